@@ -1,0 +1,23 @@
+"""edgeprof: what one inference of a model costs, in joules, on this device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pluggy import HookimplMarker
+
+    hookimpl: HookimplMarker
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "hookimpl"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, because every start of the command line passes here and pluggy costs more than the rest of it.
+    if name == "hookimpl":
+        import pluggy  # noqa: PLC0415
+
+        globals()["hookimpl"] = marker = pluggy.HookimplMarker("edgeprof")
+        return marker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

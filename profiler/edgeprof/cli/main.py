@@ -1,0 +1,112 @@
+"""The command line's edge: verbs load lazily, errors become one sentence and an exit code.
+
+``edgeprof --help`` imports click and this file only: neither numpy nor psutil nor a plugin.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprof import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: verb → its help line, shown without importing its module, edgeprof.cli.<verb>, which holds ``command``.
+VERBS = {
+    "bench": "Latency, joules, memory and accuracy of models on this device.",
+    "compare": "Ratios of two results with their intervals, and a verdict.",
+    "doctor": "What works, what does not, why, and the command that mends it.",
+    "gate": "Pass or fail a result against limits, for CI.",
+    "history": "Past results on this device.",
+    "plugins": "Installed plugins; conformance check; scaffold.",
+    "report": "One self-contained HTML page of results.",
+    "run": "Energy, power and peak memory of any command.",
+    "sensors": "Every channel found, its value, role and provenance.",
+    "simulate": "A live, virtual board, for trying edgeprof without hardware.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose verbs are imported when they are called; plugins' verbs are looked for only where ours end."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*VERBS, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in VERBS:
+            command: click.Command = importlib.import_module(f"edgeprof.cli.{cmd_name}").command
+            return command
+        if cmd_name not in self.commands:
+            self.load_plugins()
+        return super().get_command(ctx, cmd_name)
+
+    def load_plugins(self) -> None:
+        """Let plugins add verbs (``register_commands``)."""
+        from edgeprof.plugins import PluginHost
+
+        PluginHost.from_environment().manager.hook.register_commands(cli=self)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            from edgeprof.errors import unknown
+
+            raise unknown("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(verb, VERBS.get(verb) or self._help_of(ctx, verb)) for verb in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def _help_of(self, ctx: click.Context, verb: str) -> str:
+        command = self.get_command(ctx, verb)
+        return command.get_short_help_str() if command else ""
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="edgeprof")
+def cli() -> None:
+    """Joules per inference, with their uncertainty, of any model on any edge device."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The console script: run, and leave with the contract's exit codes (contract §1)."""
+    sys.exit(run(argv))
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; nothing a user can cause leaves here as a traceback."""
+    from edgeprof.errors import EdgeprofError
+
+    try:
+        outcome: Any = cli.main(args=None if argv is None else list(argv), prog_name="edgeprof", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except EdgeprofError as error:
+        click.echo(f"edgeprof: {error.message}", err=True)
+        if error.remedy:
+            click.echo(f"  {error.remedy}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; keep the interpreter from complaining while it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return outcome if isinstance(outcome, int) else 0
+
+
+if __name__ == "__main__":
+    main()

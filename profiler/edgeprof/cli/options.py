@@ -1,0 +1,56 @@
+"""Flags that mean the same everywhere (contract §1), declared once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeprof.roots import Roots
+
+F = TypeVar("F", bound="Callable[..., object]")
+
+
+def root_options(command: F) -> F:
+    """``--sysfs-root`` and ``--procfs-root``; the command gets ``sysfs_root`` and ``procfs_root``."""
+    command = click.option(
+        "--procfs-root", metavar="DIR", help="Read this tree instead of /proc (EDGEPROF_PROCFS_ROOT)."
+    )(command)
+    return click.option(
+        "--sysfs-root",
+        metavar="DIR",
+        help="Read this captured or simulated tree instead of /sys (EDGEPROF_SYSFS_ROOT).",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """``--json``; the command gets ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Machine output on stdout, and nothing else there.")(
+        command
+    )
+
+
+def no_color_option(command: F) -> F:
+    """``--no-color`` (also NO_COLOR); the command gets ``no_color``."""
+    return click.option("--no-color", is_flag=True, envvar="NO_COLOR", help="No colours.")(command)
+
+
+def output_option(command: F) -> F:
+    """``-o FILE``; the command gets ``output`` as a path or None."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="Write to FILE; its suffix says how: .json .jsonl .csv .md .html.",
+    )(command)
+
+
+def resolve_roots(sysfs_root: str | None, procfs_root: str | None) -> Roots:
+    """The flags (else the environment) as Roots."""
+    from edgeprof.roots import Roots
+
+    return Roots.resolve(sysfs_root, procfs_root)

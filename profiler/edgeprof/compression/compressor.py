@@ -1,0 +1,70 @@
+"""The contract of a compressor: an artifact and parameters in, a smaller (it is hoped) artifact out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from edgeprof.evaluation.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a compressor.
+
+    Attributes:
+        type: What its text is turned into.
+        default: None where it must be given.
+        minimum: The lowest value allowed, inclusive.
+        maximum: The highest value allowed, inclusive.
+        choices: The only values allowed, for text.
+        help: One line with the unit.
+    """
+
+    name: str
+    type: Literal["int", "float", "bool", "str"]
+    default: Any = None
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: Sequence[str] = ()
+    help: str = ""
+
+
+class Compressor(ABC):
+    """A method that makes a variant of a model file.
+
+    Attributes:
+        name: As registered and as written after ``--with``.
+        version: Of the method; part of the variant's provenance.
+        takes: Formats (artifact.FORMATS) that it accepts.
+        gives: The format it produces; None for the one it got.
+        parameters: What can be set.
+        needs_data: Whether it calibrates or trains on a dataset.
+    """
+
+    name: str
+    version: str
+    takes: Sequence[str]
+    gives: str | None = None
+    parameters: Sequence[Parameter] = ()
+    needs_data: Literal["no", "calibration", "training"] = "no"
+
+    @abstractmethod
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        """Write the compressed model to ``target`` (a new file; the caller makes that atomic and checksums it).
+
+        Deterministic for a seed.
+
+        Returns:
+            Provenance worth keeping: what was really done (layers touched, ratios reached).
+
+        Raises:
+            InputError: the model or the data cannot be used; the sentence names the node, layer or shape.
+        """

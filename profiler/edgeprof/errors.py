@@ -1,0 +1,70 @@
+"""What can go wrong by a user's doing: one sentence, a remedy, an exit code. Only the CLI's edge prints them."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class EdgeprofError(Exception):
+    """Something the user can mend.
+
+    Args:
+        message: One sentence: what is wrong, with the name of the file or flag.
+        remedy: What to do about it; shown on a line of its own.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+
+class InputError(EdgeprofError):
+    """A file, flag or value that cannot be used."""
+
+
+class UnavailableError(EdgeprofError):
+    """A sensor, runtime or library that is not here; the remedy says how to get it."""
+
+
+class VariantError(EdgeprofError):
+    """One variant could not be measured; the others go on.
+
+    Args:
+        message: One sentence.
+        remedy: What to do about it.
+        code: The machine-readable reason in the result file, as ``crashed`` or ``timeout``.
+        last_words: What the worker wrote to its stdout and stderr before it died.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, remedy: str | None = None, code: str = "failed", last_words: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.code = code
+        self.last_words = last_words
+
+
+class GateError(EdgeprofError):
+    """A gate or ``--strict`` said no."""
+
+    exit_code = 1
+
+
+def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
+    """The error for a name that does not exist, with the nearest one that does.
+
+    >>> unknown("runtime", "onnx", ["onnxruntime", "litert"]).remedy
+    'Did you mean onnxruntime? Known: litert, onnxruntime.'
+    """
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    remedy = f"Did you mean {near[0]}? " if near else ""
+    remedy += f"Known: {', '.join(names)}." if names else f"There is no {kind} here."
+    return InputError(f"no {kind} is named {name!r}", remedy=remedy)

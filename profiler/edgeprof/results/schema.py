@@ -1,0 +1,366 @@
+"""The result file, ``edgeprof.result/1``: what is measured, with units in the names and None, never 0, for unknown.
+
+These structures are the file: field for field what the contract promises. Reading tolerates unknown fields, so that a
+later edgeprof of the same schema stays readable; an unknown schema is a clear error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from edgeprof.errors import InputError
+from edgeprof.sensing.sensor import Provenance
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA = "edgeprof.result/1"
+
+Status = Literal["ok", "degraded", "invalid", "failed"]
+Verdict = Literal["better", "worse", "tied", "not_comparable"]
+Interval = tuple[float, float]
+
+
+class Struct(msgspec.Struct, kw_only=True):
+    """Base of all; every field is written, so that a reader sees null and not an absence."""
+
+
+class Reason(Struct):
+    """Why something is missing, degraded or worth knowing.
+
+    Attributes:
+        code: For machines: ``throttled``, ``idle_drift``, ``gaps``, ``not_steady``, ``saturated``, ``no_sensor`` …
+        message: One sentence with the numbers.
+        remedy: What to do, where there is something.
+    """
+
+    code: str
+    message: str
+    remedy: str | None = None
+
+
+class Host(Struct):
+    board: str
+    hostname: str
+    arch: str
+    cpu: str
+    cores: int
+    memory_bytes: int | None
+    kernel: str
+    os: str
+    power_mode: str | None
+    governor: str | None
+    fingerprint: str
+    #: Everything else that must agree for two results to be comparable, and what is worth noting: name → value.
+    context: dict[str, str] = {}
+
+
+class SensorUse(Struct):
+    """One channel as it was sampled during the run."""
+
+    sensor: str
+    channel: str
+    quantity: str
+    unit: str
+    scope: str
+    role: str | None
+    parent: str | None
+    provenance: Provenance
+    resolution: float | None
+    update_interval_s: float | None
+    rate_hz: float | None
+    samples: int
+    missed: int
+    max_gap_s: float | None
+    filter: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
+    reason: str | None = None
+
+
+class SelfCost(Struct):
+    """What measuring cost: the sampler's own CPU share and memory."""
+
+    cpu_ratio: float | None = None
+    rss_bytes: int | None = None
+    added_latency_s: float | None = None
+
+
+class Protocol(Struct):
+    scenario: str
+    batch: int
+    threads: int | None
+    windows: int
+    window_s: float
+    warmup_s: float
+    idle_s: float
+    interleave: str
+    sample_rate_hz: float
+    preset: str = "default"
+    rate_hz: float | None = None
+    streams: int | None = None
+    seed: int = 0
+    #: "random", or the file that the inputs came from
+    inputs: str = "random"
+
+
+class Model(Struct):
+    path: str
+    format: str
+    sha256: str | None
+    size_bytes: int | None
+    size_compressed_bytes: int | None = None
+
+
+class RuntimeUse(Struct):
+    name: str
+    version: str | None
+    device: str
+    threads: int | None
+    options: dict[str, str] = {}
+    facts: dict[str, str] = {}
+    load_s: float | None = None
+
+
+class Latency(Struct):
+    """Seconds per inference request. ``p50`` … ``p99`` are 99 %-confidence upper bounds by early stopping (MLPerf),
+    None where the samples do not suffice; ``median`` is the plain one.
+    """
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    samples: int
+    outliers: int
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    median: float | None = None
+
+
+class Budget(Struct):
+    """Standard uncertainties (k = 1) of one energy figure, in its unit (J per inference); None: does not apply."""
+
+    repeatability: float | None = None
+    gain: float | None = None
+    offset: float | None = None
+    sync: float | None = None
+    resolution: float | None = None
+    filter: float | None = None
+    idle: float | None = None
+    model: float | None = None  # of an estimate
+
+
+class EnergyFigure(Struct):
+    """Joules per inference.
+
+    Attributes:
+        value: None where it must not be quoted; the variant's reasons say why.
+        expanded_uncertainty: U = k·u_c, k = t(0.975, ν_eff).
+        ci95: value ± U.
+        windows: Each window's figure.
+        coverage_factor: k.
+        degrees_of_freedom: ν_eff after Welch and Satterthwaite; None for infinite.
+    """
+
+    value: float | None
+    expanded_uncertainty: float | None
+    ci95: Interval | None
+    windows: list[float] = []
+    median: float | None = None
+    budget: Budget | None = None
+    coverage_factor: float | None = None
+    degrees_of_freedom: float | None = None
+
+
+class Marginal(Struct):
+    """Energy of one inference at a rate below the maximum: E(rate) = e_net_j + p_idle_w / rate (J)."""
+
+    e_net_j: float
+    p_idle_w: float
+    max_rate_hz: float
+
+
+class Energy(Struct):
+    provenance: Provenance
+    rail: str | None
+    covers: str | None
+    gross: EnergyFigure
+    net: EnergyFigure
+    rails: dict[str, float] = {}
+    marginal: Marginal | None = None
+
+
+class Power(Struct):
+    mean: float | None
+    max: float | None
+    idle: float | None
+    idle_before: float | None = None
+    idle_after: float | None = None
+
+
+class Memory(Struct):
+    peak_rss: int | None
+    loaded_rss: int | None
+    gpu_peak: int | None
+
+
+class Temperature(Struct):
+    start: float | None
+    max: float | None
+
+
+class Utilization(Struct):
+    cpu: float | None
+    gpu: float | None
+
+
+class Accuracy(Struct):
+    """A score on labelled data, on the same runtime and artifact as the latency and the joules.
+
+    Attributes:
+        value: A ratio (0 to 1) or the metric's own unit.
+        ci95: Wilson's interval for proportions.
+        drop: The baseline's value minus this one's; 0 for the baseline itself, None without one.
+        p_value: McNemar's exact test against the baseline, paired by sample.
+        preprocessing: Hash of the declared preprocessing.
+    """
+
+    metric: str
+    value: float
+    ci95: Interval | None
+    samples: int
+    drop: float | None = None
+    p_value: float | None = None
+    dataset: str | None = None
+    preprocessing: str | None = None
+
+
+class Steady(Struct):
+    """The warm-up: how many inferences and seconds until steady, and whether it was reached."""
+
+    reached: bool
+    inferences: int
+    seconds: float
+    reason: str | None = None
+
+
+class Window(Struct):
+    """One measured window, kept for the traces of the report and for paired comparison."""
+
+    start_s: float
+    end_s: float
+    inferences: int
+    #: Position in the interleaved order of the whole run.
+    order: int
+    energy_j: float | None = None
+    mean_power_w: float | None = None
+    latency_median_s: float | None = None
+
+
+class Variant(Struct):
+    name: str
+    recipe: list[dict[str, Any]]
+    status: Status
+    reasons: list[Reason]
+    model: Model
+    runtime: RuntimeUse | None
+    inferences: int = 0
+    throughput_per_s: float | None = None
+    latency_s: Latency | None = None
+    energy_j_per_inference: Energy | None = None
+    power_w: Power | None = None
+    memory_bytes: Memory | None = None
+    temperature_c: Temperature | None = None
+    utilization: Utilization | None = None
+    throttled: bool | None = None
+    accuracy: Accuracy | None = None
+    steady: Steady | None = None
+    windows: list[Window] = []
+    last_words: str | None = None
+
+
+class Ratio(Struct):
+    value: float
+    ci95: Interval
+
+
+class Comparison(Struct):
+    variant: str
+    baseline: str
+    energy_ratio: Ratio | None
+    latency_ratio: Ratio | None
+    verdict: Verdict
+    #: Why not comparable, or what the verdict rests on.
+    reason: str | None = None
+
+
+class TraceStrip(Struct):
+    """A decimated power trace for the report: seconds since the run's start, watts (None in a gap)."""
+
+    channel: str
+    times_s: list[float]
+    power_w: list[float | None]
+
+
+class Result(Struct):
+    id: str
+    created: str
+    edgeprof: str
+    host: Host
+    sensors: list[SensorUse]
+    protocol: Protocol
+    variants: list[Variant]
+    comparisons: list[Comparison] = []
+    pareto: list[str] = []
+    reasons: list[Reason] = []
+    interrupted: bool = False
+    self_cost: SelfCost | None = None
+    traces: list[TraceStrip] = []
+    schema: str = SCHEMA
+
+
+def to_json(result: Result, *, indent: int = 2) -> str:
+    """The file's text; NaN and infinities become null."""
+    return msgspec.json.format(msgspec.json.encode(result), indent=indent).decode()
+
+
+def from_json(text: str | bytes, *, source: str = "result") -> Result:
+    """Read a result.
+
+    Args:
+        text: The file's content.
+        source: Its name, for messages.
+
+    Raises:
+        InputError: no JSON, another schema, or a field that does not fit; the sentence says where.
+    """
+    try:
+        head = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise InputError(f"{source} is not JSON: {error}", remedy="Give a file written by edgeprof bench -o.") from None
+    schema = head.get("schema") if isinstance(head, dict) else None
+    if schema != SCHEMA:
+        raise InputError(
+            f"{source} has the schema {schema!r}; this edgeprof reads {SCHEMA!r}",
+            remedy="Use the edgeprof that wrote it, or a newer one.",
+        )
+    try:
+        return msgspec.convert(head, Result)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{source} is not a whole result: {error}") from None
+
+
+def load(path: Path) -> Result:
+    """Read a result file.
+
+    Raises:
+        InputError: it cannot be read, or see ``from_json``.
+    """
+    try:
+        return from_json(path.read_bytes(), source=str(path))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None

@@ -1,0 +1,68 @@
+"""Where /sys, /proc and /dev are: spelled here and nowhere else, so that a captured or simulated tree can be read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprof.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: A file of this name at the top of a tree says that the tree is a virtual board (see edgeprof.simulation); its
+#: readings are then ``simulated``, never ``measured``.
+SIMULATION_MARKER = "edgeprof-simulation.json"
+
+
+@dataclass(frozen=True)
+class Roots:
+    """The roots of the trees that sensors read.
+
+    Attributes:
+        sysfs: /sys, or a tree that looks like it.
+        procfs: /proc, or a tree that looks like it.
+        dev: /dev.
+        etc: /etc and /var/lib things (nvpmodel), as the root directory that holds them.
+    """
+
+    sysfs: Path = field(default=Path("/sys"))
+    procfs: Path = field(default=Path("/proc"))
+    dev: Path = field(default=Path("/dev"))
+    root: Path = field(default=Path("/"))
+
+    @property
+    def is_live(self) -> bool:
+        """Whether this is the machine itself and not a captured or simulated tree."""
+        return self.sysfs == Path("/sys")
+
+    @property
+    def is_simulated(self) -> bool:
+        return (self.sysfs / SIMULATION_MARKER).exists()
+
+    @classmethod
+    def resolve(
+        cls,
+        sysfs: str | os.PathLike[str] | None = None,
+        procfs: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Roots:
+        """The roots from flags, else EDGEPROF_SYSFS_ROOT and EDGEPROF_PROCFS_ROOT, else the machine's own.
+
+        With a sysfs root of its own and no procfs root, ``<sysfs>/proc`` is taken where a simulated board made one.
+
+        Raises:
+            InputError: a root that is no directory.
+        """
+        environ = os.environ if environ is None else environ
+        sysfs = sysfs or environ.get("EDGEPROF_SYSFS_ROOT") or "/sys"
+        procfs = procfs or environ.get("EDGEPROF_PROCFS_ROOT") or "/proc"
+        for flag, path in (("--sysfs-root", sysfs), ("--procfs-root", procfs)):
+            if not Path(path).is_dir():
+                raise InputError(
+                    f"{flag} {os.fspath(path)} is not a directory",
+                    remedy="Give the top of a captured tree, or start one: edgeprof simulate jetson-orin-nano --dir D",
+                )
+        return cls(sysfs=Path(sysfs), procfs=Path(procfs))

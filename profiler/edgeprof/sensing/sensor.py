@@ -1,0 +1,179 @@
+"""The contract of a sensor: what it can read, how honest that is, and one call that fills a row.
+
+A sensor source is one file with one factory ``(roots) -> list of Sensor`` (see ``register_sensors``). Values are SI
+base units at the moment they leave the sensor: watts, joules, volts, amperes, celsius, hertz, ratios (0 to 1), bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, cast
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSequence, Sequence
+
+Quantity = Literal[
+    "power", "energy", "voltage", "current", "temperature", "frequency", "utilization", "memory", "fan", "count"
+]
+Kind = Literal["gauge", "counter"]
+Role = Literal["total", "part"]
+Provenance = Literal["counter", "measured", "estimated", "simulated", "none"]
+
+#: Best to worst (contract §2).
+PROVENANCES: tuple[Provenance, ...] = ("counter", "measured", "estimated", "simulated", "none")
+
+UNITS: dict[Quantity, str] = {
+    "power": "W",
+    "energy": "J",
+    "voltage": "V",
+    "current": "A",
+    "temperature": "°C",
+    "frequency": "Hz",
+    "utilization": "1",
+    "memory": "B",
+    "fan": "1",
+    "count": "1",
+}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What a power reading is an average of.
+
+    Attributes:
+        kind: ``instantaneous``; ``block``: the mean over the ``length_s`` before the reading; ``exponential``: a
+            running average with time constant ``tau_s`` (INA3221 with samples > 1: its datasheet, SBOS576, §7.4.1).
+        tau_s: Time constant of an exponential filter, seconds.
+        length_s: Length of a block average, seconds.
+    """
+
+    kind: Literal["instantaneous", "block", "exponential"] = "instantaneous"
+    tau_s: float | None = None
+    length_s: float | None = None
+
+
+INSTANTANEOUS = Filter()
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One thing that a sensor reads.
+
+    Attributes:
+        sensor: The source, as ``ina3221``.
+        name: The rail or zone, as ``VDD_IN``. ``(sensor, name, quantity)`` is unique on a device.
+        quantity: What is read; the unit follows from it (``UNITS``).
+        kind: ``gauge``, or ``counter`` for a running total (energy, throttle events).
+        scope: What the reading covers: ``wall``, ``board``, ``module``, ``soc``, ``package``, ``cpu``, ``gpu``,
+            ``memory``, ``system``, ``accelerator`` or ``unknown``.
+        role: ``total`` (stands alone for its scope), ``part`` (is inside or beside others), None where it has no say.
+        parent: The channel that already contains this one; such a channel is never added to it.
+        provenance: ``counter``, ``measured``, ``estimated`` or ``simulated``.
+        resolution: The smallest step, in the unit; None if unknown.
+        gain_limit: Half-width of the relative gain error (0.01 is ±1 %), taken as rectangular.
+        offset_limit: Half-width of the additive error, in the unit, taken as rectangular.
+        update_interval_s: How often the source has something new; None if unknown (characterisation measures it).
+        filter: What a power reading is an average of.
+        wrap: For a counter: the value at which it starts again from 0, in the unit.
+        plausible: Lowest and highest value that can be true, in the unit; others are refused.
+        location: Where it is, for a person: ``i2c 1-0040 channel 1``.
+        note: What a reader must know of it, as ``constant, skip``.
+        available: Whether a plausible value was read when it was probed.
+        reason: Why not.
+    """
+
+    sensor: str
+    name: str
+    quantity: Quantity
+    kind: Kind = "gauge"
+    scope: str = "unknown"
+    role: Role | None = None
+    parent: str | None = None
+    provenance: Provenance = "measured"
+    resolution: float | None = None
+    gain_limit: float | None = None
+    offset_limit: float | None = None
+    update_interval_s: float | None = None
+    filter: Filter = INSTANTANEOUS
+    wrap: float | None = None
+    plausible: tuple[float, float] = (-math.inf, math.inf)
+    location: str = ""
+    note: str = ""
+    available: bool = True
+    reason: str | None = None
+
+    @property
+    def unit(self) -> str:
+        return UNITS[self.quantity]
+
+    @property
+    def key(self) -> tuple[str, str, Quantity]:
+        return (self.sensor, self.name, self.quantity)
+
+
+class Sensor(ABC):
+    """A source of readings: one chip, one library, one directory of files.
+
+    Life: the factory probes and constructs it; ``channels`` tells what it offers; ``open`` is called once, in the
+    thread that will sample; ``read`` then at the sampling rate; ``close`` once. A sensor is never read from two threads.
+    """
+
+    #: The source's name, as registered.
+    name: str
+    #: True where a read may block for long or cost more than a few milliseconds: it then gets a thread of its own.
+    slow: bool = False
+
+    @property
+    @abstractmethod
+    def channels(self) -> Sequence[Channel]:
+        """The channels that can be read, in the order of the row. It does not change while the sensor is open."""
+
+    @property
+    def unavailable(self) -> Sequence[Channel]:
+        """Channels that exist but cannot be read (``available`` False, with the reason); shown once, never sampled."""
+        return ()
+
+    def open(self) -> None:  # noqa: B027 - most sensors need it, some do not
+        """Open files and handles and keep them open.
+
+        Raises:
+            UnavailableError: the source went away since it was probed.
+        """
+
+    @abstractmethod
+    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
+        """Fill one row: ``values[i]`` in SI units for ``channels[i]``, NaN where this reading failed.
+
+        ``times[i]`` is the monotonic time (s) of the reading; a sensor whose reads are all quick may leave it NaN, and
+        the sampler writes the middle of the call. Must not allocate per call beyond what parsing costs, must not raise
+        for a channel that fails: EIO on one rail leaves the others alone.
+        """
+
+    def close(self) -> None:  # noqa: B027 - see open
+        """Give back files and handles; safe to call twice."""
+
+    def read_once(self) -> dict[str, float | None]:
+        """Open, read one row, close: for ``edgeprof sensors``; channel name/quantity → value or None."""
+        count = len(self.channels)
+        values, times = [math.nan] * count, [math.nan] * count
+        self.open()
+        try:
+            self.read(cast("MutableSequence[float]", values), times)
+        finally:
+            self.close()
+        return {
+            f"{channel.name}/{channel.quantity}": None if math.isnan(value) else value
+            for channel, value in zip(self.channels, values, strict=True)
+        }
+
+
+@dataclass
+class Reading:
+    """A channel's value at a time; what ``sensors`` and the exporter show."""
+
+    channel: Channel
+    value: float | None
+    time: float = field(default_factory=time.monotonic)

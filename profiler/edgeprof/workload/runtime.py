@@ -1,0 +1,114 @@
+"""The contract of a runtime: recognise, load, bind, run, close.
+
+A runtime is one file. The parent imports it for its metadata; the worker imports the same file by its path, perhaps
+under another and older Python (``--worker-python``). Hence: Python 3.6 grammar, standard library and numpy only at the
+top, the heavy library imported inside ``load``, and from edgeprof nothing but ``hookimpl`` and this module.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+#: A dimension: a number, or a name ("batch") or None where it is dynamic.
+Dim = Union[int, str, None]
+
+TensorSpec = NamedTuple(
+    "TensorSpec",
+    [
+        ("name", str),
+        ("shape", Tuple[Dim, ...]),
+        ("dtype", str),  # numpy's name: "float32", "int8", "uint8", "int64", "bool", "object" for strings
+        ("quantization", Optional[Tuple[float, int]]),  # (scale, zero point) of a quantised tensor, else None
+    ],
+)
+
+LoadOptions = NamedTuple(
+    "LoadOptions",
+    [
+        ("device", str),  # "cpu", "cuda", "cuda:0", or the runtime's own (an execution provider, a delegate's path)
+        ("threads", Optional[int]),  # None: the runtime's own default
+        ("batch", int),
+        ("shapes", Dict[str, Tuple[int, ...]]),  # --input NAME=SHAPE, complete
+        ("options", Dict[str, str]),  # whatever else the runtime documents
+    ],
+)
+
+Availability = NamedTuple(
+    "Availability",
+    [
+        ("version", Optional[str]),  # of the library; None: not installed
+        ("reason", Optional[str]),  # why it cannot be used; None: it can
+        ("remedy", Optional[str]),  # the command that mends it, as "pip install 'edgeprof[onnx]'"
+    ],
+)
+
+
+class LoadError(Exception):
+    """What a runtime raises for a model or option that it cannot use: one sentence, and a remedy where there is one."""
+
+    def __init__(self, message: str, remedy: Optional[str] = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+
+class Session(ABC):
+    """A loaded model."""
+
+    #: What must be fed and what comes back; dynamic dimensions stay dynamic here.
+    inputs: Sequence[TensorSpec] = ()
+    outputs: Sequence[TensorSpec] = ()
+
+    #: What really runs, for the result: {"providers": "CPUExecutionProvider", "threads": "4", …}
+    facts: Dict[str, str] = {}
+
+    @abstractmethod
+    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
+        """Run once: name → array in, name → array out (copies that the caller may keep)."""
+
+    def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
+        """Prepare everything that a deployed application prepares once, and return the call that windows repeat.
+
+        The call does one inference of these feeds, complete: an asynchronous device is synchronised before it returns.
+        """
+
+        def call() -> Any:
+            return self.run(feeds)
+
+        return call
+
+    def synchronize(self) -> None:  # noqa: B027 - most devices are synchronous
+        """Wait until the device has nothing left to do."""
+
+    def gpu_peak_bytes(self) -> Optional[int]:
+        """The most device memory that this session has held, where the runtime can tell."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 - dropping the reference is enough for some
+        """Give memory and devices back; safe to call twice."""
+
+
+class Runtime(ABC):
+    """A library that runs models."""
+
+    #: As registered: "onnxruntime".
+    name = ""
+    #: The formats of artifact.FORMATS that it loads, best first.
+    formats: Tuple[str, ...] = ()
+    #: Whether several sessions may run at once in threads of one process (multi-stream).
+    concurrent = True
+
+    @abstractmethod
+    def availability(self) -> Availability:
+        """Whether it can be used here. Cheap: looks for the library without importing it."""
+
+    @abstractmethod
+    def devices(self) -> List[str]:
+        """The devices that ``--device`` accepts here; "cpu" first where there is one. Called in the worker."""
+
+    @abstractmethod
+    def load(self, path: str, options: LoadOptions) -> Session:
+        """Load a model file (or ``module:attribute``).
+
+        Raises:
+            LoadError: the file, the device or an option cannot be used; the sentence says which and why.
+        """
