@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from edgeprof.errors import InputError
-from edgeprof.sensing.sensor import Provenance
+from edgeprof.provenance import Provenance
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Literal, cast
 if TYPE_CHECKING:
     from collections.abc import MutableSequence, Sequence
 
+    from edgeprof.provenance import Provenance
+
 Quantity = Literal[
     "power", "energy", "voltage", "current", "temperature", "frequency", "utilization", "memory", "fan", "count"
 ]
 Kind = Literal["gauge", "counter"]
 Role = Literal["total", "part"]
-Provenance = Literal["counter", "measured", "estimated", "simulated", "none"]
-
-#: Best to worst (contract §2).
-PROVENANCES: tuple[Provenance, ...] = ("counter", "measured", "estimated", "simulated", "none")
 
 UNITS: dict[Quantity, str] = {
     "power": "W",
@@ -118,7 +116,7 @@ class Sensor(ABC):
     """A source of readings: one chip, one library, one directory of files.
 
     Life: the factory probes and constructs it; ``channels`` tells what it offers; ``open`` is called once, in the
-    thread that will sample; ``read`` then at the sampling rate; ``close`` once. A sensor is never read from two threads.
+    thread that will sample; ``read`` then at the sampling rate; ``close`` once. No sensor is read from two threads.
     """
 
     #: The source's name, as registered.
