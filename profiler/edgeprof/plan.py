@@ -1,0 +1,153 @@
+"""What a run will do and how long that takes: presets, their overrides, and the interleaved order. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from edgeprof.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCENARIOS = ("single-stream", "multi-stream", "offline", "server", "periodic")
+
+#: Loading, process start and the steady-state search, per variant; only for the announced time.
+_OVERHEAD_S = 2.0
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A protocol by name (contract §1).
+
+    Attributes:
+        windows: Windows per variant.
+        window_s: Shortest window, seconds.
+        periods: A window is at least this many refresh periods of the headline sensor.
+        idle_s: Idle before and after, seconds.
+        warmup_s: Shortest warm-up, seconds.
+        cool_down: Whether each window waits for the start temperature (± 2 °C, 60 s at most).
+        statistic: What is quoted of the windows.
+    """
+
+    windows: int
+    window_s: float
+    periods: int
+    idle_s: float
+    warmup_s: float
+    cool_down: bool = False
+    statistic: Literal["mean", "median"] = "mean"
+
+
+PRESETS = {
+    "quick": Preset(windows=3, window_s=1.0, periods=0, idle_s=1.0, warmup_s=0.3),
+    "default": Preset(windows=5, window_s=5.0, periods=50, idle_s=5.0, warmup_s=1.0),
+    "rigorous": Preset(windows=10, window_s=10.0, periods=100, idle_s=15.0, warmup_s=2.0, cool_down=True),
+    # MLPerf Tiny, energy mode: exactly 5 windows of at least 10 s, the median is the score.
+    "mlperf-tiny": Preset(windows=5, window_s=10.0, periods=100, idle_s=10.0, warmup_s=1.0, statistic="median"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A preset with its overrides and the sensor's period applied.
+
+    Attributes:
+        window_s: One window, seconds.
+        sample_rate_hz: What is asked of the sampler; each sensor settles at its own refresh.
+    """
+
+    preset: str
+    scenario: str
+    windows: int
+    window_s: float
+    idle_s: float
+    warmup_s: float
+    cool_down: bool
+    statistic: Literal["mean", "median"]
+    sample_rate_hz: float
+    rate_hz: float | None = None
+    streams: int | None = None
+    batch: int = 1
+    seed: int = 0
+
+    def seconds(self, variants: int, *, interleaved: bool) -> float:
+        """How long the run takes without cool-downs and accuracy."""
+        idles = 2 if interleaved else 2 * variants
+        return variants * (self.windows * self.window_s + self.warmup_s + _OVERHEAD_S) + idles * self.idle_s
+
+    def order(self, variants: int) -> Iterator[tuple[int, int]]:
+        """(window, variant) in ABBA order: each round runs the variants in the opposite direction of the last.
+
+        A linear drift then falls on all alike (measurement rules A2: 3 % drift biases a ratio by 1.6 points when the
+        variants run one after the other, by nothing in ABBA order).
+        """
+        for window in range(self.windows):
+            members = range(variants) if window % 2 == 0 else range(variants - 1, -1, -1)
+            for variant in members:
+                yield window, variant
+
+
+def make_plan(
+    *,
+    preset: str = "default",
+    scenario: str = "single-stream",
+    windows: int | None = None,
+    window_s: float | None = None,
+    idle_s: float | None = None,
+    warmup_s: float | None = None,
+    sample_rate_hz: float = 100.0,
+    refresh_s: float | None = None,
+    rate_hz: float | None = None,
+    streams: int | None = None,
+    batch: int = 1,
+    seed: int = 0,
+) -> Plan:
+    """A preset, what the user set over it, and the period of the headline sensor.
+
+    Args:
+        refresh_s: The headline sensor's refresh interval; lengthens the preset's window, never one that was asked for.
+
+    Raises:
+        InputError: an unknown preset or scenario, a rate where none belongs or a missing one, a value out of range.
+    """
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    if scenario not in SCENARIOS:
+        raise unknown("scenario", scenario, SCENARIOS)
+    base = PRESETS[preset]
+    needs_rate = scenario in {"server", "periodic"}
+    if needs_rate and rate_hz is None:
+        raise InputError(f"the scenario {scenario} needs a rate", remedy="Add --rate HZ.")
+    if rate_hz is not None and not needs_rate:
+        raise InputError(f"--rate has no meaning in the scenario {scenario}", remedy="Use --scenario server|periodic.")
+    if streams is not None and scenario != "multi-stream":
+        raise InputError(f"--streams has no meaning in the scenario {scenario}", remedy="Use --scenario multi-stream.")
+    checks: tuple[tuple[str, float | None, float, float], ...] = (
+        ("--windows", windows, 1, 1000),
+        ("--window", window_s, 0.05, 3600.0),
+        ("--idle", idle_s, 0.0, 3600.0),
+        ("--warmup", warmup_s, 0.0, 3600.0),
+        ("--sample-rate", sample_rate_hz, 0.1, 10_000.0),
+        ("--rate", rate_hz, 1e-3, 1e6),
+        ("--streams", streams, 1, 1024),
+        ("--batch", batch, 1, 65536),
+    )
+    for flag, value, low, high in checks:
+        if value is not None and not low <= value <= high:
+            raise InputError(f"{flag} {value:g} is out of range", remedy=f"Use a value from {low:g} to {high:g}.")
+    return Plan(
+        preset=preset,
+        scenario=scenario,
+        windows=base.windows if windows is None else windows,
+        window_s=max(base.window_s, base.periods * (refresh_s or 0.0)) if window_s is None else window_s,
+        idle_s=base.idle_s if idle_s is None else idle_s,
+        warmup_s=base.warmup_s if warmup_s is None else warmup_s,
+        cool_down=base.cool_down,
+        statistic=base.statistic,
+        sample_rate_hz=sample_rate_hz,
+        rate_hz=rate_hz,
+        streams=streams or (8 if scenario == "multi-stream" else None),
+        batch=batch,
+        seed=seed,
+    )
