@@ -1,0 +1,93 @@
+"""Signs, in the run itself, that the device was not the same from the first window to the last. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprof.results.schema import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+#: A median clock this far below the first window's is a slower device (measurement rules A6).
+CLOCK_RATIO = 0.97
+#: Latency that grows faster than this per window, while it gets warmer, is throttling by another name (A6).
+LATENCY_SLOPE = 0.01
+_WARMER_C = 1.0
+
+
+@dataclass(frozen=True)
+class Span:
+    """The mean, lowest and highest reading inside an interval; all None where nothing was read."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    median: float | None
+
+
+def span(times: npt.ArrayLike, values: npt.ArrayLike, start: float, end: float) -> Span:
+    """Readings with ``start <= time <= end`` (s); failed readings (NaN) are left out."""
+    t, v = np.asarray(times, float), np.asarray(values, float)
+    inside = v[(t >= start) & (t <= end) & np.isfinite(v)]
+    if inside.size == 0:
+        return Span(None, None, None, None)
+    return Span(float(inside.mean()), float(inside.min()), float(inside.max()), float(np.median(inside)))
+
+
+def clock_drift(medians_hz: Sequence[float | None], clock: str) -> Reason | None:
+    """Whether a clock fell below 97 % of its first window.
+
+    Args:
+        medians_hz: The clock's median in each window, in order of time; None where it was not read.
+        clock: Its name, for the sentence.
+    """
+    seen = [hz for hz in medians_hz if hz]
+    if len(seen) < 2 or min(seen) >= CLOCK_RATIO * seen[0]:
+        return None
+    return Reason(
+        code="clock_drift",
+        message=f"the clock {clock} fell from {seen[0] / 1e6:.0f} to {min(seen) / 1e6:.0f} MHz during the run",
+        remedy="Fix the clocks (jetson_clocks, or the governor 'performance') or cool the device.",
+    )
+
+
+def warming_slowdown(latencies_s: Sequence[float], temperatures_c: Sequence[float | None]) -> Reason | None:
+    """Whether inferences grow slower by more than 1 % a window while the device gets warmer.
+
+    Args:
+        latencies_s: Median latency of each window, in order of time.
+        temperatures_c: Highest temperature of each window.
+    """
+    warm = [t for t in temperatures_c if t is not None]
+    if len(latencies_s) < 3 or len(warm) < 2 or warm[-1] - warm[0] < _WARMER_C:
+        return None
+    slope = float(np.polyfit(np.arange(len(latencies_s)), np.asarray(latencies_s) / np.median(latencies_s), 1)[0])
+    if slope <= LATENCY_SLOPE:
+        return None
+    return Reason(
+        code="throttled",
+        message=f"latency grew by {slope:.1%} a window while it warmed from {warm[0]:.1f} to {warm[-1]:.1f} °C",
+        remedy="Cool the device, or use --preset rigorous, which waits for the start temperature.",
+    )
+
+
+def decimate(times: npt.ArrayLike, values: npt.ArrayLike, points: int) -> tuple[list[float], list[float | None]]:
+    """A trace in at most ``points`` means of equal time, for drawing; None where a bin has no reading."""
+    t, v = np.asarray(times, float), np.asarray(values, float)
+    if t.size == 0:
+        return [], []
+    if t.size <= points:
+        return t.tolist(), [float(x) if np.isfinite(x) else None for x in v]
+    edges = np.linspace(t[0], t[-1], points + 1)
+    which = np.clip(np.searchsorted(edges, t, side="right") - 1, 0, points - 1)
+    good = np.isfinite(v)
+    sums = np.bincount(which[good], weights=v[good], minlength=points)
+    counts = np.bincount(which[good], minlength=points)
+    centres = ((edges[:-1] + edges[1:]) / 2).tolist()
+    return centres, [float(s / n) if n else None for s, n in zip(sums, counts, strict=True)]
