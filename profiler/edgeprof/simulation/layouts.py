@@ -1,0 +1,528 @@
+"""Static trees of named boards: what /sys (and a little of /proc, /etc, /var) looks like there.
+
+``build`` writes the tree once; whoever plays a board live then writes new values into the files that ``Layout`` names
+(``set_power``, ``set_energy``, or the files themselves). The tree is plain files and relative links, so it can be
+copied, diffed and broken on purpose. Real directories are kept where a reader may go by them: an hwmon directory lies
+below its I2C device and is linked from /sys/class/hwmon.
+
+Beside sysfs's own directories the tree holds ``proc/`` (cpuinfo, meminfo, stat …) and ``root/`` (etc, var, and for a
+Pi 5 ``root/vcgencmd/pmic_read_adc`` and ``get_throttled``: the text that the program of that name prints; a captured or
+simulated tree cannot run it, so the reader takes the file).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgeprof.errors import unknown
+from edgeprof.simulation.board_specs import BOARDS, PMIC_RAILS, RAPL_WATTS, BoardSpec, ChipSpec, RailSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+#: Bus voltage step of an INA3221 (V), its shunt voltage step (V) and that register's largest value (SBOS576, 8.6.2).
+INA3221_BUS_STEP, INA3221_SHUNT_STEP, INA3221_MAX_CODE = 8e-3, 40e-6, 4095
+#: 2^32 counts of 61 µJ, as most client processors say.
+RAPL_RANGE_UJ = 262_143_328_850
+
+
+@dataclass(frozen=True)
+class RailFiles:
+    """Where one rail's numbers are.
+
+    Attributes:
+        name: The rail, as ``VDD_IN``; RAPL domains carry their zone's name, PMIC rails their prefix.
+        kind: ``ina3221`` (mV, mA), ``ina3221x`` (mV, mA, mW and the pair), ``ina238`` (mV, mA, µW), ``rapl`` (µJ) or
+            ``pmic`` (two lines of one text file).
+        directory: The chip's or zone's directory.
+        channel: As the driver counts: from 1 in hwmon, from 0 in IIO.
+        volts: Voltage (V) that ``set_power`` assumes if none is given.
+        shunt_ohm: Shunt, Ω.
+        samples: Averages; the filter's time constant is ``samples`` × ``cycle_s`` (SBOS576, 7.4.1).
+        cycle_s: Seconds from one conversion of this rail to the next.
+        idle_w: Power at idle (W), for a simulation.
+        busy_w: Power under full load (W), for a simulation.
+        inside: The rail that contains this one.
+        voltage: File with mV.
+        current: File with mA.
+        power: File with mW (IIO) or µW (ina238).
+        pair: IIO's ``ui_input``: "mV mA".
+        energy: RAPL's µJ.
+        text: The PMIC's text file, shared by its rails.
+        wrap_j: Joules after which ``energy`` starts again at 0.
+    """
+
+    name: str
+    kind: str
+    directory: Path
+    channel: int = 0
+    volts: float = 0.0
+    shunt_ohm: float | None = None
+    samples: int = 1
+    cycle_s: float = 0.0
+    idle_w: float = 0.0
+    busy_w: float = 0.0
+    inside: str | None = None
+    voltage: Path | None = None
+    current: Path | None = None
+    power: Path | None = None
+    pair: Path | None = None
+    energy: Path | None = None
+    text: Path | None = None
+    wrap_j: float | None = None
+
+
+@dataclass
+class Layout:
+    """A tree and where its moving parts are.
+
+    Attributes:
+        board: Name given to ``build``.
+        directory: The tree's top, for ``--sysfs-root``.
+        spec: What it was built from.
+        rails: Power and energy files by rail.
+        totals: The rails that add up to the board's total; empty where nothing measures one.
+        zones: Thermal zones: type → file of m°C.
+        gpu_load: File of GPU load in tenths of a percent.
+        gpu_frequency: File of the GPU's clock in Hz.
+        cpu_frequency: Files of the cores' clocks in kHz.
+    """
+
+    board: str
+    directory: Path
+    spec: BoardSpec
+    rails: dict[str, RailFiles] = field(default_factory=dict)
+    totals: tuple[str, ...] = ()
+    zones: dict[str, Path] = field(default_factory=dict)
+    gpu_load: Path | None = None
+    gpu_frequency: Path | None = None
+    cpu_frequency: list[Path] = field(default_factory=list)
+
+    @property
+    def procfs(self) -> Path:
+        return self.directory / "proc"
+
+    @property
+    def root(self) -> Path:
+        return self.directory / "root"
+
+
+@dataclass(frozen=True)
+class Oddities:
+    """What may be wrong with a board; see ``build``."""
+
+    no_label: Collection[str] = ()
+    disabled: Collection[str] = ()
+    nc_label: bool = False
+    no_shunt: Collection[str] = ()
+    shunts_uohm: Mapping[str, int] = field(default_factory=dict)
+    no_input: Collection[str] = ()
+    unreadable: Collection[str] = ()
+    denied: Collection[str] = ()
+    second_chip: bool = False
+    rapl: tuple[str, ...] = ("package", "core", "uncore", "dram")
+    packages: int = 1
+    mmio: bool = False
+    live_proc: bool = False
+
+
+def build(board: str, directory: Path, **oddities: object) -> Layout:
+    """Write the tree of a board.
+
+    Args:
+        board: One of ``BOARDS``.
+        directory: Made if absent; existing files of the tree are overwritten.
+        oddities: What is unusual about this one:
+            ``no_label``: rails whose label file is missing; ``disabled``: rails switched off (``inN_enable`` 0, no
+            input files, as a tmpfs cannot say ENODATA); ``nc_label``: unconnected channels carry the label "NC", as L4T
+            r35 writes; ``no_shunt``: rails without ``shuntN_resistor``; ``shunts_uohm``: rail → what that file says;
+            ``no_input``: rails whose voltage and current files are missing; ``unreadable``: rails whose current or
+            energy file is there but fails when read (EISDIR stands for EIO); ``denied``: rails or RAPL zones whose
+            files have mode 0; ``second_chip``: another INA3221 at 0x4F with the rails AUX_A and AUX_B; ``rapl``: zones
+            of x86-rapl, of psys, package, core, uncore, dram; ``packages``: how many; ``mmio``: also the second view
+            of package 0 that intel-rapl-mmio offers; ``live_proc``: ``proc/stat`` and ``proc/meminfo`` are links to
+            the machine's own, so that CPU load and memory are those of the workload.
+
+    Returns:
+        The layout. The marker that makes readings ``simulated`` is not written: a fixture tree stands for a real one.
+
+    Raises:
+        InputError: there is no such board.
+    """
+    if board not in BOARDS:
+        raise unknown("board", board, BOARDS)
+    layout = Layout(board, directory, BOARDS[board])
+    odd = Oddities(**oddities)  # type: ignore[arg-type]  # a wrong name is a TypeError that names it
+    for link in (directory / "class/hwmon").glob("hwmon*"):
+        link.unlink()  # built here before: chips are numbered as they are added
+    for place in ("class/hwmon", "class/thermal", "devices/system/cpu", "root", "proc"):
+        (directory / place).mkdir(parents=True, exist_ok=True)
+    _identity(layout, odd)
+    chips = list(layout.spec.chips)
+    if odd.second_chip:
+        extra = RailSpec("AUX_A", 5.0, 0.010, 0.1, 0.5), RailSpec("AUX_B", 3.3, 0.010, 0.1, 0.5), None
+        chips.append(ChipSpec("ina3221", 9, 0x4F, extra))
+    for chip in chips:
+        _CHIPS[chip.part](layout, chip, odd)
+    if board == "x86-rapl":
+        _rapl(layout, odd)
+    if board == "raspberry-pi-5":
+        _pmic(layout)
+    if board.startswith("raspberry-pi"):
+        add_hwmon(layout, "rpi_volt", {"in0_lcrit_alarm": 0}, device="platform/rpi-hwmon")
+        _write(layout.root / "vcgencmd/get_throttled", "throttled=0x0")
+    _surroundings(layout)
+    layout.totals = layout.totals or layout.spec.total
+    return layout
+
+
+def set_power(layout: Layout, rail: str, watts: float, volts: float | None = None) -> float:
+    """Write what the real part would show of a power.
+
+    Args:
+        layout: Where.
+        rail: Which rail.
+        watts: True power, W; may be negative.
+        volts: Bus voltage; the rail's nominal by default.
+
+    Returns:
+        The power (W) that the files now say, after the part's quantisation and clipping.
+
+    Raises:
+        ValueError: a rail with an energy counter only (``set_energy``).
+    """
+    files = layout.rails[rail]
+    volts = files.volts if volts is None else volts
+    amperes = watts / volts
+    if files.kind == "pmic":
+        return _set_pmic(files, volts, amperes)
+    if files.voltage is None or files.current is None or files.shunt_ohm is None:
+        raise ValueError(f"{rail} of {layout.board} is an energy counter: use set_energy")
+    if files.kind == "ina238":
+        # Bus LSB 3.125 mV; current LSB 1 mA and power LSB 0.2 mW at the driver's fixed 20 mΩ (drivers/hwmon/ina238.c).
+        scale = 0.020 / files.shunt_ohm
+        millivolts = round(volts * 1e3 / 3.125) * 3.125
+        milliamperes = round(amperes * 1e3 / scale) * scale
+        microwatts = round(abs(watts) / (2e-4 * scale)) * 200 * scale
+        _write(files.voltage, str(int(millivolts)))
+        _write(files.current, str(round(milliamperes)))
+        assert files.power is not None
+        _write(files.power, str(round(microwatts)))
+        return microwatts * 1e-6
+    code = round(amperes * files.shunt_ohm / INA3221_SHUNT_STEP)
+    code = max(-INA3221_MAX_CODE - 1, min(INA3221_MAX_CODE, code))
+    millivolts = int(round(volts / INA3221_BUS_STEP) * INA3221_BUS_STEP * 1e3 + 0.5)
+    milliamperes = round(code * INA3221_SHUNT_STEP * 1e3 / files.shunt_ohm)
+    _write(files.voltage, str(millivolts))
+    _write(files.current, str(milliamperes))
+    milliwatts = millivolts * milliamperes / 1e3
+    if files.power is not None and files.pair is not None:
+        _write(files.pair, f"{millivolts} {milliamperes}")
+        _write(files.power, str(int(milliwatts)))
+    return milliwatts * 1e-3
+
+
+def set_energy(layout: Layout, rail: str, joules: float) -> None:
+    """Write a RAPL zone's counter (J since some start), wrapped and in whole µJ as the real one is."""
+    files = layout.rails[rail]
+    if files.energy is None or files.wrap_j is None:
+        raise ValueError(f"{rail} of {layout.board} has no energy counter: use set_power")
+    _write(files.energy, str(int(joules * 1e6) % round(files.wrap_j * 1e6)))
+
+
+def add_hwmon(layout: Layout, name: str, files: Mapping[str, object], device: str = "virtual") -> Path:
+    """Add an hwmon chip: ``files`` (name → content) in ``devices/<device>/hwmon/hwmonN``, linked from class/hwmon."""
+    number = sum(1 for _ in (layout.directory / "class/hwmon").iterdir())
+    owner = layout.directory / "devices" / device
+    place = owner / "hwmon" / f"hwmon{number}"
+    for key, value in {"name": name, **files}.items():
+        _write(place / key, str(value))
+    _link(place / "device", owner)
+    _link(layout.directory / f"class/hwmon/hwmon{number}", place)
+    return place
+
+
+def add_power_supply(layout: Layout, name: str, files: Mapping[str, object]) -> Path:
+    """Add a directory of /sys/class/power_supply (µV, µA, µW, µWh)."""
+    place = layout.directory / "class/power_supply" / name
+    for key, value in files.items():
+        _write(place / key, str(value))
+    return place
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(target, link.parent))
+
+
+def _i2c_device(layout: Layout, chip: ChipSpec) -> str:
+    name = f"{chip.bus}-{chip.address:04x}"
+    parent = "platform/bus@0/c240000.i2c" if layout.spec.kernel >= "5.1" else "c240000.i2c"
+    device = f"{parent}/i2c-{chip.bus}/{name}"
+    path = layout.directory / "devices" / device
+    path.mkdir(parents=True, exist_ok=True)
+    _link(layout.directory / "bus/i2c/drivers" / chip.part / name, path)
+    _link(layout.directory / "bus/i2c/devices" / name, path)
+    return device
+
+
+def _spoil(path: Path, rail: str, odd: Oddities) -> None:
+    if rail in odd.unreadable:
+        path.unlink()
+        path.mkdir()
+    if rail in odd.denied:
+        path.chmod(0)
+
+
+def _ina3221_hwmon(layout: Layout, chip: ChipSpec, odd: Oddities) -> None:
+    files: dict[str, object] = {"samples": chip.samples, "update_interval": chip.update_interval_ms}
+    for number, rail in enumerate(chip.rails, 1):
+        on = rail is not None and rail.label not in odd.disabled
+        files[f"in{number}_enable"] = int(on)
+        if rail is None:
+            files |= {f"in{number}_label": "NC"} if odd.nc_label else {}
+            files[f"shunt{number}_resistor"] = 10000
+            continue
+        if rail.label not in odd.no_label:
+            files[f"in{number}_label"] = rail.label
+        if rail.label not in odd.no_shunt:
+            files[f"shunt{number}_resistor"] = odd.shunts_uohm.get(rail.label, round(rail.shunt_ohm * 1e6))
+        files[f"in{number + 3}_input"] = 0
+    files |= {"in7_label": "sum of shunt voltages", "in7_input": 0, "curr4_input": 0}
+    place = add_hwmon(layout, "ina3221", files, _i2c_device(layout, chip))
+    for number, rail in enumerate(chip.rails, 1):
+        if rail is None or rail.label in odd.disabled or rail.label in odd.no_input:
+            continue
+        voltage, current = place / f"in{number}_input", place / f"curr{number}_input"
+        _add_rail(layout, chip, rail, place, number, voltage=voltage, current=current)
+        _spoil(current, rail.label, odd)
+
+
+def _ina3221_iio(layout: Layout, chip: ChipSpec, odd: Oddities) -> None:
+    device = layout.directory / "devices" / _i2c_device(layout, chip)
+    number = len(layout.rails) // 3
+    place = device / f"iio:device{number}"
+    _write(place / "name", "ina3221x")
+    _write(place / "running_mode", "1")
+    for channel, rail in enumerate(chip.rails):
+        if rail is None:
+            continue
+        if rail.label not in odd.no_label:
+            _write(place / f"rail_name_{channel}", "NC" if rail.label in odd.disabled else rail.label)
+        _write(place / f"crit_current_limit_{channel}", "32760 ma")
+        _write(place / f"in_power{channel}_trigger_input", "0")
+        _write(place / f"in_current{channel}_trigger_input", "0")
+        if rail.label in odd.disabled or rail.label in odd.no_input:
+            continue
+        voltage, current = place / f"in_voltage{channel}_input", place / f"in_current{channel}_input"
+        power, pair = place / f"in_power{channel}_input", place / f"ui_input_{channel}"
+        _add_rail(layout, chip, rail, place, channel, voltage=voltage, current=current, power=power, pair=pair)
+        for path in (voltage, current, power, pair):
+            _spoil(path, rail.label, odd)
+
+
+def _ina238(layout: Layout, chip: ChipSpec, odd: Oddities) -> None:
+    (rail,) = chip.rails
+    assert rail is not None
+    label = {} if rail.label in odd.no_label else {"label": rail.label}
+    files = {**label, "in0_input": 0, "temp1_input": 41000, "shunt_resistor": round(rail.shunt_ohm * 1e6)}
+    place = add_hwmon(layout, "ina238", files, _i2c_device(layout, chip))
+    voltage, current, power = place / "in1_input", place / "curr1_input", place / "power1_input"
+    _add_rail(layout, chip, rail, place, 1, voltage=voltage, current=current, power=power)
+    _spoil(power, rail.label, odd)
+
+
+_CHIPS = {"ina3221": _ina3221_hwmon, "ina3221x": _ina3221_iio, "ina238": _ina238}
+
+
+def _add_rail(
+    layout: Layout,
+    chip: ChipSpec,
+    rail: RailSpec,
+    place: Path,
+    channel: int,
+    voltage: Path,
+    current: Path,
+    power: Path | None = None,
+    pair: Path | None = None,
+) -> None:
+    layout.rails[rail.label] = RailFiles(
+        rail.label,
+        chip.part,
+        place,
+        channel,
+        volts=rail.volts,
+        shunt_ohm=rail.shunt_ohm,
+        samples=chip.samples,
+        cycle_s=chip.cycle_s,
+        idle_w=rail.idle_w,
+        busy_w=rail.busy_w,
+        inside=rail.inside,
+        voltage=voltage,
+        current=current,
+        power=power,
+        pair=pair,
+    )
+    set_power(layout, rail.label, rail.idle_w)
+
+
+def _rapl(layout: Layout, odd: Oddities) -> None:
+    zones: list[tuple[str, str, str, str | None]] = []  # path, zone name, key of RAPL_WATTS, inside
+    for package in range(odd.packages):
+        head, name = f"intel-rapl:{package}", f"package-{package}"
+        zones.append((head, name, "package", "psys" if "psys" in odd.rapl else None))
+        parts = [part for part in ("core", "uncore", "dram") if part in odd.rapl]
+        zones += [(f"{head}/{head}:{i}", part, part, None if part == "dram" else name) for i, part in enumerate(parts)]
+    if "psys" in odd.rapl:
+        zones.append((f"intel-rapl:{odd.packages}", "psys", "psys", None))
+    if odd.mmio:
+        zones.append(("intel-rapl-mmio:0", "package-0", "package", None))
+    for path, name, key, inside in zones:
+        control = "intel-rapl-mmio" if "mmio" in path else "intel-rapl"
+        place = layout.directory / "devices/virtual/powercap" / control / path
+        socket = path.split(":")[1].split("/")[0]
+        rail = name if name == "psys" or name.startswith("package") else f"{name}-{socket}"
+        rail = f"{rail} (mmio)" if "mmio" in path else rail
+        _write(place / "name", name)
+        _write(place / "enabled", "1")
+        _write(place / "max_energy_range_uj", str(RAPL_RANGE_UJ))
+        _write(place / "energy_uj", "0")
+        _link(layout.directory / "class/powercap" / place.name, place)
+        layout.rails[rail] = RailFiles(
+            rail,
+            "rapl",
+            place,
+            idle_w=RAPL_WATTS[key][0],
+            busy_w=RAPL_WATTS[key][1],
+            inside=inside,
+            energy=place / "energy_uj",
+            wrap_j=RAPL_RANGE_UJ * 1e-6,
+            cycle_s=1e-3,
+        )
+        set_energy(layout, rail, 1000.0)
+        for spoilt in {name, rail}:
+            _spoil(place / "energy_uj", spoilt, odd)
+    drams = [f"dram-{i}" for i in range(odd.packages)] if "dram" in odd.rapl else []
+    layout.totals = ("psys",) if "psys" in odd.rapl else (*(f"package-{i}" for i in range(odd.packages)), *drams)
+
+
+def _pmic(layout: Layout) -> None:
+    text = layout.root / "vcgencmd/pmic_read_adc"
+    lines = [f"{f'{rail}_A':>13} current({i})={idle:.8f}A" for i, (rail, (_, idle, _)) in enumerate(PMIC_RAILS.items())]
+    lines += [f"{f'{rail}_V':>13} volt({i})={volts:.8f}V" for i, (rail, (volts, _, _)) in enumerate(PMIC_RAILS.items())]
+    lines += [f"{'EXT5V_V':>13} volt(24)=5.11232000V", f"{'BATT_V':>13} volt(25)=0.00000000V"]
+    _write(text, "\n".join(lines))
+    for rail, (volts, idle, busy) in PMIC_RAILS.items():
+        powers = volts * idle, volts * busy
+        layout.rails[rail] = RailFiles(rail, "pmic", text.parent, 0, volts, None, 1, 0.047, *powers, None, text=text)
+    layout.totals = tuple(PMIC_RAILS)
+
+
+def _set_pmic(files: RailFiles, volts: float, amperes: float) -> float:
+    # The converter is coarse: about 0.2 mA to 1 mA a step by rail; small and negative currents read exactly 0.
+    step = 0.00097585
+    amperes = max(0, round(amperes / step)) * step
+    assert files.text is not None
+    lines = files.text.read_text().splitlines()
+    for index, line in enumerate(lines):
+        head, _, _ = line.partition("=")
+        if head.lstrip().startswith(f"{files.name}_A "):
+            lines[index] = f"{head}={amperes:.8f}A"
+        elif head.lstrip().startswith(f"{files.name}_V "):
+            lines[index] = f"{head}={volts:.8f}V"
+    _write(files.text, "\n".join(lines))
+    return volts * amperes
+
+
+def _identity(layout: Layout, odd: Oddities) -> None:
+    spec, top, proc, root = layout.spec, layout.directory, layout.procfs, layout.root
+    if spec.model:
+        tree = top / "firmware/devicetree/base"
+        tree.mkdir(parents=True, exist_ok=True)
+        (tree / "model").write_bytes(spec.model.encode() + b"\0")
+        (tree / "compatible").write_bytes(b"".join(name.encode() + b"\0" for name in spec.compatible))
+    else:
+        _write(top / "class/dmi/id/product_name", "NUC12WSKi5")
+        _write(top / "class/dmi/id/sys_vendor", "Intel(R) Client Systems")
+    field_name = "model name" if not spec.model else "Model"
+    cores = "\n\n".join(f"processor\t: {n}\nmodel name\t: {spec.cpu}" for n in range(spec.cores))
+    _write(proc / "cpuinfo", f"{cores}\n\n{field_name}\t\t: {spec.model or spec.cpu}")
+    _write(proc / "version", f"Linux version {spec.kernel}")
+    _write(proc / "sys/kernel/osrelease", spec.kernel)
+    _write(proc / "loadavg", "0.08 0.05 0.01 1/250 4711")
+    if odd.live_proc:
+        for name in ("stat", "meminfo"):
+            (proc / name).unlink(missing_ok=True)
+            (proc / name).symlink_to(f"/proc/{name}")  # the workload's own load and memory, even in a virtual board
+    else:
+        kib = spec.memory_bytes // 1024
+        _write(
+            proc / "meminfo", f"MemTotal: {kib:>15} kB\nMemFree: {kib // 2:>16} kB\nMemAvailable: {kib * 3 // 4:>11} kB"
+        )
+        jiffies = "\n".join(f"cpu{n} 1000 0 500 8500 0 0 0 0 0 0" for n in range(spec.cores))
+        _write(
+            proc / "stat", f"cpu  {1000 * spec.cores} 0 {500 * spec.cores} {8500 * spec.cores} 0 0 0 0 0 0\n{jiffies}"
+        )
+    os_name = "Ubuntu 22.04.5 LTS" if spec.l4t else "Debian GNU/Linux 12 (bookworm)"
+    _write(root / "etc/os-release", f'PRETTY_NAME="{os_name}"')
+    if spec.l4t:
+        major, rest = spec.l4t.split(".", 1)
+        _write(root / "etc/nv_tegra_release", f"# R{major} (release), REVISION: {rest}, GCID: 1, BOARD: generic")
+    if spec.power_modes:
+        active = min(1, len(spec.power_modes) - 1)
+        _write(root / "var/lib/nvpmodel/status", f"pmode:{active:04d}")
+        models = (f"< POWER_MODEL ID={n} NAME={name} >" for n, name in enumerate(spec.power_modes))
+        _write(root / "etc/nvpmodel.conf", "\n".join(models))
+
+
+def _surroundings(layout: Layout) -> None:
+    spec, top = layout.spec, layout.directory
+    for number, (kind, celsius) in enumerate(spec.zones.items()):
+        place = top / f"devices/virtual/thermal/thermal_zone{number}"
+        _write(place / "type", kind)
+        _write(place / "temp", str(round(celsius * 1000)))
+        _link(top / f"class/thermal/thermal_zone{number}", place)
+        layout.zones[kind] = place / "temp"
+    for core in range(spec.cores):
+        place = top / f"devices/system/cpu/cpu{core}"
+        khz = {"scaling_cur_freq": 1_510_400, "scaling_min_freq": 729_600, "scaling_max_freq": 1_510_400}
+        for name, value in khz.items():
+            _write(place / "cpufreq" / name, str(value))
+        _write(place / "cpufreq/scaling_governor", "powersave" if not spec.model else "schedutil")
+        layout.cpu_frequency.append(place / "cpufreq/scaling_cur_freq")
+        if not spec.model:
+            _write(place / "thermal_throttle/core_throttle_count", "0")
+            _write(place / "thermal_throttle/package_throttle_count", "0")
+    _write(top / "devices/system/cpu/online", f"0-{spec.cores - 1}")
+    if spec.gpu is not None:
+        _gpu(layout, spec.gpu)
+    if spec.over_current:
+        counters = {f"oc{n}_event_cnt": 0 for n in (1, 2, 3)} | {f"oc{n}_throt_en": 1 for n in (1, 2, 3)}
+        add_hwmon(layout, "soctherm_oc", counters, device="platform/soctherm-oc-event")
+    if spec.fan:
+        add_hwmon(layout, "pwmfan", {"pwm1": 89}, device="platform/pwm-fan")
+
+
+def _gpu(layout: Layout, device: str) -> None:
+    place = layout.directory / "devices" / device
+    name = device.rsplit("/", 1)[-1]
+    _write(place / "of_node/name", "gpu")
+    if layout.spec.gpu_load:
+        layout.gpu_load = place / "load"
+        _write(layout.gpu_load, "0")
+    devfreq = place / "devfreq" / name
+    hertz = {"cur_freq": 306_000_000, "min_freq": 306_000_000, "max_freq": 624_750_000}
+    for key, value in {**hertz, "governor": "nvhost_podgov"}.items():
+        _write(devfreq / key, str(value))
+    _link(devfreq / "device", place)
+    _link(layout.directory / "class/devfreq" / name, devfreq)
+    layout.gpu_frequency = devfreq / "cur_freq"
