@@ -1,9 +1,19 @@
-"""Loading plugins so that a bad one is named and costs nobody else anything."""
+"""Loading plugins so that a bad one is named and costs nobody else anything.
+
+Built-ins come by the same door as everybody else's: the entry-point group ``edgeprof``. Each distribution's list is
+read, each entry point loaded and each hook called in a try of its own; what goes wrong is written into that plugin's
+``PluginInfo`` and everything that it had registered until then is taken back.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import importlib.metadata
+import inspect
 import os
+import sys
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +23,9 @@ from edgeprof import hookspecs
 from edgeprof.errors import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    import click
 
 GROUP = "edgeprof"
 
@@ -32,7 +44,14 @@ KINDS = {
 
 @dataclass
 class PluginInfo:
-    """One entry point of the group ``edgeprof`` and what became of it."""
+    """One entry point of the group ``edgeprof`` and what became of it.
+
+    Attributes:
+        registers: Kind (``sensors``, ``runtimes`` …) → the names registered under it.
+        status: ``loaded``, ``failed`` (with nothing left registered) or ``skipped`` (by EDGEPROF_PLUGINS).
+        reason: Why not ``loaded``, in one sentence.
+        seconds: How long import and registration took; a plugin that is slow here slows every command.
+    """
 
     name: str
     distribution: str
@@ -40,6 +59,11 @@ class PluginInfo:
     registers: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in KINDS.values()})
     status: str = "loaded"
     reason: str | None = None
+    seconds: float = 0.0
+
+
+class _RefusedError(ValueError):
+    """What a plugin does that the host does not accept; its text is shown as it is."""
 
 
 class PluginHost:
@@ -58,12 +82,17 @@ class PluginHost:
         self.manager = pluggy.PluginManager("edgeprof")
         self.manager.add_hookspecs(hookspecs)
         self.plugins: list[PluginInfo] = []
+        self._modules: dict[str, object] = {}
         self._registry: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS.values()}
         only = None if only is None else set(only)
-        if entry_points is None:
-            entry_points = importlib.metadata.entry_points(group=GROUP)
-        for point in sorted(entry_points, key=lambda p: p.name):
+        points = list(self._installed() if entry_points is None else entry_points)
+        for point in sorted(points, key=lambda p: p.name):
             self._load(point, only)
+        for name in sorted((only or set()) - {point.name for point in points}):
+            near = difflib.get_close_matches(name, [point.name for point in points], n=1)
+            reason = "EDGEPROF_PLUGINS names it, but no installed plugin is called so"
+            reason += f"; did you mean {near[0]}?" if near else ""
+            self.plugins.append(PluginInfo(name, "?", "?", status="failed", reason=reason))
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> PluginHost:
@@ -72,51 +101,96 @@ class PluginHost:
         wanted = environ.get("EDGEPROF_PLUGINS")
         return cls(only=None if wanted is None else [n.strip() for n in wanted.split(",") if n.strip()])
 
+    @property
+    def failures(self) -> list[PluginInfo]:
+        return [info for info in self.plugins if info.status == "failed"]
+
     def of(self, kind: str) -> Mapping[str, Any]:
         """What is registered under ``kind`` (``sensors``, ``runtimes`` …): name → factory."""
         return self._registry[kind]
+
+    def owner(self, kind: str, name: str) -> PluginInfo:
+        """The plugin that registered ``name``; KeyError if nobody did."""
+        for info in self.plugins:
+            if name in info.registers[kind]:
+                return info
+        raise KeyError(name)
 
     def get(self, kind: str, name: str) -> Any:
         """The factory of that name.
 
         Raises:
-            InputError: there is none; the nearest name is in the remedy.
+            InputError: there is none; the nearest name and any plugin that failed to load are in the remedy.
         """
         try:
             return self._registry[kind][name]
         except KeyError:
-            raise unknown(kind.removesuffix("s"), name, self._registry[kind]) from None
+            error = unknown(kind.removesuffix("s"), name, self._registry[kind])
+            if self.failures:
+                error.remedy = f"{error.remedy} {self.failure_hint()}"
+            raise error from None
+
+    def failure_hint(self) -> str:
+        """One sentence that names the plugins that failed; empty if none did."""
+        if not self.failures:
+            return ""
+        names = ", ".join(info.name for info in self.failures)
+        return f"(Failed to load: {names}; see edgeprof plugins list.)"
 
     def register(self, module: object, info: PluginInfo) -> None:
         """Take in an already imported plugin. Whatever it does wrong is written into ``info``."""
         self.plugins.append(info)
-        try:
+        with self._blame(info):
+            self._refuse_twins(module, info)
+            _refuse_misspelt(module)
+            self._modules[info.name] = module
             self.manager.register(module, name=info.name)
             self.manager.check_pending()
-            for hook, kind in KINDS.items():
-                function = getattr(module, hook, None)
-                if function is None or kind == "commands":
-                    continue
-                function(register=self._registrar(kind, info))
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it must not take the host down
-            info.status, info.reason = "failed", f"{type(error).__name__}: {error}"
-            for kind, names in info.registers.items():
-                for name in names:
-                    del self._registry[kind][name]
-                names.clear()
-            if self.manager.has_plugin(info.name):
-                self.manager.unregister(name=info.name)
+            for hook, impl in self._implementations(module):
+                if hook != "register_commands":
+                    _call(hook, impl, register=self._registrar(KINDS[hook], info))
 
-    def _registrar(self, kind: str, info: PluginInfo) -> hookspecs.Register:
-        def register(name: str, factory: Any, /) -> None:
-            if not callable(factory):
-                raise TypeError(f"register({name!r}, …) got {factory!r}, which cannot be called")
-            if name in self._registry[kind]:
-                raise ValueError(f"the {kind.removesuffix('s')} {name!r} is already registered by another plugin")
-            self._registry[kind][name] = factory
-            info.registers[kind].append(name)
+    def commands(self, reserved: Collection[str] = ()) -> Mapping[str, click.Command]:
+        """The verbs that plugins add (``register_commands``), asked for only when somebody needs them.
 
-        return register
+        Each plugin fills a group of its own, so that one that fails half-way leaves nothing behind.
+
+        Args:
+            reserved: Verbs that a plugin must not take: edgeprof's own.
+        """
+        import click  # noqa: PLC0415 - only this hook needs it
+
+        for info in list(self.plugins):
+            if info.status != "loaded" or info.registers["commands"]:
+                continue
+            with self._blame(info):
+                for hook, impl in self._implementations(self._modules[info.name]):
+                    if hook != "register_commands":
+                        continue
+                    group = click.Group()
+                    _call(hook, impl, cli=group)
+                    for name, command in group.commands.items():
+                        if name in reserved:
+                            raise _RefusedError(f"the command {name!r} is edgeprof's own")
+                        self._registrar("commands", info)(name, command)
+        return self._registry["commands"]
+
+    def _installed(self) -> Iterator[importlib.metadata.EntryPoint]:
+        """The entry points of all distributions; one with unreadable metadata is named and passed over."""
+        seen: set[str] = set()
+        for dist in importlib.metadata.distributions():
+            try:
+                points = list(dist.entry_points.select(group=GROUP))
+                name = (dist.name or "?").lower().replace("_", "-") if points else ""
+            except Exception as error:  # noqa: BLE001 - somebody else's broken metadata may raise anything
+                where = getattr(dist, "_path", None)
+                name = getattr(where, "name", None) or "?"
+                reason = f"its entry points cannot be read: {type(error).__name__}: {error}"
+                self.plugins.append(PluginInfo(name, name, "?", status="failed", reason=reason))
+                continue
+            if points and name not in seen:  # the first on sys.path is the one that imports find
+                seen.add(name)
+                yield from points
 
     def _load(self, point: importlib.metadata.EntryPoint, only: set[str] | None) -> None:
         dist = point.dist
@@ -125,10 +199,107 @@ class PluginHost:
             info.status, info.reason = "skipped", "not named in EDGEPROF_PLUGINS"
             self.plugins.append(info)
             return
-        try:
+        module: object = None
+        with self._blame(info):
             module = point.load()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - see register
-            info.status, info.reason = "failed", f"{type(error).__name__}: {error}"
+        if info.status == "failed":
             self.plugins.append(info)
-            return
-        self.register(module, info)
+        else:
+            self.register(module, info)
+
+    @contextlib.contextmanager
+    def _blame(self, info: PluginInfo) -> Iterator[None]:
+        """Whatever is raised inside, SystemExit included, becomes this plugin's failure and takes its names back.
+
+        What a plugin prints goes to stderr: stdout belongs to ``--json``.
+        """
+        started = time.monotonic()
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                yield
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything; it must not take the host down
+            info.status, info.reason = "failed", _sentence(error)
+            for kind, names in info.registers.items():
+                for name in names:
+                    del self._registry[kind][name]
+                names.clear()
+            module = self._modules.pop(info.name, None)
+            if module is not None and self.manager.is_registered(module):
+                self.manager.unregister(module)
+        finally:
+            info.seconds += time.monotonic() - started
+
+    def _refuse_twins(self, module: object, info: PluginInfo) -> None:
+        for other in self.plugins:
+            if other is info or other.name not in self._modules:
+                continue
+            if other.name == info.name:
+                raise _RefusedError(
+                    f"a plugin of this name is already loaded from the distribution {other.distribution}"
+                )
+            if self._modules[other.name] is module:
+                raise _RefusedError(f"it is the same module as the plugin {other.name}")
+
+    def _implementations(self, module: object) -> list[tuple[str, pluggy.HookImpl]]:
+        """The hooks that this plugin marks with ``@hookimpl``, and only those."""
+        return [
+            (hook, impl)
+            for hook in KINDS
+            for impl in getattr(self.manager.hook, hook).get_hookimpls()
+            if impl.plugin is module
+        ]
+
+    def _registrar(self, kind: str, info: PluginInfo) -> hookspecs.Register:
+        def register(name: str, factory: Any, /) -> None:
+            if not isinstance(name, str) or not name or name.split() != [name]:
+                raise _RefusedError(f"register({name!r}, …): a name is a text without spaces")
+            if not callable(factory):
+                raise _RefusedError(f"register({name!r}, …) got {factory!r}, which cannot be called")
+            if name in self._registry[kind]:
+                owner = self.owner(kind, name)
+                raise _RefusedError(f"the {kind.removesuffix('s')} {name!r} is already registered by {owner.name}")
+            self._registry[kind][name] = factory
+            info.registers[kind].append(name)
+
+        return register
+
+
+def _call(hook: str, impl: pluggy.HookImpl, **arguments: Any) -> None:
+    if impl.hookwrapper or impl.wrapper:
+        raise _RefusedError(f"{hook} is a hook wrapper; a hook of edgeprof only registers")
+    if not impl.argnames:
+        raise _RefusedError(f"{hook} takes no argument; it needs {', '.join(arguments)} to register with")
+    impl.function(**{name: arguments[name] for name in impl.argnames})
+
+
+def _refuse_misspelt(module: object) -> None:
+    """A hook that is misspelt or not marked must not pass in silence; pluggy sees marked functions only."""
+    for name, function in inspect.getmembers(module, inspect.isroutine):
+        mark = getattr(function, f"{GROUP}_impl", None)
+        if isinstance(mark, dict):
+            hook = mark.get("specname") or name
+            if hook not in KINDS and not mark.get("optionalhook"):
+                near = difflib.get_close_matches(hook, KINDS, n=1)
+                raise _RefusedError(f"{hook} is no hook; " + (f"did you mean {near[0]}?" if near else _known()))
+        elif name in KINDS:
+            raise _RefusedError(f"{name} is not marked with @hookimpl")
+        elif getattr(function, "__module__", None) == getattr(module, "__name__", ""):
+            near = difflib.get_close_matches(name, KINDS, n=1, cutoff=0.85)
+            if near:
+                raise _RefusedError(f"{name} is no hook; did you mean {near[0]}, marked with @hookimpl?")
+
+
+def _known() -> str:
+    return f"the hooks are {', '.join(KINDS)}"
+
+
+def _sentence(error: BaseException) -> str:
+    """What went wrong in a plugin, in one line."""
+    if isinstance(error, _RefusedError):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({error.code!r})"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,6 +1,7 @@
 """The command line's edge: verbs load lazily, errors become one sentence and an exit code.
 
-``edgeprof --help`` imports click and this file only: neither numpy nor psutil nor a plugin.
+edgeprof.cli.entry is the console script and answers ``--help`` alone; here click comes in, but still neither numpy nor
+psutil nor a plugin.
 """
 
 from __future__ import annotations
@@ -13,27 +14,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof import __version__
+from edgeprof.cli.verbs import ABOUT, EPILOG, VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: verb → its help line, shown without importing its module, edgeprof.cli.<verb>, which holds ``command``.
-VERBS = {
-    "bench": "Latency, joules, memory and accuracy of models on this device.",
-    "compare": "Ratios of two results with their intervals, and a verdict.",
-    "doctor": "What works, what does not, why, and the command that mends it.",
-    "gate": "Pass or fail a result against limits, for CI.",
-    "history": "Past results on this device.",
-    "plugins": "Installed plugins; conformance check; scaffold.",
-    "report": "One self-contained HTML page of results.",
-    "run": "Energy, power and peak memory of any command.",
-    "sensors": "Every channel found, its value, role and provenance.",
-    "simulate": "A live, virtual board, for trying edgeprof without hardware.",
-}
+    from click.shell_completion import CompletionItem
 
 
 class LazyGroup(click.Group):
     """A group whose verbs are imported when they are called; plugins' verbs are looked for only where ours end."""
+
+    #: What to say about plugins that failed; None until they were looked for.
+    plugin_hint: str | None = None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*VERBS, *super().list_commands(ctx)})
@@ -47,10 +40,21 @@ class LazyGroup(click.Group):
         return super().get_command(ctx, cmd_name)
 
     def load_plugins(self) -> None:
-        """Let plugins add verbs (``register_commands``)."""
-        from edgeprof.plugins import PluginHost
+        """Let plugins add verbs (``register_commands``), once."""
+        if self.plugin_hint is None:
+            from edgeprof.plugins import PluginHost
 
-        PluginHost.from_environment().manager.hook.register_commands(cli=self)
+            host = PluginHost.from_environment()
+            for name, command in host.commands(reserved=VERBS).items():
+                self.add_command(command, name)
+            self.plugin_hint = host.failure_hint()
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs without their modules: a press of Tab must not wait for imports."""
+        from click.shell_completion import CompletionItem
+
+        verbs = [CompletionItem(verb, help=text) for verb, text in VERBS.items() if verb.startswith(incomplete)]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -58,7 +62,9 @@ class LazyGroup(click.Group):
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             from edgeprof.errors import unknown
 
-            raise unknown("command", args[0], self.list_commands(ctx))
+            error = unknown("command", args[0], self.list_commands(ctx))
+            error.remedy = f"{error.remedy} {self.plugin_hint or ''}".rstrip()
+            raise error
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -71,15 +77,15 @@ class LazyGroup(click.Group):
         return command.get_short_help_str() if command else ""
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    help=ABOUT,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="edgeprof")
 def cli() -> None:
-    """Joules per inference, with their uncertainty, of any model on any edge device."""
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The console script: run, and leave with the contract's exit codes (contract §1)."""
-    sys.exit(run(argv))
+    pass
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -106,7 +112,3 @@ def run(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return outcome if isinstance(outcome, int) else 0
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,72 @@
+"""Where the command starts: ``edgeprof --help`` and ``--version`` are answered before anything is imported.
+
+click alone takes longer to import than Python itself to start, and a profiler that is slow to say its own name is not
+trusted with milliseconds. So the two questions that need no parsing are answered here; everything else goes to
+edgeprof.cli.main. A test holds this text and click's together.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from edgeprof import __version__
+from edgeprof.cli.verbs import ABOUT, EPILOG, VERBS
+
+_OPTIONS = (("--version", "Show the version and exit."), ("-h, --help", "Show this message and exit."))
+
+
+def main() -> None:
+    """The console script: leaves with the contract's exit codes (contract §1)."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Answer at once what can be, hand on the rest."""
+    if argv in (["--help"], ["-h"]):
+        text = help_text()
+        if max(map(len, text.splitlines())) <= _columns() - 2:  # else click wraps it
+            return _say(text)
+    if argv == ["--version"]:
+        return _say(f"edgeprof, version {__version__}\n")
+    from edgeprof.cli import main as full
+
+    return full.run(argv)
+
+
+def help_text() -> str:
+    """What ``edgeprof --help`` prints where no line needs wrapping."""
+    return (
+        f"Usage: edgeprof [OPTIONS] COMMAND [ARGS]...\n\n  {ABOUT}\n\n"
+        f"Options:\n{_rows(_OPTIONS)}\nCommands:\n{_rows(sorted(VERBS.items()))}\n  {EPILOG}\n"
+    )
+
+
+def _rows(rows: list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> str:
+    width = max(len(name) for name, _ in rows)
+    return "".join(f"  {name:<{width}}  {text}\n" for name, text in rows)
+
+
+def _columns() -> int:
+    """The width that click would see (shutil.get_terminal_size, whose module imports the compressors)."""
+    try:
+        return int(os.environ["COLUMNS"]) or 80
+    except (KeyError, ValueError):
+        pass
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
+
+
+def _say(text: str) -> int:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough; keep the interpreter quiet when it flushes again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
+
+
+if __name__ == "__main__":
+    main()

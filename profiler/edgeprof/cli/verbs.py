@@ -1,0 +1,24 @@
+"""The verbs and their help lines, known without importing the module of any."""
+
+from __future__ import annotations
+
+#: What ``edgeprof --help`` says edgeprof is.
+ABOUT = "Joules per inference, with their uncertainty, of a model on this device."
+
+#: What it says last.
+EPILOG = "Plugins may add commands; edgeprof plugins list shows which."
+
+#: verb → its help line; edgeprof.cli.<verb> holds its ``command``. Each fits one line of an 80-column terminal.
+VERBS = {
+    "bench": "Latency, joules, memory and accuracy of models on this device.",
+    "compare": "Ratios of two results with their intervals, and a verdict.",
+    "completion": "Print the shell's completion script.",
+    "doctor": "What works, what does not, why, and the command that mends it.",
+    "gate": "Pass or fail a result against limits, for CI.",
+    "history": "Past results on this device.",
+    "plugins": "Installed plugins; conformance check; scaffold.",
+    "report": "One self-contained HTML page of results.",
+    "run": "Energy, power and peak memory of any command.",
+    "sensors": "Every channel found, its value, role and provenance.",
+    "simulate": "A live, virtual board, for trying edgeprof without hardware.",
+}
