@@ -5,32 +5,40 @@ under another and older Python (``--worker-python``). Hence: Python 3.6 grammar,
 top, the heavy library imported inside ``load``, and from edgeprof nothing but ``hookimpl`` and this module.
 """
 
+import importlib.util
+import os
+import re
 from abc import ABC, abstractmethod
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 #: A dimension: a number, or a name ("batch") or None where it is dynamic.
 Dim = Union[int, str, None]
 
+#: The shape and the dtype of a tensor of which the file says nothing (TorchScript): whatever is fed.
+ANY_SHAPE: Tuple[Dim, ...] = ("...",)
+ANY_DTYPE = "any"
+
 TensorSpec = NamedTuple(
     "TensorSpec",
     [
         ("name", str),
-        ("shape", Tuple[Dim, ...]),
-        ("dtype", str),  # numpy's name: "float32", "int8", "uint8", "int64", "bool", "object" for strings
+        ("shape", Tuple[Dim, ...]),  # or ANY_SHAPE
+        ("dtype", str),  # numpy's name: "float32", "int8", "uint8", "int64", "bool", "object" for strings; or ANY_DTYPE
         ("quantization", Optional[Tuple[float, int]]),  # (scale, zero point) of a quantised tensor, else None
     ],
 )
 
-LoadOptions = NamedTuple(
-    "LoadOptions",
-    [
-        ("device", str),  # "cpu", "cuda", "cuda:0", or the runtime's own (an execution provider, a delegate's path)
-        ("threads", Optional[int]),  # None: the runtime's own default
-        ("batch", int),
-        ("shapes", Dict[str, Tuple[int, ...]]),  # --input NAME=SHAPE, complete
-        ("options", Dict[str, str]),  # whatever else the runtime documents
-    ],
-)
+
+class LoadOptions(NamedTuple):
+    """How a model is to be loaded."""
+
+    device: str  # "cpu", "cuda", "cuda:0", or the runtime's own (an execution provider, a delegate's path)
+    threads: Optional[int]  # None: the runtime's own default
+    batch: int
+    shapes: Dict[str, Tuple[int, ...]]  # --input NAME=SHAPE, complete
+    options: Dict[str, str]  # whatever else the runtime documents
+    dtypes: Dict[str, str] = {}  # --input NAME=SHAPE:DTYPE, where it was given
+
 
 Availability = NamedTuple(
     "Availability",
@@ -40,6 +48,37 @@ Availability = NamedTuple(
         ("remedy", Optional[str]),  # the command that mends it, as "pip install 'edgeprof[onnx]'"
     ],
 )
+
+
+def library_version(module: str, *distributions: str) -> Optional[str]:
+    """The version of an installed library, found without importing it; None where it is not installed.
+
+    Args:
+        module: What would be imported: ``"onnxruntime"``.
+        distributions: The names under which it may be installed, where they are not the module's:
+            ``"onnxruntime-gpu"``. A library without metadata (a board's own build) is ``"unknown"``.
+    """
+    top = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # ValueError: already imported, but as a module without a spec
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    site = os.path.dirname(spec.origin)
+    if spec.submodule_search_locations is not None:
+        site = os.path.dirname(site)
+    names = {re.sub(r"[-_.]+", "_", name).lower() for name in distributions or (top,)}
+    try:
+        entries = sorted(os.listdir(site))
+    except OSError:  # in a zip
+        return "unknown"
+    for entry in entries:
+        # Metadata directories are read by name: importlib.metadata came with Python 3.8.
+        match = re.match(r"(.+?)-([^-]+)(-[^/]*)?\.(dist-info|egg-info)$", entry)
+        if match and re.sub(r"[-_.]+", "_", match.group(1)).lower() in names:
+            return match.group(2)
+    return "unknown"
 
 
 class LoadError(Exception):
@@ -57,6 +96,9 @@ class Session(ABC):
     #: What must be fed and what comes back; dynamic dimensions stay dynamic here.
     inputs: Sequence[TensorSpec] = ()
     outputs: Sequence[TensorSpec] = ()
+
+    #: Inputs that the model itself brings along (name → array), fed where the user gives none; most bring none.
+    examples: Optional[Dict[str, Any]] = None
 
     #: What really runs, for the result: {"providers": "CPUExecutionProvider", "threads": "4", …}
     facts: Dict[str, str] = {}
