@@ -1,0 +1,169 @@
+"""Student's t, the incomplete beta function, budgets and their degrees of freedom, without scipy.
+
+A board with 2 GB has no room for scipy; three formulas are all that is needed of it. The tests hold them to scipy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+from edgeprof.results.schema import Budget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+#: Standard deviation of a rectangular distribution of half-width 1 (GUM 4.3.7).
+RECTANGULAR = 1 / math.sqrt(3)
+
+_TINY = 1e-300
+_EPSILON = 1e-15
+
+
+def betainc(a: float, b: float, x: float) -> float:
+    """The regularised incomplete beta function I_x(a, b).
+
+    The continued fraction of Abramowitz and Stegun 26.5.8, evaluated by Lentz's method.
+
+    Args:
+        a: Greater than 0.
+        b: Greater than 0.
+        x: 0 to 1.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    if a <= 0 or b <= 0 or not 0 <= x <= 1:
+        raise ValueError(f"betainc({a}, {b}, {x}): a and b must be positive and x between 0 and 1")
+    if x in {0.0, 1.0}:
+        return x
+    # log1p(-x) and not log(1 - x): 1 - x loses its digits for a small x
+    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    front = math.exp(log_front)
+    if x < (a + 1) / (a + b + 2):
+        return front * _fraction(a, b, x) / a
+    return 1 - front * _fraction(b, a, 1 - x) / b
+
+
+def _fraction(a: float, b: float, x: float) -> float:
+    """The continued fraction of ``betainc``; needs about sqrt(max(a, b)) steps."""
+    c, d = 1.0, 1 - (a + b) * x / (a + 1)
+    d = 1 / (d if abs(d) > _TINY else _TINY)
+    value = d
+    for m in range(1, 100 + int(20 * math.sqrt(max(a, b)))):
+        for numerator in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1 + numerator * d
+            d = 1 / (d if abs(d) > _TINY else _TINY)
+            c = 1 + numerator / c
+            c = c if abs(c) > _TINY else _TINY
+            value *= c * d
+        if abs(c * d - 1) < _EPSILON:
+            break
+    return value
+
+
+def t_cdf(t: float, nu: float) -> float:
+    """The probability that Student's t with ``nu`` degrees of freedom is at most ``t`` (A&S 26.7.1)."""
+    if math.isinf(nu):
+        return NormalDist().cdf(t)
+    tail = 0.5 * betainc(nu / 2, 0.5, nu / (nu + t * t))
+    return 1 - tail if t > 0 else tail
+
+
+def t_quantile(p: float, nu: float) -> float:
+    """The ``p`` quantile of Student's t with ``nu`` degrees of freedom, which need not be whole; normal for infinity.
+
+    Raises:
+        ValueError: ``p`` is not inside (0, 1), or ``nu`` is not positive.
+    """
+    if not 0 < p < 1 or nu <= 0:
+        raise ValueError(f"t_quantile({p}, {nu}): p must be between 0 and 1 and nu positive")
+    if math.isinf(nu):
+        return NormalDist().inv_cdf(p)
+    if p < 0.5:
+        return -t_quantile(1 - p, nu)
+    # The upper tail is searched, not the CDF: 1 - p keeps its digits where the CDF is all nines.
+    tail = 1 - p
+    low, high = 0.0, 2.0
+    while 0.5 * betainc(nu / 2, 0.5, nu / (nu + high * high)) > tail:
+        low, high = high, high * 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        if 0.5 * betainc(nu / 2, 0.5, nu / (nu + middle * middle)) > tail:
+            low = middle
+        else:
+            high = middle
+        if high - low <= 1e-13 * high:
+            break
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class Component:
+    """One line of a budget.
+
+    Attributes:
+        name: A field of ``schema.Budget``.
+        u: Standard uncertainty (k = 1), in the unit of the figure; not negative.
+        nu: Degrees of freedom; infinite for a type B evaluation (GUM G.4.3).
+    """
+
+    name: str
+    u: float
+    nu: float = math.inf
+
+
+@dataclass(frozen=True)
+class Combined:
+    """A combined uncertainty.
+
+    Attributes:
+        u: Standard uncertainty u_c, the root of the sum of squares (GUM 5.1.2).
+        nu: Effective degrees of freedom (Welch and Satterthwaite, GUM G.4.1).
+        k: Coverage factor t(0.975, nu).
+        expanded: U = k·u_c.
+        budget: The components by name.
+    """
+
+    u: float
+    nu: float
+    k: float
+    expanded: float
+    budget: Budget = field(repr=False)
+
+
+def combine(components: Iterable[Component]) -> Combined:
+    """Put a budget together at 95 % coverage. Components of one name are added as squares, into one line."""
+    listed = list(components)
+    u = math.sqrt(math.fsum(c.u**2 for c in listed))
+    nu = welch_satterthwaite(listed)
+    k = t_quantile(0.975, nu)
+    lines: dict[str, float] = {}
+    for component in listed:
+        lines[component.name] = math.hypot(lines.get(component.name, 0.0), component.u)
+    return Combined(u=u, nu=nu, k=k, expanded=k * u, budget=Budget(**lines))
+
+
+def welch_satterthwaite(components: Sequence[Component]) -> float:
+    """Effective degrees of freedom: u_c⁴ / Σ(u_i⁴/ν_i) (GUM G.2b); infinite where nothing is limited."""
+    total = math.fsum(c.u**2 for c in components)
+    if total == 0:
+        return math.inf
+    # Relative to u_c: the fourth power of a microjoule is near the smallest float.
+    limited = math.fsum((c.u**2 / total) ** 2 / c.nu for c in components)
+    return 1 / limited if limited > 0 else math.inf
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean and its standard error s/√K; None for a single value, whose spread is unknown."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return mean, None
+    s = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (count - 1))
+    return mean, s / math.sqrt(count)
