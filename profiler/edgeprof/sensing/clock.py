@@ -1,0 +1,40 @@
+"""The sampler's clock: monotonic, with deadlines to wait for, and replaceable by one that a test turns by hand."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import threading
+
+#: The longest single sleep (s), and so the longest that ``stop`` waits for a lane that has nothing to do.
+_SLICE_S = 0.05
+
+
+class Clock(Protocol):
+    """What the sampler needs of time."""
+
+    def now(self) -> float:
+        """Seconds that never step back."""
+        ...
+
+    def wait(self, deadline: float, stop: threading.Event) -> None:
+        """Return at ``deadline``, or soon after ``stop`` is set."""
+        ...
+
+
+class MonotonicClock:
+    """CLOCK_MONOTONIC. The wall clock is nowhere in it: NTP may step it during a run."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def wait(self, deadline: float, stop: threading.Event) -> None:
+        # time.sleep and not stop.wait: before Python 3.11 a timed wait on a lock follows the wall clock, and its
+        # wake-up is later by the lock's hand-over. Long waits go in slices so that stop is heard.
+        while not stop.is_set():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, _SLICE_S))

@@ -1,0 +1,111 @@
+"""A thread that reads some sensors, each at its deadlines."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeprof.sensing.clock import Clock
+    from edgeprof.sensing.probe import Probe
+
+#: Deadlines this close together (s) are served by one wake-up.
+_TOGETHER_S = 20e-6
+
+_PR_SET_TIMERSLACK = 29
+_TIMER_SLACK_NS = 1000
+_NICE = -5
+
+#: How often (in wake-ups) a lane reads its own CPU clock, which is a system call.
+_COST_EVERY = 16
+
+
+class Lane:
+    """One thread and the probes that it alone reads.
+
+    Args:
+        probes: Its sensors, read in this order.
+        clock: Whose deadlines.
+        stop: Set once, for all lanes.
+        hand_over: Takes a probe whose reads take too long for company, and says whether it did; the probe is closed.
+        cpu: The CPU to stay on; None leaves that to the scheduler.
+    """
+
+    def __init__(
+        self,
+        probes: list[Probe],
+        clock: Clock,
+        stop: threading.Event,
+        hand_over: Callable[[Probe], bool],
+        cpu: int | None,
+    ) -> None:
+        self.probes = probes
+        self.cpu_s = 0.0
+        self.started = threading.Event()  # set when each probe was tried once
+        self._clock, self._stop, self._hand_over, self._cpu = clock, stop, hand_over, cpu
+        names = "+".join(probe.sensor.name for probe in probes)
+        # A daemon: a read that the kernel never answers must not keep the program from ending.
+        self.thread = threading.Thread(target=self._run, name=f"edgeprof sampler {names}", daemon=True)
+
+    def _run(self) -> None:
+        prepare_thread(self._cpu)
+        try:
+            self._sample()
+        finally:
+            self.cpu_s = time.thread_time()
+            for probe in self.probes:
+                probe.close()
+            self.started.set()
+
+    def _sample(self) -> None:
+        clock, stop = self._clock, self._stop
+        for probe in self.probes:
+            if not probe.has_begun:
+                probe.begin(clock)
+        wakes = 0
+        while not stop.is_set() and self.probes:
+            clock.wait(min(probe.next_s for probe in self.probes), stop)
+            if stop.is_set():
+                return
+            due = clock.now() + _TOGETHER_S
+            for probe in [p for p in self.probes if p.next_s <= due]:
+                if stop.is_set():
+                    return
+                probe.service(clock)
+                if probe.is_long and len(self.probes) > 1:
+                    self._part(probe)
+            if not wakes:
+                self.started.set()
+            if not wakes % _COST_EVERY:
+                self.cpu_s = time.thread_time()
+            wakes += 1
+
+    def _part(self, probe: Probe) -> None:
+        """Give a probe that holds the others up a thread of its own; it is opened anew there."""
+        probe.close()
+        if self._hand_over(probe):
+            self.probes.remove(probe)
+
+
+def prepare_thread(cpu: int | None = None) -> None:
+    """Make the calling thread wake up on time, as far as this user is permitted to; the rest of the process is spared.
+
+    Timer slack of 1 µs instead of 50 (prctl(2)): the median lateness falls from about 96 to 45 µs. Nice −5 where
+    allowed, not inherited by what a sensor starts (SCHED_RESET_ON_FORK). One CPU if given.
+    """
+    tid = threading.get_native_id()
+    with suppress(OSError, AttributeError):  # another libc or none
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_TIMERSLACK, _TIMER_SLACK_NS, 0, 0, 0)
+    with suppress(OSError, AttributeError):  # not permitted
+        if os.sched_getscheduler(tid) == os.SCHED_OTHER:
+            os.sched_setscheduler(tid, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, tid, min(_NICE, os.getpriority(os.PRIO_PROCESS, tid)))
+    if cpu is not None:
+        with suppress(OSError, AttributeError, ValueError):  # no such CPU, or not ours
+            os.sched_setaffinity(tid, {cpu})

@@ -1,0 +1,267 @@
+"""One sensor under sampling: its deadlines, its rows, its failures and what it has missed."""
+
+from __future__ import annotations
+
+import math
+import sys
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprof.sensing.trace import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgeprof.sensing.clock import Clock
+    from edgeprof.sensing.sensor import Channel, Sensor
+    from edgeprof.sensing.trace import Key
+
+#: A read that takes longer (s) delays the others in its lane too much; three in a row give it a lane of its own.
+LONG_READ_S = 0.005
+_LONG_READS = 3
+#: One such read (s) is enough: a driver that blocks, as the ina3221's of kernel 5.10 does for up to 430 ms.
+_BLOCKING_READ_S = 0.05
+
+#: Readings per refresh interval of a quick source that is slower than the sampling rate: its ticks are then known to
+#: a quarter of the interval, and a counter's window energy with them. A slow source is read once per interval.
+READS_PER_REFRESH = 4
+
+#: Quantities that follow a burst. A sensor with none of them (temperatures, load, memory) is read at CONTEXT_RATE_HZ.
+_FAST = frozenset({"power", "energy", "voltage", "current"})
+CONTEXT_RATE_HZ = 10.0
+
+#: The longest time (s) between two attempts at a source that fails; and how many failures in a row reopen it.
+BACK_OFF_S = 1.0
+_REOPEN_AFTER = 3
+
+#: The largest finite number: infinity is never a reading.
+_MAX = sys.float_info.max
+
+#: A time-stamp of the source's own that is older than this (s) when it is read is on another clock than ours.
+_OLDEST_STAMP_S = 60.0
+
+
+@dataclass(frozen=True)
+class ChannelStats:
+    """How well one channel was sampled. Every deadline is either a sample or missed.
+
+    Attributes:
+        key: ``(sensor, name, quantity)``.
+        rate_hz: Readings per second between the first and the last; None with fewer than two.
+        samples: Readings that succeeded.
+        missed: Deadlines without one: passed while the machine was busy, waited out after failures, failed, refused.
+        max_gap_s: The longest time between two readings that succeeded (s); None with fewer than two.
+        failed: How many of ``missed`` were read and failed, or were refused as impossible.
+        reason: Why some or all failed, one sentence; None where none did.
+    """
+
+    key: Key
+    rate_hz: float | None
+    samples: int
+    missed: int
+    max_gap_s: float | None
+    failed: int = 0
+    reason: str | None = None
+
+
+def period_for(sensor: Sensor, channels: list[Channel], base_s: float) -> float:
+    """How often to read a sensor (s): a whole multiple of the sampling period, so that one wake-up serves several.
+
+    No more often than it has something new, as its quickest channel says; unknown refresh means every period.
+    """
+    intervals = [c.update_interval_s for c in channels if c.available]
+    known = [i for i in intervals if i is not None]
+    wanted = base_s
+    if known and len(known) == len(intervals):
+        wanted = min(known) / (1 if sensor.slow else READS_PER_REFRESH)
+    if not any(c.quantity in _FAST for c in channels):
+        wanted = max(wanted, 1 / CONTEXT_RATE_HZ)
+    return max(1, math.floor(wanted / base_s + 1e-6)) * base_s
+
+
+class Probe:
+    """A sensor with all that its lane needs to know of it. Only one lane has it at a time.
+
+    Args:
+        sensor: Not yet open.
+        channels: The topology's annotated channels by key; the sensor's own where there is none.
+        base_s: The sampling period (s).
+        keep_s: How long rows are kept (s); None keeps all.
+    """
+
+    def __init__(
+        self, sensor: Sensor, channels: Mapping[Key, Channel] | None, base_s: float, keep_s: float | None
+    ) -> None:
+        self.sensor = sensor
+        self.base_s = base_s
+        annotated = channels or {}
+        self.channels = [annotated.get(channel.key, channel) for channel in sensor.channels]
+        self.period_s = period_for(sensor, self.channels, base_s)
+        self.record = Record(self.channels, self.period_s, keep_s)
+        self.reason: str | None = None  # why the sensor as a whole fails, or failed last
+        self.is_open = False
+        self.reads_s = 0.0  # running mean of what a read takes
+
+        width = len(self.channels)
+        self._nan = array("d", [math.nan] * width)
+        self._values, self._stamps = array("d", self._nan), array("d", self._nan)
+        self._limits = [(max(c.plausible[0], -_MAX), min(c.plausible[1], _MAX)) for c in self.channels]
+        self._samples, self._failed, self._refused = [0] * width, [0] * width, [0] * width
+        self._first, self._last = array("d", self._nan), array("d", self._nan)
+        self._gap = array("d", self._nan)
+
+        self._origin = -math.inf  # the first deadline
+        self._due = 0  # the first deadline that is not accounted for
+        self._wake = 0  # the deadline to read at next; later than _due while backing off
+        self._counted = 0  # deadlines accounted for, over all origins
+        self._in_a_row = 0
+        self._long = 0
+
+    def begin(self, clock: Clock) -> None:
+        """Open the sensor, in the thread that will read it; one that cannot be opened yet is tried again later."""
+        try:
+            self.sensor.open()
+            self.is_open = True
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
+            self.reason = _sentence(error)
+        self._origin = clock.now()
+
+    @property
+    def has_begun(self) -> bool:
+        return self._origin > -math.inf
+
+    @property
+    def next_s(self) -> float:
+        """The monotonic time to read at next."""
+        return self._origin + self._wake * self.period_s
+
+    @property
+    def is_long(self) -> bool:
+        """Whether its reads take so long that they disturb others."""
+        return self._long >= _LONG_READS
+
+    def close(self) -> None:
+        """Close the sensor; whatever it raises is its own affair."""
+        self.is_open = False
+        try:
+            self.sensor.close()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
+            self.reason = self.reason or _sentence(error)
+
+    def service(self, clock: Clock) -> None:
+        """Read one row at the deadline that is due; deadlines that passed unserved are missed, not made up for."""
+        before = clock.now()
+        deadline = max(self._wake, math.floor((before - self._origin) / self.period_s + 1e-6))
+        self._counted += deadline + 1 - self._due
+        self._due = self._wake = deadline + 1
+
+        values, stamps = self._values, self._stamps
+        values[:] = stamps[:] = self._nan
+        try:
+            if not self.is_open:
+                self.sensor.open()
+                self.is_open = True
+                before = clock.now()
+            self.sensor.read(values, stamps)
+            whole = len(values) == len(stamps) == len(self._nan)
+            wrong = None if whole else "its read() changed the length of the row"
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; the others go on
+            wrong = _sentence(error)
+        after = clock.now()
+        if wrong is not None:
+            # New rows: the sensor may have kept, or half filled, the old ones.
+            values, stamps = self._values, self._stamps = array("d", self._nan), array("d", self._nan)
+            self.reason = wrong
+        if self._keep(values, stamps, before, after):
+            self._in_a_row = 0
+        else:
+            self._back_off()
+        self._learn(after - before, after)
+
+    def _keep(self, values: array[float], stamps: array[float], before: float, after: float) -> int:
+        """Check and store the row; how many of its values are good."""
+        middle, good = (before + after) / 2, 0
+        stamped = any(map(math.isfinite, stamps))
+        for index, stamp in enumerate(stamps):
+            if not before - _OLDEST_STAMP_S <= stamp <= after:  # NaN: the source leaves it to us
+                stamps[index] = middle
+        for index, (value, time, (low, high)) in enumerate(zip(values, stamps, self._limits, strict=True)):
+            if low <= value <= high:
+                good += 1
+                self._count(index, time)
+            else:
+                self._failed[index] += 1
+                self._refused[index] += not math.isnan(value)
+                values[index] = math.nan
+        self.record.append(values, middle, stamps if stamped else None)
+        return good
+
+    def _count(self, index: int, time: float) -> None:
+        if not self._samples[index]:
+            self._first[index] = time
+        elif not time - self._last[index] <= self._gap[index]:  # also true for the NaN of the beginning
+            self._gap[index] = time - self._last[index]
+        self._samples[index] += 1
+        self._last[index] = time
+
+    def _back_off(self) -> None:
+        """Wait 0, 1, 3, 7 … periods, at most ``BACK_OFF_S``; reopen a source that goes on failing."""
+        self._in_a_row += 1
+        longest = max(0, math.ceil(BACK_OFF_S / self.period_s) - 1)
+        self._wake = self._due + min(2 ** min(self._in_a_row - 1, 30) - 1, longest)
+        if self.is_open and self._in_a_row >= _REOPEN_AFTER:
+            self.close()
+
+    def _learn(self, took: float, now: float) -> None:
+        self.reads_s = took if not self.reads_s else self.reads_s + (took - self.reads_s) / 8
+        if took > _BLOCKING_READ_S:
+            self._long = _LONG_READS
+        elif not self.is_long:
+            self._long = self._long + 1 if took > LONG_READ_S else 0
+        # A source that needs longer than its period cannot keep it: the rate settles where it can, and what it then
+        # misses is missed by our fault and not by its nature.
+        if self.is_long and self.reads_s > 0.8 * self.period_s:
+            self.period_s = self.record.period_s = math.ceil(1.25 * self.reads_s / self.base_s) * self.base_s
+            self._origin, self._due, self._wake = now + self.period_s, 0, 0
+
+    def settle(self, now: float) -> None:
+        """Account for the deadlines that passed up to ``now``, at the end."""
+        if not self.has_begun:
+            return
+        passed = math.floor((now - self._origin) / self.period_s + 1e-6) + 1
+        if passed > self._due:
+            self._counted += passed - self._due
+            self._due = passed
+
+    def stats(self) -> list[ChannelStats]:
+        """One per available channel."""
+        return [self._channel_stats(index) for index, channel in enumerate(self.channels) if channel.available]
+
+    def _channel_stats(self, index: int) -> ChannelStats:
+        samples, failed = self._samples[index], self._failed[index]
+        span = self._last[index] - self._first[index]
+        several = samples > 1 and span > 0
+        return ChannelStats(
+            key=self.channels[index].key,
+            rate_hz=(samples - 1) / span if several else None,
+            samples=samples,
+            missed=max(0, self._counted - samples),
+            max_gap_s=self._gap[index] if several else None,
+            failed=failed,
+            reason=self._why(index) if failed else None,
+        )
+
+    def _why(self, index: int) -> str:
+        channel, failed, refused = self.channels[index], self._failed[index], self._refused[index]
+        total = self._samples[index] + failed
+        share = f"all {total}" if failed == total else f"{failed} of {total}"
+        if refused == failed:
+            low, high = channel.plausible
+            return f"{share} readings were outside {low:g} to {high:g} {channel.unit} and refused"
+        said = f": {self.reason}" if self.reason else ""
+        return f"{share} readings failed{said}"
+
+
+def _sentence(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

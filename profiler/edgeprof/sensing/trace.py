@@ -1,0 +1,214 @@
+"""What was sampled: per sensor a list of blocks that only grows at its end, per channel a series read from them.
+
+A row is one call of ``Sensor.read``. Rows go into preallocated blocks, so that keeping one costs the same at the first
+and at the millionth row and old rows never move. Standard library only: the exporter's daemon keeps a Trace too.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import threading
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from edgeprof.sensing.sensor import Channel
+
+    Key = tuple[str, str, str]
+
+#: Rows in a block: 5 s at 100 Hz, 4 KiB a channel.
+BLOCK_ROWS = 512
+
+#: A source is slower than its sampling when its refresh takes longer than this many sampling periods. At less, nearly
+#: every reading is a new one, and two equal ones are two measurements that agree.
+SLOWER = 1.2
+
+#: How long, in refresh intervals, a gauge's reading may repeat before the repeat counts as a new reading of the same
+#: value. Between 1 (its clock and ours drift: a repeat just before the change would be kept) and 2 (one refresh lost).
+REPEAT = 1.5
+
+
+@dataclass(frozen=True)
+class Series:
+    """A channel over time.
+
+    Attributes:
+        times: CLOCK_MONOTONIC seconds, strictly increasing.
+        values: The channel's unit, same length; NaN where a reading failed or was refused.
+
+    Both have the buffer protocol: ``numpy.asarray(series.times)`` copies nothing.
+    """
+
+    times: array[float]
+    values: array[float]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+class _Block:
+    """``BLOCK_ROWS`` rows of one sensor, row after row; one time per row, or one per value (``stamped``)."""
+
+    __slots__ = ("rows", "stamped", "times", "values")
+
+    def __init__(self, width: int, *, stamped: bool) -> None:
+        self.rows = 0
+        self.stamped = stamped
+        self.values = array("d", bytes(8 * BLOCK_ROWS * width))
+        self.times = array("d", bytes(8 * BLOCK_ROWS * (width if stamped else 1)))
+
+
+class Record:
+    """The rows of one sensor. One thread appends, any thread may read.
+
+    Args:
+        channels: What a row holds, in its order.
+        period_s: The sampling period (s) that the sensor is read at; may be changed while it runs.
+        keep_s: How long rows are kept (s), to a block; None keeps all. The exporter's daemon runs for years.
+    """
+
+    def __init__(self, channels: Sequence[Channel], period_s: float, keep_s: float | None = None) -> None:
+        self.channels = tuple(channels)
+        self.period_s = period_s
+        self.keep_s = keep_s
+        self._width = len(self.channels)
+        self._blocks: list[_Block] = []
+        self._lock = threading.Lock()
+
+    def append(self, values: array[float], time: float, stamps: array[float] | None = None) -> None:
+        """Keep one row.
+
+        Args:
+            values: As many as there are channels.
+            time: When, if the whole row has one time (monotonic s).
+            stamps: A time for each value instead.
+        """
+        width, stamped = self._width, stamps is not None
+        with self._lock:
+            block = self._blocks[-1] if self._blocks else None
+            if block is None or block.rows == BLOCK_ROWS or block.stamped is not stamped:
+                block = _Block(width, stamped=stamped)
+                self._blocks.append(block)
+                self._forget(time)
+            row = block.rows
+            block.values[row * width : (row + 1) * width] = values
+            if stamps is None:
+                block.times[row] = time
+            else:
+                block.times[row * width : (row + 1) * width] = stamps
+            block.rows = row + 1  # last: a row is there only when it is whole
+
+    def _forget(self, now: float) -> None:
+        if self.keep_s is None:
+            return
+        while len(self._blocks) > 2 and max(_times(self._blocks[0], 0, self._width)) < now - self.keep_s:
+            del self._blocks[0]
+
+    def last(self) -> tuple[list[float], list[float]] | None:
+        """Times (s) and values of the newest row, one of each per channel; None before the first."""
+        with self._lock:
+            if not self._blocks:
+                return None
+            block, width = self._blocks[-1], self._width
+            row = block.rows - 1
+            values = block.values[row * width : (row + 1) * width]
+            times = block.times[row * width : (row + 1) * width] if block.stamped else [block.times[row]] * width
+        return list(times), list(values)
+
+    def column(self, index: int) -> Series:
+        """Every reading of a channel, repeats included, in the order of time."""
+        with self._lock:
+            blocks = [(block, block.rows) for block in self._blocks]
+        times, values = array("d"), array("d")
+        for block, rows in blocks:
+            times.extend(_times(block, index, self._width)[:rows])
+            values.extend(block.values[index :: self._width][:rows])
+        # A source with time-stamps of its own that has nothing new says its last one again: the same reading.
+        if all(map(operator.lt, times, memoryview(times)[1:])):
+            return Series(times, values)
+        return _only_later(times, values)
+
+
+def _times(block: _Block, index: int, width: int) -> array[float]:
+    return block.times[index::width] if block.stamped else block.times
+
+
+def _only_later(times: Iterable[float], values: Iterable[float]) -> Series:
+    kept_times, kept_values = array("d"), array("d")
+    last = -math.inf
+    for time, value in zip(times, values, strict=True):
+        if time > last:
+            kept_times.append(time)
+            kept_values.append(value)
+            last = time
+    return Series(kept_times, kept_values)
+
+
+def deduplicate(series: Series, channel: Channel, period_s: float) -> Series:
+    """Leave out readings that only repeat the one before, where the source is known to refresh slower than it is read.
+
+    - The refresh is unknown, or about as quick as the sampling: nothing is left out.
+    - Counter: the first reading of each value stays, because its time is when the counter ticked, to a sampling period.
+    - Gauge: the first reading of each value stays; so does an equal one that comes ``REPEAT`` refresh intervals after
+      the last that stayed: the source has then refreshed and found the same, and a steady signal is no gap.
+    - Always kept: every change, every failed reading (NaN) and the first after it, the last reading.
+
+    Args:
+        series: What was read.
+        channel: Its ``kind`` and ``update_interval_s`` decide.
+        period_s: The period (s) that it was read at.
+    """
+    refresh = channel.update_interval_s
+    if refresh is None or refresh <= SLOWER * period_s or len(series) < 2:
+        return series
+    patience = math.inf if channel.kind == "counter" else REPEAT * refresh
+    times, values = array("d"), array("d")
+    kept_value, kept_time = math.nan, -math.inf
+    for time, value in zip(series.times, series.values, strict=True):
+        if value != kept_value or time - kept_time >= patience:  # a NaN differs from everything, itself included
+            times.append(time)
+            values.append(value)
+            kept_value, kept_time = value, time
+    if times[-1] != series.times[-1]:
+        times.append(series.times[-1])
+        values.append(series.values[-1])
+    return Series(times, values)
+
+
+class Trace:
+    """All that a sampler keeps. It may be read while sampling goes on: a series is what was there at that moment.
+
+    Args:
+        records: One per sensor; of their channels those that are ``available``.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._where: dict[Key, tuple[Record, int]] = {}
+        self.channels: list[Channel] = []
+        for record in records:
+            for index, channel in enumerate(record.channels):
+                if channel.available and channel.key not in self._where:
+                    self._where[channel.key] = (record, index)
+                    self.channels.append(channel)
+
+    def series(self, key: Key) -> Series:
+        """A channel's readings without those that only repeat the one before (see ``deduplicate``).
+
+        Raises:
+            KeyError: no channel of that key was sampled.
+        """
+        record, index = self._where[key]
+        return deduplicate(record.column(index), record.channels[index], record.period_s)
+
+    def readings(self, key: Key) -> Series:
+        """A channel's readings as they were read, repeats included.
+
+        Raises:
+            KeyError: no channel of that key was sampled.
+        """
+        record, index = self._where[key]
+        return record.column(index)
