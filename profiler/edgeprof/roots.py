@@ -25,7 +25,7 @@ class Roots:
         sysfs: /sys, or a tree that looks like it.
         procfs: /proc, or a tree that looks like it.
         dev: /dev.
-        etc: /etc and /var/lib things (nvpmodel), as the root directory that holds them.
+        root: The directory that holds /etc and /var (nvpmodel, the release files).
     """
 
     sysfs: Path = field(default=Path("/sys"))
@@ -51,18 +51,25 @@ class Roots:
     ) -> Roots:
         """The roots from flags, else EDGEPROF_SYSFS_ROOT and EDGEPROF_PROCFS_ROOT, else the machine's own.
 
-        With a sysfs root of its own and no procfs root, ``<sysfs>/proc`` is taken where a simulated board made one.
+        With a sysfs root of its own and no procfs root, ``<sysfs>/proc`` is taken where the tree has one. /etc, /var
+        and /dev then come from ``<sysfs>/root`` alone: the power mode of this machine says nothing about that board.
 
         Raises:
             InputError: a root that is no directory.
         """
         environ = os.environ if environ is None else environ
         sysfs = sysfs or environ.get("EDGEPROF_SYSFS_ROOT") or "/sys"
-        procfs = procfs or environ.get("EDGEPROF_PROCFS_ROOT") or "/proc"
+        procfs = procfs or environ.get("EDGEPROF_PROCFS_ROOT")
+        if not procfs:
+            inside = Path(sysfs) / "proc"
+            procfs = inside if Path(sysfs) != Path("/sys") and inside.is_dir() else "/proc"
         for flag, path in (("--sysfs-root", sysfs), ("--procfs-root", procfs)):
             if not Path(path).is_dir():
                 raise InputError(
                     f"{flag} {os.fspath(path)} is not a directory",
                     remedy="Give the top of a captured tree, or start one: edgeprof simulate jetson-orin-nano --dir D",
                 )
-        return cls(sysfs=Path(sysfs), procfs=Path(procfs))
+        if Path(sysfs) == Path("/sys"):
+            return cls(procfs=Path(procfs))
+        root = Path(sysfs) / "root"
+        return cls(sysfs=Path(sysfs), procfs=Path(procfs), dev=root / "dev", root=root)

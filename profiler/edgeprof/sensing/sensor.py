@@ -81,6 +81,7 @@ class Channel:
         note: What a reader must know of it, as ``constant, skip``.
         available: Whether a plausible value was read when it was probed.
         reason: Why not.
+        remedy: What to do about that, where there is something.
     """
 
     sensor: str
@@ -102,6 +103,7 @@ class Channel:
     note: str = ""
     available: bool = True
     reason: str | None = None
+    remedy: str | None = None
 
     @property
     def unit(self) -> str:

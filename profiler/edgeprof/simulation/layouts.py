@@ -350,6 +350,7 @@ def _add_rail(
     rail: RailSpec,
     place: Path,
     channel: int,
+    *,
     voltage: Path,
     current: Path,
     power: Path | None = None,
