@@ -106,11 +106,23 @@ class Protocol(Struct):
 
 
 class Model(Struct):
+    """A model file.
+
+    Attributes:
+        path: As the user gave it; an application's ``module:attribute`` is one too.
+        format: As recognised from its content: ``onnx``, ``tflite`` …
+        sha256: Of the file's bytes, hexadecimal.
+        size_bytes: Of the file on disk.
+        size_compressed_bytes: Deflated, as a download or an update would carry it.
+        name: What it is called without its variant, for grouping: the same for a model and all that was made from it.
+    """
+
     path: str
     format: str
     sha256: str | None
     size_bytes: int | None
     size_compressed_bytes: int | None = None
+    name: str | None = None
 
 
 class RuntimeUse(Struct):
@@ -121,6 +133,13 @@ class RuntimeUse(Struct):
     options: dict[str, str] = {}
     facts: dict[str, str] = {}
     load_s: float | None = None
+
+
+class Histogram(Struct):
+    """How often a value fell between two neighbouring edges: ``len(counts) == len(edges) - 1``."""
+
+    edges: list[float]
+    counts: list[int]
 
 
 class Latency(Struct):
@@ -139,6 +158,8 @@ class Latency(Struct):
     p95: float | None = None
     p99: float | None = None
     median: float | None = None
+    #: The whole distribution, for the report: edges in seconds, the last bin holds all that is above it.
+    histogram: Histogram | None = None
 
 
 class Budget(Struct):
@@ -288,6 +309,11 @@ class Ratio(Struct):
     ci95: Interval
 
 
+class Difference(Struct):
+    value: float
+    ci95: Interval | None
+
+
 class Comparison(Struct):
     variant: str
     baseline: str
@@ -296,6 +322,8 @@ class Comparison(Struct):
     verdict: Verdict
     #: Why not comparable, or what the verdict rests on.
     reason: str | None = None
+    #: The variant's accuracy minus the baseline's, in the metric's unit.
+    accuracy_difference: Difference | None = None
 
 
 class TraceStrip(Struct):
@@ -323,6 +351,19 @@ class Result(Struct):
     schema: str = SCHEMA
 
 
+def model_name(model: Model) -> str:
+    """What a model is called in lists, labels and pairs: its own name, else the stem of its path.
+
+    >>> model_name(Model(path="zoo/resnet8.tflite", format="tflite", sha256=None, size_bytes=None))
+    'resnet8'
+    """
+    if model.name:
+        return model.name
+    base = model.path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    stem, dot, _ = base.rpartition(".")
+    return stem if dot and stem else base or model.path
+
+
 def to_json(result: Result, *, indent: int = 2) -> str:
     """The file's text; NaN and infinities become null."""
     return msgspec.json.format(msgspec.json.encode(result), indent=indent).decode()
@@ -336,22 +377,38 @@ def from_json(text: str | bytes, *, source: str = "result") -> Result:
         source: Its name, for messages.
 
     Raises:
-        InputError: no JSON, another schema, or a field that does not fit; the sentence says where.
+        InputError: no JSON, cut off, another schema, or a field that does not fit; the sentence says where.
     """
+    if not text.strip():
+        raise InputError(f"{source} is empty", remedy=_WRITE_IT_AGAIN)
     try:
         head = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
-        raise InputError(f"{source} is not JSON: {error}", remedy="Give a file written by edgeprof bench -o.") from None
+        if "truncated" in str(error):
+            raise InputError(f"{source} is cut off in the middle of its JSON", remedy=_WRITE_IT_AGAIN) from None
+        raise InputError(f"{source} is not JSON ({error})", remedy=_WRITE_IT_AGAIN) from None
     schema = head.get("schema") if isinstance(head, dict) else None
     if schema != SCHEMA:
-        raise InputError(
-            f"{source} has the schema {schema!r}; this edgeprof reads {SCHEMA!r}",
-            remedy="Use the edgeprof that wrote it, or a newer one.",
-        )
+        raise _wrong_schema(source, schema)
     try:
         return msgspec.convert(head, Result)
     except msgspec.ValidationError as error:
-        raise InputError(f"{source} is not a whole result: {error}") from None
+        raise InputError(f"{source} is not a whole result: {error}", remedy=_WRITE_IT_AGAIN) from None
+
+
+_WRITE_IT_AGAIN = "Give a result: a file of edgeprof bench -o FILE.json, or an id that edgeprof history lists."
+
+
+def _wrong_schema(source: str, schema: object) -> InputError:
+    if not isinstance(schema, str):
+        return InputError(f"{source} is JSON but no edgeprof result: it has no schema", remedy=_WRITE_IT_AGAIN)
+    kind, _, version = schema.rpartition("/")
+    if kind == SCHEMA.rpartition("/")[0] and version.isdecimal():
+        return InputError(
+            f"{source} has the schema {schema!r}; this edgeprof reads {SCHEMA!r}",
+            remedy="Read it with the edgeprof that wrote it, or a newer one: pip install -U edgeprof",
+        )
+    return InputError(f"{source} has the schema {schema!r}, which is not a result", remedy=_WRITE_IT_AGAIN)
 
 
 def load(path: Path) -> Result:
@@ -361,6 +418,7 @@ def load(path: Path) -> Result:
         InputError: it cannot be read, or see ``from_json``.
     """
     try:
-        return from_json(path.read_bytes(), source=str(path))
+        content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(f"cannot read {path}: {error.strerror}", remedy=_WRITE_IT_AGAIN) from None
+    return from_json(content, source=str(path))

@@ -1,0 +1,76 @@
+"""A result for a person at a terminal: the answer first, then how sure, then why, then what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprof.reporters import view
+from edgeprof.reporters.terminal import Style, table
+
+if TYPE_CHECKING:
+    from edgeprof.results.schema import Result
+
+
+def render(result: Result, style: Style | None = None, *, heading: bool = True, saved: bool = True) -> str:
+    """The text of one result.
+
+    Args:
+        result: What was measured.
+        style: What the stream can show; plain and wide by default.
+        heading: Whether the device and the protocol come first; a bench has already said them.
+        saved: Whether the store holds it, so that its id leads somewhere.
+    """
+    style = style or Style()
+    lines: list[str] = []
+    if heading:
+        lines += [*_heading(result, style), ""]
+    if result.variants:
+        names = [v.name for v in result.variants]
+        lines += table(style, names, view.columns(result.variants), view.marks(result))
+    else:
+        lines.append("  nothing was measured")
+    for block in (_comparisons(result, style), _reasons(result, style), _last_words(result, style)):
+        if block:
+            lines += ["", *block]
+    tail = [line for note in view.notes(result) for line in style.wrap("", note)]
+    if saved:
+        command = f"edgeprof report {view.short(result.id)} -o report.html"
+        tail.append(style.text("  saved as run ") + style.paint(style.text(result.id), "bold") + f" ({command})")
+    if tail:
+        lines += ["", *tail]
+    return view.join(lines)
+
+
+def _heading(result: Result, style: Style) -> list[str]:
+    device, protocol = (
+        style.wrap("", view.heading(result), indent=0),
+        style.wrap("", view.protocol_line(result), indent=0),
+    )
+    return [*(style.paint(line, "bold") for line in device), *protocol]
+
+
+def _comparisons(result: Result, style: Style) -> list[str]:
+    wide = min(28, max((len(c.variant) for c in result.comparisons), default=0))
+    by_name = {v.name: v for v in result.variants}
+    return [
+        line
+        for c in result.comparisons
+        for line in style.wrap(c.variant, view.comparison_text(c, by_name.get(c.variant)), label_width=wide)
+    ]
+
+
+def _reasons(result: Result, style: Style) -> list[str]:
+    told = view.reasons(result)
+    wide = min(28, max((len(who) for who, _ in told), default=0))
+    return [line for who, text in told for line in style.wrap(who, text, label_width=wide)]
+
+
+def _last_words(result: Result, style: Style) -> list[str]:
+    """What a worker wrote before it died; its last lines, where the cause usually is."""
+    lines: list[str] = []
+    for variant in result.variants:
+        words = (variant.last_words or "").strip().splitlines()
+        if variant.status == "failed" and words:
+            lines.append(style.text(f"  last words of {variant.name}:"))
+            lines += [style.paint("    | " + style.text(word), "dim") for word in words[-8:]]
+    return lines

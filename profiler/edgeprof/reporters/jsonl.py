@@ -1,0 +1,16 @@
+"""One result a line; such a file grows with every run that is written to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprof.results import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.results.schema import Result
+
+
+def render(results: Sequence[Result]) -> str:
+    return "".join(schema.to_json(result, indent=-1) + "\n" for result in results)

@@ -1,0 +1,428 @@
+"""What every reporter says in the same words: columns, comparisons, reasons, what a rail covers.
+
+Nothing here knows of a terminal or of HTML; the digits follow the uncertainty, the unit is one for each column, and a
+joule that no sensor measured says so in its own cell.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from edgeprof import units
+from edgeprof.reporters.terminal import Column
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from edgeprof.results import schema
+    from edgeprof.results.schema import Comparison, EnergyFigure, Ratio, Reason, Result, SensorUse, Variant
+
+NONE = ("–", "")
+#: Joules of these come from hardware and need no further word.
+REAL = ("counter", "measured")
+
+COVERS = {
+    "wall": "the whole device at the wall",
+    "board": "the whole board",
+    "module": "the module",
+    "soc": "the system on chip",
+    "package": "the processor package",
+    "cpu": "the CPU",
+    "gpu": "the GPU",
+    "memory": "the memory",
+    "system": "the system rails",
+    "accelerator": "the accelerator",
+}
+#: What the number leaves out, said once under the table.
+OUTSIDE = {
+    "board": "Board energy: what the power supply itself loses is outside {rail}.",
+    "module": "Module energy only: carrier board, NVMe and USB are outside {rail}.",
+    "soc": "Energy of the system on chip only: memory, storage, carrier board and USB are outside {rail}.",
+    "package": "Energy of the processor package only: disks, fans, screen and the power supply are outside {rail}.",
+    "cpu": "CPU energy only: everything else of the board is outside {rail}.",
+    "gpu": "GPU energy only: processor, memory of the host and disks are outside {rail}.",
+    "accelerator": "Energy of the accelerator only: the host that feeds it is outside {rail}.",
+    "unknown": "What {rail} covers is not known: compare it only with itself.",
+}
+METRICS = {"top1": "top-1", "top5": "top-5"}
+
+
+def metric_title(metric: str) -> str:
+    return METRICS.get(metric, metric)
+
+
+def columns(variants: Sequence[Variant]) -> list[Column]:
+    """The table's columns, most important first; one that has nothing in any row is left out."""
+    energies = [v.energy_j_per_inference for v in variants]
+    latencies = [v.latency_s for v in variants]
+    powers = [v.power_w for v in variants]
+    memories = [v.memory_bytes for v in variants]
+    temperatures = [v.temperature_c for v in variants]
+    metrics = list(dict.fromkeys(v.accuracy.metric for v in variants if v.accuracy))
+    found = [
+        Column(
+            "energy / inference", energy_cells([(e.gross, e.provenance) if e else None for e in energies]), "energy"
+        ),
+        Column("net", energy_cells([(e.net, e.provenance) if e else None for e in energies])),
+        *_latency_columns(latencies),
+        *(
+            Column(metric_title(m), [_accuracy(v) if v.accuracy and v.accuracy.metric == m else NONE for v in variants])
+            for m in metrics
+        ),
+        Column("rate", [_rate(v.throughput_per_s) for v in variants]),
+        Column("power", _scaled([p.mean if p else None for p in powers], "W")),
+        Column("RAM", [_bytes(m.peak_rss if m else None) for m in memories]),
+        Column("GPU RAM", [_bytes(m.gpu_peak if m else None) for m in memories]),
+        Column("temp", [_split(t.max if t else None, "°C") for t in temperatures]),
+        Column("size", [_bytes(v.model.size_bytes) for v in variants]),
+        *_runtime_column(variants),
+    ]
+    # Energy and latency stay even when they are empty: that is news, and the reason stands below.
+    kept = {0, 1, 2} if any(energies) else {0, 2}
+    return [c for n, c in enumerate(found) if n in kept or any(cell != NONE for cell in c.cells)]
+
+
+def energy_cells(figures: Sequence[tuple[EnergyFigure, str] | None]) -> list[tuple[str, str]]:
+    """``12.34``, ``± 0.21 mJ``; ``~5``, ``mJ ±50 % estimated``; ``12.34``, ``± 0.21 mJ simulated``."""
+    values = [f[0].value for f in figures if f and f[0].value is not None]
+    factor, prefix = units.prefix_for(values)
+    unit = f"{prefix}J"
+    spread = [
+        _fixed(f[0].expanded_uncertainty / factor)
+        for f in figures
+        if f and f[0].value is not None and f[0].expanded_uncertainty is not None and f[1] != "estimated"
+    ]
+    wide = max(map(len, spread), default=0)
+    cells = []
+    for figure in figures:
+        if figure is None or figure[0].value is None:
+            cells.append(NONE)
+            continue
+        provenance, value, u = figure[1], figure[0].value, figure[0].expanded_uncertainty
+        if provenance == "estimated":
+            cells.append(_estimate(value, u, factor, unit))
+            continue
+        word = "" if provenance in REAL else f" {provenance}"
+        if u is None:
+            cells.append((units.significant(value / factor), f"{unit}{word}"))
+        else:
+            decimals = units.decimals_for(u / factor)
+            cells.append((f"{value / factor:.{decimals}f}", f"± {_fixed(u / factor).ljust(wide)} {unit}{word}"))
+    return cells
+
+
+def energy_text(figure: EnergyFigure | None, provenance: str) -> str:
+    """One figure in one phrase, as ``~5 mJ ±50 % estimated``."""
+    if figure is None:
+        return "–"
+    return " ".join(" ".join(energy_cells([(figure, provenance)])[0]).split())
+
+
+def _estimate(value: float, u: float | None, factor: float, unit: str) -> tuple[str, str]:
+    scaled = value / factor
+    lead = scaled / 10 ** math.floor(math.log10(abs(scaled))) if scaled else 1.0
+    share = f" ±{units.significant(100 * u / abs(value), 2)} %" if u is not None and value else ""
+    # One digit is all that half of the value leaves; two where the first is a 1, which would jump by a factor.
+    digits = 2 if lead < 2 else 1
+    power = digits - 1 - math.floor(math.log10(abs(scaled))) if scaled else 0
+    return f"~{units.significant(round(scaled, power), digits)}", f"{unit}{share} estimated"
+
+
+def _fixed(u: float) -> str:
+    return f"{u:.{units.decimals_for(u)}f}"
+
+
+def _latency_columns(latencies: Sequence[schema.Latency | None]) -> list[Column]:
+    p50 = [(v.p50 if v.p50 is not None else v.median) if v else None for v in latencies]
+    p99 = [v.p99 if v else None for v in latencies]
+    factor_of = [x for x in p50 if x is not None]
+    return [
+        Column("latency p50", _scaled(p50, "s", by=factor_of), "p50"),
+        Column("p99", _scaled(p99, "s", by=factor_of)),
+    ]
+
+
+def _scaled(values: Sequence[float | None], unit: str, by: Sequence[float] | None = None) -> list[tuple[str, str]]:
+    """Three digits, one prefix for the whole column (that of ``by``, where two columns share one)."""
+    factor, prefix = units.prefix_for([v for v in (by or values) if v is not None])
+    return [NONE if v is None else (units.significant(v / factor), f"{prefix}{unit}") for v in values]
+
+
+def _split(value: float | None, unit: str) -> tuple[str, str]:
+    return NONE if value is None else (units.significant(value), unit)
+
+
+def _rate(value: float | None) -> tuple[str, str]:
+    return NONE if value is None else (units.significant(value), "/s")
+
+
+def _bytes(count: int | None) -> tuple[str, str]:
+    if count is None:
+        return NONE
+    number, unit = units.size(count).split()
+    return number, unit
+
+
+def _accuracy(variant: Variant) -> tuple[str, str]:
+    accuracy = variant.accuracy
+    if accuracy is None:
+        return NONE
+    if not is_ratio(accuracy):
+        return units.significant(accuracy.value), ""
+    half = (accuracy.ci95[1] - accuracy.ci95[0]) / 2 if accuracy.ci95 else 0.0
+    # A tenth of a point is what a few hundred samples can show; ten thousand show a hundredth.
+    return f"{100 * accuracy.value:.{2 if 0 < half < 0.01 else 1}f}", "%"
+
+
+def is_ratio(accuracy: schema.Accuracy) -> bool:
+    return 0.0 <= accuracy.value <= 1.0
+
+
+def _runtime_column(variants: Sequence[Variant]) -> list[Column]:
+    """Only where it differs; else the heading says it once."""
+    if len({runtime_text(v) for v in variants if v.runtime}) < 2:
+        return []
+    return [Column("runtime", [("", runtime_text(v) if v.runtime else "–") for v in variants])]
+
+
+def runtime_text(variant: Variant) -> str:
+    runtime = variant.runtime
+    if runtime is None:
+        return ""
+    version = f" {runtime.version}" if runtime.version else ""
+    return f"{runtime.name}{version} ({runtime.device})"
+
+
+def marks(result: Result) -> list[str]:
+    """What stands behind each row: that it is not whole (the reasons stand below), or that nothing beats it."""
+    best = recommended(result)
+    found = []
+    for variant in result.variants:
+        words: list[str] = [] if variant.status == "ok" else [variant.status]
+        if variant.name in result.pareto and len(result.variants) > 1:
+            words.insert(0, "◆ best" if variant is best else "◆")
+        found.append(" ".join(words))
+    return found
+
+
+def recommended(result: Result) -> Variant | None:
+    """The variant to take, or None where none is told from the others.
+
+    Of those that nothing beats (Pareto) and whose accuracy is not significantly lower than the baseline's (McNemar,
+    p < 0.05), the one with the least energy; without joules, the least latency. None where there is one variant only,
+    where it is not better than its baseline, and where, nothing having been compared, it is not alone on the front.
+    """
+    usable = [v for v in result.variants if v.status in ("ok", "degraded")]
+    if len(usable) < 2:
+        return None
+    front = [v for v in usable if v.name in result.pareto] or usable
+    kept = [v for v in front if not _worse_accuracy(v)]
+    scored = [(s, n) for n, v in enumerate(kept) if (s := _score(v, kept)) is not None]
+    if not scored:
+        return None
+    chosen = kept[min(scored)[1]]
+    verdict = next((c.verdict for c in result.comparisons if c.variant == chosen.name), None)
+    sure = verdict == "better" or (verdict is None and result.pareto == [chosen.name])
+    return chosen if sure else None
+
+
+def _worse_accuracy(variant: Variant) -> bool:
+    a = variant.accuracy
+    return bool(a and a.drop and a.drop > 0 and (a.p_value is None or a.p_value < 0.05))
+
+
+def _score(variant: Variant, among: Sequence[Variant]) -> float | None:
+    with_energy = [v for v in among if v.energy_j_per_inference and v.energy_j_per_inference.gross.value is not None]
+    if len(with_energy) == len(among):
+        energy = variant.energy_j_per_inference
+        return energy.gross.value if energy else None
+    latency = variant.latency_s
+    return (latency.median or latency.p50 or latency.mean) if latency else None
+
+
+def comparison_text(comparison: Comparison, variant: Variant | None, *, verdict: bool = False) -> str:
+    """``0.415 × energy (0.407–0.423), 0.424 × latency; accuracy −0.5 pt (p = 0.56, …)``.
+
+    Args:
+        comparison: Against its baseline.
+        variant: The variant that is compared, for its accuracy; None leaves it out.
+        verdict: Whether each ratio is followed by better, worse or tied.
+    """
+    if comparison.verdict == "not_comparable":
+        return f"not comparable with {comparison.baseline}: {comparison.reason or 'no common measurement'}"
+    energy, latency = comparison.energy_ratio, comparison.latency_ratio
+    tied = [word for word, r in (("energy", energy), ("latency", latency)) if r and _verdict(r) == "tied"]
+    if len(tied) == 2 and not verdict:
+        text = f"tied with {comparison.baseline} in energy and latency ({_span(energy)} and {_span(latency)} ×)"
+    else:
+        parts = [
+            _ratio_text(word, r, comparison.baseline, verdict=verdict)
+            for word, r in (("energy", energy), ("latency", latency))
+            if r
+        ]
+        text = ", ".join(parts) or "nothing measured in both"
+    accuracy = accuracy_text(variant) if variant else None
+    return f"{text}; {accuracy}" if accuracy else text
+
+
+def accuracy_text(variant: Variant) -> str | None:
+    """``accuracy −0.5 pt (p = 0.56, not significant with 200 samples)``; None where nothing was compared."""
+    a = variant.accuracy
+    if a is None or a.drop is None:
+        return None
+    if a.drop == 0 and a.p_value is None:
+        return "accuracy equal"
+    change = -a.drop * (100 if is_ratio(a) else 1)
+    unit = " pt" if is_ratio(a) else ""
+    sign = "+" if change > 0 else "−" if change < 0 else "±"
+    text = f"accuracy {sign}{abs(change):.{_points(a)}f}{unit}"
+    if a.p_value is None:
+        return text
+    p = "p < 0.001" if a.p_value < 0.001 else f"p = {units.significant(a.p_value, 2)}"
+    told = f"told apart by {a.samples} samples" if a.p_value < 0.05 else f"not significant with {a.samples} samples"
+    return f"{text} ({p}, {told})"
+
+
+def _points(accuracy: schema.Accuracy) -> int:
+    return 1 if accuracy.samples < 2000 else 2
+
+
+def _verdict(ratio: Ratio) -> str:
+    return "better" if ratio.ci95[1] < 1 else "worse" if ratio.ci95[0] > 1 else "tied"
+
+
+def ratio_digits(ratio: Ratio) -> int:
+    """Decimals that the interval's half-width allows, at least two."""
+    return min(4, max(2, units.decimals_for((ratio.ci95[1] - ratio.ci95[0]) / 2)))
+
+
+def _span(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return "–"
+    n = ratio_digits(ratio)
+    return f"{ratio.ci95[0]:.{n}f}–{ratio.ci95[1]:.{n}f}"
+
+
+def _ratio_text(word: str, ratio: Ratio, baseline: str, *, verdict: bool) -> str:
+    n = ratio_digits(ratio)
+    if verdict:
+        return f"{word} {ratio.value:.{n}f} × ({_span(ratio)}) {_verdict(ratio)}"
+    if _verdict(ratio) == "tied":
+        return f"{word} tied with {baseline} ({_span(ratio)} ×)"
+    return f"{ratio.value:.{n}f} × {word} ({_span(ratio)})"
+
+
+def reasons(result: Result) -> list[tuple[str, str]]:
+    """(who, what and what to do) of every reason, each said once however many variants share it."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for reason in result.reasons:
+        told.setdefault((reason.code, _sentence(reason)), [])
+    for variant in result.variants:
+        for reason in variant.reasons:
+            told.setdefault((reason.code, _sentence(reason)), []).append(variant.name)
+        if variant.status != "ok" and not variant.reasons:
+            told.setdefault((variant.status, f"{variant.status}; no reason was recorded."), []).append(variant.name)
+    found = []
+    for (_, text), names in told.items():
+        everybody = len(names) == len(result.variants) and len(names) > 1
+        found.append(("" if not names else "all variants" if everybody else ", ".join(dict.fromkeys(names)), text))
+    return found
+
+
+def _sentence(reason: Reason) -> str:
+    message = reason.message.rstrip()
+    if message and message[-1] not in ".!?:…":
+        message += "."
+    return f"{message} {reason.remedy.strip()}" if reason.remedy else message
+
+
+def heading(result: Result) -> str:
+    """The device, its mode and what the headline covers, in one line."""
+    host = result.host
+    words = [host.board, host.power_mode, host.os, f"{host.cores} × {host.cpu}", coverage(result)]
+    return " · ".join(w for w in words if w)
+
+
+def protocol_line(result: Result) -> str:
+    """How it was measured, in one line."""
+    p = result.protocol
+    rate = f" at {units.significant(p.rate_hz)} Hz" if p.rate_hz else ""
+    words = [
+        f"{p.scenario}{rate}",
+        f"{p.windows} windows × {units.significant(p.window_s)} s",
+        f"interleaved {p.interleave}" if len(result.variants) > 1 else "",
+        f"batch {p.batch}",
+        f"{p.threads} thread{'s' if p.threads != 1 else ''}" if p.threads else "",
+    ]
+    runtimes = {runtime_text(v) for v in result.variants if v.runtime}
+    if len(runtimes) == 1:
+        words.append(runtimes.pop())
+    if p.inputs == "random":
+        words.append("random inputs")
+    return " · ".join(w for w in words if w)
+
+
+def headline_energy(result: Result) -> schema.Energy | None:
+    """The first variant's energy block: rail and coverage are one for the whole result."""
+    return next((v.energy_j_per_inference for v in result.variants if v.energy_j_per_inference), None)
+
+
+def coverage(result: Result) -> str:
+    """``VDD_IN covers the module (ina3221, tau 0.43 s, 40 mW steps)``, or that nothing measures."""
+    energy = headline_energy(result)
+    if energy is None or energy.provenance == "none":
+        return "no power sensor"
+    if energy.provenance == "estimated":
+        return "no power sensor: joules are estimated"
+    covers = COVERS.get(energy.covers or "", energy.covers or "an unknown part")
+    rail = energy.rail or "the sensor"
+    used = headline_sensors(result, energy)
+    facts = [", ".join(dict.fromkeys(s.sensor for s in used))] if used else []
+    if used:
+        tau = (used[0].filter or {}).get("tau_s")
+        if tau:
+            facts.append(f"tau {units.significant(tau, 2)} s")
+        if used[0].resolution:
+            facts.append(f"{units.quantity(used[0].resolution, used[0].unit, 2)} steps")
+    if energy.provenance == "simulated":
+        facts.insert(0, "a virtual board")
+    return f"{rail} covers {covers}" + (f" ({', '.join(facts)})" if facts else "")
+
+
+def headline_sensors(result: Result, energy: schema.Energy) -> list[SensorUse]:
+    """The channels that the headline adds."""
+    rails = [part.strip() for part in (energy.rail or "").split("+")]
+    return [s for s in result.sensors if s.channel in rails and s.quantity in ("power", "energy")]
+
+
+def notes(result: Result) -> list[str]:
+    """What a reader must know before quoting a number of this result."""
+    found = []
+    energy = headline_energy(result)
+    if energy is not None and energy.provenance == "simulated":
+        found.append("Simulated: a virtual board moved these rails; the joules say nothing about a real device.")
+    elif energy is not None and energy.provenance == "estimated":
+        found.append(
+            "Estimated from CPU time and a stated wattage, not measured. For real joules: edgeprof doctor says which "
+            "sensors this device has and how to open them."
+        )
+    elif energy is not None and energy.covers in OUTSIDE:
+        found.append(OUTSIDE[energy.covers or ""].format(rail=energy.rail or "it"))
+    if any(v.latency_s and v.latency_s.p99 is None for v in result.variants):
+        found.append("p99 needs at least 662 requests to be bounded with 99 % confidence; give more time: --window.")
+    if result.interrupted:
+        found.append("Interrupted: what had been measured until then is here.")
+    front = [v for v in result.variants if v.name in result.pareto]
+    if len(front) > 1:
+        found.append("◆ nothing here is better in accuracy, energy and latency at once.")
+    return found
+
+
+def short(reference: str) -> str:
+    """The part of an id that a person types."""
+    return reference.rpartition("-")[2] or reference
+
+
+def join(lines: Iterable[str]) -> str:
+    return "\n".join(lines) + "\n"

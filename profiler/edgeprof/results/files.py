@@ -1,0 +1,155 @@
+"""Results as files: written whole or not at all, read back from a path or from the store."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprof.errors import InputError
+from edgeprof.results import schema
+from edgeprof.results.store import Store
+
+if TYPE_CHECKING:
+    from edgeprof.results.schema import Result
+
+
+def write(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` in one step: a reader sees the old file or the new one, never half of either.
+
+    Raises:
+        InputError: it cannot be written; what was there before is untouched.
+    """
+    try:
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            path.write_text(text, encoding="utf-8")  # a pipe or /dev/stdout is written, not replaced
+            return
+        # A link stays a link: what it points to is replaced.
+        target = Path(os.path.realpath(path))
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fchmod(stream.fileno(), _mode(target))
+                os.fsync(stream.fileno())
+            Path(name).replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+        _sync_directory(target.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def append(path: Path, text: str) -> None:
+    """Add ``text``, whole lines, to a file that collects runs (.jsonl); a line torn by a crash is closed first.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        with path.open("ab+") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            if size:
+                stream.seek(size - 1)
+                if stream.read(1) != b"\n":
+                    text = "\n" + text
+            stream.write(text.encode())
+            stream.flush()
+            with contextlib.suppress(OSError):  # a pipe has nothing to sync
+                os.fsync(stream.fileno())
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def check_writable(path: Path) -> None:
+    """Say now, and not after minutes of measuring, that ``path`` cannot be written.
+
+    Raises:
+        InputError: it is a directory, its directory is missing or not writable.
+    """
+    if path.is_dir():
+        raise cannot_write(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    if not path.parent.is_dir():
+        raise cannot_write(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+    place = path if path.exists() and not path.is_file() else path.parent
+    if not os.access(place, os.W_OK):
+        raise cannot_write(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def read(reference: str, store: Store | None = None) -> list[Result]:
+    """The results that a word on the command line names: a .json or .jsonl file, or a stored result's id.
+
+    A file wins over an id of the same name. A path that does not exist is looked up in the store only where it can be
+    an id, that is, without a slash and a suffix.
+
+    Raises:
+        InputError: there is neither; or the file is no result.
+    """
+    path = Path(reference)
+    if path.is_dir():
+        raise InputError(f"{reference} is a directory, not a result", remedy="Give the files in it one by one.")
+    if path.exists():
+        return _read_lines(path) if path.suffix == ".jsonl" else [schema.load(path)]
+    if path.suffix or os.sep in reference:
+        raise InputError(
+            f"there is no file {reference}", remedy="Give a result file, or an id that edgeprof history lists."
+        )
+    return [(store or Store()).find(reference)]
+
+
+def read_one(reference: str, store: Store | None = None) -> Result:
+    """Like ``read`` where one result is meant; of a .jsonl file, which grows at its end, the last.
+
+    Raises:
+        InputError: see ``read``.
+    """
+    return read(reference, store)[-1]
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """The sentence for a file that cannot be written."""
+    remedy = {
+        errno.ENOENT: f"Make its directory first: mkdir -p {path.parent}",
+        errno.ENOSPC: "Free some space or give -o a path on another disk; the result is kept in the store.",
+        errno.EISDIR: f"Name a file in it: -o {path / 'result.json'}",
+    }.get(error.errno or 0, "Give -o a path that you can write.")
+    return InputError(f"cannot write {path}: {error.strerror or error}", remedy=remedy)
+
+
+def _read_lines(path: Path) -> list[Result]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    found = [
+        schema.from_json(line, source=f"{path} line {number}") for number, line in enumerate(lines, 1) if line.strip()
+    ]
+    if not found:
+        raise InputError(f"{path} holds no result", remedy="Add one: edgeprof bench MODEL -o FILE.jsonl")
+    return found
+
+
+def _mode(target: Path) -> int:
+    """The permissions of the file that is replaced, else those that a plain open would give."""
+    with contextlib.suppress(OSError):
+        return stat.S_IMODE(target.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the rename itself survive a power cut, where the file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,341 @@
+"""Every result measured on this device, in one SQLite file under ``EDGEPROF_DATA_DIR``.
+
+Write-ahead logging and one transaction a result: a crash leaves whole results, and a daemon may read while a bench
+writes. Whatever goes wrong is a StoreError, which a caller that holds a result reports as a warning and goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from edgeprof.errors import EdgeprofError, InputError
+from edgeprof.results import schema
+from edgeprof.results.migrations import MIGRATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from edgeprof.results.schema import Result, Variant
+
+FILE = "results.sqlite3"
+#: Seconds to wait for another writer; a result takes milliseconds to write.
+BUSY_TIMEOUT_S = 10.0
+
+
+class StoreError(EdgeprofError):
+    """The store cannot be read or written. A result that was measured is still in memory: warn, print it, go on."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One variant of one stored result, as history lists it. Energies are joules per inference, latency seconds."""
+
+    id: str
+    created: str
+    board: str
+    scenario: str
+    interrupted: bool
+    model: str
+    variant: str
+    runtime: str
+    device: str
+    status: str
+    provenance: str
+    energy_j: float | None
+    energy_u_j: float | None
+    latency_p50_s: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The last word on one model × variant × runtime × scenario."""
+
+    result: Result
+    variant: Variant
+
+
+def data_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """``EDGEPROF_DATA_DIR``, else the platform's directory for a user's data."""
+    environ = os.environ if environ is None else environ
+    return Path(environ.get("EDGEPROF_DATA_DIR") or platformdirs.user_data_dir("edgeprof", appauthor=False))
+
+
+class Store:
+    """The store of one data directory. Nothing is opened or created before it is used.
+
+    Args:
+        directory: Where the file is; ``data_dir()`` by default.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory = data_dir() if directory is None else directory
+        self.path = self.directory / FILE
+
+    def save(self, result: Result) -> None:
+        """Keep a result. Saving it again, with more variants measured, replaces what was kept under its id.
+
+        Raises:
+            StoreError: it could not be kept; the result itself is untouched.
+        """
+        with self._writing() as db:
+            taken = db.execute("SELECT created FROM results WHERE id = ?", (result.id,)).fetchone()
+            if taken and taken[0] != result.created:
+                raise StoreError(
+                    f"the store {self.path} already holds another result named {result.id}",
+                    remedy="Write this one to a file: -o result.json",
+                )
+            db.execute("DELETE FROM results WHERE id = ?", (result.id,))
+            utc = _utc(result.created)
+            db.execute(
+                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    result.id,
+                    result.created,
+                    utc,
+                    result.edgeprof,
+                    result.host.fingerprint,
+                    result.host.board,
+                    result.host.hostname,
+                    result.protocol.scenario,
+                    result.protocol.preset,
+                    int(result.interrupted),
+                    schema.to_json(result, indent=0),
+                ),
+            )
+            db.executemany(
+                f"INSERT INTO variants VALUES ({', '.join('?' * 17)})",  # noqa: S608 - question marks only
+                [
+                    (result.id, position, utc, *_columns(result, variant))
+                    for position, variant in enumerate(result.variants)
+                ],
+            )
+
+    def find(self, reference: str) -> Result:
+        """A stored result by its id, the beginning of it, its last part (``k3f``), ``last`` or ``last~1``.
+
+        Raises:
+            InputError: none or several fit; the remedy names those that come near.
+            StoreError: the store cannot be read.
+        """
+        with self._reading() as db:
+            if db is None:
+                raise self._not_found(reference, [])
+            known = [row[0] for row in db.execute("SELECT id FROM results ORDER BY created_utc DESC, rowid DESC")]
+            chosen = _resolve(reference, known)
+            if chosen is None:
+                raise self._not_found(reference, known)
+            (text,) = db.execute("SELECT json FROM results WHERE id = ?", (chosen,)).fetchone()
+        return schema.from_json(text, source=f"stored result {chosen}")
+
+    def history(self, *, limit: int | None = 20, model: str | None = None) -> list[Entry]:
+        """The variants of the last ``limit`` results, newest result first; an empty list where there is no store.
+
+        Args:
+            limit: How many results (not variants); None for all.
+            model: Only results that hold a model of this name.
+        """
+        with self._reading() as db:
+            if db is None:
+                return []
+            rows = db.execute(
+                """SELECT r.id, r.created, r.board, r.scenario, r.interrupted, v.model, v.variant, v.runtime, v.device,
+                          v.status, v.provenance, v.energy_j, v.energy_u_j, v.latency_p50_s, v.accuracy
+                   FROM (SELECT *, rowid AS row FROM results
+                         WHERE :model IS NULL OR id IN (SELECT result_id FROM variants WHERE model = :model)
+                         ORDER BY created_utc DESC, rowid DESC LIMIT :limit) AS r
+                   JOIN variants AS v ON v.result_id = r.id
+                   WHERE :model IS NULL OR v.model = :model
+                   ORDER BY r.created_utc DESC, r.row DESC, v.position""",
+                {"model": model, "limit": -1 if limit is None else limit},
+            ).fetchall()
+        return [Entry(row[0], row[1], row[2], row[3], bool(row[4]), *row[5:]) for row in rows]
+
+    def models(self) -> list[str]:
+        """The names of all models that have a result."""
+        with self._reading() as db:
+            if db is None:
+                return []
+            return [row[0] for row in db.execute("SELECT DISTINCT model FROM variants ORDER BY model")]
+
+    def newest(self) -> list[Newest]:
+        """The newest variant of each model × variant × runtime × scenario, for the exporter; failed ones included."""
+        with self._reading() as db:
+            if db is None:
+                return []
+            # SQLite takes the bare columns from the row that has the maximum (its documentation, "Bare columns in an
+            # aggregate query").
+            found = db.execute(
+                """SELECT result_id, position, MAX(created_utc || result_id) FROM variants
+                   GROUP BY model, variant, runtime, scenario ORDER BY model, variant, runtime, scenario"""
+            ).fetchall()
+            results = {
+                key: schema.from_json(
+                    db.execute("SELECT json FROM results WHERE id = ?", (key,)).fetchone()[0],
+                    source=f"stored result {key}",
+                )
+                for key in {row[0] for row in found}
+            }
+        return [Newest(results[key], results[key].variants[position]) for key, position, _ in found]
+
+    def _not_found(self, reference: str, known: list[str]) -> InputError:
+        near = [
+            name for name in known if reference and (name.startswith(reference) or _tail(name).startswith(reference))
+        ]
+        if near:
+            return InputError(
+                f"{reference!r} fits {len(near)} stored results",
+                remedy=f"Say which: {', '.join(near[:5])}{' …' if len(near) > 5 else ''}",
+            )
+        if not known:
+            return InputError(
+                f"there is no result {reference!r}: nothing is stored in {self.directory}",
+                remedy="Measure something first: edgeprof bench MODEL",
+            )
+        return InputError(
+            f"no stored result is named {reference!r}",
+            remedy=f"The newest: {', '.join(known[:3])}; edgeprof history lists all.",
+        )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"results cannot be kept in {self.directory}: {error.strerror}", remedy=_ELSEWHERE
+            ) from None
+        with self._translated("kept"), contextlib.closing(self._connect(f"file:{_quoted(self.path)}")) as db:
+            db.execute("PRAGMA journal_mode = WAL")  # where the file system cannot, SQLite keeps its default
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                self._migrate(db)
+                yield db
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+        """A connection for reading; None where nothing was ever kept."""
+        if not self.path.exists():
+            yield None
+            return
+        with self._translated("read"), contextlib.closing(self._open_for_reading()) as db:
+            yield db if self._version(db) else None
+
+    def _open_for_reading(self) -> sqlite3.Connection:
+        """Read-only; on a read-only file system, where no lock file can be made, as a file that nobody changes."""
+        name = f"file:{_quoted(self.path)}"
+        db = self._connect(f"{name}?mode=ro")
+        try:
+            db.execute("SELECT COUNT(*) FROM sqlite_master")
+        except sqlite3.OperationalError:
+            db.close()
+            db = self._connect(f"{name}?mode=ro&immutable=1")
+        return db
+
+    def _connect(self, uri: str) -> sqlite3.Connection:
+        db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        db.execute("PRAGMA foreign_keys = ON")
+        return db
+
+    def _version(self, db: sqlite3.Connection) -> int:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone():
+            return 0
+        (version,) = db.execute("SELECT MAX(version) FROM schema_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise StoreError(
+                f"the store {self.path} was written by a newer edgeprof (version {version}; known: {len(MIGRATIONS)})",
+                remedy="Update edgeprof, or set EDGEPROF_DATA_DIR to another directory.",
+            )
+        return int(version)
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        db.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY, applied TEXT NOT NULL)")
+        for version in range(self._version(db) + 1, len(MIGRATIONS) + 1):
+            for statement in MIGRATIONS[version - 1]:
+                db.execute(statement)
+            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            db.execute("INSERT INTO schema_version VALUES (?, ?)", (version, now))
+
+    @contextlib.contextmanager
+    def _translated(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            text = str(error)
+            remedy = _ELSEWHERE
+            if "full" in text:
+                remedy = "Free some space, or set EDGEPROF_DATA_DIR to a directory on another disk."
+            elif "locked" in text or "busy" in text:
+                remedy = "Another process holds it; try again when that is done."
+            elif "malformed" in text or "not a database" in text:
+                remedy = f"Move {self.path} away: a new one is begun."
+            raise StoreError(f"results cannot be {done} in {self.path}: {text}", remedy=remedy) from None
+
+
+_ELSEWHERE = "Set EDGEPROF_DATA_DIR to a directory that you can write, or write results with -o FILE."
+
+
+def _quoted(path: Path) -> str:
+    from urllib.parse import quote  # noqa: PLC0415 - only a store that is used needs it
+
+    return quote(str(path.absolute()))
+
+
+def _tail(name: str) -> str:
+    return name.rpartition("-")[2]
+
+
+def _resolve(reference: str, known: list[str]) -> str | None:
+    """The one id that is meant, or None. ``known`` is sorted newest first."""
+    if reference in known:
+        return reference
+    word, _, back = reference.partition("~")
+    if word == "last" and (back.isdecimal() or back == ""):
+        return dict(enumerate(known)).get(int(back or 0))
+    if not reference:
+        return None
+    fits = [name for name in known if name.startswith(reference) or _tail(name).startswith(reference)]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _utc(created: str) -> str:
+    """A moment that sorts as text; one that cannot be parsed stays as it is."""
+    try:
+        moment = datetime.fromisoformat(created.replace("Z", "+00:00"))
+    except ValueError:
+        return created
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _columns(result: Result, variant: Variant) -> tuple[object, ...]:
+    """A variant's columns from ``model`` to ``size_bytes``."""
+    energy, runtime, latency = variant.energy_j_per_inference, variant.runtime, variant.latency_s
+    return (
+        schema.model_name(variant.model),
+        variant.model.sha256,
+        variant.name,
+        runtime.name if runtime else "",
+        runtime.device if runtime else "",
+        result.protocol.scenario,
+        variant.status,
+        energy.provenance if energy else "none",
+        energy.gross.value if energy else None,
+        energy.gross.expanded_uncertainty if energy else None,
+        energy.net.value if energy else None,
+        (latency.p50 or latency.median) if latency else None,
+        variant.accuracy.value if variant.accuracy else None,
+        variant.model.size_bytes,
+    )
