@@ -177,6 +177,8 @@ class Probe:
             self._in_a_row = 0
         else:
             self._back_off()
+        # What passed during the read is over: the next reading is at the next deadline, not at once.
+        self._wake = max(self._wake, math.floor((after - self._origin) / self.period_s + 1e-6) + 1)
         self._learn(after - before, after)
 
     def _keep(self, values: array[float], stamps: array[float], before: float, after: float) -> int:
