@@ -1,0 +1,88 @@
+"""Reading a TFLite file as the flatbuffer that it is: whether it is whole, and which custom operators it needs.
+
+Source: google.github.io/flatbuffers (internals); tensorflow/lite/schema/schema.fbs (Model: operator_codes 1, buffers 4;
+OperatorCode: deprecated_builtin_code 0, custom_code 1, builtin_code 3; Buffer: data 0, offset 1, size 2).
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_CUSTOM = 32  # BuiltinOperator.CUSTOM
+EDGE_TPU_OPERATOR = "edgetpu-custom-op"
+
+
+def custom_operators(path: Path) -> list[str] | None:
+    """The names of the custom operators of a TFLite file, in order; None where the file is cut or damaged."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            model = _u32(data, 0)
+            _check_buffers(data, model)
+            names = []
+            for code in _tables(data, model, 1):
+                builtin = max(_i8(data, code, 0), _i32(data, code, 3))
+                if builtin == _CUSTOM:
+                    names.append(_string(data, code, 1))
+        except (struct.error, ValueError, IndexError):
+            return None
+        return names
+
+
+def _check_buffers(data: mmap.mmap, model: int) -> None:
+    for buffer in _tables(data, model, 4):
+        at = _field(data, buffer, 0)
+        if at:
+            start = at + _u32(data, at)
+            if start + 4 + _u32(data, start) > len(data):
+                raise ValueError("a buffer reaches beyond the end")
+
+
+def _field(data: mmap.mmap, table: int, index: int) -> int:
+    """Where a field of a table is; 0 where it has its default."""
+    vtable = table - _i32_at(data, table)
+    size = int(struct.unpack_from("<H", data, vtable)[0])
+    slot = 4 + 2 * index
+    offset = int(struct.unpack_from("<H", data, vtable + slot)[0]) if slot + 2 <= size else 0
+    return table + offset if offset else 0
+
+
+def _tables(data: mmap.mmap, table: int, index: int) -> list[int]:
+    at = _field(data, table, index)
+    if not at:
+        return []
+    vector = at + _u32(data, at)
+    count = _u32(data, vector)
+    if vector + 4 + 4 * count > len(data):
+        raise ValueError("a vector reaches beyond the end")
+    return [slot + _u32(data, slot) for slot in range(vector + 4, vector + 4 + 4 * count, 4)]
+
+
+def _string(data: mmap.mmap, table: int, index: int) -> str:
+    at = _field(data, table, index)
+    if not at:
+        return ""
+    start = at + _u32(data, at)
+    return data[start + 4 : start + 4 + _u32(data, start)].decode("utf-8", "replace")
+
+
+def _i8(data: mmap.mmap, table: int, index: int) -> int:
+    at = _field(data, table, index)
+    return int(struct.unpack_from("<b", data, at)[0]) if at else 0
+
+
+def _i32(data: mmap.mmap, table: int, index: int) -> int:
+    at = _field(data, table, index)
+    return _i32_at(data, at) if at else 0
+
+
+def _u32(data: mmap.mmap, at: int) -> int:
+    return int(struct.unpack_from("<I", data, at)[0])
+
+
+def _i32_at(data: mmap.mmap, at: int) -> int:
+    return int(struct.unpack_from("<i", data, at)[0])

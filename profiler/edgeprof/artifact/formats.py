@@ -1,0 +1,151 @@
+"""The formats that edgeprof can tell apart, with what to do about one that no installed runtime loads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of model file.
+
+    Attributes:
+        name: The key that runtimes and compressors declare: ``onnx``.
+        suffixes: Usual endings of the file's name, lower case with the dot; the content decides, not they.
+        describe: What it is, with its article, for messages: ``an ONNX model``.
+        remedy: What to do where no runtime here loads it.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    describe: str
+    remedy: str
+
+
+_ONNX_FIRST = "Export the model to ONNX or TFLite and bench that."
+_TORCH_EXPORT = (
+    "Write a function that builds the network and loads these weights, and bench it: edgeprof bench FILE.py:FUNCTION "
+    "--runtime pytorch. Or export the whole model with torch.export.save or torch.onnx.export."
+)
+
+FORMATS: dict[str, Format] = {
+    f.name: f
+    for f in (
+        Format("onnx", (".onnx",), "an ONNX model", "pip install 'edgeprof[onnx]'"),
+        Format("ort", (".ort",), "an ONNX Runtime model (ORT format)", "pip install 'edgeprof[onnx]'"),
+        Format("tflite", (".tflite", ".lite"), "a TensorFlow Lite model", "pip install 'edgeprof[litert]'"),
+        Format(
+            "edgetpu-tflite",
+            ("_edgetpu.tflite",),
+            "a TensorFlow Lite model compiled for the Edge TPU",
+            "pip install 'edgeprof[litert]', and bench it with --device edgetpu where a Coral is attached.",
+        ),
+        Format(
+            "torchscript",
+            (".pt", ".jit", ".torchscript", ".ts"),
+            "a TorchScript model",
+            "pip install 'edgeprof[torch]'",
+        ),
+        Format("pt2", (".pt2",), "a torch.export program", "pip install 'edgeprof[torch]'"),
+        Format("python", (".py",), "a Python callable", "Name it as FILE.py:FUNCTION or package.module:function."),
+        Format(
+            "aoti",
+            (".pt2",),
+            "a package compiled by AOTInductor",
+            "Bench a function that loads it: edgeprof bench FILE.py:FUNCTION, with torch._inductor.aoti_load_package.",
+        ),
+        Format(
+            "ptl",
+            (".ptl",),
+            "a PyTorch Mobile (lite interpreter) model",
+            "Save it with torch.jit.save or torch.export.save instead; PyTorch Mobile is no longer maintained.",
+        ),
+        Format(
+            "state_dict",
+            (".pth", ".th", ".pt", ".ckpt", ".bin"),
+            "PyTorch weights (a state_dict) without the network",
+            _TORCH_EXPORT,
+        ),
+        Format(
+            "pickle",
+            (".pkl", ".pickle", ".pt", ".pth", ".joblib"),
+            "a pickled Python object, which runs its author's code when it is loaded",
+            "edgeprof never unpickles a file. If you trust it, load it in a function of your own and bench that "
+            "(edgeprof bench FILE.py:FUNCTION); better, export it to ONNX, TFLite or torch.export.",
+        ),
+        Format("safetensors", (".safetensors",), "weights (safetensors) without the network", _TORCH_EXPORT),
+        Format(
+            "tensorrt",
+            (".engine", ".plan", ".trt"),
+            "a TensorRT plan, built for one GPU and one TensorRT version",
+            "No installed plugin loads TensorRT plans. Bench the ONNX model that it was built from with "
+            "--device tensorrt, or its runtime in a function of your own (edgeprof bench FILE.py:FUNCTION).",
+        ),
+        Format(
+            "gguf",
+            (".gguf",),
+            "a GGUF language model",
+            "No installed plugin loads GGUF. Bench a function that calls llama-cpp-python "
+            "(edgeprof bench FILE.py:FUNCTION), or measure a command with edgeprof run -- llama-bench ...",
+        ),
+        Format(
+            "ggml",
+            (".bin", ".ggml"),
+            "a language model in an old GGML format",
+            "Convert it to GGUF with llama.cpp's scripts; current runtimes refuse it too.",
+        ),
+        Format(
+            "executorch",
+            (".pte",),
+            "an ExecuTorch program",
+            "No installed plugin loads ExecuTorch. Bench the torch.export program (.pt2) that it was lowered from, or "
+            "a function that calls executorch.runtime (edgeprof bench FILE.py:FUNCTION).",
+        ),
+        Format(
+            "openvino",
+            (".xml",),
+            "an OpenVINO model (IR)",
+            "No installed plugin loads OpenVINO IR. Bench the ONNX model that it was made from with --device openvino "
+            "(pip install onnxruntime-openvino).",
+        ),
+        Format(
+            "savedmodel",
+            (".pb",),
+            "a TensorFlow SavedModel",
+            "Convert it: tf.lite.TFLiteConverter.from_saved_model(DIR).convert()",
+        ),
+        Format(
+            "graphdef",
+            (".pb",),
+            "a frozen TensorFlow graph (GraphDef)",
+            "Convert it: python -m tf2onnx.convert --graphdef FILE --output model.onnx",
+        ),
+        Format(
+            "keras",
+            (".keras", ".h5", ".hdf5"),
+            "a Keras model",
+            "Convert it: tf.lite.TFLiteConverter.from_keras_model(keras.models.load_model(FILE)).convert()",
+        ),
+        Format(
+            "hdf5",
+            (".h5", ".hdf5"),
+            "an HDF5 file",
+            "If it is a Keras model, save it whole (model.save) and convert it to TFLite.",
+        ),
+        Format(
+            "coreml", (".mlmodel", ".mlpackage"), "a Core ML model", f"It runs on Apple systems only. {_ONNX_FIRST}"
+        ),
+        Format("rknn", (".rknn",), "a Rockchip RKNN model", f"No installed plugin loads it. {_ONNX_FIRST}"),
+        Format("hef", (".hef",), "a Hailo executable (HEF)", f"No installed plugin loads it. {_ONNX_FIRST}"),
+        Format("ncnn", (".param",), "an ncnn network", f"No installed plugin loads it. {_ONNX_FIRST}"),
+        Format(
+            "litertlm",
+            (".litertlm",),
+            "a LiteRT-LM bundle",
+            "No installed plugin loads it; measure a command with edgeprof run -- COMMAND.",
+        ),
+        Format(
+            "mediapipe", (".task",), "a MediaPipe bundle", "Unpack it (unzip FILE) and bench a .tflite model inside."
+        ),
+    )
+}

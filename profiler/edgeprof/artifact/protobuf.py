@@ -1,0 +1,145 @@
+"""Reading protobuf files by their wire format alone: what they are, whether they are whole, which files they name.
+
+Source of the wire format: protobuf.dev/programming-guides/encoding. Field numbers: onnx/onnx.proto3 (ModelProto,
+GraphProto, TensorProto), tensorflow/core/framework/{graph,node_def}.proto, tensorflow/core/protobuf/saved_model.proto,
+coremltools mlmodel/format/Model.proto.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+
+#: ModelProto: field number → wire type.
+_ONNX = {1: VARINT, 2: LENGTH, 3: LENGTH, 4: LENGTH, 5: VARINT, 6: LENGTH, 7: LENGTH, 8: LENGTH}
+_ONNX.update({14: LENGTH, 20: LENGTH, 25: LENGTH, 26: LENGTH})
+_ONNX_GRAPH = 7
+
+
+class Field(NamedTuple):
+    """One field: for VARINT ``start`` is its value, otherwise ``start`` and ``end`` are offsets of its content."""
+
+    number: int
+    wire: int
+    start: int
+    end: int
+
+
+class CutError(Exception):
+    """A field reaches beyond the end of what contains it; ``number`` is the field's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"field {number} reaches beyond the end")
+        self.number = number
+
+
+class NotProtobufError(Exception):
+    """The bytes are no protobuf message."""
+
+
+def fields(data: mmap.mmap | bytes, start: int, end: int) -> Iterator[Field]:
+    """The fields of one message, without descending.
+
+    Raises:
+        CutError: the last field is not whole.
+        NotProtobufError: an impossible tag.
+    """
+    at = start
+    while at < end:
+        tag, at = _varint(data, at, end, 0)
+        number, wire = tag >> 3, tag & 7
+        if number == 0:
+            raise NotProtobufError
+        if wire == VARINT:
+            value, at = _varint(data, at, end, number)
+            yield Field(number, wire, value, at)
+            continue
+        if wire == LENGTH:
+            length, at = _varint(data, at, end, number)
+        elif wire in (FIXED64, FIXED32):
+            length = 8 if wire == FIXED64 else 4
+        else:
+            raise NotProtobufError
+        if at + length > end:
+            raise CutError(number)
+        yield Field(number, wire, at, at + length)
+        at += length
+
+
+def identify(path: Path) -> tuple[str | None, bool]:
+    """What message a file holds (``onnx``, ``savedmodel``, ``graphdef``, ``coreml`` or None) and whether it is whole."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        seen: dict[int, Field] = {}
+        whole = True
+        try:
+            for field in fields(data, 0, len(data)):
+                seen.setdefault(field.number, field)
+        except CutError as error:
+            whole = False
+            seen.setdefault(error.number, Field(error.number, LENGTH, 0, 0))
+        except NotProtobufError:
+            return None, True
+        return _kind(data, seen, whole=whole), whole
+
+
+def external_files(path: Path) -> list[str]:
+    """The names of the files, relative to an ONNX model's own folder, in which it keeps weights, in order.
+
+    Reads initializers (GraphProto field 5), their ``external_data`` entries (TensorProto field 13) named ``location``.
+    """
+    found: dict[str, None] = {}
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            for graph in _children(data, 0, len(data), _ONNX_GRAPH):
+                for tensor in _children(data, graph.start, graph.end, 5):
+                    for entry in _children(data, tensor.start, tensor.end, 13):
+                        texts = {f.number: data[f.start : f.end] for f in fields(data, entry.start, entry.end)}
+                        if texts.get(1) == b"location":
+                            found[texts.get(2, b"").decode("utf-8", "replace")] = None
+        except (CutError, NotProtobufError):
+            pass  # whether the file is whole is identify's to say
+    return [name for name in found if name]
+
+
+def _children(data: mmap.mmap, start: int, end: int, number: int) -> Iterator[Field]:
+    return (f for f in fields(data, start, end) if f.number == number and f.wire == LENGTH)
+
+
+def _varint(data: mmap.mmap | bytes, at: int, end: int, number: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < end:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise NotProtobufError
+    raise CutError(number)
+
+
+def _kind(data: mmap.mmap, seen: dict[int, Field], *, whole: bool) -> str | None:
+    version = seen.get(1)
+    if version is not None and version.wire == VARINT and version.start < 1000:
+        begun = _ONNX_GRAPH in seen or (not whole and len(seen) > 2)
+        if begun and all(_ONNX.get(n) == f.wire for n, f in seen.items()):
+            return "onnx"
+        if any(200 <= n < 4000 for n in seen) and 2 in seen:
+            return "coreml"
+        if set(seen) == {1, 2} and seen[2].wire == LENGTH:
+            return "savedmodel"
+    if version is not None and version.wire == LENGTH and set(seen) <= {1, 2, 3, 4} and version.end > version.start:
+        try:
+            node = {f.number: f for f in fields(data, version.start, version.end)}
+        except (CutError, NotProtobufError):
+            return None
+        if 1 in node and 2 in node and node[2].wire == LENGTH and set(node) <= {1, 2, 3, 4, 5, 6, 7}:
+            return "graphdef"
+    return None

@@ -1,0 +1,208 @@
+"""From what a user types to an Artifact."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+import stat
+from pathlib import Path
+
+from edgeprof.artifact import protobuf
+from edgeprof.artifact.artifact import Artifact, checksum
+from edgeprof.artifact.content import identify
+from edgeprof.artifact.formats import FORMATS
+from edgeprof.errors import InputError, UnavailableError
+
+_CALLABLE = re.compile(r"(?P<where>.+):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_SUFFIXES = tuple(sorted({suffix for f in FORMATS.values() for suffix in f.suffixes if f.name != "hdf5"}))
+
+
+def recognise(spec: str) -> Artifact:
+    """What ``spec`` names: a model file, a model's folder, ``FILE.py:attribute`` or ``package.module:attribute``.
+
+    Reads the file (for its checksum) but loads nothing: no pickle is opened, no Python file is run.
+
+    Raises:
+        InputError: it does not exist, cannot be read, is no model or only a part of one; the sentence says which and
+            the remedy what to do.
+    """
+    if "://" in spec:
+        raise InputError(f"{spec} is an address, not a file", remedy="Download it first, and give the file's name.")
+    path = Path(spec).expanduser()
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:
+        match = _CALLABLE.fullmatch(spec)
+        if match and (match["where"].endswith(".py") or _MODULE.fullmatch(match["where"])):
+            return _callable(spec, match["where"], match["attribute"])
+        raise _missing(spec, path, error) from None
+    if stat.S_ISDIR(found.st_mode):
+        return _folder(spec, path)
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{spec} is no regular file", remedy="Give a model file.")
+    try:
+        return _file(spec, path, found.st_size)
+    except OSError as error:
+        raise _unreadable(spec, error) from None
+
+
+def unsupported(artifact: Artifact) -> UnavailableError:
+    """The error for a model that was recognised, where no runtime loads its format: what it is and what to do."""
+    kind = FORMATS[artifact.format]
+    detail = f" ({artifact.detail})" if artifact.detail else ""
+    return UnavailableError(
+        f"{artifact.spec} is {kind.describe}{detail}; no installed runtime loads it", remedy=kind.remedy
+    )
+
+
+def _file(spec: str, path: Path, size: int) -> Artifact:
+    if size == 0:
+        raise InputError(f"{spec} is empty", remedy="Download or export it again.")
+    content = identify(path, size)
+    files = [path]
+    if content.format == "onnx":
+        files += _beside(path, protobuf.external_files(path))
+    elif content.format == "openvino":
+        files += _beside(path, [path.with_suffix(".bin").name])
+    return Artifact(
+        spec=spec,
+        path=path,
+        target=str(path.resolve()),
+        format=content.format,
+        size_bytes=sum(file.stat().st_size for file in files),
+        sha256=checksum(files, path.parent),
+        files=tuple(files),
+        detail=content.detail,
+    )
+
+
+def _beside(path: Path, names: list[str]) -> list[Path]:
+    """The files in which a model keeps its weights."""
+    files = []
+    for name in names:
+        file = path.parent / name
+        if not file.resolve().is_relative_to(path.parent.resolve()):
+            raise InputError(
+                f"{path} wants its weights from {name}, outside its own folder",
+                remedy="Do not run a model that reads other files.",
+            )
+        if not file.is_file():
+            raise InputError(
+                f"{path} keeps its weights in {name}, which is not beside it", remedy="Copy both files into one folder."
+            )
+        files.append(file)
+    return files
+
+
+def _folder(spec: str, path: Path) -> Artifact:
+    try:
+        names = sorted(entry.name for entry in path.iterdir())
+    except OSError as error:
+        raise _unreadable(spec, error) from None
+    kind = "savedmodel" if "saved_model.pb" in names else "coreml" if path.suffix == ".mlpackage" else None
+    if kind is None:
+        models = [name for name in names if name.lower().endswith(_SUFFIXES) and name != "__init__.py"]
+        more = f", and {len(models) - 3} more" if len(models) > 3 else ""
+        raise InputError(
+            f"{spec} is a folder, not a model",
+            remedy=f"Name a file in it: {', '.join(str(path / name) for name in models[:3])}{more}."
+            if models
+            else "Name a model file; this folder has none.",
+        )
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return Artifact(
+        spec=spec,
+        path=path,
+        target=str(path.resolve()),
+        format=kind,
+        size_bytes=sum(file.stat().st_size for file in files),
+        sha256=checksum(files, path),
+        files=tuple(files),
+    )
+
+
+def _callable(spec: str, where: str, attribute: str) -> Artifact:
+    if not where.endswith(".py"):
+        return Artifact(spec=spec, path=None, target=spec, format="python", size_bytes=None, sha256=None)
+    path = Path(where).expanduser()
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise _missing(where, path, error) from None
+    defined = _top_level(source, str(path))
+    first = attribute.partition(".")[0]
+    if defined is not None and first not in defined:
+        near = difflib.get_close_matches(first, defined, n=1)
+        functions = ", ".join(sorted(defined)[:8])
+        raise InputError(
+            f"{where} defines no {first!r}",
+            remedy=(f"Did you mean {where}:{near[0]}? " if near else "")
+            + (f"It defines: {functions}." if functions else "It defines nothing at its top level."),
+        )
+    return Artifact(
+        spec=spec,
+        path=path,
+        target=f"{path.resolve()}:{attribute}",
+        format="python",
+        size_bytes=None,
+        sha256=checksum([path], path.parent),
+        files=(path,),
+    )
+
+
+def _top_level(source: bytes, name: str) -> set[str] | None:
+    """The names that a program defines at its top level, without running it; None where that cannot be told."""
+    try:
+        tree = ast.parse(source, name)
+    except (SyntaxError, ValueError):
+        return None  # the worker's Python may be another one: let it judge
+    names: set[str] = set()
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+            continue  # what is defined in there is not the module's
+        waiting.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            if node.name == "*":
+                return None
+            names.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("exec", "globals"):
+            return None
+    return None if "__getattr__" in names else names
+
+
+def _missing(spec: str, path: Path, error: OSError | ValueError) -> InputError:
+    if isinstance(error, ValueError) or not isinstance(error, FileNotFoundError | NotADirectoryError):
+        return _unreadable(spec, error)
+    folder = path.parent
+    if not folder.is_dir():
+        return InputError(
+            f"{spec} does not exist: there is no folder {folder}", remedy="Give the path of a model file."
+        )
+    try:
+        names = {entry.name.lower(): entry.name for entry in folder.iterdir()}
+    except OSError:
+        names = {}
+    near = [names[n] for n in difflib.get_close_matches(path.name.lower(), names, n=3, cutoff=0.6)]
+    if near:
+        remedy = f"Did you mean {' or '.join(str(folder / name) for name in near)}?"
+    else:
+        models = sorted(name for name in names.values() if name.lower().endswith(_SUFFIXES))[:3]
+        here = "here" if str(folder) == "." else f"in {folder}"
+        remedy = f"Models {here}: {', '.join(models)}." if models else f"There is no model {here}."
+    return InputError(f"{spec} does not exist", remedy=remedy)
+
+
+def _unreadable(spec: str, error: OSError | ValueError) -> InputError:
+    if isinstance(error, PermissionError):
+        return InputError(
+            f"{spec} cannot be read: permission denied", remedy=f"ls -l {spec}; chmod +r {spec} if it is yours."
+        )
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return InputError(f"{spec} cannot be read: {reason}", remedy="Give the path of a model file.")
