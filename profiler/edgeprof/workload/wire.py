@@ -2,13 +2,15 @@
 
 Python 3.6 grammar: this file runs in the worker too. Requests carry ``do`` and arguments; each gets exactly one answer,
 ``{"ok": true, …}`` or ``{"ok": false, "kind": …, "message": …, "remedy": …}``. Times are CLOCK_MONOTONIC seconds, which
-parent and worker share; arrays of them travel as base64 of little-endian float64.
+parent and worker share; arrays of them travel as base64 of little-endian float64. Tensors travel as raw bytes after the
+line whose key ``blobs`` lists their lengths.
 """
 
 import base64
 import json
+import socket
 from array import array
-from typing import Any, Dict, Iterable
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 
 def pack(times: Iterable[float]) -> str:
@@ -32,3 +34,75 @@ def decode(line: bytes) -> Dict[str, Any]:
     if not isinstance(message, dict):
         raise ValueError("a message is an object, got " + type(message).__name__)  # noqa: TRY004 - bad data, not a bad call
     return message
+
+
+class Connection:
+    """One end of the socket.
+
+    Args:
+        sock: A connected stream socket. With a timeout set on it, ``check`` of the two methods is called each time that
+            so many seconds pass in waiting; what it raises ends the wait.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._pending = bytearray()
+
+    def send(
+        self, message: Dict[str, Any], blobs: Sequence[bytes] = (), check: Optional[Callable[[], None]] = None
+    ) -> None:
+        """Send one message.
+
+        Raises:
+            OSError: the other side is gone.
+        """
+        if blobs:
+            message = dict(message, blobs=[len(blob) for blob in blobs])
+        for part in [encode(message)] + list(blobs):  # noqa: RUF005 - reads the same under 3.6 and stays a list
+            rest = memoryview(part)
+            while rest:
+                try:
+                    rest = rest[self._socket.send(rest) :]
+                except socket.timeout:  # noqa: PERF203 - the wait is the point
+                    if check is not None:
+                        check()
+
+    def receive(self, check: Optional[Callable[[], None]] = None) -> Tuple[Dict[str, Any], List[bytes]]:
+        """The next message and its blobs.
+
+        Raises:
+            EOFError: the other side is gone.
+            ValueError: what came is no message.
+        """
+        end = self._pending.find(b"\n")
+        while end < 0:
+            seen = len(self._pending)
+            self._fill(check)
+            end = self._pending.find(b"\n", seen)
+        message = decode(self._take(end + 1, check))
+        return message, [self._take(int(size), check) for size in message.pop("blobs", ())]
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _take(self, size: int, check: Optional[Callable[[], None]]) -> bytes:
+        while len(self._pending) < size:
+            self._fill(check)
+        taken = bytes(self._pending[:size])
+        del self._pending[:size]
+        return taken
+
+    def _fill(self, check: Optional[Callable[[], None]]) -> None:
+        while True:
+            try:
+                chunk = self._socket.recv(1 << 20)
+                break
+            except socket.timeout:
+                if check is not None:
+                    check()
+            except ConnectionResetError:
+                chunk = b""
+                break
+        if not chunk:
+            raise EOFError("the connection was closed")
+        self._pending += chunk

@@ -1,0 +1,313 @@
+"""The ways to load a model, and the loops that do it in the worker.
+
+Terms: a *call* is one run of the model; with ``batch`` samples in it, it makes ``batch`` inferences. Latencies are of
+calls. In the closed loops (single-stream, multi-stream, offline) the next call starts when the previous one is done. In
+the open loops (server, periodic) calls are due at times fixed beforehand, and latency counts from the moment a call was
+due, not from when it could be started: a stall is then paid for by every call that waited for it (MLPerf inference
+rules: "from when LoadGen was scheduled to pass the query").
+
+Python 3.6 grammar. Inside a window nothing is allocated that lives, nothing is logged, and the cyclic garbage collector
+is off; each inference of a closed loop costs one reading of the clock and one store.
+"""
+
+import gc
+import math
+import random
+import threading
+import time
+from array import array
+from collections import deque
+from contextlib import contextmanager
+from typing import Any, Callable, Deque, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+Call = Callable[[], Any]
+
+SCENARIOS = ("single-stream", "multi-stream", "offline", "server", "periodic")
+#: Scenarios whose calls are due at a rate.
+OPEN = ("server", "periodic")
+
+#: A sleep ends this long before it is due and the rest is spun: the kernel wakes a sleeper some 50 to 100 µs late.
+SPIN_S = 150e-6
+#: achieved / target below this is saturation.
+SATURATION = 0.99
+#: Most time-stamps of one stream and window (80 MB): a window that needs more ends early and says so.
+MAX_STAMPS = 10000000
+
+
+class Scenario(NamedTuple):
+    """How a window is loaded.
+
+    Attributes:
+        name: One of ``SCENARIOS``.
+        rate_hz: Calls per second of ``server`` (Poisson) and ``periodic`` (a camera), else None.
+        streams: Threads that call at once, each on a session of its own; used by ``multi-stream`` and ``server``.
+        batch: Inferences in one call.
+        seed: Of the Poisson arrivals; the same seed gives the same arrivals.
+    """
+
+    name: str = "single-stream"
+    rate_hz: Optional[float] = None
+    streams: int = 1
+    batch: int = 1
+    seed: int = 0
+
+    @property
+    def threads(self) -> int:
+        """Streams that really run at once."""
+        return max(1, self.streams) if self.name in ("multi-stream", "server") else 1
+
+
+class Window(NamedTuple):
+    """What one window was; times are CLOCK_MONOTONIC seconds."""
+
+    start_s: float
+    end_s: float
+    calls: int
+    latencies: "array[float]"
+    busy_s: float  # time within calls, summed over streams
+    cpu_s: float  # CPU time that the process used from start to end
+    scheduled: Optional[int]  # calls that were due; None in a closed loop
+    late: int  # frames of ``periodic`` that were done after the next was due
+    cut_short: bool  # the buffer of time-stamps was full before the time was over
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Collect now, and not until the end."""
+    was = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def stamps_for(seconds: float, latency_s: float) -> "array[float]":
+    """A buffer for twice the calls that are expected, its pages already touched."""
+    expected = 2.0 * seconds / max(latency_s, 1e-7)
+    return array("d", [0.0]) * (int(min(MAX_STAMPS, expected)) + 64)
+
+
+def closed_loop(call: Call, seconds: float, stamps: "array[float]") -> int:
+    """Call back to back for so many seconds, at least once.
+
+    Args:
+        call: One inference.
+        seconds: A window ends with the first call that is done after this.
+        stamps: Gets the start, then the time when each call was done.
+
+    Returns:
+        How many calls were made.
+    """
+    clock = time.monotonic
+    now = clock()
+    stamps[0] = now
+    end = now + seconds
+    for i in range(1, len(stamps)):
+        call()
+        now = clock()
+        stamps[i] = now
+        if now >= end:
+            return i
+    return len(stamps) - 1
+
+
+def wait_until(due: float) -> float:
+    """Sleep, then spin the last moment; returns the clock, at or after ``due``."""
+    clock = time.monotonic
+    now = clock()
+    while due - now > SPIN_S:
+        time.sleep(due - now - SPIN_S)
+        now = clock()
+    while now < due:
+        now = clock()
+    return now
+
+
+def arrivals(rate_hz: float, seconds: float, seed: int) -> "array[float]":
+    """Poisson arrivals: offsets from the start in seconds, all before ``seconds``; at least one."""
+    chance = random.Random(seed)  # noqa: S311 - repeatable is what is wanted
+    due = array("d")
+    now = chance.expovariate(rate_hz)
+    while now < seconds:
+        due.append(now)
+        now += chance.expovariate(rate_hz)
+    if not due:
+        due.append(0.0)
+    return due
+
+
+def frames(rate_hz: float, seconds: float) -> "array[float]":
+    """Offsets of the frames of a camera: a whole number of periods, at least one."""
+    return array("d", [k / rate_hz for k in range(max(1, math.floor(seconds * rate_hz + 1e-9)))])
+
+
+def run(scenario: Scenario, calls: Sequence[Call], seconds: float, latency_s: float) -> Window:
+    """Run one window.
+
+    Args:
+        scenario: How.
+        calls: One call per stream, ``scenario.threads`` of them.
+        seconds: How long.
+        latency_s: What a call takes, from the warm-up; sizes the buffers of closed loops.
+
+    Raises:
+        Whatever a call raises.
+    """
+    if scenario.name in OPEN:
+        assert scenario.rate_hz is not None
+        if scenario.name == "server":
+            return _server(calls, arrivals(scenario.rate_hz, seconds, scenario.seed), seconds)
+        return _periodic(calls[0], frames(scenario.rate_hz, seconds), 1.0 / scenario.rate_hz)
+    return _closed(calls, seconds, latency_s)
+
+
+def _closed(calls: Sequence[Call], seconds: float, latency_s: float) -> Window:
+    buffers = [stamps_for(seconds, latency_s) for _ in calls]
+    counts = [0] * len(calls)
+
+    def stream(index: int) -> None:
+        counts[index] = closed_loop(calls[index], seconds, buffers[index])
+
+    with quiet():
+        cpu = _in_streams(stream, len(calls))
+    start = min(stamps[0] for stamps in buffers)
+    end = max(stamps[count] for stamps, count in zip(buffers, counts))
+    latencies = array("d")
+    busy = 0.0
+    for stamps, count in zip(buffers, counts):
+        latencies.extend([stamps[i + 1] - stamps[i] for i in range(count)])
+        busy += stamps[count] - stamps[0]
+    full = any(
+        count == len(stamps) - 1 and stamps[count] < stamps[0] + seconds for stamps, count in zip(buffers, counts)
+    )
+    return Window(start, end, sum(counts), latencies, busy, cpu, None, 0, full)
+
+
+def _server(calls: Sequence[Call], due: "array[float]", seconds: float) -> Window:
+    """First come, first served, by as many servers as there are calls.
+
+    When the time is over, what still waits is served if it is at most 1 % of all (or one call); else the window ends
+    there, and what was not served makes it saturated.
+    """
+    count = len(due)
+    started = array("d", [0.0]) * count
+    done = array("d", [0.0]) * count
+    queue: Deque[int] = deque(range(count))
+    tolerated = max(1.0, (1.0 - SATURATION) * count)
+    begin = [0.0]
+
+    def stream(index: int) -> None:
+        call = calls[index]
+        clock = time.monotonic
+        start = begin[0]
+        cutoff = start + seconds
+        while True:
+            try:
+                k = queue.popleft()  # atomic, so that streams share one queue without a lock
+            except IndexError:
+                return
+            now = clock()
+            if now < start + due[k]:
+                now = wait_until(start + due[k])
+            elif now >= cutoff and count - k > tolerated:
+                return
+            started[k] = now
+            call()
+            done[k] = clock()
+
+    def set_begin() -> None:
+        begin[0] = time.monotonic()
+
+    with quiet():
+        cpu = _in_streams(stream, len(calls), set_begin, lambda: wait_until(begin[0] + seconds))
+    return _open_window(begin[0], begin[0] + seconds, (due, started, done), math.inf, cpu)
+
+
+def _periodic(call: Call, due: "array[float]", period: float) -> Window:
+    """One call per frame; a frame that is a whole period old when it could be started was overtaken by the next.
+
+    The window is a whole number of periods, the idle time after the last frame with it: it belongs to the joules per
+    frame.
+    """
+    count = len(due)
+    started = array("d", [0.0]) * count
+    done = array("d", [0.0]) * count
+    begin = 0.0
+
+    def stream(_: int) -> None:
+        clock = time.monotonic
+        for k in range(count):
+            now = clock()
+            intended = begin + due[k]
+            if now < intended:
+                now = wait_until(intended)
+            elif now >= intended + period:
+                continue
+            started[k] = now
+            call()
+            done[k] = clock()
+
+    def set_begin() -> None:
+        nonlocal begin
+        begin = time.monotonic()
+
+    length = count * period
+    with quiet():
+        cpu = _in_streams(stream, 1, set_begin, lambda: wait_until(begin + length))
+    return _open_window(begin, begin + length, (due, started, done), period, cpu)
+
+
+def _open_window(
+    begin: float,
+    end: float,
+    times: Tuple["array[float]", "array[float]", "array[float]"],
+    period: float,
+    cpu_s: float,
+) -> Window:
+    due, started, done = times
+    served = [k for k in range(len(due)) if done[k]]
+    latencies = array("d", [done[k] - begin - due[k] for k in served])
+    busy = sum(done[k] - started[k] for k in served)
+    end = max([end] + [done[k] for k in served])
+    late = sum(1 for latency in latencies if latency > period)
+    return Window(begin, end, len(served), latencies, busy, cpu_s, len(due), late, False)
+
+
+def _in_streams(
+    stream: Callable[[int], None],
+    count: int,
+    before: Callable[[], Any] = lambda: None,
+    after: Callable[[], Any] = lambda: None,
+) -> float:
+    """Run ``stream(0 … count−1)`` at once (in this thread when there is one), and return the CPU seconds it took."""
+    if count == 1:
+        before()
+        cpu = time.process_time()
+        stream(0)
+        after()
+        return time.process_time() - cpu
+    failures: List[BaseException] = []
+    gate = threading.Barrier(count + 1)
+
+    def guarded(index: int) -> None:
+        gate.wait()
+        try:
+            stream(index)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(i,), daemon=True) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    before()
+    cpu = time.process_time()
+    gate.wait()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    after()
+    return time.process_time() - cpu
