@@ -19,7 +19,8 @@ class Parameter:
 
     Attributes:
         type: What its text is turned into.
-        default: None where it must be given.
+        default: Taken where none is given; None for none.
+        required: Whether it must be given.
         minimum: The lowest value allowed, inclusive.
         maximum: The highest value allowed, inclusive.
         choices: The only values allowed, for text.
@@ -29,6 +30,7 @@ class Parameter:
     name: str
     type: Literal["int", "float", "bool", "str"]
     default: Any = None
+    required: bool = False
     minimum: float | None = None
     maximum: float | None = None
     choices: Sequence[str] = ()

@@ -1,0 +1,231 @@
+"""Variants: chains of compressors as text, applied in order, with the provenance that travels along.
+
+``prune-structured:amount=0.3+int8-static`` is one variant of two steps; its name is
+``prune-structured(amount=0.3)+int8-static`` (contract §1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.artifact import FORMATS, Artifact, recognise
+from edgeprof.errors import EdgeprofError, InputError, VariantError, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from edgeprof.compression.compressor import Compressor, Parameter
+    from edgeprof.evaluation.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Step:
+    """One compressor of a chain, with the parameters that were given as text."""
+
+    compressor: str
+    given: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        if not self.given:
+            return self.compressor
+        return f"{self.compressor}({','.join(f'{key}={value}' for key, value in self.given.items())})"
+
+
+def parse_chain(text: str) -> list[Step]:
+    """``NAME[:key=value,…][+NAME…]`` as steps.
+
+    Raises:
+        InputError: an empty step, or a parameter without a value.
+    """
+    steps = []
+    for part in text.split("+"):
+        name, _, settings = part.strip().partition(":")
+        if not name:
+            raise InputError(
+                f"--with {text!r} has an empty step", remedy="Write it as prune-structured:amount=0.3+int8-static."
+            )
+        given: dict[str, str] = {}
+        for setting in filter(None, settings.split(",")):
+            key, equals, value = setting.partition("=")
+            if not (key and equals and value):
+                raise InputError(f"--with {text!r}: {setting!r} is not key=value")
+            given[key.strip()] = value.strip()
+        steps.append(Step(name, given))
+    return steps
+
+
+def chain_name(steps: Sequence[Step]) -> str:
+    """The variant's name."""
+    return "+".join(step.name for step in steps)
+
+
+def settings(compressor: Compressor, given: Mapping[str, str]) -> dict[str, Any]:
+    """Typed parameters: what was given, checked, and the defaults of the rest.
+
+    Raises:
+        InputError: an unknown parameter, a value of the wrong type or out of its range, a missing one.
+    """
+    known = {parameter.name: parameter for parameter in compressor.parameters}
+    for key in given:
+        if key not in known:
+            raise unknown(f"parameter of {compressor.name}", key, known)
+    values = {}
+    for name, parameter in known.items():
+        if name in given:
+            values[name] = _typed(compressor.name, parameter, given[name])
+        elif parameter.default is not None:
+            values[name] = parameter.default
+        elif parameter.required:
+            raise InputError(
+                f"{compressor.name} needs {name} ({parameter.help})", remedy=f"--with {compressor.name}:{name}=…"
+            )
+    return values
+
+
+def _typed(owner: str, parameter: Parameter, text: str) -> Any:
+    converters: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "bool": _boolean}
+    try:
+        value = converters[parameter.type](text)
+    except ValueError:
+        raise InputError(f"{owner}: {parameter.name}={text} is not of type {parameter.type}") from None
+    if parameter.choices and value not in parameter.choices:
+        raise unknown(f"{parameter.name} of {owner}", text, parameter.choices)
+    low, high = parameter.minimum, parameter.maximum
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise InputError(
+            f"{owner}: {parameter.name}={text} is out of range",
+            remedy=f"Use a value from {'-∞' if low is None else low} to {'∞' if high is None else high}.",
+        )
+    return value
+
+
+def _boolean(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in {"1", "true", "yes", "on"}:
+        return True
+    if lowered in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError(text)
+
+
+def make_variant(
+    source: Artifact,
+    steps: Sequence[Step],
+    compressors: Mapping[str, Callable[[], Compressor]],
+    directory: Path,
+    data: Dataset | None = None,
+    *,
+    seed: int = 0,
+) -> tuple[Artifact, list[dict[str, Any]]]:
+    """Apply a chain to a model.
+
+    Args:
+        source: The model file.
+        steps: The chain.
+        compressors: What is registered: name → factory.
+        directory: Where the variant's file goes.
+        data: For steps that calibrate or train.
+        seed: Makes every step repeatable.
+
+    Returns:
+        The variant, and its recipe: one entry per step with name, version, parameters, input and output checksums and
+        what was really done.
+
+    Raises:
+        InputError: the chain, a parameter or the data cannot be used.
+        VariantError: a step failed on this model, or what it wrote is no model of the format it promised.
+    """
+    tools = [(step, _compressor(step, compressors)) for step in steps]
+    current, recipe = source, []
+    with tempfile.TemporaryDirectory(prefix="edgeprof-compress-") as scratch:
+        for number, (step, tool) in enumerate(tools):
+            if current.path is None or current.format not in tool.takes:
+                raise InputError(
+                    f"{tool.name} takes {', '.join(tool.takes)}; {current.spec} is {current.format}",
+                    remedy=_bridge(current.format, compressors),
+                )
+            if tool.needs_data != "no" and data is None:
+                raise InputError(f"{tool.name} needs {tool.needs_data} data", remedy="Add --dataset SPEC.")
+            values = settings(tool, step.given)
+            suffix = FORMATS[tool.gives or current.format].suffixes[0]
+            target = Path(scratch) / f"{number}{suffix}"
+            facts = _apply(tool, current.path, target, values, data, seed=seed)
+            produced = recognise(os.fspath(target))
+            if produced.format != (tool.gives or current.format):
+                raise VariantError(f"{tool.name} wrote {produced.format} where {tool.gives or current.format} was due")
+            recipe.append(
+                {
+                    "compressor": tool.name,
+                    "version": tool.version,
+                    "parameters": values,
+                    "seed": seed,
+                    "from_sha256": current.sha256,
+                    "to_sha256": produced.sha256,
+                    "facts": facts,
+                }
+            )
+            current = produced
+        final = directory / (_stem(source) + "." + _safe(chain_name(steps)) + Path(current.target).suffix)
+        _install(Path(current.target), final)
+    return recognise(os.fspath(final)), recipe
+
+
+def _compressor(step: Step, compressors: Mapping[str, Callable[[], Compressor]]) -> Compressor:
+    if step.compressor not in compressors:
+        raise unknown("compressor", step.compressor, compressors)
+    return compressors[step.compressor]()
+
+
+def _apply(
+    tool: Compressor, source: Path, target: Path, values: dict[str, Any], data: Dataset | None, *, seed: int
+) -> dict[str, Any]:
+    try:
+        return tool.apply(source, target, values, data, seed=seed)
+    except EdgeprofError:
+        raise
+    except OSError as error:
+        raise VariantError(f"{tool.name} could not write its output: {error.strerror or error}") from error
+    except Exception as error:
+        # A compressor is other people's code on other people's graphs: its failure is this variant's, no traceback.
+        raise VariantError(f"{tool.name} failed on {source.name}: {type(error).__name__}: {error}") from error
+
+
+def _install(source: Path, final: Path) -> None:
+    """Copy beside the final name, flush, rename: a full disk or a kill leaves no half file under the final name."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial = final.with_name(final.name + ".partial")
+    try:
+        with source.open("rb") as read, partial.open("wb") as write:
+            shutil.copyfileobj(read, write)
+            write.flush()
+            os.fsync(write.fileno())
+        partial.replace(final)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"cannot write {final}: {error.strerror}", remedy="Free some space or choose another -o DIR."
+        ) from error
+
+
+def _bridge(model_format: str, compressors: Mapping[str, Callable[[], Compressor]]) -> str:
+    fitting = sorted(name for name, factory in compressors.items() if model_format in factory().takes)
+    return f"For {model_format} there are: {', '.join(fitting)}." if fitting else f"None here takes {model_format}."
+
+
+def _stem(artifact: Artifact) -> str:
+    return artifact.path.name.split(".")[0] if artifact.path else "model"
+
+
+def _safe(name: str) -> str:
+    """A chain's name as part of a file name; a long one is cut and told apart by a checksum."""
+    kept = "".join(c if c.isalnum() or c in "-+=._" else "_" for c in name)
+    if len(kept) <= 120:
+        return kept
+    return kept[:100] + "-" + hashlib.sha256(name.encode()).hexdigest()[:12]

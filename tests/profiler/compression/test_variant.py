@@ -1,0 +1,160 @@
+"""Chains of compressors: their text, their parameters, what they leave behind."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgeprof.artifact import recognise
+from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.compression.variant import chain_name, make_variant, parse_chain, settings
+from edgeprof.errors import InputError, VariantError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Tag(Compressor):
+    """Writes its amount into the model's doc string: a real change that can be read back."""
+
+    name, version, takes = "tag", "1", ("onnx",)
+    parameters = (
+        Parameter("amount", "float", default=0.5, minimum=0.0, maximum=1.0, help="share"),
+        Parameter("kind", "str", choices=("a", "b")),
+        Parameter("deep", "bool", default=False),
+    )
+
+    def apply(self, source, target, parameters, data, *, seed=0) -> dict[str, Any]:
+        model = onnx.load(source)
+        model.doc_string += f"[{parameters['amount']}/{seed}]"
+        onnx.save(model, target)
+        return {"written": True}
+
+
+class Breaks(Tag):
+    name = "breaks"
+
+    def apply(self, source, target, parameters, data, *, seed=0):
+        raise RuntimeError("node Conv_3 has no weights")
+
+
+class Full(Tag):
+    name = "full"
+
+    def apply(self, source, target, parameters, data, *, seed=0):
+        raise OSError(28, "No space left on device")
+
+
+class Calibrates(Tag):
+    name, needs_data = "calibrates", "calibration"
+
+
+class NeedsRank(Tag):
+    name, parameters = "needs-rank", (Parameter("rank", "int", required=True, help="rank kept"),)
+
+
+COMPRESSORS = {tool.name: tool for tool in (Tag, Breaks, Full, Calibrates, NeedsRank)}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph), path)
+    return path
+
+
+def test_a_chain_keeps_its_steps_and_is_named_as_the_contract_says():
+    steps = parse_chain("prune-structured:amount=0.3+int8-static")
+    assert [step.compressor for step in steps] == ["prune-structured", "int8-static"]
+    assert chain_name(steps) == "prune-structured(amount=0.3)+int8-static"
+
+
+@pytest.mark.parametrize("text", ["", "+", "a++b", "a:x", "a:=1", "a:x="])
+def test_a_chain_that_cannot_be_read_is_bad_input(text):
+    with pytest.raises(InputError):
+        parse_chain(text)
+
+
+def test_each_step_is_applied_in_order_and_recorded(model, tmp_path):
+    variant, recipe = make_variant(
+        recognise(str(model)), parse_chain("tag:amount=0.25+tag"), COMPRESSORS, tmp_path / "out", seed=7
+    )
+    assert onnx.load(variant.target).doc_string == "[0.25/7][0.5/7]"
+    assert [step["parameters"]["amount"] for step in recipe] == [0.25, 0.5]
+    assert recipe[0]["from_sha256"] == recognise(str(model)).sha256
+    assert recipe[0]["to_sha256"] == recipe[1]["from_sha256"]
+    assert recipe[1]["to_sha256"] == variant.sha256
+    assert recipe[1]["facts"] == {"written": True}
+
+
+def test_the_same_seed_gives_the_same_file(model, tmp_path):
+    made = [
+        make_variant(recognise(str(model)), parse_chain("tag"), COMPRESSORS, tmp_path / name, seed=3)[0].sha256
+        for name in "ab"
+    ]
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(
+    ("chain", "words"),
+    [
+        ("tga", "Did you mean tag"),
+        ("tag:amout=1", "Did you mean amount"),
+        ("tag:amount=lots", "not of type float"),
+        ("tag:amount=1.5", "from 0.0 to 1.0"),
+        ("tag:kind=c", "Known: a, b"),
+        ("tag:deep=perhaps", "not of type bool"),
+        ("needs-rank", "rank kept"),
+        ("calibrates", "--dataset"),
+    ],
+)
+def test_what_cannot_be_applied_says_what_can(model, tmp_path, chain, words):
+    with pytest.raises(InputError) as caught:
+        make_variant(recognise(str(model)), parse_chain(chain), COMPRESSORS, tmp_path)
+    assert words in f"{caught.value.message} {caught.value.remedy}"
+
+
+def test_a_format_it_does_not_take_is_told_with_what_does(model, tmp_path):
+    pointer = tmp_path / "application.py"
+    pointer.write_text("def run(): pass\n")
+    with pytest.raises(InputError, match="tag takes onnx"):
+        make_variant(recognise(f"{pointer}:run"), parse_chain("tag"), COMPRESSORS, tmp_path)
+
+
+def test_a_compressor_that_fails_costs_its_variant_alone(model, tmp_path):
+    with pytest.raises(VariantError, match=r"breaks failed on net\.onnx: RuntimeError: node Conv_3 has no weights"):
+        make_variant(recognise(str(model)), parse_chain("breaks"), COMPRESSORS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_no_half_file(model, tmp_path, monkeypatch):
+    def full(_read, write):
+        write.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        make_variant(recognise(str(model)), parse_chain("tag"), COMPRESSORS, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_full_disk_inside_a_step_is_told(model, tmp_path):
+    with pytest.raises(VariantError, match="full could not write its output: No space left on device"):
+        make_variant(recognise(str(model)), parse_chain("full"), COMPRESSORS, tmp_path / "out")
+
+
+def test_defaults_fill_what_was_not_given():
+    assert settings(Tag(), {"deep": "yes"}) == {"amount": 0.5, "deep": True}
+
+
+def test_a_very_long_chain_still_has_a_file_name(model, tmp_path):
+    chain = "+".join(["tag:amount=0.123456789"] * 12)
+    variant, _ = make_variant(recognise(str(model)), parse_chain(chain), COMPRESSORS, tmp_path / "out")
+    assert len(variant.target.rsplit("/", 1)[1]) < 160
