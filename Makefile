@@ -1,0 +1,52 @@
+# What a person types. Everything happens in .venv (make VENV=... for another) and, as output, in build/.
+#
+#   make demo         profile the demo's two models here, then on a virtual Jetson
+#   make test         the whole test suite
+#   make lint         ruff, mypy --strict, import layers, the worker's language floor
+#   make bench-smoke  every benchmark once, briefly: that it runs, not what it says
+#   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
+#   make docs         write docs/cli-reference.md anew from --help
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+DEMO := examples/demo
+
+.PHONY: demo test lint bench-smoke test-kernel docs clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.run: pyproject.toml tools/venv
+	@echo "installing edgeprof with ONNX Runtime into $(VENV)"
+	@tools/venv $(VENV) -e '.[onnx]'
+	@touch $@
+
+$(VENV)/.develop: pyproject.toml tools/venv tests/constraints.txt
+	@echo "installing edgeprof with everything that its tests use into $(VENV)"
+	@tools/venv $(VENV) -e '.[all]' --group dev -c tests/constraints.txt
+	@touch $@ $(VENV)/.run
+
+demo: $(VENV)/.run
+	@BIN=$(BIN) $(DEMO)/demo.sh
+
+test: $(VENV)/.develop
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.develop
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/floor.py
+
+bench-smoke: $(VENV)/.develop
+	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script --smoke; done
+
+test-kernel: $(VENV)/.develop
+	tests/kernel/build.sh
+	$(BIN)/python -m pytest tests/kernel $(PYTEST_ARGS)
+
+docs: $(VENV)/.develop
+	$(BIN)/python tools/cli_reference.py > docs/cli-reference.md
+
+clean:
+	rm -rf build $(VENV)
