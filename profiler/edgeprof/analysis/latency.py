@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprof.analysis.uncertainty import betainc
-from edgeprof.results.schema import Latency
+from edgeprof.results.schema import Histogram, Latency
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.99
 #: A modified z-score beyond this is an outlier: ten standard deviations of a normal distribution (hyperfine's rule).
 OUTLIER_Z = 14.826
+#: Bins of the histogram below its tail.
+BINS = 40
 
 
 def early_stopping_rank(count: int, percentile: float, confidence: float = CONFIDENCE) -> int:
@@ -74,6 +76,16 @@ def outliers(ordered: npt.NDArray[np.float64]) -> int:
     return int(np.count_nonzero(deviation / mad > OUTLIER_Z))
 
 
+def histogram(ordered: npt.NDArray[np.float64]) -> Histogram:
+    """The distribution in equal bins up to the 99th percentile, and one more for the tail, up to the maximum."""
+    low, knee, high = float(ordered[0]), float(np.quantile(ordered, 0.99)), float(ordered[-1])
+    edges = np.unique(np.append(np.linspace(low, knee, BINS + 1), high))
+    if edges.size < 2:
+        return Histogram(edges=[low, high], counts=[int(ordered.size)])
+    counts, _ = np.histogram(ordered, edges)
+    return Histogram(edges=edges.tolist(), counts=counts.tolist())
+
+
 def summarise(windows: Sequence[npt.ArrayLike]) -> Latency | None:
     """All latencies of a variant's windows, none left out.
 
@@ -100,6 +112,7 @@ def summarise(windows: Sequence[npt.ArrayLike]) -> Latency | None:
         p95=upper_bound(ordered, 0.95),
         p99=upper_bound(ordered, 0.99),
         median=_median(ordered),
+        histogram=histogram(ordered),
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,3 +52,34 @@ class Metric(ABC):
         Raises:
             InputError: outputs and labels do not fit; the sentence names the shapes.
         """
+
+
+def wilson(correct: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927): inside 0 to 1, and honest for all or none correct.
+
+    Args:
+        correct: k of n.
+        samples: n, at least 1.
+        confidence: Two-sided.
+
+    Raises:
+        ValueError: not 0 ≤ k ≤ n, or n is 0.
+    """
+    if samples < 1 or not 0 <= correct <= samples:
+        raise ValueError(f"{correct} of {samples} is no proportion")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    p, z2 = correct / samples, z * z / samples
+    middle = (p + z2 / 2) / (1 + z2)
+    half = z / (1 + z2) * math.sqrt(p * (1 - p) / samples + z2 / (4 * samples))
+    # At the ends rounding would leave 1e-17 outside.
+    return (0.0 if correct == 0 else middle - half, 1.0 if correct == samples else middle + half)
+
+
+def proportion(correct: npt.NDArray[np.bool_]) -> Score:
+    """The score of a metric that judges each sample right or wrong.
+
+    Args:
+        correct: Shape ``(samples,)``, at least one.
+    """
+    right, count = int(correct.sum()), int(correct.size)
+    return Score(value=right / count, ci95=wilson(right, count), samples=count, correct=correct)
