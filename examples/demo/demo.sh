@@ -1,0 +1,26 @@
+#!/bin/sh
+# make demo: two models side by side on this machine, then on a virtual Jetson. BIN is where edgeprof is installed.
+set -eu
+here=$(dirname "$0")
+edgeprof=${BIN:?names the folder of the edgeprof command}/edgeprof
+out=${OUT:-build/demo}
+mkdir -p "$out"
+EDGEPROF_DATA_DIR=$(cd "$out" && pwd)/data # a demo leaves nothing in your history
+export EDGEPROF_DATA_DIR
+
+say() { printf '\n── %s\n\n' "$*"; }
+
+set -- "$edgeprof" bench "$here/digits.onnx" "$here/digits-int8.onnx" --quick \
+    --dataset "$here/digits-test.npz" --metric top1
+
+say "1  A model and its int8 variant on this machine"
+# Exit 3 is a variant that could not be measured: the table says so, and the rest is worth seeing.
+"$@" -o "$out/here.json" || [ $? = 3 ]
+
+say "2  The same on a virtual Jetson Orin Nano; its rails follow this machine's load, its joules are simulated"
+rm -rf "$out/jetson"
+"$edgeprof" simulate jetson-orin-nano --dir "$out/jetson" -- "$@" -o "$out/jetson.json" || [ $? = 3 ]
+
+say "3  One page of both"
+"$edgeprof" report "$out/here.json" "$out/jetson.json" -o "$out/report.html"
+echo "open $out/report.html"
