@@ -1,0 +1,189 @@
+"""``edgeprof simulate``: play a virtual board, alone or around a command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeprof.errors import InputError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from edgeprof.simulation.live import LiveBoard
+    from edgeprof.simulation.source import Source
+    from edgeprof.simulation.waveform import Waveform
+
+_EXAMPLES = """
+\b
+Examples:
+  edgeprof simulate jetson-orin-nano --dir board &
+  edgeprof sensors --sysfs-root board
+  edgeprof simulate jetson-orin-nano -- edgeprof bench model.onnx
+  edgeprof simulate jetson-agx-orin --dir board --waveform burst:15W,40W,100ms,2s --duration 30
+"""
+
+
+@click.command(epilog=_EXAMPLES, context_settings={"ignore_unknown_options": False})
+@click.argument("board")
+@click.argument("command_line", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD ...]")
+@click.option("--dir", "directory", metavar="DIR", help="Where to make the tree (required without CMD).")
+@click.option(
+    "--waveform",
+    "waveform",
+    metavar="SPEC",
+    help="What the board's total power does: constant:5W, square:1W,10W,20ms, ramp:1W,10W,2s, "
+    "burst:4W,17W,100ms,2s, sine:2W,8W,1s or FILE.csv (time_s,watts; or a column for each rail). "
+    "Default: it follows the CPU load of this machine.",
+)
+@click.option("--pid", type=int, metavar="PID", help="Follow the load of this process and its children only.")
+@click.option("--duration", type=float, metavar="S", help="Stop after so many seconds; default: until Ctrl-C.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the noise on the load.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+def command(  # noqa: PLR0917 - click passes them by name
+    board: str,
+    command_line: tuple[str, ...],
+    directory: str | None,
+    waveform: str | None,
+    pid: int | None,
+    duration: float | None,
+    seed: int,
+    quiet: bool,
+) -> int:
+    """A live, virtual BOARD, for trying edgeprof without hardware: a sysfs tree whose rails move.
+
+    Rails follow the machine's real CPU load (or --waveform), averaged, rounded and refreshed as the real part does it.
+    The true joules are written beside them (truth.jsonl, truth.json). Every reading of it is marked simulated.
+    With CMD, runs CMD with EDGEPROF_SYSFS_ROOT set to the tree and stops when it ends.
+    """
+    from edgeprof.simulation.live import LiveBoard
+
+    if directory is None and not command_line:
+        raise click.UsageError("--dir DIR is needed (or a command: edgeprof simulate BOARD -- CMD ...)")
+    if command_line and duration is not None:
+        raise click.UsageError("--duration and a command exclude one another: the board stops when the command ends")
+    if waveform is not None and pid is not None:
+        raise click.UsageError("--waveform and --pid exclude one another")
+    if duration is not None and not duration > 0:
+        raise click.UsageError(f"--duration {duration:g} is not above 0")
+    source = _source(waveform, pid, seed)
+    stop = threading.Event()
+    with _tree(directory) as tree, _terminated(stop), LiveBoard(board, tree, source, seed=seed) as live:
+        if not quiet:
+            _introduce(live, waveform, pid, bool(command_line))
+        code = _run(command_line, live, stop) if command_line else _wait(live, stop, duration)
+        live.stop()
+        if not quiet:
+            _sum_up(live, kept=directory is not None)
+    return code
+
+
+def _source(waveform: str | None, pid: int | None, seed: int) -> Source | Waveform | Mapping[str, Waveform] | None:
+    from edgeprof.roots import Roots
+    from edgeprof.simulation.source import Load, tree_busy
+    from edgeprof.simulation.waveform import parse, read_csv
+
+    if waveform is not None and waveform.endswith(".csv"):
+        tables = read_csv(Path(waveform))
+        return tables[""] if list(tables) == [""] else tables
+    if waveform is not None:
+        return parse(waveform)
+    if pid is not None:
+        return Load(tree_busy(Roots().procfs, pid), cores=os.cpu_count() or 1, seed=seed)
+    return None
+
+
+@contextlib.contextmanager
+def _tree(directory: str | None) -> Iterator[Path]:
+    """The user's directory, or one that goes when the command has ended."""
+    if directory is not None:
+        yield Path(directory)
+        return
+    with tempfile.TemporaryDirectory(prefix="edgeprof-board-") as name:
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def _terminated(stop: threading.Event) -> Iterator[None]:
+    """SIGTERM ends the play as its time would; Ctrl-C arrives as KeyboardInterrupt."""
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _introduce(live: LiveBoard, waveform: str | None, pid: int | None, around: bool) -> None:
+    follows = waveform or (f"the CPU load of process {pid}" if pid else "this machine's CPU load")
+    name = live.layout.spec.model or live.board
+    total = " + ".join(live.totals) if len(live.totals) < 5 else f"the sum of {len(live.totals)}"
+    rails = f"{len(live.rails)} rails, " + (f"total = {total}" if total else "none of which is the total")
+    click.echo(f"{name} (virtual) in {live.directory} · {rails} · follows {follows}", err=True)
+    if not around:
+        click.echo(f"  look at it: edgeprof sensors --sysfs-root {live.directory} · Ctrl-C ends it", err=True)
+
+
+def _sum_up(live: LiveBoard, kept: bool) -> None:
+    from edgeprof.simulation.truth import SUMMARY
+    from edgeprof.units import quantity
+
+    seconds = live.stopped - live.started
+    if live.totals and seconds > 0:
+        joules = live.energy(live.started, live.stopped)
+        mean = quantity(joules / seconds, "W", 4)
+        text = f"true energy {quantity(joules, 'J', 4)} in {seconds:.2f} s, {mean} on average"
+    else:
+        text = f"played for {seconds:.2f} s"
+    where = f" · {live.directory / SUMMARY}" if kept else ""
+    click.echo(f"{live.board} (virtual): {text}{where}", err=True)
+
+
+def _check(live: LiveBoard) -> None:
+    if live.failure is not None:
+        raise UnavailableError(
+            f"the virtual board in {live.directory} stopped: {live.failure}",
+            remedy="Is the disk full, or was the directory removed?",
+        )
+
+
+def _wait(live: LiveBoard, stop: threading.Event, duration: float | None) -> int:
+    left = float("inf") if duration is None else duration
+    try:
+        while left > 0 and not stop.wait(min(left, 0.5)):
+            _check(live)
+            left -= 0.5
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _run(command_line: tuple[str, ...], live: LiveBoard, stop: threading.Event) -> int:
+    """Run CMD in the tree's environment; its exit code, or 128 + the signal that ended it."""
+    environment = {**os.environ, "EDGEPROF_SYSFS_ROOT": str(live.directory.absolute())}
+    try:
+        child = subprocess.Popen(list(command_line), env=environment)
+    except OSError as error:
+        raise InputError(
+            f"{command_line[0]} cannot be run: {error.strerror}", remedy="Give a program that is on PATH after --."
+        ) from None
+    asked = False
+    while True:
+        try:
+            code = child.wait(0.2)
+            break
+        except subprocess.TimeoutExpired:
+            if stop.is_set() and not asked:
+                child.terminate()
+                asked = True
+        except KeyboardInterrupt:
+            continue  # the terminal sent it to the command too, which ends in its own way
+    _check(live)
+    return code if code >= 0 else 128 - code

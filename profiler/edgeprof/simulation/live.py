@@ -1,0 +1,283 @@
+"""A virtual board that lives: a sysfs tree whose rails move as the real parts' registers do.
+
+How often: as often as the real part has something new, but at most every ``MIN_TICK_S``. An INA3221 at 0.84 ms a cycle
+and RAPL at 1 ms are thus refreshed every 5 ms with all the cycles between computed; what a faster reader would see in
+between is the one thing that is not played. The cost is 1 to 3 % of a core, mostly that of waking up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgeprof.errors import InputError, UnavailableError, unknown
+from edgeprof.roots import SIMULATION_MARKER, Roots
+from edgeprof.simulation.chip import BlockAverage, Converter, EnergyCounter, Ina3221
+from edgeprof.simulation.layouts import Layout, build
+from edgeprof.simulation.registers import Registers
+from edgeprof.simulation.source import Load, Script, Source, machine_busy
+from edgeprof.simulation.truth import LOG, TruthLog
+from edgeprof.simulation.waveform import Waveform, constant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from edgeprof.simulation.layouts import RailFiles
+
+MIN_TICK_S = 0.005
+#: How often a line of truth is written while nothing jumps, and how often the file is flushed, s.
+LOG_S, FLUSH_S = 0.1, 0.5
+#: 16 averages of 1052 µs, three quantities each (drivers/hwmon/ina238.c: ADC_CONFIG 0xfb6a).
+_INA238_PERIOD_S = 16 * 1052e-6 * 3
+_PMIC_STEP_A = 0.00097585
+_RAPL_STEP_J = 2.0**-14
+
+
+@dataclass
+class _Rail:
+    """One rail at play: its true power is ``base + gain × level`` of its source."""
+
+    files: RailFiles
+    source: Source
+    base: float
+    gain: float
+    start: float = 0.0
+    converter: Converter = field(init=False)
+
+    def watts(self, time: float) -> float:
+        return self.base + self.gain * self.source.level(time)
+
+    def joules(self, time: float) -> float:
+        return self.base * (time - self.start) + self.gain * self.source.integral(time)
+
+
+class LiveBoard:
+    """A virtual board, played by a thread.
+
+    Args:
+        board: A name that ``layouts.build`` knows.
+        directory: Where its tree is made; empty, absent, or an earlier virtual board's.
+        source: What the power follows: None for the CPU load of this machine (each rail between its typical idle and
+            full-load power); a ``Source`` of that kind; a waveform, which is the board's total in watts, of which each
+            rail takes the share it has at full load; or waveforms by rail, the others staying at idle.
+        seed: Of the noise on the load.
+
+    Raises:
+        InputError: no such board or rail; a directory that holds something else.
+    """
+
+    def __init__(
+        self,
+        board: str,
+        directory: Path,
+        source: Source | Waveform | Mapping[str, Waveform] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.board, self.directory, self.seed = board, directory, seed
+        self._lock_fd = self._claim(directory)
+        try:
+            self.layout: Layout = build(board, directory, live_proc=True)
+            self._rails = self._cast(source)
+        except BaseException:
+            self._release()
+            raise
+        self._sources = list({id(rail.source): rail.source for rail in self._rails.values()}.values())
+        self.totals = self.layout.totals
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self.started = self.stopped = 0.0
+        #: What ended the thread early, if anything did.
+        self.failure: Exception | None = None
+
+    def __enter__(self) -> LiveBoard:  # noqa: PYI034 - Self is not in typing before 3.11
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def rails(self) -> tuple[str, ...]:
+        return tuple(self._rails)
+
+    def energy(self, start: float, end: float, rail: str | None = None) -> float:
+        """True joules between two monotonic times (s), of a rail or, without one, of the board's total rails."""
+        names = self.totals if rail is None else [rail]
+        return sum(self._rails[name].joules(end) - self._rails[name].joules(start) for name in names)
+
+    def start(self) -> None:
+        """Begin to play; on return the first values are in the files.
+
+        Raises:
+            InputError: it was started before.
+            UnavailableError: the files cannot be written.
+        """
+        if self._thread is not None:
+            raise InputError("a virtual board plays once: make another one")
+        begin = self.started = time.monotonic()
+        for source in self._sources:
+            source.begin(begin)
+        for rail in self._rails.values():
+            rail.start = begin
+            rail.converter = self._converter(rail)
+        try:
+            self._log = TruthLog(self.directory, self._header(), list(self._rails), list(self.totals))
+            self._registers = Registers(self.layout, {name: rail.converter for name, rail in self._rails.items()})
+            self._last_tick = self._logged = self._flushed = begin
+            self._tick(begin)
+        except OSError as error:
+            raise UnavailableError(f"{error.filename or self.directory} cannot be written: {error.strerror}") from None
+        self._thread = threading.Thread(target=self._play, name=f"edgeprof-{self.board}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the play, write the sums of the truth, leave the tree as it stands; safe to call twice."""
+        if self._thread is not None and self._thread.ident is not None and not self._stop.is_set():
+            self._stop.set()
+            self._thread.join()
+            self.stopped = time.monotonic()
+            joules = [rail.joules(self.stopped) for rail in self._rails.values()]
+            with contextlib.suppress(OSError):  # a full disk: the tree's user is told by ``failure``
+                self._log.write(self.stopped, joules)
+                self._log.close(self.started, self.stopped, joules)
+            self._registers.close()
+        self._release()
+
+    # -- setting up ---------------------------------------------------------------------------------------------------
+
+    def _claim(self, directory: Path) -> int:
+        """One player a tree: the marker is locked while it is played."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            marker = directory / SIMULATION_MARKER
+            if not marker.exists() and any(directory.iterdir()):
+                raise InputError(
+                    f"{directory} is not empty and holds no virtual board", remedy="Give a new or an empty directory."
+                )
+            descriptor = os.open(marker, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise InputError(f"{directory} cannot be used: {error.strerror}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise InputError(
+                f"{directory} is being played by another edgeprof simulate", remedy="Give another directory."
+            ) from None
+        text = json.dumps({"board": self.board, "truth": LOG, "seed": self.seed, "pid": os.getpid()}) + "\n"
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+        return descriptor
+
+    def _release(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def _cast(self, source: Source | Waveform | Mapping[str, Waveform] | None) -> dict[str, _Rail]:
+        """Who plays which rail."""
+        files = self.layout.rails
+        if not files:
+            raise InputError(
+                f"{self.board} has no power sensor to play",
+                remedy="Its tree is of use as it stands: it shows what such a board lacks.",
+            )
+        if source is None:
+            cores = os.cpu_count() or 1
+            source = Load(machine_busy(Roots().procfs), cores=cores, seed=self.seed)
+        if isinstance(source, Load):
+            return {name: _Rail(rail, source, rail.idle_w, rail.busy_w - rail.idle_w) for name, rail in files.items()}
+        if isinstance(source, Source):
+            return self._shares(source)
+        if isinstance(source, Waveform):
+            return self._shares(Script(source))
+        for name in source:
+            if name not in files:
+                raise unknown("rail", name, files)
+        idle = Script(constant(0.0))
+        return {
+            name: _Rail(rail, Script(source[name]), 0.0, 1.0) if name in source else _Rail(rail, idle, rail.idle_w, 0.0)
+            for name, rail in files.items()
+        }
+
+    def _shares(self, source: Source) -> dict[str, _Rail]:
+        files = self.layout.rails
+        totals = self.layout.totals or [name for name, rail in files.items() if rail.inside is None]
+        whole = sum(files[name].busy_w for name in totals)
+        return {name: _Rail(rail, source, 0.0, rail.busy_w / whole) for name, rail in files.items()}
+
+    def _converter(self, rail: _Rail) -> Converter:
+        files, watts = rail.files, rail.watts(self.started)
+        if files.kind == "rapl":
+            wrap = round((files.wrap_j or 0.0) * 1e6)
+            return EnergyCounter(step_j=_RAPL_STEP_J, wrap_uj=wrap, first_uj=1_000_000_000, start=self.started)
+        if files.kind == "pmic":
+            step = _PMIC_STEP_A * files.volts
+            return BlockAverage(refresh_s=files.cycle_s, look_s=1e-3, step_w=step, start=self.started, watts=watts)
+        assert files.shunt_ohm is not None
+        if files.kind == "ina238":
+            step = 2e-4 * 0.020 / files.shunt_ohm
+            return BlockAverage(refresh_s=_INA238_PERIOD_S, step_w=step, start=self.started, watts=watts)
+        siblings = [other.channel for other in self.layout.rails.values() if other.directory == files.directory]
+        return Ina3221(
+            shunt_ohm=files.shunt_ohm,
+            volts=files.volts,
+            samples=files.samples,
+            conversion_s=files.cycle_s / 2 / len(siblings),
+            channels=len(siblings),
+            position=sorted(siblings).index(files.channel),
+            start=self.started,
+            watts=watts,
+        )
+
+    def _header(self) -> dict[str, object]:
+        played = {name: rail.source.describe() for name, rail in self._rails.items()}
+        return {
+            "board": self.board,
+            "seed": self.seed,
+            "start": self.started,
+            "waveforms": {
+                name: [self._rails[name].base, self._rails[name].gain, waveform]
+                for name, waveform in played.items()
+                if waveform is not None
+            },
+        }
+
+    # -- playing ------------------------------------------------------------------------------------------------------
+
+    def _play(self) -> None:
+        refresh = min(rail.converter.refresh_s for rail in self._rails.values())
+        tick = max(MIN_TICK_S, refresh)
+        due = self.started + tick
+        try:
+            while not self._stop.is_set():
+                # A plain sleep: waiting for the event with a time limit costs half as much again of the processor.
+                time.sleep(max(0.0, due - time.monotonic()))
+                now = time.monotonic()
+                self._tick(now)
+                # A tick that was missed is not made up for: the converters catch up by themselves.
+                due = max(due + tick, now)
+        except Exception as error:  # noqa: BLE001 - shown by whoever asked for the board, who is in another thread
+            self.failure = error
+
+    def _tick(self, now: float) -> None:
+        before, self._last_tick = self._last_tick, now
+        steady = {id(source): source.steady(before, now) for source in self._sources}
+        for rail in self._rails.values():
+            level = steady[id(rail.source)]
+            rail.converter.advance(now, rail.joules, None if level is None else rail.base + rail.gain * level)
+        self._registers.write(now)
+        jumps = [source.advance(now) for source in self._sources]
+        if any(jumps) or now - self._logged >= LOG_S:
+            self._log.write(now, [rail.joules(now) for rail in self._rails.values()])
+            self._logged = now
+            if now - self._flushed >= FLUSH_S:
+                self._log.flush()
+                self._flushed = now

@@ -1,0 +1,173 @@
+"""The files of a virtual board, rewritten under readers who keep them open.
+
+Each file is rewritten in place, on the same inode, by one ``pwrite`` of a fixed width (padded with spaces before the
+newline). Nothing is truncated or replaced, so there is no moment at which a ``pread`` of a kept descriptor finds an
+empty file or an old inode. POSIX does not promise that this one small copy within a page is atomic; on Linux (ext4 and
+tmpfs) no torn read was seen in 8 million reads against 9 million back-to-back writes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING
+
+from edgeprof.simulation.board_specs import PMIC_RAILS
+from edgeprof.simulation.chip import BlockAverage, EnergyCounter, Ina3221
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from edgeprof.simulation.chip import Converter
+    from edgeprof.simulation.layouts import Layout, RailFiles
+
+#: Wide enough for mV, mA, mW and m°C; for µJ ("262143328850"), µW and IIO's "mV mA".
+_NARROW, _WIDE = 8, 16
+#: Thermal model: every watt above idle warms all zones by this much in the end, with this time constant.
+_KELVIN_PER_WATT, _THERMAL_TAU_S, _THERMAL_TICK_S = 1.5, 30.0, 1.0
+
+
+class Cell:
+    """One file that is rewritten in place.
+
+    Args:
+        path: The file; it exists.
+        width: Bytes that its content may take; never less than it takes now.
+    """
+
+    def __init__(self, path: Path, width: int = _NARROW) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._width = max(width, os.fstat(self._fd).st_size)
+        self._last = ""
+
+    def write(self, text: str) -> None:
+        """Show ``text``; nothing is written where it is shown already.
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        if text == self._last:
+            return
+        data = text.encode().ljust(self._width - 1) + b"\n"
+        if len(data) != self._width:
+            raise ValueError(f"{text!r} does not fit into {self._width} bytes")
+        os.pwrite(self._fd, data, 0)
+        self._last = text
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Registers:
+    """All moving files of a board.
+
+    Args:
+        layout: The tree.
+        converters: What measures each rail.
+    """
+
+    def __init__(self, layout: Layout, converters: Mapping[str, Converter]) -> None:
+        self._cells: list[Cell] = []
+        self._shows: list[Callable[[], None]] = []
+        texts: dict[Path, dict[str, BlockAverage]] = {}
+        for name, converter in converters.items():
+            files = layout.rails[name]
+            if isinstance(converter, EnergyCounter):
+                self._shows.append(self._counter(files, converter))
+            elif isinstance(converter, Ina3221):
+                self._shows.append(self._ina3221(files, converter))
+            elif isinstance(converter, BlockAverage):
+                if files.text is not None:
+                    texts.setdefault(files.text, {})[name] = converter
+                else:
+                    self._shows.append(self._ina238(files, converter))
+        self._shows += [self._pmic(path, rails) for path, rails in texts.items()]
+        self._zones = [(self._cell(path), layout.spec.zones[kind]) for kind, path in layout.zones.items()]
+        self._totals = [converters[name] for name in layout.totals]
+        self._idle_w = sum(layout.rails[name].idle_w for name in layout.totals)
+        self._warmth = 0.0
+        self._warmed = -math.inf
+
+    def write(self, now: float) -> None:
+        """Write what the converters hold; the zones follow once a second."""
+        for show in self._shows:
+            show()
+        elapsed = now - self._warmed
+        if elapsed >= _THERMAL_TICK_S:
+            self._warmed = now
+            self._warm(elapsed)
+
+    def close(self) -> None:
+        for cell in self._cells:
+            cell.close()
+        self._cells.clear()
+
+    def _cell(self, path: Path | None, width: int = _NARROW) -> Cell:
+        assert path is not None
+        self._cells.append(Cell(path, width))
+        return self._cells[-1]
+
+    def _warm(self, elapsed: float) -> None:
+        gauges = [converter.average_w for converter in self._totals if isinstance(converter, Ina3221 | BlockAverage)]
+        if len(gauges) == len(self._totals) and math.isfinite(elapsed):
+            goal = _KELVIN_PER_WATT * (sum(gauges) - self._idle_w)
+            self._warmth += (goal - self._warmth) * -math.expm1(-elapsed / _THERMAL_TAU_S)
+        for cell, celsius in self._zones:
+            # JetPack's PMIC-Die is a constant 100 °C; what never moves on the board does not move here.
+            cell.write(str(round((celsius + (0.0 if celsius == 100.0 else self._warmth)) * 1000)))
+
+    def _counter(self, files: RailFiles, converter: EnergyCounter) -> Callable[[], None]:
+        cell = self._cell(files.energy, _WIDE)
+        return lambda: cell.write(str(converter.microjoules))
+
+    def _ina3221(self, files: RailFiles, converter: Ina3221) -> Callable[[], None]:
+        volts, amperes = self._cell(files.voltage), self._cell(files.current)
+        if files.power is None or files.pair is None:
+
+            def hwmon() -> None:
+                volts.write(str(converter.millivolts))
+                amperes.write(str(converter.milliamperes))
+
+            return hwmon
+        watts, pair = self._cell(files.power), self._cell(files.pair, _WIDE)
+
+        def iio() -> None:
+            millivolts, milliamperes = converter.millivolts, converter.milliamperes
+            volts.write(str(millivolts))
+            amperes.write(str(milliamperes))
+            watts.write(str(int(millivolts * milliamperes / 1000)))
+            pair.write(f"{millivolts} {milliamperes}")
+
+        return iio
+
+    def _ina238(self, files: RailFiles, converter: BlockAverage) -> Callable[[], None]:
+        # Bus voltage in steps of 3.125 mV; current in steps of 1 mA at the driver's fixed 20 mΩ.
+        volts, amperes, watts = self._cell(files.voltage), self._cell(files.current), self._cell(files.power, _WIDE)
+        assert files.shunt_ohm is not None
+        step_ma = 0.020 / files.shunt_ohm
+        millivolts = int(round(files.volts * 1e3 / 3.125) * 3.125)
+
+        def show() -> None:
+            volts.write(str(millivolts))
+            amperes.write(str(round(round(converter.average_w / files.volts * 1e3 / step_ma) * step_ma)))
+            watts.write(str(round(abs(converter.watts) * 1e6)))  # the register has no sign
+
+        return show
+
+    def _pmic(self, path: Path, rails: Mapping[str, BlockAverage]) -> Callable[[], None]:
+        text = path.read_text()
+        cell = self._cell(path, len(text) + 2 * len(rails))  # above 10 A a line has a digit more
+        lines = text.splitlines()
+        places = {
+            name: next(i for i, line in enumerate(lines) if line.lstrip().startswith(f"{name}_A ")) for name in rails
+        }
+
+        def show() -> None:
+            for name, index in places.items():
+                # The converter has no negative currents: it reads exactly 0 there.
+                amperes = max(0.0, rails[name].watts / PMIC_RAILS[name][0])
+                lines[index] = f"{lines[index].partition('=')[0]}={amperes:.8f}A"
+            cell.write("\n".join(lines))
+
+        return show
