@@ -7,22 +7,32 @@ import difflib
 import re
 import stat
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from edgeprof.artifact import protobuf
 from edgeprof.artifact.artifact import Artifact, checksum
-from edgeprof.artifact.content import identify
+from edgeprof.artifact.content import Content, identify
 from edgeprof.artifact.formats import FORMATS
 from edgeprof.errors import InputError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _CALLABLE = re.compile(r"(?P<where>.+):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SUFFIXES = tuple(sorted({suffix for f in FORMATS.values() for suffix in f.suffixes if f.name != "hdf5"}))
 
 
-def recognise(spec: str) -> Artifact:
+def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingProxyType({})) -> Artifact:
     """What ``spec`` names: a model file, a model's folder, ``FILE.py:attribute`` or ``package.module:attribute``.
 
     Reads the file (for its checksum) but loads nothing: no pickle is opened, no Python file is run.
+
+    Args:
+        spec: As the user gave it.
+        own_formats: What plugins' runtimes recognise themselves (``Runtime.own_formats``); asked about a file that
+            edgeprof does not know, so that no plugin can take a known format for itself.
 
     Raises:
         InputError: it does not exist, cannot be read, is no model or only a part of one; the sentence says which and
@@ -43,7 +53,7 @@ def recognise(spec: str) -> Artifact:
     if not stat.S_ISREG(found.st_mode):
         raise InputError(f"{spec} is no regular file", remedy="Give a model file.")
     try:
-        return _file(spec, path, found.st_size)
+        return _file(spec, path, found.st_size, own_formats)
     except OSError as error:
         raise _unreadable(spec, error) from None
 
@@ -57,10 +67,16 @@ def unsupported(artifact: Artifact) -> UnavailableError:
     )
 
 
-def _file(spec: str, path: Path, size: int) -> Artifact:
+def _file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int, bytes]]) -> Artifact:
     if size == 0:
         raise InputError(f"{spec} is empty", remedy="Download or export it again.")
-    content = identify(path, size)
+    try:
+        content = identify(path, size)
+    except InputError:
+        own = _own_format(path, own_formats)
+        if own is None:
+            raise
+        content = Content(own)
     files = [path]
     if content.format == "onnx":
         files += _beside(path, protobuf.external_files(path))
@@ -76,6 +92,15 @@ def _file(spec: str, path: Path, size: int) -> Artifact:
         files=tuple(files),
         detail=content.detail,
     )
+
+
+def _own_format(path: Path, own_formats: Mapping[str, tuple[int, bytes]]) -> str | None:
+    with path.open("rb") as file:
+        for name, (offset, magic) in own_formats.items():
+            file.seek(offset)
+            if magic and file.read(len(magic)) == magic:
+                return name
+    return None
 
 
 def _beside(path: Path, names: list[str]) -> list[Path]:

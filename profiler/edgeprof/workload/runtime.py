@@ -136,6 +136,9 @@ class Runtime(ABC):
     name = ""
     #: The formats of artifact.FORMATS that it loads, best first.
     formats: Tuple[str, ...] = ()
+    #: Formats that this runtime brings itself: name (also in ``formats``) → offset in the file, and the bytes there.
+    #: They are asked about files that edgeprof does not know.
+    own_formats: Dict[str, Tuple[int, bytes]] = {}
     #: Whether several sessions may run at once in threads of one process (multi-stream).
     concurrent = True
 
