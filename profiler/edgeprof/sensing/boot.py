@@ -1,0 +1,96 @@
+"""What was found out about sensors since this boot: a new boot may bring a new driver, and other settings of a chip."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgeprof.roots import Roots
+    from edgeprof.sensing.characterize import Characteristic
+    from edgeprof.sensing.sensor import Sensor
+    from edgeprof.sensing.trace import Key
+
+FILE = "characteristics.json"
+#: Raised when what is kept, or how it is found out, changes: older files are then passed over.
+_VERSION = 1
+
+
+class BootCache:
+    """Findings of ``characterise`` by sensor, in one file of the data directory, good until the next boot.
+
+    A cache never fails: what cannot be read is absent, what cannot be written is found out again next time. A tree
+    without a boot id (a captured one) is not cached.
+
+    Args:
+        roots: Whose ``/proc`` tells the boot, and part of a finding's name: a virtual board is not this machine.
+        directory: Where the file is; ``EDGEPROF_DATA_DIR``, else the platform's data directory, by default.
+    """
+
+    def __init__(self, roots: Roots, directory: Path | None = None) -> None:
+        self._directory = directory
+        self._tree = os.fspath(roots.sysfs)
+        self._boot: str | None = None
+        with suppress(OSError):
+            boot = roots.procfs / "sys" / "kernel" / "random" / "boot_id"
+            self._boot = boot.read_text(encoding="ascii", errors="replace").strip() or None
+
+    def get(self, sensor: Sensor) -> dict[Key, Characteristic] | None:
+        """What is known of all channels of the sensor; None where anything is not."""
+        from edgeprof.sensing.characterize import Characteristic  # noqa: PLC0415 - it uses this module
+
+        kept = self._read().get(self._name(sensor))
+        try:
+            return {c.key: Characteristic(**kept[f"{c.name}/{c.quantity}"]) for c in sensor.channels} if kept else None
+        except (KeyError, TypeError):
+            return None
+
+    def put(self, sensor: Sensor, found: Mapping[Key, Characteristic]) -> None:
+        """Keep findings. Whole files replace whole files: a reader never sees half of one."""
+        if self._boot is None:
+            return
+        sensors = self._read()
+        sensors[self._name(sensor)] = {f"{name}/{quantity}": asdict(one) for (_, name, quantity), one in found.items()}
+        with suppress(OSError):
+            path = self._path()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"version": _VERSION, "boot": self._boot, "sensors": sensors})
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=FILE, delete=False) as file:
+                temporary = Path(file.name)
+                try:
+                    file.write(text)
+                    file.flush()
+                    temporary.replace(path)
+                except OSError:
+                    temporary.unlink()
+                    raise
+
+    def _path(self) -> Path:
+        if self._directory is None:
+            from edgeprof.results.store import data_dir  # noqa: PLC0415 - SQLite and msgspec, for one name
+
+            self._directory = data_dir()
+        return self._directory / FILE
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if self._boot is None:
+            return {}
+        try:
+            kept = json.loads(self._path().read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(kept, dict) or (kept.get("version"), kept.get("boot")) != (_VERSION, self._boot):
+            return {}
+        sensors = kept.get("sensors")
+        return sensors if isinstance(sensors, dict) else {}
+
+    def _name(self, sensor: Sensor) -> str:
+        """Names a sensor by what it reads and where, so that a chip at another address is another sensor."""
+        return json.dumps([self._tree, sensor.name, [[c.name, c.quantity, c.location] for c in sensor.channels]])
