@@ -253,7 +253,7 @@ class Store:
     def _version(self, db: sqlite3.Connection) -> int:
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone():
             return 0
-        (version,) = db.execute("SELECT MAX(version) FROM schema_version").fetchone()
+        (version,) = db.execute("SELECT COALESCE(MAX(version), 0) FROM schema_version").fetchone()
         if version > len(MIGRATIONS):
             raise StoreError(
                 f"the store {self.path} was written by a newer edgeprof (version {version}; known: {len(MIGRATIONS)})",

@@ -5,6 +5,7 @@ The numbers follow from a few of each variant (joules, latency, spread), so that
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -91,7 +92,7 @@ def latency(p50: float, *, samples: int = 21650, spread: float = 0.03, p99: floa
     values = sorted(p50 * (1 + abs(rng.gauss(0, spread)) + (0.3 if rng.random() < 0.004 else 0)) for _ in range(2000))
     low, high = values[0], values[int(0.998 * len(values))]
     edges = [low + (high - low) * n / 40 for n in range(41)]
-    counts = [sum(a <= v < b for v in values) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    counts = [sum(a <= v < b for v in values) for a, b in itertools.pairwise(edges)]
     enough = samples >= 662
     return s.Latency(
         mean=p50 * 1.02,

@@ -1,0 +1,163 @@
+"""One row a variant, for spreadsheets and data frames; units in the column names, nothing where nothing is known."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.results import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.results.schema import Comparison, Energy, EnergyFigure, Ratio, Result, Variant
+
+
+def render(results: Sequence[Result]) -> str:
+    """All variants of all results under one header (RFC 4180, but with plain newlines)."""
+    rows = [row(result, variant) for result in results for variant in result.variants]
+    text = io.StringIO()
+    # A header stands even over no rows: the columns are the contract.
+    header = list(rows[0]) if rows else list(row(_NOTHING, _NOBODY))
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def row(result: Result, variant: Variant) -> dict[str, Any]:
+    """One variant as column → value; None becomes an empty cell."""
+    host, protocol, runtime, latency = result.host, result.protocol, variant.runtime, variant.latency_s
+    energy, power, memory = variant.energy_j_per_inference, variant.power_w, variant.memory_bytes
+    temperature, used, accuracy = variant.temperature_c, variant.utilization, variant.accuracy
+    compared = next((c for c in result.comparisons if c.variant == variant.name), None)
+    return {
+        "result_id": result.id,
+        "created": result.created,
+        "board": host.board,
+        "hostname": host.hostname,
+        "power_mode": host.power_mode,
+        "scenario": protocol.scenario,
+        "rate_hz": protocol.rate_hz,
+        "batch": protocol.batch,
+        "model": schema.model_name(variant.model),
+        "variant": variant.name,
+        "status": variant.status,
+        "reasons": ";".join(reason.code for reason in variant.reasons),
+        "format": variant.model.format,
+        "sha256": variant.model.sha256,
+        "size_bytes": variant.model.size_bytes,
+        "size_compressed_bytes": variant.model.size_compressed_bytes,
+        "runtime": runtime.name if runtime else None,
+        "runtime_version": runtime.version if runtime else None,
+        "device": runtime.device if runtime else None,
+        "threads": runtime.threads if runtime else None,
+        "inferences": variant.inferences,
+        "throughput_per_s": variant.throughput_per_s,
+        **{
+            f"latency_{name}_s": getattr(latency, name) if latency else None
+            for name in ("mean", "std", "min", "median", "p50", "p90", "p95", "p99", "max")
+        },
+        "latency_samples": latency.samples if latency else None,
+        "latency_outliers": latency.outliers if latency else None,
+        **_energy(energy),
+        "power_mean_w": power.mean if power else None,
+        "power_max_w": power.max if power else None,
+        "power_idle_w": power.idle if power else None,
+        "memory_peak_rss_bytes": memory.peak_rss if memory else None,
+        "memory_loaded_rss_bytes": memory.loaded_rss if memory else None,
+        "memory_gpu_peak_bytes": memory.gpu_peak if memory else None,
+        "temperature_start_c": temperature.start if temperature else None,
+        "temperature_max_c": temperature.max if temperature else None,
+        "utilization_cpu": used.cpu if used else None,
+        "utilization_gpu": used.gpu if used else None,
+        "throttled": variant.throttled,
+        "accuracy_metric": accuracy.metric if accuracy else None,
+        "accuracy": accuracy.value if accuracy else None,
+        "accuracy_ci95_low": accuracy.ci95[0] if accuracy and accuracy.ci95 else None,
+        "accuracy_ci95_high": accuracy.ci95[1] if accuracy and accuracy.ci95 else None,
+        "accuracy_samples": accuracy.samples if accuracy else None,
+        "accuracy_drop": accuracy.drop if accuracy else None,
+        "accuracy_p_value": accuracy.p_value if accuracy else None,
+        **_comparison(compared),
+        "pareto": variant.name in result.pareto,
+    }
+
+
+def _energy(energy: Energy | None) -> dict[str, Any]:
+    return {
+        "energy_provenance": energy.provenance if energy else "none",
+        "energy_rail": energy.rail if energy else None,
+        "energy_covers": energy.covers if energy else None,
+        **_figure("energy_gross", energy.gross if energy else None),
+        **_figure("energy_net", energy.net if energy else None),
+    }
+
+
+def _figure(name: str, figure: EnergyFigure | None) -> dict[str, Any]:
+    interval = figure.ci95 if figure else None
+    return {
+        f"{name}_j": figure.value if figure else None,
+        f"{name}_expanded_uncertainty_j": figure.expanded_uncertainty if figure else None,
+        f"{name}_ci95_low_j": interval[0] if interval else None,
+        f"{name}_ci95_high_j": interval[1] if interval else None,
+    }
+
+
+def _comparison(compared: Comparison | None) -> dict[str, Any]:
+    return {
+        "baseline": compared.baseline if compared else None,
+        **_ratio("energy_ratio", compared.energy_ratio if compared else None),
+        **_ratio("latency_ratio", compared.latency_ratio if compared else None),
+        "verdict": compared.verdict if compared else None,
+    }
+
+
+def _ratio(name: str, ratio: Ratio | None) -> dict[str, Any]:
+    return {
+        name: ratio.value if ratio else None,
+        f"{name}_ci95_low": ratio.ci95[0] if ratio else None,
+        f"{name}_ci95_high": ratio.ci95[1] if ratio else None,
+    }
+
+
+_NOBODY = schema.Variant(
+    name="",
+    recipe=[],
+    status="failed",
+    reasons=[],
+    model=schema.Model(path="", format="", sha256=None, size_bytes=None),
+    runtime=None,
+)
+_NOTHING = schema.Result(
+    id="",
+    created="",
+    edgeprof="",
+    host=schema.Host(
+        board="",
+        hostname="",
+        arch="",
+        cpu="",
+        cores=0,
+        memory_bytes=None,
+        kernel="",
+        os="",
+        power_mode=None,
+        governor=None,
+        fingerprint="",
+    ),
+    sensors=[],
+    protocol=schema.Protocol(
+        scenario="",
+        batch=1,
+        threads=None,
+        windows=0,
+        window_s=0,
+        warmup_s=0,
+        idle_s=0,
+        interleave="",
+        sample_rate_hz=0,
+    ),
+    variants=[],
+)

@@ -1,0 +1,48 @@
+"""A result to paste into a pull request or a README: GitHub's tables, the same words as the console."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from edgeprof.reporters import view
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.results.schema import Result
+
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+def render(results: Sequence[Result]) -> str:
+    """The results, one after the other."""
+    return "\n".join(_one(result) for result in results)
+
+
+def _one(result: Result) -> str:
+    lines = [f"**{_escape(view.heading(result))}**  ", _escape(view.protocol_line(result)), ""]
+    columns = view.columns(result.variants)
+    marks = view.marks(result)
+    marked = any(marks)
+    heads = ["variant", *(column.title for column in columns), *([""] if marked else [])]
+    lines.append("| " + " | ".join(_escape(head) for head in heads) + " |")
+    lines.append("|---|" + "---:|" * len(columns) + ("---|" if marked else ""))
+    for row, variant in enumerate(result.variants):
+        cells = [variant.name, *(" ".join(" ".join(column.cells[row]).split()) for column in columns)]
+        lines.append("| " + " | ".join(_escape(cell) for cell in cells + ([marks[row]] if marked else [])) + " |")
+    by_name = {v.name: v for v in result.variants}
+    told = [(c.variant, view.comparison_text(c, by_name.get(c.variant))) for c in result.comparisons]
+    told += view.reasons(result)
+    if told:
+        lines.append("")
+        lines += [f"- **{_escape(who)}**: {_escape(text)}" if who else f"- {_escape(text)}" for who, text in told]
+    lines += ["", *(f"{_escape(note)}  " for note in view.notes(result))]
+    lines.append(f"edgeprof {_escape(result.edgeprof)}, run {_escape(result.id)}, {_escape(result.created)}")
+    return view.join(lines)
+
+
+def _escape(text: str) -> str:
+    """Nothing in a name or a message is markup, and a line break would end a table's row."""
+    return _SPECIAL.sub(r"\\\1", _CONTROL.sub(" ", text))
