@@ -1,0 +1,330 @@
+"""INA3221 power monitors, the rails of every Jetson since the TX1: three channels of bus and shunt voltage each.
+
+JetPack 5 and later (mainline hwmon driver): ``/sys/class/hwmon/hwmonN/`` with ``name`` ina3221, channels from 1:
+``inN_input`` mV (steps of 8 mV), ``currN_input`` mA (steps of 40 µV / shunt), ``inN_label``, ``inN_enable``,
+``shuntN_resistor`` µΩ, ``samples``, ``update_interval``. in4..in7 and curr4 are shunt voltages and sums, no rails.
+JetPack 4 (NVIDIA's IIO driver): ``/sys/bus/i2c/drivers/ina3221x/<bus>-00<addr>/iio:deviceN/``, channels from 0:
+``ui_input_N`` "mV mA" (one coherent read, preferred), else ``in_voltageN_input`` mV and ``in_currentN_input`` mA
+(``in_powerN_input`` is their product cut to whole mW); ``rail_name_N``. The ``*_trigger_input`` files read 0: not used.
+
+Refresh: one cycle, channels × 2 × conversion time; the value is a running exponential average of ``samples`` cycles.
+Traps: disabled and "NC" channels answer ENODATA or have no input file; labels may be missing; power can be negative by
+a step; a shunt of 5 µΩ in a device tree is a typing error for 5 mΩ; kernel 5.10 blocks for up to 430 ms per read; JP4's
+files may be readable by root only. Each read is an I2C transfer of about 0.5 ms.
+Sources: drivers/hwmon/ina3221.c and Documentation/hwmon/ina3221.rst; OE4T linux-tegra-4.9 staging/iio/meter/ina3221.c;
+TI SBOS576.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edgeprof import hookimpl
+from edgeprof.sensing.board import identify, rail_at, rail_labelled
+from edgeprof.sensing.files import NumberFile, TextFile, listing, number_of, provenance, text_of, trouble
+from edgeprof.sensing.sensor import Channel, Filter, Sensor
+from edgeprof_plugins.sensors.ina3221_timing import IIO_DEFAULT, Timing, timing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableSequence, Sequence
+    from pathlib import Path
+
+    from edgeprof.hookspecs import Register
+    from edgeprof.roots import Roots
+    from edgeprof.sensing.board import Board, Rail
+
+NAME = "ina3221"
+#: SBOS576: bus range and step (V), shunt step and full scale (V).
+_BUS_RANGE_V, _BUS_STEP_V, _SHUNT_STEP_V, _SHUNT_RANGE_V = 26.0, 8e-3, 40e-6, 0.16384
+#: Gain: 0.25 % of the part and ±1 % assumed of the shunt; offset: 80 µV over the shunt (SBOS576, 7.5).
+_GAIN_LIMIT, _OFFSET_V = math.hypot(0.0025, 0.01), 80e-6
+#: No real shunt is outside of this (Ω).
+_SANE_SHUNT = (1e-4, 2.0)
+#: A chip whose reads take this long in all gets a thread of its own (s).
+_SLOW_S = 0.02
+
+
+@dataclass(frozen=True)
+class _Chip:
+    path: Path
+    place: str
+    first: int  # number of the first channel
+    timing: Timing
+
+    @property
+    def address(self) -> int:
+        return int(self.place.rsplit("-", 1)[1], 16)
+
+
+@dataclass
+class _Found:
+    """One connected channel: how to read it and what it is."""
+
+    chip: _Chip
+    number: int
+    label: str | None
+    rail: Rail | None
+    reader: Callable[[], tuple[float, float]]
+    files: tuple[TextFile, ...]
+    shunt_ohm: float | None
+    note: str
+    name: str = ""
+
+    @property
+    def location(self) -> str:
+        return f"i2c {self.chip.place} channel {self.number - self.chip.first + 1}"
+
+
+class Ina3221(Sensor):
+    """One chip: power, voltage and current of each connected channel."""
+
+    name = NAME
+
+    def __init__(
+        self, rails: Sequence[_Found], channels: Sequence[Channel], refused: Sequence[Channel], slow: bool
+    ) -> None:
+        self._rails = tuple(rails)
+        self._channels = tuple(channels)
+        self._refused = tuple(refused)
+        self.slow = slow
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        return self._channels
+
+    @property
+    def unavailable(self) -> Sequence[Channel]:
+        return self._refused
+
+    def open(self) -> None:
+        for rail in self._rails:
+            for file in rail.files:
+                file.open()
+
+    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
+        # Volts and amperes are two transfers, half a millisecond apart: the rail's time is the middle of both.
+        index = 0
+        for rail in self._rails:
+            before = time.monotonic()
+            volts, amperes = rail.reader()
+            middle = 0.5 * (before + time.monotonic())
+            values[index], values[index + 1], values[index + 2] = volts * amperes, volts, amperes
+            times[index] = times[index + 1] = times[index + 2] = middle
+            index += 3
+
+    def close(self) -> None:
+        for rail in self._rails:
+            for file in rail.files:
+                file.close()
+
+
+def find(roots: Roots) -> list[Sensor]:
+    """All INA3221 chips below the roots, by either driver."""
+    board = identify(roots)
+    chips = [*_hwmon_chips(roots), *_iio_chips(roots)]
+    found: list[tuple[_Chip, list[_Found], list[Channel]]] = []
+    for chip in chips:
+        rails: list[_Found] = []
+        refused: list[Channel] = []
+        for number in range(chip.first, chip.first + 3):
+            result = _hwmon_channel(chip, number, board) if chip.first else _iio_channel(chip, number, board)
+            if isinstance(result, _Found):
+                rails.append(result)
+            elif result is not None:
+                refused.append(result)
+        found.append((chip, rails, refused))
+    _give_names([rail for _, rails, _ in found for rail in rails], board)
+    return [_sensor(chip, rails, refused, roots) for chip, rails, refused in found if rails or refused]
+
+
+def _hwmon_chips(roots: Roots) -> list[_Chip]:
+    chips = []
+    release = text_of(roots.procfs / "sys/kernel/osrelease")
+    for path in listing(roots.sysfs / "class/hwmon"):
+        if text_of(path / "name") != NAME:
+            continue
+        enabled = sum(number_of(path / f"in{n}_enable") != 0 and _has_files(path, n) for n in (1, 2, 3))
+        samples, interval = number_of(path / "samples"), number_of(path / "update_interval")
+        chips.append(_Chip(path, _place(path), 1, timing(samples, interval, enabled, release)))
+    return chips
+
+
+def _has_files(path: Path, number: int) -> bool:
+    return (path / f"in{number}_input").exists() and (path / f"curr{number}_input").exists()
+
+
+def _iio_chips(roots: Roots) -> list[_Chip]:
+    chips = []
+    for device in listing(roots.sysfs / "bus/i2c/drivers/ina3221x"):
+        for path in listing(device):
+            if path.name.startswith(("iio:device", "iio_device")):
+                triggered = number_of(path / "running_mode") == 0
+                kind = replace(IIO_DEFAULT, filter=Filter("block", length_s=IIO_DEFAULT.filter.tau_s))
+                chips.append(_Chip(path, device.name, 0, kind if triggered else IIO_DEFAULT))
+    return chips
+
+
+def _place(path: Path) -> str:
+    """``1-0040``: the I2C device that an hwmon directory belongs to."""
+    owner = (path / "device").resolve().name
+    return owner if re.fullmatch(r"\d+-00[0-9a-f]{2}", owner) else "0-0000"
+
+
+def _hwmon_channel(chip: _Chip, number: int, board: Board) -> _Found | Channel | None:
+    volts, amperes = chip.path / f"in{number}_input", chip.path / f"curr{number}_input"
+    label = text_of(chip.path / f"in{number}_label")
+    rail = _rail_of(board, chip, label, number)
+    name = label or (rail.name if rail else f"{chip.place} channel {number}")
+    if label == "NC" or number_of(chip.path / f"in{number}_enable") == 0:
+        return _refused(
+            chip, number, name if label != "NC" else f"{chip.place} channel {number}", "disabled by the board"
+        )
+    for path in (volts, amperes):
+        problem = trouble(path)
+        if problem is not None:
+            return _refused(chip, number, name, *problem)
+    declared = number_of(chip.path / f"shunt{number}_resistor", 1e-6)
+    shunt, factor, note = _shunt(declared, rail)
+    if factor is None:
+        remedy = f"As root, write the true resistance in µΩ to {chip.path / f'shunt{number}_resistor'}."
+        return _refused(chip, number, name, note, remedy)
+    voltage, current = NumberFile(volts, 1e-3), NumberFile(amperes, 1e-3 * factor)
+
+    def pair() -> tuple[float, float]:
+        return voltage.number(), current.number()
+
+    return _Found(chip, number, label, rail, pair, (voltage, current), shunt, note)
+
+
+def _shunt(declared: float | None, rail: Rail | None) -> tuple[float | None, float | None, str]:
+    """The shunt (Ω), the factor that mends the driver's current (None: cannot be mended), and a note."""
+    known = None if rail is None or rail.shunt_uohm is None else rail.shunt_uohm * 1e-6
+    if declared is None:
+        return known, 1.0, "" if known else "shunt unknown: the current step is not known"
+    if _SANE_SHUNT[0] <= declared <= _SANE_SHUNT[1]:
+        return declared, 1.0, ""
+    wrong = f"the device tree gives the shunt as {declared * 1e6:g} µΩ"
+    if known is None:
+        return None, None, f"{wrong}, which cannot be"
+    return known, declared / known, f"{wrong}; corrected to {known * 1e6:g} µΩ"
+
+
+def _iio_channel(chip: _Chip, number: int, board: Board) -> _Found | Channel | None:
+    label = text_of(chip.path / f"rail_name_{number}")
+    rail = _rail_of(board, chip, label, number + 1)
+    name = label or (rail.name if rail else f"{chip.place} channel {number + 1}")
+    if label == "NC":
+        return _refused(chip, number, f"{chip.place} channel {number + 1}", "disabled by the board")
+    shunt = None if rail is None or rail.shunt_uohm is None else rail.shunt_uohm * 1e-6
+    note = "averaging assumed: the driver's default of 64 samples"
+    both = chip.path / f"ui_input_{number}"
+    volts, amperes = chip.path / f"in_voltage{number}_input", chip.path / f"in_current{number}_input"
+    if _is_pair(both):
+        file = TextFile(both)
+
+        def coherent() -> tuple[float, float]:
+            words = (file.read() or b"").split()
+            try:
+                return int(words[0]) * 1e-3, int(words[1]) * 1e-3
+            except (ValueError, IndexError):
+                return math.nan, math.nan
+
+        return _Found(chip, number, label, rail, coherent, (file,), shunt, note)
+    for path in (volts, amperes):
+        problem = trouble(path)
+        if problem is not None:
+            exists = both.exists() or volts.exists() or label is not None
+            return _refused(chip, number, name, *problem) if exists else None
+    voltage, current = NumberFile(volts, 1e-3), NumberFile(amperes, 1e-3)
+
+    def pair() -> tuple[float, float]:
+        return voltage.number(), current.number()
+
+    return _Found(chip, number, label, rail, pair, (voltage, current), shunt, note)
+
+
+def _is_pair(path: Path) -> bool:
+    try:
+        return re.fullmatch(r"\d+ -?\d+", text_of(path) or "") is not None
+    except OSError:
+        return False
+
+
+def _rail_of(board: Board, chip: _Chip, label: str | None, number: int) -> Rail | None:
+    return rail_labelled(board, label) if label else rail_at(board, chip.address, number)
+
+
+def _refused(chip: _Chip, number: int, name: str, reason: str, remedy: str | None = None) -> Channel:
+    location = f"i2c {chip.place} channel {number - chip.first + 1}"
+    return Channel(NAME, name, "power", location=location, available=False, reason=reason, remedy=remedy)
+
+
+def _give_names(rails: Sequence[_Found], board: Board) -> None:
+    """Labels; the table's names where there are none; with the chip's place where two would be the same."""
+    for rail in rails:
+        unlabelled = rail.rail.name if rail.rail else f"{rail.chip.place} channel {rail.number - rail.chip.first + 1}"
+        rail.name = rail.label or unlabelled
+    names = [rail.name for rail in rails]
+    for rail, name in zip(rails, names, strict=True):
+        if names.count(name) > 1:
+            home = rail_labelled(board, name)
+            here = f"{rail.chip.address:02x}.{rail.number - rail.chip.first + 1}"
+            if home is None or home.at != here:
+                rail.name = f"{name}@{rail.chip.place}"
+
+
+def _sensor(chip: _Chip, rails: Sequence[_Found], refused: Sequence[Channel], roots: Roots) -> Sensor:
+    channels: list[Channel] = []
+    source = provenance(roots)
+    begin = time.monotonic()
+    for rail in rails:
+        volts, _ = rail.reader()
+        channels += _channels(rail, volts, source == "simulated")
+    took = time.monotonic() - begin
+    for rail in rails:
+        for file in rail.files:
+            file.close()
+    return Ina3221(rails, channels, refused, slow=chip.timing.may_block or took > _SLOW_S)
+
+
+def _channels(rail: _Found, volts: float, simulated: bool) -> list[Channel]:
+    shunt, chip = rail.shunt_ohm, rail.chip
+    step_a = None if shunt is None else _SHUNT_STEP_V / shunt
+    known_v = not math.isnan(volts)
+    most_a = math.inf if shunt is None else _SHUNT_RANGE_V / shunt
+    most_w = most_a * _BUS_RANGE_V
+    base = Channel(
+        NAME,
+        rail.name,
+        "power",
+        provenance="simulated" if simulated else "measured",
+        resolution=step_a * volts if step_a is not None and known_v else None,
+        gain_limit=_GAIN_LIMIT,
+        offset_limit=_OFFSET_V / shunt * volts if shunt is not None and known_v else None,
+        update_interval_s=chip.timing.cycle_s,
+        filter=chip.timing.filter,
+        plausible=(-most_w, most_w),
+        location=rail.location,
+        note="; ".join(filter(None, (rail.note, chip.timing.note))),
+    )
+    volt = replace(
+        base, quantity="voltage", resolution=_BUS_STEP_V, offset_limit=None, plausible=(-0.1, _BUS_RANGE_V), note=""
+    )
+    ampere = replace(
+        base,
+        quantity="current",
+        resolution=step_a,
+        offset_limit=None if shunt is None else _OFFSET_V / shunt,
+        plausible=(-most_a, most_a),
+        note="",
+    )
+    return [base, volt, ampere]
+
+
+@hookimpl
+def register_sensors(register: Register) -> None:
+    register(NAME, find)

@@ -1,0 +1,241 @@
+"""Reading the small text files of sysfs and procfs: opened once, read with ``pread``, never raising in between.
+
+A sysfs file gives a fresh value at every ``pread`` from offset 0 of a descriptor that stays open, which saves the path
+walk of an ``open`` per reading. A device that is taken away answers ENODEV from then on; a file that is replaced (a
+simulated tree, a driver that was loaded anew) is opened again, with growing pauses so that a source that stays away
+costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import time
+from typing import TYPE_CHECKING
+
+from edgeprof.sensing.sensor import Sensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableSequence, Sequence
+    from pathlib import Path
+
+    from edgeprof.provenance import Provenance
+    from edgeprof.roots import Roots
+    from edgeprof.sensing.sensor import Channel
+
+#: The descriptor is of no more use: the device or the file behind it is gone.
+_GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EBADF, errno.ENOENT})
+#: First and longest pause before a file that went away is tried again (s).
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
+#: After so many readings it is checked that the open file is still the one in the directory.
+_CHECK_EVERY = 64
+
+
+class TextFile:
+    """One small file, kept open.
+
+    Args:
+        path: Which.
+        length: The most bytes to read.
+    """
+
+    __slots__ = ("_due", "_fd", "_length", "_pause_s", "_retry_at", "path")
+
+    def __init__(self, path: Path | str, length: int = 64) -> None:
+        self.path = os.fspath(path)
+        self._length = length
+        self._fd = -1
+        self._due = _CHECK_EVERY
+        self._pause_s = _FIRST_PAUSE_S
+        self._retry_at = 0.0
+
+    def open(self) -> None:
+        """Open it now; a failure is told by the readings that follow."""
+        if self._fd < 0:
+            try:
+                self._fd = os.open(self.path, os.O_RDONLY)
+            except OSError:
+                self._postpone()
+            else:
+                self._pause_s, self._due = _FIRST_PAUSE_S, _CHECK_EVERY
+
+    def read(self) -> bytes | None:
+        """The content, or None where it cannot be read just now."""
+        if self._fd < 0 and not self._reopen():
+            return None
+        self._due -= 1
+        if self._due <= 0 and not self._still_there():
+            return None
+        try:
+            return os.pread(self._fd, self._length, 0)
+        except OSError as error:
+            if error.errno in _GONE:
+                self.close()
+                self._postpone()
+            return None
+
+    def close(self) -> None:
+        """Give the descriptor back; safe to call twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _reopen(self) -> bool:
+        if time.monotonic() < self._retry_at:
+            return False
+        self.open()
+        return self._fd >= 0
+
+    def _postpone(self) -> None:
+        self._retry_at = time.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+    def _still_there(self) -> bool:
+        # A file on an ordinary file system stays readable after it was deleted, with the last value for ever.
+        self._due = _CHECK_EVERY
+        try:
+            if os.fstat(self._fd).st_nlink > 0:
+                return True
+        except OSError:
+            pass
+        self.close()
+        return self._reopen()
+
+
+class NumberFile(TextFile):
+    """A file with one number.
+
+    Args:
+        path: Which.
+        scale: What turns it into the SI unit, as 1e-3 for mV.
+    """
+
+    __slots__ = ("scale",)
+
+    def __init__(self, path: Path | str, scale: float = 1.0) -> None:
+        super().__init__(path)
+        self.scale = scale
+
+    def number(self) -> float:
+        """The value in the SI unit, NaN where it cannot be read or is no number. Signs are kept."""
+        text = self.read()
+        if text is None:
+            return math.nan
+        try:
+            return int(text) * self.scale
+        except ValueError:
+            return _decimal(text) * self.scale
+
+
+def _decimal(text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+class FileSensor(Sensor):
+    """A sensor whose every channel is one file with one number.
+
+    Args:
+        name: The source.
+        channels: In the order of the row.
+        files: One for each.
+        unavailable: Channels that exist but cannot be read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        channels: Sequence[Channel],
+        files: Sequence[NumberFile],
+        unavailable: Sequence[Channel] = (),
+    ) -> None:
+        self.name = name
+        self._channels = tuple(channels)
+        self._files = tuple(files)
+        self._unavailable = tuple(unavailable)
+        self._readers: list[tuple[int, Callable[[], float]]] = [(i, f.number) for i, f in enumerate(self._files)]
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        return self._channels
+
+    @property
+    def unavailable(self) -> Sequence[Channel]:
+        return self._unavailable
+
+    def open(self) -> None:
+        for file in self._files:
+            file.open()
+
+    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
+        clock = time.monotonic
+        for index, number in self._readers:
+            before = clock()
+            values[index] = number()
+            times[index] = 0.5 * (before + clock())
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+def text_of(path: Path) -> str | None:
+    """A file's text without trailing blanks and NULs (device tree strings end with one); None where it is not."""
+    try:
+        return path.read_bytes().decode("utf-8", "replace").rstrip("\0\n\t ").replace("\0", "\n")
+    except OSError:
+        return None
+
+
+def number_of(path: Path, scale: float = 1.0) -> float | None:
+    """A file's number in the SI unit; None where there is none."""
+    file = NumberFile(path, scale)
+    try:
+        value = file.number()
+    finally:
+        file.close()
+    return None if math.isnan(value) else value
+
+
+def listing(directory: Path) -> list[Path]:
+    """What is in a directory, in the order of numbers (hwmon2 before hwmon10); empty where it cannot be listed."""
+    try:
+        return sorted(directory.iterdir(), key=lambda path: (len(path.name), path.name))
+    except OSError:
+        return []
+
+
+def trouble(path: Path) -> tuple[str, str | None] | None:
+    """Why a file cannot be read, and what to do about it; None where it can."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            text = os.pread(descriptor, 64, 0)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return _explain(path, error)
+    if math.isnan(_decimal(text.split()[0] if text.split() else b"")):
+        return f"{path.name} holds no number: {text[:20]!r}", None
+    return None
+
+
+def _explain(path: Path, error: OSError) -> tuple[str, str | None]:
+    code = error.errno
+    if code in {errno.EACCES, errno.EPERM}:
+        return f"{path} is not readable by this user", f"sudo chmod a+r {path}"
+    if code == errno.ENODATA:
+        return "disabled by the board", None
+    if code in {errno.EAGAIN, errno.EINVAL}:
+        return "powered off just now", None
+    if code == errno.ENOENT:
+        return f"{path.name} is missing", None
+    return f"{path.name} cannot be read: {error.strerror}", None
+
+
+def provenance(roots: Roots, live: Provenance = "measured") -> Provenance:
+    """What readings below these roots may call themselves: those of a virtual board are never more than simulated."""
+    return "simulated" if roots.is_simulated else live
