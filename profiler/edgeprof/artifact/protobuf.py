@@ -73,7 +73,7 @@ def fields(data: mmap.mmap | bytes, start: int, end: int) -> Iterator[Field]:
 
 
 def identify(path: Path) -> tuple[str | None, bool]:
-    """What message a file holds (``onnx``, ``savedmodel``, ``graphdef``, ``coreml`` or None) and whether it is whole."""
+    """What a file holds (``onnx``, ``savedmodel``, ``graphdef``, ``coreml`` or None), and whether it is whole."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         seen: dict[int, Field] = {}
         whole = True
