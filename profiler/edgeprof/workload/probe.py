@@ -32,7 +32,7 @@ def probe(python: str) -> str:
     Raises:
         InputError: there is no such program, it is no Python, it is too old, or it has no numpy.
     """
-    path = shutil.which(Path(python).expanduser())
+    path = shutil.which(str(Path(python).expanduser()))
     if path is None:
         what = "is not executable" if Path(python).exists() else "does not exist"
         raise InputError(

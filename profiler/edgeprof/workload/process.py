@@ -79,6 +79,7 @@ class WorkerProcess:
         ours.settimeout(CHECK_S)
         self._connection = Connection(ours)
         self._closed = False
+        self._asking = False
 
     @property
     def pid(self) -> int:
@@ -98,8 +99,9 @@ class WorkerProcess:
         Raises:
             VariantError: it died (``crashed``, ``out_of_memory``) or hung (``timeout``); it is gone then.
         """
-        if self._closed:
-            raise VariantError(f"the worker of {self._label} is gone", code="crashed", last_words=self._kept)
+        if self._closed or self._asking:
+            gone = "is gone" if self._closed else "was interrupted and cannot be asked again"
+            raise VariantError(f"the worker of {self._label} {gone}", code="crashed", last_words=self.last_words())
         self._trim()
         deadline = time.monotonic() + limit_s
 
@@ -110,24 +112,25 @@ class WorkerProcess:
                 raise EOFError
 
         try:
+            self._asking = True  # and stays so when Ctrl-C ends the wait: the answer is still to come
             self._connection.send(dict(message), blobs, check)
-            return self._connection.receive(check)
+            answer = self._connection.receive(check)
         except (EOFError, OSError, ValueError) as error:
             raise self._died(doing, error) from None
+        self._asking = False
+        return answer
 
     def last_words(self) -> str:
         """The end of what the model and its runtime wrote to stdout and stderr."""
         if self._closed:
             return self._kept
-        size = os.fstat(self._output.fileno()).st_size
-        tail = os.pread(self._output.fileno(), LAST_WORDS, max(0, size - LAST_WORDS)).decode("utf-8", "replace")
-        return (self._kept + tail)[-LAST_WORDS:].strip()
+        return (self._kept + self._tail(LAST_WORDS))[-LAST_WORDS:].strip()
 
     def close(self) -> None:
-        """End the worker, politely if it can still be asked; nothing of its process group survives."""
+        """End the worker, politely if it is not at work; nothing of its process group survives."""
         if self._closed:
             return
-        if not self._exited():
+        if not self._asking and not self._exited():
             with contextlib.suppress(VariantError):
                 self.request({"do": "close"}, (), doing="closing", limit_s=GRACE_S)
             if not self._closed:
@@ -140,7 +143,7 @@ class WorkerProcess:
             os.kill(self.pid, signal.SIGABRT)
         self._wait(GRACE_S)
         words = self.last_words()
-        place = _innermost(words)
+        place = _innermost(self._tail(16 * LAST_WORDS))
         self._end()
         return VariantError(
             f"{self._label} gave no answer within {limit_s:g} s of {doing}" + (f"; it was in {place}" if place else ""),
@@ -206,11 +209,16 @@ class WorkerProcess:
             self._closed = True
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-            self._popen.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver: the kernel reaps it some day
+                self._popen.wait(5 * GRACE_S)
             self._connection.close()
             os.close(self._lifeline)
             self._output.close()
-        return self._popen.returncode
+        return -signal.SIGKILL if self._popen.returncode is None else self._popen.returncode
+
+    def _tail(self, size: int) -> str:
+        end = os.fstat(self._output.fileno()).st_size
+        return os.pread(self._output.fileno(), size, max(0, end - size)).decode("utf-8", "replace")
 
     def _trim(self) -> None:
         """A model that prints all the time must not fill the disk."""

@@ -15,8 +15,8 @@ FEW = 10 * BLOCK
 TREND_POINTS = 128
 #: A trend counts when it is significant at this level ...
 TREND_P = 0.01
-#: ... and changes the latency by more than this over what is kept.
-TREND_RATIO = 0.01
+#: ... and changes the latency by more than this over what is kept; a warm-up that changes it by less has not been one.
+CHANGE = 0.01
 
 Steadiness = NamedTuple(
     "Steadiness",
@@ -35,7 +35,8 @@ def judge(latencies: Sequence[float]) -> Steadiness:
     """Look at the latencies of a warm-up, in seconds and in order.
 
     Not steady: the truncation point of MSER lies in the last tenth of its range (the series is still changing when it
-    ends), or what is left has a trend (p < 0.01) of more than 1 % over its length: slow drift, which MSER alone misses.
+    ends) and what was cut differs by more than 1 %; or what is left has a trend (p < 0.01) of more than 1 % over its
+    length: slow drift, which MSER alone misses.
 
     Raises:
         ValueError: no latencies.
@@ -53,9 +54,10 @@ def judge(latencies: Sequence[float]) -> Steadiness:
     trend = slope(points) * (len(points) - 1) / level if level > 0 else 0.0
     reason = None
     allowed = len(blocks) // 2
-    if allowed >= 2 and cut >= math.ceil(0.9 * allowed):
+    warming = abs(median(latencies[:discard]) / level - 1.0) > CHANGE if discard and level > 0 else False
+    if warming and allowed >= 2 and cut >= math.ceil(0.9 * allowed):
         reason = "latency was still settling after {} inferences".format(len(latencies))
-    elif p_value < TREND_P and abs(trend) > TREND_RATIO:
+    elif p_value < TREND_P and abs(trend) > CHANGE:
         reason = "latency {} by {:.1f} % over the last {} inferences (p = {:.2g})".format(
             "rose" if trend > 0 else "fell", 100 * abs(trend), len(latencies) - discard, p_value
         )

@@ -198,6 +198,10 @@ class Worker:
             VariantError: the model cannot be loaded or run.
         """
         spec = self._spec
+        if spec.python is not None and not spec.isolated:
+            raise InputError(
+                "--worker-python needs a worker process, and --no-isolation forbids it", remedy="Leave one of them out."
+            )
         if spec.isolated:
             threads = spec.options.threads
             # For libraries that read it when they are imported (OpenBLAS under numpy, OpenMP under torch).

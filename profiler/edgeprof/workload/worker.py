@@ -13,6 +13,8 @@ import re
 import sys
 import time
 import traceback
+import zipfile
+import zlib
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -278,9 +280,12 @@ def _runtime(path: str, class_name: str) -> Runtime:
 def _read_inputs(path: str, specs: Sequence[TensorSpec]) -> Dict[str, Any]:
     """The arrays of an .npz by name; arrays that were saved without names go to the inputs in their order."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):  # .npy: check_feeds gives it to the model's only input
+            return {"": archive}
+        with archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise LoadError(
             "the inputs in {} cannot be read: {}".format(path, error),
             "Save them with numpy.savez(FILE, **{input name: array}), without Python objects.",
