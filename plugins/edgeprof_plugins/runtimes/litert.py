@@ -194,7 +194,8 @@ def _delegate(options: LoadOptions, load_delegate: Any) -> Optional[Tuple[str, A
     if path is None:
         return None
     try:
-        ctypes.CDLL(path)  # first, because a library that is missing makes load_delegate's object fail again in __del__
+        # First, because a library that is none makes load_delegate's half-made object fail once more in its __del__.
+        _ = ctypes.CDLL(path).tflite_plugin_destroy_delegate
         return path, load_delegate(path, settings)
     except Exception as error:
         remedy = "Give the full path of a TensorFlow Lite delegate's library."

@@ -206,8 +206,8 @@ def _open(specs: Sequence[TensorSpec], batch: int) -> LoadError:
             "an input" if len(specs) == 1 else "{} inputs".format(len(specs)),
             "; ".join(describe(spec) for spec in specs),
         ),
-        "Give it with {}, with numbers for the names, or give real inputs with --input-data FILE.npz.".format(
-            " ".join(flags)
+        "Give {}{}, or real inputs with --input-data FILE.npz.".format(
+            " ".join(flags), ", with numbers for the names" if any("SHAPE[" not in flag for flag in flags) else ""
         ),
     )
 

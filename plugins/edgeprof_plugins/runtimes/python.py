@@ -1,0 +1,202 @@
+"""Any Python callable as a model: ``app.py:function`` or ``package.module:function``.
+
+One call is one inference. The callable takes no argument, or the inputs that it names (``def detect(image)``), which
+are then fed as numpy arrays by keyword: give them with ``--input image=1,480,640,3:uint8`` or ``--input-data``. A
+class is constructed once, without arguments, and its instance is called. What comes back (an array, a tuple, a dict,
+None) is the output; it must be complete: wait for your GPU before you return.
+
+``setup()`` and ``teardown()`` run once, before the first call and when all is measured: methods of a callable object,
+attributes of the function, or functions of those names beside it in the module.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from edgeprof import hookimpl
+from edgeprof.workload.runtime import (
+    ANY_DTYPE,
+    ANY_SHAPE,
+    Availability,
+    LoadError,
+    LoadOptions,
+    Runtime,
+    Session,
+    TensorSpec,
+)
+
+#: What libraries read when they are imported to know how many threads to start.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class Python(Runtime):
+    name = "python"
+    formats = ("python",)
+
+    def availability(self) -> Availability:
+        return Availability("{}.{}.{}".format(*sys.version_info[:3]), None, None)
+
+    def devices(self) -> List[str]:
+        return ["cpu"]
+
+    def load(self, path: str, options: LoadOptions) -> Session:
+        if options.device != "cpu":
+            raise LoadError(
+                "--device {} says nothing to a Python callable".format(options.device),
+                "It chooses its device itself; leave --device out.",
+            )
+        if options.options:
+            raise LoadError("a Python callable has no option {}".format(", ".join(options.options)))
+        if options.threads:
+            for variable in THREAD_VARIABLES:
+                os.environ[variable] = str(options.threads)
+        module, found = _import(path)
+        if inspect.isclass(found):
+            found = _attempt(path, found)
+        if not callable(found):
+            raise LoadError("{} is {}, which cannot be called".format(path, type(found).__name__), "Name a function.")
+        _refuse_lazy(path, found)
+        return CallableSession(path, found, module, options)
+
+
+class CallableSession(Session):
+    def __init__(self, target: str, function: Callable[..., Any], module: Any, options: LoadOptions) -> None:
+        self._function = function
+        self.inputs = tuple(_inputs(target, function, options))
+        self.facts = {
+            "python": "{}.{}.{}".format(*sys.version_info[:3]),
+            "threads": "as the application chooses" if not options.threads else "OMP_NUM_THREADS and its like",
+        }
+        self._teardown: Optional[Callable[[], Any]] = _beside("teardown", function, module)
+        setup = _beside("setup", function, module)
+        if setup is not None:
+            _attempt(target + " setup", setup)
+
+    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
+        return _named(self._function(**feeds))
+
+    def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
+        function = self._function
+        if not feeds:
+            return function
+
+        def call() -> Any:
+            return function(**feeds)
+
+        return call
+
+    def close(self) -> None:
+        teardown, self._teardown = self._teardown, None
+        if teardown is not None:
+            teardown()
+
+
+def _import(target: str) -> Any:
+    """The module and the attribute that ``/path/file.py:attribute`` or ``package.module:attribute`` names."""
+    where, _, attribute = target.rpartition(":")
+    try:
+        if where.endswith(".py"):
+            sys.path.insert(0, os.path.dirname(os.path.abspath(where)))  # as python FILE.py does
+            stem = os.path.basename(where)[:-3]
+            spec = importlib.util.spec_from_file_location(
+                "edgeprof_model_" + stem if stem in sys.modules else stem, where
+            )
+            assert spec is not None
+            assert spec.loader is not None
+            module: Any = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module
+            spec.loader.exec_module(module)
+        else:
+            sys.path.insert(0, os.getcwd())  # as python -m does
+            module = importlib.import_module(where)
+    except SystemExit:
+        raise LoadError(
+            "{} ends the program when it is imported".format(where),
+            'Put what it does as a program under: if __name__ == "__main__":',
+        ) from None
+    except Exception as error:
+        raise LoadError("{} cannot be imported: {}".format(where, _told(error))) from None
+    found = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise LoadError("{} has no {!r}".format(where, attribute))
+        found = getattr(found, part)
+    return module, found
+
+
+def _inputs(target: str, function: Callable[..., Any], options: LoadOptions) -> List[TensorSpec]:
+    """The arguments without defaults, and those of the others that the user gives a shape."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # built in C without a signature
+        return [TensorSpec(name, ANY_SHAPE, ANY_DTYPE, None) for name in options.shapes]
+    inputs = []
+    for p in parameters:
+        if p.kind == p.POSITIONAL_ONLY and p.default is p.empty:
+            raise LoadError("{} takes {!r} by position only; inputs are fed by name".format(target, p.name))
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and (p.default is p.empty or p.name in options.shapes):
+            inputs.append(TensorSpec(p.name, ANY_SHAPE, ANY_DTYPE, None))
+    return inputs
+
+
+def _beside(name: str, function: Callable[..., Any], module: Any) -> Optional[Callable[[], Any]]:
+    owner = getattr(function, "__self__", function)
+    found = getattr(owner, name, None)
+    if found is None and (inspect.isfunction(function) or owner is function):
+        found = getattr(module, name, None)
+    return found if callable(found) else None
+
+
+def _refuse_lazy(target: str, function: Callable[..., Any]) -> None:
+    inner = function if inspect.isroutine(function) else type(function).__call__
+    if inspect.iscoroutinefunction(inner):
+        raise LoadError("{} is async: calling it runs nothing".format(target), "Wrap it: asyncio.run(...).")
+    if inspect.isgeneratorfunction(inner):
+        raise LoadError("{} is a generator: calling it runs nothing".format(target), "Wrap it: list(...).")
+
+
+def _attempt(what: str, function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except Exception as error:
+        raise LoadError("{}() failed: {}".format(what, _told(error))) from None
+
+
+def _named(result: Any) -> Dict[str, Any]:
+    if result is None:
+        return {}
+    if hasattr(result, "state_dict") and hasattr(result, "forward"):
+        raise LoadError("the function returns a torch module, it does not run one", "Use --runtime pytorch.")
+    if isinstance(result, dict):
+        return {str(key): _array(value) for key, value in result.items()}
+    if isinstance(result, (tuple, list)) and not _is_numbers(result):
+        return {"output_{}".format(i): _array(value) for i, value in enumerate(result)}
+    return {"output": _array(result)}
+
+
+def _is_numbers(values: Sequence[Any]) -> bool:
+    return bool(values) and all(isinstance(value, (int, float, bool)) for value in values)
+
+
+def _array(value: Any) -> Any:
+    try:
+        return np.array(value)
+    except Exception:  # ragged, or on a device: what it is still counts as one output
+        holder = np.empty((), dtype=object)
+        holder[()] = value
+        return holder
+
+
+def _told(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return "{}: {}".format(type(error).__name__, lines[0][:300]) if lines else type(error).__name__
+
+
+@hookimpl
+def register_runtimes(register: Callable[..., None]) -> None:
+    register("python", Python)

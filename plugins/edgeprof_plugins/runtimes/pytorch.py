@@ -1,0 +1,461 @@
+"""PyTorch: TorchScript (.pt), torch.export programs (.pt2) and eager modules (``package.module:factory``).
+
+A factory is a callable without arguments that returns an ``nn.Module``, or the module itself. The module (or the
+factory) may carry ``example_inputs``: a tensor, a tuple of them, a dict by argument name, or a callable that returns
+one of these; they give the shapes and are what is fed where the user gives nothing.
+
+Devices: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``. Options: ``interop_threads``; ``freeze`` (1: torch.jit.freeze
+a TorchScript model first); ``cudnn_benchmark`` (1).
+"""
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import warnings
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgeprof import hookimpl
+from edgeprof.workload.runtime import (
+    ANY_DTYPE,
+    ANY_SHAPE,
+    Availability,
+    Dim,
+    LoadError,
+    LoadOptions,
+    Runtime,
+    Session,
+    TensorSpec,
+    library_version,
+)
+
+REMEDY = "pip install 'edgeprof[torch]'"
+OPTIONS = ("interop_threads", "freeze", "cudnn_benchmark")
+#: TorchScript's types of arguments that are no tensors → the dtype of the rank-0 input that stands for them.
+SCALARS = {"int": "int64", "float": "float64", "bool": "bool", "number": "float64"}
+
+
+class PyTorch(Runtime):
+    name = "pytorch"
+    formats = ("torchscript", "pt2", "python")
+
+    def availability(self) -> Availability:
+        version = library_version("torch")
+        return Availability(version, None if version else "PyTorch is not installed", None if version else REMEDY)
+
+    def devices(self) -> List[str]:
+        torch = _library()
+        found = ["cpu"]
+        if torch.cuda.is_available():
+            found.append("cuda")
+        found += [name for name in ("mps", "xpu") if _backend(torch, name)]
+        return found
+
+    def load(self, path: str, options: LoadOptions) -> Session:
+        torch = _library()
+        device = _device(torch, options.device)
+        _configure(torch, options)
+        suffix = path.rpartition(":")[2] if not os.path.exists(path) else ""
+        with warnings.catch_warnings():
+            # torch.jit and torch.export tell their own authors' plans; a user who profiles a file cannot act on them.
+            warnings.simplefilter("ignore")
+            if suffix:
+                return _eager(torch, path, device, options)
+            if _is_torchscript(path):
+                return _torchscript(torch, path, device, options)
+            return _exported(torch, path, device)
+
+
+class TorchSession(Session):
+    """One loaded module.
+
+    Args:
+        kind: For the facts: TorchScript, torch.export or eager.
+        call: Takes the inputs by position, in the order of ``inputs``, on the device.
+        outputs: As far as the file tells; others are named output, or output_0, output_1 …
+        scalars: The inputs that the model takes as Python numbers.
+    """
+
+    def __init__(
+        self,
+        torch: Any,
+        device: Any,
+        kind: str,
+        call: Callable[..., Any],
+        *,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec] = (),
+        scalars: Sequence[str] = (),
+    ) -> None:
+        self._torch, self._device, self._call = torch, device, call
+        self._scalars = frozenset(scalars)
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self._host = device.type == "cpu"
+        self.facts = {
+            "kind": kind,
+            "threads": str(torch.get_num_threads()),
+            "transfers": "none, host memory" if self._host else "inputs and outputs are copied in every inference",
+        }
+        self._guard = getattr(torch, "inference_mode", torch.no_grad)  # inference_mode came with 1.9
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
+        with self._guard(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = self._call(*self._arguments(self._tensors(feeds)))
+            named = _named(result, [spec.name for spec in self.outputs])
+            return {name: _to_numpy(self._torch, value) for name, value in named.items()}
+
+    def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
+        """On the CPU the inputs are turned into tensors here, once; on a device with memory of its own, every call
+        copies inputs to it and outputs back, which also waits for them.
+        """
+        tensors, call, guard = self._tensors(feeds), self._call, self._guard
+        if self._host:
+            arguments = self._arguments(tensors)
+
+            def on_host() -> Any:
+                with guard():
+                    return call(*arguments)
+
+            return on_host
+        results = self._results
+
+        def on_device() -> Any:
+            with guard():
+                return results(call(*self._arguments(tensors)))
+
+        return on_device
+
+    def synchronize(self) -> None:
+        if self._device.type != "cpu":
+            getattr(self._torch, self._device.type).synchronize()
+
+    def gpu_peak_bytes(self) -> Optional[int]:
+        if self._device.type != "cuda":
+            return None
+        return int(self._torch.cuda.max_memory_allocated(self._device))
+
+    def close(self) -> None:
+        self._call = _closed
+        if self._device.type == "cuda":
+            self._torch.cuda.empty_cache()
+
+    def _tensors(self, feeds: Dict[str, Any]) -> List[Any]:
+        """The inputs in order, in host memory; what the model has a default for and nobody feeds is left out."""
+        arguments = []
+        for spec in self.inputs:
+            if spec.name not in feeds:
+                break
+            value = np.asarray(feeds[spec.name])
+            if spec.name in self._scalars:
+                arguments.append(value.item())
+            else:
+                arguments.append(self._torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape)))
+        return arguments
+
+    def _arguments(self, tensors: List[Any]) -> List[Any]:
+        if self._host:
+            return tensors
+        return [t if not hasattr(t, "to") else t.to(self._device, non_blocking=True) for t in tensors]
+
+    def _results(self, value: Any) -> Any:
+        """Outputs in host memory: that they have arrived is the proof that the inference is complete."""
+        if isinstance(value, dict):
+            return {key: self._results(item) for key, item in value.items()}
+        if isinstance(value, (tuple, list)):
+            return [self._results(item) for item in value]
+        return value.cpu() if hasattr(value, "cpu") else value
+
+
+def _closed(*_: Any) -> Any:
+    raise LoadError("this session is closed")
+
+
+def _library() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise LoadError("PyTorch cannot be imported: {}".format(error), REMEDY) from None
+    return torch
+
+
+def _backend(torch: Any, name: str) -> bool:
+    backend = getattr(torch, name, None) if name == "xpu" else getattr(torch.backends, name, None)
+    return bool(backend is not None and backend.is_available())
+
+
+def _device(torch: Any, wanted: str) -> Any:
+    kind, _, index = wanted.partition(":")
+    if kind not in ("cpu", "cuda", "mps", "xpu") or (index and not index.isdigit()):
+        raise LoadError("PyTorch has no device {!r}".format(wanted), "It has cpu, cuda, cuda:N, mps, xpu.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        build = torch.version.cuda
+        raise LoadError(
+            "--device {} cannot be used: {}".format(
+                wanted,
+                "this PyTorch was built without CUDA"
+                if build is None
+                else "PyTorch (for CUDA {}) finds no working GPU".format(build),
+            ),
+            "Install a build for this board's CUDA (on a Jetson, NVIDIA's own wheel), or leave --device out.",
+        )
+    if kind in ("mps", "xpu") and not _backend(torch, kind):
+        raise LoadError("--device {} cannot be used: PyTorch finds none here".format(wanted), "Leave --device out.")
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise LoadError("there is no {}: this machine has {} GPU(s)".format(wanted, torch.cuda.device_count()))
+    return torch.device(wanted)
+
+
+def _configure(torch: Any, options: LoadOptions) -> None:
+    for key, value in options.options.items():
+        if key not in OPTIONS or not value.isdigit():
+            raise LoadError("PyTorch has no option {}={}".format(key, value), "It takes {}.".format(", ".join(OPTIONS)))
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if "interop_threads" in options.options:
+        try:
+            torch.set_num_interop_threads(int(options.options["interop_threads"]))
+        except RuntimeError as error:
+            raise LoadError("interop_threads cannot be set any more: {}".format(_first_line(error))) from None
+    if options.options.get("cudnn_benchmark") == "1":
+        torch.backends.cudnn.benchmark = True
+
+
+def _is_torchscript(path: str) -> bool:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.partition("/")[2] for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile):
+        raise LoadError("{} is no whole PyTorch archive".format(os.path.basename(path)), "Export it again.") from None
+    return "constants.pkl" in names and any(name.startswith("code/") for name in names)
+
+
+def _torchscript(torch: Any, path: str, device: Any, options: LoadOptions) -> TorchSession:
+    try:
+        module = torch.jit.load(path, map_location=device).eval()
+        if options.options.get("freeze") == "1":
+            module = torch.jit.freeze(module)
+    except Exception as error:
+        raise LoadError(
+            "PyTorch does not load {}: {}".format(os.path.basename(path), _first_line(error)),
+            "It may need a newer PyTorch, or the library that brings its custom operators.",
+        ) from None
+    inputs, scalars = [], []
+    for argument in module.forward.schema.arguments[1:]:
+        if argument.has_default_value() and argument.name not in options.shapes:
+            break  # inputs go by position: nothing after the first one that is left out can be given
+        kind = str(argument.type)
+        if kind in SCALARS:
+            scalars.append(argument.name)
+            inputs.append(TensorSpec(argument.name, (), SCALARS[kind], None))
+        elif kind in ("Tensor", "Optional[Tensor]"):
+            inputs.append(TensorSpec(argument.name, ANY_SHAPE, ANY_DTYPE, None))
+        else:
+            raise LoadError(
+                "{} takes {}: {}, which cannot be fed: inputs are tensors and numbers".format(
+                    os.path.basename(path), argument.name, kind
+                ),
+                "Wrap it in a module whose forward takes tensors, or bench a function (FILE.py:FUNCTION).",
+            )
+    return TorchSession(torch, device, "TorchScript", module, inputs=inputs, scalars=scalars)
+
+
+def _exported(torch: Any, path: str, device: Any) -> TorchSession:
+    if not hasattr(torch, "export"):
+        raise LoadError("torch.export programs need PyTorch 2.1 or newer; this is {}".format(torch.__version__))
+    try:
+        program = torch.export.load(path)
+        module = program.module()
+        if device.type != "cpu":
+            module = module.to(device)
+    except Exception as error:
+        raise LoadError(
+            "PyTorch does not load {}: {}".format(os.path.basename(path), _first_line(error)),
+            "A .pt2 is read by the PyTorch that wrote it, or a newer one: this is {}.".format(torch.__version__),
+        ) from None
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    batch = _batch_symbol(program, values)
+    spec_in = [_exported_spec(name, values.get(name), batch) for name in program.graph_signature.user_inputs]
+    spec_out = [_exported_spec(name, values.get(name), batch) for name in program.graph_signature.user_outputs]
+    returned = program.call_spec.out_spec
+    if returned is not None and returned.type is dict and len(returned.context) == len(spec_out):
+        spec_out = [spec._replace(name=str(key)) for key, spec in zip(returned.context, spec_out)]
+    positional, by_name = program.call_spec.in_spec.children_specs
+    if len(spec_in) != positional.num_leaves + by_name.num_leaves or positional.num_leaves != positional.num_children:
+        raise LoadError(
+            "{} takes nested inputs, which cannot be fed by name".format(os.path.basename(path)),
+            "Export a module whose forward takes tensors only.",
+        )
+    if by_name.num_leaves:
+        keys = list(by_name.context)
+        count = positional.num_leaves
+
+        def call(*arguments: Any) -> Any:
+            return module(*arguments[:count], **dict(zip(keys, arguments[count:])))
+
+        return TorchSession(torch, device, "torch.export", call, inputs=spec_in, outputs=spec_out)
+    return TorchSession(torch, device, "torch.export", module, inputs=spec_in, outputs=spec_out)
+
+
+def _batch_symbol(program: Any, values: Dict[str, Any]) -> Optional[str]:
+    """torch.export renames dimensions to s17; the first one of the first input is taken for the batch."""
+    for name in program.graph_signature.user_inputs:
+        shape: Any = getattr(values.get(name), "shape", ())
+        if len(shape) and not isinstance(shape[0], int):
+            return str(shape[0])
+    return None
+
+
+def _exported_spec(name: Any, value: Any, batch: Optional[str]) -> TensorSpec:
+    if not hasattr(value, "shape"):  # a number
+        return TensorSpec(str(name), ANY_SHAPE, ANY_DTYPE, None)
+    shape: Tuple[Dim, ...] = tuple(
+        dim if isinstance(dim, int) else "batch" if str(dim) == batch else str(dim) for dim in value.shape
+    )
+    return TensorSpec(str(name), shape, str(value.dtype).rpartition(".")[2], None)
+
+
+def _eager(torch: Any, target: str, device: Any, options: LoadOptions) -> TorchSession:
+    source = _import(target)
+    module = source
+    if not isinstance(source, torch.nn.Module):
+        if not callable(source):
+            raise LoadError("{} is neither a module nor a factory that returns one".format(target))
+        try:
+            module = source()
+        except Exception as error:
+            raise LoadError("{}() failed: {}".format(target, _told(error))) from None
+    if not isinstance(module, torch.nn.Module):
+        raise LoadError(
+            "{}() returned {}, no torch.nn.Module".format(target, type(module).__name__),
+            "If it is a function to be timed as it is: --runtime python.",
+        )
+    module = module.eval().to(device)
+    examples = getattr(module, "example_inputs", getattr(source, "example_inputs", None))
+    if examples is not None and callable(examples):
+        examples = examples()
+    parameters = [
+        p.name
+        for p in inspect.signature(module.forward).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        and (p.default is p.empty or isinstance(examples, dict) or p.name in options.shapes)
+    ]
+    if examples is None:
+        inputs = [TensorSpec(name, ANY_SHAPE, ANY_DTYPE, None) for name in parameters]
+        return TorchSession(torch, device, "eager", module, inputs=inputs)
+    given = _examples(torch, target, examples, parameters)
+    inputs = [_example_spec(name, array) for name, array in given.items()]
+    call: Callable[..., Any] = module
+    if isinstance(examples, dict):
+        names = list(given)
+
+        def by_keyword(*arguments: Any) -> Any:
+            return module(**dict(zip(names, arguments)))
+
+        call = by_keyword
+    session = TorchSession(torch, device, "eager", call, inputs=inputs)
+    session.examples = given
+    return session
+
+
+def _examples(torch: Any, target: str, examples: Any, parameters: Sequence[str]) -> Dict[str, Any]:
+    if not isinstance(examples, dict):
+        values = list(examples) if isinstance(examples, (tuple, list)) else [examples]
+        names = list(parameters) + ["input_{}".format(i) for i in range(len(parameters), len(values))]
+        examples = dict(zip(names, values))
+    arrays = {}
+    for name, value in examples.items():
+        if not isinstance(value, torch.Tensor):
+            raise LoadError(
+                "the example_inputs of {} hold {} for {!r}, no tensor".format(target, type(value).__name__, name)
+            )
+        arrays[name] = value.detach().cpu().numpy()
+    return arrays
+
+
+def _example_spec(name: str, array: Any) -> TensorSpec:
+    """The example's shape; a first dimension of 1 is taken for the batch."""
+    shape: Tuple[Dim, ...] = tuple(array.shape)
+    if len(shape) > 1 and shape[0] == 1:
+        shape = ("batch", *shape[1:])
+    return TensorSpec(name, shape, array.dtype.name, None)
+
+
+def _import(target: str) -> Any:
+    """What ``/path/file.py:attribute`` or ``package.module:attribute`` names."""
+    where, _, attribute = target.rpartition(":")
+    try:
+        if where.endswith(".py"):
+            sys.path.insert(0, os.path.dirname(os.path.abspath(where)))  # as python FILE.py does
+            stem = os.path.basename(where)[:-3]
+            spec = importlib.util.spec_from_file_location(
+                "edgeprof_model_" + stem if stem in sys.modules else stem, where
+            )
+            assert spec is not None
+            assert spec.loader is not None
+            found: Any = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = found
+            spec.loader.exec_module(found)
+        else:
+            sys.path.insert(0, os.getcwd())  # as python -m does
+            found = importlib.import_module(where)
+    except (Exception, SystemExit) as error:
+        raise LoadError("{} cannot be imported: {}".format(where, _told(error))) from None
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise LoadError("{} has no {!r}".format(where, attribute))
+        found = getattr(found, part)
+    return found
+
+
+def _named(result: Any, names: Sequence[str]) -> Dict[str, Any]:
+    """The outputs by name: a dict's own keys, else the file's names, else output or output_0, output_1 …"""
+    if isinstance(result, dict):
+        return {str(key): value for key, value in result.items() if value is not None}
+    if hasattr(result, "to_tuple"):  # transformers' ModelOutput that is no dict
+        result = result.to_tuple()
+    if not isinstance(result, (tuple, list)):
+        return {names[0] if len(names) == 1 else "output": result}
+    flat = [item for item in _flat(result) if item is not None]
+    if len(names) != len(flat):
+        names = ["output_{}".format(i) for i in range(len(flat))]
+    return dict(zip(names, flat))
+
+
+def _flat(value: Any) -> List[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return [leaf for item in value for leaf in _flat(item)]
+    return [value]
+
+
+def _to_numpy(torch: Any, value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return np.asarray(value)
+    value = value.detach().cpu()
+    if value.dtype == torch.bfloat16:  # numpy has none
+        value = value.float()
+    return np.array(value.numpy())
+
+
+def _told(error: BaseException) -> str:
+    text = _first_line(error)
+    return "{}: {}".format(type(error).__name__, text) if text else type(error).__name__
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[0][:300] if lines else ""
+
+
+@hookimpl
+def register_runtimes(register: Callable[..., None]) -> None:
+    register("pytorch", PyTorch)
