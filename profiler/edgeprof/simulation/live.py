@@ -7,7 +7,6 @@ between is the one thing that is not played. The cost is 1 to 3 % of a core, mos
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof.errors import InputError, UnavailableError, unknown
 from edgeprof.roots import SIMULATION_MARKER, Roots
+from edgeprof.simulation.board_specs import BOARDS
 from edgeprof.simulation.chip import BlockAverage, Converter, EnergyCounter, Ina3221
 from edgeprof.simulation.layouts import Layout, build
 from edgeprof.simulation.registers import Registers
@@ -81,6 +81,8 @@ class LiveBoard:
         seed: int = 0,
     ) -> None:
         self.board, self.directory, self.seed = board, directory, seed
+        if board not in BOARDS:
+            raise unknown("board", board, BOARDS)
         self._lock_fd = self._claim(directory)
         try:
             self.layout: Layout = build(board, directory, live_proc=True)
@@ -92,6 +94,7 @@ class LiveBoard:
         self.totals = self.layout.totals
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._registers: Registers | None = None
         self.started = self.stopped = 0.0
         #: What ended the thread early, if anything did.
         self.failure: Exception | None = None
@@ -113,42 +116,80 @@ class LiveBoard:
         return sum(self._rails[name].joules(end) - self._rails[name].joules(start) for name in names)
 
     def start(self) -> None:
-        """Begin to play; on return the first values are in the files.
+        """Play in a thread of its own; on return the first values are in the files.
 
         Raises:
             InputError: it was started before.
             UnavailableError: the files cannot be written.
         """
-        if self._thread is not None:
-            raise InputError("a virtual board plays once: make another one")
-        begin = self.started = time.monotonic()
-        for source in self._sources:
-            source.begin(begin)
-        for rail in self._rails.values():
-            rail.start = begin
-            rail.converter = self._converter(rail)
         try:
-            self._log = TruthLog(self.directory, self._header(), list(self._rails), list(self.totals))
-            self._registers = Registers(self.layout, {name: rail.converter for name, rail in self._rails.items()})
-            self._last_tick = self._logged = self._flushed = begin
-            self._tick(begin)
-        except OSError as error:
-            raise UnavailableError(f"{error.filename or self.directory} cannot be written: {error.strerror}") from None
+            self.begin(time.monotonic())
+        except BaseException:
+            self._release()
+            raise
         self._thread = threading.Thread(target=self._play, name=f"edgeprof-{self.board}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End the play, write the sums of the truth, leave the tree as it stands; safe to call twice."""
-        if self._thread is not None and self._thread.ident is not None and not self._stop.is_set():
+        if self._thread is not None:
             self._stop.set()
             self._thread.join()
-            self.stopped = time.monotonic()
-            joules = [rail.joules(self.stopped) for rail in self._rails.values()]
-            with contextlib.suppress(OSError):  # a full disk: the tree's user is told by ``failure``
-                self._log.write(self.stopped, joules)
-                self._log.close(self.started, self.stopped, joules)
-            self._registers.close()
+            self._thread = None
+            self.finish(time.monotonic())
         self._release()
+
+    def begin(self, now: float) -> None:
+        """Switch the board on at ``now`` (s). With ``step`` and ``finish`` it is played by hand, on any clock.
+
+        Raises:
+            InputError: it was switched on before.
+            UnavailableError: the files cannot be written.
+        """
+        if self._registers is not None:
+            raise InputError("a virtual board plays once: make another one")
+        self.started = self._last = self._logged = self._flushed = now
+        for source in self._sources:
+            source.begin(now)
+        for rail in self._rails.values():
+            rail.start = now
+            rail.converter = self._converter(rail)
+        try:
+            self._log = TruthLog(self.directory, self._header(), list(self._rails), list(self.totals))
+            self._registers = Registers(self.layout, {name: rail.converter for name, rail in self._rails.items()})
+        except OSError as error:
+            raise UnavailableError(f"{error.filename or self.directory} cannot be written: {error.strerror}") from None
+        self._log.write(now, [0.0] * len(self._rails))
+        self.step(now)
+
+    def step(self, now: float) -> None:
+        """It is ``now``: bring all files to what the parts would show."""
+        assert self._registers is not None
+        steady = {id(source): source.steady(self._last, now) for source in self._sources}
+        self._last = now
+        for rail in self._rails.values():
+            level = steady[id(rail.source)]
+            rail.converter.advance(now, rail.joules, None if level is None else rail.base + rail.gain * level)
+        self._registers.write(now)
+        jumps = [source.advance(now) for source in self._sources]
+        if any(jumps) or now - self._logged >= LOG_S:
+            self._log.write(now, [rail.joules(now) for rail in self._rails.values()])
+            self._logged = now
+            if now - self._flushed >= FLUSH_S:
+                self._log.flush()
+                self._flushed = now
+
+    def finish(self, now: float) -> None:
+        """Switch it off: the last line and the sums of the truth."""
+        assert self._registers is not None
+        self.stopped = now
+        joules = [rail.joules(now) for rail in self._rails.values()]
+        try:
+            self._log.write(now, joules)
+            self._log.close(self.started, now, joules)
+        except OSError as error:
+            self.failure = self.failure or error
+        self._registers.close()
 
     # -- setting up ---------------------------------------------------------------------------------------------------
 
@@ -261,23 +302,8 @@ class LiveBoard:
                 # A plain sleep: waiting for the event with a time limit costs half as much again of the processor.
                 time.sleep(max(0.0, due - time.monotonic()))
                 now = time.monotonic()
-                self._tick(now)
+                self.step(now)
                 # A tick that was missed is not made up for: the converters catch up by themselves.
                 due = max(due + tick, now)
         except Exception as error:  # noqa: BLE001 - shown by whoever asked for the board, who is in another thread
             self.failure = error
-
-    def _tick(self, now: float) -> None:
-        before, self._last_tick = self._last_tick, now
-        steady = {id(source): source.steady(before, now) for source in self._sources}
-        for rail in self._rails.values():
-            level = steady[id(rail.source)]
-            rail.converter.advance(now, rail.joules, None if level is None else rail.base + rail.gain * level)
-        self._registers.write(now)
-        jumps = [source.advance(now) for source in self._sources]
-        if any(jumps) or now - self._logged >= LOG_S:
-            self._log.write(now, [rail.joules(now) for rail in self._rails.values()])
-            self._logged = now
-            if now - self._flushed >= FLUSH_S:
-                self._log.flush()
-                self._flushed = now
