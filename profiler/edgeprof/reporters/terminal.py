@@ -45,6 +45,11 @@ _TOGETHER = re.compile(
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
+def together(text: str) -> str:
+    """``text`` with no-break spaces where a line should not end."""
+    return _TOGETHER.sub("\N{NO-BREAK SPACE}", text)
+
+
 @dataclass(frozen=True)
 class Style:
     """How to write for one stream.
@@ -107,7 +112,7 @@ class Style:
         else:
             rest = " " * len(lead)
         lines = textwrap.wrap(
-            _TOGETHER.sub("\N{NO-BREAK SPACE}", text),
+            together(text),
             width,
             initial_indent=lead,
             subsequent_indent=rest,

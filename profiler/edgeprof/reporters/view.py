@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from edgeprof import units
 from edgeprof.reporters.terminal import Column
+from edgeprof.results import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from edgeprof.results import schema
     from edgeprof.results.schema import Comparison, EnergyFigure, Ratio, Reason, Result, SensorUse, Variant
 
 NONE = ("–", "")
@@ -252,7 +252,7 @@ def comparison_text(comparison: Comparison, variant: Variant | None, *, verdict:
     if comparison.verdict == "not_comparable":
         return f"not comparable with {comparison.baseline}: {comparison.reason or 'no common measurement'}"
     energy, latency = comparison.energy_ratio, comparison.latency_ratio
-    tied = [word for word, r in (("energy", energy), ("latency", latency)) if r and _verdict(r) == "tied"]
+    tied = [word for word, r in (("energy", energy), ("latency", latency)) if r and schema.sense(r) == "tied"]
     if len(tied) == 2 and not verdict:
         text = f"tied with {comparison.baseline} in energy and latency ({_span(energy)} and {_span(latency)} ×)"
     else:
@@ -288,10 +288,6 @@ def _points(accuracy: schema.Accuracy) -> int:
     return 1 if accuracy.samples < 2000 else 2
 
 
-def _verdict(ratio: Ratio) -> str:
-    return "better" if ratio.ci95[1] < 1 else "worse" if ratio.ci95[0] > 1 else "tied"
-
-
 def ratio_digits(ratio: Ratio) -> int:
     """Decimals that the interval's half-width allows, at least two."""
     return min(4, max(2, units.decimals_for((ratio.ci95[1] - ratio.ci95[0]) / 2)))
@@ -307,8 +303,8 @@ def _span(ratio: Ratio | None) -> str:
 def _ratio_text(word: str, ratio: Ratio, baseline: str, *, verdict: bool) -> str:
     n = ratio_digits(ratio)
     if verdict:
-        return f"{word} {ratio.value:.{n}f} × ({_span(ratio)}) {_verdict(ratio)}"
-    if _verdict(ratio) == "tied":
+        return f"{word} {ratio.value:.{n}f} × ({_span(ratio)}) {schema.sense(ratio)}"
+    if schema.sense(ratio) == "tied":
         return f"{word} tied with {baseline} ({_span(ratio)} ×)"
     return f"{ratio.value:.{n}f} × {word} ({_span(ratio)})"
 

@@ -305,6 +305,13 @@ class Variant(Struct):
 
 
 class Ratio(Struct):
+    """A variant's figure over its baseline's; below 1 is better.
+
+    Attributes:
+        value: The ratio.
+        ci95: Its 95 % interval.
+    """
+
     value: float
     ci95: Interval
 
@@ -349,6 +356,14 @@ class Result(Struct):
     self_cost: SelfCost | None = None
     traces: list[TraceStrip] = []
     schema: str = SCHEMA
+
+
+def sense(ratio: Ratio, relevant: float = 0.01) -> Verdict:
+    """What one ratio says: tied where its interval contains 1, or lies wholly within 1 ± ``relevant``."""
+    low, high = ratio.ci95
+    if low <= 1 <= high or (low > 1 - relevant and high < 1 + relevant):
+        return "tied"
+    return "better" if high < 1 else "worse"
 
 
 def model_name(model: Model) -> str:

@@ -1,0 +1,98 @@
+"""What the uncertainty is made of: shares of the variance, one bar a variant (GUM 5.1.3: variances add, not widths)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgeprof import units
+from edgeprof.reporters.charts import svg
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.reporters.charts.rows import Row
+    from edgeprof.results.schema import Budget
+
+WIDTH = 960.0
+LEFT, RIGHT, TOP = 16.0, 16.0, 34.0
+BAR, STEP = 18.0, 50.0
+#: Term → what it is, in the order of the legend and of the colours.
+TERMS = {
+    "repeatability": "spread of the windows",
+    "gain": "sensor gain",
+    "offset": "sensor offset",
+    "sync": "edges of the windows",
+    "resolution": "sensor steps",
+    "filter": "sensor filter",
+    "idle": "idle power",
+    "model": "the estimate's model",
+}
+
+
+def shares(budget: Budget) -> dict[str, float]:
+    """Term → its share of the variance (0 to 1), terms of nothing left out; empty where nothing is known."""
+    squares = {key: value**2 for key, value in msgspec.structs.asdict(budget).items() if value}
+    total = sum(squares.values())
+    return {key: squares[key] / total for key in TERMS if squares.get(key, 0.0) / total > 0.0005} if total else {}
+
+
+def draw(rows: Sequence[Row]) -> str | None:
+    """The bars, or None where no budget was kept."""
+    drawn = [(row, found) for row in rows if row.energy and (b := row.energy.gross.budget) and (found := shares(b))]
+    if not drawn:
+        return None
+    used = [key for key in TERMS if any(key in found for _, found in drawn)]
+    parts = []
+    x = LEFT
+    for key in used:
+        parts += [
+            svg.el("rect", x=x, y=4.0, width=11.0, height=11.0, rx=2.0, class_=f"share {_class(key)}"),
+            svg.text(x + 16, 14, TERMS[key], "start", "tick"),
+        ]
+        x += 34 + 6.2 * len(TERMS[key])
+    scale = svg.Scale(0.0, 1.0, LEFT, WIDTH - RIGHT)
+    for n, (row, found) in enumerate(drawn):
+        top = TOP + n * STEP + 18
+        parts.append(
+            svg.text(LEFT, top - 5, f"{row.label} · {_words(row)}", "start", f"label ink {svg.color(row.color)}")
+        )
+        at = 0.0
+        for key, share in found.items():
+            left, right = scale.at(at), scale.at(at + share)
+            name = f"{TERMS[key]}: {100 * share:.0f} % of the variance"
+            parts.append(
+                svg.el(
+                    "rect",
+                    svg.el("title", svg.escape(name)),
+                    x=left,
+                    y=top,
+                    width=max(0.5, right - left - 1),
+                    height=BAR,
+                    class_=f"share {_class(key)}",
+                )
+            )
+            if right - left > 44:
+                parts.append(svg.text(left + 6, top + 13, f"{100 * share:.0f} %", "start", "inside"))
+            at += share
+    return svg.drawing(WIDTH, TOP + len(drawn) * STEP, "uncertainty budget", *parts)
+
+
+def _class(key: str) -> str:
+    return f"c{list(TERMS).index(key)}"
+
+
+def _words(row: Row) -> str:
+    figure = row.energy.gross if row.energy else None
+    if figure is None or figure.value is None or figure.expanded_uncertainty is None:
+        return "no interval"
+    u, k = figure.expanded_uncertainty, figure.coverage_factor
+    factor, prefix = units.prefix_for([figure.value])
+    text = f"U = {u / factor:.{units.decimals_for(u / factor)}f} {prefix}J"
+    if figure.value:
+        text += f", {units.significant(100 * u / abs(figure.value), 2)} % of the value"
+    if k:
+        text += f" (k = {units.significant(k, 3)}"
+        text += f", ν = {figure.degrees_of_freedom:.0f})" if figure.degrees_of_freedom else ")"
+    return text

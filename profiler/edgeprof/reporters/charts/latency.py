@@ -1,0 +1,89 @@
+"""The distribution of latencies: one band a variant on one scale, with its percentiles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprof import units
+from edgeprof.reporters.charts import svg
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.reporters.charts.rows import Row
+    from edgeprof.results.schema import Latency
+
+WIDTH = 960.0
+LEFT, RIGHT, TOP, BOTTOM = 16.0, 16.0, 6.0, 48.0
+BAND, TITLE = 54.0, 26.0
+
+
+def draw(rows: Sequence[Row]) -> str | None:
+    """The bands, or None where no latency was measured."""
+    drawn = [(row, row.variant.latency_s) for row in rows if row.variant.latency_s and row.variant.latency_s.mean > 0]
+    if not drawn:
+        return None
+    low = min(v.min for _, v in drawn)
+    # Outliers far out would press everything against the left edge: they are counted in words.
+    high = max(max(v.p99 or 0.0, v.p95 or 0.0, v.mean) for _, v in drawn) * 1.15
+    log = low > 0 and high / low > 12
+    scale = svg.fitted(low, high, LEFT, WIDTH - RIGHT, log=log, margin=0.03)
+    factor, prefix = units.prefix_for([v.mean for _, v in drawn])
+    height = TOP + len(drawn) * (BAND + TITLE) + BOTTOM
+    parts = [svg.x_axis(scale, height - BOTTOM, TOP + TITLE, f"latency, {prefix}s", factor)]
+    for n, (row, latency) in enumerate(drawn):
+        top = TOP + n * (BAND + TITLE) + TITLE
+        parts.append(_band(row, latency, scale, top, (factor, prefix)))
+    return svg.drawing(WIDTH, height, "distribution of latencies", *parts)
+
+
+def _band(row: Row, latency: Latency, scale: svg.Scale, top: float, prefix: tuple[float, str]) -> str:
+    factor, unit = prefix[0], f"{prefix[1]}s"
+    bottom = top + BAND - 6
+    parts = [_shape(latency, scale, top, bottom)]
+    marks = [("p50", latency.p50 if latency.p50 is not None else latency.median)]
+    marks += [("p90", latency.p90), ("p99", latency.p99)]
+    drawn = [(name, scale.at(value)) for name, value in marks if value is not None]
+    for n, (name, x) in enumerate(drawn):
+        parts.append(svg.line(x, top + 4, x, bottom, "percentile"))
+        if n + 1 == len(drawn) or drawn[n + 1][1] - x > 34:
+            parts.append(svg.text(x + 5, top + 13, name, "start", "tick"))
+    known = [f"{name} {units.significant(value / factor)}" for name, value in marks if value is not None]
+    words = f"{row.label} · {' · '.join(known)} {unit} · {latency.samples} requests"
+    if latency.outliers:
+        words += f", {latency.outliers} outliers kept, max {units.significant(latency.max / factor)} {unit}"
+    parts.append(svg.text(LEFT, top - 5, words, "start", "label ink"))
+    return svg.el("g", *parts, class_=svg.color(row.color))
+
+
+def _shape(latency: Latency, scale: svg.Scale, top: float, bottom: float) -> str:
+    """The histogram where it was kept; else a line from the least to the 99th (or greatest), thick from p50 to p90."""
+    histogram = latency.histogram
+    if histogram and histogram.counts and len(histogram.edges) == len(histogram.counts) + 1 and max(histogram.counts):
+        # A density, so that bins of different widths can be compared.
+        pairs = list(zip(histogram.edges[:-1], histogram.edges[1:], histogram.counts, strict=True))
+        dense = [(a, b, n / (b - a)) for a, b, n in pairs if b > a and a < scale.high]
+        most = max((d for _, _, d in dense), default=1.0) or 1.0
+        points: list[tuple[float, float] | None] = []
+        for a, b, d in dense:
+            y = bottom - (bottom - top - 8) * d / most
+            points += [(scale.at(a), y), (scale.at(b), y)]
+        if dense:
+            points = [(scale.at(dense[0][0]), bottom), *points, (scale.at(dense[-1][1]), bottom)]
+        return svg.path(points, "area", close=True)
+    middle = (top + bottom) / 2 + 4
+    p50 = latency.p50 if latency.p50 is not None else latency.median
+    end = latency.p99 if latency.p99 is not None else latency.max
+    parts = [svg.line(scale.at(latency.min), middle, scale.at(end), middle, "bar")]
+    if p50 is not None and latency.p90 is not None:
+        parts.append(
+            svg.el(
+                "rect",
+                x=scale.at(p50),
+                y=middle - 7,
+                width=max(1.0, scale.at(latency.p90) - scale.at(p50)),
+                height=14.0,
+                class_="area",
+            )
+        )
+    return "".join(parts)

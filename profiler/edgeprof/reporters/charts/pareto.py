@@ -1,0 +1,189 @@
+"""Accuracy against joules, or what there is of accuracy, joules and latency, with intervals; baselines cross-haired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprof import units
+from edgeprof.reporters import view
+from edgeprof.reporters.charts import svg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edgeprof.reporters.charts.rows import Row
+
+WIDTH, HEIGHT = 960.0, 460.0
+LEFT, RIGHT, TOP, BOTTOM = 72.0, 24.0, 34.0, 56.0
+#: With more points than this there is no room for names: numbers, as in the table.
+NAMED = 6
+
+Measured = tuple[float, float, float]  # value, low, high
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One quantity: how to get it from a row, its title, the unit, and which way is better."""
+
+    title: str
+    unit: str
+    of: Callable[[Row], Measured | None]
+    up: bool
+
+
+def _accuracy(row: Row) -> Measured | None:
+    a = row.variant.accuracy
+    if a is None:
+        return None
+    scale = 100 if view.is_ratio(a) else 1
+    low, high = a.ci95 or (a.value, a.value)
+    return a.value * scale, low * scale, high * scale
+
+
+def _energy(row: Row) -> Measured | None:
+    energy = row.energy
+    if energy is None or energy.gross.value is None or energy.gross.value <= 0:
+        return None
+    low, high = energy.gross.ci95 or (energy.gross.value, energy.gross.value)
+    return energy.gross.value, max(low, energy.gross.value * 0.01), high
+
+
+def _latency(row: Row) -> Measured | None:
+    value = row.latency
+    return None if value is None or value <= 0 else (value, value, value)
+
+
+ENERGY = Axis("energy per inference", "J", _energy, up=False)
+LATENCY = Axis("latency p50", "s", _latency, up=False)
+
+
+def axes(rows: Sequence[Row]) -> tuple[Axis, Axis] | None:
+    """The two quantities to plot: those that two rows at least share, in the order energy, accuracy, latency."""
+    metrics = [r.variant.accuracy.metric for r in rows if r.variant.accuracy]
+    found = []
+    if sum(_energy(r) is not None for r in rows) > 1:
+        found.append(ENERGY)
+    if len(metrics) > 1 and len(set(metrics)) == 1:
+        accuracies = [r.variant.accuracy for r in rows if r.variant.accuracy]
+        unit = "%" if all(view.is_ratio(a) for a in accuracies) else ""
+        found.append(Axis(f"{view.metric_title(metrics[0])} accuracy", unit, _accuracy, up=True))
+    if sum(_latency(r) is not None for r in rows) > 1:
+        found.append(LATENCY)
+    if len(found) < 2:
+        return None
+    # Accuracy is what one gets, so it goes up; joules or seconds are what one pays, so they go to the right.
+    if found[1].up or not found[0].up:
+        return found[0], found[1]
+    return found[1], found[0]
+
+
+def draw(rows: Sequence[Row]) -> str | None:
+    """The plot, or None where fewer than two rows share two quantities."""
+    chosen = axes(rows)
+    if chosen is None:
+        return None
+    across, upward = chosen
+    points = [(r, x, y) for r in rows if (x := across.of(r)) is not None and (y := upward.of(r)) is not None]
+    if len(points) < 2:
+        return None
+    xs, x_factor, x_prefix = _scale([x for _, x, _ in points], across, LEFT, WIDTH - RIGHT)
+    ys, y_factor, y_prefix = _scale([y for _, _, y in points], upward, HEIGHT - BOTTOM, TOP)
+    bottom = HEIGHT - BOTTOM
+    parts = [
+        svg.x_axis(xs, bottom, TOP, _title(across, x_prefix), x_factor),
+        svg.y_axis(ys, LEFT, WIDTH - RIGHT, y_factor),
+        svg.text(LEFT - 60, TOP - 16, _title(upward, y_prefix), "start", "axis"),
+    ]
+    for row, x, y in points:
+        if row.color is None:
+            parts += [
+                svg.line(xs.at(x[0]), TOP, xs.at(x[0]), bottom, "cross"),
+                svg.line(LEFT, ys.at(y[0]), WIDTH - RIGHT, ys.at(y[0]), "cross"),
+            ]
+    parts.append(_front(points, xs, ys, up=upward.up))
+    taken: list[tuple[float, float, float, float]] = [(xs.at(x[0]) - 8, ys.at(y[0]) - 8, 16, 16) for _, x, y in points]
+    for row, x, y in points:
+        parts.append(_point(row, x, y, xs, ys))
+    for row, x, y in points:
+        words = row.label if len(points) <= NAMED else str(row.number)
+        parts.append(_label(words, xs.at(x[0]), ys.at(y[0]), svg.color(row.color), taken))
+    return svg.drawing(WIDTH, HEIGHT, f"{upward.title} against {across.title}", *parts)
+
+
+def _scale(values: Sequence[Measured], axis: Axis, start: float, end: float) -> tuple[svg.Scale, float, str]:
+    low, high = min(v[1] for v in values), max(v[2] for v in values)
+    log = axis.unit in ("J", "s") and low > 0 and high / low > 8
+    factor, prefix = units.prefix_for([v[0] for v in values]) if axis.unit in ("J", "s") else (1.0, "")
+    scale = svg.fitted(low, high, start, end, log=log, margin=0.08)
+    if axis.unit == "%":
+        scale = svg.Scale(max(0.0, scale.low), min(100.0, scale.high), start, end)
+    return scale, factor, prefix
+
+
+def _title(axis: Axis, prefix: str) -> str:
+    unit = f"{prefix}{axis.unit}"
+    better = "up is better" if axis.up else "less is better"
+    return f"{axis.title}{f', {unit}' if unit else ''} ({better})"
+
+
+def _front(points: Sequence[tuple[Row, Measured, Measured]], xs: svg.Scale, ys: svg.Scale, *, up: bool) -> str:
+    """The stairs through what nothing beats: between two of its points one gets what the cheaper one gives."""
+    front = sorted(
+        ((x[0], y[0]) for row, x, y in points if row.variant.name in row.result.pareto), key=lambda p: (p[0], p[1])
+    )
+    stairs: list[tuple[float, float]] = []
+    for x, y in front:
+        if stairs:
+            if (y <= stairs[-1][1]) is up:
+                continue  # on the front for its latency only
+            stairs.append((x, stairs[-1][1]))
+        stairs.append((x, y))
+    return svg.path(((xs.at(x), ys.at(y)) for x, y in stairs), "front") if len(stairs) > 1 else ""
+
+
+def _point(row: Row, x: Measured, y: Measured, xs: svg.Scale, ys: svg.Scale) -> str:
+    cx, cy = xs.at(x[0]), ys.at(y[0])
+    bars = []
+    if x[2] > x[1]:
+        a, b = xs.at(x[1]), xs.at(x[2])
+        bars += [svg.line(a, cy, b, cy, "bar")] + [svg.line(e, cy - 4, e, cy + 4, "bar") for e in (a, b)]
+    if y[2] > y[1]:
+        a, b = ys.at(y[1]), ys.at(y[2])
+        bars += [svg.line(cx, a, cx, b, "bar")] + [svg.line(cx - 4, e, cx + 4, e, "bar") for e in (a, b)]
+    hollow = row.energy is not None and row.energy.provenance not in view.REAL
+    dot = svg.el("circle", cx=cx, cy=cy, r=6.0, class_="dot hollow" if hollow else "dot")
+    energy = view.energy_text(row.energy.gross, row.energy.provenance) if row.energy else "no energy"
+    return svg.el("g", svg.el("title", svg.escape(f"{row.label}: {energy}")), *bars, dot, class_=svg.color(row.color))
+
+
+def _label(words: str, x: float, y: float, color: str, taken: list[tuple[float, float, float, float]]) -> str:
+    """The words beside their point where they cover neither a point nor other words."""
+    wide = 7.4 * len(words)
+    places = [
+        (x + 11, y - 9, "start"),
+        (x + 11, y + 19, "start"),
+        (x - 11, y - 9, "end"),
+        (x - 11, y + 19, "end"),
+        (x, y - 22, "middle"),
+        (x, y + 32, "middle"),
+        (x + 11, y - 25, "start"),
+        (x + 11, y + 35, "start"),
+    ]
+    best, least = places[0], float("inf")
+    for place in places:
+        left = place[0] - {"start": 0.0, "end": wide, "middle": wide / 2}[place[2]]
+        box = (left, place[1] - 12, wide, 15)
+        cost = sum(_overlap(box, other) for other in taken)
+        cost += 1e6 * (left < LEFT or left + wide > WIDTH - 4 or box[1] < 4 or place[1] > HEIGHT - BOTTOM)
+        if cost < least:
+            best, least = place, cost
+    left = best[0] - {"start": 0.0, "end": wide, "middle": wide / 2}[best[2]]
+    taken.append((left, best[1] - 12, wide, 15))
+    return svg.text(best[0], best[1], words, best[2], f"label {color} ink")
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return across * down if across > 0 and down > 0 else 0.0

@@ -1,0 +1,74 @@
+"""What the charts and the table share: each variant with its label and its colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprof.results import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.results.schema import Energy, Result, Variant
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant of one result.
+
+    Attributes:
+        number: Counted from 1 through the page, for plots that have no room for names.
+        label: What it is called on this page.
+        color: Index of its colour; None for a baseline.
+    """
+
+    number: int
+    label: str
+    color: int | None
+    result: Result
+    variant: Variant
+
+    @property
+    def energy(self) -> Energy | None:
+        """Its energy block, where it has a figure that may be quoted."""
+        energy = self.variant.energy_j_per_inference
+        return energy if energy and energy.gross.value is not None else None
+
+    @property
+    def latency(self) -> float | None:
+        """The plain median where there is one, else the bound of the 50th percentile; seconds."""
+        latency = self.variant.latency_s
+        if latency is None:
+            return None
+        return latency.median if latency.median is not None else latency.p50
+
+
+def rows(results: Sequence[Result]) -> list[Row]:
+    """All variants in order. Names that several results share are told apart by the model, the board or the run."""
+    pairs = [(result, variant) for result in results for variant in result.variants]
+    labels = _labels(pairs)
+    found: list[Row] = []
+    color = 0
+    for number, ((result, variant), label) in enumerate(zip(pairs, labels, strict=True), 1):
+        base = is_baseline(result, variant)
+        found.append(Row(number, label, None if base else color, result, variant))
+        color += not base
+    return found
+
+
+def is_baseline(result: Result, variant: Variant) -> bool:
+    """Whether others are compared with it; with nothing compared, whether it is the untouched model of several."""
+    named = {c.baseline for c in result.comparisons}
+    return variant.name in named if named else variant.name == "baseline" and len(result.variants) > 1
+
+
+def _labels(pairs: Sequence[tuple[Result, Variant]]) -> list[str]:
+    tries = (
+        [v.name for _, v in pairs],
+        [f"{schema.model_name(v.model)} {v.name}" for _, v in pairs],
+        [f"{v.name} @ {r.host.board}" for r, v in pairs],
+        [f"{v.name} @ {r.host.board} {r.host.power_mode or ''}".rstrip() for r, v in pairs],
+        [f"{v.name} ({r.id.rpartition('-')[2]})" for r, v in pairs],
+    )
+    return next((labels for labels in tries if len(set(labels)) == len(labels)), tries[-1])

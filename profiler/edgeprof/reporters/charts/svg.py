@@ -1,0 +1,158 @@
+"""The little that four charts need of SVG: escaped elements, scales with round ticks, axes.
+
+Colours come from the page's style sheet (``currentColor`` and classes), so one drawing serves light and dark.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprof import units
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+#: How many colours the style sheet has beside the baseline's.
+COLORS = 8
+
+
+def escape(text: object) -> str:
+    """Text as content or attribute; control characters, which XML forbids, become spaces."""
+    return html.escape("".join(c if c.isprintable() else " " for c in str(text)))
+
+
+def el(tag: str, *content: str, **attributes: object) -> str:
+    """An element. ``content`` is markup (escape texts first); ``class_`` loses its underscore."""
+    given = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return f"<{tag}{given}>{''.join(content)}</{tag}>" if content or tag in {"text", "g"} else f"<{tag}{given}/>"
+
+
+def text(x: float, y: float, words: str, anchor: str = "start", class_: str = "label") -> str:
+    return el("text", escape(words), x=x, y=y, text_anchor=anchor, class_=class_)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
+    return el("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
+
+
+def path(points: Iterable[tuple[float, float] | None], class_: str, *, close: bool = False) -> str:
+    """A polyline; None lifts the pen."""
+    steps: list[str] = []
+    pen = "M"
+    for point in points:
+        if point is None:
+            pen = "M"
+            continue
+        steps.append(f"{pen}{point[0]:.1f} {point[1]:.1f}")
+        pen = "L"
+    return el("path", d=" ".join(steps) + (" Z" if close else ""), class_=class_)
+
+
+def drawing(width: float, height: float, title: str, *content: str) -> str:
+    """A whole picture, with its words for those who cannot see it."""
+    return el(
+        "svg",
+        el("title", escape(title)),
+        *content,
+        viewBox=f"0 0 {width:g} {height:g}",
+        role="img",
+        class_="chart",
+    )
+
+
+def color(index: int | None) -> str:
+    """The class of a series: ``base`` for the baseline (None), ``c0`` … for the others."""
+    return "base" if index is None else f"c{index % COLORS}"
+
+
+def _number(value: object) -> object:
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From a value to a coordinate.
+
+    Attributes:
+        low: The value at ``start``.
+        high: The value at ``end``.
+        start: Coordinate of ``low``.
+        end: Coordinate of ``high``.
+        log: Whether equal ratios are equally far apart; ``low`` is then above 0.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        a, b, v = self.low, self.high, min(max(value, self.low), self.high)
+        if self.log:
+            a, b, v = math.log(a), math.log(b), math.log(v)
+        return self.start + (v - a) / (b - a) * (self.end - self.start) if b > a else (self.start + self.end) / 2
+
+    def ticks(self, about: int = 6) -> list[float]:
+        """Round numbers within the range: 1, 2 or 5 times a power of ten."""
+        if self.log:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            marks = [m * 10.0**p for p in powers for m in (1, 2, 5)]
+            found = [m for m in marks if self.low <= m <= self.high]
+            if len(found) >= 3:
+                return found
+        span = self.high - self.low
+        if span <= 0:
+            return [self.low]
+        raw = span / about
+        power = 10.0 ** math.floor(math.log10(raw))
+        step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+        first = math.ceil(self.low / step - 1e-9)
+        return [n * step for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+
+def fitted(low: float, high: float, start: float, end: float, *, log: bool = False, margin: float = 0.06) -> Scale:
+    """A scale with some air around the values."""
+    if log:
+        factor = (high / low) ** margin if high > low else 1.2
+        return Scale(low / factor, high * factor, start, end, log=True)
+    air = (high - low) * margin or abs(high) * 0.1 or 1.0
+    return Scale(low - air, high + air, start, end)
+
+
+def ticks_text(values: Sequence[float]) -> list[str]:
+    """As many decimals as it takes to tell neighbouring ticks apart."""
+    for decimals in range(7):
+        texts = [f"{v:.{decimals}f}" for v in values]
+        if len(set(texts)) == len(values) and all(
+            abs(float(t) - v) <= 1e-6 * max(1.0, abs(v)) for t, v in zip(texts, values, strict=True)
+        ):
+            return texts
+    return [units.significant(v) for v in values]
+
+
+def x_axis(scale: Scale, y: float, top: float, title: str, factor: float = 1.0) -> str:
+    """Ticks with grid lines up to ``top``, and a title; values are divided by ``factor`` for their prefix."""
+    marks = scale.ticks()
+    parts = []
+    for mark, words in zip(marks, ticks_text([m / factor for m in marks]), strict=True):
+        x = scale.at(mark)
+        parts += [line(x, top, x, y, "grid"), text(x, y + 18, words, "middle", "tick")]
+    parts.append(text((scale.start + scale.end) / 2, y + 38, title, "middle", "axis"))
+    return "".join(parts)
+
+
+def y_axis(scale: Scale, x: float, right: float, factor: float = 1.0, about: int = 6) -> str:
+    """Ticks with grid lines to ``right``."""
+    marks = scale.ticks(about)
+    return "".join(
+        line(x, scale.at(m), right, scale.at(m), "grid") + text(x - 8, scale.at(m) + 4, words, "end", "tick")
+        for m, words in zip(marks, ticks_text([m / factor for m in marks]), strict=True)
+    )

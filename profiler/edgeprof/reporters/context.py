@@ -1,0 +1,128 @@
+"""The end of a report: where and how it was measured, in enough detail to do it again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprof import units
+from edgeprof.reporters import view
+from edgeprof.reporters.charts.svg import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgeprof.results.schema import Result, SensorUse, Variant
+
+
+def section(results: Sequence[Result]) -> str:
+    """Host, protocol, sensors and files of every result."""
+    blocks = "".join(_block(result, several=len(results) > 1) for result in results)
+    lead = "What must agree for two results to be compared, and what measuring itself cost."
+    return f'<section><h2>Context</h2><p class="lead">{escape(lead)}</p>{blocks}</section>'
+
+
+def _block(result: Result, *, several: bool) -> str:
+    title = f"<h3>{escape(result.id)}</h3>" if several else ""
+    facts = f'<div class="two">{_facts(_host(result))}{_facts(_protocol(result))}</div>'
+    return f"{title}{facts}{_sensors(result.sensors)}{_files(result.variants)}"
+
+
+def _host(result: Result) -> dict[str, str | None]:
+    host = result.host
+    return {
+        "board": host.board,
+        "host": host.hostname,
+        "processor": f"{host.cores} × {host.cpu} ({host.arch})",
+        "memory": units.size(host.memory_bytes),
+        "system": f"{host.os}, kernel {host.kernel}",
+        "power mode": host.power_mode,
+        "governor": host.governor,
+        "fingerprint": host.fingerprint,
+        **{key.replace("_", " "): value for key, value in host.context.items()},
+    }
+
+
+def _protocol(result: Result) -> dict[str, str | None]:
+    p, cost = result.protocol, result.self_cost
+    cpu = f"{units.significant(100 * cost.cpu_ratio, 2)} % of a core" if cost and cost.cpu_ratio is not None else None
+    return {
+        "measured": result.created,
+        "scenario": p.scenario + (f" at {units.significant(p.rate_hz)} Hz" if p.rate_hz else ""),
+        "windows": f"{p.windows} × {units.significant(p.window_s)} s, {p.interleave}, preset {p.preset}",
+        "idle": f"{units.significant(p.idle_s)} s before and after, model loaded",
+        "warm-up": f"at least {units.significant(p.warmup_s)} s, until steady",
+        "inputs": f"{p.inputs}, seed {p.seed}" if p.inputs == "random" else p.inputs,
+        "sampling": f"{units.significant(p.sample_rate_hz)} Hz",
+        "cost of measuring": cpu,
+    }
+
+
+def _facts(facts: Mapping[str, str | None]) -> str:
+    cells = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items() if value)
+    return f'<dl class="facts">{cells}</dl>'
+
+
+def _sensors(sensors: Sequence[SensorUse]) -> str:
+    heads = (
+        "channel",
+        "sensor",
+        "reads",
+        "covers",
+        "provenance",
+        "step",
+        "new value every",
+        "filter",
+        "rate",
+        "missed",
+    )
+    return _table("Sensors", heads, [_sensor(sensor) for sensor in sensors])
+
+
+def _sensor(s: SensorUse) -> tuple[str, ...]:
+    every = units.quantity(s.update_interval_s, "s") if s.update_interval_s is not None else "–"
+    tau = (s.filter or {}).get("tau_s")
+    length = (s.filter or {}).get("length_s")
+    kind = str((s.filter or {}).get("kind") or "–")
+    smooth = f"tau {units.quantity(tau, 's')}" if tau else f"mean of {units.quantity(length, 's')}" if length else kind
+    role = f"{s.scope}{f', {s.role}' if s.role else ''}{f' of {s.parent}' if s.parent else ''}"
+    rate = f"{units.significant(s.rate_hz)} Hz" if s.rate_hz is not None else "–"
+    step = units.quantity(s.resolution, s.unit, 2) if s.unit not in ("1", "°C") else _plain(s)
+    missed = f"{s.missed} of {s.samples + s.missed}"
+    return (s.channel, s.sensor, s.quantity, role, s.provenance, step, every, smooth, rate, missed)
+
+
+def _plain(s: SensorUse) -> str:
+    if s.resolution is None:
+        return "–"
+    return f"{units.significant(s.resolution, 2)} {'' if s.unit == '1' else s.unit}".rstrip()
+
+
+def _files(variants: Sequence[Variant]) -> str:
+    heads = ("variant", "file", "format", "size", "deflated", "runtime", "threads", "load", "sha256")
+    return _table("Models", heads, [_file(variant) for variant in variants])
+
+
+def _file(v: Variant) -> tuple[str, ...]:
+    runtime = v.runtime
+    return (
+        v.name,
+        v.model.path,
+        v.model.format,
+        units.size(v.model.size_bytes),
+        units.size(v.model.size_compressed_bytes),
+        view.runtime_text(v) or "–",
+        str(runtime.threads) if runtime and runtime.threads else "–",
+        units.quantity(runtime.load_s, "s") if runtime and runtime.load_s is not None else "–",
+        f"{v.model.sha256[:12]}…" if v.model.sha256 and len(v.model.sha256) > 12 else v.model.sha256 or "–",
+    )
+
+
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    head = "".join(f'<th scope="col" class="words">{escape(h)}</th>' for h in heads)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<h3>{escape(title)}</h3><div class="wide">{table}</div>'
