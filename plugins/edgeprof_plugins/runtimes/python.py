@@ -61,6 +61,8 @@ class Python(Runtime):
         if not callable(found):
             raise LoadError("{} is {}, which cannot be called".format(path, type(found).__name__), "Name a function.")
         _refuse_lazy(path, found)
+        if _is_module(found):
+            raise LoadError("{} is a torch module, not a function".format(path), "Use --runtime pytorch.")
         return CallableSession(path, found, module, options)
 
 
@@ -170,13 +172,18 @@ def _attempt(what: str, function: Callable[[], Any]) -> Any:
 def _named(result: Any) -> Dict[str, Any]:
     if result is None:
         return {}
-    if hasattr(result, "state_dict") and hasattr(result, "forward"):
+    if _is_module(result):
         raise LoadError("the function returns a torch module, it does not run one", "Use --runtime pytorch.")
     if isinstance(result, dict):
         return {str(key): _array(value) for key, value in result.items()}
     if isinstance(result, (tuple, list)) and not _is_numbers(result):
         return {"output_{}".format(i): _array(value) for i, value in enumerate(result)}
     return {"output": _array(result)}
+
+
+def _is_module(value: Any) -> bool:
+    """Whether it is a torch.nn.Module, without importing torch."""
+    return callable(getattr(value, "state_dict", None)) and callable(getattr(value, "forward", None))
 
 
 def _is_numbers(values: Sequence[Any]) -> bool:

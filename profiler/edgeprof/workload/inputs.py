@@ -10,7 +10,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgeprof.workload.runtime import ANY_DTYPE, ANY_SHAPE, Dim, LoadError, TensorSpec
+from edgeprof.workload.runtime import ANY_DTYPE, ANY_SHAPE, Dim, LoadError, LoadOptions, Session, TensorSpec
 
 #: Names that exporters give to the dimension of samples: "batch", "batch_size", "N", …
 _BATCH_NAME = re.compile(r"batch|^(n|b|bs)$", re.IGNORECASE)
@@ -109,6 +109,22 @@ def random_feeds(
             )
         rng = np.random.RandomState(zlib.crc32(spec.name.encode("utf-8"), seed & 0xFFFFFFFF))
         feeds[spec.name] = _random(rng, resolved[spec.name], "float32" if dtype == ANY_DTYPE else dtype, spec.name)
+    return feeds
+
+
+def own_feeds(session: Session, options: LoadOptions, seed: int) -> Dict[str, Any]:
+    """What a model is fed where the user gives no data: its own examples, else random data (``random_feeds``).
+
+    Examples are repeated along the dimension of samples to make up the batch; ``--input`` overrides them.
+    """
+    if session.examples is None or options.shapes or options.dtypes:
+        return random_feeds(session.inputs, options.shapes, options.batch, seed, options.dtypes)
+    resolve_shapes(session.inputs, {}, options.batch)  # refuses a batch that the model cannot take
+    feeds = {}
+    for spec in session.inputs:
+        array = np.asarray(session.examples[spec.name])
+        axes = [i for i, dim in enumerate(spec.shape) if is_batch(dim, i)]
+        feeds[spec.name] = np.repeat(array, options.batch, axis=axes[0]) if axes and options.batch > 1 else array
     return feeds
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from edgeprof.workload import scenario as scenarios
 from edgeprof.workload import steady, tensors
-from edgeprof.workload.inputs import check_feeds, random_feeds
+from edgeprof.workload.inputs import check_feeds, own_feeds
 from edgeprof.workload.runtime import LoadError, LoadOptions, Runtime, Session, TensorSpec
 from edgeprof.workload.scenario import Scenario
 from edgeprof.workload.wire import Connection
@@ -124,7 +124,7 @@ class Handler:
         if request["inputs"]:
             feeds = _read_inputs(request["inputs"], session.inputs)
         else:
-            feeds = random_feeds(session.inputs, options.shapes, options.batch, request["seed"], options.dtypes)
+            feeds = own_feeds(session, options, request["seed"])
         self._feeds = check_feeds(session.inputs, feeds)
         start = time.monotonic()
         outputs = session.run(self._feeds)
