@@ -6,12 +6,14 @@ import math
 import sys
 from array import array
 from dataclasses import dataclass
+from math import isfinite
+from operator import le
 from typing import TYPE_CHECKING
 
 from edgeprof.sensing.trace import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from edgeprof.sensing.clock import Clock
     from edgeprof.sensing.sensor import Channel, Sensor
@@ -106,10 +108,13 @@ class Probe:
         width = len(self.channels)
         self._nan = array("d", [math.nan] * width)
         self._values, self._stamps = array("d", self._nan), array("d", self._nan)
-        self._limits = [(max(c.plausible[0], -_MAX), min(c.plausible[1], _MAX)) for c in self.channels]
+        self._lows = array("d", [max(c.plausible[0], -_MAX) for c in self.channels])
+        self._highs = array("d", [min(c.plausible[1], _MAX) for c in self.channels])
         self._samples, self._failed, self._refused = [0] * width, [0] * width, [0] * width
         self._first, self._last = array("d", self._nan), array("d", self._nan)
-        self._gap = array("d", self._nan)
+        self._gap = array("d", [0.0] * width)
+        self._smooth = False  # the last row was good throughout; _rows, _row_time and _row_gap then speak for all
+        self._rows, self._row_time, self._row_gap = 0, 0.0, 0.0
 
         self._origin = -math.inf  # the first deadline
         self._due = 0  # the first deadline that is not accounted for
@@ -181,29 +186,55 @@ class Probe:
         self._wake = max(self._wake, math.floor((after - self._origin) / self.period_s + 1e-6) + 1)
         self._learn(after - before, after)
 
-    def _keep(self, values: array[float], stamps: array[float], before: float, after: float) -> int:
-        """Check and store the row; how many of its values are good."""
-        middle, good = (before + after) / 2, 0
-        stamped = any(map(math.isfinite, stamps))
+    def _keep(self, values: array[float], stamps: array[float], before: float, after: float) -> bool:
+        """Check and store the row; whether any of its values is good.
+
+        Nearly every row is good throughout. That is found out in C, and such rows are counted as rows: a loop over
+        channels in Python would cost more than reading them does.
+        """
+        middle = (before + after) / 2
+        stamped = any(map(isfinite, stamps))
+        usual = not stamped or (isfinite(sum(stamps)) and before <= min(stamps) and max(stamps) <= after)
+        if usual and self._all_good(values):
+            if self._smooth:
+                self._row_gap = max(self._row_gap, middle - self._row_time)
+                self._rows += 1
+            else:
+                self._count_each(values, [middle] * len(values))
+            self._smooth, self._row_time = True, middle
+            self.record.append(values, middle, stamps if stamped else None)
+            return True
+        if self._smooth:
+            self._last[:] = array("d", [self._row_time] * len(values))
+            self._smooth = False
         for index, stamp in enumerate(stamps):
             if not before - _OLDEST_STAMP_S <= stamp <= after:  # NaN: the source leaves it to us
                 stamps[index] = middle
-        for index, (value, time, (low, high)) in enumerate(zip(values, stamps, self._limits, strict=True)):
-            if low <= value <= high:
-                good += 1
+        good = self._count_each(values, stamps)
+        self.record.append(values, middle, stamps if stamped else None)
+        return good
+
+    def _all_good(self, values: array[float]) -> bool:
+        return isfinite(sum(values)) and all(map(le, self._lows, values)) and all(map(le, values, self._highs))
+
+    def _count_each(self, values: array[float], times: Sequence[float]) -> bool:
+        """Count a row value by value, and make NaN of what is refused; whether any is good."""
+        any_good = False
+        for index, (value, time) in enumerate(zip(values, times, strict=True)):
+            if self._lows[index] <= value <= self._highs[index]:
+                any_good = True
                 self._count(index, time)
             else:
                 self._failed[index] += 1
                 self._refused[index] += not math.isnan(value)
                 values[index] = math.nan
-        self.record.append(values, middle, stamps if stamped else None)
-        return good
+        return any_good
 
     def _count(self, index: int, time: float) -> None:
-        if not self._samples[index]:
+        if math.isnan(self._first[index]):
             self._first[index] = time
-        elif not time - self._last[index] <= self._gap[index]:  # also true for the NaN of the beginning
-            self._gap[index] = time - self._last[index]
+        else:
+            self._gap[index] = max(self._gap[index], time - self._last[index])
         self._samples[index] += 1
         self._last[index] = time
 
@@ -241,22 +272,22 @@ class Probe:
         return [self._channel_stats(index) for index, channel in enumerate(self.channels) if channel.available]
 
     def _channel_stats(self, index: int) -> ChannelStats:
-        samples, failed = self._samples[index], self._failed[index]
-        span = self._last[index] - self._first[index]
+        samples, failed = self._samples[index] + self._rows, self._failed[index]
+        span = (self._row_time if self._smooth else self._last[index]) - self._first[index]
         several = samples > 1 and span > 0
         return ChannelStats(
             key=self.channels[index].key,
             rate_hz=(samples - 1) / span if several else None,
             samples=samples,
             missed=max(0, self._counted - samples),
-            max_gap_s=self._gap[index] if several else None,
+            max_gap_s=max(self._gap[index], self._row_gap) if several else None,
             failed=failed,
             reason=self._why(index) if failed else None,
         )
 
     def _why(self, index: int) -> str:
         channel, failed, refused = self.channels[index], self._failed[index], self._refused[index]
-        total = self._samples[index] + failed
+        total = self._samples[index] + self._rows + failed
         share = f"all {total}" if failed == total else f"{failed} of {total}"
         if refused == failed:
             low, high = channel.plausible

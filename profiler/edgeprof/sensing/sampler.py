@@ -91,7 +91,8 @@ class Sampler:
             raise ValueError(f"rate_hz is {rate_hz}; it has to be a positive number")
         self._clock = clock or MonotonicClock()
         self._cpu = cpu
-        self._probes = [Probe(sensor, channels, 1 / rate_hz, keep_s) for sensor in sensors]
+        probes = [Probe(sensor, channels, 1 / rate_hz, keep_s) for sensor in sensors]
+        self._probes = [probe for probe in probes if any(channel.available for channel in probe.channels)]
         self._lanes: list[Lane] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()

@@ -87,11 +87,13 @@ class Record:
             time: When, if the whole row has one time (monotonic s).
             stamps: A time for each value instead.
         """
-        width, stamped = self._width, stamps is not None
+        width = self._width
         with self._lock:
             block = self._blocks[-1] if self._blocks else None
-            if block is None or block.rows == BLOCK_ROWS or block.stamped is not stamped:
-                block = _Block(width, stamped=stamped)
+            if block is not None and block.stamped and stamps is None:
+                stamps = array("d", [time]) * width  # a source that stamped once gets room for stamps from then on
+            if block is None or block.rows == BLOCK_ROWS or block.stamped is (stamps is None):
+                block = _Block(width, stamped=stamps is not None)
                 self._blocks.append(block)
                 self._forget(time)
             row = block.rows

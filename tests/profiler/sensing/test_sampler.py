@@ -88,6 +88,25 @@ def test_a_failed_or_impossible_reading_is_nan_and_is_told_once_with_its_reason(
     assert math.isnan(sampler.trace.series(("fake", "wild", "power")).values[3])
 
 
+def test_each_channel_has_its_own_count_and_gap_when_failures_come_and_go():
+    clock = FakeClock(0.99)
+    sensor = Scripted(lambda n: [1.0, math.nan if 40 <= n < 45 else 1.0], [power("steady"), power("gone")])
+    steady, gone = clock.run(Sampler([sensor], 100, clock=clock)).stats()
+    assert (steady.samples, steady.missed) == (100, 0)
+    assert (gone.samples, gone.missed, gone.failed) == (95, 5, 5)
+    assert steady.max_gap_s == pytest.approx(0.01)
+    assert gone.max_gap_s == pytest.approx(0.06)
+    assert gone.rate_hz == pytest.approx(94 / 0.99)
+    assert gone.reason == "5 of 100 readings failed"
+
+
+def test_a_sensor_with_nothing_to_read_is_not_read():
+    clock = FakeClock(0.5)
+    sensor = Scripted(lambda n: [1.0], [power(available=False, reason="NC")])
+    clock.run(Sampler([sensor, Scripted(lambda n: [1.0])], 100, clock=clock))
+    assert (sensor.opened, sensor.reads) == (0, 0)
+
+
 def test_infinity_is_never_a_reading():
     clock = FakeClock(0.1)
     sampler = clock.run(Sampler([Scripted(lambda n: [math.inf])], 100, clock=clock))

@@ -84,6 +84,14 @@ def test_a_source_may_begin_to_stamp_its_readings_midway():
     assert pairs(record.column(0)) == [(1.0, 1.0), (1.9, 2.0), (3.0, 3.0)]
 
 
+def test_a_source_that_stamps_now_and_then_costs_no_block_per_row():
+    record = Record([power()], 0.01)
+    for index in range(BLOCK_ROWS):
+        record.append(array("d", [index]), float(index), array("d", [index + 0.5]) if index % 2 else None)
+    assert len(record._blocks) <= 2
+    assert pairs(record.column(0)) == [(index + 0.5 * (index % 2), index) for index in range(BLOCK_ROWS)]
+
+
 def test_old_rows_are_let_go_when_a_limit_is_set_and_recent_ones_stay():
     record = Record([power()], 0.01, keep_s=100.0)
     for index in range(10 * BLOCK_ROWS):
