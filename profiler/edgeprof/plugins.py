@@ -130,6 +130,11 @@ class PluginHost:
                 error.remedy = f"{error.remedy} {self.failure_hint()}"
             raise error from None
 
+    def udev_rules(self) -> dict[str, str]:
+        """Plugin → the udev rule that would let its sensor be read without root (``UDEV_RULE`` of its module)."""
+        rules = {name: getattr(module, "UDEV_RULE", None) for name, module in self._modules.items()}
+        return {name: rule for name, rule in rules.items() if isinstance(rule, str)}
+
     def failure_hint(self) -> str:
         """One sentence that names the plugins that failed; empty if none did."""
         if not self.failures:
@@ -252,8 +257,8 @@ class PluginHost:
         ]
 
     def _registrar(self, kind: str, info: PluginInfo) -> hookspecs.Register:
-        def register(name: str, factory: Any, /) -> None:
-            if not isinstance(name, str) or not name or name.split() != [name]:
+        def register(name: Any, factory: Any, /) -> None:
+            if not isinstance(name, str) or name.split() != [name]:
                 raise _RefusedError(f"register({name!r}, …): a name is a text without spaces")
             if not callable(factory):
                 raise _RefusedError(f"register({name!r}, …) got {factory!r}, which cannot be called")

@@ -28,7 +28,7 @@ NAME = "rapl"
 #: What lets one group read the counters, and nobody else; ``edgeprof doctor`` offers to write it.
 UDEV_RULE = (
     'SUBSYSTEM=="powercap", ACTION=="add", KERNEL=="intel-rapl:*", '
-    "RUN+=\"/bin/sh -c 'chgrp power /sys%p/energy_uj && chmod 0440 /sys%p/energy_uj'\"\n"
+    "RUN+=\"/bin/sh -c 'chgrp edgeprof /sys%p/energy_uj && chmod 0440 /sys%p/energy_uj'\"\n"
 )
 REMEDY = "Run as root, or let one group read it: sudo edgeprof doctor --fix-udev"
 #: The usual energy unit (2^-14 J); servers' dram counts in 15.3 µJ.

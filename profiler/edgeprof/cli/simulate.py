@@ -48,7 +48,7 @@ Examples:
 @click.option("--duration", type=float, metavar="S", help="Stop after so many seconds; default: until Ctrl-C.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the noise on the load.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-def command(  # noqa: PLR0917 - click passes them by name
+def command(
     board: str,
     command_line: tuple[str, ...],
     directory: str | None,

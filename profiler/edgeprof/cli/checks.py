@@ -1,0 +1,259 @@
+"""What ``edgeprof doctor`` looks at. Each check stands alone: none raises, none keeps another from being made."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgeprof.errors import EdgeprofError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from edgeprof.plugins import PluginHost
+    from edgeprof.roots import Roots
+    from edgeprof.sensing.discover import Discovery
+    from edgeprof.sensing.sensor import Channel
+
+#: Clock sources that cost a bus access, some microseconds, at each time-stamp.
+_SLOW_CLOCKS = {"hpet", "acpi_pm", "pit", "jiffies"}
+#: Governors that keep the frequency where it is while a model runs.
+_STEADY_GOVERNORS = {"performance", "userspace"}
+_LOW_MEMORY = 256 << 20
+
+#: What a vendor installs into the system's Python only, and ``--worker-python`` can use from there.
+_VENDOR_LIBRARIES = ("tensorrt", "onnxruntime", "tflite_runtime", "ai_edge_litert", "torch", "tensorflow")
+
+_ASK = """
+import json, platform
+try:
+    from importlib.util import find_spec
+    import importlib
+    found = {}
+    for name in %r:
+        if find_spec(name) is not None:
+            version = ""
+            for where in ("importlib.metadata", "importlib_metadata"):
+                try:
+                    version = importlib.import_module(where).version(name.replace("_", "-"))
+                    break
+                except Exception:
+                    pass
+            found[name] = version
+finally:
+    print(json.dumps([platform.python_version(), found]))
+"""
+
+
+class Check(NamedTuple):
+    """One line.
+
+    Attributes:
+        name: What was looked at.
+        status: ``ok``; ``warn``: works, but numbers suffer; ``absent``: not here, and edgeprof works without it;
+            ``fail``: should work and does not.
+        detail: What was found, or why not.
+        remedy: The command or step that mends it.
+    """
+
+    name: str
+    status: str
+    detail: str
+    remedy: str | None = None
+
+
+def examine(host: PluginHost, roots: Roots) -> list[Check]:
+    """Every check, in the order in which a person wants to know."""
+    from edgeprof.sensing.discover import discover
+
+    checks = [_python(), *_plugins(host)]
+    try:
+        checks += _sensors(discover(host, roots))
+    except EdgeprofError as error:
+        checks.append(Check("sensors", "fail", error.message, error.remedy))
+    checks += _runtimes(host)
+    checks += _interpreters(_candidates())
+    checks += [_data_directory(), _clock(roots), _governor(roots), *_memory(roots), _load(roots)]
+    return checks
+
+
+def _python() -> Check:
+    return Check("python", "ok", f"{platform.python_version()} ({sys.executable})")
+
+
+def _plugins(host: PluginHost) -> Iterator[Check]:
+    loaded = [info for info in host.plugins if info.status == "loaded"]
+    skipped = sum(info.status == "skipped" for info in host.plugins)
+    note = f", {skipped} skipped by EDGEPROF_PLUGINS" if skipped else ""
+    yield Check("plugins", "ok" if loaded else "warn", f"{len(loaded)} loaded{note}")
+    for info in host.failures:
+        remedy = f"pip install --upgrade {info.distribution}; else report it to its authors"
+        if info.distribution == "?":
+            remedy = "Mend the value of EDGEPROF_PLUGINS: edgeprof plugins list"
+        yield Check(f"plugin {info.name}", "fail", info.reason or "it failed", remedy)
+
+
+def _sensors(found: Discovery) -> Iterator[Check]:
+    headline = found.topology.headline
+    if headline.channels:
+        names = " + ".join(channel.name for channel in headline.channels)
+        worst = ", ".join(sorted({channel.provenance for channel in headline.channels}))
+        yield Check("joules", "ok", f"{names} covers the {headline.covers} ({worst})")
+        yield from _blurred(headline.channels)
+    else:
+        remedy = (
+            headline.remedy
+            or "Estimate: edgeprof bench --estimate-power WATTS; or try a virtual board: edgeprof simulate"
+        )
+        yield Check("joules", "absent", headline.reason or "nothing here measures power", remedy)
+    for sensor in found.sensors:
+        names = ", ".join(dict.fromkeys(channel.name for channel in sensor.channels if channel.available))
+        yield Check(f"sensor {sensor.name}", "ok", names)
+    for failure in found.failures:
+        yield Check(f"sensor {failure.source}", "fail", failure.reason, failure.remedy)
+    grouped: dict[tuple[str, str, str | None], list[str]] = {}
+    for channel in found.unavailable:
+        key = (channel.sensor, channel.reason or "it cannot be read", channel.remedy)
+        grouped.setdefault(key, []).append(channel.name)
+    for (source, reason, mend), channels in grouped.items():
+        # With something to do about it, it is a failure; a rail that the board does not wire is merely absent.
+        names = ", ".join(dict.fromkeys(channels))
+        yield Check(f"sensor {source}", "fail" if mend else "absent", f"{names}: {reason}", mend)
+
+
+def _blurred(channels: Iterable[Channel]) -> Iterator[Check]:
+    for channel in channels:
+        tau = channel.filter.tau_s
+        if channel.filter.kind == "exponential" and tau and tau > 0.01:
+            detail = (
+                f"{channel.name} is a running average (time constant {tau:.2g} s): bursts under {5 * tau:.2g} s are "
+            )
+            detail += "blurred; edgeprof corrects for it"
+            yield Check("filter", "warn", detail)
+            return
+
+
+def _runtimes(host: PluginHost) -> Iterator[Check]:
+    for name, factory in host.of("runtimes").items():
+        try:
+            status = factory().availability()
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything; the next check goes on
+            yield Check(f"runtime {name}", "fail", f"{type(error).__name__}: {error}")
+            continue
+        if status.reason is None:
+            yield Check(f"runtime {name}", "ok", status.version or "here")
+        else:
+            yield Check(f"runtime {name}", "absent", status.reason, status.remedy)
+
+
+def _candidates() -> list[Path]:
+    """The system's interpreters but this one, each once."""
+    found: dict[Path, Path] = {}
+    for directory in ("/usr/bin", "/usr/local/bin"):
+        for path in sorted(Path(directory).glob("python3*")):
+            if path.name.removeprefix("python3").replace(".", "").isdigit() or path.name == "python3":
+                found.setdefault(path.resolve(), path)
+    if sys.prefix == sys.base_prefix:  # in no virtual environment: the runtimes' own lines speak for this one
+        found.pop(Path(sys.executable).resolve(), None)
+    return list(found.values())
+
+
+def _interpreters(candidates: list[Path]) -> list[Check]:
+    """What each interpreter could run models with: JetPack's TensorRT lives in the system's Python alone."""
+    with ThreadPoolExecutor(4) as pool:
+        return [check for check in pool.map(_interpreter, candidates) if check is not None]
+
+
+def _interpreter(python: Path) -> Check | None:
+    import json
+
+    try:
+        code = _ASK % ((*_VENDOR_LIBRARIES, "numpy"),)
+        done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, timeout=20, check=True)
+        version, found = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        return Check(f"{python}", "warn", f"it does not answer: {type(error).__name__}")
+    libraries = [f"{name} {found[name]}".strip() for name in _VENDOR_LIBRARIES if name in found]
+    if not libraries:
+        return Check(f"{python}", "absent", f"{version}: no runtime in it")
+    text = f"{version}: {', '.join(libraries)}"
+    if "numpy" not in found:
+        return Check(f"{python}", "warn", f"{text}, but no numpy", f"{python} -m pip install numpy")
+    return Check(f"{python}", "ok", text, f"to use it: edgeprof bench --worker-python {python}")
+
+
+def _data_directory() -> Check:
+    from edgeprof.results.store import data_dir
+
+    directory = data_dir()
+    nearest = next(path for path in (directory, *directory.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        remedy = "Name one that is yours: export EDGEPROF_DATA_DIR=…"
+        return Check("data directory", "fail", f"{directory} cannot be written: {error.strerror}", remedy)
+    free = shutil.disk_usage(nearest).free
+    if free < 64 << 20:
+        return Check("data directory", "warn", f"{directory}: {free >> 20} MiB free", "Free some space.")
+    return Check("data directory", "ok", f"{directory}")
+
+
+def _clock(roots: Roots) -> Check:
+    name = _read(roots.sysfs / "devices/system/clocksource/clocksource0/current_clocksource")
+    if name is None:
+        return Check("clock source", "absent", "the kernel does not name it")
+    if name in _SLOW_CLOCKS:
+        remedy = "See dmesg for why the kernel gave up the processor's own counter."
+        return Check("clock source", "warn", f"{name}: each time-stamp costs microseconds", remedy)
+    return Check("clock source", "ok", name)
+
+
+def _governor(roots: Roots) -> Check:
+    policies = (roots.sysfs / "devices/system/cpu/cpufreq").glob("policy*/scaling_governor")
+    governors = sorted({text for text in map(_read, policies) if text})
+    if not governors:
+        return Check("governor", "absent", "the kernel does not scale this processor's frequency")
+    if set(governors) <= _STEADY_GOVERNORS:
+        return Check("governor", "ok", ", ".join(governors))
+    remedy = "For comparisons: sudo cpupower frequency-set -g performance   (on a Jetson: sudo jetson_clocks)"
+    return Check("governor", "warn", f"{', '.join(governors)}: the clock follows the load", remedy)
+
+
+def _memory(roots: Roots) -> Iterator[Check]:
+    lines = (_read(roots.procfs / "meminfo") or "").splitlines()
+    fields = {line.split(":")[0]: line.split()[1] for line in lines if len(line.split()) > 1}
+    if "MemAvailable" not in fields:
+        yield Check("memory", "absent", f"{roots.procfs / 'meminfo'} does not tell what is available")
+        return
+    available, total = (int(fields.get(key, "0")) << 10 for key in ("MemAvailable", "MemTotal"))
+    text = f"{available >> 20} MiB of {total >> 20} MiB available"
+    if available < _LOW_MEMORY:
+        yield Check("memory", "warn", text, "Close programs; a variant that runs out of memory fails alone.")
+    else:
+        yield Check("memory", "ok", text)
+
+
+def _load(roots: Roots) -> Check:
+    words = (_read(roots.procfs / "loadavg") or "").split()
+    if not words:
+        return Check("competing load", "absent", f"{roots.procfs / 'loadavg'} cannot be read")
+    load, cores = float(words[0]), os.cpu_count() or 1
+    if load > 0.25 * cores:
+        detail = f"{load:.2f} on {cores} cores: others' work is in your joules"
+        return Check("competing load", "warn", detail, "Stop other work; net joules take off what idles on.")
+    return Check("competing load", "ok", f"{load:.2f} on {cores} cores")
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None

@@ -1,0 +1,128 @@
+"""What ``edgeprof plugins check`` asks of an installed plugin, in the words of edgeprof.testing."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edgeprof import testing
+from edgeprof.artifact import recognise
+from edgeprof.compression.compressor import Compressor
+from edgeprof.errors import EdgeprofError
+from edgeprof.evaluation.metric import Metric
+from edgeprof.roots import Roots
+from edgeprof.workload.runtime import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from edgeprof.plugins import PluginHost, PluginInfo
+
+#: Import and registration together; a plugin that takes longer imports something heavy before it is used.
+SLOW_S = 0.5
+
+
+class Row(NamedTuple):
+    """One check.
+
+    Attributes:
+        name: What was checked: ``sensor lamp/bulb``.
+        status: ``ok``, ``warn``, ``fail`` or ``absent`` (nothing here to check it on).
+        detail: Why, in one sentence.
+    """
+
+    name: str
+    status: str
+    detail: str = ""
+
+
+def check_plugin(host: PluginHost, info: PluginInfo, models: Sequence[str] = ()) -> list[Row]:
+    """Every check that this machine allows; none raises.
+
+    Args:
+        host: The host that loaded it.
+        info: The plugin.
+        models: Model files for its runtimes.
+    """
+    if info.status != "loaded":
+        return [Row("loads", "fail", info.reason or info.status)]
+    rows = [Row("loads", "ok", f"{info.seconds * 1e3:.0f} ms")]
+    if info.seconds > SLOW_S:
+        detail = f"it takes {info.seconds:.1f} s; import what is heavy where it is used, not at the top"
+        rows[0] = Row("loads", "warn", detail)
+    if not any(info.registers.values()):
+        rows.append(Row("registers something", "fail", "no hook registered anything"))
+    checks: dict[str, Callable[[str, Any], Iterator[Row]]] = {
+        "sensors": _sensors,
+        "runtimes": lambda name, factory: _runtime(name, factory, models),
+        "compressors": _compressor,
+        "metrics": lambda name, factory: _made(f"metric {name}", name, factory, Metric),
+    }
+    for kind, names in info.registers.items():
+        for name in names:
+            check = checks.get(kind)
+            if check is None:
+                rows.append(Row(f"{kind.removesuffix('s')} {name}", "ok", "registered; used when it is asked for"))
+            else:
+                rows += check(name, host.of(kind)[name])
+    return rows
+
+
+def _sensors(name: str, factory: Callable[[Roots], Any]) -> Iterator[Row]:
+    found: list[Any] = []
+    yield _try(f"sensors {name}", lambda: found.extend(factory(Roots.resolve())))
+    if not found:
+        yield Row(f"sensors {name}", "absent", "this machine has none of them; its own tests must bring a tree")
+    for sensor in found:
+        what = f"sensor {name}/{getattr(sensor, 'name', '?')}"
+        yield _try(what, functools.partial(testing.check_sensor, sensor))
+
+
+def _runtime(name: str, factory: Callable[[], Any], models: Sequence[str]) -> Iterator[Row]:
+    made: list[Runtime] = []
+    yield from _made(f"runtime {name}", name, factory, Runtime, made)
+    for runtime in made:
+        status = runtime.availability()
+        if status.reason is not None:
+            yield Row(f"runtime {name} is available", "absent", f"{status.reason}: {status.remedy}")
+            continue
+        if not models:
+            yield Row(f"runtime {name} runs a model", "absent", "give one: --model FILE")
+        for model in models:
+            what = f"runtime {name} runs {model}"
+            try:
+                artifact = recognise(model, runtime.own_formats)
+            except EdgeprofError as error:
+                yield Row(what, "fail", error.message)
+                continue
+            if artifact.format not in runtime.formats:
+                yield Row(what, "fail", f"it is {artifact.format}, and the runtime takes {', '.join(runtime.formats)}")
+            else:
+                yield _try(what, functools.partial(testing.check_runtime, runtime, artifact.target))
+
+
+def _compressor(name: str, factory: Callable[[], Any]) -> Iterator[Row]:
+    yield from _made(f"compressor {name}", name, factory, Compressor)
+
+
+def _made(what: str, name: str, factory: Callable[[], Any], kind: type, made: list[Any] | None = None) -> Iterator[Row]:
+    """The factory gives an object of the contract's class that bears the registered name."""
+
+    def check() -> None:
+        thing = factory()
+        assert isinstance(thing, kind), f"its factory gave {thing!r}, which is no {kind.__name__}"
+        assert thing.name == name, f"it is registered as {name!r} but calls itself {thing.name!r}"  # type: ignore[attr-defined]
+        if made is not None:
+            made.append(thing)
+
+    yield _try(what, check)
+
+
+def _try(what: str, check: Callable[[], Any]) -> Row:
+    try:
+        check()
+    except AssertionError as error:
+        return Row(what, "fail", " ".join(str(error).split()))
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything; that is the finding
+        return Row(what, "fail", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    return Row(what, "ok")

@@ -1,0 +1,70 @@
+"""``edgeprof doctor``: what works, what does not, why, and the exact command that mends it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeprof.cli.options import json_option, resolve_roots, root_options
+
+if TYPE_CHECKING:
+    from edgeprof.plugins import PluginHost
+
+
+@click.command()
+@click.option("--fix-udev", is_flag=True, help="Let the group edgeprof read energy counters (shown first; needs root).")
+@click.option("-y", "--yes", is_flag=True, help="With --fix-udev: do not ask.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 if anything failed.")
+@root_options
+@json_option
+def command(
+    fix_udev: bool, yes: bool, strict: bool, sysfs_root: str | None, procfs_root: str | None, as_json: bool
+) -> None:
+    """What works here, what does not, why, and the command that mends it.
+
+    Statuses: ok; warn (works, but numbers suffer); absent (not here, and edgeprof works without it); fail (should
+    work and does not).
+    """
+    from edgeprof.cli.checks import examine
+    from edgeprof.plugins import PluginHost
+
+    host = PluginHost.from_environment()
+    if fix_udev:
+        _fix_udev(host, yes)
+        return
+    checks = examine(host, resolve_roots(sysfs_root, procfs_root))
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"checks": [check._asdict() for check in checks]}, indent=2))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            click.echo(f"  {check.status:<6} {check.name:<{width}}  {check.detail}")
+            if check.remedy:
+                click.echo(f"  {'':<6} {'':<{width}}  → {check.remedy}")
+    if strict and any(check.status == "fail" for check in checks):
+        raise click.exceptions.Exit(1)
+
+
+def _fix_udev(host: PluginHost, yes: bool) -> None:
+    from edgeprof.cli import udev
+    from edgeprof.errors import UnavailableError
+
+    rules = host.udev_rules()
+    if not rules:
+        raise UnavailableError("no plugin here has a udev rule", remedy="edgeprof plugins list")
+    content = udev.text(rules)
+    user = os.environ.get("SUDO_USER")
+    commands = udev.steps(user)
+    click.echo(f"This writes /{udev.RULES}:\n")
+    click.echo("".join(f"    {line}\n" for line in content.splitlines()))
+    click.echo("and runs:\n")
+    click.echo("".join(f"    {' '.join(argv)}\n" for argv in commands))
+    if os.geteuid() == 0 and not yes and not click.confirm("Do it?"):
+        click.echo("nothing was changed")
+        return
+    udev.install(content, commands)
+    click.echo("done" + (f"; {user} can read them after the next login" if user else ""))

@@ -1,0 +1,118 @@
+"""``edgeprof plugins``: what is installed and what it registered; a conformance check; a scaffold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprof.cli.options import json_option
+
+if TYPE_CHECKING:
+    from edgeprof.plugins import PluginHost, PluginInfo
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """Installed plugins, what they registered and what went wrong; a check and a scaffold for authors."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_plugins, as_json=False)
+
+
+@command.command("list")
+@json_option
+def list_plugins(as_json: bool) -> None:
+    """Every installed plugin, what it registered, and why it failed if it did.
+
+    EDGEPROF_PLUGINS=name,name restricts loading.
+    """
+    host = _host()
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"plugins": [_row(info) for info in host.plugins]}, indent=2))
+        return
+    if not host.plugins:
+        click.echo("no plugin is installed")
+        return
+    width = max(len(info.name) for info in host.plugins)
+    for info in host.plugins:
+        brings = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in info.registers.items() if names)
+        text = info.reason if info.status != "loaded" else brings or "registers nothing"
+        source = "" if info.distribution == "edgeprof" else f"  ({info.distribution} {info.version})"
+        click.echo(f"  {info.status:<7} {info.name:<{width}}  {text}{source}")
+
+
+@command.command("check")
+@click.argument("name")
+@click.option("--model", "models", multiple=True, metavar="FILE", help="A model that its runtimes must load and run.")
+@json_option
+def check(name: str, models: tuple[str, ...], as_json: bool) -> None:
+    """Run the conformance checks of edgeprof.testing on the installed plugin NAME.
+
+    Sensors are read here, as they are; runtimes are asked about themselves, and run where --model gives them something
+    to run. Exit status 1 if a check fails.
+    """
+    from edgeprof.cli.conformance import check_plugin
+    from edgeprof.errors import unknown
+
+    host = _host()
+    info = next((info for info in host.plugins if info.name == name), None)
+    if info is None:
+        raise unknown("plugin", name, [info.name for info in host.plugins])
+    rows = check_plugin(host, info, models)
+    failed = any(row.status == "fail" for row in rows)
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"plugin": name, "checks": [row._asdict() for row in rows]}, indent=2))
+    else:
+        for row in rows:
+            click.echo(f"  {row.status:<6} {row.name}" + (f": {row.detail}" if row.detail else ""))
+        click.echo("it does not conform" if failed else "it conforms, as far as this machine can tell")
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+@command.command("new")
+@click.argument("name")
+@click.argument("directory", type=click.Path(file_okay=False), metavar="DIR")
+@click.option(
+    "--kind",
+    type=click.Choice(["sensor", "runtime", "compressor"]),
+    default="sensor",
+    show_default=True,
+    help="What the plugin brings.",
+)
+def new(name: str, directory: str, kind: str) -> None:
+    """Write a plugin called NAME into the new folder DIR: a distribution that installs, works and tests itself."""
+    from pathlib import Path
+
+    from edgeprof.cli.scaffold import write
+
+    written = write(name, kind, Path(directory))
+    for path in written:
+        click.echo(f"  {path}")
+    click.echo(f"\nNext: pip install -e {directory} pytest && pytest {directory} && edgeprof plugins check {name}")
+
+
+def _host() -> PluginHost:
+    from edgeprof.cli.verbs import VERBS
+    from edgeprof.plugins import PluginHost
+
+    host = PluginHost.from_environment()
+    host.commands(reserved=VERBS)
+    return host
+
+
+def _row(info: PluginInfo) -> dict[str, Any]:
+    """As contract §2 has it."""
+    return {
+        "name": info.name,
+        "distribution": info.distribution,
+        "version": info.version,
+        "registers": info.registers,
+        "status": info.status,
+        "reason": info.reason,
+    }

@@ -1,0 +1,111 @@
+"""What plugin authors and users see of plugins: the list, the check, and a scaffold that really works."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeprof.cli.main import run
+from edgeprof.plugins import KINDS
+
+KIND_OF = {"sensor": "sensors", "runtime": "runtimes", "compressor": "compressors"}
+
+
+def test_list_json_is_what_the_contract_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plugins", "list", "--json"]) == 0
+    (plugins,) = json.loads(capsys.readouterr().out).values()
+    assert {"onnxruntime", "rapl"} <= {plugin["name"] for plugin in plugins}
+    for plugin in plugins:
+        assert set(plugin) == {"name", "distribution", "version", "registers", "status", "reason"}
+        assert set(plugin["registers"]) == set(KINDS.values())
+        assert plugin["status"] in {"loaded", "failed", "skipped"}
+        assert (plugin["reason"] is None) == (plugin["status"] == "loaded")
+
+
+@pytest.mark.parametrize("argv", [["plugins"], ["plugins", "list"]])
+def test_list_names_what_each_plugin_brings(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(argv) == 0
+    assert "runtimes: onnxruntime" in capsys.readouterr().out
+
+
+def test_skipped_plugins_say_why(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPROF_PLUGINS", "rapl")
+    assert run(["plugins", "list"]) == 0
+    assert "not named in EDGEPROF_PLUGINS" in capsys.readouterr().out
+
+
+def test_checking_a_plugin_that_is_not_there_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plugins", "check", "onnxruntine"]) == 2
+    assert "Did you mean onnxruntime?" in capsys.readouterr().err
+
+
+def test_a_runtime_of_ours_conforms_on_a_real_model(capsys: pytest.CaptureFixture[str]) -> None:
+    model = Path(__file__).parents[3] / "examples/demo/digits.onnx"
+    assert run(["plugins", "check", "onnxruntime", "--model", str(model), "--json"]) == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert [check["status"] for check in checks if str(model) in check["name"]] == ["ok"]
+
+
+def test_a_model_that_the_runtime_does_not_take_is_a_failed_check(capsys: pytest.CaptureFixture[str]) -> None:
+    model = Path(__file__).parents[3] / "examples/demo/digits.onnx"
+    assert run(["plugins", "check", "litert", "--model", str(model)]) == 1
+    assert "it is onnx" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["Lamp", "la mp", "1lamp", "lamp_", "../lamp", ""])
+def test_a_name_that_cannot_be_one_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plugins", "new", name, str(tmp_path / "new")]) == 2
+    assert "cannot be the name of a plugin" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_in_use_is_not_written_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
+    assert run(["plugins", "new", "lamp", str(tmp_path)]) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("kind", KIND_OF)
+def test_a_scaffold_installs_registers_conforms_and_passes_its_own_tests(kind: str, tmp_path: Path) -> None:
+    source, site = tmp_path / "source", tmp_path / "site"
+    assert run(["plugins", "new", "night-lamp", str(source), "--kind", kind]) == 0
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*install, "--target", str(site), str(source)], check=True, capture_output=True)
+    environ = {**os.environ, "PYTHONPATH": str(site), "EDGEPROF_PLUGINS": "night-lamp"}
+
+    def python(*argv: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", *argv], cwd=source, env=environ, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "passed" in python("pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+    (plugin,) = [
+        plugin for plugin in json.loads(python("edgeprof", "plugins", "list", "--json"))["plugins"]
+        if plugin["name"] == "night-lamp"
+    ]  # fmt: skip
+    assert plugin["status"] == "loaded", plugin["reason"]
+    assert plugin["distribution"] == "edgeprof-night-lamp"
+    assert plugin["registers"][KIND_OF[kind]] == ["night-lamp"]
+    python("edgeprof", "plugins", "check", "night-lamp")
+
+
+def test_scaffolds_are_clean_code(tmp_path: Path) -> None:
+    """An author's first commit passes the same linters as ours."""
+    for kind in KIND_OF:
+        assert run(["plugins", "new", f"my-{kind}", str(tmp_path / kind), "--kind", kind]) == 0
+    config = Path(__file__).parents[3] / "pyproject.toml"
+    ignore = "ANN,D,S101,INP001,PLC0415,UP,FA,PTH,RUF012,TRY003,ARG,E501"
+    ruff = [sys.executable, "-m", "ruff"]
+    done = subprocess.run(
+        [*ruff, "check", "--no-cache", "--config", str(config), "--extend-ignore", ignore, str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
