@@ -1,0 +1,120 @@
+"""What a Jetson tells beside its rails (and other boards' GPUs): GPU load, clocks, fan, over-current events.
+
+GPU: found through ``/sys/class/devfreq/*`` (``cur_freq`` Hz) and its device's ``load`` (tenths of a percent), wherever
+that device lies: its path changed with every JetPack, and ``/sys/devices/gpu.0`` does not exist on Orin. Memory clock:
+``/sys/kernel/debug/bpmp/debug/clk/emc/rate`` Hz (root). Fan: hwmon ``pwmfan``, ``pwm1`` of 255; JetPack 4
+``/sys/devices/pwm-fan/cur_pwm``. Over-current: hwmon ``soctherm_oc``, ``ocN_event_cnt``: each event halves the clocks
+for about 1 ms, which no other file shows.
+Refresh: load is one window of the GPU's power controller, not an average since the last read; about 0.3 ms per read.
+Traps: load reads 0 while the GPU is gated, and keeps it awake otherwise; the devfreq node may appear late; Thor has no
+load file (NVML tells); a devfreq device named after a bus or a display is no GPU.
+Sources: jetson_stats core/gpu.py, core/memory.py, core/fan.py; nvgpu's gk20a_load_show; Linux's tegra234 soctherm.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgeprof import hookimpl
+from edgeprof.sensing.files import FileSensor, NumberFile, listing, provenance, text_of, trouble
+from edgeprof.sensing.sensor import Channel, Sensor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeprof.hookspecs import Register
+    from edgeprof.roots import Roots
+    from edgeprof.sensing.sensor import Kind, Quantity
+
+NAME = "jetson"
+_GPU = re.compile(r"(gpu|.*\.gpu|.*\.(gm20b|gp10b|gv11b|ga10b)|(gm20b|gp10b|gv11b|ga10b)|gpu-gpc-\d+|.*\.mali)")
+_OVER_CURRENT = {1: "under-voltage", 2: "average over-current", 3: "instantaneous over-current"}
+
+
+class _Node(NamedTuple):
+    path: Path
+    name: str
+    quantity: Quantity
+    scope: str
+    scale: float
+    plausible: tuple[float, float]
+    kind: Kind = "gauge"
+    note: str = ""
+
+
+def find(roots: Roots) -> list[Sensor]:
+    """One sensor with whatever of it exists."""
+    nodes = [*_gpus(roots.sysfs), *_memory_clock(roots.sysfs), *_hwmon(roots.sysfs)]
+    fan = roots.sysfs / "devices/pwm-fan/cur_pwm"
+    if fan.exists():
+        nodes.append(_Node(fan, "fan", "fan", "board", 1 / 255, (0.0, 1.0)))
+    channels: list[Channel] = []
+    files: list[NumberFile] = []
+    refused: list[Channel] = []
+    for node in nodes:
+        problem = trouble(node.path)
+        channel = Channel(
+            NAME,
+            node.name,
+            node.quantity,
+            kind=node.kind,
+            scope=node.scope,
+            provenance=provenance(roots),
+            resolution=node.scale if node.scale != 1 else None,
+            plausible=node.plausible,
+            location=str(node.path.relative_to(roots.sysfs)),
+            note=node.note,
+            available=problem is None,
+            reason=problem[0] if problem else None,
+        )
+        if problem is None:
+            channels.append(channel)
+            files.append(NumberFile(node.path, node.scale))
+        else:
+            refused.append(channel)
+    return [FileSensor(NAME, channels, files, refused)] if channels or refused else []
+
+
+def _gpus(sysfs: Path) -> list[_Node]:
+    nodes = []
+    found: list[tuple[Path, Path]] = []
+    for node in listing(sysfs / "class/devfreq"):
+        device = (node / "device").resolve()
+        if _GPU.fullmatch(text_of(device / "of_node/name") or "") or _GPU.fullmatch(node.name):
+            found.append((node, device))
+    for index, (node, device) in enumerate(found):
+        name = "gpu" if len(found) == 1 else f"gpu{index}"
+        if (device / "load").exists():
+            nodes.append(_Node(device / "load", name, "utilization", "gpu", 1e-3, (0.0, 1.0)))
+        nodes.append(_Node(node / "cur_freq", name, "frequency", "gpu", 1.0, (0.0, 1e10)))
+    return nodes
+
+
+def _memory_clock(sysfs: Path) -> list[_Node]:
+    path = sysfs / "kernel/debug/bpmp/debug/clk/emc/rate"
+    try:
+        exists = path.exists()
+    except OSError:  # debugfs is closed to other users than root: it is then as if it were not there
+        return []
+    return [_Node(path, "emc", "frequency", "memory", 1.0, (0.0, 2e10))] if exists else []
+
+
+def _hwmon(sysfs: Path) -> list[_Node]:
+    nodes = []
+    for path in listing(sysfs / "class/hwmon"):
+        name = text_of(path / "name")
+        if name == "pwmfan" and (path / "pwm1").exists():
+            nodes.append(_Node(path / "pwm1", "fan", "fan", "board", 1 / 255, (0.0, 1.0)))
+        if name == "soctherm_oc":
+            nodes += [
+                _Node(path / f"oc{n}_event_cnt", f"oc{n}", "count", "module", 1.0, (0.0, 2.0**63), "counter", what)
+                for n, what in _OVER_CURRENT.items()
+                if (path / f"oc{n}_event_cnt").exists()
+            ]
+    return nodes
+
+
+@hookimpl
+def register_sensors(register: Register) -> None:
+    register(NAME, find)
