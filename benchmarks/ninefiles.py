@@ -1,0 +1,32 @@
+"""Nine one-number files read the way that edgeprof's sysfs sensors read theirs: descriptors kept, pread, int()."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprof.sensing.files import FileSensor, NumberFile
+from edgeprof.sensing.sensor import Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Where files live in memory, as sysfs does; a pread costs 0.7 µs there and 1.3 µs in sysfs, without the chip's bus.
+_MEMORY = Path("/dev/shm")
+
+
+@contextlib.contextmanager
+def nine_files() -> Iterator[Path]:
+    """A directory with nine files, gone at the end."""
+    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None, prefix="edgeprof-bench-") as name:
+        for index in range(9):
+            (Path(name) / f"curr{index}_input").write_text(f"{1000 + 37 * index}\n", encoding="ascii")
+        yield Path(name)
+
+
+def sensor(directory: Path) -> FileSensor:
+    files = sorted(directory.iterdir())
+    channels = [Channel("files", file.name, "current") for file in files]
+    return FileSensor("files", channels, [NumberFile(file, 1e-3) for file in files])
