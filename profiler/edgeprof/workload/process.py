@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprof.errors import VariantError
+from edgeprof.errors import InputError, VariantError
 from edgeprof.roots import Roots
 from edgeprof.workload.probe import probe
 from edgeprof.workload.wire import Connection
@@ -43,7 +43,7 @@ class WorkerProcess:
         environ: Added to the environment.
 
     Raises:
-        InputError: the interpreter cannot be used.
+        InputError: the interpreter cannot be used, or there is no room for temporary files.
         VariantError: the process cannot be started.
     """
 
@@ -54,9 +54,15 @@ class WorkerProcess:
         self._limit = memory_limit_bytes
         self._kept = ""
         command = [sys.executable if python is None else probe(python), str(Path(__file__).with_name("worker_main.py"))]
+        try:
+            self._output = tempfile.TemporaryFile("ab+", buffering=0)  # noqa: SIM115 - closed in close()
+        except OSError as error:
+            raise InputError(
+                f"there is nowhere to keep what models print: {error}",
+                remedy="Make room in the temporary directory, or name another: TMPDIR=DIR edgeprof …",
+            ) from error
         ours, theirs = socket.socketpair()
         lifeline_read, self._lifeline = os.pipe()
-        self._output = tempfile.TemporaryFile("ab+", buffering=0)  # noqa: SIM115 - closed in close()
         self._oom_kills = _oom_kills()
         try:
             self._popen = subprocess.Popen(
@@ -162,9 +168,9 @@ class WorkerProcess:
         status = self._end()
         limited = f" under the limit of {self._limit / 2**20:.0f} MiB" if self._limit else ""
         if status == -signal.SIGKILL and oom:
-            return self._out_of_memory(f"was killed by the kernel, out of memory,{limited} while {doing}", words)
+            return self._out_of_memory(f"was killed by the kernel, out of memory,{limited} during {doing}", words)
         if status != 0 and OUT_OF_MEMORY.search(words):
-            return self._out_of_memory(f"ran out of memory{limited} while {doing}", words)
+            return self._out_of_memory(f"ran out of memory{limited} during {doing}", words)
         if status == -signal.SIGKILL:
             how, remedy = "was killed by SIGKILL, perhaps for want of memory,", "Look at: dmesg | grep -i oom"
         elif status < 0:
@@ -173,9 +179,12 @@ class WorkerProcess:
                 "Its last words follow; other runtimes may do better.",
             )
         else:
-            how, remedy = f"ended its process with exit status {status}", "A model must not leave the process."
+            how, remedy = (
+                f"ended its process with exit status {status}",
+                "Its last words may say why; a model must not leave its process (os._exit).",
+            )
         return VariantError(
-            f"{self._label} {how}{limited} while {doing}", remedy=remedy, code="crashed", last_words=words
+            f"{self._label} {how}{limited} during {doing}", remedy=remedy, code="crashed", last_words=words
         )
 
     def _out_of_memory(self, how: str, words: str) -> VariantError:

@@ -127,7 +127,7 @@ class WindowRun:
         dropped: Calls that were due and not made.
         cut_short: Whether the window ended early because its buffer was full.
         busy_s: Time within calls, summed over streams.
-        cpu_s: CPU time of the worker from start to end.
+        cpu_s: CPU time of the worker from start to end, without that of processes which it starts.
     """
 
     start_s: float
@@ -173,6 +173,7 @@ class Worker:
         self._label = spec.label or Path(spec.target).name or spec.target
         self._process: WorkerProcess | None = None
         self._handler: Handler | None = None
+        self._windows = 0
 
     def __enter__(self) -> Worker:  # noqa: PYI034 - Self is not in the typing of 3.10
         return self
@@ -197,6 +198,7 @@ class Worker:
             InputError: ``python`` cannot be used.
             VariantError: the model cannot be loaded or run.
         """
+        self.close()
         spec = self._spec
         if spec.python is not None and not spec.isolated:
             raise InputError(
@@ -211,7 +213,7 @@ class Worker:
         else:
             self._handler = Handler()
             _reset_peak()
-        hello, _ = self._ask({"do": "hello"}, doing="starting")
+        hello, _ = self._ask({"do": "hello"}, doing="its start")
         base = _memory_of(self.pid)["VmRSS"]
         request = {
             "do": "load",
@@ -248,17 +250,21 @@ class Worker:
         """
         request = {"do": "warm_up", "min_s": min_s, "max_s": max(min_s, max_s)}
         request["scenario"] = (scenario or Scenario())._asdict()
-        answer, _ = self._ask(request, doing="warming up", extra_s=max(min_s, max_s))
+        answer, _ = self._ask(request, doing="warm-up", extra_s=max(min_s, max_s))
         return Warmup(**{key: answer[key] for key in ("reached", "inferences", "seconds", "latency_s", "reason")})
 
     def window(self, scenario: Scenario, seconds: float) -> WindowRun:
         """Run one window and come back when it is over.
 
+        Each Poisson window of a worker has arrivals of its own; the n-th of two workers has the same.
+
         Raises:
             InputError: a scenario that does not exist, or one without the rate that it needs.
         """
         _check(scenario)
-        request = {"do": "window", "scenario": scenario._asdict(), "seconds": seconds}
+        load = scenario._replace(seed=scenario.seed + self._windows)
+        self._windows += 1
+        request = {"do": "window", "scenario": load._asdict(), "seconds": seconds}
         answer, blobs = self._ask(request, doing=f"a {scenario.name} window", extra_s=seconds)
         calls, due = answer["calls"], answer["scheduled"]
         length = answer["end_s"] - answer["start_s"]
@@ -290,12 +296,15 @@ class Worker:
         return tensors.load(answer["outputs"], out)
 
     def memory(self) -> WorkerMemory:
-        answer, _ = self._ask({"do": "gpu_peak"}, doing="telling its memory")
+        answer, _ = self._ask({"do": "gpu_peak"}, doing="the look at its memory")
         now = _memory_of(self.pid)
         return WorkerMemory(now["VmRSS"], now["VmHWM"], answer["bytes"])
 
     def cpu_s(self) -> float:
-        """CPU seconds (user and system, all threads) that the process has used so far; the worker is not disturbed."""
+        """CPU seconds that the process has used so far (user and system, all threads, not the processes it starts).
+
+        The kernel is asked; the worker is not disturbed.
+        """
         if self._process is None:
             return time.process_time()
         try:

@@ -31,6 +31,9 @@ MIN_INFERENCES = 10
 #: ... and gives up after so many, if it has also lasted ten times its minimum; in any case at its maximum.
 MAX_INFERENCES = 300
 
+#: How long a model runs before each window without being measured.
+WAKE_S = 0.05
+
 #: What libraries write when memory is short: Python, C++, the kernel, torch, CUDA, TensorFlow.
 OUT_OF_MEMORY = re.compile(
     r"MemoryError|bad_alloc|bad allocation|out of memory|cannot allocate memory|can't allocate memory"
@@ -181,7 +184,10 @@ class Handler:
     def _window(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         scenario = Scenario(**request["scenario"])
         self._streams(scenario.threads)
-        window = scenarios.run(scenario, self._calls[: scenario.threads], request["seconds"], self._latency_s)
+        calls = self._calls[: scenario.threads]
+        for call in calls:
+            self._wake(call)
+        window = scenarios.run(scenario, calls, request["seconds"], self._latency_s)
         answer = window._asdict()
         return dict(answer, latencies=len(window.latencies)), [window.latencies.tobytes()]
 
@@ -232,6 +238,14 @@ class Handler:
             call = session.bind(self._feeds)
             call()
             self._calls.append(call)
+
+    def _wake(self, call: Callable[[], Any]) -> None:
+        """Get caches, thread pools and clocks back from the idle time or the other variant before this window.
+
+        A call of more than a second brings its own warmth.
+        """
+        if self._latency_s < 1.0:
+            scenarios.closed_loop(call, WAKE_S, scenarios.stamps_for(WAKE_S, self._latency_s))
 
     def _time_calls(self) -> float:
         """A first idea of what a call takes: the quickest of three, as the very first may also compile."""

@@ -30,6 +30,7 @@ def main(socket_fd: int, lifeline_fd: int, memory_limit: int) -> None:
     # Lines reach the file as they would a terminal: the last words before a crash are there to be shown.
     sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - lives as long as the process
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - as above
+    sys.argv = sys.argv[:1]  # an application that parses its arguments must not find ours
     stand_in(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
     from edgeprof.workload.wire import Connection  # noqa: PLC0415 - importable only now

@@ -34,13 +34,13 @@ def fails(worker) -> VariantError:
 
 @pytest.mark.parametrize(
     ("when", "doing"),
-    [("load", "while loading"), ("run", "while its first inference"), ("call", "while a single-stream window")],
+    [("load", "during loading"), ("run", "during its first inference"), ("call", "during a single-stream window")],
 )
 def test_a_segfault_is_told_with_the_signal_the_moment_and_the_python_stack(toy, when, doing):
     error = fails(toy(f"{when}:segfault"))
     assert error.code == "crashed"
     assert "SIGSEGV" in error.message
-    assert doing.removeprefix("while ") in error.message
+    assert error.message.endswith(doing)
     assert "about to read address 1" in error.last_words
     assert "in segfault" in error.last_words  # faulthandler's
 

@@ -163,6 +163,33 @@ def test_scenarios_are_checked_before_anything_runs(toy):
             worker.window(Scenario("periodic"), 0.05)
 
 
+def test_poisson_windows_differ_within_a_worker_and_agree_between_workers(toy):
+    due = []
+    for _ in range(2):
+        with toy("sleep:0.0001") as worker:
+            worker.load()
+            scenario = Scenario("server", rate_hz=300.0)
+            due.append([worker.window(scenario, 0.2).target_hz for _ in range(3)])
+    assert due[0] == due[1]
+    assert len(set(due[0])) > 1
+
+
+def test_an_application_finds_no_arguments_of_ours(toy):
+    with toy("run:complain_of_arguments") as worker:
+        worker.load()
+        assert set(worker.last_words.splitlines()) == {"arguments: []"}
+
+
+def test_no_room_for_temporary_files_is_one_sentence(toy, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(InputError, match="No space left on device") as caught:
+        toy().load()
+    assert "TMPDIR" in caught.value.remedy
+
+
 def test_threads_are_passed_on_to_libraries_that_read_the_environment(toy, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with toy(threads=3) as worker:

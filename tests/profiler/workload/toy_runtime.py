@@ -58,6 +58,10 @@ def complain(text: str) -> None:
     raise ValueError(text or "no such thing")
 
 
+def complain_of_arguments(_: str) -> None:
+    print("arguments:", sys.argv[1:])
+
+
 def refuse(_: str) -> None:
     raise LoadError("the toy is broken", "Buy another.")
 
