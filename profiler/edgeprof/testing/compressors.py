@@ -1,0 +1,89 @@
+"""What every compressor must do: edgeprof.compression.compressor's contract, checked on a model."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.artifact import recognise
+from edgeprof.errors import InputError
+from edgeprof.testing.require import require, require_error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgeprof.compression.compressor import Compressor, Parameter
+    from edgeprof.evaluation.dataset import Dataset
+
+_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}
+
+
+def check_compressor(
+    compressor: Compressor,
+    model: str | Path,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    data: Dataset | None = None,
+) -> None:
+    """Check a compressor against its contract with one model.
+
+    It declares its parameters consistently, writes a file of the format that it promises, leaves the source as it was,
+    writes the same bytes for the same seed, returns provenance that JSON can hold, and refuses a file that is no model
+    with an InputError, leaving nothing behind.
+
+    Args:
+        compressor: What the plugin's factory returns.
+        model: A model file of one of its formats.
+        parameters: What to apply; the defaults where None.
+        data: What it calibrates or trains on.
+
+    Raises:
+        AssertionError: what does not conform, in one sentence.
+    """
+    require(compressor.name and compressor.version, "the compressor has no name or no version")
+    require(compressor.takes, f"{compressor.name} takes no format")
+    for parameter in compressor.parameters:
+        _check_parameter(parameter)
+    require(compressor.needs_data in ("no", "calibration", "training"), f"needs_data is {compressor.needs_data!r}")
+    source = recognise(str(model))
+    require(source.format in compressor.takes, f"{model} is {source.format}; it takes {', '.join(compressor.takes)}")
+    given = {p.name: p.default for p in compressor.parameters} | dict(parameters or {})
+    with tempfile.TemporaryDirectory() as folder:
+        made = []
+        for number in range(2):
+            target = Path(folder) / f"{number}" / Path(model).name
+            target.parent.mkdir()
+            provenance = compressor.apply(Path(model), target, given, data, seed=7)
+            require(target.exists(), f"{compressor.name} wrote nothing to its target")
+            _require_json(compressor.name, provenance)
+            made.append(recognise(str(target)))
+        wanted = compressor.gives or source.format
+        require(made[0].format == wanted, f"it promises {wanted} and wrote {made[0].format}")
+        require(made[0].sha256 == made[1].sha256, "the same seed gives other bytes: it is not deterministic")
+        require(recognise(str(model)).sha256 == source.sha256, "the source was changed")
+        bad, target = Path(folder) / f"bad{Path(model).suffix}", Path(folder) / f"out{Path(model).suffix}"
+        bad.write_bytes(Path(model).read_bytes()[:64] + b"\x00\xff" * 64)
+        require_error(InputError, "a damaged model", lambda: compressor.apply(bad, target, given, data, seed=7))
+        require(not target.exists(), "a failed compression leaves a file behind")
+
+
+def _check_parameter(parameter: Parameter) -> None:
+    name, default = parameter.name, parameter.default
+    require(name.isidentifier(), f"the parameter {name!r} cannot be written as {name}=VALUE")
+    require(parameter.help, f"the parameter {name} has no help")
+    if default is None:
+        return
+    require(isinstance(default, _TYPES[parameter.type]), f"the default {default!r} of {name} is no {parameter.type}")
+    require(parameter.minimum is None or default >= parameter.minimum, f"the default of {name} is below its minimum")
+    require(parameter.maximum is None or default <= parameter.maximum, f"the default of {name} is above its maximum")
+    require(not parameter.choices or default in parameter.choices, f"the default of {name} is none of its choices")
+
+
+def _require_json(name: str, provenance: Any) -> None:
+    require(isinstance(provenance, dict), f"{name} returns {type(provenance).__name__}, not a dict of provenance")
+    try:
+        json.dumps(provenance)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"{name}'s provenance is not JSON: {error}") from None

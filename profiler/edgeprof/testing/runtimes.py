@@ -1,0 +1,313 @@
+"""What every runtime must do: edgeprof.workload.runtime's contract, checked on a model."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+from edgeprof.testing.require import require, require_error
+from edgeprof.workload.inputs import check_feeds, describe, is_batch, own_feeds
+from edgeprof.workload.runtime import ANY_DTYPE, ANY_SHAPE, LoadError, LoadOptions, Runtime, Session, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+#: What allocators keep although nothing leaks; a leak of one small tensor per inference exceeds it in RUNS inferences.
+SLACK_BYTES = 16 << 20
+#: Inferences and load-close cycles over which memory must not grow, and the time after which fewer suffice.
+RUNS, CYCLES, BUDGET_S = 400, 6, 3.0
+
+
+def check_runtime(
+    runtime: Runtime,
+    model: str | Path,
+    *,
+    feeds: Mapping[str, Any] | None = None,
+    expected: Mapping[str, Any] | None = None,
+    options: LoadOptions | None = None,
+    rtol: float = 1e-3,
+    atol: float = 1e-4,
+) -> None:
+    """Check a runtime against its contract with one model.
+
+    It loads, says what goes in and comes out, gives the right outputs (twice, and through ``bind``), keeps the arrays
+    that it has handed out, refuses unknown devices and options and missing, empty, cut and damaged files with a
+    LoadError of one sentence, refuses or converts a wrong dtype, runs a batch where its first dimension is open, gives
+    memory back when it is closed, and does not grow while it runs. Takes a few seconds. The bad files are loaded in
+    this process: a library that crashes on them takes the test with it.
+
+    Args:
+        runtime: What the plugin's factory returns.
+        model: A model file, or ``FILE.py:attribute`` or ``module:attribute``.
+        feeds: Input name → array; the model's own examples or random data where None.
+        expected: Output name → array, the right answer for ``feeds``, from the library that trained the model.
+        options: How to load it; the CPU with the runtime's own number of threads where None.
+        rtol: Relative tolerance of ``expected``.
+        atol: Absolute tolerance of ``expected``.
+
+    Raises:
+        AssertionError: what does not conform, in one sentence.
+    """
+    target = str(model)
+    options = options or LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
+    _check_metadata(runtime)
+    session = runtime.load(target, options)
+    try:
+        _check_specs(session)
+        data = check_feeds(session.inputs, dict(feeds) if feeds is not None else own_feeds(session, options, seed=0))
+        reference = _check_outputs(session, data, expected, rtol, atol)
+        _check_copies(session, data)
+        _check_bound(session, data, reference, rtol, atol)
+        _check_dtype(session, data, reference, rtol, atol)
+        _check_growth("the runtime", session, data)
+    finally:
+        session.close()
+        session.close()  # must be safe twice
+    _check_batch(runtime, target, options, session.inputs, given=feeds is not None)
+    _check_refusals(runtime, target, options)
+    _check_memory_back(runtime, target, options)
+
+
+def _check_metadata(runtime: Runtime) -> None:
+    require(runtime.name and runtime.name.split() == [runtime.name], "the runtime's name is empty or has spaces")
+    require(runtime.formats, f"{runtime.name} declares no formats")
+    started = time.perf_counter()
+    available = runtime.availability()
+    took = time.perf_counter() - started
+    require(took < 5, f"availability() takes {took:.1f} s: it must find the library without importing it")
+    require(available.reason is None, f"{runtime.name} is not available here: {available.reason} ({available.remedy})")
+    require(available.version, f"{runtime.name} is available but tells no version")
+    devices = runtime.devices()
+    require(devices, f"{runtime.name} lists no devices")
+    require("cpu" not in devices or devices[0] == "cpu", "devices() does not list cpu first")
+
+
+def _check_specs(session: Session) -> None:
+    for kind, specs in (("input", session.inputs), ("output", session.outputs)):
+        names = [spec.name for spec in specs]
+        require(len(set(names)) == len(names), f"two {kind}s have the same name: {names}")
+        for spec in specs:
+            require(isinstance(spec.shape, tuple), f"the shape of the {kind} {spec.name!r} is no tuple")
+            require(
+                all(d is None or isinstance(d, (int, str)) for d in spec.shape),
+                f"the {kind} {describe(spec)} has a dimension that is no int, str or None",
+            )
+            require(
+                spec.dtype in (ANY_DTYPE, "bfloat16") or np.dtype(spec.dtype).name == spec.dtype,
+                f"the dtype {spec.dtype!r} of the {kind} {spec.name!r} is no name of numpy's",
+            )
+    facts: dict[Any, Any] = dict(session.facts)
+    for key, value in facts.items():
+        require(isinstance(key, str), f"the fact {key!r} is not named by a text")
+        require(isinstance(value, str), f"the fact {key} is {value!r}, not a text")
+
+
+def _check_outputs(
+    session: Session, data: dict[str, Any], expected: Mapping[str, Any] | None, rtol: float, atol: float
+) -> dict[str, Any]:
+    outputs = session.run(data)
+    require(isinstance(outputs, dict), f"run() returns {type(outputs).__name__}, not a dict of arrays")
+    for name, array in outputs.items():
+        require(isinstance(array, np.ndarray), f"the output {name!r} is {type(array).__name__}, not a numpy array")
+    if session.outputs:
+        declared = {spec.name: spec for spec in session.outputs}
+        require(
+            set(declared) == set(outputs), f"outputs are declared as {sorted(declared)} but come as {sorted(outputs)}"
+        )
+        for name, array in outputs.items():
+            _require_fits(declared[name], array)
+    if expected is not None:
+        _require_same("run()", outputs, expected, rtol, atol)
+    return outputs
+
+
+def _require_fits(spec: TensorSpec, array: Any) -> None:
+    if spec.dtype not in (ANY_DTYPE, "object", "bfloat16"):
+        require(
+            array.dtype.name == spec.dtype, f"the output {spec.name!r} is {array.dtype.name}, declared {spec.dtype}"
+        )
+    if tuple(spec.shape) == ANY_SHAPE or spec.dtype == "object":
+        return
+    fits = len(spec.shape) == array.ndim and all(
+        not isinstance(dim, int) or dim in (-1, size) for dim, size in zip(spec.shape, array.shape, strict=False)
+    )
+    require(fits, f"the output {describe(spec)} comes with the shape {list(array.shape)}")
+
+
+def _require_same(what: str, got: Mapping[str, Any], wanted: Mapping[str, Any], rtol: float, atol: float) -> None:
+    for name, array in wanted.items():
+        require(name in got, f"{what} gives no output {name!r}, only {sorted(got)}")
+        result, right = np.asarray(got[name]), np.asarray(array)
+        require(result.shape == right.shape, f"{what}: the shape of {name!r} is {result.shape}, not {right.shape}")
+        if right.dtype.kind not in "fc":
+            wrong = int(np.count_nonzero(result != right))
+            require(not wrong, f"{what}: {wrong} of {right.size} values of {name!r} differ from the reference")
+            continue
+        same = np.allclose(result, right, rtol=rtol, atol=atol, equal_nan=True)
+        worst = 0.0 if same else float(np.nanmax(np.abs(result.astype(float) - right)))
+        require(same, f"{what}: {name!r} differs from the reference by up to {worst:.3g}")
+
+
+def _check_copies(session: Session, data: dict[str, Any]) -> None:
+    first = session.run(data)
+    kept = {name: array.copy() for name, array in first.items()}
+    other = {name: _other(array) for name, array in data.items()}
+    try:
+        session.run(other)
+    except Exception:  # noqa: BLE001 - a model may refuse these values; what was handed out must still be whole
+        session.run(data)
+    for name, array in first.items():
+        same = np.array_equal(array, kept[name], equal_nan=array.dtype.kind in "fc")
+        require(same, f"the output {name!r} of an earlier run() changes with a later one: it must be a copy")
+
+
+def _other(array: Any) -> Any:
+    return array if array.dtype.kind in "OSU" else np.zeros_like(array)
+
+
+def _check_bound(
+    session: Session, data: dict[str, Any], reference: Mapping[str, Any], rtol: float, atol: float
+) -> None:
+    call = session.bind(data)
+    require(callable(call), "bind() returns nothing that can be called")
+    for _ in range(3):
+        call()
+    session.synchronize()
+    if _repeats(session, data, reference):
+        _require_same("run() after bind()", session.run(data), reference, rtol, atol)
+
+
+def _repeats(session: Session, data: dict[str, Any], reference: Mapping[str, Any]) -> bool:
+    """Whether the model gives the same for the same: one that draws numbers or keeps a state need not."""
+    again = session.run(data)
+    return all(name in again and np.array_equal(again[name], array) for name, array in reference.items())
+
+
+def _check_dtype(
+    session: Session, data: dict[str, Any], reference: Mapping[str, Any], rtol: float, atol: float
+) -> None:
+    for spec in session.inputs:
+        if spec.dtype in (ANY_DTYPE, "object") or spec.name not in data:
+            continue
+        kind = "float64" if spec.dtype != "float64" else "float32"
+        wrong = {**data, spec.name: data[spec.name].astype(kind)}
+        _require_refused(session, f"{kind} for the input {describe(spec)}", wrong)
+        try:
+            outputs = session.run(wrong)
+        except Exception:  # noqa: BLE001 - refusing is right, by whatever error the library has
+            outputs = {}
+        if outputs:
+            _require_same(f"run() takes {kind} for {spec.name!r}, but", outputs, reference, rtol, atol)
+
+
+def _require_refused(session: Session, what: str, feeds: dict[str, Any]) -> None:
+    require_error(LoadError, what, lambda: check_feeds(session.inputs, feeds))
+
+
+def _check_growth(what: str, session: Session, data: dict[str, Any]) -> None:
+    call = session.bind(data)
+    for run in (call, lambda: session.run(data)):
+        _repeat(run, RUNS // 4)
+        before = _rss()
+        done = _repeat(run, RUNS)
+        grown = _rss() - before
+        require(grown < SLACK_BYTES, f"{what} grew by {grown >> 20} MiB in {done} inferences")
+
+
+def _repeat(call: Callable[[], Any], times: int) -> int:
+    end = time.monotonic() + BUDGET_S / 4
+    for done in range(1, times + 1):
+        call()
+        if time.monotonic() > end:
+            return done
+    return times
+
+
+def _check_batch(
+    runtime: Runtime, target: str, options: LoadOptions, inputs: Sequence[TensorSpec], *, given: bool
+) -> None:
+    """A model whose dimension of samples is open must run three samples at once."""
+    batched = [s for s in inputs if tuple(s.shape) != ANY_SHAPE and any(is_batch(d, i) for i, d in enumerate(s.shape))]
+    others = any(tuple(s.shape) == ANY_SHAPE for s in inputs)
+    if not batched or others or (given and len(batched) != len(inputs)):
+        return
+    three = options._replace(batch=3)
+    session = runtime.load(target, three)
+    try:
+        try:
+            data = own_feeds(session, three, seed=1)
+        except LoadError:
+            return  # further dimensions are open, which only --input can say
+        outputs = session.run(check_feeds(session.inputs, data))
+        session.bind(data)()
+        for spec in session.outputs:
+            if spec.shape and is_batch(spec.shape[0], 0):
+                size = outputs[spec.name].shape[0]
+                require(size == 3, f"a batch of 3 gives an output {spec.name!r} of {size}")
+    finally:
+        session.close()
+
+
+def _check_refusals(runtime: Runtime, target: str, options: LoadOptions) -> None:
+    def load(path: str, opts: LoadOptions) -> None:
+        runtime.load(path, opts).close()
+
+    nonsense = options._replace(options={**options.options, "no-such-option": "1"})
+    require_error(LoadError, "an option that does not exist", lambda: load(target, nonsense))
+    nowhere = options._replace(device="no-such-device")
+    require_error(LoadError, "a device that does not exist", lambda: load(target, nowhere))
+    path = Path(target)
+    if not path.is_file():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        require_error(LoadError, "a file that does not exist", lambda: load(str(copy), options))
+        shutil.copyfile(path, copy)
+        content = path.read_bytes()
+        for what, damaged in (
+            ("an empty file", b""),
+            ("a truncated file", content[: len(content) // 2]),
+            ("a file of other bytes", b"\x00\xff" * 512),
+        ):
+            copy.write_bytes(damaged)
+            require_error(LoadError, what, lambda: load(str(copy), options))
+
+
+def _check_memory_back(runtime: Runtime, target: str, options: LoadOptions) -> None:
+    def cycle() -> None:
+        session = runtime.load(target, options)
+        session.run(check_feeds(session.inputs, data))
+        session.close()
+
+    first = runtime.load(target, options)
+    try:
+        data = own_feeds(first, options, seed=0)
+    except LoadError:
+        return  # without --input there is nothing to feed it
+    finally:
+        first.close()
+    for _ in range(2):
+        cycle()
+    gc.collect()
+    before = _rss()
+    for _ in range(CYCLES):
+        cycle()
+    gc.collect()
+    grown = _rss() - before
+    size = Path(target).stat().st_size if Path(target).is_file() else 0
+    # Half of what would stay if every cycle kept its weights.
+    allowed = max(SLACK_BYTES, CYCLES * size // 2)
+    require(
+        grown < allowed, f"{CYCLES} times load and close leave {grown >> 20} MiB: close() does not give memory back"
+    )
+
+
+def _rss() -> int:
+    return int(psutil.Process().memory_info().rss)
