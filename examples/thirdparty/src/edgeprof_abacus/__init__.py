@@ -1,0 +1,1 @@
+"""A runtime for the abacus format, and the abacus meter, for edgeprof."""
