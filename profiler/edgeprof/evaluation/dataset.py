@@ -18,10 +18,13 @@ class Dataset(ABC):
     Attributes:
         name: For people: the file or folder.
         preprocessing: The hash of the declared preprocessing; calibration and evaluation must agree on it.
+        quantise: ``input`` where the batches are real numbers that become integers by the model input's own scale and
+            zero point; None where the batches are what the model takes.
     """
 
     name: str
     preprocessing: str
+    quantise: str | None = None
 
     @abstractmethod
     def __len__(self) -> int:

@@ -1,0 +1,134 @@
+"""Images: a folder per class, or a CSV table of files and labels."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof import hookimpl
+from edgeprof.errors import InputError
+from edgeprof.evaluation.preprocess import pillow
+from edgeprof.evaluation.samples import Samples, split_options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.hookspecs import Register
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".gif", ".tif", ".tiff"})
+TABLE = "labels.csv"
+
+
+def open_folders(spec: str, options: Mapping[str, str]) -> Dataset:
+    """Open a folder of folders; the classes are their names in alphabetical order, counted from 0.
+
+    Raises:
+        InputError: there are no images, or an option is not understood.
+    """
+    _, rest = split_options(options, (), "folders")
+    root = Path(spec)
+    classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    files: list[Path] = []
+    labels: list[int] = []
+    for number, folder in enumerate(classes):
+        found = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+        files += found
+        labels += [number] * len(found)
+    if not files:
+        raise InputError(f"{root} has no images in folders of classes")
+    return _samples(root.name, files, labels, rest)
+
+
+def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
+    """Open a CSV table of images (or .npy arrays), relative to it, with their class numbers.
+
+    Options: ``file`` and ``label``, the columns' names or numbers from 1; by default the first and the second. A first
+    line whose label is no number is the header.
+
+    Raises:
+        InputError: a line without a label, a column that does not exist, or a file that does not.
+    """
+    own, rest = split_options(options, {"file", "label"}, "table")
+    path = Path(spec)
+    path = path / TABLE if path.is_dir() else path
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            rows = [(number, row) for number, row in enumerate(csv.reader(handle), start=1) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not rows:
+        raise InputError(f"{path} is empty")
+    header = rows[0][1]
+    where = [_column(path, header, own.get(name, default)) for name, default in (("file", "1"), ("label", "2"))]
+    if not _is_whole(header, where[1]):
+        rows = rows[1:]
+    files, labels = [], []
+    for number, row in rows:
+        if max(where) >= len(row) or not _is_whole(row, where[1]):
+            raise InputError(f"{path} line {number} has no class number: {','.join(row)}")
+        files.append(path.parent / row[where[0]].strip())
+        labels.append(int(row[where[1]]))
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise InputError(f"{path} names {len(missing)} files that do not exist, as {missing[0]}")
+    return _samples(path.parent.name if path.name == TABLE else path.name, files, labels, rest)
+
+
+def _column(path: Path, header: Sequence[str], name: str) -> int:
+    names = [cell.strip() for cell in header]
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and 1 <= int(name) <= len(names):
+        return int(name) - 1
+    raise InputError(f"{path} has no column {name}", remedy=f"Its first line is {','.join(names)}.")
+
+
+def _is_whole(row: Sequence[str], column: int) -> bool:
+    return column < len(row) and row[column].strip().removeprefix("-").isdecimal()
+
+
+def _samples(name: str, files: Sequence[Path], labels: Sequence[int], options: Mapping[str, str]) -> Dataset:
+    return Samples(name, np.asarray(labels, np.int64), lambda number: read_image(files[number]), options)
+
+
+def read_image(path: Path) -> npt.NDArray[Any]:
+    """An image as ``(height, width, 3)`` uint8, grey ones as ``(height, width)``; an .npy file as it is.
+
+    Raises:
+        InputError: it cannot be read.
+        UnavailableError: Pillow is not installed.
+    """
+    try:
+        if path.suffix == ".npy":
+            array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+            return array
+        with pillow().open(path) as image:
+            grey = image.mode in {"L", "1"}
+            return np.asarray(image.convert("L" if grey else "RGB"))
+    except (OSError, ValueError, EOFError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNGs
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _has_class_folders(path: Path) -> bool:
+    if not path.is_dir():
+        return False
+    folders = (entry for entry in path.iterdir() if entry.is_dir())
+    return any(f.suffix.lower() in SUFFIXES for folder in folders for f in folder.iterdir())
+
+
+open_folders.recognises = _has_class_folders  # type: ignore[attr-defined] # load_dataset asks the factory
+open_table.recognises = lambda path: (  # type: ignore[attr-defined] # as above
+    (path / TABLE).is_file() or (path.suffix == ".csv" and path.name != "y_labels.csv")
+)
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    register("folders", open_folders)
+    register("table", open_table)

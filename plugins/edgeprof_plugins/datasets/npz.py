@@ -1,0 +1,108 @@
+"""numpy's .npz: ``x`` and ``y`` (or ``images`` and ``labels``), or one array per input of the model and the labels."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof import hookimpl
+from edgeprof.errors import InputError
+from edgeprof.evaluation.dataset import Dataset
+from edgeprof.evaluation.samples import COMMON, Samples, split_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy.typing as npt
+
+    from edgeprof.hookspecs import Register
+
+_LABELS = ("y", "labels", "label", "targets")
+
+
+class NamedArrays(Dataset):
+    """Several inputs per sample, each an array named as the model's input; they are fed as they are."""
+
+    def __init__(self, name: str, arrays: Mapping[str, npt.NDArray[Any]], samples: Samples) -> None:
+        self.name, self.preprocessing = samples.name, samples.preprocessing
+        self._arrays, self._samples = arrays, samples
+        for key, array in arrays.items():
+            if len(array) < len(samples):
+                raise InputError(f"{name}: {key} has {len(array)} samples, but there are {len(samples)} labels")
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @property
+    def labels(self) -> npt.NDArray[Any]:
+        return self._samples.labels
+
+    def batches(self, size: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            yield {key: array[start:stop] for key, array in self._arrays.items()}
+
+
+def open_npz(spec: str, options: Mapping[str, str]) -> Dataset:
+    """Open an .npz file. Options: ``x`` and ``y``, the arrays' names, where they cannot be told.
+
+    Raises:
+        InputError: it is no .npz, holds Python objects, or its arrays do not pair up.
+    """
+    own, rest = split_options(options, {"x", "y"}, "npz")
+    arrays = _read(Path(spec))
+    label_key = own.get("y") or next((key for key in _LABELS if key in arrays), None)
+    for key in (label_key, own.get("x")):
+        if key is not None and key not in arrays:
+            raise InputError(f"{spec} has no array {key}", remedy=f"It has {', '.join(arrays)}.")
+    if label_key is None:
+        raise InputError(f"{spec} has no labels among {', '.join(arrays)}", remedy="Name them: --preprocess y=NAME")
+    labels = arrays[label_key]
+    inputs = {k: v for k, v in arrays.items() if k != label_key and own.get("x") in {None, k}}
+    if not inputs:
+        raise InputError(f"{spec} has labels and no inputs")
+    name = Path(spec).name
+    for key, array in inputs.items():
+        if array.ndim == 0 or labels.ndim == 0 or len(array) != len(labels):
+            raise InputError(f"{spec}: {key} {array.shape} and {label_key} {labels.shape} are not sample by sample")
+    if len(inputs) == 1:
+        (x,) = inputs.values()
+        return Samples(name, labels, x.__getitem__, rest)
+    declared = sorted(set(rest) - COMMON)
+    if declared:
+        raise InputError(
+            f"{spec} has several inputs ({', '.join(inputs)}), which are fed as they are; {', '.join(declared)}"
+            " cannot be declared for them",
+            remedy="Prepare the arrays, or choose one with --preprocess x=NAME",
+        )
+    return NamedArrays(name, inputs, Samples(name, labels, next(iter(inputs.values())).__getitem__, rest))
+
+
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise InputError(f"{path} is a single array, not an .npz with inputs and labels")
+            return {key: file[key] for key in file.files}
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{path} is no whole .npz of plain arrays: {error}", remedy="Write it with numpy.savez(file, x=…, y=…)."
+        ) from None
+
+
+def recognises(path: Path) -> bool:
+    return path.suffix == ".npz"
+
+
+open_npz.recognises = recognises  # type: ignore[attr-defined] # load_dataset asks the factory
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    register("npz", open_npz)

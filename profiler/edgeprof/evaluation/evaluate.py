@@ -1,0 +1,155 @@
+"""Run a dataset through a model where it will run, and judge the outputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.errors import InputError, VariantError
+from edgeprof.evaluation.preprocess import quantised
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.evaluation.metric import Metric, Score
+    from edgeprof.workload.runtime import TensorSpec
+
+    Feeds = dict[str, npt.NDArray[Any]]
+
+
+def evaluate(
+    infer: Callable[[Feeds], Feeds], inputs: Sequence[TensorSpec], dataset: Dataset, metric: Metric, batch: int = 1
+) -> Score:
+    """The score of a model on a dataset.
+
+    Args:
+        infer: One inference, input name → array to output name → array (``Worker.infer``).
+        inputs: What the model takes. Its first dimension is the batch; where that is a number, it is obeyed and the
+            last batch is filled up with copies whose outputs are thrown away.
+        dataset: Labelled samples.
+        metric: Judges them all at once.
+        batch: Samples per inference where the model leaves it open.
+
+    Raises:
+        InputError: dataset and model, or outputs and metric, do not fit; the sentence names the shapes.
+        VariantError: the model gave NaN (``nan_output``), or what ``infer`` raises.
+    """
+    by_name = {spec.name: spec for spec in inputs}
+    size = _batch_size(inputs, batch)
+    collected: dict[str, list[npt.NDArray[Any]]] = {}
+    done = 0
+    for samples in dataset.batches(size):
+        feeds, count = _feeds(samples, by_name, dataset, size)
+        for name, array in infer(feeds).items():
+            _check_output(name, array, done)
+            collected.setdefault(name, []).append(_per_sample(name, array, size, count))
+        done += count
+    if done != len(dataset.labels):
+        raise InputError(f"{dataset.name} has {len(dataset.labels)} labels but {done} samples")
+    return metric.score({name: np.concatenate(parts) for name, parts in collected.items()}, dataset.labels)
+
+
+def _batch_size(inputs: Sequence[TensorSpec], batch: int) -> int:
+    """The model's own batch where it has one."""
+    fixed = {spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], int)}
+    if len(fixed) > 1:
+        raise InputError(
+            f"the model's inputs have different first dimensions ({', '.join(map(str, sorted(fixed)))}): which of them"
+            " is the batch cannot be told",
+            remedy="Judge this model with a program of your own: edgeprof bench app.py:function",
+        )
+    return fixed.pop() if fixed else max(1, batch)
+
+
+def _feeds(
+    samples: dict[str, npt.NDArray[Any]], inputs: dict[str, TensorSpec], dataset: Dataset, size: int
+) -> tuple[Feeds, int]:
+    """Arrays by the model's input names, checked against it and filled up to a whole batch."""
+    if set(samples) == {""}:
+        if len(inputs) != 1:
+            raise InputError(
+                f"{dataset.name} has one array per sample, but the model takes {len(inputs)} inputs:"
+                f" {', '.join(inputs)}",
+                remedy="Give an .npz with one array per input, named as the inputs, and the labels.",
+            )
+        samples = {next(iter(inputs)): samples[""]}
+    missing, extra = set(inputs) - set(samples), set(samples) - set(inputs)
+    if missing or extra:
+        raise InputError(
+            f"the model takes {', '.join(sorted(inputs))}; {dataset.name} offers {', '.join(sorted(samples))}",
+            remedy="Name the arrays as the inputs.",
+        )
+    feeds: Feeds = {}
+    count = 0
+    for name, given in samples.items():
+        spec, array = inputs[name], np.asarray(given)
+        count = len(array)
+        _check_shape(array, spec, dataset)
+        feeds[name] = _filled(_typed(array, spec, dataset), size)
+    return feeds, count
+
+
+def _check_shape(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset) -> None:
+    wanted = tuple(spec.shape)[1:]
+    given = array.shape[1:]
+    if len(given) == len(wanted) and all(not isinstance(w, int) or w == g for w, g in zip(wanted, given, strict=True)):
+        return
+    raise InputError(
+        f"the model's input {spec.name} takes samples of shape {_shape(wanted)}, but those of {dataset.name} are"
+        f" {_shape(given)}",
+        remedy="Declare preprocessing, as --preprocess layout=NCHW, resize=HxW or shape=AxBxC.",
+    )
+
+
+def _shape(dims: Sequence[object]) -> str:
+    return " × ".join("?" if dim is None else str(dim) for dim in dims) or "()"
+
+
+def _typed(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset) -> npt.NDArray[Any]:
+    if dataset.quantise == "input":
+        if spec.quantization is not None and np.dtype(spec.dtype).kind in "iu":
+            scale, zero_point = spec.quantization
+            return quantised(array, scale, zero_point, spec.dtype)
+        if spec.dtype.startswith("float"):
+            # The same file serves the float model and its quantised variant: real numbers are what this one takes.
+            return array.astype(spec.dtype, copy=False)
+        raise InputError(
+            f"quantise=input: the model's input {spec.name} is {spec.dtype} without a scale and a zero point",
+            remedy="Declare scale, mean and dtype instead.",
+        )
+    if str(array.dtype) != spec.dtype:
+        quantisable = spec.quantization is not None and np.dtype(spec.dtype).kind in "iu"
+        raise InputError(
+            f"the model's input {spec.name} takes {spec.dtype}, but {dataset.name} has {array.dtype}",
+            remedy=f"Declare --preprocess dtype={spec.dtype} if the numbers are meant as they are"
+            + (", or quantise=input for the input's own scale and zero point." if quantisable else "."),
+        )
+    return array
+
+
+def _filled(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    if len(array) == size:
+        return np.ascontiguousarray(array)
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
+
+
+def _check_output(name: str, array: npt.NDArray[Any], done: int) -> None:
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise VariantError(
+            f"the model's output {name} has NaN for samples from number {done} on: no accuracy can be told",
+            remedy="Check the preprocessing, or the precision that the model was converted to.",
+            code="nan_output",
+        )
+
+
+def _per_sample(name: str, array: npt.NDArray[Any], size: int, count: int) -> npt.NDArray[Any]:
+    if array.ndim == 0 or len(array) != size:
+        raise InputError(
+            f"the model's output {name} has the shape {array.shape}, not one row for each of {size} samples",
+            remedy="Only models whose outputs begin with the batch can be judged.",
+        )
+    return array[:count]

@@ -1,0 +1,165 @@
+"""From ``--dataset SPEC`` and ``--metric NAME`` to a dataset and a metric."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.errors import EdgeprofError, InputError
+from edgeprof.evaluation.metric import Metric, Score, proportion
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.plugins import PluginHost
+
+
+def load_dataset(spec: str, host: PluginHost, options: Mapping[str, str] | None = None) -> Dataset:
+    """Find the format of a dataset and open it.
+
+    Args:
+        spec: A file or folder; ``FORMAT:PATH`` where the format shall not be recognised by its content; or a
+            ``.toml`` file with ``path`` (relative to that file), ``format`` and the options, the preprocessing among
+            them, in tables or not.
+        host: The plugins.
+        options: ``--preprocess KEY=VALUE`` …; they win over the file's.
+
+    Raises:
+        InputError: it is missing, of no known format, or an option does not fit.
+    """
+    declared: dict[str, str] = {}
+    kind, path = _split(spec, host)
+    if kind is None and path.suffix == ".toml":
+        kind, path, declared = _declared(path)
+    if not path.exists():
+        raise InputError(f"dataset {path} does not exist", remedy="Give a file, a folder, or a dataset .toml.")
+    factory = host.get("datasets", kind) if kind else _recognised(path, host)
+    dataset: Dataset = factory(str(path), {**declared, **(options or {})})
+    return dataset
+
+
+def _split(spec: str, host: PluginHost) -> tuple[str | None, Path]:
+    kind, colon, rest = spec.partition(":")
+    if colon and kind in host.of("datasets") and not Path(spec).exists():
+        return kind, Path(rest)
+    return None, Path(spec)
+
+
+def _recognised(path: Path, host: PluginHost) -> Callable[[str, Mapping[str, str]], Dataset]:
+    """The first format whose factory has a ``recognises(path)`` that says yes."""
+    known = host.of("datasets")
+    for name in sorted(known):
+        recognises = getattr(known[name], "recognises", None)
+        try:
+            if recognises is not None and recognises(path):
+                found: Callable[[str, Mapping[str, str]], Dataset] = known[name]
+                return found
+        except OSError as error:
+            raise InputError(f"cannot read dataset {path}: {error.strerror}") from None
+    raise InputError(
+        f"{path} is no dataset of a known format",
+        remedy=f"Name its format, as FORMAT:{path}. Known: {', '.join(sorted(known)) or 'none'}.",
+    )
+
+
+def _declared(path: Path) -> tuple[str | None, Path, dict[str, str]]:
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    target, kind = content.pop("path", None), content.pop("format", None)
+    if not isinstance(target, str) or not isinstance(kind, str | None):
+        raise InputError(f"{path} names no data", remedy='It needs a line path = "FILE or FOLDER".')
+    options: dict[str, str] = {}
+    for key, value in content.items():
+        pairs = value if isinstance(value, dict) else {key: value}
+        options.update({name: _word(path, name, one) for name, one in pairs.items()})
+    return kind, path.parent / Path(target).expanduser(), options
+
+
+def _word(path: Path, key: str, value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(one, int | float) for one in value):
+        return ("x" if key in {"shape", "resize", "crop"} else ",").join(map(str, value))
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    raise InputError(f"{path}: {key} must be a text, a number or a list of numbers")
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def load_metric(name: str, host: PluginHost) -> Metric:
+    """A registered metric, or a function of yours as ``file.py:function``.
+
+    The function gets ``(outputs, labels)`` as ``Metric.score`` does and returns a ``Score``, a number, or one truth
+    value per sample (which gives it an interval and pairs variants).
+
+    Raises:
+        InputError: there is no such metric, file or function.
+    """
+    file, colon, function = name.rpartition(":")
+    if colon and file.endswith(".py"):
+        return _FunctionMetric(Path(file), function)
+    metric: Metric = host.get("metrics", name)()
+    return metric
+
+
+class _FunctionMetric(Metric):
+    def __init__(self, path: Path, function: str) -> None:
+        self.name = f"{path.name}:{function}"
+        found = getattr(_imported(path), function, None)
+        if not callable(found):
+            raise InputError(f"{path} has no function {function}")
+        self._function: Callable[..., Any] = found
+
+    def score(self, outputs: dict[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> Score:
+        try:
+            found = self._function(outputs, labels)
+        except EdgeprofError:
+            raise
+        except Exception as error:
+            raise InputError(f"the metric {self.name} failed: {type(error).__name__}: {error}") from error
+        if isinstance(found, Score):
+            return found
+        array = np.asarray(found)
+        if array.dtype == np.bool_ and array.shape == (len(labels),):
+            return proportion(array)
+        if array.shape == () and array.dtype.kind in "fiu" and np.isfinite(array):
+            return Score(value=float(array), ci95=None, samples=len(labels))
+        raise InputError(
+            f"the metric {self.name} returned {type(found).__name__} of shape {array.shape}",
+            remedy=f"Return a Score, a finite number, or {len(labels)} truth values.",
+        )
+
+
+def _imported(path: Path) -> ModuleType:
+    """The module of a file, under a name of its own, so that no other module is shadowed."""
+    if not path.is_file():
+        raise InputError(f"the metric's file {path} does not exist")
+    name = "edgeprof_metric_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"the metric's file {path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module

@@ -1,0 +1,317 @@
+"""Preprocessing that is declared, applied in one fixed order, hashed, and never guessed.
+
+The order, of which each step happens only if it is declared:
+
+1. images: ``channels`` (rgb, bgr or grey), ``crop_fraction`` (centre), ``resize`` (exact) or ``resize_short`` (shorter
+   side), ``crop`` (centre, pixels);
+2. ``shape``: each sample is given this shape (raw bytes have none);
+3. numbers: y = (x · ``scale`` − ``mean``) / ``std``, the last two per channel or one for all;
+4. ``layout``: from height × width (× channels), as images are stored, to NCHW or NHWC;
+5. ``dtype``, or ``quantise=input``: q = round(y / s + z) with scale s and zero point z of the model's own input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.errors import InputError, UnavailableError, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy.typing as npt
+
+_DTYPES = ("float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What is done to a sample before the model sees it; see the module for the order.
+
+    Attributes:
+        channels: ``rgb``, ``bgr`` or ``grey``; images are decoded to rgb.
+        crop_fraction: Centre part of height and width that is kept, 0 to 1.
+        resize: Height and width, bilinear.
+        resize_short: The shorter side, bilinear, keeping the aspect.
+        crop: Height and width of the centre that is kept, in pixels.
+        shape: Of one sample.
+        scale: Factor.
+        mean: Subtracted after ``scale``; one, or one per channel.
+        std: Divisor after ``mean``.
+        layout: ``NCHW`` or ``NHWC``.
+        dtype: numpy's name.
+        quantise: ``input`` or nothing.
+    """
+
+    channels: str | None = None
+    crop_fraction: float | None = None
+    resize: tuple[int, int] | None = None
+    resize_short: int | None = None
+    crop: tuple[int, int] | None = None
+    shape: tuple[int, ...] | None = None
+    scale: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    layout: str | None = None
+    dtype: str | None = None
+    quantise: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """``sha256:…`` of what is declared, as canonical JSON; the same for the same preprocessing, however written."""
+        declared = {name: value for name, value in asdict(self).items() if value is not None}
+        text = json.dumps(declared, sort_keys=True, separators=(",", ":"))
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def touches_pixels(self) -> bool:
+        return any((self.crop_fraction, self.resize, self.resize_short, self.crop))
+
+    def image(self, pixels: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
+        """Step 1, for one image of shape ``(height, width)`` or ``(height, width, 3)``, uint8.
+
+        Raises:
+            InputError: what is declared does not fit the image.
+            UnavailableError: Pillow is not installed.
+        """
+        if self.channels is not None:
+            pixels = _recolour(pixels, self.channels, source)
+        if not self.touches_pixels:
+            return pixels
+        if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3}:
+            raise InputError(
+                f"{source} is {pixels.dtype} of shape {pixels.shape}: only uint8 images can be resized or cropped",
+                remedy="Prepare the arrays in their final size.",
+            )
+        if self.crop_fraction is not None:
+            height, width = pixels.shape[:2]
+            size = (round(height * self.crop_fraction), round(width * self.crop_fraction))
+            pixels = _centre(pixels, size, source)
+        if self.resize is not None:
+            pixels = _resized(pixels, self.resize)
+        elif self.resize_short is not None:
+            height, width = pixels.shape[:2]
+            factor = self.resize_short / min(height, width)
+            pixels = _resized(pixels, (round(height * factor), round(width * factor)))
+        if self.crop is not None:
+            pixels = _centre(pixels, self.crop, source)
+        return pixels
+
+    def batch(self, samples: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
+        """Steps 2 to 5 (without ``quantise``, which needs the model) for samples ``(n, …)``.
+
+        Raises:
+            InputError: what is declared does not fit the samples.
+        """
+        if self.shape is not None:
+            if samples[0].size != math.prod(self.shape):
+                raise InputError(
+                    f"a sample of {source} has {samples[0].size} values, which do not make"
+                    f" {'x'.join(map(str, self.shape))}",
+                    remedy="Declare the true shape: --preprocess shape=…",
+                )
+            samples = samples.reshape(len(samples), *self.shape)
+        numbers = (self.scale, self.mean, self.std)
+        if any(value is not None for value in numbers):
+            samples = self._calculated(samples, source)
+        if self.layout is not None:
+            samples = _laid_out(samples, self.layout, source)
+        if self.dtype is not None and samples.dtype != self.dtype:
+            samples = _cast(samples, self.dtype, source)
+        return samples
+
+    def _calculated(self, samples: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
+        x: npt.NDArray[Any] = samples.astype(np.float32, copy=False) * np.float32(
+            1.0 if self.scale is None else self.scale
+        )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is None:
+                continue
+            if len(values) > 1 and x.shape[-1] != len(values):
+                raise InputError(
+                    f"{name} has {len(values)} values, but samples of {source} are {x.shape[1:]}: not that many"
+                    " channels last",
+                    remedy=f"Give {name} one value, or one per channel.",
+                )
+            operand = np.asarray(values, dtype=np.float32)
+            x = x - operand if name == "mean" else x / operand
+        return x
+
+
+def _recolour(pixels: npt.NDArray[Any], channels: str, source: str) -> npt.NDArray[Any]:
+    if channels == "grey":
+        if pixels.ndim == 2:
+            return pixels
+        # ITU-R 601, as Pillow's convert("L") does it.
+        grey = (pixels[..., 0] * 19595.0 + pixels[..., 1] * 38470.0 + pixels[..., 2] * 7471.0 + 0x8000) / 65536
+        return np.floor(grey).astype(np.uint8)
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise InputError(f"{source} has the shape {pixels.shape}, which has no three channels to be {channels}")
+    return pixels if channels == "rgb" else pixels[..., ::-1]
+
+
+def _centre(pixels: npt.NDArray[Any], size: tuple[int, int], source: str) -> npt.NDArray[Any]:
+    height, width = pixels.shape[:2]
+    if size[0] > height or size[1] > width or min(size) < 1:
+        raise InputError(f"{source} is {height}x{width}, too small to crop {size[0]}x{size[1]} from its centre")
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    return pixels[top : top + size[0], left : left + size[1]]
+
+
+def _resized(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
+    image = pillow().fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize((size[1], size[0]), resample=pillow().Resampling.BILINEAR))
+
+
+def pillow() -> Any:
+    """Pillow's Image module.
+
+    Raises:
+        UnavailableError: it is not installed; the remedy is the command.
+    """
+    try:
+        from PIL import Image  # noqa: PLC0415 - an extra, and only images need it
+    except ImportError:
+        raise UnavailableError(
+            "reading or resizing images needs Pillow, which is not installed",
+            remedy="pip install 'edgeprof[images]'",
+        ) from None
+    return Image
+
+
+def _laid_out(samples: npt.NDArray[Any], layout: str, source: str) -> npt.NDArray[Any]:
+    if samples.ndim == 3:
+        samples = samples[..., None]
+    if samples.ndim != 4:
+        raise InputError(
+            f"a sample of {source} has the shape {samples.shape[1:]}: {layout} needs height × width (× channels)",
+            remedy="Leave layout out, or declare shape=HxWxC.",
+        )
+    return samples if layout == "NHWC" else np.ascontiguousarray(samples.transpose(0, 3, 1, 2))
+
+
+def _cast(samples: npt.NDArray[Any], dtype: str, source: str) -> npt.NDArray[Any]:
+    kind = np.dtype(dtype)
+    if kind.kind in "iu" and samples.size:
+        info = np.iinfo(kind)
+        low, high = samples.min(), samples.max()
+        if low < info.min or high > info.max:
+            raise InputError(
+                f"{source} has values from {low:g} to {high:g}, which {dtype} cannot hold",
+                remedy="Declare mean and scale to fit, or quantise=input for the model's own quantisation.",
+            )
+        if samples.dtype.kind == "f":
+            samples = np.rint(samples)
+    return samples.astype(kind)
+
+
+def quantised(samples: npt.NDArray[Any], scale: float, zero_point: int, dtype: str) -> npt.NDArray[Any]:
+    """Integers q = round(x / scale + zero_point), clipped to the type (TensorFlow Lite's 8-bit specification)."""
+    info = np.iinfo(dtype)
+    q = np.rint(samples.astype(np.float32, copy=False) / np.float32(scale)) + zero_point
+    clipped: npt.NDArray[Any] = np.clip(q, info.min, info.max).astype(dtype)
+    return clipped
+
+
+# --- from words ------------------------------------------------------------------------------------------------------
+
+
+def _number(text: str) -> float:
+    """A number or a fraction, as ``1/255``."""
+    over, slash, under = text.partition("/")
+    value = float(over) / float(under) if slash else float(over)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(_number(part) for part in text.split(","))
+
+
+def _divisors(text: str) -> tuple[float, ...]:
+    values = _numbers(text)
+    if 0.0 in values:
+        raise ValueError(text)
+    return values
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    values = tuple(int(part) for part in text.replace(",", "x").split("x"))
+    if min(values) < 1:
+        raise ValueError(text)
+    return values
+
+
+def _side(text: str) -> int:
+    (value,) = _integers(text)
+    return value
+
+
+def _area(text: str) -> tuple[int, int]:
+    values = _integers(text)
+    height, width = values * 2 if len(values) == 1 else values
+    return height, width
+
+
+def _fraction(text: str) -> float:
+    value = _number(text)
+    if not 0 < value <= 1:
+        raise ValueError(text)
+    return value
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        for name in names:
+            if name.lower() == text.lower():
+                return name
+        raise ValueError(text)
+
+    return parse
+
+
+#: key → how it is read, and what it should look like
+_KEYS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "channels": (_one_of("rgb", "bgr", "grey"), "rgb, bgr or grey"),
+    "crop_fraction": (_fraction, "a number above 0 and at most 1, as 0.875"),
+    "resize": (_area, "HxW, or one number for both"),
+    "resize_short": (_side, "one number of pixels"),
+    "crop": (_area, "HxW, or one number for both"),
+    "shape": (_integers, "numbers joined by x, as 49x10x1"),
+    "scale": (_number, "a number or a fraction, as 1/255"),
+    "mean": (_numbers, "one number or one per channel, as 0.485,0.456,0.406"),
+    "std": (_divisors, "one number or one per channel, none of them 0"),
+    "layout": (_one_of("NCHW", "NHWC"), "NCHW or NHWC"),
+    "dtype": (_one_of(*_DTYPES), "one of " + ", ".join(_DTYPES)),
+    "quantise": (_one_of("input"), "input"),
+}
+
+KEYS = frozenset(_KEYS)
+
+
+def from_options(options: Mapping[str, str]) -> Preprocess:
+    """Read preprocessing from words, as ``{"scale": "1/255", "layout": "NCHW", "dtype": "float32"}``.
+
+    Raises:
+        InputError: a key that does not exist, a value that it does not take, or two that exclude one another.
+    """
+    values: dict[str, Any] = {}
+    for key, text in options.items():
+        if key not in _KEYS:
+            raise unknown("preprocessing step", key, KEYS)
+        parse, wanted = _KEYS[key]
+        try:
+            values[key] = parse(str(text).strip())
+        except (ValueError, ZeroDivisionError):
+            raise InputError(f"preprocessing {key}={text} is not understood", remedy=f"Give {wanted}.") from None
+    for one, other in (("resize", "resize_short"), ("dtype", "quantise")):
+        if one in values and other in values:
+            raise InputError(f"preprocessing {one} and {other} exclude one another", remedy="Keep one of them.")
+    return Preprocess(**values)
