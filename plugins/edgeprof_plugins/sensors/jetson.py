@@ -1,4 +1,4 @@
-"""What a Jetson tells beside its rails (and other boards' GPUs): GPU load, clocks, fan, over-current events.
+"""What a Jetson tells beside its rails: GPU load and clock, memory clock, fan, over-current events.
 
 GPU: found through ``/sys/class/devfreq/*`` (``cur_freq`` Hz) and its device's ``load`` (tenths of a percent), wherever
 that device lies: its path changed with every JetPack, and ``/sys/devices/gpu.0`` does not exist on Orin. Memory clock:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Kind, Quantity
 
 NAME = "jetson"
-_GPU = re.compile(r"(gpu|.*\.gpu|.*\.(gm20b|gp10b|gv11b|ga10b)|(gm20b|gp10b|gv11b|ga10b)|gpu-gpc-\d+|.*\.mali)")
+_GPU = re.compile(r"(gpu|.*\.gpu|.*\.(gm20b|gp10b|gv11b|ga10b)|(gm20b|gp10b|gv11b|ga10b)|gpu-gpc-\d+)")
 _OVER_CURRENT = {1: "under-voltage", 2: "average over-current", 3: "instantaneous over-current"}
 
 
@@ -44,7 +44,9 @@ class _Node(NamedTuple):
 
 
 def find(roots: Roots) -> list[Sensor]:
-    """One sensor with whatever of it exists."""
+    """One sensor with whatever of it exists; nothing where the device tree names no Tegra."""
+    if "nvidia,tegra" not in (text_of(roots.sysfs / "firmware/devicetree/base/compatible") or ""):
+        return []
     nodes = [*_gpus(roots.sysfs), *_memory_clock(roots.sysfs), *_hwmon(roots.sysfs)]
     fan = roots.sysfs / "devices/pwm-fan/cur_pwm"
     if fan.exists():

@@ -1,0 +1,282 @@
+"""``edgeprof sensors``: every channel found, its value now, what it covers, how fine and how fast it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprof.cli.options import json_option, resolve_roots, root_options
+
+if TYPE_CHECKING:
+    from edgeprof.roots import Roots
+    from edgeprof.sensing.discover import Discovery
+    from edgeprof.sensing.glance import Glance
+    from edgeprof.sensing.sensor import Channel
+
+SCHEMA = "edgeprof.sensors/1"
+#: How long each source's refresh and step are watched, once per boot (s).
+_WATCH_S = 1.0
+#: Quantities that their unit already tells.
+_PLAIN = {"temperature", "memory", "frequency"}
+#: A note up to this length stands in the first line.
+_SHORT = 60
+
+
+@click.command()
+@click.option("--sensor", "sources", multiple=True, metavar="NAME", help="Only this source (repeatable).")
+@click.option("--rail", metavar="NAME", help="Take this rail as the total.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 if nothing measures a total.")
+@click.option("-v", "--verbose", is_flag=True, help="Voltages and currents too, and where each channel is.")
+@root_options
+@json_option
+def command(
+    sources: tuple[str, ...],
+    rail: str | None,
+    strict: bool,
+    verbose: bool,
+    sysfs_root: str | None,
+    procfs_root: str | None,
+    as_json: bool,
+) -> None:
+    """Every channel found: its value now, what it covers, its step, its refresh, and whether it is measured.
+
+    Channels that exist and cannot be read are listed once, with the reason and what to do about it.
+    """
+    from edgeprof.errors import GateError
+    from edgeprof.plugins import PluginHost
+    from edgeprof.sensing.discover import discover
+    from edgeprof.sensing.glance import glance
+
+    roots = resolve_roots(sysfs_root, procfs_root)
+    found = discover(PluginHost.from_environment(), roots, sources, rail)
+    found = _characterised(found, roots)
+    seen = glance(found.sensors, found.topology.by_key())
+    if as_json:
+        import json
+
+        click.echo(json.dumps(document(found, seen), indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(table(found, seen, verbose=verbose)))
+    if strict and not found.topology.headline.channels:
+        raise GateError(f"no total: {found.topology.headline.reason}", remedy=found.topology.headline.remedy)
+
+
+def _characterised(found: Discovery, roots: Roots) -> Discovery:
+    """With measured refresh and step filled in; a captured tree does not move, so that there is nothing to watch."""
+    if not roots.is_live and not roots.is_simulated:
+        return found
+    from concurrent.futures import ThreadPoolExecutor
+    from dataclasses import replace
+
+    from edgeprof.sensing.boot import BootCache
+    from edgeprof.sensing.characterize import annotated, characterise
+
+    cache = BootCache(roots)
+    watched = [s for s in found.sensors if any(c.quantity in {"power", "energy"} for c in s.channels)]
+    if not watched:
+        return found
+    if any(cache.get(sensor) is None for sensor in watched):
+        click.echo(f"watching {len(watched)} power sources for {_WATCH_S:g} s …", err=True)
+    with ThreadPoolExecutor(max_workers=len(watched)) as pool:
+        known = list(pool.map(lambda sensor: characterise(sensor, _WATCH_S, cache=cache), watched))
+    facts = {key: fact for one in known for key, fact in one.items()}
+    channels = annotated(found.topology.channels, facts)
+    topology = found.topology
+    headline = replace(topology.headline, channels=tuple(channels[c.key] for c in topology.headline.channels))
+    topology = replace(topology, channels=tuple(channels[c.key] for c in topology.channels), headline=headline)
+    return replace(found, topology=topology, unavailable=[c for c in topology.channels if not c.available])
+
+
+def document(found: Discovery, seen: Glance) -> dict[str, Any]:
+    """``edgeprof.sensors/1`` (contract §2)."""
+    headline = found.topology.headline
+    watts, reason = seen.total(headline)
+    return {
+        "schema": SCHEMA,
+        "board": found.topology.board.name,
+        "headline": {
+            "channels": [channel.name for channel in headline.channels],
+            "covers": headline.covers,
+            "power_w": watts,
+            "reason": reason,
+            "remedy": headline.remedy,
+            "excludes": headline.excludes,
+            "note": headline.note,
+        },
+        "channels": [_channel(channel, seen) for channel in found.topology.channels],
+        "failures": [failure._asdict() for failure in found.failures],
+    }
+
+
+def _channel(channel: Channel, seen: Glance) -> dict[str, Any]:
+    filtering = {"kind": channel.filter.kind, "tau_s": channel.filter.tau_s, "length_s": channel.filter.length_s}
+    value = seen.values.get(channel.key)
+    return {
+        "sensor": channel.sensor,
+        "channel": channel.name,
+        "quantity": channel.quantity,
+        "unit": channel.unit,
+        "kind": channel.kind,
+        "scope": channel.scope,
+        "role": channel.role,
+        "parent": channel.parent,
+        "provenance": channel.provenance,
+        "resolution": channel.resolution,
+        "update_interval_s": channel.update_interval_s,
+        "rate_hz": None,
+        "samples": 0 if value is None else 2,
+        "missed": 0,
+        "max_gap_s": None,
+        "value": value,
+        "power_w": seen.watts(channel) if channel.quantity in {"power", "energy"} else None,
+        "filter": {name: fact for name, fact in filtering.items() if fact is not None},
+        "available": channel.available,
+        "reason": channel.reason,
+        "remedy": channel.remedy,
+        "location": channel.location,
+        "note": channel.note or None,
+    }
+
+
+def table(found: Discovery, seen: Glance, *, verbose: bool = False) -> list[str]:
+    """The lines for a person: the total first, then its parts, then the rest, then what cannot be read."""
+    from edgeprof.units import quantity
+
+    board, headline = found.topology.board, found.topology.headline
+    watts, reason = seen.total(headline)
+    own = f" ({board.note})" if board.note and len(board.note) < _SHORT and len(headline.channels) > 1 else ""
+    if headline.channels:
+        value = quantity(watts, "W") if watts is not None else f"– ({reason})"
+        lines = [f"{board.name} · total = {_joined(headline.channels)}{own}  {value}"]
+        lines.append(f"  covers the {headline.covers}" + (f"; not {headline.excludes}" if headline.excludes else ""))
+        if headline.note and not own:
+            lines.append(f"  {headline.note}")
+        if any(channel.provenance == "simulated" for channel in headline.channels):
+            lines.append("  simulated: a virtual board, no measurement")
+    else:
+        lines = [f"{board.name} · no total: {reason}"]
+        if headline.remedy:
+            lines.append(f"  → {headline.remedy}")
+    rows = [row for channel in _shown(found, verbose) if (row := _row(channel, found, seen))]
+    lines += ["", *_aligned(rows)] if rows else []
+    if verbose:
+        lines += ["", *(f"  {c.sensor} {c.name}: {c.location}{_dash(c.note)}" for c in found.topology.channels)]
+    missing = _missing(found)
+    return [*lines, "", *missing] if missing else lines
+
+
+def _joined(channels: tuple[Channel, ...]) -> str:
+    names = [channel.name for channel in channels]
+    return " + ".join(names) if len(names) <= 6 else f"{' + '.join(names[:2])} + … + {names[-1]} ({len(names)} rails)"
+
+
+def _dash(text: str) -> str:
+    return f" – {text}" if text else ""
+
+
+def _shown(found: Discovery, verbose: bool) -> list[Channel]:
+    order = [
+        "power",
+        "energy",
+        "voltage",
+        "current",
+        "temperature",
+        "utilization",
+        "frequency",
+        "memory",
+        "fan",
+        "count",
+    ]
+    channels = [c for c in found.topology.channels if c.available]
+    if not verbose:
+        channels = [c for c in channels if c.quantity not in {"voltage", "current"}]
+    powers = {(c.sensor, c.name) for c in channels if c.quantity == "energy"}
+    # A counter shows its watts; the same source's power reading of the same rail would only repeat it.
+    channels = [c for c in channels if verbose or c.quantity != "power" or (c.sensor, c.name) not in powers]
+    top = {channel.key for channel in found.topology.headline.channels}
+    return sorted(channels, key=lambda c: (c.key not in top, order.index(c.quantity)))
+
+
+def _row(channel: Channel, found: Discovery, seen: Glance) -> list[str]:
+    source = channel.sensor
+    if channel.location.startswith("i2c "):
+        source += f"@{channel.location.split()[1].rsplit('-00', 1)[-1]}"
+    power = channel.quantity in {"power", "energy"}
+    return [
+        source,
+        channel.name,
+        _value(channel, seen),
+        channel.scope if channel.scope != "unknown" else "",
+        _role(channel, found) if power else channel.quantity if channel.quantity not in _PLAIN else "",
+        channel.provenance if power else "",
+        _fineness(channel) if power else channel.note,
+    ]
+
+
+def _value(channel: Channel, seen: Glance) -> str:
+    from edgeprof.units import quantity, significant, size
+
+    value = seen.values.get(channel.key)
+    if channel.quantity == "energy":
+        return quantity(seen.watts(channel), "W")
+    if value is None:
+        return "–"
+    special = {
+        "temperature": f"{value:.1f} °C",
+        "utilization": f"{significant(100 * value, 2)} %",
+        "fan": f"{significant(100 * value, 2)} %",
+        "memory": size(int(value)),
+        "count": f"{value:.0f}",
+    }
+    return special.get(channel.quantity) or quantity(value, channel.unit)
+
+
+def _role(channel: Channel, found: Discovery) -> str:
+    chosen = found.topology.headline.channels
+    if channel.key in {c.key for c in chosen}:
+        return "total" if len(chosen) == 1 else "part of total"
+    return f"inside {channel.parent}, not added" if channel.parent else "not in the total"
+
+
+def _fineness(channel: Channel) -> str:
+    from edgeprof.units import quantity
+
+    words = []
+    if channel.resolution:
+        words.append(f"step {quantity(channel.resolution, channel.unit, 2)}")
+    if channel.update_interval_s:
+        words.append(f"every {quantity(channel.update_interval_s, 's', 2)}")
+    if channel.filter.kind == "exponential" and channel.filter.tau_s:
+        words.append(f"filter {quantity(channel.filter.tau_s, 's', 2)}")
+    if channel.filter.kind == "block" and channel.filter.length_s:
+        words.append(f"average of {quantity(channel.filter.length_s, 's', 2)}")
+    return ", ".join(words)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if i == 2 else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  " + "  ".join(cell for cell, width in zip(cells, widths, strict=True) if width).rstrip())
+    return lines
+
+
+def _missing(found: Discovery) -> list[str]:
+    """One line for each reason, with the channels it holds back, and one for what mends it."""
+    grouped: dict[tuple[str, str, str | None], list[str]] = {}
+    for channel in found.unavailable:
+        key = channel.sensor, channel.reason or "it cannot be read", channel.remedy
+        grouped.setdefault(key, []).append(channel.name)
+    lines = []
+    for (source, reason, remedy), names in grouped.items():
+        lines.append(f"  {source}  {', '.join(dict.fromkeys(names))}: {reason}")
+        lines += [f"    → {remedy}"] if remedy else []
+    for failure in found.failures:
+        lines.append(f"  {failure.source}: {failure.reason}")
+        lines += [f"    → {failure.remedy}"] if failure.remedy else []
+    return lines
