@@ -1,0 +1,46 @@
+"""What the tests of several rooms share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import models
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Published models and data beside the checkout; tests that use them skip without."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no published models in {folder}")
+    return folder
+
+
+@pytest.fixture
+def onnx_model(tmp_path: Path) -> Path:
+    """y = 2x + 1 with an open batch: float32 ``x [batch, 4]`` → ``y [batch, 4]``."""
+    pytest.importorskip("onnx")
+    return models.onnx_affine(tmp_path / "affine.onnx")
+
+
+@pytest.fixture
+def tflite_model(tmp_path: Path) -> Path:
+    """y = x + x with an open batch: float32 ``x [?, 4]`` → ``y [?, 4]``."""
+    pytest.importorskip("ai_edge_litert")
+    return models.tflite_double(tmp_path / "double.tflite")
+
+
+@pytest.fixture
+def torchscript_model(tmp_path: Path) -> Path:
+    """y = 2x + 1 of a float32 tensor of any shape."""
+    pytest.importorskip("torch")
+    return models.torchscript_affine(tmp_path / "affine.pt")
+
+
+@pytest.fixture(scope="session")
+def pt2_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """y = 2x + 1 with an open batch: float32 ``x [batch, 4]`` → ``y``. Exporting takes seconds, so it is made once."""
+    pytest.importorskip("torch")
+    return models.exported_affine(tmp_path_factory.mktemp("pt2") / "affine.pt2")

@@ -1,0 +1,76 @@
+"""LiteRT through edgeprof's contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeprof.testing import check_runtime
+from edgeprof.workload.runtime import LoadError, LoadOptions
+from tests import models
+
+pytest.importorskip("ai_edge_litert")
+
+from edgeprof_plugins.runtimes.litert import LiteRT
+
+CPU = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
+X = np.arange(4, dtype="float32").reshape(1, 4)
+
+
+def test_conforms_and_gives_the_right_answer(tflite_model):
+    check_runtime(LiteRT(), tflite_model, feeds={"x": X}, expected={"y": 2 * X}, options=CPU._replace(threads=1))
+
+
+def test_an_open_batch_stays_open_and_follows_the_data(tflite_model):
+    session = LiteRT().load(str(tflite_model), CPU)
+    assert session.inputs[0].shape == (None, 4)
+    for size in (3, 1, 2):
+        x = np.ones((size, 4), "float32")
+        assert session.run({"x": x})["y"].tolist() == (2 * x).tolist()
+
+
+def test_a_fixed_dimension_is_not_resized_by_the_data(tflite_model):
+    session = LiteRT().load(str(tflite_model), CPU)
+    with pytest.raises(RuntimeError, match="unknown dimensions"):
+        session.run({"x": np.ones((1, 5), "float32")})
+
+
+def test_it_says_what_is_timed(tflite_model):
+    session = LiteRT().load(str(tflite_model), CPU._replace(threads=2))
+    assert session.facts["delegate"] == "XNNPACK"
+    assert session.facts["threads"] == "2"
+    assert "inputs are set once" in session.facts["timed"]
+
+
+def test_xnnpack_can_be_left_out(tflite_model):
+    session = LiteRT().load(str(tflite_model), CPU._replace(options={"xnnpack": "0"}))
+    assert session.facts["delegate"] == "none"
+    assert session.run({"x": X})["y"].tolist() == (2 * X).tolist()
+
+
+def test_an_unknown_custom_operator_is_named(tmp_path):
+    model = models.tflite_double(tmp_path / "m.tflite", custom="sparkle")
+    with pytest.raises(LoadError, match=r"m\.tflite needs the custom operator sparkle") as caught:
+        LiteRT().load(str(model), CPU)
+    assert "--device LIBRARY.so" in caught.value.remedy
+
+
+def test_an_edge_tpu_model_on_the_cpu_is_told_where_it_belongs(tmp_path):
+    model = models.tflite_double(tmp_path / "m.tflite", custom="edgetpu-custom-op")
+    with pytest.raises(LoadError, match="compiled for the Edge TPU") as caught:
+        LiteRT().load(str(model), CPU)
+    assert "--device edgetpu" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        ("edgetpu:0", r"libedgetpu\.so\.1 cannot be loaded"),
+        ("/nowhere/libdelegate.so", r"/nowhere/libdelegate\.so cannot be loaded"),
+        ("libm.so.6", r"libm\.so\.6 cannot be loaded"),  # a library, but no delegate
+        ("gpu", "no device 'gpu'"),
+    ],
+)
+def test_a_delegate_that_cannot_be_loaded_is_named(tflite_model, device, says):
+    with pytest.raises(LoadError, match=says):
+        LiteRT().load(str(tflite_model), CPU._replace(device=device))

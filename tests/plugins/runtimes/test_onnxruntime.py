@@ -1,0 +1,143 @@
+"""ONNX Runtime through edgeprof's contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeprof.testing import check_runtime
+from edgeprof.workload.runtime import LoadError, LoadOptions
+from tests import models
+
+pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+
+from edgeprof_plugins.runtimes.onnxruntime import OnnxRuntime  # noqa: E402 - after what it needs is known to be here
+
+CPU = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
+X = np.arange(8, dtype="float32").reshape(2, 4)
+
+
+def test_conforms_and_gives_the_right_answer(onnx_model):
+    check_runtime(OnnxRuntime(), onnx_model, feeds={"x": X}, expected={"y": 2 * X + 1}, options=CPU._replace(threads=1))
+
+
+def test_says_what_goes_in_and_comes_out(onnx_model):
+    session = OnnxRuntime().load(str(onnx_model), CPU._replace(threads=2))
+    assert session.inputs[0]._asdict() == {
+        "name": "x",
+        "shape": ("batch", 4),
+        "dtype": "float32",
+        "quantization": None,
+    }
+    assert session.outputs[0].name == "y"
+    assert session.facts["providers"] == "CPUExecutionProvider"
+    assert session.facts["threads"] == "2"
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "tensorrt", "openvino", "NoSuchExecutionProvider"])
+def test_a_missing_provider_is_an_error_that_names_those_that_are_here(onnx_model, device):
+    """ONNX Runtime itself would go on with the CPU, and its numbers would be taken for the GPU's."""
+    with pytest.raises(LoadError) as caught:
+        OnnxRuntime().load(str(onnx_model), CPU._replace(device=device))
+    assert device in caught.value.message
+    assert "cpu" in caught.value.remedy
+
+
+def test_a_provider_may_be_given_by_its_own_name(onnx_model):
+    session = OnnxRuntime().load(str(onnx_model), CPU._replace(device="CPUExecutionProvider"))
+    assert np.array_equal(session.run({"x": X})["y"], 2 * X + 1)
+
+
+def test_cpu_has_no_number(onnx_model):
+    with pytest.raises(LoadError, match="'cpu:1' is no device"):
+        OnnxRuntime().load(str(onnx_model), CPU._replace(device="cpu:1"))
+
+
+def test_options_reach_the_session(onnx_model):
+    options = {"graph_optimization": "disable", "spinning": "0", "inter_op_threads": "2"}
+    session = OnnxRuntime().load(str(onnx_model), CPU._replace(options=options))
+    assert session.facts["graph_optimization"] == "ORT_DISABLE_ALL"
+    assert np.array_equal(session.run({"x": X})["y"], 2 * X + 1)
+
+
+def test_a_bound_call_writes_outputs_into_memory_allocated_before(onnx_model):
+    session = OnnxRuntime().load(str(onnx_model), CPU)
+    call = session.bind({"x": X})
+    call()
+    call()
+    assert np.array_equal(session.run({"x": X})["y"], 2 * X + 1)
+
+
+def test_weights_in_a_second_file_are_read(tmp_path):
+    model = models.onnx_affine(tmp_path / "m.onnx", external=True)
+    assert np.array_equal(OnnxRuntime().load(str(model), CPU).run({"x": X})["y"], 2 * X + 1)
+
+
+def test_a_missing_file_of_weights_is_said(tmp_path):
+    model = models.onnx_affine(tmp_path / "m.onnx", external=True)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(LoadError, match=r"m\.onnx keeps its weights in another file") as caught:
+        OnnxRuntime().load(str(model), CPU)
+    assert "Copy the files" in caught.value.remedy
+
+
+def test_an_unknown_operator_is_named(tmp_path):
+    model = models.onnx_affine(tmp_path / "m.onnx", operator="Sparkle")
+    with pytest.raises(LoadError, match=r"needs the operator .*Sparkle") as caught:
+        OnnxRuntime().load(str(model), CPU)
+    assert "custom_ops" in caught.value.remedy
+
+
+def test_a_model_of_the_future_says_to_upgrade(tmp_path):
+    model = models.onnx_affine(tmp_path / "m.onnx", opset=99)
+    with pytest.raises(LoadError, match=r"m\.onnx") as caught:
+        OnnxRuntime().load(str(model), CPU)
+    assert "pip install -U onnxruntime" in (caught.value.remedy or "")
+
+
+def test_strings_and_shapes_that_depend_on_the_data_can_be_bound(tmp_path):
+    """NonZero's output has as many columns as the data has nonzeros: nothing to allocate before."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    model = models.onnx_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("NonZero", ["x"], ["where"]), helper.make_node("Identity", ["s"], ["t"])],
+        [helper.make_tensor_value_info("x", kinds.FLOAT, [4]), helper.make_tensor_value_info("s", kinds.STRING, [1])],
+        [
+            helper.make_tensor_value_info("where", kinds.INT64, [1, "found"]),
+            helper.make_tensor_value_info("t", kinds.STRING, [1]),
+        ],
+    )
+    session = OnnxRuntime().load(str(model), CPU)
+    assert [spec.dtype for spec in session.inputs] == ["float32", "object"]
+    feeds = {"x": np.array([0, 3, 0, 5], "float32"), "s": np.array(["word"], dtype=object)}
+    session.bind(feeds)()
+    outputs = session.run(feeds)
+    assert outputs["where"].tolist() == [[1, 3]]
+    assert outputs["t"].tolist() == ["word"]
+
+
+def test_data_dependent_shapes_without_strings_are_bound_too(tmp_path):
+    helper, kinds = onnx.helper, onnx.TensorProto
+    model = models.onnx_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("NonZero", ["x"], ["where"])],
+        [helper.make_tensor_value_info("x", kinds.FLOAT, [4])],
+        [helper.make_tensor_value_info("where", kinds.INT64, [1, "found"])],
+    )
+    session = OnnxRuntime().load(str(model), CPU)
+    call = session.bind({"x": np.array([0, 3, 0, 5], "float32")})
+    call()
+    call()
+    assert session.run({"x": np.array([1, 1, 0, 5], "float32")})["where"].tolist() == [[0, 1, 3]]
+
+
+def test_float16_and_scalars_are_fed_and_bound(tmp_path):
+    helper, kinds = onnx.helper, onnx.TensorProto
+    model = models.onnx_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("Mul", ["x", "x"], ["y"])],
+        [helper.make_tensor_value_info("x", kinds.FLOAT16, [])],
+        [helper.make_tensor_value_info("y", kinds.FLOAT16, [])],
+    )
+    check_runtime(OnnxRuntime(), model, feeds={"x": np.array(3, "float16")}, expected={"y": np.array(9, "float16")})

@@ -1,0 +1,146 @@
+"""PyTorch through edgeprof's contract: TorchScript, torch.export and eager modules."""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+
+import numpy as np
+import pytest
+
+from edgeprof.testing import check_runtime
+from edgeprof.workload.inputs import own_feeds, random_feeds
+from edgeprof.workload.runtime import ANY_SHAPE, LoadError, LoadOptions
+
+torch = pytest.importorskip("torch")
+
+from edgeprof_plugins.runtimes.pytorch import PyTorch  # noqa: E402 - after what it needs is known to be here
+
+CPU = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
+X = np.arange(8, dtype="float32").reshape(2, 4)
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def app(tmp_path):
+    """Eager modules and what is none, in a file."""
+    path = tmp_path / "eager_app.py"
+    path.write_text(
+        textwrap.dedent("""
+            import torch
+
+            class Net(torch.nn.Module):
+                example_inputs = (torch.tensor([[1, 2, 3]]),)
+                def __init__(self):
+                    super().__init__()
+                    self.table = torch.nn.Embedding.from_pretrained(torch.arange(10.0).reshape(10, 1))
+                def forward(self, ids, scale=1.0):
+                    return {"rows": self.table(ids), "mode": torch.tensor(self.training)}
+
+            def factory():
+                return Net().train()
+
+            class Shapeless(torch.nn.Module):
+                def forward(self, left, right):
+                    return left @ right, (left.sum(), right.sum())
+
+            def broken():
+                raise OSError("no weights here")
+
+            def number():
+                return 3
+        """)
+    )
+    return path
+
+
+def test_torchscript_conforms_and_gives_the_right_answer(torchscript_model):
+    options = CPU._replace(shapes={"x": (2, 4)}, threads=1)
+    check_runtime(PyTorch(), torchscript_model, feeds={"x": X}, expected={"output": 2 * X + 1}, options=options)
+
+
+def test_an_exported_program_conforms_and_gives_the_right_answer(pt2_model):
+    session = PyTorch().load(str(pt2_model), CPU)
+    assert session.inputs[0].shape == ("batch", 4)
+    name = session.outputs[0].name
+    check_runtime(PyTorch(), pt2_model, feeds={"x": X}, expected={name: 2 * X + 1}, options=CPU._replace(threads=1))
+
+
+def test_an_eager_module_conforms_and_brings_its_own_inputs(app):
+    expected = {"rows": np.array([[[1.0], [2.0], [3.0]]], "float32"), "mode": np.array(False)}
+    check_runtime(PyTorch(), f"{app}:factory", expected=expected)
+
+
+def test_examples_are_repeated_for_a_batch(app):
+    session = PyTorch().load(f"{app}:Net", CPU)
+    feeds = own_feeds(session, CPU._replace(batch=2), seed=0)
+    assert feeds["ids"].tolist() == [[1, 2, 3], [1, 2, 3]]
+    assert session.run(feeds)["rows"].shape == (2, 3, 1)
+
+
+def test_torchscript_keeps_no_shapes_and_the_message_names_its_arguments(torchscript_model):
+    session = PyTorch().load(str(torchscript_model), CPU)
+    assert session.inputs[0].shape == ANY_SHAPE
+    with pytest.raises(LoadError, match=r"x \[of any shape\]") as caught:
+        random_feeds(session.inputs, {}, 1, 0)
+    assert "--input x=SHAPE[:DTYPE]" in caught.value.remedy
+
+
+def test_the_users_warnings_stay_theirs(torchscript_model):
+    """torch.jit warns of its deprecation at every call; nobody who profiles a file can act on it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        session = PyTorch().load(str(torchscript_model), CPU)
+        session.run({"x": X})
+        session.bind({"x": X})()
+    assert [str(w.message) for w in caught] == []
+
+
+def test_an_eager_module_without_examples_takes_shapes_from_the_user(app):
+    session = PyTorch().load(f"{app}:Shapeless", CPU)
+    feeds = random_feeds(session.inputs, {"left": (2, 3), "right": (3, 2)}, 1, 0)
+    outputs = session.run(feeds)
+    assert sorted(outputs) == ["output_0", "output_1", "output_2"]
+    assert np.allclose(outputs["output_0"], feeds["left"] @ feeds["right"], atol=1e-6)
+
+
+def test_threads_are_set(torchscript_model):
+    session = PyTorch().load(str(torchscript_model), CPU._replace(threads=1))
+    assert torch.get_num_threads() == 1
+    assert session.facts["threads"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "says"),
+    [
+        ("broken", r"broken\(\) failed: OSError: no weights here"),
+        ("number", r"returned int, no torch\.nn\.Module"),
+        ("nothing", "has no 'nothing'"),
+    ],
+)
+def test_a_factory_that_gives_no_module_is_said(app, attribute, says):
+    with pytest.raises(LoadError, match=says):
+        PyTorch().load(f"{app}:{attribute}", CPU)
+
+
+def test_cuda_without_a_gpu_says_what_is_missing(torchscript_model):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(LoadError, match="--device cuda cannot be used"):
+        PyTorch().load(str(torchscript_model), CPU._replace(device="cuda"))
+
+
+def test_a_gpu_gives_the_same_answer_and_tells_its_memory(torchscript_model):
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no GPU")
+    session = PyTorch().load(str(torchscript_model), CPU._replace(device="cuda"))
+    session.bind({"x": X})()
+    session.synchronize()
+    assert np.allclose(session.run({"x": X})["output"], 2 * X + 1)
+    assert session.gpu_peak_bytes() > 0
