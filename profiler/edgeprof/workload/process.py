@@ -18,7 +18,7 @@ from edgeprof.errors import InputError, VariantError
 from edgeprof.roots import Roots
 from edgeprof.workload.probe import probe
 from edgeprof.workload.wire import Connection
-from edgeprof.workload.worker import OUT_OF_MEMORY
+from edgeprof.workload.worker import MORE_MEMORY, OUT_OF_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +31,9 @@ OUTPUT_LIMIT = 1 << 20
 CHECK_S = 0.25
 #: What a worker gets to write its stack after a hang, and to close its model at the end.
 GRACE_S = 2.0
+
+#: Lines of faulthandler's that tell of edgeprof and of numpy, not of the model.
+_OURS = re.compile(r'^(  File ".*/edgeprof/workload/\w+\.py", line .*|Extension modules: .*)\n?', re.MULTILINE)
 
 
 class WorkerProcess:
@@ -130,7 +133,7 @@ class WorkerProcess:
         """The end of what the model and its runtime wrote to stdout and stderr."""
         if self._closed:
             return self._kept
-        return (self._kept + self._tail(LAST_WORDS))[-LAST_WORDS:].strip()
+        return (self._kept + _OURS.sub("", self._tail(2 * LAST_WORDS)))[-LAST_WORDS:].strip()
 
     def close(self) -> None:
         """End the worker, politely if it is not at work; nothing of its process group survives."""
@@ -190,7 +193,7 @@ class WorkerProcess:
     def _out_of_memory(self, how: str, words: str) -> VariantError:
         return VariantError(
             f"{self._label} {how}",
-            remedy="Use a smaller batch or variant, or give it more memory.",
+            remedy=MORE_MEMORY,
             code="out_of_memory",
             last_words=words,
         )

@@ -43,6 +43,7 @@ def test_a_segfault_is_told_with_the_signal_the_moment_and_the_python_stack(toy,
     assert error.message.endswith(doing)
     assert "about to read address 1" in error.last_words
     assert "in segfault" in error.last_words  # faulthandler's
+    assert "worker.py" not in error.last_words  # our own frames say nothing about the model
 
 
 def test_an_abort_is_a_crash(toy):
@@ -94,6 +95,7 @@ def test_a_kill_that_the_kernel_counts_as_oom_is_out_of_memory(toy, monkeypatch)
 def test_a_memory_limit_is_out_of_memory_for_that_variant(toy):
     error = fails(toy("run:devour:4000", memory_limit_bytes=400 * 2**20))
     assert error.code == "out_of_memory"
+    assert "smaller batch" in error.remedy
 
 
 def test_a_memory_limit_that_suffices_changes_nothing(toy):
@@ -117,6 +119,7 @@ def test_an_exception_is_told_in_one_line_and_the_worker_lives_on(toy, isolated,
         worker.window(Scenario("multi-stream", streams=streams), 0.5)
     assert caught.value.code == "runtime_error"
     assert "in complain" in caught.value.last_words
+    assert "worker.py" not in caught.value.last_words
     assert worker.memory().rss > 0
 
 

@@ -73,7 +73,7 @@ def test_times_survive_packing(times):
     assert list(wire.unpack(wire.pack(times))) == times
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(
     npst.arrays(
         dtype=st.one_of(
