@@ -5,7 +5,7 @@
 #   make lint         ruff, mypy --strict, import layers, the worker's language floor
 #   make bench-smoke  every benchmark once, briefly: that it runs, not what it says
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
-#   make docs         write docs/cli-reference.md anew from --help
+#   make docs         write anew what docs/ takes from --help and from tests
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -46,7 +46,7 @@ test-kernel: $(VENV)/.develop
 	$(BIN)/python -m pytest tests/kernel $(PYTEST_ARGS)
 
 docs: $(VENV)/.develop
-	$(BIN)/python tools/cli_reference.py > docs/cli-reference.md
+	$(BIN)/python tools/docs.py
 
 clean:
 	rm -rf build $(VENV)

@@ -21,7 +21,7 @@ OPTIONS = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={}
 def test_the_runtime_conforms():
     x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
     y = np.array([[0], [1], [1], [0]], np.float32)
-    check_runtime(Abacus(), str(XOR), [({"x": x}, {"y": y})])
+    check_runtime(Abacus(), XOR, feeds={"x": x}, expected={"y": y})
 
 
 # endregion

@@ -102,7 +102,7 @@ def test_scaffolds_are_clean_code(tmp_path: Path) -> None:
     for kind in KIND_OF:
         assert run(["plugins", "new", f"my-{kind}", str(tmp_path / kind), "--kind", kind]) == 0
     config = Path(__file__).parents[3] / "pyproject.toml"
-    ignore = "ANN,D,S101,INP001,PLC0415,UP,FA,PTH,RUF012,TRY003,ARG,E501"
+    ignore = "I001,ANN,D,S101,INP001,PLC0415,UP,FA,PTH,RUF012,TRY003,ARG,E501"
     ruff = [sys.executable, "-m", "ruff"]
     done = subprocess.run(
         [*ruff, "check", "--no-cache", "--config", str(config), "--extend-ignore", ignore, str(tmp_path)],

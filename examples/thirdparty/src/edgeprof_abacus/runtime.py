@@ -29,6 +29,8 @@ class Abacus(Runtime):
     def load(self, path: str, options: LoadOptions) -> Session:
         if options.device != "cpu":
             raise LoadError(f"abacus knows no device {options.device!r}", "Use --device cpu.")
+        for option in options.options:
+            raise LoadError(f"abacus has no option {option!r}", "Leave out --option.")
         try:
             with open(path, encoding="ascii") as file:
                 width, layers = parse(file.read())

@@ -1,0 +1,58 @@
+"""The documents say what the code says."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from edgeprof import hookspecs
+from edgeprof.plugins import KINDS
+from tests.docs.tool import docs
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
+
+
+def squeezed(text: str) -> str:
+    """Without the line breaks, which click sets a little differently from version to version."""
+    return " ".join(text.split())
+
+
+def test_the_command_reference_is_what_help_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    written = (ROOT / "docs/cli-reference.md").read_text("utf-8")
+    assert squeezed(written) == squeezed(docs.cli_reference()), "run: make docs"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_code_blocks_are_the_regions_that_tests_run(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert docs.with_regions(text) == text, "run: make docs"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text("utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("hook", KINDS)
+def test_every_hook_is_documented_with_its_exact_signature_and_shown(hook: str) -> None:
+    text = (ROOT / "docs/plugins.md").read_text("utf-8")
+    parameters = ", ".join(inspect.signature(getattr(hookspecs, hook)).parameters)
+    assert f"### `{hook}({parameters})`" in text
+    assert f"<!-- region {KINDS[hook]} of tests/docs/every_hook.py -->" in text
+
+
+def test_no_hook_is_documented_that_does_not_exist() -> None:
+    text = (ROOT / "docs/plugins.md").read_text("utf-8")
+    assert set(re.findall(r"^### `(\w+)\(", text, re.MULTILINE)) == set(KINDS)
+
+
+def test_the_readme_names_the_two_commands() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert "make demo" in text
+    assert "make test" in text

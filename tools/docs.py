@@ -1,0 +1,106 @@
+"""Keep the docs true: python tools/docs.py writes what is generated in docs/ anew; with --check it only compares.
+
+- docs/cli-reference.md is every verb's --help.
+- A code block that follows ``<!-- region NAME of FILE -->`` is that region of that file, which a test runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+import click
+
+from edgeprof.cli import main as cli
+from edgeprof.cli.verbs import VERBS
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+_BLOCK = re.compile(
+    r"(?P<head><!-- region (?P<name>\S+) of (?P<file>\S+) -->\n```(?P<kind>\w*)\n)(?P<code>.*?)(?P<end>```\n)",
+    re.DOTALL,
+)
+
+_INTRODUCTION = """\
+# Command line reference
+
+Written by `make docs` from `--help`; a test keeps it true.
+
+Exit codes: 0 done; 1 a gate or `--strict` failed; 2 bad usage or bad input (the message names the file, what is wrong
+and what to do); 3 at least one variant could not be measured (the others are still reported); 130 interrupted.
+"""
+
+
+def region(file: str, name: str) -> str:
+    """The lines between ``# region: name`` and ``# endregion``, without linters' marks.
+
+    Raises:
+        ValueError: the file has no such region.
+    """
+    text = (ROOT / file).read_text("utf-8")
+    found = re.search(rf"^ *# region: {re.escape(name)}\n(.*?)^ *# endregion$", text, re.DOTALL | re.MULTILINE)
+    if found is None:
+        raise ValueError(f"{file} has no region {name}")
+    return textwrap.dedent(re.sub(r"  # noqa.*$", "", found[1], flags=re.MULTILINE)).strip("\n") + "\n"
+
+
+def with_regions(text: str) -> str:
+    """A document with its marked blocks taken from their files."""
+
+    def block(match: re.Match[str]) -> str:
+        return match["head"] + region(match["file"], match["name"]) + match["end"]
+
+    return _BLOCK.sub(block, text)
+
+
+def cli_reference() -> str:
+    """docs/cli-reference.md."""
+    parts = [_INTRODUCTION]
+    for argv in [[], *([verb] for verb in VERBS)]:
+        parts.append(_section(argv))
+        parts += [_section([*argv, name]) for name in _subcommands(argv)]
+    return "\n".join(parts)
+
+
+def _subcommands(argv: list[str]) -> list[str]:
+    if not argv:
+        return []
+    command = importlib.import_module(f"edgeprof.cli.{argv[0]}").command
+    return sorted(command.commands) if isinstance(command, click.Group) else []
+
+
+def _section(argv: list[str]) -> str:
+    os.environ["COLUMNS"] = "100"
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        cli.run([*argv, "--help"])
+    return f"{'#' * (len(argv) + 2)} {' '.join(['edgeprof', *argv])}\n\n```\n{out.getvalue().rstrip()}\n```\n"
+
+
+def wanted() -> dict[Path, str]:
+    """Each document that is generated, wholly or in part, and what it should say."""
+    documents = {path: with_regions(path.read_text("utf-8")) for path in sorted(DOCS.glob("*.md"))}
+    documents[DOCS / "cli-reference.md"] = cli_reference()
+    return documents
+
+
+def main() -> int:
+    stale = [path for path, text in wanted().items() if not path.exists() or path.read_text("utf-8") != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is out of date; run: make docs", file=sys.stderr)
+        return bool(stale)
+    for path, text in wanted().items():
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
