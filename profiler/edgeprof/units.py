@@ -7,6 +7,7 @@ with 1 or 2, else one ... and the value to the same decimal place.
 from __future__ import annotations
 
 import math
+import re
 
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -106,3 +107,55 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+#: How a quantity is written on a command line; decimal and binary prefixes are told apart by their ``i``.
+_WRITTEN = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-zµ%]*)\s*")
+
+
+def parse(text: str, unit: str) -> float:
+    """A quantity as a person writes it, in the base unit.
+
+    Args:
+        text: A number, with the unit and a prefix or without (then it is in the base unit).
+        unit: ``J``, ``s`` or ``B``.
+
+    Raises:
+        ValueError: it is no such quantity.
+
+    >>> parse("5mJ", "J"), parse("2.5 ms", "s"), parse("64MiB", "B"), parse("0.005", "J")
+    (0.005, 0.0025, 67108864.0, 0.005)
+    """
+    match = _WRITTEN.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a number with the unit {unit}")
+    number, suffix = float(match[1]), match[2]
+    scales = {prefix + unit: factor for factor, prefix in _PREFIXES} | {"u" + unit: 1e-6, "": 1.0}
+    if unit == "B":
+        scales |= {name: float(factor) for factor, name in _BINARY}
+        scales = {name: factor for name, factor in scales.items() if factor >= 1}
+    if suffix not in scales:
+        raise ValueError(f"{suffix!r} in {text!r} is not a unit of {unit}")
+    # 5 / 1e3 is the double nearest to 0.005 and 5 * 1e-3 is not.
+    factor = scales[suffix]
+    return number * factor if factor >= 1 else number / round(1 / factor)
+
+
+def parse_ratio(text: str) -> float:
+    """``5%``, ``0.5pt`` or ``0.05`` as a ratio.
+
+    Raises:
+        ValueError: it is none, or a bare number of 1 and more, which could mean either.
+
+    >>> parse_ratio("5%"), parse_ratio("0.05"), parse_ratio("0.5pt")
+    (0.05, 0.05, 0.005)
+    """
+    match = _WRITTEN.fullmatch(text)
+    if match is None or match[2] not in ("", "%", "pt"):
+        raise ValueError(f"{text!r} is not a share, as 5% or 0.05")
+    number = float(match[1])
+    if match[2]:
+        return number / 100
+    if abs(number) >= 1:
+        raise ValueError(f"{text!r} could mean {number:g} % or {100 * number:g} %")
+    return number

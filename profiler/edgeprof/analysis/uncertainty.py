@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: Standard deviation of a rectangular distribution of half-width 1 (GUM 4.3.7).
 RECTANGULAR = 1 / math.sqrt(3)
 
+#: Degrees of freedom from which the normal distribution with one correction is better than the beta function.
+_NEARLY_NORMAL = 1e7
 _TINY = 1e-300
 _EPSILON = 1e-15
 
@@ -85,6 +87,10 @@ def t_quantile(p: float, nu: float) -> float:
         raise ValueError(f"t_quantile({p}, {nu}): p must be between 0 and 1 and nu positive")
     if math.isinf(nu):
         return NormalDist().inv_cdf(p)
+    if nu > _NEARLY_NORMAL:
+        # ν/(ν + t²) loses its digits and then equals 1; Cornish and Fisher's first term is exact to 1/ν² here.
+        z = NormalDist().inv_cdf(p)
+        return z + (z**3 + z) / (4 * nu)
     if p < 0.5:
         return -t_quantile(1 - p, nu)
     # The upper tail is searched, not the CDF: 1 - p keeps its digits where the CDF is all nines.

@@ -61,9 +61,11 @@ def _undecided(result: Result) -> str:
     front = [v.name for v in result.variants if v.name in result.pareto]
     if len(front) > 1:
         return f"It depends: {_listed(front)} each give something that no other one beats."
-    tied = [c.variant for c in result.comparisons if c.verdict == "tied"]
-    if tied:
-        return f"No variant is better than {result.comparisons[0].baseline}: {_listed(tied)} cannot be told from it."
+    tied, worse = ([c.variant for c in result.comparisons if c.verdict == verdict] for verdict in ("tied", "worse"))
+    if tied or worse:
+        found = [f"{_listed(tied)} cannot be told from it"] if tied else []
+        found += [f"{_listed(worse)} {'is' if len(worse) == 1 else 'are'} worse"] if worse else []
+        return f"No variant is better than {result.comparisons[0].baseline}: {'; '.join(found)}."
     return "No variant is better than the others in all that was measured."
 
 

@@ -57,8 +57,9 @@ def _top(result: Result, *, several: bool) -> str:
     energy = view.headline_energy(result)
     if energy is not None and energy.provenance in ("simulated", "estimated"):
         parts.append(f'<p class="notice">{escape(view.notes(result)[0])}</p>')
-    chosen = view.recommended(result) or (result.variants[0] if len(result.variants) == 1 else None)
-    if chosen is not None and chosen.status != "failed":
+    usable = [v for v in result.variants if v.status in ("ok", "degraded")]
+    chosen = view.recommended(result) or (usable[0] if len(usable) == 1 else None)
+    if chosen is not None:
         parts.append(_tiles(result, chosen))
     return f"<header>{''.join(parts)}</header>"
 
@@ -194,6 +195,8 @@ def _diagnosis(results: Sequence[Result]) -> str:
         by_name = {v.name: v for v in result.variants}
         told = [(c.variant, view.comparison_text(c, by_name.get(c.variant), verdict=True)) for c in result.comparisons]
         told += view.reasons(result)
+        if len(results) > 1:
+            told = [(f"{who} ({view.short(result.id)})" if who else view.short(result.id), text) for who, text in told]
         items += [f"<li>{f'<strong>{escape(who)}</strong> ' if who else ''}{_prose(text)}</li>" for who, text in told]
         words += [
             f"<h3>Last words of {escape(v.name)}</h3><pre>{_multiline(v.last_words)}</pre>"

@@ -71,7 +71,7 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
             for m in metrics
         ),
         Column("rate", [_rate(v.throughput_per_s) for v in variants]),
-        Column("power", _scaled([p.mean if p else None for p in powers], "W")),
+        Column("power", scaled([p.mean if p else None for p in powers], "W")),
         Column("RAM", [_bytes(m.peak_rss if m else None) for m in memories]),
         Column("GPU RAM", [_bytes(m.gpu_peak if m else None) for m in memories]),
         Column("temp", [_split(t.max if t else None, "°C") for t in temperatures]),
@@ -138,12 +138,12 @@ def _latency_columns(latencies: Sequence[schema.Latency | None]) -> list[Column]
     p99 = [v.p99 if v else None for v in latencies]
     factor_of = [x for x in p50 if x is not None]
     return [
-        Column("latency p50", _scaled(p50, "s", by=factor_of), "p50"),
-        Column("p99", _scaled(p99, "s", by=factor_of)),
+        Column("latency p50", scaled(p50, "s", by=factor_of), "p50"),
+        Column("p99", scaled(p99, "s", by=factor_of)),
     ]
 
 
-def _scaled(values: Sequence[float | None], unit: str, by: Sequence[float] | None = None) -> list[tuple[str, str]]:
+def scaled(values: Sequence[float | None], unit: str, by: Sequence[float] | None = None) -> list[tuple[str, str]]:
     """Three digits, one prefix for the whole column (that of ``by``, where two columns share one)."""
     factor, prefix = units.prefix_for([v for v in (by or values) if v is not None])
     return [NONE if v is None else (units.significant(v / factor), f"{prefix}{unit}") for v in values]
@@ -162,6 +162,13 @@ def _bytes(count: int | None) -> tuple[str, str]:
         return NONE
     number, unit = units.size(count).split()
     return number, unit
+
+
+def share(value: float | None) -> tuple[str, str]:
+    """A score whose metric is not known any more: a percentage where it can be one."""
+    if value is None:
+        return NONE
+    return (f"{100 * value:.1f}", "%") if 0.0 <= value <= 1.0 else (units.significant(value), "")
 
 
 def _accuracy(variant: Variant) -> tuple[str, str]:
@@ -223,7 +230,7 @@ def recommended(result: Result) -> Variant | None:
         return None
     chosen = kept[min(scored)[1]]
     verdict = next((c.verdict for c in result.comparisons if c.variant == chosen.name), None)
-    sure = verdict == "better" or (verdict is None and result.pareto == [chosen.name])
+    sure = verdict == "better" or (not result.comparisons and result.pareto == [chosen.name])
     return chosen if sure else None
 
 
@@ -291,6 +298,11 @@ def _points(accuracy: schema.Accuracy) -> int:
 def ratio_digits(ratio: Ratio) -> int:
     """Decimals that the interval's half-width allows, at least two."""
     return min(4, max(2, units.decimals_for((ratio.ci95[1] - ratio.ci95[0]) / 2)))
+
+
+def ratio_text(ratio: Ratio) -> str:
+    """``1.032 × (1.011–1.054)``."""
+    return f"{ratio.value:.{ratio_digits(ratio)}f} × ({_span(ratio)})"
 
 
 def _span(ratio: Ratio | None) -> str:

@@ -158,7 +158,7 @@ class Latency(Struct):
     p95: float | None = None
     p99: float | None = None
     median: float | None = None
-    #: The whole distribution, for the report: edges in seconds, the last bin holds all that is above it.
+    #: For the report, edges in seconds: from the least to about the 99.8th percentile; the few beyond are in ``max``.
     histogram: Histogram | None = None
 
 

@@ -1,0 +1,128 @@
+"""``edgeprof compare A B``: is B better than A, by how much, how sure, and may one ask at all."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprof.cli.options import json_option, no_color_option
+
+if TYPE_CHECKING:
+    from edgeprof.analysis.across import Across, Pair
+    from edgeprof.reporters.terminal import Style
+    from edgeprof.results.schema import Accuracy, Difference, Result
+
+SCHEMA = "edgeprof.comparison/1"
+
+
+@click.command("compare", no_args_is_help=True)
+@click.argument("baseline", metavar="A")
+@click.argument("branch", metavar="B")
+@click.option("--strict", is_flag=True, help="Exit 1 where something is worse or cannot be compared.")
+@json_option
+@no_color_option
+def command(baseline: str, branch: str, *, strict: bool, as_json: bool, no_color: bool) -> int:
+    """Ratios of B over A with 95 % intervals, and a verdict.
+
+    A and B are result files or stored results (an id, its last part, "last", "last~1"). A ratio below 1 is better; it
+    is tied where its interval contains 1 or lies within 1 %. Verdicts rest on energy, or on latency where no energy
+    was measured. Results of different boards, power modes or protocols are not comparable, and the reason is said.
+    """
+    from edgeprof.analysis.across import across
+    from edgeprof.reporters.terminal import Style
+    from edgeprof.results import files
+
+    a, b = files.read_one(baseline), files.read_one(branch)
+    found = across(a, b)
+    if as_json:
+        click.echo(json.dumps(_as_json(a, b, found), indent=2))
+    else:
+        click.echo("\n".join(_lines(a, b, found, Style.of(sys.stdout, no_color=no_color))))
+    bad = not found.pairs or any(p.comparison.verdict in ("worse", "not_comparable") for p in found.pairs)
+    return 1 if strict and bad else 0
+
+
+def _lines(a: Result, b: Result, found: Across, style: Style) -> list[str]:
+    lines = []
+    wide = min(32, max((len(p.label) for p in found.pairs), default=0))
+    for pair in found.pairs:
+        lines += style.wrap(pair.label, _sentence(pair), label_width=wide)
+    if not found.pairs:
+        lines += style.wrap("", f"{a.id} and {b.id} have no variant in common; nothing was compared.")
+    for only, of in ((found.only_baseline, a.id), (found.only_branch, b.id)):
+        if only:
+            lines += style.wrap("", f"only in {of}: {', '.join(only)}")
+    if lines:
+        lines.append("")
+    return lines + [line for text in _context(found) for line in style.wrap("", text)]
+
+
+def _context(found: Across) -> list[str]:
+    noted = [f"{d.name} {d.a} → {d.b}" for d in found.differences if not d.forbids]
+    forbidden = [f"{d.name} {d.a} → {d.b}" for d in found.forbidden]
+    if forbidden:
+        first = f"contexts differ: {', '.join(forbidden)}. Measure both on one device in one mode to compare them."
+        return [first, *([f"also: {', '.join(noted)}"] if noted else [])]
+    return [f"contexts agree; noted: {', '.join(noted)}" if noted else "contexts agree"]
+
+
+def _sentence(pair: Pair) -> str:
+    from edgeprof.reporters import view
+    from edgeprof.results import schema
+
+    comparison = pair.comparison
+    if comparison.verdict == "not_comparable":
+        return f"not comparable: {comparison.reason or 'no common measurement'}"
+    parts = []
+    for word, ratio in (("energy", comparison.energy_ratio), ("latency", comparison.latency_ratio)):
+        if ratio is not None:
+            parts.append(f"{word} {view.ratio_text(ratio)} {schema.sense(ratio)}")
+    energy = pair.variant.energy_j_per_inference
+    if comparison.energy_ratio is None:
+        parts.insert(0, "energy not compared")
+    elif energy and energy.provenance not in view.REAL:
+        parts[0] += f" ({energy.provenance})"
+    if comparison.accuracy_difference is not None and pair.variant.accuracy is not None:
+        parts.append(_accuracy(comparison.accuracy_difference, pair.variant.accuracy))
+    return " · ".join(parts)
+
+
+def _accuracy(difference: Difference, accuracy: Accuracy) -> str:
+    from edgeprof.reporters import view
+
+    scale, unit = (100, " pt") if view.is_ratio(accuracy) else (1, "")
+    low, high = difference.ci95 or (float("-inf"), float("inf"))
+    word = "better" if low > 0 else "worse" if high < 0 else "tied"
+    text = f"accuracy {difference.value * scale:+.1f}{unit}".replace("-", "−")
+    return f"{text} ({low * scale:+.1f} to {high * scale:+.1f}) {word}".replace("-", "−") if difference.ci95 else text
+
+
+def _as_json(a: Result, b: Result, found: Across) -> dict[str, Any]:
+    import msgspec
+
+    from edgeprof.results import schema
+
+    return {
+        "schema": SCHEMA,
+        "baseline": a.id,
+        "branch": b.id,
+        "comparable": not found.forbidden,
+        "differences": [
+            {"name": d.name, "baseline": d.a, "branch": d.b, "forbids": d.forbids} for d in found.differences
+        ],
+        "comparisons": [
+            {
+                "model": schema.model_name(pair.variant.model),
+                **msgspec.to_builtins(pair.comparison),
+                "provenance": pair.variant.energy_j_per_inference.provenance
+                if pair.variant.energy_j_per_inference
+                else "none",
+            }
+            for pair in found.pairs
+        ],
+        "only_baseline": found.only_baseline,
+        "only_branch": found.only_branch,
+    }

@@ -1,0 +1,161 @@
+"""``edgeprof gate``: pass or fail a result against limits, for CI."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprof.cli.options import json_option, no_color_option
+
+if TYPE_CHECKING:
+    from edgeprof.analysis.gate import Check, Limits
+    from edgeprof.reporters.terminal import Style
+    from edgeprof.results.schema import Result
+
+SCHEMA = "edgeprof.gate/1"
+
+
+@click.command("gate", no_args_is_help=True)
+@click.argument("result")
+@click.option("--max-j", metavar="JOULES", help="Joules per inference, gross, as 6mJ or 0.006.")
+@click.option("--max-p99", metavar="SECONDS", help="99th percentile of latency, as 5ms.")
+@click.option("--max-accuracy-drop", metavar="SHARE", help="Against the baseline, as 1% (one point) or 0.01.")
+@click.option("--max-rss", metavar="BYTES", help="Peak memory, as 64MiB.")
+@click.option("--max-size", metavar="BYTES", help="Size of the model file, as 300KiB.")
+@click.option("--baseline", metavar="RESULT", help="What regressions and drops are counted from.")
+@click.option("--max-regression", metavar="SHARE", help="Of energy and latency over the baseline's, as 5%.")
+@click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant (repeatable).")
+@click.option("--strict", is_flag=True, help="Pass only what is shown to be good; refuse estimates.")
+@json_option
+@no_color_option
+def command(result: str, **flags: Any) -> int:
+    """Pass (exit 0) or fail (exit 1) a result against limits.
+
+    RESULT is a result file or a stored result. A limit fails where the value is beyond it. A regression fails where
+    the ratio is beyond the limit and its 95 % interval excludes "no change", so that noise alone fails nothing. What
+    an interval leaves open passes with the word "unsure"; with --strict it fails. A number that is missing fails.
+    """
+    from edgeprof.analysis.across import across
+    from edgeprof.analysis.gate import check
+    from edgeprof.errors import InputError, unknown
+    from edgeprof.reporters.terminal import Style
+    from edgeprof.results import files
+
+    limits = _limits(flags)
+    if limits.max_regression is not None and not flags["baseline"]:
+        raise InputError(
+            "--max-regression needs a --baseline", remedy="Give the result to compare with: --baseline RESULT"
+        )
+    gated = files.read_one(result)
+    names = [v.name for v in gated.variants]
+    for name in flags["variants"]:
+        if name not in names:
+            raise unknown("variant", name, names)
+    against = across(files.read_one(flags["baseline"]), gated) if flags["baseline"] else None
+    checks = check(gated, limits, against=against, strict=flags["strict"], names=flags["variants"])
+    passed = all(c.passed for c in checks)
+    if flags["as_json"]:
+        click.echo(json.dumps(_as_json(gated, checks, passed=passed), indent=2))
+    else:
+        click.echo("\n".join(_lines(checks, Style.of(sys.stdout, no_color=flags["no_color"]))))
+    return 0 if passed else 1
+
+
+def _limits(flags: dict[str, Any]) -> Limits:
+    """The flags in base units.
+
+    Raises:
+        InputError: none was given, or one cannot be read.
+    """
+    from edgeprof import units
+    from edgeprof.analysis.gate import Limits
+    from edgeprof.errors import InputError
+
+    def read(flag: str, unit: str, example: str) -> float | None:
+        text = flags[flag.strip("-").replace("-", "_")]
+        if text is None:
+            return None
+        try:
+            value = units.parse(text, unit) if unit else units.parse_ratio(text)
+        except ValueError as error:
+            raise InputError(f"{flag}: {error}", remedy=f"Write it as {flag} {example}") from None
+        if not 0 <= value < float("inf"):
+            raise InputError(f"{flag} {text} is not a limit", remedy=f"Write it as {flag} {example}")
+        return value
+
+    limits = Limits(
+        max_j=read("--max-j", "J", "6mJ"),
+        max_p99_s=read("--max-p99", "s", "5ms"),
+        max_accuracy_drop=read("--max-accuracy-drop", "", "1%"),
+        max_rss_bytes=read("--max-rss", "B", "64MiB"),
+        max_size_bytes=read("--max-size", "B", "300KiB"),
+        max_regression=read("--max-regression", "", "5%"),
+    )
+    if limits == Limits():
+        raise InputError("gate has no limit to hold the result to", remedy="Give one at least, as --max-p99 5ms")
+    return limits
+
+
+def _lines(checks: list[Check], style: Style) -> list[str]:
+    """Failures first; a summary where there is more than one check."""
+    lines = []
+    for c in sorted(checks, key=lambda c: (c.passed, not c.unsure)):
+        word, color = ("FAIL", "red") if not c.passed else ("pass", "yellow" if c.unsure else "green")
+        wrapped = style.wrap(word, _sentence(c))
+        lines += [wrapped[0].replace(word, style.paint(word, color, "bold"), 1), *wrapped[1:]]
+    failed = sum(not c.passed for c in checks)
+    if len(checks) > 1:
+        lines += ["", f"  {failed} of {len(checks)} checks failed" if failed else f"  all {len(checks)} checks passed"]
+    return lines
+
+
+def _sentence(c: Check) -> str:
+    """``energy regression of resnet8 int8-static: +3.2 % (1.1 to 5.4 %), limit 2 %``."""
+    said = [c.reason] if c.reason else []
+    if c.value is not None:
+        said.append(_figure(c, c.value))
+    if c.limit is not None:
+        said.append(f"limit {_limit(c, c.limit)}")
+    if c.unsure and c.value is not None:
+        said.append("unsure: its interval reaches beyond the limit" if c.ci95 else "unsure: no interval is known")
+    return f"{c.quantity} of {c.variant}: {', '.join(said)}"
+
+
+def _figure(c: Check, value: float) -> str:
+    from edgeprof import units
+
+    word = "" if c.provenance in (None, "counter", "measured") else f" {c.provenance}"
+    if c.unit == "J":
+        u = (c.ci95[1] - c.ci95[0]) / 2 if c.ci95 else None
+        return f"{'~' if c.provenance == 'estimated' else ''}{units.plus_minus(value, u, 'J')}{word}"
+    if c.unit != "1":
+        return _limit(c, value)
+    sign = "+" if value > 0 else "−" if value < 0 else ""
+    text = f"{sign}{abs(100 * value):.1f}"
+    if c.ci95:
+        low, high = (f"{100 * end:.1f}".replace("-", "−") for end in c.ci95)
+        return f"{text} {_share_unit(c)} ({low} to {high} {_share_unit(c)}){word}"
+    return f"{text} {_share_unit(c)}{word}"
+
+
+def _limit(c: Check, value: float) -> str:
+    from edgeprof import units
+
+    if c.unit == "B":
+        return units.size(round(value))
+    if c.unit == "1":
+        return f"{100 * value:g} {_share_unit(c)}"
+    factor, prefix = units.prefix_for([value])
+    return f"{value / factor:.3g} {prefix}{c.unit}"
+
+
+def _share_unit(c: Check) -> str:
+    return "pt" if "accuracy" in c.quantity else "%"
+
+
+def _as_json(gated: Result, checks: list[Check], *, passed: bool) -> dict[str, Any]:
+    return {"schema": SCHEMA, "result": gated.id, "passed": passed, "checks": [asdict(c) for c in checks]}
