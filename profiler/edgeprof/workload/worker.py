@@ -7,6 +7,7 @@ no process: with ``--no-isolation`` the parent calls it directly.
 import contextlib
 import importlib.util
 import math
+import operator
 import os
 import platform
 import re
@@ -288,7 +289,7 @@ def _runtime(path: str, class_name: str) -> Runtime:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pickling and typing look modules up by name
     spec.loader.exec_module(module)
-    runtime: Runtime = getattr(module, class_name)()
+    runtime: Runtime = operator.attrgetter(class_name)(module)()
     return runtime
 
 
