@@ -163,20 +163,22 @@ def register_metrics(register):
 
 
 # region: datasets
+from pathlib import Path
+
 import numpy as np
 
 from edgeprof import hookimpl
 from edgeprof.evaluation.dataset import Dataset
 
 
-class Ramp(Dataset):
-    """0, 1, 2 …, and the same as labels: --dataset ramp:100"""
+class Lines(Dataset):
+    """A text file with a number in each line, which is input and label at once."""
 
     preprocessing = "none"
 
-    def __init__(self, count):
-        self.name = f"ramp:{count}"
-        self._values = np.arange(count, dtype=np.float32)[:, None]
+    def __init__(self, path):
+        self.name = path.name
+        self._values = np.loadtxt(path, dtype=np.float32, ndmin=2)
 
     def __len__(self):
         return len(self._values)
@@ -190,14 +192,17 @@ class Ramp(Dataset):
             yield {"": self._values[start : start + size]}  # "" is the input of a model that has one
 
 
-def ramp(spec, options):
-    """``spec`` is what follows the name, ``options`` what the flags set."""
-    return Ramp(int(spec))
+def lines(spec, options):
+    """``spec`` is a path, ``options`` what --preprocess and a dataset's .toml declare."""
+    return Lines(Path(spec))
+
+
+lines.recognises = lambda path: path.suffix == ".lines"  # so that --dataset FILE needs no format
 
 
 @hookimpl
 def register_datasets(register):
-    register("ramp", ramp)
+    register("lines", lines)
 
 
 # endregion

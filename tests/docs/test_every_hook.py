@@ -68,10 +68,13 @@ def test_the_example_runtime_and_compressor_work_on_one_file(host: PluginHost, t
     assert session.run({"x": np.float32([[10]])})["y"] == pytest.approx(23)
 
 
-def test_the_example_dataset_and_metric_judge_each_other(host: PluginHost) -> None:
-    dataset = host.get("datasets", "ramp")("5", {})
+def test_the_example_dataset_and_metric_judge_each_other(host: PluginHost, tmp_path: Path) -> None:
+    from edgeprof.evaluation.load import load_dataset, load_metric
+
+    (tmp_path / "five.lines").write_text("0\n1\n2\n3\n4\n", encoding="utf-8")
+    dataset = load_dataset(str(tmp_path / "five.lines"), host)
     outputs = {"y": np.concatenate([batch[""] for batch in dataset.batches(2)])}
-    score = host.get("metrics", "closeness")().score(outputs, dataset.labels)
+    score = load_metric("closeness", host).score(outputs, dataset.labels)
     assert (score.value, score.samples) == (1.0, 5)
 
 
