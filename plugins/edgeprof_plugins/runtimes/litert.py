@@ -24,10 +24,11 @@ from edgeprof.workload.runtime import (
     Runtime,
     Session,
     TensorSpec,
+    install_command,
     library_version,
 )
 
-REMEDY = "pip install 'edgeprof[litert]'"
+REMEDY = install_command("litert", "ai-edge-litert")
 #: module, its distributions.
 LIBRARIES: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     ("ai_edge_litert", ("ai-edge-litert", "ai-edge-litert-nightly")),
@@ -71,7 +72,7 @@ class LiteRT(Runtime):
             version = library_version(module, *distributions)
             if version:
                 return Availability("{} {}".format(distributions[0], version), None, None)
-        return Availability(None, "neither ai-edge-litert nor tflite-runtime nor tensorflow is installed", REMEDY)
+        return Availability(None, "LiteRT is not installed (ai-edge-litert, tflite-runtime or tensorflow)", REMEDY)
 
     def devices(self) -> List[str]:
         return ["cpu"] + (["edgetpu"] if ctypes.util.find_library("edgetpu") else [])
@@ -185,7 +186,7 @@ def _library() -> Tuple[str, Any, Any, Any]:
         return "{} {}".format(distributions[0], version), found[0], found[1], resolvers
     if reasons:
         raise LoadError("LiteRT cannot be imported ({})".format("; ".join(reasons)), REMEDY)
-    raise LoadError("LiteRT is not installed", REMEDY)
+    raise LoadError("LiteRT is not installed (ai-edge-litert, tflite-runtime or tensorflow)", REMEDY)
 
 
 def _delegate(options: LoadOptions, load_delegate: Any) -> Optional[Tuple[str, Any]]:

@@ -21,10 +21,11 @@ from edgeprof.workload.runtime import (
     Runtime,
     Session,
     TensorSpec,
+    install_command,
     library_version,
 )
 
-REMEDY = "pip install 'edgeprof[onnx]'"
+REMEDY = install_command("onnx", "onnxruntime")
 DISTRIBUTIONS = (
     "onnxruntime",
     "onnxruntime-gpu",

@@ -29,10 +29,11 @@ from edgeprof.workload.runtime import (
     Runtime,
     Session,
     TensorSpec,
+    install_command,
     library_version,
 )
 
-REMEDY = "pip install 'edgeprof[torch]'"
+REMEDY = install_command("torch", "torch")
 OPTIONS = ("interop_threads", "freeze", "cudnn_benchmark")
 #: TorchScript's types of arguments that are no tensors → the dtype of the rank-0 input that stands for them.
 SCALARS = {"int": "int64", "float": "float64", "bool": "bool", "number": "float64"}

@@ -8,6 +8,7 @@ top, the heavy library imported inside ``load``, and from edgeprof nothing but `
 import importlib.util
 import os
 import re
+import sys
 from abc import ABC, abstractmethod
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -79,6 +80,13 @@ def library_version(module: str, *distributions: str) -> Optional[str]:
         if match and re.sub(r"[-_.]+", "_", match.group(1)).lower() in names:
             return match.group(2)
     return "unknown"
+
+
+def install_command(extra: str, package: str) -> str:
+    """The command that adds a library to the Python that runs this: edgeprof's own by its extra, another's by name."""
+    if hasattr(sys.modules.get("edgeprof"), "__version__"):  # the worker's stand-in for edgeprof has none
+        return "pip install 'edgeprof[{}]'".format(extra)
+    return "{} -m pip install {}".format(sys.executable, package)
 
 
 class LoadError(Exception):

@@ -62,5 +62,6 @@ def test_a_library_that_the_other_python_lacks_is_named_there(tmp_path, python36
     model = tmp_path / "model"
     model.write_bytes(b"nothing")
     spec = WorkerSpec(FOLDER / f"{name}.py", CLASSES[name], str(model), CPU, python=python36, timeout_s=60)
-    with Worker(spec) as worker, pytest.raises(VariantError, match="not installed"):
+    with Worker(spec) as worker, pytest.raises(VariantError, match="not installed") as caught:
         worker.load()
+    assert "-m pip install" in caught.value.remedy  # into that Python, which cannot have edgeprof's extras
