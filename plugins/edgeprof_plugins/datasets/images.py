@@ -65,7 +65,7 @@ def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
     if not rows:
         raise InputError(f"{path} is empty")
     header = rows[0][1]
-    where = [_column(path, header, own.get(name, default)) for name, default in (("file", "1"), ("label", "2"))]
+    where = [_column(path, header, own.get(name), default) for name, default in (("file", 0), ("label", 1))]
     if not _is_whole(header, where[1]):
         rows = rows[1:]
     files, labels = [], []
@@ -80,7 +80,9 @@ def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
     return _samples(path.parent.name if path.name == TABLE else path.name, files, labels, rest)
 
 
-def _column(path: Path, header: Sequence[str], name: str) -> int:
+def _column(path: Path, header: Sequence[str], name: str | None, default: int) -> int:
+    if name is None:
+        return default
     names = [cell.strip() for cell in header]
     if name in names:
         return names.index(name)

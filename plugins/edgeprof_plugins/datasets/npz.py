@@ -84,10 +84,11 @@ def open_npz(spec: str, options: Mapping[str, str]) -> Dataset:
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        with path.open("rb") as handle:  # numpy itself leaves it open where the archive is broken
+            found = np.load(handle, allow_pickle=False)
+            if isinstance(found, np.ndarray):
                 raise InputError(f"{path} is a single array, not an .npz with inputs and labels")
-            return {key: file[key] for key in file.files}
+            return {key: found[key] for key in found.files}
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

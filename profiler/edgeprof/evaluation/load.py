@@ -95,7 +95,7 @@ def _declared(path: Path) -> tuple[str | None, Path, dict[str, str]]:
 
 
 def _word(path: Path, key: str, value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(one, int | float) for one in value):
+    if isinstance(value, list) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in value):
         return ("x" if key in {"shape", "resize", "crop"} else ",").join(map(str, value))
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)

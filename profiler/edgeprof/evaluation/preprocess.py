@@ -2,9 +2,9 @@
 
 The order, of which each step happens only if it is declared:
 
-1. images: ``channels`` (rgb, bgr or grey), ``crop_fraction`` (centre), ``resize`` (exact) or ``resize_short`` (shorter
+1. ``shape``: each sample is given this shape (raw bytes have none);
+2. images: ``channels`` (rgb, bgr or grey), ``crop_fraction`` (centre), ``resize`` (exact) or ``resize_short`` (shorter
    side), ``crop`` (centre, pixels);
-2. ``shape``: each sample is given this shape (raw bytes have none);
 3. numbers: y = (x · ``scale`` − ``mean``) / ``std``, the last two per channel or one for all;
 4. ``layout``: from height × width (× channels), as images are stored, to NCHW or NHWC;
 5. ``dtype``, or ``quantise=input``: q = round(y / s + z) with scale s and zero point z of the model's own input.
@@ -73,13 +73,20 @@ class Preprocess:
     def touches_pixels(self) -> bool:
         return any((self.crop_fraction, self.resize, self.resize_short, self.crop))
 
-    def image(self, pixels: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
-        """Step 1, for one image of shape ``(height, width)`` or ``(height, width, 3)``, uint8.
+    def sample(self, pixels: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
+        """Steps 1 and 2, for one sample; images are ``(height, width)`` or ``(height, width, 3)``, uint8.
 
         Raises:
-            InputError: what is declared does not fit the image.
+            InputError: what is declared does not fit the sample.
             UnavailableError: Pillow is not installed.
         """
+        if self.shape is not None:
+            if pixels.size != math.prod(self.shape):
+                raise InputError(
+                    f"{source} has {pixels.size} values, which do not make {'x'.join(map(str, self.shape))}",
+                    remedy="Declare the true shape: --preprocess shape=…",
+                )
+            pixels = pixels.reshape(self.shape)
         if self.channels is not None:
             pixels = _recolour(pixels, self.channels, source)
         if not self.touches_pixels:
@@ -104,19 +111,11 @@ class Preprocess:
         return pixels
 
     def batch(self, samples: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
-        """Steps 2 to 5 (without ``quantise``, which needs the model) for samples ``(n, …)``.
+        """Steps 3 to 5 (without ``quantise``, which needs the model) for samples ``(n, …)``.
 
         Raises:
             InputError: what is declared does not fit the samples.
         """
-        if self.shape is not None:
-            if samples[0].size != math.prod(self.shape):
-                raise InputError(
-                    f"a sample of {source} has {samples[0].size} values, which do not make"
-                    f" {'x'.join(map(str, self.shape))}",
-                    remedy="Declare the true shape: --preprocess shape=…",
-                )
-            samples = samples.reshape(len(samples), *self.shape)
         numbers = (self.scale, self.mean, self.std)
         if any(value is not None for value in numbers):
             samples = self._calculated(samples, source)

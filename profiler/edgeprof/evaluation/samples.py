@@ -64,7 +64,7 @@ class Samples(Dataset):
     def batches(self, size: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
         for start in range(0, len(self), size):
             samples = [
-                self.preprocess.image(self._read(i), f"sample {i} of {self.name}")
+                self.preprocess.sample(self._read(i), f"sample {i} of {self.name}")
                 for i in range(start, min(start + size, len(self)))
             ]
             shapes = {sample.shape for sample in samples}

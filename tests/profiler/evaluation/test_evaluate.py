@@ -1,0 +1,128 @@
+"""Models and datasets that fit are judged; those that do not are told with both shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeprof.errors import InputError, VariantError
+from edgeprof.evaluation.evaluate import evaluate
+from edgeprof.evaluation.metric import Metric, Score
+from edgeprof.evaluation.samples import Samples
+from edgeprof.workload.runtime import TensorSpec
+from edgeprof_plugins.datasets.npz import NamedArrays
+from edgeprof_plugins.metrics.topk import TopK
+
+CLASSES = 4
+
+
+def dataset(count=10, options=None, dtype=np.float32):
+    """One-hot samples of shape (4,), so that the identity is a perfect model."""
+    labels = np.arange(count) % CLASSES
+    x = np.eye(CLASSES, dtype=dtype)[labels]
+    return Samples("toy", labels, x.__getitem__, options or {})
+
+
+def spec(shape, dtype="float32", quantization=None, name="x"):
+    return TensorSpec(name, tuple(shape), dtype, quantization)
+
+
+class Model:
+    """The identity, which keeps what it was fed."""
+
+    def __init__(self):
+        self.fed = []
+
+    def __call__(self, feeds):
+        self.fed.append(feeds)
+        return {"out": next(iter(feeds.values())).astype(np.float32)}
+
+
+def test_a_perfect_model_is_right_about_every_sample():
+    score = evaluate(Model(), [spec([None, CLASSES])], dataset(), TopK(1), batch=4)
+    assert (score.value, score.samples) == (1.0, 10)
+    assert score.correct.all()
+    assert score.ci95[0] == pytest.approx(0.722, abs=1e-3)
+
+
+@pytest.mark.parametrize(("first", "batch", "sizes"), [(1, 8, [1] * 10), (4, 1, [4, 4, 4]), ("N", 6, [6, 6])])
+def test_the_models_own_batch_is_obeyed_and_the_last_one_filled_up(first, batch, sizes):
+    model = Model()
+    score = evaluate(model, [spec([first, CLASSES])], dataset(), TopK(1), batch)
+    assert [len(feeds["x"]) for feeds in model.fed] == sizes
+    assert score.samples == 10
+    assert score.value == 1.0
+
+
+def test_quantise_input_uses_the_models_own_scale_and_zero_point():
+    model = Model()
+    data = dataset(options={"quantise": "input"})
+    evaluate(model, [spec([1, CLASSES], "int8", (0.5, -3))], data, TopK(1))
+    assert model.fed[1]["x"].dtype == np.int8
+    assert model.fed[1]["x"].tolist() == [[-3, -1, -3, -3]]
+
+
+def test_the_same_file_serves_the_float_model_and_its_quantised_variant():
+    model = Model()
+    evaluate(model, [spec([1, CLASSES])], dataset(options={"quantise": "input"}, dtype=np.uint8), TopK(1))
+    assert model.fed[0]["x"].dtype == np.float32
+
+
+def test_several_inputs_are_fed_by_name():
+    model = Model()
+    data = dataset()
+    arrays = {"a": np.eye(CLASSES, dtype=np.float32)[data.labels], "b": np.zeros((10, 2), np.float32)}
+    named = NamedArrays("two.npz", arrays, data)
+    score = evaluate(model, [spec([1, CLASSES], name="a"), spec([1, 2], name="b")], named, TopK(1))
+    assert score.value == 1.0
+    assert set(model.fed[0]) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "words"),
+    [
+        ([spec([1, 5])], {}, ["5", "4", "x"]),
+        ([spec([1, 2, 2])], {}, ["2 × 2", "4"]),
+        ([spec([1, CLASSES], "uint8")], {}, ["uint8", "float32"]),
+        ([spec([1, CLASSES], "int8")], {"quantise": "input"}, ["without a scale"]),
+        ([spec([1, CLASSES]), spec([1, 3], name="state")], {}, ["2 inputs", "state"]),
+        ([spec([1, CLASSES]), spec([2, 3], name="state")], {}, ["first dimensions"]),
+    ],
+)
+def test_what_does_not_fit_is_said_with_both_sides(inputs, options, words):
+    with pytest.raises(InputError) as caught:
+        evaluate(Model(), inputs, dataset(options=options), TopK(1))
+    for word in words:
+        assert word in caught.value.message
+    assert caught.value.remedy
+
+
+def test_a_quantised_input_that_is_not_declared_points_to_the_declaration():
+    with pytest.raises(InputError) as caught:
+        evaluate(Model(), [spec([1, CLASSES], "int8", (0.1, 0))], dataset(), TopK(1))
+    assert "quantise=input" in caught.value.remedy
+
+
+def test_nan_outputs_are_an_error_of_the_variant():
+    def broken(feeds):
+        return {"out": np.full((len(feeds["x"]), CLASSES), np.nan, np.float32)}
+
+    with pytest.raises(VariantError, match="NaN") as caught:
+        evaluate(broken, [spec([None, CLASSES])], dataset(), TopK(1))
+    assert caught.value.code == "nan_output"
+
+
+def test_an_output_without_a_batch_cannot_be_judged():
+    with pytest.raises(InputError, match=r"output total has the shape \(\)"):
+        evaluate(lambda _: {"total": np.float32(1)}, [spec([None, CLASSES])], dataset(), TopK(1), 5)
+
+
+def test_a_metric_sees_all_samples_in_the_datasets_order():
+    class Order(Metric):
+        name = "order"
+
+        def score(self, outputs, labels):
+            assert outputs["out"].shape == (10, CLASSES)
+            return Score(float((outputs["out"].argmax(axis=1) == labels).all()), None, len(labels))
+
+    assert evaluate(Model(), [spec([None, CLASSES])], dataset(), Order(), 3).value == 1.0
