@@ -69,21 +69,19 @@ class Lane:
             if not probe.has_begun:
                 probe.begin(clock)
         wakes = 0
-        while not stop.is_set() and self.probes:
+        while self.probes:
             clock.wait(min(probe.next_s for probe in self.probes), stop)
             if stop.is_set():
                 return
             due = clock.now() + _TOGETHER_S
-            for probe in [p for p in self.probes if p.next_s <= due]:
-                if stop.is_set():
-                    return
-                probe.service(clock)
-                if probe.is_long and len(self.probes) > 1:
-                    self._part(probe)
-            if not wakes:
-                self.started.set()
+            for probe in tuple(self.probes):
+                if probe.next_s <= due:
+                    probe.service(clock)
+                    if probe.is_long and len(self.probes) > 1:
+                        self._part(probe)
             if not wakes % _COST_EVERY:
                 self.cpu_s = time.thread_time()
+                self.started.set()
             wakes += 1
 
     def _part(self, probe: Probe) -> None:

@@ -25,6 +25,10 @@ _LONG_READS = 3
 #: One such read (s) is enough: a driver that blocks, as the ina3221's of kernel 5.10 does for up to 430 ms.
 _BLOCKING_READ_S = 0.05
 
+#: The share of its period that reading may take; this many reads in a row that take more lengthen the period.
+_FULL = 0.8
+_OVERRUNS = 5
+
 #: Readings per refresh interval of a quick source that is slower than the sampling rate: its ticks are then known to
 #: a quarter of the interval, and a counter's window energy with them. A slow source is read once per interval.
 READS_PER_REFRESH = 4
@@ -70,14 +74,16 @@ class ChannelStats:
 def period_for(sensor: Sensor, channels: list[Channel], base_s: float) -> float:
     """How often to read a sensor (s): a whole multiple of the sampling period, so that one wake-up serves several.
 
-    No more often than it has something new, as its quickest channel says; unknown refresh means every period.
+    As often as its quickest power, energy, voltage or current channel has something new; unknown: every period.
     """
-    intervals = [c.update_interval_s for c in channels if c.available]
+    there = [c for c in channels if c.available]
+    quick = [c for c in there if c.quantity in _FAST]
+    intervals = [c.update_interval_s for c in quick or there]
     known = [i for i in intervals if i is not None]
     wanted = base_s
     if known and len(known) == len(intervals):
         wanted = min(known) / (1 if sensor.slow else READS_PER_REFRESH)
-    if not any(c.quantity in _FAST for c in channels):
+    if not quick:
         wanted = max(wanted, 1 / CONTEXT_RATE_HZ)
     return max(1, math.floor(wanted / base_s + 1e-6)) * base_s
 
@@ -103,25 +109,27 @@ class Probe:
         self.record = Record(self.channels, self.period_s, keep_s)
         self.reason: str | None = None  # why the sensor as a whole fails, or failed last
         self.is_open = False
-        self.reads_s = 0.0  # running mean of what a read takes
 
         width = len(self.channels)
         self._nan = array("d", [math.nan] * width)
         self._values, self._stamps = array("d", self._nan), array("d", self._nan)
         self._lows = array("d", [max(c.plausible[0], -_MAX) for c in self.channels])
         self._highs = array("d", [min(c.plausible[1], _MAX) for c in self.channels])
+        self._bounded = any(math.isfinite(limit) for c in self.channels for limit in c.plausible)
         self._samples, self._failed, self._refused = [0] * width, [0] * width, [0] * width
         self._first, self._last = array("d", self._nan), array("d", self._nan)
         self._gap = array("d", [0.0] * width)
         self._smooth = False  # the last row was good throughout; _rows, _row_time and _row_gap then speak for all
         self._rows, self._row_time, self._row_gap = 0, 0.0, 0.0
 
+        self.next_s = -math.inf  # the monotonic time to read at next
         self._origin = -math.inf  # the first deadline
         self._due = 0  # the first deadline that is not accounted for
         self._wake = 0  # the deadline to read at next; later than _due while backing off
         self._counted = 0  # deadlines accounted for, over all origins
         self._in_a_row = 0
-        self._long = 0
+        self._long = 0  # long reads in a row; stays once it has reached _LONG_READS
+        self._overruns: list[float] = []  # what the last reads took (s), as long as each overran the period
 
     def begin(self, clock: Clock) -> None:
         """Open the sensor, in the thread that will read it; one that cannot be opened yet is tried again later."""
@@ -130,16 +138,11 @@ class Probe:
             self.is_open = True
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
             self.reason = _sentence(error)
-        self._origin = clock.now()
+        self._origin = self.next_s = clock.now()
 
     @property
     def has_begun(self) -> bool:
         return self._origin > -math.inf
-
-    @property
-    def next_s(self) -> float:
-        """The monotonic time to read at next."""
-        return self._origin + self._wake * self.period_s
 
     @property
     def is_long(self) -> bool:
@@ -155,36 +158,47 @@ class Probe:
             self.reason = self.reason or _sentence(error)
 
     def service(self, clock: Clock) -> None:
-        """Read one row at the deadline that is due; deadlines that passed unserved are missed, not made up for."""
+        """Read one row at the deadline that is due; deadlines that passed unserved are missed, not made up for.
+
+        This and what it calls run cold, once in 10 ms: each line costs several times what it does in a loop.
+        """
         before = clock.now()
-        deadline = max(self._wake, math.floor((before - self._origin) / self.period_s + 1e-6))
+        origin, period = self._origin, self.period_s
+        deadline = max(self._wake, int((before - origin) / period + 1e-6))
         self._counted += deadline + 1 - self._due
         self._due = self._wake = deadline + 1
 
-        values, stamps = self._values, self._stamps
-        values[:] = stamps[:] = self._nan
+        values, stamps, nan = self._values, self._stamps, self._nan
+        values[:] = nan
+        stamps[:] = nan
         try:
             if not self.is_open:
                 self.sensor.open()
                 self.is_open = True
                 before = clock.now()
             self.sensor.read(values, stamps)
-            whole = len(values) == len(stamps) == len(self._nan)
-            wrong = None if whole else "its read() changed the length of the row"
+            after = clock.now()
+            if len(values) != len(nan) or len(stamps) != len(nan):
+                values, stamps = self._wrong("its read() changed the length of the row")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; the others go on
-            wrong = _sentence(error)
-        after = clock.now()
-        if wrong is not None:
-            # New rows: the sensor may have kept, or half filled, the old ones.
-            values, stamps = self._values, self._stamps = array("d", self._nan), array("d", self._nan)
-            self.reason = wrong
+            after = clock.now()
+            values, stamps = self._wrong(_sentence(error))
         if self._keep(values, stamps, before, after):
             self._in_a_row = 0
         else:
             self._back_off()
         # What passed during the read is over: the next reading is at the next deadline, not at once.
-        self._wake = max(self._wake, math.floor((after - self._origin) / self.period_s + 1e-6) + 1)
-        self._learn(after - before, after)
+        self._wake = max(self._wake, int((after - origin) / period + 1e-6) + 1)
+        self.next_s = origin + self._wake * period
+        took = after - before
+        if took > LONG_READ_S or self._long or self._overruns:
+            self._learn(took, after)
+
+    def _wrong(self, reason: str) -> tuple[array[float], array[float]]:
+        """New rows, because the sensor may have half filled, lengthened or kept the old ones."""
+        self.reason = reason
+        self._values, self._stamps = array("d", self._nan), array("d", self._nan)
+        return self._values, self._stamps
 
     def _keep(self, values: array[float], stamps: array[float], before: float, after: float) -> bool:
         """Check and store the row; whether any of its values is good.
@@ -194,14 +208,15 @@ class Probe:
         """
         middle = (before + after) / 2
         stamped = any(map(isfinite, stamps))
-        usual = not stamped or (isfinite(sum(stamps)) and before <= min(stamps) and max(stamps) <= after)
-        if usual and self._all_good(values):
+        usual = not stamped or (before <= min(stamps) and max(stamps) <= after and isfinite(sum(stamps)))
+        if usual and isfinite(sum(values)) and (not self._bounded or self._inside(values)):
             if self._smooth:
                 self._row_gap = max(self._row_gap, middle - self._row_time)
                 self._rows += 1
             else:
                 self._count_each(values, [middle] * len(values))
-            self._smooth, self._row_time = True, middle
+                self._smooth = True
+            self._row_time = middle
             self.record.append(values, middle, stamps if stamped else None)
             return True
         if self._smooth:
@@ -214,8 +229,8 @@ class Probe:
         self.record.append(values, middle, stamps if stamped else None)
         return good
 
-    def _all_good(self, values: array[float]) -> bool:
-        return isfinite(sum(values)) and all(map(le, self._lows, values)) and all(map(le, values, self._highs))
+    def _inside(self, values: array[float]) -> bool:
+        return all(map(le, self._lows, values)) and all(map(le, values, self._highs))
 
     def _count_each(self, values: array[float], times: Sequence[float]) -> bool:
         """Count a row value by value, and make NaN of what is refused; whether any is good."""
@@ -247,16 +262,20 @@ class Probe:
             self.close()
 
     def _learn(self, took: float, now: float) -> None:
-        self.reads_s = took if not self.reads_s else self.reads_s + (took - self.reads_s) / 8
+        """Notice reads that are too long for company, or for the period."""
         if took > _BLOCKING_READ_S:
             self._long = _LONG_READS
         elif not self.is_long:
             self._long = self._long + 1 if took > LONG_READ_S else 0
-        # A source that needs longer than its period cannot keep it: the rate settles where it can, and what it then
-        # misses is missed by our fault and not by its nature.
-        if self.is_long and self.reads_s > 0.8 * self.period_s:
-            self.period_s = self.record.period_s = math.ceil(1.25 * self.reads_s / self.base_s) * self.base_s
-            self._origin, self._due, self._wake = now + self.period_s, 0, 0
+        # A source that always needs longer than its period cannot keep it: the rate settles where it can, and what it
+        # misses from then on is missed by our fault and not by its nature. One stall of the machine is no such thing.
+        self._overruns = [*self._overruns, took] if took > _FULL * self.period_s else []
+        if len(self._overruns) >= _OVERRUNS:
+            needed = sorted(self._overruns)[len(self._overruns) // 2] / _FULL
+            self.period_s = self.record.period_s = math.ceil(needed / self.base_s) * self.base_s
+            self._origin = self.next_s = now + self.period_s
+            self._due = self._wake = 0
+            self._overruns = []
 
     def settle(self, now: float) -> None:
         """Account for the deadlines that passed up to ``now``, at the end."""
