@@ -86,7 +86,7 @@ def check(
     for variant in result.variants:
         if wanted and variant.name not in wanted:
             continue
-        pair = next((p for p in against.pairs if p.variant is variant), None) if against else None
+        pair = next((p for p in against.pairs if p.variant == variant), None) if against else None
         found += _variant(variant, limits, against, pair, strict=strict)
     if not result.variants:
         found.append(Check("the run", "completeness", passed=False, reason="it holds no variant"))

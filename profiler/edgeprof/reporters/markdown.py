@@ -38,6 +38,11 @@ def _one(result: Result) -> str:
     if told:
         lines.append("")
         lines += [f"- **{_escape(who)}**: {_escape(text)}" if who else f"- {_escape(text)}" for who, text in told]
+    for variant in result.variants:
+        if variant.last_words:
+            # A fence of four tildes ends at four tildes only, which are then made three.
+            words = [_CONTROL.sub(" ", word).replace("~~~~", "~~~") for word in variant.last_words.splitlines()[-20:]]
+            lines += ["", f"Last words of {_escape(variant.name)}:", "", "~~~~text", *words, "~~~~"]
     lines += ["", *(f"{_escape(note)}  " for note in view.notes(result))]
     lines.append(f"edgeprof {_escape(result.edgeprof)}, run {_escape(result.id)}, {_escape(result.created)}")
     return view.join(lines)
