@@ -248,10 +248,10 @@ def _iio_channel(chip: _Chip, number: int, board: Board) -> _Found | Channel | N
 
 
 def _is_pair(path: Path) -> bool:
-    try:
-        return re.fullmatch(r"\d+ -?\d+", text_of(path) or "") is not None
-    except OSError:
-        return False
+    file = TextFile(path)
+    text = file.read() or b""
+    file.close()
+    return re.fullmatch(rb"\d+ -?\d+\s*", text) is not None
 
 
 def _rail_of(board: Board, chip: _Chip, label: str | None, number: int) -> Rail | None:

@@ -1,0 +1,86 @@
+"""RAPL: all zones, their nesting, their wrap, and a remedy where root keeps them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgeprof.simulation.layouts import RAPL_RANGE_UJ, set_energy
+from edgeprof.testing.sensors import check_sensor
+from edgeprof_plugins.sensors import rapl
+
+if TYPE_CHECKING:
+    from edgeprof.sensing.sensor import Channel, Sensor
+
+
+def by_name(sensor: Sensor) -> dict[str, Channel]:
+    return {channel.name: channel for channel in sensor.channels}
+
+
+def test_core_and_uncore_are_inside_their_package_and_dram_is_beside_it(tree) -> None:
+    _, roots = tree("x86-rapl", packages=2)
+    (sensor,) = rapl.find(roots)
+    parents = {name: channel.parent for name, channel in by_name(sensor).items()}
+    assert parents == {
+        "package-0": None,
+        "core-0": "package-0",
+        "uncore-0": "package-0",
+        "dram-0": None,
+        "package-1": None,
+        "core-1": "package-1",
+        "uncore-1": "package-1",
+        "dram-1": None,
+    }
+    check_sensor(sensor)
+
+
+def test_psys_is_a_total_of_the_board(tree) -> None:
+    _, roots = tree("x86-rapl", rapl=("psys", "package", "core"))
+    psys = by_name(rapl.find(roots)[0])["psys"]
+    assert (psys.role, psys.scope) == ("total", "board")
+
+
+def test_the_second_view_of_the_package_is_not_counted_again(tree) -> None:
+    _, roots = tree("x86-rapl", mmio=True)
+    names = [channel.name for channel in rapl.find(roots)[0].channels]
+    assert names.count("package-0") == 1
+
+
+def test_counters_are_joules_with_their_wrap(tree) -> None:
+    layout, roots = tree("x86-rapl")
+    set_energy(layout, "package-0", 12.5)
+    (sensor,) = rapl.find(roots)
+    assert sensor.read_once()["package-0/energy"] == pytest.approx(12.5)
+    channel = by_name(sensor)["package-0"]
+    assert channel.kind == "counter"
+    assert channel.provenance == "counter"
+    assert channel.wrap == pytest.approx(RAPL_RANGE_UJ * 1e-6)
+
+
+def test_a_counter_that_belongs_to_root_is_named_with_its_remedy(tree, deny) -> None:
+    _, roots = tree("x86-rapl")
+    deny("energy_uj")
+    (sensor,) = rapl.find(roots)
+    assert not sensor.channels
+    assert {channel.name for channel in sensor.unavailable} == {"package-0", "core-0", "uncore-0", "dram-0"}
+    for channel in sensor.unavailable:
+        assert str(channel.reason).endswith("is readable by root only")
+        assert "--fix-udev" in str(channel.remedy)
+
+
+def test_the_udev_rule_opens_the_counter_to_a_group_and_never_to_everybody() -> None:
+    assert "chgrp edgeprof" in rapl.UDEV_RULE
+    assert "0440" in rapl.UDEV_RULE
+
+
+def test_a_zone_that_fails_leaves_the_others_alone(tree) -> None:
+    _, roots = tree("x86-rapl", unreadable=["dram-0"])
+    (sensor,) = rapl.find(roots)
+    assert "package-0" in by_name(sensor)
+    assert [channel.name for channel in sensor.unavailable] == ["dram-0"]
+
+
+def test_a_machine_without_powercap_has_no_such_sensor(tree) -> None:
+    _, roots = tree("generic-unknown")
+    assert rapl.find(roots) == []
