@@ -61,8 +61,8 @@ def measure_idle(headline: Sequence[ChannelSeries], span: tuple[float, float]) -
         means = [one[0] for one in found if one is not None]
         if len(means) == batches:
             spread = float(np.std(means, ddof=1)) / math.sqrt(batches)
-            return Idle((start + end) / 2, power, math.hypot(spread, u_reading), batches - 1)
-    return Idle((start + end) / 2, power, u_reading, math.inf)
+            return Idle((start + end) / 2, float(power), math.hypot(spread, u_reading), batches - 1)
+    return Idle((start + end) / 2, float(power), u_reading, math.inf)
 
 
 def _power(headline: Sequence[ChannelSeries], start: float, end: float) -> tuple[float, float] | None:

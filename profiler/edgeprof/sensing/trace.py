@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from edgeprof.sensing.sensor import Channel
+    from edgeprof.sensing.sensor import Channel, Quantity
 
-    Key = tuple[str, str, str]
+    Key = tuple[str, str, Quantity]
 
 #: Rows in a block: 5 s at 100 Hz, 4 KiB a channel.
 BLOCK_ROWS = 512

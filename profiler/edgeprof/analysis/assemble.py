@@ -1,0 +1,454 @@
+"""From what the conductor kept (traces, windows, a worker's last words) to the result's variants. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from edgeprof.analysis import accuracy, health, latency, measure
+from edgeprof.analysis.energy import ChannelSeries
+from edgeprof.analysis.estimate import estimate as estimate_joules
+from edgeprof.results import schema
+from edgeprof.results.schema import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgeprof.artifact import Artifact
+    from edgeprof.errors import VariantError
+    from edgeprof.evaluation.metric import Score
+    from edgeprof.plan import Plan
+    from edgeprof.sensing.board import Topology
+    from edgeprof.sensing.sampler import ChannelStats
+    from edgeprof.sensing.sensor import Channel
+    from edgeprof.sensing.trace import Trace
+    from edgeprof.workload.runtime import LoadOptions
+    from edgeprof.workload.supervisor import Loaded, Warmup, WindowRun, WorkerMemory
+
+#: Points of a power trace that a report draws.
+TRACE_POINTS = 1200
+#: What a busy core draws where nobody said: wide, and said to be a guess wherever it shows.
+_CORE_WATTS = {"x86_64": 6.0, "aarch64": 1.5, "armv7l": 0.8}
+_STATED_HALF_WIDTH, _GUESSED_HALF_WIDTH = 0.5, 0.8
+
+#: Reasons that say what a figure is or lacks, and take nothing from what is there.
+_REMARKS = frozenset({"estimated", "net_uncertain", "no_idle", "one_window", "gain_unknown"})
+#: Reasons that leave nothing to be quoted.
+_INVALIDATING = frozenset({"nan_output"})
+
+
+@dataclass
+class WindowRecord:
+    """One window as the conductor saw it.
+
+    Attributes:
+        position: Its number among the variant's windows, from 0: what pairs it with the other variants' windows.
+        order: Its place in the whole run, from 1.
+        throttles: Throttling events that the device counted meanwhile, as sentences.
+    """
+
+    run: WindowRun
+    position: int
+    order: int
+    throttles: tuple[str, ...] = ()
+
+
+@dataclass
+class VariantRecord:
+    """Everything kept of one variant while it ran."""
+
+    name: str
+    recipe: list[dict[str, Any]]
+    artifact: Artifact
+    runtime: str
+    options: LoadOptions
+    loaded: Loaded | None = None
+    warmup: Warmup | None = None
+    windows: list[WindowRecord] = field(default_factory=list)
+    idles: list[tuple[float, float]] = field(default_factory=list)
+    memory: WorkerMemory | None = None
+    score: Score | None = None
+    metric: str | None = None
+    dataset: str | None = None
+    preprocessing: str | None = None
+    failure: VariantError | None = None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What the sensing plane brought.
+
+    Attributes:
+        start_s: The monotonic time that traces in the result count from.
+        cores: CPU cores of the device.
+    """
+
+    topology: Topology
+    trace: Trace
+    stats: Sequence[ChannelStats]
+    start_s: float
+    cores: int
+
+    def series(self, channel: Channel) -> ChannelSeries:
+        samples = self.trace.series(channel.key)
+        return ChannelSeries(channel, samples.times, samples.values)
+
+    def of(self, quantity: str) -> list[Channel]:
+        """The channels of a quantity that were sampled."""
+        keys = {channel.key for channel in self.trace.channels}
+        return [c for c in self.topology.channels if c.quantity == quantity and c.key in keys]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How joules are estimated where nothing measures.
+
+    Attributes:
+        core_w: Watts that one busy core is taken to draw.
+        half_width: Relative half-width of its 95 % interval.
+        stated: Whether the user gave the wattage; else it is a guess and says so.
+    """
+
+    core_w: float
+    half_width: float
+    stated: bool
+
+    @classmethod
+    def for_host(cls, watts: float | None, host: schema.Host) -> Estimate:
+        """``--estimate-power WATTS``, else a guess by architecture that says so."""
+        if watts is not None:
+            return cls(watts, _STATED_HALF_WIDTH, stated=True)
+        return cls(_CORE_WATTS.get(host.arch, 3.0), _GUESSED_HALF_WIDTH, stated=False)
+
+
+def variant(record: VariantRecord, sampled: Sampled, plan: Plan, estimate: Estimate) -> schema.Variant:
+    """One row of the result."""
+    made = schema.Variant(
+        name=record.name,
+        recipe=record.recipe,
+        status="ok",
+        reasons=[],
+        model=schema.Model(
+            path=record.artifact.spec,
+            format=record.artifact.format,
+            sha256=record.artifact.sha256,
+            size_bytes=record.artifact.size_bytes,
+            size_compressed_bytes=record.artifact.size_compressed(),
+        ),
+        runtime=_runtime(record),
+    )
+    if record.warmup is not None:
+        made.steady = schema.Steady(
+            reached=record.warmup.reached,
+            inferences=record.warmup.inferences,
+            seconds=record.warmup.seconds,
+            reason=record.warmup.reason,
+        )
+    if record.memory is not None and record.loaded is not None:
+        made.memory_bytes = schema.Memory(
+            peak_rss=record.memory.peak_rss, loaded_rss=record.loaded.rss_bytes, gpu_peak=record.memory.gpu_peak
+        )
+    if record.windows:
+        _measured(made, record, sampled, plan, estimate)
+    _scored(made, record)
+    _judge(made, record)
+    return made
+
+
+def _runtime(record: VariantRecord) -> schema.RuntimeUse:
+    loaded = record.loaded
+    return schema.RuntimeUse(
+        name=record.runtime,
+        version=loaded.version if loaded else None,
+        device=record.options.device,
+        threads=record.options.threads,
+        options=dict(record.options.options),
+        facts=dict(loaded.facts) if loaded else {},
+        load_s=loaded.load_s if loaded else None,
+    )
+
+
+def _measured(made: schema.Variant, record: VariantRecord, sampled: Sampled, plan: Plan, estimate: Estimate) -> None:
+    """Latency, joules, power, temperature and utilisation from the windows."""
+    spans = [(w.run.start_s, w.run.end_s, w.run.inferences) for w in record.windows]
+    made.inferences = sum(count for _, _, count in spans)
+    seconds = sum(end - start for start, end, _ in spans)
+    made.throughput_per_s = made.inferences / seconds if seconds else None
+    made.latency_s = latency.summarise([w.run.latencies for w in record.windows])
+    busy_s = sum(w.run.busy_s for w in record.windows)
+    measured = joules(
+        sampled,
+        spans,
+        record.idles,
+        [w.run.cpu_s for w in record.windows],
+        estimate,
+        statistic=plan.statistic,
+        max_rate_hz=made.inferences / busy_s if plan.rate_hz and busy_s else None,
+    )
+    made.energy_j_per_inference, made.power_w = measured.energy, measured.power
+    made.reasons += measured.reasons
+    window_joules: Sequence[float | None] = measured.windows or [None] * len(spans)
+    made.windows = [
+        schema.Window(
+            start_s=start - sampled.start_s,
+            end_s=end - sampled.start_s,
+            inferences=count,
+            order=w.order,
+            energy_j=joule,
+            mean_power_w=None if joule is None or measured.energy.provenance == "estimated" else joule / (end - start),
+            latency_median_s=float(np.median(w.run.latencies)) if len(w.run.latencies) else None,
+        )
+        for w, (start, end, count), joule in zip(record.windows, spans, window_joules, strict=True)
+    ]
+    hot = [_hottest(sampled, start, end) for start, end, _ in spans]
+    known = [c for c in hot if c is not None]
+    made.temperature_c = schema.Temperature(
+        start=_hottest(sampled, spans[0][0] - 1.0, spans[0][0]), max=max(known, default=None)
+    )
+    made.utilization = _utilization(record, sampled, seconds)
+    slower = health.warming_slowdown([w.latency_median_s for w in made.windows if w.latency_median_s], hot)
+    made.reasons += [r for r in (slower, *_clock_drifts(sampled, spans)) if r is not None]
+    made.throttled = slower is not None or any(w.throttles for w in record.windows)
+
+
+def joules(
+    sampled: Sampled,
+    spans: Sequence[tuple[float, float, int]],
+    idles: Sequence[tuple[float, float]],
+    cpu_seconds: Sequence[float],
+    estimate: Estimate,
+    *,
+    statistic: Literal["mean", "median"] = "mean",
+    max_rate_hz: float | None = None,
+) -> measure.Measured:
+    """What the headline measured in these windows, else an estimate that says so.
+
+    Args:
+        spans: Start, end (monotonic s) and number of inferences of each window.
+        idles: Start and end of the idle before and after.
+        cpu_seconds: CPU time (s) used in each window.
+        estimate: What to take where nothing measures.
+        statistic: What is quoted of the windows.
+        max_rate_hz: The highest rate of inferences, where the windows ran at a lower one.
+    """
+    headline = sampled.topology.headline
+    if headline.channels:
+        chosen = {channel.key for channel in headline.channels}
+        return measure.measure(
+            [sampled.series(c) for c in headline.channels],
+            [
+                sampled.series(c)
+                for quantity in ("power", "energy")
+                for c in sampled.of(quantity)
+                if c.key not in chosen
+            ],
+            spans,
+            idles,
+            covers=headline.covers,
+            rail=headline.rail,
+            statistic=statistic,
+            max_rate_hz=max_rate_hz,
+        )
+    return estimate_joules(
+        spans,
+        cpu_seconds,
+        estimate.core_w,
+        relative_uncertainty=estimate.half_width,
+        stated=estimate.stated,
+        reason=headline.reason or "nothing measures power here",
+    )
+
+
+def _hottest(sampled: Sampled, start: float, end: float) -> float | None:
+    """The hottest zone's highest reading in an interval, celsius."""
+    highs = []
+    for channel in sampled.of("temperature"):
+        series = sampled.series(channel)
+        high = health.span(series.times, series.values, start, end).high
+        if high is not None:
+            highs.append(high)
+    return max(highs, default=None)
+
+
+def _utilization(record: VariantRecord, sampled: Sampled, seconds: float) -> schema.Utilization:
+    """CPU: the worker's own CPU seconds over all cores' seconds. GPU: the mean reading within the windows."""
+    used = sum(w.run.cpu_s for w in record.windows)
+    busy = []
+    for channel in sampled.of("utilization"):
+        if channel.scope != "gpu":
+            continue
+        series = sampled.series(channel)
+        for window in record.windows:
+            mean = health.span(series.times, series.values, window.run.start_s, window.run.end_s).mean
+            if mean is not None:
+                busy.append(mean)
+    return schema.Utilization(
+        cpu=used / (seconds * sampled.cores) if seconds else None,
+        gpu=statistics.fmean(busy) if busy else None,
+    )
+
+
+def _clock_drifts(sampled: Sampled, spans: Sequence[tuple[float, float, int]]) -> Iterable[Reason | None]:
+    for channel in sampled.of("frequency"):
+        series = sampled.series(channel)
+        medians = [health.span(series.times, series.values, start, end).median for start, end, _ in spans]
+        yield health.clock_drift(medians, channel.name)
+
+
+def _scored(made: schema.Variant, record: VariantRecord) -> None:
+    if record.score is None or record.metric is None:
+        return
+    made.accuracy = schema.Accuracy(
+        metric=record.metric,
+        value=record.score.value,
+        ci95=record.score.ci95,
+        samples=record.score.samples,
+        dataset=record.dataset,
+        preprocessing=record.preprocessing,
+    )
+
+
+def _judge(made: schema.Variant, record: VariantRecord) -> None:
+    """The status, from best to worst: a reason of its own for each step down."""
+    reasons = made.reasons
+    if record.loaded is not None:
+        reasons += [Reason(code="suspicious_output", message=problem) for problem in record.loaded.problems]
+    if record.warmup is not None and not record.warmup.reached:
+        reasons.append(
+            Reason(
+                code="not_steady",
+                message=f"no steady state after {record.warmup.seconds:.0f} s of warm-up ({record.warmup.reason})",
+                remedy="Close other work, fix the clocks, or lengthen --warmup.",
+            )
+        )
+    for window in record.windows:
+        if window.run.saturated:
+            reasons.append(
+                Reason(
+                    code="saturated",
+                    message=f"only {window.run.achieved_hz:.1f} of {window.run.target_hz:.1f} requests/s were served",
+                    remedy="Lower --rate: beyond this the queue, and not the model, is measured.",
+                )
+            )
+            break
+    throttles = sorted({event for window in record.windows for event in window.throttles})
+    if throttles:
+        reasons.append(
+            Reason(code="throttled", message="; ".join(throttles), remedy="Cool the device or its power supply.")
+        )
+    if any(reason.code not in _REMARKS for reason in reasons):
+        made.status = "degraded"
+    if any(reason.code in _INVALIDATING for reason in reasons):
+        made.status = "invalid"
+    if record.failure is not None:
+        made.status = "failed"
+        made.last_words = record.failure.last_words or None
+        reasons.insert(
+            0, Reason(code=record.failure.code, message=record.failure.message, remedy=record.failure.remedy)
+        )
+    elif not record.windows:
+        made.status = "failed"
+        reasons.insert(0, Reason(code="interrupted", message="it was interrupted before it was measured"))
+
+
+def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[VariantRecord]) -> None:
+    """Write the drop against the first variant and McNemar's p-value, paired by sample, into each accuracy."""
+    if not variants or variants[0].accuracy is None:
+        return
+    base, base_score = variants[0].accuracy, records[0].score
+    for made, record in zip(variants, records, strict=True):
+        if made.accuracy is None:
+            continue
+        made.accuracy.drop = base.value - made.accuracy.value
+        if made is variants[0] or base_score is None or record.score is None:
+            continue
+        if base_score.correct is not None and record.score.correct is not None:
+            made.accuracy.p_value = accuracy.mcnemar(base_score.correct, record.score.correct)
+
+
+def sensor_uses(sampled: Sampled, unavailable: Iterable[Channel]) -> list[schema.SensorUse]:
+    """Every channel that was sampled, and every one that exists and could not be."""
+    annotated = {channel.key: channel for channel in sampled.topology.channels}
+    uses = [_use(annotated[stat.key], stat) for stat in sampled.stats if stat.key in annotated]
+    return uses + [_use(channel, None) for channel in unavailable]
+
+
+def _use(channel: Channel, stat: ChannelStats | None) -> schema.SensorUse:
+    shape = channel.filter
+    return schema.SensorUse(
+        sensor=channel.sensor,
+        channel=channel.name,
+        quantity=channel.quantity,
+        unit=channel.unit,
+        scope=channel.scope,
+        role=channel.role,
+        parent=channel.parent,
+        provenance=channel.provenance,
+        resolution=channel.resolution,
+        update_interval_s=channel.update_interval_s,
+        rate_hz=stat.rate_hz if stat else None,
+        samples=stat.samples if stat else 0,
+        missed=stat.missed if stat else 0,
+        max_gap_s=stat.max_gap_s if stat else None,
+        filter={"kind": shape.kind, "tau_s": shape.tau_s, "length_s": shape.length_s},
+        reason=channel.reason,
+    )
+
+
+def protocol(plan: Plan, threads: int | None, interleaved: bool, inputs: Path | None) -> schema.Protocol:
+    """What was done, for whoever wants to do it again."""
+    return schema.Protocol(
+        scenario=plan.scenario,
+        batch=plan.batch,
+        threads=threads,
+        windows=plan.windows,
+        window_s=plan.window_s,
+        warmup_s=plan.warmup_s,
+        idle_s=plan.idle_s,
+        interleave="ABBA" if interleaved else "sequential",
+        sample_rate_hz=plan.sample_rate_hz,
+        preset=plan.preset,
+        rate_hz=plan.rate_hz,
+        streams=plan.streams,
+        seed=plan.seed,
+        inputs="random" if inputs is None else str(inputs),
+    )
+
+
+def traces(sampled: Sampled) -> list[schema.TraceStrip]:
+    """The headline's power over the whole run, thin enough for a report."""
+    strips = []
+    for channel in sampled.topology.headline.channels:
+        series = sampled.series(channel)
+        times, values = np.asarray(series.times, float), np.asarray(series.values, float)
+        if channel.kind == "counter":
+            times, values = power_of_counter(times, values, channel.wrap)
+        seconds, watts = health.decimate(times - sampled.start_s, values, TRACE_POINTS)
+        strips.append(schema.TraceStrip(channel=channel.name, times_s=seconds, power_w=watts))
+    return strips
+
+
+def power_of_counter(
+    times: npt.NDArray[np.float64], joules: npt.NDArray[np.float64], wrap: float | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean watts between successive readings of an energy counter, at the later reading's time."""
+    good = np.isfinite(joules)
+    times, joules = times[good], joules[good]
+    steps = np.diff(joules)
+    if wrap is not None:
+        steps = np.where(steps < 0, steps + wrap, steps)
+    return times[1:], steps / np.diff(times)
+
+
+def run_reasons(failures: Iterable[tuple[str, str, str | None]], *, interrupted: bool) -> list[Reason]:
+    """What is to be said of the run as a whole: sensors that could not be read, an interruption."""
+    reasons = [Reason(code="sensor_failed", message=f"{source}: {why}", remedy=mend) for source, why, mend in failures]
+    if interrupted:
+        reasons.append(Reason(code="interrupted", message="it was interrupted; what had been measured is kept"))
+    return reasons

@@ -1,0 +1,442 @@
+"""The conductor: plan → windows and traces → result. It holds no formula and touches no file or sensor itself.
+
+The models run in worker processes while this process only samples; both read CLOCK_MONOTONIC, so windows and samples
+meet on one time line. Variants take turns (ABBA) while all of them stay loaded, where memory allows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import psutil
+
+from edgeprof import __version__
+from edgeprof.analysis import assemble, compare, pareto
+from edgeprof.analysis.assemble import Sampled, VariantRecord, WindowRecord
+from edgeprof.artifact import Artifact, recognise
+from edgeprof.errors import GateError, InputError, UnavailableError, VariantError, unknown
+from edgeprof.plan import Plan, make_plan
+from edgeprof.results import schema
+from edgeprof.results.ids import new_id
+from edgeprof.sensing import context
+from edgeprof.sensing.prepare import prepare
+from edgeprof.sensing.sampler import Sampler
+from edgeprof.workload.runtime import LoadOptions
+from edgeprof.workload.scenario import Scenario
+from edgeprof.workload.supervisor import Worker, WorkerSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.evaluation.metric import Metric
+    from edgeprof.plugins import PluginHost
+    from edgeprof.roots import Roots
+    from edgeprof.sensing.discover import Discovery
+    from edgeprof.workload.runtime import Runtime
+
+#: Between a warm-up and the idle that follows it: clocks and filters settle.
+_SETTLE_S = 0.5
+#: A cool-down ends here whatever the temperature.
+_COOL_DOWN_LIMIT_S = 60.0
+_COOL_DOWN_BAND_C = 2.0
+#: What a loaded model is taken to need before it is loaded, to decide whether all fit at once.
+_WORKER_BYTES = 200 * 2**20
+_BYTES_PER_MODEL_BYTE = 4
+
+
+class Progress(Protocol):
+    """Who watches; the command line draws a bar, tests keep a list."""
+
+    def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None:
+        """The run starts: what will be said first, how long it should take, and what moves meanwhile."""
+
+    def stage(self, text: str, seconds: float) -> None:
+        """A step of about so many seconds begins."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line of its own."""
+
+    def end(self) -> None:
+        """The run is over, however it ended."""
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """One model or variant to bench: what to load, under which name, and how it was made."""
+
+    spec: str
+    name: str | None = None
+    recipe: list[dict[str, Any]] = field(default_factory=list)
+    #: Set where making this variant failed: it is reported, not run; ``spec`` is then the model it was to come from.
+    failure: VariantError | None = None
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """Everything that was asked for; the flags of ``edgeprof bench``, resolved but not interpreted."""
+
+    models: Sequence[ModelRequest]
+    runtime: str | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    batch: int = 1
+    scenario: str = "single-stream"
+    rate_hz: float | None = None
+    streams: int | None = None
+    preset: str = "default"
+    windows: int | None = None
+    window_s: float | None = None
+    warmup_s: float | None = None
+    idle_s: float | None = None
+    sample_rate_hz: float = 100.0
+    sensors: Sequence[str] | None = None
+    rail: str | None = None
+    estimate_power_w: float | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    input_data: Path | None = None
+    dataset: Dataset | None = None
+    metric: Metric | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    worker_python: str | None = None
+    isolated: bool = True
+    timeout_s: float = 120.0
+    strict: bool = False
+    seed: int = 0
+
+
+@dataclass
+class _Candidate:
+    """A model that was recognised, and the runtime that will load it."""
+
+    name: str
+    recipe: list[dict[str, Any]]
+    artifact: Artifact
+    runtime: Runtime
+    failure: VariantError | None = None
+
+
+def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progress) -> schema.Result:
+    """Profile the models of ``request`` on this device.
+
+    Raises:
+        InputError: a model, flag or dataset that cannot be used; nothing was run.
+        UnavailableError: no runtime here loads one of the models; nothing was run.
+        GateError: ``strict``, and nothing measures power here.
+    """
+    candidates = list(_candidates(request, host))
+    found = prepare(host, roots, request.sensors, request.rail, note=progress.note)
+    if request.strict and not found.topology.headline.channels:
+        raise GateError(
+            f"nothing measures power here ({found.topology.headline.reason}), and --strict accepts no estimate",
+            remedy="edgeprof doctor tells what is missing.",
+        )
+    plan = make_plan(
+        preset=request.preset,
+        scenario=request.scenario,
+        windows=request.windows,
+        window_s=request.window_s,
+        idle_s=request.idle_s,
+        warmup_s=request.warmup_s,
+        sample_rate_hz=request.sample_rate_hz,
+        refresh_s=max((c.update_interval_s or 0.0 for c in found.topology.headline.channels), default=0.0),
+        rate_hz=request.rate_hz,
+        streams=request.streams,
+        batch=request.batch,
+        seed=request.seed,
+    )
+    return _Run(request, plan, found, roots, progress).result(candidates)
+
+
+def _candidates(request: BenchRequest, host: PluginHost) -> Iterator[_Candidate]:
+    """The models, recognised, each with a runtime and a name of its own."""
+    if not request.models:
+        raise InputError("no model was given", remedy="edgeprof bench MODEL [MODEL …]")
+    taken: set[str] = set()
+    several = len(request.models) > 1
+    runtimes: Mapping[str, Callable[[], Runtime]] = host.of("runtimes")
+    own_formats = {name: mark for factory in runtimes.values() for name, mark in factory().own_formats.items()}
+    for model in request.models:
+        artifact = recognise(model.spec, own_formats)
+        name = model.name or (Path(artifact.spec).name if several else "baseline")
+        unique, count = name, 1
+        while unique in taken:
+            count += 1
+            unique = f"{name}#{count}"
+        taken.add(unique)
+        runtime = choose_runtime(host, artifact, request.runtime, foreign_python=request.worker_python is not None)
+        yield _Candidate(unique, model.recipe, artifact, runtime, model.failure)
+
+
+def choose_runtime(
+    host: PluginHost, artifact: Artifact, name: str | None = None, *, foreign_python: bool = False
+) -> Runtime:
+    """The runtime that loads an artifact: the one that was named, else the first that is here and takes the format.
+
+    Args:
+        host: The plugins.
+        artifact: The model.
+        name: ``--runtime``.
+        foreign_python: The worker runs under another Python, so what is installed here says nothing.
+
+    Raises:
+        InputError: the runtime is unknown, or does not take this format.
+        UnavailableError: none that takes it is installed; the remedy is the command that adds one.
+    """
+    registered: Mapping[str, Callable[[], Runtime]] = host.of("runtimes")
+    if name is not None:
+        if name not in registered:
+            raise unknown("runtime", name, registered)
+        runtime = registered[name]()
+        if artifact.format not in runtime.formats:
+            raise InputError(
+                f"{artifact.spec} is {artifact.format}, which the runtime {name} does not load",
+                remedy=f"It loads {', '.join(runtime.formats)}.",
+            )
+        able = [runtime]
+    else:
+        able = [r for r in (factory() for factory in registered.values()) if artifact.format in r.formats]
+        able.sort(key=lambda r: r.formats.index(artifact.format))
+    if not able:
+        raise UnavailableError(f"no installed plugin loads {artifact.format} ({artifact.spec})")
+    reasons = []
+    for runtime in able:
+        status = runtime.availability()
+        if status.reason is None or foreign_python:
+            return runtime
+        reasons.append((runtime.name, status))
+    told = "; ".join(f"{runtime_name}: {status.reason}" for runtime_name, status in reasons)
+    raise UnavailableError(
+        f"no runtime for {artifact.format} works here ({told})",
+        remedy=next((status.remedy for _, status in reasons if status.remedy), None),
+    )
+
+
+class _Run:
+    """One call of ``bench``: what is shared by its steps."""
+
+    def __init__(self, request: BenchRequest, plan: Plan, found: Discovery, roots: Roots, progress: Progress) -> None:
+        self.request, self.plan, self.found, self.roots, self.progress = request, plan, found, roots, progress
+        self.scenario = Scenario(
+            name=plan.scenario, rate_hz=plan.rate_hz, streams=plan.streams or 1, batch=plan.batch, seed=plan.seed
+        )
+        self.sampler = Sampler(found.sensors, plan.sample_rate_hz, found.topology.by_key())
+        self.temperatures = [c.key for c in found.topology.channels if c.quantity == "temperature"]
+        self.order = 0
+        self.interrupted = False
+
+    def result(self, candidates: list[_Candidate]) -> schema.Result:
+        """Run everything, keep what was measured when interrupted, and analyse."""
+        groups = _groups(candidates)
+        records: list[VariantRecord] = []
+        host = context.describe_host(self.roots)
+        preflight = context.preflight(self.roots)
+        self.progress.begin(
+            self._headlines(host, candidates, interleaved=len(groups) == 1),
+            self.plan.seconds(len(candidates), interleaved=len(groups) == 1),
+            self._live,
+        )
+        started = time.monotonic()
+        created = datetime.now(timezone.utc)
+        self.sampler.start()
+        try:
+            for group in groups:
+                members = [VariantRecord(c.name, c.recipe, c.artifact, c.runtime.name, self._options()) for c in group]
+                records += members
+                if not self.interrupted:
+                    self._group(list(zip(group, members, strict=True)))
+        finally:
+            self.sampler.stop()
+            self.progress.end()
+        sampled = Sampled(self.found.topology, self.sampler.trace, self.sampler.stats(), started, host.cores)
+        estimate = assemble.Estimate.for_host(self.request.estimate_power_w, host)
+        variants = [assemble.variant(record, sampled, self.plan, estimate) for record in records]
+        assemble.pair_accuracies(variants, records)
+        cost = self.sampler.cost()
+        return schema.Result(
+            id=new_id(created),
+            created=created.isoformat(timespec="seconds"),
+            edgeprof=__version__,
+            host=host,
+            sensors=assemble.sensor_uses(sampled, self.found.unavailable),
+            protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
+            variants=variants,
+            comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
+            pareto=pareto.front(variants),
+            reasons=[*preflight, *assemble.run_reasons(self.found.failures, interrupted=self.interrupted)],
+            interrupted=self.interrupted,
+            self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
+            traces=assemble.traces(sampled),
+        )
+
+    # ---- the steps of one group: variants that are loaded at the same time ----------------------------------------
+
+    def _group(self, members: list[tuple[_Candidate, VariantRecord]]) -> None:
+        with contextlib.ExitStack() as stack:
+            workers: list[Worker | None] = []
+            try:
+                for candidate, record in members:
+                    workers.append(self._load(stack, candidate, record))
+                self._measure([record for _, record in members], workers)
+            except KeyboardInterrupt:
+                self.interrupted = True
+                self.progress.note("interrupted: keeping what was measured")
+
+    def _measure(self, records: list[VariantRecord], workers: list[Worker | None]) -> None:
+        idles: list[tuple[float, float]] = []
+        for record in records:
+            record.idles = idles
+        if not any(workers):
+            return
+        self._idle(idles, "idle before, models loaded")
+        start_c = self._hottest()
+        total = self.plan.windows * len(records)
+        for done, (window, index) in enumerate(self.plan.order(len(records)), start=1):
+            record, worker = records[index], workers[index]
+            if worker is None:
+                continue
+            if self.plan.cool_down:
+                self._cool_down(start_c)
+            self.progress.stage(f"window {done}/{total} · {record.name}", self.plan.window_s)
+            with self._charged_to(record):
+                record.windows.append(self._window(worker, window))
+            if record.failure is not None:
+                workers[index] = None
+        self._idle(idles, "idle after")
+        for record, worker in zip(records, workers, strict=True):
+            if worker is not None:
+                with self._charged_to(record):
+                    record.memory = worker.memory()
+                    self._evaluate(worker, record)
+
+    def _load(self, stack: contextlib.ExitStack, candidate: _Candidate, record: VariantRecord) -> Worker | None:
+        """Start, load and warm up one worker; None where it failed (the record says why)."""
+        if record.failure is not None:
+            return None
+        spec = WorkerSpec(
+            runtime_file=Path(inspect.getfile(type(candidate.runtime))),
+            runtime_class=type(candidate.runtime).__qualname__,
+            target=candidate.artifact.target,
+            options=self._options(),
+            inputs=self.request.input_data,
+            python=self.request.worker_python,
+            timeout_s=self.request.timeout_s,
+            isolated=self.request.isolated,
+            seed=self.plan.seed,
+            label=record.name,
+        )
+        ready: Worker | None = None
+        with self._charged_to(record):
+            self.progress.stage(f"load · {record.name}", 1.0)
+            worker = stack.enter_context(Worker(spec))
+            record.loaded = worker.load()
+            self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
+            record.warmup = worker.warm_up(self.plan.warmup_s, max(60.0, self.plan.warmup_s), self.scenario)
+            ready = worker
+        return ready
+
+    def _window(self, worker: Worker, position: int) -> WindowRecord:
+        before = context.snapshot(self.roots)
+        run = worker.window(self.scenario, self.plan.window_s)
+        throttles = tuple(context.difference(before, context.snapshot(self.roots)))
+        self.order += 1
+        return WindowRecord(run=run, position=position, order=self.order, throttles=throttles)
+
+    def _idle(self, idles: list[tuple[float, float]], text: str) -> None:
+        if self.plan.idle_s <= 0:
+            return
+        self.progress.stage(text, self.plan.idle_s)
+        time.sleep(min(_SETTLE_S, self.plan.idle_s / 2))
+        start = time.monotonic()
+        time.sleep(self.plan.idle_s)
+        idles.append((start, time.monotonic()))
+
+    def _cool_down(self, start_c: float | None) -> None:
+        """Wait until it is as cool as it was before the first window, within 2 °C and a minute."""
+        deadline = time.monotonic() + _COOL_DOWN_LIMIT_S
+        while start_c is not None and time.monotonic() < deadline:
+            now_c = self._hottest()
+            if now_c is None or now_c <= start_c + _COOL_DOWN_BAND_C:
+                return
+            self.progress.stage(f"cool down · {now_c:.1f} → {start_c + _COOL_DOWN_BAND_C:.1f} °C", 0.0)
+            time.sleep(0.5)
+
+    def _evaluate(self, worker: Worker, record: VariantRecord) -> None:
+        if self.request.dataset is None or self.request.metric is None or record.loaded is None:
+            return
+        from edgeprof.evaluation.evaluate import evaluate  # noqa: PLC0415 - only where a dataset was given
+
+        self.progress.stage(f"accuracy · {record.name}", 0.0)
+        record.dataset = self.request.dataset.name
+        record.preprocessing = self.request.dataset.preprocessing
+        record.metric = self.request.metric.name
+        record.score = evaluate(
+            worker.infer, record.loaded.inputs, self.request.dataset, self.request.metric, self.plan.batch
+        )
+
+    # ---- small things -------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _charged_to(self, record: VariantRecord) -> Iterator[None]:
+        """A variant's failure is its own: it is written down, and the others go on."""
+        try:
+            yield
+        except VariantError as error:
+            record.failure = error
+            self.progress.note(f"{record.name}: {error.message}")
+        except InputError as error:
+            record.failure = VariantError(error.message, remedy=error.remedy, code="bad_input")
+            self.progress.note(f"{record.name}: {error.message}")
+
+    def _options(self) -> LoadOptions:
+        return LoadOptions(
+            device=self.request.device,
+            threads=self.request.threads,
+            batch=self.request.batch,
+            shapes=dict(self.request.shapes),
+            options=dict(self.request.options),
+        )
+
+    def _hottest(self) -> float | None:
+        latest = self.sampler.latest()
+        seen = [latest[key][1] for key in self.temperatures if key in latest]
+        return max((c for c in seen if c == c), default=None)  # noqa: PLR0124 - NaN is not equal to itself
+
+    def _live(self) -> str:
+        """What the progress line shows beside the time: watts of the headline, hottest zone."""
+        latest, words = self.sampler.latest(), []
+        powers = [latest.get(c.key) for c in self.found.topology.headline.channels if c.quantity == "power"]
+        if powers and all(powers):
+            words.append(f"{sum(p[1] for p in powers if p):.2f} W")
+        hottest = self._hottest()
+        if hottest is not None:
+            words.append(f"{hottest:.1f} °C")
+        return " · ".join(words)
+
+    def _headlines(self, host: schema.Host, candidates: list[_Candidate], *, interleaved: bool) -> list[str]:
+        headline = self.found.topology.headline
+        power = (
+            f"{headline.rail} covers the {headline.covers}" if headline.rail else f"no power sensor ({headline.reason})"
+        )
+        board = " · ".join(
+            part for part in (host.board, host.power_mode, host.os, f"{host.cores} × {host.cpu}", power) if part
+        )
+        count = len(candidates)
+        order = "" if count == 1 else ", interleaved A B … B A" if interleaved else ", one after the other (memory)"
+        what = f"{count} variant{'s' if count > 1 else ''} × {self.plan.windows} windows × {self.plan.window_s:g} s"
+        return [board, what + order]
+
+
+def _groups(candidates: list[_Candidate]) -> list[list[_Candidate]]:
+    """All at once where memory surely allows, else one by one."""
+    need = sum(_WORKER_BYTES + _BYTES_PER_MODEL_BYTE * (c.artifact.size_bytes or 0) for c in candidates)
+    if len(candidates) == 1 or need < psutil.virtual_memory().available / 2:
+        return [candidates]
+    return [[candidate] for candidate in candidates]

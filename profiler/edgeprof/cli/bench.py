@@ -1,0 +1,247 @@
+"""``edgeprof bench``: parse, call the conductor, render, keep, exit."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprof.cli.options import json_option, no_color_option, output_option, resolve_roots, root_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.bench import ModelRequest
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.evaluation.metric import Metric
+    from edgeprof.plugins import PluginHost
+    from edgeprof.results.schema import Result
+
+
+@click.command("bench", no_args_is_help=True)
+@click.argument("models", nargs=-1, required=True, metavar="MODEL [MODEL...]")
+@click.option("--runtime", metavar="NAME", help="Which runtime loads it (default: from the file's content).")
+@click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="cpu, cuda[:N], or the runtime's.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the runtime (default: its own).")
+@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Samples per inference.")
+@click.option(
+    "--scenario",
+    default="single-stream",
+    show_default=True,
+    metavar="NAME",
+    help="single-stream, multi-stream, offline, server or periodic.",
+)
+@click.option("--rate", "rate_hz", type=float, metavar="HZ", help="Requests per second of server and periodic.")
+@click.option("--streams", type=int, metavar="N", help="Concurrent streams of multi-stream (default 8).")
+@click.option("--preset", default="default", show_default=True, metavar="NAME", help="quick, default, rigorous, …")
+@click.option("--quick", is_flag=True, help="Short for --preset quick.")
+@click.option("--windows", type=int, metavar="K", help="Windows per variant, over the preset's.")
+@click.option("--window", "window_s", type=float, metavar="S", help="Seconds of one window.")
+@click.option("--warmup", "warmup_s", type=float, metavar="S", help="Shortest warm-up.")
+@click.option("--idle", "idle_s", type=float, metavar="S", help="Idle before and after.")
+@click.option("--with", "chains", multiple=True, metavar="COMPRESSOR[:k=v][+...]", help="Also bench this variant.")
+@click.option("--dataset", metavar="SPEC", help="Labelled data: a file, a folder, or a dataset .toml.")
+@click.option("--metric", default="top1", show_default=True, metavar="NAME", help="How accuracy is judged.")
+@click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Declared preprocessing of the dataset.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape of an input, as x=1x3x32x32."
+)
+@click.option("--input-data", metavar="FILE.npz", help="Real inputs, one array per input name.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Whatever else the runtime documents.")
+@click.option("--sample-rate", "sample_rate_hz", type=float, default=100.0, show_default=True, metavar="HZ")
+@click.option("--sensor", "sensors", multiple=True, metavar="NAME", help="Only these sensors (default: all that work).")
+@click.option("--rail", metavar="NAME", help="Which rail is the headline.")
+@click.option("--estimate-power", "estimate_power_w", type=float, metavar="WATTS", help="Watts of one busy core.")
+@click.option("--worker-python", metavar="PATH", help="Run the model under this Python (3.6 or later).")
+@click.option("--no-isolation", is_flag=True, help="Run the model in this process: a crash takes everything down.")
+@click.option("--timeout", "timeout_s", type=float, default=120.0, show_default=True, metavar="S")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random inputs, arrivals and compressors.")
+@click.option("--strict", is_flag=True, help="Exit 1 for estimates and for anything degraded.")
+@click.option("--name", "names", multiple=True, metavar="NAME", help="A name for each model, in order.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@root_options
+@output_option
+@json_option
+@no_color_option
+def command(models: tuple[str, ...], **flags: Any) -> int:
+    from edgeprof.bench import bench
+    from edgeprof.cli.progress import Bar
+    from edgeprof.errors import InputError
+    from edgeprof.plugins import PluginHost
+    from edgeprof.reporters import registry
+
+    host = PluginHost.from_environment()
+    output = Path(flags["output"]) if flags["output"] else None
+    if output is not None:
+        registry.check(output, host)
+    if flags["input_data"] and not Path(flags["input_data"]).is_file():
+        raise InputError(
+            f"--input-data {flags['input_data']} is not a file", remedy="Give an .npz, one array per input."
+        )
+    dataset, metric = _data(host, flags)
+    with tempfile.TemporaryDirectory(prefix="edgeprof-variants-") as scratch:
+        requests = _models(models, flags, host, Path(scratch), dataset)
+        result = bench(
+            _request(requests, flags, dataset, metric),
+            host,
+            resolve_roots(flags["sysfs_root"], flags["procfs_root"]),
+            Bar(sys.stderr, quiet=flags["quiet"]),
+        )
+    return _deliver(result, output, host, flags)
+
+
+command.help = """Latency, throughput, joules per inference, power, RAM, temperature, size and accuracy of MODEL(s).
+
+MODEL is a file (.onnx, .tflite, .pt, .pt2, .engine …; its content decides) or package.module:function. Several models
+take turns, window by window, and are compared with the first.
+"""
+
+
+def _request(
+    requests: list[ModelRequest], flags: dict[str, Any], dataset: Dataset | None, metric: Metric | None
+) -> Any:
+    from edgeprof.bench import BenchRequest
+
+    shapes, dtypes = _shapes(flags["inputs"])
+    same = (
+        "runtime device threads batch scenario rate_hz streams windows window_s warmup_s idle_s sample_rate_hz rail "
+        "estimate_power_w worker_python timeout_s strict seed"
+    )
+    return BenchRequest(
+        models=requests,
+        preset="quick" if flags["quick"] else flags["preset"],
+        sensors=flags["sensors"] or None,
+        shapes=shapes,
+        dtypes=dtypes,
+        input_data=Path(flags["input_data"]) if flags["input_data"] else None,
+        dataset=dataset,
+        metric=metric,
+        options=_pairs("--option", flags["options"]),
+        isolated=not flags["no_isolation"],
+        **{name: flags[name] for name in same.split()},
+    )
+
+
+def _data(host: PluginHost, flags: dict[str, Any]) -> tuple[Dataset | None, Metric | None]:
+    if not flags["dataset"]:
+        return None, None
+    from edgeprof.evaluation.load import load_dataset, load_metric
+
+    dataset = load_dataset(flags["dataset"], host, _pairs("--preprocess", flags["preprocess"]))
+    return dataset, load_metric(flags["metric"], host)
+
+
+def _models(
+    models: Sequence[str], flags: dict[str, Any], host: PluginHost, scratch: Path, dataset: Dataset | None
+) -> list[ModelRequest]:
+    """The models as given and, for each, its variants (``--with``)."""
+    from edgeprof.artifact import recognise
+    from edgeprof.bench import ModelRequest
+    from edgeprof.compression.variant import chain_name, make_variant, parse_chain
+    from edgeprof.errors import InputError, VariantError
+
+    names = flags["names"]
+    if len(names) > len(models):
+        raise InputError(f"{len(names)} --name for {len(models)} models", remedy="Give one --name per MODEL, in order.")
+    chains = [parse_chain(chain) for chain in flags["chains"]]
+    requests = []
+    for number, spec in enumerate(models):
+        given = names[number] if number < len(names) else None
+        requests.append(ModelRequest(spec, given))
+        prefix = "" if len(models) == 1 else f"{given or Path(spec).name} "
+        for steps in chains:
+            name = prefix + chain_name(steps)
+            source = recognise(spec)
+            try:
+                variant, recipe = make_variant(
+                    source, steps, host.of("compressors"), scratch / str(number), dataset, seed=flags["seed"]
+                )
+            except VariantError as error:
+                requests.append(ModelRequest(spec, name, failure=error))
+            else:
+                requests.append(ModelRequest(os.fspath(variant.target), name, recipe))
+    return requests
+
+
+def _shapes(texts: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """``NAME=1x3x224x224[:float32]`` (commas do as well) as shapes and dtypes by name."""
+    from edgeprof.errors import InputError
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, str] = {}
+    for text in texts:
+        # A TensorFlow name ends in ":0", so the shape is what follows the last "=".
+        name, _, rest = text.rpartition("=")
+        dims, _, dtype = rest.partition(":")
+        try:
+            shape = tuple(int(d) for d in dims.replace(",", "x").split("x")) if dims not in {"", "scalar"} else ()
+        except ValueError:
+            shape = (0,)
+        if not name or any(d < 1 for d in shape):
+            raise InputError(
+                f"--input {text!r} is not NAME=SHAPE[:DTYPE]", remedy="Write it as --input x=1x3x32x32:float32."
+            )
+        shapes[name] = shape
+        if dtype:
+            dtypes[name] = dtype
+    return shapes, dtypes
+
+
+def _pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
+    from edgeprof.errors import InputError
+
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise InputError(f"{flag} {text!r} is not KEY=VALUE")
+        pairs[key] = value
+    return pairs
+
+
+def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[str, Any]) -> int:
+    """Keep, write, print; then the exit code. One that fails does not keep the others from happening."""
+    from edgeprof.errors import EdgeprofError
+    from edgeprof.reporters import console, registry, terminal
+    from edgeprof.results.schema import to_json
+    from edgeprof.results.store import Store
+
+    trouble: EdgeprofError | None = None
+    try:
+        Store().save(result)
+        saved = True
+    except EdgeprofError as error:
+        trouble, saved = error, False
+    if output is not None:
+        try:
+            registry.write([result], output, host)
+        except EdgeprofError as error:
+            trouble = error
+    if flags["as_json"]:
+        click.echo(to_json(result))
+    else:
+        style = terminal.Style.of(sys.stdout, no_color=flags["no_color"])
+        click.echo(console.render(result, style, heading=flags["quiet"], saved=saved))
+    if trouble is not None:
+        raise trouble
+    return exit_code(result, strict=flags["strict"])
+
+
+def exit_code(result: Result, *, strict: bool) -> int:
+    """Contract §1: 130 interrupted, 3 a variant failed, 1 strict and not wholly right, else 0."""
+    if result.interrupted:
+        return 130
+    if any(variant.status == "failed" for variant in result.variants):
+        return 3
+    if strict and any(
+        variant.status != "ok"
+        or variant.energy_j_per_inference is None
+        or variant.energy_j_per_inference.provenance in {"estimated", "none"}
+        for variant in result.variants
+    ):
+        return 1
+    return 0

@@ -1,0 +1,91 @@
+"""What a person sees while it runs, on stderr: a bar with the time left on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from edgeprof.units import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_REFRESH_S = 0.5
+_BAR_CELLS = 24
+
+
+class Bar:
+    """Progress of a bench (see ``bench.Progress``).
+
+    Args:
+        stream: Where to draw: stderr.
+        quiet: Draw nothing but notes.
+    """
+
+    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
+        self.stream, self.quiet = stream, quiet
+        self.is_terminal = stream.isatty()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._ticker: threading.Thread | None = None
+        self._total_s = self._done_s = 0.0
+        self._stage, self._stage_s, self._stage_start = "", 0.0, time.monotonic()
+        self._live: Callable[[], str] = str
+
+    def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None:
+        if self.quiet:
+            return
+        self._total_s, self._live = total_s, live
+        for line in lines[:-1]:
+            click.echo(line, file=self.stream)
+        click.echo(f"{lines[-1]} · about {duration(total_s)}", file=self.stream)
+        if self.is_terminal:
+            self._ticker = threading.Thread(target=self._tick, name="edgeprof-progress", daemon=True)
+            self._ticker.start()
+
+    def stage(self, text: str, seconds: float) -> None:
+        with self._lock:
+            self._done_s += self._stage_s
+            self._stage, self._stage_s, self._stage_start = text, seconds, time.monotonic()
+        if not self.quiet and not self.is_terminal:
+            click.echo(f"{text} · {duration(max(0.0, self._total_s - self._done_s))} left", file=self.stream)
+
+    def note(self, text: str) -> None:
+        with self._lock:
+            self._clear()
+            click.echo(text, file=self.stream)
+
+    def end(self) -> None:
+        self._stop.set()
+        if self._ticker is not None:
+            self._ticker.join()
+        with self._lock:
+            self._clear()
+
+    def _tick(self) -> None:
+        while not self._stop.wait(_REFRESH_S):
+            with self._lock:
+                self._draw()
+
+    def _draw(self) -> None:
+        within = min(self._stage_s, time.monotonic() - self._stage_start)
+        done = min(1.0, (self._done_s + within) / self._total_s) if self._total_s else 0.0
+        left = max(0.0, self._total_s - self._done_s - within)
+        eighths = round(done * _BAR_CELLS * 8)
+        full, part = divmod(eighths, 8)
+        bar = "█" * full + (" ▏▎▍▌▋▊▉"[part] if full < _BAR_CELLS else "")
+        words = " · ".join(w for w in (self._stage, self._live(), f"{duration(left)} left") if w)
+        line = f"▕{bar:<{_BAR_CELLS}}▏ {words}"
+        encoding = self.stream.encoding or "ascii"
+        line = line.encode(encoding, "replace").decode(encoding)
+        self.stream.write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
+        self.stream.flush()
+
+    def _clear(self) -> None:
+        if self.is_terminal and not self.quiet:
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()

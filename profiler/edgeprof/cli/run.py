@@ -1,0 +1,93 @@
+"""``edgeprof run -- CMD``: energy, power and peak memory of any command, as ``perf stat`` does for cycles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprof.cli.options import json_option, resolve_roots, root_options
+
+if TYPE_CHECKING:
+    from edgeprof.run import Outcome
+
+
+@click.command(
+    "run",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    no_args_is_help=True,
+)
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARG...]")
+@click.option("-r", "--repeat", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N")
+@click.option("--idle", "idle_s", type=click.FloatRange(0, 3600), default=2.0, show_default=True, metavar="S")
+@click.option("--sample-rate", "sample_rate_hz", type=click.FloatRange(0.1, 10_000), default=100.0, show_default=True)
+@click.option("--sensor", "sensors", multiple=True, metavar="NAME", help="Only these sensors (default: all that work).")
+@click.option("--rail", metavar="NAME", help="Which rail is the headline.")
+@click.option("--estimate-power", "estimate_power_w", type=float, metavar="WATTS", help="Watts of one busy core.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write the JSON to FILE.")
+@root_options
+@json_option
+def command(argv: tuple[str, ...], **flags: Any) -> int:
+    """Energy, power and peak memory of a command.
+
+    CMD keeps its stdin, stdout and stderr; the figures go to stderr (with --json to stdout, after the command's own
+    output), and the exit code is the command's. -r runs it several times, which tells how well the joules repeat. Idle
+    power is measured for --idle seconds before and after.
+    """
+    import json
+    from pathlib import Path
+
+    from edgeprof.plugins import PluginHost
+    from edgeprof.results.files import check_writable, write
+    from edgeprof.run import measure_command
+
+    if flags["output"]:
+        check_writable(Path(flags["output"]))
+    outcome = measure_command(
+        argv,
+        PluginHost.from_environment(),
+        resolve_roots(flags["sysfs_root"], flags["procfs_root"]),
+        repeat=flags["repeat"],
+        idle_s=flags["idle_s"],
+        sample_rate_hz=flags["sample_rate_hz"],
+        sensors=flags["sensors"] or None,
+        rail=flags["rail"],
+        estimate_power_w=flags["estimate_power_w"],
+    )
+    text = json.dumps(outcome.as_json(), indent=2)
+    if flags["output"]:
+        write(Path(flags["output"]), text + "\n")
+    if flags["as_json"]:
+        click.echo(text)
+    else:
+        click.echo(sentence(outcome), err=True)
+    return outcome.exit_code
+
+
+def sentence(outcome: Outcome) -> str:
+    """``31.42 ± 0.40 J in 12.03 s · 2.61 W mean, 4.9 W peak · idle 1.52 W → 13.1 J net · …``."""
+    from edgeprof import units
+
+    energy, power = outcome.measured.energy, outcome.measured.power
+    gross, net = energy.gross, energy.net
+    words = []
+    if gross.value is not None:
+        mark = "~" if energy.provenance == "estimated" else ""
+        said = "" if energy.provenance in {"counter", "measured"} else f" {energy.provenance}"
+        words.append(f"{mark}{units.plus_minus(gross.value, gross.expanded_uncertainty, 'J')}{said}")
+    spent = f"{units.significant(outcome.duration_s, 4)} s"
+    words = [f"{words[0]} in {spent}"] if words else [spent]
+    if power.mean is not None:
+        words.append(f"{units.quantity(power.mean, 'W')} mean, {units.quantity(power.max, 'W', 2)} peak")
+    if power.idle is not None:
+        idle = f"idle {units.quantity(power.idle, 'W')}"
+        if net.value is not None:
+            idle += f" → {units.plus_minus(net.value, net.expanded_uncertainty, 'J')} net"
+        words.append(idle)
+    words.append(f"peak RSS {units.size(outcome.peak_rss)}")
+    words.append(f"exit {outcome.exit_code}")
+    lines = ["  " + " · ".join(words)]
+    if energy.covers:
+        lines.append(f"  {energy.rail} covers the {energy.covers}")
+    lines += [f"  {r.message}" + (f" → {r.remedy}" if r.remedy else "") for r in outcome.measured.reasons]
+    return "\n".join(lines)

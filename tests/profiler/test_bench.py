@@ -1,0 +1,245 @@
+"""The conductor, end to end: real workers, real sensors' code on trees whose power is known."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgeprof.bench import BenchRequest, ModelRequest, bench
+from edgeprof.errors import GateError, InputError, UnavailableError
+from edgeprof.plugins import PluginHost
+from edgeprof.results.schema import from_json, to_json
+from edgeprof.roots import SIMULATION_MARKER, Roots
+from edgeprof.simulation import layouts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from edgeprof.results.schema import Result
+
+APPLICATION = """
+import os, time
+
+def steady():
+    time.sleep(0.005)
+
+def slower():
+    time.sleep(0.010)
+
+def crash():
+    os.abort()
+
+calls = 0
+def crash_later():
+    global calls
+    calls += 1
+    time.sleep(0.002)
+    if calls > 300:
+        os.abort()
+"""
+
+
+class Watcher:
+    """A Progress that remembers."""
+
+    def __init__(self, at: Callable[[str], None] | None = None) -> None:
+        self.stages: list[str] = []
+        self.notes: list[str] = []
+        self.lines: Sequence[str] = ()
+        self.live = ""
+        self.ended = False
+        self._at = at
+
+    def begin(self, lines, total_s, live):
+        self.lines, self._live = lines, live
+
+    def stage(self, text, seconds):
+        self.stages.append(text)
+        if text.startswith("window"):
+            self.live = self._live()
+        if self._at is not None:
+            self._at(text)
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def end(self):
+        self.ended = True
+
+
+@pytest.fixture(scope="session")
+def host() -> PluginHost:
+    return PluginHost()
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Path:
+    path = tmp_path / "app.py"
+    path.write_text(APPLICATION)
+    return path
+
+
+@pytest.fixture
+def orin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roots:
+    """A still picture of an Orin Nano whose module draws 5 W and whose CPU+GPU rail draws 2 W."""
+    monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
+    layout = layouts.build("jetson-orin-nano", tmp_path / "sys")
+    layouts.set_power(layout, "VDD_IN", 5.0, volts=5.0)
+    layouts.set_power(layout, "VDD_CPU_GPU_CV", 2.0, volts=5.0)
+    (tmp_path / "sys" / SIMULATION_MARKER).write_text("{}")
+    return Roots.resolve(tmp_path / "sys")
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roots:
+    """A machine on which nothing measures power."""
+    monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "sys").mkdir()
+    return Roots.resolve(tmp_path / "sys")
+
+
+def request(application: Path, *functions: str, **kwargs) -> BenchRequest:
+    models = [ModelRequest(f"{application}:{function}", function) for function in functions]
+    settings = {"windows": 3, "window_s": 0.3, "idle_s": 0.3, "warmup_s": 0.05, "timeout_s": 20.0} | kwargs
+    return BenchRequest(models=models, preset="quick", **settings)
+
+
+def test_joules_are_the_rails_power_times_the_time_of_an_inference(application, orin, host):
+    watcher = Watcher()
+    result = bench(request(application, "steady"), host, orin, watcher)
+    (variant,) = result.variants
+    energy = variant.energy_j_per_inference
+    assert energy is not None
+    assert energy.gross.value == pytest.approx(5.0 / variant.throughput_per_s, rel=0.01)
+    assert (energy.provenance, energy.rail, energy.covers) == ("simulated", "VDD_IN", "module")
+    assert energy.rails["VDD_CPU_GPU_CV"] == pytest.approx(2.0 / variant.throughput_per_s, rel=0.03)
+    assert energy.gross.budget.gain > 0
+    # Idle draws as much as work on a still picture: nothing is left for the inference itself, and it says so.
+    assert energy.net.value is None
+    assert variant.power_w.mean == pytest.approx(5.0, rel=0.01)
+    assert variant.latency_s.median == pytest.approx(0.005, rel=0.3)
+    assert variant.memory_bytes.peak_rss > 5e6
+    assert "VDD_IN covers the module" in watcher.lines[0]
+    assert "5.00 W" in watcher.live
+    assert watcher.ended
+
+
+def test_variants_take_turns_and_are_compared_window_by_window(application, orin, host):
+    watcher = Watcher()
+    result = bench(request(application, "steady", "slower", windows=4), host, orin, watcher)
+    order = [stage.split(" · ")[1] for stage in watcher.stages if stage.startswith("window")]
+    assert order == ["steady", "slower", "slower", "steady", "steady", "slower", "slower", "steady"]
+    assert result.protocol.interleave == "ABBA"
+    (comparison,) = result.comparisons
+    assert comparison.verdict == "worse"
+    assert comparison.energy_ratio.value == pytest.approx(2.0, rel=0.15)
+    assert comparison.energy_ratio.ci95[0] > 1.0
+    assert result.pareto == ["steady"]
+
+
+def test_a_variant_that_dies_costs_itself_alone(application, orin, host):
+    result = bench(request(application, "crash", "steady", "crash_later"), host, orin, Watcher())
+    statuses = {variant.name: variant.status for variant in result.variants}
+    assert statuses["crash"] == "failed"
+    assert statuses["crash_later"] == "failed"
+    assert statuses["steady"] in {"ok", "degraded"}
+    dead = result.variants[0]
+    assert dead.reasons[0].code == "crashed"
+    assert "SIGABRT" in dead.reasons[0].message
+    assert "crash" in (dead.last_words or "")
+    assert result.variants[1].energy_j_per_inference.gross.value is not None
+
+
+def test_without_a_sensor_joules_are_estimates_that_say_so(application, bare, host):
+    result = bench(request(application, "steady", estimate_power_w=4.0), host, bare, Watcher())
+    (variant,) = result.variants
+    assert variant.energy_j_per_inference.provenance == "estimated"
+    gross = variant.energy_j_per_inference.gross
+    assert gross.expanded_uncertainty >= 0.5 * gross.value
+    assert any(reason.code == "estimated" for reason in variant.reasons)
+
+
+def test_strict_refuses_to_run_where_only_an_estimate_is_possible(application, bare, host):
+    watcher = Watcher()
+    with pytest.raises(GateError, match="--strict accepts no estimate"):
+        bench(request(application, "steady", strict=True), host, bare, watcher)
+    assert watcher.stages == []
+
+
+def test_an_interruption_keeps_the_windows_that_were_measured(application, orin, host):
+    def interrupt(stage: str) -> None:
+        if stage.startswith("window 6/"):
+            raise KeyboardInterrupt
+
+    watcher = Watcher(interrupt)
+    result = bench(request(application, "steady", "slower", windows=4), host, orin, watcher)
+    assert result.interrupted
+    assert [len(variant.windows) for variant in result.variants] == [3, 2]
+    assert result.variants[0].energy_j_per_inference.gross.value == pytest.approx(5.0 * 0.005, rel=0.3)
+    assert all(window.energy_j for variant in result.variants for window in variant.windows)
+    assert any(reason.code == "interrupted" for reason in result.reasons)
+    assert watcher.ended
+
+
+def test_an_interruption_before_any_window_leaves_no_invented_number(application, orin, host):
+    def interrupt(stage: str) -> None:
+        if stage.startswith("idle"):
+            raise KeyboardInterrupt
+
+    result = bench(request(application, "steady"), host, orin, Watcher(interrupt))
+    (variant,) = result.variants
+    assert variant.status == "failed"
+    assert variant.energy_j_per_inference is None
+    assert variant.reasons[0].code == "interrupted"
+
+
+def test_the_result_survives_the_way_through_its_file(application, orin, host):
+    result: Result = bench(request(application, "steady"), host, orin, Watcher())
+    again = from_json(to_json(result))
+    assert json.loads(to_json(again)) == json.loads(to_json(result))
+    assert again.schema == "edgeprof.result/1"
+    sampled = {(use.sensor, use.channel, use.quantity) for use in again.sensors if use.samples}
+    assert ("ina3221", "VDD_IN", "power") in sampled
+
+
+def test_a_periodic_scenario_tells_what_an_inference_costs_at_any_rate(application, orin, host):
+    result = bench(
+        request(application, "steady", scenario="periodic", rate_hz=20.0, window_s=1.0), host, orin, Watcher()
+    )
+    (variant,) = result.variants
+    assert variant.throughput_per_s == pytest.approx(20.0, rel=0.1)
+    # The wait for the next frame is part of the joules of a frame.
+    assert variant.energy_j_per_inference.gross.value == pytest.approx(5.0 / 20.0, rel=0.1)
+
+
+def test_too_high_a_rate_is_called_saturated(application, orin, host):
+    result = bench(
+        request(application, "slower", scenario="server", rate_hz=400.0, window_s=0.5), host, orin, Watcher()
+    )
+    assert any(reason.code == "saturated" for reason in result.variants[0].reasons)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"runtime": "onnxruntim"}, InputError, "Did you mean onnxruntime"),
+        ({"runtime": "onnxruntime"}, InputError, "which the runtime onnxruntime does not load"),
+        ({"sensors": ["ina322"]}, InputError, "Did you mean ina3221"),
+        ({"rail": "VDD_INN"}, InputError, "VDD_IN"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_refused_before_anything_runs(application, orin, host, change, error, words):
+    watcher = Watcher()
+    with pytest.raises(error) as caught:
+        bench(request(application, "steady", **change), host, orin, watcher)
+    assert words in f"{caught.value.message} {caught.value.remedy}"
+    assert watcher.stages == []
+
+
+def test_no_runtime_for_a_format_names_the_command_that_adds_one(tmp_path, orin):
+    (tmp_path / "m.onnx").write_bytes(b"")
+    with pytest.raises((InputError, UnavailableError)):
+        bench(BenchRequest(models=[ModelRequest(str(tmp_path / "m.onnx"))]), PluginHost(only=[]), orin, Watcher())
