@@ -84,7 +84,7 @@ def library_version(module: str, *distributions: str) -> Optional[str]:
 
 def install_command(extra: str, package: str) -> str:
     """The command that adds a library to the Python that runs this: edgeprof's own by its extra, another's by name."""
-    if hasattr(sys.modules.get("edgeprof"), "__version__"):  # the worker's stand-in for edgeprof has none
+    if getattr(sys.modules.get("edgeprof"), "__spec__", None) is not None:  # a worker has a stand-in without one
         return "pip install 'edgeprof[{}]'".format(extra)
     return "{} -m pip install {}".format(sys.executable, package)
 
