@@ -340,7 +340,7 @@ class _Run:
             self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
             record.warmup = worker.warm_up(self.plan.warmup_s, max(60.0, self.plan.warmup_s), self.scenario)
             ready = worker
-        return ready
+        return ready  # noqa: RET504 - a return inside the with would leave mypy without this path
 
     def _window(self, worker: Worker, position: int) -> WindowRecord:
         before = context.snapshot(self.roots)

@@ -75,6 +75,12 @@ def host() -> PluginHost:
     return PluginHost()
 
 
+@pytest.fixture(autouse=True)
+def a_short_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A still picture has no refresh to find, however long one looks."""
+    monkeypatch.setattr("edgeprof.sensing.prepare.CHARACTERISE_S", 0.1)
+
+
 @pytest.fixture
 def application(tmp_path: Path) -> Path:
     path = tmp_path / "app.py"
