@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the kernel of the kernel tests: user-mode Linux from Debian's source package, the ina3221 and ina238 drivers
-# untouched, and i2c-stub with one line more (it takes its children from the device tree). About 7 CPU-minutes, once;
+# untouched, and i2c-stub with one line more (it takes its children from the device tree). A few CPU-minutes, once;
 # needs no root where the tools are there. Nothing of it is shipped: the kernel is GPL-2.0.
 #
 #   tests/kernel/build.sh [--install]      --install: get missing packages with apt-get first (root)
@@ -63,7 +63,7 @@ sed -i 's|^#include <linux/module.h>|&\n#include <linux/of.h>|' $stub
 sed -i 's|^\(\t*\)ret = i2c_add_adapter(&stub_adapter);|\1stub_adapter.dev.of_node = of_find_compatible_node(NULL, NULL, "edgeprof,i2c-stub");\n&|' $stub
 [ "$(grep -c 'edgeprof,i2c-stub' $stub)" = 1 ] || { echo "kernel: i2c-stub.c is not as expected" >&2; exit 1; }
 
-echo "kernel: building (about 7 CPU-minutes)"
+echo "kernel: building (a few minutes)"
 {
     KCONFIG_ALLCONFIG=$here/uml.config make -C src ARCH=um O="$work/uml" allnoconfig
     make -C src ARCH=um O="$work/uml" -j"${EDGEPROF_KERNEL_JOBS:-$(nproc)}" linux modules

@@ -1,0 +1,139 @@
+"""The host's side: boots user-mode Linux on a board's device tree and has it run one scenario.
+
+The guest sees the host's file system read-only, so that it runs this very Python with this very edgeprof, and one
+directory of its own to leave its answer in. A run takes seconds; nothing needs root. build.sh makes the kernel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgeprof.simulation.board_specs import BOARDS
+from tests.kernel import trees
+
+HERE = Path(__file__).parent
+
+
+class GuestError(AssertionError):
+    """The scenario failed in the guest; its traceback and console are in the message."""
+
+
+def cache() -> Path:
+    """Where build.sh leaves the kernel."""
+    given = os.environ.get("EDGEPROF_KERNEL_CACHE")
+    return (
+        Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeprof-kernel"
+    )
+
+
+def absent() -> str | None:
+    """Why there is no lab here, or None."""
+    stamp = cache() / "stamp"
+    if not stamp.exists():
+        return "no kernel for the kernel tests: make test-kernel builds it (a few minutes, once)"
+    # As build.sh writes it: a kernel built from other options is another kernel.
+    recipe = (HERE / "build.sh").read_bytes() + (HERE / "uml.config").read_bytes()
+    if stamp.read_text().strip() != hashlib.sha256(recipe).hexdigest():
+        return "the kernel of the kernel tests is an older one: make test-kernel builds it anew"
+    return None
+
+
+def run(
+    scenario: str,
+    board: str,
+    changes: trees.Changes | None = None,
+    *,
+    real_time: bool = False,
+    timeout_s: float = 100.0,
+    **arguments: Any,
+) -> Any:
+    """Boot ``board`` and run ``tests.kernel.scenarios.<scenario>(board=…, **arguments)`` in it.
+
+    Args:
+        scenario: A function's name.
+        board: A name of ``BOARDS``.
+        changes: What is unlike the board's own device tree.
+        real_time: With the host's clock. Otherwise the guest's clock stands still while it computes and jumps over idle
+            time: exact sleeps, the same on a busy machine, and half a minute of waveform in seconds.
+        timeout_s: When the guest is given up.
+        arguments: JSON-able.
+
+    Returns:
+        What the scenario returned, through JSON.
+
+    Raises:
+        GuestError: it raised, or did not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeprof-kernel-") as name:
+        scratch = Path(name)
+        (scratch / "board.dts").write_text(trees.source(BOARDS[board], changes))
+        compiled = subprocess.run(
+            [cache() / "dtc", "-q", "-I", "dts", "-O", "dtb", "-o", scratch / "board.dtb", scratch / "board.dts"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if compiled.returncode:
+            raise GuestError(f"the device tree of {board} does not compile: {compiled.stderr}")
+        job = {
+            "scenario": scenario,
+            "arguments": {"board": board, **arguments},
+            "module": str(cache() / "i2c-stub.ko"),
+            "addresses": trees.addresses(BOARDS[board]),
+            "path": [str(HERE.parents[1]), *sys.path],
+            "environment": {"EDGEPROF_DATA_DIR": "/run/data", "HOME": "/run", "PATH": os.environ.get("PATH", "")},
+        }
+        (scratch / "job.json").write_text(json.dumps(job))
+        command = [
+            str(cache() / "linux"),
+            "mem=512M",
+            "rootfstype=hostfs",
+            "rootflags=/",
+            "ro",
+            f"dtb={scratch / 'board.dtb'}",
+            f"init={sys.executable}",
+            "con=null",
+            "con0=fd:0,fd:1",
+            "con1=null",
+            "quiet",
+            "panic=-1",
+            *([] if real_time else ["time-travel=inf-cpu"]),
+            "--",
+            str(HERE / "guest.py"),
+            str(scratch),
+        ]
+        # Its own sockets and temporary memory files go to the scratch directory, and with it.
+        environment = {"PATH": os.environ.get("PATH", ""), "HOME": name, "TMPDIR": name}
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                timeout=timeout_s,
+                check=False,
+                start_new_session=True,
+            )
+            console = done.stdout.decode(errors="replace")
+        except subprocess.TimeoutExpired as error:
+            console = f"gave up after {timeout_s} s\n" + (error.stdout or b"").decode(errors="replace")
+        answer = scratch / "answer.json"
+        if not answer.exists():
+            raise GuestError(f"{scenario} on {board} gave no answer; its console:\n{console[-6000:]}")
+        found = json.loads(answer.read_text())
+        if "error" in found:
+            raise GuestError(f"{scenario} on {board}:\n{found['error']}\n{console[-2000:]}")
+        return found["result"]
+
+
+def describe(changes: trees.Changes) -> dict[str, Any]:
+    return dataclasses.asdict(changes)
