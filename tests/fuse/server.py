@@ -1,8 +1,8 @@
 """A FUSE file system that shows a fixture tree, with latency and errno under control; run as a program.
 
 ``python server.py TREE RULES MOUNTPOINT``. RULES is a JSON file, read anew whenever it was replaced: pattern of the
-path in the tree (fnmatch) → ``delay_s``, ``errno`` (its name), ``text`` (instead of the file's). The first that fits counts.
-As in sysfs, files look 4096 bytes long, nothing is cached, and an open file gives a fresh value at each read.
+path in the tree (fnmatch) → ``delay_s``, ``errno`` (its name), ``text`` (instead of the file's). The first that fits
+counts. As in sysfs, files look 4096 bytes long, nothing is cached, and an open file gives a fresh value at each read.
 """
 
 from __future__ import annotations
