@@ -77,9 +77,15 @@ def outliers(ordered: npt.NDArray[np.float64]) -> int:
 
 
 def histogram(ordered: npt.NDArray[np.float64]) -> Histogram:
-    """The distribution in equal bins up to the 99th percentile, and one more for the tail, up to the maximum."""
+    """The distribution in bins up to the 99th percentile, and one more for the tail, up to the maximum.
+
+    The bins are equally wide, or equal in ratio where a long tail would press everything into the first of them.
+    """
     low, knee, high = float(ordered[0]), float(np.quantile(ordered, 0.99)), float(ordered[-1])
-    edges = np.unique(np.append(np.linspace(low, knee, BINS + 1), high))
+    spread = np.geomspace if 0 < 4 * low < knee else np.linspace
+    edges = spread(low, knee, BINS + 1)
+    edges[0], edges[-1] = low, knee  # a geometric series rounds its ends, and must hold every sample
+    edges = np.unique(np.append(edges, high))
     if edges.size < 2:
         return Histogram(edges=[low, high], counts=[int(ordered.size)])
     counts, _ = np.histogram(ordered, edges)

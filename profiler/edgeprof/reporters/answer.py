@@ -65,7 +65,9 @@ def _undecided(result: Result) -> str:
     if tied or worse:
         found = [f"{_listed(tied)} cannot be told from it"] if tied else []
         found += [f"{_listed(worse)} {'is' if len(worse) == 1 else 'are'} worse"] if worse else []
-        return f"No variant is better than {result.comparisons[0].baseline}: {'; '.join(found)}."
+        base = result.comparisons[0].baseline
+        price = next((f" ({cost(v)})" for v in result.variants if v.name == base), "")
+        return f"No variant is better than {base}{price}: {'; '.join(found)}."
     return "No variant is better than the others in all that was measured."
 
 
@@ -79,7 +81,7 @@ def _caveat(result: Result, variant: Variant) -> str:
     energy = variant.energy_j_per_inference
     words = ""
     if energy is None or energy.provenance == "none" or energy.gross.value is None:
-        words += " Its energy is not known."
+        words += " Energy is not known."
     elif energy.provenance == "simulated":
         words += " The joules are of a virtual board."
     elif energy.provenance == "estimated":

@@ -50,7 +50,7 @@ def _heading(result: Result, style: Style) -> list[str]:
 
 
 def _comparisons(result: Result, style: Style) -> list[str]:
-    wide = min(28, max((len(c.variant) for c in result.comparisons), default=0))
+    wide = min(style.width // 3, max((len(c.variant) for c in result.comparisons), default=0))
     by_name = {v.name: v for v in result.variants}
     return [
         line
@@ -61,7 +61,7 @@ def _comparisons(result: Result, style: Style) -> list[str]:
 
 def _reasons(result: Result, style: Style) -> list[str]:
     told = view.reasons(result)
-    wide = min(28, max((len(who) for who, _ in told), default=0))
+    wide = min(style.width // 3, max((len(who) for who, _ in told), default=0))
     return [line for who, text in told for line in style.wrap(who, text, label_width=wide)]
 
 

@@ -114,12 +114,14 @@ def _plot(rows: Sequence[Row]) -> str:
     drawn = pareto.draw(rows)
     if drawn is None:
         return ""
-    lead = "Bars are 95 % intervals; dashed lines go through the baseline; the green line joins what nothing beats."
+    lead = "Bars are 95 % intervals"
+    lead += "; dashed lines go through the baseline" if 'class="cross"' in drawn else ""
+    lead += "; the green line joins what nothing beats." if 'class="front"' in drawn else "."
     if any(row.energy and row.energy.provenance not in view.REAL for row in rows):
         lead += " Hollow points: joules that no sensor measured."
     if len(rows) > pareto.NAMED:
         lead += " Numbers are those of the table."
-    return _section("What one gets for the joules", lead, f'<figure class="wide">{drawn}</figure>')
+    return _section(pareto.title(rows), lead, f'<figure class="wide">{drawn}</figure>')
 
 
 def _table(rows: Sequence[Row], *, several: bool) -> str:
@@ -196,8 +198,8 @@ def _diagnosis(results: Sequence[Result]) -> str:
         told = [(c.variant, view.comparison_text(c, by_name.get(c.variant), verdict=True)) for c in result.comparisons]
         told += view.reasons(result)
         if len(results) > 1:
-            told = [(f"{who} ({view.short(result.id)})" if who else view.short(result.id), text) for who, text in told]
-        items += [f"<li>{f'<strong>{escape(who)}</strong> ' if who else ''}{_prose(text)}</li>" for who, text in told]
+            told = [(f"{who} ({view.short(result.id)})", text) for who, text in told]
+        items += [f"<li><strong>{escape(who)}</strong> {_prose(text)}</li>" for who, text in told]
         words += [
             f"<h3>Last words of {escape(v.name)}</h3><pre>{_multiline(v.last_words)}</pre>"
             for v in result.variants

@@ -37,7 +37,7 @@ def _one(result: Result) -> str:
     told += view.reasons(result)
     if told:
         lines.append("")
-        lines += [f"- **{_escape(who)}**: {_escape(text)}" if who else f"- {_escape(text)}" for who, text in told]
+        lines += [f"- **{_escape(who)}**: {_escape(text)}" for who, text in told]
     for variant in result.variants:
         if variant.last_words:
             # A fence of four tildes ends at four tildes only, which are then made three.

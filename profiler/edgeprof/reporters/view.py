@@ -334,7 +334,8 @@ def reasons(result: Result) -> list[tuple[str, str]]:
     found = []
     for (_, text), names in told.items():
         everybody = len(names) == len(result.variants) and len(names) > 1
-        found.append(("" if not names else "all variants" if everybody else ", ".join(dict.fromkeys(names)), text))
+        who = "this run" if not names else "all variants" if everybody else ", ".join(dict.fromkeys(names))
+        found.append((who, text))
     return found
 
 

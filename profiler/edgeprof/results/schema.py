@@ -158,7 +158,7 @@ class Latency(Struct):
     p95: float | None = None
     p99: float | None = None
     median: float | None = None
-    #: For the report, edges in seconds: from the least to about the 99.8th percentile; the few beyond are in ``max``.
+    #: For the report; edges in seconds, the last bin is the tail up to the maximum.
     histogram: Histogram | None = None
 
 

@@ -103,7 +103,7 @@ def test_the_answer_comes_first():
         ("one", "baseline: 12.34 ± 0.21 mJ per inference, 2.31 ms (p50)."),
         ("simulated", "The joules are of a virtual board."),
         ("estimated", "The joules are estimated, not measured."),
-        ("no_sensor", "Its energy is not known."),
+        ("no_sensor", "Energy is not known."),
         ("degraded", "Quote it with care"),
         ("failed", "1 other could not be measured"),
         ("interrupted", "The run was interrupted."),

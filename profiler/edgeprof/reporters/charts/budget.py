@@ -94,5 +94,5 @@ def _words(row: Row) -> str:
         text += f", {units.significant(100 * u / abs(figure.value), 2)} % of the value"
     if k:
         text += f" (k = {units.significant(k, 3)}"
-        text += f", ν = {figure.degrees_of_freedom:.0f})" if figure.degrees_of_freedom else ")"
+        text += f", ν = {figure.degrees_of_freedom:.0f})" if (figure.degrees_of_freedom or 1e9) < 1000 else ")"
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from edgeprof import units
@@ -56,13 +57,17 @@ def _band(row: Row, latency: Latency, scale: svg.Scale, top: float, prefix: tupl
     return svg.el("g", *parts, class_=svg.color(row.color))
 
 
+def _extent(a: float, b: float, scale: svg.Scale) -> float:
+    return math.log(b / a) if scale.log and a > 0 else b - a
+
+
 def _shape(latency: Latency, scale: svg.Scale, top: float, bottom: float) -> str:
     """The histogram where it was kept; else a line from the least to the 99th (or greatest), thick from p50 to p90."""
     histogram = latency.histogram
     if histogram and histogram.counts and len(histogram.edges) == len(histogram.counts) + 1 and max(histogram.counts):
-        # A density, so that bins of different widths can be compared.
+        # A density per unit of the axis, so that areas are counts whatever the bins and the scale.
         pairs = list(zip(histogram.edges[:-1], histogram.edges[1:], histogram.counts, strict=True))
-        dense = [(a, b, n / (b - a)) for a, b, n in pairs if b > a and a < scale.high]
+        dense = [(a, b, n / _extent(a, b, scale)) for a, b, n in pairs if b > a and a < scale.high]
         most = max((d for _, _, d in dense), default=1.0) or 1.0
         points: list[tuple[float, float] | None] = []
         for a, b, d in dense:

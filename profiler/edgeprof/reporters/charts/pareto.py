@@ -111,6 +111,14 @@ def draw(rows: Sequence[Row]) -> str | None:
     return svg.drawing(WIDTH, HEIGHT, f"{upward.title} against {across.title}", *parts)
 
 
+def title(rows: Sequence[Row]) -> str:
+    """What the plot shows, as a heading."""
+    chosen = axes(rows)
+    if chosen is None or not chosen[1].up:
+        return "Latency and energy"
+    return "What one gets for the joules" if chosen[0] is ENERGY else "What one gets for the time"
+
+
 def _scale(values: Sequence[Measured], axis: Axis, start: float, end: float) -> tuple[svg.Scale, float, str]:
     low, high = min(v[1] for v in values), max(v[2] for v in values)
     log = axis.unit in ("J", "s") and low > 0 and high / low > 8
