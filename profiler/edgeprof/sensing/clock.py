@@ -33,8 +33,11 @@ class MonotonicClock:
     def wait(self, deadline: float, stop: threading.Event) -> None:
         # time.sleep and not stop.wait: before Python 3.11 a timed wait on a lock follows the wall clock, and its
         # wake-up is later by the lock's hand-over. Long waits go in slices so that stop is heard.
-        while not stop.is_set():
-            left = deadline - time.monotonic()
-            if left <= 0:
+        left = deadline - time.monotonic()
+        while left > _SLICE_S:
+            time.sleep(_SLICE_S)
+            if stop.is_set():
                 return
-            time.sleep(min(left, _SLICE_S))
+            left = deadline - time.monotonic()
+        if left > 0:
+            time.sleep(left)

@@ -109,6 +109,7 @@ class Probe:
         self.record = Record(self.channels, self.period_s, keep_s)
         self.reason: str | None = None  # why the sensor as a whole fails, or failed last
         self.is_open = False
+        self.is_long = False  # its reads take so long that they disturb others
 
         width = len(self.channels)
         self._nan = array("d", [math.nan] * width)
@@ -128,7 +129,7 @@ class Probe:
         self._wake = 0  # the deadline to read at next; later than _due while backing off
         self._counted = 0  # deadlines accounted for, over all origins
         self._in_a_row = 0
-        self._long = 0  # long reads in a row; stays once it has reached _LONG_READS
+        self._long = 0  # long reads in a row
         self._overruns: list[float] = []  # what the last reads took (s), as long as each overran the period
 
     def begin(self, clock: Clock) -> None:
@@ -143,11 +144,6 @@ class Probe:
     @property
     def has_begun(self) -> bool:
         return self._origin > -math.inf
-
-    @property
-    def is_long(self) -> bool:
-        """Whether its reads take so long that they disturb others."""
-        return self._long >= _LONG_READS
 
     def close(self) -> None:
         """Close the sensor; whatever it raises is its own affair."""
@@ -263,10 +259,8 @@ class Probe:
 
     def _learn(self, took: float, now: float) -> None:
         """Notice reads that are too long for company, or for the period."""
-        if took > _BLOCKING_READ_S:
-            self._long = _LONG_READS
-        elif not self.is_long:
-            self._long = self._long + 1 if took > LONG_READ_S else 0
+        self._long = self._long + 1 if took > LONG_READ_S else 0
+        self.is_long = self.is_long or took > _BLOCKING_READ_S or self._long >= _LONG_READS
         # A source that always needs longer than its period cannot keep it: the rate settles where it can, and what it
         # misses from then on is missed by our fault and not by its nature. One stall of the machine is no such thing.
         self._overruns = [*self._overruns, took] if took > _FULL * self.period_s else []
