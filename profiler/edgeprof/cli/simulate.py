@@ -16,7 +16,7 @@ import click
 from edgeprof.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from edgeprof.simulation.live import LiveBoard
     from edgeprof.simulation.source import Source
@@ -27,12 +27,12 @@ _EXAMPLES = """
 Examples:
   edgeprof simulate jetson-orin-nano --dir board &
   edgeprof sensors --sysfs-root board
-  edgeprof simulate jetson-orin-nano -- edgeprof bench model.onnx
+  edgeprof simulate jetson-orin-nano --follow command -- edgeprof bench model.onnx
   edgeprof simulate jetson-agx-orin --dir board --waveform burst:15W,40W,100ms,2s --duration 30
 """
 
 
-@click.command(epilog=_EXAMPLES, context_settings={"ignore_unknown_options": False})
+@click.command(epilog=_EXAMPLES)
 @click.argument("board")
 @click.argument("command_line", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD ...]")
 @click.option("--dir", "directory", metavar="DIR", help="Where to make the tree (required without CMD).")
@@ -44,7 +44,12 @@ Examples:
     "burst:4W,17W,100ms,2s, sine:2W,8W,1s or FILE.csv (time_s,watts; or a column for each rail). "
     "Default: it follows the CPU load of this machine.",
 )
-@click.option("--pid", type=int, metavar="PID", help="Follow the load of this process and its children only.")
+@click.option(
+    "--follow",
+    metavar="WHOM",
+    help="Whose CPU load the rails follow: machine (default), command (CMD and its children: what else runs on this "
+    "machine then has no part in it), or the id of a process, with its children.",
+)
 @click.option("--duration", type=float, metavar="S", help="Stop after so many seconds; default: until Ctrl-C.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the noise on the load.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
@@ -53,7 +58,7 @@ def command(
     command_line: tuple[str, ...],
     directory: str | None,
     waveform: str | None,
-    pid: int | None,
+    follow: str | None,
     duration: float | None,
     seed: int,
     quiet: bool,
@@ -70,25 +75,66 @@ def command(
         raise click.UsageError("--dir DIR is needed (or a command: edgeprof simulate BOARD -- CMD ...)")
     if command_line and duration is not None:
         raise click.UsageError("--duration and a command exclude one another: the board stops when the command ends")
-    if waveform is not None and pid is not None:
-        raise click.UsageError("--waveform and --pid exclude one another")
+    if waveform is not None and follow is not None:
+        raise click.UsageError("--waveform and --follow exclude one another")
+    if follow == "command" and not command_line:
+        raise click.UsageError("--follow command needs a command: edgeprof simulate BOARD --follow command -- CMD ...")
     if duration is not None and not duration > 0:
         raise click.UsageError(f"--duration {duration:g} is not above 0")
-    source = _source(waveform, pid, seed)
+    meter = _Meter(follow)
+    source = _source(waveform, meter, seed)
     stop = threading.Event()
     with _tree(directory) as tree, _terminated(stop), LiveBoard(board, tree, source, seed=seed) as live:
         if not quiet:
-            _introduce(live, waveform, pid, bool(command_line))
-        code = _run(command_line, live, stop) if command_line else _wait(live, stop, duration)
+            _introduce(live, waveform or meter.name, bool(command_line))
+        code = _run(command_line, live, stop, meter) if command_line else _wait(live, stop, duration)
         live.stop()
         if not quiet:
             _sum_up(live, kept=directory is not None)
     return code
 
 
-def _source(waveform: str | None, pid: int | None, seed: int) -> Source | Waveform | Mapping[str, Waveform] | None:
-    from edgeprof.roots import Roots
-    from edgeprof.simulation.source import Load, tree_busy
+class _Meter:
+    """The CPU seconds of whom the rails follow; of a command from the moment it was started.
+
+    Raises:
+        InputError: it is neither ``machine`` nor ``command`` nor a number.
+        UnavailableError: there is no such process.
+    """
+
+    def __init__(self, follow: str | None) -> None:
+        from edgeprof.roots import Roots
+        from edgeprof.simulation.source import tree_busy
+
+        self._busy: Callable[[float], float] | None = None
+        self.is_machine = follow in {None, "machine"}
+        self.is_command = follow == "command"
+        self.name = "this machine's CPU load" if self.is_machine else f"the CPU load of {follow}"
+        if follow is not None and follow.isdecimal():
+            self.name = f"the CPU load of process {follow}"
+            self._busy = tree_busy(Roots().procfs, int(follow))
+        elif not (self.is_machine or self.is_command):
+            raise InputError(
+                f"--follow {follow} is neither machine, command nor the id of a process",
+                remedy="As in --follow command, or --follow 4711",
+            )
+
+    def started(self, pid: int) -> None:
+        """The command runs."""
+        from edgeprof.roots import Roots
+        from edgeprof.simulation.source import tree_busy
+
+        if self.is_command:
+            # One that has already ended burns nothing.
+            with contextlib.suppress(UnavailableError):
+                self._busy = tree_busy(Roots().procfs, pid)
+
+    def __call__(self, time: float) -> float:
+        return self._busy(time) if self._busy is not None else 0.0
+
+
+def _source(waveform: str | None, meter: _Meter, seed: int) -> Source | Waveform | Mapping[str, Waveform] | None:
+    from edgeprof.simulation.source import Load
     from edgeprof.simulation.waveform import parse, read_csv
 
     if waveform is not None and waveform.endswith(".csv"):
@@ -96,9 +142,7 @@ def _source(waveform: str | None, pid: int | None, seed: int) -> Source | Wavefo
         return tables[""] if list(tables) == [""] else tables
     if waveform is not None:
         return parse(waveform)
-    if pid is not None:
-        return Load(tree_busy(Roots().procfs, pid), cores=os.cpu_count() or 1, seed=seed)
-    return None
+    return None if meter.is_machine else Load(meter, cores=os.cpu_count() or 1, seed=seed)
 
 
 @contextlib.contextmanager
@@ -121,8 +165,7 @@ def _terminated(stop: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _introduce(live: LiveBoard, waveform: str | None, pid: int | None, around: bool) -> None:
-    follows = waveform or (f"the CPU load of process {pid}" if pid else "this machine's CPU load")
+def _introduce(live: LiveBoard, follows: str, around: bool) -> None:
     name = live.layout.spec.model or live.board
     total = " + ".join(live.totals) if len(live.totals) < 5 else f"the sum of {len(live.totals)}"
     rails = f"{len(live.rails)} rails, " + (f"total = {total}" if total else "none of which is the total")
@@ -165,7 +208,7 @@ def _wait(live: LiveBoard, stop: threading.Event, duration: float | None) -> int
     return 0
 
 
-def _run(command_line: tuple[str, ...], live: LiveBoard, stop: threading.Event) -> int:
+def _run(command_line: tuple[str, ...], live: LiveBoard, stop: threading.Event, meter: _Meter) -> int:
     """Run CMD in the tree's environment; its exit code, or 128 + the signal that ended it."""
     environment = {**os.environ, "EDGEPROF_SYSFS_ROOT": str(live.directory.absolute())}
     try:
@@ -174,6 +217,7 @@ def _run(command_line: tuple[str, ...], live: LiveBoard, stop: threading.Event) 
         raise InputError(
             f"{command_line[0]} cannot be run: {error.strerror}", remedy="Give a program that is on PATH after --."
         ) from None
+    meter.started(child.pid)
     asked = False
     while True:
         try:

@@ -50,6 +50,20 @@ def test_a_command_that_dies_by_a_signal_gives_128_and_its_number() -> None:
     assert run(["simulate", "x86-rapl", "-q", "--", sys.executable, "-c", die]) == 137
 
 
+def test_the_rails_may_follow_the_command_alone(tmp_path) -> None:
+    """It burns for half a second: above idle, whatever else the machine does."""
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    nap = "import time; time.sleep(0.5)"
+    means = []
+    for name, code in (("burn", burn), ("nap", nap)):
+        place = tmp_path / name
+        command = ["simulate", "jetson-orin-nano", "-q", "--dir", str(place), "--follow", "command", "--"]
+        assert run([*command, sys.executable, "-c", code]) == 0
+        means.append(json.loads((place / "truth.json").read_text())["mean_watts"])
+    assert means[1] == pytest.approx(4.6, abs=1.0)
+    assert means[0] > means[1]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_clean_with_the_truth_written(tmp_path, number: signal.Signals, code: int) -> None:
     command = edgeprof("simulate", "jetson-nano", "--dir", str(tmp_path / "b"))
@@ -85,7 +99,10 @@ def test_sigterm_is_handed_on_to_the_command(tmp_path) -> None:
         (["jetson-nano", "--dir", "{tmp}/file"], "cannot be used"),
         (["jetson-nano", "--dir", "{tmp}"], "not empty"),
         (["jetson-nano", "--dir", "{tmp}/b", "--duration", "0"], "not above 0"),
-        (["jetson-nano", "--dir", "{tmp}/b", "--pid", "1", "--waveform", "constant:1W"], "exclude"),
+        (["jetson-nano", "--dir", "{tmp}/b", "--follow", "1", "--waveform", "constant:1W"], "exclude"),
+        (["jetson-nano", "--dir", "{tmp}/b", "--follow", "me"], "--follow me is neither"),
+        (["jetson-nano", "--dir", "{tmp}/b", "--follow", "4194305"], "no process 4194305"),
+        (["jetson-nano", "--dir", "{tmp}/b", "--follow", "command"], "needs a command"),
         (["jetson-nano", "--duration", "1", "--", "true"], "exclude"),
         (["jetson-nano", "--", "{tmp}/no-such-program"], "cannot be run"),
         (["jetson-nano-2gb", "--dir", "{tmp}/b"], "no power sensor"),
