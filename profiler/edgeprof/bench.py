@@ -19,8 +19,9 @@ import psutil
 from edgeprof import __version__
 from edgeprof.analysis import assemble, compare, pareto
 from edgeprof.analysis.assemble import Sampled, VariantRecord, WindowRecord
-from edgeprof.artifact import Artifact, recognise
-from edgeprof.errors import GateError, InputError, UnavailableError, VariantError, unknown
+from edgeprof.artifact import Artifact, recognise, unsupported
+from edgeprof.errors import EdgeprofError, GateError, InputError, UnavailableError, VariantError, unknown
+from edgeprof.evaluation import evaluate
 from edgeprof.plan import Plan, make_plan
 from edgeprof.results import schema
 from edgeprof.results.ids import new_id
@@ -205,7 +206,7 @@ def choose_runtime(
         able = [r for r in (factory() for factory in registered.values()) if artifact.format in r.formats]
         able.sort(key=lambda r: r.formats.index(artifact.format))
     if not able:
-        raise UnavailableError(f"no installed plugin loads {artifact.format} ({artifact.spec})")
+        raise unsupported(artifact)
     reasons = []
     for runtime in able:
         status = runtime.availability()
@@ -337,6 +338,8 @@ class _Run:
             self.progress.stage(f"load · {record.name}", 1.0)
             worker = stack.enter_context(Worker(spec))
             record.loaded = worker.load()
+            if self.request.dataset is not None:
+                evaluate.check(record.loaded.inputs, self.request.dataset, self.plan.batch)
             self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
             record.warmup = worker.warm_up(self.plan.warmup_s, max(60.0, self.plan.warmup_s), self.scenario)
             ready = worker
@@ -371,15 +374,19 @@ class _Run:
     def _evaluate(self, worker: Worker, record: VariantRecord) -> None:
         if self.request.dataset is None or self.request.metric is None or record.loaded is None:
             return
-        from edgeprof.evaluation.evaluate import evaluate  # noqa: PLC0415 - only where a dataset was given
-
         self.progress.stage(f"accuracy · {record.name}", 0.0)
         record.dataset = self.request.dataset.name
         record.preprocessing = self.request.dataset.preprocessing
         record.metric = self.request.metric.name
-        record.score = evaluate(
-            worker.infer, record.loaded.inputs, self.request.dataset, self.request.metric, self.plan.batch
-        )
+        try:
+            record.score = evaluate.evaluate(
+                worker.infer, record.loaded.inputs, self.request.dataset, self.request.metric, self.plan.batch
+            )
+        except EdgeprofError as error:
+            # The windows are measured and stay; an answer of NaN makes them worthless all the same.
+            code = error.code if isinstance(error, VariantError) and error.code == "nan_output" else "no_accuracy"
+            record.notes.append(schema.Reason(code=code, message=error.message, remedy=error.remedy))
+            self.progress.note(f"{record.name}: {error.message}")
 
     # ---- small things -------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ def steady():
     time.sleep(0.005)
 
 def slower():
-    time.sleep(0.010)
+    time.sleep(0.025)
 
 def crash():
     os.abort()
@@ -141,7 +141,8 @@ def test_variants_take_turns_and_are_compared_window_by_window(application, orin
     assert result.protocol.interleave == "ABBA"
     (comparison,) = result.comparisons
     assert comparison.verdict == "worse"
-    assert comparison.energy_ratio.value == pytest.approx(2.0, rel=0.15)
+    rates = [variant.throughput_per_s for variant in result.variants]
+    assert comparison.energy_ratio.value == pytest.approx(rates[0] / rates[1], rel=0.2)
     assert comparison.energy_ratio.ci95[0] > 1.0
     assert result.pareto == ["steady"]
 
@@ -184,8 +185,8 @@ def test_an_interruption_keeps_the_windows_that_were_measured(application, orin,
     result = bench(request(application, "steady", "slower", windows=4), host, orin, watcher)
     assert result.interrupted
     assert [len(variant.windows) for variant in result.variants] == [3, 2]
-    assert result.variants[0].energy_j_per_inference.gross.value == pytest.approx(5.0 * 0.005, rel=0.3)
-    assert all(window.energy_j for variant in result.variants for window in variant.windows)
+    for window in (window for variant in result.variants for window in variant.windows):
+        assert window.energy_j == pytest.approx(5.0 * (window.end_s - window.start_s), rel=0.01)
     assert any(reason.code == "interrupted" for reason in result.reasons)
     assert watcher.ended
 

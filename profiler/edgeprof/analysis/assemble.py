@@ -77,6 +77,7 @@ class VariantRecord:
     metric: str | None = None
     dataset: str | None = None
     preprocessing: str | None = None
+    notes: list[Reason] = field(default_factory=list)
     failure: VariantError | None = None
 
 
@@ -317,6 +318,7 @@ def _scored(made: schema.Variant, record: VariantRecord) -> None:
 def _judge(made: schema.Variant, record: VariantRecord) -> None:
     """The status, from best to worst: a reason of its own for each step down."""
     reasons = made.reasons
+    reasons += record.notes
     if record.loaded is not None:
         reasons += [Reason(code="suspicious_output", message=problem) for problem in record.loaded.problems]
     if record.warmup is not None and not record.warmup.reached:

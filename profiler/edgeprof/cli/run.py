@@ -77,7 +77,7 @@ def sentence(outcome: Outcome) -> str:
         words.append(f"{mark}{units.plus_minus(gross.value, gross.expanded_uncertainty, 'J')}{said}")
     spent = f"{units.significant(outcome.duration_s, 4)} s"
     words = [f"{words[0]} in {spent}"] if words else [spent]
-    if power.mean is not None:
+    if power.mean is not None and power.max is not None:
         words.append(f"{units.quantity(power.mean, 'W')} mean, {units.quantity(power.max, 'W', 2)} peak")
     if power.idle is not None:
         idle = f"idle {units.quantity(power.idle, 'W')}"
@@ -87,7 +87,7 @@ def sentence(outcome: Outcome) -> str:
     words.append(f"peak RSS {units.size(outcome.peak_rss)}")
     words.append(f"exit {outcome.exit_code}")
     lines = ["  " + " · ".join(words)]
-    if energy.covers:
+    if energy.rail:
         lines.append(f"  {energy.rail} covers the {energy.covers}")
     lines += [f"  {r.message}" + (f" → {r.remedy}" if r.remedy else "") for r in outcome.measured.reasons]
     return "\n".join(lines)

@@ -53,6 +53,18 @@ def evaluate(
     return metric.score({name: np.concatenate(parts) for name, parts in collected.items()}, dataset.labels)
 
 
+def check(inputs: Sequence[TensorSpec], dataset: Dataset, batch: int = 1) -> None:
+    """Whether a model takes a dataset's samples, told by the first of them, before anything is measured.
+
+    Raises:
+        InputError: it does not; the sentence names both shapes.
+    """
+    size = _batch_size(inputs, batch)
+    for samples in dataset.batches(1):
+        _feeds(samples, {spec.name: spec for spec in inputs}, dataset, size)
+        return
+
+
 def _batch_size(inputs: Sequence[TensorSpec], batch: int) -> int:
     """The model's own batch where it has one."""
     fixed = {spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], int)}
