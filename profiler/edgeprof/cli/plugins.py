@@ -20,7 +20,7 @@ def command(ctx: click.Context) -> None:
         ctx.invoke(list_plugins, as_json=False)
 
 
-@command.command("list")
+@command.command("list", short_help="Every plugin, what it registered, why it failed.")
 @json_option
 def list_plugins(as_json: bool) -> None:
     """Every installed plugin, what it registered, and why it failed if it did.
@@ -44,7 +44,7 @@ def list_plugins(as_json: bool) -> None:
         click.echo(f"  {info.status:<7} {info.name:<{width}}  {text}{source}")
 
 
-@command.command("check")
+@command.command("check", short_help="Run the conformance checks on an installed plugin.")
 @click.argument("name")
 @click.option("--model", "models", multiple=True, metavar="FILE", help="A model that its runtimes must load and run.")
 @json_option
@@ -75,7 +75,7 @@ def check(name: str, models: tuple[str, ...], as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-@command.command("new")
+@command.command("new", short_help="Write a plugin that installs, works and tests itself.")
 @click.argument("name")
 @click.argument("directory", type=click.Path(file_okay=False), metavar="DIR")
 @click.option(
