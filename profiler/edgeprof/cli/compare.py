@@ -49,7 +49,9 @@ def _lines(a: Result, b: Result, found: Across, style: Style) -> list[str]:
     lines = []
     wide = min(32, max((len(p.label) for p in found.pairs), default=0))
     for pair in found.pairs:
-        lines += style.wrap(pair.label, _sentence(pair), label_width=wide)
+        # The contexts stand below, once; repeated for every variant they would bury the rest.
+        text = "not comparable" if found.forbidden else _sentence(pair)
+        lines += style.wrap(pair.label, text, label_width=wide)
     if not found.pairs:
         lines += style.wrap("", f"{a.id} and {b.id} have no variant in common; nothing was compared.")
     for only, of in ((found.only_baseline, a.id), (found.only_branch, b.id)):

@@ -159,7 +159,7 @@ def _badges(row: Row, best: bool) -> str:
     status, front = row.variant.status, row.variant.name in row.result.pareto and len(row.result.variants) > 1
     found = "" if status == "ok" else f'<span class="badge {status}">{status}</span>'
     if best:
-        found += '<span class="badge best">best</span>'
+        found += f'<span class="badge best">{view.praise(row.variant)}</span>'
     elif front:
         found += '<span class="badge front" title="nothing here is better at everything">◆</span>'
     return found

@@ -193,7 +193,7 @@ def _blocks(
 
 
 def _painted(style: Style, mark: str) -> str:
-    if "best" in mark or mark in ("◆", "*"):
+    if mark.startswith(("◆", "*")) and not mark.endswith("degraded"):
         return style.paint(mark, "green", "bold")
     return style.paint(mark, "yellow" if "degraded" in mark else "red")
 

@@ -208,9 +208,17 @@ def marks(result: Result) -> list[str]:
     for variant in result.variants:
         words: list[str] = [] if variant.status == "ok" else [variant.status]
         if variant.name in result.pareto and len(result.variants) > 1:
-            words.insert(0, "◆ best" if variant is best else "◆")
+            words.insert(0, f"◆ {praise(variant)}" if variant is best else "◆")
         found.append(" ".join(words))
     return found
+
+
+def praise(variant: Variant) -> str:
+    """What the recommended variant may be called: best only where it is known what it is good at."""
+    if variant.accuracy is not None:
+        return "best"
+    energy = variant.energy_j_per_inference
+    return "cheapest" if energy and energy.gross.value is not None else "fastest"
 
 
 def recommended(result: Result) -> Variant | None:
