@@ -6,6 +6,7 @@ and the keys that are allowed, because a rail booked wrongly by a typing error w
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
@@ -128,7 +129,7 @@ def load_boards(directory: Path | None = None) -> list[Board]:
         InputError: a file that cannot be read or does not follow the form.
     """
     directory = config_directory() / "boards.d" if directory is None else directory
-    blocks = _blocks(BUILTIN)
+    blocks = _builtin()
     own: dict[str, tuple[dict[str, Any], Path, str]] = {}
     for path in sorted(directory.glob("*.toml")) if directory.is_dir() else []:
         for name, (block, _, text) in _blocks(path).items():
@@ -139,6 +140,11 @@ def load_boards(directory: Path | None = None) -> list[Board]:
             own[name] = merged, path, text
     everything = {**own, **{name: value for name, value in blocks.items() if name not in own}}
     return [_board(name, block, _Where(path, text, name)) for name, (block, path, text) in everything.items()]
+
+
+@functools.cache
+def _builtin() -> dict[str, tuple[dict[str, Any], Path, str]]:
+    return _blocks(BUILTIN)
 
 
 def _blocks(path: Path) -> dict[str, tuple[dict[str, Any], Path, str]]:

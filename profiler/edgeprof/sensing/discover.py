@@ -10,7 +10,7 @@ from edgeprof.errors import EdgeprofError, unknown
 from edgeprof.sensing.board import Topology, arrange, identify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
@@ -66,6 +66,7 @@ def discover(host: PluginHost, roots: Roots, only: Sequence[str] | None = None, 
     board = identify(roots)
     sensors: list[Sensor] = []
     channels: list[Channel] = []
+    values: dict[tuple[str, str, str], float] = {}
     failures: list[Failure] = []
     for name, factory in sources.items():
         if only and name not in only:
@@ -79,20 +80,27 @@ def discover(host: PluginHost, roots: Roots, only: Sequence[str] | None = None, 
             failures.append(Failure(name, f"{type(error).__name__}: {error}"))
             continue
         for sensor in found:
-            readable = _proven(sensor, failures)
+            readable = _tried(sensor, values, failures)
             channels += readable
             channels += [replace(channel, available=False) for channel in sensor.unavailable]
-            if any(channel.available for channel in readable):
+            if readable:
                 sensors.append(sensor)
     if roots.is_simulated:
         channels = [replace(channel, provenance="simulated") for channel in channels]
-    topology = arrange(board, channels, rail)
-    unavailable = [channel for channel in topology.channels if not channel.available]
-    return Discovery(sensors, topology, unavailable, failures)
+    # What is plausible for a rail is known once it has its place on the board.
+    judged = [_judged(channel, values.get(channel.key)) for channel in arrange(board, channels).channels]
+    topology = arrange(board, judged, rail)
+    usable = {channel.key for channel in topology.channels if channel.available}
+    return Discovery(
+        sensors=[sensor for sensor in sensors if any(channel.key in usable for channel in sensor.channels)],
+        topology=topology,
+        unavailable=[channel for channel in topology.channels if not channel.available],
+        failures=failures,
+    )
 
 
-def _proven(sensor: Sensor, failures: list[Failure]) -> Iterable[Channel]:
-    """The sensor's channels, those without a plausible value marked as unavailable."""
+def _tried(sensor: Sensor, into: dict[tuple[str, str, str], float], failures: list[Failure]) -> list[Channel]:
+    """Read one row of the sensor into ``into``; its channels, all of them unavailable where it fails as a whole."""
     channels = list(sensor.channels)
     if not channels:
         return []
@@ -107,11 +115,13 @@ def _proven(sensor: Sensor, failures: list[Failure]) -> Iterable[Channel]:
         message = error.message if isinstance(error, EdgeprofError) else f"{type(error).__name__}: {error}"
         failures.append(Failure(sensor.name, message, getattr(error, "remedy", None)))
         return [replace(channel, available=False, reason=message) for channel in channels]
-    return [_judged(channel, value) for channel, value in zip(channels, values, strict=True)]
+    into.update({channel.key: value for channel, value in zip(channels, values, strict=True)})
+    return channels
 
 
-def _judged(channel: Channel, value: float) -> Channel:
-    if channel.quantity not in _PROVEN_BY_ONE or not channel.available:
+def _judged(channel: Channel, value: float | None) -> Channel:
+    """The channel, unavailable where it gave no plausible value."""
+    if channel.quantity not in _PROVEN_BY_ONE or not channel.available or value is None:
         return channel
     low, high = channel.plausible
     if math.isnan(value):
