@@ -265,7 +265,8 @@ def _refresh(
     # It may refresh regularly and now and then find the same value again: the gaps are then multiples of the interval.
     base = sorted(gaps)[len(gaps) // 10]
     if base > 3 * reads_apart and _share(gaps, base, reads_apart, multiples=True) >= (1 + _AGREE) / 2:
-        return statistics.median(gap / round(gap / base) for gap in gaps), None
+        # A gap under half the interval is none of its own: it counts as one.
+        return statistics.median(gap / max(1, round(gap / base)) for gap in gaps), None
     return None, "it changes at irregular times: that is the signal, and its refresh cannot be told from it"
 
 
