@@ -117,8 +117,9 @@ class Channel:
 class Sensor(ABC):
     """A source of readings: one chip, one library, one directory of files.
 
-    Life: the factory probes and constructs it; ``channels`` tells what it offers; ``open`` is called once, in the
-    thread that will sample; ``read`` then at the sampling rate; ``close`` once. No sensor is read from two threads.
+    Life: the factory probes and constructs it; ``channels`` tells what it offers; ``open`` is called in the thread that
+    will sample; ``read`` then at the sampling rate; ``close`` at the end. It may be opened again after ``close``, also
+    in another thread: a source that fails is reopened, a slow one moves. No sensor is read from two threads at a time.
     """
 
     #: The source's name, as registered.
