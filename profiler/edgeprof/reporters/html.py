@@ -134,8 +134,9 @@ def _table(rows: Sequence[Row], *, several: bool) -> str:
         best = view.recommended(row.result) is row.variant
         classes = "best" if best else row.variant.status
         cells = "".join(f"<td>{escape(' '.join(' '.join(c.cells[n]).split()))}</td>" for c in columns)
+        long = ' class="long"' if len(row.label) > 34 else ""
         body.append(
-            f'<tr class="{classes}"><th scope="row">{_name(row, len(rows))}{_badges(row, best)}</th>{cells}</tr>'
+            f'<tr class="{classes}"><th scope="row"{long}>{_name(row, len(rows))}{_badges(row, best)}</th>{cells}</tr>'
         )
     notes = [note for r in dict.fromkeys(row.result.id for row in rows) for note in view.notes(_by_id(rows, r))]
     lead = " ".join(dict.fromkeys(notes)) if not several else "All runs in one table; compare across devices with care."
@@ -152,7 +153,11 @@ def _by_id(rows: Sequence[Row], wanted: str) -> Result:
 
 def _name(row: Row, count: int) -> str:
     number = f'<span class="number">{row.number}</span>' if count > pareto.NAMED else ""
-    return f'{number}<span class="swatch {color(row.color)}"></span>{escape(row.label)}'
+    # A chain may break at its plus signs and nowhere else.
+    steps = row.label.split("+")
+    steps = [f"{step}+" for step in steps[:-1]] + steps[-1:]
+    label = "<wbr>".join(f'<span class="step">{escape(step)}</span>' for step in steps)
+    return f'{number}<span class="swatch {color(row.color)}"></span>{label}'
 
 
 def _badges(row: Row, best: bool) -> str:
