@@ -53,7 +53,7 @@ def test_a_runtime_of_ours_conforms_on_a_real_model(capsys: pytest.CaptureFixtur
 
 def test_a_model_that_the_runtime_does_not_take_is_a_failed_check(capsys: pytest.CaptureFixture[str]) -> None:
     model = Path(__file__).parents[3] / "examples/demo/digits.onnx"
-    assert run(["plugins", "check", "litert", "--model", str(model)]) == 1
+    assert run(["plugins", "check", "python", "--model", str(model)]) == 1
     assert "it is onnx" in capsys.readouterr().out
 
 
