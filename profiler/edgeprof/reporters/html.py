@@ -153,11 +153,11 @@ def _by_id(rows: Sequence[Row], wanted: str) -> Result:
 
 def _name(row: Row, count: int) -> str:
     number = f'<span class="number">{row.number}</span>' if count > pareto.NAMED else ""
+    lead = f'{number}<span class="swatch {color(row.color)}"></span>'
     # A chain may break at its plus signs and nowhere else.
     steps = row.label.split("+")
     steps = [f"{step}+" for step in steps[:-1]] + steps[-1:]
-    label = "<wbr>".join(f'<span class="step">{escape(step)}</span>' for step in steps)
-    return f'{number}<span class="swatch {color(row.color)}"></span>{label}'
+    return "<wbr>".join(f'<span class="step">{"" if n else lead}{escape(s)}</span>' for n, s in enumerate(steps))
 
 
 def _badges(row: Row, best: bool) -> str:

@@ -16,7 +16,7 @@ from edgeprof.reporters.charts.rows import rows
 from edgeprof.results import schema
 from tests.profiler.results import samples
 
-VOID = {"meta", "br", "hr", "img", "input", "link"}
+VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
 
 
 class Balance(html.parser.HTMLParser):
