@@ -233,7 +233,7 @@ def _explain(path: Path, error: OSError) -> tuple[str, str | None]:
         return "powered off just now", None
     if code == errno.ENOENT:
         return f"{path.name} is missing", None
-    return f"{path.name} cannot be read: {error.strerror}", None
+    return f"reading {path.name} fails: {error.strerror}", None
 
 
 def provenance(roots: Roots, live: Provenance = "measured") -> Provenance:

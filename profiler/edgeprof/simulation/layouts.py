@@ -195,12 +195,15 @@ def set_power(layout: Layout, rail: str, watts: float, volts: float | None = Non
         ValueError: a rail with an energy counter only (``set_energy``).
     """
     files = layout.rails[rail]
+    if files.energy is not None:
+        raise ValueError(f"{rail} of {layout.board} is an energy counter: use set_energy")
     volts = files.volts if volts is None else volts
     amperes = watts / volts
     if files.kind == "pmic":
         return _set_pmic(files, volts, amperes)
-    if files.voltage is None or files.current is None or files.shunt_ohm is None:
-        raise ValueError(f"{rail} of {layout.board} is an energy counter: use set_energy")
+    assert files.voltage is not None
+    assert files.current is not None
+    assert files.shunt_ohm is not None
     if files.kind == "ina238":
         # Bus LSB 3.125 mV; current LSB 1 mA and power LSB 0.2 mW at the driver's fixed 20 mΩ (drivers/hwmon/ina238.c).
         scale = 0.020 / files.shunt_ohm
@@ -284,10 +287,14 @@ def _spoil(path: Path, rail: str, odd: Oddities) -> None:
 
 
 def _ina3221_hwmon(layout: Layout, chip: ChipSpec, odd: Oddities) -> None:
-    files: dict[str, object] = {"samples": chip.samples, "update_interval": chip.update_interval_ms}
+    on = sum(rail is not None and rail.label not in odd.disabled for rail in chip.rails)
+    # A channel that is switched off is not converted either, and the driver's interval follows.
+    includes_samples = chip.update_interval_ms > round(chip.cycle_s * 1e3)
+    interval = round(2e3 * on * chip.conversion_s * (chip.samples if includes_samples else 1))
+    files: dict[str, object] = {"samples": chip.samples, "update_interval": interval}
     for number, rail in enumerate(chip.rails, 1):
-        on = rail is not None and rail.label not in odd.disabled
-        files[f"in{number}_enable"] = int(on)
+        enabled = rail is not None and rail.label not in odd.disabled
+        files[f"in{number}_enable"] = int(enabled)
         if rail is None:
             files |= {f"in{number}_label": "NC"} if odd.nc_label else {}
             files[f"shunt{number}_resistor"] = 10000
