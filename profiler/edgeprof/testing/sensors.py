@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Rows read while looking for leaks and for counters that run backwards.
 ROWS = 50
+#: Between rows as long as a channel has given nothing, seconds; several ticks of the kernel's clock (10 ms) in all.
+_PAUSE_S = 0.005
 
 
 def check_sensor(sensor: Sensor) -> None:
@@ -111,6 +113,8 @@ def _check_rows(sensor: Sensor, channels: Sequence[Channel]) -> None:
             last[i] = values[i]
         if row == 0:
             files = _files()
+        if not all(seen):  # a load is the difference between two readings, and needs time between them
+            time.sleep(_PAUSE_S)
     require(
         _files() <= files, f"{sensor.name} opens files while it is read; open() must open them and read() reuse them"
     )

@@ -109,3 +109,14 @@ def test_scaffolds_are_clean_code(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_every_plugin_of_ours_conforms_as_far_as_this_machine_can_tell() -> None:
+    from edgeprof.cli.conformance import check_plugin
+    from edgeprof.plugins import PluginHost
+
+    host = PluginHost()
+    own = [info for info in host.plugins if info.distribution == "edgeprof"]
+    assert own
+    failed = [(info.name, row) for info in own for row in check_plugin(host, info) if row.status == "fail"]
+    assert failed == []
