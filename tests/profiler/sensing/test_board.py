@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +20,6 @@ from edgeprof.simulation.board_specs import BOARDS, PMIC_RAILS
 from edgeprof.simulation.layouts import build, set_power
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgeprof.sensing.board import Topology
     from edgeprof.sensing.discover import Discovery
 
@@ -333,6 +333,16 @@ def test_a_malformed_board_file_names_the_file_the_line_and_what_is_allowed(
     assert f"{path}, line {line}," in caught.value.message
     assert says in caught.value.message
     assert remedy is None or remedy in str(caught.value.remedy)
+
+
+def test_the_example_in_the_documentation_is_a_board_file(tmp_path: Path, config: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs/boards.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (config / "boards.d").mkdir(parents=True)
+    (config / "boards.d/acme.toml").write_text(example)
+    topology = find("unknown-carrier", tmp_path).topology
+    assert names(topology) == ["MAIN_12V"]
+    assert topology.headline.covers == "board"
 
 
 def test_a_board_file_that_is_no_toml_names_the_file_and_the_place(tmp_path: Path) -> None:
