@@ -28,6 +28,7 @@ from edgeprof.results.ids import new_id
 from edgeprof.sensing import context
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
+from edgeprof.workload.probe import probe
 from edgeprof.workload.runtime import LoadOptions
 from edgeprof.workload.scenario import Scenario
 from edgeprof.workload.supervisor import Worker, WorkerSpec
@@ -132,6 +133,8 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
         UnavailableError: no runtime here loads one of the models; nothing was run.
         GateError: ``strict``, and nothing measures power here.
     """
+    if request.worker_python is not None:
+        probe(request.worker_python)
     candidates = list(_candidates(request, host))
     found = prepare(host, roots, request.sensors, request.rail, note=progress.note)
     if request.strict and not found.topology.headline.channels:

@@ -225,7 +225,7 @@ def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[
         click.echo(to_json(result))
     else:
         style = terminal.Style.of(sys.stdout, no_color=flags["no_color"])
-        click.echo(console.render(result, style, heading=flags["quiet"], saved=saved))
+        click.echo(console.render(result, style, heading=flags["quiet"], saved=saved), nl=False)
     if trouble is not None:
         raise trouble
     return exit_code(result, strict=flags["strict"])

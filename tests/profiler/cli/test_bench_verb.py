@@ -1,0 +1,243 @@
+"""``edgeprof bench`` and ``edgeprof run`` as a person or a script meets them: the real command in a process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgeprof.results.schema import from_json
+from edgeprof.roots import SIMULATION_MARKER
+from edgeprof.simulation import layouts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUICK = ["--windows", "2", "--window", "0.2", "--idle", "0.1", "--warmup", "0.05", "--timeout", "20"]
+APPLICATION = """
+import os, time
+def steady(): time.sleep(0.004)
+def crash(): os.abort()
+def slow(): time.sleep(0.05)
+"""
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A still Orin Nano of 5 W, with its data directory: its sensors are characterised once for all tests."""
+    folder = tmp_path_factory.mktemp("device")
+    layout = layouts.build("jetson-orin-nano", folder / "sys")
+    layouts.set_power(layout, "VDD_IN", 5.0, volts=5.0)
+    (folder / "sys" / SIMULATION_MARKER).write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, device: Path) -> Path:
+    """A folder with an application, on that device."""
+    (tmp_path / "app.py").write_text(APPLICATION)
+    (tmp_path / "sys").symlink_to(device / "sys")
+    (tmp_path / "data").symlink_to(device / "data")
+    (device / "data").mkdir(exist_ok=True)
+    return tmp_path
+
+
+def environment(place: Path, **extra: str) -> dict[str, str]:
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith("EDGEPROF")},
+        "EDGEPROF_SYSFS_ROOT": str((place / "sys").resolve()),
+        "EDGEPROF_DATA_DIR": str((place / "data").resolve()),
+        "PYTHONWARNINGS": "error",
+        **extra,
+    }
+
+
+def edgeprof(place: Path, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgeprof", *words],
+        cwd=place,
+        env=environment(place, **extra),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_a_bench_prints_a_table_keeps_the_run_and_writes_what_was_asked(place):
+    done = edgeprof(place, "bench", "app.py:steady", *QUICK, "-o", "out.json")
+    assert done.returncode == 0, done.stderr
+    assert "baseline" in done.stdout
+    assert "Simulated" in done.stdout
+    assert "window 1/2" in done.stderr
+    assert "VDD_IN covers the module" in done.stderr
+    result = from_json((place / "out.json").read_bytes())
+    assert result.variants[0].energy_j_per_inference.provenance == "simulated"
+    again = edgeprof(place, "history", "--json")
+    assert result.id in again.stdout
+
+
+def test_with_json_stdout_is_the_result_and_nothing_else(place):
+    done = edgeprof(place, "bench", "app.py:steady", *QUICK, "--json")
+    assert done.returncode == 0, done.stderr
+    assert from_json(done.stdout).variants[0].name == "baseline"
+
+
+def test_quiet_leaves_stderr_to_errors(place):
+    done = edgeprof(place, "bench", "app.py:steady", *QUICK, "-q")
+    assert done.returncode == 0
+    assert "window" not in done.stderr
+
+
+def test_a_failed_variant_is_exit_3_and_the_others_are_reported(place):
+    done = edgeprof(
+        place, "bench", "app.py:steady", "app.py:crash", *QUICK, "--name", "good", "--name", "bad", "--json"
+    )
+    assert done.returncode == 3
+    variants = {v["name"]: v for v in json.loads(done.stdout)["variants"]}
+    assert variants["bad"]["status"] == "failed"
+    assert variants["good"]["energy_j_per_inference"]["gross"]["value"] is not None
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["bench", "none.onnx"], "none.onnx does not exist"),
+        (["bench", "app.py:steadyy"], "steadyy"),
+        (["bench", "app.py:steady", "--preset", "quikc"], "Did you mean quick"),
+        (["bench", "app.py:steady", "--scenario", "server"], "--rate"),
+        (["bench", "app.py:steady", "--with", "int8-statik"], "int8-statik"),
+        (["bench", "app.py:steady", "--input", "x=1xAx3"], "NAME=SHAPE"),
+        (["bench", "app.py:steady", "-o", "nowhere/out.json"], "nowhere"),
+        (["bench", "app.py:steady", "-o", "out.xls"], ".json"),
+        (["bench", "app.py:steady", "--input-data", "none.npz"], "none.npz"),
+        (["bench", "app.py:steady", "--dataset", "none"], "none"),
+        (["bench", "app.py:steady", "--sysfs-root", "nowhere"], "nowhere"),
+        (["bench", "app.py:steady", "--worker-python", "/no/python"], "/no/python"),
+        (["bench", "app.py:steady", "--windows", "many"], "--windows"),
+        (["bench"], "MODEL"),
+        (["run", "--", "no-such-command"], "no-such-command"),
+        (["run", "--rail", "VDD_INN", "--", "true"], "VDD_IN"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(place, words, said):
+    done = edgeprof(place, *words)
+    assert done.returncode in ({2, 3} if "steadyy" in words[-1] else {2}), done.stderr
+    assert said in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert not (place / "out.json").exists()
+
+
+def test_a_store_that_cannot_be_written_does_not_cost_the_result(place):
+    blocked = place / "blocked"
+    blocked.write_text("a file where a folder belongs")
+    done = edgeprof(place, "bench", "app.py:steady", *QUICK, EDGEPROF_DATA_DIR=str(blocked))
+    assert "baseline" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+    assert "blocked" in done.stderr
+
+
+def test_strict_fails_where_only_an_estimate_is_possible(place):
+    (place / "empty").mkdir()
+    done = edgeprof(place, "bench", "app.py:steady", *QUICK, "--strict", EDGEPROF_SYSFS_ROOT=str(place / "empty"))
+    assert done.returncode == 1
+    assert "--strict" in done.stderr
+
+
+def test_ctrl_c_keeps_what_was_measured_and_exits_130(place):
+    words = ["bench", "app.py:slow", "--windows", "40", "--window", "0.3", "--idle", "0.1", "-o", "out.json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgeprof", *words],
+        cwd=place,
+        env=environment(place),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("window 4/"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    result = from_json((place / "out.json").read_bytes())
+    assert result.interrupted
+    assert len(result.variants[0].windows) >= 3
+    assert "baseline" in out
+
+
+def test_kill_9_leaves_no_worker_behind(place):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgeprof", "bench", "app.py:slow", "--windows", "40", "--window", "1"],
+        cwd=place,
+        env=environment(place, EDGEPROF_TEST_MARK=str(place)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("window 1/"):
+            break
+    assert len(marked(place)) >= 2
+    process.kill()
+    process.wait(timeout=10)
+    process.stderr.close()
+    deadline = time.monotonic() + 10
+    while marked(place) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert marked(place) == []
+
+
+def marked(place: Path) -> list[int]:
+    """Living processes that carry this test's mark in their environment."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("EDGEPROF_TEST_MARK") == str(place) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+def test_run_gives_the_commands_exit_code_output_and_joules(place):
+    done = edgeprof(
+        place,
+        "run",
+        "--idle",
+        "0.3",
+        "--",
+        sys.executable,
+        "-c",
+        "import time; time.sleep(1); print('its own'); exit(5)",
+    )
+    assert done.returncode == 5
+    assert done.stdout == "its own\n"
+    assert "simulated in 1." in done.stderr
+    assert "exit 5" in done.stderr
+    assert "VDD_IN covers the module" in done.stderr
+
+
+def test_run_json_carries_the_energy_block(place):
+    done = edgeprof(place, "run", "--json", "-r", "3", "--idle", "0.3", "--", "sleep", "0.5")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["schema"] == "edgeprof.run/1"
+    assert told["repeat"] == 3
+    assert told["energy_j_per_run"]["gross"]["value"] == pytest.approx(5.0 * told["duration_s"], rel=0.05)
+    assert told["peak_rss_bytes"] > 0
+
+
+def test_run_needs_no_separator_for_a_plain_command(place):
+    assert edgeprof(place, "run", "--idle", "0", "true").returncode == 0
