@@ -1,0 +1,140 @@
+"""One window, the readings around it, and what every way of integrating them needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgeprof.sensing.sensor import Channel
+
+    Floats = npt.NDArray[np.float64]
+
+Edges = Literal["steady", "interpolated"]
+
+
+@dataclass(frozen=True)
+class WindowEnergy:
+    """The energy of a window.
+
+    Attributes:
+        joules: None where the readings do not tell; ``problems`` says why.
+        u_sync: Standard uncertainty (J) from not knowing how readings and edges lie to each other.
+        u_resolution: Standard uncertainty (J) from the sensor's step.
+        u_filter: Standard uncertainty (J) from the sensor's step through the correction of an exponential filter.
+        u_filter_gain: Standard uncertainty (J) from the time constant itself: the same sign in every window.
+        samples: Valid readings used.
+        max_gap_s: The longest stretch of the window without a valid reading; None without any.
+        problems: ``no_samples``, ``few_samples`` (the sensor is too slow for this window), ``gaps``, ``counter_reset``.
+    """
+
+    joules: float | None
+    u_sync: float = 0.0
+    u_resolution: float = 0.0
+    u_filter: float = 0.0
+    u_filter_gain: float = 0.0
+    samples: int = 0
+    max_gap_s: float | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window and its channel's valid readings in and around it, counters unwrapped."""
+
+    t: Floats
+    v: Floats
+    start: float
+    end: float
+    channel: Channel
+    #: median distance of the readings, seconds
+    interval: float
+
+    @property
+    def length(self) -> float:
+        return self.end - self.start
+
+    @property
+    def age(self) -> float:
+        """How old a reading may be: the source's update interval (a quarter of a window that is too short for it)."""
+        return min(self.channel.update_interval_s or 0.0, self.length / 4)
+
+    def inside(self, lead: float = 0.0) -> slice:
+        """The readings that speak of the inside alone: not before ``start + lead``, not after ``end``."""
+        first = int(np.searchsorted(self.t, self.start + lead, side="left"))
+        last = int(np.searchsorted(self.t, self.end, side="right"))
+        return slice(first, max(first, last))
+
+    def max_gap(self) -> float:
+        """The longest distance between valid readings that touches the window; an edge without one counts too."""
+        first = max(0, int(np.searchsorted(self.t, self.start, side="right")) - 1)
+        last = int(np.searchsorted(self.t, self.end, side="left"))
+        t = self.t[first : last + 1]
+        marks = np.concatenate(
+            (
+                [self.start] if not t.size or t[0] > self.start else [],
+                t,
+                [self.end] if not t.size or t[-1] < self.end else [],
+            )
+        )
+        return float(np.diff(marks).max(initial=0.0))
+
+
+def typical_interval(t: Floats, start: float, end: float) -> float | None:
+    """The median distance of readings in and around the window; None where none is near enough to tell."""
+    first, last = np.searchsorted(t, [start, end])
+    near = t[max(0, int(first) - 2) : int(last) + 2]
+    if near.size == 0:
+        return None
+    if near[0] > end or near[-1] < start:  # all on one side: nothing is known of the window
+        return None
+    return float(np.median(np.diff(near))) if near.size > 1 else end - start
+
+
+def step_energy(window: Window, v: Floats) -> float:
+    """Standard uncertainty (J) of a mean of quantised readings: W·step/√(12 n), n of them independent.
+
+    A reading that does not move is wrong by the same part of a step each time, so only changes count as new ones.
+    """
+    step = window.channel.resolution
+    if not step or v.size == 0:
+        return 0.0
+    independent = 1 + int(np.count_nonzero(np.diff(v)))
+    return window.length * step / math.sqrt(12 * independent)
+
+
+def between(window: Window, knots: Floats, total: Floats) -> WindowEnergy:
+    """The difference of a running integral, linear between its knots and with its end slopes beyond them."""
+    rates = np.diff(total) / np.diff(knots)
+
+    def at(time: float) -> float:
+        if time < knots[0]:
+            return float(total[0] + rates[0] * (time - knots[0]))
+        if time > knots[-1]:
+            return float(total[-1] + rates[-1] * (time - knots[-1]))
+        return float(np.interp(time, knots, total))
+
+    # The power changes somewhere within the distance that an edge cuts; a step there moves up to f(1 − f)·ΔP·h, whose
+    # mean square over f is (ΔP·h)²/30.
+    moved = 0.0
+    for edge in (window.start, window.end):
+        i = int(np.searchsorted(knots, edge)) - 1
+        if 0 < i < rates.size:
+            step = max(abs(rates[i] - rates[i - 1]), abs(rates[min(i + 1, rates.size - 1)] - rates[i]))
+            moved = math.hypot(moved, float(step) * float(knots[i + 1] - knots[i]) / math.sqrt(30))
+    inside = np.count_nonzero((window.t >= window.start) & (window.t <= window.end))
+    return WindowEnergy(
+        at(window.end) - at(window.start),
+        u_sync=moved,
+        u_resolution=step_energy(window, window.v) if window.channel.quantity == "power" else 0.0,
+        samples=int(inside),
+    )
+
+
+def trapezoid(t: Floats, y: Floats) -> float:
+    return float(np.dot(np.diff(t), y[1:] + y[:-1]) / 2)
