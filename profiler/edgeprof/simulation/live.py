@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import threading
 import time
@@ -296,14 +297,15 @@ class LiveBoard:
     def _play(self) -> None:
         refresh = min(rail.converter.refresh_s for rail in self._rails.values())
         tick = max(MIN_TICK_S, refresh)
-        due = self.started + tick
+        now = self.started
         try:
             while not self._stop.is_set():
+                # Just after the parts' own conversions end; a tick that was missed is not made up for, as the
+                # converters catch up by themselves.
+                due = self.started + (math.floor((now - self.started) / tick) + 1) * tick
                 # A plain sleep: waiting for the event with a time limit costs half as much again of the processor.
                 time.sleep(max(0.0, due - time.monotonic()))
-                now = time.monotonic()
+                now = max(due, time.monotonic())
                 self.step(now)
-                # A tick that was missed is not made up for: the converters catch up by themselves.
-                due = max(due + tick, now)
         except Exception as error:  # noqa: BLE001 - shown by whoever asked for the board, who is in another thread
             self.failure = error
