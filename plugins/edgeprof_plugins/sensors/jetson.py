@@ -1,14 +1,16 @@
-"""What a Jetson tells beside its rails: GPU load and clock, memory clock, fan, over-current events.
+"""What a Jetson tells beside its rails: GPU load and clock, clocks of memory and engines, fan, over-current events.
 
 GPU: found through ``/sys/class/devfreq/*`` (``cur_freq`` Hz) and its device's ``load`` (tenths of a percent), wherever
-that device lies: its path changed with every JetPack, and ``/sys/devices/gpu.0`` does not exist on Orin. Memory clock:
-``/sys/kernel/debug/bpmp/debug/clk/emc/rate`` Hz (root). Fan: hwmon ``pwmfan``, ``pwm1`` of 255; JetPack 4
+that device lies: its path changed with every JetPack, and ``/sys/devices/gpu.0`` does not exist on Orin. Clocks of
+memory (``emc``) and engines (nvenc, nvdec, nvjpg, vic, ofa, dla, pva): ``/sys/kernel/debug/bpmp/debug/clk/NAME/rate``
+Hz, root only; a clock that stands is an engine that rests. Fan: hwmon ``pwmfan``, ``pwm1`` of 255; JetPack 4
 ``/sys/devices/pwm-fan/cur_pwm``. Over-current: hwmon ``soctherm_oc``, ``ocN_event_cnt``: each event halves the clocks
 for about 1 ms, which no other file shows.
 Refresh: load is one window of the GPU's power controller, not an average since the last read; about 0.3 ms per read.
 Traps: load reads 0 while the GPU is gated, and keeps it awake otherwise; the devfreq node may appear late; Thor has no
 load file (NVML tells); a devfreq device named after a bus or a display is no GPU.
-Sources: jetson_stats core/gpu.py, core/memory.py, core/fan.py; nvgpu's gk20a_load_show; Linux's tegra234 soctherm.
+Sources: jetson_stats core/gpu.py, core/memory.py, core/engine.py, core/fan.py; nvgpu's gk20a_load_show; Linux's
+tegra234 soctherm.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 NAME = "jetson"
 _GPU = re.compile(r"(gpu|.*\.gpu|.*\.(gm20b|gp10b|gv11b|ga10b)|(gm20b|gp10b|gv11b|ga10b)|gpu-gpc-\d+)")
+_CLOCK = re.compile(r"emc|nvenc\d?|nvdec\d?|nvjpg\d?|vic|ofa|dla\d_core|pva\d_(vps|cpu_axi)")
 _OVER_CURRENT = {1: "under-voltage", 2: "average over-current", 3: "instantaneous over-current"}
 
 
@@ -47,7 +50,7 @@ def find(roots: Roots) -> list[Sensor]:
     """One sensor with whatever of it exists; nothing where the device tree names no Tegra."""
     if "nvidia,tegra" not in (text_of(roots.sysfs / "firmware/devicetree/base/compatible") or ""):
         return []
-    nodes = [*_gpus(roots.sysfs), *_memory_clock(roots.sysfs), *_hwmon(roots.sysfs)]
+    nodes = [*_gpus(roots.sysfs), *_clocks(roots.sysfs), *_hwmon(roots.sysfs)]
     fan = roots.sysfs / "devices/pwm-fan/cur_pwm"
     if fan.exists():
         nodes.append(_Node(fan, "fan", "fan", "board", 1 / 255, (0.0, 1.0)))
@@ -93,13 +96,14 @@ def _gpus(sysfs: Path) -> list[_Node]:
     return nodes
 
 
-def _memory_clock(sysfs: Path) -> list[_Node]:
-    path = sysfs / "kernel/debug/bpmp/debug/clk/emc/rate"
-    try:
-        exists = path.exists()
-    except OSError:  # debugfs is closed to other users than root: it is then as if it were not there
-        return []
-    return [_Node(path, "emc", "frequency", "memory", 1.0, (0.0, 2e10))] if exists else []
+def _clocks(sysfs: Path) -> list[_Node]:
+    # debugfs is closed to other users than root: the directory is then empty to us.
+    nodes = []
+    for path in listing(sysfs / "kernel/debug/bpmp/debug/clk"):
+        if _CLOCK.fullmatch(path.name) and (path / "rate").exists():
+            scope = "memory" if path.name == "emc" else "accelerator"
+            nodes.append(_Node(path / "rate", path.name, "frequency", scope, 1.0, (0.0, 2e10)))
+    return nodes
 
 
 def _hwmon(sysfs: Path) -> list[_Node]:

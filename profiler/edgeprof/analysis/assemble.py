@@ -297,6 +297,8 @@ def _utilization(record: VariantRecord, sampled: Sampled, seconds: float) -> sch
 
 def _clock_drifts(sampled: Sampled, spans: Sequence[tuple[float, float, int]]) -> Iterable[Reason | None]:
     for channel in sampled.of("frequency"):
+        if channel.scope not in {"cpu", "gpu"}:
+            continue  # a video engine that rests, or memory that slows down between windows, is no throttling
         series = sampled.series(channel)
         medians = [health.span(series.times, series.values, start, end).median for start, end, _ in spans]
         yield health.clock_drift(medians, channel.name)

@@ -85,6 +85,18 @@ def test_over_current_events_are_counters(tree) -> None:
     assert counters == {"oc1": "counter", "oc2": "counter", "oc3": "counter"}
 
 
+def test_root_sees_the_clocks_of_memory_and_engines(tree) -> None:
+    layout, roots = tree("jetson-orin-nano")
+    for name, hertz in (("emc", 2_133_000_000), ("nvdec", 0), ("uart1", 408_000_000)):
+        place = layout.directory / "kernel/debug/bpmp/debug/clk" / name
+        place.mkdir(parents=True)
+        (place / "rate").write_text(f"{hertz}\n")
+    row = jetson.find(roots)[0].read_once()
+    assert row["emc/frequency"] == pytest.approx(2.133e9)
+    assert row["nvdec/frequency"] == 0
+    assert "uart1/frequency" not in row
+
+
 def test_other_boards_have_none_of_it(tree) -> None:
     _, roots = tree("raspberry-pi-5")
     assert jetson.find(roots) == []
