@@ -11,6 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 DEMO := examples/demo
+BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage
 
 .PHONY: demo test lint bench-smoke test-kernel docs clean
 .DELETE_ON_ERROR:
@@ -39,7 +40,7 @@ lint: $(VENV)/.develop
 	$(BIN)/python tools/floor.py
 
 bench-smoke: $(VENV)/.develop
-	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script --smoke; done
+	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py --smoke; done
 
 test-kernel: $(VENV)/.develop
 	tests/kernel/build.sh
