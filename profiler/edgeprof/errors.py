@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,6 +62,8 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
     >>> unknown("runtime", "onnx", ["onnxruntime", "litert"]).remedy
     'Did you mean onnxruntime? Known: litert, onnxruntime.'
     """
+    import difflib  # noqa: PLC0415 - every verb imports this file, few ever need this
+
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     remedy = f"Did you mean {near[0]}? " if near else ""
