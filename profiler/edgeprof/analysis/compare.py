@@ -27,7 +27,7 @@ RELEVANT = 0.01
 #: What must agree between two hosts for their results to be compared; all else is noted.
 DECISIVE = ("board", "arch", "cpu", "cores", "memory_bytes", "power_mode", "governor")
 #: Names in ``Host.context`` that are decisive too; those that begin so.
-DECISIVE_CONTEXT = ("frequency_max", "max_freq", "turbo", "boost", "smt", "l4t", "sensor", "simulat", "power_limit")
+DECISIVE_CONTEXT = ("model", "max_freq", "turbo", "boost", "smt", "l4t", "sensor", "simulated", "power_limit")
 #: The kernel reports a little less memory from one version to the next.
 _MEMORY_TOLERANCE = 0.05
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChannelSeries", "Edges", "WindowEnergy", "window_energy"]
 
-#: A distance between readings beyond this many update intervals is a gap (and the variant is degraded).
+#: A distance between readings of power beyond this many update intervals is a gap (and the variant is degraded).
 GAP_INTERVALS = 3.0
 
 
@@ -96,7 +96,7 @@ def window_energy(
     around = slice(max(0, int(first) - 1), int(last) + 1)
     window = Window(t[around], v[around], start, end, channel, interval)
     result = replace(_integrate(window, edges), max_gap_s=window.max_gap())
-    return _judge_gaps(result, update, window.length)
+    return _judge_gaps(result, _tolerated(channel, update, window.length), window.length)
 
 
 def _is_counter(channel: Channel) -> bool:
@@ -122,9 +122,18 @@ def _integrate(window: Window, edges: Edges) -> WindowEnergy:
     return gauges.instantaneous(window, edges)
 
 
-def _judge_gaps(result: WindowEnergy, update: float, length: float) -> WindowEnergy:
+def _tolerated(channel: Channel, update: float, length: float) -> float:
+    """The longest stretch without a reading that costs nothing worth telling (s)."""
+    if _is_counter(channel):
+        # It counts on while nobody looks; only an edge without a reading nearby is a loss.
+        return max(GAP_INTERVALS * update, length / 4)
+    # An exponential filter's reading follows its curve: trapezoids over τ/4 miss (1/4)²/12 of its change there.
+    return max(GAP_INTERVALS * update, (channel.filter.tau_s or 0.0) / 4)
+
+
+def _judge_gaps(result: WindowEnergy, tolerated: float, length: float) -> WindowEnergy:
     gap = result.max_gap_s or 0.0
-    if result.joules is None or gap <= GAP_INTERVALS * update:
+    if result.joules is None or gap <= tolerated:
         return result
     # With more than half of the window unseen, what is left is no measurement of it.
     joules = None if gap > length / 2 else result.joules

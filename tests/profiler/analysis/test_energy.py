@@ -214,6 +214,24 @@ def test_a_failed_reading_is_a_gap_and_not_a_zero():
     assert window_energy(t, values, 6, 9, INSTANT).problems == ()
 
 
+@pytest.mark.parametrize(("lost", "problems"), [(0.08, ()), (0.3, ("gaps",))])
+def test_a_gap_behind_a_filter_is_one_when_it_is_long_for_the_filter(lost, problems):
+    _, filtered = step_load(5.0, 7.0, idle=4.0, busy=17.0)
+    t = np.arange(3, 9, 0.01)
+    t = t[(t < 5.5) | (t > 5.5 + lost)]
+    found = window_energy(t, filtered(t, TAU), 5.0, 7.0, exponential())
+    assert found.problems == problems
+    assert found.joules == pytest.approx(34, rel=1e-3 if lost < 0.1 else 1e-2)
+
+
+def test_a_counter_counts_on_while_nobody_looks():
+    t = np.arange(3, 9, 0.01)
+    t = t[(t < 5.5) | (t > 5.9)]
+    found = window_energy(t, 100 + 17 * t, 5.0, 7.0, COUNTER)
+    assert found.problems == ()
+    assert found.joules == pytest.approx(34, rel=1e-3)
+
+
 @pytest.mark.parametrize("channel", [INSTANT, exponential(), block(0.02), COUNTER])
 def test_a_window_without_readings_is_unknown(channel):
     t = np.arange(0, 3, 0.01)
