@@ -6,6 +6,7 @@ The trees are the fixtures' own, seen through FUSE, which gives each file a late
 from __future__ import annotations
 
 import os
+import random
 import time
 
 import pytest
@@ -177,3 +178,35 @@ def test_permission_denied_is_named_with_its_remedy(slow_tree) -> None:
     assert [c.available for c in power] == [False, False, False]
     assert all("not readable" in c.reason and "chmod" in (c.remedy or "") for c in power)
     assert found.topology.headline.reason
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_tree_that_breaks_and_mends_at_random_crashes_nothing_and_invents_nothing(slow_tree, seed: int) -> None:
+    """Errors, silence, nonsense and delays on any file, changing under a running sampler."""
+    chance = random.Random(seed)
+    tree = slow_tree("jetson-agx-orin")
+    for name, watts in (("VDD_GPU_SOC", 19.0), ("VDD_CPU_CV", 3.8), ("VIN_SYS_5V0", 5.0)):
+        set_power(tree.layout, name, watts)
+    files = [path for rail in tree.layout.rails.values() for path in (rail.voltage, rail.current)]
+    files += [*tree.layout.zones.values(), tree.layout.gpu_load]
+    trouble = [{"errno": name} for name in ("EIO", "ENODATA", "EAGAIN", "ENODEV", "EINVAL", "ENOENT", "ETIMEDOUT")]
+    trouble += [{"text": text} for text in ("", "\n", "none\n", "9" * 40 + "\n", "-\n")] + [{"delay_s": 0.03}]
+    found = find(tree)
+
+    def break_things(begin: float) -> None:
+        while time.monotonic() < begin + 3.0:
+            tree.set({path: chance.choice(trouble) for path in chance.sample(files, chance.randrange(len(files)))})
+            time.sleep(0.1)
+        tree.set({})
+
+    sampler = sample(found, 5.5, break_things)
+    truth = {"VDD_GPU_SOC": 19.0, "VDD_CPU_CV": 3.8, "VIN_SYS_5V0": 5.0}
+    for channel in found.topology.channels:
+        if channel.quantity == "power" and channel.name in truth:
+            series = sampler.trace.series(channel.key)
+            read = {round(value, 6) for value in series.values if value == value}
+            assert read == {truth[channel.name]}
+            assert series.values[-1] == series.values[-1]  # it came back
+            entry = stats(sampler, channel.name)
+            assert entry.failed > 0
+            assert entry.max_gap_s > 0.05

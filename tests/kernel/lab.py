@@ -6,7 +6,6 @@ directory of its own to leave its answer in. A run takes seconds; nothing needs 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -52,7 +51,7 @@ def run(
     changes: trees.Changes | None = None,
     *,
     real_time: bool = False,
-    timeout_s: float = 100.0,
+    timeout_s: float = 250.0,
     **arguments: Any,
 ) -> Any:
     """Boot ``board`` and run ``tests.kernel.scenarios.<scenario>(board=…, **arguments)`` in it.
@@ -133,7 +132,3 @@ def run(
         if "error" in found:
             raise GuestError(f"{scenario} on {board}:\n{found['error']}\n{console[-2000:]}")
         return found["result"]
-
-
-def describe(changes: trees.Changes) -> dict[str, Any]:
-    return dataclasses.asdict(changes)

@@ -29,7 +29,7 @@ BYTE, WORD, BLOCK = 2, 3, 8
 SAMPLES = (1, 4, 16, 64, 128, 256, 512, 1024)
 CONVERSIONS_S = (140e-6, 204e-6, 332e-6, 588e-6, 1.1e-3, 2.116e-3, 4.156e-3, 8.244e-3)
 INA238_PERIOD_S = 16 * 1052e-6 * 3
-QUIET_S = 0.02
+TICK_S, QUIET_S = 1e-3, 0.02
 
 
 class _Message(ctypes.Structure):
@@ -189,7 +189,6 @@ class Player:
 
     def _play(self, begin: float) -> None:
         playing = [rail for rail in self._rails.values() if rail.waveform is not None]
-        tick = max(1e-3, min(rail.converter.refresh_s for rail in playing))
         now = begin
         while not self._stop.is_set():
             before, now = now, time.monotonic()
@@ -198,7 +197,7 @@ class Player:
                 rail.write()
             # Where nothing will move for a while, the registers need no one to say so.
             quiet = all(rail.rests(now, now + QUIET_S) for rail in playing)
-            time.sleep(QUIET_S if quiet else tick)
+            time.sleep(QUIET_S if quiet else TICK_S)
 
 
 def hwmon(address: int) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import time
@@ -225,8 +226,6 @@ def survey_channels(found: Discovery) -> list[list[Any]]:
 
 def bench(board: str, waveforms: dict[str, str], callable_file: str, arguments: list[str]) -> dict[str, Any]:
     """A whole ``edgeprof bench`` of a callable that sleeps, while the rails play; its exit code and its result file."""
-    import json
-
     from edgeprof.cli.main import run
 
     _settings(board)
