@@ -411,6 +411,7 @@ class _Run:
             threads=self.request.threads,
             batch=self.request.batch,
             shapes=dict(self.request.shapes),
+            dtypes=dict(self.request.dtypes),
             options=dict(self.request.options),
         )
 

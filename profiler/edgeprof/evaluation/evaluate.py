@@ -8,6 +8,7 @@ import numpy as np
 
 from edgeprof.errors import InputError, VariantError
 from edgeprof.evaluation.preprocess import quantised
+from edgeprof.workload.runtime import ANY_DTYPE, ANY_SHAPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,6 +107,8 @@ def _feeds(
 
 
 def _check_shape(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset) -> None:
+    if tuple(spec.shape) == ANY_SHAPE:
+        return
     wanted = tuple(spec.shape)[1:]
     given = array.shape[1:]
     if len(given) == len(wanted) and all(not isinstance(w, int) or w == g for w, g in zip(wanted, given, strict=True)):
@@ -133,7 +136,7 @@ def _typed(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset) -> npt.N
             f"quantise=input: the model's input {spec.name} is {spec.dtype} without a scale and a zero point",
             remedy="Declare scale, mean and dtype instead.",
         )
-    if str(array.dtype) != spec.dtype:
+    if spec.dtype not in (ANY_DTYPE, str(array.dtype)):
         quantisable = spec.quantization is not None and np.dtype(spec.dtype).kind in "iu"
         raise InputError(
             f"the model's input {spec.name} takes {spec.dtype}, but {dataset.name} has {array.dtype}",
