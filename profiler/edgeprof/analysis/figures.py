@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 Statistic = Literal["mean", "median"]
 
-#: Codes of reasons that tell something and take nothing from the figures: they alone degrade no variant.
-NOTES = frozenset({"estimated", "gain_unknown", "net_uncertain", "no_idle", "one_window"})
-
 #: The median's standard error over the mean's, for normal windows (√(π/2); a little less for few windows).
 _MEDIAN_PENALTY = math.sqrt(math.pi / 2)
 
