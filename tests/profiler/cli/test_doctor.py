@@ -204,6 +204,18 @@ def test_strict_exits_1_where_something_failed(
     assert "nosuchplugin" in capsys.readouterr().out
 
 
+def test_a_plugin_that_fails_to_add_its_verbs_is_told(
+    capsys: pytest.CaptureFixture[str], roots: Roots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(cli) -> None:
+        raise OSError("no verbs today")
+
+    host = host_with(register_commands=broken)
+    monkeypatch.setattr(PluginHost, "from_environment", lambda: host)
+    assert run(["doctor", "--sysfs-root", str(roots.sysfs), "--procfs-root", str(roots.procfs)]) == 0
+    assert "no verbs today" in capsys.readouterr().out
+
+
 RULE = 'SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/sh -c \'chgrp edgeprof /sys%p/e && chmod 0440 /sys%p/e\'"'
 
 
