@@ -28,6 +28,14 @@ def _settings(board: str) -> None:
     nvpower([chip.address for chip in BOARDS[board].chips if chip.part == "ina3221" and chip.samples == 512])
 
 
+def _errno(path: Path) -> str | None:
+    try:
+        path.read_text()
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return None
+
+
 def survey(board: str, watts: dict[str, float] | None = None, off: tuple[str, ...] = ()) -> dict[str, Any]:
     """Everything that ``edgeprof sensors`` would show, at steady powers; idle if none are given."""
     _settings(board)
@@ -63,6 +71,12 @@ def survey(board: str, watts: dict[str, float] | None = None, off: tuple[str, ..
             for channel in found.topology.channels
         ],
         "failures": [list(failure) for failure in found.failures],
+        "errnos": {
+            f"{chip.address:04x} channel {number}": _errno(hwmon(chip.address) / f"curr{number}_input")
+            for chip in BOARDS[board].chips
+            if chip.part != "ina238"
+            for number in (1, 2, 3)
+        },
         "configurations": {
             str(chip.address): list(configuration(player.chips[chip.address])[:2])
             for chip in BOARDS[board].chips
@@ -207,13 +221,8 @@ def single_shot(board: str) -> dict[str, Any]:
     """The driver waits for a conversion that never ends: ETIMEDOUT on every read, then it does end."""
     registers = Player(board).chips[0x40]
     registers.write(0x0F, 0)
-    path = hwmon(0x40) / "curr1_input"
     before = time.monotonic()
-    try:
-        path.read_text()
-        code = None
-    except OSError as error:
-        code = errno.errorcode[error.errno or 0]
+    code = _errno(hwmon(0x40) / "curr1_input")
     took = time.monotonic() - before
     silent = survey_channels(_find())
     registers.write(0x0F, 1)  # CVRF: a conversion is ready

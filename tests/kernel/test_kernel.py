@@ -165,7 +165,8 @@ def test_a_rail_that_is_switched_off_and_one_without_label_leave_the_others_alon
     assert survey["headline"]["channels"] == ["VDD_IN"]
     assert found["VDD_CPU_GPU_CV"]["available"]  # by its place on the board
     (refused,) = [channel for channel in found.values() if not channel["available"]]
-    assert refused["reason"] == "disabled by the board"  # the driver says ENODATA
+    assert refused["reason"] == "disabled by the board"
+    assert survey["errnos"] == {"0040 channel 1": None, "0040 channel 2": None, "0040 channel 3": "ENODATA"}
 
 
 def test_a_missing_part_makes_a_sum_unavailable_and_not_smaller() -> None:

@@ -31,6 +31,7 @@ class TruthLog:
     def __init__(self, directory: Path, header: dict[str, Any], rails: Sequence[str], totals: Sequence[str]) -> None:
         self._directory, self._header = directory, {"schema": SCHEMA, **header}
         self._rails, self._totals = list(rails), [rails.index(name) for name in totals]
+        (directory / SUMMARY).unlink(missing_ok=True)  # of an earlier play
         self._file: TextIO = (directory / LOG).open("w")
         self._file.write(json.dumps({**self._header, "rails": self._rails, "totals": list(totals)}) + "\n")
         self._file.flush()
