@@ -69,6 +69,9 @@ def counter(window: Window, edges: Edges) -> WindowEnergy:
             u_resolution=resolution * stretch,
             samples=last - first + 1,
         )
+    if edges == "steady" and window.length < 2 * max(late, window.channel.update_interval_s or window.interval):
+        # Shorter than two ticks: most of what the ticks around it count flowed outside of it.
+        return WindowEnergy(None, problems=("few_samples",))
     result = between(window, t, v)
     power = (result.joules or 0.0) / window.length
     return replace(

@@ -122,8 +122,11 @@ def block(window: Window, length: float, edges: Edges) -> WindowEnergy:
     total = np.concatenate(([0.0], np.cumsum(window.v * np.diff(knots))))
     # A reading may be one refresh old, and its block then began that much earlier.
     part = window.inside(length + own)
-    part = part if window.t[part].size >= 2 else window.inside(length)
-    if edges == "steady" and window.t[part].size >= 2:
+    part = part if window.t[part].size else window.inside(length)
+    if edges == "steady":
+        if window.t[part].size == 0:
+            # No whole block fits: each reading mixes this window with its neighbours, in parts that no one knows.
+            return WindowEnergy(None, problems=("few_samples",))
         v = window.v[part]
         # The next one may begin sooner: a repeat that was kept is not on the blocks' own grid.
         first, last = float(begins[part][0]), min(float(begins[part][-1]) + own, float(knots[part.stop]))
@@ -133,16 +136,13 @@ def block(window: Window, length: float, edges: Edges) -> WindowEnergy:
         left_out = max(0.0, window.length - (last - first))
         return WindowEnergy(
             power * window.length,
-            u_sync=float(v.std(ddof=1)) * math.hypot(left_out, length - own) / math.sqrt(2),
+            u_sync=float(np.ptp(v) / 2 if v.size < 3 else v.std(ddof=1))
+            * math.hypot(left_out, length - own)
+            / math.sqrt(2),
             u_resolution=step_energy(window, v),
             samples=int(v.size),
         )
-    result = between(window, knots, total)
-    if edges == "steady":
-        # No whole blocks fit: the readings mix this window with its neighbours over a block's length at each edge.
-        spread = float(np.ptp(window.v)) / 2 * min(length, window.length) / math.sqrt(3)
-        return replace(result, u_sync=max(result.u_sync, spread), problems=(*result.problems, "few_samples"))
-    return result
+    return between(window, knots, total)
 
 
 def _interpolated(window: Window) -> WindowEnergy:

@@ -224,6 +224,16 @@ def test_a_gap_behind_a_filter_is_one_when_it_is_long_for_the_filter(lost, probl
     assert found.joules == pytest.approx(34, rel=1e-3 if lost < 0.1 else 1e-2)
 
 
+@pytest.mark.parametrize("channel", [block(0.1), Channel("s", "C", "energy", kind="counter", update_interval_s=0.1)])
+def test_a_window_that_holds_no_whole_refresh_is_not_measured_by_it(channel):
+    """What a slow reading says of 50 ms is mostly said of what lies beside them."""
+    t = np.arange(3, 7, 0.1)
+    values = np.where((t > 5.05) & (t < 5.15), 10.0, 4.0) if channel.quantity == "power" else 4 * t
+    found = window_energy(t, values, 5.03, 5.08, channel)
+    assert found.joules is None
+    assert found.problems == ("few_samples",)
+
+
 def test_a_counter_counts_on_while_nobody_looks():
     t = np.arange(3, 9, 0.01)
     t = t[(t < 5.5) | (t > 5.9)]
