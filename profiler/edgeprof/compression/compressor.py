@@ -56,6 +56,12 @@ class Compressor(ABC):
     parameters: Sequence[Parameter] = ()
     needs_data: Literal["no", "calibration", "training"] = "no"
 
+    def for_format(self, model_format: str) -> Compressor:  # noqa: ARG002 - for those that serve several
+        """The compressor that does it for one of the formats in ``takes``: itself, unless a name serves several formats
+        in several ways, each with parameters and needs of its own.
+        """
+        return self
+
     @abstractmethod
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0

@@ -145,12 +145,14 @@ def make_variant(
     tools = [(step, _compressor(step, compressors)) for step in steps]
     current, recipe = source, []
     with tempfile.TemporaryDirectory(prefix="edgeprof-compress-") as scratch:
-        for number, (step, tool) in enumerate(tools):
+        for number, (step, family) in enumerate(tools):
+            tool = family
             if current.path is None or current.format not in tool.takes:
                 raise InputError(
-                    f"{tool.name} takes {', '.join(tool.takes)}; {current.spec} is {current.format}",
-                    remedy=_bridge(current.format, compressors),
+                    f"{tool.name} takes {', '.join(tool.takes)}; {_called(source, current)} is {current.format}",
+                    remedy=_bridge(tool, current.format, compressors),
                 )
+            tool = family.for_format(current.format)
             if tool.needs_data != "no" and data is None:
                 raise InputError(f"{tool.name} needs {tool.needs_data} data", remedy="Add --dataset SPEC.")
             values = settings(tool, step.given)
@@ -214,9 +216,36 @@ def _install(source: Path, final: Path) -> None:
         ) from error
 
 
-def _bridge(model_format: str, compressors: Mapping[str, Callable[[], Compressor]]) -> str:
-    fitting = sorted(name for name, factory in compressors.items() if model_format in factory().takes)
-    return f"For {model_format} there are: {', '.join(fitting)}." if fitting else f"None here takes {model_format}."
+#: Conversions that are somebody else's programs: from, to → what does it.
+_CONVERTERS = {
+    ("onnx", "tflite"): "onnx2tf -i MODEL.onnx (pip install onnx2tf, in an environment of its own)",
+    ("tflite", "onnx"): "python -m tf2onnx.convert --tflite MODEL.tflite --output MODEL.onnx (pip install tf2onnx)",
+    ("savedmodel", "onnx"): "python -m tf2onnx.convert --saved-model DIR --output MODEL.onnx (pip install tf2onnx)",
+    ("savedmodel", "tflite"): "tf.lite.TFLiteConverter.from_saved_model(DIR).convert()",
+    ("torchscript", "onnx"): "torch.onnx.export of the module that it was made from",
+    ("pt2", "onnx"): "torch.onnx.export of the exported program",
+}
+
+
+def _bridge(tool: Compressor, model_format: str, compressors: Mapping[str, Callable[[], Compressor]]) -> str:
+    """What to do about a format that a compressor does not take: the step or program that converts it, else others."""
+    made = {name: factory() for name, factory in sorted(compressors.items())}
+    fitting = {name: one.for_format(model_format) for name, one in made.items() if model_format in one.takes}
+    for name, one in fitting.items():
+        if one.gives is not None and one.gives != model_format and one.gives in tool.takes:
+            return f"Convert it first: --with {name}+{tool.name}."
+    words = [
+        f"Convert it to {wanted} first: {_CONVERTERS[model_format, wanted]}."
+        for wanted in tool.takes
+        if (model_format, wanted) in _CONVERTERS
+    ][:1]
+    words.append(f"For {model_format} there are: {', '.join(fitting)}." if fitting else f"None takes {model_format}.")
+    return " ".join(words)
+
+
+def _called(source: Artifact, current: Artifact) -> str:
+    """What a message calls the model of a step: the user's own name for it, not that of a scratch file."""
+    return source.spec if current is source else f"what the steps before made of {source.spec}"
 
 
 def _stem(artifact: Artifact) -> str:

@@ -1,0 +1,42 @@
+"""The built-in compressors: which name is done by which class for which formats; a module is imported when it is used.
+
+A further format of a known name is one more entry in its row.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import TYPE_CHECKING
+
+from edgeprof import hookimpl
+
+if TYPE_CHECKING:
+    from edgeprof.compression.compressor import Compressor
+    from edgeprof.hookspecs import Register
+
+#: name → ``module:class`` in this package, one for each format or group of formats.
+METHODS: dict[str, tuple[str, ...]] = {
+    "prune": ("onnx_prune:Prune",),
+    "prune-2:4": ("onnx_prune:Prune24",),
+}
+
+
+def make(name: str) -> Compressor:
+    """The compressor of that name: its Family, or the one class where a single one does it."""
+    members = []
+    for place in METHODS[name]:
+        module, _, attribute = place.partition(":")
+        members.append(getattr(importlib.import_module(f"edgeprof_plugins.compressors.{module}"), attribute)())
+    if len(members) == 1:
+        single: Compressor = members[0]
+        return single
+    from edgeprof_plugins.compressors.dispatch import Family
+
+    return Family(name, members)
+
+
+@hookimpl
+def register_compressors(register: Register) -> None:
+    for name in METHODS:
+        register(name, functools.partial(make, name))
