@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import subprocess
 import sys
 import zipfile
@@ -101,7 +100,7 @@ def test_all_is_the_sum_of_the_other_extras(pyproject: dict) -> None:
     extras = pyproject["project"]["optional-dependencies"]
     (everything,) = extras["all"]
     named = set(everything.removeprefix("edgeprof[").removesuffix("]").split(","))
-    assert named <= set(extras) - {"all"}
+    assert named == set(extras) - {"all"}
 
 
 def test_the_core_needs_only_what_a_small_board_can_carry(pyproject: dict) -> None:
