@@ -95,11 +95,24 @@ class PluginHost:
             self.plugins.append(PluginInfo(name, "?", "?", status="failed", reason=reason))
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None) -> PluginHost:
-        """All installed plugins, or those that ``EDGEPROF_PLUGINS`` names."""
+    def from_environment(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        points: Iterable[importlib.metadata.EntryPoint] | None = None,
+    ) -> PluginHost:
+        """All installed plugins, or those that ``EDGEPROF_PLUGINS`` names.
+
+        Args:
+            environ: ``os.environ`` by default.
+            points: Some of the entry points only; those that the environment names beside them are passed over.
+        """
         environ = os.environ if environ is None else environ
         wanted = environ.get("EDGEPROF_PLUGINS")
-        return cls(only=None if wanted is None else [n.strip() for n in wanted.split(",") if n.strip()])
+        only = None if wanted is None else [n.strip() for n in wanted.split(",") if n.strip()]
+        if points is not None and only is not None:
+            points = list(points)
+            only = [name for name in only if name in {point.name for point in points}]
+        return cls(points, only)
 
     @property
     def failures(self) -> list[PluginInfo]:
@@ -269,6 +282,11 @@ class PluginHost:
             info.registers[kind].append(name)
 
         return register
+
+
+def points_of(*names: str) -> list[importlib.metadata.EntryPoint]:
+    """The installed entry points of these names, without loading any."""
+    return [point for point in importlib.metadata.entry_points(group=GROUP) if point.name in names]
 
 
 def _call(hook: str, impl: pluggy.HookImpl, **arguments: Any) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof import __version__
-from edgeprof.cli.verbs import ABOUT, EPILOG, VERBS
+from edgeprof.cli.verbs import ABOUT, BUNDLED, EPILOG, VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,8 @@ class LazyGroup(click.Group):
         return sorted({*VERBS, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in BUNDLED:
+            return self.load_bundled(cmd_name)
         if cmd_name in VERBS:
             command: click.Command = importlib.import_module(f"edgeprof.cli.{cmd_name}").command
             return command
@@ -39,13 +41,29 @@ class LazyGroup(click.Group):
             self.load_plugins()
         return super().get_command(ctx, cmd_name)
 
+    def load_bundled(self, verb: str) -> click.Command:
+        """A verb of a plugin of ours, without loading any other plugin.
+
+        Raises:
+            UnavailableError: that plugin is left out (EDGEPROF_PLUGINS) or failed to load.
+        """
+        from edgeprof.errors import UnavailableError
+        from edgeprof.plugins import PluginHost, points_of
+
+        host = PluginHost.from_environment(points=points_of(BUNDLED[verb]))
+        command = host.commands(reserved=set(VERBS) - {verb}).get(verb)
+        if command is None:
+            why = next((info.reason for info in host.plugins if info.reason), "it is not installed")
+            raise UnavailableError(f"edgeprof {verb} belongs to the plugin {BUNDLED[verb]}, which is not loaded: {why}")
+        return command
+
     def load_plugins(self) -> None:
         """Let plugins add verbs (``register_commands``), once."""
         if self.plugin_hint is None:
             from edgeprof.plugins import PluginHost
 
             host = PluginHost.from_environment()
-            for name, command in host.commands(reserved=VERBS).items():
+            for name, command in host.commands(reserved=set(VERBS) - set(BUNDLED)).items():
                 self.add_command(command, name)
             self.plugin_hint = host.failure_hint()
 

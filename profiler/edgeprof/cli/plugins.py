@@ -98,11 +98,11 @@ def new(name: str, directory: str, kind: str) -> None:
 
 
 def _host() -> PluginHost:
-    from edgeprof.cli.verbs import VERBS
+    from edgeprof.cli.verbs import BUNDLED, VERBS
     from edgeprof.plugins import PluginHost
 
     host = PluginHost.from_environment()
-    host.commands(reserved=VERBS)
+    host.commands(reserved=set(VERBS) - set(BUNDLED))
     return host
 
 

@@ -14,6 +14,7 @@ VERBS = {
     "compare": "Ratios of two results with their intervals, and a verdict.",
     "completion": "Print the shell's completion script.",
     "doctor": "What works, what does not, why, and the command that mends it.",
+    "exporter": "The long-running daemon: samples, integrates, serves Prometheus.",
     "gate": "Pass or fail a result against limits, for CI.",
     "history": "Past results on this device.",
     "plugins": "Installed plugins; conformance check; scaffold.",
@@ -21,4 +22,9 @@ VERBS = {
     "run": "Energy, power and peak memory of any command.",
     "sensors": "Every channel found, its value, role and provenance.",
     "simulate": "A live, virtual board, for trying edgeprof without hardware.",
+}
+
+#: Those of them that a plugin of ours brings (``register_commands``): verb → the plugin, which alone is loaded for it.
+BUNDLED = {
+    "exporter": "exporter",
 }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from edgeprof.results.schema import Host, Reason
 from edgeprof.sensing.board import identify
 from edgeprof.sensing.files import listing, number_of, text_of
+from edgeprof.sensing.power_mode import cpufreq, governors, power_mode
 from edgeprof.sensing.throttle import Counters, difference, snapshot
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ def describe_host(roots: Roots) -> Host:
     decisive = {**_clock_limits(roots), **_settings(roots)}
     if roots.is_simulated:
         decisive["simulated"] = "a virtual board"
-    power_mode, governor = _power_mode(roots), _governor(roots)
+    mode, governor = power_mode(roots), governors(roots)
     arch = platform.machine()
-    agree = [board.name, board.model, arch, cpu, cores, power_mode, governor, sorted(decisive.items())]
+    agree = [board.name, board.model, arch, cpu, cores, mode, governor, sorted(decisive.items())]
     return Host(
         board=board.name,
         hostname=platform.node(),
@@ -72,7 +73,7 @@ def describe_host(roots: Roots) -> Host:
         memory_bytes=_memory(roots),
         kernel=text_of(roots.procfs / "sys/kernel/osrelease") or platform.release(),
         os=_os_name(roots),
-        power_mode=power_mode,
+        power_mode=mode,
         governor=governor,
         fingerprint=f"sha256:{hashlib.sha256(json.dumps(agree).encode()).hexdigest()}",
         context={**decisive, **_noted(roots, board.model)},
@@ -148,34 +149,11 @@ def _os_name(roots: Roots) -> str:
     return match[1] if match else platform.system()
 
 
-def _power_mode(roots: Roots) -> str | None:
-    """The mode of nvpmodel by name (by number where the table is missing), else the ACPI platform profile."""
-    status = re.search(r"pmode:(\d+)", text_of(roots.root / "var/lib/nvpmodel/status") or "")
-    if status is None:
-        return text_of(roots.sysfs / "firmware/acpi/platform_profile")
-    number = int(status[1])
-    table = text_of(roots.root / "etc/nvpmodel.conf") or ""
-    names: dict[int, str] = {
-        int(n): name for n, name in re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", table)
-    }
-    return names.get(number, f"mode {number}")
-
-
-def _cpufreq(roots: Roots) -> list[Path]:
-    cpus = [cpu for cpu in listing(roots.sysfs / "devices/system/cpu") if re.fullmatch(r"cpu\d+", cpu.name)]
-    return [cpu / "cpufreq" for cpu in cpus if (cpu / "cpufreq").is_dir()]
-
-
-def _governor(roots: Roots) -> str | None:
-    found = [text_of(path / "scaling_governor") for path in _cpufreq(roots)]
-    return " + ".join(dict.fromkeys(name for name in found if name)) or None
-
-
 def _clock_limits(roots: Roots) -> dict[str, str]:
     """The clocks that CPUs and GPUs may have, MHz; that jetson_clocks pinned them shows as equal ends."""
     limits: dict[str, str] = {}
     spans: dict[str, list[str]] = {}
-    for path in _cpufreq(roots):
+    for path in cpufreq(roots):
         least, most = (number_of(path / f"scaling_{end}_freq", 1e-3) for end in ("min", "max"))
         if least is not None and most is not None:
             spans.setdefault(f"{least:.0f} to {most:.0f} MHz", []).append(path.parent.name)
@@ -208,8 +186,8 @@ def _noted(roots: Roots, model: str) -> dict[str, str]:
     noted = {
         "model": model,
         "libc": " ".join(platform.libc_ver()).strip(),
-        "cpu_driver": next((d for p in _cpufreq(roots) if (d := text_of(p / "scaling_driver"))), ""),
-        "cpu_preference": next((d for p in _cpufreq(roots) if (d := text_of(p / "energy_performance_preference"))), ""),
+        "cpu_driver": next((d for p in cpufreq(roots) if (d := text_of(p / "scaling_driver"))), ""),
+        "cpu_preference": next((d for p in cpufreq(roots) if (d := text_of(p / "energy_performance_preference"))), ""),
         "cuda": _cuda(roots),
     }
     return {name: value for name, value in noted.items() if value}

@@ -1,0 +1,113 @@
+"""The newest benchmark results, re-read when the store has changed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof_exporters.logs import event
+
+if TYPE_CHECKING:
+    from edgeprof_exporters.exposition import Samples
+
+#: The store's file (edgeprof.results.store.FILE, whose module would bring SQLite and msgspec along).
+STORE = "results.sqlite3"
+_PATIENCE_S = 60.0
+#: More model × variant × runtime × scenario than this are not shown: about 1,000 series.
+MOST_RESULTS = 80
+
+
+class BenchResults:
+    """What the store holds. Thread-safe.
+
+    Args:
+        directory: Where the store is; None: this user's data directory.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._rows: dict[str, list[tuple[list[str], float]]] = {}
+        self._seen: object = None
+
+    def move(self, directory: Path | None) -> None:
+        """Read another store from the next ``refresh`` on."""
+        self._directory, self._seen = directory, None
+
+    def samples(self) -> Samples:
+        """What was read last."""
+        with self._lock:
+            return dict(self._rows)
+
+    def refresh(self) -> None:
+        """Read the store if it has changed since the last time. What cannot be read leaves the old rows."""
+        directory = self._directory or data_directory()
+        seen = _stamp(directory)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        if not any(seen):
+            rows: Any = {}
+        else:
+            rows = self._read(directory)
+            if rows is None:
+                return
+        with self._lock:
+            self._rows = limited(rows)
+
+    def _read(self, directory: Path) -> Any:
+        argv = [sys.executable, "-m", "edgeprof_exporters.bench_reader", str(directory)]
+        try:
+            done = subprocess.run(argv, capture_output=True, timeout=_PATIENCE_S, check=False, stdin=subprocess.DEVNULL)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            event(logging.WARNING, "the benchmark store cannot be read", directory=str(directory), error=str(error))
+            return None
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            event(
+                logging.WARNING,
+                "the benchmark store cannot be read",
+                directory=str(directory),
+                error=said[-1] if said else f"exit status {done.returncode}",
+            )
+            return None
+        return json.loads(done.stdout)
+
+
+def limited(rows: dict[str, list[tuple[list[str], float]]]) -> dict[str, list[tuple[list[str], float]]]:
+    """The rows of the ``MOST_RESULTS`` newest results."""
+    stamps = rows.get("edgeprof_bench_last_run_timestamp_seconds", [])
+    if len(stamps) <= MOST_RESULTS:
+        return rows
+    event(logging.WARNING, "only the newest benchmark results are shown", shown=MOST_RESULTS, stored=len(stamps))
+    newest = sorted(stamps, key=lambda row: row[1], reverse=True)[:MOST_RESULTS]
+    kept = {tuple(labels) for labels, _ in newest}
+    return {name: [row for row in all_rows if tuple(row[0][:4]) in kept] for name, all_rows in rows.items()}
+
+
+def data_directory() -> Path:
+    """This user's data directory, as edgeprof.results.store.data_dir has it."""
+    if os.environ.get("EDGEPROF_DATA_DIR"):
+        return Path(os.environ["EDGEPROF_DATA_DIR"])
+    import platformdirs  # noqa: PLC0415
+
+    return Path(platformdirs.user_data_dir("edgeprof", appauthor=False))
+
+
+def _stamp(directory: Path) -> tuple[object, ...]:
+    """What changes when the store is written: SQLite appends to its log first."""
+    found: list[object] = []
+    for name in (STORE, f"{STORE}-wal"):
+        try:
+            stat = os.stat(directory / name)  # noqa: PTH116
+        except OSError:
+            found.append(None)
+        else:
+            found.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return tuple(found)

@@ -1,0 +1,107 @@
+"""Reads the store in a process of its own and prints what the exporter shows of it: ``python -m … DIRECTORY``.
+
+A result with its traces is megabytes of JSON, and SQLite, msgspec and the schema are memory that a daemon of 30 MB does
+not have to spare for months; so the daemon starts this when the store has changed, and keeps a few numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprof.errors import EdgeprofError
+from edgeprof.results import schema
+from edgeprof.results.store import Newest, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from edgeprof.results.schema import Variant
+
+    Rows = dict[str, list[tuple[list[str], float]]]
+
+#: Quantile → the field of the latency. 0.5 is the plain median where early stopping allows no bound.
+_QUANTILES = (("0.5", "p50"), ("0.9", "p90"), ("0.95", "p95"), ("0.99", "p99"))
+#: Metrics that are a ratio from 0 to 1; others have a unit of their own and no place in accuracy_ratio.
+_RANGE = (0.0, 1.0)
+
+
+def rows(newest: Iterable[Newest]) -> Rows:
+    """Metric's name → its samples, of the newest variant of each model, variant, runtime and scenario."""
+    found: Rows = {}
+
+    def add(name: str, labels: list[str], value: float | None) -> None:
+        if value is not None and math.isfinite(value):
+            found.setdefault(f"edgeprof_bench_{name}", []).append((labels, float(value)))
+
+    for one in newest:
+        variant = one.variant
+        runtime = variant.runtime.name if variant.runtime else ""
+        labels = [schema.model_name(variant.model), variant.name, runtime, one.result.protocol.scenario]
+        quotable = variant.status in {"ok", "degraded"}
+        add("last_run_timestamp_seconds", labels, _seconds(one.result.created))
+        add("last_run_success", labels, float(quotable))
+        add("model_size_bytes", labels, variant.model.size_bytes)
+        if quotable:
+            _figures(add, labels, variant)
+    return found
+
+
+def _figures(add: _Add, labels: list[str], variant: Variant) -> None:
+    energy, latency = variant.energy_j_per_inference, variant.latency_s
+    if energy is not None:
+        for kind, figure in (("gross", energy.gross), ("net", energy.net)):
+            if figure.value is not None:
+                add("energy_joules_per_inference", [*labels, energy.provenance, kind], figure.value)
+                add("energy_uncertainty_joules", [*labels, energy.provenance, kind], figure.expanded_uncertainty)
+    if latency is not None:
+        for quantile, field in _QUANTILES:
+            value = getattr(latency, field)
+            if quantile == "0.5":
+                value = latency.median if latency.median is not None else value
+            add("latency_seconds", [*labels, quantile], value)
+    add("throughput_per_second", labels, variant.throughput_per_s)
+    if variant.accuracy is not None and _RANGE[0] <= variant.accuracy.value <= _RANGE[1]:
+        add("accuracy_ratio", [*labels, variant.accuracy.metric], variant.accuracy.value)
+    if variant.memory_bytes is not None:
+        add("peak_memory_bytes", labels, variant.memory_bytes.peak_rss)
+
+
+def _seconds(created: str) -> float | None:
+    """Unix seconds of an RFC 3339 time."""
+    try:
+        return datetime.fromisoformat(created.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return None
+
+
+def read(directory: Path | None) -> Rows:
+    """The rows of a store; nothing where there is none.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    return rows(Store(directory).newest())
+
+
+def main() -> int:
+    try:
+        found = read(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    except EdgeprofError as error:
+        sys.stderr.write(error.message + "\n")
+        return 1
+    json.dump(found, sys.stdout)
+    return 0
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Add = Callable[[str, list[str], float | None], None]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The control socket: who may, asks the daemon how it is or to reload. Lines of JSON in, lines of JSON out.
+
+Only root, the daemon's own user and members of one group are heard; the kernel says who they are (SO_PEERCRED), not
+they. Nothing but JSON of bounded length is ever parsed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import struct
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from edgeprof_exporters.logs import event
+from edgeprof_exporters.receiver import bind, group_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+#: The longest line (bytes), the longest silence (s), the most callers at once and the most lines of one.
+MOST_LINE, SILENCE_S, MOST_CALLERS, MOST_LINES = 4096, 10.0, 8, 1000
+
+
+class Control:
+    """Answers on the socket until ``stop``.
+
+    Args:
+        path: Where the socket is.
+        group: Whose members may; empty: only root and the daemon's own user.
+        commands: Name → what returns the answer.
+    """
+
+    def __init__(self, path: Path, group: str, commands: Mapping[str, Callable[[], Any]]) -> None:
+        self.path = path
+        self._gid = group_id(group) if group else None
+        self._commands = commands
+        self._sock = bind(path, socket.SOCK_STREAM, group)
+        self._sock.listen(16)
+        self._stopping = False
+        self._callers = threading.BoundedSemaphore(MOST_CALLERS)
+        self._thread = threading.Thread(target=self._accept, name="edgeprof control", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close it. Safe to call twice."""
+        if self._stopping:
+            return
+        self._stopping = True
+        with suppress(OSError):
+            self.path.unlink()
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        if self._thread.ident is not None:
+            self._thread.join(0.5)
+        self._sock.close()
+
+    def _accept(self) -> None:
+        while not self._stopping:
+            try:
+                caller, _ = self._sock.accept()
+            except OSError:
+                if self._stopping:
+                    return
+                threading.Event().wait(0.05)
+                continue
+            if not self._callers.acquire(blocking=False):
+                caller.close()
+                continue
+            try:
+                threading.Thread(target=self._serve, args=(caller,), name="edgeprof caller", daemon=True).start()
+            except RuntimeError:
+                self._callers.release()
+                caller.close()
+
+    def _serve(self, caller: socket.socket) -> None:
+        try:
+            with caller:
+                caller.settimeout(SILENCE_S)
+                pid, uid, gid = struct.unpack("3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                if not self.permits(uid, gid):
+                    event(logging.WARNING, "a caller on the control socket was refused", uid=uid, pid=pid)
+                    _say(caller, {"error": "not permitted"})
+                    return
+                self._talk(caller)
+        except OSError:
+            pass
+        finally:
+            self._callers.release()
+
+    def permits(self, uid: int, gid: int) -> bool:
+        """Whether a caller of that user and primary group may."""
+        if uid in {0, os.geteuid()}:
+            return True
+        return self._gid is not None and (gid == self._gid or self._gid in _groups(uid, gid))
+
+    def _talk(self, caller: socket.socket) -> None:
+        buffer = b""
+        for _ in range(MOST_LINES):
+            while b"\n" not in buffer:
+                if len(buffer) > MOST_LINE:
+                    _say(caller, {"error": f"a line is longer than {MOST_LINE} bytes"})
+                    return
+                data = caller.recv(1024)
+                if not data:
+                    return
+                buffer += data
+            line, _, buffer = buffer.partition(b"\n")
+            _say(caller, self.answer(line))
+
+    def answer(self, line: bytes) -> dict[str, Any]:
+        """The answer to one line: ``{"ok": …}`` or ``{"error": …}``."""
+        if len(line) > MOST_LINE:
+            return {"error": f"a line is longer than {MOST_LINE} bytes"}
+        try:
+            asked = json.loads(line)
+        except (ValueError, RecursionError):
+            return {"error": "not JSON"}
+        command = asked.get("command") if isinstance(asked, dict) else None
+        if not isinstance(command, str) or command not in self._commands:
+            return {"error": f"a command is one of {', '.join(self._commands)}"}
+        try:
+            return {"ok": self._commands[command]()}
+        except Exception as error:
+            logging.getLogger("edgeprof.exporter").exception("a command failed", extra={"fields": {"command": command}})
+            return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _groups(uid: int, gid: int) -> list[int]:
+    """All groups of a user: the kernel tells only the primary one of a caller."""
+    import pwd  # noqa: PLC0415
+
+    try:
+        return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
+    except (KeyError, OSError):
+        return [gid]
+
+
+def _say(caller: socket.socket, answer: dict[str, Any]) -> None:
+    caller.sendall(json.dumps(answer).encode() + b"\n")

@@ -1,0 +1,503 @@
+"""The daemon's life: find the sensors, sample, listen, answer; reload, rest, and end without loss."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib.metadata
+import logging
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof import __version__
+from edgeprof.errors import EdgeprofError, unknown
+from edgeprof.plugins import GROUP, PluginHost
+from edgeprof.roots import Roots
+from edgeprof.sensing.discover import discover
+from edgeprof.sensing.power_mode import mode_and_governor
+from edgeprof_exporters import settings as settings_of
+from edgeprof_exporters import views
+from edgeprof_exporters.bench import BenchResults
+from edgeprof_exporters.control import Control
+from edgeprof_exporters.engine import Engine
+from edgeprof_exporters.exposition import Exposition, build_info
+from edgeprof_exporters.inferences import Inferences
+from edgeprof_exporters.logs import LOG, event, setup
+from edgeprof_exporters.notify import Notifier, inherited_sockets
+from edgeprof_exporters.receiver import Receiver
+from edgeprof_exporters.server import Server, listen
+from edgeprof_exporters.state import StateFile
+from edgeprof_exporters.throttling import Throttling
+from edgeprof_exporters.web import Web
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from prometheus_client.registry import Collector
+
+    from edgeprof.sensing.discover import Discovery
+    from edgeprof_exporters.exposition import Samples
+    from edgeprof_exporters.settings import Settings
+
+#: The rhythms of housekeeping (s).
+_TICK_S, _SETTLE_S, _THROTTLE_S, _BENCH_S, _RESCAN_S, _RUNTIME_STATE_S = 0.5, 1.0, 5.0, 10.0, 30.0, 5.0
+#: From SIGTERM to the end (s) at most.
+_END_S = 2.0
+#: The longest pause (s) between two looks for a sensor that stays away.
+_LONGEST_RESCAN_S = 600.0
+#: What a reload leaves as it is.
+_NEEDS_RESTART = (
+    "web_listen_address",
+    "web_systemd_socket",
+    "web_max_connections",
+    "track_socket",
+    "control_socket",
+    "control_group",
+    "state_file",
+    "state_interval_s",
+)
+_M_ARENA_MAX = -8
+
+
+class Daemon:
+    """One exporter, from its settings to its end.
+
+    Args:
+        settings: As loaded.
+        reread: Loads the settings again, for SIGHUP.
+    """
+
+    def __init__(self, settings: Settings, reread: Callable[[], Settings]) -> None:
+        self.settings = settings
+        self._reread = reread
+        self.roots = Roots.resolve(settings.sampling_sysfs_root or None, settings.sampling_procfs_root or None)
+        self.engine = Engine(settings.sampling_rate_hz, settings.sampling_bridge_s)
+        self.inferences = Inferences(self.engine.history, settings.track_max_series)
+        self.throttling = Throttling(self.roots)
+        self.bench = BenchResults(Path(settings.bench_directory) if settings.bench_directory else None)
+        self.notifier = Notifier()
+        self.reload_good = True
+        self._power_mode = ("", "")
+        self._hurry = threading.Event()  # something to do before the next tick
+        self._ending = threading.Event()
+        self._reloading = threading.Event()
+        self._problem: str | None = None
+        self._guard: Any = None
+        runtime = runtime_directory()
+        self.state = _state_file(settings, runtime)
+        self._track_path = _socket_path(settings.track_socket, runtime, "track.sock")
+        self._control_path = _socket_path(settings.control_socket, runtime, "control.sock")
+        self._rescan_s, self._rescan_at = _RESCAN_S, 0.0
+        self._web: Web | None = None
+        self._server: Server | None = None
+        self._receiver: Receiver | None = None
+        self._control: Control | None = None
+        self._found: Discovery | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Live until SIGTERM or SIGINT; the exit code.
+
+        Raises:
+            EdgeprofError: it cannot begin: an address that is taken, a setting that does not fit.
+        """
+        _few_arenas()
+        self._signals()
+        try:
+            self.begin()
+            self._keep_house()
+        finally:
+            self.end()
+        return 0
+
+    def begin(self) -> None:
+        """Sample, listen and answer.
+
+        Raises:
+            EdgeprofError: see ``run``.
+        """
+        settings = self.settings
+        self._guard = _guard(settings)
+        kept, same_boot = self.state.load()
+        if kept is not None:
+            self._resume(kept, time.monotonic() if same_boot else None)
+        found = self._discover()
+        inherited = inherited_sockets() if settings.web_systemd_socket else []
+        listeners = inherited or listen(settings.web_listen_address)
+        self._server = Server(listeners, self._make_web(), self._guard, settings.web_max_connections)
+        self.engine.start(found)
+        self.throttling.look()
+        self._power_mode = mode_and_governor(self.roots)
+        if self._track_path is not None:
+            self._receiver = Receiver(self._track_path, self.inferences, settings.control_group)
+            self._receiver.start()
+        if self._control_path is not None:
+            self._control = Control(self._control_path, settings.control_group, self._commands())
+            self._control.start()
+        self._server.start()
+        event(
+            logging.INFO,
+            "listening",
+            addresses=",".join(self._server.addresses),
+            tls=self._guard is not None and self._guard.context() is not None,
+        )
+        self.notifier.send("READY=1", f"STATUS={self._status()}")
+        gc.collect()
+        gc.freeze()  # what is there now stays: later collections need not look at it again
+
+    def end(self) -> None:
+        """Answer what is being asked, settle what is known, write the state: within ``_END_S``."""
+        begun = time.monotonic()
+        self._ending.set()
+        self.notifier.send("STOPPING=1")
+        if self._server is not None:
+            self._server.stop(drain_s=1.0)
+        for part in (self._receiver, self._control):
+            if part is not None:
+                part.stop()
+        self.engine.stop()
+        now = time.monotonic()
+        self.inferences.settle(now, self.engine.lock, all_of_them=True)
+        if self._server is not None:
+            self.state.save(self.collect_state(), clean=True)
+        event(logging.INFO, "ended", seconds=round(time.monotonic() - begun, 3))
+
+    def _signals(self) -> None:
+        def end(_number: int, _frame: object) -> None:
+            self._ending.set()
+            self._hurry.set()
+
+        def reload(_number: int, _frame: object) -> None:
+            self._reloading.set()
+            self._hurry.set()
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGHUP, reload)
+
+    def _keep_house(self) -> None:
+        due = dict.fromkeys(("settle", "throttle", "bench", "rescan", "runtime", "state", "watchdog"), 0.0)
+        now = time.monotonic()
+        due |= {
+            "rescan": now + _RESCAN_S,
+            "state": now + self.settings.state_interval_s,
+            "runtime": now + _RUNTIME_STATE_S,
+        }
+        tasks: dict[str, tuple[float, Callable[[], None]]] = {
+            "settle": (_SETTLE_S, lambda: self.inferences.settle(time.monotonic(), self.engine.lock)),
+            "throttle": (_THROTTLE_S, self._look_around),
+            "bench": (_BENCH_S, self.bench.refresh),
+            "rescan": (_RESCAN_S, self._rescan_if_blind),
+            "runtime": (_RUNTIME_STATE_S, lambda: self.state.save_runtime(self.collect_state())),
+            "state": (self.settings.state_interval_s, lambda: self.state.save(self.collect_state(), clean=False)),
+            "watchdog": (self.notifier.watchdog_s or 10.0, self._watch),
+        }
+        while not self._ending.is_set():
+            self._hurry.wait(_TICK_S)
+            self._hurry.clear()
+            if self._reloading.is_set():
+                self._reloading.clear()
+                self.reload()
+            now = time.monotonic()
+            for name, (interval, task) in tasks.items():
+                if now >= due[name] and not self._ending.is_set():
+                    due[name] = now + interval
+                    try:
+                        task()
+                    except Exception:
+                        LOG.exception("housekeeping failed", extra={"fields": {"task": name}})
+
+    # -- reload -------------------------------------------------------------------------------------------------------
+
+    def reload(self) -> str | None:
+        """Take over what changed in the settings; None, or why nothing was taken over."""
+        self.notifier.send("RELOADING=1", f"MONOTONIC_USEC={int(time.monotonic() * 1e6)}")
+        try:
+            self._swap(self._reread())
+        except EdgeprofError as error:
+            self.reload_good = False
+            event(
+                logging.ERROR, "reload refused; the old settings stay", reason=error.message, remedy=error.remedy or ""
+            )
+            return error.message
+        except Exception as error:
+            self.reload_good = False
+            LOG.exception("reload failed; the old settings stay")
+            return f"{type(error).__name__}: {error}"
+        finally:
+            self.notifier.send("READY=1", f"STATUS={self._status()}")
+        self.reload_good = True
+        event(logging.INFO, "reloaded")
+        return None
+
+    def _swap(self, new: Settings) -> None:
+        """Everything that can fail first, then everything that changes."""
+        old = self.settings
+        for name in _NEEDS_RESTART:
+            if getattr(new, name) != getattr(old, name):
+                event(logging.WARNING, "this setting needs a restart", setting=settings_of.key_of(name))
+                new = replace(new, **{name: getattr(old, name)})
+        guard = self._guard if new.web_config_file == old.web_config_file else _guard(new)
+        if guard is not None and guard is self._guard:
+            guard.reread()
+        exposition = self._exposition(new)
+        roots = Roots.resolve(new.sampling_sysfs_root or None, new.sampling_procfs_root or None)
+        # Two readers at once are one too many for some meters: sampling rests while sensors are looked for.
+        self.engine.stop()
+        before, self.roots = self.roots, roots
+        try:
+            found = self._discover(new)
+        except BaseException:
+            self.roots = before
+            if self._found is not None:
+                self.engine.start(self._found)
+            raise
+        self.settings, self._guard = new, guard
+        setup(new.log_level, new.log_format)
+        if self._server is not None and self._web is not None:
+            self._server.guard = guard
+            self._web.exposition = exposition
+            self._web.telemetry_path = new.web_telemetry_path
+            self._web.max_requests = new.web_max_requests
+        self.inferences.most_series = new.track_max_series
+        self.throttling.roots = roots
+        self._power_mode = mode_and_governor(roots)
+        if new.bench_directory != old.bench_directory:
+            self.bench.move(Path(new.bench_directory) if new.bench_directory else None)
+        self.engine.rate_hz, self.engine.bridge_s = new.sampling_rate_hz, new.sampling_bridge_s
+        self.engine.start(found)
+
+    # -- sensors ------------------------------------------------------------------------------------------------------
+
+    def _discover(self, settings: Settings | None = None) -> Discovery:
+        """Find the sensors.
+
+        Raises:
+            InputError: a sensor or rail that does not exist.
+            UnavailableError: a rail that cannot be read.
+        """
+        settings = settings or self.settings
+        host = sensor_host()
+        found = discover(host, self.roots, settings.sampling_sensors or None, settings.sampling_rail or None)
+        for info in host.failures:
+            event(logging.WARNING, "a plugin failed", plugin=info.name, reason=info.reason or "")
+        for failure in found.failures:
+            event(logging.WARNING, "a sensor source failed", source=failure.source, reason=failure.reason)
+        headline = found.topology.headline
+        if headline.channels:
+            event(logging.INFO, "sampling", board=found.topology.board.name, rail=headline.rail, covers=headline.covers)
+        else:
+            event(logging.WARNING, "nothing measures the whole device", reason=headline.reason or "")
+        self._found = found
+        return found
+
+    def _rescan_if_blind(self) -> None:
+        """Look for sensors anew while one is lost or none was found: drivers come late, and come back elsewhere."""
+        now = time.monotonic()
+        lost = [name for name in self.engine.known if not self.engine.is_up(name, now)]
+        if not lost and self.engine.total is not None:
+            self._rescan_s = _RESCAN_S
+            return
+        if now < self._rescan_at:
+            return
+        self._rescan_s = min(2 * self._rescan_s, _LONGEST_RESCAN_S)
+        self._rescan_at = now + self._rescan_s
+        found = discover(
+            sensor_host(), self.roots, self.settings.sampling_sensors or None, self.settings.sampling_rail or None
+        )
+        better = {sensor.name for sensor in found.sensors} & set(lost)
+        if better or (self.engine.total is None and found.topology.headline.channels):
+            event(logging.INFO, "sensors found anew", sensors=",".join(sorted(better)) or "power")
+            self._found = found
+            self.engine.start(found)
+
+    def _look_around(self) -> None:
+        self.throttling.look()
+        self._power_mode = mode_and_governor(self.roots)
+
+    # -- what is answered ---------------------------------------------------------------------------------------------
+
+    def _make_web(self) -> Web:
+        self._web = Web(
+            self._exposition(self.settings),
+            telemetry_path=self.settings.web_telemetry_path,
+            max_requests=self.settings.web_max_requests,
+            unhealthy=self.unhealthy,
+            unready=self.unready,
+            before_scrape=self._before_scrape,
+        )
+        return self._web
+
+    def _exposition(self, settings: Settings) -> Exposition:
+        from prometheus_client.process_collector import ProcessCollector  # noqa: PLC0415
+
+        def process() -> Collector:
+            return ProcessCollector(registry=None)
+
+        sources: dict[str, Callable[[], Samples]] = {
+            "power": lambda: views.power(self.engine),
+            "device": lambda: views.device(self.engine, self.roots, self.throttling, self._power_mode),
+            "inference": lambda: views.inference(self.inferences, self.engine),
+            "bench": self.bench.samples,
+            "sampler": lambda: views.sampler(self.engine),
+            "process": self._process,
+        }
+        for name in settings.collectors_exclude:
+            if name not in sources:
+                raise unknown("collector", name, sources)
+            del sources[name]
+        return Exposition(sources, [process] if "process" in sources else [])
+
+    def _process(self) -> Samples:
+        return {
+            **build_info(__version__),
+            **views.messages(self.inferences),
+            "edgeprof_config_last_reload_success": [((), float(self.reload_good))],
+        }
+
+    def unhealthy(self) -> str | None:
+        """Why the daemon is not well; None if it is."""
+        return self.engine.stuck(time.monotonic())
+
+    def unready(self) -> str | None:
+        """Why there is nothing to scrape yet; None if there is."""
+        if self._ending.is_set():
+            return "the daemon is ending"
+        return None if self.engine.ready else "no plausible sample was read yet"
+
+    def _before_scrape(self) -> None:
+        if self.state.copy is not None:
+            self.state.save_runtime(self.collect_state())
+
+    # -- state, watchdog, control -------------------------------------------------------------------------------------
+
+    def collect_state(self) -> dict[str, Any]:
+        """What a later daemon resumes from."""
+        return {
+            "engine": self.engine.state(),
+            "inferences": self.inferences.state(),
+            "throttling": self.throttling.seen()[0],
+        }
+
+    def _resume(self, kept: dict[str, Any], now: float | None) -> None:
+        try:
+            self.engine.resume(kept["engine"], now)
+            self.inferences.resume(kept["inferences"])
+            self.throttling.resume(kept["throttling"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            # All or nothing: counters from different times would be worse than new ones.
+            self.engine = Engine(self.settings.sampling_rate_hz, self.settings.sampling_bridge_s)
+            self.inferences = Inferences(self.engine.history, self.settings.track_max_series)
+            self.throttling = Throttling(self.roots)
+            event(logging.WARNING, "the state is not ours; counters begin at zero", error=str(error))
+        else:
+            event(logging.INFO, "counters go on", same_boot=now is not None)
+
+    def _watch(self) -> None:
+        problem = self.unhealthy()
+        if problem != self._problem:
+            level = logging.ERROR if problem else logging.INFO
+            event(level, "not well" if problem else "well again", reason=problem or "")
+            self._problem = problem
+        if problem is None and (self._server is None or self._server.is_alive):
+            self.notifier.send("WATCHDOG=1", f"STATUS={self._status()}")
+
+    def _status(self) -> str:
+        total = self.engine.total
+        watts = total.watts() if total is not None else None
+        addresses = ", ".join(self._server.addresses) if self._server else ""
+        return f"{addresses}; {'no power sensor' if watts is None else f'{watts:.2f} W'}"
+
+    def _commands(self) -> Mapping[str, Callable[[], Any]]:
+        def reload() -> str:
+            self._reloading.set()
+            self._hurry.set()
+            return "reloading; edgeprof_config_last_reload_success tells how it went"
+
+        def status() -> dict[str, Any]:
+            return {
+                "version": __version__,
+                "pid": os.getpid(),
+                "addresses": self._server.addresses if self._server else [],
+                "unhealthy": self.unhealthy(),
+                "unready": self.unready(),
+                "sensors": {name: self.engine.is_up(name, time.monotonic()) for name in self.engine.known},
+                "power_w": self.engine.total.watts() if self.engine.total else None,
+                "reload_good": self.reload_good,
+            }
+
+        return {"status": status, "reload": reload}
+
+
+def sensor_host() -> PluginHost:
+    """The plugins that may bring sensors: everybody's but those of edgeprof itself that are something else, whose
+    libraries (numpy among them) the daemon has no room for.
+    """
+    points = [
+        point
+        for point in importlib.metadata.entry_points(group=GROUP)
+        if not point.value.startswith(("edgeprof_plugins.", "edgeprof_exporters", "edgeprof_dashboards"))
+        or point.value.startswith("edgeprof_plugins.sensors.")
+    ]
+    return PluginHost.from_environment(points=points)
+
+
+def runtime_directory() -> Path | None:
+    """Where the sockets belong: systemd's, root's /run/edgeprof, a user's; None where there is no such place."""
+    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    if os.geteuid() == 0:
+        path = Path("/run/edgeprof")
+    elif os.environ.get("XDG_RUNTIME_DIR"):
+        path = Path(os.environ["XDG_RUNTIME_DIR"]) / "edgeprof"
+    else:
+        return None
+    with contextlib.suppress(OSError):
+        path.mkdir(mode=0o755, exist_ok=True)
+        return path
+    return None
+
+
+def _socket_path(setting: str, runtime: Path | None, name: str) -> Path | None:
+    if setting != "auto":
+        return Path(setting) if setting else None
+    return None if runtime is None else runtime / name
+
+
+def _state_file(settings: Settings, runtime: Path | None) -> StateFile:
+    path: Path | None = None
+    if settings.state_file == "auto":
+        directory = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+        path = Path(directory) / "state.json" if directory else None
+    elif settings.state_file:
+        path = Path(settings.state_file)
+    return StateFile(path, None if runtime is None else runtime / "state.json")
+
+
+def _guard(settings: Settings) -> Any:
+    """Who may ask, by the web configuration.
+
+    Raises:
+        InputError: it does not follow the form.
+    """
+    if not settings.web_config_file:
+        return None
+    from edgeprof_exporters.webconfig import WebConfig  # noqa: PLC0415 - YAML and bcrypt, where they are used
+
+    return WebConfig(Path(settings.web_config_file))
+
+
+def _few_arenas() -> None:
+    """Two heaps for all threads (mallopt(3)): else the C library keeps one for each, and a burst of scrapes is never
+    given back.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)

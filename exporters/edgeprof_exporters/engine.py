@@ -1,0 +1,348 @@
+"""Sampling for months: the sensors, their meters, and what each channel last said.
+
+The Sampler keeps the rhythm. Between it and each sensor stands a Tap, which hands every row on to the meters in the
+thread that read it, so that nothing polls and nothing is kept but sums.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.provenance import worst
+from edgeprof.sensing.sampler import Sampler
+from edgeprof.sensing.sensor import Sensor
+from edgeprof_exporters.meter import BRIDGE_S, History, Meter, Total
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, MutableSequence, Sequence
+
+    from edgeprof.sensing.board import Topology
+    from edgeprof.sensing.discover import Discovery
+    from edgeprof.sensing.sensor import Channel, Quantity
+
+    Key = tuple[str, str, Quantity]
+
+#: A reading older than this (s) is not shown as what is so now; a source that refreshes more slowly has three
+#: refreshes.
+STALE_S = 10.0
+#: A sensor that was not read for this long (s) holds the daemon's health: its thread hangs, or the machine does.
+STUCK_S = 15.0
+#: How much of the trace the Sampler keeps (s): the daemon needs none of it.
+_KEEP_S = 1.0
+
+
+def is_power(channel: Channel) -> bool:
+    """Whether joules follow from it."""
+    return channel.quantity == "power" or (channel.quantity == "energy" and channel.kind == "counter")
+
+
+@dataclass
+class Rail:
+    """One rail as it is exposed: its best source of joules, and its reading of power where it has one of its own.
+
+    Attributes:
+        meter: Counts its joules.
+        power: The channel that tells its power; the meter does where it is None.
+        parent: The rail that contains it and is exposed too; None for those that may be added up.
+    """
+
+    meter: Meter
+    power: Meter | None = None
+    parent: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.meter.channel.name
+
+    def watts(self, now: float) -> float | None:
+        """Power at the last reading; None where that is too old or there was none."""
+        meter = self.power or self.meter
+        return None if meter.time is None or now - meter.time > stale_after(meter.channel) else meter.watts
+
+
+def stale_after(channel: Channel) -> float:
+    """How long (s) a channel's reading counts as the present."""
+    return max(STALE_S, 3 * (channel.update_interval_s or 0.0))
+
+
+class Tap(Sensor):
+    """A sensor that tells the engine what it read; the Sampler reads it like any other."""
+
+    def __init__(self, sensor: Sensor, engine: Engine, channels: dict[Key, Channel]) -> None:
+        self.inner = sensor
+        self.name = sensor.name
+        self.slow = sensor.slow
+        self._engine = engine
+        known = [channels.get(channel.key, channel) for channel in sensor.channels]
+        #: (position in the row, channel) of what can be read
+        self.watched = [(index, channel) for index, channel in enumerate(known) if channel.available]
+        self.stale_s = max((stale_after(channel) for _, channel in self.watched), default=STALE_S)
+        self.meters: list[tuple[int, Meter]] = []
+        self.latest: dict[Key, tuple[float, float]] = {}
+        self.samples = 0
+        self.refused = 0
+        self.last_read = -math.inf
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        return self.inner.channels
+
+    @property
+    def unavailable(self) -> Sequence[Channel]:
+        return self.inner.unavailable
+
+    def open(self) -> None:
+        self.inner.open()
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
+        before = time.monotonic()
+        self.inner.read(values, times)
+        middle = 0.5 * (before + time.monotonic())
+        engine, latest = self._engine, self.latest
+        with engine.lock:
+            for index, channel in self.watched:
+                value = values[index]
+                low, high = channel.plausible
+                if not low <= value <= high or not math.isfinite(value):
+                    self.refused += 1
+                    continue
+                at = times[index]
+                latest[channel.key] = (at if before - STUCK_S <= at <= middle + 1 else middle, value)
+                self.samples += 1
+                self.last_read = middle
+            for index, meter in self.meters:
+                seen = latest.get(meter.channel.key)
+                if seen is not None and not math.isnan(values[index]) and seen[0] != meter.time:
+                    meter.add(*seen)
+                    engine.advanced(meter)
+
+
+class Engine:
+    """All that is sampled, from ``start`` to ``stop``; ``rescan`` puts another discovery in place of the last.
+
+    Joules survive a rescan: a meter belongs to its channel's key and not to the sensor object that reads it.
+
+    Args:
+        rate_hz: Readings per second.
+        bridge_s: The longest gap (s) in power readings that is bridged.
+    """
+
+    def __init__(self, rate_hz: float = 10.0, bridge_s: float = BRIDGE_S) -> None:
+        self.rate_hz = rate_hz
+        self.bridge_s = bridge_s
+        self.lock = threading.Lock()
+        self.history = History()
+        self.rails: list[Rail] = []
+        self.total: Total | None = None
+        self.topology: Topology | None = None
+        self.taps: list[Tap] = []
+        #: The sources that were ever read: one that is lost is shown as lost.
+        self.known: dict[str, None] = {}
+        self._meters: dict[Key, Meter] = {}
+        self._sampler: Sampler | None = None
+        self._headline: frozenset[Meter] = frozenset()
+        self._kept: dict[str, Any] = {}
+        self._kept_now: float | None = None
+        #: Source → readings that succeeded and that are missing: of the samplers before, and in all.
+        self._base: dict[str, tuple[int, int]] = {}
+        self._counted: dict[str, tuple[int, int]] = {}
+        self._started = time.monotonic()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self, found: Discovery, cpu: int | None = None) -> None:
+        """Sample what was found; what was sampled before is stopped first.
+
+        Raises:
+            RuntimeError: a thread cannot be started.
+        """
+        self.stop()
+        channels = found.topology.by_key()
+        taps = [Tap(sensor, self, channels) for sensor in found.sensors]
+        with self.lock:
+            self.topology = found.topology
+            self.taps = taps
+            self._wire(found.topology)
+            self.known |= dict.fromkeys(tap.name for tap in taps)
+            self._started = time.monotonic()
+        sampler = Sampler(taps, self.rate_hz, channels, cpu=cpu, keep_s=_KEEP_S)
+        sampler.start()
+        self._sampler = sampler
+
+    def stop(self) -> None:
+        """Stop sampling; the joules stay. Safe to call twice."""
+        sampler, self._sampler = self._sampler, None
+        if sampler is not None:
+            sampler.stop()
+            with self.lock:
+                self._book(sampler)
+                self._base = dict(self._counted)
+
+    def advanced(self, meter: Meter) -> None:
+        """A meter has a new reading (called under the lock, by a Tap)."""
+        if self.total is not None and meter in self._headline:
+            self.total.advance(meter)
+
+    # -- what is known ------------------------------------------------------------------------------------------------
+
+    def latest(self, now: float) -> list[tuple[Channel, float]]:
+        """Every channel's last good reading that is not too old."""
+        with self.lock:
+            return [
+                (channel, seen[1])
+                for tap in self.taps
+                for _, channel in tap.watched
+                if (seen := tap.latest.get(channel.key)) is not None and now - seen[0] <= stale_after(channel)
+            ]
+
+    def sources(self) -> dict[str, list[Tap]]:
+        """The taps by the name of their source."""
+        grouped: dict[str, list[Tap]] = {}
+        for tap in self.taps:
+            grouped.setdefault(tap.name, []).append(tap)
+        return grouped
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Source → readings that succeeded and that are missing, since the daemon began; neither ever falls."""
+        with self.lock:
+            if self._sampler is not None:
+                self._book(self._sampler)
+            return dict(self._counted)
+
+    def gaps(self, now: float) -> dict[str, float]:
+        """Source → seconds that are in none of the joules of its worst rail."""
+        with self.lock:
+            worst_gap: dict[str, float] = {}
+            for meter in self._meters.values():
+                name = meter.channel.sensor
+                worst_gap[name] = max(worst_gap.get(name, 0.0), meter.gap(now))
+            return worst_gap
+
+    def stuck(self, now: float) -> str | None:
+        """Which sensor's thread hangs, as a sentence; None where all is well.
+
+        A sensor that fails is not stuck: it is tried again, and the others go on. It is stuck when no deadline of any
+        sensor was served for long.
+        """
+        sampler = self._sampler
+        if sampler is None:
+            return "the sampler does not run"
+        if not self.taps:
+            return None
+        if now - self._started < STUCK_S:
+            return None
+        newest = max(tap.last_read for tap in self.taps)
+        if now - newest > STUCK_S:
+            since = f"for {now - newest:.0f} s" if math.isfinite(newest) else "yet"
+            return f"no sensor has given a plausible reading {since}"
+        return None
+
+    def is_up(self, source: str, now: float) -> bool:
+        """Whether each sensor of that source was read lately."""
+        taps = self.sources().get(source, [])
+        return bool(taps) and all(now - tap.last_read <= tap.stale_s for tap in taps)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a plausible sample was read; of power where the device has a power sensor."""
+        if self.total is not None:
+            return self.history.last > -math.inf
+        return any(tap.latest for tap in self.taps)
+
+    @property
+    def sources_of_total(self) -> tuple[str, str]:
+        """The headline's source and provenance, as labels."""
+        channels = [m.channel for m in self.total.meters] if self.total else []
+        return "+".join(dict.fromkeys(c.sensor for c in channels)), worst([c.provenance for c in channels])
+
+    # -- state over restarts ------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What a later daemon resumes from."""
+        with self.lock:
+            meters = {"\t".join(key): meter.state() for key, meter in self._meters.items()}
+            kept = {**self._kept.get("meters", {}), **meters}  # a sensor that is away just now keeps its joules
+            headline = sorted(m.channel.name for m in self._headline)
+            total = self.total.state() if self.total else None
+            return {"meters": kept, "total": total, "headline": headline}
+
+    def resume(self, state: dict[str, Any], now: float | None) -> None:
+        """Before ``start``: go on from an earlier daemon's state (see Meter.resume)."""
+        self._kept, self._kept_now = state, now
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _wire(self, topology: Topology) -> None:
+        """Give every power channel its meter, and find which of them are rails."""
+        power = [c for c in topology.channels if is_power(c) and c.available]
+        for channel in power:
+            if channel.key not in self._meters:
+                self._meters[channel.key] = self._new_meter(channel)
+            self._meters[channel.key].describe(channel, self.bridge_s)
+        for tap in self.taps:
+            tap.meters = [(i, self._meters[c.key]) for i, c in tap.watched if is_power(c)]
+        read = {channel.key for tap in self.taps for _, channel in tap.watched}
+        chosen = [self._meters[c.key] for c in topology.headline.channels if c.key in read]
+        whole = len(chosen) == len(topology.headline.channels) and bool(chosen)
+        self._headline = frozenset(chosen) if whole else frozenset()
+        before = self.total
+        self.total = self._new_total(chosen) if whole else None
+        if before is not None and self.total is not None:
+            self.total.resume(before.state())
+        if self.total is not None:
+            self.total.begin()
+        self.rails = _rails([c for c in power if c.key in read], topology, self._meters)
+
+    def _new_meter(self, channel: Channel) -> Meter:
+        meter = Meter(channel, self.bridge_s)
+        kept = self._kept.get("meters", {}).get("\t".join(channel.key))
+        if kept is not None:
+            meter.resume(kept, self._kept_now)
+        return meter
+
+    def _new_total(self, meters: list[Meter]) -> Total:
+        total = Total(meters, self.history)
+        kept = self._kept.get("total")
+        if kept is not None and self._kept.get("headline") == sorted(m.channel.name for m in meters):
+            total.resume(kept)
+        return total
+
+    def _book(self, sampler: Sampler) -> None:
+        """Take over the sampler's counts, on top of those of the samplers before it."""
+        seen: dict[str, tuple[int, int]] = {}
+        for stats in sampler.stats():
+            good, missed = seen.get(stats.key[0], (0, 0))
+            seen[stats.key[0]] = good + stats.samples, missed + stats.missed
+        for name, (good, missed) in seen.items():
+            base, counted = self._base.get(name, (0, 0)), self._counted.get(name, (0, 0))
+            # A deadline that is being served counts as missed for a moment: never let the counter fall for it.
+            self._counted[name] = max(counted[0], base[0] + good), max(counted[1], base[1] + missed)
+
+
+def _rails(power: Iterable[Channel], topology: Topology, meters: dict[Key, Meter]) -> list[Rail]:
+    """The rails that may be added up, and their parts; each rail once, a counter before sampled power.
+
+    A channel that stands for the whole device is no rail: what it counts is device_energy.
+    """
+    whole = {c.key for c in topology.headline.channels if c.role == "total"}
+    groups: dict[tuple[str, str], list[Channel]] = {}
+    for channel in power:
+        if channel.key not in whole and channel.role != "total":
+            groups.setdefault((channel.sensor, channel.name), []).append(channel)
+    names = {name for _, name in groups}
+    rails = []
+    for (_, _name), channels in groups.items():
+        counter = next((c for c in channels if c.kind == "counter"), None)
+        gauge = next((c for c in channels if c.kind != "counter"), None)
+        best = counter or channels[0]
+        parent = best.parent if best.parent in names else None
+        power_of = meters[gauge.key] if gauge is not None and counter is not None else None
+        rails.append(Rail(meters[best.key], power_of, parent))
+    return rails

@@ -1,0 +1,152 @@
+"""Custom collectors over the daemon's state, by prometheus-client; a registry is made for each scrape's choice.
+
+There is no process-global registry: what a collector yields is made at the scrape from what is known then, so that a
+series whose source is gone is gone too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from edgeprof_exporters.names import BY_NAME, COLLECTORS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from edgeprof_exporters.names import Name
+
+    Samples = Mapping[str, Iterable[tuple[Sequence[str], Any]]]
+    Source = Callable[[], Samples]
+
+_LOG = logging.getLogger("edgeprof.exporter")
+
+
+def family(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
+    """One metric family of the table with its samples: ``(label values, value)``.
+
+    The value of a histogram is ``(buckets, sum)``, buckets being cumulative ``(upper edge, count)``; that of an info is
+    ignored, since its labels say all.
+    """
+    if name.kind == "counter":
+        counter = CounterMetricFamily(name.family, name.text, labels=name.labels)
+        for labels, value in samples:
+            counter.add_metric(labels, value)
+        return counter
+    if name.kind == "histogram":
+        histogram = HistogramMetricFamily(name.family, name.text, labels=name.labels)
+        for labels, (buckets, total) in samples:
+            histogram.add_metric(labels, buckets, total)
+        return histogram
+    if name.kind == "info":
+        info = InfoMetricFamily(name.family, name.text)
+        for labels, _ in samples:
+            info.add_metric([], dict(zip(name.labels, labels, strict=True)))
+        return info
+    gauge = GaugeMetricFamily(name.family, name.text, labels=name.labels)
+    for labels, value in samples:
+        gauge.add_metric(labels, value)
+    return gauge
+
+
+def families(samples: Samples) -> Iterator[Metric]:
+    """The families of these samples, in the order of the table; one without samples is left out."""
+    for key, name in BY_NAME.items():
+        if key in samples and (rows := list(samples[key])):
+            yield family(name, rows)
+
+
+class _One(Collector):
+    """All collectors of one scrape, each in a try of its own, and how each went."""
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        self._sources = sources
+
+    def describe(self) -> Iterable[Metric]:
+        return []  # otherwise registering collects once for nothing
+
+    def collect(self) -> Iterator[Metric]:
+        success: list[tuple[Sequence[str], float]] = []
+        took: list[tuple[Sequence[str], float]] = []
+        for name, source in self._sources.items():
+            begun = time.perf_counter()
+            try:
+                made = list(families(source()))
+            except Exception:
+                _LOG.exception("a collector failed", extra={"fields": {"collector": name}})
+                made, good = [], 0.0
+            else:
+                good = 1.0
+            success.append(((name,), good))
+            took.append(((name,), time.perf_counter() - begun))
+            yield from made
+        yield family(BY_NAME["edgeprof_scrape_collector_success"], success)
+        yield family(BY_NAME["edgeprof_scrape_collector_duration_seconds"], took)
+
+
+class Exposition:
+    """Where the collectors are, and the registry for a scrape.
+
+    Args:
+        sources: Collector's name → what returns its samples, by metric name.
+        extra: Collectors of prometheus-client itself that belong to ``process``.
+    """
+
+    def __init__(self, sources: Mapping[str, Source], extra: Sequence[Callable[[], Collector]] = ()) -> None:
+        self._sources = {name: sources[name] for name in COLLECTORS if name in sources}
+        self._extra = [make() for make in extra]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._sources)
+
+    def registry(self, collect: Sequence[str] = (), exclude: Sequence[str] = ()) -> CollectorRegistry:
+        """A registry with all collectors, with those named, or without those named.
+
+        Raises:
+            ValueError: an unknown name, or both lists at once; the text is for the client.
+        """
+        if collect and exclude:
+            raise ValueError("collect[] and exclude[] exclude one another")
+        for name in (*collect, *exclude):
+            if name not in self._sources:
+                raise ValueError(f"there is no collector of that name; there are {', '.join(self._sources)}")
+        chosen = {
+            name: source
+            for name, source in self._sources.items()
+            if (not collect or name in collect) and name not in exclude
+        }
+        registry = CollectorRegistry()
+        registry.register(_One(chosen))
+        if "process" in chosen:
+            for extra in self._extra:
+                registry.register(extra)
+        return registry
+
+
+def build_info(version: str) -> Samples:
+    return {"edgeprof_build_info": [((version, platform.python_version()), 1.0)]}
+
+
+def memory_total(procfs: os.PathLike[str]) -> int | None:
+    """MemTotal (bytes); None where /proc/meminfo does not say."""
+    try:
+        with open(os.path.join(procfs, "meminfo"), encoding="ascii", errors="replace") as file:  # noqa: PTH118, PTH123
+            for line in file:
+                if line.startswith("MemTotal:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None

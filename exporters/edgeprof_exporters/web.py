@@ -1,0 +1,126 @@
+"""What the server answers: the metrics, whether the daemon is well, and a page for people."""
+
+from __future__ import annotations
+
+import gzip
+import html
+import threading
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from prometheus_client.exposition import choose_encoder
+
+from edgeprof import __version__
+from edgeprof_exporters.names import COLLECTORS
+from edgeprof_exporters.server import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeprof_exporters.exposition import Exposition
+    from edgeprof_exporters.server import Request
+
+#: Below this (bytes) compressing costs more than it saves.
+_WORTH = 1400
+
+
+class Web:
+    """The paths of the exporter.
+
+    Args:
+        exposition: The collectors.
+        telemetry_path: Where the metrics are.
+        max_requests: The most scrapes at once; 0: no limit.
+        unhealthy: Why the daemon is not well; None if it is.
+        unready: Why there is nothing to scrape yet; None if there is.
+        before_scrape: Called before each scrape is answered.
+    """
+
+    def __init__(
+        self,
+        exposition: Exposition,
+        *,
+        telemetry_path: str = "/metrics",
+        max_requests: int = 40,
+        unhealthy: Callable[[], str | None] = lambda: None,
+        unready: Callable[[], str | None] = lambda: None,
+        before_scrape: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.exposition = exposition
+        self.telemetry_path = telemetry_path
+        self.unhealthy = unhealthy
+        self.unready = unready
+        self.before_scrape = before_scrape
+        self.max_requests = max_requests
+        self._running = 0
+        self._lock = threading.Lock()
+
+    def answer(self, request: Request) -> Response:
+        """The answer to a GET or HEAD."""
+        if request.path == self.telemetry_path:
+            return self._metrics(request)
+        if request.path == "/-/healthy":
+            return _verdict(self.unhealthy())
+        if request.path == "/-/ready":
+            return _verdict(self.unready())
+        if request.path == "/":
+            return Response(200, _page(self.telemetry_path).encode(), "text/html; charset=utf-8")
+        return Response(404, b"there is nothing here; / lists what there is\n")
+
+    def _metrics(self, request: Request) -> Response:
+        with self._lock:
+            if 0 < self.max_requests <= self._running:
+                text = f"Limit of concurrent requests reached ({self.max_requests}), try again later.\n"
+                return Response(503, text.encode())
+            self._running += 1
+        try:
+            return self._scrape(request)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _scrape(self, request: Request) -> Response:
+        chosen = parse_qs(request.query, max_num_fields=50) if request.query else {}
+        try:
+            registry = self.exposition.registry(chosen.get("collect[]", ()), chosen.get("exclude[]", ()))
+        except ValueError as error:
+            return Response(400, f"{error}\n".encode())
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except (ValueError, IndexError):  # a header that is no list of formats
+            encode, content_type = choose_encoder("")
+        self.before_scrape()
+        body = encode(registry)
+        headers = {"Vary": "Accept, Accept-Encoding"}
+        if len(body) > _WORTH and _accepts_gzip(request.headers.get("accept-encoding", "")):
+            body = gzip.compress(body, compresslevel=1, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        return Response(200, body, content_type, headers)
+
+
+def _accepts_gzip(header: str) -> bool:
+    for item in header.split(","):
+        coding, _, weight = item.strip().partition(";")
+        if coding.strip().lower() == "gzip":
+            return weight.replace(" ", "").lower() not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
+    return False
+
+
+def _verdict(why_not: str | None) -> Response:
+    return Response(200, b"OK\n") if why_not is None else Response(503, f"{why_not}\n".encode())
+
+
+def _page(path: str) -> str:
+    rows = "".join(
+        f'<li><a href="{html.escape(path)}?collect[]={name}">{name}</a>: {html.escape(text)}</li>\n'
+        for name, text in COLLECTORS.items()
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>edgeprof exporter</title></head>
+<body><h1>edgeprof exporter</h1>
+<p>Energy of this device and of the inferences on it, for Prometheus. Version {__version__}.</p>
+<p><a href="{html.escape(path)}">Metrics</a> · <a href="/-/healthy">healthy</a> · <a href="/-/ready">ready</a></p>
+<p>One collector alone (<code>?collect[]=</code>, or all but one: <code>?exclude[]=</code>):</p>
+<ul>
+{rows}</ul></body></html>
+"""

@@ -1,0 +1,43 @@
+"""The device's power mode and its CPUs' governors. Standard library only: the exporter's daemon looks at them too."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from edgeprof.sensing.files import listing, text_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeprof.roots import Roots
+
+
+def power_mode(roots: Roots) -> str | None:
+    """The mode of nvpmodel by name (by number where the table is missing), else the ACPI platform profile."""
+    status = re.search(r"pmode:(\d+)", text_of(roots.root / "var/lib/nvpmodel/status") or "")
+    if status is None:
+        return text_of(roots.sysfs / "firmware/acpi/platform_profile")
+    number = int(status[1])
+    table = text_of(roots.root / "etc/nvpmodel.conf") or ""
+    names: dict[int, str] = {
+        int(n): name for n, name in re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", table)
+    }
+    return names.get(number, f"mode {number}")
+
+
+def cpufreq(roots: Roots) -> list[Path]:
+    """The cpufreq directory of each CPU that has one."""
+    cpus = [cpu for cpu in listing(roots.sysfs / "devices/system/cpu") if re.fullmatch(r"cpu\d+", cpu.name)]
+    return [cpu / "cpufreq" for cpu in cpus if (cpu / "cpufreq").is_dir()]
+
+
+def governors(roots: Roots) -> str | None:
+    """The governors of all CPUs, each once; None where there are none."""
+    found = [text_of(path / "scaling_governor") for path in cpufreq(roots)]
+    return " + ".join(dict.fromkeys(name for name in found if name)) or None
+
+
+def mode_and_governor(roots: Roots) -> tuple[str, str]:
+    """Both, empty where unknown: the labels of edgeprof_power_mode_info."""
+    return power_mode(roots) or "", governors(roots) or ""
