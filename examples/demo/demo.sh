@@ -18,9 +18,9 @@ say "1  A model and its int8 variant on this machine"
 # Exit 3 is a variant that could not be measured: the table says so, and the rest is worth seeing.
 "$@" -o "$out/here.json" || [ $? = 3 ]
 
-say "2  The same on a virtual Jetson Orin Nano; its rails follow this machine's load, its joules are simulated"
+say "2  The same on a virtual Jetson Orin Nano; its rails follow the bench's own load, its joules are simulated"
 rm -rf "$out/jetson"
-"$edgeprof" simulate jetson-orin-nano --dir "$out/jetson" -- "$@" -o "$out/jetson.json" || [ $? = 3 ]
+"$edgeprof" simulate jetson-orin-nano --dir "$out/jetson" --follow command -- "$@" -o "$out/jetson.json" || [ $? = 3 ]
 
 say "3  One page of both"
 "$edgeprof" report "$out/here.json" "$out/jetson.json" -o "$out/report.html"
