@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 import zipfile
@@ -62,14 +63,14 @@ def test_the_installed_entry_points_are_those_of_pyproject(pyproject: dict) -> N
 
 def test_every_entry_point_of_ours_is_a_file_and_every_plugin_file_has_its_entry_point(pyproject: dict) -> None:
     points = set(pyproject["project"]["entry-points"]["edgeprof"].values())
-    plugins = ROOT / "plugins"
-    files = {
-        ".".join(path.relative_to(plugins).with_suffix("").parts)
-        for room in ("sensors", "runtimes", "compressors", "datasets", "metrics")
-        for path in (plugins / "edgeprof_plugins" / room).glob("[!_]*.py")
-        if "register_" in path.read_text("utf-8")
+    rooms = [ROOT / folder for folder in ("plugins", "exporters")]
+    modules = {
+        ".".join(path.relative_to(room).with_suffix("").parts)
+        for room in rooms
+        for path in room.rglob("[!_]*.py")
+        if re.search(r"^@hookimpl\b", path.read_text("utf-8"), re.MULTILINE)
     }
-    assert points == files
+    assert points == modules
 
 
 def test_one_version_everywhere(pyproject: dict) -> None:
