@@ -9,20 +9,19 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import psutil
 
 from edgeprof import __version__
 from edgeprof.analysis import assemble, compare, pareto
 from edgeprof.analysis.assemble import Sampled, VariantRecord, WindowRecord
-from edgeprof.artifact import Artifact, recognise, unsupported
-from edgeprof.errors import EdgeprofError, GateError, InputError, UnavailableError, VariantError, unknown
+from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
 from edgeprof.evaluation import evaluate
 from edgeprof.plan import Plan, make_plan
+from edgeprof.request import BenchRequest, Candidate, candidates
 from edgeprof.results import schema
 from edgeprof.results.ids import new_id
 from edgeprof.sensing import context
@@ -34,14 +33,11 @@ from edgeprof.workload.scenario import Scenario
 from edgeprof.workload.supervisor import Worker, WorkerSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from edgeprof.evaluation.dataset import Dataset
-    from edgeprof.evaluation.metric import Metric
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.discover import Discovery
-    from edgeprof.workload.runtime import Runtime
 
 #: Between a warm-up and the idle that follows it: clocks and filters settle.
 _SETTLE_S = 0.5
@@ -69,62 +65,6 @@ class Progress(Protocol):
         """The run is over, however it ended."""
 
 
-@dataclass(frozen=True)
-class ModelRequest:
-    """One model or variant to bench: what to load, under which name, and how it was made."""
-
-    spec: str
-    name: str | None = None
-    recipe: list[dict[str, Any]] = field(default_factory=list)
-    #: Set where making this variant failed: it is reported, not run; ``spec`` is then the model it was to come from.
-    failure: VariantError | None = None
-
-
-@dataclass(frozen=True)
-class BenchRequest:
-    """Everything that was asked for; the flags of ``edgeprof bench``, resolved but not interpreted."""
-
-    models: Sequence[ModelRequest]
-    runtime: str | None = None
-    device: str = "cpu"
-    threads: int | None = None
-    batch: int = 1
-    scenario: str = "single-stream"
-    rate_hz: float | None = None
-    streams: int | None = None
-    preset: str = "default"
-    windows: int | None = None
-    window_s: float | None = None
-    warmup_s: float | None = None
-    idle_s: float | None = None
-    sample_rate_hz: float = 100.0
-    sensors: Sequence[str] | None = None
-    rail: str | None = None
-    estimate_power_w: float | None = None
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    dtypes: Mapping[str, str] = field(default_factory=dict)
-    input_data: Path | None = None
-    dataset: Dataset | None = None
-    metric: Metric | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
-    worker_python: str | None = None
-    isolated: bool = True
-    timeout_s: float = 120.0
-    strict: bool = False
-    seed: int = 0
-
-
-@dataclass
-class _Candidate:
-    """A model that was recognised, and the runtime that will load it."""
-
-    name: str
-    recipe: list[dict[str, Any]]
-    artifact: Artifact
-    runtime: Runtime
-    failure: VariantError | None = None
-
-
 def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progress) -> schema.Result:
     """Profile the models of ``request`` on this device.
 
@@ -135,7 +75,7 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
     """
     if request.worker_python is not None:
         probe(request.worker_python)
-    candidates = list(_candidates(request, host))
+    models = list(candidates(request, host))
     found = prepare(host, roots, request.sensors, request.rail, note=progress.note)
     if request.strict and not found.topology.headline.channels:
         raise GateError(
@@ -156,71 +96,7 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
         batch=request.batch,
         seed=request.seed,
     )
-    return _Run(request, plan, found, roots, progress).result(candidates)
-
-
-def _candidates(request: BenchRequest, host: PluginHost) -> Iterator[_Candidate]:
-    """The models, recognised, each with a runtime and a name of its own."""
-    if not request.models:
-        raise InputError("no model was given", remedy="edgeprof bench MODEL [MODEL …]")
-    taken: set[str] = set()
-    several = len(request.models) > 1
-    runtimes: Mapping[str, Callable[[], Runtime]] = host.of("runtimes")
-    own_formats = {name: mark for factory in runtimes.values() for name, mark in factory().own_formats.items()}
-    for model in request.models:
-        artifact = recognise(model.spec, own_formats)
-        name = model.name or (Path(artifact.spec).name if several else "baseline")
-        unique, count = name, 1
-        while unique in taken:
-            count += 1
-            unique = f"{name}#{count}"
-        taken.add(unique)
-        runtime = choose_runtime(host, artifact, request.runtime, foreign_python=request.worker_python is not None)
-        yield _Candidate(unique, model.recipe, artifact, runtime, model.failure)
-
-
-def choose_runtime(
-    host: PluginHost, artifact: Artifact, name: str | None = None, *, foreign_python: bool = False
-) -> Runtime:
-    """The runtime that loads an artifact: the one that was named, else the first that is here and takes the format.
-
-    Args:
-        host: The plugins.
-        artifact: The model.
-        name: ``--runtime``.
-        foreign_python: The worker runs under another Python, so what is installed here says nothing.
-
-    Raises:
-        InputError: the runtime is unknown, or does not take this format.
-        UnavailableError: none that takes it is installed; the remedy is the command that adds one.
-    """
-    registered: Mapping[str, Callable[[], Runtime]] = host.of("runtimes")
-    if name is not None:
-        if name not in registered:
-            raise unknown("runtime", name, registered)
-        runtime = registered[name]()
-        if artifact.format not in runtime.formats:
-            raise InputError(
-                f"{artifact.spec} is {artifact.format}, which the runtime {name} does not load",
-                remedy=f"It loads {', '.join(runtime.formats)}.",
-            )
-        able = [runtime]
-    else:
-        able = [r for r in (factory() for factory in registered.values()) if artifact.format in r.formats]
-        able.sort(key=lambda r: r.formats.index(artifact.format))
-    if not able:
-        raise unsupported(artifact)
-    reasons = []
-    for runtime in able:
-        status = runtime.availability()
-        if status.reason is None or foreign_python:
-            return runtime
-        reasons.append((runtime.name, status))
-    told = "; ".join(f"{runtime_name}: {status.reason}" for runtime_name, status in reasons)
-    raise UnavailableError(
-        f"no runtime for {artifact.format} works here ({told})",
-        remedy=next((status.remedy for _, status in reasons if status.remedy), None),
-    )
+    return _Run(request, plan, found, roots, progress).result(models)
 
 
 class _Run:
@@ -236,7 +112,7 @@ class _Run:
         self.order = 0
         self.interrupted = False
 
-    def result(self, candidates: list[_Candidate]) -> schema.Result:
+    def result(self, candidates: list[Candidate]) -> schema.Result:
         """Run everything, keep what was measured when interrupted, and analyse."""
         groups = _groups(candidates)
         records: list[VariantRecord] = []
@@ -282,7 +158,7 @@ class _Run:
 
     # ---- the steps of one group: variants that are loaded at the same time ----------------------------------------
 
-    def _group(self, members: list[tuple[_Candidate, VariantRecord]]) -> None:
+    def _group(self, members: list[tuple[Candidate, VariantRecord]]) -> None:
         with contextlib.ExitStack() as stack:
             workers: list[Worker | None] = []
             try:
@@ -320,7 +196,7 @@ class _Run:
                     record.memory = worker.memory()
                     self._evaluate(worker, record)
 
-    def _load(self, stack: contextlib.ExitStack, candidate: _Candidate, record: VariantRecord) -> Worker | None:
+    def _load(self, stack: contextlib.ExitStack, candidate: Candidate, record: VariantRecord) -> Worker | None:
         """Start, load and warm up one worker; None where it failed (the record says why)."""
         if record.failure is not None:
             return None
@@ -431,7 +307,7 @@ class _Run:
             words.append(f"{hottest:.1f} °C")
         return " · ".join(words)
 
-    def _headlines(self, host: schema.Host, candidates: list[_Candidate], *, interleaved: bool) -> list[str]:
+    def _headlines(self, host: schema.Host, candidates: list[Candidate], *, interleaved: bool) -> list[str]:
         headline = self.found.topology.headline
         power = (
             f"{headline.rail} covers the {headline.covers}" if headline.rail else f"no power sensor ({headline.reason})"
@@ -445,7 +321,7 @@ class _Run:
         return [board, what + order]
 
 
-def _groups(candidates: list[_Candidate]) -> list[list[_Candidate]]:
+def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
     """All at once where memory surely allows, else one by one."""
     need = sum(_WORKER_BYTES + _BYTES_PER_MODEL_BYTE * (c.artifact.size_bytes or 0) for c in candidates)
     if len(candidates) == 1 or need < psutil.virtual_memory().available / 2:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeprof.bench import BenchRequest, ModelRequest, bench
+from edgeprof.bench import bench
 from edgeprof.errors import GateError, InputError, UnavailableError
 from edgeprof.plugins import PluginHost
+from edgeprof.request import BenchRequest, ModelRequest
 from edgeprof.results.schema import from_json, to_json
 from edgeprof.roots import SIMULATION_MARKER, Roots
 from edgeprof.simulation import layouts

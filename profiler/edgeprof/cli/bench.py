@@ -15,10 +15,10 @@ from edgeprof.cli.options import json_option, no_color_option, output_option, re
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof.bench import ModelRequest
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.evaluation.metric import Metric
     from edgeprof.plugins import PluginHost
+    from edgeprof.request import ModelRequest
     from edgeprof.results.schema import Result
 
 
@@ -104,7 +104,7 @@ take turns, window by window, and are compared with the first.
 def _request(
     requests: list[ModelRequest], flags: dict[str, Any], dataset: Dataset | None, metric: Metric | None
 ) -> Any:
-    from edgeprof.bench import BenchRequest
+    from edgeprof.request import BenchRequest
 
     shapes, dtypes = _shapes(flags["inputs"])
     same = (
@@ -140,9 +140,9 @@ def _models(
 ) -> list[ModelRequest]:
     """The models as given and, for each, its variants (``--with``)."""
     from edgeprof.artifact import recognise
-    from edgeprof.bench import ModelRequest
     from edgeprof.compression.variant import chain_name, make_variant, parse_chain
     from edgeprof.errors import InputError, VariantError
+    from edgeprof.request import ModelRequest
 
     names = flags["names"]
     if len(names) > len(models):

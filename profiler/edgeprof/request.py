@@ -1,0 +1,138 @@
+"""What was asked of a bench, and each model of it recognised, named and given a runtime, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.artifact import Artifact, recognise, unsupported
+from edgeprof.errors import InputError, UnavailableError, VariantError, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.evaluation.metric import Metric
+    from edgeprof.plugins import PluginHost
+    from edgeprof.workload.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """One model or variant to bench: what to load, under which name, and how it was made."""
+
+    spec: str
+    name: str | None = None
+    recipe: list[dict[str, Any]] = field(default_factory=list)
+    #: Set where making this variant failed: it is reported, not run; ``spec`` is then the model it was to come from.
+    failure: VariantError | None = None
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """Everything that was asked for; the flags of ``edgeprof bench``, resolved but not interpreted."""
+
+    models: Sequence[ModelRequest]
+    runtime: str | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    batch: int = 1
+    scenario: str = "single-stream"
+    rate_hz: float | None = None
+    streams: int | None = None
+    preset: str = "default"
+    windows: int | None = None
+    window_s: float | None = None
+    warmup_s: float | None = None
+    idle_s: float | None = None
+    sample_rate_hz: float = 100.0
+    sensors: Sequence[str] | None = None
+    rail: str | None = None
+    estimate_power_w: float | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    input_data: Path | None = None
+    dataset: Dataset | None = None
+    metric: Metric | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    worker_python: str | None = None
+    isolated: bool = True
+    timeout_s: float = 120.0
+    strict: bool = False
+    seed: int = 0
+
+
+@dataclass
+class Candidate:
+    """A model that was recognised, and the runtime that will load it."""
+
+    name: str
+    recipe: list[dict[str, Any]]
+    artifact: Artifact
+    runtime: Runtime
+    failure: VariantError | None = None
+
+
+def candidates(request: BenchRequest, host: PluginHost) -> Iterator[Candidate]:
+    """The models, recognised, each with a runtime and a name of its own."""
+    if not request.models:
+        raise InputError("no model was given", remedy="edgeprof bench MODEL [MODEL …]")
+    taken: set[str] = set()
+    several = len(request.models) > 1
+    runtimes: Mapping[str, Callable[[], Runtime]] = host.of("runtimes")
+    own_formats = {name: mark for factory in runtimes.values() for name, mark in factory().own_formats.items()}
+    for model in request.models:
+        artifact = recognise(model.spec, own_formats)
+        name = model.name or (Path(artifact.spec).name if several else "baseline")
+        unique, count = name, 1
+        while unique in taken:
+            count += 1
+            unique = f"{name}#{count}"
+        taken.add(unique)
+        runtime = choose_runtime(host, artifact, request.runtime, foreign_python=request.worker_python is not None)
+        yield Candidate(unique, model.recipe, artifact, runtime, model.failure)
+
+
+def choose_runtime(
+    host: PluginHost, artifact: Artifact, name: str | None = None, *, foreign_python: bool = False
+) -> Runtime:
+    """The runtime that loads an artifact: the one that was named, else the first that is here and takes the format.
+
+    Args:
+        host: The plugins.
+        artifact: The model.
+        name: ``--runtime``.
+        foreign_python: The worker runs under another Python, so what is installed here says nothing.
+
+    Raises:
+        InputError: the runtime is unknown, or does not take this format.
+        UnavailableError: none that takes it is installed; the remedy is the command that adds one.
+    """
+    registered: Mapping[str, Callable[[], Runtime]] = host.of("runtimes")
+    if name is not None:
+        if name not in registered:
+            raise unknown("runtime", name, registered)
+        runtime = registered[name]()
+        if artifact.format not in runtime.formats:
+            raise InputError(
+                f"{artifact.spec} is {artifact.format}, which the runtime {name} does not load",
+                remedy=f"It loads {', '.join(runtime.formats)}.",
+            )
+        able = [runtime]
+    else:
+        able = [r for r in (factory() for factory in registered.values()) if artifact.format in r.formats]
+        able.sort(key=lambda r: r.formats.index(artifact.format))
+    if not able:
+        raise unsupported(artifact)
+    reasons = []
+    for runtime in able:
+        status = runtime.availability()
+        if status.reason is None or foreign_python:
+            return runtime
+        reasons.append((runtime.name, status))
+    told = "; ".join(f"{runtime_name}: {status.reason}" for runtime_name, status in reasons)
+    raise UnavailableError(
+        f"no runtime for {artifact.format} works here ({told})",
+        remedy=next((status.remedy for _, status in reasons if status.remedy), None),
+    )
