@@ -30,7 +30,7 @@ from edgeprof.sensing.sampler import Sampler
 from edgeprof.workload.probe import probe
 from edgeprof.workload.runtime import LoadOptions
 from edgeprof.workload.scenario import Scenario
-from edgeprof.workload.supervisor import Worker, WorkerSpec
+from edgeprof.workload.supervisor import Worker, WorkerMemory, WorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -193,7 +193,7 @@ class _Run:
         for record, worker in zip(records, workers, strict=True):
             if worker is not None:
                 with self._charged_to(record):
-                    record.memory = worker.memory()
+                    record.memory = _grown(record.memory, worker.memory())
                     self._evaluate(worker, record)
 
     def _load(self, stack: contextlib.ExitStack, candidate: Candidate, record: VariantRecord) -> Worker | None:
@@ -210,7 +210,6 @@ class _Run:
             timeout_s=self.request.timeout_s,
             isolated=self.request.isolated,
             seed=self.plan.seed,
-            label=record.name,
         )
         ready: Worker | None = None
         with self._charged_to(record):
@@ -221,6 +220,7 @@ class _Run:
                 evaluate.check(record.loaded.inputs, self.request.dataset, self.plan.batch)
             self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
             record.warmup = worker.warm_up(self.plan.warmup_s, max(60.0, self.plan.warmup_s), self.scenario)
+            record.memory = worker.memory()
             ready = worker
         return ready  # noqa: RET504 - a return inside the with would leave mypy without this path
 
@@ -319,6 +319,15 @@ class _Run:
         order = "" if count == 1 else ", interleaved A B … B A" if interleaved else ", one after the other (memory)"
         what = f"{count} variant{'s' if count > 1 else ''} × {self.plan.windows} windows × {self.plan.window_s:g} s"
         return [board, what + order]
+
+
+def _grown(warm: WorkerMemory | None, after: WorkerMemory) -> WorkerMemory:
+    """The model's own memory: its peak up to the end of the warm-up, or what is resident after the windows if more.
+
+    Not the peak of the windows: their time-stamps (8 bytes an inference) are ours, and megabytes for a tiny model.
+    """
+    peaks = [size for size in (warm.peak_rss if warm else None, after.rss) if size is not None]
+    return WorkerMemory(rss=after.rss, peak_rss=max(peaks, default=None), gpu_peak=after.gpu_peak)
 
 
 def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:

@@ -30,6 +30,9 @@ def steady():
 def slower():
     time.sleep(0.025)
 
+def nothing():
+    pass
+
 def crash():
     os.abort()
 
@@ -159,6 +162,14 @@ def test_a_variant_that_dies_costs_itself_alone(application, orin, host):
     assert "SIGABRT" in dead.reasons[0].message
     assert "crash" in (dead.last_words or "")
     assert result.variants[1].energy_j_per_inference.gross.value is not None
+
+
+def test_the_time_stamps_of_a_fast_model_are_not_its_memory(application, orin, host):
+    result = bench(request(application, "steady", "nothing", windows=2, window_s=1.0), host, orin, Watcher())
+    slow, fast = (variant.memory_bytes.peak_rss for variant in result.variants)
+    assert result.variants[1].inferences > 500_000
+    # The warm-up keeps some too, which is bounded; a second of them would be 60 MB.
+    assert fast < slow + 20e6
 
 
 def test_without_a_sensor_joules_are_estimates_that_say_so(application, bare, host):
