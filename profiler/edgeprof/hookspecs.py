@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import click
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Sensor
 
     SensorFactory = Callable[[Roots], Iterable[Sensor]]
+    #: ``--sensor NAME:ADDRESS`` (repeatable) calls a factory of two parameters with the addresses.
+    AddressedSensorFactory = Callable[[Roots, Sequence[str]], Iterable[Sensor]]
     DatasetFactory = Callable[[str, Mapping[str, str]], Dataset]
     ReporterFunction = Callable[[Result], str]
     ExporterFunction = Callable[[Iterable[Result], Path], None]
@@ -36,7 +38,11 @@ class Register(Protocol):
 
 @hookspec
 def register_sensors(register: Register) -> None:
-    """``register(name, factory)``: ``factory(roots)`` returns the sensors of this source that exist under ``roots``."""
+    """``register(name, factory)``: ``factory(roots)`` returns the sensors of this source that exist under ``roots``.
+
+    A source that has to be told where its device is takes a second parameter, ``factory(roots, addresses=())``: what
+    stands after the colon of each ``--sensor NAME:ADDRESS``.
+    """
 
 
 @hookspec

@@ -8,6 +8,7 @@ only for single-shot conversion", 2021). A cycle is at most 3 × 2 × 8.244 = 49
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from edgeprof.sensing.sensor import INSTANTANEOUS, Filter
 #: SBOS576, table of conversion times (s).
 CONVERSION_TIMES_S = (140e-6, 204e-6, 332e-6, 588e-6, 1100e-6, 2116e-6, 4156e-6, 8244e-6)
 _LONGEST_CYCLE_MS = 50.0
+#: Conversion times are typical ones; their longest is a tenth above (SBOS576, 6.5).
+_CONVERSION_LIMIT = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,13 @@ def timing(samples: float | None, update_interval_ms: float | None, enabled: int
         )
     # The shortest that fits is what NVIDIA's nvpower.sh sets (140 µs on three channels, 332 µs on one).
     cycle = 2 * enabled * fitting[0]
-    note = ""
+    note, limit = "", _CONVERSION_LIMIT
     if samples > 1 and len(fitting) > 1:
         most = samples * 2 * enabled * fitting[-1]
         note = f"tau {samples * cycle:.2g} s, at most {most:.2g} s: update_interval is in whole ms"
-    filtering = Filter("exponential", tau_s=samples * cycle) if samples > 1 else INSTANTANEOUS
+        # Anything from the shortest to the longest that fits, as seen from the shortest, which is assumed.
+        limit = math.hypot(fitting[-1] / fitting[0] - 1, _CONVERSION_LIMIT)
+    filtering = Filter("exponential", tau_s=samples * cycle, tau_limit=limit) if samples > 1 else INSTANTANEOUS
     return Timing(cycle, filtering, old_kernel or update_interval_ms > _LONGEST_CYCLE_MS, note)
 
 

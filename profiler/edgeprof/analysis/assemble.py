@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -38,7 +38,7 @@ _CORE_WATTS = {"x86_64": 6.0, "aarch64": 1.5, "armv7l": 0.8}
 _STATED_HALF_WIDTH, _GUESSED_HALF_WIDTH = 0.5, 0.8
 
 #: Reasons that say what a figure is or lacks, and take nothing from what is there.
-_REMARKS = frozenset({"estimated", "net_uncertain", "no_idle", "one_window", "gain_unknown"})
+_REMARKS = frozenset({"estimated", "net_uncertain", "no_idle", "one_window", "gain_unknown", "beyond_calibration"})
 #: Reasons that leave nothing to be quoted.
 _INVALIDATING = frozenset({"nan_output"})
 
@@ -401,6 +401,7 @@ def _use(channel: Channel, stat: ChannelStats | None) -> schema.SensorUse:
         missed=stat.missed if stat else 0,
         max_gap_s=stat.max_gap_s if stat else None,
         filter={"kind": shape.kind, "tau_s": shape.tau_s, "length_s": shape.length_s},
+        calibration=None if channel.calibration is None else asdict(channel.calibration),
         reason=channel.reason,
     )
 

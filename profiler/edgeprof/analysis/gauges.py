@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeprof.analysis.window import Edges, Window
 
 #: A converter's times are typical ones, and an exponential filter's time constant is as wrong as they are: ±10 % is
-#: assumed (half-width, relative, taken as rectangular).
+#: assumed (half-width, relative, taken as rectangular) where the channel's filter states no ``tau_limit``.
 TAU_LIMIT = 0.1
 #: Fewer readings than these inside of a window leave a filter's correction to the readings beside it.
 _FEW = 5
@@ -68,9 +68,15 @@ def exponential(window: Window, tau: float, edges: Edges) -> WindowEnergy:
         u_sync=spread * math.hypot(t[0] - window.start, window.end - t[-1]),
         u_resolution=step_energy(window, v),
         u_filter=tau * step / math.sqrt(6) * stretch,
-        u_filter_gain=tau * TAU_LIMIT / math.sqrt(3) * abs(change) * stretch,
+        u_filter_gain=_u_tau(window, tau) * abs(change) * stretch,
         samples=int(t.size),
     )
+
+
+def _u_tau(window: Window, tau: float) -> float:
+    """Standard uncertainty of the time constant, seconds."""
+    limit = window.channel.filter.tau_limit
+    return tau * (TAU_LIMIT if limit is None else limit) / math.sqrt(3)
 
 
 def _from_edges(window: Window, tau: float, y0: float, y1: float, u_edges: float) -> WindowEnergy:
@@ -86,7 +92,7 @@ def _from_edges(window: Window, tau: float, y0: float, y1: float, u_edges: float
         u_sync=u_edges,
         u_resolution=step_energy(window, y),
         u_filter=tau * step / math.sqrt(6),
-        u_filter_gain=tau * TAU_LIMIT / math.sqrt(3) * abs(y1 - y0),
+        u_filter_gain=_u_tau(window, tau) * abs(y1 - y0),
         samples=int(np.count_nonzero(inside)),
     )
 

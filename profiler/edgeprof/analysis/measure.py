@@ -105,12 +105,13 @@ def measure(
         return Measured(unmeasured(provenance, covers, rail, ()).energy, power, joules, reasons)
     channels = [series.channel for series in headline]
     reasons += _unstated(channels)
+    reasons += _beyond(usable, by_channel, channels)
     if len(usable) == 1:
         reasons.append(
             schema.Reason("one_window", "a single window: how far it repeats is unknown and not in the uncertainty")
         )
     lines = _lines(usable, by_channel, channels)
-    gross = _gross(usable, lines, statistic, reasons)
+    gross = _gross(usable, lines, _turned(usable, by_channel, channels), statistic, reasons)
     net = _net(usable, lines, before_after, statistic, reasons)
     marginal = None
     if net.value is not None and power.idle is not None:
@@ -191,34 +192,76 @@ def _lines(
         """Of one sign in every window: no number of windows makes it smaller."""
         return math.fsum(getattr(total, field_name) / n for (_, total), n in zip(usable, counts, strict=True)) / k
 
+    seconds = math.fsum((window[1] - window[0]) / window[2] for window, _ in usable) / k
     energies = [math.fsum(e.joules for e in column if e.joules is not None) for column in by_channel]
     total = math.fsum(energies) or 1.0
-    gains = [abs(e / total) * (c.gain_limit or 0.0) * RECTANGULAR for e, c in zip(energies, channels, strict=True)]
-    seconds = math.fsum((window[1] - window[0]) / window[2] for window, _ in usable) / k
-    # A power's offset lasts as long as the window; a counter's is gone in the difference.
-    offsets = [0.0 if c.quantity == "energy" else (c.offset_limit or 0.0) * RECTANGULAR * seconds for c in channels]
+    gains = [abs(e / total) * _gain(c) for e, c in zip(energies, channels, strict=True)]
+    offsets = [_offset_w(c) * seconds for c in channels]
+    stated = [c.calibration is not None for c in channels]
     return {
-        "gain": _linear_by_chip(channels, gains) if any(c.gain_limit is not None for c in channels) else None,
-        "offset": math.hypot(*offsets) if any(c.offset_limit is not None for c in channels) else None,
+        "gain": _linear_by_chip(channels, gains) if any(stated) or any(c.gain_limit for c in channels) else None,
+        "offset": math.hypot(*offsets) if any(stated) or any(c.offset_limit is not None for c in channels) else None,
         "sync": averaged("u_sync"),
         "resolution": averaged("u_resolution"),
         "filter": math.hypot(averaged("u_filter"), whole("u_filter_gain")),
     }
 
 
+def _gain(channel: Channel) -> float:
+    """Standard uncertainty of a channel's gain, relative, as it acts on a difference of energies."""
+    made = channel.calibration
+    if made is None:
+        return (channel.gain_limit or 0.0) * RECTANGULAR
+    return math.hypot(made.u_gain / made.gain, (made.meter_limit or 0.0) * RECTANGULAR)
+
+
+def _offset_w(channel: Channel) -> float:
+    """Standard uncertainty of a channel's level (W). A power's lasts as long as the window; a counter's own is gone in
+    the difference, but not the one of a calibration, which is a power.
+    """
+    if channel.calibration is not None:
+        return channel.calibration.u_level_w
+    return 0.0 if channel.quantity == "energy" else (channel.offset_limit or 0.0) * RECTANGULAR
+
+
+def _turned(
+    usable: Sequence[tuple[Window, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
+) -> float | None:
+    """The gain's standard uncertainty (J per inference) of the gross energy where a channel was calibrated.
+
+    The line of a calibration turns about its pivot, where gain and level are uncorrelated: an error of the gain acts on
+    the distance from there, which is what the covariance of the two amounts to (GUM 5.2.2). None without calibrations.
+    """
+    if all(channel.calibration is None for channel in channels):
+        return None
+    k = len(usable)
+    seconds = math.fsum((window[1] - window[0]) / window[2] for window, _ in usable) / k
+    length = math.fsum(window[1] - window[0] for window, _ in usable)
+    shares = []
+    for column, channel in zip(by_channel, channels, strict=True):
+        watts = math.fsum(e.joules for e in column if e.joules is not None) / length
+        made = channel.calibration
+        if made is None:
+            shares.append(abs(watts) * _gain(channel) * seconds)
+        else:
+            meter = (made.meter_limit or 0.0) * RECTANGULAR * watts
+            shares.append(math.hypot(made.u_gain * (made.raw(watts) - made.pivot_w), meter) * seconds)
+    return _linear_by_chip(channels, shares)
+
+
 def _gross(
     usable: Sequence[tuple[Window, _Total]],
     lines: dict[str, float | None],
+    turned: float | None,
     statistic: Statistic,
     reasons: list[schema.Reason],
 ) -> schema.EnergyFigure:
     values = [total.joules / window[2] for window, total in usable]
     mean = math.fsum(values) / len(values)
-    found = figure(
-        values,
-        [Component(name, u * abs(mean) if name == "gain" else u) for name, u in lines.items() if u is not None],
-        statistic,
-    )
+    budget = {name: u * abs(mean) if name == "gain" else u for name, u in lines.items() if u is not None}
+    if turned is not None:
+        budget["gain"] = turned
+    found = figure(values, [Component(name, u) for name, u in budget.items()], statistic)
     if found.value > 0 and found.total.expanded <= MAX_RELATIVE_U * found.value:
         return found.figure
     source = largest(found.figure.budget)
@@ -278,7 +321,9 @@ def _net(
 
 
 def _unstated(channels: Sequence[Channel]) -> list[schema.Reason]:
-    silent = sorted({c.sensor for c in channels if c.gain_limit is None and c.provenance != "simulated"})
+    silent = sorted(
+        {c.sensor for c in channels if c.gain_limit is None and c.calibration is None and c.provenance != "simulated"}
+    )
     if not silent:
         return []
     return [
@@ -288,6 +333,30 @@ def _unstated(channels: Sequence[Channel]) -> list[schema.Reason]:
             "edgeprof calibrate --against METER finds it.",
         )
     ]
+
+
+def _beyond(
+    usable: Sequence[tuple[Window, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
+) -> list[schema.Reason]:
+    """Where a calibration was used outside of the powers that it was made at."""
+    length = math.fsum(window[1] - window[0] for window, _ in usable)
+    reasons = []
+    for column, channel in zip(by_channel, channels, strict=True):
+        made = channel.calibration
+        if made is None:
+            continue
+        raw = made.raw(math.fsum(e.joules for e in column if e.joules is not None) / length)
+        margin = 0.1 * (made.high_w - made.low_w)
+        if not made.low_w - margin <= raw <= made.high_w + margin:
+            reasons.append(
+                schema.Reason(
+                    "beyond_calibration",
+                    f"{channel.name} was calibrated from {made.low_w:.3g} to {made.high_w:.3g} W"
+                    f" and used at {raw:.3g} W",
+                    "Calibrate it again over a wider range: edgeprof calibrate --against METER",
+                )
+            )
+    return reasons
 
 
 # --- around -----------------------------------------------------------------------------------------------------------

@@ -124,7 +124,18 @@ def arrange(board: Board, channels: Sequence[Channel], rail: str | None = None) 
     placed = tuple(_place(c, homes.get(c.key), board, called, totals) for c in channels)
     members = {home.name: [c for c in placed if homes.get(c.key) is home and _is_power(c)] for home in _distinct(homes)}
     headline = _choose(board, placed, members, rail) if rail else _default(board, placed, members)
-    return Topology(board, placed, headline)
+    return Topology(board, placed, _as_calibrated(headline))
+
+
+def _as_calibrated(headline: Headline) -> Headline:
+    """A total that was calibrated against a meter further out speaks of what that meter saw."""
+    seen = {c.calibration.covers if c.calibration else None for c in headline.channels}
+    if len(seen) != 1 or (covers := seen.pop()) is None:
+        return headline
+    note = f"calibrated to what the {covers} draws"
+    return replace(
+        headline, covers=covers, excludes=None, note="; ".join(part for part in (headline.note, note) if part)
+    )
 
 
 def _distinct(homes: dict[Key, Rail | None]) -> Iterable[Rail]:
@@ -161,7 +172,8 @@ def _default(board: Board, placed: Sequence[Channel], members: dict[str, list[Ch
             return headline if first is None else replace(headline, note=f"not the usual total: {first.reason}")
         first = first or headline
     if first is not None:
-        return first
+        outer = _outer(placed)
+        return first if outer is None else replace(outer, note=f"not the usual total: {first.reason}")
     generic = _generic(placed)
     if generic is not None:
         return generic
@@ -189,12 +201,10 @@ def _sum(total: Total, members: dict[str, list[Channel]], board: Board) -> Headl
 
 def _generic(placed: Sequence[Channel]) -> Headline | None:
     """The total of a machine without a block of its own: an outer meter, the platform, or its packages and GPUs."""
+    outer = _outer(placed)
+    if outer is not None:
+        return outer
     powers = [c for c in placed if _is_power(c) and c.parent is None]
-    for scope, covers in (("wall", "wall"), ("board", "board")):
-        outer = _best(c for c in powers if c.scope == scope and c.role == "total")
-        if outer is not None and outer.available:
-            excludes = None if scope == "wall" else "the power supply's own losses; a discrete GPU may be outside"
-            return Headline((outer,), covers, excludes=excludes, note=outer.note or None)
     gpus = _one_each(c for c in powers if c.sensor == "nvml" and c.scope == "gpu")
     packages = _one_each(c for c in powers if c.scope == "package" and c.sensor == "rapl")
     memories = _one_each(c for c in powers if c.scope == "memory" and c.sensor == "rapl")
@@ -211,6 +221,19 @@ def _generic(placed: Sequence[Channel]) -> Headline | None:
     if missing is not None:
         what = f"without it there is no total of {' + '.join(c.name for c in parts)}"
         return Headline(reason=f"{missing.name} cannot be read: {missing.reason}; {what}", remedy=missing.remedy)
+    return None
+
+
+def _outer(placed: Sequence[Channel]) -> Headline | None:
+    """A meter at the wall or at the board's input, or a platform's own counter."""
+    powers = [c for c in placed if _is_power(c) and c.parent is None]
+    for scope in ("wall", "board", "module"):
+        outer = _best(c for c in powers if c.scope == scope and c.role == "total")
+        if outer is not None and outer.available:
+            excludes = None if scope == "wall" else "the power supply's own losses"
+            if outer.sensor == "rapl":
+                excludes = f"{excludes}; a discrete GPU may be outside"
+            return Headline((outer,), scope, excludes=excludes, note=outer.note or None)
     return None
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeprof.errors import EdgeprofError, unknown
+from edgeprof.errors import EdgeprofError, InputError, unknown
+from edgeprof.sensing import calibration
 from edgeprof.sensing.board import Topology, arrange, identify
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
@@ -52,7 +54,8 @@ def discover(host: PluginHost, roots: Roots, only: Sequence[str] | None = None, 
     Args:
         host: Holds the sources.
         roots: Where to look.
-        only: ``--sensor``: names of the sources to ask; None or empty asks all.
+        only: ``--sensor``: names of the sources to ask, with ``:ADDRESS`` for those that have to be told where their
+            device is (``meter:/dev/ttyUSB0``); None or empty asks all.
         rail: ``--rail``: which rail is the headline; None leaves it to the board.
 
     Raises:
@@ -60,26 +63,25 @@ def discover(host: PluginHost, roots: Roots, only: Sequence[str] | None = None, 
         UnavailableError: ``rail`` cannot be read.
     """
     sources = host.of("sensors")
-    for name in only or ():
-        if name not in sources:
-            raise unknown("sensor", name, sources)
+    addresses = _addresses(only or (), sources)
     board = identify(roots)
+    kept = calibration.Calibrations()
     sensors: list[Sensor] = []
     channels: list[Channel] = []
     values: dict[tuple[str, str, str], float] = {}
     failures: list[Failure] = []
     for name, factory in sources.items():
-        if only and name not in only:
+        if only and name not in addresses:
             continue
         try:
-            found = list(factory(roots))
+            found = list(factory(roots, addresses[name]) if addresses.get(name) else factory(roots))
         except EdgeprofError as error:
             failures.append(Failure(name, error.message, error.remedy))
             continue
         except Exception as error:  # noqa: BLE001 - a source may raise anything; the others go on
             failures.append(Failure(name, f"{type(error).__name__}: {error}"))
             continue
-        for sensor in found:
+        for sensor in calibration.apply(found, board, roots, kept):
             readable = _tried(sensor, values, failures)
             channels += readable
             channels += [replace(channel, available=False) for channel in sensor.unavailable]
@@ -88,6 +90,7 @@ def discover(host: PluginHost, roots: Roots, only: Sequence[str] | None = None, 
     if roots.is_simulated:
         channels = [replace(channel, provenance="simulated") for channel in channels]
     # What is plausible for a rail is known once it has its place on the board.
+    channels = calibration.filtered(channels, board, roots, kept)
     judged = [_judged(channel, values.get(channel.key)) for channel in arrange(board, channels).channels]
     topology = arrange(board, judged, rail)
     usable = {channel.key for channel in topology.channels if channel.available}
@@ -97,6 +100,24 @@ def discover(host: PluginHost, roots: Roots, only: Sequence[str] | None = None, 
         unavailable=[channel for channel in topology.channels if not channel.available],
         failures=failures,
     )
+
+
+def _addresses(only: Sequence[str], sources: Mapping[str, Callable[..., Iterable[Sensor]]]) -> dict[str, list[str]]:
+    """Source → where ``--sensor SOURCE:ADDRESS`` says that its devices are; none for a plain ``--sensor SOURCE``."""
+    found: dict[str, list[str]] = {}
+    for text in only:
+        name, colon, address = text.partition(":")
+        if name not in sources:
+            raise unknown("sensor", name, sources)
+        found.setdefault(name, [])
+        if not colon:
+            continue
+        if len(inspect.signature(sources[name]).parameters) < 2:
+            raise InputError(f"the sensor {name} takes no address, as in {text!r}", remedy=f"Use --sensor {name}.")
+        if not address:
+            raise InputError(f"{text!r} has no address after the colon", remedy="As --sensor meter:/dev/ttyUSB0.")
+        found[name].append(address)
+    return found
 
 
 def _tried(sensor: Sensor, into: dict[tuple[str, str, str], float], failures: list[Failure]) -> list[Channel]:

@@ -46,14 +46,82 @@ class Filter:
             running average with time constant ``tau_s`` (INA3221 with samples > 1: its datasheet, SBOS576, §7.4.1).
         tau_s: Time constant of an exponential filter, seconds.
         length_s: Length of a block average, seconds.
+        tau_limit: Half-width of the relative error of ``tau_s`` (0.1 is ±10 %), taken as rectangular; None: the
+            tolerance of a converter's clock is assumed.
     """
 
     kind: Literal["instantaneous", "block", "exponential"] = "instantaneous"
     tau_s: float | None = None
     length_s: float | None = None
+    tau_limit: float | None = None
 
 
 INSTANTANEOUS = Filter()
+
+
+@dataclass(frozen=True)
+class PartTime:
+    """A sensor that looks only at a part of each of its periods (Yang et al., SC24: A100 and H100, 25 of 100 ms).
+
+    Attributes:
+        look_s: How long it looks.
+        period_s: How often.
+    """
+
+    look_s: float
+    period_s: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A channel held against a meter: true watts = ``gain`` × its own + ``offset_w``. Its values are corrected so.
+
+    Attributes:
+        gain: Of the line.
+        offset_w: Of the line, W.
+        u_gain: Standard uncertainty of the gain, widened by Student's t so that twice it covers 95 %.
+        u_offset_w: Likewise of the offset, W.
+        covariance_w: Of gain and offset, W.
+        low_w: Lowest power of the channel (as it reads uncorrected) that was compared, W.
+        high_w: Highest, W.
+        levels: How many were.
+        date: When, ISO 8601.
+        against: The meter.
+        meter_limit: Half-width of the meter's own relative error, rectangular; None where nobody said.
+        covers: What the meter saw, as ``wall``, where that is more than the channel's own scope.
+    """
+
+    gain: float
+    offset_w: float
+    u_gain: float
+    u_offset_w: float
+    covariance_w: float
+    low_w: float
+    high_w: float
+    levels: int
+    date: str
+    against: str
+    meter_limit: float | None = None
+    covers: str | None = None
+
+    def raw(self, watts: float) -> float:
+        """What the channel itself would say of a corrected power, W."""
+        return (watts - self.offset_w) / self.gain
+
+    @property
+    def pivot_w(self) -> float:
+        """The raw power (W) about which an error of the gain turns: there gain and level are uncorrelated."""
+        return -self.covariance_w / self.u_gain**2 if self.u_gain else 0.0
+
+    @property
+    def u_level_w(self) -> float:
+        """Standard uncertainty of the line at the pivot, W."""
+        return math.sqrt(max(0.0, self.u_offset_w**2 - (self.pivot_w * self.u_gain) ** 2))
+
+    def u_at(self, watts: float) -> float:
+        """Standard uncertainty of a corrected power, covariance and the meter's own error included, W."""
+        turned = self.u_gain * (self.raw(watts) - self.pivot_w)
+        return math.hypot(turned, self.u_level_w, (self.meter_limit or 0.0) / math.sqrt(3) * watts)
 
 
 @dataclass(frozen=True)
@@ -76,6 +144,8 @@ class Channel:
         update_interval_s: How often the source has something new; None if unknown (characterisation measures it).
         filter: What a power reading is an average of.
         wrap: For a counter: the value at which it starts again from 0, in the unit.
+        part_time: Where it looks only at a part of each period: what part.
+        calibration: What the values were corrected by; it takes the place of ``gain_limit`` and ``offset_limit``.
         plausible: Lowest and highest value that can be true, in the unit; others are refused.
         location: Where it is, for a person: ``i2c 1-0040 channel 1``.
         note: What a reader must know of it, as ``constant, skip``.
@@ -98,6 +168,8 @@ class Channel:
     update_interval_s: float | None = None
     filter: Filter = INSTANTANEOUS
     wrap: float | None = None
+    part_time: PartTime | None = None
+    calibration: Calibration | None = None
     plausible: tuple[float, float] = (-math.inf, math.inf)
     location: str = ""
     note: str = ""
