@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import os
 import re
@@ -72,7 +71,7 @@ def cli_reference() -> str:
 def _subcommands(argv: list[str]) -> list[str]:
     if not argv:
         return []
-    command = importlib.import_module(f"edgeprof.cli.{argv[0]}").command
+    command = cli.cli.get_command(click.Context(cli.cli), argv[0])
     return sorted(command.commands) if isinstance(command, click.Group) else []
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeprof.cli.options import json_option, resolve_roots, root_options
-from edgeprof.cli.verbs import VERBS
+from edgeprof.cli.verbs import RESERVED
 
 if TYPE_CHECKING:
     from edgeprof.plugins import PluginHost
@@ -32,7 +32,7 @@ def command(
     from edgeprof.plugins import PluginHost
 
     host = PluginHost.from_environment()
-    host.commands(reserved=VERBS)  # so that a plugin that fails there is told too
+    host.commands(reserved=RESERVED)  # so that a plugin that fails there is told too
     if fix_udev:
         _fix_udev(host, yes)
         return

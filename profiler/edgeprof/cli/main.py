@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof import __version__
-from edgeprof.cli.verbs import ABOUT, BUNDLED, EPILOG, VERBS
+from edgeprof.cli.verbs import ABOUT, BUNDLED, EPILOG, RESERVED, VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ class LazyGroup(click.Group):
         from edgeprof.plugins import PluginHost, points_of
 
         host = PluginHost.from_environment(points=points_of(BUNDLED[verb]))
-        command = host.commands(reserved=set(VERBS) - {verb}).get(verb)
+        command = host.commands(reserved=RESERVED).get(verb)
         if command is None:
             why = next((info.reason for info in host.plugins if info.reason), "it is not installed")
             raise UnavailableError(f"edgeprof {verb} belongs to the plugin {BUNDLED[verb]}, which is not loaded: {why}")
@@ -63,7 +63,7 @@ class LazyGroup(click.Group):
             from edgeprof.plugins import PluginHost
 
             host = PluginHost.from_environment()
-            for name, command in host.commands(reserved=set(VERBS) - set(BUNDLED)).items():
+            for name, command in host.commands(reserved=RESERVED).items():
                 self.add_command(command, name)
             self.plugin_hint = host.failure_hint()
 

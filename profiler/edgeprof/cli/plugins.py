@@ -98,11 +98,11 @@ def new(name: str, directory: str, kind: str) -> None:
 
 
 def _host() -> PluginHost:
-    from edgeprof.cli.verbs import BUNDLED, VERBS
+    from edgeprof.cli.verbs import RESERVED
     from edgeprof.plugins import PluginHost
 
     host = PluginHost.from_environment()
-    host.commands(reserved=set(VERBS) - set(BUNDLED))
+    host.commands(reserved=RESERVED)
     return host
 
 

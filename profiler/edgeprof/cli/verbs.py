@@ -28,3 +28,6 @@ VERBS = {
 BUNDLED = {
     "exporter": "exporter",
 }
+
+#: What no other plugin may call a verb of its own.
+RESERVED = frozenset(VERBS) - frozenset(BUNDLED)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeprof.cli.main import run
+from edgeprof.cli.verbs import RESERVED
 from edgeprof.plugins import KINDS
 
 KIND_OF = {"sensor": "sensors", "runtime": "runtimes", "compressor": "compressors"}
@@ -116,6 +117,7 @@ def test_every_plugin_of_ours_conforms_as_far_as_this_machine_can_tell() -> None
     from edgeprof.plugins import PluginHost
 
     host = PluginHost()
+    host.commands(reserved=RESERVED)
     own = [info for info in host.plugins if info.distribution == "edgeprof"]
     assert own
     failed = [(info.name, row) for info in own for row in check_plugin(host, info) if row.status == "fail"]
