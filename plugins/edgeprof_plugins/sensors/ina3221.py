@@ -108,10 +108,13 @@ class Ina3221(Sensor):
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
         # Volts and amperes are two transfers, half a millisecond apart: the rail's time is the middle of both.
         index = 0
+        clock = time.monotonic
+        before = clock()
         for rail in self._rails:
-            before = time.monotonic()
             volts, amperes = rail.reader()
-            middle = 0.5 * (before + time.monotonic())
+            after = clock()
+            middle = 0.5 * (before + after)
+            before = after
             values[index], values[index + 1], values[index + 2] = volts * amperes, volts, amperes
             times[index] = times[index + 1] = times[index + 2] = middle
             index += 3

@@ -172,10 +172,12 @@ class FileSensor(Sensor):
 
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
         clock = time.monotonic
+        before = clock()
         for index, number in self._readers:
-            before = clock()
             values[index] = number()
-            times[index] = 0.5 * (before + clock())
+            after = clock()  # one look at the clock per file: the end of one read is the start of the next
+            times[index] = 0.5 * (before + after)
+            before = after
 
     def close(self) -> None:
         for file in self._files:
