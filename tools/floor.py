@@ -17,7 +17,8 @@ def files() -> list[str]:
     workload = sorted((ROOT / "profiler/edgeprof/workload").glob("[!_]*.py"))
     worker = [path for path in workload if "from __future__ import annotations" not in path.read_text("utf-8")]
     runtimes = sorted((ROOT / "plugins/edgeprof_plugins/runtimes").glob("[!_]*.py"))
-    return [str(path) for path in [*worker, *runtimes]]
+    # What applications import, or copy beside them, to report their inferences.
+    return [str(path) for path in [*worker, *runtimes, ROOT / "profiler/edgeprof/tracking.py"]]
 
 
 def main() -> int:

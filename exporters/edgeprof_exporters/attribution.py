@@ -9,6 +9,7 @@ taken as even, so an inference that is much shorter than the sampling period get
 from __future__ import annotations
 
 from bisect import bisect_right, insort
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class Attributor:
         position = 0
         ordered = sorted(edges)
         before = self._history.at(ordered[0])
-        for a, b in zip(ordered, ordered[1:], strict=False):
+        for a, b in pairwise(ordered):
             while position < len(windows) and windows[position].start <= a:
                 running.append(windows[position])
                 position += 1

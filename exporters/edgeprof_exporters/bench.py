@@ -102,12 +102,12 @@ def data_directory() -> Path:
 
 def _stamp(directory: Path) -> tuple[object, ...]:
     """What changes when the store is written: SQLite appends to its log first."""
-    found: list[object] = []
-    for name in (STORE, f"{STORE}-wal"):
-        try:
-            stat = os.stat(directory / name)  # noqa: PTH116
-        except OSError:
-            found.append(None)
-        else:
-            found.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
-    return tuple(found)
+    return tuple(_stat(directory / name) for name in (STORE, f"{STORE}-wal"))
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprof.errors import UnavailableError
 from edgeprof_exporters import settings as table
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--config.file", "config_file", metavar="FILE", help="Settings, YAML or TOML (EDGEPROF_CONFIG).")
 @_options
 @click.pass_context
-def exporter(ctx: click.Context, config_file: str | None, **flags: Any) -> int | None:
+def exporter(ctx: click.Context, /, config_file: str | None, **flags: Any) -> int | None:
     """The long-running daemon: samples, integrates, serves Prometheus.
 
     Every flag is also a setting of the file (--web.listen-address: listen_address under web) and an environment
@@ -65,16 +67,11 @@ def exporter(ctx: click.Context, config_file: str | None, **flags: Any) -> int |
     ctx.obj = settings
     if ctx.invoked_subcommand is not None:
         return None
-    try:
-        import prometheus_client  # noqa: F401, PLC0415 - only whether it is there
-    except ImportError:
-        from edgeprof.errors import UnavailableError  # noqa: PLC0415
-
+    if importlib.util.find_spec("prometheus_client") is None:
         raise UnavailableError(
             "the exporter needs prometheus-client, which is not installed", remedy="pip install 'edgeprof[exporter]'"
-        ) from None
-    from edgeprof_exporters.daemon import Daemon  # noqa: PLC0415 - see above
-    from edgeprof_exporters.logs import setup  # noqa: PLC0415
+        )
+    from edgeprof_exporters.main import become  # noqa: PLC0415 - needed only here
 
-    setup(settings.log_level, settings.log_format)
-    return Daemon(settings, lambda: table.load(flags, path=path)[0]).run()
+    become(flags, path)
+    return None

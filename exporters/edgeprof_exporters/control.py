@@ -62,7 +62,7 @@ class Control:
         self._sock.close()
 
     def _accept(self) -> None:
-        while not self._stopping:
+        while True:
             try:
                 caller, _ = self._sock.accept()
             except OSError:

@@ -211,7 +211,7 @@ class Daemon:
                     due[name] = now + interval
                     try:
                         task()
-                    except Exception:
+                    except Exception:  # noqa: BLE001 - one task that fails leaves the others alone
                         LOG.exception("housekeeping failed", extra={"fields": {"task": name}})
 
     # -- reload -------------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class Daemon:
                 logging.ERROR, "reload refused; the old settings stay", reason=error.message, remedy=error.remedy or ""
             )
             return error.message
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a reload must never end the daemon
             self.reload_good = False
             LOG.exception("reload failed; the old settings stay")
             return f"{type(error).__name__}: {error}"

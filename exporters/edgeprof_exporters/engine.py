@@ -338,7 +338,7 @@ def _rails(power: Iterable[Channel], topology: Topology, meters: dict[Key, Meter
             groups.setdefault((channel.sensor, channel.name), []).append(channel)
     names = {name for _, name in groups}
     rails = []
-    for (_, _name), channels in groups.items():
+    for channels in groups.values():
         counter = next((c for c in channels if c.kind == "counter"), None)
         gauge = next((c for c in channels if c.kind != "counter"), None)
         best = counter or channels[0]

@@ -84,7 +84,7 @@ class _One(Collector):
             begun = time.perf_counter()
             try:
                 made = list(families(source()))
-            except Exception:
+            except Exception:  # noqa: BLE001 - one collector that fails leaves the others alone
                 _LOG.exception("a collector failed", extra={"fields": {"collector": name}})
                 made, good = [], 0.0
             else:

@@ -92,9 +92,9 @@ class Inferences:
                     key = OTHER
                 tally = self.tallies.setdefault(key, Tally())
             self.messages["other" if key is OTHER else "accepted"] += 1
-            tally.observe(message.end - message.start, message.count)
-            if not self._attributor.add(Window(message.start, message.end, message.count, key)):
-                tally.without += message.count
+            tally.observe(message.end - message.start, message.inferences)
+            if not self._attributor.add(Window(message.start, message.end, message.inferences, key)):
+                tally.without += message.inferences
 
     def settle(self, now: float, engine_lock: threading.Lock, *, all_of_them: bool = False) -> None:
         """Give joules to what can have them now (``now``: monotonic s); ``engine_lock`` holds the history still."""

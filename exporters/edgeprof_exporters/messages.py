@@ -1,4 +1,4 @@
-"""What an application sends for each call of a model: one datagram, text, made by ``edgeprof.track`` or by anybody.
+r"""What an application sends for each call of a model: one datagram, text, made by ``edgeprof.track`` or by anybody.
 
 ``EP1 <start> <end> <count>\\t<model>\\t<variant>\\t<runtime>``: CLOCK_MONOTONIC nanoseconds, the number of inferences
 in the call, three labels in UTF-8. docs/exporter.md has it for callers in C and C++.
@@ -23,13 +23,13 @@ class Message(NamedTuple):
 
     start: float
     end: float
-    count: int
+    inferences: int
     model: str
     variant: str
     runtime: str
 
 
-def parse(data: bytes, now: float) -> Message | None:
+def parse(data: bytes, now: float) -> Message | None:  # noqa: PLR0911 - each is one thing that a message must have
     """A datagram's message; None if it is not one, whatever it is.
 
     Args:

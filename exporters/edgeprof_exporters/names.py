@@ -127,7 +127,7 @@ TABLE: tuple[Name, ...] = (
         "edgeprof_inferences_without_energy_total",
         "counter",
         _INFERENCE,
-        "Inferences whose energy is unknown at least in part: no sensor, a gap, reported too late, or too many at once.",
+        "Inferences whose energy is not known in full: no sensor, a gap, reported too late, too many.",
         "inference",
     ),
     Name(

@@ -1,4 +1,4 @@
-"""What systemd is told (sd_notify), and the sockets that it hands over: two small protocols of environment variables."""
+"""What systemd is told (sd_notify), and the sockets that it hands over, both by environment variables."""
 
 from __future__ import annotations
 

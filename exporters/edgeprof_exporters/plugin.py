@@ -9,8 +9,6 @@ from edgeprof import hookimpl
 if TYPE_CHECKING:
     import click
 
-    from edgeprof.hookspecs import Register
-
 
 @hookimpl
 def register_commands(cli: click.Group) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import selectors
 import socket
-import ssl
 import threading
 import time
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from edgeprof.errors import InputError, UnavailableError
 from edgeprof_exporters.logs import event
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping, Sequence
 
 #: Deadlines (s): the TLS handshake, a request's head from its first byte, writing an answer, and a kept connection's
@@ -203,7 +203,7 @@ def _bound(host: str, port: int) -> list[socket.socket]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     made = []
     for family, _, _, _, address in dict.fromkeys(found):
-        made.append(socket.create_server(address[:2], family=family, backlog=128))  # type: ignore[arg-type]  # host, port
+        made.append(socket.create_server(address[:2], family=family, backlog=128))
         port = made[-1].getsockname()[1]
     return made
 

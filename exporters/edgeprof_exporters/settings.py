@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +46,7 @@ class Settings:
     ``web`` in the file, ``EDGEPROF_EXPORTER_WEB_LISTEN_ADDRESS`` and ``--web.listen-address``.
     """
 
-    web_listen_address: list[str] = _setting(
+    web_listen_address: list[str] = _setting(  # noqa: RUF009 - _setting makes a field
         [f"127.0.0.1:{DEFAULT_PORT}"],
         "Address to listen on: HOST:PORT, [IPV6]:PORT or :PORT for all; several are possible.",
         section="web",
@@ -70,13 +72,13 @@ class Settings:
         low=0.0,
         high=3600.0,
     )
-    sampling_sensors: list[str] = _setting(
+    sampling_sensors: list[str] = _setting(  # noqa: RUF009 - _setting makes a field
         [], "Only these sensor sources (edgeprof sensors lists them); none: all.", section="sampling", metavar="NAME"
     )
     sampling_rail: str = _setting("", "Which rail is the whole device.", section="sampling", metavar="NAME")
     sampling_sysfs_root: str = _setting("", "Read this tree instead of /sys.", section="sampling", metavar="DIR")
     sampling_procfs_root: str = _setting("", "Read this tree instead of /proc.", section="sampling", metavar="DIR")
-    collectors_exclude: list[str] = _setting(
+    collectors_exclude: list[str] = _setting(  # noqa: RUF009 - _setting makes a field
         [], "Collectors that are switched off.", section="collectors", metavar="NAME"
     )
     track_socket: str = _setting(
@@ -203,9 +205,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read: {why}") from None
     content: Any
     if path.suffix == ".toml":
-        try:
-            import tomllib  # noqa: PLC0415 - read only where it is used; Python 3.10 has it as tomli
-        except ImportError:  # pragma: no cover
+        if sys.version_info >= (3, 11):
+            import tomllib  # noqa: PLC0415 - read only where it is used
+        else:
             import tomli as tomllib  # noqa: PLC0415
         try:
             content = tomllib.loads(text)
@@ -295,14 +297,14 @@ def _checked(name: str, value: Any, where: str) -> Any:
 
 
 def _number(value: Any, default: float, facts: Mapping[str, Any], where: str) -> float:
-    kind = type(default)
-    try:
-        if isinstance(value, bool) or (isinstance(value, float) and kind is int):
-            raise TypeError
-        number = kind(value)
-    except (TypeError, ValueError):
+    kind: type[int | float] = int if isinstance(default, int) else float
+    number: float | None = None
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with suppress(ValueError):
+            number = kind(value) if isinstance(value, str) or kind is float or value == int(value) else None
+    if number is None:
         what = "a whole number" if kind is int else "a number"
-        raise InputError(f"{where} is {value!r}; it has to be {what}") from None
+        raise InputError(f"{where} is {value!r}; it has to be {what}")
     if not facts["low"] <= number <= facts["high"]:
         raise InputError(f"{where} is {number:g}; it has to be from {facts['low']:g} to {facts['high']:g}")
     return number

@@ -146,16 +146,17 @@ def _read(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        if path.stat().st_size > _MOST:
-            raise ValueError("it is too large")
-        content = json.loads(path.read_bytes())
-        if content["schema"] != _SCHEMA or not isinstance(content["state"], dict):
-            raise ValueError("it has another schema")
-        float(content["monotonic"])
-        str(content["boot"]), bool(content["clean"])
+        text = path.read_bytes() if path.stat().st_size <= _MOST else b""
+        content = json.loads(text)
+        good = content["schema"] == _SCHEMA and isinstance(content["state"], dict)
+        good = good and isinstance(content["boot"], str) and isinstance(content["clean"], bool)
+        good = good and isinstance(content["monotonic"], float)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
-        event(logging.WARNING, "the state cannot be read; counters begin at zero", file=str(path), error=str(error))
+        good, content = False, {"why": error}
+    if not good:
+        why = str(content.get("why", "it has another form"))
+        event(logging.WARNING, "the state cannot be read; counters begin at zero", file=str(path), error=why)
         return None
     return dict(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from edgeprof_exporters.inferences import Inferences, Tally
     from edgeprof_exporters.throttling import Throttling
 
+#: Quantity → the metric that shows it by its channel's name.
+_DEVICE = {
+    "temperature": "edgeprof_temperature_celsius",
+    "memory": "edgeprof_memory_used_bytes",
+    "frequency": "edgeprof_frequency_hertz",
+    "fan": "edgeprof_fan_speed_ratio",
+}
 _BUCKET_LABELS = (*map(str, BUCKETS), "+Inf")
 
 
@@ -68,35 +76,30 @@ def device(engine: Engine, roots: Roots, throttling: Throttling, power_mode: tup
             found.setdefault(name, []).append(((label,), value))
 
     for channel, value in engine.latest(time.monotonic()):
-        if channel.quantity == "temperature":
-            add("edgeprof_temperature_celsius", channel.name, channel.sensor, value)
+        if channel.quantity in _DEVICE:
+            add(_DEVICE[channel.quantity], channel.name, channel.sensor, value)
         elif channel.quantity == "utilization" and channel.scope == "gpu":
             add("edgeprof_gpu_utilization_ratio", channel.name, channel.sensor, value)
         elif channel.quantity == "utilization" and channel.scope == "cpu":
             found.setdefault("edgeprof_cpu_utilization_ratio", [((), value)])
-        elif channel.quantity == "memory":
-            add("edgeprof_memory_used_bytes", channel.name, channel.sensor, value)
-        elif channel.quantity == "frequency":
-            add("edgeprof_frequency_hertz", channel.name, channel.sensor, value)
-        elif channel.quantity == "fan":
-            add("edgeprof_fan_speed_ratio", channel.name, channel.sensor, value)
     if (total := memory_total(roots.procfs)) is not None:
         found["edgeprof_memory_total_bytes"] = [(("ram",), float(total))]
     events, states = throttling.seen()
     found["edgeprof_throttle_events_total"] = [((cause,), float(count)) for cause, count in events.items()]
     found["edgeprof_throttled"] = [((cause,), float(state)) for cause, state in states.items()]
-    if (topology := engine.topology) is not None:
-        board, headline = topology.board, topology.headline
-        labels = (board.name, board.model, *_machine(), headline.covers or "", headline.rail or "")
-        found["edgeprof_device_info"] = [(labels, 1.0)]
-    if any(power_mode):
-        found["edgeprof_power_mode_info"] = [(power_mode, 1.0)]
+    found["edgeprof_device_info"] = [(labels, 1.0) for labels in _device_info(engine)]
+    found["edgeprof_power_mode_info"] = [(power_mode, 1.0)] if any(power_mode) else []
     return found
 
 
-def _machine() -> tuple[str, str]:
-    import os  # noqa: PLC0415
+def _device_info(engine: Engine) -> list[tuple[str, ...]]:
+    if engine.topology is None:
+        return []
+    board, headline = engine.topology.board, engine.topology.headline
+    return [(board.name, board.model, *_machine(), headline.covers or "", headline.rail or "")]
 
+
+def _machine() -> tuple[str, str]:
     host = os.uname()
     return host.machine, host.release
 
@@ -110,7 +113,7 @@ def inference(inferences: Inferences, engine: Engine) -> Samples:
         return {
             "edgeprof_inferences_total": [(key, float(t.count)) for key, t in rows],
             "edgeprof_inference_energy_joules_total": [((*key, provenance), t.joules) for key, t in rows],
-            "edgeprof_inference_duration_seconds": [(key, (_buckets(t), t.seconds)) for key, t in rows],  # type: ignore[list-item]  # a histogram's value is a pair
+            "edgeprof_inference_duration_seconds": [(key, (_buckets(t), t.seconds)) for key, t in rows],
             "edgeprof_inferences_without_energy_total": [(key, float(t.without)) for key, t in rows],
         }
 

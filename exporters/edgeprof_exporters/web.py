@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import html
 import threading
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -110,16 +109,21 @@ def _verdict(why_not: str | None) -> Response:
     return Response(200, b"OK\n") if why_not is None else Response(503, f"{why_not}\n".encode())
 
 
+def _escaped(text: str) -> str:
+    """For HTML; html.escape's module brings a table of every entity along."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+
+
 def _page(path: str) -> str:
     rows = "".join(
-        f'<li><a href="{html.escape(path)}?collect[]={name}">{name}</a>: {html.escape(text)}</li>\n'
+        f'<li><a href="{_escaped(path)}?collect[]={name}">{name}</a>: {_escaped(text)}</li>\n'
         for name, text in COLLECTORS.items()
     )
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>edgeprof exporter</title></head>
 <body><h1>edgeprof exporter</h1>
 <p>Energy of this device and of the inferences on it, for Prometheus. Version {__version__}.</p>
-<p><a href="{html.escape(path)}">Metrics</a> · <a href="/-/healthy">healthy</a> · <a href="/-/ready">ready</a></p>
+<p><a href="{_escaped(path)}">Metrics</a> · <a href="/-/healthy">healthy</a> · <a href="/-/ready">ready</a></p>
 <p>One collector alone (<code>?collect[]=</code>, or all but one: <code>?exclude[]=</code>):</p>
 <ul>
 {rows}</ul></body></html>

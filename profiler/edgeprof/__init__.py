@@ -8,10 +8,12 @@ if TYPE_CHECKING:
 
     from pluggy import HookimplMarker
 
+    from edgeprof.tracking import track
+
     hookimpl: HookimplMarker
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "hookimpl"]
+__all__ = ["__version__", "hookimpl", "track"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +23,9 @@ def __getattr__(name: str) -> Any:
 
         globals()["hookimpl"] = marker = pluggy.HookimplMarker("edgeprof")
         return marker
+    if name == "track":
+        from edgeprof.tracking import track  # noqa: PLC0415
+
+        globals()["track"] = track
+        return track
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,62 @@
+"""Where the daemon's own process begins: without click, and with nothing else of the command line in its memory.
+
+``edgeprof exporter`` checks the settings and then becomes this (execv: same process number, same sockets), which saves
+two megabytes for as long as it runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import EdgeprofError
+from edgeprof_exporters import settings as table
+from edgeprof_exporters.logs import setup
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: The current directory is where the user happens to be, and no place to import from.
+_CODE = """\
+import sys
+if sys.path[:1] == [""]: del sys.path[0]
+from edgeprof_exporters.main import main
+sys.exit(main(sys.argv[1]))
+"""
+_PR_SET_NAME = 15
+
+
+def become(flags: Mapping[str, Any], path: Path | None) -> None:
+    """Replace this process by the daemon's; does not return."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    given = json.dumps({"flags": {k: v for k, v in flags.items() if v not in (None, ())}, "path": path and str(path)})
+    same = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
+    os.execv(sys.executable, [sys.executable, *same, "-c", _CODE, given])  # noqa: S606 - no shell is wanted
+
+
+def main(given: str) -> int:
+    """The daemon until its end; the exit code.
+
+    Args:
+        given: The flags and the file, as ``become`` hands them over.
+    """
+    asked = json.loads(given)
+    path = Path(asked["path"]) if asked["path"] else None
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, b"edgeprof", 0, 0, 0)
+    try:
+        settings, _ = table.load(asked["flags"], path=path)
+        setup(settings.log_level, settings.log_format)
+        from edgeprof_exporters.daemon import Daemon  # noqa: PLC0415 - the log must be there for what it says
+
+        return Daemon(settings, lambda: table.load(asked["flags"], path=path)[0]).run()
+    except EdgeprofError as error:
+        sys.stderr.write(f"edgeprof: {error.message}\n" + (f"  {error.remedy}\n" if error.remedy else ""))
+        return error.exit_code

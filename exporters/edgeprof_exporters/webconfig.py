@@ -1,0 +1,473 @@
+"""Who may scrape: TLS, client certificates, passwords, rates, in the form of Prometheus's exporter-toolkit.
+
+``web-config.yml`` and the files that it names are looked at before each connection and each request, and read again
+when they have changed. What then turns out not to fit is logged, and what was in force stays in force: an exporter
+must not open up because somebody is half-way through replacing a certificate.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import logging
+import os
+import re
+import ssl
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import EdgeprofError, InputError, UnavailableError, unknown
+from edgeprof_exporters.logs import event
+from edgeprof_exporters.server import Response
+from edgeprof_exporters.settings import read_mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from edgeprof_exporters.server import Request
+
+_TOP = ("tls_server_config", "http_server_config", "basic_auth_users", "rate_limit")
+_TLS = (
+    "cert_file",
+    "cert",
+    "key_file",
+    "key",
+    "client_ca_file",
+    "client_ca",
+    "client_auth_type",
+    "client_allowed_sans",
+    "min_version",
+    "max_version",
+    "cipher_suites",
+    "curve_preferences",
+    "prefer_server_cipher_suites",
+)
+#: Nothing below TLS 1.2 is spoken, whatever the file says.
+_VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
+_CLIENT_AUTH = {
+    "": ssl.CERT_NONE,
+    "NoClientCert": ssl.CERT_NONE,
+    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
+    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
+}
+#: Go's and IANA's names of the suites of TLS 1.2 → OpenSSL's. Those of TLS 1.3 are not chosen, in Go neither.
+_CIPHERS = {
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
+}
+_TLS13 = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+_CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
+#: The headers that exporter-toolkit lets a file set.
+_HEADERS = (
+    "Content-Security-Policy",
+    "Strict-Transport-Security",
+    "X-Content-Type-Options",
+    "X-Frame-Options",
+    "X-XSS-Protection",
+)
+#: Password checks that may wait for their turn; one more is told to come back. Each costs some 50 ms of a core.
+_MOST_WAITING = 16
+_MOST_REMEMBERED = 100
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass
+class Rules:
+    """A web-config.yml that was read and found in order."""
+
+    context: ssl.SSLContext | None = None
+    allowed_sans: tuple[str, ...] = ()
+    users: dict[str, bytes] = field(default_factory=dict)
+    #: Compared for users that do not exist, so that they take as long as those that do; of no known password.
+    nobody: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    limit: Bucket | None = None
+    files: tuple[Path, ...] = ()
+
+
+class Bucket:
+    """So many requests at once, and one more every interval; thread-safe."""
+
+    def __init__(self, interval_s: float, burst: int) -> None:
+        self.interval_s, self.burst = interval_s, burst
+        self._tokens, self._at = float(burst), time.monotonic()
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Whether there was one left."""
+        now = time.monotonic()
+        with self._lock:
+            self._tokens = min(float(self.burst), self._tokens + (now - self._at) / self.interval_s)
+            self._at = now
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            return True
+
+
+class WebConfig:
+    """The guard of the server, by a file. Thread-safe.
+
+    Args:
+        path: web-config.yml.
+
+    Raises:
+        InputError: it does not follow the form, or a file that it names does not.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._rules = read(path)
+        self._stamp = self._look()
+        self._checking = threading.Lock()  # bcrypt by one thread at a time: a flood must not take every core
+        self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
+        self._remembered: dict[bytes, None] = {}
+        self._secret = os.urandom(32)
+
+    def reread(self) -> None:
+        """Read it again now.
+
+        Raises:
+            InputError: it does not follow the form; the old rules stay.
+        """
+        rules = read(self.path)
+        with self._lock:
+            if rules.limit and self._rules.limit and _same(rules.limit, self._rules.limit):
+                rules.limit = self._rules.limit
+            self._rules = rules
+            self._stamp = self._look()
+
+    def context(self) -> ssl.SSLContext | None:
+        return self._current().context
+
+    def headers(self) -> Mapping[str, str]:
+        return self._rules.headers
+
+    def admits(self, connection: ssl.SSLSocket) -> bool:
+        allowed = self._rules.allowed_sans
+        if not allowed:
+            return True
+        names = _names(connection.getpeercert() or {})
+        if not names & set(allowed):
+            event(logging.WARNING, "a client certificate is not on the list", names=",".join(sorted(names)))
+            return False
+        return True
+
+    def refuses(self, request: Request) -> Response | None:
+        rules = self._current()
+        if rules.limit is not None and not rules.limit.take():
+            return Response(429, b"too many requests\n")
+        if not rules.users:
+            return None
+        verdict = self._password(rules, request.headers.get("authorization", ""))
+        if verdict is None:
+            return Response(503, b"too many logins at once; come back\n", close=True)
+        if verdict:
+            return None
+        return Response(401, b"Unauthorized\n", headers={"WWW-Authenticate": 'Basic realm="edgeprof"'})
+
+    # -- passwords ----------------------------------------------------------------------------------------------------
+
+    def _password(self, rules: Rules, header: str) -> bool | None:
+        """Whether the password is right; None where too many are being checked."""
+        scheme, _, encoded = header.partition(" ")
+        try:
+            user, colon, password = base64.b64decode(encoded, validate=True).partition(b":")
+        except (binascii.Error, ValueError):
+            return False
+        if scheme.lower() != "basic" or not colon:
+            return False
+        hashed = rules.users.get(user.decode("utf-8", "replace"), b"")
+        # What was found right is known by a keyed hash, so that a scraper costs a bcrypt once and not every 15 s.
+        proof = hmac.new(self._secret, b"\0".join((user, hashed, password)), hashlib.sha256).digest()
+        if hashed and proof in self._remembered:
+            return True
+        if not self._waiting.acquire(blocking=False):
+            return None
+        try:
+            with self._checking:
+                right = _bcrypt(password, hashed or rules.nobody) and bool(hashed)
+        finally:
+            self._waiting.release()
+        if right:
+            with self._lock:
+                while len(self._remembered) >= _MOST_REMEMBERED:
+                    del self._remembered[next(iter(self._remembered))]
+                self._remembered[proof] = None
+        return right
+
+    # -- the file -----------------------------------------------------------------------------------------------------
+
+    def _current(self) -> Rules:
+        stamp = self._look()
+        if stamp != self._stamp:
+            try:
+                self.reread()
+            except EdgeprofError as error:
+                event(logging.ERROR, "the web configuration does not fit; the old one stays", reason=error.message)
+                with self._lock:
+                    self._stamp = stamp  # not again before it changes again
+            else:
+                event(logging.INFO, "the web configuration was read again", file=str(self.path))
+        return self._rules
+
+    def _look(self) -> tuple[object, ...]:
+        return tuple(_stamp(path) for path in (self.path, *self._rules.files))
+
+
+def _same(one: Bucket, other: Bucket) -> bool:
+    return (one.interval_s, one.burst) == (other.interval_s, other.burst)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - for each request; a third of pathlib's time
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _bcrypt(password: bytes, hashed: bytes) -> bool:
+    import bcrypt  # noqa: PLC0415 - where there are passwords
+
+    try:
+        return bool(bcrypt.checkpw(password[:72], hashed))  # bcrypt itself looks at 72 bytes, in Go too
+    except ValueError:
+        return False
+
+
+def _names(certificate: Mapping[str, Any]) -> set[str]:
+    """The subject alternative names of a certificate, as ssl gives it."""
+    return {str(value) for kind, value in certificate.get("subjectAltName", ()) if kind != "othername"}
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> Rules:
+    """A web-config.yml.
+
+    Raises:
+        InputError: what does not fit, by name.
+        UnavailableError: bcrypt is needed and not installed.
+    """
+    content = read_mapping(path)
+    for key in content:
+        if key not in _TOP:
+            raise _unknown(path, "key", str(key), _TOP)
+    rules = Rules()
+    tls = _table(path, content, "tls_server_config")
+    if tls:
+        _read_tls(path, tls, rules)
+    rules.headers = _read_headers(path, _table(path, content, "http_server_config"))
+    rules.users = _read_users(path, _table(path, content, "basic_auth_users"))
+    if rules.users:
+        rules.nobody = _hash_of_nothing(max(int(hashed[4:6]) for hashed in rules.users.values()))
+    rules.limit = _read_limit(path, _table(path, content, "rate_limit"))
+    return rules
+
+
+def _read_tls(path: Path, tls: dict[str, Any], rules: Rules) -> None:
+    for key in tls:
+        if key not in _TLS:
+            raise _unknown(path, "key of tls_server_config", str(key), _TLS)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _version(path, tls, "min_version", ssl.TLSVersion.TLSv1_2)
+    context.maximum_version = _version(path, tls, "max_version", ssl.TLSVersion.MAXIMUM_SUPPORTED)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    files: list[Path] = []
+    _read_suites(path, tls, context)
+    pair: dict[str, str] = {}
+    descriptors: list[int] = []
+    try:
+        for what in ("cert", "key"):
+            named = _file(path, tls, f"{what}_file")
+            if named is not None:
+                files.append(named)
+                pair[what] = os.fspath(named)
+            elif isinstance(tls.get(what), str):
+                descriptors.append(_memory(tls[what]))
+                pair[what] = f"/proc/self/fd/{descriptors[-1]}"
+            else:
+                raise InputError(f"{path}: tls_server_config needs {what}_file")
+        try:
+            context.load_cert_chain(pair["cert"], pair["key"], password=_no_password)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise InputError(f"{path}: the certificate and its key cannot be used: {why}") from None
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    files += _read_clients(path, tls, context, rules)
+    rules.context, rules.files = context, tuple(files)
+
+
+def _read_clients(path: Path, tls: dict[str, Any], context: ssl.SSLContext, rules: Rules) -> list[Path]:
+    kind = tls.get("client_auth_type") or ""
+    if kind in {"RequestClientCert", "RequireClientCert", "RequireAnyClientCert"}:
+        raise InputError(
+            f"{path}: client_auth_type {kind} would take any certificate without checking it",
+            remedy="Use RequireAndVerifyClientCert.",
+        )
+    if kind not in _CLIENT_AUTH:
+        raise _unknown(path, "client_auth_type", str(kind), [name for name in _CLIENT_AUTH if name])
+    authority = _file(path, tls, "client_ca_file")
+    inline = tls.get("client_ca")
+    if _CLIENT_AUTH[kind] != ssl.CERT_NONE and authority is None and not inline:
+        # Without one, OpenSSL would take whatever the system's authorities have signed.
+        raise InputError(f"{path}: client_auth_type {kind} needs client_ca_file")
+    if _CLIENT_AUTH[kind] == ssl.CERT_NONE and (authority is not None or inline):
+        raise InputError(
+            f"{path}: there is a client_ca_file, and client_auth_type lets everybody in",
+            remedy="Add client_auth_type: RequireAndVerifyClientCert.",
+        )
+    sans = tls.get("client_allowed_sans") or []
+    if not isinstance(sans, list) or not all(isinstance(name, str) for name in sans):
+        raise InputError(f"{path}: client_allowed_sans has to be a list of names")
+    if sans and _CLIENT_AUTH[kind] != ssl.CERT_REQUIRED:
+        raise InputError(f"{path}: client_allowed_sans needs client_auth_type: RequireAndVerifyClientCert")
+    try:
+        if authority is not None:
+            context.load_verify_locations(os.fspath(authority))
+        elif isinstance(inline, str):
+            context.load_verify_locations(cadata=inline)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{path}: client_ca_file cannot be used: {why}") from None
+    context.verify_mode = _CLIENT_AUTH[kind]
+    rules.allowed_sans = tuple(sans)
+    return [authority] if authority is not None else []
+
+
+def _read_suites(path: Path, tls: dict[str, Any], context: ssl.SSLContext) -> None:
+    suites = tls.get("cipher_suites") or []
+    if not isinstance(suites, list):
+        raise InputError(f"{path}: cipher_suites has to be a list")
+    for suite in suites:
+        if suite not in _CIPHERS and suite not in _TLS13:
+            raise _unknown(path, "cipher suite", str(suite), (*_CIPHERS, *_TLS13))
+    chosen = [_CIPHERS[suite] for suite in suites if suite in _CIPHERS] or list(_CIPHERS.values())
+    context.set_ciphers(":".join(chosen))
+    curves = tls.get("curve_preferences") or []
+    if not isinstance(curves, list) or len(curves) > 1:
+        raise InputError(f"{path}: curve_preferences may name one curve here", remedy=f"One of {', '.join(_CURVES)}.")
+    for curve in curves:
+        if curve not in _CURVES:
+            raise _unknown(path, "curve", str(curve), _CURVES)
+        context.set_ecdh_curve(_CURVES[curve])
+
+
+def _read_headers(path: Path, http: dict[str, Any]) -> dict[str, str]:
+    for key in http:
+        if key not in {"http2", "headers"}:  # http2: not spoken here, whatever it says
+            raise _unknown(path, "key of http_server_config", str(key), ("http2", "headers"))
+    headers = _table(path, http, "headers")
+    for name, value in headers.items():
+        if name not in _HEADERS:
+            raise _unknown(path, "header", str(name), _HEADERS)
+        if not isinstance(value, str) or not value.isprintable() or not value.isascii():
+            raise InputError(f"{path}: the header {name} is {value!r}; it has to be one line of plain text")
+    return {name: value for name, value in headers.items() if value}
+
+
+def _read_users(path: Path, users: dict[str, Any]) -> dict[str, bytes]:
+    if not users:
+        return {}
+    try:
+        import bcrypt  # noqa: F401, PLC0415 - only whether it is there
+    except ImportError:
+        raise UnavailableError(
+            f"{path} has passwords, and bcrypt is not installed", remedy="pip install 'edgeprof[exporter]'"
+        ) from None
+    found = {}
+    for user, hashed in users.items():
+        if not isinstance(hashed, str) or not re.fullmatch(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", hashed):
+            raise InputError(
+                f"{path}: the password of {user} is no bcrypt hash",
+                remedy="As from: htpasswd -nBC 10 '' | tr -d ':\\n'",
+            )
+        found[str(user)] = hashed.encode()
+    return found
+
+
+def _hash_of_nothing(cost: int) -> bytes:
+    import bcrypt  # noqa: PLC0415 - where there are passwords
+
+    return bytes(bcrypt.hashpw(os.urandom(24).hex().encode(), bcrypt.gensalt(cost)))
+
+
+def _read_limit(path: Path, limit: dict[str, Any]) -> Bucket | None:
+    if not limit:
+        return None
+    for key in limit:
+        if key not in {"interval", "burst"}:
+            raise _unknown(path, "key of rate_limit", str(key), ("interval", "burst"))
+    parts = re.findall(r"([\d.]+)(ns|us|µs|ms|s|m|h)", str(limit.get("interval", "")))
+    burst = limit.get("burst", 0)
+    try:
+        interval_s = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    except ValueError:
+        interval_s = 0.0
+    if not parts or "".join(map("".join, parts)) != str(limit.get("interval")) or not interval_s > 0:
+        raise InputError(f"{path}: rate_limit.interval is {limit.get('interval')!r}; it has to be a time, as in 1s")
+    if not isinstance(burst, int) or isinstance(burst, bool) or burst < 0:
+        raise InputError(f"{path}: rate_limit.burst is {burst!r}; it has to be a whole number")
+    return Bucket(interval_s, max(1, burst))
+
+
+def _table(path: Path, content: dict[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {key} is no table")
+    return value
+
+
+def _file(path: Path, tls: dict[str, Any], key: str) -> Path | None:
+    """A file that the configuration names, from its own directory."""
+    value = tls.get(key)
+    if not value:
+        return None
+    if not isinstance(value, str):
+        raise InputError(f"{path}: {key} is no path")
+    return path.parent / value
+
+
+def _version(path: Path, tls: dict[str, Any], key: str, usual: ssl.TLSVersion) -> ssl.TLSVersion:
+    value = tls.get(key)
+    if value is None:
+        return usual
+    if value in {"TLS10", "TLS11"} and key == "min_version":
+        raise InputError(f"{path}: {value} is broken and not spoken here", remedy="min_version: TLS12")
+    if value not in _VERSIONS:
+        raise _unknown(path, key, str(value), _VERSIONS)
+    return _VERSIONS[value]
+
+
+def _memory(text: str) -> int:
+    """A descriptor of a file in memory with that text: ssl reads a chain from files only."""
+    descriptor = os.memfd_create("edgeprof")
+    os.write(descriptor, text.encode())
+    return descriptor
+
+
+def _no_password() -> str:
+    """A key with a passphrase is refused rather than asked for on a terminal that is not there."""
+    raise ValueError("the key has a passphrase")
+
+
+def _unknown(path: Path, kind: str, name: str, valid: Any) -> InputError:
+    error = unknown(kind, name, valid)
+    return InputError(f"{path}: {error.message}", remedy=error.remedy)
