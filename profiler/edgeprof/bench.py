@@ -87,7 +87,8 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
         scenario=request.scenario,
         windows=request.windows,
         window_s=request.window_s,
-        idle_s=request.idle_s,
+        # Where nothing measures power, idling tells nothing.
+        idle_s=request.idle_s if found.topology.headline.channels else 0.0,
         warmup_s=request.warmup_s,
         sample_rate_hz=request.sample_rate_hz,
         refresh_s=max((c.update_interval_s or 0.0 for c in found.topology.headline.channels), default=0.0),
