@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from edgeprof_exporters import settings as table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from edgeprof_exporters.settings import Settings
 
 _EXAMPLES = """
 \b
@@ -55,8 +58,19 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--config.file", "config_file", metavar="FILE", help="Settings, YAML or TOML (EDGEPROF_CONFIG).")
 @_options
+@click.option("--textfile", metavar="DIR", help="No daemon: write the stored results to DIR/edgeprof.prom, and end.")
+@click.option("--push", metavar="URL", help="No daemon: push the stored results to this Pushgateway, and end.")
+@click.option("--otlp", metavar="URL", help="No daemon: send the stored results to this OTLP/HTTP receiver, and end.")
 @click.pass_context
-def exporter(ctx: click.Context, /, config_file: str | None, **flags: Any) -> int | None:
+def exporter(
+    ctx: click.Context,
+    /,
+    config_file: str | None,
+    textfile: str | None,
+    push: str | None,
+    otlp: str | None,
+    **flags: Any,
+) -> int | None:
     """The long-running daemon: samples, integrates, serves Prometheus.
 
     Every flag is also a setting of the file (--web.listen-address: listen_address under web) and an environment
@@ -71,7 +85,66 @@ def exporter(ctx: click.Context, /, config_file: str | None, **flags: Any) -> in
         raise UnavailableError(
             "the exporter needs prometheus-client, which is not installed", remedy="pip install 'edgeprof[exporter]'"
         )
+    if textfile or push or otlp:
+        _send(settings, textfile, push, otlp)
+        return 0
     from edgeprof_exporters.main import become  # noqa: PLC0415 - needed only here
 
     become(flags, path)
     return None
+
+
+def _send(settings: Settings, textfile: str | None, push: str | None, otlp: str | None) -> None:
+    from edgeprof_exporters import push as to  # noqa: PLC0415 - the store's libraries, only for who sends
+
+    found = to.stored(Path(settings.bench_directory) if settings.bench_directory else None)
+    if textfile:
+        click.echo(f"written: {to.to_textfile(found, Path(textfile))}")
+    if push:
+        to.to_pushgateway(found, push)
+        click.echo("pushed")
+    if otlp:
+        to.to_otlp(found, otlp)
+        click.echo("sent")
+
+
+@exporter.command()
+@click.pass_obj
+def status(settings: Settings) -> None:
+    """What the running daemon says of itself, as JSON (by its control socket)."""
+    click.echo(json.dumps(_ask(settings, "status"), indent=2))
+
+
+@exporter.command()
+@click.pass_obj
+def reload(settings: Settings) -> None:
+    """Make the running daemon read its settings again, as SIGHUP does."""
+    click.echo(_ask(settings, "reload"))
+
+
+@exporter.command()
+@click.option("--system", "where", flag_value="system", help="For the machine: unit, user, udev rules (needs root).")
+@click.option("--user", "where", flag_value="user", help="For this user: a user unit.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be written and run.")
+@click.option("--root", default="/", metavar="DIR", help="Install below DIR instead, and run nothing: for images.")
+def install(where: str | None, dry_run: bool, root: str) -> None:
+    """Write the systemd unit and what it needs, and start it."""
+    from edgeprof_exporters import install as installing  # noqa: PLC0415 - needed only here
+
+    if where is None:
+        if not dry_run:
+            raise click.UsageError("--system or --user is needed (or --dry-run, to look first)")
+        where = "system"
+    plan = installing.plan(where, Path(root))
+    if dry_run:
+        click.echo(installing.shown(plan), nl=False)
+        return
+    for line in installing.carry_out(plan):
+        click.echo(line)
+
+
+def _ask(settings: Settings, command: str) -> Any:
+    from edgeprof_exporters.control import ask, usual_path  # noqa: PLC0415 - needed only here
+
+    named = settings.control_socket
+    return ask(usual_path() if named == "auto" else Path(named), command)

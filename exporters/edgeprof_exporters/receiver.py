@@ -67,7 +67,7 @@ def bind(path: Path, kind: socket.SocketKind, group: str) -> socket.socket:
     finally:
         os.umask(before)
     try:
-        if gid is not None:
+        if gid is not None and path.stat().st_gid != gid:
             os.chown(path, -1, gid)
         os.chmod(path, 0o660)  # noqa: PTH101
     except OSError as error:

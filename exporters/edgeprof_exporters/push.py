@@ -1,0 +1,197 @@
+"""Benchmark results without a daemon: as a textfile for node_exporter, to a Pushgateway, to an OTLP receiver.
+
+Each sends the newest result of each model, variant, runtime and scenario under the names of the exposition, so that
+the same dashboards show them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from prometheus_client.exposition import basic_auth_handler, push_to_gateway, write_to_textfile
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from edgeprof.errors import EdgeprofError, InputError, UnavailableError
+from edgeprof.results.store import Newest, Store
+from edgeprof_exporters.bench_reader import rows
+from edgeprof_exporters.exposition import families
+from edgeprof_exporters.names import BY_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from prometheus_client.metrics_core import Metric
+
+    from edgeprof.results.schema import Result
+    from edgeprof_exporters.bench_reader import Rows
+
+FILE = "edgeprof.prom"
+JOB = "edgeprof"
+#: How long a receiver may take to answer (s).
+_PATIENCE_S = 10.0
+
+
+class _Rows(Collector):
+    def __init__(self, found: Rows) -> None:
+        self._found = found
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield from families(self._found)
+
+
+def stored(directory: Path | None = None) -> Rows:
+    """What the store has.
+
+    Raises:
+        InputError: nothing is stored.
+        StoreError: it cannot be read.
+    """
+    store = Store(directory)
+    found = rows(store.newest())
+    if not found:
+        raise InputError(
+            f"nothing is stored in {store.directory} yet", remedy="Measure something first: edgeprof bench MODEL"
+        )
+    return found
+
+
+def rows_of(results: Iterable[Result]) -> Rows:
+    """The rows of these results; of what they measured more than once, the newest."""
+    newest: dict[tuple[str, ...], Newest] = {}
+    for result in sorted(results, key=lambda r: r.created):
+        for variant in result.variants:
+            runtime = variant.runtime.name if variant.runtime else ""
+            name = variant.model.name or variant.model.path
+            newest[name, variant.name, runtime, result.protocol.scenario] = Newest(result, variant)
+    return rows(newest.values())
+
+
+def to_textfile(found: Rows, directory: Path) -> Path:
+    """Write ``edgeprof.prom`` into the directory of node_exporter's textfile collector, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = directory / FILE
+    try:
+        write_to_textfile(os.fspath(path), _registry(found))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}", remedy="Is the directory there?") from None
+    return path
+
+
+def to_pushgateway(found: Rows, url: str) -> None:
+    """Replace this device's group (``job="edgeprof"``, ``instance`` its host name) on a Pushgateway.
+
+    Args:
+        found: What to push.
+        url: ``http://[USER:PASSWORD@]HOST:PORT``.
+
+    Raises:
+        InputError: no URL.
+        EdgeprofError: the gateway cannot be reached, or refuses.
+    """
+    bare, user, password = _split(url)
+
+    def handler(
+        to: str, method: str, timeout: float | None, headers: list[tuple[str, str]], data: bytes
+    ) -> Callable[[], None]:
+        return basic_auth_handler(to, method, timeout, headers, data, user, password)
+
+    key = {"instance": platform.node()}
+    try:
+        push_to_gateway(
+            bare, job=JOB, registry=_registry(found), grouping_key=key, timeout=_PATIENCE_S, handler=handler
+        )
+    except OSError as error:
+        raise EdgeprofError(f"{bare} did not take the results: {error}", remedy="Is it a Pushgateway?") from None
+
+
+def to_otlp(found: Rows, url: str) -> None:
+    """Send them as gauges by OTLP over HTTP (protobuf).
+
+    Args:
+        found: What to send.
+        url: The whole address, as ``http://prometheus:9090/api/v1/otlp/v1/metrics``.
+
+    Raises:
+        InputError: no URL.
+        UnavailableError: the OpenTelemetry SDK is not installed.
+        EdgeprofError: the receiver cannot be reached, or refuses.
+    """
+    bare, user, password = _split(url)
+    try:
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+        from opentelemetry.metrics import Observation  # noqa: PLC0415
+        from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+        from opentelemetry.sdk.metrics.export import (  # noqa: PLC0415
+            InMemoryMetricReader,
+            MetricExportResult,
+        )
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    except ImportError:
+        raise UnavailableError(
+            "the OpenTelemetry SDK is not installed", remedy="pip install 'edgeprof[otlp]'"
+        ) from None
+    import base64  # noqa: PLC0415
+
+    headers = {}
+    if user:
+        headers["authorization"] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    resource = Resource.create({"service.name": JOB, "service.instance.id": platform.node()})
+    reader = InMemoryMetricReader()
+    provider = MeterProvider(metric_readers=[reader], resource=resource, shutdown_on_exit=False)
+    meter = provider.get_meter("edgeprof")
+    for name, samples in found.items():
+        labels = BY_NAME[name].labels
+        seen = [Observation(value, dict(zip(labels, values, strict=True))) for values, value in samples]
+        meter.create_observable_gauge(name, [_saying(seen)], description=BY_NAME[name].text)
+    data = reader.get_metrics_data()
+    exporter = OTLPMetricExporter(endpoint=bare, headers=headers, timeout=_PATIENCE_S)
+    try:
+        good = (
+            data is not None and exporter.export(data, timeout_millis=_PATIENCE_S * 1e3) is MetricExportResult.SUCCESS
+        )
+    except OSError as error:
+        raise EdgeprofError(f"{bare} did not take the results: {error}") from None
+    finally:
+        exporter.shutdown()
+        provider.shutdown()
+    if not good:
+        raise EdgeprofError(f"{bare} did not take the results", remedy="Is it an OTLP receiver over HTTP?")
+
+
+def _saying(seen: list[Any]) -> Callable[[Any], list[Any]]:
+    return lambda _options: seen
+
+
+def _registry(found: Rows) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(_Rows(found))
+    return registry
+
+
+def _split(url: str) -> tuple[str, str, str]:
+    """A URL without user and password, and these.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+        parts = urlsplit("")
+    if parts.scheme not in {"http", "https"} or not host:
+        raise InputError(f"{url!r} is no URL to send to", remedy="As in http://gateway:9091")
+    place = f"[{host}]" if ":" in host else host
+    bare = urlunsplit((parts.scheme, place if port is None else f"{place}:{port}", parts.path, parts.query, ""))
+    return bare, unquote(parts.username or ""), unquote(parts.password or "")
