@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -103,3 +103,16 @@ def _blocks(values: Array) -> Iterator[npt.NDArray[np.uint32]]:
     flat = np.ascontiguousarray(values).reshape(-1)
     for start in range(0, flat.size, _BLOCK):
         yield _bits(flat[start : start + _BLOCK])
+
+
+def sqnr_db(values: Array, approximation: Array) -> float | None:
+    """Signal to quantisation noise, 10·log10(Σx² / Σ(x − x̂)²) in dB; None where nothing was lost."""
+    noise = float(np.square(values - approximation, dtype=np.float64).sum())
+    signal = float(np.square(values, dtype=np.float64).sum())
+    return round(float(10 * np.log10(signal / noise)), 2) if noise and signal else None
+
+
+def worst(found: Mapping[str, float | None]) -> str | None:
+    """The name of the smallest SQNR."""
+    known = {name: value for name, value in found.items() if value is not None}
+    return min(known, key=lambda name: known[name]) if known else None

@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 
 #: name → ``module:class`` in this package, one for each format or group of formats.
 METHODS: dict[str, tuple[str, ...]] = {
+    "int8-dynamic": ("onnx_int8:Int8Dynamic",),
+    "int8-static": ("onnx_static:Int8Static",),
+    "int8-weight": ("onnx_int8:Int8Weight",),
+    "fp16": ("onnx_fp16:Fp16",),
     "prune": ("onnx_prune:Prune",),
     "prune-2:4": ("onnx_prune:Prune24",),
+    "prune-structured": ("onnx_structured:PruneStructured",),
+    "low-rank": ("onnx_lowrank:LowRank",),
+    "cluster": ("onnx_cluster:Cluster",),
 }
 
 

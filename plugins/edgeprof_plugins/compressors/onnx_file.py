@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _GRAPH, _INITIALIZER = 7, 5
 #: What protobuf can hold in one message, and so ONNX in one file.
 _LIMIT = 2**31 - 1
-#: Constant nodes with more values than this become initializers, as the weights that they are.
+#: Constant nodes with more values than this become initializers, as the weights that they are; float ones with two.
 _HOIST = 64
 _BLOCK = 1 << 20
 
@@ -126,12 +126,23 @@ class OnnxFile:
         if not self.model.graph.node:
             raise ValueError("it has no graph")
         self._hoist(onnx)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Initializers are no inputs (files of IR version 3 list them): shapes that change would contradict them."""
+        graph = self.model.graph
+        kept = [one for one in graph.input if not self.has(one.name)]
+        if len(kept) != len(graph.input):
+            copies = [type(one).FromString(one.SerializeToString()) for one in kept]
+            del graph.input[:]
+            graph.input.extend(copies)
+        self.model.ir_version = max(self.model.ir_version, 4)
 
     def _hoist(self, onnx: Any) -> None:
         kept = []
         for node in self.model.graph.node:
             value = next((a.t for a in node.attribute if a.name == "value"), None)
-            if node.op_type == "Constant" and value is not None and _count(value.dims) > _HOIST:
+            if node.op_type == "Constant" and value is not None and _is_weight(value):
                 tensor = onnx.TensorProto()
                 tensor.CopyFrom(value)
                 tensor.name = node.output[0]
@@ -307,6 +318,10 @@ def _without_graph(model: Any) -> bytes:
             setattr(copy, descriptor.name, value)
     body: bytes = copy.SerializeToString(deterministic=True)
     return body
+
+
+def _is_weight(value: Any) -> bool:
+    return _count(value.dims) > (1 if value.data_type in (1, 10) else _HOIST)
 
 
 def _count(dims: Iterable[int]) -> int:

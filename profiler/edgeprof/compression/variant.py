@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ def parse_chain(text: str) -> list[Step]:
     """
     steps = []
     for part in text.split("+"):
-        name, _, settings = part.strip().partition(":")
+        name, settings = _split(part.strip())
         if not name:
             raise InputError(
                 f"--with {text!r} has an empty step", remedy="Write it as prune-structured:amount=0.3+int8-static."
@@ -59,6 +60,13 @@ def parse_chain(text: str) -> list[Step]:
             given[key.strip()] = value.strip()
         steps.append(Step(name, given))
     return steps
+
+
+def _split(part: str) -> tuple[str, str]:
+    """Name and settings; the colon of a pattern, as in prune-2:4, belongs to the name."""
+    found = re.match(r"(?P<name>[^:]*(?::\d+)?)(?::(?P<settings>.*))?$", part)
+    assert found is not None
+    return found["name"], found["settings"] or ""
 
 
 def chain_name(steps: Sequence[Step]) -> str:
@@ -158,7 +166,14 @@ def make_variant(
             values = settings(tool, step.given)
             suffix = FORMATS[tool.gives or current.format].suffixes[0]
             target = Path(scratch) / f"{number}{suffix}"
-            facts = _apply(tool, current.path, target, values, data, seed=seed)
+            label = current.path.name if current is source else _called(source, current)
+            try:
+                facts = _apply(tool, current.path, target, values, data, seed=seed, label=label)
+            except EdgeprofError as error:
+                # A scratch file's name means nothing to anybody.
+                error.args = (error.message.replace(os.fspath(current.path), _called(source, current)),)
+                error.message = error.args[0]
+                raise
             produced = recognise(os.fspath(target))
             if produced.format != (tool.gives or current.format):
                 raise VariantError(f"{tool.name} wrote {produced.format} where {tool.gives or current.format} was due")
@@ -186,7 +201,7 @@ def _compressor(step: Step, compressors: Mapping[str, Callable[[], Compressor]])
 
 
 def _apply(
-    tool: Compressor, source: Path, target: Path, values: dict[str, Any], data: Dataset | None, *, seed: int
+    tool: Compressor, source: Path, target: Path, values: dict[str, Any], data: Dataset | None, *, seed: int, label: str
 ) -> dict[str, Any]:
     try:
         return tool.apply(source, target, values, data, seed=seed)
@@ -196,7 +211,7 @@ def _apply(
         raise VariantError(f"{tool.name} could not write its output: {error.strerror or error}") from error
     except Exception as error:
         # A compressor is other people's code on other people's graphs: its failure is this variant's, no traceback.
-        raise VariantError(f"{tool.name} failed on {source.name}: {type(error).__name__}: {error}") from error
+        raise VariantError(f"{tool.name} failed on {label}: {type(error).__name__}: {error}") from error
 
 
 def _install(source: Path, final: Path) -> None:
