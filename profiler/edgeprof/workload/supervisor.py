@@ -335,9 +335,10 @@ class Worker:
             raise VariantError(f"{self._label} is not loaded", code="load_failed")
         if not answer["ok"]:
             words = "\n".join(part for part in (self.last_words, answer.get("trace", "").strip()) if part)
-            raise VariantError(
-                f"{self._label}: {answer['message']}", remedy=answer["remedy"], code=answer["kind"], last_words=words
-            )
+            message = answer["message"]
+            if not message.startswith(self._label):  # a runtime's sentence mostly begins with the file's name
+                message = f"{self._label}: {message}"
+            raise VariantError(message, remedy=answer["remedy"], code=answer["kind"], last_words=words)
         return answer, out
 
 
