@@ -335,10 +335,10 @@ class Worker:
             raise VariantError(f"{self._label} is not loaded", code="load_failed")
         if not answer["ok"]:
             words = "\n".join(part for part in (self.last_words, answer.get("trace", "").strip()) if part)
-            message = answer["message"]
-            if not message.startswith(self._label):  # a runtime's sentence mostly begins with the file's name
-                message = f"{self._label}: {message}"
-            raise VariantError(message, remedy=answer["remedy"], code=answer["kind"], last_words=words)
+            sentence = str(answer["message"])
+            if not sentence.startswith(self._label):  # a runtime's mostly begins with the file's name
+                sentence = f"{self._label}: {sentence}"
+            raise VariantError(sentence, remedy=answer["remedy"], code=answer["kind"], last_words=words)
         return answer, out
 
 
