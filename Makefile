@@ -30,6 +30,7 @@ demo: $(VENV)/.run
 	@BIN=$(BIN) $(DEMO)/demo.sh
 
 test: $(VENV)/.develop
+	@tools/old-pythons .old-pythons
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.develop

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import models
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +20,25 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no published models in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def old_python() -> Callable[[str], str]:
+    """``old_python("3.6")``: an interpreter of that version with numpy, made by ``tools/old-pythons``."""
+
+    def find(version: str) -> str:
+        python = Path(__file__).resolve().parents[1] / ".old-pythons" / version / "bin" / "python"
+        if not python.exists():
+            pytest.skip(f"no {python}: tools/old-pythons makes it where Python {version} can be had")
+        return str(python)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def python36(old_python: Callable[[str], str]) -> str:
+    """A Python 3.6 with numpy, as JetPack 4 has."""
+    return old_python("3.6")
 
 
 @pytest.fixture

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import edgeprof_plugins.runtimes as runtimes
 from edgeprof.errors import VariantError
 from edgeprof.workload.runtime import LoadOptions
+from edgeprof.workload.scenario import Scenario
 from edgeprof.workload.supervisor import Worker, WorkerSpec
+from tests import models
 
 FOLDER = Path(next(iter(runtimes.__path__)))
 CLASSES = {"onnxruntime": "OnnxRuntime", "litert": "LiteRT", "pytorch": "PyTorch", "python": "Python"}
 CPU = LoadOptions(device="cpu", threads=1, batch=1, shapes={}, options={})
-
-
-@pytest.fixture(scope="session")
-def python36() -> str:
-    """A Python 3.6 with numpy."""
-    found = [shutil.which("python3.6"), *map(str, Path.home().glob(".pyenv/versions/3.6*/bin/python3.6"))]
-    for python in filter(None, found):
-        if subprocess.run([python, "-c", "import numpy"], capture_output=True, check=False).returncode == 0:
-            return python
-    pytest.skip("no python3.6 with numpy on PATH or under ~/.pyenv")
 
 
 def test_every_runtime_file_is_here():
@@ -65,3 +58,26 @@ def test_a_library_that_the_other_python_lacks_is_named_there(tmp_path, python36
     with Worker(spec) as worker, pytest.raises(VariantError, match="not installed") as caught:
         worker.load()
     assert "-m pip install" in caught.value.remedy  # into that Python, which cannot have edgeprof's extras
+
+
+@pytest.mark.parametrize("version", ["3.6", "3.8"])
+def test_onnx_runtime_of_an_old_python_gives_our_answers(old_python, tmp_path, version):
+    model = models.onnx_affine(tmp_path / "old.onnx", opset=12)
+    feeds = {"x": np.arange(4, dtype="float32").reshape(1, 4)}
+    spec = WorkerSpec(FOLDER / "onnxruntime.py", "OnnxRuntime", str(model), CPU, timeout_s=60)
+    with Worker(replace(spec, python=old_python(version))) as old:
+        loaded = old.load()
+        assert loaded.python.startswith(version)
+        assert old.warm_up(0.05, 1.0).inferences >= 10
+        assert old.window(Scenario(), 0.1).inferences > 10
+        np.testing.assert_allclose(old.infer(feeds)["y"], 2 * feeds["x"] + 1)
+
+
+def test_tflite_runtime_of_python_3_8_gives_our_answers(old_python, tflite_model):
+    spec = WorkerSpec(FOLDER / "litert.py", "LiteRT", str(tflite_model), CPU, python=old_python("3.8"), timeout_s=60)
+    with Worker(spec) as worker:
+        loaded = worker.load()
+        assert "tflite-runtime" in loaded.version
+        feeds = {loaded.inputs[0].name: np.arange(4, dtype="float32").reshape(1, 4)}
+        (doubled,) = worker.infer(feeds).values()
+        np.testing.assert_allclose(doubled, 2 * np.arange(4).reshape(1, 4))

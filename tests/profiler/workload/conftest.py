@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +30,3 @@ def toy() -> Iterator[Callable[..., Worker]]:
     yield make
     for worker in workers:
         worker.close()
-
-
-@pytest.fixture(scope="session")
-def python36() -> str:
-    """A Python 3.6 with numpy, as JetPack 4 has; the test is skipped where there is none."""
-    found = [shutil.which("python3.6"), *map(str, Path.home().glob(".pyenv/versions/3.6*/bin/python3.6"))]
-    for python in filter(None, found):
-        done = subprocess.run([python, "-c", "import numpy"], capture_output=True, check=False)
-        if done.returncode == 0:
-            return python
-    pytest.skip("no python3.6 with numpy on PATH or under ~/.pyenv")
