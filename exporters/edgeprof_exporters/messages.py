@@ -48,7 +48,7 @@ def parse(data: bytes, now: float) -> Message | None:  # noqa: PLR0911 - each is
             return None
         if max(len(start_ns), len(end_ns), len(number)) > 20:
             return None
-        start, end, count = int(start_ns) * 1e-9, int(end_ns) * 1e-9, int(number)
+        start, end, count = int(start_ns) / 1e9, int(end_ns) / 1e9, int(number)
     except ValueError:
         return None
     if not (1 <= count <= MOST_COUNT and start <= end <= now + _AHEAD_S and end - start <= MOST_SECONDS):
