@@ -44,7 +44,7 @@ bench-smoke: $(VENV)/.develop
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py --smoke; done
 
 test-kernel: $(VENV)/.develop
-	tests/kernel/build.sh
+	tests/kernel/build.sh --install
 	$(BIN)/python -m pytest tests/kernel $(PYTEST_ARGS)
 
 docs: $(VENV)/.develop
