@@ -85,11 +85,12 @@ def compare(variant: schema.Variant, baseline: schema.Variant, *, relevant: floa
 def _verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict, str]:
     low, high = ratio.ci95
     told = f"{ratio.value:.3f} × ({low:.3f}–{high:.3f})"
+    verdict = schema.sense(ratio, relevant)
+    if verdict != "tied":
+        return verdict, told
     if low <= 1 <= high:
-        return "tied", f"{told}: the interval contains 1"
-    if low > 1 - relevant and high < 1 + relevant:
-        return "tied", f"{told}: within ±{relevant:.1%}, too little to matter"
-    return ("better" if high < 1 else "worse"), told
+        return verdict, f"{told}: the interval contains 1"
+    return verdict, f"{told}: within ±{relevant:.1%}, too little to matter"
 
 
 def _energy(variant: schema.Variant, baseline: schema.Variant) -> tuple[schema.Ratio | None, str | None, bool]:
