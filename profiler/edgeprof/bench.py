@@ -141,6 +141,7 @@ class _Run:
         variants = [assemble.variant(record, sampled, self.plan, estimate) for record in records]
         assemble.pair_accuracies(variants, records)
         cost = self.sampler.cost()
+        failures = [*self.found.failures, *((f.sensor, f.reason, None) for f in self.sampler.failures())]
         return schema.Result(
             id=new_id(created),
             created=created.isoformat(timespec="seconds"),
@@ -151,7 +152,7 @@ class _Run:
             variants=variants,
             comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
             pareto=pareto.front(variants),
-            reasons=[*preflight, *assemble.run_reasons(self.found.failures, interrupted=self.interrupted)],
+            reasons=[*preflight, *assemble.run_reasons(failures, interrupted=self.interrupted)],
             interrupted=self.interrupted,
             self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
             traces=assemble.traces(sampled),

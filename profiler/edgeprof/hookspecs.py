@@ -41,7 +41,7 @@ def register_sensors(register: Register) -> None:
     """``register(name, factory)``: ``factory(roots)`` returns the sensors of this source that exist under ``roots``.
 
     A source that has to be told where its device is takes a second parameter, ``factory(roots, addresses=())``: what
-    stands after the colon of each ``--sensor NAME:ADDRESS``.
+    stands after the colon of each ``--sensor NAME:ADDRESS`` ("" for a plain ``--sensor NAME``).
     """
 
 

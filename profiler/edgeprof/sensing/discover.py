@@ -60,7 +60,7 @@ def discover(host: PluginHost, roots: Roots, only: Sequence[str] | None = None, 
 
     Raises:
         InputError: a name in ``only``, or ``rail``, that does not exist; a board file that does not follow the form.
-        UnavailableError: ``rail`` cannot be read.
+        UnavailableError: ``rail`` cannot be read, or nothing answers at an address in ``only``.
     """
     sources = host.of("sensors")
     addresses = _addresses(only or (), sources)
@@ -76,6 +76,8 @@ def discover(host: PluginHost, roots: Roots, only: Sequence[str] | None = None, 
         try:
             found = list(factory(roots, addresses[name]) if addresses.get(name) else factory(roots))
         except EdgeprofError as error:
+            if any(addresses.get(name, ())):
+                raise  # it was asked for by its address: without it there is nothing to go on with
             failures.append(Failure(name, error.message, error.remedy))
             continue
         except Exception as error:  # noqa: BLE001 - a source may raise anything; the others go on
@@ -110,9 +112,12 @@ def _addresses(only: Sequence[str], sources: Mapping[str, Callable[..., Iterable
         if name not in sources:
             raise unknown("sensor", name, sources)
         found.setdefault(name, [])
+        addressed = len(inspect.signature(sources[name]).parameters) > 1
         if not colon:
+            # Sources that are asked only when they are named see by this that they were.
+            found[name] += [""] if addressed else []
             continue
-        if len(inspect.signature(sources[name]).parameters) < 2:
+        if not addressed:
             raise InputError(f"the sensor {name} takes no address, as in {text!r}", remedy=f"Use --sensor {name}.")
         if not address:
             raise InputError(f"{text!r} has no address after the colon", remedy="As --sensor meter:/dev/ttyUSB0.")

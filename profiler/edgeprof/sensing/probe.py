@@ -10,6 +10,7 @@ from math import isfinite
 from operator import le
 from typing import TYPE_CHECKING
 
+from edgeprof.errors import EdgeprofError
 from edgeprof.sensing.trace import Record
 
 if TYPE_CHECKING:
@@ -310,4 +311,6 @@ class Probe:
 
 
 def _sentence(error: BaseException) -> str:
+    if isinstance(error, EdgeprofError):
+        return error.message
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

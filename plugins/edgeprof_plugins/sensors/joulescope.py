@@ -1,0 +1,153 @@
+"""Joulescope JS110 and JS220 by their own library (``pip install 'edgeprof[joulescope]'``): ``--sensor joulescope``.
+
+Calls: ``pyjoulescope_driver.Driver``; ``open``, ``publish`` of the statistics' rate, ``subscribe`` to
+``<device>/s/stats/value`` (JS220) or ``/s/sstats/value`` (JS110), whose value holds each interval's mean power (W),
+voltage, current, and the energy since the device was opened (J), which is the counter that joules come from.
+Refresh: 20 Hz (JS110: its own 2 Hz). Covers what is wired through it: ``board``, or as ``--sensor joulescope:wall``.
+Traps: opening takes about a second and takes the device from other programs, so it is opened only when it is named.
+Sources: jetperch/pyjoulescope_driver, entry_points/statistics.py; the JS220's and JS110's user's guides.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from edgeprof import hookimpl
+from edgeprof.errors import InputError, UnavailableError
+from edgeprof.sensing.board_files import SCOPES
+from edgeprof.sensing.sensor import Channel, Filter, Sensor
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSequence, Sequence
+
+    from edgeprof.hookspecs import Register
+    from edgeprof.roots import Roots
+
+NAME = "joulescope"
+RATE_HZ, _JS110_RATE_HZ, _SAMPLES_PER_S = 20.0, 2.0, 1_000_000
+#: Full-scale accuracies of the user's guides for power in the middle ranges, generous: ±0.5 %.
+_GAIN_LIMIT = 0.005
+_FIRST_S, _SILENT_S = 5.0, 2.0
+
+
+class Joulescope(Sensor):
+    """One instrument.
+
+    Args:
+        driver: A ``pyjoulescope_driver.Driver``.
+        device: Its path, as ``u/js220/002557``.
+        covers: What is wired through it.
+    """
+
+    name = NAME
+
+    def __init__(self, driver: Any, device: str, covers: str) -> None:
+        self._driver, self._device = driver, device
+        self._old = "js110" in device
+        self._topic = f"{device}/s/{'sstats' if self._old else 'stats'}/value"
+        self._news = threading.Condition()
+        self._latest: tuple[float, float, float, float, float] | None = None
+        interval = 1 / (_JS110_RATE_HZ if self._old else RATE_HZ)
+        base = {"scope": covers, "location": device, "update_interval_s": interval, "gain_limit": _GAIN_LIMIT}
+        name = device.rsplit("/", 2)[-2] if device.count("/") > 1 else device
+        self._channels = (
+            Channel(NAME, name, "energy", kind="counter", role="total", provenance="counter", **base),  # type: ignore[arg-type]  # facts of several types
+            Channel(NAME, name, "power", role="total", filter=Filter("block", length_s=interval), **base),  # type: ignore[arg-type]  # see above
+            Channel(NAME, name, "voltage", **base),  # type: ignore[arg-type]  # see above
+            Channel(NAME, name, "current", **base),  # type: ignore[arg-type]  # see above
+        )
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        return self._channels
+
+    def open(self) -> None:
+        driver, device = self._driver, self._device
+        try:
+            driver.open(device)
+            if self._old:
+                driver.publish(f"{device}/s/i/range/select", "auto")
+            else:
+                driver.publish(f"{device}/s/i/range/mode", "auto")
+                driver.publish(f"{device}/s/stats/scnt", round(_SAMPLES_PER_S / RATE_HZ))
+                driver.publish(f"{device}/s/stats/ctrl", 1)
+            driver.subscribe(self._topic, "pub", self._on_value)
+        except RuntimeError as error:  # what the library raises for every trouble of the device
+            raise UnavailableError(
+                f"the Joulescope {device} does not open: {error}", remedy="Close other programs that use it."
+            ) from None
+        with self._news:
+            if not self._news.wait_for(lambda: self._latest is not None, _FIRST_S):
+                raise UnavailableError(f"the Joulescope {device} said nothing for {_FIRST_S:g} s")
+
+    def _on_value(self, _topic: str, value: Any) -> None:
+        """In the driver's thread, for each interval of statistics."""
+        signals = value["signals"]
+        means = [float(signals[name]["avg"]["value"]) for name in ("power", "voltage", "current")]
+        with self._news:
+            self._latest = (
+                time.monotonic(),
+                float(value["accumulators"]["energy"]["value"]),
+                means[0],
+                means[1],
+                means[2],
+            )
+            self._news.notify_all()
+
+    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
+        with self._news:
+            latest = self._latest
+        age = math.inf if latest is None else time.monotonic() - latest[0]
+        if latest is None or age > _SILENT_S:
+            raise UnavailableError(f"the Joulescope {self._device} said nothing for {age:.3g} s")
+        for index in range(4):
+            values[index], times[index] = latest[1 + index], latest[0]
+
+    def close(self) -> None:
+        self._latest = None
+        self._driver.unsubscribe(self._topic, self._on_value)
+        self._driver.close(self._device)
+
+
+def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
+    """The instruments that are connected, if they were asked for by name.
+
+    Raises:
+        UnavailableError: there is none, or no library to ask.
+        InputError: an address that is no scope.
+    """
+    if not addresses or not roots.is_live:
+        return []
+    covers = addresses[0] or "board"
+    if covers not in SCOPES:
+        raise InputError(f"joulescope:{covers} does not say what it covers", remedy=f"One of {', '.join(SCOPES)}.")
+    try:
+        from pyjoulescope_driver import Driver
+    except ImportError:
+        raise UnavailableError(
+            "the Joulescope's library is not installed", remedy="pip install 'edgeprof[joulescope]'"
+        ) from None
+    return instruments(Driver(), covers)
+
+
+def instruments(driver: Any, covers: str) -> list[Sensor]:
+    """The instruments of a driver.
+
+    Raises:
+        UnavailableError: there is none.
+    """
+    devices = [device for device in driver.device_paths() if "js110" in device or "js220" in device]
+    if not devices:
+        raise UnavailableError(
+            "no Joulescope is connected",
+            remedy="Plug it in; its udev rules: https://www.joulescope.com/pages/downloads",
+        )
+    return [Joulescope(driver, device, covers) for device in devices]
+
+
+@hookimpl
+def register_sensors(register: Register) -> None:
+    register(NAME, find)

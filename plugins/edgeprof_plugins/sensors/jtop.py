@@ -1,0 +1,140 @@
+"""jetson-stats' service, for a Jetson on which its rails cannot be read otherwise: ``--sensor jtop``.
+
+Call: ``jtop.jtop(interval=0.5)``, ``start``, ``power["rail"][NAME]`` with ``volt`` mV, ``curr`` mA, ``power`` mW
+(``pip install 'edgeprof[jetson]'``; the service must be of the same version).
+Refresh: the service's interval, at best 0.5 s. Traps: its ``tot`` is a sum of all rails where it knows no total, which
+counts rails inside others twice, and its ``avg`` is no mean: neither is used (a ``tot`` with a name is a rail); its
+socket needs the group jtop. It is asked only when it is named, since the drivers' files are quicker and finer.
+Sources: rbonghi/jetson_stats, jtop/jtop.py and jtop/core/power.py.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from edgeprof import hookimpl
+from edgeprof.errors import UnavailableError
+from edgeprof.sensing.sensor import Channel, Sensor
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSequence, Sequence
+
+    from edgeprof.hookspecs import Register
+    from edgeprof.roots import Roots
+
+NAME = "jtop"
+INTERVAL_S, _FIRST_S = 0.5, 5.0
+
+
+class Jtop(Sensor):
+    """The service's rails.
+
+    Args:
+        make: Makes a client, as ``jtop.jtop`` does: one is used once.
+        rails: The rails' names.
+    """
+
+    name = NAME
+    slow = True
+
+    def __init__(self, make: Any, rails: Sequence[str]) -> None:
+        self._make = make
+        self._client: Any = None
+        self._channels = tuple(
+            Channel(
+                NAME,
+                rail,
+                "power",
+                role="part",
+                resolution=1e-3,
+                update_interval_s=INTERVAL_S,
+                location="the service jtop",
+                note="by way of jetson-stats: its interval, whole mW",
+            )
+            for rail in rails
+        )
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        return self._channels
+
+    def open(self) -> None:
+        if self._client is None:
+            self._client = started(self._make)
+
+    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
+        if not self._client.ok(spin=True):
+            raise UnavailableError("the service jtop has stopped", remedy="sudo systemctl restart jtop")
+        rails = _rails(self._client)
+        now = time.monotonic()
+        for index, channel in enumerate(self._channels):
+            rail = rails.get(channel.name)
+            online = rail is not None and rail.get("online", True)
+            values[index] = rail["power"] * 1e-3 if online else math.nan
+            times[index] = now
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+
+def started(make: Any) -> Any:
+    """A client that has its first answer.
+
+    Raises:
+        UnavailableError: the service does not run, or refuses.
+    """
+    client = make(interval=INTERVAL_S)
+    try:
+        client.start()
+    except Exception as error:  # noqa: BLE001 - JtopException, of an optional library
+        raise UnavailableError(
+            f"the service jtop does not answer: {error}", remedy="sudo systemctl restart jtop; join the group jtop"
+        ) from None
+    return client
+
+
+def _rails(client: Any) -> dict[str, Any]:
+    """All rails; the service takes one that is a total out of them, and gives it its name. A sum has none."""
+    power = client.power
+    total = power.get("tot") or {}
+    return ({total["name"]: total} if total.get("name") else {}) | power["rail"]
+
+
+def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
+    """The service's rails, where it was asked for (``--sensor jtop``).
+
+    Raises:
+        UnavailableError: there is no library or no service.
+    """
+    if not addresses or not roots.is_live:
+        return []
+    try:
+        from jtop import jtop
+    except ImportError:
+        raise UnavailableError("jetson-stats is not installed", remedy="pip install 'edgeprof[jetson]'") from None
+    return service(jtop)
+
+
+def service(make: Any) -> list[Sensor]:
+    """The rails that a client tells.
+
+    Raises:
+        UnavailableError: there is no service, or it tells none.
+    """
+    client = started(make)
+    try:
+        rails = list(_rails(client))
+    finally:
+        client.close()
+    if not rails:
+        raise UnavailableError("the service jtop tells no rails")
+    return [Jtop(make, rails)]
+
+
+@hookimpl
+def register_sensors(register: Register) -> None:
+    register(NAME, find)

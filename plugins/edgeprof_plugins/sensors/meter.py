@@ -1,0 +1,277 @@
+"""External meters by a line protocol: ``--sensor meter:ADDRESS``, or by name from ``meters.toml``.
+
+Address: a serial port (``/dev/ttyUSB0@115200``), a FIFO, ``-`` (standard input), ``tcp:HOST:PORT``, or
+``command:PROGRAM``. Lines, keys and units: ``edgeprof.sensing.meter_lines`` and docs/meters.md. ``meters.toml`` in
+edgeprof's configuration directory holds a block for each meter (``address``, ``covers``, ``gain``, ``offset``,
+``step``, ``interval``, ``average``); those are read whenever edgeprof looks for sensors. ``EDGEPROF_METER`` names one
+more address. Refresh: as often as lines come, measured. Traps: a line's time is that of its arrival unless it brings
+``t``; a meter that stops talking gives no values from then on (nothing is held), and the time is counted as a gap.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from edgeprof import hookimpl
+from edgeprof.errors import InputError, UnavailableError
+from edgeprof.sensing.board_files import SCOPES, config_directory
+from edgeprof.sensing.meter_lines import FACT_KEYS, Facts, LineError, header, parse
+from edgeprof.sensing.meter_link import Link, silent
+from edgeprof.sensing.sensor import INSTANTANEOUS, Channel, Filter, Sensor
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSequence, Sequence
+    from pathlib import Path
+
+    from edgeprof.hookspecs import Register
+    from edgeprof.roots import Roots
+    from edgeprof.sensing.meter_lines import Reading
+    from edgeprof.sensing.sensor import Kind, Quantity
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+NAME = "meter"
+FILE = "meters.toml"
+#: How long a meter may take to say its first line, and how long it is listened to for what it offers (s).
+FIRST_S, LISTEN_S = 5.0, 0.6
+#: A meter is silent after this many of its intervals, and at least so many seconds.
+_SILENT_INTERVALS, _SILENT_S = 5.0, 1.0
+#: Lines between which its interval is known.
+_ENOUGH = 5
+_MOST_W = 1e5
+
+
+class _Stream:
+    """What one meter has said, by channel; filled by its link's thread."""
+
+    def __init__(self, address: str, facts: Facts) -> None:
+        self.link = Link(address, self._line)
+        self.facts = facts
+        self.news = threading.Condition()
+        self.latest: dict[str, tuple[float, Reading]] = {}
+        self.last_s = -math.inf  # when a usable line came last
+        self.arrivals: deque[float] = deque(maxlen=64)
+        self.wrong: str | None = None  # the last line that was none
+        self._shift: float | None = None  # from the meter's clock to ours: the least delay seen
+
+    def _line(self, line: str, now: float) -> None:
+        with self.news:
+            try:
+                facts = header(line, self.facts)
+                reading = None if facts else parse(line)
+            except LineError as error:
+                self.wrong = f"{line[:60]!r}: {error}"
+                return
+            if facts is not None:
+                self.facts = facts
+            if reading is None:
+                return
+            at = now
+            if reading.at is not None:
+                # The quickest line tells best how the clocks lie; a jump of the meter's clock begins anew.
+                shift = now - reading.at
+                if self._shift is None or shift < self._shift or shift > self._shift + 10:
+                    self._shift = shift
+                at = min(now, reading.at + self._shift)
+            name = reading.channel or self.facts.name
+            if name in self.latest and at <= self.latest[name][0]:
+                at = math.nextafter(self.latest[name][0], math.inf)
+            self.latest[name] = at, reading
+            self.last_s = now
+            self.arrivals.append(now)
+            self.news.notify_all()
+
+    def interval_s(self) -> float | None:
+        """The median time between lines of one channel; None before there are enough."""
+        with self.news:
+            times, width = list(self.arrivals), max(1, len(self.latest))
+        if self.facts.interval_s is not None:
+            return self.facts.interval_s
+        gaps = [b - a for a, b in zip(times, times[width:], strict=False)]
+        return statistics.median(gaps) if len(gaps) >= _ENOUGH - 1 else None
+
+    def wait(self, since: float, seconds: float) -> bool:
+        """Wait for a usable line that came after ``since``."""
+        with self.news:
+            return self.news.wait_for(lambda: self.last_s > since, seconds)
+
+
+class Meter(Sensor):
+    """One meter."""
+
+    name = NAME
+
+    def __init__(self, stream: _Stream, channels: Sequence[Channel], picks: Sequence[tuple[str, str]]) -> None:
+        self._stream = stream
+        self._channels = tuple(channels)
+        self._picks = tuple(picks)
+        self._patience = max(_SILENT_S, _SILENT_INTERVALS * (stream.interval_s() or 0.0))
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        return self._channels
+
+    def open(self) -> None:
+        """Wait for a line, so that the first reading is one.
+
+        Raises:
+            UnavailableError: it says nothing.
+        """
+        self._stream.link.start()
+        if not self._stream.wait(time.monotonic() - self._patience, self._patience):
+            raise silent(self._stream.link, time.monotonic() - self._stream.last_s)
+
+    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
+        stream = self._stream
+        with stream.news:
+            age = time.monotonic() - stream.last_s
+            if age > self._patience:
+                raise silent(stream.link, age)
+            for index, (name, field) in enumerate(self._picks):
+                at, reading = stream.latest[name]
+                value = getattr(reading, field)
+                values[index] = math.nan if value is None else value
+                times[index] = at
+
+
+def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
+    """The meters at these addresses (or of these names), else those that the configuration names.
+
+    Raises:
+        InputError: a bad address, or a ``meters.toml`` that does not follow the form.
+        UnavailableError: one says nothing, or nothing that is a reading.
+    """
+    known = configured(config_directory() / FILE)
+    if any(addresses):
+        wanted = [known.get(address) or (address, Facts()) for address in addresses if address]
+    else:
+        wanted = list(known.values())
+        if os.environ.get("EDGEPROF_METER"):
+            wanted.append((os.environ["EDGEPROF_METER"], Facts()))
+    return [_connected(address, facts, simulated=roots.is_simulated) for address, facts in wanted]
+
+
+_streams: dict[str, _Stream] = {}
+
+
+def _connected(address: str, facts: Facts, *, simulated: bool) -> Sensor:
+    stream = _streams.get(address)
+    if stream is None:
+        stream = _streams[address] = _Stream(address, facts)
+    stream.link.start()
+    if not stream.wait(time.monotonic() - _SILENT_S, FIRST_S):
+        if stream.wrong is not None:
+            raise UnavailableError(
+                f"the meter at {address} says what is no reading, {stream.wrong}",
+                remedy="docs/meters.md has the lines that it should say; a port may need its speed: /dev/ttyX@9600.",
+            )
+        raise silent(stream.link, FIRST_S)
+    end = time.monotonic() + LISTEN_S
+    while len(stream.arrivals) < _ENOUGH * max(1, len(stream.latest)) and time.monotonic() < end:
+        stream.wait(stream.last_s, max(0.0, end - time.monotonic()))
+    channels, picks = [], []
+    with stream.news:
+        said = dict(stream.latest)
+    for name, (_, reading) in said.items():
+        for quantity, field in (("power", "watts"), ("energy", "joules"), ("voltage", "volts"), ("current", "amperes")):
+            if getattr(reading, field) is not None:
+                channels.append(_channel(name, quantity, stream, address))  # type: ignore[arg-type]  # a Quantity
+                picks.append((name, field))
+    # A simulated board's meter is a play of the same kind; what is real says so itself by its provenance.
+    return Meter(stream, [replace(c, provenance="simulated") if simulated else c for c in channels], picks)
+
+
+def _channel(name: str, quantity: Quantity, stream: _Stream, address: str) -> Channel:
+    facts = stream.facts
+    power = quantity in {"power", "energy"}
+    kind: Kind = "counter" if quantity == "energy" else "gauge"
+    averaged = facts.average_s is not None and quantity == "power"
+    return Channel(
+        NAME,
+        name,
+        quantity,
+        kind=kind,
+        scope=facts.covers,
+        role="total" if power else None,
+        provenance="counter" if quantity == "energy" else "measured",
+        resolution=facts.step if quantity == "power" else None,
+        gain_limit=facts.gain_limit if power else None,
+        offset_limit=facts.offset_w if quantity == "power" else None,
+        update_interval_s=stream.interval_s(),
+        filter=Filter("block", length_s=facts.average_s) if averaged else INSTANTANEOUS,
+        plausible=(-_MOST_W, _MOST_W) if quantity == "power" else (-math.inf, math.inf),
+        location=address,
+    )
+
+
+def configured(path: Path) -> dict[str, tuple[str, Facts]]:
+    """The meters of ``meters.toml``: name → address and facts.
+
+    Raises:
+        InputError: the file does not follow the form.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        blocks = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(
+            f"{path} is not TOML: {error}", remedy='A block is [NAME] with address = "/dev/ttyUSB0".'
+        ) from None
+    return {name: _block(name, block, path, text) for name, block in blocks.items()}
+
+
+def _block(name: str, block: Any, path: Path, text: str) -> tuple[str, Facts]:
+    allowed = ("address", *FACT_KEYS[1:])
+    where = f"{path}, line {_line_of(text, name)}, [{name}]"
+    if not isinstance(block, dict):
+        raise InputError(f"{where}: a meter is a block", remedy=f"Allowed keys: {', '.join(allowed)}.")
+    for key in block:
+        if key not in allowed:
+            raise InputError(
+                f"{path}, line {_line_of(text, name, key)}, [{name}]: unknown key {key!r}",
+                remedy=f"Allowed keys: {', '.join(allowed)}.",
+            )
+    if not isinstance(block.get("address"), str):
+        raise InputError(f"{where}: a meter needs an address", remedy='As address = "/dev/ttyUSB0@115200".')
+    words = " ".join(f"{key}={value}" for key, value in block.items() if key != "address")
+    try:
+        facts = header(f"#edgeprof name={name} {words}", Facts())
+    except LineError as error:
+        raise InputError(f"{where}: {error}", remedy="Numbers in SI units; gain may be in %.") from None
+    assert facts is not None
+    if facts.covers not in SCOPES:
+        raise InputError(f"{where}: covers = {facts.covers!r} is unknown", remedy=f"Allowed: {', '.join(SCOPES)}.")
+    return block["address"], facts
+
+
+def _line_of(text: str, name: str, key: str | None = None) -> int:
+    inside, found = False, 1
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = line.strip()
+        if bare.startswith("["):
+            inside = bare.startswith(f"[{name}]")
+            found = number if inside else found
+        if inside and key is not None and bare.startswith(key):
+            return number
+    return found
+
+
+@hookimpl
+def register_sensors(register: Register) -> None:
+    register(NAME, find)

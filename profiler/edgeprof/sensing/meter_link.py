@@ -1,0 +1,176 @@
+"""A stream of lines from a meter: a serial port, a FIFO, standard input, a TCP port, or a command's output.
+
+One thread a link reads as lines come and hands each over with its time; it outlives ``Sensor.close``, because a stream
+cannot be rewound and the programs behind one take seconds to start. Standard library only.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shlex
+import socket
+import stat
+import subprocess
+import sys
+import termios
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import InputError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BAUD = 115200
+#: How long a TCP connection may take, and how often a link that broke is tried again (s).
+_CONNECT_S, _RETRY_S = 5.0, 1.0
+#: No line of a meter is longer (bytes): what is, is no line.
+_LONGEST = 4096
+
+
+class Link:
+    """Lines from an address, for as long as the process lives.
+
+    Args:
+        address: ``/dev/ttyUSB0`` or ``/dev/ttyUSB0@9600``; the path of a FIFO; ``-`` for standard input;
+            ``tcp:HOST:PORT``; ``command:PROGRAM ARG…``.
+        on_line: Called in the link's thread with each line and the monotonic time (s) at which its end was there.
+
+    Raises:
+        InputError: no such address.
+    """
+
+    def __init__(self, address: str, on_line: Callable[[str, float], None]) -> None:
+        self.address, self._on_line = address, on_line
+        self._open = _opener(address)
+        #: Why there are no lines just now, one clause; None while there may be.
+        self.trouble: str | None = "it was not opened yet"
+        self._child: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread, once."""
+        if self._thread is None:
+            # A daemon: a meter that says nothing must not keep the program from ending.
+            self._thread = threading.Thread(target=self._run, name=f"edgeprof meter {self.address}", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                descriptor = self._open(self)
+            except OSError as error:
+                self.trouble = f"{self.address}: {error.strerror or error}"
+            else:
+                self.trouble = None
+                try:
+                    self._read(descriptor)
+                    self.trouble = f"{self.address} has ended"
+                except OSError as error:
+                    self.trouble = f"{self.address}: {error.strerror or error}"
+                finally:
+                    if descriptor > 2:
+                        with suppress(OSError):
+                            os.close(descriptor)
+                    self._reap()
+            if self.address == "-":
+                return  # what ended once has ended
+            time.sleep(_RETRY_S)
+
+    def _read(self, descriptor: int) -> None:
+        rest = b""
+        while chunk := os.read(descriptor, 65536):
+            now = time.monotonic()
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self._on_line(line.decode("utf-8", errors="replace").strip("\r\0 "), now)
+            if len(rest) > _LONGEST:
+                rest = b""
+
+    def _reap(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(2)
+            if child.returncode:
+                self.trouble = f"{self.address} ended with status {child.returncode}"
+
+    def _command(self, argv: list[str]) -> int:
+        # A session of its own, so that Ctrl-C is ours alone; it ends with us, and if we are killed its output breaks.
+        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+        self._child = child
+        atexit.register(child.terminate)
+        assert child.stdout is not None
+        descriptor = os.dup(child.stdout.fileno())
+        child.stdout.close()
+        return descriptor
+
+
+def _opener(address: str) -> Callable[[Link], int]:
+    """What opens the address and returns a file descriptor."""
+    if address == "-":
+        return lambda _link: sys.stdin.fileno()
+    if address.startswith("command:"):
+        try:
+            argv = shlex.split(address.removeprefix("command:"))
+        except ValueError as error:
+            raise InputError(f"the meter's address {address!r} is no command: {error}") from None
+        if not argv:
+            raise InputError(f"the meter's address {address!r} names no command")
+        return lambda link: link._command(argv)  # noqa: SLF001 - it keeps the child
+    if address.startswith("tcp:"):
+        host, _, port = address.removeprefix("tcp:").rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise InputError(f"the meter's address {address!r} is not tcp:HOST:PORT", remedy="As tcp:127.0.0.1:5555.")
+        return lambda _link: _connected(host.strip("[]"), int(port))
+    path, at, baud = address.partition("@")
+    if at and not baud.isdecimal():
+        raise InputError(f"{baud!r} in {address!r} is no baud rate", remedy="As /dev/ttyUSB0@115200.")
+    speed = int(baud) if at else BAUD
+    if getattr(termios, f"B{speed}", None) is None:
+        raise InputError(f"{speed} is no baud rate that serial ports have", remedy="As /dev/ttyUSB0@115200.")
+    return lambda _link: _device(Path(path), speed)
+
+
+def _connected(host: str, port: int) -> int:
+    connection = socket.create_connection((host, port), timeout=_CONNECT_S)
+    connection.settimeout(None)
+    return connection.detach()
+
+
+def _device(path: Path, baud: int) -> int:
+    """A serial port, raw, or a FIFO, or whatever else can be read like one."""
+    # Non-blocking, so that a port without a carrier opens; reads are to block.
+    kind = path.stat().st_mode
+    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):
+        raise OSError(0, "is a file and no meter; a record is for edgeprof calibrate --against FILE.csv")
+    waits = os.O_NONBLOCK if stat.S_ISCHR(kind) else 0
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC | waits)
+    if os.isatty(descriptor):
+        speed: int = getattr(termios, f"B{baud}")
+        control = termios.CS8 | termios.CREAD | termios.CLOCAL
+        settings: list[Any] = [termios.IGNPAR, 0, control, 0, speed, speed, _control_bytes()]
+        termios.tcsetattr(descriptor, termios.TCSANOW, settings)
+        termios.tcflush(descriptor, termios.TCIFLUSH)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def _control_bytes() -> list[bytes | int]:
+    characters: list[bytes | int] = [b"\0"] * 32
+    characters[termios.VMIN], characters[termios.VTIME] = 1, 0
+    return characters
+
+
+def silent(link: Link, seconds: float) -> UnavailableError:
+    """The error of a meter that has not said anything usable in so many seconds."""
+    why = f" ({link.trouble})" if link.trouble else ""
+    return UnavailableError(
+        f"the meter at {link.address} said nothing for {seconds:.3g} s{why}",
+        remedy="See what it says: docs/meters.md has the lines that it should.",
+    )
