@@ -1,0 +1,355 @@
+"""One device, or a few side by side: where the joules go, how hot it is, what holds it back."""
+
+from __future__ import annotations
+
+from edgeprof_dashboards.model import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    RED,
+    YELLOW,
+    Dashboard,
+    Override,
+    Panel,
+    Query,
+    Row,
+    increase,
+    of,
+    rate,
+)
+
+_HEAT = ((None, GREEN), (70.0, YELLOW), (80.0, ORANGE), (90.0, RED))
+_SHARE = ((None, GREEN), (0.8, YELLOW), (0.95, RED))
+_ALARM = ((None, GREEN), (1.0, RED))
+
+OVERVIEW = Row(
+    "Now",
+    (
+        Panel(
+            "Power",
+            "Power of the device: what its energy counter grew by, so that no burst between two scrapes is missed. "
+            "What it covers (module, package, board) is in the panel Device; the name says how it was measured.",
+            (
+                Query(
+                    f"sum by (instance, provenance) ({rate('edgeprof_device_energy_joules_total')})",
+                    "{{instance}} ({{provenance}})",
+                ),
+            ),
+            kind="stat",
+            unit="watt",
+            width=4,
+            height=4,
+            thresholds=((None, BLUE),),
+        ),
+        Panel(
+            "Energy today",
+            "Energy of the device since midnight. Prometheus estimates the ends of the range from the scrapes next "
+            "to them; for the exact joules of a run use edgeprof run or bench.",
+            (
+                Query(
+                    f"sum by (instance, provenance) ({increase('edgeprof_device_energy_joules_total')}) / 3600",
+                    "{{instance}} ({{provenance}})",
+                    instant=True,
+                ),
+            ),
+            kind="stat",
+            unit="watth",
+            width=4,
+            height=4,
+            thresholds=((None, BLUE),),
+            time_from="now/d",
+        ),
+        Panel(
+            "Hottest sensor",
+            "The highest temperature of the device at this moment.",
+            (Query(f"max by (instance) ({of('edgeprof_temperature_celsius')})", "{{instance}}"),),
+            kind="stat",
+            unit="celsius",
+            width=4,
+            height=4,
+            decimals=1,
+            thresholds=_HEAT,
+        ),
+        Panel(
+            "Memory",
+            "Share of the memory that is in use, by pool. The GPU of a Jetson shares the pool ram.",
+            (
+                Query(
+                    f"{of('edgeprof_memory_used_bytes')} / {of('edgeprof_memory_total_bytes')}", "{{instance}} {{pool}}"
+                ),
+            ),
+            kind="gauge",
+            unit="percentunit",
+            width=4,
+            height=4,
+            bounds=(0.0, 1.0),
+            thresholds=_SHARE,
+        ),
+        Panel(
+            "Held back",
+            "Times that heat, current or voltage held the device back in the time shown.",
+            (Query(f"sum by (instance) ({increase('edgeprof_throttle_events_total')})", "{{instance}}", instant=True),),
+            kind="stat",
+            unit="short",
+            width=4,
+            height=4,
+            decimals=0,
+            thresholds=_ALARM,
+        ),
+        Panel(
+            "Age of the newest sample",
+            "Seconds since the slowest sensor was last read. Below a second or two at 10 Hz; a growing number means "
+            "that a sensor is lost although the daemon still answers.",
+            (
+                Query(
+                    f"max by (instance) (time() - {of('edgeprof_sampler_last_sample_timestamp_seconds')})",
+                    "{{instance}}",
+                    instant=True,
+                ),
+            ),
+            kind="stat",
+            unit="s",
+            width=4,
+            height=4,
+            thresholds=((None, GREEN), (15.0, YELLOW), (60.0, RED)),
+        ),
+    ),
+)
+
+POWER = Row(
+    "Power and energy",
+    (
+        Panel(
+            "Power of each rail",
+            "Rails that may be added, piled up. Each is the growth of the rail's energy counter, which integrates "
+            "every sample between two scrapes. Parts of a rail that is shown itself are in the panel beside it.",
+            (
+                Query(
+                    f"sum by (instance, rail, provenance) ({rate('edgeprof_rail_energy_joules_total')})",
+                    "{{instance}} {{rail}} ({{provenance}})",
+                ),
+            ),
+            unit="watt",
+            width=16,
+            height=10,
+            stack=True,
+        ),
+        Panel(
+            "Energy of each rail",
+            "Energy in the time shown.",
+            (
+                Query(
+                    f"sum by (instance, rail, provenance) ({increase('edgeprof_rail_energy_joules_total')})",
+                    "{{instance}} {{rail}} ({{provenance}})",
+                    instant=True,
+                ),
+            ),
+            kind="bargauge",
+            unit="joule",
+            width=8,
+            height=10,
+            thresholds=((None, BLUE),),
+        ),
+        Panel(
+            "Power of the whole device",
+            "Growth of the device's own counter, kept apart from the rails so that no sum counts a joule twice; and "
+            "the last reading, which may fall between two bursts.",
+            (
+                Query(
+                    f"sum by (instance, provenance) ({rate('edgeprof_device_energy_joules_total')})",
+                    "{{instance}} mean since the last scrapes ({{provenance}})",
+                ),
+                Query(
+                    f"sum by (instance, provenance) ({of('edgeprof_device_power_watts')})",
+                    "{{instance}} last reading ({{provenance}})",
+                ),
+            ),
+            unit="watt",
+        ),
+        Panel(
+            "Last reading of each rail",
+            "What the sensors said at the scrape: for a look at a rail now. For energy use the counters above.",
+            (Query(of("edgeprof_rail_power_watts"), "{{instance}} {{rail}} ({{provenance}})"),),
+            unit="watt",
+        ),
+        Panel(
+            "Voltage of each rail",
+            "A supply that sags under load shows here before it throttles.",
+            (Query(of("edgeprof_rail_voltage_volts"), "{{instance}} {{rail}}"),),
+            unit="volt",
+            fill=0,
+        ),
+        Panel(
+            "Current of each rail",
+            "What the sensors said at the scrape.",
+            (Query(of("edgeprof_rail_current_amperes"), "{{instance}} {{rail}}"),),
+            unit="amp",
+            fill=0,
+        ),
+    ),
+)
+
+HEAT = Row(
+    "Heat, clocks and what holds the device back",
+    (
+        Panel(
+            "Temperatures",
+            "Every temperature sensor.",
+            (Query(of("edgeprof_temperature_celsius"), "{{instance}} {{sensor}}"),),
+            unit="celsius",
+            fill=0,
+        ),
+        Panel(
+            "Clocks",
+            "Clocks of CPU groups, GPU and memory. Falling clocks at full load are what throttling looks like.",
+            (Query(of("edgeprof_frequency_hertz"), "{{instance}} {{clock}}"),),
+            unit="hertz",
+            fill=0,
+            line="stepAfter",
+        ),
+        Panel(
+            "What held it back",
+            "Events of throttling, under-voltage and over-current within each interval, by cause.",
+            (
+                Query(
+                    f"sum by (instance, cause) (increase({of('edgeprof_throttle_events_total')}[$__rate_interval]))",
+                    "{{instance}} {{cause}}",
+                ),
+            ),
+            unit="short",
+            stack=True,
+            line="stepAfter",
+        ),
+        Panel(
+            "Held back at this moment",
+            "Causes that hold the device back while they last.",
+            (Query(of("edgeprof_throttled"), "{{instance}} {{cause}}"),),
+            kind="state-timeline",
+            unit="short",
+            mappings={"0": ("no", GREEN), "1": ("held back", RED)},
+        ),
+    ),
+)
+
+LOAD = Row(
+    "Load and memory",
+    (
+        Panel(
+            "Load of CPU and GPU",
+            "Shares of the time in which they were busy.",
+            (
+                Query(of("edgeprof_cpu_utilization_ratio"), "{{instance}} CPU"),
+                Query(of("edgeprof_gpu_utilization_ratio"), "{{instance}} {{gpu}}"),
+            ),
+            unit="percentunit",
+            bounds=(0.0, 1.0),
+        ),
+        Panel(
+            "Memory in use",
+            "Memory in use by pool, and what there is.",
+            (
+                Query(of("edgeprof_memory_used_bytes"), "{{instance}} {{pool}} in use"),
+                Query(of("edgeprof_memory_total_bytes"), "{{instance}} {{pool}} in all"),
+            ),
+            unit="bytes",
+            overrides=(Override("/in all$/", {"custom.fillOpacity": 0, "custom.lineStyle": {"fill": "dash"}}, True),),
+        ),
+    ),
+)
+
+HEALTH = Row(
+    "Can these numbers be trusted",
+    (
+        Panel(
+            "Device",
+            "What the device is, what its device counter covers, its power mode, and the edgeprof that serves it.",
+            (
+                # Without the metrics' names, which would keep the three from being one line.
+                Query(f"group by (instance, model, board, covers, rail) ({of('edgeprof_device_info')})", instant=True),
+                Query(f"group by (instance, mode, governor) ({of('edgeprof_power_mode_info')})", instant=True),
+                Query(f"group by (instance, version) ({of('edgeprof_build_info')})", instant=True),
+            ),
+            kind="table",
+            width=24,
+            height=5,
+            columns={
+                "instance": "Instance",
+                "model": "Model",
+                "board": "Board",
+                "covers": "Counter covers",
+                "rail": "Rail",
+                "mode": "Power mode",
+                "governor": "Governor",
+                "version": "edgeprof",
+            },
+        ),
+        Panel(
+            "Samples per second",
+            "How often each sensor is read. A sensor that refreshes more slowly than the daemon samples is read at "
+            "its own pace.",
+            (
+                Query(
+                    f"sum by (instance, sensor) ({rate('edgeprof_sampler_samples_total')})", "{{instance}} {{sensor}}"
+                ),
+            ),
+            unit="cps",
+            width=8,
+        ),
+        Panel(
+            "Readings missed",
+            "Readings that were due and are missing: late, failed or impossible.",
+            (Query(f"sum by (instance, sensor) ({rate('edgeprof_sampler_missed_total')})", "{{instance}} {{sensor}}"),),
+            unit="cps",
+            width=8,
+        ),
+        Panel(
+            "Time that is in no counter",
+            "Share of the time in which nothing was read for too long to be bridged. Its energy is left out of the "
+            "counters, not guessed.",
+            (
+                Query(
+                    f"max by (instance, sensor) ({rate('edgeprof_sampler_gap_seconds_total')})",
+                    "{{instance}} {{sensor}}",
+                ),
+            ),
+            unit="percentunit",
+            width=8,
+            bounds=(0.0, None),
+        ),
+        Panel(
+            "Sensors",
+            "Whether each sensor is being read.",
+            (Query(of("edgeprof_sampler_up"), "{{instance}} {{sensor}}"),),
+            kind="state-timeline",
+            unit="short",
+            width=8,
+            mappings={"0": ("lost", RED), "1": ("read", GREEN)},
+        ),
+        Panel(
+            "Time of a scrape by collector",
+            "How long each collector took.",
+            (Query(of("edgeprof_scrape_collector_duration_seconds"), "{{instance}} {{collector}}"),),
+            unit="s",
+            width=8,
+        ),
+        Panel(
+            "What the daemon itself takes",
+            "CPU of the daemon as a share of one core (left of the legend) and its memory.",
+            (
+                Query(f"sum by (instance) ({rate('process_cpu_seconds_total')})", "{{instance}} CPU"),
+                Query(of("process_resident_memory_bytes"), "{{instance}} memory"),
+            ),
+            unit="percentunit",
+            width=8,
+            overrides=(Override("/memory$/", {"unit": "bytes", "custom.axisPlacement": "right"}, True),),
+        ),
+    ),
+)
+
+DASHBOARD = Dashboard(
+    uid="edgeprof-device",
+    title="edgeprof / Device",
+    description="Power per rail, joules, temperatures, clocks, memory and throttling of a device, and whether the "
+    "numbers can be trusted.",
+    rows=(OVERVIEW, POWER, HEAT, LOAD, HEALTH),
+)

@@ -1,0 +1,267 @@
+"""Many devices: the sum, the worst, and the ones that are not like the others.
+
+Everything but the state of the scrape comes from the recording rules (``edgeprof.rules.yml``): a handful of series for
+each device, whatever it exposes, so that a thousand devices are as quick to look at as ten.
+"""
+
+from __future__ import annotations
+
+from edgeprof_dashboards.model import BLUE, CHOSEN, GREEN, ORANGE, RED, YELLOW, Dashboard, Panel, Query, Row, Variable
+
+_SITE = 'site=~"$site"'
+
+
+def _of(metric: str, *matchers: str) -> str:
+    return f"{metric}{{{','.join((CHOSEN, _SITE, *matchers))}}}"
+
+
+_POWER = _of("instance:edgeprof_device_power_watts:rate5m")
+_HOT = _of("instance:edgeprof_temperature_celsius:max")
+_HELD = _of("instance:edgeprof_throttle_events:increase1h")
+_STALE = _of("instance:edgeprof_sampler_age_seconds:max")
+_INFERENCES = _of("instance:edgeprof_inferences:rate5m")
+_SPENT = _of("instance:edgeprof_inference_power_watts:rate5m")
+_LIKE = _of("instance:edgeprof_device_power_deviation:mad")
+_MODEL = _of("instance_model:edgeprof_inference_joules:per_inference1h")
+_UP = _of("up")
+
+NOW = Row(
+    "Now",
+    (
+        Panel(
+            "Devices that answer",
+            "Devices whose daemon answered the last scrape.",
+            (Query(f"sum ({_UP})", "devices", instant=True),),
+            kind="stat",
+            width=3,
+            height=4,
+            decimals=0,
+        ),
+        Panel(
+            "Devices that do not",
+            "Devices in the inventory whose daemon did not answer the last scrape.",
+            (Query(f"count ({_UP}) - sum ({_UP})", "devices", instant=True),),
+            kind="stat",
+            width=3,
+            height=4,
+            decimals=0,
+            thresholds=((None, GREEN), (1.0, RED)),
+        ),
+        Panel(
+            "Power of all",
+            "Sum over the devices, by how it was measured: joules of different provenance are not added.",
+            (Query(f"sum by (provenance) ({_POWER})", "{{provenance}}"),),
+            kind="stat",
+            unit="watt",
+            width=4,
+            height=4,
+            thresholds=((None, BLUE),),
+        ),
+        Panel(
+            "Energy of all",
+            "Mean power of the time shown, times the time: all devices together.",
+            (
+                Query(
+                    f"sum by (provenance) (avg_over_time({_POWER}[$__range])) * $__range_s / 3600",
+                    "{{provenance}}",
+                    instant=True,
+                ),
+            ),
+            kind="stat",
+            unit="watth",
+            width=4,
+            height=4,
+            thresholds=((None, BLUE),),
+        ),
+        Panel(
+            "Hottest device",
+            "The highest temperature of any device.",
+            (Query(f"topk(1, {_HOT})", "{{instance}}", instant=True),),
+            kind="stat",
+            unit="celsius",
+            width=4,
+            height=4,
+            decimals=1,
+            text_mode="value_and_name",
+            thresholds=((None, GREEN), (70.0, YELLOW), (80.0, ORANGE), (90.0, RED)),
+        ),
+        Panel(
+            "Held back in the last hour",
+            "Devices that heat, current or voltage held back in the last hour.",
+            (Query(f"count ({_HELD} > 0) or 0 * count ({_HELD})", "devices", instant=True),),
+            kind="stat",
+            width=3,
+            height=4,
+            decimals=0,
+            thresholds=((None, GREEN), (1.0, ORANGE)),
+        ),
+        Panel(
+            "Sampler stands still",
+            "Devices whose daemon answers although a sensor was not read for a minute.",
+            (Query(f"count ({_STALE} > 60) or 0 * count ({_STALE})", "devices", instant=True),),
+            kind="stat",
+            width=3,
+            height=4,
+            decimals=0,
+            thresholds=((None, GREEN), (1.0, RED)),
+        ),
+    ),
+)
+
+TOGETHER = Row(
+    "Together",
+    (
+        Panel(
+            "Power by site",
+            "Sum over the devices of each site; sites come from the inventory.",
+            (Query(f"sum by (site, provenance) ({_POWER})", "{{site}} ({{provenance}})"),),
+            unit="watt",
+            stack=True,
+        ),
+        Panel(
+            "Inferences per second by site",
+            "Sum over the devices of each site, as reported by the applications.",
+            (Query(f"sum by (site) ({_INFERENCES})", "{{site}}"),),
+            unit="ops",
+            stack=True,
+        ),
+        Panel(
+            "Joules per inference of each model: cheapest, middle and dearest device",
+            "The same model on many devices, over an hour each. A wide spread is worth a look at the dearest device.",
+            (
+                Query(f"min by (model, variant, provenance) ({_MODEL})", "{{model}} {{variant}} lowest"),
+                Query(f"quantile by (model, variant, provenance) (0.5, {_MODEL})", "{{model}} {{variant}} median"),
+                Query(f"max by (model, variant, provenance) ({_MODEL})", "{{model}} {{variant}} highest"),
+            ),
+            unit="joule",
+            fill=0,
+        ),
+        Panel(
+            "Share of the power spent in inferences",
+            "Power of the reported inferences over the power of the devices, by site.",
+            (Query(f"sum by (site) ({_SPENT}) / sum by (site) ({_POWER})", "{{site}}"),),
+            unit="percentunit",
+            bounds=(0.0, 1.0),
+            fill=0,
+        ),
+    ),
+)
+
+WORST = Row(
+    "The worst, and the odd ones out",
+    (
+        Panel(
+            "Most power",
+            "The ten devices that draw most.",
+            (Query(f"topk(10, {_POWER})", "{{instance}} ({{provenance}})", instant=True),),
+            kind="bargauge",
+            unit="watt",
+            width=8,
+            height=9,
+            thresholds=((None, BLUE),),
+        ),
+        Panel(
+            "Hottest",
+            "The ten hottest devices.",
+            (Query(f"topk(10, {_HOT})", "{{instance}}", instant=True),),
+            kind="bargauge",
+            unit="celsius",
+            width=8,
+            height=9,
+            decimals=1,
+            thresholds=((None, GREEN), (70.0, YELLOW), (80.0, ORANGE), (90.0, RED)),
+        ),
+        Panel(
+            "Not like the others",
+            "How far a device's power is from the median of its board type, in standard deviations estimated from the "
+            "median absolute deviation, so that the odd ones do not hide themselves. Beyond 5 is worth a visit.",
+            (Query(f"topk(10, abs({_LIKE}))", "{{instance}} {{board}}", instant=True),),
+            kind="bargauge",
+            unit="none",
+            width=8,
+            height=9,
+            decimals=1,
+            thresholds=((None, GREEN), (3.5, YELLOW), (5.0, RED)),
+        ),
+        Panel(
+            "Every device",
+            "The last values of each. Sort by a heading; an instance's own dashboard is edgeprof / Device.",
+            (
+                Query(f"sum by (instance, site, provenance) ({_POWER})", instant=True),
+                Query(f"max by (instance, site) ({_HOT})", instant=True),
+                Query(f"max by (instance, site) ({_HELD})", instant=True),
+                Query(f"max by (instance, site) ({_STALE})", instant=True),
+                Query(f"sum by (instance, site) ({_INFERENCES})", instant=True),
+                Query(f"max by (instance, site) ({_of('scrape_samples_post_metric_relabeling')})", instant=True),
+                Query(f"max by (instance, site) ({_UP})", instant=True),
+            ),
+            kind="table",
+            width=24,
+            height=10,
+            columns={
+                "instance": "Instance",
+                "site": "Site",
+                "Value #G": "Answers",
+                "Value #A": "Power",
+                "provenance": "Provenance",
+                "Value #B": "Hottest",
+                "Value #C": "Held back (1 h)",
+                "Value #D": "Oldest sample",
+                "Value #E": "Inferences",
+                "Value #F": "Series",
+            },
+            column_units={"Power": "watt", "Hottest": "celsius", "Oldest sample": "s", "Inferences": "ops"},
+        ),
+    ),
+)
+
+WATCH = Row(
+    "The watching itself",
+    (
+        Panel(
+            "Oldest sample of any device",
+            "The worst age of a sensor's newest sample, over the devices that answer.",
+            (Query(f"max ({_STALE})", "worst"),),
+            unit="s",
+            width=8,
+        ),
+        Panel(
+            "Duration of a scrape",
+            "Median and slowest device.",
+            (
+                Query(f"quantile (0.5, {_of('scrape_duration_seconds')})", "median"),
+                Query(f"max ({_of('scrape_duration_seconds')})", "slowest"),
+            ),
+            unit="s",
+            width=8,
+            fill=0,
+        ),
+        Panel(
+            "Series of a device",
+            "Median and largest. The scrape configuration refuses a device above its sample_limit.",
+            (
+                Query(f"quantile (0.5, {_of('scrape_samples_post_metric_relabeling')})", "median"),
+                Query(f"max ({_of('scrape_samples_post_metric_relabeling')})", "most"),
+            ),
+            unit="short",
+            width=8,
+            fill=0,
+        ),
+    ),
+)
+
+DASHBOARD = Dashboard(
+    uid="edgeprof-fleet",
+    title="edgeprof / Fleet",
+    description="Many devices: the sum, the worst and the odd ones out. Needs the recording rules edgeprof.rules.yml.",
+    rows=(NOW, TOGETHER, WORST, WATCH),
+    variables=(
+        Variable(
+            "site",
+            "Site",
+            'label_values(up{job=~"$job"}, site)',
+            every=".*",
+            about="From the inventory; devices without one are in All",
+        ),
+    ),
+)

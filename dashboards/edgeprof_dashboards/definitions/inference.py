@@ -1,0 +1,233 @@
+"""What runs in production: joules per inference and latency of every model, and what they cost."""
+
+from __future__ import annotations
+
+from edgeprof_dashboards.model import BLUE, GREEN, ORANGE, YELLOW, Dashboard, Panel, Query, Row, Variable, of, rate
+
+_MODELS = ('model=~"$model"', 'variant=~"$variant"')
+_ENERGY = "edgeprof_inference_energy_joules_total"
+_COUNT = "edgeprof_inferences_total"
+_SLOW = "edgeprof_inference_duration_seconds_bucket"
+_BY = "model, variant, runtime"
+_WHO = "{{model}} {{variant}} {{runtime}}"
+_JOULES_WHO = f"{_WHO} ({{{{provenance}}}})"
+
+
+def _grown(metric: str, *, before: str = "") -> str:
+    return f"increase({of(metric, *_MODELS)}[$__range]{before})"
+
+
+def _per_inference(energy: str, count: str) -> str:
+    """Joules over inferences; provenance stays with the joules."""
+    return f"sum by ({_BY}, provenance) ({energy}) / on ({_BY}) group_left () (sum by ({_BY}) ({count}) > 0)"
+
+
+_MEAN = _per_inference(_grown(_ENERGY), _grown(_COUNT))
+_MEAN_BEFORE = _per_inference(_grown(_ENERGY, before=" offset $compare"), _grown(_COUNT, before=" offset $compare"))
+_DEVICE_POWER = f"sum ({rate('edgeprof_device_energy_joules_total')})"
+
+
+def _quantile(q: float) -> str:
+    return f"histogram_quantile({q:g}, sum by (le, {_BY}) ({rate(_SLOW, *_MODELS)}))"
+
+
+OVERVIEW = Row(
+    "Over the time shown",
+    (
+        Panel(
+            "Joules per inference",
+            "Energy of the whole device while the inferences ran, over their number. Where several ran at once, each "
+            "moment is shared equally among them.",
+            (Query(_MEAN, _JOULES_WHO, instant=True),),
+            kind="bargauge",
+            unit="joule",
+            width=10,
+            height=7,
+            thresholds=((None, BLUE),),
+        ),
+        Panel(
+            "Energy per inference against before",
+            "Joules per inference of the time shown, over those of the time that lies the chosen comparison earlier. "
+            "Above 1 the same model has become dearer.",
+            (Query(f"({_MEAN}) / ({_MEAN_BEFORE})", _JOULES_WHO, instant=True),),
+            kind="bargauge",
+            unit="percentunit",
+            width=8,
+            height=7,
+            bounds=(0.0, 2.0),
+            thresholds=((None, GREEN), (1.05, YELLOW), (1.1, ORANGE)),
+        ),
+        Panel(
+            "Inferences",
+            "Inferences that applications reported in the time shown.",
+            (Query(f"sum ({_grown(_COUNT)})", "inferences", instant=True),),
+            kind="stat",
+            width=3,
+            height=7,
+            decimals=0,
+            thresholds=((None, BLUE),),
+        ),
+        Panel(
+            "Without known energy",
+            "Share of the inferences whose energy is unknown at least in part: no sensor, a gap, reported too late, "
+            "or too many at once.",
+            (
+                Query(
+                    f"sum ({_grown('edgeprof_inferences_without_energy_total')}) / sum ({_grown(_COUNT)})",
+                    "share",
+                    instant=True,
+                ),
+            ),
+            kind="stat",
+            unit="percentunit",
+            width=3,
+            height=7,
+            decimals=1,
+            thresholds=((None, GREEN), (0.05, YELLOW), (0.2, ORANGE)),
+        ),
+    ),
+)
+
+ENERGY = Row(
+    "Energy",
+    (
+        Panel(
+            "Joules per inference over time",
+            "What an inference costs, by model and variant. A step means a new model, runtime, power mode or input.",
+            (Query(_per_inference(rate(_ENERGY, *_MODELS), rate(_COUNT, *_MODELS)), _JOULES_WHO),),
+            unit="joule",
+            height=9,
+            fill=0,
+        ),
+        Panel(
+            "Where the power goes",
+            "Power of the device, by the model that it is spent on. What is in no inference (idle, other programs, "
+            "work between inferences) is other.",
+            (
+                Query(f"sum by ({_BY}, provenance) ({rate(_ENERGY, *_MODELS)})", _JOULES_WHO),
+                Query(f"{_DEVICE_POWER} - (sum ({rate(_ENERGY)}) or vector(0))", "other"),
+            ),
+            unit="watt",
+            height=9,
+            stack=True,
+        ),
+        Panel(
+            "Share of the energy spent in inferences",
+            "Energy of the reported inferences over the energy of the device, in the time shown.",
+            (
+                Query(
+                    f"sum by ({_BY}) ({_grown(_ENERGY)}) "
+                    f"/ on () group_left () sum (increase({of('edgeprof_device_energy_joules_total')}[$__range]))",
+                    _WHO,
+                    instant=True,
+                ),
+            ),
+            kind="bargauge",
+            unit="percentunit",
+            bounds=(0.0, 1.0),
+            thresholds=((None, BLUE),),
+        ),
+        Panel(
+            "Inferences per second",
+            "As reported by the applications.",
+            (Query(f"sum by ({_BY}) ({rate(_COUNT, *_MODELS)})", _WHO),),
+            unit="ops",
+            stack=True,
+        ),
+    ),
+)
+
+LATENCY = Row(
+    "Latency",
+    tuple(
+        Panel(
+            f"{name} of the duration",
+            f"{words} Interpolated within the histogram's buckets, so no finer than they are.",
+            (Query(_quantile(q), _WHO),),
+            unit="s",
+            width=8,
+            fill=0,
+        )
+        for name, q, words in (
+            ("Median", 0.5, "Half of the inferences took at most this long."),
+            ("90th percentile", 0.9, "Nine of ten inferences took at most this long."),
+            ("99th percentile", 0.99, "All but one of a hundred inferences took at most this long."),
+        )
+    ),
+)
+
+COST = Row(
+    "Cost and battery",
+    (
+        Panel(
+            "Electricity of a million inferences",
+            "Joules per inference of the time shown, at the price entered above. The unit is that of the price.",
+            (Query(f"({_MEAN}) * 1e6 / 3.6e6 * $price", _JOULES_WHO, instant=True),),
+            kind="bargauge",
+            unit="short",
+            decimals=2,
+            width=8,
+            thresholds=((None, BLUE),),
+        ),
+        Panel(
+            "Inferences from one battery charge",
+            "How many inferences of each model the battery entered above would feed, if they took all of it; "
+            "without the converter's losses.",
+            (Query(f"$battery * 3600 / ({_MEAN} > 0)", _JOULES_WHO, instant=True),),
+            kind="bargauge",
+            unit="short",
+            decimals=0,
+            width=8,
+            thresholds=((None, BLUE),),
+        ),
+        Panel(
+            "Battery life",
+            "How long the battery entered above would feed each chosen device at the power of this moment; without "
+            "the converter's losses.",
+            (
+                Query(
+                    "$battery * 3600 / (sum by (instance, provenance) "
+                    f"({rate('edgeprof_device_energy_joules_total')}) > 0)",
+                    "{{instance}} ({{provenance}})",
+                ),
+            ),
+            kind="stat",
+            unit="dtdurations",
+            width=4,
+            thresholds=((None, BLUE),),
+        ),
+        Panel(
+            "Electricity of a year",
+            "The chosen devices together at the mean power of the time shown, for a year, at the price entered above. "
+            "The unit is that of the price.",
+            (
+                Query(
+                    f"sum (increase({of('edgeprof_device_energy_joules_total')}[$__range])) / $__range_s "
+                    "* 8766 / 1000 * $price",
+                    "a year",
+                    instant=True,
+                ),
+            ),
+            kind="stat",
+            unit="short",
+            decimals=2,
+            width=4,
+            thresholds=((None, BLUE),),
+        ),
+    ),
+)
+
+DASHBOARD = Dashboard(
+    uid="edgeprof-inference",
+    title="edgeprof / Inference",
+    description="Joules per inference, latency, energy share, cost and battery life of the models in production, as "
+    "their applications report them (edgeprof.track).",
+    rows=(OVERVIEW, ENERGY, LATENCY, COST),
+    variables=(
+        Variable("model", "Model", f"label_values({of(_COUNT)}, model)"),
+        Variable("variant", "Variant", f"label_values({of(_COUNT, _MODELS[0])}, variant)"),
+        Variable("compare", "Compare with", "1d, 1h, 7d, 28d", kind="custom", about="How much earlier"),
+        Variable("price", "Price of a kWh", "0.30", kind="textbox", about="In any currency"),
+        Variable("battery", "Battery (Wh)", "50", kind="textbox", about="Usable energy of one charge"),
+    ),
+)

@@ -1,0 +1,41 @@
+"""Copying what is shipped to where Grafana and Prometheus read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprof.errors import InputError
+from edgeprof_dashboards.catalogue import FILES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def export(directory: Path, *, force: bool = False) -> tuple[list[Path], list[Path]]:
+    """Write every shipped file below ``directory``.
+
+    Args:
+        directory: Made if it is not there.
+        force: Replace files that are different, too.
+
+    Returns:
+        The files that are now as shipped, and those that were left alone because they are different.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    written: list[Path] = []
+    kept: list[Path] = []
+    for source in sorted(path for path in FILES.rglob("*") if path.is_file()):
+        target = directory / source.relative_to(FILES)
+        content = source.read_bytes()
+        try:
+            if target.exists() and target.read_bytes() != content and not force:
+                kept.append(target)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        except OSError as error:
+            raise InputError(f"{target} cannot be written: {error.strerror}") from None
+        written.append(target)
+    return written, kept

@@ -1,0 +1,459 @@
+"""Grafana dashboards as readable Python: what a panel shows is written down, where it stands follows.
+
+``Dashboard.render`` gives the classic JSON model (schemaVersion 42), which Grafana 10 to 13 read, imported by hand or
+provisioned: the data source is a template variable and no ``__inputs`` are left to be filled in. The JSON is the same
+for the same definition, so that it can be committed and compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+#: Every selector of every dashboard is restricted to what the user chose (dashboard-linter: target-job-rule …).
+CHOSEN = 'job=~"$job",instance=~"$instance"'
+#: The template variable that all panels take their data from.
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+#: Of the 24 columns of Grafana's grid.
+COLUMNS = 24
+#: The colours of provenance-free thresholds, as Grafana names them.
+GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
+
+Kind = Literal["timeseries", "stat", "gauge", "bargauge", "table", "xychart", "state-timeline", "text"]
+
+
+def of(metric: str, *matchers: str) -> str:
+    """A selector of what the user chose: ``of("up", 'x="y"')`` → ``up{job=~"$job",instance=~"$instance",x="y"}``."""
+    return f"{metric}{{{','.join((CHOSEN, *matchers))}}}"
+
+
+def rate(metric: str, *matchers: str) -> str:
+    """The rate of a counter, over the interval that Grafana knows to be right for the scrape interval."""
+    return f"rate({of(metric, *matchers)}[$__rate_interval])"
+
+
+def increase(metric: str, *matchers: str) -> str:
+    """How much a counter grew in the time that the dashboard shows."""
+    return f"increase({of(metric, *matchers)}[$__range])"
+
+
+@dataclass(frozen=True)
+class Query:
+    """One PromQL expression of a panel.
+
+    Attributes:
+        expr: With Grafana's variables in it.
+        legend: Name of each series, as ``{{rail}}``.
+        instant: One value at the end of the range, in place of a line.
+    """
+
+    expr: str
+    legend: str = ""
+    instant: bool = False
+
+
+@dataclass(frozen=True)
+class Override:
+    """Properties of the fields whose name matches a regular expression, as ``{"unit": "watt"}``."""
+
+    name: str
+    properties: dict[str, Any]
+    by_regexp: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel.
+
+    Attributes:
+        unit: Grafana's id, as ``watt``.
+        width: Of 24 columns.
+        height: In grid rows (30 pixels).
+        stack: Whether series are piled up.
+        bounds: Lowest and highest value of the axis; None leaves an end to Grafana.
+        thresholds: (from, colour); the first is the base.
+        mappings: Value → (text, colour), for states.
+        reduce: What a stat shows of a series: ``lastNotNull``, ``max`` …
+        columns: A table's columns: field → heading. Other fields are left out.
+        column_units: A table's units: heading → unit.
+        points: xychart: (field of x, field of y).
+        content: Markdown of a text panel.
+        time_from: A time range of its own, as ``now/d``.
+        text_mode: What a stat writes: ``auto``, ``value_and_name``, ``name``.
+        line: How a timeseries is drawn: ``linear`` or ``stepAfter``.
+        fill: Opacity under the lines, 0 to 100.
+        log: Whether the y axis is logarithmic.
+    """
+
+    title: str
+    description: str
+    queries: tuple[Query, ...] = ()
+    kind: Kind = "timeseries"
+    unit: str = "short"
+    width: int = 12
+    height: int = 8
+    stack: bool = False
+    decimals: int | None = None
+    bounds: tuple[float | None, float | None] = (None, None)
+    thresholds: tuple[tuple[float | None, str], ...] = ((None, GREEN),)
+    mappings: dict[str, tuple[str, str]] = field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
+    reduce: str = "lastNotNull"
+    columns: dict[str, str] = field(default_factory=dict)
+    column_units: dict[str, str] = field(default_factory=dict)
+    points: tuple[str, str] | None = None
+    content: str = ""
+    time_from: str | None = None
+    text_mode: str = "auto"
+    line: str = "linear"
+    fill: int = 10
+    log: bool = False
+
+    def render(self, number: int, x: int, y: int) -> dict[str, Any]:
+        """Its JSON; ``number`` is its id within the dashboard."""
+        made: dict[str, Any] = {
+            "id": number,
+            "type": self.kind,
+            "title": self.title,
+            "description": self.description,
+            "gridPos": {"h": self.height, "w": self.width, "x": x, "y": y},
+        }
+        if self.kind == "text":
+            return made | {"options": {"mode": "markdown", "content": self.content}}
+        made |= {
+            "datasource": SOURCE,
+            "targets": [self._target(i, query) for i, query in enumerate(self.queries)],
+            "fieldConfig": {"defaults": self._defaults(), "overrides": self._overrides()},
+            "options": _OPTIONS[self.kind](self),
+        }
+        transformations = self._transformations()
+        if transformations:
+            made["transformations"] = transformations
+        if self.time_from:
+            made["timeFrom"] = self.time_from
+        return made
+
+    def _target(self, index: int, query: Query) -> dict[str, Any]:
+        table = self.kind in ("table", "xychart")
+        return {
+            "refId": chr(ord("A") + index),
+            "datasource": SOURCE,
+            "editorMode": "code",
+            "expr": query.expr,
+            "format": "table" if table else "time_series",
+            "instant": query.instant,
+            "range": not query.instant,
+            "legendFormat": query.legend or "__auto",
+        }
+
+    def _defaults(self) -> dict[str, Any]:
+        low, high = self.bounds
+        made: dict[str, Any] = {
+            "unit": self.unit,
+            "decimals": self.decimals,
+            "min": low,
+            "max": high,
+            "color": {"mode": "palette-classic" if self.kind in ("timeseries", "xychart") else "thresholds"},
+            "thresholds": {
+                "mode": "absolute",
+                "steps": [{"color": color, "value": start} for start, color in self.thresholds],
+            },
+            "custom": _CUSTOM[self.kind](self) if self.kind in _CUSTOM else None,
+        }
+        if self.mappings:
+            options = {
+                value: {"text": text, "color": color, "index": index}
+                for index, (value, (text, color)) in enumerate(self.mappings.items())
+            }
+            made["mappings"] = [{"type": "value", "options": options}]
+        return {key: value for key, value in made.items() if value is not None and value != {}}
+
+    def _overrides(self) -> list[dict[str, Any]]:
+        by_unit = [Override(heading, {"unit": unit}) for heading, unit in self.column_units.items()]
+        return [
+            {
+                "matcher": {"id": "byRegexp" if one.by_regexp else "byName", "options": one.name},
+                "properties": [{"id": key, "value": value} for key, value in one.properties.items()],
+            }
+            for one in (*by_unit, *self.overrides)
+        ]
+
+    def _transformations(self) -> list[dict[str, Any]]:
+        """Several instant queries side by side, one line for each set of labels."""
+        if not self.columns:
+            return []
+        order = {name: index for index, name in enumerate(self.columns)}
+        return [
+            {"id": "merge", "options": {}},
+            {"id": "filterFieldsByName", "options": {"include": {"names": list(self.columns)}}},
+            {
+                "id": "organize",
+                "options": {
+                    "indexByName": order,
+                    "renameByName": {name: heading for name, heading in self.columns.items() if name != heading},
+                },
+            },
+        ]
+
+
+def _reduced(panel: Panel) -> dict[str, Any]:
+    return {"calcs": [panel.reduce], "fields": "", "values": False}
+
+
+def _timeseries(panel: Panel) -> dict[str, Any]:
+    crowded = len(panel.queries) > 1 or panel.stack or panel.height >= 8
+    return {
+        "legend": {"displayMode": "table" if crowded else "list", "placement": "bottom", "calcs": ["mean", "max"]},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    }
+
+
+def _stat(panel: Panel) -> dict[str, Any]:
+    return {
+        "reduceOptions": _reduced(panel),
+        "colorMode": "value",
+        "graphMode": "none" if panel.queries[0].instant or panel.mappings else "area",
+        "textMode": panel.text_mode,
+        "justifyMode": "auto",
+        "orientation": "auto",
+    }
+
+
+def _gauge(panel: Panel) -> dict[str, Any]:
+    return {"reduceOptions": _reduced(panel), "showThresholdMarkers": True, "orientation": "auto"}
+
+
+def _bargauge(panel: Panel) -> dict[str, Any]:
+    return {
+        "reduceOptions": _reduced(panel),
+        "displayMode": "basic",
+        "orientation": "horizontal",
+        "valueMode": "color",
+        "showUnfilled": True,
+    }
+
+
+def _table(_panel: Panel) -> dict[str, Any]:
+    return {"showHeader": True, "cellHeight": "sm"}
+
+
+def _xychart(panel: Panel) -> dict[str, Any]:
+    assert panel.points is not None
+    x, y = (panel.columns.get(name, name) for name in panel.points)
+    return {
+        "mapping": "manual",
+        "series": [
+            {
+                "frame": {"matcher": {"id": "byIndex", "options": 0}},
+                "x": {"matcher": {"id": "byName", "options": x}},
+                "y": {"matcher": {"id": "byName", "options": y}},
+            }
+        ],
+        "legend": {"showLegend": False, "displayMode": "list", "placement": "bottom", "calcs": []},
+        "tooltip": {"mode": "single", "sort": "none"},
+    }
+
+
+def _states(_panel: Panel) -> dict[str, Any]:
+    return {
+        "mergeValues": True,
+        "showValue": "auto",
+        "rowHeight": 0.8,
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+        "tooltip": {"mode": "single", "sort": "none"},
+    }
+
+
+_OPTIONS = {
+    "timeseries": _timeseries,
+    "stat": _stat,
+    "gauge": _gauge,
+    "bargauge": _bargauge,
+    "table": _table,
+    "xychart": _xychart,
+    "state-timeline": _states,
+}
+
+
+def _lines(panel: Panel) -> dict[str, Any]:
+    return {
+        "drawStyle": "line",
+        "lineInterpolation": panel.line,
+        "lineWidth": 1,
+        "fillOpacity": 40 if panel.stack else panel.fill,
+        "showPoints": "never",
+        "spanNulls": False,
+        "stacking": {"mode": "normal" if panel.stack else "none", "group": "A"},
+        "scaleDistribution": {"type": "log", "log": 10} if panel.log else {"type": "linear"},
+        "axisSoftMin": None if panel.log else 0,
+    }
+
+
+def _points(_panel: Panel) -> dict[str, Any]:
+    return {"show": "points", "pointSize": {"fixed": 10}, "scaleDistribution": {"type": "linear"}}
+
+
+_CUSTOM = {"timeseries": _lines, "xychart": _points}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Panels under one heading, from left to right, then below."""
+
+    title: str
+    panels: tuple[Panel, ...]
+    collapsed: bool = False
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A choice at the top of the dashboard.
+
+    Attributes:
+        kind: ``query`` (values of a label), ``custom`` (a list) or ``textbox`` (a number that the user types).
+        query: PromQL for Grafana's ``label_values(...)``, the list, or the text at first.
+        every: Of a query: the regular expression that "All" stands for.
+        multi: Whether several may be chosen; a single choice has no "All".
+        first: Of a query without ``multi``: the value chosen at first.
+        about: Shown beside it.
+    """
+
+    name: str
+    label: str
+    query: str
+    kind: Literal["query", "custom", "textbox"] = "query"
+    every: str = ".+"
+    multi: bool = True
+    first: str = ""
+    about: str = ""
+
+    def render(self) -> dict[str, Any]:
+        made: dict[str, Any] = {
+            "name": self.name,
+            "label": self.label,
+            "type": self.kind,
+            "query": self.query,
+            "description": self.about,
+            "hide": 0,
+            "skipUrlSync": False,
+        }
+        if self.kind == "query":
+            return made | {
+                "datasource": SOURCE,
+                "definition": self.query,
+                "refresh": 2,
+                "sort": 1,
+                "regex": "",
+                "multi": self.multi,
+                "includeAll": self.multi,
+                "allValue": self.every if self.multi else None,
+                "current": {"text": ["All"], "value": ["$__all"]}
+                if self.multi
+                else {"text": self.first, "value": self.first},
+                "options": [],
+            }
+        values = [value.strip() for value in self.query.split(",")]
+        options = [{"text": value, "value": value, "selected": not index} for index, value in enumerate(values)]
+        return made | {"current": {"text": values[0], "value": values[0]}, "options": options}
+
+
+#: What every dashboard can be restricted to; the linter's rules ask for exactly these.
+JOB = Variable("job", "Job", "label_values(edgeprof_build_info, job)")
+INSTANCE = Variable("instance", "Instance", 'label_values(edgeprof_build_info{job=~"$job"}, instance)')
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """One dashboard.
+
+    Attributes:
+        uid: Its address in Grafana for ever.
+        variables: Beside data source, job and instance.
+        span: The time that it shows at first, as ``now-6h``.
+    """
+
+    uid: str
+    title: str
+    description: str
+    rows: tuple[Row, ...]
+    variables: tuple[Variable, ...] = ()
+    span: str = "now-6h"
+    refresh: str = "30s"
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """All panels in order, without the row headings."""
+        return tuple(panel for row in self.rows for panel in row.panels)
+
+    def render(self) -> dict[str, Any]:
+        """The JSON that Grafana imports."""
+        source = {
+            "name": "datasource",
+            "label": "Data source",
+            "type": "datasource",
+            "query": "prometheus",
+            "regex": "",
+            "hide": 0,
+            "refresh": 1,
+            "current": {},
+            "options": [],
+        }
+        return {
+            "id": None,
+            "uid": self.uid,
+            "title": self.title,
+            "description": self.description,
+            "tags": ["edgeprof", "energy"],
+            "schemaVersion": 42,
+            "version": 1,
+            "editable": False,
+            "graphTooltip": 1,
+            "refresh": self.refresh,
+            "time": {"from": self.span, "to": "now"},
+            "timezone": "browser",
+            "annotations": {"list": []},
+            "links": [
+                {
+                    "title": "edgeprof",
+                    "type": "dashboards",
+                    "tags": ["edgeprof"],
+                    "asDropdown": True,
+                    "includeVars": False,
+                    "keepTime": True,
+                    "targetBlank": False,
+                }
+            ],
+            "templating": {"list": [source, *(v.render() for v in (JOB, INSTANCE, *self.variables))]},
+            "panels": self._grid(),
+        }
+
+    def _grid(self) -> list[dict[str, Any]]:
+        made: list[dict[str, Any]] = []
+        number, y = 0, 0
+        for row in self.rows:
+            number += 1
+            heading: dict[str, Any] = {
+                "id": number,
+                "type": "row",
+                "title": row.title,
+                "collapsed": row.collapsed,
+                "gridPos": {"h": 1, "w": COLUMNS, "x": 0, "y": y},
+                "panels": [],
+            }
+            inside: list[dict[str, Any]] = []
+            y += 1
+            x = tallest = 0
+            for panel in row.panels:
+                if x + panel.width > COLUMNS:
+                    x, y, tallest = 0, y + tallest, 0
+                number += 1
+                inside.append(panel.render(number, x, y))
+                x += panel.width
+                tallest = max(tallest, panel.height)
+            y += tallest
+            if row.collapsed:
+                heading["panels"] = inside
+                made.append(heading)
+            else:
+                made += [heading, *inside]
+        return made

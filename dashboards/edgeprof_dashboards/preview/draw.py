@@ -1,0 +1,308 @@
+"""Panels as HTML and SVG; each function takes a panel and what its queries answered."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprof.reporters.charts.svg import Scale, drawing, el, escape, fitted, line, path, text
+from edgeprof_dashboards.preview.values import written
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof_dashboards.model import Panel
+    from edgeprof_dashboards.preview.prometheus import Series, Window
+
+    Answers = Sequence[Sequence[Series]]
+
+#: Told apart by people who see colours differently, too (Okabe and Ito, 2008), then darker shades of them.
+COLORS = (
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7d7100", "#666666"),
+    *("#004d78", "#9c6b00", "#006b4e", "#8a4f71", "#2f7fa8", "#8f3f00"),
+)
+_NAMED = {"green": "#2e8b57", "yellow": "#c79a00", "orange": "#d9730d", "red": "#c4314b", "blue": "#0072b2"}
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 8, 20
+_FIELD = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+_MOST = 10  # lines of a list; Grafana scrolls there
+
+
+def lines(panel: Panel, answers: Answers, window: Window) -> str:
+    """A timeseries panel, and its legend with the last value of each series."""
+    named = _named(panel, answers)
+    width, height = panel.width * 60 - 30, max(90, panel.height * 38 - 54 - 16 * min(4, math.ceil(len(named) / 3)))
+    right_unit = {name: unit for name, _ in named if (unit := _unit(panel, name)) != panel.unit}
+    start = window.end - window.span_s
+    x = Scale(start, window.end, _LEFT, width - (58 if right_unit else _RIGHT))
+    left = [(name, s) for name, s in named if name not in right_unit]
+    stacked = _stacked(left) if panel.stack else [(s.points, None) for _, s in left]
+    parts = [_time_axis(x, height - _BOTTOM, window.span_s)]
+    values = [v for points, _ in stacked for _, v in points]
+    low, high = _range(values, panel)
+    y = Scale(low, high, height - _BOTTOM, _TOP)
+    parts.append(_value_axis(y, x, panel.unit, panel.decimals))
+    colors = {id(s): COLORS[i % len(COLORS)] for i, (_, s) in enumerate(named)}
+    pen = _Pen(x, y, window.step_s, panel.line == "stepAfter", panel.fill / 100)
+    for (_, series), (points, floor) in zip(left, stacked, strict=True):
+        parts.append(pen.line(points, floor, colors[id(series)]))
+    if right_unit:
+        others = [(name, s) for name, s in named if name in right_unit]
+        far = Scale(*_range([v for _, s in others for _, v in s.points], None), height - _BOTTOM, _TOP)
+        unit = right_unit[others[0][0]]
+        parts += [text(x.end + 6, far.at(mark) + 4, written(mark, unit)) for mark in far.ticks(4)]
+        pen = _Pen(x, far, window.step_s)
+        parts += [pen.line(series.points, None, colors[id(series)]) for _, series in others]
+    legend = "".join(
+        f'<span><span class="swatch" style="color:{colors[id(s)]}"></span>{escape(name)} '
+        f"<b>{escape(written(s.last, _unit(panel, name), panel.decimals))}</b></span>"
+        for name, s in named
+    )
+    return drawing(width, height, panel.title, *parts) + f'<div class="legend">{legend}</div>'
+
+
+def stats(panel: Panel, answers: Answers) -> str:
+    """A stat or gauge panel: one number for each series."""
+    cells = []
+    named = _named(panel, answers)
+    for name, series in named[:_MOST]:
+        value = max(v for _, v in series.points) if panel.reduce == "max" else series.last
+        words, color = _shown(panel, value)
+        cells.append(
+            f'<div class="stat" style="color:{color}"><strong>{escape(words)}</strong><span>{escape(name)}</span></div>'
+        )
+    return f'<div class="stats{" many" if len(named) > 2 else ""}">{"".join(cells)}</div>'
+
+
+def bars(panel: Panel, answers: Answers) -> str:
+    """A bar gauge: one bar for each series, from 0."""
+    named = _named(panel, answers)[: max(2, int((panel.height * 38 - 50) // 34))]
+    top = panel.bounds[1] or max((abs(series.last) for _, series in named), default=1.0) or 1.0
+    rows = []
+    for name, series in named:
+        words, color = _shown(panel, series.last)
+        share = min(100.0, 100 * abs(series.last) / top)
+        rows.append(
+            f'<div class="bar" style="color:{color}"><span class="name">{escape(name)}</span>'
+            f'<div class="track"><div class="fill" style="width:{share:.1f}%"></div></div>'
+            f"<strong>{escape(words)}</strong></div>"
+        )
+    return f'<div class="bars">{"".join(rows)}</div>'
+
+
+def table(panel: Panel, answers: Answers) -> str:
+    """A table: the answers side by side, one line for each set of labels."""
+    rows = merged(answers)
+    room = max(1, int((panel.height * 38 - 70) // 26))
+    head = "".join(f'<th class="{_kind(name)}">{escape(title)}</th>' for name, title in panel.columns.items())
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td class="{_kind(name)}">{escape(_cell(row.get(name), panel.column_units.get(title, "short")))}</td>'
+            for name, title in panel.columns.items()
+        )
+        + "</tr>"
+        for row in rows[:room]
+    )
+    more = f'<p class="nothing">and {len(rows) - room} more</p>' if len(rows) > room else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def scatter(panel: Panel, answers: Answers) -> str:
+    """An XY chart, each point with its variant's name."""
+    assert panel.points is not None
+    a, b = panel.points
+    rows = [row for row in merged(answers) if a in row and b in row]
+    if not rows:
+        return '<p class="nothing">no data</p>'
+    width, height = panel.width * 60 - 30, panel.height * 38 - 48
+    unit_x, unit_y = (panel.column_units.get(panel.columns[name], "short") for name in (a, b))
+    xs, ys = [float(row[a]) for row in rows], [float(row[b]) for row in rows]
+    x = fitted(min(0.0, *xs), max(xs), _LEFT, width - 90)
+    y = fitted(min(ys), max(ys), height - 40, _TOP)
+    parts = [_value_axis(y, x, unit_y, None)]
+    for mark in x.ticks(6):
+        parts += [
+            line(x.at(mark), _TOP, x.at(mark), height - 40, "grid-line"),
+            text(x.at(mark), height - 24, written(mark, unit_x), "middle"),
+        ]
+    parts.append(text((x.start + x.end) / 2, height - 6, panel.columns[a], "middle"))
+    parts.append(text(_LEFT, _TOP + 4, panel.columns[b]))
+    for index, row in enumerate(rows):
+        cx, cy = x.at(float(row[a])), y.at(float(row[b]))
+        parts.append(el("circle", cx=cx, cy=cy, r=5, fill=COLORS[index % len(COLORS)]))
+        parts.append(text(cx + 9, cy + 4, f"{row.get('variant', '')}", class_="point"))
+    return drawing(width, height, panel.title, *parts)
+
+
+def states(panel: Panel, answers: Answers, window: Window) -> str:
+    """A state timeline: one band for each series."""
+    named = _named(panel, answers)[:_MOST]
+    width, height = panel.width * 60 - 30, panel.height * 38 - 58
+    start = window.end - window.span_s
+    x = Scale(start, window.end, min(210, width / 3), width - _RIGHT)
+    tall = (height - _BOTTOM - _TOP) / max(1, len(named))
+    parts = [_time_axis(x, height - _BOTTOM, window.span_s)]
+    for index, (name, series) in enumerate(named):
+        top = _TOP + index * tall
+        parts.append(text(0, top + tall / 2 + 4, name[: int(x.start // 6.2)]))
+        for (time, value), following in zip(series.points, [*series.points[1:], None], strict=True):
+            until = following[0] if following else min(time + window.step_s, window.end)
+            color = _shown(panel, value)[1]
+            wide = x.at(until) - x.at(time) + 0.5
+            parts.append(el("rect", x=x.at(time), y=top + 2, width=wide, height=max(2.0, tall - 4), fill=color))
+    used = {value for _, s in named for _, value in s.points}
+    legend = "".join(
+        f'<span><span class="swatch" style="color:{_NAMED[color]}"></span>{escape(words)}</span>'
+        for value, (words, color) in panel.mappings.items()
+        if float(value) in used
+    )
+    return drawing(width, height, panel.title, *parts) + f'<div class="legend">{legend}</div>'
+
+
+def merged(answers: Answers) -> list[dict[str, str | float]]:
+    """Instant answers joined as Grafana's transformation ``merge`` does it: where all labels in common agree."""
+    rows: list[dict[str, str | float]] = []
+    for index, answer in enumerate(answers):
+        field = f"Value #{chr(ord('A') + index)}"
+        new: list[dict[str, str | float]] = []
+        for series in answer:
+            fits = [
+                row
+                for row in rows
+                if field not in row
+                and (shared := set(row) & set(series.labels))
+                and all(row[k] == series.labels[k] for k in shared)
+            ]
+            for row in fits:
+                row.update({**series.labels, field: series.last})
+            if not fits:
+                new.append({**series.labels, field: series.last})
+        rows += new
+    return rows
+
+
+def _named(panel: Panel, answers: Answers) -> list[tuple[str, Series]]:
+    named = []
+    for query, answer in zip(panel.queries, answers, strict=True):
+        for series in answer:
+            parts = _FIELD.split(query.legend)  # texts and labels by turns
+            words = "".join(series.labels.get(part, "") if i % 2 else part for i, part in enumerate(parts))
+            named.append((" ".join(words.replace("()", "").split()) or panel.title, series))
+    return named
+
+
+def _unit(panel: Panel, name: str) -> str:
+    for override in panel.overrides:
+        pattern = override.name.strip("/") if override.by_regexp else f"^{re.escape(override.name)}$"
+        if "unit" in override.properties and re.search(pattern, name):
+            return str(override.properties["unit"])
+    return panel.unit
+
+
+def _shown(panel: Panel, value: float) -> tuple[str, str]:
+    """The words for a value, and its colour."""
+    key = f"{value:g}"
+    if key in panel.mappings:
+        words, color = panel.mappings[key]
+        return words, _NAMED[color]
+    color = next(c for start, c in reversed(panel.thresholds) if start is None or value >= start)
+    return written(value, panel.unit, panel.decimals), _NAMED[color]
+
+
+def _cell(value: str | float | None, unit: str) -> str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else written(value, unit)
+
+
+def _kind(column: str) -> str:
+    return "number" if column.startswith("Value") else "word"
+
+
+def _range(values: list[float], panel: Panel | None) -> tuple[float, float]:
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    wanted = panel.bounds if panel else (None, None)
+    if wanted[0] is not None:
+        low = wanted[0]
+    elif low >= 0:
+        low = 0.0
+    high = wanted[1] if wanted[1] is not None else high * 1.08
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def _stacked(named: list[tuple[str, Series]]) -> list[tuple[list[tuple[float, float]], dict[float, float]]]:
+    """Each series on top of those before it: its upper edge, and the floor that it stands on."""
+    height: dict[float, float] = {}
+    made = []
+    for _, series in named:
+        floor = dict(height)
+        points = []
+        for time, value in series.points:
+            height[time] = height.get(time, 0.0) + value
+            points.append((time, height[time]))
+        made.append((points, floor))
+    return made
+
+
+@dataclass(frozen=True)
+class _Pen:
+    """Draws lines.
+
+    Attributes:
+        step_s: Points further apart than one and a half of these are not joined.
+        stepped: Whether a value lasts until the next one.
+        fill: Opacity of the area below.
+    """
+
+    x: Scale
+    y: Scale
+    step_s: float
+    stepped: bool = False
+    fill: float = 0.0
+
+    def line(self, points: Sequence[tuple[float, float]], floor: dict[float, float] | None, color: str) -> str:
+        """One series, on a floor (time → value) where it is stacked."""
+        corners: list[tuple[float, float] | None] = []
+        runs: list[list[tuple[float, float]]] = []
+        before: tuple[float, float] | None = None
+        for time, value in points:
+            if before is None or time - before[0] > 1.5 * self.step_s:
+                corners.append(None)
+                runs.append([])
+            elif self.stepped:
+                corners.append((self.x.at(time), self.y.at(before[1])))
+            corners.append((self.x.at(time), self.y.at(value)))
+            runs[-1].append((time, value))
+            before = (time, value)
+        opacity = 0.45 if floor is not None else self.fill
+        made = "".join(self._area(run, floor or {}, color, opacity) for run in runs) if opacity else ""
+        return made + path(corners, "").replace('class=""', f'fill="none" stroke="{color}" stroke-width="1.5"')
+
+    def _area(self, run: list[tuple[float, float]], floor: dict[float, float], color: str, opacity: float) -> str:
+        edge = [*run, *((time, floor.get(time, self.y.low)) for time, _ in reversed(run))]
+        area = path([(self.x.at(time), self.y.at(value)) for time, value in edge], "", close=True)
+        return area.replace('class=""', f'fill="{color}" fill-opacity="{opacity:.2f}"')
+
+
+def _time_axis(x: Scale, y: float, span_s: float) -> str:
+    nice = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800)
+    every = next((step for step in nice if span_s / step <= 9), 5 * 604800)
+    form = "%H:%M:%S" if every < 60 else "%H:%M" if span_s <= 2 * 86400 else "%d %b"
+    parts = []
+    mark = math.ceil(x.low / every) * every
+    while mark <= x.high:
+        words = dt.datetime.fromtimestamp(mark, dt.timezone.utc).strftime(form)
+        parts += [line(x.at(mark), _TOP, x.at(mark), y, "grid-line"), text(x.at(mark), y + 15, words, "middle")]
+        mark += every
+    return "".join(parts)
+
+
+def _value_axis(y: Scale, x: Scale, unit: str, decimals: int | None) -> str:
+    return "".join(
+        line(x.start, y.at(mark), x.end, y.at(mark), "grid-line")
+        + text(x.start - 6, y.at(mark) + 4, written(mark, unit, decimals), "end")
+        for mark in y.ticks(5)
+    )

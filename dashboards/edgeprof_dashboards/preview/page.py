@@ -1,0 +1,145 @@
+"""A dashboard as one self-contained page: no network, no scripts, the expressions and the data of that moment."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from edgeprof.errors import InputError, unknown
+from edgeprof.reporters.charts.svg import escape
+from edgeprof_dashboards.catalogue import DASHBOARDS
+from edgeprof_dashboards.preview import draw
+from edgeprof_dashboards.preview.prometheus import Prometheus, Window, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from edgeprof_dashboards.model import Dashboard, Panel
+
+#: Nothing is fetched and nothing runs, whatever a label contains.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def write(
+    name: str,
+    url: str,
+    output: Path,
+    *,
+    span: str = "1h",
+    at: float | None = None,
+    scrape_s: float = 15.0,
+    chosen: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Ask a Prometheus and write the page.
+
+    Args:
+        name: ``device``, or its uid ``edgeprof-device``.
+        url: Of the Prometheus.
+        output: The file.
+        span: How far back.
+        at: The end of the time shown (Unix time, s); None: now.
+        scrape_s: The scrape interval.
+        chosen: Values of variables; the others are as Grafana shows them at first.
+
+    Returns:
+        The titles of the panels without data.
+
+    Raises:
+        InputError: there is no such dashboard or variable, or the file cannot be written.
+        UnavailableError: Prometheus does not answer or refuses an expression.
+    """
+    board = find(name)
+    server = Prometheus(url)
+    if not scrape_s > 0:
+        raise InputError(f"--step {scrape_s:g} is not above 0")
+    window = Window(time.time() if at is None else at, seconds(span), scrape_s)
+    values = server.variables(board, chosen or {}, window)
+    text, empty = render(board, server, window, values)
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror}") from None
+    return empty
+
+
+def find(name: str) -> Dashboard:
+    """The dashboard of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    by_name = {board.uid.removeprefix("edgeprof-"): board for board in DASHBOARDS}
+    try:
+        return by_name[name.removeprefix("edgeprof-")]
+    except KeyError:
+        raise unknown("dashboard", name, by_name) from None
+
+
+def render(board: Dashboard, server: Prometheus, window: Window, values: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The page, and the titles of the panels without data."""
+    made, empty = [], []
+    for heading, panels in _placed(board):
+        made.append(f'<h2 style="grid-row:{heading[1] + 1}">{escape(heading[0])}</h2>')
+        for panel, x, y in panels:
+            body = _body(panel, server, window, values)
+            if body is None:
+                empty.append(panel.title)
+                body = '<p class="nothing">no data</p>'
+            place = f"grid-column:{x + 1}/span {panel.width};grid-row:{y + 1}/span {panel.height}"
+            own = " <small>since midnight (UTC)</small>" if panel.time_from == "now/d" else ""
+            made.append(
+                f'<section class="panel" style="{place}"><h3 title="{escape(panel.description)}">'
+                f'{escape(panel.title)}{own}</h3><div class="body">{body}</div></section>'
+            )
+    style = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    end = dt.datetime.fromtimestamp(window.end, dt.timezone.utc)
+    begin = end - dt.timedelta(seconds=window.span_s)
+    shown = ", ".join(f"{key} = {value}" for key, value in values.items() if value not in (".+", ".*"))
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f"<title>{escape(board.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        f'<header><h1>{escape(board.title)}</h1><p class="what">{escape(board.description)}</p>'
+        f"<p>{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC{escape(' · ' + shown if shown else '')}</p></header>\n"
+        f'<div class="grid">\n{chr(10).join(made)}\n</div>\n</main>\n</body>\n</html>\n'
+    )
+    return page, empty
+
+
+def _placed(board: Dashboard) -> list[tuple[tuple[str, int], list[tuple[Panel, int, int]]]]:
+    """Rows and panels where the JSON has them."""
+    places = {
+        (panel["title"], panel["type"] == "row"): panel["gridPos"]
+        for one in board.render()["panels"]
+        for panel in (one, *one.get("panels", ()))
+    }
+    return [
+        (
+            (row.title, places[row.title, True]["y"]),
+            [(p, places[p.title, False]["x"], places[p.title, False]["y"]) for p in row.panels],
+        )
+        for row in board.rows
+    ]
+
+
+def _body(panel: Panel, server: Prometheus, window: Window, values: Mapping[str, str]) -> str | None:
+    if panel.time_from == "now/d":
+        window = Window(window.end, max(60.0, window.end % 86_400), window.scrape_s)
+    answers = [server.ask(query, values, window) for query in panel.queries]
+    if not any(answers):
+        return None
+    if panel.kind in _STILL:
+        return _STILL[panel.kind](panel, answers)
+    return (draw.states if panel.kind == "state-timeline" else draw.lines)(panel, answers, window)
+
+
+_STILL = {
+    "stat": draw.stats,
+    "gauge": draw.stats,
+    "bargauge": draw.bars,
+    "table": draw.table,
+    "xychart": draw.scatter,
+}

@@ -1,0 +1,198 @@
+"""Asking a Prometheus what a dashboard asks it, with Grafana's variables filled in as Grafana does."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import InputError, UnavailableError
+from edgeprof_dashboards.model import INSTANCE, JOB
+from edgeprof_dashboards.promql import expand
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgeprof_dashboards.model import Dashboard, Query, Variable
+
+_LABEL_VALUES = re.compile(r"label_values\((?P<selector>.+),\s*(?P<label>\w+)\)", re.DOTALL)
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_PATIENCE_S = 60.0
+
+
+@dataclass
+class Series:
+    """One series of an answer.
+
+    Attributes:
+        labels: Without ``__name__``.
+        points: (Unix time s, value), in order; NaN and infinities are left out.
+    """
+
+    labels: dict[str, str]
+    points: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def last(self) -> float:
+        return self.points[-1][1]
+
+
+class QueryError(UnavailableError):
+    """Prometheus refused an expression."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The time that a dashboard shows.
+
+    Attributes:
+        end: Unix time, s.
+        span_s: Its length, s.
+        scrape_s: The scrape interval that the data source is told (``timeInterval``), s.
+        pixels: About how many points a line may have.
+    """
+
+    end: float
+    span_s: float
+    scrape_s: float = 15.0
+    pixels: int = 300
+
+    @property
+    def step_s(self) -> float:
+        """Grafana's ``$__interval``."""
+        return max(self.scrape_s, math.ceil(self.span_s / self.pixels))
+
+    def variables(self) -> dict[str, str]:
+        """Grafana's own variables."""
+        rate_s = max(self.step_s + self.scrape_s, 4 * self.scrape_s)
+        return {
+            "__rate_interval": _duration(rate_s),
+            "__interval": _duration(self.step_s),
+            "__interval_ms": str(round(self.step_s * 1000)),
+            "__range": _duration(self.span_s),
+            "__range_s": str(round(self.span_s)),
+            "__range_ms": str(round(self.span_s * 1000)),
+        }
+
+
+def seconds(span: str) -> float:
+    """``15m`` as seconds.
+
+    Raises:
+        InputError: it is no span.
+    """
+    match = _SPAN.fullmatch(span.strip())
+    if match is None or not float(match[1]):
+        raise InputError(f"{span!r} is no span of time", remedy="As in 15m, 6h or 7d.")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+class Prometheus:
+    """One server's HTTP API.
+
+    Args:
+        url: As ``http://127.0.0.1:9090``.
+
+    Raises:
+        InputError: the URL is none of http or https.
+    """
+
+    def __init__(self, url: str) -> None:
+        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+            raise InputError(f"{url!r} is no address of a Prometheus", remedy="As in http://127.0.0.1:9090")
+        self._url = url.rstrip("/")
+
+    def ask(self, query: Query, values: Mapping[str, str], window: Window) -> list[Series]:
+        """The answer to one query of a panel.
+
+        Raises:
+            QueryError: Prometheus refused it; the message has the expression as it was sent.
+            UnavailableError: nobody answers there.
+        """
+        expr = expand(query.expr, {**window.variables(), **values}, strings=True)
+        if query.instant:
+            answer = self._call("query", query=expr, time=f"{window.end:.3f}")
+        else:
+            start = window.end - window.span_s
+            answer = self._call(
+                "query_range", query=expr, start=f"{start:.3f}", end=f"{window.end:.3f}", step=f"{window.step_s:g}"
+            )
+        if answer["resultType"] == "scalar":
+            answer = {"result": [{"metric": {}, "value": answer["result"]}]}
+        return [series for found in answer["result"] if (series := _series(found)).points]
+
+    def variables(self, board: Dashboard, chosen: Mapping[str, str], window: Window) -> dict[str, str]:
+        """The values of a dashboard's variables: what the user chose, else what Grafana would show at first.
+
+        Raises:
+            InputError: the dashboard has no variable of that name.
+        """
+        variables = (JOB, INSTANCE, *board.variables)
+        for name in chosen:
+            if name not in {v.name for v in variables}:
+                raise InputError(
+                    f"the dashboard has no variable {name}", remedy=f"Known: {', '.join(v.name for v in variables)}."
+                )
+        values: dict[str, str] = {}
+        for variable in variables:
+            values[variable.name] = chosen.get(variable.name) or self._first(variable, values, window)
+        return values
+
+    def _first(self, variable: Variable, values: Mapping[str, str], window: Window) -> str:
+        if variable.kind != "query":
+            return variable.query.split(",")[0].strip()
+        if variable.multi:
+            return variable.every
+        found = self.label_values(variable, values, window)
+        return variable.first if variable.first in found or not found else found[0]
+
+    def label_values(self, variable: Variable, values: Mapping[str, str], window: Window) -> list[str]:
+        """What a variable of the kind ``query`` offers."""
+        match = _LABEL_VALUES.fullmatch(variable.query)
+        assert match is not None, variable.query
+        selector = expand(match["selector"], {**window.variables(), **values}, strings=True)
+        path = f"label/{match['label']}/values"
+        start = window.end - window.span_s
+        found = self._call(path, **{"match[]": selector, "start": f"{start:.3f}", "end": f"{window.end:.3f}"})
+        return [str(value) for value in found]
+
+    def _call(self, path: str, **parameters: str) -> Any:
+        url = f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        try:
+            with urllib.request.urlopen(url, timeout=_PATIENCE_S) as response:  # noqa: S310 - http(s) only, see above
+                answer = json.load(response)
+        except urllib.error.HTTPError as error:
+            text = error.read(2000).decode("utf-8", "replace")
+            sent = parameters.get("query", path)
+            raise QueryError(f"Prometheus refused {sent!r}: {_reason(text) or error}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise UnavailableError(
+                f"no Prometheus answers at {self._url}: {reason}", remedy="Name it with --prometheus URL."
+            ) from None
+        return answer["data"]
+
+
+def _reason(text: str) -> str:
+    try:
+        return str(json.loads(text).get("error", ""))
+    except ValueError:
+        return ""
+
+
+def _series(found: dict[str, Any]) -> Series:
+    labels = {key: value for key, value in found["metric"].items() if key != "__name__"}
+    pairs = found.get("values") or [found["value"]]
+    points = [(float(time), float(value)) for time, value in pairs]
+    return Series(labels, [point for point in points if math.isfinite(point[1])])
+
+
+def _duration(span_s: float) -> str:
+    """As PromQL writes it; it knows no fractions."""
+    return f"{round(span_s)}s" if span_s >= 1 and span_s == round(span_s) else f"{max(1, round(span_s * 1000))}ms"

@@ -1,0 +1,109 @@
+"""What the linter and the tests need to know of an expression, from a real parser (promql-parser, extra ``lint``)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edgeprof.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import ModuleType
+
+#: Stand-ins for Grafana's own variables; the interval is one that nobody writes, so that it is recognised again.
+RATE_INTERVAL_S = 7654321
+STAND_INS = {
+    "__rate_interval": f"{RATE_INTERVAL_S}s",
+    "__interval": "15s",
+    "__interval_ms": "15000",
+    "__range": "3600s",
+    "__range_s": "3600",
+    "__range_ms": "3600000",
+}
+_VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+)(?::\w+)?\}|(?P<plain>\w+))")
+
+
+class Selector(NamedTuple):
+    """One selector of an expression.
+
+    Attributes:
+        metric: Its name; None where only matchers are given.
+        matchers: (label, operator, value).
+        function: The function that it is an argument of, directly; None otherwise.
+        range_s: The range in brackets, s; None for an instant vector.
+    """
+
+    metric: str | None
+    matchers: tuple[tuple[str, str, str], ...]
+    function: str | None
+    range_s: float | None
+
+
+def expand(expr: str, values: Mapping[str, str], *, strings: bool) -> str:
+    """The expression with its variables replaced.
+
+    Args:
+        expr: With ``$name`` and ``${name}``.
+        values: Name → text; a name that is not in it stays.
+        strings: Whether variables inside double quotes are replaced too.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        return values.get(match["braced"] or match["plain"], match[0])
+
+    parts = expr.split('"')
+    return '"'.join(
+        part if index % 2 and not strings else _VARIABLE.sub(value, part) for index, part in enumerate(parts)
+    )
+
+
+def parse(expr: str) -> Any:
+    """The syntax tree of an expression without variables outside of strings.
+
+    Raises:
+        ValueError: it is no PromQL; the text says where.
+        UnavailableError: promql-parser is not installed.
+    """
+    return _parser().parse(expr)
+
+
+def selectors(node: Any, function: str | None = None) -> Iterator[Selector]:
+    """Every selector of a syntax tree."""
+    p = _parser()
+    if isinstance(node, p.VectorSelector):
+        yield _selector(node, function, None)
+    elif isinstance(node, p.MatrixSelector):
+        yield _selector(node.vector_selector, function, node.range.total_seconds())
+    elif isinstance(node, p.Call):
+        for argument in node.args:
+            yield from selectors(argument, node.func.name)
+    elif isinstance(node, p.BinaryExpr):
+        yield from selectors(node.lhs)
+        yield from selectors(node.rhs)
+    else:
+        for name in ("expr", "param"):
+            inner = getattr(node, name, None)
+            if inner is not None:
+                yield from selectors(inner, function if isinstance(node, p.ParenExpr) else None)
+
+
+def _selector(node: Any, function: str | None, range_s: float | None) -> Selector:
+    matchers = tuple((m.name, _operator(m.op), m.value) for m in node.matchers.matchers)
+    return Selector(node.name, matchers, function, range_s)
+
+
+def _operator(op: Any) -> str:
+    p = _parser()
+    known = ((p.MatchOp.Equal, "="), (p.MatchOp.NotEqual, "!="), (p.MatchOp.Re, "=~"), (p.MatchOp.NotRe, "!~"))
+    return next(text for kind, text in known if kind == op)
+
+
+def _parser() -> ModuleType:
+    try:
+        import promql_parser  # noqa: PLC0415 - only the linter needs it
+    except ImportError:
+        raise UnavailableError(
+            "the linter needs promql-parser, which is not installed", remedy="pip install 'edgeprof[lint]'"
+        ) from None
+    return promql_parser
