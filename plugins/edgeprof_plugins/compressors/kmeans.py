@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 #: Steps between the smallest and the largest weight; finer than any codebook needs.
 _BINS = 1 << 16
-_ROUNDS = 100
+_COARSE = 256
+_ROUNDS = 300
 _BLOCK = 1 << 20
 
 
@@ -43,8 +44,11 @@ def codebook(values: npt.NDArray[Any], n: int) -> npt.NDArray[np.float32]:
 
 
 def _lloyd(centres: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
-    density: npt.NDArray[np.float64] = np.cumsum(np.cbrt(counts.astype(np.float64)))
-    codes: npt.NDArray[np.float64] = np.interp((np.arange(n) + 0.5) / n * density[-1], density, centres)
+    # Coarser for the density than for the sums: single weights in fine bins would all have the same.
+    coarse = counts.reshape(_COARSE, -1).sum(axis=1)
+    density = np.cumsum(np.cbrt(coarse.astype(np.float64)))
+    places = centres.reshape(_COARSE, -1).mean(axis=1)
+    codes: npt.NDArray[np.float64] = np.interp((np.arange(n) + 0.5) / n * density[-1], density, places)
     mass = np.concatenate([[0.0], np.cumsum(counts, dtype=np.float64)])
     moment = np.concatenate([[0.0], np.cumsum(counts * centres)])
     for _ in range(_ROUNDS):

@@ -30,7 +30,7 @@ class Prune(Compressor):
     parameters = (
         Parameter("amount", "float", default=0.5, minimum=0.0, maximum=0.99, help="share of the weights set to zero"),
         Parameter(
-            "scope", "str", default="global", choices=("global", "layer"), help="one threshold for all, or one a layer"
+            "scope", "str", default="layer", choices=("global", "layer"), help="one threshold a layer, or one for all"
         ),
     )
 

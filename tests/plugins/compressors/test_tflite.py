@@ -1,0 +1,107 @@
+"""The TFLite compressors, on MLPerf Tiny's ResNet and its own 200 images."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ai_edge_litert")
+
+from edgeprof.artifact import recognise
+from edgeprof.compression.variant import make_variant, parse_chain
+from edgeprof.errors import InputError
+from edgeprof.evaluation.load import load_dataset
+from edgeprof.plugins import PluginHost
+from edgeprof.testing import check_compressor
+from edgeprof_plugins.compressors.tflite_file import TfliteFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def host() -> PluginHost:
+    return PluginHost()
+
+
+@pytest.fixture
+def resnet(shared_data: Path, tmp_path: Path) -> Path:
+    return shutil.copy(shared_data / "mlperf-tiny/ic01/pretrainedResnet.tflite", tmp_path / "resnet.tflite")
+
+
+@pytest.fixture(scope="module")
+def images(shared_data: Path, host: PluginHost) -> Any:
+    options = {"raw": "uint8", "shape": "32x32x3", "dtype": "float32", "limit": "60"}
+    return load_dataset(str(shared_data / "mlperf-tiny/ic01/data"), host, options)
+
+
+def top1(path: str, images: Any) -> float:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path)
+    interpreter.allocate_tensors()
+    source, sink = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    right = []
+    for batch, label in zip(images.batches(1), images.labels, strict=True):
+        interpreter.set_tensor(source, batch[""])
+        interpreter.invoke()
+        right.append(interpreter.get_tensor(sink).argmax() == label)
+    return float(np.mean(right))
+
+
+@pytest.mark.parametrize(
+    ("chain", "size", "drop"),
+    [
+        ("int8-dynamic", 0.35, 0.05),
+        ("int8-weight", 0.35, 0.05),
+        ("int4-weight", 0.2, 0.6),
+        ("int8-static", 0.4, 0.05),
+        ("int8-static:activations=int16", 0.4, 0.05),
+        ("fp16", 0.6, 0.02),
+        ("prune:amount=0.1", 1.0, 0.1),
+        ("cluster:n=64", 1.0, 0.2),
+        ("int8-static+prune:amount=0.1+cluster:n=32", 0.4, 0.4),
+    ],
+)
+def test_a_variant_keeps_its_accuracy(
+    chain: str, size: float, drop: float, resnet: Path, images: Any, host: PluginHost
+) -> None:
+    if "int" in chain or "fp16" in chain:
+        pytest.importorskip("ai_edge_quantizer")
+    source = recognise(str(resnet))
+    made, recipe = make_variant(source, parse_chain(chain), host.of("compressors"), resnet.parent / "out", images)
+    assert made.size_bytes <= size * source.size_bytes
+    assert top1(made.target, images) >= top1(source.target, images) - drop
+    assert recipe[0]["facts"]
+
+
+@pytest.mark.parametrize("name", ["prune", "cluster", "int8-dynamic", "int8-static"])
+def test_every_compressor_keeps_the_contract(name: str, resnet: Path, images: Any, host: PluginHost) -> None:
+    if name.startswith("int"):
+        pytest.importorskip("ai_edge_quantizer")
+    check_compressor(host.get("compressors", name)().for_format("tflite"), resnet, data=images)
+
+
+def test_pruning_and_clustering_reach_quantised_weights(resnet: Path, host: PluginHost) -> None:
+    pytest.importorskip("ai_edge_quantizer")
+    made, recipe = make_variant(
+        recognise(str(resnet)),
+        parse_chain("int8-dynamic+prune+cluster:n=8"),
+        host.of("compressors"),
+        resnet.parent / "o",
+    )
+    assert recipe[1]["facts"]["reached"] == pytest.approx(0.5, abs=0.02)
+    with TfliteFile(made.path) as model:
+        assert {w.dtype for w in model.weights()} == {"int8"}
+        assert all(len(np.unique(model.values(w))) <= 8 for w in model.weights())
+        del model
+
+
+def test_what_is_quantised_already_is_refused(shared_data: Path, tmp_path: Path, host: PluginHost) -> None:
+    pytest.importorskip("ai_edge_quantizer")
+    source = recognise(str(shared_data / "mlperf-tiny/ic01/pretrainedResnet_quant.tflite"))
+    with pytest.raises(InputError, match="has no float32 weights to quantise"):
+        make_variant(source, parse_chain("int8-dynamic"), host.of("compressors"), tmp_path)
