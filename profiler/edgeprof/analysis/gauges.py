@@ -29,9 +29,11 @@ def instantaneous(window: Window, edges: Edges) -> WindowEnergy:
         return _too_few(window)
     before, after = t[0] - window.start, window.end - t[-1]
     joules = trapezoid(t, v) + v[0] * before + v[-1] * after
+    # Between two readings the power may have jumped at any moment: rectangular over their distance, |Δv|·Δt/√12 each.
+    jumps = math.sqrt(float(np.sum((np.diff(v) * np.diff(t)) ** 2)) / 12)
     return WindowEnergy(
         float(joules),
-        u_sync=float(v.std(ddof=1)) * math.hypot(before, after),
+        u_sync=math.hypot(float(v.std(ddof=1)) * math.hypot(before, after), jumps),
         u_resolution=step_energy(window, v),
         samples=int(t.size),
     )

@@ -293,3 +293,17 @@ def test_what_cannot_be_a_window_of_energy_is_refused(channel, start, end):
 def test_times_and_values_must_pair_up():
     with pytest.raises(ValueError, match="one length"):
         window_energy([0.0, 1.0], [1.0], 0, 1, INSTANT)
+
+
+def test_jumps_between_slow_readings_are_in_the_uncertainty():
+    """A 1 s square seen 21 times a second (the Pi 5's power chip): each edge may lie anywhere between two readings."""
+    gauge = Channel("pmic", "SOC", "power")
+    errors, stated = [], []
+    for phase in np.linspace(0, 0.047, 40, endpoint=False):
+        t = np.arange(0, 7, 0.047) + phase
+        watts = np.where((t % 1.0) < 0.5, 7.0, 2.0)
+        found = window_energy(t, watts, 1.0, 6.0, gauge)
+        errors.append(found.joules - 5 * 4.5)
+        stated.append(found.u_sync)
+    assert np.std(errors) < 2 * np.mean(stated)
+    assert np.mean(stated) > 0.05
