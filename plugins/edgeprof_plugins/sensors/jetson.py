@@ -57,8 +57,10 @@ def find(roots: Roots) -> list[Sensor]:
     channels: list[Channel] = []
     files: list[NumberFile] = []
     refused: list[Channel] = []
+    resolved = roots.sysfs.resolve()  # a GPU is found through its link; the root may be given as a relative path
     for node in nodes:
         problem = trouble(node.path)
+        root = resolved if node.path.is_relative_to(resolved) else roots.sysfs
         channel = Channel(
             NAME,
             node.name,
@@ -68,7 +70,7 @@ def find(roots: Roots) -> list[Sensor]:
             provenance=provenance(roots),
             resolution=node.scale if node.scale != 1 else None,
             plausible=node.plausible,
-            location=str(node.path.relative_to(roots.sysfs)),
+            location=str(node.path.relative_to(root)),
             note=node.note,
             available=problem is None,
             reason=problem[0] if problem else None,

@@ -58,6 +58,14 @@ def test_the_edge_tpu_tells_its_temperature(tree) -> None:
 # jetson
 
 
+def test_a_tree_named_by_a_relative_path_loses_no_gpu(tree, tmp_path, monkeypatch) -> None:
+    layout, roots = tree("jetson-orin-nano")
+    monkeypatch.chdir(tmp_path)
+    (relative,) = jetson.find(Roots.resolve(layout.directory.name, environ={}))
+    (absolute,) = jetson.find(roots)
+    assert [c.location for c in relative.channels] == [c.location for c in absolute.channels]
+
+
 @pytest.mark.parametrize(
     "board",
     ["jetson-nano", "jetson-tx2", "jetson-xavier-nx", "jetson-agx-xavier", "jetson-orin-nano", "jetson-agx-orin"],
