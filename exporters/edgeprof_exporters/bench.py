@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprof.results.place import data_dir
 from edgeprof_exporters.logs import event
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgeprof_exporters.exposition import Samples
 
 #: The store's file (edgeprof.results.store.FILE, whose module would bring SQLite and msgspec along).
@@ -47,7 +48,7 @@ class BenchResults:
 
     def refresh(self) -> None:
         """Read the store if it has changed since the last time. What cannot be read leaves the old rows."""
-        directory = self._directory or data_directory()
+        directory = self._directory or data_dir()
         seen = _stamp(directory)
         if seen == self._seen:
             return
@@ -89,15 +90,6 @@ def limited(rows: dict[str, list[tuple[list[str], float]]]) -> dict[str, list[tu
     newest = sorted(stamps, key=lambda row: row[1], reverse=True)[:MOST_RESULTS]
     kept = {tuple(labels) for labels, _ in newest}
     return {name: [row for row in all_rows if tuple(row[0][:4]) in kept] for name, all_rows in rows.items()}
-
-
-def data_directory() -> Path:
-    """This user's data directory, as edgeprof.results.store.data_dir has it."""
-    if os.environ.get("EDGEPROF_DATA_DIR"):
-        return Path(os.environ["EDGEPROF_DATA_DIR"])
-    import platformdirs  # noqa: PLC0415
-
-    return Path(platformdirs.user_data_dir("edgeprof", appauthor=False))
 
 
 def _stamp(directory: Path) -> tuple[object, ...]:

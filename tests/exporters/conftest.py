@@ -156,3 +156,18 @@ def start(tmp_path: Path):
             return daemon
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory):
+    """One daemon for the tests that only look."""
+    from edgeprof.simulation.live import LiveBoard
+    from edgeprof.simulation.waveform import parse
+
+    folder = tmp_path_factory.mktemp("shared")
+    with LiveBoard("jetson-orin-nano", folder / "board", parse("square:2W,10W,400ms")) as live:
+        daemon = Daemon(live.directory, folder / "run")
+        try:
+            yield daemon.ready()
+        finally:
+            daemon.end()

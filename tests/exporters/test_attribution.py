@@ -104,9 +104,7 @@ def test_no_joule_is_given_twice_however_windows_overlap_and_arrive(given_window
     done += attributor.settle(140.0)
     assert len(done) == len(given_windows)
     edges = sorted({edge for start, end, _ in given_windows for edge in (start, end)})
-    covered = sum(
-        b - a for a, b in itertools.pairwise(edges) if any(s <= a and b <= e for s, e, _ in given_windows)
-    )
+    covered = sum(b - a for a, b in itertools.pairwise(edges) if any(s <= a and b <= e for s, e, _ in given_windows))
     assert sum(window.joules for window in done) == pytest.approx(10.0 * covered, abs=1e-6)
 
 

@@ -7,23 +7,23 @@ writes. Whatever goes wrong is a StoreError, which a caller that holds a result 
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import platformdirs
 
 from edgeprof.errors import EdgeprofError, InputError
 from edgeprof.results import schema
 from edgeprof.results.migrations import MIGRATIONS
+from edgeprof.results.place import data_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from edgeprof.results.schema import Result, Variant
+
+__all__ = ["BUSY_TIMEOUT_S", "FILE", "Entry", "Newest", "Store", "StoreError", "data_dir"]
 
 FILE = "results.sqlite3"
 #: Seconds to wait for another writer; a result takes milliseconds to write.
@@ -61,12 +61,6 @@ class Newest:
 
     result: Result
     variant: Variant
-
-
-def data_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """``EDGEPROF_DATA_DIR``, else the platform's directory for a user's data."""
-    environ = os.environ if environ is None else environ
-    return Path(environ.get("EDGEPROF_DATA_DIR") or platformdirs.user_data_dir("edgeprof", appauthor=False))
 
 
 class Store:

@@ -81,7 +81,7 @@ class Calibrations:
     @property
     def path(self) -> Path:
         if self._directory is None:
-            from edgeprof.results.store import data_dir  # noqa: PLC0415 - SQLite and msgspec, for one name
+            from edgeprof.results.place import data_dir  # noqa: PLC0415 - needed only here
 
             self._directory = data_dir()
         return self._directory / FILE

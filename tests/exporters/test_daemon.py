@@ -1,0 +1,308 @@
+"""The daemon as a whole: what it serves, what it survives, and what it keeps."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from edgeprof_exporters.names import BY_NAME, COLLECTORS
+from tests.exporters.conftest import EDGEPROF, samples
+from tests.profiler.results import samples as made
+
+#: A Python that any user may run; our own may lie where nobody else may look.
+PYTHON = Path("/usr/bin/python3")
+OPEN_METRICS = "application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=0.0.4;q=0.1"
+
+
+def store(directory: Path) -> None:
+    from edgeprof.results.store import Store
+
+    Store(directory).save(made.study())
+
+
+def send(daemon, *lines: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect(str(daemon.runtime / "track.sock"))
+        for line in lines:
+            sock.send(line)
+
+
+def test_every_collector_shows_what_there_is_and_promtool_has_no_objection(board, start, tmp_path: Path) -> None:
+    store(tmp_path / "run/data")
+    daemon = start(board.directory).ready()
+    daemon.until(lambda: b"edgeprof_bench" in daemon.get()[1])
+    time.sleep(0.5)
+    now = time.monotonic_ns()
+    send(daemon, b"EP1 %d %d 4\tyolov8s\tint8\ttensorrt" % (now - 400_000_000, now))
+    daemon.until(lambda: daemon.value("edgeprof_inference_energy_joules_total") > 0)
+    text = daemon.get()[1].decode()
+    assert "NaN" not in text
+    shown = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    exposed = {name for name in BY_NAME if name in shown or name.removesuffix("_total") in shown}
+    # This board has no rail inside another but the total, and nothing tells a state of throttling.
+    assert set(BY_NAME) - exposed == {
+        "edgeprof_subrail_energy_joules_total",
+        "edgeprof_subrail_power_watts",
+        "edgeprof_throttled",
+    }
+    assert samples(text, "edgeprof_scrape_collector_success") == [1.0] * len(COLLECTORS)
+    rails = {s for s in ("VDD_CPU_GPU_CV", "VDD_SOC") if samples(text, "edgeprof_rail_energy_joules_total", rail=s)}
+    assert len(rails) == 2
+    assert not samples(text, "edgeprof_rail_energy_joules_total", rail="VDD_IN")  # the whole device is no rail
+    assert samples(text, "edgeprof_device_energy_joules_total", source="ina3221", provenance="simulated")
+    assert samples(text, "edgeprof_inference_energy_joules_total", model="yolov8s") == [pytest.approx(0.4 * 6, rel=0.5)]
+    if promtool := shutil.which("promtool"):
+        checked = subprocess.run(
+            [promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False
+        )
+        said = checked.stdout + checked.stderr
+        # The contract's own name: bounds of a benchmark's latency are no summary, and read best as quantiles.
+        known = 'edgeprof_bench_latency_seconds non-summary metrics should not have "quantile" label'
+        assert {line for line in said.splitlines() if line.startswith("edgeprof_")} <= {known}
+
+
+def test_names_are_base_units_with_their_suffixes_and_no_label_that_belongs_to_the_scraper() -> None:
+    unit = r"(joules|watts|volts|amperes|celsius|ratio|bytes|hertz|seconds|joules_per_inference|per_second)"
+    counted = r"(inferences|samples|missed|events|without_energy|messages)"
+    flags = {"edgeprof_throttled", "edgeprof_sampler_up", "edgeprof_config_last_reload_success"}
+    flags |= {"edgeprof_scrape_collector_success", "edgeprof_bench_last_run_success"}
+    banned = {"type", "zone", "region", "cluster", "az", "dc", "service", "stage", "env", "owner", "job", "instance"}
+    for name in BY_NAME.values():
+        assert re.fullmatch(r"edgeprof_[a-z_]+", name.name)
+        if name.kind == "counter":
+            assert re.search(rf"_({unit}|{counted})_total$", name.name), name.name
+        elif name.kind == "info":
+            assert name.name.endswith("_info")
+        else:
+            assert name.name in flags or re.search(rf"_{unit}$", name.name), name.name
+            assert not name.name.endswith("_total")
+        assert not set(name.labels) & banned
+        assert name.text.endswith(".")
+        assert name.text[0].isupper() or name.text[0].isdigit()
+
+
+def test_both_formats_and_gzip_and_a_choice_of_collectors(shared) -> None:
+    daemon = shared
+    status, plain, headers = daemon.get("/metrics?collect[]=power&collect[]=sampler")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain; version=")
+    assert b"edgeprof_rail_power_watts{" in plain
+    assert b"edgeprof_temperature_celsius" not in plain
+    _, text, headers = daemon.get("/metrics?exclude[]=process", Accept=OPEN_METRICS)
+    assert headers["Content-Type"].startswith("application/openmetrics-text")
+    assert text.endswith(b"# EOF\n")
+    assert b"process_" not in text
+    _, packed, headers = daemon.get(**{"Accept-Encoding": "gzip"})
+    assert headers["Content-Encoding"] == "gzip"
+    assert b"edgeprof_device_info" in gzip.decompress(packed)
+    assert daemon.get("/metrics?collect[]=power&exclude[]=device")[0] == 400
+    assert daemon.get("/metrics?collect[]=pwer")[0] == 400
+
+
+def test_only_what_there_is_is_served(board, start) -> None:
+    daemon = start(board.directory, "--web.telemetry-path", "/m").ready()
+    assert daemon.get("/metrics")[0] == 404
+    assert daemon.get("/m")[0] == 200
+    assert b'href="/m"' in daemon.get("/")[1]
+    assert daemon.get("/-/healthy")[:2] == (200, b"OK\n")
+    assert daemon.get("/../../etc/passwd")[0] == 404
+
+
+def test_sigterm_ends_within_two_seconds_with_exit_0_and_counters_go_on_after_it(board, start, tmp_path: Path) -> None:
+    flags = ("--state.file", str(tmp_path / "state.json"))
+    daemon = start(board.directory, *flags).ready()
+    now = time.monotonic_ns()
+    send(daemon, b"EP1 %d %d 4\tm\t\t" % (now - 3_000_000, now))
+    daemon.until(lambda: daemon.value("edgeprof_device_energy_joules_total") > 3)
+    before = daemon.value("edgeprof_device_energy_joules_total")
+    begun = time.monotonic()
+    assert daemon.end() == 0
+    assert time.monotonic() - begun < 2.5
+    assert not (daemon.runtime / "track.sock").exists()
+    later = start(board.directory, *flags).ready()
+    assert later.logged("counters go on")
+    assert later.value("edgeprof_device_energy_joules_total") >= before
+    assert later.value("edgeprof_inferences_total", model="m") == 4
+
+
+def test_after_kill_9_no_counter_is_lower_than_the_last_scrape_saw_it(board, start, tmp_path: Path) -> None:
+    """A lower counter would be read as one that began again at zero, and all of it added once more."""
+    flags = ("--state.file", str(tmp_path / "state.json"), "--state.interval-s", "1")
+    daemon = start(board.directory, *flags).ready()
+    daemon.until(lambda: daemon.value("edgeprof_device_energy_joules_total") > 5)
+    before = {name: daemon.value(name) for name in COUNTERS}
+    assert daemon.end(signal.SIGKILL) == -signal.SIGKILL
+    later = start(board.directory, *flags).ready()
+    assert later.logged("counters go on")
+    for name, value in before.items():
+        assert later.value(name) >= value, name
+
+
+COUNTERS = ("edgeprof_device_energy_joules_total", "edgeprof_rail_energy_joules_total")
+
+
+def test_after_a_power_cut_counters_begin_at_zero(board, start, tmp_path: Path) -> None:
+    flags = ("--state.file", str(tmp_path / "state.json"), "--state.interval-s", "1")
+    daemon = start(board.directory, *flags).ready()
+    daemon.until((tmp_path / "state.json").exists)
+    daemon.end(signal.SIGKILL)
+    (daemon.runtime / "state.json").unlink(missing_ok=True)  # memory does not survive
+    later = start(board.directory, *flags).ready()
+    assert later.logged("did not end in order")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": "edgeprof.exporter-state/1"}', b"\xff" * 100])
+def test_a_broken_state_file_is_named_and_passed_over(board, start, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.json").write_bytes(content)
+    daemon = start(board.directory, "--state.file", str(tmp_path / "state.json")).ready()
+    assert daemon.logged("the state cannot be read")
+
+
+def test_a_full_disk_costs_the_state_and_nothing_else(board, start) -> None:
+    daemon = start(board.directory, "--state.file", "/dev/full/state.json", "--state.interval-s", "1").ready()
+    daemon.until(lambda: daemon.logged("the state cannot be kept"))
+    assert daemon.get("/-/healthy")[0] == 200
+    assert daemon.end() == 0
+
+
+def test_a_good_reload_is_taken_over_and_a_bad_one_leaves_all_as_it_was(board, start, tmp_path: Path) -> None:
+    config = tmp_path / "exporter.yml"
+    config.write_text("sampling: {rate_hz: 10}\n")
+    daemon = start(board.directory, "--config.file", str(config)).ready()
+    config.write_text("collectors: {exclude: [device]}\n")
+    daemon.child.send_signal(signal.SIGHUP)
+    daemon.until(lambda: daemon.logged('"reloaded"'))
+    assert b"edgeprof_temperature" not in daemon.get()[1]
+    energy = daemon.value("edgeprof_device_energy_joules_total")
+    config.write_text("sampling: {rate_hx: 10}\n")
+    daemon.child.send_signal(signal.SIGHUP)
+    daemon.until(lambda: daemon.logged("reload refused"))
+    assert daemon.logged("Did you mean rate_hz?")
+    assert b"edgeprof_temperature" not in daemon.get()[1]
+    assert daemon.value("edgeprof_config_last_reload_success") == 0
+    assert daemon.value("edgeprof_device_energy_joules_total") >= energy
+
+
+def test_a_sensor_that_vanishes_and_comes_back_is_shown_lost_and_then_read_again(board, start) -> None:
+    daemon = start(board.directory).ready()
+    chips = [path for path in (board.directory / "class/hwmon").iterdir() if (path / "name").is_file()]
+    chip = next(path for path in chips if (path / "name").read_text().strip() == "ina3221").resolve()
+    shutil.copytree(chip, board.directory / "kept", symlinks=True)
+    shutil.rmtree(chip)
+    daemon.until(lambda: daemon.value("edgeprof_sampler_up", sensor="ina3221") == 0, 40)
+    assert b"edgeprof_device_power_watts" not in daemon.get()[1]
+    assert daemon.value("edgeprof_sampler_up", sensor="system") == 1
+    assert daemon.get("/-/healthy")[0] == 200  # one lost sensor is no reason to be started again
+    (board.directory / "kept").rename(chip)
+    daemon.until(lambda: daemon.value("edgeprof_sampler_up", sensor="ina3221") == 1, 40)
+    assert daemon.value("edgeprof_sampler_gap_seconds_total", sensor="ina3221") > 5
+    assert b"edgeprof_device_power_watts" in daemon.get()[1]
+
+
+def test_without_any_power_sensor_it_serves_what_there_is(start, tmp_path: Path) -> None:
+    from edgeprof.simulation.layouts import build
+
+    build("raspberry-pi-4", tmp_path / "pi")
+    daemon = start(tmp_path / "pi").ready()
+    text = daemon.get()[1].decode()
+    assert "edgeprof_device_energy_joules_total" not in text
+    assert samples(text, "edgeprof_temperature_celsius")
+    assert daemon.logged("nothing measures the whole device")
+
+
+def test_the_control_socket_answers_its_owner_and_survives_everything_else(shared) -> None:
+    daemon = shared
+    path = daemon.runtime / "control.sock"
+    assert (path.stat().st_mode & 0o777) == 0o660
+    cases = [b"{", b"[]", b"null", b'"x"', b'{"command": 1}', b'{"command": "__class__"}', b"[" * 4000, b"\xff\xfe"]
+    with socket.socket(socket.AF_UNIX) as sock, sock.makefile("rb") as answers:
+        sock.settimeout(10)
+        sock.connect(str(path))
+        for case in cases:
+            sock.sendall(case + b"\n")
+            assert "error" in json.loads(answers.readline())
+        sock.sendall(b'{"command": "status"}\n')
+        assert json.loads(answers.readline())["ok"]["unhealthy"] is None
+        sock.sendall(b"x" * 10_000)
+        assert "longer" in json.loads(answers.readline())["error"]
+    env = {**os.environ, "EDGEPROF_EXPORTER_CONTROL_SOCKET": str(path)}
+    done = subprocess.run([EDGEPROF, "exporter", "status"], env=env, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["pid"] == daemon.child.pid
+    subprocess.run([EDGEPROF, "exporter", "reload"], env=env, capture_output=True, check=True)
+    daemon.until(lambda: daemon.logged('"reloaded"'))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not PYTHON.exists(), reason="only root becomes another user")
+def test_the_control_socket_refuses_a_user_outside_the_group(board, start, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as runtime:  # pytest's own is closed to others
+        Path(runtime).chmod(0o755)
+        daemon = start(board.directory, runtime=Path(runtime)).ready()
+        path = daemon.runtime / "control.sock"
+        path.chmod(0o666)  # as if the file's mode had failed us
+        assert "not permitted" in ask_as_nobody(path)
+
+
+def ask_as_nobody(path: Path) -> str:
+    code = (
+        "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); s = socket.socket(socket.AF_UNIX);"
+        's.connect(sys.argv[1]); s.sendall(b\'{"command": "status"}\\n\'); print(s.makefile().readline())'
+    )
+    argv = [str(PYTHON), "-c", code, str(path)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_second_daemon_does_not_take_the_sockets_of_the_first(shared, board, start) -> None:
+    first = shared
+    second = start(board.directory, runtime=first.runtime)
+    assert second.child.wait(30) == 2
+    second.until(lambda: second.logged("another daemon listens"))
+    assert first.get("/-/ready")[0] == 200
+    send(first, b"EP1 0 1 1\tm\t\t")
+
+
+def test_systemd_hears_ready_the_watchdog_and_the_end(board, start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(20)
+        daemon = start(board.directory, NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="1000000")
+        heard = [sock.recv(4096)]
+        assert heard[0].startswith(b"READY=1\n")
+        while not any(b"WATCHDOG=1" in one for one in heard):
+            heard.append(sock.recv(4096))
+        daemon.end()
+        while b"STOPPING=1" not in heard:
+            heard.append(sock.recv(4096))
+
+
+def test_an_address_in_use_is_one_sentence_and_exit_2(board, start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        daemon = start(board.directory, "--web.listen-address", f"127.0.0.1:{taken.getsockname()[1]}")
+        assert daemon.child.wait(30) == 2
+        daemon.until(lambda: daemon.logged("cannot listen on"))
+        assert not daemon.logged("Traceback")
+
+
+def test_ipv6_and_several_addresses_at_once(board, start) -> None:
+    daemon = start(board.directory, "--web.listen-address", "127.0.0.1:0", "--web.listen-address", "[::1]:0").ready()
+    line = json.loads(next(line for line in daemon.log if '"listening"' in line))
+    assert [address.rpartition(":")[0] for address in line["addresses"].split(",")] == ["127.0.0.1", "[::1]"]
+
+
+def test_the_daemon_is_small(board, start) -> None:
+    daemon = start(board.directory).ready()
+    for _ in range(20):
+        daemon.get()
+    assert daemon.status("VmRSS") < 34_000  # the soak benchmark holds the target; this only notices a new import
+    maps = Path(f"/proc/{daemon.child.pid}/maps").read_text()
+    assert not [name for name in ("numpy", "msgspec", "sqlite", "_bcrypt", "onnxruntime") if name in maps]
