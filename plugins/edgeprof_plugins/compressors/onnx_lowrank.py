@@ -136,7 +136,9 @@ def _split(graph: Any, plans: Mapping[int, tuple[str, str]]) -> None:
         middle = f"{node.output[0]}_low_rank"
         first, second = copy, onnx.NodeProto()
         second.CopyFrom(node)
-        first.name, second.name = f"{node.name}_first", f"{node.name}_second"
+        # Names are optional but unique; an output's name always is there.
+        name = node.name or node.output[0]
+        first.name, second.name = f"{name}_first", f"{name}_second"
         del first.input[:], first.output[:]
         first.input.extend([node.input[0], first_weight])
         first.output.append(middle)

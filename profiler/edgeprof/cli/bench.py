@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.options import json_option, no_color_option, output_option, resolve_roots, root_options
+from edgeprof.cli.options import json_option, no_color_option, output_option, pairs, resolve_roots, root_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +120,7 @@ def _request(
         input_data=Path(flags["input_data"]) if flags["input_data"] else None,
         dataset=dataset,
         metric=metric,
-        options=_pairs("--option", flags["options"]),
+        options=pairs("--option", flags["options"]),
         isolated=not flags["no_isolation"],
         **{name: flags[name] for name in same.split()},
     )
@@ -131,7 +131,7 @@ def _data(host: PluginHost, flags: dict[str, Any]) -> tuple[Dataset | None, Metr
         return None, None
     from edgeprof.evaluation.load import load_dataset, load_metric
 
-    dataset = load_dataset(flags["dataset"], host, _pairs("--preprocess", flags["preprocess"]))
+    dataset = load_dataset(flags["dataset"], host, pairs("--preprocess", flags["preprocess"]))
     return dataset, load_metric(flags["metric"], host)
 
 
@@ -151,7 +151,7 @@ def _models(
     requests = []
     for number, spec in enumerate(models):
         given = names[number] if number < len(names) else None
-        requests.append(ModelRequest(spec, given))
+        requests.append(ModelRequest(spec, given or ("baseline" if len(models) == 1 else None)))
         prefix = "" if len(models) == 1 else f"{given or Path(spec).name} "
         for steps in chains:
             name = prefix + chain_name(steps)
@@ -189,18 +189,6 @@ def _shapes(texts: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], dict[str,
         if dtype:
             dtypes[name] = dtype
     return shapes, dtypes
-
-
-def _pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
-    from edgeprof.errors import InputError
-
-    pairs = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise InputError(f"{flag} {text!r} is not KEY=VALUE")
-        pairs[key] = value
-    return pairs
 
 
 def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[str, Any]) -> int:

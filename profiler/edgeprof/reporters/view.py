@@ -188,7 +188,7 @@ def is_ratio(accuracy: schema.Accuracy) -> bool:
 
 def _runtime_column(variants: Sequence[Variant]) -> list[Column]:
     """Only where it differs; else the heading says it once."""
-    if len({runtime_text(v) for v in variants if v.runtime}) < 2:
+    if len({runtime_text(v) for v in variants if v.runtime and v.status != "failed"}) < 2:
         return []
     return [Column("runtime", [("", runtime_text(v) if v.runtime else "–") for v in variants])]
 
@@ -372,7 +372,7 @@ def protocol_line(result: Result) -> str:
         f"batch {p.batch}",
         f"{p.threads} thread{'s' if p.threads != 1 else ''}" if p.threads else "",
     ]
-    runtimes = {runtime_text(v) for v in result.variants if v.runtime}
+    runtimes = {runtime_text(v) for v in result.variants if v.runtime and v.status != "failed"}
     if len(runtimes) == 1:
         words.append(runtimes.pop())
     if p.inputs == "random":
