@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command("bench", no_args_is_help=True)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL [MODEL...]")
 @click.option("--runtime", metavar="NAME", help="Which runtime loads it (default: from the file's content).")
-@click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="cpu, cuda[:N], or the runtime's.")
+@click.option("--device", metavar="DEVICE", help="cpu, cuda[:N], or the runtime's (default: the runtime's).")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the runtime (default: its own).")
 @click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Samples per inference.")
 @click.option(
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 def command(models: tuple[str, ...], **flags: Any) -> int:
     from edgeprof.bench import bench
     from edgeprof.cli.progress import Bar
+    from edgeprof.cli.signals import ending_like_ctrl_c
     from edgeprof.errors import InputError
     from edgeprof.plugins import PluginHost
     from edgeprof.reporters import registry
@@ -83,7 +84,7 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
             f"--input-data {flags['input_data']} is not a file", remedy="Give an .npz, one array per input."
         )
     dataset, metric = _data(host, flags)
-    with tempfile.TemporaryDirectory(prefix="edgeprof-variants-") as scratch:
+    with ending_like_ctrl_c(), tempfile.TemporaryDirectory(prefix="edgeprof-variants-") as scratch:
         requests = _models(models, flags, host, Path(scratch), dataset)
         result = bench(
             _request(requests, flags, dataset, metric),
@@ -210,7 +211,7 @@ def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[
         except EdgeprofError as error:
             trouble = error
     if flags["as_json"]:
-        click.echo(to_json(result))
+        click.echo(to_json(result).encode())  # JSON is UTF-8, whatever the terminal is
     else:
         style = terminal.Style.of(sys.stdout, no_color=flags["no_color"])
         click.echo(console.render(result, style, heading=flags["quiet"], saved=saved), nl=False)
@@ -220,10 +221,10 @@ def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[
 
 
 def exit_code(result: Result, *, strict: bool) -> int:
-    """Contract §1: 130 interrupted, 3 a variant failed, 1 strict and not wholly right, else 0."""
+    """Contract §1: 130 interrupted, 3 a variant has no figures that can be quoted, 1 strict and not wholly right, else 0."""
     if result.interrupted:
         return 130
-    if any(variant.status == "failed" for variant in result.variants):
+    if any(variant.status in {"failed", "invalid"} for variant in result.variants):
         return 3
     if strict and any(
         variant.status != "ok"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from edgeprof.roots import Roots
 
@@ -54,3 +54,20 @@ def resolve_roots(sysfs_root: str | None, procfs_root: str | None) -> Roots:
     from edgeprof.roots import Roots
 
     return Roots.resolve(sysfs_root, procfs_root)
+
+
+def pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
+    """``KEY=VALUE`` … as a dict.
+
+    Raises:
+        InputError: one of them is not.
+    """
+    from edgeprof.errors import InputError
+
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise InputError(f"{flag} {text!r} is not KEY=VALUE")
+        pairs[key] = value
+    return pairs

@@ -11,7 +11,9 @@ EPILOG = "Plugins may add commands; edgeprof plugins list shows which."
 #: verb → its help line; edgeprof.cli.<verb> holds its ``command``. Each fits one line of an 80-column terminal.
 VERBS = {
     "bench": "Latency, joules, memory and accuracy of models on this device.",
+    "calibrate": "Hold the sensors against a meter, and keep what they are off by.",
     "compare": "Ratios of two results with their intervals, and a verdict.",
+    "compress": "Compressed variants of a model, checked to load and to answer.",
     "completion": "Print the shell's completion script.",
     "doctor": "What works, what does not, why, and the command that mends it.",
     "exporter": "The long-running daemon: samples, integrates, serves Prometheus.",

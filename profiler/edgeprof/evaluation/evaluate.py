@@ -40,7 +40,7 @@ def evaluate(
         VariantError: the model gave NaN (``nan_output``), or what ``infer`` raises.
     """
     by_name = {spec.name: spec for spec in inputs}
-    size = _batch_size(inputs, batch)
+    size = batch_size(inputs, batch)
     collected: dict[str, list[npt.NDArray[Any]]] = {}
     done = 0
     for samples in dataset.batches(size):
@@ -60,13 +60,22 @@ def check(inputs: Sequence[TensorSpec], dataset: Dataset, batch: int = 1) -> Non
     Raises:
         InputError: it does not; the sentence names both shapes.
     """
-    size = _batch_size(inputs, batch)
+    size = batch_size(inputs, batch)
     for samples in dataset.batches(1):
         _feeds(samples, {spec.name: spec for spec in inputs}, dataset, size)
         return
 
 
-def _batch_size(inputs: Sequence[TensorSpec], batch: int) -> int:
+def feeds(samples: Feeds, inputs: Sequence[TensorSpec], dataset: Dataset, size: int = 1) -> tuple[Feeds, int]:
+    """One of a dataset's batches as a model takes it, filled up to ``size``, and how many of its samples are real.
+
+    Raises:
+        InputError: dataset and model do not fit; the sentence names the shapes.
+    """
+    return _feeds(samples, {spec.name: spec for spec in inputs}, dataset, size)
+
+
+def batch_size(inputs: Sequence[TensorSpec], batch: int) -> int:
     """The model's own batch where it has one."""
     fixed = {spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], int)}
     if len(fixed) > 1:

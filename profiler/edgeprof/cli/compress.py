@@ -1,0 +1,153 @@
+"""``edgeprof compress``: variants of a model as files, with where they come from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprof.cli.options import json_option, no_color_option, pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@click.command("compress", no_args_is_help=True)
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--with",
+    "chains",
+    multiple=True,
+    metavar="COMPRESSOR[:k=v,...][+...]",
+    help="One variant; a chain is written with +. Repeat it for more.",
+)
+@click.option("-o", "--output", "directory", type=click.Path(file_okay=False), metavar="DIR", help="Where they go.")
+@click.option("--dataset", metavar="SPEC", help="Data to calibrate with: a file, a folder, or a dataset .toml.")
+@click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Declared preprocessing of the dataset.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Makes it repeatable.")
+@click.option("--timeout", "timeout_s", type=float, default=120.0, show_default=True, metavar="S")
+@click.option("--again", is_flag=True, help="Make variants again that are there already.")
+@click.option("--list", "as_list", is_flag=True, help="List the compressors that take MODEL, and their parameters.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@json_option
+@no_color_option
+def command(model: str, **flags: Any) -> int:
+    """Make compressed variants of MODEL.
+
+    Each --with is one variant; DIR gets its file and a manifest with the steps, their parameters, checksums, what was
+    really done, and the size as it is and zipped. Every variant is loaded and run once: one that does not load or
+    answers NaN is failed. A run that was killed goes on where it stopped.
+    """
+    import json
+
+    from edgeprof.artifact import recognise
+    from edgeprof.compress import compress, manifest_path
+    from edgeprof.errors import InputError
+    from edgeprof.plugins import PluginHost
+
+    host = PluginHost.from_environment()
+    source = recognise(model)
+    if flags["as_list"]:
+        click.echo(_listing(host, source.format, as_json=flags["as_json"]))
+        return 0
+    if not flags["chains"]:
+        raise InputError("no --with was given", remedy=f"edgeprof compress {model} --list shows what there is.")
+    if not flags["directory"]:
+        raise InputError("no folder was given for the variants", remedy="Add -o DIR.")
+    data = None
+    if flags["dataset"]:
+        from edgeprof.evaluation.load import load_dataset
+
+        data = load_dataset(flags["dataset"], host, pairs("--preprocess", flags["preprocess"]))
+    directory = Path(flags["directory"])
+    manifest = compress(
+        source,
+        flags["chains"],
+        host,
+        directory,
+        data,
+        seed=flags["seed"],
+        timeout_s=flags["timeout_s"],
+        fresh=flags["again"],
+        note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
+    )
+    if flags["as_json"]:
+        click.echo(json.dumps(manifest, indent=2))
+    else:
+        click.echo(_table(manifest, no_color=flags["no_color"]))
+        click.echo(f"\n  written to {manifest_path(source, directory)}")
+    return 3 if any(entry["status"] == "failed" for entry in manifest["variants"]) else 0
+
+
+def _table(manifest: Mapping[str, Any], *, no_color: bool) -> str:
+    from edgeprof import units
+    from edgeprof.reporters.terminal import Column, Style, table
+
+    style = Style.of(sys.stdout, no_color=no_color)
+    source = manifest["source"]
+    models = [source, *(entry["model"] for entry in manifest["variants"])]
+    names = ["as it is", *(entry["name"] for entry in manifest["variants"])]
+
+    def sizes(key: str) -> list[tuple[str, str]]:
+        return [("", "–" if m is None or m[key] is None else units.size(m[key])) for m in models]
+
+    def ratios(key: str) -> list[tuple[str, str]]:
+        return [
+            ("", "–" if m is None or None in (m[key], source[key]) else f"{source[key] / m[key]:.2f} ×") for m in models
+        ]
+
+    columns = [
+        Column("size", sizes("size_bytes")),
+        Column("smaller", ratios("size_bytes")),
+        Column("zipped", sizes("size_compressed_bytes")),
+        Column("smaller", ratios("size_compressed_bytes")),
+        Column(
+            "took", [("", ""), *(("", f"{e['seconds']:.1f} s" if "seconds" in e else "–") for e in _made(manifest))]
+        ),
+    ]
+    marks = ["", *("" if e["status"] == "ok" else "failed" for e in manifest["variants"])]
+    lines = table(style, names, columns, marks)
+    for entry in manifest["variants"]:
+        for reason in entry["reasons"]:
+            text = reason["message"] + (f" → {reason['remedy']}" if reason["remedy"] else "")
+            lines += style.wrap(entry["name"], text)
+    return "\n".join(lines)
+
+
+def _made(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [{} if entry["reused"] else entry for entry in manifest["variants"]]
+
+
+def _listing(host: Any, model_format: str, *, as_json: bool) -> str:
+    """The compressors that take a format, each with its parameters."""
+    import dataclasses
+    import json
+
+    made = {name: factory() for name, factory in sorted(host.of("compressors").items())}
+    fitting = {name: one.for_format(model_format) for name, one in made.items() if model_format in one.takes}
+    if as_json:
+        rows = [
+            {
+                "name": name,
+                "gives": one.gives or model_format,
+                "needs_data": one.needs_data,
+                "parameters": [dataclasses.asdict(p) for p in one.parameters],
+            }
+            for name, one in fitting.items()
+        ]
+        return json.dumps({"format": model_format, "compressors": rows}, indent=2)
+    lines = []
+    for name, one in fitting.items():
+        needs = "" if one.needs_data == "no" else f"  (needs --dataset for {one.needs_data})"
+        lines.append(f"{name}{needs}")
+        for p in one.parameters:
+            allowed = "|".join(p.choices) or _range(p.minimum, p.maximum)
+            default = "" if p.default in (None, "") else f", default {p.default}"
+            lines.append(f"    {p.name}={p.type}{f' {allowed}' if allowed else ''}{default}: {p.help}")
+    return "\n".join(lines) or f"nothing installed takes {model_format}"
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "" if low is None and high is None else f"{'' if low is None else low}..{'' if high is None else high}"

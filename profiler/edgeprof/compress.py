@@ -1,0 +1,233 @@
+"""Variants of a model as files: made one after the other, checked to load and to answer in numbers, written down.
+
+The manifest is rewritten after each variant, so that a run that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof import __version__
+from edgeprof.artifact import Artifact, recognise
+from edgeprof.compression.variant import chain_name, make_variant, parse_chain
+from edgeprof.errors import EdgeprofError, InputError, UnavailableError, VariantError, unknown
+from edgeprof.evaluation import evaluate
+from edgeprof.request import choose_runtime
+from edgeprof.results import files
+from edgeprof.workload.runtime import LoadOptions
+from edgeprof.workload.supervisor import Worker, WorkerSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from edgeprof.compression.compressor import Compressor
+    from edgeprof.compression.variant import Step
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.plugins import PluginHost
+
+SCHEMA = "edgeprof.compress/1"
+#: Samples of a dataset that a variant must answer without NaN.
+_CHECKED = 8
+
+
+def compress(
+    source: Artifact,
+    chains: Sequence[str],
+    host: PluginHost,
+    directory: Path,
+    data: Dataset | None = None,
+    *,
+    seed: int = 0,
+    timeout_s: float = 120.0,
+    fresh: bool = False,
+    note: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Make every variant that is not there yet.
+
+    Args:
+        source: The model.
+        chains: As written after ``--with``; each is one variant.
+        host: The plugins.
+        directory: Where variants and the manifest go.
+        data: For methods that calibrate or train, and for the check of the outputs.
+        seed: Makes it repeatable.
+        timeout_s: For loading a variant, to check it.
+        fresh: Make variants again that are there.
+        note: Told what happens, a line at a time.
+
+    Returns:
+        The manifest (``edgeprof.compress/1``) of these variants; that in ``directory`` keeps earlier ones too.
+
+    Raises:
+        InputError: a chain, a parameter or the data cannot be used; variants made before stay.
+    """
+    parsed = [(chain, parse_chain(chain)) for chain in chains]
+    compressors: Mapping[str, Callable[[], Compressor]] = host.of("compressors")
+    for step in (step for _, steps in parsed for step in steps):
+        if step.compressor not in compressors:
+            raise unknown("compressor", step.compressor, compressors)
+    path = manifest_path(source, directory)
+    before = _before(path, source)
+    asked = {chain_name(steps) for _, steps in parsed}
+    others = [entry for name, entry in before.items() if name not in asked]
+    manifest: dict[str, Any] = {
+        "schema": SCHEMA,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "edgeprof": __version__,
+        "source": _model(source, source.spec),
+        "dataset": None if data is None else {"name": data.name, "preprocessing": data.preprocessing},
+        "seed": seed,
+        "variants": [],
+    }
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {directory}: {error.strerror}", remedy="Choose another -o DIR.") from None
+    for chain, steps in parsed:
+        name = chain_name(steps)
+        kept = None if fresh else before.get(name)
+        if kept is not None and _still_true(kept, steps, compressors, data, directory, seed):
+            note(f"{name}: already made")
+            manifest["variants"].append({**kept, "reused": True})
+        else:
+            note(f"{name}: working")
+            entry = _make(source, chain, steps, host, directory, data, seed=seed, timeout_s=timeout_s)
+            manifest["variants"].append(entry)
+        whole = {**manifest, "variants": [*others, *manifest["variants"]]}
+        files.write(path, json.dumps(whole, indent=2) + "\n")
+    return manifest
+
+
+def manifest_path(source: Artifact, directory: Path) -> Path:
+    """Where the manifest lies: beside the variants, named after the model."""
+    name = Path(source.target.rpartition(":")[0] or source.target).name if source.path is None else source.path.name
+    return directory / f"{name.split('.')[0]}.compress.json"
+
+
+def _make(  # noqa: PLR0917 - called once, above
+    source: Artifact,
+    chain: str,
+    steps: Sequence[Step],
+    host: PluginHost,
+    directory: Path,
+    data: Dataset | None,
+    *,
+    seed: int,
+    timeout_s: float,
+) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": chain_name(steps), "chain": chain, "status": "ok", "reasons": [], "reused": False}
+    entry["dataset"] = None if data is None else {"name": data.name, "preprocessing": data.preprocessing}
+    started = time.monotonic()
+    try:
+        made, recipe = make_variant(source, steps, host.of("compressors"), directory, data, seed=seed)
+    except VariantError as error:
+        return {**entry, "status": "failed", "reasons": [_reason(error.code, error)], "model": None, "recipe": []}
+    entry["seconds"] = round(time.monotonic() - started, 3)
+    entry["model"], entry["recipe"] = _model(made, Path(made.target).name), recipe
+    try:
+        check(made, host, data, timeout_s=timeout_s)
+    except UnavailableError as error:
+        entry["reasons"] = [_reason("not_checked", error)]
+    except VariantError as error:
+        entry["status"], entry["reasons"] = "failed", [_reason(error.code, error)]
+    return entry
+
+
+def check(made: Artifact, host: PluginHost, data: Dataset | None = None, *, timeout_s: float = 120.0) -> None:
+    """See that a model loads and answers in numbers, in a process of its own.
+
+    Raises:
+        UnavailableError: no runtime here loads it.
+        VariantError: it does not load, crashes, or gives NaN or infinite values (``nan_output``).
+    """
+    runtime = choose_runtime(host, made)
+    spec = WorkerSpec(
+        runtime_file=Path(inspect.getfile(type(runtime))),
+        runtime_class=type(runtime).__qualname__,
+        target=made.target,
+        options=LoadOptions("cpu", None, 1, {}, {}),
+        timeout_s=timeout_s,
+        label=Path(made.target).name,
+    )
+    with Worker(spec) as worker:
+        loaded = worker.load()
+        if loaded.problems:
+            raise VariantError(f"{spec.label}: {loaded.problems[0]}", code="nan_output", remedy=_NAN_REMEDY)
+        if data is None:
+            return
+        size = evaluate.batch_size(loaded.inputs, 1)
+        for number, batch in enumerate(data.batches(1)):
+            if number >= _CHECKED:
+                return
+            feeds, _ = evaluate.feeds(batch, loaded.inputs, data, size)
+            for name, array in worker.infer(feeds).items():
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise VariantError(
+                        f"{spec.label}: its output {name} is NaN or infinite for sample {number} of {data.name}",
+                        code="nan_output",
+                        remedy=_NAN_REMEDY,
+                    )
+
+
+_NAN_REMEDY = "Leave the layers that overflow in float (exclude=…), or use a milder method."
+
+
+def _still_true(  # noqa: PLR0917 - called once, above
+    entry: Mapping[str, Any],
+    steps: Sequence[Step],
+    compressors: Mapping[str, Callable[[], Compressor]],
+    data: Dataset | None,
+    directory: Path,
+    seed: int,
+) -> bool:
+    """Whether a variant of an earlier run is what this run would make."""
+    if entry.get("status") != "ok" or not entry.get("model"):
+        return False
+    recipe = entry["recipe"]
+    if [one["seed"] for one in recipe] != [seed] * len(steps):
+        return False
+    for one, step in zip(recipe, steps, strict=True):
+        tool = compressors[step.compressor]() if step.compressor in compressors else None
+        if tool is None or one["version"] not in {tool.version, *tool.version.split("+")}:
+            return False
+        dataset = None if data is None else {"name": data.name, "preprocessing": data.preprocessing}
+        if one["facts"].get("calibration") is not None and entry.get("dataset") != dataset:
+            return False
+    try:
+        found = recognise(os.fspath(directory / entry["model"]["path"]))
+    except EdgeprofError:
+        return False
+    return bool(found.sha256 == entry["model"]["sha256"])
+
+
+def _before(path: Path, source: Artifact) -> dict[str, dict[str, Any]]:
+    """The variants of an earlier run from the same model: name → entry."""
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        if manifest["schema"] != SCHEMA or manifest["source"]["sha256"] != source.sha256:
+            return {}
+        return {entry["name"]: entry for entry in manifest["variants"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _model(artifact: Artifact, path: str) -> dict[str, Any]:
+    return {
+        "path": path,
+        "format": artifact.format,
+        "sha256": artifact.sha256,
+        "size_bytes": artifact.size_bytes,
+        "size_compressed_bytes": artifact.size_compressed(),
+    }
+
+
+def _reason(code: str, error: EdgeprofError) -> dict[str, Any]:
+    return {"code": code, "message": error.message, "remedy": error.remedy}

@@ -1,0 +1,124 @@
+"""``edgeprof compress`` as a script meets it: files, manifest, exit codes, what a second run does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from edgeprof.artifact import recognise
+from tests.plugins.compressors.nets import convnet, samples
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def edgeprof(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(  # the code is looked at below
+        [sys.executable, "-m", "edgeprof", "compress", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    return convnet(tmp_path / "net.onnx")
+
+
+def test_each_with_is_a_variant_with_its_sizes_and_where_it_comes_from(net: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=samples(), y=np.arange(24) % 4)
+    out = tmp_path / "out"
+    chains = ["prune-2:4", "prune-structured:amount=0.25+int8-static:samples=8"]
+    done = edgeprof(
+        net, "--with", chains[0], "--with", chains[1], "-o", out, "--dataset", tmp_path / "data.npz", "--json"
+    )
+    manifest = json.loads(done.stdout)
+    assert manifest == json.loads((out / "net.compress.json").read_text())
+    assert [v["name"] for v in manifest["variants"]] == [
+        "prune-2:4",
+        "prune-structured(amount=0.25)+int8-static(samples=8)",
+    ]
+    for entry in manifest["variants"]:
+        made = recognise(str(out / entry["model"]["path"]))
+        assert (made.sha256, made.size_bytes) == (entry["model"]["sha256"], entry["model"]["size_bytes"])
+        assert made.size_compressed() == entry["model"]["size_compressed_bytes"]
+        assert entry["recipe"][0]["from_sha256"] == manifest["source"]["sha256"]
+        assert entry["recipe"][-1]["to_sha256"] == made.sha256
+    assert manifest["variants"][1]["recipe"][1]["facts"]["samples"] == 8
+
+
+def test_a_second_run_makes_only_what_is_missing(net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    edgeprof(net, "--with", "prune", "--with", "cluster", "-o", out)
+    (out / "net.cluster.onnx").write_bytes(b"half a file")
+    done = edgeprof(net, "--with", "prune", "--with", "cluster", "-o", out)
+    assert "prune: already made" in done.stderr
+    assert "cluster: working" in done.stderr
+    assert recognise(str(out / "net.cluster.onnx")).format == "onnx"
+    edgeprof(net, "--with", "fp16", "-o", out)
+    manifest = json.loads((out / "net.compress.json").read_text())
+    assert [v["name"] for v in manifest["variants"]] == ["prune", "cluster", "fp16"]
+    assert "prune: working" in edgeprof(net, "--with", "prune", "-o", out, "--seed", "3").stderr
+
+
+def test_a_variant_that_answers_nan_is_failed_not_fast(tmp_path: Path) -> None:
+    """y = √(0 − x²·w²): a number only where everything is zero."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    from tests.models import onnx_graph
+
+    path = onnx_graph(
+        tmp_path / "root.onnx",
+        [
+            helper.make_node("MatMul", ["x", "w"], ["a"], name="dense"),
+            helper.make_node("Mul", ["a", "a"], ["b"], name="square"),
+            helper.make_node("Neg", ["b"], ["c"], name="below"),
+            helper.make_node("Sqrt", ["c"], ["y"], name="root"),
+        ],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 64])],
+        [numpy_helper.from_array(np.ones((64, 64), "float32"), "w")],
+    )
+    done = edgeprof(path, "--with", "prune:amount=0.2", "-o", tmp_path / "out", "--json", code=3)
+    (entry,) = json.loads(done.stdout)["variants"]
+    assert entry["status"] == "failed"
+    assert [reason["code"] for reason in entry["reasons"]] == ["nan_output"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--with", "prune:amount=3", "-o", "OUT"], "amount=3 is out of range"),
+        (["--with", "prun", "-o", "OUT"], "no compressor is named 'prun'"),
+        (["--with", "int8-static", "-o", "OUT"], "int8-static needs calibration data"),
+        (["--with", "int4-weight", "-o", "OUT"], "int4-weight takes tflite"),
+        (["-o", "OUT"], "no --with was given"),
+        (["--with", "prune"], "no folder was given"),
+        (["--with", "prune", "-o", "/dev/null/x"], "cannot write to /dev/null/x"),
+    ],
+)
+def test_bad_input_is_one_sentence(words: list[str], said: str, net: Path, tmp_path: Path) -> None:
+    done = edgeprof(net, *[str(tmp_path / "out") if word == "OUT" else word for word in words], code=2)
+    assert said in done.stderr
+    assert not list((tmp_path / "out").glob("*.onnx"))
+
+
+def test_the_list_shows_what_takes_the_model_and_its_parameters(net: Path) -> None:
+    rows = {row["name"]: row for row in json.loads(edgeprof(net, "--list", "--json").stdout)["compressors"]}
+    assert "int4-weight" not in rows
+    assert rows["int8-static"]["needs_data"] == "calibration"
+    assert {p["name"] for p in rows["prune"]["parameters"]} == {"amount", "scope"}
+    assert "amount=float 0.0..0.99, default 0.5" in edgeprof(net, "--list").stdout
