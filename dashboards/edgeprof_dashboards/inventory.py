@@ -80,6 +80,7 @@ def write(path: Path, text: str) -> None:
     """
     scratch = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)

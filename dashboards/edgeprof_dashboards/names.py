@@ -117,8 +117,8 @@ def _of_family(family: Family, prefix: str) -> Iterator[str]:
     if family.kind == "untyped":
         yield "has no TYPE"
     words = family.name.removesuffix("_total").removesuffix("_info").split("_")
-    for word in words:
-        if word in _WRONG:
+    for before, word in zip(["", *words], words, strict=False):
+        if word in _WRONG and before != "per":  # joules, but joules per second
             yield f"says {word}; the base unit is {_WRONG[word]}"
     if family.kind == "gauge" and "timestamp" in words and words[-2:] != ["timestamp", "seconds"]:
         yield "is a time, and does not end in _timestamp_seconds"

@@ -1,0 +1,80 @@
+"""A small site, set up as the documentation says: two virtual devices, their exporters, one Prometheus."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edgeprof.results.store import Store
+from edgeprof.simulation.live import LiveBoard
+from edgeprof.simulation.waveform import parse
+from tests.dashboards.tools import Exporter, Prometheus, edgeprof, hurried, needed, until
+from tests.profiler.results import samples
+
+BOARDS = {"orin-1": "jetson-orin-nano", "pi-1": "raspberry-pi-5"}
+#: What an application in production does: some ten inferences a second of two variants.
+APPLICATION = """
+import time
+import edgeprof
+while True:
+    with edgeprof.track("yolov8s", variant="int8", runtime="onnxruntime"):
+        time.sleep(0.02)
+    with edgeprof.track("yolov8s", variant="baseline", runtime="onnxruntime"):
+        time.sleep(0.05)
+    time.sleep(0.03)
+"""
+
+
+@dataclass
+class Site:
+    """What runs.
+
+    Attributes:
+        exporters: By the name in the inventory.
+        folder: Where ``edgeprof dashboards export`` wrote to.
+    """
+
+    prometheus: Prometheus
+    exporters: dict[str, Exporter]
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory):
+    """Two devices under a real Prometheus with every shipped rule; scraped and evaluated every second."""
+    needed("prometheus")
+    pytest.importorskip("prometheus_client", reason="pip install 'edgeprof[exporter]'")
+    base = tmp_path_factory.mktemp("site")
+    folder = base / "monitoring"
+    edgeprof("dashboards", "export", str(folder))
+    with contextlib.ExitStack() as stack:
+        exporters = {}
+        for name, board in BOARDS.items():
+            live = stack.enter_context(LiveBoard(board, base / name / "board", parse("sine:4W,9W,5s")))
+            Store(base / name / "run" / "data").save(samples.study())
+            exporters[name] = Exporter(live.layout.directory, base / name / "run")
+            stack.callback(exporters[name].end)
+            environ = {**os.environ, "EDGEPROF_TRACK_SOCKET": str(exporters[name].track)}
+            application = subprocess.Popen([sys.executable, "-c", APPLICATION], env=environ)
+            stack.callback(application.wait)
+            stack.callback(application.terminate)
+        inventory = folder / "inventory.toml"
+        inventory.write_text(
+            '[labels]\nsite = "lab"\n'
+            + "".join(f'[[devices]]\nname = "{name}"\naddress = "{one.address}"\n' for name, one in exporters.items())
+        )
+        targets = folder / "prometheus" / "targets" / "edgeprof.json"
+        edgeprof("dashboards", "targets", str(inventory), "-o", str(targets))
+        hurried(folder / "prometheus")
+        prometheus = Prometheus(folder / "prometheus")
+        stack.callback(prometheus.end)
+        until(lambda: len(prometheus.query("edgeprof_bench_last_run_success")) >= 6, what="no benchmark is scraped")
+        # Rates need some seconds; the offset of the comparison needs as many before that.
+        until(lambda: prometheus.query("count_over_time(edgeprof_build_info[20s]) >= 15"), what=prometheus.said)
+        yield Site(prometheus, exporters, folder)

@@ -1,0 +1,170 @@
+"""What the dashboards ask is answered by a real Prometheus that scrapes real exporters."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from edgeprof_dashboards import names
+from edgeprof_dashboards.catalogue import DASHBOARDS
+from edgeprof_dashboards.preview.prometheus import Prometheus as Api
+from edgeprof_dashboards.preview.prometheus import Window
+from tests.dashboards.tools import Child, edgeprof, promtool, until
+
+#: The time shown is short, so that what lies "earlier" exists in a test that runs for seconds.
+SPAN_S = 8.0
+CHOSEN = {"edgeprof-inference": {"compare": "9s"}}
+EXPRESSIONS = [
+    pytest.param(board, panel, query, id=f"{board.uid}-{panel.title}-{index}")
+    for board in DASHBOARDS
+    for panel in board.panels
+    for index, query in enumerate(panel.queries)
+]
+
+
+@pytest.mark.parametrize(("board", "panel", "query"), EXPRESSIONS)
+def test_every_expression_of_every_dashboard_returns_data(site, board, panel, query) -> None:
+    server = Api(site.prometheus.url)
+    window = Window(time.time(), SPAN_S, scrape_s=1.0)
+    values = server.variables(board, CHOSEN.get(board.uid, {}), window)
+    answer = server.ask(query, values, window)
+    assert answer, f"no data for {query.expr}"
+
+
+@pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: board.uid)
+def test_every_variable_offers_values(site, board) -> None:
+    server = Api(site.prometheus.url)
+    window = Window(time.time(), SPAN_S, scrape_s=1.0)
+    values = server.variables(board, {}, window)
+    for variable in board.variables:
+        if variable.kind == "query":
+            assert server.label_values(variable, values, window), variable.name
+    if board.uid == "edgeprof-benchmark":
+        assert values["baseline"] == "baseline"
+
+
+def test_every_legend_names_labels_that_the_series_have(site) -> None:
+    server = Api(site.prometheus.url)
+    window = Window(time.time(), SPAN_S, scrape_s=1.0)
+    missing = []
+    for board in DASHBOARDS:
+        values = server.variables(board, CHOSEN.get(board.uid, {}), window)
+        for panel in board.panels:
+            for query in panel.queries:
+                wanted = set(re.findall(r"\{\{(\w+)\}\}", query.legend))
+                missing += [
+                    (panel.title, label)
+                    for series in server.ask(query, values, window)
+                    for label in wanted - set(series.labels)
+                ]
+    assert missing == []
+
+
+def test_every_column_of_every_table_is_filled(site) -> None:
+    from edgeprof_dashboards.preview.draw import merged
+
+    server = Api(site.prometheus.url)
+    window = Window(time.time(), SPAN_S, scrape_s=1.0)
+    for board in DASHBOARDS:
+        values = server.variables(board, {}, window)
+        for panel in board.panels:
+            if panel.columns:
+                rows = merged([server.ask(query, values, window) for query in panel.queries])
+                empty = {column for column in panel.columns if not any(column in row for row in rows)}
+                assert empty == set(), panel.title
+                assert all("instance" in row or panel.kind == "xychart" for row in rows)
+
+
+def test_every_rule_is_healthy_and_every_recording_rule_records(site) -> None:
+    groups = site.prometheus.api("rules")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    until(
+        lambda: all(
+            rule["health"] == "ok" for group in site.prometheus.api("rules")["groups"] for rule in group["rules"]
+        )
+    )
+    recorded = {rule["name"] for rule in rules if rule["type"] == "recording"}
+    assert len(recorded) >= 15
+    empty = {name for name in recorded if not site.prometheus.query(name)}
+    assert empty == set()
+
+
+def test_no_alert_fires_on_devices_that_are_well(site) -> None:
+    alerts = [alert for alert in site.prometheus.api("alerts")["alerts"] if alert["state"] == "firing"]
+    # The stored study of the fixture holds no failed variant, and nothing throttles.
+    assert [alert["labels"]["alertname"] for alert in alerts] == []
+
+
+def test_devices_carry_the_names_and_sites_of_the_inventory(site) -> None:
+    assert {t["labels"]["instance"] for t in site.prometheus.targets()} == set(site.exporters)
+    assert {t["labels"]["site"] for t in site.prometheus.targets()} == {"lab"}
+    assert {t["health"] for t in site.prometheus.targets()} == {"up"}
+
+
+def test_power_is_that_of_the_board(site) -> None:
+    """Prometheus' rate of the energy counter, over whole periods of a sine between 4 and 9 W."""
+    watts = site.prometheus.value('rate(edgeprof_device_energy_joules_total{instance="orin-1"}[15s])')
+    assert watts == pytest.approx(6.5, rel=0.15)
+
+
+def test_joules_of_inferences_are_no_more_than_the_joules_of_the_device(site) -> None:
+    spent = site.prometheus.value('sum (rate(edgeprof_inference_energy_joules_total{instance="orin-1"}[15s]))')
+    whole = site.prometheus.value('sum (rate(edgeprof_device_energy_joules_total{instance="orin-1"}[15s]))')
+    assert 0.3 * whole < spent < 1.02 * whole
+
+
+def test_names_and_labels_of_the_exposition_are_clean(site) -> None:
+    for exporter in site.exporters.values():
+        text = exporter.metrics()
+        assert names.lint(text) == []
+        assert promtool("check", "metrics", stdin=text) == ""
+
+
+def test_a_device_has_as_few_series_as_is_said(site) -> None:
+    """docs/dashboards.md: about 100 for a device that tracks two variants and holds three results."""
+    for exporter in site.exporters.values():
+        lines = [line for line in exporter.metrics().splitlines() if not line.startswith("#")]
+        base = [line for line in lines if not line.startswith(("edgeprof_inference", "edgeprof_bench"))]
+        assert len(base) <= 100
+        assert len(lines) - len(base) <= 2 * 20 + 3 * 14
+
+
+def test_the_preview_shows_every_panel_with_data(site, tmp_path) -> None:
+    for board in DASHBOARDS:
+        page = tmp_path / f"{board.uid}.html"
+        name = board.uid.removeprefix("edgeprof-")
+        more = ("--set", "compare=9s") if name == "inference" else ()
+        argv = ("preview", name, "--prometheus", site.prometheus.url, "-o", str(page), "--from", "8s", "--step", "1")
+        done = edgeprof("dashboards", *argv, *more)
+        assert "without data" not in done.stderr, done.stderr
+        text = page.read_text("utf-8")
+        assert text.count('class="panel"') == len(board.panels)
+        assert "<script" not in text
+
+
+def test_a_daemon_that_dies_is_down_and_reported(tmp_path, site) -> None:
+    """The alert's expression, at once; promtool tests hold the waiting time."""
+    from tests.dashboards.tools import Exporter
+
+    board = site.exporters["orin-1"]
+    assert isinstance(board, Child)
+    victim = Exporter(site.folder.parent / "orin-1" / "board", tmp_path / "run")
+    targets = site.folder / "prometheus" / "targets" / "victim.json"
+    targets.write_text(f'[{{"targets": ["{victim.address}"], "labels": {{"instance": "victim"}}}}]')
+    try:
+        until(lambda: site.prometheus.query('up{instance="victim"} == 1'), what="the new device is not discovered")
+        victim.end()
+        until(lambda: site.prometheus.query('up{instance="victim"} == 0'), what="it is still up")
+        until(
+            lambda: [
+                a
+                for a in site.prometheus.api("alerts")["alerts"]
+                if a["labels"]["alertname"] == "EdgeprofDaemonDown" and a["labels"]["instance"] == "victim"
+            ],
+            what="no alert is pending",
+        )
+    finally:
+        victim.end()
+        targets.unlink()
