@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +16,9 @@ from edgeprof.simulation.live import LiveBoard
 from edgeprof.simulation.waveform import parse
 from tests.dashboards.tools import Exporter, Prometheus, edgeprof, hurried, needed, until
 from tests.profiler.results import samples
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BOARDS = {"orin-1": "jetson-orin-nano", "pi-1": "raspberry-pi-5"}
 #: What an application in production does: some ten inferences a second of two variants.
