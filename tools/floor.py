@@ -17,8 +17,9 @@ def files() -> list[str]:
     workload = sorted((ROOT / "profiler/edgeprof/workload").glob("[!_]*.py"))
     worker = [path for path in workload if "from __future__ import annotations" not in path.read_text("utf-8")]
     runtimes = sorted((ROOT / "plugins/edgeprof_plugins/runtimes").glob("[!_]*.py"))
-    # What applications import, or copy beside them, to report their inferences.
-    return [str(path) for path in [*worker, *runtimes, ROOT / "profiler/edgeprof/tracking.py"]]
+    # What applications import, or copy beside them, to report their inferences; and the plans that TensorRT reads.
+    others = [ROOT / "profiler/edgeprof/tracking.py", ROOT / "profiler/edgeprof/planfile.py"]
+    return [str(path) for path in [*worker, *runtimes, *others]]
 
 
 def main() -> int:

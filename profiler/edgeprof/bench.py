@@ -24,7 +24,7 @@ from edgeprof.plan import Plan, make_plan
 from edgeprof.request import BenchRequest, Candidate, candidates
 from edgeprof.results import schema
 from edgeprof.results.ids import new_id
-from edgeprof.sensing import context
+from edgeprof.sensing import context, gpu_process
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.workload.probe import probe
@@ -129,7 +129,7 @@ class _Run:
         self.sampler.start()
         try:
             for group in groups:
-                members = [VariantRecord(c.name, c.recipe, c.artifact, c.runtime.name, self._options()) for c in group]
+                members = [VariantRecord(c.name, c.recipe, c.artifact, c.runtime.name, self._options(c)) for c in group]
                 records += members
                 if not self.interrupted:
                     self._group(list(zip(group, members, strict=True)))
@@ -142,7 +142,7 @@ class _Run:
         assemble.pair_accuracies(variants, records)
         cost = self.sampler.cost()
         failures = [*self.found.failures, *((f.sensor, f.reason, None) for f in self.sampler.failures())]
-        return schema.Result(
+        result = schema.Result(
             id=new_id(created),
             created=created.isoformat(timespec="seconds"),
             edgeprof=__version__,
@@ -157,6 +157,7 @@ class _Run:
             self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
             traces=assemble.traces(sampled),
         )
+        return schema.as_text(result)
 
     # ---- the steps of one group: variants that are loaded at the same time ----------------------------------------
 
@@ -196,6 +197,8 @@ class _Run:
             if worker is not None:
                 with self._charged_to(record):
                     record.memory = _grown(record.memory, worker.memory())
+                    if record.options.device != "cpu":
+                        record.gpu_process_bytes = gpu_process.memory_bytes(self.roots, worker.pid)
                     self._evaluate(worker, record)
 
     def _load(self, stack: contextlib.ExitStack, candidate: Candidate, record: VariantRecord) -> Worker | None:
@@ -206,7 +209,7 @@ class _Run:
             runtime_file=Path(inspect.getfile(type(candidate.runtime))),
             runtime_class=type(candidate.runtime).__qualname__,
             target=candidate.artifact.target,
-            options=self._options(),
+            options=self._options(candidate),
             inputs=self.request.input_data,
             python=self.request.worker_python,
             timeout_s=self.request.timeout_s,
@@ -231,7 +234,8 @@ class _Run:
         run = worker.window(self.scenario, self.plan.window_s)
         throttles = tuple(context.difference(before, context.snapshot(self.roots)))
         self.order += 1
-        return WindowRecord(run=run, position=position, order=self.order, throttles=throttles)
+        times = worker.device_times()
+        return WindowRecord(run=run, position=position, order=self.order, throttles=throttles, device_times=times)
 
     def _idle(self, idles: list[tuple[float, float]], text: str) -> None:
         if self.plan.idle_s <= 0:
@@ -283,9 +287,9 @@ class _Run:
             record.failure = VariantError(error.message, remedy=error.remedy, code="bad_input")
             self.progress.note(f"{record.name}: {error.message}")
 
-    def _options(self) -> LoadOptions:
+    def _options(self, candidate: Candidate) -> LoadOptions:
         return LoadOptions(
-            device=self.request.device,
+            device=self.request.device or candidate.runtime.default_device,
             threads=self.request.threads,
             batch=self.request.batch,
             shapes=dict(self.request.shapes),
@@ -311,9 +315,7 @@ class _Run:
 
     def _headlines(self, host: schema.Host, candidates: list[Candidate], *, interleaved: bool) -> list[str]:
         headline = self.found.topology.headline
-        power = (
-            f"{headline.rail} covers the {headline.covers}" if headline.rail else f"no power sensor ({headline.reason})"
-        )
+        power = f"{headline.rail} covers the {headline.covers}" if headline.rail else headline.reason
         board = " · ".join(
             part for part in (host.board, host.power_mode, host.os, f"{host.cores} × {host.cpu}", power) if part
         )

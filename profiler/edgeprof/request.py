@@ -35,7 +35,7 @@ class BenchRequest:
 
     models: Sequence[ModelRequest]
     runtime: str | None = None
-    device: str = "cpu"
+    device: str | None = None  # None: the runtime's own default
     threads: int | None = None
     batch: int = 1
     scenario: str = "single-stream"
@@ -132,7 +132,8 @@ def choose_runtime(
             return runtime
         reasons.append((runtime.name, status))
     told = "; ".join(f"{runtime_name}: {status.reason}" for runtime_name, status in reasons)
+    detail = f" ({artifact.detail})" if artifact.detail and artifact.format == "tensorrt" else ""
     raise UnavailableError(
-        f"no runtime for {artifact.format} works here ({told})",
+        f"no runtime for {artifact.format}{detail} works here ({told})",
         remedy=next((status.remedy for _, status in reasons if status.remedy), None),
     )

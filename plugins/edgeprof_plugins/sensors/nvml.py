@@ -36,6 +36,8 @@ _PART_TIME = ("A100", "A800", "H100", "H800", "H200", "H20", "GH200")
 _SENTINEL = 0xFFFFFFFF
 #: Thermal slowdown by hardware or software and power brake: the clock is held down (NVML, clocks event reasons).
 _SLOWDOWN = 0x8 | 0x20 | 0x40 | 0x80
+#: The same and the power limit, which holds the clock down without a fault.
+_HELD_DOWN = _SLOWDOWN | 0x4
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,20 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
         lambda: float((nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & _SLOWDOWN).bit_count()),
         note="how many reasons hold the clock down just now: heat, power brake",
     )
+    mask, reason = _value(lambda: float(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)))
+    if reason is None and mask >= 0:
+        channel = Channel(
+            NAME,
+            name + "-throttle-reasons",
+            "count",
+            kind="gauge",
+            scope="gpu",
+            location=model,
+            note="NVML's mask of why the clock is where it is",
+        )
+        readings.append(
+            _Reading(channel, lambda: float(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & _HELD_DOWN))
+        )
     return Gpu(readings, refused)
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgeprof.analysis import accuracy, health, latency, measure
+from edgeprof.analysis import accuracy, device, health, latency, measure
 from edgeprof.analysis.energy import ChannelSeries
 from edgeprof.analysis.estimate import estimate as estimate_joules
 from edgeprof.results import schema
 from edgeprof.results.schema import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -41,6 +42,8 @@ _STATED_HALF_WIDTH, _GUESSED_HALF_WIDTH = 0.5, 0.8
 _REMARKS = frozenset({"estimated", "net_uncertain", "no_idle", "one_window", "gain_unknown", "beyond_calibration"})
 #: Reasons that leave nothing to be quoted.
 _INVALIDATING = frozenset({"nan_output"})
+_NAN = re.compile(r"holds \d+ NaN\b")
+_NAN_REMEDY = "Feed it real inputs (--input-data FILE.npz); if they give the same, the model overflows or is damaged."
 
 
 @dataclass
@@ -51,12 +54,14 @@ class WindowRecord:
         position: Its number among the variant's windows, from 0: what pairs it with the other variants' windows.
         order: Its place in the whole run, from 1.
         throttles: Throttling events that the device counted meanwhile, as sentences.
+        device_times: Part → seconds of some inferences right after it, by the device's clock; empty without one.
     """
 
     run: WindowRun
     position: int
     order: int
     throttles: tuple[str, ...] = ()
+    device_times: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass
@@ -73,6 +78,7 @@ class VariantRecord:
     windows: list[WindowRecord] = field(default_factory=list)
     idles: list[tuple[float, float]] = field(default_factory=list)
     memory: WorkerMemory | None = None
+    gpu_process_bytes: int | None = None
     score: Score | None = None
     metric: str | None = None
     dataset: str | None = None
@@ -216,6 +222,7 @@ def _measured(made: schema.Variant, record: VariantRecord, sampled: Sampled, pla
     slower = health.warming_slowdown([w.latency_median_s for w in made.windows if w.latency_median_s], hot)
     made.reasons += [r for r in (slower, *_clock_drifts(sampled, spans)) if r is not None]
     made.throttled = slower is not None or any(w.throttles for w in record.windows)
+    made.gpu = _gpu(made, record, sampled, [(start, end) for start, end, _ in spans])
 
 
 def joules(
@@ -264,6 +271,45 @@ def joules(
         stated=estimate.stated,
         reason=headline.reason or "nothing measures power here",
     )
+
+
+def _gpu(
+    made: schema.Variant, record: VariantRecord, sampled: Sampled, spans: Sequence[tuple[float, float]]
+) -> schema.Gpu | None:
+    """What the GPU adds, where the variant ran on one: its own times, its memory, clock and joules."""
+    if record.options.device == "cpu":
+        return None
+    gpu = device.summarise([w.device_times for w in record.windows if w.device_times]) or schema.Gpu()
+    loaded = record.loaded
+    made.reasons += device.remarks(gpu, graph=bool(loaded and loaded.facts.get("cuda_graph", "no") != "no"))
+    gpu.queue = "full" if any(w.run.queued for w in record.windows) else "empty"
+    gpu.memory_bytes = record.gpu_process_bytes
+    for channel in sampled.of("frequency"):
+        if channel.scope == "gpu" and gpu.clock_hz is None:
+            values = _within(sampled, channel, spans)
+            if len(values):
+                gpu.clock_hz = schema.Clock(
+                    min=float(values.min()), median=float(np.median(values)), max=float(values.max())
+                )
+    masks = [_within(sampled, c, spans) for c in sampled.of("count") if c.name.endswith(device.REASONS)]
+    gpu.throttle_reasons = device.throttle_reasons(np.concatenate(masks)) if masks else []
+    energy = made.energy_j_per_inference
+    if energy is not None and energy.provenance != "estimated":
+        names = {c.name for quantity in ("energy", "power") for c in sampled.of(quantity) if c.scope == "gpu"}
+        parts = [joules for name, joules in energy.rails.items() if name in names]
+        gpu.energy_j_per_inference = sum(parts) if parts else None
+    return gpu
+
+
+def _within(sampled: Sampled, channel: Channel, spans: Sequence[tuple[float, float]]) -> npt.NDArray[np.float64]:
+    """A channel's readings in the windows, without failed ones."""
+    series = sampled.series(channel)
+    times, values = np.asarray(series.times, float), np.asarray(series.values, float)
+    inside = np.zeros(len(times), bool)
+    for start, end in spans:
+        inside |= (times >= start) & (times <= end)
+    found: npt.NDArray[np.float64] = values[inside & np.isfinite(values)]
+    return found
 
 
 def _hottest(sampled: Sampled, start: float, end: float) -> float | None:
@@ -322,7 +368,9 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
     reasons = made.reasons
     reasons += record.notes
     if record.loaded is not None:
-        reasons += [Reason(code="suspicious_output", message=problem) for problem in record.loaded.problems]
+        reasons += [
+            Reason(code="nan_output", message=problem, remedy=_NAN_REMEDY) for problem in record.loaded.problems
+        ]
     if record.warmup is not None and not record.warmup.reached:
         reasons.append(
             Reason(
@@ -336,7 +384,7 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
             reasons.append(
                 Reason(
                     code="saturated",
-                    message=f"only {window.run.achieved_hz:.1f} of {window.run.target_hz:.1f} requests/s were served",
+                    message=f"only {window.run.achieved_hz:.4g} of {window.run.target_hz:.4g} requests/s were served",
                     remedy="Lower --rate: beyond this the queue, and not the model, is measured.",
                 )
             )
@@ -359,6 +407,13 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
     elif not record.windows:
         made.status = "failed"
         reasons.insert(0, Reason(code="interrupted", message="it was interrupted before it was measured"))
+
+
+def _suspicion(problem: str) -> Reason:
+    """NaN is an answer of no model; infinity may be one, as where a mask is part of the output."""
+    if _NAN.search(problem):
+        return Reason(code="nan_output", message=problem, remedy=_NAN_REMEDY)
+    return Reason(code="suspicious_output", message=problem)
 
 
 def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[VariantRecord]) -> None:

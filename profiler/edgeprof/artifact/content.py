@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgeprof import planfile
 from edgeprof.artifact import archives, flatbuffer, protobuf
 from edgeprof.artifact.formats import FORMATS
 from edgeprof.errors import InputError
@@ -118,20 +119,26 @@ def _in_zip(path: Path) -> Content:
 def _by_magic(path: Path, head: bytes) -> Content | None:
     for offset, magic, name in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
-            return Content(name)
+            return Content(name, _plan_detail(path) if name == "tensorrt" else None)
     if head[:8] == b"\x89HDF\r\n\x1a\n":
         return Content("keras" if _holds(path, b"keras_version") else "hdf5")
     # Ultralytics writes its metadata before the plan: a length, JSON, then the plan.
     if head[4:5] == b"{":
         start = 4 + int(struct.unpack("<I", head[:4])[0])
         if head[start : start + 4] == b"ftrt":
-            return Content("tensorrt", "with Ultralytics' metadata before it")
+            return Content("tensorrt", _plan_detail(path, "with Ultralytics' metadata before it"))
     for offset, magic, what, remedy in _NO_MODEL:
         if head[offset : offset + len(magic)] == magic:
             raise InputError(f"{path} is {what}, no model", remedy=remedy)
     if head[:2] == b"BM" and len(head) > 14 and struct.unpack("<I", head[2:6])[0] == path.stat().st_size:
         raise InputError(f"{path} is a BMP image, no model", remedy=_MODEL_WANTED)
     return None
+
+
+def _plan_detail(path: Path, more: str = "") -> str | None:
+    plan = planfile.read_plan(str(path))
+    told = planfile.describe(plan) if plan is not None and plan.version else ""
+    return ", ".join(filter(None, (told, more))) or None
 
 
 def _by_text(path: Path, head: bytes) -> Content | None:

@@ -78,8 +78,7 @@ FORMATS: dict[str, Format] = {
             "tensorrt",
             (".engine", ".plan", ".trt"),
             "a TensorRT plan, built for one GPU and one TensorRT version",
-            "No installed plugin loads TensorRT plans. Bench the ONNX model that it was built from with "
-            "--device tensorrt, or its runtime in a function of your own (edgeprof bench FILE.py:FUNCTION).",
+            "Bench it where it was built, with TensorRT and its GPU; elsewhere the ONNX model that it was built from.",
         ),
         Format(
             "gguf",

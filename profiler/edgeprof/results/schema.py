@@ -6,6 +6,7 @@ later edgeprof of the same schema stays readable; an unknown schema is a clear e
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -229,6 +230,49 @@ class Memory(Struct):
     gpu_peak: int | None
 
 
+class Clock(Struct):
+    """A clock while the windows ran, hertz."""
+
+    min: float
+    median: float
+    max: float
+
+
+class Gpu(Struct):
+    """What a device that computes on its own adds. Times are medians in seconds per inference request, of inferences
+    beside the windows (looking costs some microseconds); None where the runtime cannot tell.
+
+    Attributes:
+        compute_s: On the device, by its own clock.
+        h2d_s: Copying inputs to it.
+        d2h_s: Copying outputs back.
+        enqueue_s: What the host needed to start the computation.
+        wall_s: The same inferences by the host's clock.
+        transfer_ratio: Copies over copies and computation.
+        compute_cov: Coefficient of variation of the computation; above 0.01 the clocks are not steady (trtexec).
+        samples: Inferences looked at.
+        queue: ``full``: the next inference was waiting while one ran; ``empty``: each was waited for.
+        memory_bytes: Of the worker's process, by the driver.
+        clock_hz: Of the GPU.
+        throttle_reasons: Why its clock was held down in some sample of the windows.
+        energy_j_per_inference: Of the GPU's own rail or board, beside the headline.
+    """
+
+    compute_s: float | None = None
+    h2d_s: float | None = None
+    d2h_s: float | None = None
+    enqueue_s: float | None = None
+    wall_s: float | None = None
+    transfer_ratio: float | None = None
+    compute_cov: float | None = None
+    samples: int = 0
+    queue: Literal["full", "empty"] | None = None
+    memory_bytes: int | None = None
+    clock_hz: Clock | None = None
+    throttle_reasons: list[str] = []
+    energy_j_per_inference: float | None = None
+
+
 class Temperature(Struct):
     start: float | None
     max: float | None
@@ -297,6 +341,7 @@ class Variant(Struct):
     memory_bytes: Memory | None = None
     temperature_c: Temperature | None = None
     utilization: Utilization | None = None
+    gpu: Gpu | None = None
     throttled: bool | None = None
     accuracy: Accuracy | None = None
     steady: Steady | None = None
@@ -377,6 +422,23 @@ def model_name(model: Model) -> str:
     base = model.path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     stem, dot, _ = base.rpartition(".")
     return stem if dot and stem else base or model.path
+
+
+def as_text(result: Result) -> Result:
+    """``result`` with every string fit for UTF-8: a file's name may be bytes that are no text (``caf\\xe9.onnx``)."""
+    try:
+        msgspec.json.encode(result)
+    except UnicodeEncodeError:
+        return msgspec.convert(_text(msgspec.to_builtins(result)), Result)
+    return result
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, str):
+        return os.fsencode(value).decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {_text(key): _text(item) for key, item in value.items()}
+    return [_text(item) for item in value] if isinstance(value, list) else value
 
 
 def to_json(result: Result, *, indent: int = 2) -> str:

@@ -126,6 +126,19 @@ class Session(ABC):
 
         return call
 
+    def bind_queued(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Any]]:  # noqa: ARG002 - for those that can
+        """As ``bind``, for a device that runs on its own: the call enqueues one inference and waits for the one before,
+        so that the device always has the next one waiting; ``synchronize`` ends the last. None: there is no queue.
+        """
+        return None
+
+    def bind_timed(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Dict[str, float]]]:  # noqa: ARG002 - see above
+        """As ``bind``, but the call returns the seconds of its parts, by the device's own clock as far as it has one:
+        ``compute`` on the device, ``h2d`` and ``d2h`` for copies to and from it, ``enqueue`` for what the host needs to
+        start the computation, ``wall`` for all of it by the host's clock. None: the runtime cannot tell.
+        """
+        return None
+
     def synchronize(self) -> None:  # noqa: B027 - most devices are synchronous
         """Wait until the device has nothing left to do."""
 
@@ -149,6 +162,8 @@ class Runtime(ABC):
     own_formats: Dict[str, Tuple[int, bytes]] = {}
     #: Whether several sessions may run at once in threads of one process (multi-stream).
     concurrent = True
+    #: The device where the user names none.
+    default_device = "cpu"
 
     @abstractmethod
     def availability(self) -> Availability:

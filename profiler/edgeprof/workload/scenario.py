@@ -144,7 +144,9 @@ def frames(rate_hz: float, seconds: float) -> "array[float]":
     return array("d", [k / rate_hz for k in range(max(1, math.floor(seconds * rate_hz + 1e-9)))])
 
 
-def run(scenario: Scenario, calls: Sequence[Call], seconds: float, latency_s: float) -> Window:
+def run(
+    scenario: Scenario, calls: Sequence[Call], seconds: float, latency_s: float, drains: Sequence[Call] = ()
+) -> Window:
     """Run one window.
 
     Args:
@@ -152,6 +154,8 @@ def run(scenario: Scenario, calls: Sequence[Call], seconds: float, latency_s: fl
         calls: One call per stream, ``scenario.threads`` of them.
         seconds: How long.
         latency_s: What a call takes, from the warm-up; sizes the buffers of closed loops.
+        drains: Of calls that leave an inference running behind them (a full queue): what waits for the last one, for
+            each. The window ends when it is done; latencies are then times from one inference's end to the next one's.
 
     Raises:
         Whatever a call raises.
@@ -161,15 +165,18 @@ def run(scenario: Scenario, calls: Sequence[Call], seconds: float, latency_s: fl
         if scenario.name == "server":
             return _server(calls, arrivals(scenario.rate_hz, seconds, scenario.seed), seconds)
         return _periodic(calls[0], frames(scenario.rate_hz, seconds), 1.0 / scenario.rate_hz)
-    return _closed(calls, seconds, latency_s)
+    return _closed(calls, seconds, latency_s, drains)
 
 
-def _closed(calls: Sequence[Call], seconds: float, latency_s: float) -> Window:
+def _closed(calls: Sequence[Call], seconds: float, latency_s: float, drains: Sequence[Call]) -> Window:
     buffers = [stamps_for(seconds, latency_s) for _ in calls]
     counts = [0] * len(calls)
 
     def stream(index: int) -> None:
         counts[index] = closed_loop(calls[index], seconds, buffers[index])
+        if drains:
+            drains[index]()
+            buffers[index][counts[index]] = time.monotonic()
 
     with quiet():
         cpu = _in_streams(stream, len(calls))

@@ -128,6 +128,7 @@ class WindowRun:
         cut_short: Whether the window ended early because its buffer was full.
         busy_s: Time within calls, summed over streams.
         cpu_s: CPU time of the worker from start to end, without that of processes which it starts.
+        queued: Whether the device had the next inference waiting while it ran one (offline, where a runtime can).
     """
 
     start_s: float
@@ -143,6 +144,7 @@ class WindowRun:
     cut_short: bool
     busy_s: float
     cpu_s: float
+    queued: bool = False
 
 
 @dataclass(frozen=True)
@@ -287,7 +289,18 @@ class Worker:
             cut_short=answer["cut_short"],
             busy_s=answer["busy_s"],
             cpu_s=answer["cpu_s"],
+            queued=answer["queued"],
         )
+
+    def device_times(self, seconds: float = 0.2, most: int = 200) -> dict[str, npt.NDArray[np.float64]]:
+        """Some inferences, apart from the windows, with the device's own clock.
+
+        Returns:
+            Part (``Session.bind_timed``) → its seconds in each of the inferences; empty where the runtime cannot tell.
+        """
+        request = {"do": "device_times", "seconds": seconds, "most": most}
+        answer, blobs = self._ask(request, doing="timing on the device", extra_s=seconds)
+        return {part: np.frombuffer(blob, dtype=np.float64) for part, blob in zip(answer["parts"], blobs, strict=True)}
 
     def infer(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Run once on these inputs, and return the outputs by name."""

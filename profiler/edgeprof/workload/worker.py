@@ -14,8 +14,10 @@ import re
 import sys
 import time
 import traceback
+import types
 import zipfile
 import zlib
+from array import array
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -64,6 +66,8 @@ class Handler:
         self._runtime: Optional[Runtime] = None
         self._sessions: List[Session] = []
         self._calls: List[Callable[[], Any]] = []
+        self._queued: List[Optional[Callable[[], Any]]] = []
+        self._timed: Optional[Callable[[], Dict[str, float]]] = None
         self._feeds: Dict[str, Any] = {}
         self._target = ""
         self._options: Optional[LoadOptions] = None
@@ -78,6 +82,7 @@ class Handler:
             "first": self._first,
             "warm_up": self._warm_up,
             "window": self._window,
+            "device_times": self._device_times,
             "infer": self._infer,
             "gpu_peak": self._gpu_peak,
             "close": self._close,
@@ -191,9 +196,36 @@ class Handler:
         calls = self._calls[: scenario.threads]
         for call in calls:
             self._wake(call)
-        window = scenarios.run(scenario, calls, request["seconds"], self._latency_s)
+        drains: List[Callable[[], None]] = []
+        if scenario.name == "offline" and self._queue(len(calls)):
+            calls = [call for call in self._queued if call is not None]
+            drains = [session.synchronize for session in self._sessions[: len(calls)]]
+        window = scenarios.run(scenario, calls, request["seconds"], self._latency_s, drains)
         answer = window._asdict()
-        return dict(answer, latencies=len(window.latencies)), [window.latencies.tobytes()]
+        return dict(answer, latencies=len(window.latencies), queued=bool(drains)), [window.latencies.tobytes()]
+
+    def _queue(self, count: int) -> bool:
+        """Whether the sessions can be kept with a full queue; binds them on the first time."""
+        while len(self._queued) < count:
+            self._queued.append(self._sessions[len(self._queued)].bind_queued(self._feeds))
+        return all(call is not None for call in self._queued[:count])
+
+    def _device_times(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        """Some inferences with the device's own clock, apart from the windows: looking costs some microseconds each."""
+        if self._timed is None:
+            self._timed = self._session().bind_timed(self._feeds)
+        if self._timed is None:
+            return {"parts": []}, []
+        self._wake(self._timed)
+        times: Dict[str, "array[float]"] = {}
+        end = time.monotonic() + request["seconds"]
+        with scenarios.quiet():
+            for _i in range(request["most"]):
+                for part, seconds in self._timed().items():
+                    times.setdefault(part, array("d")).append(seconds)
+                if time.monotonic() >= end:
+                    break
+        return {"parts": list(times)}, [values.tobytes() for values in times.values()]
 
     def _infer(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         session = self._session()
@@ -207,7 +239,7 @@ class Handler:
         return {"bytes": max(known) if known else None}, []
 
     def _close(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        self._calls, self._feeds = [], {}
+        self._calls, self._queued, self._timed, self._feeds = [], [], None, {}
         sessions, self._sessions = self._sessions, []
         for session in sessions:
             session.close()
@@ -282,7 +314,13 @@ def serve(connection: Connection) -> None:
 
 
 def _runtime(path: str, class_name: str) -> Runtime:
-    name = "edgeprof_runtime_" + re.sub(r"\W", "_", os.path.splitext(os.path.basename(path))[0])
+    folder, file = os.path.split(os.path.abspath(path))
+    # A package whose own code does not run, so that the file may import its neighbours: ``from .helpers import …``.
+    package = "edgeprof_runtime_{:08x}".format(zlib.crc32(folder.encode("utf-8", "surrogateescape")))
+    parent: Any = types.ModuleType(package)
+    parent.__path__ = [folder]
+    sys.modules.setdefault(package, parent)
+    name = package + "." + re.sub(r"\W", "_", os.path.splitext(file)[0])
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise FailureError("load_failed", "the runtime file {} is no Python file".format(path))

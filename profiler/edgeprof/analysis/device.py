@@ -1,0 +1,123 @@
+"""What a GPU adds to a variant: where its time goes, and what is worth saying about it. Pure.
+
+Rules of NVIDIA's trtexec: launch-bound where the median enqueue is above 0.8 of the median computation; transfer-bound
+where a copy's median is not below it; unsteady clocks where the computation varies by more than 1 %.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprof.results.schema import Gpu, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    Times = Mapping[str, npt.NDArray[np.float64]]
+
+LAUNCH_BOUND = 0.8
+TRANSFER_BOUND = 1.0
+UNSTEADY = 0.01
+#: Below this a copy is the resolution of an event (0.5 µs) and its overhead.
+_SHORTEST_S = 5e-6
+
+#: How the channel is named that carries NVML's mask of reasons.
+REASONS = "-throttle-reasons"
+
+#: NVML's clocks event reasons that hold a clock below what was asked for.
+THROTTLE_BITS = {
+    0x4: "the power limit",
+    0x8: "hardware slowdown (heat or power brake)",
+    0x20: "heat, by the driver",
+    0x40: "heat, by the hardware",
+    0x80: "the power brake",
+}
+
+
+def join(passes: Sequence[Times]) -> dict[str, npt.NDArray[np.float64]]:
+    """The parts' seconds of all passes, one after the other."""
+    parts = dict.fromkeys(part for one in passes for part in one)
+    return {part: np.concatenate([one[part] for one in passes if part in one]) for part in parts}
+
+
+def summarise(passes: Sequence[Times]) -> Gpu | None:
+    """Medians of the parts; None where nothing was timed.
+
+    The variation is the mean of each pass's own: between passes other variants ran.
+    """
+    times = join(passes)
+    if not times:
+        return None
+    median = {part: float(np.median(values)) for part, values in times.items()}
+    moved = median.get("h2d", 0.0) + median.get("d2h", 0.0)
+    compute = median.get("compute")
+    whole = moved + compute if compute is not None else 0.0
+    variations = [
+        float(np.std(one["compute"], ddof=1) / np.mean(one["compute"]))
+        for one in passes
+        if "compute" in one and len(one["compute"]) > 1 and np.mean(one["compute"]) > 0
+    ]
+    return Gpu(
+        compute_s=compute,
+        h2d_s=median.get("h2d"),
+        d2h_s=median.get("d2h"),
+        enqueue_s=median.get("enqueue"),
+        wall_s=median.get("wall"),
+        transfer_ratio=moved / whole if whole > 0 and ("h2d" in median or "d2h" in median) else None,
+        compute_cov=float(np.mean(variations)) if variations else None,
+        samples=max(len(values) for values in times.values()),
+    )
+
+
+def remarks(gpu: Gpu, *, graph: bool = False) -> list[Reason]:
+    """What trtexec would say of these times.
+
+    Args:
+        gpu: The medians.
+        graph: Whether the computation is a CUDA graph already, whose launch is one call.
+    """
+    found: list[Reason] = []
+    compute = gpu.compute_s
+    if compute is None or compute <= 0:
+        return found
+    if gpu.enqueue_s is not None and gpu.enqueue_s > LAUNCH_BOUND * compute:
+        found.append(
+            Reason(
+                code="launch_bound",
+                message=f"launch-bound: starting an inference takes the host {gpu.enqueue_s * 1e6:.0f} µs, "
+                f"computing it the GPU {compute * 1e6:.0f} µs",
+                remedy="Use a larger batch."
+                if graph
+                else "Use a larger batch, or a CUDA graph (TensorRT: --option cuda_graph=1).",
+            )
+        )
+    copies = max(gpu.h2d_s or 0.0, gpu.d2h_s or 0.0)
+    if copies >= TRANSFER_BOUND * compute and copies > _SHORTEST_S:
+        found.append(
+            Reason(
+                code="transfer_bound",
+                message=f"transfer-bound: a copy takes {copies * 1e6:.0f} µs, the computation {compute * 1e6:.0f} µs",
+                remedy="Send smaller inputs (uint8 images, not float32), or keep data on the GPU.",
+            )
+        )
+    if gpu.compute_cov is not None and gpu.compute_cov > UNSTEADY:
+        found.append(
+            Reason(
+                code="unsteady_clocks",
+                message=f"the GPU's own time varies by {100 * gpu.compute_cov:.1f} % between equal inferences",
+                remedy="Lock its clocks: sudo jetson_clocks, or sudo nvidia-smi -lgc MHZ.",
+            )
+        )
+    return found
+
+
+def throttle_reasons(masks: npt.NDArray[np.float64]) -> list[str]:
+    """NVML's reasons in words, of samples of its mask."""
+    seen = 0
+    for value in np.unique(masks[np.isfinite(masks)]):
+        seen |= int(value)
+    return [words for bit, words in THROTTLE_BITS.items() if seen & bit]
