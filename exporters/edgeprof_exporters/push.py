@@ -101,9 +101,9 @@ def to_pushgateway(found: Rows, url: str) -> None:
     bare, user, password = _split(url)
 
     def handler(
-        to: str, method: str, timeout: float | None, headers: list[tuple[str, str]], data: bytes
+        url: str, method: str, timeout: float | None, headers: list[tuple[str, str]], data: bytes
     ) -> Callable[[], None]:
-        return basic_auth_handler(to, method, timeout, headers, data, user, password)
+        return basic_auth_handler(url, method, timeout, headers, data, user, password)
 
     key = {"instance": platform.node()}
     try:

@@ -411,7 +411,7 @@ def parse_head(head: bytes) -> Request:
     headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
-        if not colon or not name or not set(name) <= _TOKEN or "\n" in value or "\0" in value:
+        if not colon or not name or not set(name) <= _TOKEN or set(value) & _NEVER:
             raise _BadRequestError(400, "not a header")
         headers[name.lower()] = value.strip(" \t")
     if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
@@ -423,6 +423,7 @@ def parse_head(head: bytes) -> Request:
 
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_NEVER = frozenset("\r\n\0")
 _TRANSIENT = {11, 103, 71}  # EAGAIN, ECONNABORTED, EPROTO
 
 

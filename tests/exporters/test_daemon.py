@@ -255,8 +255,9 @@ def test_the_control_socket_refuses_a_user_outside_the_group(board, start, tmp_p
 
 def ask_as_nobody(path: Path) -> str:
     code = (
-        "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); s = socket.socket(socket.AF_UNIX);"
-        's.connect(sys.argv[1]); s.sendall(b\'{"command": "status"}\\n\'); print(s.makefile().readline())'
+        "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
+        's.sendall(b\'{"command": "status"}\\n\'); print(s.makefile().readline())'
     )
     argv = [str(PYTHON), "-c", code, str(path)]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
