@@ -13,7 +13,7 @@ from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.magnitude import sqnr_db, worst
 from edgeprof_plugins.compressors.onnx_cluster import prepend
 from edgeprof_plugins.compressors.onnx_file import OnnxFile, tensor
-from edgeprof_plugins.compressors.onnx_prepare import check_nodes, prepared, quantization, upgraded
+from edgeprof_plugins.compressors.onnx_prepare import check_nodes, prepared, quantization
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof_plugins.compressors.onnx_file import Weight
-
-#: Per-channel DequantizeLinear.
-_OPSET = 13
 
 
 class Int8Dynamic(Compressor):
@@ -81,11 +78,8 @@ class Int8Weight(Compressor):
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
         del parameters, data, seed
-        with tempfile.TemporaryDirectory(prefix="edgeprof-onnx-") as folder:
-            with OnnxFile(source) as model:
-                new_enough = model.opset() >= _OPSET
-            with OnnxFile(source if new_enough else upgraded(source, Path(folder))) as model:
-                return self._write(model, source, target)
+        with OnnxFile(source) as model:
+            return self._write(model, source, target)
 
     def _write(self, model: OnnxFile, source: Path, target: Path) -> dict[str, Any]:
         import onnx
@@ -95,12 +89,11 @@ class Int8Weight(Compressor):
             raise InputError(
                 f"{source} has no float32 weights of Conv, Gemm or MatMul", remedy="Start from the float model."
             )
-        made = [
-            onnx.helper.make_node(
-                "DequantizeLinear", [f"{n}_int8", f"{n}_scale"], [n], name=f"{n}_dequantize", axis=w.axis
-            )
-            for n, w in weights.items()
-        ]
+        # Not DequantizeLinear: runtimes keep that one for integer kernels, and would repeat it in every inference.
+        made = []
+        for n in weights:
+            made.append(onnx.helper.make_node("Cast", [f"{n}_int8"], [f"{n}_wide"], name=f"{n}_cast", to=1))
+            made.append(onnx.helper.make_node("Mul", [f"{n}_wide", f"{n}_scale"], [n], name=f"{n}_scaled"))
         prepend(model.model.graph, made, set(weights))
         sqnr: dict[str, float | None] = {}
 
@@ -123,7 +116,7 @@ def _per_channel(
     largest = np.abs(values).max(axis=axes, keepdims=True)
     scale = (np.where(largest > 0, largest, 1.0) / 127).astype(np.float32)
     quantised = np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
-    return quantised, scale.reshape(-1), sqnr_db(values, quantised * scale)
+    return quantised, scale, sqnr_db(values, quantised * scale)
 
 
 def _count(path: Path, integer: set[str]) -> dict[str, int]:

@@ -64,7 +64,8 @@ class Int8Static(Compressor):
                 # One batch at a time: ONNX Runtime would hold every activation of every sample otherwise.
                 "CalibStridedMinMax": 1,
                 "CalibPercentile": parameters["percentile"],
-                "ActivationSymmetric": parameters["activations"] == "int8",
+                # Asymmetric: a zero point at the end of the range makes Relu and Clip part of the layer before.
+                "ActivationSymmetric": False,
                 "WeightSymmetric": True,
                 "UseQDQContribOps": wide,
             }
