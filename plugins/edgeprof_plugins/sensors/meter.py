@@ -50,6 +50,8 @@ _SILENT_INTERVALS, _SILENT_S = 5.0, 1.0
 #: Lines between which its interval is known.
 _ENOUGH = 5
 _MOST_W = 1e5
+#: Lines that came together (a buffer on their way) are read one by one; more than so many are too many to wait for.
+_QUEUE = 64
 
 
 class _Stream:
@@ -60,6 +62,7 @@ class _Stream:
         self.facts = facts
         self.news = threading.Condition()
         self.latest: dict[str, tuple[float, Reading]] = {}
+        self.queues: dict[str, deque[tuple[float, Reading]]] = {}
         self.last_s = -math.inf  # when a usable line came last
         self.arrivals: deque[float] = deque(maxlen=64)
         self.wrong: str | None = None  # the last line that was none
@@ -88,6 +91,7 @@ class _Stream:
             if name in self.latest and at <= self.latest[name][0]:
                 at = math.nextafter(self.latest[name][0], math.inf)
             self.latest[name] = at, reading
+            self.queues.setdefault(name, deque(maxlen=_QUEUE)).append((at, reading))
             self.last_s = now
             self.arrivals.append(now)
             self.news.notify_all()
@@ -131,6 +135,10 @@ class Meter(Sensor):
         self._stream.link.start()
         if not self._stream.wait(time.monotonic() - self._patience, self._patience):
             raise silent(self._stream.link, time.monotonic() - self._stream.last_s)
+        with self._stream.news:
+            for queue in self._stream.queues.values():
+                while len(queue) > 1:
+                    queue.popleft()  # said before anybody listened
 
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
         stream = self._stream
@@ -138,8 +146,11 @@ class Meter(Sensor):
             age = time.monotonic() - stream.last_s
             if age > self._patience:
                 raise silent(stream.link, age)
+            for queue in stream.queues.values():
+                if len(queue) > 1:
+                    queue.popleft()
             for index, (name, field) in enumerate(self._picks):
-                at, reading = stream.latest[name]
+                at, reading = stream.queues[name][0]
                 value = getattr(reading, field)
                 values[index] = math.nan if value is None else value
                 times[index] = at

@@ -55,7 +55,7 @@ def command(
     if as_json:
         import json
 
-        click.echo(json.dumps(document(found, seen), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(document(found, seen), indent=2))
     else:
         click.echo("\n".join(table(found, seen, verbose=verbose)))
     if strict and not found.topology.headline.channels:
@@ -110,6 +110,8 @@ def document(found: Discovery, seen: Glance) -> dict[str, Any]:
 
 
 def _channel(channel: Channel, seen: Glance) -> dict[str, Any]:
+    from dataclasses import asdict
+
     filtering = {"kind": channel.filter.kind, "tau_s": channel.filter.tau_s, "length_s": channel.filter.length_s}
     value = seen.values.get(channel.key)
     return {
@@ -134,6 +136,7 @@ def _channel(channel: Channel, seen: Glance) -> dict[str, Any]:
         "available": channel.available,
         "reason": channel.reason,
         "remedy": channel.remedy,
+        "calibration": None if channel.calibration is None else asdict(channel.calibration),
         "location": channel.location,
         "note": channel.note or None,
     }
@@ -251,6 +254,8 @@ def _fineness(channel: Channel) -> str:
         words.append(f"filter {quantity(channel.filter.tau_s, 's', 2)}")
     if channel.filter.kind == "block" and channel.filter.length_s:
         words.append(f"average of {quantity(channel.filter.length_s, 's', 2)}")
+    if channel.calibration is not None:
+        words.append(f"calibrated {channel.calibration.date[:10]} against {channel.calibration.against}")
     return ", ".join(words)
 
 

@@ -154,6 +154,13 @@ class Calibrations:
             ) from None
 
 
+class Uncalibrated(Calibrations):
+    """Nothing is known: what the sensors themselves say."""
+
+    def entries(self) -> list[Entry]:
+        return []
+
+
 def _entries(text: str) -> list[Entry]:
     kept = json.loads(text)
     if kept["version"] != _VERSION:

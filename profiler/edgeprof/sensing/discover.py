@@ -48,7 +48,14 @@ class Discovery:
     failures: list[Failure]
 
 
-def discover(host: PluginHost, roots: Roots, only: Sequence[str] | None = None, rail: str | None = None) -> Discovery:
+def discover(
+    host: PluginHost,
+    roots: Roots,
+    only: Sequence[str] | None = None,
+    rail: str | None = None,
+    *,
+    kept: calibration.Calibrations | None = None,
+) -> Discovery:
     """Ask every source what it finds.
 
     Args:
@@ -57,6 +64,7 @@ def discover(host: PluginHost, roots: Roots, only: Sequence[str] | None = None, 
         only: ``--sensor``: names of the sources to ask, with ``:ADDRESS`` for those that have to be told where their
             device is (``meter:/dev/ttyUSB0``); None or empty asks all.
         rail: ``--rail``: which rail is the headline; None leaves it to the board.
+        kept: The calibrations that channels are corrected by; those of the data directory by default.
 
     Raises:
         InputError: a name in ``only``, or ``rail``, that does not exist; a board file that does not follow the form.
@@ -65,7 +73,7 @@ def discover(host: PluginHost, roots: Roots, only: Sequence[str] | None = None, 
     sources = host.of("sensors")
     addresses = _addresses(only or (), sources)
     board = identify(roots)
-    kept = calibration.Calibrations()
+    kept = kept or calibration.Calibrations()
     sensors: list[Sensor] = []
     channels: list[Channel] = []
     values: dict[tuple[str, str, str], float] = {}

@@ -1,0 +1,223 @@
+"""``edgeprof calibrate``: hold the sensors against a meter, their filters against a step; list and forget it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprof.cli.options import json_option, resolve_roots, root_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.calibrate import Compared, Stepped
+    from edgeprof.sensing.calibration import Entry
+
+SCHEMA = "edgeprof.calibration/1"
+
+
+@click.command("calibrate", no_args_is_help=True)
+@click.option("--against", metavar="METER|FILE", help="An address, a meter's name, a sensor, or a CSV: time,watts.")
+@click.option("--filter", "filters", is_flag=True, help="Measure the INA3221's averaging by steps of load.")
+@click.option("--list", "listing", is_flag=True, help="What is kept.")
+@click.option("--forget", metavar="NAME", help="Drop what is kept of a channel; all for everything.")
+@click.option("--rail", metavar="NAME", help="Calibrate this rail instead of the board's total.")
+@click.option("--sensor", "sensors", multiple=True, metavar="NAME", help="Calibrate only these sensors (repeatable).")
+@click.option("--levels", type=int, default=6, show_default=True, metavar="N", help="Load levels, 5 or more.")
+@click.option("--hold", "hold_s", type=click.FloatRange(0.5, 3600), default=5.0, show_default=True, metavar="S")
+@click.option("--no-load", is_flag=True, help="Make the levels yourself; they are taken as they come.")
+@click.option("--accuracy", metavar="X%", help="The meter's own limit of relative error, from its data sheet.")
+@click.option("--covers", metavar="SCOPE", help="What the meter sees, as wall or board, where it does not say.")
+@root_options
+@json_option
+def command(**flags: Any) -> None:
+    """Hold this device's power sensors against a meter, and keep what they are off by.
+
+    --against steps the load through its levels while both are read, fits meter = gain × sensor + offset, and keeps the
+    line with its covariance; from then on every reading is corrected, and its uncertainty is the line's. METER is what
+    --sensor meter:… takes (/dev/ttyUSB0, tcp:HOST:PORT, command:…), a meter of meters.toml, or another sensor's name.
+    FILE is what the meter's own program writes meanwhile.
+    """
+    from edgeprof.errors import InputError
+
+    asked = [flags["against"] is not None, flags["filters"], flags["listing"], flags["forget"] is not None]
+    if sum(asked) != 1:
+        raise InputError("calibrate takes one of --against, --filter, --list, --forget")
+    if flags["listing"]:
+        _list(as_json=flags["as_json"])
+    elif flags["forget"] is not None:
+        _forget(flags["forget"])
+    else:
+        _measure(flags)
+
+
+def _list(*, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    from edgeprof.sensing.calibration import Calibrations
+
+    kept = Calibrations()
+    entries = kept.entries()
+    if as_json:
+        document = {"schema": SCHEMA, "file": str(kept.path), "entries": [asdict(entry) for entry in entries]}
+        click.echo(json.dumps(document, indent=2, default=str))
+    elif not entries:
+        click.echo("nothing is calibrated on this device")
+    else:
+        click.echo("\n".join(line for entry in entries for line in described(entry)))
+
+
+def described(entry: Entry) -> list[str]:
+    """What is kept of a channel, for a person."""
+    lines = [entry.name]
+    if entry.line is not None:
+        line = entry.line
+        lines.append(
+            f"  gain {line.gain:.4f} ± {2 * line.u_gain:.4f}, offset {line.offset_w:+.3f} ± {2 * line.u_offset_w:.3f} W"
+            f" · {line.levels} levels, {line.low_w:.3g} to {line.high_w:.3g} W"
+            f" · against {line.against}, {line.date[:10]}"
+        )
+    if entry.filter is not None:
+        found = entry.filter
+        lines.append(
+            f"  filter {found.tau_s:.3g} ± {2 * found.u_s:.2g} s from {found.steps} steps"
+            f" (declared {found.declared_s:.3g} s) · {found.date[:10]}"
+        )
+    return lines
+
+
+def _forget(name: str) -> None:
+    from edgeprof.errors import unknown
+    from edgeprof.sensing.calibration import Calibrations
+
+    kept = Calibrations()
+    dropped = kept.forget(name)
+    if not dropped and name != "all":
+        raise unknown("calibration", name, [entry.name for entry in kept.entries()])
+    for entry in dropped:
+        click.echo(f"forgot {entry.name}")
+
+
+def _measure(flags: dict[str, Any]) -> None:
+    import json
+
+    from edgeprof import calibrate
+    from edgeprof.errors import InputError
+    from edgeprof.plugins import PluginHost
+    from edgeprof.sensing.board_files import SCOPES
+    from edgeprof.units import parse_ratio
+
+    accuracy = None
+    if flags["accuracy"] is not None:
+        try:
+            accuracy = parse_ratio(flags["accuracy"])
+        except ValueError as error:
+            raise InputError(f"--accuracy: {error}", remedy="As --accuracy 0.5%.") from None
+    if flags["covers"] is not None and flags["covers"] not in SCOPES:
+        raise InputError(f"--covers {flags['covers']} is unknown", remedy=f"One of {', '.join(SCOPES)}.")
+    host, roots = PluginHost.from_environment(), resolve_roots(flags["sysfs_root"], flags["procfs_root"])
+    same = {"rail": flags["rail"], "sensors": flags["sensors"] or None, "say": lambda text: click.echo(text, err=True)}
+    if flags["filters"]:
+        found = calibrate.step_response(host, roots, **same)
+        click.echo(json.dumps(_steps_json(found), indent=2) if flags["as_json"] else "\n".join(steps_table(found)))
+        return
+    compared = calibrate.against(
+        flags["against"],
+        host,
+        roots,
+        levels=flags["levels"],
+        hold_s=flags["hold_s"],
+        load=not flags["no_load"],
+        accuracy=accuracy,
+        covers=flags["covers"],
+        **same,
+    )
+    click.echo(json.dumps(_json(compared), indent=2, default=str) if flags["as_json"] else "\n".join(table(compared)))
+
+
+def _json(compared: Compared) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "schema": SCHEMA,
+        "rail": compared.rail,
+        "against": compared.meter,
+        "line": asdict(compared.line),
+        "levels": [
+            {**asdict(level), "before": _before(compared, level.sensor_w), "after": compared.line.at(level.sensor_w)}
+            for level in compared.levels
+        ],
+        "entries": [asdict(entry) for entry in compared.entries],
+    }
+
+
+def _before(compared: Compared, watts: float) -> float:
+    old = compared.before
+    return watts if old is None else old.gain * watts + old.offset_w
+
+
+def table(compared: Compared) -> list[str]:
+    """Each level before and after, then what was found."""
+    line = compared.line
+    lines = [f"{compared.rail} against {compared.meter}", "      meter      before              after"]
+    for level in sorted(compared.levels, key=lambda level: level.meter_w):
+        before, after = _before(compared, level.sensor_w), line.at(level.sensor_w)
+        lines.append(
+            f"  {level.meter_w:8.3f} W {before:8.3f} W {_off(before, level.meter_w)} "
+            f"{after:8.3f} W {_off(after, level.meter_w)}"
+        )
+    lines.append(
+        f"  gain {line.gain:.4f} ± {2 * line.u_gain:.4f}, offset {line.offset_w:+.3f} ± {2 * line.u_offset_w:.3f} W"
+    )
+    made = compared.entries[0].line
+    assert made is not None
+    if line.reduced_chi2 > 4:
+        lines.append(
+            f"  the levels lie off the line by {line.reduced_chi2**0.5:.1f} times their own scatter:"
+            " the two do not differ by a line alone, and the uncertainty says so"
+        )
+    if made.meter_limit is None:
+        lines.append("  the meter's own error is not in it: --accuracy X% puts it there")
+    if made.covers is not None:
+        lines.append(f"  from now on the total covers the {made.covers}, as the meter does")
+    return [*lines, "  kept; every reading is corrected from now on (edgeprof calibrate --list, --forget NAME)"]
+
+
+def _off(value: float, truth: float) -> str:
+    return f"({100 * (value / truth - 1):+6.2f} %)" if truth else "           "
+
+
+def steps_table(found: Sequence[Stepped]) -> list[str]:
+    lines = []
+    for one in found:
+        declared = f"declared {one.channel.filter.tau_s or 0.0:.3g} s"
+        if one.found is None:
+            lines.append(f"{one.channel.name}: the steps were too small to tell ({declared}); nothing is kept")
+            continue
+        lines.append(
+            f"{one.channel.name}: {one.found.tau_s:.3g} ± {2 * one.found.u_s:.2g} s"
+            f" from {one.found.steps} steps ({declared})"
+        )
+        if one.contradiction is not None:
+            lines.append(f"  warning: {one.contradiction}")
+            lines.append("  → the measured one is used from now on; see samples and update_interval of the chip")
+    return lines
+
+
+def _steps_json(found: Sequence[Stepped]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "schema": SCHEMA,
+        "filters": [
+            {
+                "channel": one.channel.name,
+                "declared_s": one.channel.filter.tau_s,
+                "found": None if one.found is None else asdict(one.found),
+                "contradiction": one.contradiction,
+            }
+            for one in found
+        ],
+    }
