@@ -11,6 +11,7 @@ import os
 import sys
 
 from edgeprof import __version__
+from edgeprof.cli import streams
 from edgeprof.cli.verbs import ABOUT, EPILOG, VERBS
 
 _OPTIONS = (("--version", "Show the version and exit."), ("-h, --help", "Show this message and exit."))
@@ -18,6 +19,7 @@ _OPTIONS = (("--version", "Show the version and exit."), ("-h, --help", "Show th
 
 def main() -> None:
     """The console script: leaves with the contract's exit codes (contract §1)."""
+    streams.mend()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -63,8 +65,12 @@ def _say(text: str) -> int:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough; keep the interpreter quiet when it flushes again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except BrokenPipeError:  # the reader has seen enough
+        streams.silence()
+    except OSError as error:
+        streams.silence()
+        sys.stderr.write(f"edgeprof: cannot write to stdout: {error.strerror}\n")
+        return 2
     return 0
 
 

@@ -64,7 +64,7 @@ def _show(reference: str, flags: dict[str, Any]) -> None:
     if flags["output"]:
         registry.write([found], Path(flags["output"]))
     if flags["as_json"]:
-        click.echo(schema.to_json(found))
+        click.echo(schema.to_json(found).encode())  # JSON is UTF-8, whatever the terminal is
     elif not flags["output"]:
         click.echo(console.render(found, Style.of(sys.stdout, no_color=flags["no_color"])), nl=False)
 

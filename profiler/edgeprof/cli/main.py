@@ -6,20 +6,24 @@ psutil nor a plugin.
 
 from __future__ import annotations
 
+import errno
 import importlib
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeprof import __version__
+from edgeprof.cli import streams
 from edgeprof.cli.verbs import ABOUT, BUNDLED, EPILOG, RESERVED, VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from click.shell_completion import CompletionItem
+
+
+#: What a disk or a terminal does to a program, and no bug of ours.
+_SURROUNDINGS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
 class LazyGroup(click.Group):
@@ -66,6 +70,13 @@ class LazyGroup(click.Group):
             for name, command in host.commands(reserved=RESERVED).items():
                 self.add_command(command, name)
             self.plugin_hint = host.failure_hint()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader (head, less) has seen enough; click itself would make it a 1
+            streams.silence()
+            return 0
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The verbs without their modules: a press of Tab must not wait for imports."""
@@ -125,8 +136,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         if error.remedy:
             click.echo(f"  {error.remedy}", err=True)
         return error.exit_code
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; keep the interpreter from complaining while it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        if error.errno not in _SURROUNDINGS:
+            raise
+        streams.silence()
+        click.echo(f"edgeprof: cannot write to {error.filename or 'stdout'}: {error.strerror}", err=True)
+        return 2
     return outcome if isinstance(outcome, int) else 0

@@ -7,8 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, TextIO
 
-import click
-
+from edgeprof.reporters.plain import ERRORS
 from edgeprof.units import duration
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ class Bar:
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
         self.stream, self.quiet = stream, quiet
         self.is_terminal = stream.isatty()
+        self._deaf = False
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
@@ -41,8 +41,8 @@ class Bar:
             return
         self._total_s, self._live = total_s, live
         for line in lines[:-1]:
-            click.echo(line, file=self.stream)
-        click.echo(f"{lines[-1]} · about {duration(total_s)}", file=self.stream)
+            self._say(f"{line}\n")
+        self._say(f"{lines[-1]} · about {duration(total_s)}\n")
         if self.is_terminal:
             self._ticker = threading.Thread(target=self._tick, name="edgeprof-progress", daemon=True)
             self._ticker.start()
@@ -52,12 +52,12 @@ class Bar:
             self._done_s += self._stage_s
             self._stage, self._stage_s, self._stage_start = text, seconds, time.monotonic()
         if not self.quiet and not self.is_terminal:
-            click.echo(f"{text} · {duration(max(0.0, self._total_s - self._done_s))} left", file=self.stream)
+            self._say(f"{text} · {duration(max(0.0, self._total_s - self._done_s))} left\n")
 
     def note(self, text: str) -> None:
         with self._lock:
             self._clear()
-            click.echo(text, file=self.stream)
+            self._say(f"{text}\n")
 
     def end(self) -> None:
         self._stop.set()
@@ -81,11 +81,19 @@ class Bar:
         words = " · ".join(w for w in (self._stage, self._live(), f"{duration(left)} left") if w)
         line = f"▕{bar:<{_BAR_CELLS}}▏ {words}"
         encoding = self.stream.encoding or "ascii"
-        line = line.encode(encoding, "replace").decode(encoding)
-        self.stream.write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
-        self.stream.flush()
+        line = line.encode(encoding, ERRORS).decode(encoding)
+        self._say("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
 
     def _clear(self) -> None:
         if self.is_terminal and not self.quiet:
-            self.stream.write("\r\x1b[K")
+            self._say("\r\x1b[K")
+
+    def _say(self, text: str) -> None:
+        """Write, or be silent for good where nobody reads any more: what is measured is worth more than its bar."""
+        if self._deaf:
+            return
+        try:
+            self.stream.write(text)
             self.stream.flush()
+        except OSError:
+            self._deaf = True

@@ -10,6 +10,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from edgeprof.reporters.plain import ASCII, to_ascii
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -21,23 +23,6 @@ MIN_WIDTH = 40
 GAP = "  "
 
 _COLORS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
-_ASCII = {
-    "±": "+-",
-    "·": "|",
-    "–": "-",
-    "—": "-",
-    "−": "-",
-    "µ": "u",
-    "°": "",
-    "◆": "*",
-    "×": "x",
-    "→": "->",
-    "…": "...",
-    "≈": "~",
-    "≤": "<=",
-    "≥": ">=",
-    "\N{NO-BREAK SPACE}": " ",
-}
 #: Spaces at which no line may end: before a unit, around the sign of a p-value.
 _TOGETHER = re.compile(
     r"(?<=\d) (?=(?:[kmµn]?(?:J|W|s|Hz|V|A)|%|×|x|pt|[KMG]iB|°C)\b|[%×])|(?<=\bp) (?=[=<])|(?<=[=<]) (?=\d)"
@@ -74,7 +59,7 @@ class Style:
             width = shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns
         color = terminal and not no_color and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
         try:
-            "".join(_ASCII).encode(stream.encoding or "ascii")
+            "".join(ASCII).encode(stream.encoding or "ascii")
         except (UnicodeEncodeError, LookupError):
             return cls(max(MIN_WIDTH, width), color, unicode=False)
         return cls(max(MIN_WIDTH, width), color)
@@ -84,9 +69,7 @@ class Style:
         text = _CONTROL.sub("?", text)
         if self.unicode:
             return text
-        for symbol, plain in _ASCII.items():
-            text = text.replace(symbol, plain)
-        return unicodedata.normalize("NFKD", text).encode("ascii", "replace").decode()
+        return to_ascii(text)
 
     def paint(self, text: str, *colors: str) -> str:
         """``text`` (already passed through ``text``) in colours, where there are any."""

@@ -425,7 +425,7 @@ def model_name(model: Model) -> str:
 
 
 def as_text(result: Result) -> Result:
-    """``result`` with every string fit for UTF-8: a file's name may be bytes that are no text (``caf\\xe9.onnx``)."""
+    """``result`` with every string fit for UTF-8: a file's name may be bytes that are no text."""
     try:
         msgspec.json.encode(result)
     except UnicodeEncodeError:
@@ -435,7 +435,7 @@ def as_text(result: Result) -> Result:
 
 def _text(value: Any) -> Any:
     if isinstance(value, str):
-        return os.fsencode(value).decode("utf-8", "backslashreplace")
+        return os.fsencode(value).decode("utf-8", "replace")
     if isinstance(value, dict):
         return {_text(key): _text(item) for key, item in value.items()}
     return [_text(item) for item in value] if isinstance(value, list) else value

@@ -58,7 +58,8 @@ def run_command(argv: Sequence[str]) -> CommandRun:
                 f"cannot run {argv[0]}: {error.strerror}", remedy="edgeprof run -- CMD [ARG …], as in a shell."
             ) from None
         memory = _TreeMemory(process.pid)
-        code = process.wait()
+        with _passed_on(process):
+            code = process.wait()
         end = time.monotonic()
     memory.stop()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -79,6 +80,16 @@ def _interrupts_left_to_the_command() -> Iterator[None]:
     finally:
         for number, handler in previous:
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """SIGTERM, which unlike a terminal's signals comes to this process alone, is meant for the command."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _ignore(_number: int, _frame: object) -> None:
