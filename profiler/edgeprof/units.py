@@ -14,7 +14,7 @@ _BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
 def prefix_for(values: list[float]) -> tuple[float, str]:
-    """One prefix for a whole column: the one in which the median is between 1 and 1000.
+    """One prefix for a whole column: the one in which the median is between 1 and 1000 and none is above 10 000.
 
     Args:
         values: Numbers in a base unit; zeros and non-finite ones are passed over.
@@ -25,9 +25,9 @@ def prefix_for(values: list[float]) -> tuple[float, str]:
     sizes = sorted(abs(v) for v in values if v and math.isfinite(v))
     if not sizes:
         return 1.0, ""
-    middle = sizes[len(sizes) // 2]
+    least = max(sizes[len(sizes) // 2], sizes[-1] / 10)
     for factor, prefix in _PREFIXES:
-        if middle >= factor * 0.9995:
+        if least >= factor * 0.9995:
             return factor, prefix
     return _PREFIXES[-1]
 

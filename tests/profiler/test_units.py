@@ -66,7 +66,13 @@ def test_a_printed_value_is_within_its_own_uncertainty(value, relative):
 
 
 @given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=9))
-def test_one_prefix_serves_the_middle_of_a_column(values):
-    factor, _ = units.prefix_for(values)
-    middle = sorted(values)[len(values) // 2]
-    assert 0.99 <= middle / factor <= 1000.5
+def test_one_prefix_serves_the_middle_of_a_column_and_keeps_the_largest_readable(values):
+    factor, prefix = units.prefix_for(values)
+    middle, largest = sorted(values)[len(values) // 2], max(values)
+    assert middle / factor <= 1000.5
+    assert largest / factor < 10_000 or prefix == "G"
+    assert middle / factor >= 0.99 or largest / factor >= 9.99
+
+
+def test_a_column_of_microseconds_and_a_tenth_of_a_second_is_in_milliseconds():
+    assert units.prefix_for([38e-6, 40e-6, 0.136691]) == (1e-3, "m")

@@ -90,7 +90,7 @@ def _verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict, str]
         return verdict, told
     if low <= 1 <= high:
         return verdict, f"{told}: the interval contains 1"
-    return verdict, f"{told}: within ±{relevant:.1%}, too little to matter"
+    return verdict, f"{told}: within ±{100 * relevant:.1f} %, too little to matter"
 
 
 def _energy(variant: schema.Variant, baseline: schema.Variant) -> tuple[schema.Ratio | None, str | None, bool]:

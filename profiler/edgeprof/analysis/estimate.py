@@ -45,10 +45,8 @@ def estimate(
     told = schema.Reason(
         "estimated",
         f"{reason}: the joules are CPU time × {core_w:g} W a core ({'stated' if stated else 'a guess'}),"
-        f" ± {relative_uncertainty:.0%}",
-        "edgeprof doctor tells how to get a real sensor."
-        if stated
-        else "State it with --estimate-power WATTS; edgeprof doctor tells how to get a real sensor.",
+        f" ±{100 * relative_uncertainty:.0f} %",
+        None if stated else "State what a busy core draws: --estimate-power WATTS.",
     )
     joules = [None if cpu is None else cpu * core_w for cpu in cpu_seconds]
     known = [(j, end - start, n) for j, (start, end, n) in zip(joules, windows, strict=True) if j is not None and n > 0]

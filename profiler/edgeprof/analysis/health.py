@@ -72,7 +72,7 @@ def warming_slowdown(latencies_s: Sequence[float], temperatures_c: Sequence[floa
         return None
     return Reason(
         code="throttled",
-        message=f"latency grew by {slope:.1%} a window while it warmed from {warm[0]:.1f} to {warm[-1]:.1f} °C",
+        message=f"latency grew by {100 * slope:.1f} % a window while it warmed from {warm[0]:.1f} to {warm[-1]:.1f} °C",
         remedy="Cool the device, or use --preset rigorous, which waits for the start temperature.",
     )
 

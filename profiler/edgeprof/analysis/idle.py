@@ -120,7 +120,7 @@ class Baseline:
         first, last = self.idles[0].power, self.idles[-1].power
         return schema.Reason(
             "idle_drift",
-            f"the idle power went from {first:.3g} W to {last:.3g} W, more than {DRIFT:.0%}: the net energy follows a"
-            " straight line between them",
+            f"the idle power went from {first:.3g} W to {last:.3g} W, more than {100 * DRIFT:.0f} %: the net energy"
+            " follows a straight line between them",
             "Let the device settle first, or use longer idles: --idle S.",
         )

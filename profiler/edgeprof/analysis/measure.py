@@ -265,11 +265,13 @@ def _gross(
     if found.value > 0 and found.total.expanded <= MAX_RELATIVE_U * found.value:
         return found.figure
     source = largest(found.figure.budget)
-    share = f"{found.total.expanded / found.value:.0%} of it" if found.value > 0 else "more than the energy itself"
+    share = (
+        f"{100 * found.total.expanded / found.value:.0f} % of it" if found.value > 0 else "more than the energy itself"
+    )
     reasons.append(
         schema.Reason(
             "uncertain",
-            f"the energy's uncertainty is {share}, mostly {source}: beyond {MAX_RELATIVE_U:.0%} no figure is quoted",
+            f"the energy's uncertainty is {share}, mostly {source}: beyond {100 * MAX_RELATIVE_U:.0f} % no figure is quoted",
             "edgeprof calibrate narrows gain and offset."
             if source in {"gain", "offset"}
             else "Use more and longer windows: --windows K --window S.",

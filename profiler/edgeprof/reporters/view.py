@@ -136,16 +136,13 @@ def _fixed(u: float) -> str:
 def _latency_columns(latencies: Sequence[schema.Latency | None]) -> list[Column]:
     p50 = [(v.p50 if v.p50 is not None else v.median) if v else None for v in latencies]
     p99 = [v.p99 if v else None for v in latencies]
-    factor_of = [x for x in p50 if x is not None]
-    return [
-        Column("latency p50", scaled(p50, "s", by=factor_of), "p50"),
-        Column("p99", scaled(p99, "s", by=factor_of)),
-    ]
+    # Each column its own unit: on a busy machine a p99 is some hundred times the p50.
+    return [Column("latency p50", scaled(p50, "s"), "p50"), Column("p99", scaled(p99, "s"))]
 
 
-def scaled(values: Sequence[float | None], unit: str, by: Sequence[float] | None = None) -> list[tuple[str, str]]:
-    """Three digits, one prefix for the whole column (that of ``by``, where two columns share one)."""
-    factor, prefix = units.prefix_for([v for v in (by or values) if v is not None])
+def scaled(values: Sequence[float | None], unit: str) -> list[tuple[str, str]]:
+    """Three digits, one prefix for the whole column."""
+    factor, prefix = units.prefix_for([v for v in values if v is not None])
     return [NONE if v is None else (units.significant(v / factor), f"{prefix}{unit}") for v in values]
 
 

@@ -183,7 +183,7 @@ def _default(board: Board, placed: Sequence[Channel], members: dict[str, list[Ch
             reason=f"{board.name} is not a known board, so it is not known which rail holds the others",
             remedy="Choose one with --rail NAME, or describe the board in boards.d/NAME.toml (docs/boards.md).",
         )
-    return Headline(reason=board.no_sensor or f"nothing on {board.name} measures power", remedy=estimate)
+    return Headline(reason=board.no_sensor or "no power sensor was found", remedy=estimate)
 
 
 def _sum(total: Total, members: dict[str, list[Channel]], board: Board) -> Headline:
@@ -276,4 +276,4 @@ def _pc_model(roots: Roots) -> str:
     if product:
         return product if vendor is None or product.startswith(vendor) else f"{vendor} {product}"
     cpu = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text_of(roots.procfs / "cpuinfo") or "", re.MULTILINE)
-    return f"machine with {cpu[1]}" if cpu else "unknown machine"
+    return f"{cpu[1]} machine" if cpu else "unknown machine"

@@ -88,7 +88,7 @@ def preflight(roots: Roots) -> list[Reason]:
         reasons.append(
             Reason(
                 code="competing_load",
-                message=f"other programs use {busy:.0%} of the processors",
+                message=f"other programs use {100 * busy:.0f} % of the processors",
                 remedy="Stop them, or quote the net energy with care.",
             )
         )

@@ -91,7 +91,7 @@ def test_a_source_that_is_missing_something_says_what_to_do(roots: Roots) -> Non
     ],
 )
 def test_a_channel_counts_only_after_a_plausible_value(roots: Roots, value: float | Exception, reason: str) -> None:
-    found = discover(host(meter=lambda _: [Meter(value, plausible=(-math.inf, 500.0))]), roots)
+    found = discover(host(wattmeter=lambda _: [Meter(value, plausible=(-math.inf, 500.0))]), roots)
     (channel,) = [c for c in found.unavailable if c.sensor == "meter"]
     assert channel.reason == reason
     assert not any(sensor.name == "meter" for sensor in found.sensors)
@@ -99,7 +99,7 @@ def test_a_channel_counts_only_after_a_plausible_value(roots: Roots, value: floa
 
 def test_a_meter_at_the_wall_is_the_headline_of_an_unknown_machine(tmp_path: Path) -> None:
     layout = build("generic-unknown", tmp_path / "sys")
-    wall = host(meter=lambda _: [Meter(12.0, scope="wall", role="total")])
+    wall = host(wattmeter=lambda _: [Meter(12.0, scope="wall", role="total")])
     headline = discover(wall, Roots.resolve(layout.directory, environ={})).topology.headline
     assert (headline.rail, headline.covers) == ("input", "wall")
 
@@ -118,7 +118,7 @@ def test_an_unknown_source_offers_the_nearest(roots: Roots) -> None:
 
 def test_nothing_of_a_virtual_board_is_called_measured(roots: Roots) -> None:
     (roots.sysfs / SIMULATION_MARKER).write_text(json.dumps({"board": "jetson-orin-nano"}))
-    found = discover(host(meter=lambda _: [Meter(1.0)]), roots)
+    found = discover(host(wattmeter=lambda _: [Meter(1.0)]), roots)
     assert {channel.provenance for channel in found.topology.channels} == {"simulated"}
 
 
