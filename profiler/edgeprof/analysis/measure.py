@@ -271,7 +271,8 @@ def _gross(
     reasons.append(
         schema.Reason(
             "uncertain",
-            f"the energy's uncertainty is {share}, mostly {source}: beyond {100 * MAX_RELATIVE_U:.0f} % no figure is quoted",
+            f"the energy's uncertainty is {share}, mostly {source}: beyond {100 * MAX_RELATIVE_U:.0f} % no"
+            " figure is quoted",
             "edgeprof calibrate narrows gain and offset."
             if source in {"gain", "offset"}
             else "Use more and longer windows: --windows K --window S.",

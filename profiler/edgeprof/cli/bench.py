@@ -69,8 +69,10 @@ if TYPE_CHECKING:
 @no_color_option
 def command(models: tuple[str, ...], **flags: Any) -> int:
     from edgeprof.bench import bench
+    from edgeprof.cli.compressing import Reports
     from edgeprof.cli.progress import Bar
     from edgeprof.cli.signals import ending_like_ctrl_c
+    from edgeprof.compression.progress import shown_by
     from edgeprof.errors import InputError
     from edgeprof.plugins import PluginHost
     from edgeprof.reporters import registry
@@ -85,13 +87,18 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
         )
     dataset, metric = _data(host, flags)
     with ending_like_ctrl_c(), tempfile.TemporaryDirectory(prefix="edgeprof-variants-") as scratch:
-        requests = _models(models, flags, host, Path(scratch), dataset)
+        with Reports(sys.stderr, quiet=flags["quiet"]) as reports, shown_by(reports):
+            requests = _models(models, flags, host, Path(scratch), dataset)
         result = bench(
             _request(requests, flags, dataset, metric),
             host,
             resolve_roots(flags["sysfs_root"], flags["procfs_root"]),
             Bar(sys.stderr, quiet=flags["quiet"]),
         )
+        if any(variant.recipe for variant in result.variants):
+            from edgeprof.explain import annotate
+
+            annotate(result, resolve_roots(flags["sysfs_root"], flags["procfs_root"]))
     return _deliver(result, output, host, flags)
 
 
@@ -221,7 +228,7 @@ def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[
 
 
 def exit_code(result: Result, *, strict: bool) -> int:
-    """Contract §1: 130 interrupted, 3 a variant has no figures that can be quoted, 1 strict and not wholly right, else 0."""
+    """Contract §1: 130 interrupted, 3 a variant without figures to quote, 1 strict and not wholly right, else 0."""
     if result.interrupted:
         return 130
     if any(variant.status in {"failed", "invalid"} for variant in result.variants):

@@ -7,14 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from edgeprof.results.schema import from_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 QUICK = "--windows 2 --window 0.1 --idle 0 --warmup 0.05 --timeout 20"
 APPLICATION = "import time\ndef steady(): time.sleep(0.002)\ndef nan(): return float('nan')\n"
@@ -61,7 +58,7 @@ def test_a_bench_with_closed_streams_writes_its_file_and_nothing_into_it(place, 
     assert b"Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("verb", ["--help", "sensors", "sensors --json", "doctor"])
 def test_a_full_disk_behind_stdout_is_one_sentence_and_exit_2(place, verb):
     done = shell(place, f"edgeprof {verb} >/dev/full")
@@ -69,7 +66,7 @@ def test_a_full_disk_behind_stdout_is_one_sentence_and_exit_2(place, verb):
     assert done.stderr.decode() == "edgeprof: cannot write to stdout: No space left on device\n"
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_progress_that_cannot_be_written_costs_nothing(place):
     done = shell(place, f"edgeprof bench app.py:steady {QUICK} 2>/dev/full")
     assert done.returncode == 0
@@ -94,7 +91,7 @@ def test_every_word_reaches_a_stream_that_lacks_its_characters(place, encoding):
 
 
 def test_a_file_name_that_is_no_text_is_measured_shown_and_kept(place):
-    os.rename(place / "app.py", os.fsencode(place) + b"/caf\xe9.py")
+    (place / "app.py").rename(place / os.fsdecode(b"caf\xe9.py"))
     done = shell(place, f"edgeprof bench $(printf 'caf\\xe9.py'):steady {QUICK} --json -o out.json 2>/dev/null")
     assert done.returncode == 0
     for text in (done.stdout, (place / "out.json").read_bytes()):
