@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeprof import __version__
 from edgeprof.artifact import Artifact, recognise
-from edgeprof.compression.variant import chain_name, make_variant, parse_chain
+from edgeprof.compression.variant import chain_name, make_variant, parse_chain, stem
 from edgeprof.errors import EdgeprofError, InputError, UnavailableError, VariantError, unknown
 from edgeprof.evaluation import evaluate
 from edgeprof.request import choose_runtime
@@ -108,8 +108,7 @@ def compress(
 
 def manifest_path(source: Artifact, directory: Path) -> Path:
     """Where the manifest lies: beside the variants, named after the model."""
-    name = Path(source.target.rpartition(":")[0] or source.target).name if source.path is None else source.path.name
-    return directory / f"{name.split('.')[0]}.compress.json"
+    return directory / f"{stem(source)}.compress.json"
 
 
 def _make(  # noqa: PLR0917 - called once, above

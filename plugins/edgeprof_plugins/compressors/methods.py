@@ -17,16 +17,27 @@ if TYPE_CHECKING:
 
 #: name → ``module:class`` in this package, one for each format or group of formats.
 METHODS: dict[str, tuple[str, ...]] = {
-    "int8-dynamic": ("onnx_int8:Int8Dynamic", "tflite_quantize:Int8Dynamic"),
-    "int8-static": ("onnx_static:Int8Static", "tflite_quantize:Int8Static"),
+    "int8-dynamic": ("onnx_int8:Int8Dynamic", "tflite_quantize:Int8Dynamic", "torch_int8:Int8Dynamic"),
+    "int8-static": ("onnx_static:Int8Static", "tflite_quantize:Int8Static", "torch_int8:Int8Static"),
     "int8-weight": ("onnx_int8:Int8Weight", "tflite_quantize:Int8Weight"),
     "int4-weight": ("tflite_quantize:Int4Weight",),
     "fp16": ("onnx_fp16:Fp16", "tflite_quantize:Fp16"),
-    "prune": ("onnx_prune:Prune", "tflite_weights:Prune"),
-    "prune-2:4": ("onnx_prune:Prune24",),
-    "prune-structured": ("onnx_structured:PruneStructured",),
-    "low-rank": ("onnx_lowrank:LowRank",),
-    "cluster": ("onnx_cluster:Cluster", "tflite_weights:Cluster"),
+    "prune": ("onnx_prune:Prune", "tflite_weights:Prune", "torch_prune:Prune", "torch_prune:PruneScript"),
+    "prune-2:4": ("onnx_prune:Prune24", "torch_prune:Prune24"),
+    "prune-structured": ("onnx_structured:PruneStructured", "torch_structured:PruneStructured"),
+    "low-rank": ("onnx_lowrank:LowRank", "torch_lowrank:LowRank"),
+    "cluster": (
+        "onnx_cluster:Cluster",
+        "tflite_weights:Cluster",
+        "torch_cluster:Cluster",
+        "torch_cluster:ClusterScript",
+    ),
+    "qat": ("torch_int8:Qat",),
+    "distill": ("torch_distill:Distill",),
+    "fine-tune": ("torch_distill:FineTune",),
+    "export-onnx": ("torch_export:ExportOnnx",),
+    "export-pt2": ("torch_export:ExportPt2",),
+    "export-torchscript": ("torch_export:ExportTorchScript",),
 }
 
 

@@ -5,9 +5,11 @@ factory) may carry ``example_inputs``: a tensor, a tuple of them, a dict by argu
 one of these; they give the shapes and are what is fed where the user gives nothing.
 
 Devices: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``. Options: ``interop_threads``; ``freeze`` (1: torch.jit.freeze
-a TorchScript model first); ``cudnn_benchmark`` (1).
+a TorchScript model first); ``cudnn_benchmark`` (1); ``compile`` (1: torch.compile an exported program, which fuses
+the quantised ones of torchao into int8 kernels; needs a C++ compiler, and half a minute in the first inference).
 """
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -34,7 +36,7 @@ from edgeprof.workload.runtime import (
 )
 
 REMEDY = install_command("torch", "torch")
-OPTIONS = ("interop_threads", "freeze", "cudnn_benchmark")
+OPTIONS = ("interop_threads", "freeze", "cudnn_benchmark", "compile")
 #: TorchScript's types of arguments that are no tensors → the dtype of the rank-0 input that stands for them.
 SCALARS = {"int": "int64", "float": "float64", "bool": "bool", "number": "float64"}
 
@@ -67,7 +69,7 @@ class PyTorch(Runtime):
                 return _eager(torch, path, device, options)
             if _is_torchscript(path):
                 return _torchscript(torch, path, device, options)
-            return _exported(torch, path, device)
+            return _exported(torch, path, device, compiled=options.options.get("compile") == "1")
 
 
 class TorchSession(Session):
@@ -268,10 +270,11 @@ def _torchscript(torch: Any, path: str, device: Any, options: LoadOptions) -> To
     return TorchSession(torch, device, "TorchScript", module, inputs=inputs, scalars=scalars)
 
 
-def _exported(torch: Any, path: str, device: Any) -> TorchSession:
+def _exported(torch: Any, path: str, device: Any, compiled: bool = False) -> TorchSession:
     if not hasattr(torch, "export"):
         raise LoadError("torch.export programs need PyTorch 2.1 or newer; this is {}".format(torch.__version__))
     try:
+        register_quantised(path)
         program = torch.export.load(path)
         module = program.module()
         if device.type != "cpu":
@@ -281,6 +284,12 @@ def _exported(torch: Any, path: str, device: Any) -> TorchSession:
             "PyTorch does not load {}: {}".format(os.path.basename(path), _first_line(error)),
             "A .pt2 is read by the PyTorch that wrote it, or a newer one: this is {}.".format(torch.__version__),
         ) from None
+    if compiled:
+        if not hasattr(torch, "compile"):
+            raise LoadError("compile=1 needs PyTorch 2.0 or newer; this is {}".format(torch.__version__))
+        inductor = importlib.import_module("torch._inductor.config")
+        setattr(inductor, "freezing", True)  # noqa: B010 - a module for mypy; it folds the weights' dequantisation
+        module = torch.compile(module)
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     batch = _batch_symbol(program, values)
     spec_in = [_exported_spec(name, values.get(name), batch) for name in program.graph_signature.user_inputs]
@@ -305,6 +314,22 @@ def _exported(torch: Any, path: str, device: Any) -> TorchSession:
     return TorchSession(torch, device, "torch.export", module, inputs=spec_in, outputs=spec_out)
 
 
+def register_quantised(path: str) -> None:
+    """Make torch know the quantise and dequantise operators of a program that has them; each library that brings them
+    does so when it is imported.
+    """
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        models = [name for name in archive.namelist() if name.endswith("model.json")]
+        if not any(b"quantized_decomposed" in archive.read(name) for name in models):
+            return
+    for name in ("torch.ao.quantization.fx._decomposed", "torchao.quantization.pt2e"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+            return
+
+
 def _batch_symbol(program: Any, values: Dict[str, Any]) -> Optional[str]:
     """torch.export renames dimensions to s17; the first one of the first input is taken for the batch."""
     for name in program.graph_signature.user_inputs:
@@ -324,7 +349,7 @@ def _exported_spec(name: Any, value: Any, batch: Optional[str]) -> TensorSpec:
 
 
 def _eager(torch: Any, target: str, device: Any, options: LoadOptions) -> TorchSession:
-    source = _import(target)
+    source = import_attribute(target)
     module = source
     if not isinstance(source, torch.nn.Module):
         if not callable(source):
@@ -389,7 +414,7 @@ def _example_spec(name: str, array: Any) -> TensorSpec:
     return TensorSpec(name, shape, array.dtype.name, None)
 
 
-def _import(target: str) -> Any:
+def import_attribute(target: str) -> Any:
     """What ``/path/file.py:attribute`` or ``package.module:attribute`` names."""
     where, _, attribute = target.rpartition(":")
     try:

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 @click.option("--sample-rate", "sample_rate_hz", type=float, default=100.0, show_default=True, metavar="HZ")
 @click.option("--sensor", "sensors", multiple=True, metavar="NAME", help="Only these sensors (default: all that work).")
 @click.option("--rail", metavar="NAME", help="Which rail is the headline.")
+@click.option("--fast-sensor", is_flag=True, help="As root: less averaging in the INA3221s, for this run.")
+@click.option("--power-modes", metavar="all|A,B", help="As root: bench in each of these power modes or governors.")
 @click.option("--estimate-power", "estimate_power_w", type=float, metavar="WATTS", help="Watts of one busy core.")
 @click.option("--worker-python", metavar="PATH", help="Run the model under this Python (3.6 or later).")
 @click.option("--no-isolation", is_flag=True, help="Run the model in this process: a crash takes everything down.")
@@ -88,13 +90,14 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
     dataset, metric = _data(host, flags)
     with ending_like_ctrl_c(), tempfile.TemporaryDirectory(prefix="edgeprof-variants-") as scratch:
         with Reports(sys.stderr, quiet=flags["quiet"]) as reports, shown_by(reports):
-            requests = _models(models, flags, host, Path(scratch), dataset)
-        result = bench(
-            _request(requests, flags, dataset, metric),
-            host,
-            resolve_roots(flags["sysfs_root"], flags["procfs_root"]),
-            Bar(sys.stderr, quiet=flags["quiet"]),
-        )
+            roots = resolve_roots(flags["sysfs_root"], flags["procfs_root"])
+        request = _request(_models(models, flags, host, Path(scratch), dataset), flags, dataset, metric)
+        progress = Bar(sys.stderr, quiet=flags["quiet"])
+        if flags["power_modes"] is not None:
+            from edgeprof.cli.modes import bench_modes
+
+            return bench_modes(request, host, roots, progress, flags["power_modes"], output, flags)
+        result = bench(request, host, roots, progress)
         if any(variant.recipe for variant in result.variants):
             from edgeprof.explain import annotate
 
@@ -117,7 +120,7 @@ def _request(
     shapes, dtypes = _shapes(flags["inputs"])
     same = (
         "runtime device threads batch scenario rate_hz streams windows window_s warmup_s idle_s sample_rate_hz rail "
-        "estimate_power_w worker_python timeout_s strict seed"
+        "estimate_power_w worker_python timeout_s strict seed fast_sensor"
     )
     return BenchRequest(
         models=requests,

@@ -43,7 +43,9 @@ def command(model: str, **flags: Any) -> int:
     import json
 
     from edgeprof.artifact import recognise
+    from edgeprof.cli.compressing import Reports
     from edgeprof.compress import compress, manifest_path
+    from edgeprof.compression.progress import shown_by
     from edgeprof.errors import InputError
     from edgeprof.plugins import PluginHost
 
@@ -62,17 +64,18 @@ def command(model: str, **flags: Any) -> int:
 
         data = load_dataset(flags["dataset"], host, pairs("--preprocess", flags["preprocess"]))
     directory = Path(flags["directory"])
-    manifest = compress(
-        source,
-        flags["chains"],
-        host,
-        directory,
-        data,
-        seed=flags["seed"],
-        timeout_s=flags["timeout_s"],
-        fresh=flags["again"],
-        note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
-    )
+    with Reports(sys.stderr, quiet=flags["quiet"]) as reports, shown_by(reports):
+        manifest = compress(
+            source,
+            flags["chains"],
+            host,
+            directory,
+            data,
+            seed=flags["seed"],
+            timeout_s=flags["timeout_s"],
+            fresh=flags["again"],
+            note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
+        )
     if flags["as_json"]:
         click.echo(json.dumps(manifest, indent=2))
     else:

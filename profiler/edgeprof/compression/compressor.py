@@ -68,7 +68,8 @@ class Compressor(ABC):
     ) -> dict[str, Any]:
         """Write the compressed model to ``target`` (a new file; the caller makes that atomic and checksums it).
 
-        Deterministic for a seed.
+        Deterministic for a seed. ``source`` is a file; for the format ``python`` it is the spec, written as a path
+        (``/folder/file.py:attribute``, ``package.module:attribute``).
 
         Returns:
             Provenance worth keeping: what was really done (layers touched, ratios reached).

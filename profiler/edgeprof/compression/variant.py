@@ -155,23 +155,25 @@ def make_variant(
     with tempfile.TemporaryDirectory(prefix="edgeprof-compress-") as scratch:
         for number, (step, family) in enumerate(tools):
             tool = family
-            if current.path is None or current.format not in tool.takes:
+            if current.format not in tool.takes:
                 raise InputError(
                     f"{tool.name} takes {', '.join(tool.takes)}; {_called(source, current)} is {current.format}",
                     remedy=_bridge(tool, current.format, compressors),
                 )
             tool = family.for_format(current.format)
-            if tool.needs_data != "no" and data is None:
+            if tool.needs_data != "no" and data is None and "data" not in step.given:
                 raise InputError(f"{tool.name} needs {tool.needs_data} data", remedy="Add --dataset SPEC.")
             values = settings(tool, step.given)
             suffix = FORMATS[tool.gives or current.format].suffixes[0]
             target = Path(scratch) / f"{number}{suffix}"
-            label = current.path.name if current is source else _called(source, current)
+            # Of a factory (FILE.py:attribute) the attribute is a part of what it is called.
+            given = current.path if current.path is not None and current.format != "python" else Path(current.target)
+            label = given.name if current is source else _called(source, current)
             try:
-                facts = _apply(tool, current.path, target, values, data, seed=seed, label=label)
+                facts = _apply(tool, given, target, values, data, seed=seed, label=label)
             except EdgeprofError as error:
                 # A scratch file's name means nothing to anybody.
-                error.args = (error.message.replace(os.fspath(current.path), _called(source, current)),)
+                error.args = (error.message.replace(os.fspath(given), _called(source, current)),)
                 error.message = error.args[0]
                 raise
             produced = recognise(os.fspath(target))
@@ -189,7 +191,7 @@ def make_variant(
                 }
             )
             current = produced
-        final = directory / (_stem(source) + "." + _safe(chain_name(steps)) + Path(current.target).suffix)
+        final = directory / (stem(source) + "." + _safe(chain_name(steps)) + Path(current.target).suffix)
         _install(Path(current.target), final)
     return recognise(os.fspath(final)), recipe
 
@@ -263,7 +265,11 @@ def _called(source: Artifact, current: Artifact) -> str:
     return source.spec if current is source else f"what the steps before made of {source.spec}"
 
 
-def _stem(artifact: Artifact) -> str:
+def stem(artifact: Artifact) -> str:
+    """What the files made of a model are called before the first dot."""
+    if artifact.format == "python":  # FILE.py:attribute, package.module:attribute
+        where, _, attribute = artifact.target.rpartition(":")
+        return f"{Path(where).name.removesuffix('.py')}-{attribute}"
     return artifact.path.name.split(".")[0] if artifact.path else "model"
 
 
