@@ -15,6 +15,7 @@ VERBS = {
     "compare": "Ratios of two results with their intervals, and a verdict.",
     "compress": "Compressed variants of a model, checked to load and to answer.",
     "completion": "Print the shell's completion script.",
+    "diagnose": "Why a variant is no faster, no smaller or no longer accurate.",
     "doctor": "What works, what does not, why, and the command that mends it.",
     "exporter": "The long-running daemon: samples, integrates, serves Prometheus.",
     "gate": "Pass or fail a result against limits, for CI.",

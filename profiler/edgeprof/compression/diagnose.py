@@ -238,10 +238,10 @@ def _instructions(e: Evidence) -> Iterator[Finding]:
     if e.instructions is None:
         return
     if e.instructions:
-        yield Finding("instructions", "ok", 1.0, "", None, f"this CPU has 8-bit dot products ({e.instructions})")
+        yield Finding("instructions", "ok", None, "", None, f"this CPU has 8-bit dot products ({e.instructions})")
     else:
         yield Finding(
-            "instructions", "warn", 0.0, "", 1.0,
+            "instructions", "warn", None, "", None,
             f"this CPU ({e.arch}) has no 8-bit dot products, so int8 gains little here and may lose",
             "Expect a smaller file, not speed; on Arm asimddp or i8mm, on x86 VNNI make int8 fast.", 3.5,
         )  # fmt: skip
@@ -254,15 +254,16 @@ def _calibration(e: Evidence) -> Iterator[Finding]:
         yield from _calibrated(e, facts)
     worst = sorted(e.clipped, key=lambda name: -e.clipped[name])[:3]
     if worst and e.clipped[worst[0]] > _CLIPPED:
-        named = ", ".join(f"{name} ({e.clipped[name]:.1%})" for name in worst)
+        named = ", ".join(f"{_short(name)} ({e.clipped[name]:.1%})" for name in worst)
+        wrong = e.clipped[worst[0]] > 0.1 and (e.agreement is None or e.agreement[0] < _AGREEMENT_LOW)
         yield Finding(
-            "clipping", "fail" if e.clipped[worst[0]] > 0.1 else "warn", e.clipped[worst[0]], "ratio", _CLIPPED,
+            "clipping", "fail" if wrong else "warn", e.clipped[worst[0]], "ratio", _CLIPPED,
             f"values fall outside their calibrated ranges: {named}",
             "Calibrate on data like that which it meets: same preprocessing, more samples, method=minmax.", 4.5,
         )  # fmt: skip
     idle = sorted(e.dead, key=lambda name: -e.dead[name])[:3]
     if idle and e.dead[idle[0]] > _DEAD:
-        named = ", ".join(f"{name} ({e.dead[name]:.0%})" for name in idle)
+        named = ", ".join(f"{_short(name)} ({e.dead[name]:.0%})" for name in idle)
         yield Finding(
             "dead-range", "warn", e.dead[idle[0]], "ratio", _DEAD,
             f"most of the calibrated range is never used: {named}",
@@ -298,7 +299,7 @@ def _sqnr(e: Evidence) -> Iterator[Finding]:
     ranked = sorted(e.sqnr_db, key=lambda name: e.sqnr_db[name])
     low = [name for name in ranked if e.sqnr_db[name] < _SQNR_LOW]
     worst = e.sqnr_db[ranked[0]]
-    named = ", ".join(f"{name} ({e.sqnr_db[name]:.1f} dB)" for name in ranked[:3])
+    named = ", ".join(f"{_short(name)} ({e.sqnr_db[name]:.1f} dB)" for name in ranked[:3])
     if not low:
         yield Finding("sqnr", "ok", worst, "dB", _SQNR_LOW, f"every layer is above {_SQNR_LOW:.0f} dB; least: {named}")
         return
@@ -306,8 +307,8 @@ def _sqnr(e: Evidence) -> Iterator[Finding]:
     broken = next(name for name in e.sqnr_db if e.sqnr_db[name] < (_SQNR_FATAL if fatal else _SQNR_LOW))
     yield Finding(
         "sqnr", "fail" if fatal else "warn", worst, "dB", _SQNR_FATAL if fatal else _SQNR_LOW,
-        f"{len(low)} of {len(ranked)} layers are below {_SQNR_LOW:.0f} dB, from {broken} on; worst: {named}",
-        f"Leave the first of them in float: exclude={broken}.", 4.0 if fatal else 2.0,
+        f"{len(low)} of {len(ranked)} layers are below {_SQNR_LOW:.0f} dB, from {_short(broken)} on; worst: {named}",
+        f"Leave the first of them in float: exclude={_short(broken)}.", 4.0 if fatal else 2.0,
     )  # fmt: skip
 
 
@@ -321,7 +322,7 @@ def _agreement(e: Evidence) -> Iterator[Finding]:
         changed = any(
             str(s.get("compressor", "")).startswith(("prune", "low-rank", "cluster", "distill", "int4"))
             for s in e.recipe
-        )
+        ) or any(layer.stored == "int4" for layer in (e.graph.layers if e.graph else ()))
         suspects = (
             "too much was taken out: a smaller amount, or fine-tuning afterwards" if changed else
             "in this order: calibration with another preprocessing; a model not in eval mode or with batch norms not"
@@ -411,6 +412,11 @@ def _outcome(e: Evidence) -> Iterator[Finding]:
             "memory-only", "warn", e.speed_up, "ratio", _FASTER,
             f"memory only: {told}, and {e.speed_up:.2f} × as fast: it saves {where}, not time", None, 1.0,
         )  # fmt: skip
+
+
+def _short(name: str) -> str:
+    """TFLite names a fused tensor after all that was fused into it, with semicolons between."""
+    return name.partition(";")[0]
 
 
 _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (

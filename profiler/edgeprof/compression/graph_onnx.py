@@ -163,6 +163,14 @@ def taps(model: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[d
         yield dict(zip(wanted, session.run(wanted, named), strict=True))
 
 
+def held(path: Path) -> dict[str, str]:
+    """Tensor → what its readers see of it: where it is quantised, the other end of that, clipped and rounded."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    ends = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    pairs = ((n.input[0], ends.get(n.output[0])) for n in graph.node if n.op_type == "QuantizeLinear")
+    return {name: end for name, end in pairs if end is not None}
+
+
 def inner(path: Path) -> list[str]:
     """Tensors inside a graph that nodes give, in order."""
     model = onnx.load(str(path), load_external_data=False)

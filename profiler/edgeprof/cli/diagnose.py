@@ -1,0 +1,133 @@
+"""``edgeprof diagnose``: why a variant is, or will be, no faster, no smaller or no longer accurate."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprof.cli.options import json_option, no_color_option, pairs, resolve_roots, root_options
+
+if TYPE_CHECKING:
+    from edgeprof.explain import Diagnosis
+
+
+@click.command("diagnose", no_args_is_help=True)
+@click.argument("model", metavar="MODEL")
+@click.option("--baseline", metavar="MODEL", help="What it came from; it is then compared and timed.")
+@click.option("--with", "chain", metavar="CHAIN", help="Before a run: make this variant of MODEL and predict.")
+@click.option("--dataset", metavar="SPEC", help="For agreement, ranges and signal to noise.")
+@click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Declared preprocessing of the dataset.")
+@click.option(
+    "--measure", "measure_s", type=click.FloatRange(0, 60), metavar="S", help="Time each model for S seconds."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of --with.")
+@click.option("--timeout", "timeout_s", type=float, default=120.0, show_default=True, metavar="S")
+@click.option("--strict", is_flag=True, help="Exit 1 if a check fails.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@root_options
+@json_option
+@no_color_option
+def command(model: str, **flags: Any) -> int:
+    """Say, with numbers, why MODEL is (or will be) no faster, no smaller, no cheaper, or no longer accurate.
+
+    With --baseline it explains: what runs in integers, which zeros help, where precision is lost, whether answers
+    agree, and how much faster it is (2 s of timing unless --measure says otherwise). With --with it
+    predicts: the variant is made, looked at and thrown away; nothing is timed.
+    """
+    import json
+
+    from edgeprof.artifact import recognise
+    from edgeprof.compression.variant import make_variant, parse_chain
+    from edgeprof.errors import InputError
+    from edgeprof.explain import explain, recipe_beside
+    from edgeprof.plugins import PluginHost
+
+    host = PluginHost.from_environment()
+    if flags["chain"] and flags["baseline"]:
+        raise InputError("--with makes a variant of MODEL, which is then the baseline", remedy="Leave out --baseline.")
+    given = recognise(model)
+    data = None
+    if flags["dataset"]:
+        from edgeprof.evaluation.load import load_dataset
+
+        data = load_dataset(flags["dataset"], host, pairs("--preprocess", flags["preprocess"]))
+    baseline = recognise(flags["baseline"]) if flags["baseline"] else None
+    measure_s = flags["measure_s"]
+    with tempfile.TemporaryDirectory(prefix="edgeprof-diagnose-") as scratch:
+        if flags["chain"]:
+            variant, recipe = make_variant(
+                given, parse_chain(flags["chain"]), host.of("compressors"), Path(scratch), data, seed=flags["seed"]
+            )
+            baseline = given
+        else:
+            variant, recipe = given, recipe_beside(given)
+        if measure_s is None:
+            measure_s = 2.0 if flags["baseline"] else 0.0
+        found = explain(
+            variant,
+            host,
+            resolve_roots(flags["sysfs_root"], flags["procfs_root"]),
+            baseline=baseline,
+            data=data,
+            recipe=recipe,
+            measure_s=measure_s,
+            timeout_s=flags["timeout_s"],
+            note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
+        )
+    if flags["as_json"]:
+        click.echo(json.dumps(_json(found, model, flags["chain"], flags["baseline"]), indent=2))
+    else:
+        click.echo(_text(found, no_color=flags["no_color"]))
+    return 1 if flags["strict"] and any(one.status == "fail" for one in found.findings) else 0
+
+
+def _json(found: Diagnosis, model: str, chain: str | None, baseline: str | None) -> dict[str, Any]:
+    return {
+        "schema": "edgeprof.diagnosis/1",
+        "model": model,
+        "with": chain,
+        "baseline": baseline,
+        "predicted_speed_up": found.predicted,
+        "measured_speed_up": found.measured,
+        "findings": [dataclasses.asdict(one) for one in found.findings],
+        "facts": found.facts,
+        "notes": found.notes,
+    }
+
+
+def _text(found: Diagnosis, *, no_color: bool) -> str:
+    from edgeprof.compression.diagnose import headline
+    from edgeprof.reporters.terminal import Style
+
+    style = Style.of(sys.stdout, no_color=no_color)
+    first = headline(found.findings)
+    lines = style.wrap("", first.sentence if first else "nothing found that would hold it back", indent=0)
+    lines = [style.paint(line, "bold") for line in lines]
+    speeds = []
+    if found.predicted is not None:
+        speeds.append(f"predicted at most {found.predicted:.2f} × as fast (arithmetic alone)")
+    if found.measured is not None:
+        speeds.append(f"measured {found.measured:.2f} × as fast")
+    if speeds:
+        lines.append(style.text("  " + " · ".join(speeds)))
+    width = max((len(one.check) for one in found.findings), default=0) + 6
+    colors = {"fail": "red", "warn": "yellow", "ok": "green"}
+    for one in found.findings:
+        text = one.sentence + _held(one.number, one.threshold, one.unit) + (f" → {one.fix}" if one.fix else "")
+        wrapped = style.wrap(f"{one.status:<4}  {one.check}", text, label_width=width)
+        lines += [wrapped[0].replace(one.status, style.paint(one.status, colors[one.status]), 1), *wrapped[1:]]
+    lines += [line for note in found.notes for line in style.wrap("", f"not told: {note}")]
+    return "\n".join(lines)
+
+
+def _held(number: float | None, threshold: float | None, unit: str) -> str:
+    """``(0.0043 against 0.05)``."""
+    if number is None or threshold is None:
+        return ""
+    said = "" if unit == "ratio" else f" {unit}"
+    return f" ({number:.3g}{said} against {threshold:.3g})"
