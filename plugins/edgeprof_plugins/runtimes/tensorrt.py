@@ -47,9 +47,7 @@ MODULES = (
 RUN_OPTIONS = ("profile", "cuda_graph", "wait", "cuda", "plugins", "layers", "host_code", "dla_core")
 #: Inferences of which ``layers`` tells the mean.
 LAYER_RUNS = 20
-REMEDY = "On a Jetson it is in the system's Python: --worker-python /usr/bin/python3. Elsewhere: " + install_command(
-    "tensorrt", "tensorrt"
-)
+REMEDY = "On a Jetson it is in the system's Python: --worker-python /usr/bin/python3. Elsewhere: pip install tensorrt"
 
 
 class TensorRT(Runtime):
