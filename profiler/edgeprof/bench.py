@@ -24,9 +24,10 @@ from edgeprof.plan import Plan, make_plan
 from edgeprof.request import BenchRequest, Candidate, candidates
 from edgeprof.results import schema
 from edgeprof.results.ids import new_id
-from edgeprof.sensing import context, gpu_process
+from edgeprof.sensing import context, fast_sensor, gpu_process
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
+from edgeprof.sensing.settings import Settings
 from edgeprof.workload.probe import probe
 from edgeprof.workload.runtime import LoadOptions
 from edgeprof.workload.scenario import Scenario
@@ -70,12 +71,24 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
 
     Raises:
         InputError: a model, flag or dataset that cannot be used; nothing was run.
-        UnavailableError: no runtime here loads one of the models; nothing was run.
+        UnavailableError: no runtime here loads one of the models, or ``fast_sensor`` is not possible; nothing was run.
         GateError: ``strict``, and nothing measures power here.
     """
     if request.worker_python is not None:
         probe(request.worker_python)
     models = list(candidates(request, host))
+    if not request.fast_sensor:
+        return _bench(request, models, host, roots, progress)
+    with Settings() as settings:
+        lowered = fast_sensor.lower(roots, settings)
+        result = _bench(request, models, host, roots, progress)
+    result.reasons += [schema.Reason(code="fast_sensor", message=what) for what in lowered]
+    return result
+
+
+def _bench(
+    request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
+) -> schema.Result:
     found = prepare(host, roots, request.sensors, request.rail, note=progress.note)
     if request.strict and not found.topology.headline.channels:
         raise GateError(

@@ -61,6 +61,8 @@ class BenchRequest:
     timeout_s: float = 120.0
     strict: bool = False
     seed: int = 0
+    #: Lower the averaging of INA3221s for the run, as root.
+    fast_sensor: bool = False
 
 
 @dataclass

@@ -65,8 +65,9 @@ class Line:
 def line(levels: Sequence[Level]) -> Line:
     """The straight line through the levels, and the covariance of its gain and offset.
 
-    Least squares weighted by 1/u². The covariance is scaled by reduced χ² where that is above 1 (Birge's ratio: the
-    levels scatter more about the line than within themselves) and by (t(0.975, n − 2)/1.96)².
+    Least squares weighted by 1/u². The covariance is the larger of what the levels' own scatter gives and of what
+    their scatter about the line does: reduced χ² (Birge's ratio) times (t(0.975, n − 2)/1.96)² for its few degrees of
+    freedom.
 
     Raises:
         ValueError: fewer than three levels, or all at one power.
@@ -87,7 +88,7 @@ def line(levels: Sequence[Level]) -> Line:
     offset = mean_y - gain * mean_x
     nu = len(levels) - 2
     chi2 = math.fsum(a * (c - gain * b - offset) ** 2 for a, b, c in zip(w, x, y, strict=True)) / nu
-    widened = max(1.0, chi2) * (t_quantile(0.975, nu) / _NORMAL_975) ** 2
+    widened = max(1.0, chi2 * (t_quantile(0.975, nu) / _NORMAL_975) ** 2)
     return Line(
         gain=gain,
         offset_w=offset,

@@ -79,6 +79,7 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
     from edgeprof.plugins import PluginHost
     from edgeprof.reporters import registry
 
+    _check_ranges(flags)
     host = PluginHost.from_environment()
     output = Path(flags["output"]) if flags["output"] else None
     if output is not None:
@@ -110,6 +111,15 @@ command.help = """Latency, throughput, joules per inference, power, RAM, tempera
 MODEL is a file (.onnx, .tflite, .pt, .pt2, .engine …; its content decides) or package.module:function. Several models
 take turns, window by window, and are compared with the first.
 """
+
+
+def _check_ranges(flags: dict[str, Any]) -> None:
+    """What no plan holds, or only where something measures."""
+    from edgeprof.errors import require_range
+
+    require_range("--estimate-power", flags["estimate_power_w"], 1e-3, 1e4)
+    require_range("--timeout", flags["timeout_s"], 0.1, 1e6)
+    require_range("--idle", flags["idle_s"], 0, 3600)
 
 
 def _request(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from edgeprof.sensing import settings
 from edgeprof.sensing.board import arrange
 from edgeprof.sensing.boot import BootCache
 from edgeprof.sensing.characterize import annotated, characterise
@@ -40,6 +41,8 @@ def prepare(
     Raises:
         InputError: see ``discover``.
     """
+    for problem in settings.recover():
+        note(f"an earlier run was killed and left something changed: {problem}")
     found = discover(host, roots, only, rail)
     cache = BootCache(roots)
     powered = [s for s in found.sensors if any(c.quantity in {"power", "energy"} for c in s.channels)]

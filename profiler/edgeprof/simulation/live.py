@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof.errors import InputError, UnavailableError, unknown
 from edgeprof.roots import SIMULATION_MARKER, Roots
+from edgeprof.sensing.files import number_of
 from edgeprof.simulation.board_specs import BOARDS
 from edgeprof.simulation.chip import BlockAverage, Converter, EnergyCounter, Ina3221
 from edgeprof.simulation.layouts import Layout, build
@@ -174,11 +175,20 @@ class LiveBoard:
         self._registers.write(now)
         jumps = [source.advance(now) for source in self._sources]
         if any(jumps) or now - self._logged >= LOG_S:
+            self._obey()
             self._log.write(now, [rail.joules(now) for rail in self._rails.values()])
             self._logged = now
             if now - self._flushed >= FLUSH_S:
                 self._log.flush()
                 self._flushed = now
+
+    def _obey(self) -> None:
+        """A chip averages as its ``samples`` says, whoever wrote it there."""
+        for rail in self._rails.values():
+            if isinstance(rail.converter, Ina3221):
+                samples = number_of(rail.files.directory / "samples")
+                if samples is not None and samples >= 1:
+                    rail.converter.samples = int(samples)
 
     def finish(self, now: float) -> None:
         """Switch it off: the last line and the sums of the truth."""

@@ -25,13 +25,15 @@ def test_an_exact_line_is_found_exactly() -> None:
 
 
 def test_the_covariance_is_that_of_weighted_least_squares() -> None:
-    made = [Level(x, 1.1 * x + 0.2 + 0.01 * (-1) ** k, 0.01 * (1 + k)) for k, x in enumerate(POWERS)]
+    made = [Level(x, 1.1 * x + 0.2 + 0.01 * (-1) ** k, 0.01 * (1 + 0.5 * k)) for k, x in enumerate(POWERS)]
     fitted = line(made)
     a = np.array([[one.sensor_w, 1.0] for one in made])
     weights = np.diag([1 / one.u_w**2 for one in made])
     covariance = np.linalg.inv(a.T @ weights @ a)
-    widened = 2.7764451 / 1.9599640  # t(0.975, 4) over the normal's; reduced χ² is below 1 here
-    assert fitted.reduced_chi2 < 1
+    residuals = np.array([(one.meter_w - fitted.at(one.sensor_w)) / one.u_w for one in made])
+    assert fitted.reduced_chi2 == pytest.approx(float(residuals @ residuals) / 4, rel=1e-6)
+    # t(0.975, 4) over the normal's
+    widened = max(1.0, math.sqrt(fitted.reduced_chi2) * 2.7764451 / 1.9599640)
     assert fitted.u_gain == pytest.approx(widened * math.sqrt(covariance[0, 0]), rel=1e-6)
     assert fitted.u_offset_w == pytest.approx(widened * math.sqrt(covariance[1, 1]), rel=1e-6)
     assert fitted.covariance_w == pytest.approx(widened**2 * covariance[0, 1], rel=1e-6)
