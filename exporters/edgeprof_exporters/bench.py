@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
+import os
+import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.results.place import data_dir
@@ -63,22 +65,54 @@ class BenchResults:
             self._rows = limited(rows)
 
     def _read(self, directory: Path) -> Any:
-        argv = [sys.executable, "-m", "edgeprof_exporters.bench_reader", str(directory)]
+        """The reader's rows; None, with a line in the log, where it did not succeed."""
+        text, status = _output([sys.executable, "-m", "edgeprof_exporters.bench_reader", os.fspath(directory)])
+        if status == 0:
+            with suppress(ValueError):
+                return json.loads(text)
+        said = text.decode("utf-8", "replace").strip().splitlines()
+        event(
+            logging.WARNING,
+            "the benchmark store cannot be read",
+            directory=str(directory),
+            error=said[-1] if said else f"exit status {status}",
+        )
+        return None
+
+
+def _output(argv: list[str]) -> tuple[bytes, int]:
+    """What a program writes to stdout, and its exit status; it is killed after ``_PATIENCE_S``.
+
+    posix_spawn, since the module subprocess alone would be a megabyte of the daemon for as long as it runs.
+    """
+    read_end, write_end = os.pipe()
+    try:
+        actions: list[tuple[Any, ...]] = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, write_end, 1),
+        ]
         try:
-            done = subprocess.run(argv, capture_output=True, timeout=_PATIENCE_S, check=False, stdin=subprocess.DEVNULL)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            event(logging.WARNING, "the benchmark store cannot be read", directory=str(directory), error=str(error))
-            return None
-        if done.returncode:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            event(
-                logging.WARNING,
-                "the benchmark store cannot be read",
-                directory=str(directory),
-                error=said[-1] if said else f"exit status {done.returncode}",
-            )
-            return None
-        return json.loads(done.stdout)
+            pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions)
+        except OSError as error:
+            return str(error).encode(), -1
+        finally:
+            os.close(write_end)
+        killer = threading.Timer(_PATIENCE_S, _kill, [pid])
+        killer.daemon = True
+        killer.start()
+        text = b""
+        while data := os.read(read_end, 65536):
+            text += data
+        _, status = os.waitpid(pid, 0)
+        killer.cancel()
+        return text, os.waitstatus_to_exitcode(status)
+    finally:
+        os.close(read_end)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def limited(rows: dict[str, list[tuple[list[str], float]]]) -> dict[str, list[tuple[list[str], float]]]:

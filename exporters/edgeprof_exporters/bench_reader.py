@@ -92,7 +92,7 @@ def main() -> int:
     try:
         found = read(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
     except EdgeprofError as error:
-        sys.stderr.write(error.message + "\n")
+        sys.stdout.write(error.message + "\n")
         return 1
     json.dump(found, sys.stdout)
     return 0

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.provenance import worst
+from edgeprof.sensing.clock import MonotonicClock
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.sensing.sensor import Sensor
 from edgeprof_exporters.meter import BRIDGE_S, History, Meter, Total
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 STALE_S = 10.0
 #: A sensor that was not read for this long (s) holds the daemon's health: its thread hangs, or the machine does.
 STUCK_S = 15.0
+#: How often (Hz) what is no power is read.
+CONTEXT_HZ = 1.0
+#: The longest single sleep of a sampling thread (s), and so the longest that a stop waits for it.
+_SLICE_S = 0.25
 #: How much of the trace the Sampler keeps (s): the daemon needs none of it.
 _KEEP_S = 1.0
 
@@ -69,6 +74,17 @@ def stale_after(channel: Channel) -> float:
     return max(STALE_S, 3 * (channel.update_interval_s or 0.0))
 
 
+class _Patient(MonotonicClock):
+    """Waits in long slices: stopping may take a quarter of a second, and each wake-up less is battery."""
+
+    def wait(self, deadline: float, stop: threading.Event) -> None:
+        while not stop.is_set():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, _SLICE_S))
+
+
 class Tap(Sensor):
     """A sensor that tells the engine what it read; the Sampler reads it like any other."""
 
@@ -81,6 +97,7 @@ class Tap(Sensor):
         #: (position in the row, channel) of what can be read
         self.watched = [(index, channel) for index, channel in enumerate(known) if channel.available]
         self.stale_s = max((stale_after(channel) for _, channel in self.watched), default=STALE_S)
+        self.tells_power = any(c.quantity in {"power", "energy", "voltage", "current"} for _, c in self.watched)
         self.meters: list[tuple[int, Meter]] = []
         self.latest: dict[Key, tuple[float, float]] = {}
         self.samples = 0
@@ -146,7 +163,7 @@ class Engine:
         #: The sources that were ever read: one that is lost is shown as lost.
         self.known: dict[str, None] = {}
         self._meters: dict[Key, Meter] = {}
-        self._sampler: Sampler | None = None
+        self._samplers: list[Sampler] = []
         self._headline: frozenset[Meter] = frozenset()
         self._kept: dict[str, Any] = {}
         self._kept_now: float | None = None
@@ -172,18 +189,27 @@ class Engine:
             self._wire(found.topology)
             self.known |= dict.fromkeys(tap.name for tap in taps)
             self._started = time.monotonic()
-        sampler = Sampler(taps, self.rate_hz, channels, cpu=cpu, keep_s=_KEEP_S)
-        sampler.start()
-        self._sampler = sampler
+        # Watts follow every burst; temperatures, loads and clocks do not, and reading them costs as much.
+        quick = [tap for tap in taps if tap.tells_power]
+        context = [tap for tap in taps if not tap.tells_power]
+        clock = _Patient()
+        samplers = [
+            Sampler(group, min(rate, self.rate_hz), channels, cpu=cpu, keep_s=_KEEP_S, clock=clock)
+            for group, rate in ((quick, self.rate_hz), (context, CONTEXT_HZ))
+            if group
+        ]
+        for sampler in samplers:
+            sampler.start()
+        self._samplers = samplers
 
     def stop(self) -> None:
         """Stop sampling; the joules stay. Safe to call twice."""
-        sampler, self._sampler = self._sampler, None
-        if sampler is not None:
+        samplers, self._samplers = self._samplers, []
+        for sampler in samplers:
             sampler.stop()
-            with self.lock:
-                self._book(sampler)
-                self._base = dict(self._counted)
+        with self.lock:
+            self._book(samplers)
+            self._base = dict(self._counted)
 
     def advanced(self, meter: Meter) -> None:
         """A meter has a new reading (called under the lock, by a Tap)."""
@@ -212,8 +238,7 @@ class Engine:
     def counts(self) -> dict[str, tuple[int, int]]:
         """Source → readings that succeeded and that are missing, since the daemon began; neither ever falls."""
         with self.lock:
-            if self._sampler is not None:
-                self._book(self._sampler)
+            self._book(self._samplers)
             return dict(self._counted)
 
     def gaps(self, now: float) -> dict[str, float]:
@@ -231,11 +256,10 @@ class Engine:
         A sensor that fails is not stuck: it is tried again, and the others go on. It is stuck when no deadline of any
         sensor was served for long.
         """
-        sampler = self._sampler
-        if sampler is None:
-            return "the sampler does not run"
         if not self.taps:
             return None
+        if not self._samplers:
+            return "the sampler does not run"
         if now - self._started < STUCK_S:
             return None
         newest = max(tap.last_read for tap in self.taps)
@@ -314,10 +338,10 @@ class Engine:
             total.resume(kept)
         return total
 
-    def _book(self, sampler: Sampler) -> None:
-        """Take over the sampler's counts, on top of those of the samplers before it."""
+    def _book(self, samplers: Iterable[Sampler]) -> None:
+        """Take over the samplers' counts, on top of those of the samplers before them."""
         seen: dict[str, tuple[int, int]] = {}
-        for stats in sampler.stats():
+        for stats in (stats for sampler in samplers for stats in sampler.stats()):
             good, missed = seen.get(stats.key[0], (0, 0))
             seen[stats.key[0]] = good + stats.samples, missed + stats.missed
         for name, (good, missed) in seen.items():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +33,8 @@ _PR_SET_NAME = 15
 
 def become(flags: Mapping[str, Any], path: Path | None) -> None:
     """Replace this process by the daemon's; does not return."""
+    import subprocess  # noqa: PLC0415 - a megabyte that the daemon itself has no use for
+
     sys.stdout.flush()
     sys.stderr.flush()
     given = json.dumps({"flags": {k: v for k, v in flags.items() if v not in (None, ())}, "path": path and str(path)})

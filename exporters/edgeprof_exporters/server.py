@@ -200,12 +200,24 @@ def _bound(host: str, port: int) -> list[socket.socket]:
             with contextlib.suppress(OSError):
                 return [socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)]
         return [socket.create_server(("", port), backlog=128)]
+    if (literal := _family(host)) is not None:
+        # Not by getaddrinfo, which loads the tables of international domain names even for a number.
+        return [socket.create_server((host, port), family=literal, backlog=128)]
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     made = []
     for family, _, _, _, address in dict.fromkeys(found):
         made.append(socket.create_server(address[:2], family=family, backlog=128))
         port = made[-1].getsockname()[1]
     return made
+
+
+def _family(host: str) -> socket.AddressFamily | None:
+    """Of a host that is an address already; None of a name."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, host)
+            return family
+    return None
 
 
 class Server:

@@ -11,11 +11,14 @@ from a state that is no older than the last scrape:
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import struct
 import threading
 import time
+import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 _SCHEMA = "edgeprof.exporter-state/1"
 #: A larger file is none of ours (bytes).
 _MOST = 4 << 20
+#: Each of the two places of the runtime copy (bytes), and what stands before its text: number, length, CRC-32.
+_PLACE = 1 << 20
+_HEAD = struct.Struct("<QII")
 
 
 def boot_id() -> str:
@@ -46,7 +52,7 @@ class StateFile:
 
     def __init__(self, path: Path | None, copy: Path | None) -> None:
         self.path = path
-        self.copy = copy if path is not None else None
+        self.copy = Copy(copy) if path is not None and copy is not None else None
         self._lock = threading.Lock()
         self._boot = boot_id()
         self._failed = False
@@ -56,7 +62,8 @@ class StateFile:
 
         A clean state is marked as taken, so that it is not resumed twice: after a crash it would be too old.
         """
-        copy, kept = _read(self.copy), _read(self.path)
+        copy = self.copy.load() if self.copy is not None else None
+        kept = _read(self.path)
         if copy is not None and copy["boot"] == self._boot and self._boot:
             newest = max((s for s in (copy, kept) if s is not None and s["boot"] == self._boot), key=_saved)
             self._take()
@@ -85,18 +92,13 @@ class StateFile:
         else:
             self._failed = False
         if clean and self.copy is not None:
-            with suppress(OSError):
-                self.copy.unlink()
+            self.copy.forget()
 
     def save_runtime(self, state: dict[str, Any]) -> None:
         """Write the copy in the runtime directory; where that cannot be, a crash begins at zero."""
-        if self.copy is None:
-            return
-        try:
-            self._write(self.copy, state, clean=False, durable=False)
-        except OSError:
-            with suppress(OSError):  # an old copy must not be believed
-                self.copy.unlink()
+        if self.copy is not None:
+            with self._lock:
+                self.copy.save(self._encoded(state, clean=False))
 
     def _take(self) -> None:
         """The lasting state is in use from now on: no longer clean."""
@@ -108,9 +110,12 @@ class StateFile:
                 with suppress(OSError):
                     self.path.unlink()
 
-    def _write(self, path: Path, state: dict[str, Any], *, clean: bool, durable: bool) -> None:
+    def _encoded(self, state: dict[str, Any], *, clean: bool) -> bytes:
         content = {"schema": _SCHEMA, "boot": self._boot, "clean": clean, "monotonic": time.monotonic(), "state": state}
-        data = json.dumps(content, separators=(",", ":")).encode()
+        return json.dumps(content, separators=(",", ":")).encode()
+
+    def _write(self, path: Path, state: dict[str, Any], *, clean: bool, durable: bool) -> None:
+        data = self._encoded(state, clean=clean)
         temporary = f"{path}.new"
         with self._lock:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -137,6 +142,55 @@ class StateFile:
                         os.close(directory)
 
 
+class Copy:
+    """Two places in one open file, written in turns: one system call for each scrape, and always one of them whole.
+
+    What the kernel took survives the process, if not the machine.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._number = 0
+
+    def load(self) -> dict[str, Any] | None:
+        """The newer of the two that is whole."""
+        found: list[tuple[int, bytes]] = []
+        with suppress(OSError):
+            data = self._path.read_bytes()
+            for start in (0, _PLACE):
+                place = data[start : start + _PLACE]
+                if len(place) >= _HEAD.size:
+                    number, length, check = _HEAD.unpack_from(place)
+                    text = place[_HEAD.size : _HEAD.size + length]
+                    if len(text) == length and zlib.crc32(text) == check and length:
+                        found.append((number, text))
+        return _content(max(found)[1], self._path) if found else None
+
+    def save(self, text: bytes) -> None:
+        """Write it over the older of the two; what cannot be written leaves no old copy that could be believed."""
+        self._number += 1
+        try:
+            if _HEAD.size + len(text) > _PLACE:
+                raise OSError(errno.EFBIG, "too large")  # noqa: TRY301 - it ends as every other failure does
+            if self._fd < 0:
+                flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._fd = os.open(self._path, flags, 0o600)
+            record = _HEAD.pack(self._number, len(text), zlib.crc32(text)) + text
+            if os.pwrite(self._fd, record, (self._number % 2) * _PLACE) != len(record):
+                raise OSError(errno.ENOSPC, "no space")  # noqa: TRY301 - see above
+        except OSError:
+            self.forget()
+
+    def forget(self) -> None:
+        """Remove it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        with suppress(OSError):
+            self._path.unlink()
+
+
 def _saved(content: dict[str, Any]) -> float:
     return float(content["monotonic"])
 
@@ -147,13 +201,21 @@ def _read(path: Path | None) -> dict[str, Any] | None:
         return None
     try:
         text = path.read_bytes() if path.stat().st_size <= _MOST else b""
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        event(logging.WARNING, "the state cannot be read; counters begin at zero", file=str(path), error=str(error))
+        return None
+    return _content(text, path)
+
+
+def _content(text: bytes, path: Path) -> dict[str, Any] | None:
+    try:
         content = json.loads(text)
         good = content["schema"] == _SCHEMA and isinstance(content["state"], dict)
         good = good and isinstance(content["boot"], str) and isinstance(content["clean"], bool)
         good = good and isinstance(content["monotonic"], float)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         good, content = False, {"why": error}
     if not good:
         why = str(content.get("why", "it has another form"))

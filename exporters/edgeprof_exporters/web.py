@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 from prometheus_client.exposition import choose_encoder
 
 from edgeprof import __version__
+from edgeprof_exporters.exposition import Encoder
 from edgeprof_exporters.names import COLLECTORS
 from edgeprof_exporters.server import Response
 
@@ -51,6 +52,7 @@ class Web:
         self.unready = unready
         self.before_scrape = before_scrape
         self.max_requests = max_requests
+        self._encoder = Encoder()
         self._running = 0
         self._lock = threading.Lock()
 
@@ -89,7 +91,7 @@ class Web:
         except (ValueError, IndexError):  # a header that is no list of formats
             encode, content_type = choose_encoder("")
         self.before_scrape()
-        body = encode(registry)
+        body = self._encoder.text(registry, encode, content_type)
         headers = {"Vary": "Accept, Accept-Encoding"}
         if len(body) > _WORTH and _accepts_gzip(request.headers.get("accept-encoding", "")):
             body = gzip.compress(body, compresslevel=1, mtime=0)

@@ -157,7 +157,7 @@ def test_after_a_power_cut_counters_begin_at_zero(board, start, tmp_path: Path) 
     daemon = start(board.directory, *flags).ready()
     daemon.until((tmp_path / "state.json").exists)
     daemon.end(signal.SIGKILL)
-    (daemon.runtime / "state.json").unlink(missing_ok=True)  # memory does not survive
+    (daemon.runtime / "state.copy").unlink(missing_ok=True)  # memory does not survive
     later = start(board.directory, *flags).ready()
     assert later.logged("did not end in order")
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import os
-import statistics
 import sys
 import threading
 import time
@@ -102,6 +101,8 @@ class _Stream:
             times, width = list(self.arrivals), max(1, len(self.latest))
         if self.facts.interval_s is not None:
             return self.facts.interval_s
+        import statistics  # with decimal and fractions behind it: not for who only looks whether there is a meter
+
         gaps = [b - a for a, b in zip(times, times[width:], strict=False)]
         return statistics.median(gaps) if len(gaps) >= _ENOUGH - 1 else None
 

@@ -11,7 +11,6 @@ import os
 import shlex
 import socket
 import stat
-import subprocess
 import sys
 import termios
 import threading
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprof.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
 BAUD = 115200
@@ -94,6 +94,8 @@ class Link:
     def _reap(self) -> None:
         child, self._child = self._child, None
         if child is not None:
+            import subprocess  # noqa: PLC0415 - see _command
+
             child.terminate()
             with suppress(subprocess.TimeoutExpired):
                 child.wait(2)
@@ -101,6 +103,8 @@ class Link:
                 self.trouble = f"{self.address} ended with status {child.returncode}"
 
     def _command(self, argv: list[str]) -> int:
+        import subprocess  # noqa: PLC0415 - a megabyte that the exporter's daemon has no use for otherwise
+
         # A session of its own, so that Ctrl-C is ours alone; it ends with us, and if we are killed its output breaks.
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
         self._child = child

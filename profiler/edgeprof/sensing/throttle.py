@@ -7,8 +7,6 @@ seen at either end. The Raspberry Pi's sticky bits count where they were newly s
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -92,6 +90,9 @@ def _pi_bits(roots: Roots) -> int | None:
     node = text_of(roots.sysfs / "devices/platform/soc/soc:firmware/get_throttled")
     text = f"0x{node}" if node else text_of(roots.root / "vcgencmd/get_throttled")
     if text is None and roots.is_live and (roots.dev / "vcio").exists():
+        import shutil  # noqa: PLC0415 - only older Raspberry Pi systems start a program, and the daemon looks here too
+        import subprocess  # noqa: PLC0415
+
         program = shutil.which("vcgencmd")
         if program is None:
             return None
