@@ -90,9 +90,10 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
         )
     dataset, metric = _data(host, flags)
     with ending_like_ctrl_c(), tempfile.TemporaryDirectory(prefix="edgeprof-variants-") as scratch:
+        roots = resolve_roots(flags["sysfs_root"], flags["procfs_root"])
         with Reports(sys.stderr, quiet=flags["quiet"]) as reports, shown_by(reports):
-            roots = resolve_roots(flags["sysfs_root"], flags["procfs_root"])
-        request = _request(_models(models, flags, host, Path(scratch), dataset), flags, dataset, metric)
+            requests = _models(models, flags, host, Path(scratch), dataset)
+        request = _request(requests, flags, dataset, metric)
         progress = Bar(sys.stderr, quiet=flags["quiet"])
         if flags["power_modes"] is not None:
             from edgeprof.cli.modes import bench_modes
