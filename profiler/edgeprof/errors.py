@@ -56,6 +56,16 @@ class GateError(EdgeprofError):
     exit_code = 1
 
 
+def require_range(flag: str, value: float | None, low: float, high: float) -> None:
+    """Nothing where ``value`` is None or from ``low`` to ``high``.
+
+    Raises:
+        InputError: it is not, or is NaN.
+    """
+    if value is not None and not low <= value <= high:
+        raise InputError(f"{flag} {value:g} is out of range", remedy=f"Use a value from {low:g} to {high:g}.")
+
+
 def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
     """The error for a name that does not exist, with the nearest one that does.
 

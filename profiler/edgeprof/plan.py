@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from edgeprof.errors import InputError, unknown
+from edgeprof.errors import InputError, require_range, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,8 +134,7 @@ def make_plan(
         ("--batch", batch, 1, 65536),
     )
     for flag, value, low, high in checks:
-        if value is not None and not low <= value <= high:
-            raise InputError(f"{flag} {value:g} is out of range", remedy=f"Use a value from {low:g} to {high:g}.")
+        require_range(flag, value, low, high)
     return Plan(
         preset=preset,
         scenario=scenario,

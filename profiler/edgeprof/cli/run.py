@@ -37,10 +37,12 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
     import json
     from pathlib import Path
 
+    from edgeprof.errors import require_range
     from edgeprof.plugins import PluginHost
     from edgeprof.results.files import check_writable, write
     from edgeprof.run import measure_command
 
+    require_range("--estimate-power", flags["estimate_power_w"], 1e-3, 1e4)
     if flags["output"]:
         check_writable(Path(flags["output"]))
     outcome = measure_command(

@@ -340,8 +340,10 @@ def _read_inputs(path: str, specs: Sequence[TensorSpec]) -> Dict[str, Any]:
         with archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        # numpy takes what is no array file for a pickle, and tells how to load one all the same.
+        why = "it is no .npz, or holds Python objects" if "pickle" in str(error) else error
         raise LoadError(
-            "the inputs in {} cannot be read: {}".format(path, error),
+            "the inputs in {} cannot be read: {}".format(path, why),
             "Save them with numpy.savez(FILE, **{input name: array}), without Python objects.",
         ) from error
     if len(arrays) == len(specs) and all(re.match(r"arr_\d+$", name) for name in arrays):

@@ -123,6 +123,10 @@ def test_a_failed_variant_is_exit_3_and_the_others_are_reported(place):
         (["bench", "app.py:steady", "--sysfs-root", "nowhere"], "nowhere"),
         (["bench", "app.py:steady", "--worker-python", "/no/python"], "/no/python"),
         (["bench", "app.py:steady", "--windows", "many"], "--windows"),
+        (["bench", "app.py:steady", "--estimate-power", "0"], "--estimate-power 0 is out of range"),
+        (["bench", "app.py:steady", "--timeout", "nan"], "--timeout nan is out of range"),
+        (["bench", "app.py:steady", "--idle", "-1"], "--idle -1 is out of range"),
+        (["run", "--estimate-power", "-2", "--", "true"], "--estimate-power -2 is out of range"),
         (["bench"], "MODEL"),
         (["run", "--", "no-such-command"], "no-such-command"),
         (["run", "--rail", "VDD_INN", "--", "true"], "VDD_IN"),
@@ -178,7 +182,7 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_130(place):
 
 def test_kill_9_leaves_no_worker_behind(place):
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgeprof", "bench", "app.py:slow", "--windows", "40", "--window", "1"],
+        [sys.executable, "-m", "edgeprof", "bench", "app.py:slow", "--windows", "40", "--window", "1", "--idle", "0.1"],
         cwd=place,
         env=environment(place, EDGEPROF_TEST_MARK=str(place)),
         stdout=subprocess.DEVNULL,
