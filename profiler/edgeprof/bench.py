@@ -20,7 +20,7 @@ from edgeprof.analysis import assemble, compare, pareto
 from edgeprof.analysis.assemble import Sampled, VariantRecord, WindowRecord
 from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
 from edgeprof.evaluation import evaluate
-from edgeprof.plan import Plan, make_plan
+from edgeprof.plan import Plan, make_plan, start_delay
 from edgeprof.request import BenchRequest, Candidate, candidates
 from edgeprof.results import schema
 from edgeprof.results.ids import new_id
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.discover import Discovery
+    from edgeprof.sensing.sensor import PartTime
 
 #: Between a warm-up and the idle that follows it: clocks and filters settle.
 _SETTLE_S = 0.5
@@ -89,28 +90,36 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
 def _bench(
     request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
 ) -> schema.Result:
+    _plan(request)  # what is wrong with a flag is told before any sensor is asked
     found = prepare(host, roots, request.sensors, request.rail, note=progress.note)
     if request.strict and not found.topology.headline.channels:
         raise GateError(
             f"nothing measures power here ({found.topology.headline.reason}), and --strict accepts no estimate",
             remedy="edgeprof doctor tells what is missing.",
         )
-    plan = make_plan(
+    plan = _plan(request, found)
+    return _Run(request, plan, found, roots, progress).result(models)
+
+
+def _plan(request: BenchRequest, found: Discovery | None = None) -> Plan:
+    """What was asked for, fitted to the sensors that were found; without them, only checked."""
+    channels = found.topology.headline.channels if found else ()
+    return make_plan(
         preset=request.preset,
         scenario=request.scenario,
         windows=request.windows,
         window_s=request.window_s,
         # Where nothing measures power, idling tells nothing.
-        idle_s=request.idle_s if found.topology.headline.channels else 0.0,
+        idle_s=request.idle_s if channels or found is None else 0.0,
         warmup_s=request.warmup_s,
         sample_rate_hz=request.sample_rate_hz,
-        refresh_s=max((c.update_interval_s or 0.0 for c in found.topology.headline.channels), default=0.0),
+        refresh_s=max((c.update_interval_s or 0.0 for c in channels), default=0.0),
+        part_time=_part_time(found) if found else None,
         rate_hz=request.rate_hz,
         streams=request.streams,
         batch=request.batch,
         seed=request.seed,
     )
-    return _Run(request, plan, found, roots, progress).result(models)
 
 
 class _Run:
@@ -244,6 +253,7 @@ class _Run:
 
     def _window(self, worker: Worker, position: int) -> WindowRecord:
         before = context.snapshot(self.roots)
+        time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
         run = worker.window(self.scenario, self.plan.window_s)
         throttles = tuple(context.difference(before, context.snapshot(self.roots)))
         self.order += 1
@@ -345,6 +355,12 @@ def _grown(warm: WorkerMemory | None, after: WorkerMemory) -> WorkerMemory:
     """
     peaks = [size for size in (warm.peak_rss if warm else None, after.rss) if size is not None]
     return WorkerMemory(rss=after.rss, peak_rss=max(peaks, default=None), gpu_peak=after.gpu_peak)
+
+
+def _part_time(found: Discovery) -> PartTime | None:
+    """The part-time sensor in the headline that is blind for longest."""
+    parts = [c.part_time for c in found.topology.headline.channels if c.part_time is not None]
+    return max(parts, key=lambda part: part.period_s - part.look_s, default=None)
 
 
 def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof import hookimpl
 from edgeprof.errors import UnavailableError
-from edgeprof.sensing.sensor import INSTANTANEOUS, Channel, Filter, Sensor
+from edgeprof.sensing.sensor import INSTANTANEOUS, Channel, Filter, PartTime, Sensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableSequence, Sequence
@@ -33,6 +33,7 @@ _POWER_INSTANT, _POWER_AVERAGE = 186, 185
 _ARCH_AMPERE = 7
 _GA100 = ("A100", "A30", "A800")
 _PART_TIME = ("A100", "A800", "H100", "H800", "H200", "H20", "GH200")
+_LOOK = PartTime(look_s=0.025, period_s=0.1)
 _SENTINEL = 0xFFFFFFFF
 #: Thermal slowdown by hardware or software and power brake: the clock is held down (NVML, clocks event reasons).
 _SLOWDOWN = 0x8 | 0x20 | 0x40 | 0x80
@@ -110,7 +111,8 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
         name: What the channels are called.
     """
     model, _ = _text(lambda: nvml.nvmlDeviceGetName(handle))
-    note = "the sensor looks at 25 of every 100 ms" if any(part in model for part in _PART_TIME) else ""
+    looks = _LOOK if any(part in model for part in _PART_TIME) else None
+    note = "the sensor looks at 25 of every 100 ms" if looks else ""
     limit, _ = _value(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) * 1e-3)
     most = 2 * limit if limit > 0 else 2000.0
     readings: list[_Reading] = []
@@ -147,6 +149,7 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
         resolution=1e-3,
         gain_limit=0.05,
         update_interval_s=0.1,
+        part_time=looks,
         note=note,
     )
     call, filtering, what = _power(nvml, handle, model)
@@ -157,6 +160,7 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
         gain_limit=0.05,
         update_interval_s=0.1,
         filter=filtering,
+        part_time=looks,
         plausible=(0.0, most),
         note="; ".join(filter(None, (what, note))),
     )

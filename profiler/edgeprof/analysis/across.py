@@ -12,7 +12,7 @@ from edgeprof.analysis.compare import ContextDifference, compare, contexts
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
-    from edgeprof.results.schema import Comparison, Protocol, Result, Variant
+    from edgeprof.results.schema import Comparison, Protocol, Result, SensorUse, Variant
 
 #: Fields of the protocol that change what an inference is, or how long a request waits for it.
 _DECISIVE = ("scenario", "batch", "rate_hz", "streams")
@@ -50,19 +50,21 @@ class Across:
         return [d for d in self.differences if d.forbids]
 
 
-def across(baseline: Result, branch: Result) -> Across:
+def across(baseline: Result, branch: Result, *, force: bool = False) -> Across:
     """Compare each variant of ``branch`` with its counterpart in ``baseline``.
 
     Counterparts have the same model and variant name; else the same variant name where it is the only one on both
     sides; and two results of one variant each belong together whatever they are called. Where the contexts forbid a
-    comparison, every verdict is ``not_comparable`` and there are no ratios, which nobody could then quote.
+    comparison, every verdict is ``not_comparable`` and there are no ratios, which nobody could then quote; with
+    ``force`` there are, and the differences are still told.
     """
     partners = _partners(baseline.variants, branch.variants)
     differences = [*contexts(baseline.host, branch.host), *_protocols(baseline.protocol, branch.protocol)]
     differences += _runtimes(partners)
+    differences += _calibrations(baseline.sensors, branch.sensors)
     differences.sort(key=lambda d: not d.forbids)
     forbidden = "; ".join(f"{d.name} {d.a} → {d.b}" for d in differences if d.forbids)
-    pairs = [Pair(label(v), v, b, _compared(v, b, forbidden)) for v, b in partners]
+    pairs = [Pair(label(v), v, b, _compared(v, b, "" if force else forbidden)) for v, b in partners]
     matched = [id(one) for pair in partners for one in pair]
     return Across(
         pairs,
@@ -126,6 +128,26 @@ def _runtimes(partners: list[tuple[Variant, Variant]]) -> list[ContextDifference
         if v.runtime and b.runtime
     }
     return [ContextDifference("runtime", old, new, forbids=False) for old, new in sorted(changes) if old != new]
+
+
+def _calibrations(a: list[SensorUse], b: list[SensorUse]) -> list[ContextDifference]:
+    """Joules on two scales: a sensor that was calibrated in between, or otherwise."""
+
+    def scales(uses: list[SensorUse]) -> dict[tuple[str, str], tuple[float, float]]:
+        powers = [use for use in uses if use.quantity in {"power", "energy"}]
+        made = {(use.sensor, use.channel): use.calibration or {} for use in powers}
+        return {key: (one.get("gain", 1.0), one.get("offset_w", 0.0)) for key, one in made.items()}
+
+    before, after = scales(a), scales(b)
+    return [
+        ContextDifference(f"calibration of {key[1]}", _scale(before[key]), _scale(after[key]), forbids=True)
+        for key in sorted(before.keys() & after.keys())
+        if before[key] != after[key]
+    ]
+
+
+def _scale(line: tuple[float, float]) -> str:
+    return "none" if line == (1.0, 0.0) else f"× {line[0]:.4g} {line[1]:+.3g} W"
 
 
 def _shown(value: object) -> str:

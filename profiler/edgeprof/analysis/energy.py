@@ -17,6 +17,7 @@ that ∫P dt = ∫y dt + τ·(y(t₁) − y(t₀)). A counter is differenced.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -95,8 +96,22 @@ def window_energy(
     # One reading beyond the margin on either side, so that a gap over an edge is seen as one.
     around = slice(max(0, int(first) - 1), int(last) + 1)
     window = Window(t[around], v[around], start, end, channel, interval)
-    result = replace(_integrate(window, edges), max_gap_s=window.max_gap())
+    result = _unseen(replace(_integrate(window, edges), max_gap_s=window.max_gap()), window)
     return _judge_gaps(result, _tolerated(channel, update, window.length), window.length)
+
+
+def _unseen(result: WindowEnergy, window: Window) -> WindowEnergy:
+    """What a sensor that looks part of the time cannot know of a window's first and last period, as ``sync``.
+
+    It takes what it did not see to be like what it saw; at an edge, where power jumps, that is off by up to the unseen
+    part of a period, rectangular, at either end: P·(period − look)/√6. That a load in step with the sensor is seen
+    always at the same phase is not in it: windows whose starts are spread over the period show that as their scatter.
+    """
+    part = window.channel.part_time
+    if part is None or result.joules is None:
+        return result
+    power = abs(result.joules) / window.length
+    return replace(result, u_sync=math.hypot(result.u_sync, power * (part.period_s - part.look_s) / math.sqrt(6)))
 
 
 def _is_counter(channel: Channel) -> bool:

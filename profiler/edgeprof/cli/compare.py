@@ -22,35 +22,37 @@ SCHEMA = "edgeprof.comparison/1"
 @click.argument("baseline", metavar="A")
 @click.argument("branch", metavar="B")
 @click.option("--strict", is_flag=True, help="Exit 1 where something is worse or cannot be compared.")
+@click.option("--force", is_flag=True, help="Compare also where the contexts differ; what differs is still told.")
 @json_option
 @no_color_option
-def command(baseline: str, branch: str, *, strict: bool, as_json: bool, no_color: bool) -> int:
+def command(baseline: str, branch: str, *, strict: bool, force: bool, as_json: bool, no_color: bool) -> int:
     """Ratios of B over A with 95 % intervals, and a verdict.
 
     A and B are result files or stored results (an id, its last part, "last", "last~1"). A ratio below 1 is better; it
     is tied where its interval contains 1 or lies within 1 %. Verdicts rest on energy, or on latency where no energy
-    was measured. Results of different boards, power modes or protocols are not comparable, and the reason is said.
+    was measured. Results of different boards, power modes, calibrations or protocols are not comparable, and the reason
+    is said; --force compares them all the same.
     """
     from edgeprof.analysis.across import across
     from edgeprof.reporters.terminal import Style
     from edgeprof.results import files
 
     a, b = files.read_one(baseline), files.read_one(branch)
-    found = across(a, b)
+    found = across(a, b, force=force)
     if as_json:
         click.echo(json.dumps(_as_json(a, b, found), indent=2))
     else:
-        click.echo("\n".join(_lines(a, b, found, Style.of(sys.stdout, no_color=no_color))))
+        click.echo("\n".join(_lines(a, b, found, Style.of(sys.stdout, no_color=no_color), force=force)))
     bad = not found.pairs or any(p.comparison.verdict in ("worse", "not_comparable") for p in found.pairs)
     return 1 if strict and bad else 0
 
 
-def _lines(a: Result, b: Result, found: Across, style: Style) -> list[str]:
+def _lines(a: Result, b: Result, found: Across, style: Style, *, force: bool) -> list[str]:
     lines = []
     wide = min(32, max((len(p.label) for p in found.pairs), default=0))
     for pair in found.pairs:
         # The contexts stand below, once; repeated for every variant they would bury the rest.
-        text = "not comparable" if found.forbidden else _sentence(pair)
+        text = "not comparable" if found.forbidden and not force else _sentence(pair)
         lines += style.wrap(pair.label, text, label_width=wide)
     if not found.pairs:
         lines += style.wrap("", f"{a.id} and {b.id} have no variant in common; nothing was compared.")
@@ -59,14 +61,17 @@ def _lines(a: Result, b: Result, found: Across, style: Style) -> list[str]:
             lines += style.wrap("", f"only in {of}: {', '.join(only)}")
     if lines:
         lines.append("")
-    return lines + [line for text in _context(found) for line in style.wrap("", text)]
+    return lines + [line for text in _context(found, force=force) for line in style.wrap("", text)]
 
 
-def _context(found: Across) -> list[str]:
+def _context(found: Across, *, force: bool) -> list[str]:
     noted = [f"{d.name} {d.a} → {d.b}" for d in found.differences if not d.forbids]
     forbidden = [f"{d.name} {d.a} → {d.b}" for d in found.forbidden]
     if forbidden:
-        first = f"contexts differ: {', '.join(forbidden)}. Measure both on one device in one mode to compare them."
+        mend = "Measure both on one device in one mode to compare them, or --force it."
+        if force:
+            mend = "Compared all the same (--force): the ratios hold for the two contexts and not for the models alone."
+        first = f"contexts differ: {', '.join(forbidden)}. {mend}"
         return [first, *([f"also: {', '.join(noted)}"] if noted else [])]
     return [f"contexts agree; noted: {', '.join(noted)}" if noted else "contexts agree"]
 

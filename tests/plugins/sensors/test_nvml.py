@@ -107,6 +107,18 @@ def test_a_sensor_that_looks_only_part_of_the_time_says_so() -> None:
     assert "25 of every 100 ms" in channels(Driver("NVIDIA H200", 9))["energy"].note
 
 
+@pytest.mark.parametrize(
+    ("model", "expected"), [("NVIDIA H200", True), ("NVIDIA A100-SXM4-40GB", True), ("NVIDIA GeForce RTX 3060", False)]
+)
+def test_power_and_energy_of_a_part_time_sensor_carry_its_look_and_period(model: str, expected: bool) -> None:
+    channels = {c.quantity: c for c in nvml.gpu(Driver(model), None, "gpu0").channels}
+    for quantity in ("power", "energy"):
+        part = channels[quantity].part_time
+        assert (part is not None) == expected
+        if part is not None:
+            assert (part.look_s, part.period_s) == (0.025, 0.1)
+
+
 def test_a_jetsons_nvml_that_supports_nothing_offers_nothing() -> None:
     driver = Driver(
         "Orin (nvgpu)",

@@ -105,3 +105,21 @@ def test_the_same_variant_of_another_model_is_no_counterpart_where_it_is_ambiguo
     branch.variants[0].model.name = "squeezenet"
     found = across(baseline, branch)
     assert "squeezenet baseline" in found.only_branch
+
+
+def test_a_context_that_differs_can_be_forced_and_is_still_told():
+    other = scaled(1.032)
+    other.host.power_mode = "MAXN"
+    assert set(verdicts(across(samples.study(), other)).values()) == {"not_comparable"}
+    forced = across(samples.study(), other, force=True)
+    assert verdicts(forced)["int8-static"] == "worse"
+    assert [d.name for d in forced.forbidden] == ["power_mode"]
+
+
+def test_joules_before_and_after_a_calibration_are_on_two_scales():
+    other = samples.study()
+    use = next(s for s in other.sensors if s.quantity in {"power", "energy"})
+    use.calibration = {"gain": 1.05, "offset_w": 0.4}
+    found = across(samples.study(), other)
+    assert [d.name for d in found.forbidden] == [f"calibration of {use.channel}"]
+    assert across(other, other).forbidden == []
