@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import re
 import shutil
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -101,6 +100,8 @@ def find(roots: Roots) -> list[Sensor]:
 
 def _caller(program: str) -> Callable[[], str | None]:
     def call() -> str | None:
+        import subprocess  # a megabyte, for the boards that need the program
+
         try:
             done = subprocess.run(
                 [program, "pmic_read_adc"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False

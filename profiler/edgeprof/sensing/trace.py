@@ -51,15 +51,15 @@ class Series:
 
 
 class _Block:
-    """``BLOCK_ROWS`` rows of one sensor, row after row; one time per row, or one per value (``stamped``)."""
+    """``room`` rows of one sensor, row after row; one time per row, or one per value (``stamped``)."""
 
     __slots__ = ("rows", "stamped", "times", "values")
 
-    def __init__(self, width: int, *, stamped: bool) -> None:
+    def __init__(self, width: int, room: int, *, stamped: bool) -> None:
         self.rows = 0
         self.stamped = stamped
-        self.values = array("d", bytes(8 * BLOCK_ROWS * width))
-        self.times = array("d", bytes(8 * BLOCK_ROWS * (width if stamped else 1)))
+        self.values = array("d", bytes(8 * room * width))
+        self.times = array("d", bytes(8 * room * (width if stamped else 1)))
 
 
 class Record:
@@ -76,6 +76,8 @@ class Record:
         self.period_s = period_s
         self.keep_s = keep_s
         self._width = len(self.channels)
+        # Who keeps little has no use for large blocks.
+        self._room = BLOCK_ROWS if keep_s is None else max(4, min(BLOCK_ROWS, math.ceil(keep_s / period_s)))
         self._blocks: list[_Block] = []
         self._lock = threading.Lock()
 
@@ -92,8 +94,8 @@ class Record:
             block = self._blocks[-1] if self._blocks else None
             if block is not None and block.stamped and stamps is None:
                 stamps = array("d", [time]) * width  # a source that stamped once gets room for stamps from then on
-            if block is None or block.rows == BLOCK_ROWS or block.stamped is (stamps is None):
-                block = _Block(width, stamped=stamps is not None)
+            if block is None or block.rows == self._room or block.stamped is (stamps is None):
+                block = _Block(width, self._room, stamped=stamps is not None)
                 self._blocks.append(block)
                 self._forget(time)
             row = block.rows
