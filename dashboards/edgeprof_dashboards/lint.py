@@ -197,7 +197,7 @@ def _target(board: Board, panel: Board, target: Board) -> Iterator[Finding]:
         yield Finding("target-promql-rule", where, f"{expr!r} is no PromQL: {error}")
         return
     known = {v.get("name") for v in _variables(board)} | set(promql.STAND_INS)
-    for variable in re.findall(r"\$\{?(\w+)", expr):
+    for variable in re.findall(r"\$\{?([a-zA-Z_]\w*)", expr):
         if variable not in known:
             yield Finding("target-promql-rule", where, f"${variable} is no variable of the dashboard")
     for selector in promql.selectors(tree):

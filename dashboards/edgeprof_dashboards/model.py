@@ -83,6 +83,7 @@ class Panel:
         line: How a timeseries is drawn: ``linear`` or ``stepAfter``.
         fill: Opacity under the lines, 0 to 100.
         log: Whether the y axis is logarithmic.
+        from_zero: Whether a timeseries' axis begins at 0 at the latest.
     """
 
     title: str
@@ -108,6 +109,7 @@ class Panel:
     line: str = "linear"
     fill: int = 10
     log: bool = False
+    from_zero: bool = True
 
     def render(self, number: int, x: int, y: int) -> dict[str, Any]:
         """Its JSON; ``number`` is its id within the dashboard."""
@@ -285,7 +287,7 @@ def _lines(panel: Panel) -> dict[str, Any]:
         "spanNulls": False,
         "stacking": {"mode": "normal" if panel.stack else "none", "group": "A"},
         "scaleDistribution": {"type": "log", "log": 10} if panel.log else {"type": "linear"},
-        "axisSoftMin": None if panel.log else 0,
+        **({"axisSoftMin": 0} if panel.from_zero and not panel.log else {}),
     }
 
 

@@ -39,6 +39,11 @@ def _ratio(what: str, extra: str, *matchers: str) -> str:
 
 
 _BASELINE = 'variant="$baseline"'
+_FAINT = {
+    "custom.lineStyle": {"fill": "dash", "dash": [4, 4]},
+    "custom.hideFrom": {"legend": True, "tooltip": False, "viz": False},
+    "color": {"mode": "fixed", "fixedColor": "gray"},
+}
 _LESS = ((None, GREEN), (1.0, YELLOW), (1.1, ORANGE))
 
 TABLE = Row(
@@ -224,15 +229,13 @@ TIME = Row(
             unit="joule",
             fill=0,
             line="stepAfter",
-            overrides=(
-                Override("/(upper|lower)$/", {"custom.lineStyle": {"fill": "dash", "dash": [4, 4]}}, by_regexp=True),
-            ),
+            overrides=(Override("/(upper|lower)$/", _FAINT, by_regexp=True),),
         ),
         Panel(
             "Latency",
-            "Median, and upper bounds of the higher percentiles with 99 % confidence; a percentile is missing where "
-            "the run was too short to bound it.",
-            (Query(_bench("latency_seconds"), f"{_WHO} p{{{{quantile}}}}"),),
+            "Median, and an upper bound of the 99th percentile with 99 % confidence, which is missing where the run "
+            "was too short to bound it.",
+            (Query(_bench("latency_seconds", 'quantile=~"0.5|0.99"'), f"{_WHO} p{{{{quantile}}}}"),),
             unit="s",
             fill=0,
             line="stepAfter",

@@ -178,6 +178,7 @@ POWER = Row(
             (Query(of("edgeprof_rail_voltage_volts"), "{{instance}} {{rail}}"),),
             unit="volt",
             fill=0,
+            from_zero=False,
         ),
         Panel(
             "Current of each rail",
@@ -197,6 +198,7 @@ HEAT = Row(
             "Every temperature sensor.",
             (Query(of("edgeprof_temperature_celsius"), "{{instance}} {{sensor}}"),),
             unit="celsius",
+            width=10,
             fill=0,
         ),
         Panel(
@@ -204,8 +206,17 @@ HEAT = Row(
             "Clocks of CPU groups, GPU and memory. Falling clocks at full load are what throttling looks like.",
             (Query(of("edgeprof_frequency_hertz"), "{{instance}} {{clock}}"),),
             unit="hertz",
+            width=8,
             fill=0,
             line="stepAfter",
+        ),
+        Panel(
+            "Fans",
+            "How hard each fan is driven. A fan at its limit leaves only the clocks to give way.",
+            (Query(of("edgeprof_fan_speed_ratio"), "{{instance}} {{fan}}"),),
+            unit="percentunit",
+            width=6,
+            bounds=(0.0, 1.0),
         ),
         Panel(
             "What held it back",

@@ -59,7 +59,8 @@ NOW = Row(
         ),
         Panel(
             "Energy of all",
-            "Mean power of the time shown, times the time: all devices together.",
+            "Mean power in the time shown, times that time, of all devices together. A device that was silent for some "
+            "of it counts with its mean.",
             (
                 Query(
                     f"sum by (provenance) (avg_over_time({_POWER}[$__range])) * $__range_s / 3600",
@@ -86,7 +87,7 @@ NOW = Row(
             thresholds=((None, GREEN), (70.0, YELLOW), (80.0, ORANGE), (90.0, RED)),
         ),
         Panel(
-            "Held back in the last hour",
+            "Held back (1 h)",
             "Devices that heat, current or voltage held back in the last hour.",
             (Query(f"count ({_HELD} > 0) or 0 * count ({_HELD})", "devices", instant=True),),
             kind="stat",
@@ -96,7 +97,7 @@ NOW = Row(
             thresholds=((None, GREEN), (1.0, ORANGE)),
         ),
         Panel(
-            "Sampler stands still",
+            "Sampler stuck",
             "Devices whose daemon answers although a sensor was not read for a minute.",
             (Query(f"count ({_STALE} > 60) or 0 * count ({_STALE})", "devices", instant=True),),
             kind="stat",

@@ -6,7 +6,7 @@ import datetime as dt
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeprof.reporters.charts.svg import Scale, drawing, el, escape, fitted, line, path, text
 from edgeprof_dashboards.preview.values import written
@@ -25,7 +25,7 @@ COLORS = (
     *("#004d78", "#9c6b00", "#006b4e", "#8a4f71", "#2f7fa8", "#8f3f00"),
 )
 _NAMED = {"green": "#2e8b57", "yellow": "#c79a00", "orange": "#d9730d", "red": "#c4314b", "blue": "#0072b2"}
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 8, 20
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 22, 8, 20
 _FIELD = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _MOST = 10  # lines of a list; Grafana scrolls there
 
@@ -33,32 +33,27 @@ _MOST = 10  # lines of a list; Grafana scrolls there
 def lines(panel: Panel, answers: Answers, window: Window) -> str:
     """A timeseries panel, and its legend with the last value of each series."""
     named = _named(panel, answers)
-    width, height = panel.width * 60 - 30, max(90, panel.height * 38 - 54 - 16 * min(4, math.ceil(len(named) / 3)))
-    right_unit = {name: unit for name, _ in named if (unit := _unit(panel, name)) != panel.unit}
-    start = window.end - window.span_s
-    x = Scale(start, window.end, _LEFT, width - (58 if right_unit else _RIGHT))
-    left = [(name, s) for name, s in named if name not in right_unit]
-    stacked = _stacked(left) if panel.stack else [(s.points, None) for _, s in left]
-    parts = [_time_axis(x, height - _BOTTOM, window.span_s)]
-    values = [v for points, _ in stacked for _, v in points]
-    low, high = _range(values, panel)
-    y = Scale(low, high, height - _BOTTOM, _TOP)
-    parts.append(_value_axis(y, x, panel.unit, panel.decimals))
-    colors = {id(s): COLORS[i % len(COLORS)] for i, (_, s) in enumerate(named)}
-    pen = _Pen(x, y, window.step_s, panel.line == "stepAfter", panel.fill / 100)
-    for (_, series), (points, floor) in zip(left, stacked, strict=True):
-        parts.append(pen.line(points, floor, colors[id(series)]))
-    if right_unit:
-        others = [(name, s) for name, s in named if name in right_unit]
-        far = Scale(*_range([v for _, s in others for _, v in s.points], None), height - _BOTTOM, _TOP)
-        unit = right_unit[others[0][0]]
-        parts += [text(x.end + 6, far.at(mark) + 4, written(mark, unit)) for mark in far.ticks(4)]
+    looks = [_look(panel, name, index) for index, (name, _) in enumerate(named)]
+    listed = sum(look.listed for look in looks)
+    width, height = panel.width * 60 - 30, max(90, panel.height * 38 - 54 - 16 * min(4, math.ceil(listed / 3)))
+    left = [(look, series) for look, (_, series) in zip(looks, named, strict=True) if look.unit == panel.unit]
+    right = [(look, series) for look, (_, series) in zip(looks, named, strict=True) if look.unit != panel.unit]
+    x = Scale(window.end - window.span_s, window.end, _LEFT, width - (62 if right else _RIGHT))
+    stacked = _stacked([s for _, s in left]) if panel.stack else [(s.points, None) for _, s in left]
+    y = Scale(*_range([v for points, _ in stacked for _, v in points], panel), height - _BOTTOM, _TOP)
+    parts = [_time_axis(x, height - _BOTTOM, window.span_s), _value_axis(y, x, panel.unit)]
+    pen = _Pen(x, y, window.step_s, panel.line == "stepAfter")
+    parts += [pen.line(points, floor, look) for (look, _), (points, floor) in zip(left, stacked, strict=True)]
+    if right:
+        far = Scale(*_range([v for _, s in right for _, v in s.points], None), height - _BOTTOM, _TOP)
+        parts += [text(x.end + 6, far.at(m) + 4, _mark(m, right[0][0].unit)) for m in _marks(far, right[0][0].unit)]
         pen = _Pen(x, far, window.step_s)
-        parts += [pen.line(series.points, None, colors[id(series)]) for _, series in others]
+        parts += [pen.line(series.points, None, look) for look, series in right]
     legend = "".join(
-        f'<span><span class="swatch" style="color:{colors[id(s)]}"></span>{escape(name)} '
-        f"<b>{escape(written(s.last, _unit(panel, name), panel.decimals))}</b></span>"
-        for name, s in named
+        f'<span><span class="swatch" style="color:{look.color}"></span>{escape(name)} '
+        f"<b>{escape(written(series.last, look.unit, panel.decimals))}</b></span>"
+        for look, (name, series) in zip(looks, named, strict=True)
+        if look.listed
     )
     return drawing(width, height, panel.title, *parts) + f'<div class="legend">{legend}</div>'
 
@@ -122,7 +117,7 @@ def scatter(panel: Panel, answers: Answers) -> str:
     xs, ys = [float(row[a]) for row in rows], [float(row[b]) for row in rows]
     x = fitted(min(0.0, *xs), max(xs), _LEFT, width - 90)
     y = fitted(min(ys), max(ys), height - 40, _TOP)
-    parts = [_value_axis(y, x, unit_y, None)]
+    parts = [_value_axis(y, x, unit_y)]
     for mark in x.ticks(6):
         parts += [
             line(x.at(mark), _TOP, x.at(mark), height - 40, "grid-line"),
@@ -148,11 +143,10 @@ def states(panel: Panel, answers: Answers, window: Window) -> str:
     for index, (name, series) in enumerate(named):
         top = _TOP + index * tall
         parts.append(text(0, top + tall / 2 + 4, name[: int(x.start // 6.2)]))
-        for (time, value), following in zip(series.points, [*series.points[1:], None], strict=True):
-            until = following[0] if following else min(time + window.step_s, window.end)
+        for begin, until, value in _spells(series.points, window):
             color = _shown(panel, value)[1]
-            wide = x.at(until) - x.at(time) + 0.5
-            parts.append(el("rect", x=x.at(time), y=top + 2, width=wide, height=max(2.0, tall - 4), fill=color))
+            wide = max(1.0, x.at(until) - x.at(begin))
+            parts.append(el("rect", x=x.at(begin), y=top + 2, width=wide, height=max(2.0, tall - 4), fill=color))
     used = {value for _, s in named for _, value in s.points}
     legend = "".join(
         f'<span><span class="swatch" style="color:{_NAMED[color]}"></span>{escape(words)}</span>'
@@ -160,6 +154,18 @@ def states(panel: Panel, answers: Answers, window: Window) -> str:
         if float(value) in used
     )
     return drawing(width, height, panel.title, *parts) + f'<div class="legend">{legend}</div>'
+
+
+def _spells(points: Sequence[tuple[float, float]], window: Window) -> list[tuple[float, float, float]]:
+    """How long each value lasted: (from, until, value)."""
+    made: list[tuple[float, float, float]] = []
+    for time, value in points:
+        until = min(time + window.step_s, window.end)
+        if made and made[-1][2] == value and time - made[-1][1] < 0.5 * window.step_s:
+            made[-1] = (made[-1][0], until, value)
+        else:
+            made.append((time, until, value))
+    return made
 
 
 def merged(answers: Answers) -> list[dict[str, str | float]]:
@@ -194,12 +200,35 @@ def _named(panel: Panel, answers: Answers) -> list[tuple[str, Series]]:
     return named
 
 
-def _unit(panel: Panel, name: str) -> str:
+@dataclass(frozen=True)
+class _Look:
+    """How a series is drawn, its panel's overrides taken in.
+
+    Attributes:
+        fill: Opacity below its line, 0 to 1.
+        listed: Whether the legend has it.
+    """
+
+    unit: str
+    color: str
+    fill: float
+    dashed: bool
+    listed: bool
+
+
+def _look(panel: Panel, name: str, index: int) -> _Look:
+    given: dict[str, Any] = {}
     for override in panel.overrides:
         pattern = override.name.strip("/") if override.by_regexp else f"^{re.escape(override.name)}$"
-        if "unit" in override.properties and re.search(pattern, name):
-            return str(override.properties["unit"])
-    return panel.unit
+        if re.search(pattern, name):
+            given |= override.properties
+    return _Look(
+        unit=str(given.get("unit", panel.unit)),
+        color="#a0a6ab" if "color" in given else COLORS[index % len(COLORS)],
+        fill=given.get("custom.fillOpacity", 0 if "color" in given else panel.fill) / 100,
+        dashed="custom.lineStyle" in given,
+        listed=not given.get("custom.hideFrom", {}).get("legend", False),
+    )
 
 
 def _shown(panel: Panel, value: float) -> tuple[str, str]:
@@ -224,6 +253,9 @@ def _kind(column: str) -> str:
 
 def _range(values: list[float], panel: Panel | None) -> tuple[float, float]:
     low, high = min(values, default=0.0), max(values, default=1.0)
+    if panel is not None and not panel.from_zero:
+        air = 0.1 * (high - low) or 0.02 * abs(high) or 1.0
+        return low - air, high + air
     wanted = panel.bounds if panel else (None, None)
     if wanted[0] is not None:
         low = wanted[0]
@@ -233,11 +265,11 @@ def _range(values: list[float], panel: Panel | None) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def _stacked(named: list[tuple[str, Series]]) -> list[tuple[list[tuple[float, float]], dict[float, float]]]:
+def _stacked(stack: Sequence[Series]) -> list[tuple[list[tuple[float, float]], dict[float, float]]]:
     """Each series on top of those before it: its upper edge, and the floor that it stands on."""
     height: dict[float, float] = {}
     made = []
-    for _, series in named:
+    for series in stack:
         floor = dict(height)
         points = []
         for time, value in series.points:
@@ -254,16 +286,14 @@ class _Pen:
     Attributes:
         step_s: Points further apart than one and a half of these are not joined.
         stepped: Whether a value lasts until the next one.
-        fill: Opacity of the area below.
     """
 
     x: Scale
     y: Scale
     step_s: float
     stepped: bool = False
-    fill: float = 0.0
 
-    def line(self, points: Sequence[tuple[float, float]], floor: dict[float, float] | None, color: str) -> str:
+    def line(self, points: Sequence[tuple[float, float]], floor: dict[float, float] | None, look: _Look) -> str:
         """One series, on a floor (time → value) where it is stacked."""
         corners: list[tuple[float, float] | None] = []
         runs: list[list[tuple[float, float]]] = []
@@ -277,9 +307,12 @@ class _Pen:
             corners.append((self.x.at(time), self.y.at(value)))
             runs[-1].append((time, value))
             before = (time, value)
-        opacity = 0.45 if floor is not None else self.fill
-        made = "".join(self._area(run, floor or {}, color, opacity) for run in runs) if opacity else ""
-        return made + path(corners, "").replace('class=""', f'fill="none" stroke="{color}" stroke-width="1.5"')
+        opacity = 0.45 if floor is not None else look.fill
+        made = "".join(self._area(run, floor or {}, look.color, opacity) for run in runs) if opacity else ""
+        style = f'fill="none" stroke="{look.color}" stroke-width="1.5"' + (
+            ' stroke-dasharray="4 4"' if look.dashed else ""
+        )
+        return made + path(corners, "").replace('class=""', style)
 
     def _area(self, run: list[tuple[float, float]], floor: dict[float, float], color: str, opacity: float) -> str:
         edge = [*run, *((time, floor.get(time, self.y.low)) for time, _ in reversed(run))]
@@ -289,7 +322,8 @@ class _Pen:
 
 def _time_axis(x: Scale, y: float, span_s: float) -> str:
     nice = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800)
-    every = next((step for step in nice if span_s / step <= 9), 5 * 604800)
+    room = min(9.0, (x.end - x.start) / 62)
+    every = next((step for step in nice if span_s / step <= room), 5 * 604800)
     form = "%H:%M:%S" if every < 60 else "%H:%M" if span_s <= 2 * 86400 else "%d %b"
     parts = []
     mark = math.ceil(x.low / every) * every
@@ -300,9 +334,24 @@ def _time_axis(x: Scale, y: float, span_s: float) -> str:
     return "".join(parts)
 
 
-def _value_axis(y: Scale, x: Scale, unit: str, decimals: int | None) -> str:
+def _value_axis(y: Scale, x: Scale, unit: str) -> str:
     return "".join(
         line(x.start, y.at(mark), x.end, y.at(mark), "grid-line")
-        + text(x.start - 6, y.at(mark) + 4, written(mark, unit, decimals), "end")
-        for mark in y.ticks(5)
+        + text(x.start - 6, y.at(mark) + 4, _mark(mark, unit), "end")
+        for mark in _marks(y, unit)
     )
+
+
+def _marks(y: Scale, unit: str) -> list[float]:
+    """Round numbers; of bytes, round in their own prefixes."""
+    if unit != "bytes":
+        return y.ticks(5)
+    factor = next((f for f in (2.0**40, 2.0**30, 2.0**20, 2.0**10) if y.high >= f), 1.0)
+    return [mark * factor for mark in Scale(y.low / factor, y.high / factor, y.start, y.end).ticks(5)]
+
+
+def _mark(value: float, unit: str) -> str:
+    """Short enough for an axis."""
+    if unit == "s" and value >= 100:
+        return f"{value / 60:.1f} min"
+    return written(value, unit)

@@ -89,7 +89,7 @@ def render(board: Dashboard, server: Prometheus, window: Window, values: Mapping
                 empty.append(panel.title)
                 body = '<p class="nothing">no data</p>'
             place = f"grid-column:{x + 1}/span {panel.width};grid-row:{y + 1}/span {panel.height}"
-            own = " <small>since midnight (UTC)</small>" if panel.time_from == "now/d" else ""
+            own = " <small>UTC</small>" if panel.time_from == "now/d" else ""
             made.append(
                 f'<section class="panel" style="{place}"><h3 title="{escape(panel.description)}">'
                 f'{escape(panel.title)}{own}</h3><div class="body">{body}</div></section>'

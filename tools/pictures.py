@@ -1,0 +1,105 @@
+"""Write docs/img/dashboard-*.png: each dashboard with a day of an imaginary site, drawn by edgeprof's own preview.
+
+Needs Prometheus, promtool and Chromium (Debian: prometheus, chromium). python tools/pictures.py
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.dashboards import imagined  # noqa: E402
+from tests.dashboards.tools import Prometheus, edgeprof  # noqa: E402
+
+from edgeprof_dashboards.catalogue import DASHBOARDS, FILES  # noqa: E402 - the tests' tools lie beside the packages
+
+#: 2026-11-20 18:00 UTC; the day before is shown from 00:00.
+END = 1_795_197_600.0
+SPAN_S = 18 * 3600.0
+STEP_S = 60.0
+CHOSEN = {
+    "device": {"instance": "camera-2"},
+    "inference": {"compare": "1h"},
+    "benchmark": {},
+    "fleet": {},
+}
+SPAN = {"inference": "4h"}
+
+
+def main() -> int:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    promtool = shutil.which("promtool")
+    if chromium is None or promtool is None:
+        print("needs promtool and chromium: apt-get install prometheus chromium", file=sys.stderr)
+        return 2
+    target = ROOT / "docs" / "img"
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "day.om").write_text(imagined.text(imagined.site(), END, SPAN_S, STEP_S, bench_on="sorter-1"))
+        data = folder / "data"
+        run(promtool, "tsdb", "create-blocks-from", "openmetrics", str(folder / "day.om"), str(data))
+        (folder / "prometheus.yml").write_text("global: {}\n")
+        server = start(folder)
+        try:
+            rules = FILES / "prometheus" / "rules" / "edgeprof.rules.yml"
+            for _ in range(5):  # rules that build on rules
+                run(
+                    *(promtool, "tsdb", "create-blocks-from", "rules", "--url", server.url, "--output-dir", str(data)),
+                    *("--start", str(int(END - SPAN_S)), "--end", str(int(END)), "--eval-interval", "60s", str(rules)),
+                )
+                server.end()
+                server = start(folder)
+            for board in DASHBOARDS:
+                rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board.render()["panels"])
+                page = preview(board.uid.removeprefix("edgeprof-"), server, folder)
+                photograph(page, target / f"dashboard-{page.stem}.png", 38 * rows + 120, chromium)
+        finally:
+            server.end()
+    return 0
+
+
+def start(folder: Path) -> Prometheus:
+    return Prometheus(folder, "--storage.tsdb.retention.time=10y")
+
+
+def preview(name: str, server: Prometheus, folder: Path) -> Path:
+    page = folder / f"{name}.html"
+    flags = [flag for key, value in CHOSEN[name].items() for flag in ("--set", f"{key}={value}")]
+    done = edgeprof(
+        *("dashboards", "preview", name, "--prometheus", server.url, "-o", str(page), *flags),
+        *("--at", str(END), "--from", SPAN.get(name, "18h"), "--step", str(STEP_S)),
+    )
+    print(name, done.stderr.strip())
+    return page
+
+
+def photograph(page: Path, image: Path, height: int, chromium: str) -> None:
+    run(
+        *(
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--force-device-scale-factor=1",
+        ),
+        *(f"--screenshot={image}", f"--window-size=1500,{height}", f"--user-data-dir={page.parent / 'chromium'}"),
+        page.as_uri(),
+    )
+
+
+def run(*argv: str) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(argv)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
