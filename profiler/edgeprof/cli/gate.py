@@ -105,7 +105,7 @@ def _lines(checks: list[Check], style: Style) -> list[str]:
     lines = []
     for c in sorted(checks, key=lambda c: (c.passed, not c.unsure)):
         word, color = ("FAIL", "red") if not c.passed else ("pass", "yellow" if c.unsure else "green")
-        wrapped = style.wrap(word, _sentence(c))
+        wrapped = style.wrap(word, sentence(c))
         lines += [wrapped[0].replace(word, style.paint(word, color, "bold"), 1), *wrapped[1:]]
     failed = sum(not c.passed for c in checks)
     if len(checks) > 1:
@@ -113,7 +113,7 @@ def _lines(checks: list[Check], style: Style) -> list[str]:
     return lines
 
 
-def _sentence(c: Check) -> str:
+def sentence(c: Check) -> str:
     """``energy regression of resnet8 int8-static: +3.2 % (1.1 to 5.4 %), limit 2 %``."""
     said = [c.reason] if c.reason else []
     if c.value is not None:

@@ -25,6 +25,7 @@ VERBS = {
     "run": "Energy, power and peak memory of any command.",
     "sensors": "Every channel found, its value, role and provenance.",
     "simulate": "A live, virtual board, for trying edgeprof without hardware.",
+    "sweep": "A whole study from one file, and which variant to ship.",
 }
 
 #: Those of them that a plugin of ours brings (``register_commands``): verb → the plugin, which alone is loaded for it.

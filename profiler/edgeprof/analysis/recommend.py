@@ -1,0 +1,169 @@
+"""From budgets, some of them written as requirements of a product, to the variant worth shipping, with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edgeprof.analysis import gate
+from edgeprof.analysis.across import label
+from edgeprof.analysis.gate import Check, Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.results.schema import Result, Variant
+
+#: Two variants whose figures lie within this of each other, or whose intervals overlap, are tied.
+_TIED = 0.03
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a device must do; None: not said.
+
+    Attributes:
+        fps: Inferences per second.
+        battery_wh: Watt-hours of the battery.
+        hours: How long it must last.
+        memory_left_bytes: What is left for the model's process.
+    """
+
+    fps: float | None = None
+    battery_wh: float | None = None
+    hours: float | None = None
+    memory_left_bytes: float | None = None
+
+    def limits(self, base: Limits) -> tuple[Limits, list[str]]:
+        """These requirements as limits, the stricter where ``base`` has one, and how each came about.
+
+        A frame must be done before the next: p99 ≤ 1 / fps. The battery's energy is shared by all frames:
+        E ≤ battery · 3600 / (hours · 3600 · fps), of everything that the rail covers.
+        """
+        told = []
+        limits = base
+        if self.fps:
+            limits = replace(limits, max_p99_s=_least(limits.max_p99_s, 1 / self.fps))
+            told.append(f"{self.fps:g} frames a second: p99 of at most {1e3 / self.fps:.4g} ms")
+        joules = self.joules_per_frame
+        if joules is not None:
+            told.append(
+                f"{self.battery_wh:g} Wh over {self.hours:g} h are {self.watts:.3g} W, at {self.fps:g} frames a second"
+                f" {joules * 1e3:.4g} mJ a frame, idle power included"
+            )
+        if self.memory_left_bytes:
+            limits = replace(limits, max_rss_bytes=_least(limits.max_rss_bytes, self.memory_left_bytes))
+            told.append(f"{self.memory_left_bytes / 2**20:.4g} MiB left: peak RSS of at most that")
+        return limits, told
+
+    @property
+    def watts(self) -> float:
+        return (self.battery_wh or 0.0) / self.hours if self.hours else 0.0
+
+    @property
+    def joules_per_frame(self) -> float | None:
+        """Joules that each frame may cost; None where something needed for it is not said."""
+        return self.watts / self.fps if self.fps and self.battery_wh and self.hours else None
+
+    def check(self, variant: Variant) -> list[Check]:
+        """Whether the battery lasts: E(fps) = e_net + p_idle / fps, where idle was measured; else the gross figure."""
+        limit = self.joules_per_frame
+        if limit is None or variant.status in {"failed", "invalid"}:
+            return []
+        energy = variant.energy_j_per_inference
+        value = None if energy is None else energy.gross.value
+        if energy is not None and energy.marginal is not None and self.fps:
+            value = energy.marginal.e_net_j + energy.marginal.p_idle_w / self.fps
+        name = "energy of a frame"
+        if value is None or energy is None:
+            return [Check(variant.name, name, passed=False, limit=limit, unit="J", reason="no energy was measured")]
+        return [
+            Check(variant.name, name, value <= limit, value=value, limit=limit, unit="J", provenance=energy.provenance)
+        ]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Attributes:
+    variant: The name; None where none keeps the budgets.
+    reason: Why, in one sentence.
+    """
+
+    variant: str | None
+    reason: str
+
+
+def budgets(result: Result, limits: Limits, product: Product | None = None) -> list[Check]:
+    """Every budget asked of every variant."""
+    names = {label(variant): variant.name for variant in result.variants}
+    asked = gate.check(result, limits) if limits != Limits() else []
+    found = [replace(check, variant=names.get(check.variant, check.variant)) for check in asked]
+    for variant in result.variants:
+        found += product.check(variant) if product else []
+    return found
+
+
+def recommend(result: Result, checks: Sequence[Check]) -> Recommendation:
+    """The variant that keeps every budget and costs least: energy, or latency where no energy is known.
+
+    Among those tied with it the most accurate is taken, then the smallest file.
+    """
+    able = [v for v in result.variants if v.status not in {"failed", "invalid"} and _cost(v, "latency") is not None]
+    if not able:
+        return Recommendation(None, "no variant was measured")
+    broken = {c.variant for c in checks if not c.passed}
+    kept = [v for v in able if v.name not in broken]
+    if not kept:
+        failures = {v.name: sum(c.variant == v.name and not c.passed for c in checks) for v in able}
+        near = min(able, key=lambda v: failures[v.name])
+        which = ", ".join(c.quantity for c in checks if c.variant == near.name and not c.passed)
+        return Recommendation(None, f"no variant keeps the budgets; {near.name} comes nearest (it breaks: {which})")
+    kind = "energy" if all(_cost(v, "energy") is not None for v in kept) else "latency"
+    best = min(kept, key=lambda v: _cost(v, kind) or (0.0, 0.0, 0.0))
+    tied = [v for v in kept if v is best or _tied(v, best, kind)]
+    chosen = min(tied, key=lambda v: (-(v.accuracy.value if v.accuracy else 0.0), v.model.size_bytes or 0))
+    return Recommendation(chosen.name, _reason(result, chosen, kept, tied, kind))
+
+
+def _reason(result: Result, chosen: Variant, kept: Sequence[Variant], tied: Sequence[Variant], kind: str) -> str:
+    baseline = result.variants[0]
+    words = f"of {len(result.variants)} variants {len(kept)} keep{'s' if len(kept) == 1 else ''} every budget"
+    mine, its = _cost(chosen, kind), _cost(baseline, kind)
+    words += f"; it has the least {kind}" if len(kept) > 1 else ""
+    if len(tied) > 1:
+        others = ", ".join(v.name for v in tied if v is not chosen)
+        words += f", tied with {others}, and of these the best accuracy or the smaller file"
+    if chosen is baseline:
+        return words + "; it is the model as it was: nothing here is worth the change"
+    if mine and its and its[0]:
+        words += f": {mine[0] / its[0]:.2f} × the baseline's {kind}"
+    if chosen.accuracy is not None and chosen.accuracy.drop is not None:
+        words += f", accuracy {-100 * chosen.accuracy.drop:+.1f} pt"
+    if chosen.model.size_bytes and baseline.model.size_bytes:
+        words += f", {chosen.model.size_bytes / baseline.model.size_bytes:.2f} × the size"
+    return words
+
+
+def _tied(variant: Variant, best: Variant, kind: str) -> bool:
+    one, other = _cost(variant, kind), _cost(best, kind)
+    assert one is not None
+    assert other is not None
+    return one[0] <= other[0] * (1 + _TIED) or one[1] <= other[2]
+
+
+def _cost(variant: Variant, kind: str) -> tuple[float, float, float] | None:
+    """Value and the ends of its interval."""
+    if kind == "energy":
+        energy = variant.energy_j_per_inference
+        if energy is None or energy.gross.value is None or energy.provenance in {"none", "estimated"}:
+            return None
+        low, high = energy.gross.ci95 or (energy.gross.value, energy.gross.value)
+        return energy.gross.value, low, high
+    medians = [w.latency_median_s for w in variant.windows if w.latency_median_s is not None]
+    if not medians:
+        return None
+    return sum(medians) / len(medians), min(medians), max(medians)
+
+
+def _least(one: float | None, other: float) -> float:
+    return other if one is None else min(one, other)

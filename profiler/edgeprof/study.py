@@ -1,0 +1,321 @@
+"""A whole study: make every variant, look at each cheaply, measure each beside its baseline, and say which to ship.
+
+Every step that is done is written down before the next begins, so that a study that was killed goes on where it was:
+variants in the manifest of ``compress``, measurements as result files named after everything that they depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.analysis import pareto
+from edgeprof.analysis.recommend import Recommendation, budgets, recommend
+from edgeprof.artifact import recognise
+from edgeprof.bench import bench
+from edgeprof.compress import compress
+from edgeprof.compression.variant import chain_name, parse_chain
+from edgeprof.errors import EdgeprofError, InputError, VariantError
+from edgeprof.evaluation.load import load_dataset, load_metric
+from edgeprof.explain import explain
+from edgeprof.request import BenchRequest, ModelRequest
+from edgeprof.results import files, schema
+from edgeprof.results.ids import new_id
+from edgeprof.sensing import context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edgeprof.analysis.gate import Check, Limits
+    from edgeprof.artifact import Artifact
+    from edgeprof.bench import Progress
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.evaluation.metric import Metric
+    from edgeprof.plugins import PluginHost
+    from edgeprof.roots import Roots
+    from edgeprof.study_file import StudyFile
+
+SCHEMA = "edgeprof.study/1"
+
+
+@dataclass
+class Candidate:
+    """One variant on its way through the study.
+
+    Attributes:
+        name: Its chain.
+        path: Its file; None where it could not be made.
+        recipe: Its provenance.
+        failure: Why it could not be made, or fails.
+        predicted: Speed-up by arithmetic alone; None where it cannot be told.
+        headline: What ``diagnose`` says first.
+        hopeless: Why it is not worth measuring; None: it is.
+    """
+
+    name: str
+    path: str | None = None
+    recipe: list[dict[str, Any]] = field(default_factory=list)
+    failure: VariantError | None = None
+    predicted: float | None = None
+    headline: str | None = None
+    hopeless: str | None = None
+    size_bytes: int | None = None
+
+
+@dataclass
+class Outcome:
+    """What a study found.
+
+    Attributes:
+        result: All variants with their baseline, as one bench would give.
+        limits: The budgets in base units.
+        told: How requirements of the product became limits.
+        skipped: Variant → why it was not measured.
+        headlines: Variant → what ``diagnose`` says first of it.
+    """
+
+    result: schema.Result
+    checks: list[Check]
+    recommendation: Recommendation
+    limits: Limits
+    told: list[str]
+    skipped: dict[str, str]
+    headlines: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "result": self.result.id,
+            "recommendation": asdict(self.recommendation),
+            "limits": asdict(self.limits),
+            "requirements": self.told,
+            "pareto": self.result.pareto,
+            "checks": [asdict(check) for check in self.checks],
+            "skipped": self.skipped,
+            "headlines": self.headlines,
+        }
+
+
+def sweep(
+    study: StudyFile,
+    directory: Path,
+    host: PluginHost,
+    roots: Roots,
+    progress: Progress,
+    *,
+    prune_hopeless: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Run a study, or what is left of it.
+
+    Args:
+        study: What to do.
+        directory: Where variants, results and the outcome go.
+        host: The plugins.
+        roots: Where /sys, /proc and /dev are.
+        progress: Watches each bench.
+        prune_hopeless: Do not measure what cheap looks call hopeless; otherwise it is measured last.
+        say: Told what happens, a line at a time.
+
+    Raises:
+        InputError: the study's model, data or protocol cannot be used.
+    """
+    return _Sweep(study, directory, host, roots, progress, say).run(prune_hopeless=prune_hopeless)
+
+
+class _Sweep:
+    def __init__(  # noqa: PLR0917 - called once, above
+        self,
+        study: StudyFile,
+        directory: Path,
+        host: PluginHost,
+        roots: Roots,
+        progress: Progress,
+        say: Callable[[str], None],
+    ) -> None:
+        self.study, self.directory, self.host, self.roots = study, directory, host, roots
+        self.progress, self.say = progress, say
+        self.base: Artifact = recognise(study.model)
+        self.data: Dataset | None = None
+        self.metric: Metric | None = None
+        if study.dataset is not None:
+            self.data = load_dataset(study.dataset, host, study.preprocess)
+            self.metric = load_metric(study.metric, host)
+        self.fingerprint = context.describe_host(roots).fingerprint
+        product = study.product
+        self.limits, self.told = product.limits(study.limits) if product else (study.limits, [])
+
+    def run(self, *, prune_hopeless: bool) -> Outcome:
+        for line in self.told:
+            self.say(line)
+        self._make_directory()
+        candidates = [self._made(chain) for chain in self.study.chains]
+        for one in candidates:
+            if one.failure is None:
+                self._look(one)
+        skipped: dict[str, str] = {}
+        done: list[schema.Result] = []
+        # The promising first, so that an early end still has them.
+        able = [one for one in candidates if one.failure is None]
+        for one in sorted(able, key=lambda c: (c.hopeless is not None, -(c.predicted or 1.0))):
+            if prune_hopeless and one.hopeless is not None:
+                skipped[one.name] = one.hopeless
+                self.say(f"{one.name}: not measured, {one.hopeless}")
+                continue
+            if one.hopeless is not None:
+                self.say(f"{one.name}: little hope ({one.hopeless}), so it comes late")
+            measured = self._measured(one)
+            done.append(measured)
+            if measured.interrupted:
+                break
+        if not done:
+            done.append(self._measured(None))
+        result = _merged(done, [one.name for one in candidates])
+        result.variants += [self._failed(one) for one in candidates if one.failure is not None]
+        return self._outcome(result, candidates, skipped)
+
+    def _failed(self, one: Candidate) -> schema.Variant:
+        """A variant that could not be made, or that does not load or answers NaN: in the table, and not measured."""
+        assert one.failure is not None
+        base = self.base
+        reason = schema.Reason(code=one.failure.code, message=one.failure.message, remedy=one.failure.remedy)
+        model = schema.Model(path=base.spec, format=base.format, sha256=base.sha256, size_bytes=base.size_bytes)
+        return schema.Variant(
+            name=one.name, recipe=one.recipe, status="failed", reasons=[reason], model=model, runtime=None
+        )
+
+    def _make_directory(self) -> None:
+        try:
+            (self.directory / "results").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {self.directory}: {error.strerror}", remedy="Choose another -o DIR."
+            ) from None
+
+    def _made(self, chain: str) -> Candidate:
+        name = chain_name(parse_chain(chain))
+        try:
+            manifest = compress(
+                self.base,
+                [chain],
+                self.host,
+                self.directory / "variants",
+                self.data,
+                seed=self.study.seed,
+                note=self.say,
+            )
+        except InputError as error:
+            # In a study one recipe that does not fit the model costs that recipe alone.
+            self.say(f"{name}: {error.message}")
+            return Candidate(name, failure=VariantError(error.message, remedy=error.remedy, code="bad_input"))
+        (entry,) = manifest["variants"]
+        path = None if entry["model"] is None else str(self.directory / "variants" / entry["model"]["path"])
+        made = Candidate(name, path, entry["recipe"])
+        if entry["status"] == "failed":
+            reason = entry["reasons"][0]
+            made.failure = VariantError(reason["message"], remedy=reason["remedy"], code=reason["code"])
+        return made
+
+    def _look(self, one: Candidate) -> None:
+        """Cheap proxies: size, arithmetic, signal to noise, agreement on a few samples."""
+        assert one.path is not None
+        variant = recognise(one.path)
+        one.size_bytes = variant.size_bytes
+        path = self.directory / "results" / f"look-{self._key([ModelRequest(one.path, one.name)])}.json"
+        try:
+            seen = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError):
+            found = explain(variant, self.host, self.roots, baseline=self.base, data=self.data, recipe=one.recipe)
+            first = next((f for f in found.findings if f.status != "ok"), None)
+            seen = {"predicted": found.predicted, "headline": first.sentence if first else None, "facts": found.facts}
+            files.write(path, json.dumps(seen, indent=2) + "\n")
+        one.predicted, one.headline = seen["predicted"], seen["headline"]
+        one.hopeless = self._hopeless(one, seen["facts"], variant)
+
+    def _hopeless(self, one: Candidate, facts: dict[str, Any], variant: Artifact) -> str | None:
+        limit, size = self.limits.max_size_bytes, variant.size_bytes
+        if limit is not None and size is not None and size > limit:
+            return f"its file has {size} bytes, the budget is {limit:.0f}"
+        agreement = facts["agreement"]
+        if agreement is not None and agreement < 0.5:
+            return f"it agrees with the baseline on {agreement:.0%} of {facts['agreement_samples']} samples"
+        smaller = size is not None and self.base.size_bytes is not None and size < 0.95 * self.base.size_bytes
+        if one.predicted is not None and one.predicted <= 1.01 and not smaller:
+            return f"no less arithmetic (predicted {one.predicted:.2f} ×) and no smaller file"
+        return None
+
+    def _measured(self, one: Candidate | None) -> schema.Result:
+        """The result of the baseline and one variant, taken in turns; from the file where it is there already."""
+        models = [ModelRequest(self.study.model, "baseline")]
+        if one is not None:
+            assert one.path is not None
+            models.append(ModelRequest(one.path, one.name, one.recipe))
+        path = self.directory / "results" / f"{self._key(models)}.json"
+        if path.exists():
+            try:
+                kept = schema.load(path)
+            except EdgeprofError:
+                kept = None
+            if kept is not None and not kept.interrupted:
+                self.say(f"{models[-1].name}: already measured")
+                return kept
+        request = BenchRequest(
+            models=models, dataset=self.data, metric=self.metric, seed=self.study.seed, **self.study.protocol
+        )
+        result = bench(request, self.host, self.roots, self.progress)
+        if not result.interrupted:
+            files.write(path, schema.to_json(result) + "\n")
+        return result
+
+    def _key(self, models: list[ModelRequest]) -> str:
+        """Everything that a measurement depends on, as a name."""
+        data = None if self.data is None else (self.data.name, self.data.preprocessing, self.study.metric)
+        parts = [
+            [(model.name, recognise(model.spec).sha256) for model in models],
+            self.study.protocol, self.study.seed, data, self.fingerprint,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+    def _outcome(self, result: schema.Result, candidates: list[Candidate], skipped: dict[str, str]) -> Outcome:
+        checks = budgets(result, self.limits, self.study.product)
+        outcome = Outcome(
+            result,
+            checks,
+            recommend(result, checks),
+            self.limits,
+            self.told,
+            skipped,
+            {one.name: one.headline for one in candidates if one.headline},
+        )
+        files.write(self.directory / "result.json", schema.to_json(result) + "\n")
+        files.write(self.directory / "study.json", json.dumps(outcome.as_json(), indent=2) + "\n")
+        return outcome
+
+
+def _merged(results: list[schema.Result], order: list[str]) -> schema.Result:
+    """One result of several pairs: the first pair's baseline, every variant, each compared within its own pair."""
+    created = datetime.now(timezone.utc)
+    merged = schema.Result(
+        **{
+            name: getattr(results[0], name)
+            for name in ("edgeprof", "host", "sensors", "protocol", "reasons", "self_cost")
+        },
+        id=new_id(created),
+        created=created.isoformat(timespec="seconds"),
+        variants=[results[0].variants[0]],
+        interrupted=any(result.interrupted for result in results),
+    )
+    for result in sorted(results, key=lambda r: order.index(r.variants[-1].name) if len(r.variants) > 1 else -1):
+        merged.variants += result.variants[1:]
+        merged.comparisons += result.comparisons
+    merged.pareto = pareto.front(merged.variants)
+    return merged
+
+
+def default_directory(path: Path) -> Path:
+    """Where a study's files go unless -o says otherwise: beside it."""
+    return path.with_suffix(".study")

@@ -1,0 +1,223 @@
+"""The recipe of a study, ``study.toml``: base model, variants, data, budgets and protocol, read and checked."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import string
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgeprof import units
+from edgeprof.analysis.gate import Limits
+from edgeprof.analysis.recommend import Product
+from edgeprof.compression.variant import chain_name, parse_chain
+from edgeprof.errors import InputError, unknown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+#: Keys of [protocol] → fields of a BenchRequest.
+PROTOCOL = {
+    "preset": "preset", "windows": "windows", "window": "window_s", "warmup": "warmup_s", "idle": "idle_s",
+    "runtime": "runtime", "device": "device", "threads": "threads", "batch": "batch", "scenario": "scenario",
+    "rate": "rate_hz", "streams": "streams", "sample_rate": "sample_rate_hz", "rail": "rail",
+    "estimate_power": "estimate_power_w", "timeout": "timeout_s", "sensors": "sensors",
+}  # fmt: skip
+_TOP = ("model", "dataset", "preprocess", "metric", "seed", "protocol", "recipes", "budgets", "product")
+_BUDGETS = {
+    "max_accuracy_drop": ("max_accuracy_drop", ""),
+    "max_latency_p99": ("max_p99_s", "s"),
+    "max_energy": ("max_j", "J"),
+    "max_rss": ("max_rss_bytes", "B"),
+    "max_size": ("max_size_bytes", "B"),
+}
+#: More than this is a mistake in a grid, or wants another tool.
+_MOST = 200
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A study, as it was written.
+
+    Attributes:
+        path: The file.
+        model: The base model, relative to the file's folder unless absolute.
+        chains: The variants to make, in order, each once.
+        dataset: As after ``--dataset``; None for none.
+    """
+
+    path: Path
+    model: str
+    chains: list[str]
+    dataset: str | None = None
+    preprocess: dict[str, str] = field(default_factory=dict)
+    metric: str = "top1"
+    seed: int = 0
+    protocol: dict[str, Any] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    product: Product | None = None
+
+
+def load(path: Path) -> StudyFile:
+    """Read a study.
+
+    Raises:
+        InputError: it is missing, no TOML, or a key or value does not fit; the sentence names it.
+    """
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", remedy="Give a study's .toml.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    for key in content:
+        if key not in _TOP:
+            raise unknown(f"key of {path.name}", key, _TOP)
+    if not isinstance(content.get("model"), str):
+        raise InputError(f"{path} names no base model", remedy='It needs a line model = "FILE".')
+    chains = list(_chains(path, _table(path, content, "recipes")))
+    if not chains:
+        raise InputError(f"{path} has no recipes", remedy='[recipes] with explicit = ["int8-dynamic", …].')
+    if len(chains) > _MOST:
+        raise InputError(f"{path} asks for {len(chains)} variants; {_MOST} at most", remedy="Make its grids coarser.")
+    protocol = {}
+    for key, value in _table(path, content, "protocol").items():
+        if key not in PROTOCOL:
+            raise unknown(f"key of [protocol] in {path.name}", key, PROTOCOL)
+        protocol[PROTOCOL[key]] = value
+    dataset = content.get("dataset")
+    return StudyFile(
+        path=path,
+        model=_beside(path, content["model"]),
+        chains=chains,
+        dataset=None if dataset is None else _beside(path, str(dataset)),
+        preprocess={key: _word(value) for key, value in _table(path, content, "preprocess").items()},
+        metric=str(content.get("metric", "top1")),
+        seed=int(content.get("seed", 0)),
+        protocol=protocol,
+        limits=_limits(path, _table(path, content, "budgets")),
+        product=_product(path, _table(path, content, "product")),
+    )
+
+
+def _table(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = content.get(name, {})
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: {name} is not a table", remedy=f"Write it as [{name}].")
+    return found
+
+
+def _beside(path: Path, text: str) -> str:
+    """Relative to the study's file, where there is such a file; else as it is."""
+    kind, colon, rest = text.partition(":")
+    if colon and (path.parent / rest).exists():
+        return f"{kind}:{path.parent / rest}"
+    near = path.parent / text.partition(":")[0]
+    return str(path.parent / text) if near.exists() else text
+
+
+def _chains(path: Path, recipes: Mapping[str, Any]) -> Iterator[str]:
+    """Explicit ones, then grids and ranges, each chain once."""
+    for key in recipes:
+        if key not in {"explicit", "grid", "range"}:
+            raise unknown(f"key of [recipes] in {path.name}", key, ("explicit", "grid", "range"))
+    seen = set()
+    explicit = recipes.get("explicit", [])
+    if not isinstance(explicit, list) or not all(isinstance(one, str) for one in explicit):
+        raise InputError(f"{path}: explicit is not a list of chains")
+    grids = [*_rows(path, recipes, "grid"), *_rows(path, recipes, "range")]
+    for chain in itertools.chain(explicit, *(_expanded(path, grid) for grid in grids)):
+        name = chain_name(parse_chain(chain))
+        if name not in seen:
+            seen.add(name)
+            yield chain
+
+
+def _rows(path: Path, recipes: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    rows = recipes.get(key, [])
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and isinstance(row.get("with"), str) for row in rows
+    ):
+        raise InputError(f'{path}: each [[recipes.{key}]] needs a line with = "CHAIN with {{names}}"')
+    return rows
+
+
+def _expanded(path: Path, grid: Mapping[str, Any]) -> Iterator[str]:
+    pattern = grid["with"]
+    names = [name for _, name, _, _ in string.Formatter().parse(pattern) if name]
+    for name in names:
+        if name not in grid:
+            raise InputError(f"{path}: {{{name}}} of {pattern!r} has no values", remedy=f"Add {name} = [ … ].")
+    for extra in set(grid) - {"with", *names}:
+        raise InputError(f"{path}: {pattern!r} does not use {extra}", remedy=f"Write {{{extra}}} where it belongs.")
+    for values in itertools.product(*(_values(path, name, grid[name]) for name in names)):
+        yield pattern.format(**dict(zip(names, values, strict=True)))
+
+
+def _values(path: Path, name: str, given: Any) -> list[str]:
+    if isinstance(given, list) and given:
+        return [_word(value) for value in given]
+    if isinstance(given, dict) and {"from", "to", "steps"} <= set(given):
+        low, high, steps = given["from"], given["to"], int(given["steps"])
+        if steps < 2 or (given.get("scale") == "log" and min(low, high) <= 0):
+            raise InputError(f"{path}: the range of {name} needs 2 steps or more, and a log scale numbers above 0")
+        if given.get("scale") == "log":
+            raw = [math.exp(math.log(low) + (math.log(high) - math.log(low)) * i / (steps - 1)) for i in range(steps)]
+        else:
+            raw = [low + (high - low) * i / (steps - 1) for i in range(steps)]
+        whole = isinstance(low, int) and isinstance(high, int)
+        return list(dict.fromkeys(str(round(value)) if whole else f"{value:.6g}" for value in raw))
+    raise InputError(
+        f"{path}: the values of {name} are no list and no range",
+        remedy=f"{name} = [0.3, 0.5] or {name} = {{ from = 0.1, to = 0.9, steps = 5 }}",
+    )
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _limits(path: Path, given: Mapping[str, Any]) -> Limits:
+    found: dict[str, float] = {}
+    for key, value in given.items():
+        if key not in _BUDGETS:
+            raise unknown(f"budget in {path.name}", key, _BUDGETS)
+        field_name, unit = _BUDGETS[key]
+        found[field_name] = _number(path, key, value, unit)
+    return Limits(**found)
+
+
+def _product(path: Path, given: Mapping[str, Any]) -> Product | None:
+    names = {
+        "fps": ("fps", "1"),
+        "battery_wh": ("battery_wh", "1"),
+        "hours": ("hours", "1"),
+        "memory_left": ("memory_left_bytes", "B"),
+    }
+    found: dict[str, float] = {}
+    for key, value in given.items():
+        if key not in names:
+            raise unknown(f"requirement in [product] of {path.name}", key, names)
+        found[names[key][0]] = _number(path, key, value, names[key][1])
+    if any(value <= 0 for value in found.values()):
+        raise InputError(f"{path}: a requirement of [product] is not above 0")
+    if "battery_wh" in found and not {"fps", "hours"} <= set(found):
+        raise InputError(f"{path}: battery_wh needs hours and fps beside it, to be a limit of joules a frame")
+    return Product(**found) if found else None
+
+
+def _number(path: Path, key: str, value: Any, unit: str) -> float:
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        return units.parse_ratio(str(value)) if unit == "" else units.parse(str(value), unit)
+    except ValueError as error:
+        raise InputError(f"{path}: {key}: {error}") from None

@@ -1,0 +1,219 @@
+"""Studies: the recipe's file, the product's limits, the choice, and a whole run that is killed and goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from edgeprof.analysis.gate import Limits
+from edgeprof.analysis.recommend import Product, budgets, recommend
+from edgeprof.errors import InputError
+from edgeprof.results import schema
+from edgeprof.study_file import load
+from tests.plugins.compressors.nets import convnet, samples
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "study.toml"
+    path.write_text(text)
+    return path
+
+
+def test_grids_and_ranges_become_chains_each_once(tmp_path: Path) -> None:
+    study = load(
+        written(
+            tmp_path,
+            """
+model = "net.onnx"
+[recipes]
+explicit = ["fp16", "prune:amount=0.3+fp16"]
+[[recipes.grid]]
+with = "prune:amount={amount}+{then}"
+amount = [0.3, 0.5]
+then = ["fp16", "int8-dynamic:conv=true"]
+[[recipes.range]]
+with = "cluster:n={n}"
+n = { from = 4, to = 64, steps = 3, scale = "log" }
+""",
+        )
+    )
+    assert study.chains == [
+        "fp16",
+        "prune:amount=0.3+fp16",
+        "prune:amount=0.3+int8-dynamic:conv=true",
+        "prune:amount=0.5+fp16",
+        "prune:amount=0.5+int8-dynamic:conv=true",
+        "cluster:n=4",
+        "cluster:n=16",
+        "cluster:n=64",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "names no base model"),
+        ('model = "x"\n', "has no recipes"),
+        ('model = "x"\nmodle = 1\n', "no key of study.toml is named 'modle'"),
+        ('model = "x"\n[recipes]\nexplicit = ["prune:amount"]\n', "is not key=value"),
+        ('model = "x"\n[[recipes.grid]]\nwith = "prune:amount={a}"\n', r"\{a\} of .* has no values"),
+        ('model = "x"\n[[recipes.grid]]\nwith = "prune"\na = [1]\n', "does not use a"),
+        ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[budgets]\nmax_latency = 3\n', "no budget in study.toml"),
+        ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[budgets]\nmax_size = "3 apples"\n', "max_size"),
+        ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[protocol]\nspeed = 3\n', "no key of .protocol."),
+        ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[product]\nbattery_wh = 3\n', "battery_wh needs hours and fps"),
+        ("model = ", "is not TOML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        load(written(tmp_path, text))
+
+
+def test_requirements_of_a_product_become_limits() -> None:
+    """20 Wh for 8 h are 2.5 W; at 10 frames a second 250 mJ each, and each done within 100 ms."""
+    product = Product(fps=10, battery_wh=20, hours=8, memory_left_bytes=2**28)
+    limits, told = product.limits(Limits(max_p99_s=0.05, max_rss_bytes=2**30))
+    assert limits.max_p99_s == 0.05  # the stricter of the two
+    assert limits.max_rss_bytes == 2**28
+    assert product.joules_per_frame == pytest.approx(0.25)
+    assert any("250 mJ a frame" in line for line in told)
+
+
+def variant(name: str, joules: float, accuracy: float, *, size: int = 100, net: float | None = None) -> schema.Variant:
+    figure = schema.EnergyFigure(value=joules, expanded_uncertainty=0.0, ci95=(joules, joules))
+    return schema.Variant(
+        name=name,
+        recipe=[],
+        status="ok",
+        reasons=[],
+        model=schema.Model(path=f"{name}.onnx", format="onnx", sha256=None, size_bytes=size),
+        runtime=None,
+        accuracy=schema.Accuracy(metric="top1", value=accuracy, ci95=None, samples=10**6, drop=0.9 - accuracy),
+        energy_j_per_inference=schema.Energy(
+            provenance="measured",
+            rail="VDD_IN",
+            covers="module",
+            gross=figure,
+            net=figure,
+            marginal=None if net is None else schema.Marginal(e_net_j=net, p_idle_w=2.0, max_rate_hz=100),
+        ),
+        windows=[schema.Window(start_s=0, end_s=1, inferences=1, order=k, latency_median_s=joules) for k in range(2)],
+    )
+
+
+def result(*variants: schema.Variant) -> Any:
+    from tests.profiler.results.samples import study as whole
+
+    made = whole()
+    made.variants, made.comparisons, made.interrupted = list(variants), [], False
+    return made
+
+
+def test_the_cheapest_that_keeps_every_budget_is_recommended() -> None:
+    found = result(variant("baseline", 10, 0.9), variant("a", 4, 0.895), variant("b", 2, 0.5))
+    checks = budgets(found, Limits(max_accuracy_drop=0.01))
+    assert [c.variant for c in checks if not c.passed] == ["b"]
+    chosen = recommend(found, checks)
+    assert chosen.variant == "a"
+    assert "0.40 × the baseline's energy, accuracy -0.5 pt" in chosen.reason
+
+
+def test_of_those_that_are_tied_the_most_accurate_is_taken() -> None:
+    found = result(variant("baseline", 10, 0.9), variant("a", 4.0, 0.89), variant("b", 4.05, 0.9))
+    chosen = recommend(found, [])
+    assert chosen.variant == "b"
+    assert "tied with a" in chosen.reason
+
+
+def test_where_no_variant_keeps_the_budgets_none_is_recommended_and_the_nearest_named() -> None:
+    found = result(variant("baseline", 10, 0.9), variant("a", 4, 0.895))
+    chosen = recommend(found, budgets(found, Limits(max_j=1.0, max_size_bytes=10)))
+    assert chosen.variant is None
+    assert "comes nearest (it breaks: energy, file size)" in chosen.reason
+
+
+def test_the_battery_counts_idle_power_at_the_rate_that_is_asked_for() -> None:
+    """E(10/s) = 0.1 + 2/10 = 0.3 J against 0.25 J, although the gross figure at full speed is far below."""
+    product = Product(fps=10, battery_wh=20, hours=8)
+    (check,) = budgets(result(variant("a", 0.12, 0.9, net=0.1)), Limits(), product)
+    assert check.value == pytest.approx(0.3)
+    assert not check.passed
+
+
+# --- a whole study ----------------------------------------------------------------------------------------------------
+
+STUDY = """
+model = "net.onnx"
+dataset = "data.npz"
+[protocol]
+preset = "quick"
+windows = 2
+window = 0.1
+idle = 0
+warmup = 0.05
+[recipes]
+explicit = ["prune:amount=0.5", "int4-weight", "prune-structured:amount=0.5", "int8-dynamic:conv=true"]
+[budgets]
+max_size = "30 KiB"
+"""
+
+
+def command(path: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "edgeprof", "sweep", str(path), *words]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    net = convnet(tmp_path / "net.onnx")
+    assert net.stat().st_size > 15_000
+    np.savez(tmp_path / "data.npz", x=samples(40), y=np.arange(40) % 4)
+    return written(tmp_path, STUDY.replace("30 KiB", f"{net.stat().st_size // 2} B"))
+
+
+def test_a_study_that_was_killed_goes_on_where_it_was(study: Path) -> None:
+    first = subprocess.Popen(command(study, "-q"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    results = study.with_suffix(".study") / "results"
+    deadline = time.monotonic() + 60
+    while not [p for p in results.glob("*.json") if not p.name.startswith("look")] and time.monotonic() < deadline:
+        time.sleep(0.05)
+        assert first.poll() is None, first.communicate()[1]
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    before = {p.name: p.stat().st_mtime_ns for p in results.glob("*.json")}
+    done = subprocess.run(command(study), capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 3, done.stderr  # int4-weight does not take ONNX
+    assert "already measured" in done.stderr
+    assert "already made" in done.stderr
+    assert all((results / name).stat().st_mtime_ns == stamp for name, stamp in before.items())
+    report = json.loads((study.with_suffix(".study") / "study.json").read_text())
+    kept = schema.load(study.with_suffix(".study") / "result.json")
+    statuses = {v.name: v.status for v in kept.variants}
+    assert statuses.pop("int4-weight") == "failed"
+    assert set(statuses) == {"baseline", "prune(amount=0.5)", "prune-structured(amount=0.5)", "int8-dynamic(conv=true)"}
+    too_large = {c["variant"] for c in report["checks"] if not c["passed"] and c["quantity"] == "file size"}
+    assert {"baseline", "prune(amount=0.5)"} <= too_large
+    assert report["recommendation"]["variant"] not in too_large
+    assert f"ship {report['recommendation']['variant']}" in done.stdout
+    pruned = subprocess.run(
+        command(study, "-q", "--prune-hopeless"), capture_output=True, text=True, timeout=100, check=False
+    )
+    assert "not measured  prune(amount=0.5): its file has" in pruned.stdout
+
+
+def test_the_plan_is_shown_without_running(study: Path) -> None:
+    done = subprocess.run(command(study, "--plan"), capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[0] == "prune:amount=0.5"
+    assert not study.with_suffix(".study").exists()
