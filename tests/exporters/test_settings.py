@@ -9,6 +9,9 @@ import pytest
 
 from edgeprof.errors import InputError
 from edgeprof_exporters import settings as table
+from edgeprof_exporters.bench import MOST_RESULTS
+from edgeprof_exporters.inferences import BUCKETS, MOST_SERIES
+from edgeprof_exporters.names import BY_NAME
 from edgeprof_exporters.server import parse_address
 
 DOCS = Path(__file__).parents[2] / "docs/exporter.md"
@@ -94,3 +97,20 @@ def test_every_setting_has_a_flag_a_variable_and_a_line_in_the_documentation() -
 def test_the_example_file_of_the_installation_is_read_without_objection(tmp_path: Path) -> None:
     files = Path(table.__file__).parent / "files"
     assert table.load({}, {}, files / "exporter.yml")[0] == table.Settings()
+
+
+def test_every_metric_has_its_line_in_the_documentation_and_none_is_made_up() -> None:
+    text = DOCS.read_text("utf-8")
+    documented = re.findall(r"^\| `(edgeprof_[a-z_]+)` \| ([a-z, ]*) \|", text, re.MULTILINE)
+    assert {name: tuple(filter(None, labels.split(", "))) for name, labels in documented} == {
+        name.name: name.labels for name in BY_NAME.values()
+    }
+
+
+def test_the_numbers_of_series_that_the_documentation_states_are_so() -> None:
+    each = len(BUCKETS) + 1 + 2 + 3  # the buckets with +Inf, sum and count, and three counters
+    text = " ".join(DOCS.read_text("utf-8").split())
+    assert f"The first {MOST_SERIES} (`track.max_series`) combinations of model, variant and runtime" in text
+    assert f"have series of their own, {each} each" in text
+    assert f"The {MOST_RESULTS} newest benchmark results are shown" in text
+    assert MOST_SERIES * each <= 1000
