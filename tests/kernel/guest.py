@@ -39,8 +39,9 @@ def main(scratch: str) -> None:
     mount("tmpfs", "/run")
     Path("/run/answer").mkdir()
     mount("hostfs", "/run/answer", scratch)
-    mount("tmpfs", "/tmp")
-    os.environ.update(job["environment"])
+    # The root is the host's, read-only; what the host has in /tmp (perhaps this very checkout) stays visible.
+    Path("/run/tmp").mkdir()
+    os.environ.update(job["environment"], TMPDIR="/run/tmp")
     sys.path[:] = job["path"]
     try:
         insert(job["module"], "chip_addr=" + ",".join(map(str, job["addresses"])))
