@@ -17,8 +17,6 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-#: The entry points of the packages that add commands.
-OTHER_PACKAGES = {"edgeprof_dashboards.plugin", "edgeprof_exporters.plugin"}
 PACKAGES = {"edgeprof", "edgeprof_plugins", "edgeprof_exporters", "edgeprof_dashboards"}
 
 
@@ -64,8 +62,8 @@ def test_the_installed_entry_points_are_those_of_pyproject(pyproject: dict) -> N
 
 
 def test_every_entry_point_of_ours_is_a_file_and_every_plugin_file_has_its_entry_point(pyproject: dict) -> None:
-    points = set(pyproject["project"]["entry-points"]["edgeprof"].values()) - OTHER_PACKAGES
-    rooms = [ROOT / folder for folder in ("plugins", "exporters")]
+    points = set(pyproject["project"]["entry-points"]["edgeprof"].values())
+    rooms = [ROOT / folder for folder in ("plugins", "exporters", "dashboards")]
     modules = {
         ".".join(path.relative_to(room).with_suffix("").parts)
         for room in rooms
