@@ -15,6 +15,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import time
 import warnings
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -133,6 +134,41 @@ class TorchSession(Session):
                 return results(call(*self._arguments(tensors)))
 
         return on_device
+
+    def bind_timed(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Dict[str, float]]]:
+        """CUDA events around the copies in, the module and the copies out; None on the CPU."""
+        if self._event() is None:
+            return None
+        tensors, guard, clock = self._tensors(feeds), self._guard, time.monotonic
+        begin, fed, computed, end = (self._event() for _ in range(4))
+
+        def call() -> Dict[str, float]:
+            start = clock()
+            with guard():
+                begin.record()
+                arguments = self._arguments(tensors)
+                fed.record()
+                before = clock()
+                value = self._call(*arguments)
+                after = clock()
+                computed.record()
+                self._results(value)
+                end.record()
+            end.synchronize()
+            wall = clock() - start
+            return {
+                "h2d": begin.elapsed_time(fed) * 1e-3,
+                "compute": fed.elapsed_time(computed) * 1e-3,
+                "d2h": computed.elapsed_time(end) * 1e-3,
+                "enqueue": after - before,
+                "wall": wall,
+            }
+
+        return call
+
+    def _event(self) -> Any:
+        """An event on the GPU's own clock; None on other devices."""
+        return self._torch.cuda.Event(enable_timing=True) if self._device.type == "cuda" else None
 
     def synchronize(self) -> None:
         if self._device.type != "cpu":

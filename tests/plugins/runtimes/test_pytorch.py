@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import time
 import warnings
 
 import numpy as np
@@ -144,3 +145,39 @@ def test_a_gpu_gives_the_same_answer_and_tells_its_memory(torchscript_model):
     session.synchronize()
     assert np.allclose(session.run({"x": X})["output"], 2 * X + 1)
     assert session.gpu_peak_bytes() > 0
+
+
+class HostEvent:
+    """``torch.cuda.Event`` as far as timing goes, on the host's clock."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+
+    def record(self) -> None:
+        self.at = time.monotonic()
+
+    def synchronize(self) -> None:
+        assert self.at is not None, "waited for an event that was not recorded"
+
+    def elapsed_time(self, end: HostEvent) -> float:
+        assert self.at is not None
+        assert end.at is not None
+        return (end.at - self.at) * 1e3
+
+
+def test_on_the_cpu_there_is_no_device_to_time(torchscript_model):
+    session = PyTorch().load(str(torchscript_model), CPU)
+    feeds = {"x": np.ones((1, 4), np.float32)}
+    assert session.bind_timed(feeds) is None
+
+
+def test_a_devices_times_are_told_by_their_parts(torchscript_model, monkeypatch):
+    """The order of the events, on the host's clock: a GPU is not at hand here."""
+    session = PyTorch().load(str(torchscript_model), CPU)
+    monkeypatch.setattr(session, "_event", HostEvent)
+    feeds = {"x": np.ones((1, 4), np.float32)}
+    timed = session.bind_timed(feeds)
+    assert timed is not None
+    times = timed()
+    assert set(times) == {"h2d", "compute", "d2h", "enqueue", "wall"}
+    assert 0 < times["h2d"] + times["compute"] + times["d2h"] <= times["wall"]

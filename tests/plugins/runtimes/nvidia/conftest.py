@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import struct
@@ -145,7 +144,3 @@ def standin_classes() -> Callable[[str], dict[str, Any]]:
         return found
 
     return ask
-
-
-def has(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
