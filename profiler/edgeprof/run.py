@@ -12,7 +12,7 @@ from edgeprof.analysis.assemble import Estimate, Sampled, joules
 from edgeprof.sensing.context import describe_host
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
-from edgeprof.workload.command import run_command
+from edgeprof.workload.command import require_command, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +87,7 @@ def measure_command(
     Raises:
         InputError: no such command, sensor or rail.
     """
+    require_command(argv[0])
     found = prepare(host, roots, sensors, rail)
     device = describe_host(roots)
     sampler = Sampler(found.sensors, sample_rate_hz, found.topology.by_key())

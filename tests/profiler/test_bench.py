@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from edgeprof.bench import bench
@@ -170,6 +171,20 @@ def test_the_time_stamps_of_a_fast_model_are_not_its_memory(application, orin, h
     assert result.variants[1].inferences > 500_000
     # The warm-up keeps some too, which is bounded; a second of them would be 60 MB.
     assert fast < slow + 20e6
+
+
+def test_where_memory_is_short_variants_run_one_after_the_other(application, bare, host, monkeypatch):
+    short = psutil.virtual_memory()._replace(available=500 * 2**20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: short)
+    watcher = Watcher()
+    result = bench(request(application, "steady", "crash", "slower", windows=2), host, bare, watcher)
+    assert result.protocol.interleave == "sequential"
+    assert "one after the other (memory)" in watcher.lines[1]
+    assert [v.status for v in result.variants] == ["ok", "failed", "ok"]
+    assert [[w.order for w in v.windows] for v in result.variants] == [[1, 2], [], [3, 4]]
+    loads = [n for n, stage in enumerate(watcher.stages) if stage.startswith("load")]
+    windows = [n for n, stage in enumerate(watcher.stages) if stage.startswith("window")]
+    assert loads[-1] > windows[1], "the last is loaded when the first has been measured and is gone"
 
 
 def test_without_a_sensor_joules_are_estimates_that_say_so(application, bare, host):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
+import shutil
 import signal
 import subprocess
 import threading
@@ -38,6 +40,17 @@ class CommandRun:
     exit_code: int
     peak_rss: int | None
     cpu_s: float
+
+
+def require_command(name: str) -> None:
+    """Look for a command before the time of an idle is spent on it.
+
+    Raises:
+        InputError: there is no such command, or it cannot be executed.
+    """
+    if shutil.which(name) is None:
+        why = "it is no program" if os.path.exists(name) else "there is no such program"  # noqa: PTH110 - a shell's word, not a path of ours
+        raise InputError(f"cannot run {name}: {why}", remedy="edgeprof run -- CMD [ARG …], as in a shell.")
 
 
 def run_command(argv: Sequence[str]) -> CommandRun:

@@ -36,6 +36,10 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layout = layouts.build("jetson-orin-nano", folder / "sys")
     layouts.set_power(layout, "VDD_IN", 5.0, volts=5.0)
     (folder / "sys" / SIMULATION_MARKER).write_text("{}")
+    # Only of a tree that tells which boot it is are findings kept.
+    boot = folder / "sys" / "proc" / "sys" / "kernel" / "random" / "boot_id"
+    boot.parent.mkdir(parents=True, exist_ok=True)
+    boot.write_text("1")
     return folder
 
 
