@@ -23,6 +23,7 @@ from edgeprof.workload.burner import Burner
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from edgeprof.analysis.window import WindowEnergy
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.board import Board
@@ -38,6 +39,8 @@ _PARTS = 8
 _SETTLE_S, _SETTLE_TAUS = 1.5, 6.0
 #: The sampling rate (Hz); each source settles at its own.
 _RATE_HZ = 100.0
+#: A machine whose cores are all busy on purpose may hold a reading up for so long (s).
+_SHORT_GAP_S = 0.25
 #: How far the highest level has to be above the lowest, in scatter of a level, for a gain to mean something.
 _LEAST_SPAN = 10.0
 #: The steps of a filter's characterisation, and how long each is watched: in the declared time constant, at least s.
@@ -350,9 +353,15 @@ def _powers(series: ChannelSeries, hold: tuple[float, float]) -> list[float] | N
             window_energy(series.times, series.values, start + k * width, start + (k + 1) * width, series.channel)
             for k in range(parts)
         ]
-        if all(energy.joules is not None and not energy.problems for energy in found):
+        if all(_good(energy) for energy in found):
             return [(energy.joules or 0.0) / width for energy in found for _ in range(_PARTS // parts)]
     return None
+
+
+def _good(energy: WindowEnergy) -> bool:
+    """A short gap costs a held load nothing; a part without readings of its own says nothing."""
+    short = energy.problems == ("gaps",) and (energy.max_gap_s or 0.0) <= _SHORT_GAP_S
+    return energy.joules is not None and (not energy.problems or short)
 
 
 def _covers(covers: str | None, reference: Channel | None, mine: Sequence[Channel]) -> str | None:

@@ -232,3 +232,52 @@ def test_a_whole_bench_gives_the_true_joules_per_inference() -> None:
     assert low < 9 * seconds < high
     assert energy["rails"]["VDD_SOC"] == pytest.approx(seconds, rel=0.005)
     assert energy["net"]["value"] is None  # the load draws nothing: there is no net energy to speak of
+
+
+SHORT = ["--windows", "2", "--window", "0.5", "--warmup", "0.1", "--idle", "0.2", "--sensor", "ina3221"]
+
+
+@pytest.mark.parametrize("board", [name for name, (rails, _) in TOTALS.items() if rails])
+def test_a_short_bench_on_every_board_quotes_its_total(board: str) -> None:
+    """Each rail of the total at a power of its own, those inside others too: the joules are the total's alone."""
+    rails, covers = TOTALS[board]
+    watts = {
+        rail.label: round(1.0 + 0.5 * number, 1)
+        for number, rail in enumerate(r for chip in BOARDS[board].chips for r in chip.rails if r is not None)
+    }
+    answer = lab.run(
+        "bench",
+        board,
+        waveforms={name: f"constant:{power}W" for name, power in watts.items()},
+        callable_file=f"{lab.HERE / 'nap.py'}:nap",
+        arguments=[*SHORT, "--sensor", "hwmon"],
+    )
+    assert answer["code"] == 0
+    (variant,) = answer["result"]["variants"]
+    energy, seconds = variant["energy_j_per_inference"], variant["latency_s"]["mean"]
+    assert (sorted(energy["rail"].split(" + ")), energy["covers"]) == (sorted(rails), covers)
+    # Steps of up to 380 mW, which the budget holds.
+    steps = {s["channel"]: s["resolution"] or 0.05 for s in answer["result"]["sensors"] if s["quantity"] == "power"}
+    allowed = sum(steps[name] for name in rails) / 2 + 0.01 * sum(watts[name] for name in rails)
+    if energy["gross"]["value"] is None:
+        assert {reason["code"] for reason in variant["reasons"]} >= {"uncertain"}
+    assert variant["power_w"]["mean"] == pytest.approx(sum(watts[name] for name in rails), abs=allowed)
+    for name, joules in energy["rails"].items():
+        assert joules == pytest.approx(watts[name] * seconds, abs=(steps[name] / 2 + 0.01 * watts[name]) * seconds)
+
+
+def test_a_fast_sensor_is_the_real_drivers_for_one_run_and_then_as_it_was() -> None:
+    answer = lab.run(
+        "bench",
+        "jetson-orin-nano",
+        waveforms={"VDD_IN": "constant:9W"},
+        callable_file=f"{lab.HERE / 'nap.py'}:nap",
+        arguments=[*SHORT, "--fast-sensor"],
+    )
+    assert answer["code"] == 0
+    result = answer["result"]
+    (use,) = [s for s in result["sensors"] if (s["channel"], s["quantity"]) == ("VDD_IN", "power")]
+    assert use["filter"]["tau_s"] == pytest.approx(16 * 6 * 140e-6, rel=0.01)
+    assert "16 samples instead of 512" in " ".join(reason["message"] for reason in result["reasons"])
+    assert answer["samples"] == {"40": 512}
+    assert answer["registers"] == {"40": 512}

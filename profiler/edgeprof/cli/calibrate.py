@@ -95,7 +95,7 @@ def _forget(name: str) -> None:
     kept = Calibrations()
     dropped = kept.forget(name)
     if not dropped and name != "all":
-        raise unknown("calibration", name, [entry.name for entry in kept.entries()])
+        raise unknown("calibration", name, [entry.channel for entry in kept.entries()])
     for entry in dropped:
         click.echo(f"forgot {entry.name}")
 
