@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import ExitStack
 
 import pytest
 
+from edgeprof import tracking
+from edgeprof.results.store import Store
+from edgeprof.simulation.live import LiveBoard
+from edgeprof.simulation.waveform import parse
 from edgeprof_dashboards import names
-from edgeprof_dashboards.catalogue import DASHBOARDS
+from edgeprof_dashboards.catalogue import DASHBOARDS, FILES
 from edgeprof_dashboards.preview.prometheus import Prometheus as Api
 from edgeprof_dashboards.preview.prometheus import Window
-from tests.dashboards.tools import Child, edgeprof, promtool, until
+from tests.dashboards.tools import Child, Exporter, edgeprof, promtool, until
+from tests.profiler.results import samples
 
 #: The time shown is short, so that what lies "earlier" exists in a test that runs for seconds.
 SPAN_S = 8.0
@@ -131,6 +137,28 @@ def test_a_device_has_as_few_series_as_is_said(site) -> None:
         assert len(lines) - len(base) <= 2 * 20 + 3 * 14
 
 
+def test_a_device_that_reports_all_it_may_stays_below_the_limit_of_the_scrape(tmp_path) -> None:
+    """More models and more benchmarks than are told apart, on the board with most rails."""
+    pytest.importorskip("prometheus_client", reason="pip install 'edgeprof[exporter]'")
+    Store(tmp_path / "run" / "data").save(samples.many(120))
+    with LiveBoard("jetson-agx-orin", tmp_path / "board", parse("constant:20W")) as live, ExitStack() as stack:
+        exporter = Exporter(live.layout.directory, tmp_path / "run")
+        stack.callback(exporter.end)
+        sender = tracking.Sender(str(exporter.track))
+        stack.callback(sender.close)
+        for number in range(70):
+            end = time.monotonic_ns()
+            sender.send(f"EP1 {end - 1_000_000} {end} 1\tmodel-{number}\tint8\tonnxruntime".encode())
+            time.sleep(0.002)  # a datagram too fast is one that is dropped
+        until(lambda: 'model="other"' in exporter.metrics(), what="nothing is counted under other")
+        until(lambda: "edgeprof_bench_last_run_success" in exporter.metrics(), what="no benchmark is shown")
+        lines = [line for line in exporter.metrics().splitlines() if not line.startswith("#")]
+        limit = int(re.search(r"sample_limit: (\d+)", (FILES / "prometheus/prometheus.yml").read_text("utf-8"))[1])
+        assert 1500 < len(lines) < limit - 100
+        assert sum(line.startswith("edgeprof_inference") for line in lines) <= 51 * 20
+        assert sum(line.startswith("edgeprof_bench") for line in lines) <= 80 * 14
+
+
 def test_the_preview_shows_every_panel_with_data(site, tmp_path) -> None:
     for board in DASHBOARDS:
         page = tmp_path / f"{board.uid}.html"
@@ -146,8 +174,6 @@ def test_the_preview_shows_every_panel_with_data(site, tmp_path) -> None:
 
 def test_a_daemon_that_dies_is_down_and_reported(tmp_path, site) -> None:
     """The alert's expression, at once; promtool tests hold the waiting time."""
-    from tests.dashboards.tools import Exporter
-
     board = site.exporters["orin-1"]
     assert isinstance(board, Child)
     victim = Exporter(site.folder.parent / "orin-1" / "board", tmp_path / "run")

@@ -15,6 +15,7 @@ VERBS = {
     "compare": "Ratios of two results with their intervals, and a verdict.",
     "compress": "Compressed variants of a model, checked to load and to answer.",
     "completion": "Print the shell's completion script.",
+    "dashboards": "Grafana dashboards, Prometheus rules and scrape configuration.",
     "diagnose": "Why a variant is no faster, no smaller or no longer accurate.",
     "doctor": "What works, what does not, why, and the command that mends it.",
     "exporter": "The long-running daemon: samples, integrates, serves Prometheus.",
@@ -30,6 +31,7 @@ VERBS = {
 
 #: Those of them that a plugin of ours brings (``register_commands``): verb → the plugin, which alone is loaded for it.
 BUNDLED = {
+    "dashboards": "dashboards",
     "exporter": "exporter",
 }
 
