@@ -106,7 +106,7 @@ def budgets(result: Result, limits: Limits, product: Product | None = None) -> l
 def recommend(result: Result, checks: Sequence[Check]) -> Recommendation:
     """The variant that keeps every budget and costs least: energy, or latency where no energy is known.
 
-    Among those tied with it the most accurate is taken, then the smallest file.
+    Among those tied with it, of the most accurate (as far as the samples can tell) the smallest file is taken.
     """
     able = [v for v in result.variants if v.status not in {"failed", "invalid"} and _cost(v, "latency") is not None]
     if not able:
@@ -121,7 +121,7 @@ def recommend(result: Result, checks: Sequence[Check]) -> Recommendation:
     kind = "energy" if all(_cost(v, "energy") is not None for v in kept) else "latency"
     best = min(kept, key=lambda v: _cost(v, kind) or (0.0, 0.0, 0.0))
     tied = [v for v in kept if v is best or _tied(v, best, kind)]
-    chosen = min(tied, key=lambda v: (-(v.accuracy.value if v.accuracy else 0.0), v.model.size_bytes or 0))
+    chosen = min(_most_accurate(tied), key=_bytes)  # min keeps the first, so that a tie leaves the model as it was
     return Recommendation(chosen.name, _reason(result, chosen, kept, tied, kind))
 
 
@@ -132,7 +132,7 @@ def _reason(result: Result, chosen: Variant, kept: Sequence[Variant], tied: Sequ
     words += f"; it has the least {kind}" if len(kept) > 1 else ""
     if len(tied) > 1:
         others = ", ".join(v.name for v in tied if v is not chosen)
-        words += f", tied with {others}, and of these the best accuracy or the smaller file"
+        words += f", tied with {others}, and of these, as accurate as any, the smallest file"
     if chosen is baseline:
         return words + "; it is the model as it was: nothing here is worth the change"
     if mine and its and its[0]:
@@ -141,7 +141,27 @@ def _reason(result: Result, chosen: Variant, kept: Sequence[Variant], tied: Sequ
         words += f", accuracy {-100 * chosen.accuracy.drop:+.1f} pt"
     if chosen.model.size_bytes and baseline.model.size_bytes:
         words += f", {chosen.model.size_bytes / baseline.model.size_bytes:.2f} × the size"
+        packed, before = chosen.model.size_compressed_bytes, baseline.model.size_compressed_bytes
+        words += f" ({packed / before:.2f} × packed)" if packed and before else ""
     return words
+
+
+def _most_accurate(variants: Sequence[Variant]) -> list[Variant]:
+    """Those whose accuracy is not clearly below the best one's."""
+    best = max((v.accuracy.value for v in variants if v.accuracy), default=None)
+    return [
+        v for v in variants if best is None or (v.accuracy and (v.accuracy.ci95 or (0, v.accuracy.value))[1] >= best)
+    ]
+
+
+def _bytes(variant: Variant) -> tuple[int, int]:
+    """On the disk and packed, to two digits: a few bytes of names are no reason to change a model."""
+    plain, packed = variant.model.size_bytes or 0, variant.model.size_compressed_bytes or 0
+    return _rounded(plain), _rounded(packed)
+
+
+def _rounded(size: int) -> int:
+    return round(size, 2 - len(str(size)))
 
 
 def _tied(variant: Variant, best: Variant, kind: str) -> bool:
