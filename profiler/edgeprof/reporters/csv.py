@@ -31,6 +31,7 @@ def row(result: Result, variant: Variant) -> dict[str, Any]:
     host, protocol, runtime, latency = result.host, result.protocol, variant.runtime, variant.latency_s
     energy, power, memory = variant.energy_j_per_inference, variant.power_w, variant.memory_bytes
     temperature, used, accuracy = variant.temperature_c, variant.utilization, variant.accuracy
+    gpu = variant.gpu
     compared = next((c for c in result.comparisons if c.variant == variant.name), None)
     return {
         "result_id": result.id,
@@ -72,6 +73,12 @@ def row(result: Result, variant: Variant) -> dict[str, Any]:
         "temperature_max_c": temperature.max if temperature else None,
         "utilization_cpu": used.cpu if used else None,
         "utilization_gpu": used.gpu if used else None,
+        "gpu_compute_s": gpu.compute_s if gpu else None,
+        "gpu_transfer_ratio": gpu.transfer_ratio if gpu else None,
+        "gpu_queue": gpu.queue if gpu else None,
+        "gpu_memory_bytes": gpu.memory_bytes if gpu else None,
+        "gpu_clock_median_hz": gpu.clock_hz.median if gpu and gpu.clock_hz else None,
+        "gpu_energy_j_per_inference": gpu.energy_j_per_inference if gpu else None,
         "throttled": variant.throttled,
         "accuracy_metric": accuracy.metric if accuracy else None,
         "accuracy": accuracy.value if accuracy else None,

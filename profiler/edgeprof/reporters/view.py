@@ -66,6 +66,8 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
         ),
         Column("net", energy_cells([(e.net, e.provenance) if e else None for e in energies])),
         *_latency_columns(latencies),
+        Column("GPU time", scaled([v.gpu.compute_s if v.gpu else None for v in variants], "s")),
+        Column("copies", [_share(v.gpu.transfer_ratio if v.gpu else None) for v in variants]),
         *(
             Column(metric_title(m), [_accuracy(v) if v.accuracy and v.accuracy.metric == m else NONE for v in variants])
             for m in metrics
@@ -81,6 +83,10 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
     # Energy and latency stay even when they are empty: that is news, and the reason stands below.
     kept = {0, 1, 2} if any(energies) else {0, 2}
     return [c for n, c in enumerate(found) if n in kept or any(cell != NONE for cell in c.cells)]
+
+
+def _share(ratio: float | None) -> tuple[str, str]:
+    return NONE if ratio is None else (f"{100 * ratio:.0f}", "%")
 
 
 def energy_cells(figures: Sequence[tuple[EnergyFigure, str] | None]) -> list[tuple[str, str]]:
