@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,8 +83,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> Iterator[Candidate]:
         raise InputError("no model was given", remedy="edgeprof bench MODEL [MODEL …]")
     taken: set[str] = set()
     several = len(request.models) > 1
-    runtimes: Mapping[str, Callable[[], Runtime]] = host.of("runtimes")
-    own_formats = {name: mark for factory in runtimes.values() for name, mark in factory().own_formats.items()}
+    own_formats = {name: mark for runtime in _runtimes(host) for name, mark in runtime.own_formats.items()}
     for model in request.models:
         artifact = recognise(model.spec, own_formats)
         name = model.name or (Path(artifact.spec).name if several else "baseline")
@@ -94,6 +94,29 @@ def candidates(request: BenchRequest, host: PluginHost) -> Iterator[Candidate]:
         taken.add(unique)
         runtime = choose_runtime(host, artifact, request.runtime, foreign_python=request.worker_python is not None)
         yield Candidate(unique, model.recipe, artifact, runtime, model.failure)
+
+
+def _runtimes(host: PluginHost) -> list[Runtime]:
+    """All that can be made; a plugin whose factory fails is no reason not to use another."""
+    made = []
+    for name, factory in host.of("runtimes").items():
+        with contextlib.suppress(UnavailableError):
+            made.append(_make(host, name, factory))
+    return made
+
+
+def _make(host: PluginHost, name: str, factory: Callable[[], Runtime]) -> Runtime:
+    """
+    Raises:
+        UnavailableError: the plugin's factory raised.
+    """
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:
+        raise UnavailableError(
+            f"the runtime {name} cannot be used: {type(error).__name__}: {error}",
+            remedy=f"It comes from the plugin {host.owner('runtimes', name).name}: edgeprof plugins check.",
+        ) from error
 
 
 def choose_runtime(
@@ -115,7 +138,7 @@ def choose_runtime(
     if name is not None:
         if name not in registered:
             raise unknown("runtime", name, registered)
-        runtime = registered[name]()
+        runtime = _make(host, name, registered[name])
         if artifact.format not in runtime.formats:
             raise InputError(
                 f"{artifact.spec} is {artifact.format}, which the runtime {name} does not load",
@@ -123,7 +146,7 @@ def choose_runtime(
             )
         able = [runtime]
     else:
-        able = [r for r in (factory() for factory in registered.values()) if artifact.format in r.formats]
+        able = [r for r in _runtimes(host) if artifact.format in r.formats]
         able.sort(key=lambda r: r.formats.index(artifact.format))
     if not able:
         raise unsupported(artifact)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
+from edgeprof import hookimpl
 from edgeprof.bench import bench
 from edgeprof.errors import GateError, InputError, UnavailableError
-from edgeprof.plugins import PluginHost
+from edgeprof.plugins import PluginHost, PluginInfo
 from edgeprof.request import BenchRequest, ModelRequest
 from edgeprof.results.schema import from_json, to_json
 from edgeprof.roots import SIMULATION_MARKER, Roots
@@ -185,6 +187,26 @@ def test_where_memory_is_short_variants_run_one_after_the_other(application, bar
     loads = [n for n, stage in enumerate(watcher.stages) if stage.startswith("load")]
     windows = [n for n, stage in enumerate(watcher.stages) if stage.startswith("window")]
     assert loads[-1] > windows[1], "the last is loaded when the first has been measured and is gone"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(9)])
+def test_a_runtime_whose_factory_fails_leaves_the_others_alone(application, bare, error):
+    class Hostile:
+        @hookimpl
+        def register_runtimes(self, register):
+            def factory():
+                raise error
+
+            register("hostile", factory)
+
+    made = PluginHost()
+    made.register(Hostile(), PluginInfo("worse", "worse", "1"))
+    result = bench(request(application, "steady", windows=1), made, bare, Watcher())
+    assert result.variants[0].status == "ok"
+    asked = replace(request(application, "steady"), models=[ModelRequest(f"{application}:steady")], runtime="hostile")
+    with pytest.raises(UnavailableError, match="the runtime hostile cannot be used") as caught:
+        bench(asked, made, bare, Watcher())
+    assert "plugin worse" in caught.value.remedy
 
 
 def test_without_a_sensor_joules_are_estimates_that_say_so(application, bare, host):

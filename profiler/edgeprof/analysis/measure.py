@@ -310,16 +310,16 @@ def _net(
         if u is not None and name != "offset":
             components.append(Component(name, u * abs(mean) if name == "gain" else u))
     found = figure(values, components, statistic)
-    if found.value >= MIN_NET_U * found.total.u:
+    source = largest(found.figure.budget)
+    if found.value < MIN_NET_U * found.total.u:
+        why = f"is less than {MIN_NET_U:g} of its own standard uncertainties ({source} above all), so it is not quoted"
+    elif found.total.expanded > MAX_RELATIVE_U * found.value:
+        share = f"{100 * found.total.expanded / found.value:.0f} % of it"
+        why = f"has an uncertainty of {share}, mostly {source}: beyond {100 * MAX_RELATIVE_U:.0f} % it is not quoted"
+    else:
         return found.figure
-    reasons.append(
-        schema.Reason(
-            "net_uncertain",
-            f"the net energy is less than {MIN_NET_U:g} of its own standard uncertainties"
-            f" ({largest(found.figure.budget)} above all), so it is not quoted",
-            "Use longer windows and idles: --window S --idle S.",
-        )
-    )
+    remedy = "Use longer windows and idles: --window S --idle S."
+    reasons.append(schema.Reason("net_uncertain", f"the net energy {why}", remedy))
     return withheld(found)
 
 

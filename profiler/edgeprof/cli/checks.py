@@ -144,7 +144,7 @@ def _runtimes(host: PluginHost) -> Iterator[Check]:
     for name, factory in host.of("runtimes").items():
         try:
             status = factory().availability()
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything; the next check goes on
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; the next check goes on
             yield Check(f"runtime {name}", "fail", f"{type(error).__name__}: {error}")
             continue
         if status.reason is None:

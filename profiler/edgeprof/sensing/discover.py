@@ -88,7 +88,7 @@ def discover(
                 raise  # it was asked for by its address: without it there is nothing to go on with
             failures.append(Failure(name, error.message, error.remedy))
             continue
-        except Exception as error:  # noqa: BLE001 - a source may raise anything; the others go on
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a source may raise anything; the others go on
             failures.append(Failure(name, f"{type(error).__name__}: {error}"))
             continue
         for sensor in calibration.apply(found, board, roots, kept):
@@ -145,7 +145,7 @@ def _tried(sensor: Sensor, into: dict[tuple[str, str, str], float], failures: li
             sensor.read(values, times)
         finally:
             sensor.close()
-    except Exception as error:  # noqa: BLE001 - see discover
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - see discover
         message = error.message if isinstance(error, EdgeprofError) else f"{type(error).__name__}: {error}"
         failures.append(Failure(sensor.name, message, getattr(error, "remedy", None)))
         return [replace(channel, available=False, reason=message) for channel in channels]

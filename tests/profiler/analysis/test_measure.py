@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -92,6 +93,15 @@ def test_a_drifting_idle_is_followed_by_a_line_and_told():
     steady = measured(synthetic.run()).energy.net.budget.idle
     assert found.energy.net.budget.idle > 3 * steady
     assert (found.power.idle_before, found.power.idle_after) == pytest.approx((3.0, 3.6), rel=0.01)
+
+
+def test_no_net_number_whose_uncertainty_is_a_fifth_of_it():
+    """Three standard uncertainties of a few windows are still all of the value: 2.9 ± 2.9 mJ says nothing."""
+    found = measured(synthetic.run(busy=3.3, idle=3.0, spread=0.015))
+    assert found.energy.gross.value is not None
+    assert found.energy.net.value is None
+    (reason,) = [r for r in found.reasons if r.code == "net_uncertain"]
+    assert re.search(r"uncertainty of \d+ % of it, mostly \w+: beyond 20 % it is not quoted", reason.message)
 
 
 def test_no_net_number_when_it_is_lost_in_the_idle():

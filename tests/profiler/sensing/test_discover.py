@@ -74,6 +74,14 @@ def test_a_source_that_crashes_is_named_and_the_rest_is_found(roots: Roots) -> N
     assert found.topology.headline.rail == "VDD_IN"
 
 
+def test_a_source_that_leaves_the_process_does_not_take_it_along(roots: Roots) -> None:
+    def leave(_: Roots) -> list[Sensor]:
+        raise SystemExit(9)
+
+    found = discover(host(bad=leave), roots)
+    assert [(f.source, f.reason) for f in found.failures] == [("bad", "SystemExit: 9")]
+
+
 def test_a_source_that_is_missing_something_says_what_to_do(roots: Roots) -> None:
     def absent(_: Roots) -> list[Sensor]:
         raise UnavailableError("no library", remedy="pip install it")
