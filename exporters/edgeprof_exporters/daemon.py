@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof import __version__
-from edgeprof.errors import EdgeprofError, unknown
+from edgeprof.errors import EdgeprofError, UnavailableError, unknown
 from edgeprof.plugins import GROUP, PluginHost
 from edgeprof.roots import Roots
 from edgeprof.sensing.discover import discover
@@ -129,8 +129,12 @@ class Daemon:
         if kept is not None:
             self._resume(kept, time.monotonic() if same_boot else None)
         found = self._discover()
-        inherited = inherited_sockets() if settings.web_systemd_socket else []
-        listeners = inherited or listen(settings.web_listen_address)
+        listeners = inherited_sockets() if settings.web_systemd_socket else listen(settings.web_listen_address)
+        if not listeners:
+            raise UnavailableError(
+                "systemd handed no socket over, and --web.systemd-socket asks for one",
+                remedy="Add a .socket unit, or leave the flag out.",
+            )
         self._server = Server(listeners, self._make_web(), self._guard, settings.web_max_connections)
         self.engine.start(found)
         self.throttling.look()

@@ -10,8 +10,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -45,7 +47,7 @@ def test_every_collector_shows_what_there_is_and_promtool_has_no_objection(board
     time.sleep(0.5)
     now = time.monotonic_ns()
     send(daemon, b"EP1 %d %d 4\tyolov8s\tint8\ttensorrt" % (now - 400_000_000, now))
-    daemon.until(lambda: daemon.value("edgeprof_inference_energy_joules_total") > 0)
+    daemon.until(lambda: sum(samples(daemon.get()[1].decode(), "edgeprof_inference_energy_joules_total")) > 0)
     text = daemon.get()[1].decode()
     assert "NaN" not in text
     shown = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
@@ -298,6 +300,32 @@ def test_ipv6_and_several_addresses_at_once(board, start) -> None:
     daemon = start(board.directory, "--web.listen-address", "127.0.0.1:0", "--web.listen-address", "[::1]:0").ready()
     line = json.loads(next(line for line in daemon.log if '"listening"' in line))
     assert [address.rpartition(":")[0] for address in line["addresses"].split(",")] == ["127.0.0.1", "[::1]"]
+
+
+def test_sockets_that_systemd_hands_over_are_taken(board, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as handed:
+        # systemd's numbers begin at 3, and it names the process that they are for.
+        code = (
+            "import os, sys; os.dup2(int(sys.argv[1]), 3)\n"
+            "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n"
+            "os.execv(sys.argv[2], [sys.argv[2], 'exporter', '--web.systemd-socket'])"
+        )
+        argv = [sys.executable, "-c", code, str(handed.fileno()), EDGEPROF]
+        env = {**os.environ, "RUNTIME_DIRECTORY": str(tmp_path), "EDGEPROF_SYSFS_ROOT": str(board.directory)}
+        with subprocess.Popen(argv, pass_fds=[handed.fileno()], env=env, stderr=subprocess.DEVNULL) as child:
+            try:
+                url = f"http://127.0.0.1:{handed.getsockname()[1]}/-/healthy"
+                with urllib.request.urlopen(url, timeout=30) as answer:
+                    assert answer.status == 200
+            finally:
+                child.terminate()
+                assert child.wait(20) == 0
+
+
+def test_without_a_socket_from_systemd_it_says_so(board, start) -> None:
+    daemon = start(board.directory, "--web.systemd-socket")
+    assert daemon.child.wait(30) == 2
+    daemon.until(lambda: daemon.logged("systemd handed no socket over"))
 
 
 def test_the_daemon_is_small(board, start) -> None:

@@ -1,0 +1,152 @@
+"""Are the exporter's joules the true ones? Virtual boards play known waveforms; scrapers of several rhythms look on.
+
+Half-way the daemon is ended and started again, and its counters go on from the state file. For each waveform and each
+scrape interval: the counter's increase between the first and the last scrape against the closed-form integral of the
+same time. What may differ: a sample is up to 0.1 s old at either end, the restart is bridged by a straight line, and
+the virtual sensor's own step and averaging are real.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from paired import about, machine, parser, table, write
+
+from edgeprof.simulation.live import LiveBoard
+from edgeprof.simulation.waveform import parse
+
+EDGEPROF = str(Path(sys.executable).parent / "edgeprof")
+#: Waveform → its highest power (W), for what the ends of the time may be off by.
+WAVEFORMS = {
+    "constant:6W": 6.0,
+    "square:2W,10W,400ms": 10.0,
+    "burst:3W,15W,100ms,730ms": 15.0,
+    "sine:2W,12W,7s": 12.0,
+    "ramp:1W,11W,13s": 11.0,
+}
+INTERVALS = (1.0, 5.0, 15.0, 30.0)
+_LINE = re.compile(rb'^edgeprof_device_energy_joules_total\{[^}]*source="ina3221"[^}]*\} (\S+)$', re.MULTILINE)
+
+
+def start(board: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """The daemon, once it is ready."""
+    environ = {"RUNTIME_DIRECTORY": str(folder), "EDGEPROF_DATA_DIR": str(folder), "EDGEPROF_SYSFS_ROOT": str(board)}
+    flags = [f"--web.listen-address=127.0.0.1:{port}", f"--state.file={folder}/state.json", "--log.level=error"]
+    child = subprocess.Popen([EDGEPROF, "exporter", *flags], env={**os.environ, **environ})
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=2):
+            return child
+        time.sleep(0.05)
+    child.kill()
+    raise RuntimeError("the exporter is not ready")
+
+
+def look(port: int) -> tuple[float, float] | None:
+    """The middle of a scrape (monotonic s) and the joules in it; None while nobody answers."""
+    begun = time.monotonic()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics?collect[]=power", timeout=5) as answer:
+            found = _LINE.search(answer.read())
+    except OSError:
+        return None
+    return (0.5 * (begun + time.monotonic()), float(found[1])) if found else None
+
+
+def scraper(port: int, interval: float, until: float, seen: list[tuple[float, float]]) -> None:
+    due = time.monotonic()
+    while due < until:
+        time.sleep(max(0.0, due - time.monotonic()))
+        if (one := look(port)) is not None:
+            seen.append(one)
+        due += interval
+
+
+def play(waveform: str, seconds: float, intervals: tuple[float, ...], port: int) -> list[dict[str, Any]]:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        LiveBoard("jetson-orin-nano", Path(name, "board"), parse(waveform)) as live,
+    ):
+        runtime = Path(name, "run")
+        runtime.mkdir()
+        child = start(live.directory, runtime, port)
+        until = time.monotonic() + seconds
+        seen: dict[float, list[tuple[float, float]]] = {interval: [] for interval in intervals}
+        threads = [threading.Thread(target=scraper, args=(port, i, until, some)) for i, some in seen.items()]
+        for thread in threads:
+            thread.start()
+        time.sleep(seconds / 2)
+        child.send_signal(signal.SIGTERM)
+        child.wait(20)
+        child = start(live.directory, runtime, port)
+        for thread in threads:
+            thread.join()
+        child.terminate()
+        child.wait(20)
+        rows = []
+        for interval, some in seen.items():
+            (t0, e0), (t1, e1) = some[0], some[-1]
+            if t1 <= t0:
+                continue
+            truth = live.energy(t0, t1)
+            fell = any(b[1] < a[1] for a, b in pairwise(some))
+            rows.append(
+                {
+                    "waveform": waveform,
+                    "interval_s": interval,
+                    "seconds": t1 - t0,
+                    "joules": e1 - e0,
+                    "true_joules": truth,
+                    "relative_error": (e1 - e0) / truth - 1,
+                    "ends_allow": 0.15 * WAVEFORMS[waveform] / truth,
+                    "fell": fell,
+                }
+            )
+        return rows
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--seconds", type=float, default=240.0, help="for each waveform (default 240)")
+    arguments.add_argument("--port", type=int, default=39_483)
+    options = arguments.parse_args()
+    facts = machine()
+    waveforms = list(WAVEFORMS)[:2] if options.smoke else list(WAVEFORMS)
+    intervals = (1.0, 2.0) if options.smoke else INTERVALS
+    rows = []
+    for waveform in waveforms:
+        rows += play(waveform, 10.0 if options.smoke else options.seconds, intervals, options.port)
+        print(f"  {waveform} done", file=sys.stderr)
+    print(f"{about(facts)}; a virtual Jetson Orin Nano, sampled at 10 Hz; one restart half-way\n")
+    cells = [
+        [
+            row["waveform"],
+            f"{row['interval_s']:g} s",
+            f"{row['seconds']:.0f} s",
+            f"{row['true_joules']:.1f}",
+            f"{row['joules']:.1f}",
+            f"{100 * row['relative_error']:+.2f} %",
+            f"± {100 * row['ends_allow']:.2f} %",
+            "never" if not row["fell"] else "yes",
+        ]
+        for row in rows
+    ]
+    head = ["waveform", "scrape", "over", "true J", "counted J", "error", "the ends allow", "fell"]
+    print(table(head, cells))
+    write(options.json, {"benchmark": "integral_truth", "machine": facts, "results": rows})
+
+
+if __name__ == "__main__":
+    main()
