@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 from edgeprof import hookspecs
 from edgeprof.plugins import KINDS
@@ -14,6 +20,10 @@ from tests.docs.tool import docs
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
+
+
+def pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
 def squeezed(text: str) -> str:
@@ -50,6 +60,16 @@ def test_every_hook_is_documented_with_its_exact_signature_and_shown(hook: str) 
 def test_no_hook_is_documented_that_does_not_exist() -> None:
     text = (ROOT / "docs/plugins.md").read_text("utf-8")
     assert set(re.findall(r"^### `(\w+)\(", text, re.MULTILINE)) == set(KINDS)
+
+
+def test_the_floors_in_the_architecture_are_those_that_the_import_linter_holds() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    told = {
+        int(n): set(re.findall(r"`(\w+)(?:/|\.py)`", row)) for n, row in re.findall(r"^\| (\d+) \| (.*)$", text, re.M)
+    }
+    (core,) = [c for c in pyproject()["tool"]["importlinter"]["contracts"] if c.get("containers") == ["edgeprof"]]
+    held = [set(re.findall(r"\w+", layer)) for layer in core["layers"]]
+    assert told == dict(enumerate(reversed(held)))
 
 
 def test_the_readme_names_the_two_commands() -> None:
