@@ -10,16 +10,20 @@ import numpy as np
 
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError
-from edgeprof_plugins.compressors.onnx_file import OnnxFile, require
+from edgeprof_plugins.compressors.onnx_file import OnnxFile, require, tensor
 from edgeprof_plugins.compressors.onnx_prepare import check_nodes, quantization, quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from edgeprof.evaluation.dataset import Dataset
 
 _LARGEST = 65504.0
+#: TensorProto.FLOAT16.
+_FLOAT16 = 10
+#: Weights of so many values are converted on their way through the file, smaller ones in memory.
+_LARGE = 1024
 
 
 class Fp16(Compressor):
@@ -38,35 +42,53 @@ class Fp16(Compressor):
         onnx = require()
         excluded = check_nodes(source, parameters["exclude"])
         clipped: dict[str, float] = {}
-        clean = target.with_name(f"{target.name}.clean")
         with OnnxFile(source) as model:
-            floats = 0
-            for name in model.order:
-                if model.proto(name).data_type == 1:
-                    floats += 1
-                    values = model.array(name)
-                    largest = float(np.abs(values).max()) if values.size else 0.0
-                    if largest > _LARGEST:
-                        clipped[name] = largest
-        if not floats:
-            raise InputError(f"{source} has no float32 weights", remedy="It is converted already, or has none.")
-        convert = _converter()
-        try:
-            with OnnxFile(source) as model:
-                del model.model.graph.value_info[:]
-                model.write(clean)
-            loaded = onnx.load(str(clean))
-        finally:
-            clean.unlink(missing_ok=True)
-        with quiet():
-            made = convert(
-                loaded,
-                keep_io_types=parameters["io"] == "float32",
-                node_block_list=excluded or None,
-                disable_shape_infer=False,
-            )
-        onnx.save(made, str(target))
-        return {"tensors": floats, "clipped": clipped, "excluded": excluded}
+            floats = [name for name in model.order if model.proto(name).data_type == 1]
+            if not floats:
+                raise InputError(f"{source} has no float32 weights", remedy="It is converted already, or has none.")
+            streamed = [name for name in floats if np.prod(model.proto(name).dims) >= _LARGE]
+            ends = [one.name for one in (*model.model.graph.input, *model.model.graph.output)]
+            graph = _without(onnx, model, streamed)
+            with quiet():
+                made = _converter()(
+                    graph,
+                    keep_io_types=ends if parameters["io"] == "float32" else False,
+                    node_block_list=excluded or None,
+                )
+            # What still is an input after the conversion is a weight, as wide as its readers want it.
+            kinds = {one.name: one.type.tensor_type.elem_type for one in made.graph.input}
+            kept = [one for one in made.graph.input if one.name not in streamed]
+            copies = [type(one).FromString(one.SerializeToString()) for one in kept]
+            del made.graph.input[:], made.graph.value_info[:]
+            made.graph.input.extend(copies)
+            model.model, model.order = made, streamed
+
+            def edit(name: str) -> Iterable[Any]:
+                values = model.array(name)
+                largest = float(np.abs(values).max())
+                if largest > _LARGEST:
+                    clipped[name] = largest
+                if kinds.get(name) == _FLOAT16:
+                    values = np.clip(values, -_LARGEST, _LARGEST).astype(np.float16)
+                return [tensor(values, name)]
+
+            model.write(target, edit)
+        return {"tensors": len(floats), "clipped": clipped, "excluded": excluded}
+
+
+def _without(onnx: Any, model: OnnxFile, streamed: list[str]) -> Any:
+    """The model with its large weights as inputs: the converter decides about types, and needs no values for that."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model.model)
+    del copy.graph.value_info[:]
+    large = set(streamed)
+    for name in model.order:
+        if name in large:
+            shape = list(model.proto(name).dims)
+            copy.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+        else:
+            copy.graph.initializer.append(model.whole(name))
+    return copy
 
 
 def _converter() -> Any:
