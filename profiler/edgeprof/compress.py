@@ -152,7 +152,7 @@ def check(made: Artifact, host: PluginHost, data: Dataset | None = None, *, time
         runtime_file=Path(inspect.getfile(type(runtime))),
         runtime_class=type(runtime).__qualname__,
         target=made.target,
-        options=LoadOptions("cpu", None, 1, {}, {}),
+        options=LoadOptions(runtime.default_device, None, 1, {}, {}),
         timeout_s=timeout_s,
         label=Path(made.target).name,
     )

@@ -229,7 +229,7 @@ def _worker(artifact: Artifact, host: PluginHost, timeout_s: float) -> Worker:
             runtime_file=Path(inspect.getfile(type(runtime))),
             runtime_class=type(runtime).__qualname__,
             target=artifact.target,
-            options=LoadOptions("cpu", None, 1, {}, {}),
+            options=LoadOptions(runtime.default_device, None, 1, {}, {}),
             timeout_s=timeout_s,
         )
     )

@@ -88,6 +88,7 @@ class TensorRTSession(Session):
         keep: Any,
     ) -> None:
         self._cuda, self._engine, self._keep, self._graph_wanted = cuda, engine, keep, graph
+        self.version = str(trt.__version__)
         self._buffers: List[_Buffer] = []
         self._graphs: List[Any] = []
         self._events: List[Any] = []

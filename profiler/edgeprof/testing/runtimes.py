@@ -48,7 +48,7 @@ def check_runtime(
         model: A model file, or ``FILE.py:attribute`` or ``module:attribute``.
         feeds: Input name → array; the model's own examples or random data where None.
         expected: Output name → array, the right answer for ``feeds``, from the library that trained the model.
-        options: How to load it; the CPU with the runtime's own number of threads where None.
+        options: How to load it; the runtime's default device with the runtime's own number of threads where None.
         rtol: Relative tolerance of ``expected``.
         atol: Absolute tolerance of ``expected``.
 
@@ -56,7 +56,7 @@ def check_runtime(
         AssertionError: what does not conform, in one sentence.
     """
     target = str(model)
-    options = options or LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
+    options = options or LoadOptions(device=runtime.default_device, threads=None, batch=1, shapes={}, options={})
     _check_metadata(runtime)
     session = runtime.load(target, options)
     try:

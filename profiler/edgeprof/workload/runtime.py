@@ -108,6 +108,9 @@ class Session(ABC):
     #: Inputs that the model itself brings along (name → array), fed where the user gives none; most bring none.
     examples: Optional[Dict[str, Any]] = None
 
+    #: Of the library, where it tells better than the metadata of its installation; most need not say.
+    version: Optional[str] = None
+
     #: What really runs, for the result: {"providers": "CPUExecutionProvider", "threads": "4", …}
     facts: Dict[str, str] = {}
 

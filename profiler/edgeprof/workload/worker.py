@@ -123,7 +123,7 @@ class Handler:
         return {
             "inputs": [_spec(spec) for spec in session.inputs],
             "outputs": [_spec(spec) for spec in session.outputs],
-            "version": available.version,
+            "version": session.version or available.version,
             "facts": {str(key): str(value) for key, value in session.facts.items()},
             "load_s": load_s,
         }, []

@@ -96,17 +96,32 @@ def test_an_engine_that_fails_costs_itself_only(env, engine, onnx_model, tmp_pat
 
 def test_as_a_compressor_it_makes_an_engine_that_is_benched_beside_the_model(env, onnx_model, tmp_path):
     pytest.importorskip("onnxruntime")
-    out, data = tmp_path / "r.json", tmp_path / "data.npz"
-    np.savez(data, x=np.ones((12, 4), np.float32), y=np.zeros(12, np.int64))
+    out = tmp_path / "r.json"
     done = edgeprof(
         "bench", str(onnx_model), "--with", "tensorrt:precision=fp16", *QUICK, "-o", str(out), env=env("10")
     )
     assert done.returncode == 0, done.stderr
     base, made = result_of(out)["variants"]
     assert (base["runtime"]["name"], base["runtime"]["device"]) == ("onnxruntime", "cpu")
+    assert made["runtime"]["version"] == "10.3.0"
     assert (made["runtime"]["name"], made["runtime"]["device"]) == ("tensorrt", "cuda")
     assert made["recipe"][0]["facts"]["precision"] == "fp16"
     assert made["recipe"][0]["facts"]["tensorrt"] == "10.3.0"
+
+
+def test_compress_calibrates_on_the_dataset_and_checks_the_engine(env, onnx_model, tmp_path):
+    data, folder, scales = tmp_path / "data.npz", tmp_path / "out", tmp_path / "scales"
+    np.savez(data, x=np.ones((12, 4), np.float32), y=np.zeros(12, np.int64))
+    chain = f"tensorrt:precision=int8,samples=6,calibration_cache={scales}"
+    done = edgeprof(
+        "compress", str(onnx_model), "--with", chain, "--dataset", str(data), "-o", str(folder), "-q", env=env("10")
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert scales.read_text() == "sum 24"  # six samples of four ones
+    (made,) = folder.glob("*.engine")
+    plan = read_plan(str(made))
+    assert plan is not None
+    assert plan.version == "10.3.0.0"
 
 
 def test_without_tensorrt_a_real_plan_is_told_and_refused(shared_data):
