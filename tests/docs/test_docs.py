@@ -65,7 +65,8 @@ def test_no_hook_is_documented_that_does_not_exist() -> None:
 def test_the_floors_in_the_architecture_are_those_that_the_import_linter_holds() -> None:
     text = (ROOT / "docs/architecture.md").read_text("utf-8")
     told = {
-        int(n): set(re.findall(r"`(\w+)(?:/|\.py)`", row)) for n, row in re.findall(r"^\| (\d+) \| (.*)$", text, re.M)
+        int(n): set(re.findall(r"`(\w+)(?:/|\.py)`", row))
+        for n, row in re.findall(r"^\| (\d+) \| (.*)$", text, re.MULTILINE)
     }
     (core,) = [c for c in pyproject()["tool"]["importlinter"]["contracts"] if c.get("containers") == ["edgeprof"]]
     held = [set(re.findall(r"\w+", layer)) for layer in core["layers"]]

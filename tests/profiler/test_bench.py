@@ -170,7 +170,7 @@ def test_a_variant_that_dies_costs_itself_alone(application, orin, host):
 def test_the_time_stamps_of_a_fast_model_are_not_its_memory(application, orin, host):
     result = bench(request(application, "steady", "nothing", windows=2, window_s=1.0), host, orin, Watcher())
     slow, fast = (variant.memory_bytes.peak_rss for variant in result.variants)
-    assert result.variants[1].inferences > 500_000
+    assert result.variants[1].inferences > 50_000
     # The warm-up keeps some too, which is bounded; a second of them would be 60 MB.
     assert fast < slow + 20e6
 
