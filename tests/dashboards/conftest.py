@@ -79,5 +79,5 @@ def site(tmp_path_factory: pytest.TempPathFactory):
         stack.callback(prometheus.end)
         until(lambda: len(prometheus.query("edgeprof_bench_last_run_success")) >= 6, what="no benchmark is scraped")
         # Rates need some seconds; the offset of the comparison needs as many before that.
-        until(lambda: prometheus.query("count_over_time(edgeprof_build_info[20s]) >= 15"), what=prometheus.said)
+        until(lambda: prometheus.query("count_over_time(edgeprof_build_info[15s]) >= 13"), what=prometheus.said)
         yield Site(prometheus, exporters, folder)
