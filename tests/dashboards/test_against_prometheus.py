@@ -131,7 +131,7 @@ def test_names_and_labels_of_the_exposition_are_clean(site) -> None:
     for exporter in site.exporters.values():
         text = exporter.metrics()
         assert names.lint(text) == []
-        # The name and the label of the benchmark's latency are stable (contract); promtool keeps quantile for summaries.
+        # Name and label of the latency are stable (contract); promtool keeps quantile for summaries.
         known = 'edgeprof_bench_latency_seconds non-summary metrics should not have "quantile" label'
         bench = "edgeprof_bench_latency_seconds" in text
         said = promtool("check", "metrics", stdin=text, code=3 if bench else 0)
