@@ -302,9 +302,9 @@ def _gpu(
 
 
 def _within(sampled: Sampled, channel: Channel, spans: Sequence[tuple[float, float]]) -> npt.NDArray[np.float64]:
-    """A channel's readings in the windows, without failed ones."""
-    series = sampled.series(channel)
-    times, values = np.asarray(series.times, float), np.asarray(series.values, float)
+    """A channel's readings in the windows, repeats included (a clock may stand still), without failed ones."""
+    samples = sampled.trace.readings(channel.key)
+    times, values = np.asarray(samples.times, float), np.asarray(samples.values, float)
     inside = np.zeros(len(times), bool)
     for start, end in spans:
         inside |= (times >= start) & (times <= end)

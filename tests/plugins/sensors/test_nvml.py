@@ -73,6 +73,7 @@ def test_everything_is_in_si_units() -> None:
     assert row["gpu0/utilization"] == pytest.approx(0.37)
     assert row["gpu0/frequency"] == pytest.approx(1.41e9)
     assert row["gpu0/count"] == 1  # a power cap is no slowdown by heat
+    assert row["gpu0-throttle-reasons/count"] == 0x4 | 0x20
 
 
 def test_the_energy_counter_is_a_counter() -> None:
