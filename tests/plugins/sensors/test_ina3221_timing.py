@@ -59,3 +59,13 @@ def test_a_driver_that_does_not_tell_is_not_guessed_at() -> None:
 
 def test_an_interval_that_fits_nothing_is_not_guessed_at() -> None:
     assert timing(16, 9, 1, "6.1.0").cycle_s is None
+
+
+def test_the_range_of_tau_that_whole_milliseconds_leave_is_its_limit() -> None:
+    """Stock Orin on 5.15: 512 samples, "1" ms on three channels is 140 or 204 µs a conversion, so 0.43 to 0.63 s."""
+    new = timing(512, 1, 3, "5.15.148-tegra").filter
+    assert new.tau_s == pytest.approx(0.430, abs=0.001)
+    assert new.tau_limit == pytest.approx(((204 / 140 - 1) ** 2 + 0.1**2) ** 0.5)
+    assert new.tau_s * (1 + new.tau_limit) >= 0.627
+    old = timing(512, 430, 3, "5.10.104-tegra").filter
+    assert (old.tau_s, old.tau_limit) == (pytest.approx(0.430, abs=0.001), 0.1)  # nothing is open but the part's clock

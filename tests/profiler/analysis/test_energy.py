@@ -307,3 +307,16 @@ def test_jumps_between_slow_readings_are_in_the_uncertainty():
         stated.append(found.u_sync)
     assert np.std(errors) < 2 * np.mean(stated)
     assert np.mean(stated) > 0.05
+
+
+def test_the_limit_of_the_time_constant_is_the_channels_own() -> None:
+    times = np.arange(0.0, 3.0, 0.01)
+    values = 4.0 + 10.0 * (1 - np.exp(-np.maximum(times - 1.0, 0.0) / 0.43))
+
+    def u_tau(limit: float | None) -> float:
+        shape = Filter("exponential", tau_s=0.43, tau_limit=limit)
+        channel = Channel("ina3221", "VDD_IN", "power", filter=shape)
+        return window_energy(times, values, 1.0, 2.0, channel).u_filter_gain
+
+    assert u_tau(0.47) == pytest.approx(4.7 * u_tau(0.1))
+    assert u_tau(None) == u_tau(0.1) > 0

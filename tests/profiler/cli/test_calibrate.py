@@ -10,15 +10,18 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from edgeprof import calibrate
+from edgeprof.cli.main import run
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
 from edgeprof.sensing.discover import discover
 from edgeprof.simulation.live import LiveBoard
-from edgeprof.simulation.source import Load, Source, tree_busy
+from edgeprof.simulation.source import Source
 from edgeprof.simulation.waveform import Pieces, parse
+from edgeprof.workload.burner import Burner
 
 METER = Path(__file__).with_name("truth_meter.py")
 GAIN, OFFSET_W = 1.10, 0.80
@@ -49,26 +52,70 @@ def edgeprof(environment, *arguments: str) -> subprocess.CompletedProcess[str]:
 STAIRS = Pieces([(4.0, watts, watts) for watts in (4.0, 8.0, 12.0, 14.0, 10.0, 6.0)], repeat=True)
 
 
-@pytest.fixture
-def board(tmp_path):
-    """Follows the load of this test's own processes: others' on this machine must not be in it."""
-    own = Load(tree_busy(Path("/proc"), os.getpid()), cores=len(os.sched_getaffinity(0)))
-    with LiveBoard("jetson-orin-nano", tmp_path / "tree", own) as live:
-        yield live
-
-
 def address(board, gain=GAIN, offset=OFFSET_W) -> str:
     return f"meter:command:{sys.executable} {METER} {board.directory} {gain} {offset}"
 
 
-def test_a_calibration_is_found_kept_applied_shown_and_forgotten(environment, board) -> None:
-    """The board follows this machine's load, which the burner makes; the meter is 10 % and 0.8 W above the board."""
+class Knob(Source):
+    """A level that is turned by hand, with its exact integral."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._at, self._joules, self._level = 0.0, 0.0, 0.0
+
+    def begin(self, time: float) -> None:
+        self._at = time
+
+    def turn(self, level: float) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._joules += self._level * (now - self._at)
+            self._at, self._level = now, level
+
+    def level(self, time: float) -> float:
+        return self._level
+
+    def integral(self, time: float) -> float:
+        with self._lock:
+            return self._joules + self._level * (time - self._at)
+
+
+class Turned:
+    """A burner that turns the knob: what a load would do on a machine that nobody else uses."""
+
+    def __init__(self, knob: Knob) -> None:
+        self.knob = knob
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def set(self, share: float) -> None:
+        self.knob.turn(2.0 + 12.0 * share)
+
+
+@pytest.fixture
+def knob(monkeypatch) -> Knob:
+    made = Knob()
+    monkeypatch.setattr(calibrate, "Burner", lambda: Turned(made))
+    return made
+
+
+@pytest.fixture
+def board(tmp_path, knob):
+    with LiveBoard("jetson-orin-nano", tmp_path / "tree", knob) as live:
+        yield live
+
+
+def test_a_calibration_is_found_kept_applied_shown_and_forgotten(environment, board, monkeypatch, capsys) -> None:
+    """The meter is 10 % and 0.8 W above the board."""
     tree = ["--sysfs-root", str(board.directory)]
-    done = edgeprof(
-        environment, "calibrate", "--against", address(board), "--hold", "2", "--levels", "6", "--json", *tree
-    )
-    assert done.returncode == 0, done.stderr
-    made = json.loads(done.stdout)
+    for name in ("EDGEPROF_DATA_DIR", "EDGEPROF_CONFIG"):
+        monkeypatch.setenv(name, environment[name])
+    assert run(["calibrate", "--against", address(board), "--hold", "2", "--levels", "6", "--json", *tree]) == 0
+    made = json.loads(capsys.readouterr().out)
     assert made["rail"] == "VDD_IN"
     (entry,) = made["entries"]
     line = entry["line"]
@@ -150,46 +197,9 @@ def test_levels_are_taken_as_they_come_from_a_record_that_another_program_writes
     assert line["gain"] == pytest.approx(0.95, abs=max(0.03, 3 * line["u_gain"]))
 
 
-class Knob(Source):
-    """A level that is turned by hand, with its exact integral."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._at, self._joules, self._level = 0.0, 0.0, 0.0
-
-    def begin(self, time: float) -> None:
-        self._at = time
-
-    def turn(self, level: float) -> None:
-        now = time.monotonic()
-        with self._lock:
-            self._joules += self._level * (now - self._at)
-            self._at, self._level = now, level
-
-    def level(self, time: float) -> float:
-        return self._level
-
-    def integral(self, time: float) -> float:
-        with self._lock:
-            return self._joules + self._level * (time - self._at)
-
-
 @pytest.mark.parametrize("declared", [0.43, 0.20])
-def test_a_filter_is_measured_by_steps_and_held_against_the_registers(tmp_path, monkeypatch, declared) -> None:
+def test_a_filter_is_measured_by_steps_and_held_against_the_registers(tmp_path, monkeypatch, knob, declared) -> None:
     """A board that averages over 0.43 s; where its driver's files say half of that, that is a contradiction."""
-    knob = Knob()
-
-    class Turned:
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def set(self, share: float) -> None:
-            knob.turn(2.0 + 12.0 * share)
-
-    monkeypatch.setattr(calibrate, "Burner", Turned)
     monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
     with LiveBoard("jetson-orin-nano", tmp_path / "tree", knob) as board:
         if declared != 0.43:
@@ -250,3 +260,30 @@ def test_a_broken_file_of_calibrations_is_not_passed_over(environment, tmp_path)
     assert "--forget all" in done.stderr
     assert edgeprof(environment, "calibrate", "--forget", "all").returncode == 0
     assert edgeprof(environment, "sensors").returncode == 0
+
+
+def test_a_burner_burns_its_share_and_ends_with_whoever_started_it() -> None:
+    """The share of one core while nobody else wants it, so at most that; and none is left when its parent is killed."""
+    with Burner(1) as burner:
+        child = psutil.Process(burner._children[0].pid)
+        used = []
+        for share in (0.0, 0.4):
+            burner.set(share)
+            time.sleep(0.3)
+            before = child.cpu_times().user
+            time.sleep(1.0)
+            used.append(child.cpu_times().user - before)
+    assert used[0] <= 0.02
+    assert 0.05 < used[1] < 0.6
+    assert not child.is_running()
+    program = (
+        "import os, signal\nfrom edgeprof.workload.burner import Burner\n"
+        "burner = Burner(1).__enter__()\nburner.set(1.0)\n"
+        "print(burner._children[0].pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    left = int(done.stdout)
+    end = time.monotonic() + 10
+    while psutil.pid_exists(left) and psutil.Process(left).status() != "zombie" and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(left) or psutil.Process(left).status() == "zombie"
