@@ -2,8 +2,8 @@
 
 Half-way the daemon is ended and started again, and its counters go on from the state file. For each waveform and each
 scrape interval: the counter's increase between the first and the last scrape against the closed-form integral of the
-same time. What may differ: a sample is up to 0.1 s old at either end, the restart is bridged by a straight line, and
-the virtual sensor's own step and averaging are real.
+same time. What may differ: a sample is up to 0.1 s old at either end, the restart is bridged with the mean before it,
+and the virtual sensor's own step and averaging are real.
 """
 
 from __future__ import annotations

@@ -170,9 +170,9 @@ class Daemon:
         self.engine.stop()
         now = time.monotonic()
         self.inferences.settle(now, self.engine.lock, all_of_them=True)
-        if self._server is not None:
+        if self._server is not None and self._server.is_begun:
             self.state.save(self.collect_state(), clean=True)
-        event(logging.INFO, "ended", seconds=round(time.monotonic() - begun, 3))
+            event(logging.INFO, "ended", seconds=round(time.monotonic() - begun, 3))
 
     def _signals(self) -> None:
         def end(_number: int, _frame: object) -> None:

@@ -16,7 +16,7 @@ from edgeprof.provenance import worst
 from edgeprof.sensing.clock import MonotonicClock
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.sensing.sensor import Sensor
-from edgeprof_exporters.meter import BRIDGE_S, History, Meter, Total
+from edgeprof_exporters.meter import BRIDGE_S, USUAL_S, History, Meter, Total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableSequence, Sequence
@@ -301,6 +301,12 @@ class Engine:
         """Before ``start``: go on from an earlier daemon's state (see Meter.resume)."""
         self._kept, self._kept_now = state, now
 
+    @property
+    def _pauses(self) -> tuple[float, float]:
+        """The longest pause (s) that is bridged, and the shortest that is one: three periods at least."""
+        three = 3 / self.rate_hz
+        return max(self.bridge_s, three), max(USUAL_S, three)
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _wire(self, topology: Topology) -> None:
@@ -309,7 +315,7 @@ class Engine:
         for channel in power:
             if channel.key not in self._meters:
                 self._meters[channel.key] = self._new_meter(channel)
-            self._meters[channel.key].describe(channel, self.bridge_s)
+            self._meters[channel.key].describe(channel, *self._pauses)
         for tap in self.taps:
             tap.meters = [(i, self._meters[c.key]) for i, c in tap.watched if is_power(c)]
         read = {channel.key for tap in self.taps for _, channel in tap.watched}
@@ -325,7 +331,7 @@ class Engine:
         self.rails = _rails([c for c in power if c.key in read], topology, self._meters)
 
     def _new_meter(self, channel: Channel) -> Meter:
-        meter = Meter(channel, self.bridge_s)
+        meter = Meter(channel, *self._pauses)
         kept = self._kept.get("meters", {}).get("\t".join(channel.key))
         if kept is not None:
             meter.resume(kept, self._kept_now)

@@ -1,7 +1,8 @@
 """One channel's energy since the daemon began: every sample integrated, and no gap invented away.
 
-Between two samples of power the straight line counts (trapezoid); a hardware counter counts by its differences. Where
-nothing was read for longer than ``bridge_s``, the time is counted in ``gap_s`` and its energy is left out.
+Between two samples of power the straight line counts (trapezoid); a hardware counter counts by its differences. A pause
+in the readings is bridged with the mean power of the seconds before, since two samples of a load that comes in bursts say
+little of what lay between; longer than ``bridge_s``, it is counted in ``gap_s`` and its energy is left out.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Channel
 
-#: A gap in power readings up to this long (s) is bridged by a straight line.
+#: A pause in power readings up to this long (s) is bridged.
 BRIDGE_S = 5.0
+#: Readings farther apart than this (s) are a pause, and the time constant (s) of the mean that it is bridged with.
+USUAL_S, _MEAN_S = 1.0, 5.0
 #: No edge device draws more (W): a counter that wraps cannot have wrapped twice within ``wrap / _MOST_W`` seconds.
 _MOST_W = 1000.0
 #: The power that a counter shows is its rise over at least this long (s): what a processor does from one millisecond
@@ -32,7 +35,8 @@ class Meter:
 
     Args:
         channel: As the topology knows it.
-        bridge_s: The longest gap (s) that is bridged.
+        bridge_s: The longest pause (s) that is bridged.
+        usual_s: Readings farther apart than this (s) are a pause.
 
     Attributes:
         joules: Since the beginning, gaps left out. May fall by a little where a sensor reads below zero by its offset;
@@ -46,8 +50,10 @@ class Meter:
         "_bridge_s",
         "_latched",
         "_latched_at",
+        "_mean",
         "_rise_from",
         "_shown",
+        "_usual_s",
         "_value",
         "channel",
         "gap_s",
@@ -56,20 +62,22 @@ class Meter:
         "watts",
     )
 
-    def __init__(self, channel: Channel, bridge_s: float = BRIDGE_S) -> None:
+    def __init__(self, channel: Channel, bridge_s: float = BRIDGE_S, usual_s: float = USUAL_S) -> None:
         self.joules = 0.0
         self.gap_s = 0.0
         self.time: float | None = None
         self.watts: float | None = None
         self._value = math.nan
+        self._mean: float | None = None
         self._shown = 0.0
         self._latched, self._latched_at = 0.0, -math.inf
         self._rise_from: tuple[float, float] | None = None
-        self.describe(channel, bridge_s)
+        self.describe(channel, bridge_s, usual_s)
 
-    def describe(self, channel: Channel, bridge_s: float) -> None:
-        """What the channel is, from now on, and the longest gap (s) that is bridged."""
+    def describe(self, channel: Channel, bridge_s: float, usual_s: float) -> None:
+        """What the channel is, from now on, and which pauses (s) are bridged."""
         self.channel = channel
+        self._usual_s = usual_s
         self._bridge_s = bridge_s
         if channel.kind == "counter":  # a counter goes on by itself; only a wrap that is not seen can deceive
             self._bridge_s = math.inf if channel.wrap is None else max(bridge_s, channel.wrap / _MOST_W)
@@ -87,7 +95,7 @@ class Meter:
             self._count(time, value, span)
         else:
             if span <= self._bridge_s:
-                self.joules += 0.5 * (value + self._value) * span
+                self.joules += self._between(value, span) * span
             else:
                 self.gap_s += span
             self.watts = value
@@ -110,7 +118,7 @@ class Meter:
 
     def state(self) -> dict[str, Any]:
         """What ``resume`` needs."""
-        return {"joules": self._shown, "gap_s": self.gap_s, "time": self.time, "value": self._value}
+        return {"joules": self._shown, "gap_s": self.gap_s, "time": self.time, "value": self._value, "mean": self._mean}
 
     def resume(self, state: dict[str, Any], now: float | None) -> None:
         """Go on from where an earlier daemon stopped.
@@ -128,6 +136,8 @@ class Meter:
         time, value = state["time"], state["value"]
         if now is not None and time is not None and float(time) <= now and math.isfinite(float(value)):
             self.time, self._value = float(time), float(value)
+            mean = state["mean"]
+            self._mean = float(mean) if mean is not None and math.isfinite(float(mean)) else None
 
     def _begin(self, time: float, value: float) -> None:
         self.time, self._value = time, value
@@ -135,6 +145,17 @@ class Meter:
             self._rise_from = (time, self.joules)
         else:
             self.watts = value
+
+    def _between(self, value: float, span: float) -> float:
+        """The mean power (W) since the last reading."""
+        watts = 0.5 * (value + self._value)
+        if self._mean is None:
+            self._mean = watts
+        elif span > self._usual_s:
+            return self._mean
+        else:
+            self._mean += (watts - self._mean) * span / (_MEAN_S + span)
+        return watts
 
     def _count(self, time: float, value: float, span: float) -> None:
         rise = value - self._value

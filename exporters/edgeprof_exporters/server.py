@@ -253,6 +253,11 @@ class Server:
         return [_shown(sock) for sock in self._listeners]
 
     @property
+    def is_begun(self) -> bool:
+        """Whether it was started, be it stopped since or not."""
+        return self._thread.ident is not None
+
+    @property
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
@@ -265,7 +270,7 @@ class Server:
             return
         self._stopping.set()
         self._wake[1].send(b"x")
-        if self._thread.ident is not None:
+        if self.is_begun:
             self._thread.join(1.0)
         for sock in self._listeners:
             sock.close()

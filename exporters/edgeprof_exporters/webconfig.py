@@ -140,12 +140,14 @@ class WebConfig:
         Raises:
             InputError: it does not follow the form; the old rules stay.
         """
+        before = self._look()  # before reading: what changes meanwhile is read again next time
         rules = read(self.path)
         with self._lock:
+            same = rules.files == self._rules.files
             if rules.limit and self._rules.limit and _same(rules.limit, self._rules.limit):
                 rules.limit = self._rules.limit
             self._rules = rules
-            self._stamp = self._look()
+            self._stamp = before if same else self._look()
 
     def context(self) -> ssl.SSLContext | None:
         return self._current().context

@@ -24,9 +24,9 @@ def meter(channel: Channel = POWER, bridge_s: float = 5.0, *readings: tuple[floa
 
 
 def test_power_is_integrated_by_the_straight_line_between_samples() -> None:
-    made = meter(POWER, 5.0, (10.0, 2.0), (11.0, 4.0), (13.0, 4.0))
-    assert made.joules == pytest.approx(3.0 + 8.0)
-    assert (made.gap(13.0), made.watts) == (0.0, 4.0)
+    made = meter(POWER, 5.0, (10.0, 2.0), (11.0, 4.0), (11.5, 4.0))
+    assert made.joules == pytest.approx(3.0 + 2.0)
+    assert (made.gap(11.5), made.watts) == (0.0, 4.0)
 
 
 def test_a_gap_up_to_the_limit_is_bridged_and_a_longer_one_is_counted_and_left_out() -> None:
@@ -34,6 +34,14 @@ def test_a_gap_up_to_the_limit_is_bridged_and_a_longer_one_is_counted_and_left_o
     made = meter(POWER, 5.0, (0.0, 2.0), (1.0, 2.0), (7.0, 4.0), (8.0, 4.0))
     assert made.joules == pytest.approx(2.0 + 4.0)
     assert made.gap(8.0) == pytest.approx(6.0)
+
+
+def test_a_pause_is_bridged_with_the_mean_before_it_and_not_with_two_samples_of_a_burst() -> None:
+    bursts = [(tick / 10, 12.0 if tick % 7 == 0 else 3.0) for tick in range(300)]
+    made = meter(POWER, 5.0, *bursts)
+    mean, before = made.joules / 29.9, made.joules
+    made.add(29.9 + 4.0, 12.0)
+    assert made.joules - before == pytest.approx(4.0 * mean, rel=0.1)
 
 
 def test_a_gap_that_is_open_counts_while_it_lasts_and_closes_without_a_step_back() -> None:
@@ -100,7 +108,7 @@ def test_a_resumed_meter_goes_on_and_bridges_a_short_restart() -> None:
     after = Meter(POWER, 5.0)
     after.resume(before.state(), 112.0)
     after.add(113.0, 8.0)
-    assert after.joules == pytest.approx(before.joules + 14.0)
+    assert after.joules == pytest.approx(before.joules + 12.0)  # at the mean before it
     assert after.gap(113.0) == before.gap(111.0)
 
 
@@ -124,7 +132,7 @@ def test_after_a_reboot_the_pause_is_nobodys() -> None:
 @pytest.mark.parametrize(
     "state",
     [
-        {"joules": math.nan, "gap_s": 0.0, "time": None, "value": 0.0},
+        {"joules": math.nan, "gap_s": 0.0, "time": None, "value": 0.0, "mean": None},
         {"joules": -1.0, "gap_s": 0.0, "time": None, "value": 0.0},
         {"joules": 1.0, "gap_s": math.inf, "time": None, "value": 0.0},
         {"joules": 1.0},

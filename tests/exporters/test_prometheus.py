@@ -161,7 +161,7 @@ def test_the_increase_in_prometheus_is_the_true_joules_at_any_interval_and_throu
                 assert prometheus.number(f"resets({name}[2m])") == 0
                 ahead = time.time() - time.monotonic()
                 truth = live.energy(t0 - ahead, t1 - ahead)
-                # A sample is at most 0.1 s old at either end (12 W at most), and the restart is a straight line.
-                assert float(e1) - float(e0) == pytest.approx(truth, rel=0.04, abs=0.15 * 12)
+                # A sample is at most 0.1 s old at either end (12 W at most); the restart takes the mean before it.
+                assert float(e1) - float(e0) == pytest.approx(truth, rel=0.05, abs=0.15 * 12)
         finally:
             prometheus.stop()
