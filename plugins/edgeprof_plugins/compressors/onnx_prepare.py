@@ -134,13 +134,17 @@ def _name_nodes(graph: Any) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep a library's chatter (logging and warnings) off the user's screen; what matters is raised."""
+    import onnxruntime
+
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(4)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        onnxruntime.set_default_logger_severity(2)
         logging.disable(before)
 
 

@@ -116,6 +116,14 @@ def test_bad_input_is_one_sentence(words: list[str], said: str, net: Path, tmp_p
     assert not list((tmp_path / "out").glob("*.onnx"))
 
 
+def test_of_several_variants_one_that_does_not_fit_costs_itself_alone(net: Path, tmp_path: Path) -> None:
+    done = edgeprof(net, "--with", "int4-weight", "--with", "prune", "-o", tmp_path / "out", "--json", code=3)
+    statuses = {
+        v["name"]: (v["status"], [r["code"] for r in v["reasons"]]) for v in json.loads(done.stdout)["variants"]
+    }
+    assert statuses == {"int4-weight": ("failed", ["bad_input"]), "prune": ("ok", [])}
+
+
 def test_the_list_shows_what_takes_the_model_and_its_parameters(net: Path) -> None:
     rows = {row["name"]: row for row in json.loads(edgeprof(net, "--list", "--json").stdout)["compressors"]}
     assert "int4-weight" not in rows
