@@ -233,7 +233,7 @@ HEAT = Row(
         ),
         Panel(
             "Held back at this moment",
-            "Causes that hold the device back while they last.",
+            "Causes that hold the device back while they last. Empty on boards that only count events.",
             (Query(of("edgeprof_throttled"), "{{instance}} {{cause}}"),),
             kind="state-timeline",
             unit="short",
