@@ -34,7 +34,10 @@ from edgeprof.workload.scenario import Scenario
 from edgeprof.workload.supervisor import Worker, WorkerMemory, WorkerSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
 
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
@@ -257,7 +260,11 @@ class _Run:
         run = worker.window(self.scenario, self.plan.window_s)
         throttles = tuple(context.difference(before, context.snapshot(self.roots)))
         self.order += 1
-        times = worker.device_times()
+        times: Mapping[str, npt.NDArray[np.float64]] = {}
+        try:
+            times = worker.device_times()
+        except VariantError as error:  # the window is measured and stays; what is broken for good shows in the next one
+            self.progress.note(f"no device times: {error.message}")
         return WindowRecord(run=run, position=position, order=self.order, throttles=throttles, device_times=times)
 
     def _idle(self, idles: list[tuple[float, float]], text: str) -> None:

@@ -19,18 +19,21 @@ from .tensorrt_tensors import DTYPES, Shape, Tensor, language
 class _Buffer:
     """One tensor's memory in the host and on the device, and the copy between them."""
 
-    def __init__(self, cuda: Cuda, tensor: Tensor, shape: Shape, size: int, stream: Any) -> None:
+    def __init__(self, cuda: Cuda, tensor: Tensor, shape: Shape, *, size: int, stream: Any, on_device: bool) -> None:
         self.tensor, self.shape = tensor, shape
         self._cuda = cuda
         self.allocator: Any = None
         self.host = cuda.host(max(size, 1))
-        self.address = 0 if tensor.on_host and tensor.is_input else cuda.malloc(max(size, 1))
+        self._device = cuda.malloc(max(size, 1)) if on_device else 0
+        self.address = self._device or self.host.ctypes.data
         wanted = np.dtype("uint16" if tensor.kind == "BF16" else DTYPES[tensor.kind])
         self._items = self.host[: size // wanted.itemsize * wanted.itemsize].view(wanted)
-        if tensor.is_input:
-            self.copy = cuda.copy_in(self.address, self.host[:size], stream) if self.address and size else _nothing
+        if not (self._device and size):
+            self.copy = _nothing
+        elif tensor.is_input:
+            self.copy = cuda.copy_in(self.address, self.host[:size], stream)
         else:
-            self.copy = cuda.copy_out(self.host[:size], self.address, stream) if size else _nothing
+            self.copy = cuda.copy_out(self.host[:size], self.address, stream)
 
     def fill(self, array: Any) -> None:
         flat = np.ravel(array)
@@ -51,8 +54,8 @@ class _Buffer:
         return np.array(items).reshape(shape)
 
     def free(self) -> None:
-        if self.address:
-            self._cuda.free(self.address)
+        if self._device:
+            self._cuda.free(self._device)
         self._items = None
         self._cuda.host_free(self.host)
 
@@ -314,14 +317,12 @@ class TensorRTSession(Session):
             # Shape tensors may be of fixed shape, which TensorRT lets nobody set.
             if -1 in tensor.shape and not self._language.set_shape(tensor, shape):
                 raise LoadError("TensorRT refuses the shape {} of {!r}".format(list(shape), tensor.name))
-            buffer = _Buffer(self._cuda, tensor, shape, _bytes(tensor, shape), self._stream)
-            self._buffers.append(buffer)
-            if tensor.on_host:
+            buffer = self._buffer(tensor, shape, _bytes(tensor, shape))
+            self._language.set_address(tensor, buffer.address)
+            if tensor.on_host:  # before the outputs are asked for their shapes, which may follow from these values
                 buffer.fill(arrays[tensor.name])
-                if not self._language.set_values(tensor, buffer.host):
+                if not self._language.set_values(tensor, arrays[tensor.name]):
                     raise LoadError("TensorRT refuses the values of the shape input {!r}".format(tensor.name))
-            else:
-                self._language.set_address(tensor, buffer.address)
         for tensor in self._outputs:
             shape = self._language.output_shape(tensor, batch)
             unknown = any(size < 0 for size in shape)
@@ -331,8 +332,7 @@ class TensorRTSession(Session):
                     "a CUDA graph needs fixed shapes; that of the output {!r} depends on the data".format(tensor.name),
                     "Leave cuda_graph=1 out.",
                 )
-            buffer = _Buffer(self._cuda, tensor, shape, size, self._stream)
-            self._buffers.append(buffer)
+            buffer = self._buffer(tensor, shape, size)
             if unknown:
                 buffer.allocator = self._language.allocator(tensor, buffer.address, size)
             else:
@@ -340,6 +340,13 @@ class TensorRTSession(Session):
         self._fed, self._batch = shapes, batch
         self._generation += 1
         self._look_at_memory()
+
+    def _buffer(self, tensor: Tensor, shape: Shape, size: int) -> _Buffer:
+        """Numbered bindings want device memory even for what is also read on the host; named tensors one of the two."""
+        on_device = self._language.numbered or not tensor.on_host
+        buffer = _Buffer(self._cuda, tensor, shape, size=size, stream=self._stream, on_device=on_device)
+        self._buffers.append(buffer)
+        return buffer
 
     def _steps(self, graph: bool) -> Tuple[List[Callable[[], None]], Callable[[], None], List[Callable[[], None]]]:
         ins = [buffer.copy for buffer in self._buffers if buffer.tensor.is_input]

@@ -49,6 +49,7 @@ class ByName:
     """TensorRT 8.5 and later."""
 
     api = "named tensors (execute_async_v3)"
+    numbered = False
     implicit_batch = False
     max_batch: Optional[int] = None
 
@@ -74,9 +75,9 @@ class ByName:
     def set_shape(self, tensor: Tensor, shape: Shape) -> bool:
         return bool(self._context.set_input_shape(tensor.name, shape))
 
-    def set_values(self, tensor: Tensor, array: Any) -> bool:
-        """A shape tensor: its address in host memory."""
-        return bool(self._context.set_tensor_address(tensor.name, array.ctypes.data))
+    def set_values(self, tensor: Tensor, array: Any) -> bool:  # noqa: ARG002 - read where they lie
+        """The values of a shape tensor: TensorRT reads them at the tensor's address in host memory."""
+        return True
 
     def output_shape(self, tensor: Tensor, batch: int) -> Shape:  # noqa: ARG002 - the batch is in the shape
         return tuple(self._context.get_tensor_shape(tensor.name))
@@ -108,6 +109,8 @@ class ByName:
 class ByIndex:
     """TensorRT 8.4 and earlier, and engines with an implicit batch."""
 
+    numbered = True
+
     def __init__(self, trt: Any, engine: Any, context: Any, profile: int) -> None:  # noqa: ARG002 - as ByName
         self._context = context
         self.implicit_batch = bool(engine.has_implicit_batch_dimension)
@@ -129,7 +132,6 @@ class ByIndex:
             raise _vectorized(name)
         limits = None
         if is_input and -1 in shape and not on_host:
-            # In terms of profile 0's binding, of which TensorRT takes the rest from the profile's number.
             least, best, most = (tuple(dims) for dims in engine.get_profile_shape(profile, binding))
             limits = (least, best, most)
         return Tensor(name, index, is_input, shape, kind_of(engine.get_binding_dtype(binding)), on_host, limits)

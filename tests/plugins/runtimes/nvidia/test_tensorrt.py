@@ -40,7 +40,7 @@ def test_an_engine_gives_the_right_outputs_in_every_generation(trt, engine, gene
         np.testing.assert_allclose(worker.infer({"x": X})["y"], 2 * X + 1)
 
 
-@pytest.mark.parametrize("generation", ["8.2", "8.6", "10"])
+@pytest.mark.parametrize("generation", ["8.2", "10"])
 def test_a_dynamic_batch_is_told_and_run_at_several_sizes(trt, engine, generation):
     with trt(generation, engine(generation, OPEN), batch=3) as worker:
         loaded = worker.load()
@@ -110,6 +110,16 @@ def test_a_vectorised_format_is_refused_with_the_remedy(trt, engine):
     error = failure(trt("10", engine("10", network)))
     assert "vectorised format" in error.message
     assert "--inputIOFormats" in error.remedy
+
+
+@pytest.mark.parametrize("generation", ["8.2", "10"])
+def test_a_shape_tensor_is_fed_from_host_memory(trt, engine, generation):
+    shape = {"name": "s", "input": True, "shape": [2], "dtype": "INT32", "host": True}
+    network = {"tensors": [FIXED["tensors"][0], shape, FIXED["tensors"][1]]}
+    with trt(generation, engine(generation, network)) as worker:
+        assert worker.load().inputs[1].dtype == "int32"
+        out = worker.infer({"x": X, "s": np.array([1, 4], np.int32)})
+        np.testing.assert_allclose(out["y"], 2 * X + 1)
 
 
 @pytest.mark.parametrize("generation", ["8.6", "10"])
@@ -260,7 +270,7 @@ def engines(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "cache").rglob("*.engine"))
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("generation", ["8.2", "11"])
 def test_an_onnx_file_is_built_once_and_taken_from_the_cache_then(trt, onnx_model, generation, tmp_path):
     with trt(generation, onnx_model, batch=4) as worker:
         loaded = worker.load()
@@ -290,7 +300,7 @@ def test_other_flags_models_and_gpus_have_engines_of_their_own(trt, onnx_model, 
     assert len(engines(tmp_path)) == 6
 
 
-@pytest.mark.parametrize("generation", ["8.2", "8.6", "10"])
+@pytest.mark.parametrize("generation", ["8.2", "10"])
 def test_flags_reach_the_builder(trt, onnx_model, generation, tmp_path):
     saved = tmp_path / "saved.engine"
     with trt(generation, onnx_model, precision="fp16", sparsity=1, tf32=0, workspace_mib=64, save=saved) as worker:
@@ -336,7 +346,7 @@ def test_a_build_that_fails_says_why(trt, onnx_model, monkeypatch, how, code, me
     assert message in error.message
 
 
-@pytest.mark.parametrize("generation", ["8.2", "8.6", "10"])
+@pytest.mark.parametrize("generation", ["8.2", "10"])
 def test_int8_is_calibrated_on_every_whole_batch_of_the_data(trt, onnx_model, generation, tmp_path):
     data, cache = tmp_path / "data.npz", tmp_path / "scales"
     np.savez(data, x=np.ones((7, 4), np.float32))
