@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprof.provenance import worst
 from edgeprof.sensing.clock import MonotonicClock
 from edgeprof.sensing.sampler import Sampler
-from edgeprof.sensing.sensor import Sensor
+from edgeprof.sensing.sensor import Channel, Sensor
 from edgeprof_exporters.meter import BRIDGE_S, USUAL_S, History, Meter, Total
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from edgeprof.sensing.board import Topology
     from edgeprof.sensing.discover import Discovery
-    from edgeprof.sensing.sensor import Channel, Quantity
+    from edgeprof.sensing.sensor import Quantity
 
     Key = tuple[str, str, Quantity]
 
@@ -298,7 +298,17 @@ class Engine:
             return {"meters": kept, "total": total, "headline": headline}
 
     def resume(self, state: dict[str, Any], now: float | None) -> None:
-        """Before ``start``: go on from an earlier daemon's state (see Meter.resume)."""
+        """Before ``start``: go on from an earlier daemon's state (see Meter.resume).
+
+        Raises:
+            ValueError, TypeError, LookupError, AttributeError: it is none; nothing of it is taken over.
+        """
+        nothing = Channel("", "", "power")
+        for kept in state["meters"].values():
+            Meter(nothing).resume(kept, now)
+        if state["total"] is not None:
+            Total([], History()).resume(state["total"])
+        list(state["headline"])
         self._kept, self._kept_now = state, now
 
     @property

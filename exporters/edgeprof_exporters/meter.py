@@ -1,8 +1,8 @@
 """One channel's energy since the daemon began: every sample integrated, and no gap invented away.
 
 Between two samples of power the straight line counts (trapezoid); a hardware counter counts by its differences. A pause
-in the readings is bridged with the mean power of the seconds before, since two samples of a load that comes in bursts say
-little of what lay between; longer than ``bridge_s``, it is counted in ``gap_s`` and its energy is left out.
+in the readings is bridged with the mean power of the seconds before, since two samples of a load that comes in bursts
+say little of what lay between; longer than ``bridge_s``, it is counted in ``gap_s`` and its energy is left out.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Meter:
         time, value = state["time"], state["value"]
         if now is not None and time is not None and float(time) <= now and math.isfinite(float(value)):
             self.time, self._value = float(time), float(value)
-            mean = state["mean"]
+            mean = state.get("mean")
             self._mean = float(mean) if mean is not None and math.isfinite(float(mean)) else None
 
     def _begin(self, time: float, value: float) -> None:

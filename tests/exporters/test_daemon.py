@@ -171,6 +171,24 @@ def test_a_broken_state_file_is_named_and_passed_over(board, start, tmp_path: Pa
     assert daemon.logged("the state cannot be read")
 
 
+def test_a_state_of_the_right_form_with_wrong_numbers_is_not_taken_over_in_parts(board, start, tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    daemon = start(board.directory, "--state.file", str(path)).ready()
+    now = time.monotonic_ns()
+    send(daemon, b"EP1 %d %d 4\tm\t\t" % (now - 3_000_000, now))
+    daemon.end()
+    kept = json.loads(path.read_text())
+    assert kept["clean"] is True
+    for broken in ({"joules": "many"}, {"joules": -5.0, "gap_s": 0, "time": None, "value": 0}, {}, None):
+        kept["state"]["engine"]["meters"]["ina3221\tVDD_IN\tpower"] = broken
+        path.write_text(json.dumps(kept))
+        later = start(board.directory, "--state.file", str(path)).ready()
+        assert later.logged("the state is not ours")
+        assert b"edgeprof_inferences_total{" not in later.get()[1]
+        later.end(signal.SIGKILL)
+        (later.runtime / "state.copy").unlink()
+
+
 def test_a_full_disk_costs_the_state_and_nothing_else(board, start) -> None:
     daemon = start(board.directory, "--state.file", "/dev/full/state.json", "--state.interval-s", "1").ready()
     daemon.until(lambda: daemon.logged("the state cannot be kept"))
