@@ -171,8 +171,8 @@ def test_the_time_stamps_of_a_fast_model_are_not_its_memory(application, orin, h
     result = bench(request(application, "steady", "nothing", windows=2, window_s=1.0), host, orin, Watcher())
     slow, fast = (variant.memory_bytes.peak_rss for variant in result.variants)
     assert result.variants[1].inferences > 50_000
-    # The warm-up keeps some too, which is bounded; a second of them would be 60 MB.
-    assert fast < slow + 20e6
+    # The peak of such windows is 170 to 210 MB above; what the allocator keeps of them afterwards is a tenth of that.
+    assert fast < slow + 60e6
 
 
 def test_where_memory_is_short_variants_run_one_after_the_other(application, bare, host, monkeypatch):
