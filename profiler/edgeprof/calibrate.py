@@ -41,6 +41,8 @@ _SETTLE_S, _SETTLE_TAUS = 1.5, 6.0
 _RATE_HZ = 100.0
 #: A machine whose cores are all busy on purpose may hold a reading up for so long (s).
 _SHORT_GAP_S = 0.25
+#: What the meter still has on its way when the last level ends is waited for (s).
+_TAIL_S = 1.0
 #: How far the highest level has to be above the lowest, in scatter of a level, for a gain to mean something.
 _LEAST_SPAN = 10.0
 #: The steps of a filter's characterisation, and how long each is watched: in the declared time constant, at least s.
@@ -129,6 +131,7 @@ def against(
     epoch = time.time() - now()
     with sampler:
         holds = _step(levels, settle_s, hold_s, say, now) if load else _watch(levels, hold_s, say, now)
+        _until(now() + _TAIL_S, now)
     theirs = _reference_series(record, reference, sampler, holds, epoch=epoch, say=say, now=now)
     usable, fitted = _fitted(mine, sampler, theirs, holds)
     name = reference.name if reference is not None else (record.name if record else target)

@@ -70,9 +70,8 @@ class Jtop(Sensor):
         rails = _rails(self._client)
         now = time.monotonic()
         for index, channel in enumerate(self._channels):
-            rail = rails.get(channel.name)
-            online = rail is not None and rail.get("online", True)
-            values[index] = rail["power"] * 1e-3 if online else math.nan
+            rail = rails.get(channel.name) or {}
+            values[index] = rail["power"] * 1e-3 if rail.get("online", "power" in rail) else math.nan
             times[index] = now
 
     def close(self) -> None:
@@ -99,9 +98,9 @@ def started(make: Any) -> Any:
 
 def _rails(client: Any) -> dict[str, Any]:
     """All rails; the service takes one that is a total out of them, and gives it its name. A sum has none."""
-    power = client.power
-    total = power.get("tot") or {}
-    return ({total["name"]: total} if total.get("name") else {}) | power["rail"]
+    power: dict[str, Any] = client.power
+    total, rails = power.get("tot") or {}, dict(power["rail"])
+    return {total["name"]: total, **rails} if total.get("name") else rails
 
 
 def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
