@@ -189,8 +189,34 @@ def _noted(roots: Roots, model: str) -> dict[str, str]:
         "cpu_driver": next((d for p in cpufreq(roots) if (d := text_of(p / "scaling_driver"))), ""),
         "cpu_preference": next((d for p in cpufreq(roots) if (d := text_of(p / "energy_performance_preference"))), ""),
         "cuda": _cuda(roots),
+        "fan": _fan(roots),
+        "supply": _supply(roots),
     }
     return {name: value for name, value in noted.items() if value}
+
+
+def _fan(roots: Roots) -> str:
+    """Who rules the fan (pwm1_enable: 0 nobody, at full speed, 1 a person, 2 the kernel), and a person's setting."""
+    for path in listing(roots.sysfs / "class/hwmon"):
+        if text_of(path / "name") in {"pwmfan", "pwm-fan"}:
+            rule = text_of(path / "pwm1_enable")
+            if rule == "1":
+                level = number_of(path / "pwm1", 1 / 255)
+                return "manual" if level is None else f"manual, {level:.0%}"
+            return {"0": "full speed", "2": "automatic"}.get(rule or "", "present")
+    return ""
+
+
+def _supply(roots: Roots) -> str:
+    """What the board is fed with: the highest bus voltage of its power monitors, to the volt, which a load leaves."""
+    volts = []
+    for path in listing(roots.sysfs / "class/hwmon"):
+        if text_of(path / "name") == "ina3221":
+            volts += [number_of(path / f"in{n}_input", 1e-3) for n in (1, 2, 3)]
+        elif text_of(path / "name") == "ina238":
+            volts.append(number_of(path / "in1_input", 1e-3))
+    highest = max((v for v in volts if v is not None), default=0.0)
+    return f"{highest:.0f} V" if highest >= 1 else ""
 
 
 def _cuda(roots: Roots) -> str:

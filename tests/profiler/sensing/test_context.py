@@ -156,3 +156,16 @@ def test_competing_load_of_the_machine_is_a_ratio() -> None:
     busy = competing_load(Roots(), seconds=0.1)
     assert busy is not None
     assert 0 <= busy <= 1
+
+
+def test_fan_and_supply_are_noted_and_forbid_no_comparison(tmp_path: Path) -> None:
+    """A fan that is ruled by hand and a board on another supply explain a difference; the load moves neither."""
+    layout = build("jetson-agx-orin", tmp_path)
+    (fan,) = (p for p in (tmp_path / "class/hwmon").iterdir() if (p / "name").read_text().strip() == "pwmfan")
+    before = describe_host(Roots.resolve(tmp_path))
+    assert before.context["supply"] == f"{max(rail.volts for rail in layout.rails.values()):.0f} V"
+    (fan / "pwm1_enable").write_text("1\n")
+    (fan / "pwm1").write_text("255\n")
+    after = describe_host(Roots.resolve(tmp_path))
+    assert after.context["fan"] == "manual, 100%"
+    assert after.fingerprint == before.fingerprint
