@@ -24,7 +24,7 @@ END = 1_795_197_600.0
 SPAN_S = 18 * 3600.0
 STEP_S = 60.0
 CHOSEN = {
-    "device": {"instance": "camera-2"},
+    "device": {"instance": "sorter-1"},
     "inference": {"compare": "1h"},
     "benchmark": {},
     "fleet": {},

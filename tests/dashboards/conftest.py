@@ -20,7 +20,7 @@ from tests.profiler.results import samples
 if TYPE_CHECKING:
     from pathlib import Path
 
-BOARDS = {"orin-1": "jetson-orin-nano", "pi-1": "raspberry-pi-5"}
+BOARDS = {"orin-1": "jetson-agx-orin", "pi-1": "raspberry-pi-5"}
 #: What an application in production does: some ten inferences a second of two variants.
 APPLICATION = """
 import time

@@ -65,7 +65,7 @@ def sample(device: Device, second: float, step_s: float, rng: random.Random) -> 
     """Every series of a device at one moment; ``second`` is counted from midnight."""
     load = _load(device, second, rng)
     watts = device.idle_w + (device.busy_w - device.idle_w) * load
-    hot = 38 + 42 * load + (11 if device.name == "camera-2" and 12 <= second % DAY_S / 3600 < 16 else 0)
+    hot = 38 + 42 * load + (11 if device.name == "sorter-1" and 12 <= second % DAY_S / 3600 < 16 else 0)
     held = hot > 84
     count, now = device.counters, {}
 
@@ -87,6 +87,10 @@ def sample(device: Device, second: float, step_s: float, rng: random.Random) -> 
         volts = 5.02 - 0.006 * power
         put("edgeprof_rail_voltage_volts", volts, rail=rail, source="ina3221")
         put("edgeprof_rail_current_amperes", power / volts, rail=rail, source="ina3221")
+    if "VIN_SYS_5V0" in device.rails:
+        part = {"rail": "VDDQ_VDD2_1V8AO", "parent": "VIN_SYS_5V0", **of}
+        add("edgeprof_subrail_energy_joules_total", watts * 0.08 * step_s, **part)
+        put("edgeprof_subrail_power_watts", watts * 0.08, **part)
     for sensor, offset in (("cpu-thermal", 0.0), ("gpu-thermal", -1.8), ("tj-thermal", 0.6)):
         put("edgeprof_temperature_celsius", hot + offset + rng.random(), sensor=sensor)
     put("edgeprof_cpu_utilization_ratio", min(1.0, 0.05 + 0.5 * load))

@@ -122,7 +122,7 @@ POWER = Row(
         Panel(
             "Power of each rail",
             "Rails that may be added, piled up. Each is the growth of the rail's energy counter, which integrates "
-            "every sample between two scrapes. Parts of a rail that is shown itself are in the panel beside it.",
+            "every sample between two scrapes. What is inside a rail shown here is in the panel Parts of rails.",
             (
                 Query(
                     f"sum by (instance, rail, provenance) ({rate('edgeprof_rail_energy_joules_total')})",
@@ -173,10 +173,25 @@ POWER = Row(
             unit="watt",
         ),
         Panel(
+            "Parts of rails",
+            "Rails inside a rail that is shown above, which contains them already: never to be added to it. Empty on "
+            "boards that measure none.",
+            (
+                Query(
+                    f"sum by (instance, parent, rail, provenance) ({rate('edgeprof_subrail_energy_joules_total')})",
+                    "{{instance}} {{rail}} in {{parent}} ({{provenance}})",
+                ),
+            ),
+            unit="watt",
+            width=8,
+            fill=0,
+        ),
+        Panel(
             "Voltage of each rail",
             "A supply that sags under load shows here before it throttles.",
             (Query(of("edgeprof_rail_voltage_volts"), "{{instance}} {{rail}}"),),
             unit="volt",
+            width=8,
             fill=0,
             from_zero=False,
         ),
@@ -185,6 +200,7 @@ POWER = Row(
             "What the sensors said at the scrape.",
             (Query(of("edgeprof_rail_current_amperes"), "{{instance}} {{rail}}"),),
             unit="amp",
+            width=8,
             fill=0,
         ),
     ),
@@ -345,7 +361,7 @@ HEALTH = Row(
         ),
         Panel(
             "What the daemon itself takes",
-            "CPU of the daemon as a share of one core (left of the legend) and its memory.",
+            "CPU of the daemon as a share of one core (left axis) and its memory (right axis).",
             (
                 Query(f"sum by (instance) ({rate('process_cpu_seconds_total')})", "{{instance}} CPU"),
                 Query(of("process_resident_memory_bytes"), "{{instance}} memory"),
