@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from edgeprof import study_search
 from edgeprof.analysis import pareto
-from edgeprof.analysis.recommend import Recommendation, budgets, recommend
+from edgeprof.analysis.recommend import Recommendation, budgets, cost, recommend
 from edgeprof.artifact import recognise
 from edgeprof.bench import bench
 from edgeprof.compress import compress
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from edgeprof.evaluation.metric import Metric
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
-    from edgeprof.study_file import StudyFile
+    from edgeprof.study_file import Search, StudyFile
+    from edgeprof.study_search import Judgement
 
 SCHEMA = "edgeprof.study/1"
 
@@ -172,6 +174,8 @@ class _Sweep:
             done.append(measured)
             if measured.interrupted:
                 break
+        if self.study.search is not None and not any(result.interrupted for result in done):
+            self._searched(self.study.search, candidates, done)
         if not done:
             done.append(self._measured(None))
         result = _merged(done, [one.name for one in candidates])
@@ -187,6 +191,44 @@ class _Sweep:
         return schema.Variant(
             name=one.name, recipe=one.recipe, status="failed", reasons=[reason], model=model, runtime=None
         )
+
+    def _searched(self, space: Search, candidates: list[Candidate], done: list[schema.Result]) -> None:
+        """Let Optuna propose further variants; those of an earlier run come back from their files."""
+        database = self.directory / "search.db"
+        seen = {one.name for one in candidates}
+
+        def judge(chain: str) -> Judgement | None:
+            one = self._made(chain)
+            if one.name not in seen:
+                seen.add(one.name)
+                candidates.append(one)
+                if one.failure is None:
+                    self._look(one)
+                    done.append(self._measured(one))
+            if one.failure is not None:
+                return None
+            result = next((r for r in done if r.variants[-1].name == one.name), None)
+            return None if result is None else self._judged(result)
+
+        try:
+            for chain in study_search.chains(database):
+                judge(chain)
+            study_search.search(space, database, self.study.seed, judge)
+        except KeyboardInterrupt:
+            if not any(result.interrupted for result in done):
+                raise
+
+    def _judged(self, result: schema.Result) -> Judgement | None:
+        if result.interrupted:
+            raise KeyboardInterrupt
+        variant = result.variants[-1]
+        spent = cost(variant, "energy") or cost(variant, "latency")
+        if spent is None or variant.status in {"failed", "invalid"}:
+            return None
+        checks = budgets(result, self.limits, self.study.product)
+        broken = sum(check.variant == variant.name and not check.passed for check in checks)
+        accuracy = variant.accuracy.value if variant.accuracy else 0.0
+        return accuracy, spent[0], float(variant.model.size_compressed_bytes or 0), broken
 
     def _make_directory(self) -> None:
         try:

@@ -31,7 +31,7 @@ PROTOCOL = {
     "rate": "rate_hz", "streams": "streams", "sample_rate": "sample_rate_hz", "rail": "rail",
     "estimate_power": "estimate_power_w", "timeout": "timeout_s", "sensors": "sensors",
 }  # fmt: skip
-_TOP = ("model", "dataset", "preprocess", "metric", "seed", "protocol", "recipes", "budgets", "product")
+_TOP = ("model", "dataset", "preprocess", "metric", "seed", "protocol", "recipes", "budgets", "product", "search")
 _BUDGETS = {
     "max_accuracy_drop": ("max_accuracy_drop", ""),
     "max_latency_p99": ("max_p99_s", "s"),
@@ -41,6 +41,24 @@ _BUDGETS = {
 }
 #: More than this is a mistake in a grid, or wants another tool.
 _MOST = 200
+
+
+@dataclass(frozen=True)
+class Search:
+    """Parameters that Optuna may choose.
+
+    Attributes:
+        pattern: A chain with ``{names}``.
+        choices: Name → a list of values, or (low, high, whether the scale is logarithmic).
+        trials: How many variants at most.
+    """
+
+    pattern: str
+    choices: dict[str, list[str] | tuple[float, float, bool]]
+    trials: int
+
+    def chain(self, values: Mapping[str, str]) -> str:
+        return self.pattern.format(**values)
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,7 @@ class StudyFile:
     protocol: dict[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     product: Product | None = None
+    search: Search | None = None
 
 
 def load(path: Path) -> StudyFile:
@@ -84,7 +103,8 @@ def load(path: Path) -> StudyFile:
     if not isinstance(content.get("model"), str):
         raise InputError(f"{path} names no base model", remedy='It needs a line model = "FILE".')
     chains = list(_chains(path, _table(path, content, "recipes")))
-    if not chains:
+    search = _search(path, _table(path, content, "search"))
+    if not chains and search is None:
         raise InputError(f"{path} has no recipes", remedy='[recipes] with explicit = ["int8-dynamic", …].')
     if len(chains) > _MOST:
         raise InputError(f"{path} asks for {len(chains)} variants; {_MOST} at most", remedy="Make its grids coarser.")
@@ -105,6 +125,7 @@ def load(path: Path) -> StudyFile:
         protocol=protocol,
         limits=_limits(path, _table(path, content, "budgets")),
         product=_product(path, _table(path, content, "product")),
+        search=search,
     )
 
 
@@ -179,6 +200,28 @@ def _values(path: Path, name: str, given: Any) -> list[str]:
         f"{path}: the values of {name} are no list and no range",
         remedy=f"{name} = [0.3, 0.5] or {name} = {{ from = 0.1, to = 0.9, steps = 5 }}",
     )
+
+
+def _search(path: Path, given: Mapping[str, Any]) -> Search | None:
+    if not given:
+        return None
+    pattern, trials = given.get("with"), given.get("trials", 20)
+    if not isinstance(pattern, str) or not isinstance(trials, int) or not 1 <= trials <= _MOST:
+        raise InputError(f'{path}: [search] needs with = "CHAIN with {{names}}" and trials from 1 to {_MOST}')
+    rest = {key: value for key, value in given.items() if key not in {"with", "trials"}}
+    names = [name for _, name, _, _ in string.Formatter().parse(pattern) if name]
+    if set(names) != set(rest) or not names:
+        raise InputError(
+            f"{path}: [search] must give values for {', '.join(names) or 'at least one name'}, and no others"
+        )
+    choices: dict[str, list[str] | tuple[float, float, bool]] = {}
+    for name, value in rest.items():
+        if isinstance(value, dict) and {"from", "to"} <= set(value):
+            choices[name] = (value["from"], value["to"], value.get("scale") == "log")
+        else:
+            choices[name] = _values(path, name, value)
+    parse_chain(pattern.format(**dict.fromkeys(names, "1")))
+    return Search(pattern, choices, trials)
 
 
 def _word(value: Any) -> str:

@@ -217,3 +217,48 @@ def test_the_plan_is_shown_without_running(study: Path) -> None:
     done = subprocess.run(command(study, "--plan"), capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[0] == "prune:amount=0.5"
     assert not study.with_suffix(".study").exists()
+
+
+SEARCH = """
+model = "net.onnx"
+dataset = "data.npz"
+[protocol]
+preset = "quick"
+windows = 2
+window = 0.05
+idle = 0
+warmup = 0.05
+[search]
+with = "prune-structured:amount={amount}+{then}"
+amount = { from = 0.1, to = 0.7 }
+then = ["fp16", "int8-weight"]
+trials = 2
+"""
+
+
+def test_a_search_goes_on_where_it_ended(study: Path) -> None:
+    pytest.importorskip("optuna")
+    path = study.with_name("search.toml")
+    path.write_text(SEARCH)
+    subprocess.run(command(path, "-q"), capture_output=True, text=True, timeout=100, check=True)
+    result = path.with_suffix(".study") / "result.json"
+    first = [v.name for v in schema.load(result).variants]
+    path.write_text(SEARCH.replace("trials = 2", "trials = 3"))
+    done = subprocess.run(command(path), capture_output=True, text=True, timeout=100, check=True)
+    second = [v.name for v in schema.load(result).variants]
+    assert second[: len(first)] == first
+    assert done.stderr.count("already measured") == len(first) - 1
+    assert len(second) <= 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('with = "prune:amount={a}"\n', "must give values for a"),
+        ("trials = 3\n", "needs with ="),
+        ('with = "prune:amount={a}"\na = [1]\ntrials = 0\n', "trials from 1 to"),
+    ],
+)
+def test_a_mistake_in_a_search_is_named(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        load(written(tmp_path, 'model = "x"\n[search]\n' + text))

@@ -108,7 +108,7 @@ def recommend(result: Result, checks: Sequence[Check]) -> Recommendation:
 
     Among those tied with it, of the most accurate (as far as the samples can tell) the smallest file is taken.
     """
-    able = [v for v in result.variants if v.status not in {"failed", "invalid"} and _cost(v, "latency") is not None]
+    able = [v for v in result.variants if v.status not in {"failed", "invalid"} and cost(v, "latency") is not None]
     if not able:
         return Recommendation(None, "no variant was measured")
     broken = {c.variant for c in checks if not c.passed}
@@ -118,8 +118,8 @@ def recommend(result: Result, checks: Sequence[Check]) -> Recommendation:
         near = min(able, key=lambda v: failures[v.name])
         which = ", ".join(c.quantity for c in checks if c.variant == near.name and not c.passed)
         return Recommendation(None, f"no variant keeps the budgets; {near.name} comes nearest (it breaks: {which})")
-    kind = "energy" if all(_cost(v, "energy") is not None for v in kept) else "latency"
-    best = min(kept, key=lambda v: _cost(v, kind) or (0.0, 0.0, 0.0))
+    kind = "energy" if all(cost(v, "energy") is not None for v in kept) else "latency"
+    best = min(kept, key=lambda v: cost(v, kind) or (0.0, 0.0, 0.0))
     tied = [v for v in kept if v is best or _tied(v, best, kind)]
     chosen = min(_most_accurate(tied), key=_bytes)  # min keeps the first, so that a tie leaves the model as it was
     return Recommendation(chosen.name, _reason(result, chosen, kept, tied, kind))
@@ -128,7 +128,7 @@ def recommend(result: Result, checks: Sequence[Check]) -> Recommendation:
 def _reason(result: Result, chosen: Variant, kept: Sequence[Variant], tied: Sequence[Variant], kind: str) -> str:
     baseline = result.variants[0]
     words = f"of {len(result.variants)} variants {len(kept)} keep{'s' if len(kept) == 1 else ''} every budget"
-    mine, its = _cost(chosen, kind), _cost(baseline, kind)
+    mine, its = cost(chosen, kind), cost(baseline, kind)
     words += f"; it has the least {kind}" if len(kept) > 1 else ""
     if len(tied) > 1:
         others = ", ".join(v.name for v in tied if v is not chosen)
@@ -138,7 +138,7 @@ def _reason(result: Result, chosen: Variant, kept: Sequence[Variant], tied: Sequ
     if mine and its and its[0]:
         words += f": {mine[0] / its[0]:.2f} × the baseline's {kind}"
     if chosen.accuracy is not None and chosen.accuracy.drop is not None:
-        words += f", accuracy {-100 * chosen.accuracy.drop:+.1f} pt"
+        words += f", accuracy {0.0 - 100 * chosen.accuracy.drop:+.1f} pt"
     if chosen.model.size_bytes and baseline.model.size_bytes:
         words += f", {chosen.model.size_bytes / baseline.model.size_bytes:.2f} × the size"
         packed, before = chosen.model.size_compressed_bytes, baseline.model.size_compressed_bytes
@@ -165,13 +165,13 @@ def _rounded(size: int) -> int:
 
 
 def _tied(variant: Variant, best: Variant, kind: str) -> bool:
-    one, other = _cost(variant, kind), _cost(best, kind)
+    one, other = cost(variant, kind), cost(best, kind)
     assert one is not None
     assert other is not None
     return one[0] <= other[0] * (1 + _TIED) or one[1] <= other[2]
 
 
-def _cost(variant: Variant, kind: str) -> tuple[float, float, float] | None:
+def cost(variant: Variant, kind: str) -> tuple[float, float, float] | None:
     """Value and the ends of its interval."""
     if kind == "energy":
         energy = variant.energy_j_per_inference
