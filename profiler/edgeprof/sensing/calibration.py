@@ -95,7 +95,7 @@ class Calibrations:
         path = self.path
         try:
             found = _entries(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = getattr(error, "strerror", None) or f"it does not hold calibrations ({error})"
