@@ -39,7 +39,9 @@ class Int8Static(Compressor):
         Parameter("percentile", "float", default=99.99, minimum=90.0, maximum=100.0, help="of method=percentile"),
         Parameter("per_channel", "bool", default=True, help="a weight scale for each output channel"),
         # On x86 ONNX Runtime leaves additions between signed activations in float; unsigned ones it fuses everywhere.
-        Parameter("activations", "str", default="uint8", choices=("uint8", "int8", "int16"), help="type of activations"),
+        Parameter(
+            "activations", "str", default="uint8", choices=("uint8", "int8", "int16"), help="type of activations"
+        ),
         Parameter("reduce_range", "bool", default=False, help="7-bit weights, for x86 without VNNI"),
         Parameter("samples", "int", default=128, minimum=1, maximum=100_000, help="calibration samples used at most"),
         Parameter(
