@@ -129,7 +129,15 @@ def load_script(source: Path) -> Any:
 def save_script(module: Any, target: Path) -> None:
     """Write it; the same bytes for the same module, whatever the file is called."""
     torch = require()
-    buffer = io.BytesIO()
+    written, kept = io.BytesIO(), io.BytesIO()
     with quiet():
-        torch.jit.save(module, buffer)
-    target.write_bytes(buffer.getvalue())
+        torch.jit.save(module, written)
+    # The archive without its debug records: they hold paths of this machine and numbers that differ from run to run.
+    reader = torch._C.PyTorchFileReader(io.BytesIO(written.getvalue()))  # noqa: SLF001 - the library's own archives
+    writer = torch._C.PyTorchFileWriter(kept)  # noqa: SLF001
+    for name in reader.get_all_records():
+        if not name.endswith(".debug_pkl") and name not in {"version", "byteorder", ".data/serialization_id"}:
+            content = reader.get_record(name)
+            writer.write_record(name, content, len(content))
+    writer.write_end_of_file()
+    target.write_bytes(kept.getvalue())

@@ -262,7 +262,8 @@ def _keep(torch: Any, path: Path, state: dict[str, Any], net: Net, optimizer: An
             os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise InputError(
             f"the checkpoint {path} cannot be written: {getattr(error, 'strerror', None) or error}",
             remedy="Free some space, or set EDGEPROF_DATA_DIR to a directory on another disk.",
