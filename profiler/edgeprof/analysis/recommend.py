@@ -76,7 +76,9 @@ class Product:
             value = energy.marginal.e_net_j + energy.marginal.p_idle_w / self.fps
         name = "energy of a frame"
         if value is None or energy is None:
-            return [Check(variant.name, name, passed=False, limit=limit, unit="J", reason="no energy was measured")]
+            why = [r.message for r in variant.reasons if r.code in {"no_sensor", "uncertain", "gaps"}]
+            reason = why[0] if why else "no energy was measured"
+            return [Check(variant.name, name, passed=False, limit=limit, unit="J", reason=reason)]
         return [
             Check(variant.name, name, value <= limit, value=value, limit=limit, unit="J", provenance=energy.provenance)
         ]
