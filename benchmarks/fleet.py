@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import random
+import shutil
 import sys
 import tempfile
 import threading
@@ -103,6 +104,9 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=120.0)
     given = parser.parse_args()
+    if shutil.which("prometheus") is None:
+        print("skipped: Prometheus is not installed (apt-get install --no-install-recommends prometheus)")
+        return 0
     count, span = (50, 20.0) if given.smoke else (given.devices, given.seconds)
     devices = Devices(imagined.fleet(count))
     with tempfile.TemporaryDirectory() as scratch:
