@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 #: The rhythms of housekeeping (s).
 _TICK_S, _SETTLE_S, _THROTTLE_S, _BENCH_S, _RESCAN_S, _RUNTIME_STATE_S = 0.5, 1.0, 5.0, 10.0, 30.0, 5.0
+#: How often free memory is given back (s).
+_MEMORY_S = 60.0
 #: From SIGTERM to the end (s) at most.
 _END_S = 2.0
 #: The longest pause (s) between two looks for a sensor that stays away.
@@ -188,7 +190,7 @@ class Daemon:
         signal.signal(signal.SIGHUP, reload)
 
     def _keep_house(self) -> None:
-        due = dict.fromkeys(("settle", "throttle", "bench", "rescan", "runtime", "state", "watchdog"), 0.0)
+        due = dict.fromkeys(("settle", "throttle", "bench", "rescan", "runtime", "state", "watchdog", "memory"), 0.0)
         now = time.monotonic()
         due |= {
             "rescan": now + _RESCAN_S,
@@ -203,6 +205,7 @@ class Daemon:
             "runtime": (_RUNTIME_STATE_S, lambda: self.state.save_runtime(self.collect_state())),
             "state": (self.settings.state_interval_s, lambda: self.state.save(self.collect_state(), clean=False)),
             "watchdog": (self.notifier.watchdog_s or 10.0, self._watch),
+            "memory": (_MEMORY_S, _give_back),
         }
         while not self._ending.is_set():
             self._hurry.wait(_TICK_S)
@@ -501,7 +504,7 @@ def _guard(settings: Settings) -> Any:
 
 
 def _give_back() -> None:
-    """Give the C library's free memory back (malloc_trim(3)): starting took more than running does."""
+    """Give the C library's free memory back (malloc_trim(3)): starting and bursts of scrapes take more than rest."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
