@@ -9,7 +9,8 @@
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?=
+# A file's tests stay together: they share boards and daemons that are costly to start.
+PYTEST_ARGS ?= -n auto --dist loadfile
 DEMO := examples/demo
 BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage
 
