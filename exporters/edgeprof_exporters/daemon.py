@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib.metadata
 import logging
@@ -29,6 +28,7 @@ from edgeprof_exporters.engine import Engine
 from edgeprof_exporters.exposition import Exposition, build_info
 from edgeprof_exporters.inferences import Inferences
 from edgeprof_exporters.logs import LOG, event, setup
+from edgeprof_exporters.memory import few_arenas, give_back
 from edgeprof_exporters.notify import Notifier, inherited_sockets
 from edgeprof_exporters.receiver import Receiver
 from edgeprof_exporters.server import Server, listen
@@ -64,7 +64,6 @@ _NEEDS_RESTART = (
     "state_file",
     "state_interval_s",
 )
-_M_ARENA_MAX = -8
 
 
 class Daemon:
@@ -110,7 +109,7 @@ class Daemon:
         Raises:
             EdgeprofError: it cannot begin: an address that is taken, a setting that does not fit.
         """
-        _few_arenas()
+        few_arenas()
         self._signals()
         try:
             self.begin()
@@ -157,7 +156,7 @@ class Daemon:
         self.notifier.send("READY=1", f"STATUS={self._status()}")
         gc.collect()
         gc.freeze()  # what is there now stays: later collections need not look at it again
-        _give_back()
+        give_back()
 
     def end(self) -> None:
         """Answer what is being asked, settle what is known, write the state: within ``_END_S``."""
@@ -205,7 +204,7 @@ class Daemon:
             "runtime": (_RUNTIME_STATE_S, lambda: self.state.save_runtime(self.collect_state())),
             "state": (self.settings.state_interval_s, lambda: self.state.save(self.collect_state(), clean=False)),
             "watchdog": (self.notifier.watchdog_s or 10.0, self._watch),
-            "memory": (_MEMORY_S, _give_back),
+            "memory": (_MEMORY_S, give_back),
         }
         while not self._ending.is_set():
             self._hurry.wait(_TICK_S)
@@ -481,12 +480,10 @@ def _socket_path(setting: str, runtime: Path | None, name: str) -> Path | None:
 
 
 def _state_file(settings: Settings, runtime: Path | None) -> StateFile:
-    path: Path | None = None
+    path = Path(settings.state_file) if settings.state_file else None
     if settings.state_file == "auto":
         directory = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
         path = Path(directory) / "state.json" if directory else None
-    elif settings.state_file:
-        path = Path(settings.state_file)
     return StateFile(path, None if runtime is None else runtime / "state.copy")
 
 
@@ -501,17 +498,3 @@ def _guard(settings: Settings) -> Any:
     from edgeprof_exporters.webconfig import WebConfig  # noqa: PLC0415 - YAML and bcrypt, where they are used
 
     return WebConfig(Path(settings.web_config_file))
-
-
-def _give_back() -> None:
-    """Give the C library's free memory back (malloc_trim(3)): starting and bursts of scrapes take more than rest."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _few_arenas() -> None:
-    """Two heaps for all threads (mallopt(3)): else the C library keeps one for each, and a burst of scrapes is never
-    given back.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
