@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 # A file's tests stay together: they share boards and daemons that are costly to start.
 PYTEST_ARGS ?= -n auto --dist loadfile
 DEMO := examples/demo
-BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage
+BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage compress integral_truth
 
 .PHONY: demo test lint bench-smoke test-kernel docs clean
 .DELETE_ON_ERROR:

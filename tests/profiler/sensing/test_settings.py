@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from edgeprof.errors import UnavailableError
@@ -79,10 +81,13 @@ def test_killed_together_with_its_guard_the_next_start_puts_it_back(tmp_path, sa
     child, guard = start(tmp_path, "time.sleep(60)")
     assert recover(tmp_path / "restore") == []
     assert samples.read_text() == "16"  # a run that lives keeps what it has set
-    os.kill(guard, signal.SIGKILL)
+    dying = psutil.Process(guard)
+    dying.kill()
     child.kill()
     child.wait(30)
     child.stdout.close()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        dying.wait(30)  # it holds the journal's lock until it is wholly gone
     assert samples.read_text() == "16"
     assert recover(tmp_path / "restore") == []
     assert samples.read_text().strip() == "512"
