@@ -123,9 +123,7 @@ def test_a_server_calls_when_due_and_not_before():
     assert window.calls == window.scheduled == len(due)
     for began, offset in zip(model.began, due, strict=True):
         assert began >= window.start_s + offset
-    assert (
-        window.end_s - window.start_s >= 0.3 - 1e-6
-    )  # less a rounding; the idle end is part of it
+    assert window.end_s - window.start_s >= 0.3 - 1e-6  # less a rounding; the idle end is part of it
 
 
 def test_a_server_that_cannot_keep_up_leaves_calls_undone_and_ends_in_time():
