@@ -12,7 +12,7 @@ say() { printf '\n── %s\n\n' "$*"; }
 
 # Between quick and default: a minute each, and intervals narrow enough to say something.
 set -- "$edgeprof" bench "$here/digits.onnx" "$here/digits-int8.onnx" \
-    --preset quick --windows 6 --window 3 --idle 3 --dataset "$here/digits-test.npz" --metric top1
+    --preset quick --windows 6 --window 3 --idle 3 --threads 1 --dataset "$here/digits-test.npz" --metric top1
 
 say "1  A model and its int8 variant on this machine"
 # Exit 3 is a variant that could not be measured: the table says so, and the rest is worth seeing.
