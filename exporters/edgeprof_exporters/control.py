@@ -12,13 +12,12 @@ import os
 import socket
 import struct
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import UnavailableError
 from edgeprof_exporters.logs import event
-from edgeprof_exporters.receiver import bind, group_id
+from edgeprof_exporters.receiver import bind, group_id, unbind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,13 +53,7 @@ class Control:
         if self._stopping:
             return
         self._stopping = True
-        with suppress(OSError):
-            self.path.unlink()
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-        if self._thread.ident is not None:
-            self._thread.join(0.5)
-        self._sock.close()
+        unbind(self._sock, self.path, socket.SHUT_RDWR, self._thread)
 
     def _accept(self) -> None:
         while True:

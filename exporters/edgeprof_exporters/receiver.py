@@ -93,6 +93,17 @@ def group_id(group: str) -> int:
         raise InputError(f"there is no group named {group!r}", remedy=f"sudo groupadd --system {group}") from None
 
 
+def unbind(sock: socket.socket, path: Path, how: int, reader: threading.Thread) -> None:
+    """Take back what ``bind`` gave: nobody finds the socket any more, its reader wakes and ends, then it is closed."""
+    with suppress(OSError):
+        path.unlink()
+    with suppress(OSError):
+        sock.shutdown(how)
+    if reader.ident is not None:
+        reader.join(0.5)
+    sock.close()
+
+
 class Receiver:
     """Reads datagrams in a thread of its own.
 
@@ -117,13 +128,7 @@ class Receiver:
         if self._stopping:
             return
         self._stopping = True
-        with suppress(OSError):
-            self.path.unlink()
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RD)
-        if self._thread.ident is not None:
-            self._thread.join(0.5)
-        self._sock.close()
+        unbind(self._sock, self.path, socket.SHUT_RD, self._thread)
 
     def _run(self) -> None:
         receive, take = self._sock.recv, self._inferences.take
