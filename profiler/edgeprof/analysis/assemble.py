@@ -40,8 +40,8 @@ _STATED_HALF_WIDTH, _GUESSED_HALF_WIDTH = 0.5, 0.8
 
 #: Reasons that say what a figure is or lacks, and take nothing from what is there.
 _REMARKS = frozenset({"estimated", "net_uncertain", "no_idle", "one_window", "gain_unknown", "beyond_calibration"})
-#: Reasons that leave nothing to be quoted.
-_INVALIDATING = frozenset({"nan_output"})
+#: Reasons that make it failed whatever its windows say: a model that does not answer is no fast one.
+_FAILING = frozenset({"nan_output"})
 _NAN = re.compile(r"holds \d+ NaN\b")
 _NAN_REMEDY = "Feed it real inputs (--input-data FILE.npz); if they give the same, the model overflows or is damaged."
 
@@ -396,8 +396,8 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
         )
     if any(reason.code not in _REMARKS for reason in reasons):
         made.status = "degraded"
-    if any(reason.code in _INVALIDATING for reason in reasons):
-        made.status = "invalid"
+    if any(reason.code in _FAILING for reason in reasons):
+        made.status = "failed"
     if record.failure is not None:
         made.status = "failed"
         made.last_words = record.failure.last_words or None

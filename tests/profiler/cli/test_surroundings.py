@@ -146,11 +146,11 @@ def test_a_sigterm_to_run_reaches_its_command(place):
     assert "exit 143" in told
 
 
-def test_nan_outputs_leave_nothing_to_quote_and_exit_3(place):
+def test_nan_outputs_are_failed_as_in_compress_and_exit_3(place):
     done = shell(place, f"edgeprof bench app.py:nan app.py:steady {QUICK} --json 2>/dev/null")
     assert done.returncode == 3
     nan, steady = json.loads(done.stdout)["variants"]
-    assert (nan["status"], steady["status"]) == ("invalid", "ok")
+    assert (nan["status"], steady["status"]) == ("failed", "ok")
     assert nan["windows"]
     (reason,) = [r for r in nan["reasons"] if r["code"] == "nan_output"]
     assert "--input-data" in reason["remedy"]
