@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.metadata
 import logging
 import os
 import signal
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof import __version__
 from edgeprof.errors import EdgeprofError, UnavailableError, unknown
-from edgeprof.plugins import GROUP, PluginHost
+from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.power_mode import mode_and_governor
@@ -37,10 +36,11 @@ from edgeprof_exporters.throttling import Throttling
 from edgeprof_exporters.web import Web
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from prometheus_client.registry import Collector
 
+    from edgeprof.plugins import Point
     from edgeprof.sensing.discover import Discovery
     from edgeprof_exporters.exposition import Samples
     from edgeprof_exporters.settings import Settings
@@ -72,11 +72,13 @@ class Daemon:
     Args:
         settings: As loaded.
         reread: Loads the settings again, for SIGHUP.
+        points: The plugins that may bring sensors.
     """
 
-    def __init__(self, settings: Settings, reread: Callable[[], Settings]) -> None:
+    def __init__(self, settings: Settings, reread: Callable[[], Settings], points: Sequence[Point]) -> None:
         self.settings = settings
         self._reread = reread
+        self._points = points
         self.roots = Roots.resolve(settings.sampling_sysfs_root or None, settings.sampling_procfs_root or None)
         self.engine = Engine(settings.sampling_rate_hz, settings.sampling_bridge_s)
         self.inferences = Inferences(self.engine.history, settings.track_max_series)
@@ -291,7 +293,7 @@ class Daemon:
             UnavailableError: a rail that cannot be read.
         """
         settings = settings or self.settings
-        host = sensor_host()
+        host = PluginHost.from_environment(points=self._points)
         found = discover(host, self.roots, settings.sampling_sensors or None, settings.sampling_rail or None)
         for info in host.failures:
             event(logging.WARNING, "a plugin failed", plugin=info.name, reason=info.reason or "")
@@ -316,9 +318,8 @@ class Daemon:
             return
         self._rescan_s = min(2 * self._rescan_s, _LONGEST_RESCAN_S)
         self._rescan_at = now + self._rescan_s
-        found = discover(
-            sensor_host(), self.roots, self.settings.sampling_sensors or None, self.settings.sampling_rail or None
-        )
+        host = PluginHost.from_environment(points=self._points)
+        found = discover(host, self.roots, self.settings.sampling_sensors or None, self.settings.sampling_rail or None)
         better = {sensor.name for sensor in found.sensors} & set(lost)
         if better or (self.engine.total is None and found.topology.headline.channels):
             event(logging.INFO, "sensors found anew", sensors=",".join(sorted(better)) or "power")
@@ -441,19 +442,6 @@ class Daemon:
             }
 
         return {"status": status, "reload": reload}
-
-
-def sensor_host() -> PluginHost:
-    """The plugins that may bring sensors: everybody's but those of edgeprof itself that are something else, whose
-    libraries (numpy among them) the daemon has no room for.
-    """
-    points = [
-        point
-        for point in importlib.metadata.entry_points(group=GROUP)
-        if not point.value.startswith(("edgeprof_plugins.", "edgeprof_exporters", "edgeprof_dashboards"))
-        or point.value.startswith("edgeprof_plugins.sensors.")
-    ]
-    return PluginHost.from_environment(points=points)
 
 
 def runtime_directory() -> Path | None:

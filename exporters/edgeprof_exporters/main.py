@@ -1,21 +1,24 @@
 """Where the daemon's own process begins: without click, and with nothing else of the command line in its memory.
 
-``edgeprof exporter`` checks the settings and then becomes this (execv: same process number, same sockets), which saves
-two megabytes for as long as it runs.
+``edgeprof exporter`` checks the settings, looks up which plugins there are, and then becomes this (execv: same process
+number, same sockets), which saves six megabytes for as long as it runs.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof.errors import EdgeprofError
+from edgeprof.plugins import GROUP
 from edgeprof_exporters import settings as table
+from edgeprof_exporters.light import import_client
 from edgeprof_exporters.logs import setup
 
 if TYPE_CHECKING:
@@ -31,13 +34,66 @@ sys.exit(main(sys.argv[1]))
 _PR_SET_NAME = 15
 
 
+class Plugin(NamedTuple):
+    """An entry point, as the plugins' host takes it: importlib.metadata and what it brings would be 4 MB."""
+
+    name: str
+    value: str
+    distribution: str
+    version: str
+
+    @property
+    def dist(self) -> Distribution:
+        return Distribution(self.distribution, self.version)
+
+    def load(self) -> Any:
+        """The module, or what it has of that name.
+
+        Raises:
+            ImportError, AttributeError: it is not there.
+        """
+        module, _, attribute = self.value.partition(":")
+        found: Any = importlib.import_module(module)
+        for name in filter(None, attribute.split(".")):
+            found = getattr(found, name)
+        return found
+
+
+class Distribution(NamedTuple):
+    """Where a plugin comes from."""
+
+    name: str
+    version: str
+
+
+def sensor_plugins() -> list[Plugin]:
+    """The plugins that may bring sensors: everybody's but those of edgeprof itself that are something else, whose
+    libraries (numpy among them) the daemon has no room for.
+    """
+    import importlib.metadata  # noqa: PLC0415 - see Plugin
+
+    ours = ("edgeprof_plugins.", "edgeprof_exporters", "edgeprof_dashboards")
+    found = []
+    for point in importlib.metadata.entry_points(group=GROUP):
+        if not point.value.startswith(ours) or point.value.startswith("edgeprof_plugins.sensors."):
+            dist = point.dist
+            found.append(Plugin(point.name, point.value, dist.name if dist else "?", dist.version if dist else "?"))
+    return found
+
+
 def become(flags: Mapping[str, Any], path: Path | None) -> None:
     """Replace this process by the daemon's; does not return."""
     import subprocess  # noqa: PLC0415 - a megabyte that the daemon itself has no use for
 
     sys.stdout.flush()
     sys.stderr.flush()
-    given = json.dumps({"flags": {k: v for k, v in flags.items() if v not in (None, ())}, "path": path and str(path)})
+    given = json.dumps(
+        {
+            "flags": {k: v for k, v in flags.items() if v not in (None, ())},
+            "path": path and str(path),
+            "plugins": sensor_plugins(),
+        }
+    )
     same = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
     os.execv(sys.executable, [sys.executable, *same, "-c", _CODE, given])  # noqa: S606 - no shell is wanted
 
@@ -46,7 +102,7 @@ def main(given: str) -> int:
     """The daemon until its end; the exit code.
 
     Args:
-        given: The flags and the file, as ``become`` hands them over.
+        given: The flags, the file and the plugins, as ``become`` hands them over.
     """
     asked = json.loads(given)
     path = Path(asked["path"]) if asked["path"] else None
@@ -55,9 +111,11 @@ def main(given: str) -> int:
     try:
         settings, _ = table.load(asked["flags"], path=path)
         setup(settings.log_level, settings.log_format)
+        import_client()
         from edgeprof_exporters.daemon import Daemon  # noqa: PLC0415 - the log must be there for what it says
 
-        return Daemon(settings, lambda: table.load(asked["flags"], path=path)[0]).run()
+        plugins = [Plugin(*fields) for fields in asked["plugins"]]
+        return Daemon(settings, lambda: table.load(asked["flags"], path=path)[0], plugins).run()
     except EdgeprofError as error:
         sys.stderr.write(f"edgeprof: {error.message}\n" + (f"  {error.remedy}\n" if error.remedy else ""))
         return error.exit_code

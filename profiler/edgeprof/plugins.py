@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib.metadata
 import inspect
 import os
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
@@ -23,6 +22,7 @@ from edgeprof import hookspecs
 from edgeprof.errors import unknown
 
 if TYPE_CHECKING:
+    import importlib.metadata
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     import click
@@ -40,6 +40,23 @@ KINDS = {
     "register_exporters": "exporters",
     "register_commands": "commands",
 }
+
+
+class Point(Protocol):
+    """What the host asks of an entry point, as importlib.metadata has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dist(self) -> _Distribution | None: ...
+    def load(self) -> Any: ...
+
+
+class _Distribution(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
 
 
 @dataclass
@@ -76,7 +93,7 @@ class PluginHost:
 
     def __init__(
         self,
-        entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
+        entry_points: Iterable[Point] | None = None,
         only: Iterable[str] | None = None,
     ) -> None:
         self.manager = pluggy.PluginManager("edgeprof")
@@ -98,7 +115,7 @@ class PluginHost:
     def from_environment(
         cls,
         environ: Mapping[str, str] | None = None,
-        points: Iterable[importlib.metadata.EntryPoint] | None = None,
+        points: Iterable[Point] | None = None,
     ) -> PluginHost:
         """All installed plugins, or those that ``EDGEPROF_PLUGINS`` names.
 
@@ -193,8 +210,10 @@ class PluginHost:
                         self._registrar("commands", info)(name, command)
         return self._registry["commands"]
 
-    def _installed(self) -> Iterator[importlib.metadata.EntryPoint]:
+    def _installed(self) -> Iterator[Point]:
         """The entry points of all distributions; one with unreadable metadata is named and passed over."""
+        import importlib.metadata  # noqa: PLC0415 - 4 MB that the exporter, which is told the names, does without
+
         seen: set[str] = set()
         for dist in importlib.metadata.distributions():
             try:
@@ -210,7 +229,7 @@ class PluginHost:
                 seen.add(name)
                 yield from points
 
-    def _load(self, point: importlib.metadata.EntryPoint, only: set[str] | None) -> None:
+    def _load(self, point: Point, only: set[str] | None) -> None:
         dist = point.dist
         info = PluginInfo(point.name, dist.name if dist else "?", dist.version if dist else "?")
         if only is not None and point.name not in only:
@@ -286,6 +305,8 @@ class PluginHost:
 
 def points_of(*names: str) -> list[importlib.metadata.EntryPoint]:
     """The installed entry points of these names, without loading any."""
+    import importlib.metadata  # noqa: PLC0415 - see PluginHost._installed
+
     return [point for point in importlib.metadata.entry_points(group=GROUP) if point.name in names]
 
 

@@ -1,0 +1,51 @@
+"""prometheus-client without the HTTP server and the pushes that come with it.
+
+Its package imports both, and with them ssl, http and e-mail: 6 MB that the daemon, whose server is its own, would hold
+for months. So while it is imported those modules are stand-ins; its metrics and encoders need none of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import types
+from typing import Any
+
+_LEFT_OUT = ("http.server", "ssl", "urllib.error", "urllib.request", "wsgiref.simple_server")
+
+
+class _StandIn(types.ModuleType):
+    """A module whose every name is a class of which nothing can be made."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {"__init__": _refuse})
+
+
+def _refuse(self: object, *_args: object, **_named: object) -> None:
+    raise RuntimeError(f"{type(self).__name__} is left out of the exporter's process")
+
+
+def import_client() -> None:
+    """Import prometheus-client without its server; with it, where it cannot be had without.
+
+    What is imported later gets the real modules. Before other threads run.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    if "prometheus_client" in sys.modules:
+        return
+    absent = [name for name in _LEFT_OUT if name not in sys.modules]
+    sys.modules.update({name: _StandIn(name) for name in absent})
+    try:
+        with contextlib.suppress(Exception):  # a release that needs more of them than their names
+            import prometheus_client  # noqa: PLC0415
+    finally:
+        for name in absent:
+            del sys.modules[name]
+    if "prometheus_client" not in sys.modules:
+        for name in [name for name in sys.modules if name.startswith("prometheus_client.")]:
+            del sys.modules[name]
+        import prometheus_client  # noqa: F401, PLC0415
