@@ -50,8 +50,7 @@ def narrow(net: Net, amount: float, round_to: int = 8, exclude: str = "") -> dic
     pruning = require("torch-pruning", "torch_pruning")
     kinds = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)  # noqa: SLF001 - the class that all convolutions share
     layers = {name: layer for name, layer in net.module.named_modules() if isinstance(layer, kinds)}
-    ignored = [layer for layer in layers.values() if layer in _last(torch, net, layers)]
-    ignored += _named(layers, exclude)
+    ignored = [*_last(torch, net, layers), *_named(layers, exclude)]
     before = {name: layer.weight.shape[0] for name, layer in layers.items()}
     parameters, examples = count(net.module), twice(torch, net.examples)
     with torch.no_grad():
