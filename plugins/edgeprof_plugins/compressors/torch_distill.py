@@ -117,12 +117,12 @@ class Distill(Compressor):
 
 def _with_width(source: Path, width: float, seed: int) -> Any:
     """A new module of the source's own factory, if that takes a width."""
-    from edgeprof_plugins.runtimes.pytorch import import_attribute
+    from edgeprof_plugins.runtimes.python_import import import_target
 
     model = recognise(str(source))
     if model.format != "python":
         return None
-    factory = import_attribute(model.target)
+    factory = import_target(model.target)[1]
     if not callable(factory) or "width" not in inspect.signature(factory).parameters:
         return None
     torch = torch_model.require()

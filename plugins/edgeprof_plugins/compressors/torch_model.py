@@ -127,10 +127,10 @@ def load(source: Path, data: Dataset | None = None, *, seed: int = 0) -> Net:
 
 
 def _from_factory(torch: Any, spec: str, data: Dataset | None) -> Net:
-    from edgeprof_plugins.runtimes.pytorch import import_attribute
+    from edgeprof_plugins.runtimes.python_import import import_target
 
     try:
-        made = import_attribute(recognise(spec).target)
+        made = import_target(recognise(spec).target)[1]
     except LoadError as error:
         raise InputError(error.message, remedy=error.remedy) from None
     module = made

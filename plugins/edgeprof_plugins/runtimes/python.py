@@ -9,8 +9,6 @@ None) is the output; it must be complete: wait for your GPU before you return.
 attributes of the function, or functions of those names beside it in the module.
 """
 
-import importlib
-import importlib.util
 import inspect
 import os
 import sys
@@ -29,6 +27,8 @@ from edgeprof.workload.runtime import (
     Session,
     TensorSpec,
 )
+
+from .python_import import import_target, told
 
 #: What libraries read when they are imported to know how many threads to start.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -55,7 +55,7 @@ class Python(Runtime):
         if options.threads:
             for variable in THREAD_VARIABLES:
                 os.environ[variable] = str(options.threads)
-        module, found = _import(path)
+        module, found = import_target(path)
         if inspect.isclass(found):
             found = _attempt(path, found)
         if not callable(found):
@@ -98,39 +98,6 @@ class CallableSession(Session):
             teardown()
 
 
-def _import(target: str) -> Any:
-    """The module and the attribute that ``/path/file.py:attribute`` or ``package.module:attribute`` names."""
-    where, _, attribute = target.rpartition(":")
-    try:
-        if where.endswith(".py"):
-            sys.path.insert(0, os.path.dirname(os.path.abspath(where)))  # as python FILE.py does
-            stem = os.path.basename(where)[:-3]
-            spec = importlib.util.spec_from_file_location(
-                "edgeprof_model_" + stem if stem in sys.modules else stem, where
-            )
-            assert spec is not None
-            assert spec.loader is not None
-            module: Any = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module
-            spec.loader.exec_module(module)
-        else:
-            sys.path.insert(0, os.getcwd())  # as python -m does
-            module = importlib.import_module(where)
-    except SystemExit:
-        raise LoadError(
-            "{} ends the program when it is imported".format(where),
-            'Put what it does as a program under: if __name__ == "__main__":',
-        ) from None
-    except Exception as error:
-        raise LoadError("{} cannot be imported: {}".format(where, _told(error))) from None
-    found = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise LoadError("{} has no {!r}".format(where, attribute))
-        found = getattr(found, part)
-    return module, found
-
-
 def _inputs(target: str, function: Callable[..., Any], options: LoadOptions) -> List[TensorSpec]:
     """The arguments without defaults, and those of the others that the user gives a shape."""
     try:
@@ -166,7 +133,7 @@ def _attempt(what: str, function: Callable[[], Any]) -> Any:
     try:
         return function()
     except Exception as error:
-        raise LoadError("{}() failed: {}".format(what, _told(error))) from None
+        raise LoadError("{}() failed: {}".format(what, told(error))) from None
 
 
 def _named(result: Any) -> Dict[str, Any]:
@@ -197,11 +164,6 @@ def _array(value: Any) -> Any:
         holder = np.empty((), dtype=object)
         holder[()] = value
         return holder
-
-
-def _told(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return "{}: {}".format(type(error).__name__, lines[0][:300]) if lines else type(error).__name__
 
 
 @hookimpl

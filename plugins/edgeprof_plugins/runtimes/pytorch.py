@@ -11,15 +11,10 @@ the quantised ones of torchao into int8 kernels; needs a C++ compiler, and half 
 
 import contextlib
 import importlib
-import importlib.util
 import inspect
 import os
-import sys
-import time
 import warnings
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
-
-import numpy as np
 
 from edgeprof import hookimpl
 from edgeprof.workload.runtime import (
@@ -35,6 +30,9 @@ from edgeprof.workload.runtime import (
     install_command,
     library_version,
 )
+
+from .python_import import import_target, told
+from .pytorch_session import TorchSession
 
 REMEDY = install_command("torch", "torch")
 OPTIONS = ("interop_threads", "freeze", "cudnn_benchmark", "compile")
@@ -71,148 +69,6 @@ class PyTorch(Runtime):
             if _is_torchscript(path):
                 return _torchscript(torch, path, device, options)
             return _exported(torch, path, device, compiled=options.options.get("compile") == "1")
-
-
-class TorchSession(Session):
-    """One loaded module.
-
-    Args:
-        kind: For the facts: TorchScript, torch.export or eager.
-        call: Takes the inputs by position, in the order of ``inputs``, on the device.
-        outputs: As far as the file tells; others are named output, or output_0, output_1 …
-        scalars: The inputs that the model takes as Python numbers.
-    """
-
-    def __init__(
-        self,
-        torch: Any,
-        device: Any,
-        kind: str,
-        call: Callable[..., Any],
-        *,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec] = (),
-        scalars: Sequence[str] = (),
-    ) -> None:
-        self._torch, self._device, self._call = torch, device, call
-        self._scalars = frozenset(scalars)
-        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
-        self._host = device.type == "cpu"
-        self.facts = {
-            "kind": kind,
-            "threads": str(torch.get_num_threads()),
-            "transfers": "none, host memory" if self._host else "inputs and outputs are copied in every inference",
-        }
-        self._guard = getattr(torch, "inference_mode", torch.no_grad)  # inference_mode came with 1.9
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-
-    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
-        with self._guard(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            result = self._call(*self._arguments(self._tensors(feeds)))
-            named = _named(result, [spec.name for spec in self.outputs])
-            return {name: _to_numpy(self._torch, value) for name, value in named.items()}
-
-    def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
-        """On the CPU the inputs are turned into tensors here, once; on a device with memory of its own, every call
-        copies inputs to it and outputs back, which also waits for them.
-        """
-        tensors, call, guard = self._tensors(feeds), self._call, self._guard
-        if self._host:
-            arguments = self._arguments(tensors)
-
-            def on_host() -> Any:
-                with guard():
-                    return call(*arguments)
-
-            return on_host
-        results = self._results
-
-        def on_device() -> Any:
-            with guard():
-                return results(call(*self._arguments(tensors)))
-
-        return on_device
-
-    def bind_timed(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Dict[str, float]]]:
-        """CUDA events around the copies in, the module and the copies out; None on the CPU."""
-        if self._event() is None:
-            return None
-        tensors, guard, clock = self._tensors(feeds), self._guard, time.monotonic
-        begin, fed, computed, end = (self._event() for _ in range(4))
-
-        def call() -> Dict[str, float]:
-            start = clock()
-            with guard():
-                begin.record()
-                arguments = self._arguments(tensors)
-                fed.record()
-                before = clock()
-                value = self._call(*arguments)
-                after = clock()
-                computed.record()
-                self._results(value)
-                end.record()
-            end.synchronize()
-            wall = clock() - start
-            return {
-                "h2d": begin.elapsed_time(fed) * 1e-3,
-                "compute": fed.elapsed_time(computed) * 1e-3,
-                "d2h": computed.elapsed_time(end) * 1e-3,
-                "enqueue": after - before,
-                "wall": wall,
-            }
-
-        return call
-
-    def _event(self) -> Any:
-        """An event on the GPU's own clock; None on other devices."""
-        return self._torch.cuda.Event(enable_timing=True) if self._device.type == "cuda" else None
-
-    def synchronize(self) -> None:
-        if self._device.type != "cpu":
-            getattr(self._torch, self._device.type).synchronize()
-
-    def gpu_peak_bytes(self) -> Optional[int]:
-        if self._device.type != "cuda":
-            return None
-        return int(self._torch.cuda.max_memory_allocated(self._device))
-
-    def close(self) -> None:
-        self._call = _closed
-        if self._device.type == "cuda":
-            self._torch.cuda.empty_cache()
-
-    def _tensors(self, feeds: Dict[str, Any]) -> List[Any]:
-        """The inputs in order, in host memory; what the model has a default for and nobody feeds is left out."""
-        arguments = []
-        for spec in self.inputs:
-            if spec.name not in feeds:
-                break
-            value = np.asarray(feeds[spec.name])
-            if spec.name in self._scalars:
-                arguments.append(value.item())
-            else:
-                arguments.append(self._torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape)))
-        return arguments
-
-    def _arguments(self, tensors: List[Any]) -> List[Any]:
-        if self._host:
-            return tensors
-        return [t if not hasattr(t, "to") else t.to(self._device, non_blocking=True) for t in tensors]
-
-    def _results(self, value: Any) -> Any:
-        """Outputs in host memory: that they have arrived is the proof that the inference is complete."""
-        if isinstance(value, dict):
-            return {key: self._results(item) for key, item in value.items()}
-        if isinstance(value, (tuple, list)):
-            return [self._results(item) for item in value]
-        return value.cpu() if hasattr(value, "cpu") else value
-
-
-def _closed(*_: Any) -> Any:
-    raise LoadError("this session is closed")
 
 
 def _library() -> Any:
@@ -385,7 +241,7 @@ def _exported_spec(name: Any, value: Any, batch: Optional[str]) -> TensorSpec:
 
 
 def _eager(torch: Any, target: str, device: Any, options: LoadOptions) -> TorchSession:
-    source = import_attribute(target)
+    source = import_target(target)[1]
     module = source
     if not isinstance(source, torch.nn.Module):
         if not callable(source):
@@ -393,7 +249,7 @@ def _eager(torch: Any, target: str, device: Any, options: LoadOptions) -> TorchS
         try:
             module = source()
         except Exception as error:
-            raise LoadError("{}() failed: {}".format(target, _told(error))) from None
+            raise LoadError("{}() failed: {}".format(target, told(error))) from None
     if not isinstance(module, torch.nn.Module):
         raise LoadError(
             "{}() returned {}, no torch.nn.Module".format(target, type(module).__name__),
@@ -448,69 +304,6 @@ def _example_spec(name: str, array: Any) -> TensorSpec:
     if len(shape) > 1 and shape[0] == 1:
         shape = ("batch", *shape[1:])
     return TensorSpec(name, shape, array.dtype.name, None)
-
-
-def import_attribute(target: str) -> Any:
-    """What ``/path/file.py:attribute`` or ``package.module:attribute`` names."""
-    where, _, attribute = target.rpartition(":")
-    try:
-        if where.endswith(".py"):
-            sys.path.insert(0, os.path.dirname(os.path.abspath(where)))  # as python FILE.py does
-            stem = os.path.basename(where)[:-3]
-            spec = importlib.util.spec_from_file_location(
-                "edgeprof_model_" + stem if stem in sys.modules else stem, where
-            )
-            assert spec is not None
-            assert spec.loader is not None
-            found: Any = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = found
-            spec.loader.exec_module(found)
-        else:
-            sys.path.insert(0, os.getcwd())  # as python -m does
-            found = importlib.import_module(where)
-    except (Exception, SystemExit) as error:
-        raise LoadError("{} cannot be imported: {}".format(where, _told(error))) from None
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise LoadError("{} has no {!r}".format(where, attribute))
-        found = getattr(found, part)
-    return found
-
-
-def _named(result: Any, names: Sequence[str]) -> Dict[str, Any]:
-    """The outputs by name: a dict's own keys, else the file's names, else output or output_0, output_1 …"""
-    if isinstance(result, dict):
-        return {str(key): value for key, value in result.items() if value is not None}
-    if hasattr(result, "to_tuple"):  # transformers' ModelOutput that is no dict
-        result = result.to_tuple()
-    if not isinstance(result, (tuple, list)):
-        return {names[0] if len(names) == 1 else "output": result}
-    flat = [item for item in _flat(result) if item is not None]
-    if len(names) != len(flat):
-        names = ["output_{}".format(i) for i in range(len(flat))]
-    return dict(zip(names, flat))
-
-
-def _flat(value: Any) -> List[Any]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (tuple, list)):
-        return [leaf for item in value for leaf in _flat(item)]
-    return [value]
-
-
-def _to_numpy(torch: Any, value: Any) -> Any:
-    if not isinstance(value, torch.Tensor):
-        return np.asarray(value)
-    value = value.detach().cpu()
-    if value.dtype == torch.bfloat16:  # numpy has none
-        value = value.float()
-    return np.array(value.numpy())
-
-
-def _told(error: BaseException) -> str:
-    text = _first_line(error)
-    return "{}: {}".format(type(error).__name__, text) if text else type(error).__name__
 
 
 def _first_line(error: BaseException) -> str:

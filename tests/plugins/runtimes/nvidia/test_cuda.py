@@ -14,25 +14,26 @@ from pathlib import Path
 import pytest
 
 from edgeprof.workload.runtime import LoadError
-from edgeprof_plugins.runtimes import nvidia_cuda
+from edgeprof_plugins.runtimes import nvidia_cuda, nvidia_cudart, nvidia_packages
 from edgeprof_plugins.runtimes.nvidia_driver import Driver, Gpu
 from tests.plugins.runtimes.nvidia.conftest import environment
 
-SOURCE = ast.parse(Path(nvidia_cuda.__file__).read_text("utf-8"))
+CLASSES = {"Cudart": nvidia_cudart, "CudaPython": nvidia_packages, "PyCuda": nvidia_packages}
 
 
 def calls_of(kind: str) -> set[str]:
     """The names of CUDA's functions in the source of a class."""
-    (found,) = [node for node in SOURCE.body if isinstance(node, ast.ClassDef) and node.name == kind]
+    source = ast.parse(Path(str(CLASSES[kind].__file__)).read_text("utf-8"))
+    (found,) = [node for node in source.body if isinstance(node, ast.ClassDef) and node.name == kind]
     texts = [n.value for n in ast.walk(found) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     names = [n.attr for n in ast.walk(found) if isinstance(n, ast.Attribute)]
     return {name for name in texts + names if name.startswith("cuda") and name.isidentifier()}
 
 
-@pytest.mark.parametrize("kind", ["Cudart", "CudaPython", "PyCuda"])
+@pytest.mark.parametrize("kind", CLASSES)
 def test_every_library_answers_the_whole_interface(kind):
     interface = {name for name, value in vars(nvidia_cuda.Cuda).items() if inspect.isfunction(value)}
-    assert interface <= set(vars(getattr(nvidia_cuda, kind)))
+    assert interface <= set(vars(getattr(CLASSES[kind], kind)))
 
 
 def test_every_call_to_cuda_python_exists_there():
@@ -68,8 +69,8 @@ print(json.dumps({
     found = json.loads(done.stdout)
     assert found["missing"] == []
     assert found["answers"] == [2, 3, 1]
-    assert found["kinds"] == [nvidia_cuda._H2D, nvidia_cuda._D2H]
-    assert found["capture"] == nvidia_cuda._CAPTURE_THREAD
+    assert found["kinds"] == [nvidia_cuda.H2D, nvidia_cuda.D2H]
+    assert found["capture"] == nvidia_cuda.CAPTURE_THREAD
     assert found["flags"] == {name: flag for name, flag in nvidia_cuda.WAITS.items() if name != "auto"}
 
 
@@ -118,7 +119,7 @@ print("done")
 def test_the_real_libcudart_has_every_function_and_its_error_is_told():
     """Where a CUDA runtime library is installed, with or without a GPU."""
     try:
-        library = nvidia_cuda._libcudart()
+        library = nvidia_cudart._libcudart()
     except ImportError:
         pytest.skip("no libcudart.so on this machine (pip install nvidia-cuda-runtime brings one)")
     names = calls_of("Cudart") - {"cudaStreamNonBlocking"}
@@ -137,7 +138,7 @@ def test_without_any_library_all_three_are_named(monkeypatch):
     def gone() -> None:
         raise ImportError("no libcudart.so is found")
 
-    monkeypatch.setattr(nvidia_cuda, "_libcudart", gone)
+    monkeypatch.setattr(nvidia_cudart, "_libcudart", gone)
     for module in ("cuda", "pycuda"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(LoadError) as caught:
