@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Quantile → the field of the latency. 0.5 is the plain median where early stopping allows no bound.
 _QUANTILES = (("0.5", "p50"), ("0.9", "p90"), ("0.95", "p95"), ("0.99", "p99"))
-#: Metrics that are a ratio from 0 to 1; others have a unit of their own and no place in accuracy_ratio.
-_RANGE = (0.0, 1.0)
 
 
 def rows(newest: Iterable[Newest]) -> Rows:
@@ -65,7 +63,8 @@ def _figures(add: _Add, labels: list[str], variant: Variant) -> None:
                 value = latency.median if latency.median is not None else value
             add("latency_seconds", [*labels, quantile], value)
     add("throughput_per_second", labels, variant.throughput_per_s)
-    if variant.accuracy is not None and _RANGE[0] <= variant.accuracy.value <= _RANGE[1]:
+    # Others have a unit of their own and no place in accuracy_ratio.
+    if variant.accuracy is not None and variant.accuracy.is_ratio:
         add("accuracy_ratio", [*labels, variant.accuracy.metric], variant.accuracy.value)
     if variant.memory_bytes is not None:
         add("peak_memory_bytes", labels, variant.memory_bytes.peak_rss)

@@ -292,7 +292,7 @@ class _Run:
         self.progress.stage(f"accuracy · {record.name}", 0.0)
         record.dataset = self.request.dataset.name
         record.preprocessing = self.request.dataset.preprocessing
-        record.metric = self.request.metric.name
+        record.metric, record.higher_is_better = self.request.metric.name, self.request.metric.higher_is_better
         try:
             record.score = evaluate.evaluate(
                 worker.infer, record.loaded.inputs, self.request.dataset, self.request.metric, self.plan.batch

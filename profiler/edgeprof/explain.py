@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprof.analysis.accuracy import drop_scale
 from edgeprof.compression import diagnose as checks
 from edgeprof.compression.diagnose import Evidence, Finding
 from edgeprof.compression.graph import read_graph
@@ -144,7 +145,7 @@ def annotate(result: schema.Result, roots: Roots) -> None:
 
     baseline = result.variants[0]
     for variant, comparison in zip(result.variants[1:], result.comparisons, strict=False):
-        if not variant.recipe or variant.status == "failed" or not _disappoints(variant, comparison):
+        if not variant.recipe or variant.status == "failed" or not disappoints(variant, comparison):
             continue
         with contextlib.suppress(EdgeprofError, OSError, ImportError):
             made, source = recognise(variant.model.path), recognise(baseline.model.path)
@@ -165,10 +166,12 @@ def annotate(result: schema.Result, roots: Roots) -> None:
                 variant.reasons.append(schema.Reason(code="diagnosis", message=found.sentence, remedy=found.fix))
 
 
-def _disappoints(variant: schema.Variant, comparison: schema.Comparison) -> bool:
+def disappoints(variant: schema.Variant, comparison: schema.Comparison) -> bool:
+    """Whether it is no faster than its baseline, or loses more than 5 points of accuracy."""
     slow = comparison.latency_ratio is not None and comparison.latency_ratio.value > 0.95
-    drop = variant.accuracy.drop if variant.accuracy is not None else None
-    return slow or (drop is not None and drop > 0.05)
+    a = variant.accuracy
+    worse = a is not None and a.drop is not None and a.drop * (drop_scale(a, a.drop) or 0.0) > 0.05
+    return slow or worse
 
 
 def _sizes(artifact: Artifact) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from edgeprof.results import schema
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["difference", "mcnemar", "wilson"]
+__all__ = ["bootstrap_p", "difference", "drop_scale", "mcnemar", "wilson"]
 
 
 def mcnemar(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float:
@@ -42,6 +42,48 @@ def mcnemar(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float:
         return 1.0
     # P(X ≤ k) of a binomial is I_{1−p}(n − k, k + 1).
     return min(1.0, 2 * betainc(both - fewer, fewer + 1, 0.5))
+
+
+def bootstrap_p(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float | None:
+    """Whether two models, judged on the same resamples of the same samples, differ: the bootstrap's two-sided p-value.
+
+    p = 2 · min(#(d ≤ 0) + 1, #(d ≥ 0) + 1) / (B + 1) of the B differences, at most 1: the level at which the percentile
+    interval of the paired difference would just hold 0 (Efron and Tibshirani 1993, 15 and 16).
+
+    Args:
+        baseline: The metric under each resample, shape ``(B,)``, NaN where it is undefined.
+        variant: The same resamples in the same order.
+
+    Returns:
+        None where they are not the same resamples, or none is defined for both.
+    """
+    one, other = np.asarray(baseline, np.float64), np.asarray(variant, np.float64)
+    if one.shape != other.shape:
+        return None
+    d = other - one
+    d = d[~np.isnan(d)]
+    if d.size == 0:
+        return None
+    tail = 1 + min(np.count_nonzero(d <= 0), np.count_nonzero(d >= 0))
+    return float(min(1.0, 2 * tail / (d.size + 1)))
+
+
+def drop_scale(accuracy: schema.Accuracy, drop: float) -> float | None:
+    """What makes of a drop in the metric's unit the share that a limit such as 1 % is held against.
+
+    That is 1 for a ratio, whose points are meant, else 1 / |the baseline's value|: perplexity may rise by 1 % of it.
+
+    Args:
+        accuracy: The variant's.
+        drop: How much worse than the baseline, in the metric's unit.
+
+    Returns:
+        None where the baseline's value is 0, of which there is no share.
+    """
+    base = accuracy.value + accuracy.sign * drop
+    if accuracy.is_ratio and 0.0 <= base <= 1.0:
+        return 1.0
+    return 1 / abs(base) if base else None
 
 
 def difference(variant: schema.Accuracy, baseline: schema.Accuracy) -> schema.Difference | None:

@@ -83,6 +83,7 @@ class VariantRecord:
     metric: str | None = None
     dataset: str | None = None
     preprocessing: str | None = None
+    higher_is_better: bool = True
     notes: list[Reason] = field(default_factory=list)
     failure: VariantError | None = None
 
@@ -360,6 +361,7 @@ def _scored(made: schema.Variant, record: VariantRecord) -> None:
         samples=record.score.samples,
         dataset=record.dataset,
         preprocessing=record.preprocessing,
+        higher_is_better=record.higher_is_better,
     )
 
 
@@ -417,18 +419,20 @@ def _suspicion(problem: str) -> Reason:
 
 
 def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[VariantRecord]) -> None:
-    """Write the drop against the first variant and McNemar's p-value, paired by sample, into each accuracy."""
+    """Write the drop against the first variant and the p-value of a test that pairs samples, into each accuracy."""
     if not variants or variants[0].accuracy is None:
         return
     base, base_score = variants[0].accuracy, records[0].score
     for made, record in zip(variants, records, strict=True):
         if made.accuracy is None:
             continue
-        made.accuracy.drop = base.value - made.accuracy.value
+        made.accuracy.drop = base.sign * (base.value - made.accuracy.value)
         if made is variants[0] or base_score is None or record.score is None:
             continue
         if base_score.correct is not None and record.score.correct is not None:
             made.accuracy.p_value = accuracy.mcnemar(base_score.correct, record.score.correct)
+        elif base_score.replicates is not None and record.score.replicates is not None:
+            made.accuracy.p_value = accuracy.bootstrap_p(base_score.replicates, record.score.replicates)
 
 
 def sensor_uses(sampled: Sampled, unavailable: Iterable[Channel]) -> list[schema.SensorUse]:

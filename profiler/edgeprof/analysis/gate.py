@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from edgeprof.analysis.accuracy import drop_scale
 from edgeprof.analysis.across import Across, Pair, label
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Limits:
 
     max_j: float | None = None
     max_p99_s: float | None = None
+    #: Points of a ratio (0.01: one point); of a metric with a unit of its own a share of the baseline's value.
     max_accuracy_drop: float | None = None
     max_rss_bytes: float | None = None
     max_size_bytes: float | None = None
@@ -164,23 +166,30 @@ def _drop(variant: Variant, limit: float, pair: Pair | None, *, strict: bool) ->
     name, accuracy = label(variant), variant.accuracy
     if accuracy is None:
         return _plain(name, "accuracy drop", None, limit, "1", reason="no accuracy was measured: bench with --dataset")
+    quantity = "accuracy drop" if accuracy.is_ratio else f"{accuracy.metric} {'drop' if accuracy.sign > 0 else 'rise'}"
     if pair is not None:
         other = pair.comparison.accuracy_difference
         if other is None:
             why = pair.comparison.reason or "the baseline has no accuracy of the same metric and data"
-            return _plain(name, "accuracy drop", None, limit, "1", reason=why)
-        drop, interval = -other.value, (-other.ci95[1], -other.ci95[0]) if other.ci95 else None
-        unsure = drop <= limit and (interval is None or interval[1] > limit)
+            return _plain(name, quantity, None, limit, "1", reason=why)
+        drop, ends = -accuracy.sign * other.value, other.ci95
     elif accuracy.drop is not None:
-        drop, interval = accuracy.drop, None
-        # McNemar, paired by sample, is all that is known of the drop's own uncertainty.
-        unsure = 0 < drop <= limit and accuracy.p_value is None
+        drop, ends = accuracy.drop, None
     else:
-        return _plain(
-            name, "accuracy drop", None, limit, "1", reason="there is no baseline to drop from: give --baseline"
-        )
-    passed = drop <= limit and not (strict and unsure)
-    return Check(name, "accuracy drop", passed, unsure=unsure, value=drop, ci95=interval, limit=limit, unit="1")
+        return _plain(name, quantity, None, limit, "1", reason="there is no baseline to drop from: give --baseline")
+    scale = drop_scale(accuracy, drop)
+    if scale is None:
+        return _plain(name, quantity, None, limit, "1", reason="the baseline's value is 0, of which there is no share")
+    share, interval = drop * scale, None
+    if ends is not None:
+        low, high = sorted(-accuracy.sign * end * scale for end in ends)
+        interval = (low, high)
+        unsure = share <= limit and high > limit
+    else:
+        # A test that pairs samples is all that is known of the drop's own uncertainty.
+        unsure = share <= limit and (pair is not None or (share > 0 and accuracy.p_value is None))
+    passed = share <= limit and not (strict and unsure)
+    return Check(name, quantity, passed, unsure=unsure, value=share, ci95=interval, limit=limit, unit="1")
 
 
 def _regressions(

@@ -1,4 +1,4 @@
-"""Which variants are worth a choice: accuracy up, joules and latency down, ties where intervals overlap."""
+"""Which variants are worth a choice: accuracy better, joules and latency down, ties where intervals overlap."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _accuracy(variant: schema.Variant) -> _Interval | None:
     if found is None:
         return None
     low, high = found.ci95 or (found.value, found.value)
-    return _Interval(-high, -low)
+    return _Interval(-high, -low) if found.higher_is_better else _Interval(low, high)
 
 
 def _joules(variant: schema.Variant) -> _Interval | None:

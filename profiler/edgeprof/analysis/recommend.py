@@ -12,7 +12,7 @@ from edgeprof.analysis.gate import Check, Limits
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof.results.schema import Result, Variant
+    from edgeprof.results.schema import Accuracy, Result, Variant
 
 #: Two variants whose figures lie within this of each other, or whose intervals overlap, are tied.
 _TIED = 0.03
@@ -140,7 +140,7 @@ def _reason(result: Result, chosen: Variant, kept: Sequence[Variant], tied: Sequ
     if mine and its and its[0]:
         words += f": {mine[0] / its[0]:.2f} × the baseline's {kind}"
     if chosen.accuracy is not None and chosen.accuracy.drop is not None:
-        words += f", accuracy {0.0 - 100 * chosen.accuracy.drop:+.1f} pt"
+        words += ", " + _change(chosen.accuracy, chosen.accuracy.drop)
     if chosen.model.size_bytes and baseline.model.size_bytes:
         words += f", {chosen.model.size_bytes / baseline.model.size_bytes:.2f} × the size"
         packed, before = chosen.model.size_compressed_bytes, baseline.model.size_compressed_bytes
@@ -150,10 +150,17 @@ def _reason(result: Result, chosen: Variant, kept: Sequence[Variant], tied: Sequ
 
 def _most_accurate(variants: Sequence[Variant]) -> list[Variant]:
     """Those whose accuracy is not clearly below the best one's."""
-    best = max((v.accuracy.value for v in variants if v.accuracy), default=None)
-    return [
-        v for v in variants if best is None or (v.accuracy and (v.accuracy.ci95 or (0, v.accuracy.value))[1] >= best)
-    ]
+    judged = [(v, v.accuracy) for v in variants if v.accuracy]
+    if not judged:
+        return list(variants)
+    best = max(a.sign * a.value for _, a in judged)
+    return [v for v, a in judged if max(a.sign * end for end in a.ci95 or (a.value, a.value)) >= best]
+
+
+def _change(accuracy: Accuracy, drop: float) -> str:
+    """``accuracy −0.5 pt``, ``perplexity +0.31``."""
+    change = 0.0 - accuracy.sign * drop
+    return f"accuracy {100 * change:+.1f} pt" if accuracy.is_ratio else f"{accuracy.metric} {change:+.3g}"
 
 
 def _bytes(variant: Variant) -> tuple[int, int]:

@@ -100,10 +100,11 @@ def _sentence(pair: Pair) -> str:
 def _accuracy(difference: Difference, accuracy: Accuracy) -> str:
     from edgeprof.reporters import view
 
-    scale, unit = (100, " pt") if view.is_ratio(accuracy) else (1, "")
+    scale, unit = (100, " pt") if accuracy.is_ratio else (1, "")
     low, high = difference.ci95 or (float("-inf"), float("inf"))
-    word = "better" if low > 0 else "worse" if high < 0 else "tied"
-    text = f"accuracy {difference.value * scale:+.1f}{unit}".replace("-", "−")
+    up, down = ("better", "worse") if accuracy.higher_is_better else ("worse", "better")
+    word = up if low > 0 else down if high < 0 else "tied"
+    text = f"{view.accuracy_name(accuracy)} {difference.value * scale:+.1f}{unit}".replace("-", "−")
     return f"{text} ({low * scale:+.1f} to {high * scale:+.1f}) {word}".replace("-", "−") if difference.ci95 else text
 
 

@@ -45,9 +45,12 @@ def evaluate(
     done = 0
     for samples in dataset.batches(size):
         feeds, count = _feeds(samples, by_name, dataset, size)
+        outputs = {}
         for name, array in infer(feeds).items():
             _check_output(name, array, done)
-            collected.setdefault(name, []).append(_per_sample(name, array, size, count))
+            outputs[name] = _per_sample(name, array, size, count)
+        for name, array in metric.reduce(outputs, dataset.labels[done : done + count]).items():
+            collected.setdefault(name, []).append(array)
         done += count
     if done != len(dataset.labels):
         raise InputError(f"{dataset.name} has {len(dataset.labels)} labels but {done} samples")

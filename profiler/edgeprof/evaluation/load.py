@@ -106,28 +106,40 @@ def _word(path: Path, key: str, value: Any) -> str:
 
 
 def load_metric(name: str, host: PluginHost) -> Metric:
-    """A registered metric, or a function of yours as ``file.py:function``.
+    """A registered metric, or one of yours as ``file.py:name``: a function, or a class made of ``Metric``.
 
     The function gets ``(outputs, labels)`` as ``Metric.score`` does and returns a ``Score``, a number, or one truth
-    value per sample (which gives it an interval and pairs variants).
+    value per sample (which gives it an interval and pairs variants). ``function.higher_is_better = False`` says that
+    less is better.
 
     Raises:
         InputError: there is no such metric, file or function.
     """
     file, colon, function = name.rpartition(":")
     if colon and file.endswith(".py"):
-        return _FunctionMetric(Path(file), function)
+        found = getattr(_imported(Path(file)), function, None)
+        if not callable(found):
+            raise InputError(f"{file} has no function {function}")
+        if isinstance(found, type) and issubclass(found, Metric):
+            return _made(found, name)
+        return _FunctionMetric(f"{Path(file).name}:{function}", found)
     metric: Metric = host.get("metrics", name)()
     return metric
 
 
+def _made(kind: type[Metric], name: str) -> Metric:
+    try:
+        made = kind()
+    except Exception as error:
+        raise InputError(f"the metric {name} failed: {type(error).__name__}: {error}") from error
+    made.name = getattr(made, "name", kind.__name__)
+    return made
+
+
 class _FunctionMetric(Metric):
-    def __init__(self, path: Path, function: str) -> None:
-        self.name = f"{path.name}:{function}"
-        found = getattr(_imported(path), function, None)
-        if not callable(found):
-            raise InputError(f"{path} has no function {function}")
-        self._function: Callable[..., Any] = found
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name, self._function = name, function
+        self.higher_is_better = bool(getattr(function, "higher_is_better", True))
 
     def score(self, outputs: dict[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> Score:
         try:

@@ -81,10 +81,10 @@ def _tiles(result: Result, variant: Variant) -> str:
         tiles.append(("latency, p50", units.quantity(p50, "s"), ratio))
     if variant.accuracy:
         a = variant.accuracy
-        value = f"{100 * a.value:.1f} %" if view.is_ratio(a) else units.significant(a.value)
-        words = view.accuracy_text(variant)
-        small = f"<small>{escape(words.removeprefix('accuracy ') if words else f'{a.samples} samples')}</small>"
-        tiles.append((f"{view.metric_title(a.metric)} accuracy", value, small))
+        value = f"{100 * a.value:.1f} %" if a.is_ratio else units.significant(a.value)
+        words = view.accuracy_text(variant) or f"{a.samples} samples"
+        small = f"<small>{escape(words.removeprefix(view.accuracy_name(a) + ' '))}</small>"
+        tiles.append((view.metric_heading(a), value, small))
     if variant.memory_bytes:
         size = f"file {units.size(variant.model.size_bytes)}"
         tiles.append(("memory, peak", units.size(variant.memory_bytes.peak_rss), f"<small>{escape(size)}</small>"))

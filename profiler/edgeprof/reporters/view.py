@@ -45,7 +45,11 @@ OUTSIDE = {
     "accelerator": "Energy of the accelerator only: the host that feeds it is outside {rail}.",
     "unknown": "What {rail} covers is not known: compare it only with itself.",
 }
-METRICS = {"top1": "top-1", "top5": "top-5"}
+METRICS = {
+    **{f"top{k}": f"top-{k}" for k in (1, 2, 3, 5, 10)},
+    "map": "mAP@[.5:.95]",
+    "map50": "mAP@.5",
+}
 
 
 def metric_title(metric: str) -> str:
@@ -178,15 +182,11 @@ def _accuracy(variant: Variant) -> tuple[str, str]:
     accuracy = variant.accuracy
     if accuracy is None:
         return NONE
-    if not is_ratio(accuracy):
+    if not accuracy.is_ratio:
         return units.significant(accuracy.value), ""
     half = (accuracy.ci95[1] - accuracy.ci95[0]) / 2 if accuracy.ci95 else 0.0
     # A tenth of a point is what a few hundred samples can show; ten thousand show a hundredth.
     return f"{100 * accuracy.value:.{2 if 0 < half < 0.01 else 1}f}", "%"
-
-
-def is_ratio(accuracy: schema.Accuracy) -> bool:
-    return 0.0 <= accuracy.value <= 1.0
 
 
 def _runtime_column(variants: Sequence[Variant]) -> list[Column]:
@@ -227,7 +227,7 @@ def praise(variant: Variant) -> str:
 def recommended(result: Result) -> Variant | None:
     """The variant to take, or None where none is told from the others.
 
-    Of those that nothing beats (Pareto) and whose accuracy is not significantly lower than the baseline's (McNemar,
+    Of those that nothing beats (Pareto) and whose accuracy is not significantly worse than the baseline's (paired,
     p < 0.05), the one with the least energy; without joules, the least latency. None where there is one variant only,
     where it is not better than its baseline, and where, nothing having been compared, it is not alone on the front.
     """
@@ -285,21 +285,37 @@ def comparison_text(comparison: Comparison, variant: Variant | None, *, verdict:
 
 
 def accuracy_text(variant: Variant) -> str | None:
-    """``accuracy −0.5 pt (p = 0.56, not significant with 200 samples)``; None where nothing was compared."""
+    """``accuracy −0.5 pt (p = 0.56, not significant with 200 samples)``; None where nothing was compared.
+
+    A metric of which less is better goes by its own name and with the direction: ``perplexity +0.31, worse (p = …)``.
+    """
     a = variant.accuracy
     if a is None or a.drop is None:
         return None
     if a.drop == 0 and a.p_value is None:
-        return "accuracy equal"
-    change = -a.drop * (100 if is_ratio(a) else 1)
-    unit = " pt" if is_ratio(a) else ""
+        return f"{accuracy_name(a)} equal"
+    change = -a.sign * a.drop * (100 if a.is_ratio else 1)
     sign = "+" if change > 0 else "−" if change < 0 else "±"
-    text = f"accuracy {sign}{abs(change):.{_points(a)}f}{unit}"
+    size = f"{abs(change):.{_points(a)}f} pt" if a.is_ratio else units.significant(abs(change))
+    text = f"{accuracy_name(a)} {sign}{size}"
+    if not a.higher_is_better and change:
+        text += ", worse" if change > 0 else ", better"
     if a.p_value is None:
         return text
     p = "p < 0.001" if a.p_value < 0.001 else f"p = {units.significant(a.p_value, 2)}"
     told = f"told apart by {a.samples} samples" if a.p_value < 0.05 else f"not significant with {a.samples} samples"
     return f"{text} ({p}, {told})"
+
+
+def accuracy_name(accuracy: schema.Accuracy) -> str:
+    """What a change of it is called: accuracy, or the metric's own name where more of it is no accuracy."""
+    return "accuracy" if accuracy.higher_is_better else metric_title(accuracy.metric)
+
+
+def metric_heading(accuracy: schema.Accuracy) -> str:
+    """``top-1 accuracy``, ``mAP@[.5:.95]``, ``perplexity``."""
+    name = metric_title(accuracy.metric)
+    return f"{name} accuracy" if name.startswith("top-") else name
 
 
 def _points(accuracy: schema.Accuracy) -> int:

@@ -289,9 +289,12 @@ class Accuracy(Struct):
     Attributes:
         value: A ratio (0 to 1) or the metric's own unit.
         ci95: Wilson's interval for proportions.
-        drop: The baseline's value minus this one's; 0 for the baseline itself, None without one.
-        p_value: McNemar's exact test against the baseline, paired by sample.
+        drop: How much worse than the baseline: its value minus this one's, or, where less is better, this one's minus
+            its; 0 for the baseline itself, None without one.
+        p_value: Against the baseline, paired by sample: McNemar's exact test, or the bootstrap's for metrics that judge
+            samples together.
         preprocessing: Hash of the declared preprocessing.
+        higher_is_better: False where a rise is bad, as of perplexity.
     """
 
     metric: str
@@ -302,6 +305,17 @@ class Accuracy(Struct):
     p_value: float | None = None
     dataset: str | None = None
     preprocessing: str | None = None
+    higher_is_better: bool = True
+
+    @property
+    def sign(self) -> int:
+        """What makes more of it better: value · sign."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether it is a share of what there is, shown in percent; else it has a unit of its own."""
+        return self.higher_is_better and 0.0 <= self.value <= 1.0
 
 
 class Steady(Struct):
@@ -374,7 +388,7 @@ class Comparison(Struct):
     verdict: Verdict
     #: Why not comparable, or what the verdict rests on.
     reason: str | None = None
-    #: The variant's accuracy minus the baseline's, in the metric's unit.
+    #: The variant's accuracy minus the baseline's, in the metric's unit (where less is better, below 0 is a gain).
     accuracy_difference: Difference | None = None
 
 

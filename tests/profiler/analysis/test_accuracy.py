@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from edgeprof.analysis.accuracy import difference, mcnemar, wilson
+from edgeprof.analysis.accuracy import bootstrap_p, difference, drop_scale, mcnemar, wilson
 from edgeprof.results.schema import Accuracy
 
 
@@ -63,3 +63,25 @@ def test_scores_of_different_metrics_have_no_difference():
     one = Accuracy(metric="top1", value=0.9, ci95=(0.8, 0.95), samples=10)
     assert difference(one, Accuracy(metric="top5", value=0.9, ci95=None, samples=10)) is None
     assert difference(one, Accuracy(metric="top1", value=0.8, ci95=None, samples=10)).ci95 is None
+
+
+def lower(value, *, drop=None, ci95=None):
+    return Accuracy("perplexity", value, ci95, 40, drop=drop, higher_is_better=False)
+
+
+def test_what_a_rise_costs_where_less_is_better():
+    assert drop_scale(lower(22.0, drop=2.0), 2.0) == pytest.approx(1 / 20)
+    assert drop_scale(Accuracy("top1", 0.8, None, 40), 0.1) == 1.0
+    assert drop_scale(lower(0.0), 0.0) is None
+    assert not lower(0.5).is_ratio  # no percentage, although it lies between 0 and 1
+
+
+def test_the_bootstrap_pairs_resamples():
+    rng = np.random.default_rng(3)
+    base = rng.normal(20, 5, 500)
+    assert bootstrap_p(base, base) == 1.0
+    # Each interval alone is wide, and yet every resample says the same.
+    assert bootstrap_p(base, base + 0.1 + rng.normal(0, 0.01, 500)) < 0.01
+    assert bootstrap_p(base, base + rng.normal(0, 1, 500)) > 0.05
+    assert bootstrap_p(base, base[:100]) is None
+    assert bootstrap_p([np.nan, 1.0], [1.0, np.nan]) is None

@@ -36,7 +36,7 @@ def _accuracy(row: Row) -> Measured | None:
     a = row.variant.accuracy
     if a is None:
         return None
-    scale = 100 if view.is_ratio(a) else 1
+    scale = 100 if a.is_ratio else 1
     low, high = a.ci95 or (a.value, a.value)
     return a.value * scale, low * scale, high * scale
 
@@ -66,8 +66,9 @@ def axes(rows: Sequence[Row]) -> tuple[Axis, Axis] | None:
         found.append(ENERGY)
     if len(metrics) > 1 and len(set(metrics)) == 1:
         accuracies = [r.variant.accuracy for r in rows if r.variant.accuracy]
-        unit = "%" if all(view.is_ratio(a) for a in accuracies) else ""
-        found.append(Axis(f"{view.metric_title(metrics[0])} accuracy", unit, _accuracy, up=True))
+        unit = "%" if all(a.is_ratio for a in accuracies) else ""
+        up = accuracies[0].higher_is_better
+        found.append(Axis(view.metric_heading(accuracies[0]), unit, _accuracy, up=up))
     if sum(_latency(r) is not None for r in rows) > 1:
         found.append(LATENCY)
     if len(found) < 2:
