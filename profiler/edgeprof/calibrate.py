@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import statistics
+import threading
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprof.analysis.energy import ChannelSeries, window_energy
-from edgeprof.analysis.fit import Level, Line, TimeConstant, level, line, time_constant
+from edgeprof.analysis.energy import ChannelSeries
+from edgeprof.analysis.fit import Level, Line, TimeConstant, time_constant
+from edgeprof.analysis.levels import LEAST_LEVELS, fit_levels
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.sensing.calibration import Calibrations, Entry, MeasuredFilter, Uncalibrated, board_name
+from edgeprof.sensing.clock import Clock, MonotonicClock
 from edgeprof.sensing.discover import discover
+from edgeprof.sensing.record import read_record
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.sensing.sensor import INSTANTANEOUS, Calibration, Channel
 from edgeprof.workload.burner import Burner
@@ -23,7 +25,6 @@ from edgeprof.workload.burner import Burner
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgeprof.analysis.window import WindowEnergy
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.board import Board
@@ -31,22 +32,16 @@ if TYPE_CHECKING:
 
     Say = Callable[[str], None]
 
-#: Fewer levels leave too few degrees of freedom; a calibration is as good as its range.
-LEAST_LEVELS = 5
-#: A level's hold is cut into so many parts, whose scatter is its uncertainty.
-_PARTS = 8
 #: How long a level waits at least until filters and the machine have settled (s), and in filters' time constants.
 _SETTLE_S, _SETTLE_TAUS = 1.5, 6.0
 #: The sampling rate (Hz); each source settles at its own.
 _RATE_HZ = 100.0
-#: A machine whose cores are all busy on purpose may hold a reading up for so long (s).
-_SHORT_GAP_S = 0.25
 #: What the meter still has on its way when the last level ends is waited for (s).
 _TAIL_S = 1.0
-#: How far the highest level has to be above the lowest, in scatter of a level, for a gain to mean something.
-_LEAST_SPAN = 10.0
 #: The steps of a filter's characterisation, and how long each is watched: in the declared time constant, at least s.
 _STEPS, _WATCH_TAUS, _WATCH_S = 10, 8.0, 1.5
+#: How long a record may lag behind (s): whoever writes it may keep some seconds to himself.
+_LAG_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ def against(
     covers: str | None = None,
     say: Say = lambda _text: None,
     kept: Calibrations | None = None,
-    now: Callable[[], float] = time.monotonic,
+    clock: Clock | None = None,
 ) -> Compared:
     """Compare the device's total (or ``rail``) with a meter at several loads, and keep the line between them.
 
@@ -102,6 +97,7 @@ def against(
         covers: What the meter sees, where it does not say.
         say: Told what happens.
         kept: Where to keep it.
+        clock: For tests.
 
     Raises:
         InputError: an unusable target or file, too few levels, levels that differ too little.
@@ -109,7 +105,7 @@ def against(
     """
     if levels < LEAST_LEVELS:
         raise InputError(f"--levels {levels} is too few", remedy=f"At least {LEAST_LEVELS}.")
-    kept = kept or Calibrations()
+    clock, kept = clock or MonotonicClock(), kept or Calibrations()
     record = Path(target) if _is_record(target) else None
     found = discover(host, roots, sensors, rail, kept=Uncalibrated())
     mine = found.topology.headline.channels
@@ -125,15 +121,15 @@ def against(
     channels = dict(found.topology.by_key())
     if reference is not None:
         channels[reference.key] = reference
-    sampler = Sampler([*(s for s in found.sensors if s.name in wanted), *meters], _RATE_HZ, channels)
+    sampler = Sampler([*(s for s in found.sensors if s.name in wanted), *meters], _RATE_HZ, channels, clock=clock)
     settle_s = max(_SETTLE_S, *(_SETTLE_TAUS * (c.filter.tau_s or 0.0) for c in mine))
     settle_s += reference.filter.length_s or 0.0 if reference else 1.0
-    epoch = time.time() - now()
+    epoch = time.time() - clock.now()
     with sampler:
-        holds = _step(levels, settle_s, hold_s, say, now) if load else _watch(levels, hold_s, say, now)
-        _until(now() + _TAIL_S, now)
-    theirs = _reference_series(record, reference, sampler, holds, epoch=epoch, say=say, now=now)
-    usable, fitted = _fitted(mine, sampler, theirs, holds)
+        holds = _step(levels, settle_s, hold_s, say, clock) if load else _watch(levels, hold_s, say, clock)
+        _wait(clock, _TAIL_S)
+    theirs = _reference_series(record, reference, sampler, holds, epoch=epoch, say=say, clock=clock)
+    usable, fitted = fit_levels([_series(sampler, channel) for channel in mine], theirs, holds)
     name = reference.name if reference is not None else (record.name if record else target)
     meter_limit = accuracy if accuracy is not None else (reference.gain_limit if reference else None)
     entries = _keep(
@@ -184,7 +180,7 @@ def _meter(target: str, host: PluginHost, roots: Roots) -> tuple[list[Sensor], C
     return [sensor for sensor in found.sensors if best.key in {c.key for c in sensor.channels}], best
 
 
-def _step(levels: int, settle_s: float, hold_s: float, say: Say, now: Callable[[], float]) -> list[tuple[float, float]]:
+def _step(levels: int, settle_s: float, hold_s: float, say: Say, clock: Clock) -> list[tuple[float, float]]:
     """Make the levels, from idle to all cores busy and in an order that a slow drift does not follow."""
     shares = [number / (levels - 1) for number in range(levels)]
     holds = []
@@ -193,27 +189,22 @@ def _step(levels: int, settle_s: float, hold_s: float, say: Say, now: Callable[[
         for share in [*shares[::2], *reversed(shares[1::2])]:
             say(f"load {share:.0%}: settle {settle_s:.1f} s, hold {hold_s:g} s")
             burner.set(share)
-            _until(now() + settle_s, now)
-            start = now()
-            _until(start + hold_s, now)
-            holds.append((start, now()))
+            _wait(clock, settle_s)
+            holds.append(_wait(clock, hold_s))
     return holds
 
 
-def _watch(levels: int, hold_s: float, say: Say, now: Callable[[], float]) -> list[tuple[float, float]]:
+def _watch(levels: int, hold_s: float, say: Say, clock: Clock) -> list[tuple[float, float]]:
     """Take the levels as they come, one hold after the other; those in which the power moved will weigh little."""
     say(f"change the load yourself, about every {3 * hold_s:g} s: {4 * levels} times {hold_s:g} s are watched")
-    holds = []
-    for _ in range(4 * levels):
-        start = now()
-        _until(start + hold_s, now)
-        holds.append((start, now()))
-    return holds
+    return [_wait(clock, hold_s) for _ in range(4 * levels)]
 
 
-def _until(moment: float, now: Callable[[], float]) -> None:
-    while (left := moment - now()) > 0:
-        time.sleep(left)
+def _wait(clock: Clock, seconds: float) -> tuple[float, float]:
+    """Wait; when that began and ended (s on the clock)."""
+    start = clock.now()
+    clock.wait(start + seconds, threading.Event())
+    return start, clock.now()
 
 
 def _reference_series(
@@ -224,118 +215,28 @@ def _reference_series(
     *,
     epoch: float,
     say: Say,
-    now: Callable[[], float],
+    clock: Clock,
 ) -> ChannelSeries:
     if record is None:
         assert reference is not None
         series = sampler.trace.series(reference.key)
         return ChannelSeries(reference, series.times, series.values)
-    # Whoever writes the file may be a few seconds behind.
-    deadline = now() + 30.0
+    deadline = clock.now() + _LAG_S
     while True:
         times, watts = read_record(record)
         times = [at - epoch for at in times]
         if times and times[-1] >= holds[-1][1]:
             break
-        if now() > deadline:
+        if clock.now() > deadline:
             last = f"ends {holds[-1][1] - times[-1]:.1f} s before the last level did" if times else "is empty"
             raise InputError(
                 f"{record} {last}",
                 remedy="Its time must be Unix seconds of this machine's clock, and it must be written meanwhile.",
             )
         say(f"waiting for {record} to catch up")
-        time.sleep(1.0)
+        _wait(clock, 1.0)
     channel = Channel("record", record.name, "power")
     return ChannelSeries(channel, times, watts)
-
-
-def read_record(path: Path) -> tuple[list[float], list[float]]:
-    """Times (Unix s) and watts of a CSV file with these columns; a last line that is still being written is left.
-
-    Raises:
-        InputError: it is no such file; the line is named.
-    """
-    times: list[float] = []
-    watts: list[float] = []
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    lines = text.splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-    rows = csv.reader(lines)
-    columns = [name.strip().lower() for name in next(rows, [])]
-    if "time" not in columns or "watts" not in columns:
-        raise InputError(f"{path} has no columns time and watts", remedy="Its first line must name them: time,watts")
-    at, value = columns.index("time"), columns.index("watts")
-    for row in rows:
-        if not row:
-            continue
-        try:
-            times.append(_moment(row[at].strip()))
-            watts.append(float(row[value]))
-        except (ValueError, IndexError):
-            raise InputError(
-                f"{path}, line {rows.line_num}: {','.join(row)!r} is no time and watts",
-                remedy="Unix seconds or ISO 8601, then a number: 1763727000.25,12.5",
-            ) from None
-        if len(times) > 1 and times[-1] <= times[-2]:
-            raise InputError(f"{path}, line {rows.line_num}: time does not rise", remedy="Sort it by time.")
-    return times, watts
-
-
-def _moment(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-        return (moment if moment.tzinfo else moment.astimezone()).timestamp()
-
-
-def _fitted(
-    mine: Sequence[Channel], sampler: Sampler, theirs: ChannelSeries, holds: Sequence[tuple[float, float]]
-) -> tuple[list[Level], Line]:
-    """The levels and their line, if they make one.
-
-    Raises:
-        InputError: they do not.
-    """
-    own = [_series(sampler, channel) for channel in mine]
-    pairs = []
-    for hold in holds:
-        sums, meter = [_powers(series, hold) for series in own], _powers(theirs, hold)
-        if meter is not None and all(part is not None for part in sums):
-            pairs.append(([math.fsum(column) for column in zip(*(s for s in sums if s), strict=True)], meter))
-    levels = [level(sensor, meter, 1.0) for sensor, meter in pairs]
-    powers = [one.sensor_w for one in levels]
-    span = max(powers, default=0.0) - min(powers, default=0.0)
-    distinct = len({round(20 * (watts - min(powers)) / span) for watts in powers}) if span > 0 else len(powers[:1])
-    if len(levels) < LEAST_LEVELS or distinct < LEAST_LEVELS:
-        lost = len(holds) - len(levels)
-        why = f"; in {lost} of {len(holds)} holds one side did not read" if lost else ""
-        raise InputError(
-            f"only {distinct} different levels were measured, of {LEAST_LEVELS} that a line needs{why}",
-            remedy="See that both sides read (edgeprof sensors) and that the load moves them; --hold S lengthens each.",
-        )
-    try:
-        # How the sides differ within a level is known once it is about known how they differ between levels.
-        rough = line(levels)
-        levels = [level(sensor, meter, rough.gain) for sensor, meter in pairs]
-        fitted = line(levels)
-    except ValueError as error:
-        raise InputError(f"the levels make no line: {error}", remedy="Make them differ more.") from None
-    if span < _LEAST_SPAN * statistics.median(one.u_w for one in levels):
-        raise InputError(
-            f"the levels lie within {span:.3g} W, which is not enough to tell a gain from an offset",
-            remedy="Close other programs, lengthen --hold S, or make the load yourself with --no-load.",
-        )
-    if not fitted.gain > 2 * fitted.u_gain:
-        raise InputError(
-            f"the meter does not rise with the sensor (gain {fitted.gain:.2g} ± {2 * fitted.u_gain:.2g})",
-            remedy="See that both look at the same device, and that a record's clock is this machine's.",
-        )
-    return levels, fitted
 
 
 def _series(sampler: Sampler, channel: Channel) -> ChannelSeries:
@@ -345,26 +246,6 @@ def _series(sampler: Sampler, channel: Channel) -> ChannelSeries:
         channel = replace(channel, filter=INSTANTANEOUS)
     series = sampler.trace.series(channel.key)
     return ChannelSeries(channel, series.times, series.values)
-
-
-def _powers(series: ChannelSeries, hold: tuple[float, float]) -> list[float] | None:
-    """The power (W) in each part of a hold, in fewer parts for a slow source; None where it did not read."""
-    start, end = hold
-    for parts in (_PARTS, _PARTS // 2, 2):
-        width = (end - start) / parts
-        found = [
-            window_energy(series.times, series.values, start + k * width, start + (k + 1) * width, series.channel)
-            for k in range(parts)
-        ]
-        if all(_good(energy) for energy in found):
-            return [(energy.joules or 0.0) / width for energy in found for _ in range(_PARTS // parts)]
-    return None
-
-
-def _good(energy: WindowEnergy) -> bool:
-    """A short gap costs a held load nothing; a part without readings of its own says nothing."""
-    short = energy.problems == ("gaps",) and (energy.max_gap_s or 0.0) <= _SHORT_GAP_S
-    return energy.joules is not None and (not energy.problems or short)
 
 
 def _covers(covers: str | None, reference: Channel | None, mine: Sequence[Channel]) -> str | None:
@@ -431,14 +312,14 @@ def step_response(
     steps: int = _STEPS,
     say: Say = lambda _text: None,
     kept: Calibrations | None = None,
-    now: Callable[[], float] = time.monotonic,
+    clock: Clock | None = None,
 ) -> list[Stepped]:
     """Switch the load of all cores off and on and watch how the power channels follow; keep what filters they show.
 
     Raises:
         UnavailableError: there is no power channel whose driver declares an exponential filter.
     """
-    kept = kept or Calibrations()
+    clock, kept = clock or MonotonicClock(), kept or Calibrations()
     found = discover(host, roots, sensors, rail, kept=Uncalibrated())
     channels = [
         c for c in found.topology.channels if c.quantity == "power" and c.available and c.filter.kind == "exponential"
@@ -449,15 +330,15 @@ def step_response(
             remedy="That is an INA3221 with samples above 1; edgeprof sensors shows each channel's filter.",
         )
     wanted = {channel.sensor for channel in channels}
-    sampler = Sampler([s for s in found.sensors if s.name in wanted], 2 * _RATE_HZ, found.topology.by_key())
+    watched = [sensor for sensor in found.sensors if sensor.name in wanted]
+    sampler = Sampler(watched, 2 * _RATE_HZ, found.topology.by_key(), clock=clock)
     watch_s = max(_WATCH_S, _WATCH_TAUS * max(c.filter.tau_s or 0.0 for c in channels))
     edges = []
     with sampler, Burner() as burner:
         for number in range(2 * steps):
             say(f"step {number + 1}/{2 * steps}: {watch_s:.1f} s")
             burner.set(float(number % 2 == 0))
-            edges.append((now(), number % 2 == 0))
-            _until(edges[-1][0] + watch_s, now)
+            edges.append((_wait(clock, watch_s)[0], number % 2 == 0))
     results = []
     for channel in channels:
         results.append(_stepped(channel, sampler, edges, watch_s))

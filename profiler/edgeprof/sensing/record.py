@@ -1,0 +1,58 @@
+"""A record that a meter's own program writes: CSV with columns time and watts."""
+
+from __future__ import annotations
+
+import csv
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from edgeprof.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read_record(path: Path) -> tuple[list[float], list[float]]:
+    """Times (Unix s) and watts of a CSV file with these columns; a last line that is still being written is left.
+
+    Raises:
+        InputError: it is no such file; the line is named.
+    """
+    times: list[float] = []
+    watts: list[float] = []
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    lines = text.splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    rows = csv.reader(lines)
+    columns = [name.strip().lower() for name in next(rows, [])]
+    if "time" not in columns or "watts" not in columns:
+        raise InputError(f"{path} has no columns time and watts", remedy="Its first line must name them: time,watts")
+    at, value = columns.index("time"), columns.index("watts")
+    for row in rows:
+        if not row:
+            continue
+        try:
+            times.append(_moment(row[at].strip()))
+            watts.append(float(row[value]))
+        except (ValueError, IndexError):
+            raise InputError(
+                f"{path}, line {rows.line_num}: {','.join(row)!r} is no time and watts",
+                remedy="Unix seconds or ISO 8601, then a number: 1763727000.25,12.5",
+            ) from None
+        if len(times) > 1 and times[-1] <= times[-2]:
+            raise InputError(f"{path}, line {rows.line_num}: time does not rise", remedy="Sort it by time.")
+    return times, watts
+
+
+def _moment(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return (moment if moment.tzinfo else moment.astimezone()).timestamp()
+
+

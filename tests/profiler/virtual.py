@@ -1,0 +1,86 @@
+"""A virtual board on virtual time: half a minute of measuring takes a second, whatever else the machine does."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeprof.simulation.live import LiveBoard
+
+#: Far from this machine's own monotonic time: a sensor's own time-stamps are then seen to be of another clock.
+START_S = 1e8
+#: The sampler serves deadlines so close together (s) by one wake-up.
+_TOGETHER_S = 20e-6
+
+
+class VirtualTime:
+    """A ``Clock`` for a sampler and one thread beside it: the thread that made it.
+
+    Time moves on only while that thread waits, from deadline to deadline of the sampler's lanes; at each, the board is
+    stepped before the lanes read it, and the next comes when all of them wait again.
+
+    Args:
+        board: Not begun; it is played by hand.
+        watch: Told each moment that time comes to, after the board was stepped.
+    """
+
+    def __init__(self, board: LiveBoard, watch: Callable[[float], None] = lambda _now: None) -> None:
+        self._board, self._watch = board, watch
+        self._time = START_S
+        self._owner = threading.get_ident()
+        self._turn = threading.Condition()
+        self._deadlines: dict[int, float] = {}  # of the lanes that wait
+        self._reading: set[int] = set()  # the lanes that do not
+
+    def __enter__(self) -> VirtualTime:  # noqa: PYI034 - Self is not in typing before 3.11
+        self._board.begin(self._time)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._board.finish(self._time)
+        self._board.stop()
+
+    def now(self) -> float:
+        return self._time
+
+    def wait(self, deadline: float, stop: threading.Event) -> None:
+        if threading.get_ident() == self._owner:
+            self._move_to(deadline)
+        else:
+            self._wait_for_turn(deadline, stop)
+
+    def _move_to(self, end: float) -> None:
+        while True:
+            with self._turn:
+                assert self._turn.wait_for(lambda: not self._reading, 60), "a lane's read does not come back"
+                self._step(min(end, *self._deadlines.values(), math.inf))
+                due = [lane for lane, deadline in self._deadlines.items() if deadline <= self._time + _TOGETHER_S]
+                for lane in due:
+                    del self._deadlines[lane]
+                    self._reading.add(lane)
+                self._turn.notify_all()
+                if self._time >= end and not due:
+                    return
+
+    def _step(self, now: float) -> None:
+        if now > self._time:
+            self._time = now
+            self._board.step(now)
+            self._watch(now)
+
+    def _wait_for_turn(self, deadline: float, stop: threading.Event) -> None:
+        lane = threading.get_ident()
+        with self._turn:
+            if deadline <= self._time:
+                self._reading.add(lane)  # its first reading, which start() waits for while nobody moves time
+                return
+            self._reading.discard(lane)
+            self._deadlines[lane] = deadline
+            self._turn.notify_all()
+            while lane in self._deadlines and not stop.is_set():
+                self._turn.wait(0.02)  # the sampler's stop is an event of its own
+            self._deadlines.pop(lane, None)
