@@ -33,8 +33,9 @@ def old_python() -> Callable[[str], str]:
     """``old_python("3.6")``: an interpreter of that version with numpy, made by ``tools/old-pythons``."""
 
     def find(version: str) -> str:
-        python = Path(__file__).resolve().parents[1] / ".old-pythons" / version / "bin" / "python"
-        if not python.exists():
+        folder = Path(__file__).resolve().parents[1] / ".old-pythons" / version
+        python = folder / "bin" / "python"
+        if not (folder / ".done").exists():  # written last: a folder without it is half made
             pytest.skip(f"no {python}: tools/old-pythons makes it where Python {version} can be had")
         return str(python)
 
