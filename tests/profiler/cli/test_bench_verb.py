@@ -1,4 +1,8 @@
-"""``edgeprof bench`` and ``edgeprof run`` as a person or a script meets them: the real command in a process."""
+"""``edgeprof bench`` and ``edgeprof run`` as a person or a script meets them.
+
+What concerns the process itself (signals, its streams, its exit code) is tried with the real command in one; the rest
+calls the same entry here, which spares each test the start of Python and numpy.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,17 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from edgeprof.cli.main import run
 from edgeprof.results.schema import from_json
 from edgeprof.roots import SIMULATION_MARKER
 from edgeprof.simulation import layouts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 QUICK = ["--windows", "2", "--window", "0.2", "--idle", "0.1", "--warmup", "0.05", "--timeout", "20"]
@@ -53,6 +59,12 @@ def place(tmp_path: Path, device: Path) -> Path:
     return tmp_path
 
 
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 def environment(place: Path, **extra: str) -> dict[str, str]:
     return {
         **{k: v for k, v in os.environ.items() if not k.startswith("EDGEPROF")},
@@ -63,7 +75,7 @@ def environment(place: Path, **extra: str) -> dict[str, str]:
     }
 
 
-def edgeprof(place: Path, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
+def process(place: Path, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "edgeprof", *words],
         cwd=place,
@@ -75,8 +87,24 @@ def edgeprof(place: Path, *words: str, **extra: str) -> subprocess.CompletedProc
     )
 
 
+@pytest.fixture
+def edgeprof(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """The command in this process, in ``place``."""
+    monkeypatch.chdir(place)
+    for name in [name for name in os.environ if name.startswith("EDGEPROF")]:
+        monkeypatch.delenv(name)
+
+    def call(*words: str, **extra: str) -> Done:
+        for name, value in environment(place, **extra).items():
+            monkeypatch.setenv(name, value)
+        code = run(list(words))
+        return Done(code, *capfd.readouterr())
+
+    return call
+
+
 def test_a_bench_prints_a_table_keeps_the_run_and_writes_what_was_asked(place):
-    done = edgeprof(place, "bench", "app.py:steady", *QUICK, "-o", "out.json")
+    done = process(place, "bench", "app.py:steady", *QUICK, "-o", "out.json")
     assert done.returncode == 0, done.stderr
     assert "baseline" in done.stdout
     assert "Simulated" in done.stdout
@@ -84,26 +112,24 @@ def test_a_bench_prints_a_table_keeps_the_run_and_writes_what_was_asked(place):
     assert "VDD_IN covers the module" in done.stderr
     result = from_json((place / "out.json").read_bytes())
     assert result.variants[0].energy_j_per_inference.provenance == "simulated"
-    again = edgeprof(place, "history", "--json")
+    again = process(place, "history", "--json")
     assert result.id in again.stdout
 
 
-def test_with_json_stdout_is_the_result_and_nothing_else(place):
-    done = edgeprof(place, "bench", "app.py:steady", *QUICK, "--json")
+def test_with_json_stdout_is_the_result_and_nothing_else(edgeprof):
+    done = edgeprof("bench", "app.py:steady", *QUICK, "--json")
     assert done.returncode == 0, done.stderr
     assert from_json(done.stdout).variants[0].name == "baseline"
 
 
-def test_quiet_leaves_stderr_to_errors(place):
-    done = edgeprof(place, "bench", "app.py:steady", *QUICK, "-q")
+def test_quiet_leaves_stderr_to_errors(edgeprof):
+    done = edgeprof("bench", "app.py:steady", *QUICK, "-q")
     assert done.returncode == 0
     assert "window" not in done.stderr
 
 
-def test_a_failed_variant_is_exit_3_and_the_others_are_reported(place):
-    done = edgeprof(
-        place, "bench", "app.py:steady", "app.py:crash", *QUICK, "--name", "good", "--name", "bad", "--json"
-    )
+def test_a_failed_variant_is_exit_3_and_the_others_are_reported(edgeprof):
+    done = edgeprof("bench", "app.py:steady", "app.py:crash", *QUICK, "--name", "good", "--name", "bad", "--json")
     assert done.returncode == 3
     variants = {v["name"]: v for v in json.loads(done.stdout)["variants"]}
     assert variants["bad"]["status"] == "failed"
@@ -136,34 +162,34 @@ def test_a_failed_variant_is_exit_3_and_the_others_are_reported(place):
         (["run", "--rail", "VDD_INN", "--", "true"], "VDD_IN"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_2(place, words, said):
-    done = edgeprof(place, *words)
+def test_bad_input_is_one_sentence_and_exit_2(place, edgeprof, words, said):
+    done = edgeprof(*words)
     assert done.returncode in ({2, 3} if "steadyy" in words[-1] else {2}), done.stderr
     assert said in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     assert not (place / "out.json").exists()
 
 
-def test_a_store_that_cannot_be_written_does_not_cost_the_result(place):
+def test_a_store_that_cannot_be_written_does_not_cost_the_result(place, edgeprof):
     blocked = place / "blocked"
     blocked.write_text("a file where a folder belongs")
-    done = edgeprof(place, "bench", "app.py:steady", *QUICK, EDGEPROF_DATA_DIR=str(blocked))
+    done = edgeprof("bench", "app.py:steady", *QUICK, EDGEPROF_DATA_DIR=str(blocked))
     assert "baseline" in done.stdout
     assert "Traceback" not in done.stderr
     assert done.returncode == 2
     assert "blocked" in done.stderr
 
 
-def test_strict_fails_where_only_an_estimate_is_possible(place):
+def test_strict_fails_where_only_an_estimate_is_possible(place, edgeprof):
     (place / "empty").mkdir()
-    done = edgeprof(place, "bench", "app.py:steady", *QUICK, "--strict", EDGEPROF_SYSFS_ROOT=str(place / "empty"))
+    done = edgeprof("bench", "app.py:steady", *QUICK, "--strict", EDGEPROF_SYSFS_ROOT=str(place / "empty"))
     assert done.returncode == 1
     assert "--strict" in done.stderr
 
 
 def test_ctrl_c_keeps_what_was_measured_and_exits_130(place):
     words = ["bench", "app.py:slow", "--windows", "40", "--window", "0.3", "--idle", "0.1", "-o", "out.json"]
-    process = subprocess.Popen(
+    child = subprocess.Popen(
         [sys.executable, "-m", "edgeprof", *words],
         cwd=place,
         env=environment(place),
@@ -171,13 +197,13 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_130(place):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stderr is not None
-    for line in process.stderr:
+    assert child.stderr is not None
+    for line in child.stderr:
         if line.startswith("window 4/"):
-            process.send_signal(signal.SIGINT)
+            child.send_signal(signal.SIGINT)
             break
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    out, _ = child.communicate(timeout=60)
+    assert child.returncode == 130
     result = from_json((place / "out.json").read_bytes())
     assert result.interrupted
     assert len(result.variants[0].windows) >= 3
@@ -185,7 +211,7 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_130(place):
 
 
 def test_kill_9_leaves_no_worker_behind(place):
-    process = subprocess.Popen(
+    child = subprocess.Popen(
         [sys.executable, "-m", "edgeprof", "bench", "app.py:slow", "--windows", "40", "--window", "1", "--idle", "0.1"],
         cwd=place,
         env=environment(place, EDGEPROF_TEST_MARK=str(place)),
@@ -193,14 +219,14 @@ def test_kill_9_leaves_no_worker_behind(place):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stderr is not None
-    for line in process.stderr:
+    assert child.stderr is not None
+    for line in child.stderr:
         if line.startswith("window 1/"):
             break
     assert len(marked(place)) >= 2
-    process.kill()
-    process.wait(timeout=10)
-    process.stderr.close()
+    child.kill()
+    child.wait(timeout=10)
+    child.stderr.close()
     deadline = time.monotonic() + 10
     while marked(place) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -220,7 +246,7 @@ def marked(place: Path) -> list[int]:
 
 
 def test_run_gives_the_commands_exit_code_output_and_joules(place):
-    done = edgeprof(
+    done = process(
         place,
         "run",
         "--idle",
@@ -237,8 +263,8 @@ def test_run_gives_the_commands_exit_code_output_and_joules(place):
     assert "VDD_IN covers the module" in done.stderr
 
 
-def test_run_json_carries_the_energy_block(place):
-    done = edgeprof(place, "run", "--json", "-r", "3", "--idle", "0.3", "--", "sleep", "0.5")
+def test_run_json_carries_the_energy_block(edgeprof):
+    done = edgeprof("run", "--json", "-r", "3", "--idle", "0.3", "--", "sleep", "0.5")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["schema"] == "edgeprof.run/1"
@@ -247,5 +273,5 @@ def test_run_json_carries_the_energy_block(place):
     assert told["peak_rss_bytes"] > 0
 
 
-def test_run_needs_no_separator_for_a_plain_command(place):
-    assert edgeprof(place, "run", "--idle", "0", "true").returncode == 0
+def test_run_needs_no_separator_for_a_plain_command(edgeprof):
+    assert edgeprof("run", "--idle", "0", "true").returncode == 0
