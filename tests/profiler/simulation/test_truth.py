@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import time
+import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,15 +13,38 @@ from edgeprof.analysis.energy import window_energy
 from edgeprof.errors import InputError
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
+from edgeprof.sensing.clock import MonotonicClock
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.simulation.live import LiveBoard
 from edgeprof.simulation.truth import Truth
 from edgeprof.simulation.waveform import parse
+from tests.profiler.virtual import VirtualTime
+
+if TYPE_CHECKING:
+    from edgeprof.sensing.clock import Clock
+
+
+def measured(board: LiveBoard, clock: Clock) -> tuple[float, float, tuple[float, float]]:
+    """The joules of the total over 2 s, what their uncertainty allows (three times), and when that was."""
+    found = discover(PluginHost(only=["ina3221", "hwmon", "rapl", "pmic"]), Roots.resolve(board.directory, environ={}))
+    headline = found.topology.headline
+    assert {channel.provenance for channel in headline.channels} == {"simulated"}
+    with Sampler(found.sensors, 100.0, found.topology.by_key(), clock=clock) as sampler:
+        clock.wait(clock.now() + 2.2, threading.Event())
+    end = clock.now() - 0.1
+    joules = allowed = 0.0
+    for channel in headline.channels:
+        series = sampler.trace.series(channel.key)
+        energy = window_energy(series.times, series.values, end - 2.0, end, channel, edges="interpolated")
+        assert energy.joules is not None
+        joules += energy.joules
+        allowed += 3 * math.hypot(energy.u_filter, energy.u_sync, energy.u_resolution)
+    return joules, allowed, (end - 2.0, end)
 
 
 @pytest.mark.parametrize(
-    ("board", "waveform"),
+    ("name", "waveform"),
     [
         ("jetson-nano", "sine:3W,9W,700ms"),  # IIO, tau 0.42 s
         ("jetson-orin-nano", "square:4W,12W,100ms"),  # hwmon, tau 0.43 s
@@ -30,32 +54,27 @@ from edgeprof.simulation.waveform import parse
         ("x86-rapl", "square:10W,40W,50ms"),  # counters
     ],
 )
-def test_edgeprofs_joules_of_a_living_board_are_the_true_ones(board: str, waveform: str, tmp_path) -> None:
-    """In real time on whatever else the machine does, so within 3 %; exact times are for tests on a clock of their own.
+def test_edgeprofs_joules_of_a_living_board_are_the_true_ones(name: str, waveform: str, tmp_path) -> None:
+    """In virtual time, where nothing is late: within what the budget says, and nothing on top of it.
 
-    Seen through a filter with ends that differ, a step counts tau-fold; the budget says so and is allowed for.
+    Seen through a filter with ends that differ, a step counts tau-fold; the budget says so.
     """
-    with LiveBoard(board, tmp_path, parse(waveform)) as live:
-        host = PluginHost(only=["ina3221", "hwmon", "rapl", "pmic"])
-        found = discover(host, Roots.resolve(tmp_path, environ={}))
-        headline = found.topology.headline
-        assert {channel.provenance for channel in headline.channels} == {"simulated"}
-        sampler = Sampler(found.sensors, 100.0, found.topology.by_key())
-        sampler.start()
-        time.sleep(2.2)
-        sampler.stop()
-        end = time.monotonic() - 0.1
-        start = end - 2.0
-        joules = allowed = 0.0
-        for channel in headline.channels:
-            series = sampler.trace.series(channel.key)
-            energy = window_energy(series.times, series.values, start, end, channel, edges="interpolated")
-            assert energy.joules is not None
-            joules += energy.joules
-            allowed += 3 * math.hypot(energy.u_filter, energy.u_sync, energy.u_resolution)
-        true = live.energy(start, end)
+    board = LiveBoard(name, tmp_path, parse(waveform))
+    with VirtualTime(board) as clock:
+        joules, allowed, span = measured(board, clock)
+    true = board.energy(*span)
+    assert allowed < 0.02 * true
+    assert joules == pytest.approx(true, rel=0, abs=allowed)
+    assert Truth(tmp_path).energy(*span) == pytest.approx(true, rel=1e-6)
+
+
+def test_they_are_in_real_time_too(tmp_path) -> None:
+    """On whatever else the machine does, so within 3 % beside the budget."""
+    with LiveBoard("jetson-orin-nano", tmp_path, parse("square:4W,12W,100ms")) as board:
+        joules, allowed, span = measured(board, MonotonicClock())
+        true = board.energy(*span)
     assert joules == pytest.approx(true, rel=0.03, abs=allowed)
-    assert Truth(tmp_path).energy(start, end) == pytest.approx(true, rel=1e-6)
+    assert Truth(tmp_path).energy(*span) == pytest.approx(true, rel=1e-6)
 
 
 def test_the_sums_of_an_earlier_play_go_when_a_new_one_begins(tmp_path) -> None:
