@@ -18,6 +18,7 @@ import psutil
 from edgeprof import __version__
 from edgeprof.analysis import assemble, compare, pareto
 from edgeprof.analysis.assemble import Sampled, VariantRecord, WindowRecord
+from edgeprof.compression.recipe import check_preprocessing, judged_before, recipe_beside
 from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
 from edgeprof.evaluation import evaluate
 from edgeprof.plan import Plan, make_plan, start_delay
@@ -81,6 +82,8 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
     if request.worker_python is not None:
         probe(request.worker_python)
     models = list(candidates(request, host))
+    for model in models:
+        check_preprocessing(model.name, model.recipe or recipe_beside(model.artifact), request.dataset)
     if not request.fast_sensor:
         return _bench(request, models, host, roots, progress)
     with Settings() as settings:
@@ -155,6 +158,8 @@ class _Run:
         try:
             for group in groups:
                 members = [VariantRecord(c.name, c.recipe, c.artifact, c.runtime.name, self._options(c)) for c in group]
+                for record in members:
+                    record.notes += judged_before(record.recipe or recipe_beside(record.artifact), self.request.dataset)
                 records += members
                 if not self.interrupted:
                     self._group(list(zip(group, members, strict=True)))

@@ -367,17 +367,3 @@ class _Tally:
         width = limits[1] - limits[0]
         used = min(self.high, limits[1]) - max(self.low, limits[0])
         return max(0.0, 1 - used / width) if width > 0 else 0.0
-
-
-def recipe_beside(variant: Artifact) -> list[dict[str, Any]]:
-    """How a variant was made, from the manifest that ``edgeprof compress`` left in its folder; else nothing."""
-    import json  # noqa: PLC0415 - seldom
-
-    if variant.path is None:
-        return []
-    for manifest in sorted(variant.path.parent.glob("*.compress.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            for entry in json.loads(manifest.read_text("utf-8"))["variants"]:
-                if entry["model"] and entry["model"]["sha256"] == variant.sha256:
-                    return list(entry["recipe"])
-    return []

@@ -85,7 +85,13 @@ class Engine(Compressor):
                 loaded = worker.load()
         if not target.is_file():
             raise VariantError(f"TensorRT built {source.name} and left no engine", code="load_failed")
-        return {key: loaded.facts[key] for key in ("tensorrt", "gpu", "precision", "build_s", "layers")}
+        facts: dict[str, Any] = {
+            key: loaded.facts[key] for key in ("tensorrt", "gpu", "precision", "build_s", "layers")
+        }
+        if "calibration" in options and data is not None:
+            facts |= {"calibration": data.name, "samples": min(parameters["samples"], len(data))}
+            facts |= {"preprocessing": data.preprocessing, "declared": data.declared, "fingerprint": data.fingerprint()}
+        return facts
 
 
 def _python(given: str | None) -> str | None:

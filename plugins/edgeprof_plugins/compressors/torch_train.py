@@ -20,6 +20,7 @@ import psutil
 from edgeprof.compression.calibration import Calibration
 from edgeprof.compression.compressor import Parameter
 from edgeprof.compression.progress import report
+from edgeprof.compression.recipe import check_preprocessing
 from edgeprof.errors import InputError, VariantError
 from edgeprof.results.store import data_dir
 from edgeprof_plugins.compressors.torch_model import quiet, require
@@ -75,7 +76,8 @@ def samples(net: Net, method: str, given: Mapping[str, Any], data: Dataset | Non
         from edgeprof.evaluation.load import load_dataset
         from edgeprof.plugins import PluginHost
 
-        data = load_dataset(given["data"], PluginHost.from_environment())
+        judged, data = data, load_dataset(given["data"], PluginHost.from_environment())
+        check_preprocessing(method, [{"compressor": method, "facts": _facts(data)}], judged)
     if data is None:
         raise InputError(f"{method} needs training data", remedy="Add --dataset SPEC, or the parameter data=SPEC.")
     labels = np.asarray(data.labels)
@@ -91,9 +93,19 @@ def samples(net: Net, method: str, given: Mapping[str, Any], data: Dataset | Non
     digest = hashlib.sha256(labels.tobytes())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
-    facts = {"trained_on": data.name, "samples": len(data), "preprocessing": data.preprocessing}
     tensors = [torch.from_numpy(array) for array in arrays]
-    return Samples(tensors, torch.from_numpy(labels.astype(np.int64)), facts, digest.hexdigest())
+    return Samples(tensors, torch.from_numpy(labels.astype(np.int64)), _facts(data), digest.hexdigest())
+
+
+def _facts(data: Dataset) -> dict[str, Any]:
+    """For the variant's provenance, which outlives the data's folder and name."""
+    return {
+        "trained_on": data.name,
+        "samples": len(data),
+        "preprocessing": data.preprocessing,
+        "declared": data.declared,
+        "fingerprint": data.fingerprint(),
+    }
 
 
 def key(*parts: Any) -> str:

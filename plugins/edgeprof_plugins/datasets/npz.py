@@ -29,8 +29,9 @@ class NamedArrays(Dataset):
 
     def __init__(self, name: str, arrays: Mapping[str, npt.NDArray[Any]], samples: Samples) -> None:
         self.name, self.preprocessing = samples.name, samples.preprocessing
-        self._arrays, self._samples = arrays, samples
-        for key, array in arrays.items():
+        self.declared, self.accepts = samples.declared, samples.accepts
+        self._arrays, self._samples = {key: array[samples.first :] for key, array in arrays.items()}, samples
+        for key, array in self._arrays.items():
             if len(array) < len(samples):
                 raise InputError(f"{name}: {key} has {len(array)} samples, but there are {len(samples)} labels")
 
@@ -40,6 +41,9 @@ class NamedArrays(Dataset):
     @property
     def labels(self) -> npt.NDArray[Any]:
         return self._samples.labels
+
+    def fingerprint(self) -> str | None:
+        return self._samples.fingerprint()
 
     def batches(self, size: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
         for start in range(0, len(self), size):

@@ -39,7 +39,17 @@ _CORE_WATTS = {"x86_64": 6.0, "aarch64": 1.5, "armv7l": 0.8}
 _STATED_HALF_WIDTH, _GUESSED_HALF_WIDTH = 0.5, 0.8
 
 #: Reasons that say what a figure is or lacks, and take nothing from what is there.
-_REMARKS = frozenset({"estimated", "net_uncertain", "no_idle", "one_window", "gain_unknown", "beyond_calibration"})
+_REMARKS = frozenset(
+    {
+        "estimated",
+        "net_uncertain",
+        "no_idle",
+        "one_window",
+        "gain_unknown",
+        "beyond_calibration",
+        "judged_on_calibration_data",
+    }
+)
 #: Reasons that make it failed whatever its windows say: a model that does not answer is no fast one.
 _FAILING = frozenset({"nan_output"})
 _NAN = re.compile(r"holds \d+ NaN\b")

@@ -42,9 +42,10 @@ def command(model: str, **flags: Any) -> int:
     import json
 
     from edgeprof.artifact import recognise
+    from edgeprof.compression.recipe import recipe_beside
     from edgeprof.compression.variant import make_variant, parse_chain
     from edgeprof.errors import InputError
-    from edgeprof.explain import explain, recipe_beside
+    from edgeprof.explain import explain
     from edgeprof.plugins import PluginHost
 
     host = PluginHost.from_environment()

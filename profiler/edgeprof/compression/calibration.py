@@ -54,12 +54,14 @@ class Calibration:
         return made
 
     def facts(self) -> dict[str, Any]:
-        """For the variant's provenance: how much, of what, and the hash of the preprocessing."""
+        """For the variant's provenance: how much, of what, and the preprocessing."""
         labels = np.asarray(self.data.labels)
         facts: dict[str, Any] = {
             "calibration": self.data.name,
             "samples": len(self.chosen),
             "preprocessing": self.data.preprocessing,
+            "declared": self.data.declared,
+            "fingerprint": self.data.fingerprint(),
         }
         if labels.ndim == 1 and labels.dtype.kind in "iu":
             facts["classes"] = len(np.unique(labels[self.chosen]))

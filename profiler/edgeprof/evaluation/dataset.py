@@ -18,12 +18,17 @@ class Dataset(ABC):
     Attributes:
         name: For people: the file or folder.
         preprocessing: The hash of the declared preprocessing; calibration and evaluation must agree on it.
+        declared: What that hash is of, in words; None where it is not told.
+        accepts: Hashes, or their beginnings, of other preprocessing that a variant may have been calibrated or trained
+            with and yet be judged on this data: what the user says is meant.
         quantise: ``input`` where the batches are real numbers that become integers by the model input's own scale and
             zero point; None where the batches are what the model takes.
     """
 
     name: str
     preprocessing: str
+    declared: str | None = None
+    accepts: tuple[str, ...] = ()
     quantise: str | None = None
 
     @abstractmethod
@@ -38,3 +43,10 @@ class Dataset(ABC):
     @abstractmethod
     def batches(self, size: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
         """Preprocessed inputs in order: input name (or "" for a model with one input) → array ``(n ≤ size, …)``."""
+
+    def fingerprint(self) -> str | None:
+        """What tells these samples from others, wherever they lie and however they are preprocessed; None: untold.
+
+        A variant keeps that of the data it was calibrated or trained on, so that one judged on the same data is seen.
+        """
+        return None

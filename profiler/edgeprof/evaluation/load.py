@@ -46,10 +46,17 @@ def load_dataset(spec: str, host: PluginHost, options: Mapping[str, str] | None 
     if kind is None and path.suffix == ".toml":
         kind, path, declared = _declared(path)
     if not path.exists():
-        raise InputError(f"dataset {path} does not exist", remedy="Give a file, a folder, or a dataset .toml.")
+        raise InputError(f"dataset {path} does not exist", remedy=_missing(kind, host))
     factory = host.get("datasets", kind) if kind else _recognised(path, host)
     dataset: Dataset = factory(str(path), {**declared, **(options or {})})
     return dataset
+
+
+def _missing(kind: str | None, host: PluginHost) -> str:
+    """What to put where: nothing is ever downloaded."""
+    layout = getattr(host.get("datasets", kind), "layout", None) if kind else None
+    wanted = f"{kind} wants {layout}" if layout else "Give a file, a folder, or a dataset .toml"
+    return f"{wanted}; edgeprof downloads nothing: put the data there, or give the path where they are."
 
 
 def _split(spec: str, host: PluginHost) -> tuple[str | None, Path]:
@@ -96,7 +103,7 @@ def _declared(path: Path) -> tuple[str | None, Path, dict[str, str]]:
 
 def _word(path: Path, key: str, value: Any) -> str:
     if isinstance(value, list) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in value):
-        return ("x" if key in {"shape", "resize", "crop"} else ",").join(map(str, value))
+        return ("x" if key in {"shape", "resize", "letterbox", "crop"} else ",").join(map(str, value))
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
     raise InputError(f"{path}: {key} must be a text, a number or a list of numbers")

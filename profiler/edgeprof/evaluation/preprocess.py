@@ -3,8 +3,8 @@
 The order, of which each step happens only if it is declared:
 
 1. ``shape``: each sample is given this shape (raw bytes have none);
-2. images: ``channels`` (rgb, bgr or grey), ``crop_fraction`` (centre), ``resize`` (exact) or ``resize_short`` (shorter
-   side), ``crop`` (centre, pixels);
+2. images: ``channels`` (rgb, bgr or grey), ``crop_fraction`` (centre), ``resize`` (exact), ``resize_short`` (shorter
+   side) or ``letterbox`` (the longer side fits, grey bars fill the rest), ``crop`` (centre, pixels);
 3. numbers: y = (x · ``scale`` − ``mean``) / ``std``, the last two per channel or one for all;
 4. ``layout``: from height × width (× channels), as images are stored, to NCHW or NHWC;
 5. ``dtype``, or ``quantise=input``: q = round(y / s + z) with scale s and zero point z of the model's own input.
@@ -23,7 +23,7 @@ import numpy as np
 from edgeprof.errors import InputError, UnavailableError, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -39,6 +39,8 @@ class Preprocess:
         crop_fraction: Centre part of height and width that is kept, 0 to 1.
         resize: Height and width, bilinear.
         resize_short: The shorter side, bilinear, keeping the aspect.
+        letterbox: Height and width that the whole image is fitted into, bilinear, keeping the aspect, in the middle of
+            grey 114, as detectors of the YOLO family are trained.
         crop: Height and width of the centre that is kept, in pixels.
         shape: Of one sample.
         scale: Factor.
@@ -53,6 +55,7 @@ class Preprocess:
     crop_fraction: float | None = None
     resize: tuple[int, int] | None = None
     resize_short: int | None = None
+    letterbox: tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
     shape: tuple[int, ...] | None = None
     scale: float | None = None
@@ -63,15 +66,17 @@ class Preprocess:
     quantise: str | None = None
 
     @property
+    def declared(self) -> dict[str, Any]:
+        """The steps that happen."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
     def digest(self) -> str:
-        """``sha256:…`` of what is declared, as canonical JSON; the same for the same preprocessing, however written."""
-        declared = {name: value for name, value in asdict(self).items() if value is not None}
-        text = json.dumps(declared, sort_keys=True, separators=(",", ":"))
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        return digest(self.declared)
 
     @property
     def touches_pixels(self) -> bool:
-        return any((self.crop_fraction, self.resize, self.resize_short, self.crop))
+        return any((self.crop_fraction, self.resize, self.resize_short, self.letterbox, self.crop))
 
     def sample(self, pixels: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
         """Steps 1 and 2, for one sample; images are ``(height, width)`` or ``(height, width, 3)``, uint8.
@@ -96,19 +101,48 @@ class Preprocess:
                 f"{source} is {pixels.dtype} of shape {pixels.shape}: only uint8 images can be resized or cropped",
                 remedy="Prepare the arrays in their final size.",
             )
-        if self.crop_fraction is not None:
-            height, width = pixels.shape[:2]
-            size = (round(height * self.crop_fraction), round(width * self.crop_fraction))
-            pixels = _centre(pixels, size, source)
-        if self.resize is not None:
-            pixels = _resized(pixels, self.resize)
-        elif self.resize_short is not None:
-            height, width = pixels.shape[:2]
-            factor = self.resize_short / min(height, width)
-            pixels = _resized(pixels, (round(height * factor), round(width * factor)))
-        if self.crop is not None:
-            pixels = _centre(pixels, self.crop, source)
+        for step, size in self._steps(pixels.shape[0], pixels.shape[1]):
+            if step == "crop":
+                pixels = _centre(pixels, size, source)
+            else:
+                pixels = _resized(pixels, size) if step == "resize" else _letterboxed(pixels, size)
         return pixels
+
+    def _steps(self, height: int, width: int) -> Iterator[tuple[str, tuple[int, int]]]:
+        """What is done to an image of this size, each step with the height and width that come of it."""
+        if self.crop_fraction is not None:
+            height, width = round(height * self.crop_fraction), round(width * self.crop_fraction)
+            yield "crop", (height, width)
+        if self.resize is not None:
+            yield "resize", self.resize
+        elif self.resize_short is not None:
+            factor = self.resize_short / min(height, width)
+            yield "resize", (round(height * factor), round(width * factor))
+        elif self.letterbox is not None:
+            yield "letterbox", self.letterbox
+        if self.crop is not None:
+            yield "crop", self.crop
+
+    def boxes(
+        self, boxes: npt.NDArray[np.floating[Any]], size: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.float64], tuple[int, int]]:
+        """Where step 2 moves boxes of an image to, so that detections can be judged as the model sees the image.
+
+        Args:
+            boxes: Left, top, right and bottom in pixels, shape ``(n, 4)``.
+            size: Height and width of the image.
+
+        Returns:
+            The boxes in pixels of the model's input, cut off at its edges, and the input's height and width.
+        """
+        moved = np.asarray(boxes, np.float64).reshape(-1, 4)
+        for step, new in self._steps(*size):
+            inner = new if step == "resize" else size if step == "crop" else _fitted(size, new)
+            if inner != size:
+                moved = moved * np.array([inner[1] / size[1], inner[0] / size[0]] * 2)
+            top, left = (-gone for gone in _corner(size, new)) if step == "crop" else _corner(new, inner)
+            moved, size = moved + np.array([left, top] * 2), new
+        return np.clip(moved, 0, [size[1], size[0], size[1], size[0]]), size
 
     def batch(self, samples: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
         """Steps 3 to 5 (without ``quantise``, which needs the model) for samples ``(n, …)``.
@@ -143,6 +177,12 @@ class Preprocess:
         return x
 
 
+def digest(declared: Mapping[str, Any]) -> str:
+    """``sha256:…`` of what is declared, as canonical JSON; the same for the same preprocessing, however written."""
+    text = json.dumps(declared, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
 def _recolour(pixels: npt.NDArray[Any], channels: str, source: str) -> npt.NDArray[Any]:
     if channels == "grey":
         if pixels.ndim == 2:
@@ -159,8 +199,27 @@ def _centre(pixels: npt.NDArray[Any], size: tuple[int, int], source: str) -> npt
     height, width = pixels.shape[:2]
     if size[0] > height or size[1] > width or min(size) < 1:
         raise InputError(f"{source} is {height}x{width}, too small to crop {size[0]}x{size[1]} from its centre")
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    top, left = _corner((height, width), size)
     return pixels[top : top + size[0], left : left + size[1]]
+
+
+def _corner(outer: tuple[int, int], inner: tuple[int, int]) -> tuple[int, int]:
+    """Top and left of what lies in the middle."""
+    return (outer[0] - inner[0]) // 2, (outer[1] - inner[1]) // 2
+
+
+def _fitted(size: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
+    factor = min(into[0] / size[0], into[1] / size[1])
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _letterboxed(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
+    height, width = pixels.shape[:2]
+    inner = _fitted((height, width), size)
+    top, left = _corner(size, inner)
+    canvas = np.full((*size, *pixels.shape[2:]), 114, np.uint8)
+    canvas[top : top + inner[0], left : left + inner[1]] = _resized(pixels, inner)
+    return canvas
 
 
 def _resized(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
@@ -282,6 +341,7 @@ _KEYS: dict[str, tuple[Callable[[str], Any], str]] = {
     "crop_fraction": (_fraction, "a number above 0 and at most 1, as 0.875"),
     "resize": (_area, "HxW, or one number for both"),
     "resize_short": (_side, "one number of pixels"),
+    "letterbox": (_area, "HxW, or one number for both"),
     "crop": (_area, "HxW, or one number for both"),
     "shape": (_integers, "numbers joined by x, as 49x10x1"),
     "scale": (_number, "a number or a fraction, as 1/255"),
@@ -310,7 +370,8 @@ def from_options(options: Mapping[str, str]) -> Preprocess:
             values[key] = parse(str(text).strip())
         except (ValueError, ZeroDivisionError):
             raise InputError(f"preprocessing {key}={text} is not understood", remedy=f"Give {wanted}.") from None
-    for one, other in (("resize", "resize_short"), ("dtype", "quantise")):
+    sizes = (("resize", "resize_short"), ("resize", "letterbox"), ("resize_short", "letterbox"))
+    for one, other in (*sizes, ("dtype", "quantise")):
         if one in values and other in values:
             raise InputError(f"preprocessing {one} and {other} exclude one another", remedy="Keep one of them.")
     return Preprocess(**values)

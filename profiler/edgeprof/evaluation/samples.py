@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprof.errors import InputError, unknown
 from edgeprof.evaluation.dataset import Dataset
-from edgeprof.evaluation.preprocess import KEYS, from_options
+from edgeprof.evaluation.preprocess import KEYS, digest, from_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from edgeprof.evaluation.preprocess import Preprocess
 
 #: Options that every format takes beside the preprocessing.
-COMMON = frozenset({"limit", "label_offset"})
+COMMON = frozenset({"limit", "skip", "label_offset", "accepts"})
+#: Samples that a fingerprint looks at.
+_LOOKED_AT = 16
 
 
 class Samples(Dataset):
@@ -28,8 +31,13 @@ class Samples(Dataset):
         name: For people.
         labels: Shape ``(n, …)``.
         read: Number of a sample → its raw values; images as ``(height, width[, 3])`` uint8.
-        options: The preprocessing, and ``limit`` (only the first so many samples) and ``label_offset`` (added to each
-            label, as 1 for a model with a background class).
+        options: The preprocessing, and ``skip`` and ``limit`` (leave out the first so many samples; take only so many
+            of the rest), ``label_offset`` (added to each label, as 1 for a model with a background class) and
+            ``accepts`` (see ``Dataset``; several joined by commas).
+        does: What ``read`` itself does to samples, as a crop; it is a part of the preprocessing.
+
+    Attributes:
+        first: How many were left out.
 
     Raises:
         InputError: no samples, or an option that is not understood.
@@ -41,18 +49,26 @@ class Samples(Dataset):
         labels: npt.NDArray[Any],
         read: Callable[[int], npt.NDArray[Any]],
         options: Mapping[str, str],
+        does: Mapping[str, str] | None = None,
     ) -> None:
         limit = _whole("limit", options.get("limit"), least=1)
-        offset = _whole("label_offset", options.get("label_offset"))
+        skip = _whole("skip", options.get("skip"), least=0) or 0
+        offset = _whole("label_offset", options.get("label_offset")) or 0
         self.preprocess: Preprocess = from_options({k: v for k, v in options.items() if k not in COMMON})
-        self.preprocessing = self.preprocess.digest
+        steps = {**self.preprocess.declared, **(does or {})}
+        self.preprocessing, self.declared = digest(steps), _in_words(steps)
+        self.accepts = _hashes(options.get("accepts", ""))
         self.quantise = self.preprocess.quantise
-        if len(labels) == 0:
-            raise InputError(f"{name} has no samples")
-        count = len(labels) if limit is None else min(limit, len(labels))
-        self.name = name if count == len(labels) else f"{name} (first {count})"
-        self._labels = labels[:count] if offset is None else labels[:count] + offset
-        self._read = read
+        if len(labels) <= skip:
+            raise InputError(f"{name} has no samples" + (f" after the first {len(labels)}" if len(labels) else ""))
+        stop = len(labels) if limit is None else min(skip + limit, len(labels))
+        self.name = (
+            f"{name} ({skip + 1} to {stop})" if skip else name if stop == len(labels) else f"{name} (first {stop})"
+        )
+        self.first = skip
+        self._given = labels[skip:stop]
+        self._labels = self._given + offset if offset else self._given
+        self._read: Callable[[int], npt.NDArray[Any]] = lambda number: read(skip + number)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -60,6 +76,12 @@ class Samples(Dataset):
     @property
     def labels(self) -> npt.NDArray[Any]:
         return self._labels
+
+    def fingerprint(self) -> str | None:
+        found = hashlib.sha256(np.ascontiguousarray(self._given).tobytes())
+        for number in np.unique(np.linspace(0, len(self) - 1, min(_LOOKED_AT, len(self))).round().astype(int)):
+            found.update(np.ascontiguousarray(self._read(int(number))).tobytes())
+        return "sha256:" + found.hexdigest()
 
     def batches(self, size: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
         for start in range(0, len(self), size):
@@ -87,6 +109,29 @@ def split_options(options: Mapping[str, str], own: Collection[str], kind: str) -
         if key not in KEYS | COMMON and key not in own:
             raise unknown(f"option of a dataset of kind {kind}", key, KEYS | COMMON | set(own))
     return {k: v for k, v in options.items() if k in own}, {k: v for k, v in options.items() if k not in own}
+
+
+def _in_words(steps: Mapping[str, Any]) -> str:
+    """``resize=32x32 scale=0.0039``, as one would declare it."""
+    words = []
+    for name, value in sorted(steps.items()):
+        sizes = isinstance(value, tuple) and name not in {"mean", "std"}
+        parts = value if isinstance(value, tuple) else (value,)
+        told = (f"{part:.6g}" if isinstance(part, float) else str(part) for part in parts)
+        words.append(f"{name}={('x' if sizes else ',').join(told)}")
+    return " ".join(words) or "nothing"
+
+
+def _hashes(text: str) -> tuple[str, ...]:
+    """Hashes with at least 8 digits; fewer could be anybody's."""
+    found = tuple(filter(None, (part.strip() for part in text.split(","))))
+    for one in found:
+        digits = one.removeprefix("sha256:")
+        if not one.startswith("sha256:") or len(digits) < 8 or not all(c in "0123456789abcdef" for c in digits):
+            raise InputError(
+                f"accepts={one} is no hash of preprocessing", remedy="Copy it from the message that asked for it."
+            )
+    return found
 
 
 def _whole(name: str, text: str | None, least: int | None = None) -> int | None:

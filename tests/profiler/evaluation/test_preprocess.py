@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeprof.errors import InputError
 from edgeprof.evaluation.preprocess import from_options, quantised
@@ -117,3 +119,46 @@ def test_what_does_not_fit_the_sample_is_said_with_its_shape(options, sample, wo
     with pytest.raises(InputError) as caught:
         one(options, sample)
     assert words in caught.value.message + (caught.value.remedy or "")
+
+
+@given(
+    height=st.integers(40, 90),
+    width=st.integers(40, 90),
+    options=st.sampled_from(
+        [
+            {},
+            {"resize": "64x48"},
+            {"crop_fraction": "0.8", "resize": "50x70"},
+            {"resize_short": "64", "crop": "60x60"},
+            {"letterbox": "64x96"},
+            {"letterbox": "61x61"},
+            {"crop": "31x32"},
+        ]
+    ),
+    seed=st.integers(0, 10_000),
+)
+@settings(max_examples=60, deadline=None)
+def test_boxes_go_where_the_pixels_go(height, width, options, seed):
+    draw = np.random.default_rng(seed)
+    left, top = int(draw.integers(0, width - 25)), int(draw.integers(0, height - 25))
+    image = np.zeros((height, width, 3), np.uint8)
+    image[top : top + 24, left : left + 24] = 255
+    preprocess = from_options(options)
+    seen = preprocess.sample(image, "a box")[..., 0]
+    (moved,), size = preprocess.boxes(np.array([[left, top, left + 24, top + 24]]), (height, width))
+    assert size == seen.shape
+    rows, columns = (np.flatnonzero((seen > 127).any(axis=axis)) for axis in (1, 0))
+    if len(rows) > 2 and len(columns) > 2:  # a part of it was not cut off
+        found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        assert moved == pytest.approx(found, abs=1.01)
+
+
+def test_a_letterbox_keeps_the_aspect_in_the_middle_of_grey():
+    image = np.full((20, 40, 3), 255, np.uint8)
+    seen = from_options({"letterbox": "64"}).sample(image, "wide")
+    assert seen.shape == (64, 64, 3)
+    assert (seen[:16] == 114).all()
+    assert (seen[16:48] == 255).all()
+    assert (seen[48:] == 114).all()
+    with pytest.raises(InputError, match="exclude one another"):
+        from_options({"letterbox": "64", "resize": "64"})

@@ -1,0 +1,98 @@
+"""What a variant's recipe says about the data that it was made with, held against the data that it is judged on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import EdgeprofError, InputError
+from edgeprof.results.schema import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from edgeprof.artifact import Artifact
+    from edgeprof.evaluation.dataset import Dataset
+
+    Recipe = Sequence[Mapping[str, Any]]
+
+
+def recipe_beside(variant: Artifact) -> list[dict[str, Any]]:
+    """How a variant was made, from the manifest that ``edgeprof compress`` left in its folder; else nothing."""
+    if variant.path is None:
+        return []
+    for manifest in sorted(variant.path.parent.glob("*.compress.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            for entry in json.loads(manifest.read_text("utf-8"))["variants"]:
+                if entry["model"] and entry["model"]["sha256"] == variant.sha256:
+                    return list(entry["recipe"])
+    return []
+
+
+def check_preprocessing(name: str, recipe: Recipe, data: Dataset | None) -> None:
+    """Calibration, training and evaluation must see the same numbers: the most usual cause of accuracy near chance.
+
+    Args:
+        name: What the variant is called.
+        recipe: How it was made.
+        data: What it is judged on, or goes on being made with.
+
+    Raises:
+        InputError: the declared preprocessing differs, and ``data.accepts`` does not say that it is meant.
+    """
+    if data is None:
+        return
+    for step, facts in _facts(recipe):
+        theirs = facts.get("preprocessing")
+        if theirs in {None, data.preprocessing} or any(str(theirs).startswith(one) for one in data.accepts):
+            continue
+        did, on = _use(facts)
+        raise InputError(
+            f"{name}: {step} {did} on {on} with the preprocessing {_told(theirs, facts.get('declared'))}, but"
+            f" {data.name} declares {_told(data.preprocessing, data.declared)}",
+            remedy="Declare the same for both. If it is meant, because both make the same numbers, say so:"
+            f" --preprocess accepts={str(theirs)[:23]}",
+        )
+
+
+def judged_before(recipe: Recipe, data: Dataset | None) -> list[Reason]:
+    """What must be known of accuracy on data that the variant was trained or calibrated on; nothing for others."""
+    marked = [(step, facts) for step, facts in _facts(recipe) if facts.get("fingerprint")]
+    if data is None or not marked:
+        return []
+    try:
+        here = data.fingerprint()
+    except EdgeprofError:  # a sample that cannot be read is told where the data are judged
+        return []
+    found = {}
+    for step, facts in marked:
+        if facts["fingerprint"] != here:
+            continue
+        if "trained_on" in facts:
+            found["judged_on_training_data"] = (
+                f"{step} was trained on the very data that it is judged on ({data.name}): what it learnt by heart"
+                " counts as accuracy"
+            )
+        else:
+            found["judged_on_calibration_data"] = (
+                f"{step} was calibrated on {facts.get('samples', 'some')} of the {len(data)} samples that it is judged"
+                " on: its accuracy may be a little too good"
+            )
+    remedy = "Judge it on data of its own; skip=N and limit=N cut one dataset in two."
+    return [Reason(code=code, message=message, remedy=remedy) for code, message in found.items()]
+
+
+def _facts(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for step in recipe:
+        yield str(step.get("compressor", "a step")), step.get("facts") or {}
+
+
+def _use(facts: Mapping[str, Any]) -> tuple[str, str]:
+    if "trained_on" in facts:
+        return "was trained", str(facts["trained_on"])
+    return "was calibrated", str(facts.get("calibration", "its data"))
+
+
+def _told(hashed: object, declared: str | None) -> str:
+    return f"{hashed!s:.23}" + (f" ({declared})" if declared else "")
