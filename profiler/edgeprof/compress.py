@@ -135,7 +135,9 @@ def _make(  # noqa: PLR0917 - called once, above
     entry["dataset"] = None if data is None else {"name": data.name, "preprocessing": data.preprocessing}
     started = time.monotonic()
     try:
-        made, recipe = make_variant(source, steps, host.of("compressors"), directory, data, seed=seed)
+        made, recipe = make_variant(
+            source, steps, host.of("compressors"), directory, data, seed=seed, timeout_s=timeout_s
+        )
     except VariantError as error:
         return {**entry, "status": "failed", "reasons": [_reason(error.code, error)], "model": None, "recipe": []}
     entry["seconds"] = round(time.monotonic() - started, 3)

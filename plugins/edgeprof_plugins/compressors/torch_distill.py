@@ -117,17 +117,14 @@ class Distill(Compressor):
 
 def _with_width(source: Path, width: float, seed: int) -> Any:
     """A new module of the source's own factory, if that takes a width."""
-    from edgeprof_plugins.runtimes.python_import import import_target
-
-    model = recognise(str(source))
-    if model.format != "python":
+    spec = str(source)
+    if recognise(spec).format != "python":
         return None
-    factory = import_target(model.target)[1]
+    factory, _ = torch_model.made_by(spec)
     if not callable(factory) or "width" not in inspect.signature(factory).parameters:
         return None
-    torch = torch_model.require()
-    torch.manual_seed(seed)
-    return factory(width=width).eval()
+    torch_model.require().manual_seed(seed)
+    return torch_model.made_by(spec, f"width={width}")[1].eval()
 
 
 def _path(spec: str) -> Path | None:

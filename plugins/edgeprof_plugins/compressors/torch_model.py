@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprof.artifact import recognise
+from edgeprof.compression.isolation import place, user_code
 from edgeprof.errors import InputError, UnavailableError, VariantError
 from edgeprof.workload.runtime import LoadError, install_command, library_version
 
@@ -126,19 +127,36 @@ def load(source: Path, data: Dataset | None = None, *, seed: int = 0) -> Net:
         return _from_factory(torch, spec, data) if recognise(spec).format == "python" else _from_program(torch, spec)
 
 
-def _from_factory(torch: Any, spec: str, data: Dataset | None) -> Net:
+def made_by(spec: str, wanted: str = "") -> tuple[Any, Any]:
+    """What a factory's spec names, and the module that it makes (itself, if it is one).
+
+    Args:
+        spec: ``FILE.py:attribute`` or ``package.module:attribute``.
+        wanted: ``width=0.5``: what to give the factory.
+
+    Raises:
+        InputError: it cannot be imported, or fails.
+    """
     from edgeprof_plugins.runtimes.python_import import import_target
 
-    try:
-        made = import_target(recognise(spec).target)[1]
-    except LoadError as error:
-        raise InputError(error.message, remedy=error.remedy) from None
-    module = made
-    if not isinstance(made, torch.nn.Module) and callable(made):
+    torch = require()
+    with user_code(spec):
         try:
-            module = made()
-        except Exception as error:
-            raise InputError(f"{spec}() failed: {type(error).__name__}: {error}") from error
+            made = import_target(recognise(spec).target)[1]
+        except LoadError as error:
+            raise InputError(error.message + place(error.__context__), remedy=error.remedy) from None
+    if isinstance(made, torch.nn.Module) or not callable(made):
+        return made, made
+    given = {}
+    if wanted:
+        name, _, value = wanted.partition("=")
+        given[name] = float(value)
+    with user_code(f"{spec}({wanted})"):
+        return made, made(**given)
+
+
+def _from_factory(torch: Any, spec: str, data: Dataset | None) -> Net:
+    made, module = made_by(spec)
     if not isinstance(module, torch.nn.Module) or isinstance(module, torch.jit.ScriptModule):
         raise InputError(
             f"{spec} gives {type(module).__name__}, no torch.nn.Module",
@@ -152,7 +170,8 @@ def _from_factory(torch: Any, spec: str, data: Dataset | None) -> Net:
     ]
     examples = getattr(module, "example_inputs", getattr(made, "example_inputs", None))
     if callable(examples):
-        examples = examples()
+        with user_code(f"the example_inputs of {spec}"):
+            examples = examples()
     if examples is None:
         examples = _sample(torch, spec, data, parameters)
     if isinstance(examples, dict):
@@ -164,7 +183,10 @@ def _from_factory(torch: Any, spec: str, data: Dataset | None) -> Net:
             f"the example_inputs of {spec} do not fit its forward({', '.join(parameters)})",
             remedy="Set module.example_inputs to a tensor, a tuple of them, or a dict by argument name.",
         )
-    return Net(module, tuple(v.detach().cpu() for v in values), names, spec)
+    values = tuple(v.detach().cpu() for v in values)
+    with user_code(f"the forward of {spec}"), torch.no_grad():
+        module(*values)
+    return Net(module, values, names, spec)
 
 
 def _sample(torch: Any, spec: str, data: Dataset | None, names: list[str]) -> Any:

@@ -179,7 +179,14 @@ def _models(
             source = recognise(spec)
             try:
                 variant, recipe = make_variant(
-                    source, steps, host.of("compressors"), scratch / str(number), dataset, seed=flags["seed"]
+                    source,
+                    steps,
+                    host.of("compressors"),
+                    scratch / str(number),
+                    dataset,
+                    seed=flags["seed"],
+                    timeout_s=flags["timeout_s"],
+                    isolated=not flags["no_isolation"],
                 )
             except VariantError as error:
                 requests.append(ModelRequest(spec, name, failure=error))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.artifact import FORMATS, Artifact, recognise
+from edgeprof.compression.isolation import apart
 from edgeprof.errors import EdgeprofError, InputError, VariantError, unknown
 
 if TYPE_CHECKING:
@@ -131,8 +132,10 @@ def make_variant(
     data: Dataset | None = None,
     *,
     seed: int = 0,
+    timeout_s: float = 120.0,
+    isolated: bool = True,
 ) -> tuple[Artifact, list[dict[str, Any]]]:
-    """Apply a chain to a model.
+    """Apply a chain to a model, in a process of its own.
 
     Args:
         source: The model file.
@@ -141,6 +144,8 @@ def make_variant(
         directory: Where the variant's file goes.
         data: For steps that calibrate or train.
         seed: Makes every step repeatable.
+        timeout_s: For the user's code that makes the model (a factory), each time that it is called.
+        isolated: False does it in this process, which a crash in a library or in the user's code then ends.
 
     Returns:
         The variant, and its recipe: one entry per step with name, version, parameters, input and output checksums and
@@ -148,52 +153,72 @@ def make_variant(
 
     Raises:
         InputError: the chain, a parameter or the data cannot be used.
-        VariantError: a step failed on this model, or what it wrote is no model of the format it promised.
+        VariantError: a step failed on this model, or what it wrote is no model of the format it promised, or a step
+            crashed, or the user's code did not end.
     """
+    with tempfile.TemporaryDirectory(prefix="edgeprof-compress-") as scratch:
+
+        def work() -> tuple[Artifact, list[dict[str, Any]]]:
+            return _through(source, steps, compressors, scratch, data, seed=seed)
+
+        name = chain_name(steps)
+        made, recipe = apart(work, label=name, limit_s=timeout_s) if isolated else work()
+        final = directory / (stem(source) + "." + _safe(name) + Path(made.target).suffix)
+        _install(Path(made.target), final)
+    return recognise(os.fspath(final)), recipe
+
+
+def _through(
+    source: Artifact,
+    steps: Sequence[Step],
+    compressors: Mapping[str, Callable[[], Compressor]],
+    scratch: str,
+    data: Dataset | None,
+    *,
+    seed: int,
+) -> tuple[Artifact, list[dict[str, Any]]]:
+    """The file in ``scratch`` that the last step wrote, and the recipe."""
     tools = [(step, _compressor(step, compressors)) for step in steps]
     current, recipe = source, []
-    with tempfile.TemporaryDirectory(prefix="edgeprof-compress-") as scratch:
-        for number, (step, family) in enumerate(tools):
-            tool = family
-            if current.format not in tool.takes:
-                raise InputError(
-                    f"{tool.name} takes {', '.join(tool.takes)}; {_called(source, current)} is {current.format}",
-                    remedy=_bridge(tool, current.format, compressors),
-                )
-            tool = family.for_format(current.format)
-            if tool.needs_data != "no" and data is None and "data" not in step.given:
-                raise InputError(f"{tool.name} needs {tool.needs_data} data", remedy="Add --dataset SPEC.")
-            values = settings(tool, step.given)
-            suffix = FORMATS[tool.gives or current.format].suffixes[0]
-            target = Path(scratch) / f"{number}{suffix}"
-            # Of a factory (FILE.py:attribute) the attribute is a part of what it is called.
-            given = current.path if current.path is not None and current.format != "python" else Path(current.target)
-            label = given.name if current is source else _called(source, current)
-            try:
-                facts = _apply(tool, given, target, values, data, seed=seed, label=label)
-            except EdgeprofError as error:
-                # A scratch file's name means nothing to anybody.
-                error.args = (error.message.replace(os.fspath(given), _called(source, current)),)
-                error.message = error.args[0]
-                raise
-            produced = recognise(os.fspath(target))
-            if produced.format != (tool.gives or current.format):
-                raise VariantError(f"{tool.name} wrote {produced.format} where {tool.gives or current.format} was due")
-            recipe.append(
-                {
-                    "compressor": tool.name,
-                    "version": tool.version,
-                    "parameters": values,
-                    "seed": seed,
-                    "from_sha256": current.sha256,
-                    "to_sha256": produced.sha256,
-                    "facts": facts,
-                }
+    for number, (step, family) in enumerate(tools):
+        tool = family
+        if current.format not in tool.takes:
+            raise InputError(
+                f"{tool.name} takes {', '.join(tool.takes)}; {_called(source, current)} is {current.format}",
+                remedy=_bridge(tool, current.format, compressors),
             )
-            current = produced
-        final = directory / (stem(source) + "." + _safe(chain_name(steps)) + Path(current.target).suffix)
-        _install(Path(current.target), final)
-    return recognise(os.fspath(final)), recipe
+        tool = family.for_format(current.format)
+        if tool.needs_data != "no" and data is None and "data" not in step.given:
+            raise InputError(f"{tool.name} needs {tool.needs_data} data", remedy="Add --dataset SPEC.")
+        values = settings(tool, step.given)
+        suffix = FORMATS[tool.gives or current.format].suffixes[0]
+        target = Path(scratch) / f"{number}{suffix}"
+        # Of a factory (FILE.py:attribute) the attribute is a part of what it is called.
+        given = current.path if current.path is not None and current.format != "python" else Path(current.target)
+        label = given.name if current is source else _called(source, current)
+        try:
+            facts = _apply(tool, given, target, values, data, seed=seed, label=label)
+        except EdgeprofError as error:
+            # A scratch file's name means nothing to anybody.
+            error.args = (error.message.replace(os.fspath(given), _called(source, current)),)
+            error.message = error.args[0]
+            raise
+        produced = recognise(os.fspath(target))
+        if produced.format != (tool.gives or current.format):
+            raise VariantError(f"{tool.name} wrote {produced.format} where {tool.gives or current.format} was due")
+        recipe.append(
+            {
+                "compressor": tool.name,
+                "version": tool.version,
+                "parameters": values,
+                "seed": seed,
+                "from_sha256": current.sha256,
+                "to_sha256": produced.sha256,
+                "facts": facts,
+            }
+        )
+        current = produced
+    return current, recipe
 
 
 def _compressor(step: Step, compressors: Mapping[str, Callable[[], Compressor]]) -> Compressor:

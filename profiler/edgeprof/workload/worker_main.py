@@ -22,7 +22,7 @@ def main(socket_fd: int, lifeline_fd: int, memory_limit: int) -> None:
     """Answer requests until the parent says ``close`` or is gone."""
     for fd in (socket_fd, lifeline_fd):
         os.set_inheritable(fd, False)  # what the model starts must not keep them open
-    _die_with_parent(lifeline_fd)
+    die_with_parent(lifeline_fd)
     _prepare_dying()
     if memory_limit:
         # Not RLIMIT_AS: it counts libraries and the address space that CUDA and arenas only reserve.
@@ -64,7 +64,7 @@ def _hookimpl(function: Optional[Callable[..., Any]] = None, **_: Any) -> Any:
     return _hookimpl
 
 
-def _die_with_parent(lifeline_fd: int) -> None:
+def die_with_parent(lifeline_fd: int) -> None:
     """Have the kernel kill this whole process group (the parent made one) when the parent's end of the lifeline closes.
 
     The signal comes however the parent ends and whatever the model does meanwhile, holding the interpreter lock in C

@@ -1,0 +1,200 @@
+"""Compressors and the code of users in a process of its own: whatever happens there costs one variant.
+
+The process is a fork: it has the plugins and the data that its parent has, and nothing needs to be written down for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import sysconfig
+import tempfile
+import traceback
+import warnings
+from contextvars import ContextVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+from edgeprof.compression.progress import report, shown_by
+from edgeprof.errors import EdgeprofError, InputError, VariantError
+from edgeprof.workload.worker_main import die_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
+T = TypeVar("T")
+
+#: Told what of the user's begins to run, and None when it has ended.
+_WATCH: ContextVar[Callable[[str | None], None] | None] = ContextVar("edgeprof_user_code_watch", default=None)
+
+
+def apart(work: Callable[[], T], *, label: str, limit_s: float) -> T:
+    """What ``work()`` returns, run in a child process; its progress is reported here.
+
+    Args:
+        work: Its result must pickle. Its prints go to stderr: stdout belongs to the command.
+        label: What is being made, for messages.
+        limit_s: How long each piece of ``user_code`` may take, seconds; the rest may take as long as it needs.
+
+    Raises:
+        EdgeprofError: whatever ``work`` raised.
+        VariantError: the process died (``crashed``), or the user's code did not end (``timeout``).
+    """
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    lifeline = os.pipe()
+    running: str | None = None
+    with tempfile.TemporaryFile() as dump:
+        given = {"label": label, "limit_s": limit_s, "lifeline": lifeline, "dump": dump}
+        child = context.Process(target=_child, args=(work, ours, theirs), kwargs=given)
+        with warnings.catch_warnings():
+            # Threads of libraries do not follow into the child; those that it needs, it starts itself.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child.start()
+        theirs.close()
+        os.close(lifeline[0])
+        try:
+            while True:
+                kind, content = ours.recv()
+                if kind == "progress":
+                    report(*content)
+                elif kind == "running":
+                    running = content
+                elif kind == "raised":
+                    raise content
+                else:
+                    found: T = content
+                    return found
+        except EOFError:
+            _end(child)
+            dump.seek(0)
+            words = dump.read().decode("utf-8", "replace")
+            raise _died(running, label, child.exitcode or 0, words, limit_s) from None
+        finally:
+            _end(child)
+            ours.close()
+            os.close(lifeline[1])
+
+
+def place(error: BaseException | None) -> str:
+    """`` (FILE, line N)``: the innermost line of an error's stack that is neither a library's nor ours, if any."""
+    stack = [] if error is None else reversed(traceback.extract_tb(error.__traceback__))
+    return _place((one.filename, one.lineno or 0) for one in stack)
+
+
+@contextlib.contextmanager
+def user_code(what: str) -> Iterator[None]:
+    """Around code of the user's: what it raises, ``sys.exit`` included, is one sentence with the line that it was in.
+
+    Args:
+        what: The model, as its user calls it.
+
+    Raises:
+        InputError: it raised.
+    """
+    watch = _WATCH.get()
+    if watch is not None:
+        watch(what)
+    try:
+        yield
+    except EdgeprofError:
+        raise
+    except (Exception, SystemExit) as error:
+        lines = str(error).strip().splitlines()
+        told = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+        raise InputError(f"{what} failed: {told}{place(error)}") from error
+    finally:
+        if watch is not None:
+            watch(None)
+
+
+def _child(
+    work: Callable[[], Any],
+    parents: Connection,
+    pipe: Connection,
+    *,
+    label: str,
+    limit_s: float,
+    lifeline: tuple[int, int],
+    dump: IO[bytes],
+) -> None:
+    os.setpgrp()
+    parents.close()
+    os.close(lifeline[1])
+    die_with_parent(lifeline[0])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C too, and decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.stdout.flush()
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    faulthandler.enable(dump, all_threads=False)
+    if "torch" in sys.modules:  # OpenMP's threads did not follow, and it would wait for them
+        sys.modules["torch"].set_num_threads(1)
+
+    def watch(what: str | None) -> None:
+        pipe.send(("running", what))
+        if what is None:
+            faulthandler.cancel_dump_traceback_later()
+        else:
+            faulthandler.dump_traceback_later(limit_s, exit=True, file=dump)
+
+    _WATCH.set(watch)
+    with shown_by(lambda text, done: pipe.send(("progress", (text, done)))):
+        try:
+            answer = ("made", work())
+        except SystemExit as error:
+            answer = ("raised", VariantError(f"{label} ended with sys.exit({error.code}){place(error)}"))
+        except Exception as error:  # noqa: BLE001 - the parent raises it
+            answer = ("raised", error)
+        pipe.send(answer)
+
+
+def _end(child: BaseProcess) -> None:
+    """Kill it and what it started, and reap it; of one that has ended by itself the exit status stays what it is."""
+    assert child.pid is not None
+    if child.exitcode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.kill()  # where it has not made a group yet
+    child.join()
+
+
+def _died(running: str | None, label: str, status: int, words: str, limit_s: float) -> VariantError:
+    what, where = running or label, _place(_frames(words))
+    if words.startswith("Timeout"):
+        return VariantError(
+            f"{what} did not end within {limit_s:g} s{where}",
+            remedy="If it is only slow, allow it more with --timeout S.",
+            code="timeout",
+        )
+    if status == -signal.SIGKILL:
+        return VariantError(
+            f"{what} was killed by SIGKILL, perhaps for want of memory",
+            remedy="Look at: dmesg | grep -i oom",
+            code="crashed",
+        )
+    if status < 0:
+        return VariantError(f"{what} crashed with {signal.Signals(-status).name}{where}", code="crashed")
+    return VariantError(f"{what} ended its process with exit status {status}", code="crashed")
+
+
+def _frames(words: str) -> list[tuple[str, int]]:
+    """The stack in a dump of faulthandler, innermost first."""
+    return [(path, int(line)) for path, line in re.findall(r'^  File "(.+)", line (\d+) in ', words, re.MULTILINE)]
+
+
+def _place(frames: Iterable[tuple[str, int]]) -> str:
+    ours = [
+        path for name in ("edgeprof", "edgeprof_plugins") for path in getattr(sys.modules.get(name), "__path__", ())
+    ]
+    libraries = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    for path, line in frames:
+        if not path.startswith(("<", *libraries, *ours)):
+            return f" ({path}, line {line})"
+    return ""

@@ -1,0 +1,160 @@
+"""Work in a process of its own: what comes back, and what is told of one that raises, crashes or does not end."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from edgeprof.compression.isolation import apart, user_code
+from edgeprof.compression.progress import report, shown_by
+from edgeprof.errors import InputError, VariantError
+
+HERE = Path(__file__).name
+
+
+def run(work, limit_s: float = 60.0):
+    return apart(work, label="prune", limit_s=limit_s)
+
+
+def test_the_result_and_the_progress_come_back_and_prints_do_not_reach_stdout(capfd):
+    def work() -> tuple[int, dict[str, float]]:
+        print("a factory that prints")
+        os.write(1, b"from C\n")
+        report("half", 0.5)
+        return os.getpid(), {"reached": 0.5}
+
+    seen = []
+    with shown_by(lambda *one: seen.append(one)):
+        pid, facts = run(work)
+    assert pid != os.getpid()
+    assert facts == {"reached": 0.5}
+    assert seen == [("half", 0.5)]
+    out, error = capfd.readouterr()
+    assert out == ""
+    assert "a factory that prints" in error
+    assert "from C" in error
+
+
+def test_an_error_arrives_whole():
+    def work() -> None:
+        raise VariantError("the loss is no number", remedy="lr=1e-4", code="diverged")
+
+    with pytest.raises(VariantError, match="the loss is no number") as caught:
+        run(work)
+    assert (caught.value.remedy, caught.value.code) == ("lr=1e-4", "diverged")
+
+
+def test_any_other_error_is_raised_here_too():
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
+@pytest.mark.parametrize(
+    ("crash", "words"),
+    [(lambda: ctypes.string_at(0), "crashed with SIGSEGV"), (lambda: os._exit(7), "exit status 7")],
+    ids=["segfault", "os._exit"],
+)
+def test_a_process_that_dies_is_a_variant_that_crashed(crash, words, inside):
+    def work() -> None:
+        if inside:
+            with user_code("net.py:make"):
+                crash()
+        crash()
+
+    with pytest.raises(VariantError, match=words) as caught:
+        run(work)
+    assert caught.value.code == "crashed"
+    assert caught.value.message.startswith("net.py:make" if inside else "prune")
+    assert ("SIGSEGV" not in words) or HERE in caught.value.message
+
+
+def test_one_killed_for_want_of_memory_says_so():
+    with pytest.raises(VariantError, match="want of memory"):
+        run(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [lambda: threading.Event().wait(), lambda: next(filter(None, iter(int, 1)))],
+    ids=["waits", "spins in C with the interpreter's lock"],
+)
+def test_user_code_that_does_not_end_is_told_with_its_line(loop):
+    def work() -> None:
+        with user_code("net.py:make()"):
+            loop()
+
+    with pytest.raises(VariantError, match=rf"net\.py:make\(\) did not end within 0\.1 s .*{HERE}, line \d+") as caught:
+        run(work, limit_s=0.1)
+    assert caught.value.code == "timeout"
+    assert "--timeout" in caught.value.remedy
+
+
+def test_only_user_code_is_limited():
+    def work() -> str:
+        with user_code("net.py:make"):
+            pass
+        threading.Event().wait(0.3)
+        return "trained"
+
+    assert run(work, limit_s=0.1) == "trained"
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+@pytest.mark.parametrize(
+    ("raises", "words"),
+    [(lambda: {}["weights"], r"KeyError: 'weights'"), (lambda: sys.exit("no GPU"), r"SystemExit: no GPU")],
+)
+def test_what_user_code_raises_is_one_sentence_with_its_line(raises, words, isolated):
+    def work() -> None:
+        with user_code("net.py:make()"):
+            raises()
+
+    line = raises.__code__.co_firstlineno
+    with pytest.raises(InputError, match=rf"net\.py:make\(\) failed: {words} \(.*{HERE}, line {line}\)$"):
+        run(work) if isolated else work()
+
+
+def test_a_program_that_ends_elsewhere_is_a_failed_variant():
+    with pytest.raises(VariantError, match=rf"prune ended with sys\.exit\(3\) \(.*{HERE}"):
+        run(lambda: sys.exit(3))
+
+
+def test_whoever_stops_waiting_leaves_no_process_behind():
+    def work() -> None:
+        report(str(os.getpid()), 0.1)
+        threading.Event().wait()
+
+    pids = []
+
+    def interrupted(text: str, _: float) -> None:
+        pids.append(int(text))
+        raise KeyboardInterrupt
+
+    with shown_by(interrupted), pytest.raises(KeyboardInterrupt):
+        run(work)
+    assert not psutil.pid_exists(pids[0])
+
+
+def test_it_dies_with_a_parent_that_is_killed():
+    read, write = os.pipe()
+    parent = os.fork()
+    if parent == 0:  # a parent that is killed while its child works
+        try:
+            with shown_by(lambda text, _: os.write(write, text.encode())):
+                apart(lambda: (report(str(os.getpid()), 0.0), threading.Event().wait()), label="prune", limit_s=60.0)
+        finally:
+            os._exit(0)
+    child = psutil.Process(int(os.read(read, 20)))
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    assert child.wait(10) is None or not child.is_running()
+    os.close(read)
+    os.close(write)
