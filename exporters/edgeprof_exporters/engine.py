@@ -66,7 +66,8 @@ class Rail:
     def watts(self, now: float) -> float | None:
         """Power at the last reading; None where that is too old or there was none."""
         meter = self.power or self.meter
-        return None if meter.time is None or now - meter.time > stale_after(meter.channel) else meter.watts
+        old = meter.read_at is None or now - meter.read_at > stale_after(meter.channel)
+        return None if old else meter.watts
 
 
 def stale_after(channel: Channel) -> float:
@@ -136,7 +137,7 @@ class Tap(Sensor):
                 self.last_read = middle
             for index, meter in self.meters:
                 seen = latest.get(meter.channel.key)
-                if seen is not None and not math.isnan(values[index]) and seen[0] != meter.time:
+                if seen is not None and not math.isnan(values[index]) and seen[0] != meter.read_at:
                     meter.add(*seen)
                     engine.advanced(meter)
 
@@ -277,7 +278,7 @@ class Engine:
     def ready(self) -> bool:
         """Whether a plausible sample was read; of power where the device has a power sensor."""
         if self.total is not None:
-            return self.history.last > -math.inf
+            return self.total.read_at > -math.inf
         return any(tap.latest for tap in self.taps)
 
     @property
@@ -336,6 +337,8 @@ class Engine:
         self.total = self._new_total(chosen) if whole else None
         if before is not None and self.total is not None:
             self.total.resume(before.state())
+        for meter in self._meters.values():
+            meter.settle()
         if self.total is not None:
             self.total.begin()
         self.rails = _rails([c for c in power if c.key in read], topology, self._meters)

@@ -1,8 +1,8 @@
 """One channel's energy since the daemon began: every sample integrated, and no gap invented away.
 
 Between two samples of power the straight line counts (trapezoid); a hardware counter counts by its differences. A pause
-in the readings is bridged with the mean power of the seconds before, since two samples of a load that comes in bursts
-say little of what lay between; longer than ``bridge_s``, it is counted in ``gap_s`` and its energy is left out.
+in the readings is bridged between the power before it and the power after it (``bridge``), once enough of that has been
+seen; longer than ``bridge_s``, it is counted in ``gap_s`` and its energy is left out.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
+from collections import deque
 from typing import TYPE_CHECKING, Any
+
+from edgeprof_exporters.bridge import SIDE_S, Edge, edge, energy
 
 if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Channel
 
 #: A pause in power readings up to this long (s) is bridged.
 BRIDGE_S = 5.0
-#: Readings farther apart than this (s) are a pause, and the time constant (s) of the mean that it is bridged with.
-USUAL_S, _MEAN_S = 1.0, 5.0
+#: Readings farther apart than this (s) are a pause.
+USUAL_S = 0.5
 #: No edge device draws more (W): a counter that wraps cannot have wrapped twice within ``wrap / _MOST_W`` seconds.
 _MOST_W = 1000.0
 #: The power that a counter shows is its rise over at least this long (s): what a processor does from one millisecond
@@ -35,29 +38,37 @@ class Meter:
 
     Args:
         channel: As the topology knows it.
-        bridge_s: The longest pause (s) that is bridged.
-        usual_s: Readings farther apart than this (s) are a pause.
+        bridge_s: The longest pause (s) that is bridged; three of the channel's own refreshes always are.
+        usual_s: Readings farther apart than this (s), and than three refreshes, are a pause.
 
     Attributes:
-        joules: Since the beginning, gaps left out. May fall by a little where a sensor reads below zero by its offset;
+        joules: Up to ``time``, gaps left out. May fall by a little where a sensor reads below zero by its offset;
             ``shown`` never does.
         gap_s: Seconds that are not in ``joules``.
-        time: Of the last good reading (monotonic s); None before the first.
+        time: How far ``joules`` reaches (monotonic s): the last good reading, or the last one before a pause whose
+            bridge is not finished. None before the first.
+        read_at: Of the last good reading (monotonic s); None before the first.
         watts: Power at the last reading; None before the first.
+        is_read: Whether anything was read since it was made.
     """
 
     __slots__ = (
+        "_after",
+        "_before",
         "_bridge_s",
         "_latched",
         "_latched_at",
-        "_mean",
+        "_pause_s",
+        "_recent",
         "_rise_from",
         "_shown",
         "_usual_s",
         "_value",
         "channel",
         "gap_s",
+        "is_read",
         "joules",
+        "read_at",
         "time",
         "watts",
     )
@@ -66,9 +77,14 @@ class Meter:
         self.joules = 0.0
         self.gap_s = 0.0
         self.time: float | None = None
+        self.read_at: float | None = None
         self.watts: float | None = None
+        self.is_read = False
         self._value = math.nan
-        self._mean: float | None = None
+        self._recent: deque[tuple[float, float]] = deque()
+        self._before: Edge | None = None  # of the pause that is being bridged, or of an earlier daemon
+        self._pause_s = 0.0  # its length; 0: none is being bridged
+        self._after = 0.0  # joules since its end
         self._shown = 0.0
         self._latched, self._latched_at = 0.0, -math.inf
         self._rise_from: tuple[float, float] | None = None
@@ -76,31 +92,25 @@ class Meter:
 
     def describe(self, channel: Channel, bridge_s: float, usual_s: float) -> None:
         """What the channel is, from now on, and which pauses (s) are bridged."""
+        refreshes = 3 * (channel.update_interval_s or 0.0)
         self.channel = channel
-        self._usual_s = usual_s
-        self._bridge_s = bridge_s
+        self._usual_s = max(usual_s, refreshes)
+        self._bridge_s = max(bridge_s, refreshes)
         if channel.kind == "counter":  # a counter goes on by itself; only a wrap that is not seen can deceive
             self._bridge_s = math.inf if channel.wrap is None else max(bridge_s, channel.wrap / _MOST_W)
 
     def add(self, time: float, value: float) -> None:
         """A good reading: monotonic s, and W or J."""
-        before = self.time
-        if before is None:
-            self._begin(time, value)
-            return
-        span = time - before
-        if span <= 0:
+        before = self.read_at
+        if before is not None and time <= before:
             return
         if self.channel.kind == "counter":
-            self._count(time, value, span)
+            self._count(time, value, before)
         else:
-            if span <= self._bridge_s:
-                self.joules += self._between(value, span) * span
-            else:
-                self.gap_s += span
+            self._integrate(time, value, before)
             self.watts = value
         self._shown = max(self._shown, self.joules)
-        self.time, self._value = time, value
+        self.read_at, self._value, self.is_read = time, value, True
 
     def shown(self, now: float) -> float:
         """The joules as a monotone counter shows them."""
@@ -112,13 +122,33 @@ class Meter:
 
     def gap(self, now: float) -> float:
         """Seconds left out, the gap that is open just now included once it is too long to be bridged."""
-        if self.time is None or now - self.time <= self._bridge_s or self._bridge_s == math.inf:
+        if self.read_at is None or now - self.read_at <= self._bridge_s or self._bridge_s == math.inf:
             return self.gap_s
-        return self.gap_s + now - self.time
+        return self.gap_s + now - self.read_at
+
+    def open_joules(self) -> float:
+        """What a pause that is being bridged and the time since would come to if they were settled now (J)."""
+        if not self._pause_s or self._before is None:
+            return 0.0
+        return energy(self._before, edge(self._recent, self._recent[0][0]), self._pause_s) + self._after
+
+    def settle(self) -> None:
+        """End the bridge with what was seen since the pause."""
+        if self._pause_s:
+            self.joules += self.open_joules()
+            self._shown = max(self._shown, self.joules)
+            self._before, self._pause_s, self._after = None, 0.0, 0.0
+            self.time = self.read_at
 
     def state(self) -> dict[str, Any]:
         """What ``resume`` needs."""
-        return {"joules": self._shown, "gap_s": self.gap_s, "time": self.time, "value": self._value, "mean": self._mean}
+        return {
+            "joules": max(self._shown, self.joules + self.open_joules()),
+            "gap_s": self.gap_s,
+            "time": self.read_at,
+            "value": self._value,
+            "edge": self._edge(),
+        }
 
     def resume(self, state: dict[str, Any], now: float | None) -> None:
         """Go on from where an earlier daemon stopped.
@@ -135,37 +165,55 @@ class Meter:
         self.gap_s = gap_s
         time, value = state["time"], state["value"]
         if now is not None and time is not None and float(time) <= now and math.isfinite(float(value)):
-            self.time, self._value = float(time), float(value)
-            mean = state.get("mean")
-            self._mean = float(mean) if mean is not None and math.isfinite(float(mean)) else None
+            self.time = self.read_at = float(time)
+            self._value = float(value)
+            watts, slope = map(float, state.get("edge") or (value, 0.0))
+            self._before = Edge(watts, slope) if math.isfinite(watts + slope) else None
 
-    def _begin(self, time: float, value: float) -> None:
-        self.time, self._value = time, value
-        if self.channel.kind == "counter":
-            self._rise_from = (time, self.joules)
-        else:
-            self.watts = value
+    def _integrate(self, time: float, value: float, before: float | None) -> None:
+        span = 0.0 if before is None else time - before
+        if span > min(self._usual_s, self._bridge_s):
+            known = self._edge()
+            self.settle()
+            self._recent.clear()
+            if span > self._bridge_s:
+                self.gap_s += span
+            else:
+                self._before, self._pause_s = known, span
+        elif span:
+            joules = 0.5 * (value + self._value) * span
+            if self._pause_s:
+                self._after += joules
+            else:
+                self.joules += joules
+        recent = self._recent
+        recent.append((time, value))
+        side = max(SIDE_S, self._usual_s)
+        if not self._pause_s:
+            self.time = time
+            while recent[0][0] < time - side:
+                recent.popleft()
+        elif time - recent[0][0] >= side:
+            self.read_at = time
+            self.settle()
 
-    def _between(self, value: float, span: float) -> float:
-        """The mean power (W) since the last reading."""
-        watts = 0.5 * (value + self._value)
-        if self._mean is None:
-            self._mean = watts
-        elif span > self._usual_s:
-            return self._mean
-        else:
-            self._mean += (watts - self._mean) * span / (_MEAN_S + span)
-        return watts
+    def _edge(self) -> Edge | None:
+        """The power at the last reading, by those beside it; None before the first."""
+        if self._recent:
+            return edge(self._recent, self._recent[-1][0])
+        return self._before or (Edge(self._value, 0.0) if math.isfinite(self._value) else None)
 
-    def _count(self, time: float, value: float, span: float) -> None:
-        rise = value - self._value
-        if rise < 0 and self.channel.wrap is not None and span <= self._bridge_s:
-            rise += self.channel.wrap
-        if rise < 0 or span > self._bridge_s:  # it began again: a driver was loaded anew, or it wrapped unseen
-            self.gap_s += span
-            self._rise_from = None
-        else:
-            self.joules += rise
+    def _count(self, time: float, value: float, before: float | None) -> None:
+        self.time = time
+        if before is not None:
+            span, rise = time - before, value - self._value
+            if rise < 0 and self.channel.wrap is not None and span <= self._bridge_s:
+                rise += self.channel.wrap
+            if rise < 0 or span > self._bridge_s:  # it began again: a driver was loaded anew, or it wrapped unseen
+                self.gap_s += span
+                self._rise_from = None
+            else:
+                self.joules += rise
         if self._rise_from is None:
             self._rise_from = (time, self.joules)
         begun, joules = self._rise_from
@@ -203,8 +251,10 @@ class Total:
             return
         self._waiting = set(self.meters)
         time = max(m.time for m in self.meters if m.time is not None)
+        if self._time is not None and time <= self._time:
+            return
         now = [(m.joules, m.gap_s) for m in self.meters]
-        if self._before is not None and self._time is not None and time > self._time:
+        if self._before is not None and self._time is not None:
             whole = all(gap == before for (_, gap), (_, before) in zip(now, self._before, strict=True))
             if whole:
                 self.joules += math.fsum(j - before for (j, _), (before, _) in zip(now, self._before, strict=True))
@@ -228,6 +278,12 @@ class Total:
             self._latched, self._latched_at = self._shown, now
         return self._latched
 
+    @property
+    def read_at(self) -> float:
+        """When each part had been read since it was made (monotonic s); minus infinity while one has not."""
+        times = [m.read_at if m.is_read and m.read_at is not None else -math.inf for m in self.meters]
+        return min(times, default=-math.inf)
+
     def watts(self) -> float | None:
         """The sum of the parts' power; None while one is unknown."""
         parts = [m.watts for m in self.meters]
@@ -235,7 +291,9 @@ class Total:
         return math.fsum(known) if parts and len(known) == len(parts) else None
 
     def state(self) -> dict[str, Any]:
-        return {"joules": self._shown, "gap_s": self.gap_s}
+        """What ``resume`` needs; with what the parts' states have and is not in ``joules`` yet."""
+        waiting = math.fsum(m.open_joules() for m in self.meters)
+        return {"joules": max(self._shown, self.joules + waiting), "gap_s": self.gap_s}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from where an earlier daemon stopped."""

@@ -42,7 +42,7 @@ def power(engine: Engine) -> Samples:
             channel = rail.meter.channel
             kind = "rail" if rail.parent is None else "subrail"
             place = (channel.name,) if rail.parent is None else (channel.name, rail.parent)
-            if rail.meter.time is not None:
+            if rail.meter.read_at is not None:
                 add(
                     f"edgeprof_{kind}_energy_joules_total",
                     (*place, channel.sensor, channel.provenance),
@@ -53,7 +53,7 @@ def power(engine: Engine) -> Samples:
         if engine.total is not None and engine.ready:
             labels = engine.sources_of_total
             add("edgeprof_device_energy_joules_total", labels, engine.total.shown(now))
-            if now - engine.history.last <= 10.0:
+            if now - engine.total.read_at <= 10.0:
                 add("edgeprof_device_power_watts", labels, engine.total.watts())
     for channel, value in engine.latest(now):
         if channel.quantity == "voltage":
