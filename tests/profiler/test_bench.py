@@ -17,9 +17,9 @@ from edgeprof.request import BenchRequest, ModelRequest
 from edgeprof.results.schema import from_json, to_json
 from edgeprof.roots import SIMULATION_MARKER, Roots
 from edgeprof.simulation import layouts
+from tests.profiler.watching import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from edgeprof.results.schema import Result
@@ -47,34 +47,6 @@ def crash_later():
     if calls > 300:
         os.abort()
 """
-
-
-class Watcher:
-    """A Progress that remembers."""
-
-    def __init__(self, at: Callable[[str], None] | None = None) -> None:
-        self.stages: list[str] = []
-        self.notes: list[str] = []
-        self.lines: Sequence[str] = ()
-        self.live = ""
-        self.ended = False
-        self._at = at
-
-    def begin(self, lines, total_s, live):
-        self.lines, self._live = lines, live
-
-    def stage(self, text, seconds):
-        self.stages.append(text)
-        if text.startswith("window"):
-            self.live = self._live()
-        if self._at is not None:
-            self._at(text)
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def end(self):
-        self.ended = True
 
 
 @pytest.fixture(scope="session")
@@ -263,7 +235,7 @@ def test_the_result_survives_the_way_through_its_file(application, orin, host):
 
 def test_a_periodic_scenario_tells_what_an_inference_costs_at_any_rate(application, orin, host):
     result = bench(
-        request(application, "steady", scenario="periodic", rate_hz=20.0, window_s=1.0), host, orin, Watcher()
+        request(application, "steady", scenario="periodic", rate_hz=20.0, window_s=0.5), host, orin, Watcher()
     )
     (variant,) = result.variants
     assert variant.throughput_per_s == pytest.approx(20.0, rel=0.1)
@@ -273,7 +245,7 @@ def test_a_periodic_scenario_tells_what_an_inference_costs_at_any_rate(applicati
 
 def test_too_high_a_rate_is_called_saturated(application, orin, host):
     result = bench(
-        request(application, "slower", scenario="server", rate_hz=400.0, window_s=0.5), host, orin, Watcher()
+        request(application, "slower", scenario="server", rate_hz=400.0, windows=1, window_s=0.5), host, orin, Watcher()
     )
     assert any(reason.code == "saturated" for reason in result.variants[0].reasons)
 

@@ -1,4 +1,4 @@
-"""Boards and meters that break, change and come back under a running ``edgeprof bench``.
+"""Boards and meters that break, change and come back under a running bench.
 
 Nothing crashes, nothing is invented, and every gap is counted where its joules are shown.
 """
@@ -6,61 +6,60 @@ Nothing crashes, nothing is invented, and every gap is counted where its joules 
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
 import sys
 import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgeprof.bench import bench
+from edgeprof.plugins import PluginHost
+from edgeprof.request import BenchRequest, ModelRequest
+from edgeprof.results.schema import to_json
+from edgeprof.roots import SIMULATION_MARKER, Roots
 from edgeprof.simulation.layouts import build
+from tests.profiler.watching import Watcher
 
-QUICK = ["--windows", "3", "--window", "1", "--idle", "0.5", "--warmup", "0.2", "-q", "--json"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+#: A callable that sleeps.
+NAP = "import time\n\n\ndef nap():\n    time.sleep(0.01)\n"
 
 
 @pytest.fixture
-def bench(tmp_path):
-    """Starts a bench of a callable that sleeps; what it returns waits for the result."""
-    (tmp_path / "nap.py").write_text("import time\n\n\ndef nap():\n    time.sleep(0.01)\n")
-    environment = {**os.environ, "EDGEPROF_DATA_DIR": str(tmp_path / "data"), "EDGEPROF_CONFIG": str(tmp_path / "c")}
+def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Bench the callable and read the result as a file holds it; ``at`` is told each stage."""
+    monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("EDGEPROF_CONFIG", str(tmp_path / "config"))
+    monkeypatch.setattr("edgeprof.sensing.prepare.CHARACTERISE_S", 0.1)  # a still picture has no refresh to find
 
-    def start(*arguments: str):
-        child = subprocess.Popen(
-            [sys.executable, "-m", "edgeprof", "bench", f"{tmp_path}/nap.py:nap", *QUICK, *arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def run(roots: Roots, at: Callable[[str], None], *sensors: str, window_s: float) -> dict[str, Any]:
+        (tmp_path / "nap.py").write_text(NAP)
+        request = BenchRequest(
+            models=[ModelRequest(f"{tmp_path}/nap.py:nap")], preset="quick", sensors=list(sensors) or None,
+            windows=3, window_s=window_s, idle_s=0.2, warmup_s=0.1,
+        )  # fmt: skip
+        return json.loads(to_json(bench(request, PluginHost(), roots, Watcher(at))))
 
-        def finish():
-            out, err = child.communicate(timeout=100)
-            assert "Traceback" not in err
-            assert child.returncode == 0, err
-            return json.loads(out)
-
-        finish.child = child
-        return finish
-
-    return start
+    return run
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_board_that_breaks_at_random_degrades_the_joules_and_invents_none(tmp_path, bench, seed: int) -> None:
+def test_a_board_that_breaks_at_random_degrades_the_joules_and_invents_none(tmp_path, measure, seed: int) -> None:
     """Every current of the tree is 1 A at 5 V, or broken: no joule can come from anything else than 5 W."""
     layout = build("jetson-orin-nano", tmp_path / "tree")
-    (tmp_path / "tree" / "edgeprof-simulation.json").write_text("{}")
+    (tmp_path / "tree" / SIMULATION_MARKER).write_text("{}")
     currents = [rail.current for rail in layout.rails.values()]
     for rail in layout.rails.values():
         rail.current.write_text("1000\n")
         rail.voltage.write_text("5000\n")
     chance, done = random.Random(seed), threading.Event()
-    finish = bench("--sysfs-root", str(tmp_path / "tree"))
 
     def vandal() -> None:
-        done.wait(4.0)  # it has been found by then, or it breaks while it is looked for: both must do
-        while not done.wait(0.02):
+        while not done.wait(0.01):
             path = chance.choice(currents)
             if path.is_dir():
                 path.rmdir()
@@ -73,9 +72,13 @@ def test_a_board_that_breaks_at_random_degrades_the_joules_and_invents_none(tmp_
                 path.write_text({"good": "1000\n", "empty": "", "text": "none\n", "huge": "9" * 30 + "\n"}[what])
 
     thread = threading.Thread(target=vandal)
-    thread.start()
+
+    def at(stage: str) -> None:
+        if stage.startswith("window 1/"):
+            thread.start()  # it has been found by now
+
     try:
-        result = finish()
+        result = measure(Roots.resolve(tmp_path / "tree"), at, window_s=0.6)
     finally:
         done.set()
         thread.join()
@@ -95,24 +98,22 @@ def test_a_board_that_breaks_at_random_degrades_the_joules_and_invents_none(tmp_
         assert codes & {"gaps", "few_samples", "no_samples", "uncertain"}
 
 
-def test_a_meter_that_stops_talking_degrades_the_result_with_the_time_that_was_lost(tmp_path, bench) -> None:
-    """It talks for 3 s of the windows, is silent for the rest, and its last watts are not held."""
-    program = (
-        "import time\nbegin = None\n"
-        "import os\n"
-        "while True:\n"
-        f"    started = os.path.exists({str(tmp_path / 'quiet')!r})\n"
-        "    if not started: print('W=5.0', flush=True)\n"
-        "    time.sleep(0.02)\n"
+def test_a_meter_that_stops_talking_degrades_the_result_with_the_time_that_was_lost(tmp_path, measure) -> None:
+    """It talks in the first window, falls silent in the second, and its last watts are not held."""
+    quiet = tmp_path / "quiet"
+    (tmp_path / "talk.py").write_text(
+        "import os, time\nwhile True:\n"
+        f"    if not os.path.exists({str(quiet)!r}): print('W=5.0', flush=True)\n    time.sleep(0.02)\n"
     )
-    (tmp_path / "talk.py").write_text(program)
-    (tmp_path / "nap.py").write_text(
-        "import pathlib, time\n\nCALLS = 0\n\n\ndef nap():\n    global CALLS\n    CALLS += 1\n"
-        f"    if CALLS == 150:\n        pathlib.Path({str(tmp_path / 'quiet')!r}).touch()\n"
-        "    time.sleep(0.01)\n"
+    (tmp_path / "sys").mkdir()
+
+    def at(stage: str) -> None:
+        if stage.startswith("window 2/"):
+            quiet.touch()
+
+    result = measure(
+        Roots.resolve(tmp_path / "sys"), at, f"meter:command:{sys.executable} {tmp_path}/talk.py", window_s=1.2
     )
-    finish = bench("--sensor", f"meter:command:{sys.executable} {tmp_path}/talk.py")
-    result = finish()
     (variant,) = result["variants"]
     assert variant["status"] == "degraded"
     assert variant["energy_j_per_inference"]["rail"] == "meter"
@@ -120,5 +121,5 @@ def test_a_meter_that_stops_talking_degrades_the_result_with_the_time_that_was_l
     assert "said nothing for" in said
     assert any(reason["code"] in {"gaps", "no_samples"} for reason in variant["reasons"])
     powers = [window["mean_power_w"] for window in variant["windows"]]
-    assert powers[-1] is None
-    assert all(watts == pytest.approx(5.0) for watts in powers if watts is not None)
+    assert powers[0] == pytest.approx(5.0)
+    assert powers[1:] == [None, None]
