@@ -166,13 +166,13 @@ def test_a_graph_whose_channels_are_all_pinned_names_the_node(tmp_path: Path, ho
         tmp_path / "t.onnx",
         [
             helper.make_node("Conv", ["x", "w"], ["c"], name="first"),
-            helper.make_node("Transpose", ["c"], ["y"], name="turn", perm=[0, 2, 3, 1]),
+            helper.make_node("DepthToSpace", ["c"], ["y"], name="turn", blocksize=2),
         ],
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 4, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 4, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 8, 8])],
         [numpy_helper.from_array(np.ones((16, 3, 1, 1), "float32"), "w")],
     )
-    with pytest.raises(InputError, match=r"turn \(Transpose\) cannot be followed"):
+    with pytest.raises(InputError, match=r"turn \(DepthToSpace\) cannot be followed"):
         apply(path, "prune-structured", host)
 
 
