@@ -1,15 +1,18 @@
 """ONNX Runtime: .onnx and .ort models; its execution providers are the devices.
 
-Devices: ``cpu``, ``cuda``, ``cuda:1``, ``tensorrt``, ``openvino``, ``xnnpack``, ``dml`` … or a provider's own name.
+Devices: ``cpu``, ``cuda``, ``cuda:1``, ``tensorrt``, ``openvino``, ``openvino:GPU``, ``xnnpack``, ``dml`` … or a
+provider's own name.
 Options: ``graph_optimization`` (disable, basic, extended, all), ``inter_op_threads``, ``spinning`` (0 or 1),
 ``custom_ops`` (the path of a library), and ``provider.KEY`` for an option of the execution provider.
 """
 
+import contextlib
+import ctypes
 import functools
 import os
 import re
 import warnings
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -24,6 +27,11 @@ from edgeprof.workload.runtime import (
     install_command,
     library_version,
 )
+
+from .nvidia_cuda import CudaError
+from .nvidia_driver import ask_driver
+from .onnxruntime_cuda import PROVIDERS as CUDA_PROVIDERS
+from .onnxruntime_cuda import Gpu, captures
 
 REMEDY = install_command("onnx", "onnxruntime")
 DISTRIBUTIONS = (
@@ -47,6 +55,8 @@ OPTIMIZATIONS = {
 FALLBACKS = {"TensorrtExecutionProvider": ("CUDAExecutionProvider",)}
 #: Providers whose tensors lie in the host's memory, so that outputs can be allocated before.
 HOST_MEMORY = ("CPUExecutionProvider", "XnnpackExecutionProvider", "OpenVINOExecutionProvider", "DnnlExecutionProvider")
+#: Providers with threads of their own, and the option that sets their number.
+THREAD_SETTINGS = {"XnnpackExecutionProvider": "intra_op_num_threads", "OpenVINOExecutionProvider": "num_of_threads"}
 DTYPES = {"float": "float32", "double": "float64", "string": "object"}
 
 
@@ -67,28 +77,23 @@ class OnnxRuntime(Runtime):
             raise LoadError("{} does not exist".format(path))
         provider, settings = _provider(ort, options)
         session_options = _session_options(ort, options, provider)
-        fallbacks = [*FALLBACKS.get(provider, ()), "CPUExecutionProvider"]
-        providers: List[Any] = [(provider, settings)]
-        providers.extend(name for name in fallbacks if name != provider and name in ort.get_available_providers())
+        gpu = _gpu(ort, settings) if provider in CUDA_PROVIDERS else None
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                session = ort.InferenceSession(path, session_options, providers=providers)
-        except Exception as error:
-            raise _load_error(path, error) from None
-        used = session.get_providers()
-        if provider not in used:
-            # Where a provider cannot start, ONNX Runtime goes on with the CPU and says so only in its log.
-            raise LoadError(
-                "{} could not be started, ONNX Runtime would have used {} instead".format(provider, ", ".join(used)),
-                "See what it wrote above; the libraries of its device are probably missing or of another version.",
-            )
-        return OnnxSession(ort, session, session_options, used)
+            session = _session(ort, path, session_options, provider, dict(settings, **gpu.settings() if gpu else {}))
+        except LoadError:
+            if gpu is not None:
+                gpu.close()
+            raise
+        if gpu is not None:
+            gpu.attach(session, provider)
+        return OnnxSession(ort, session, session_options, gpu)
 
 
 class OnnxSession(Session):
-    def __init__(self, ort: Any, session: Any, options: Any, providers: List[str]) -> None:
-        self._ort, self._session = ort, session
+    def __init__(self, ort: Any, session: Any, options: Any, gpu: Optional[Gpu] = None) -> None:
+        self._ort, self._session, self._gpu = ort, session, gpu
+        self._held: Any = None
+        providers = session.get_providers()
         self.inputs = tuple(_spec(node) for node in session.get_inputs())
         self.outputs = tuple(_spec(node) for node in session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
@@ -99,15 +104,26 @@ class OnnxSession(Session):
             "graph_optimization": str(options.graph_optimization_level).rpartition(".")[2],
             "transfers": "none, host memory" if self._host else "inputs and outputs are copied in every inference",
         }
+        nodes = _nodes(session)
+        if nodes:
+            self.facts["nodes"] = nodes
+        if gpu is not None:
+            self.facts.update(gpu.facts())
 
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
-        return {name: _array(value) for name, value in zip(self._names, self._session.run(self._names, feeds))}
+        options = self._gpu.run_options() if self._gpu is not None else None
+        values = self._session.run(self._names, feeds, options)
+        return {name: _array(value) for name, value in zip(self._names, values)}
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         """Inputs and, where their shapes follow from the inputs', outputs are bound to memory allocated here once.
 
-        On a device with memory of its own, every call copies inputs to it and outputs back, as an application must.
+        On a device with memory of its own, every call copies inputs to it and outputs back, as an application must: on
+        an NVIDIA GPU from and to pinned memory, elsewhere as ONNX Runtime does.
         """
+        steps = self._steps(feeds)
+        if self._gpu is not None and steps is not None:
+            return self._gpu.waiting(steps)
         plain = all(spec.dtype != "object" for spec in tuple(self.inputs) + tuple(self.outputs))
         if not (self._host and plain):
             return functools.partial(self._session.run, self._names, feeds)
@@ -125,8 +141,104 @@ class OnnxSession(Session):
                 binding.bind_output(spec.name, "cpu")
         return functools.partial(self._session.run_with_iobinding, binding)
 
+    def bind_queued(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Any]]:
+        steps = self._steps(feeds)
+        return self._gpu.queued(steps) if self._gpu is not None and steps is not None and self._gpu.queues else None
+
+    def bind_timed(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Dict[str, float]]]:
+        steps = self._steps(feeds)
+        return self._gpu.timed(steps) if self._gpu is not None and steps is not None else None
+
+    def synchronize(self) -> None:
+        if self._gpu is not None:
+            self._gpu.wait()
+
+    def gpu_peak_bytes(self) -> Optional[int]:
+        """Device memory in use beyond what was in use before loading: other processes' changes are in it."""
+        return self._gpu.most() if self._gpu is not None else None
+
     def close(self) -> None:
+        gpu, self._gpu, self._held = self._gpu, None, None
+        if gpu is not None:
+            gpu.release()
         self._session = None
+        if gpu is not None:
+            gpu.close()
+
+    def _steps(self, feeds: Dict[str, Any]) -> Any:
+        """What one inference of these feeds does on the GPU, bound once; None without one, or where it cannot be."""
+        if self._gpu is None:
+            return None
+        if self._held is None or self._held[0] is not feeds:
+            self._held = (feeds, self._gpu.steps(feeds, self.run(feeds)))
+            self.facts.update(self._gpu.facts())
+        return self._held[1]
+
+
+def _gpu(ort: Any, settings: Dict[str, str]) -> Gpu:
+    """The GPU that a provider is to use, looked for before ONNX Runtime fails to find it without a word."""
+    driver, number = ask_driver(), int(settings.get("device_id", 0))
+    if number >= len(driver.gpus):
+        raise LoadError("there is no cuda:{}: this machine has {} GPU(s)".format(number, len(driver.gpus)))
+    if hasattr(ort, "preload_dlls"):  # CUDA and cuDNN of NVIDIA's wheels, which are on no path
+        with contextlib.suppress(Exception):
+            ort.preload_dlls()
+    try:
+        return Gpu(ort, number, driver, captures(settings))
+    except CudaError as error:
+        raise LoadError("CUDA does not start: {}".format(error), "nvidia-smi says more.") from None
+
+
+def _session(ort: Any, path: str, options: Any, provider: str, settings: Dict[str, str]) -> Any:
+    """ONNX Runtime's session, on that provider or not at all."""
+    providers: List[Any] = [(provider, settings)]
+    for name in FALLBACKS.get(provider, ()):
+        same = {key: settings[key] for key in ("device_id", "user_compute_stream") if key in settings}
+        if name in ort.get_available_providers():
+            providers.append((name, same))
+    if provider != "CPUExecutionProvider":
+        providers.append("CPUExecutionProvider")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
+    except Exception as error:
+        raise _load_error(path, error) from None
+    session.disable_fallback()  # it would go on with the CPU when an inference fails on its device
+    used = session.get_providers()
+    if provider not in used:
+        # Where a provider cannot start, ONNX Runtime goes on with the CPU and says so only in its log.
+        missing = _missing(ort, provider)
+        raise LoadError(
+            "{} could not be started{}; ONNX Runtime would have used {} instead".format(
+                provider, " (" + missing + ")" if missing else "", ", ".join(used)
+            ),
+            "Install that library, or name its folder in LD_LIBRARY_PATH."
+            if missing
+            else "ONNX Runtime wrote why, see the last words: a library of another version, a device or an option "
+            "that it does not have.",
+        )
+    return session
+
+
+def _missing(ort: Any, provider: str) -> Optional[str]:
+    """What the provider's library lacks: "libcublasLt.so.12: cannot open shared object file …"."""
+    name = "libonnxruntime_providers_{}.so".format(_short(provider))
+    try:
+        ctypes.CDLL(os.path.join(os.path.dirname(ort.__file__), "capi", name))
+    except OSError as error:
+        return str(error) if "cannot open" in str(error) and name not in str(error) else None
+    return None
+
+
+def _nodes(session: Any) -> str:
+    """How many of the model's nodes run where: "openvino 158, cpu 2"; empty where ONNX Runtime does not tell."""
+    counts: Dict[str, int] = {}
+    with contextlib.suppress(Exception):  # since 1.24, and only where it was asked to remember
+        for part in session.get_provider_graph_assignment_info():
+            name = _short(part.ep_name)
+            counts[name] = counts.get(name, 0) + len(part.get_nodes())
+    return ", ".join("{} {}".format(name, count) for name, count in counts.items())
 
 
 def _library() -> Any:
@@ -166,11 +278,14 @@ def _provider(ort: Any, options: LoadOptions) -> Tuple[str, Dict[str, str]]:
         )
     settings = {}
     if index:
-        if not index.isdigit() or provider == "CPUExecutionProvider":
-            raise LoadError("{!r} is no device of ONNX Runtime".format(options.device), "Write cuda:0, or cpu alone.")
-        settings["device_id"] = index
-    if provider == "XnnpackExecutionProvider" and options.threads:
-        settings["intra_op_num_threads"] = str(options.threads)
+        openvino = provider == "OpenVINOExecutionProvider"
+        if index.isdigit() == openvino or provider == "CPUExecutionProvider":
+            raise LoadError(
+                "{!r} is no device of ONNX Runtime".format(options.device), "Write cuda:0, openvino:GPU, or cpu alone."
+            )
+        settings["device_type" if openvino else "device_id"] = index.upper()
+    if provider in THREAD_SETTINGS and options.threads:
+        settings[THREAD_SETTINGS[provider]] = str(options.threads)
     for key, value in options.options.items():
         if key.startswith("provider."):
             settings[key[len("provider.") :]] = value
@@ -180,6 +295,8 @@ def _provider(ort: Any, options: LoadOptions) -> Tuple[str, Dict[str, str]]:
 def _session_options(ort: Any, options: LoadOptions, provider: str) -> Any:
     result = ort.SessionOptions()
     result.log_severity_level = 3
+    if provider != "CPUExecutionProvider":
+        result.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if options.threads:
         # XNNPACK has a pool of its own; two pools fight for the cores (onnxruntime.ai, XNNPACK execution provider).
         result.intra_op_num_threads = 1 if provider == "XnnpackExecutionProvider" else options.threads
@@ -232,6 +349,7 @@ def _first_line(error: Exception) -> str:
     """The error's message without ONNX Runtime's own prefixes and places in its source."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
     text = re.sub(r"/\S+\.(cc|h):\d+ ", "", text)
+    text = re.sub(r"^.*?\bonnxruntime::\S+\(.*?\) (?=[\[A-Z])", "", text)
     return text.splitlines()[0][:300] if text else type(error).__name__
 
 

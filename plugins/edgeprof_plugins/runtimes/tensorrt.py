@@ -35,6 +35,7 @@ from edgeprof.workload.runtime import (
 
 from .nvidia_cuda import BACKENDS, WAITS, Cuda, CudaError, choose
 from .nvidia_driver import Driver, Gpu, ask_driver, version_text
+from .nvidia_stream import Usage
 from .tensorrt_build import BUILD_OPTIONS, PRECISIONS, build_engine, cache_path, parse, write
 from .tensorrt_session import TensorRTSession
 
@@ -135,8 +136,7 @@ class _Maker:
     def __init__(self, trt: Any, logger: Any, cuda: Cuda, *, driver: Driver, gpu: Gpu, chosen: _Options) -> None:
         self._trt, self._logger, self._cuda, self._driver = trt, logger, cuda, driver
         self._gpu, self._chosen = gpu, chosen
-        free, total = cuda.memory()
-        self._used = total - free
+        self._usage = Usage(cuda)
 
     def session(self, path: str, plan: Plan, options: LoadOptions) -> TensorRTSession:
         """Load a plan.
@@ -212,7 +212,7 @@ class _Maker:
                 profile=chosen.profile,
                 graph=chosen.graph,
                 given=options.shapes,
-                used_before=self._used,
+                usage=self._usage,
                 keep=keep,
             )
 

@@ -1,11 +1,9 @@
 """A TensorRT engine that is loaded: its buffers and its runs.
 
-Python 3.6 grammar, numpy. Source: NVIDIA's trtexec for what is timed (H2D, compute and D2H by CUDA events, enqueue by
-the host's clock).
+Python 3.6 grammar, numpy.
 """
 
-import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from edgeprof.workload.runtime import Dim, LoadError, Session, TensorSpec
 
 from .nvidia_cuda import Cuda, CudaError
 from .nvidia_driver import version_text
+from .nvidia_stream import Steps, Stream, Usage
 from .tensorrt_tensors import DTYPES, Shape, Tensor, language
 
 
@@ -74,7 +73,7 @@ class TensorRTSession(Session):
         profile: Number of the optimisation profile.
         graph: Whether the compute part runs as a CUDA graph.
         given: Names of inputs whose shape the user gave.
-        used_before: Bytes of device memory in use before the engine was loaded.
+        usage: Of the device's memory, from before the engine was loaded.
         keep: Whatever must outlive the engine (TensorRT's runtime and logger).
     """
 
@@ -87,17 +86,16 @@ class TensorRTSession(Session):
         profile: int,
         graph: bool,
         given: Dict[str, Shape],
-        used_before: int,
+        usage: Usage,
         keep: Any,
     ) -> None:
         self._cuda, self._engine, self._keep, self._graph_wanted = cuda, engine, keep, graph
         self.version = str(trt.__version__)
         self._buffers: List[_Buffer] = []
         self._graphs: List[Any] = []
-        self._events: List[Any] = []
         self._fed: Dict[str, Shape] = {}
         self._batch, self._generation = 1, 0
-        self._used_before, self._most = used_before, 0
+        self._usage = usage
         profiles = int(engine.num_optimization_profiles)
         if not 0 <= profile < max(1, profiles):
             raise LoadError("profile={} does not exist: the engine has {} profile(s)".format(profile, profiles))
@@ -107,10 +105,10 @@ class TensorRTSession(Session):
                 "TensorRT makes no execution context: " + (keep.logger.last() or "it does not say why"),
                 "The GPU's memory may be short: use a smaller batch or engine.",
             )
-        self._stream = cuda.stream()
+        self._line = Stream(cuda)
         if profile:
-            self._context.set_optimization_profile_async(profile, cuda.handle(self._stream))
-            cuda.wait(self._stream)
+            self._context.set_optimization_profile_async(profile, self._line.handle())
+            self._line.wait()
         self._language = language(trt, engine, self._context, profile)
         for tensor in self._language.tensors:
             if tensor.kind not in DTYPES:
@@ -162,82 +160,25 @@ class TensorRTSession(Session):
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         """Inputs are in pinned memory; a call copies them in, computes, copies outputs out and waits for all of it."""
-        steps, wait, stream = self._hold(feeds), self._cuda.wait, self._stream
-
-        def call() -> None:
-            _, ins, enqueue, outs = steps()
-            for copy in ins:
-                copy()
-            enqueue()
-            for copy in outs:
-                copy()
-            wait(stream)
-
-        return call
+        return self._line.waiting(self._hold(feeds))
 
     def bind_queued(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Any]]:
-        """As ``bind``, but a call waits for the inference before it: the GPU always has the next one waiting."""
-        steps, cuda, stream = self._hold(feeds), self._cuda, self._stream
-        events = [self._event(), self._event()]
-        state = [0]
-
-        def call() -> None:
-            _, ins, enqueue, outs = steps()
-            for copy in ins:
-                copy()
-            enqueue()
-            for copy in outs:
-                copy()
-            number = state[0]
-            cuda.record(events[number & 1], stream)
-            state[0] = number + 1
-            if number:
-                cuda.wait_event(events[(number - 1) & 1])
-
-        return call
+        return self._line.queued(self._hold(feeds))
 
     def bind_timed(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Dict[str, float]]]:
-        """As ``bind``, with CUDA events between the parts (trtexec's way) and the host's clock around the enqueue."""
-        steps, cuda, stream, clock = self._hold(feeds), self._cuda, self._stream, time.monotonic
-        begin, fed, computed, end = (self._event() for _ in range(4))
+        return self._line.timed(self._hold(feeds))
 
-        def call() -> Dict[str, float]:
-            _, ins, enqueue, outs = steps()
-            start = clock()
-            cuda.record(begin, stream)
-            for copy in ins:
-                copy()
-            cuda.record(fed, stream)
-            before = clock()
-            enqueue()
-            after = clock()
-            cuda.record(computed, stream)
-            for copy in outs:
-                copy()
-            cuda.record(end, stream)
-            cuda.wait(stream)
-            wall = clock() - start
-            return {
-                "h2d": cuda.elapsed_s(begin, fed),
-                "compute": cuda.elapsed_s(fed, computed),
-                "d2h": cuda.elapsed_s(computed, end),
-                "enqueue": after - before,
-                "wall": wall,
-            }
-
-        return call
-
-    def _hold(self, feeds: Dict[str, Any]) -> Callable[[], List[Any]]:
+    def _hold(self, feeds: Dict[str, Any]) -> Callable[[], Steps]:
         """The steps of one inference of these feeds, made anew when a run with others came between."""
-        held: List[Any] = []
+        held: List[Any] = [None, None]
 
-        def steps() -> List[Any]:
-            if not held or held[0] != self._generation:
+        def steps() -> Steps:
+            if held[0] != self._generation:
                 self._prepare(feeds)
                 self._once()  # the first run of a shape may allocate; a graph is captured after it
-                held[:] = [self._generation]
-                held.extend(self._steps(graph=self._graph_wanted))
-            return held
+                held[:] = [self._generation, self._steps(graph=self._graph_wanted)]
+            made: Steps = held[1]
+            return made
 
         steps()
         return steps
@@ -250,31 +191,19 @@ class TensorRTSession(Session):
             self.run(feeds)
 
     def synchronize(self) -> None:
-        self._cuda.wait(self._stream)
+        self._line.wait()
 
     def gpu_peak_bytes(self) -> Optional[int]:
         """Device memory in use beyond what was in use before loading: other processes' changes are in it."""
-        self._look_at_memory()
-        return self._most or None
+        return self._usage.most() or None
 
     def close(self) -> None:
         if self._context is None:
             return
-        self._cuda.wait(self._stream)
+        self._line.wait()
         self._free()
-        for event in self._events:
-            self._cuda.close_event(event)
-        self._cuda.close_stream(self._stream)
-        self._events = []
+        self._line.close()
         self._context = self._language = self._engine = self._keep = None  # in this order: TensorRT's own rule
-
-    def _event(self) -> Any:
-        self._events.append(self._cuda.event())
-        return self._events[-1]
-
-    def _look_at_memory(self) -> None:
-        free, total = self._cuda.memory()
-        self._most = max(self._most, total - free - self._used_before)
 
     def _prepare(self, feeds: Dict[str, Any]) -> None:
         """Shapes, buffers and addresses for these feeds, and the feeds in them."""
@@ -308,7 +237,7 @@ class TensorRTSession(Session):
                 )
 
     def _allocate(self, shapes: Dict[str, Shape], arrays: Dict[str, Any]) -> None:
-        self._cuda.wait(self._stream)
+        self._line.wait()
         self._free()
         batch = 1
         for tensor in self._inputs:
@@ -339,19 +268,19 @@ class TensorRTSession(Session):
                 self._language.set_address(tensor, buffer.address)
         self._fed, self._batch = shapes, batch
         self._generation += 1
-        self._look_at_memory()
+        self._usage.most()
 
     def _buffer(self, tensor: Tensor, shape: Shape, size: int) -> _Buffer:
         """Numbered bindings want device memory even for what is also read on the host; named tensors one of the two."""
         on_device = self._language.numbered or not tensor.on_host
-        buffer = _Buffer(self._cuda, tensor, shape, size=size, stream=self._stream, on_device=on_device)
+        buffer = _Buffer(self._cuda, tensor, shape, size=size, stream=self._line.stream, on_device=on_device)
         self._buffers.append(buffer)
         return buffer
 
-    def _steps(self, graph: bool) -> Tuple[List[Callable[[], None]], Callable[[], None], List[Callable[[], None]]]:
+    def _steps(self, graph: bool) -> Steps:
         ins = [buffer.copy for buffer in self._buffers if buffer.tensor.is_input]
         outs = [buffer.copy for buffer in self._buffers if not buffer.tensor.is_input]
-        execute = self._language.enqueuer(self._cuda.handle(self._stream), self._batch)
+        execute = self._language.enqueuer(self._line.handle(), self._batch)
         logger = self._keep.logger
 
         def enqueue() -> None:
@@ -362,12 +291,12 @@ class TensorRTSession(Session):
             return ins, enqueue, outs
         if not self._graphs:
             try:
-                self._graphs.append(self._cuda.capture(self._stream, enqueue))
+                self._graphs.append(self._cuda.capture(self._line.stream, enqueue))
             except (CudaError, RuntimeError) as error:
                 raise LoadError(
                     "this engine cannot run as a CUDA graph: {}".format(error), "Leave cuda_graph=1 out."
                 ) from None
-        made, stream, launch = self._graphs[0], self._stream, self._cuda.launch
+        made, stream, launch = self._graphs[0], self._line.stream, self._cuda.launch
 
         def start() -> None:
             launch(made, stream)
@@ -381,7 +310,7 @@ class TensorRTSession(Session):
         enqueue()
         for copy in outs:
             copy()
-        self._cuda.wait(self._stream)
+        self._line.wait()
 
     def _free(self) -> None:
         for graph in self._graphs:

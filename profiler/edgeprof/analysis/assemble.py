@@ -288,7 +288,7 @@ def _gpu(
     made: schema.Variant, record: VariantRecord, sampled: Sampled, spans: Sequence[tuple[float, float]]
 ) -> schema.Gpu | None:
     """What the GPU adds, where the variant ran on one: its own times, its memory, clock and joules."""
-    if record.options.device == "cpu":
+    if not device.is_gpu(record.options.device):
         return None
     gpu = device.summarise([w.device_times for w in record.windows if w.device_times]) or schema.Gpu()
     loaded = record.loaded

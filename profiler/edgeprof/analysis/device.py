@@ -6,6 +6,7 @@ where a copy's median is not below it; unsteady clocks where the computation var
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,15 @@ THROTTLE_BITS = {
     0x40: "heat, by the hardware",
     0x80: "the power brake",
 }
+
+
+#: Names of devices that compute on a GPU, by any runtime; others (OpenVINO, XNNPACK, an Edge TPU) do not.
+_GPU = re.compile(r"cuda|tensorrt|gpu|rocm|migraphx|directml|\bdml|\bmps|\bxpu", re.IGNORECASE)
+
+
+def is_gpu(name: str) -> bool:
+    """Whether ``--device`` names a GPU: cuda:1, TensorrtExecutionProvider, openvino:GPU, mps."""
+    return _GPU.search(name) is not None
 
 
 def join(passes: Sequence[Times]) -> dict[str, npt.NDArray[np.float64]]:

@@ -230,7 +230,8 @@ class WorkerProcess:
 
     def _tail(self, size: int) -> str:
         end = os.fstat(self._output.fileno()).st_size
-        return os.pread(self._output.fileno(), size, max(0, end - size)).decode("utf-8", "replace")
+        text = os.pread(self._output.fileno(), size, max(0, end - size)).decode("utf-8", "replace")
+        return re.sub(r"\x1b\[[0-9;]*m", "", text)  # colours: ONNX Runtime logs in them, terminal or not
 
     def _trim(self) -> None:
         """A model that prints all the time must not fill the disk."""

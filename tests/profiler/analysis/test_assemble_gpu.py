@@ -79,4 +79,7 @@ def test_the_queue_is_what_the_windows_had_and_a_cpu_has_no_gpu():
     assert (empty.queue, full.queue) == ("empty", "full")
     assert empty.clock_hz is None
     assert empty.energy_j_per_inference is None
-    assert assemble._gpu(variant(), record("cpu"), sampled(), SPANS) is None
+    for device in ("cpu", "openvino", "xnnpack", "edgetpu:0"):  # a GPU beside them is not theirs
+        assert assemble._gpu(variant(), record(device), sampled(clock=([1.5], [1e9])), SPANS) is None
+    for device in ("cuda:1", "tensorrt", "openvino:GPU", "CUDAExecutionProvider", "mps"):
+        assert assemble._gpu(variant(), record(device), sampled(), SPANS) is not None
