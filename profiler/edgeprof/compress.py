@@ -17,8 +17,8 @@ import numpy as np
 
 from edgeprof import __version__
 from edgeprof.artifact import Artifact, recognise
-from edgeprof.compression.variant import chain_name, make_variant, parse_chain, stem
-from edgeprof.errors import EdgeprofError, InputError, UnavailableError, VariantError, unknown
+from edgeprof.compression.variant import chain_name, check_chain, make_variant, parse_chain, stem
+from edgeprof.errors import EdgeprofError, InputError, UnavailableError, VariantError
 from edgeprof.evaluation import evaluate
 from edgeprof.request import choose_runtime
 from edgeprof.results import files
@@ -46,6 +46,8 @@ def compress(
     data: Dataset | None = None,
     *,
     seed: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    dtypes: Mapping[str, str] | None = None,
     timeout_s: float = 120.0,
     fresh: bool = False,
     note: Callable[[str], None] = lambda _: None,
@@ -59,6 +61,8 @@ def compress(
         directory: Where variants and the manifest go.
         data: For methods that calibrate or train, and for the check of the outputs.
         seed: Makes it repeatable.
+        shapes: Input name → shape to check the variants with, where the model leaves it open.
+        dtypes: Input name → dtype, for models that do not tell.
         timeout_s: For loading a variant, to check it.
         fresh: Make variants again that are there.
         note: Told what happens, a line at a time.
@@ -72,9 +76,9 @@ def compress(
     """
     parsed = [(chain, parse_chain(chain)) for chain in chains]
     compressors: Mapping[str, Callable[[], Compressor]] = host.of("compressors")
-    for step in (step for _, steps in parsed for step in steps):
-        if step.compressor not in compressors:
-            raise unknown("compressor", step.compressor, compressors)
+    for _, steps in parsed:
+        check_chain(steps, compressors, source.format)
+    checked_with = LoadOptions("", None, 1, dict(shapes or {}), {}, dict(dtypes or {}))
     path = manifest_path(source, directory)
     before = _before(path, source)
     asked = {chain_name(steps) for _, steps in parsed}
@@ -101,13 +105,16 @@ def compress(
         else:
             note(f"{name}: working")
             try:
-                entry = _make(source, chain, steps, host, directory, data, seed=seed, timeout_s=timeout_s)
-            except InputError as error:
+                entry = _make(
+                    source, chain, steps, host, directory, data, seed=seed, options=checked_with, timeout_s=timeout_s
+                )
+            except (InputError, UnavailableError) as error:
                 if len(parsed) == 1:
                     raise
                 # One of several that does not fit this model costs itself alone.
                 note(f"{name}: {error.message}")
-                entry = {"name": name, "chain": chain, "status": "failed", "reasons": [_reason("bad_input", error)]}
+                code = "unavailable" if isinstance(error, UnavailableError) else "bad_input"
+                entry = {"name": name, "chain": chain, "status": "failed", "reasons": [_reason(code, error)]}
                 entry |= {"reused": False, "dataset": None, "model": None, "recipe": []}
             manifest["variants"].append(entry)
         whole = {**manifest, "variants": [*others, *manifest["variants"]]}
@@ -129,6 +136,7 @@ def _make(  # noqa: PLR0917 - called once, above
     data: Dataset | None,
     *,
     seed: int,
+    options: LoadOptions,
     timeout_s: float,
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": chain_name(steps), "chain": chain, "status": "ok", "reasons": [], "reused": False}
@@ -143,11 +151,11 @@ def _make(  # noqa: PLR0917 - called once, above
     entry["seconds"] = round(time.monotonic() - started, 3)
     entry["model"], entry["recipe"] = _model(made, Path(made.target).name), recipe
     try:
-        check(made, host, data, timeout_s=timeout_s)
+        check(made, host, data, options=options, timeout_s=timeout_s)
     except UnavailableError as error:
         entry["reasons"] = [_not_checked(error)]
     except VariantError as error:
-        if error.code != "nan_output" and not _runs(source, host, timeout_s=timeout_s):
+        if error.code != "nan_output" and not _runs(source, host, options=options, timeout_s=timeout_s):
             # An open input shape, a missing device: the model as it was does not run by itself here either.
             entry["reasons"] = [_not_checked(error)]
         else:
@@ -155,15 +163,19 @@ def _make(  # noqa: PLR0917 - called once, above
     return entry
 
 
-def _runs(source: Artifact, host: PluginHost, *, timeout_s: float) -> bool:
+def _runs(source: Artifact, host: PluginHost, *, options: LoadOptions, timeout_s: float) -> bool:
     try:
-        check(source, host, timeout_s=timeout_s)
+        check(source, host, options=options, timeout_s=timeout_s)
+    except UnavailableError:
+        return False
     except VariantError as error:
         return error.code == "nan_output"
     return True
 
 
-def check(made: Artifact, host: PluginHost, data: Dataset | None = None, *, timeout_s: float = 120.0) -> None:
+def check(
+    made: Artifact, host: PluginHost, data: Dataset | None = None, *, options: LoadOptions, timeout_s: float = 120.0
+) -> None:
     """See that a model loads and answers in numbers, in a process of its own.
 
     Raises:
@@ -175,7 +187,7 @@ def check(made: Artifact, host: PluginHost, data: Dataset | None = None, *, time
         runtime_file=Path(inspect.getfile(type(runtime))),
         runtime_class=type(runtime).__qualname__,
         target=made.target,
-        options=LoadOptions(runtime.default_device, None, 1, {}, {}),
+        options=options._replace(device=runtime.default_device),
         timeout_s=timeout_s,
         label=Path(made.target).name,
     )

@@ -77,6 +77,30 @@ class Candidate:
     failure: VariantError | None = None
 
 
+def input_shapes(texts: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """``NAME=1x3x224x224[:float32]`` (commas do as well) as shapes and dtypes by name.
+
+    Raises:
+        InputError: one of them is not written so.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, str] = {}
+    for text in texts:
+        # A TensorFlow name ends in ":0", so the shape is what follows the last "=".
+        name, _, rest = text.rpartition("=")
+        dims, _, dtype = rest.partition(":")
+        try:
+            shape = tuple(int(d) for d in dims.replace(",", "x").split("x")) if dims not in {"", "scalar"} else ()
+        except ValueError:
+            shape = (0,)
+        if not name or any(d < 1 for d in shape):
+            raise InputError(f"the input {text!r} is not NAME=SHAPE[:DTYPE]", remedy="Write it as x=1x3x32x32:float32.")
+        shapes[name] = shape
+        if dtype:
+            dtypes[name] = dtype
+    return shapes, dtypes
+
+
 def candidates(request: BenchRequest, host: PluginHost) -> Iterator[Candidate]:
     """The models, recognised, each with a runtime and a name of its own."""
     if not request.models:

@@ -10,26 +10,26 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprof import study_search
+from edgeprof import study_search, units
 from edgeprof.analysis import pareto
 from edgeprof.analysis.recommend import Recommendation, budgets, cost, recommend
 from edgeprof.artifact import recognise
 from edgeprof.bench import bench
 from edgeprof.compress import compress
-from edgeprof.compression.variant import chain_name, parse_chain
-from edgeprof.errors import EdgeprofError, InputError, VariantError
+from edgeprof.compression.variant import chain_name, check_chain, parse_chain, stem
+from edgeprof.errors import EdgeprofError, InputError, UnavailableError, VariantError
 from edgeprof.evaluation.load import load_dataset, load_metric
-from edgeprof.explain import explain
+from edgeprof.explain import disappoints, explain
 from edgeprof.request import BenchRequest, ModelRequest
 from edgeprof.results import files, schema
 from edgeprof.results.ids import new_id
 from edgeprof.sensing import context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
     from edgeprof.analysis.gate import Check, Limits
     from edgeprof.artifact import Artifact
@@ -70,16 +70,22 @@ class Candidate:
 
 @dataclass
 class Outcome:
-    """What a study found.
+    """What a study found of one model.
 
     Attributes:
+        model: As the study names it.
+        directory: Where variants and results are.
         result: All variants with their baseline, as one bench would give.
         limits: The budgets in base units.
         told: How requirements of the product became limits.
         skipped: Variant → why it was not measured.
         headlines: Variant → what ``diagnose`` says first of it.
+        disappointing: Variants that are no faster than their baseline, or clearly less accurate.
+        fresh: Whether anything was measured that was not there before.
     """
 
+    model: str
+    directory: Path
     result: schema.Result
     checks: list[Check]
     recommendation: Recommendation
@@ -87,11 +93,13 @@ class Outcome:
     told: list[str]
     skipped: dict[str, str]
     headlines: dict[str, str]
+    disappointing: list[str]
+    fresh: bool
 
     def as_json(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
-            "result": self.result.id,
+            "model": self.model,
             "recommendation": asdict(self.recommendation),
             "limits": asdict(self.limits),
             "requirements": self.told,
@@ -99,11 +107,13 @@ class Outcome:
             "checks": [asdict(check) for check in self.checks],
             "skipped": self.skipped,
             "headlines": self.headlines,
+            "disappointing": self.disappointing,
+            "result": json.loads(schema.to_json(self.result)),
         }
 
 
 def sweep(
-    study: StudyFile,
+    studies: Sequence[StudyFile],
     directory: Path,
     host: PluginHost,
     roots: Roots,
@@ -111,56 +121,105 @@ def sweep(
     *,
     prune_hopeless: bool = False,
     say: Callable[[str], None] = lambda _: None,
-) -> Outcome:
-    """Run a study, or what is left of it.
+) -> Iterator[Outcome]:
+    """Run a study, or what is left of it, model by model.
 
     Args:
-        study: What to do.
-        directory: Where variants, results and the outcome go.
+        studies: What to do (``study_file.load``).
+        directory: Where variants, results and the outcome go; each of several models gets a folder in it.
         host: The plugins.
         roots: Where /sys, /proc and /dev are.
         progress: Watches each bench.
         prune_hopeless: Do not measure what cheap looks call hopeless; otherwise it is measured last.
         say: Told what happens, a line at a time.
 
+    Yields:
+        What came of each model; of several, one whose study cannot be done costs itself alone until the end.
+
     Raises:
-        InputError: the study's model, data or protocol cannot be used.
+        InputError: a model, data, a recipe or the protocol cannot be used; all models are looked at before any is run.
+        KeyboardInterrupt: it was interrupted before anything was measured.
     """
-    return _Sweep(study, directory, host, roots, progress, say).run(prune_hopeless=prune_hopeless)
+    several = len(studies) > 1
+    prepared = []
+    for study in studies:
+        base = recognise(study.model)
+        own = directory / stem(base) if several else directory
+        prepared.append(_Sweep(study, base, own, host, roots, progress, say))
+    trouble: EdgeprofError | None = None
+    for number, one in enumerate(prepared, start=1):
+        if several:
+            say(f"model {number}/{len(prepared)}: {one.study.model}")
+        try:
+            outcome = one.run(prune_hopeless=prune_hopeless)
+        except EdgeprofError as error:
+            if not several:
+                raise
+            say(f"{one.study.model}: {error.message}")
+            trouble = trouble or error
+            continue
+        yield outcome
+        if outcome.result.interrupted:
+            return
+    if trouble is not None:
+        raise trouble
 
 
 class _Sweep:
     def __init__(  # noqa: PLR0917 - called once, above
         self,
         study: StudyFile,
+        base: Artifact,
         directory: Path,
         host: PluginHost,
         roots: Roots,
         progress: Progress,
         say: Callable[[str], None],
     ) -> None:
-        self.study, self.directory, self.host, self.roots = study, directory, host, roots
+        self.study, self.base, self.directory, self.host, self.roots = study, base, directory, host, roots
         self.progress, self.say = progress, say
-        self.base: Artifact = recognise(study.model)
+        self.reference = ModelRequest(study.model, "baseline")
         self.data: Dataset | None = None
         self.metric: Metric | None = None
         if study.dataset is not None:
             self.data = load_dataset(study.dataset, host, study.preprocess)
             self.metric = load_metric(study.metric, host)
+        self.train = self.data if study.train is None else load_dataset(study.train, host, study.preprocess)
+        for chain in [*study.chains, *([study.baseline] if study.baseline else [])]:
+            check_chain(parse_chain(chain), host.of("compressors"), base.format)
         self.fingerprint = context.describe_host(roots).fingerprint
         product = study.product
         self.limits, self.told = product.limits(study.limits) if product else (study.limits, [])
+        self.fresh = False
 
     def run(self, *, prune_hopeless: bool) -> Outcome:
         for line in self.told:
             self.say(line)
         self._make_directory()
-        candidates = [self._made(chain) for chain in self.study.chains]
-        for one in candidates:
-            if one.failure is None:
-                self._look(one)
+        candidates: list[Candidate] = []
         skipped: dict[str, str] = {}
         done: list[schema.Result] = []
+        try:
+            self._all(candidates, done, skipped, prune_hopeless=prune_hopeless)
+        except KeyboardInterrupt:
+            if not done:
+                self.say("interrupted: what was made is kept, and the same command goes on from there")
+                raise
+            done[-1].interrupted = True
+        names = list(dict.fromkeys(one.name for one in candidates))
+        result = _merged(done, names)
+        result.variants += [self._failed(one) for one in candidates if one.failure is not None]
+        return self._outcome(result, candidates, skipped)
+
+    def _all(
+        self, candidates: list[Candidate], done: list[schema.Result], skipped: dict[str, str], *, prune_hopeless: bool
+    ) -> None:
+        """Make, look at and measure every variant; what is done by then is in the three collections."""
+        if self.study.baseline is not None:
+            self._make_reference(self.study.baseline)
+        for chain in self.study.chains:
+            candidates.append(self._made(chain))
+            self._look(candidates[-1])
         # The promising first, so that an early end still has them.
         able = [one for one in candidates if one.failure is None]
         for one in sorted(able, key=lambda c: (c.hopeless is not None, -(c.predicted or 1.0))):
@@ -170,24 +229,36 @@ class _Sweep:
                 continue
             if one.hopeless is not None:
                 self.say(f"{one.name}: little hope ({one.hopeless}), so it comes late")
-            measured = self._measured(one)
-            done.append(measured)
-            if measured.interrupted:
-                break
-        if self.study.search is not None and not any(result.interrupted for result in done):
+            done.append(self._measured(one))
+            if done[-1].interrupted:
+                return
+        if self.study.search is not None:
             self._searched(self.study.search, candidates, done)
         if not done:
             done.append(self._measured(None))
-        result = _merged(done, [one.name for one in candidates])
-        result.variants += [self._failed(one) for one in candidates if one.failure is not None]
-        return self._outcome(result, candidates, skipped)
+
+    def _make_reference(self, chain: str) -> None:
+        """What the variants are compared with, where that is not the model as it is."""
+        made = self._made(chain)
+        if made.failure is not None or made.path is None:
+            why = made.failure.message if made.failure else "no file"
+            raise InputError(
+                f"{self.study.path}: the baseline {chain} of {self.study.model} could not be made: {why}",
+                remedy=made.failure.remedy if made.failure else None,
+            )
+        self.reference = ModelRequest(made.path, "baseline", made.recipe)
 
     def _failed(self, one: Candidate) -> schema.Variant:
         """A variant that could not be made, or that does not load or answers NaN: in the table, and not measured."""
         assert one.failure is not None
-        base = self.base
         reason = schema.Reason(code=one.failure.code, message=one.failure.message, remedy=one.failure.remedy)
-        model = schema.Model(path=base.spec, format=base.format, sha256=base.sha256, size_bytes=base.size_bytes)
+        made = None if one.path is None else recognise(one.path)
+        model = schema.Model(
+            path=one.path or self.base.spec,
+            format=made.format if made else self.base.format,
+            sha256=made.sha256 if made else None,
+            size_bytes=made.size_bytes if made else None,
+        )
         return schema.Variant(
             name=one.name, recipe=one.recipe, status="failed", reasons=[reason], model=model, runtime=None
         )
@@ -202,21 +273,17 @@ class _Sweep:
             if one.name not in seen:
                 seen.add(one.name)
                 candidates.append(one)
+                self._look(one)
                 if one.failure is None:
-                    self._look(one)
                     done.append(self._measured(one))
             if one.failure is not None:
                 return None
             result = next((r for r in done if r.variants[-1].name == one.name), None)
             return None if result is None else self._judged(result)
 
-        try:
-            for chain in study_search.chains(database):
-                judge(chain)
-            study_search.search(space, database, self.study.seed, judge)
-        except KeyboardInterrupt:
-            if not any(result.interrupted for result in done):
-                raise
+        for chain in study_search.chains(database):
+            judge(chain)
+        study_search.search(space, database, self.study.seed, judge)
 
     def _judged(self, result: schema.Result) -> Judgement | None:
         if result.interrupted:
@@ -227,7 +294,7 @@ class _Sweep:
             return None
         checks = budgets(result, self.limits, self.study.product)
         broken = sum(check.variant == variant.name and not check.passed for check in checks)
-        accuracy = variant.accuracy.value if variant.accuracy else 0.0
+        accuracy = variant.accuracy.sign * variant.accuracy.value if variant.accuracy else 0.0
         return accuracy, spent[0], float(variant.model.size_compressed_bytes or 0), broken
 
     def _make_directory(self) -> None:
@@ -246,14 +313,19 @@ class _Sweep:
                 [chain],
                 self.host,
                 self.directory / "variants",
-                self.data,
+                self.train,
                 seed=self.study.seed,
+                shapes=self.study.protocol.get("shapes"),
+                dtypes=self.study.protocol.get("dtypes"),
                 note=self.say,
             )
-        except InputError as error:
-            # In a study one recipe that does not fit the model costs that recipe alone.
+        except (InputError, UnavailableError) as error:
+            if isinstance(error.__cause__ or error.__context__, OSError):
+                raise  # a full disk is nothing that the next recipe does not meet
+            # In a study one recipe that does not fit the model or this device costs that recipe alone.
             self.say(f"{name}: {error.message}")
-            return Candidate(name, failure=VariantError(error.message, remedy=error.remedy, code="bad_input"))
+            code = "unavailable" if isinstance(error, UnavailableError) else "bad_input"
+            return Candidate(name, failure=VariantError(error.message, remedy=error.remedy, code=code))
         (entry,) = manifest["variants"]
         path = None if entry["model"] is None else str(self.directory / "variants" / entry["model"]["path"])
         made = Candidate(name, path, entry["recipe"])
@@ -264,14 +336,23 @@ class _Sweep:
 
     def _look(self, one: Candidate) -> None:
         """Cheap proxies: size, arithmetic, signal to noise, agreement on a few samples."""
-        assert one.path is not None
+        if one.failure is not None or one.path is None:
+            return
         variant = recognise(one.path)
         one.size_bytes = variant.size_bytes
         path = self.directory / "results" / f"look-{self._key([ModelRequest(one.path, one.name)])}.json"
         try:
             seen = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError):
-            found = explain(variant, self.host, self.roots, baseline=self.base, data=self.data, recipe=one.recipe)
+            self.say(f"{one.name}: looking at it")
+            found = explain(
+                variant,
+                self.host,
+                self.roots,
+                baseline=recognise(self.reference.spec),
+                data=self.data,
+                recipe=one.recipe,
+            )
             first = next((f for f in found.findings if f.status != "ok"), None)
             seen = {"predicted": found.predicted, "headline": first.sentence if first else None, "facts": found.facts}
             files.write(path, json.dumps(seen, indent=2) + "\n")
@@ -281,18 +362,19 @@ class _Sweep:
     def _hopeless(self, one: Candidate, facts: dict[str, Any], variant: Artifact) -> str | None:
         limit, size = self.limits.max_size_bytes, variant.size_bytes
         if limit is not None and size is not None and size > limit:
-            return f"its file has {size} bytes, the budget is {limit:.0f}"
+            return f"its file has {units.size(size)}, the budget is {units.size(int(limit))}"
         agreement = facts["agreement"]
         if agreement is not None and agreement < 0.5:
             return f"it agrees with the baseline on {agreement:.0%} of {facts['agreement_samples']} samples"
-        smaller = size is not None and self.base.size_bytes is not None and size < 0.95 * self.base.size_bytes
+        before = recognise(self.reference.spec).size_bytes
+        smaller = size is not None and before is not None and size < 0.95 * before
         if one.predicted is not None and one.predicted <= 1.01 and not smaller:
             return f"no less arithmetic (predicted {one.predicted:.2f} ×) and no smaller file"
         return None
 
     def _measured(self, one: Candidate | None) -> schema.Result:
         """The result of the baseline and one variant, taken in turns; from the file where it is there already."""
-        models = [ModelRequest(self.study.model, "baseline")]
+        models = [self.reference]
         if one is not None:
             assert one.path is not None
             models.append(ModelRequest(one.path, one.name, one.recipe))
@@ -305,10 +387,12 @@ class _Sweep:
             if kept is not None and not kept.interrupted:
                 self.say(f"{models[-1].name}: already measured")
                 return kept
+        self.say(f"{models[-1].name}: measuring")
         request = BenchRequest(
             models=models, dataset=self.data, metric=self.metric, seed=self.study.seed, **self.study.protocol
         )
         result = bench(request, self.host, self.roots, self.progress)
+        self.fresh = True
         if not result.interrupted:
             files.write(path, schema.to_json(result) + "\n")
         return result
@@ -316,15 +400,20 @@ class _Sweep:
     def _key(self, models: list[ModelRequest]) -> str:
         """Everything that a measurement depends on, as a name."""
         data = None if self.data is None else (self.data.name, self.data.preprocessing, self.study.metric)
+        # Of an application the file is not all: its attribute says which model of it is meant.
+        found = [(model.name, recognise(model.spec)) for model in models]
         parts = [
-            [(model.name, recognise(model.spec).sha256) for model in models],
+            [(name, one.sha256, Path(one.target).name if one.format == "python" else "") for name, one in found],
             self.study.protocol, self.study.seed, data, self.fingerprint,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
     def _outcome(self, result: schema.Result, candidates: list[Candidate], skipped: dict[str, str]) -> Outcome:
         checks = budgets(result, self.limits, self.study.product)
+        by_name = {comparison.variant: comparison for comparison in result.comparisons}
         outcome = Outcome(
+            self.study.model,
+            self.directory,
             result,
             checks,
             recommend(result, checks),
@@ -332,6 +421,8 @@ class _Sweep:
             self.told,
             skipped,
             {one.name: one.headline for one in candidates if one.headline},
+            [v.name for v in result.variants if v.name in by_name and disappoints(v, by_name[v.name])],
+            self.fresh,
         )
         files.write(self.directory / "result.json", schema.to_json(result) + "\n")
         files.write(self.directory / "study.json", json.dumps(outcome.as_json(), indent=2) + "\n")
@@ -342,10 +433,8 @@ def _merged(results: list[schema.Result], order: list[str]) -> schema.Result:
     """One result of several pairs: the first pair's baseline, every variant, each compared within its own pair."""
     created = datetime.now(timezone.utc)
     merged = schema.Result(
-        **{
-            name: getattr(results[0], name)
-            for name in ("edgeprof", "host", "sensors", "protocol", "reasons", "self_cost")
-        },
+        **{name: getattr(results[0], name) for name in ("edgeprof", "host", "sensors", "protocol", "self_cost")},
+        reasons=list({reason.code: reason for result in reversed(results) for reason in result.reasons}.values()),
         id=new_id(created),
         created=created.isoformat(timespec="seconds"),
         variants=[results[0].variants[0]],

@@ -6,7 +6,7 @@ import itertools
 import math
 import string
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeprof import units
@@ -14,6 +14,7 @@ from edgeprof.analysis.gate import Limits
 from edgeprof.analysis.recommend import Product
 from edgeprof.compression.variant import chain_name, parse_chain
 from edgeprof.errors import InputError, unknown
+from edgeprof.request import input_shapes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,14 +25,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-#: Keys of [protocol] → fields of a BenchRequest.
-PROTOCOL = {
-    "preset": "preset", "windows": "windows", "window": "window_s", "warmup": "warmup_s", "idle": "idle_s",
-    "runtime": "runtime", "device": "device", "threads": "threads", "batch": "batch", "scenario": "scenario",
-    "rate": "rate_hz", "streams": "streams", "sample_rate": "sample_rate_hz", "rail": "rail",
-    "estimate_power": "estimate_power_w", "timeout": "timeout_s", "sensors": "sensors",
+#: Keys of [protocol] → fields of a BenchRequest, and what they hold.
+PROTOCOL: dict[str, tuple[str, type]] = {
+    "preset": ("preset", str), "windows": ("windows", int), "window": ("window_s", float),
+    "warmup": ("warmup_s", float), "idle": ("idle_s", float), "runtime": ("runtime", str), "device": ("device", str),
+    "threads": ("threads", int), "batch": ("batch", int), "scenario": ("scenario", str), "rate": ("rate_hz", float),
+    "streams": ("streams", int), "sample_rate": ("sample_rate_hz", float), "rail": ("rail", str),
+    "estimate_power": ("estimate_power_w", float), "timeout": ("timeout_s", float), "sensors": ("sensors", list),
+    "inputs": ("inputs", list),
 }  # fmt: skip
-_TOP = ("model", "dataset", "preprocess", "metric", "seed", "protocol", "recipes", "budgets", "product", "search")
+_TOP = (
+    "model", "models", "baseline", "dataset", "train", "preprocess", "metric", "seed", "protocol", "recipes", "budgets",
+    "product", "search",
+)  # fmt: skip
 _BUDGETS = {
     "max_accuracy_drop": ("max_accuracy_drop", ""),
     "max_latency_p99": ("max_p99_s", "s"),
@@ -63,19 +69,24 @@ class Search:
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study, as it was written.
+    """A study of one model, as it was written.
 
     Attributes:
         path: The file.
         model: The base model, relative to the file's folder unless absolute.
-        chains: The variants to make, in order, each once.
-        dataset: As after ``--dataset``; None for none.
+        chains: The variants to make of it, in order, each once.
+        baseline: The chain that makes what they are compared with; None: the model as it is.
+        dataset: What variants are judged on, as after ``--dataset``; None for none.
+        train: What they are calibrated and trained on; None: ``dataset``.
+        protocol: Fields of a BenchRequest.
     """
 
     path: Path
     model: str
     chains: list[str]
+    baseline: str | None = None
     dataset: str | None = None
+    train: str | None = None
     preprocess: dict[str, str] = field(default_factory=dict)
     metric: str = "top1"
     seed: int = 0
@@ -85,8 +96,8 @@ class StudyFile:
     search: Search | None = None
 
 
-def load(path: Path) -> StudyFile:
-    """Read a study.
+def load(path: Path) -> list[StudyFile]:
+    """Read a study: one for each of its models.
 
     Raises:
         InputError: it is missing, no TOML, or a key or value does not fit; the sentence names it.
@@ -100,33 +111,71 @@ def load(path: Path) -> StudyFile:
     for key in content:
         if key not in _TOP:
             raise unknown(f"key of {path.name}", key, _TOP)
-    if not isinstance(content.get("model"), str):
-        raise InputError(f"{path} names no base model", remedy='It needs a line model = "FILE".')
+    models = _models(path, content)
     chains = list(_chains(path, _table(path, content, "recipes")))
     search = _search(path, _table(path, content, "search"))
     if not chains and search is None:
         raise InputError(f"{path} has no recipes", remedy='[recipes] with explicit = ["int8-dynamic", …].')
     if len(chains) > _MOST:
         raise InputError(f"{path} asks for {len(chains)} variants; {_MOST} at most", remedy="Make its grids coarser.")
-    protocol = {}
-    for key, value in _table(path, content, "protocol").items():
-        if key not in PROTOCOL:
-            raise unknown(f"key of [protocol] in {path.name}", key, PROTOCOL)
-        protocol[PROTOCOL[key]] = value
-    dataset = content.get("dataset")
-    return StudyFile(
+    baseline = _text(path, content, "baseline")
+    if baseline is not None:
+        parse_chain(baseline)
+    data = {key: _text(path, content, key) for key in ("dataset", "train")}
+    found = StudyFile(
         path=path,
-        model=_beside(path, content["model"]),
+        model=models[0],
         chains=chains,
-        dataset=None if dataset is None else _beside(path, str(dataset)),
+        baseline=baseline,
+        **{key: None if spec is None else _beside(path, spec) for key, spec in data.items()},
         preprocess={key: _word(value) for key, value in _table(path, content, "preprocess").items()},
-        metric=str(content.get("metric", "top1")),
-        seed=int(content.get("seed", 0)),
-        protocol=protocol,
+        metric=_text(path, content, "metric") or "top1",
+        seed=_of_type(path, "seed", content.get("seed", 0), int),
+        protocol=_protocol(path, _table(path, content, "protocol")),
         limits=_limits(path, _table(path, content, "budgets")),
         product=_product(path, _table(path, content, "product")),
         search=search,
     )
+    return [replace(found, model=model) for model in models]
+
+
+def _models(path: Path, content: Mapping[str, Any]) -> list[str]:
+    given = content.get("models", [content["model"]] if "model" in content else [])
+    if "model" in content and "models" in content:
+        raise InputError(f"{path} has both model and models", remedy="One of them is enough.")
+    if not isinstance(given, list) or not given or not all(isinstance(one, str) for one in given):
+        raise InputError(
+            f"{path} names no base model", remedy='It needs a line model = "FILE", or models = ["FILE", …].'
+        )
+    if len(set(given)) < len(given):
+        raise InputError(f"{path} names the same model twice", remedy="Name each once.")
+    return [_beside(path, one) for one in given]
+
+
+def _text(path: Path, content: Mapping[str, Any], key: str) -> str | None:
+    return None if key not in content else _of_type(path, key, content[key], str)
+
+
+def _of_type(path: Path, key: str, value: Any, wanted: type) -> Any:
+    """A whole number will do where a fraction may stand; true and false are no numbers."""
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        words = {str: "text in quotes", int: "a whole number", float: "a number", list: "a list"}
+        raise InputError(f"{path}: {key} = {value!r} is not {words[wanted]}")
+    return value
+
+
+def _protocol(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in PROTOCOL:
+            raise unknown(f"key of [protocol] in {path.name}", key, PROTOCOL)
+        name, wanted = PROTOCOL[key]
+        found[name] = _of_type(path, key, value, wanted)
+    if "inputs" in found:
+        found["shapes"], found["dtypes"] = input_shapes([str(one) for one in found.pop("inputs")])
+    return found
 
 
 def _table(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_grids_and_ranges_become_chains_each_once(tmp_path: Path) -> None:
-    study = load(
+    (study,) = load(
         written(
             tmp_path,
             """
@@ -73,11 +73,28 @@ n = { from = 4, to = 64, steps = 3, scale = "log" }
         ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[protocol]\nspeed = 3\n', "no key of .protocol."),
         ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[product]\nbattery_wh = 3\n', "battery_wh needs hours and fps"),
         ("model = ", "is not TOML"),
+        ('model = "x"\nmodels = ["x"]\n', "has both model and models"),
+        ('models = ["x", "x"]\n', "the same model twice"),
+        ('model = "x"\nseed = "one"\n[recipes]\nexplicit = ["fp16"]\n', "seed = 'one' is not a whole number"),
+        ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[protocol]\nthreads = "2"\n', "threads = '2' is not a whole"),
+        (
+            'model = "x"\n[recipes]\nexplicit = ["fp16"]\n[protocol]\ninputs = ["x"]\n',
+            "the input 'x' is not NAME=SHAPE",
+        ),
     ],
 )
 def test_a_mistake_in_the_file_is_named(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         load(written(tmp_path, text))
+
+
+def test_one_file_studies_several_models(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").touch()
+    text = 'models = ["a.onnx", "b.py:net"]\nbaseline = "export-onnx"\n[recipes]\nexplicit = ["fp16"]\n'
+    first, second = load(written(tmp_path, text))
+    assert (first.model, second.model) == (str(tmp_path / "a.onnx"), "b.py:net")
+    assert first.chains == second.chains == ["fp16"]
+    assert first.baseline == second.baseline == "export-onnx"
 
 
 def test_requirements_of_a_product_become_limits() -> None:

@@ -125,9 +125,9 @@ def _check_ranges(flags: dict[str, Any]) -> None:
 def _request(
     requests: list[ModelRequest], flags: dict[str, Any], dataset: Dataset | None, metric: Metric | None
 ) -> Any:
-    from edgeprof.request import BenchRequest
+    from edgeprof.request import BenchRequest, input_shapes
 
-    shapes, dtypes = _shapes(flags["inputs"])
+    shapes, dtypes = input_shapes(flags["inputs"])
     same = (
         "runtime device threads batch scenario rate_hz streams windows window_s warmup_s idle_s sample_rate_hz rail "
         "estimate_power_w worker_python timeout_s strict seed fast_sensor"
@@ -193,30 +193,6 @@ def _models(
             else:
                 requests.append(ModelRequest(os.fspath(variant.target), name, recipe))
     return requests
-
-
-def _shapes(texts: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """``NAME=1x3x224x224[:float32]`` (commas do as well) as shapes and dtypes by name."""
-    from edgeprof.errors import InputError
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    dtypes: dict[str, str] = {}
-    for text in texts:
-        # A TensorFlow name ends in ":0", so the shape is what follows the last "=".
-        name, _, rest = text.rpartition("=")
-        dims, _, dtype = rest.partition(":")
-        try:
-            shape = tuple(int(d) for d in dims.replace(",", "x").split("x")) if dims not in {"", "scalar"} else ()
-        except ValueError:
-            shape = (0,)
-        if not name or any(d < 1 for d in shape):
-            raise InputError(
-                f"--input {text!r} is not NAME=SHAPE[:DTYPE]", remedy="Write it as --input x=1x3x32x32:float32."
-            )
-        shapes[name] = shape
-        if dtype:
-            dtypes[name] = dtype
-    return shapes, dtypes
 
 
 def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[str, Any]) -> int:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", "directory", type=click.Path(file_okay=False), metavar="DIR", help="Where they go.")
 @click.option("--dataset", metavar="SPEC", help="Data to calibrate with: a file, a folder, or a dataset .toml.")
 @click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Declared preprocessing of the dataset.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape that open inputs are checked with."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes it repeatable.")
 @click.option("--timeout", "timeout_s", type=float, default=120.0, show_default=True, metavar="S")
 @click.option("--again", is_flag=True, help="Make variants again that are there already.")
@@ -48,7 +51,9 @@ def command(model: str, **flags: Any) -> int:
     from edgeprof.compression.progress import shown_by
     from edgeprof.errors import InputError
     from edgeprof.plugins import PluginHost
+    from edgeprof.request import input_shapes
 
+    shapes, dtypes = input_shapes(flags["inputs"])
     host = PluginHost.from_environment()
     source = recognise(model)
     if flags["as_list"]:
@@ -72,6 +77,8 @@ def command(model: str, **flags: Any) -> int:
             directory,
             data,
             seed=flags["seed"],
+            shapes=shapes,
+            dtypes=dtypes,
             timeout_s=flags["timeout_s"],
             fresh=flags["again"],
             note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),

@@ -35,13 +35,18 @@ class Bar:
         self._total_s = self._done_s = 0.0
         self._stage, self._stage_s, self._stage_start = "", 0.0, time.monotonic()
         self._live: Callable[[], str] = str
+        self._told: set[str] = set()
 
     def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None:
         if self.quiet:
             return
-        self._total_s, self._live = total_s, live
+        # A study runs many benches: each has its own time, and what was said of the device is said once.
+        self._total_s, self._live, self._done_s, self._stage_s = total_s, live, 0.0, 0.0
+        self._stop.clear()
         for line in lines[:-1]:
-            self._say(f"{line}\n")
+            if line not in self._told:
+                self._say(f"{line}\n")
+        self._told.update(lines[:-1])
         self._say(f"{lines[-1]} · about {duration(total_s)}\n")
         if self.is_terminal:
             self._ticker = threading.Thread(target=self._tick, name="edgeprof-progress", daemon=True)

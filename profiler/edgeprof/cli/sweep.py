@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.options import json_option, no_color_option, resolve_roots, root_options
+from edgeprof.cli.options import json_option, no_color_option, output_option, resolve_roots, root_options
 
 if TYPE_CHECKING:
+    from edgeprof.plugins import PluginHost
     from edgeprof.reporters.terminal import Style
     from edgeprof.study import Outcome
+    from edgeprof.study_file import StudyFile
 
 
 @click.command("sweep", no_args_is_help=True)
 @click.argument("recipe", metavar="RECIPE.toml", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "-o", "--output", "directory", type=click.Path(file_okay=False), metavar="DIR", help="Where its files go."
-)
+@click.option("--dir", "directory", metavar="DIR", help="Where variants and results are kept (RECIPE.study).")
 @click.option("--prune-hopeless", is_flag=True, help="Do not measure variants that cheap looks call hopeless.")
 @click.option("--plan", "plan_only", is_flag=True, help="Show the variants and the limits, and stop.")
 @click.option("--strict", is_flag=True, help="Exit 1 if no variant keeps the budgets.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @root_options
+@output_option
 @json_option
 @no_color_option
 def command(recipe: Path, **flags: Any) -> int:
@@ -33,59 +34,114 @@ def command(recipe: Path, **flags: Any) -> int:
     A study that was killed or interrupted goes on where it stopped: what was made and measured under the same
     conditions is not repeated. It ends with the table, the Pareto front, which budgets broke, and the variant to ship.
     """
-    import json
-
+    from edgeprof.cli.compressing import Reports
     from edgeprof.cli.progress import Bar
+    from edgeprof.cli.signals import ending_like_ctrl_c
+    from edgeprof.compression.progress import shown_by
     from edgeprof.plugins import PluginHost
+    from edgeprof.reporters import registry
     from edgeprof.study import default_directory, sweep
     from edgeprof.study_file import load
 
-    study = load(recipe)
+    studies = load(recipe)
     if flags["plan_only"]:
-        _, told = study.product.limits(study.limits) if study.product else (study.limits, [])
-        click.echo("\n".join([*study.chains, *told]))
+        click.echo(_plan(studies))
         return 0
-    outcome = sweep(
-        study,
-        Path(flags["directory"]) if flags["directory"] else default_directory(recipe),
-        PluginHost.from_environment(),
-        resolve_roots(flags["sysfs_root"], flags["procfs_root"]),
-        Bar(sys.stderr, quiet=flags["quiet"]),
-        prune_hopeless=flags["prune_hopeless"],
-        say=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
-    )
-    if flags["as_json"]:
-        click.echo(json.dumps(outcome.as_json(), indent=2))
-    else:
-        from edgeprof.reporters.terminal import Style
+    host = PluginHost.from_environment()
+    output = Path(flags["output"]) if flags["output"] else None
+    if output is not None:
+        registry.check(output, host)
+    found = []
+    with ending_like_ctrl_c(), Reports(sys.stderr, quiet=flags["quiet"]) as reports, shown_by(reports):
+        for outcome in sweep(
+            studies,
+            Path(flags["directory"]) if flags["directory"] else default_directory(recipe),
+            host,
+            resolve_roots(flags["sysfs_root"], flags["procfs_root"]),
+            Bar(sys.stderr, quiet=flags["quiet"]),
+            prune_hopeless=flags["prune_hopeless"],
+            say=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
+        ):
+            found.append(outcome)
+            if not flags["as_json"]:
+                _show(outcome, several=len(studies) > 1, no_color=flags["no_color"])
+    return _deliver(found, output, host, several=len(studies) > 1, as_json=flags["as_json"], strict=flags["strict"])
 
-        click.echo(_text(outcome, Style.of(sys.stdout, no_color=flags["no_color"])))
-    if outcome.result.interrupted:
+
+def _plan(studies: list[StudyFile]) -> str:
+    """Every variant of every model, and the limits."""
+    lines = []
+    for study in studies:
+        own = [f"baseline = {study.baseline}", *study.chains] if study.baseline else study.chains
+        lines += [f"{study.model} {chain}" for chain in own] if len(studies) > 1 else own
+    one = studies[0]
+    return "\n".join([*lines, *(one.product.limits(one.limits)[1] if one.product else [])])
+
+
+def _show(outcome: Outcome, *, several: bool, no_color: bool) -> None:
+    from edgeprof.reporters.terminal import Style
+
+    style = Style.of(sys.stdout, no_color=no_color)
+    heading = style.wrap("", outcome.model, indent=0) if several else []
+    click.echo("\n".join([*(style.paint(line, "bold") for line in heading), _text(outcome, style)]))
+
+
+def _deliver(
+    found: list[Outcome], output: Path | None, host: PluginHost, *, several: bool, as_json: bool, strict: bool
+) -> int:
+    """Keep, write, print; then the exit code."""
+    import json
+
+    from edgeprof.errors import EdgeprofError
+    from edgeprof.reporters import registry
+    from edgeprof.results.store import Store
+
+    trouble: EdgeprofError | None = None
+    for outcome in found:
+        if outcome.fresh:
+            try:
+                Store().save(outcome.result)
+            except EdgeprofError as error:
+                trouble = error
+    if output is not None:
+        registry.write([outcome.result for outcome in found], output, host)
+    if as_json:
+        made = [outcome.as_json() for outcome in found]
+        whole = {"schema": "edgeprof.studies/1", "studies": made} if several else made[0]
+        click.echo(json.dumps(whole, indent=2).encode())  # JSON is UTF-8, whatever the terminal is
+    if trouble is not None:
+        raise trouble
+    if any(outcome.result.interrupted for outcome in found):
         return 130
-    if any(variant.status == "failed" for variant in outcome.result.variants):
+    if any(variant.status == "failed" for outcome in found for variant in outcome.result.variants):
         return 3
-    return 1 if flags["strict"] and outcome.recommendation.variant is None else 0
+    return 1 if strict and any(outcome.recommendation.variant is None for outcome in found) else 0
 
 
 def _text(outcome: Outcome, style: Style) -> str:
     from edgeprof.cli.gate import sentence
     from edgeprof.reporters import console
 
-    lines = [console.render(outcome.result, style, saved=False).rstrip(), ""]
-    broken = [check for check in outcome.checks if not check.passed]
+    result = outcome.result
+    lines = [console.render(result, style, saved=False).rstrip(), ""]
+    # What failed has said why above.
+    failed = {variant.name for variant in result.variants if variant.status == "failed"}
+    broken = [check for check in outcome.checks if not check.passed and check.variant not in failed]
     for line in outcome.told:
         lines += style.wrap("required", line)
     for check in broken:
         lines += style.wrap("broken", sentence(check))
     if outcome.checks and not broken:
-        lines.append("  every variant keeps every budget")
+        lines.append("  every variant that was measured keeps every budget")
     for name, why in outcome.skipped.items():
         lines += style.wrap("not measured", f"{name}: {why}")
-    measured = {variant.name for variant in outcome.result.variants}
-    for name, told in outcome.headlines.items():
-        if name in measured:
-            lines += style.wrap("why", f"{name}: {told}")
-    lines.append("")
+    for name in outcome.disappointing:
+        if name in outcome.headlines:
+            lines += style.wrap("why", f"{name}: {outcome.headlines[name]}")
+    if result.interrupted:
+        lines += style.wrap("", "interrupted: the same command goes on from here")
+    kept = outcome.directory / "result.json"
+    lines += ["", *style.wrap("", f"written to {kept} (edgeprof report {kept} -o report.html)"), ""]
     chosen = outcome.recommendation
     head = f"ship {chosen.variant}: " if chosen.variant else ""
     lines += [style.paint(line, "bold") for line in style.wrap("", head + chosen.reason, indent=0)]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.artifact import FORMATS, Artifact, recognise
 from edgeprof.compression.isolation import apart
+from edgeprof.compression.recipe import check_preprocessing, recipe_beside
 from edgeprof.errors import EdgeprofError, InputError, VariantError, unknown
 
 if TYPE_CHECKING:
@@ -124,6 +125,25 @@ def _boolean(text: str) -> bool:
     raise ValueError(text)
 
 
+def check_chain(steps: Sequence[Step], compressors: Mapping[str, Callable[[], Compressor]], model_format: str) -> None:
+    """Find a misspelt name or a value out of range before anything is made.
+
+    A step that does not take the format which it would get, and what comes after it, is left for ``make_variant`` to
+    tell: that is no slip of the pen, and of several variants it costs one alone.
+
+    Raises:
+        InputError: an unknown compressor or parameter, or a value that it does not take.
+    """
+    tools = [_compressor(step, compressors) for step in steps]
+    current = model_format
+    for step, family in zip(steps, tools, strict=True):
+        if current not in family.takes:
+            return
+        tool = family.for_format(current)
+        settings(tool, step.given)
+        current = tool.gives or current
+
+
 def make_variant(
     source: Artifact,
     steps: Sequence[Step],
@@ -179,6 +199,7 @@ def _through(
 ) -> tuple[Artifact, list[dict[str, Any]]]:
     """The file in ``scratch`` that the last step wrote, and the recipe."""
     tools = [(step, _compressor(step, compressors)) for step in steps]
+    check_preprocessing(source.spec, recipe_beside(source), data)
     current, recipe = source, []
     for number, (step, family) in enumerate(tools):
         tool = family
@@ -200,8 +221,10 @@ def _through(
             facts = _apply(tool, given, target, values, data, seed=seed, label=label)
         except EdgeprofError as error:
             # A scratch file's name means nothing to anybody.
-            error.args = (error.message.replace(os.fspath(given), _called(source, current)),)
-            error.message = error.args[0]
+            error.message = error.message.replace(os.fspath(given), _called(source, current))
+            if current is not source:
+                error.message = error.message.replace(f"{given.name}: ", f"{_called(source, current)}: ")
+            error.args = (error.message,)
             raise
         produced = recognise(os.fspath(target))
         if produced.format != (tool.gives or current.format):
@@ -217,6 +240,7 @@ def _through(
                 "facts": facts,
             }
         )
+        check_preprocessing(chain_name(steps), recipe, data)
         current = produced
     return current, recipe
 
