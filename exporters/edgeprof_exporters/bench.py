@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: The store's file (edgeprof.results.store.FILE, whose module would bring SQLite and msgspec along).
 STORE = "results.sqlite3"
 _PATIENCE_S = 60.0
-#: More model × variant × runtime × scenario than this are not shown: about 1,000 series.
+#: More model × variant × runtime × scenario than this are not shown: about 1,300 series.
 MOST_RESULTS = 80
 
 
@@ -36,7 +36,7 @@ class BenchResults:
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._rows: dict[str, list[tuple[list[str], float]]] = {}
+        self._rows: dict[str, list[tuple[list[str], Any]]] = {}
         self._seen: object = None
 
     def move(self, directory: Path | None) -> None:
@@ -115,7 +115,7 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def limited(rows: dict[str, list[tuple[list[str], float]]]) -> dict[str, list[tuple[list[str], float]]]:
+def limited(rows: dict[str, list[tuple[list[str], Any]]]) -> dict[str, list[tuple[list[str], Any]]]:
     """The rows of the ``MOST_RESULTS`` newest results."""
     stamps = rows.get("edgeprof_bench_last_run_timestamp_seconds", [])
     if len(stamps) <= MOST_RESULTS:

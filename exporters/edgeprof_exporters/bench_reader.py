@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import Variant
 
-    Rows = dict[str, list[tuple[list[str], float]]]
+    #: A summary's value is (quantiles, sum, count), as exposition.family takes it.
+    Value = float | tuple[list[tuple[str, float]], float, int]
+    Rows = dict[str, list[tuple[list[str], Value]]]
 
 #: Quantile → the field of the latency. 0.5 is the plain median where early stopping allows no bound.
 _QUANTILES = (("0.5", "p50"), ("0.9", "p90"), ("0.95", "p95"), ("0.99", "p99"))
@@ -32,8 +34,10 @@ def rows(newest: Iterable[Newest]) -> Rows:
     """Metric's name → its samples, of the newest variant of each model, variant, runtime and scenario."""
     found: Rows = {}
 
-    def add(name: str, labels: list[str], value: float | None) -> None:
-        if value is not None and math.isfinite(value):
+    def add(name: str, labels: list[str], value: Value | None) -> None:
+        if isinstance(value, tuple):
+            found.setdefault(f"edgeprof_bench_{name}", []).append((labels, value))
+        elif value is not None and math.isfinite(value):
             found.setdefault(f"edgeprof_bench_{name}", []).append((labels, float(value)))
 
     for one in newest:
@@ -57,11 +61,11 @@ def _figures(add: _Add, labels: list[str], variant: Variant) -> None:
                 add("energy_joules_per_inference", [*labels, energy.provenance, kind], figure.value)
                 add("energy_uncertainty_joules", [*labels, energy.provenance, kind], figure.expanded_uncertainty)
     if latency is not None:
-        for quantile, field in _QUANTILES:
-            value = getattr(latency, field)
-            if quantile == "0.5":
-                value = latency.median if latency.median is not None else value
-            add("latency_seconds", [*labels, quantile], value)
+        known = {quantile: getattr(latency, field) for quantile, field in _QUANTILES}
+        if latency.median is not None:
+            known["0.5"] = latency.median
+        quantiles = [(quantile, float(value)) for quantile, value in known.items() if value is not None]
+        add("latency_seconds", labels, (quantiles, latency.mean * latency.samples, latency.samples))
     add("throughput_per_second", labels, variant.throughput_per_s)
     # Others have a unit of their own and no place in accuracy_ratio.
     if variant.accuracy is not None and variant.accuracy.is_ratio:
@@ -100,7 +104,7 @@ def main() -> int:
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    _Add = Callable[[str, list[str], float | None], None]
+    _Add = Callable[[str, list[str], Value | None], None]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import (
     HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
+    SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector, CollectorRegistry
 
@@ -41,8 +42,9 @@ _LOG = logging.getLogger("edgeprof.exporter")
 def family(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
     """One metric family of the table with its samples: ``(label values, value)``.
 
-    The value of a histogram is ``(buckets, sum)``, buckets being cumulative ``(upper edge, count)``; that of an info is
-    ignored, since its labels say all.
+    The value of a histogram is ``(buckets, sum)``, buckets being cumulative ``(upper edge, count)``; that of a summary
+    is ``(quantiles, sum, count)``, quantiles being ``(quantile, value)``, the last label's; that of an info is ignored,
+    since its labels say all.
     """
     if name.kind == "counter":
         counter = CounterMetricFamily(name.family, name.text, labels=name.labels)
@@ -54,6 +56,8 @@ def family(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
         for labels, (buckets, total) in samples:
             histogram.add_metric(labels, buckets, total)
         return histogram
+    if name.kind == "summary":
+        return _summary(name, samples)
     if name.kind == "info":
         info = InfoMetricFamily(name.family, name.text)
         for labels, _ in samples:
@@ -63,6 +67,17 @@ def family(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
     for labels, value in samples:
         gauge.add_metric(labels, value)
     return gauge
+
+
+def _summary(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
+    """prometheus-client's own summaries have no quantiles."""
+    *own, quantile_label = name.labels
+    summary = SummaryMetricFamily(name.family, name.text, labels=own)
+    for labels, (quantiles, total, count) in samples:
+        for quantile, value in quantiles:
+            summary.add_sample(name.family, {**dict(zip(own, labels, strict=True)), quantile_label: quantile}, value)
+        summary.add_metric(labels, count, total)
+    return summary
 
 
 def families(samples: Samples) -> Iterator[Metric]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-MetricType = Literal["counter", "gauge", "histogram", "info"]
+MetricType = Literal["counter", "gauge", "histogram", "info", "summary"]
 
 
 class Name(NamedTuple):
@@ -146,7 +146,7 @@ TABLE: tuple[Name, ...] = (
     ),
     Name(
         "edgeprof_bench_latency_seconds",
-        "gauge",
+        "summary",
         (*_BENCH, "quantile"),
         "Latency of the newest benchmark: the plain median as 0.5; upper bounds with 99 % confidence above.",
         "bench",

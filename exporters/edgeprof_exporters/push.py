@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from edgeprof.results.schema import Result
-    from edgeprof_exporters.bench_reader import Rows
+    from edgeprof_exporters.bench_reader import Rows, Value
 
 FILE = "edgeprof.prom"
 JOB = "edgeprof"
@@ -151,7 +151,7 @@ def to_otlp(found: Rows, url: str) -> None:
     meter = provider.get_meter("edgeprof")
     for name, samples in found.items():
         labels = BY_NAME[name].labels
-        seen = [Observation(value, dict(zip(labels, values, strict=True))) for values, value in samples]
+        seen = [Observation(value, dict(zip(labels, values, strict=True))) for values, value in flat(samples)]
         meter.create_observable_gauge(name, [_saying(seen)], description=BY_NAME[name].text)
     data = reader.get_metrics_data()
     exporter = OTLPMetricExporter(endpoint=bare, headers=headers, timeout=_PATIENCE_S)
@@ -166,6 +166,15 @@ def to_otlp(found: Rows, url: str) -> None:
         provider.shutdown()
     if not good:
         raise EdgeprofError(f"{bare} did not take the results", remedy="Is it an OTLP receiver over HTTP?")
+
+
+def flat(samples: Iterable[tuple[list[str], Value]]) -> Iterator[tuple[list[str], float]]:
+    """Samples of one number each: a summary's quantiles, with its last label (OpenTelemetry's SDK makes none)."""
+    for labels, value in samples:
+        if isinstance(value, tuple):
+            yield from (([*labels, quantile], number) for quantile, number in value[0])
+        else:
+            yield labels, value
 
 
 def _saying(seen: list[Any]) -> Callable[[Any], list[Any]]:

@@ -92,7 +92,7 @@ def test_a_variant_that_failed_is_shown_as_failed_and_without_figures(
 def test_a_store_of_many_results_shows_a_bounded_number_of_series() -> None:
     rows = {
         "edgeprof_bench_last_run_timestamp_seconds": [([f"m{n}", "v", "r", "s"], float(n)) for n in range(500)],
-        "edgeprof_bench_latency_seconds": [([f"m{n}", "v", "r", "s", "0.5"], 1.0) for n in range(500)],
+        "edgeprof_bench_latency_seconds": [([f"m{n}", "v", "r", "s"], ([], 1.0, 1)) for n in range(500)],
     }
     kept = bench.limited(rows)
     assert [len(some) for some in kept.values()] == [bench.MOST_RESULTS] * 2
@@ -149,7 +149,11 @@ def test_the_pushgateway_takes_them_under_this_device(stored: Path) -> None:
         child.wait(10)
     found = push.stored()
     for name, rows in found.items():
-        assert sorted(samples(served, name, job="edgeprof")) == pytest.approx(sorted(value for _, value in rows))
+        assert sorted(samples(served, name, job="edgeprof")) == pytest.approx(sorted(v for _, v in push.flat(rows)))
+    # A gateway makes up a sum and a count of 0 for a summary without them.
+    (_, (_, total, count)), *_ = found["edgeprof_bench_latency_seconds"]
+    assert total in samples(served, "edgeprof_bench_latency_seconds_sum", job="edgeprof")
+    assert count in samples(served, "edgeprof_bench_latency_seconds_count", job="edgeprof")
 
 
 def test_a_password_in_the_url_is_sent_as_a_header_and_not_in_the_path(stored: Path, receiver) -> None:
@@ -183,7 +187,9 @@ def test_otlp_carries_every_figure_as_the_reference_library_reads_it(stored: Pat
         for metric in scope.metrics
     }
     wanted = {
-        name: sorted((tuple(sorted(zip(BY_NAME[name].labels, labels, strict=True))), v) for labels, v in rows)
+        name: sorted(
+            (tuple(sorted(zip(BY_NAME[name].labels, labels, strict=True))), v) for labels, v in push.flat(rows)
+        )
         for name, rows in push.stored().items()
     }
     assert got == wanted
