@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from edgeprof.errors import EdgeprofError, InputError, UnavailableError
 
 _FILES = Path(__file__).parent / "files"
 #: Groups that own the devices of sensors; a unit that names one that does not exist does not start (216/GROUP).
-_DEVICE_GROUPS = ("i2c", "video", "render", "dialout")
+_DEVICE_GROUPS = ("video", "render", "dialout")
 
 
 @dataclass
@@ -26,12 +27,14 @@ class Plan:
         kept: Files that are there already and stay as they are: the user's settings.
         commands: What is run afterwards.
         needs_root: Whether only root can.
+        runs: What the service's own user has to be able to reach.
     """
 
     files: dict[Path, str] = field(default_factory=dict)
     kept: list[Path] = field(default_factory=list)
     commands: list[list[str]] = field(default_factory=list)
     needs_root: bool = False
+    runs: list[Path] = field(default_factory=list)
 
 
 def plan(where: str, root: Path = Path("/")) -> Plan:
@@ -49,24 +52,25 @@ def plan(where: str, root: Path = Path("/")) -> Plan:
 
 def _for_system(root: Path) -> Plan:
     made = Plan(needs_root=root == Path("/"))
+    program = _program()
     unit = root / "etc/systemd/system/edgeprof-exporter.service"
-    made.files[unit] = _text("edgeprof-exporter.service").replace("@EDGEPROF@", _program())
-    groups = [name for name in _DEVICE_GROUPS if _has_group(name)]
-    if groups:
-        made.files[unit.parent / "edgeprof-exporter.service.d/groups.conf"] = (
-            f"# The groups of this device that own what sensors are read from.\n[Service]\n"
-            f"SupplementaryGroups={' '.join(groups)}\n"
-        )
+    made.files[unit] = _text("edgeprof-exporter.service").replace("@EDGEPROF@", program)
+    groups = ["i2c", *(name for name in _DEVICE_GROUPS if _has_group(name, root))]
+    made.files[unit.parent / "edgeprof-exporter.service.d/groups.conf"] = (
+        f"# The groups of this device that own what sensors are read from; sysusers.d makes i2c.\n[Service]\n"
+        f"SupplementaryGroups={' '.join(groups)}\n"
+    )
     made.files[root / "etc/sysusers.d/edgeprof.conf"] = _text("sysusers.conf")
     made.files[root / "etc/udev/rules.d/70-edgeprof.rules"] = _text("udev.rules")
     _settings(made, root / "etc/edgeprof/exporter.yml")
     if root == Path("/"):
+        made.runs = [Path(program), Path(sys.executable), Path(__file__)]
         made.commands = [
             ["systemd-sysusers", "/etc/sysusers.d/edgeprof.conf"],
             ["udevadm", "control", "--reload"],
-            ["udevadm", "trigger", "--subsystem-match=powercap", "--action=add"],
-            ["systemctl", "daemon-reload"],
-            ["systemctl", "enable", "--now", "edgeprof-exporter.service"],
+            ["udevadm", "trigger", "--action=add", "--subsystem-match=powercap", "--subsystem-match=i2c-dev"],
+            ["udevadm", "settle"],  # the daemon looks for its sensors when it starts
+            *_start("systemctl"),
         ]
     return made
 
@@ -80,11 +84,14 @@ def _for_user(root: Path) -> Plan:
     made.files[unit] = _text("edgeprof-exporter-user.service").replace("@EDGEPROF@", _program())
     _settings(made, below / "edgeprof/exporter.yml")
     if root == Path("/"):
-        made.commands = [
-            ["systemctl", "--user", "daemon-reload"],
-            ["systemctl", "--user", "enable", "--now", "edgeprof-exporter.service"],
-        ]
+        made.commands = _start("systemctl", "--user")
     return made
+
+
+def _start(*systemctl: str) -> list[list[str]]:
+    """A daemon that runs already is started again: it may be that of before an upgrade."""
+    unit = "edgeprof-exporter.service"
+    return [[*systemctl, "daemon-reload"], [*systemctl, "enable", unit], [*systemctl, "restart", unit]]
 
 
 def shown(plan: Plan) -> str:
@@ -100,7 +107,7 @@ def carry_out(plan: Plan) -> list[str]:
     """Write and run; one line for each thing done.
 
     Raises:
-        UnavailableError: root is needed.
+        UnavailableError: root is needed, or the service's user could not reach the program.
         InputError: a file cannot be written.
         EdgeprofError: a command failed; what comes after it was not run.
     """
@@ -108,6 +115,14 @@ def carry_out(plan: Plan) -> list[str]:
         raise UnavailableError(
             "install --system needs root", remedy="sudo edgeprof exporter install --system, or install --user"
         )
+    for path in plan.runs:
+        closed = _closed(path)
+        if closed is not None:
+            raise UnavailableError(
+                f"the service's user edgeprof could not run {path}: {closed} is not open to everybody",
+                remedy="sudo python3 -m venv /opt/edgeprof; sudo /opt/edgeprof/bin/pip install 'edgeprof[exporter]'; "
+                "sudo /opt/edgeprof/bin/edgeprof exporter install --system",
+            )
     said = []
     for path, content in plan.files.items():
         try:
@@ -155,7 +170,22 @@ def _text(name: str) -> str:
     return (_FILES / name).read_text(encoding="utf-8")
 
 
-def _has_group(name: str) -> bool:
+def _closed(path: Path) -> Path | None:
+    """What keeps others from running or reading a file: itself or a directory above it, links followed; else None."""
+    real = path.resolve()
+    for part in (real, *real.parents):
+        mode = part.stat().st_mode
+        wanted = stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH
+        if not mode & wanted:
+            return part
+    return None
+
+
+def _has_group(name: str, root: Path) -> bool:
+    """Whether the machine, or the image below ``root``, knows the group."""
+    if root != Path("/"):
+        known = root / "etc/group"
+        return known.exists() and any(line.startswith(f"{name}:") for line in known.read_text().splitlines())
     try:
         grp.getgrnam(name)
     except KeyError:

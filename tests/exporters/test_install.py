@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgeprof.errors import UnavailableError
 from edgeprof_exporters import install
 from tests.exporters.conftest import EDGEPROF
 
@@ -25,7 +26,7 @@ def test_a_dry_run_shows_every_file_and_command_and_writes_nothing(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
     for what in ("edgeprof-exporter.service", "sysusers.d", "70-edgeprof.rules", "exporter.yml", "DevicePolicy=closed"):
         assert what in shown
-    assert "systemctl enable --now edgeprof-exporter.service" in run("--dry-run")
+    assert "systemctl enable edgeprof-exporter.service\nsystemctl restart" in run("--dry-run")
     assert "systemctl --user enable" in run("--user", "--dry-run")
 
 
@@ -59,7 +60,29 @@ def test_no_rule_opens_a_counter_to_everybody() -> None:
     assert all((chmod or mode).endswith("0") for chmod, mode in modes)
 
 
-def test_groups_that_do_not_exist_are_not_in_the_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "_has_group", lambda name: name == "i2c")
-    (drop_in,) = [text for path, text in install.plan("system", tmp_path).files.items() if path.name == "groups.conf"]
-    assert drop_in.endswith("SupplementaryGroups=i2c\n")
+def test_groups_that_do_not_exist_are_not_in_the_unit(tmp_path: Path) -> None:
+    def groups() -> str:
+        (text,) = [text for path, text in install.plan("system", tmp_path).files.items() if path.name == "groups.conf"]
+        return text.splitlines()[-1]
+
+    assert groups() == "SupplementaryGroups=i2c"  # an image without any
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/group").write_text("root:x:0:\nvideo:x:44:\nvideographers:x:45:\n")
+    assert groups() == "SupplementaryGroups=i2c video"
+
+
+def test_a_program_that_the_service_could_not_reach_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install.os, "geteuid", lambda: 0)
+    program = tmp_path / "home" / "bin" / "edgeprof"
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+    tmp_path.chmod(0o755)
+    written = tmp_path / "unit"
+    plan = install.Plan(files={written: ""}, needs_root=True, runs=[program])
+    program.parent.parent.chmod(0o700)
+    with pytest.raises(UnavailableError, match=f"{program.parent.parent} is not open to everybody") as refused:
+        install.carry_out(plan)
+    assert "/opt/edgeprof" in (refused.value.remedy or "")
+    assert not written.exists()
