@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _BACKEND = Parameter(
     "backend", "str", default="auto", choices=("auto", "x86", "arm"), help="whose rules (auto: this machine's)"
 )
+_EXCLUDE = Parameter(
+    "exclude", "str", default="", help="layers left in float, separated by spaces or |; name* for several"
+)
 #: Below this the quantised model is no approximation of the float one (ao#4292 had one of that kind).
 _HOPELESS_DB = 3.0
 
@@ -43,6 +46,7 @@ class Int8Static(Compressor):
     needs_data = "calibration"
     parameters = (
         _BACKEND,
+        _EXCLUDE,
         Parameter("samples", "int", default=128, minimum=1, maximum=100_000, help="calibration samples used at most"),
     )
 
@@ -57,9 +61,9 @@ class Int8Static(Compressor):
         batches = calibration.batches(int(torch_model.twice(torch, net.examples)[0].shape[0]))
         feeds = [tuple(torch.from_numpy(batch[name]) for name in net.names) for batch in batches]
         tools = _tools()
+        quantizer = _quantizer(net, parameters)
         with torch_model.quiet(), torch.no_grad():
-            program = _program(net)
-            prepared = tools.prepare_pt2e(program, _quantizer(parameters["backend"]))
+            prepared = tools.prepare_pt2e(_program(net), quantizer)
             for number, feed in enumerate(feeds):
                 prepared(*feed)
                 report(f"int8-static · calibration {number + 1}/{len(feeds)}", (number + 1) / len(feeds))
@@ -80,7 +84,7 @@ class Int8Dynamic(Compressor):
     version = "1"
     takes = ("python", "pt2")
     gives = "pt2"
-    parameters = (_BACKEND,)
+    parameters = (_BACKEND, _EXCLUDE)
 
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
@@ -89,9 +93,9 @@ class Int8Dynamic(Compressor):
         net = torch_model.load(source, data, seed=seed)
         feeds = [_noise(torch, net, seed)]
         tools = _tools()
+        # Of convolutions no engine has a dynamic int8 kernel here: quantised, they would only be slower.
+        quantizer = _quantizer(net, parameters, dense_only=True, is_dynamic=True)
         with torch_model.quiet(), torch.no_grad():
-            # Of convolutions no engine has a dynamic int8 kernel here: quantised, they would only be slower.
-            quantizer = _quantizer(parameters["backend"], dense_only=True, is_dynamic=True)
             prepared = tools.prepare_pt2e(_program(net), quantizer)
             prepared(*feeds[0])
             made = tools.convert_pt2e(prepared)
@@ -112,7 +116,7 @@ class Qat(Compressor):
     takes = ("python", "pt2")
     gives = "pt2"
     needs_data = "training"
-    parameters = (_BACKEND, *torch_train.parameters(3, 1e-4))
+    parameters = (_BACKEND, _EXCLUDE, *torch_train.parameters(3, 1e-4))
 
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
@@ -122,11 +126,12 @@ class Qat(Compressor):
         found = torch_train.samples(net, self.name, parameters, data)
         run = run_key(self, source, parameters, found, seed)
         tools = _tools()
+        quantizer = _quantizer(net, parameters, is_qat=True)
         with torch_model.quiet():
             net.module.train()
             program = _program(net)
             net.module.eval()
-            prepared = tools.prepare_qat_pt2e(program, _quantizer(parameters["backend"], is_qat=True))
+            prepared = tools.prepare_qat_pt2e(program, quantizer)
             tools.allow_exported_model_train_eval(prepared)
             prepared.train()
             # The first samples give the fake quantisers their shapes and ranges; a checkpoint is loaded over them.
@@ -174,7 +179,14 @@ def _too_old() -> UnavailableError:
     )
 
 
-def _quantizer(backend: str, *, dense_only: bool = False, **mode: bool) -> Any:
+def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = False, **mode: bool) -> Any:
+    torch = torch_model.require()
+    kinds = (torch.nn.Linear,) if dense_only else (torch.nn.modules.conv._ConvNd, torch.nn.Linear)  # noqa: SLF001 - the class that all convolutions share
+    layers = {name: layer for name, layer in net.module.named_modules() if isinstance(layer, kinds)}
+    kept = torch_model.names(
+        layers, parameters["exclude"], "dense layer" if dense_only else "convolution or dense layer"
+    )
+    backend = parameters["backend"]
     arm = backend == "arm" or (backend == "auto" and platform.machine().lower() in {"aarch64", "arm64", "armv7l"})
     name, maker = (
         ("arm_inductor_quantizer", "ArmInductorQuantizer")
@@ -184,9 +196,9 @@ def _quantizer(backend: str, *, dense_only: bool = False, **mode: bool) -> Any:
     module = torch_model.require("torchao", f"torchao.quantization.pt2e.quantizer.{name}")
     config = getattr(module, f"get_default_{name.removesuffix('_quantizer')}_quantization_config")(**mode)
     made = getattr(module, maker)()
-    if dense_only:
-        return made.set_module_type_qconfig(torch_model.require().nn.Linear, config)
-    return made.set_global(config)
+    for name in kept:
+        made.set_module_name_qconfig(name, None)
+    return made.set_module_type_qconfig(torch.nn.Linear, config) if dense_only else made.set_global(config)
 
 
 def _program(net: Net) -> Any:

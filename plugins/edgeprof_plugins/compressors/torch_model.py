@@ -8,10 +8,12 @@ holds the network and the weights, needs none of the user's code, and can be the
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import inspect
 import io
 import logging
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ from edgeprof.errors import InputError, UnavailableError, VariantError
 from edgeprof.workload.runtime import LoadError, install_command, library_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from edgeprof.evaluation.dataset import Dataset
@@ -244,6 +246,33 @@ def weights(module: Any) -> dict[str, Any]:
             remedy="Start from the float model: what is already quantised or frozen cannot be changed any more.",
         )
     return found
+
+
+def named(layers: Mapping[str, Any], patterns: str, kind: str) -> list[Any]:
+    """The layers that ``exclude`` names, by their names in the module; ``block*`` for several.
+
+    Raises:
+        InputError: a pattern names none.
+    """
+    return [layers[name] for name in names(layers, patterns, kind)]
+
+
+def names(layers: Mapping[str, Any], patterns: str, kind: str) -> list[str]:
+    """As ``named``, their names.
+
+    Raises:
+        InputError: a pattern names none.
+    """
+    found: list[str] = []
+    for pattern in filter(None, re.split(r"[\s|]+", patterns)):
+        fitting = fnmatch.filter(layers, pattern)
+        if not fitting:
+            raise InputError(
+                f"exclude names {pattern!r}, which is no {kind} of this model",
+                remedy=f"It has {', '.join(list(layers)[:8])}{' …' if len(layers) > 8 else ''}.",
+            )
+        found += fitting
+    return list(dict.fromkeys(found))
 
 
 def outputs(module: Any, arguments: tuple[Any, ...]) -> list[Any]:

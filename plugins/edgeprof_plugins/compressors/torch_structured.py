@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.compression.compressor import Parameter
 from edgeprof.errors import InputError
 from edgeprof_plugins.compressors import torch_train
 from edgeprof_plugins.compressors.torch_base import ModuleCompressor
-from edgeprof_plugins.compressors.torch_model import count, outputs, quiet, require, twice
+from edgeprof_plugins.compressors.torch_model import count, named, outputs, quiet, require, twice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +48,7 @@ def narrow(net: Net, amount: float, round_to: int = 8, exclude: str = "") -> dic
     pruning = require("torch-pruning", "torch_pruning")
     kinds = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)  # noqa: SLF001 - the class that all convolutions share
     layers = {name: layer for name, layer in net.module.named_modules() if isinstance(layer, kinds)}
-    ignored = [*_last(torch, net, layers), *_named(layers, exclude)]
+    ignored = [*_last(torch, net, layers), *named(layers, exclude, "convolution or dense layer")]
     before = {name: layer.weight.shape[0] for name, layer in layers.items()}
     parameters, examples = count(net.module), twice(torch, net.examples)
     with torch.no_grad():
@@ -138,19 +136,6 @@ def _variable(step: Any) -> Any:
     if type(step).__name__.startswith(("TBackward", "TransposeBackward")) and len(inner) == 1:
         return getattr(inner[0], "variable", None)
     return None
-
-
-def _named(layers: Mapping[str, Any], exclude: str) -> list[Any]:
-    found = []
-    for pattern in filter(None, re.split(r"[\s|]+", exclude)):
-        names = fnmatch.filter(layers, pattern)
-        if not names:
-            raise InputError(
-                f"exclude names {pattern!r}, which is no convolution or dense layer of this model",
-                remedy=f"It has {', '.join(list(layers)[:8])}{' …' if len(layers) > 8 else ''}.",
-            )
-        found += [layers[name] for name in names]
-    return found
 
 
 def _told(shapes: list[Any]) -> str:
