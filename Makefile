@@ -11,6 +11,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # A file's tests stay together: they share boards and daemons that are costly to start.
 PYTEST_ARGS ?= -n auto --dist loadfile
+# Tests of a profiler wait, for windows and for processes: half as many again as there are cores keep the cores busy.
+export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 DEMO := examples/demo
 BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage compress integral_truth
 

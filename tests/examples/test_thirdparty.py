@@ -91,7 +91,7 @@ def test_the_conformance_check_runs_its_model(python: Callable[..., str]) -> Non
 
 def test_its_model_is_benched_with_its_meter_to_the_true_joule(python: Callable[..., str], metered: Path) -> None:
     # At a fixed rate, so that a busy machine cannot change what one inference costs.
-    steady = ["--scenario", "periodic", "--rate", "50", "--windows", "3", "--window", "2"]
+    steady = ["--scenario", "periodic", "--rate", "50", "--windows", "3", "--window", "1", "--idle", "0.3"]
     out = python("edgeprof", "bench", "xor.abacus", "--quick", *steady, "--sysfs-root", str(metered), "--json")
     (variant,) = json.loads(out)["variants"]
     energy = variant["energy_j_per_inference"]

@@ -44,7 +44,7 @@ def crash_later():
     global calls
     calls += 1
     time.sleep(0.002)
-    if calls > 300:
+    if calls > 150:
         os.abort()
 """
 
@@ -88,7 +88,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roots:
 
 def request(application: Path, *functions: str, **kwargs) -> BenchRequest:
     models = [ModelRequest(f"{application}:{function}", function) for function in functions]
-    settings = {"windows": 3, "window_s": 0.3, "idle_s": 0.3, "warmup_s": 0.05, "timeout_s": 20.0} | kwargs
+    settings = {"windows": 3, "window_s": 0.2, "idle_s": 0.1, "warmup_s": 0.05, "timeout_s": 20.0} | kwargs
     return BenchRequest(models=models, preset="quick", **settings)
 
 
@@ -140,7 +140,7 @@ def test_a_variant_that_dies_costs_itself_alone(application, orin, host):
 
 
 def test_the_time_stamps_of_a_fast_model_are_not_its_memory(application, orin, host):
-    result = bench(request(application, "steady", "nothing", windows=2, window_s=1.0), host, orin, Watcher())
+    result = bench(request(application, "steady", "nothing", windows=1, window_s=1.0), host, orin, Watcher())
     slow, fast = (variant.memory_bytes.peak_rss for variant in result.variants)
     assert result.variants[1].inferences > 50_000
     # The peak of such windows is 170 to 210 MB above; what the allocator keeps of them afterwards is a tenth of that.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: The only currents (mA) that are ever written: 10 and 20 of the 8 mA steps, at 5 V.
 CURRENTS = (80, 160)
-SECONDS = 2.0
+SECONDS = 1.0
 
 
 def spoil(path: Path, choice: random.Random) -> None:
