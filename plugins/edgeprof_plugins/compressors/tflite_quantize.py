@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
+import tempfile
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.compression.calibration import Calibration
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.workload.runtime import install_command, library_version
+from edgeprof_plugins.compressors import exclusion
+from edgeprof_plugins.compressors.tflite_exclude import alone, answers, layer
 from edgeprof_plugins.compressors.tflite_file import TfliteFile, with_signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from edgeprof.evaluation.dataset import Dataset
 
@@ -53,19 +58,14 @@ class _Recipe(Compressor):
             signature = model.signature()
         if not before.get("float32"):
             raise InputError(f"{source} has no float32 weights to quantise", remedy="Start from the float model.")
-        facts: dict[str, Any] = {}
-        with _quiet():
+        with tempfile.TemporaryDirectory(prefix="edgeprof-tflite-") as folder, _quiet():
             try:
                 ready = source
                 if self.needs_data != "no" and signature[0] is None:
-                    ready = target.with_name(f"{target.name}.signed")
+                    ready = Path(folder) / "signed.tflite"
                     with_signature(source, ready)
                     signature = ("serving_default", {})
-                quantiser = aeq.quantizer.Quantizer(str(ready), self._recipe(aeq, parameters))
-                found = None
-                if quantiser.need_calibration:
-                    found = self._calibrate(quantiser, parameters, data, inputs, signature, facts)
-                made = quantiser.quantize(found)
+                made, facts = self._quantised(_Job(aeq, ready, Path(folder), inputs, signature), parameters, data)
             except (InputError, UnavailableError):
                 raise
             except Exception as error:
@@ -73,41 +73,50 @@ class _Recipe(Compressor):
                     f"{self.name} cannot quantise {source}: {_first_line(error)}",
                     remedy=f"Leave the layer in float: --with {self.name}:exclude=NAME.",
                 ) from error
-            finally:
-                target.with_name(f"{target.name}.signed").unlink(missing_ok=True)
-        target.write_bytes(bytes(made.quantized_model))
-        with TfliteFile(target) as model:
-            after = model.dtypes()
-        if after == before:
-            target.unlink()
-            raise InputError(
-                f"{self.name} changes nothing in {source}: it has no operator that the recipe covers",
-                remedy="Look at its operators: edgeprof diagnose MODEL.",
-            )
+            with TfliteFile(made) as model:
+                after = model.dtypes()
+            if after == before:
+                raise InputError(
+                    f"{self.name} changes nothing in {source}: it has no operator that the recipe covers",
+                    remedy="Look at its operators: edgeprof diagnose MODEL.",
+                )
+            shutil.copyfile(made, target)
         return {"quantizer": library_version("ai_edge_quantizer", "ai-edge-quantizer"), "weights": after, **facts}
 
-    def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> Any:
+    def _quantised(self, job: _Job, parameters: Mapping[str, Any], data: Dataset | None) -> tuple[Path, dict[str, Any]]:
+        del data
+        return job.make(self._recipe(job.aeq, parameters) + _excluded(parameters["exclude"].split("|"))), {}
+
+    def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows = [dict(row) for row in _named(aeq, self.recipe)()]
         for row in rows:
             row["op_config"] = {**row["op_config"], "min_weight_elements": parameters["min_weights"]}
-        return rows + _excluded(parameters["exclude"])
+        return rows
 
-    def _calibrate(  # noqa: PLR0917 - called once, above
-        self,
-        quantiser: Any,
-        parameters: Mapping[str, Any],
-        data: Dataset | None,
-        inputs: dict[str, tuple[tuple[int | None, ...], str]],
-        signature: tuple[str | None, dict[str, str]],
-        facts: dict[str, Any],
-    ) -> Any:
-        if data is None:
-            raise InputError(f"{self.name} needs calibration data", remedy="Add --dataset SPEC.")
-        calibration = Calibration(data, inputs, parameters.get("samples", 128))
-        key, names = signature
-        batches = [{names.get(name, name): a for name, a in batch.items()} for batch in calibration.batches()]
-        facts.update(calibration.facts())
-        return quantiser.calibrate({key: batches}, num_threads=1)
+
+@dataclass
+class _Job:
+    """One model that is quantised, perhaps several times; what calibration found is kept."""
+
+    aeq: Any
+    ready: Path
+    folder: Path
+    inputs: dict[str, tuple[tuple[int | None, ...], str]]
+    signature: tuple[str | None, dict[str, str]]
+    made: int = 0
+    ranges: Any = None
+
+    def make(self, rows: list[dict[str, Any]], calibration: Calibration | None = None) -> Path:
+        """A new file, quantised by these rows of a recipe."""
+        quantiser = self.aeq.quantizer.Quantizer(str(self.ready), rows)
+        if calibration is not None and self.ranges is None and quantiser.need_calibration:
+            key, names = self.signature
+            batches = [{names.get(name, name): a for name, a in batch.items()} for batch in calibration.batches()]
+            self.ranges = quantiser.calibrate({key: batches}, num_threads=1)
+        target = self.folder / f"{self.made}.tflite"
+        self.made += 1
+        target.write_bytes(bytes(quantiser.quantize(self.ranges).quantized_model))
+        return target
 
 
 class Int8Dynamic(_Recipe):
@@ -129,46 +138,73 @@ class Fp16(_Recipe):
     name = "fp16"
     recipe = "weight_only_wi8_afp32"
 
-    def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> Any:
-        rows = [dict(row) for row in _named(aeq, self.recipe)()]
+    def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows = super()._recipe(aeq, parameters)
         for row in rows:
             row["algorithm_key"] = "float_casting"
             weights = {"num_bits": 16, "symmetric": True, "granularity": "TENSORWISE", "dtype": "FLOAT"}
-            row["op_config"] = {
-                **row["op_config"],
-                "weight_tensor_config": weights,
-                "min_weight_elements": parameters["min_weights"],
-            }
-        return rows + _excluded(parameters["exclude"])
+            row["op_config"] = {**row["op_config"], "weight_tensor_config": weights}
+        return rows
 
 
 class Int8Static(_Recipe):
     name = "int8-static"
+    version = "2"
     needs_data = "calibration"
     parameters = (
         Parameter("activations", "str", default="int8", choices=("int8", "int16"), help="type of activations"),
         Parameter("io", "str", default="float32", choices=("float32", "int"), help="type of inputs and outputs"),
         Parameter("samples", "int", default=128, minimum=1, maximum=100_000, help="calibration samples used at most"),
-        _EXCLUDE,
+        Parameter("exclude", "str", default="", help=f"{_EXCLUDE.help}; auto: the worst, as few as keep the budget"),
         _FEWEST,
+        *exclusion.PARAMETERS,
     )
 
-    def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> Any:
+    def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         self.recipe = "static_wi8_ai16" if parameters["activations"] == "int16" else "static_wi8_ai8"
-        rows: list[dict[str, Any]] = super()._recipe(aeq, parameters)
-        if parameters["io"] == "float32":
-            rows += [
-                {"regex": ".*", "operation": end, "algorithm_key": "no_quantize", "op_config": {}}
-                for end in ("INPUT", "OUTPUT")
-            ]
-        return rows
+        return super()._recipe(aeq, parameters)
+
+    def _quantised(self, job: _Job, parameters: Mapping[str, Any], data: Dataset | None) -> tuple[Path, dict[str, Any]]:
+        if data is None:
+            raise InputError(f"{self.name} needs calibration data", remedy="Add --dataset SPEC.")
+        calibration = Calibration(data, job.inputs, parameters["samples"])
+        rows, ends = self._recipe(job.aeq, parameters), _float_ends() if parameters["io"] == "float32" else []
+
+        def make(excluded: Sequence[str]) -> Path:
+            return job.make(rows + ends + _excluded(excluded), calibration)
+
+        if parameters["exclude"] != exclusion.AUTO:
+            return make(parameters["exclude"].split("|")), calibration.facts()
+        whole = make([])
+        judged = Calibration(data, job.inputs, exclusion.JUDGED)
+        batches, count = judged.batches(), len(judged.chosen)
+        judge = exclusion.Judge.of(answers(job.ready, batches, count), judged, parameters)
+
+        def only(name: str) -> Path:
+            return job.make([{**row, "regex": layer(name)} for row in rows] + ends)
+
+        def attempt(excluded: Sequence[str]) -> tuple[Path, list[Any]]:
+            made = make([layer(name) for name in excluded]) if excluded else whole
+            return made, answers(made, batches, count)
+
+        best, found = exclusion.search(
+            self.name, judge, lambda: alone(job.ready, only, batches[: exclusion.FOLLOWED]), attempt
+        )
+        return best, {**calibration.facts(), **found}
 
 
-def _excluded(text: str) -> list[dict[str, Any]]:
+def _float_ends() -> list[dict[str, Any]]:
+    return [
+        {"regex": ".*", "operation": end, "algorithm_key": "no_quantize", "op_config": {}}
+        for end in ("INPUT", "OUTPUT")
+    ]
+
+
+def _excluded(expressions: Sequence[str]) -> list[dict[str, Any]]:
     """Rows that take layers out again; a later row wins."""
     return [
         {"regex": expression, "operation": "*", "algorithm_key": "no_quantize", "op_config": {}}
-        for expression in filter(None, text.split("|"))
+        for expression in filter(None, expressions)
     ]
 
 

@@ -132,6 +132,23 @@ def taps(
         yield found
 
 
+def run(
+    path: Path, feeds: Iterable[Mapping[str, npt.NDArray[Any]]], *, threads: int = 1
+) -> Iterator[list[npt.NDArray[Any]]]:
+    """A model's outputs as real numbers, for each set of inputs, by the kernels that LiteRT takes by itself."""
+    from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - as above
+
+    interpreter = Interpreter(model_path=str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    for one in feeds:
+        for source in interpreter.get_input_details():
+            interpreter.set_tensor(
+                source["index"], _quantised(np.asarray(one.get(source["name"], one.get(""))), source)
+            )
+        interpreter.invoke()
+        yield [_real(interpreter.get_tensor(sink["index"]), sink).copy() for sink in interpreter.get_output_details()]
+
+
 def _quantised(array: npt.NDArray[Any], detail: Any) -> npt.NDArray[Any]:
     kind = np.dtype(detail["dtype"])
     scale, zero = detail["quantization"]

@@ -243,6 +243,30 @@ def test_an_excluded_node_stays_in_float_and_a_wrong_name_is_told(net: Path, hos
     assert "dense" in (raised.value.remedy or "")
 
 
+def test_the_layer_that_quantising_breaks_is_found_and_left_in_float(net: Path, host: PluginHost) -> None:
+    """One class's weights are so large that a scale for all classes rounds the others' to nothing."""
+    import onnx
+    from onnx import numpy_helper
+
+    x = nets.samples(40)
+    model = onnx.load(str(net))
+    named = {one.name: one for one in model.graph.initializer}
+    values, bias = (numpy_helper.to_array(named[name]).copy() for name in ("dense_w", "dense_b"))
+    values[0] = -1000 * np.abs(values[0])
+    bias[1:] -= nets.run(net, x).mean(axis=0)[1:]  # so that each of the other classes is an answer to some
+    named["dense_w"].CopyFrom(numpy_helper.from_array(values, "dense_w"))
+    named["dense_b"].CopyFrom(numpy_helper.from_array(bias, "dense_b"))
+    onnx.save(model, str(net))
+    np.savez(net.parent / "own.npz", x=x, y=nets.run(net, x).argmax(axis=1))
+    data = load_dataset(str(net.parent / "own.npz"), host)
+    made, facts = apply(net, "int8-static:per_channel=false,exclude=auto,max_drop=0.1", host, data)
+    assert facts["excluded"] == ["dense"]
+    assert "dB when it alone is quantised" in facts["why"]["dense"]
+    assert facts["search"]["by"] == "accuracy_drop"
+    assert facts["search"]["tried"]["0"] > 0.1 >= facts["search"]["tried"]["1"]
+    assert (nets.run(made.target, x).argmax(axis=1) == data.labels).mean() == 1 - facts["search"]["tried"]["1"]
+
+
 def test_a_quantised_model_is_not_quantised_again(net: Path, host: PluginHost) -> None:
     data = dataset(net.parent, host)
     made, _ = apply(net, "int8-static", host, data)
