@@ -17,7 +17,7 @@ import psutil
 
 from edgeprof import __version__
 from edgeprof.analysis import assemble, compare, pareto
-from edgeprof.analysis.assemble import Sampled, VariantRecord, WindowRecord
+from edgeprof.analysis.records import Estimate, Sampled, VariantRecord, WindowRecord
 from edgeprof.compression.recipe import check_preprocessing, judged_before, recipe_beside
 from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
 from edgeprof.evaluation import evaluate
@@ -82,6 +82,8 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
     if request.worker_python is not None:
         probe(request.worker_python)
     models = list(candidates(request, host))
+    if request.dataset is not None and request.metric is not None:
+        request.metric.check(request.dataset.labels)
     for model in models:
         check_preprocessing(model.name, model.recipe or recipe_beside(model.artifact), request.dataset)
     if not request.fast_sensor:
@@ -167,7 +169,7 @@ class _Run:
             self.sampler.stop()
             self.progress.end()
         sampled = Sampled(self.found.topology, self.sampler.trace, self.sampler.stats(), started, host.cores)
-        estimate = assemble.Estimate.for_host(self.request.estimate_power_w, host)
+        estimate = Estimate.for_host(self.request.estimate_power_w, host)
         variants = [assemble.variant(record, sampled, self.plan, estimate) for record in records]
         assemble.pair_accuracies(variants, records)
         cost = self.sampler.cost()
@@ -300,7 +302,12 @@ class _Run:
         record.metric, record.higher_is_better = self.request.metric.name, self.request.metric.higher_is_better
         try:
             record.score = evaluate.evaluate(
-                worker.infer, record.loaded.inputs, self.request.dataset, self.request.metric, self.plan.batch
+                worker.infer,
+                record.loaded.inputs,
+                self.request.dataset,
+                self.request.metric,
+                self.plan.batch,
+                outputs=record.loaded.outputs,
             )
         except EdgeprofError as error:
             # The windows are measured and stay; an answer of NaN makes them worthless all the same.

@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.hookspecs import Register
 
+#: What columns are called where their names are not given.
+_HEADERS = {
+    "file": {"file", "filename", "file_name", "path", "filepath", "image", "image_path"},
+    "label": {"label", "class", "class_id", "classid", "target", "y"},
+}
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".gif", ".tif", ".tiff"})
 TABLE = "labels.csv"
 
 
 def open_folders(spec: str, options: Mapping[str, str]) -> Dataset:
-    """Open a folder of folders; the classes are their names in alphabetical order, counted from 0.
+    """Open a folder of folders; the classes are their names in alphabetical order (numbers in theirs), counted from 0.
 
     Raises:
         InputError: there are no images, or an option is not understood.
@@ -34,6 +39,8 @@ def open_folders(spec: str, options: Mapping[str, str]) -> Dataset:
     _, rest = split_options(options, (), "folders")
     root = Path(spec)
     classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if all(entry.name.isdecimal() for entry in classes):
+        classes.sort(key=lambda entry: int(entry.name))  # 10 comes after 9
     files: list[Path] = []
     labels: list[int] = []
     for number, folder in enumerate(classes):
@@ -48,8 +55,9 @@ def open_folders(spec: str, options: Mapping[str, str]) -> Dataset:
 def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
     """Open a CSV table of images (or .npy arrays), relative to it, with their class numbers.
 
-    Options: ``file`` and ``label``, the columns' names or numbers from 1; by default the first and the second. A first
-    line whose label is no number is the header.
+    Options: ``file`` and ``label``, the columns' names or numbers from 1; by default those whose names say it (as path
+    and class), else the first and the second. A first line whose label is no number is the header. Columns are parted
+    by commas, semicolons or tabs, whichever the first line has most of.
 
     Raises:
         InputError: a line without a label, a column that does not exist, or a file that does not.
@@ -58,26 +66,38 @@ def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
     path = Path(spec)
     path = path / TABLE if path.is_dir() else path
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
-            rows = [(number, row) for number, row in enumerate(csv.reader(handle), start=1) if row]
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            first = handle.readline()
+            handle.seek(0)
+            reader = csv.reader(handle, delimiter=max(",;\t", key=first.count))
+            rows = [(number, row) for number, row in enumerate(reader, start=1) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if not rows:
         raise InputError(f"{path} is empty")
     header = rows[0][1]
-    where = [_column(path, header, own.get(name), default) for name, default in (("file", 0), ("label", 1))]
+    where = [_column(path, header, own.get(name), _usual(header, name)) for name in ("file", "label")]
     if not _is_whole(header, where[1]):
         rows = rows[1:]
     files, labels = [], []
     for number, row in rows:
         if max(where) >= len(row) or not _is_whole(row, where[1]):
-            raise InputError(f"{path} line {number} has no class number: {','.join(row)}")
+            raise InputError(
+                f"{path} line {number} has no class number: {','.join(row)}",
+                remedy="Classes are whole numbers; name the column with --preprocess label=COLUMN.",
+            )
         files.append(path.parent / row[where[0]].strip())
         labels.append(int(row[where[1]]))
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise InputError(f"{path} names {len(missing)} files that do not exist, as {missing[0]}")
     return _samples(path.parent.name if path.name == TABLE else path.name, files, labels, rest)
+
+
+def _usual(header: Sequence[str], name: str) -> int:
+    """The column whose name says that it is the file or the label; else the first and the second."""
+    named = [i for i, cell in enumerate(header) if cell.strip().lower().replace(" ", "_") in _HEADERS[name]]
+    return named[0] if named else ("file", "label").index(name)
 
 
 def _column(path: Path, header: Sequence[str], name: str | None, default: int) -> int:
@@ -125,6 +145,9 @@ def _has_class_folders(path: Path) -> bool:
 
 
 open_folders.recognises = _has_class_folders  # type: ignore[attr-defined] # load_dataset asks the factory
+open_folders.generic = open_table.generic = True  # type: ignore[attr-defined] # and those that know more before it
+open_folders.layout = "a folder with a folder of images for each class"  # type: ignore[attr-defined] # for its messages
+open_table.layout = "a .csv with a file and a class number in each line, or a folder with labels.csv"  # type: ignore[attr-defined] # as above
 open_table.recognises = lambda path: (  # type: ignore[attr-defined] # as above
     (path / TABLE).is_file() or (path.suffix == ".csv" and path.name != "y_labels.csv")
 )

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgeprof import hookimpl
 from edgeprof.errors import InputError
+from edgeprof.evaluation import labels as kinds
 from edgeprof.evaluation.metric import Metric, Score, proportion
 
 if TYPE_CHECKING:
@@ -27,12 +28,16 @@ class TopK(Metric):
         self.k = k
         self.name = f"top{k}"
 
+    def check(self, labels: npt.NDArray[Any]) -> None:
+        kinds.require(labels, metric=self.name)
+
     def score(self, outputs: dict[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> Score:
         """Judge class scores ``(samples, classes)`` (further dimensions of 1 are fine) against class numbers.
 
         Raises:
             InputError: several outputs, no classes, or labels that are none of them.
         """
+        self.check(labels)
         if len(outputs) != 1:
             raise InputError(
                 f"{self.name} needs one output, but the model has {len(outputs)}: {', '.join(outputs)}",

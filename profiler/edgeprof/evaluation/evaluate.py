@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    infer: Callable[[Feeds], Feeds], inputs: Sequence[TensorSpec], dataset: Dataset, metric: Metric, batch: int = 1
+    infer: Callable[[Feeds], Feeds],
+    inputs: Sequence[TensorSpec],
+    dataset: Dataset,
+    metric: Metric,
+    batch: int = 1,
+    *,
+    outputs: Sequence[TensorSpec] = (),
 ) -> Score:
     """The score of a model on a dataset.
 
@@ -34,22 +40,25 @@ def evaluate(
         dataset: Labelled samples.
         metric: Judges them all at once.
         batch: Samples per inference where the model leaves it open.
+        outputs: What the model gives, if told: integers with a scale and a zero point are judged as the real numbers
+            that they stand for.
 
     Raises:
         InputError: dataset and model, or outputs and metric, do not fit; the sentence names the shapes.
         VariantError: the model gave NaN (``nan_output``), or what ``infer`` raises.
     """
     by_name = {spec.name: spec for spec in inputs}
+    scales = {spec.name: spec.quantization for spec in outputs if spec.quantization is not None}
     size = batch_size(inputs, batch)
     collected: dict[str, list[npt.NDArray[Any]]] = {}
     done = 0
     for samples in dataset.batches(size):
         feeds, count = _feeds(samples, by_name, dataset, size)
-        outputs = {}
+        answers = {}
         for name, array in infer(feeds).items():
             _check_output(name, array, done)
-            outputs[name] = _per_sample(name, array, size, count)
-        for name, array in metric.reduce(outputs, dataset.labels[done : done + count]).items():
+            answers[name] = _real(_per_sample(name, array, size, count), scales.get(name))
+        for name, array in metric.reduce(answers, dataset.labels[done : done + count]).items():
             collected.setdefault(name, []).append(array)
         done += count
     if done != len(dataset.labels):
@@ -171,6 +180,14 @@ def _check_output(name: str, array: npt.NDArray[Any], done: int) -> None:
             remedy="Check the preprocessing, or the precision that the model was converted to.",
             code="nan_output",
         )
+
+
+def _real(array: npt.NDArray[Any], scale: tuple[float, int] | None) -> npt.NDArray[Any]:
+    """Real numbers (q − z) · s, as float32; anything but integers is real already."""
+    if scale is None or array.dtype.kind not in "iu":
+        return array
+    real: npt.NDArray[Any] = (array.astype(np.float32) - np.float32(scale[1])) * np.float32(scale[0])
+    return real
 
 
 def _per_sample(name: str, array: npt.NDArray[Any], size: int, count: int) -> npt.NDArray[Any]:

@@ -67,9 +67,12 @@ def _split(spec: str, host: PluginHost) -> tuple[str | None, Path]:
 
 
 def _recognised(path: Path, host: PluginHost) -> Callable[[str, Mapping[str, str]], Dataset]:
-    """The first format whose factory has a ``recognises(path)`` that says yes."""
+    """The first format whose factory has a ``recognises(path)`` that says yes; one that says ``generic`` is asked last.
+
+    A folder of folders or a .csv may well be a format that knows more of them.
+    """
     known = host.of("datasets")
-    for name in sorted(known):
+    for name in sorted(known, key=lambda name: (getattr(known[name], "generic", False), name)):
         recognises = getattr(known[name], "recognises", None)
         try:
             if recognises is not None and recognises(path):

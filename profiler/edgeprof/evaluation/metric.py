@@ -53,6 +53,14 @@ class Metric(ABC):
     name: str
     higher_is_better: bool = True
 
+    def check(self, labels: npt.NDArray[Any]) -> None:  # noqa: B027 - most have nothing to object to
+        """See, before anything runs, that these labels can be judged and that what is needed is installed.
+
+        Raises:
+            InputError: the labels are of another kind; the remedy names a metric for them.
+            UnavailableError: a library is missing; the remedy is the command.
+        """
+
     def reduce(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Outputs:
         """What is kept of a batch's outputs until all are judged; by default everything.
 

@@ -1,0 +1,160 @@
+"""Detection as COCO writes it: a JSON file with images, annotations and categories, and a folder of images."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof import hookimpl
+from edgeprof.errors import InputError
+from edgeprof.evaluation.labels import Boxes, detection
+from edgeprof.evaluation.preprocess import from_options
+from edgeprof.evaluation.samples import COMMON, Samples, split_options
+from edgeprof_plugins.datasets.images import read_image
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.hookspecs import Register
+
+_PATTERNS = ("annotations/instances_*.json", "instances*.json", "*.coco.json")
+LAYOUT = "a folder with annotations/instances_val2017.json and val2017/*.jpg (or an instances*.json beside its images)"
+
+
+def open_coco(spec: str, options: Mapping[str, str]) -> Dataset:
+    """Open the JSON file, or the folder that holds it.
+
+    Classes are the categories in the order of their ids, counted from 0, as YOLO counts COCO's 80; with
+    ``categories=id`` they are the ids themselves (with ``label_offset=-1`` for models that count COCO's 90 from 0).
+    Boxes are moved as the declared preprocessing moves pixels; those that are cut off wholly are left out.
+
+    Options: ``split``, as ``val2017``, where there are several; ``images``, the folder of the images, relative to the
+    JSON file; ``categories``, ``index`` (the default) or ``id``.
+
+    Raises:
+        InputError: no JSON file, one that is not COCO's, or images that are missing.
+    """
+    own, rest = split_options(options, {"split", "images", "categories", "label_offset"}, "coco")
+    by = own.get("categories", "index")
+    if by not in {"index", "id"}:
+        raise InputError(f"categories={by} is neither index nor id")
+    path = _json(Path(spec), own.get("split"))
+    images, annotations, ids = _read(path)
+    try:
+        offset = int(own.get("label_offset", "0"))
+    except ValueError:
+        raise InputError(f"label_offset={own['label_offset']} is not a whole number") from None
+    number = {one: (one if by == "id" else position) + offset for position, one in enumerate(sorted(ids))}
+    folder = _folder(path, own.get("images"), images)
+    steps = from_options({key: value for key, value in rest.items() if key not in COMMON})
+    labels = []
+    for image in images:
+        mine = annotations[image["id"]]
+        corners = np.array([_corners(one["bbox"]) for one in mine], np.float64).reshape(-1, 4)
+        boxes, seen = steps.boxes(corners, image["size"])
+        kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        classes = np.array([number[one["category_id"]] for one in mine], np.int64)
+        crowd = np.array([bool(one.get("iscrowd")) for one in mine], np.bool_)
+        labels.append(Boxes(boxes[kept], classes[kept], crowd[kept], seen))
+
+    def read(position: int) -> npt.NDArray[Any]:
+        image = images[position]
+        file = folder / image["file_name"]
+        pixels = read_image(file)
+        height, width = image["size"]
+        if pixels.shape[:2] != (height, width):
+            raise InputError(f"{file} is {pixels.shape[1]} x {pixels.shape[0]}, but {path} says {width} x {height}")
+        return pixels
+
+    return Samples(path.name, detection(labels), read, rest)
+
+
+def _json(path: Path, split: str | None) -> Path:
+    if not path.is_dir():
+        return path
+    found = [
+        file for pattern in _PATTERNS for file in sorted(path.glob(pattern)) if split is None or split in file.name
+    ]
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found)
+        raise InputError(
+            f"{path} has {'several files' if found else 'no file'} of annotations{f' ({names})' if names else ''}",
+            remedy="Choose one: --preprocess split=val2017" if found else f"It wants {LAYOUT}.",
+        )
+    return found[0]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str, Any]]], list[int]]:
+    """Images, annotations by image, ids of categories; all that is used of them is there and fits together."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        ids = [int(one["id"]) for one in content["categories"]]
+        images = [
+            {"id": one["id"], "file_name": str(one["file_name"]), "size": (int(one["height"]), int(one["width"]))}
+            for one in content["images"]
+        ]
+        by_image: dict[Any, list[dict[str, Any]]] = {one["id"]: [] for one in images}
+        for one in content["annotations"]:
+            _corners(one["bbox"])
+            if one["category_id"] not in ids:
+                raise InputError(f"{path}: an annotation has the category {one['category_id']}, which does not exist")
+            by_image[one["image_id"]].append(one)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not COCO's JSON of detection: {type(error).__name__} {error}",
+            remedy="It needs images (id, file_name, height, width), annotations (image_id, category_id, bbox) and"
+            " categories (id).",
+        ) from None
+    return images, by_image, ids
+
+
+def _corners(bbox: list[float]) -> tuple[float, float, float, float]:
+    left, top, width, height = (float(value) for value in bbox)
+    if not math.isfinite(left + top + width + height):
+        raise ValueError("bbox")
+    return left, top, left + width, top + height
+
+
+def _folder(path: Path, given: str | None, images: list[dict[str, Any]]) -> Path:
+    """Where the images lie; the first one tells."""
+    split = path.stem.removeprefix("instances_")
+    places = [path.parent / given] if given else [path.parent, path.parent.parent / split, path.parent / split]
+    if not given:
+        places += [path.parent / "images", path.parent.parent / "images", path.parent.parent / "images" / split]
+    for place in places:
+        missing = [one["file_name"] for one in images if not (place / one["file_name"]).is_file()]
+        if images and not missing:
+            return place
+        if len(missing) < len(images):
+            raise InputError(f"{path} names {len(missing)} images that are not in {place}, as {missing[0]}")
+    if not images:
+        raise InputError(f"{path} lists no images")
+    raise InputError(
+        f"the images of {path} are not in {', '.join(map(str, dict.fromkeys(places)))}",
+        remedy="Say where they are, relative to the JSON file: --preprocess images=FOLDER",
+    )
+
+
+def recognises(path: Path) -> bool:
+    if path.is_dir():
+        return any(True for pattern in _PATTERNS for _ in path.glob(pattern))
+    return path.suffix == ".json"
+
+
+open_coco.recognises = recognises  # type: ignore[attr-defined] # load_dataset asks the factory
+open_coco.layout = LAYOUT  # type: ignore[attr-defined] # and says it where nothing is there
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    register("coco", open_coco)

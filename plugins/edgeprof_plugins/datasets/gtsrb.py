@@ -1,0 +1,134 @@
+"""GTSRB, the German traffic signs, as published (benchmark.ini.rub.de) and as repacked on Kaggle.
+
+As published: a folder for each of the 43 classes with .ppm images and ``GT-00000.csv`` (``;`` between columns) to
+train, and one folder of .ppm images with ``GT-final_test.csv`` to test. On Kaggle: ``Train.csv`` and ``Test.csv`` with
+a column ``Path``. Both tables have ``ClassId`` and the sign's rectangle ``Roi.X1`` to ``Roi.Y2``.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof import hookimpl
+from edgeprof.errors import InputError
+from edgeprof.evaluation.samples import Samples, split_options
+from edgeprof_plugins.datasets.images import read_image
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.hookspecs import Register
+
+_PLACES = ("", "Images", "Final_Training/Images", "Final_Test/Images")
+_ROI = ("Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2")
+_TEST = "GT-final_test.csv"
+LAYOUT = (
+    "a folder with GTSRB/Final_Training/Images/00000/GT-00000.csv … and GTSRB/Final_Test/Images/GT-final_test.csv, or"
+    " Kaggle's with Train.csv and Test.csv"
+)
+
+
+def open_gtsrb(spec: str, options: Mapping[str, str]) -> Dataset:
+    """Open the folder, at any level, or one of its tables.
+
+    Options: ``split``, ``test`` (the default where there is one) or ``train``; ``roi=crop`` cuts out the sign's
+    rectangle, a part of the preprocessing.
+
+    Raises:
+        InputError: tables or images are missing, or a line is not whole.
+    """
+    own, rest = split_options(options, {"split", "roi"}, "gtsrb")
+    split, roi = own.get("split"), own.get("roi", "full")
+    if split not in {None, "test", "train"} or roi not in {"full", "crop"}:
+        raise InputError(f"split={split} and roi={roi}: a split is test or train, roi is full or crop")
+    root = Path(spec)
+    tables = {"": [root]} if root.is_file() else _tables(root)
+    chosen = next(iter(tables.values()), []) if split is None else tables.get(split, [])
+    if not chosen:
+        raise InputError(
+            f"{root} has no table of GTSRB{f' to {split}' if split else ''}",
+            remedy=f"It wants {LAYOUT}. The table of the test comes by itself: GTSRB_Final_Test_GT.zip.",
+        )
+    rows = [row for table in chosen for row in _rows(table, root)]
+    if not rows:
+        raise InputError(f"{chosen[0]} lists no images")
+    missing = [file for file, _, _ in rows if not file.is_file()]
+    if missing:
+        raise InputError(f"{chosen[0]} names {len(missing)} images that do not exist, as {missing[0]}")
+
+    def read(number: int) -> npt.NDArray[Any]:
+        file, _, (left, top, right, bottom) = rows[number]
+        pixels = read_image(file)
+        if roi == "full":
+            return pixels
+        if not (0 <= left < right <= pixels.shape[1] and 0 <= top < bottom <= pixels.shape[0]):
+            raise InputError(f"{file} is {pixels.shape[1]} x {pixels.shape[0]}: its rectangle lies outside")
+        return pixels[top:bottom, left:right]
+
+    labels = np.asarray([label for _, label, _ in rows], np.int64)
+    return Samples(root.name, labels, read, rest, {"roi": "crop"} if roi == "crop" else None)
+
+
+def _tables(root: Path) -> dict[str, list[Path]]:
+    """The tables of each split that there is, the test first."""
+    places = [root / top / below for top in ("", "GTSRB") for below in _PLACES]
+    test = [p for place in places for p in (place / "Test.csv", place / _TEST) if p.is_file()]
+    train = [p for place in places for p in (place / "Train.csv",) if p.is_file()]
+    train = train or [p for place in places for p in sorted(place.glob("[0-9]*/GT-[0-9]*.csv"))]
+    return {split: found for split, found in (("test", test[:1]), ("train", train)) if found}
+
+
+def _rows(table: Path, root: Path) -> list[tuple[Path, int, list[int]]]:
+    """Image, class and rectangle of each line."""
+    try:
+        text = table.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {table}: {getattr(error, 'strerror', None) or error}") from None
+    lines = text.splitlines()
+    reader = csv.DictReader(lines, delimiter=";" if lines and ";" in lines[0] else ",")
+    folder = _images(table, root)
+    try:
+        return [
+            (
+                table.parent / row["Path"] if row.get("Path") else folder / row["Filename"],
+                int(row["ClassId"]),
+                [int(row[name]) for name in _ROI],
+            )
+            for row in reader
+        ]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{table} line {reader.line_num} has no image with {', '.join(('ClassId', *_ROI))}",
+            remedy="The table without classes comes with the test images; the one with them is in"
+            " GTSRB_Final_Test_GT.zip.",
+        ) from None
+
+
+def _images(table: Path, root: Path) -> Path:
+    """Where a table's images lie: beside it, or, where only the table was unpacked elsewhere, in their own folder."""
+    if table.name != _TEST or any(table.parent.glob("*.ppm")):
+        return table.parent
+    places = [root / top / "Final_Test/Images" for top in ("", "GTSRB")]
+    return next((place for place in places if place.is_dir()), table.parent)
+
+
+def recognises(path: Path) -> bool:
+    if path.is_dir():
+        return bool(_tables(path)) and not (path / "labels.csv").exists()
+    return path.match("GT-*.csv")
+
+
+open_gtsrb.recognises = recognises  # type: ignore[attr-defined] # load_dataset asks the factory
+open_gtsrb.layout = LAYOUT  # type: ignore[attr-defined] # and says it where nothing is there
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    register("gtsrb", open_gtsrb)

@@ -1,0 +1,122 @@
+"""Raw outputs of detectors as boxes: the forms that are common, told by their shapes, and suppression of doubles.
+
+- (n, k, 4), (n, k), (n, k), (n,): TFLite_Detection_PostProcess, that is boxes (top, left, bottom, right), classes,
+  scores and their count.
+- (n, k, 6): end to end, as YOLO26 or a YOLO exported with its suppression: left, top, right, bottom, score, class.
+- (n, 4 + classes, m): YOLOv8 and later, boxes by their middle, width and height.
+- (n, m, 4), (n, m, 1 + classes): SSD with its boxes decoded (left, top, right, bottom), the background's score first.
+
+In the first two the model has suppressed doubles. Of the others detections are kept whose score is above 0.001 and that
+overlap no better one of their class by more than 0.7 (YOLO's own validation) or 0.45 (SSD, Liu et al. 2016).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from edgeprof.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.float64]
+
+_LEAST_SCORE = 0.001
+_YOLO, _SSD = 0.7, 0.45
+#: Candidates of an image that are looked at, and detections that are kept of them.
+_LOOKED_AT, _KEPT = 3000, 300
+
+
+class Found(NamedTuple):
+    """Of one image: boxes (left, top, right, bottom) ``(k, 4)``, scores ``(k,)``, classes from 0 ``(k,)``."""
+
+    boxes: npt.NDArray[Any]
+    scores: npt.NDArray[Any]
+    classes: npt.NDArray[Any]
+
+
+def decoded(outputs: dict[str, npt.NDArray[Any]]) -> list[Found]:
+    """The detections of each image of a batch.
+
+    Raises:
+        InputError: the outputs have none of the forms above.
+    """
+    found = [np.asarray(array, np.float64) for array in outputs.values()]
+    shapes = [array.shape for array in found]
+    ranks = [array.ndim for array in found]
+    if len(found) == 4 and sorted(ranks) == [1, 2, 2, 3] and shapes[ranks.index(3)][2] == 4:
+        return _postprocessed(found)
+    if len(found) == 1 and ranks == [3]:
+        _, rows, columns = shapes[0]
+        if columns == 6:
+            filled = [one[one[:, 4] > 0] for one in found[0]]  # rows without a detection are zeros
+            return [Found(one[:, :4], one[:, 4], one[:, 5]) for one in filled]
+        if 4 < rows < columns:
+            return [_yolo(one.T) for one in found[0]]
+    if len(found) == 2 and ranks == [3, 3] and shapes[0][1] == shapes[1][1]:
+        boxes = [number for number, shape in enumerate(shapes) if shape[2] == 4]
+        if len(boxes) == 2:  # three classes and the background are four numbers too
+            boxes = [number for number, name in enumerate(outputs) if "box" in name.lower() or "loc" in name.lower()]
+        if len(boxes) == 1 and shapes[1 - boxes[0]][2] > 1:
+            return [_ssd(*pair) for pair in zip(found[boxes[0]], found[1 - boxes[0]], strict=True)]
+    told = ", ".join(f"{name} {array.shape}" for name, array in outputs.items())
+    raise InputError(
+        f"outputs of no known form of detection: {told}",
+        remedy="Decode them yourself: a class made of MeanAveragePrecision, --metric file.py:Class (docs/data.md).",
+    )
+
+
+def _postprocessed(found: list[Array]) -> list[Found]:
+    boxes = next(array for array in found if array.ndim == 3)
+    counts = next(array for array in found if array.ndim == 1)
+    one, other = (array for array in found if array.ndim == 2)
+    # The operator gives classes before scores, but converters reorder outputs: classes are whole, scores are not.
+    swapped = not (one == np.rint(one)).all() and (other == np.rint(other)).all()
+    classes, scores = (other, one) if swapped else (one, other)
+    made = []
+    for image, count in enumerate(counts.astype(int)):
+        top, left, bottom, right = boxes[image, :count].T
+        corners = np.stack([left, top, right, bottom], axis=1)
+        made.append(Found(corners, scores[image, :count], classes[image, :count]))
+    return made
+
+
+def _yolo(rows: Array) -> Found:
+    middle, half = rows[:, :2], rows[:, 2:4] / 2
+    return _suppressed(np.concatenate([middle - half, middle + half], axis=1), rows[:, 4:], _YOLO)
+
+
+def _ssd(boxes: Array, scores: Array) -> Found:
+    return _suppressed(boxes, scores[:, 1:], _SSD)
+
+
+def _suppressed(boxes: Array, scores: Array, overlap: float) -> Found:
+    """The best detections, none of which overlaps a better one of its class by more.
+
+    Args:
+        boxes: Shape ``(m, 4)``.
+        scores: Shape ``(m, classes)``.
+        overlap: Intersection over union.
+    """
+    rows, classes = np.nonzero(scores > _LEAST_SCORE)
+    order = np.argsort(-scores[rows, classes], kind="stable")[:_LOOKED_AT]
+    rows, classes = rows[order], classes[order]
+    chosen, values = boxes[rows], scores[rows, classes]
+    # Classes are moved apart, so that only boxes of one class overlap.
+    spread = (np.abs(chosen).max(initial=0.0) + 1.0) * 2
+    moved = chosen + (classes * spread)[:, None]
+    area = (moved[:, 2] - moved[:, 0]) * (moved[:, 3] - moved[:, 1])
+    alive = np.ones(len(moved), bool)
+    kept: list[int] = []
+    for index in range(len(moved)):
+        if not alive[index]:
+            continue
+        kept.append(index)
+        if len(kept) == _KEPT:
+            break
+        low, high = np.maximum(moved[:, :2], moved[index, :2]), np.minimum(moved[:, 2:], moved[index, 2:])
+        shared = np.clip(high - low, 0, None).prod(axis=1)
+        alive &= shared <= overlap * (area + area[index] - shared)
+    return Found(chosen[kept], values[kept], classes[kept])

@@ -1,0 +1,236 @@
+"""mAP of detection: raw outputs decoded, boxes matched by pycocotools (COCO's own evaluation), precision averaged.
+
+Labels are boxes as the model sees the image (``edgeprof.evaluation.labels``). Overlaps, and therefore mAP, do
+not change where width and height are scaled, so this is the mAP in the original image too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof import hookimpl
+from edgeprof.errors import InputError, UnavailableError
+from edgeprof.evaluation import labels as kinds
+from edgeprof.evaluation.metric import Metric, Score, bootstrapped
+from edgeprof_plugins.metrics.boxes import decoded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.metric import Outputs
+    from edgeprof.hookspecs import Register
+    from edgeprof_plugins.metrics.boxes import Found
+
+    Array = npt.NDArray[np.float64]
+
+#: Detections of an image that are kept; COCO's evaluation looks at the best 100 of each class.
+_KEPT = 300
+_PER_CLASS = 100
+#: Overlaps (IoU) at which a detection counts as right, and recalls at which precision is read (COCO).
+_OVERLAPS = np.linspace(0.5, 0.95, 10)
+_RECALLS = np.linspace(0.0, 1.0, 101)
+
+
+class MeanAveragePrecision(Metric):
+    """Mean over classes (and overlaps) of the area under the curve of precision against recall, as COCO has it.
+
+    A class of your own may decode other outputs: override ``decode`` and name it, ``--metric file.py:Mine``.
+
+    Args:
+        overlaps: IoU at which a detection counts as right.
+    """
+
+    name = "map"
+
+    def __init__(self, overlaps: Sequence[float] = tuple(_OVERLAPS)) -> None:
+        self.overlaps = np.asarray(overlaps, np.float64)
+
+    def check(self, labels: npt.NDArray[Any]) -> None:
+        kinds.require(labels, "boxes", "classes", "crowd", "size", metric=self.name)
+        if not ((labels["classes"] >= 0) & ~labels["crowd"]).any():
+            raise InputError(f"{self.name} needs a box at least, but these {len(labels)} images have none")
+        _library()
+
+    def decode(self, outputs: Outputs) -> list[Found]:
+        """Of a batch's outputs, for each image: boxes (left, top, right, bottom), scores, classes from 0.
+
+        Boxes are in pixels of the model's input, or all of them fractions of it.
+
+        Raises:
+            InputError: outputs of a form that is not known.
+        """
+        return decoded(outputs)
+
+    def reduce(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Outputs:
+        found = self.decode(outputs)
+        if len(found) != len(labels):
+            raise InputError(f"{self.name}: {len(found)} images were decoded of {len(labels)}")
+        kept = np.full((len(found), _KEPT, 6), np.nan)
+        for row, (boxes, scores, classes) in zip(kept, found, strict=True):
+            best = np.argsort(-scores, kind="stable")[:_KEPT]
+            row[: len(best)] = np.column_stack([boxes[best], scores[best], classes[best]])
+        return {"detections": kept}
+
+    def score(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Score:
+        """Judge what ``reduce`` kept; the interval is the bootstrap's over images.
+
+        Raises:
+            InputError: labels that are no boxes, or no box at all.
+            UnavailableError: pycocotools is not installed.
+        """
+        self.check(labels)
+        curves = [
+            _Curves.of(records, self.overlaps) for records in _matched(outputs["detections"], labels, self.overlaps)
+        ]
+
+        def mean(counts: npt.NDArray[np.int64]) -> float:
+            each = [value for curve in curves if (value := curve.precision(counts)) is not None]
+            return float(np.mean(each)) if each else float("nan")
+
+        return bootstrapped(mean, len(labels))
+
+
+def _matched(
+    detections: npt.NDArray[Any], labels: npt.NDArray[Any], overlaps: Array
+) -> Iterator[list[dict[str, Any] | None]]:
+    """For each class that has boxes what pycocotools matched, image by image."""
+    coco, evaluation = _library()
+    truth, answers = _ground_truth(labels), _answers(detections, labels)
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells its progress there, where only results belong
+        made = coco.COCO()
+        made.dataset = truth
+        made.createIndex()
+        run = evaluation.COCOeval(made, made.loadRes(answers) if answers else _none(coco, truth), "bbox")
+        run.params.iouThrs, run.params.maxDets = overlaps, [_PER_CLASS]
+        run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
+        run.evaluate()
+    images = len(labels)
+    for start in range(0, len(run.evalImgs), images):
+        yield run.evalImgs[start : start + images]
+
+
+def _ground_truth(labels: npt.NDArray[Any]) -> dict[str, Any]:
+    """COCO's structure. Numbers of annotations begin with 1: to pycocotools 0 means unmatched."""
+    annotations: list[dict[str, Any]] = []
+    for image, row in enumerate(labels):
+        for box, category, crowd in zip(row["boxes"], row["classes"], row["crowd"], strict=True):
+            if category >= 0:
+                left, top, right, bottom = (float(value) for value in box)
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image,
+                        "category_id": int(category),
+                        "bbox": [left, top, right - left, bottom - top],
+                        "area": (right - left) * (bottom - top),
+                        "iscrowd": int(crowd),
+                    }
+                )
+    present = sorted({one["category_id"] for one in annotations})
+    return {
+        "info": {},
+        "images": [{"id": image} for image in range(len(labels))],
+        "categories": [{"id": category} for category in present],
+        "annotations": annotations,
+    }
+
+
+def _answers(detections: npt.NDArray[Any], labels: npt.NDArray[Any]) -> list[dict[str, Any]]:
+    sizes = labels["size"].astype(np.float64)
+    found = np.array(detections, np.float64)
+    corners = found[..., :4]
+    # No detector finds nothing but the corner pixel of every image: numbers this small are fractions of the input.
+    if corners.size and not (np.nan_to_num(np.abs(corners)) > 2.0).any():
+        corners *= sizes[:, None, [1, 0, 1, 0]]
+    answers = []
+    for image, rows in enumerate(found):
+        for left, top, right, bottom, score, category in rows[~np.isnan(rows[:, 4])].tolist():
+            bbox = [left, top, right - left, bottom - top]
+            answers.append({"image_id": image, "category_id": int(category), "bbox": bbox, "score": score})
+    return answers
+
+
+def _none(coco: Any, truth: dict[str, Any]) -> Any:
+    """What loadRes would make of no detections, if it took none."""
+    made = coco.COCO()
+    made.dataset = {**truth, "annotations": []}
+    made.createIndex()
+    return made
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """The detections of one class, the best first.
+
+    Attributes:
+        images: Of each detection, shape ``(d,)``.
+        right: Whether it matched a box, by overlap, shape ``(overlaps, d)``.
+        wrong: Whether it matched none; one in a crowd is neither.
+        boxes: That there are to find, by image, shape ``(images,)``.
+    """
+
+    images: npt.NDArray[np.int64]
+    right: npt.NDArray[np.bool_]
+    wrong: npt.NDArray[np.bool_]
+    boxes: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, records: Sequence[dict[str, Any] | None], overlaps: Array) -> _Curves:
+        boxes = np.array([0 if one is None else np.count_nonzero(one["gtIgnore"] == 0) for one in records], np.int64)
+        known = [(image, one) for image, one in enumerate(records) if one is not None]
+        scores = np.concatenate([np.asarray(one["dtScores"], np.float64) for _, one in known] or [np.zeros(0)])
+        order = np.argsort(-scores, kind="stable")
+        shape = (len(overlaps), 0)
+        matched = np.concatenate([one["dtMatches"] for _, one in known] or [np.zeros(shape)], axis=1)[:, order] > 0
+        ignored = np.concatenate([one["dtIgnore"] for _, one in known] or [np.zeros(shape)], axis=1)[:, order] > 0
+        images = np.concatenate([np.full(len(one["dtScores"]), image) for image, one in known] or [np.zeros(0)])
+        return cls(images.astype(np.int64)[order], matched & ~ignored, ~matched & ~ignored, boxes)
+
+    def precision(self, counts: npt.NDArray[np.int64]) -> float | None:
+        """Average precision where image i counts ``counts[i]`` times; None where that leaves no box to find.
+
+        What ``COCOeval.accumulate`` computes, with weights, so that a resample needs no new matching.
+        """
+        due = int((counts * self.boxes).sum())
+        if due == 0:
+            return None
+        weights = counts[self.images]
+        right, wrong = np.cumsum(self.right * weights, axis=1), np.cumsum(self.wrong * weights, axis=1)
+        precision = right / np.maximum(right + wrong, 1)
+        # What a higher recall still gives is given by a lower one.
+        envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        total = 0.0
+        for recall, best in zip(right / due, envelope, strict=True):
+            where = np.searchsorted(recall, _RECALLS, side="left")
+            total += float(best[where[where < len(best)]].sum()) / len(_RECALLS)
+        return total / len(self.right)
+
+
+def _library() -> tuple[Any, Any]:
+    try:
+        from pycocotools import coco, cocoeval
+    except ImportError:
+        raise UnavailableError(
+            "mAP needs pycocotools, which is not installed", remedy="pip install 'edgeprof[detection]'"
+        ) from None
+    return coco, cocoeval
+
+
+class _At50(MeanAveragePrecision):
+    name = "map50"
+
+    def __init__(self) -> None:
+        super().__init__((0.5,))
+
+
+@hookimpl
+def register_metrics(register: Register) -> None:
+    register("map", MeanAveragePrecision)
+    register("map50", _At50)

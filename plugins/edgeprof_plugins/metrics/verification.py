@@ -1,0 +1,146 @@
+"""Verification: whether two embeddings are of the same, judged by their cosine similarity.
+
+Embeddings need not be normalised. For those that are, the squared Euclidean distance is 2 − 2 · cosine, so that a
+threshold on the one is a threshold on the other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof import hookimpl
+from edgeprof.errors import InputError
+from edgeprof.evaluation import labels as kinds
+from edgeprof.evaluation.metric import Metric, Score, bootstrapped, proportion
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.metric import Outputs
+    from edgeprof.hookspecs import Register
+
+_FOLDS = 10
+
+
+class _OfPairs(Metric):
+    def check(self, labels: npt.NDArray[Any]) -> None:
+        kinds.require(labels, "same", "pair", "fold", metric=self.name)
+        same = labels["same"][::2]
+        if same.all() or not same.any():
+            raise InputError(
+                f"{self.name} needs pairs of the same and of different ones, but all {len(same)} are"
+                f" {'the same' if same.all() else 'different'}",
+                remedy="Take more of them, or in another order: limit=N takes the first ones.",
+            )
+
+    def similarities(self, outputs: Outputs, labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """The cosine of each pair, shape ``(pairs,)``; 0 for an embedding of zeros."""
+        self.check(labels)
+        if len(outputs) != 1:
+            raise InputError(
+                f"{self.name} needs one output, the embedding, but the model has {len(outputs)}: {', '.join(outputs)}",
+                remedy="Judge it with a function of your own: --metric file.py:function",
+            )
+        (found,) = outputs.values()
+        vectors = found.reshape(len(found), -1).astype(np.float64)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit = vectors / np.where(norms > 0, norms, 1.0)
+        return np.asarray((unit[::2] * unit[1::2]).sum(axis=1), np.float64)
+
+
+class Verification(_OfPairs):
+    """The share of pairs that are told rightly, each by the threshold that is best on the other folds.
+
+    As LFW reports it (Huang et al. 2007): the mean over 10 folds of the same size is the share of all pairs. Data
+    without folds are cut into 10, each with its share of same and different pairs.
+    """
+
+    name = "verification"
+
+    def score(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Score:
+        """Judge embeddings ``(2 · pairs, …)`` of the two of each pair, one after the other.
+
+        Raises:
+            InputError: labels that are no pairs, or pairs of one kind only.
+        """
+        similar, same, folds = self.similarities(outputs, labels), labels["same"][::2], labels["fold"][::2]
+        if len(np.unique(folds)) < 2:
+            folds = _dealt(same)
+        right = np.zeros(len(same), np.bool_)
+        for fold in np.unique(folds):
+            held = folds == fold
+            threshold = _best_threshold(similar[~held], same[~held])
+            right[held] = (similar[held] > threshold) == same[held]
+        return proportion(right)
+
+
+class TrueAccepts(_OfPairs):
+    """TAR@FAR: the share of same pairs that are accepted where of the different ones at most ``far`` are.
+
+    Args:
+        far: False accept rate, above 0 and below 1.
+    """
+
+    def __init__(self, far: float) -> None:
+        self.far = far
+        self.name = f"tar@far={far:g}"
+
+    def check(self, labels: npt.NDArray[Any]) -> None:
+        super().check(labels)
+        different = int((~labels["same"][::2]).sum())
+        if different * self.far < 1:
+            raise InputError(
+                f"{self.name} needs at least {np.ceil(1 / self.far):.0f} different pairs, but there are {different}",
+                remedy="Ask for a higher rate, or give more pairs.",
+            )
+
+    def score(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Score:
+        """Judge embeddings as ``Verification`` does; the interval is the bootstrap's over pairs.
+
+        Raises:
+            InputError: labels that are no pairs, or too few different ones for the rate.
+        """
+        similar, same = self.similarities(outputs, labels), labels["same"][::2]
+        order = np.argsort(-similar[~same], kind="stable")
+
+        def rate(counts: npt.NDArray[np.int64]) -> float:
+            others, mine = counts[~same][order], counts[same]
+            if not others.sum() or not mine.sum():
+                return float("nan")
+            # Lower the threshold while the accepted different pairs are few enough: it ends at the first too many.
+            first_over = int((np.cumsum(others) <= self.far * others.sum()).sum())
+            accepted = similar[same] > similar[~same][order][first_over]
+            return float((mine * accepted).sum() / mine.sum())
+
+        return bootstrapped(rate, len(same))
+
+
+def _dealt(same: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """A fold for each pair, dealt out in turn to the same and to the different ones."""
+    folds = np.zeros(len(same), np.int64)
+    for kind in (True, False):
+        folds[same == kind] = np.arange(np.count_nonzero(same == kind)) % _FOLDS
+    return folds
+
+
+def _best_threshold(similar: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> float:
+    """The middle between two neighbours that tells most pairs rightly; of equal ones the lowest."""
+    order = np.argsort(similar, kind="stable")
+    values, truth = similar[order], same[order]
+    # Behind the first k values: k different ones below, the same ones above.
+    right = np.concatenate([[0], np.cumsum(~truth)]) + truth.sum() - np.concatenate([[0], np.cumsum(truth)])
+    edges = np.concatenate([[-np.inf], values, [np.inf]])
+    possible = edges[:-1] < edges[1:]  # not between equal values
+    best = int(np.argmax(np.where(possible, right, -1)))
+    low, high = max(edges[best], -2.0), min(edges[best + 1], 2.0)  # beyond any cosine
+    return float((low + high) / 2)
+
+
+@hookimpl
+def register_metrics(register: Register) -> None:
+    register("verification", Verification)
+    register("tar@far=0.01", lambda: TrueAccepts(0.01))
+    register("tar@far=0.001", lambda: TrueAccepts(0.001))
+    register("tar@far=0.0001", lambda: TrueAccepts(0.0001))

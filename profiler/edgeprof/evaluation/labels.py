@@ -1,0 +1,88 @@
+"""Labels that are more than a class: what datasets and metrics of detection and verification agree on.
+
+Both are structured arrays, one element a sample, so that they are cut and counted as class numbers are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from edgeprof.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+
+class Boxes(NamedTuple):
+    """The objects of one image, as the model sees it after the preprocessing.
+
+    Attributes:
+        boxes: Left, top, right, bottom in pixels of the model's input, shape ``(k, 4)``.
+        classes: Class numbers from 0, shape ``(k,)``.
+        crowd: Whether a box holds a crowd, detections in which count neither way (COCO's iscrowd), shape ``(k,)``.
+        size: Height and width of the model's input.
+    """
+
+    boxes: npt.NDArray[np.float64]
+    classes: npt.NDArray[np.int64]
+    crowd: npt.NDArray[np.bool_]
+    size: tuple[int, int]
+
+
+def detection(images: Sequence[Boxes]) -> npt.NDArray[Any]:
+    """Labels ``(n,)`` of detection: fields ``boxes`` (m, 4), ``classes`` (m,), −1 where there is no box, ``crowd`` and
+    ``size``; m is the largest number of boxes of an image.
+    """
+    most = max((len(image.classes) for image in images), default=0) or 1
+    fields = [("boxes", "f8", (most, 4)), ("classes", "i8", (most,)), ("crowd", "?", (most,)), ("size", "i8", (2,))]
+    made = np.zeros(len(images), np.dtype(fields))
+    made["classes"] = -1
+    for row, image in zip(made, images, strict=True):
+        count = len(image.classes)
+        row["boxes"][:count], row["classes"][:count] = image.boxes, image.classes
+        row["crowd"][:count], row["size"] = image.crowd, image.size
+    return made
+
+
+def pairs(same: Sequence[bool], folds: Sequence[int]) -> npt.NDArray[Any]:
+    """Labels ``(2 n,)`` of verification: the two samples of each pair, one after the other.
+
+    Args:
+        same: Whether both show the same, for each pair.
+        folds: Part of the cross-validation that each pair belongs to.
+
+    Returns:
+        Fields ``pair`` (its number), ``same`` and ``fold``.
+    """
+    made = np.zeros(2 * len(same), np.dtype([("pair", "i8"), ("same", "?"), ("fold", "i8")]))
+    made["pair"] = np.repeat(np.arange(len(same)), 2)
+    made["same"], made["fold"] = np.repeat(np.asarray(same, bool), 2), np.repeat(np.asarray(folds, np.int64), 2)
+    return made
+
+
+def require(labels: npt.NDArray[Any], *fields: str, metric: str) -> None:
+    """See that labels are what a metric judges by.
+
+    Args:
+        labels: Of a dataset.
+        fields: Those of ``detection`` or ``pairs``; none for plain numbers.
+        metric: Its name.
+
+    Raises:
+        InputError: they are others; the remedy names a metric for them.
+    """
+    given = labels.dtype.names or ()
+    if (set(fields) <= set(given)) if fields else not given:
+        return
+    kinds = {(): "classes", ("boxes",): "boxes of objects", ("same",): "pairs"}
+    metrics = {"classes": "top1", "boxes of objects": "map", "pairs": "verification"}
+    here = "boxes of objects" if "boxes" in given else "pairs" if "same" in given else "classes"
+    wanted = kinds.get(fields[:1], " and ".join(fields))
+    raise InputError(
+        f"{metric} judges by {wanted}, but the labels of this dataset are {here}",
+        remedy=f"Choose a metric for them, as --metric {metrics[here]}, or give other data (docs/data.md).",
+    )
