@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,8 +165,7 @@ class Worker:
     """A model in a process of its own (or, not isolated, in this one).
 
     Use it as a context manager. ``load`` comes first. Every method that asks the worker raises VariantError when the
-    model fails; after ``crashed``, ``timeout`` and a kill for memory the worker is gone. One thread at a time may ask;
-    ``cpu_s`` may be called from any.
+    model fails; after ``crashed``, ``timeout`` and a kill for memory the worker is gone. One thread at a time may ask.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -312,21 +310,6 @@ class Worker:
         answer, _ = self._ask({"do": "gpu_peak"}, doing="the look at its memory")
         now = _memory_of(self.pid)
         return WorkerMemory(now["VmRSS"], now["VmHWM"], answer["bytes"])
-
-    def cpu_s(self) -> float:
-        """CPU seconds that the process has used so far (user and system, all threads, not the processes it starts).
-
-        The kernel is asked; the worker is not disturbed.
-        """
-        if self._process is None:
-            return time.process_time()
-        try:
-            # The clock of a process, as clock_getcpuclockid(3) computes it: finer than the ticks of /proc/PID/stat.
-            return time.clock_gettime((~self.pid << 3) | 2)
-        except OSError as error:
-            raise VariantError(
-                f"the worker of {self._label} is gone", code="crashed", last_words=self.last_words
-            ) from error
 
     def close(self) -> None:
         """Give everything back; safe to call twice."""
