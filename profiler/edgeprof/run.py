@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgeprof.analysis.assemble import Estimate, Sampled, joules
+from edgeprof.analysis.assemble import joules
+from edgeprof.analysis.records import Estimate, Sampled
 from edgeprof.sensing.context import describe_host
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
