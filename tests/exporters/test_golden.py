@@ -24,7 +24,8 @@ from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.power_mode import mode_and_governor
-from edgeprof.simulation.layouts import build, set_power
+from edgeprof.simulation.layouts import build
+from edgeprof.simulation.tree import set_power
 from edgeprof_exporters import engine as engine_module
 from edgeprof_exporters import views
 from edgeprof_exporters.engine import Engine

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgeprof.roots import Roots
-from edgeprof.simulation.layouts import Layout, build
+from edgeprof.simulation.layouts import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from edgeprof.simulation.tree import Layout
 
 
 def absent() -> str | None:

@@ -15,7 +15,7 @@ from edgeprof.plugins import PluginHost
 from edgeprof.sensing.context import difference, snapshot
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.sampler import Sampler
-from edgeprof.simulation.layouts import set_power
+from edgeprof.simulation.tree import set_power
 
 
 def find(tree, *only: str):

@@ -16,7 +16,7 @@ from edgeprof.plugins import PluginHost, PluginInfo
 from edgeprof.request import BenchRequest, ModelRequest
 from edgeprof.results.schema import from_json, to_json
 from edgeprof.roots import SIMULATION_MARKER, Roots
-from edgeprof.simulation import layouts
+from edgeprof.simulation import layouts, tree
 from tests.profiler.watching import Watcher
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def orin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roots:
     """A still picture of an Orin Nano whose module draws 5 W and whose CPU+GPU rail draws 2 W."""
     monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
     layout = layouts.build("jetson-orin-nano", tmp_path / "sys")
-    layouts.set_power(layout, "VDD_IN", 5.0, volts=5.0)
-    layouts.set_power(layout, "VDD_CPU_GPU_CV", 2.0, volts=5.0)
+    tree.set_power(layout, "VDD_IN", 5.0, volts=5.0)
+    tree.set_power(layout, "VDD_CPU_GPU_CV", 2.0, volts=5.0)
     (tmp_path / "sys" / SIMULATION_MARKER).write_text("{}")
     return Roots.resolve(tmp_path / "sys")
 

@@ -1,9 +1,9 @@
 """Static trees of named boards: what /sys (and a little of /proc, /etc, /var) looks like there.
 
-``build`` writes the tree once; whoever plays a board live then writes new values into the files that ``Layout`` names
-(``set_power``, ``set_energy``, or the files themselves). The tree is plain files and relative links, so it can be
-copied, diffed and broken on purpose. Real directories are kept where a reader may go by them: an hwmon directory lies
-below its I2C device and is linked from /sys/class/hwmon.
+``build`` writes the tree once; whoever plays a board live then writes new values into the files that its ``Layout``
+(``tree.py``) names. The tree is plain files and relative links, so it can be copied, diffed and broken on purpose. Real
+directories are kept where a reader may go by them: an hwmon directory lies below its I2C device and is linked from
+/sys/class/hwmon.
 
 Beside sysfs's own directories the tree holds ``proc/`` (cpuinfo, meminfo, stat …) and ``root/`` (etc, var, and for a
 Pi 5 ``root/vcgencmd/pmic_read_adc`` and ``get_throttled``: the text that the program of that name prints; a captured or
@@ -12,102 +12,19 @@ simulated tree cannot run it, so the reader takes the file).
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeprof.errors import unknown
-from edgeprof.simulation.board_specs import BOARDS, PMIC_RAILS, RAPL_WATTS, BoardSpec, ChipSpec, RailSpec
+from edgeprof.simulation.board_specs import BOARDS, PMIC_RAILS, RAPL_WATTS, ChipSpec, RailSpec
+from edgeprof.simulation.tree import Layout, RailFiles, add_hwmon, link, set_energy, set_power, write
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-#: Bus voltage step of an INA3221 (V), its shunt voltage step (V) and that register's largest value (SBOS576, 8.6.2).
-INA3221_BUS_STEP, INA3221_SHUNT_STEP, INA3221_MAX_CODE = 8e-3, 40e-6, 4095
 #: 2^32 counts of 61 µJ, as most client processors say.
 RAPL_RANGE_UJ = 262_143_328_850
-
-
-@dataclass(frozen=True)
-class RailFiles:
-    """Where one rail's numbers are.
-
-    Attributes:
-        name: The rail, as ``VDD_IN``; RAPL domains carry their zone's name, PMIC rails their prefix.
-        kind: ``ina3221`` (mV, mA), ``ina3221x`` (mV, mA, mW and the pair), ``ina238`` (mV, mA, µW), ``rapl`` (µJ) or
-            ``pmic`` (two lines of one text file).
-        directory: The chip's or zone's directory.
-        channel: As the driver counts: from 1 in hwmon, from 0 in IIO.
-        volts: Voltage (V) that ``set_power`` assumes if none is given.
-        shunt_ohm: Shunt, Ω.
-        samples: Averages; the filter's time constant is ``samples`` × ``cycle_s`` (SBOS576, 7.4.1).
-        cycle_s: Seconds from one conversion of this rail to the next.
-        idle_w: Power at idle (W), for a simulation.
-        busy_w: Power under full load (W), for a simulation.
-        inside: The rail that contains this one.
-        voltage: File with mV.
-        current: File with mA.
-        power: File with mW (IIO) or µW (ina238).
-        pair: IIO's ``ui_input``: "mV mA".
-        energy: RAPL's µJ.
-        text: The PMIC's text file, shared by its rails.
-        wrap_j: Joules after which ``energy`` starts again at 0.
-    """
-
-    name: str
-    kind: str
-    directory: Path
-    channel: int = 0
-    volts: float = 0.0
-    shunt_ohm: float | None = None
-    samples: int = 1
-    cycle_s: float = 0.0
-    idle_w: float = 0.0
-    busy_w: float = 0.0
-    inside: str | None = None
-    voltage: Path | None = None
-    current: Path | None = None
-    power: Path | None = None
-    pair: Path | None = None
-    energy: Path | None = None
-    text: Path | None = None
-    wrap_j: float | None = None
-
-
-@dataclass
-class Layout:
-    """A tree and where its moving parts are.
-
-    Attributes:
-        board: Name given to ``build``.
-        directory: The tree's top, for ``--sysfs-root``.
-        spec: What it was built from.
-        rails: Power and energy files by rail.
-        totals: The rails that add up to the board's total; empty where nothing measures one.
-        zones: Thermal zones: type → file of m°C.
-        gpu_load: File of GPU load in tenths of a percent.
-        gpu_frequency: File of the GPU's clock in Hz.
-        cpu_frequency: Files of the cores' clocks in kHz.
-    """
-
-    board: str
-    directory: Path
-    spec: BoardSpec
-    rails: dict[str, RailFiles] = field(default_factory=dict)
-    totals: tuple[str, ...] = ()
-    zones: dict[str, Path] = field(default_factory=dict)
-    gpu_load: Path | None = None
-    gpu_frequency: Path | None = None
-    cpu_frequency: list[Path] = field(default_factory=list)
-
-    @property
-    def procfs(self) -> Path:
-        return self.directory / "proc"
-
-    @property
-    def root(self) -> Path:
-        return self.directory / "root"
 
 
 @dataclass(frozen=True)
@@ -156,8 +73,8 @@ def build(board: str, directory: Path, **oddities: object) -> Layout:
         raise unknown("board", board, BOARDS)
     layout = Layout(board, directory, BOARDS[board])
     odd = Oddities(**oddities)  # type: ignore[arg-type]  # a wrong name is a TypeError that names it
-    for link in (directory / "class/hwmon").glob("hwmon*"):
-        link.unlink()  # built here before: chips are numbered as they are added
+    for old in (directory / "class/hwmon").glob("hwmon*"):
+        old.unlink()  # built here before: chips are numbered as they are added
     for place in ("class/hwmon", "class/thermal", "devices/system/cpu", "root", "proc"):
         (directory / place).mkdir(parents=True, exist_ok=True)
     _identity(layout, odd)
@@ -173,98 +90,10 @@ def build(board: str, directory: Path, **oddities: object) -> Layout:
         _pmic(layout)
     if board.startswith("raspberry-pi"):
         add_hwmon(layout, "rpi_volt", {"in0_lcrit_alarm": 0}, device="platform/rpi-hwmon")
-        _write(layout.root / "vcgencmd/get_throttled", "throttled=0x0")
+        write(layout.root / "vcgencmd/get_throttled", "throttled=0x0")
     _surroundings(layout)
     layout.totals = layout.totals or layout.spec.total
     return layout
-
-
-def set_power(layout: Layout, rail: str, watts: float, volts: float | None = None) -> float:
-    """Write what the real part would show of a power.
-
-    Args:
-        layout: Where.
-        rail: Which rail.
-        watts: True power, W; may be negative.
-        volts: Bus voltage; the rail's nominal by default.
-
-    Returns:
-        The power (W) that the files now say, after the part's quantisation and clipping.
-
-    Raises:
-        ValueError: a rail with an energy counter only (``set_energy``).
-    """
-    files = layout.rails[rail]
-    if files.energy is not None:
-        raise ValueError(f"{rail} of {layout.board} is an energy counter: use set_energy")
-    volts = files.volts if volts is None else volts
-    amperes = watts / volts
-    if files.kind == "pmic":
-        return _set_pmic(files, volts, amperes)
-    assert files.voltage is not None
-    assert files.current is not None
-    assert files.shunt_ohm is not None
-    if files.kind == "ina238":
-        # Bus LSB 3.125 mV; current LSB 1 mA and power LSB 0.2 mW at the driver's fixed 20 mΩ (drivers/hwmon/ina238.c).
-        scale = 0.020 / files.shunt_ohm
-        millivolts = round(volts * 1e3 / 3.125) * 3.125
-        milliamperes = round(amperes * 1e3 / scale) * scale
-        microwatts = round(abs(watts) / (2e-4 * scale)) * 200 * scale
-        _write(files.voltage, str(int(millivolts)))
-        _write(files.current, str(round(milliamperes)))
-        assert files.power is not None
-        _write(files.power, str(round(microwatts)))
-        return microwatts * 1e-6
-    code = round(amperes * files.shunt_ohm / INA3221_SHUNT_STEP)
-    code = max(-INA3221_MAX_CODE - 1, min(INA3221_MAX_CODE, code))
-    millivolts = int(round(volts / INA3221_BUS_STEP) * INA3221_BUS_STEP * 1e3 + 0.5)
-    milliamperes = round(code * INA3221_SHUNT_STEP * 1e3 / files.shunt_ohm)
-    _write(files.voltage, str(millivolts))
-    _write(files.current, str(milliamperes))
-    milliwatts = millivolts * milliamperes / 1e3
-    if files.power is not None and files.pair is not None:
-        _write(files.pair, f"{millivolts} {milliamperes}")
-        _write(files.power, str(int(milliwatts)))
-    return milliwatts * 1e-3
-
-
-def set_energy(layout: Layout, rail: str, joules: float) -> None:
-    """Write a RAPL zone's counter (J since some start), wrapped and in whole µJ as the real one is."""
-    files = layout.rails[rail]
-    if files.energy is None or files.wrap_j is None:
-        raise ValueError(f"{rail} of {layout.board} has no energy counter: use set_power")
-    _write(files.energy, str(int(joules * 1e6) % round(files.wrap_j * 1e6)))
-
-
-def add_hwmon(layout: Layout, name: str, files: Mapping[str, object], device: str = "virtual") -> Path:
-    """Add an hwmon chip: ``files`` (name → content) in ``devices/<device>/hwmon/hwmonN``, linked from class/hwmon."""
-    number = sum(1 for _ in (layout.directory / "class/hwmon").iterdir())
-    owner = layout.directory / "devices" / device
-    place = owner / "hwmon" / f"hwmon{number}"
-    for key, value in {"name": name, **files}.items():
-        _write(place / key, str(value))
-    _link(place / "device", owner)
-    _link(layout.directory / f"class/hwmon/hwmon{number}", place)
-    return place
-
-
-def add_power_supply(layout: Layout, name: str, files: Mapping[str, object]) -> Path:
-    """Add a directory of /sys/class/power_supply (µV, µA, µW, µWh)."""
-    place = layout.directory / "class/power_supply" / name
-    for key, value in files.items():
-        _write(place / key, str(value))
-    return place
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n")
-
-
-def _link(link: Path, target: Path) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
-    link.unlink(missing_ok=True)
-    link.symlink_to(os.path.relpath(target, link.parent))
 
 
 def _i2c_device(layout: Layout, chip: ChipSpec) -> str:
@@ -273,8 +102,8 @@ def _i2c_device(layout: Layout, chip: ChipSpec) -> str:
     device = f"{parent}/i2c-{chip.bus}/{name}"
     path = layout.directory / "devices" / device
     path.mkdir(parents=True, exist_ok=True)
-    _link(layout.directory / "bus/i2c/drivers" / chip.part / name, path)
-    _link(layout.directory / "bus/i2c/devices" / name, path)
+    link(layout.directory / "bus/i2c/drivers" / chip.part / name, path)
+    link(layout.directory / "bus/i2c/devices" / name, path)
     return device
 
 
@@ -318,16 +147,16 @@ def _ina3221_iio(layout: Layout, chip: ChipSpec, odd: Oddities) -> None:
     device = layout.directory / "devices" / _i2c_device(layout, chip)
     number = len(layout.rails) // 3
     place = device / f"iio:device{number}"
-    _write(place / "name", "ina3221x")
-    _write(place / "running_mode", "1")
+    write(place / "name", "ina3221x")
+    write(place / "running_mode", "1")
     for channel, rail in enumerate(chip.rails):
         if rail is None:
             continue
         if rail.label not in odd.no_label:
-            _write(place / f"rail_name_{channel}", "NC" if rail.label in odd.disabled else rail.label)
-        _write(place / f"crit_current_limit_{channel}", "32760 ma")
-        _write(place / f"in_power{channel}_trigger_input", "0")
-        _write(place / f"in_current{channel}_trigger_input", "0")
+            write(place / f"rail_name_{channel}", "NC" if rail.label in odd.disabled else rail.label)
+        write(place / f"crit_current_limit_{channel}", "32760 ma")
+        write(place / f"in_power{channel}_trigger_input", "0")
+        write(place / f"in_current{channel}_trigger_input", "0")
         if rail.label in odd.disabled or rail.label in odd.no_input:
             continue
         voltage, current = place / f"in_voltage{channel}_input", place / f"in_current{channel}_input"
@@ -400,11 +229,11 @@ def _rapl(layout: Layout, odd: Oddities) -> None:
         socket = path.split(":")[1].split("/")[0]
         rail = name if name == "psys" or name.startswith("package") else f"{name}-{socket}"
         rail = f"{rail} (mmio)" if "mmio" in path else rail
-        _write(place / "name", name)
-        _write(place / "enabled", "1")
-        _write(place / "max_energy_range_uj", str(RAPL_RANGE_UJ))
-        _write(place / "energy_uj", "0")
-        _link(layout.directory / "class/powercap" / place.name, place)
+        write(place / "name", name)
+        write(place / "enabled", "1")
+        write(place / "max_energy_range_uj", str(RAPL_RANGE_UJ))
+        write(place / "energy_uj", "0")
+        link(layout.directory / "class/powercap" / place.name, place)
         layout.rails[rail] = RailFiles(
             rail,
             "rapl",
@@ -428,27 +257,11 @@ def _pmic(layout: Layout) -> None:
     lines = [f"{f'{rail}_A':>13} current({i})={idle:.8f}A" for i, (rail, (_, idle, _)) in enumerate(PMIC_RAILS.items())]
     lines += [f"{f'{rail}_V':>13} volt({i})={volts:.8f}V" for i, (rail, (volts, _, _)) in enumerate(PMIC_RAILS.items())]
     lines += [f"{'EXT5V_V':>13} volt(24)=5.11232000V", f"{'BATT_V':>13} volt(25)=0.00000000V"]
-    _write(text, "\n".join(lines))
+    write(text, "\n".join(lines))
     for rail, (volts, idle, busy) in PMIC_RAILS.items():
         powers = volts * idle, volts * busy
         layout.rails[rail] = RailFiles(rail, "pmic", text.parent, 0, volts, None, 1, 0.047, *powers, None, text=text)
     layout.totals = tuple(PMIC_RAILS)
-
-
-def _set_pmic(files: RailFiles, volts: float, amperes: float) -> float:
-    # The converter is coarse: about 0.2 mA to 1 mA a step by rail; small and negative currents read exactly 0.
-    step = 0.00097585
-    amperes = max(0, round(amperes / step)) * step
-    assert files.text is not None
-    lines = files.text.read_text().splitlines()
-    for index, line in enumerate(lines):
-        head, _, _ = line.partition("=")
-        if head.lstrip().startswith(f"{files.name}_A "):
-            lines[index] = f"{head}={amperes:.8f}A"
-        elif head.lstrip().startswith(f"{files.name}_V "):
-            lines[index] = f"{head}={volts:.8f}V"
-    _write(files.text, "\n".join(lines))
-    return volts * amperes
 
 
 def _identity(layout: Layout, odd: Oddities) -> None:
@@ -459,58 +272,58 @@ def _identity(layout: Layout, odd: Oddities) -> None:
         (tree / "model").write_bytes(spec.model.encode() + b"\0")
         (tree / "compatible").write_bytes(b"".join(name.encode() + b"\0" for name in spec.compatible))
     else:
-        _write(top / "class/dmi/id/product_name", "NUC12WSKi5")
-        _write(top / "class/dmi/id/sys_vendor", "Intel(R) Client Systems")
+        write(top / "class/dmi/id/product_name", "NUC12WSKi5")
+        write(top / "class/dmi/id/sys_vendor", "Intel(R) Client Systems")
     field_name = "model name" if not spec.model else "Model"
     cores = "\n\n".join(f"processor\t: {n}\nmodel name\t: {spec.cpu}" for n in range(spec.cores))
-    _write(proc / "cpuinfo", f"{cores}\n\n{field_name}\t\t: {spec.model or spec.cpu}")
-    _write(proc / "version", f"Linux version {spec.kernel}")
-    _write(proc / "sys/kernel/osrelease", spec.kernel)
-    _write(proc / "loadavg", "0.08 0.05 0.01 1/250 4711")
+    write(proc / "cpuinfo", f"{cores}\n\n{field_name}\t\t: {spec.model or spec.cpu}")
+    write(proc / "version", f"Linux version {spec.kernel}")
+    write(proc / "sys/kernel/osrelease", spec.kernel)
+    write(proc / "loadavg", "0.08 0.05 0.01 1/250 4711")
     if odd.live_proc:
         for name in ("stat", "meminfo"):
             (proc / name).unlink(missing_ok=True)
             (proc / name).symlink_to(f"/proc/{name}")  # the workload's own load and memory, even in a virtual board
     else:
         kib = spec.memory_bytes // 1024
-        _write(
+        write(
             proc / "meminfo", f"MemTotal: {kib:>15} kB\nMemFree: {kib // 2:>16} kB\nMemAvailable: {kib * 3 // 4:>11} kB"
         )
         jiffies = "\n".join(f"cpu{n} 1000 0 500 8500 0 0 0 0 0 0" for n in range(spec.cores))
-        _write(
+        write(
             proc / "stat", f"cpu  {1000 * spec.cores} 0 {500 * spec.cores} {8500 * spec.cores} 0 0 0 0 0 0\n{jiffies}"
         )
     os_name = "Ubuntu 22.04.5 LTS" if spec.l4t else "Debian GNU/Linux 12 (bookworm)"
-    _write(root / "etc/os-release", f'PRETTY_NAME="{os_name}"')
+    write(root / "etc/os-release", f'PRETTY_NAME="{os_name}"')
     if spec.l4t:
         major, rest = spec.l4t.split(".", 1)
-        _write(root / "etc/nv_tegra_release", f"# R{major} (release), REVISION: {rest}, GCID: 1, BOARD: generic")
+        write(root / "etc/nv_tegra_release", f"# R{major} (release), REVISION: {rest}, GCID: 1, BOARD: generic")
     if spec.power_modes:
         active = min(1, len(spec.power_modes) - 1)
-        _write(root / "var/lib/nvpmodel/status", f"pmode:{active:04d}")
+        write(root / "var/lib/nvpmodel/status", f"pmode:{active:04d}")
         models = (f"< POWER_MODEL ID={n} NAME={name} >" for n, name in enumerate(spec.power_modes))
-        _write(root / "etc/nvpmodel.conf", "\n".join(models))
+        write(root / "etc/nvpmodel.conf", "\n".join(models))
 
 
 def _surroundings(layout: Layout) -> None:
     spec, top = layout.spec, layout.directory
     for number, (kind, celsius) in enumerate(spec.zones.items()):
         place = top / f"devices/virtual/thermal/thermal_zone{number}"
-        _write(place / "type", kind)
-        _write(place / "temp", str(round(celsius * 1000)))
-        _link(top / f"class/thermal/thermal_zone{number}", place)
+        write(place / "type", kind)
+        write(place / "temp", str(round(celsius * 1000)))
+        link(top / f"class/thermal/thermal_zone{number}", place)
         layout.zones[kind] = place / "temp"
     for core in range(spec.cores):
         place = top / f"devices/system/cpu/cpu{core}"
         khz = {"scaling_cur_freq": 1_510_400, "scaling_min_freq": 729_600, "scaling_max_freq": 1_510_400}
         for name, value in khz.items():
-            _write(place / "cpufreq" / name, str(value))
-        _write(place / "cpufreq/scaling_governor", "powersave" if not spec.model else "schedutil")
+            write(place / "cpufreq" / name, str(value))
+        write(place / "cpufreq/scaling_governor", "powersave" if not spec.model else "schedutil")
         layout.cpu_frequency.append(place / "cpufreq/scaling_cur_freq")
         if not spec.model:
-            _write(place / "thermal_throttle/core_throttle_count", "0")
-            _write(place / "thermal_throttle/package_throttle_count", "0")
-    _write(top / "devices/system/cpu/online", f"0-{spec.cores - 1}")
+            write(place / "thermal_throttle/core_throttle_count", "0")
+            write(place / "thermal_throttle/package_throttle_count", "0")
+    write(top / "devices/system/cpu/online", f"0-{spec.cores - 1}")
     if spec.gpu is not None:
         _gpu(layout, spec.gpu)
     if spec.over_current:
@@ -523,14 +336,14 @@ def _surroundings(layout: Layout) -> None:
 def _gpu(layout: Layout, device: str) -> None:
     place = layout.directory / "devices" / device
     name = device.rsplit("/", 1)[-1]
-    _write(place / "of_node/name", "gpu")
+    write(place / "of_node/name", "gpu")
     if layout.spec.gpu_load:
         layout.gpu_load = place / "load"
-        _write(layout.gpu_load, "0")
+        write(layout.gpu_load, "0")
     devfreq = place / "devfreq" / name
     hertz = {"cur_freq": 306_000_000, "min_freq": 306_000_000, "max_freq": 624_750_000}
     for key, value in {**hertz, "governor": "nvhost_podgov"}.items():
-        _write(devfreq / key, str(value))
-    _link(devfreq / "device", place)
-    _link(layout.directory / "class/devfreq" / name, devfreq)
+        write(devfreq / key, str(value))
+    link(devfreq / "device", place)
+    link(layout.directory / "class/devfreq" / name, devfreq)
     layout.gpu_frequency = devfreq / "cur_freq"

@@ -21,7 +21,7 @@ from edgeprof.roots import SIMULATION_MARKER, Roots
 from edgeprof.sensing.files import number_of
 from edgeprof.simulation.board_specs import BOARDS
 from edgeprof.simulation.chip import BlockAverage, Converter, EnergyCounter, Ina3221
-from edgeprof.simulation.layouts import Layout, build
+from edgeprof.simulation.layouts import build
 from edgeprof.simulation.registers import Registers
 from edgeprof.simulation.source import Load, Script, Source, machine_busy
 from edgeprof.simulation.truth import LOG, TruthLog
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from edgeprof.simulation.layouts import RailFiles
+    from edgeprof.simulation.tree import Layout, RailFiles
 
 MIN_TICK_S = 0.005
 #: How often a line of truth is written while nothing jumps, and how often the file is flushed, s.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeprof.simulation.chip import Converter
-    from edgeprof.simulation.layouts import Layout, RailFiles
+    from edgeprof.simulation.tree import Layout, RailFiles
 
 #: Wide enough for mV, mA, mW and m°C; for µJ ("262143328850"), µW and IIO's "mV mA".
 _NARROW, _WIDE = 8, 16

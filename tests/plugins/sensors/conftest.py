@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeprof.roots import Roots
-from edgeprof.simulation.layouts import Layout, build
+from edgeprof.simulation.layouts import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from edgeprof.simulation.tree import Layout
 
     Tree = Callable[..., tuple[Layout, Roots]]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeprof.simulation.layouts import add_hwmon, set_power
+from edgeprof.simulation.tree import add_hwmon, set_power
 from edgeprof.testing.sensors import check_sensor
 from edgeprof_plugins.sensors import hwmon
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeprof.simulation.board_specs import BOARDS
-from edgeprof.simulation.layouts import set_power
+from edgeprof.simulation.tree import set_power
 from edgeprof.testing.sensors import check_sensor
 from edgeprof_plugins.sensors import ina3221
 

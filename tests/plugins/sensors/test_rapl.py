@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeprof.simulation.layouts import RAPL_RANGE_UJ, set_energy
+from edgeprof.simulation.layouts import RAPL_RANGE_UJ
+from edgeprof.simulation.tree import set_energy
 from edgeprof.testing.sensors import check_sensor
 from edgeprof_plugins.sensors import rapl
 

@@ -10,7 +10,7 @@ import pytest
 
 from edgeprof.errors import UnavailableError
 from edgeprof.roots import Roots
-from edgeprof.simulation.layouts import add_power_supply, set_power
+from edgeprof.simulation.tree import add_power_supply, set_power
 from edgeprof.testing.sensors import check_sensor
 from edgeprof_plugins.sensors import jetson, pmic, power_supply, system, thermal
 

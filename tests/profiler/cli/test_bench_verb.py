@@ -20,7 +20,7 @@ import pytest
 from edgeprof.cli.main import run
 from edgeprof.results.schema import from_json
 from edgeprof.roots import SIMULATION_MARKER
-from edgeprof.simulation import layouts
+from edgeprof.simulation import layouts, tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A still Orin Nano of 5 W, with its data directory: its sensors are characterised once for all tests."""
     folder = tmp_path_factory.mktemp("device")
     layout = layouts.build("jetson-orin-nano", folder / "sys")
-    layouts.set_power(layout, "VDD_IN", 5.0, volts=5.0)
+    tree.set_power(layout, "VDD_IN", 5.0, volts=5.0)
     (folder / "sys" / SIMULATION_MARKER).write_text("{}")
     # Only of a tree that tells which boot it is are findings kept.
     boot = folder / "sys" / "proc" / "sys" / "kernel" / "random" / "boot_id"

@@ -17,7 +17,8 @@ from edgeprof.sensing.discover import discover
 from edgeprof.sensing.glance import glance
 from edgeprof.sensing.sensor import Channel
 from edgeprof.simulation.board_specs import BOARDS, PMIC_RAILS
-from edgeprof.simulation.layouts import build, set_power
+from edgeprof.simulation.layouts import build
+from edgeprof.simulation.tree import set_power
 
 if TYPE_CHECKING:
     from edgeprof.sensing.board import Topology

@@ -8,10 +8,12 @@ import pytest
 
 from edgeprof.roots import SIMULATION_MARKER, Roots
 from edgeprof.sensing.context import competing_load, describe_host, difference, preflight, snapshot
-from edgeprof.simulation.layouts import Layout, build
+from edgeprof.simulation.layouts import build
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from edgeprof.simulation.tree import Layout
 
 
 @pytest.fixture(autouse=True)

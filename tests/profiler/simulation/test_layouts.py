@@ -8,7 +8,8 @@ import pytest
 
 from edgeprof.errors import InputError
 from edgeprof.simulation.board_specs import BOARDS
-from edgeprof.simulation.layouts import add_hwmon, build, set_energy, set_power
+from edgeprof.simulation.layouts import build
+from edgeprof.simulation.tree import add_hwmon, set_energy, set_power
 
 if TYPE_CHECKING:
     from pathlib import Path
