@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprof.compression.compressor import Parameter
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+COUNT = Parameter("n", "int", default=16, minimum=2, maximum=256, help="distinct values of each layer's weights")
 #: Steps between the smallest and the largest weight; finer than any codebook needs.
 _BINS = 1 << 16
 _COARSE = 256

@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprof.compression.compressor import Parameter
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
 
 _BLOCK = 1 << 20
+
+PARAMETERS = (
+    Parameter("amount", "float", default=0.5, minimum=0.0, maximum=0.99, help="share of the weights set to zero"),
+    Parameter(
+        "scope", "str", default="layer", choices=("global", "layer"), help="one threshold a layer, or one for all"
+    ),
+)
 
 
 @dataclass
@@ -69,6 +78,44 @@ class Counter:
         before = np.cumsum(self._lower)
         low = min(int(np.searchsorted(before, self._wanted, side="left")), (1 << 16) - 1)
         return Threshold(self._bin << 16 | low, self._wanted - int(before[low] - self._lower[low]))
+
+
+@dataclass
+class Pruning:
+    """The zeros of one model, layer by layer; weights are held one at a time.
+
+    Attributes:
+        amount: Share of the weights that become zero.
+        threshold: One for all layers; None for one a layer.
+    """
+
+    amount: float
+    threshold: Threshold | None = None
+    _layers: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any], weights: Callable[[], Iterable[Array]]) -> Pruning:
+        """By ``PARAMETERS``; ``weights()`` goes over all of them, in the order in which they are pruned then."""
+        if parameters["scope"] == "layer":
+            return cls(parameters["amount"])
+        counter = Counter()
+        for values in weights():
+            counter.add(values)
+        counter.settle(parameters["amount"])
+        for values in weights():
+            counter.refine(values)
+        return cls(parameters["amount"], counter.threshold())
+
+    def prune(self, name: str, values: Array) -> Array:
+        """A copy with its zeros; call it once for each layer."""
+        pruned = zero_below(values, self.amount) if self.threshold is None else self.threshold.apply(values)
+        self._layers[name] = (int(pruned.size - np.count_nonzero(pruned)), pruned.size)
+        return pruned
+
+    def facts(self) -> dict[str, Any]:
+        zeros, total = (sum(found) for found in zip(*self._layers.values(), strict=True))
+        layers = {name: round(count / size, 4) for name, (count, size) in self._layers.items()}
+        return {"zeros": zeros, "weights": total, "reached": zeros / total, "layers": layers}
 
 
 def zero_below(values: Array, amount: float) -> Array:

@@ -20,7 +20,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "int8-dynamic": ("onnx_int8:Int8Dynamic", "tflite_quantize:Int8Dynamic", "torch_int8:Int8Dynamic"),
     "int8-static": ("onnx_static:Int8Static", "tflite_quantize:Int8Static", "torch_int8:Int8Static"),
     "int8-weight": ("onnx_int8:Int8Weight", "tflite_quantize:Int8Weight"),
-    "int4-weight": ("tflite_quantize:Int4Weight",),
+    "int4-weight": ("onnx_int4:Int4Weight", "tflite_quantize:Int4Weight"),
     "fp16": ("onnx_fp16:Fp16", "tflite_quantize:Fp16", "torch_half:Fp16"),
     "bf16": ("torch_half:Bf16",),
     "prune": ("onnx_prune:Prune", "tflite_weights:Prune", "torch_prune:Prune", "torch_prune:PruneScript"),

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError
+from edgeprof_plugins.compressors import kmeans
 from edgeprof_plugins.compressors.kmeans import codebook, nearest
 from edgeprof_plugins.compressors.magnitude import sqnr_db, worst
 from edgeprof_plugins.compressors.onnx_file import OnnxFile, tensor
@@ -29,7 +30,7 @@ class Cluster(Compressor):
     version = "1"
     takes = ("onnx",)
     parameters = (
-        Parameter("n", "int", default=16, minimum=2, maximum=256, help="distinct values of each layer's weights"),
+        kmeans.COUNT,
         Parameter(
             "store",
             "str",

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.compression.compressor import Compressor
 from edgeprof.errors import InputError
-from edgeprof_plugins.compressors.magnitude import Counter, prune_24, zero_below
+from edgeprof_plugins.compressors.magnitude import PARAMETERS, Pruning, prune_24
 from edgeprof_plugins.compressors.onnx_file import OnnxFile, tensor
 
 if TYPE_CHECKING:
@@ -27,43 +25,25 @@ class Prune(Compressor):
     name = "prune"
     version = "1"
     takes = ("onnx",)
-    parameters = (
-        Parameter("amount", "float", default=0.5, minimum=0.0, maximum=0.99, help="share of the weights set to zero"),
-        Parameter(
-            "scope", "str", default="layer", choices=("global", "layer"), help="one threshold a layer, or one for all"
-        ),
-    )
+    parameters = PARAMETERS
 
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
         del data, seed  # magnitudes are what they are
-        amount, scope = parameters["amount"], parameters["scope"]
         with OnnxFile(source) as model:
-            weights = {w.name: w for w in _weights(self.name, model)}
-            counter = Counter()
-            if scope == "global":
-                for name in weights:
-                    counter.add(model.array(name))
-                counter.settle(amount)
-                for name in weights:
-                    counter.refine(model.array(name))
-            threshold = counter.threshold()
-            zeros, total, layers = 0, 0, {}
+            weights = {w.name for w in _weights(self.name, model)}
+            # As the file has them: in that order they are written.
+            order = [name for name in model.order if name in weights]
+            pruning = Pruning.of(parameters, lambda: map(model.array, order))
 
             def edit(name: str) -> Iterable[Any]:
-                nonlocal zeros, total
                 if name not in weights:
                     return [model.whole(name)]
-                values = model.array(name)
-                pruned = threshold.apply(values) if scope == "global" else zero_below(values, amount)
-                count = int(pruned.size - np.count_nonzero(pruned))
-                zeros, total = zeros + count, total + pruned.size
-                layers[name] = round(count / pruned.size, 4)
-                return [tensor(pruned, name)]
+                return [tensor(pruning.prune(name, model.array(name)), name)]
 
             model.write(target, edit)
-        return {"zeros": zeros, "weights": total, "reached": zeros / total, "layers": layers}
+        return pruning.facts()
 
 
 class Prune24(Compressor):

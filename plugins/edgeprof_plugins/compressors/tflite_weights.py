@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.compression.compressor import Compressor
 from edgeprof.errors import InputError
+from edgeprof_plugins.compressors import kmeans, magnitude
 from edgeprof_plugins.compressors.kmeans import codebook, nearest
-from edgeprof_plugins.compressors.magnitude import Counter, sqnr_db, worst, zero_below
+from edgeprof_plugins.compressors.magnitude import Pruning, sqnr_db, worst
 from edgeprof_plugins.compressors.tflite_file import TfliteFile, TfliteWeight, copy
 
 if TYPE_CHECKING:
@@ -27,47 +28,26 @@ class Prune(Compressor):
     name = "prune"
     version = "1"
     takes = ("tflite",)
-    parameters = (
-        Parameter("amount", "float", default=0.5, minimum=0.0, maximum=0.99, help="share of the weights set to zero"),
-        Parameter(
-            "scope", "str", default="layer", choices=("global", "layer"), help="one threshold a layer, or one for all"
-        ),
-    )
+    parameters = magnitude.PARAMETERS
 
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
         del data, seed
-        amount = parameters["amount"]
-        zeros, total, layers = 0, 0, {}
         with copy(source, target) as model:
             weights = _weights(self.name, model, source, target)
-            counter = Counter()
-            if parameters["scope"] == "global":
-                for weight in weights:
-                    counter.add(_real(model, weight))
-                counter.settle(amount)
-                for weight in weights:
-                    counter.refine(_real(model, weight))
-            threshold = counter.threshold()
+            pruning = Pruning.of(parameters, lambda: (_real(model, weight) for weight in weights))
             for weight in weights:
-                real = _real(model, weight)
-                kept = threshold.apply(real) if parameters["scope"] == "global" else zero_below(real, amount)
-                values = model.values(weight)
-                values[kept == 0] = 0  # int8 weights are symmetric: their zero point is 0
-                count = int(values.size - np.count_nonzero(values))
-                zeros, total = zeros + count, total + values.size
-                layers[weight.name] = round(count / values.size, 4)
-        return {"zeros": zeros, "weights": total, "reached": zeros / total, "layers": layers}
+                # Symmetric int8 weights have their zero point at 0.
+                model.values(weight)[pruning.prune(weight.name, _real(model, weight)) == 0] = 0
+        return pruning.facts()
 
 
 class Cluster(Compressor):
     name = "cluster"
     version = "1"
     takes = ("tflite",)
-    parameters = (
-        Parameter("n", "int", default=16, minimum=2, maximum=256, help="distinct values of each layer's weights"),
-    )
+    parameters = (kmeans.COUNT,)
 
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0

@@ -183,6 +183,11 @@ def _layer(node: Any, values: Mapping[str, Any], sizes: Mapping[str, tuple[int, 
     position, precision = _LAYERS[node.op_type]
     proto = values.get(node.input[position]) if len(node.input) > position else None
     name = node.name or node.output[0]
+    output = sizes.get(node.output[0])
+    if node.op_type == "MatMulNBits":
+        size = {a.name: a.i for a in node.attribute}
+        macs = None if output is None else int(np.prod(output)) * size["K"]
+        return Layer(name, node.op_type, macs, "float32", f"int{size.get('bits', 4)}", size["N"])
     if proto is None:
         return Layer(name, node.op_type, None, precision or "float32", "computed", 0)
     shape = tuple(proto.dims)
@@ -191,7 +196,6 @@ def _layer(node: Any, values: Mapping[str, Any], sizes: Mapping[str, tuple[int, 
     flipped = node.op_type in {"Gemm", "FusedGemm", "QGemm"} and any(a.name == "transB" and a.i for a in node.attribute)
     axis = (1 if node.op_type == "ConvTranspose" else 0) if convolution else (0 if flipped else len(shape) - 1)
     inputs = int(np.prod(shape)) // max(1, shape[axis]) if convolution else shape[1 if flipped else -2]
-    output = sizes.get(node.output[0])
     group = next((a.i for a in node.attribute if a.name == "group"), 1)
     return Layer(
         name=name,

@@ -27,6 +27,7 @@ CHAINS = {
     "int8-dynamic": 0.1,
     "int8-dynamic:conv=true": 0.1,
     "int8-weight": 0.03,
+    "int4-weight": 0.2,
     "int8-static": 0.4,
     "int8-static:method=percentile,activations=uint8": 0.15,
     "int8-static:method=entropy": 0.6,
@@ -81,6 +82,7 @@ def test_a_variant_runs_and_answers_about_as_before(chain: str, net: Path, host:
     [
         "int8-dynamic",
         "int8-weight",
+        "int4-weight",
         "int8-static",
         "fp16",
         "prune",
@@ -198,6 +200,36 @@ def test_low_rank_of_a_matrix_that_has_one_is_exact(tmp_path: Path, host: Plugin
     assert made.size_bytes < recognise(str(path)).size_bytes / 3
     with pytest.raises(InputError, match="dense: rank 40 of 48 would not be smaller"):
         apply(path, "low-rank:rank=40", host)
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_weights_of_four_bits_are_what_the_runtime_computes_with(
+    flipped: bool, tmp_path: Path, host: PluginHost
+) -> None:
+    """The SQNR that is told is that of ONNX Runtime's own answer; a matrix that fills no whole block included."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    from tests.models import onnx_graph
+
+    draw = np.random.default_rng(3)
+    weight = draw.standard_normal((70, 33)).astype("float32")
+    stored = numpy_helper.from_array(np.ascontiguousarray(weight.T) if flipped else weight, "w")
+    bias = numpy_helper.from_array(draw.standard_normal(33).astype("float32"), "b")
+    path = onnx_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="dense", transB=int(flipped))],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 70])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 33])],
+        [stored, bias],
+    )
+    made, facts = apply(path, "int4-weight:block=16", host)
+    used = nets.run(made.target, np.eye(70, dtype="float32")) - numpy_helper.to_array(bias)
+    measured = 10 * np.log10(np.square(weight).sum() / np.square(used - weight).sum())
+    assert facts["sqnr_db"]["w"] == pytest.approx(measured, abs=0.1)
+    assert measured > 20
+    assert made.size_bytes < 0.4 * recognise(str(path)).size_bytes
+    with pytest.raises(InputError, match="block=48 is no power of two"):
+        apply(path, "int4-weight:block=48", host)
 
 
 def test_clustering_leaves_n_values_and_shrinks_the_zip(net: Path, host: PluginHost) -> None:

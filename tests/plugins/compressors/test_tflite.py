@@ -105,3 +105,30 @@ def test_what_is_quantised_already_is_refused(shared_data: Path, tmp_path: Path,
     source = recognise(str(shared_data / "mlperf-tiny/ic01/pretrainedResnet_quant.tflite"))
     with pytest.raises(InputError, match="has no float32 weights to quantise"):
         make_variant(source, parse_chain("int8-dynamic"), host.of("compressors"), tmp_path)
+
+
+def test_the_layers_that_quantising_breaks_are_found_and_left_in_float(
+    resnet: Path, images: Any, host: PluginHost
+) -> None:
+    """One channel is so loud that the others of its tensor are lost in its steps; the layer after makes up for it."""
+    pytest.importorskip("ai_edge_quantizer")
+    with TfliteFile(resnet, writable=True) as model:
+        first, second = [w for w in model.weights() if w.op == "CONV_2D"][1:3]
+        loud, after = model.values(first), model.values(second)
+        loud[0] *= 2000
+        after[..., 0] /= 2000
+        del loud, after
+    made, recipe = make_variant(
+        recognise(str(resnet)),
+        parse_chain("int8-static:exclude=auto,max_drop=0.05,samples=20"),
+        host.of("compressors"),
+        resnet.parent / "out",
+        images,
+    )
+    facts = recipe[0]["facts"]
+    assert 2 <= len(facts["excluded"]) <= 4
+    assert facts["search"]["tried"]["0"] > 0.05
+    assert top1(made.target, images) >= top1(str(resnet), images) - 0.05
+    with TfliteFile(made.path) as model:
+        assert sum(w.dtype == "float32" for w in model.weights()) == len(facts["excluded"])
+        assert sum(w.dtype == "int8" for w in model.weights()) > 4
