@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Of a bootstrap: enough for the ends of a 95 % interval, and a p-value of 0.004 at the least.
 RESAMPLES = 500
+#: Samples below which a bootstrap would promise what it cannot know.
+FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,10 @@ def bootstrapped(statistic: Callable[[npt.NDArray[np.int64]], float], samples: i
         samples: How many there are; what is drawn with replacement, so they must be independent: images, sequences.
 
     Returns:
-        The value with every sample counted once; no interval for a single sample.
+        The value with every sample counted once; neither interval nor replicates for fewer than ``FEWEST`` samples.
     """
     value = statistic(np.ones(samples, np.int64))
-    if samples < 2:
+    if samples < FEWEST:
         return Score(value=value, ci95=None, samples=samples)
     draw = np.random.default_rng(samples)  # by the number of samples alone: what pairs one model with another
     share = np.full(samples, 1 / samples)

@@ -287,7 +287,7 @@ def comparison_text(comparison: Comparison, variant: Variant | None, *, verdict:
 def accuracy_text(variant: Variant) -> str | None:
     """``accuracy −0.5 pt (p = 0.56, not significant with 200 samples)``; None where nothing was compared.
 
-    A metric of which less is better goes by its own name and with the direction: ``perplexity +0.31, worse (p = …)``.
+    A metric of which less is better goes by its own name: ``perplexity +0.31 (less is better, p = …)``.
     """
     a = variant.accuracy
     if a is None or a.drop is None:
@@ -298,13 +298,12 @@ def accuracy_text(variant: Variant) -> str | None:
     sign = "+" if change > 0 else "−" if change < 0 else "±"
     size = f"{abs(change):.{_points(a)}f} pt" if a.is_ratio else units.significant(abs(change))
     text = f"{accuracy_name(a)} {sign}{size}"
-    if not a.higher_is_better and change:
-        text += ", worse" if change > 0 else ", better"
-    if a.p_value is None:
-        return text
-    p = "p < 0.001" if a.p_value < 0.001 else f"p = {units.significant(a.p_value, 2)}"
-    told = f"told apart by {a.samples} samples" if a.p_value < 0.05 else f"not significant with {a.samples} samples"
-    return f"{text} ({p}, {told})"
+    notes = [] if a.higher_is_better else ["less is better"]
+    if a.p_value is not None:
+        notes.append("p < 0.001" if a.p_value < 0.001 else f"p = {units.significant(a.p_value, 2)}")
+        known = "told apart by" if a.p_value < 0.05 else "not significant with"
+        notes.append(f"{known} {a.samples} samples")
+    return f"{text} ({', '.join(notes)})" if notes else text
 
 
 def accuracy_name(accuracy: schema.Accuracy) -> str:
@@ -359,9 +358,12 @@ def reasons(result: Result) -> list[tuple[str, str]]:
         if variant.status != "ok" and not variant.reasons:
             told.setdefault((variant.status, f"{variant.status}; no reason was recorded."), []).append(variant.name)
     found = []
+    failed = {v.name for v in result.variants if v.status == "failed"}
     for (_, text), names in told.items():
-        everybody = len(names) == len(result.variants) and len(names) > 1
-        who = "this run" if not names else "all variants" if everybody else ", ".join(dict.fromkeys(names))
+        rest = {v.name for v in result.variants} - set(names)
+        everybody = len(names) > 1 and rest <= failed
+        whole = "all that ran" if rest else "all variants"
+        who = "this run" if not names else whole if everybody else ", ".join(dict.fromkeys(names))
         found.append((who, text))
     return found
 

@@ -23,11 +23,11 @@ def judged(logits, labels, names=("logits",)):
 
 
 @given(seed=st.integers(0, 10_000), shift=st.floats(-500, 500))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_it_is_exp_of_the_mean_negative_log_likelihood(seed, shift):
     draw = np.random.default_rng(seed)
-    logits = draw.normal(0, 3, (5, 7, 11))
-    labels = np.where(draw.random((5, 7)) < 0.3, -100, draw.integers(0, 11, (5, 7)))
+    logits = draw.normal(0, 3, (12, 7, 11))
+    labels = np.where(draw.random((12, 7)) < 0.3, -100, draw.integers(0, 11, (12, 7)))
     labels[0, 0] = 3
     p = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
     due = labels >= 0

@@ -36,10 +36,10 @@ def test_a_rise_is_a_drop():
     worse, better = study(22.0).variants[1].accuracy, study(18.0).variants[1].accuracy
     assert (worse.drop, better.drop) == (2.0, -2.0)
     assert worse.p_value < 0.01  # paired: the same resamples
-    assert view.accuracy_text(study(22.0).variants[1]).startswith("perplexity +2")
-    assert "worse (p" in view.accuracy_text(study(22.0).variants[1])
-    assert "−2" in view.accuracy_text(study(18.0).variants[1])
-    assert "better" in view.accuracy_text(study(18.0).variants[1])
+    text = view.accuracy_text(study(22.0).variants[1])
+    assert text.startswith("perplexity +2")
+    assert "(less is better, p = 0.004" in text
+    assert view.accuracy_text(study(18.0).variants[1]).startswith("perplexity −2")
 
 
 def test_the_gate_holds_a_share_of_the_baseline_against_the_limit():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from edgeprof.errors import InputError, VariantError
 from edgeprof.evaluation.evaluate import evaluate
-from edgeprof.evaluation.metric import Metric, Score
+from edgeprof.evaluation.metric import Metric, Score, bootstrapped
 from edgeprof.evaluation.samples import Samples
 from edgeprof.workload.runtime import TensorSpec
 from edgeprof_plugins.datasets.npz import NamedArrays
@@ -126,3 +127,41 @@ def test_a_metric_sees_all_samples_in_the_datasets_order():
             return Score(float((outputs["out"].argmax(axis=1) == labels).all()), None, len(labels))
 
     assert evaluate(Model(), [spec([None, CLASSES])], dataset(), Order(), 3).value == 1.0
+
+
+def test_the_bootstrap_is_that_of_the_mean():
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    found = bootstrapped(lambda counts: float((counts * values).sum() / counts.sum()), 400)
+    assert found.value == pytest.approx(values.mean())
+    expected = stats.bootstrap(
+        (values,), np.mean, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert found.ci95 == pytest.approx((expected.low, expected.high), abs=0.05)
+    assert bootstrapped(lambda counts: 1.0, 9).ci95 is None  # too few to know
+    undefined = bootstrapped(lambda counts: float("nan") if counts[0] == 0 else 1.0, 20)
+    assert undefined.ci95 == (1.0, 1.0)
+    assert np.isnan(undefined.replicates).any()
+
+
+def test_integers_are_judged_as_the_numbers_that_they_stand_for():
+    seen = {}
+
+    class Watch(Metric):
+        name = "watch"
+
+        def reduce(self, outputs, labels):
+            seen.setdefault("labels", []).append(labels.tolist())
+            return {"first": outputs["scores"][:, 0]}
+
+        def score(self, outputs, labels):
+            seen.update(outputs)
+            return Score(0.0, None, len(labels))
+
+    def infer(feeds):
+        return {"scores": np.full((4, CLASSES), 7, np.int8), "as they are": np.zeros((4, 2), np.int8)}
+
+    data = dataset()
+    outputs = [TensorSpec("scores", (4, CLASSES), "int8", (0.5, -3))]
+    evaluate(infer, [spec([4, CLASSES])], data, Watch(), outputs=outputs)
+    assert seen["first"].tolist() == [5.0] * len(data)
+    assert [len(part) for part in seen["labels"]] == [4, 4, 2]
