@@ -3,6 +3,7 @@
 Python 3.6 grammar, numpy. Sources: the docstrings of cuda-python; pycuda's documentation and source.
 """
 
+import atexit
 import ctypes
 from typing import Any, Callable, Dict, Tuple
 
@@ -127,6 +128,7 @@ class PyCuda(Cuda):
             driver.init()
             self._context = driver.Device(device).retain_primary_context()
             self._context.push()
+            atexit.register(self._context.pop)  # pycuda aborts a process that ends with a context on its stack
         except driver.Error as error:
             raise CudaError("pycuda: {}".format(error)) from None
         self._allocations: Dict[int, Any] = {}

@@ -9,8 +9,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from edgeprof.workload.runtime import LoadError
@@ -148,3 +152,96 @@ def test_without_any_library_all_three_are_named(monkeypatch):
     )
     assert "pycuda: " in caught.value.message
     assert "pip install cuda-python" in (caught.value.remedy or "")
+
+
+class PyCudaDriver:
+    """``pycuda.driver`` 2026.1 as far as it is called: objects for handles, copies to the host when waited for."""
+
+    class Error(Exception):
+        pass
+
+    def __init__(self) -> None:
+        self.free, self.contexts, self.memory, self.waiting = 1 << 20, [], {}, []
+        self.Stream = lambda: SimpleNamespace(handle=7, synchronize=self._settle)
+
+    def init(self) -> None:
+        pass
+
+    def Device(self, number: int) -> Any:  # noqa: N802 - pycuda's
+        if number:
+            raise self.Error("cuDeviceGet failed: invalid device ordinal")
+        context = SimpleNamespace(push=lambda: self.contexts.append(1), pop=self.contexts.pop)
+        return SimpleNamespace(retain_primary_context=lambda: context)
+
+    def get_driver_version(self) -> int:
+        return 13000
+
+    def mem_get_info(self) -> tuple[int, int]:
+        return self.free, 1 << 20
+
+    def mem_alloc(self, size: int) -> Any:
+        if size > self.free:
+            raise self.Error("cuMemAlloc failed: out of memory")
+        self.free -= size
+        address = 4096 + len(self.memory)
+        self.memory[address] = np.zeros(size, np.uint8)
+
+        class Allocation(int):
+            def free(allocation) -> None:  # noqa: N805 - self is the driver's
+                self.free += len(self.memory[int(allocation)])
+
+        return Allocation(address)
+
+    def pagelocked_empty(self, shape: int, dtype: Any) -> Any:
+        return np.zeros(shape, dtype)
+
+    def memcpy_htod_async(self, dest: int, src: Any, stream: Any = None) -> None:
+        self.memory[dest][: src.nbytes] = src
+
+    def memcpy_dtoh_async(self, dest: Any, src: int, stream: Any = None) -> None:
+        self.waiting.append((dest, self.memory[src]))
+
+    def _settle(self) -> None:
+        for dest, values in self.waiting:
+            dest[:] = values[: dest.nbytes]
+
+    class Event:
+        def record(self, stream: Any = None) -> None:
+            self.at = time.monotonic()
+
+        def synchronize(self) -> None:
+            pass
+
+        def time_since(self, start: Any) -> float:
+            return (self.at - start.at) * 1e3
+
+
+def test_pycuda_is_used_as_it_wants_and_its_context_is_taken_back_at_the_end(monkeypatch):
+    """A process that ends with a context on pycuda's stack is aborted."""
+    driver, ends = PyCudaDriver(), []
+    monkeypatch.setitem(sys.modules, "pycuda", SimpleNamespace(driver=driver))
+    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    monkeypatch.setattr(nvidia_packages.atexit, "register", ends.append)
+    cuda = nvidia_cuda.choose("pycuda", 0, "auto", Driver(13000, ()))
+    free = cuda.memory()[0]
+    stream, address, first, last = cuda.stream(), cuda.malloc(64), cuda.event(), cuda.event()
+    source, target = cuda.host(64), cuda.host(64)
+    source[:] = range(64)
+    cuda.record(first, stream)
+    cuda.copy_in(address, source, stream)()
+    cuda.copy_out(target, address, stream)()
+    cuda.record(last, stream)
+    cuda.wait(stream)
+    assert (target == source).all()
+    assert 0 <= cuda.elapsed_s(first, last) < 10
+    assert cuda.handle(stream) == 7
+    with pytest.raises(nvidia_cuda.CudaError, match="out of memory"):
+        cuda.malloc(1 << 21)
+    cuda.free(address)
+    assert cuda.memory()[0] == free
+    with pytest.raises(nvidia_cuda.CudaError, match="invalid device ordinal"):
+        nvidia_cuda.choose("pycuda", 1, "auto", Driver(13000, ()))
+    assert driver.contexts == [1]
+    for end in ends:
+        end()
+    assert driver.contexts == []
