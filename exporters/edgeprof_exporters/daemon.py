@@ -31,7 +31,7 @@ from edgeprof_exporters.memory import few_arenas, give_back
 from edgeprof_exporters.notify import Notifier, inherited_sockets
 from edgeprof_exporters.receiver import Receiver
 from edgeprof_exporters.server import Server, listen
-from edgeprof_exporters.state import StateFile
+from edgeprof_exporters.state import NOT_OURS, StateFile
 from edgeprof_exporters.throttling import Throttling
 from edgeprof_exporters.web import Web
 
@@ -399,7 +399,7 @@ class Daemon:
             self.engine.resume(kept["engine"], now)
             self.inferences.resume(kept["inferences"])
             self.throttling.resume(kept["throttling"])
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except NOT_OURS as error:
             # All or nothing: counters from different times would be worse than new ones.
             self.engine = Engine(self.settings.sampling_rate_hz, self.settings.sampling_bridge_s)
             self.inferences = Inferences(self.engine.history, self.settings.track_max_series)

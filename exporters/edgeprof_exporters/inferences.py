@@ -8,6 +8,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from edgeprof_exporters.attribution import Attributor, Window
+from edgeprof_exporters.messages import is_label
 
 if TYPE_CHECKING:
     from edgeprof_exporters.messages import Message
@@ -116,5 +117,8 @@ class Inferences:
         Raises:
             ValueError, TypeError: it is none.
         """
-        for model, variant, runtime, counts in state[: self.most_series + 1]:
-            self.tallies[str(model), str(variant), str(runtime)] = Tally.restored(counts)
+        for *labels, counts in state[: self.most_series + 1]:
+            model, variant, runtime = map(str, labels)
+            if not (is_label(model) and is_label(variant) and is_label(runtime)):
+                raise ValueError("not labels")
+            self.tallies[model, variant, runtime] = Tally.restored(counts)

@@ -211,7 +211,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
             import tomli as tomllib  # noqa: PLC0415
         try:
             content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
             raise InputError(f"{path} is not TOML: {error}") from None
     else:
         try:
@@ -222,7 +222,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
             ) from None
         try:
             content = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001 - PyYAML lets out what its constructors raise: of dates, of numbers
             raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if content is None:
         return {}
@@ -239,21 +239,21 @@ def _from_file(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for section, content in read_mapping(path).items():
         if section not in sections:
-            raise _unknown(path, "section", str(section), sections)
+            raise _unknown(path, "section", section, sections)
         if content is None:
             continue
         if not isinstance(content, dict):
             raise InputError(f"{path}: {section} is no table", remedy=f"Keys of it: {', '.join(sections[section])}.")
         for key, value in content.items():
             if key not in sections[section]:
-                raise _unknown(path, f"setting of {section}", str(key), sections[section])
+                raise _unknown(path, f"setting of {section}", key, sections[section])
             name = sections[section][key]
             values[name] = _checked(name, value, f"{path}: {section}.{key}")
     return values
 
 
-def _unknown(path: Path, kind: str, name: str, valid: Mapping[str, object]) -> InputError:
-    error = unknown(kind, name, valid)
+def _unknown(path: Path, kind: str, name: object, valid: Mapping[str, object]) -> InputError:
+    error = unknown(kind, name if isinstance(name, str) else shown(name), valid)
     return InputError(f"{path}: {error.message}", remedy=error.remedy)
 
 
@@ -267,7 +267,7 @@ def _checked(name: str, value: Any, where: str) -> Any:
     if callable(KEYS[name].default_factory):
         items = [value] if isinstance(value, str) else value
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-            raise InputError(f"{where} is {value!r}; it has to be a list of texts")
+            raise InputError(f"{where} is {shown(value)}; it has to be a list of texts")
         return items
     if isinstance(default, bool):
         words = {
@@ -283,12 +283,12 @@ def _checked(name: str, value: Any, where: str) -> Any:
         if isinstance(value, str) and value.lower() in words:
             return words[value.lower()]
         if not isinstance(value, bool):
-            raise InputError(f"{where} is {value!r}; it has to be true or false")
+            raise InputError(f"{where} is {shown(value)}; it has to be true or false")
         return value
     if isinstance(default, (int, float)):
         return _number(value, default, facts, where)
     if not isinstance(value, str):
-        raise InputError(f"{where} is {value!r}; it has to be a text")
+        raise InputError(f"{where} is {shown(value)}; it has to be a text")
     if "\0" in value:
         raise InputError(f"{where} has a zero byte in it")
     if facts["choices"] and value not in facts["choices"]:
@@ -300,11 +300,20 @@ def _number(value: Any, default: float, facts: Mapping[str, Any], where: str) ->
     kind: type[int | float] = int if isinstance(default, int) else float
     number: float | None = None
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             number = kind(value) if isinstance(value, str) or kind is float or value == int(value) else None
     if number is None:
         what = "a whole number" if kind is int else "a number"
-        raise InputError(f"{where} is {value!r}; it has to be {what}")
+        raise InputError(f"{where} is {shown(value)}; it has to be {what}")
     if not facts["low"] <= number <= facts["high"]:
-        raise InputError(f"{where} is {number:g}; it has to be from {facts['low']:g} to {facts['high']:g}")
+        raise InputError(f"{where} is {shown(value)}; it has to be from {facts['low']:g} to {facts['high']:g}")
     return number
+
+
+def shown(value: object) -> str:
+    """A value for a message: not all of a long one, and Python shows no integer of thousands of digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:100]}…"

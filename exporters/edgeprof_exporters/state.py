@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SCHEMA = "edgeprof.exporter-state/1"
+#: What resuming from a state of the right form with wrong values raises.
+NOT_OURS = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 #: A larger file is none of ours (bytes).
 _MOST = 4 << 20
 #: Each of the two places of the runtime copy (bytes), and what stands before its text: number, length, CRC-32.

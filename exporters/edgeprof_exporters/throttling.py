@@ -55,8 +55,8 @@ class Throttling:
             ValueError, TypeError: they are none.
         """
         kept = {str(cause): int(count) for cause, count in events.items()}
-        if min(kept.values(), default=0) < 0:
-            raise ValueError("a negative count")
+        if min(kept.values(), default=0) < 0 or not all(map(str.isprintable, kept)):
+            raise ValueError("not the counts of causes")
         with self._lock:
             for cause, count in kept.items():
                 self._events[cause] = self._events.get(cause, 0) + count

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprof.errors import EdgeprofError, InputError, UnavailableError, unknown
 from edgeprof_exporters.logs import event
 from edgeprof_exporters.server import Response
-from edgeprof_exporters.settings import read_mapping
+from edgeprof_exporters.settings import read_mapping, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,6 +77,9 @@ _HEADERS = (
 #: Password checks that may wait for their turn; one more is told to come back. Each costs some 50 ms of a core.
 _MOST_WAITING = 16
 _MOST_REMEMBERED = 100
+_MOST_BURST = 1_000_000
+#: The costs of a bcrypt hash: each more doubles its time, and at 16 a core checks one password in seconds.
+_COSTS = range(4, 17)
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -266,7 +269,7 @@ def read(path: Path) -> Rules:
     content = read_mapping(path)
     for key in content:
         if key not in _TOP:
-            raise _unknown(path, "key", str(key), _TOP)
+            raise _unknown(path, "key", key, _TOP)
     rules = Rules()
     tls = _table(path, content, "tls_server_config")
     if tls:
@@ -282,7 +285,7 @@ def read(path: Path) -> Rules:
 def _read_tls(path: Path, tls: dict[str, Any], rules: Rules) -> None:
     for key in tls:
         if key not in _TLS:
-            raise _unknown(path, "key of tls_server_config", str(key), _TLS)
+            raise _unknown(path, "key of tls_server_config", key, _TLS)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _version(path, tls, "min_version", ssl.TLSVersion.TLSv1_2)
     context.maximum_version = _version(path, tls, "max_version", ssl.TLSVersion.MAXIMUM_SUPPORTED)
@@ -317,13 +320,13 @@ def _read_tls(path: Path, tls: dict[str, Any], rules: Rules) -> None:
 
 def _read_clients(path: Path, tls: dict[str, Any], context: ssl.SSLContext, rules: Rules) -> list[Path]:
     kind = tls.get("client_auth_type") or ""
-    if kind in {"RequestClientCert", "RequireClientCert", "RequireAnyClientCert"}:
+    if isinstance(kind, str) and kind in {"RequestClientCert", "RequireClientCert", "RequireAnyClientCert"}:
         raise InputError(
             f"{path}: client_auth_type {kind} would take any certificate without checking it",
             remedy="Use RequireAndVerifyClientCert.",
         )
-    if kind not in _CLIENT_AUTH:
-        raise _unknown(path, "client_auth_type", str(kind), [name for name in _CLIENT_AUTH if name])
+    if not isinstance(kind, str) or kind not in _CLIENT_AUTH:
+        raise _unknown(path, "client_auth_type", kind, [name for name in _CLIENT_AUTH if name])
     authority = _file(path, tls, "client_ca_file")
     inline = tls.get("client_ca")
     if _CLIENT_AUTH[kind] != ssl.CERT_NONE and authority is None and not inline:
@@ -357,29 +360,29 @@ def _read_suites(path: Path, tls: dict[str, Any], context: ssl.SSLContext) -> No
     if not isinstance(suites, list):
         raise InputError(f"{path}: cipher_suites has to be a list")
     for suite in suites:
-        if suite not in _CIPHERS and suite not in _TLS13:
-            raise _unknown(path, "cipher suite", str(suite), (*_CIPHERS, *_TLS13))
+        if not isinstance(suite, str) or (suite not in _CIPHERS and suite not in _TLS13):
+            raise _unknown(path, "cipher suite", suite, (*_CIPHERS, *_TLS13))
     chosen = [_CIPHERS[suite] for suite in suites if suite in _CIPHERS] or list(_CIPHERS.values())
     context.set_ciphers(":".join(chosen))
     curves = tls.get("curve_preferences") or []
     if not isinstance(curves, list) or len(curves) > 1:
         raise InputError(f"{path}: curve_preferences may name one curve here", remedy=f"One of {', '.join(_CURVES)}.")
     for curve in curves:
-        if curve not in _CURVES:
-            raise _unknown(path, "curve", str(curve), _CURVES)
+        if not isinstance(curve, str) or curve not in _CURVES:
+            raise _unknown(path, "curve", curve, _CURVES)
         context.set_ecdh_curve(_CURVES[curve])
 
 
 def _read_headers(path: Path, http: dict[str, Any]) -> dict[str, str]:
     for key in http:
         if key not in {"http2", "headers"}:  # http2: not spoken here, whatever it says
-            raise _unknown(path, "key of http_server_config", str(key), ("http2", "headers"))
+            raise _unknown(path, "key of http_server_config", key, ("http2", "headers"))
     headers = _table(path, http, "headers")
     for name, value in headers.items():
         if name not in _HEADERS:
-            raise _unknown(path, "header", str(name), _HEADERS)
+            raise _unknown(path, "header", name, _HEADERS)
         if not isinstance(value, str) or not value.isprintable() or not value.isascii():
-            raise InputError(f"{path}: the header {name} is {value!r}; it has to be one line of plain text")
+            raise InputError(f"{path}: the header {name} is {shown(value)}; it has to be one line of plain text")
     return {name: value for name, value in headers.items() if value}
 
 
@@ -399,6 +402,11 @@ def _read_users(path: Path, users: dict[str, Any]) -> dict[str, bytes]:
                 f"{path}: the password of {user} is no bcrypt hash",
                 remedy="As from: htpasswd -nBC 10 '' | tr -d ':\\n'",
             )
+        if int(hashed[4:6]) not in _COSTS:
+            raise InputError(
+                f"{path}: the password of {user} has the bcrypt cost {hashed[4:6]}",
+                remedy=f"From {_COSTS.start} to {_COSTS.stop - 1}: each more doubles the time that a check takes.",
+            )
         found[str(user)] = hashed.encode()
     return found
 
@@ -414,17 +422,22 @@ def _read_limit(path: Path, limit: dict[str, Any]) -> Bucket | None:
         return None
     for key in limit:
         if key not in {"interval", "burst"}:
-            raise _unknown(path, "key of rate_limit", str(key), ("interval", "burst"))
-    parts = re.findall(r"([\d.]+)(ns|us|µs|ms|s|m|h)", str(limit.get("interval", "")))
-    burst = limit.get("burst", 0)
+            raise _unknown(path, "key of rate_limit", key, ("interval", "burst"))
+    given, burst = limit.get("interval"), limit.get("burst", 0)
+    interval = given if isinstance(given, str) else ""
+    parts = re.findall(r"([\d.]+)(ns|us|µs|ms|s|m|h)", interval)
     try:
         interval_s = sum(float(number) * _UNITS[unit] for number, unit in parts)
     except ValueError:
         interval_s = 0.0
-    if not parts or "".join(map("".join, parts)) != str(limit.get("interval")) or not interval_s > 0:
-        raise InputError(f"{path}: rate_limit.interval is {limit.get('interval')!r}; it has to be a time, as in 1s")
-    if not isinstance(burst, int) or isinstance(burst, bool) or burst < 0:
-        raise InputError(f"{path}: rate_limit.burst is {burst!r}; it has to be a whole number")
+    if not parts or "".join(map("".join, parts)) != interval or not interval_s > 0:
+        raise InputError(
+            f"{path}: rate_limit.interval is {shown(given)}; it has to be a time, as in 1s"
+        )
+    if not isinstance(burst, int) or isinstance(burst, bool) or not 0 <= burst <= _MOST_BURST:
+        raise InputError(
+            f"{path}: rate_limit.burst is {shown(burst)}; it has to be a whole number from 0 to {_MOST_BURST}"
+        )
     return Bucket(interval_s, max(1, burst))
 
 
@@ -451,17 +464,17 @@ def _version(path: Path, tls: dict[str, Any], key: str, usual: ssl.TLSVersion) -
     value = tls.get(key)
     if value is None:
         return usual
-    if value in {"TLS10", "TLS11"} and key == "min_version":
+    if isinstance(value, str) and value in {"TLS10", "TLS11"} and key == "min_version":
         raise InputError(f"{path}: {value} is broken and not spoken here", remedy="min_version: TLS12")
-    if value not in _VERSIONS:
-        raise _unknown(path, key, str(value), _VERSIONS)
+    if not isinstance(value, str) or value not in _VERSIONS:
+        raise _unknown(path, key, value, _VERSIONS)
     return _VERSIONS[value]
 
 
 def _memory(text: str) -> int:
     """A descriptor of a file in memory with that text: ssl reads a chain from files only."""
     descriptor = os.memfd_create("edgeprof")
-    os.write(descriptor, text.encode())
+    os.write(descriptor, text.encode("utf-8", "replace"))
     return descriptor
 
 
@@ -470,6 +483,6 @@ def _no_password() -> str:
     raise ValueError("the key has a passphrase")
 
 
-def _unknown(path: Path, kind: str, name: str, valid: Any) -> InputError:
-    error = unknown(kind, name, valid)
+def _unknown(path: Path, kind: str, name: object, valid: Any) -> InputError:
+    error = unknown(kind, name if isinstance(name, str) else shown(name), valid)
     return InputError(f"{path}: {error.message}", remedy=error.remedy)

@@ -218,7 +218,7 @@ def test_what_is_no_plain_request_is_refused_and_tells_nothing(serve, sent: byte
     assert plain(port) == 200
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=200, deadline=None)  # test_fuzzing has the ten thousand
 @given(
     st.one_of(st.binary(max_size=300), st.binary(max_size=100).map(lambda b: b"GET /" + b + b" HTTP/1.1\r\nA: " + b))
 )

@@ -153,7 +153,7 @@ def test_what_is_no_message_is_none(data: bytes) -> None:
     assert parse(data, NOW) is None
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=200, deadline=None)  # test_fuzzing has the ten thousand
 @given(
     st.one_of(
         st.binary(max_size=1500),

@@ -474,7 +474,7 @@ def from_json(text: str | bytes, *, source: str = "result") -> Result:
         raise InputError(f"{source} is empty", remedy=_WRITE_IT_AGAIN)
     try:
         head = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if "truncated" in str(error):
             raise InputError(f"{source} is cut off in the middle of its JSON", remedy=_WRITE_IT_AGAIN) from None
         raise InputError(f"{source} is not JSON ({error})", remedy=_WRITE_IT_AGAIN) from None
