@@ -20,6 +20,7 @@ from edgeprof.sensing.discover import discover
 from edgeprof.sensing.record import read_record
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.sensing.sensor import INSTANTANEOUS, Calibration, Channel
+from edgeprof.units import duration
 from edgeprof.workload.burner import Burner
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ _TAIL_S = 1.0
 _STEPS, _WATCH_TAUS, _WATCH_S = 10, 8.0, 1.5
 #: How long a record may lag behind (s): whoever writes it may keep some seconds to himself.
 _LAG_S = 30.0
+#: A record that ends so long (s) before the calibration begins is finished: nobody who still writes is so far behind.
+_FINISHED_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ def against(
         raise InputError(f"--levels {levels} is too few", remedy=f"At least {LEAST_LEVELS}.")
     clock, kept = clock or MonotonicClock(), kept or Calibrations()
     record = Path(target) if _is_record(target) else None
+    if record is not None:
+        _check_written(record)
     found = discover(host, roots, sensors, rail, kept=Uncalibrated())
     mine = found.topology.headline.channels
     reference: Channel | None = None
@@ -156,6 +161,16 @@ def _is_record(target: str) -> bool:
             raise InputError(f"{target} is not a file", remedy="Columns time,watts; written while calibrate runs.")
         return True
     return False
+
+
+def _check_written(record: Path) -> None:
+    """Say now, and not after minutes of load, that a record cannot be used."""
+    times, _ = read_record(record)
+    if times and (age := time.time() - times[-1]) > _FINISHED_S:
+        raise InputError(
+            f"{record} ends {duration(age)} ago, and edgeprof has no readings of its own from then",
+            remedy="Let the meter's program write it while calibrate runs, in Unix seconds of this machine's clock.",
+        )
 
 
 def _meter(target: str, host: PluginHost, roots: Roots) -> tuple[list[Sensor], Channel]:

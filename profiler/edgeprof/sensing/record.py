@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def read_record(path: Path) -> tuple[list[float], list[float]]:
     """Times (Unix s) and watts of a CSV file with these columns; a last line that is still being written is left.
 
+    None of either where no line is whole yet: many programs write only when their buffer is full.
+
     Raises:
         InputError: it is no such file; the line is named.
     """
@@ -27,6 +29,8 @@ def read_record(path: Path) -> tuple[list[float], list[float]]:
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
+    if not lines:
+        return times, watts
     rows = csv.reader(lines)
     columns = [name.strip().lower() for name in next(rows, [])]
     if "time" not in columns or "watts" not in columns:

@@ -183,6 +183,7 @@ def test_a_bench_quotes_calibrated_joules_with_the_lines_uncertainty(edgeprof, t
         code, _, err = edgeprof(
             *["bench", f"{tmp_path}/nap.py:nap", "--sysfs-root", board.directory, "-o", out, "-q"],
             *["--windows", "3", "--window", "0.5", "--idle", "0.3", "--warmup", "0.1"],
+            *["--scenario", "periodic", "--rate", "20"],  # a busy machine then cannot change what an inference costs
         )
     assert code == 0, err
     result = json.loads(out.read_text())
@@ -224,6 +225,17 @@ def recorded(environment, tmp_path, monkeypatch):
         yield board, clock, record
 
 
+def test_a_record_may_be_empty_as_long_as_its_program_keeps_its_lines_to_itself(recorded) -> None:
+    """Not refused at once, but when it has not caught up half a minute after the last level."""
+    board, clock, record = recorded
+    held_back = record.with_name("held-back.csv")
+    held_back.touch()
+    host, roots = PluginHost(only=["ina3221"]), Roots.resolve(board.directory)
+    with pytest.raises(InputError, match=r"held-back\.csv is empty"):
+        calibrate.against(str(held_back), host, roots, levels=5, hold_s=1.0, load=False, clock=clock)
+    assert clock.now() > START_S + 20 * 1.0 + 30
+
+
 def test_levels_are_taken_as_they_come_from_a_record_that_another_program_writes(recorded) -> None:
     board, clock, record = recorded
     found = calibrate.against(
@@ -259,6 +271,8 @@ def test_a_filter_is_measured_by_steps_and_held_against_the_registers(environmen
     [
         (["--against", "x", "--list"], "one of --against"),
         (["--against", "no-such.csv"], "is not a file"),
+        (["--against", "TREE/finished.csv"], "and edgeprof has no readings of its own from then"),
+        (["--against", "TREE/other.csv"], "has no columns time and watts"),
         (["--against", "/dev/null-meter"], "said nothing"),
         (["--against", "meter:tcp:x"], "tcp:HOST:PORT"),
         (["--against", "x", "--levels", "4"], "too few"),
@@ -270,6 +284,9 @@ def test_a_filter_is_measured_by_steps_and_held_against_the_registers(environmen
 def test_what_cannot_be_done_is_one_sentence(edgeprof, tmp_path, monkeypatch, arguments, words) -> None:
     monkeypatch.setattr("edgeprof_plugins.sensors.meter.FIRST_S", 0.2)
     build(BOARD, tmp_path / "tree")
+    (tmp_path / "tree/finished.csv").write_text("time,watts\n1763727000.25,12.5\n")
+    (tmp_path / "tree/other.csv").write_text("hours,volts\n1,5\n")
+    arguments = [argument.replace("TREE", str(tmp_path / "tree")) for argument in arguments]
     code, out, err = edgeprof("calibrate", *arguments, "--sysfs-root", tmp_path / "tree")
     assert (code, out) == (2, "")
     assert words in err
