@@ -23,7 +23,7 @@ from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
 from edgeprof.evaluation import evaluate
 from edgeprof.plan import Plan, make_plan, start_delay
 from edgeprof.request import BenchRequest, Candidate, candidates
-from edgeprof.results import schema
+from edgeprof.results import document, schema
 from edgeprof.results.ids import new_id
 from edgeprof.sensing import context, fast_sensor, gpu_process
 from edgeprof.sensing.prepare import prepare
@@ -189,7 +189,7 @@ class _Run:
             self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
             traces=assemble.traces(sampled),
         )
-        return schema.as_text(result)
+        return document.as_text(result)
 
     # ---- the steps of one group: variants that are loaded at the same time ----------------------------------------
 

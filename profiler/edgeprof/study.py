@@ -24,7 +24,7 @@ from edgeprof.errors import EdgeprofError, InputError, UnavailableError, Variant
 from edgeprof.evaluation.load import load_dataset, load_metric
 from edgeprof.explain import disappoints, explain
 from edgeprof.request import BenchRequest, ModelRequest
-from edgeprof.results import files, schema
+from edgeprof.results import document, files, schema
 from edgeprof.results.ids import new_id
 from edgeprof.sensing import context
 
@@ -108,7 +108,7 @@ class Outcome:
             "skipped": self.skipped,
             "headlines": self.headlines,
             "disappointing": self.disappointing,
-            "result": json.loads(schema.to_json(self.result)),
+            "result": json.loads(document.to_json(self.result)),
         }
 
 
@@ -381,7 +381,7 @@ class _Sweep:
         path = self.directory / "results" / f"{self._key(models)}.json"
         if path.exists():
             try:
-                kept = schema.load(path)
+                kept = document.load(path)
             except EdgeprofError:
                 kept = None
             if kept is not None and not kept.interrupted:
@@ -394,7 +394,7 @@ class _Sweep:
         result = bench(request, self.host, self.roots, self.progress)
         self.fresh = True
         if not result.interrupted:
-            files.write(path, schema.to_json(result) + "\n")
+            files.write(path, document.to_json(result) + "\n")
         return result
 
     def _key(self, models: list[ModelRequest]) -> str:
@@ -424,7 +424,7 @@ class _Sweep:
             [v.name for v in result.variants if v.name in by_name and disappoints(v, by_name[v.name])],
             self.fresh,
         )
-        files.write(self.directory / "result.json", schema.to_json(result) + "\n")
+        files.write(self.directory / "result.json", document.to_json(result) + "\n")
         files.write(self.directory / "study.json", json.dumps(outcome.as_json(), indent=2) + "\n")
         return outcome
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprof.errors import EdgeprofError
-from edgeprof.results import schema
+from edgeprof.results import document
 from edgeprof.results.store import Newest
 from edgeprof.sensing import meter_lines
 from edgeprof_exporters import bench_reader, control, messages, settings, state, webconfig
@@ -100,7 +100,7 @@ def state_file(data: bytes) -> None:
 
 def result(data: bytes) -> None:
     with contextlib.suppress(EdgeprofError):
-        found = schema.from_json(data)
+        found = document.from_json(data)
         rows = bench_reader.rows([Newest(found, variant) for variant in found.variants])
         for family in families(json.loads(json.dumps(rows))):
             str(family).encode()
@@ -125,7 +125,7 @@ def _result() -> bytes:
 
     made = samples.study()
     made.traces = []
-    return schema.to_json(made).encode()
+    return document.to_json(made).encode()
 
 
 _WEB = b"""tls_server_config:

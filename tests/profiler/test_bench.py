@@ -14,7 +14,7 @@ from edgeprof.bench import bench
 from edgeprof.errors import GateError, InputError, UnavailableError
 from edgeprof.plugins import PluginHost, PluginInfo
 from edgeprof.request import BenchRequest, ModelRequest
-from edgeprof.results.schema import from_json, to_json
+from edgeprof.results.document import from_json, to_json
 from edgeprof.roots import SIMULATION_MARKER, Roots
 from edgeprof.simulation import layouts, tree
 from tests.profiler.watching import Watcher

@@ -16,7 +16,7 @@ import pytest
 from edgeprof.bench import bench
 from edgeprof.plugins import PluginHost
 from edgeprof.request import BenchRequest, ModelRequest
-from edgeprof.results.schema import to_json
+from edgeprof.results.document import to_json
 from edgeprof.roots import SIMULATION_MARKER, Roots
 from edgeprof.simulation.layouts import build
 from tests.profiler.watching import Watcher

@@ -15,7 +15,7 @@ import pytest
 from edgeprof.analysis.gate import Limits
 from edgeprof.analysis.recommend import Product, budgets, recommend
 from edgeprof.errors import InputError
-from edgeprof.results import schema
+from edgeprof.results import document, schema
 from edgeprof.study_file import load
 from tests.plugins.compressors.nets import convnet, samples
 
@@ -216,7 +216,7 @@ def test_a_study_that_was_killed_goes_on_where_it_was(study: Path) -> None:
     assert "already made" in done.stderr
     assert all((results / name).stat().st_mtime_ns == stamp for name, stamp in before.items())
     report = json.loads((study.with_suffix(".study") / "study.json").read_text())
-    kept = schema.load(study.with_suffix(".study") / "result.json")
+    kept = document.load(study.with_suffix(".study") / "result.json")
     statuses = {v.name: v.status for v in kept.variants}
     assert statuses.pop("int4-weight") == "failed"
     assert set(statuses) == {"baseline", "prune(amount=0.5)", "prune-structured(amount=0.5)", "int8-dynamic(conv=true)"}
@@ -259,10 +259,10 @@ def test_a_search_goes_on_where_it_ended(study: Path) -> None:
     path.write_text(SEARCH)
     subprocess.run(command(path, "-q"), capture_output=True, text=True, timeout=100, check=True)
     result = path.with_suffix(".study") / "result.json"
-    first = [v.name for v in schema.load(result).variants]
+    first = [v.name for v in document.load(result).variants]
     path.write_text(SEARCH.replace("trials = 2", "trials = 3"))
     done = subprocess.run(command(path), capture_output=True, text=True, timeout=100, check=True)
-    second = [v.name for v in schema.load(result).variants]
+    second = [v.name for v in document.load(result).variants]
     assert second[: len(first)] == first
     assert done.stderr.count("already measured") == len(first) - 1
     assert len(second) <= 4

@@ -199,7 +199,7 @@ def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[
     """Keep, write, print; then the exit code. One that fails does not keep the others from happening."""
     from edgeprof.errors import EdgeprofError
     from edgeprof.reporters import console, registry, terminal
-    from edgeprof.results.schema import to_json
+    from edgeprof.results.document import to_json
     from edgeprof.results.store import Store
 
     trouble: EdgeprofError | None = None

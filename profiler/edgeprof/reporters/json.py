@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeprof.errors import InputError
-from edgeprof.results import schema
+from edgeprof.results import document
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,4 +23,4 @@ def render(results: Sequence[Result]) -> str:
         raise InputError(
             f"a .json file holds one result, not {len(results)}", remedy="Give -o a name that ends in .jsonl."
         )
-    return schema.to_json(results[0]) + "\n"
+    return document.to_json(results[0]) + "\n"

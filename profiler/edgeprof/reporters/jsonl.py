@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeprof.results import schema
+from edgeprof.results import document
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,4 +13,4 @@ if TYPE_CHECKING:
 
 
 def render(results: Sequence[Result]) -> str:
-    return "".join(schema.to_json(result, indent=-1) + "\n" for result in results)
+    return "".join(document.to_json(result, indent=-1) + "\n" for result in results)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprof.errors import InputError
-from edgeprof.results import schema
+from edgeprof.results import document
 from edgeprof.results.store import Store
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def read(reference: str, store: Store | None = None) -> list[Result]:
     if path.is_dir():
         raise InputError(f"{reference} is a directory, not a result", remedy="Give the files in it one by one.")
     if path.exists():
-        return _read_lines(path) if path.suffix == ".jsonl" else [schema.load(path)]
+        return _read_lines(path) if path.suffix == ".jsonl" else [document.load(path)]
     if path.suffix or os.sep in reference:
         raise InputError(
             f"there is no file {reference}", remedy="Give a result file, or an id that edgeprof history lists."
@@ -129,7 +129,7 @@ def _read_lines(path: Path) -> list[Result]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     found = [
-        schema.from_json(line, source=f"{path} line {number}") for number, line in enumerate(lines, 1) if line.strip()
+        document.from_json(line, source=f"{path} line {number}") for number, line in enumerate(lines, 1) if line.strip()
     ]
     if not found:
         raise InputError(f"{path} holds no result", remedy="Add one: edgeprof bench MODEL -o FILE.jsonl")

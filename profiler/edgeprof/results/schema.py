@@ -1,21 +1,15 @@
 """The result file, ``edgeprof.result/1``: what is measured, with units in the names and None, never 0, for unknown.
 
-These structures are the file: field for field what the contract promises. Reading tolerates unknown fields, so that a
-later edgeprof of the same schema stays readable; an unknown schema is a clear error.
+These structures are the file: field for field what the contract promises. ``document.py`` writes and reads it.
 """
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
-from edgeprof.errors import InputError
 from edgeprof.provenance import Provenance
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SCHEMA = "edgeprof.result/1"
 
@@ -436,80 +430,3 @@ def model_name(model: Model) -> str:
     base = model.path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     stem, dot, _ = base.rpartition(".")
     return stem if dot and stem else base or model.path
-
-
-def as_text(result: Result) -> Result:
-    """``result`` with every string fit for UTF-8: a file's name may be bytes that are no text."""
-    try:
-        msgspec.json.encode(result)
-    except UnicodeEncodeError:
-        return msgspec.convert(_text(msgspec.to_builtins(result)), Result)
-    return result
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, str):
-        return os.fsencode(value).decode("utf-8", "replace")
-    if isinstance(value, dict):
-        return {_text(key): _text(item) for key, item in value.items()}
-    return [_text(item) for item in value] if isinstance(value, list) else value
-
-
-def to_json(result: Result, *, indent: int = 2) -> str:
-    """The file's text; NaN and infinities become null."""
-    return msgspec.json.format(msgspec.json.encode(result), indent=indent).decode()
-
-
-def from_json(text: str | bytes, *, source: str = "result") -> Result:
-    """Read a result.
-
-    Args:
-        text: The file's content.
-        source: Its name, for messages.
-
-    Raises:
-        InputError: no JSON, cut off, another schema, or a field that does not fit; the sentence says where.
-    """
-    if not text.strip():
-        raise InputError(f"{source} is empty", remedy=_WRITE_IT_AGAIN)
-    try:
-        head = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        if "truncated" in str(error):
-            raise InputError(f"{source} is cut off in the middle of its JSON", remedy=_WRITE_IT_AGAIN) from None
-        raise InputError(f"{source} is not JSON ({error})", remedy=_WRITE_IT_AGAIN) from None
-    schema = head.get("schema") if isinstance(head, dict) else None
-    if schema != SCHEMA:
-        raise _wrong_schema(source, schema)
-    try:
-        return msgspec.convert(head, Result)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{source} is not a whole result: {error}", remedy=_WRITE_IT_AGAIN) from None
-
-
-_WRITE_IT_AGAIN = "Give a result: a file of edgeprof bench -o FILE.json, or an id that edgeprof history lists."
-
-
-def _wrong_schema(source: str, schema: object) -> InputError:
-    if not isinstance(schema, str):
-        return InputError(f"{source} is JSON but no edgeprof result: it has no schema", remedy=_WRITE_IT_AGAIN)
-    kind, _, version = schema.rpartition("/")
-    if kind == SCHEMA.rpartition("/")[0] and version.isdecimal():
-        return InputError(
-            f"{source} has the schema {schema!r}; this edgeprof reads {SCHEMA!r}",
-            remedy="Read it with the edgeprof that wrote it, or a newer one: pip install -U edgeprof",
-        )
-    return InputError(f"{source} has the schema {schema!r}, which is not a result", remedy=_WRITE_IT_AGAIN)
-
-
-def load(path: Path) -> Result:
-    """Read a result file.
-
-    Raises:
-        InputError: it cannot be read, or see ``from_json``.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", remedy=_WRITE_IT_AGAIN) from None
-    return from_json(content, source=str(path))

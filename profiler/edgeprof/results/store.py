@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from edgeprof.errors import EdgeprofError, InputError
-from edgeprof.results import schema
+from edgeprof.results import document, schema
 from edgeprof.results.migrations import MIGRATIONS
 from edgeprof.results.place import data_dir
 
@@ -102,7 +102,7 @@ class Store:
                     result.protocol.scenario,
                     result.protocol.preset,
                     int(result.interrupted),
-                    schema.to_json(result, indent=0),
+                    document.to_json(result, indent=0),
                 ),
             )
             db.executemany(
@@ -128,7 +128,7 @@ class Store:
             if chosen is None:
                 raise self._not_found(reference, known)
             (text,) = db.execute("SELECT json FROM results WHERE id = ?", (chosen,)).fetchone()
-        return schema.from_json(text, source=f"stored result {chosen}")
+        return document.from_json(text, source=f"stored result {chosen}")
 
     def history(self, *, limit: int | None = 20, model: str | None = None) -> list[Entry]:
         """The variants of the last ``limit`` results, newest result first; an empty list where there is no store.
@@ -172,7 +172,7 @@ class Store:
                    GROUP BY model, variant, runtime, scenario ORDER BY model, variant, runtime, scenario"""
             ).fetchall()
             results = {
-                key: schema.from_json(
+                key: document.from_json(
                     db.execute("SELECT json FROM results WHERE id = ?", (key,)).fetchone()[0],
                     source=f"stored result {key}",
                 )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from edgeprof.cli.main import run
-from edgeprof.results.schema import from_json
+from edgeprof.results.document import from_json
 from edgeprof.roots import SIMULATION_MARKER
 from edgeprof.simulation import layouts, tree
 

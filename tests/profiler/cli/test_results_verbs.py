@@ -7,7 +7,7 @@ import json
 import pytest
 
 from edgeprof.cli.main import run
-from edgeprof.results import files, schema
+from edgeprof.results import document, files
 from edgeprof.results.store import Store
 from tests.profiler.results import samples
 
@@ -33,7 +33,7 @@ def edgeprof(capfd):
 
 
 def write(name, result):
-    files.write(files.Path(name), schema.to_json(result))
+    files.write(files.Path(name), document.to_json(result))
 
 
 def branch(factor=1.032):
@@ -70,7 +70,7 @@ class TestHistory:
     def test_json_of_one_is_exactly_the_result(self, edgeprof):
         Store().save(samples.study())
         _, out, err = edgeprof("history", "last", "--json")
-        assert schema.from_json(out) == samples.study()
+        assert document.from_json(out) == samples.study()
         assert err == ""
 
     def test_json_of_all_is_one_document(self, edgeprof):
@@ -246,7 +246,7 @@ class TestReport:
         Store().save(samples.study())
         other = samples.estimated()
         other.id = "20261121-1500-zzz"
-        files.append(files.Path("runs.jsonl"), schema.to_json(other, indent=-1) + "\n")
+        files.append(files.Path("runs.jsonl"), document.to_json(other, indent=-1) + "\n")
         code, out, _ = edgeprof("report", "k3f", "runs.jsonl", "-o", "both.csv", "--json")
         assert code == 0
         assert json.loads(out)["results"] == ["20261121-1412-k3f", "20261121-1500-zzz"]

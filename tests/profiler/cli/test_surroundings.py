@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprof.results.schema import from_json
+from edgeprof.results.document import from_json
 
 QUICK = "--windows 2 --window 0.1 --idle 0 --warmup 0.05 --timeout 20"
 APPLICATION = "import time\ndef steady(): time.sleep(0.002)\ndef nan(): return float('nan')\n"

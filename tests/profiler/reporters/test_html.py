@@ -13,7 +13,7 @@ from edgeprof.reporters import answer
 from edgeprof.reporters import html as page
 from edgeprof.reporters.charts import budget, latency, pareto, svg, traces
 from edgeprof.reporters.charts.rows import rows
-from edgeprof.results import schema
+from edgeprof.results import document, schema
 from tests.profiler.results import samples
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
@@ -72,7 +72,7 @@ def test_whatever_a_result_contains_is_text():
     """Every string of a result is replaced by markup: none of it becomes an element."""
     evil = '"><script>alert(1)</script><img src=x onerror=y>&'
     result = samples.failed()
-    data = json.loads(schema.to_json(result))
+    data = json.loads(document.to_json(result))
 
     def poison(value, key=""):
         if isinstance(value, dict):
@@ -83,7 +83,7 @@ def test_whatever_a_result_contains_is_text():
             return value + evil
         return value
 
-    poisoned = schema.from_json(json.dumps(poison(data)))
+    poisoned = document.from_json(json.dumps(poison(data)))
     text = page.render([poisoned])
     assert "<script" not in text
     assert "<img" not in text

@@ -11,7 +11,7 @@ import pytest
 from edgeprof.errors import EdgeprofError, InputError
 from edgeprof.plugins import PluginHost
 from edgeprof.reporters import registry
-from edgeprof.results import files, schema
+from edgeprof.results import document, files
 from tests.profiler.results import samples
 
 NOBODY = PluginHost(entry_points=[])
@@ -67,7 +67,7 @@ def test_several_results_do_not_fit_one_json(tmp_path):
 
 def test_json_is_exactly_the_result():
     result = samples.study()
-    assert schema.from_json(registry.render([result], ".json")) == result
+    assert document.from_json(registry.render([result], ".json")) == result
 
 
 def test_jsonl_grows(tmp_path):

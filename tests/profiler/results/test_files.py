@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from edgeprof.errors import InputError
-from edgeprof.results import files, schema
+from edgeprof.results import document, files
 from edgeprof.results.store import Store
 from tests.profiler.results import samples
 
@@ -90,7 +90,7 @@ def test_appending_closes_a_torn_line_first(tmp_path):
 def test_a_written_result_is_read_back_equal(tmp_path, kind):
     result = samples.ALL[kind]()
     path = tmp_path / "r.json"
-    files.write(path, schema.to_json(result))
+    files.write(path, document.to_json(result))
     assert files.read_one(str(path)) == result
 
 
@@ -98,15 +98,15 @@ def test_of_a_file_of_many_lines_all_are_read_and_one_means_the_last(tmp_path):
     path = tmp_path / "runs.jsonl"
     first, second = samples.one(), samples.study()
     second.id = "20261121-1500-abc"
-    files.append(path, schema.to_json(first, indent=-1) + "\n")
-    files.append(path, schema.to_json(second, indent=-1) + "\n")
+    files.append(path, document.to_json(first, indent=-1) + "\n")
+    files.append(path, document.to_json(second, indent=-1) + "\n")
     assert files.read(str(path)) == [first, second]
     assert files.read_one(str(path)) == second
 
 
 def test_a_bad_line_is_named_by_its_number(tmp_path):
     path = tmp_path / "runs.jsonl"
-    path.write_text(schema.to_json(samples.one(), indent=-1) + '\n{"schema": \n')
+    path.write_text(document.to_json(samples.one(), indent=-1) + '\n{"schema": \n')
     with pytest.raises(InputError, match=r"runs\.jsonl line 2 is cut off"):
         files.read(str(path))
 

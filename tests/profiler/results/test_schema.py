@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeprof.errors import InputError
-from edgeprof.results import schema
+from edgeprof.results import document, schema
 from tests.profiler.results import samples
 
 FIRST = Path(__file__).with_name("result-1-first.json")
@@ -17,7 +17,7 @@ FIRST = Path(__file__).with_name("result-1-first.json")
 
 def test_the_first_file_of_this_schema_is_still_read():
     """Only the fields that the contract promised from the beginning; every later one has a default."""
-    result = schema.load(FIRST)
+    result = document.load(FIRST)
     (variant,) = result.variants
     assert variant.energy_j_per_inference.gross.budget.gain == 0.0002
     assert variant.latency_s.p99 is None
@@ -38,18 +38,18 @@ def test_every_promised_field_is_written_under_its_name():
 
     first = json.loads(FIRST.read_text())
     first["variants"][0]["energy_j_per_inference"]["rails"] = {}  # its keys are this board's rails
-    walk(first, json.loads(schema.to_json(samples.study())), "$")
+    walk(first, json.loads(document.to_json(samples.study())), "$")
 
 
 def test_fields_of_a_later_edgeprof_are_passed_over():
     data = json.loads(FIRST.read_text())
     data["novelty"] = {"deep": 1}
     data["variants"][0]["novelty"] = 2
-    assert schema.from_json(json.dumps(data)).id == data["id"]
+    assert document.from_json(json.dumps(data)).id == data["id"]
 
 
 def test_unknown_numbers_are_null_and_never_zero():
-    data = json.loads(schema.to_json(samples.no_sensor()))
+    data = json.loads(document.to_json(samples.no_sensor()))
     assert data["variants"][0]["energy_j_per_inference"] is None
     assert data["variants"][0]["accuracy"] is None
 
@@ -58,7 +58,7 @@ def test_what_is_not_a_number_is_written_as_null():
     result = samples.one()
     result.variants[0].throughput_per_s = math.nan
     result.variants[0].power_w.max = math.inf
-    data = json.loads(schema.to_json(result))
+    data = json.loads(document.to_json(result))
     assert data["variants"][0]["throughput_per_s"] is None
     assert data["variants"][0]["power_w"]["max"] is None
 
@@ -68,7 +68,7 @@ def test_what_is_not_a_number_is_written_as_null():
     [
         ("", "is empty"),
         ("  \n", "is empty"),
-        (schema.to_json(samples.one())[:900], "is cut off in the middle"),
+        (document.to_json(samples.one())[:900], "is cut off in the middle"),
         ("\x89PNG not text", "is not JSON"),
         (b"\xff\xfe\x00\x01", "is not JSON"),
         ("[1, 2]", "no edgeprof result"),
@@ -82,7 +82,7 @@ def test_what_is_not_a_number_is_written_as_null():
 )
 def test_what_is_no_result_gets_a_sentence_that_names_the_file(text, message):
     with pytest.raises(InputError, match=message) as caught:
-        schema.from_json(text, source="branch.json")
+        document.from_json(text, source="branch.json")
     assert caught.value.message.startswith("branch.json")
     assert caught.value.remedy
     assert caught.value.exit_code == 2
@@ -90,7 +90,7 @@ def test_what_is_no_result_gets_a_sentence_that_names_the_file(text, message):
 
 def test_an_unreadable_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"cannot read .*No such file"):
-        schema.load(tmp_path / "no.json")
+        document.load(tmp_path / "no.json")
 
 
 @pytest.mark.parametrize(
