@@ -18,7 +18,7 @@ SIDE_S = 3.0
 #: The part of it (s), next to the pause, that a line is fitted to.
 _NEAR_S = 1.5
 #: Fewer readings tell no slope.
-_FEWEST = 5
+_FEWEST = 10
 
 
 class Edge(NamedTuple):

@@ -128,9 +128,7 @@ class Daemon:
         """
         settings = self.settings
         self._guard = _guard(settings)
-        kept, same_boot = self.state.load()
-        if kept is not None:
-            self._resume(kept, time.monotonic() if same_boot else None)
+        self.resume()
         found = self._discover()
         listeners = inherited_sockets() if settings.web_systemd_socket else listen(settings.web_listen_address)
         if not listeners:
@@ -394,7 +392,12 @@ class Daemon:
             "throttling": self.throttling.seen()[0],
         }
 
-    def _resume(self, kept: dict[str, Any], now: float | None) -> None:
+    def resume(self) -> None:
+        """Go on from the last daemon's state, if there is one that may be believed."""
+        kept, same_boot = self.state.load()
+        if kept is None:
+            return
+        now = time.monotonic() if same_boot else None
         try:
             self.engine.resume(kept["engine"], now)
             self.inferences.resume(kept["inferences"])
@@ -418,8 +421,7 @@ class Daemon:
             self.notifier.send("WATCHDOG=1", f"STATUS={self._status()}")
 
     def _status(self) -> str:
-        total = self.engine.total
-        watts = total.watts() if total is not None else None
+        watts = self.engine.watts(time.monotonic())
         addresses = ", ".join(self._server.addresses) if self._server else ""
         return f"{addresses}; {'no power sensor' if watts is None else f'{watts:.2f} W'}"
 
@@ -437,7 +439,7 @@ class Daemon:
                 "unhealthy": self.unhealthy(),
                 "unready": self.unready(),
                 "sensors": {name: self.engine.is_up(name, time.monotonic()) for name in self.engine.known},
-                "power_w": self.engine.total.watts() if self.engine.total else None,
+                "power_w": self.engine.watts(time.monotonic()),
                 "reload_good": self.reload_good,
             }
 

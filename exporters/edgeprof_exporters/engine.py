@@ -66,13 +66,17 @@ class Rail:
     def watts(self, now: float) -> float | None:
         """Power at the last reading; None where that is too old or there was none."""
         meter = self.power or self.meter
-        old = meter.read_at is None or now - meter.read_at > stale_after(meter.channel)
-        return None if old else meter.watts
+        return None if is_stale(meter, now) else meter.watts
 
 
 def stale_after(channel: Channel) -> float:
     """How long (s) a channel's reading counts as the present."""
     return max(STALE_S, 3 * (channel.update_interval_s or 0.0))
+
+
+def is_stale(meter: Meter, now: float) -> bool:
+    """Whether its last reading is too old to tell what is so now."""
+    return meter.read_at is None or now - meter.read_at > stale_after(meter.channel)
 
 
 class _Patient(MonotonicClock):
@@ -274,11 +278,17 @@ class Engine:
         taps = self.sources().get(source, [])
         return bool(taps) and all(now - tap.last_read <= tap.stale_s for tap in taps)
 
+    def watts(self, now: float) -> float | None:
+        """Power of the whole device at the last reading; None where nothing tells it, or a part's is too old."""
+        if self.total is None or any(is_stale(meter, now) for meter in self.total.meters):
+            return None
+        return self.total.watts()
+
     @property
     def ready(self) -> bool:
         """Whether a plausible sample was read; of power where the device has a power sensor."""
         if self.total is not None:
-            return self.total.read_at > -math.inf
+            return all(meter.is_read for meter in self.total.meters)
         return any(tap.latest for tap in self.taps)
 
     @property

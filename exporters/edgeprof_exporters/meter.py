@@ -278,12 +278,6 @@ class Total:
             self._latched, self._latched_at = self._shown, now
         return self._latched
 
-    @property
-    def read_at(self) -> float:
-        """When each part had been read since it was made (monotonic s); minus infinity while one has not."""
-        times = [m.read_at if m.is_read and m.read_at is not None else -math.inf for m in self.meters]
-        return min(times, default=-math.inf)
-
     def watts(self) -> float | None:
         """The sum of the parts' power; None while one is unknown."""
         parts = [m.watts for m in self.meters]

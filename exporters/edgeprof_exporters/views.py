@@ -53,8 +53,7 @@ def power(engine: Engine) -> Samples:
         if engine.total is not None and engine.ready:
             labels = engine.sources_of_total
             add("edgeprof_device_energy_joules_total", labels, engine.total.shown(now))
-            if now - engine.total.read_at <= 10.0:
-                add("edgeprof_device_power_watts", labels, engine.total.watts())
+            add("edgeprof_device_power_watts", labels, engine.watts(now))
     for channel, value in engine.latest(now):
         if channel.quantity == "voltage":
             add("edgeprof_rail_voltage_volts", (channel.name, channel.sensor), value)

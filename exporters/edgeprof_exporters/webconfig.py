@@ -431,9 +431,7 @@ def _read_limit(path: Path, limit: dict[str, Any]) -> Bucket | None:
     except ValueError:
         interval_s = 0.0
     if not parts or "".join(map("".join, parts)) != interval or not interval_s > 0:
-        raise InputError(
-            f"{path}: rate_limit.interval is {shown(given)}; it has to be a time, as in 1s"
-        )
+        raise InputError(f"{path}: rate_limit.interval is {shown(given)}; it has to be a time, as in 1s")
     if not isinstance(burst, int) or isinstance(burst, bool) or not 0 <= burst <= _MOST_BURST:
         raise InputError(
             f"{path}: rate_limit.burst is {shown(burst)}; it has to be a whole number from 0 to {_MOST_BURST}"

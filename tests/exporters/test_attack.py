@@ -310,7 +310,7 @@ def test_a_certificate_is_swapped_under_load_without_one_failed_scrape(serve, pk
 
 # -- passwords --------------------------------------------------------------------------------------------------------
 
-HASH = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(8)).decode()
+HASH = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(7)).decode()
 USERS = f'basic_auth_users:\n  prometheus: "{HASH}"\n'
 
 

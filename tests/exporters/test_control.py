@@ -46,7 +46,7 @@ json_like = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)  # test_fuzzing has the ten thousand
+@settings(max_examples=100, deadline=None)  # test_fuzzing has the ten thousand
 @given(st.one_of(st.binary(max_size=200), json_like.map(lambda value: json.dumps(value).encode())))
 def test_no_line_whatever_does_anything_but_name_the_commands(control: Control, line: bytes) -> None:
     answer = control.answer(line)

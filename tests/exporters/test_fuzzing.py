@@ -9,7 +9,7 @@ pytest.importorskip("prometheus_client", reason="pip install 'edgeprof[exporter]
 from tests.exporters.fuzzing import TARGETS, mutated
 
 #: YAML's parser takes milliseconds for a file, and SQLite's rows are whole results.
-COUNTS = {"web-config": 50, "settings": 50, "result": 200}
+COUNTS = {"web-config": 50, "settings": 50, "result": 200, "state": 3000}
 
 
 @pytest.mark.parametrize("target", TARGETS)

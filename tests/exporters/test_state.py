@@ -50,7 +50,10 @@ def test_an_orderly_end_leaves_no_copy_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
-def test_a_copy_that_is_cut_or_damaged_anywhere_gives_the_other_one_or_nothing(tmp_path: Path) -> None:
+def test_a_copy_that_is_cut_or_damaged_anywhere_gives_the_other_one_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PLACE", 4096)
     path = tmp_path / "c"
     state = StateFile(tmp_path / "s", path)
     state.save_runtime({"n": 1})
@@ -74,6 +77,17 @@ def test_a_file_that_is_cut_anywhere_is_nothing(tmp_path: Path) -> None:
         assert StateFile(path, None).load() == (None, False)
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"schema": "edgeprof.exporter-state/1"}', b"\xff" * 100])
+def test_a_file_that_is_no_state_is_named_and_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    (tmp_path / "s").write_bytes(content)
+    assert StateFile(tmp_path / "s", None).load() == (None, False)
+    (record,) = caplog.records
+    assert "cannot be read" in record.message
+    assert record.fields["file"] == str(tmp_path / "s")
+
+
 def test_kill_9_during_writes_leaves_a_whole_state(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from edgeprof_exporters.state import StateFile\n"
@@ -82,7 +96,7 @@ def test_kill_9_during_writes_leaves_a_whole_state(tmp_path: Path) -> None:
         "    n += 1; state.save_runtime({'n': n, 'x': 'y' * 50_000}); print(n, flush=True)\n"
         "    state.save({'n': n, 'x': 'y' * 50_000}, clean=False)\n"
     )
-    for turn in range(4):
+    for turn in range(3):
         folder = tmp_path / str(turn)
         folder.mkdir()
         child = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
