@@ -16,6 +16,7 @@ from edgeprof.analysis.accuracy import drop_scale
 from edgeprof.compression import diagnose as checks
 from edgeprof.compression.diagnose import Evidence, Finding
 from edgeprof.compression.graph import read_graph
+from edgeprof.compression.recipe import recipe_beside
 from edgeprof.errors import EdgeprofError, InputError, VariantError
 from edgeprof.evaluation import evaluate
 from edgeprof.request import choose_runtime
@@ -145,33 +146,76 @@ def annotate(result: schema.Result, roots: Roots) -> None:
 
     baseline = result.variants[0]
     for variant, comparison in zip(result.variants[1:], result.comparisons, strict=False):
-        if not variant.recipe or variant.status == "failed" or not disappoints(variant, comparison):
+        if variant.status == "failed" or not disappoints(variant, comparison):
             continue
         with contextlib.suppress(EdgeprofError, OSError, ImportError):
             made, source = recognise(variant.model.path), recognise(baseline.model.path)
-            ratio = comparison.latency_ratio
+            recipe = variant.recipe or recipe_beside(made)
+            if not recipe:
+                continue  # another model, not a variant: nothing was promised
             evidence = Evidence(
                 graph=read_graph(made),
                 baseline=read_graph(source),
                 instructions=instructions(roots),
                 arch=platform.machine(),
-                recipe=variant.recipe,
+                recipe=recipe,
                 preprocessing=variant.accuracy.preprocessing if variant.accuracy else None,
-                size=_sizes(made),
-                baseline_size=_sizes(source),
-                speed_up=None if ratio is None else 1 / ratio.value,
             )
-            found = checks.headline(checks.diagnose(evidence))
-            if found is not None:
-                variant.reasons.append(schema.Reason(code="diagnosis", message=found.sentence, remedy=found.fix))
+            blame(variant, comparison, baseline, checks.diagnose(evidence))
+
+
+def blame(
+    variant: schema.Variant,
+    comparison: schema.Comparison,
+    baseline: schema.Variant,
+    findings: Sequence[Finding],
+) -> None:
+    """Write under a variant that disappoints the gravest finding that explains how it does.
+
+    What is wrong with its answers is no reason for its speed, nor the other way round; lost accuracy is told first.
+    """
+    slow, worse = _slow(comparison), _worse(variant)
+    if not (slow or worse):
+        return
+    ratio, sizes = comparison.latency_ratio, [_told_size(one.model) for one in (variant, baseline)]
+    measured = Evidence(size=sizes[0], baseline_size=sizes[1], speed_up=None if ratio is None else 1 / ratio.value)
+    known = [one for one in findings if one.check not in {"memory-only", "size"}] + checks.diagnose(measured)
+    order = {"fail": 0, "warn": 1, "ok": 2}
+    known.sort(key=lambda one: (order[one.status], -one.weight))
+    found = checks.headline([one for one in known if (one.check in _OF_ANSWERS) == worse])
+    if found is None and worse:
+        found = Finding(
+            "accuracy", "warn", None, "", None, "it answers worse than its baseline",
+            "edgeprof diagnose with --baseline and --dataset tells in which layer.",
+        )  # fmt: skip
+    if found is not None:
+        variant.reasons.append(schema.Reason(code="diagnosis", message=found.sentence, remedy=found.fix))
+
+
+#: Checks of what a variant answers; all others are of what it costs.
+_OF_ANSWERS = frozenset((
+    "engine", "preprocessing", "calibration", "classes", "clipping", "dead-range", "sqnr", "agreement", "eval-mode",
+    "batch",
+))  # fmt: skip
 
 
 def disappoints(variant: schema.Variant, comparison: schema.Comparison) -> bool:
     """Whether it is no faster than its baseline, or loses more than 5 points of accuracy."""
-    slow = comparison.latency_ratio is not None and comparison.latency_ratio.value > 0.95
+    return _slow(comparison) or _worse(variant)
+
+
+def _slow(comparison: schema.Comparison) -> bool:
+    return comparison.latency_ratio is not None and comparison.latency_ratio.value > 0.95
+
+
+def _worse(variant: schema.Variant) -> bool:
     a = variant.accuracy
-    worse = a is not None and a.drop is not None and a.drop * (drop_scale(a, a.drop) or 0.0) > 0.05
-    return slow or worse
+    return a is not None and a.drop is not None and a.drop * (drop_scale(a, a.drop) or 0.0) > 0.05
+
+
+def _told_size(model: schema.Model) -> tuple[int, int] | None:
+    plain, packed = model.size_bytes, model.size_compressed_bytes
+    return None if plain is None or packed is None else (plain, packed)
 
 
 def _sizes(artifact: Artifact) -> tuple[int, int] | None:
@@ -219,7 +263,7 @@ def _run(  # noqa: PLR0917 - called once, above
         if data is None:
             return
         answers = [_answers(worker, one.inputs, data) for worker, one in zip(workers, loaded, strict=True)]
-        if len(answers) > 1:
+        if len(answers) > 1 and answers[0].size and answers[1].size:
             same = answers[0] == answers[1]
             e.agreement = (float(same.mean()), len(same))
         e.batch_error = _batch_error(workers[0], loaded[0].inputs, data)
@@ -260,16 +304,20 @@ def _samples(data: Dataset, count: int) -> Iterator[dict[str, Array]]:
 
 
 def _answers(worker: Worker, inputs: Sequence[Any], data: Dataset) -> npt.NDArray[np.intp]:
-    """The top-1 answers to up to 256 samples."""
+    """The top-1 answers to up to 256 samples; none where boxes, embeddings or tokens are answered and not a class."""
     size = evaluate.batch_size(inputs, 1)
-    found = []
+    found: list[int] = []
+    if data.labels.dtype.names:
+        return np.asarray(found, np.intp)
     for sample in _samples(data, _SAMPLES):
         feeds, _ = evaluate.feeds(sample, inputs, data, size)
         first = next(iter(worker.infer(feeds).values()))
         if first.ndim < 1 or first.shape[0] != size:
             raise InputError("its outputs do not begin with the batch, so answers cannot be compared")
+        if first[0].size != max(first.shape[1:], default=1):
+            break
         found.append(int(first[0].reshape(-1).argmax()))
-    return np.asarray(found)
+    return np.asarray(found, np.intp)
 
 
 def _batch_error(worker: Worker, inputs: Sequence[Any], data: Dataset) -> float | None:

@@ -19,10 +19,11 @@ from edgeprof.analysis.recommend import Recommendation, budgets, cost, recommend
 from edgeprof.artifact import recognise
 from edgeprof.bench import bench
 from edgeprof.compress import compress
+from edgeprof.compression.diagnose import Finding
 from edgeprof.compression.variant import chain_name, check_chain, parse_chain, stem
 from edgeprof.errors import EdgeprofError, InputError, UnavailableError, VariantError
 from edgeprof.evaluation.load import load_dataset, load_metric
-from edgeprof.explain import disappoints, explain
+from edgeprof.explain import blame, explain
 from edgeprof.request import BenchRequest, ModelRequest
 from edgeprof.results import document, files, schema
 from edgeprof.results.ids import new_id
@@ -54,7 +55,7 @@ class Candidate:
         recipe: Its provenance.
         failure: Why it could not be made, or fails.
         predicted: Speed-up by arithmetic alone; None where it cannot be told.
-        headline: What ``diagnose`` says first.
+        findings: What ``diagnose`` holds against it.
         hopeless: Why it is not worth measuring; None: it is.
     """
 
@@ -63,7 +64,7 @@ class Candidate:
     recipe: list[dict[str, Any]] = field(default_factory=list)
     failure: VariantError | None = None
     predicted: float | None = None
-    headline: str | None = None
+    findings: list[Finding] = field(default_factory=list)
     hopeless: str | None = None
     size_bytes: int | None = None
 
@@ -79,8 +80,6 @@ class Outcome:
         limits: The budgets in base units.
         told: How requirements of the product became limits.
         skipped: Variant → why it was not measured.
-        headlines: Variant → what ``diagnose`` says first of it.
-        disappointing: Variants that are no faster than their baseline, or clearly less accurate.
         fresh: Whether anything was measured that was not there before.
     """
 
@@ -92,8 +91,6 @@ class Outcome:
     limits: Limits
     told: list[str]
     skipped: dict[str, str]
-    headlines: dict[str, str]
-    disappointing: list[str]
     fresh: bool
 
     def as_json(self) -> dict[str, Any]:
@@ -106,8 +103,6 @@ class Outcome:
             "pareto": self.result.pareto,
             "checks": [asdict(check) for check in self.checks],
             "skipped": self.skipped,
-            "headlines": self.headlines,
-            "disappointing": self.disappointing,
             "result": json.loads(document.to_json(self.result)),
         }
 
@@ -208,8 +203,10 @@ class _Sweep:
             done[-1].interrupted = True
         names = list(dict.fromkeys(one.name for one in candidates))
         result = _merged(done, names)
+        for one in candidates:
+            self._blame(result, one)
         result.variants += [self._failed(one) for one in candidates if one.failure is not None]
-        return self._outcome(result, candidates, skipped)
+        return self._outcome(result, skipped)
 
     def _all(
         self, candidates: list[Candidate], done: list[schema.Result], skipped: dict[str, str], *, prune_hopeless: bool
@@ -247,6 +244,14 @@ class _Sweep:
                 remedy=made.failure.remedy if made.failure else None,
             )
         self.reference = ModelRequest(made.path, "baseline", made.recipe)
+
+    @staticmethod
+    def _blame(result: schema.Result, one: Candidate) -> None:
+        """Write under a variant that disappoints what of its look explains that."""
+        variant = next((v for v in result.variants if v.name == one.name), None)
+        comparison = next((c for c in result.comparisons if c.variant == one.name), None)
+        if variant is not None and comparison is not None:
+            blame(variant, comparison, result.variants[0], one.findings)
 
     def _failed(self, one: Candidate) -> schema.Variant:
         """A variant that could not be made, or that does not load or answers NaN: in the table, and not measured."""
@@ -289,7 +294,7 @@ class _Sweep:
         if result.interrupted:
             raise KeyboardInterrupt
         variant = result.variants[-1]
-        spent = cost(variant, "energy") or cost(variant, "latency")
+        spent = cost(result, variant, "energy") or cost(result, variant, "latency")
         if spent is None or variant.status in {"failed", "invalid"}:
             return None
         checks = budgets(result, self.limits, self.study.product)
@@ -343,9 +348,10 @@ class _Sweep:
         path = self.directory / "results" / f"look-{self._key([ModelRequest(one.path, one.name)])}.json"
         try:
             seen = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
+            one.findings = [Finding(**told) for told in seen["findings"]]
+        except (OSError, ValueError, KeyError, TypeError):
             self.say(f"{one.name}: looking at it")
-            found = explain(
+            diagnosis = explain(
                 variant,
                 self.host,
                 self.roots,
@@ -353,10 +359,11 @@ class _Sweep:
                 data=self.data,
                 recipe=one.recipe,
             )
-            first = next((f for f in found.findings if f.status != "ok"), None)
-            seen = {"predicted": found.predicted, "headline": first.sentence if first else None, "facts": found.facts}
+            told = [asdict(found) for found in diagnosis.findings if found.status != "ok"]
+            seen = {"predicted": diagnosis.predicted, "findings": told, "facts": diagnosis.facts}
             files.write(path, json.dumps(seen, indent=2) + "\n")
-        one.predicted, one.headline = seen["predicted"], seen["headline"]
+            one.findings = [found for found in diagnosis.findings if found.status != "ok"]
+        one.predicted = seen["predicted"]
         one.hopeless = self._hopeless(one, seen["facts"], variant)
 
     def _hopeless(self, one: Candidate, facts: dict[str, Any], variant: Artifact) -> str | None:
@@ -408,9 +415,8 @@ class _Sweep:
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
-    def _outcome(self, result: schema.Result, candidates: list[Candidate], skipped: dict[str, str]) -> Outcome:
+    def _outcome(self, result: schema.Result, skipped: dict[str, str]) -> Outcome:
         checks = budgets(result, self.limits, self.study.product)
-        by_name = {comparison.variant: comparison for comparison in result.comparisons}
         outcome = Outcome(
             self.study.model,
             self.directory,
@@ -420,8 +426,6 @@ class _Sweep:
             self.limits,
             self.told,
             skipped,
-            {one.name: one.headline for one in candidates if one.headline},
-            [v.name for v in result.variants if v.name in by_name and disappoints(v, by_name[v.name])],
             self.fresh,
         )
         files.write(self.directory / "result.json", document.to_json(result) + "\n")

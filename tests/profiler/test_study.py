@@ -14,7 +14,9 @@ import pytest
 
 from edgeprof.analysis.gate import Limits
 from edgeprof.analysis.recommend import Product, budgets, recommend
+from edgeprof.compression.diagnose import Finding
 from edgeprof.errors import InputError
+from edgeprof.explain import blame
 from edgeprof.results import document, schema
 from edgeprof.study_file import load
 from tests.plugins.compressors.nets import convnet, samples
@@ -133,8 +135,24 @@ def result(*variants: schema.Variant) -> Any:
     from tests.profiler.results.samples import study as whole
 
     made = whole()
-    made.variants, made.comparisons, made.interrupted = list(variants), [], False
+    made.variants, made.interrupted = list(variants), False
+    made.comparisons = [beside(one, variants[0]) for one in variants[1:]]
     return made
+
+
+def beside(one: schema.Variant, baseline: schema.Variant) -> schema.Comparison:
+    ratio = spent(one) / spent(baseline)
+    both = schema.Ratio(value=ratio, ci95=(ratio, ratio))
+    return schema.Comparison(
+        variant=one.name, baseline=baseline.name, energy_ratio=both, latency_ratio=both, verdict="better"
+    )
+
+
+def spent(one: schema.Variant) -> float:
+    assert one.energy_j_per_inference is not None
+    value = one.energy_j_per_inference.gross.value
+    assert value is not None
+    return value
 
 
 def test_the_cheapest_that_keeps_every_budget_is_recommended() -> None:
@@ -144,6 +162,26 @@ def test_the_cheapest_that_keeps_every_budget_is_recommended() -> None:
     chosen = recommend(found, checks)
     assert chosen.variant == "a"
     assert "0.40 × the baseline's energy, accuracy -0.5 pt" in chosen.reason
+
+
+def test_each_variant_is_judged_against_the_baseline_beside_it() -> None:
+    """The device slowed down between the two pairs: a's bare figure is the lower, b's ratio is."""
+    found = result(variant("baseline", 10, 0.9), variant("a", 6, 0.9), variant("b", 8, 0.9))
+    found.comparisons[1].energy_ratio = schema.Ratio(value=0.4, ci95=(0.39, 0.41))  # its own baseline took 20 J
+    chosen = recommend(found, [])
+    assert chosen.variant == "b"
+    assert "of 3 variants that ran; it has the least energy: 0.40 × the baseline's energy" in chosen.reason
+
+
+def test_a_disappointing_variant_is_told_why_and_only_what_explains_it() -> None:
+    findings = [
+        Finding("sqnr", "fail", 5.0, "dB", 10.0, "noise", "exclude it", 4.0),
+        Finding("sparsity", "fail", 0.5, "ratio", 0.1, "zeros anywhere", "prune-structured", 3.0),
+    ]
+    found = result(variant("baseline", 10, 0.9), variant("slow", 10, 0.9), variant("wrong", 4, 0.5))
+    for one, comparison in zip(found.variants[1:], found.comparisons, strict=True):
+        blame(one, comparison, found.variants[0], findings)
+    assert [[r.message for r in one.reasons] for one in found.variants] == [[], ["zeros anywhere"], ["noise"]]
 
 
 def test_of_those_that_are_tied_the_most_accurate_is_taken() -> None:

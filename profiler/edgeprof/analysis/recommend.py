@@ -110,7 +110,9 @@ def recommend(result: Result, checks: Sequence[Check]) -> Recommendation:
 
     Among those tied with it, of the most accurate (as far as the samples can tell) the smallest file is taken.
     """
-    able = [v for v in result.variants if v.status not in {"failed", "invalid"} and cost(v, "latency") is not None]
+    able = [
+        v for v in result.variants if v.status not in {"failed", "invalid"} and cost(result, v, "latency") is not None
+    ]
     if not able:
         return Recommendation(None, "no variant was measured")
     broken = {c.variant for c in checks if not c.passed}
@@ -120,25 +122,28 @@ def recommend(result: Result, checks: Sequence[Check]) -> Recommendation:
         near = min(able, key=lambda v: failures[v.name])
         which = ", ".join(c.quantity for c in checks if c.variant == near.name and not c.passed)
         return Recommendation(None, f"no variant keeps the budgets; {near.name} comes nearest (it breaks: {which})")
-    kind = "energy" if all(cost(v, "energy") is not None for v in kept) else "latency"
-    best = min(kept, key=lambda v: cost(v, kind) or (0.0, 0.0, 0.0))
-    tied = [v for v in kept if v is best or _tied(v, best, kind)]
+    kind = "energy" if all(cost(result, v, "energy") is not None for v in kept) else "latency"
+    costs = {v.name: cost(result, v, kind) or (0.0, 0.0, 0.0) for v in kept}
+    best = min(kept, key=lambda v: costs[v.name])
+    tied = [v for v in kept if v is best or _tied(costs[v.name], costs[best.name])]
     chosen = min(_most_accurate(tied), key=_bytes)  # min keeps the first, so that a tie leaves the model as it was
-    return Recommendation(chosen.name, _reason(result, chosen, kept, tied, kind))
+    asked = f"of {len(result.variants)} variants {len(kept)} keep{'s' if len(kept) == 1 else ''} every budget"
+    if not checks:
+        asked = f"of {len(able)} variant{'s' if len(able) > 1 else ''} that ran"
+    return Recommendation(chosen.name, asked + _reason(result, chosen, costs[chosen.name], tied, kind, len(kept)))
 
 
-def _reason(result: Result, chosen: Variant, kept: Sequence[Variant], tied: Sequence[Variant], kind: str) -> str:
+def _reason(  # noqa: PLR0917 - called once, above
+    result: Result, chosen: Variant, mine: tuple[float, float, float], tied: Sequence[Variant], kind: str, kept: int
+) -> str:
     baseline = result.variants[0]
-    words = f"of {len(result.variants)} variants {len(kept)} keep{'s' if len(kept) == 1 else ''} every budget"
-    mine, its = cost(chosen, kind), cost(baseline, kind)
-    words += f"; it has the least {kind}" if len(kept) > 1 else ""
+    words = f"; it has the least {kind}" if kept > 1 else ""
     if len(tied) > 1:
         others = ", ".join(v.name for v in tied if v is not chosen)
         words += f", tied with {others}, and of these, as accurate as any, the smallest file"
     if chosen is baseline:
         return words + "; it is the model as it was: nothing here is worth the change"
-    if mine and its and its[0]:
-        words += f": {mine[0] / its[0]:.2f} × the baseline's {kind}"
+    words += f": {mine[0]:.2f} × the baseline's {kind}"
     if chosen.accuracy is not None and chosen.accuracy.drop is not None:
         words += ", " + _change(chosen.accuracy, chosen.accuracy.drop)
     if chosen.model.size_bytes and baseline.model.size_bytes:
@@ -173,25 +178,28 @@ def _rounded(size: int) -> int:
     return round(size, 2 - len(str(size)))
 
 
-def _tied(variant: Variant, best: Variant, kind: str) -> bool:
-    one, other = cost(variant, kind), cost(best, kind)
-    assert one is not None
-    assert other is not None
-    return one[0] <= other[0] * (1 + _TIED) or one[1] <= other[2]
+def _tied(one: tuple[float, float, float], best: tuple[float, float, float]) -> bool:
+    return one[0] <= best[0] * (1 + _TIED) or one[1] <= best[2]
 
 
-def cost(variant: Variant, kind: str) -> tuple[float, float, float] | None:
-    """Value and the ends of its interval."""
-    if kind == "energy":
-        energy = variant.energy_j_per_inference
-        if energy is None or energy.gross.value is None or energy.provenance in {"none", "estimated"}:
-            return None
-        low, high = energy.gross.ci95 or (energy.gross.value, energy.gross.value)
-        return energy.gross.value, low, high
-    medians = [w.latency_median_s for w in variant.windows if w.latency_median_s is not None]
-    if not medians:
+def cost(result: Result, variant: Variant, kind: str) -> tuple[float, float, float] | None:
+    """What it costs as a multiple of the baseline that it was measured beside, and the ends of its interval.
+
+    Never the bare figures: the pairs of a study are measured one after the other, and a device drifts meanwhile.
+    """
+    if kind == "energy" and not _measured(variant):
         return None
-    return sum(medians) / len(medians), min(medians), max(medians)
+    if variant is result.variants[0]:
+        return (1.0, 1.0, 1.0) if kind == "energy" or variant.windows else None
+    found = next((c for c in result.comparisons if c.variant == variant.name), None)
+    ratio = None if found is None else found.energy_ratio if kind == "energy" else found.latency_ratio
+    return None if ratio is None else (ratio.value, *ratio.ci95)
+
+
+def _measured(variant: Variant) -> bool:
+    """Whether its joules are more than a guess."""
+    energy = variant.energy_j_per_inference
+    return energy is not None and energy.gross.value is not None and energy.provenance not in {"none", "estimated"}
 
 
 def _least(one: float | None, other: float) -> float:

@@ -100,7 +100,7 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
 
             return bench_modes(request, host, roots, progress, flags["power_modes"], output, flags)
         result = bench(request, host, roots, progress)
-        if any(variant.recipe for variant in result.variants):
+        if len(result.variants) > 1:
             from edgeprof.explain import annotate
 
             annotate(result, resolve_roots(flags["sysfs_root"], flags["procfs_root"]))

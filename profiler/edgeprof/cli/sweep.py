@@ -135,9 +135,6 @@ def _text(outcome: Outcome, style: Style) -> str:
         lines.append("  every variant that was measured keeps every budget")
     for name, why in outcome.skipped.items():
         lines += style.wrap("not measured", f"{name}: {why}")
-    for name in outcome.disappointing:
-        if name in outcome.headlines:
-            lines += style.wrap("why", f"{name}: {outcome.headlines[name]}")
     if result.interrupted:
         lines += style.wrap("", "interrupted: the same command goes on from here")
     kept = outcome.directory / "result.json"
