@@ -20,12 +20,6 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
-def pytest_collection_finish() -> None:
-    """What is there now stays: the collections that a measured window begins with need not look at it again."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Published models and data beside the checkout; tests that use them skip without."""
@@ -53,6 +47,13 @@ def old_python() -> Callable[[str], str]:
 def python36(old_python: Callable[[str], str]) -> str:
     """A Python 3.6 with numpy, as JetPack 4 has."""
     return old_python("3.6")
+
+
+@pytest.fixture(scope="module")
+def settled() -> None:
+    """What is there now stays: the collections that windows begin with, in this process, need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

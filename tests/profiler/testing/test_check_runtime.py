@@ -10,6 +10,7 @@ import pytest
 from edgeprof.testing import check_runtime
 from edgeprof.workload.runtime import Availability, LoadError, Runtime, Session, TensorSpec
 
+pytestmark = pytest.mark.usefixtures("settled")
 MAGIC = b"TOY1" + bytes(60)
 
 

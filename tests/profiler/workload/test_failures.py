@@ -16,6 +16,7 @@ import pytest
 from edgeprof.errors import VariantError
 from edgeprof.workload.scenario import Scenario
 
+pytestmark = pytest.mark.usefixtures("settled")
 HERE = Path(__file__).parent
 
 

@@ -14,6 +14,8 @@ import pytest
 from edgeprof.workload import scenario as s
 from edgeprof.workload.scenario import Scenario
 
+pytestmark = pytest.mark.usefixtures("settled")
+
 
 class Model:
     """Sleeps, and remembers when it was called and by whom."""

@@ -12,6 +12,7 @@ import pytest
 from edgeprof.errors import InputError, VariantError
 from edgeprof.workload.scenario import SCENARIOS, Scenario
 
+pytestmark = pytest.mark.usefixtures("settled")
 BOTH = pytest.mark.parametrize("isolated", [True, False], ids=["worker", "no-isolation"])
 
 
