@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from edgeprof.cli.main import run
 from edgeprof.planfile import describe, read_plan
 from tests.plugins.runtimes.nvidia.conftest import OPEN, STANDINS, environment
 
@@ -124,7 +125,7 @@ def test_compress_calibrates_on_the_dataset_and_checks_the_engine(env, onnx_mode
     assert plan.version == "10.3.0.0"
 
 
-def test_without_tensorrt_a_real_plan_is_told_and_refused(shared_data):
+def test_without_tensorrt_a_real_plan_is_told_and_refused(shared_data, capfd):
     plan = shared_data / "formats" / "tensorrt" / "mnist.engine"
     if not plan.exists():
         pytest.skip(f"no {plan}")
@@ -132,11 +133,11 @@ def test_without_tensorrt_a_real_plan_is_told_and_refused(shared_data):
     assert found is not None
     assert (found.version, found.compute, found.size) == ("10.0.1.6", "7.5", plan.stat().st_size)
     assert describe(found) == "built by TensorRT 10.0.1.6 for a GPU of compute capability 7.5"
-    done = edgeprof("bench", str(plan), "-q")
-    assert done.returncode == 2
-    assert "built by TensorRT 10.0.1.6 for a GPU of compute capability 7.5" in done.stderr
-    assert "tensorrt: " in done.stderr
-    assert "--worker-python /usr/bin/python3" in done.stderr
+    assert run(["bench", str(plan), "-q"]) == 2
+    said = capfd.readouterr().err
+    assert "built by TensorRT 10.0.1.6 for a GPU of compute capability 7.5" in said
+    assert "tensorrt: " in said
+    assert "--worker-python /usr/bin/python3" in said
 
 
 def test_a_real_plan_meets_the_wrong_tensorrt_and_the_wrong_gpu(shared_data, trt):
@@ -149,13 +150,12 @@ def test_a_real_plan_meets_the_wrong_tensorrt_and_the_wrong_gpu(shared_data, trt
         trt("8.2", plan).load()
 
 
-def test_a_pointer_of_git_lfs_named_like_an_engine_is_called_one(shared_data):
+def test_a_pointer_of_git_lfs_named_like_an_engine_is_called_one(shared_data, capfd):
     pointer = shared_data / "formats" / "lfs-pointer" / "model.engine"
     if not pointer.exists():
         pytest.skip(f"no {pointer}")
-    done = edgeprof("bench", str(pointer), "-q")
-    assert done.returncode == 2
-    assert "is a Git LFS pointer, not the model itself" in done.stderr
+    assert run(["bench", str(pointer), "-q"]) == 2
+    assert "is a Git LFS pointer, not the model itself" in capfd.readouterr().err
 
 
 def test_the_runtime_conforms(env, engine):

@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 
 from edgeprof.errors import VariantError
+from edgeprof.workload.runtime import LoadError, LoadOptions
 from edgeprof.workload.scenario import Scenario
+from edgeprof_plugins.runtimes.nvidia_driver import Gpu
+from edgeprof_plugins.runtimes.tensorrt import TensorRT
+from edgeprof_plugins.runtimes.tensorrt_build import cache_path, parse
 from tests.plugins.runtimes.nvidia.conftest import FIXED, GENERATIONS, OPEN, VERSIONS
 
 if TYPE_CHECKING:
@@ -27,6 +31,13 @@ def failure(worker) -> VariantError:
     with pytest.raises(VariantError) as caught:
         worker.load()
     return caught.value
+
+
+def refusal(path: Path, device: str = "cuda", **options: object) -> str:
+    """What is said before TensorRT is imported: no worker and no stand-in is needed for it."""
+    with pytest.raises(LoadError) as caught:
+        TensorRT().load(str(path), LoadOptions(device, None, 1, {}, {k: str(v) for k, v in options.items()}))
+    return caught.value.message
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
@@ -212,12 +223,14 @@ def test_damaged_files_are_called_what_they_are(trt, engine, tmp_path):
         "cut.engine": (whole[: len(whole) // 2], "is cut off: a plan of"),
         "text.engine": (b"hello, I am no engine\n", "is neither a TensorRT plan nor an ONNX file"),
         "empty.engine": (b"", "is neither a TensorRT plan nor an ONNX file"),
-        "scrambled.engine": (whole[:56] + b"\xff" * (len(whole) - 56), "does not load scrambled.engine: "),
     }
     for name, (content, message) in broken.items():
         path = tmp_path / name
         path.write_bytes(content)
-        assert message in failure(trt("10", path)).message
+        assert message in refusal(path)
+    path = tmp_path / "scrambled.engine"
+    path.write_bytes(whole[:56] + b"\xff" * (len(whole) - 56))
+    assert "does not load scrambled.engine: " in failure(trt("10", path)).message
 
 
 def test_a_run_that_fails_says_what_tensorrt_said(trt, engine):
@@ -253,11 +266,11 @@ def test_a_driver_that_cannot_be_used_says_why_and_what_the_file_was(trt, engine
 
 def test_options_and_devices_that_do_not_exist_are_refused_before_anything_starts(trt, engine):
     path = engine("10")
-    assert "no option speed=1" in failure(trt("10", path, speed=1)).message
-    assert "precision 'fp12'" in failure(trt("10", path, precision="fp12")).message
-    assert "cuda_graph=yes" in failure(trt("10", path, cuda_graph="yes")).message
-    assert "wait=long is none of auto, spin" in failure(trt("10", path, wait="long")).message
-    assert "no device 'cpu'" in failure(trt("10", path, device="cpu")).message
+    assert "no option speed=1" in refusal(path, speed=1)
+    assert "precision 'fp12'" in refusal(path, precision="fp12")
+    assert "cuda_graph=yes" in refusal(path, cuda_graph="yes")
+    assert "wait=long is none of auto, spin" in refusal(path, wait="long")
+    assert "no device 'cpu'" in refusal(path, device="cpu")
     assert "there is no cuda:3: this machine has 1" in failure(trt("10", path, device="cuda:3")).message
     assert "already built, of which precision cannot" in failure(trt("10", path, precision="fp16")).message
     assert "this device has 0 DLA core(s)" in failure(trt("10", path, dla_core=0)).message
@@ -286,18 +299,35 @@ def test_an_onnx_file_is_built_once_and_taken_from_the_cache_then(trt, onnx_mode
         assert worker.load().facts["cached"] == "no"
 
 
-def test_other_flags_models_and_gpus_have_engines_of_their_own(trt, onnx_model, tmp_path, monkeypatch):
-    for given in ({}, {"precision": "fp16"}, {"batch": 2}, {"max_batch": 8}, {"sparsity": 1}):
-        with trt("10", onnx_model, **given) as worker:
-            worker.load()
-    assert len(engines(tmp_path)) == 5
-    monkeypatch.setenv("STANDIN_COMPUTE", "72")
-    with trt("10", onnx_model) as worker:
-        worker.load()
-    assert len(engines(tmp_path)) == 6
+def test_other_flags_models_and_gpus_have_engines_of_their_own(onnx_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEPROF_CACHE_DIR", str(tmp_path))
+    other = tmp_path / "other.onnx"
+    other.write_bytes(onnx_model.read_bytes() + b" ")
+
+    def kept(
+        model: Path = onnx_model, version: str = "10.3.0", compute: str = "8.7", batch: int = 1, **given: str
+    ) -> str:
+        options = LoadOptions("cuda", None, batch, {}, given)
+        return cache_path(str(model), version, Gpu("GPU", compute), parse(given), options)
+
+    different = [
+        kept(),
+        kept(precision="fp16"),
+        kept(sparsity="1"),
+        kept(max_batch="8"),
+        kept(batch=2),
+        kept(other),
+        kept(version="8.6.1"),
+        kept(compute="7.2"),
+    ]
+    assert len(set(different)) == len(different)
+    assert kept() == kept(save="elsewhere.engine", timing_cache="timings") == different[0]
+
+
+def test_an_engine_is_not_kept_where_nobody_wants_it(trt, onnx_model, tmp_path):
     with trt("8.6", onnx_model, cache=0) as worker:
         worker.load()
-    assert len(engines(tmp_path)) == 6
+    assert engines(tmp_path) == []
 
 
 @pytest.mark.parametrize("generation", ["8.2", "10"])
