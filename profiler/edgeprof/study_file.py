@@ -220,9 +220,20 @@ def _rows(path: Path, recipes: Mapping[str, Any], key: str) -> list[dict[str, An
     return rows
 
 
+def _names(path: Path, pattern: str) -> list[str]:
+    """What stands in braces in a pattern."""
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
+    except ValueError:
+        names = [""]
+    if not all(name.isidentifier() for name in names):
+        raise InputError(f"{path}: {pattern!r} is no pattern", remedy="Write it as prune:amount={amount}.")
+    return list(dict.fromkeys(names))
+
+
 def _expanded(path: Path, grid: Mapping[str, Any]) -> Iterator[str]:
     pattern = grid["with"]
-    names = [name for _, name, _, _ in string.Formatter().parse(pattern) if name]
+    names = _names(path, pattern)
     for name in names:
         if name not in grid:
             raise InputError(f"{path}: {{{name}}} of {pattern!r} has no values", remedy=f"Add {name} = [ … ].")
@@ -236,9 +247,10 @@ def _values(path: Path, name: str, given: Any) -> list[str]:
     if isinstance(given, list) and given:
         return [_word(value) for value in given]
     if isinstance(given, dict) and {"from", "to", "steps"} <= set(given):
-        low, high, steps = given["from"], given["to"], int(given["steps"])
-        if steps < 2 or (given.get("scale") == "log" and min(low, high) <= 0):
-            raise InputError(f"{path}: the range of {name} needs 2 steps or more, and a log scale numbers above 0")
+        low, high, _ = _range(path, name, given)
+        steps = _of_type(path, f"steps of {name}", given["steps"], int)
+        if steps < 2:
+            raise InputError(f"{path}: the range of {name} needs 2 steps or more")
         if given.get("scale") == "log":
             raw = [math.exp(math.log(low) + (math.log(high) - math.log(low)) * i / (steps - 1)) for i in range(steps)]
         else:
@@ -251,6 +263,19 @@ def _values(path: Path, name: str, given: Any) -> list[str]:
     )
 
 
+def _range(path: Path, name: str, given: Mapping[str, Any]) -> tuple[float, float, bool]:
+    """From, to, and whether on a log scale."""
+    low, high = given["from"], given["to"]
+    logarithmic = given.get("scale") == "log"
+    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
+    if not numbers or low > high or (logarithmic and low <= 0) or given.get("scale", "log") not in {"log", "linear"}:
+        raise InputError(
+            f"{path}: the range of {name} does not go from a number up to another, both above 0 on a log scale",
+            remedy=f'{name} = {{ from = 0.1, to = 0.9 }}; scale = "log" or "linear"',
+        )
+    return low, high, logarithmic
+
+
 def _search(path: Path, given: Mapping[str, Any]) -> Search | None:
     if not given:
         return None
@@ -258,7 +283,7 @@ def _search(path: Path, given: Mapping[str, Any]) -> Search | None:
     if not isinstance(pattern, str) or not isinstance(trials, int) or not 1 <= trials <= _MOST:
         raise InputError(f'{path}: [search] needs with = "CHAIN with {{names}}" and trials from 1 to {_MOST}')
     rest = {key: value for key, value in given.items() if key not in {"with", "trials"}}
-    names = [name for _, name, _, _ in string.Formatter().parse(pattern) if name]
+    names = _names(path, pattern)
     if set(names) != set(rest) or not names:
         raise InputError(
             f"{path}: [search] must give values for {', '.join(names) or 'at least one name'}, and no others"
@@ -266,7 +291,7 @@ def _search(path: Path, given: Mapping[str, Any]) -> Search | None:
     choices: dict[str, list[str] | tuple[float, float, bool]] = {}
     for name, value in rest.items():
         if isinstance(value, dict) and {"from", "to"} <= set(value):
-            choices[name] = (value["from"], value["to"], value.get("scale") == "log")
+            choices[name] = _range(path, name, value)
         else:
             choices[name] = _values(path, name, value)
     parse_chain(pattern.format(**dict.fromkeys(names, "1")))

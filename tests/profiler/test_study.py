@@ -75,6 +75,16 @@ n = { from = 4, to = 64, steps = 3, scale = "log" }
         ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[protocol]\nspeed = 3\n', "no key of .protocol."),
         ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[product]\nbattery_wh = 3\n', "battery_wh needs hours and fps"),
         ("model = ", "is not TOML"),
+        ('model = "x"\n[[recipes.grid]]\nwith = "prune:amount={"\n', "is no pattern"),
+        ('model = "x"\n[[recipes.grid]]\nwith = "prune:amount={0}"\n', "is no pattern"),
+        (
+            'model = "x"\n[[recipes.range]]\nwith = "prune:amount={a}"\na = { from = "0", to = 1, steps = 3 }\n',
+            "range of a",
+        ),
+        (
+            'model = "x"\n[[recipes.range]]\nwith = "prune:amount={a}"\na = { from = 0, to = 1, steps = "3" }\n',
+            "steps of a",
+        ),
         ('model = "x"\nmodels = ["x"]\n', "has both model and models"),
         ('models = ["x", "x"]\n', "the same model twice"),
         ('model = "x"\nseed = "one"\n[recipes]\nexplicit = ["fp16"]\n', "seed = 'one' is not a whole number"),
@@ -312,6 +322,7 @@ def test_a_search_goes_on_where_it_ended(study: Path) -> None:
         ('with = "prune:amount={a}"\n', "must give values for a"),
         ("trials = 3\n", "needs with ="),
         ('with = "prune:amount={a}"\na = [1]\ntrials = 0\n', "trials from 1 to"),
+        ('with = "prune:amount={a}"\na = { from = 0.9, to = 0.1 }\n', "range of a does not go"),
     ],
 )
 def test_a_mistake_in_a_search_is_named(text: str, said: str, tmp_path: Path) -> None:
