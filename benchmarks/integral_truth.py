@@ -4,7 +4,8 @@ Several times the daemon is ended and started again, and its counters go on from
 it, on the same board, is left alone. For each waveform and scrape interval: the counter's increase from the first to
 the last scrape against the closed-form integral of the same time. What may differ: a sample is up to 0.1 s old at
 either end; the virtual sensor's own step and its averaging (0.43 s late) are real, and the control has them too; a
-restart's pause is bridged from both sides.
+restart's pause is bridged from both sides, or left out where it is longer than sampling.bridge_s: with a gap, the
+error says nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ WAVEFORMS = (
     "sine:2W,12W,40s",
 )
 INTERVALS = (1.0, 5.0, 15.0, 30.0)
+_GAP = re.compile(rb'^edgeprof_sampler_gap_seconds_total\{sensor="ina3221"\} (\S+)$', re.MULTILINE)
 _LINE = re.compile(rb'^edgeprof_device_energy_joules_total\{[^}]*source="ina3221"[^}]*\} (\S+)$', re.MULTILINE)
 
 
@@ -64,6 +66,13 @@ def look(port: int) -> tuple[float, float] | None:
     except OSError:
         return None
     return (0.5 * (begun + time.monotonic()), float(found[1])) if found else None
+
+
+def gap(port: int) -> float:
+    """Seconds that are in no counter."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics?collect[]=sampler", timeout=5) as answer:
+        found = _GAP.search(answer.read())
+    return float(found[1]) if found else 0.0
 
 
 def scraper(port: int, interval: float, until: float, seen: list[tuple[float, float]]) -> None:
@@ -110,6 +119,7 @@ def play(waveform: str, seconds: float, intervals: tuple[float, ...], port: int,
             pauses += time.monotonic() - begun
         for thread in threads:
             thread.join()
+        left_out = gap(port)
         rows = []
         for interval, some in seen.items():
             (t0, e0), (t1, e1) = some[0], some[-1]
@@ -123,6 +133,7 @@ def play(waveform: str, seconds: float, intervals: tuple[float, ...], port: int,
                     "interval_s": interval,
                     "seconds": t1 - t0,
                     "paused_s": pauses if interval else 0.0,
+                    "gap_s": left_out if interval else gap(port + 1),
                     "joules": e1 - e0,
                     "true_joules": truth,
                     "relative_error": (e1 - e0) / truth - 1,
@@ -152,6 +163,7 @@ def main() -> None:
             f"{row['interval_s']:g} s" if row["interval_s"] else "control",
             f"{row['seconds']:.0f} s",
             f"{row['paused_s']:.1f} s",
+            f"{row['gap_s']:.1f} s",
             f"{row['true_joules']:.1f}",
             f"{row['joules']:.1f}",
             f"{100 * row['relative_error']:+.2f} %",
@@ -159,7 +171,7 @@ def main() -> None:
         ]
         for row in rows
     ]
-    head = ["waveform", "scrape", "over", "restarts took", "true J", "counted J", "error", "fell"]
+    head = ["waveform", "scrape", "over", "restarts took", "left out", "true J", "counted J", "error", "fell"]
     print(table(head, cells))
     write(options.json, {"benchmark": "integral_truth", "machine": facts, "results": rows})
 
