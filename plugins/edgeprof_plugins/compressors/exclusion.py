@@ -163,6 +163,11 @@ def search(
         while best - low > 1:
             middle = (low + best) // 2
             low, best = (low, middle) if fits(middle) else (middle, best)
+        if best == len(order):
+            raise InputError(
+                f"{label} keeps {judge.by} within {judge.limit:g} only with all {best} layers in float",
+                remedy="Allow more (max_drop, min_sqnr), or look at the calibration data.",
+            )
     return made[best], {
         "excluded": order[:best],
         "why": {name: f"{found[name]:.1f} dB when it alone is quantised" for name in order[:best]},

@@ -11,7 +11,7 @@ import numpy as np
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx_file import OnnxFile, require, tensor
-from edgeprof_plugins.compressors.onnx_prepare import check_nodes, quantization, quiet
+from edgeprof_plugins.compressors.onnx_prepare import check_nodes, quantization, quiet, refuse_quantised
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,6 +43,7 @@ class Fp16(Compressor):
         excluded = check_nodes(source, parameters["exclude"])
         clipped: dict[str, float] = {}
         with OnnxFile(source) as model:
+            refuse_quantised(model)
             floats = [name for name in model.order if model.proto(name).data_type == 1]
             if not floats:
                 raise InputError(f"{source} has no float32 weights", remedy="It is converted already, or has none.")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "MatMulInteger", "ConvInteger", "MatMulNBits"}
 _OPSET = 17
 #: Beyond this only what is needed: a newer operator set is no use to an older runtime.
 _ENOUGH = 13
@@ -64,6 +65,12 @@ def upgraded(source: Path, folder: Path) -> Path:
     return target
 
 
+def refuse_quantised(model: OnnxFile) -> None:
+    """Raise InputError for what has integer arithmetic already."""
+    if any(node.op_type in _QUANTISED for node in model.model.graph.node):
+        raise InputError(f"{model.path} is quantised already", remedy="Start from the float model.")
+
+
 def prepared(source: Path, folder: Path) -> Path:
     """A copy with shapes inferred, constants folded and batch norms fused, as ONNX Runtime's quantiser wants it.
 
@@ -72,8 +79,7 @@ def prepared(source: Path, folder: Path) -> Path:
     """
     tools = quantization()
     with OnnxFile(source) as model:
-        if any(node.op_type in {"QuantizeLinear", "QLinearConv", "MatMulInteger"} for node in model.model.graph.node):
-            raise InputError(f"{source} is quantised already", remedy="Start from the float model.")
+        refuse_quantised(model)
     recent = upgraded(source, folder)
     # Shapes that an exporter wrote down may contradict the inferred ones (torch's dynamo exporter); they are dropped.
     clean = folder / "clean.onnx"

@@ -66,6 +66,7 @@ class TfliteFile:
         self.schema: Any = None
         self.model: Any = None
         self.graph: Any = None
+        self._view: Any = None
 
     def __enter__(self) -> TfliteFile:  # noqa: PYI034 - Self is not in the typing of 3.10
         self.schema = _schema()
@@ -87,12 +88,13 @@ class TfliteFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.model = self.graph = None
+        self.model = self.graph = self._view = None
         self._stack.close()
 
     def _read(self, view: npt.NDArray[np.uint8]) -> None:
         if bytes(view[4:8]) != _IDENTIFIER:
             raise ValueError("its identifier is missing")
+        self._view = view
         self.model = self.schema.Model.GetRootAs(view, 0)
         if not self.model.SubgraphsLength():
             raise ValueError("it has no graph")
@@ -121,7 +123,7 @@ class TfliteFile:
             index = operator.Inputs(position)
             tensor = self.graph.Tensors(stored.get(index, index))
             buffer = tensor.Buffer()
-            if buffer in found or not self.model.Buffers(buffer).DataLength():
+            if buffer in found or self._content(buffer) is None:
                 continue
             found[buffer] = self._weight(tensor, buffer, name)
         return list(found.values())
@@ -145,8 +147,19 @@ class TfliteFile:
 
     def values(self, weight: TfliteWeight) -> npt.NDArray[Any]:
         """The weight's numbers as they lie in the file."""
-        raw: npt.NDArray[Any] = self.model.Buffers(weight.buffer).DataAsNumpy().view(weight.dtype)
-        return raw.reshape(weight.shape)
+        raw = self._content(weight.buffer)
+        assert raw is not None  # it is one of weights()
+        return raw.view(weight.dtype).reshape(weight.shape)
+
+    def _content(self, buffer: int) -> npt.NDArray[np.uint8] | None:
+        from edgeprof.compression.graph_tflite import content
+
+        return content(self._view, self.model, buffer)
+
+    def old(self) -> bool:
+        """Whether operators have their codes in the old field only."""
+        codes = [self.model.OperatorCodes(index) for index in range(self.model.OperatorCodesLength())]
+        return any(code.BuiltinCode() < code.DeprecatedBuiltinCode() for code in codes)
 
     def dtypes(self) -> dict[str, int]:
         """The weights' dtypes → how many weights have it."""
@@ -162,7 +175,7 @@ class TfliteFile:
             tensor = self.graph.Tensors(self.graph.Inputs(index))
             signature = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else tensor.ShapeAsNumpy()
             shape = tuple(int(s) if s >= 0 else None for s in signature)
-            found[tensor.Name().decode("utf-8", "replace")] = (shape, DTYPES.get(tensor.Type(), "float32"))
+            found[(tensor.Name() or b"").decode("utf-8", "replace")] = (shape, DTYPES.get(tensor.Type(), "float32"))
         return found
 
     def signature(self) -> tuple[str | None, dict[str, str]]:
@@ -174,12 +187,14 @@ class TfliteFile:
         for index in range(first.InputsLength()):
             entry = first.Inputs(index)
             tensor = self.graph.Tensors(entry.TensorIndex())
-            names[tensor.Name().decode("utf-8", "replace")] = entry.Name().decode()
+            names[(tensor.Name() or b"").decode("utf-8", "replace")] = entry.Name().decode()
         return first.SignatureKey().decode(), names
 
 
-def with_signature(source: Path, target: Path) -> None:
-    """A copy with a signature, which older models lack and ai-edge-quantizer calibrates by."""
+def modern(source: Path, target: Path) -> None:
+    """A copy as ai-edge-quantizer wants it: with a signature, by which it calibrates, and with operators' codes where
+    it looks for them (files of before 2020 have them in the old field only, and it would take each for an addition).
+    """
     schema = _schema()
     packed = source.read_bytes()
     model = schema.ModelT.InitFromPackedBuf(packed, 0)
@@ -193,10 +208,13 @@ def with_signature(source: Path, target: Path) -> None:
             made.append(entry)
         return made
 
-    signature = schema.SignatureDefT()
-    signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
-    signature.inputs, signature.outputs = entries(graph.inputs), entries(graph.outputs)
-    model.signatureDefs = [signature]
+    for code in model.operatorCodes:
+        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if not model.signatureDefs:
+        signature = schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
+        signature.inputs, signature.outputs = entries(graph.inputs), entries(graph.outputs)
+        model.signatureDefs = [signature]
     import flatbuffers
 
     builder = flatbuffers.Builder(len(packed) + 4096)

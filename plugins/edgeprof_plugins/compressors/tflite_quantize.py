@@ -21,7 +21,7 @@ from edgeprof.errors import InputError, UnavailableError
 from edgeprof.workload.runtime import install_command, library_version
 from edgeprof_plugins.compressors import exclusion
 from edgeprof_plugins.compressors.tflite_exclude import alone, answers, layer
-from edgeprof_plugins.compressors.tflite_file import TfliteFile, with_signature
+from edgeprof_plugins.compressors.tflite_file import TfliteFile, modern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,16 +55,17 @@ class _Recipe(Compressor):
         with TfliteFile(source) as model:
             before = model.dtypes()
             inputs = model.inputs()
-            signature = model.signature()
-        if not before.get("float32"):
-            raise InputError(f"{source} has no float32 weights to quantise", remedy="Start from the float model.")
+            signature, old = model.signature(), model.old()
+        if not before.get("float32") or before.get("int8") or before.get("uint8"):
+            some = "has integer weights already" if before.get("float32") else "has no float32 weights to quantise"
+            raise InputError(f"{source} {some}", remedy="Start from the float model.")
         with tempfile.TemporaryDirectory(prefix="edgeprof-tflite-") as folder, _quiet():
             try:
                 ready = source
-                if self.needs_data != "no" and signature[0] is None:
-                    ready = Path(folder) / "signed.tflite"
-                    with_signature(source, ready)
-                    signature = ("serving_default", {})
+                if old or (self.needs_data != "no" and signature[0] is None):
+                    ready = Path(folder) / "modern.tflite"
+                    modern(source, ready)
+                    signature = signature if signature[0] is not None else ("serving_default", {})
                 made, facts = self._quantised(_Job(aeq, ready, Path(folder), inputs, signature), parameters, data)
             except (InputError, UnavailableError):
                 raise
@@ -110,13 +111,33 @@ class _Job:
         """A new file, quantised by these rows of a recipe."""
         quantiser = self.aeq.quantizer.Quantizer(str(self.ready), rows)
         if calibration is not None and self.ranges is None and quantiser.need_calibration:
-            key, names = self.signature
-            batches = [{names.get(name, name): a for name, a in batch.items()} for batch in calibration.batches()]
-            self.ranges = quantiser.calibrate({key: batches}, num_threads=1)
+            self.ranges = self._calibrate(quantiser, rows, calibration)
         target = self.folder / f"{self.made}.tflite"
         self.made += 1
         target.write_bytes(bytes(quantiser.quantize(self.ranges).quantized_model))
         return target
+
+    def _calibrate(self, quantiser: Any, rows: list[dict[str, Any]], calibration: Calibration) -> Any:
+        """Ranges: the least and the greatest value in all samples.
+
+        The library's own way averages each sample's range with those before, which leaves next to nothing of an input
+        that has few values in a sample; versions that offer no other keep to it.
+        """
+        key, names = self.signature
+        data = {key: [{names.get(name, name): a for name, a in batch.items()} for batch in calibration.batches()]}
+        try:
+            from ai_edge_quantizer import calibrator, recipe_manager
+            from ai_edge_quantizer.utils import qsv_utils
+
+            manager = recipe_manager.RecipeManager()
+            manager.load_quantization_recipe(rows)
+            tool = calibrator.Calibrator(
+                self.ready.read_bytes(), num_threads=1, qsv_update_func=qsv_utils.min_max_update
+            )
+        except (ImportError, AttributeError, TypeError):
+            return quantiser.calibrate(data, num_threads=1)
+        tool.calibrate(data, manager)
+        return tool.get_model_qsvs()
 
 
 class Int8Dynamic(_Recipe):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -28,7 +28,8 @@ _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 def read(path: Path) -> Graph:
     """The graph of a TFLite file."""
-    model = schema.Model.GetRootAs(np.frombuffer(path.read_bytes(), np.uint8), 0)
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    model = schema.Model.GetRootAs(data, 0)
     graph = model.Subgraphs(0)
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
     operators = []
@@ -37,23 +38,41 @@ def read(path: Path) -> Graph:
         code = model.OperatorCodes(operator.OpcodeIndex())
         operators.append((names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "?"), operator))
     stored = {o.Outputs(0): o.Inputs(0) for name, o in operators if name == "DEQUANTIZE"}
-    layers = [_layer(model, graph, name, o, stored) for name, o in operators if name in _LAYERS]
+    layers = [_layer(_Place(data, model, graph), name, o, stored) for name, o in operators if name in _LAYERS]
     return Graph(
         layers=layers,
         nodes=len(operators),
         conversions=sum(name in _CONVERSIONS for name, _ in operators),
-        ranges=dict(_ranges(model, graph)),
+        ranges=dict(_ranges(_Place(data, model, graph))),
     )
 
 
-def _layer(model: Any, graph: Any, name: str, operator: Any, stored: Mapping[int, int]) -> Layer:
+def content(data: npt.NDArray[np.uint8], model: Any, buffer: int) -> npt.NDArray[np.uint8] | None:
+    """A buffer's bytes, in the flatbuffer or (``offset``) behind it in the file; None for none."""
+    found = model.Buffers(buffer)
+    if found.DataLength():
+        inside: npt.NDArray[np.uint8] = found.DataAsNumpy()
+        return inside
+    # Schemas before 2023 have no buffers behind the flatbuffer.
+    start, size = (found.Offset(), found.Size()) if hasattr(found, "Offset") else (0, 0)
+    return data[start : start + size] if start > 1 and size and start + size <= len(data) else None
+
+
+class _Place(NamedTuple):
+    data: npt.NDArray[np.uint8]
+    model: Any
+    graph: Any
+
+
+def _layer(place: _Place, name: str, operator: Any, stored: Mapping[int, int]) -> Layer:
+    graph = place.graph
     position = 2 if name == "TRANSPOSE_CONV" else 0
     activation = graph.Tensors(operator.Inputs(position))
     index = operator.Inputs(1)
     weight = graph.Tensors(stored.get(index, index))
     output = graph.Tensors(operator.Outputs(0))
     shape = tuple(int(s) for s in weight.ShapeAsNumpy()) if weight.ShapeLength() else ()
-    constant = model.Buffers(weight.Buffer()).DataLength() > 0
+    raw = content(place.data, place.model, weight.Buffer())
     out = int(np.prod([max(1, int(s)) for s in output.ShapeAsNumpy()])) if output.ShapeLength() else 1
     depthwise = name == "DEPTHWISE_CONV_2D"
     axis = len(shape) - 1 if depthwise else 0
@@ -67,7 +86,7 @@ def _layer(model: Any, graph: Any, name: str, operator: Any, stored: Mapping[int
         precision=_precision(*kinds, converted=index in stored),
         stored=kinds[1],
         channels=channels,
-        weights=functools.partial(_weights, model, weight, axis) if constant and kinds[1] in _READABLE else None,
+        weights=functools.partial(_weights, raw, weight, axis) if raw is not None and kinds[1] in _READABLE else None,
         depthwise=depthwise,
     )
 
@@ -85,24 +104,24 @@ def _precision(activation: str, weight: str, *, converted: bool) -> str:
     return "float16" if activation == "float16" else "float32"
 
 
-def _weights(model: Any, tensor: Any, axis: int) -> npt.NDArray[Any]:
-    values = model.Buffers(tensor.Buffer()).DataAsNumpy().view(_DTYPES[tensor.Type()])
+def _weights(raw: npt.NDArray[np.uint8], tensor: Any, axis: int) -> npt.NDArray[Any]:
+    values = raw.view(_DTYPES[tensor.Type()])
     shaped: npt.NDArray[Any] = values.reshape([int(s) for s in tensor.ShapeAsNumpy()])
     return np.moveaxis(shaped, axis, 0)
 
 
-def _ranges(model: Any, graph: Any) -> Iterator[tuple[str, tuple[float, float]]]:
-    for index in range(graph.TensorsLength()):
-        tensor = graph.Tensors(index)
+def _ranges(place: _Place) -> Iterator[tuple[str, tuple[float, float]]]:
+    for index in range(place.graph.TensorsLength()):
+        tensor = place.graph.Tensors(index)
         kind = _DTYPES.get(tensor.Type(), "?")
         found = tensor.Quantization()
         if kind not in _LIMITS or found is None or found.ScaleLength() != 1:
             continue
-        if model.Buffers(tensor.Buffer()).DataLength():
+        if content(place.data, place.model, tensor.Buffer()) is not None:
             continue
         low, high = _LIMITS[kind]
         scale, zero = float(found.Scale(0)), int(found.ZeroPoint(0)) if found.ZeroPointLength() else 0
-        yield tensor.Name().decode("utf-8", "replace"), ((low - zero) * scale, (high - zero) * scale)
+        yield (tensor.Name() or b"").decode("utf-8", "replace"), ((low - zero) * scale, (high - zero) * scale)
 
 
 def taps(

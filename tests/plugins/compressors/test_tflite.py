@@ -132,3 +132,66 @@ def test_the_layers_that_quantising_breaks_are_found_and_left_in_float(
     with TfliteFile(made.path) as model:
         assert sum(w.dtype == "float32" for w in model.weights()) == len(facts["excluded"])
         assert sum(w.dtype == "int8" for w in model.weights()) > 4
+
+
+def test_a_file_from_before_2020_is_quantised_as_one_of_today(resnet: Path, host: PluginHost) -> None:
+    """Operators' codes in the old field only: the quantiser would take each for an addition."""
+    pytest.importorskip("ai_edge_quantizer")
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(resnet.read_bytes(), 0)
+    for code in model.operatorCodes:
+        code.builtinCode = 0
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    old = resnet.with_name("old.tflite")
+    old.write_bytes(bytes(builder.Output()))
+    made, _ = make_variant(recognise(str(old)), parse_chain("int8-dynamic"), host.of("compressors"), resnet.parent)
+    with TfliteFile(made.path) as model:
+        assert model.dtypes() == {"int8": 10}
+
+
+def test_ranges_are_those_of_all_samples(shared_data: Path, tmp_path: Path, host: PluginHost) -> None:
+    """One value a sample: a range that is averaged over samples would hold next to none of them."""
+    pytest.importorskip("ai_edge_quantizer")
+    from edgeprof.compression import graph_tflite
+
+    source = shared_data / "tflm-hello-world/hello_world_float.tflite"
+    x = np.linspace(0, 6.28, 32, dtype="float32").reshape(-1, 1)
+    np.savez(tmp_path / "x.npz", x=x, y=np.sin(x[:, 0]))
+    data = load_dataset(str(tmp_path / "x.npz"), host)
+    made, _ = make_variant(
+        recognise(str(source)), parse_chain("int8-static"), host.of("compressors"), tmp_path / "out", data
+    )
+    answers = [outputs[0].item() for outputs in graph_tflite.run(made.path, [{"": one[None]} for one in x])]
+    assert np.abs(np.array(answers) - np.sin(x[:, 0])).max() < 0.15
+
+
+def test_weights_behind_the_flatbuffer_are_found(resnet: Path) -> None:
+    """Buffers with an offset into the file, as large files have them."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    from edgeprof.compression import graph_tflite
+
+    with TfliteFile(resnet) as model:
+        first = model.weights()[0]
+        values = model.values(first).copy()
+    packed = schema.ModelT.InitFromPackedBuf(resnet.read_bytes(), 0)
+
+    def write(offset: int) -> bytes:
+        buffer = packed.buffers[first.buffer]
+        buffer.data, buffer.offset, buffer.size = None, offset, values.nbytes
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(packed.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    length = len(write(1 << 20))
+    outside = resnet.with_name("outside.tflite")
+    outside.write_bytes(write(length) + values.tobytes())
+    with TfliteFile(outside) as model:
+        assert np.array_equal(model.values(first), values)
+    layer = next(one for one in graph_tflite.read(outside).layers if one.weights is not None)
+    assert layer.weights is not None
+    assert np.array_equal(layer.weights(), values)
