@@ -94,7 +94,7 @@ def request(application: Path, *functions: str, **kwargs) -> BenchRequest:
 
 def test_joules_are_the_rails_power_times_the_time_of_an_inference(application, orin, host):
     watcher = Watcher()
-    result = bench(request(application, "steady"), host, orin, watcher)
+    result = bench(request(application, "steady", window_s=0.6), host, orin, watcher)
     (variant,) = result.variants
     energy = variant.energy_j_per_inference
     assert energy is not None

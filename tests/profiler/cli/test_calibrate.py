@@ -1,6 +1,6 @@
 """``edgeprof calibrate`` on virtual boards, whose true joules a meter says on a scale that is off on purpose.
 
-Most on virtual time, where nothing is late; the meter's own way in, and the load's, are tried in real time.
+On virtual time, where nothing is late; the meter's own way in, and the load's, are tried in real time.
 """
 
 from __future__ import annotations
@@ -105,6 +105,16 @@ class TruthMeter(Sensor):
     def read(self, values, times) -> None:
         joules = sum(self.board._rails[name].joules(self.now()) for name in self.board.totals)
         values[0] = GAIN * joules + OFFSET_W * (self.now() - START_S)
+
+
+class ConstantMeter(Sensor):
+    """5 W, whatever the board does."""
+
+    name = "constant"
+    channels = (Channel("constant", "constant", "power", scope="wall"),)
+
+    def read(self, values, times) -> None:
+        values[0] = 5.0
 
 
 def host_with(meter: Sensor) -> PluginHost:
@@ -293,15 +303,21 @@ def test_what_cannot_be_done_is_one_sentence(edgeprof, tmp_path, monkeypatch, ar
     assert "Traceback" not in err
 
 
-def test_a_meter_that_sees_something_else_makes_no_line(edgeprof, tmp_path) -> None:
-    """In real time, and the meter a program of its own. RAPL has no filter, so that a level may be short."""
-    stairs = Pieces([(0.25, watts, watts) for watts in (10.0, 20.0, 30.0, 35.0, 25.0, 15.0)], repeat=True)
-    constant = f'{sys.executable} -c "import time\nwhile True: print(5.0, flush=True); time.sleep(0.02)"'
-    with LiveBoard("x86-rapl", tmp_path / "tree", {"package-0": stairs}) as board:
-        host, roots = PluginHost(only=["rapl", "meter"]), Roots.resolve(board.directory)
-        with pytest.raises(InputError, match="does not rise"):
-            calibrate.against(f"command:{constant}", host, roots, levels=5, hold_s=0.2, load=False)
+def test_a_meter_that_sees_something_else_makes_no_line(edgeprof, turned) -> None:
+    board, clock = turned
+    host, roots = host_with(ConstantMeter()), Roots.resolve(board.directory)
+    with pytest.raises(InputError, match="does not rise"):
+        calibrate.against("constant", host, roots, levels=5, hold_s=1.0, clock=clock)
     assert "nothing is calibrated" in edgeprof("calibrate", "--list")[1]
+
+
+def test_a_meter_may_be_a_program_of_its_own(tmp_path) -> None:
+    program = f'{sys.executable} -c "import time\nwhile True: print(5.0, flush=True); time.sleep(0.02)"'
+    roots = Roots.resolve(build(BOARD, tmp_path / "tree").directory)
+    for address in (f"command:{program}", f"meter:command:{program}"):
+        (sensor,), channel = calibrate._meter(address, PluginHost(only=["meter"]), roots)
+        assert (channel.sensor, channel.quantity) == ("meter", "power")
+        assert sensor.read_once()["meter/power"] == 5.0
 
 
 def test_a_broken_file_of_calibrations_is_not_passed_over(edgeprof, tmp_path) -> None:
