@@ -19,6 +19,11 @@ COLUMNS = 24
 #: The colours of provenance-free thresholds, as Grafana names them.
 GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
 
+#: Of a processor (°C): warm, hot, and where boards hold themselves back.
+HEAT_LEVELS = ((None, GREEN), (70.0, YELLOW), (80.0, ORANGE), (90.0, RED))
+#: A line's style.
+DASHED = {"fill": "dash", "dash": [4, 4]}
+
 Kind = Literal["timeseries", "stat", "gauge", "bargauge", "table", "xychart", "state-timeline", "text"]
 
 
@@ -35,6 +40,23 @@ def rate(metric: str, *matchers: str) -> str:
 def increase(metric: str, *matchers: str) -> str:
     """How much a counter grew in the time that the dashboard shows."""
     return f"increase({of(metric, *matchers)}[$__range])"
+
+
+Levels = tuple[tuple[float | None, str], ...]
+
+
+def steps(levels: Levels) -> dict[str, Any]:
+    """Thresholds as Grafana has them; (from, colour), the first is the base."""
+    return {"mode": "absolute", "steps": [{"color": color, "value": start} for start, color in levels]}
+
+
+def value_mappings(words: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    """Value → (text, colour), as Grafana has it."""
+    options = {
+        value: {"text": text, "color": color, "index": index}
+        for index, (value, (text, color)) in enumerate(words.items())
+    }
+    return [{"type": "value", "options": options}]
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,7 @@ class Panel:
         stack: Whether series are piled up.
         bounds: Lowest and highest value of the axis; None leaves an end to Grafana.
         thresholds: (from, colour); the first is the base.
+        limits: Whether a timeseries shows its thresholds as dashed lines.
         mappings: Value → (text, colour), for states.
         reduce: What a stat shows of a series: ``lastNotNull``, ``max`` …
         columns: A table's columns: field → heading. Other fields are left out.
@@ -96,7 +119,8 @@ class Panel:
     stack: bool = False
     decimals: int | None = None
     bounds: tuple[float | None, float | None] = (None, None)
-    thresholds: tuple[tuple[float | None, str], ...] = ((None, GREEN),)
+    thresholds: Levels = ((None, GREEN),)
+    limits: bool = False
     mappings: dict[str, tuple[str, str]] = field(default_factory=dict)
     overrides: tuple[Override, ...] = ()
     reduce: str = "lastNotNull"
@@ -156,18 +180,11 @@ class Panel:
             "min": low,
             "max": high,
             "color": {"mode": "palette-classic" if self.kind in ("timeseries", "xychart") else "thresholds"},
-            "thresholds": {
-                "mode": "absolute",
-                "steps": [{"color": color, "value": start} for start, color in self.thresholds],
-            },
+            "thresholds": steps(self.thresholds),
             "custom": _CUSTOM[self.kind](self) if self.kind in _CUSTOM else None,
         }
         if self.mappings:
-            options = {
-                value: {"text": text, "color": color, "index": index}
-                for index, (value, (text, color)) in enumerate(self.mappings.items())
-            }
-            made["mappings"] = [{"type": "value", "options": options}]
+            made["mappings"] = value_mappings(self.mappings)
         return {key: value for key, value in made.items() if value is not None and value != {}}
 
     def _overrides(self) -> list[dict[str, Any]]:
@@ -288,6 +305,7 @@ def _lines(panel: Panel) -> dict[str, Any]:
         "stacking": {"mode": "normal" if panel.stack else "none", "group": "A"},
         "scaleDistribution": {"type": "log", "log": 10} if panel.log else {"type": "linear"},
         **({"axisSoftMin": 0} if panel.from_zero and not panel.log else {}),
+        **({"thresholdsStyle": {"mode": "dashed"}} if panel.limits else {}),
     }
 
 
@@ -348,7 +366,7 @@ class Variable:
                 "regex": "",
                 "multi": self.multi,
                 "includeAll": self.multi,
-                "allValue": self.every if self.multi else None,
+                **({"allValue": self.every} if self.multi else {}),
                 "current": {"text": ["All"], "value": ["$__all"]}
                 if self.multi
                 else {"text": self.first, "value": self.first},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeprof_dashboards.model import (
-    BLUE,
+    DASHED,
     GREEN,
     ORANGE,
     RED,
@@ -16,6 +16,7 @@ from edgeprof_dashboards.model import (
     Variable,
     of,
 )
+from edgeprof_dashboards.shapes import Value, answer, bars, scatter, states, table
 
 _CHOSEN = ('model=~"$model"', 'scenario=~"$scenario"')
 _KEY = "job, instance, model, runtime, scenario"
@@ -40,99 +41,70 @@ def _ratio(what: str, extra: str, *matchers: str) -> str:
 
 _BASELINE = 'variant="$baseline"'
 _FAINT = {
-    "custom.lineStyle": {"fill": "dash", "dash": [4, 4]},
+    "custom.lineStyle": DASHED,
     "custom.hideFrom": {"legend": True, "tooltip": False, "viz": False},
     "color": {"mode": "fixed", "fixedColor": "gray"},
 }
 _LESS = ((None, GREEN), (1.0, YELLOW), (1.1, ORANGE))
 
+_QUOTED = {"0": ("no", RED), "1": ("yes", GREEN)}
+#: From 0 where it is an axis: half as far is half as dear.
+_FROM_ZERO = {"min": 0}
+_ENERGY_COLUMN = Value(f"sum by ({_ONE}, provenance) ({_ENERGY})", "joule", _FROM_ZERO)
+_SURE_COLUMN = Value(f"sum by ({_ONE}, provenance) ({_SURE})", "joule")
+_LATENCY_COLUMN = Value(f"sum by ({_ONE}) ({_MEDIAN})", "s", _FROM_ZERO)
+_ACCURACY_COLUMN = Value(f"max by ({_ONE}) ({_bench('accuracy_ratio')})", "percentunit")
+_POINT: dict[str, str | Value] = {
+    "Model": "model",
+    "Variant": "variant",
+    "Runtime": "runtime",
+    "Provenance": "provenance",
+}
+
 TABLE = Row(
     "Variants",
     (
-        Panel(
+        table(
             "Newest result of each variant",
             "One line for each model, variant, runtime and scenario. ± is the expanded uncertainty (95 %); provenance "
             "says whether the joules were counted, measured, estimated or simulated.",
-            (
-                Query(f"sum by ({_ONE}, provenance) ({_ENERGY})", instant=True),
-                Query(f"sum by ({_ONE}, provenance) ({_SURE})", instant=True),
-                Query(f"sum by ({_ONE}) ({_MEDIAN})", instant=True),
-                Query(f"sum by ({_ONE}) ({_bench('throughput_per_second')})", instant=True),
-                Query(f"max by ({_ONE}) ({_bench('accuracy_ratio')})", instant=True),
-                Query(f"sum by ({_ONE}) ({_bench('model_size_bytes')})", instant=True),
-                Query(f"sum by ({_ONE}) ({_bench('peak_memory_bytes')})", instant=True),
-            ),
-            kind="table",
-            width=24,
+            {
+                "Instance": "instance",
+                "Model": "model",
+                "Variant": "variant",
+                "Runtime": "runtime",
+                "Scenario": "scenario",
+                "Energy": _ENERGY_COLUMN,
+                "±": _SURE_COLUMN,
+                "Provenance": "provenance",
+                "Latency p50": _LATENCY_COLUMN,
+                "Rate": Value(f"sum by ({_ONE}) ({_bench('throughput_per_second')})", "ops"),
+                "Accuracy": _ACCURACY_COLUMN,
+                "Size": Value(f"sum by ({_ONE}) ({_bench('model_size_bytes')})", "bytes"),
+                "Peak memory": Value(f"sum by ({_ONE}) ({_bench('peak_memory_bytes')})", "bytes"),
+                "May be quoted": Value(f"min by ({_ONE}) ({_bench('last_run_success')})", properties=answer(_QUOTED)),
+            },
             height=10,
-            columns={
-                "instance": "Instance",
-                "model": "Model",
-                "variant": "Variant",
-                "runtime": "Runtime",
-                "scenario": "Scenario",
-                "Value #A": "Energy",
-                "Value #B": "±",
-                "provenance": "Provenance",
-                "Value #C": "Latency p50",
-                "Value #D": "Rate",
-                "Value #E": "Accuracy",
-                "Value #F": "Size",
-                "Value #G": "Peak memory",
-            },
-            column_units={
-                "Energy": "joule",
-                "±": "joule",
-                "Latency p50": "s",
-                "Rate": "ops",
-                "Accuracy": "percentunit",
-                "Size": "bytes",
-                "Peak memory": "bytes",
-            },
         ),
-        Panel(
+        scatter(
             "Accuracy against joules",
             "Each point is a variant; to the left is cheaper, above is more accurate. What has no other point to its "
-            "upper left is on the Pareto front. A point's other fields are in its tooltip.",
-            (
-                Query(f"sum by ({_ONE}, provenance) ({_ENERGY})", instant=True),
-                Query(f"max by ({_ONE}) ({_bench('accuracy_ratio')})", instant=True),
-            ),
-            kind="xychart",
+            "upper left is on the Pareto front. A point's other fields, the uncertainty too, are in its tooltip.",
+            "Joules per inference",
+            "Accuracy",
+            {**_POINT, "Joules per inference": _ENERGY_COLUMN, "±": _SURE_COLUMN, "Accuracy": _ACCURACY_COLUMN},
             width=12,
             height=11,
-            columns={
-                "model": "Model",
-                "variant": "Variant",
-                "runtime": "Runtime",
-                "provenance": "Provenance",
-                "Value #A": "Joules per inference",
-                "Value #B": "Accuracy",
-            },
-            column_units={"Joules per inference": "joule", "Accuracy": "percentunit"},
-            points=("Value #A", "Value #B"),
         ),
-        Panel(
+        scatter(
             "Joules against latency",
             "Each point is a variant; to the lower left is better in both. Points on one line through the origin draw "
             "the same power.",
-            (
-                Query(f"sum by ({_ONE}) ({_MEDIAN})", instant=True),
-                Query(f"sum by ({_ONE}, provenance) ({_ENERGY})", instant=True),
-            ),
-            kind="xychart",
+            "Latency p50",
+            "Joules per inference",
+            {**_POINT, "Latency p50": _LATENCY_COLUMN, "Joules per inference": _ENERGY_COLUMN, "±": _SURE_COLUMN},
             width=12,
             height=11,
-            columns={
-                "model": "Model",
-                "variant": "Variant",
-                "runtime": "Runtime",
-                "provenance": "Provenance",
-                "Value #A": "Latency p50",
-                "Value #B": "Joules per inference",
-            },
-            column_units={"Joules per inference": "joule", "Latency p50": "s"},
-            points=("Value #A", "Value #B"),
         ),
     ),
 )
@@ -140,41 +112,31 @@ TABLE = Row(
 RATIOS = Row(
     "Against the baseline",
     (
-        Panel(
+        bars(
             "Energy, as a ratio to the baseline",
             "Below 1 is cheaper. Two results that were measured at different times are compared here; for an interval "
             "from windows paired in time use edgeprof compare.",
-            (Query(_ratio("energy_joules_per_inference", ", provenance", 'kind="$kind"'), _JOULES_WHO, instant=True),),
-            kind="bargauge",
+            _ratio("energy_joules_per_inference", ", provenance", 'kind="$kind"'),
+            _JOULES_WHO,
             unit="percentunit",
-            width=8,
             bounds=(0.0, None),
             thresholds=_LESS,
         ),
-        Panel(
+        bars(
             "Latency, as a ratio to the baseline",
             "Of the medians. Below 1 is faster.",
-            (Query(_ratio("latency_seconds", "", 'quantile="0.5"'), _WHO, instant=True),),
-            kind="bargauge",
+            _ratio("latency_seconds", "", 'quantile="0.5"'),
+            _WHO,
             unit="percentunit",
-            width=8,
             bounds=(0.0, None),
             thresholds=_LESS,
         ),
-        Panel(
+        bars(
             "Accuracy, difference to the baseline",
             "Below 0 is less accurate. Whether a drop is more than chance is in the result file (p_value).",
-            (
-                Query(
-                    f"{_bench('accuracy_ratio')} - on ({_KEY}, metric) group_left () "
-                    f"{_bench('accuracy_ratio', _BASELINE)}",
-                    f"{_WHO} {{{{metric}}}}",
-                    instant=True,
-                ),
-            ),
-            kind="bargauge",
+            f"{_bench('accuracy_ratio')} - on ({_KEY}, metric) group_left () {_bench('accuracy_ratio', _BASELINE)}",
+            f"{_WHO} {{{{metric}}}}",
             unit="percentunit",
-            width=8,
             decimals=1,
             thresholds=((None, RED), (-0.02, ORANGE), (-0.005, GREEN)),
         ),
@@ -184,33 +146,30 @@ RATIOS = Row(
 SURE = Row(
     "How sure, how old",
     (
-        Panel(
+        bars(
             "Relative uncertainty",
             "Expanded uncertainty (95 %) over the value. Two variants that are closer than this are not told apart.",
-            (Query(f"{_SURE} / ({_ENERGY} > 0)", _JOULES_WHO, instant=True),),
-            kind="bargauge",
+            f"{_SURE} / ({_ENERGY} > 0)",
+            _JOULES_WHO,
             unit="percentunit",
-            width=8,
             bounds=(0.0, None),
             thresholds=((None, GREEN), (0.05, YELLOW), (0.2, RED)),
         ),
-        Panel(
+        bars(
             "Age of the newest run",
             "Time since the newest result of each variant was created.",
-            (Query(f"time() - {_bench('last_run_timestamp_seconds')}", _WHO, instant=True),),
-            kind="bargauge",
+            f"time() - {_bench('last_run_timestamp_seconds')}",
+            _WHO,
             unit="dtdurations",
-            width=8,
             thresholds=((None, GREEN), (14 * 86400.0, YELLOW), (60 * 86400.0, ORANGE)),
         ),
-        Panel(
+        states(
             "May it be quoted",
             "Whether the newest result is usable (ok or degraded), or invalid or failed. The reasons are in the "
             "result file: edgeprof history.",
-            (Query(_bench("last_run_success"), _WHO),),
-            kind="state-timeline",
-            width=8,
-            mappings={"0": ("no", RED), "1": ("yes", GREEN)},
+            _bench("last_run_success"),
+            _WHO,
+            mappings=_QUOTED,
         ),
     ),
 )
@@ -227,6 +186,7 @@ TIME = Row(
                 Query(f"{_ENERGY} - {_SURE}", f"{_JOULES_WHO} lower"),
             ),
             unit="joule",
+            height=10,
             fill=0,
             line="stepAfter",
             overrides=(Override("/(upper|lower)$/", _FAINT, by_regexp=True),),
@@ -237,8 +197,10 @@ TIME = Row(
             "was too short to bound it.",
             (Query(_bench("latency_seconds", 'quantile=~"0.5|0.99"'), f"{_WHO} p{{{{quantile}}}}"),),
             unit="s",
+            height=10,
             fill=0,
             line="stepAfter",
+            overrides=(Override("/ p0.99$/", {"custom.lineStyle": DASHED}, by_regexp=True),),
         ),
         Panel(
             "Throughput",
@@ -249,23 +211,19 @@ TIME = Row(
             fill=0,
             line="stepAfter",
         ),
-        Panel(
+        bars(
             "Size of the model's file",
             "What has to be stored and sent.",
-            (Query(_bench("model_size_bytes"), _WHO, instant=True),),
-            kind="bargauge",
+            _bench("model_size_bytes"),
+            _WHO,
             unit="bytes",
-            width=8,
-            thresholds=((None, BLUE),),
         ),
-        Panel(
+        bars(
             "Peak memory",
             "Most resident memory of the worker, runtime included.",
-            (Query(_bench("peak_memory_bytes"), _WHO, instant=True),),
-            kind="bargauge",
+            _bench("peak_memory_bytes"),
+            _WHO,
             unit="bytes",
-            width=8,
-            thresholds=((None, BLUE),),
         ),
     ),
 )

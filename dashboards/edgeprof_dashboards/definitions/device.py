@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from edgeprof_dashboards.model import (
-    BLUE,
+    DASHED,
     GREEN,
-    ORANGE,
+    HEAT_LEVELS,
     RED,
     YELLOW,
     Dashboard,
@@ -17,58 +17,40 @@ from edgeprof_dashboards.model import (
     of,
     rate,
 )
+from edgeprof_dashboards.shapes import bars, stat, states, table
 
-_HEAT = ((None, GREEN), (70.0, YELLOW), (80.0, ORANGE), (90.0, RED))
 _SHARE = ((None, GREEN), (0.8, YELLOW), (0.95, RED))
 _ALARM = ((None, GREEN), (1.0, RED))
 
 OVERVIEW = Row(
     "Now",
     (
-        Panel(
+        stat(
             "Power",
             "Power of the device: what its energy counter grew by, so that no burst between two scrapes is missed. "
             "What it covers (module, package, board) is in the panel Device; the name says how it was measured.",
-            (
-                Query(
-                    f"sum by (instance, provenance) ({rate('edgeprof_device_energy_joules_total')})",
-                    "{{instance}} ({{provenance}})",
-                ),
-            ),
-            kind="stat",
+            f"sum by (instance, provenance) ({rate('edgeprof_device_energy_joules_total')})",
+            "{{instance}} ({{provenance}})",
             unit="watt",
-            width=4,
-            height=4,
-            thresholds=((None, BLUE),),
         ),
-        Panel(
+        stat(
             "Energy today",
             "Energy of the device since midnight. Prometheus estimates the ends of the range from the scrapes next "
             "to them; for the exact joules of a run use edgeprof run or bench.",
-            (
-                Query(
-                    f"sum by (instance, provenance) ({increase('edgeprof_device_energy_joules_total')}) / 3600",
-                    "{{instance}} ({{provenance}})",
-                    instant=True,
-                ),
-            ),
-            kind="stat",
+            f"sum by (instance, provenance) ({increase('edgeprof_device_energy_joules_total')}) / 3600",
+            "{{instance}} ({{provenance}})",
             unit="watth",
-            width=4,
-            height=4,
-            thresholds=((None, BLUE),),
             time_from="now/d",
+            instant=True,
         ),
-        Panel(
+        stat(
             "Hottest sensor",
             "The highest temperature of the device at this moment.",
-            (Query(f"max by (instance) ({of('edgeprof_temperature_celsius')})", "{{instance}}"),),
-            kind="stat",
+            f"max by (instance) ({of('edgeprof_temperature_celsius')})",
+            "{{instance}}",
             unit="celsius",
-            width=4,
-            height=4,
             decimals=1,
-            thresholds=_HEAT,
+            thresholds=HEAT_LEVELS,
         ),
         Panel(
             "Memory",
@@ -85,33 +67,24 @@ OVERVIEW = Row(
             bounds=(0.0, 1.0),
             thresholds=_SHARE,
         ),
-        Panel(
+        stat(
             "Held back",
             "Times that heat, current or voltage held the device back in the time shown.",
-            (Query(f"sum by (instance) ({increase('edgeprof_throttle_events_total')})", "{{instance}}", instant=True),),
-            kind="stat",
-            unit="short",
-            width=4,
-            height=4,
+            f"sum by (instance) ({increase('edgeprof_throttle_events_total')})",
+            "{{instance}}",
             decimals=0,
             thresholds=_ALARM,
+            instant=True,
         ),
-        Panel(
+        stat(
             "Age of the newest sample",
             "Seconds since the slowest sensor was last read. Below a second or two at 10 Hz; a growing number means "
             "that a sensor is lost although the daemon still answers.",
-            (
-                Query(
-                    f"max by (instance) (time() - {of('edgeprof_sampler_last_sample_timestamp_seconds')})",
-                    "{{instance}}",
-                    instant=True,
-                ),
-            ),
-            kind="stat",
+            f"max by (instance) (time() - {of('edgeprof_sampler_last_sample_timestamp_seconds')})",
+            "{{instance}}",
             unit="s",
-            width=4,
-            height=4,
             thresholds=((None, GREEN), (15.0, YELLOW), (60.0, RED)),
+            instant=True,
         ),
     ),
 )
@@ -134,21 +107,13 @@ POWER = Row(
             height=10,
             stack=True,
         ),
-        Panel(
+        bars(
             "Energy of each rail",
             "Energy in the time shown.",
-            (
-                Query(
-                    f"sum by (instance, rail, provenance) ({increase('edgeprof_rail_energy_joules_total')})",
-                    "{{instance}} {{rail}} ({{provenance}})",
-                    instant=True,
-                ),
-            ),
-            kind="bargauge",
+            f"sum by (instance, rail, provenance) ({increase('edgeprof_rail_energy_joules_total')})",
+            "{{instance}} {{rail}} ({{provenance}})",
             unit="joule",
-            width=8,
             height=10,
-            thresholds=((None, BLUE),),
         ),
         Panel(
             "Power of the whole device",
@@ -211,11 +176,13 @@ HEAT = Row(
     (
         Panel(
             "Temperatures",
-            "Every temperature sensor.",
+            "Every temperature sensor. The dashed lines are where the panel Hottest sensor changes its colour.",
             (Query(of("edgeprof_temperature_celsius"), "{{instance}} {{sensor}}"),),
             unit="celsius",
             width=10,
             fill=0,
+            thresholds=HEAT_LEVELS,
+            limits=True,
         ),
         Panel(
             "Clocks",
@@ -247,13 +214,13 @@ HEAT = Row(
             stack=True,
             line="stepAfter",
         ),
-        Panel(
+        states(
             "Held back at this moment",
             "Causes that hold the device back while they last. Empty on boards that only count events.",
-            (Query(of("edgeprof_throttled"), "{{instance}} {{cause}}"),),
-            kind="state-timeline",
-            unit="short",
+            of("edgeprof_throttled"),
+            "{{instance}} {{cause}}",
             mappings={"0": ("no", GREEN), "1": ("held back", RED)},
+            width=12,
         ),
     ),
 )
@@ -279,7 +246,7 @@ LOAD = Row(
                 Query(of("edgeprof_memory_total_bytes"), "{{instance}} {{pool}} in all"),
             ),
             unit="bytes",
-            overrides=(Override("/in all$/", {"custom.fillOpacity": 0, "custom.lineStyle": {"fill": "dash"}}, True),),
+            overrides=(Override("/in all$/", {"custom.fillOpacity": 0, "custom.lineStyle": DASHED}, True),),
         ),
     ),
 )
@@ -287,28 +254,26 @@ LOAD = Row(
 HEALTH = Row(
     "Can these numbers be trusted",
     (
-        Panel(
+        table(
             "Device",
             "What the device is, what its device counter covers, its power mode, and the edgeprof that serves it.",
-            (
-                # Without the metrics' names, which would keep the three from being one line.
+            {
+                "Instance": "instance",
+                "Model": "model",
+                "Board": "board",
+                "Counter covers": "covers",
+                "Rail": "rail",
+                "Power mode": "mode",
+                "Governor": "governor",
+                "edgeprof": "version",
+            },
+            # Without the metrics' names, which would keep the three from being one line.
+            queries=(
                 Query(f"group by (instance, model, board, covers, rail) ({of('edgeprof_device_info')})", instant=True),
                 Query(f"group by (instance, mode, governor) ({of('edgeprof_power_mode_info')})", instant=True),
                 Query(f"group by (instance, version) ({of('edgeprof_build_info')})", instant=True),
             ),
-            kind="table",
-            width=24,
             height=5,
-            columns={
-                "instance": "Instance",
-                "model": "Model",
-                "board": "Board",
-                "covers": "Counter covers",
-                "rail": "Rail",
-                "mode": "Power mode",
-                "governor": "Governor",
-                "version": "edgeprof",
-            },
         ),
         Panel(
             "Samples per second",
@@ -343,13 +308,11 @@ HEALTH = Row(
             width=8,
             bounds=(0.0, None),
         ),
-        Panel(
+        states(
             "Sensors",
             "Whether each sensor is being read.",
-            (Query(of("edgeprof_sampler_up"), "{{instance}} {{sensor}}"),),
-            kind="state-timeline",
-            unit="short",
-            width=8,
+            of("edgeprof_sampler_up"),
+            "{{instance}} {{sensor}}",
             mappings={"0": ("lost", RED), "1": ("read", GREEN)},
         ),
         Panel(

@@ -6,7 +6,22 @@ each device, whatever it exposes, so that a thousand devices are as quick to loo
 
 from __future__ import annotations
 
-from edgeprof_dashboards.model import BLUE, CHOSEN, GREEN, ORANGE, RED, YELLOW, Dashboard, Panel, Query, Row, Variable
+from edgeprof_dashboards.model import (
+    CHOSEN,
+    DASHED,
+    GREEN,
+    HEAT_LEVELS,
+    ORANGE,
+    RED,
+    YELLOW,
+    Dashboard,
+    Override,
+    Panel,
+    Query,
+    Row,
+    Variable,
+)
+from edgeprof_dashboards.shapes import Value, answer, bars, coloured, stat, table
 
 _SITE = 'site=~"$site"'
 
@@ -25,86 +40,81 @@ _LIKE = _of("instance:edgeprof_device_power_deviation:mad")
 _MODEL = _of("instance_model:edgeprof_inference_joules:per_inference1h")
 _UP = _of("up")
 
+#: Grafana puts the cell's text in, and keeps the time shown.
+_ITS_DASHBOARD = {
+    "title": "Its own dashboard",
+    "url": "/d/edgeprof-device?var-instance=${__value.raw:percentencode}&${__url_time_range}",
+}
+
 NOW = Row(
     "Now",
     (
-        Panel(
+        stat(
             "Devices that answer",
             "Devices whose daemon answered the last scrape.",
-            (Query(f"sum ({_UP})", "devices", instant=True),),
-            kind="stat",
+            f"sum ({_UP})",
+            "devices",
             width=3,
-            height=4,
             decimals=0,
+            thresholds=((None, GREEN),),
+            instant=True,
         ),
-        Panel(
+        stat(
             "Devices that do not",
             "Devices in the inventory whose daemon did not answer the last scrape.",
-            (Query(f"count ({_UP}) - sum ({_UP})", "devices", instant=True),),
-            kind="stat",
+            f"count ({_UP}) - sum ({_UP})",
+            "devices",
             width=3,
-            height=4,
             decimals=0,
             thresholds=((None, GREEN), (1.0, RED)),
+            instant=True,
         ),
-        Panel(
+        stat(
             "Power of all",
             "Sum over the devices, by how it was measured: joules of different provenance are not added.",
-            (Query(f"sum by (provenance) ({_POWER})", "{{provenance}}"),),
-            kind="stat",
+            f"sum by (provenance) ({_POWER})",
+            "{{provenance}}",
             unit="watt",
-            width=4,
-            height=4,
-            thresholds=((None, BLUE),),
         ),
-        Panel(
+        stat(
             "Energy of all",
             "Mean power in the time shown, times that time, of all devices together. A device that was silent for some "
             "of it counts with its mean.",
-            (
-                Query(
-                    f"sum by (provenance) (avg_over_time({_POWER}[$__range])) * $__range_s / 3600",
-                    "{{provenance}}",
-                    instant=True,
-                ),
-            ),
-            kind="stat",
+            f"sum by (provenance) (avg_over_time({_POWER}[$__range])) * $__range_s / 3600",
+            "{{provenance}}",
             unit="watth",
-            width=4,
-            height=4,
-            thresholds=((None, BLUE),),
+            instant=True,
         ),
-        Panel(
+        stat(
             "Hottest device",
             "The highest temperature of any device.",
-            (Query(f"topk(1, {_HOT})", "{{instance}}", instant=True),),
-            kind="stat",
+            f"topk(1, {_HOT})",
+            "{{instance}}",
             unit="celsius",
-            width=4,
-            height=4,
             decimals=1,
             text_mode="value_and_name",
-            thresholds=((None, GREEN), (70.0, YELLOW), (80.0, ORANGE), (90.0, RED)),
+            thresholds=HEAT_LEVELS,
+            instant=True,
         ),
-        Panel(
+        stat(
             "Held back (1 h)",
             "Devices that heat, current or voltage held back in the last hour.",
-            (Query(f"count ({_HELD} > 0) or 0 * count ({_HELD})", "devices", instant=True),),
-            kind="stat",
+            f"count ({_HELD} > 0) or 0 * count ({_HELD})",
+            "devices",
             width=3,
-            height=4,
             decimals=0,
             thresholds=((None, GREEN), (1.0, ORANGE)),
+            instant=True,
         ),
-        Panel(
+        stat(
             "Sampler stuck",
             "Devices whose daemon answers although a sensor was not read for a minute.",
-            (Query(f"count ({_STALE} > 60) or 0 * count ({_STALE})", "devices", instant=True),),
-            kind="stat",
+            f"count ({_STALE} > 60) or 0 * count ({_STALE})",
+            "devices",
             width=3,
-            height=4,
             decimals=0,
             thresholds=((None, GREEN), (1.0, RED)),
+            instant=True,
         ),
     ),
 )
@@ -136,6 +146,7 @@ TOGETHER = Row(
             ),
             unit="joule",
             fill=0,
+            overrides=(Override("/ (lowest|highest)$/", {"custom.lineStyle": DASHED}, by_regexp=True),),
         ),
         Panel(
             "Share of the power spent in inferences",
@@ -151,67 +162,58 @@ TOGETHER = Row(
 WORST = Row(
     "The worst, and the odd ones out",
     (
-        Panel(
+        bars(
             "Most power",
             "The ten devices that draw most.",
-            (Query(f"topk(10, {_POWER})", "{{instance}} ({{provenance}})", instant=True),),
-            kind="bargauge",
+            f"topk(10, {_POWER})",
+            "{{instance}} ({{provenance}})",
             unit="watt",
-            width=8,
             height=9,
-            thresholds=((None, BLUE),),
         ),
-        Panel(
+        bars(
             "Hottest",
             "The ten hottest devices.",
-            (Query(f"topk(10, {_HOT})", "{{instance}}", instant=True),),
-            kind="bargauge",
+            f"topk(10, {_HOT})",
+            "{{instance}}",
             unit="celsius",
-            width=8,
             height=9,
             decimals=1,
-            thresholds=((None, GREEN), (70.0, YELLOW), (80.0, ORANGE), (90.0, RED)),
+            thresholds=HEAT_LEVELS,
         ),
-        Panel(
+        bars(
             "Not like the others",
             "How far a device's power is from the median of its board type, in standard deviations estimated from the "
             "median absolute deviation, so that the odd ones do not hide themselves. Beyond 5 is worth a visit.",
-            (Query(f"topk(10, abs({_LIKE}))", "{{instance}} {{board}}", instant=True),),
-            kind="bargauge",
+            f"topk(10, abs({_LIKE}))",
+            "{{instance}} {{board}}",
             unit="none",
-            width=8,
             height=9,
             decimals=1,
             thresholds=((None, GREEN), (3.5, YELLOW), (5.0, RED)),
         ),
-        Panel(
+        table(
             "Every device",
-            "The last values of each. Sort by a heading; an instance's own dashboard is edgeprof / Device.",
-            (
-                Query(f"sum by (instance, site, provenance) ({_POWER})", instant=True),
-                Query(f"max by (instance, site) ({_HOT})", instant=True),
-                Query(f"max by (instance, site) ({_HELD})", instant=True),
-                Query(f"max by (instance, site) ({_STALE})", instant=True),
-                Query(f"sum by (instance, site) ({_INFERENCES})", instant=True),
-                Query(f"max by (instance, site) ({_of('scrape_samples_post_metric_relabeling')})", instant=True),
-                Query(f"max by (instance, site) ({_UP})", instant=True),
-            ),
-            kind="table",
-            width=24,
-            height=10,
-            columns={
-                "instance": "Instance",
-                "site": "Site",
-                "Value #G": "Answers",
-                "Value #A": "Power",
-                "provenance": "Provenance",
-                "Value #B": "Hottest",
-                "Value #C": "Held back (1 h)",
-                "Value #D": "Oldest sample",
-                "Value #E": "Inferences",
-                "Value #F": "Series",
+            "The last values of each. Sort by a heading; an instance's name leads to its own dashboard.",
+            {
+                "Instance": "instance",
+                "Site": "site",
+                "Answers": Value(
+                    f"max by (instance, site) ({_UP})", properties=answer({"0": ("no", RED), "1": ("yes", GREEN)})
+                ),
+                "Power": Value(f"sum by (instance, site, provenance) ({_POWER})", "watt"),
+                "Provenance": "provenance",
+                "Hottest": Value(f"max by (instance, site) ({_HOT})", "celsius", coloured(HEAT_LEVELS)),
+                "Held back (1 h)": Value(
+                    f"max by (instance, site) ({_HELD})", properties=coloured(((None, GREEN), (1.0, ORANGE)))
+                ),
+                "Oldest sample": Value(
+                    f"max by (instance, site) ({_STALE})", "s", coloured(((None, GREEN), (60.0, RED)))
+                ),
+                "Inferences": Value(f"sum by (instance, site) ({_INFERENCES})", "ops"),
+                "Series": Value(f"max by (instance, site) ({_of('scrape_samples_post_metric_relabeling')})"),
             },
-            column_units={"Power": "watt", "Hottest": "celsius", "Oldest sample": "s", "Inferences": "ops"},
+            height=10,
+            overrides=(Override("Instance", {"links": [_ITS_DASHBOARD]}),),
         ),
     ),
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgeprof_dashboards.model import BLUE, GREEN, ORANGE, YELLOW, Dashboard, Panel, Query, Row, Variable, of, rate
+from edgeprof_dashboards.model import GREEN, ORANGE, YELLOW, Dashboard, Panel, Query, Row, Variable, of, rate
+from edgeprof_dashboards.shapes import bars, stat
 
 _MODELS = ('model=~"$model"', 'variant=~"$variant"')
 _ENERGY = "edgeprof_inference_energy_joules_total"
@@ -34,56 +35,49 @@ def _quantile(q: float) -> str:
 OVERVIEW = Row(
     "Over the time shown",
     (
-        Panel(
+        bars(
             "Joules per inference",
             "Energy of the whole device while the inferences ran, over their number. Where several ran at once, each "
             "moment is shared equally among them.",
-            (Query(_MEAN, _JOULES_WHO, instant=True),),
-            kind="bargauge",
+            f"sort_desc({_MEAN})",
+            _JOULES_WHO,
             unit="joule",
             width=10,
             height=7,
-            thresholds=((None, BLUE),),
         ),
-        Panel(
+        bars(
             "Energy per inference against before",
             "Joules per inference of the time shown, over those of the time that lies the chosen comparison earlier. "
             "Above 1 the same model has become dearer.",
-            (Query(f"({_MEAN}) / ({_MEAN_BEFORE})", _JOULES_WHO, instant=True),),
-            kind="bargauge",
+            f"sort_desc(({_MEAN}) / ({_MEAN_BEFORE}))",
+            _JOULES_WHO,
             unit="percentunit",
             width=7,
             height=7,
             bounds=(0.0, 2.0),
             thresholds=((None, GREEN), (1.05, YELLOW), (1.1, ORANGE)),
         ),
-        Panel(
+        stat(
             "Inferences",
             "Inferences that applications reported in the time shown.",
-            (Query(f"sum ({_grown(_COUNT)})", "inferences", instant=True),),
-            kind="stat",
+            f"sum ({_grown(_COUNT)})",
+            "inferences",
             width=3,
             height=7,
             decimals=0,
-            thresholds=((None, BLUE),),
+            instant=True,
         ),
-        Panel(
+        stat(
             "Without known energy",
             "Share of the inferences whose energy is unknown at least in part: no sensor, a gap, reported too late, "
             "or too many at once.",
-            (
-                Query(
-                    f"sum ({_grown('edgeprof_inferences_without_energy_total')}) / sum ({_grown(_COUNT)})",
-                    "share",
-                    instant=True,
-                ),
-            ),
-            kind="stat",
+            f"sum ({_grown('edgeprof_inferences_without_energy_total')}) / sum ({_grown(_COUNT)})",
+            "share",
             unit="percentunit",
-            width=4,
             height=7,
             decimals=1,
             thresholds=((None, GREEN), (0.05, YELLOW), (0.2, ORANGE)),
+            instant=True,
         ),
     ),
 )
@@ -111,21 +105,15 @@ ENERGY = Row(
             height=9,
             stack=True,
         ),
-        Panel(
+        bars(
             "Share of the energy spent in inferences",
             "Energy of the reported inferences over the energy of the device, in the time shown.",
-            (
-                Query(
-                    f"sum by ({_BY}) ({_grown(_ENERGY)}) "
-                    f"/ on () group_left () sum (increase({of('edgeprof_device_energy_joules_total')}[$__range]))",
-                    _WHO,
-                    instant=True,
-                ),
-            ),
-            kind="bargauge",
+            f"sum by ({_BY}) ({_grown(_ENERGY)}) "
+            f"/ on () group_left () sum (increase({of('edgeprof_device_energy_joules_total')}[$__range]))",
+            _WHO,
             unit="percentunit",
             bounds=(0.0, 1.0),
-            thresholds=((None, BLUE),),
+            width=12,
         ),
         Panel(
             "Inferences per second",
@@ -159,60 +147,42 @@ LATENCY = Row(
 COST = Row(
     "Cost and battery",
     (
-        Panel(
+        bars(
             "Electricity of a million inferences",
             "Joules per inference of the time shown, at the price entered above. The unit is that of the price.",
-            (Query(f"({_MEAN}) * 1e6 / 3.6e6 * $price", _JOULES_WHO, instant=True),),
-            kind="bargauge",
-            unit="short",
+            f"sort_desc(({_MEAN}) * 1e6 / 3.6e6 * $price)",
+            _JOULES_WHO,
             width=6,
-            thresholds=((None, BLUE),),
         ),
-        Panel(
+        bars(
             "Inferences from one battery charge",
             "How many inferences of each model the battery entered above would feed, if they took all of it; "
             "without the converter's losses.",
-            (Query(f"$battery * 3600 / ({_MEAN} > 0)", _JOULES_WHO, instant=True),),
-            kind="bargauge",
-            unit="short",
+            f"sort($battery * 3600 / ({_MEAN} > 0))",
+            _JOULES_WHO,
             decimals=0,
             width=6,
-            thresholds=((None, BLUE),),
         ),
-        Panel(
+        bars(
             "Battery life",
             "How long the battery entered above would feed each chosen device at the power of this moment; without "
             "the converter's losses.",
-            (
-                Query(
-                    "$battery * 3600 / (sum by (instance, provenance) "
-                    f"({rate('edgeprof_device_energy_joules_total')}) > 0)",
-                    "{{instance}} ({{provenance}})",
-                    instant=True,
-                ),
-            ),
-            kind="bargauge",
+            f"$battery * 3600 / (sum by (instance, provenance) ({rate('edgeprof_device_energy_joules_total')}) > 0)",
+            "{{instance}} ({{provenance}})",
             unit="dtdurations",
             width=6,
-            thresholds=((None, BLUE),),
         ),
-        Panel(
+        stat(
             "Electricity of a year",
             "The chosen devices together at the mean power of the time shown, for a year, at the price entered above. "
             "The unit is that of the price.",
-            (
-                Query(
-                    f"sum (increase({of('edgeprof_device_energy_joules_total')}[$__range])) / $__range_s "
-                    "* 8766 / 1000 * $price",
-                    "a year",
-                    instant=True,
-                ),
-            ),
-            kind="stat",
-            unit="short",
+            f"sum (increase({of('edgeprof_device_energy_joules_total')}[$__range])) / $__range_s "
+            "* 8766 / 1000 * $price",
+            "a year",
             decimals=2,
+            height=8,
             width=6,
-            thresholds=((None, BLUE),),
+            instant=True,
         ),
     ),
 )

@@ -28,20 +28,26 @@ _NAMED = {"green": "#2e8b57", "yellow": "#c79a00", "orange": "#d9730d", "red": "
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 22, 8, 20
 _FIELD = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _MOST = 10  # lines of a list; Grafana scrolls there
+_MOST_LEGEND = 6  # lines of a legend; page.css cuts off the others
 
 
 def lines(panel: Panel, answers: Answers, window: Window) -> str:
     """A timeseries panel, and its legend with the last value of each series."""
     named = _named(panel, answers)
     looks = [_look(panel, name, index) for index, (name, _) in enumerate(named)]
-    listed = sum(look.listed for look in looks)
-    width, height = panel.width * 60 - 30, max(90, panel.height * 38 - 54 - 16 * min(4, math.ceil(listed / 3)))
+    width = panel.width * 60 - 30
+    rows = _legend_rows([name for look, (name, _) in zip(looks, named, strict=True) if look.listed], width)
+    height = max(90, panel.height * 38 - 54 - 17 * rows)
     left = [(look, series) for look, (_, series) in zip(looks, named, strict=True) if look.unit == panel.unit]
     right = [(look, series) for look, (_, series) in zip(looks, named, strict=True) if look.unit != panel.unit]
     x = Scale(window.end - window.span_s, window.end, _LEFT, width - (62 if right else _RIGHT))
     stacked = _stacked([s for _, s in left]) if panel.stack else [(s.points, None) for _, s in left]
     y = Scale(*_range([v for points, _ in stacked for _, v in points], panel), height - _BOTTOM, _TOP)
     parts = [_time_axis(x, height - _BOTTOM, window.span_s), _value_axis(y, x, panel.unit)]
+    for start, color in panel.thresholds if panel.limits else ():
+        if start is not None and y.low <= start <= y.high:
+            edge = [(x.start, y.at(start)), (x.end, y.at(start))]
+            parts.append(path(edge, "").replace('class=""', f'stroke="{_NAMED[color]}" stroke-dasharray="6 4"'))
     pen = _Pen(x, y, window.step_s, panel.line == "stepAfter")
     parts += [pen.line(points, floor, look) for (look, _), (points, floor) in zip(left, stacked, strict=True)]
     if right:
@@ -93,12 +99,7 @@ def table(panel: Panel, answers: Answers) -> str:
     room = max(1, int((panel.height * 38 - 70) // 26))
     head = "".join(f'<th class="{_kind(name)}">{escape(title)}</th>' for name, title in panel.columns.items())
     body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td class="{_kind(name)}">{escape(_cell(row.get(name), panel.column_units.get(title, "short")))}</td>'
-            for name, title in panel.columns.items()
-        )
-        + "</tr>"
+        "<tr>" + "".join(_cell(panel, name, title, row.get(name)) for name, title in panel.columns.items()) + "</tr>"
         for row in rows[:room]
     )
     more = f'<p class="nothing">and {len(rows) - room} more</p>' if len(rows) > room else ""
@@ -115,8 +116,9 @@ def scatter(panel: Panel, answers: Answers) -> str:
     width, height = panel.width * 60 - 30, panel.height * 38 - 48
     unit_x, unit_y = (panel.column_units.get(panel.columns[name], "short") for name in (a, b))
     xs, ys = [float(row[a]) for row in rows], [float(row[b]) for row in rows]
-    x = fitted(min(0.0, *xs), max(xs), _LEFT, width - 90)
-    y = fitted(min(ys), max(ys), height - 40, _TOP)
+    low_x, low_y = (_overridden(panel, panel.columns[name]).get("min") for name in (a, b))
+    x = fitted(min(xs) if low_x is None else low_x, max(xs), _LEFT, width - 90)
+    y = fitted(min(ys) if low_y is None else low_y, max(ys), height - 40, _TOP)
     parts = [_value_axis(y, x, unit_y)]
     for mark in x.ticks(6):
         parts += [
@@ -154,6 +156,15 @@ def states(panel: Panel, answers: Answers, window: Window) -> str:
         if float(value) in used
     )
     return drawing(width, height, panel.title, *parts) + f'<div class="legend">{legend}</div>'
+
+
+def _legend_rows(names: Sequence[str], width: float) -> int:
+    """About how many lines the names take, side by side, each with its swatch and its last value."""
+    rows, x = 0, width
+    for name in names:
+        wide = 6.4 * (len(name) + 9) + 36
+        rows, x = (rows + 1, wide) if x + wide > width else (rows, x + wide)
+    return min(rows, _MOST_LEGEND)
 
 
 def _spells(points: Sequence[tuple[float, float]], window: Window) -> list[tuple[float, float, float]]:
@@ -216,12 +227,18 @@ class _Look:
     listed: bool
 
 
-def _look(panel: Panel, name: str, index: int) -> _Look:
+def _overridden(panel: Panel, name: str) -> dict[str, Any]:
+    """What the panel's overrides say of one field."""
     given: dict[str, Any] = {}
     for override in panel.overrides:
         pattern = override.name.strip("/") if override.by_regexp else f"^{re.escape(override.name)}$"
         if re.search(pattern, name):
             given |= override.properties
+    return given
+
+
+def _look(panel: Panel, name: str, index: int) -> _Look:
+    given = _overridden(panel, name)
     return _Look(
         unit=str(given.get("unit", panel.unit)),
         color="#a0a6ab" if "color" in given else COLORS[index % len(COLORS)],
@@ -241,10 +258,24 @@ def _shown(panel: Panel, value: float) -> tuple[str, str]:
     return written(value, panel.unit, panel.decimals), _NAMED[color]
 
 
-def _cell(value: str | float | None, unit: str) -> str:
-    if value is None:
-        return "–"
-    return value if isinstance(value, str) else written(value, unit)
+def _cell(panel: Panel, field: str, heading: str, value: str | float | None) -> str:
+    """One cell of a table, its column's words and colours taken in."""
+    words, style = "–", ""
+    if isinstance(value, str):
+        words = value
+    elif value is not None:
+        given = _overridden(panel, heading)
+        words = written(value, panel.column_units.get(heading, "short"))
+        color = ""
+        for step in given.get("thresholds", {}).get("steps", ()):
+            if step["value"] is None or value >= step["value"]:
+                color = step["color"]
+        for mapping in given.get("mappings", ()):
+            found = mapping["options"].get(f"{value:g}")
+            if found:
+                words, color = found["text"], found["color"]
+        style = f' style="color:{_NAMED[color]}"' if color else ""
+    return f'<td class="{_kind(field)}"{style}>{escape(words)}</td>'
 
 
 def _kind(column: str) -> str:
