@@ -263,6 +263,7 @@ def benches(box: Machine) -> dict[str, Any]:
     """``edgeprof bench`` of each runtime; what is not here says so itself."""
     cases: dict[str, Callable[[], list[str]]] = {
         "PyTorch": lambda: [f"{MODELS}:torch_model", "--device", "cuda", "--runtime", "pytorch"],
+        "PyTorch, CUDA graph": lambda: [f"{MODELS}:torch_model", "--device", "cuda", "--option", "cuda_graph=1"],
         "ONNX Runtime": lambda: [onnx(box), "--device", "cuda"],
         "ONNX Runtime, CUDA graph": lambda: [
             onnx(box),

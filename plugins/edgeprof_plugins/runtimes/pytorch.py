@@ -5,8 +5,9 @@ factory) may carry ``example_inputs``: a tensor, a tuple of them, a dict by argu
 one of these; they give the shapes and are what is fed where the user gives nothing.
 
 Devices: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``. Options: ``interop_threads``; ``freeze`` (1: torch.jit.freeze
-a TorchScript model first); ``cudnn_benchmark`` (1); ``compile`` (1: torch.compile an exported program, which fuses
-the quantised ones of torchao into int8 kernels; needs a C++ compiler, and half a minute in the first inference).
+a TorchScript model first); ``cudnn_benchmark`` (1); ``cuda_graph`` (1: windows repeat a CUDA graph); ``compile`` (1:
+torch.compile an exported program, which fuses the quantised ones of torchao into int8 kernels; needs a C++ compiler, and
+half a minute in the first inference).
 """
 
 import contextlib
@@ -35,7 +36,7 @@ from .python_import import import_target, told
 from .pytorch_session import TorchSession
 
 REMEDY = install_command("torch", "torch")
-OPTIONS = ("interop_threads", "freeze", "cudnn_benchmark", "compile")
+OPTIONS = ("interop_threads", "freeze", "cudnn_benchmark", "cuda_graph", "compile")
 #: TorchScript's types of arguments that are no tensors → the dtype of the rank-0 input that stands for them.
 SCALARS = {"int": "int64", "float": "float64", "bool": "bool", "number": "float64"}
 
@@ -65,10 +66,14 @@ class PyTorch(Runtime):
             # torch.jit and torch.export tell their own authors' plans; a user who profiles a file cannot act on them.
             warnings.simplefilter("ignore")
             if suffix:
-                return _eager(torch, path, device, options)
-            if _is_torchscript(path):
-                return _torchscript(torch, path, device, options)
-            return _exported(torch, path, device, compiled=options.options.get("compile") == "1")
+                session = _eager(torch, path, device, options)
+            elif _is_torchscript(path):
+                session = _torchscript(torch, path, device, options)
+            else:
+                session = _exported(torch, path, device, compiled=options.options.get("compile") == "1")
+        if options.options.get("cuda_graph") == "1":
+            session.use_graph()
+        return session
 
 
 def _library() -> Any:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class TorchSession(Session):
         scalars: Sequence[str] = (),
     ) -> None:
         self._torch, self._device, self._call = torch, device, call
+        self._graph_wanted = False
         self._scalars = frozenset(scalars)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self._host = device.type == "cpu"
@@ -41,7 +42,23 @@ class TorchSession(Session):
         }
         self._guard = getattr(torch, "inference_mode", torch.no_grad)  # inference_mode came with 1.9
         if device.type == "cuda":
+            self.facts["cuda_graph"] = "no"
             torch.cuda.reset_peak_memory_stats(device)
+
+    def use_graph(self) -> None:
+        """From now on what is bound computes as a CUDA graph.
+
+        Raises:
+            LoadError: the device is no CUDA one, or this PyTorch has no graphs.
+        """
+        if self._device.type != "cuda" or not hasattr(self._torch.cuda, "CUDAGraph"):
+            raise LoadError(
+                "cuda_graph=1 needs --device cuda and PyTorch 1.10 or newer; this is {} on {}".format(
+                    self._torch.__version__, self._device
+                )
+            )
+        self._graph_wanted = True
+        self.facts["cuda_graph"] = "yes, of the compute part"
 
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
         with self._guard(), warnings.catch_warnings():
@@ -63,11 +80,12 @@ class TorchSession(Session):
                     return call(*arguments)
 
             return on_host
+        feed, compute = self._parts(tensors)
         results = self._results
 
         def on_device() -> Any:
             with guard():
-                return results(call(*self._arguments(tensors)))
+                return results(compute(feed()))
 
         return on_device
 
@@ -75,17 +93,18 @@ class TorchSession(Session):
         """CUDA events around the copies in, the module and the copies out; None on the CPU."""
         if self._event() is None:
             return None
-        tensors, guard, clock = self._tensors(feeds), self._guard, time.monotonic
+        guard, clock = self._guard, time.monotonic
+        feed, compute = self._parts(self._tensors(feeds))
         begin, fed, computed, end = (self._event() for _ in range(4))
 
         def call() -> Dict[str, float]:
             start = clock()
             with guard():
                 begin.record()
-                arguments = self._arguments(tensors)
+                arguments = feed()
                 fed.record()
                 before = clock()
-                value = self._call(*arguments)
+                value = compute(arguments)
                 after = clock()
                 computed.record()
                 self._results(value)
@@ -101,6 +120,48 @@ class TorchSession(Session):
             }
 
         return call
+
+    def _parts(self, tensors: List[Any]) -> Tuple[Callable[[], List[Any]], Callable[[List[Any]], Any]]:
+        """What puts the inputs onto the device, and what computes with them there."""
+        if not self._graph_wanted:
+            return lambda: self._arguments(tensors), lambda arguments: self._call(*arguments)
+        with self._guard(), self._torch.cuda.device(self._device):
+            fixed = self._arguments(tensors)
+            try:
+                graph, value = self._captured(fixed)
+            except Exception as error:
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                raise LoadError(
+                    "this model cannot run as a CUDA graph: {}".format(lines[0][:300]), "Leave cuda_graph=1 out."
+                ) from None
+        pairs = [(there, here) for there, here in zip(fixed, tensors) if hasattr(there, "copy_")]
+
+        def feed() -> List[Any]:
+            for there, here in pairs:
+                there.copy_(here, non_blocking=True)
+            return fixed
+
+        def compute(_: List[Any]) -> Any:
+            graph.replay()
+            return value
+
+        return feed, compute
+
+    def _captured(self, fixed: List[Any]) -> Tuple[Any, Any]:
+        """A graph that computes with these tensors, and what it leaves its outputs in (torch.cuda.graph's own way:
+        some runs in a side stream first, in which libraries allocate and choose).
+        """
+        cuda = self._torch.cuda
+        side = cuda.Stream()
+        side.wait_stream(cuda.current_stream())
+        with cuda.stream(side):
+            for _ in range(3):
+                self._call(*fixed)
+        cuda.current_stream().wait_stream(side)
+        graph = cuda.CUDAGraph()
+        with cuda.graph(graph):
+            value = self._call(*fixed)
+        return graph, value
 
     def _event(self) -> Any:
         """An event on the GPU's own clock; None on other devices."""

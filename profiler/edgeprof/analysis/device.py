@@ -102,7 +102,8 @@ def remarks(gpu: Gpu, *, graph: bool = False) -> list[Reason]:
                 f"computing it the GPU {compute * 1e6:.0f} µs",
                 remedy="Use a larger batch."
                 if graph
-                else "Use a larger batch, or a CUDA graph (TensorRT: --option cuda_graph=1).",
+                else "Use a larger batch, or a CUDA graph (--option cuda_graph=1; ONNX Runtime: "
+                "provider.enable_cuda_graph=1).",
             )
         )
     copies = max(gpu.h2d_s or 0.0, gpu.d2h_s or 0.0)

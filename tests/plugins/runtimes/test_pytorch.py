@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 import time
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,3 +183,89 @@ def test_a_devices_times_are_told_by_their_parts(torchscript_model, monkeypatch)
     times = timed()
     assert set(times) == {"h2d", "compute", "d2h", "enqueue", "wall"}
     assert 0 < times["h2d"] + times["compute"] + times["d2h"] <= times["wall"]
+
+
+class Graphs:
+    """``torch.cuda`` as far as graphs go: a captured call is made again, on the tensors that it was captured with,
+    when its graph is replayed, and at no other time.
+    """
+
+    def __init__(self, session) -> None:
+        self.calls, self.replays, self.capturing = 0, 0, False
+        inner = session._call
+
+        def call(*arguments):
+            self.calls += 1
+            value = inner(*arguments)
+            if self.capturing:
+                self.again = lambda: value.copy_(inner(*arguments))
+            return value
+
+        session._call = call
+
+    def Stream(self):  # noqa: N802 - torch's
+        return SimpleNamespace(wait_stream=lambda _: None)
+
+    current_stream = Stream
+
+    def CUDAGraph(self):  # noqa: N802 - torch's
+        def replay() -> None:
+            self.replays += 1
+            self.again()
+
+        return SimpleNamespace(replay=replay)
+
+    @contextlib.contextmanager
+    def graph(self, _):
+        self.capturing = True
+        yield
+        self.capturing = False
+
+    def device(self, _):
+        return contextlib.nullcontext()
+
+    stream = device
+
+
+def test_a_cuda_graph_is_fed_replayed_and_timed(torchscript_model, monkeypatch):
+    session = PyTorch().load(str(torchscript_model), CPU)
+    graphs = Graphs(session)
+    monkeypatch.setattr(session, "_torch", SimpleNamespace(cuda=graphs, from_numpy=torch.from_numpy, __version__="2"))
+    monkeypatch.setattr(session, "_device", SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(session, "_host", False)
+    monkeypatch.setattr(session, "_event", HostEvent)
+    monkeypatch.setattr(session, "_arguments", lambda tensors: [tensor.clone() for tensor in tensors])
+    session.use_graph()
+    assert session.facts["cuda_graph"] == "yes, of the compute part"
+    feeds = {"x": X.copy()}
+    call = session.bind(feeds)
+    captured = graphs.calls
+    feeds["x"][:] = -X  # bound without a copy: the next inference takes it to the device
+    assert np.allclose(call().numpy(), -2 * X + 1)
+    assert (graphs.calls, graphs.replays) == (captured, 1)
+    assert set(session.bind_timed(feeds)()) == {"h2d", "compute", "d2h", "enqueue", "wall"}
+    assert graphs.replays == 2
+
+
+def test_what_cannot_be_captured_says_so(torchscript_model, monkeypatch):
+    session = PyTorch().load(str(torchscript_model), CPU)
+    graphs = Graphs(session)
+
+    def refuse():
+        raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be …")
+
+    monkeypatch.setattr(graphs, "CUDAGraph", refuse)
+    monkeypatch.setattr(session, "_torch", SimpleNamespace(cuda=graphs, from_numpy=torch.from_numpy, __version__="2"))
+    monkeypatch.setattr(session, "_device", SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(session, "_host", False)
+    monkeypatch.setattr(session, "_arguments", list)
+    session.use_graph()
+    with pytest.raises(
+        LoadError, match=r"cannot run as a CUDA graph: operation not permitted when stream is capturing$"
+    ):
+        session.bind({"x": X})
+
+
+def test_a_cuda_graph_on_the_cpu_is_refused(torchscript_model):
+    with pytest.raises(LoadError, match="cuda_graph=1 needs --device cuda"):
+        PyTorch().load(str(torchscript_model), CPU._replace(options={"cuda_graph": "1"}))
