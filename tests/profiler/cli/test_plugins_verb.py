@@ -7,12 +7,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from edgeprof.cli.main import run
 from edgeprof.cli.verbs import RESERVED
 from edgeprof.plugins import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KIND_OF = {"sensor": "sensors", "runtime": "runtimes", "compressor": "compressors"}
 
@@ -72,30 +76,42 @@ def test_a_folder_in_use_is_not_written_into(tmp_path: Path, capsys: pytest.Capt
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("kind", KIND_OF)
-def test_a_scaffold_installs_registers_conforms_and_passes_its_own_tests(kind: str, tmp_path: Path) -> None:
-    source, site = tmp_path / "source", tmp_path / "site"
-    assert run(["plugins", "new", "night-lamp", str(source), "--kind", kind]) == 0
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Run a module of Python in the folder of a kind's scaffold, where one of each kind is installed."""
+    place = tmp_path_factory.mktemp("scaffolds")
+    sources = [str(place / kind) for kind in KIND_OF]
+    for kind, source in zip(KIND_OF, sources, strict=True):
+        assert run(["plugins", "new", f"night-{kind}", source, "--kind", kind]) == 0
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*install, "--target", str(site), str(source)], check=True, capture_output=True)
-    environ = {**os.environ, "PYTHONPATH": str(site), "EDGEPROF_PLUGINS": "night-lamp"}
+    subprocess.run([*install, "--target", str(place / "site"), *sources], check=True, capture_output=True)
+    names = ",".join(f"night-{kind}" for kind in KIND_OF)
+    environ = {**os.environ, "PYTHONPATH": str(place / "site"), "EDGEPROF_PLUGINS": names}
 
-    def python(*argv: str) -> str:
+    def call(kind: str, *argv: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", *argv], cwd=source, env=environ, capture_output=True, text=True, check=False
+            [sys.executable, "-m", *argv], cwd=place / kind, env=environ, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    assert "passed" in python("pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
-    (plugin,) = [
-        plugin for plugin in json.loads(python("edgeprof", "plugins", "list", "--json"))["plugins"]
-        if plugin["name"] == "night-lamp"
-    ]  # fmt: skip
-    assert plugin["status"] == "loaded", plugin["reason"]
-    assert plugin["distribution"] == "edgeprof-night-lamp"
-    assert plugin["registers"][KIND_OF[kind]] == ["night-lamp"]
-    python("edgeprof", "plugins", "check", "night-lamp")
+    return call
+
+
+def test_a_scaffold_of_each_kind_installs_and_registers(python: Callable[..., str]) -> None:
+    plugins = json.loads(python("sensor", "edgeprof", "plugins", "list", "--json"))["plugins"]
+    found = {plugin["name"]: plugin for plugin in plugins}
+    for kind, registered in KIND_OF.items():
+        plugin = found[f"night-{kind}"]
+        assert plugin["status"] == "loaded", plugin["reason"]
+        assert plugin["distribution"] == f"edgeprof-night-{kind}"
+        assert plugin["registers"][registered] == [f"night-{kind}"]
+
+
+@pytest.mark.parametrize("kind", KIND_OF)
+def test_a_scaffold_conforms_and_passes_its_own_tests(kind: str, python: Callable[..., str]) -> None:
+    assert "passed" in python(kind, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+    python(kind, "edgeprof", "plugins", "check", f"night-{kind}")
 
 
 def test_scaffolds_are_clean_code(tmp_path: Path) -> None:
