@@ -38,6 +38,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "fine-tune": ("torch_distill:FineTune",),
     "export-onnx": ("torch_export:ExportOnnx",),
     "export-pt2": ("torch_export:ExportPt2",),
+    "export-tflite": ("torch_tflite:ExportTflite",),
     "export-torchscript": ("torch_export:ExportTorchScript",),
     "tensorrt": ("tensorrt_engine:Engine",),
 }

@@ -57,7 +57,8 @@ class ExportTorchScript(Compressor):
                 examples = net.examples
             try:
                 with _fresh_names(torch):
-                    traced = torch.jit.trace(net.module, examples, strict=False)
+                    # Its own check would trace it a second time; the outputs are compared below.
+                    traced = torch.jit.trace(net.module, examples, strict=False, check_trace=False)
                 found, wanted = torch_model.outputs(traced, examples), torch_model.outputs(net.module, examples)
             except Exception as error:
                 first = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -13,6 +13,8 @@ import math
 import platform
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgeprof.compression.calibration import Calibration
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.compression.progress import report
@@ -34,6 +36,8 @@ _BACKEND = Parameter(
 _EXCLUDE = Parameter(
     "exclude", "str", default="", help="layers left in float, separated by spaces or |; name* for several"
 )
+#: Calibration samples that go through the network at once.
+_AT_ONCE = 16
 #: Below this the quantised model is no approximation of the float one (ao#4292 had one of that kind).
 _HOPELESS_DB = 3.0
 
@@ -58,12 +62,12 @@ class Int8Static(Compressor):
         torch = torch_model.require()
         net = torch_model.load(source, data, seed=seed)
         calibration = Calibration(data, net.inputs(), parameters["samples"])
-        batches = calibration.batches(int(torch_model.twice(torch, net.examples)[0].shape[0]))
-        feeds = [tuple(torch.from_numpy(batch[name]) for name in net.names) for batch in batches]
+        program, open_batch = _program(net)
+        feeds = _together(torch, net, calibration, open_batch=open_batch)
         tools = _tools()
         quantizer = _quantizer(net, parameters)
         with torch_model.quiet(), torch.no_grad():
-            prepared = tools.prepare_pt2e(_program(net), quantizer)
+            prepared = tools.prepare_pt2e(program, quantizer)
             for number, feed in enumerate(feeds):
                 prepared(*feed)
                 report(f"int8-static · calibration {number + 1}/{len(feeds)}", (number + 1) / len(feeds))
@@ -96,7 +100,7 @@ class Int8Dynamic(Compressor):
         # Of convolutions no engine has a dynamic int8 kernel here: quantised, they would only be slower.
         quantizer = _quantizer(net, parameters, dense_only=True, is_dynamic=True)
         with torch_model.quiet(), torch.no_grad():
-            prepared = tools.prepare_pt2e(_program(net), quantizer)
+            prepared = tools.prepare_pt2e(_program(net)[0], quantizer)
             prepared(*feeds[0])
             made = tools.convert_pt2e(prepared)
         facts = _compared(net, made, feeds)
@@ -129,7 +133,7 @@ class Qat(Compressor):
         quantizer = _quantizer(net, parameters, is_qat=True)
         with torch_model.quiet():
             net.module.train()
-            program = _program(net)
+            program, _ = _program(net)
             net.module.eval()
             prepared = tools.prepare_qat_pt2e(program, quantizer)
             tools.allow_exported_model_train_eval(prepared)
@@ -201,19 +205,36 @@ def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = Fa
     return made.set_module_type_qconfig(torch.nn.Linear, config) if dense_only else made.set_global(config)
 
 
-def _program(net: Net) -> Any:
-    """The net as torchao wants it: an exported module, its batch open where that can be."""
+def _together(torch: Any, net: Net, calibration: Calibration, *, open_batch: bool) -> list[tuple[Any, ...]]:
+    """The calibration's samples in batches: an observer's histogram costs the same for one sample and for many."""
+    if not open_batch:
+        batches = calibration.batches(int(net.examples[0].shape[0]))
+        return [tuple(torch.from_numpy(batch[name]) for name in net.names) for batch in batches]
+    single = calibration.batches(1)
+    if len(single) == 1:
+        single *= 2  # an open batch begins at two
+    parts = np.array_split(np.arange(len(single)), math.ceil(len(single) / _AT_ONCE))
+    return [
+        tuple(torch.from_numpy(np.concatenate([single[i][name] for i in part])) for name in net.names) for part in parts
+    ]
+
+
+def _program(net: Net) -> tuple[Any, bool]:
+    """The net as torchao wants it: an exported module, and whether its batch is open (it is where that can be)."""
     torch = torch_model.require()
     batch = torch.export.Dim("batch")
     shapes = {name: {0: batch} if value.dim() else None for name, value in zip(net.names, net.examples, strict=True)}
     wanted = tuple(shapes.values()) if hasattr(net.module, "graph") else shapes
+
+    def exported(examples: tuple[Any, ...], **more: Any) -> Any:
+        with torch_model.quiet(), torch.no_grad():
+            return torch.export.export(net.module, examples, **more).module(**_unguarded())
+
     try:
-        return torch.export.export(net.module, torch_model.twice(torch, net.examples), dynamic_shapes=wanted).module(
-            **_unguarded()
-        )
+        return exported(torch_model.twice(torch, net.examples), dynamic_shapes=wanted), True
     except Exception:  # noqa: BLE001 - exporters fail in many ways; a fixed batch is the second try
         try:
-            return torch.export.export(net.module, net.examples).module(**_unguarded())
+            return exported(net.examples), False
         except Exception as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise VariantError(f"torch.export cannot follow {net.spec}: {first}") from error

@@ -78,7 +78,7 @@ class Net:
         }
 
 
-def require(package: str = "torch", module: str = "") -> Any:
+def require(package: str = "torch", module: str = "", *, extra: str = "torch-compress") -> Any:
     """An optional library.
 
     Raises:
@@ -94,7 +94,7 @@ def require(package: str = "torch", module: str = "") -> Any:
         found = f"{package} {version} does not fit: {error}" if version else f"{package} is not installed"
         raise UnavailableError(
             f"compressing PyTorch models this way needs {package} ({found})",
-            remedy=install_command("torch-compress", package),
+            remedy=install_command(extra, package),
         ) from None
 
 
