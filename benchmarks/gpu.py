@@ -261,29 +261,17 @@ def overhead(box: Machine) -> dict[str, Any]:
 
 def benches(box: Machine) -> dict[str, Any]:
     """``edgeprof bench`` of each runtime; what is not here says so itself."""
+    torch = [f"{MODELS}:torch_model", "--runtime", "pytorch", "--device", "cuda"]
+    build = ["--runtime", "tensorrt", "--timeout", "300"]
     cases: dict[str, Callable[[], list[str]]] = {
-        "PyTorch": lambda: [f"{MODELS}:torch_model", "--device", "cuda", "--runtime", "pytorch"],
-        "PyTorch, CUDA graph": lambda: [f"{MODELS}:torch_model", "--device", "cuda", "--option", "cuda_graph=1"],
+        "PyTorch": lambda: torch,
+        "PyTorch, CUDA graph": lambda: [*torch, "--option", "cuda_graph=1"],
         "ONNX Runtime": lambda: [onnx(box), "--device", "cuda"],
-        "ONNX Runtime, CUDA graph": lambda: [
-            onnx(box),
-            "--device",
-            "cuda",
-            "--option",
-            "provider.enable_cuda_graph=1",
-        ],
+        "ONNX Runtime, CUDA graph": lambda: [onnx(box), "--device", "cuda", "--option", "provider.enable_cuda_graph=1"],
         "ONNX Runtime, offline": lambda: [onnx(box), "--device", "cuda", "--scenario", "offline"],
         "ONNX Runtime, TensorRT": lambda: [onnx(box), "--device", "tensorrt"],
-        "TensorRT": lambda: [onnx(box), "--runtime", "tensorrt", "--timeout", "300"],
-        "TensorRT, CUDA graph": lambda: [
-            onnx(box),
-            "--runtime",
-            "tensorrt",
-            "--option",
-            "cuda_graph=1",
-            "--timeout",
-            "300",
-        ],
+        "TensorRT": lambda: [onnx(box), *build],
+        "TensorRT, CUDA graph": lambda: [onnx(box), *build, "--option", "cuda_graph=1"],
     }
     if box.engine is not None:
         engine = str(box.engine)

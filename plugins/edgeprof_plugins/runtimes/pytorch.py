@@ -6,8 +6,8 @@ one of these; they give the shapes and are what is fed where the user gives noth
 
 Devices: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``. Options: ``interop_threads``; ``freeze`` (1: torch.jit.freeze
 a TorchScript model first); ``cudnn_benchmark`` (1); ``cuda_graph`` (1: windows repeat a CUDA graph); ``compile`` (1:
-torch.compile an exported program, which fuses the quantised ones of torchao into int8 kernels; needs a C++ compiler, and
-half a minute in the first inference).
+torch.compile an exported program, which fuses the quantised ones of torchao into int8 kernels; needs a C++ compiler,
+and half a minute in the first inference).
 """
 
 import contextlib
