@@ -298,7 +298,8 @@ class _Sweep:
             raise KeyboardInterrupt
         variant = result.variants[-1]
         spent = cost(result, variant, "energy") or cost(result, variant, "latency")
-        if spent is None or variant.status in {"failed", "invalid"}:
+        unknown = variant.accuracy is None and self.data is not None
+        if spent is None or unknown or variant.status in {"failed", "invalid"}:
             return None
         checks = budgets(result, self.limits, self.study.product)
         broken = sum(check.variant == variant.name and not check.passed for check in checks)
