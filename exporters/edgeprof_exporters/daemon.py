@@ -423,7 +423,8 @@ class Daemon:
     def _status(self) -> str:
         watts = self.engine.watts(time.monotonic())
         addresses = ", ".join(self._server.addresses) if self._server else ""
-        return f"{addresses}; {'no power sensor' if watts is None else f'{watts:.2f} W'}"
+        missing = "no power sensor" if self.engine.total is None else "no reading yet"
+        return f"{addresses}; {missing if watts is None else f'{watts:.2f} W'}"
 
     def _commands(self) -> Mapping[str, Callable[[], Any]]:
         def reload() -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof.errors import EdgeprofError
-from edgeprof.plugins import GROUP
+from edgeprof.plugins import installed
 from edgeprof_exporters import settings as table
 from edgeprof_exporters.light import import_client
 from edgeprof_exporters.logs import setup
@@ -70,11 +70,9 @@ def sensor_plugins() -> list[Plugin]:
     """The plugins that may bring sensors: everybody's but those of edgeprof itself that are something else, whose
     libraries (numpy among them) the daemon has no room for.
     """
-    import importlib.metadata  # noqa: PLC0415 - see Plugin
-
     ours = ("edgeprof_plugins.", "edgeprof_exporters", "edgeprof_dashboards")
     found = []
-    for point in importlib.metadata.entry_points(group=GROUP):
+    for point in installed():
         if not point.value.startswith(ours) or point.value.startswith("edgeprof_plugins.sensors."):
             dist = point.dist
             found.append(Plugin(point.name, point.value, dist.name if dist else "?", dist.version if dist else "?"))

@@ -23,7 +23,7 @@ from edgeprof.errors import unknown
 
 if TYPE_CHECKING:
     import importlib.metadata
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     import click
 
@@ -212,22 +212,11 @@ class PluginHost:
 
     def _installed(self) -> Iterator[Point]:
         """The entry points of all distributions; one with unreadable metadata is named and passed over."""
-        import importlib.metadata  # noqa: PLC0415 - 4 MB that the exporter, which is told the names, does without
 
-        seen: set[str] = set()
-        for dist in importlib.metadata.distributions():
-            try:
-                points = list(dist.entry_points.select(group=GROUP))
-                name = (dist.name or "?").lower().replace("_", "-") if points else ""
-            except Exception as error:  # noqa: BLE001 - somebody else's broken metadata may raise anything
-                where = getattr(dist, "_path", None)
-                name = getattr(where, "name", None) or "?"
-                reason = f"its entry points cannot be read: {type(error).__name__}: {error}"
-                self.plugins.append(PluginInfo(name, name, "?", status="failed", reason=reason))
-                continue
-            if points and name not in seen:  # the first on sys.path is the one that imports find
-                seen.add(name)
-                yield from points
+        def named(name: str, reason: str) -> None:
+            self.plugins.append(PluginInfo(name, name, "?", status="failed", reason=reason))
+
+        return installed(named)
 
     def _load(self, point: Point, only: set[str] | None) -> None:
         dist = point.dist
@@ -303,11 +292,34 @@ class PluginHost:
         return register
 
 
+def installed(
+    broken: Callable[[str, str], None] = lambda _name, _reason: None,
+) -> Iterator[importlib.metadata.EntryPoint]:
+    """The entry points of all distributions, without loading any.
+
+    Args:
+        broken: Is told of a distribution with unreadable metadata, and why; it is then passed over.
+    """
+    import importlib.metadata  # noqa: PLC0415 - 4 MB that the exporter, which is told the names, does without
+
+    seen: set[str] = set()
+    for dist in importlib.metadata.distributions():
+        try:
+            points = list(dist.entry_points.select(group=GROUP))
+            name = (dist.name or "?").lower().replace("_", "-") if points else ""
+        except Exception as error:  # noqa: BLE001 - somebody else's broken metadata may raise anything
+            where = getattr(dist, "_path", None)
+            reason = f"its entry points cannot be read: {type(error).__name__}: {error}"
+            broken(getattr(where, "name", None) or "?", reason)
+            continue
+        if points and name not in seen:  # the first on sys.path is the one that imports find
+            seen.add(name)
+            yield from points
+
+
 def points_of(*names: str) -> list[importlib.metadata.EntryPoint]:
     """The installed entry points of these names, without loading any."""
-    import importlib.metadata  # noqa: PLC0415 - see PluginHost._installed
-
-    return [point for point in importlib.metadata.entry_points(group=GROUP) if point.name in names]
+    return [point for point in installed() if point.name in names]
 
 
 def _call(hook: str, impl: pluggy.HookImpl, **arguments: Any) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeprof.errors import InputError
-from edgeprof.plugins import PluginHost, PluginInfo
+from edgeprof.plugins import PluginHost, PluginInfo, points_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,6 +190,7 @@ def test_a_distribution_with_broken_entry_points_costs_nobody_else_anything(cont
     host = PluginHost()
     assert info_of(host, "plug_good").status == "loaded"
     assert "lamp" in host.of("sensors")
+    assert {point.name for point in points_of("plug_good", "exporter")} == {"exporter", "plug_good"}
 
 
 def test_edgeprof_plugins_restricts_loading_and_names_what_does_not_exist(install) -> None:
