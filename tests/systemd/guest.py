@@ -106,14 +106,19 @@ def before() -> str:
 
 
 def pip() -> None:
-    sh(sys.executable, "-m", "venv", "/opt/edgeprof")
+    """The venv's pip comes from Debian's own wheel, which saves an emulated processor minutes."""
+    sh(sys.executable, "-m", "venv", "--without-pip", "/opt/edgeprof")
+    (wheel,) = Path("/usr/share/python-wheels").glob("pip-*.whl")
     offline = ("--no-index", "--find-links", "/mnt/wheels", "--no-compile")
-    sh("/opt/edgeprof/bin/pip", "install", "-q", *offline, "edgeprof[exporter]")
+    pip = ("/opt/edgeprof/bin/python", f"{wheel}/pip")
+    sh(*pip, "install", "-q", *offline, "edgeprof[exporter]")
 
 
 def private_program() -> str:
     """A program that only root can reach is refused before anything is written."""
-    sh("cp", "-a", "/opt/edgeprof", "/root/edgeprof")
+    sh("mkdir", "/root/edgeprof")
+    sh("cp", "-a", "/opt/edgeprof/bin", "/opt/edgeprof/pyvenv.cfg", "/root/edgeprof")
+    Path("/root/edgeprof/lib").symlink_to("/opt/edgeprof/lib")
     done = subprocess.run(
         ["/root/edgeprof/bin/python", "-m", "edgeprof", "exporter", "install", "--system"],
         capture_output=True,
@@ -157,8 +162,10 @@ def not_root() -> str:
 
 def rules() -> str:
     equal(mode(ZONE), ("0o440", "root", "edgeprof"))
-    (device,) = Path("/dev").glob("i2c-*")
-    equal(mode(device)[0::2], ("0o660", "i2c"))
+    devices = sorted(Path("/dev").glob("i2c-*"))
+    assert devices
+    for device in devices:
+        equal(mode(device)[0::2], ("0o660", "i2c"))
     said = sh("udevadm", "test", "--action=add", "/sys/class/powercap/intel-rapl:0")
     assert "70-edgeprof.rules" in said
     complaints = [
@@ -167,7 +174,7 @@ def rules() -> str:
         if "70-edgeprof" in line and re.search(r"invalid|unknown|fail", line, re.IGNORECASE)
     ]
     equal(complaints, [])
-    return str(device)
+    return " ".join(map(str, devices))
 
 
 def modes() -> None:
