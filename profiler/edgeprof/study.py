@@ -311,7 +311,7 @@ class _Sweep:
             (self.directory / "results").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"cannot write to {self.directory}: {error.strerror}", remedy="Choose another -o DIR."
+                f"cannot write to {self.directory}: {error.strerror}", remedy="Choose another --dir DIR."
             ) from None
 
     def _made(self, chain: str) -> Candidate:

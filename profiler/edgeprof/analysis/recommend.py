@@ -140,7 +140,7 @@ def _reason(  # noqa: PLR0917 - called once, above
     words = f"; it has the least {kind}" if kept > 1 else ""
     if len(tied) > 1:
         others = ", ".join(v.name for v in tied if v is not chosen)
-        words += f", tied with {others}, and of these, as accurate as any, the smallest file"
+        words = f"; for the least {kind} it is tied with {others}, and of these, as accurate as any, the smallest file"
     if chosen is baseline:
         return words + "; it is the model as it was: nothing here is worth the change"
     words += f": {mine[0]:.2f} × the baseline's {kind}"

@@ -325,15 +325,13 @@ def _agreement(e: Evidence) -> Iterator[Finding]:
             for s in e.recipe
         ) or any(layer.stored == "int4" for layer in (e.graph.layers if e.graph else ()))
         suspects = (
-            "too much was taken out: a smaller amount, or fine-tuning afterwards" if changed else
-            "in this order: calibration with another preprocessing; a model not in eval mode or with batch norms not"
-            " fused; the wrong engine; additions that were not quantised; random or too few calibration samples;"
-            " per-tensor weights; classes in another order"
+            "Too much was taken out: use a smaller amount, or fine-tune afterwards." if changed else
+            "Look, in this order, at: calibration with another preprocessing; a model not in eval mode or with batch"
+            " norms not fused; the wrong engine; additions that were not quantised; random or too few calibration"
+            " samples; per-tensor weights; classes in another order."
         )  # fmt: skip
         what = "damaged" if changed else "a configuration error, not a loss of precision"
-        yield Finding(
-            "agreement", "fail", share, "ratio", _AGREEMENT_BROKEN, f"{told}: {what}", f"Look at {suspects}.", 7.0
-        )
+        yield Finding("agreement", "fail", share, "ratio", _AGREEMENT_BROKEN, f"{told}: {what}", suspects, 7.0)
     elif share < _AGREEMENT_LOW:
         yield Finding(
             "agreement", "warn", share, "ratio", _AGREEMENT_LOW, f"{told}: calibration or granularity",

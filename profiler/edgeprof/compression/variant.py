@@ -278,7 +278,7 @@ def _install(source: Path, final: Path) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise InputError(
-            f"cannot write {final}: {error.strerror}", remedy="Free some space or choose another -o DIR."
+            f"cannot write {final}: {error.strerror}", remedy="Free some space, or choose another folder."
         ) from error
 
 
