@@ -203,7 +203,7 @@ def _session(ort: Any, path: str, options: Any, provider: str, settings: Dict[st
             warnings.simplefilter("ignore")
             session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except Exception as error:
-        raise _load_error(path, error) from None
+        raise _load_error(path, error, provider) from None
     session.disable_fallback()  # it would go on with the CPU when an inference fails on its device
     used = session.get_providers()
     if provider not in used:
@@ -321,7 +321,7 @@ def _session_options(ort: Any, options: LoadOptions, provider: str) -> Any:
     return result
 
 
-def _load_error(path: str, error: Exception) -> LoadError:
+def _load_error(path: str, error: Exception, provider: str) -> LoadError:
     text = str(error)
     name = os.path.basename(path)
     operator = re.search(r"([\w.]*:?\w+)\(-?\d+\) is not a registered function/op", text)
@@ -342,15 +342,25 @@ def _load_error(path: str, error: Exception) -> LoadError:
             "{} keeps its weights in another file, which cannot be read: {}".format(name, _first_line(error)),
             "Copy the files that were exported with it into its folder.",
         )
+    if provider != "CPUExecutionProvider":
+        return LoadError(
+            "ONNX Runtime does not load {} on {}: {}".format(name, _short(provider), _first_line(error)),
+            "Whether the model itself is whole: --device cpu.",
+        )
     return LoadError("ONNX Runtime does not load {}: {}".format(name, _first_line(error)))
 
 
 def _first_line(error: Exception) -> str:
-    """The error's message without ONNX Runtime's own prefixes and places in its source."""
+    """The error's message without ONNX Runtime's own prefixes, places in its source and signatures of its functions."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
     text = re.sub(r"/\S+\.(cc|h):\d+ ", "", text)
     text = re.sub(r"^.*?\bonnxruntime::\S+\(.*?\) (?=[\[A-Z])", "", text)
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    text = re.sub(r"^.*\[OpenVINO(-EP)?\] ", "", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # A line that ends with a colon is followed by its causes, the innermost last.
+    return (lines[-1] if lines[0].endswith(":") else lines[0])[:300]
 
 
 def _spec(node: Any) -> TensorSpec:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from tests import models
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
+from edgeprof_plugins.runtimes import onnxruntime  # noqa: E402 - after what it needs is known to be here
 from edgeprof_plugins.runtimes.onnxruntime import OnnxRuntime  # noqa: E402 - after what it needs is known to be here
 
 CPU = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
@@ -141,3 +144,51 @@ def test_float16_and_scalars_are_fed_and_bound(tmp_path):
         [helper.make_tensor_value_info("y", kinds.FLOAT16, [])],
     )
     check_runtime(OnnxRuntime(), model, feeds={"x": np.array(3, "float16")}, expected={"y": np.array(9, "float16")})
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            (
+                "std::shared_ptr<onnxruntime::IExecutionProviderFactory> onnxruntime::python::Create(const std::string&) "
+                "Invalid OpenVINO EP option: nonsense"
+            ),
+            "Invalid OpenVINO EP option: nonsense",
+        ),
+        (
+            (
+                "[ONNXRuntimeError] : 1 : FAIL : Exception during initialization: /onnxruntime/core/basic_backend.cc:136 "
+                "onnxruntime::ov::BasicBackend::BasicBackend(std::unique_ptr<onnx::Model>&) /onnxruntime/core/ov.cc:28 "
+                "auto onnxruntime::ov::Boundary(Func&&) [with bool typed = false] [OpenVINO-EP] Exception while Loading "
+                "Network for graph 1_0: Exception from src/core.cpp:114:\nCheck '!dynamic' failed at src/node.cpp:106:\n"
+                "Unexpected: CPU plug-in doesn't support dynamic rank. Operation name: /If_output_0\n\n"
+            ),
+            "Unexpected: CPU plug-in doesn't support dynamic rank. Operation name: /If_output_0",
+        ),
+        ("[ONNXRuntimeError] : 10 : INVALID_GRAPH : This is an invalid model.", "This is an invalid model."),
+        ("", "RuntimeError"),
+    ],
+)
+def test_what_onnx_runtime_says_is_told_without_its_source(said, told):
+    """As ONNX Runtime 1.24 wrote it for OpenVINO."""
+    error = onnxruntime._load_error("m.onnx", RuntimeError(said), "OpenVINOExecutionProvider")
+    assert error.message == f"ONNX Runtime does not load m.onnx on openvino: {told}"
+    assert "--device cpu" in error.remedy
+
+
+def test_openvino_takes_its_devices_by_name_and_its_own_number_of_threads():
+    ort = SimpleNamespace(get_available_providers=lambda: ["OpenVINOExecutionProvider", "CPUExecutionProvider"])
+    asked = onnxruntime._provider(ort, CPU._replace(device="openvino:gpu.1", threads=3))
+    assert asked == ("OpenVINOExecutionProvider", {"device_type": "GPU.1", "num_of_threads": "3"})
+    assert onnxruntime._provider(ort, CPU._replace(device="openvino"))[1] == {}
+    with pytest.raises(LoadError, match="'openvino:1' is no device") as caught:
+        onnxruntime._provider(ort, CPU._replace(device="openvino:1"))
+    assert "openvino:GPU" in caught.value.remedy
+
+
+def test_how_many_nodes_run_where_is_told():
+    parts = [SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: [1, 2])]
+    parts += [SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda: [1])] * 3
+    assert onnxruntime._nodes(SimpleNamespace(get_provider_graph_assignment_info=lambda: parts)) == "cuda 2, cpu 3"
+    assert onnxruntime._nodes(object()) == ""
