@@ -151,17 +151,17 @@ def test_float16_and_scalars_are_fed_and_bound(tmp_path):
     [
         (
             (
-                "std::shared_ptr<onnxruntime::IExecutionProviderFactory> onnxruntime::python::Create(const std::string&) "
+                "std::shared_ptr<onnxruntime::IFactory> onnxruntime::python::Create(const std::string&) "
                 "Invalid OpenVINO EP option: nonsense"
             ),
             "Invalid OpenVINO EP option: nonsense",
         ),
         (
             (
-                "[ONNXRuntimeError] : 1 : FAIL : Exception during initialization: /onnxruntime/core/basic_backend.cc:136 "
+                "[ONNXRuntimeError] : 1 : FAIL : Exception during initialization: /onnxruntime/backend.cc:136 "
                 "onnxruntime::ov::BasicBackend::BasicBackend(std::unique_ptr<onnx::Model>&) /onnxruntime/core/ov.cc:28 "
-                "auto onnxruntime::ov::Boundary(Func&&) [with bool typed = false] [OpenVINO-EP] Exception while Loading "
-                "Network for graph 1_0: Exception from src/core.cpp:114:\nCheck '!dynamic' failed at src/node.cpp:106:\n"
+                "auto onnxruntime::ov::Boundary(Func&&) [with bool x = false] [OpenVINO-EP] Exception while Loading "
+                "Network for graph 1: Exception from src/core.cpp:114:\nCheck '!dynamic' failed at src/node.cpp:106:\n"
                 "Unexpected: CPU plug-in doesn't support dynamic rank. Operation name: /If_output_0\n\n"
             ),
             "Unexpected: CPU plug-in doesn't support dynamic rank. Operation name: /If_output_0",
