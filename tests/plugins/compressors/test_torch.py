@@ -19,7 +19,7 @@ from edgeprof.compression.variant import make_variant, parse_chain, settings
 from edgeprof.errors import InputError, UnavailableError, VariantError
 from edgeprof.evaluation.dataset import Dataset
 from edgeprof.workload.runtime import LoadOptions
-from edgeprof_plugins.compressors import methods, torch_train
+from edgeprof_plugins.compressors import methods, torch_model, torch_structured, torch_train
 from edgeprof_plugins.runtimes.pytorch import PyTorch
 
 NETS = Path(__file__).with_name("torch_nets.py")
@@ -61,13 +61,32 @@ def own_folder(tmp_path, monkeypatch):
 def program(tmp_path_factory) -> Path:
     """The net as a torch.export program."""
     made, _ = make_variant(
-        recognise(f"{NETS}:make"), parse_chain("export-pt2"), COMPRESSORS, tmp_path_factory.mktemp("program")
+        recognise(f"{NETS}:make"),
+        parse_chain("export-pt2"),
+        COMPRESSORS,
+        tmp_path_factory.mktemp("program"),
+        isolated=False,
     )
     return Path(made.target)
 
 
-def variant(spec, chain, folder, data=None, seed=0):
-    return make_variant(recognise(str(spec)), parse_chain(chain), COMPRESSORS, folder, data, seed=seed)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Variants that several tests look at, each made once."""
+    known = {}
+
+    def make(spec, chain):
+        if (str(spec), chain) not in known:
+            known[str(spec), chain] = variant(spec, chain, tmp_path_factory.mktemp("made"))
+        return known[str(spec), chain]
+
+    return make
+
+
+def variant(spec, chain, folder, data=None, seed=0, *, isolated=False):
+    return make_variant(
+        recognise(str(spec)), parse_chain(chain), COMPRESSORS, folder, data, seed=seed, isolated=isolated
+    )
 
 
 def answers(made, x) -> np.ndarray:
@@ -87,6 +106,7 @@ def weights(made) -> dict[str, np.ndarray]:
 
 
 X = Quarters(8).x
+torch.set_num_threads(1)  # the nets are tiny, and the suite runs on every core: threads would wait for one another
 
 
 def test_a_program_answers_as_the_module_it_was_made_of_with_any_batch(program):
@@ -102,21 +122,20 @@ def test_a_program_answers_as_the_module_it_was_made_of_with_any_batch(program):
     assert np.allclose(answers(made, X[:3]), wanted[:3], atol=1e-5)
 
 
-@pytest.mark.parametrize("source", ["module", "program"])
-@pytest.mark.parametrize("chain", ["prune:amount=0.5", "prune-2:4", "cluster:n=8", "low-rank:energy=0.6"])
-def test_modules_and_programs_are_compressed_alike_and_the_same_each_time(program, tmp_path, source, chain):
-    spec = f"{NETS}:make" if source == "module" else program
-    made, recipe = variant(spec, chain, tmp_path / "a")
-    again, _ = variant(spec, chain, tmp_path / "b")
-    assert made.format == "pt2"
-    assert made.sha256 == again.sha256
+@pytest.mark.parametrize("chain", ["prune:amount=0.65", "prune-2:4", "cluster:n=8", "low-rank:rank=4"])
+def test_modules_and_programs_are_compressed_alike_and_the_same_each_time(program, made, tmp_path, chain):
+    of_program, recipe = made(program, chain)
+    again, _ = variant(program, chain, tmp_path)
+    assert of_program.format == "pt2"
+    assert of_program.sha256 == again.sha256
     assert recipe[0]["facts"]["batch"] == "open"
-    assert np.isfinite(answers(made, X)).all()
+    of_module, _ = made(f"{NETS}:make", chain)
+    assert np.allclose(answers(of_module, X), answers(of_program, X), atol=1e-4)
 
 
-def test_pruning_meets_its_share_exactly_over_all_layers(program, tmp_path):
-    made, recipe = variant(program, "prune:amount=0.65", tmp_path)
-    values = np.concatenate([w.reshape(-1) for w in weights(made).values()])
+def test_pruning_meets_its_share_exactly_over_all_layers(program, made):
+    pruned, recipe = made(program, "prune:amount=0.65")
+    values = np.concatenate([w.reshape(-1) for w in weights(pruned).values()])
     assert (values == 0).sum() == round(0.65 * values.size) == recipe[0]["facts"]["zeros"]
 
 
@@ -125,26 +144,53 @@ def test_pruning_by_layer_meets_its_share_in_each(program, tmp_path):
     assert all(abs((w == 0).mean() - 0.25) < 0.5 / w.size + 1e-9 for w in weights(made).values())
 
 
-def test_two_of_every_four_input_channels_are_zero_where_there_are_four(program, tmp_path):
-    made, recipe = variant(program, "prune-2:4", tmp_path)
+def test_two_of_every_four_input_channels_are_zero_where_there_are_four(program, made):
+    sparse, recipe = made(program, "prune-2:4")
     assert recipe[0]["facts"]["skipped"] == ["stem.weight"]
-    head = weights(made)["head.weight"].reshape(4, -1, 4)
+    head = weights(sparse)["head.weight"].reshape(4, -1, 4)
     assert ((head == 0).sum(axis=2) == 2).all()
 
 
-def test_clusters_share_values_and_pack(program, tmp_path):
-    made, recipe = variant(program, "cluster:n=8", tmp_path)
-    assert all(len(np.unique(w)) <= 8 for w in weights(made).values())
-    assert made.size_compressed() < 0.5 * recognise(str(program)).size_compressed()
+def test_clusters_share_values_and_pack(program, made):
+    shared, recipe = made(program, "cluster:n=8")
+    assert all(len(np.unique(w)) <= 8 for w in weights(shared).values())
+    assert shared.size_compressed() < 0.5 * recognise(str(program)).size_compressed()
     assert recipe[0]["facts"]["worst"] in recipe[0]["facts"]["sqnr_db"]
 
 
-def test_low_rank_splits_layers_where_that_is_smaller(program, tmp_path):
-    _, recipe = variant(program, "low-rank:rank=4", tmp_path)
+def test_low_rank_splits_layers_where_that_is_smaller(program, made):
+    _, recipe = made(program, "low-rank:rank=4")
     facts = recipe[0]["facts"]
     assert facts["parameters"] < facts["parameters_before"]
     assert facts["layers"]["block.conv2"]["rank"] == 4
     assert "limit 4" in facts["kept"]["head"]
+
+
+@pytest.mark.parametrize(
+    ("source", "method", "kind", "near"),
+    [
+        ("module", "fp16", "float16", 1e-3),
+        ("program", "fp16", "float16", 1e-3),
+        ("program", "bf16", "bfloat16", 1e-2),
+    ],
+)
+def test_half_precision_takes_and_gives_float32_and_leaves_named_layers_whole(
+    program, tmp_path, source, method, kind, near
+):
+    spec = f"{NETS}:make" if source == "module" else program
+    made, recipe = variant(spec, f"{method}:exclude=stem|block.bn*", tmp_path)
+    kinds = {name: str(w.dtype) for name, w in torch.export.load(made.target).state_dict.items() if w.dim() >= 2}
+    assert kinds.pop("stem.weight") == "torch.float32"
+    assert set(kinds.values()) == {f"torch.{kind}"}
+    found, wanted = answers(made, X), answers(recognise(str(program)), X)
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - wanted).max() < near * np.abs(wanted).max()
+    assert recipe[0]["facts"]["excluded_layers"] == 3
+
+
+def test_weights_beyond_half_precision_are_clipped_and_counted(tmp_path):
+    _, recipe = variant(f"{NETS}:wide", "fp16", tmp_path)
+    assert recipe[0]["facts"]["clipped"] == 1
 
 
 @pytest.mark.parametrize("source", ["module", "program"])
@@ -158,6 +204,18 @@ def test_channels_are_taken_out_of_every_layer_but_the_last(program, tmp_path, s
     assert "head" not in channels
     assert made.size_bytes < 0.75 * recognise(str(program)).size_bytes
     assert answers(made, X).shape == (8, 4)
+
+
+def test_narrowing_runs_the_network_a_few_times_however_many_layers_it_has(monkeypatch):
+    pytest.importorskip("torch_pruning")
+    counts = []
+    for name in ("make", "deep"):
+        net = torch_model.load(Path(f"{NETS}:{name}"))
+        calls = []
+        net.module.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        torch_structured.narrow(net, 0.5)
+        counts.append(len(calls))
+    assert counts[0] == counts[1] < 8
 
 
 def test_excluded_layers_keep_their_channels(tmp_path):
@@ -268,6 +326,18 @@ def test_modules_become_onnx_with_an_open_batch_and_nothing_of_the_source(progra
     assert np.allclose(found, answers(recognise(str(program)), X), atol=1e-4)
 
 
+def test_modules_become_tflite_with_the_outputs_of_the_module(program, made, tmp_path):
+    pytest.importorskip("litert_torch")
+    from edgeprof_plugins.runtimes.litert import LiteRT
+
+    exported, recipe = variant(program, "export-tflite:batch=3", tmp_path)
+    assert recipe[0]["facts"]["largest_difference"] < 1e-3
+    options = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
+    session = LiteRT().load(exported.target, options)
+    found = next(iter(session.run({session.inputs[0].name: X[:3]}).values()))
+    assert np.allclose(found, answers(recognise(str(program)), X[:3]), atol=1e-4)
+
+
 def test_torchscript_is_exported_and_its_weights_can_be_changed(program, tmp_path):
     made, _ = variant(program, "export-torchscript+prune:amount=0.5+cluster:n=8", tmp_path / "a")
     again, _ = variant(program, "export-torchscript+prune:amount=0.5+cluster:n=8", tmp_path / "b")
@@ -294,6 +364,13 @@ def test_static_int8_is_small_near_the_float_model_and_survives_the_export(progr
     assert np.abs(found - answers(made, X)).max() < 0.05 * np.abs(found).max()
     with pytest.raises(InputError, match="no float weights"):
         variant(made.target, "prune", tmp_path)
+
+
+def test_layers_that_are_named_stay_in_float(tmp_path):
+    pytest.importorskip("torchao")
+    _, recipe = variant(f"{NETS}:plain", "int8-static:backend=x86,exclude=0,samples=16", tmp_path, Quarters(16))
+    convolution, dense = 36 * 8 * 9, 288 * 4
+    assert recipe[0]["facts"]["int8_mac_share"] == pytest.approx(dense / (dense + convolution), abs=1e-6)
 
 
 def test_dynamic_int8_of_a_convolutional_network_says_how_little_that_is(program, tmp_path):
@@ -327,7 +404,11 @@ def test_quantisation_aware_training_ends_in_int8(tmp_path):
         (f"{NETS}:make", "prune-structured:amount=0", None, "amount=0"),
         (f"{NETS}:make", "low-rank:energy=0.9,rank=3", None, "not both"),
         (f"{NETS}:make", "low-rank:rank=999", None, "gets smaller"),
-        (f"{NETS}:make", "fp16", None, "export-onnx"),
+        (f"{NETS}:make", "int8-weight", None, "export-onnx"),
+        (f"{NETS}:make", "fp16:exclude=stme", None, "stem"),
+        (f"{NETS}:make", "int8-static:exclude=stme", Quarters(8), "stem"),
+        (f"{NETS}:fails", "prune", None, "fails() failed: KeyError: 'weights' ("),
+        (f"{NETS}:leaves", "prune", None, "leaves() failed: SystemExit: no GPU here ("),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_with_a_remedy(tmp_path, spec, chain, data, words):
@@ -376,21 +457,34 @@ def test_two_factories_of_one_file_make_files_of_their_own(tmp_path):
     }
 
 
-def test_a_library_that_is_missing_is_named_with_the_command(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("library", "method", "extra"),
+    [("torch_pruning", "prune-structured", "torch-compress"), ("litert_torch", "export-tflite", "torch-tflite")],
+)
+def test_a_library_that_is_missing_is_named_with_the_command(tmp_path, monkeypatch, library, method, extra):
     import importlib
 
     real = importlib.import_module
 
     def missing(name, *more):
-        if name == "torch_pruning":
+        if name == library:
             raise ImportError(name)
         return real(name, *more)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    tool = methods.make("prune-structured").for_format("python")
+    tool = methods.make(method).for_format("python")
     with pytest.raises(UnavailableError) as caught:
-        tool.apply(Path(f"{NETS}:make"), tmp_path / "out.pt2", settings(tool, {}), None)
-    assert caught.value.remedy == "pip install 'edgeprof[torch-compress]'"
+        tool.apply(Path(f"{NETS}:make"), tmp_path / "out", settings(tool, {}), None)
+    assert caught.value.remedy == f"pip install 'edgeprof[{extra}]'"
+
+
+@pytest.mark.parametrize("made_by", ["crashes", "Hangs"])
+def test_a_factory_that_crashes_or_hangs_costs_its_variant_alone_and_is_told_with_its_line(tmp_path, made_by):
+    with pytest.raises(VariantError, match=rf"torch_nets\.py:{made_by}.* \(.*torch_nets\.py, line \d+\)"):
+        make_variant(recognise(f"{NETS}:{made_by}"), parse_chain("prune"), COMPRESSORS, tmp_path / "out", timeout_s=1.0)
+    assert not (tmp_path / "out").exists()
+    made, _ = variant(f"{NETS}:plain", "prune", tmp_path / "out", isolated=True)
+    assert made.format == "pt2"
 
 
 def test_a_classifier_is_needed_for_training(tmp_path):

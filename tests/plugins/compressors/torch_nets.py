@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import torch
 from torch import nn
 
@@ -65,6 +68,43 @@ def plain() -> nn.Module:
     net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
     net.example_inputs = torch.zeros(1, 1, 8, 8)
     return net
+
+
+def deep() -> nn.Module:
+    """More layers."""
+    torch.manual_seed(7)
+    blocks = [Block(16, 32), *(Block(32, 32) for _ in range(3))]
+    net = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), *blocks, nn.Flatten(), nn.Linear(32, 4))
+    net.example_inputs = torch.zeros(1, 1, 8, 8)
+    return net
+
+
+def wide() -> nn.Module:
+    """A weight that half precision does not hold."""
+    net = plain()
+    with torch.no_grad():
+        net[3].weight[0, 0] = 1e5
+    return net
+
+
+def fails() -> nn.Module:
+    return {}["weights"]
+
+
+def leaves() -> nn.Module:
+    sys.exit("no GPU here")
+
+
+def crashes() -> nn.Module:
+    return ctypes.string_at(0)
+
+
+class Hangs(nn.Module):
+    example_inputs = torch.zeros(1, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        while True:
+            x = x + 1
 
 
 def text() -> str:
