@@ -8,14 +8,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from edgeprof.cli.main import run
 from edgeprof.errors import InputError, UnavailableError
-from edgeprof_dashboards.model import Panel, Query
+from edgeprof_dashboards.model import GREEN, HEAT_LEVELS, RED, Panel, Query
 from edgeprof_dashboards.preview import draw
 from edgeprof_dashboards.preview.page import find
 from edgeprof_dashboards.preview.prometheus import Prometheus, QueryError, Series, Window, seconds
 from edgeprof_dashboards.preview.values import written
 from edgeprof_dashboards.promql import expand
-from tests.dashboards.tools import edgeprof, free_port
+from edgeprof_dashboards.shapes import Value, answer, coloured, scatter, table
+from tests.dashboards.tools import free_port
 
 WINDOW = Window(1000.0, 100.0, 10.0)
 
@@ -96,6 +98,27 @@ def test_answers_are_joined_where_all_labels_in_common_agree() -> None:
     ]
 
 
+def test_a_tables_cells_speak_and_have_the_colour_of_their_threshold() -> None:
+    words = answer({"0": ("no", RED), "1": ("yes", GREEN)})
+    one = table("T", "D", {"Up": Value("u", properties=words), "Hot": Value("h", "celsius", coloured(HEAT_LEVELS))})
+    drawn = draw.table(one, [[Series({"a": "x"}, [(0.0, 0.0)])], [Series({"a": "x"}, [(0.0, 91.0)])]])
+    red = draw._NAMED[RED]
+    assert f'style="color:{red}">no</td>' in drawn
+    assert f'style="color:{red}">91.0 °C</td>' in drawn
+
+
+def test_an_axis_that_begins_at_zero_does() -> None:
+    def ticks(**properties: float) -> str:
+        columns = {"X": Value("x", "s"), "Y": Value("y", "joule", properties)}
+        shown = scatter("T", "D", "X", "Y", columns)
+        answers = [[Series({"a": n}, [(0.0, v)])] for n, v in (("p", 1.0), ("p", 5.0))]
+        more = [[Series({"a": "q"}, [(0.0, v)])] for v in (2.0, 6.0)]
+        return draw.scatter(shown, [a + b for a, b in zip(answers, more, strict=True)])
+
+    assert ">0 J<" in ticks(min=0)
+    assert ">0 J<" not in ticks()
+
+
 class Answer(BaseHTTPRequestHandler):
     """Says what its server was told to say."""
 
@@ -112,7 +135,7 @@ class Answer(BaseHTTPRequestHandler):
 @pytest.fixture
 def fake():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -142,17 +165,17 @@ def test_values_that_are_no_numbers_are_left_out(fake) -> None:
     assert Prometheus(url).ask(Query("x"), {}, WINDOW) == [Series({"a": "1"}, [(2.0, 3.0)])]
 
 
-def test_errors_of_the_command_are_one_sentence(tmp_path) -> None:
+def test_errors_of_the_command_are_one_sentence(tmp_path, capsys) -> None:
     page = str(tmp_path / "x.html")
     nobody = f"http://127.0.0.1:{free_port()}"
-    done = edgeprof("dashboards", "preview", "device", "--prometheus", nobody, "-o", page, code=2)
-    assert f"no Prometheus answers at {nobody}" in done.stderr
-    done = edgeprof("dashboards", "preview", "devices", "-o", page, code=2)
-    assert "Did you mean device?" in done.stderr
-    done = edgeprof("dashboards", "preview", "device", "--prometheus", "file:///etc", "-o", page, code=2)
-    assert "is no address of a Prometheus" in done.stderr
-    done = edgeprof("dashboards", "preview", "device", "-o", page, "--set", "instans=x", code=2)
-    assert "no variable instans" in done.stderr
+    for flags, said in (
+        (("device", "--prometheus", nobody), f"no Prometheus answers at {nobody}"),
+        (("devices",), "Did you mean device?"),
+        (("device", "--prometheus", "file:///etc"), "is no address of a Prometheus"),
+        (("device", "--set", "instans=x"), "no variable instans"),
+    ):
+        assert run(["dashboards", "preview", *flags, "-o", page]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_dashboards_are_found_by_name_and_by_uid() -> None:
