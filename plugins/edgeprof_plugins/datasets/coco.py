@@ -95,13 +95,12 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str, An
     """Images, annotations by image, ids of categories; all that is used of them is there and fits together."""
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     try:
         ids = [int(one["id"]) for one in content["categories"]]
         images = [
-            {"id": one["id"], "file_name": str(one["file_name"]), "size": (int(one["height"]), int(one["width"]))}
-            for one in content["images"]
+            {"id": one["id"], "file_name": str(one["file_name"]), "size": _size(one)} for one in content["images"]
         ]
         by_image: dict[Any, list[dict[str, Any]]] = {one["id"]: [] for one in images}
         for one in content["annotations"]:
@@ -109,13 +108,20 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str, An
             if one["category_id"] not in ids:
                 raise InputError(f"{path}: an annotation has the category {one['category_id']}, which does not exist")
             by_image[one["image_id"]].append(one)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{path} is not COCO's JSON of detection: {type(error).__name__} {error}",
             remedy="It needs images (id, file_name, height, width), annotations (image_id, category_id, bbox) and"
             " categories (id).",
         ) from None
     return images, by_image, ids
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int]:
+    height, width = int(image["height"]), int(image["width"])
+    if min(height, width) < 1:
+        raise ValueError("height and width")
+    return height, width
 
 
 def _corners(bbox: list[float]) -> tuple[float, float, float, float]:

@@ -92,11 +92,11 @@ def _lfw(path: Path, text: str, images: str | None) -> list[Pair]:
         folder = next((place for place in places if lines[1:] and (place / lines[1][0]).is_dir()), path.parent)
     found: list[Pair] = []
     for number, cells in enumerate(lines[1:], start=2):
-        one = [cells[0], *cells[1:2], cells[0] if len(cells) == 3 else cells[2], *cells[-1:]]
-        if len(cells) not in {3, 4} or not (one[1].isdecimal() and one[3].isdecimal()):
+        same = len(cells) == 3
+        name, one, other, two = [*cells[:2], cells[0], *cells[2:]] if same else [*cells, "", "", "", ""][:4]
+        if len(cells) > 4 or not (one.isdecimal() and two.isdecimal()):
             raise InputError(f"{path} line {number} is not NAME N M or NAME N NAME M: {' '.join(cells)}")
-        first, second = _image(folder, one[0], one[1]), _image(folder, one[2], one[3])
-        found.append((first, second, len(cells) == 3, (number - 2) // each))
+        found.append((_image(folder, name, one), _image(folder, other, two), same, (number - 2) // each))
     return found
 
 

@@ -183,6 +183,8 @@ def test_a_box_that_is_cut_off_is_left_out(objects):
         (lambda c: c["annotations"][0].update(category_id=99), "category 99, which does not exist"),
         (lambda c: c["annotations"][0].update(image_id=99), "KeyError 99"),
         (lambda c: c["images"][0].update(height=None), "TypeError"),
+        (lambda c: c["images"][0].update(height=0), "height and width"),
+        (lambda c: c["images"][0].update(width=float("inf")), "OverflowError"),
         (lambda c: c["images"][0].update(file_name="gone.png"), r"1 images that are not in .*gone\.png"),
         (lambda c: [one.update(file_name="x") for one in c["images"]], "the images of .* are not in"),
         (lambda c: c.update(images=[], annotations=[]), "lists no images"),
