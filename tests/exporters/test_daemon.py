@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeprof.errors import UnavailableError
 from edgeprof_exporters import engine
 from edgeprof_exporters.daemon import Daemon
 from edgeprof_exporters.main import sensor_plugins
@@ -113,15 +114,6 @@ def test_both_formats_and_gzip_and_a_choice_of_collectors(shared) -> None:
     assert b"edgeprof_device_info" in gzip.decompress(packed)
     assert daemon.get("/metrics?collect[]=power&exclude[]=device")[0] == 400
     assert daemon.get("/metrics?collect[]=pwer")[0] == 400
-
-
-def test_only_what_there_is_is_served(board, start) -> None:
-    daemon = start(board.directory, "--web.telemetry-path", "/m").ready()
-    assert daemon.get("/metrics")[0] == 404
-    assert daemon.get("/m")[0] == 200
-    assert b'href="/m"' in daemon.get("/")[1]
-    assert daemon.get("/-/healthy")[:2] == (200, b"OK\n")
-    assert daemon.get("/../../etc/passwd")[0] == 404
 
 
 def test_sigterm_ends_within_two_seconds_with_exit_0_and_counters_go_on_after_it(board, start, tmp_path: Path) -> None:
@@ -239,7 +231,9 @@ def test_a_sensor_that_vanishes_and_comes_back_is_shown_lost_and_then_read_again
         address = daemon._server.addresses[0]
 
         def value(name: str, **labels: str) -> float | None:
-            with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+            with urllib.request.urlopen(
+                f"http://{address}/metrics?collect[]=power&collect[]=sampler", timeout=10
+            ) as answer:
                 found = samples(answer.read().decode(), name, **labels)
             return sum(found) if found else None
 
@@ -351,10 +345,18 @@ def test_an_address_in_use_is_one_sentence_and_exit_2(board, start) -> None:
         assert not daemon.logged("Traceback")
 
 
-def test_ipv6_and_several_addresses_at_once(board, start) -> None:
-    daemon = start(board.directory, "--web.listen-address", "127.0.0.1:0", "--web.listen-address", "[::1]:0").ready()
+def test_at_several_addresses_only_what_there_is_is_served(board, start) -> None:
+    addresses = ("--web.listen-address", "127.0.0.1:0", "--web.listen-address", "[::1]:0")
+    daemon = start(board.directory, *addresses, "--web.telemetry-path", "/m").ready()
     line = json.loads(next(line for line in daemon.log if '"listening"' in line))
-    assert [address.rpartition(":")[0] for address in line["addresses"].split(",")] == ["127.0.0.1", "[::1]"]
+    both = line["addresses"].split(",")
+    assert [address.rpartition(":")[0] for address in both] == ["127.0.0.1", "[::1]"]
+    for daemon.address in both:
+        assert daemon.get("/metrics")[0] == 404
+        assert daemon.get("/m")[0] == 200
+        assert b'href="/m"' in daemon.get("/")[1]
+        assert daemon.get("/-/healthy")[:2] == (200, b"OK\n")
+        assert daemon.get("/../../etc/passwd")[0] == 404
 
 
 def test_sockets_that_systemd_hands_over_are_taken(board, tmp_path: Path) -> None:
@@ -377,10 +379,11 @@ def test_sockets_that_systemd_hands_over_are_taken(board, tmp_path: Path) -> Non
                 assert child.wait(20) == 0
 
 
-def test_without_a_socket_from_systemd_it_says_so(board, start) -> None:
-    daemon = start(board.directory, "--web.systemd-socket")
-    assert daemon.child.wait(30) == 2
-    daemon.until(lambda: daemon.logged("systemd handed no socket over"))
+def test_without_a_socket_from_systemd_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    settings = Settings(web_systemd_socket=True)
+    with pytest.raises(UnavailableError, match="systemd handed no socket over"):
+        Daemon(settings, lambda: settings, []).begin()
 
 
 def test_the_daemon_is_small(board, start) -> None:
