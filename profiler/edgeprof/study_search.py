@@ -45,14 +45,17 @@ def search(space: Search, database: Path, seed: int, judge: Callable[[str], Judg
             load_if_exists=True,
         )
         done = len(_finished(optuna, study))
+        for cut_off in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # of a run that was killed
+            study.tell(cut_off.number, state=optuna.trial.TrialState.FAIL)
+            study.enqueue_trial(cut_off.params)
         study.sampler = optuna.samplers.NSGAIISampler(
             population_size=min(20, max(4, space.trials // 4)), seed=seed + done, constraints_func=_constraints
         )
         for _ in range(done, space.trials):
             trial = study.ask()
             chain = space.chain({name: _suggest(trial, name, choice) for name, choice in space.choices.items()})
-            trial.set_user_attr("chain", chain)
             found = judge(chain)
+            trial.set_user_attr("chain", chain)  # only what was judged counts as done
             if found is None:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
             else:

@@ -18,7 +18,8 @@ from edgeprof.compression.diagnose import Finding
 from edgeprof.errors import InputError
 from edgeprof.explain import blame
 from edgeprof.results import document, schema
-from edgeprof.study_file import load
+from edgeprof.study_file import Search, load
+from edgeprof.study_search import chains, search
 from tests.plugins.compressors.nets import convnet, samples
 
 if TYPE_CHECKING:
@@ -314,6 +315,26 @@ def test_a_search_goes_on_where_it_ended(study: Path) -> None:
     assert second[: len(first)] == first
     assert done.stderr.count("already measured") == len(first) - 1
     assert len(second) <= 4
+
+
+def test_a_trial_that_was_cut_off_is_asked_again_and_counted_once(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    space, database = Search("prune:amount={a}", {"a": (0.1, 0.9, False)}, 4), tmp_path / "search.db"
+    asked: list[str] = []
+
+    def judge(chain: str) -> tuple[float, float, float, int]:
+        asked.append(chain)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return 0.9, 1.0, 10.0, 0
+
+    with pytest.raises(KeyboardInterrupt):
+        search(space, database, 0, judge)
+    assert list(chains(database)) == asked[:1]
+    search(space, database, 0, judge)
+    assert asked[2] == asked[1]
+    assert list(chains(database)) == [asked[0], *asked[2:]]
+    assert len(asked) == 5
 
 
 @pytest.mark.parametrize(
