@@ -5,6 +5,7 @@
 #   make lint         ruff, mypy --strict, import layers, the worker's language floor
 #   make bench-smoke  every benchmark once, briefly: that it runs, not what it says
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
+#   make test-systemd the exporter's service under a real systemd in QEMU (builds Debian once; root; many minutes)
 #   make docs         write anew what docs/ takes from --help and from tests
 
 VENV ?= .venv
@@ -16,7 +17,7 @@ export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONL
 DEMO := examples/demo
 BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage compress integral_truth
 
-.PHONY: demo test lint bench-smoke test-kernel docs clean
+.PHONY: demo test lint bench-smoke test-kernel test-systemd docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -49,6 +50,9 @@ bench-smoke: $(VENV)/.develop
 test-kernel: $(VENV)/.develop
 	tests/kernel/build.sh --install
 	$(BIN)/python -m pytest tests/kernel $(PYTEST_ARGS)
+
+test-systemd: $(VENV)/.develop
+	EDGEPROF_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd
 
 docs: $(VENV)/.develop
 	$(BIN)/python tools/docs.py
