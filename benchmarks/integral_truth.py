@@ -154,7 +154,7 @@ def main() -> None:
     intervals = (1.0, 2.0) if options.smoke else INTERVALS
     rows = []
     for waveform in waveforms:
-        rows += play(waveform, 10.0 if options.smoke else options.seconds, intervals, options.port, options.restarts)
+        rows += play(waveform, 15.0 if options.smoke else options.seconds, intervals, options.port, options.restarts)
         print(f"  {waveform} done", file=sys.stderr)
     print(f"{about(facts)}; a virtual Jetson Orin Nano, sampled at 10 Hz\n")
     cells = [
