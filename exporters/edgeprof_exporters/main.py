@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import operator
 import os
 import sys
 from contextlib import suppress
@@ -52,11 +53,9 @@ class Plugin(NamedTuple):
         Raises:
             ImportError, AttributeError: it is not there.
         """
-        module, _, attribute = self.value.partition(":")
-        found: Any = importlib.import_module(module)
-        for name in filter(None, attribute.split(".")):
-            found = getattr(found, name)
-        return found
+        module, _, attribute = self.value.partition("[")[0].partition(":")  # extras, as in "a:b [c]", ask for nothing
+        found: Any = importlib.import_module(module.strip())
+        return operator.attrgetter(attribute.strip())(found) if attribute.strip() else found
 
 
 class Distribution(NamedTuple):
