@@ -99,6 +99,8 @@ def compress(
     for chain, steps in parsed:
         name = chain_name(steps)
         kept = None if fresh else before.get(name)
+        if shapes and kept is not None and any(reason["code"] == "not_checked" for reason in kept["reasons"]):
+            kept = None  # what could not be checked then can be now
         if kept is not None and _still_true(kept, steps, compressors, data, directory, seed):
             note(f"{name}: already made")
             manifest["variants"].append({**kept, "reused": True})
@@ -211,6 +213,7 @@ def check(
                     )
 
 
+_NOT_CHECKED_REMEDY = "Name open shapes with --input NAME=SHAPE, or check it where it runs: edgeprof bench FILE."
 _NAN_REMEDY = "Leave the layers that overflow in float (exclude=…), or use a milder method."
 
 
@@ -265,7 +268,7 @@ def _model(artifact: Artifact, path: str) -> dict[str, Any]:
 
 def _not_checked(error: EdgeprofError) -> dict[str, Any]:
     message = f"made, but not checked: {error.message}"
-    return {"code": "not_checked", "message": message, "remedy": "Check it where it runs: edgeprof bench FILE."}
+    return {"code": "not_checked", "message": message, "remedy": _NOT_CHECKED_REMEDY}
 
 
 def _reason(code: str, error: EdgeprofError) -> dict[str, Any]:

@@ -98,6 +98,28 @@ def test_a_variant_that_answers_nan_is_failed_not_fast(tmp_path: Path) -> None:
     assert [reason["code"] for reason in entry["reasons"]] == ["nan_output"]
 
 
+def test_a_variant_with_an_open_shape_is_checked_with_the_shape_that_is_given(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    from tests.models import onnx_graph
+
+    path = onnx_graph(
+        tmp_path / "open.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="dense")],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "length", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "length", 64])],
+        [numpy_helper.from_array(np.ones((64, 64), "float32"), "w")],
+    )
+    words = (path, "--with", "prune", "-o", tmp_path / "out", "--json")
+
+    def reasons(*more: str) -> list[str]:
+        (entry,) = json.loads(edgeprof(*words, *more).stdout)["variants"]
+        return [reason["code"] for reason in entry["reasons"]]
+
+    assert reasons() == ["not_checked"]
+    assert reasons("--input", "x=1x5x64") == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
