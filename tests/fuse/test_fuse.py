@@ -5,6 +5,7 @@ The trees are the fixtures' own, seen through FUSE, which gives each file a late
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import time
@@ -31,6 +32,14 @@ def sample(found, seconds: float, during=None, rate_hz: float = 100.0):
     time.sleep(max(0.0, begin + seconds - time.monotonic()))
     sampler.stop()
     return sampler
+
+
+def wait_for(condition, seconds: float = 30.0) -> None:
+    """On a busy machine what takes half a second may take ten."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def stats(sampler, name: str, quantity: str = "power"):
@@ -75,14 +84,16 @@ def test_i2c_latency_is_inside_the_time_stamp_and_leaves_the_rate_alone(slow_tre
     tree = slow_tree("jetson-orin-nano")
     tree.set({"*_input": {"delay_s": 0.0005}})
     found = find(tree, "ina3221")
-    sampler = sample(found, 1.5, rate_hz=50)
-    assert stats(sampler, "VDD_IN").samples > 35
+    with Sampler(found.sensors, 50.0, found.topology.by_key()) as sampler:
+        wait_for(lambda: stats(sampler, "VDD_IN").samples > 60)
     channel = next(c for c in found.topology.channels if c.name == "VDD_IN" and c.quantity == "power")
     later = next(c for c in found.topology.channels if c.name == "VDD_SOC" and c.quantity == "power")
     first, last = sampler.trace.series(channel.key).times, sampler.trace.series(later.key).times
     # The third rail is read two transfers of each of two rails later, and says so.
     gaps = sorted(b - a for a, b in zip(first, last, strict=False))
     assert gaps[len(gaps) // 2] > 0.002
+    rows = sorted(b - a for a, b in itertools.pairwise(first))
+    assert rows[len(rows) // 4] == pytest.approx(1 / 50, rel=0.1)  # what else the machine does may delay some
 
 
 def test_a_driver_that_blocks_delays_nobody_else(slow_tree) -> None:
@@ -116,26 +127,24 @@ def test_an_error_in_the_middle_of_a_run_is_a_gap_of_that_rail_alone(slow_tree) 
     tree = slow_tree("jetson-orin-nano")
     set_power(tree.layout, "VDD_IN", 6.0)
     found = find(tree, "ina3221")
-    spans = []
-
-    def spoil(begin: float) -> None:
-        time.sleep(0.6)
+    with Sampler(found.sensors, 100.0, found.topology.by_key()) as sampler:
+        wait_for(lambda: stats(sampler, "VDD_SOC").samples > 20)
         tree.set({tree.layout.rails["VDD_SOC"].current: {"errno": "EIO"}})
-        spans.append(time.monotonic())
-        time.sleep(0.6)
+        wait_for(lambda: stats(sampler, "VDD_SOC").failed > 5)
+        began = time.monotonic()
+        wait_for(lambda: stats(sampler, "VDD_SOC").failed > 60)
+        ended = time.monotonic()
         tree.set({})
-        spans.append(time.monotonic())
-
-    sampler = sample(found, 2.0, spoil)
+        good = stats(sampler, "VDD_SOC").samples
+        wait_for(lambda: stats(sampler, "VDD_SOC").samples > good + 20)
     broken, whole = stats(sampler, "VDD_SOC"), stats(sampler, "VDD_IN")
     assert whole.failed == 0
-    assert whole.max_gap_s < 0.4
-    assert broken.failed > 20
+    assert whole.max_gap_s < ended - began < broken.max_gap_s
     assert broken.reason
-    assert broken.max_gap_s > 0.5
     key = next(c.key for c in found.topology.channels if c.name == "VDD_SOC" and c.quantity == "power")
     series = sampler.trace.series(key)
-    inside = [v for t, v in zip(series.times, series.values, strict=True) if spans[0] + 0.1 < t < spans[1] - 0.1]
+    inside = [v for t, v in zip(series.times, series.values, strict=True) if began < t < ended]
+    assert inside
     assert all(value != value for value in inside)  # NaN: nothing is invented
 
 
