@@ -177,14 +177,14 @@ class OnnxSession(Session):
 
 def _gpu(ort: Any, settings: Dict[str, str]) -> Gpu:
     """The GPU that a provider is to use, looked for before ONNX Runtime fails to find it without a word."""
-    driver, number = ask_driver(), int(settings.get("device_id", 0))
-    if number >= len(driver.gpus):
-        raise LoadError("there is no cuda:{}: this machine has {} GPU(s)".format(number, len(driver.gpus)))
+    driver, wanted = ask_driver(), settings.get("device_id", "0")
+    if not wanted.isdigit() or int(wanted) >= len(driver.gpus):
+        raise LoadError("there is no cuda:{}: this machine has {} GPU(s)".format(wanted, len(driver.gpus)))
     if hasattr(ort, "preload_dlls"):  # CUDA and cuDNN of NVIDIA's wheels, which are on no path
         with contextlib.suppress(Exception):
             ort.preload_dlls()
     try:
-        return Gpu(ort, number, driver, captures(settings))
+        return Gpu(ort, int(wanted), driver, captures(settings))
     except CudaError as error:
         raise LoadError("CUDA does not start: {}".format(error), "nvidia-smi says more.") from None
 

@@ -227,6 +227,8 @@ def test_a_library_that_is_missing_is_found_by_loading_the_provider(tmp_path):
 def test_a_gpu_that_is_not_there_is_refused(ort, onnx_model):
     with pytest.raises(LoadError, match=r"no cuda:1: this machine has 1 GPU"):
         runtime.OnnxRuntime().load(str(onnx_model), CUDA._replace(device="cuda:1"))
+    with pytest.raises(LoadError, match="no cuda:first"):
+        load(onnx_model, **{"provider.device_id": "first"})
 
 
 def test_without_a_driver_that_is_what_is_said(onnx_model, monkeypatch):
