@@ -229,7 +229,7 @@ window = 0.1
 idle = 0
 warmup = 0.05
 [recipes]
-explicit = ["prune:amount=0.5", "int4-weight", "prune-structured:amount=0.5", "int8-dynamic:conv=true"]
+explicit = ["prune:amount=0.5", "export-pt2", "prune-structured:amount=0.5", "int8-dynamic:conv=true"]
 [budgets]
 max_size = "30 KiB"
 """
@@ -260,14 +260,14 @@ def test_a_study_that_was_killed_goes_on_where_it_was(study: Path) -> None:
     first.communicate()
     before = {p.name: p.stat().st_mtime_ns for p in results.glob("*.json")}
     done = subprocess.run(command(study), capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 3, done.stderr  # int4-weight does not take ONNX
+    assert done.returncode == 3, done.stderr  # export-pt2 does not take ONNX
     assert "already measured" in done.stderr
     assert "already made" in done.stderr
     assert all((results / name).stat().st_mtime_ns == stamp for name, stamp in before.items())
     report = json.loads((study.with_suffix(".study") / "study.json").read_text())
     kept = document.load(study.with_suffix(".study") / "result.json")
     statuses = {v.name: v.status for v in kept.variants}
-    assert statuses.pop("int4-weight") == "failed"
+    assert statuses.pop("export-pt2") == "failed"
     assert set(statuses) == {"baseline", "prune(amount=0.5)", "prune-structured(amount=0.5)", "int8-dynamic(conv=true)"}
     too_large = {c["variant"] for c in report["checks"] if not c["passed"] and c["quantity"] == "file size"}
     assert {"baseline", "prune(amount=0.5)"} <= too_large

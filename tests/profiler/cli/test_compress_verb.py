@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import pytest
@@ -14,23 +12,34 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from edgeprof.artifact import recognise
+from edgeprof.cli.main import run
 from tests.plugins.compressors.nets import convnet, samples
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def edgeprof(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(  # the code is looked at below
-        [sys.executable, "-m", "edgeprof", "compress", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+class Done(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+class Verb(Protocol):
+    def __call__(self, *words: object, code: int = 0) -> Done: ...
+
+
+@pytest.fixture
+def edgeprof(capfd: pytest.CaptureFixture[str]) -> Verb:
+    """The command in this process, which spares each test the start of Python."""
+
+    def call(*words: object, code: int = 0) -> Done:
+        found = run(["compress", *map(str, words)])
+        done = Done(*capfd.readouterr())
+        assert found == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return call
 
 
 @pytest.fixture
@@ -38,7 +47,9 @@ def net(tmp_path: Path) -> Path:
     return convnet(tmp_path / "net.onnx")
 
 
-def test_each_with_is_a_variant_with_its_sizes_and_where_it_comes_from(net: Path, tmp_path: Path) -> None:
+def test_each_with_is_a_variant_with_its_sizes_and_where_it_comes_from(
+    edgeprof: Verb, net: Path, tmp_path: Path
+) -> None:
     np.savez(tmp_path / "data.npz", x=samples(), y=np.arange(24) % 4)
     out = tmp_path / "out"
     chains = ["prune-2:4", "prune-structured:amount=0.25+int8-static:samples=8"]
@@ -60,7 +71,7 @@ def test_each_with_is_a_variant_with_its_sizes_and_where_it_comes_from(net: Path
     assert manifest["variants"][1]["recipe"][1]["facts"]["samples"] == 8
 
 
-def test_a_second_run_makes_only_what_is_missing(net: Path, tmp_path: Path) -> None:
+def test_a_second_run_makes_only_what_is_missing(edgeprof: Verb, net: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     edgeprof(net, "--with", "prune", "--with", "cluster", "-o", out)
     (out / "net.cluster.onnx").write_bytes(b"half a file")
@@ -74,7 +85,7 @@ def test_a_second_run_makes_only_what_is_missing(net: Path, tmp_path: Path) -> N
     assert "prune: working" in edgeprof(net, "--with", "prune", "-o", out, "--seed", "3").stderr
 
 
-def test_a_variant_that_answers_nan_is_failed_not_fast(tmp_path: Path) -> None:
+def test_a_variant_that_answers_nan_is_failed_not_fast(edgeprof: Verb, tmp_path: Path) -> None:
     """y = √(0 − x²·w²): a number only where everything is zero."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -98,7 +109,7 @@ def test_a_variant_that_answers_nan_is_failed_not_fast(tmp_path: Path) -> None:
     assert [reason["code"] for reason in entry["reasons"]] == ["nan_output"]
 
 
-def test_a_variant_with_an_open_shape_is_checked_with_the_shape_that_is_given(tmp_path: Path) -> None:
+def test_a_variant_with_an_open_shape_is_checked_with_the_shape_that_is_given(edgeprof: Verb, tmp_path: Path) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     from tests.models import onnx_graph
@@ -126,29 +137,31 @@ def test_a_variant_with_an_open_shape_is_checked_with_the_shape_that_is_given(tm
         (["--with", "prune:amount=3", "-o", "OUT"], "amount=3 is out of range"),
         (["--with", "prun", "-o", "OUT"], "no compressor is named 'prun'"),
         (["--with", "int8-static", "-o", "OUT"], "int8-static needs calibration data"),
-        (["--with", "int4-weight", "-o", "OUT"], "int4-weight takes tflite"),
+        (["--with", "export-pt2", "-o", "OUT"], "export-pt2 takes python"),
         (["-o", "OUT"], "no --with was given"),
         (["--with", "prune"], "no folder was given"),
         (["--with", "prune", "-o", "/dev/null/x"], "cannot write to /dev/null/x"),
     ],
 )
-def test_bad_input_is_one_sentence(words: list[str], said: str, net: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence(edgeprof: Verb, words: list[str], said: str, net: Path, tmp_path: Path) -> None:
     done = edgeprof(net, *[str(tmp_path / "out") if word == "OUT" else word for word in words], code=2)
     assert said in done.stderr
     assert not list((tmp_path / "out").glob("*.onnx"))
 
 
-def test_of_several_variants_one_that_does_not_fit_costs_itself_alone(net: Path, tmp_path: Path) -> None:
-    done = edgeprof(net, "--with", "int4-weight", "--with", "prune", "-o", tmp_path / "out", "--json", code=3)
+def test_of_several_variants_one_that_does_not_fit_costs_itself_alone(
+    edgeprof: Verb, net: Path, tmp_path: Path
+) -> None:
+    done = edgeprof(net, "--with", "export-pt2", "--with", "prune", "-o", tmp_path / "out", "--json", code=3)
     statuses = {
         v["name"]: (v["status"], [r["code"] for r in v["reasons"]]) for v in json.loads(done.stdout)["variants"]
     }
-    assert statuses == {"int4-weight": ("failed", ["bad_input"]), "prune": ("ok", [])}
+    assert statuses == {"export-pt2": ("failed", ["bad_input"]), "prune": ("ok", [])}
 
 
-def test_the_list_shows_what_takes_the_model_and_its_parameters(net: Path) -> None:
+def test_the_list_shows_what_takes_the_model_and_its_parameters(edgeprof: Verb, net: Path) -> None:
     rows = {row["name"]: row for row in json.loads(edgeprof(net, "--list", "--json").stdout)["compressors"]}
-    assert "int4-weight" not in rows
+    assert "export-pt2" not in rows
     assert rows["int8-static"]["needs_data"] == "calibration"
     assert {p["name"] for p in rows["prune"]["parameters"]} == {"amount", "scope"}
     assert "amount=float 0.0..0.99, default 0.5" in edgeprof(net, "--list").stdout
