@@ -110,7 +110,7 @@ POWER = Row(
         bars(
             "Energy of each rail",
             "Energy in the time shown.",
-            f"sum by (instance, rail, provenance) ({increase('edgeprof_rail_energy_joules_total')})",
+            f"sort_desc(sum by (instance, rail, provenance) ({increase('edgeprof_rail_energy_joules_total')}))",
             "{{instance}} {{rail}} ({{provenance}})",
             unit="joule",
             height=10,

@@ -108,8 +108,8 @@ ENERGY = Row(
         bars(
             "Share of the energy spent in inferences",
             "Energy of the reported inferences over the energy of the device, in the time shown.",
-            f"sum by ({_BY}) ({_grown(_ENERGY)}) "
-            f"/ on () group_left () sum (increase({of('edgeprof_device_energy_joules_total')}[$__range]))",
+            f"sort_desc(sum by ({_BY}) ({_grown(_ENERGY)}) "
+            f"/ on () group_left () sum (increase({of('edgeprof_device_energy_joules_total')}[$__range])))",
             _WHO,
             unit="percentunit",
             bounds=(0.0, 1.0),
@@ -167,7 +167,8 @@ COST = Row(
             "Battery life",
             "How long the battery entered above would feed each chosen device at the power of this moment; without "
             "the converter's losses.",
-            f"$battery * 3600 / (sum by (instance, provenance) ({rate('edgeprof_device_energy_joules_total')}) > 0)",
+            "sort($battery * 3600 / (sum by (instance, provenance) "
+            f"({rate('edgeprof_device_energy_joules_total')}) > 0))",
             "{{instance}} ({{provenance}})",
             unit="dtdurations",
             width=6,
