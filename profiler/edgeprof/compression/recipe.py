@@ -49,7 +49,7 @@ def check_preprocessing(name: str, recipe: Recipe, data: Dataset | None) -> None
             continue
         did, on = _use(facts)
         raise InputError(
-            f"{name}: {step} {did} on {on} with the preprocessing {_told(theirs, facts.get('declared'))}, but"
+            f"{'' if name == step else f'{name}: '}{step} {did} on {on} with the preprocessing {_told(theirs, facts.get('declared'))}, but"
             f" {data.name} declares {_told(data.preprocessing, data.declared)}",
             remedy="Declare the same for both. If it is meant, because both make the same numbers, say so:"
             f" --preprocess accepts={str(theirs)[:23]}",
