@@ -93,5 +93,3 @@ def _good(energy: WindowEnergy) -> bool:
     """A short gap costs a held load nothing; a part without readings of its own says nothing."""
     short = energy.problems == ("gaps",) and (energy.max_gap_s or 0.0) <= _SHORT_GAP_S
     return energy.joules is not None and (not energy.problems or short)
-
-

@@ -58,5 +58,3 @@ def _moment(text: str) -> float:
     except ValueError:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
         return (moment if moment.tzinfo else moment.astimezone()).timestamp()
-
-
