@@ -48,8 +48,9 @@ def check_preprocessing(name: str, recipe: Recipe, data: Dataset | None) -> None
         if theirs in {None, data.preprocessing} or any(str(theirs).startswith(one) for one in data.accepts):
             continue
         did, on = _use(facts)
+        who = step if name == step else f"{name}: {step}"
         raise InputError(
-            f"{'' if name == step else f'{name}: '}{step} {did} on {on} with the preprocessing {_told(theirs, facts.get('declared'))}, but"
+            f"{who} {did} on {on} with the preprocessing {_told(theirs, facts.get('declared'))}, but"
             f" {data.name} declares {_told(data.preprocessing, data.declared)}",
             remedy="Declare the same for both. If it is meant, because both make the same numbers, say so:"
             f" --preprocess accepts={str(theirs)[:23]}",
