@@ -1,9 +1,13 @@
-"""How much memory and time a compressor takes: weights of ONNX models are to stream, at most 3 × the file's size.
+"""How much memory and time compressors take.
 
     python benchmarks/compress.py [--megabytes 500] [--methods prune,cluster,…]
+    python benchmarks/compress.py --model model.onnx [--dataset data.npz] [--methods int8-static,…]
 
-Builds a model of dense layers of that size, applies each method in a process of its own, and prints seconds, the peak
-of resident memory (VmHWM, the mapped file included) and that over the file's size.
+The first builds an ONNX model of dense layers of that size: weights are to stream, at most 3 × the file's size. The
+second takes a model that there is (default: every post-training method; calibration data drawn at random unless given),
+at MobileNetV2's size to be done within a minute on two cores. Each method runs in a process of its own; printed are
+seconds, those of CPU (which other programs hardly lengthen), the peak of resident memory (VmHWM, the mapped file
+included) and that over the file's size.
 """
 
 from __future__ import annotations
@@ -16,21 +20,28 @@ import tempfile
 import time
 from pathlib import Path
 
-METHODS = "prune,prune:scope=global,prune-2:4,int8-weight,cluster,cluster:store=codebook,fp16"
+METHODS = "prune,prune:scope=global,prune-2:4,int8-weight,int4-weight,cluster,cluster:store=codebook,fp16"
+POST_TRAINING = (
+    "int8-dynamic:conv=true,int8-static,int8-static:method=entropy,int8-static:method=percentile,int8-static:exclude=auto,"
+    "int8-weight,fp16,prune,prune:scope=global,prune-2:4,prune-structured,low-rank,cluster,cluster:store=codebook"
+)
 
 _CHILD = """
 import json, sys, time
 from pathlib import Path
 from edgeprof.artifact import recognise
 from edgeprof.compression.variant import parse_chain, settings
+from edgeprof.evaluation.load import load_dataset
 from edgeprof.plugins import PluginHost
 (step,) = parse_chain(sys.argv[2])
-tool = PluginHost().of("compressors")[step.compressor]().for_format("onnx")
+host = PluginHost()
+tool = host.of("compressors")[step.compressor]().for_format(recognise(sys.argv[1]).format)
+data = load_dataset(sys.argv[4], host) if sys.argv[4] and tool.needs_data != "no" else None
 start = time.monotonic()
-tool.apply(Path(sys.argv[1]), Path(sys.argv[3]), settings(tool, step.given), None)
-seconds = time.monotonic() - start
+tool.apply(Path(sys.argv[1]), Path(sys.argv[3]), settings(tool, step.given), data)
+seconds, cpu = time.monotonic() - start, time.process_time()
 peak = next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM"))
-print(json.dumps({"seconds": seconds, "peak_bytes": peak * 1024}))
+print(json.dumps({"seconds": seconds, "cpu_s": cpu, "peak_bytes": peak * 1024}))
 """
 
 
@@ -58,11 +69,29 @@ def build(path: Path, megabytes: int, width: int = 2048) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
 
 
-def measure(model: Path, method: str, folder: Path) -> dict[str, float]:
+def draw(model: Path, target: Path, count: int = 128) -> Path:
+    """Samples for an ONNX model with one input, drawn at random; open sizes become 1."""
+    import numpy as np
+    import onnx
+
+    graph = onnx.load(str(model), load_external_data=False).graph
+    weights = {one.name for one in graph.initializer}
+    (source,) = (one for one in graph.input if one.name not in weights)
+    shape = [dim.dim_value or 1 for dim in source.type.tensor_type.shape.dim][1:]
+    source_of = np.random.default_rng(0)
+    x = source_of.standard_normal((count, *shape), dtype=np.float32)
+    np.savez(target, x=x, y=source_of.integers(0, 2, count))
+    return target
+
+
+def measure(model: Path, method: str, folder: Path, dataset: str = "") -> dict[str, float]:
     """Seconds and peak bytes of one method."""
-    out = folder / "out.onnx"
+    out = folder / f"out{model.suffix}"
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(model), method, str(out)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _CHILD, str(model), method, str(out), dataset],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     found["ratio"] = found["peak_bytes"] / model.stat().st_size
@@ -73,24 +102,35 @@ def measure(model: Path, method: str, folder: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=500)
-    parser.add_argument("--methods", default=METHODS)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--dataset", default="")
+    parser.add_argument("--methods")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    methods = (given.methods or (POST_TRAINING if given.model else METHODS)).split(",")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        started = time.monotonic()
-        build(folder / "model.onnx", given.megabytes)
-        size = (folder / "model.onnx").stat().st_size
-        print(f"model of {size / 1e6:.0f} MB built in {time.monotonic() - started:.0f} s", file=sys.stderr)
-        rows = {method: measure(folder / "model.onnx", method, folder) for method in given.methods.split(",")}
+        model, dataset = given.model, given.dataset
+        if model is None:
+            started = time.monotonic()
+            model = folder / "model.onnx"
+            build(model, given.megabytes)
+            size = model.stat().st_size
+            print(f"model of {size / 1e6:.0f} MB built in {time.monotonic() - started:.0f} s", file=sys.stderr)
+        elif not dataset and model.suffix == ".onnx":
+            dataset = str(draw(model, folder / "drawn.npz"))
+        rows = {}
+        for method in methods:
+            row = rows[method] = measure(model, method, folder, dataset)
+            if not given.json:
+                took = f"{row['seconds']:7.1f} s ({row['cpu_s']:.1f} s of CPU)"
+                print(
+                    f"{method:30}{took:28} peak {row['peak_bytes'] / 1e6:6.0f} MB = {row['ratio']:.2f} × file"
+                    f"   → {row['size_bytes'] / 1e6:.1f} MB",
+                    flush=True,
+                )
     if given.json:
         print(json.dumps(rows, indent=2))
-        return
-    for method, row in rows.items():
-        print(
-            f"{method:24}{row['seconds']:7.1f} s   peak {row['peak_bytes'] / 1e6:6.0f} MB = {row['ratio']:.2f} × file"
-            f"   → {row['size_bytes'] / 1e6:.0f} MB"
-        )
 
 
 if __name__ == "__main__":
