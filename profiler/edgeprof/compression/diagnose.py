@@ -148,7 +148,7 @@ def _int8_share(e: Evidence) -> Iterator[Finding]:
     told = f"{share:.1%} of the multiply-accumulates run in integers, so at most {bound:.2f} × faster (Amdahl)"
     if share < _NO_OP:
         packed = sum(layer.stored in {"int8", "uint8", "int4"} for layer in graph.layers)
-        only = f"; {packed} layers only store integers and compute in floats" if packed else ""
+        only = f"; {packed} of {len(graph.layers)} layers store integers and compute in floats" if packed else ""
         yield Finding(
             "int8-share", "fail", share, "ratio", _NO_OP, f"a no-op for speed: {told}{only}",
             "Quantise what does the work: int8-static takes convolutions.", 5.0,
