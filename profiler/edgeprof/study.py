@@ -181,14 +181,17 @@ class _Sweep:
             self.metric = load_metric(study.metric, host)
         self.train = self.data if study.train is None else load_dataset(study.train, host, study.preprocess)
         for chain in [*study.chains, *([study.baseline] if study.baseline else [])]:
-            try:
-                check_chain(parse_chain(chain), host.of("compressors"), base.format)
-            except InputError as error:
-                raise InputError(f"{study.path}: {chain}: {error.message}", remedy=error.remedy) from None
+            self._check(chain)
         self.fingerprint = context.describe_host(roots).fingerprint
         product = study.product
         self.limits, self.told = product.limits(study.limits) if product else (study.limits, [])
         self.fresh = False
+
+    def _check(self, chain: str) -> None:
+        try:
+            check_chain(parse_chain(chain), self.host.of("compressors"), self.base.format)
+        except InputError as error:
+            raise InputError(f"{self.study.path}: {chain}: {error.message}", remedy=error.remedy) from None
 
     def run(self, *, prune_hopeless: bool) -> Outcome:
         for line in self.told:
