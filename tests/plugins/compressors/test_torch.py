@@ -170,7 +170,6 @@ def test_low_rank_splits_layers_where_that_is_smaller(program, made):
     ("source", "method", "kind", "near"),
     [
         ("module", "fp16", "float16", 1e-3),
-        ("program", "fp16", "float16", 1e-3),
         ("program", "bf16", "bfloat16", 1e-2),
     ],
 )
