@@ -170,7 +170,7 @@ def blame(
     baseline: schema.Variant,
     findings: Sequence[Finding],
 ) -> None:
-    """Write under a variant that disappoints the gravest finding that explains how it does.
+    """Write under a variant that disappoints the gravest finding that explains how it does, of each way one.
 
     What is wrong with its answers is no reason for its speed, nor the other way round; lost accuracy is told first.
     """
@@ -182,14 +182,15 @@ def blame(
     known = [one for one in findings if one.check not in {"memory-only", "size"}] + checks.diagnose(measured)
     order = {"fail": 0, "warn": 1, "ok": 2}
     known.sort(key=lambda one: (order[one.status], -one.weight))
-    found = checks.headline([one for one in known if (one.check in _OF_ANSWERS) == worse])
-    if found is None and worse:
-        found = Finding(
-            "accuracy", "warn", None, "", None, "it answers worse than its baseline",
-            "edgeprof diagnose with --baseline and --dataset tells in which layer.",
-        )  # fmt: skip
-    if found is not None:
-        variant.reasons.append(schema.Reason(code="diagnosis", message=found.sentence, remedy=found.fix))
+    told: list[Finding | None] = [_first(known, answers=True) or _UNTOLD] if worse else []
+    told += [_first(known, answers=False)] if slow else []
+    variant.reasons += [
+        schema.Reason(code="diagnosis", message=one.sentence, remedy=one.fix) for one in told if one is not None
+    ]
+
+
+def _first(findings: Sequence[Finding], *, answers: bool) -> Finding | None:
+    return checks.headline([one for one in findings if (one.check in _OF_ANSWERS) == answers])
 
 
 #: Checks of what a variant answers; all others are of what it costs.
@@ -197,6 +198,12 @@ _OF_ANSWERS = frozenset((
     "engine", "preprocessing", "calibration", "classes", "clipping", "dead-range", "sqnr", "agreement", "eval-mode",
     "batch",
 ))  # fmt: skip
+
+
+_UNTOLD = Finding(
+    "accuracy", "warn", None, "", None, "it answers worse than its baseline",
+    "edgeprof diagnose with --baseline and --dataset tells in which layer.",
+)  # fmt: skip
 
 
 def disappoints(variant: schema.Variant, comparison: schema.Comparison) -> bool:
@@ -255,7 +262,7 @@ def _run(  # noqa: PLR0917 - called once, above
         workers = [stack.enter_context(_worker(one, host, timeout_s)) for one in (variant, baseline) if one is not None]
         loaded = [worker.load() for worker in workers]
         if loaded[0].problems:
-            raise VariantError(loaded[0].problems[0], code="nan_output")
+            raise VariantError(loaded[0].problems[0][1], code="nan_output")
         if measure_s:
             medians = _times(workers, measure_s)
             e.latency_s = medians[0]

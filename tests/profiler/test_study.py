@@ -189,10 +189,14 @@ def test_a_disappointing_variant_is_told_why_and_only_what_explains_it() -> None
         Finding("sqnr", "fail", 5.0, "dB", 10.0, "noise", "exclude it", 4.0),
         Finding("sparsity", "fail", 0.5, "ratio", 0.1, "zeros anywhere", "prune-structured", 3.0),
     ]
-    found = result(variant("baseline", 10, 0.9), variant("slow", 10, 0.9), variant("wrong", 4, 0.5))
+    found = result(
+        variant("baseline", 10, 0.9), variant("slow", 10, 0.9), variant("wrong", 4, 0.5), variant("both", 10, 0.5)
+    )
     for one, comparison in zip(found.variants[1:], found.comparisons, strict=True):
         blame(one, comparison, found.variants[0], findings)
-    assert [[r.message for r in one.reasons] for one in found.variants] == [[], ["zeros anywhere"], ["noise"]]
+    assert [[r.message for r in one.reasons] for one in found.variants] == [
+        [], ["zeros anywhere"], ["noise"], ["noise", "zeros anywhere"],
+    ]  # fmt: skip
 
 
 def test_of_those_that_are_tied_the_most_accurate_is_taken() -> None:
