@@ -159,7 +159,7 @@ class Channels:
         track = self._tracks.get(node.input[0])
         if track is None or (fits is not None and not fits(track)):
             raise CannotFollowError("it mixes channels")
-        if any(name in self.view.readers for name in node.output[1:]):
+        if any(name and name in self.view.readers for name in node.output[1:]):
             raise CannotFollowError("its second output names channels")
         self._tracks[node.output[0]] = track
 
