@@ -196,7 +196,7 @@ def check(
     with Worker(spec) as worker:
         loaded = worker.load()
         if loaded.problems:
-            raise VariantError(f"{spec.label}: {loaded.problems[0]}", code="nan_output", remedy=_NAN_REMEDY)
+            raise VariantError(f"{spec.label}: {loaded.problems[0][1]}", code="nan_output", remedy=_NAN_REMEDY)
         if data is None:
             return
         size = evaluate.batch_size(loaded.inputs, 1)

@@ -280,7 +280,7 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
     reasons += record.notes
     if record.loaded is not None:
         reasons += [
-            Reason(code="nan_output", message=problem, remedy=_NAN_REMEDY) for problem in record.loaded.problems
+            Reason(code=code, message=problem, remedy=_NAN_REMEDY) for code, problem in record.loaded.problems
         ]
     if record.warmup is not None and not record.warmup.reached:
         reasons.append(

@@ -75,7 +75,7 @@ class Loaded:
         python: Version of the worker's interpreter.
         first_inference_s: Seconds of the first inference.
         shapes: Input name → shape that is fed.
-        problems: What is wrong with the outputs of the first inference, as NaN in them; a sentence each.
+        problems: What is wrong with the outputs of the first inference, as NaN in them; a code and a sentence each.
     """
 
     inputs: list[TensorSpec]
@@ -89,7 +89,7 @@ class Loaded:
     python: str
     first_inference_s: float
     shapes: dict[str, tuple[int, ...]]
-    problems: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class Worker:
             python=hello["python"],
             first_inference_s=first["first_s"],
             shapes={name: tuple(shape) for name, shape in first["shapes"].items()},
-            problems=first["problems"],
+            problems=[(code, sentence) for code, sentence in first["problems"]],
         )
 
     def warm_up(

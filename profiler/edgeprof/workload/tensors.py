@@ -48,8 +48,11 @@ def load(headers: Sequence[Dict[str, Any]], blobs: Sequence[bytes]) -> Dict[str,
     return arrays
 
 
-def not_finite(arrays: Dict[str, Any]) -> List[str]:
-    """One sentence for each floating-point array that holds NaN or infinity."""
+def not_finite(arrays: Dict[str, Any]) -> List[Tuple[str, str]]:
+    """A code and a sentence for each floating-point array that holds NaN (``nan_output``) or else infinity.
+
+    Infinity alone is ``infinite_output``: an overflow, or the mask that the model means.
+    """
     found = []
     for name, given in arrays.items():
         array = np.asarray(given)
@@ -60,7 +63,8 @@ def not_finite(arrays: Dict[str, Any]) -> List[str]:
             what = " and ".join(
                 "{} {}".format(count, word) for count, word in ((nans, "NaN"), (infinities, "infinite")) if count
             )
-            found.append("output {!r} holds {} of {} values".format(name, what, array.size))
+            code = "nan_output" if nans else "infinite_output"
+            found.append((code, "output {!r} holds {} of {} values".format(name, what, array.size)))
     return found
 
 

@@ -15,6 +15,7 @@ from edgeprof.results.document import from_json
 
 QUICK = "--windows 2 --window 0.1 --idle 0 --warmup 0.05 --timeout 20"
 APPLICATION = "import time\ndef steady(): time.sleep(0.002)\ndef nan(): return float('nan')\n"
+APPLICATION += "def masked(): return float('-inf')\n"
 
 
 @pytest.fixture
@@ -147,10 +148,11 @@ def test_a_sigterm_to_run_reaches_its_command(place):
 
 
 def test_nan_outputs_are_failed_as_in_compress_and_exit_3(place):
-    done = shell(place, f"edgeprof bench app.py:nan app.py:steady {QUICK} --json 2>/dev/null")
+    done = shell(place, f"edgeprof bench app.py:nan app.py:masked app.py:steady {QUICK} --json 2>/dev/null")
     assert done.returncode == 3
-    nan, steady = json.loads(done.stdout)["variants"]
-    assert (nan["status"], steady["status"]) == ("failed", "ok")
+    nan, masked, steady = json.loads(done.stdout)["variants"]
+    assert (nan["status"], masked["status"], steady["status"]) == ("failed", "degraded", "ok")
+    assert "infinite_output" in [r["code"] for r in masked["reasons"]]
     assert nan["windows"]
     (reason,) = [r for r in nan["reasons"] if r["code"] == "nan_output"]
     assert "--input-data" in reason["remedy"]

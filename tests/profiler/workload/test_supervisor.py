@@ -127,7 +127,7 @@ def test_inputs_that_cannot_be_read_are_named(toy, tmp_path: Path, content):
 def test_nan_outputs_are_a_problem_that_is_told_and_not_a_failure(toy):
     with toy("run:nan") as worker:
         problems = worker.load().problems
-    assert problems == ["output 'y' holds 1 NaN and 1 infinite of 4 values"]
+    assert problems == [("nan_output", "output 'y' holds 1 NaN and 1 infinite of 4 values")]
 
 
 def test_memory_and_cpu_time_are_those_of_the_worker(toy):

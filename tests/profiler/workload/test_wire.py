@@ -110,6 +110,6 @@ def test_what_is_neither_numbers_nor_strings_is_named():
 def test_values_that_are_not_finite_are_counted_by_output():
     arrays = {"a": np.array([1.0, math.nan]), "b": np.array([1, 2]), "c": np.array([-math.inf, math.inf])}
     assert tensors.not_finite(arrays) == [
-        "output 'a' holds 1 NaN of 2 values",
-        "output 'c' holds 2 infinite of 2 values",
+        ("nan_output", "output 'a' holds 1 NaN of 2 values"),
+        ("infinite_output", "output 'c' holds 2 infinite of 2 values"),
     ]
