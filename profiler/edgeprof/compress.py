@@ -88,7 +88,7 @@ def compress(
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "edgeprof": __version__,
         "source": _model(source, source.spec),
-        "dataset": None if data is None else {"name": data.name, "preprocessing": data.preprocessing},
+        "dataset": _dataset(data),
         "seed": seed,
         "variants": [],
     }
@@ -142,7 +142,7 @@ def _make(  # noqa: PLR0917 - called once, above
     timeout_s: float,
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": chain_name(steps), "chain": chain, "status": "ok", "reasons": [], "reused": False}
-    entry["dataset"] = None if data is None else {"name": data.name, "preprocessing": data.preprocessing}
+    entry["dataset"] = _dataset(data)
     started = time.monotonic()
     try:
         made, recipe = make_variant(
@@ -235,14 +235,20 @@ def _still_true(  # noqa: PLR0917 - called once, above
         tool = compressors[step.compressor]() if step.compressor in compressors else None
         if tool is None or one["version"] not in {tool.version, *tool.version.split("+")}:
             return False
-        dataset = None if data is None else {"name": data.name, "preprocessing": data.preprocessing}
-        if one["facts"].get("calibration") is not None and entry.get("dataset") != dataset:
+        of_data = one["facts"].get("calibration") or ("data" not in step.given and one["facts"].get("trained_on"))
+        if of_data and entry.get("dataset") != _dataset(data):
             return False
     try:
         found = recognise(os.fspath(directory / entry["model"]["path"]))
     except EdgeprofError:
         return False
     return bool(found.sha256 == entry["model"]["sha256"])
+
+
+def _dataset(data: Dataset | None) -> dict[str, Any] | None:
+    if data is None:
+        return None
+    return {"name": data.name, "preprocessing": data.preprocessing, "fingerprint": data.fingerprint()}
 
 
 def _before(path: Path, source: Artifact) -> dict[str, dict[str, Any]]:

@@ -413,7 +413,8 @@ class _Sweep:
 
     def _key(self, models: list[ModelRequest]) -> str:
         """Everything that a measurement depends on, as a name."""
-        data = None if self.data is None else (self.data.name, self.data.preprocessing, self.study.metric)
+        judge = self.data
+        data = None if judge is None else (judge.name, judge.preprocessing, judge.fingerprint(), self.study.metric)
         # Of an application the file is not all: its attribute says which model of it is meant.
         found = [(model.name, recognise(model.spec)) for model in models]
         parts = [

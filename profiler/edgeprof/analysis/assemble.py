@@ -279,9 +279,7 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
     reasons = made.reasons
     reasons += record.notes
     if record.loaded is not None:
-        reasons += [
-            Reason(code=code, message=problem, remedy=_NAN_REMEDY) for code, problem in record.loaded.problems
-        ]
+        reasons += [Reason(code=code, message=problem, remedy=_NAN_REMEDY) for code, problem in record.loaded.problems]
     if record.warmup is not None and not record.warmup.reached:
         reasons.append(
             Reason(

@@ -85,6 +85,15 @@ def test_a_second_run_makes_only_what_is_missing(edgeprof: Verb, net: Path, tmp_
     assert "prune: working" in edgeprof(net, "--with", "prune", "-o", out, "--seed", "3").stderr
 
 
+def test_a_variant_calibrated_on_data_that_changed_is_made_anew(edgeprof: Verb, net: Path, tmp_path: Path) -> None:
+    data, static = tmp_path / "data.npz", ("--with", "int8-static:samples=8", "-o", tmp_path / "out")
+    np.savez(data, x=samples(), y=np.arange(24) % 4)
+    assert "int8-static(samples=8): working" in edgeprof(net, *static, "--dataset", data).stderr
+    assert "int8-static(samples=8): already made" in edgeprof(net, *static, "--dataset", data).stderr
+    np.savez(data, x=2 * samples(), y=np.arange(24) % 4)
+    assert "int8-static(samples=8): working" in edgeprof(net, *static, "--dataset", data).stderr
+
+
 def test_a_variant_that_answers_nan_is_failed_not_fast(edgeprof: Verb, tmp_path: Path) -> None:
     """y = √(0 − x²·w²): a number only where everything is zero."""
     from onnx import TensorProto, helper, numpy_helper
