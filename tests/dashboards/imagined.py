@@ -104,8 +104,11 @@ def sample(device: Device, second: float, step_s: float, rng: random.Random) -> 
     add("edgeprof_throttle_events_total", 0.0, cause="under-voltage (OC1)")
     put("edgeprof_throttled", float(held), cause="gpu is held down by heat")
     put("edgeprof_device_info", 1, board=device.board, model=device.board, arch="aarch64", kernel="5.15.148-tegra",
-        covers="module", rail="VDD_IN")  # fmt: skip
-    put("edgeprof_power_mode_info", 1, mode="25W", governor="schedutil")
+        covers="processor and memory" if device.rails is _PI else "module",
+        rail="VDD_IN" if device.rails is _ORIN else " + ".join(device.rails))  # fmt: skip
+    if device.rails is not _PI:
+        mode = "50W" if device.rails is _AGX else "25W"
+        put("edgeprof_power_mode_info", 1, mode=mode, governor="schedutil")
     put("edgeprof_build_info", 1, version="0.1.0", python="3.10.12")
     for sensor, rate in (("ina3221", 10.0), ("thermal", 1.0), ("system", 2.0)):
         add("edgeprof_sampler_samples_total", rate * step_s, sensor=sensor)

@@ -42,7 +42,7 @@ if [ "$(cat "$cache/stamp" 2>/dev/null)" != "$stamp" ]; then
     packages=systemd,systemd-sysv,udev,dbus,dbus-user-session,libpam-systemd,python3,python3-venv,kmod,i2c-tools,sudo
     packages=$packages,initramfs-tools,linux-image-amd64,linux-headers-amd64,gcc,make
     {
-        debootstrap --variant=minbase --include=$packages $suite "$root" "${EDGEPROF_MIRROR:-http://deb.debian.org/debian}"
+        debootstrap --variant=minbase --include=$packages $suite "$root" ${EDGEPROF_MIRROR:+"$EDGEPROF_MIRROR"}
         release=$(basename "$root"/lib/modules/*)
         mkdir "$root/tmp/powercap"
         cp "$here/powercap.c" "$root/tmp/powercap/edgeprof-powercap.c"
