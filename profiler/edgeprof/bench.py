@@ -75,16 +75,16 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
     """Profile the models of ``request`` on this device.
 
     Raises:
-        InputError: a model, flag or dataset that cannot be used; nothing was run.
-        UnavailableError: no runtime here loads one of the models, or ``fast_sensor`` is not possible; nothing was run.
+        InputError: a flag or dataset that cannot be used, or no model that can; nothing was run.
+        UnavailableError: no runtime here loads any of the models, or ``fast_sensor`` is not possible; nothing was run.
         GateError: ``strict``, and nothing measures power here.
     """
     if request.worker_python is not None:
         probe(request.worker_python)
-    models = list(candidates(request, host))
+    models = candidates(request, host)
     if request.dataset is not None and request.metric is not None:
         request.metric.check(request.dataset.labels)
-    for model in models:
+    for model in (one for one in models if one.failure is None):
         check_preprocessing(model.name, model.recipe or recipe_beside(model.artifact), request.dataset)
     if not request.fast_sensor:
         return _bench(request, models, host, roots, progress)
@@ -146,12 +146,13 @@ class _Run:
     def result(self, candidates: list[Candidate]) -> schema.Result:
         """Run everything, keep what was measured when interrupted, and analyse."""
         groups = _groups(candidates)
+        able = sum(one.failure is None for one in candidates)
         records: list[VariantRecord] = []
         host = context.describe_host(self.roots)
         preflight = context.preflight(self.roots)
         self.progress.begin(
-            self._headlines(host, candidates, interleaved=len(groups) == 1),
-            self.plan.seconds(len(candidates), interleaved=len(groups) == 1),
+            self._headlines(host, able, interleaved=len(groups) == 1),
+            self.plan.seconds(able, interleaved=len(groups) == 1),
             self._live,
         )
         started = time.monotonic()
@@ -159,8 +160,8 @@ class _Run:
         self.sampler.start()
         try:
             for group in groups:
-                members = [VariantRecord(c.name, c.recipe, c.artifact, c.runtime.name, self._options(c)) for c in group]
-                for record in members:
+                members = [self._record(c) for c in group]
+                for record in (one for one in members if one.failure is None):
                     record.notes += judged_before(record.recipe or recipe_beside(record.artifact), self.request.dataset)
                 records += members
                 if not self.interrupted:
@@ -235,7 +236,9 @@ class _Run:
 
     def _load(self, stack: contextlib.ExitStack, candidate: Candidate, record: VariantRecord) -> Worker | None:
         """Start, load and warm up one worker; None where it failed (the record says why)."""
-        if record.failure is not None:
+        if candidate.failure is not None:
+            self.progress.note(f"{record.name}: {candidate.failure.message}")
+        if candidate.runtime is None:
             return None
         spec = WorkerSpec(
             runtime_file=Path(inspect.getfile(type(candidate.runtime))),
@@ -322,16 +325,24 @@ class _Run:
         """A variant's failure is its own: it is written down, and the others go on."""
         try:
             yield
-        except VariantError as error:
-            record.failure = error
+        except (VariantError, InputError) as error:
+            record.failure = VariantError.of(error)
             self.progress.note(f"{record.name}: {error.message}")
-        except InputError as error:
-            record.failure = VariantError(error.message, remedy=error.remedy, code="bad_input")
-            self.progress.note(f"{record.name}: {error.message}")
+
+    def _record(self, candidate: Candidate) -> VariantRecord:
+        runtime = candidate.runtime.name if candidate.runtime else None
+        return VariantRecord(
+            candidate.name,
+            candidate.recipe,
+            candidate.artifact,
+            runtime,
+            self._options(candidate),
+            failure=candidate.failure,
+        )
 
     def _options(self, candidate: Candidate) -> LoadOptions:
         return LoadOptions(
-            device=self.request.device or candidate.runtime.default_device,
+            device=self.request.device or (candidate.runtime.default_device if candidate.runtime else "cpu"),
             threads=self.request.threads,
             batch=self.request.batch,
             shapes=dict(self.request.shapes),
@@ -355,13 +366,12 @@ class _Run:
             words.append(f"{hottest:.1f} °C")
         return " · ".join(words)
 
-    def _headlines(self, host: schema.Host, candidates: list[Candidate], *, interleaved: bool) -> list[str]:
+    def _headlines(self, host: schema.Host, count: int, *, interleaved: bool) -> list[str]:
         headline = self.found.topology.headline
         power = f"{headline.rail} covers the {headline.covers}" if headline.rail else headline.reason
         board = " · ".join(
             part for part in (host.board, host.power_mode, host.os, f"{host.cores} × {host.cpu}", power) if part
         )
-        count = len(candidates)
         order = "" if count == 1 else ", interleaved A B … B A" if interleaved else ", one after the other (memory)"
         what = f"{count} variant{'s' if count > 1 else ''} × {self.plan.windows} windows × {self.plan.window_s:g} s"
         return [board, what + order]
@@ -384,7 +394,8 @@ def _part_time(found: Discovery) -> PartTime | None:
 
 def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
     """All at once where memory surely allows, else one by one."""
-    need = sum(_WORKER_BYTES + _BYTES_PER_MODEL_BYTE * (c.artifact.size_bytes or 0) for c in candidates)
+    able = [c for c in candidates if c.failure is None]
+    need = sum(_WORKER_BYTES + _BYTES_PER_MODEL_BYTE * (c.artifact.size_bytes or 0) for c in able)
     if len(candidates) == 1 or need < psutil.virtual_memory().available / 2:
         return [candidates]
     return [[candidate] for candidate in candidates]

@@ -115,8 +115,7 @@ def compress(
                     raise
                 # One of several that does not fit this model costs itself alone.
                 note(f"{name}: {error.message}")
-                code = "unavailable" if isinstance(error, UnavailableError) else "bad_input"
-                entry = {"name": name, "chain": chain, "status": "failed", "reasons": [_reason(code, error)]}
+                entry = {"name": name, "chain": chain, "status": "failed", "reasons": [_reason(VariantError.of(error))]}
                 entry |= {"reused": False, "dataset": None, "model": None, "recipe": []}
             manifest["variants"].append(entry)
         whole = {**manifest, "variants": [*others, *manifest["variants"]]}
@@ -149,7 +148,7 @@ def _make(  # noqa: PLR0917 - called once, above
             source, steps, host.of("compressors"), directory, data, seed=seed, timeout_s=timeout_s
         )
     except VariantError as error:
-        return {**entry, "status": "failed", "reasons": [_reason(error.code, error)], "model": None, "recipe": []}
+        return {**entry, "status": "failed", "reasons": [_reason(error)], "model": None, "recipe": []}
     entry["seconds"] = round(time.monotonic() - started, 3)
     entry["model"], entry["recipe"] = _model(made, Path(made.target).name), recipe
     try:
@@ -161,7 +160,7 @@ def _make(  # noqa: PLR0917 - called once, above
             # An open input shape, a missing device: the model as it was does not run by itself here either.
             entry["reasons"] = [_not_checked(error)]
         else:
-            entry["status"], entry["reasons"] = "failed", [_reason(error.code, error)]
+            entry["status"], entry["reasons"] = "failed", [_reason(error)]
     return entry
 
 
@@ -252,14 +251,26 @@ def _dataset(data: Dataset | None) -> dict[str, Any] | None:
 
 
 def _before(path: Path, source: Artifact) -> dict[str, dict[str, Any]]:
-    """The variants of an earlier run from the same model: name → entry."""
+    """The variants of an earlier run from the same model: name → entry.
+
+    Raises:
+        InputError: they are another model's, whose files and manifest this run would replace.
+    """
     try:
         manifest = json.loads(path.read_text("utf-8"))
-        if manifest["schema"] != SCHEMA or manifest["source"]["sha256"] != source.sha256:
-            return {}
-        return {entry["name"]: entry for entry in manifest["variants"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        made_from = manifest["source"]
+        if manifest["schema"] == SCHEMA and made_from["sha256"] == source.sha256:
+            return {entry["name"]: entry for entry in manifest["variants"]}
+        name = made_from["path"]
+        theirs = Path(name.rpartition(":")[0] if made_from["format"] == "python" else name)
+        if theirs.exists() and source.path is not None and not theirs.samefile(source.path):
+            raise InputError(
+                f"{path} tells of variants of {name}, which those of {source.spec} would replace",
+                remedy=f"Give each its own -o DIR; or remove {path} if it is no longer needed.",
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return {}
 
 
 def _model(artifact: Artifact, path: str) -> dict[str, Any]:
@@ -277,5 +288,5 @@ def _not_checked(error: EdgeprofError) -> dict[str, Any]:
     return {"code": "not_checked", "message": message, "remedy": _NOT_CHECKED_REMEDY}
 
 
-def _reason(code: str, error: EdgeprofError) -> dict[str, Any]:
-    return {"code": code, "message": error.message, "remedy": error.remedy}
+def _reason(error: VariantError) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "remedy": error.remedy}

@@ -49,6 +49,14 @@ class VariantError(EdgeprofError):
         self.code = code
         self.last_words = last_words
 
+    @classmethod
+    def of(cls, error: EdgeprofError) -> VariantError:
+        """What would end the command, charged to one of several variants: ``unavailable`` or ``bad_input``."""
+        if isinstance(error, VariantError):
+            return error
+        code = "unavailable" if isinstance(error, UnavailableError) else "bad_input"
+        return cls(error.message, remedy=error.remedy, code=code)
+
 
 class GateError(EdgeprofError):
     """A gate or ``--strict`` said no."""

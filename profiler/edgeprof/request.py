@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ from edgeprof.artifact import Artifact, recognise, unsupported
 from edgeprof.errors import InputError, UnavailableError, VariantError, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from edgeprof.errors import EdgeprofError
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.evaluation.metric import Metric
     from edgeprof.plugins import PluginHost
@@ -68,12 +70,12 @@ class BenchRequest:
 
 @dataclass
 class Candidate:
-    """A model that was recognised, and the runtime that will load it."""
+    """A model that was recognised, and the runtime that will load it; or the reason why there is nothing to run."""
 
     name: str
     recipe: list[dict[str, Any]]
     artifact: Artifact
-    runtime: Runtime
+    runtime: Runtime | None
     failure: VariantError | None = None
 
 
@@ -101,23 +103,66 @@ def input_shapes(texts: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], dict
     return shapes, dtypes
 
 
-def candidates(request: BenchRequest, host: PluginHost) -> Iterator[Candidate]:
-    """The models, recognised, each with a runtime and a name of its own."""
+def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
+    """The models, each with a name of its own, recognised and with a runtime.
+
+    One of several that is no model, or that nothing here loads, costs itself alone: the others are measured.
+
+    Raises:
+        InputError: a path or a runtime that does not exist.
+        EdgeprofError: there is nothing to run; the first model's reason.
+    """
     if not request.models:
         raise InputError("no model was given", remedy="edgeprof bench MODEL [MODEL …]")
     taken: set[str] = set()
     several = len(request.models) > 1
-    own_formats = {name: mark for runtime in _runtimes(host) for name, mark in runtime.own_formats.items()}
+    named = None if request.runtime is None else _named(host, request.runtime)
+    formats = own_formats(host)
+    made: list[Candidate] = []
+    refusals: list[EdgeprofError | None] = []
     for model in request.models:
-        artifact = recognise(model.spec, own_formats)
+        refusal: EdgeprofError | None
+        artifact, refusal = examine(model.spec, formats)
         name = model.name or (Path(artifact.spec).name if several else "baseline")
         unique, count = name, 1
         while unique in taken:
             count += 1
             unique = f"{name}#{count}"
         taken.add(unique)
-        runtime = choose_runtime(host, artifact, request.runtime, foreign_python=request.worker_python is not None)
-        yield Candidate(unique, model.recipe, artifact, runtime, model.failure)
+        runtime = None
+        if model.failure is not None:  # what was to be made of the model has neither its size nor its checksum
+            artifact, refusal = replace(artifact, size_bytes=None, sha256=None, files=()), model.failure
+        elif refusal is None:
+            try:
+                runtime = choose_runtime(host, artifact, named, foreign_python=request.worker_python is not None)
+            except (InputError, UnavailableError) as error:
+                refusal = error
+        refusals.append(refusal)
+        failure = None if refusal is None else VariantError.of(refusal)
+        made.append(Candidate(unique, model.recipe, artifact, runtime, failure))
+    if refusals[0] is not None and None not in refusals:
+        raise refusals[0]
+    return made
+
+
+def own_formats(host: PluginHost) -> dict[str, tuple[int, bytes]]:
+    """The formats that plugins' runtimes recognise themselves."""
+    return {name: mark for runtime in _runtimes(host) for name, mark in runtime.own_formats.items()}
+
+
+def examine(spec: str, formats: Mapping[str, tuple[int, bytes]]) -> tuple[Artifact, InputError | None]:
+    """``recognise`` one of several: a file that is no model is of unknown format, and its reason comes with it.
+
+    Raises:
+        InputError: there is no such file: that is a slip of the pen.
+    """
+    try:
+        return recognise(spec, formats), None
+    except InputError as error:
+        if not os.path.isfile(os.path.expanduser(spec)):  # noqa: PTH111, PTH113 - Path raises where a folder is closed
+            raise
+        path = Path(spec).expanduser()
+        return Artifact(spec, path, str(path.resolve()), format="unknown", size_bytes=None, sha256=None), error
 
 
 def _runtimes(host: PluginHost) -> list[Runtime]:
@@ -143,32 +188,40 @@ def _make(host: PluginHost, name: str, factory: Callable[[], Runtime]) -> Runtim
         ) from error
 
 
+def _named(host: PluginHost, name: str) -> Runtime:
+    """
+    Raises:
+        InputError: no runtime has this name.
+        UnavailableError: see ``_make``.
+    """
+    registered = host.of("runtimes")
+    if name not in registered:
+        raise unknown("runtime", name, registered)
+    return _make(host, name, registered[name])
+
+
 def choose_runtime(
-    host: PluginHost, artifact: Artifact, name: str | None = None, *, foreign_python: bool = False
+    host: PluginHost, artifact: Artifact, named: Runtime | None = None, *, foreign_python: bool = False
 ) -> Runtime:
     """The runtime that loads an artifact: the one that was named, else the first that is here and takes the format.
 
     Args:
         host: The plugins.
         artifact: The model.
-        name: ``--runtime``.
+        named: ``--runtime``.
         foreign_python: The worker runs under another Python, so what is installed here says nothing.
 
     Raises:
-        InputError: the runtime is unknown, or does not take this format.
+        InputError: the runtime does not take this format.
         UnavailableError: none that takes it is installed; the remedy is the command that adds one.
     """
-    registered: Mapping[str, Callable[[], Runtime]] = host.of("runtimes")
-    if name is not None:
-        if name not in registered:
-            raise unknown("runtime", name, registered)
-        runtime = _make(host, name, registered[name])
-        if artifact.format not in runtime.formats:
+    if named is not None:
+        if artifact.format not in named.formats:
             raise InputError(
-                f"{artifact.spec} is {artifact.format}, which the runtime {name} does not load",
-                remedy=f"It loads {', '.join(runtime.formats)}.",
+                f"{artifact.spec} is {artifact.format}, which the runtime {named.name} does not load",
+                remedy=f"It loads {', '.join(named.formats)}.",
             )
-        able = [runtime]
+        able = [named]
     else:
         able = [r for r in _runtimes(host) if artifact.format in r.formats]
         able.sort(key=lambda r: r.formats.index(artifact.format))

@@ -20,7 +20,7 @@ from edgeprof.artifact import recognise
 from edgeprof.bench import bench
 from edgeprof.compress import compress
 from edgeprof.compression.diagnose import Finding
-from edgeprof.compression.variant import chain_name, check_chain, parse_chain, stem
+from edgeprof.compression.variant import chain_name, check_chain, parse_chain, safe, stem
 from edgeprof.errors import EdgeprofError, InputError, UnavailableError, VariantError
 from edgeprof.evaluation.load import load_dataset, load_metric
 from edgeprof.explain import blame, explain
@@ -137,9 +137,11 @@ def sweep(
     """
     several = len(studies) > 1
     prepared = []
-    for study in studies:
-        base = recognise(study.model)
-        own = directory / stem(base) if several else directory
+    bases = [recognise(study.model) for study in studies]
+    for study, base in zip(studies, bases, strict=True):
+        # Two models of one name are told apart by what the study calls them.
+        alone = [stem(one) for one in bases].count(stem(base)) == 1
+        own = directory / (stem(base) if alone else safe(study.model)) if several else directory
         prepared.append(_Sweep(study, base, own, host, roots, progress, say))
     trouble: EdgeprofError | None = None
     for number, one in enumerate(prepared, start=1):
@@ -336,8 +338,7 @@ class _Sweep:
                 raise  # a full disk is nothing that the next recipe does not meet
             # In a study one recipe that does not fit the model or this device costs that recipe alone.
             self.say(f"{name}: {error.message}")
-            code = "unavailable" if isinstance(error, UnavailableError) else "bad_input"
-            return Candidate(name, failure=VariantError(error.message, remedy=error.remedy, code=code))
+            return Candidate(name, failure=VariantError.of(error))
         (entry,) = manifest["variants"]
         path = None if entry["model"] is None else str(self.directory / "variants" / entry["model"]["path"])
         made = Candidate(name, path, entry["recipe"])
@@ -406,8 +407,11 @@ class _Sweep:
             models=models, dataset=self.data, metric=self.metric, seed=self.study.seed, **self.study.protocol
         )
         result = bench(request, self.host, self.roots, self.progress)
+        refused = [variant.reasons[0] for variant in result.variants if variant.runtime is None]
+        if result.variants[0].runtime is None:
+            raise UnavailableError(f"the baseline: {refused[0].message}", remedy=refused[0].remedy)
         self.fresh = True
-        if not result.interrupted:
+        if not (result.interrupted or refused):  # what could not be run here may be runnable by the next time
             files.write(path, document.to_json(result) + "\n")
         return result
 

@@ -11,7 +11,7 @@ import pytest
 
 from edgeprof import hookimpl
 from edgeprof.bench import bench
-from edgeprof.errors import GateError, InputError, UnavailableError
+from edgeprof.errors import GateError, InputError, UnavailableError, VariantError
 from edgeprof.plugins import PluginHost, PluginInfo
 from edgeprof.request import BenchRequest, ModelRequest
 from edgeprof.results.document import from_json, to_json
@@ -126,6 +126,20 @@ def test_variants_take_turns_and_are_compared_window_by_window(application, orin
     assert result.pareto == ["steady"]
 
 
+def test_a_variant_that_could_not_be_made_is_not_the_model_that_it_was_to_come_from(application, orin, host):
+    asked = request(application, "steady")
+    failure = VariantError("prune failed", remedy="Prune less.", code="bad_graph")
+    asked = replace(asked, models=[*asked.models, ModelRequest(f"{application}:steady", "pruned", failure=failure)])
+    result = bench(asked, host, orin, watcher := Watcher())
+    steady, pruned = result.variants
+    assert steady.inferences > 0
+    assert (pruned.status, pruned.inferences, pruned.windows, pruned.model.sha256) == ("failed", 0, [], None)
+    assert (pruned.reasons[0].code, pruned.reasons[0].remedy) == ("bad_graph", "Prune less.")
+    assert result.comparisons[0].verdict == "not_comparable"
+    assert "pruned: prune failed" in watcher.notes
+    assert not any("pruned" in stage for stage in watcher.stages)
+
+
 def test_a_variant_that_dies_costs_itself_alone(application, orin, host):
     result = bench(request(application, "crash", "steady", "crash_later"), host, orin, Watcher())
     statuses = {variant.name: variant.status for variant in result.variants}
@@ -136,7 +150,7 @@ def test_a_variant_that_dies_costs_itself_alone(application, orin, host):
     assert dead.reasons[0].code == "crashed"
     assert "SIGABRT" in dead.reasons[0].message
     assert "crash" in (dead.last_words or "")
-    assert result.variants[1].energy_j_per_inference.gross.value is not None
+    assert all(window.energy_j > 0 for window in result.variants[1].windows)
 
 
 def test_the_time_stamps_of_a_fast_model_are_not_its_memory(application, orin, host):

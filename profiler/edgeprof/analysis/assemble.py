@@ -78,8 +78,10 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan, estimate: Estim
     return made
 
 
-def _runtime(record: VariantRecord) -> schema.RuntimeUse:
+def _runtime(record: VariantRecord) -> schema.RuntimeUse | None:
     loaded = record.loaded
+    if record.runtime is None:
+        return None
     return schema.RuntimeUse(
         name=record.runtime,
         version=loaded.version if loaded else None,

@@ -54,7 +54,7 @@ class VariantRecord:
     name: str
     recipe: list[dict[str, Any]]
     artifact: Artifact
-    runtime: str
+    runtime: str | None  # None: there is nothing to run, and the failure says why
     options: LoadOptions
     loaded: Loaded | None = None
     warmup: Warmup | None = None

@@ -15,6 +15,9 @@ from edgeprof.cli.options import json_option, no_color_option, output_option, pa
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgeprof.artifact import Artifact
+    from edgeprof.compression.variant import Step
+    from edgeprof.errors import InputError
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.evaluation.metric import Metric
     from edgeprof.plugins import PluginHost
@@ -159,16 +162,19 @@ def _data(host: PluginHost, flags: dict[str, Any]) -> tuple[Dataset | None, Metr
 def _models(
     models: Sequence[str], flags: dict[str, Any], host: PluginHost, scratch: Path, dataset: Dataset | None
 ) -> list[ModelRequest]:
-    """The models as given and, for each, its variants (``--with``)."""
-    from edgeprof.artifact import recognise
+    """The models as given and, for each, its variants (``--with``).
+
+    One of several variants that cannot be made costs itself alone, as with ``edgeprof compress``.
+    """
     from edgeprof.compression.variant import chain_name, make_variant, parse_chain
-    from edgeprof.errors import InputError, VariantError
+    from edgeprof.errors import InputError, UnavailableError, VariantError
     from edgeprof.request import ModelRequest
 
     names = flags["names"]
     if len(names) > len(models):
         raise InputError(f"{len(names)} --name for {len(models)} models", remedy="Give one --name per MODEL, in order.")
     chains = [parse_chain(chain) for chain in flags["chains"]]
+    sources = _sources(models, chains, host)
     requests = []
     for number, spec in enumerate(models):
         given = names[number] if number < len(names) else None
@@ -176,8 +182,10 @@ def _models(
         prefix = "" if len(models) == 1 else f"{given or Path(spec).name} "
         for steps in chains:
             name = prefix + chain_name(steps)
-            source = recognise(spec)
+            source, refusal = sources[number]
             try:
+                if refusal is not None:
+                    raise VariantError.of(refusal)
                 variant, recipe = make_variant(
                     source,
                     steps,
@@ -188,11 +196,32 @@ def _models(
                     timeout_s=flags["timeout_s"],
                     isolated=not flags["no_isolation"],
                 )
-            except VariantError as error:
-                requests.append(ModelRequest(spec, name, failure=error))
+            except (VariantError, InputError, UnavailableError) as error:
+                if not isinstance(error, VariantError) and len(chains) == len(models) == 1:
+                    raise
+                requests.append(ModelRequest(spec, name, failure=VariantError.of(error)))
             else:
                 requests.append(ModelRequest(os.fspath(variant.target), name, recipe))
     return requests
+
+
+def _sources(
+    models: Sequence[str], chains: Sequence[Sequence[Step]], host: PluginHost
+) -> list[tuple[Artifact, InputError | None]]:
+    """What variants are made of; slips of the pen in paths and chains are told before anything is made."""
+    from edgeprof.compression.variant import check_chain
+    from edgeprof.request import examine, own_formats
+
+    if not chains:
+        return []
+    formats = own_formats(host)
+    sources = [examine(spec, formats) for spec in models]
+    for source, refusal in sources:
+        if refusal is not None and len(models) == 1:
+            raise refusal
+        for steps in chains:
+            check_chain(steps, host.of("compressors"), source.format)
+    return sources
 
 
 def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[str, Any]) -> int:

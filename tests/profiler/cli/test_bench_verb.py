@@ -21,6 +21,7 @@ from edgeprof.cli.main import run
 from edgeprof.results.document import from_json
 from edgeprof.roots import SIMULATION_MARKER
 from edgeprof.simulation import layouts, tree
+from tests import models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,6 +136,42 @@ def test_a_failed_variant_is_exit_3_and_the_others_are_reported(edgeprof):
     assert variants["bad"]["status"] == "failed"
     assert all(window["energy_j"] for window in variants["good"]["windows"])
     assert "Traceback" not in done.stderr
+
+
+def test_of_several_models_one_that_is_none_costs_itself_alone(edgeprof, place):
+    (place / "empty.engine").touch()
+    (place / "notes.engine").write_text("hello")
+    words = ["bench", "empty.engine", "app.py:steady", "notes.engine", *QUICK, "--json"]
+    done = edgeprof(*words)
+    assert done.returncode == 3
+    result = from_json(done.stdout)
+    empty, good, notes = result.variants
+    assert good.status != "failed"
+    assert good.inferences > 0
+    for one, said in ((empty, "empty.engine is empty"), (notes, "notes.engine is a text file")):
+        assert (one.status, one.runtime, one.inferences) == ("failed", None, 0)
+        assert (one.model.format, one.model.size_bytes, one.model.sha256) == ("unknown", None, None)
+        assert said in one.reasons[0].message
+        assert one.reasons[0].remedy
+        assert said in done.stderr
+    # The first is the baseline: without it there is nothing to compare with, and that is said.
+    assert {c.reason for c in result.comparisons} == {"empty.engine failed"}
+    assert all(c.energy_ratio is None and c.latency_ratio is None for c in result.comparisons)
+    # A slip of the pen is no variant, and neither is a bench of nothing.
+    assert edgeprof(*words, "nowhere.engine").returncode == 2
+    assert edgeprof("bench", "notes.engine", "empty.engine", *QUICK).returncode == 2
+
+
+def test_of_several_variants_one_that_cannot_be_made_costs_itself_alone(edgeprof, place):
+    models.onnx_affine(place / "m.onnx")
+    done = edgeprof("bench", "m.onnx", "--with", "int8-static", "--with", "fp16", *QUICK, "--json")
+    assert done.returncode == 3
+    baseline, failed, good = from_json(done.stdout).variants
+    assert (failed.status, failed.inferences, failed.model.size_bytes) == ("failed", 0, None)
+    assert "needs calibration data" in failed.reasons[0].message
+    assert min(baseline.inferences, good.inferences) > 0
+    alone = edgeprof("bench", "m.onnx", "--with", "int8-static", *QUICK)
+    assert (alone.returncode, "--dataset" in alone.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
