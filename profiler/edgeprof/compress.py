@@ -18,7 +18,7 @@ import numpy as np
 from edgeprof import __version__
 from edgeprof.artifact import Artifact, recognise
 from edgeprof.compression.variant import chain_name, check_chain, make_variant, parse_chain, stem
-from edgeprof.errors import EdgeprofError, InputError, UnavailableError, VariantError
+from edgeprof.errors import EdgeprofError, InputError, StorageError, UnavailableError, VariantError
 from edgeprof.evaluation import evaluate
 from edgeprof.request import choose_runtime
 from edgeprof.results import files
@@ -73,6 +73,7 @@ def compress(
     Raises:
         InputError: a chain cannot be read; or the only one does not fit the model or the data. Of several, one that
             does not fit is ``failed`` in the manifest, and the others are made.
+        StorageError: the disk is full, or ``directory`` cannot be written; what is whole by then stays.
     """
     parsed = [(chain, parse_chain(chain)) for chain in chains]
     compressors: Mapping[str, Callable[[], Compressor]] = host.of("compressors")
@@ -95,7 +96,7 @@ def compress(
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write to {directory}: {error.strerror}", remedy="Choose another -o DIR.") from None
+        raise StorageError(f"cannot write to {directory}: {error.strerror}", remedy="Choose another -o DIR.") from None
     for chain, steps in parsed:
         name = chain_name(steps)
         kept = None if fresh else before.get(name)
@@ -110,6 +111,8 @@ def compress(
                 entry = _make(
                     source, chain, steps, host, directory, data, seed=seed, options=checked_with, timeout_s=timeout_s
                 )
+            except StorageError:
+                raise
             except (InputError, UnavailableError) as error:
                 if len(parsed) == 1:
                     raise

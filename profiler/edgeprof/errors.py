@@ -28,6 +28,10 @@ class InputError(EdgeprofError):
     """A file, flag or value that cannot be used."""
 
 
+class StorageError(InputError):
+    """Files cannot be written where they go; whatever is made next would meet the same."""
+
+
 class UnavailableError(EdgeprofError):
     """A sensor, runtime or library that is not here; the remedy says how to get it."""
 

@@ -21,7 +21,7 @@ from edgeprof.bench import bench
 from edgeprof.compress import compress
 from edgeprof.compression.diagnose import Finding
 from edgeprof.compression.variant import chain_name, check_chain, parse_chain, safe, stem
-from edgeprof.errors import EdgeprofError, InputError, UnavailableError, VariantError
+from edgeprof.errors import EdgeprofError, InputError, StorageError, UnavailableError, VariantError
 from edgeprof.evaluation.load import load_dataset, load_metric
 from edgeprof.explain import blame, explain
 from edgeprof.request import BenchRequest, ModelRequest
@@ -333,9 +333,9 @@ class _Sweep:
                 dtypes=self.study.protocol.get("dtypes"),
                 note=self.say,
             )
+        except StorageError:
+            raise
         except (InputError, UnavailableError) as error:
-            if isinstance(error.__cause__ or error.__context__, OSError):
-                raise  # a full disk is nothing that the next recipe does not meet
             # In a study one recipe that does not fit the model or this device costs that recipe alone.
             self.say(f"{name}: {error.message}")
             return Candidate(name, failure=VariantError.of(error))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +77,7 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
     from edgeprof.cli.progress import Bar
     from edgeprof.cli.signals import ending_like_ctrl_c
     from edgeprof.compression.progress import shown_by
+    from edgeprof.compression.scratch import scratch
     from edgeprof.errors import InputError
     from edgeprof.plugins import PluginHost
     from edgeprof.reporters import registry
@@ -92,10 +92,10 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
             f"--input-data {flags['input_data']} is not a file", remedy="Give an .npz, one array per input."
         )
     dataset, metric = _data(host, flags)
-    with ending_like_ctrl_c(), tempfile.TemporaryDirectory(prefix="edgeprof-variants-") as scratch:
+    with ending_like_ctrl_c(), scratch("variants") as folder:
         roots = resolve_roots(flags["sysfs_root"], flags["procfs_root"])
         with Reports(sys.stderr, quiet=flags["quiet"]) as reports, shown_by(reports):
-            requests = _models(models, flags, host, Path(scratch), dataset)
+            requests = _models(models, flags, host, folder, dataset)
         request = _request(requests, flags, dataset, metric)
         progress = Bar(sys.stderr, quiet=flags["quiet"])
         if flags["power_modes"] is not None:

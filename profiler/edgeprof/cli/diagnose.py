@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,6 +41,7 @@ def command(model: str, **flags: Any) -> int:
 
     from edgeprof.artifact import recognise
     from edgeprof.compression.recipe import recipe_beside
+    from edgeprof.compression.scratch import scratch
     from edgeprof.compression.variant import make_variant, parse_chain
     from edgeprof.errors import InputError
     from edgeprof.explain import explain
@@ -59,10 +58,10 @@ def command(model: str, **flags: Any) -> int:
         data = load_dataset(flags["dataset"], host, pairs("--preprocess", flags["preprocess"]))
     baseline = recognise(flags["baseline"]) if flags["baseline"] else None
     measure_s = flags["measure_s"]
-    with tempfile.TemporaryDirectory(prefix="edgeprof-diagnose-") as scratch:
+    with scratch("diagnose") as folder:
         if flags["chain"]:
             variant, recipe = make_variant(
-                given, parse_chain(flags["chain"]), host.of("compressors"), Path(scratch), data, seed=flags["seed"]
+                given, parse_chain(flags["chain"]), host.of("compressors"), folder, data, seed=flags["seed"]
             )
             baseline = given
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import onnxruntime
 from onnx import numpy_helper
 
 from edgeprof.compression.graph import Graph, Layer
+from edgeprof.compression.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -69,8 +69,8 @@ def read(path: Path) -> Graph:
         if (node.op_type == "BatchNormalization" and any(a.name == "training_mode" and a.i for a in node.attribute))
         or (node.op_type == "BatchNormalization" and len([o for o in node.output if o]) > 1)
     ]
-    with tempfile.TemporaryDirectory(prefix="edgeprof-graph-") as folder:
-        executed = _optimised(path, Path(folder))
+    with scratch("graph") as folder:
+        executed = _optimised(path, folder)
         model, note = (written, "as written: ONNX Runtime does not load it") if executed is None else (executed, "")
         sizes = _sizes(model)
     if not sizes:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from edgeprof.artifact import FORMATS, Artifact, recognise
 from edgeprof.compression.isolation import apart
 from edgeprof.compression.recipe import check_preprocessing, recipe_beside
-from edgeprof.errors import EdgeprofError, InputError, VariantError, unknown
+from edgeprof.compression.scratch import scratch
+from edgeprof.errors import EdgeprofError, InputError, StorageError, VariantError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -173,18 +175,25 @@ def make_variant(
 
     Raises:
         InputError: the chain, a parameter or the data cannot be used.
+        StorageError: the variant cannot be written.
         VariantError: a step failed on this model, or what it wrote is no model of the format it promised, or a step
             crashed, or the user's code did not end.
     """
-    with tempfile.TemporaryDirectory(prefix="edgeprof-compress-") as scratch:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with scratch("compress", directory) as folder:
 
-        def work() -> tuple[Artifact, list[dict[str, Any]]]:
-            return _through(source, steps, compressors, scratch, data, seed=seed)
+            def work() -> tuple[Artifact, list[dict[str, Any]]]:
+                if isolated:  # libraries leave what they need for a while there too
+                    tempfile.tempdir = os.environ["TMPDIR"] = os.fspath(folder)
+                return _through(source, steps, compressors, folder, data, seed=seed)
 
-        name = chain_name(steps)
-        made, recipe = apart(work, label=name, limit_s=timeout_s) if isolated else work()
-        final = directory / (stem(source) + "." + _safe(name) + Path(made.target).suffix)
-        _install(Path(made.target), final)
+            name = chain_name(steps)
+            made, recipe = apart(work, label=name, limit_s=timeout_s) if isolated else work()
+            final = directory / (stem(source) + "." + safe(name) + Path(made.target).suffix)
+            _install(Path(made.target), final)
+    except OSError as error:
+        raise _cannot_write(directory, error) from error
     return recognise(os.fspath(final)), recipe
 
 
@@ -192,12 +201,12 @@ def _through(
     source: Artifact,
     steps: Sequence[Step],
     compressors: Mapping[str, Callable[[], Compressor]],
-    scratch: str,
+    folder: Path,
     data: Dataset | None,
     *,
     seed: int,
 ) -> tuple[Artifact, list[dict[str, Any]]]:
-    """The file in ``scratch`` that the last step wrote, and the recipe."""
+    """The file in ``folder`` that the last step wrote, and the recipe."""
     tools = [(step, _compressor(step, compressors)) for step in steps]
     check_preprocessing(source.spec, recipe_beside(source), data)
     current, recipe = source, []
@@ -213,7 +222,7 @@ def _through(
             raise InputError(f"{tool.name} needs {tool.needs_data} data", remedy="Add --dataset SPEC.")
         values = settings(tool, step.given)
         suffix = FORMATS[tool.gives or current.format].suffixes[0]
-        target = Path(scratch) / f"{number}{suffix}"
+        target = folder / f"{number}{suffix}"
         # Of a factory (FILE.py:attribute) the attribute is a part of what it is called.
         given = current.path if current.path is not None and current.format != "python" else Path(current.target)
         label = given.name if current is source else _called(source, current)
@@ -259,27 +268,38 @@ def _apply(
     except EdgeprofError:
         raise
     except OSError as error:
+        if _is_full(target.parent, error):
+            raise _cannot_write(target.parent.parent, error) from error
         raise VariantError(f"{tool.name} could not write its output: {error.strerror or error}") from error
     except Exception as error:
+        if _is_full(target.parent, error):
+            raise _cannot_write(target.parent.parent, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
         # A compressor is other people's code on other people's graphs: its failure is this variant's, no traceback.
         raise VariantError(f"{tool.name} failed on {label}: {type(error).__name__}: {error}") from error
 
 
 def _install(source: Path, final: Path) -> None:
-    """Copy beside the final name, flush, rename: a full disk or a kill leaves no half file under the final name."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    partial = final.with_name(final.name + ".partial")
-    try:
-        with source.open("rb") as read, partial.open("wb") as write:
-            shutil.copyfileobj(read, write)
-            write.flush()
-            os.fsync(write.fileno())
-        partial.replace(final)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            f"cannot write {final}: {error.strerror}", remedy="Free some space, or choose another folder."
-        ) from error
+    """Flush, then rename: a full disk or a kill leaves no half file under the final name."""
+    with source.open("rb") as written:
+        os.fsync(written.fileno())
+    source.replace(final)
+
+
+def _is_full(folder: Path, error: Exception) -> bool:
+    """Whether a step failed because the disk is full: few libraries say so in an OSError."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return shutil.disk_usage(folder).free < _LEAST_FREE
+
+
+#: Bytes; where less is free, a failed step is taken for a full disk.
+_LEAST_FREE = 256 * 1024
+
+
+def _cannot_write(directory: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"cannot write to {directory}: {error.strerror or error}", remedy="Free some space, or choose another folder."
+    )
 
 
 #: Conversions that are somebody else's programs: from, to → what does it.
@@ -315,15 +335,19 @@ def _called(source: Artifact, current: Artifact) -> str:
 
 
 def stem(artifact: Artifact) -> str:
-    """What the files made of a model are called before the first dot."""
+    """What the files made of a model are called: its name without the suffix of its format."""
     if artifact.format == "python":  # FILE.py:attribute, package.module:attribute
         where, _, attribute = artifact.target.rpartition(":")
         return f"{Path(where).name.removesuffix('.py')}-{attribute}"
-    return artifact.path.name.split(".")[0] if artifact.path else "model"
+    if artifact.path is None:
+        return "model"
+    # mobilenet_v1_0.25 and mobilenet_v1_0.5 are two models.
+    known = artifact.path.suffix in FORMATS[artifact.format].suffixes
+    return artifact.path.stem if known else artifact.path.name
 
 
-def _safe(name: str) -> str:
-    """A chain's name as part of a file name; a long one is cut and told apart by a checksum."""
+def safe(name: str) -> str:
+    """A chain's or a model's name as part of a file name; a long one is cut and told apart by a checksum."""
     kept = "".join(c if c.isalnum() or c in "-+=._" else "_" for c in name)
     if len(kept) <= 120:
         return kept

@@ -85,6 +85,20 @@ def test_a_second_run_makes_only_what_is_missing(edgeprof: Verb, net: Path, tmp_
     assert "prune: working" in edgeprof(net, "--with", "prune", "-o", out, "--seed", "3").stderr
 
 
+def test_another_models_variants_are_not_replaced(edgeprof: Verb, net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    edgeprof(net, "--with", "fp16", "-o", out)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    (tmp_path / "other").mkdir()
+    other = convnet(tmp_path / "other" / net.name)
+    other.write_bytes(other.read_bytes() + b"\x32\x00")  # an empty doc_string more
+    done = edgeprof(other, "--with", "fp16", "-o", out, code=2)
+    assert f"tells of variants of {net}" in done.stderr
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    net.write_bytes(other.read_bytes())  # trained anew
+    assert "fp16: working" in edgeprof(net, "--with", "fp16", "-o", out).stderr
+
+
 def test_a_variant_calibrated_on_data_that_changed_is_made_anew(edgeprof: Verb, net: Path, tmp_path: Path) -> None:
     data, static = tmp_path / "data.npz", ("--with", "int8-static:samples=8", "-o", tmp_path / "out")
     np.savez(data, x=samples(), y=np.arange(24) % 4)

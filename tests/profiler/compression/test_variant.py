@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -11,8 +13,8 @@ from onnx import TensorProto, helper
 
 from edgeprof.artifact import recognise
 from edgeprof.compression.compressor import Compressor, Parameter
-from edgeprof.compression.variant import chain_name, make_variant, parse_chain, settings
-from edgeprof.errors import InputError, VariantError
+from edgeprof.compression.variant import chain_name, make_variant, parse_chain, settings, stem
+from edgeprof.errors import EdgeprofError, InputError, StorageError, VariantError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,13 +44,6 @@ class Breaks(Tag):
         raise RuntimeError("node Conv_3 has no weights")
 
 
-class Full(Tag):
-    name = "full"
-
-    def apply(self, source, target, parameters, data, *, seed=0):
-        raise OSError(28, "No space left on device")
-
-
 class Calibrates(Tag):
     name, needs_data = "calibrates", "calibration"
 
@@ -57,7 +52,7 @@ class NeedsRank(Tag):
     name, parameters = "needs-rank", (Parameter("rank", "int", required=True, help="rank kept"),)
 
 
-COMPRESSORS = {tool.name: tool for tool in (Tag, Breaks, Full, Calibrates, NeedsRank)}
+COMPRESSORS = {tool.name: tool for tool in (Tag, Breaks, Calibrates, NeedsRank)}
 
 
 @pytest.fixture
@@ -131,23 +126,66 @@ def test_a_format_it_does_not_take_is_told_with_what_does(model, tmp_path):
 def test_a_compressor_that_fails_costs_its_variant_alone(model, tmp_path):
     with pytest.raises(VariantError, match=r"breaks failed on net\.onnx: RuntimeError: node Conv_3 has no weights"):
         make_variant(recognise(str(model)), parse_chain("breaks"), COMPRESSORS, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_full_disk_leaves_no_half_file(model, tmp_path, monkeypatch):
-    def full(_read, write):
-        write.write(b"half")
+    def full(_handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copyfileobj", full)
-    with pytest.raises(InputError, match="No space left on device"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left on device"):
         make_variant(recognise(str(model)), parse_chain("tag"), COMPRESSORS, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_full_disk_inside_a_step_is_told(model, tmp_path):
-    with pytest.raises(VariantError, match="full could not write its output: No space left on device"):
-        make_variant(recognise(str(model)), parse_chain("full"), COMPRESSORS, tmp_path / "out")
+@pytest.mark.parametrize("isolated", [True, False])
+@pytest.mark.parametrize(
+    ("free", "error", "raised"),
+    [
+        (None, OSError(28, "No space left on device"), StorageError),
+        (None, OSError(5, "Input/output error"), VariantError),
+        (10**9, RuntimeError("file write failed"), VariantError),
+        (0, RuntimeError("file write failed"), StorageError),
+    ],
+)
+def test_a_full_disk_inside_a_step_is_told_from_a_step_that_fails(
+    model, tmp_path, monkeypatch, isolated, free, error, raised
+):
+    """Libraries seldom say that the disk is full."""
+
+    def apply(_self, _source, target, _parameters, _data, *, seed=0):
+        assert target.parent.parent == tmp_path / "out"
+        target.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(Breaks, "apply", apply)
+    if free is not None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, free))
+    with pytest.raises(EdgeprofError) as caught:
+        make_variant(recognise(str(model)), parse_chain("breaks"), COMPRESSORS, tmp_path / "out", isolated=isolated)
+    assert type(caught.value) is raised
+    if raised is StorageError:
+        assert f"cannot write to {tmp_path / 'out'}: No space left on device" in caught.value.message
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_libraries_leave_for_a_while_lies_beside_the_variant(model, tmp_path, monkeypatch):
+    def apply(_self, _source, _target, _parameters, _data, *, seed=0):
+        raise VariantError(tempfile.mkdtemp())
+
+    monkeypatch.setattr(Breaks, "apply", apply)
+    with pytest.raises(VariantError, match=str(tmp_path / "out")):
+        make_variant(recognise(str(model)), parse_chain("breaks"), COMPRESSORS, tmp_path / "out")
+    assert not tempfile.gettempdir().startswith(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("net.onnx", "net"), ("mobilenet_v1_0.25_128.onnx", "mobilenet_v1_0.25_128"), ("net_0.5", "net_0.5")],
+)
+def test_models_whose_names_begin_alike_have_variants_of_their_own(model, tmp_path, file, name):
+    assert stem(recognise(str(model.rename(tmp_path / file)))) == name
 
 
 def test_defaults_fill_what_was_not_given():
