@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof import __version__
-from edgeprof.errors import EdgeprofError, UnavailableError, unknown
+from edgeprof.errors import EdgeprofError, InputError, UnavailableError, unknown
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
 from edgeprof.sensing.discover import discover
@@ -193,7 +193,8 @@ class Daemon:
         now = time.monotonic()
         due |= {
             "rescan": now + _RESCAN_S,
-            "state": now + self.settings.state_interval_s,
+            # Whether it can be written at all is to be known soon.
+            "state": now + min(_RUNTIME_STATE_S, self.settings.state_interval_s),
             "runtime": now + _RUNTIME_STATE_S,
         }
         tasks: dict[str, tuple[float, Callable[[], None]]] = {
@@ -471,10 +472,23 @@ def _socket_path(setting: str, runtime: Path | None, name: str) -> Path | None:
 
 
 def _state_file(settings: Settings, runtime: Path | None) -> StateFile:
+    """
+    Raises:
+        InputError: it cannot be a file there; better known now than at the restart that needs it.
+    """
     path = Path(settings.state_file) if settings.state_file else None
     if settings.state_file == "auto":
         directory = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
         path = Path(directory) / "state.json" if directory else None
+    if path is not None and not os.path.isdir(path.parent):  # noqa: PTH112 - Path raises where it may not look
+        raise InputError(
+            f"the state file {path} cannot be kept: {path.parent} is no directory",
+            remedy="Make it, or choose another file with --state.file.",
+        )
+    if path is not None and os.path.lexists(path) and not os.path.isfile(path):  # noqa: PTH113 - see above
+        raise InputError(
+            f"the state file {path} is no regular file", remedy="Choose another with --state.file; none: empty."
+        )
     return StateFile(path, None if runtime is None else runtime / "state.copy")
 
 

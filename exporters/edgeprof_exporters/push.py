@@ -6,6 +6,7 @@ the same dashboards show them.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from typing import TYPE_CHECKING, Any
@@ -155,6 +156,9 @@ def to_otlp(found: Rows, url: str) -> None:
         meter.create_observable_gauge(name, [_saying(seen)], description=BY_NAME[name].text)
     data = reader.get_metrics_data()
     exporter = OTLPMetricExporter(endpoint=bare, headers=headers, timeout=_PATIENCE_S)
+    log, said = logging.getLogger("opentelemetry"), _Said()
+    log.addHandler(said)
+    log.propagate = False
     try:
         good = (
             data is not None and exporter.export(data, timeout_millis=_PATIENCE_S * 1e3) is MetricExportResult.SUCCESS
@@ -164,8 +168,20 @@ def to_otlp(found: Rows, url: str) -> None:
     finally:
         exporter.shutdown()
         provider.shutdown()
+        log.removeHandler(said)
+        log.propagate = True
     if not good:
-        raise EdgeprofError(f"{bare} did not take the results", remedy="Is it an OTLP receiver over HTTP?")
+        why = f": {said.first}" if said.first else ""
+        raise EdgeprofError(f"{bare} did not take the results{why}", remedy="Is it an OTLP receiver over HTTP?")
+
+
+class _Said(logging.Handler):
+    """The first thing that a library has to say: what came of the first try is the reason, the others repeat it."""
+
+    first = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.first = self.first or record.getMessage().partition(" encountered while")[0]
 
 
 def flat(samples: Iterable[tuple[list[str], Value]]) -> Iterator[tuple[list[str], float]]:

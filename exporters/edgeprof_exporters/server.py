@@ -8,6 +8,7 @@ it and not for a byte, so that a client that sends one byte a second gains nothi
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import selectors
 import socket
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 HANDSHAKE_S, HEAD_S, WRITE_S, IDLE_S = 5.0, 5.0, 10.0, 150.0
 #: The longest head of a request (bytes), and the most header lines in it.
 MOST_HEAD, MOST_HEADERS = 16 * 1024, 100
+_LISTEN_REMEDIES = {
+    errno.EADDRINUSE: "Is another exporter running there?",
+    errno.EACCES: "Ports below 1024 are root's: have systemd hold the socket (--web.systemd-socket).",
+}
 _REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -176,6 +181,8 @@ def listen(addresses: Sequence[str]) -> list[socket.socket]:
         InputError: an address that is none.
         UnavailableError: one that cannot be had.
     """
+    if not addresses:
+        raise InputError("there is no address to listen on", remedy="As in --web.listen-address 127.0.0.1:28283")
     opened: list[socket.socket] = []
     try:
         for text in addresses:
@@ -185,7 +192,8 @@ def listen(addresses: Sequence[str]) -> list[socket.socket]:
             except OSError as error:
                 raise UnavailableError(
                     f"cannot listen on {text}: {error.strerror or error}",
-                    remedy="Is another exporter running there? Choose another with --web.listen-address HOST:PORT.",
+                    remedy=_LISTEN_REMEDIES.get(error.errno or 0, "Is it an address of this device?")
+                    + " Another is chosen with --web.listen-address HOST:PORT.",
                 ) from None
     except BaseException:
         for sock in opened:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprof.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 #: Outside 9100 to 9999, which Prometheus's list of exporters has used up, and below the kernel's range for clients
 #: (32768 and up), so that it is not taken by chance.
@@ -287,12 +287,18 @@ def _checked(name: str, value: Any, where: str) -> Any:
         return value
     if isinstance(default, (int, float)):
         return _number(value, default, facts, where)
+    return _text(name, value, facts["choices"], where)
+
+
+def _text(name: str, value: Any, choices: Sequence[str], where: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{where} is {shown(value)}; it has to be a text")
     if "\0" in value:
         raise InputError(f"{where} has a zero byte in it")
-    if facts["choices"] and value not in facts["choices"]:
-        raise InputError(f"{where} is {value!r}", remedy=f"It has to be one of {', '.join(facts['choices'])}.")
+    if name == "web_telemetry_path" and (not value.startswith("/") or value.startswith("/-/")):
+        raise InputError(f"{where} is {value!r}", remedy="It has to begin with / and not with /-/, as in /metrics.")
+    if choices and value not in choices:
+        raise InputError(f"{where} is {value!r}", remedy=f"It has to be one of {', '.join(choices)}.")
     return value
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprof.errors import UnavailableError
+from edgeprof.errors import InputError, UnavailableError
 from edgeprof_exporters import engine
 from edgeprof_exporters.daemon import Daemon
 from edgeprof_exporters.main import sensor_plugins
@@ -159,6 +159,13 @@ def test_after_a_power_cut_counters_begin_at_zero(board, start, tmp_path: Path) 
     assert later.logged("did not end in order")
 
 
+@pytest.mark.parametrize(("path", "said"), [("/dev/null", "no regular file"), ("nowhere/state.json", "no directory")])
+def test_a_state_file_where_none_can_be_is_refused_at_once(path: str, said: str) -> None:
+    settings = Settings(state_file=path)
+    with pytest.raises(InputError, match=said):
+        Daemon(settings, lambda: settings, [])
+
+
 def test_a_broken_state_file_is_named_and_passed_over(board, start, tmp_path: Path) -> None:
     (tmp_path / "state.json").write_bytes(b"{")
     daemon = start(board.directory, "--state.file", str(tmp_path / "state.json")).ready()
@@ -191,8 +198,9 @@ def test_a_state_of_the_right_form_with_wrong_numbers_is_not_taken_over_in_parts
     assert "the state is not ours; counters begin at zero" in caplog.messages
 
 
-def test_a_full_disk_costs_the_state_and_nothing_else(board, start) -> None:
-    daemon = start(board.directory, "--state.file", "/dev/full/state.json", "--state.interval-s", "1").ready()
+def test_a_state_that_cannot_be_written_costs_nothing_else_and_is_told_soon(board, start, tmp_path: Path) -> None:
+    (tmp_path / "state.json.new").mkdir()
+    daemon = start(board.directory, "--state.file", str(tmp_path / "state.json")).ready()
     daemon.until(lambda: daemon.logged("the state cannot be kept"))
     assert daemon.get("/-/healthy")[0] == 200
     assert daemon.end() == 0

@@ -193,6 +193,9 @@ def test_otlp_carries_every_figure_as_the_reference_library_reads_it(stored: Pat
         for name, rows in push.stored().items()
     }
     assert got == wanted
+    kind.code = 404
+    with pytest.raises(EdgeprofError, match="did not take the results: .*404"):
+        push.to_otlp(push.stored(), f"{url}/v1/metrics")
 
 
 def test_what_cannot_be_sent_is_one_sentence(stored: Path, tmp_path: Path, receiver) -> None:

@@ -52,6 +52,8 @@ def test_lists_in_the_environment_are_divided_by_commas() -> None:
         ("wep: {}", "Did you mean web?"),
         ("web: 5", "no table"),
         ("web: {listen_address: 5}", "a list of texts"),
+        ("web: {telemetry_path: metrics}", "begin with /"),
+        ("web: {telemetry_path: /-/ready}", "begin with /"),
         ("web: {max_requests: -1}", "from 0 to"),
         ("web: {max_requests: 1.5}", "a whole number"),
         ("web: {max_requests: true}", "a whole number"),
