@@ -194,7 +194,7 @@ def test_otlp_carries_every_figure_as_the_reference_library_reads_it(stored: Pat
     }
     assert got == wanted
     kind.code = 404
-    with pytest.raises(EdgeprofError, match="did not take the results: .*404"):
+    with pytest.raises(EdgeprofError, match=r"did not take the results: .*404"):
         push.to_otlp(push.stored(), f"{url}/v1/metrics")
 
 
