@@ -18,7 +18,7 @@ import psutil
 from edgeprof.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _POLL_S = 0.05
 
@@ -62,17 +62,16 @@ def run_command(argv: Sequence[str]) -> CommandRun:
         InputError: there is no such command, or it cannot be executed.
     """
     used_before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with _interrupts_left_to_the_command():
+    with _signals_left_to_the_command() as started:
         start = time.monotonic()
         try:
-            process = subprocess.Popen(list(argv))
+            process = started(subprocess.Popen(list(argv)))
         except OSError as error:
             raise InputError(
                 f"cannot run {argv[0]}: {error.strerror}", remedy="edgeprof run -- CMD [ARG …], as in a shell."
             ) from None
         memory = _TreeMemory(process.pid)
-        with _passed_on(process):
-            code = process.wait()
+        code = process.wait()
         end = time.monotonic()
     memory.stop()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -86,23 +85,34 @@ def run_command(argv: Sequence[str]) -> CommandRun:
 
 
 @contextlib.contextmanager
-def _interrupts_left_to_the_command() -> Iterator[None]:
-    previous = [(number, signal.signal(number, _ignore)) for number in (signal.SIGINT, signal.SIGQUIT)]
+def _signals_left_to_the_command() -> Iterator[Callable[[subprocess.Popen[bytes]], subprocess.Popen[bytes]]]:
+    """Yields what must be told of the command once it runs.
+
+    A terminal's signals reach the command by themselves. SIGTERM comes to this process alone and is passed on, also one
+    that comes while the command is being started.
+    """
+    running: list[subprocess.Popen[bytes]] = []
+    asked = False
+
+    def end(_number: int, _frame: object) -> None:
+        nonlocal asked
+        asked = True
+        for process in running:
+            process.terminate()
+
+    def started(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        running.append(process)
+        if asked:
+            process.terminate()
+        return process
+
+    handlers = {signal.SIGINT: _ignore, signal.SIGQUIT: _ignore, signal.SIGTERM: end}
+    previous = [(number, signal.signal(number, handler)) for number, handler in handlers.items()]
     try:
-        yield
+        yield started
     finally:
         for number, handler in previous:
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """SIGTERM, which unlike a terminal's signals comes to this process alone, is meant for the command."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _ignore(_number: int, _frame: object) -> None:

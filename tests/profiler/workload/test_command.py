@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 
 import pytest
 
 from edgeprof.errors import InputError
+from edgeprof.workload import command
 from edgeprof.workload.command import run_command
 
 
@@ -53,3 +57,16 @@ def test_an_interrupt_reaches_the_command_and_not_us():
         f"sys.exit(run_command([sys.executable, '-S', '-c', {code!r}]).exit_code)"
     )
     assert run_command([sys.executable, "-c", outer]).exit_code == 42
+
+
+def test_a_sigterm_while_the_command_starts_reaches_it(monkeypatch):
+    start = subprocess.Popen
+
+    def interrupted(argv):
+        process = start(argv)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(command.subprocess, "Popen", interrupted)
+    code = "import signal; signal.pause()"
+    assert run_command([sys.executable, "-c", code]).exit_code == 128 + signal.SIGTERM
