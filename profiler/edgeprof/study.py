@@ -107,17 +107,16 @@ class Outcome:
         }
 
 
-def sweep(
+def prepare(
     studies: Sequence[StudyFile],
     directory: Path,
     host: PluginHost,
     roots: Roots,
-    progress: Progress,
     *,
-    prune_hopeless: bool = False,
+    progress: Progress,
     say: Callable[[str], None] = lambda _: None,
-) -> Iterator[Outcome]:
-    """Run a study, or what is left of it, model by model.
+) -> list[_Sweep]:
+    """Look at every model, its data, recipes and protocol before any is run; nothing is made or written.
 
     Args:
         studies: What to do (``study_file.load``).
@@ -125,34 +124,50 @@ def sweep(
         host: The plugins.
         roots: Where /sys, /proc and /dev are.
         progress: Watches each bench.
-        prune_hopeless: Do not measure what cheap looks call hopeless; otherwise it is measured last.
         say: Told what happens, a line at a time.
+
+    Returns:
+        What ``sweep`` runs, model by model.
+
+    Raises:
+        InputError: a model, data or a recipe cannot be used.
+        UnavailableError: a library that the study needs is not here.
+    """
+    bases = [recognise(study.model) for study in studies]
+    prepared = []
+    for study, base in zip(studies, bases, strict=True):
+        # Two models of one name are told apart by what the study calls them.
+        alone = [stem(one) for one in bases].count(stem(base)) == 1
+        own = directory / (stem(base) if alone else safe(study.model)) if len(studies) > 1 else directory
+        prepared.append(_Sweep(study, base, own, host, roots, progress, say))
+    return prepared
+
+
+def sweep(prepared: Sequence[_Sweep], *, prune_hopeless: bool = False) -> Iterator[Outcome]:
+    """Run a study, or what is left of it, model by model.
+
+    Args:
+        prepared: What to do (``prepare``).
+        prune_hopeless: Do not measure what cheap looks call hopeless; otherwise it is measured last.
 
     Yields:
         What came of each model; of several, one whose study cannot be done costs itself alone until the end.
 
     Raises:
-        InputError: a model, data, a recipe or the protocol cannot be used; all models are looked at before any is run.
+        InputError: the protocol cannot be used, or files cannot be written.
         KeyboardInterrupt: it was interrupted before anything was measured.
     """
-    several = len(studies) > 1
-    prepared = []
-    bases = [recognise(study.model) for study in studies]
-    for study, base in zip(studies, bases, strict=True):
-        # Two models of one name are told apart by what the study calls them.
-        alone = [stem(one) for one in bases].count(stem(base)) == 1
-        own = directory / (stem(base) if alone else safe(study.model)) if several else directory
-        prepared.append(_Sweep(study, base, own, host, roots, progress, say))
+    several = len(prepared) > 1
     trouble: EdgeprofError | None = None
     for number, one in enumerate(prepared, start=1):
         if several:
-            say(f"model {number}/{len(prepared)}: {one.study.model}")
+            one.say(f"model {number}/{len(prepared)}: {one.study.model}")
         try:
             outcome = one.run(prune_hopeless=prune_hopeless)
         except EdgeprofError as error:
             if not several:
                 raise
-            say(f"{one.study.model}: {error.message}")
+            one.say(f"{one.study.model}: {error.message}")
             trouble = trouble or error
             continue
         yield outcome
@@ -182,8 +197,11 @@ class _Sweep:
             self.data = load_dataset(study.dataset, host, study.preprocess)
             self.metric = load_metric(study.metric, host)
         self.train = self.data if study.train is None else load_dataset(study.train, host, study.preprocess)
-        for chain in [*study.chains, *([study.baseline] if study.baseline else [])]:
+        tried = study.search.examples() if study.search else []
+        for chain in [*study.chains, *([study.baseline] if study.baseline else []), *tried]:
             self._check(chain)
+        if study.search:
+            study_search.require()
         self.fingerprint = context.describe_host(roots).fingerprint
         product = study.product
         self.limits, self.told = product.limits(study.limits) if product else (study.limits, [])

@@ -66,6 +66,30 @@ class Search:
     def chain(self, values: Mapping[str, str]) -> str:
         return self.pattern.format(**values)
 
+    def examples(self) -> list[str]:
+        """Chains with each value of a list and both ends of each range, for a check of them all."""
+        ends = {
+            name: choice if isinstance(choice, list) else [written(end) for end in choice[:2]]
+            for name, choice in self.choices.items()
+        }
+        first = {name: values[0] for name, values in ends.items()}
+        return [self.chain({**first, name: value}) for name, values in ends.items() for value in values]
+
+    def __str__(self) -> str:
+        """What may vary, for a plan."""
+        varied = [
+            f"{name} = {', '.join(choice)}"
+            if isinstance(choice, list)
+            else f"{name} from {written(choice[0])} to {written(choice[1])}"
+            for name, choice in self.choices.items()
+        ]
+        return f"search, at most {self.trials} of {self.pattern}: {'; '.join(varied)}"
+
+
+def written(number: float) -> str:
+    """A number that is chosen, as it stands in a chain."""
+    return str(number) if isinstance(number, int) else f"{number:.4g}"
+
 
 @dataclass(frozen=True)
 class StudyFile:

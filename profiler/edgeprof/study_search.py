@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import UnavailableError
+from edgeprof.study_file import written
 from edgeprof.workload.runtime import install_command
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def search(space: Search, database: Path, seed: int, judge: Callable[[str], Judg
     Raises:
         UnavailableError: Optuna is not installed.
     """
-    optuna = _library()
+    optuna = require()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that constraints are an experimental feature
         # The sampler's draws go on from the number of trials: a study that is resumed does not repeat itself.
@@ -68,7 +69,7 @@ def chains(database: Path) -> Iterator[str]:
     """The chains of all trials that were judged, in order."""
     if not database.exists():
         return
-    optuna = _library()
+    optuna = require()
     store = optuna.storages.RDBStorage(f"sqlite:///{database}")
     study = optuna.load_study(study_name="edgeprof", storage=store)
     found = [trial.user_attrs["chain"] for trial in _finished(optuna, study)]
@@ -89,12 +90,17 @@ def _suggest(trial: Any, name: str, choice: Any) -> str:
     if isinstance(choice, list):
         return str(trial.suggest_categorical(name, choice))
     low, high, logarithmic = choice
-    if isinstance(low, int) and isinstance(high, int):
-        return str(trial.suggest_int(name, low, high, log=logarithmic))
-    return f"{trial.suggest_float(name, low, high, log=logarithmic):.4g}"
+    whole = isinstance(low, int) and isinstance(high, int)
+    draw = trial.suggest_int if whole else trial.suggest_float
+    return written(draw(name, low, high, log=logarithmic))
 
 
-def _library() -> Any:
+def require() -> Any:
+    """Optuna.
+
+    Raises:
+        UnavailableError: it is not installed.
+    """
     try:
         import optuna  # noqa: PLC0415 - optional, and slow to import
     except ImportError:

@@ -14,6 +14,7 @@ import pytest
 
 from edgeprof.analysis.gate import Limits
 from edgeprof.analysis.recommend import Product, budgets, recommend
+from edgeprof.cli.sweep import command as verb
 from edgeprof.compression.diagnose import Finding
 from edgeprof.errors import InputError
 from edgeprof.explain import blame
@@ -283,10 +284,43 @@ def test_a_study_that_was_killed_goes_on_where_it_was(study: Path) -> None:
     assert "not measured  prune(amount=0.5): its file has" in pruned.stdout
 
 
+def planned(path: Path) -> tuple[int, str]:
+    from click.testing import CliRunner
+
+    done = CliRunner().invoke(verb, [str(path), "--plan"])
+    remedy = getattr(done.exception, "remedy", "")
+    return done.exit_code if done.exception is None else -1, f"{done.output}{done.exception} {remedy}"
+
+
 def test_the_plan_is_shown_without_running(study: Path) -> None:
-    done = subprocess.run(command(study, "--plan"), capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.splitlines()[0] == "prune:amount=0.5"
+    study.write_text(study.read_text() + '[search]\nwith = "cluster:n={n}"\nn = { from = 4, to = 64 }\ntrials = 3\n')
+    code, text = planned(study)
+    assert code == 0, text
+    assert text.splitlines()[0] == "prune:amount=0.5"
+    assert "search, at most 3 of cluster:n={n}: n from 4 to 64" in text
     assert not study.with_suffix(".study").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("prune:amount=0.5", "prnue", "Did you mean prune"),
+        ("prune:amount=0.5", "prune:amount=5", "out of range"),
+        ("net.onnx", "nat.onnx", "nat.onnx does not exist"),
+        ("data.npz", "dato.npz", "dato.npz does not exist"),
+        (
+            "[budgets]",
+            '[search]\nwith = "prune:amount={a}"\na = { from = 0.1, to = 2.5 }\n[budgets]',
+            "amount=2.5 is out of range",
+        ),
+        ("[budgets]", '[search]\nwith = "{a}"\na = ["fp16", "fp61"]\n[budgets]', "Did you mean fp16"),
+    ],
+)
+def test_the_plan_tells_what_would_end_the_study(old: str, new: str, said: str, study: Path) -> None:
+    study.write_text(study.read_text().replace(old, new))
+    code, text = planned(study)
+    assert code == -1
+    assert said in text
 
 
 SEARCH = """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("recipe", metavar="RECIPE.toml", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--dir", "directory", metavar="DIR", help="Where variants and results are kept (RECIPE.study).")
 @click.option("--prune-hopeless", is_flag=True, help="Do not measure variants that cheap looks call hopeless.")
-@click.option("--plan", "plan_only", is_flag=True, help="Show the variants and the limits, and stop.")
+@click.option("--plan", "plan_only", is_flag=True, help="Check everything, show the variants and the limits, and stop.")
 @click.option("--strict", is_flag=True, help="Exit 1 if no variant keeps the budgets.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @root_options
@@ -40,28 +40,28 @@ def command(recipe: Path, **flags: Any) -> int:
     from edgeprof.compression.progress import shown_by
     from edgeprof.plugins import PluginHost
     from edgeprof.reporters import registry
-    from edgeprof.study import default_directory, sweep
+    from edgeprof.study import default_directory, prepare, sweep
     from edgeprof.study_file import load
 
     studies = load(recipe)
-    if flags["plan_only"]:
-        click.echo(_plan(studies))
-        return 0
     host = PluginHost.from_environment()
     output = Path(flags["output"]) if flags["output"] else None
     if output is not None:
         registry.check(output, host)
     found = []
     with ending_like_ctrl_c(), Reports(sys.stderr, quiet=flags["quiet"]) as reports, shown_by(reports):
-        for outcome in sweep(
+        prepared = prepare(
             studies,
             Path(flags["directory"]) if flags["directory"] else default_directory(recipe),
             host,
             resolve_roots(flags["sysfs_root"], flags["procfs_root"]),
-            Bar(sys.stderr, quiet=flags["quiet"]),
-            prune_hopeless=flags["prune_hopeless"],
+            progress=Bar(sys.stderr, quiet=flags["quiet"]),
             say=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
-        ):
+        )
+        if flags["plan_only"]:
+            click.echo(_plan(studies))
+            return 0
+        for outcome in sweep(prepared, prune_hopeless=flags["prune_hopeless"]):
             found.append(outcome)
             if not flags["as_json"]:
                 _show(outcome, several=len(studies) > 1, no_color=flags["no_color"])
@@ -73,6 +73,7 @@ def _plan(studies: list[StudyFile]) -> str:
     lines = []
     for study in studies:
         own = [f"baseline = {study.baseline}", *study.chains] if study.baseline else study.chains
+        own = [*own, *([str(study.search)] if study.search else [])]
         lines += [f"{study.model} {chain}" for chain in own] if len(studies) > 1 else own
     one = studies[0]
     return "\n".join([*lines, *(one.product.limits(one.limits)[1] if one.product else [])])
