@@ -12,6 +12,7 @@ import pytest
 
 from edgeprof.cli.main import run
 from edgeprof.simulation.truth import Truth
+from tests.processes import ended
 
 
 def edgeprof(*arguments: str) -> list[str]:
@@ -67,7 +68,7 @@ def test_the_rails_may_follow_the_command_alone(tmp_path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_clean_with_the_truth_written(tmp_path, number: signal.Signals, code: int) -> None:
     command = edgeprof("simulate", "jetson-nano", "--dir", str(tmp_path / "b"))
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with ended(subprocess.Popen(command, stderr=subprocess.PIPE, text=True)) as process:
         assert "Jetson Nano" in process.stderr.readline()  # it plays
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
@@ -82,7 +83,7 @@ def test_sigterm_is_handed_on_to_the_command(tmp_path) -> None:
         "print('up', flush=True); signal.pause()"
     )
     command = edgeprof("simulate", "jetson-nano", "-q", "--", sys.executable, "-c", wait)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
         assert process.stdout.readline() == "up\n"
         process.terminate()
         process.communicate(timeout=30)

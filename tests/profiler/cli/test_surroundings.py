@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgeprof.results.document import from_json
+from tests.processes import ended
 
 QUICK = "--windows 2 --window 0.1 --idle 0 --warmup 0.05 --timeout 20"
 APPLICATION = "import time\ndef steady(): time.sleep(0.002)\ndef nan(): return float('nan')\n"
@@ -109,13 +110,15 @@ def test_json_is_utf_8_in_every_locale(place):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_from_outside_keeps_what_was_measured(place, number):
     words = ["bench", "app.py:steady", "--windows", "400", "--window", "0.1", "--idle", "0", "--warmup", "0.05"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "edgeprof", *words, "-o", "out.json"],
-        cwd=place,
-        env=environment(place),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+    with ended(
+        subprocess.Popen(
+            [sys.executable, "-m", "edgeprof", *words, "-o", "out.json"],
+            cwd=place,
+            env=environment(place),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -131,13 +134,15 @@ def test_a_signal_from_outside_keeps_what_was_measured(place, number):
 
 def test_a_sigterm_to_run_reaches_its_command(place):
     code = "import signal, sys; print('up', flush=True); signal.pause()"
-    with subprocess.Popen(
-        [sys.executable, "-m", "edgeprof", "run", "--idle", "0", "--", sys.executable, "-c", code],
-        cwd=place,
-        env=environment(place),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    with ended(
+        subprocess.Popen(
+            [sys.executable, "-m", "edgeprof", "run", "--idle", "0", "--", sys.executable, "-c", code],
+            cwd=place,
+            env=environment(place),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"

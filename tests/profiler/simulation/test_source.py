@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edgeprof.errors import UnavailableError
 from edgeprof.simulation.source import Load, machine_busy, tree_busy
+from tests.processes import ended
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 0.2), st.floats(0, 1)), min_size=1, max_size=40))
@@ -63,7 +64,7 @@ def test_a_process_tree_counts_its_children_and_never_falls() -> None:
     code = f"import subprocess, sys; sys.stdin.readline(); {child}; sys.stdin.readline()"
     from edgeprof.roots import Roots
 
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+    with ended(subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)) as process:
         busy = tree_busy(Roots().procfs, process.pid, rescan_s=0.0)
         first = last = busy(0.0)
         process.stdin.write(b"\n")

@@ -15,6 +15,7 @@ import pytest
 
 from edgeprof.errors import VariantError
 from edgeprof.workload.scenario import Scenario
+from tests.processes import ended
 
 pytestmark = pytest.mark.usefixtures("settled")
 HERE = Path(__file__).parent
@@ -207,11 +208,13 @@ def test_a_worker_dies_with_its_parent_however_that_dies(target):
         sys.stdin.read()
         """
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(HERE / "toy_runtime.py"), target],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    with ended(
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(HERE / "toy_runtime.py"), target],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
     ) as parent:
         watch = os.pidfd_open(int(parent.stdout.readline()))
         parent.kill()
