@@ -34,6 +34,7 @@ class Calibration:
         self.data, self.inputs = data, dict(inputs)
         if len(data) == 0:
             raise InputError(f"{data.name} has no samples to calibrate with")
+        self._check_batched()
         count = min(samples, len(data))
         self.chosen = np.unique(np.linspace(0, len(data) - 1, count).round().astype(int))
 
@@ -67,6 +68,19 @@ class Calibration:
             facts["classes"] = len(np.unique(labels[self.chosen]))
             facts["classes_in_dataset"] = len(np.unique(labels))
         return facts
+
+    def _check_batched(self) -> None:
+        """A state or a setting that goes with every sample cannot be told apart from samples."""
+        first = {name: shape[0] if shape else 0 for name, (shape, _) in self.inputs.items()}
+        sizes = set(first.values())
+        if sizes <= {None, 1} or (len(sizes) == 1 and 0 not in sizes):
+            return
+        odd = next(name for name, size in first.items() if size not in {None, 1})
+        raise InputError(
+            f"the model cannot be calibrated sample by sample: its input {odd}"
+            f" ({_told(self.inputs[odd][0]) if first[odd] else 'a scalar'}) has no samples along its first axis",
+            remedy="Use a method without calibration, as int8-weight; or export it with the batch first in all inputs.",
+        )
 
     def _chosen(self) -> Iterator[Batch]:
         wanted = set(self.chosen.tolist())

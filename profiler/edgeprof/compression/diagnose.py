@@ -295,8 +295,8 @@ def _calibrated(e: Evidence, facts: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _sqnr(e: Evidence) -> Iterator[Finding]:
     """B3.5: 20·log10(‖x‖ / ‖x − x̂‖) of each layer's output."""
-    if not e.sqnr_db:
-        return
+    if not e.sqnr_db or any("trained_on" in (step.get("facts") or {}) for step in e.recipe):
+        return  # a network that was trained has activations of its own
     ranked = sorted(e.sqnr_db, key=lambda name: e.sqnr_db[name])
     low = [name for name in ranked if e.sqnr_db[name] < _SQNR_LOW]
     worst = e.sqnr_db[ranked[0]]
@@ -309,8 +309,22 @@ def _sqnr(e: Evidence) -> Iterator[Finding]:
     yield Finding(
         "sqnr", "fail" if fatal else "warn", worst, "dB", _SQNR_FATAL if fatal else _SQNR_LOW,
         f"{len(low)} of {len(ranked)} layers are below {_SQNR_LOW:.0f} dB, from {_short(broken)} on; worst: {named}",
-        f"Leave the first of them in float: exclude={_short(broken)}.", 4.0 if fatal else 2.0,
+        _milder(e) or f"Leave the first of them in float: exclude={_short(broken)}.", 4.0 if fatal else 2.0,
     )  # fmt: skip
+
+
+#: Methods that lose signal without rounding, by how their names begin → what makes them milder.
+_LOSSY = {"prune": "a smaller amount", "low-rank": "more energy or rank", "cluster": "a larger n"}
+
+
+def _milder(e: Evidence) -> str | None:
+    """What to do where weights were changed before anything was rounded: no layer left in float undoes that."""
+    steps = [str(step.get("compressor", "")) for step in e.recipe]
+    found = {step: how for step in steps for begins, how in _LOSSY.items() if step.startswith(begins)}
+    if not found:
+        return None
+    told = " and ".join(f"{how} for {step}" for step, how in found.items())
+    return f"Weights were changed, not only rounded: try {told}, or train afterwards (a PyTorch module: epochs=N)."
 
 
 def _agreement(e: Evidence) -> Iterator[Finding]:

@@ -453,7 +453,10 @@ def notes(result: Result) -> list[str]:
         found.append("Interrupted: what had been measured until then is here.")
     front = [v for v in result.variants if v.name in result.pareto]
     if len(front) > 1:
-        found.append("◆ nothing here is better in accuracy, energy and latency at once.")
+        judged = ["accuracy"] if any(v.accuracy for v in front) else []
+        judged += ["energy"] if any(v.energy_j_per_inference for v in front) else []
+        at_once = " at once" if judged else ""
+        found.append(f"◆ nothing here is better in {', '.join(judged)}{' and ' if judged else ''}latency{at_once}.")
     return found
 
 

@@ -107,3 +107,19 @@ def test_amdahl_and_the_prediction_agree_on_one_layer_of_two() -> None:
     half = Graph([layer("a", 100, "int8"), layer("b", 100)], nodes=2)
     assert predicted_speed_up(half, None, dot=True) == pytest.approx(1.5)
     assert predicted_speed_up(Graph([layer("a", 50)], 1), half, dot=False) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "fix"),
+    [
+        ([{"compressor": "int8-static"}], "exclude=b"),
+        ([], "exclude=b"),
+        ([{"compressor": "prune-structured"}, {"compressor": "fp16"}], "a smaller amount for prune-structured"),
+        ([{"compressor": "low-rank"}, {"compressor": "cluster"}], "energy or rank for low-rank and a larger n for cl"),
+        ([{"compressor": "distill", "facts": {"trained_on": "train.npz"}}], None),
+    ],
+)
+def test_what_to_do_about_noise_depends_on_what_made_it(steps, fix):
+    """No layer left in float brings a channel back; a network that was trained has activations of its own."""
+    found = [f for f in diagnose(Evidence(sqnr_db={"a": 25.0, "b": 9.0}, recipe=steps)) if f.check == "sqnr"]
+    assert [fix in (one.fix or "") for one in found] == ([] if fix is None else [True])

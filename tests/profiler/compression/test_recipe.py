@@ -92,3 +92,25 @@ def test_a_recipe_is_found_beside_the_file_by_its_content(tmp_path):
     assert recipe_beside(made) == steps
     model.write_bytes(b"\x1c\0\0\0TFL3" + bytes(33))
     assert recipe_beside(recognise(str(model))) == []
+
+
+@pytest.mark.parametrize(
+    ("shapes", "odd"),
+    [
+        ([(None, 6)], None),
+        ([(1, 6), (None, 3)], None),
+        ([(8, 6), (8, 3)], None),
+        ([(None, 6), (2, None, 128)], r"b \(2 × \? × 128\)"),
+        ([(None, 6), ()], r"b \(a scalar\)"),
+        ([(1, 6), (8, 3)], r"b \(8 × 3\)"),
+        ([(4, 6), (2, 3)], r"a \(4 × 6\)"),
+    ],
+)
+def test_an_input_without_samples_along_its_first_axis_is_told(shapes, odd):
+    """The state of a recurrent model, say: no sample of a dataset is a part of it."""
+    inputs = {name: (shape, "float32") for name, shape in zip("ab", shapes, strict=False)}
+    if odd is None:
+        Calibration(data(), inputs)
+    else:
+        with pytest.raises(InputError, match=f"cannot be calibrated sample by sample: its input {odd}"):
+            Calibration(data(), inputs)
