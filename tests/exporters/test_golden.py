@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,9 +70,15 @@ def exposition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         set_power(layout, rail, watts)
     roots = Roots.resolve(tmp_path / "board", None)
     found = discover(PluginHost(sensor_plugins()), roots, ["ina3221", "jetson", "system", "thermal"], None)
-    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
-    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
-    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0 + clock.now)
+    mine = threading.get_ident()
+    for name, offset_s in (("monotonic", 0.0), ("perf_counter", 0.0), ("time", 1_800_000_000.0)):
+        real = getattr(time, name)
+
+        def turned(real=real, offset_s=offset_s) -> float:
+            """Other threads of this process, as a virtual board of another test, go on living in real time."""
+            return offset_s + clock.now if threading.get_ident() == mine else real()
+
+        monkeypatch.setattr(time, name, turned)
     monkeypatch.setattr(views, "_machine", lambda: ("aarch64", "5.15.148-tegra"))
     monkeypatch.setattr(platform, "python_version", lambda: "3.11.0")
     engine = Engine()

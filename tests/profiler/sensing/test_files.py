@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, to be set: ``clock[0] += 1``."""
     now = [100.0]
-    monkeypatch.setattr(files.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
