@@ -117,7 +117,8 @@ def explain(
         try:
             step()
         except (EdgeprofError, ImportError) as error:
-            notes.append(f"{text}: {error}")
+            remedy = getattr(error, "remedy", None)
+            notes.append(f"{text}: {error}" + (f" → {remedy}" if remedy else ""))
     findings = checks.diagnose(evidence)
     predicted = None
     if graph is not None and graph.macs:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof import study_search, units
 from edgeprof.analysis import pareto
-from edgeprof.analysis.recommend import Recommendation, budgets, cost, recommend
+from edgeprof.analysis.recommend import budgets, cost, recommend
 from edgeprof.artifact import recognise
 from edgeprof.bench import bench
 from edgeprof.compress import compress
@@ -28,11 +28,11 @@ from edgeprof.request import BenchRequest, ModelRequest
 from edgeprof.results import document, files, schema
 from edgeprof.results.ids import new_id
 from edgeprof.sensing import context
+from edgeprof.study_outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from edgeprof.analysis.gate import Check, Limits
     from edgeprof.artifact import Artifact
     from edgeprof.bench import Progress
     from edgeprof.evaluation.dataset import Dataset
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from edgeprof.roots import Roots
     from edgeprof.study_file import Search, StudyFile
     from edgeprof.study_search import Judgement
-
-SCHEMA = "edgeprof.study/1"
 
 
 @dataclass
@@ -67,44 +65,6 @@ class Candidate:
     findings: list[Finding] = field(default_factory=list)
     hopeless: str | None = None
     size_bytes: int | None = None
-
-
-@dataclass
-class Outcome:
-    """What a study found of one model.
-
-    Attributes:
-        model: As the study names it.
-        directory: Where variants and results are.
-        result: All variants with their baseline, as one bench would give.
-        limits: The budgets in base units.
-        told: How requirements of the product became limits.
-        skipped: Variant → why it was not measured.
-        fresh: Whether anything was measured that was not there before.
-    """
-
-    model: str
-    directory: Path
-    result: schema.Result
-    checks: list[Check]
-    recommendation: Recommendation
-    limits: Limits
-    told: list[str]
-    skipped: dict[str, str]
-    fresh: bool
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "model": self.model,
-            "recommendation": asdict(self.recommendation),
-            "limits": asdict(self.limits),
-            "requirements": self.told,
-            "pareto": self.result.pareto,
-            "checks": [asdict(check) for check in self.checks],
-            "skipped": self.skipped,
-            "result": json.loads(document.to_json(self.result)),
-        }
 
 
 def prepare(
@@ -458,7 +418,7 @@ class _Sweep:
             skipped,
             self.fresh,
         )
-        files.write(self.directory / "result.json", document.to_json(result) + "\n")
+        files.write(self.directory / "result.json", document.to_json(outcome.whole()) + "\n")
         files.write(self.directory / "study.json", json.dumps(outcome.as_json(), indent=2) + "\n")
         return outcome
 

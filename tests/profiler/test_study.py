@@ -278,6 +278,9 @@ def test_a_study_that_was_killed_goes_on_where_it_was(study: Path) -> None:
     assert {"baseline", "prune(amount=0.5)"} <= too_large
     assert report["recommendation"]["variant"] not in too_large
     assert f"ship {report['recommendation']['variant']}" in done.stdout
+    # A report of the study says what to ship too, and what broke.
+    assert kept.reasons[0].message.startswith(f"ship {report['recommendation']['variant']}: ")
+    assert sum(reason.code == "budget" for reason in kept.reasons) >= 2
     pruned = subprocess.run(
         command(study, "-q", "--prune-hopeless"), capture_output=True, text=True, timeout=100, check=False
     )

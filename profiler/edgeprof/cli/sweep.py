@@ -13,8 +13,8 @@ from edgeprof.cli.options import json_option, no_color_option, output_option, re
 if TYPE_CHECKING:
     from edgeprof.plugins import PluginHost
     from edgeprof.reporters.terminal import Style
-    from edgeprof.study import Outcome
     from edgeprof.study_file import StudyFile
+    from edgeprof.study_outcome import Outcome
 
 
 @click.command("sweep", no_args_is_help=True)
@@ -105,7 +105,7 @@ def _deliver(
             except EdgeprofError as error:
                 trouble = error
     if output is not None:
-        registry.write([outcome.result for outcome in found], output, host)
+        registry.write([outcome.whole() for outcome in found], output, host)
     if as_json:
         made = [outcome.as_json() for outcome in found]
         whole = {"schema": "edgeprof.studies/1", "studies": made} if several else made[0]
@@ -120,14 +120,12 @@ def _deliver(
 
 
 def _text(outcome: Outcome, style: Style) -> str:
-    from edgeprof.cli.gate import sentence
     from edgeprof.reporters import console
+    from edgeprof.reporters.limits import sentence
 
     result = outcome.result
     lines = [console.render(result, style, saved=False).rstrip(), ""]
-    # What failed has said why above.
-    failed = {variant.name for variant in result.variants if variant.status == "failed"}
-    broken = [check for check in outcome.checks if not check.passed and check.variant not in failed]
+    broken = outcome.broken()
     for line in outcome.told:
         lines += style.wrap("required", line)
     for check in broken:
@@ -140,7 +138,5 @@ def _text(outcome: Outcome, style: Style) -> str:
         lines += style.wrap("", "interrupted: the same command goes on from here")
     kept = outcome.directory / "result.json"
     lines += ["", *style.wrap("", f"written to {kept} (edgeprof report {kept} -o report.html)"), ""]
-    chosen = outcome.recommendation
-    head = f"ship {chosen.variant}: " if chosen.variant else ""
-    lines += [style.paint(line, "bold") for line in style.wrap("", head + chosen.reason, indent=0)]
+    lines += [style.paint(line, "bold") for line in style.wrap("", outcome.verdict(), indent=0)]
     return "\n".join(lines)
