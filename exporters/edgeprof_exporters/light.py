@@ -1,15 +1,20 @@
-"""prometheus-client without the HTTP server and the pushes that come with it.
+"""Libraries without what the daemon, which holds them for months, does not need of them.
 
-Its package imports both, and with them ssl, http and e-mail: 6 MB that the daemon, whose server is its own, would hold
-for months. So while it is imported those modules are stand-ins; its metrics and encoders need none of them.
+prometheus-client's package imports an HTTP server and pushes, and with them ssl, http and e-mail: 6 MB. So while it is
+imported those modules are stand-ins; its metrics and encoders need none of them. PyYAML is there while a file is read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
+import threading
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LEFT_OUT = ("http.server", "ssl", "urllib.error", "urllib.request", "wsgiref.simple_server")
 
@@ -49,3 +54,30 @@ def import_client() -> None:
         for name in [name for name in sys.modules if name.startswith("prometheus_client.")]:
             del sys.modules[name]
         import prometheus_client  # noqa: F401, PLC0415
+
+
+_BORROWING = threading.Lock()
+
+
+@contextlib.contextmanager
+def borrowed_yaml() -> Iterator[Any]:
+    """PyYAML for one reading: without libyaml, whose loader nobody asks for, and out of memory again afterwards.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    with _BORROWING:
+        if "yaml" in sys.modules:  # of somebody who keeps it
+            yield sys.modules["yaml"]
+            return
+        modules: dict[str, Any] = sys.modules
+        modules["yaml.cyaml"] = None  # which to Python is what cannot be imported
+        try:
+            import yaml  # noqa: PLC0415
+
+            yield yaml
+            del yaml
+        finally:
+            for name in [name for name in sys.modules if name.partition(".")[0] == "yaml"]:
+                del sys.modules[name]
+            gc.collect()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError, unknown
+from edgeprof_exporters.light import borrowed_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -215,13 +216,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
             raise InputError(f"{path} is not TOML: {error}") from None
     else:
         try:
-            import yaml  # noqa: PLC0415 - a megabyte that a daemon without a file does not need
+            with borrowed_yaml() as yaml:
+                content = yaml.safe_load(text)
         except ImportError:
             raise InputError(
                 f"{path} is YAML, and its library is not installed", remedy="pip install 'edgeprof[exporter]'"
             ) from None
-        try:
-            content = yaml.safe_load(text)
         except Exception as error:  # noqa: BLE001 - PyYAML lets out what its constructors raise: of dates, of numbers
             raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if content is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -15,6 +16,7 @@ from edgeprof_exporters.main import Plugin, sensor_plugins
 
 _CODE = """
 import sys
+import tempfile
 from edgeprof_exporters import light
 light._LEFT_OUT += tuple(sys.argv[1:])
 light.import_client()
@@ -71,3 +73,17 @@ def test_the_daemon_is_told_of_sensors_and_of_nothing_else_of_ours() -> None:
     names = {plugin.name for plugin in sensor_plugins()}
     assert {"ina3221", "rapl", "nvml", "meter"} <= names
     assert not {"onnxruntime", "exporter", "dashboards", "topk"} & names
+
+
+def test_yaml_is_gone_when_a_file_has_been_read_and_there_again_for_the_next() -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom edgeprof_exporters.settings import read_mapping\n"
+        "for _ in 1, 2:\n    assert read_mapping(Path(sys.argv[1])) == {'web': {'max_requests': 3}}\n"
+        "    assert not {name for name in sys.modules if 'yaml' in name}\n"
+        "import yaml\nassert read_mapping(Path(sys.argv[1]))\n"
+        "assert sys.modules['yaml'] is yaml\n"
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+        file.write("web: {max_requests: 3}\n")
+        file.flush()
+        subprocess.run([sys.executable, "-c", code, file.name], check=True)
