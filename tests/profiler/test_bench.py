@@ -114,7 +114,7 @@ def test_joules_are_the_rails_power_times_the_time_of_an_inference(application, 
 
 def test_variants_take_turns_and_are_compared_window_by_window(application, orin, host):
     watcher = Watcher()
-    result = bench(request(application, "steady", "slower", windows=4), host, orin, watcher)
+    result = bench(request(application, "steady", "slower", windows=4, window_s=0.6), host, orin, watcher)
     order = [stage.split(" · ")[1] for stage in watcher.stages if stage.startswith("window")]
     assert order == ["steady", "slower", "slower", "steady", "steady", "slower", "slower", "steady"]
     assert result.protocol.interleave == "ABBA"
