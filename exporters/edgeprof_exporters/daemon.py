@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof import __version__
-from edgeprof.errors import EdgeprofError, InputError, UnavailableError, unknown
+from edgeprof.errors import EdgeprofError, UnavailableError, unknown
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
 from edgeprof.sensing.discover import discover
@@ -31,7 +31,7 @@ from edgeprof_exporters.memory import few_arenas, give_back
 from edgeprof_exporters.notify import Notifier, inherited_sockets
 from edgeprof_exporters.receiver import Receiver
 from edgeprof_exporters.server import Server, listen
-from edgeprof_exporters.state import NOT_OURS, StateFile
+from edgeprof_exporters.state import NOT_OURS, state_file
 from edgeprof_exporters.throttling import Throttling
 from edgeprof_exporters.web import Web
 
@@ -93,7 +93,7 @@ class Daemon:
         self._problem: str | None = None
         self._guard: Any = None
         runtime = runtime_directory()
-        self.state = _state_file(settings, runtime)
+        self.state = state_file(settings.state_file, runtime)
         self._track_path = _socket_path(settings.track_socket, runtime, "track.sock")
         self._control_path = _socket_path(settings.control_socket, runtime, "control.sock")
         self._rescan_s, self._rescan_at = _RESCAN_S, 0.0
@@ -469,27 +469,6 @@ def _socket_path(setting: str, runtime: Path | None, name: str) -> Path | None:
     if setting != "auto":
         return Path(setting) if setting else None
     return None if runtime is None else runtime / name
-
-
-def _state_file(settings: Settings, runtime: Path | None) -> StateFile:
-    """
-    Raises:
-        InputError: it cannot be a file there; better known now than at the restart that needs it.
-    """
-    path = Path(settings.state_file) if settings.state_file else None
-    if settings.state_file == "auto":
-        directory = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-        path = Path(directory) / "state.json" if directory else None
-    if path is not None and not os.path.isdir(path.parent):  # noqa: PTH112 - Path raises where it may not look
-        raise InputError(
-            f"the state file {path} cannot be kept: {path.parent} is no directory",
-            remedy="Make it, or choose another file with --state.file.",
-        )
-    if path is not None and os.path.lexists(path) and not os.path.isfile(path):  # noqa: PTH113 - see above
-        raise InputError(
-            f"the state file {path} is no regular file", remedy="Choose another with --state.file; none: empty."
-        )
-    return StateFile(path, None if runtime is None else runtime / "state.copy")
 
 
 def _guard(settings: Settings) -> Any:

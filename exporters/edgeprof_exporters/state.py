@@ -20,12 +20,11 @@ import threading
 import time
 import zlib
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from edgeprof.errors import InputError
 from edgeprof_exporters.logs import event
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _SCHEMA = "edgeprof.exporter-state/1"
 #: What resuming from a state of the right form with wrong values raises.
@@ -142,6 +141,35 @@ class StateFile:
                         os.fsync(directory)
                     finally:
                         os.close(directory)
+
+
+def state_file(setting: str, runtime: Path | None) -> StateFile:
+    """The state where a setting wants it.
+
+    Args:
+        setting: A path; empty: none; ``auto``: in systemd's state directory, if there is one.
+        runtime: The runtime directory.
+
+    Raises:
+        InputError: it cannot be a file there; better known now than at the restart that needs it.
+    """
+    path = Path(setting) if setting else None
+    if setting == "auto":
+        directory = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+        path = Path(directory) / "state.json" if directory else None
+    if path is not None and not os.path.isdir(path.parent):  # noqa: PTH112 - Path raises where it may not look
+        raise InputError(
+            f"the state file {path} cannot be kept: {path.parent} is no directory",
+            remedy="Make it, or choose another file with --state.file.",
+        )
+    if path is not None and os.path.lexists(path) and not os.path.isfile(path):  # noqa: PTH113 - see above
+        raise InputError(
+            f"the state file {path} is no regular file", remedy="Choose another with --state.file; none: empty."
+        )
+    if path is None or runtime is None:
+        return StateFile(path, None)
+    # Two daemons may share the directory: each has a copy of its own, by the file that it is a copy of.
+    return StateFile(path, runtime / f"state-{zlib.crc32(os.fsencode(path.absolute())):08x}.copy")
 
 
 class Copy:

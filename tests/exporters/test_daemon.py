@@ -154,9 +154,27 @@ def test_after_a_power_cut_counters_begin_at_zero(board, start, tmp_path: Path) 
     daemon = start(board.directory, *flags).ready()
     daemon.until((tmp_path / "state.json").exists)
     daemon.end(signal.SIGKILL)
-    (daemon.runtime / "state.copy").unlink(missing_ok=True)  # memory does not survive
+    for copy in daemon.runtime.glob("state-*.copy"):
+        copy.unlink()  # memory does not survive
     later = start(board.directory, *flags).ready()
     assert later.logged("did not end in order")
+
+
+def test_two_daemons_of_one_user_do_not_go_on_from_one_anothers_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    one, other = (Settings(state_file=str(tmp_path / name)) for name in ("a.json", "b.json"))
+    killed = Daemon(one, lambda: one, [])
+    killed.inferences.take(Message(1.0, 2.0, 4, "m", "", ""))
+    killed.state.save_runtime(kept := killed.collect_state())
+    stranger = Daemon(other, lambda: other, [])
+    stranger.resume()
+    assert stranger.collect_state()["inferences"] == []
+    stranger.state.save(stranger.collect_state(), clean=True)
+    again = Daemon(one, lambda: one, [])
+    again.resume()
+    assert again.collect_state()["inferences"] == kept["inferences"] != []
 
 
 @pytest.mark.parametrize(("path", "said"), [("/dev/null", "no regular file"), ("nowhere/state.json", "no directory")])
