@@ -20,7 +20,7 @@ from edgeprof.analysis import assemble, compare, pareto
 from edgeprof.analysis.records import Estimate, Sampled, VariantRecord, WindowRecord
 from edgeprof.compression.recipe import check_preprocessing, judged_before, recipe_beside
 from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
-from edgeprof.evaluation import evaluate
+from edgeprof.evaluation import evaluate, labels
 from edgeprof.plan import Plan, make_plan, start_delay
 from edgeprof.request import BenchRequest, Candidate, candidates
 from edgeprof.results import document, schema
@@ -83,6 +83,7 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
         probe(request.worker_python)
     models = candidates(request, host)
     if request.dataset is not None and request.metric is not None:
+        labels.require_some(request.dataset.labels, request.dataset.name)
         request.metric.check(request.dataset.labels)
     for model in (one for one in models if one.failure is None):
         check_preprocessing(model.name, model.recipe or recipe_beside(model.artifact), request.dataset)

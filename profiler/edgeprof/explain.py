@@ -19,6 +19,7 @@ from edgeprof.compression.graph import read_graph
 from edgeprof.compression.recipe import recipe_beside
 from edgeprof.errors import EdgeprofError, InputError, VariantError
 from edgeprof.evaluation import evaluate
+from edgeprof.evaluation.labels import are_absent
 from edgeprof.request import choose_runtime
 from edgeprof.results import schema
 from edgeprof.workload.runtime import LoadOptions
@@ -315,7 +316,7 @@ def _answers(worker: Worker, inputs: Sequence[Any], data: Dataset) -> npt.NDArra
     """The top-1 answers to up to 256 samples; none where boxes, embeddings or tokens are answered and not a class."""
     size = evaluate.batch_size(inputs, 1)
     found: list[int] = []
-    if data.labels.dtype.names:
+    if data.labels.dtype.names and not are_absent(data.labels):
         return np.asarray(found, np.intp)
     for sample in _samples(data, _SAMPLES):
         feeds, _ = evaluate.feeds(sample, inputs, data, size)

@@ -22,6 +22,7 @@ from edgeprof.compress import compress
 from edgeprof.compression.diagnose import Finding
 from edgeprof.compression.variant import chain_name, check_chain, parse_chain, safe, stem
 from edgeprof.errors import EdgeprofError, InputError, StorageError, UnavailableError, VariantError
+from edgeprof.evaluation import labels
 from edgeprof.evaluation.load import load_dataset, load_metric
 from edgeprof.explain import blame, explain
 from edgeprof.request import BenchRequest, ModelRequest
@@ -156,6 +157,8 @@ class _Sweep:
         if study.dataset is not None:
             self.data = load_dataset(study.dataset, host, study.preprocess)
             self.metric = load_metric(study.metric, host)
+            labels.require_some(self.data.labels, self.data.name)
+            self.metric.check(self.data.labels)
         self.train = self.data if study.train is None else load_dataset(study.train, host, study.preprocess)
         tried = study.search.examples() if study.search else []
         for chain in [*study.chains, *([study.baseline] if study.baseline else []), *tried]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprof import hookimpl
 from edgeprof.errors import InputError
+from edgeprof.evaluation.labels import absent
 from edgeprof.evaluation.preprocess import pillow
 from edgeprof.evaluation.samples import Samples, split_options
 
@@ -33,6 +34,8 @@ TABLE = "labels.csv"
 def open_folders(spec: str, options: Mapping[str, str]) -> Dataset:
     """Open a folder of folders; the classes are their names in alphabetical order (numbers in theirs), counted from 0.
 
+    A folder of images alone has no labels, and serves calibration.
+
     Raises:
         InputError: there are no images, or an option is not understood.
     """
@@ -47,9 +50,12 @@ def open_folders(spec: str, options: Mapping[str, str]) -> Dataset:
         found = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
         files += found
         labels += [number] * len(found)
+    if files:
+        return _samples(root.name, files, np.asarray(labels, np.int64), rest)
+    files = sorted(entry for entry in root.iterdir() if entry.suffix.lower() in SUFFIXES)
     if not files:
-        raise InputError(f"{root} has no images in folders of classes")
-    return _samples(root.name, files, labels, rest)
+        raise InputError(f"{root} has no images, in folders of classes or not")
+    return _samples(root.name, files, absent(len(files)), rest)
 
 
 def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
@@ -91,7 +97,7 @@ def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise InputError(f"{path} names {len(missing)} files that do not exist, as {missing[0]}")
-    return _samples(path.parent.name if path.name == TABLE else path.name, files, labels, rest)
+    return _samples(path.parent.name if path.name == TABLE else path.name, files, np.asarray(labels, np.int64), rest)
 
 
 def _usual(header: Sequence[str], name: str) -> int:
@@ -115,8 +121,8 @@ def _is_whole(row: Sequence[str], column: int) -> bool:
     return column < len(row) and row[column].strip().removeprefix("-").isdecimal()
 
 
-def _samples(name: str, files: Sequence[Path], labels: Sequence[int], options: Mapping[str, str]) -> Dataset:
-    return Samples(name, np.asarray(labels, np.int64), lambda number: read_image(files[number]), options)
+def _samples(name: str, files: Sequence[Path], labels: npt.NDArray[Any], options: Mapping[str, str]) -> Dataset:
+    return Samples(name, labels, lambda number: read_image(files[number]), options)
 
 
 def read_image(path: Path) -> npt.NDArray[Any]:
@@ -137,14 +143,15 @@ def read_image(path: Path) -> npt.NDArray[Any]:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _has_class_folders(path: Path) -> bool:
+def _has_images(path: Path) -> bool:
     if not path.is_dir():
         return False
-    folders = (entry for entry in path.iterdir() if entry.is_dir())
-    return any(f.suffix.lower() in SUFFIXES for folder in folders for f in folder.iterdir())
+    entries = list(path.iterdir())
+    folders = (entry for entry in entries if entry.is_dir())
+    return any(f.suffix.lower() in SUFFIXES for found in (entries, *(f.iterdir() for f in folders)) for f in found)
 
 
-open_folders.recognises = _has_class_folders  # type: ignore[attr-defined] # load_dataset asks the factory
+open_folders.recognises = _has_images  # type: ignore[attr-defined] # load_dataset asks the factory
 open_folders.generic = open_table.generic = True  # type: ignore[attr-defined] # and those that know more before it
 open_folders.layout = "a folder with a folder of images for each class"  # type: ignore[attr-defined] # for its messages
 open_table.layout = "a .csv with a file and a class number in each line, or a folder with labels.csv"  # type: ignore[attr-defined] # as above

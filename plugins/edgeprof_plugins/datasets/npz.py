@@ -1,4 +1,7 @@
-"""numpy's .npz: ``x`` and ``y`` (or ``images`` and ``labels``), or one array per input of the model and the labels."""
+"""numpy's .npz: ``x`` and ``y`` (or ``images`` and ``labels``), or one array per input of the model and the labels.
+
+Without labels the samples serve calibration.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import numpy as np
 from edgeprof import hookimpl
 from edgeprof.errors import InputError
 from edgeprof.evaluation.dataset import Dataset
+from edgeprof.evaluation.labels import absent
 from edgeprof.evaluation.samples import COMMON, Samples, split_options
 
 if TYPE_CHECKING:
@@ -63,16 +67,15 @@ def open_npz(spec: str, options: Mapping[str, str]) -> Dataset:
     for key in (label_key, own.get("x")):
         if key is not None and key not in arrays:
             raise InputError(f"{spec} has no array {key}", remedy=f"It has {', '.join(arrays)}.")
-    if label_key is None:
-        raise InputError(f"{spec} has no labels among {', '.join(arrays)}", remedy="Name them: --preprocess y=NAME")
-    labels = arrays[label_key]
     inputs = {k: v for k, v in arrays.items() if k != label_key and own.get("x") in {None, k}}
     if not inputs:
-        raise InputError(f"{spec} has labels and no inputs")
+        raise InputError(f"{spec} has labels and no inputs" if arrays else f"{spec} has no arrays")
+    labels = arrays[label_key] if label_key else absent(max((len(a) for a in inputs.values() if a.ndim), default=0))
     name = Path(spec).name
     for key, array in inputs.items():
         if array.ndim == 0 or labels.ndim == 0 or len(array) != len(labels):
-            raise InputError(f"{spec}: {key} {array.shape} and {label_key} {labels.shape} are not sample by sample")
+            other = f"{label_key} {labels.shape}" if label_key else "the other arrays"
+            raise InputError(f"{spec}: {key} {array.shape} and {other} are not sample by sample")
     if len(inputs) == 1:
         (x,) = inputs.values()
         return Samples(name, labels, x.__getitem__, rest)
@@ -96,8 +99,9 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        why = "" if "pickle" in str(error) else f": {error}"  # numpy advises to trust it
         raise InputError(
-            f"{path} is no whole .npz of plain arrays: {error}", remedy="Write it with numpy.savez(file, x=…, y=…)."
+            f"{path} is no whole .npz of plain arrays{why}", remedy="Write it with numpy.savez(file, x=…, y=…)."
         ) from None
 
 

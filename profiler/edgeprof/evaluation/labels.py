@@ -1,6 +1,6 @@
-"""Labels that are more than a class: what datasets and metrics of detection and verification agree on.
+"""Labels that are no class: what datasets and metrics of detection and verification agree on, and that there are none.
 
-Both are structured arrays, one element a sample, so that they are cut and counted as class numbers are.
+All are structured arrays, one element a sample, so that they are cut and counted as class numbers are.
 """
 
 from __future__ import annotations
@@ -62,6 +62,33 @@ def pairs(same: Sequence[bool], folds: Sequence[int]) -> npt.NDArray[Any]:
     made["pair"] = np.repeat(np.arange(len(same)), 2)
     made["same"], made["fold"] = np.repeat(np.asarray(same, bool), 2), np.repeat(np.asarray(folds, np.int64), 2)
     return made
+
+
+def absent(count: int) -> npt.NDArray[Any]:
+    """Labels ``(count,)`` of samples that have none: they serve calibration and comparison, and no metric."""
+    return np.zeros(count, np.dtype([("absent", "?")]))
+
+
+def are_absent(labels: npt.NDArray[Any]) -> bool:
+    return labels.dtype.names == ("absent",)
+
+
+def require_some(labels: npt.NDArray[Any], data: str) -> None:
+    """See that there are labels.
+
+    Args:
+        labels: Of a dataset.
+        data: What it is called.
+
+    Raises:
+        InputError: there are none.
+    """
+    if are_absent(labels):
+        raise InputError(
+            f"{data} has no labels, and no metric judges without",
+            remedy="Give labelled data (docs/data.md); of an .npz name the array: --preprocess y=NAME."
+            " Samples without labels serve compress and diagnose.",
+        )
 
 
 def require(labels: npt.NDArray[Any], *fields: str, metric: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeprof.errors import InputError, unknown
 from edgeprof.evaluation.dataset import Dataset
+from edgeprof.evaluation.labels import are_absent
 from edgeprof.evaluation.preprocess import KEYS, digest, from_options
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Samples(Dataset):
 
     Args:
         name: For people.
-        labels: Shape ``(n, …)``.
+        labels: Shape ``(n, …)``; ``labels.absent(n)`` where there are none.
         read: Number of a sample → its raw values; images as ``(height, width[, 3])`` uint8.
         options: The preprocessing, and ``skip`` and ``limit`` (leave out the first so many samples; take only so many
             of the rest), ``label_offset`` (added to each label, as 1 for a model with a background class) and
@@ -67,6 +68,8 @@ class Samples(Dataset):
         )
         self.first = skip
         self._given = labels[skip:stop]
+        if offset and are_absent(labels):
+            raise InputError(f"{name} has no labels that label_offset={offset} could be added to")
         self._labels = self._given + offset if offset else self._given
         self._read: Callable[[int], npt.NDArray[Any]] = lambda number: read(skip + number)
 

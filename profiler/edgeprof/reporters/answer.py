@@ -27,6 +27,9 @@ def answer(result: Result) -> str:
     usable = [v for v in result.variants if v.status in ("ok", "degraded")]
     if not usable:
         return "Nothing could be measured; the reasons are below."
+    studied = next((reason.message for reason in result.reasons if reason.code == "recommendation"), None)
+    if studied is not None:
+        return f"{studied[0].upper()}{studied[1:].rstrip('.')}.{_caveat(result, usable[0])}"
     best = view.recommended(result)
     if best is not None:
         return f"{best.name}: {cost(best)}{_against(result, best)}.{_caveat(result, best)}"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgeprof.errors import InputError
+from edgeprof.evaluation.labels import are_absent, require_some
 from edgeprof_plugins.datasets import cifar, idx, images, mlperf_tiny, npz
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def test_npz_with_an_array_per_input_feeds_them_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"x": np.zeros((3, 2))}, "no labels"),
+        ({"a": np.zeros((3, 2)), "b": np.zeros((2, 2))}, "sample by sample"),
+        ({"x": np.zeros(())}, "sample by sample"),
+        ({}, "no arrays"),
         ({"y": np.zeros(3)}, "no inputs"),
         ({"x": np.zeros((3, 2)), "y": np.zeros(4)}, "sample by sample"),
         ({"x": np.zeros((0, 2)), "y": np.zeros(0)}, "no samples"),
@@ -70,6 +73,33 @@ def test_npz_that_does_not_pair_up_is_refused(tmp_path, arrays, words):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(InputError, match=words):
         npz.open_npz(str(tmp_path / "a.npz"), {})
+
+
+def test_samples_without_labels_are_samples(tmp_path):
+    """To calibrate with; what judges says that there are no labels."""
+    x = RNG.normal(size=(7, 3)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", x=x)
+    np.savez(tmp_path / "two.npz", left=x, right=x)
+    alone = npz.open_npz(str(tmp_path / "a.npz"), {"limit": "5"})
+    assert np.array_equal(all_samples(alone), x[:5])
+    assert alone.fingerprint()
+    two = npz.open_npz(str(tmp_path / "two.npz"), {})
+    assert {name: array.shape for name, array in next(two.batches(7)).items()} == {"left": (7, 3), "right": (7, 3)}
+    for data in (alone, two):
+        with pytest.raises(InputError, match=f"{data.name.split()[0]}.* has no labels, and no metric"):
+            require_some(data.labels, data.name)
+    with pytest.raises(InputError, match="no labels that label_offset"):
+        npz.open_npz(str(tmp_path / "a.npz"), {"label_offset": "1"})
+
+
+def test_a_folder_of_images_alone_has_no_labels(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for number in range(3):
+        image.fromarray(np.full((4, 5, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+    assert images.open_folders.recognises(tmp_path)
+    data = images.open_folders(str(tmp_path), {})
+    assert all_samples(data)[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert are_absent(data.labels)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", "truncated", "array"])
