@@ -71,7 +71,7 @@ UNIT
     cp "$root"/boot/vmlinuz-* "$cache/vmlinuz"
     cp "$root"/boot/initrd.img-* "$cache/initrd"
     rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/usr/src "$root"/usr/share/doc "$root"/usr/share/locale
-    mke2fs -q -t ext4 -d "$root" "$work/root.img" 3G
+    mke2fs -q -t ext4 -d "$root" "$work/root.img" 3G >&2
     mv "$work/root.img" "$cache/root.img"
     echo "$stamp" >"$cache/stamp"
     rm -rf "$work"
@@ -84,7 +84,7 @@ mkdir "$run/disk" "$run/disk/wheels"
 say "making wheels"
 "${PYTHON:-python3}" -m pip wheel -q --disable-pip-version-check -w "$run/disk/wheels" "$here/../..[exporter]"
 cp "$here/guest.py" "$run/disk/"
-mke2fs -q -t ext4 -d "$run/disk" "$run/disk.img" 512M
+mke2fs -q -t ext4 -d "$run/disk" "$run/disk.img" 512M >&2
 
 say "booting"
 # The disk's changes outlive a reboot of the guest and end with QEMU.

@@ -352,7 +352,8 @@ def of_a_user() -> str:
     track = Path(f"/run/user/{uid}/edgeprof/track.sock")
     equal(mode(track)[1], "app")
     sh(*as_app, "systemctl", "--user", "reload", UNIT)
-    sh(*as_app, "systemctl", "--user", "stop", UNIT)
+    # Left enabled, it would listen at the machine's own port after the reboot.
+    sh(*as_app, "systemctl", "--user", "disable", "--now", UNIT)
     equal(sh(*as_app, "systemctl", "--user", "show", "--value", "-p", "Result", UNIT).strip(), "success")
     shutil.rmtree(settings.parent)
     return said
