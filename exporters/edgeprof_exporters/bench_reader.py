@@ -40,10 +40,14 @@ def rows(newest: Iterable[Newest]) -> Rows:
         elif value is not None and math.isfinite(value):
             found.setdefault(f"edgeprof_bench_{name}", []).append((labels, float(value)))
 
+    newest = list(newest)
+    ran = [(_name(one), _seconds(one.result.created) or 0.0) for one in newest if one.variant.runtime]
     for one in newest:
-        variant = one.variant
-        runtime = variant.runtime.name if variant.runtime else ""
-        labels = [schema.model_name(variant.model), variant.name, runtime, one.result.protocol.scenario]
+        variant, (model, name, scenario) = one.variant, _name(one)
+        since = _seconds(one.result.created) or 0.0
+        if variant.runtime is None and any(key == _name(one) and when >= since for key, when in ran):
+            continue  # it could not be run then, and stands under no runtime's name; since then it was run
+        labels = [model, name, variant.runtime.name if variant.runtime else "", scenario]
         quotable = variant.status in {"ok", "degraded"}
         add("last_run_timestamp_seconds", labels, _seconds(one.result.created))
         add("last_run_success", labels, float(quotable))
@@ -51,6 +55,10 @@ def rows(newest: Iterable[Newest]) -> Rows:
         if quotable:
             _figures(add, labels, variant)
     return found
+
+
+def _name(one: Newest) -> tuple[str, str, str]:
+    return schema.model_name(one.variant.model), one.variant.name, one.result.protocol.scenario
 
 
 def _figures(add: _Add, labels: list[str], variant: Variant) -> None:

@@ -128,7 +128,6 @@ class Daemon:
         """
         settings = self.settings
         self._guard = _guard(settings)
-        self.resume()
         found = self._discover()
         listeners = inherited_sockets() if settings.web_systemd_socket else listen(settings.web_listen_address)
         if not listeners:
@@ -137,6 +136,7 @@ class Daemon:
                 remedy="Add a .socket unit, or leave the flag out.",
             )
         self._server = Server(listeners, self._make_web(), self._guard, settings.web_max_connections)
+        self.resume()  # which takes the state: so after what may keep a daemon from starting, as a port that is in use
         self.engine.start(found)
         self.throttling.look()
         self._power_mode = mode_and_governor(self.roots)

@@ -65,7 +65,8 @@ class Web:
         if request.path == "/-/ready":
             return _verdict(self.unready())
         if request.path == "/":
-            return Response(200, _page(self.telemetry_path).encode(), "text/html; charset=utf-8")
+            state = self.unhealthy() or self.unready() or "Well, and ready to be scraped."
+            return Response(200, _page(self.telemetry_path, state).encode(), "text/html; charset=utf-8")
         return Response(404, b"there is nothing here; / lists what there is\n")
 
     def _metrics(self, request: Request) -> Response:
@@ -116,15 +117,20 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
-def _page(path: str) -> str:
+_STYLE = ":root{color-scheme:light dark}body{font:16px/1.6 system-ui,sans-serif;max-width:46em;margin:2em auto;padding:0 1em}"
+
+
+def _page(path: str, state: str) -> str:
     rows = "".join(
         f'<li><a href="{_escaped(path)}?collect[]={name}">{name}</a>: {_escaped(text)}</li>\n'
         for name, text in COLLECTORS.items()
     )
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>edgeprof exporter</title></head>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>edgeprof exporter</title><style>{_STYLE}</style></head>
 <body><h1>edgeprof exporter</h1>
 <p>Energy of this device and of the inferences on it, for Prometheus. Version {__version__}.</p>
+<p>{_escaped(state)}</p>
 <p><a href="{_escaped(path)}">Metrics</a> · <a href="/-/healthy">healthy</a> · <a href="/-/ready">ready</a></p>
 <p>One collector alone (<code>?collect[]=</code>, or all but one: <code>?exclude[]=</code>):</p>
 <ul>

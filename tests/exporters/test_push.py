@@ -89,6 +89,21 @@ def test_a_variant_that_failed_is_shown_as_failed_and_without_figures(
     assert not {labels[1] for labels, _ in found.get("edgeprof_bench_throughput_per_second", [])} & broken
 
 
+def test_a_variant_that_could_not_be_run_stands_until_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path))
+    refused = made.variant(status="failed", runtime=None, energy_j_per_inference=None, latency_s=None)
+
+    def success() -> list[float]:
+        return [value for _, value in push.stored()["edgeprof_bench_last_run_success"]]
+
+    Store().save(made.result([refused], id="20260101-0000-aaa", created="2026-01-01T00:00:00+00:00"))
+    assert success() == [0.0]
+    Store().save(made.result([made.variant()], id="20260102-0000-bbb", created="2026-01-02T00:00:00+00:00"))
+    assert success() == [1.0]
+    Store().save(made.result([refused], id="20260103-0000-ccc", created="2026-01-03T00:00:00+00:00"))
+    assert sorted(success()) == [0.0, 1.0]
+
+
 def test_a_store_of_many_results_shows_a_bounded_number_of_series() -> None:
     rows = {
         "edgeprof_bench_last_run_timestamp_seconds": [([f"m{n}", "v", "r", "s"], float(n)) for n in range(500)],
