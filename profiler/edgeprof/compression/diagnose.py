@@ -32,6 +32,8 @@ _FASTER, _SMALLER = 1.05, 0.95
 _BATCH = 0.05
 #: Below so many multiply-accumulates a node, starting it costs more than computing it.
 _SMALL_NODE = 20_000
+#: Seconds; a runtime takes some microseconds to start an operator, whatever it computes.
+_SHORT_NODE = 10e-6
 
 
 @dataclass(frozen=True)
@@ -399,13 +401,19 @@ def _shape(e: Evidence) -> Iterator[Finding]:
             f"Prune to multiples: prune-structured:round_to={step}.", 1.0,
         )  # fmt: skip
     small = graph.macs / graph.nodes
-    if graph.macs and small < _SMALL_NODE:
-        yield Finding(
-            "launch-bound", "warn", small, "MACs per node", _SMALL_NODE,
-            f"{small:,.0f} multiply-accumulates a node: starting operators costs more than computing them, so less"
-            " arithmetic cannot help at batch 1",
-            "Batch, fuse operators or change the runtime; do not expect speed from pruning.", 1.5,
-        )  # fmt: skip
+    took = None if e.latency_s is None else e.latency_s / graph.nodes
+    if graph.macs and took is not None and took < _SHORT_NODE:
+        judged, told = (took * 1e6, "µs per node", _SHORT_NODE * 1e6), f" in {took * 1e6:.1f} µs"
+    elif graph.macs and small < _SMALL_NODE:
+        judged, told = (small, "MACs per node", _SMALL_NODE), ""
+    else:
+        return
+    yield Finding(
+        "launch-bound", "warn", *judged,
+        f"{small:,.0f} multiply-accumulates a node{told}: starting operators costs about as much as computing them,"
+        " so less or cheaper arithmetic cannot help much at batch 1",
+        "Batch, fuse operators or change the runtime; do not expect speed from compression.", 1.75,
+    )  # fmt: skip
 
 
 def _outcome(e: Evidence) -> Iterator[Finding]:

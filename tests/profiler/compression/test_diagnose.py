@@ -82,6 +82,7 @@ def test_what_was_pruned_to_death_is_not_called_a_configuration_error() -> None:
         (Evidence(graph=Graph([layer("c", 10**8, "int16x8")], 9)), "kernels", "fail"),
         (Evidence(graph=Graph([layer("c", 10**8, channels=13), layer("d", 9)], 9)), "channels", "warn"),
         (Evidence(graph=Graph([layer("c", 1000)], 9)), "launch-bound", "warn"),
+        (Evidence(graph=Graph([layer("c", 10**6)], 9), latency_s=40e-6), "launch-bound", "warn"),
         (Evidence(size=(50, 40), baseline_size=(100, 90), speed_up=1.01), "memory-only", "warn"),
         (Evidence(size=(100, 90), baseline_size=(100, 90)), "size", "warn"),
     ],
@@ -123,3 +124,13 @@ def test_what_to_do_about_noise_depends_on_what_made_it(steps, fix):
     """No layer left in float brings a channel back; a network that was trained has activations of its own."""
     found = [f for f in diagnose(Evidence(sqnr_db={"a": 25.0, "b": 9.0}, recipe=steps)) if f.check == "sqnr"]
     assert [fix in (one.fix or "") for one in found] == ([] if fix is None else [True])
+
+
+def test_operators_that_take_their_time_are_not_bound_by_their_start():
+    graph = Graph([layer("c", 10**6)], 9)
+    assert not [
+        f
+        for latency in (None, 1e-3)
+        for f in diagnose(Evidence(graph=graph, latency_s=latency))
+        if f.check == "launch-bound"
+    ]
