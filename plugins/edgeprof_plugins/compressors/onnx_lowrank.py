@@ -1,4 +1,4 @@
-"""Low-rank factors of ONNX layers: W ≈ A·B by singular values, two small layers for a large one.
+"""Low-rank factors of ONNX layers: two small layers for a large one.
 
 It pays only where the rank r is below m·n / (m + n); other layers stay as they are.
 """
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.compression.compressor import Compressor
 from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.factors import PARAMETERS, check, factors
 from edgeprof_plugins.compressors.onnx_file import OnnxFile, Weight, tensor
 
 if TYPE_CHECKING:
@@ -23,26 +24,18 @@ if TYPE_CHECKING:
 
     Matrix = npt.NDArray[Any]
 
-#: Energy kept where neither it nor a rank is given.
-_ENERGY = 0.9
-
 
 class LowRank(Compressor):
     name = "low-rank"
-    version = "1"
+    version = "2"
     takes = ("onnx",)
-    parameters = (
-        Parameter("energy", "float", minimum=0.01, maximum=0.9999, help="share of Σσ² that each layer keeps (0.9)"),
-        Parameter("rank", "int", minimum=1, maximum=65536, help="the rank of every layer, in place of energy"),
-    )
+    parameters = PARAMETERS
 
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
         del data, seed
-        energy, rank = parameters.get("energy"), parameters.get("rank")
-        if energy is not None and rank is not None:
-            raise InputError("low-rank takes energy or rank, not both", remedy="--with low-rank:energy=0.9")
+        check(parameters)
         with OnnxFile(source) as model:
             weights = {w.name: w for w in model.weights() if _fits(model, w)}
             layers: dict[str, dict[str, Any]] = {}
@@ -56,7 +49,7 @@ class LowRank(Compressor):
                 node = model.model.graph.node[weight.node]
                 values = model.array(name).astype(np.float32)
                 matrix = _matrix(weight, values)
-                left, right, share = _factors(matrix, energy if rank is None else None, rank)
+                left, right, share = factors(matrix, parameters)
                 size, limit = left.shape[1], matrix.size / sum(matrix.shape)
                 label = node.name or name
                 if size >= limit:
@@ -93,19 +86,6 @@ def _fits(model: OnnxFile, weight: Weight) -> bool:
 def _matrix(weight: Weight, values: Matrix) -> Matrix:
     """Outputs × inputs."""
     return values.reshape(weight.shape[0], -1) if weight.axis == 0 else values.T
-
-
-def _factors(matrix: Matrix, energy: float | None, rank: int | None) -> tuple[Matrix, Matrix, float]:
-    """``(left, right, share of energy)`` with left · right ≈ matrix, the singular values shared out evenly."""
-    u, s, v = np.linalg.svd(matrix, full_matrices=False)
-    power = np.cumsum(s.astype(np.float64) ** 2)
-    total = float(power[-1]) or 1.0
-    if rank is None:
-        wanted = (energy or _ENERGY) * total
-        rank = int(np.searchsorted(power, wanted)) + 1
-    rank = min(rank, len(s))
-    root = np.sqrt(s[:rank])
-    return u[:, :rank] * root, root[:, None] * v[:rank], float(power[rank - 1]) / total
 
 
 def _stored(weight: Weight, values: Matrix, left: Matrix, right: Matrix) -> tuple[Matrix, Matrix]:

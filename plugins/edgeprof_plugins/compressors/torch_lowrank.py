@@ -1,4 +1,4 @@
-"""Low-rank factors of PyTorch layers: W ≈ A·B by singular values, two small layers for a large one.
+"""Low-rank factors of PyTorch layers: two small layers for a large one.
 
 It pays only where the rank r is below m·n / (m + n); other layers stay as they are.
 """
@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from edgeprof.compression.compressor import Parameter
 from edgeprof.errors import InputError
 from edgeprof_plugins.compressors import torch_train
+from edgeprof_plugins.compressors.factors import PARAMETERS, check, factors
 from edgeprof_plugins.compressors.torch_base import ModuleCompressor
 from edgeprof_plugins.compressors.torch_model import count, require
 from edgeprof_plugins.compressors.torch_prune import to_numpy
@@ -21,24 +19,15 @@ if TYPE_CHECKING:
 
     from edgeprof_plugins.compressors.torch_model import Net
 
-#: Energy kept where neither it nor a rank is given.
-_ENERGY = 0.9
-
 
 class LowRank(ModuleCompressor):
     name = "low-rank"
-    version = "1"
-    parameters = (
-        Parameter("energy", "float", minimum=0.01, maximum=0.9999, help="share of Σσ² that each layer keeps (0.9)"),
-        Parameter("rank", "int", minimum=1, maximum=65536, help="the rank of every layer, in place of energy"),
-        *torch_train.parameters(0),
-    )
+    version = "2"
+    parameters = (*PARAMETERS, *torch_train.parameters(0))
 
     def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
         torch = require()
-        energy, rank = parameters.get("energy"), parameters.get("rank")
-        if energy is not None and rank is not None:
-            raise InputError("low-rank takes energy or rank, not both", remedy="--with low-rank:energy=0.9")
+        check(parameters)
         before = count(net.module)
         layers: dict[str, dict[str, Any]] = {}
         kept: dict[str, str] = {}
@@ -46,18 +35,14 @@ class LowRank(ModuleCompressor):
             if not name or not _fits(torch, layer):
                 continue
             matrix = to_numpy(layer.weight).reshape(layer.weight.shape[0], -1)
-            u, s, v = np.linalg.svd(matrix, full_matrices=False)
-            power = np.cumsum(s.astype(np.float64) ** 2)
-            total = float(power[-1]) or 1.0
-            size = rank or int(np.searchsorted(power, (energy or _ENERGY) * total)) + 1
-            size = min(size, len(s))
+            left, right, share = factors(matrix, parameters)
+            size = left.shape[1]
             limit = matrix.size / sum(matrix.shape)
             if size >= limit:
-                kept[name] = f"rank {size} of {len(s)} would not be smaller (limit {limit:.0f})"
+                kept[name] = f"rank {size} of {min(matrix.shape)} would not be smaller (limit {limit:.0f})"
                 continue
-            root = np.sqrt(s[:size])
-            net.module.set_submodule(name, _split(torch, layer, u[:, :size] * root, root[:, None] * v[:size]))
-            layers[name] = {"rank": size, "of": len(s), "energy": round(float(power[size - 1]) / total, 5)}
+            net.module.set_submodule(name, _split(torch, layer, left, right))
+            layers[name] = {"rank": size, "of": min(matrix.shape), "energy": round(share, 5)}
         if not layers:
             told = "; ".join(f"{layer}: {why}" for layer, why in list(kept.items())[:3])
             raise InputError(
