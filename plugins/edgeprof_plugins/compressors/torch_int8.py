@@ -38,13 +38,17 @@ _EXCLUDE = Parameter(
 )
 #: Calibration samples that go through the network at once.
 _AT_ONCE = 16
+#: Operators that join the outputs of layers, or take their mean; what comes next is a layer again.
+_JOINTS = frozenset({"aten.add.Tensor", "aten.add_.Tensor", "aten.mul.Tensor", "aten.mul_.Tensor", "aten.mean.dim"})
+#: What runtimes fuse into the layer before it.
+_FOLDED = ("aten.batch_norm", "aten.relu", "aten.hardtanh", "aten.clamp")
 #: Below this the quantised model is no approximation of the float one (ao#4292 had one of that kind).
 _HOPELESS_DB = 3.0
 
 
 class Int8Static(Compressor):
     name = "int8-static"
-    version = "1"
+    version = "2"
     takes = ("python", "pt2")
     gives = "pt2"
     needs_data = "calibration"
@@ -116,7 +120,7 @@ class Qat(Compressor):
     """Quantisation-aware training: int8's rounding in the forward pass, straight through in the backward one."""
 
     name = "qat"
-    version = "1"
+    version = "2"
     takes = ("python", "pt2")
     gives = "pt2"
     needs_data = "training"
@@ -199,10 +203,43 @@ def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = Fa
     )
     module = torch_model.require("torchao", f"torchao.quantization.pt2e.quantizer.{name}")
     config = getattr(module, f"get_default_{name.removesuffix('_quantizer')}_quantization_config")(**mode)
-    made = getattr(module, maker)()
+    made = getattr(module, maker)() if dense_only else _joined(getattr(module, maker), config.input_activation)
     for name in kept:
         made.set_module_name_qconfig(name, None)
     return made.set_module_type_qconfig(torch.nn.Linear, config) if dense_only else made.set_global(config)
+
+
+def _joined(maker: Any, activation: Any) -> Any:
+    """Inductor's quantiser, which also has sums, products and means take and give integers.
+
+    Its own rules leave what is added or multiplied in float: Inductor fuses that into the convolution before it. ONNX
+    Runtime and TensorRT do not: there such a convolution, and each layer beside it, would run in float.
+    """
+    annotation = torch_model.require("torchao", "torchao.quantization.pt2e.quantizer").QuantizationAnnotation
+
+    class Joined(maker):  # type: ignore[misc]
+        def annotate(self, model: Any) -> Any:
+            model = super().annotate(model)
+            for node in model.graph.nodes:
+                values = [one for one in node.args if hasattr(one, "meta")]
+                if str(node.target) in _JOINTS and any(_integer(one) for one in values):
+                    node.meta["quantization_annotation"] = annotation(
+                        input_qspec_map=dict.fromkeys(values, activation),
+                        output_qspec=activation if len(values) > 1 else None,
+                        _annotated=True,
+                    )
+            return model
+
+    return Joined()
+
+
+def _integer(node: Any) -> bool:
+    """Whether what gives this value is quantised: the node, or the one whose norm or activation it is."""
+    found = node.meta.get("quantization_annotation")
+    if found is not None and found.input_qspec_map:
+        return True
+    before = [one for one in node.args if hasattr(one, "meta")]
+    return bool(before) and str(node.target).startswith(_FOLDED) and _integer(before[0])
 
 
 def _together(torch: Any, net: Net, calibration: Calibration, *, open_batch: bool) -> list[tuple[Any, ...]]:
