@@ -32,7 +32,9 @@ def run(*words: object) -> None:
 
 def main(folder: Path) -> None:
     if not (folder / "resnet.pth").exists():
-        subprocess.run([sys.executable, HERE / "resnet.py", folder], check=True)
+        status = subprocess.run([sys.executable, HERE / "resnet.py", folder], check=False).returncode
+        if status:
+            sys.exit(status)
     train, test = folder / "train.npz", folder / "test.npz"
     # The mistake of the first failure: somebody divided by 255 what the network takes as 0 to 16.
     wrong = folder / "wrong.npz"

@@ -61,7 +61,10 @@ def trained() -> nn.Module:
 
 
 def main(folder: Path) -> None:
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - trained() needs torch alone
+    try:
+        from sklearn.datasets import load_digits  # noqa: PLC0415 - trained() needs torch alone
+    except ImportError as error:
+        sys.exit(f"the digits are scikit-learn's, which cannot be imported ({error}): pip install scikit-learn")
 
     folder.mkdir(parents=True, exist_ok=True)
     digits = load_digits()
