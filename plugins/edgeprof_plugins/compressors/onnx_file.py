@@ -228,6 +228,7 @@ class OnnxFile:
                 file.write(self.model.graph.SerializeToString(deterministic=True))
                 for name in self.order:
                     for block in self._blocks(name, edit):
+                        self._check_length(file.tell() - at - 5 + len(block))
                         file.write(block)
                 length = file.tell() - at - 5
                 self._check_length(length)
@@ -240,7 +241,7 @@ class OnnxFile:
     def _check_length(self, length: int) -> None:
         if length > _LIMIT:
             raise InputError(
-                f"what became of {self.path} has {length / 2**30:.1f} GiB; one ONNX file holds 2 GiB",
+                f"what becomes of {self.path} has more than the 2 GiB that one ONNX file holds",
                 remedy="Use a method that makes the weights smaller, as fp16 or int8-weight.",
             )
 

@@ -16,6 +16,7 @@ from edgeprof.errors import InputError
 from edgeprof.evaluation.load import load_dataset
 from edgeprof.plugins import PluginHost
 from edgeprof.testing import check_compressor
+from edgeprof_plugins.compressors import onnx_file
 from edgeprof_plugins.compressors.onnx_file import OnnxFile
 from tests.plugins.compressors import nets
 
@@ -327,6 +328,26 @@ def test_weights_beside_the_file_are_read(tmp_path: Path, host: PluginHost) -> N
     made, _ = apply(path, "prune:amount=0.01", host)
     x = nets.samples(2)
     assert np.allclose(nets.run(made.target, x), nets.run(path, x), atol=0.05)
+
+
+def test_what_fits_into_no_file_is_refused_while_it_is_written(
+    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two GiB are the limit; a model of ten is not written first."""
+    monkeypatch.setattr(onnx_file, "_LIMIT", 4000)
+    target, sizes = tmp_path / "large.onnx", []
+    blocks = OnnxFile._blocks
+
+    def watched(self: OnnxFile, *given: Any) -> Any:
+        for block in blocks(self, *given):
+            sizes.append(len(block))
+            yield block
+
+    monkeypatch.setattr(OnnxFile, "_blocks", watched)
+    with OnnxFile(net) as model, pytest.raises(InputError, match="2 GiB that one ONNX file holds"):
+        model.write(target)
+    assert not target.exists()
+    assert sum(sizes[:-1]) < 4000 < net.stat().st_size - max(sizes)
 
 
 def test_a_format_that_is_not_taken_names_what_would_convert_it(tmp_path: Path, host: PluginHost) -> None:
