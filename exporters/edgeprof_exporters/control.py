@@ -6,6 +6,7 @@ they. Nothing but JSON of bounded length is ever parsed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: The longest line (bytes), the longest silence (s), the most callers at once and the most lines of one.
 MOST_LINE, SILENCE_S, MOST_CALLERS, MOST_LINES = 4096, 10.0, 8, 1000
+#: How long (s) one that is refused may take to send what will not be looked at.
+_REFUSAL_S = 1.0
 
 
 class Control:
@@ -80,6 +83,10 @@ class Control:
                 pid, uid, gid = struct.unpack("3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
                 if not self.permits(uid, gid):
                     event(logging.WARNING, "a caller on the control socket was refused", uid=uid, pid=pid)
+                    # Closed before what it sends was read, it would get a broken pipe in place of the answer.
+                    caller.settimeout(_REFUSAL_S)
+                    with contextlib.suppress(OSError):
+                        caller.recv(MOST_LINE)
                     _say(caller, {"error": "not permitted"})
                     return
                 self._talk(caller)

@@ -117,7 +117,7 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
-_STYLE = ":root{color-scheme:light dark}body{font:16px/1.6 system-ui,sans-serif;max-width:46em;margin:2em auto;padding:0 1em}"
+_STYLE = ":root{color-scheme:light dark}body{font:16px/1.6 sans-serif;max-width:46em;margin:2em auto;padding:0 1em}"
 
 
 def _page(path: str, state: str) -> str:

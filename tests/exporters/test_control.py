@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,6 +73,20 @@ def test_root_and_oneself_may_and_others_only_by_their_group(tmp_path: Path) -> 
     finally:
         with_group.stop()
         without.stop()
+
+
+def test_one_that_is_refused_hears_so_though_it_is_slow_to_ask(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "permits", lambda _uid, _gid: False)
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(control.path))
+        caller.settimeout(0.2)
+        with pytest.raises(TimeoutError):  # an answer before the question would end in a broken pipe
+            caller.recv(1)
+        caller.settimeout(10)
+        caller.sendall(b'{"command": "status"}\n')
+        assert b"not permitted" in caller.recv(100)
 
 
 def test_a_group_that_does_not_exist_is_said_with_how_to_make_it(tmp_path: Path) -> None:
