@@ -333,6 +333,10 @@ def _limits(path: Path, given: Mapping[str, Any]) -> Limits:
             raise unknown(f"budget in {path.name}", key, _BUDGETS)
         field_name, unit = _BUDGETS[key]
         found[field_name] = _number(path, key, value, unit)
+        if not 0 <= found[field_name] < math.inf:
+            raise InputError(
+                f"{path}: {key} = {value} is no budget", remedy="Give a finite number that is not below 0."
+            )
     return Limits(**found)
 
 

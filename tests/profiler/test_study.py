@@ -74,6 +74,8 @@ n = { from = 4, to = 64, steps = 3, scale = "log" }
         ('model = "x"\n[[recipes.grid]]\nwith = "prune"\na = [1]\n', "does not use a"),
         ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[budgets]\nmax_latency = 3\n', "no budget in study.toml"),
         ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[budgets]\nmax_size = "3 apples"\n', "max_size"),
+        ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[budgets]\nmax_size = -1\n', "max_size = -1 is no budget"),
+        ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[budgets]\nmax_accuracy_drop = nan\n', "nan is no budget"),
         ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[protocol]\nspeed = 3\n', "no key of .protocol."),
         ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[product]\nbattery_wh = 3\n', "battery_wh needs hours and fps"),
         ("model = ", "is not TOML"),
