@@ -90,10 +90,13 @@ class StateFile:
                     logging.ERROR, "the state cannot be kept", file=str(self.path), error=error.strerror or str(error)
                 )
             self._failed = True
+            self.save_runtime(state)  # from which a restart in this boot goes on all the same
         else:
+            if self._failed:
+                event(logging.INFO, "the state is kept again", file=str(self.path))
             self._failed = False
-        if clean and self.copy is not None:
-            self.copy.forget()
+            if clean and self.copy is not None:
+                self.copy.forget()
 
     def save_runtime(self, state: dict[str, Any]) -> None:
         """Write the copy in the runtime directory; where that cannot be, a crash begins at zero."""

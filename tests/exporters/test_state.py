@@ -50,6 +50,24 @@ def test_an_orderly_end_leaves_no_copy_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
+def test_a_disk_that_is_full_at_the_end_costs_no_counter_over_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    state = StateFile(tmp_path / "s", tmp_path / "c")
+    state.save({"n": 1}, clean=False)
+    (tmp_path / "s.new").mkdir()  # as if full
+    state.save({"n": 2}, clean=False)
+    state.save({"n": 3}, clean=True)
+    assert caplog.messages == ["the state cannot be kept"]
+    later = StateFile(tmp_path / "s", tmp_path / "c")
+    assert later.load() == ({"n": 3}, True)
+    (tmp_path / "s.new").rmdir()
+    state.save({"n": 4}, clean=True)
+    assert caplog.messages[1:] == ["the state is kept again"]
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
 def test_a_copy_that_is_cut_or_damaged_anywhere_gives_the_other_one_or_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
