@@ -352,8 +352,8 @@ def _product(path: Path, given: Mapping[str, Any]) -> Product | None:
         if key not in names:
             raise unknown(f"requirement in [product] of {path.name}", key, names)
         found[names[key][0]] = _number(path, key, value, names[key][1])
-    if any(value <= 0 for value in found.values()):
-        raise InputError(f"{path}: a requirement of [product] is not above 0")
+    if not all(0 < value < math.inf for value in found.values()):
+        raise InputError(f"{path}: a requirement of [product] is not a finite number above 0")
     if "battery_wh" in found and not {"fps", "hours"} <= set(found):
         raise InputError(f"{path}: battery_wh needs hours and fps beside it, to be a limit of joules a frame")
     return Product(**found) if found else None

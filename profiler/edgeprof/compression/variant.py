@@ -265,7 +265,9 @@ def _apply(
 ) -> dict[str, Any]:
     try:
         return tool.apply(source, target, values, data, seed=seed)
-    except EdgeprofError:
+    except EdgeprofError as error:
+        if error.__cause__ is not None and _is_full(target.parent, error.__cause__):
+            raise _cannot_write(target.parent.parent, _FULL) from error
         raise
     except OSError as error:
         if _is_full(target.parent, error):
@@ -273,7 +275,7 @@ def _apply(
         raise VariantError(f"{tool.name} could not write its output: {error.strerror or error}") from error
     except Exception as error:
         if _is_full(target.parent, error):
-            raise _cannot_write(target.parent.parent, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
+            raise _cannot_write(target.parent.parent, _FULL) from error
         # A compressor is other people's code on other people's graphs: its failure is this variant's, no traceback.
         raise VariantError(f"{tool.name} failed on {label}: {type(error).__name__}: {error}") from error
 
@@ -285,7 +287,7 @@ def _install(source: Path, final: Path) -> None:
     source.replace(final)
 
 
-def _is_full(folder: Path, error: Exception) -> bool:
+def _is_full(folder: Path, error: BaseException) -> bool:
     """Whether a step failed because the disk is full: few libraries say so in an OSError."""
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
@@ -294,6 +296,7 @@ def _is_full(folder: Path, error: Exception) -> bool:
 
 #: Bytes; where less is free, a failed step is taken for a full disk.
 _LEAST_FREE = 256 * 1024
+_FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _cannot_write(directory: Path, error: OSError) -> StorageError:

@@ -139,6 +139,13 @@ def test_a_full_disk_leaves_no_half_file(model, tmp_path, monkeypatch):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def caused_by(error: Exception) -> InputError:
+    """What a compressor makes of a library's failure."""
+    made = InputError("it cannot be quantised")
+    made.__cause__ = error
+    return made
+
+
 @pytest.mark.parametrize("isolated", [True, False])
 @pytest.mark.parametrize(
     ("free", "error", "raised"),
@@ -147,6 +154,8 @@ def test_a_full_disk_leaves_no_half_file(model, tmp_path, monkeypatch):
         (None, OSError(5, "Input/output error"), VariantError),
         (10**9, RuntimeError("file write failed"), VariantError),
         (0, RuntimeError("file write failed"), StorageError),
+        (0, caused_by(OSError(28, "No space left on device")), StorageError),
+        (10**9, caused_by(RuntimeError("file write failed")), InputError),
     ],
 )
 def test_a_full_disk_inside_a_step_is_told_from_a_step_that_fails(
