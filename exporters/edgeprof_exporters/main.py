@@ -1,6 +1,6 @@
 """Where the daemon's own process begins: without click, and with nothing else of the command line in its memory.
 
-``edgeprof exporter`` checks the settings, looks up which plugins there are, and then becomes this (execv: same process
+``edgeprof exporter`` checks the settings, looks up which plugins there are, and then becomes this (execve: same process
 number, same sockets), which saves six megabytes for as long as it runs.
 """
 
@@ -26,12 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: The current directory is where the user happens to be, and no place to import from.
-_CODE = """\
-import sys
-if sys.path[:1] == [""]: del sys.path[0]
-from edgeprof_exporters.main import main
-sys.exit(main(sys.argv[1]))
-"""
+_CODE = (
+    "import sys; sys.path[:1] == [''] and sys.path.pop(0); from edgeprof_exporters.main import main; sys.exit(main())"
+)
+#: What the daemon is told on its way; not among its arguments, which everybody who lists the processes has to read.
+_GIVEN = "_EDGEPROF_EXPORTER"
 _PR_SET_NAME = 15
 
 
@@ -92,16 +91,14 @@ def become(flags: Mapping[str, Any], path: Path | None) -> None:
         }
     )
     same = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
-    os.execv(sys.executable, [sys.executable, *same, "-c", _CODE, given])  # noqa: S606 - no shell is wanted
+    # Words at the end change nothing, and let pgrep -f and people find it by its name.
+    argv = [sys.executable, *same, "-c", _CODE, "edgeprof", "exporter"]
+    os.execve(sys.executable, argv, {**os.environ, _GIVEN: given})  # noqa: S606 - no shell is wanted
 
 
-def main(given: str) -> int:
-    """The daemon until its end; the exit code.
-
-    Args:
-        given: The flags, the file and the plugins, as ``become`` hands them over.
-    """
-    asked = json.loads(given)
+def main() -> int:
+    """The daemon until its end, with the flags, the file and the plugins that ``become`` handed over; the exit code."""
+    asked = json.loads(os.environ.pop(_GIVEN))
     path = Path(asked["path"]) if asked["path"] else None
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_NAME, b"edgeprof", 0, 0, 0)

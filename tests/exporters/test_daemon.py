@@ -340,6 +340,12 @@ def ask_as_nobody(path: Path) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
+def test_it_is_found_by_its_name_and_its_settings_are_nobodys_business(shared) -> None:
+    told = Path(f"/proc/{shared.child.pid}/cmdline").read_bytes().decode().rstrip("\0").replace("\0", " ")
+    assert told.endswith(" edgeprof exporter")
+    assert "listen" not in told
+
+
 def test_a_second_daemon_does_not_take_the_sockets_of_the_first(shared, board, start) -> None:
     first = shared
     second = start(board.directory, runtime=first.runtime)
