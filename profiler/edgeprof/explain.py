@@ -22,7 +22,7 @@ from edgeprof.evaluation import evaluate
 from edgeprof.evaluation.labels import are_absent
 from edgeprof.request import choose_runtime
 from edgeprof.results import schema
-from edgeprof.workload.runtime import LoadOptions
+from edgeprof.workload.runtime import ANY_SHAPE, LoadOptions
 from edgeprof.workload.scenario import Scenario
 from edgeprof.workload.supervisor import Worker, WorkerSpec
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
+    from edgeprof.workload.runtime import TensorSpec
 
     Array = npt.NDArray[Any]
 
@@ -265,6 +266,7 @@ def _run(  # noqa: PLR0917 - called once, above
         loaded = [worker.load() for worker in workers]
         if loaded[0].problems:
             raise VariantError(loaded[0].problems[0][1], code="nan_output")
+        _check_same_inputs(*(one.inputs for one in loaded))
         if measure_s:
             medians = _times(workers, measure_s)
             e.latency_s = medians[0]
@@ -276,6 +278,23 @@ def _run(  # noqa: PLR0917 - called once, above
             same = answers[0] == answers[1]
             e.agreement = (float(same.mean()), len(same))
         e.batch_error = _batch_error(workers[0], loaded[0].inputs, data)
+
+
+def _check_same_inputs(mine: Sequence[TensorSpec], baseline: Sequence[TensorSpec] | None = None) -> None:
+    """A variant takes what its baseline takes, in whatever layout, type and batch."""
+    told = [spec.shape for spec in (*mine, *(baseline or ()))]
+    if baseline is None or ANY_SHAPE in told or not all(isinstance(size, int) for one in told for size in one[1:]):
+        return
+    sizes, theirs = (
+        [sorted(str(size) for size in spec.shape if isinstance(size, int) and size != 1) for spec in inputs]
+        for inputs in (mine, baseline)
+    )
+    if sorted(sizes) != sorted(theirs):
+        named = [", ".join(f"{spec.name} {list(spec.shape)}" for spec in inputs) for inputs in (mine, baseline)]
+        raise InputError(
+            f"it takes {named[0]} where its baseline takes {named[1]}, so that nothing is compared",
+            remedy="Give the model that it was made from as --baseline.",
+        )
 
 
 def _worker(artifact: Artifact, host: PluginHost, timeout_s: float) -> Worker:
