@@ -2,6 +2,7 @@
 
     python benchmarks/compress.py [--megabytes 500] [--methods prune,cluster,…]
     python benchmarks/compress.py --model model.onnx [--dataset data.npz] [--methods int8-static,…]
+    python benchmarks/compress.py --model net.py:factory --dataset data.npz [--methods int8-static,…]
 
 The first builds an ONNX model of dense layers of that size: weights are to stream, at most 3 × the file's size. The
 second takes a model that there is (default: every post-training method; calibration data drawn at random unless given),
@@ -24,6 +25,10 @@ METHODS = "prune,prune:scope=global,prune-2:4,int8-weight,int4-weight,cluster,cl
 POST_TRAINING = (
     "int8-dynamic:conv=true,int8-static,int8-static:method=entropy,int8-static:method=percentile,int8-static:exclude=auto,"
     "int8-weight,fp16,prune,prune:scope=global,prune-2:4,prune-structured,low-rank,cluster,cluster:store=codebook"
+)
+MODULES = (
+    "int8-static,int8-dynamic,fp16,bf16,prune,prune:scope=global,prune-2:4,prune-structured,low-rank,cluster,"
+    "export-pt2,export-torchscript,export-onnx"
 )
 
 _CHILD = """
@@ -86,7 +91,7 @@ def draw(model: Path, target: Path, count: int = 128) -> Path:
 
 def measure(model: Path, method: str, folder: Path, dataset: str = "") -> dict[str, float]:
     """Seconds and peak bytes of one method."""
-    out = folder / f"out{model.suffix}"
+    out = folder / f"out{model.suffix if model.is_file() else ''}"
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, str(model), method, str(out), dataset],
         stdout=subprocess.PIPE,
@@ -94,9 +99,16 @@ def measure(model: Path, method: str, folder: Path, dataset: str = "") -> dict[s
         check=True,
     )
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    found["ratio"] = found["peak_bytes"] / model.stat().st_size
+    if model.is_file():
+        found["ratio"] = found["peak_bytes"] / model.stat().st_size
     found["size_bytes"] = out.stat().st_size
     return found
+
+
+def _methods(model: Path | None) -> str:
+    if model is None:
+        return METHODS
+    return POST_TRAINING if model.suffix == ".onnx" else MODULES
 
 
 def main() -> None:
@@ -107,7 +119,7 @@ def main() -> None:
     parser.add_argument("--methods")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    methods = (given.methods or (POST_TRAINING if given.model else METHODS)).split(",")
+    methods = (given.methods or _methods(given.model)).split(",")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model, dataset = given.model, given.dataset
@@ -124,8 +136,9 @@ def main() -> None:
             row = rows[method] = measure(model, method, folder, dataset)
             if not given.json:
                 took = f"{row['seconds']:7.1f} s ({row['cpu_s']:.1f} s of CPU)"
+                ratio = f" = {row['ratio']:.2f} × file" if "ratio" in row else ""
                 print(
-                    f"{method:30}{took:28} peak {row['peak_bytes'] / 1e6:6.0f} MB = {row['ratio']:.2f} × file"
+                    f"{method:30}{took:28} peak {row['peak_bytes'] / 1e6:6.0f} MB{ratio}"
                     f"   → {row['size_bytes'] / 1e6:.1f} MB",
                     flush=True,
                 )
