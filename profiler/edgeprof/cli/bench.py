@@ -113,7 +113,7 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
 command.help = """Latency, throughput, joules per inference, power, RAM, temperature, size and accuracy of MODEL(s).
 
 MODEL is a file (.onnx, .tflite, .pt, .pt2, .engine …; its content decides) or package.module:function. Several models
-take turns, window by window, and are compared with the first.
+take turns, window by window, and are compared with the first; one that cannot be measured costs itself alone (exit 3).
 """
 
 

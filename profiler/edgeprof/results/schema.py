@@ -105,7 +105,7 @@ class Model(Struct):
 
     Attributes:
         path: As the user gave it; an application's ``module:attribute`` is one too.
-        format: As recognised from its content: ``onnx``, ``tflite`` …
+        format: As recognised from its content: ``onnx``, ``tflite`` …; ``unknown`` of a file that is no model.
         sha256: Of the file's bytes, hexadecimal.
         size_bytes: Of the file on disk.
         size_compressed_bytes: Deflated, as a download or an update would carry it.
