@@ -177,6 +177,23 @@ def test_two_daemons_of_one_user_do_not_go_on_from_one_anothers_state(
     assert again.collect_state()["inferences"] == kept["inferences"] != []
 
 
+def test_a_daemon_that_finds_its_port_in_use_leaves_the_state_to_the_next(
+    board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPROF_SYSFS_ROOT", str(board.directory))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = Settings(state_file=str(tmp_path / "state.json"), web_listen_address=[address])
+        last = Daemon(settings, lambda: settings, [])
+        last.state.save(last.collect_state(), clean=True)
+        late = Daemon(settings, lambda: settings, [])
+        with pytest.raises((InputError, UnavailableError), match="Address already in use"):
+            late.begin()
+        late.end()
+    kept, _ = Daemon(settings, lambda: settings, []).state.load()
+    assert kept is not None
+
+
 @pytest.mark.parametrize(("path", "said"), [("/dev/null", "no regular file"), ("nowhere/state.json", "no directory")])
 def test_a_state_file_where_none_can_be_is_refused_at_once(path: str, said: str) -> None:
     settings = Settings(state_file=path)
