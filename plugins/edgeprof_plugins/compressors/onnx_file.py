@@ -127,6 +127,7 @@ class OnnxFile:
             raise ValueError("it has no graph")
         self._hoist(onnx)
         self._settle()
+        self._shape()
 
     def _settle(self) -> None:
         """Initializers are no inputs (files of IR version 3 list them): shapes that change would contradict them."""
@@ -137,6 +138,26 @@ class OnnxFile:
             del graph.input[:]
             graph.input.extend(copies)
         self.model.ir_version = max(self.model.ir_version, 4)
+
+    def _shape(self) -> None:
+        """Give weights behind a Reshape of constants (old exporters' dense layers) the shape that they are used in."""
+        nodes, outputs = self.model.graph.node, {one.name for one in self.model.graph.output}
+        for index in reversed(range(len(nodes))):
+            node = nodes[index]
+            if node.op_type != "Reshape" or len(node.input) != 2 or node.output[0] in outputs:
+                continue
+            name, shape = node.input
+            if not (self.has(name) and self.has(shape)) or self.proto(name).data_type not in (1, 10):
+                continue
+            keeps_zero = any(a.name == "allowzero" and a.i for a in node.attribute)
+            values, dims = self.array(name), [int(size) for size in self.array(shape)]
+            if not keeps_zero:
+                dims = [values.shape[at] if size == 0 else size for at, size in enumerate(dims)]
+            self.add(tensor(values.reshape(dims), node.output[0]))
+            del nodes[index]
+            used = {one for other in walk(self.model.graph) for one in other.input}
+            for gone in {name, shape} - used:
+                self.remove(gone)
 
     def _hoist(self, onnx: Any) -> None:
         kept = []

@@ -18,6 +18,7 @@ from edgeprof.plugins import PluginHost
 from edgeprof.testing import check_compressor
 from edgeprof_plugins.compressors import onnx_file
 from edgeprof_plugins.compressors.onnx_file import OnnxFile
+from tests.models import onnx_graph
 from tests.plugins.compressors import nets
 
 if TYPE_CHECKING:
@@ -316,6 +317,39 @@ def test_an_old_file_whose_weights_are_inputs_too_can_be_changed(shared_data: Pa
     for chain in ("int8-weight", "prune-structured:amount=0.25", "low-rank:energy=0.8", "fp16"):
         made, _ = apply(source, chain, host)
         assert nets.run(made.target, x).shape == (1, 10)
+
+
+def test_a_dense_layer_behind_a_constant_reshape_is_a_weight_like_others(tmp_path: Path, host: PluginHost) -> None:
+    """As CNTK wrote them; the vector stays beside its reshaped self, as another node takes it."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    w, v = rng.normal(size=(2, 4, 3)).astype("float32"), rng.normal(size=(3,)).astype("float32")
+    path = onnx_graph(
+        tmp_path / "old.onnx",
+        [
+            helper.make_node("Reshape", ["w", "shape"], ["dense"]),
+            helper.make_node("Reshape", ["v", "row"], ["flat"]),
+            helper.make_node("MatMul", ["x", "dense"], ["a"]),
+            helper.make_node("Add", ["a", "v"], ["b"]),
+            helper.make_node("Transpose", ["flat"], ["turned"]),
+            helper.make_node("Mul", ["b", "turned"], ["y"]),
+        ],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+        [
+            numpy_helper.from_array(w, "w"),
+            numpy_helper.from_array(v, "v"),
+            numpy_helper.from_array(np.array([-1, 3]), "shape"),
+            numpy_helper.from_array(np.array([0, 1]), "row"),
+        ],
+    )
+    x = rng.normal(size=(5, 8)).astype("float32")
+    made, facts = apply(path, "prune:amount=0.5", host)
+    assert facts["zeros"] == 12
+    magnitudes = np.abs(w.reshape(8, 3))
+    kept = np.where(magnitudes > np.median(magnitudes), w.reshape(8, 3), 0)
+    assert np.allclose(nets.run(made.target, x), (x @ kept + v) * v, atol=1e-5)
 
 
 def test_weights_beside_the_file_are_read(tmp_path: Path, host: PluginHost) -> None:
