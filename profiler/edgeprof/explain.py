@@ -112,7 +112,7 @@ def explain(
     steps: list[tuple[str, Callable[[], None]]] = []
     if data is not None or measure_s:
         steps.append(("running", lambda: _run(evidence, variant, baseline, host, data, measure_s, timeout_s)))
-    if data is not None and baseline is not None and variant.format == baseline.format:
+    if data is not None and baseline is not None and variant.format == baseline.format != "pt2":
         steps.append(("following activations", lambda: _follow(evidence, variant, baseline, data)))
     for text, step in steps:
         note(text)

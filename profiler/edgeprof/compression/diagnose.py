@@ -151,9 +151,10 @@ def _int8_share(e: Evidence) -> Iterator[Finding]:
     if share < _NO_OP:
         packed = sum(layer.stored in {"int8", "uint8", "int4"} for layer in graph.layers)
         only = f"; {packed} of {len(graph.layers)} layers store integers and compute in floats" if packed else ""
+        engine = graph.integers if packed > len(graph.layers) / 2 else ""
         yield Finding(
             "int8-share", "fail", share, "ratio", _NO_OP, f"a no-op for speed: {told}{only}",
-            "Quantise what does the work: int8-static takes convolutions.", 5.0,
+            engine or "Quantise what does the work: int8-static takes convolutions.", 5.0,
         )  # fmt: skip
     elif share < _ISLANDS:
         yield Finding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ class Graph:
         training: Names of nodes in training mode.
         ranges: Quantised activation → the smallest and the largest real number that it can hold.
         note: What the figures rest on, or why there are none.
+        integers: What to do where layers store integers and this runtime does not compute in them.
     """
 
     layers: Sequence[Layer]
@@ -64,6 +66,7 @@ class Graph:
     training: Sequence[str] = ()
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     note: str = ""
+    integers: str = ""
 
     @property
     def macs(self) -> int:
@@ -75,8 +78,8 @@ class Graph:
 
 
 def read_graph(artifact: Artifact) -> Graph | None:
-    """The graph of an ONNX or TFLite model as its runtime executes it; None for another format, or without the library
-    that reads it.
+    """The graph of an ONNX or TFLite model or a torch.export program as its runtime executes it; None for another
+    format, or without the library that reads it.
     """
     if artifact.path is None:
         return None
@@ -99,4 +102,15 @@ def _tflite(path: Path) -> Graph:
     return read(path)
 
 
-_READERS: dict[str, Callable[[Path], Graph]] = {"onnx": _onnx, "tflite": _tflite}
+def _pt2(path: Path) -> Graph | None:
+    from edgeprof.compression.graph_torch import read  # noqa: PLC0415 - torch is optional
+    from edgeprof.compression.isolation import apart  # noqa: PLC0415
+
+    # In a process of its own: torch's threads would not follow from this one into those that make variants.
+    try:
+        return apart(functools.partial(read, path), label=path.name, limit_s=120.0)
+    except Exception:  # noqa: BLE001 - of another torch, with operators that are not here: as one that nothing reads
+        return None
+
+
+_READERS: dict[str, Callable[[Path], Graph | None]] = {"onnx": _onnx, "tflite": _tflite, "pt2": _pt2}
