@@ -104,6 +104,7 @@ def explain(
         baseline=before,
         instructions=instructions(roots),
         arch=platform.machine(),
+        engine=_engine(variant, recipe),
         recipe=recipe,
         preprocessing=None if data is None else data.preprocessing,
         size=_sizes(variant),
@@ -126,6 +127,16 @@ def explain(
     if graph is not None and graph.macs:
         predicted = checks.predicted_speed_up(graph, before, dot=bool(evidence.instructions))
     return Diagnosis(findings, predicted, evidence.speed_up, _facts(evidence), notes)
+
+
+def _engine(variant: Artifact, recipe: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Whose rules a program of PyTorch was quantised by, and whose this machine goes by; other formats have but one."""
+    made_for = next(
+        (f["backend"] for f in (step.get("facts") or {} for step in reversed(recipe)) if "backend" in f), ""
+    )
+    if variant.format != "pt2" or not made_for:
+        return None
+    return made_for, "arm" if platform.machine().lower() in {"aarch64", "arm64", "armv7l"} else "x86"
 
 
 def instructions(roots: Roots) -> str | None:

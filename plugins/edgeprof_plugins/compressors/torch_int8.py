@@ -82,7 +82,7 @@ class Int8Static(Compressor):
                 f"int8-static finds nothing to quantise in {net.spec}: no float convolution or dense layer is left",
                 remedy="Start from the float model.",
             )
-        return {**calibration.facts(), **facts, **_written(net, made, target)}
+        return {**calibration.facts(), **facts, "backend": _backend(parameters), **_written(net, made, target)}
 
 
 class Int8Dynamic(Compressor):
@@ -113,7 +113,7 @@ class Int8Dynamic(Compressor):
                 f"int8-dynamic finds nothing to quantise in {net.spec}: it has no dense layers",
                 remedy="Use int8-static, with calibration data.",
             )
-        return {**facts, **_written(net, made, target)}
+        return {**facts, "backend": _backend(parameters), **_written(net, made, target)}
 
 
 class Qat(Compressor):
@@ -154,7 +154,7 @@ class Qat(Compressor):
         with torch_model.quiet(), torch.no_grad():
             prepared.eval()
             made = tools.convert_pt2e(prepared)
-        facts |= {"int8_mac_share": int8_share(made, net)}
+        facts |= {"int8_mac_share": int8_share(made, net), "backend": _backend(parameters)}
         facts |= _written(net, made, target)
         torch_train.finish(run)
         return facts
@@ -194,11 +194,9 @@ def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = Fa
     kept = torch_model.names(
         layers, parameters["exclude"], "dense layer" if dense_only else "convolution or dense layer"
     )
-    backend = parameters["backend"]
-    arm = backend == "arm" or (backend == "auto" and platform.machine().lower() in {"aarch64", "arm64", "armv7l"})
     name, maker = (
         ("arm_inductor_quantizer", "ArmInductorQuantizer")
-        if arm
+        if _backend(parameters) == "arm"
         else ("x86_inductor_quantizer", "X86InductorQuantizer")
     )
     module = torch_model.require("torchao", f"torchao.quantization.pt2e.quantizer.{name}")
@@ -207,6 +205,14 @@ def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = Fa
     for name in kept:
         made.set_module_name_qconfig(name, None)
     return made.set_module_type_qconfig(torch.nn.Linear, config) if dense_only else made.set_global(config)
+
+
+def _backend(parameters: Mapping[str, Any]) -> str:
+    """Whose rules: ``x86`` or ``arm``."""
+    given: str = parameters["backend"]
+    if given != "auto":
+        return given
+    return "arm" if platform.machine().lower() in {"aarch64", "arm64", "armv7l"} else "x86"
 
 
 def _joined(maker: Any, activation: Any) -> Any:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from edgeprof import explain
 from edgeprof.artifact import recognise
 from edgeprof.compression import diagnose
 from edgeprof.compression.graph import read_graph
+from edgeprof.plugins import PluginHost
+from edgeprof.roots import Roots
 
 torch = pytest.importorskip("torch")
 
@@ -102,3 +105,14 @@ def test_a_program_that_this_torch_cannot_load_has_no_graph(tmp_path: Path) -> N
     path.write_bytes(whole.replace(b"aten.relu.default", b"aten.rela.default"))
     assert path.read_bytes() != whole
     assert read_graph(recognise(str(path))) is None
+
+
+@pytest.mark.parametrize(("machine", "right"), [("x86_64", True), ("aarch64", False)])
+def test_a_program_quantised_for_another_engine_is_told(tmp_path: Path, monkeypatch, machine: str, right: bool) -> None:
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(torch.nn.Linear(3, 2), (torch.randn(2, 3),)), path)
+    monkeypatch.setattr(explain.platform, "machine", lambda: machine)
+    recipe = [{"compressor": "int8-static", "facts": {"backend": "x86"}}]
+    found = explain.explain(recognise(str(path)), PluginHost(only=["pytorch"]), Roots(), recipe=recipe)
+    said = [one.sentence for one in found.findings if one.check == "engine"]
+    assert said == ([] if right else ["it was quantised for x86 and runs on arm"])
