@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from edgeprof.compression.compressor import Compressor
-    from edgeprof.compression.variant import Step
+    from edgeprof.compression.variant import Made, Step
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.plugins import PluginHost
 
@@ -108,9 +108,11 @@ def compress(
         else:
             note(f"{name}: working")
             try:
+                there = [*([] if fresh else before.values()), *manifest["variants"]]
                 entry = _make(
-                    source, chain, steps, host, directory, data, seed=seed, options=checked_with, timeout_s=timeout_s
-                )
+                    source, chain, steps, host, directory, data, seed=seed, options=checked_with, timeout_s=timeout_s,
+                    begun=_begun(there, steps, compressors, data, directory, seed),
+                )  # fmt: skip
             except StorageError:
                 raise
             except (InputError, UnavailableError) as error:
@@ -142,13 +144,14 @@ def _make(  # noqa: PLR0917 - called once, above
     seed: int,
     options: LoadOptions,
     timeout_s: float,
+    begun: Made | None,
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": chain_name(steps), "chain": chain, "status": "ok", "reasons": [], "reused": False}
     entry["dataset"] = _dataset(data)
     started = time.monotonic()
     try:
         made, recipe = make_variant(
-            source, steps, host.of("compressors"), directory, data, seed=seed, timeout_s=timeout_s
+            source, steps, host.of("compressors"), directory, data, seed=seed, timeout_s=timeout_s, begun=begun
         )
     except VariantError as error:
         return {**entry, "status": "failed", "reasons": [_reason(error)], "model": None, "recipe": []}
@@ -219,7 +222,24 @@ _NOT_CHECKED_REMEDY = "Name open shapes with --input NAME=SHAPE, or check it whe
 _NAN_REMEDY = "Leave the layers that overflow in float (exclude=…), or use a milder method."
 
 
-def _still_true(  # noqa: PLR0917 - called once, above
+def _begun(  # noqa: PLR0917 - called once, above
+    there: Sequence[Mapping[str, Any]],
+    steps: Sequence[Step],
+    compressors: Mapping[str, Callable[[], Compressor]],
+    data: Dataset | None,
+    directory: Path,
+    seed: int,
+) -> Made | None:
+    """The variant that has the most of a chain's first steps behind it: an export or a training is not done twice."""
+    for count in range(len(steps) - 1, 0, -1):
+        first = steps[:count]
+        for entry in there:
+            if entry["name"] == chain_name(first) and _still_true(entry, first, compressors, data, directory, seed):
+                return recognise(os.fspath(directory / entry["model"]["path"])), entry["recipe"]
+    return None
+
+
+def _still_true(  # noqa: PLR0917 - called above only
     entry: Mapping[str, Any],
     steps: Sequence[Step],
     compressors: Mapping[str, Callable[[], Compressor]],

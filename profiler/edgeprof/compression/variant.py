@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgeprof.artifact import FORMATS, Artifact, recognise
 from edgeprof.compression.isolation import apart
@@ -146,6 +146,10 @@ def check_chain(steps: Sequence[Step], compressors: Mapping[str, Callable[[], Co
         current = tool.gives or current
 
 
+#: A variant and its recipe.
+Made: TypeAlias = tuple[Artifact, list[dict[str, Any]]]
+
+
 def make_variant(
     source: Artifact,
     steps: Sequence[Step],
@@ -156,7 +160,8 @@ def make_variant(
     seed: int = 0,
     timeout_s: float = 120.0,
     isolated: bool = True,
-) -> tuple[Artifact, list[dict[str, Any]]]:
+    begun: Made | None = None,
+) -> Made:
     """Apply a chain to a model, in a process of its own.
 
     Args:
@@ -168,6 +173,7 @@ def make_variant(
         seed: Makes every step repeatable.
         timeout_s: For the user's code that makes the model (a factory), each time that it is called.
         isolated: False does it in this process, which a crash in a library or in the user's code then ends.
+        begun: What the chain's first steps, as many as its recipe has, were seen to make before.
 
     Returns:
         The variant, and its recipe: one entry per step with name, version, parameters, input and output checksums and
@@ -183,10 +189,10 @@ def make_variant(
         directory.mkdir(parents=True, exist_ok=True)
         with scratch("compress", directory) as folder:
 
-            def work() -> tuple[Artifact, list[dict[str, Any]]]:
+            def work() -> Made:
                 if isolated:  # libraries leave what they need for a while there too
                     tempfile.tempdir = os.environ["TMPDIR"] = os.fspath(folder)
-                return _through(source, steps, compressors, folder, data, seed=seed)
+                return _through(source, steps, compressors, folder, data, seed=seed, begun=begun)
 
             name = chain_name(steps)
             made, recipe = apart(work, label=name, limit_s=timeout_s) if isolated else work()
@@ -205,12 +211,13 @@ def _through(
     data: Dataset | None,
     *,
     seed: int,
-) -> tuple[Artifact, list[dict[str, Any]]]:
+    begun: Made | None,
+) -> Made:
     """The file in ``folder`` that the last step wrote, and the recipe."""
     tools = [(step, _compressor(step, compressors)) for step in steps]
     check_preprocessing(source.spec, recipe_beside(source), data)
-    current, recipe = source, []
-    for number, (step, family) in enumerate(tools):
+    current, recipe = (source, []) if begun is None else (begun[0], list(begun[1]))
+    for number, (step, family) in list(enumerate(tools))[len(recipe) :]:
         tool = family
         if current.format not in tool.takes:
             raise InputError(

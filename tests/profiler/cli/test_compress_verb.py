@@ -99,6 +99,27 @@ def test_another_models_variants_are_not_replaced(edgeprof: Verb, net: Path, tmp
     assert "fp16: working" in edgeprof(net, "--with", "fp16", "-o", out).stderr
 
 
+def test_a_chain_goes_on_from_a_variant_that_has_its_first_steps(edgeprof: Verb, net: Path, tmp_path: Path) -> None:
+    out, manifest = tmp_path / "out", tmp_path / "out" / "net.compress.json"
+    edgeprof(net, "--with", "prune:amount=0.5", "-o", out)
+    kept = json.loads(manifest.read_text())
+    kept["variants"][0]["recipe"][0]["facts"]["seen"] = "before"
+    manifest.write_text(json.dumps(kept))
+
+    def first_step(chain: str) -> dict[str, Any]:
+        edgeprof(net, "--with", chain, "-o", out)
+        variants = json.loads(manifest.read_text())["variants"]
+        (recipe,) = [one["recipe"] for one in variants if one["chain"] == chain]
+        assert [step["compressor"] for step in recipe] == [step.split(":")[0] for step in chain.split("+")]
+        assert recipe[1]["from_sha256"] == recipe[0]["to_sha256"]
+        return recipe[0]["facts"]
+
+    assert first_step("prune:amount=0.5+fp16")["seen"] == "before"
+    assert "seen" not in first_step("prune:amount=0.6+fp16")
+    (out / "net.prune_amount=0.5_.onnx").write_bytes(b"half a file")
+    assert "seen" not in first_step("prune:amount=0.5+cluster")
+
+
 def test_a_variant_calibrated_on_data_that_changed_is_made_anew(edgeprof: Verb, net: Path, tmp_path: Path) -> None:
     data, static = tmp_path / "data.npz", ("--with", "int8-static:samples=8", "-o", tmp_path / "out")
     np.savez(data, x=samples(), y=np.arange(24) % 4)
