@@ -252,7 +252,7 @@ def test_a_run_that_was_killed_ends_with_the_file_of_one_that_was_not(tmp_path):
 
     with shown_by(killed), pytest.raises(KeyboardInterrupt):
         variant(f"{NETS}:make", "fine-tune:epochs=4,batch=16", tmp_path / "killed", data)
-    assert not (tmp_path / "killed").exists()
+    assert list((tmp_path / "killed").iterdir()) == []
     (checkpoint,) = (tmp_path / "data/checkpoints").iterdir()
     resumed, recipe = variant(f"{NETS}:make", "fine-tune:epochs=4,batch=16", tmp_path / "killed", data)
     assert recipe[0]["facts"]["resumed_at_epoch"] == 2
