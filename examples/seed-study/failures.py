@@ -47,17 +47,17 @@ def main(folder: Path) -> None:
     failed = folder / "failed"
     print("\n== static int8 that answers at random: calibrated on other numbers than it meets")
     run("compress", baseline, "--with", "int8-static", "--dataset", wrong, "-o", failed, "-q")
-    static = failed / "resnet-trained.int8-static.onnx"
+    static = failed / f"{baseline.stem}.int8-static.onnx"
     run("diagnose", static, "--baseline", baseline, "--dataset", test, "-q")
 
     print("\n== dynamic int8 that changes nothing: only the dense layer became int8")
     run("compress", baseline, "--with", "int8-dynamic", "-o", failed, "-q")
-    dynamic = failed / "resnet-trained.int8-dynamic.onnx"
+    dynamic = failed / f"{baseline.stem}.int8-dynamic.onnx"
     run("diagnose", dynamic, "--baseline", baseline, "--dataset", test, "-q")
 
     print("\n== 65 % of zeros that make nothing faster: they lie anywhere")
     run("compress", baseline, "--with", "prune:amount=0.65", "-o", failed, "-q")
-    pruned = failed / "resnet-trained.prune_amount=0.65_.onnx"
+    pruned = failed / f"{baseline.stem}.prune_amount=0.65_.onnx"
     run("diagnose", pruned, "--baseline", baseline, "--dataset", test, "-q")
 
     print("\n== mended: calibrated on its own data; channels taken out and trained again; both")
