@@ -19,7 +19,7 @@ from edgeprof.compression.variant import make_variant, parse_chain, settings
 from edgeprof.errors import InputError, UnavailableError, VariantError
 from edgeprof.evaluation.dataset import Dataset
 from edgeprof.workload.runtime import LoadOptions
-from edgeprof_plugins.compressors import methods, torch_model, torch_structured, torch_train
+from edgeprof_plugins.compressors import methods, torch_int8, torch_model, torch_structured, torch_train
 from edgeprof_plugins.runtimes.pytorch import PyTorch
 
 NETS = Path(__file__).with_name("torch_nets.py")
@@ -460,6 +460,25 @@ def test_two_factories_of_one_file_make_files_of_their_own(tmp_path):
         "torch_nets-make.prune.pt2",
         "torch_nets-narrow.prune.pt2",
     }
+
+
+def test_patterns_joined_pair_by_pair_are_those_of_torchao():
+    """Which tries every combination: of NASNet's some thousand million."""
+    pytest.importorskip("torchao")
+    from torchao.quantization.pt2e.graph_utils import find_sequential_partitions
+
+    kinds = [torch.nn.Conv2d, torch.nn.BatchNorm2d, torch.nn.ReLU]
+    whole = [layer for _ in range(2) for layer in (torch.nn.Conv2d(4, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.ReLU())]
+    net = torch.nn.Sequential(*whole, torch.nn.Conv2d(4, 4, 1), torch.nn.ReLU())
+    program = torch.export.export(net.eval(), (torch.randn(1, 4, 5, 5),)).module()
+
+    def found(pattern):
+        return [[one.output_nodes[0].name for one in row] for row in find_sequential_partitions(program, pattern)]
+
+    for pattern in (kinds, [kinds[0], kinds[2]], kinds[:1]):
+        with torch_int8._connected():
+            fast = found(pattern)
+        assert fast == found(pattern) != []
 
 
 @pytest.mark.parametrize(
