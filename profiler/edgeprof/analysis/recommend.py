@@ -140,7 +140,8 @@ def _reason(  # noqa: PLR0917 - called once, above
     words = f"; it has the least {kind}" if kept > 1 else ""
     if len(tied) > 1:
         others = ", ".join(v.name for v in tied if v is not chosen)
-        words = f"; for the least {kind} it is tied with {others}, and of these, as accurate as any, the smallest file"
+        judged = ", as accurate as any," if chosen.accuracy is not None else ""
+        words = f"; for the least {kind} it is tied with {others}, and of these{judged} the smallest file"
     if chosen is baseline:
         return words + "; it is the model as it was: nothing here is worth the change"
     words += f": {mine[0]:.2f} × the baseline's {kind}"
@@ -150,6 +151,8 @@ def _reason(  # noqa: PLR0917 - called once, above
         words += f", {chosen.model.size_bytes / baseline.model.size_bytes:.2f} × the size"
         packed, before = chosen.model.size_compressed_bytes, baseline.model.size_compressed_bytes
         words += f" ({packed / before:.2f} × packed)" if packed and before else ""
+    if chosen.accuracy is None:
+        words += "; accuracy was not judged"
     return words
 
 
