@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,34 +12,18 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from edgeprof.artifact import recognise
-from edgeprof.cli.main import run
 from tests.plugins.compressors.nets import convnet, samples
+from tests.profiler.cli.in_process import verb
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-class Done(NamedTuple):
-    stdout: str
-    stderr: str
-
-
-class Verb(Protocol):
-    def __call__(self, *words: object, code: int = 0) -> Done: ...
+    from tests.profiler.cli.in_process import Verb
 
 
 @pytest.fixture
 def edgeprof(capfd: pytest.CaptureFixture[str]) -> Verb:
-    """The command in this process, which spares each test the start of Python."""
-
-    def call(*words: object, code: int = 0) -> Done:
-        found = run(["compress", *map(str, words)])
-        done = Done(*capfd.readouterr())
-        assert found == code, done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    return call
+    return verb(capfd, "compress")
 
 
 @pytest.fixture
