@@ -72,6 +72,7 @@ class Samples(Dataset):
             raise InputError(f"{name} has no labels that label_offset={offset} could be added to")
         self._labels = self._given + offset if offset else self._given
         self._read: Callable[[int], npt.NDArray[Any]] = lambda number: read(skip + number)
+        self._fingerprint: str | None = None  # made when it is first asked for: it reads samples
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -81,10 +82,12 @@ class Samples(Dataset):
         return self._labels
 
     def fingerprint(self) -> str | None:
-        found = hashlib.sha256(np.ascontiguousarray(self._given).tobytes())
-        for number in np.unique(np.linspace(0, len(self) - 1, min(_LOOKED_AT, len(self))).round().astype(int)):
-            found.update(np.ascontiguousarray(self._read(int(number))).tobytes())
-        return "sha256:" + found.hexdigest()
+        if self._fingerprint is None:
+            found = hashlib.sha256(np.ascontiguousarray(self._given).tobytes())
+            for number in np.unique(np.linspace(0, len(self) - 1, min(_LOOKED_AT, len(self))).round().astype(int)):
+                found.update(np.ascontiguousarray(self._read(int(number))).tobytes())
+            self._fingerprint = "sha256:" + found.hexdigest()
+        return self._fingerprint
 
     def batches(self, size: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
         for start in range(0, len(self), size):
