@@ -18,7 +18,7 @@ import psutil
 from edgeprof import __version__
 from edgeprof.analysis import assemble, compare, pareto
 from edgeprof.analysis.records import Estimate, Sampled, VariantRecord, WindowRecord
-from edgeprof.compression.recipe import check_preprocessing, judged_before, recipe_beside
+from edgeprof.compression.recipe import check_preprocessing, judged_before
 from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
 from edgeprof.evaluation import evaluate, labels
 from edgeprof.plan import Plan, make_plan, start_delay
@@ -86,7 +86,7 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
         labels.require_some(request.dataset.labels, request.dataset.name)
         request.metric.check(request.dataset.labels)
     for model in (one for one in models if one.failure is None):
-        check_preprocessing(model.name, model.recipe or recipe_beside(model.artifact), request.dataset)
+        check_preprocessing(model.name, model.history, request.dataset)
     if not request.fast_sensor:
         return _bench(request, models, host, roots, progress)
     with Settings() as settings:
@@ -162,8 +162,9 @@ class _Run:
         try:
             for group in groups:
                 members = [self._record(c) for c in group]
-                for record in (one for one in members if one.failure is None):
-                    record.notes += judged_before(record.recipe or recipe_beside(record.artifact), self.request.dataset)
+                for candidate, record in zip(group, members, strict=True):
+                    if candidate.failure is None:
+                        record.notes += judged_before(candidate.history, self.request.dataset)
                 records += members
                 if not self.interrupted:
                     self._group(list(zip(group, members, strict=True)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.artifact import Artifact, recognise, unsupported
+from edgeprof.compression.recipe import recipe_beside
 from edgeprof.errors import InputError, UnavailableError, VariantError, unknown
 
 if TYPE_CHECKING:
@@ -77,6 +79,11 @@ class Candidate:
     artifact: Artifact
     runtime: Runtime | None
     failure: VariantError | None = None
+
+    @functools.cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """How it was made, here or by an earlier ``edgeprof compress``, as far as that is known."""
+        return self.recipe or recipe_beside(self.artifact)
 
 
 def input_shapes(texts: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
