@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeprof.analysis.accuracy import drop_scale
 from edgeprof.compression import diagnose as checks
+from edgeprof.compression.compressor import native_backend
 from edgeprof.compression.diagnose import Evidence, Finding
 from edgeprof.compression.graph import read_graph
 from edgeprof.compression.recipe import recipe_beside
@@ -131,12 +132,10 @@ def explain(
 
 def _engine(variant: Artifact, recipe: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
     """Whose rules a program of PyTorch was quantised by, and whose this machine goes by; other formats have but one."""
-    made_for = next(
-        (f["backend"] for f in (step.get("facts") or {} for step in reversed(recipe)) if "backend" in f), ""
-    )
+    made_for = [step["facts"]["backend"] for step in recipe if "backend" in (step.get("facts") or {})]
     if variant.format != "pt2" or not made_for:
         return None
-    return made_for, "arm" if platform.machine().lower() in {"aarch64", "arm64", "armv7l"} else "x86"
+    return made_for[-1], native_backend()
 
 
 def instructions(roots: Roots) -> str | None:

@@ -12,14 +12,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import platform
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprof.compression.calibration import Calibration
-from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.compression.compressor import Compressor, Parameter, native_backend
 from edgeprof.compression.progress import report
 from edgeprof.errors import InputError, UnavailableError, VariantError
 from edgeprof.workload.runtime import install_command
@@ -213,9 +212,7 @@ def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = Fa
 def _backend(parameters: Mapping[str, Any]) -> str:
     """Whose rules: ``x86`` or ``arm``."""
     given: str = parameters["backend"]
-    if given != "auto":
-        return given
-    return "arm" if platform.machine().lower() in {"aarch64", "arm64", "armv7l"} else "x86"
+    return native_backend() if given == "auto" else given
 
 
 def _joined(maker: Any, activation: Any) -> Any:

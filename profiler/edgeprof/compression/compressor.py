@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +12,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeprof.evaluation.dataset import Dataset
+
+
+def native_backend() -> str:
+    """Whose rules for quantising this machine's kernels go by: ``arm`` or ``x86``."""
+    return "arm" if platform.machine().lower() in {"aarch64", "arm64", "armv7l"} else "x86"
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def _layer(name: str, node: Any, constants: dict[str, Any]) -> Iterator[Layer]:
         stored=str(weight.dtype).removeprefix("torch."),
         channels=shape[axis] * (groups if axis == 1 else 1),
         weights=functools.partial(_weights, values, None if points is None else np.asarray(points), axis),
-        depthwise=groups > 1 and groups == (shape[0] if name.startswith("conv") else 0),
+        depthwise=groups > 1 and groups == shape[0],
     )
 
 
