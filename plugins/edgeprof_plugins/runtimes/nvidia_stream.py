@@ -16,7 +16,8 @@ Steps = Tuple[Sequence[Callable[[], None]], Callable[[], Any], Sequence[Callable
 class Stream:
     """A stream of its own and the events in it.
 
-    ``steps`` is asked before each inference for what to do, as its buffers may have changed hands since.
+    ``steps`` is asked before each inference for what to do, as its buffers may have changed hands since. What puts an
+    inference into the stream is written out in each call: a function more would be in the time that is measured.
     """
 
     def __init__(self, cuda: Cuda) -> None:
