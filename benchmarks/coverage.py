@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from paired import about, machine, parser, table, write
 
-from edgeprof.analysis.energy import ChannelSeries
-from edgeprof.analysis.measure import measure
-from edgeprof.analysis.uncertainty import t_quantile
+from edgeprof.energy.integrate import ChannelSeries
+from edgeprof.energy.quote import measure
+from edgeprof.energy.uncertainty import t_quantile
 from edgeprof.sensing.sensor import Channel, Filter
 
 GAIN, OFFSET, STEP, TAU = 0.0125, 0.02, 0.04, 0.43

@@ -27,24 +27,24 @@ import numpy as np
 from gpu_models import write_onnx
 from paired import about, machine, parser, ratio_text, table, write
 
-import edgeprof_plugins.runtimes.pytorch as pytorch_runtime
-from edgeprof.analysis.energy import window_energy
+import edgeprof_plugins.runtimes.pytorch.runtime as pytorch_runtime
+from edgeprof.energy.integrate import window_energy
 from edgeprof.errors import EdgeprofError
+from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.roots import Roots
-from edgeprof.sensing.gpu_process import memory_bytes
+from edgeprof.sensing.device.gpu_process import memory_bytes
 from edgeprof.sensing.sampler import Sampler
-from edgeprof.workload.runtime import LoadError, LoadOptions
-from edgeprof.workload.scenario import Scenario
-from edgeprof.workload.supervisor import Worker, WorkerSpec
-from edgeprof_plugins.runtimes.nvidia_cuda import BACKENDS, Cuda, CudaError, choose
-from edgeprof_plugins.runtimes.nvidia_driver import ask_driver
+from edgeprof.worker.runtime import LoadError, LoadOptions
+from edgeprof.worker.scenario import Scenario
+from edgeprof_plugins.runtimes.nvidia.cuda import BACKENDS, Cuda, CudaError, choose
+from edgeprof_plugins.runtimes.nvidia.driver import ask_driver
 from edgeprof_plugins.sensors import nvml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgeprof.sensing.sensor import Channel, Sensor
-    from edgeprof_plugins.runtimes.nvidia_driver import Driver
+    from edgeprof_plugins.runtimes.nvidia.driver import Driver
 
 MODELS = Path(__file__).with_name("gpu_models.py")
 RATES_HZ = (5.0, 20.0, 100.0, 500.0)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from paired import about, machine, median_interval, parser, table, write
 
-from edgeprof.workload.scenario import closed_loop, quiet
+from edgeprof.worker.scenario import closed_loop, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

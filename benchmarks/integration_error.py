@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from paired import about, machine, parser, table, write
 
-from edgeprof.analysis.energy import window_energy
+from edgeprof.energy.integrate import window_energy
 from edgeprof.sensing.sensor import Channel, Filter
 from edgeprof.sensing.trace import Series, deduplicate
 from edgeprof.simulation import waveform

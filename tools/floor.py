@@ -13,13 +13,10 @@ ROOT = Path(__file__).parent.parent
 
 
 def files() -> list[str]:
-    """The files that run in a worker: the runtimes, and what has no future annotations (Python 3.7) in workload/."""
-    workload = sorted((ROOT / "profiler/edgeprof/workload").glob("[!_]*.py"))
-    worker = [path for path in workload if "from __future__ import annotations" not in path.read_text("utf-8")]
-    runtimes = sorted((ROOT / "plugins/edgeprof_plugins/runtimes").glob("[!_]*.py"))
-    # What applications import, or copy beside them, to report their inferences; and the plans that TensorRT reads.
-    others = [ROOT / "profiler/edgeprof/tracking.py", ROOT / "profiler/edgeprof/planfile.py"]
-    return [str(path) for path in [*worker, *runtimes, *others]]
+    """The files that run elsewhere: the worker's, the runtimes', and what applications import or copy beside them."""
+    folders = ("profiler/edgeprof/worker", "profiler/edgeprof/workload", "plugins/edgeprof_plugins/runtimes")
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [str(path) for path in [*paths, ROOT / "profiler/edgeprof/tracking.py"]]
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: Where the daemon listens unless told otherwise (edgeprof_exporters.settings.DEFAULT_PORT; a test compares).
+#: Where the daemon listens unless told otherwise (edgeprof_exporters.configuration.DEFAULT_PORT; a test compares).
 DEFAULT_PORT = 28283
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _HOST = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?")

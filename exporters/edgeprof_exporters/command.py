@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof.errors import UnavailableError
-from edgeprof_exporters import settings as table
+from edgeprof_exporters import configuration as table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgeprof_exporters.settings import Settings
+    from edgeprof_exporters.configuration import Settings
 
 _EXAMPLES = """
 \b
@@ -88,7 +88,7 @@ def exporter(
     if textfile or push or otlp:
         _send(settings, textfile, push, otlp)
         return 0
-    from edgeprof_exporters.main import become  # noqa: PLC0415 - needed only here
+    from edgeprof_exporters.thrift.main import become  # noqa: PLC0415 - needed only here
 
     become(flags, path)
     return None

@@ -17,21 +17,21 @@ from edgeprof import __version__
 from edgeprof.errors import EdgeprofError, UnavailableError, unknown
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
+from edgeprof.sensing.device.power_mode import mode_and_governor
 from edgeprof.sensing.discover import discover
-from edgeprof.sensing.power_mode import mode_and_governor
-from edgeprof_exporters import settings as settings_of
+from edgeprof_exporters import configuration as settings_of
 from edgeprof_exporters import views
-from edgeprof_exporters.bench import BenchResults
 from edgeprof_exporters.control import Control
 from edgeprof_exporters.engine import Engine
 from edgeprof_exporters.exposition import Exposition, build_info
 from edgeprof_exporters.inferences import Inferences
+from edgeprof_exporters.latest_results import BenchResults
 from edgeprof_exporters.logs import LOG, event, setup
-from edgeprof_exporters.memory import few_arenas, give_back
 from edgeprof_exporters.notify import Notifier, inherited_sockets
 from edgeprof_exporters.receiver import Receiver
 from edgeprof_exporters.server import Server, listen
 from edgeprof_exporters.state import NOT_OURS, state_file
+from edgeprof_exporters.thrift.memory import few_arenas, give_back
 from edgeprof_exporters.throttling import Throttling
 from edgeprof_exporters.web import Web
 
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from edgeprof.plugins import Point
     from edgeprof.sensing.discover import Discovery
+    from edgeprof_exporters.configuration import Settings
     from edgeprof_exporters.exposition import Samples
-    from edgeprof_exporters.settings import Settings
 
 #: The rhythms of housekeeping (s).
 _TICK_S, _SETTLE_S, _THROTTLE_S, _BENCH_S, _RESCAN_S, _RUNTIME_STATE_S = 0.5, 1.0, 5.0, 10.0, 30.0, 5.0

@@ -12,16 +12,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgeprof.energy.online.running_sum import BRIDGE_S, USUAL_S, History, Meter, Total
 from edgeprof.provenance import worst
 from edgeprof.sensing.clock import MonotonicClock
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.sensing.sensor import Channel, Sensor
-from edgeprof_exporters.meter import BRIDGE_S, USUAL_S, History, Meter, Total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableSequence, Sequence
 
-    from edgeprof.sensing.board import Topology
+    from edgeprof.sensing.board.topology import Topology
     from edgeprof.sensing.discover import Discovery
     from edgeprof.sensing.sensor import Quantity
 

@@ -22,12 +22,12 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from edgeprof_exporters.names import BY_NAME, COLLECTORS
+from edgeprof_exporters.metric_names import BY_NAME, COLLECTORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from edgeprof_exporters.names import Name
+    from edgeprof_exporters.metric_names import Name
 
     Samples = Mapping[str, Iterable[tuple[Sequence[str], Any]]]
     Source = Callable[[], Samples]

@@ -7,12 +7,12 @@ import threading
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
-from edgeprof_exporters.attribution import Attributor, Window
+from edgeprof.energy.online.attribution import Attributor, Window
 from edgeprof_exporters.messages import is_label
 
 if TYPE_CHECKING:
+    from edgeprof.energy.online.running_sum import History
     from edgeprof_exporters.messages import Message
-    from edgeprof_exporters.meter import History
 
 #: Upper edges of the duration histogram (s): 0.5 ms (a keyword spotter) to 30 s (a language model's answer).
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)

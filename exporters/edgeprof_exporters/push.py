@@ -17,9 +17,9 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from edgeprof.errors import EdgeprofError, InputError, UnavailableError
 from edgeprof.results.store import Newest, Store
-from edgeprof_exporters.bench_reader import rows
 from edgeprof_exporters.exposition import families
-from edgeprof_exporters.names import BY_NAME
+from edgeprof_exporters.metric_names import BY_NAME
+from edgeprof_exporters.results_reader import rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from edgeprof.results.schema import Result
-    from edgeprof_exporters.bench_reader import Rows, Value
+    from edgeprof_exporters.results_reader import Rows, Value
 
 FILE = "edgeprof.prom"
 JOB = "edgeprof"

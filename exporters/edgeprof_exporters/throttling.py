@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from edgeprof.sensing.throttle import Counters, snapshot
+from edgeprof.sensing.device.throttle import Counters, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 
 from edgeprof import __version__
 from edgeprof_exporters.exposition import Encoder
-from edgeprof_exporters.names import COLLECTORS
+from edgeprof_exporters.metric_names import COLLECTORS
 from edgeprof_exporters.server import Response
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import EdgeprofError, InputError, UnavailableError, unknown
+from edgeprof_exporters.configuration import read_mapping, shown
 from edgeprof_exporters.logs import event
 from edgeprof_exporters.server import Response
-from edgeprof_exporters.settings import read_mapping, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

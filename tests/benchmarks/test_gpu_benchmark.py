@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from edgeprof.results import schema
-from edgeprof.workload.runtime import LoadError
+from edgeprof.worker.runtime import LoadError
 from edgeprof_plugins.sensors import nvml
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -56,7 +56,7 @@ def metrics_of(board) -> set[str]:
 
 @EACH
 def test_every_metric_is_one_that_the_exporter_exposes_or_a_rule_records(board) -> None:
-    names = pytest.importorskip("edgeprof_exporters.names")
+    names = pytest.importorskip("edgeprof_exporters.metric_names")
     exposed = {name.name for name in names.TABLE} | OF_THE_SCRAPE
     exposed |= {f"{name.name}_bucket" for name in names.TABLE if name.kind == "histogram"}
     recorded = set(re.findall(r"record: (\S+)", (FILES / "prometheus/rules/edgeprof.rules.yml").read_text("utf-8")))
@@ -65,7 +65,7 @@ def test_every_metric_is_one_that_the_exporter_exposes_or_a_rule_records(board) 
 
 
 def test_every_metric_of_the_contract_is_on_a_dashboard_or_in_a_rule() -> None:
-    names = pytest.importorskip("edgeprof_exporters.names")
+    names = pytest.importorskip("edgeprof_exporters.metric_names")
     text = "".join(path.read_text("utf-8") for path in FILES.rglob("*") if path.suffix in (".json", ".yml"))
     unused = {name.name for name in names.TABLE if name.name not in text}
     # The energy of a part is shown, its last reading is not; what came over the socket is for a look by hand.
@@ -103,7 +103,7 @@ def test_grafanas_intervals_follow_the_time_shown_and_the_scrape_interval(
 
 def test_names_of_the_imagined_site_are_the_exporters() -> None:
     """The pictures of docs/ must not show what no daemon exposes."""
-    names = pytest.importorskip("edgeprof_exporters.names")
+    names = pytest.importorskip("edgeprof_exporters.metric_names")
     from tests.dashboards import imagined
 
     devices = imagined.site()

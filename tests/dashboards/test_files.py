@@ -165,7 +165,7 @@ def test_the_daemonset_mounts_the_host_read_only_and_its_flags_are_the_exporters
 
 
 def test_the_daemonsets_settings_are_accepted_by_the_exporter(exported, tmp_path) -> None:
-    settings = pytest.importorskip("edgeprof_exporters.settings")
+    settings = pytest.importorskip("edgeprof_exporters.configuration")
     pytest.importorskip("yaml")
     documents = {document["kind"]: document for document in load_all(exported / "kubernetes/daemonset.yml")}
     path = tmp_path / "exporter.yml"
@@ -175,7 +175,7 @@ def test_the_daemonsets_settings_are_accepted_by_the_exporter(exported, tmp_path
 
 
 def test_the_port_is_the_exporters() -> None:
-    settings = pytest.importorskip("edgeprof_exporters.settings")
+    settings = pytest.importorskip("edgeprof_exporters.configuration")
     assert settings.DEFAULT_PORT == DEFAULT_PORT
 
 

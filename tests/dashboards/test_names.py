@@ -76,7 +76,7 @@ def test_what_is_right_is_let_pass() -> None:
 
 def test_the_exporters_own_table_of_names_is_clean() -> None:
     """Every name of the table, whether or not a board shows it."""
-    table = pytest.importorskip("edgeprof_exporters.names").TABLE
+    table = pytest.importorskip("edgeprof_exporters.metric_names").TABLE
     suffix = {"histogram": "_count"}
     for name in table:
         kind = {"info": "gauge"}.get(name.kind, name.kind)

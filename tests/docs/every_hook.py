@@ -62,7 +62,7 @@ def register_sensors(register):
 
 # region: runtimes
 from edgeprof import hookimpl
-from edgeprof.workload.runtime import Availability, LoadError, Runtime, Session, TensorSpec
+from edgeprof.worker.runtime import Availability, LoadError, Runtime, Session, TensorSpec
 
 
 class Scale(Runtime):

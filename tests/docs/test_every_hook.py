@@ -13,7 +13,7 @@ from edgeprof import hookspecs
 from edgeprof.plugins import KINDS, PluginHost, PluginInfo
 from edgeprof.roots import Roots
 from edgeprof.testing import check_sensor
-from edgeprof.workload.runtime import LoadOptions
+from edgeprof.worker.runtime import LoadOptions
 from tests.docs.tool import docs
 from tests.profiler.results import samples
 

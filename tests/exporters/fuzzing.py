@@ -12,15 +12,17 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprof.energy.online.running_sum import History
 from edgeprof.errors import EdgeprofError
 from edgeprof.results import document
 from edgeprof.results.store import Newest
-from edgeprof.sensing import meter_lines
-from edgeprof_exporters import bench_reader, control, messages, settings, state, webconfig
+from edgeprof.sensing.meter import lines as meter_lines
+from edgeprof_exporters import configuration as settings
+from edgeprof_exporters import control, messages, state, webconfig
+from edgeprof_exporters import results_reader as bench_reader
 from edgeprof_exporters.engine import Engine
 from edgeprof_exporters.exposition import families
 from edgeprof_exporters.inferences import Inferences
-from edgeprof_exporters.meter import History
 from edgeprof_exporters.server import _BadRequestError, parse_head
 from edgeprof_exporters.throttling import Throttling
 

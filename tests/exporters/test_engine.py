@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from edgeprof.sensing.board import Board, arrange
+from edgeprof.sensing.board.topology import Board, arrange
 from edgeprof.sensing.discover import Discovery
 from edgeprof.sensing.sensor import Channel, Sensor
 from edgeprof_exporters import engine as module

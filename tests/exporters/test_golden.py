@@ -23,8 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
+from edgeprof.sensing.device.power_mode import mode_and_governor
 from edgeprof.sensing.discover import discover
-from edgeprof.sensing.power_mode import mode_and_governor
 from edgeprof.simulation.layouts import build
 from edgeprof.simulation.tree import set_power
 from edgeprof_exporters import engine as engine_module
@@ -32,9 +32,9 @@ from edgeprof_exporters import views
 from edgeprof_exporters.engine import Engine
 from edgeprof_exporters.exposition import Encoder, Exposition, build_info
 from edgeprof_exporters.inferences import Inferences
-from edgeprof_exporters.main import sensor_plugins
 from edgeprof_exporters.messages import parse
 from edgeprof_exporters.push import rows_of
+from edgeprof_exporters.thrift.main import sensor_plugins
 from edgeprof_exporters.throttling import Throttling
 from tests.profiler.results import samples as made
 

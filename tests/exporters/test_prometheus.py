@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgeprof.energy.online.bridge import SIDE_S
 from edgeprof.simulation.live import LiveBoard
 from edgeprof.simulation.waveform import parse
-from edgeprof_exporters.bridge import SIDE_S
 from tests.exporters.certificates import authority, signed
 
 if TYPE_CHECKING:

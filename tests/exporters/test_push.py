@@ -18,8 +18,9 @@ import pytest
 from edgeprof.errors import EdgeprofError, InputError
 from edgeprof.plugins import PluginHost, points_of
 from edgeprof.results.store import Store
-from edgeprof_exporters import bench, push
-from edgeprof_exporters.names import BY_NAME
+from edgeprof_exporters import latest_results as bench
+from edgeprof_exporters import push
+from edgeprof_exporters.metric_names import BY_NAME
 from tests.exporters.conftest import EDGEPROF, samples
 from tests.profiler.results import samples as made
 

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from edgeprof.plugins import PluginHost
-from edgeprof.sensing.context import difference, snapshot
+from edgeprof.sensing.device.host import difference, snapshot
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.simulation.tree import set_power

@@ -93,7 +93,7 @@ def bursts(
     ``lengths``: (seconds, how many). The pauses between are 1.5 s and a random bit, so that no burst lies to the
     samples as another does, and each begins in the tail of the one before.
     """
-    from edgeprof.analysis.energy import window_energy
+    from edgeprof.energy.integrate import window_energy
 
     _settings(board)
     player = Player(board)
@@ -155,7 +155,7 @@ def _trapezoid(times: Any, values: Any, start: float, end: float) -> float:
 
 def steady_window(board: str, waveforms: dict[str, str], settle_s: float, window_s: float) -> dict[str, Any]:
     """The joules of a window of a running waveform, for each rail of the headline, at the chip's own settings."""
-    from edgeprof.analysis.energy import window_energy
+    from edgeprof.energy.integrate import window_energy
 
     _settings(board)
     player = Player(board)

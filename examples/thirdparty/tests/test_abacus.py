@@ -9,7 +9,7 @@ from edgeprof.artifact import recognise
 from edgeprof.errors import InputError
 from edgeprof.roots import Roots
 from edgeprof.testing import check_runtime, check_sensor
-from edgeprof.workload.runtime import LoadError, LoadOptions
+from edgeprof.worker.runtime import LoadError, LoadOptions
 from edgeprof_abacus.meter import find
 from edgeprof_abacus.runtime import Abacus, parse
 

@@ -17,30 +17,30 @@ if TYPE_CHECKING:
 
 #: name → ``module:class`` in this package, one for each format or group of formats.
 METHODS: dict[str, tuple[str, ...]] = {
-    "int8-dynamic": ("onnx_int8:Int8Dynamic", "tflite_quantize:Int8Dynamic", "torch_int8:Int8Dynamic"),
-    "int8-static": ("onnx_static:Int8Static", "tflite_quantize:Int8Static", "torch_int8:Int8Static"),
-    "int8-weight": ("onnx_int8:Int8Weight", "tflite_quantize:Int8Weight"),
-    "int4-weight": ("onnx_int4:Int4Weight", "tflite_quantize:Int4Weight"),
-    "fp16": ("onnx_fp16:Fp16", "tflite_quantize:Fp16", "torch_half:Fp16"),
-    "bf16": ("torch_half:Bf16",),
-    "prune": ("onnx_prune:Prune", "tflite_weights:Prune", "torch_prune:Prune", "torch_prune:PruneScript"),
-    "prune-2:4": ("onnx_prune:Prune24", "torch_prune:Prune24"),
-    "prune-structured": ("onnx_structured:PruneStructured", "torch_structured:PruneStructured"),
-    "low-rank": ("onnx_lowrank:LowRank", "torch_lowrank:LowRank"),
+    "int8-dynamic": ("onnx.int8:Int8Dynamic", "tflite.quantize:Int8Dynamic", "torch.int8:Int8Dynamic"),
+    "int8-static": ("onnx.static:Int8Static", "tflite.quantize:Int8Static", "torch.int8:Int8Static"),
+    "int8-weight": ("onnx.int8:Int8Weight", "tflite.quantize:Int8Weight"),
+    "int4-weight": ("onnx.int4:Int4Weight", "tflite.quantize:Int4Weight"),
+    "fp16": ("onnx.fp16:Fp16", "tflite.quantize:Fp16", "torch.half:Fp16"),
+    "bf16": ("torch.half:Bf16",),
+    "prune": ("onnx.prune:Prune", "tflite.weights:Prune", "torch.prune:Prune", "torch.prune:PruneScript"),
+    "prune-2:4": ("onnx.prune:Prune24", "torch.prune:Prune24"),
+    "prune-structured": ("onnx.structured:PruneStructured", "torch.structured:PruneStructured"),
+    "low-rank": ("onnx.lowrank:LowRank", "torch.lowrank:LowRank"),
     "cluster": (
-        "onnx_cluster:Cluster",
-        "tflite_weights:Cluster",
-        "torch_cluster:Cluster",
-        "torch_cluster:ClusterScript",
+        "onnx.cluster:Cluster",
+        "tflite.weights:Cluster",
+        "torch.cluster:Cluster",
+        "torch.cluster:ClusterScript",
     ),
-    "qat": ("torch_int8:Qat",),
-    "distill": ("torch_distill:Distill",),
-    "fine-tune": ("torch_distill:FineTune",),
-    "export-onnx": ("torch_export:ExportOnnx",),
-    "export-pt2": ("torch_export:ExportPt2",),
-    "export-tflite": ("torch_tflite:ExportTflite",),
-    "export-torchscript": ("torch_export:ExportTorchScript",),
-    "tensorrt": ("tensorrt_engine:Engine",),
+    "qat": ("torch.int8:Qat",),
+    "distill": ("torch.distill:Distill",),
+    "fine-tune": ("torch.distill:FineTune",),
+    "export-onnx": ("torch.export:ExportOnnx",),
+    "export-pt2": ("torch.export:ExportPt2",),
+    "export-tflite": ("torch.tflite:ExportTflite",),
+    "export-torchscript": ("torch.export:ExportTorchScript",),
+    "tensorrt": ("tensorrt:Engine",),
 }
 
 
@@ -53,7 +53,7 @@ def make(name: str) -> Compressor:
     if len(members) == 1:
         single: Compressor = members[0]
         return single
-    from edgeprof_plugins.compressors.dispatch import Family
+    from edgeprof_plugins.compressors.shared.dispatch import Family
 
     return Family(name, members)
 

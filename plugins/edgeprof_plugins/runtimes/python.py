@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import numpy as np
 
 from edgeprof import hookimpl
-from edgeprof.workload.runtime import (
+from edgeprof.worker.runtime import (
     ANY_DTYPE,
     ANY_SHAPE,
     Availability,
@@ -28,7 +28,7 @@ from edgeprof.workload.runtime import (
     TensorSpec,
 )
 
-from .python_import import import_target, told
+from .targets import import_target, told
 
 #: What libraries read when they are imported to know how many threads to start.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgeprof import hookimpl
-from edgeprof.sensing.board import identify, rail_at, rail_labelled
+from edgeprof.sensing.board.topology import identify, rail_at, rail_labelled
 from edgeprof.sensing.files import NumberFile, TextFile, listing, number_of, provenance, text_of, trouble
 from edgeprof.sensing.sensor import Channel, Filter, Sensor
 from edgeprof_plugins.sensors.ina3221_timing import IIO_DEFAULT, Timing, timing
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from edgeprof.hookspecs import Register
     from edgeprof.roots import Roots
-    from edgeprof.sensing.board import Board, Rail
+    from edgeprof.sensing.board.topology import Board, Rail
 
 NAME = "ina3221"
 #: SBOS576: bus range and step (V), shunt step and full scale (V).

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof import hookimpl
 from edgeprof.errors import InputError, UnavailableError
-from edgeprof.sensing.board_files import SCOPES
+from edgeprof.sensing.board.files import SCOPES
 from edgeprof.sensing.sensor import Channel, Filter, Sensor
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """External meters by a line protocol: ``--sensor meter:ADDRESS``, or by name from ``meters.toml``.
 
 Address: a serial port (``/dev/ttyUSB0@115200``), a FIFO, ``-`` (standard input), ``tcp:HOST:PORT``, or
-``command:PROGRAM``. Lines, keys and units: ``edgeprof.sensing.meter_lines`` and docs/meters.md. ``meters.toml`` in
+``command:PROGRAM``. Lines, keys and units: ``edgeprof.sensing.meter.lines`` and docs/meters.md. ``meters.toml`` in
 edgeprof's configuration directory holds a block for each meter (``address``, ``covers``, ``gain``, ``offset``,
 ``step``, ``interval``, ``average``); those are read whenever edgeprof looks for sensors. ``EDGEPROF_METER`` names one
 more address. Refresh: as often as lines come, measured. Traps: a line's time is that of its arrival unless it brings
@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof import hookimpl
 from edgeprof.errors import InputError, UnavailableError
-from edgeprof.sensing.board_files import SCOPES, config_directory
-from edgeprof.sensing.meter_lines import FACT_KEYS, Facts, LineError, header, parse
-from edgeprof.sensing.meter_link import Link, silent
+from edgeprof.sensing.board.files import SCOPES, config_directory
+from edgeprof.sensing.meter.lines import FACT_KEYS, Facts, LineError, header, parse
+from edgeprof.sensing.meter.link import Link, silent
 from edgeprof.sensing.sensor import INSTANTANEOUS, Channel, Filter, Sensor
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from edgeprof.hookspecs import Register
     from edgeprof.roots import Roots
-    from edgeprof.sensing.meter_lines import Reading
+    from edgeprof.sensing.meter.lines import Reading
     from edgeprof.sensing.sensor import Kind, Quantity
 
 if sys.version_info >= (3, 11):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeprof import planfile
 from edgeprof.artifact import archives, flatbuffer, protobuf
 from edgeprof.artifact.formats import FORMATS
 from edgeprof.errors import InputError
+from edgeprof.worker import tensorrt_plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,8 +136,8 @@ def _by_magic(path: Path, head: bytes) -> Content | None:
 
 
 def _plan_detail(path: Path, more: str = "") -> str | None:
-    plan = planfile.read_plan(str(path))
-    told = planfile.describe(plan) if plan is not None and plan.version else ""
+    plan = tensorrt_plan.read_plan(str(path))
+    told = tensorrt_plan.describe(plan) if plan is not None and plan.version else ""
     return ", ".join(filter(None, (told, more))) or None
 
 

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeprof.artifact import Artifact
+    from edgeprof.benchmark.request import ModelRequest
     from edgeprof.compression.variant import Step
     from edgeprof.errors import InputError
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.evaluation.metric import Metric
     from edgeprof.plugins import PluginHost
-    from edgeprof.request import ModelRequest
     from edgeprof.results.schema import Result
 
 
@@ -72,8 +72,8 @@ if TYPE_CHECKING:
 @json_option
 @no_color_option
 def command(models: tuple[str, ...], **flags: Any) -> int:
-    from edgeprof.bench import bench
-    from edgeprof.cli.compressing import Reports
+    from edgeprof.benchmark.conductor import bench
+    from edgeprof.cli.compress_progress import Reports
     from edgeprof.cli.progress import Bar
     from edgeprof.cli.signals import ending_like_ctrl_c
     from edgeprof.compression.progress import shown_by
@@ -99,12 +99,12 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
         request = _request(requests, flags, dataset, metric)
         progress = Bar(sys.stderr, quiet=flags["quiet"])
         if flags["power_modes"] is not None:
-            from edgeprof.cli.modes import bench_modes
+            from edgeprof.cli.power_modes import bench_modes
 
             return bench_modes(request, host, roots, progress, flags["power_modes"], output, flags)
         result = bench(request, host, roots, progress)
         if len(result.variants) > 1:
-            from edgeprof.explain import annotate
+            from edgeprof.diagnosis.evidence import annotate
 
             annotate(result, resolve_roots(flags["sysfs_root"], flags["procfs_root"]))
     return _deliver(result, output, host, flags)
@@ -128,7 +128,7 @@ def _check_ranges(flags: dict[str, Any]) -> None:
 def _request(
     requests: list[ModelRequest], flags: dict[str, Any], dataset: Dataset | None, metric: Metric | None
 ) -> Any:
-    from edgeprof.request import BenchRequest, input_shapes
+    from edgeprof.benchmark.request import BenchRequest, input_shapes
 
     shapes, dtypes = input_shapes(flags["inputs"])
     same = (
@@ -166,9 +166,9 @@ def _models(
 
     One of several variants that cannot be made costs itself alone, as with ``edgeprof compress``.
     """
+    from edgeprof.benchmark.request import ModelRequest
     from edgeprof.compression.variant import chain_name, make_variant, parse_chain
     from edgeprof.errors import InputError, UnavailableError, VariantError
-    from edgeprof.request import ModelRequest
 
     names = flags["names"]
     if len(names) > len(models):
@@ -210,7 +210,7 @@ def _sources(
 ) -> list[tuple[Artifact, InputError | None]]:
     """What variants are made of; slips of the pen in paths and chains are told before anything is made."""
     from edgeprof.compression.variant import check_chain
-    from edgeprof.request import examine, own_formats
+    from edgeprof.launch.choose import examine, own_formats
 
     if not chains:
         return []

@@ -11,8 +11,8 @@ from edgeprof.cli.options import json_option, resolve_roots, root_options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof.calibrate import Compared, Stepped
-    from edgeprof.sensing.calibration import Entry
+    from edgeprof.calibration.conductor import Compared, Stepped
+    from edgeprof.sensing.corrections import Entry
 
 SCHEMA = "edgeprof.calibration/1"
 
@@ -56,7 +56,7 @@ def _list(*, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from edgeprof.sensing.calibration import Calibrations
+    from edgeprof.sensing.corrections import Calibrations
 
     kept = Calibrations()
     entries = kept.entries()
@@ -90,7 +90,7 @@ def described(entry: Entry) -> list[str]:
 
 def _forget(name: str) -> None:
     from edgeprof.errors import unknown
-    from edgeprof.sensing.calibration import Calibrations
+    from edgeprof.sensing.corrections import Calibrations
 
     kept = Calibrations()
     dropped = kept.forget(name)
@@ -103,10 +103,10 @@ def _forget(name: str) -> None:
 def _measure(flags: dict[str, Any]) -> None:
     import json
 
-    from edgeprof import calibrate
+    from edgeprof.calibration import conductor as calibrate
     from edgeprof.errors import InputError
     from edgeprof.plugins import PluginHost
-    from edgeprof.sensing.board_files import SCOPES
+    from edgeprof.sensing.board.files import SCOPES
     from edgeprof.units import parse_ratio
 
     accuracy = None

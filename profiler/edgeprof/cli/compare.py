@@ -11,9 +11,9 @@ import click
 from edgeprof.cli.options import json_option, no_color_option
 
 if TYPE_CHECKING:
-    from edgeprof.analysis.across import Across, Pair
     from edgeprof.reporters.terminal import Style
     from edgeprof.results.schema import Accuracy, Difference, Result
+    from edgeprof.verdicts.across import Across, Pair
 
 SCHEMA = "edgeprof.comparison/1"
 
@@ -33,9 +33,9 @@ def command(baseline: str, branch: str, *, strict: bool, force: bool, as_json: b
     was measured. Results of different boards, power modes, calibrations or protocols are not comparable, and the reason
     is said; --force compares them all the same.
     """
-    from edgeprof.analysis.across import across
     from edgeprof.reporters.terminal import Style
     from edgeprof.results import files
+    from edgeprof.verdicts.across import across
 
     a, b = files.read_one(baseline), files.read_one(branch)
     found = across(a, b, force=force)

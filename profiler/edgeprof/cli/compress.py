@@ -46,12 +46,12 @@ def command(model: str, **flags: Any) -> int:
     import json
 
     from edgeprof.artifact import recognise
-    from edgeprof.cli.compressing import Reports
-    from edgeprof.compress import compress, manifest_path
+    from edgeprof.benchmark.request import input_shapes
+    from edgeprof.cli.compress_progress import Reports
+    from edgeprof.compression.conductor import compress, manifest_path
     from edgeprof.compression.progress import shown_by
     from edgeprof.errors import InputError
     from edgeprof.plugins import PluginHost
-    from edgeprof.request import input_shapes
 
     shapes, dtypes = input_shapes(flags["inputs"])
     host = PluginHost.from_environment()

@@ -11,7 +11,7 @@ from edgeprof.compression.compressor import Compressor
 from edgeprof.errors import EdgeprofError
 from edgeprof.evaluation.metric import Metric
 from edgeprof.roots import Roots
-from edgeprof.workload.runtime import Runtime
+from edgeprof.worker.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

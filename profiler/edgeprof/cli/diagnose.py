@@ -11,7 +11,7 @@ import click
 from edgeprof.cli.options import json_option, no_color_option, pairs, resolve_roots, root_options
 
 if TYPE_CHECKING:
-    from edgeprof.explain import Diagnosis
+    from edgeprof.diagnosis.evidence import Diagnosis
 
 
 @click.command("diagnose", no_args_is_help=True)
@@ -43,8 +43,8 @@ def command(model: str, **flags: Any) -> int:
     from edgeprof.compression.recipe import recipe_beside
     from edgeprof.compression.scratch import scratch
     from edgeprof.compression.variant import make_variant, parse_chain
+    from edgeprof.diagnosis.evidence import explain
     from edgeprof.errors import InputError
-    from edgeprof.explain import explain
     from edgeprof.plugins import PluginHost
 
     host = PluginHost.from_environment()
@@ -101,7 +101,7 @@ def _json(found: Diagnosis, model: str, chain: str | None, baseline: str | None)
 
 
 def _text(found: Diagnosis, *, no_color: bool) -> str:
-    from edgeprof.compression.diagnose import headline
+    from edgeprof.diagnosis.checks import headline
     from edgeprof.reporters.terminal import Style
 
     style = Style.of(sys.stdout, no_color=no_color)

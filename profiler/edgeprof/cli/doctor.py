@@ -28,7 +28,7 @@ def command(
     Statuses: ok; warn (works, but numbers suffer); absent (not here, and edgeprof works without it); fail (should
     work and does not).
     """
-    from edgeprof.cli.checks import examine
+    from edgeprof.cli.doctor_checks import examine
     from edgeprof.plugins import PluginHost
 
     host = PluginHost.from_environment()

@@ -12,9 +12,9 @@ import click
 from edgeprof.cli.options import json_option, no_color_option
 
 if TYPE_CHECKING:
-    from edgeprof.analysis.gate import Check, Limits
     from edgeprof.reporters.terminal import Style
     from edgeprof.results.schema import Result
+    from edgeprof.verdicts.gate import Check, Limits
 
 SCHEMA = "edgeprof.gate/1"
 
@@ -39,11 +39,11 @@ def command(result: str, **flags: Any) -> int:
     the ratio is beyond the limit and its 95 % interval excludes "no change", so that noise alone fails nothing. What
     an interval leaves open passes with the word "unsure"; with --strict it fails. A number that is missing fails.
     """
-    from edgeprof.analysis.across import across
-    from edgeprof.analysis.gate import check
     from edgeprof.errors import InputError, unknown
     from edgeprof.reporters.terminal import Style
     from edgeprof.results import files
+    from edgeprof.verdicts.across import across
+    from edgeprof.verdicts.gate import check
 
     limits = _limits(flags)
     if limits.max_regression is not None and not flags["baseline"]:
@@ -72,8 +72,8 @@ def _limits(flags: dict[str, Any]) -> Limits:
         InputError: none was given, or one cannot be read.
     """
     from edgeprof import units
-    from edgeprof.analysis.gate import Limits
     from edgeprof.errors import InputError
+    from edgeprof.verdicts.gate import Limits
 
     def read(flag: str, unit: str, example: str) -> float | None:
         text = flags[flag.strip("-").replace("-", "_")]

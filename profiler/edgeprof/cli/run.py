@@ -9,7 +9,7 @@ import click
 from edgeprof.cli.options import json_option, resolve_roots, root_options
 
 if TYPE_CHECKING:
-    from edgeprof.run import Outcome
+    from edgeprof.benchmark.command import Outcome
 
 
 @click.command(
@@ -37,10 +37,10 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
     import json
     from pathlib import Path
 
+    from edgeprof.benchmark.command import measure_command
     from edgeprof.errors import require_range
     from edgeprof.plugins import PluginHost
     from edgeprof.results.files import check_writable, write
-    from edgeprof.run import measure_command
 
     require_range("--estimate-power", flags["estimate_power_w"], 1e-3, 1e4)
     if flags["output"]:

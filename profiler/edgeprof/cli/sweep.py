@@ -13,8 +13,8 @@ from edgeprof.cli.options import json_option, no_color_option, output_option, re
 if TYPE_CHECKING:
     from edgeprof.plugins import PluginHost
     from edgeprof.reporters.terminal import Style
-    from edgeprof.study_file import StudyFile
-    from edgeprof.study_outcome import Outcome
+    from edgeprof.study.outcome import Outcome
+    from edgeprof.study.recipe import StudyFile
 
 
 @click.command("sweep", no_args_is_help=True)
@@ -34,14 +34,14 @@ def command(recipe: Path, **flags: Any) -> int:
     A study that was killed or interrupted goes on where it stopped: what was made and measured under the same
     conditions is not repeated. It ends with the table, the Pareto front, which budgets broke, and the variant to ship.
     """
-    from edgeprof.cli.compressing import Reports
+    from edgeprof.cli.compress_progress import Reports
     from edgeprof.cli.progress import Bar
     from edgeprof.cli.signals import ending_like_ctrl_c
     from edgeprof.compression.progress import shown_by
     from edgeprof.plugins import PluginHost
     from edgeprof.reporters import registry
-    from edgeprof.study import default_directory, prepare, sweep
-    from edgeprof.study_file import load
+    from edgeprof.study.conductor import default_directory, prepare, sweep
+    from edgeprof.study.recipe import load
 
     studies = load(recipe)
     host = PluginHost.from_environment()

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from edgeprof.compression.progress import report, shown_by
 from edgeprof.errors import EdgeprofError, InputError, VariantError
-from edgeprof.workload.worker_main import die_with_parent
+from edgeprof.worker.main import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeprof.errors import InputError, VariantError
 from edgeprof.evaluation.preprocess import quantised
-from edgeprof.workload.runtime import ANY_DTYPE, ANY_SHAPE
+from edgeprof.worker.runtime import ANY_DTYPE, ANY_SHAPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.evaluation.metric import Metric, Score
-    from edgeprof.workload.runtime import TensorSpec
+    from edgeprof.worker.runtime import TensorSpec
 
     Feeds = dict[str, npt.NDArray[Any]]
 

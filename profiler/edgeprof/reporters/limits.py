@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edgeprof import units
 
 if TYPE_CHECKING:
-    from edgeprof.analysis.gate import Check
+    from edgeprof.verdicts.gate import Check
 
 
 def sentence(c: Check) -> str:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 #: suffix → module of this package with ``render(results) -> str``; imported when a file of its kind is written.
 MODULES = {
-    ".csv": "csv",
-    ".html": "html",
-    ".json": "json",
+    ".csv": "csv_rows",
+    ".html": "html_page",
+    ".json": "json_text",
     ".jsonl": "jsonl",
     ".md": "markdown",
 }

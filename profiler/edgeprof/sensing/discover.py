@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeprof.errors import EdgeprofError, InputError, unknown
-from edgeprof.sensing import calibration
-from edgeprof.sensing.board import Topology, arrange, identify
+from edgeprof.sensing import corrections as calibration
+from edgeprof.sensing.board.topology import Topology, arrange, identify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

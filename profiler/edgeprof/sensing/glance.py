@@ -16,7 +16,7 @@ from edgeprof.errors import EdgeprofError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from edgeprof.sensing.board import Headline
+    from edgeprof.sensing.board.topology import Headline
     from edgeprof.sensing.sensor import Channel, Quantity, Sensor
 
     Key = tuple[str, str, Quantity]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeprof.sensing.clock import Clock
-    from edgeprof.sensing.probe import Probe
+    from edgeprof.sensing.reader import Probe
 
 #: Deadlines this close together (s) are served by one wake-up.
 _TOGETHER_S = 20e-6

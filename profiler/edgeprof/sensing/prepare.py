@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeprof.sensing import settings
-from edgeprof.sensing.board import arrange
+from edgeprof.sensing.board.topology import arrange
 from edgeprof.sensing.boot import BootCache
 from edgeprof.sensing.characterize import annotated, characterise
+from edgeprof.sensing.device import settings
 from edgeprof.sensing.discover import Discovery, discover
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from edgeprof.roots import Roots
 from edgeprof.sensing.clock import Clock, MonotonicClock
 from edgeprof.sensing.lane import Lane
-from edgeprof.sensing.probe import ChannelStats, Probe
+from edgeprof.sensing.reader import ChannelStats, Probe
 from edgeprof.sensing.trace import Trace
 
 if TYPE_CHECKING:

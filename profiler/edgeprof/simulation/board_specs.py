@@ -1,7 +1,7 @@
 """What the virtual boards are made of: chips, rails, shunts and nodes, as the real boards' device trees have them.
 
 Written from the device trees and driver sources, and not from the topology that edgeprof itself goes by
-(``sensing/boards.toml``), so that a tree built from here can contradict it in a test.
+(``sensing/board/boards.toml``), so that a tree built from here can contradict it in a test.
 
 Sources: Linux's arch/arm64/boot/dts/nvidia/{tegra210-p3450, tegra186-p3310, tegra186-p3509+p3636, tegra194-p2888,
 tegra194-p3668, tegra234-p3701, tegra234-p3767}, energymon's JetsonPowerRails.md, NVIDIA's nvpower.sh, jetson_stats (GPU

@@ -1,4 +1,4 @@
-"""What every runtime must do: edgeprof.workload.runtime's contract, checked on a model."""
+"""What every runtime must do: edgeprof.worker.runtime's contract, checked on a model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 import psutil
 
 from edgeprof.testing.require import require, require_error
-from edgeprof.workload.inputs import check_feeds, describe, is_batch, own_feeds
-from edgeprof.workload.runtime import ANY_DTYPE, ANY_SHAPE, LoadError, LoadOptions, Runtime, Session, TensorSpec
+from edgeprof.worker.inputs import check_feeds, describe, is_batch, own_feeds
+from edgeprof.worker.runtime import ANY_DTYPE, ANY_SHAPE, LoadError, LoadOptions, Runtime, Session, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

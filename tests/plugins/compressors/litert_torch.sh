@@ -17,4 +17,4 @@ if [ ! -e "$dir/.done" ]; then
     fi
     touch "$dir/.done"
 fi
-exec "$dir/bin/python" -m pytest -q -p no:anyio -n 0 tests/plugins/compressors/test_torch.py -k "become_tflite"
+exec "$dir/bin/python" -m pytest -q -p no:anyio -n 0 tests/plugins/compressors/torch/test_methods.py -k "become_tflite"

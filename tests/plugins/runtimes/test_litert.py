@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from edgeprof.testing import check_runtime
-from edgeprof.workload.runtime import LoadError, LoadOptions
+from edgeprof.worker.runtime import LoadError, LoadOptions
 from tests import models
 
 pytest.importorskip("ai_edge_litert")
 
-from edgeprof_plugins.runtimes.litert import LiteRT
+from edgeprof_plugins.runtimes.litert.runtime import LiteRT
 
 CPU = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
 X = np.arange(4, dtype="float32").reshape(1, 4)

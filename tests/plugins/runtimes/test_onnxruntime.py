@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from edgeprof.testing import check_runtime
-from edgeprof.workload.runtime import LoadError, LoadOptions
+from edgeprof.worker.runtime import LoadError, LoadOptions
 from tests import models
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
-from edgeprof_plugins.runtimes import onnxruntime  # noqa: E402 - after what it needs is known to be here
-from edgeprof_plugins.runtimes.onnxruntime import OnnxRuntime  # noqa: E402 - after what it needs is known to be here
+from edgeprof_plugins.runtimes.onnxruntime import runtime as onnxruntime  # noqa: E402 - after what it needs is known to be here
+from edgeprof_plugins.runtimes.onnxruntime.runtime import OnnxRuntime  # noqa: E402 - after what it needs is known to be here
 
 CPU = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
 X = np.arange(8, dtype="float32").reshape(2, 4)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edgeprof.testing import check_runtime
-from edgeprof.workload.inputs import random_feeds
-from edgeprof.workload.runtime import LoadError, LoadOptions
+from edgeprof.worker.inputs import random_feeds
+from edgeprof.worker.runtime import LoadError, LoadOptions
 from edgeprof_plugins.runtimes.python import Python
 
 CPU = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from edgeprof.testing import check_runtime
-from edgeprof.workload.inputs import own_feeds, random_feeds
-from edgeprof.workload.runtime import ANY_SHAPE, LoadError, LoadOptions
+from edgeprof.worker.inputs import own_feeds, random_feeds
+from edgeprof.worker.runtime import ANY_SHAPE, LoadError, LoadOptions
 
 torch = pytest.importorskip("torch")
 
-from edgeprof_plugins.runtimes.pytorch import PyTorch  # noqa: E402 - after what it needs is known to be here
+from edgeprof_plugins.runtimes.pytorch.runtime import PyTorch  # noqa: E402 - after what it needs is known to be here
 
 CPU = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
 X = np.arange(8, dtype="float32").reshape(2, 4)

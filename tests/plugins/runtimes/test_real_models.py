@@ -11,8 +11,8 @@ import pytest
 
 from edgeprof.artifact import recognise
 from edgeprof.testing import check_runtime
-from edgeprof.workload.inputs import check_feeds
-from edgeprof.workload.runtime import LoadError, LoadOptions, Runtime, Session
+from edgeprof.worker.inputs import check_feeds
+from edgeprof.worker.runtime import LoadError, LoadOptions, Runtime, Session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,16 +23,16 @@ CPU = LoadOptions(device="cpu", threads=1, batch=1, shapes={}, options={})
 def runtime_for(path: Path) -> Runtime:
     if path.suffix == ".onnx":
         pytest.importorskip("onnxruntime")
-        from edgeprof_plugins.runtimes.onnxruntime import OnnxRuntime
+        from edgeprof_plugins.runtimes.onnxruntime.runtime import OnnxRuntime
 
         return OnnxRuntime()
     if path.suffix == ".tflite":
         pytest.importorskip("ai_edge_litert")
-        from edgeprof_plugins.runtimes.litert import LiteRT
+        from edgeprof_plugins.runtimes.litert.runtime import LiteRT
 
         return LiteRT()
     pytest.importorskip("torch")
-    from edgeprof_plugins.runtimes.pytorch import PyTorch
+    from edgeprof_plugins.runtimes.pytorch.runtime import PyTorch
 
     return PyTorch()
 

@@ -12,9 +12,9 @@ import pytest
 
 import edgeprof_plugins.runtimes as runtimes
 from edgeprof.errors import VariantError
-from edgeprof.workload.runtime import LoadOptions
-from edgeprof.workload.scenario import Scenario
-from edgeprof.workload.supervisor import Worker, WorkerSpec
+from edgeprof.launch.supervisor import Worker, WorkerSpec
+from edgeprof.worker.runtime import LoadOptions
+from edgeprof.worker.scenario import Scenario
 from tests import models
 
 FOLDER = Path(next(iter(runtimes.__path__)))
@@ -22,15 +22,20 @@ CLASSES = {"onnxruntime": "OnnxRuntime", "litert": "LiteRT", "pytorch": "PyTorch
 CPU = LoadOptions(device="cpu", threads=1, batch=1, shapes={}, options={})
 
 
+def file_of(name: str) -> Path:
+    """Where a runtime's class is: a file of its own, or ``runtime.py`` in its folder."""
+    return FOLDER / "python.py" if name == "python" else FOLDER / name / "runtime.py"
+
+
 def test_every_runtime_file_is_here():
-    assert {path.stem for path in FOLDER.glob("[!_]*.py")} >= set(CLASSES)
+    assert [name for name in CLASSES if not file_of(name).exists()] == []
 
 
 def test_the_runtime_files_keep_to_the_grammar_of_python_3_6():
     vermin = Path(sys.executable).with_name("vermin")
     if not vermin.exists():
         pytest.skip("vermin is not installed")
-    files = [str(path) for path in FOLDER.glob("*.py")]
+    files = [str(path) for path in FOLDER.rglob("*.py")]
     done = subprocess.run(
         [str(vermin), "-t=3.6-", "--no-tips", "--violations", *files], capture_output=True, text=True, check=False
     )
@@ -40,7 +45,7 @@ def test_the_runtime_files_keep_to_the_grammar_of_python_3_6():
 def test_a_callable_runs_under_python_3_6(tmp_path, python36):
     app = tmp_path / "app.py"
     app.write_text("import numpy as np\n\ndef frame():\n    return np.arange(3) * 2\n")
-    spec = WorkerSpec(FOLDER / "python.py", "Python", f"{app}:frame", CPU, python=python36, timeout_s=60)
+    spec = WorkerSpec(file_of("python"), "Python", f"{app}:frame", CPU, python=python36, timeout_s=60)
     with Worker(spec) as worker:
         assert worker.load().python.startswith("3.6.")
         assert worker.infer({})["output"].tolist() == [0, 2, 4]
@@ -54,7 +59,7 @@ def test_a_library_that_the_other_python_lacks_is_named_there(tmp_path, python36
         pytest.skip(f"{python36} has {library}")
     model = tmp_path / "model"
     model.write_bytes(b"nothing")
-    spec = WorkerSpec(FOLDER / f"{name}.py", CLASSES[name], str(model), CPU, python=python36, timeout_s=60)
+    spec = WorkerSpec(file_of(name), CLASSES[name], str(model), CPU, python=python36, timeout_s=60)
     with Worker(spec) as worker, pytest.raises(VariantError, match="not installed") as caught:
         worker.load()
     assert "-m pip install" in caught.value.remedy  # into that Python, which cannot have edgeprof's extras
@@ -64,7 +69,7 @@ def test_a_library_that_the_other_python_lacks_is_named_there(tmp_path, python36
 def test_onnx_runtime_of_an_old_python_gives_our_answers(old_python, tmp_path, version):
     model = models.onnx_affine(tmp_path / "old.onnx", opset=12)
     feeds = {"x": np.arange(4, dtype="float32").reshape(1, 4)}
-    spec = WorkerSpec(FOLDER / "onnxruntime.py", "OnnxRuntime", str(model), CPU, timeout_s=60)
+    spec = WorkerSpec(file_of("onnxruntime"), "OnnxRuntime", str(model), CPU, timeout_s=60)
     with Worker(replace(spec, python=old_python(version))) as old:
         loaded = old.load()
         assert loaded.python.startswith(version)
@@ -74,7 +79,7 @@ def test_onnx_runtime_of_an_old_python_gives_our_answers(old_python, tmp_path, v
 
 
 def test_tflite_runtime_of_python_3_8_gives_our_answers(old_python, tflite_model):
-    spec = WorkerSpec(FOLDER / "litert.py", "LiteRT", str(tflite_model), CPU, python=old_python("3.8"), timeout_s=60)
+    spec = WorkerSpec(file_of("litert"), "LiteRT", str(tflite_model), CPU, python=old_python("3.8"), timeout_s=60)
     with Worker(spec) as worker:
         loaded = worker.load()
         assert "tflite-runtime" in loaded.version

@@ -17,7 +17,7 @@ from edgeprof.errors import InputError, UnavailableError
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
 from edgeprof.sensing.discover import discover
-from edgeprof.sensing.meter_lines import Facts, LineError, header, parse
+from edgeprof.sensing.meter.lines import Facts, LineError, header, parse
 from edgeprof.sensing.sampler import Sampler
 from edgeprof_plugins.sensors import meter
 

@@ -15,7 +15,9 @@ from types import ModuleType, SimpleNamespace
 import psutil
 import pytest
 
-from edgeprof import calibrate, hookimpl
+from edgeprof import hookimpl
+from edgeprof.calibration import conductor as calibrate
+from edgeprof.calibration.burner import Burner
 from edgeprof.cli.main import run
 from edgeprof.errors import InputError
 from edgeprof.plugins import PluginHost, PluginInfo
@@ -26,7 +28,6 @@ from edgeprof.simulation.layouts import build
 from edgeprof.simulation.live import LiveBoard
 from edgeprof.simulation.source import Source
 from edgeprof.simulation.waveform import Pieces, parse
-from edgeprof.workload.burner import Burner
 from tests.profiler.virtual import START_S, VirtualTime
 
 GAIN, OFFSET_W = 1.10, 0.80
@@ -180,7 +181,7 @@ def test_a_calibration_is_found_kept_applied_shown_and_forgotten(edgeprof, turne
 def test_a_bench_quotes_calibrated_joules_with_the_lines_uncertainty(edgeprof, tmp_path, monkeypatch) -> None:
     """A constant 9 W that the sensor shows as they are, and a kept line that makes 10.7 W of them."""
     monkeypatch.setattr("edgeprof.sensing.prepare.CHARACTERISE_S", 0.1)
-    from edgeprof.sensing.calibration import Calibrations, Entry
+    from edgeprof.sensing.corrections import Calibrations, Entry
     from edgeprof.sensing.sensor import Calibration
 
     line = Calibration(
@@ -346,7 +347,7 @@ def test_a_burner_burns_its_share_and_ends_with_whoever_started_it() -> None:
     assert 0.05 < used[1] < 0.6
     assert not child.is_running()
     program = (
-        "import os, signal\nfrom edgeprof.workload.burner import Burner\n"
+        "import os, signal\nfrom edgeprof.calibration.burner import Burner\n"
         "burner = Burner(1).__enter__()\nburner.set(1.0)\n"
         "print(burner._children[0].pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -12,7 +12,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from edgeprof.artifact import recognise
-from edgeprof.compression.graph import read_graph
+from edgeprof.diagnosis.graph import read_graph
 from tests.plugins.compressors.nets import convnet, samples
 from tests.profiler.cli.in_process import verb
 

@@ -11,13 +11,14 @@ from types import ModuleType
 import pytest
 
 from edgeprof import hookimpl
-from edgeprof.cli import checks, udev
+from edgeprof.cli import doctor_checks as checks
+from edgeprof.cli import udev
 from edgeprof.cli.main import run
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.plugins import PluginHost, PluginInfo
 from edgeprof.roots import Roots
 from edgeprof.sensing.sensor import Channel, Sensor
-from edgeprof.workload.runtime import Availability
+from edgeprof.worker.runtime import Availability
 
 STATUSES = {"ok", "warn", "absent", "fail"}
 

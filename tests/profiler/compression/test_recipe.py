@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeprof.artifact import recognise
-from edgeprof.compression.calibration import Calibration
+from edgeprof.compression.calibration_data import Calibration
 from edgeprof.compression.recipe import check_preprocessing, judged_before, recipe_beside
 from edgeprof.errors import InputError
 from edgeprof.evaluation.samples import Samples

@@ -10,7 +10,7 @@ from edgeprof.errors import InputError, VariantError
 from edgeprof.evaluation.evaluate import evaluate
 from edgeprof.evaluation.metric import Metric, Score, bootstrapped
 from edgeprof.evaluation.samples import Samples
-from edgeprof.workload.runtime import TensorSpec
+from edgeprof.worker.runtime import TensorSpec
 from edgeprof_plugins.datasets.npz import NamedArrays
 from edgeprof_plugins.metrics.topk import TopK
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeprof.analysis.accuracy import mcnemar
 from edgeprof.evaluation.evaluate import evaluate
 from edgeprof.evaluation.load import load_dataset
 from edgeprof.plugins import PluginHost
-from edgeprof.workload.runtime import TensorSpec
+from edgeprof.verdicts.accuracy import mcnemar
+from edgeprof.worker.runtime import TensorSpec
 from edgeprof_plugins.metrics.topk import TopK
 
 

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from edgeprof.reporters import answer
-from edgeprof.reporters import html as page
+from edgeprof.reporters import html_page as page
 from edgeprof.reporters.charts import budget, latency, pareto, svg, traces
 from edgeprof.reporters.charts.rows import rows
 from edgeprof.results import document, schema

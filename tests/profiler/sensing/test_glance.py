@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeprof.sensing.board import Headline
+from edgeprof.sensing.board.topology import Headline
 from edgeprof.sensing.glance import glance
 from edgeprof.sensing.sensor import Channel, Sensor
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeprof.analysis.energy import window_energy
+from edgeprof.energy.integrate import window_energy
 from edgeprof.errors import InputError
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots

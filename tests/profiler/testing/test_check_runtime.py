@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeprof.testing import check_runtime
-from edgeprof.workload.runtime import Availability, LoadError, Runtime, Session, TensorSpec
+from edgeprof.worker.runtime import Availability, LoadError, Runtime, Session, TensorSpec
 
 pytestmark = pytest.mark.usefixtures("settled")
 MAGIC = b"TOY1" + bytes(60)

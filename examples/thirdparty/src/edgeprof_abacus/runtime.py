@@ -10,7 +10,7 @@ edgeprof also starts this file in its worker, perhaps under another and older Py
 from typing import Any, Dict, List, Tuple
 
 from edgeprof import hookimpl
-from edgeprof.workload.runtime import Availability, LoadError, LoadOptions, Runtime, Session, TensorSpec
+from edgeprof.worker.runtime import Availability, LoadError, LoadOptions, Runtime, Session, TensorSpec
 
 MAGIC = b"abacus 1\n"
 

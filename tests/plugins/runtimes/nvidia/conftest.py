@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgeprof_plugins.runtimes as runtimes
-from edgeprof.workload.runtime import LoadOptions
-from edgeprof.workload.supervisor import Worker, WorkerSpec
+from edgeprof.launch.supervisor import Worker, WorkerSpec
+from edgeprof.worker.runtime import LoadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 STANDINS = Path(__file__).with_name("standins")
-RUNTIME = Path(next(iter(runtimes.__path__))) / "tensorrt.py"
+RUNTIME = Path(next(iter(runtimes.__path__))) / "tensorrt/runtime.py"
 GENERATIONS = ("8.2", "8.6", "10", "11")
 VERSIONS = {"8.2": "8.2.1.8", "8.6": "8.6.1", "10": "10.3.0", "11": "11.4.0.106"}
 

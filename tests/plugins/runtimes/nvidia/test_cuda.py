@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeprof.workload.runtime import LoadError
-from edgeprof_plugins.runtimes import nvidia_cuda, nvidia_cudart, nvidia_packages
-from edgeprof_plugins.runtimes.nvidia_driver import Driver, Gpu
+from edgeprof.worker.runtime import LoadError
+from edgeprof_plugins.runtimes.nvidia import cuda as nvidia_cuda
+from edgeprof_plugins.runtimes.nvidia import cudart as nvidia_cudart
+from edgeprof_plugins.runtimes.nvidia import packages as nvidia_packages
+from edgeprof_plugins.runtimes.nvidia.driver import Driver, Gpu
 from tests.plugins.runtimes.nvidia.conftest import environment
 
 CLASSES = {"Cudart": nvidia_cudart, "CudaPython": nvidia_packages, "PyCuda": nvidia_packages}
@@ -82,8 +84,8 @@ def test_ctypes_reaches_every_function_of_the_c_library(cuda_libraries, tmp_path
     """In a process of its own: copies come when the stream is waited for, events in order, memory goes back."""
     code = """
 import numpy as np
-from edgeprof_plugins.runtimes.nvidia_cuda import choose
-from edgeprof_plugins.runtimes.nvidia_driver import ask_driver
+from edgeprof_plugins.runtimes.nvidia.cuda import choose
+from edgeprof_plugins.runtimes.nvidia.driver import ask_driver
 
 driver = ask_driver()
 assert driver.gpus[0].compute == "8.7", driver

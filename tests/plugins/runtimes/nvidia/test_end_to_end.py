@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeprof.cli.main import run
-from edgeprof.planfile import describe, read_plan
+from edgeprof.worker.tensorrt_plan import describe, read_plan
 from tests.plugins.runtimes.nvidia.conftest import OPEN, STANDINS, environment
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ def test_the_runtime_conforms(env, engine):
     code = (
         "import sys, numpy as np, psutil\n"
         "from edgeprof.testing import check_runtime\n"
-        "from edgeprof.workload.runtime import LoadOptions\n"
-        "from edgeprof_plugins.runtimes.tensorrt import TensorRT\n"
+        "from edgeprof.worker.runtime import LoadOptions\n"
+        "from edgeprof_plugins.runtimes.tensorrt.runtime import TensorRT\n"
         "x = np.array([[1, 2, 3, 4]], np.float32)\n"
         "options = LoadOptions('cuda', None, 1, {}, {})\n"
         "check_runtime(TensorRT(), sys.argv[1], feeds={'x': x}, expected={'y': 2 * x + 1}, options=options)\n"

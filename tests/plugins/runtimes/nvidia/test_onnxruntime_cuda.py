@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 
 from edgeprof.testing import check_runtime
-from edgeprof.workload.runtime import LoadError, LoadOptions
-from edgeprof_plugins.runtimes import nvidia_cuda, nvidia_cudart
-from edgeprof_plugins.runtimes.nvidia_driver import Driver
-from edgeprof_plugins.runtimes.nvidia_driver import Gpu as Card
+from edgeprof.worker.runtime import LoadError, LoadOptions
+from edgeprof_plugins.runtimes.nvidia import cuda as nvidia_cuda
+from edgeprof_plugins.runtimes.nvidia import cudart as nvidia_cudart
+from edgeprof_plugins.runtimes.nvidia.driver import Driver
+from edgeprof_plugins.runtimes.nvidia.driver import Gpu as Card
 from tests import models
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
-from edgeprof_plugins.runtimes import onnxruntime as runtime  # noqa: E402 - after what it needs is known to be here
-from edgeprof_plugins.runtimes import onnxruntime_cuda  # noqa: E402
+from edgeprof_plugins.runtimes.onnxruntime import cuda as onnxruntime_cuda  # noqa: E402
+from edgeprof_plugins.runtimes.onnxruntime import runtime  # noqa: E402 - after what it needs is known to be here
 
 CUDA = LoadOptions(device="cuda", threads=1, batch=1, shapes={}, options={})
 X = np.arange(8, dtype="float32").reshape(2, 4)

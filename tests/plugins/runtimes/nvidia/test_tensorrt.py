@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from edgeprof.errors import VariantError
-from edgeprof.workload.runtime import LoadError, LoadOptions
-from edgeprof.workload.scenario import Scenario
-from edgeprof_plugins.runtimes.nvidia_driver import Gpu
-from edgeprof_plugins.runtimes.tensorrt import TensorRT
-from edgeprof_plugins.runtimes.tensorrt_build import cache_path, parse
+from edgeprof.worker.runtime import LoadError, LoadOptions
+from edgeprof.worker.scenario import Scenario
+from edgeprof_plugins.runtimes.nvidia.driver import Gpu
+from edgeprof_plugins.runtimes.tensorrt.build import cache_path, parse
+from edgeprof_plugins.runtimes.tensorrt.runtime import TensorRT
 from tests.plugins.runtimes.nvidia.conftest import FIXED, GENERATIONS, OPEN, VERSIONS
 
 if TYPE_CHECKING:

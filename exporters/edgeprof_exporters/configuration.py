@@ -1,0 +1,325 @@
+"""The daemon's settings: one table for flags, environment variables, the file and the documentation.
+
+Precedence: flags, then ``EDGEPROF_EXPORTER_*``, then the file (YAML or TOML), then the default.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import InputError, unknown
+from edgeprof_exporters.thrift.light import borrowed_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: Outside 9100 to 9999, which Prometheus's list of exporters has used up, and below the kernel's range for clients
+#: (32768 and up), so that it is not taken by chance.
+DEFAULT_PORT = 28283
+PREFIX = "EDGEPROF_EXPORTER_"
+
+
+def _setting(
+    default: Any,
+    text: str,
+    *,
+    section: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    choices: tuple[str, ...] = (),
+    metavar: str = "",
+) -> Any:
+    facts = {"text": text, "section": section, "low": low, "high": high, "choices": choices, "metavar": metavar}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=facts)
+    return field(default=default, metadata=facts)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set. A field ``web_listen_address`` of the section ``web`` is ``listen_address`` under
+    ``web`` in the file, ``EDGEPROF_EXPORTER_WEB_LISTEN_ADDRESS`` and ``--web.listen-address``.
+    """
+
+    web_listen_address: list[str] = _setting(  # noqa: RUF009 - _setting makes a field
+        [f"127.0.0.1:{DEFAULT_PORT}"],
+        "Address to listen on: HOST:PORT, [IPV6]:PORT or :PORT for all; several are possible.",
+        section="web",
+        metavar="ADDRESS",
+    )
+    web_systemd_socket: bool = _setting(False, "Take the listening sockets from systemd instead.", section="web")
+    web_telemetry_path: str = _setting("/metrics", "Path of the metrics.", section="web", metavar="PATH")
+    web_max_requests: int = _setting(
+        40, "The most scrapes at once; one more gets 503. 0: no limit.", section="web", low=0, high=10_000
+    )
+    web_max_connections: int = _setting(
+        256, "The most connections at once; the longest idle one makes room.", section="web", low=4, high=10_000
+    )
+    web_config_file: str = _setting(
+        "", "TLS and passwords, as Prometheus's exporter-toolkit has them (web-config.yml).", section="web",
+        metavar="FILE",
+    )  # fmt: skip
+    sampling_rate_hz: float = _setting(10.0, "Readings per second.", section="sampling", low=0.1, high=100.0)
+    sampling_bridge_s: float = _setting(
+        5.0,
+        "Gaps in power readings up to this long (s) are bridged; longer ones are counted and left out.",
+        section="sampling",
+        low=0.0,
+        high=3600.0,
+    )
+    sampling_sensors: list[str] = _setting(  # noqa: RUF009 - _setting makes a field
+        [], "Only these sensor sources (edgeprof sensors lists them); none: all.", section="sampling", metavar="NAME"
+    )
+    sampling_rail: str = _setting("", "Which rail is the whole device.", section="sampling", metavar="NAME")
+    sampling_sysfs_root: str = _setting("", "Read this tree instead of /sys.", section="sampling", metavar="DIR")
+    sampling_procfs_root: str = _setting("", "Read this tree instead of /proc.", section="sampling", metavar="DIR")
+    collectors_exclude: list[str] = _setting(  # noqa: RUF009 - _setting makes a field
+        [], "Collectors that are switched off.", section="collectors", metavar="NAME"
+    )
+    track_socket: str = _setting(
+        "auto",
+        "Datagram socket for edgeprof.track; auto: track.sock in the runtime directory; empty: none.",
+        section="track",
+        metavar="PATH",
+    )
+    track_max_series: int = _setting(
+        50, "Label sets beyond so many are counted under other.", section="track", low=1, high=10_000
+    )
+    control_socket: str = _setting(
+        "auto",
+        "Control socket; auto: control.sock in the runtime directory; empty: none.",
+        section="control",
+        metavar="PATH",
+    )
+    control_group: str = _setting(
+        "", "Members of this group may use both sockets, beside root and the daemon's own user.", section="control",
+        metavar="GROUP",
+    )  # fmt: skip
+    state_file: str = _setting(
+        "auto",
+        "Where counters go on from after a restart; auto: state.json in systemd's state directory, if there is one; "
+        "empty: none.",
+        section="state",
+        metavar="FILE",
+    )
+    state_interval_s: float = _setting(
+        300.0, "How often the state file is written (s).", section="state", low=1.0, high=86_400.0
+    )
+    bench_directory: str = _setting(
+        "",
+        "Where edgeprof bench keeps its results (EDGEPROF_DATA_DIR of who runs it); default: this user's.",
+        section="bench",
+        metavar="DIR",
+    )
+    log_level: str = _setting(
+        "info", "The least that is logged.", section="log", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = _setting("logfmt", "How.", section="log", choices=("logfmt", "json"))
+
+
+KEYS: dict[str, Any] = {f.name: f for f in fields(Settings)}
+
+
+def key_of(name: str) -> str:
+    """``web_listen_address`` → ``web.listen_address``."""
+    section: str = KEYS[name].metadata["section"]
+    return f"{section}.{name[len(section) + 1 :]}"
+
+
+def flag_of(name: str) -> str:
+    """``web_listen_address`` → ``--web.listen-address``; the file of web-config is called as everywhere else."""
+    known = {
+        "web_config_file": "--web.config.file",
+        "sampling_sysfs_root": "--sysfs-root",
+        "sampling_procfs_root": "--procfs-root",
+    }
+    return known.get(name) or "--" + key_of(name).replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """``web_listen_address`` → ``EDGEPROF_EXPORTER_WEB_LISTEN_ADDRESS``."""
+    return PREFIX + name.upper()
+
+
+def load(
+    flags: Mapping[str, Any], environ: Mapping[str, str] | None = None, path: Path | None = None
+) -> tuple[Settings, Path | None]:
+    """The settings and the file that they came from.
+
+    Args:
+        flags: Field name → value; None and empty tuples are not given.
+        environ: ``os.environ`` by default.
+        path: ``--config.file``; else ``EDGEPROF_CONFIG``, else ``exporter.yml``, ``.yaml`` or ``.toml`` in systemd's
+            configuration directory, else no file.
+
+    Raises:
+        InputError: a name or a value that cannot be, with where it was found.
+    """
+    environ = os.environ if environ is None else environ
+    path = path or _usual_file(environ)
+    values: dict[str, Any] = {}
+    if path is not None:
+        values.update(_from_file(path))
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable[len(PREFIX) :].lower()
+        if name not in KEYS:
+            raise unknown("environment variable", variable, map(variable_of, KEYS))
+        kind = KEYS[name].default_factory
+        value: Any = [word.strip() for word in text.split(",") if word.strip()] if callable(kind) else text
+        values[name] = _checked(name, value, f"the environment variable {variable}")
+    for name, given in flags.items():
+        if given is not None and given != ():
+            value = list(given) if isinstance(given, tuple) else given
+            values[name] = _checked(name, value, flag_of(name))
+    return Settings(**values), path
+
+
+def _usual_file(environ: Mapping[str, str]) -> Path | None:
+    if environ.get("EDGEPROF_CONFIG"):
+        return Path(environ["EDGEPROF_CONFIG"])
+    directory = environ.get("CONFIGURATION_DIRECTORY", "").split(":")[0]
+    if directory:
+        for name in ("exporter.yml", "exporter.yaml", "exporter.toml"):
+            if (Path(directory) / name).is_file():
+                return Path(directory) / name
+    return None
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML or TOML file's mapping, by its suffix; an empty file is an empty one.
+
+    Raises:
+        InputError: it cannot be read, is not of that form, or holds no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"{path} cannot be read: {why}") from None
+    content: Any
+    if path.suffix == ".toml":
+        if sys.version_info >= (3, 11):
+            import tomllib  # noqa: PLC0415 - read only where it is used
+        else:
+            import tomli as tomllib  # noqa: PLC0415
+        try:
+            content = tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
+            raise InputError(f"{path} is not TOML: {error}") from None
+    else:
+        try:
+            with borrowed_yaml() as yaml:
+                content = yaml.safe_load(text)
+        except ImportError:
+            raise InputError(
+                f"{path} is YAML, and its library is not installed", remedy="pip install 'edgeprof[exporter]'"
+            ) from None
+        except Exception as error:  # noqa: BLE001 - PyYAML lets out what its constructors raise: of dates, of numbers
+            raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no table of settings")
+    return content
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    sections: dict[str, dict[str, str]] = {}
+    for name in KEYS:
+        section, _, key = key_of(name).partition(".")
+        sections.setdefault(section, {})[key] = name
+    values: dict[str, Any] = {}
+    for section, content in read_mapping(path).items():
+        if section not in sections:
+            raise _unknown(path, "section", section, sections)
+        if content is None:
+            continue
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: {section} is no table", remedy=f"Keys of it: {', '.join(sections[section])}.")
+        for key, value in content.items():
+            if key not in sections[section]:
+                raise _unknown(path, f"setting of {section}", key, sections[section])
+            name = sections[section][key]
+            values[name] = _checked(name, value, f"{path}: {section}.{key}")
+    return values
+
+
+def _unknown(path: Path, kind: str, name: object, valid: Mapping[str, object]) -> InputError:
+    error = unknown(kind, name if isinstance(name, str) else shown(name), valid)
+    return InputError(f"{path}: {error.message}", remedy=error.remedy)
+
+
+def _checked(name: str, value: Any, where: str) -> Any:
+    """The value as the field has it, from a flag, a text or a file.
+
+    Raises:
+        InputError: it cannot be.
+    """
+    facts, default = KEYS[name].metadata, KEYS[name].default
+    if callable(KEYS[name].default_factory):
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise InputError(f"{where} is {shown(value)}; it has to be a list of texts")
+        return items
+    if isinstance(default, bool):
+        words = {
+            "true": True,
+            "yes": True,
+            "1": True,
+            "on": True,
+            "false": False,
+            "no": False,
+            "0": False,
+            "off": False,
+        }
+        if isinstance(value, str) and value.lower() in words:
+            return words[value.lower()]
+        if not isinstance(value, bool):
+            raise InputError(f"{where} is {shown(value)}; it has to be true or false")
+        return value
+    if isinstance(default, (int, float)):
+        return _number(value, default, facts, where)
+    return _text(name, value, facts["choices"], where)
+
+
+def _text(name: str, value: Any, choices: Sequence[str], where: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{where} is {shown(value)}; it has to be a text")
+    if "\0" in value:
+        raise InputError(f"{where} has a zero byte in it")
+    if name == "web_telemetry_path" and (not value.startswith("/") or value.startswith("/-/")):
+        raise InputError(f"{where} is {value!r}", remedy="It has to begin with / and not with /-/, as in /metrics.")
+    if choices and value not in choices:
+        raise InputError(f"{where} is {value!r}", remedy=f"It has to be one of {', '.join(choices)}.")
+    return value
+
+
+def _number(value: Any, default: float, facts: Mapping[str, Any], where: str) -> float:
+    kind: type[int | float] = int if isinstance(default, int) else float
+    number: float | None = None
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            number = kind(value) if isinstance(value, str) or kind is float or value == int(value) else None
+    if number is None:
+        what = "a whole number" if kind is int else "a number"
+        raise InputError(f"{where} is {shown(value)}; it has to be {what}")
+    if not facts["low"] <= number <= facts["high"]:
+        raise InputError(f"{where} is {shown(value)}; it has to be from {facts['low']:g} to {facts['high']:g}")
+    return number
+
+
+def shown(value: object) -> str:
+    """A value for a message: not all of a long one, and Python shows no integer of thousands of digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:100]}…"

@@ -1,0 +1,139 @@
+"""The newest benchmark results, re-read when the store has changed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.results.place import data_dir
+from edgeprof_exporters.logs import event
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeprof_exporters.exposition import Samples
+
+#: The store's file (edgeprof.results.store.FILE, whose module would bring SQLite and msgspec along).
+STORE = "results.sqlite3"
+_PATIENCE_S = 60.0
+#: More model × variant × runtime × scenario than this are not shown: about 1,300 series.
+MOST_RESULTS = 80
+
+
+class BenchResults:
+    """What the store holds. Thread-safe.
+
+    Args:
+        directory: Where the store is; None: this user's data directory.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._rows: dict[str, list[tuple[list[str], Any]]] = {}
+        self._seen: object = None
+
+    def move(self, directory: Path | None) -> None:
+        """Read another store from the next ``refresh`` on."""
+        self._directory, self._seen = directory, None
+
+    def samples(self) -> Samples:
+        """What was read last."""
+        with self._lock:
+            return dict(self._rows)
+
+    def refresh(self) -> None:
+        """Read the store if it has changed since the last time. What cannot be read leaves the old rows."""
+        directory = self._directory or data_dir()
+        seen = _stamp(directory)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        if not any(seen):
+            rows: Any = {}
+        else:
+            rows = self._read(directory)
+            if rows is None:
+                return
+        with self._lock:
+            self._rows = limited(rows)
+
+    def _read(self, directory: Path) -> Any:
+        """The reader's rows; None, with a line in the log, where it did not succeed."""
+        text, status = _output([sys.executable, "-m", "edgeprof_exporters.results_reader", os.fspath(directory)])
+        if status == 0:
+            with suppress(ValueError):
+                return json.loads(text)
+        said = text.decode("utf-8", "replace").strip().splitlines()
+        event(
+            logging.WARNING,
+            "the benchmark store cannot be read",
+            directory=str(directory),
+            error=said[-1] if said else f"exit status {status}",
+        )
+        return None
+
+
+def _output(argv: list[str]) -> tuple[bytes, int]:
+    """What a program writes to stdout, and its exit status; it is killed after ``_PATIENCE_S``.
+
+    posix_spawn, since the module subprocess alone would be a megabyte of the daemon for as long as it runs.
+    """
+    read_end, write_end = os.pipe()
+    try:
+        actions: list[tuple[Any, ...]] = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, write_end, 1),
+        ]
+        try:
+            pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions)
+        except OSError as error:
+            return str(error).encode(), -1
+        finally:
+            os.close(write_end)
+        killer = threading.Timer(_PATIENCE_S, _kill, [pid])
+        killer.daemon = True
+        killer.start()
+        text = b""
+        while data := os.read(read_end, 65536):
+            text += data
+        _, status = os.waitpid(pid, 0)
+        killer.cancel()
+        return text, os.waitstatus_to_exitcode(status)
+    finally:
+        os.close(read_end)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def limited(rows: dict[str, list[tuple[list[str], Any]]]) -> dict[str, list[tuple[list[str], Any]]]:
+    """The rows of the ``MOST_RESULTS`` newest results."""
+    stamps = rows.get("edgeprof_bench_last_run_timestamp_seconds", [])
+    if len(stamps) <= MOST_RESULTS:
+        return rows
+    event(logging.WARNING, "only the newest benchmark results are shown", shown=MOST_RESULTS, stored=len(stamps))
+    newest = sorted(stamps, key=lambda row: row[1], reverse=True)[:MOST_RESULTS]
+    kept = {tuple(labels) for labels, _ in newest}
+    return {name: [row for row in all_rows if tuple(row[0][:4]) in kept] for name, all_rows in rows.items()}
+
+
+def _stamp(directory: Path) -> tuple[object, ...]:
+    """What changes when the store is written: SQLite appends to its log first."""
+    return tuple(_stat(directory / name) for name in (STORE, f"{STORE}-wal"))
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

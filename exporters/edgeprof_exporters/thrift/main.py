@@ -1,0 +1,116 @@
+"""Where the daemon's own process begins: without click, and with nothing else of the command line in its memory.
+
+``edgeprof exporter`` checks the settings, looks up which plugins there are, and then becomes this (execve: same process
+number, same sockets), which saves six megabytes for as long as it runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import operator
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edgeprof.errors import EdgeprofError
+from edgeprof.plugins import installed
+from edgeprof_exporters import configuration as table
+from edgeprof_exporters.logs import setup
+from edgeprof_exporters.thrift.light import import_client
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: The current directory is where the user happens to be, and no place to import from.
+_CODE = (
+    "import sys; sys.path[:1] == [''] and sys.path.pop(0); "
+    "from edgeprof_exporters.thrift.main import main; sys.exit(main())"
+)
+#: What the daemon is told on its way; not among its arguments, which everybody who lists the processes has to read.
+_GIVEN = "_EDGEPROF_EXPORTER"
+_PR_SET_NAME = 15
+
+
+class Plugin(NamedTuple):
+    """An entry point, as the plugins' host takes it: importlib.metadata and what it brings would be 4 MB."""
+
+    name: str
+    value: str
+    distribution: str
+    version: str
+
+    @property
+    def dist(self) -> Distribution:
+        return Distribution(self.distribution, self.version)
+
+    def load(self) -> Any:
+        """The module, or what it has of that name.
+
+        Raises:
+            ImportError, AttributeError: it is not there.
+        """
+        module, _, attribute = self.value.partition("[")[0].partition(":")  # extras, as in "a:b [c]", ask for nothing
+        found: Any = importlib.import_module(module.strip())
+        return operator.attrgetter(attribute.strip())(found) if attribute.strip() else found
+
+
+class Distribution(NamedTuple):
+    """Where a plugin comes from."""
+
+    name: str
+    version: str
+
+
+def sensor_plugins() -> list[Plugin]:
+    """The plugins that may bring sensors: everybody's but those of edgeprof itself that are something else, whose
+    libraries (numpy among them) the daemon has no room for.
+    """
+    ours = ("edgeprof_plugins.", "edgeprof_exporters", "edgeprof_dashboards")
+    found = []
+    for point in installed():
+        if not point.value.startswith(ours) or point.value.startswith("edgeprof_plugins.sensors."):
+            dist = point.dist
+            found.append(Plugin(point.name, point.value, dist.name if dist else "?", dist.version if dist else "?"))
+    return found
+
+
+def become(flags: Mapping[str, Any], path: Path | None) -> None:
+    """Replace this process by the daemon's; does not return."""
+    import subprocess  # noqa: PLC0415 - a megabyte that the daemon itself has no use for
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    given = json.dumps(
+        {
+            "flags": {k: v for k, v in flags.items() if v not in (None, ())},
+            "path": path and str(path),
+            "plugins": sensor_plugins(),
+        }
+    )
+    same = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
+    # Words at the end change nothing, and let pgrep -f and people find it by its name.
+    argv = [sys.executable, *same, "-c", _CODE, "edgeprof", "exporter"]
+    os.execve(sys.executable, argv, {**os.environ, _GIVEN: given})  # noqa: S606 - no shell is wanted
+
+
+def main() -> int:
+    """The daemon until its end, with the flags, the file and the plugins that ``become`` handed over; the exit code."""
+    asked = json.loads(os.environ.pop(_GIVEN))
+    path = Path(asked["path"]) if asked["path"] else None
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, b"edgeprof", 0, 0, 0)
+    try:
+        settings, _ = table.load(asked["flags"], path=path)
+        setup(settings.log_level, settings.log_format)
+        import_client()
+        from edgeprof_exporters.daemon import Daemon  # noqa: PLC0415 - the log must be there for what it says
+
+        plugins = [Plugin(*fields) for fields in asked["plugins"]]
+        return Daemon(settings, lambda: table.load(asked["flags"], path=path)[0], plugins).run()
+    except EdgeprofError as error:
+        sys.stderr.write(f"edgeprof: {error.message}\n" + (f"  {error.remedy}\n" if error.remedy else ""))
+        return error.exit_code

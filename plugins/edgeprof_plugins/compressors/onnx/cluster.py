@@ -1,0 +1,94 @@
+"""Weight sharing: each layer's weights become one of n values.
+
+The weights stay floats, so that any runtime runs the model as before and no faster; but with few distinct values the
+file packs well, and ``store=codebook`` makes the file itself small: one byte a weight and a table, looked up once when
+the model is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor
+from edgeprof_plugins.compressors.shared import kmeans
+from edgeprof_plugins.compressors.shared.kmeans import codebook, nearest
+from edgeprof_plugins.compressors.shared.magnitude import sqnr_db, worst
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from edgeprof.evaluation.dataset import Dataset
+
+
+class Cluster(Compressor):
+    name = "cluster"
+    version = "1"
+    takes = ("onnx",)
+    parameters = (
+        kmeans.COUNT,
+        Parameter(
+            "store",
+            "str",
+            default="values",
+            choices=("values", "codebook"),
+            help="floats that pack well, or one byte a weight and a table",
+        ),
+    )
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del data, seed  # k-means starts from the weights' own distribution
+        with OnnxFile(source) as model:
+            weights = {w.name: w for w in model.weights() if np.prod(w.shape) > parameters["n"]}
+            if not weights:
+                raise InputError(
+                    f"{source} has no float weights of Conv, Gemm or MatMul with more than {parameters['n']} values",
+                    remedy="Start from the float model.",
+                )
+            packed = parameters["store"] == "codebook"
+            sqnr: dict[str, float | None] = {}
+
+            def edit(name: str) -> Iterable[Any]:
+                if name not in weights:
+                    return [model.whole(name)]
+                values = model.array(name)
+                codes = codebook(values, parameters["n"])
+                index = nearest(values, codes)
+                shared = codes[index].astype(values.dtype)
+                sqnr[name] = sqnr_db(values, shared)
+                if packed:
+                    table = tensor(codes.astype(values.dtype), f"{name}_codes")
+                    return [tensor(index.astype(np.uint8), f"{name}_index"), table]
+                return [tensor(shared, name)]
+
+            if packed:
+                _look_up(model.model.graph, weights)
+            model.write(target, edit)
+        return {"layers": len(weights), "n": parameters["n"], "sqnr_db": sqnr, "worst": worst(sqnr)}
+
+
+def _look_up(graph: Any, names: Iterable[str]) -> None:
+    """``name`` = codes[index], computed when the model is loaded (runtimes fold it: both are constants)."""
+    import onnx
+
+    made = []
+    for name in names:
+        made.append(onnx.helper.make_node("Cast", [f"{name}_index"], [f"{name}_wide"], name=f"{name}_cast", to=6))
+        made.append(onnx.helper.make_node("Gather", [f"{name}_codes", f"{name}_wide"], [name], name=f"{name}_lookup"))
+    prepend(graph, made, set(names))
+
+
+def prepend(graph: Any, made: list[Any], names: set[str]) -> None:
+    """Nodes before all others; what they compute is no longer an input (old files list initializers as inputs)."""
+    copies = [type(node).FromString(node.SerializeToString()) for node in graph.node]
+    del graph.node[:]
+    graph.node.extend([*made, *copies])
+    for position in reversed(range(len(graph.input))):
+        if graph.input[position].name in names:
+            del graph.input[position]

@@ -1,0 +1,113 @@
+"""``exclude=auto`` of ONNX models: each layer quantised alone, and variants judged by their answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof_plugins.compressors.onnx.prepare import quiet
+from edgeprof_plugins.compressors.shared.exclusion import by_channel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    Batch = Mapping[str, npt.NDArray[Any]]
+
+_QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
+#: These hand on the values that they get: what is lost before them is not theirs.
+_HANDED_ON = frozenset({
+    "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Resize", "Split", "Slice", "Gather", "Pad",
+    "Relu", "Clip", "Identity", "Expand",
+})  # fmt: skip
+
+
+def answers(model: Any, batches: Iterable[Batch], count: int) -> list[npt.NDArray[Any]]:
+    """A model's outputs for the first ``count`` samples, joined along the first axis.
+
+    Args:
+        model: Its path, or its bytes.
+        batches: Inputs by name.
+        count: How many samples there are; what fills up the last batch is dropped.
+    """
+    import onnxruntime
+
+    with quiet():
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        given = model if isinstance(model, bytes) else str(model)
+        session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        found = [session.run(None, dict(batch)) for batch in batches]
+    return [np.concatenate([np.atleast_1d(one[i]) for one in found])[:count] for i in range(len(found[0]))]
+
+
+def alone(plain: Path, quantised: Path, batches: Iterable[Batch]) -> dict[str, float]:
+    """Each quantised node's signal to noise when it alone is quantised.
+
+    The float graph and, beside it, every quantised node fed from the float tensors through its own quantisation: one
+    run shows what each loses by itself (inputs, weights, and the range of what it gives).
+
+    Args:
+        plain: The float model that was quantised.
+        quantised: The same in QDQ format; nodes have the same names.
+        batches: Inputs by name.
+
+    Returns:
+        Node → dB.
+    """
+    import onnx
+
+    from edgeprof.diagnosis import graph_onnx
+
+    whole = onnx.load(str(plain))
+    given = onnx.load(str(quantised)).graph
+    floats = {node.name: node for node in whole.graph.node}
+    initializers = {one.name for one in whole.graph.initializer}
+    whole.graph.initializer.extend(one for one in given.initializer if one.name not in initializers)
+    # The quantiser renames what a layer gives where that is an output of the model.
+    same = {
+        ours: theirs
+        for node in given.node
+        if node.op_type not in _QDQ and node.name in floats
+        for ours, theirs in zip(node.output, floats[node.name].output, strict=False)
+    }
+    ends = {name for node in given.node if node.op_type in _QDQ for name in node.output}
+    watched: dict[str, tuple[str, str]] = {}
+    held: dict[str, str] = {}
+    for node in given.node:
+        inner = node.op_type in _QDQ
+        if not inner and not (node.name in floats and ends.intersection(node.input)):
+            continue
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.name = f"alone/{node.name}"
+        for index, name in enumerate(node.input):
+            copy.input[index] = f"alone/{name}" if name in ends else same.get(name, name)
+        for index, name in enumerate(node.output):
+            copy.output[index] = f"alone/{name}" if name else ""
+        whole.graph.node.append(copy)
+        if not inner and node.op_type not in _HANDED_ON:
+            watched[node.name] = (floats[node.name].output[0], copy.output[0])
+        elif node.op_type == "DequantizeLinear" and node.input[0] in ends:
+            held[node.input[0]] = copy.output[0]
+    # What a layer gives → the other end of its own quantisation.
+    own = {same.get(n.input[0], n.input[0]): held[n.output[0]] for n in given.node if n.output[0] in held}
+    wanted = list(dict.fromkeys(n for out, approx in watched.values() for n in (out, approx, own.get(out, out))))
+    powers: dict[str, Any] = {}
+    for found in graph_onnx.taps(whole, wanted, batches):
+        for name, (out, approximation) in watched.items():
+            truth = found[out].astype(np.float64)
+            noises = (found[approximation] - truth, found[own.get(out, out)] - truth)
+            # Two sources of noise, added as powers.
+            powers[name] = powers.get(name, 0) + np.stack([_power(truth), sum(_power(noise) for noise in noises)])
+    return {name: by_channel(*found) for name, found in powers.items()}
+
+
+def _power(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Σx² of each channel: axis 1 of images and of flat features, the last of sequences."""
+    axis = 1 if values.ndim in {2, 4, 5} else values.ndim - 1
+    total: npt.NDArray[Any] = np.square(values).sum(axis=tuple(a for a in range(values.ndim) if a != axis))
+    return total

@@ -1,0 +1,102 @@
+"""ONNX in half precision: half the file, and half the memory traffic on devices that compute in it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.onnx.file import OnnxFile, require, tensor
+from edgeprof_plugins.compressors.onnx.prepare import check_nodes, quantization, quiet, refuse_quantised
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from edgeprof.evaluation.dataset import Dataset
+
+_LARGEST = 65504.0
+#: TensorProto.FLOAT16.
+_FLOAT16 = 10
+#: Weights of so many values are converted on their way through the file, smaller ones in memory.
+_LARGE = 1024
+
+
+class Fp16(Compressor):
+    name = "fp16"
+    version = "1"
+    takes = ("onnx",)
+    parameters = (
+        Parameter("io", "str", default="float32", choices=("float32", "float16"), help="type of inputs and outputs"),
+        Parameter("exclude", "str", default="", help="nodes left in float32, separated by spaces or |"),
+    )
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del data, seed
+        onnx = require()
+        excluded = check_nodes(source, parameters["exclude"])
+        clipped: dict[str, float] = {}
+        with OnnxFile(source) as model:
+            refuse_quantised(model)
+            floats = [name for name in model.order if model.proto(name).data_type == 1]
+            if not floats:
+                raise InputError(f"{source} has no float32 weights", remedy="It is converted already, or has none.")
+            streamed = [name for name in floats if np.prod(model.proto(name).dims) >= _LARGE]
+            ends = [one.name for one in (*model.model.graph.input, *model.model.graph.output)]
+            graph = _without(onnx, model, streamed)
+            with quiet():
+                made = _converter()(
+                    graph,
+                    keep_io_types=ends if parameters["io"] == "float32" else False,
+                    node_block_list=excluded or None,
+                )
+            # What still is an input after the conversion is a weight, as wide as its readers want it.
+            kinds = {one.name: one.type.tensor_type.elem_type for one in made.graph.input}
+            kept = [one for one in made.graph.input if one.name not in streamed]
+            copies = [type(one).FromString(one.SerializeToString()) for one in kept]
+            del made.graph.input[:], made.graph.value_info[:]
+            made.graph.input.extend(copies)
+            model.model, model.order = made, streamed
+
+            def edit(name: str) -> Iterable[Any]:
+                values = model.array(name)
+                largest = float(np.abs(values).max())
+                if largest > _LARGEST:
+                    clipped[name] = largest
+                if kinds.get(name) == _FLOAT16:
+                    values = np.clip(values, -_LARGEST, _LARGEST).astype(np.float16)
+                return [tensor(values, name)]
+
+            model.write(target, edit)
+        return {"tensors": len(floats), "clipped": clipped, "excluded": excluded}
+
+
+def _without(onnx: Any, model: OnnxFile, streamed: list[str]) -> Any:
+    """The model with its large weights as inputs: the converter decides about types, and needs no values for that."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model.model)
+    del copy.graph.value_info[:]
+    large = set(streamed)
+    for name in model.order:
+        if name in large:
+            shape = list(model.proto(name).dims)
+            copy.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+        else:
+            copy.graph.initializer.append(model.whole(name))
+    return copy
+
+
+def _converter() -> Any:
+    """ONNX Runtime's converter; importing its package must not leave its folder on the module path."""
+    quantization()
+    before = list(sys.path)
+    try:
+        return importlib.import_module("onnxruntime.transformers.float16").convert_float_to_float16
+    finally:
+        sys.path[:] = before

@@ -1,0 +1,182 @@
+"""Dense layers of ONNX models with weights of 4 bits, in blocks (ONNX Runtime's MatMulNBits): a third of the memory
+traffic where a layer waits for its weights, as the decoding of language models does.
+
+Convolutions have no such kernel and stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.errors import InputError, UnavailableError
+from edgeprof.worker.runtime import install_command
+from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor
+from edgeprof_plugins.compressors.onnx.prepare import check_nodes, quantization, quiet
+from edgeprof_plugins.compressors.onnx.view import attribute
+from edgeprof_plugins.compressors.shared.magnitude import sqnr_db, worst
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.dataset import Dataset
+
+_DOMAIN = "com.microsoft"
+#: ``accuracy_level`` of the operator: what the products are summed in.
+_LEVELS = {"float32": 1, "int8": 4}
+
+
+class Int4Weight(Compressor):
+    name = "int4-weight"
+    version = "1"
+    takes = ("onnx",)
+    parameters = (
+        Parameter("block", "int", default=32, minimum=16, maximum=256, help="weights that share a scale: 16, 32 … 256"),
+        Parameter(
+            "compute", "str", default="float32", choices=("float32", "int8"), help="what ONNX Runtime multiplies in"
+        ),
+        Parameter("exclude", "str", default="", help="nodes left as they are, separated by spaces or |"),
+    )
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del data, seed
+        block = parameters["block"]
+        if block & (block - 1):
+            raise InputError(f"int4-weight: block={block} is no power of two", remedy="Use 16, 32, 64, 128 or 256.")
+        pack = _packer(block)
+        excluded = set(check_nodes(source, parameters["exclude"]))
+        with OnnxFile(source) as model:
+            dense, left = _dense(model, excluded)
+            if not dense:
+                raise InputError(
+                    f"int4-weight finds no dense layer with constant float32 weights in {source}"
+                    f" ({left} other layers have weights)",
+                    remedy="Convolutions: int8-static is small and fast, int8-weight small.",
+                )
+            transposed = _replace(model, dense, block, _LEVELS[parameters["compute"]])
+            sqnr: dict[str, float | None] = {}
+
+            def edit(name: str) -> Iterable[Any]:
+                if name not in transposed:
+                    return [model.whole(name)]
+                values = model.array(name)
+                made = pack(values.T if transposed[name] else values)
+                sqnr[name] = sqnr_db(values.T if not transposed[name] else values, _unpacked(made, values.size))
+                return [tensor(one, f"{name}_{part}") for one, part in zip(made, _PARTS, strict=True)]
+
+            del model.model.graph.value_info[:]
+            model.write(target, edit)
+        return {"layers": len(dense), "left": left, "sqnr_db": sqnr, "worst": worst(sqnr), "excluded": sorted(excluded)}
+
+
+_PARTS = ("int4", "scales", "zero_points")
+
+
+def _packer(block: int) -> Any:
+    """K × N float32 → what MatMulNBits reads: nibbles [N, blocks, block / 2], scales and zero points [N, blocks]."""
+    quantization()
+    try:
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+    except ImportError as error:
+        raise UnavailableError(
+            f"int4-weight needs a newer onnxruntime ({error})", remedy=install_command("onnx-compress", "onnxruntime")
+        ) from None
+    import onnx
+
+    def pack(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+        rows, columns = values.shape
+        helper = onnx.helper
+        graph = helper.make_graph(
+            [helper.make_node("MatMul", ["x", "w"], ["y"], name="m")],
+            "one",
+            [helper.make_tensor_value_info("x", 1, [1, rows])],
+            [helper.make_tensor_value_info("y", 1, [1, columns])],
+            [tensor(np.ascontiguousarray(values), "w")],
+        )
+        with quiet():
+            tool = MatMulNBitsQuantizer(helper.make_model(graph), bits=4, block_size=block)
+            tool.process()
+        made = {one.name: onnx.numpy_helper.to_array(one) for one in tool.model.model.graph.initializer}
+        (node,) = tool.model.model.graph.node
+        return tuple(made[name] for name in node.input[1:4])
+
+    return pack
+
+
+def _unpacked(made: tuple[npt.NDArray[Any], ...], size: int) -> npt.NDArray[Any]:
+    """The weights, N × K, that MatMulNBits computes with: (nibble − zero point) · scale, low nibbles first."""
+    packed, scales, zeros = made
+    count = packed.shape[0]
+
+    def nibbles(values: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        return np.stack([values & 15, values >> 4], axis=-1).reshape(*values.shape[:-1], -1).astype(np.float32)
+
+    scales = scales.reshape(count, packed.shape[1])
+    points = nibbles(zeros.reshape(count, -1))[:, : packed.shape[1]]
+    values: npt.NDArray[Any] = (nibbles(packed) - points[..., None]) * scales[..., None]
+    return values.reshape(count, -1)[:, : size // count]
+
+
+def _dense(model: OnnxFile, excluded: set[str]) -> tuple[dict[int, bool], int]:
+    """Nodes that can be replaced → whether their weight is stored N × K; and how many layers with weights cannot."""
+    weights = {w.name: w for w in model.weights() if model.proto(w.name).data_type == 1}
+    fitting: dict[int, bool] = {}
+    users: dict[str, list[int]] = {}
+    for index, node in enumerate(model.model.graph.node):
+        plain = attribute(node, "transA", 0) == 0 and not any(
+            a.name in {"alpha", "beta"} and a.f != 1 for a in node.attribute
+        )
+        weight = weights.get(node.input[1]) if node.op_type in {"MatMul", "Gemm"} else None
+        if weight is not None and plain and len(weight.shape) == 2 and node.name not in excluded:
+            fitting[index] = weight.axis == 0
+            users.setdefault(weight.name, []).append(index)
+    for name, found in users.items():
+        if weights[name].users != len(found) or len({fitting[index] for index in found}) > 1:
+            for index in found:
+                del fitting[index]
+    return fitting, len(weights) - len({model.model.graph.node[index].input[1] for index in fitting})
+
+
+def _replace(model: OnnxFile, dense: Mapping[int, bool], block: int, level: int) -> dict[str, bool]:
+    """Put MatMulNBits (and an Add for the bias of a Gemm) in place; the weights' names → whether they are N × K."""
+    import onnx
+
+    nodes, names = [], {}
+    for index, node in enumerate(model.model.graph.node):
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        if index not in dense:
+            nodes.append(copy)
+            continue
+        weight, flipped = node.input[1], dense[index]
+        names[weight] = flipped
+        first, second = (int(size) for size in model.proto(weight).dims)
+        bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
+        product = f"{node.output[0]}_product" if bias else node.output[0]
+        made = onnx.helper.make_node(
+            "MatMulNBits",
+            [node.input[0], *(f"{weight}_{part}" for part in _PARTS)],
+            [product],
+            name=node.name,
+            domain=_DOMAIN,
+            K=second if flipped else first,
+            N=first if flipped else second,
+            bits=4,
+            block_size=block,
+            accuracy_level=level,
+        )
+        nodes.append(made)
+        if bias:
+            nodes.append(onnx.helper.make_node("Add", [product, bias], [node.output[0]], name=f"{node.output[0]}_bias"))
+    del model.model.graph.node[:]
+    model.model.graph.node.extend(nodes)
+    if not any(one.domain == _DOMAIN for one in model.model.opset_import):
+        model.model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
+    return names

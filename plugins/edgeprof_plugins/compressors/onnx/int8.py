@@ -1,0 +1,130 @@
+"""ONNX in 8 bits without calibration: dynamic (ONNX Runtime's own), and weights only."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.onnx.cluster import prepend
+from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor
+from edgeprof_plugins.compressors.onnx.prepare import check_nodes, prepared, quantization
+from edgeprof_plugins.compressors.shared.magnitude import sqnr_db, worst
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof_plugins.compressors.onnx.file import Weight
+
+
+class Int8Dynamic(Compressor):
+    name = "int8-dynamic"
+    version = "1"
+    takes = ("onnx",)
+    parameters = (
+        Parameter("per_channel", "bool", default=False, help="a scale for each output channel"),
+        Parameter("reduce_range", "bool", default=False, help="7-bit weights, for x86 without VNNI"),
+        Parameter("conv", "bool", default=False, help="convolutions too (ConvInteger: smaller, and slower than float)"),
+        Parameter(
+            "exclude", "str", default="", help="nodes left in float, separated by spaces or |; name* for several"
+        ),
+    )
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del data, seed
+        tools = quantization()
+        with tempfile.TemporaryDirectory(prefix="edgeprof-onnx-") as folder:
+            ready = prepared(source, Path(folder))
+            excluded = check_nodes(ready, parameters["exclude"])
+            kinds = ["MatMul", "Gemm", "Attention", "LSTM", "EmbedLayerNormalization"]
+            if parameters["conv"]:
+                kinds.append("Conv")
+            tools.quantize_dynamic(
+                ready,
+                target,
+                op_types_to_quantize=kinds,
+                per_channel=parameters["per_channel"],
+                reduce_range=parameters["reduce_range"],
+                # ONNX Runtime has ConvInteger for unsigned weights only.
+                weight_type=tools.QuantType.QUInt8 if parameters["conv"] else tools.QuantType.QInt8,
+                nodes_to_exclude=excluded,
+            )
+        counted = _count(target, {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM", "QAttention"})
+        if not counted["quantised"]:
+            target.unlink(missing_ok=True)
+            raise InputError(
+                f"int8-dynamic finds nothing to quantise in {source}: it has {counted['convolutions']} convolutions and"
+                " no dense layer with constant weights",
+                remedy="Use int8-static, which quantises convolutions (or int8-dynamic:conv=true, for size alone).",
+            )
+        return {**counted, "excluded": excluded}
+
+
+class Int8Weight(Compressor):
+    name = "int8-weight"
+    version = "1"
+    takes = ("onnx",)
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del parameters, data, seed
+        with OnnxFile(source) as model:
+            return self._write(model, source, target)
+
+    def _write(self, model: OnnxFile, source: Path, target: Path) -> dict[str, Any]:
+        import onnx
+
+        weights = {w.name: w for w in model.weights() if model.proto(w.name).data_type == 1}
+        if not weights:
+            raise InputError(
+                f"{source} has no float32 weights of Conv, Gemm or MatMul", remedy="Start from the float model."
+            )
+        # Not DequantizeLinear: runtimes keep that one for integer kernels, and would repeat it in every inference.
+        made = []
+        for n in weights:
+            made.append(onnx.helper.make_node("Cast", [f"{n}_int8"], [f"{n}_wide"], name=f"{n}_cast", to=1))
+            made.append(onnx.helper.make_node("Mul", [f"{n}_wide", f"{n}_scale"], [n], name=f"{n}_scaled"))
+        prepend(model.model.graph, made, set(weights))
+        sqnr: dict[str, float | None] = {}
+
+        def edit(name: str) -> Iterable[Any]:
+            if name not in weights:
+                return [model.whole(name)]
+            values = model.array(name)
+            quantised, scale, sqnr[name] = _per_channel(values, weights[name])
+            return [tensor(quantised, f"{name}_int8"), tensor(scale, f"{name}_scale")]
+
+        model.write(target, edit)
+        return {"layers": len(weights), "sqnr_db": sqnr, "worst": worst(sqnr)}
+
+
+def _per_channel(
+    values: npt.NDArray[Any], weight: Weight
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32], float | None]:
+    """Symmetric int8 with a scale for each output channel, and the SQNR in dB."""
+    axes = tuple(axis for axis in range(values.ndim) if axis != weight.axis)
+    largest = np.abs(values).max(axis=axes, keepdims=True)
+    scale = (np.where(largest > 0, largest, 1.0) / 127).astype(np.float32)
+    quantised = np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
+    return quantised, scale, sqnr_db(values, quantised * scale)
+
+
+def _count(path: Path, integer: set[str]) -> dict[str, int]:
+    """How many nodes run in integers now, and how many convolutions and dense layers do not."""
+    with OnnxFile(path) as model:
+        kinds = [node.op_type for node in model.model.graph.node]
+    return {
+        "quantised": sum(kind in integer for kind in kinds),
+        "convolutions": sum(kind in {"Conv", "ConvTranspose"} for kind in kinds),
+        "dense_left": sum(kind in {"MatMul", "Gemm"} for kind in kinds),
+    }

@@ -1,0 +1,148 @@
+"""Low-rank factors of ONNX layers: two small layers for a large one.
+
+It pays only where the rank r is below m·n / (m + n); other layers stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.compression.compressor import Compressor
+from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.onnx.file import OnnxFile, Weight, tensor
+from edgeprof_plugins.compressors.shared.factors import PARAMETERS, check, factors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.dataset import Dataset
+
+    Matrix = npt.NDArray[Any]
+
+
+class LowRank(Compressor):
+    name = "low-rank"
+    version = "2"
+    takes = ("onnx",)
+    parameters = PARAMETERS
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del data, seed
+        check(parameters)
+        with OnnxFile(source) as model:
+            weights = {w.name: w for w in model.weights() if _fits(model, w)}
+            layers: dict[str, dict[str, Any]] = {}
+            kept: dict[str, str] = {}
+            plans: dict[int, tuple[str, str]] = {}
+
+            def edit(name: str) -> Iterable[Any]:
+                weight = weights.get(name)
+                if weight is None:
+                    return [model.whole(name)]
+                node = model.model.graph.node[weight.node]
+                values = model.array(name).astype(np.float32)
+                matrix = _matrix(weight, values)
+                left, right, share = factors(matrix, parameters)
+                size, limit = left.shape[1], matrix.size / sum(matrix.shape)
+                label = node.name or name
+                if size >= limit:
+                    kept[label] = f"rank {size} of {min(matrix.shape)} would not be smaller (limit {limit:.0f})"
+                    return [model.whole(name)]
+                layers[label] = {"rank": size, "of": min(matrix.shape), "energy": round(share, 5)}
+                plans[weight.node] = (f"{name}_first", f"{name}_second")
+                first, second = _stored(weight, values, left, right)
+                return [tensor(first, f"{name}_first"), tensor(second, f"{name}_second")]
+
+            # The weights first (into the file's order), the graph after: which layers are split is known only then.
+            made = {name: list(edit(name)) for name in list(weights)}
+            if not layers:
+                told = "; ".join(f"{layer}: {why}" for layer, why in list(kept.items())[:3])
+                raise InputError(
+                    f"no layer of {source} gets smaller ({told or 'it has no dense or ungrouped convolution weights'})",
+                    remedy="Keep less: a smaller energy or rank.",
+                )
+            _split(model.model.graph, plans)
+            del model.model.graph.value_info[:]
+            model.write(target, lambda name: made.pop(name, None) or [model.whole(name)])
+        return {"layers": layers, "kept": kept}
+
+
+def _fits(model: OnnxFile, weight: Weight) -> bool:
+    node = model.model.graph.node[weight.node]
+    if weight.users != 1 or weight.op == "ConvTranspose":
+        return False
+    if weight.op == "Conv":
+        return not any(a.name == "group" and a.i != 1 for a in node.attribute)
+    return len(weight.shape) == 2
+
+
+def _matrix(weight: Weight, values: Matrix) -> Matrix:
+    """Outputs × inputs."""
+    return values.reshape(weight.shape[0], -1) if weight.axis == 0 else values.T
+
+
+def _stored(weight: Weight, values: Matrix, left: Matrix, right: Matrix) -> tuple[Matrix, Matrix]:
+    """The two weights as their operators want them: what is applied first, what second."""
+    rank = left.shape[1]
+    if weight.op == "Conv":
+        first = right.reshape(rank, *values.shape[1:])
+        second = left.reshape(values.shape[0], rank, *([1] * (values.ndim - 2)))
+    elif weight.axis == 0:  # Gemm with transB
+        first, second = right, left
+    else:
+        first, second = right.T, left.T
+    return np.ascontiguousarray(first, np.float32), np.ascontiguousarray(second, np.float32)
+
+
+def _split(graph: Any, plans: Mapping[int, tuple[str, str]]) -> None:
+    """Each planned node becomes two."""
+    import onnx
+
+    nodes: list[Any] = []
+    for index, node in enumerate(graph.node):
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        if index not in plans:
+            nodes.append(copy)
+            continue
+        first_weight, second_weight = plans[index]
+        middle = f"{node.output[0]}_low_rank"
+        first, second = copy, onnx.NodeProto()
+        second.CopyFrom(node)
+        # Names are optional but unique; an output's name always is there.
+        name = node.name or node.output[0]
+        first.name, second.name = f"{name}_first", f"{name}_second"
+        del first.input[:], first.output[:]
+        first.input.extend([node.input[0], first_weight])
+        first.output.append(middle)
+        second.input[0], second.input[1] = middle, second_weight
+        _attributes(node, first, second)
+        nodes += [first, second]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _attributes(node: Any, first: Any, second: Any) -> None:
+    """Geometry belongs to the first, bias and factors to the second."""
+    if node.op_type == "Conv":
+        del second.attribute[:]
+        rank = next((len(a.ints) for a in node.attribute if a.name == "kernel_shape"), None)
+        if rank is not None:
+            import onnx
+
+            second.attribute.append(onnx.helper.make_attribute("kernel_shape", [1] * rank))
+    elif node.op_type == "Gemm":
+        kept = [a for a in first.attribute if a.name in {"transA", "transB"}]
+        copies = [type(a).FromString(a.SerializeToString()) for a in kept]
+        del first.attribute[:]
+        first.attribute.extend(copies)
+        for attribute in second.attribute:
+            if attribute.name == "transA":
+                attribute.i = 0

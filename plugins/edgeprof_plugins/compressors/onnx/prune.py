@@ -1,0 +1,97 @@
+"""Zeros in the weights of ONNX models: the smallest magnitudes anywhere, or two of every four in a row.
+
+Zeros shrink the file once it is packed (zip, an update over the air) and nothing else: dense kernels multiply them like
+any number. ``edgeprof diagnose`` says so with the numbers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.compression.compressor import Compressor
+from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor
+from edgeprof_plugins.compressors.shared.magnitude import PARAMETERS, Pruning, prune_24
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof_plugins.compressors.onnx.file import Weight
+
+
+class Prune(Compressor):
+    name = "prune"
+    version = "1"
+    takes = ("onnx",)
+    parameters = PARAMETERS
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del data, seed  # magnitudes are what they are
+        with OnnxFile(source) as model:
+            weights = {w.name for w in _weights(self.name, model)}
+            # As the file has them: in that order they are written.
+            order = [name for name in model.order if name in weights]
+            pruning = Pruning.of(parameters, lambda: map(model.array, order))
+
+            def edit(name: str) -> Iterable[Any]:
+                if name not in weights:
+                    return [model.whole(name)]
+                return [tensor(pruning.prune(name, model.array(name)), name)]
+
+            model.write(target, edit)
+        return pruning.facts()
+
+
+class Prune24(Compressor):
+    name = "prune-2:4"
+    version = "1"
+    takes = ("onnx",)
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del parameters, data, seed
+        with OnnxFile(source) as model:
+            all_weights = _weights(self.name, model)
+            weights = {w.name: w for w in all_weights if w.shape[input_axis(w)] % 4 == 0}
+            skipped = [model.model.graph.node[w.node].name or w.name for w in all_weights if w.name not in weights]
+            if not weights:
+                raise InputError(
+                    f"no weight of {source} has a multiple of 4 input channels ({', '.join(skipped[:3])} …):"
+                    " 2:4 sparsity has no place in it"
+                )
+            done = 0
+
+            def edit(name: str) -> Iterable[Any]:
+                nonlocal done
+                if name not in weights:
+                    return [model.whole(name)]
+                values = model.array(name)
+                done += values.size
+                return [tensor(prune_24(values, input_axis(weights[name])), name)]
+
+            model.write(target, edit)
+        return {"weights": done, "reached": 0.5, "layers": len(weights), "skipped": skipped}
+
+
+def input_axis(weight: Weight) -> int:
+    """The axis over which a weight's products are summed: input channels."""
+    if weight.op == "Conv":
+        return 1
+    if weight.op == "ConvTranspose":
+        return 0
+    return len(weight.shape) - 2 if weight.axis == len(weight.shape) - 1 else 1
+
+
+def _weights(method: str, model: OnnxFile) -> list[Weight]:
+    found = model.weights()
+    if not found:
+        raise InputError(
+            f"{model.path} has no float weights of Conv, Gemm or MatMul that {method} could change",
+            remedy="Start from the float model: what is already quantised cannot be changed any more.",
+        )
+    return found

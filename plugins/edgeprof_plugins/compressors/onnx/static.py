@@ -1,0 +1,171 @@
+"""Static int8 of ONNX models: QDQ nodes whose ranges were calibrated on real samples (ONNX Runtime's quantiser)."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.compression.calibration_data import Calibration
+from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.onnx.exclude import alone, answers
+from edgeprof_plugins.compressors.onnx.file import OnnxFile
+from edgeprof_plugins.compressors.onnx.prepare import check_nodes, prepared, quantization, quiet
+from edgeprof_plugins.compressors.shared import exclusion
+from edgeprof_plugins.compressors.shared.exclusion import AUTO, FOLLOWED, JUDGED, Judge, search
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.dataset import Dataset
+
+_DTYPES = {1: "float32", 10: "float16", 11: "float64", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool"}
+
+
+class Int8Static(Compressor):
+    name = "int8-static"
+    version = "2"
+    takes = ("onnx",)
+    needs_data = "calibration"
+    parameters = (
+        Parameter(
+            "method",
+            "str",
+            default="minmax",
+            choices=("minmax", "entropy", "percentile"),
+            help="how ranges are taken from the calibration samples",
+        ),
+        Parameter("percentile", "float", default=99.99, minimum=90.0, maximum=100.0, help="of method=percentile"),
+        Parameter("per_channel", "bool", default=True, help="a weight scale for each output channel"),
+        # On x86 ONNX Runtime leaves additions between signed activations in float; unsigned ones it fuses everywhere.
+        Parameter(
+            "activations", "str", default="uint8", choices=("uint8", "int8", "int16"), help="type of activations"
+        ),
+        Parameter("reduce_range", "bool", default=False, help="7-bit weights, for x86 without VNNI"),
+        Parameter("samples", "int", default=128, minimum=1, maximum=100_000, help="calibration samples used at most"),
+        Parameter(
+            "exclude",
+            "str",
+            default="",
+            help="nodes left in float, separated by spaces or |; name* for several; auto: the worst, as few as keep the"
+            " budget",
+        ),
+        *exclusion.PARAMETERS,
+    )
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del seed
+        if data is None:
+            raise InputError("int8-static needs calibration data", remedy="Add --dataset SPEC.")
+        with tempfile.TemporaryDirectory(prefix="edgeprof-onnx-") as folder:
+            ready = prepared(source, Path(folder))
+            calibration = Calibration(data, _inputs(ready), parameters["samples"])
+            make = _quantiser(ready, Path(folder), calibration, parameters)
+            if parameters["exclude"] != AUTO:
+                excluded = check_nodes(ready, parameters["exclude"])
+                shutil.move(make(excluded), target)
+                return {**calibration.facts(), "excluded": excluded}
+            judged = Calibration(data, calibration.inputs, JUDGED)
+            batches, count = judged.batches(), len(judged.chosen)
+            judge = Judge.of(answers(ready, batches, count), judged, parameters)
+
+            def attempt(excluded: Sequence[str]) -> tuple[Path, list[npt.NDArray[Any]]]:
+                made = make(excluded)
+                return made, answers(made, batches, count)
+
+            best, found = search(self.name, judge, lambda: alone(ready, make([]), judged.batches()[:FOLLOWED]), attempt)
+            shutil.move(best, target)
+            return {**calibration.facts(), **found}
+
+
+def _quantiser(
+    ready: Path, folder: Path, calibration: Calibration, parameters: Mapping[str, Any]
+) -> Callable[[Sequence[str]], Path]:
+    """Nodes to leave in float → a new file; ranges are taken from the samples once, if ONNX Runtime can keep them."""
+    tools = quantization()
+    batches = calibration.batches()
+    wide = parameters["activations"] == "int16"
+    kinds = {"int8": tools.QuantType.QInt8, "uint8": tools.QuantType.QUInt8, "int16": tools.QuantType.QInt16}
+    methods = tools.CalibrationMethod
+    options: dict[str, Any] = {
+        # One batch at a time: ONNX Runtime would hold every activation of every sample otherwise.
+        "CalibStridedMinMax": 1,
+        "CalibPercentile": parameters["percentile"],
+        # Asymmetric: a zero point at the end of the range makes Relu and Clip part of the layer before.
+        "ActivationSymmetric": False,
+        "WeightSymmetric": True,
+        "UseQDQContribOps": wide,
+    }
+    if parameters["method"] == "minmax":
+        del options["CalibPercentile"]
+    known = inspect.signature(tools.quantize_static).parameters
+    kept = {"calibration_cache_path": folder / "ranges.json"} if "calibration_cache_path" in known else {}
+    numbers = itertools.count()
+
+    def make(excluded: Sequence[str]) -> Path:
+        target = folder / f"quantised-{next(numbers)}.onnx"
+        with quiet():
+            tools.quantize_static(
+                ready,
+                target,
+                _reader(tools, batches),
+                quant_format=tools.QuantFormat.QDQ,
+                per_channel=parameters["per_channel"],
+                reduce_range=parameters["reduce_range"],
+                activation_type=kinds[parameters["activations"]],
+                weight_type=tools.QuantType.QInt8,
+                nodes_to_exclude=list(excluded),
+                calibrate_method={
+                    "minmax": methods.MinMax,
+                    "entropy": methods.Entropy,
+                    "percentile": methods.Percentile,
+                }[parameters["method"]],
+                extra_options=options,
+                **kept,
+            )
+        return target
+
+    return make
+
+
+def _inputs(path: Path) -> dict[str, tuple[tuple[int | None, ...], str]]:
+    with OnnxFile(path) as model:
+        return {
+            one.name: (
+                tuple(
+                    int(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else None
+                    for d in one.type.tensor_type.shape.dim
+                ),
+                _DTYPES.get(one.type.tensor_type.elem_type, "float32"),
+            )
+            for one in model.model.graph.input
+            if not model.has(one.name)
+        }
+
+
+def _reader(tools: Any, batches: list[dict[str, npt.NDArray[np.generic]]]) -> Any:
+    """ONNX Runtime's CalibrationDataReader over batches, in strides."""
+
+    class Reader(tools.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(batches)
+
+        def __len__(self) -> int:
+            return len(batches)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._left = iter(batches[start_index:end_index])
+
+        def get_next(self) -> Any:
+            return next(self._left, None)
+
+    return Reader()

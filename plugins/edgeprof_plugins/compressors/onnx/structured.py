@@ -1,0 +1,107 @@
+"""Whole channels out of ONNX convolutions and dense layers: what dense kernels really get faster by.
+
+Each channel is followed through the graph (onnx_channels) and taken out everywhere at once: the rows of the weights
+that make it, the columns of those that read it, every per-channel constant in between, and the numbers that shapes and
+splits name. What couples channels (an addition, a grouped convolution) makes them go together; what cannot be followed,
+and the model's outputs, keep them, and are named.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.onnx.channels import Channels
+from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof_plugins.compressors.onnx.ids import Ids
+
+    Mask = npt.NDArray[np.bool_]
+
+
+class PruneStructured(Compressor):
+    name = "prune-structured"
+    version = "2"
+    takes = ("onnx",)
+    parameters = (
+        Parameter("amount", "float", default=0.3, minimum=0.0, maximum=0.95, help="share of the channels taken out"),
+        Parameter(
+            "round_to",
+            "int",
+            default=8,
+            minimum=1,
+            maximum=64,
+            help="channels kept are a multiple of this, if possible",
+        ),
+    )
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del data, seed
+        with OnnxFile(source) as model:
+            channels = Channels(model)
+            keep = chosen(channels, parameters["amount"], parameters["round_to"])
+            cuts: dict[str, dict[int, Mask]] = {}
+            for use in channels.uses:
+                mask = keep(use.ids)
+                if not mask.all():
+                    cuts.setdefault(use.name, {})[use.axis] = mask
+            if not cuts:
+                raise InputError(
+                    f"no channels of {source} can be taken out: {channels.why_not()}",
+                    remedy="Use prune (zeros, no speed) or low-rank, or prune the module before exporting it.",
+                )
+            channels.rewrite(lambda ids: int(keep(ids).sum()))
+            made = {channels.label(node): [ids.size, int(keep(ids).sum())] for node, ids in channels.made.items()}
+            sizes = [0, 0]
+
+            def edit(name: str) -> Iterable[Any]:
+                values = model.array(name)
+                sizes[0] += values.size
+                for axis, mask in cuts.get(name, {}).items():
+                    values = np.compress(mask, values, axis)
+                sizes[1] += values.size
+                return [tensor(np.ascontiguousarray(values), name)]
+
+            del model.model.graph.value_info[:]
+            model.write(target, edit)
+        return {
+            "parameters": sizes,
+            "reached": 1 - sizes[1] / sizes[0],
+            "channels": {label: found for label, found in made.items() if found[0] != found[1]},
+            "pinned": channels.pinned(),
+        }
+
+
+def chosen(channels: Channels, amount: float, round_to: int) -> Callable[[Ids], Mask]:
+    """Which channels stay: of those that the same layers make the ones with the largest L1 norm, layers weighing alike.
+
+    Returns:
+        Channels → whether each stays.
+    """
+    norm: dict[int, float] = {}
+    for name, axis, ids in channels.weights:
+        values = channels.model.array(name).astype(np.float32, copy=False)
+        sums = np.abs(values).sum(axis=tuple(a for a in range(values.ndim) if a != axis))
+        for root, value in zip(channels.register.roots(ids).tolist(), sums / (sums.mean() or 1.0), strict=True):
+            norm[root] = norm.get(root, 0.0) + float(value)
+    gone: list[int] = []
+    for group in channels.groups():
+        size = len(group.roots)
+        count = max(1, round(size * (1 - amount)))
+        if size > round_to:
+            count = min(size, max(round_to, round(count / round_to) * round_to))
+        order = np.argsort([-norm[root] for root in group.roots.tolist()], kind="stable")
+        gone += group.roots[order[count:]].tolist()
+    return lambda ids: ~np.isin(channels.register.roots(ids), gone)

@@ -1,0 +1,147 @@
+"""What the nodes of an ONNX graph say: shapes, attributes, constants; and changing these."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof_plugins.compressors.onnx.file import tensor, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from edgeprof_plugins.compressors.onnx.file import OnnxFile
+
+    Shape = tuple[int | None, ...]
+
+#: Constants with more values than this are weights, whose values say nothing about shapes.
+_FEW = 16
+
+
+class CannotFollowError(Exception):
+    """What an operator does to channels is not known; the text is the reason."""
+
+
+class View:
+    """A graph as an analysis reads it.
+
+    Args:
+        model: The file.
+
+    Attributes:
+        readers: Tensor → how many inputs of nodes it is, subgraphs included.
+    """
+
+    def __init__(self, model: OnnxFile) -> None:
+        self.model = model
+        self.graph = model.model.graph
+        self._shapes = _shapes(model)
+        self.readers: dict[str, int] = {}
+        for node in walk(self.graph):
+            for name in node.input:
+                self.readers[name] = self.readers.get(name, 0) + 1
+
+    def dims(self, name: str) -> Shape | None:
+        if self.model.has(name):
+            return tuple(int(size) for size in self.model.proto(name).dims)
+        return self._shapes.get(name)
+
+    def constant(self, name: str) -> npt.NDArray[Any] | None:
+        if self.model.has(name):
+            return self.model.array(name)
+        from onnx import numpy_helper
+
+        for node in self.graph.node:
+            if node.op_type == "Constant" and node.output[0] == name:
+                for attribute in node.attribute:
+                    if attribute.name == "value":
+                        values: npt.NDArray[Any] = numpy_helper.to_array(attribute.t)
+                        return values
+        return None
+
+    def integers(self, node: Any, position: int, name: str) -> list[int] | None:
+        """Constant integers that are an attribute in older operator sets and an input in newer ones."""
+        found: list[int] | None = attribute(node, name, None)
+        if found is None and len(node.input) > position and node.input[position]:
+            values = self.constant(node.input[position])
+            if values is None:
+                raise CannotFollowError(f"its {name} are computed")
+            found = [int(value) for value in values.reshape(-1)]
+        return found
+
+    def set_input(self, node: Any, position: int, values: Sequence[int]) -> None:
+        """Give a node constant integers of its own."""
+        name = f"{node.output[0]}_edgeprof_{position}"
+        self.model.add(tensor(np.array(values, np.int64), name))
+        while len(node.input) <= position:
+            node.input.append("")
+        before, node.input[position] = node.input[position], name
+        if self.model.has(before) and self.readers.get(before) == 1:
+            self.model.remove(before)
+
+
+def inside(node: Any) -> list[str]:
+    """Names that a node's subgraphs read."""
+    graphs = [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
+    return [name for graph in graphs for one in walk(graph) for name in one.input]
+
+
+def attribute(node: Any, name: str, default: Any) -> Any:
+    for one in node.attribute:
+        if one.name == name:
+            return one.i if one.type == 2 else list(one.ints)
+    return default
+
+
+def text(node: Any, name: str, default: str) -> str:
+    return next((a.s.decode() for a in node.attribute if a.name == name), default)
+
+
+def set_attribute(node: Any, name: str, value: Any) -> None:
+    import onnx
+
+    unset_attribute(node, name)
+    node.attribute.append(onnx.helper.make_attribute(name, value))
+
+
+def unset_attribute(node: Any, name: str) -> None:
+    for position in reversed(range(len(node.attribute))):
+        if node.attribute[position].name == name:
+            del node.attribute[position]
+
+
+def known(shape: Sequence[int | None]) -> list[int]:
+    return [size for size in shape if size is not None]
+
+
+def product(shape: Sequence[int | None]) -> int | None:
+    """How many values; None where a size is open."""
+    return None if None in shape else math.prod(known(shape))
+
+
+def _shapes(model: OnnxFile) -> dict[str, Shape]:
+    """Shapes by name, as far as they can be inferred without the weights' values."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model.model)
+    del copy.graph.value_info[:]
+    declared = {one.name for one in copy.graph.input}
+    for name in model.order:
+        proto = model.proto(name)
+        if len(proto.dims) <= 1 and math.prod(proto.dims) <= _FEW:  # shapes, axes, scales
+            copy.graph.initializer.append(model.whole(name))
+        elif name not in declared:
+            copy.graph.input.append(onnx.helper.make_tensor_value_info(name, proto.data_type, list(proto.dims)))
+    inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True).graph
+    found: dict[str, Shape] = {}
+    for one in (*inferred.input, *inferred.value_info, *inferred.output):
+        if one.type.tensor_type.HasField("shape"):
+            found[one.name] = tuple(
+                int(dim.dim_value) if dim.HasField("dim_value") else None for dim in one.type.tensor_type.shape.dim
+            )
+    return found

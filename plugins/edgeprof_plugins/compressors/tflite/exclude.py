@@ -1,0 +1,60 @@
+"""``exclude=auto`` of TFLite models: each layer quantised alone, and variants judged by their answers."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof_plugins.compressors.shared.exclusion import by_channel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    Batches = Sequence[Mapping[str, npt.NDArray[Any]]]
+
+
+def layer(name: str) -> str:
+    """The regular expression of one layer: ai-edge-quantizer calls an operator by its outputs, with semicolons."""
+    return f"(?:^|;){re.escape(name)}(?:;|$)"
+
+
+def answers(path: Path, batches: Batches, count: int) -> list[npt.NDArray[Any]]:
+    """A model's outputs for the first ``count`` samples, joined along the first axis."""
+    from edgeprof.diagnosis import graph_tflite
+
+    found = list(graph_tflite.run(path, batches))
+    return [np.concatenate([np.atleast_1d(one[i]) for one in found])[:count] for i in range(len(found[0]))]
+
+
+def alone(plain: Path, only: Callable[[str], Path], batches: Batches) -> dict[str, float]:
+    """Each layer's signal to noise when it alone is quantised.
+
+    Args:
+        plain: The float model.
+        only: Layer → a file in which it alone is quantised.
+        batches: Inputs by name.
+
+    Returns:
+        Layer → dB; a layer that cannot be quantised is not in it.
+    """
+    from edgeprof.diagnosis import graph_tflite
+
+    names = [one.name for one in graph_tflite.read(plain).layers]
+    truths = list(graph_tflite.taps(plain, names, batches))
+    made = {}
+    for name in names:
+        signal, noise = np.zeros(1), np.zeros(1)
+        for truth, found in zip(truths, graph_tflite.taps(only(name), [name], batches), strict=True):
+            if name in truth and name in found:
+                exact = truth[name].astype(np.float64)
+                over = tuple(range(exact.ndim - 1))
+                signal = signal + np.square(exact).sum(axis=over)
+                noise = noise + np.square(found[name] - exact).sum(axis=over)
+        if noise.any():
+            made[name] = by_channel(signal, noise)
+    return made

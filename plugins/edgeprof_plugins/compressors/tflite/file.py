@@ -1,0 +1,241 @@
+"""A TFLite flatbuffer, its weights changed in place: same offsets, same size, nothing to pack again.
+
+Layout: tensorflow/lite/schema/schema.fbs, read by the classes that ai-edge-litert brings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.errors import InputError, UnavailableError
+from edgeprof.worker.runtime import install_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+#: TensorType → numpy's name.
+DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8", 17: "int4"}
+#: Operators with weights: name → position of the weight input.
+_WEIGHTED = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "CONV_3D": 1}
+_IDENTIFIER = b"TFL3"
+
+
+@dataclass(frozen=True)
+class TfliteWeight:
+    """A weight tensor.
+
+    Attributes:
+        name: Of the tensor.
+        buffer: Index of its buffer.
+        op: The operator that reads it.
+        shape: Its own.
+        dtype: numpy's name.
+        scales: Of its quantisation; empty for a float.
+        axis: Of the scales.
+    """
+
+    name: str
+    buffer: int
+    op: str
+    shape: tuple[int, ...]
+    dtype: str
+    scales: tuple[float, ...] = ()
+    axis: int = 0
+
+
+class TfliteFile:
+    """Use it as a context manager.
+
+    Args:
+        path: The file.
+        writable: Whether ``values`` may be changed; the file changes with them.
+    """
+
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        self.path, self.writable = path, writable
+        self._stack = contextlib.ExitStack()
+        self.schema: Any = None
+        self.model: Any = None
+        self.graph: Any = None
+        self._view: Any = None
+
+    def __enter__(self) -> TfliteFile:  # noqa: PYI034 - Self is not in the typing of 3.10
+        self.schema = _schema()
+        mode, access = ("r+b", mmap.ACCESS_WRITE) if self.writable else ("rb", mmap.ACCESS_READ)
+        try:
+            file = self._stack.enter_context(self.path.open(mode))
+            data = mmap.mmap(file.fileno(), 0, access=access)
+            # The arrays that were handed out may outlive this file: the mapping goes with the last of them.
+            view = np.frombuffer(data, np.uint8)
+            self._read(view)
+        except (ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
+            self._stack.close()
+            raise InputError(f"{self.path} is not a whole TFLite model: {error}", remedy="Download it again.") from None
+        except Exception as error:  # flatbuffers unpacks with struct, whose error is its own
+            self._stack.close()
+            raise InputError(
+                f"{self.path} is not a whole TFLite model: {error}", remedy="Download it again."
+            ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.model = self.graph = self._view = None
+        self._stack.close()
+
+    def _read(self, view: npt.NDArray[np.uint8]) -> None:
+        if bytes(view[4:8]) != _IDENTIFIER:
+            raise ValueError("its identifier is missing")
+        self._view = view
+        self.model = self.schema.Model.GetRootAs(view, 0)
+        if not self.model.SubgraphsLength():
+            raise ValueError("it has no graph")
+        self.graph = self.model.Subgraphs(0)
+        self.weights()
+        self.inputs()
+
+    def operators(self) -> Iterator[tuple[str, Any]]:
+        """Name and operator, in order."""
+        names = {v: k for k, v in vars(self.schema.BuiltinOperator).items() if not k.startswith("_")}
+        for index in range(self.graph.OperatorsLength()):
+            operator = self.graph.Operators(index)
+            code = self.model.OperatorCodes(operator.OpcodeIndex())
+            builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            yield names.get(builtin, f"OPERATOR_{builtin}"), operator
+
+    def weights(self) -> list[TfliteWeight]:
+        """Constant weights of convolutions and dense layers, each once."""
+        found: dict[int, TfliteWeight] = {}
+        # A weight-only model keeps integers and turns them into floats in front of the operator.
+        stored = {o.Outputs(0): o.Inputs(0) for name, o in self.operators() if name == "DEQUANTIZE"}
+        for name, operator in self.operators():
+            position = _WEIGHTED.get(name)
+            if position is None or operator.InputsLength() <= position:
+                continue
+            index = operator.Inputs(position)
+            tensor = self.graph.Tensors(stored.get(index, index))
+            buffer = tensor.Buffer()
+            if buffer in found or self._content(buffer) is None:
+                continue
+            found[buffer] = self._weight(tensor, buffer, name)
+        return list(found.values())
+
+    def _weight(self, tensor: Any, buffer: int, op: str) -> TfliteWeight:
+        quantisation = tensor.Quantization()
+        scales: tuple[float, ...] = ()
+        axis = 0
+        if quantisation is not None and quantisation.ScaleLength():
+            scales = tuple(float(s) for s in quantisation.ScaleAsNumpy())
+            axis = int(quantisation.QuantizedDimension())
+        return TfliteWeight(
+            (tensor.Name() or b"").decode("utf-8", "replace"),
+            buffer,
+            op,
+            tuple(int(s) for s in tensor.ShapeAsNumpy()),
+            DTYPES.get(tensor.Type(), f"type {tensor.Type()}"),
+            scales,
+            axis,
+        )
+
+    def values(self, weight: TfliteWeight) -> npt.NDArray[Any]:
+        """The weight's numbers as they lie in the file."""
+        raw = self._content(weight.buffer)
+        assert raw is not None  # it is one of weights()
+        return raw.view(weight.dtype).reshape(weight.shape)
+
+    def _content(self, buffer: int) -> npt.NDArray[np.uint8] | None:
+        from edgeprof.diagnosis.graph_tflite import content
+
+        return content(self._view, self.model, buffer)
+
+    def old(self) -> bool:
+        """Whether operators have their codes in the old field only."""
+        codes = [self.model.OperatorCodes(index) for index in range(self.model.OperatorCodesLength())]
+        return any(code.BuiltinCode() < code.DeprecatedBuiltinCode() for code in codes)
+
+    def dtypes(self) -> dict[str, int]:
+        """The weights' dtypes → how many weights have it."""
+        counts: dict[str, int] = {}
+        for weight in self.weights():
+            counts[weight.dtype] = counts.get(weight.dtype, 0) + 1
+        return counts
+
+    def inputs(self) -> dict[str, tuple[tuple[int | None, ...], str]]:
+        """What the model takes: name → (shape with None for an open size, dtype)."""
+        found = {}
+        for index in range(self.graph.InputsLength()):
+            tensor = self.graph.Tensors(self.graph.Inputs(index))
+            signature = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else tensor.ShapeAsNumpy()
+            shape = tuple(int(s) if s >= 0 else None for s in signature)
+            found[(tensor.Name() or b"").decode("utf-8", "replace")] = (shape, DTYPES.get(tensor.Type(), "float32"))
+        return found
+
+    def signature(self) -> tuple[str | None, dict[str, str]]:
+        """The first signature's key, and tensor name → its name in the signature; None without one."""
+        if not self.model.SignatureDefsLength():
+            return None, {}
+        first = self.model.SignatureDefs(0)
+        names = {}
+        for index in range(first.InputsLength()):
+            entry = first.Inputs(index)
+            tensor = self.graph.Tensors(entry.TensorIndex())
+            names[(tensor.Name() or b"").decode("utf-8", "replace")] = entry.Name().decode()
+        return first.SignatureKey().decode(), names
+
+
+def modern(source: Path, target: Path) -> None:
+    """A copy as ai-edge-quantizer wants it: with a signature, by which it calibrates, and with operators' codes where
+    it looks for them (files of before 2020 have them in the old field only, and it would take each for an addition).
+    """
+    schema = _schema()
+    packed = source.read_bytes()
+    model = schema.ModelT.InitFromPackedBuf(packed, 0)
+    graph = model.subgraphs[0]
+
+    def entries(indices: Any) -> list[Any]:
+        made = []
+        for index in indices:
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = graph.tensors[index].name, int(index)
+            made.append(entry)
+        return made
+
+    for code in model.operatorCodes:
+        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if not model.signatureDefs:
+        signature = schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
+        signature.inputs, signature.outputs = entries(graph.inputs), entries(graph.outputs)
+        model.signatureDefs = [signature]
+    import flatbuffers
+
+    builder = flatbuffers.Builder(len(packed) + 4096)
+    builder.Finish(model.Pack(builder), _IDENTIFIER)
+    target.write_bytes(bytes(builder.Output()))
+
+
+def copy(source: Path, target: Path) -> TfliteFile:
+    """A copy to be changed; ``source`` is looked at first, so that nothing is left of what is no model."""
+    with TfliteFile(source):
+        pass
+    shutil.copyfile(source, target)
+    return TfliteFile(target, writable=True)
+
+
+def _schema() -> Any:
+    try:
+        from ai_edge_litert import schema_py_generated
+    except ImportError as error:
+        raise UnavailableError(
+            f"compressing TFLite models needs ai-edge-litert ({error})",
+            remedy=install_command("litert-compress", "ai-edge-litert"),
+        ) from None
+    return schema_py_generated

@@ -1,0 +1,270 @@
+"""Quantised TFLite models by ai-edge-quantizer, which takes the float .tflite and needs neither TensorFlow nor torch.
+
+What each method asks of it is one of its own recipes; the recipe's names have changed between its versions, so each is
+looked up when it is used and a version without it is named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.compression.calibration_data import Calibration
+from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.errors import InputError, UnavailableError
+from edgeprof.worker.runtime import install_command, library_version
+from edgeprof_plugins.compressors.shared import exclusion
+from edgeprof_plugins.compressors.tflite.exclude import alone, answers, layer
+from edgeprof_plugins.compressors.tflite.file import TfliteFile, modern
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from edgeprof.evaluation.dataset import Dataset
+
+REMEDY = install_command("litert-compress", "ai-edge-quantizer")
+#: The first version whose recipes these are.
+_OLDEST = (0, 4)
+
+_EXCLUDE = Parameter("exclude", "str", default="", help="layers left in float: regular expressions, separated by |")
+_FEWEST = Parameter(
+    "min_weights", "int", default=0, minimum=0, maximum=1_000_000, help="layers with fewer weights stay in float"
+)
+
+
+class _Recipe(Compressor):
+    """One of ai-edge-quantizer's recipes."""
+
+    version = "1"
+    takes = ("tflite",)
+    parameters: Sequence[Parameter] = (_EXCLUDE, _FEWEST)
+    #: Of a function in ``ai_edge_quantizer.recipe``.
+    recipe: str
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del seed  # nothing here is drawn
+        aeq = _library()
+        with TfliteFile(source) as model:
+            before = model.dtypes()
+            inputs = model.inputs()
+            signature, old = model.signature(), model.old()
+        if not before.get("float32") or before.get("int8") or before.get("uint8"):
+            some = "has integer weights already" if before.get("float32") else "has no float32 weights to quantise"
+            raise InputError(f"{source} {some}", remedy="Start from the float model.")
+        with tempfile.TemporaryDirectory(prefix="edgeprof-tflite-") as folder, _quiet():
+            try:
+                ready = source
+                if old or (self.needs_data != "no" and signature[0] is None):
+                    ready = Path(folder) / "modern.tflite"
+                    modern(source, ready)
+                    signature = signature if signature[0] is not None else ("serving_default", {})
+                made, facts = self._quantised(_Job(aeq, ready, Path(folder), inputs, signature), parameters, data)
+            except (InputError, UnavailableError):
+                raise
+            except Exception as error:
+                raise InputError(
+                    f"{self.name} cannot quantise {source}: {_first_line(error)}",
+                    remedy=f"Leave the layer in float: --with {self.name}:exclude=NAME.",
+                ) from error
+            with TfliteFile(made) as model:
+                after = model.dtypes()
+            if after == before:
+                raise InputError(
+                    f"{self.name} changes nothing in {source}: it has no operator that the recipe covers",
+                    remedy="Look at its operators: edgeprof diagnose MODEL.",
+                )
+            shutil.copyfile(made, target)
+        return {"quantizer": library_version("ai_edge_quantizer", "ai-edge-quantizer"), "weights": after, **facts}
+
+    def _quantised(self, job: _Job, parameters: Mapping[str, Any], data: Dataset | None) -> tuple[Path, dict[str, Any]]:
+        del data
+        return job.make(self._recipe(job.aeq, parameters) + _excluded(parameters["exclude"].split("|"))), {}
+
+    def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows = [dict(row) for row in _named(aeq, self.recipe)()]
+        for row in rows:
+            row["op_config"] = {**row["op_config"], "min_weight_elements": parameters["min_weights"]}
+        return rows
+
+
+@dataclass
+class _Job:
+    """One model that is quantised, perhaps several times; what calibration found is kept."""
+
+    aeq: Any
+    ready: Path
+    folder: Path
+    inputs: dict[str, tuple[tuple[int | None, ...], str]]
+    signature: tuple[str | None, dict[str, str]]
+    made: int = 0
+    ranges: Any = None
+
+    def make(self, rows: list[dict[str, Any]], calibration: Calibration | None = None) -> Path:
+        """A new file, quantised by these rows of a recipe."""
+        quantiser = self.aeq.quantizer.Quantizer(str(self.ready), rows)
+        if calibration is not None and self.ranges is None and quantiser.need_calibration:
+            self.ranges = self._calibrate(quantiser, rows, calibration)
+        target = self.folder / f"{self.made}.tflite"
+        self.made += 1
+        target.write_bytes(bytes(quantiser.quantize(self.ranges).quantized_model))
+        return target
+
+    def _calibrate(self, quantiser: Any, rows: list[dict[str, Any]], calibration: Calibration) -> Any:
+        """Ranges: the least and the greatest value in all samples.
+
+        The library's own way averages each sample's range with those before, which leaves next to nothing of an input
+        that has few values in a sample; versions that offer no other keep to it.
+        """
+        key, names = self.signature
+        data = {key: [{names.get(name, name): a for name, a in batch.items()} for batch in calibration.batches()]}
+        try:
+            from ai_edge_quantizer import calibrator, recipe_manager
+            from ai_edge_quantizer.utils import qsv_utils
+
+            manager = recipe_manager.RecipeManager()
+            manager.load_quantization_recipe(rows)
+            tool = calibrator.Calibrator(
+                self.ready.read_bytes(), num_threads=1, qsv_update_func=qsv_utils.min_max_update
+            )
+        except (ImportError, AttributeError, TypeError):
+            return quantiser.calibrate(data, num_threads=1)
+        tool.calibrate(data, manager)
+        return tool.get_model_qsvs()
+
+
+class Int8Dynamic(_Recipe):
+    name = "int8-dynamic"
+    recipe = "dynamic_wi8_afp32"
+
+
+class Int8Weight(_Recipe):
+    name = "int8-weight"
+    recipe = "weight_only_wi8_afp32"
+
+
+class Int4Weight(_Recipe):
+    name = "int4-weight"
+    recipe = "weight_only_wi4_afp32"
+
+
+class Fp16(_Recipe):
+    name = "fp16"
+    recipe = "weight_only_wi8_afp32"
+
+    def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows = super()._recipe(aeq, parameters)
+        for row in rows:
+            row["algorithm_key"] = "float_casting"
+            weights = {"num_bits": 16, "symmetric": True, "granularity": "TENSORWISE", "dtype": "FLOAT"}
+            row["op_config"] = {**row["op_config"], "weight_tensor_config": weights}
+        return rows
+
+
+class Int8Static(_Recipe):
+    name = "int8-static"
+    version = "2"
+    needs_data = "calibration"
+    parameters = (
+        Parameter("activations", "str", default="int8", choices=("int8", "int16"), help="type of activations"),
+        Parameter("io", "str", default="float32", choices=("float32", "int"), help="type of inputs and outputs"),
+        Parameter("samples", "int", default=128, minimum=1, maximum=100_000, help="calibration samples used at most"),
+        Parameter("exclude", "str", default="", help=f"{_EXCLUDE.help}; auto: the worst, as few as keep the budget"),
+        _FEWEST,
+        *exclusion.PARAMETERS,
+    )
+
+    def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        self.recipe = "static_wi8_ai16" if parameters["activations"] == "int16" else "static_wi8_ai8"
+        return super()._recipe(aeq, parameters)
+
+    def _quantised(self, job: _Job, parameters: Mapping[str, Any], data: Dataset | None) -> tuple[Path, dict[str, Any]]:
+        if data is None:
+            raise InputError(f"{self.name} needs calibration data", remedy="Add --dataset SPEC.")
+        calibration = Calibration(data, job.inputs, parameters["samples"])
+        rows, ends = self._recipe(job.aeq, parameters), _float_ends() if parameters["io"] == "float32" else []
+
+        def make(excluded: Sequence[str]) -> Path:
+            return job.make(rows + ends + _excluded(excluded), calibration)
+
+        if parameters["exclude"] != exclusion.AUTO:
+            return make(parameters["exclude"].split("|")), calibration.facts()
+        whole = make([])
+        judged = Calibration(data, job.inputs, exclusion.JUDGED)
+        batches, count = judged.batches(), len(judged.chosen)
+        judge = exclusion.Judge.of(answers(job.ready, batches, count), judged, parameters)
+
+        def only(name: str) -> Path:
+            return job.make([{**row, "regex": layer(name)} for row in rows] + ends)
+
+        def attempt(excluded: Sequence[str]) -> tuple[Path, list[Any]]:
+            made = make([layer(name) for name in excluded]) if excluded else whole
+            return made, answers(made, batches, count)
+
+        best, found = exclusion.search(
+            self.name, judge, lambda: alone(job.ready, only, batches[: exclusion.FOLLOWED]), attempt
+        )
+        return best, {**calibration.facts(), **found}
+
+
+def _float_ends() -> list[dict[str, Any]]:
+    return [
+        {"regex": ".*", "operation": end, "algorithm_key": "no_quantize", "op_config": {}}
+        for end in ("INPUT", "OUTPUT")
+    ]
+
+
+def _excluded(expressions: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows that take layers out again; a later row wins."""
+    return [
+        {"regex": expression, "operation": "*", "algorithm_key": "no_quantize", "op_config": {}}
+        for expression in filter(None, expressions)
+    ]
+
+
+def _library() -> Any:
+    version = library_version("ai_edge_quantizer", "ai-edge-quantizer", "ai-edge-quantizer-nightly")
+    if version is None:
+        raise UnavailableError("quantising TFLite models needs ai-edge-quantizer", remedy=REMEDY)
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    if numbers < _OLDEST:
+        raise UnavailableError(
+            f"ai-edge-quantizer {version} is too old; {'.'.join(map(str, _OLDEST))} or later is needed", remedy=REMEDY
+        )
+    try:
+        with _quiet():
+            import ai_edge_quantizer
+            from ai_edge_quantizer import quantizer, recipe
+    except ImportError as error:
+        raise UnavailableError(f"ai-edge-quantizer {version} cannot be imported: {error}", remedy=REMEDY) from None
+    del quantizer, recipe
+    return ai_edge_quantizer
+
+
+def _named(aeq: Any, name: str) -> Any:
+    found = getattr(aeq.recipe, name, None)
+    if found is None:
+        raise UnavailableError(f"this version of ai-edge-quantizer has no recipe {name}", remedy=REMEDY)
+    return found
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().partition("\n")[0] or type(error).__name__)[:300]

@@ -1,0 +1,93 @@
+"""Zeros and shared weights in TFLite files, float or already quantised to int8: changed in place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.compression.compressor import Compressor
+from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.shared import kmeans, magnitude
+from edgeprof_plugins.compressors.shared.kmeans import codebook, nearest
+from edgeprof_plugins.compressors.shared.magnitude import Pruning, sqnr_db, worst
+from edgeprof_plugins.compressors.tflite.file import TfliteFile, TfliteWeight, copy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.dataset import Dataset
+
+_KNOWN = {"float32", "float16", "int8"}
+
+
+class Prune(Compressor):
+    name = "prune"
+    version = "1"
+    takes = ("tflite",)
+    parameters = magnitude.PARAMETERS
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del data, seed
+        with copy(source, target) as model:
+            weights = _weights(self.name, model, source, target)
+            pruning = Pruning.of(parameters, lambda: (_real(model, weight) for weight in weights))
+            for weight in weights:
+                # Symmetric int8 weights have their zero point at 0.
+                model.values(weight)[pruning.prune(weight.name, _real(model, weight)) == 0] = 0
+        return pruning.facts()
+
+
+class Cluster(Compressor):
+    name = "cluster"
+    version = "1"
+    takes = ("tflite",)
+    parameters = (kmeans.COUNT,)
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del data, seed
+        sqnr: dict[str, float | None] = {}
+        with copy(source, target) as model:
+            weights = [w for w in _weights(self.name, model, source, target) if np.prod(w.shape) > parameters["n"]]
+            for weight in weights:
+                values = model.values(weight)
+                codes = codebook(values, parameters["n"])
+                if weight.dtype == "int8":
+                    codes = np.unique(np.rint(codes)).astype(np.float32)
+                shared = codes[nearest(values, codes)].astype(values.dtype)
+                sqnr[weight.name] = sqnr_db(values.astype(np.float32), shared.astype(np.float32))
+                values[...] = shared
+        return {"layers": len(weights), "n": parameters["n"], "sqnr_db": sqnr, "worst": worst(sqnr)}
+
+
+def _weights(method: str, model: TfliteFile, source: Path, target: Path) -> list[TfliteWeight]:
+    found = model.weights()
+    usable = [w for w in found if w.dtype in _KNOWN]
+    if usable:
+        return usable
+    target.unlink(missing_ok=True)
+    types = ", ".join(sorted({w.dtype for w in found})) or "none"
+    raise InputError(
+        f"{method} finds no weights that it could change in {source} (weights: {types}; it changes float32, float16"
+        " and int8)",
+        remedy="Start from the float model.",
+    )
+
+
+def _real(model: TfliteFile, weight: TfliteWeight) -> npt.NDArray[Any]:
+    """The weights' true magnitudes: an int8 weight times the scale of its channel."""
+    values: npt.NDArray[Any] = model.values(weight).astype(np.float32)
+    if not weight.scales or weight.dtype != "int8":
+        return values
+    shape = [1] * values.ndim
+    if len(weight.scales) > 1:
+        shape[weight.axis] = -1
+    scaled: npt.NDArray[Any] = values * np.asarray(weight.scales, np.float32).reshape(shape)
+    return scaled

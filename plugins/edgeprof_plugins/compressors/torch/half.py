@@ -1,0 +1,102 @@
+"""PyTorch models in half precision: half the file, and faster only where the device computes in it.
+
+Inputs and outputs stay float32; what crosses the border is converted inside.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.compression.compressor import Parameter
+from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.torch.base import ModuleCompressor
+from edgeprof_plugins.compressors.torch.model import named, require
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgeprof_plugins.compressors.torch.model import Net
+
+
+class Fp16(ModuleCompressor):
+    """IEEE half precision: 11 bits of mantissa, ±65504; larger weights are clipped to that."""
+
+    name = "fp16"
+    version = "1"
+    kind = "float16"
+    parameters = (
+        Parameter(
+            "exclude", "str", default="", help="layers left in float32, separated by spaces or |; name* for several"
+        ),
+    )
+
+    def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
+        torch = require()
+        kind = getattr(torch, self.kind)
+        largest = torch.finfo(kind).max
+        layers = {
+            name: layer
+            for name, layer in net.module.named_modules()
+            if any(p.is_floating_point() for p in layer.parameters(recurse=False))
+        }
+        kept = named(layers, parameters["exclude"], "layer with weights")
+        own = [p for layer in layers.values() if layer not in kept for p in layer.parameters(recurse=False)]
+        floats = [p for p in own if p.dtype == torch.float32]
+        if not floats:
+            raise InputError(
+                f"{net.spec} has no float32 weights that {self.name} could change",
+                remedy="Start from the float32 model, and exclude less.",
+            )
+        clipped = 0
+        with torch.no_grad():
+            for parameter in floats:
+                clipped += int((parameter.abs() > largest).sum())
+                parameter.clamp_(-largest, largest)
+        net.module.to(kind)
+        if isinstance(net.module, torch.fx.GraphModule):  # torch.export goes through its graph, past its hooks
+            _convert_graph(torch, net.module, kind)
+        else:
+            _convert(torch, net.module, kind, torch.float32)
+        for layer in kept:
+            layer.float()
+            _convert(torch, layer, torch.float32, kind)
+        return {"weights": sum(p.numel() for p in floats), "clipped": clipped, "excluded_layers": len(kept)}, None
+
+
+class Bf16(Fp16):
+    """bfloat16: float32's range with 8 bits of mantissa."""
+
+    name = "bf16"
+    kind = "bfloat16"
+
+
+def _convert(torch: Any, module: Any, inside: Any, outside: Any) -> None:
+    """Have a module compute in one type and answer in another."""
+
+    def into(kind: Any, values: Any) -> Any:
+        return torch.utils._pytree.tree_map(  # noqa: SLF001 - see torch_model.outputs
+            lambda v: v.to(kind) if isinstance(v, torch.Tensor) and v.is_floating_point() else v, values
+        )
+
+    module.register_forward_pre_hook(lambda _, given: into(inside, given))
+    module.register_forward_hook(lambda _, __, made: into(outside, made))
+
+
+def _convert_graph(torch: Any, module: Any, kind: Any) -> None:
+    """As ``_convert``, from and to float32, by nodes after the inputs and before the outputs."""
+    graph, cast = module.graph, torch.ops.aten.to.dtype
+
+    def floating(node: Any) -> bool:
+        value = node.meta.get("val")
+        return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+    for node in [one for one in graph.nodes if one.op == "placeholder" and floating(one)]:
+        with graph.inserting_after(node):
+            inside = graph.call_function(cast, (node, kind))
+        node.replace_all_uses_with(inside, delete_user_cb=lambda user, own=inside: user is not own)
+    last = next(node for node in graph.nodes if node.op == "output")
+    with graph.inserting_before(last):
+        last.args = torch.fx.map_arg(
+            last.args, lambda one: graph.call_function(cast, (one, torch.float32)) if floating(one) else one
+        )
+    module.recompile()

@@ -1,0 +1,390 @@
+"""int8 for PyTorch models by torchao's PT2E: static, dynamic, and trained with quantisation in the loop (QAT).
+
+What comes out is a torch.export program with quantise and dequantise operators around float ones. Run eagerly, that is
+slower than the float model; ``--option compile=1`` of the pytorch runtime fuses it into int8 kernels, and
+``+export-onnx`` makes QDQ nodes of it, which ONNX Runtime and TensorRT fuse.
+
+torch.ao.quantization.quantize_pt2e was taken out of PyTorch; torchao has had it since 0.12.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.compression.calibration_data import Calibration
+from edgeprof.compression.compressor import Compressor, Parameter, native_backend
+from edgeprof.compression.progress import report
+from edgeprof.errors import InputError, UnavailableError, VariantError
+from edgeprof.worker.runtime import install_command
+from edgeprof_plugins.compressors.torch import model as torch_model
+from edgeprof_plugins.compressors.torch import train as torch_train
+from edgeprof_plugins.compressors.torch.base import run_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof_plugins.compressors.torch.model import Net
+
+_BACKEND = Parameter(
+    "backend", "str", default="auto", choices=("auto", "x86", "arm"), help="whose rules (auto: this machine's)"
+)
+_EXCLUDE = Parameter(
+    "exclude", "str", default="", help="layers left in float, separated by spaces or |; name* for several"
+)
+#: Calibration samples that go through the network at once.
+_AT_ONCE = 16
+#: Operators that join the outputs of layers, or take their mean; what comes next is a layer again.
+_JOINTS = frozenset({"aten.add.Tensor", "aten.add_.Tensor", "aten.mul.Tensor", "aten.mul_.Tensor", "aten.mean.dim"})
+#: What runtimes fuse into the layer before it.
+_FOLDED = ("aten.batch_norm", "aten.relu", "aten.hardtanh", "aten.clamp")
+#: Below this the quantised model is no approximation of the float one (ao#4292 had one of that kind).
+_HOPELESS_DB = 3.0
+
+
+class Int8Static(Compressor):
+    name = "int8-static"
+    version = "2"
+    takes = ("python", "pt2")
+    gives = "pt2"
+    needs_data = "calibration"
+    parameters = (
+        _BACKEND,
+        _EXCLUDE,
+        Parameter("samples", "int", default=128, minimum=1, maximum=100_000, help="calibration samples used at most"),
+    )
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        if data is None:
+            raise InputError("int8-static needs calibration data", remedy="Add --dataset SPEC.")
+        torch = torch_model.require()
+        net = torch_model.load(source, data, seed=seed)
+        calibration = Calibration(data, net.inputs(), parameters["samples"])
+        program, open_batch = _program(net)
+        feeds = _together(torch, net, calibration, open_batch=open_batch)
+        tools = _tools()
+        quantizer = _quantizer(net, parameters)
+        with torch_model.quiet(), torch.no_grad():
+            prepared = tools.prepare_pt2e(program, quantizer)
+            for number, feed in enumerate(feeds):
+                prepared(*feed)
+                report(f"int8-static · calibration {number + 1}/{len(feeds)}", (number + 1) / len(feeds))
+            made = tools.convert_pt2e(prepared)
+        facts = _compared(net, made, feeds[:32])
+        if not facts["int8_mac_share"]:
+            raise InputError(
+                f"int8-static finds nothing to quantise in {net.spec}: no float convolution or dense layer is left",
+                remedy="Start from the float model.",
+            )
+        return {**calibration.facts(), **facts, "backend": _backend(parameters), **_written(net, made, target)}
+
+
+class Int8Dynamic(Compressor):
+    """Dense layers only: their inputs' ranges are taken while running. Of a convolutional network, next to nothing."""
+
+    name = "int8-dynamic"
+    version = "1"
+    takes = ("python", "pt2")
+    gives = "pt2"
+    parameters = (_BACKEND, _EXCLUDE)
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        torch = torch_model.require()
+        net = torch_model.load(source, data, seed=seed)
+        feeds = [_noise(torch, net, seed)]
+        tools = _tools()
+        # Of convolutions no engine has a dynamic int8 kernel here: quantised, they would only be slower.
+        quantizer = _quantizer(net, parameters, dense_only=True, is_dynamic=True)
+        with torch_model.quiet(), torch.no_grad():
+            prepared = tools.prepare_pt2e(_program(net)[0], quantizer)
+            prepared(*feeds[0])
+            made = tools.convert_pt2e(prepared)
+        facts = _compared(net, made, feeds)
+        if not facts["int8_mac_share"]:
+            raise InputError(
+                f"int8-dynamic finds nothing to quantise in {net.spec}: it has no dense layers",
+                remedy="Use int8-static, with calibration data.",
+            )
+        return {**facts, "backend": _backend(parameters), **_written(net, made, target)}
+
+
+class Qat(Compressor):
+    """Quantisation-aware training: int8's rounding in the forward pass, straight through in the backward one."""
+
+    name = "qat"
+    version = "2"
+    takes = ("python", "pt2")
+    gives = "pt2"
+    needs_data = "training"
+    parameters = (_BACKEND, _EXCLUDE, *torch_train.parameters(3, 1e-4))
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        torch = torch_model.require()
+        net = torch_model.load(source, data, seed=seed)
+        found = torch_train.samples(net, self.name, parameters, data)
+        run = run_key(self, source, parameters, found, seed)
+        tools = _tools()
+        quantizer = _quantizer(net, parameters, is_qat=True)
+        with torch_model.quiet():
+            net.module.train()
+            program, _ = _program(net)
+            net.module.eval()
+            prepared = tools.prepare_qat_pt2e(program, quantizer)
+            tools.allow_exported_model_train_eval(prepared)
+            prepared.train()
+            # The first samples give the fake quantisers their shapes and ranges; a checkpoint is loaded over them.
+            before = {name: value.clone() for name, value in prepared.state_dict().items() if "running" in name}
+            with torch.no_grad():
+                prepared(*[x[:64] for x in found.inputs])
+                for name, value in prepared.state_dict().items():
+                    if name in before:
+                        value.copy_(before[name])
+        trained = torch_model.Net(prepared, net.examples, net.names, net.spec)
+        facts = torch_train.train(trained, found, parameters, label="qat", run=run, seed=seed)
+        with torch_model.quiet(), torch.no_grad():
+            prepared.eval()
+            made = tools.convert_pt2e(prepared)
+        facts |= {"int8_mac_share": int8_share(made, net), "backend": _backend(parameters)}
+        facts |= _written(net, made, target)
+        torch_train.finish(run)
+        return facts
+
+
+class _Tools:
+    """The functions of torchao that are used here."""
+
+    def __init__(self, pt2e: Any, quantize: Any) -> None:
+        self.prepare_pt2e, self.convert_pt2e = quantize.prepare_pt2e, quantize.convert_pt2e
+        self.prepare_qat_pt2e = quantize.prepare_qat_pt2e
+        self.allow_exported_model_train_eval = pt2e.allow_exported_model_train_eval
+
+
+def _tools() -> _Tools:
+    torch_model.require("torchao")
+    try:
+        pt2e = torch_model.require("torchao", "torchao.quantization.pt2e")
+        return _Tools(pt2e, torch_model.require("torchao", "torchao.quantization.pt2e.quantize_pt2e"))
+    except (UnavailableError, AttributeError):
+        raise _too_old() from None
+
+
+def _too_old() -> UnavailableError:
+    from edgeprof.worker.runtime import library_version
+
+    return UnavailableError(
+        f"int8 of PyTorch models needs torchao 0.12 or later; this is {library_version('torchao')}",
+        remedy=install_command("torch-compress", "'torchao>=0.12'"),
+    )
+
+
+def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = False, **mode: bool) -> Any:
+    torch = torch_model.require()
+    kinds = (torch.nn.Linear,) if dense_only else (torch.nn.modules.conv._ConvNd, torch.nn.Linear)  # noqa: SLF001 - the class that all convolutions share
+    layers = {name: layer for name, layer in net.module.named_modules() if isinstance(layer, kinds)}
+    kept = torch_model.names(
+        layers, parameters["exclude"], "dense layer" if dense_only else "convolution or dense layer"
+    )
+    name, maker = (
+        ("arm_inductor_quantizer", "ArmInductorQuantizer")
+        if _backend(parameters) == "arm"
+        else ("x86_inductor_quantizer", "X86InductorQuantizer")
+    )
+    module = torch_model.require("torchao", f"torchao.quantization.pt2e.quantizer.{name}")
+    config = getattr(module, f"get_default_{name.removesuffix('_quantizer')}_quantization_config")(**mode)
+    made = getattr(module, maker)() if dense_only else _joined(getattr(module, maker), config.input_activation)
+    for name in kept:
+        made.set_module_name_qconfig(name, None)
+    return made.set_module_type_qconfig(torch.nn.Linear, config) if dense_only else made.set_global(config)
+
+
+def _backend(parameters: Mapping[str, Any]) -> str:
+    """Whose rules: ``x86`` or ``arm``."""
+    given: str = parameters["backend"]
+    return native_backend() if given == "auto" else given
+
+
+def _joined(maker: Any, activation: Any) -> Any:
+    """Inductor's quantiser, which also has sums, products and means take and give integers.
+
+    Its own rules leave what is added or multiplied in float: Inductor fuses that into the convolution before it. ONNX
+    Runtime and TensorRT do not: there such a convolution, and each layer beside it, would run in float.
+    """
+    annotation = torch_model.require("torchao", "torchao.quantization.pt2e.quantizer").QuantizationAnnotation
+
+    class Joined(maker):  # type: ignore[misc]
+        def annotate(self, model: Any) -> Any:
+            with _connected():
+                model = super().annotate(model)
+            for node in model.graph.nodes:
+                values = [one for one in node.args if hasattr(one, "meta")]
+                if str(node.target) in _JOINTS and any(_integer(one) for one in values):
+                    node.meta["quantization_annotation"] = annotation(
+                        input_qspec_map=dict.fromkeys(values, activation),
+                        output_qspec=activation if len(values) > 1 else None,
+                        _annotated=True,
+                    )
+            return model
+
+    return Joined()
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    """Let torchao join layers, norms, sums and activations one after the other as far as they are connected.
+
+    By itself it tries every combination of all of them: fine for MobileNetV2's, more than anybody waits for NASNet's.
+    """
+    utils = torch_model.require("torchao", "torchao.quantization.pt2e.graph_utils")
+    own = getattr(utils, "itertools", None)
+
+    def joined(*kinds: Sequence[Any]) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = [()]
+        for kind in kinds:
+            ends = [(row, one) for row in rows for one in kind]
+            rows = [(*row, one) for row, one in ends if not row or utils.check_subgraphs_connected(row[-1], one)]
+        return rows
+
+    if own is not None:  # else another torchao, which looks for them in another way
+        utils.itertools = SimpleNamespace(product=joined, chain=itertools.chain)
+    try:
+        yield
+    finally:
+        if own is not None:
+            utils.itertools = own
+
+
+def _integer(node: Any) -> bool:
+    """Whether what gives this value is quantised: the node, or the one whose norm or activation it is."""
+    found = node.meta.get("quantization_annotation")
+    if found is not None and found.input_qspec_map:
+        return True
+    before = [one for one in node.args if hasattr(one, "meta")]
+    return bool(before) and str(node.target).startswith(_FOLDED) and _integer(before[0])
+
+
+def _together(torch: Any, net: Net, calibration: Calibration, *, open_batch: bool) -> list[tuple[Any, ...]]:
+    """The calibration's samples in batches: an observer's histogram costs the same for one sample and for many."""
+    if not open_batch:
+        batches = calibration.batches(int(net.examples[0].shape[0]))
+        return [tuple(torch.from_numpy(batch[name]) for name in net.names) for batch in batches]
+    single = calibration.batches(1)
+    if len(single) == 1:
+        single *= 2  # an open batch begins at two
+    parts = np.array_split(np.arange(len(single)), math.ceil(len(single) / _AT_ONCE))
+    return [
+        tuple(torch.from_numpy(np.concatenate([single[i][name] for i in part])) for name in net.names) for part in parts
+    ]
+
+
+def _program(net: Net) -> tuple[Any, bool]:
+    """The net as torchao wants it: an exported module, and whether its batch is open (it is where that can be)."""
+    torch = torch_model.require()
+    batch = torch.export.Dim("batch")
+    shapes = {name: {0: batch} if value.dim() else None for name, value in zip(net.names, net.examples, strict=True)}
+    wanted = tuple(shapes.values()) if hasattr(net.module, "graph") else shapes
+
+    def exported(examples: tuple[Any, ...], **more: Any) -> Any:
+        with torch_model.quiet(), torch.no_grad():
+            return torch.export.export(net.module, examples, **more).module(**_unguarded())
+
+    try:
+        return exported(torch_model.twice(torch, net.examples), dynamic_shapes=wanted), True
+    except Exception:  # noqa: BLE001 - exporters fail in many ways; a fixed batch is the second try
+        try:
+            return exported(net.examples), False
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise VariantError(f"torch.export cannot follow {net.spec}: {first}") from error
+
+
+def _unguarded() -> dict[str, Any]:
+    """Newer versions put a node before the graph that asserts shapes; torchao's passes do not expect it."""
+    import inspect
+
+    torch = torch_model.require()
+    known = inspect.signature(torch.export.ExportedProgram.module).parameters
+    return {"check_guards": False} if "check_guards" in known else {}
+
+
+def _noise(torch: Any, net: Net, seed: int) -> tuple[Any, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(v.shape, generator=generator, dtype=v.dtype) if v.is_floating_point() else v
+        for v in torch_model.twice(torch, net.examples)
+    )
+
+
+def _compared(net: Net, made: Any, feeds: list[tuple[Any, ...]]) -> dict[str, Any]:
+    """How near the quantised model's outputs are to the float one's, and what share of the work became int8.
+
+    Raises:
+        VariantError: they have nothing to do with one another.
+    """
+    torch = torch_model.require()
+    signal = noise = 0.0
+    same = total = 0
+    with torch.no_grad():
+        for feed in feeds:
+            for one, other in zip(torch_model.outputs(net.module, feed), torch_model.outputs(made, feed), strict=True):
+                signal += float(one.double().square().sum())
+                noise += float((one.double() - other.double()).square().sum())
+                if one.dim() == 2:
+                    same += int((one.argmax(1) == other.argmax(1)).sum())
+                    total += len(one)
+    sqnr = 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else None
+    if not math.isfinite(noise) or (sqnr is not None and sqnr < _HOPELESS_DB):
+        raise VariantError(
+            f"the int8 model's outputs are not those of {net.spec}: {sqnr if sqnr is not None else noise:.1f} dB"
+            " between signal and error",
+            remedy="Check the calibration data, or use export-onnx+int8-static.",
+            code="bad_output",
+        )
+    return {
+        "int8_mac_share": int8_share(made, net),
+        "output_sqnr_db": None if sqnr is None else round(sqnr, 2),
+        "top1_agreement": round(same / total, 4) if total else None,
+    }
+
+
+def int8_share(made: Any, net: Net) -> float:
+    """Multiplications with int8 weights and inputs over all of convolutions and dense layers, 0 to 1."""
+    torch = torch_model.require()
+    work = {True: 0.0, False: 0.0}
+    base: Any = torch.fx.Interpreter
+
+    class Count(base):  # type: ignore[misc]
+        def run_node(self, node: Any) -> Any:
+            result = super().run_node(node)
+            if str(node.target) in {"aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default"}:
+                weight = self.env[node.args[1]]
+                work[_dequantised(node)] += result.numel() * weight[0].numel()
+            elif str(node.target) == "aten.linear.default":
+                work[_dequantised(node)] += result.numel() * self.env[node.args[1]].shape[1]
+            return result
+
+    with torch.no_grad():
+        interpreter = Count(made, garbage_collect_values=False)
+        interpreter.run(*torch_model.twice(torch, net.examples))
+    total = work[True] + work[False]
+    return round(work[True] / total, 6) if total else 0.0
+
+
+def _dequantised(node: Any) -> bool:
+    return all("dequantize" in str(argument.target) for argument in node.args[:2])
+
+
+def _written(net: Net, made: Any, target: Path) -> dict[str, Any]:
+    return torch_model.save(torch_model.Net(made, net.examples, net.names, net.spec), target)

@@ -1,0 +1,79 @@
+"""Low-rank factors of PyTorch layers: two small layers for a large one.
+
+It pays only where the rank r is below m·n / (m + n); other layers stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.shared.factors import PARAMETERS, check, factors
+from edgeprof_plugins.compressors.torch import train as torch_train
+from edgeprof_plugins.compressors.torch.base import ModuleCompressor
+from edgeprof_plugins.compressors.torch.model import count, require
+from edgeprof_plugins.compressors.torch.prune import to_numpy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgeprof_plugins.compressors.torch.model import Net
+
+
+class LowRank(ModuleCompressor):
+    name = "low-rank"
+    version = "2"
+    parameters = (*PARAMETERS, *torch_train.parameters(0))
+
+    def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
+        torch = require()
+        check(parameters)
+        before = count(net.module)
+        layers: dict[str, dict[str, Any]] = {}
+        kept: dict[str, str] = {}
+        for name, layer in list(net.module.named_modules()):
+            if not name or not _fits(torch, layer):
+                continue
+            matrix = to_numpy(layer.weight).reshape(layer.weight.shape[0], -1)
+            left, right, share = factors(matrix, parameters)
+            size = left.shape[1]
+            limit = matrix.size / sum(matrix.shape)
+            if size >= limit:
+                kept[name] = f"rank {size} of {min(matrix.shape)} would not be smaller (limit {limit:.0f})"
+                continue
+            net.module.set_submodule(name, _split(torch, layer, left, right))
+            layers[name] = {"rank": size, "of": min(matrix.shape), "energy": round(share, 5)}
+        if not layers:
+            told = "; ".join(f"{layer}: {why}" for layer, why in list(kept.items())[:3])
+            raise InputError(
+                f"no layer of {net.spec} gets smaller ({told or 'it has no dense or ungrouped convolution weights'})",
+                remedy="Keep less: a smaller energy or rank.",
+            )
+        return {"layers": layers, "kept": kept, "parameters_before": before}, None
+
+
+def _fits(torch: Any, layer: Any) -> bool:
+    # Exactly these: a subclass may use its weight in a way of its own (as MultiheadAttention does its projection's).
+    nn = torch.nn
+    return type(layer) in {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d} and getattr(layer, "groups", 1) == 1
+
+
+def _split(torch: Any, layer: Any, left: Any, right: Any) -> Any:
+    """Two layers: the first has the geometry, the second the bias."""
+    size = left.shape[1]
+    if isinstance(layer, torch.nn.Linear):
+        first = torch.nn.Linear(layer.in_features, size, bias=False)
+        second = torch.nn.Linear(size, layer.out_features, bias=layer.bias is not None)
+    else:
+        kind = type(layer)
+        first = kind(
+            layer.in_channels, size, layer.kernel_size, stride=layer.stride, padding=layer.padding,
+            dilation=layer.dilation, padding_mode=layer.padding_mode, bias=False,
+        )  # fmt: skip
+        second = kind(size, layer.out_channels, 1, bias=layer.bias is not None)
+    with torch.no_grad():
+        first.weight.copy_(torch.from_numpy(right).reshape(first.weight.shape))
+        second.weight.copy_(torch.from_numpy(left).reshape(second.weight.shape))
+        if layer.bias is not None:
+            second.bias.copy_(layer.bias)
+    return torch.nn.Sequential(first, second).eval()

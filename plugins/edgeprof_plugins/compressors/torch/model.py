@@ -1,0 +1,371 @@
+"""PyTorch models as modules whose weights and layers can be changed, and back into a file.
+
+A factory's module is taken as it is. A torch.export program keeps its weights and loses its layers; they are found
+again (``torch_lift``), so that whatever works on a module works on a ``.pt2`` too. What comes out is a ``.pt2``: it
+holds the network and the weights, needs none of the user's code, and can be the start of the next step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import inspect
+import io
+import logging
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.artifact import recognise
+from edgeprof.compression.isolation import place, user_code
+from edgeprof.errors import InputError, UnavailableError, VariantError
+from edgeprof.worker.runtime import LoadError, install_command, library_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from edgeprof.evaluation.dataset import Dataset
+
+#: What nodes of an exported program remember of the source that they came from: paths of the exporting machine, and
+#: object numbers that differ from run to run.
+_TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
+
+#: Layers whose weights are multiplied with inputs, by the names of their classes (TorchScript keeps only these).
+WEIGHTED = frozenset(
+    {
+        "Conv1d",
+        "Conv2d",
+        "Conv3d",
+        "ConvTranspose1d",
+        "ConvTranspose2d",
+        "ConvTranspose3d",
+        "Linear",
+        "NonDynamicallyQuantizableLinear",
+        "MultiheadAttention",
+        "LSTM",
+        "GRU",
+        "RNN",
+    }
+)
+
+
+@dataclass
+class Net:
+    """A model that can be changed.
+
+    Attributes:
+        module: In eval mode; replace it freely.
+        examples: Its inputs, by position.
+        names: Theirs.
+        spec: What it was loaded from, for messages.
+    """
+
+    module: Any
+    examples: tuple[Any, ...]
+    names: tuple[str, ...]
+    spec: str
+
+    def inputs(self) -> dict[str, tuple[tuple[int | None, ...], str]]:
+        """For ``Calibration``: name → (shape with an open batch, dtype)."""
+        return {
+            name: ((None, *value.shape[1:]), str(value.dtype).rpartition(".")[2])
+            for name, value in zip(self.names, self.examples, strict=True)
+        }
+
+
+def require(package: str = "torch", module: str = "", *, extra: str = "torch-compress") -> Any:
+    """An optional library.
+
+    Raises:
+        UnavailableError: it is not installed or does not work.
+    """
+    import importlib
+
+    try:
+        with quiet():
+            return importlib.import_module(module or package)
+    except ImportError as error:
+        version = library_version(package)
+        found = f"{package} {version} does not fit: {error}" if version else f"{package} is not installed"
+        raise UnavailableError(
+            f"compressing PyTorch models this way needs {package} ({found})",
+            remedy=install_command(extra, package),
+        ) from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What these libraries tell their own authors, a user cannot act on."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def load(source: Path, data: Dataset | None = None, *, seed: int = 0) -> Net:
+    """A factory (``FILE.py:attribute``, ``package.module:attribute``) or a ``.pt2``, ready to be changed.
+
+    Args:
+        source: The model; a factory's spec, written as a path.
+        data: Shows what the inputs are where the factory's module has no ``example_inputs``.
+        seed: For factories that make random weights.
+
+    Raises:
+        InputError: it cannot be loaded, is no module, or its inputs cannot be told.
+    """
+    torch = require()
+    spec = os.fspath(source)
+    with quiet():
+        torch.manual_seed(seed)
+        return _from_factory(torch, spec, data) if recognise(spec).format == "python" else _from_program(torch, spec)
+
+
+def made_by(spec: str, wanted: str = "") -> tuple[Any, Any]:
+    """What a factory's spec names, and the module that it makes (itself, if it is one).
+
+    Args:
+        spec: ``FILE.py:attribute`` or ``package.module:attribute``.
+        wanted: ``width=0.5``: what to give the factory.
+
+    Raises:
+        InputError: it cannot be imported, or fails.
+    """
+    from edgeprof_plugins.runtimes.targets import import_target
+
+    torch = require()
+    with user_code(spec):
+        try:
+            made = import_target(recognise(spec).target)[1]
+        except LoadError as error:
+            raise InputError(error.message + place(error.__context__), remedy=error.remedy) from None
+    if isinstance(made, torch.nn.Module) or not callable(made):
+        return made, made
+    given = {}
+    if wanted:
+        name, _, value = wanted.partition("=")
+        given[name] = float(value)
+    with user_code(f"{spec}({wanted})"):
+        return made, made(**given)
+
+
+def _from_factory(torch: Any, spec: str, data: Dataset | None) -> Net:
+    made, module = made_by(spec)
+    if not isinstance(module, torch.nn.Module) or isinstance(module, torch.jit.ScriptModule):
+        raise InputError(
+            f"{spec} gives {type(module).__name__}, no torch.nn.Module",
+            remedy="Name a module, or a function without arguments that returns one.",
+        )
+    module = module.eval().cpu()
+    parameters = [
+        p.name
+        for p in inspect.signature(module.forward).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    examples = getattr(module, "example_inputs", getattr(made, "example_inputs", None))
+    if callable(examples):
+        with user_code(f"the example_inputs of {spec}"):
+            examples = examples()
+    if examples is None:
+        examples = _sample(torch, spec, data, parameters)
+    if isinstance(examples, dict):
+        examples = tuple(examples[name] for name in parameters if name in examples)
+    values = tuple(examples) if isinstance(examples, tuple | list) else (examples,)
+    names = tuple(parameters[: len(values)])
+    if not all(isinstance(v, torch.Tensor) for v in values) or len(names) != len(values) or not values:
+        raise InputError(
+            f"the example_inputs of {spec} do not fit its forward({', '.join(parameters)})",
+            remedy="Set module.example_inputs to a tensor, a tuple of them, or a dict by argument name.",
+        )
+    values = tuple(v.detach().cpu() for v in values)
+    with user_code(f"the forward of {spec}"), torch.no_grad():
+        module(*values)
+    return Net(module, values, names, spec)
+
+
+def _sample(torch: Any, spec: str, data: Dataset | None, names: list[str]) -> Any:
+    if data is None:
+        raise InputError(
+            f"{spec} does not tell what its inputs are",
+            remedy="Set module.example_inputs in the factory (a tensor, or a tuple of them), or give --dataset.",
+        )
+    first = next(iter(data.batches(1)))
+    if set(first) == {""}:
+        first = {names[0]: first[""]}
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in first.items()}
+
+
+def _from_program(torch: Any, spec: str) -> Net:
+    from edgeprof_plugins.compressors.torch.lift import lift
+    from edgeprof_plugins.runtimes.pytorch.runtime import register_quantised
+
+    try:
+        register_quantised(spec)
+        program = torch.export.load(spec)
+    except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as there are readers inside
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"PyTorch does not load {spec}: {first}",
+            remedy=f"A .pt2 is read by the PyTorch that wrote it, or a newer one: this is {torch.__version__}.",
+        ) from None
+    positional, by_name = program.example_inputs or ((), {})
+    if by_name or not positional or not all(isinstance(value, torch.Tensor) for value in positional):
+        raise InputError(
+            f"{spec} takes inputs by keyword, nested, or numbers, or was saved without its example inputs",
+            remedy="Export a module whose forward takes tensors by position.",
+        )
+    return Net(lift(torch, program), tuple(positional), tuple(program.graph_signature.user_inputs), spec)
+
+
+def weights(module: Any) -> dict[str, Any]:
+    """The float weights (not the biases) of layers that multiply, by name; a shared one once.
+
+    Raises:
+        InputError: there are none.
+    """
+    found: dict[str, Any] = {}
+    seen: set[int] = set()
+    for name, layer in module.named_modules():
+        if getattr(layer, "original_name", type(layer).__name__) not in WEIGHTED:
+            continue
+        for key, value in layer.named_parameters(recurse=False):
+            if value.dim() >= 2 and value.is_floating_point() and id(value) not in seen:
+                seen.add(id(value))
+                found[f"{name}.{key}" if name else key] = value
+    if not found:
+        raise InputError(
+            "this model has no float weights of convolutions or dense layers that could be changed",
+            remedy="Start from the float model: what is already quantised or frozen cannot be changed any more.",
+        )
+    return found
+
+
+def named(layers: Mapping[str, Any], patterns: str, kind: str) -> list[Any]:
+    """The layers that ``exclude`` names, by their names in the module; ``block*`` for several.
+
+    Raises:
+        InputError: a pattern names none.
+    """
+    return [layers[name] for name in names(layers, patterns, kind)]
+
+
+def names(layers: Mapping[str, Any], patterns: str, kind: str) -> list[str]:
+    """As ``named``, their names.
+
+    Raises:
+        InputError: a pattern names none.
+    """
+    found: list[str] = []
+    for pattern in filter(None, re.split(r"[\s|]+", patterns)):
+        fitting = fnmatch.filter(layers, pattern)
+        if not fitting:
+            raise InputError(
+                f"exclude names {pattern!r}, which is no {kind} of this model",
+                remedy=f"It has {', '.join(list(layers)[:8])}{' …' if len(layers) > 8 else ''}.",
+            )
+        found += fitting
+    return list(dict.fromkeys(found))
+
+
+def outputs(module: Any, arguments: tuple[Any, ...]) -> list[Any]:
+    """Its output tensors, flat."""
+    torch = require()
+    return [v for v in torch.utils._pytree.tree_leaves(module(*arguments)) if isinstance(v, torch.Tensor)]  # noqa: SLF001 - the pytree has no public door that old and new versions share
+
+
+def export(net: Net) -> tuple[Any, bool]:
+    """The torch.export program of a net, and whether its batch is open (it is where the network allows it).
+
+    Raises:
+        VariantError: torch.export cannot follow the network, or the program's outputs are not the module's.
+    """
+    torch = require()
+    _forget_unused(torch, net.module)
+    open_batch = True
+    with quiet(), torch.no_grad():
+        try:
+            program = _exported(torch, net, dynamic=True)
+        except Exception:  # noqa: BLE001 - exporters fail in many ways; a fixed batch is the second try
+            open_batch = False
+            try:
+                program = _exported(torch, net, dynamic=False)
+            except Exception as error:
+                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise VariantError(
+                    f"torch.export cannot follow {net.spec}: {first}",
+                    remedy="Write its forward without branches that depend on values, or export it to ONNX yourself.",
+                ) from error
+        _compare(torch, net, program)
+    for node in program.graph.nodes:
+        for key in _TRACES:
+            node.meta.pop(key, None)
+    return program, open_batch
+
+
+def save(net: Net, target: Path) -> dict[str, Any]:
+    """Write it as ``.pt2``: the same bytes for the same weights."""
+    torch = require()
+    program, open_batch = export(net)
+    buffer = io.BytesIO()  # a file's name would be part of its content
+    with quiet():
+        torch.export.save(program, buffer)
+    target.write_bytes(buffer.getvalue())
+    return {"batch": "open" if open_batch else int(net.examples[0].shape[0]), "parameters": count(net.module)}
+
+
+def count(module: Any) -> int:
+    """Parameters, of whatever type."""
+    return sum(int(p.numel()) for p in module.parameters())
+
+
+def _exported(torch: Any, net: Net, *, dynamic: bool) -> Any:
+    if not dynamic:
+        return torch.export.export(net.module, net.examples)
+    batch = torch.export.Dim("batch")
+    shapes = tuple({0: batch} if value.dim() else None for value in net.examples)
+    return torch.export.export(net.module, twice(torch, net.examples), dynamic_shapes=_shapes(net, shapes))
+
+
+def _shapes(net: Net, shapes: tuple[Any, ...]) -> Any:
+    """A lifted module's forward takes what the program took; others take their arguments by name."""
+    return dict(zip(net.names, shapes, strict=True)) if not hasattr(net.module, "graph") else shapes
+
+
+def twice(torch: Any, examples: tuple[Any, ...]) -> tuple[Any, ...]:
+    """At least two samples: torch.export takes a dimension of 1 for a constant, batch norms cannot train on it."""
+    return tuple(torch.cat([v, v]) if v.dim() and v.shape[0] == 1 else v for v in examples)
+
+
+def _compare(torch: Any, net: Net, program: Any) -> None:
+    arguments = twice(torch, net.examples)
+    try:
+        found = outputs(program.module(), arguments)
+    except Exception:  # noqa: BLE001 - a fixed batch of 1
+        arguments = net.examples
+        found = outputs(program.module(), arguments)
+    wanted = outputs(net.module, arguments)
+    for one, other in zip(found, wanted, strict=True):
+        if not torch.isfinite(one).all():
+            raise VariantError(f"the outputs of what was made of {net.spec} are not finite", code="nan_output")
+        if not torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max() + 1)):
+            raise VariantError(f"the program that torch.export makes of {net.spec} gives other outputs than the module")
+
+
+def _forget_unused(torch: Any, module: Any) -> None:
+    """Parameters of a lifted graph that no node uses any more (the float originals of folded int8 weights)."""
+    if not isinstance(module, torch.fx.GraphModule):
+        return
+    used = {str(node.target) for node in module.graph.nodes if node.op in {"get_attr", "call_module"}}
+    names = [name for name, _ in [*module.named_parameters(), *module.named_buffers()]]
+    for name in names:
+        if not any(name == one or name.startswith(f"{one}.") for one in used):
+            owner, _, key = name.rpartition(".")
+            delattr(module.get_submodule(owner), key)

@@ -1,0 +1,143 @@
+"""Zeros in the weights of PyTorch models: the smallest magnitudes anywhere, or two of every four in a row.
+
+Dense kernels multiply zeros like any number: they shrink the packed file and make nothing faster.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.shared.magnitude import Counter, prune_24, zero_below
+from edgeprof_plugins.compressors.torch import train as torch_train
+from edgeprof_plugins.compressors.torch.base import ModuleCompressor, keep_zeros
+from edgeprof_plugins.compressors.torch.model import quiet, require, weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof_plugins.compressors.torch.model import Net
+
+_AMOUNT = (
+    Parameter("amount", "float", default=0.5, minimum=0.0, maximum=0.99, help="share of the weights set to zero"),
+    Parameter(
+        "scope", "str", default="global", choices=("global", "layer"), help="one threshold for all, or one a layer"
+    ),
+)
+
+
+class Prune(ModuleCompressor):
+    name = "prune"
+    version = "1"
+    parameters = (*_AMOUNT, *torch_train.parameters(0))
+
+    def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:
+        facts = prune(net.module, parameters["amount"], parameters["scope"])
+        return facts, keep_zeros(net)
+
+
+class Prune24(ModuleCompressor):
+    name = "prune-2:4"
+    version = "1"
+    parameters = torch_train.parameters(0)
+
+    def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:
+        del parameters
+        done, skipped = [], []
+        for name, value in weights(net.module).items():
+            if value.shape[1] % 4:  # of every weight here, inputs are the second dimension
+                skipped.append(name)
+                continue
+            set_values(value, prune_24(to_numpy(value), 1))
+            done.append(name)
+        if not done:
+            raise InputError(
+                f"no weight of {net.spec} has a multiple of 4 input channels ({', '.join(skipped[:3])} …):"
+                " 2:4 sparsity has no place in it"
+            )
+        return {"layers": len(done), "reached": 0.5, "skipped": skipped}, keep_zeros(net)
+
+
+class PruneScript(Compressor):
+    """TorchScript keeps its weights where they can be reached, and its layers where they cannot."""
+
+    name = "prune"
+    version = "1"
+    takes = ("torchscript",)
+    parameters = _AMOUNT
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        del data, seed
+        module = load_script(source)
+        facts = prune(module, parameters["amount"], parameters["scope"])
+        save_script(module, target)
+        return facts
+
+
+def prune(module: Any, amount: float, scope: str) -> dict[str, Any]:
+    """Zero the smallest weights in place; of equal ones the first."""
+    found = {name: (value, to_numpy(value)) for name, value in weights(module).items()}
+    counter = Counter()
+    if scope == "global":
+        for _, values in found.values():
+            counter.add(values)
+        counter.settle(amount)
+        for _, values in found.values():
+            counter.refine(values)
+    threshold = counter.threshold()
+    zeros, total, layers = 0, 0, {}
+    for name, (value, values) in found.items():
+        pruned = threshold.apply(values) if scope == "global" else zero_below(values, amount)
+        set_values(value, pruned)
+        count = int((pruned == 0).sum())
+        zeros, total = zeros + count, total + pruned.size
+        layers[name] = round(count / pruned.size, 4)
+    return {"zeros": zeros, "weights": total, "reached": zeros / total, "layers": layers}
+
+
+def to_numpy(value: Any) -> Any:
+    return value.detach().float().numpy().copy()
+
+
+def set_values(value: Any, array: Any) -> None:
+    torch = require()
+    with torch.no_grad():
+        value.copy_(torch.from_numpy(array))
+
+
+def load_script(source: Path) -> Any:
+    """A TorchScript module.
+
+    Raises:
+        InputError: it is none that this PyTorch can load.
+    """
+    torch = require()
+    try:
+        with quiet():
+            return torch.jit.load(str(source), map_location="cpu").eval()
+    except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as there are readers inside
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"PyTorch does not load {source}: {first}", remedy="Export it again.") from None
+
+
+def save_script(module: Any, target: Path) -> None:
+    """Write it; the same bytes for the same module, whatever the file is called."""
+    torch = require()
+    written, kept = io.BytesIO(), io.BytesIO()
+    with quiet():
+        torch.jit.save(module, written)
+    # The archive without its debug records: they hold paths of this machine and numbers that differ from run to run.
+    reader = torch._C.PyTorchFileReader(io.BytesIO(written.getvalue()))  # noqa: SLF001 - the library's own archives
+    writer = torch._C.PyTorchFileWriter(kept)  # noqa: SLF001
+    for name in reader.get_all_records():
+        if not name.endswith(".debug_pkl") and name not in {"version", "byteorder", ".data/serialization_id"}:
+            content = reader.get_record(name)
+            writer.write_record(name, content, len(content))
+    writer.write_end_of_file()
+    target.write_bytes(kept.getvalue())

@@ -1,0 +1,142 @@
+"""Whole channels out of PyTorch models (Torch-Pruning's dependency graph): what dense kernels really get faster by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.compression.compressor import Parameter
+from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.torch import train as torch_train
+from edgeprof_plugins.compressors.torch.base import ModuleCompressor
+from edgeprof_plugins.compressors.torch.model import count, named, outputs, quiet, require, twice
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgeprof_plugins.compressors.torch.model import Net
+
+
+class PruneStructured(ModuleCompressor):
+    name = "prune-structured"
+    version = "1"
+    parameters = (
+        Parameter("amount", "float", default=0.3, minimum=0.0, maximum=0.95, help="share of the channels taken out"),
+        Parameter(
+            "round_to",
+            "int",
+            default=8,
+            minimum=1,
+            maximum=64,
+            help="channels kept are a multiple of this, if possible",
+        ),
+        Parameter("exclude", "str", default="", help="layers left whole, separated by spaces or |; name* for several"),
+        *torch_train.parameters(0),
+    )
+
+    def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
+        return narrow(net, parameters["amount"], parameters["round_to"], parameters["exclude"]), None
+
+
+def narrow(net: Net, amount: float, round_to: int = 8, exclude: str = "") -> dict[str, Any]:
+    """Take the channels with the smallest L2 norm (summed over all layers that share them) out of a net, in place.
+
+    Raises:
+        InputError: a layer named in ``exclude`` does not exist, nothing can be taken out, or the network cannot be
+            followed.
+    """
+    torch = require()
+    pruning = require("torch-pruning", "torch_pruning")
+    kinds = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)  # noqa: SLF001 - the class that all convolutions share
+    layers = {name: layer for name, layer in net.module.named_modules() if isinstance(layer, kinds)}
+    ignored = [*_last(torch, net, layers), *named(layers, exclude, "convolution or dense layer")]
+    before = {name: layer.weight.shape[0] for name, layer in layers.items()}
+    parameters, examples = count(net.module), twice(torch, net.examples)
+    with torch.no_grad():
+        shapes = [value.shape for value in outputs(net.module, net.examples)]
+    try:
+        for parameter in net.module.parameters():
+            parameter.requires_grad_(requires_grad=True)  # the dependencies are read from the gradients' graph
+        with quiet():
+            pruning.pruner.BasePruner(
+                net.module,
+                _fitting(torch, net, examples),
+                importance=pruning.importance.GroupMagnitudeImportance(p=2),
+                pruning_ratio=amount,
+                round_to=round_to if round_to > 1 else None,
+                ignored_layers=ignored,
+            ).step()
+            with torch.no_grad():
+                after = [value.shape for value in outputs(net.module, net.examples)]
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"the channels of {net.spec} cannot be followed through the network: {first}",
+            remedy="Leave the layers before the operation that it names alone: exclude=NAME|NAME*.",
+        ) from error
+    if after != shapes:
+        raise InputError(
+            f"taking channels out of {net.spec} changes its outputs from {_told(shapes)} to {_told(after)}",
+            remedy="Name the layers that make its outputs: exclude=NAME.",
+        )
+    changed = {
+        name: [size, int(layers[name].weight.shape[0])]
+        for name, size in before.items()
+        if layers[name].weight.shape[0] != size
+    }
+    if not changed:
+        raise InputError(
+            f"no channels of {net.spec} can be taken out with amount={amount:g} and round_to={round_to}",
+            remedy="Take out more, or give a smaller round_to.",
+        )
+    return {
+        "channels": changed,
+        "parameters_before": parameters,
+        "reached": round(1 - count(net.module) / parameters, 4),
+        "torch_pruning": str(pruning.__version__),
+    }
+
+
+def _fitting(torch: Any, net: Net, examples: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Two samples, or what a program with a fixed batch takes."""
+    try:
+        with torch.no_grad():
+            net.module(*examples)
+    except Exception:  # noqa: BLE001 - whatever it says, the other way is the one that it was exported for
+        return net.examples
+    return examples
+
+
+def _last(torch: Any, net: Net, layers: Mapping[str, Any]) -> list[Any]:
+    """The layers that make the outputs: those met first on the way back from them in the gradients' graph."""
+    owners = {id(layer.weight): layer for layer in layers.values()}
+    for parameter in net.module.parameters():
+        parameter.requires_grad_(requires_grad=True)
+    with torch.enable_grad():
+        waiting = [value.grad_fn for value in outputs(net.module, net.examples) if value.grad_fn is not None]
+    found, seen = [], set()
+    while waiting:
+        step = waiting.pop()
+        if step in seen:
+            continue
+        seen.add(step)
+        children = [child for child, _ in step.next_functions if child is not None]
+        own = [owners[id(v)] for v in map(_variable, children) if id(v) in owners]
+        if own:
+            found += own
+        else:
+            waiting += children
+    return found
+
+
+def _variable(step: Any) -> Any:
+    """The parameter that a step takes, itself or transposed (as dense layers take theirs)."""
+    if hasattr(step, "variable"):
+        return step.variable
+    inner = [child for child, _ in step.next_functions if child is not None]
+    if type(step).__name__.startswith(("TBackward", "TransposeBackward")) and len(inner) == 1:
+        return getattr(inner[0], "variable", None)
+    return None
+
+
+def _told(shapes: list[Any]) -> str:
+    return ", ".join("×".join(map(str, shape)) for shape in shapes)

@@ -1,0 +1,134 @@
+"""From PyTorch to TFLite by litert-torch, Google's converter (formerly ai-edge-torch): no TensorFlow, but JAX.
+
+It pins versions of its own and weighs some hundred megabytes: an extra of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.errors import VariantError
+from edgeprof_plugins.compressors.torch import model as torch_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from edgeprof.evaluation.dataset import Dataset
+
+#: How far the file's outputs may be from the module's, of the largest of them.
+_TOLERANCE = 1e-3
+
+
+class ExportTflite(Compressor):
+    """The batch is fixed: XNNPACK takes no graph whose shapes are open."""
+
+    name = "export-tflite"
+    version = "1"
+    takes = ("python", "pt2")
+    gives = "tflite"
+    parameters = (
+        Parameter("batch", "int", default=1, minimum=1, maximum=4096, help="samples at once, if the network allows it"),
+    )
+
+    def apply(
+        self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
+    ) -> dict[str, Any]:
+        torch = torch_model.require()
+        os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")
+        with _silent():
+            converter = torch_model.require("litert-torch", "litert_torch", extra="torch-tflite")
+            interpreter = torch_model.require("ai-edge-litert", "ai_edge_litert.interpreter", extra="torch-tflite")
+        net = torch_model.load(source, data, seed=seed)
+        net.examples = _batch(torch, net, parameters["batch"])
+        with torch_model.quiet(), _silent(), torch.no_grad():
+            try:
+                content = bytes(converter.convert(net.module, net.examples).model_content())
+            except Exception as error:
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                raise VariantError(
+                    f"litert-torch cannot express {net.spec}: {lines[0][:300]}",
+                    remedy="Start from the float model, and quantise the file: export-tflite+int8-static.",
+                ) from error
+            off = _compared(net, interpreter.Interpreter(model_content=content), seed)
+        target.write_bytes(content)
+        return {
+            "batch": int(net.examples[0].shape[0]),
+            "parameters": torch_model.count(net.module),
+            "largest_difference": off,
+            "litert_torch": str(converter.__version__),
+        }
+
+
+def _batch(torch: Any, net: torch_model.Net, size: int) -> tuple[Any, ...]:
+    """So many samples, or what a program with a fixed batch takes."""
+    wanted = tuple(torch.cat([v[:1]] * size) if v.dim() else v for v in net.examples)
+    try:
+        with torch.no_grad():
+            net.module(*wanted)
+    except Exception:  # noqa: BLE001 - whatever it says, the other way is the one that it was exported for
+        return net.examples
+    return wanted
+
+
+def _compared(net: torch_model.Net, interpreter: Any, seed: int) -> float:
+    """The largest difference between the outputs, over the largest output.
+
+    Raises:
+        VariantError: it is above 1e-3, or no number.
+    """
+    torch = torch_model.require()
+    generator = torch.Generator().manual_seed(seed)
+    feeds = [
+        torch.randn(v.shape, generator=generator, dtype=v.dtype) if v.is_floating_point() else v for v in net.examples
+    ]
+    interpreter.allocate_tensors()
+    # Inputs are called args_0, args_1, … in their order.
+    places = {one["name"].rpartition("args_")[2].partition(":")[0]: one for one in interpreter.get_input_details()}
+    for number, feed in enumerate(feeds):
+        if str(number) in places:
+            interpreter.set_tensor(places[str(number)]["index"], feed.numpy())
+    interpreter.invoke()
+    found = [interpreter.get_tensor(one["index"]) for one in _outputs(interpreter)]
+    wanted = [value.numpy() for value in torch_model.outputs(net.module, tuple(feeds))]
+    worst = 0.0
+    for one, other in zip(found, wanted, strict=True):
+        off = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max())
+        worst = max(worst, off / max(float(np.abs(other).max()), 1e-12))
+        if not worst <= _TOLERANCE:
+            raise VariantError(
+                f"the file that litert-torch makes of {net.spec} gives other outputs than the module:"
+                f" {worst:.3g} of the largest, where {_TOLERANCE:g} is allowed",
+                code="bad_output",
+            )
+    return worst
+
+
+def _outputs(interpreter: Any) -> list[Any]:
+    """In the order of the module's; the interpreter's own is the file's."""
+    details = {one["name"]: one for one in interpreter.get_output_details()}
+    runner = interpreter.get_signature_runner("serving_default")
+    names = sorted(runner.get_output_details(), key=lambda name: int(name.rpartition("_")[2]))
+    return [details[runner.get_output_details()[name]["name"]] for name in names]
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Its C++ part writes to stderr what nobody can act on."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)

@@ -1,0 +1,296 @@
+"""Training for compressors: a loop that shows where it is, writes a checkpoint after every epoch and resumes from it.
+
+The order of the samples, the learning rate and the random numbers of an epoch follow from the seed and the epoch's
+number alone, so that a run that was killed and resumed ends with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+from edgeprof.compression.calibration_data import Calibration
+from edgeprof.compression.compressor import Parameter
+from edgeprof.compression.progress import report
+from edgeprof.compression.recipe import check_preprocessing
+from edgeprof.errors import InputError, VariantError
+from edgeprof.results.store import data_dir
+from edgeprof_plugins.compressors.torch.model import quiet, require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof_plugins.compressors.torch.model import Net
+
+
+def parameters(epochs: int, rate: float = 1e-3) -> tuple[Parameter, ...]:
+    """What can be set about training, with a method's own defaults."""
+    return (
+        Parameter("epochs", "int", default=epochs, minimum=0, maximum=10_000, help="passes over the training data"),
+        Parameter("lr", "float", default=rate, minimum=1e-8, maximum=10.0, help="highest learning rate of Adam"),
+        Parameter("batch", "int", default=64, minimum=1, maximum=65536, help="samples of one step"),
+        Parameter(
+            "data", "str", default="", help="what to train on, as --dataset takes it (a .toml holds its preprocessing)"
+        ),
+    )
+
+
+@dataclass
+class Samples:
+    """A dataset in memory.
+
+    Attributes:
+        inputs: Tensors by position, ``(n, …)`` each.
+        labels: Class indices, ``(n,)``.
+        facts: Where they are from, for the provenance.
+        digest: Of the content.
+    """
+
+    inputs: list[Any]
+    labels: Any
+    facts: dict[str, Any]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def samples(net: Net, method: str, given: Mapping[str, Any], data: Dataset | None) -> Samples:
+    """The training data, checked: those of ``data=SPEC`` where that is given, else those of ``--dataset``.
+
+    Raises:
+        InputError: there are none, they do not fit the model, have NaN or no class labels, or are too many for memory.
+    """
+    torch = require()
+    if given.get("data"):
+        from edgeprof.evaluation.load import load_dataset
+        from edgeprof.plugins import PluginHost
+
+        judged, data = data, load_dataset(given["data"], PluginHost.from_environment())
+        check_preprocessing(method, [{"compressor": method, "facts": _facts(data)}], judged)
+    if data is None:
+        raise InputError(f"{method} needs training data", remedy="Add --dataset SPEC, or the parameter data=SPEC.")
+    labels = np.asarray(data.labels)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise InputError(f"{method} trains classifiers: the labels of {data.name} are no class numbers")
+    each = sum(value[:1].numel() * value.element_size() for value in net.examples)
+    if len(data) * each * 3 > psutil.virtual_memory().available:
+        raise InputError(
+            f"the {len(data)} samples of {data.name} do not fit into memory", remedy="Take fewer: limit=N in its .toml."
+        )
+    batches = Calibration(data, net.inputs(), len(data)).batches(1)
+    arrays = [np.concatenate([batch[name] for batch in batches]) for name in net.names]
+    digest = hashlib.sha256(labels.tobytes())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    tensors = [torch.from_numpy(array) for array in arrays]
+    return Samples(tensors, torch.from_numpy(labels.astype(np.int64)), _facts(data), digest.hexdigest())
+
+
+def _facts(data: Dataset) -> dict[str, Any]:
+    """For the variant's provenance, which outlives the data's folder and name."""
+    return {
+        "trained_on": data.name,
+        "samples": len(data),
+        "preprocessing": data.preprocessing,
+        "declared": data.declared,
+        "fingerprint": data.fingerprint(),
+    }
+
+
+def key(*parts: Any) -> str:
+    """The name of a run's checkpoint: the same for the same model, data, parameters and library."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def checkpoint_path(name: str) -> Path:
+    return data_dir() / "checkpoints" / f"{name}.pt"
+
+
+def cross_entropy(logits: Any, rows: Any, labels: Any) -> Any:
+    """The loss of a classifier."""
+    del rows
+    return require().nn.functional.cross_entropy(logits, labels)
+
+
+def train(
+    net: Net,
+    found: Samples,
+    given: Mapping[str, Any],
+    *,
+    label: str,
+    run: str,
+    seed: int,
+    loss: Callable[[Any, Any, Any], Any] = cross_entropy,
+    project: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """Train a net in place.
+
+    Args:
+        net: Left in eval mode.
+        found: The samples.
+        given: ``epochs``, ``lr`` and ``batch``.
+        label: The method, for the progress line.
+        run: The checkpoint's name (``key``).
+        seed: Of the order of samples and of dropout.
+        loss: Of logits, the rows' numbers and labels.
+        project: Called after each step: puts the weights back to where the method wants them.
+
+    Returns:
+        Provenance: epochs, loss of each, what it was trained on.
+
+    Raises:
+        InputError: labels and outputs do not fit, or the checkpoint cannot be written.
+        VariantError: the loss is no longer a number.
+    """
+    torch = require()
+    epochs, batch = int(given["epochs"]), min(int(given["batch"]), len(found))
+    trainable = [p for p in net.module.parameters() if p.is_floating_point()]
+    for parameter in trainable:
+        parameter.requires_grad_(requires_grad=True)
+    optimizer = torch.optim.Adam(trainable, lr=given["lr"])
+    path = checkpoint_path(run)
+    _check(torch, net, found)
+    start, losses = _resume(torch, path, net, optimizer)
+    steps = max(1, len(found) // batch)
+    with _reproducible(torch):
+        for epoch in range(start, epochs):
+            torch.manual_seed(seed * 1_000_003 + epoch)
+            net.module.train()
+            order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(found)))
+            total = 0.0
+            for step in range(steps):
+                rows = order[step * batch : (step + 1) * batch]
+                _set_rate(optimizer, given["lr"], (epoch * steps + step) / (epochs * steps))
+                value = loss(_logits(torch, net.module, [x[rows] for x in found.inputs]), rows, found.labels[rows])
+                if not torch.isfinite(value):
+                    raise VariantError(
+                        f"{label} diverged: the loss is no number in epoch {epoch + 1}",
+                        remedy=f"Train more slowly: lr={given['lr'] / 10:g}.",
+                        code="diverged",
+                    )
+                optimizer.zero_grad()
+                value.backward()
+                optimizer.step()
+                if project is not None:
+                    with torch.no_grad():
+                        project()
+                total += float(value.detach())
+                done = (epoch * steps + step + 1) / (epochs * steps)
+                report(f"{label} · epoch {epoch + 1}/{epochs} · loss {total / (step + 1):.4f}", done)
+            losses.append(round(total / steps, 6))
+            if epoch + 1 < epochs:
+                _keep(torch, path, {"epoch": epoch + 1, "losses": losses}, net, optimizer)
+    net.module.eval()
+    for parameter in trainable:
+        parameter.grad = None
+    return {"epochs": epochs, "loss": losses, "resumed_at_epoch": start or None, **found.facts}
+
+
+def finish(run: str) -> None:
+    """The variant is written: its checkpoint is not needed any more."""
+    checkpoint_path(run).unlink(missing_ok=True)
+
+
+def accuracy(net: Net, found: Samples) -> float:
+    """Share of the training samples whose class the net tells."""
+    torch = require()
+    with torch.no_grad():
+        right = sum(
+            int((_logits(torch, net.module, [x[i : i + 64] for x in found.inputs]).argmax(1) == y).sum())
+            for i, y in ((i, found.labels[i : i + 64]) for i in range(0, len(found), 64))
+        )
+    return right / len(found)
+
+
+def _logits(torch: Any, module: Any, inputs: list[Any]) -> Any:
+    result = module(*inputs)
+    while not isinstance(result, torch.Tensor):
+        result = next(iter(result.values())) if isinstance(result, dict) else result[0]
+    return result
+
+
+def logits(net: Net, inputs: list[Any]) -> Any:
+    """A net's first output."""
+    return _logits(require(), net.module, inputs)
+
+
+def _check(torch: Any, net: Net, found: Samples) -> None:
+    """One batch through the net, before an hour is spent."""
+    try:
+        with torch.no_grad():
+            scores = _logits(torch, net.module, [x[:2] for x in found.inputs])
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"the samples cannot be fed to {net.spec} in batches: {first}",
+            remedy="A program that was exported for a batch of 1 cannot be trained: start from the module.",
+        ) from error
+    classes, highest = scores.shape[-1], int(found.labels.max())
+    if scores.dim() != 2 or highest >= classes or int(found.labels.min()) < 0:
+        raise InputError(
+            f"the model's output is {' × '.join(map(str, scores.shape[1:]))}, but labels go from"
+            f" {int(found.labels.min())} to {highest}",
+            remedy="Declare label_offset, or give the data of this model.",
+        )
+
+
+def _set_rate(optimizer: Any, highest: float, done: float) -> None:
+    """From the highest rate to nothing along half a cosine (Loshchilov and Hutter 2017, without restarts)."""
+    for group in optimizer.param_groups:
+        group["lr"] = highest * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@contextlib.contextmanager
+def _reproducible(torch: Any) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with quiet():
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _keep(torch: Any, path: Path, state: dict[str, Any], net: Net, optimizer: Any) -> None:
+    state = {**state, "module": net.module.state_dict(), "optimizer": optimizer.state_dict()}
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise InputError(
+            f"the checkpoint {path} cannot be written: {getattr(error, 'strerror', None) or error}",
+            remedy="Free some space, or set EDGEPROF_DATA_DIR to a directory on another disk.",
+        ) from error
+
+
+def _resume(torch: Any, path: Path, net: Net, optimizer: Any) -> tuple[int, list[float]]:
+    """The next epoch and the losses so far; a checkpoint that cannot be used is left out of account."""
+    if not path.is_file():
+        return 0, []
+    try:
+        state = torch.load(path, weights_only=True)
+        net.module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+    except Exception:  # noqa: BLE001 - half a file, another version's: whatever it is, training can start anew
+        path.unlink(missing_ok=True)
+        return 0, []
+    return int(state["epoch"]), list(state["losses"])

@@ -1,0 +1,280 @@
+"""LiteRT (TensorFlow Lite): .tflite models, on the CPU through XNNPACK or through a delegate.
+
+The first of ai-edge-litert, tflite-runtime and tensorflow that is installed is used.
+Devices: ``cpu``; ``edgetpu`` or ``edgetpu:0`` (libedgetpu.so.1); or the path of any delegate's library.
+Options: ``xnnpack`` (0: the built-in reference kernels' resolver without it), ``delegate`` (a library's path), and
+``delegate.KEY`` for an option of the delegate.
+"""
+
+import ctypes
+import ctypes.util
+import importlib
+import os
+import re
+import warnings
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from edgeprof import hookimpl
+from edgeprof.worker.runtime import (
+    Availability,
+    LoadError,
+    LoadOptions,
+    Runtime,
+    Session,
+    TensorSpec,
+    install_command,
+    library_version,
+)
+
+REMEDY = install_command("litert", "ai-edge-litert")
+#: module, its distributions.
+LIBRARIES: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
+    ("ai_edge_litert", ("ai-edge-litert", "ai-edge-litert-nightly")),
+    ("tflite_runtime", ("tflite-runtime", "tflite-runtime-nightly")),
+    ("tensorflow", ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tf-nightly")),
+)
+EDGE_TPU = "libedgetpu.so.1"
+#: What the library says, what that means, what to do.
+KNOWN_ERRORS = (
+    (
+        "unresolved custom op: edgetpu-custom-op",
+        "{name} is compiled for the Edge TPU and does not run on the CPU",
+        "Bench it with --device edgetpu where a Coral is attached, or bench the model that it was compiled from.",
+    ),
+    (
+        r"unresolved custom op: ([\w-]+)",
+        "{name} needs the custom operator {0}, which LiteRT does not have",
+        "Give the delegate that has it with --device LIBRARY.so, or convert the model without custom operators.",
+    ),
+    (
+        r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'",
+        "{name} needs {0} version {1}, which {library} does not have",
+        "pip install -U ai-edge-litert",
+    ),
+    ("Flex|Select TensorFlow op", "{name} needs TensorFlow's own operators (Flex)", "pip install tensorflow"),
+    (
+        "valid Flatbuffer|model identifier|Mmap of",
+        "{name} is no whole TensorFlow Lite model",
+        "Download or convert it again.",
+    ),
+)
+OPTIONS = ("xnnpack", "delegate", "delegate.KEY")
+
+
+class LiteRT(Runtime):
+    name = "litert"
+    formats = ("tflite", "edgetpu-tflite")
+
+    def availability(self) -> Availability:
+        for module, distributions in LIBRARIES:
+            version = library_version(module, *distributions)
+            if version:
+                return Availability("{} {}".format(distributions[0], version), None, None)
+        return Availability(None, "LiteRT is not installed (ai-edge-litert, tflite-runtime or tensorflow)", REMEDY)
+
+    def devices(self) -> List[str]:
+        return ["cpu"] + (["edgetpu"] if ctypes.util.find_library("edgetpu") else [])
+
+    def load(self, path: str, options: LoadOptions) -> Session:
+        library, interpreter_class, load_delegate, resolvers = _library()
+        if not os.path.isfile(path):
+            raise LoadError("{} does not exist".format(path))
+        delegate = _delegate(options, load_delegate)
+        arguments: Dict[str, Any] = {"model_path": path, "num_threads": options.threads}
+        if delegate is not None:
+            arguments["experimental_delegates"] = [delegate[1]]
+        if options.options.get("xnnpack") == "0":
+            if resolvers is None:
+                raise LoadError("{} cannot leave XNNPACK out".format(library), "Leave the option xnnpack=0 out.")
+            arguments["experimental_op_resolver_type"] = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                interpreter = interpreter_class(**arguments)
+            session = LiteRTSession(interpreter, options)
+        except LoadError:
+            raise
+        except Exception as error:
+            raise _load_error(path, error, options, library) from None
+        session.facts = {
+            "library": library,
+            "threads": str(options.threads or "default"),
+            "delegate": delegate[0] if delegate else "none" if options.options.get("xnnpack") == "0" else "XNNPACK",
+            "timed": "invoke(); inputs are set once, before the windows",
+        }
+        return session
+
+
+class LiteRTSession(Session):
+    def __init__(self, interpreter: Any, options: LoadOptions) -> None:
+        self._interpreter = interpreter
+        details = interpreter.get_input_details()
+        self._index = {d["name"]: d["index"] for d in details}
+        self._shapes = {d["name"]: tuple(int(size) for size in d["shape"]) for d in details}
+        self._resize(_wanted_shapes(details, options), strict=False)
+        interpreter.allocate_tensors()
+        self.inputs = tuple(_spec(d) for d in self._inputs(options))
+        self.outputs = tuple(_spec(d) for d in interpreter.get_output_details())
+
+    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
+        self._set(feeds)
+        self._interpreter.invoke()
+        return {
+            d["name"]: np.array(self._interpreter.get_tensor(d["index"]))
+            for d in self._interpreter.get_output_details()
+        }
+
+    def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
+        self._set(feeds)
+        invoke: Callable[[], Any] = self._interpreter.invoke
+        return invoke
+
+    def close(self) -> None:
+        self._interpreter = None
+
+    def _set(self, feeds: Dict[str, Any]) -> None:
+        if self._resize({name: np.shape(array) for name, array in feeds.items()}, strict=True):
+            self._interpreter.allocate_tensors()
+        for name, array in feeds.items():
+            self._interpreter.set_tensor(self._index[name], array)
+
+    def _resize(self, shapes: Dict[str, Tuple[int, ...]], strict: bool) -> bool:
+        """Bring the inputs to these shapes; whether anything changed, so that tensors must be allocated again.
+
+        Strict: only dimensions that the model itself leaves open.
+        """
+        changed = False
+        for name, shape in shapes.items():
+            if self._shapes[name] != shape:
+                self._interpreter.resize_tensor_input(self._index[name], list(shape), strict=strict)
+                self._shapes[name] = shape
+                changed = True
+        return changed
+
+    def _inputs(self, options: LoadOptions) -> List[Dict[str, Any]]:
+        """The details of the inputs; an input that was resized to the batch shows it."""
+        details = []
+        for d in self._interpreter.get_input_details():
+            signature = d.get("shape_signature", d["shape"])
+            fixed = all(size >= 0 for size in signature)
+            details.append(dict(d, shape_signature=d["shape"]) if fixed and options.batch != 1 else d)
+        return details
+
+
+def _library() -> Tuple[str, Any, Any, Any]:
+    """Name and version of the library, its Interpreter, its load_delegate, its OpResolverType (or None)."""
+    reasons = []
+    for module, distributions in LIBRARIES:
+        version = library_version(module, *distributions)
+        if version is None:
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                if module == "tensorflow":
+                    lite = importlib.import_module("tensorflow").lite
+                    found = (lite.Interpreter, lite.experimental.load_delegate, lite.experimental)
+                else:
+                    lite = importlib.import_module(module + ".interpreter")
+                    found = (lite.Interpreter, lite.load_delegate, lite)
+        except Exception as error:  # tflite-runtime against numpy 2 raises more than ImportError
+            reasons.append("{}: {}".format(distributions[0], error))
+            continue
+        resolvers = getattr(found[2], "OpResolverType", None)
+        return "{} {}".format(distributions[0], version), found[0], found[1], resolvers
+    if reasons:
+        raise LoadError("LiteRT cannot be imported ({})".format("; ".join(reasons)), REMEDY)
+    raise LoadError("LiteRT is not installed (ai-edge-litert, tflite-runtime or tensorflow)", REMEDY)
+
+
+def _delegate(options: LoadOptions, load_delegate: Any) -> Optional[Tuple[str, Any]]:
+    """The delegate that ``--device`` or the options name: its path and the loaded delegate."""
+    path, settings = _delegate_settings(options)
+    if path is None:
+        return None
+    try:
+        # First, because a library that is none makes load_delegate's half-made object fail once more in its __del__.
+        _ = ctypes.CDLL(path).tflite_plugin_destroy_delegate
+        return path, load_delegate(path, settings)
+    except Exception as error:
+        remedy = "Give the full path of a TensorFlow Lite delegate's library."
+        if path == EDGE_TPU:
+            remedy = "Install libedgetpu1-std from Coral's repository, and see that lsusb or lspci shows the device."
+        text = _first_line(error)
+        raise LoadError(
+            "the delegate {} cannot be loaded{}".format(path, ": " + text if text else ""), remedy
+        ) from None
+
+
+def _delegate_settings(options: LoadOptions) -> Tuple[Optional[str], Dict[str, str]]:
+    settings = {}
+    for key, value in options.options.items():
+        if key.startswith("delegate."):
+            settings[key[len("delegate.") :]] = value
+        elif key != "delegate" and (key != "xnnpack" or value not in ("0", "1")):
+            raise LoadError("LiteRT has no option {}={}".format(key, value), "It takes {}.".format(", ".join(OPTIONS)))
+    kind, _, index = options.device.partition(":")
+    if kind == "edgetpu":
+        if index:
+            settings["device"] = ":" + index
+        return EDGE_TPU, settings
+    if "/" in options.device or ".so" in options.device:
+        return options.device, settings
+    if options.device != "cpu":
+        raise LoadError(
+            "LiteRT has no device {!r}".format(options.device),
+            "It has cpu, edgetpu, and any delegate by the path of its library (--device /usr/lib/libNAME.so).",
+        )
+    return options.options.get("delegate"), settings
+
+
+def _wanted_shapes(details: Any, options: LoadOptions) -> Dict[str, Tuple[int, ...]]:
+    """The inputs that must be resized before tensors are allocated: those given, and those whose batch is known."""
+    wanted = {}
+    for d in details:
+        signature = [int(size) for size in d.get("shape_signature", d["shape"])]
+        if d["name"] in options.shapes:
+            wanted[d["name"]] = tuple(options.shapes[d["name"]])
+        elif signature and signature[0] in (-1, 1) and options.batch != 1 and all(s > 0 for s in signature[1:]):
+            # A file with the batch 1 in it may be resized if its operators allow it; allocation tells.
+            wanted[d["name"]] = (options.batch, *signature[1:])
+    return wanted
+
+
+def _load_error(path: str, error: Exception, options: LoadOptions, library: str) -> LoadError:
+    text = str(error)
+    name = os.path.basename(path)
+    for pattern, sentence, remedy in KNOWN_ERRORS:
+        match = re.search(pattern, text)
+        if match:
+            return LoadError(sentence.format(*match.groups(), name=name, library=library), remedy)
+    if options.batch != 1 or options.shapes:
+        given = "--batch {}".format(options.batch) if options.batch != 1 else "--input"
+        return LoadError(
+            "{} cannot be resized as {} wants: {}".format(name, given, _first_line(error)),
+            "Its operators fix the shape: leave the flag out, or convert the model with a dynamic batch.",
+        )
+    return LoadError("LiteRT does not load {}: {}".format(name, _first_line(error)))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]
+
+
+def _spec(detail: Dict[str, Any]) -> TensorSpec:
+    signature = detail.get("shape_signature")
+    sizes = detail["shape"] if signature is None or len(signature) != len(detail["shape"]) else signature
+    kind = np.dtype(detail["dtype"])
+    scales = detail["quantization_parameters"]["scales"]
+    quantization = None
+    if len(scales) == 1 and kind.kind in "iu":
+        quantization = (float(scales[0]), int(detail["quantization_parameters"]["zero_points"][0]))
+    dtype = "object" if kind.kind in "OSU" else kind.name
+    return TensorSpec(detail["name"], tuple(int(s) if s >= 0 else None for s in sizes), dtype, quantization)
+
+
+@hookimpl
+def register_runtimes(register: Callable[..., None]) -> None:
+    register("litert", LiteRT)

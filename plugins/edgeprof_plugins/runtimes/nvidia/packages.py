@@ -1,0 +1,206 @@
+"""CUDA by a Python package: NVIDIA's cuda-python, or pycuda.
+
+Python 3.6 grammar, numpy. Sources: the docstrings of cuda-python; pycuda's documentation and source.
+"""
+
+import atexit
+import ctypes
+from typing import Any, Callable, Dict, Tuple
+
+import numpy as np
+
+from .cuda import CAPTURE_THREAD, D2H, H2D, Cuda, CudaError
+
+
+class CudaPython(Cuda):
+    """NVIDIA's cuda-python: each function returns its error and then its values."""
+
+    name = "cuda-python"
+
+    def __init__(self, device: int, flags: int) -> None:
+        try:
+            from cuda.bindings import runtime
+        except ImportError:
+            from cuda import cudart as runtime  # before 12.6
+        self._rt: Any = runtime
+        self._rt.cudaSetDeviceFlags(flags)  # see Cudart
+        self._call("cudaSetDevice", device)
+        self._call("cudaFree", 0)
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        code, *values = getattr(self._rt, function)(*arguments)
+        if int(code) != 0:
+            said = self._rt.cudaGetErrorString(code)[1] or b"unknown error"
+            text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+            raise CudaError("{}: {} (CUDA error {})".format(function, text, int(code)))
+        return values[0] if len(values) == 1 else tuple(values)
+
+    def runtime_version(self) -> int:
+        return int(self._call("cudaRuntimeGetVersion"))
+
+    def malloc(self, size: int) -> int:
+        return int(self._call("cudaMalloc", size))
+
+    def free(self, address: int) -> None:
+        self._call("cudaFree", address)
+
+    def host(self, size: int) -> Any:
+        address = int(self._call("cudaHostAlloc", max(1, size), 0))
+        memory: Any = (ctypes.c_ubyte * size).from_address(address)
+        return np.frombuffer(memory, dtype=np.uint8)
+
+    def host_free(self, array: Any) -> None:
+        self._call("cudaFreeHost", array.ctypes.data)
+
+    def copy_in(self, address: int, array: Any, stream: Any) -> Callable[[], None]:
+        return self._copier(address, array.ctypes.data, array.nbytes, self._rt.cudaMemcpyKind(H2D), stream)
+
+    def copy_out(self, array: Any, address: int, stream: Any) -> Callable[[], None]:
+        return self._copier(array.ctypes.data, address, array.nbytes, self._rt.cudaMemcpyKind(D2H), stream)
+
+    def _copier(self, *arguments: Any) -> Callable[[], None]:
+        def run() -> None:
+            self._call("cudaMemcpyAsync", *arguments)
+
+        return run
+
+    def stream(self) -> Any:
+        return self._call("cudaStreamCreateWithFlags", 1)
+
+    def handle(self, stream: Any) -> int:
+        return int(stream)
+
+    def close_stream(self, stream: Any) -> None:
+        self._call("cudaStreamDestroy", stream)
+
+    def wait(self, stream: Any) -> None:
+        self._call("cudaStreamSynchronize", stream)
+
+    def event(self) -> Any:
+        return self._call("cudaEventCreate")
+
+    def close_event(self, event: Any) -> None:
+        self._call("cudaEventDestroy", event)
+
+    def record(self, event: Any, stream: Any) -> None:
+        self._call("cudaEventRecord", event, stream)
+
+    def wait_event(self, event: Any) -> None:
+        self._call("cudaEventSynchronize", event)
+
+    def elapsed_s(self, start: Any, end: Any) -> float:
+        return float(self._call("cudaEventElapsedTime", start, end)) * 1e-3
+
+    def memory(self) -> Tuple[int, int]:
+        free, total = self._call("cudaMemGetInfo")
+        return int(free), int(total)
+
+    def capture(self, stream: Any, work: Callable[[], None]) -> Any:
+        self._call("cudaStreamBeginCapture", stream, self._rt.cudaStreamCaptureMode(CAPTURE_THREAD))
+        try:
+            work()
+        finally:
+            ended = self._rt.cudaStreamEndCapture(stream)
+        if int(ended[0]) != 0:
+            raise CudaError("cudaStreamEndCapture: the work cannot be captured (CUDA error {})".format(int(ended[0])))
+        try:
+            return self._call("cudaGraphInstantiate", ended[1], 0)
+        finally:
+            self._call("cudaGraphDestroy", ended[1])
+
+    def launch(self, graph: Any, stream: Any) -> None:
+        self._call("cudaGraphLaunch", graph, stream)
+
+    def close_graph(self, graph: Any) -> None:
+        self._call("cudaGraphExecDestroy", graph)
+
+
+class PyCuda(Cuda):
+    """pycuda: objects instead of handles. The GPU's primary context, which TensorRT uses too."""
+
+    name = "pycuda"
+
+    def __init__(self, device: int, flags: int) -> None:  # noqa: ARG002 - pycuda cannot change a primary context's flags
+        from pycuda import driver
+
+        self._driver: Any = driver
+        try:
+            driver.init()
+            self._context = driver.Device(device).retain_primary_context()
+            self._context.push()
+            atexit.register(self._context.pop)  # pycuda aborts a process that ends with a context on its stack
+        except driver.Error as error:
+            raise CudaError("pycuda: {}".format(error)) from None
+        self._allocations: Dict[int, Any] = {}
+
+    def runtime_version(self) -> int:
+        return int(self._driver.get_driver_version())
+
+    def malloc(self, size: int) -> int:
+        try:
+            allocation = self._driver.mem_alloc(max(1, size))
+        except self._driver.Error as error:
+            raise CudaError("mem_alloc: {}".format(error)) from None
+        self._allocations[int(allocation)] = allocation
+        return int(allocation)
+
+    def free(self, address: int) -> None:
+        self._allocations.pop(address).free()
+
+    def host(self, size: int) -> Any:
+        return self._driver.pagelocked_empty(size, np.uint8)
+
+    def host_free(self, array: Any) -> None:
+        """Pycuda frees it with its last reference."""
+
+    def copy_in(self, address: int, array: Any, stream: Any) -> Callable[[], None]:
+        def run() -> None:
+            self._driver.memcpy_htod_async(address, array, stream)
+
+        return run
+
+    def copy_out(self, array: Any, address: int, stream: Any) -> Callable[[], None]:
+        def run() -> None:
+            self._driver.memcpy_dtoh_async(array, address, stream)
+
+        return run
+
+    def stream(self) -> Any:
+        return self._driver.Stream()
+
+    def handle(self, stream: Any) -> int:
+        return int(stream.handle)
+
+    def close_stream(self, stream: Any) -> None:
+        """Pycuda destroys it with its last reference."""
+
+    def wait(self, stream: Any) -> None:
+        stream.synchronize()
+
+    def event(self) -> Any:
+        return self._driver.Event()
+
+    def close_event(self, event: Any) -> None:
+        """Pycuda destroys it with its last reference."""
+
+    def record(self, event: Any, stream: Any) -> None:
+        event.record(stream)
+
+    def wait_event(self, event: Any) -> None:
+        event.synchronize()
+
+    def elapsed_s(self, start: Any, end: Any) -> float:
+        return float(end.time_since(start)) * 1e-3
+
+    def memory(self) -> Tuple[int, int]:
+        free, total = self._driver.mem_get_info()
+        return int(free), int(total)
+
+    def capture(self, stream: Any, work: Callable[[], None]) -> Any:  # noqa: ARG002 - there are none
+        raise CudaError("CUDA graphs are not offered through pycuda")
+
+    def launch(self, graph: Any, stream: Any) -> None:  # noqa: ARG002 - there are none
+        raise CudaError("CUDA graphs are not offered through pycuda")
+
+    def close_graph(self, graph: Any) -> None:
+        """There are none."""

@@ -1,0 +1,124 @@
+"""Inferences in a stream of CUDA: waited for, queued, or timed part by part; and the memory that they copy.
+
+Python 3.6 grammar, numpy. Source: NVIDIA's trtexec for what is timed (H2D, compute and D2H by CUDA events, enqueue by
+the host's clock).
+"""
+
+import time
+from typing import Any, Callable, Dict, List, Sequence, Tuple
+
+from .cuda import Cuda
+
+#: One inference: the copies in, what starts the computation, the copies out; each only puts work into the stream.
+Steps = Tuple[Sequence[Callable[[], None]], Callable[[], Any], Sequence[Callable[[], None]]]
+
+
+class Stream:
+    """A stream of its own and the events in it.
+
+    ``steps`` is asked before each inference for what to do, as its buffers may have changed hands since. What puts an
+    inference into the stream is written out in each call: a function more would be in the time that is measured.
+    """
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self.stream = cuda.stream()
+        self._events: List[Any] = []
+
+    def waiting(self, steps: Callable[[], Steps]) -> Callable[[], None]:
+        """One inference, complete: inputs in, computed, outputs out, waited for."""
+        wait, stream = self._cuda.wait, self.stream
+
+        def call() -> None:
+            ins, enqueue, outs = steps()
+            for copy in ins:
+                copy()
+            enqueue()
+            for copy in outs:
+                copy()
+            wait(stream)
+
+        return call
+
+    def queued(self, steps: Callable[[], Steps]) -> Callable[[], None]:
+        """As ``waiting``, but a call waits for the inference before it: the GPU always has the next one waiting."""
+        cuda, stream = self._cuda, self.stream
+        events = [self._event(), self._event()]
+        state = [0]
+
+        def call() -> None:
+            ins, enqueue, outs = steps()
+            for copy in ins:
+                copy()
+            enqueue()
+            for copy in outs:
+                copy()
+            number = state[0]
+            cuda.record(events[number & 1], stream)
+            state[0] = number + 1
+            if number:
+                cuda.wait_event(events[(number - 1) & 1])
+
+        return call
+
+    def timed(self, steps: Callable[[], Steps]) -> Callable[[], Dict[str, float]]:
+        """As ``waiting``; the call returns the seconds of its parts (``Session.bind_timed``)."""
+        cuda, stream, clock = self._cuda, self.stream, time.monotonic
+        begin, fed, computed, end = (self._event() for _ in range(4))
+
+        def call() -> Dict[str, float]:
+            ins, enqueue, outs = steps()
+            start = clock()
+            cuda.record(begin, stream)
+            for copy in ins:
+                copy()
+            cuda.record(fed, stream)
+            before = clock()
+            enqueue()
+            after = clock()
+            cuda.record(computed, stream)
+            for copy in outs:
+                copy()
+            cuda.record(end, stream)
+            cuda.wait(stream)
+            wall = clock() - start
+            return {
+                "h2d": cuda.elapsed_s(begin, fed),
+                "compute": cuda.elapsed_s(fed, computed),
+                "d2h": cuda.elapsed_s(computed, end),
+                "enqueue": after - before,
+                "wall": wall,
+            }
+
+        return call
+
+    def wait(self) -> None:
+        self._cuda.wait(self.stream)
+
+    def handle(self) -> int:
+        return self._cuda.handle(self.stream)
+
+    def close(self) -> None:
+        for event in self._events:
+            self._cuda.close_event(event)
+        self._events = []
+        self._cuda.close_stream(self.stream)
+
+    def _event(self) -> Any:
+        self._events.append(self._cuda.event())
+        return self._events[-1]
+
+
+class Usage:
+    """The most memory of the device in use since this was made: other processes' changes are in it."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        free, total = cuda.memory()
+        self._before, self._most = total - free, 0
+
+    def most(self) -> int:
+        """Look now, and return the most bytes that were seen beyond those in use before."""
+        free, total = self._cuda.memory()
+        self._most = max(self._most, total - free - self._before)
+        return self._most

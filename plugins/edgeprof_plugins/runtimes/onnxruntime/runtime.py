@@ -1,0 +1,385 @@
+"""ONNX Runtime: .onnx and .ort models; its execution providers are the devices.
+
+Devices: ``cpu``, ``cuda``, ``cuda:1``, ``tensorrt``, ``openvino``, ``openvino:GPU``, ``xnnpack``, ``dml`` … or a
+provider's own name.
+Options: ``graph_optimization`` (disable, basic, extended, all), ``inter_op_threads``, ``spinning`` (0 or 1),
+``custom_ops`` (the path of a library), and ``provider.KEY`` for an option of the execution provider.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+import re
+import warnings
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from edgeprof import hookimpl
+from edgeprof.worker.runtime import (
+    Availability,
+    LoadError,
+    LoadOptions,
+    Runtime,
+    Session,
+    TensorSpec,
+    install_command,
+    library_version,
+)
+
+from ..nvidia.cuda import CudaError
+from ..nvidia.driver import ask_driver
+from .cuda import PROVIDERS as CUDA_PROVIDERS
+from .cuda import Gpu, captures
+
+REMEDY = install_command("onnx", "onnxruntime")
+DISTRIBUTIONS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-qnn",
+    "onnxruntime-rocm",
+    "onnxruntime-training",
+    "ort-nightly",
+)
+OPTIONS = ("graph_optimization", "inter_op_threads", "spinning", "custom_ops", "provider.KEY")
+OPTIMIZATIONS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+#: What comes after a provider when it cannot take a node; the session's own order of preference.
+FALLBACKS = {"TensorrtExecutionProvider": ("CUDAExecutionProvider",)}
+#: Providers whose tensors lie in the host's memory, so that outputs can be allocated before.
+HOST_MEMORY = ("CPUExecutionProvider", "XnnpackExecutionProvider", "OpenVINOExecutionProvider", "DnnlExecutionProvider")
+#: Providers with threads of their own, and the option that sets their number.
+THREAD_SETTINGS = {"XnnpackExecutionProvider": "intra_op_num_threads", "OpenVINOExecutionProvider": "num_of_threads"}
+DTYPES = {"float": "float32", "double": "float64", "string": "object"}
+
+
+class OnnxRuntime(Runtime):
+    name = "onnxruntime"
+    formats = ("onnx", "ort")
+
+    def availability(self) -> Availability:
+        version = library_version("onnxruntime", *DISTRIBUTIONS)
+        return Availability(version, None if version else "onnxruntime is not installed", None if version else REMEDY)
+
+    def devices(self) -> List[str]:
+        return _devices(_library())
+
+    def load(self, path: str, options: LoadOptions) -> Session:
+        ort = _library()
+        if not os.path.isfile(path):
+            raise LoadError("{} does not exist".format(path))
+        provider, settings = _provider(ort, options)
+        session_options = _session_options(ort, options, provider)
+        gpu = _gpu(ort, settings) if provider in CUDA_PROVIDERS else None
+        try:
+            session = _session(ort, path, session_options, provider, dict(settings, **gpu.settings() if gpu else {}))
+        except LoadError:
+            if gpu is not None:
+                gpu.close()
+            raise
+        if gpu is not None:
+            gpu.attach(session, provider)
+        return OnnxSession(ort, session, session_options, gpu)
+
+
+class OnnxSession(Session):
+    def __init__(self, ort: Any, session: Any, options: Any, gpu: Optional[Gpu] = None) -> None:
+        self._ort, self._session, self._gpu = ort, session, gpu
+        self._held: Any = None
+        providers = session.get_providers()
+        self.inputs = tuple(_spec(node) for node in session.get_inputs())
+        self.outputs = tuple(_spec(node) for node in session.get_outputs())
+        self._names = [spec.name for spec in self.outputs]
+        self._host = providers[0] in HOST_MEMORY
+        self.facts = {
+            "providers": ", ".join(providers),
+            "threads": str(options.intra_op_num_threads or "default"),
+            "graph_optimization": str(options.graph_optimization_level).rpartition(".")[2],
+            "transfers": "none, host memory" if self._host else "inputs and outputs are copied in every inference",
+        }
+        nodes = _nodes(session)
+        if nodes:
+            self.facts["nodes"] = nodes
+        if gpu is not None:
+            self.facts.update(gpu.facts())
+
+    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
+        options = self._gpu.run_options() if self._gpu is not None else None
+        values = self._session.run(self._names, feeds, options)
+        return {name: _array(value) for name, value in zip(self._names, values)}
+
+    def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
+        """Inputs and, where their shapes follow from the inputs', outputs are bound to memory allocated here once.
+
+        On a device with memory of its own, every call copies inputs to it and outputs back, as an application must: on
+        an NVIDIA GPU from and to pinned memory, elsewhere as ONNX Runtime does.
+        """
+        steps = self._steps(feeds)
+        if self._gpu is not None and steps is not None:
+            return self._gpu.waiting(steps)
+        plain = all(spec.dtype != "object" for spec in tuple(self.inputs) + tuple(self.outputs))
+        if not (self._host and plain):
+            return functools.partial(self._session.run, self._names, feeds)
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array).reshape(np.shape(array)))
+        known = {dim for spec in self.inputs for dim in spec.shape if isinstance(dim, str)}
+        results = self.run(feeds)
+        for spec in self.outputs:
+            array = results[spec.name]
+            if all(isinstance(dim, int) or dim in known for dim in spec.shape) and array.dtype.kind in "biufc":
+                value = self._ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, "cpu", 0)
+                binding.bind_ortvalue_output(spec.name, value)
+            else:  # the shape depends on the data: ONNX Runtime allocates, as it would in an application
+                binding.bind_output(spec.name, "cpu")
+        return functools.partial(self._session.run_with_iobinding, binding)
+
+    def bind_queued(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Any]]:
+        steps = self._steps(feeds)
+        return self._gpu.queued(steps) if self._gpu is not None and steps is not None and self._gpu.queues else None
+
+    def bind_timed(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Dict[str, float]]]:
+        steps = self._steps(feeds)
+        return self._gpu.timed(steps) if self._gpu is not None and steps is not None else None
+
+    def synchronize(self) -> None:
+        if self._gpu is not None:
+            self._gpu.wait()
+
+    def gpu_peak_bytes(self) -> Optional[int]:
+        """Device memory in use beyond what was in use before loading: other processes' changes are in it."""
+        return self._gpu.most() if self._gpu is not None else None
+
+    def close(self) -> None:
+        gpu, self._gpu, self._held = self._gpu, None, None
+        if gpu is not None:
+            gpu.release()
+        self._session = None
+        if gpu is not None:
+            gpu.close()
+
+    def _steps(self, feeds: Dict[str, Any]) -> Any:
+        """What one inference of these feeds does on the GPU, bound once; None without one, or where it cannot be."""
+        if self._gpu is None:
+            return None
+        if self._held is None or self._held[0] is not feeds:
+            self._held = (feeds, self._gpu.steps(feeds, self.run(feeds)))
+            self.facts.update(self._gpu.facts())
+        return self._held[1]
+
+
+def _gpu(ort: Any, settings: Dict[str, str]) -> Gpu:
+    """The GPU that a provider is to use, looked for before ONNX Runtime fails to find it without a word."""
+    driver, wanted = ask_driver(), settings.get("device_id", "0")
+    if not wanted.isdigit() or int(wanted) >= len(driver.gpus):
+        raise LoadError("there is no cuda:{}: this machine has {} GPU(s)".format(wanted, len(driver.gpus)))
+    if hasattr(ort, "preload_dlls"):  # CUDA and cuDNN of NVIDIA's wheels, which are on no path
+        with contextlib.suppress(Exception):
+            ort.preload_dlls()
+    try:
+        return Gpu(ort, int(wanted), driver, captures(settings))
+    except CudaError as error:
+        raise LoadError("CUDA does not start: {}".format(error), "nvidia-smi says more.") from None
+
+
+def _session(ort: Any, path: str, options: Any, provider: str, settings: Dict[str, str]) -> Any:
+    """ONNX Runtime's session, on that provider or not at all."""
+    providers: List[Any] = [(provider, settings)]
+    for name in FALLBACKS.get(provider, ()):
+        same = {key: settings[key] for key in ("device_id", "user_compute_stream") if key in settings}
+        if name in ort.get_available_providers():
+            providers.append((name, same))
+    if provider != "CPUExecutionProvider":
+        providers.append("CPUExecutionProvider")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
+    except Exception as error:
+        raise _load_error(path, error, provider) from None
+    session.disable_fallback()  # it would go on with the CPU when an inference fails on its device
+    used = session.get_providers()
+    if provider not in used:
+        # Where a provider cannot start, ONNX Runtime goes on with the CPU and says so only in its log.
+        missing = _missing(ort, provider)
+        raise LoadError(
+            "{} could not be started{}; ONNX Runtime would have used {} instead".format(
+                provider, " (" + missing + ")" if missing else "", ", ".join(used)
+            ),
+            "Install that library, or name its folder in LD_LIBRARY_PATH."
+            if missing
+            else "ONNX Runtime wrote why, see the last words: a library of another version, a device or an option "
+            "that it does not have.",
+        )
+    return session
+
+
+def _missing(ort: Any, provider: str) -> Optional[str]:
+    """What the provider's library lacks: "libcublasLt.so.12: cannot open shared object file …"."""
+    name = "libonnxruntime_providers_{}.so".format(_short(provider))
+    try:
+        ctypes.CDLL(os.path.join(os.path.dirname(ort.__file__), "capi", name))
+    except OSError as error:
+        return str(error) if "cannot open" in str(error) and name not in str(error) else None
+    return None
+
+
+def _nodes(session: Any) -> str:
+    """How many of the model's nodes run where: "openvino 158, cpu 2"; empty where ONNX Runtime does not tell."""
+    counts: Dict[str, int] = {}
+    with contextlib.suppress(Exception):  # since 1.24, and only where it was asked to remember
+        for part in session.get_provider_graph_assignment_info():
+            name = _short(part.ep_name)
+            counts[name] = counts.get(name, 0) + len(part.get_nodes())
+    return ", ".join("{} {}".format(name, count) for name, count in counts.items())
+
+
+def _library() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise LoadError("ONNX Runtime cannot be imported: {}".format(error), REMEDY) from None
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise LoadError("the installed onnxruntime is broken: it has no InferenceSession", "Reinstall it: " + REMEDY)
+    return onnxruntime
+
+
+def _short(provider: str) -> str:
+    return re.sub("ExecutionProvider$", "", provider).lower()
+
+
+def _devices(ort: Any) -> List[str]:
+    """The short names of the execution providers, "cpu" first; Azure's is no device but a service."""
+    names = {_short(name) for name in ort.get_available_providers()} - {"azure"}
+    return sorted(names, key=lambda name: (name != "cpu", name))
+
+
+def _provider(ort: Any, options: LoadOptions) -> Tuple[str, Dict[str, str]]:
+    """The execution provider of ``--device`` and its settings."""
+    wanted, _, index = options.device.partition(":")
+    available = ort.get_available_providers()
+    by_name = {}
+    for name in available:
+        by_name[_short(name)] = by_name[name.lower()] = name
+    provider = by_name.get(wanted.lower())
+    if provider is None:
+        raise LoadError(
+            "this ONNX Runtime has no device {!r}".format(options.device),
+            "It has: {}. Others come with builds of their own, as pip install onnxruntime-gpu.".format(
+                ", ".join(_devices(ort))
+            ),
+        )
+    settings = {}
+    if index:
+        openvino = provider == "OpenVINOExecutionProvider"
+        if index.isdigit() == openvino or provider == "CPUExecutionProvider":
+            raise LoadError(
+                "{!r} is no device of ONNX Runtime".format(options.device), "Write cuda:0, openvino:GPU, or cpu alone."
+            )
+        settings["device_type" if openvino else "device_id"] = index.upper()
+    if provider in THREAD_SETTINGS and options.threads:
+        settings[THREAD_SETTINGS[provider]] = str(options.threads)
+    for key, value in options.options.items():
+        if key.startswith("provider."):
+            settings[key[len("provider.") :]] = value
+    return provider, settings
+
+
+def _session_options(ort: Any, options: LoadOptions, provider: str) -> Any:
+    result = ort.SessionOptions()
+    result.log_severity_level = 3
+    if provider != "CPUExecutionProvider":
+        result.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if options.threads:
+        # XNNPACK has a pool of its own; two pools fight for the cores (onnxruntime.ai, XNNPACK execution provider).
+        result.intra_op_num_threads = 1 if provider == "XnnpackExecutionProvider" else options.threads
+    for key, value in options.options.items():
+        if key == "graph_optimization" and value in OPTIMIZATIONS:
+            result.graph_optimization_level = getattr(ort.GraphOptimizationLevel, OPTIMIZATIONS[value])
+        elif key == "inter_op_threads" and value.isdigit():
+            result.inter_op_num_threads = int(value)
+            result.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+        elif key == "spinning" and value in ("0", "1"):
+            result.add_session_config_entry("session.intra_op.allow_spinning", value)
+        elif key == "custom_ops":
+            try:
+                result.register_custom_ops_library(value)
+            except Exception as error:
+                raise LoadError("the operators of {} cannot be used: {}".format(value, _first_line(error))) from None
+        elif not key.startswith("provider."):
+            raise LoadError(
+                "ONNX Runtime has no option {}={}".format(key, value),
+                "It takes {}; graph_optimization is one of {}.".format(", ".join(OPTIONS), ", ".join(OPTIMIZATIONS)),
+            )
+    return result
+
+
+def _load_error(path: str, error: Exception, provider: str) -> LoadError:
+    text = str(error)
+    name = os.path.basename(path)
+    operator = re.search(r"([\w.]*:?\w+)\(-?\d+\) is not a registered function/op", text)
+    if operator:
+        return LoadError(
+            "{} needs the operator {}, which this ONNX Runtime does not have".format(name, operator.group(1)),
+            "Give the library that has it with the option custom_ops=LIBRARY.so, or a newer onnxruntime.",
+        )
+    if "nsupported model IR version" in text or ("pset" in text and "under development" in text):
+        return LoadError(
+            "{} was exported for a newer ONNX Runtime: {}".format(name, _first_line(error)),
+            "pip install -U onnxruntime, or export it with a lower opset_version.",
+        )
+    if "INVALID_PROTOBUF" in text or "rotobuf parsing failed" in text:
+        return LoadError("{} is no whole ONNX model".format(name), "Download or export it again.")
+    if "xternal data" in text or "external_data" in text or "model_path must not be empty" in text:
+        return LoadError(
+            "{} keeps its weights in another file, which cannot be read: {}".format(name, _first_line(error)),
+            "Copy the files that were exported with it into its folder.",
+        )
+    if provider != "CPUExecutionProvider":
+        return LoadError(
+            "ONNX Runtime does not load {} on {}: {}".format(name, _short(provider), _first_line(error)),
+            "Whether the model itself is whole: --device cpu.",
+        )
+    return LoadError("ONNX Runtime does not load {}: {}".format(name, _first_line(error)))
+
+
+def _first_line(error: Exception) -> str:
+    """The error's message without ONNX Runtime's own prefixes, places in its source and signatures of its functions."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
+    text = re.sub(r"/\S+\.(cc|h):\d+ ", "", text)
+    text = re.sub(r"^.*?\bonnxruntime::\S+\(.*?\) (?=[\[A-Z])", "", text)
+    text = re.sub(r"^.*\[OpenVINO(-EP)?\] ", "", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # A line that ends with a colon is followed by its causes, the innermost last.
+    return (lines[-1] if lines[0].endswith(":") else lines[0])[:300]
+
+
+def _spec(node: Any) -> TensorSpec:
+    match = re.match(r"tensor\((\w+)\)$", node.type)
+    if not match:  # a sequence or a map, as the probabilities of a scikit-learn model
+        return TensorSpec(node.name, (), "object", None)
+    shape = tuple(dim if isinstance(dim, (int, str)) else None for dim in node.shape or ())
+    return TensorSpec(node.name, shape, DTYPES.get(match.group(1), match.group(1)), None)
+
+
+def _array(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value
+    items = value if isinstance(value, list) else [value]
+    result = np.empty(len(items), dtype=object)
+    result[:] = items
+    return result
+
+
+@hookimpl
+def register_runtimes(register: Callable[..., None]) -> None:
+    register("onnxruntime", OnnxRuntime)

@@ -1,0 +1,243 @@
+"""A PyTorch module that is loaded: its inputs, its runs and its times by CUDA events. Python 3.6 grammar."""
+
+import time
+import warnings
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgeprof.worker.runtime import LoadError, Session, TensorSpec
+
+
+class TorchSession(Session):
+    """One loaded module.
+
+    Args:
+        kind: For the facts: TorchScript, torch.export or eager.
+        call: Takes the inputs by position, in the order of ``inputs``, on the device.
+        outputs: As far as the file tells; others are named output, or output_0, output_1 …
+        scalars: The inputs that the model takes as Python numbers.
+    """
+
+    def __init__(
+        self,
+        torch: Any,
+        device: Any,
+        kind: str,
+        call: Callable[..., Any],
+        *,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec] = (),
+        scalars: Sequence[str] = (),
+    ) -> None:
+        self._torch, self._device, self._call = torch, device, call
+        self._graph_wanted = False
+        self._scalars = frozenset(scalars)
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self._host = device.type == "cpu"
+        self.facts = {
+            "kind": kind,
+            "threads": str(torch.get_num_threads()),
+            "transfers": "none, host memory" if self._host else "inputs and outputs are copied in every inference",
+        }
+        self._guard = getattr(torch, "inference_mode", torch.no_grad)  # inference_mode came with 1.9
+        if device.type == "cuda":
+            self.facts["cuda_graph"] = "no"
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def use_graph(self) -> None:
+        """From now on what is bound computes as a CUDA graph.
+
+        Raises:
+            LoadError: the device is no CUDA one, or this PyTorch has no graphs.
+        """
+        if self._device.type != "cuda" or not hasattr(self._torch.cuda, "CUDAGraph"):
+            raise LoadError(
+                "cuda_graph=1 needs --device cuda and PyTorch 1.10 or newer; this is {} on {}".format(
+                    self._torch.__version__, self._device
+                )
+            )
+        self._graph_wanted = True
+        self.facts["cuda_graph"] = "yes, of the compute part"
+
+    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
+        with self._guard(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = self._call(*self._arguments(self._tensors(feeds)))
+            named = _named(result, [spec.name for spec in self.outputs])
+            return {name: _to_numpy(self._torch, value) for name, value in named.items()}
+
+    def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
+        """On the CPU the inputs are turned into tensors here, once; on a device with memory of its own, every call
+        copies inputs to it and outputs back, which also waits for them.
+        """
+        tensors, call, guard = self._tensors(feeds), self._call, self._guard
+        if self._host:
+            arguments = self._arguments(tensors)
+
+            def on_host() -> Any:
+                with guard():
+                    return call(*arguments)
+
+            return on_host
+        feed, compute = self._parts(tensors)
+        results = self._results
+
+        def on_device() -> Any:
+            with guard():
+                return results(compute(feed()))
+
+        return on_device
+
+    def bind_timed(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Dict[str, float]]]:
+        """CUDA events around the copies in, the module and the copies out; None on the CPU."""
+        if self._event() is None:
+            return None
+        guard, clock = self._guard, time.monotonic
+        feed, compute = self._parts(self._tensors(feeds))
+        begin, fed, computed, end = (self._event() for _ in range(4))
+
+        def call() -> Dict[str, float]:
+            start = clock()
+            with guard():
+                begin.record()
+                arguments = feed()
+                fed.record()
+                before = clock()
+                value = compute(arguments)
+                after = clock()
+                computed.record()
+                self._results(value)
+                end.record()
+            end.synchronize()
+            wall = clock() - start
+            return {
+                "h2d": begin.elapsed_time(fed) * 1e-3,
+                "compute": fed.elapsed_time(computed) * 1e-3,
+                "d2h": computed.elapsed_time(end) * 1e-3,
+                "enqueue": after - before,
+                "wall": wall,
+            }
+
+        return call
+
+    def _parts(self, tensors: List[Any]) -> Tuple[Callable[[], List[Any]], Callable[[List[Any]], Any]]:
+        """What puts the inputs onto the device, and what computes with them there."""
+        if not self._graph_wanted:
+            return lambda: self._arguments(tensors), lambda arguments: self._call(*arguments)
+        with self._guard(), self._torch.cuda.device(self._device):
+            fixed = self._arguments(tensors)
+            try:
+                graph, value = self._captured(fixed)
+            except Exception as error:
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                raise LoadError(
+                    "this model cannot run as a CUDA graph: {}".format(lines[0][:300]), "Leave cuda_graph=1 out."
+                ) from None
+        pairs = [(there, here) for there, here in zip(fixed, tensors) if hasattr(there, "copy_")]
+
+        def feed() -> List[Any]:
+            for there, here in pairs:
+                there.copy_(here, non_blocking=True)
+            return fixed
+
+        def compute(_: List[Any]) -> Any:
+            graph.replay()
+            return value
+
+        return feed, compute
+
+    def _captured(self, fixed: List[Any]) -> Tuple[Any, Any]:
+        """A graph that computes with these tensors, and what it leaves its outputs in (torch.cuda.graph's own way:
+        some runs in a side stream first, in which libraries allocate and choose).
+        """
+        cuda = self._torch.cuda
+        side = cuda.Stream()
+        side.wait_stream(cuda.current_stream())
+        with cuda.stream(side):
+            for _ in range(3):
+                self._call(*fixed)
+        cuda.current_stream().wait_stream(side)
+        graph = cuda.CUDAGraph()
+        with cuda.graph(graph):
+            value = self._call(*fixed)
+        return graph, value
+
+    def _event(self) -> Any:
+        """An event on the GPU's own clock; None on other devices."""
+        return self._torch.cuda.Event(enable_timing=True) if self._device.type == "cuda" else None
+
+    def synchronize(self) -> None:
+        if self._device.type != "cpu":
+            getattr(self._torch, self._device.type).synchronize()
+
+    def gpu_peak_bytes(self) -> Optional[int]:
+        if self._device.type != "cuda":
+            return None
+        return int(self._torch.cuda.max_memory_allocated(self._device))
+
+    def close(self) -> None:
+        self._call = _closed
+        if self._device.type == "cuda":
+            self._torch.cuda.empty_cache()
+
+    def _tensors(self, feeds: Dict[str, Any]) -> List[Any]:
+        """The inputs in order, in host memory; what the model has a default for and nobody feeds is left out."""
+        arguments = []
+        for spec in self.inputs:
+            if spec.name not in feeds:
+                break
+            value = np.asarray(feeds[spec.name])
+            if spec.name in self._scalars:
+                arguments.append(value.item())
+            else:
+                arguments.append(self._torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape)))
+        return arguments
+
+    def _arguments(self, tensors: List[Any]) -> List[Any]:
+        if self._host:
+            return tensors
+        return [t if not hasattr(t, "to") else t.to(self._device, non_blocking=True) for t in tensors]
+
+    def _results(self, value: Any) -> Any:
+        """Outputs in host memory: that they have arrived is the proof that the inference is complete."""
+        if isinstance(value, dict):
+            return {key: self._results(item) for key, item in value.items()}
+        if isinstance(value, (tuple, list)):
+            return [self._results(item) for item in value]
+        return value.cpu() if hasattr(value, "cpu") else value
+
+
+def _closed(*_: Any) -> Any:
+    raise LoadError("this session is closed")
+
+
+def _named(result: Any, names: Sequence[str]) -> Dict[str, Any]:
+    """The outputs by name: a dict's own keys, else the file's names, else output or output_0, output_1 …"""
+    if isinstance(result, dict):
+        return {str(key): value for key, value in result.items() if value is not None}
+    if hasattr(result, "to_tuple"):  # transformers' ModelOutput that is no dict
+        result = result.to_tuple()
+    if not isinstance(result, (tuple, list)):
+        return {names[0] if len(names) == 1 else "output": result}
+    flat = [item for item in _flat(result) if item is not None]
+    if len(names) != len(flat):
+        names = ["output_{}".format(i) for i in range(len(flat))]
+    return dict(zip(names, flat))
+
+
+def _flat(value: Any) -> List[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return [leaf for item in value for leaf in _flat(item)]
+    return [value]
+
+
+def _to_numpy(torch: Any, value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return np.asarray(value)
+    value = value.detach().cpu()
+    if value.dtype == torch.bfloat16:  # numpy has none
+        value = value.float()
+    return np.array(value.numpy())

@@ -1,0 +1,423 @@
+"""From what the conductor kept (traces, windows, a worker's last words) to the result's variants. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from edgeprof.benchmark import gpu_findings as device
+from edgeprof.benchmark import health, latency
+from edgeprof.energy import quote as measure
+from edgeprof.energy.estimate import estimate as estimate_joules
+from edgeprof.results import schema
+from edgeprof.results.schema import Reason
+from edgeprof.verdicts import accuracy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgeprof.benchmark.plan import Plan
+    from edgeprof.benchmark.records import Estimate, Sampled, VariantRecord
+    from edgeprof.sensing.sampler import ChannelStats
+    from edgeprof.sensing.sensor import Channel
+
+#: Points of a power trace that a report draws.
+TRACE_POINTS = 1200
+
+#: Reasons that say what a figure is or lacks, and take nothing from what is there.
+_REMARKS = frozenset(
+    {
+        "estimated",
+        "net_uncertain",
+        "no_idle",
+        "one_window",
+        "gain_unknown",
+        "beyond_calibration",
+        "judged_on_calibration_data",
+    }
+)
+#: Reasons that make it failed whatever its windows say: a model that does not answer is no fast one.
+_FAILING = frozenset({"nan_output"})
+_NAN_REMEDY = "Feed it real inputs (--input-data FILE.npz); if they give the same, the model overflows or is damaged."
+
+
+def variant(record: VariantRecord, sampled: Sampled, plan: Plan, estimate: Estimate) -> schema.Variant:
+    """One row of the result."""
+    made = schema.Variant(
+        name=record.name,
+        recipe=record.recipe,
+        status="ok",
+        reasons=[],
+        model=schema.Model(
+            path=record.artifact.spec,
+            format=record.artifact.format,
+            sha256=record.artifact.sha256,
+            size_bytes=record.artifact.size_bytes,
+            size_compressed_bytes=record.artifact.size_compressed(),
+        ),
+        runtime=_runtime(record),
+    )
+    if record.warmup is not None:
+        made.steady = schema.Steady(
+            reached=record.warmup.reached,
+            inferences=record.warmup.inferences,
+            seconds=record.warmup.seconds,
+            reason=record.warmup.reason,
+        )
+    if record.memory is not None and record.loaded is not None:
+        made.memory_bytes = schema.Memory(
+            peak_rss=record.memory.peak_rss, loaded_rss=record.loaded.rss_bytes, gpu_peak=record.memory.gpu_peak
+        )
+    if record.windows:
+        _measured(made, record, sampled, plan, estimate)
+    _scored(made, record)
+    _judge(made, record)
+    return made
+
+
+def _runtime(record: VariantRecord) -> schema.RuntimeUse | None:
+    loaded = record.loaded
+    if record.runtime is None:
+        return None
+    return schema.RuntimeUse(
+        name=record.runtime,
+        version=loaded.version if loaded else None,
+        device=record.options.device,
+        threads=record.options.threads,
+        options=dict(record.options.options),
+        facts=dict(loaded.facts) if loaded else {},
+        load_s=loaded.load_s if loaded else None,
+    )
+
+
+def _measured(made: schema.Variant, record: VariantRecord, sampled: Sampled, plan: Plan, estimate: Estimate) -> None:
+    """Latency, joules, power, temperature and utilisation from the windows."""
+    spans = [(w.run.start_s, w.run.end_s, w.run.inferences) for w in record.windows]
+    made.inferences = sum(count for _, _, count in spans)
+    seconds = sum(end - start for start, end, _ in spans)
+    made.throughput_per_s = made.inferences / seconds if seconds else None
+    made.latency_s = latency.summarise([w.run.latencies for w in record.windows])
+    busy_s = sum(w.run.busy_s for w in record.windows)
+    measured = joules(
+        sampled,
+        spans,
+        record.idles,
+        [w.run.cpu_s for w in record.windows],
+        estimate,
+        statistic=plan.statistic,
+        max_rate_hz=made.inferences / busy_s if plan.rate_hz and busy_s else None,
+    )
+    made.energy_j_per_inference, made.power_w = measured.energy, measured.power
+    made.reasons += measured.reasons
+    window_joules: Sequence[float | None] = measured.windows or [None] * len(spans)
+    made.windows = [
+        schema.Window(
+            start_s=start - sampled.start_s,
+            end_s=end - sampled.start_s,
+            inferences=count,
+            order=w.order,
+            energy_j=joule,
+            mean_power_w=None if joule is None or measured.energy.provenance == "estimated" else joule / (end - start),
+            latency_median_s=float(np.median(w.run.latencies)) if len(w.run.latencies) else None,
+        )
+        for w, (start, end, count), joule in zip(record.windows, spans, window_joules, strict=True)
+    ]
+    hot = [_hottest(sampled, start, end) for start, end, _ in spans]
+    known = [c for c in hot if c is not None]
+    made.temperature_c = schema.Temperature(
+        start=_hottest(sampled, spans[0][0] - 1.0, spans[0][0]), max=max(known, default=None)
+    )
+    made.utilization = _utilization(record, sampled, seconds)
+    slower = health.warming_slowdown([w.latency_median_s for w in made.windows if w.latency_median_s], hot)
+    made.reasons += [r for r in (slower, *_clock_drifts(sampled, spans)) if r is not None]
+    made.throttled = slower is not None or any(w.throttles for w in record.windows)
+    made.gpu = _gpu(made, record, sampled, [(start, end) for start, end, _ in spans])
+
+
+def joules(
+    sampled: Sampled,
+    spans: Sequence[tuple[float, float, int]],
+    idles: Sequence[tuple[float, float]],
+    cpu_seconds: Sequence[float],
+    estimate: Estimate,
+    *,
+    statistic: Literal["mean", "median"] = "mean",
+    max_rate_hz: float | None = None,
+) -> measure.Measured:
+    """What the headline measured in these windows, else an estimate that says so.
+
+    Args:
+        spans: Start, end (monotonic s) and number of inferences of each window.
+        idles: Start and end of the idle before and after.
+        cpu_seconds: CPU time (s) used in each window.
+        estimate: What to take where nothing measures.
+        statistic: What is quoted of the windows.
+        max_rate_hz: The highest rate of inferences, where the windows ran at a lower one.
+    """
+    headline = sampled.topology.headline
+    if headline.channels:
+        chosen = {channel.key for channel in headline.channels}
+        return measure.measure(
+            [sampled.series(c) for c in headline.channels],
+            [
+                sampled.series(c)
+                for quantity in ("power", "energy")
+                for c in sampled.of(quantity)
+                if c.key not in chosen
+            ],
+            spans,
+            idles,
+            covers=headline.covers,
+            rail=headline.rail,
+            statistic=statistic,
+            max_rate_hz=max_rate_hz,
+        )
+    return estimate_joules(
+        spans,
+        cpu_seconds,
+        estimate.core_w,
+        relative_uncertainty=estimate.half_width,
+        stated=estimate.stated,
+        reason=headline.reason or "nothing measures power here",
+    )
+
+
+def _gpu(
+    made: schema.Variant, record: VariantRecord, sampled: Sampled, spans: Sequence[tuple[float, float]]
+) -> schema.Gpu | None:
+    """What the GPU adds, where the variant ran on one: its own times, its memory, clock and joules."""
+    if not device.is_gpu(record.options.device):
+        return None
+    gpu = device.summarise([w.device_times for w in record.windows if w.device_times]) or schema.Gpu()
+    loaded = record.loaded
+    made.reasons += device.remarks(gpu, graph=bool(loaded and loaded.facts.get("cuda_graph", "no") != "no"))
+    gpu.queue = "full" if any(w.run.queued for w in record.windows) else "empty"
+    gpu.memory_bytes = record.gpu_process_bytes
+    for channel in sampled.of("frequency"):
+        if channel.scope == "gpu" and gpu.clock_hz is None:
+            values = _within(sampled, channel, spans)
+            if len(values):
+                gpu.clock_hz = schema.Clock(
+                    min=float(values.min()), median=float(np.median(values)), max=float(values.max())
+                )
+    masks = [_within(sampled, c, spans) for c in sampled.of("count") if c.name.endswith(device.REASONS)]
+    gpu.throttle_reasons = device.throttle_reasons(np.concatenate(masks)) if masks else []
+    energy = made.energy_j_per_inference
+    if energy is not None and energy.provenance != "estimated":
+        names = {c.name for quantity in ("energy", "power") for c in sampled.of(quantity) if c.scope == "gpu"}
+        parts = [joules for name, joules in energy.rails.items() if name in names]
+        gpu.energy_j_per_inference = sum(parts) if parts else None
+    return gpu
+
+
+def _within(sampled: Sampled, channel: Channel, spans: Sequence[tuple[float, float]]) -> npt.NDArray[np.float64]:
+    """A channel's readings in the windows, repeats included (a clock may stand still), without failed ones."""
+    samples = sampled.trace.readings(channel.key)
+    times, values = np.asarray(samples.times, float), np.asarray(samples.values, float)
+    inside = np.zeros(len(times), bool)
+    for start, end in spans:
+        inside |= (times >= start) & (times <= end)
+    found: npt.NDArray[np.float64] = values[inside & np.isfinite(values)]
+    return found
+
+
+def _hottest(sampled: Sampled, start: float, end: float) -> float | None:
+    """The hottest zone's highest reading in an interval, celsius."""
+    highs = []
+    for channel in sampled.of("temperature"):
+        series = sampled.series(channel)
+        high = health.span(series.times, series.values, start, end).high
+        if high is not None:
+            highs.append(high)
+    return max(highs, default=None)
+
+
+def _utilization(record: VariantRecord, sampled: Sampled, seconds: float) -> schema.Utilization:
+    """CPU: the worker's own CPU seconds over all cores' seconds. GPU: the mean reading within the windows."""
+    used = sum(w.run.cpu_s for w in record.windows)
+    busy = []
+    for channel in sampled.of("utilization"):
+        if channel.scope != "gpu":
+            continue
+        series = sampled.series(channel)
+        for window in record.windows:
+            mean = health.span(series.times, series.values, window.run.start_s, window.run.end_s).mean
+            if mean is not None:
+                busy.append(mean)
+    return schema.Utilization(
+        cpu=used / (seconds * sampled.cores) if seconds else None,
+        gpu=statistics.fmean(busy) if busy else None,
+    )
+
+
+def _clock_drifts(sampled: Sampled, spans: Sequence[tuple[float, float, int]]) -> Iterable[Reason | None]:
+    for channel in sampled.of("frequency"):
+        if channel.scope not in {"cpu", "gpu"}:
+            continue  # a video engine that rests, or memory that slows down between windows, is no throttling
+        series = sampled.series(channel)
+        medians = [health.span(series.times, series.values, start, end).median for start, end, _ in spans]
+        yield health.clock_drift(medians, channel.name)
+
+
+def _scored(made: schema.Variant, record: VariantRecord) -> None:
+    if record.score is None or record.metric is None:
+        return
+    made.accuracy = schema.Accuracy(
+        metric=record.metric,
+        value=record.score.value,
+        ci95=record.score.ci95,
+        samples=record.score.samples,
+        dataset=record.dataset,
+        preprocessing=record.preprocessing,
+        higher_is_better=record.higher_is_better,
+    )
+
+
+def _judge(made: schema.Variant, record: VariantRecord) -> None:
+    """The status, from best to worst: a reason of its own for each step down."""
+    reasons = made.reasons
+    reasons += record.notes
+    if record.loaded is not None:
+        reasons += [Reason(code=code, message=problem, remedy=_NAN_REMEDY) for code, problem in record.loaded.problems]
+    if record.warmup is not None and not record.warmup.reached:
+        reasons.append(
+            Reason(
+                code="not_steady",
+                message=f"no steady state after {record.warmup.seconds:.0f} s of warm-up ({record.warmup.reason})",
+                remedy="Close other work, fix the clocks, or lengthen --warmup.",
+            )
+        )
+    for window in record.windows:
+        if window.run.saturated:
+            reasons.append(
+                Reason(
+                    code="saturated",
+                    message=f"only {window.run.achieved_hz:.4g} of {window.run.target_hz:.4g} requests/s were served",
+                    remedy="Lower --rate: beyond this the queue, and not the model, is measured.",
+                )
+            )
+            break
+    throttles = sorted({event for window in record.windows for event in window.throttles})
+    if throttles:
+        reasons.append(
+            Reason(code="throttled", message="; ".join(throttles), remedy="Cool the device or its power supply.")
+        )
+    if any(reason.code not in _REMARKS for reason in reasons):
+        made.status = "degraded"
+    if any(reason.code in _FAILING for reason in reasons):
+        made.status = "failed"
+    if record.failure is not None:
+        made.status = "failed"
+        made.last_words = record.failure.last_words or None
+        reasons.insert(
+            0, Reason(code=record.failure.code, message=record.failure.message, remedy=record.failure.remedy)
+        )
+    elif not record.windows:
+        made.status = "failed"
+        reasons.insert(0, Reason(code="interrupted", message="it was interrupted before it was measured"))
+
+
+def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[VariantRecord]) -> None:
+    """Write the drop against the first variant and the p-value of a test that pairs samples, into each accuracy."""
+    if not variants or variants[0].accuracy is None:
+        return
+    base, base_score = variants[0].accuracy, records[0].score
+    for made, record in zip(variants, records, strict=True):
+        if made.accuracy is None:
+            continue
+        made.accuracy.drop = base.sign * (base.value - made.accuracy.value)
+        if made is variants[0] or base_score is None or record.score is None:
+            continue
+        if base_score.correct is not None and record.score.correct is not None:
+            made.accuracy.p_value = accuracy.mcnemar(base_score.correct, record.score.correct)
+        elif base_score.replicates is not None and record.score.replicates is not None:
+            made.accuracy.p_value = accuracy.bootstrap_p(base_score.replicates, record.score.replicates)
+
+
+def sensor_uses(sampled: Sampled, unavailable: Iterable[Channel]) -> list[schema.SensorUse]:
+    """Every channel that was sampled, and every one that exists and could not be."""
+    annotated = {channel.key: channel for channel in sampled.topology.channels}
+    uses = [_use(annotated[stat.key], stat) for stat in sampled.stats if stat.key in annotated]
+    return uses + [_use(channel, None) for channel in unavailable]
+
+
+def _use(channel: Channel, stat: ChannelStats | None) -> schema.SensorUse:
+    shape = channel.filter
+    return schema.SensorUse(
+        sensor=channel.sensor,
+        channel=channel.name,
+        quantity=channel.quantity,
+        unit=channel.unit,
+        scope=channel.scope,
+        role=channel.role,
+        parent=channel.parent,
+        provenance=channel.provenance,
+        resolution=channel.resolution,
+        update_interval_s=channel.update_interval_s,
+        rate_hz=stat.rate_hz if stat else None,
+        samples=stat.samples if stat else 0,
+        missed=stat.missed if stat else 0,
+        max_gap_s=stat.max_gap_s if stat else None,
+        filter={"kind": shape.kind, "tau_s": shape.tau_s, "length_s": shape.length_s},
+        calibration=None if channel.calibration is None else asdict(channel.calibration),
+        reason=channel.reason,
+    )
+
+
+def protocol(plan: Plan, threads: int | None, interleaved: bool, inputs: Path | None) -> schema.Protocol:
+    """What was done, for whoever wants to do it again."""
+    return schema.Protocol(
+        scenario=plan.scenario,
+        batch=plan.batch,
+        threads=threads,
+        windows=plan.windows,
+        window_s=plan.window_s,
+        warmup_s=plan.warmup_s,
+        idle_s=plan.idle_s,
+        interleave="ABBA" if interleaved else "sequential",
+        sample_rate_hz=plan.sample_rate_hz,
+        preset=plan.preset,
+        rate_hz=plan.rate_hz,
+        streams=plan.streams,
+        seed=plan.seed,
+        inputs="random" if inputs is None else str(inputs),
+    )
+
+
+def traces(sampled: Sampled) -> list[schema.TraceStrip]:
+    """The headline's power over the whole run, thin enough for a report."""
+    strips = []
+    for channel in sampled.topology.headline.channels:
+        series = sampled.series(channel)
+        times, values = np.asarray(series.times, float), np.asarray(series.values, float)
+        if channel.kind == "counter":
+            times, values = power_of_counter(times, values, channel.wrap)
+        seconds, watts = health.decimate(times - sampled.start_s, values, TRACE_POINTS)
+        strips.append(schema.TraceStrip(channel=channel.name, times_s=seconds, power_w=watts))
+    return strips
+
+
+def power_of_counter(
+    times: npt.NDArray[np.float64], joules: npt.NDArray[np.float64], wrap: float | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean watts between successive readings of an energy counter, at the later reading's time."""
+    good = np.isfinite(joules)
+    times, joules = times[good], joules[good]
+    steps = np.diff(joules)
+    if wrap is not None:
+        steps = np.where(steps < 0, steps + wrap, steps)
+    return times[1:], steps / np.diff(times)
+
+
+def run_reasons(failures: Iterable[tuple[str, str, str | None]], *, interrupted: bool) -> list[Reason]:
+    """What is to be said of the run as a whole: sensors that could not be read, an interruption."""
+    reasons = [Reason(code="sensor_failed", message=f"{source}: {why}", remedy=mend) for source, why, mend in failures]
+    if interrupted:
+        reasons.append(Reason(code="interrupted", message="it was interrupted; what had been measured is kept"))
+    return reasons

@@ -1,0 +1,117 @@
+"""Energy, power and memory of any command: the conductor of ``edgeprof run``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edgeprof.benchmark.assemble import joules
+from edgeprof.benchmark.records import Estimate, Sampled
+from edgeprof.launch.command import require_command, run_command
+from edgeprof.sensing.device.host import describe_host
+from edgeprof.sensing.prepare import prepare
+from edgeprof.sensing.sampler import Sampler
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.energy.quote import Measured
+    from edgeprof.launch.command import CommandRun
+    from edgeprof.plugins import PluginHost
+    from edgeprof.roots import Roots
+
+SCHEMA = "edgeprof.run/1"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What running a command brought.
+
+    Attributes:
+        argv: The command.
+        runs: One per repetition.
+        measured: Joules per run, watts over all runs, and why something is missing or degraded.
+    """
+
+    argv: Sequence[str]
+    runs: Sequence[CommandRun]
+    measured: Measured
+
+    @property
+    def duration_s(self) -> float:
+        """Mean seconds of a run."""
+        return sum(run.end_s - run.start_s for run in self.runs) / len(self.runs)
+
+    @property
+    def exit_code(self) -> int:
+        return self.runs[-1].exit_code
+
+    @property
+    def peak_rss(self) -> int | None:
+        """Bytes, the highest of all runs."""
+        return max((run.peak_rss for run in self.runs if run.peak_rss is not None), default=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Duration, exit code, peak memory, and the energy block of a result (contract §2)."""
+        return {
+            "schema": SCHEMA,
+            "command": list(self.argv),
+            "repeat": len(self.runs),
+            "duration_s": self.duration_s,
+            "durations_s": [run.end_s - run.start_s for run in self.runs],
+            "exit_code": self.exit_code,
+            "peak_rss_bytes": self.peak_rss,
+            "cpu_s": sum(run.cpu_s for run in self.runs) / len(self.runs),
+            "energy_j_per_run": msgspec.to_builtins(self.measured.energy),
+            "power_w": msgspec.to_builtins(self.measured.power),
+            "reasons": msgspec.to_builtins(self.measured.reasons),
+        }
+
+
+def measure_command(
+    argv: Sequence[str],
+    host: PluginHost,
+    roots: Roots,
+    *,
+    repeat: int = 1,
+    idle_s: float = 2.0,
+    sample_rate_hz: float = 100.0,
+    sensors: Sequence[str] | None = None,
+    rail: str | None = None,
+    estimate_power_w: float | None = None,
+) -> Outcome:
+    """Run ``argv`` under the sampler, ``repeat`` times or until a signal ends it, with idle before and after.
+
+    Raises:
+        InputError: no such command, sensor or rail.
+    """
+    require_command(argv[0])
+    found = prepare(host, roots, sensors, rail)
+    device = describe_host(roots)
+    sampler = Sampler(found.sensors, sample_rate_hz, found.topology.by_key())
+    idles: list[tuple[float, float]] = []
+    runs: list[CommandRun] = []
+
+    def idle() -> None:
+        if idle_s and found.topology.headline.channels:
+            start = time.monotonic()
+            time.sleep(idle_s)
+            idles.append((start, time.monotonic()))
+
+    with sampler:
+        idle()
+        while len(runs) < repeat and not (runs and runs[-1].exit_code > 128):
+            runs.append(run_command(argv))
+        idle()
+    sampled = Sampled(found.topology, sampler.trace, sampler.stats(), runs[0].start_s, device.cores)
+    measured = joules(
+        sampled,
+        [(run.start_s, run.end_s, 1) for run in runs],
+        idles,
+        [run.cpu_s for run in runs],
+        Estimate.for_host(estimate_power_w, device),
+    )
+    return Outcome(argv, runs, measured)

@@ -1,0 +1,405 @@
+"""The conductor: plan → windows and traces → result. It holds no formula and touches no file or sensor itself.
+
+The models run in worker processes while this process only samples; both read CLOCK_MONOTONIC, so windows and samples
+meet on one time line. Variants take turns (ABBA) while all of them stay loaded, where memory allows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import psutil
+
+from edgeprof import __version__
+from edgeprof.benchmark import assemble
+from edgeprof.benchmark.plan import Plan, make_plan, start_delay
+from edgeprof.benchmark.records import Estimate, Sampled, VariantRecord, WindowRecord
+from edgeprof.benchmark.request import BenchRequest, Candidate, candidates
+from edgeprof.compression.recipe import check_preprocessing, judged_before
+from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
+from edgeprof.evaluation import evaluate, labels
+from edgeprof.launch.interpreter import probe
+from edgeprof.launch.supervisor import Worker, WorkerMemory, WorkerSpec
+from edgeprof.results import document, schema
+from edgeprof.results.ids import new_id
+from edgeprof.sensing.device import fast_sensor, gpu_process
+from edgeprof.sensing.device import host as context
+from edgeprof.sensing.device.settings import Settings
+from edgeprof.sensing.prepare import prepare
+from edgeprof.sensing.sampler import Sampler
+from edgeprof.verdicts import compare, pareto
+from edgeprof.worker.runtime import LoadOptions
+from edgeprof.worker.scenario import Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgeprof.plugins import PluginHost
+    from edgeprof.roots import Roots
+    from edgeprof.sensing.discover import Discovery
+    from edgeprof.sensing.sensor import PartTime
+
+#: Between a warm-up and the idle that follows it: clocks and filters settle.
+_SETTLE_S = 0.5
+#: A cool-down ends here whatever the temperature.
+_COOL_DOWN_LIMIT_S = 60.0
+_COOL_DOWN_BAND_C = 2.0
+#: What a loaded model is taken to need before it is loaded, to decide whether all fit at once.
+_WORKER_BYTES = 200 * 2**20
+_BYTES_PER_MODEL_BYTE = 4
+
+
+class Progress(Protocol):
+    """Who watches; the command line draws a bar, tests keep a list."""
+
+    def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None:
+        """The run starts: what will be said first, how long it should take, and what moves meanwhile."""
+
+    def stage(self, text: str, seconds: float) -> None:
+        """A step of about so many seconds begins."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line of its own."""
+
+    def end(self) -> None:
+        """The run is over, however it ended."""
+
+
+def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progress) -> schema.Result:
+    """Profile the models of ``request`` on this device.
+
+    Raises:
+        InputError: a flag or dataset that cannot be used, or no model that can; nothing was run.
+        UnavailableError: no runtime here loads any of the models, or ``fast_sensor`` is not possible; nothing was run.
+        GateError: ``strict``, and nothing measures power here.
+    """
+    if request.worker_python is not None:
+        probe(request.worker_python)
+    models = candidates(request, host)
+    if request.dataset is not None and request.metric is not None:
+        labels.require_some(request.dataset.labels, request.dataset.name)
+        request.metric.check(request.dataset.labels)
+    for model in (one for one in models if one.failure is None):
+        check_preprocessing(model.name, model.history, request.dataset)
+    if not request.fast_sensor:
+        return _bench(request, models, host, roots, progress)
+    with Settings() as settings:
+        lowered = fast_sensor.lower(roots, settings)
+        result = _bench(request, models, host, roots, progress)
+    result.reasons += [schema.Reason(code="fast_sensor", message=what) for what in lowered]
+    return result
+
+
+def _bench(
+    request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
+) -> schema.Result:
+    _plan(request)  # what is wrong with a flag is told before any sensor is asked
+    found = prepare(host, roots, request.sensors, request.rail, note=progress.note)
+    if request.strict and not found.topology.headline.channels:
+        raise GateError(
+            f"nothing measures power here ({found.topology.headline.reason}), and --strict accepts no estimate",
+            remedy="edgeprof doctor tells what is missing.",
+        )
+    plan = _plan(request, found)
+    return _Run(request, plan, found, roots, progress).result(models)
+
+
+def _plan(request: BenchRequest, found: Discovery | None = None) -> Plan:
+    """What was asked for, fitted to the sensors that were found; without them, only checked."""
+    channels = found.topology.headline.channels if found else ()
+    return make_plan(
+        preset=request.preset,
+        scenario=request.scenario,
+        windows=request.windows,
+        window_s=request.window_s,
+        # Where nothing measures power, idling tells nothing.
+        idle_s=request.idle_s if channels or found is None else 0.0,
+        warmup_s=request.warmup_s,
+        sample_rate_hz=request.sample_rate_hz,
+        refresh_s=max((c.update_interval_s or 0.0 for c in channels), default=0.0),
+        part_time=_part_time(found) if found else None,
+        rate_hz=request.rate_hz,
+        streams=request.streams,
+        batch=request.batch,
+        seed=request.seed,
+    )
+
+
+class _Run:
+    """One call of ``bench``: what is shared by its steps."""
+
+    def __init__(self, request: BenchRequest, plan: Plan, found: Discovery, roots: Roots, progress: Progress) -> None:
+        self.request, self.plan, self.found, self.roots, self.progress = request, plan, found, roots, progress
+        self.scenario = Scenario(
+            name=plan.scenario, rate_hz=plan.rate_hz, streams=plan.streams or 1, batch=plan.batch, seed=plan.seed
+        )
+        self.sampler = Sampler(found.sensors, plan.sample_rate_hz, found.topology.by_key())
+        self.temperatures = [c.key for c in found.topology.channels if c.quantity == "temperature"]
+        self.order = 0
+        self.interrupted = False
+
+    def result(self, candidates: list[Candidate]) -> schema.Result:
+        """Run everything, keep what was measured when interrupted, and analyse."""
+        groups = _groups(candidates)
+        able = sum(one.failure is None for one in candidates)
+        records: list[VariantRecord] = []
+        host = context.describe_host(self.roots)
+        preflight = context.preflight(self.roots)
+        self.progress.begin(
+            self._headlines(host, able, interleaved=len(groups) == 1),
+            self.plan.seconds(able, interleaved=len(groups) == 1),
+            self._live,
+        )
+        started = time.monotonic()
+        created = datetime.now(timezone.utc)
+        self.sampler.start()
+        try:
+            for group in groups:
+                members = [self._record(c) for c in group]
+                for candidate, record in zip(group, members, strict=True):
+                    if candidate.failure is None:
+                        record.notes += judged_before(candidate.history, self.request.dataset)
+                records += members
+                if not self.interrupted:
+                    self._group(list(zip(group, members, strict=True)))
+        finally:
+            self.sampler.stop()
+            self.progress.end()
+        sampled = Sampled(self.found.topology, self.sampler.trace, self.sampler.stats(), started, host.cores)
+        estimate = Estimate.for_host(self.request.estimate_power_w, host)
+        variants = [assemble.variant(record, sampled, self.plan, estimate) for record in records]
+        assemble.pair_accuracies(variants, records)
+        cost = self.sampler.cost()
+        failures = [*self.found.failures, *((f.sensor, f.reason, None) for f in self.sampler.failures())]
+        result = schema.Result(
+            id=new_id(created),
+            created=created.isoformat(timespec="seconds"),
+            edgeprof=__version__,
+            host=host,
+            sensors=assemble.sensor_uses(sampled, self.found.unavailable),
+            protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
+            variants=variants,
+            comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
+            pareto=pareto.front(variants),
+            reasons=[*preflight, *assemble.run_reasons(failures, interrupted=self.interrupted)],
+            interrupted=self.interrupted,
+            self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
+            traces=assemble.traces(sampled),
+        )
+        return document.as_text(result)
+
+    # ---- the steps of one group: variants that are loaded at the same time ----------------------------------------
+
+    def _group(self, members: list[tuple[Candidate, VariantRecord]]) -> None:
+        with contextlib.ExitStack() as stack:
+            workers: list[Worker | None] = []
+            try:
+                for candidate, record in members:
+                    workers.append(self._load(stack, candidate, record))
+                self._measure([record for _, record in members], workers)
+            except KeyboardInterrupt:
+                self.interrupted = True
+                self.progress.note("interrupted: keeping what was measured")
+
+    def _measure(self, records: list[VariantRecord], workers: list[Worker | None]) -> None:
+        idles: list[tuple[float, float]] = []
+        for record in records:
+            record.idles = idles
+        if not any(workers):
+            return
+        self._idle(idles, "idle before, models loaded")
+        start_c = self._hottest()
+        total = self.plan.windows * len(records)
+        for done, (window, index) in enumerate(self.plan.order(len(records)), start=1):
+            record, worker = records[index], workers[index]
+            if worker is None:
+                continue
+            if self.plan.cool_down:
+                self._cool_down(start_c)
+            self.progress.stage(f"window {done}/{total} · {record.name}", self.plan.window_s)
+            with self._charged_to(record):
+                record.windows.append(self._window(worker, window))
+            if record.failure is not None:
+                workers[index] = None
+        self._idle(idles, "idle after")
+        for record, worker in zip(records, workers, strict=True):
+            if worker is not None:
+                with self._charged_to(record):
+                    record.memory = _grown(record.memory, worker.memory())
+                    if record.options.device != "cpu":
+                        record.gpu_process_bytes = gpu_process.memory_bytes(self.roots, worker.pid)
+                    self._evaluate(worker, record)
+
+    def _load(self, stack: contextlib.ExitStack, candidate: Candidate, record: VariantRecord) -> Worker | None:
+        """Start, load and warm up one worker; None where it failed (the record says why)."""
+        if candidate.failure is not None:
+            self.progress.note(f"{record.name}: {candidate.failure.message}")
+        if candidate.runtime is None:
+            return None
+        spec = WorkerSpec(
+            runtime_file=Path(inspect.getfile(type(candidate.runtime))),
+            runtime_class=type(candidate.runtime).__qualname__,
+            target=candidate.artifact.target,
+            options=self._options(candidate),
+            inputs=self.request.input_data,
+            python=self.request.worker_python,
+            timeout_s=self.request.timeout_s,
+            isolated=self.request.isolated,
+            seed=self.plan.seed,
+        )
+        ready: Worker | None = None
+        with self._charged_to(record):
+            self.progress.stage(f"load · {record.name}", 1.0)
+            worker = stack.enter_context(Worker(spec))
+            record.loaded = worker.load()
+            if self.request.dataset is not None:
+                evaluate.check(record.loaded.inputs, self.request.dataset, self.plan.batch)
+            self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
+            record.warmup = worker.warm_up(self.plan.warmup_s, max(60.0, self.plan.warmup_s), self.scenario)
+            record.memory = worker.memory()
+            ready = worker
+        return ready  # noqa: RET504 - a return inside the with would leave mypy without this path
+
+    def _window(self, worker: Worker, position: int) -> WindowRecord:
+        before = context.snapshot(self.roots)
+        time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
+        run = worker.window(self.scenario, self.plan.window_s)
+        throttles = tuple(context.difference(before, context.snapshot(self.roots)))
+        self.order += 1
+        times: Mapping[str, npt.NDArray[np.float64]] = {}
+        try:
+            times = worker.device_times()
+        except VariantError as error:  # the window is measured and stays; what is broken for good shows in the next one
+            self.progress.note(f"no device times: {error.message}")
+        return WindowRecord(run=run, position=position, order=self.order, throttles=throttles, device_times=times)
+
+    def _idle(self, idles: list[tuple[float, float]], text: str) -> None:
+        if self.plan.idle_s <= 0:
+            return
+        self.progress.stage(text, self.plan.idle_s)
+        time.sleep(min(_SETTLE_S, self.plan.idle_s / 2))
+        start = time.monotonic()
+        time.sleep(self.plan.idle_s)
+        idles.append((start, time.monotonic()))
+
+    def _cool_down(self, start_c: float | None) -> None:
+        """Wait until it is as cool as it was before the first window, within 2 °C and a minute."""
+        deadline = time.monotonic() + _COOL_DOWN_LIMIT_S
+        while start_c is not None and time.monotonic() < deadline:
+            now_c = self._hottest()
+            if now_c is None or now_c <= start_c + _COOL_DOWN_BAND_C:
+                return
+            self.progress.stage(f"cool down · {now_c:.1f} → {start_c + _COOL_DOWN_BAND_C:.1f} °C", 0.0)
+            time.sleep(0.5)
+
+    def _evaluate(self, worker: Worker, record: VariantRecord) -> None:
+        if self.request.dataset is None or self.request.metric is None or record.loaded is None:
+            return
+        self.progress.stage(f"accuracy · {record.name}", 0.0)
+        record.dataset = self.request.dataset.name
+        record.preprocessing = self.request.dataset.preprocessing
+        record.metric, record.higher_is_better = self.request.metric.name, self.request.metric.higher_is_better
+        try:
+            record.score = evaluate.evaluate(
+                worker.infer,
+                record.loaded.inputs,
+                self.request.dataset,
+                self.request.metric,
+                self.plan.batch,
+                outputs=record.loaded.outputs,
+            )
+        except EdgeprofError as error:
+            # The windows are measured and stay; an answer of NaN makes them worthless all the same.
+            code = error.code if isinstance(error, VariantError) and error.code == "nan_output" else "no_accuracy"
+            record.notes.append(schema.Reason(code=code, message=error.message, remedy=error.remedy))
+            self.progress.note(f"{record.name}: {error.message}")
+
+    # ---- small things -------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _charged_to(self, record: VariantRecord) -> Iterator[None]:
+        """A variant's failure is its own: it is written down, and the others go on."""
+        try:
+            yield
+        except (VariantError, InputError) as error:
+            record.failure = VariantError.of(error)
+            self.progress.note(f"{record.name}: {error.message}")
+
+    def _record(self, candidate: Candidate) -> VariantRecord:
+        runtime = candidate.runtime.name if candidate.runtime else None
+        return VariantRecord(
+            candidate.name,
+            candidate.recipe,
+            candidate.artifact,
+            runtime,
+            self._options(candidate),
+            failure=candidate.failure,
+        )
+
+    def _options(self, candidate: Candidate) -> LoadOptions:
+        return LoadOptions(
+            device=self.request.device or (candidate.runtime.default_device if candidate.runtime else "cpu"),
+            threads=self.request.threads,
+            batch=self.request.batch,
+            shapes=dict(self.request.shapes),
+            dtypes=dict(self.request.dtypes),
+            options=dict(self.request.options),
+        )
+
+    def _hottest(self) -> float | None:
+        latest = self.sampler.latest()
+        seen = [latest[key][1] for key in self.temperatures if key in latest]
+        return max((c for c in seen if c == c), default=None)  # noqa: PLR0124 - NaN is not equal to itself
+
+    def _live(self) -> str:
+        """What the progress line shows beside the time: watts of the headline, hottest zone."""
+        latest, words = self.sampler.latest(), []
+        powers = [latest.get(c.key) for c in self.found.topology.headline.channels if c.quantity == "power"]
+        if powers and all(powers):
+            words.append(f"{sum(p[1] for p in powers if p):.2f} W")
+        hottest = self._hottest()
+        if hottest is not None:
+            words.append(f"{hottest:.1f} °C")
+        return " · ".join(words)
+
+    def _headlines(self, host: schema.Host, count: int, *, interleaved: bool) -> list[str]:
+        headline = self.found.topology.headline
+        power = f"{headline.rail} covers the {headline.covers}" if headline.rail else headline.reason
+        board = " · ".join(
+            part for part in (host.board, host.power_mode, host.os, f"{host.cores} × {host.cpu}", power) if part
+        )
+        order = "" if count == 1 else ", interleaved A B … B A" if interleaved else ", one after the other (memory)"
+        what = f"{count} variant{'s' if count > 1 else ''} × {self.plan.windows} windows × {self.plan.window_s:g} s"
+        return [board, what + order]
+
+
+def _grown(warm: WorkerMemory | None, after: WorkerMemory) -> WorkerMemory:
+    """The model's own memory: its peak up to the end of the warm-up, or what is resident after the windows if more.
+
+    Not the peak of the windows: their time-stamps (8 bytes an inference) are ours, and megabytes for a tiny model.
+    """
+    peaks = [size for size in (warm.peak_rss if warm else None, after.rss) if size is not None]
+    return WorkerMemory(rss=after.rss, peak_rss=max(peaks, default=None), gpu_peak=after.gpu_peak)
+
+
+def _part_time(found: Discovery) -> PartTime | None:
+    """The part-time sensor in the headline that is blind for longest."""
+    parts = [c.part_time for c in found.topology.headline.channels if c.part_time is not None]
+    return max(parts, key=lambda part: part.period_s - part.look_s, default=None)
+
+
+def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
+    """All at once where memory surely allows, else one by one."""
+    able = [c for c in candidates if c.failure is None]
+    need = sum(_WORKER_BYTES + _BYTES_PER_MODEL_BYTE * (c.artifact.size_bytes or 0) for c in able)
+    if len(candidates) == 1 or need < psutil.virtual_memory().available / 2:
+        return [candidates]
+    return [[candidate] for candidate in candidates]

@@ -1,0 +1,163 @@
+"""The same bench in each power mode of the device: the conductor of ``bench --power-modes``."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprof.benchmark.conductor import bench
+from edgeprof.errors import UnavailableError, unknown
+from edgeprof.sensing.device.settings import Settings
+from edgeprof.sensing.files import listing, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from edgeprof.benchmark.conductor import Progress
+    from edgeprof.benchmark.request import BenchRequest
+    from edgeprof.plugins import PluginHost
+    from edgeprof.results.schema import Result
+    from edgeprof.roots import Roots
+
+#: A governor that leaves the clock to whoever writes it is no mode.
+_NO_MODE = frozenset({"userspace"})
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One power mode.
+
+    Attributes:
+        name: ``MAXN``, ``15W``; or a governor's.
+        number: nvpmodel's id; None for a governor.
+    """
+
+    name: str
+    number: int | None = None
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What came of one mode: a result, or why there is none."""
+
+    mode: Mode
+    result: Result | None
+    reason: str | None = None
+
+
+def modes(roots: Roots) -> list[Mode]:
+    """The power modes of this device: nvpmodel's, where it is one with them, else the CPU's governors."""
+    table = text_of(roots.root / "etc/nvpmodel.conf") or ""
+    found = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", table)
+    if found and _nvpmodel(roots) is not None:
+        return [Mode(name, int(number)) for number, name in found]
+    names: list[str] = []
+    for path in _cpufreq(roots):
+        names += (text_of(path / "scaling_available_governors") or "").split()
+    return [Mode(name) for name in dict.fromkeys(names) if name not in _NO_MODE]
+
+
+def choose(roots: Roots, names: Sequence[str] = ()) -> list[Mode]:
+    """The modes of these names (or nvpmodel's numbers); all without any.
+
+    Raises:
+        UnavailableError: the device has none.
+        InputError: a name that it does not have.
+    """
+    found = modes(roots)
+    if not found:
+        raise UnavailableError(
+            "this device has no power modes to sweep: neither nvpmodel nor CPU governors",
+            remedy="Run without --power-modes.",
+        )
+    if not names or list(names) == ["all"]:
+        return found
+    by_name = {mode.name: mode for mode in found} | {str(m.number): m for m in found if m.number is not None}
+    for name in names:
+        if name not in by_name:
+            raise unknown("power mode", name, [mode.name for mode in found])
+    return [by_name[name] for name in names]
+
+
+def sweep(
+    request: BenchRequest, host: PluginHost, roots: Roots, progress: Progress, names: Sequence[str] = ()
+) -> list[Swept]:
+    """Bench in each mode; the mode, the governors and the limits of the clocks that were are there again at the end.
+
+    A mode that cannot be entered (nvpmodel wants a reboot for it) is passed over with its reason.
+
+    Raises:
+        UnavailableError: the device has no modes, may not be changed, or could not be put back.
+        InputError: see ``bench``.
+    """
+    chosen = choose(roots, names)
+    swept: list[Swept] = []
+    with Settings() as settings:
+        # nvpmodel undoes what jetson_clocks pinned, so the clocks' limits are put back after the mode.
+        for path in _limits(roots):
+            settings.remember(path)
+        for mode in chosen:
+            progress.note(f"power mode {mode.name}")
+            reason = _enter(mode, roots, settings)
+            if reason is not None:
+                progress.note(f"power mode {mode.name}: {reason}")
+                swept.append(Swept(mode, None, reason))
+                continue
+            result = bench(request, host, roots, progress)
+            swept.append(Swept(mode, result))
+            if result.interrupted:
+                break
+    return swept
+
+
+def _enter(mode: Mode, roots: Roots, settings: Settings) -> str | None:
+    """Go into a mode; why that did not work."""
+    if mode.number is None:
+        for path in _cpufreq(roots):
+            if mode.name in (text_of(path / "scaling_available_governors") or "").split():
+                settings.write(path / "scaling_governor", mode.name)
+        return None
+    program = _nvpmodel(roots)
+    before = _number(roots)
+    if program is None or before is None:
+        raise UnavailableError(
+            "the present power mode is unknown, so it could not be put back", remedy="nvpmodel -q tells it, as root."
+        )
+    if before == mode.number:
+        return None
+    done = settings.command([program, "-m", str(mode.number)], [program, "-m", str(before)])
+    said = " ".join(f"{done.stdout} {done.stderr}".split())
+    if _number(roots) == mode.number:
+        return None
+    if "ermission" in said or "root" in said:
+        raise UnavailableError(f"nvpmodel -m {mode.number}: {said[:200]}", remedy="Run it with sudo -E.")
+    wants = "it needs a reboot" if "reboot" in said.lower() else said[:200] or f"status {done.returncode}"
+    return f"nvpmodel did not enter it: {wants}"
+
+
+def _nvpmodel(roots: Roots) -> str | None:
+    """The program; that of a tree which is not this machine is its own."""
+    if roots.is_live:
+        return shutil.which("nvpmodel") or shutil.which("nvpmodel", path="/usr/sbin:/sbin")
+    own = roots.root / "usr/sbin/nvpmodel"
+    return str(own) if own.exists() else None
+
+
+def _number(roots: Roots) -> int | None:
+    match = re.search(r"pmode:(\d+)", text_of(roots.root / "var/lib/nvpmodel/status") or "")
+    return int(match[1]) if match else None
+
+
+def _cpufreq(roots: Roots) -> list[Path]:
+    cpus = [cpu for cpu in listing(roots.sysfs / "devices/system/cpu") if re.fullmatch(r"cpu\d+", cpu.name)]
+    return [cpu / "cpufreq" for cpu in cpus if (cpu / "cpufreq").is_dir()]
+
+
+def _limits(roots: Roots) -> list[Path]:
+    found = [path / f"scaling_{what}" for path in _cpufreq(roots) for what in ("governor", "min_freq", "max_freq")]
+    for node in listing(roots.sysfs / "class/devfreq"):
+        found += [node / "governor", node / "min_freq", node / "max_freq"]
+    return [path for path in found if path.exists()]

@@ -1,0 +1,118 @@
+"""What the conductor keeps of a run, for the result to be made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.energy.integrate import ChannelSeries
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgeprof.artifact import Artifact
+    from edgeprof.errors import VariantError
+    from edgeprof.evaluation.metric import Score
+    from edgeprof.launch.supervisor import Loaded, Warmup, WindowRun, WorkerMemory
+    from edgeprof.results.schema import Host, Reason
+    from edgeprof.sensing.board.topology import Topology
+    from edgeprof.sensing.sampler import ChannelStats
+    from edgeprof.sensing.sensor import Channel
+    from edgeprof.sensing.trace import Trace
+    from edgeprof.worker.runtime import LoadOptions
+
+#: What a busy core draws where nobody said: wide, and said to be a guess wherever it shows.
+_CORE_WATTS = {"x86_64": 6.0, "aarch64": 1.5, "armv7l": 0.8}
+_STATED_HALF_WIDTH, _GUESSED_HALF_WIDTH = 0.5, 0.8
+
+
+@dataclass
+class WindowRecord:
+    """One window as the conductor saw it.
+
+    Attributes:
+        position: Its number among the variant's windows, from 0: what pairs it with the other variants' windows.
+        order: Its place in the whole run, from 1.
+        throttles: Throttling events that the device counted meanwhile, as sentences.
+        device_times: Part → seconds of some inferences right after it, by the device's clock; empty without one.
+    """
+
+    run: WindowRun
+    position: int
+    order: int
+    throttles: tuple[str, ...] = ()
+    device_times: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+
+@dataclass
+class VariantRecord:
+    """Everything kept of one variant while it ran."""
+
+    name: str
+    recipe: list[dict[str, Any]]
+    artifact: Artifact
+    runtime: str | None  # None: there is nothing to run, and the failure says why
+    options: LoadOptions
+    loaded: Loaded | None = None
+    warmup: Warmup | None = None
+    windows: list[WindowRecord] = field(default_factory=list)
+    idles: list[tuple[float, float]] = field(default_factory=list)
+    memory: WorkerMemory | None = None
+    gpu_process_bytes: int | None = None
+    score: Score | None = None
+    metric: str | None = None
+    dataset: str | None = None
+    preprocessing: str | None = None
+    higher_is_better: bool = True
+    notes: list[Reason] = field(default_factory=list)
+    failure: VariantError | None = None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What the sensing plane brought.
+
+    Attributes:
+        start_s: The monotonic time that traces in the result count from.
+        cores: CPU cores of the device.
+    """
+
+    topology: Topology
+    trace: Trace
+    stats: Sequence[ChannelStats]
+    start_s: float
+    cores: int
+
+    def series(self, channel: Channel) -> ChannelSeries:
+        samples = self.trace.series(channel.key)
+        return ChannelSeries(channel, samples.times, samples.values)
+
+    def of(self, quantity: str) -> list[Channel]:
+        """The channels of a quantity that were sampled."""
+        keys = {channel.key for channel in self.trace.channels}
+        return [c for c in self.topology.channels if c.quantity == quantity and c.key in keys]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How joules are estimated where nothing measures.
+
+    Attributes:
+        core_w: Watts that one busy core is taken to draw.
+        half_width: Relative half-width of its 95 % interval.
+        stated: Whether the user gave the wattage; else it is a guess and says so.
+    """
+
+    core_w: float
+    half_width: float
+    stated: bool
+
+    @classmethod
+    def for_host(cls, watts: float | None, host: Host) -> Estimate:
+        """``--estimate-power WATTS``, else a guess by architecture that says so."""
+        if watts is not None:
+            return cls(watts, _STATED_HALF_WIDTH, stated=True)
+        return cls(_CORE_WATTS.get(host.arch, 3.0), _GUESSED_HALF_WIDTH, stated=False)

@@ -1,0 +1,151 @@
+"""What was asked of a bench, and each model of it recognised, named and given a runtime, before anything runs."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.compression.recipe import recipe_beside
+from edgeprof.errors import InputError, UnavailableError, VariantError
+from edgeprof.launch.choose import choose_runtime, examine, named_runtime, own_formats
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgeprof.artifact import Artifact
+    from edgeprof.errors import EdgeprofError
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.evaluation.metric import Metric
+    from edgeprof.plugins import PluginHost
+    from edgeprof.worker.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """One model or variant to bench: what to load, under which name, and how it was made."""
+
+    spec: str
+    name: str | None = None
+    recipe: list[dict[str, Any]] = field(default_factory=list)
+    #: Set where making this variant failed: it is reported, not run; ``spec`` is then the model it was to come from.
+    failure: VariantError | None = None
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """Everything that was asked for; the flags of ``edgeprof bench``, resolved but not interpreted."""
+
+    models: Sequence[ModelRequest]
+    runtime: str | None = None
+    device: str | None = None  # None: the runtime's own default
+    threads: int | None = None
+    batch: int = 1
+    scenario: str = "single-stream"
+    rate_hz: float | None = None
+    streams: int | None = None
+    preset: str = "default"
+    windows: int | None = None
+    window_s: float | None = None
+    warmup_s: float | None = None
+    idle_s: float | None = None
+    sample_rate_hz: float = 100.0
+    sensors: Sequence[str] | None = None
+    rail: str | None = None
+    estimate_power_w: float | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    input_data: Path | None = None
+    dataset: Dataset | None = None
+    metric: Metric | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    worker_python: str | None = None
+    isolated: bool = True
+    timeout_s: float = 120.0
+    strict: bool = False
+    seed: int = 0
+    #: Lower the averaging of INA3221s for the run, as root.
+    fast_sensor: bool = False
+
+
+@dataclass
+class Candidate:
+    """A model that was recognised, and the runtime that will load it; or the reason why there is nothing to run."""
+
+    name: str
+    recipe: list[dict[str, Any]]
+    artifact: Artifact
+    runtime: Runtime | None
+    failure: VariantError | None = None
+
+    @functools.cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """How it was made, here or by an earlier ``edgeprof compress``, as far as that is known."""
+        return self.recipe or recipe_beside(self.artifact)
+
+
+def input_shapes(texts: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """``NAME=1x3x224x224[:float32]`` (commas do as well) as shapes and dtypes by name.
+
+    Raises:
+        InputError: one of them is not written so.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, str] = {}
+    for text in texts:
+        # A TensorFlow name ends in ":0", so the shape is what follows the last "=".
+        name, _, rest = text.rpartition("=")
+        dims, _, dtype = rest.partition(":")
+        try:
+            shape = tuple(int(d) for d in dims.replace(",", "x").split("x")) if dims not in {"", "scalar"} else ()
+        except ValueError:
+            shape = (0,)
+        if not name or any(d < 1 for d in shape):
+            raise InputError(f"the input {text!r} is not NAME=SHAPE[:DTYPE]", remedy="Write it as x=1x3x32x32:float32.")
+        shapes[name] = shape
+        if dtype:
+            dtypes[name] = dtype
+    return shapes, dtypes
+
+
+def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
+    """The models, each with a name of its own, recognised and with a runtime.
+
+    One of several that is no model, or that nothing here loads, costs itself alone: the others are measured.
+
+    Raises:
+        InputError: a path or a runtime that does not exist.
+        EdgeprofError: there is nothing to run; the first model's reason.
+    """
+    if not request.models:
+        raise InputError("no model was given", remedy="edgeprof bench MODEL [MODEL …]")
+    taken: set[str] = set()
+    several = len(request.models) > 1
+    named = None if request.runtime is None else named_runtime(host, request.runtime)
+    formats = own_formats(host)
+    made: list[Candidate] = []
+    refusals: list[EdgeprofError | None] = []
+    for model in request.models:
+        refusal: EdgeprofError | None
+        artifact, refusal = examine(model.spec, formats)
+        name = model.name or (Path(artifact.spec).name if several else "baseline")
+        unique, count = name, 1
+        while unique in taken:
+            count += 1
+            unique = f"{name}#{count}"
+        taken.add(unique)
+        runtime = None
+        if model.failure is not None:  # what was to be made of the model has neither its size nor its checksum
+            artifact, refusal = replace(artifact, size_bytes=None, sha256=None, files=()), model.failure
+        elif refusal is None:
+            try:
+                runtime = choose_runtime(host, artifact, named, foreign_python=request.worker_python is not None)
+            except (InputError, UnavailableError) as error:
+                refusal = error
+        refusals.append(refusal)
+        failure = None if refusal is None else VariantError.of(refusal)
+        made.append(Candidate(unique, model.recipe, artifact, runtime, failure))
+    if refusals[0] is not None and None not in refusals:
+        raise refusals[0]
+    return made

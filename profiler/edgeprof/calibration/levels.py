@@ -1,0 +1,95 @@
+"""What two sources read while a load was held, level by level, and the line between them. Pure."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import TYPE_CHECKING
+
+from edgeprof.calibration.fit import Level, Line, level, line
+from edgeprof.energy.integrate import window_energy
+from edgeprof.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.energy.integrate import ChannelSeries
+    from edgeprof.energy.window import WindowEnergy
+
+#: Fewer levels leave too few degrees of freedom; a calibration is as good as its range.
+LEAST_LEVELS = 5
+#: A level's hold is cut into so many parts, whose scatter is its uncertainty.
+_PARTS = 8
+#: A machine whose cores are all busy on purpose may hold a reading up for so long (s).
+_SHORT_GAP_S = 0.25
+#: How far the highest level has to be above the lowest, in scatter of a level, for a gain to mean something.
+_LEAST_SPAN = 10.0
+
+
+def fit_levels(
+    own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[tuple[float, float]]
+) -> tuple[list[Level], Line]:
+    """The levels and their line, if they make one.
+
+    Args:
+        own: The channels to be corrected; their sum is what is held against the meter.
+        theirs: The meter.
+        holds: Start and end of each level, monotonic s.
+
+    Raises:
+        InputError: they do not.
+    """
+    pairs = []
+    for hold in holds:
+        sums, meter = [_powers(series, hold) for series in own], _powers(theirs, hold)
+        if meter is not None and all(part is not None for part in sums):
+            pairs.append(([math.fsum(column) for column in zip(*(s for s in sums if s), strict=True)], meter))
+    levels = [level(sensor, meter, 1.0) for sensor, meter in pairs]
+    powers = [one.sensor_w for one in levels]
+    span = max(powers, default=0.0) - min(powers, default=0.0)
+    distinct = len({round(20 * (watts - min(powers)) / span) for watts in powers}) if span > 0 else len(powers[:1])
+    if len(levels) < LEAST_LEVELS or distinct < LEAST_LEVELS:
+        lost = len(holds) - len(levels)
+        why = f"; in {lost} of {len(holds)} holds one side did not read" if lost else ""
+        raise InputError(
+            f"only {distinct} different levels were measured, of {LEAST_LEVELS} that a line needs{why}",
+            remedy="See that both sides read (edgeprof sensors) and that the load moves them; --hold S lengthens each.",
+        )
+    try:
+        # How the sides differ within a level is known once it is about known how they differ between levels.
+        rough = line(levels)
+        levels = [level(sensor, meter, rough.gain) for sensor, meter in pairs]
+        found = line(levels)
+    except ValueError as error:
+        raise InputError(f"the levels make no line: {error}", remedy="Make them differ more.") from None
+    if span < _LEAST_SPAN * statistics.median(one.u_w for one in levels):
+        raise InputError(
+            f"the levels lie within {span:.3g} W, which is not enough to tell a gain from an offset",
+            remedy="Close other programs, lengthen --hold S, or make the load yourself with --no-load.",
+        )
+    if not found.gain > 2 * found.u_gain:
+        raise InputError(
+            f"the meter does not rise with the sensor (gain {found.gain:.2g} ± {2 * found.u_gain:.2g})",
+            remedy="See that both look at the same device, and that a record's clock is this machine's.",
+        )
+    return levels, found
+
+
+def _powers(series: ChannelSeries, hold: tuple[float, float]) -> list[float] | None:
+    """The power (W) in each part of a hold, in fewer parts for a slow source; None where it did not read."""
+    start, end = hold
+    for parts in (_PARTS, _PARTS // 2, 2):
+        width = (end - start) / parts
+        energies = [
+            window_energy(series.times, series.values, start + k * width, start + (k + 1) * width, series.channel)
+            for k in range(parts)
+        ]
+        if all(_good(energy) for energy in energies):
+            return [(energy.joules or 0.0) / width for energy in energies for _ in range(_PARTS // parts)]
+    return None
+
+
+def _good(energy: WindowEnergy) -> bool:
+    """A short gap costs a held load nothing; a part without readings of its own says nothing."""
+    short = energy.problems == ("gaps",) and (energy.max_gap_s or 0.0) <= _SHORT_GAP_S
+    return energy.joules is not None and (not energy.problems or short)

@@ -1,0 +1,89 @@
+"""``edgeprof bench --power-modes``: a table of modes and variants, each mode a result of its own in the store."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from edgeprof.benchmark.conductor import Progress
+    from edgeprof.benchmark.power_modes import Swept
+    from edgeprof.benchmark.request import BenchRequest
+    from edgeprof.plugins import PluginHost
+    from edgeprof.roots import Roots
+
+SCHEMA = "edgeprof.sweep/1"
+
+
+def bench_modes(
+    request: BenchRequest,
+    host: PluginHost,
+    roots: Roots,
+    progress: Progress,
+    names: str,
+    output: Path | None,
+    flags: dict[str, Any],
+) -> int:
+    """Sweep, keep each result, print; the worst exit code of all."""
+    from edgeprof.benchmark.power_modes import sweep
+    from edgeprof.cli.bench import exit_code
+    from edgeprof.reporters import registry
+    from edgeprof.results.store import Store
+
+    swept = sweep(request, host, roots, progress, [name.strip() for name in names.split(",") if name.strip()])
+    results = [one.result for one in swept if one.result is not None]
+    store = Store()
+    for result in results:
+        store.save(result)
+    if output is not None and results:
+        registry.write(results, output, host)
+    if flags["as_json"]:
+        click.echo(json.dumps(_document(swept), indent=2))
+    else:
+        click.echo("\n".join(table(swept)))
+    return max((exit_code(result, strict=flags["strict"]) for result in results), default=3)
+
+
+def table(swept: Sequence[Swept]) -> list[str]:
+    """A row for each mode and variant: joules and latency."""
+    from edgeprof import units
+
+    rows = [["mode", "variant", "energy", "net", "latency", "power", ""]]
+    for one in swept:
+        if one.result is None:
+            rows.append([one.mode.name, "", "", "", "", "", f"passed over: {one.reason}"])
+            continue
+        for variant in one.result.variants:
+            energy, latency, power = variant.energy_j_per_inference, variant.latency_s, variant.power_w
+            gross = energy.gross if energy else None
+            rows.append(
+                [
+                    one.mode.name,
+                    variant.name,
+                    units.plus_minus(gross.value, gross.expanded_uncertainty, "J") if gross else "–",
+                    units.quantity(energy.net.value if energy else None, "J"),
+                    units.quantity(latency.median if latency else None, "s"),
+                    units.quantity(power.mean if power else None, "W"),
+                    "" if variant.status == "ok" else variant.status,
+                ]
+            )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]  # fmt: skip
+
+
+def _document(swept: Sequence[Swept]) -> dict[str, Any]:
+    import msgspec
+
+    return {
+        "schema": SCHEMA,
+        "modes": [
+            {"mode": one.mode.name, "reason": one.reason, "result": msgspec.to_builtins(one.result)} for one in swept
+        ],
+    }

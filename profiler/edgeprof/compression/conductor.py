@@ -1,0 +1,315 @@
+"""Variants of a model as files: made one after the other, checked to load and to answer in numbers, written down.
+
+The manifest is rewritten after each variant, so that a run that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof import __version__
+from edgeprof.artifact import Artifact, recognise
+from edgeprof.compression.variant import chain_name, check_chain, make_variant, parse_chain, stem
+from edgeprof.errors import EdgeprofError, InputError, StorageError, UnavailableError, VariantError
+from edgeprof.evaluation import evaluate
+from edgeprof.launch.choose import choose_runtime
+from edgeprof.launch.supervisor import Worker, WorkerSpec
+from edgeprof.results import files
+from edgeprof.worker.runtime import LoadOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from edgeprof.compression.compressor import Compressor
+    from edgeprof.compression.variant import Made, Step
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.plugins import PluginHost
+
+SCHEMA = "edgeprof.compress/1"
+#: Samples of a dataset that a variant must answer without NaN.
+_CHECKED = 8
+
+
+def compress(
+    source: Artifact,
+    chains: Sequence[str],
+    host: PluginHost,
+    directory: Path,
+    data: Dataset | None = None,
+    *,
+    seed: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    dtypes: Mapping[str, str] | None = None,
+    timeout_s: float = 120.0,
+    fresh: bool = False,
+    note: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Make every variant that is not there yet.
+
+    Args:
+        source: The model.
+        chains: As written after ``--with``; each is one variant.
+        host: The plugins.
+        directory: Where variants and the manifest go.
+        data: For methods that calibrate or train, and for the check of the outputs.
+        seed: Makes it repeatable.
+        shapes: Input name → shape to check the variants with, where the model leaves it open.
+        dtypes: Input name → dtype, for models that do not tell.
+        timeout_s: For loading a variant, to check it.
+        fresh: Make variants again that are there.
+        note: Told what happens, a line at a time.
+
+    Returns:
+        The manifest (``edgeprof.compress/1``) of these variants; that in ``directory`` keeps earlier ones too.
+
+    Raises:
+        InputError: a chain cannot be read; or the only one does not fit the model or the data. Of several, one that
+            does not fit is ``failed`` in the manifest, and the others are made.
+        StorageError: the disk is full, or ``directory`` cannot be written; what is whole by then stays.
+    """
+    parsed = [(chain, parse_chain(chain)) for chain in chains]
+    compressors: Mapping[str, Callable[[], Compressor]] = host.of("compressors")
+    for _, steps in parsed:
+        check_chain(steps, compressors, source.format)
+    checked_with = LoadOptions("", None, 1, dict(shapes or {}), {}, dict(dtypes or {}))
+    path = manifest_path(source, directory)
+    before = _before(path, source)
+    asked = {chain_name(steps) for _, steps in parsed}
+    others = [entry for name, entry in before.items() if name not in asked]
+    manifest: dict[str, Any] = {
+        "schema": SCHEMA,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "edgeprof": __version__,
+        "source": _model(source, source.spec),
+        "dataset": _dataset(data),
+        "seed": seed,
+        "variants": [],
+    }
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write to {directory}: {error.strerror}", remedy="Choose another -o DIR.") from None
+    for chain, steps in parsed:
+        name = chain_name(steps)
+        kept = None if fresh else before.get(name)
+        if shapes and kept is not None and any(reason["code"] == "not_checked" for reason in kept["reasons"]):
+            kept = None  # what could not be checked then can be now
+        if kept is not None and _still_true(kept, steps, compressors, data, directory, seed):
+            note(f"{name}: already made")
+            manifest["variants"].append({**kept, "reused": True})
+        else:
+            note(f"{name}: working")
+            try:
+                there = [*([] if fresh else before.values()), *manifest["variants"]]
+                entry = _make(
+                    source, chain, steps, host, directory, data, seed=seed, options=checked_with, timeout_s=timeout_s,
+                    begun=_begun(there, steps, compressors, data, directory, seed),
+                )  # fmt: skip
+            except StorageError:
+                raise
+            except (InputError, UnavailableError) as error:
+                if len(parsed) == 1:
+                    raise
+                # One of several that does not fit this model costs itself alone.
+                note(f"{name}: {error.message}")
+                entry = {"name": name, "chain": chain, "status": "failed", "reasons": [_reason(VariantError.of(error))]}
+                entry |= {"reused": False, "dataset": None, "model": None, "recipe": []}
+            manifest["variants"].append(entry)
+        whole = {**manifest, "variants": [*others, *manifest["variants"]]}
+        files.write(path, json.dumps(whole, indent=2) + "\n")
+    return manifest
+
+
+def manifest_path(source: Artifact, directory: Path) -> Path:
+    """Where the manifest lies: beside the variants, named after the model."""
+    return directory / f"{stem(source)}.compress.json"
+
+
+def _make(  # noqa: PLR0917 - called once, above
+    source: Artifact,
+    chain: str,
+    steps: Sequence[Step],
+    host: PluginHost,
+    directory: Path,
+    data: Dataset | None,
+    *,
+    seed: int,
+    options: LoadOptions,
+    timeout_s: float,
+    begun: Made | None,
+) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": chain_name(steps), "chain": chain, "status": "ok", "reasons": [], "reused": False}
+    entry["dataset"] = _dataset(data)
+    started = time.monotonic()
+    try:
+        made, recipe = make_variant(
+            source, steps, host.of("compressors"), directory, data, seed=seed, timeout_s=timeout_s, begun=begun
+        )
+    except VariantError as error:
+        return {**entry, "status": "failed", "reasons": [_reason(error)], "model": None, "recipe": []}
+    entry["seconds"] = round(time.monotonic() - started, 3)
+    entry["model"], entry["recipe"] = _model(made, Path(made.target).name), recipe
+    try:
+        check(made, host, data, options=options, timeout_s=timeout_s)
+    except UnavailableError as error:
+        entry["reasons"] = [_not_checked(error)]
+    except VariantError as error:
+        if error.code != "nan_output" and not _runs(source, host, options=options, timeout_s=timeout_s):
+            # An open input shape, a missing device: the model as it was does not run by itself here either.
+            entry["reasons"] = [_not_checked(error)]
+        else:
+            entry["status"], entry["reasons"] = "failed", [_reason(error)]
+    return entry
+
+
+def _runs(source: Artifact, host: PluginHost, *, options: LoadOptions, timeout_s: float) -> bool:
+    try:
+        check(source, host, options=options, timeout_s=timeout_s)
+    except UnavailableError:
+        return False
+    except VariantError as error:
+        return error.code == "nan_output"
+    return True
+
+
+def check(
+    made: Artifact, host: PluginHost, data: Dataset | None = None, *, options: LoadOptions, timeout_s: float = 120.0
+) -> None:
+    """See that a model loads and answers in numbers, in a process of its own.
+
+    Raises:
+        UnavailableError: no runtime here loads it.
+        VariantError: it does not load, crashes, or gives NaN or infinite values (``nan_output``).
+    """
+    runtime = choose_runtime(host, made)
+    spec = WorkerSpec(
+        runtime_file=Path(inspect.getfile(type(runtime))),
+        runtime_class=type(runtime).__qualname__,
+        target=made.target,
+        options=options._replace(device=runtime.default_device),
+        timeout_s=timeout_s,
+        label=Path(made.target).name,
+    )
+    with Worker(spec) as worker:
+        loaded = worker.load()
+        if loaded.problems:
+            raise VariantError(f"{spec.label}: {loaded.problems[0][1]}", code="nan_output", remedy=_NAN_REMEDY)
+        if data is None:
+            return
+        size = evaluate.batch_size(loaded.inputs, 1)
+        for number, batch in enumerate(data.batches(1)):
+            if number >= _CHECKED:
+                return
+            feeds, _ = evaluate.feeds(batch, loaded.inputs, data, size)
+            for name, array in worker.infer(feeds).items():
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise VariantError(
+                        f"{spec.label}: its output {name} is NaN or infinite for sample {number} of {data.name}",
+                        code="nan_output",
+                        remedy=_NAN_REMEDY,
+                    )
+
+
+_NOT_CHECKED_REMEDY = "Name open shapes with --input NAME=SHAPE, or check it where it runs: edgeprof bench FILE."
+_NAN_REMEDY = "Leave the layers that overflow in float (exclude=…), or use a milder method."
+
+
+def _begun(  # noqa: PLR0917 - called once, above
+    there: Sequence[Mapping[str, Any]],
+    steps: Sequence[Step],
+    compressors: Mapping[str, Callable[[], Compressor]],
+    data: Dataset | None,
+    directory: Path,
+    seed: int,
+) -> Made | None:
+    """The variant that has the most of a chain's first steps behind it: an export or a training is not done twice."""
+    for count in range(len(steps) - 1, 0, -1):
+        first = steps[:count]
+        for entry in there:
+            if entry["name"] == chain_name(first) and _still_true(entry, first, compressors, data, directory, seed):
+                return recognise(os.fspath(directory / entry["model"]["path"])), entry["recipe"]
+    return None
+
+
+def _still_true(  # noqa: PLR0917 - called above only
+    entry: Mapping[str, Any],
+    steps: Sequence[Step],
+    compressors: Mapping[str, Callable[[], Compressor]],
+    data: Dataset | None,
+    directory: Path,
+    seed: int,
+) -> bool:
+    """Whether a variant of an earlier run is what this run would make."""
+    if entry.get("status") != "ok" or not entry.get("model"):
+        return False
+    recipe = entry["recipe"]
+    if [one["seed"] for one in recipe] != [seed] * len(steps):
+        return False
+    for one, step in zip(recipe, steps, strict=True):
+        tool = compressors[step.compressor]() if step.compressor in compressors else None
+        if tool is None or one["version"] not in {tool.version, *tool.version.split("+")}:
+            return False
+        of_data = one["facts"].get("calibration") or ("data" not in step.given and one["facts"].get("trained_on"))
+        if of_data and entry.get("dataset") != _dataset(data):
+            return False
+    try:
+        found = recognise(os.fspath(directory / entry["model"]["path"]))
+    except EdgeprofError:
+        return False
+    return bool(found.sha256 == entry["model"]["sha256"])
+
+
+def _dataset(data: Dataset | None) -> dict[str, Any] | None:
+    if data is None:
+        return None
+    return {"name": data.name, "preprocessing": data.preprocessing, "fingerprint": data.fingerprint()}
+
+
+def _before(path: Path, source: Artifact) -> dict[str, dict[str, Any]]:
+    """The variants of an earlier run from the same model: name → entry.
+
+    Raises:
+        InputError: they are another model's, whose files and manifest this run would replace.
+    """
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        made_from = manifest["source"]
+        if manifest["schema"] == SCHEMA and made_from["sha256"] == source.sha256:
+            return {entry["name"]: entry for entry in manifest["variants"]}
+        name = made_from["path"]
+        theirs = Path(name.rpartition(":")[0] if made_from["format"] == "python" else name)
+        if theirs.exists() and source.path is not None and not theirs.samefile(source.path):
+            raise InputError(
+                f"{path} tells of variants of {name}, which those of {source.spec} would replace",
+                remedy=f"Give each its own -o DIR; or remove {path} if it is no longer needed.",
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return {}
+
+
+def _model(artifact: Artifact, path: str) -> dict[str, Any]:
+    return {
+        "path": path,
+        "format": artifact.format,
+        "sha256": artifact.sha256,
+        "size_bytes": artifact.size_bytes,
+        "size_compressed_bytes": artifact.size_compressed(),
+    }
+
+
+def _not_checked(error: EdgeprofError) -> dict[str, Any]:
+    message = f"made, but not checked: {error.message}"
+    return {"code": "not_checked", "message": message, "remedy": _NOT_CHECKED_REMEDY}
+
+
+def _reason(error: VariantError) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "remedy": error.remedy}

@@ -1,0 +1,186 @@
+"""The graph of a TFLite file. LiteRT executes it as it is written: the types of its tensors say what runs in integers.
+
+Layout: tensorflow/lite/schema/schema.fbs, read by the classes that ai-edge-litert brings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgeprof.diagnosis.graph import Graph, Layer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+_DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 7: "int16", 9: "int8", 17: "int4"}
+_LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
+_CONVERSIONS = {"QUANTIZE", "DEQUANTIZE", "CAST"}
+_LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
+
+
+def read(path: Path) -> Graph:
+    """The graph of a TFLite file."""
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    model = schema.Model.GetRootAs(data, 0)
+    graph = model.Subgraphs(0)
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+    operators = []
+    for index in range(graph.OperatorsLength()):
+        operator = graph.Operators(index)
+        code = model.OperatorCodes(operator.OpcodeIndex())
+        operators.append((names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "?"), operator))
+    stored = {o.Outputs(0): o.Inputs(0) for name, o in operators if name == "DEQUANTIZE"}
+    layers = [_layer(_Place(data, model, graph), name, o, stored) for name, o in operators if name in _LAYERS]
+    return Graph(
+        layers=layers,
+        nodes=len(operators),
+        conversions=sum(name in _CONVERSIONS for name, _ in operators),
+        ranges=dict(_ranges(_Place(data, model, graph))),
+    )
+
+
+def content(data: npt.NDArray[np.uint8], model: Any, buffer: int) -> npt.NDArray[np.uint8] | None:
+    """A buffer's bytes, in the flatbuffer or (``offset``) behind it in the file; None for none."""
+    found = model.Buffers(buffer)
+    if found.DataLength():
+        inside: npt.NDArray[np.uint8] = found.DataAsNumpy()
+        return inside
+    # Schemas before 2023 have no buffers behind the flatbuffer.
+    start, size = (found.Offset(), found.Size()) if hasattr(found, "Offset") else (0, 0)
+    return data[start : start + size] if start > 1 and size and start + size <= len(data) else None
+
+
+class _Place(NamedTuple):
+    data: npt.NDArray[np.uint8]
+    model: Any
+    graph: Any
+
+
+def _layer(place: _Place, name: str, operator: Any, stored: Mapping[int, int]) -> Layer:
+    graph = place.graph
+    position = 2 if name == "TRANSPOSE_CONV" else 0
+    activation = graph.Tensors(operator.Inputs(position))
+    index = operator.Inputs(1)
+    weight = graph.Tensors(stored.get(index, index))
+    output = graph.Tensors(operator.Outputs(0))
+    shape = tuple(int(s) for s in weight.ShapeAsNumpy()) if weight.ShapeLength() else ()
+    raw = content(place.data, place.model, weight.Buffer())
+    out = int(np.prod([max(1, int(s)) for s in output.ShapeAsNumpy()])) if output.ShapeLength() else 1
+    depthwise = name == "DEPTHWISE_CONV_2D"
+    axis = len(shape) - 1 if depthwise else 0
+    channels = shape[axis] if shape else 0
+    inputs = int(np.prod(shape)) // max(1, channels)
+    kinds = _DTYPES.get(activation.Type(), "?"), _DTYPES.get(weight.Type(), "?")
+    return Layer(
+        name=(output.Name() or b"").decode("utf-8", "replace"),
+        op=name,
+        macs=out * inputs,
+        precision=_precision(*kinds, converted=index in stored),
+        stored=kinds[1],
+        channels=channels,
+        weights=functools.partial(_weights, raw, weight, axis) if raw is not None and kinds[1] in _READABLE else None,
+        depthwise=depthwise,
+    )
+
+
+_READABLE = {"float32", "float16", "int8", "uint8"}
+
+
+def _precision(activation: str, weight: str, *, converted: bool) -> str:
+    if activation == "int16":
+        return "int16x8"
+    if activation in {"int8", "uint8"}:
+        return "int8"
+    if weight in {"int8", "int4"} and not converted:
+        return "int8-dynamic"
+    return "float16" if activation == "float16" else "float32"
+
+
+def _weights(raw: npt.NDArray[np.uint8], tensor: Any, axis: int) -> npt.NDArray[Any]:
+    values = raw.view(_DTYPES[tensor.Type()])
+    shaped: npt.NDArray[Any] = values.reshape([int(s) for s in tensor.ShapeAsNumpy()])
+    return np.moveaxis(shaped, axis, 0)
+
+
+def _ranges(place: _Place) -> Iterator[tuple[str, tuple[float, float]]]:
+    for index in range(place.graph.TensorsLength()):
+        tensor = place.graph.Tensors(index)
+        kind = _DTYPES.get(tensor.Type(), "?")
+        found = tensor.Quantization()
+        if kind not in _LIMITS or found is None or found.ScaleLength() != 1:
+            continue
+        if content(place.data, place.model, tensor.Buffer()) is not None:
+            continue
+        low, high = _LIMITS[kind]
+        scale, zero = float(found.Scale(0)), int(found.ZeroPoint(0)) if found.ZeroPointLength() else 0
+        yield (tensor.Name() or b"").decode("utf-8", "replace"), ((low - zero) * scale, (high - zero) * scale)
+
+
+def taps(
+    path: Path, names: Iterable[str], feeds: Iterable[Mapping[str, npt.NDArray[Any]]]
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """What chosen tensors hold, as real numbers, for each set of inputs; the model's own scale quantises float ones."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415 - reading a graph needs none
+
+    interpreter = Interpreter(
+        model_path=str(path),
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    interpreter.allocate_tensors()
+    details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
+    sources = interpreter.get_input_details()
+    wanted = [name for name in names if name in details]
+    for one in feeds:
+        for source in sources:
+            array = one.get(source["name"], one.get(""))
+            interpreter.set_tensor(source["index"], _quantised(np.asarray(array), source))
+        interpreter.invoke()
+        found = {}
+        for name in wanted:
+            with contextlib.suppress(ValueError):  # a tensor that the memory planner left out
+                found[name] = _real(interpreter.get_tensor(details[name]["index"]), details[name])
+        yield found
+
+
+def run(
+    path: Path, feeds: Iterable[Mapping[str, npt.NDArray[Any]]], *, threads: int = 1
+) -> Iterator[list[npt.NDArray[Any]]]:
+    """A model's outputs as real numbers, for each set of inputs, by the kernels that LiteRT takes by itself."""
+    from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - as above
+
+    interpreter = Interpreter(model_path=str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    for one in feeds:
+        for source in interpreter.get_input_details():
+            interpreter.set_tensor(
+                source["index"], _quantised(np.asarray(one.get(source["name"], one.get(""))), source)
+            )
+        interpreter.invoke()
+        yield [_real(interpreter.get_tensor(sink["index"]), sink).copy() for sink in interpreter.get_output_details()]
+
+
+def _quantised(array: npt.NDArray[Any], detail: Any) -> npt.NDArray[Any]:
+    kind = np.dtype(detail["dtype"])
+    scale, zero = detail["quantization"]
+    if array.dtype == kind or not scale:
+        return array.astype(kind)
+    limits = np.iinfo(kind)
+    quantised: npt.NDArray[Any] = np.clip(np.rint(array / scale + zero), limits.min, limits.max).astype(kind)
+    return quantised
+
+
+def _real(array: npt.NDArray[Any], detail: Any) -> npt.NDArray[Any]:
+    scale, zero = detail["quantization"]
+    if array.dtype.kind in "iu" and scale:
+        real: npt.NDArray[Any] = (array.astype(np.float32) - zero) * scale
+        return real
+    return array

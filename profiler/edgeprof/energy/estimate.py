@@ -1,0 +1,65 @@
+"""Joules where nothing measures: CPU time times a wattage, with the wide uncertainty that this deserves."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from edgeprof.energy.figures import Measured, figure, unknown, unmeasured
+from edgeprof.energy.uncertainty import Component
+from edgeprof.results import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def estimate(
+    windows: Sequence[tuple[float, float, int]],
+    cpu_seconds: Sequence[float | None],
+    core_w: float,
+    *,
+    relative_uncertainty: float = 0.5,
+    stated: bool = True,
+    reason: str = "nothing measures power here",
+) -> Measured:
+    """Joules per inference from CPU time: E = cpu_s · core_w, for the work alone.
+
+    The rule that withholds a figure beyond U/E = 20 % does not apply: an estimate is always beyond, and always says so.
+
+    Args:
+        windows: Start and end (monotonic s) and number of inferences of each window.
+        cpu_seconds: CPU time (user and system) that the worker used in each window; None where it is not known.
+        core_w: Watts that one busy core draws.
+        relative_uncertainty: Half-width of the 95 % interval, relative: 0.5 is ±50 %.
+        stated: Whether the user gave the wattage; otherwise it is a guess.
+        reason: Why nothing measures.
+
+    Returns:
+        A gross figure of provenance ``estimated``; no net one, because the idle power is not known either.
+
+    Raises:
+        ValueError: a wattage that is not positive, or windows and CPU times that do not pair up.
+    """
+    if core_w <= 0 or len(windows) != len(cpu_seconds):
+        raise ValueError(f"{core_w} W, {len(windows)} windows and {len(cpu_seconds)} CPU times make no estimate")
+    told = schema.Reason(
+        "estimated",
+        f"{reason}: the joules are CPU time × {core_w:g} W a core ({'stated' if stated else 'a guess'}),"
+        f" ±{100 * relative_uncertainty:.0f} %",
+        None if stated else "State what a busy core draws: --estimate-power WATTS.",
+    )
+    joules = [None if cpu is None else cpu * core_w for cpu in cpu_seconds]
+    known = [(j, end - start, n) for j, (start, end, n) in zip(joules, windows, strict=True) if j is not None and n > 0]
+    if not known:
+        why = schema.Reason("no_cpu_time", "no window has an inference and a known CPU time to estimate joules from")
+        return unmeasured("estimated", "cpu", None, [told, why])
+    values = [j / n for j, _, n in known]
+    model = abs(math.fsum(values) / len(values)) * relative_uncertainty / 1.96
+    found = figure(values, [Component("model", model)])
+    low, high = found.value - found.total.expanded, found.value + found.total.expanded
+    found.figure.ci95 = (max(0.0, low), high)
+    energy = schema.Energy(provenance="estimated", rail=None, covers="cpu", gross=found.figure, net=unknown())
+    power = schema.Power(
+        mean=math.fsum(j for j, _, _ in known) / math.fsum(s for _, s, _ in known), max=None, idle=None
+    )
+    return Measured(energy, power, joules, [told])

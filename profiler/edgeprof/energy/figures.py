@@ -1,0 +1,115 @@
+"""What an energy figure is made of: windows, a budget, an interval, and the rule when it must not be quoted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from edgeprof.energy.uncertainty import Combined, Component, combine, mean_and_error
+from edgeprof.results import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.provenance import Provenance
+
+Statistic = Literal["mean", "median"]
+
+#: The median's standard error over the mean's, for normal windows (√(π/2); a little less for few windows).
+_MEDIAN_PENALTY = math.sqrt(math.pi / 2)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What ``measure`` and ``estimate`` return.
+
+    Attributes:
+        energy: Joules per inference.
+        power: Watts of the headline.
+        windows: Joules of each window, None where it could not be measured; empty where none could.
+        reasons: What degrades the figures, or why there are none.
+    """
+
+    energy: schema.Energy
+    power: schema.Power
+    windows: list[float | None]
+    reasons: list[schema.Reason] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure before it is decided whether it may be quoted.
+
+    Attributes:
+        value: Joules per inference.
+        total: Its combined uncertainty.
+        figure: Both, as the result has them.
+    """
+
+    value: float
+    total: Combined
+    figure: schema.EnergyFigure
+
+
+def figure(values: Sequence[float], components: Sequence[Component], statistic: Statistic = "mean") -> Estimate:
+    """The mean or median of the windows with its budget.
+
+    Args:
+        values: Joules per inference of each window, at least one.
+        components: Type B standard uncertainties (J per inference); the windows' spread is added here.
+        statistic: What is quoted; MLPerf Tiny wants the median.
+    """
+    mean, error = mean_and_error(values)
+    value = mean if statistic == "mean" else float(np.median(values))
+    parts = list(components)
+    if error is not None:
+        penalty = 1.0 if statistic == "mean" else _MEDIAN_PENALTY
+        parts.append(Component("repeatability", error * penalty, len(values) - 1))
+    total = combine(parts)
+    return Estimate(
+        value,
+        total,
+        schema.EnergyFigure(
+            value=value,
+            expanded_uncertainty=total.expanded,
+            ci95=(value - total.expanded, value + total.expanded),
+            windows=list(values),
+            median=float(np.median(values)),
+            budget=total.budget,
+            coverage_factor=total.k,
+            degrees_of_freedom=None if math.isinf(total.nu) else total.nu,
+        ),
+    )
+
+
+def withheld(estimate: Estimate) -> schema.EnergyFigure:
+    """The figure without a number to quote; its windows and its budget stay as evidence."""
+    figure = estimate.figure
+    figure.value = figure.ci95 = figure.median = None
+    return figure
+
+
+def unknown() -> schema.EnergyFigure:
+    return schema.EnergyFigure(value=None, expanded_uncertainty=None, ci95=None)
+
+
+def unmeasured(
+    provenance: Provenance, covers: str | None, rail: str | None, reasons: Sequence[schema.Reason]
+) -> Measured:
+    """No figure at all, and why."""
+    energy = schema.Energy(provenance=provenance, rail=rail, covers=covers, gross=unknown(), net=unknown())
+    return Measured(energy, schema.Power(mean=None, max=None, idle=None), [], list(reasons))
+
+
+def nothing(reason: str) -> Measured:
+    """No joules, because nothing measures and nothing can be estimated; ``reason`` is a sentence."""
+    return unmeasured("none", None, None, [schema.Reason("no_sensor", reason)])
+
+
+def largest(budget: schema.Budget | None) -> str:
+    """The name of the budget's largest line."""
+    names = ("repeatability", "gain", "offset", "sync", "resolution", "filter", "idle", "model")
+    return max(names, key=lambda name: getattr(budget, name, None) or 0.0)

@@ -1,0 +1,126 @@
+"""The power without work: before, after, and what it did in between."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprof.energy.integrate import window_energy
+from edgeprof.energy.uncertainty import RECTANGULAR, Component
+from edgeprof.results import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.energy.integrate import ChannelSeries
+
+#: Samples of power are never independent; ten batch means are (coverage .945 to .92 up to φ = 0.9).
+BATCHES = 10
+#: A drift beyond this share of the idle power is told, and followed by a straight line.
+DRIFT = 0.05
+
+
+@dataclass(frozen=True)
+class Idle:
+    """One stretch without work.
+
+    Attributes:
+        middle_s: Its middle, monotonic seconds.
+        power: Watts.
+        u: Standard uncertainty of the mean (W), from batch means.
+        nu: Its degrees of freedom.
+    """
+
+    middle_s: float
+    power: float
+    u: float
+    nu: float
+
+
+def measure_idle(headline: Sequence[ChannelSeries], span: tuple[float, float]) -> Idle | None:
+    """The mean power of a stretch without work, or None where a channel has no readings there.
+
+    Args:
+        headline: The channels whose sum is the total.
+        span: Start and end, monotonic seconds.
+    """
+    start, end = span
+    if end <= start:
+        return None
+    whole = _power(headline, start, end)
+    if whole is None:
+        return None
+    power, u_reading = whole
+    for batches in (BATCHES, 5, 2):  # a slow sensor has no reading in each tenth
+        edges = np.linspace(start, end, batches + 1)
+        found = [_power(headline, float(a), float(b)) for a, b in itertools.pairwise(edges)]
+        means = [one[0] for one in found if one is not None]
+        if len(means) == batches:
+            spread = float(np.std(means, ddof=1)) / math.sqrt(batches)
+            return Idle((start + end) / 2, float(power), math.hypot(spread, u_reading), batches - 1)
+    return Idle((start + end) / 2, float(power), u_reading, math.inf)
+
+
+def _power(headline: Sequence[ChannelSeries], start: float, end: float) -> tuple[float, float] | None:
+    """Watts and their standard uncertainty from the reading alone."""
+    total, squares = 0.0, 0.0
+    for series in headline:
+        energy = window_energy(series.times, series.values, start, end, series.channel)
+        if energy.joules is None or "few_samples" in energy.problems:
+            return None
+        total += energy.joules
+        squares += energy.u_resolution**2 + energy.u_filter**2
+    return total / (end - start), math.sqrt(squares) / (end - start)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The idle power over time: the mean of all idles, or a straight line between them where it drifts.
+
+    Attributes:
+        idles: At least one, in order of time.
+    """
+
+    idles: Sequence[Idle]
+
+    @property
+    def mean(self) -> float:
+        return math.fsum(i.power for i in self.idles) / len(self.idles)
+
+    @property
+    def range(self) -> float:
+        powers = [i.power for i in self.idles]
+        return max(powers) - min(powers)
+
+    @property
+    def drifts(self) -> bool:
+        return len(self.idles) > 1 and self.range > DRIFT * abs(self.mean)
+
+    def power_at(self, time_s: float) -> float:
+        """Watts at a time."""
+        if not self.drifts:
+            return self.mean
+        return float(np.interp(time_s, [i.middle_s for i in self.idles], [i.power for i in self.idles]))
+
+    def components(self) -> list[Component]:
+        """Standard uncertainties (W): of reading each idle, and of what it did while nobody looked."""
+        count = len(self.idles)
+        parts = [Component("idle", i.u / count, i.nu) for i in self.idles]
+        # It was somewhere between its two ends, in between no one knows where: rectangular.
+        return [*parts, Component("idle", self.range / 2 * RECTANGULAR)]
+
+    def drift_reason(self) -> schema.Reason | None:
+        """The reason ``idle_drift``, where it drifts."""
+        if not self.drifts:
+            return None
+        first, last = self.idles[0].power, self.idles[-1].power
+        return schema.Reason(
+            "idle_drift",
+            f"the idle power went from {first:.3g} W to {last:.3g} W, more than {100 * DRIFT:.0f} %: the net energy"
+            " follows a straight line between them",
+            "Let the device settle first, or use longer idles: --idle S.",
+        )

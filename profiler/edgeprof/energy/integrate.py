@@ -1,0 +1,155 @@
+"""The joules of one window from one channel's readings, whatever the channel's readings are averages of.
+
+Two ways to treat a window's edges, because the readings beside an edge belong to something else when work begins or
+ends exactly there:
+
+- ``steady`` (the default; for windows of repeated inferences and for idles): only readings that speak of the inside
+  are used, and what they leave out at the edges is taken to be like its neighbourhood. Unbiased for a step of power at
+  the edge, which straight interpolation between two samples cuts by ΔP·h/6 at each edge (measurement of a real INA3221
+  driver: a 500 ms burst read as 0.995, a 100 ms one as 0.971).
+- ``interpolated`` (for cutting a running waveform anywhere): the running integral is interpolated at the edges.
+  Adjacent windows add up exactly.
+
+What a reading stands for (``Filter``): a value at its time (trapezoid); a block average of what lay before it (a step
+function, shifted by half the block); an exponential average y with time constant τ, whose input is P = y + τ·dy/dt, so
+that ∫P dt = ∫y dt + τ·(y(t₁) − y(t₀)). A counter is differenced.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprof.energy import counters, gauges
+from edgeprof.energy.window import Edges, Window, WindowEnergy, typical_interval
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgeprof.energy.window import Floats
+    from edgeprof.sensing.sensor import Channel
+
+__all__ = ["ChannelSeries", "Edges", "WindowEnergy", "window_energy"]
+
+#: A distance between readings of power beyond this many update intervals is a gap (and the variant is degraded).
+GAP_INTERVALS = 3.0
+
+
+@dataclass(frozen=True)
+class ChannelSeries:
+    """A channel and its readings.
+
+    Attributes:
+        channel: Of quantity ``power`` (W) or ``energy`` (J).
+        times: Monotonic seconds, strictly increasing, shape ``(n,)``.
+        values: In the channel's unit, NaN where a read failed, shape ``(n,)``.
+    """
+
+    channel: Channel
+    times: npt.ArrayLike
+    values: npt.ArrayLike
+
+
+def window_energy(
+    times: npt.ArrayLike,
+    values: npt.ArrayLike,
+    start: float,
+    end: float,
+    channel: Channel,
+    *,
+    edges: Edges = "steady",
+) -> WindowEnergy:
+    """The energy between two times from a channel's readings.
+
+    Args:
+        times: Monotonic seconds, strictly increasing, shape ``(n,)``; readings before and after the window help.
+        values: W or J as the channel's quantity says, NaN where a read failed, shape ``(n,)``. Repeated readings of a
+            slow gauge should have been dropped (``Trace.series`` does); those of a counter are dropped here.
+        start: Seconds.
+        end: Seconds, after ``start``.
+        channel: What the values are.
+        edges: See the module.
+
+    Raises:
+        ValueError: the channel is neither power nor an energy counter, the window is empty or backwards, or the
+            shapes differ.
+    """
+    if end <= start:
+        raise ValueError(f"a window from {start} to {end} s has no length")
+    if channel.quantity != "power" and not _is_counter(channel):
+        raise ValueError(f"{channel.name} is {channel.quantity}, neither power nor a counter of energy")
+    t, v = _valid(times, values)
+    if _is_counter(channel):
+        # Unwrapped before anything is cut off; a counter that went back without a known wrap was reset.
+        v, broken = counters.unwrap(v, channel.wrap)
+        if counters.any_between(t, broken, start, end):
+            return WindowEnergy(None, problems=("counter_reset",))
+    interval = typical_interval(t, start, end)
+    if interval is None:
+        return WindowEnergy(None, problems=("no_samples",))
+    update = max(interval, channel.update_interval_s or 0.0)
+    margin = 4 * update + 2 * (channel.filter.length_s or 0.0)
+    first, last = np.searchsorted(t, [start - margin, end + margin])
+    # One reading beyond the margin on either side, so that a gap over an edge is seen as one.
+    around = slice(max(0, int(first) - 1), int(last) + 1)
+    window = Window(t[around], v[around], start, end, channel, interval)
+    result = _unseen(replace(_integrate(window, edges), max_gap_s=window.max_gap()), window)
+    return _judge_gaps(result, _tolerated(channel, update, window.length), window.length)
+
+
+def _unseen(result: WindowEnergy, window: Window) -> WindowEnergy:
+    """What a sensor that looks part of the time cannot know of a window's first and last period, as ``sync``.
+
+    It takes what it did not see to be like what it saw; at an edge, where power jumps, that is off by up to the unseen
+    part of a period, rectangular, at either end: P·(period − look)/√6. That a load in step with the sensor is seen
+    always at the same phase is not in it: windows whose starts are spread over the period show that as their scatter.
+    """
+    part = window.channel.part_time
+    if part is None or result.joules is None:
+        return result
+    power = abs(result.joules) / window.length
+    return replace(result, u_sync=math.hypot(result.u_sync, power * (part.period_s - part.look_s) / math.sqrt(6)))
+
+
+def _is_counter(channel: Channel) -> bool:
+    return channel.quantity == "energy" and channel.kind == "counter"
+
+
+def _valid(times: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Floats, Floats]:
+    t, v = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if t.shape != v.shape or t.ndim != 1:
+        raise ValueError(f"times {t.shape} and values {v.shape} must be one-dimensional and of one length")
+    read = ~(np.isnan(v) | np.isnan(t))
+    return t[read], v[read]
+
+
+def _integrate(window: Window, edges: Edges) -> WindowEnergy:
+    what = window.channel.filter
+    if _is_counter(window.channel):
+        return counters.counter(window, edges)
+    if what.kind == "exponential" and what.tau_s:
+        return gauges.exponential(window, what.tau_s, edges)
+    if what.kind == "block":
+        return gauges.block(window, what.length_s or window.channel.update_interval_s or window.interval, edges)
+    return gauges.instantaneous(window, edges)
+
+
+def _tolerated(channel: Channel, update: float, length: float) -> float:
+    """The longest stretch without a reading that costs nothing worth telling (s)."""
+    if _is_counter(channel):
+        # It counts on while nobody looks; only an edge without a reading nearby is a loss.
+        return max(GAP_INTERVALS * update, length / 4)
+    # An exponential filter's reading follows its curve: trapezoids over τ/4 miss (1/4)²/12 of its change there.
+    return max(GAP_INTERVALS * update, (channel.filter.tau_s or 0.0) / 4)
+
+
+def _judge_gaps(result: WindowEnergy, tolerated: float, length: float) -> WindowEnergy:
+    gap = result.max_gap_s or 0.0
+    if result.joules is None or gap <= tolerated:
+        return result
+    # With more than half of the window unseen, what is left is no measurement of it.
+    joules = None if gap > length / 2 else result.joules
+    return replace(result, joules=joules, problems=(*result.problems, "gaps"))

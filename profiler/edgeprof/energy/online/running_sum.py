@@ -1,0 +1,341 @@
+"""One channel's energy since the daemon began: every sample integrated, and no gap invented away.
+
+Between two samples of power the straight line counts (trapezoid); a hardware counter counts by its differences. A pause
+in the readings is bridged between the power before it and the power after it (``bridge``), once enough of that has been
+seen; longer than ``bridge_s``, it is counted in ``gap_s`` and its energy is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_right
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.energy.online.bridge import SIDE_S, Edge, edge, energy
+
+if TYPE_CHECKING:
+    from edgeprof.sensing.sensor import Channel
+
+#: A pause in power readings up to this long (s) is bridged.
+BRIDGE_S = 5.0
+#: Readings farther apart than this (s) are a pause.
+USUAL_S = 0.5
+#: No edge device draws more (W): a counter that wraps cannot have wrapped twice within ``wrap / _MOST_W`` seconds.
+_MOST_W = 1000.0
+#: The power that a counter shows is its rise over at least this long (s): what a processor does from one millisecond
+#: to the next tells of the secrets that it works on (PLATYPUS, CVE-2020-8694).
+_COUNTER_POWER_S = 1.0
+#: So often (s) at most does the energy of such a counter change for whom it is shown to.
+_COUNTER_LATCH_S = 1.0
+
+
+class Meter:
+    """The integral of one power channel, or the rise of one energy counter.
+
+    One thread adds readings; others may read the attributes.
+
+    Args:
+        channel: As the topology knows it.
+        bridge_s: The longest pause (s) that is bridged; three of the channel's own refreshes always are.
+        usual_s: Readings farther apart than this (s), and than three refreshes, are a pause.
+
+    Attributes:
+        joules: Up to ``time``, gaps left out. May fall by a little where a sensor reads below zero by its offset;
+            ``shown`` never does.
+        gap_s: Seconds that are not in ``joules``.
+        time: How far ``joules`` reaches (monotonic s): the last good reading, or the last one before a pause whose
+            bridge is not finished. None before the first.
+        read_at: Of the last good reading (monotonic s); None before the first.
+        watts: Power at the last reading; None before the first.
+        is_read: Whether anything was read since it was made.
+    """
+
+    __slots__ = (
+        "_after",
+        "_before",
+        "_bridge_s",
+        "_latched",
+        "_latched_at",
+        "_pause_s",
+        "_recent",
+        "_rise_from",
+        "_shown",
+        "_usual_s",
+        "_value",
+        "channel",
+        "gap_s",
+        "is_read",
+        "joules",
+        "read_at",
+        "time",
+        "watts",
+    )
+
+    def __init__(self, channel: Channel, bridge_s: float = BRIDGE_S, usual_s: float = USUAL_S) -> None:
+        self.joules = 0.0
+        self.gap_s = 0.0
+        self.time: float | None = None
+        self.read_at: float | None = None
+        self.watts: float | None = None
+        self.is_read = False
+        self._value = math.nan
+        self._recent: deque[tuple[float, float]] = deque()
+        self._before: Edge | None = None  # of the pause that is being bridged, or of an earlier daemon
+        self._pause_s = 0.0  # its length; 0: none is being bridged
+        self._after = 0.0  # joules since its end
+        self._shown = 0.0
+        self._latched, self._latched_at = 0.0, -math.inf
+        self._rise_from: tuple[float, float] | None = None
+        self.describe(channel, bridge_s, usual_s)
+
+    def describe(self, channel: Channel, bridge_s: float, usual_s: float) -> None:
+        """What the channel is, from now on, and which pauses (s) are bridged."""
+        refreshes = 3 * (channel.update_interval_s or 0.0)
+        self.channel = channel
+        self._usual_s = max(usual_s, refreshes)
+        self._bridge_s = max(bridge_s, refreshes)
+        if channel.kind == "counter":  # a counter goes on by itself; only a wrap that is not seen can deceive
+            self._bridge_s = math.inf if channel.wrap is None else max(bridge_s, channel.wrap / _MOST_W)
+
+    def add(self, time: float, value: float) -> None:
+        """A good reading: monotonic s, and W or J."""
+        before = self.read_at
+        if before is not None and time <= before:
+            return
+        if self.channel.kind == "counter":
+            self._count(time, value, before)
+        else:
+            self._integrate(time, value, before)
+            self.watts = value
+        self._shown = max(self._shown, self.joules)
+        self.read_at, self._value, self.is_read = time, value, True
+
+    def shown(self, now: float) -> float:
+        """The joules as a monotone counter shows them."""
+        if self.channel.kind != "counter":
+            return self._shown
+        if now - self._latched_at >= _COUNTER_LATCH_S:
+            self._latched, self._latched_at = self._shown, now
+        return self._latched
+
+    def gap(self, now: float) -> float:
+        """Seconds left out, the gap that is open just now included once it is too long to be bridged."""
+        if self.read_at is None or now - self.read_at <= self._bridge_s or self._bridge_s == math.inf:
+            return self.gap_s
+        return self.gap_s + now - self.read_at
+
+    def open_joules(self) -> float:
+        """What a pause that is being bridged and the time since would come to if they were settled now (J)."""
+        if not self._pause_s or self._before is None:
+            return 0.0
+        return energy(self._before, edge(self._recent, self._recent[0][0]), self._pause_s) + self._after
+
+    def settle(self) -> None:
+        """End the bridge with what was seen since the pause."""
+        if self._pause_s:
+            self.joules += self.open_joules()
+            self._shown = max(self._shown, self.joules)
+            self._before, self._pause_s, self._after = None, 0.0, 0.0
+            self.time = self.read_at
+
+    def state(self) -> dict[str, Any]:
+        """What ``resume`` needs."""
+        return {
+            "joules": max(self._shown, self.joules + self.open_joules()),
+            "gap_s": self.gap_s,
+            "time": self.read_at,
+            "value": self._value,
+            "edge": self._edge(),
+        }
+
+    def resume(self, state: dict[str, Any], now: float | None) -> None:
+        """Go on from where an earlier daemon stopped.
+
+        Args:
+            state: Its ``state()``.
+            now: The monotonic time if this is still the same boot: the pause between is then a gap like any other.
+                None after a reboot: what was used in between is nobody's to know, and it is no gap of the sensor.
+        """
+        joules, gap_s = float(state["joules"]), float(state["gap_s"])
+        if not (math.isfinite(joules) and math.isfinite(gap_s) and joules >= 0 and gap_s >= 0):
+            raise ValueError("not a number of joules")
+        self.joules = self._shown = joules
+        self.gap_s = gap_s
+        time, value = state["time"], state["value"]
+        if now is not None and time is not None and float(time) <= now and math.isfinite(float(value)):
+            self.time = self.read_at = float(time)
+            self._value = float(value)
+            watts, slope = map(float, state.get("edge") or (value, 0.0))
+            self._before = Edge(watts, slope) if math.isfinite(watts + slope) else None
+
+    def _integrate(self, time: float, value: float, before: float | None) -> None:
+        span = 0.0 if before is None else time - before
+        if span > min(self._usual_s, self._bridge_s):
+            known = self._edge()
+            self.settle()
+            self._recent.clear()
+            if span > self._bridge_s:
+                self.gap_s += span
+            else:
+                self._before, self._pause_s = known, span
+        elif span:
+            joules = 0.5 * (value + self._value) * span
+            if self._pause_s:
+                self._after += joules
+            else:
+                self.joules += joules
+        recent = self._recent
+        recent.append((time, value))
+        side = max(SIDE_S, self._usual_s)
+        if not self._pause_s:
+            self.time = time
+            while recent[0][0] < time - side:
+                recent.popleft()
+        elif time - recent[0][0] >= side:
+            self.read_at = time
+            self.settle()
+
+    def _edge(self) -> Edge | None:
+        """The power at the last reading, by those beside it; None before the first."""
+        if self._recent:
+            return edge(self._recent, self._recent[-1][0])
+        return self._before or (Edge(self._value, 0.0) if math.isfinite(self._value) else None)
+
+    def _count(self, time: float, value: float, before: float | None) -> None:
+        self.time = time
+        if before is not None:
+            span, rise = time - before, value - self._value
+            if rise < 0 and self.channel.wrap is not None and span <= self._bridge_s:
+                rise += self.channel.wrap
+            if rise < 0 or span > self._bridge_s:  # it began again: a driver was loaded anew, or it wrapped unseen
+                self.gap_s += span
+                self._rise_from = None
+            else:
+                self.joules += rise
+        if self._rise_from is None:
+            self._rise_from = (time, self.joules)
+        begun, joules = self._rise_from
+        if time - begun >= _COUNTER_POWER_S:
+            self.watts = (self.joules - joules) / (time - begun)
+            self._rise_from = (time, self.joules)
+
+
+class Total:
+    """The whole device: the sum of the headline's meters, advanced when each of them has something new.
+
+    An interval in which any part had a gap is left out as a whole: a missing part makes a sum unknown, not smaller.
+
+    Attributes:
+        joules: Since the beginning (J).
+        gap_s: Seconds that are not in it.
+        history: What attribution reads.
+    """
+
+    def __init__(self, meters: list[Meter], history: History) -> None:
+        self.meters = meters
+        self.history = history
+        self.joules = 0.0
+        self.gap_s = 0.0
+        self._shown = 0.0
+        self._latched, self._latched_at = 0.0, -math.inf
+        self._waiting = set(meters)
+        self._before: list[tuple[float, float]] | None = None  # each meter's joules and gap at the last advance
+        self._time: float | None = None
+
+    def advance(self, meter: Meter) -> None:
+        """A meter of the headline has a new reading."""
+        self._waiting.discard(meter)
+        if self._waiting:
+            return
+        self._waiting = set(self.meters)
+        time = max(m.time for m in self.meters if m.time is not None)
+        if self._time is not None and time <= self._time:
+            return
+        now = [(m.joules, m.gap_s) for m in self.meters]
+        if self._before is not None and self._time is not None:
+            whole = all(gap == before for (_, gap), (_, before) in zip(now, self._before, strict=True))
+            if whole:
+                self.joules += math.fsum(j - before for (j, _), (before, _) in zip(now, self._before, strict=True))
+                self._shown = max(self._shown, self.joules)
+            else:
+                self.gap_s += time - self._time
+        self._before, self._time = now, time
+        self.history.append(time, self.joules, self.gap_s)
+
+    def begin(self) -> None:
+        """Take the meters as they stand for the beginning (after they were resumed)."""
+        if self.meters and all(m.time is not None for m in self.meters):
+            self._before = [(m.joules, m.gap_s) for m in self.meters]
+            self._time = max(m.time for m in self.meters if m.time is not None)
+
+    def shown(self, now: float) -> float:
+        """The joules as a monotone counter shows them; coarse in time where a processor's counter is in it."""
+        if not any(m.channel.kind == "counter" for m in self.meters):
+            return self._shown
+        if now - self._latched_at >= _COUNTER_LATCH_S:
+            self._latched, self._latched_at = self._shown, now
+        return self._latched
+
+    def watts(self) -> float | None:
+        """The sum of the parts' power; None while one is unknown."""
+        parts = [m.watts for m in self.meters]
+        known = [watts for watts in parts if watts is not None]
+        return math.fsum(known) if parts and len(known) == len(parts) else None
+
+    def state(self) -> dict[str, Any]:
+        """What ``resume`` needs; with what the parts' states have and is not in ``joules`` yet."""
+        waiting = math.fsum(m.open_joules() for m in self.meters)
+        return {"joules": max(self._shown, self.joules + waiting), "gap_s": self.gap_s}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from where an earlier daemon stopped."""
+        joules, gap_s = float(state["joules"]), float(state["gap_s"])
+        if not (math.isfinite(joules) and math.isfinite(gap_s) and joules >= 0 and gap_s >= 0):
+            raise ValueError("not a number of joules")
+        self.joules = self._shown = joules
+        self.gap_s = gap_s
+
+
+class History:
+    """The device's cumulative joules and gap seconds over the last minutes, for windows that are reported afterwards.
+
+    Args:
+        keep_s: How long (s).
+    """
+
+    def __init__(self, keep_s: float = 300.0) -> None:
+        self.keep_s = keep_s
+        self._times = array("d")
+        self._joules = array("d")
+        self._gaps = array("d")
+
+    def append(self, time: float, joules: float, gap_s: float) -> None:
+        times = self._times
+        times.append(time)
+        self._joules.append(joules)
+        self._gaps.append(gap_s)
+        if times[0] < time - 2 * self.keep_s:  # in bulk: half of it at once
+            cut = bisect_right(times, time - self.keep_s)
+            del times[:cut], self._joules[:cut], self._gaps[:cut]
+
+    @property
+    def first(self) -> float:
+        """The earliest time that is known (monotonic s); infinity if nothing is."""
+        return self._times[0] if self._times else math.inf
+
+    @property
+    def last(self) -> float:
+        """The latest time that is known (monotonic s); minus infinity if nothing is."""
+        return self._times[-1] if self._times else -math.inf
+
+    def at(self, time: float) -> tuple[float, float]:
+        """Cumulative joules and gap seconds at a time between ``first`` and ``last``, on the line between samples."""
+        index = min(max(bisect_right(self._times, time), 1), len(self._times) - 1)
+        if index == 0:
+            return self._joules[0], self._gaps[0]
+        t0, t1 = self._times[index - 1], self._times[index]
+        share = min(1.0, max(0.0, (time - t0) / (t1 - t0)))
+        joules = self._joules[index - 1] + share * (self._joules[index] - self._joules[index - 1])
+        return joules, self._gaps[index - 1] + share * (self._gaps[index] - self._gaps[index - 1])

@@ -1,0 +1,113 @@
+"""Which runtime loads a model: the runtimes that the plugins register, those that are installed, and the one named."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprof.artifact import Artifact, recognise, unsupported
+from edgeprof.errors import InputError, UnavailableError, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edgeprof.plugins import PluginHost
+    from edgeprof.worker.runtime import Runtime
+
+
+def own_formats(host: PluginHost) -> dict[str, tuple[int, bytes]]:
+    """The formats that plugins' runtimes recognise themselves."""
+    return {name: mark for runtime in _runtimes(host) for name, mark in runtime.own_formats.items()}
+
+
+def examine(spec: str, formats: Mapping[str, tuple[int, bytes]]) -> tuple[Artifact, InputError | None]:
+    """``recognise`` one of several: a file that is no model is of unknown format, and its reason comes with it.
+
+    Raises:
+        InputError: there is no such file: that is a slip of the pen.
+    """
+    try:
+        return recognise(spec, formats), None
+    except InputError as error:
+        if not os.path.isfile(os.path.expanduser(spec)):  # noqa: PTH111, PTH113 - Path raises where a folder is closed
+            raise
+        path = Path(spec).expanduser()
+        return Artifact(spec, path, str(path.resolve()), format="unknown", size_bytes=None, sha256=None), error
+
+
+def _runtimes(host: PluginHost) -> list[Runtime]:
+    """All that can be made; a plugin whose factory fails is no reason not to use another."""
+    made = []
+    for name, factory in host.of("runtimes").items():
+        with contextlib.suppress(UnavailableError):
+            made.append(_make(host, name, factory))
+    return made
+
+
+def _make(host: PluginHost, name: str, factory: Callable[[], Runtime]) -> Runtime:
+    """
+    Raises:
+        UnavailableError: the plugin's factory raised.
+    """
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:
+        raise UnavailableError(
+            f"the runtime {name} cannot be used: {type(error).__name__}: {error}",
+            remedy=f"It comes from the plugin {host.owner('runtimes', name).name}: edgeprof plugins check.",
+        ) from error
+
+
+def named_runtime(host: PluginHost, name: str) -> Runtime:
+    """
+    Raises:
+        InputError: no runtime has this name.
+        UnavailableError: see ``_make``.
+    """
+    registered = host.of("runtimes")
+    if name not in registered:
+        raise unknown("runtime", name, registered)
+    return _make(host, name, registered[name])
+
+
+def choose_runtime(
+    host: PluginHost, artifact: Artifact, named: Runtime | None = None, *, foreign_python: bool = False
+) -> Runtime:
+    """The runtime that loads an artifact: the one that was named, else the first that is here and takes the format.
+
+    Args:
+        host: The plugins.
+        artifact: The model.
+        named: ``--runtime``.
+        foreign_python: The worker runs under another Python, so what is installed here says nothing.
+
+    Raises:
+        InputError: the runtime does not take this format.
+        UnavailableError: none that takes it is installed; the remedy is the command that adds one.
+    """
+    if named is not None:
+        if artifact.format not in named.formats:
+            raise InputError(
+                f"{artifact.spec} is {artifact.format}, which the runtime {named.name} does not load",
+                remedy=f"It loads {', '.join(named.formats)}.",
+            )
+        able = [named]
+    else:
+        able = [r for r in _runtimes(host) if artifact.format in r.formats]
+        able.sort(key=lambda r: r.formats.index(artifact.format))
+    if not able:
+        raise unsupported(artifact)
+    reasons = []
+    for runtime in able:
+        status = runtime.availability()
+        if status.reason is None or foreign_python:
+            return runtime
+        reasons.append((runtime.name, status))
+    told = "; ".join(f"{runtime_name}: {status.reason}" for runtime_name, status in reasons)
+    detail = f" ({artifact.detail})" if artifact.detail and artifact.format == "tensorrt" else ""
+    raise UnavailableError(
+        f"no runtime for {artifact.format}{detail} works here ({told})",
+        remedy=next((status.remedy for _, status in reasons if status.remedy), None),
+    )

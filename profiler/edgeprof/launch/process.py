@@ -1,0 +1,271 @@
+"""A worker's process, from the parent's side: start it, ask it, find out how it died, leave nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import InputError, VariantError
+from edgeprof.launch.interpreter import probe
+from edgeprof.roots import Roots
+from edgeprof.worker.handler import MORE_MEMORY, OUT_OF_MEMORY
+from edgeprof.worker.wire import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: How much of what the worker wrote is kept to be shown.
+LAST_WORDS = 4096
+#: Between two requests the file with the worker's output is cut back when it is longer than this.
+OUTPUT_LIMIT = 1 << 20
+#: The script that a worker runs.
+MAIN = Path(__file__).parents[1] / "worker/main.py"
+#: How often a wait looks whether the worker still lives; a death normally shows at once, as the end of the socket.
+CHECK_S = 0.25
+#: What a worker gets to write its stack after a hang, and to close its model at the end.
+GRACE_S = 2.0
+
+#: Lines of faulthandler's that tell of edgeprof and of numpy, not of the model.
+_OURS = re.compile(r'^(  File ".*/edgeprof/worker/\w+\.py", line .*|Extension modules: .*)\n?', re.MULTILINE)
+
+
+class WorkerProcess:
+    """One worker, started at once.
+
+    Args:
+        label: What messages call it: the model's name.
+        python: An interpreter for ``--worker-python``; None: this one.
+        memory_limit_bytes: Of data (heap, stacks, private mappings), or None.
+        environ: Added to the environment.
+
+    Raises:
+        InputError: the interpreter cannot be used, or there is no room for temporary files.
+        VariantError: the process cannot be started.
+    """
+
+    def __init__(
+        self, label: str, python: str | None, memory_limit_bytes: int | None, environ: Mapping[str, str]
+    ) -> None:
+        self._label = label
+        self._limit = memory_limit_bytes
+        self._kept = ""
+        command = [
+            sys.executable if python is None else probe(python),
+            str(Path(__file__).parent.parent / "worker" / "main.py"),
+        ]
+        try:
+            self._output = tempfile.TemporaryFile("ab+", buffering=0)  # noqa: SIM115 - closed in close()
+        except OSError as error:
+            raise InputError(
+                f"there is nowhere to keep what models print: {error}",
+                remedy="Make room in the temporary directory, or name another: TMPDIR=DIR edgeprof …",
+            ) from error
+        ours, theirs = socket.socketpair()
+        lifeline_read, self._lifeline = os.pipe()
+        self._oom_kills = _oom_kills()
+        try:
+            self._popen = subprocess.Popen(
+                [*command, str(theirs.fileno()), str(lifeline_read), str(memory_limit_bytes or 0)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                pass_fds=(theirs.fileno(), lifeline_read),
+                env={**os.environ, **environ},
+                start_new_session=True,  # Ctrl-C is the parent's to decide about
+            )
+        except OSError as error:
+            ours.close()
+            os.close(self._lifeline)
+            self._output.close()
+            raise VariantError(f"the worker of {label} cannot be started: {error}", code="load_failed") from error
+        finally:
+            theirs.close()
+            os.close(lifeline_read)
+        ours.settimeout(CHECK_S)
+        self._connection = Connection(ours)
+        self._closed = False
+        self._asking = False
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def request(
+        self, message: Mapping[str, Any], blobs: Sequence[bytes], *, doing: str, limit_s: float
+    ) -> tuple[dict[str, Any], list[bytes]]:
+        """Ask, and wait for the answer.
+
+        Args:
+            message: The request.
+            blobs: What follows it.
+            doing: What the worker does meanwhile, for messages: "loading".
+            limit_s: Seconds until the worker counts as hung.
+
+        Raises:
+            VariantError: it died (``crashed``, ``out_of_memory``) or hung (``timeout``); it is gone then.
+        """
+        if self._closed or self._asking:
+            gone = "is gone" if self._closed else "was interrupted and cannot be asked again"
+            raise VariantError(f"the worker of {self._label} {gone}", code="crashed", last_words=self.last_words())
+        self._trim()
+        deadline = time.monotonic() + limit_s
+
+        def check() -> None:
+            if time.monotonic() >= deadline:
+                raise self._hung(doing, limit_s)
+            if self._exited():
+                raise EOFError
+
+        try:
+            self._asking = True  # and stays so when Ctrl-C ends the wait: the answer is still to come
+            self._connection.send(dict(message), blobs, check)
+            answer = self._connection.receive(check)
+        except (EOFError, OSError, ValueError) as error:
+            raise self._died(doing, error) from None
+        self._asking = False
+        return answer
+
+    def last_words(self) -> str:
+        """The end of what the model and its runtime wrote to stdout and stderr."""
+        if self._closed:
+            return self._kept
+        return (self._kept + _OURS.sub("", self._tail(2 * LAST_WORDS)))[-LAST_WORDS:].strip()
+
+    def close(self) -> None:
+        """End the worker, politely if it is not at work; nothing of its process group survives."""
+        if self._closed:
+            return
+        if not self._asking and not self._exited():
+            with contextlib.suppress(VariantError):
+                self.request({"do": "close"}, (), doing="closing", limit_s=GRACE_S)
+            if not self._closed:
+                self._wait(GRACE_S)
+        self._end()
+
+    def _hung(self, doing: str, limit_s: float) -> VariantError:
+        # faulthandler answers SIGABRT with the stack of every thread, even from within C code that holds the lock.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGABRT)
+        self._wait(GRACE_S)
+        words = self.last_words()
+        place = _innermost(self._tail(16 * LAST_WORDS))
+        self._end()
+        return VariantError(
+            f"{self._label} gave no answer within {limit_s:g} s of {doing}" + (f"; it was in {place}" if place else ""),
+            remedy="If the model is only slow, allow it more with --timeout S.",
+            code="timeout",
+            last_words=words,
+        )
+
+    def _died(self, doing: str, error: Exception) -> VariantError:
+        if self._closed:  # check() has already told of a hang
+            raise error
+        self._wait(GRACE_S)
+        words = self.last_words()
+        killed = _oom_kills()
+        oom = killed is not None and self._oom_kills is not None and killed > self._oom_kills
+        status = self._end()
+        limited = f" under the limit of {self._limit / 2**20:.0f} MiB" if self._limit else ""
+        if status == -signal.SIGKILL and oom:
+            return self._out_of_memory(f"was killed by the kernel, out of memory,{limited} during {doing}", words)
+        if status != 0 and OUT_OF_MEMORY.search(words):
+            return self._out_of_memory(f"ran out of memory{limited} during {doing}", words)
+        if status == -signal.SIGKILL:
+            how, remedy = "was killed by SIGKILL, perhaps for want of memory,", "Look at: dmesg | grep -i oom"
+        elif status < 0:
+            how, remedy = (
+                f"crashed with {_signal_name(-status)}",
+                "Its last words follow; other runtimes may do better.",
+            )
+        else:
+            how, remedy = (
+                f"ended its process with exit status {status}",
+                "Its last words may say why; a model must not leave its process (os._exit).",
+            )
+        return VariantError(
+            f"{self._label} {how}{limited} during {doing}", remedy=remedy, code="crashed", last_words=words
+        )
+
+    def _out_of_memory(self, how: str, words: str) -> VariantError:
+        return VariantError(
+            f"{self._label} {how}",
+            remedy=MORE_MEMORY,
+            code="out_of_memory",
+            last_words=words,
+        )
+
+    def _exited(self) -> bool:
+        """Whether it is dead, without reaping it: its number stays its own until the group has been cleared."""
+        if self._popen.returncode is not None:
+            return True
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        pause = 0.001
+        while not self._exited() and time.monotonic() < deadline:
+            time.sleep(pause)
+            pause = min(0.05, 2 * pause)
+
+    def _end(self) -> int:
+        """Kill what is left of the group, reap, close everything; the exit status as Popen gives it."""
+        if not self._closed:
+            self._kept = self.last_words()
+            self._closed = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver: the kernel reaps it some day
+                self._popen.wait(5 * GRACE_S)
+            self._connection.close()
+            os.close(self._lifeline)
+            self._output.close()
+        return -signal.SIGKILL if self._popen.returncode is None else self._popen.returncode
+
+    def _tail(self, size: int) -> str:
+        end = os.fstat(self._output.fileno()).st_size
+        text = os.pread(self._output.fileno(), size, max(0, end - size)).decode("utf-8", "replace")
+        return re.sub(r"\x1b\[[0-9;]*m", "", text)  # colours: ONNX Runtime logs in them, terminal or not
+
+    def _trim(self) -> None:
+        """A model that prints all the time must not fill the disk."""
+        if os.fstat(self._output.fileno()).st_size > OUTPUT_LIMIT:
+            self._kept = self.last_words() + "\n"
+            os.ftruncate(self._output.fileno(), 0)
+
+
+def _innermost(words: str) -> str | None:
+    """``function (file.py:12)`` of the thread that a dump of faulthandler calls current, else of the last one."""
+    found = re.findall(r'^(Current thread|Thread) .*:\n  File "(.+)", line (\d+) in (.+)$', words, re.MULTILINE)
+    if not found:
+        return None
+    _, path, line, function = next((hit for hit in found if hit[0] == "Current thread"), found[-1])
+    return f"{function} ({Path(path).name}:{line})"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _oom_kills() -> int | None:
+    """How many processes the kernel has killed for want of memory (cgroups included), where it says."""
+    try:
+        text = (Roots().procfs / "vmstat").read_text()
+    except OSError:
+        return None
+    match = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+    return int(match.group(1)) if match else None

@@ -1,0 +1,372 @@
+"""The parent's side of a worker: what the conductor of a bench asks for, and what it gets or why not."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.errors import InputError, VariantError, unknown
+from edgeprof.launch.process import WorkerProcess
+from edgeprof.roots import Roots
+from edgeprof.worker import tensors
+from edgeprof.worker.handler import Handler
+from edgeprof.worker.runtime import LoadOptions, TensorSpec
+from edgeprof.worker.scenario import OPEN, SATURATION, SCENARIOS, Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+#: How long a warm-up lasts at least and at most, seconds (measurement.md, A2.4).
+WARMUP_MIN_S = 1.0
+WARMUP_MAX_S = 60.0
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What to load, and under which conditions.
+
+    Attributes:
+        runtime_file: The Python file of the runtime.
+        runtime_class: The name of the Runtime in it.
+        target: What ``Runtime.load`` gets.
+        options: What else it gets.
+        inputs: An .npz with one set of inputs, else random ones are made from ``seed``.
+        python: Another interpreter to run the worker, else this one.
+        timeout_s: How long anything may take beyond what was asked for; not enforced without isolation.
+        memory_limit_bytes: Of the worker's data (RLIMIT_DATA), or None.
+        isolated: False runs the model in this process.
+        seed: Of the random inputs.
+        label: What messages call the variant; by default the name of the target.
+    """
+
+    runtime_file: Path
+    runtime_class: str
+    target: str
+    options: LoadOptions
+    inputs: Path | None = None
+    python: str | None = None
+    timeout_s: float = 60.0
+    memory_limit_bytes: int | None = None
+    isolated: bool = True
+    seed: int = 0
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that is in memory, has run once, and is ready.
+
+    Attributes:
+        inputs: As the model declares them; dynamic dimensions stay dynamic.
+        outputs: Likewise.
+        version: Of the runtime's library.
+        facts: What really runs, in the runtime's words.
+        devices: What ``--device`` accepts with this runtime here.
+        load_s: Seconds of ``Runtime.load``, the import of its library included.
+        rss_bytes: Resident memory after loading and before the first inference.
+        base_rss_bytes: Resident memory of the bare worker before loading.
+        python: Version of the worker's interpreter.
+        first_inference_s: Seconds of the first inference.
+        shapes: Input name → shape that is fed.
+        problems: What is wrong with the outputs of the first inference, as NaN in them; a code and a sentence each.
+    """
+
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    version: str
+    facts: dict[str, str]
+    devices: list[str]
+    load_s: float
+    rss_bytes: int | None
+    base_rss_bytes: int | None
+    python: str
+    first_inference_s: float
+    shapes: dict[str, tuple[int, ...]]
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """Attributes:
+    reached: Whether a steady state was found.
+    inferences: Calls made.
+    seconds: Time spent.
+    latency_s: Median latency of a call in the steady part.
+    reason: With numbers, why it is not steady; None: it is.
+    """
+
+    reached: bool
+    inferences: int
+    seconds: float
+    latency_s: float
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class WindowRun:
+    """One window; times are CLOCK_MONOTONIC seconds.
+
+    Attributes:
+        start_s: When it began.
+        end_s: When its last call was done or, in an open loop, its time was over.
+        inferences: Samples that went through the model: calls × batch.
+        calls: Calls made.
+        latencies: Seconds of each call; in an open loop from the moment it was due.
+        saturated: Whether fewer than 99 % of the calls that were due could be made.
+        achieved_hz: Calls per second: in an open loop those made over the time scheduled, else over the window.
+        target_hz: Calls per second that were due; None in a closed loop.
+        late: Frames of ``periodic`` that were done after the next was due.
+        dropped: Calls that were due and not made.
+        cut_short: Whether the window ended early because its buffer was full.
+        busy_s: Time within calls, summed over streams.
+        cpu_s: CPU time of the worker from start to end, without that of processes which it starts.
+        queued: Whether the device had the next inference waiting while it ran one (offline, where a runtime can).
+    """
+
+    start_s: float
+    end_s: float
+    inferences: int
+    calls: int
+    latencies: npt.NDArray[np.float64]
+    saturated: bool
+    achieved_hz: float
+    target_hz: float | None
+    late: int
+    dropped: int
+    cut_short: bool
+    busy_s: float
+    cpu_s: float
+    queued: bool = False
+
+
+@dataclass(frozen=True)
+class WorkerMemory:
+    """Bytes; None where it cannot be told.
+
+    Attributes:
+        rss: Resident now.
+        peak_rss: The most that was ever resident (VmHWM), loading included.
+        gpu_peak: The most device memory, where the runtime tells.
+    """
+
+    rss: int | None
+    peak_rss: int | None
+    gpu_peak: int | None
+
+
+class Worker:
+    """A model in a process of its own (or, not isolated, in this one).
+
+    Use it as a context manager. ``load`` comes first. Every method that asks the worker raises VariantError when the
+    model fails; after ``crashed``, ``timeout`` and a kill for memory the worker is gone. One thread at a time may ask.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._label = spec.label or Path(spec.target).name or spec.target
+        self._process: WorkerProcess | None = None
+        self._handler: Handler | None = None
+        self._windows = 0
+
+    def __enter__(self) -> Worker:  # noqa: PYI034 - Self is not in the typing of 3.10
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Of the process in which the model runs."""
+        return os.getpid() if self._process is None else self._process.pid
+
+    @property
+    def last_words(self) -> str:
+        """The end of what the model has written to stdout and stderr so far; empty without isolation."""
+        return "" if self._process is None else self._process.last_words()
+
+    def load(self) -> Loaded:
+        """Start the worker, load the model and run it once.
+
+        Raises:
+            InputError: ``python`` cannot be used.
+            VariantError: the model cannot be loaded or run.
+        """
+        self.close()
+        spec = self._spec
+        if spec.python is not None and not spec.isolated:
+            raise InputError(
+                "--worker-python needs a worker process, and --no-isolation forbids it", remedy="Leave one of them out."
+            )
+        if spec.isolated:
+            threads = spec.options.threads
+            # For libraries that read it when they are imported (OpenBLAS under numpy, OpenMP under torch).
+            names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+            environ = {name: str(threads) for name in names if threads and name not in os.environ}
+            self._process = WorkerProcess(self._label, spec.python, spec.memory_limit_bytes, environ)
+        else:
+            self._handler = Handler()
+            _reset_peak()
+        hello, _ = self._ask({"do": "hello"}, doing="its start")
+        base = _memory_of(self.pid)["VmRSS"]
+        request = {
+            "do": "load",
+            "runtime_file": str(spec.runtime_file),
+            "runtime_class": spec.runtime_class,
+            "target": spec.target,
+            "options": spec.options._asdict(),
+        }
+        loaded, _ = self._ask(request, doing="loading")
+        rss = _memory_of(self.pid)["VmRSS"]
+        inputs = None if spec.inputs is None else str(spec.inputs)
+        first, _ = self._ask({"do": "first", "inputs": inputs, "seed": spec.seed}, doing="its first inference")
+        return Loaded(
+            inputs=[_spec(item) for item in loaded["inputs"]],
+            outputs=[_spec(item) for item in loaded["outputs"]],
+            version=loaded["version"],
+            facts=first["facts"],
+            devices=first["devices"],
+            load_s=loaded["load_s"],
+            rss_bytes=rss,
+            base_rss_bytes=base,
+            python=hello["python"],
+            first_inference_s=first["first_s"],
+            shapes={name: tuple(shape) for name, shape in first["shapes"].items()},
+            problems=[(code, sentence) for code, sentence in first["problems"]],
+        )
+
+    def warm_up(
+        self, min_s: float = WARMUP_MIN_S, max_s: float = WARMUP_MAX_S, scenario: Scenario | None = None
+    ) -> Warmup:
+        """Run back to back until latency is steady: at least ``min_s`` and 10 inferences, at most ``max_s``.
+
+        With a scenario of several streams their sessions are loaded and run first.
+        """
+        request = {"do": "warm_up", "min_s": min_s, "max_s": max(min_s, max_s)}
+        request["scenario"] = (scenario or Scenario())._asdict()
+        answer, _ = self._ask(request, doing="warm-up", extra_s=max(min_s, max_s))
+        return Warmup(**{key: answer[key] for key in ("reached", "inferences", "seconds", "latency_s", "reason")})
+
+    def window(self, scenario: Scenario, seconds: float) -> WindowRun:
+        """Run one window and come back when it is over.
+
+        Each Poisson window of a worker has arrivals of its own; the n-th of two workers has the same.
+
+        Raises:
+            InputError: a scenario that does not exist, or one without the rate that it needs.
+        """
+        _check(scenario)
+        load = scenario._replace(seed=scenario.seed + self._windows)
+        self._windows += 1
+        request = {"do": "window", "scenario": load._asdict(), "seconds": seconds}
+        answer, blobs = self._ask(request, doing=f"a {scenario.name} window", extra_s=seconds)
+        calls, due = answer["calls"], answer["scheduled"]
+        length = answer["end_s"] - answer["start_s"]
+        achieved = calls / length if length > 0 else 0.0
+        target = None
+        if due is not None:
+            span = due / scenario.rate_hz if scenario.name == "periodic" and scenario.rate_hz else seconds
+            achieved, target = calls / span, due / span
+        return WindowRun(
+            start_s=answer["start_s"],
+            end_s=answer["end_s"],
+            inferences=calls * scenario.batch,
+            calls=calls,
+            latencies=np.frombuffer(blobs[0], dtype=np.float64),
+            saturated=due is not None and calls < SATURATION * due,
+            achieved_hz=achieved,
+            target_hz=target,
+            late=answer["late"],
+            dropped=0 if due is None else due - calls,
+            cut_short=answer["cut_short"],
+            busy_s=answer["busy_s"],
+            cpu_s=answer["cpu_s"],
+            queued=answer["queued"],
+        )
+
+    def device_times(self, seconds: float = 0.2, most: int = 200) -> dict[str, npt.NDArray[np.float64]]:
+        """Some inferences, apart from the windows, with the device's own clock.
+
+        Returns:
+            Part (``Session.bind_timed``) → its seconds in each of the inferences; empty where the runtime cannot tell.
+        """
+        request = {"do": "device_times", "seconds": seconds, "most": most}
+        answer, blobs = self._ask(request, doing="timing on the device", extra_s=seconds)
+        return {part: np.frombuffer(blob, dtype=np.float64) for part, blob in zip(answer["parts"], blobs, strict=True)}
+
+    def infer(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Run once on these inputs, and return the outputs by name."""
+        headers, blobs = tensors.dump(dict(feeds))
+        answer, out = self._ask({"do": "infer", "feeds": headers}, blobs, doing="inference on the dataset")
+        return tensors.load(answer["outputs"], out)
+
+    def memory(self) -> WorkerMemory:
+        answer, _ = self._ask({"do": "gpu_peak"}, doing="the look at its memory")
+        now = _memory_of(self.pid)
+        return WorkerMemory(now["VmRSS"], now["VmHWM"], answer["bytes"])
+
+    def close(self) -> None:
+        """Give everything back; safe to call twice."""
+        if self._process is not None:
+            self._process.close()
+        elif self._handler is not None:
+            self._handler.handle({"do": "close"}, ())
+            self._handler = None
+
+    def _ask(
+        self, message: dict[str, Any], blobs: Sequence[bytes] = (), *, doing: str, extra_s: float = 0.0
+    ) -> tuple[dict[str, Any], list[bytes]]:
+        if self._process is not None:
+            limit = self._spec.timeout_s + extra_s
+            answer, out = self._process.request(message, blobs, doing=doing, limit_s=limit)
+        elif self._handler is not None:
+            answer, out = self._handler.handle(message, blobs)
+        else:
+            raise VariantError(f"{self._label} is not loaded", code="load_failed")
+        if not answer["ok"]:
+            words = "\n".join(part for part in (self.last_words, answer.get("trace", "").strip()) if part)
+            sentence = str(answer["message"])
+            if not sentence.startswith(self._label):  # a runtime's mostly begins with the file's name
+                sentence = f"{self._label}: {sentence}"
+            raise VariantError(sentence, remedy=answer["remedy"], code=answer["kind"], last_words=words)
+        return answer, out
+
+
+def _check(scenario: Scenario) -> None:
+    if scenario.name not in SCENARIOS:
+        raise unknown("scenario", scenario.name, SCENARIOS)
+    if scenario.name in OPEN and not (scenario.rate_hz and scenario.rate_hz > 0):
+        raise InputError(
+            f"--scenario {scenario.name} needs a rate above 0", remedy=f"As: --scenario {scenario.name} --rate 30"
+        )
+
+
+def _spec(item: Sequence[Any]) -> TensorSpec:
+    name, shape, dtype, quantization = item
+    return TensorSpec(name, tuple(shape), dtype, None if quantization is None else tuple(quantization))
+
+
+def _memory_of(pid: int) -> dict[str, int | None]:
+    """VmRSS and VmHWM in bytes. (ru_maxrss would not do: a child's begins at what its launcher had.)"""
+    found: dict[str, int | None] = {"VmRSS": None, "VmHWM": None}
+    try:
+        text = (Roots().procfs / str(pid) / "status").read_text()
+    except OSError:
+        return found
+    for name, kibibytes in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", text, re.MULTILINE):
+        found[name] = int(kibibytes) * 1024
+    return found
+
+
+def _reset_peak() -> None:
+    """Let VmHWM of this process begin again (proc(5), clear_refs)."""
+    try:
+        (Roots().procfs / "self" / "clear_refs").write_text("5")
+    except OSError:
+        return  # the peak is then that of the whole process, its past included

@@ -1,0 +1,309 @@
+"""What this device's channels were found to be off by, kept for good, and put onto the channels that it concerns.
+
+A file of the data directory; ``edgeprof calibrate`` writes it. Standard library only: the exporter's daemon reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import InputError
+from edgeprof.sensing.sensor import Calibration, Channel, Sensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, MutableSequence, Sequence
+
+    from edgeprof.roots import Roots
+    from edgeprof.sensing.board.topology import Board
+
+FILE = "calibrations.json"
+_VERSION = 1
+#: A time constant that was measured holds for the settings that it was measured at, to this (relative).
+_SAME_SETTING = 0.01
+
+
+@dataclass(frozen=True)
+class MeasuredFilter:
+    """An exponential filter's time constant as a step showed it.
+
+    Attributes:
+        tau_s: Time constant, s.
+        u_s: Its standard uncertainty, s.
+        declared_s: What the driver's settings gave at that time; the finding holds while they do.
+        date: When, ISO 8601.
+        steps: How many steps it comes from.
+    """
+
+    tau_s: float
+    u_s: float
+    declared_s: float
+    date: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one channel of one board.
+
+    Attributes:
+        board: The board's id, and whether it is simulated: ``jetson-orin-nano`` or ``simulated jetson-orin-nano``.
+        sensor: The source.
+        channel: The rail.
+    """
+
+    board: str
+    sensor: str
+    channel: str
+    line: Calibration | None = None
+    filter: MeasuredFilter | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.board}/{self.sensor}/{self.channel}"
+
+
+class Calibrations:
+    """All entries of one data directory.
+
+    Args:
+        directory: ``EDGEPROF_DATA_DIR``, else the platform's data directory, by default.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+
+    @property
+    def path(self) -> Path:
+        if self._directory is None:
+            from edgeprof.results.place import data_dir  # noqa: PLC0415 - needed only here
+
+            self._directory = data_dir()
+        return self._directory / FILE
+
+    def entries(self) -> list[Entry]:
+        """Everything that is kept, in the order of its names.
+
+        Raises:
+            InputError: the file cannot be read: ignoring it would change every joule without a word.
+        """
+        path = self.path
+        try:
+            found = _entries(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            why = getattr(error, "strerror", None) or f"it does not hold calibrations ({error})"
+            raise InputError(
+                f"{path} cannot be used: {why}",
+                remedy="Mend its permissions, or begin anew: edgeprof calibrate --forget all",
+            ) from None
+        return sorted(found, key=lambda entry: entry.name)
+
+    def put(self, entry: Entry) -> None:
+        """Keep an entry; of an older one of its channel, what the new one says nothing of stays.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        entries = {old.name: old for old in self.entries()}
+        old = entries.get(entry.name)
+        if old is not None:
+            entry = replace(entry, line=entry.line or old.line, filter=entry.filter or old.filter)
+        entries[entry.name] = entry
+        self._write(entries.values())
+
+    def forget(self, name: str) -> list[Entry]:
+        """Drop the entries that a name means: ``all``, a channel's full name, or the end of it (``VDD_IN``).
+
+        Returns:
+            What was dropped; empty where nothing has that name.
+
+        Raises:
+            InputError: the file cannot be read or written.
+        """
+        if name == "all":
+            try:
+                dropped = self.entries()
+            except InputError:
+                dropped = []
+            self._write([])
+            return dropped
+        entries = self.entries()
+        dropped = [entry for entry in entries if f"/{entry.name}".endswith(f"/{name}")]
+        if dropped:
+            self._write(entry for entry in entries if entry not in dropped)
+        return dropped
+
+    def _write(self, entries: Iterable[Entry]) -> None:
+        text = json.dumps({"version": _VERSION, "entries": [asdict(entry) for entry in entries]}, indent=2)
+        path = self.path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=FILE, delete=False, encoding="utf-8") as file:
+                file.write(text + "\n")
+            Path(file.name).replace(path)
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be written: {error.strerror}", remedy="Set EDGEPROF_DATA_DIR to a place of yours."
+            ) from None
+
+
+class Uncalibrated(Calibrations):
+    """Nothing is known: what the sensors themselves say."""
+
+    def entries(self) -> list[Entry]:
+        return []
+
+
+def _entries(text: str) -> list[Entry]:
+    kept = json.loads(text)
+    if kept["version"] != _VERSION:
+        raise ValueError(f"version {kept['version']}")
+    return [_entry(one) for one in kept["entries"]]
+
+
+def _entry(one: dict[str, Any]) -> Entry:
+    line, measured = one.get("line"), one.get("filter")
+    return Entry(
+        board=one["board"],
+        sensor=one["sensor"],
+        channel=one["channel"],
+        line=None if line is None else Calibration(**line),
+        filter=None if measured is None else MeasuredFilter(**measured),
+    )
+
+
+def board_name(board: Board, roots: Roots) -> str:
+    """What entries of this board are kept under; a virtual board's are not those of a real one."""
+    name = board.id if board.is_known else board.model or board.name
+    return f"simulated {name}" if roots.is_simulated else name
+
+
+class Calibrated(Sensor):
+    """A sensor whose power and energy are corrected at the moment they are read.
+
+    A power becomes gain × power + offset. A counter of energy becomes gain × energy + offset × the time at which it
+    ticked, so that its differences are those of the corrected power.
+
+    Args:
+        sensor: The one that reads.
+        lines: Channel name → what to correct it by.
+    """
+
+    def __init__(self, sensor: Sensor, lines: dict[str, Calibration]) -> None:
+        self._inner = sensor
+        self.name = sensor.name
+        self.slow = sensor.slow
+        self._lines = lines
+        self._origin = math.nan
+        self._ticks: dict[int, tuple[float, float]] = {}  # of counters: raw value and when it was first read
+        self._channels: tuple[Channel, ...] = ()
+        self._todo: list[tuple[int, bool, Calibration]] = []
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        if not self._channels:
+            self._channels = tuple(self._corrected(channel) for channel in self._inner.channels)
+            self._todo = [
+                (index, channel.kind == "counter", channel.calibration)
+                for index, channel in enumerate(self._channels)
+                if channel.calibration is not None
+            ]
+        return self._channels
+
+    @property
+    def unavailable(self) -> Sequence[Channel]:
+        return self._inner.unavailable
+
+    def open(self) -> None:
+        self._inner.open()
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
+        self._inner.read(values, times)
+        if not self._channels:
+            len(self.channels)
+        for index, counts, line in self._todo:
+            raw = values[index]
+            if not counts:
+                values[index] = line.gain * raw + line.offset_w
+                continue
+            ticked, at = self._ticks.get(index, (math.nan, math.nan))
+            if raw == raw and raw != ticked:  # noqa: PLR0124 - NaN is not equal to itself
+                at = times[index] if math.isfinite(times[index]) else time.monotonic()
+                if math.isnan(self._origin):
+                    self._origin = at
+                self._ticks[index] = raw, at
+            values[index] = line.gain * raw + line.offset_w * (at - self._origin)
+
+    def _corrected(self, channel: Channel) -> Channel:
+        line = self._lines.get(channel.name)
+        if line is None or channel.quantity not in {"power", "energy"}:
+            return channel
+        if channel.quantity == "energy" and channel.kind != "counter":
+            return channel
+        low, high = (line.gain * limit + line.offset_w for limit in channel.plausible)
+        counts = channel.kind == "counter"
+        return replace(
+            channel,
+            calibration=line,
+            gain_limit=None,
+            offset_limit=None,
+            resolution=None if channel.resolution is None else channel.resolution * line.gain,
+            wrap=None if channel.wrap is None else channel.wrap * line.gain,
+            plausible=(-math.inf, math.inf) if counts else (min(low, high), max(low, high)),
+        )
+
+
+def apply(sensors: Sequence[Sensor], board: Board, roots: Roots, kept: Calibrations | None = None) -> list[Sensor]:
+    """The sensors, those that something is known of corrected.
+
+    Raises:
+        InputError: the file of calibrations cannot be read.
+    """
+    where = board_name(board, roots)
+    lines: dict[str, dict[str, Calibration]] = {}
+    for entry in (kept or Calibrations()).entries():
+        if entry.board == where and entry.line is not None:
+            lines.setdefault(entry.sensor, {})[entry.channel] = entry.line
+    return [
+        Calibrated(sensor, lines[sensor.name])
+        if any(channel.name in lines.get(sensor.name, {}) for channel in sensor.channels)
+        else sensor
+        for sensor in sensors
+    ]
+
+
+def filtered(
+    channels: Sequence[Channel], board: Board, roots: Roots, kept: Calibrations | None = None
+) -> list[Channel]:
+    """The channels, with time constants that were measured in place of those that the driver's settings give.
+
+    Raises:
+        InputError: the file of calibrations cannot be read.
+    """
+    where = board_name(board, roots)
+    measured = {
+        (entry.sensor, entry.channel): entry.filter
+        for entry in (kept or Calibrations()).entries()
+        if entry.board == where and entry.filter is not None
+    }
+    return [_with_filter(channel, measured.get((channel.sensor, channel.name))) for channel in channels]
+
+
+def _with_filter(channel: Channel, measured: MeasuredFilter | None) -> Channel:
+    declared = channel.filter.tau_s
+    if measured is None or declared is None or channel.filter.kind != "exponential":
+        return channel
+    if abs(declared - measured.declared_s) > _SAME_SETTING * measured.declared_s:
+        return channel
+    limit = math.sqrt(3) * measured.u_s / measured.tau_s
+    return replace(channel, filter=replace(channel.filter, tau_s=measured.tau_s, tau_limit=limit))

@@ -1,0 +1,44 @@
+"""``--fast-sensor``: less averaging in a board's INA3221s for one run, so that a short window is seen as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprof.errors import UnavailableError
+from edgeprof.sensing.files import listing, number_of, text_of
+
+if TYPE_CHECKING:
+    from edgeprof.roots import Roots
+    from edgeprof.sensing.device.settings import Settings
+
+#: With 140 µs and three channels a time constant of 13 ms: just above the distance of readings at 100 Hz, so that
+#: nothing is lost between two of them, and a thirtieth of the stock 0.43 s.
+SAMPLES = 16
+
+
+def lower(roots: Roots, settings: Settings) -> list[str]:
+    """Write ``samples`` of every INA3221 that averages more than ``SAMPLES``.
+
+    Returns:
+        What was changed, one sentence a chip.
+
+    Raises:
+        UnavailableError: there is none, or it may not be written.
+    """
+    if not roots.is_live and not roots.is_simulated:
+        raise UnavailableError("--fast-sensor changes a device, and this is a captured tree of one")
+    done = []
+    for path in listing(roots.sysfs / "class/hwmon"):
+        samples = number_of(path / "samples")
+        if text_of(path / "name") == "ina3221" and samples is not None and samples > SAMPLES:
+            settings.write(path / "samples", str(SAMPLES))
+            now = number_of(path / "samples")
+            if now is None or now >= samples:
+                raise UnavailableError(f"{path / 'samples'} did not take {SAMPLES}: it says {now}")
+            done.append(f"{path.name} averages {now:g} samples instead of {samples:g} during this run")
+    if not done:
+        raise UnavailableError(
+            f"--fast-sensor: there is no INA3221 here that averages more than {SAMPLES} samples",
+            remedy="Run without it; edgeprof sensors shows each channel's filter.",
+        )
+    return done

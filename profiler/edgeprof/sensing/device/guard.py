@@ -1,0 +1,99 @@
+"""Puts back what a run has changed on the device: its own process, started by path, which outlives the run's.
+
+    python -I guard.py JOURNAL
+
+It waits for the journal's lock, which the run holds for as long as it lives. If the journal is still there then, the
+run was killed before it could put things back, and that is done here. Standard library only; nothing else of edgeprof.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+#: How long a command that restores something may take (s).
+COMMAND_S = 60.0
+
+
+def undo(journal: Path, boot: str | None) -> list[str]:
+    """Put back everything in a journal, the last change first, and delete it; the caller holds its lock.
+
+    Args:
+        journal: The file.
+        boot: The present boot's id: kernel files of an earlier boot are as the boot made them, and are left alone.
+
+    Returns:
+        What could not be put back, one sentence each; the journal then keeps that.
+    """
+    try:
+        kept = json.loads(journal.read_text(encoding="utf-8"))
+        changes = list(kept["changes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError):
+            journal.unlink()  # cut off: it is written whole before anything is changed
+        return []
+    same_boot = boot is None or kept.get("boot") in {None, boot}
+    failed = []
+    for change in reversed(changes):
+        if "file" in change and not same_boot:
+            continue
+        problem = _undo(change)
+        if problem is not None:
+            failed.append((change, problem))
+    # Limits that hold one another in place (a minimum above the new maximum) go once the other has.
+    failed = [(change, problem) for change, _ in reversed(failed) if (problem := _undo(change)) is not None]
+    with suppress(OSError):
+        if failed:
+            text = json.dumps({**kept, "changes": [change for change, _ in failed]})
+            journal.write_text(text, encoding="utf-8")
+        else:
+            journal.unlink()
+    return [problem for _, problem in failed]
+
+
+def _undo(change: dict[str, Any]) -> str | None:
+    if "file" in change:
+        path, value = Path(change["file"]), str(change["value"])
+        try:
+            if path.read_text(encoding="utf-8").strip() != value:
+                path.write_text(value, encoding="utf-8")
+        except OSError as error:
+            return f"{path} could not be set back to {value}: {error.strerror}"
+        return None
+    argv = change["command"]
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{' '.join(argv)} failed: {error}"
+    return f"{' '.join(argv)} ended with status {done.returncode}" if done.returncode else None
+
+
+def boot_id() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+
+
+def main(journal: str) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        descriptor = os.open(journal, os.O_RDWR)
+    except OSError:
+        return  # the run is over already
+    print("ready", flush=True)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if Path(journal).exists():
+        undo(Path(journal), boot_id())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

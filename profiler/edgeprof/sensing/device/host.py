@@ -1,0 +1,226 @@
+"""Under which circumstances something was measured: what the host is, and what must agree for two results to compare.
+
+Nothing volatile is in it (no load, no temperature): two runs on an unchanged device have the same fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import time
+from typing import TYPE_CHECKING
+
+from edgeprof.results.schema import Host, Reason
+from edgeprof.sensing.board.topology import identify
+from edgeprof.sensing.device.power_mode import cpufreq, governors, power_mode
+from edgeprof.sensing.device.throttle import Counters, difference, snapshot
+from edgeprof.sensing.files import listing, number_of, text_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeprof.roots import Roots
+
+__all__ = ["Counters", "competing_load", "describe_host", "difference", "preflight", "snapshot"]
+
+#: Another program's share of the processors that disturbs a measurement (measurement rules, preflight).
+_COMPETING = 0.05
+#: MIDR part numbers of Arm's cores (arch/arm64/include/asm/cputype.h).
+_ARM_PARTS = {
+    0xD03: "Cortex-A53",
+    0xD04: "Cortex-A35",
+    0xD05: "Cortex-A55",
+    0xD07: "Cortex-A57",
+    0xD08: "Cortex-A72",
+    0xD09: "Cortex-A73",
+    0xD0A: "Cortex-A75",
+    0xD0B: "Cortex-A76",
+    0xD0C: "Neoverse-N1",
+    0xD41: "Cortex-A78",
+    0xD42: "Cortex-A78AE",
+    0xD4F: "Neoverse-V2",
+    0xD83: "Neoverse-V3AE",
+}
+
+
+def describe_host(roots: Roots) -> Host:
+    """The device that these roots belong to.
+
+    The fingerprint is a hash over what must agree for two results to be compared: board, processor and cores, power
+    mode, governors, the limits of the clocks, SMT and boost, L4T, and whether the board is simulated. What is only
+    worth noting (C library, CUDA) is in ``context`` beside it.
+
+    Raises:
+        InputError: a user's board file does not follow the form.
+    """
+    board = identify(roots)
+    cpu, cores = _cpu(roots)
+    decisive = {**_clock_limits(roots), **_settings(roots)}
+    if roots.is_simulated:
+        decisive["simulated"] = "a virtual board"
+    mode, governor = power_mode(roots), governors(roots)
+    arch = platform.machine()
+    agree = [board.name, board.model, arch, cpu, cores, mode, governor, sorted(decisive.items())]
+    return Host(
+        board=board.name,
+        hostname=platform.node(),
+        arch=arch,
+        cpu=cpu,
+        cores=cores,
+        memory_bytes=_memory(roots),
+        kernel=text_of(roots.procfs / "sys/kernel/osrelease") or platform.release(),
+        os=_os_name(roots),
+        power_mode=mode,
+        governor=governor,
+        fingerprint=f"sha256:{hashlib.sha256(json.dumps(agree).encode()).hexdigest()}",
+        context={**decisive, **_noted(roots, board.model)},
+    )
+
+
+def preflight(roots: Roots) -> list[Reason]:
+    """What may disturb a measurement that is about to begin; takes about 0.2 s."""
+    reasons = []
+    busy = competing_load(roots)
+    if busy is not None and busy > _COMPETING:
+        reasons.append(
+            Reason(
+                code="competing_load",
+                message=f"other programs use {100 * busy:.0f} % of the processors",
+                remedy="Stop them, or quote the net energy with care.",
+            )
+        )
+    counters = snapshot(roots)
+    held = [cause for cause, state in counters.states.items() if state > 0]
+    if held:
+        reasons.append(
+            Reason(code="throttled", message=f"already before the run: {', '.join(held)}", remedy="Let it cool down.")
+        )
+    if "under-voltage" in counters.sticky:
+        reasons.append(
+            Reason(
+                code="undervoltage",
+                message="the supply voltage was too low at some time since boot",
+                remedy="Use a stronger power supply and a shorter cable.",
+            )
+        )
+    return reasons
+
+
+def competing_load(roots: Roots, seconds: float = 0.2) -> float | None:
+    """The share of all processors (0 to 1) that is busy now, while edgeprof itself does nothing; None if unknown."""
+    first = _ticks(roots.procfs / "stat")
+    if first is None:
+        return None
+    time.sleep(seconds)
+    second = _ticks(roots.procfs / "stat")
+    if second is None or second[1] <= first[1]:
+        return None
+    return max(0.0, (second[0] - first[0]) / (second[1] - first[1]))
+
+
+def _ticks(path: Path) -> tuple[int, int] | None:
+    match = re.match(r"cpu\s+([\d ]+)", text_of(path) or "")
+    fields = [int(word) for word in match[1].split()[:8]] if match else []
+    if len(fields) < 5:
+        return None
+    return sum(fields) - fields[3] - fields[4], sum(fields)
+
+
+def _cpu(roots: Roots) -> tuple[str, int]:
+    text = text_of(roots.procfs / "cpuinfo") or ""
+    names = re.findall(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    parts = [_ARM_PARTS.get(int(part, 16)) for part in re.findall(r"^CPU part\s*:\s*(0x\w+)$", text, re.MULTILINE)]
+    known = [part for part in parts if part]
+    chosen = known or names or [platform.processor() or platform.machine()]
+    cores = len(re.findall(r"^processor\s*:", text, re.MULTILINE)) or os.cpu_count() or 1
+    return " + ".join(dict.fromkeys(name.strip() for name in chosen)), cores
+
+
+def _memory(roots: Roots) -> int | None:
+    match = re.search(r"^MemTotal:\s*(\d+) kB", text_of(roots.procfs / "meminfo") or "", re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
+
+
+def _os_name(roots: Roots) -> str:
+    match = re.search(r'^PRETTY_NAME="?([^"\n]+)', text_of(roots.root / "etc/os-release") or "", re.MULTILINE)
+    return match[1] if match else platform.system()
+
+
+def _clock_limits(roots: Roots) -> dict[str, str]:
+    """The clocks that CPUs and GPUs may have, MHz; that jetson_clocks pinned them shows as equal ends."""
+    limits: dict[str, str] = {}
+    spans: dict[str, list[str]] = {}
+    for path in cpufreq(roots):
+        least, most = (number_of(path / f"scaling_{end}_freq", 1e-3) for end in ("min", "max"))
+        if least is not None and most is not None:
+            spans.setdefault(f"{least:.0f} to {most:.0f} MHz", []).append(path.parent.name)
+    for span, cpus in spans.items():
+        limits[f"max_freq_{cpus[0]}"] = span
+    for node in listing(roots.sysfs / "class/devfreq"):
+        least, most = (number_of(node / f"{end}_freq", 1e-6) for end in ("min", "max"))
+        if least is not None and most is not None and "gpu" in (text_of(node / "device/of_node/name") or node.name):
+            limits["max_freq_gpu"] = f"{least:.0f} to {most:.0f} MHz"
+    return limits
+
+
+def _settings(roots: Roots) -> dict[str, str]:
+    cpu = roots.sysfs / "devices/system/cpu"
+    no_turbo = text_of(cpu / "intel_pstate/no_turbo")
+    found = {
+        "boost": text_of(cpu / "cpufreq/boost") or (None if no_turbo is None else str(1 - int(no_turbo == "1"))),
+        "smt": text_of(cpu / "smt/control"),
+        "l4t": _l4t(roots),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _l4t(roots: Roots) -> str | None:
+    match = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text_of(roots.root / "etc/nv_tegra_release") or "")
+    return f"{match[1]}.{match[2]}" if match else None
+
+
+def _noted(roots: Roots, model: str) -> dict[str, str]:
+    noted = {
+        "model": model,
+        "libc": " ".join(platform.libc_ver()).strip(),
+        "cpu_driver": next((d for p in cpufreq(roots) if (d := text_of(p / "scaling_driver"))), ""),
+        "cpu_preference": next((d for p in cpufreq(roots) if (d := text_of(p / "energy_performance_preference"))), ""),
+        "cuda": _cuda(roots),
+        "fan": _fan(roots),
+        "supply": _supply(roots),
+    }
+    return {name: value for name, value in noted.items() if value}
+
+
+def _fan(roots: Roots) -> str:
+    """Who rules the fan (pwm1_enable: 0 nobody, at full speed, 1 a person, 2 the kernel), and a person's setting."""
+    for path in listing(roots.sysfs / "class/hwmon"):
+        if text_of(path / "name") in {"pwmfan", "pwm-fan"}:
+            rule = text_of(path / "pwm1_enable")
+            if rule == "1":
+                level = number_of(path / "pwm1", 1 / 255)
+                return "manual" if level is None else f"manual, {level:.0%}"
+            return {"0": "full speed", "2": "automatic"}.get(rule or "", "present")
+    return ""
+
+
+def _supply(roots: Roots) -> str:
+    """What the board is fed with: the highest bus voltage of its power monitors, to the volt, which a load leaves."""
+    volts = []
+    for path in listing(roots.sysfs / "class/hwmon"):
+        if text_of(path / "name") == "ina3221":
+            volts += [number_of(path / f"in{n}_input", 1e-3) for n in (1, 2, 3)]
+        elif text_of(path / "name") == "ina238":
+            volts.append(number_of(path / "in1_input", 1e-3))
+    highest = max((v for v in volts if v is not None), default=0.0)
+    return f"{highest:.0f} V" if highest >= 1 else ""
+
+
+def _cuda(roots: Roots) -> str:
+    match = re.search(
+        r'"cuda"\s*:\s*\{[^}]*"version"\s*:\s*"([\d.]+)"', text_of(roots.root / "usr/local/cuda/version.json") or ""
+    )
+    return match[1] if match else ""

@@ -1,0 +1,170 @@
+"""Changing a device's settings for a run, and putting them back whatever happens.
+
+Each change is written into a journal before it is made. At the run's end, Ctrl-C or an error the run itself puts
+everything back; if it is killed, a small process that waits for that does; if that is killed too, or the power fails,
+the next start of edgeprof does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import InputError, UnavailableError
+from edgeprof.sensing.device import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+FOLDER = "restore"
+_ROOT = "Only root may change it: run it with sudo -E, or without the flag."
+
+
+class Settings:
+    """Changes to the device, from ``__enter__`` to ``__exit__``.
+
+    Args:
+        directory: Where the journal is; ``restore`` in the data directory by default.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = _directory() if directory is None else directory
+        self._journal = self._directory / f"{os.getpid()}-{time.monotonic_ns()}.json"
+        self._changes: list[dict[str, Any]] = []
+        self._descriptor = -1
+        self._guard: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._journal, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise InputError(
+                f"{self._journal} cannot be written: {error.strerror}; nothing was changed",
+                remedy="Set EDGEPROF_DATA_DIR to a place of yours.",
+            ) from None
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        self._note()
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", guard.__file__, str(self._journal)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._guard.stdout is not None
+        self._guard.stdout.readline()  # it is there before anything is changed
+        return self
+
+    def remember(self, path: Path) -> str | None:
+        """Have a file put back to what it says now, whoever changes it; what it says, None where it cannot be read."""
+        try:
+            value = path.read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+        self._changes.append({"file": str(path), "value": value})
+        self._note()
+        return value
+
+    def write(self, path: Path, value: str) -> str:
+        """Change a file, and see that it took.
+
+        Returns:
+            What it said before.
+
+        Raises:
+            UnavailableError: it cannot be changed; the others' changes are still put back at the end.
+        """
+        before = self.remember(path)
+        if before is None:
+            raise UnavailableError(f"{path} cannot be read")
+        try:
+            path.write_text(value, encoding="utf-8")
+        except OSError as error:
+            remedy = _ROOT if isinstance(error, PermissionError) else None
+            raise UnavailableError(f"{path} cannot be set to {value}: {error.strerror}", remedy=remedy) from None
+        return before
+
+    def command(self, argv: Sequence[str], undo: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command that changes something; ``undo`` is the one that puts it back.
+
+        Raises:
+            UnavailableError: it cannot be run at all.
+        """
+        self._changes.append({"command": list(undo)})
+        self._note()
+        try:
+            return subprocess.run(
+                list(argv),
+                stdin=subprocess.DEVNULL,  # nvpmodel asks whether to reboot: nobody answers
+                capture_output=True,
+                text=True,
+                timeout=guard.COMMAND_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise UnavailableError(f"{' '.join(argv)} failed: {error}") from None
+
+    def _note(self) -> None:
+        text = json.dumps({"pid": os.getpid(), "boot": guard.boot_id(), "changes": self._changes}).encode()
+        # A longer text over a shorter one in one write: a reader after a crash sees the whole of either.
+        os.pwrite(self._descriptor, text, 0)
+        os.ftruncate(self._descriptor, len(text))
+        os.fsync(self._descriptor)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        problems = guard.undo(self._journal, None)
+        os.close(self._descriptor)
+        if self._guard is not None:
+            # It has the lock now, tries once more what we could not do, and ends.
+            with suppress(subprocess.TimeoutExpired):
+                self._guard.wait(guard.COMMAND_S)
+            assert self._guard.stdout is not None
+            self._guard.stdout.close()
+        if problems and self._journal.exists() and kind is None:
+            raise UnavailableError(
+                "; ".join(problems), remedy="Set it by hand; edgeprof tries again at its next start."
+            )
+
+
+def recover(directory: Path | None = None) -> list[str]:
+    """Put back what runs that were killed together with their guards have left changed.
+
+    Returns:
+        What could not be put back, one sentence each.
+    """
+    problems: list[str] = []
+    directory = _directory() if directory is None else directory
+    for journal in sorted(directory.glob("*.json")) if directory.is_dir() else []:
+        try:
+            descriptor = os.open(journal, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue  # another user's, or just gone
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue  # a run that lives, or its guard at work
+        else:
+            problems += guard.undo(journal, guard.boot_id())
+        finally:
+            os.close(descriptor)
+    return problems
+
+
+def _directory() -> Path:
+    from edgeprof.results.store import data_dir  # noqa: PLC0415 - SQLite and msgspec, for one name
+
+    return data_dir() / FOLDER

@@ -1,0 +1,368 @@
+"""The recipe of a study, ``study.toml``: base model, variants, data, budgets and protocol, read and checked."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import string
+import sys
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from edgeprof import units
+from edgeprof.benchmark.request import input_shapes
+from edgeprof.compression.variant import chain_name, parse_chain
+from edgeprof.errors import InputError, unknown
+from edgeprof.verdicts.gate import Limits
+from edgeprof.verdicts.recommend import Product
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+#: Keys of [protocol] → fields of a BenchRequest, and what they hold.
+PROTOCOL: dict[str, tuple[str, type]] = {
+    "preset": ("preset", str), "windows": ("windows", int), "window": ("window_s", float),
+    "warmup": ("warmup_s", float), "idle": ("idle_s", float), "runtime": ("runtime", str), "device": ("device", str),
+    "threads": ("threads", int), "batch": ("batch", int), "scenario": ("scenario", str), "rate": ("rate_hz", float),
+    "streams": ("streams", int), "sample_rate": ("sample_rate_hz", float), "rail": ("rail", str),
+    "estimate_power": ("estimate_power_w", float), "timeout": ("timeout_s", float), "sensors": ("sensors", list),
+    "inputs": ("inputs", list),
+}  # fmt: skip
+_TOP = (
+    "model", "models", "baseline", "dataset", "train", "preprocess", "metric", "seed", "protocol", "recipes", "budgets",
+    "product", "search",
+)  # fmt: skip
+_BUDGETS = {
+    "max_accuracy_drop": ("max_accuracy_drop", ""),
+    "max_latency_p99": ("max_p99_s", "s"),
+    "max_energy": ("max_j", "J"),
+    "max_rss": ("max_rss_bytes", "B"),
+    "max_size": ("max_size_bytes", "B"),
+}
+#: More than this is a mistake in a grid, or wants another tool.
+_MOST = 200
+
+
+@dataclass(frozen=True)
+class Search:
+    """Parameters that Optuna may choose.
+
+    Attributes:
+        pattern: A chain with ``{names}``.
+        choices: Name → a list of values, or (low, high, whether the scale is logarithmic).
+        trials: How many variants at most.
+    """
+
+    pattern: str
+    choices: dict[str, list[str] | tuple[float, float, bool]]
+    trials: int
+
+    def chain(self, values: Mapping[str, str]) -> str:
+        return self.pattern.format(**values)
+
+    def examples(self) -> list[str]:
+        """Chains with each value of a list and both ends of each range, for a check of them all."""
+        ends = {
+            name: choice if isinstance(choice, list) else [written(end) for end in choice[:2]]
+            for name, choice in self.choices.items()
+        }
+        first = {name: values[0] for name, values in ends.items()}
+        return [self.chain({**first, name: value}) for name, values in ends.items() for value in values]
+
+    def __str__(self) -> str:
+        """What may vary, for a plan."""
+        varied = [
+            f"{name} = {', '.join(choice)}"
+            if isinstance(choice, list)
+            else f"{name} from {written(choice[0])} to {written(choice[1])}"
+            for name, choice in self.choices.items()
+        ]
+        return f"search, at most {self.trials} of {self.pattern}: {'; '.join(varied)}"
+
+
+def written(number: float) -> str:
+    """A number that is chosen, as it stands in a chain."""
+    return str(number) if isinstance(number, int) else f"{number:.4g}"
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A study of one model, as it was written.
+
+    Attributes:
+        path: The file.
+        model: The base model, relative to the file's folder unless absolute.
+        chains: The variants to make of it, in order, each once.
+        baseline: The chain that makes what they are compared with; None: the model as it is.
+        dataset: What variants are judged on, as after ``--dataset``; None for none.
+        train: What they are calibrated and trained on; None: ``dataset``.
+        protocol: Fields of a BenchRequest.
+    """
+
+    path: Path
+    model: str
+    chains: list[str]
+    baseline: str | None = None
+    dataset: str | None = None
+    train: str | None = None
+    preprocess: dict[str, str] = field(default_factory=dict)
+    metric: str = "top1"
+    seed: int = 0
+    protocol: dict[str, Any] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    product: Product | None = None
+    search: Search | None = None
+
+
+def load(path: Path) -> list[StudyFile]:
+    """Read a study: one for each of its models.
+
+    Raises:
+        InputError: it is missing, no TOML, or a key or value does not fit; the sentence names it.
+    """
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", remedy="Give a study's .toml.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    for key in content:
+        if key not in _TOP:
+            raise unknown(f"key of {path.name}", key, _TOP)
+    models = _models(path, content)
+    chains = list(_chains(path, _table(path, content, "recipes")))
+    search = _search(path, _table(path, content, "search"))
+    if not chains and search is None:
+        raise InputError(f"{path} has no recipes", remedy='[recipes] with explicit = ["int8-dynamic", …].')
+    if len(chains) > _MOST:
+        raise InputError(f"{path} asks for {len(chains)} variants; {_MOST} at most", remedy="Make its grids coarser.")
+    baseline = _text(path, content, "baseline")
+    if baseline is not None:
+        parse_chain(baseline)
+    data = {key: _text(path, content, key) for key in ("dataset", "train")}
+    found = StudyFile(
+        path=path,
+        model=models[0],
+        chains=chains,
+        baseline=baseline,
+        **{key: None if spec is None else _beside(path, spec) for key, spec in data.items()},
+        preprocess={key: _word(value) for key, value in _table(path, content, "preprocess").items()},
+        metric=_text(path, content, "metric") or "top1",
+        seed=_of_type(path, "seed", content.get("seed", 0), int),
+        protocol=_protocol(path, _table(path, content, "protocol")),
+        limits=_limits(path, _table(path, content, "budgets")),
+        product=_product(path, _table(path, content, "product")),
+        search=search,
+    )
+    return [replace(found, model=model) for model in models]
+
+
+def _models(path: Path, content: Mapping[str, Any]) -> list[str]:
+    given = content.get("models", [content["model"]] if "model" in content else [])
+    if "model" in content and "models" in content:
+        raise InputError(f"{path} has both model and models", remedy="One of them is enough.")
+    if not isinstance(given, list) or not given or not all(isinstance(one, str) for one in given):
+        raise InputError(
+            f"{path} names no base model", remedy='It needs a line model = "FILE", or models = ["FILE", …].'
+        )
+    if len(set(given)) < len(given):
+        raise InputError(f"{path} names the same model twice", remedy="Name each once.")
+    return [_beside(path, one) for one in given]
+
+
+def _text(path: Path, content: Mapping[str, Any], key: str) -> str | None:
+    return None if key not in content else _of_type(path, key, content[key], str)
+
+
+def _of_type(path: Path, key: str, value: Any, wanted: type) -> Any:
+    """A whole number will do where a fraction may stand; true and false are no numbers."""
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        words = {str: "text in quotes", int: "a whole number", float: "a number", list: "a list"}
+        raise InputError(f"{path}: {key} = {value!r} is not {words[wanted]}")
+    return value
+
+
+def _protocol(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in PROTOCOL:
+            raise unknown(f"key of [protocol] in {path.name}", key, PROTOCOL)
+        name, wanted = PROTOCOL[key]
+        found[name] = _of_type(path, key, value, wanted)
+    if "inputs" in found:
+        found["shapes"], found["dtypes"] = input_shapes([str(one) for one in found.pop("inputs")])
+    return found
+
+
+def _table(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = content.get(name, {})
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: {name} is not a table", remedy=f"Write it as [{name}].")
+    return found
+
+
+def _beside(path: Path, text: str) -> str:
+    """Relative to the study's file, where there is such a file; else as it is."""
+    kind, colon, rest = text.partition(":")
+    if colon and (path.parent / rest).exists():
+        return f"{kind}:{path.parent / rest}"
+    near = path.parent / text.partition(":")[0]
+    return str(path.parent / text) if near.exists() else text
+
+
+def _chains(path: Path, recipes: Mapping[str, Any]) -> Iterator[str]:
+    """Explicit ones, then grids and ranges, each chain once."""
+    for key in recipes:
+        if key not in {"explicit", "grid", "range"}:
+            raise unknown(f"key of [recipes] in {path.name}", key, ("explicit", "grid", "range"))
+    seen = set()
+    explicit = recipes.get("explicit", [])
+    if not isinstance(explicit, list) or not all(isinstance(one, str) for one in explicit):
+        raise InputError(f"{path}: explicit is not a list of chains")
+    grids = [*_rows(path, recipes, "grid"), *_rows(path, recipes, "range")]
+    for chain in itertools.chain(explicit, *(_expanded(path, grid) for grid in grids)):
+        name = chain_name(parse_chain(chain))
+        if name not in seen:
+            seen.add(name)
+            yield chain
+
+
+def _rows(path: Path, recipes: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    rows = recipes.get(key, [])
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and isinstance(row.get("with"), str) for row in rows
+    ):
+        raise InputError(f'{path}: each [[recipes.{key}]] needs a line with = "CHAIN with {{names}}"')
+    return rows
+
+
+def _names(path: Path, pattern: str) -> list[str]:
+    """What stands in braces in a pattern."""
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
+    except ValueError:
+        names = [""]
+    if not all(name.isidentifier() for name in names):
+        raise InputError(f"{path}: {pattern!r} is no pattern", remedy="Write it as prune:amount={amount}.")
+    return list(dict.fromkeys(names))
+
+
+def _expanded(path: Path, grid: Mapping[str, Any]) -> Iterator[str]:
+    pattern = grid["with"]
+    names = _names(path, pattern)
+    for name in names:
+        if name not in grid:
+            raise InputError(f"{path}: {{{name}}} of {pattern!r} has no values", remedy=f"Add {name} = [ … ].")
+    for extra in set(grid) - {"with", *names}:
+        raise InputError(f"{path}: {pattern!r} does not use {extra}", remedy=f"Write {{{extra}}} where it belongs.")
+    for values in itertools.product(*(_values(path, name, grid[name]) for name in names)):
+        yield pattern.format(**dict(zip(names, values, strict=True)))
+
+
+def _values(path: Path, name: str, given: Any) -> list[str]:
+    if isinstance(given, list) and given:
+        return [_word(value) for value in given]
+    if isinstance(given, dict) and {"from", "to", "steps"} <= set(given):
+        low, high, _ = _range(path, name, given)
+        steps = _of_type(path, f"steps of {name}", given["steps"], int)
+        if steps < 2:
+            raise InputError(f"{path}: the range of {name} needs 2 steps or more")
+        if given.get("scale") == "log":
+            raw = [math.exp(math.log(low) + (math.log(high) - math.log(low)) * i / (steps - 1)) for i in range(steps)]
+        else:
+            raw = [low + (high - low) * i / (steps - 1) for i in range(steps)]
+        whole = isinstance(low, int) and isinstance(high, int)
+        return list(dict.fromkeys(str(round(value)) if whole else f"{value:.6g}" for value in raw))
+    raise InputError(
+        f"{path}: the values of {name} are no list and no range",
+        remedy=f"{name} = [0.3, 0.5] or {name} = {{ from = 0.1, to = 0.9, steps = 5 }}",
+    )
+
+
+def _range(path: Path, name: str, given: Mapping[str, Any]) -> tuple[float, float, bool]:
+    """From, to, and whether on a log scale."""
+    low, high = given["from"], given["to"]
+    logarithmic = given.get("scale") == "log"
+    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
+    if not numbers or low > high or (logarithmic and low <= 0) or given.get("scale", "log") not in {"log", "linear"}:
+        raise InputError(
+            f"{path}: the range of {name} does not go from a number up to another, both above 0 on a log scale",
+            remedy=f'{name} = {{ from = 0.1, to = 0.9 }}; scale = "log" or "linear"',
+        )
+    return low, high, logarithmic
+
+
+def _search(path: Path, given: Mapping[str, Any]) -> Search | None:
+    if not given:
+        return None
+    pattern, trials = given.get("with"), given.get("trials", 20)
+    if not isinstance(pattern, str) or not isinstance(trials, int) or not 1 <= trials <= _MOST:
+        raise InputError(f'{path}: [search] needs with = "CHAIN with {{names}}" and trials from 1 to {_MOST}')
+    rest = {key: value for key, value in given.items() if key not in {"with", "trials"}}
+    names = _names(path, pattern)
+    if set(names) != set(rest) or not names:
+        raise InputError(
+            f"{path}: [search] must give values for {', '.join(names) or 'at least one name'}, and no others"
+        )
+    choices: dict[str, list[str] | tuple[float, float, bool]] = {}
+    for name, value in rest.items():
+        if isinstance(value, dict) and {"from", "to"} <= set(value):
+            choices[name] = _range(path, name, value)
+        else:
+            choices[name] = _values(path, name, value)
+    parse_chain(pattern.format(**dict.fromkeys(names, "1")))
+    return Search(pattern, choices, trials)
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _limits(path: Path, given: Mapping[str, Any]) -> Limits:
+    found: dict[str, float] = {}
+    for key, value in given.items():
+        if key not in _BUDGETS:
+            raise unknown(f"budget in {path.name}", key, _BUDGETS)
+        field_name, unit = _BUDGETS[key]
+        found[field_name] = _number(path, key, value, unit)
+        if not 0 <= found[field_name] < math.inf:
+            raise InputError(
+                f"{path}: {key} = {value} is no budget", remedy="Give a finite number that is not below 0."
+            )
+    return Limits(**found)
+
+
+def _product(path: Path, given: Mapping[str, Any]) -> Product | None:
+    names = {
+        "fps": ("fps", "1"),
+        "battery_wh": ("battery_wh", "1"),
+        "hours": ("hours", "1"),
+        "memory_left": ("memory_left_bytes", "B"),
+    }
+    found: dict[str, float] = {}
+    for key, value in given.items():
+        if key not in names:
+            raise unknown(f"requirement in [product] of {path.name}", key, names)
+        found[names[key][0]] = _number(path, key, value, names[key][1])
+    if not all(0 < value < math.inf for value in found.values()):
+        raise InputError(f"{path}: a requirement of [product] is not a finite number above 0")
+    if "battery_wh" in found and not {"fps", "hours"} <= set(found):
+        raise InputError(f"{path}: battery_wh needs hours and fps beside it, to be a limit of joules a frame")
+    return Product(**found) if found else None
+
+
+def _number(path: Path, key: str, value: Any, unit: str) -> float:
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        return units.parse_ratio(str(value)) if unit == "" else units.parse(str(value), unit)
+    except ValueError as error:
+        raise InputError(f"{path}: {key}: {error}") from None

@@ -1,0 +1,102 @@
+"""Accuracy: intervals of proportions, and the paired test against a baseline."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprof.energy.uncertainty import betainc
+from edgeprof.evaluation.metric import wilson
+from edgeprof.results import schema
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["bootstrap_p", "difference", "drop_scale", "mcnemar", "wilson"]
+
+
+def mcnemar(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float:
+    """McNemar's exact test: whether two models, judged on the same samples, err equally often.
+
+    Only samples that one gets right and the other wrong speak: b and c of them. p is twice the probability that a fair
+    coin falls at most min(b, c) times of b + c (McNemar 1947, exact binomial form), at most 1.
+
+    Args:
+        baseline: Whether each sample was judged correctly, shape ``(n,)``.
+        variant: The same samples in the same order.
+
+    Returns:
+        The two-sided p-value; 1 where they never disagree.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    one, other = np.asarray(baseline, dtype=bool), np.asarray(variant, dtype=bool)
+    if one.shape != other.shape:
+        raise ValueError(f"{one.shape} and {other.shape} are not the same samples")
+    b, c = int(np.count_nonzero(one & ~other)), int(np.count_nonzero(~one & other))
+    fewer, both = min(b, c), b + c
+    if 2 * fewer == both:
+        return 1.0
+    # P(X ≤ k) of a binomial is I_{1−p}(n − k, k + 1).
+    return min(1.0, 2 * betainc(both - fewer, fewer + 1, 0.5))
+
+
+def bootstrap_p(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float | None:
+    """Whether two models, judged on the same resamples of the same samples, differ: the bootstrap's two-sided p-value.
+
+    p = 2 · min(#(d ≤ 0) + 1, #(d ≥ 0) + 1) / (B + 1) of the B differences, at most 1: the level at which the percentile
+    interval of the paired difference would just hold 0 (Efron and Tibshirani 1993, 15 and 16).
+
+    Args:
+        baseline: The metric under each resample, shape ``(B,)``, NaN where it is undefined.
+        variant: The same resamples in the same order.
+
+    Returns:
+        None where they are not the same resamples, or none is defined for both.
+    """
+    one, other = np.asarray(baseline, np.float64), np.asarray(variant, np.float64)
+    if one.shape != other.shape:
+        return None
+    d = other - one
+    d = d[~np.isnan(d)]
+    if d.size == 0:
+        return None
+    tail = 1 + min(np.count_nonzero(d <= 0), np.count_nonzero(d >= 0))
+    return float(min(1.0, 2 * tail / (d.size + 1)))
+
+
+def drop_scale(accuracy: schema.Accuracy, drop: float) -> float | None:
+    """What makes of a drop in the metric's unit the share that a limit such as 1 % is held against.
+
+    That is 1 for a ratio, whose points are meant, else 1 / |the baseline's value|: perplexity may rise by 1 % of it.
+
+    Args:
+        accuracy: The variant's.
+        drop: How much worse than the baseline, in the metric's unit.
+
+    Returns:
+        None where the baseline's value is 0, of which there is no share.
+    """
+    base = accuracy.value + accuracy.sign * drop
+    if accuracy.is_ratio and 0.0 <= base <= 1.0:
+        return 1.0
+    return 1 / abs(base) if base else None
+
+
+def difference(variant: schema.Accuracy, baseline: schema.Accuracy) -> schema.Difference | None:
+    """The variant's accuracy minus the baseline's; None where the metrics, or the data they were asked of, differ.
+
+    The interval is Newcombe's (1998, method 10, from the two single intervals); it does not know that the samples are
+    paired and is therefore, for two models that err alike, too wide: McNemar's p-value decides about a drop.
+    """
+    if variant.metric != baseline.metric or variant.dataset != baseline.dataset:
+        return None
+    d = variant.value - baseline.value
+    if variant.ci95 is None or baseline.ci95 is None:
+        return schema.Difference(value=d, ci95=None)
+    low = d - math.hypot(variant.value - variant.ci95[0], baseline.ci95[1] - baseline.value)
+    high = d + math.hypot(variant.ci95[1] - variant.value, baseline.value - baseline.ci95[0])
+    return schema.Difference(value=d, ci95=(low, high))

@@ -1,0 +1,154 @@
+"""Two results side by side: which variants belong together, whether their contexts let them be compared, and how.
+
+Pure; what it rests on is ``compare`` (ratios and verdicts of two variants) and ``contexts`` (two hosts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprof.results import schema
+from edgeprof.verdicts.compare import ContextDifference, compare, contexts
+
+if TYPE_CHECKING:
+    from edgeprof.results.schema import Comparison, Protocol, Result, SensorUse, Variant
+
+#: Fields of the protocol that change what an inference is, or how long a request waits for it.
+_DECISIVE = ("scenario", "batch", "rate_hz", "streams")
+_NOTED = ("threads", "windows", "window_s", "preset", "inputs", "sample_rate_hz")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A variant of the branch, its counterpart in the baseline, and what their comparison says."""
+
+    label: str
+    variant: Variant
+    baseline: Variant
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Across:
+    """Two results compared.
+
+    Attributes:
+        pairs: In the branch's order.
+        only_baseline: Variants that the branch lacks.
+        only_branch: Variants that the baseline lacks.
+        differences: Of their contexts, those that forbid a comparison first.
+    """
+
+    pairs: list[Pair]
+    only_baseline: list[str]
+    only_branch: list[str]
+    differences: list[ContextDifference]
+
+    @property
+    def forbidden(self) -> list[ContextDifference]:
+        return [d for d in self.differences if d.forbids]
+
+
+def across(baseline: Result, branch: Result, *, force: bool = False) -> Across:
+    """Compare each variant of ``branch`` with its counterpart in ``baseline``.
+
+    Counterparts have the same model and variant name; else the same variant name where it is the only one on both
+    sides; and two results of one variant each belong together whatever they are called. Where the contexts forbid a
+    comparison, every verdict is ``not_comparable`` and there are no ratios, which nobody could then quote; with
+    ``force`` there are, and the differences are still told.
+    """
+    partners = _partners(baseline.variants, branch.variants)
+    differences = [*contexts(baseline.host, branch.host), *_protocols(baseline.protocol, branch.protocol)]
+    differences += _runtimes(partners)
+    differences += _calibrations(baseline.sensors, branch.sensors)
+    differences.sort(key=lambda d: not d.forbids)
+    forbidden = "; ".join(f"{d.name} {d.a} → {d.b}" for d in differences if d.forbids)
+    pairs = [Pair(label(v), v, b, _compared(v, b, "" if force else forbidden)) for v, b in partners]
+    matched = [id(one) for pair in partners for one in pair]
+    return Across(
+        pairs,
+        [label(v) for v in baseline.variants if id(v) not in matched],
+        [label(v) for v in branch.variants if id(v) not in matched],
+        differences,
+    )
+
+
+def label(variant: Variant) -> str:
+    """``resnet8 int8-static``: a variant's name where results of several models meet."""
+    model = schema.model_name(variant.model)
+    return variant.name if model in variant.name else f"{model} {variant.name}"
+
+
+def _compared(variant: Variant, baseline: Variant, forbidden: str) -> Comparison:
+    if not forbidden:
+        return compare(variant, baseline)
+    return schema.Comparison(
+        variant=variant.name,
+        baseline=baseline.name,
+        energy_ratio=None,
+        latency_ratio=None,
+        verdict="not_comparable",
+        reason=f"the contexts differ: {forbidden}",
+    )
+
+
+def _partners(baseline: list[Variant], branch: list[Variant]) -> list[tuple[Variant, Variant]]:
+    if len(baseline) == len(branch) == 1:
+        return [(branch[0], baseline[0])]
+    exact = {(schema.model_name(v.model), v.name): v for v in baseline}
+    found = []
+    for variant in branch:
+        partner = exact.get((schema.model_name(variant.model), variant.name))
+        if partner is None:
+            namesakes = [v for v in baseline if v.name == variant.name]
+            alone = sum(v.name == variant.name for v in branch) == 1
+            partner = namesakes[0] if len(namesakes) == 1 and alone else None
+        if partner is not None:
+            found.append((variant, partner))
+    return found
+
+
+def _protocols(a: Protocol, b: Protocol) -> list[ContextDifference]:
+    return [
+        ContextDifference(name.replace("_", " "), _shown(getattr(a, name)), _shown(getattr(b, name)), name in _DECISIVE)
+        for name in (*_DECISIVE, *_NOTED)
+        if getattr(a, name) != getattr(b, name)
+    ]
+
+
+def _runtimes(partners: list[tuple[Variant, Variant]]) -> list[ContextDifference]:
+    """A runtime or its version that changed is often the very thing that is compared: noted, never forbidden."""
+    changes = {
+        (
+            f"{b.runtime.name} {b.runtime.version} ({b.runtime.device})",
+            f"{v.runtime.name} {v.runtime.version} ({v.runtime.device})",
+        )
+        for v, b in partners
+        if v.runtime and b.runtime
+    }
+    return [ContextDifference("runtime", old, new, forbids=False) for old, new in sorted(changes) if old != new]
+
+
+def _calibrations(a: list[SensorUse], b: list[SensorUse]) -> list[ContextDifference]:
+    """Joules on two scales: a sensor that was calibrated in between, or otherwise."""
+
+    def scales(uses: list[SensorUse]) -> dict[tuple[str, str], tuple[float, float]]:
+        powers = [use for use in uses if use.quantity in {"power", "energy"}]
+        made = {(use.sensor, use.channel): use.calibration or {} for use in powers}
+        return {key: (one.get("gain", 1.0), one.get("offset_w", 0.0)) for key, one in made.items()}
+
+    before, after = scales(a), scales(b)
+    return [
+        ContextDifference(f"calibration of {key[1]}", _scale(before[key]), _scale(after[key]), forbids=True)
+        for key in sorted(before.keys() & after.keys())
+        if before[key] != after[key]
+    ]
+
+
+def _scale(line: tuple[float, float]) -> str:
+    return "none" if line == (1.0, 0.0) else f"× {line[0]:.4g} {line[1]:+.3g} W"
+
+
+def _shown(value: object) -> str:
+    return "unknown" if value is None else str(value)

@@ -1,0 +1,189 @@
+"""Better, worse, tied or not comparable: ratios from windows that were paired, never from two separate intervals.
+
+The k-th window of a variant and the k-th of its baseline were measured next to each other (ABBA), so drift falls out of
+their ratio, and the sensor's gain error does in any case. The interval is that of the mean log-ratio (t, K − 1 degrees
+of freedom), widened by what pairing does not cancel: the sensor's offset and step.
+
+The verdict rests on energy, or on latency where no energy was measured. *Better* and *worse* need an interval that
+excludes 1 and is not wholly within ±1 % of it: a difference that small, however certain, is *tied*.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprof.energy.uncertainty import Component, combine, mean_and_error
+from edgeprof.results import schema
+from edgeprof.verdicts import accuracy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: A ratio whose interval lies within 1 ± this is tied.
+RELEVANT = 0.01
+
+#: What must agree between two hosts for their results to be compared; all else is noted.
+DECISIVE = ("board", "arch", "cpu", "cores", "memory_bytes", "power_mode", "governor")
+#: Names in ``Host.context`` that are decisive too; those that begin so.
+DECISIVE_CONTEXT = ("model", "max_freq", "turbo", "boost", "smt", "l4t", "sensor", "simulated", "power_limit")
+#: The kernel reports a little less memory from one version to the next.
+_MEMORY_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class ContextDifference:
+    """One thing that differs between two hosts.
+
+    Attributes:
+        name: A field of ``schema.Host`` or a name in its context.
+        a: The first host's value, for people.
+        b: The second's.
+        forbids: Whether it makes the results incomparable; otherwise it is only noted.
+    """
+
+    name: str
+    a: str
+    b: str
+    forbids: bool
+
+
+def compare(variant: schema.Variant, baseline: schema.Variant, *, relevant: float = RELEVANT) -> schema.Comparison:
+    """Compare a variant with its baseline.
+
+    Args:
+        variant: Measured on the same device as ``baseline``, best in the same run.
+        baseline: What it is compared with.
+        relevant: The half-width around 1 within which a difference does not matter.
+    """
+    made = schema.Comparison(
+        variant=variant.name, baseline=baseline.name, energy_ratio=None, latency_ratio=None, verdict="not_comparable"
+    )
+    for one in (baseline, variant):
+        if one.status in {"failed", "invalid"}:
+            made.reason = f"{one.name} {'failed' if one.status == 'failed' else 'is invalid'}"
+            return made
+    if variant.accuracy is not None and baseline.accuracy is not None:
+        made.accuracy_difference = accuracy.difference(variant.accuracy, baseline.accuracy)
+    made.latency_ratio = _latency(variant, baseline)
+    made.energy_ratio, obstacle, forbids = _energy(variant, baseline)
+    if forbids:
+        made.reason = obstacle
+        return made
+    ratio, what = made.energy_ratio, "energy"
+    if ratio is None:
+        ratio, what = made.latency_ratio, "latency"
+    if ratio is None:
+        made.reason = f"{obstacle}; and latency needs two windows of each" if obstacle else "too few windows"
+        return made
+    made.verdict, why = _verdict(ratio, relevant)
+    made.reason = f"{what} {why}" if what == "energy" or not obstacle else f"{what} {why}; {obstacle}"
+    return made
+
+
+def _verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict, str]:
+    low, high = ratio.ci95
+    told = f"{ratio.value:.3f} × ({low:.3f}–{high:.3f})"
+    verdict = schema.sense(ratio, relevant)
+    if verdict != "tied":
+        return verdict, told
+    if low <= 1 <= high:
+        return verdict, f"{told}: the interval contains 1"
+    return verdict, f"{told}: within ±{100 * relevant:.1f} %, too little to matter"
+
+
+def _energy(variant: schema.Variant, baseline: schema.Variant) -> tuple[schema.Ratio | None, str | None, bool]:
+    """The ratio, or why there is none, and whether that forbids any verdict."""
+    a, b = variant.energy_j_per_inference, baseline.energy_j_per_inference
+    if a is None or b is None or "none" in {a.provenance, b.provenance}:
+        return None, "no energy was measured", False
+    for name in ("provenance", "rail", "covers"):
+        mine, its = getattr(a, name), getattr(b, name)
+        if mine != its:
+            what = {"provenance": "joules are", "rail": "rail is", "covers": "joules cover"}[name]
+            return None, f"{variant.name}'s {what} {mine or 'unknown'}, {baseline.name}'s {its or 'unknown'}", True
+    for one, energy in ((variant, a), (baseline, b)):
+        if energy.gross.value is None:
+            return None, f"the energy of {one.name} is not to be quoted", False
+    pairs = _paired(
+        [None if w.energy_j is None or w.inferences <= 0 else w.energy_j / w.inferences for w in _ordered(variant)],
+        [None if w.energy_j is None or w.inferences <= 0 else w.energy_j / w.inferences for w in _ordered(baseline)],
+    ) or _paired(a.gross.windows, b.gross.windows)
+    ratio = _ratio(pairs, _uncancelled(a.gross, b.gross))
+    return ratio, None if ratio else "energy needs two windows of each to be compared", False
+
+
+def _latency(variant: schema.Variant, baseline: schema.Variant) -> schema.Ratio | None:
+    return _ratio(
+        _paired([w.latency_median_s for w in _ordered(variant)], [w.latency_median_s for w in _ordered(baseline)]), []
+    )
+
+
+def _ordered(variant: schema.Variant) -> list[schema.Window]:
+    return sorted(variant.windows, key=lambda window: window.order)
+
+
+def _paired(variant: Sequence[float | None], baseline: Sequence[float | None]) -> list[tuple[float, float]]:
+    """Windows by their position; those of which one is unknown or not positive fall out."""
+    return [
+        (v, b) for v, b in zip(variant, baseline, strict=False) if v is not None and b is not None and min(v, b) > 0
+    ]
+
+
+def _ratio(pairs: list[tuple[float, float]], components: list[Component]) -> schema.Ratio | None:
+    if len(pairs) < 2:
+        return None
+    logs = [math.log(v / b) for v, b in pairs]
+    mean, error = mean_and_error(logs)
+    total = combine([Component("repeatability", error or 0.0, len(logs) - 1), *components])
+    low, high = math.exp(mean - total.expanded), math.exp(mean + total.expanded)
+    return schema.Ratio(value=math.exp(mean), ci95=(low, high))
+
+
+def _uncancelled(variant: schema.EnergyFigure, baseline: schema.EnergyFigure) -> list[Component]:
+    """Relative standard uncertainties of the ratio that pairing leaves (the gain cancels; an offset only in part)."""
+    if not variant.value or not baseline.value or variant.budget is None or baseline.budget is None:
+        return []
+    found = []
+    for name in ("resolution", "filter", "sync"):
+        for figure in (variant, baseline):
+            u = getattr(figure.budget, name)
+            if u:
+                found.append(Component(name, u / abs(figure.value or 1.0)))
+    if variant.budget.offset and baseline.budget.offset:
+        # The same offset sits in both: o·t is in each energy, so the ratio feels its two shares' difference.
+        found.append(
+            Component("offset", abs(variant.budget.offset / variant.value - baseline.budget.offset / baseline.value))
+        )
+    return found
+
+
+def contexts(a: schema.Host, b: schema.Host) -> list[ContextDifference]:
+    """What differs between the devices of two results, those that forbid a comparison first.
+
+    Decisive are the board, its processor, memory, power mode and governor, and the context's names that begin with one
+    of ``DECISIVE_CONTEXT``. A different fingerprint without any of these forbids too: something decisive has changed
+    that has no name here.
+    """
+    found = []
+    for name in ("board", "arch", "cpu", "cores", "memory_bytes", "power_mode", "governor", "hostname", "kernel", "os"):
+        mine, its = getattr(a, name), getattr(b, name)
+        if mine == its:
+            continue
+        if name == "memory_bytes" and mine and its and abs(mine - its) <= _MEMORY_TOLERANCE * max(mine, its):
+            continue
+        found.append(ContextDifference(name, _shown(mine), _shown(its), forbids=name in DECISIVE))
+    for name in sorted({*a.context, *b.context}):
+        mine, its = a.context.get(name), b.context.get(name)
+        if mine != its:
+            found.append(
+                ContextDifference(name, _shown(mine), _shown(its), forbids=name.lower().startswith(DECISIVE_CONTEXT))
+            )
+    if a.fingerprint != b.fingerprint and not any(difference.forbids for difference in found):
+        found.append(ContextDifference("fingerprint", a.fingerprint, b.fingerprint, forbids=True))
+    return sorted(found, key=lambda difference: not difference.forbids)
+
+
+def _shown(value: object) -> str:
+    return "unknown" if value is None else str(value)

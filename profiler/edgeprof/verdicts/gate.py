@@ -1,0 +1,245 @@
+"""Limits for CI. What is not known does not pass.
+
+The rules, the same in the help text:
+
+- An absolute limit fails where the value is beyond it. It is *unsure* where its 95 % interval reaches over the limit.
+- A regression fails where the ratio is beyond the limit **and** its interval excludes "no change"; a ratio beyond the
+  limit that noise alone could explain, or one whose interval reaches beyond it, is *unsure*.
+- Unsure passes, with a word; with ``strict`` it fails. So by default only what was shown to be bad fails, and with
+  ``strict`` only what was shown to be good passes.
+- A number that is missing fails with its reason. A failed or invalid variant fails; with ``strict`` a degraded one,
+  an interrupted run and estimated joules do too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from edgeprof.verdicts.accuracy import drop_scale
+from edgeprof.verdicts.across import Across, Pair, label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from edgeprof.results.schema import Interval, Ratio, Result, Variant
+
+Unit = Literal["J", "s", "B", "1", ""]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What must not be exceeded; None: not asked. Joules, seconds, bytes, ratios."""
+
+    max_j: float | None = None
+    max_p99_s: float | None = None
+    #: Points of a ratio (0.01: one point); of a metric with a unit of its own a share of the baseline's value.
+    max_accuracy_drop: float | None = None
+    max_rss_bytes: float | None = None
+    max_size_bytes: float | None = None
+    max_regression: float | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit asked of one variant.
+
+    Attributes:
+        variant: Its label.
+        quantity: What is limited, in words.
+        passed: Whether it passes, with ``strict`` taken into account.
+        unsure: Whether the interval leaves it open.
+        value: The figure, in ``unit``; of a regression or a drop a ratio (0.03 is 3 %).
+        ci95: Its interval.
+        limit: In ``unit``.
+        unit: ``J``, ``s``, ``B``, ``1`` for a ratio.
+        provenance: Of joules.
+        reason: Why it fails without a figure, or what leaves it open.
+    """
+
+    variant: str
+    quantity: str
+    passed: bool
+    unsure: bool = False
+    value: float | None = None
+    ci95: Interval | None = None
+    limit: float | None = None
+    unit: Unit = ""
+    provenance: str | None = None
+    reason: str | None = None
+
+
+def check(
+    result: Result, limits: Limits, *, against: Across | None = None, strict: bool = False, names: Iterable[str] = ()
+) -> list[Check]:
+    """Ask every limit of every variant.
+
+    Args:
+        result: What is gated.
+        limits: What must hold.
+        against: ``across(baseline, result)``, for ``max_regression`` and for a drop from another result.
+        strict: See above.
+        names: Only these variants (names that exist); empty for all.
+    """
+    wanted = set(names)
+    found: list[Check] = []
+    if result.interrupted:
+        found.append(Check("the run", "completeness", not strict, unsure=True, reason="it was interrupted"))
+    for variant in result.variants:
+        if wanted and variant.name not in wanted:
+            continue
+        pair = next((p for p in against.pairs if p.variant == variant), None) if against else None
+        found += _variant(variant, limits, against, pair, strict=strict)
+    if not result.variants:
+        found.append(Check("the run", "completeness", passed=False, reason="it holds no variant"))
+    if against and limits.max_regression is not None and not wanted:
+        found += [
+            Check(name, "presence", not strict, unsure=True, reason="the baseline has it, the result does not")
+            for name in against.only_baseline
+        ]
+    return found
+
+
+def _variant(
+    variant: Variant, limits: Limits, against: Across | None, pair: Pair | None, *, strict: bool
+) -> list[Check]:
+    name = label(variant)
+    if variant.status in ("failed", "invalid"):
+        why = "; ".join(r.message for r in variant.reasons) or "no reason was recorded"
+        return [Check(name, "status", passed=False, reason=f"{variant.status}: {why}")]
+    found = []
+    if variant.status == "degraded":
+        codes = ", ".join(dict.fromkeys(r.code.replace("_", " ") for r in variant.reasons))
+        found.append(Check(name, "status", not strict, unsure=True, reason=f"degraded: {codes}"))
+    if limits.max_j is not None:
+        found.append(_energy(variant, limits.max_j, strict=strict))
+    if limits.max_p99_s is not None:
+        found.append(_p99(variant, limits.max_p99_s))
+    if limits.max_accuracy_drop is not None:
+        found.append(_drop(variant, limits.max_accuracy_drop, pair, strict=strict))
+    if limits.max_rss_bytes is not None:
+        rss = variant.memory_bytes.peak_rss if variant.memory_bytes else None
+        found.append(_plain(name, "peak memory", rss, limits.max_rss_bytes, "B"))
+    if limits.max_size_bytes is not None:
+        found.append(_plain(name, "file size", variant.model.size_bytes, limits.max_size_bytes, "B"))
+    if limits.max_regression is not None:
+        found += _regressions(variant, limits.max_regression, against, pair, strict=strict)
+    return found
+
+
+def _plain(name: str, quantity: str, value: float | None, limit: float, unit: Unit, *, reason: str = "") -> Check:
+    if value is None:
+        return Check(name, quantity, passed=False, limit=limit, unit=unit, reason=reason or "it was not measured")
+    return Check(name, quantity, value <= limit, value=value, limit=limit, unit=unit)
+
+
+def _energy(variant: Variant, limit: float, *, strict: bool) -> Check:
+    name, energy = label(variant), variant.energy_j_per_inference
+    if energy is None or energy.gross.value is None:
+        why = [r.message for r in variant.reasons if r.code in ("no_sensor", "uncertain", "gaps")]
+        return _plain(name, "energy", None, limit, "J", reason=why[0] if why else "no energy was measured")
+    value, interval = energy.gross.value, energy.gross.ci95
+    unsure = value <= limit and (interval is None or interval[1] > limit)
+    weak = strict and energy.provenance in ("estimated", "none")
+    return Check(
+        name,
+        "energy",
+        passed=value <= limit and not (strict and unsure) and not weak,
+        unsure=unsure,
+        value=value,
+        ci95=interval,
+        limit=limit,
+        unit="J",
+        provenance=energy.provenance,
+        reason="--strict takes no estimates" if weak else None,
+    )
+
+
+def _p99(variant: Variant, limit: float) -> Check:
+    latency = variant.latency_s
+    few = f"{latency.samples} requests are too few for a p99 (662 are needed)" if latency else "no latency was measured"
+    return _plain(label(variant), "p99 latency", latency.p99 if latency else None, limit, "s", reason=few)
+
+
+def _drop(variant: Variant, limit: float, pair: Pair | None, *, strict: bool) -> Check:
+    """Against the other result where there is one, else against the baseline within the result."""
+    name, accuracy = label(variant), variant.accuracy
+    if accuracy is None:
+        return _plain(name, "accuracy drop", None, limit, "1", reason="no accuracy was measured: bench with --dataset")
+    quantity = "accuracy drop" if accuracy.is_ratio else f"{accuracy.metric} {'drop' if accuracy.sign > 0 else 'rise'}"
+    if pair is not None:
+        other = pair.comparison.accuracy_difference
+        if other is None:
+            why = pair.comparison.reason or "the baseline has no accuracy of the same metric and data"
+            return _plain(name, quantity, None, limit, "1", reason=why)
+        drop, ends = -accuracy.sign * other.value, other.ci95
+    elif accuracy.drop is not None:
+        drop, ends = accuracy.drop, None
+    else:
+        return _plain(name, quantity, None, limit, "1", reason="there is no baseline to drop from: give --baseline")
+    scale = drop_scale(accuracy, drop)
+    if scale is None:
+        return _plain(name, quantity, None, limit, "1", reason="the baseline's value is 0, of which there is no share")
+    share, interval = drop * scale, None
+    if ends is not None:
+        low, high = sorted(-accuracy.sign * end * scale for end in ends)
+        interval = (low, high)
+        unsure = share <= limit and high > limit
+    else:
+        # A test that pairs samples is all that is known of the drop's own uncertainty.
+        unsure = share <= limit and (pair is not None or (share > 0 and accuracy.p_value is None))
+    passed = share <= limit and not (strict and unsure)
+    return Check(name, quantity, passed, unsure=unsure, value=share, ci95=interval, limit=limit, unit="1")
+
+
+def _regressions(
+    variant: Variant, limit: float, against: Across | None, pair: Pair | None, *, strict: bool
+) -> list[Check]:
+    """Of energy and latency: all that the baseline had must be there and not be worse."""
+    name = label(variant)
+    if against is None or pair is None:
+        # A variant that is new has nothing to regress from.
+        why = "the baseline has no such variant"
+        return [Check(name, "regression", not strict, unsure=True, limit=limit, unit="1", reason=why)]
+    comparison, base = pair.comparison, pair.baseline
+    if comparison.verdict == "not_comparable":
+        return [Check(name, "regression", passed=False, limit=limit, unit="1", reason=comparison.reason)]
+    found = []
+    energy = base.energy_j_per_inference
+    if comparison.energy_ratio is not None or (energy is not None and energy.gross.value is not None):
+        provenance = energy.provenance if energy else None
+        found.append(_regression(name, "energy", comparison.energy_ratio, limit, strict=strict, provenance=provenance))
+    if comparison.latency_ratio is not None or base.latency_s is not None:
+        found.append(_regression(name, "latency", comparison.latency_ratio, limit, strict=strict))
+    if not found:
+        found.append(
+            Check(name, "regression", passed=False, limit=limit, unit="1", reason="the baseline has no figures")
+        )
+    return found
+
+
+def _regression(
+    name: str, quantity: str, ratio: Ratio | None, limit: float, *, strict: bool, provenance: str | None = None
+) -> Check:
+    quantity = f"{quantity} regression"
+    weak = strict and provenance == "estimated"
+    if ratio is None:
+        return _plain(
+            name, quantity, None, limit, "1", reason="the baseline has it, the result does not, or too few windows"
+        )
+    low, high = ratio.ci95[0] - 1, ratio.ci95[1] - 1
+    value = ratio.value - 1
+    shown_bad = value > limit and low > 0
+    unsure = not shown_bad and high > limit
+    return Check(
+        name,
+        quantity,
+        passed=not shown_bad and not (strict and unsure) and not weak,
+        unsure=unsure,
+        value=value,
+        ci95=(low, high),
+        limit=limit,
+        unit="1",
+        provenance=provenance,
+        reason="--strict takes no estimates" if weak else None,
+    )

@@ -1,0 +1,405 @@
+"""The worker: loads a model and answers the parent's requests, one after the other.
+
+Python 3.6 grammar, the standard library and numpy; the runtime brings its own. ``Handler`` is the whole of it and knows
+no process: with ``--no-isolation`` the parent calls it directly.
+"""
+
+import contextlib
+import importlib.util
+import math
+import operator
+import os
+import platform
+import re
+import sys
+import time
+import traceback
+import types
+import zipfile
+import zlib
+from array import array
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgeprof.worker import scenario as scenarios
+from edgeprof.worker import steady, tensors
+from edgeprof.worker.inputs import check_feeds, own_feeds
+from edgeprof.worker.runtime import LoadError, LoadOptions, Runtime, Session, TensorSpec
+from edgeprof.worker.scenario import Scenario
+from edgeprof.worker.wire import Connection
+
+#: A warm-up has at least so many inferences ...
+MIN_INFERENCES = 10
+#: ... and gives up after so many, if it has also lasted ten times its minimum; in any case at its maximum.
+MAX_INFERENCES = 300
+
+#: How long a model runs before each window without being measured.
+WAKE_S = 0.05
+
+#: What libraries write when memory is short: Python, C++, the kernel, torch, CUDA, TensorFlow.
+OUT_OF_MEMORY = re.compile(
+    r"MemoryError|bad_alloc|bad allocation|out of memory|cannot allocate memory|can't allocate memory"
+    r"|failed to allocate memory|OUT_OF_MEMORY|RESOURCE_EXHAUSTED|unable to allocate",
+    re.IGNORECASE,
+)
+
+MORE_MEMORY = "Use a smaller batch or variant, or give it more memory."
+
+Answer = Dict[str, Any]
+
+
+class FailureError(Exception):
+    """A request that cannot be answered, with the code that the result file will carry."""
+
+    def __init__(self, kind: str, message: str, remedy: Optional[str] = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.remedy = remedy
+
+
+class Handler:
+    """One model, loaded once."""
+
+    def __init__(self) -> None:
+        self._runtime: Optional[Runtime] = None
+        self._sessions: List[Session] = []
+        self._calls: List[Callable[[], Any]] = []
+        self._queued: List[Optional[Callable[[], Any]]] = []
+        self._timed: Optional[Callable[[], Dict[str, float]]] = None
+        self._feeds: Dict[str, Any] = {}
+        self._target = ""
+        self._options: Optional[LoadOptions] = None
+        self._latency_s = 0.0
+
+    def handle(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        """Answer one request. Nothing that the model does wrong gets out of here but KeyboardInterrupt."""
+        do = request.get("do")
+        verbs: Dict[Any, Callable[[Dict[str, Any], Sequence[bytes]], Tuple[Answer, List[bytes]]]] = {
+            "hello": self._hello,
+            "load": self._load,
+            "first": self._first,
+            "warm_up": self._warm_up,
+            "window": self._window,
+            "device_times": self._device_times,
+            "infer": self._infer,
+            "gpu_peak": self._gpu_peak,
+            "close": self._close,
+        }
+        try:
+            answer, out = verbs[do](request, blobs)
+        except FailureError as failure:
+            return _failed(failure.kind, failure.message, failure.remedy), []
+        except LoadError as error:
+            return _failed("load_failed", error.message, error.remedy), []
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a model may raise anything
+            kind = "load_failed" if do == "load" else "runtime_error"
+            remedy = None
+            if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(_said(error)):
+                kind, remedy = "out_of_memory", MORE_MEMORY
+            return dict(_failed(kind, _said(error), remedy), trace=_trace()), []
+        return dict(answer, ok=True), out
+
+    def _hello(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        return {"python": platform.python_version(), "pid": os.getpid()}, []
+
+    def _load(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        runtime = _runtime(request["runtime_file"], request["runtime_class"])
+        available = runtime.availability()
+        if available.version is None:
+            raise LoadError(
+                available.reason or "the library of {} is not installed for {}".format(runtime.name, sys.executable),
+                available.remedy,
+            )
+        given = dict(request["options"])
+        given["shapes"] = {name: tuple(int(n) for n in shape) for name, shape in given["shapes"].items()}
+        options = LoadOptions(**given)
+        start = time.monotonic()
+        session = runtime.load(request["target"], options)
+        load_s = time.monotonic() - start
+        self._runtime, self._options, self._target = runtime, options, request["target"]
+        self._sessions = [session]
+        return {
+            "inputs": [_spec(spec) for spec in session.inputs],
+            "outputs": [_spec(spec) for spec in session.outputs],
+            "version": session.version or available.version,
+            "facts": {str(key): str(value) for key, value in session.facts.items()},
+            "load_s": load_s,
+        }, []
+
+    def _first(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        """The feeds, one inference whose outputs are looked at, and the call that windows repeat."""
+        session, options = self._session(), self._options
+        assert options is not None
+        assert self._runtime is not None
+        if request["inputs"]:
+            feeds = _read_inputs(request["inputs"], session.inputs)
+        else:
+            feeds = own_feeds(session, options, request["seed"])
+        self._feeds = check_feeds(session.inputs, feeds)
+        start = time.monotonic()
+        outputs = session.run(self._feeds)
+        first_s = time.monotonic() - start
+        problems = tensors.not_finite(_outputs(outputs))
+        self._calls = [session.bind(self._feeds)]
+        self._latency_s = first_s if first_s > 1.0 else self._time_calls()
+        return {
+            "first_s": first_s,
+            "problems": problems,
+            "devices": self._devices(),
+            "facts": {str(key): str(value) for key, value in session.facts.items()},  # binding may add to them
+            "shapes": {name: list(np.shape(value)) for name, value in self._feeds.items()},
+        }, []
+
+    def _warm_up(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        scenario = Scenario(**request["scenario"])
+        self._streams(scenario.threads)
+        call = self._calls[0]
+        latencies = array("d")  # a quarter of a list's bytes: a fast model has hundreds of thousands
+        begin = time.monotonic()
+        verdict = None
+        with scenarios.quiet():
+            while True:
+                spent = time.monotonic() - begin
+                # Look again after a quarter more, so that looking stays a small part of the time.
+                seconds = max(0.25 * spent, 0.05 * request["min_s"])
+                if spent < request["min_s"]:
+                    seconds = min(seconds, request["min_s"] - spent)
+                stamps = scenarios.stamps_for(seconds, self._latency_s)
+                count = scenarios.closed_loop(call, min(seconds, max(0.0, request["max_s"] - spent)), stamps)
+                latencies.extend(stamps[i + 1] - stamps[i] for i in range(count))
+                spent = time.monotonic() - begin
+                last = spent >= request["max_s"] or (
+                    len(latencies) >= MAX_INFERENCES and spent >= 10 * request["min_s"]
+                )
+                if last or (len(latencies) >= MIN_INFERENCES and spent >= request["min_s"]):
+                    verdict = steady.judge(latencies)
+                    if last or verdict.steady:
+                        break
+        self._latency_s = verdict.latency_s
+        enough = len(latencies) >= MIN_INFERENCES
+        reason = verdict.reason
+        if not enough:
+            reason = "only {} inferences fit into {:g} s of warm-up".format(len(latencies), request["max_s"])
+        return {
+            "reached": verdict.steady and enough,
+            "inferences": len(latencies),
+            "seconds": spent,
+            "latency_s": verdict.latency_s,
+            "reason": reason,
+        }, []
+
+    def _window(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        scenario = Scenario(**request["scenario"])
+        self._streams(scenario.threads)
+        calls = self._calls[: scenario.threads]
+        for call in calls:
+            self._wake(call)
+        drains: List[Callable[[], None]] = []
+        if scenario.name == "offline" and self._queue(len(calls)):
+            calls = [call for call in self._queued if call is not None]
+            drains = [session.synchronize for session in self._sessions[: len(calls)]]
+        window = scenarios.run(scenario, calls, request["seconds"], self._latency_s, drains)
+        answer = window._asdict()
+        return dict(answer, latencies=len(window.latencies), queued=bool(drains)), [window.latencies.tobytes()]
+
+    def _queue(self, count: int) -> bool:
+        """Whether the sessions can be kept with a full queue; binds them on the first time."""
+        while len(self._queued) < count:
+            self._queued.append(self._sessions[len(self._queued)].bind_queued(self._feeds))
+        return all(call is not None for call in self._queued[:count])
+
+    def _device_times(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        """Some inferences with the device's own clock, apart from the windows: looking costs some microseconds each."""
+        if self._timed is None:
+            self._timed = self._session().bind_timed(self._feeds)
+        if self._timed is None:
+            return {"parts": []}, []
+        self._wake(self._timed)
+        times: Dict[str, "array[float]"] = {}
+        end = time.monotonic() + request["seconds"]
+        with scenarios.quiet():
+            for _i in range(request["most"]):
+                for part, seconds in self._timed().items():
+                    times.setdefault(part, array("d")).append(seconds)
+                if time.monotonic() >= end:
+                    break
+        return {"parts": list(times)}, [values.tobytes() for values in times.values()]
+
+    def _infer(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        session = self._session()
+        feeds = check_feeds(session.inputs, tensors.load(request["feeds"], blobs))
+        headers, out = tensors.dump(_outputs(session.run(feeds)))
+        return {"outputs": headers}, out
+
+    def _gpu_peak(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        peaks = [session.gpu_peak_bytes() for session in self._sessions]
+        known = [int(peak) for peak in peaks if peak is not None]
+        return {"bytes": max(known) if known else None}, []
+
+    def _close(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        self._calls, self._queued, self._timed, self._feeds = [], [], None, {}
+        sessions, self._sessions = self._sessions, []
+        for session in sessions:
+            session.close()
+        return {}, []
+
+    def _session(self) -> Session:
+        if not self._sessions:
+            raise FailureError("load_failed", "no model is loaded")
+        return self._sessions[0]
+
+    def _devices(self) -> List[str]:
+        assert self._runtime is not None
+        try:
+            return [str(device) for device in self._runtime.devices()]
+        except Exception:  # noqa: BLE001 - a list that is only shown must not fail a model that runs
+            return []
+
+    def _streams(self, count: int) -> None:
+        """See that there are so many calls, each on a session of its own, and that each has run once."""
+        self._session()
+        while len(self._calls) < count:
+            assert self._runtime is not None
+            assert self._options is not None
+            if not self._runtime.concurrent:
+                raise FailureError(
+                    "load_failed",
+                    "the runtime {} cannot run {} streams at once".format(self._runtime.name, count),
+                    "Use --scenario single-stream, or one stream.",
+                )
+            session = self._runtime.load(self._target, self._options)
+            self._sessions.append(session)
+            call = session.bind(self._feeds)
+            call()
+            self._calls.append(call)
+
+    def _wake(self, call: Callable[[], Any]) -> None:
+        """Get caches, thread pools and clocks back from the idle time or the other variant before this window.
+
+        A call of more than a second brings its own warmth.
+        """
+        if self._latency_s < 1.0:
+            scenarios.closed_loop(call, WAKE_S, scenarios.stamps_for(WAKE_S, self._latency_s))
+
+    def _time_calls(self) -> float:
+        """A first idea of what a call takes: the quickest of three, as the very first may also compile."""
+        best = math.inf
+        for _ in range(3):
+            start = time.monotonic()
+            self._calls[0]()
+            best = min(best, time.monotonic() - start)
+        return best
+
+
+def serve(connection: Connection) -> None:
+    """Answer until ``close`` has been answered or nobody asks any more."""
+    handler = Handler()
+    while True:
+        try:
+            request, blobs = connection.receive()
+        except EOFError:
+            return
+        try:
+            answer, out = handler.handle(request, blobs)
+        except KeyboardInterrupt as error:  # only from the model itself: the terminal's does not reach this session
+            answer, out = dict(_failed("runtime_error", _said(error), None), trace=_trace()), []
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # a model may have closed it; a full disk is not its end
+                stream.flush()
+        connection.send(answer, out)
+        if request.get("do") == "close":
+            return
+
+
+def _runtime(path: str, class_name: str) -> Runtime:
+    spec = importlib.util.spec_from_file_location(_module_name(path), path)
+    if spec is None or spec.loader is None:
+        raise FailureError("load_failed", "the runtime file {} is no Python file".format(path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # pickling and typing look modules up by name
+    spec.loader.exec_module(module)
+    runtime: Runtime = operator.attrgetter(class_name)(module)()
+    return runtime
+
+
+def _module_name(path: str) -> str:
+    """The name under which a runtime file can import its neighbours, as in ``from ..nvidia import cuda``.
+
+    The packages around the file get stand-ins whose own code does not run: a plugin's ``__init__.py`` may need what
+    this Python lacks. A file that lies in no package gets one for its folder.
+    """
+    folder, file = os.path.split(os.path.abspath(path))
+    inner: List[str] = []  # names of the packages between the outermost one and the file
+    while os.path.isfile(os.path.join(folder, "__init__.py")) and os.path.isfile(
+        os.path.join(os.path.dirname(folder), "__init__.py")
+    ):
+        folder, name = os.path.split(folder)
+        inner.insert(0, name)
+    package = "edgeprof_runtime_{:08x}".format(zlib.crc32(folder.encode("utf-8", "surrogateescape")))
+    _stand_in(package, folder)
+    for name in inner:
+        package, folder = package + "." + name, os.path.join(folder, name)
+        _stand_in(package, folder)
+    return package + "." + re.sub(r"\W", "_", os.path.splitext(file)[0])
+
+
+def _stand_in(package: str, folder: str) -> None:
+    module: Any = types.ModuleType(package)
+    module.__path__ = [folder]
+    sys.modules.setdefault(package, module)
+
+
+def _read_inputs(path: str, specs: Sequence[TensorSpec]) -> Dict[str, Any]:
+    """The arrays of an .npz by name; arrays that were saved without names go to the inputs in their order."""
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):  # .npy: check_feeds gives it to the model's only input
+            return {"": archive}
+        with archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        # numpy takes what is no array file for a pickle, and tells how to load one all the same.
+        why = "it is no .npz, or holds Python objects" if "pickle" in str(error) else error
+        raise LoadError(
+            "the inputs in {} cannot be read: {}".format(path, why),
+            "Save them with numpy.savez(FILE, **{input name: array}), without Python objects.",
+        ) from error
+    if len(arrays) == len(specs) and all(re.match(r"arr_\d+$", name) for name in arrays):
+        return {spec.name: arrays["arr_{}".format(i)] for i, spec in enumerate(specs)}
+    return arrays
+
+
+def _outputs(outputs: Any) -> Dict[str, Any]:
+    if not isinstance(outputs, dict):
+        raise FailureError("bad_output", "the model returned {}, not named arrays".format(type(outputs).__name__))
+    return {str(name): np.asarray(value) for name, value in outputs.items()}
+
+
+def _spec(spec: TensorSpec) -> List[Any]:
+    shape = [n if n is None or isinstance(n, str) else int(n) for n in spec.shape]  # int: numpy has its own
+    scale = None if spec.quantization is None else [float(spec.quantization[0]), int(spec.quantization[1])]
+    return [str(spec.name), shape, str(spec.dtype), scale]
+
+
+def _failed(kind: str, message: str, remedy: Optional[str]) -> Answer:
+    return {"ok": False, "kind": kind, "message": message, "remedy": remedy}
+
+
+def _said(error: BaseException) -> str:
+    """``ValueError: text``, its first line, cut where it goes on for ever."""
+    lines = str(error).strip().splitlines()
+    first = lines[0].strip() if lines else ""
+    text = "{}: {}".format(type(error).__name__, first) if first else type(error).__name__
+    return text if len(text) <= 400 else text[:400] + " …"
+
+
+def _trace() -> str:
+    """The traceback from where edgeprof's own frames end."""
+    kind, error, tb = sys.exc_info()
+    own = os.path.dirname(os.path.abspath(__file__))
+    rest = tb
+    while rest is not None and os.path.dirname(rest.tb_frame.f_code.co_filename) == own:
+        rest = rest.tb_next
+    return "".join(traceback.format_exception(kind, error, rest or tb))

@@ -1,0 +1,313 @@
+"""What a model is fed: random data of its own shapes and dtypes, and a check of what the user brings.
+
+Python 3.6 grammar: this file runs in the worker too.
+"""
+
+import difflib
+import re
+import zlib
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgeprof.worker.runtime import ANY_DTYPE, ANY_SHAPE, Dim, LoadError, LoadOptions, Session, TensorSpec
+
+#: Names that exporters give to the dimension of samples: "batch", "batch_size", "N", …
+_BATCH_NAME = re.compile(r"batch|^(n|b|bs)$", re.IGNORECASE)
+#: Names that ONNX Runtime and torch.export make up where the file has none.
+_NO_NAME = re.compile(r"^(unk__\d+|s\d+|\?|)$")
+
+#: Exclusive upper ends of random integers. Narrow types are mostly quantised values or pixels and get their whole
+#: range; wide ones are ids, lengths and indices, of which only 0 and 1 are likely to be valid in every model.
+_INTEGERS = {"int16": 256, "uint16": 256, "int32": 2, "uint32": 2, "int64": 2, "uint64": 2}
+
+
+def is_batch(dim: Dim, position: int) -> bool:
+    """Whether a dynamic dimension is the number of samples: by its name, or nameless and first."""
+    if isinstance(dim, int) and dim >= 0:
+        return False
+    if _is_name(dim):
+        return bool(_BATCH_NAME.search(str(dim)))
+    return position == 0
+
+
+def describe(spec: TensorSpec) -> str:
+    """``input [batch, 3, 224, 224] float32``, for messages."""
+    if tuple(spec.shape) == ANY_SHAPE:
+        shape = "[of any shape]"
+    else:
+        shape = "[" + ", ".join("?" if d in (None, -1, "") else str(d) for d in spec.shape) + "]"
+    return "{} {}{}".format(spec.name, shape, "" if spec.dtype == ANY_DTYPE else " " + spec.dtype)
+
+
+def resolve_shapes(
+    specs: Sequence[TensorSpec], shapes: Dict[str, Tuple[int, ...]], batch: int
+) -> Dict[str, Tuple[int, ...]]:
+    """The shape of each input in numbers.
+
+    Args:
+        specs: The model's inputs.
+        shapes: ``--input NAME=SHAPE``, which wins over everything that is dynamic.
+        batch: What the dimension of samples becomes (see ``is_batch``).
+
+    Raises:
+        LoadError: a shape does not fit the model, a dynamic dimension is left open, or the model's batch is fixed.
+    """
+    refuse_unknown(specs, shapes, "--input")
+    resolved = {spec.name: _given(spec, tuple(shapes[spec.name])) for spec in specs if spec.name in shapes}
+    named: Dict[str, int] = {}
+    for spec in specs:
+        for dim, size in zip(spec.shape, resolved.get(spec.name, ())):
+            if _is_name(dim):
+                named[str(dim)] = size
+    unknown = []
+    for spec in specs:
+        if spec.name not in resolved:
+            shape = _resolve(spec, named, batch)
+            if shape is None:
+                unknown.append(spec)
+            else:
+                resolved[spec.name] = shape
+    if unknown:
+        raise _open(unknown, batch)
+    _require_batch(specs, shapes, resolved, batch)
+    return resolved
+
+
+def random_feeds(
+    specs: Sequence[TensorSpec],
+    shapes: Dict[str, Tuple[int, ...]],
+    batch: int,
+    seed: int,
+    dtypes: Optional[Dict[str, str]] = None,
+) -> Dict[str, Any]:
+    """Random inputs of the model's own shapes and dtypes; the same for the same seed, name, shape and dtype.
+
+    Floats are uniform in [0, 1), int8 and uint8 take their whole range, 16-bit integers 0 to 255, wider ones 0 or 1
+    (ids that every vocabulary has), bools either, strings one word.
+
+    Args:
+        specs: The model's inputs.
+        shapes: ``--input NAME=SHAPE``.
+        batch: ``--batch``.
+        seed: Of the generator.
+        dtypes: ``--input NAME=SHAPE:DTYPE``; may only say what the model leaves open.
+
+    Raises:
+        LoadError: see ``resolve_shapes``; or a dtype that numpy does not have or that is not the model's.
+    """
+    resolved = resolve_shapes(specs, shapes, batch)
+    wanted = dtypes or {}
+    refuse_unknown(specs, wanted, "--input")
+    feeds: Dict[str, Any] = {}
+    for spec in specs:
+        dtype = wanted.get(spec.name, spec.dtype)
+        if spec.dtype not in (ANY_DTYPE, dtype):
+            raise LoadError(
+                "the input {!r} of the model is {}, not {}".format(spec.name, spec.dtype, dtype),
+                "Leave the dtype out: --input {}={}".format(spec.name, _comma(resolved[spec.name])),
+            )
+        rng = np.random.RandomState(zlib.crc32(spec.name.encode("utf-8"), seed & 0xFFFFFFFF))
+        feeds[spec.name] = _random(rng, resolved[spec.name], "float32" if dtype == ANY_DTYPE else dtype, spec.name)
+    return feeds
+
+
+def own_feeds(session: Session, options: LoadOptions, seed: int) -> Dict[str, Any]:
+    """What a model is fed where the user gives no data: its own examples, else random data (``random_feeds``).
+
+    Examples are repeated along the dimension of samples to make up the batch; ``--input`` overrides them.
+    """
+    if session.examples is None or options.shapes or options.dtypes:
+        return random_feeds(session.inputs, options.shapes, options.batch, seed, options.dtypes)
+    resolve_shapes(session.inputs, {}, options.batch)  # refuses a batch that the model cannot take
+    feeds = {}
+    for spec in session.inputs:
+        array = np.asarray(session.examples[spec.name])
+        axes = [i for i, dim in enumerate(spec.shape) if is_batch(dim, i)]
+        feeds[spec.name] = np.repeat(array, options.batch, axis=axes[0]) if axes and options.batch > 1 else array
+    return feeds
+
+
+def check_feeds(specs: Sequence[TensorSpec], feeds: Dict[str, Any]) -> Dict[str, Any]:
+    """The same feeds as C-contiguous arrays under the model's names, ready to run.
+
+    A feed named ``""`` is the model's only input: datasets without a name for it write it so.
+
+    Raises:
+        LoadError: an input is missing or unknown, or its dtype or shape is not the model's.
+    """
+    if set(feeds) == {""} and len(specs) == 1:
+        feeds = {specs[0].name: feeds[""]}
+    refuse_unknown(specs, feeds, "the data")
+    missing = [spec for spec in specs if spec.name not in feeds]
+    if missing:
+        raise LoadError(
+            "the data has nothing for the input{} {}".format("s" if len(missing) > 1 else "", _list(missing)),
+            "The model takes: {}.".format("; ".join(describe(spec) for spec in specs)),
+        )
+    checked: Dict[str, Any] = {}
+    sizes: Dict[str, Tuple[int, str]] = {}
+    for spec in specs:
+        array = np.asarray(feeds[spec.name])
+        kind = "object" if array.dtype.kind in "SU" else array.dtype.name
+        if spec.dtype not in (ANY_DTYPE, kind):
+            raise LoadError(
+                "the input {!r} takes {}, the data is {}".format(spec.name, spec.dtype, array.dtype.name),
+                _convert(spec, array),
+            )
+        _check_shape(spec, array.shape, sizes)
+        checked[spec.name] = np.ascontiguousarray(array).reshape(array.shape)  # ascontiguousarray makes () into (1,)
+    return checked
+
+
+def refuse_unknown(specs: Sequence[TensorSpec], given: Dict[str, Any], source: str) -> None:
+    """LoadError for a name that is no input of the model, with the nearest one."""
+    names = [spec.name for spec in specs]
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            raise LoadError(
+                "{} names {!r}, which is no input of the model".format(source, name),
+                ("Did you mean {}? ".format(near[0]) if near else "")
+                + "The model takes: {}.".format("; ".join(describe(spec) for spec in specs) or "nothing"),
+            )
+
+
+def _is_name(dim: Dim) -> bool:
+    return isinstance(dim, str) and dim != ANY_SHAPE[0] and not _NO_NAME.match(dim)
+
+
+def _resolve(spec: TensorSpec, named: Dict[str, int], batch: int) -> Optional[Tuple[int, ...]]:
+    """The input's shape in numbers, None where something stays open."""
+    sizes = []
+    for position, dim in enumerate(spec.shape):
+        if isinstance(dim, int) and dim >= 0:
+            sizes.append(dim)
+        elif dim in named:
+            sizes.append(named[str(dim)])
+        elif tuple(spec.shape) != ANY_SHAPE and is_batch(dim, position):
+            sizes.append(batch)
+        else:
+            return None
+    return tuple(sizes)
+
+
+def _given(spec: TensorSpec, shape: Tuple[int, ...]) -> Tuple[int, ...]:
+    fits = tuple(spec.shape) == ANY_SHAPE or (
+        len(shape) == len(spec.shape)
+        and all(not isinstance(dim, int) or dim in (-1, size) for dim, size in zip(spec.shape, shape))
+    )
+    if not fits:
+        raise LoadError(
+            "--input {}={} does not fit the model, whose input is {}".format(spec.name, _comma(shape), describe(spec)),
+            "Numbers in the model's shape are fixed; only names and ? can be chosen.",
+        )
+    return shape
+
+
+def _open(specs: Sequence[TensorSpec], batch: int) -> LoadError:
+    flags = []
+    for spec in specs:
+        if tuple(spec.shape) == ANY_SHAPE:
+            flags.append("--input {}=SHAPE[:DTYPE]".format(spec.name))
+        else:
+            dims = [batch if is_batch(dim, i) else dim for i, dim in enumerate(spec.shape)]
+            flags.append(
+                "--input {}={}".format(
+                    spec.name, ",".join(str(d) if isinstance(d, int) and d >= 0 else _placeholder(d) for d in dims)
+                )
+            )
+    return LoadError(
+        "the model leaves the shape of {} open: {}".format(
+            "an input" if len(specs) == 1 else "{} inputs".format(len(specs)),
+            "; ".join(describe(spec) for spec in specs),
+        ),
+        "Give {}{}, or real inputs with --input-data FILE.npz.".format(
+            " ".join(flags), ", with numbers for the names" if any("SHAPE[" not in flag for flag in flags) else ""
+        ),
+    )
+
+
+def _require_batch(
+    specs: Sequence[TensorSpec], shapes: Dict[str, Tuple[int, ...]], resolved: Dict[str, Tuple[int, ...]], batch: int
+) -> None:
+    """A batch that no input can take would be counted without being run."""
+    if batch == 1 or not specs:
+        return
+    for spec in specs:
+        if spec.name in shapes or tuple(spec.shape) == ANY_SHAPE:
+            if resolved[spec.name][:1] == (batch,):
+                return
+        elif any(is_batch(dim, i) for i, dim in enumerate(spec.shape)) or resolved[spec.name][:1] == (batch,):
+            return
+    raise LoadError(
+        "--batch {} cannot be used: the model's batch is fixed in {}".format(batch, _list(specs)),
+        "Leave --batch out, or export the model with a dynamic first dimension.",
+    )
+
+
+def _random(rng: Any, shape: Tuple[int, ...], dtype: str, name: str) -> Any:
+    if dtype == "object":
+        return np.full(shape, "edgeprof", dtype=object)
+    if dtype == "bool":
+        return rng.randint(0, 2, size=shape).astype(bool)
+    if dtype in ("int8", "uint8"):
+        low = -128 if dtype == "int8" else 0
+        return rng.randint(low, low + 256, size=shape).astype(dtype)
+    if dtype in _INTEGERS:
+        return np.asarray(rng.randint(0, _INTEGERS[dtype], size=shape)).astype(dtype)
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = np.dtype("V1")
+    if kind.kind not in "fc":
+        raise LoadError(
+            "there is no random data of the dtype {!r}, which the input {!r} takes".format(dtype, name),
+            "Give real inputs with --input-data FILE.npz.",
+        )
+    return np.asarray(rng.random_sample(shape)).astype(kind)
+
+
+def _check_shape(spec: TensorSpec, shape: Tuple[int, ...], sizes: Dict[str, Tuple[int, str]]) -> None:
+    if tuple(spec.shape) == ANY_SHAPE:
+        return
+    fits = len(shape) == len(spec.shape)
+    for dim, size in zip(spec.shape, shape):
+        if isinstance(dim, int) and dim not in (-1, size):
+            fits = False
+    if not fits:
+        remedy = "Make the data fit: --input-data and --dataset are fed as they are."
+        if tuple(shape[1:]) == tuple(spec.shape) or tuple(shape) == tuple(spec.shape[1:]):
+            remedy = "It is one dimension apart: add or take away the dimension of samples."
+        elif sorted(shape) == sorted(d for d in spec.shape if isinstance(d, int)):
+            remedy = "The sizes are the same in another order: transpose the data (NCHW against NHWC?)."
+        raise LoadError("the input {} is fed data of shape [{}]".format(describe(spec), _comma(shape, ", ")), remedy)
+    for dim, size in zip(spec.shape, shape):
+        if _is_name(dim):
+            known, where = sizes.setdefault(str(dim), (size, spec.name))
+            if known != size:
+                raise LoadError(
+                    "the dimension {!r} is {} in the data for {!r} and {} in that for {!r}".format(
+                        dim, known, where, size, spec.name
+                    ),
+                    "Feed the same number in both.",
+                )
+
+
+def _convert(spec: TensorSpec, array: Any) -> str:
+    if spec.quantization and array.dtype.kind == "f":
+        scale, zero = spec.quantization
+        return "Quantise it: round(x / {:g}) + {}, limited to {}'s range.".format(scale, zero, spec.dtype)
+    return "Convert it: array.astype({!r}).".format(spec.dtype)
+
+
+def _placeholder(dim: Dim) -> str:
+    return str(dim) if _is_name(dim) else "?"
+
+
+def _comma(shape: Sequence[int], separator: str = ",") -> str:
+    return separator.join(str(size) for size in shape)
+
+
+def _list(specs: Sequence[TensorSpec]) -> str:
+    return "; ".join(describe(spec) for spec in specs)

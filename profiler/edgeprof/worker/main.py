@@ -1,0 +1,94 @@
+"""Where a worker process starts: run as a script, by its path, by any Python from 3.6 on.
+
+``PYTHON main.py SOCKET LIFELINE MEMORY_LIMIT`` with two inherited file descriptors and a number of bytes (0: no
+limit). edgeprof need not be installed for that Python: a stand-in package makes ``edgeprof.worker`` and ``from
+edgeprof import hookimpl`` importable from the folder that this file lies in, without pluggy or any other library of the
+parent's.
+"""
+
+import fcntl
+import os
+import re
+import resource
+import select
+import signal
+import socket
+import sys
+import types
+from typing import Any, Callable, Optional
+
+
+def main(socket_fd: int, lifeline_fd: int, memory_limit: int) -> None:
+    """Answer requests until the parent says ``close`` or is gone."""
+    for fd in (socket_fd, lifeline_fd):
+        os.set_inheritable(fd, False)  # what the model starts must not keep them open
+    die_with_parent(lifeline_fd)
+    _prepare_dying()
+    if memory_limit:
+        # Not RLIMIT_AS: it counts libraries and the address space that CUDA and arenas only reserve.
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
+    # Lines reach the file as they would a terminal: the last words before a crash are there to be shown.
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - lives as long as the process
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - as above
+    sys.argv = sys.argv[:1]  # an application that parses its arguments must not find ours
+    stand_in(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+    from edgeprof.worker.handler import serve  # noqa: PLC0415 - importable only now
+    from edgeprof.worker.wire import Connection  # noqa: PLC0415 - importable only now
+
+    serve(Connection(socket.socket(fileno=socket_fd)))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # no teardown: runtimes like to crash there, after everything has been said
+
+
+def stand_in(package: str) -> None:
+    """Put a package ``edgeprof`` in place whose submodules come from ``package`` and whose own code does not run.
+
+    An edgeprof installed for this Python may be another version, or need what this Python has not.
+    """
+    module: Any = types.ModuleType("edgeprof")
+    module.__path__ = [package]
+    module.__file__ = os.path.join(package, "__init__.py")
+    module.hookimpl = _hookimpl
+    with open(module.__file__, encoding="utf-8") as source:
+        version = re.search(r'^__version__ = "(.+)"', source.read(), re.MULTILINE)
+    module.__version__ = version.group(1) if version else "unknown"
+    sys.modules["edgeprof"] = module
+
+
+def _hookimpl(function: Optional[Callable[..., Any]] = None, **_: Any) -> Any:
+    """As ``edgeprof.hookimpl``, but marks nothing: nobody looks for hooks here."""
+    if function is not None:
+        return function
+    return _hookimpl
+
+
+def die_with_parent(lifeline_fd: int) -> None:
+    """Have the kernel kill this whole process group (the parent made one) when the parent's end of the lifeline closes.
+
+    The signal comes however the parent ends and whatever the model does meanwhile, holding the interpreter lock in C
+    code included. (PR_SET_PDEATHSIG would follow the parent's thread, which may end long before the process.)
+    """
+    fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, -os.getpid())
+    fcntl.fcntl(lifeline_fd, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, fcntl.fcntl(lifeline_fd, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([lifeline_fd], [], [], 0)[0]:  # it closed before the kernel was asked to watch
+        os._exit(1)
+
+
+def _prepare_dying() -> None:
+    """A Python stack on stderr for crashes and for the parent's SIGABRT after a hang; no core file."""
+    import faulthandler  # noqa: PLC0415 - beside its use
+
+    faulthandler.enable(all_threads=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if soft:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
+if __name__ == "__main__":
+    # This file's own folder: its modules would be found as top-level names (runtime, wire, …) by the model's imports.
+    if sys.path and os.path.abspath(sys.path[0]) == os.path.dirname(os.path.abspath(__file__)):
+        del sys.path[0]
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,185 @@
+"""The contract of a runtime: recognise, load, bind, run, close.
+
+A runtime is one file. The parent imports it for its metadata; the worker imports the same file by its path, perhaps
+under another and older Python (``--worker-python``). Hence: Python 3.6 grammar, standard library and numpy only at the
+top, the heavy library imported inside ``load``, and from edgeprof nothing but ``hookimpl`` and this module.
+"""
+
+import importlib.util
+import os
+import re
+import sys
+from abc import ABC, abstractmethod
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+#: A dimension: a number, or a name ("batch") or None where it is dynamic.
+Dim = Union[int, str, None]
+
+#: The shape and the dtype of a tensor of which the file says nothing (TorchScript): whatever is fed.
+ANY_SHAPE: Tuple[Dim, ...] = ("...",)
+ANY_DTYPE = "any"
+
+TensorSpec = NamedTuple(
+    "TensorSpec",
+    [
+        ("name", str),
+        ("shape", Tuple[Dim, ...]),  # or ANY_SHAPE
+        ("dtype", str),  # numpy's name: "float32", "int8", "uint8", "int64", "bool", "object" for strings; or ANY_DTYPE
+        ("quantization", Optional[Tuple[float, int]]),  # (scale, zero point) of a quantised tensor, else None
+    ],
+)
+
+
+class LoadOptions(NamedTuple):
+    """How a model is to be loaded."""
+
+    device: str  # "cpu", "cuda", "cuda:0", or the runtime's own (an execution provider, a delegate's path)
+    threads: Optional[int]  # None: the runtime's own default
+    batch: int
+    shapes: Dict[str, Tuple[int, ...]]  # --input NAME=SHAPE, complete
+    options: Dict[str, str]  # whatever else the runtime documents
+    dtypes: Dict[str, str] = {}  # --input NAME=SHAPE:DTYPE, where it was given
+
+
+Availability = NamedTuple(
+    "Availability",
+    [
+        ("version", Optional[str]),  # of the library; None: not installed
+        ("reason", Optional[str]),  # why it cannot be used; None: it can
+        ("remedy", Optional[str]),  # the command that mends it, as "pip install 'edgeprof[onnx]'"
+    ],
+)
+
+
+def library_version(module: str, *distributions: str) -> Optional[str]:
+    """The version of an installed library, found without importing it; None where it is not installed.
+
+    Args:
+        module: What would be imported: ``"onnxruntime"``.
+        distributions: The names under which it may be installed, where they are not the module's:
+            ``"onnxruntime-gpu"``. A library without metadata (a board's own build) is ``"unknown"``.
+    """
+    top = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # ValueError: already imported, but as a module without a spec
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    site = os.path.dirname(spec.origin)
+    if spec.submodule_search_locations is not None:
+        site = os.path.dirname(site)
+    names = {re.sub(r"[-_.]+", "_", name).lower() for name in distributions or (top,)}
+    try:
+        entries = sorted(os.listdir(site))
+    except OSError:  # in a zip
+        return "unknown"
+    for entry in entries:
+        # Metadata directories are read by name: importlib.metadata came with Python 3.8.
+        match = re.match(r"(.+?)-([^-]+)(-[^/]*)?\.(dist-info|egg-info)$", entry)
+        if match and re.sub(r"[-_.]+", "_", match.group(1)).lower() in names:
+            return match.group(2)
+    return "unknown"
+
+
+def install_command(extra: str, package: str) -> str:
+    """The command that adds a library to the Python that runs this: edgeprof's own by its extra, another's by name."""
+    if getattr(sys.modules.get("edgeprof"), "__spec__", None) is not None:  # a worker has a stand-in without one
+        return "pip install 'edgeprof[{}]'".format(extra)
+    return "{} -m pip install {}".format(sys.executable, package)
+
+
+class LoadError(Exception):
+    """What a runtime raises for a model or option that it cannot use: one sentence, and a remedy where there is one."""
+
+    def __init__(self, message: str, remedy: Optional[str] = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+
+class Session(ABC):
+    """A loaded model."""
+
+    #: What must be fed and what comes back; dynamic dimensions stay dynamic here.
+    inputs: Sequence[TensorSpec] = ()
+    outputs: Sequence[TensorSpec] = ()
+
+    #: Inputs that the model itself brings along (name → array), fed where the user gives none; most bring none.
+    examples: Optional[Dict[str, Any]] = None
+
+    #: Of the library, where it tells better than the metadata of its installation; most need not say.
+    version: Optional[str] = None
+
+    #: What really runs, for the result: {"providers": "CPUExecutionProvider", "threads": "4", …}
+    facts: Dict[str, str] = {}
+
+    @abstractmethod
+    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
+        """Run once: name → array in, name → array out (copies that the caller may keep)."""
+
+    def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
+        """Prepare everything that a deployed application prepares once, and return the call that windows repeat.
+
+        The call does one inference of these feeds, complete: an asynchronous device is synchronised before it returns.
+        """
+
+        def call() -> Any:
+            return self.run(feeds)
+
+        return call
+
+    def bind_queued(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Any]]:  # noqa: ARG002 - for those that can
+        """As ``bind``, for a device that runs on its own: the call enqueues one inference and waits for the one before,
+        so that the device always has the next one waiting; ``synchronize`` ends the last. None: there is no queue.
+        """
+        return None
+
+    def bind_timed(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Dict[str, float]]]:  # noqa: ARG002 - see above
+        """As ``bind``, but the call returns the seconds of its parts, by the device's own clock as far as it has one:
+        ``compute`` on the device, ``h2d`` and ``d2h`` for copies to and from it, ``enqueue`` for what the host needs to
+        start the computation, ``wall`` for all of it by the host's clock. None: the runtime cannot tell.
+        """
+        return None
+
+    def synchronize(self) -> None:  # noqa: B027 - most devices are synchronous
+        """Wait until the device has nothing left to do."""
+
+    def gpu_peak_bytes(self) -> Optional[int]:
+        """The most device memory that this session has held, where the runtime can tell."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 - dropping the reference is enough for some
+        """Give memory and devices back; safe to call twice."""
+
+
+class Runtime(ABC):
+    """A library that runs models."""
+
+    #: As registered: "onnxruntime".
+    name = ""
+    #: The formats of artifact.FORMATS that it loads, best first.
+    formats: Tuple[str, ...] = ()
+    #: Formats that this runtime brings itself: name (also in ``formats``) → offset in the file, and the bytes there.
+    #: They are asked about files that edgeprof does not know.
+    own_formats: Dict[str, Tuple[int, bytes]] = {}
+    #: Whether several sessions may run at once in threads of one process (multi-stream).
+    concurrent = True
+    #: The device where the user names none.
+    default_device = "cpu"
+
+    @abstractmethod
+    def availability(self) -> Availability:
+        """Whether it can be used here. Cheap: looks for the library without importing it."""
+
+    @abstractmethod
+    def devices(self) -> List[str]:
+        """The devices that ``--device`` accepts here; "cpu" first where there is one. Called in the worker."""
+
+    @abstractmethod
+    def load(self, path: str, options: LoadOptions) -> Session:
+        """Load a model file (or ``module:attribute``).
+
+        Raises:
+            LoadError: the file, the device or an option cannot be used; the sentence says which and why.
+        """

@@ -1,0 +1,125 @@
+"""Two results side by side: who belongs to whom, and when one may not ask at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeprof.energy.uncertainty import t_quantile
+from edgeprof.verdicts.across import across
+from tests.profiler.results import samples
+
+
+def scaled(factor, name="int8-static"):
+    """The study with one variant's joules multiplied."""
+    result = samples.study()
+    result.id = "20261122-0900-bbb"
+    for variant in result.variants:
+        if variant.name == name:
+            for window in variant.windows:
+                window.energy_j *= factor
+    return result
+
+
+def verdicts(found):
+    return {p.variant.name: p.comparison.verdict for p in found.pairs}
+
+
+def test_a_result_is_tied_with_itself():
+    assert set(verdicts(across(samples.study(), samples.study())).values()) == {"tied"}
+
+
+def test_one_variant_that_costs_more_is_worse_and_the_rest_tied():
+    found = across(samples.study(), scaled(1.032))
+    assert verdicts(found) == {"baseline": "tied", "int8-static": "worse", "prune(amount=0.5)": "tied"}
+    ratio = found.pairs[1].comparison.energy_ratio
+    assert ratio.value == pytest.approx(1.032)
+    assert ratio.ci95[0] > 1
+
+
+def test_a_constant_factor_has_as_good_as_no_spread_and_still_a_sane_interval():
+    """Windows that differ by one factor leave a spread of rounding errors: the degrees of freedom are astronomical."""
+    ratio = across(samples.study(), scaled(1.032)).pairs[1].comparison.energy_ratio
+    assert ratio.ci95[1] - ratio.ci95[0] < 0.02
+    assert t_quantile(0.975, 1e55) == pytest.approx(1.959964, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda r: setattr(r.host, "power_mode", "MAXN"), "power_mode"),
+        (lambda r: setattr(r.host, "board", "Raspberry Pi 5"), "board"),
+        (lambda r: setattr(r.protocol, "scenario", "offline"), "scenario"),
+        (lambda r: setattr(r.protocol, "batch", 8), "batch"),
+    ],
+)
+def test_another_context_forbids_every_verdict_and_every_ratio(change, name):
+    branch = samples.study()
+    change(branch)
+    found = across(samples.study(), branch)
+    assert [d.name for d in found.forbidden] == [name]
+    for pair in found.pairs:
+        assert pair.comparison.verdict == "not_comparable"
+        assert name in pair.comparison.reason
+        assert pair.comparison.energy_ratio is None
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda r: setattr(r.host, "kernel", "6.1"), "kernel"),
+        (lambda r: setattr(r.protocol, "windows", 10), "windows"),
+        (lambda r: setattr(r.variants[0].runtime, "version", "2.4.0"), "runtime"),
+    ],
+)
+def test_a_lesser_difference_is_noted_and_forbids_nothing(change, name):
+    branch = samples.study()
+    change(branch)
+    found = across(samples.study(), branch)
+    assert name in [d.name for d in found.differences]
+    assert found.forbidden == []
+    assert "tied" in verdicts(found).values()
+
+
+def test_variants_without_a_counterpart_are_named():
+    found = across(samples.one(), samples.study())
+    assert [p.variant.name for p in found.pairs] == ["baseline"]
+    assert found.only_branch == ["resnet8 int8-static", "resnet8 prune(amount=0.5)"]
+    assert across(samples.study(), samples.one()).only_baseline == found.only_branch
+
+
+def test_two_results_of_one_variant_belong_together_whatever_they_are_called():
+    branch = samples.one()
+    branch.variants[0].name = "new"
+    branch.variants[0].model.name = "resnet8-v2"
+    (pair,) = across(samples.one(), branch).pairs
+    assert pair.comparison.baseline == "baseline"
+    assert pair.comparison.variant == "new"
+
+
+def test_the_same_variant_of_another_model_is_no_counterpart_where_it_is_ambiguous():
+    baseline = samples.study()
+    twin = samples.variant(p50=0.005)
+    twin.model.name = "mnist"
+    baseline.variants.append(twin)
+    branch = samples.study()
+    branch.variants[0].model.name = "squeezenet"
+    found = across(baseline, branch)
+    assert "squeezenet baseline" in found.only_branch
+
+
+def test_a_context_that_differs_can_be_forced_and_is_still_told():
+    other = scaled(1.032)
+    other.host.power_mode = "MAXN"
+    assert set(verdicts(across(samples.study(), other)).values()) == {"not_comparable"}
+    forced = across(samples.study(), other, force=True)
+    assert verdicts(forced)["int8-static"] == "worse"
+    assert [d.name for d in forced.forbidden] == ["power_mode"]
+
+
+def test_joules_before_and_after_a_calibration_are_on_two_scales():
+    other = samples.study()
+    use = next(s for s in other.sensors if s.quantity in {"power", "energy"})
+    use.calibration = {"gain": 1.05, "offset_w": 0.4}
+    found = across(samples.study(), other)
+    assert [d.name for d in found.forbidden] == [f"calibration of {use.channel}"]
+    assert across(other, other).forbidden == []

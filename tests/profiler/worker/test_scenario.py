@@ -1,0 +1,179 @@
+"""The loops of the scenarios, run in this process."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import threading
+import time
+from array import array
+from statistics import fmean
+
+import pytest
+
+from edgeprof.worker import scenario as s
+from edgeprof.worker.scenario import Scenario
+
+pytestmark = pytest.mark.usefixtures("settled")
+
+
+class Model:
+    """Sleeps, and remembers when it was called and by whom."""
+
+    def __init__(self, seconds: float = 0.001) -> None:
+        self.seconds = seconds
+        self.began: list[float] = []
+        self.threads: set[int] = set()
+        self.collecting: set[bool] = set()
+
+    def __call__(self) -> None:
+        self.began.append(time.monotonic())
+        self.threads.add(threading.get_ident())
+        self.collecting.add(gc.isenabled())
+        time.sleep(self.seconds)
+
+
+def test_arrivals_are_poisson_and_the_same_for_the_same_seed():
+    due = s.arrivals(100.0, 30.0, seed=7)
+    assert due == s.arrivals(100.0, 30.0, seed=7) != s.arrivals(100.0, 30.0, seed=8)
+    assert list(due) == sorted(due)
+    assert due[-1] < 30.0
+    gaps = [b - a for a, b in itertools.pairwise(due)]
+    assert len(due) == pytest.approx(3000, abs=220)  # 4 σ
+    spread = fmean((gap - fmean(gaps)) ** 2 for gap in gaps) ** 0.5
+    assert spread == pytest.approx(fmean(gaps), rel=0.1)  # exponential: σ is the mean
+
+
+def test_frames_are_a_whole_number_of_periods():
+    assert list(s.frames(10.0, 0.35)) == pytest.approx([0.0, 0.1, 0.2])
+    assert len(s.frames(30.0, 1.0)) == 30
+    assert len(s.frames(1.0, 0.2)) == 1
+
+
+def test_a_closed_loop_calls_back_to_back_until_the_time_is_over():
+    model = Model()
+    window = s.run(Scenario(), [model], 0.1, 0.001)
+    assert window.calls == len(model.began) == len(window.latencies)
+    assert window.end_s - window.start_s >= 0.1
+    assert window.end_s - window.start_s == pytest.approx(sum(window.latencies))  # nothing between two calls
+    assert not window.cut_short
+    assert window.scheduled is None
+
+
+def test_one_call_that_is_longer_than_the_window_is_made_nevertheless():
+    window = s.run(Scenario(), [Model(0.05)], 0.01, 0.05)
+    assert window.calls == 1
+    assert window.end_s - window.start_s >= 0.05
+
+
+def test_a_full_buffer_ends_the_window_early_and_says_so():
+    window = s.run(Scenario(), [lambda: None], 60.0, 1.0)
+    assert window.cut_short
+    assert window.calls == len(s.stamps_for(60.0, 1.0)) - 1
+    assert window.end_s - window.start_s < 60.0
+
+
+def test_the_garbage_collector_rests_in_a_window_and_works_afterwards():
+    model = Model()
+    assert gc.isenabled()
+    for name in s.SCENARIOS:
+        s.run(Scenario(name, rate_hz=200.0), [model], 0.02, 0.001)
+        assert gc.isenabled()
+    assert model.collecting == {False}
+
+
+def test_streams_run_at_once_each_in_its_thread():
+    models = [Model(0.01) for _ in range(4)]
+    window = s.run(Scenario("multi-stream", streams=4), models, 0.2, 0.01)
+    assert len(set().union(*(model.threads for model in models))) == 4
+    assert window.calls == sum(len(model.began) for model in models)
+    assert window.busy_s > 2 * (window.end_s - window.start_s)
+
+
+def test_a_failing_stream_fails_the_window():
+    def broken() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        s.run(Scenario("multi-stream", streams=2), [Model(), broken], 0.05, 0.001)
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("name", ["server", "periodic"])
+def test_a_stall_is_paid_for_by_every_call_that_waited(name):
+    """Coordinated omission: one stall of 100 ms at 50 calls/s delays some five calls, not one."""
+    calls = 0
+
+    def stalls_once() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            time.sleep(0.1)
+
+    window = s.run(Scenario(name, rate_hz=50.0, seed=1), [stalls_once], 0.6, 0.001)
+    delayed = sum(latency > 0.015 for latency in window.latencies)
+    dropped = window.scheduled - window.calls
+    assert delayed + dropped >= 4
+    if name == "server":
+        assert dropped == 0
+
+
+def test_a_server_calls_when_due_and_not_before():
+    model = Model(0.0)
+    window = s.run(Scenario("server", rate_hz=100.0, seed=3), [model], 0.3, 0.001)
+    due = s.arrivals(100.0, 0.3, 3)
+    assert window.calls == window.scheduled == len(due)
+    for began, offset in zip(model.began, due, strict=True):
+        assert began >= window.start_s + offset
+    assert window.end_s - window.start_s >= 0.3 - 1e-6  # less a rounding; the idle end is part of it
+
+
+def test_a_server_that_cannot_keep_up_leaves_calls_undone_and_ends_in_time():
+    window = s.run(Scenario("server", rate_hz=1000.0), [Model(0.01)], 0.2, 0.01)
+    assert window.calls < 0.5 * window.scheduled
+    assert window.end_s - window.start_s < 2.0
+    assert max(window.latencies) > 0.1  # the queue grows all the time
+
+
+def test_more_servers_share_one_queue():
+    models = [Model(0.02) for _ in range(4)]
+    window = s.run(Scenario("server", rate_hz=100.0, streams=4), models, 0.4, 0.02)
+    assert window.calls == window.scheduled
+    assert all(model.began for model in models)
+
+
+def test_frames_are_done_on_time_and_the_window_is_a_whole_number_of_periods():
+    model = Model(0.001)
+    window = s.run(Scenario("periodic", rate_hz=20.0), [model], 0.42, 0.001)
+    assert window.calls == window.scheduled == 8
+    assert window.end_s - window.start_s == pytest.approx(0.4)
+    for k, began in enumerate(model.began):
+        assert began >= window.start_s + k / 20.0
+    assert window.busy_s < 0.5 * (window.end_s - window.start_s)
+
+
+def test_a_camera_too_fast_for_the_model_loses_frames_and_the_rest_are_late():
+    window = s.run(Scenario("periodic", rate_hz=200.0), [Model(0.012)], 0.3, 0.012)
+    assert window.scheduled == 60
+    assert 5 <= window.calls <= 25
+    assert window.late == window.calls  # 12 ms is longer than the period of 5 ms
+    assert max(window.latencies[2:-2]) < 1.0  # overtaken frames do not queue up
+
+
+def test_waiting_ends_after_the_deadline_and_not_before():
+    due = time.monotonic() + 0.02
+    assert due <= s.wait_until(due)
+    past = time.monotonic()
+    assert s.wait_until(past - 1.0) >= past
+
+
+def test_buffers_hold_twice_what_is_expected_and_have_a_limit():
+    assert len(s.stamps_for(1.0, 0.01)) >= 200
+    assert len(s.stamps_for(1e9, 0.0)) <= s.MAX_STAMPS + 64
+
+
+def test_time_stamps_are_the_clocks_own():
+    stamps = array("d", [0.0] * 4)
+    before = time.monotonic()
+    assert s.closed_loop(lambda: None, 60.0, stamps) == 3
+    assert before <= stamps[0] <= stamps[1] <= stamps[2] <= stamps[3] <= time.monotonic()
