@@ -26,14 +26,16 @@ import numpy as np
 from paired import about, machine, parser, table, write
 from scipy.stats import t as student
 from truth_conditions import GROUPS
-from truth_plant import Bench, Played, play, read_times
+from truth_plant import Bench, Played, Power, play, read_times
 
-from edgeprof.energy import figures, idle, quote, uncertainty
+from edgeprof.benchmark.plan import pause_s, settle_s
+from edgeprof.energy import figures, filters, idle, quote, uncertainty
 from edgeprof.energy.integrate import ChannelSeries
+from edgeprof.sensing.reader import read_interval
 from edgeprof.sensing.trace import Series, deduplicate
 from edgeprof.verdicts import compare
 
-SETTLE_S, PAUSE_S, STRATIFIED, RATE_HZ = 0.5, 0.0, False, 100.0
+NOTHING = Power(np.arange(2.0), np.zeros(1), np.zeros(1, int))
 FIGURES = ("gross", "net", "ratio")
 SMOKE = ("orin 5.10 burst100", "ina238 inf700")
 
@@ -44,8 +46,8 @@ def use_fast_quantile() -> None:
         assert abs(uncertainty.t_quantile(0.975, nu) / student.ppf(0.975, nu) - 1) < 1e-9
     fast = lru_cache(4096)(lambda p, nu: float(student.ppf(p, nu)) if math.isfinite(nu) else 1.959963984540054)
     uncertainty.t_quantile = fast
-    quote._rails = lambda series, windows: {}  # not judged here
-    quote._highest = lambda headline, windows: None
+    quote._rails = lambda *given: {}  # not judged here
+    quote._highest = lambda *given: None
     idle_of, known = idle.measure_idle, {}
 
     def measure_idle(headline, span):
@@ -60,20 +62,13 @@ def use_fast_quantile() -> None:
     idle.measure_idle = measure_idle
 
 
-def period_of(channel, rate_hz: float) -> float:
-    """How often the sampler reads a channel (s)."""
-    base = 1 / rate_hz
-    refresh = channel.update_interval_s
-    return base if refresh is None else max(1, math.floor(refresh / 4 / base + 1e-6)) * base
-
-
 def sampled(sensors, powers, rng) -> list[ChannelSeries]:
     """What the sampler's trace holds of each sensor."""
     series = []
     for sensor, power in zip(sensors, powers, strict=True):
         sensor.draw(rng)
-        period = period_of(sensor.channel, RATE_HZ)
-        times, values = sensor.series(power, read_times(rng, power.end, period, stratified=STRATIFIED), rng)
+        period = read_interval(sensor.channel)
+        times, values = sensor.series(power, read_times(rng, power.end, period), rng)
         kept = deduplicate(Series(times.tolist(), values.tolist()), sensor.channel, period)
         series.append(ChannelSeries(sensor.channel, np.asarray(kept.times), np.asarray(kept.values)))
     return series
@@ -81,7 +76,14 @@ def sampled(sensors, powers, rng) -> list[ChannelSeries]:
 
 def analysed(series: list[ChannelSeries], played: Played) -> list[figures.Measured]:
     """edgeprof's figures of each variant."""
-    return [quote.measure(series, [], windows, played.idles, covers="module", rail="it") for windows in played.windows]
+    quiet = filters.rests(played.busy, played.power.end, 1.0)
+    series, _, reasons = filters.fitted(series, quiet)
+    measured = [
+        quote.measure(series, [], windows, played.idles, covers="module", rail="it", busy=played.busy)
+        for windows in played.windows
+    ]
+    measured[0].reasons.extend(reasons)
+    return measured
 
 
 def evidence(figure) -> tuple[float, float, bool] | None:
@@ -94,7 +96,8 @@ def evidence(figure) -> tuple[float, float, bool] | None:
 
 def run(make, bench: Bench, rng) -> dict[str, list[tuple]]:
     """One bench: for each figure (relative error, holds, U relative, quoted, holds the process's mean)."""
-    played = play(bench, rng, SETTLE_S, PAUSE_S)
+    channels = [sensor.channel for sensor in make(rng, NOTHING)[0]]
+    played = play(bench, rng, settle_s(channels), pause_s(channels))
     sensors, powers = make(rng, played.power)
     measured = analysed(sampled(sensors, powers, rng), played)
     idle_w = np.mean([np.diff(played.power.energy(span))[0] / (span[1] - span[0]) for span in played.idles])

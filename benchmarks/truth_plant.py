@@ -248,16 +248,14 @@ def pink(rng, size: int) -> np.ndarray:
     return (noise - noise.mean()) / noise.std()
 
 
-def read_times(rng, end: float, period: float, *, stratified: bool, missed: float = 0.003) -> np.ndarray:
-    """When a sensor is read: deadlines met late, some lost, and now and then a stall of the machine.
+def read_times(rng, end: float, period: float, *, missed: float = 0.003) -> np.ndarray:
+    """When a sensor is read: each deadline anywhere in its period, met late, some lost, and now and then a stall.
 
     Args:
-        stratified: Whether each deadline lies anywhere in its period, or always at the same phase.
         missed: The share of lost deadlines.
     """
     n = int((end - 0.05) / period)
-    phase = rng.uniform(0, period, n) if stratified else rng.uniform(0, period)
-    due = 0.02 + phase + np.arange(n) * period
+    due = 0.02 + rng.uniform(0, period, n) + np.arange(n) * period
     late = rng.exponential(60e-6, n) + (rng.random(n) < 0.02) * rng.exponential(1.5e-3, n)
     times = due + np.minimum(late, 0.9 * period)
     keep = rng.random(n) > missed

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edgeprof.errors import InputError, require_range, unknown
+from edgeprof.sensing.reader import read_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from edgeprof.sensing.sensor import PartTime
+    from edgeprof.sensing.sensor import Channel, PartTime
 
 SCENARIOS = ("single-stream", "multi-stream", "offline", "server", "periodic")
+
+#: Between work and an idle, at least (s); in time constants of a filter; and at most: 1 or 2 channels of long averages
+#: allow for half a minute, which nobody waits for.
+SETTLE_S, _SETTLE_TAUS, _LONGEST_SETTLE_S = 0.5, 5.0, 15.0
+#: The relative limit of a time constant whose channel states none.
+_TAU_LIMIT = 0.1
+#: Readings, or ticks of a counter's or block's own, in the pause between two windows; and its longest (s).
+_PAUSE_READINGS, _PAUSE_TICKS, _LONGEST_PAUSE_S = 4.0, 3.0, 2.0
 
 #: Loading, process start and the steady-state search, per variant; only for the announced time.
 _OVERHEAD_S = 2.0
@@ -89,6 +98,33 @@ class Plan:
             members = range(variants) if window % 2 == 0 else range(variants - 1, -1, -1)
             for variant in members:
                 yield window, variant
+
+
+def settle_s(channels: Iterable[Channel]) -> float:
+    """How long to wait (s) between the end of work and an idle, so that no sensor still shows the work.
+
+    An exponential filter has forgotten all but 0.7 % after five time constants; the largest that its driver's settings
+    allow is taken.
+    """
+    times = [SETTLE_S]
+    for channel in channels:
+        tau, limit = channel.filter.tau_s or 0.0, channel.filter.tau_limit
+        times.append(_SETTLE_TAUS * tau * (1 + (_TAU_LIMIT if limit is None else limit)))
+        times.append(2 * (channel.update_interval_s or 0.0))
+    return min(max(times), _LONGEST_SETTLE_S)
+
+
+def pause_s(channels: Iterable[Channel], rate_hz: float | None = None) -> float:
+    """How long nothing runs (s) between two windows, so that each window's edges can be taken from it (``energy.edges``).
+
+    A filter or a momentary reading needs some readings there; a counter or a block average needs two of its own ticks.
+    """
+    pauses = [0.0]
+    for channel in channels:
+        period, refresh = read_interval(channel, rate_hz), channel.update_interval_s or 0.0
+        ticks = channel.kind == "counter" or channel.filter.kind == "block"
+        pauses.append(_PAUSE_READINGS * period + refresh if not ticks or refresh < period else _PAUSE_TICKS * refresh)
+    return min(max(pauses), _LONGEST_PAUSE_S)
 
 
 def start_delay(now_s: float, window: int, windows: int, part_time: PartTime | None) -> float:

@@ -72,18 +72,44 @@ class ChannelStats:
     reason: str | None = None
 
 
-def period_for(sensor: Sensor, channels: list[Channel], base_s: float) -> float:
+#: What a sensor is read at (Hz) where nobody asks for another rate and nothing slower would do.
+DEFAULT_RATE_HZ = 100.0
+#: Readings per time constant of an exponential filter, where nobody asks for a rate: what it lets through is then
+#: followed by straight lines to (1/10)²/12 of a change (less than the step of any chip), and four readings, which an
+#: edge is taken from, still lie well within one time constant.
+READS_PER_TAU = 10
+#: Nothing that follows a burst is read less often (s) for its filter's sake.
+_LONGEST_FOR_FILTER_S = 0.1
+
+
+def read_interval(channel: Channel, rate_hz: float | None = None) -> float:
+    """How often to read one channel (s).
+
+    Args:
+        channel: What is known of it.
+        rate_hz: The rate that was asked for; None leaves it to what the channel's filter lets through.
+    """
+    base_s = 1 / (rate_hz or DEFAULT_RATE_HZ)
+    wanted = (channel.update_interval_s or 0.0) / READS_PER_REFRESH
+    tau = channel.filter.tau_s if channel.filter.kind == "exponential" else None
+    if rate_hz is None and tau:
+        wanted = max(wanted, min(tau / READS_PER_TAU, _LONGEST_FOR_FILTER_S))
+    return max(1, math.floor(wanted / base_s + 1e-6)) * base_s
+
+
+def period_for(sensor: Sensor, channels: list[Channel], rate_hz: float | None) -> float:
     """How often to read a sensor (s): a whole multiple of the sampling period, so that one wake-up serves several.
 
     As often as its quickest power, energy, voltage or current channel has something new; unknown: every period.
     """
+    base_s = 1 / (rate_hz or DEFAULT_RATE_HZ)
     there = [c for c in channels if c.available]
     quick = [c for c in there if c.quantity in _FAST]
     intervals = [c.update_interval_s for c in quick or there]
     known = [i for i in intervals if i is not None]
     wanted = base_s
     if known and len(known) == len(intervals):
-        wanted = min(known) / (1 if sensor.slow else READS_PER_REFRESH)
+        wanted = min(known) if sensor.slow else min(read_interval(channel, rate_hz) for channel in quick or there)
     if not quick:
         wanted = max(wanted, 1 / CONTEXT_RATE_HZ)
     return max(1, math.floor(wanted / base_s + 1e-6)) * base_s
