@@ -24,6 +24,7 @@ import numpy as np
 
 from edgeprof.worker import scenario as scenarios
 from edgeprof.worker import steady, tensors
+from edgeprof.worker.embedded_code import code_allowed
 from edgeprof.worker.inputs import check_feeds, own_feeds
 from edgeprof.worker.runtime import LoadError, LoadOptions, Runtime, Session, TensorSpec
 from edgeprof.worker.scenario import Scenario
@@ -70,6 +71,7 @@ class Handler:
         self._timed: Optional[Callable[[], Dict[str, float]]] = None
         self._feeds: Dict[str, Any] = {}
         self._target = ""
+        self._allow_code = False
         self._options: Optional[LoadOptions] = None
         self._latency_s = 0.0
 
@@ -116,9 +118,11 @@ class Handler:
         given["shapes"] = {name: tuple(int(n) for n in shape) for name, shape in given["shapes"].items()}
         options = LoadOptions(**given)
         start = time.monotonic()
-        session = runtime.load(request["target"], options)
+        with code_allowed(bool(request.get("allow_code"))):
+            session = runtime.load(request["target"], options)
         load_s = time.monotonic() - start
         self._runtime, self._options, self._target = runtime, options, request["target"]
+        self._allow_code = bool(request.get("allow_code"))
         self._sessions = [session]
         return {
             "inputs": [_spec(spec) for spec in session.inputs],
@@ -269,7 +273,8 @@ class Handler:
                     "the runtime {} cannot run {} streams at once".format(self._runtime.name, count),
                     "Use --scenario single-stream, or one stream.",
                 )
-            session = self._runtime.load(self._target, self._options)
+            with code_allowed(self._allow_code):
+                session = self._runtime.load(self._target, self._options)
             self._sessions.append(session)
             call = session.bind(self._feeds)
             call()
