@@ -8,8 +8,9 @@ import threading
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
-from edgeprof.energy.online.attribution import MOST_WAITING, Attributor, Window
+from edgeprof.energy.online.attribution import MOST_WAITING, Attributor
 from edgeprof.energy.online.running_sum import MOST_JOULES
+from edgeprof.worker.span import CALL, Span
 from edgeprof_exporters.logs import event
 from edgeprof_exporters.messages import is_label
 
@@ -100,7 +101,7 @@ class Inferences:
         self._history = history
         self._settling = threading.Lock()  # holds the attributor
         self._attributor = Attributor()
-        self._arrived: list[Window] = []
+        self._arrived: list[Span] = []
         self._waiting = 0  # in the attributor
 
     def take(self, message: Message | None) -> None:
@@ -119,7 +120,7 @@ class Inferences:
             self.messages["other" if key is OTHER else "accepted"] += 1
             tally.observe(message.end - message.start, message.inferences)
             if len(self._arrived) + self._waiting < MOST_WAITING:
-                self._arrived.append(Window(message.start, message.end, message.inferences, key))
+                self._arrived.append(Span(CALL, message.start, message.end, message.inferences, key=key))
             else:
                 tally.without += message.inferences
 
@@ -142,13 +143,14 @@ class Inferences:
             settled = self._attributor.settle(curve, now, all_of_them=all_of_them)
             with self.lock:
                 self._waiting -= len(settled)
-                for window in settled:
-                    tally = self.tallies[window.key]
-                    if window.is_whole:
-                        tally.add_joules(window.joules)
+                for share in settled:
+                    model, variant, runtime = share.span.key
+                    tally = self.tallies[model, variant, runtime]
+                    if share.is_whole:
+                        tally.add_joules(share.joules)
                     else:
-                        tally.without += window.count
-                        too_short += window.guessed_s > 0
+                        tally.without += share.span.count
+                        too_short += share.guessed_s > 0
         if too_short:
             event(
                 logging.WARNING,

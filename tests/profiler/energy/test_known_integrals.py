@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from edgeprof.energy.integrate import window_energy
-from edgeprof.energy.online.attribution import Attributor, Window
+from edgeprof.energy.online.attribution import Attributor, Share
 from edgeprof.energy.online.running_sum import History, Meter, Total
 from edgeprof.sensing.sensor import Channel, Filter
+from edgeprof.worker.span import CALL, Span
 from tests.profiler.energy.known_integrals import LOADS, SENSORS, Load, Reading
 
 BEGIN, END = 1000.0, 1600.0
@@ -21,21 +22,21 @@ def channel_of(sensor: Reading) -> Channel:
     return Channel("ina3221", "VDD_IN", "power", filter=kind, resolution=sensor.step_w or None)
 
 
-def attributed(load: Load, sensor: Reading, channel: Channel) -> list[Window]:
+def attributed(load: Load, sensor: Reading, channel: Channel) -> list[Share]:
     """What the daemon gives to each inference, settled as the housekeeping does: once a second."""
     meter = Meter(channel)
     history = History(keep_s=END - BEGIN)
     total, attributor = Total([meter], history), Attributor()
-    waiting = [Window(start, start + load.busy_s, 1, ("m", "v", "r")) for start in load.starts(BEGIN, END)]
-    settled: list[Window] = []
+    waiting = [Span(CALL, start, start + load.busy_s, 1, key=("m", "v", "r")) for start in load.starts(BEGIN, END)]
+    settled: list[Share] = []
     due = BEGIN
     for at, watts in sensor.rows(load, BEGIN, END):
         meter.add(at, watts)
         total.advance(meter)
         if at >= due:
             due = at + 1.0
-            attributor.extend([window for window in waiting if window.end <= at])
-            waiting = [window for window in waiting if window.end > at]
+            attributor.extend([span for span in waiting if span.end_s <= at])
+            waiting = [span for span in waiting if span.end_s > at]
             settled += attributor.settle(history.copy_since(attributor.earliest), at)
     attributor.extend(waiting)
     settled += attributor.settle(history.copy_since(attributor.earliest), END + 5, all_of_them=True)
@@ -91,6 +92,6 @@ def test_what_a_counter_shows_late_belongs_to_what_ran_before() -> None:
         if tick % 7 == 0:
             meter.add(at, shown)
             total.advance(meter)
-    attributor.extend([Window(start, start + load.busy_s, 1, ("m", "v", "r")) for start in starts])
+    attributor.extend([Span(CALL, start, start + load.busy_s, 1, key=("m", "v", "r")) for start in starts])
     settled = attributor.settle(history.copy_since(attributor.earliest), BEGIN + 400)
     assert np.mean([window.joules for window in settled]) == pytest.approx(load.joules, rel=0.02)

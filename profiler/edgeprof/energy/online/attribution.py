@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from edgeprof.energy.online.running_sum import Curve
+    from edgeprof.worker.span import Span
 
 #: How long (s) after its end an inference's energy is settled: others that ran beside it have then been reported too.
 SETTLE_S = 1.0
@@ -39,22 +40,20 @@ _MOST_STRETCHES = 4096
 _LATE_S = 60.0
 
 
-class Window:
-    """One reported call: from ``start`` to ``end`` (monotonic s), ``count`` inferences, and what it has got so far.
+class Share:
+    """What a reported call has got of the device's energy so far.
 
     Attributes:
-        joules: Its energy (J).
-        known_s: For how much of its time (s) the power was known.
-        guessed_s: For how much of that the power was taken as even between two readings.
+        span: The call.
+        joules: What it has got (J).
+        known_s: For how many of its seconds the power was known.
+        guessed_s: For how many of those the power was taken as even between two readings.
     """
 
-    __slots__ = ("count", "end", "guessed_s", "joules", "key", "known_s", "start")
+    __slots__ = ("guessed_s", "joules", "known_s", "span")
 
-    def __init__(self, start: float, end: float, count: int, key: tuple[str, str, str]) -> None:
-        self.start = start
-        self.end = end
-        self.count = count
-        self.key = key
+    def __init__(self, span: Span) -> None:
+        self.span = span
         self.joules = 0.0
         self.known_s = 0.0
         self.guessed_s = 0.0
@@ -62,7 +61,7 @@ class Window:
     @property
     def is_whole(self) -> bool:
         """Whether the power was known, or its own, for all of its time but rounding."""
-        length = self.end - self.start
+        length = self.span.seconds
         return self.known_s >= 0.999 * length and self.guessed_s <= _MOST_GUESSED * length
 
 
@@ -129,31 +128,31 @@ class Given:
 
 
 class Attributor:
-    """Windows in, joules out. Not thread-safe: its owner locks.
+    """Spans in, joules out. Not thread-safe: its owner locks.
 
     Args:
-        settle_s: How long after its end a window is settled (s).
+        settle_s: How long after its end a share is settled (s).
     """
 
     def __init__(self, settle_s: float = SETTLE_S) -> None:
         self._settle_s = settle_s
-        self._windows: list[Window] = []
+        self._shares: list[Share] = []
         self._given = Given()
 
     def __len__(self) -> int:
         """How many windows wait for their energy."""
-        return len(self._windows)
+        return len(self._shares)
 
     @property
     def earliest(self) -> float:
-        """From when on (monotonic s) ``settle`` needs the device's energy; infinity where no window waits."""
-        return min((window.start for window in self._windows), default=float("inf")) - SIDE_S
+        """From when on (monotonic s) ``settle`` needs the device's energy; infinity where no share waits."""
+        return min((share.span.start_s for share in self._shares), default=float("inf")) - SIDE_S
 
-    def extend(self, windows: Iterable[Window]) -> None:
-        """Take windows, in any order."""
-        self._windows.extend(windows)
+    def extend(self, spans: Iterable[Span]) -> None:
+        """Take the spans of reported calls, in any order."""
+        self._shares.extend(map(Share, spans))
 
-    def settle(self, curve: Curve, now: float, *, all_of_them: bool = False) -> list[Window]:
+    def settle(self, curve: Curve, now: float, *, all_of_them: bool = False) -> list[Share]:
         """The windows whose energy is final now.
 
         Args:
@@ -161,7 +160,7 @@ class Attributor:
             now: Monotonic s.
             all_of_them: At the end: settle what there is, even if its time is not fully known.
         """
-        if not self._windows:
+        if not self._shares:
             return []
         ready = now if all_of_them else now - self._settle_s
         # An interval between two readings is shared out as a whole, and after what a late sensor says of it.
@@ -175,30 +174,30 @@ class Attributor:
         self._given.forget(curve.first)
         if known > 1:
             self._share(curve, until)
-        # Without new samples (no sensor, a long gap) a window does not wait for ever.
+        # Without new samples (no sensor, a long gap) a share does not wait for ever.
         patience = now if all_of_them else ready - 10.0 - curve.lag_s
         final = max(until, patience)
-        done = [window for window in self._windows if window.end <= final]
-        self._windows = [window for window in self._windows if window.end > final]
+        done = [share for share in self._shares if share.span.end_s <= final]
+        self._shares = [share for share in self._shares if share.span.end_s > final]
         return done
 
     def _share(self, curve: Curve, until: float) -> None:
         """Give the energy of the time up to ``until``, a time of a reading."""
-        windows = [window for window in self._windows if window.start < until and window.end > curve.times[0]]
-        if not windows:
+        shares = [share for share in self._shares if share.span.start_s < until and share.span.end_s > curve.times[0]]
+        if not shares:
             return
-        first = bisect_right(curve.times, min(window.start for window in windows)) - 1
+        first = bisect_right(curve.times, min(share.span.start_s for share in shares)) - 1
         low = curve.times[max(first, 0)]
         given = self._given.stretches(low, until)
-        segments = _Segments(windows, given, curve.times, low, until)
+        segments = _Segments(shares, given, curve.times, low, until)
         powers = _Powers(curve, segments, self._given, self._busy_at(curve))
         joules, known, guessed = powers.running_sums()
         place = segments.place
-        for window in windows:
-            a, b = place[max(window.start, low)], place[min(window.end, until)]
-            window.joules += joules[b] - joules[a]
-            window.known_s += known[b] - known[a]
-            window.guessed_s += guessed[b] - guessed[a]
+        for share in shares:
+            a, b = place[max(share.span.start_s, low)], place[min(share.span.end_s, until)]
+            share.joules += joules[b] - joules[a]
+            share.known_s += known[b] - known[a]
+            share.guessed_s += guessed[b] - guessed[a]
         for start, end in segments.stretches_given_now():
             self._given.add(start, end)
         for part in powers.parts():
@@ -209,7 +208,7 @@ class Attributor:
         """For each interval of the curve, whether an inference that is known of touched it."""
         times = curve.times
         change = [0] * (len(times) + 1)
-        spans = [(window.start, window.end) for window in self._windows]
+        spans = [(share.span.start_s, share.span.end_s) for share in self._shares]
         for start, end in [*spans, *self._given.stretches(times[0], times[-1])]:
             change[max(0, bisect_right(times, start) - 1)] += 1
             change[max(0, min(bisect_left(times, end), len(times)))] -= 1
@@ -221,7 +220,7 @@ class Attributor:
 
 
 class _Segments:
-    """The time from ``low`` to ``until`` cut wherever a window, a given stretch or an interval begins or ends.
+    """The time from ``low`` to ``until`` cut wherever a share, a given stretch or an interval begins or ends.
 
     Attributes:
         cuts: Where (s), in order.
@@ -232,15 +231,15 @@ class _Segments:
 
     def __init__(
         self,
-        windows: Sequence[Window],
+        shares: Sequence[Share],
         given: Sequence[tuple[float, float]],
         times: Sequence[float],
         low: float,
         until: float,
     ) -> None:
         change: dict[float, int] = {}
-        for window in windows:
-            start, end = max(window.start, low), min(window.end, until)
+        for share in shares:
+            start, end = max(share.span.start_s, low), min(share.span.end_s, until)
             change[start] = change.get(start, 0) + 1
             change[end] = change.get(end, 0) - 1
         begins = {start for start, _ in given}

@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprof.energy.online.attribution import Attributor, Window
+from edgeprof.energy.online.attribution import Attributor, Share
 from edgeprof.energy.online.running_sum import History
+from edgeprof.worker.span import CALL, Span
 from edgeprof_exporters.inferences import OTHER, Inferences
 from edgeprof_exporters.messages import Message
 
 KEY = ("m", "v", "r")
+
+
+def call(start: float, end: float) -> Span:
+    return Span(CALL, start, end, 1, key=KEY)
 
 
 def history(seconds: float = 20.0, watts: float = 10.0, start: float = 100.0, gap: tuple[float, float] | None = None):
@@ -30,32 +35,31 @@ def history(seconds: float = 20.0, watts: float = 10.0, start: float = 100.0, ga
     return made
 
 
-def settled(made: History, *windows: Window, now: float = 130.0) -> list[Window]:
+def settled(made: History, *spans: Span, now: float = 130.0) -> list[Share]:
     attributor = Attributor()
-    attributor.extend(windows)
+    attributor.extend(spans)
     return settle(attributor, made, now)
 
 
-def settle(attributor: Attributor, made: History, now: float) -> list[Window]:
+def settle(attributor: Attributor, made: History, now: float) -> list[Share]:
     return attributor.settle(made.copy_since(attributor.earliest), now)
 
 
 def test_one_window_has_the_energy_of_its_time() -> None:
-    (window,) = settled(history(), Window(103.0, 105.5, 1, KEY))
+    (window,) = settled(history(), call(103.0, 105.5))
     assert window.joules == pytest.approx(25.0)
     assert window.is_whole
 
 
 def test_windows_that_overlap_share_that_time_equally() -> None:
-    a, b = Window(101.0, 104.0, 1, KEY), Window(103.0, 105.0, 1, KEY)
-    settled(history(), a, b)
+    a, b = settled(history(), call(101.0, 104.0), call(103.0, 105.0))
     assert a.joules == pytest.approx(20.0 + 5.0)
     assert b.joules == pytest.approx(5.0 + 10.0)
 
 
 def test_a_window_waits_until_others_beside_it_can_have_been_reported() -> None:
     made, attributor = history(), Attributor()
-    attributor.extend([Window(118.5, 119.5, 1, KEY)])
+    attributor.extend([call(118.5, 119.5)])
     assert settle(attributor, made, 120.0) == []
     assert len(settle(attributor, made, 120.6)) == 1
 
@@ -63,9 +67,9 @@ def test_a_window_waits_until_others_beside_it_can_have_been_reported() -> None:
 def test_a_late_window_gets_only_what_was_given_to_nobody() -> None:
     made = history()
     attributor = Attributor()
-    attributor.extend([Window(102.0, 103.0, 1, KEY)])
+    attributor.extend([call(102.0, 103.0)])
     (early,) = settle(attributor, made, 110.0)
-    attributor.extend([Window(101.0, 104.0, 1, KEY)])
+    attributor.extend([call(101.0, 104.0)])
     (late,) = settle(attributor, made, 110.0)
     assert (early.joules, late.joules) == (pytest.approx(10.0), pytest.approx(20.0))
     assert early.is_whole
@@ -73,16 +77,16 @@ def test_a_late_window_gets_only_what_was_given_to_nobody() -> None:
 
 
 def test_a_window_over_a_gap_or_before_the_history_is_not_whole() -> None:
-    (over,) = settled(history(gap=(102.0, 103.0)), Window(101.0, 104.0, 1, KEY))
+    (over,) = settled(history(gap=(102.0, 103.0)), call(101.0, 104.0))
     assert over.joules == pytest.approx(20.0)
     assert not over.is_whole
-    (before,) = settled(history(), Window(90.0, 101.0, 1, KEY))
+    (before,) = settled(history(), call(90.0, 101.0))
     assert before.joules == pytest.approx(10.0)
     assert not before.is_whole
 
 
 def test_without_any_sensor_a_window_does_not_wait_for_ever() -> None:
-    (window,) = settled(History(), Window(100.0, 101.0, 1, KEY), now=200.0)
+    (window,) = settled(History(), call(100.0, 101.0), now=200.0)
     assert (window.joules, window.is_whole) == (0.0, False)
 
 
@@ -102,7 +106,7 @@ def test_no_joule_is_given_twice_however_windows_overlap_and_arrive(given_window
     for turn in range(5):
         for start, end, arrives in given_windows:
             if arrives == turn:
-                attributor.extend([Window(start, end, 1, KEY)])
+                attributor.extend([call(start, end)])
         done += settle(attributor, made, 121.0 + turn)
     done += settle(attributor, made, 140.0)
     assert len(done) == len(given_windows)
@@ -120,18 +124,19 @@ def test_shares_are_those_of_a_sum_made_moment_by_moment(given_windows, seed) ->
     for tick in range(21):
         made.append(100.0 + tick, joules, 0.0)
         joules += watts[tick]
-    shares = [Window(start, end, 1, KEY) for start, end, _ in given_windows]
+    spans = [call(start, end) for start, end, _ in given_windows]
     # A window over all the time leaves no quiet time, so that the power between two readings is even.
-    everywhere = Window(100.0, 120.0, 1, KEY)
-    settled(made, everywhere, *shares)
+    everywhere = call(100.0, 120.0)
+    shares = settled(made, everywhere, *spans)
+    assert len(shares) == 1 + len(spans)
     edges = sorted({100.0, 120.0, *range(100, 121), *(e for start, end, _ in given_windows for e in (start, end))})
-    for window in (everywhere, *shares):
+    for share in shares:
         expected = 0.0
         for a, b in itertools.pairwise(edges):
-            if window.start <= a and b <= window.end:
-                beside = sum(other.start <= a and b <= other.end for other in (everywhere, *shares))
+            if share.span.start_s <= a and b <= share.span.end_s:
+                beside = sum(other.span.start_s <= a and b <= other.span.end_s for other in shares)
                 expected += watts[int(a - 100)] * (b - a) / beside
-        assert window.joules == pytest.approx(expected, abs=1e-6)
+        assert share.joules == pytest.approx(expected, abs=1e-6)
 
 
 def test_energy_is_shared_out_while_nobody_holds_the_engines_lock(monkeypatch: pytest.MonkeyPatch) -> None:
