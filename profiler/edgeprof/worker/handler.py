@@ -23,7 +23,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from edgeprof.worker import scenario as scenarios
-from edgeprof.worker import steady, tensors
+from edgeprof.worker import steady, telemetry, tensors
 from edgeprof.worker.inputs import check_feeds, own_feeds
 from edgeprof.worker.runtime import LoadError, LoadOptions, Runtime, Session, TensorSpec
 from edgeprof.worker.scenario import Scenario
@@ -63,6 +63,7 @@ class Handler:
     """One model, loaded once."""
 
     def __init__(self) -> None:
+        telemetry.turn_off()
         self._runtime: Optional[Runtime] = None
         self._sessions: List[Session] = []
         self._calls: List[Callable[[], Any]] = []
