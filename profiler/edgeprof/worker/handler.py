@@ -231,8 +231,9 @@ class Handler:
     def _infer(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         session = self._session()
         feeds = check_feeds(session.inputs, tensors.load(request["feeds"], blobs))
+        kept = session.reset()
         headers, out = tensors.dump(_outputs(session.run(feeds)))
-        return {"outputs": headers}, out
+        return {"outputs": headers, "kept": kept}, out
 
     def _gpu_peak(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         peaks = [session.gpu_peak_bytes() for session in self._sessions]

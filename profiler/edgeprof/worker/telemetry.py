@@ -7,9 +7,9 @@ own while windows are measured.
 import os
 
 #: The variables by which libraries that edgeprof or a model loads let themselves be silenced. ONNX Runtime's Linux
-#: wheels send reports since 1.29, and it reads its variable once, when it is loaded; disable_telemetry_events() of its API
-#: does not stop them. The others are Olive's, Hugging Face's (litert-torch brings it), and what several libraries agree
-#: on.
+#: wheels send reports since 1.29; the library reads its variable once, when it is loaded, and its API's
+#: disable_telemetry_events() does not stop the reports. The others are Olive's, Hugging Face's (litert-torch
+#: brings it), and what several libraries agree on.
 VARIABLES = {
     "ORT_DISABLE_TELEMETRY": "1",
     "OLIVE_DISABLE_TELEMETRY": "1",

@@ -50,8 +50,8 @@ def test_a_window_has_the_models_own_threads_and_no_other(model, stranger):
     with Worker(WorkerSpec(Path(inspect.getfile(runtime)), runtime.__name__, str(path), options)) as worker:
         worker.load()
         worker.window(Scenario(), 0.5)
-        threads = os.listdir(f"/proc/{worker.pid}/task")
-    assert threads == [str(worker.pid)]
+        threads = [thread.name for thread in Path(f"/proc/{worker.pid}/task").iterdir()]
+        assert threads == [str(worker.pid)]
 
 
 def test_a_bench_asks_for_no_connection_and_leaves_no_file_but_its_own(model, stranger):
