@@ -7,7 +7,8 @@ import threading
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
-from edgeprof.energy.online.attribution import Attributor, Window
+from edgeprof.energy.online.attribution import Attributor
+from edgeprof.worker.span import CALL, Span
 from edgeprof_exporters.messages import is_label
 
 if TYPE_CHECKING:
@@ -94,17 +95,18 @@ class Inferences:
                 tally = self.tallies.setdefault(key, Tally())
             self.messages["other" if key is OTHER else "accepted"] += 1
             tally.observe(message.end - message.start, message.inferences)
-            if not self._attributor.add(Window(message.start, message.end, message.inferences, key)):
+            if not self._attributor.add(Span(CALL, message.start, message.end, message.inferences, key=key)):
                 tally.without += message.inferences
 
     def settle(self, now: float, engine_lock: threading.Lock, *, all_of_them: bool = False) -> None:
         """Give joules to what can have them now (``now``: monotonic s); ``engine_lock`` holds the history still."""
         with self.lock, engine_lock:
-            for window in self._attributor.settle(now, all_of_them=all_of_them):
-                tally = self.tallies[window.key]
-                tally.joules += max(0.0, window.joules)
-                if not window.is_whole:
-                    tally.without += window.count
+            for share in self._attributor.settle(now, all_of_them=all_of_them):
+                model, variant, runtime = share.span.key
+                tally = self.tallies[model, variant, runtime]
+                tally.joules += max(0.0, share.joules)
+                if not share.is_whole:
+                    tally.without += share.span.count
 
     def state(self) -> list[Any]:
         """What a later daemon resumes from."""

@@ -12,6 +12,8 @@ import sys
 from abc import ABC, abstractmethod
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+from edgeprof.worker.workload import INFERENCE, Workload
+
 #: A dimension: a number, or a name ("batch") or None where it is dynamic.
 Dim = Union[int, str, None]
 
@@ -128,6 +130,20 @@ class Session(ABC):
             return self.run(feeds)
 
         return call
+
+    def workloads(self) -> Sequence[Workload]:
+        """What can be asked of this model again and again, the main one first; asked once, after the first ``run``.
+
+        Each is measured in windows of its own. Figures of a result that name no workload are those of the main one.
+        """
+        return (INFERENCE,)
+
+    def bind_workload(self, name: str, feeds: Dict[str, Any]) -> Callable[[], Any]:  # noqa: ARG002 - for those with several
+        """As ``bind``, for one of ``workloads``: the call does all of its ``units_per_call``, complete.
+
+        A call that needs a state (a decode needs a prompt that was read) brings itself back to it.
+        """
+        return self.bind(feeds)
 
     def bind_queued(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Any]]:  # noqa: ARG002 - for those that can
         """As ``bind``, for a device that runs on its own: the call enqueues one inference and waits for the one before,

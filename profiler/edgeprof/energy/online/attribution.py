@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgeprof.energy.online.running_sum import History
+    from edgeprof.worker.span import Span
 
 #: How long (s) after its end an inference's energy is settled: others that ran beside it have then been reported too.
 SETTLE_S = 1.0
@@ -23,26 +24,29 @@ MOST_WAITING = 20_000
 _MOST_STRETCHES = 4096
 
 
-class Window:
-    """One reported call: from ``start`` to ``end`` (monotonic s), ``count`` inferences, and what it has got so far."""
+class Share:
+    """What a reported call has got of the device's energy so far.
 
-    __slots__ = ("count", "end", "joules", "key", "known_s", "start")
+    Attributes:
+        span: The call.
+        joules: What it has got.
+        known_s: For how many of its seconds the power was known.
+    """
 
-    def __init__(self, start: float, end: float, count: int, key: tuple[str, str, str]) -> None:
-        self.start = start
-        self.end = end
-        self.count = count
-        self.key = key
+    __slots__ = ("joules", "known_s", "span")
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
         self.joules = 0.0
         self.known_s = 0.0
 
-    def __lt__(self, other: Window) -> bool:
-        return self.end < other.end
+    def __lt__(self, other: Share) -> bool:
+        return self.span.end_s < other.span.end_s
 
     @property
     def is_whole(self) -> bool:
         """Whether the power was known, or its own, for all of its time but rounding."""
-        return self.known_s >= 0.999 * (self.end - self.start)
+        return self.known_s >= 0.999 * self.span.seconds
 
 
 class Given:
@@ -92,72 +96,72 @@ class Given:
 
 
 class Attributor:
-    """Windows in, joules out. Not thread-safe: its owner locks.
+    """Spans in, joules out. Not thread-safe: its owner locks.
 
     Args:
         history: The device's cumulative energy.
-        settle_s: How long after its end a window is settled (s).
+        settle_s: How long after its end a span is settled (s).
     """
 
     def __init__(self, history: History, settle_s: float = SETTLE_S) -> None:
         self._history = history
         self._settle_s = settle_s
-        self._windows: list[Window] = []  # sorted by end
+        self._waiting: list[Share] = []  # sorted by end
         self._given = Given()
 
-    def add(self, window: Window) -> bool:
-        """Take a window; False where too many wait already."""
-        if len(self._windows) >= MOST_WAITING:
+    def add(self, span: Span) -> bool:
+        """Take the span of a reported call; False where too many wait already."""
+        if len(self._waiting) >= MOST_WAITING:
             return False
-        insort(self._windows, window)
+        insort(self._waiting, Share(span))
         return True
 
-    def settle(self, now: float, *, all_of_them: bool = False) -> list[Window]:
-        """The windows whose energy is final now.
+    def settle(self, now: float, *, all_of_them: bool = False) -> list[Share]:
+        """The shares of the spans whose energy is final now.
 
         Args:
             now: Monotonic s.
             all_of_them: At the end: settle what there is, even if its time is not fully known.
         """
-        if not self._windows:
+        if not self._waiting:
             return []
         history = self._history
         until = min(now if all_of_them else now - self._settle_s, history.last)
         self._given.forget(history.first)
         self._share(until)
-        # Without new samples (no sensor, a long gap) a window does not wait for ever.
+        # Without new samples (no sensor, a long gap) a span does not wait for ever.
         patience = now if all_of_them else now - self._settle_s - 10.0
-        due = bisect_right(self._windows, max(until, patience), key=lambda window: window.end)
-        done, self._windows = self._windows[:due], self._windows[due:]
+        due = bisect_right(self._waiting, max(until, patience), key=lambda share: share.span.end_s)
+        done, self._waiting = self._waiting[:due], self._waiting[due:]
         return done
 
     def _share(self, until: float) -> None:
-        windows = [w for w in self._windows if w.start < until]
-        if not windows:
+        shares = [share for share in self._waiting if share.span.start_s < until]
+        if not shares:
             return
-        windows.sort(key=lambda window: window.start)
-        low = max(windows[0].start, self._history.first)
+        shares.sort(key=lambda share: share.span.start_s)
+        low = max(shares[0].span.start_s, self._history.first)
         if low >= until:
             return
         edges = {low, until}
-        for w in windows:
-            edges.update(edge for edge in (w.start, w.end) if low < edge < until)
+        for share in shares:
+            edges.update(edge for edge in (share.span.start_s, share.span.end_s) if low < edge < until)
         edges.update(self._given.edges(low, until))
-        running: list[Window] = []
+        running: list[Share] = []
         position = 0
         ordered = sorted(edges)
         before = self._history.at(ordered[0])
         for a, b in pairwise(ordered):
-            while position < len(windows) and windows[position].start <= a:
-                running.append(windows[position])
+            while position < len(shares) and shares[position].span.start_s <= a:
+                running.append(shares[position])
                 position += 1
-            running = [w for w in running if w.end > a]
+            running = [share for share in running if share.span.end_s > a]
             after = self._history.at(b)
             if running and not self._given.holds(a):
                 joules = (after[0] - before[0]) / len(running)
                 known = max(0.0, (b - a) - (after[1] - before[1]))
-                for w in running:
-                    w.joules += joules
-                    w.known_s += known
+                for share in running:
+                    share.joules += joules
+                    share.known_s += known
                 self._given.add(a, b)
             before = after

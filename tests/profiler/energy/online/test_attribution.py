@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprof.energy.online.attribution import Attributor, Window
+from edgeprof.energy.online.attribution import Attributor, Share
 from edgeprof.energy.online.running_sum import History
+from edgeprof.worker.span import CALL, Span
 from edgeprof_exporters.inferences import OTHER, Inferences
 from edgeprof_exporters.messages import Message
 
@@ -30,29 +31,32 @@ def history(seconds: float = 20.0, watts: float = 10.0, start: float = 100.0, ga
     return made
 
 
-def settled(made: History, *windows: Window, now: float = 130.0) -> list[Window]:
+def call(start: float, end: float) -> Span:
+    return Span(CALL, start, end, 1, key=KEY)
+
+
+def settled(made: History, *spans: Span, now: float = 130.0) -> list[Share]:
     attributor = Attributor(made)
-    for window in windows:
-        assert attributor.add(window)
+    for span in spans:
+        assert attributor.add(span)
     return attributor.settle(now)
 
 
 def test_one_window_has_the_energy_of_its_time() -> None:
-    (window,) = settled(history(), Window(103.0, 105.5, 1, KEY))
+    (window,) = settled(history(), call(103.0, 105.5))
     assert window.joules == pytest.approx(25.0)
     assert window.is_whole
 
 
 def test_windows_that_overlap_share_that_time_equally() -> None:
-    a, b = Window(101.0, 104.0, 1, KEY), Window(103.0, 105.0, 1, KEY)
-    settled(history(), a, b)
+    a, b = settled(history(), call(101.0, 104.0), call(103.0, 105.0))
     assert a.joules == pytest.approx(20.0 + 5.0)
     assert b.joules == pytest.approx(5.0 + 10.0)
 
 
 def test_a_window_waits_until_others_beside_it_can_have_been_reported() -> None:
     attributor = Attributor(history())
-    attributor.add(Window(118.5, 119.5, 1, KEY))
+    attributor.add(call(118.5, 119.5))
     assert attributor.settle(120.0) == []
     assert len(attributor.settle(120.6)) == 1
 
@@ -60,9 +64,9 @@ def test_a_window_waits_until_others_beside_it_can_have_been_reported() -> None:
 def test_a_late_window_gets_only_what_was_given_to_nobody() -> None:
     made = history()
     attributor = Attributor(made)
-    attributor.add(Window(102.0, 103.0, 1, KEY))
+    attributor.add(call(102.0, 103.0))
     (early,) = attributor.settle(110.0)
-    attributor.add(Window(101.0, 104.0, 1, KEY))
+    attributor.add(call(101.0, 104.0))
     (late,) = attributor.settle(110.0)
     assert (early.joules, late.joules) == (pytest.approx(10.0), pytest.approx(20.0))
     assert early.is_whole
@@ -70,16 +74,16 @@ def test_a_late_window_gets_only_what_was_given_to_nobody() -> None:
 
 
 def test_a_window_over_a_gap_or_before_the_history_is_not_whole() -> None:
-    (over,) = settled(history(gap=(102.0, 103.0)), Window(101.0, 104.0, 1, KEY))
+    (over,) = settled(history(gap=(102.0, 103.0)), call(101.0, 104.0))
     assert over.joules == pytest.approx(20.0)
     assert not over.is_whole
-    (before,) = settled(history(), Window(90.0, 101.0, 1, KEY))
+    (before,) = settled(history(), call(90.0, 101.0))
     assert before.joules == pytest.approx(10.0)
     assert not before.is_whole
 
 
 def test_without_any_sensor_a_window_does_not_wait_for_ever() -> None:
-    (window,) = settled(History(), Window(100.0, 101.0, 1, KEY), now=200.0)
+    (window,) = settled(History(), call(100.0, 101.0), now=200.0)
     assert (window.joules, window.is_whole) == (0.0, False)
 
 
@@ -99,7 +103,7 @@ def test_no_joule_is_given_twice_however_windows_overlap_and_arrive(given_window
     for turn in range(5):
         for start, end, arrives in given_windows:
             if arrives == turn:
-                attributor.add(Window(start, end, 1, KEY))
+                attributor.add(call(start, end))
         done += attributor.settle(121.0 + turn)
     done += attributor.settle(140.0)
     assert len(done) == len(given_windows)
