@@ -40,7 +40,9 @@ def measured_variants(draw, name: str, judged: bool) -> schema.Variant:
         name,
         joules,
         windows(draw(JOULES) / 100, draw(SPREADS)),
-        accuracy=(draw(st.sampled_from([0.9, 0.899, 0.85, 0.5])), 1000) if judged else None,
+        accuracy=(0.9 if name == "baseline" else draw(st.sampled_from([0.9, 0.899, 0.85, 0.5])), 1000)
+        if judged
+        else None,
         status=draw(st.sampled_from(["ok", "ok", "ok", "degraded", "failed"])),
     )
     made.model.size_bytes = draw(st.sampled_from([100, 200, 500]))
