@@ -325,6 +325,12 @@ class _Run:
                 self.plan.batch,
                 outputs=record.loaded.outputs,
             )
+            if worker.kept is not None:
+                record.notes.append(
+                    schema.Reason(
+                        code="state_kept", message=f"the samples were not judged independently: {worker.kept}"
+                    )
+                )
         except EdgeprofError as error:
             # The windows are measured and stay; an answer of NaN makes them worthless all the same.
             code = error.code if isinstance(error, VariantError) and error.code == "nan_output" else "no_accuracy"

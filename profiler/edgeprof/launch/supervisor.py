@@ -132,6 +132,9 @@ class Worker:
 
     Use it as a context manager. ``load`` comes first. Every method that asks the worker raises VariantError when the
     model fails; after ``crashed``, ``timeout`` and a kill for memory the worker is gone. One thread at a time may ask.
+
+    Attributes:
+        kept: What ``infer`` could not make the model forget before its last run, as a sentence; None: it started fresh.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -140,6 +143,7 @@ class Worker:
         self._process: WorkerProcess | None = None
         self._handler: Handler | None = None
         self._windows: dict[str | None, int] = {}  # workload → windows so far
+        self.kept: str | None = None
 
     def __enter__(self) -> Worker:  # noqa: PYI034 - Self is not in the typing of 3.10
         return self
@@ -252,9 +256,10 @@ class Worker:
         return {part: np.frombuffer(blob, dtype=np.float64) for part, blob in zip(answer["parts"], blobs, strict=True)}
 
     def infer(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Run once on these inputs, and return the outputs by name."""
+        """Run once on these inputs, as if nothing had run before (see ``kept``), and return the outputs by name."""
         headers, blobs = tensors.dump(dict(feeds))
         answer, out = self._ask({"do": "infer", "feeds": headers}, blobs, doing="inference on the dataset")
+        self.kept = answer["kept"]
         return tensors.load(answer["outputs"], out)
 
     def memory(self) -> WorkerMemory:

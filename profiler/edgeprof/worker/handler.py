@@ -23,7 +23,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from edgeprof.worker import scenario as scenarios
-from edgeprof.worker import steady, tensors
+from edgeprof.worker import steady, telemetry, tensors
 from edgeprof.worker.inputs import check_feeds, own_feeds
 from edgeprof.worker.runtime import LoadError, LoadOptions, Runtime, Session, TensorSpec
 from edgeprof.worker.scenario import Scenario
@@ -65,6 +65,7 @@ class Handler:
     """One model, loaded once."""
 
     def __init__(self) -> None:
+        telemetry.turn_off()
         self._runtime: Optional[Runtime] = None
         self._sessions: List[Session] = []
         self._workloads: Sequence[Workload] = (INFERENCE,)
@@ -257,8 +258,9 @@ class Handler:
     def _infer(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         session = self._session()
         feeds = check_feeds(session.inputs, tensors.load(request["feeds"], blobs))
+        kept = session.reset()
         headers, out = tensors.dump(_outputs(session.run(feeds)))
-        return {"outputs": headers}, out
+        return {"outputs": headers, "kept": kept}, out
 
     def _gpu_peak(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         peaks = [session.gpu_peak_bytes() for session in self._sessions]
