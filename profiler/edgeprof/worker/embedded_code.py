@@ -71,11 +71,16 @@ _SCRIPT_FILES = re.compile(
 def code_allowed(allowed: bool = True) -> Iterator[None]:
     """Within it, files that carry code are opened: what ``--allow-code`` says, and nothing else sets."""
     before = _ALLOWED[0]
-    _ALLOWED[0] = allowed
+    allow(allowed)
     try:
         yield
     finally:
-        _ALLOWED[0] = before
+        allow(before)
+
+
+def allow(allowed: bool) -> None:
+    """As ``code_allowed``, for the rest of this process: what a worker does with what its parent says."""
+    _ALLOWED[0] = allowed
 
 
 def is_code_allowed() -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import pickle
 import struct
 import subprocess
 import sys
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +18,6 @@ from edgeprof.errors import InputError
 from edgeprof.worker import embedded_code, pickles, zips
 from tests import hostile_programs
 from tests.hostile_programs import Payload, entries_of, pack, saved
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 torch = pytest.importorskip("torch", reason="programs are written by PyTorch")
 
@@ -204,6 +202,33 @@ def test_names_that_a_pickle_joins_stay_short() -> None:
 
 def test_an_endless_pickle_is_given_up() -> None:
     assert "operations" in pickles.scan(b"\x80\x02" + b"N0" * 500_000 + b".").reason
+
+
+#: Calls that run what a file's author wrote, and where each is allowed.
+DOORS = {
+    "torch.export.load": {"embedded_code.py"},
+    "pickle.load": set(),
+    "pickle.loads": set(),
+    "joblib.load": set(),
+    "yaml.load": set(),
+    "eval": set(),
+    "exec": set(),
+}
+
+
+def test_nothing_in_the_house_opens_a_file_by_another_door() -> None:
+    house = Path(__file__).parents[3]
+    for path in (
+        file for room in ("profiler", "plugins", "exporters", "dashboards") for file in (house / room).rglob("*.py")
+    ):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            assert path.name in DOORS.get(called, {path.name}), f"{path}: {called}"
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert given.get("allow_pickle") != "True", path
+            assert called != "torch.load" or given.get("weights_only") == "True", path
 
 
 def test_a_zip_with_too_many_entries_is_not_opened() -> None:
