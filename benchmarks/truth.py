@@ -76,8 +76,7 @@ def sampled(sensors, powers, rng) -> list[ChannelSeries]:
 
 def analysed(series: list[ChannelSeries], played: Played) -> list[figures.Measured]:
     """edgeprof's figures of each variant."""
-    quiet = filters.rests(played.busy, played.power.end, 1.0)
-    series, _, reasons = filters.fitted(series, quiet)
+    series, _, reasons = filters.fitted(series, filters.rests(played.busy, played.power.end, 0.3))
     measured = [
         quote.measure(series, [], windows, played.idles, covers="module", rail="it", busy=played.busy)
         for windows in played.windows
@@ -100,13 +99,13 @@ def run(make, bench: Bench, rng) -> dict[str, list[tuple]]:
     played = play(bench, rng, settle_s(channels), pause_s(channels))
     sensors, powers = make(rng, played.power)
     measured = analysed(sampled(sensors, powers, rng), played)
-    idle_w = np.mean([np.diff(played.power.energy(span))[0] / (span[1] - span[0]) for span in played.idles])
+    idle_w = np.mean([np.diff(played.power.energy(span[1:3]))[0] / span.seconds for span in played.idles])
     rows: dict[str, list[tuple]] = {name: [] for name in (*FIGURES, "reasons")}
     gross = []
     for variant, (result, windows) in enumerate(zip(measured, played.windows, strict=True)):
         rows["reasons"] += [reason.code for reason in result.reasons]
-        joules = [float(np.diff(played.power.energy(w[:2]))[0]) / w[2] for w in windows]
-        seconds = [(w[1] - w[0]) / w[2] for w in windows]
+        joules = [float(np.diff(played.power.energy(w[1:3]))[0]) / w.count for w in windows]
+        seconds = [w.seconds / w.count for w in windows]
         gross.append(np.mean(joules))
         truths = (gross[-1], np.mean(joules) - idle_w * np.mean(seconds))
         process = bench.process_joules(variant)

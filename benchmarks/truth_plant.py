@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+
+from edgeprof.worker.span import BLOCK, WINDOW, Span, idle_span
 
 
 class Plant:
@@ -144,12 +146,12 @@ class Bench:
 
 @dataclass
 class Played:
-    """What happened: the power, each variant's windows (start, end, inferences), and the idles."""
+    """What happened: the power, each variant's windows, the idles, and everything that ran."""
 
     power: Power
-    windows: list[list[tuple[float, float, int]]]
-    idles: list[tuple[float, float]]
-    busy: list[tuple[float, float]] = field(default_factory=list)
+    windows: list[list[Span]]
+    idles: list[Span]
+    busy: list[Span]
 
 
 class _Player:
@@ -179,7 +181,7 @@ class _Player:
             watts = self.bench.idle_w + self.bench.tail_w * math.exp(-at / 3.0)
             self.put(min(0.05, seconds - at), watts, busy=False)
 
-    def window(self, variant: int, level: float) -> tuple[float, float, int]:
+    def window(self, variant: int, level: float) -> Span:
         bench, plant = self.bench, self.plant
         inference, scale = load(bench.loads[variant]), bench.scales[variant] * level
         start, count = plant.now, 0
@@ -191,7 +193,7 @@ class _Player:
             if bench.frame_hz:
                 self.put(start + count / bench.frame_hz - plant.now, bench.idle_w)
         plant.owner = -1
-        return start, plant.now, count
+        return Span(WINDOW, start, plant.now, count)
 
     def warm_up(self) -> None:
         end = self.plant.now + self.bench.warmup_s
@@ -212,20 +214,20 @@ def play(bench: Bench, rng, settle_s: float, pause_s: float) -> Played:
     player = _Player(bench, rng)
     plant = player.plant
     plant.add(rng.uniform(0.3, 0.5), bench.idle_w)
-    idles: list[tuple[float, float]] = []
+    idles: list[Span] = []
     begin = plant.now
     player.warm_up()
-    busy = [(begin, plant.now)]
+    busy = [Span(BLOCK, begin, plant.now)]
 
     def idle() -> None:
         player.rest(settle_s)
         start = plant.now
         player.rest(bench.idle_s)
-        idles.append((start, plant.now))
+        idles.append(idle_span(start, plant.now))
 
     idle()
     variants = len(bench.loads)
-    windows: list[list[tuple[float, float, int]]] = [[] for _ in range(variants)]
+    windows: list[list[Span]] = [[] for _ in range(variants)]
     state = [rng.normal() for _ in range(variants)]
     for k in range(bench.windows):
         for v in range(variants) if k % 2 == 0 else range(variants - 1, -1, -1):
@@ -233,7 +235,7 @@ def play(bench: Bench, rng, settle_s: float, pause_s: float) -> Played:
             if k:
                 state[v] = bench.correlation * state[v] + math.sqrt(1 - bench.correlation**2) * rng.normal()
             windows[v].append(player.window(v, 1 + bench.spread * state[v]))
-            busy.append(windows[v][-1][:2])
+            busy.append(windows[v][-1])
     idle()
     player.rest(0.4)
     return Played(plant.frozen(), windows, idles, busy)

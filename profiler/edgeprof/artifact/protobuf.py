@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+#: Fields of one file that are looked at; a graph of 100,000 nodes and weights has some 800,000.
+LIMIT_FIELDS = 1_000_000
+#: The longest name of a file with weights (Linux, PATH_MAX).
+LIMIT_NAME = 4096
+
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 #: ModelProto: field number → wire type.
@@ -43,15 +48,44 @@ class NotProtobufError(Exception):
     """The bytes are no protobuf message."""
 
 
-def fields(data: mmap.mmap | bytes, start: int, end: int) -> Iterator[Field]:
+class TooManyFieldsError(Exception):
+    """The file has more fields than are looked at."""
+
+
+class Allowance:
+    """How many fields may still be looked at in one file; a field takes Python about a microsecond."""
+
+    def __init__(self, count: int = LIMIT_FIELDS) -> None:
+        self._left = count
+
+    def spend(self) -> None:
+        """
+        Raises:
+            TooManyFieldsError: the allowance is used up.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise TooManyFieldsError
+
+
+def fields(data: mmap.mmap | bytes, start: int, end: int, allowance: Allowance | None = None) -> Iterator[Field]:
     """The fields of one message, without descending.
+
+    Args:
+        data: The file.
+        start: Offset of the message's first byte.
+        end: Offset behind its last.
+        allowance: Of the whole file; None: this message has one of its own.
 
     Raises:
         CutError: the last field is not whole.
         NotProtobufError: an impossible tag.
+        TooManyFieldsError: the allowance is used up.
     """
+    allowance = allowance or Allowance()
     at = start
     while at < end:
+        allowance.spend()
         tag, at = _varint(data, at, end, 0)
         number, wire = tag >> 3, tag & 7
         if number == 0:
@@ -73,7 +107,11 @@ def fields(data: mmap.mmap | bytes, start: int, end: int) -> Iterator[Field]:
 
 
 def identify(path: Path) -> tuple[str | None, bool]:
-    """What a file holds (``onnx``, ``savedmodel``, ``graphdef``, ``coreml`` or None), and whether it is whole."""
+    """What a file holds (``onnx``, ``savedmodel``, ``graphdef``, ``coreml`` or None), and whether it is whole.
+
+    Raises:
+        TooManyFieldsError: it has more than ``LIMIT_FIELDS``.
+    """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         seen: dict[int, Field] = {}
         whole = True
@@ -92,14 +130,22 @@ def external_files(path: Path) -> list[str]:
     """The names of the files, relative to an ONNX model's own folder, in which it keeps weights, in order.
 
     Reads initializers (GraphProto field 5), their ``external_data`` entries (TensorProto field 13) named ``location``.
+
+    Raises:
+        TooManyFieldsError: it has more than ``LIMIT_FIELDS``.
     """
     found: dict[str, None] = {}
+    allowance = Allowance()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            for graph in _children(data, 0, len(data), _ONNX_GRAPH):
-                for tensor in _children(data, graph.start, graph.end, 5):
-                    for entry in _children(data, tensor.start, tensor.end, 13):
-                        texts = {f.number: data[f.start : f.end] for f in fields(data, entry.start, entry.end)}
+            for graph in _children(data, 0, len(data), _ONNX_GRAPH, allowance):
+                for tensor in _children(data, graph.start, graph.end, 5, allowance):
+                    for entry in _children(data, tensor.start, tensor.end, 13, allowance):
+                        texts = {
+                            field.number: data[field.start : min(field.end, field.start + LIMIT_NAME)]
+                            for field in fields(data, entry.start, entry.end, allowance)
+                            if field.wire == LENGTH
+                        }
                         if texts.get(1) == b"location":
                             found[texts.get(2, b"").decode("utf-8", "replace")] = None
         except (CutError, NotProtobufError):
@@ -107,8 +153,8 @@ def external_files(path: Path) -> list[str]:
     return [name for name in found if name]
 
 
-def _children(data: mmap.mmap, start: int, end: int, number: int) -> Iterator[Field]:
-    return (f for f in fields(data, start, end) if f.number == number and f.wire == LENGTH)
+def _children(data: mmap.mmap, start: int, end: int, number: int, allowance: Allowance) -> Iterator[Field]:
+    return (f for f in fields(data, start, end, allowance) if f.number == number and f.wire == LENGTH)
 
 
 def _varint(data: mmap.mmap | bytes, at: int, end: int, number: int) -> tuple[int, int]:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgeprof.benchmark.assemble import joules
+from edgeprof.benchmark.plan import make_plan
 from edgeprof.benchmark.records import Estimate, Sampled
 from edgeprof.launch.command import require_command, run_command
 from edgeprof.sensing.device.host import describe_host
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
+from edgeprof.worker.span import COMMAND, Span, idle_span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +80,7 @@ def measure_command(
     *,
     repeat: int = 1,
     idle_s: float = 2.0,
-    sample_rate_hz: float = 100.0,
+    sample_rate_hz: float | None = None,
     sensors: Sequence[str] | None = None,
     rail: str | None = None,
     estimate_power_w: float | None = None,
@@ -92,26 +94,36 @@ def measure_command(
     found = prepare(host, roots, sensors, rail)
     device = describe_host(roots)
     sampler = Sampler(found.sensors, sample_rate_hz, found.topology.by_key())
-    idles: list[tuple[float, float]] = []
+    idles: list[Span] = []
     runs: list[CommandRun] = []
 
+    channels = found.topology.headline.channels
+    plan = make_plan(idle_s=idle_s, channels=channels, sample_rate_hz=sample_rate_hz)
+
     def idle() -> None:
-        if idle_s and found.topology.headline.channels:
+        if idle_s and channels:
+            if runs:
+                time.sleep(plan.settle_s)
             start = time.monotonic()
             time.sleep(idle_s)
-            idles.append((start, time.monotonic()))
+            idles.append(idle_span(start, time.monotonic()))
 
     with sampler:
         idle()
         while len(runs) < repeat and not (runs and runs[-1].exit_code > 128):
+            if channels:
+                time.sleep(plan.pause_s)
             runs.append(run_command(argv))
         idle()
-    sampled = Sampled(found.topology, sampler.trace, sampler.stats(), runs[0].start_s, device.cores)
+    spans = [Span(COMMAND, run.start_s, run.end_s, 1, "run") for run in runs]
+    sampled = Sampled(found.topology, sampler.trace, sampler.stats(), runs[0].start_s, device.cores, spans)
+    sampled, filter_reasons = sampled.behind_fitted_filters()
     measured = joules(
         sampled,
-        [(run.start_s, run.end_s, 1) for run in runs],
+        spans,
         idles,
         [run.cpu_s for run in runs],
         Estimate.for_host(estimate_power_w, device),
     )
+    measured.reasons.extend(filter_reasons)
     return Outcome(argv, runs, measured)

@@ -18,7 +18,7 @@ import psutil
 from edgeprof import __version__
 from edgeprof.benchmark import assemble
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
-from edgeprof.benchmark.records import Estimate, Sampled, VariantRecord, WindowRecord
+from edgeprof.benchmark.records import Estimate, Sampled, VariantRecord, WorkloadRecord
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates
 from edgeprof.compression.recipe import check_preprocessing, judged_before
 from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
@@ -32,23 +32,19 @@ from edgeprof.sensing.device import host as context
 from edgeprof.sensing.device.settings import Settings
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
-from edgeprof.verdicts import compare, pareto
+from edgeprof.verdicts import compare, recommend
 from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario
+from edgeprof.worker.span import BLOCK, Span, idle_span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    import numpy as np
-    import numpy.typing as npt
+    from collections.abc import Callable, Iterator, Sequence
 
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.discover import Discovery
     from edgeprof.sensing.sensor import PartTime
 
-#: Between a warm-up and the idle that follows it: clocks and filters settle.
-_SETTLE_S = 0.5
 #: A cool-down ends here whatever the temperature.
 _COOL_DOWN_LIMIT_S = 60.0
 _COOL_DOWN_BAND_C = 2.0
@@ -124,6 +120,7 @@ def _plan(request: BenchRequest, found: Discovery | None = None) -> Plan:
         idle_s=request.idle_s if channels or found is None else 0.0,
         warmup_s=request.warmup_s,
         sample_rate_hz=request.sample_rate_hz,
+        channels=channels,
         refresh_s=max((c.update_interval_s or 0.0 for c in channels), default=0.0),
         part_time=_part_time(found) if found else None,
         rate_hz=request.rate_hz,
@@ -141,8 +138,9 @@ class _Run:
         self.scenario = Scenario(
             name=plan.scenario, rate_hz=plan.rate_hz, streams=plan.streams or 1, batch=plan.batch, seed=plan.seed
         )
-        self.sampler = Sampler(found.sensors, plan.sample_rate_hz, found.topology.by_key())
+        self.sampler = Sampler(found.sensors, request.sample_rate_hz, found.topology.by_key())
         self.temperatures = [c.key for c in found.topology.channels if c.quantity == "temperature"]
+        self.busy: list[Span] = []  # everything that ran, in order of time
         self.order = 0
         self.interrupted = False
 
@@ -173,7 +171,8 @@ class _Run:
         finally:
             self.sampler.stop()
             self.progress.end()
-        sampled = Sampled(self.found.topology, self.sampler.trace, self.sampler.stats(), started, host.cores)
+        sampled = Sampled(self.found.topology, self.sampler.trace, self.sampler.stats(), started, host.cores, self.busy)
+        sampled, filter_reasons = sampled.behind_fitted_filters()
         estimate = Estimate.for_host(self.request.estimate_power_w, host)
         variants = [assemble.variant(record, sampled, self.plan, estimate) for record in records]
         assemble.pair_accuracies(variants, records)
@@ -188,12 +187,12 @@ class _Run:
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
             variants=variants,
             comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
-            pareto=pareto.front(variants),
-            reasons=[*preflight, *assemble.run_reasons(failures, interrupted=self.interrupted)],
+            reasons=[*preflight, *filter_reasons, *assemble.run_reasons(failures, interrupted=self.interrupted)],
             interrupted=self.interrupted,
             self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
             traces=assemble.traces(sampled),
         )
+        recommend.judge(result)
         return document.as_text(result)
 
     # ---- the steps of one group: variants that are loaded at the same time ----------------------------------------
@@ -210,23 +209,27 @@ class _Run:
                 self.progress.note("interrupted: keeping what was measured")
 
     def _measure(self, records: list[VariantRecord], workers: list[Worker | None]) -> None:
-        idles: list[tuple[float, float]] = []
+        idles: list[Span] = []
         for record in records:
             record.idles = idles
         if not any(workers):
             return
         self._idle(idles, "idle before, models loaded")
         start_c = self._hottest()
-        total = self.plan.windows * len(records)
-        for done, (window, index) in enumerate(self.plan.order(len(records)), start=1):
+        # Workloads take turns as variants do: each is one member of the interleaved order.
+        members = [(i, workload) for i, record in enumerate(records) for workload in record.workloads or [record.main]]
+        total = self.plan.windows * len(members)
+        for done, (window, member) in enumerate(self.plan.order(len(members)), start=1):
+            index, workload = members[member]
             record, worker = records[index], workers[index]
             if worker is None:
                 continue
             if self.plan.cool_down:
                 self._cool_down(start_c)
-            self.progress.stage(f"window {done}/{total} · {record.name}", self.plan.window_s)
+            name = record.name if len(record.workloads) == 1 else f"{record.name} {workload.workload.name}"
+            self.progress.stage(f"window {done}/{total} · {name}", self.plan.window_s)
             with self._charged_to(record):
-                record.windows.append(self._window(worker, window))
+                self._window(worker, window, workload, is_main=workload is record.main)
             if record.failure is not None:
                 workers[index] = None
         self._idle(idles, "idle after")
@@ -256,39 +259,60 @@ class _Run:
             seed=self.plan.seed,
         )
         ready: Worker | None = None
+        began_s = time.monotonic()
         with self._charged_to(record):
             self.progress.stage(f"load · {record.name}", 1.0)
             worker = stack.enter_context(Worker(spec))
             record.loaded = worker.load()
             if self.request.dataset is not None:
                 evaluate.check(record.loaded.inputs, self.request.dataset, self.plan.batch)
-            self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
-            record.warmup = worker.warm_up(self.plan.warmup_s, max(60.0, self.plan.warmup_s), self.scenario)
+            record.workloads = [WorkloadRecord(workload) for workload in record.loaded.workloads]
+            for workload in record.workloads:
+                self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
+                longest_s = max(60.0, self.plan.warmup_s)
+                name = workload.workload.name
+                workload.warmup = worker.warm_up(self.plan.warmup_s, longest_s, self.scenario, name)
             record.memory = worker.memory()
             ready = worker
-        return ready  # noqa: RET504 - a return inside the with would leave mypy without this path
+        self.busy.append(Span(BLOCK, began_s, time.monotonic()))
+        return ready
 
-    def _window(self, worker: Worker, position: int) -> WindowRecord:
+    def _window(self, worker: Worker, position: int, record: WorkloadRecord, *, is_main: bool) -> None:
+        """Run the workload's window number ``position`` (from 0) and keep it."""
         before = context.snapshot(self.roots)
+        self._pause()
         time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
-        run = worker.window(self.scenario, self.plan.window_s)
-        throttles = tuple(context.difference(before, context.snapshot(self.roots)))
+        window = worker.window(self.scenario, self.plan.window_s, record.workload.name)
+        record.throttles += context.difference(before, context.snapshot(self.roots))
         self.order += 1
-        times: Mapping[str, npt.NDArray[np.float64]] = {}
+        self.busy.append(window.span)
+        record.windows.append(window)
+        record.orders.append(self.order)
+        if not is_main:  # the device's own clock times the main workload alone
+            return
+        self._pause()
+        began_s = time.monotonic()
         try:
-            times = worker.device_times()
+            record.device_times.append(worker.device_times())
         except VariantError as error:  # the window is measured and stays; what is broken for good shows in the next one
             self.progress.note(f"no device times: {error.message}")
-        return WindowRecord(run=run, position=position, order=self.order, throttles=throttles, device_times=times)
+        else:
+            if record.device_times[-1]:
+                self.busy.append(Span(BLOCK, began_s, time.monotonic()))
 
-    def _idle(self, idles: list[tuple[float, float]], text: str) -> None:
+    def _pause(self) -> None:
+        """Let nothing run for as long after the last work as the edges of a window are taken from."""
+        if self.busy:
+            time.sleep(max(0.0, self.busy[-1].end_s + self.plan.pause_s - time.monotonic()))
+
+    def _idle(self, idles: list[Span], text: str) -> None:
         if self.plan.idle_s <= 0:
             return
         self.progress.stage(text, self.plan.idle_s)
-        time.sleep(min(_SETTLE_S, self.plan.idle_s / 2))
+        time.sleep(self.plan.settle_s)
         start = time.monotonic()
         time.sleep(self.plan.idle_s)
-        idles.append((start, time.monotonic()))
+        idles.append(idle_span(start, time.monotonic()))
 
     def _cool_down(self, start_c: float | None) -> None:
         """Wait until it is as cool as it was before the first window, within 2 °C and a minute."""
@@ -316,6 +340,12 @@ class _Run:
                 self.plan.batch,
                 outputs=record.loaded.outputs,
             )
+            if worker.kept is not None:
+                record.notes.append(
+                    schema.Reason(
+                        code="state_kept", message=f"the samples were not judged independently: {worker.kept}"
+                    )
+                )
         except EdgeprofError as error:
             # The windows are measured and stay; an answer of NaN makes them worthless all the same.
             code = error.code if isinstance(error, VariantError) and error.code == "nan_output" else "no_accuracy"

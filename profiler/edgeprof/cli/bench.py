@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.options import json_option, no_color_option, output_option, pairs, resolve_roots, root_options
+from edgeprof.cli.options import (
+    json_option,
+    no_color_option,
+    output_option,
+    pairs,
+    resolve_roots,
+    root_options,
+    safety_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +62,9 @@ if TYPE_CHECKING:
 )
 @click.option("--input-data", metavar="FILE.npz", help="Real inputs, one array per input name.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Whatever else the runtime documents.")
-@click.option("--sample-rate", "sample_rate_hz", type=float, default=100.0, show_default=True, metavar="HZ")
+@click.option(
+    "--sample-rate", "sample_rate_hz", type=float, metavar="HZ", help="Fix it (default: as each sensor has news)."
+)
 @click.option("--sensor", "sensors", multiple=True, metavar="NAME", help="Only these sensors (default: all that work).")
 @click.option("--rail", metavar="NAME", help="Which rail is the headline.")
 @click.option("--fast-sensor", is_flag=True, help="As root: less averaging in the INA3221s, for this run.")
@@ -67,6 +77,7 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Exit 1 for estimates and for anything degraded.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A name for each model, in order.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@safety_options
 @root_options
 @output_option
 @json_option

@@ -71,7 +71,7 @@ def line_of_steady_power(window: Window, integral: RunningIntegral) -> WindowEne
         u_resolution=step_energy(window, readings) if gauge else 0.0,
         u_level=level_energy(window, readings) if gauge else 0.0,
         u_filter=u if behind else 0.0,
-        tau_slope_w=float(np.dot(centred, integral.y[inside])) / spread * window.length if integral.y is not None else 0.0,
+        tau_slope_w=0.0 if integral.y is None else float(np.dot(centred, integral.y[inside])) / spread * window.length,
         samples=int(t.size),
     )
 

@@ -1,8 +1,9 @@
 """The time constant of an exponential filter, from how its readings fall when work ends.
 
 Every bench shows it: after the warm-up and after the last window the load falls to idle, and the readings follow
-y = a + s·t + b·exp(−t/τ). The slope s takes up what cools or settles slowly. A load that does not fall at once bends the
-curve at its beginning: each fall is fitted again without that part, and how far the two disagree is in the uncertainty.
+y = a + s·t + b·exp(−t/τ). The slope s takes up what cools or settles slowly. A load that does not fall at once bends
+the curve at its beginning: each fall is fitted again without that part, and how far the two disagree is in the
+uncertainty.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprof.energy.influences import chip, u_tau
-from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgeprof.energy.integrate import ChannelSeries
     from edgeprof.energy.window import Floats
     from edgeprof.sensing.sensor import Channel
+    from edgeprof.worker.span import Span
 
     Rest = tuple[float, float]
 
@@ -208,19 +210,19 @@ def _golden(t: Floats, y: Floats, low: float, high: float) -> float:
     return math.exp((low + high) / 2)
 
 
-def rests(busy: Sequence[Rest], end: float, least_s: float) -> list[Rest]:
+def rests(busy: Sequence[Span], end_s: float, least_s: float) -> list[Rest]:
     """The stretches between and after work that last ``least_s`` or longer.
 
     Args:
-        busy: Start and end of everything that ran, s.
-        end: Of the recording, s.
+        busy: Everything that ran.
+        end_s: When the recording ends.
     """
     found = []
-    ordered = sorted(busy)
+    ordered = sorted(busy, key=lambda span: span.start_s)
     until = -math.inf
-    for number, (_, stop) in enumerate(ordered):
-        until = max(until, stop)
-        following = ordered[number + 1][0] if number + 1 < len(ordered) else end
+    for number, span in enumerate(ordered):
+        until = max(until, span.end_s)
+        following = ordered[number + 1].start_s if number + 1 < len(ordered) else end_s
         if following - until >= least_s:
             found.append((until, following))
     return found

@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprof.energy import counters, gauges
-from edgeprof.energy.edges import averaged_blocks, behind_filter, between_quiet, counted, line_of_steady_power, momentary
+from edgeprof.energy.edges import (
+    averaged_blocks,
+    behind_filter,
+    between_quiet,
+    counted,
+    line_of_steady_power,
+    momentary,
+)
 from edgeprof.energy.window import Edges, Window, WindowEnergy, typical_interval
 
 if TYPE_CHECKING:

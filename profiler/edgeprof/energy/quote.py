@@ -1,9 +1,9 @@
-"""From traces and windows to joules per inference, gross and net, with the uncertainty of each.
+"""From traces and spans of work to joules per unit, gross and net, with the uncertainty of each.
 
 The unit of replication is the window (K windows, a t-interval); what the sensor may be wrong by, all windows alike, is
-added as type B (GUM 5.1.2): gains, offsets, time constants and quantised levels, each of one cause (``influences``). What
-differs from window to window (edges, steps) is in the windows' scatter, and at least as large as the sensor makes it.
-U = k·u_c, k for 95 % (``uncertainty.coverage_factor``).
+added as type B (GUM 5.1.2): gains, offsets, time constants and quantised levels, each of one cause (``influences``).
+What differs from window to window (edges, steps) is in the windows' scatter, and at least as large as the sensor makes
+it. U = k·u_c, k for 95 % (``uncertainty.coverage_factor``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ import numpy as np
 
 from edgeprof.energy import idle as idling
 from edgeprof.energy.estimate import estimate
-from edgeprof.energy.figures import Estimate, Measured, Statistic, figure, largest, nothing, unknown, unmeasured, withheld
+from edgeprof.energy.figures import (
+    Estimate,
+    Measured,
+    Statistic,
+    figure,
+    largest,
+    nothing,
+    unknown,
+    unmeasured,
+    withheld,
+)
 from edgeprof.energy.influences import Share, as_squares, influences
 from edgeprof.energy.integrate import ChannelSeries, WindowEnergy, window_energy
 from edgeprof.energy.uncertainty import Component
@@ -28,9 +38,7 @@ if TYPE_CHECKING:
 
     from edgeprof.energy.idle import Idle
     from edgeprof.sensing.sensor import Channel
-
-    Window = tuple[float, float, int]
-    Span = tuple[float, float]
+    from edgeprof.worker.span import Span
 
 __all__ = ["Measured", "estimate", "measure", "nothing"]
 
@@ -66,7 +74,7 @@ class _Total:
 def measure(
     headline: Sequence[ChannelSeries],
     parts: Sequence[ChannelSeries],
-    windows: Sequence[Window],
+    windows: Sequence[Span],
     idles: Sequence[Span],
     *,
     covers: str | None,
@@ -75,19 +83,19 @@ def measure(
     max_rate_hz: float | None = None,
     busy: Sequence[Span] = (),
 ) -> Measured:
-    """Joules per inference of one variant.
+    """Joules per unit of work.
 
     Args:
         headline: The channels whose sum is the total; several where a board has no total rail.
         parts: Further channels, each told on its own and never added.
-        windows: Start and end (monotonic s) and number of inferences of each measured window.
-        idles: Start and end of the stretches without work and with the model loaded, before and after.
+        windows: The measured spans; all of one unit.
+        idles: The stretches without work and with the model loaded, before and after.
         covers: What the headline covers, as ``module``.
         rail: The headline's name.
         statistic: What is quoted of the windows.
-        max_rate_hz: The highest rate of back-to-back inferences; by default that of the windows.
-        busy: Start and end of everything that ran, other variants' windows and warm-ups too: what lies between is quiet,
-            and a window's edges are taken from it. Empty: nothing is known of what lies beside the windows.
+        max_rate_hz: The highest rate of back-to-back units; by default that of the windows.
+        busy: Everything that ran, other variants' windows and warm-ups too: what lies between is quiet, and a window's
+            edges are taken from it. Empty: nothing is known of what lies beside the windows.
 
     Returns:
         The figures; unknown ones are None with a reason.
@@ -95,8 +103,10 @@ def measure(
     provenance = worst([series.channel.provenance for series in headline])
     if not headline:
         return nothing("nothing measures energy or power here")
-    if not windows or any(count <= 0 for _, _, count in windows):
-        why = schema.Reason("no_inferences", "a window without an inference has no joules per inference")
+    if not windows or any(window.count <= 0 for window in windows):
+        unit = windows[0].unit if windows else "inference"
+        article = "an" if unit[:1] in "aeiou" else "a"
+        why = schema.Reason("no_inferences", f"a window without {article} {unit} has no joules per {unit}")
         return unmeasured(provenance, covers, rail, [why])
     reasons: list[schema.Reason] = []
     quiet = [_quiet(window, busy) for window in windows]
@@ -104,7 +114,7 @@ def measure(
     totals = [_add(column) for column in zip(*by_channel, strict=True)]
     usable = [(window, total) for window, total in zip(windows, totals, strict=True) if total is not None]
     joules = [None if total is None else total.joules for total in totals]
-    before_after = [found for span in idles if (found := idling.measure_idle(headline, span)) is not None]
+    before_after = [idle for span in idles if (idle := idling.measure_idle(headline, span)) is not None]
     power = _power(headline, usable, before_after)
     if not usable:
         return Measured(unmeasured(provenance, covers, rail, ()).energy, power, joules, reasons)
@@ -117,10 +127,19 @@ def measure(
             schema.Reason("one_window", "a single window: how far it repeats is unknown and not in the uncertainty")
         )
     gross = _gross(usable, _shares(usable, columns, channels), statistic, reasons)
-    net = _net(usable, columns, channels, before_after, statistic, reasons)
+    net = unknown()
+    if before_after:
+        baseline = idling.Baseline(before_after)
+        net = _net(usable, _shares(usable, columns, channels, baseline.parts()), baseline, statistic, reasons)
+    else:
+        reasons.append(
+            schema.Reason(
+                "no_idle", "the power without work was not measured, so the net energy is unknown", "Use --idle S."
+            )
+        )
     marginal = None
     if net.value is not None and power.idle is not None:
-        rate = max_rate_hz or sum(w[2] for w in windows) / sum(w[1] - w[0] for w in windows)
+        rate = max_rate_hz or sum(w.count for w in windows) / sum(w.seconds for w in windows)
         marginal = schema.Marginal(e_net_j=net.value, p_idle_w=power.idle, max_rate_hz=rate)
     energy = schema.Energy(
         provenance=provenance,
@@ -137,24 +156,23 @@ def measure(
 # --- windows ----------------------------------------------------------------------------------------------------------
 
 
-def _quiet(window: Window, busy: Sequence[Span]) -> Span:
+def _quiet(window: Span, busy: Sequence[Span]) -> tuple[float, float]:
     """How long nothing runs before a window and after it (s); 0 where nothing is known."""
-    start, end = window[0], window[1]
     if not busy:
         return 0.0, 0.0
-    before = [span[1] for span in busy if span[1] <= start]
-    after = [span[0] for span in busy if span[0] >= end]
-    return start - max(before, default=-math.inf), min(after, default=math.inf) - end
+    before = [span.end_s for span in busy if span.end_s <= window.start_s]
+    after = [span.start_s for span in busy if span.start_s >= window.end_s]
+    return window.start_s - max(before, default=-math.inf), min(after, default=math.inf) - window.end_s
 
 
 def _windows_of(
     series: ChannelSeries,
-    windows: Sequence[Window],
+    windows: Sequence[Span],
     reasons: list[schema.Reason] | None = None,
-    quiet: Sequence[Span] = (),
+    quiet: Sequence[tuple[float, float]] = (),
 ) -> list[WindowEnergy]:
     found = [
-        window_energy(series.times, series.values, window[0], window[1], series.channel, quiet=beside)
+        window_energy(series.times, series.values, window.start_s, window.end_s, series.channel, quiet=beside)
         for window, beside in zip(windows, quiet or [(0.0, 0.0)] * len(windows), strict=True)
     ]
     if reasons is None:
@@ -185,26 +203,30 @@ def _add(column: Sequence[WindowEnergy]) -> _Total | None:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def _random(usable: Sequence[tuple[Window, _Total]]) -> list[Component]:
+def _random(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
     """Standard uncertainties of the mean (J per inference) that differ from window to window: they fall with √K."""
     lines = {"sync": "u_sync", "resolution": "u_resolution", "filter": "u_filter"}
     return [
-        Component(line, as_squares([getattr(total, name) / window[2] for window, total in usable]) / len(usable), random=True)
+        Component(
+            line,
+            as_squares([getattr(total, name) / window.count for window, total in usable]) / len(usable),
+            random=True,
+        )
         for line, name in lines.items()
     ]
 
 
 def _shares(
-    usable: Sequence[tuple[Window, _Total]],
+    usable: Sequence[tuple[Span, _Total]],
     columns: Sequence[Sequence[WindowEnergy]],
     channels: Sequence[Channel],
     idle: Sequence[tuple[float, float, float]] = (),
 ) -> list[Share]:
     """What each channel contributes: to the gross energy, or with its idle (``Idle.parts``) to the net one."""
     k = len(usable)
-    counts = [window[2] for window, _ in usable]
-    seconds = math.fsum((window[1] - window[0]) / window[2] for window, _ in usable) / k
-    length = math.fsum(window[1] - window[0] for window, _ in usable)
+    counts = [window.count for window, _ in usable]
+    seconds = math.fsum(window.seconds / window.count for window, _ in usable) / k
+    length = math.fsum(window.seconds for window, _ in usable)
 
     def mean(values: Iterable[float]) -> float:
         return math.fsum(value / count for value, count in zip(values, counts, strict=True)) / k
@@ -227,12 +249,12 @@ def _shares(
 
 
 def _gross(
-    usable: Sequence[tuple[Window, _Total]],
+    usable: Sequence[tuple[Span, _Total]],
     shares: Sequence[Share],
     statistic: Statistic,
     reasons: list[schema.Reason],
 ) -> schema.EnergyFigure:
-    values = [total.joules / window[2] for window, total in usable]
+    values = [total.joules / window.count for window, total in usable]
     found = _figure(values, [], usable, shares, statistic)
     if found.value > 0 and found.total.expanded <= MAX_RELATIVE_U * found.value:
         return found.figure
@@ -256,7 +278,7 @@ def _gross(
 def _figure(
     values: Sequence[float],
     components: Sequence[Component],
-    usable: Sequence[tuple[Window, _Total]],
+    usable: Sequence[tuple[Span, _Total]],
     shares: Sequence[Share],
     statistic: Statistic,
 ) -> Estimate:
@@ -266,32 +288,23 @@ def _figure(
 
 
 def _net(
-    usable: Sequence[tuple[Window, _Total]],
-    columns: Sequence[Sequence[WindowEnergy]],
-    channels: Sequence[Channel],
-    idles: Sequence[Idle],
+    usable: Sequence[tuple[Span, _Total]],
+    shares: Sequence[Share],
+    baseline: idling.Baseline,
     statistic: Statistic,
     reasons: list[schema.Reason],
 ) -> schema.EnergyFigure:
     """E_net = E − P_idle·W. An additive offset of the sensor cancels; its gain acts on the net energy."""
-    if not idles:
-        reasons.append(
-            schema.Reason(
-                "no_idle", "the power without work was not measured, so the net energy is unknown", "Use --idle S."
-            )
-        )
-        return unknown()
-    baseline = idling.Baseline(idles)
     reason = baseline.drift_reason()
     if reason is not None:
         reasons.append(reason)
     values, seconds = [], []
-    for (start, end, count), total in usable:
-        values.append((total.joules - baseline.power_at((start + end) / 2) * (end - start)) / count)
-        seconds.append((end - start) / count)
+    for window, total in usable:
+        values.append((total.joules - baseline.power_at(window.middle_s) * window.seconds) / window.count)
+        seconds.append(window.seconds / window.count)
     length = math.fsum(seconds) / len(seconds)
     components = [Component("idle", part.u * length, part.nu) for part in baseline.components()]
-    found = _figure(values, components, usable, _shares(usable, columns, channels, baseline.parts()), statistic)
+    found = _figure(values, components, usable, shares, statistic)
     source = largest(found.figure.budget)
     if found.value < MIN_NET_U * found.total.u:
         why = f"is less than {MIN_NET_U:g} of its own standard uncertainties ({source} above all), so it is not quoted"
@@ -321,10 +334,10 @@ def _unstated(channels: Sequence[Channel]) -> list[schema.Reason]:
 
 
 def _beyond(
-    usable: Sequence[tuple[Window, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
+    usable: Sequence[tuple[Span, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
 ) -> list[schema.Reason]:
     """Where a calibration was used outside of the powers that it was made at."""
-    length = math.fsum(window[1] - window[0] for window, _ in usable)
+    length = math.fsum(window.seconds for window, _ in usable)
     reasons = []
     for column, channel in zip(by_channel, channels, strict=True):
         made = channel.calibration
@@ -348,7 +361,7 @@ def _beyond(
 
 
 def _rails(
-    series: Sequence[ChannelSeries], windows: Sequence[Window], quiet: Sequence[Span]
+    series: Sequence[ChannelSeries], windows: Sequence[Span], quiet: Sequence[tuple[float, float]]
 ) -> dict[str, float]:
     """Joules per inference of each rail on its own; those that could not be measured in every window are left out.
 
@@ -363,7 +376,7 @@ def _rails(
         name = channel.name if len(sources[channel.name]) == 1 else f"{channel.sensor}:{channel.name}"
         if name in rails or (channel.quantity == "energy" and channel.kind != "counter"):
             continue
-        found = [(e.joules, w[2]) for e, w in zip(_windows_of(one, windows, quiet=quiet), windows, strict=True)]
+        found = [(e.joules, w.count) for e, w in zip(_windows_of(one, windows, quiet=quiet), windows, strict=True)]
         values = [joules / count for joules, count in found if joules is not None]
         if len(values) == len(windows):
             rails[name] = math.fsum(values) / len(values)
@@ -371,11 +384,11 @@ def _rails(
 
 
 def _power(
-    headline: Sequence[ChannelSeries], usable: Sequence[tuple[Window, _Total]], idles: Sequence[Idle]
+    headline: Sequence[ChannelSeries], usable: Sequence[tuple[Span, _Total]], idles: Sequence[Idle]
 ) -> schema.Power:
     mean = None
     if usable:
-        mean = math.fsum(t.joules for _, t in usable) / math.fsum(w[1] - w[0] for w, _ in usable)
+        mean = math.fsum(t.joules for _, t in usable) / math.fsum(w.seconds for w, _ in usable)
     return schema.Power(
         mean=mean,
         max=_highest(headline, [window for window, _ in usable]),
@@ -385,17 +398,17 @@ def _power(
     )
 
 
-def _highest(headline: Sequence[ChannelSeries], windows: Sequence[Window]) -> float | None:
+def _highest(headline: Sequence[ChannelSeries], windows: Sequence[Span]) -> float | None:
     """The highest reading of the headline's sum inside the windows (W); counters have no momentary power."""
     if any(series.channel.quantity != "power" for series in headline):
         return None
     highest = None
-    for start, end, _ in windows:
+    for window in windows:
         total: np.ndarray[tuple[int], np.dtype[np.float64]] | None = None
         grid = None
         for series in headline:
             t, v = np.asarray(series.times, dtype=np.float64), np.asarray(series.values, dtype=np.float64)
-            keep = (t >= start) & (t <= end) & ~np.isnan(v)
+            keep = (t >= window.start_s) & (t <= window.end_s) & ~np.isnan(v)
             t, v = t[keep], v[keep]
             if t.size == 0:
                 return None

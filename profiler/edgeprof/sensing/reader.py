@@ -14,7 +14,7 @@ from edgeprof.errors import EdgeprofError
 from edgeprof.sensing.trace import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from edgeprof.sensing.clock import Clock
     from edgeprof.sensing.sensor import Channel, Sensor
@@ -37,6 +37,9 @@ READS_PER_REFRESH = 4
 #: Quantities that follow a burst. A sensor with none of them (temperatures, load, memory) is read at CONTEXT_RATE_HZ.
 _FAST = frozenset({"power", "energy", "voltage", "current"})
 CONTEXT_RATE_HZ = 10.0
+
+#: How late a reading usually is at most (s), and the share of a short period that is kept for it.
+_LATE_S, _LATEST = 2e-4, 0.25
 
 #: The longest time (s) between two attempts at a source that fails; and how many failures in a row reopen it.
 BACK_OFF_S = 1.0
@@ -121,18 +124,27 @@ class Probe:
     Args:
         sensor: Not yet open.
         channels: The topology's annotated channels by key; the sensor's own where there is none.
-        base_s: The sampling period (s).
+        rate_hz: The sampling rate (Hz); None: as the channels have something new.
         keep_s: How long rows are kept (s); None keeps all.
+        phase: Where in its period each reading falls, from 0 to 1; None: at its beginning.
     """
 
     def __init__(
-        self, sensor: Sensor, channels: Mapping[Key, Channel] | None, base_s: float, keep_s: float | None
+        self,
+        sensor: Sensor,
+        channels: Mapping[Key, Channel] | None,
+        rate_hz: float | None,
+        keep_s: float | None,
+        phase: Callable[[], float] | None = None,
     ) -> None:
         self.sensor = sensor
-        self.base_s = base_s
+        self.base_s = 1 / (rate_hz or DEFAULT_RATE_HZ)
         annotated = channels or {}
         self.channels = [annotated.get(channel.key, channel) for channel in sensor.channels]
-        self.period_s = period_for(sensor, self.channels, base_s)
+        self.period_s = period_for(sensor, self.channels, rate_hz)
+        #: Whether it says when its lane wakes up; what follows no burst is read along with what does.
+        self.leads = any(channel.quantity in _FAST and channel.available for channel in self.channels)
+        self._phase = phase if self.leads else None
         self.record = Record(self.channels, self.period_s, keep_s)
         self.reason: str | None = None  # why the sensor as a whole fails, or failed last
         self.is_open = False
@@ -210,12 +222,29 @@ class Probe:
             self._in_a_row = 0
         else:
             self._back_off()
-        # What passed during the read is over: the next reading is at the next deadline, not at once.
-        self._wake = max(self._wake, int((after - origin) / period + 1e-6) + 1)
-        self.next_s = origin + self._wake * period
+        if self._phase is None:
+            # What passed during the read is over: the next reading is at the next deadline, not at once.
+            self._wake = max(self._wake, int((after - origin) / period + 1e-6) + 1)
+            self.next_s = origin + self._wake * period
+        else:
+            self._draw(after)
         took = after - before
         if took > LONG_READ_S or self._long or self._overruns:
             self._learn(took, after)
+
+    def _draw(self, now: float) -> None:
+        """Draw the next reading's time within its period, or within what is left of it.
+
+        The end of the period is left out, so that a reading that comes a little late is still within its own.
+        """
+        assert self._phase is not None
+        period = self.period_s
+        passed = (now - self._origin) / period
+        last = 1 - min(_LATEST, _LATE_S / period)
+        if passed > self._wake + 0.8 * last:
+            self._wake = int(passed) + 1
+        first = max(0.0, passed - self._wake)
+        self.next_s = self._origin + (self._wake + first + (last - first) * self._phase()) * period
 
     def _wrong(self, reason: str) -> tuple[array[float], array[float]]:
         """New rows, because the sensor may have half filled, lengthened or kept the old ones."""
