@@ -199,7 +199,8 @@ class Probe:
         """
         before = clock.now()
         origin, period = self._origin, self.period_s
-        deadline = max(self._wake, int((before - origin) / period + 1e-6))
+        # Late by less than a period is late, and by more is missed.
+        deadline = self._wake + max(0, int((before - self.next_s) / period + 1e-6))
         self._counted += deadline + 1 - self._due
         self._due = self._wake = deadline + 1
 
