@@ -91,24 +91,44 @@ def identify(path: Path) -> tuple[str | None, bool]:
 def external_files(path: Path) -> list[str]:
     """The names of the files, relative to an ONNX model's own folder, in which it keeps weights, in order.
 
-    Reads initializers (GraphProto field 5), their ``external_data`` entries (TensorProto field 13) named ``location``.
+    Reads every tensor of the model, wherever it lies, for ``external_data`` entries named ``location``.
     """
     found: dict[str, None] = {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data.find(b"location") < 0:
+            return []
         try:
-            for graph in _children(data, 0, len(data), _ONNX_GRAPH):
-                for tensor in _children(data, graph.start, graph.end, 5):
-                    for entry in _children(data, tensor.start, tensor.end, 13):
-                        texts = {f.number: data[f.start : f.end] for f in fields(data, entry.start, entry.end)}
-                        if texts.get(1) == b"location":
-                            found[texts.get(2, b"").decode("utf-8", "replace")] = None
+            for location in _locations(data, "model", 0, len(data)):
+                found[location] = None
         except (CutError, NotProtobufError):
             pass  # whether the file is whole is identify's to say
     return [name for name in found if name]
 
 
-def _children(data: mmap.mmap, start: int, end: int, number: int) -> Iterator[Field]:
-    return (f for f in fields(data, start, end) if f.number == number and f.wire == LENGTH)
+#: Message → its fields that lead to tensors, and what each holds (onnx/onnx.proto3).
+_TO_TENSORS = {
+    "model": {_ONNX_GRAPH: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+}
+
+
+def _locations(data: mmap.mmap, message: str, start: int, end: int) -> Iterator[str]:
+    """The values of all entries named ``location`` in and below a message."""
+    if message == "entry":
+        texts = {f.number: data[f.start : f.end] for f in fields(data, start, end) if f.wire == LENGTH}
+        if texts.get(1) == b"location":
+            yield texts.get(2, b"").decode("utf-8", "replace")
+        return
+    below = _TO_TENSORS[message]
+    for field in fields(data, start, end):
+        if field.wire == LENGTH and field.number in below:
+            yield from _locations(data, below[field.number], field.start, field.end)
 
 
 def _varint(data: mmap.mmap | bytes, at: int, end: int, number: int) -> tuple[int, int]:

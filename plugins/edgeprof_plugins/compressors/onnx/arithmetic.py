@@ -46,8 +46,8 @@ class Work(NamedTuple):
 def work(model: OnnxFile) -> list[Work]:
     """Every node that multiplies, those of inner graphs included.
 
-    Of the branches of an If only one runs: the one that multiplies most counts, the nodes of the others have 0. The body
-    of a loop counts as often as a constant or the length of what it goes through says; else once.
+    Of the branches of an If only one runs: the one that multiplies most counts, the nodes of the others have 0. The
+    body of a loop counts as often as a constant or the length of what it goes through says; else once.
     """
     sources = Sources(model)
     return _visit(model.model.graph, 0, 1, _Sizes(model, infer_shapes(model), sources))

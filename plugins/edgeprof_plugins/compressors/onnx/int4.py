@@ -169,7 +169,8 @@ def _replace(model: OnnxFile, dense: Mapping[Place, bool], block: int, level: in
     import onnx
 
     names: dict[str, bool] = {}
-    for number, graph in enumerate(list(graphs(model.model.graph))):
+    # Inner graphs first: a graph whose nodes are replaced gets copies of those inside them.
+    for number, graph in reversed(list(enumerate(graphs(model.model.graph)))):
         own = {index: flipped for (owner, index), flipped in dense.items() if owner == number}
         del graph.value_info[:]
         if own:

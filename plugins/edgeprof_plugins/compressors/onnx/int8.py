@@ -68,12 +68,13 @@ class Int8Dynamic(Compressor):
             raise InputError(
                 f"int8-dynamic finds nothing to quantise in {source}: it has {counted['convolutions']} convolutions and"
                 " no dense layer with constant weights",
-                remedy="Use int8-static, which quantises convolutions (or int8-dynamic:conv=true, for size alone).",
+                remedy=_DYNAMIC_REMEDY,
             )
         with OnnxFile(target) as model:
             changed = [name for part in inventory.work for name in part.weights if not model.has(name)]
         why = dict.fromkeys(excluded, "excluded") | inventory.by_operator(_DYNAMIC_LEFT)
-        return {**counted, "excluded": excluded, "coverage": inventory.by_weights(changed, why, _NO_KERNEL)}
+        account = inventory.by_weights(changed, why, _NO_KERNEL) | {"remedy": _DYNAMIC_REMEDY}
+        return {**counted, "excluded": excluded, "coverage": account}
 
 
 #: Operator → why dynamic quantisation leaves it.
@@ -84,6 +85,7 @@ _DYNAMIC_LEFT = {
     "RNN": "ONNX Runtime has no 8-bit kernel for it; it has one for LSTM",
     "Einsum": "ONNX Runtime has no 8-bit kernel for it",
 }
+_DYNAMIC_REMEDY = "Use int8-static, which quantises convolutions (or int8-dynamic:conv=true, for size alone)."
 _NO_KERNEL = "ONNX Runtime's quantiser leaves it in float"
 
 

@@ -76,7 +76,8 @@ class LowRank(Compressor):
                     f"no layer of {source} gets smaller ({told or 'it has no dense or ungrouped convolution weights'})",
                     remedy="Keep less: a smaller energy or rank.",
                 )
-            for number, graph in enumerate(list(graphs(model.model.graph))):
+            # Inner graphs first: a graph whose nodes are replaced gets copies of those inside them.
+            for number, graph in reversed(list(enumerate(graphs(model.model.graph)))):
                 _split(graph, {node: names for (owner, node), names in plans.items() if owner == number})
                 del graph.value_info[:]
             model.write(target, lambda name: made.pop(name, None) or [model.whole(name)])
