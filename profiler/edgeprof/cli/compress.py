@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.options import json_option, no_color_option, pairs
+from edgeprof.cli.options import json_option, no_color_option, pairs, safety_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--again", is_flag=True, help="Make variants again that are there already.")
 @click.option("--list", "as_list", is_flag=True, help="List the compressors that take MODEL, and their parameters.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@safety_options
 @json_option
 @no_color_option
 def command(model: str, **flags: Any) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError
+from edgeprof.worker import embedded_code
 from edgeprof_plugins.compressors.shared.magnitude import Pruning, prune_24
 from edgeprof_plugins.compressors.torch import train as torch_train
 from edgeprof_plugins.compressors.torch.base import ModuleCompressor, keep_zeros
@@ -108,6 +109,9 @@ def load_script(source: Path) -> Any:
         InputError: it is none that this PyTorch can load.
     """
     torch = require()
+    refusal = embedded_code.refusal(str(source))
+    if refusal is not None:
+        raise InputError(refusal.message, remedy=refusal.remedy)
     try:
         with quiet():
             return torch.jit.load(str(source), map_location="cpu").eval()
