@@ -18,6 +18,7 @@ from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.energy.quote import measure
 from edgeprof.energy.uncertainty import t_quantile
 from edgeprof.sensing.sensor import Channel, Filter
+from edgeprof.worker.span import WINDOW, Span, idle_span
 
 GAIN, OFFSET, STEP, TAU = 0.0125, 0.02, 0.04, 0.43
 IDLE, BUSY = 3.0, 8.0
@@ -40,7 +41,7 @@ def trial(channel: Channel, windows: int, spread: float, rng) -> tuple[bool, boo
     powers = BUSY * (1 + spread * rng.normal(size=windows))
     spans, segments, at = [], [(2.0 + idle_s, IDLE)], 2.0 + idle_s
     for power in powers:
-        spans.append((at, at + length, 50))
+        spans.append(Span(WINDOW, at, at + length, 50))
         segments += [(at + length, float(power)), (at + length + pause, IDLE)]
         at += length + pause
     segments.append((at + 2.5 + idle_s, IDLE))
@@ -57,7 +58,7 @@ def trial(channel: Channel, windows: int, spread: float, rng) -> tuple[bool, boo
             power = filtered(power, 1e-3, TAU)
         exact = power[np.minimum(np.round(times / 1e-3).astype(int), power.size - 1)] * gain + offset
         values = np.round((exact + rng.normal(0, 0.02, times.size)) / STEP) * STEP
-    idles = [(2.0, 2.0 + idle_s), (at + 2.2, at + 2.2 + idle_s)]
+    idles = [idle_span(2.0, 2.0 + idle_s), idle_span(at + 2.2, at + 2.2 + idle_s)]
     energy = measure([ChannelSeries(channel, times, values)], [], spans, idles, covers=None, rail="it").energy
     gross, net = BUSY * length / 50, (BUSY - IDLE) * length / 50
     assert energy.gross.ci95 is not None

@@ -9,6 +9,7 @@ import numpy as np
 from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.results import schema
 from edgeprof.sensing.sensor import Channel, Filter
+from edgeprof.worker.span import WINDOW, Span, idle_span
 
 RAIL = Channel("ina3221", "VDD_IN", "power", role="total", gain_limit=0.01, offset_limit=0.02, resolution=0.04)
 
@@ -18,8 +19,8 @@ class Run:
     """A synthetic run; times in seconds from 0, powers in watts."""
 
     series: ChannelSeries
-    windows: list[tuple[float, float, int]]
-    idles: list[tuple[float, float]]
+    windows: list[Span]
+    idles: list[Span]
 
 
 def run(
@@ -47,11 +48,11 @@ def run(
     for k in range(windows):
         start = 0.5 + idle_s + 0.5 + k * (window_s + 0.5)
         power[(t >= start) & (t <= start + window_s)] = busy * (1 + spread * rng.normal())
-        spans.append((start, start + window_s, inferences))
+        spans.append(Span(WINDOW, start, start + window_s, inferences))
     values = power + rng.normal(0, noise, t.size)
     if channel.resolution and channel.quantity == "power":
         values = np.round(values / channel.resolution) * channel.resolution
-    idles = [(0.2, 0.2 + idle_s), (end_of_work + 0.2, end_of_work + 0.2 + idle_s)]
+    idles = [idle_span(0.2, 0.2 + idle_s), idle_span(end_of_work + 0.2, end_of_work + 0.2 + idle_s)]
     return Run(ChannelSeries(channel, t, values), spans, idles)
 
 

@@ -6,6 +6,7 @@ import statistics
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import numpy as np
 
 from edgeprof.benchmark import gpu_findings as device
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeprof.benchmark.plan import Plan
-    from edgeprof.benchmark.records import Estimate, Sampled, VariantRecord
+    from edgeprof.benchmark.records import Estimate, Sampled, VariantRecord, WorkloadRecord
     from edgeprof.sensing.sampler import ChannelStats
     from edgeprof.sensing.sensor import Channel
+    from edgeprof.worker.span import Span
 
 #: Points of a power trace that a report draws.
 TRACE_POINTS = 1200
@@ -40,6 +42,9 @@ _REMARKS = frozenset(
         "gain_unknown",
         "beyond_calibration",
         "judged_on_calibration_data",
+        "late",
+        "dropped",
+        "cut_short",
     }
 )
 #: Reasons that make it failed whatever its windows say: a model that does not answer is no fast one.
@@ -63,18 +68,16 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan, estimate: Estim
         ),
         runtime=_runtime(record),
     )
-    if record.warmup is not None:
+    if record.main.warmup is not None:
+        warmup = record.main.warmup
         made.steady = schema.Steady(
-            reached=record.warmup.reached,
-            inferences=record.warmup.inferences,
-            seconds=record.warmup.seconds,
-            reason=record.warmup.reason,
+            reached=warmup.reached, inferences=warmup.inferences, seconds=warmup.seconds, reason=warmup.reason
         )
     if record.memory is not None and record.loaded is not None:
         made.memory_bytes = schema.Memory(
             peak_rss=record.memory.peak_rss, loaded_rss=record.loaded.rss_bytes, gpu_peak=record.memory.gpu_peak
         )
-    if record.windows:
+    if record.main.windows:
         _measured(made, record, sampled, plan, estimate)
     _scored(made, record)
     _judge(made, record)
@@ -98,52 +101,115 @@ def _runtime(record: VariantRecord) -> schema.RuntimeUse | None:
 
 def _measured(made: schema.Variant, record: VariantRecord, sampled: Sampled, plan: Plan, estimate: Estimate) -> None:
     """Latency, joules, power, temperature and utilisation from the windows."""
-    spans = [(w.run.start_s, w.run.end_s, w.run.inferences) for w in record.windows]
-    made.inferences = sum(count for _, _, count in spans)
-    seconds = sum(end - start for start, end, _ in spans)
-    made.throughput_per_s = made.inferences / seconds if seconds else None
-    made.latency_s = latency.summarise([w.run.latencies for w in record.windows])
-    busy_s = sum(w.run.busy_s for w in record.windows)
+    several = len(record.workloads) > 1
+    for workload in record.workloads:
+        if not workload.windows:  # interrupted before its turn
+            continue
+        figures, measured = _workload(workload, record.idles, sampled, plan, estimate)
+        made.workloads.append(figures)
+        reasons = [*measured.reasons, *_irregular(workload, plan)]
+        if several:
+            reasons = [
+                msgspec.structs.replace(reason, message=f"{figures.name}: {reason.message}") for reason in reasons
+            ]
+        made.reasons += reasons
+        if workload is record.main:
+            made.power_w = measured.power
+    main, spans = made.workloads[0], record.main.spans
+    made.inferences, made.throughput_per_s = main.count, main.throughput_per_s
+    made.latency_s, made.energy_j_per_inference = main.latency_s, main.energy_j_per_unit
+    made.windows = main.windows
+    hot = [_hottest(sampled, span.start_s, span.end_s) for span in spans]
+    known = [c for c in hot if c is not None]
+    made.temperature_c = schema.Temperature(
+        start=_hottest(sampled, spans[0].start_s - 1.0, spans[0].start_s), max=max(known, default=None)
+    )
+    made.utilization = _utilization(record.main, sampled)
+    slower = health.warming_slowdown([w.latency_median_s for w in made.windows if w.latency_median_s], hot)
+    made.reasons += [r for r in (slower, *_clock_drifts(sampled, spans)) if r is not None]
+    made.throttled = slower is not None or any(workload.throttles for workload in record.workloads)
+    made.gpu = _gpu(made, record, sampled)
+
+
+def _workload(
+    record: WorkloadRecord, idles: Sequence[Span], sampled: Sampled, plan: Plan, estimate: Estimate
+) -> tuple[schema.Workload, measure.Measured]:
+    """The figures of one workload, per unit of it."""
+    windows, spans = record.windows, record.spans
+    count, seconds = sum(span.count for span in spans), sum(span.seconds for span in spans)
+    busy_s = sum(window.busy_s for window in windows)
     measured = joules(
         sampled,
         spans,
-        record.idles,
-        [w.run.cpu_s for w in record.windows],
+        idles,
+        [window.cpu_s for window in windows],
         estimate,
         statistic=plan.statistic,
-        max_rate_hz=made.inferences / busy_s if plan.rate_hz and busy_s else None,
+        max_rate_hz=count / busy_s if plan.rate_hz and busy_s else None,
     )
-    made.energy_j_per_inference, made.power_w = measured.energy, measured.power
-    made.reasons += measured.reasons
+    is_estimate = measured.energy.provenance == "estimated"
     window_joules: Sequence[float | None] = measured.windows or [None] * len(spans)
-    made.windows = [
-        schema.Window(
-            start_s=start - sampled.start_s,
-            end_s=end - sampled.start_s,
-            inferences=count,
-            order=w.order,
-            energy_j=joule,
-            mean_power_w=None if joule is None or measured.energy.provenance == "estimated" else joule / (end - start),
-            latency_median_s=float(np.median(w.run.latencies)) if len(w.run.latencies) else None,
-        )
-        for w, (start, end, count), joule in zip(record.windows, spans, window_joules, strict=True)
-    ]
-    hot = [_hottest(sampled, start, end) for start, end, _ in spans]
-    known = [c for c in hot if c is not None]
-    made.temperature_c = schema.Temperature(
-        start=_hottest(sampled, spans[0][0] - 1.0, spans[0][0]), max=max(known, default=None)
+    known_late = [window.late for window in windows if window.late is not None]
+    known_dropped = [window.dropped for window in windows if window.dropped is not None]
+    figures = schema.Workload(
+        name=record.workload.name,
+        unit=record.workload.unit,
+        units_per_call=record.workload.units(plan.batch),
+        count=count,
+        energy_j_per_unit=measured.energy,
+        latency_s=latency.summarise([window.latencies for window in windows]),
+        throughput_per_s=count / seconds if seconds else None,
+        late=sum(known_late) if known_late else None,
+        dropped=sum(known_dropped) if known_dropped else None,
+        cut_short=sum(window.cut_short for window in windows),
+        windows=[
+            schema.Window(
+                start_s=window.span.start_s - sampled.start_s,
+                end_s=window.span.end_s - sampled.start_s,
+                inferences=window.span.count,
+                order=order,
+                energy_j=joule,
+                mean_power_w=None if joule is None or is_estimate else joule / window.span.seconds,
+                latency_median_s=float(np.median(window.latencies)) if len(window.latencies) else None,
+            )
+            for window, order, joule in zip(windows, record.orders, window_joules, strict=True)
+        ],
     )
-    made.utilization = _utilization(record, sampled, seconds)
-    slower = health.warming_slowdown([w.latency_median_s for w in made.windows if w.latency_median_s], hot)
-    made.reasons += [r for r in (slower, *_clock_drifts(sampled, spans)) if r is not None]
-    made.throttled = slower is not None or any(w.throttles for w in record.windows)
-    made.gpu = _gpu(made, record, sampled, [(start, end) for start, end, _ in spans])
+    return figures, measured
+
+
+def _irregular(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
+    """What the worker saw in the windows that takes nothing from the figures and is worth knowing."""
+    windows = record.windows
+    late = sum(window.late or 0 for window in windows)
+    due = sum(window.due or 0 for window in windows)
+    dropped = sum(window.dropped or 0 for window in windows)
+    noun = "frames" if plan.scenario == "periodic" else "requests"
+    if late:
+        yield Reason(
+            code="late",
+            message=f"{late} of {due} {noun} were done after the next one was due",
+            remedy="Lower --rate, or use a faster variant.",
+        )
+    if dropped:
+        yield Reason(
+            code="dropped",
+            message=f"{dropped} of {due} {noun} were dropped, because the ones before them were not done",
+            remedy="Lower --rate, or use a faster variant.",
+        )
+    short = sum(window.cut_short for window in windows)
+    if short:
+        yield Reason(
+            code="cut_short",
+            message=f"{short} of {len(windows)} windows ended early: they held more calls than there was room to time",
+            remedy="Use shorter windows (--window S) or a larger --batch.",
+        )
 
 
 def joules(
     sampled: Sampled,
-    spans: Sequence[tuple[float, float, int]],
-    idles: Sequence[tuple[float, float]],
+    spans: Sequence[Span],
+    idles: Sequence[Span],
     cpu_seconds: Sequence[float],
     estimate: Estimate,
     *,
@@ -153,12 +219,12 @@ def joules(
     """What the headline measured in these windows, else an estimate that says so.
 
     Args:
-        spans: Start, end (monotonic s) and number of inferences of each window.
-        idles: Start and end of the idle before and after.
+        spans: The measured windows.
+        idles: The idle before and after.
         cpu_seconds: CPU time (s) used in each window.
         estimate: What to take where nothing measures.
         statistic: What is quoted of the windows.
-        max_rate_hz: The highest rate of inferences, where the windows ran at a lower one.
+        max_rate_hz: The highest rate of units, where the windows ran at a lower one.
     """
     headline = sampled.topology.headline
     if headline.channels:
@@ -188,16 +254,15 @@ def joules(
     )
 
 
-def _gpu(
-    made: schema.Variant, record: VariantRecord, sampled: Sampled, spans: Sequence[tuple[float, float]]
-) -> schema.Gpu | None:
+def _gpu(made: schema.Variant, record: VariantRecord, sampled: Sampled) -> schema.Gpu | None:
     """What the GPU adds, where the variant ran on one: its own times, its memory, clock and joules."""
     if not device.is_gpu(record.options.device):
         return None
-    gpu = device.summarise([w.device_times for w in record.windows if w.device_times]) or schema.Gpu()
+    spans = record.main.spans
+    gpu = device.summarise([times for times in record.main.device_times if times]) or schema.Gpu()
     loaded = record.loaded
     made.reasons += device.remarks(gpu, graph=bool(loaded and loaded.facts.get("cuda_graph", "no") != "no"))
-    gpu.queue = "full" if any(w.run.queued for w in record.windows) else "empty"
+    gpu.queue = "full" if any(window.queued for window in record.main.windows) else "empty"
     gpu.memory_bytes = record.gpu_process_bytes
     for channel in sampled.of("frequency"):
         if channel.scope == "gpu" and gpu.clock_hz is None:
@@ -216,15 +281,15 @@ def _gpu(
     return gpu
 
 
-def _within(sampled: Sampled, channel: Channel, spans: Sequence[tuple[float, float]]) -> npt.NDArray[np.float64]:
+def _within(sampled: Sampled, channel: Channel, spans: Sequence[Span]) -> npt.NDArray[np.float64]:
     """A channel's readings in the windows, repeats included (a clock may stand still), without failed ones."""
     samples = sampled.trace.readings(channel.key)
     times, values = np.asarray(samples.times, float), np.asarray(samples.values, float)
     inside = np.zeros(len(times), bool)
-    for start, end in spans:
-        inside |= (times >= start) & (times <= end)
-    found: npt.NDArray[np.float64] = values[inside & np.isfinite(values)]
-    return found
+    for span in spans:
+        inside |= (times >= span.start_s) & (times <= span.end_s)
+    readings: npt.NDArray[np.float64] = values[inside & np.isfinite(values)]
+    return readings
 
 
 def _hottest(sampled: Sampled, start: float, end: float) -> float | None:
@@ -238,16 +303,16 @@ def _hottest(sampled: Sampled, start: float, end: float) -> float | None:
     return max(highs, default=None)
 
 
-def _utilization(record: VariantRecord, sampled: Sampled, seconds: float) -> schema.Utilization:
+def _utilization(record: WorkloadRecord, sampled: Sampled) -> schema.Utilization:
     """CPU: the worker's own CPU seconds over all cores' seconds. GPU: the mean reading within the windows."""
-    used = sum(w.run.cpu_s for w in record.windows)
+    used, seconds = sum(window.cpu_s for window in record.windows), sum(span.seconds for span in record.spans)
     busy = []
     for channel in sampled.of("utilization"):
         if channel.scope != "gpu":
             continue
         series = sampled.series(channel)
-        for window in record.windows:
-            mean = health.span(series.times, series.values, window.run.start_s, window.run.end_s).mean
+        for span in record.spans:
+            mean = health.span(series.times, series.values, span.start_s, span.end_s).mean
             if mean is not None:
                 busy.append(mean)
     return schema.Utilization(
@@ -256,12 +321,12 @@ def _utilization(record: VariantRecord, sampled: Sampled, seconds: float) -> sch
     )
 
 
-def _clock_drifts(sampled: Sampled, spans: Sequence[tuple[float, float, int]]) -> Iterable[Reason | None]:
+def _clock_drifts(sampled: Sampled, spans: Sequence[Span]) -> Iterable[Reason | None]:
     for channel in sampled.of("frequency"):
         if channel.scope not in {"cpu", "gpu"}:
             continue  # a video engine that rests, or memory that slows down between windows, is no throttling
         series = sampled.series(channel)
-        medians = [health.span(series.times, series.values, start, end).median for start, end, _ in spans]
+        medians = [health.span(series.times, series.values, s.start_s, s.end_s).median for s in spans]
         yield health.clock_drift(medians, channel.name)
 
 
@@ -285,25 +350,28 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
     reasons += record.notes
     if record.loaded is not None:
         reasons += [Reason(code=code, message=problem, remedy=_NAN_REMEDY) for code, problem in record.loaded.problems]
-    if record.warmup is not None and not record.warmup.reached:
-        reasons.append(
-            Reason(
-                code="not_steady",
-                message=f"no steady state after {record.warmup.seconds:.0f} s of warm-up ({record.warmup.reason})",
-                remedy="Close other work, fix the clocks, or lengthen --warmup.",
-            )
-        )
-    for window in record.windows:
-        if window.run.saturated:
+    for workload in record.workloads:
+        warmup = workload.warmup
+        if warmup is not None and not warmup.reached:
+            named = "" if len(record.workloads) == 1 else f"{workload.workload.name}: "
             reasons.append(
                 Reason(
-                    code="saturated",
-                    message=f"only {window.run.achieved_hz:.4g} of {window.run.target_hz:.4g} requests/s were served",
-                    remedy="Lower --rate: beyond this the queue, and not the model, is measured.",
+                    code="not_steady",
+                    message=f"{named}no steady state after {warmup.seconds:.0f} s of warm-up ({warmup.reason})",
+                    remedy="Close other work, fix the clocks, or lengthen --warmup.",
                 )
             )
-            break
-    throttles = sorted({event for window in record.windows for event in window.throttles})
+    windows = [window for workload in record.workloads for window in workload.windows]
+    saturated = next((window for window in windows if window.saturated), None)
+    if saturated is not None:
+        reasons.append(
+            Reason(
+                code="saturated",
+                message=f"only {saturated.achieved_hz:.4g} of {saturated.target_hz:.4g} requests/s were served",
+                remedy="Lower --rate: beyond this the queue, and not the model, is measured.",
+            )
+        )
+    throttles = sorted({event for workload in record.workloads for event in workload.throttles})
     if throttles:
         reasons.append(
             Reason(code="throttled", message="; ".join(throttles), remedy="Cool the device or its power supply.")
@@ -318,7 +386,7 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
         reasons.insert(
             0, Reason(code=record.failure.code, message=record.failure.message, remedy=record.failure.remedy)
         )
-    elif not record.windows:
+    elif not record.main.windows:
         made.status = "failed"
         reasons.insert(0, Reason(code="interrupted", message="it was interrupted before it was measured"))
 

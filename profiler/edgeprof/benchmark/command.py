@@ -14,6 +14,7 @@ from edgeprof.launch.command import require_command, run_command
 from edgeprof.sensing.device.host import describe_host
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
+from edgeprof.worker.span import COMMAND, Span, idle_span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,14 +93,14 @@ def measure_command(
     found = prepare(host, roots, sensors, rail)
     device = describe_host(roots)
     sampler = Sampler(found.sensors, sample_rate_hz, found.topology.by_key())
-    idles: list[tuple[float, float]] = []
+    idles: list[Span] = []
     runs: list[CommandRun] = []
 
     def idle() -> None:
         if idle_s and found.topology.headline.channels:
             start = time.monotonic()
             time.sleep(idle_s)
-            idles.append((start, time.monotonic()))
+            idles.append(idle_span(start, time.monotonic()))
 
     with sampler:
         idle()
@@ -109,7 +110,7 @@ def measure_command(
     sampled = Sampled(found.topology, sampler.trace, sampler.stats(), runs[0].start_s, device.cores)
     measured = joules(
         sampled,
-        [(run.start_s, run.end_s, 1) for run in runs],
+        [Span(COMMAND, run.start_s, run.end_s, 1, "run") for run in runs],
         idles,
         [run.cpu_s for run in runs],
         Estimate.for_host(estimate_power_w, device),

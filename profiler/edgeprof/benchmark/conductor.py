@@ -18,7 +18,7 @@ import psutil
 from edgeprof import __version__
 from edgeprof.benchmark import assemble
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
-from edgeprof.benchmark.records import Estimate, Sampled, VariantRecord, WindowRecord
+from edgeprof.benchmark.records import Estimate, Sampled, VariantRecord, WorkloadRecord
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates
 from edgeprof.compression.recipe import check_preprocessing, judged_before
 from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
@@ -32,15 +32,13 @@ from edgeprof.sensing.device import host as context
 from edgeprof.sensing.device.settings import Settings
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
-from edgeprof.verdicts import compare, pareto
+from edgeprof.verdicts import compare, recommend
 from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario
+from edgeprof.worker.span import Span, idle_span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    import numpy as np
-    import numpy.typing as npt
+    from collections.abc import Callable, Iterator, Sequence
 
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
@@ -188,12 +186,12 @@ class _Run:
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
             variants=variants,
             comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
-            pareto=pareto.front(variants),
             reasons=[*preflight, *assemble.run_reasons(failures, interrupted=self.interrupted)],
             interrupted=self.interrupted,
             self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
             traces=assemble.traces(sampled),
         )
+        recommend.judge(result)
         return document.as_text(result)
 
     # ---- the steps of one group: variants that are loaded at the same time ----------------------------------------
@@ -210,23 +208,27 @@ class _Run:
                 self.progress.note("interrupted: keeping what was measured")
 
     def _measure(self, records: list[VariantRecord], workers: list[Worker | None]) -> None:
-        idles: list[tuple[float, float]] = []
+        idles: list[Span] = []
         for record in records:
             record.idles = idles
         if not any(workers):
             return
         self._idle(idles, "idle before, models loaded")
         start_c = self._hottest()
-        total = self.plan.windows * len(records)
-        for done, (window, index) in enumerate(self.plan.order(len(records)), start=1):
+        # Workloads take turns as variants do: each is one member of the interleaved order.
+        members = [(i, workload) for i, record in enumerate(records) for workload in record.workloads or [record.main]]
+        total = self.plan.windows * len(members)
+        for done, (window, member) in enumerate(self.plan.order(len(members)), start=1):
+            index, workload = members[member]
             record, worker = records[index], workers[index]
             if worker is None:
                 continue
             if self.plan.cool_down:
                 self._cool_down(start_c)
-            self.progress.stage(f"window {done}/{total} · {record.name}", self.plan.window_s)
+            name = record.name if len(record.workloads) == 1 else f"{record.name} {workload.workload.name}"
+            self.progress.stage(f"window {done}/{total} · {name}", self.plan.window_s)
             with self._charged_to(record):
-                record.windows.append(self._window(worker, window))
+                self._window(worker, window, workload, is_main=workload is record.main)
             if record.failure is not None:
                 workers[index] = None
         self._idle(idles, "idle after")
@@ -262,33 +264,40 @@ class _Run:
             record.loaded = worker.load()
             if self.request.dataset is not None:
                 evaluate.check(record.loaded.inputs, self.request.dataset, self.plan.batch)
-            self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
-            record.warmup = worker.warm_up(self.plan.warmup_s, max(60.0, self.plan.warmup_s), self.scenario)
+            record.workloads = [WorkloadRecord(workload) for workload in record.loaded.workloads]
+            for workload in record.workloads:
+                self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
+                longest_s = max(60.0, self.plan.warmup_s)
+                name = workload.workload.name
+                workload.warmup = worker.warm_up(self.plan.warmup_s, longest_s, self.scenario, name)
             record.memory = worker.memory()
             ready = worker
         return ready  # noqa: RET504 - a return inside the with would leave mypy without this path
 
-    def _window(self, worker: Worker, position: int) -> WindowRecord:
+    def _window(self, worker: Worker, position: int, record: WorkloadRecord, *, is_main: bool) -> None:
+        """Run the workload's window number ``position`` (from 0) and keep it."""
         before = context.snapshot(self.roots)
         time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
-        run = worker.window(self.scenario, self.plan.window_s)
-        throttles = tuple(context.difference(before, context.snapshot(self.roots)))
+        window = worker.window(self.scenario, self.plan.window_s, record.workload.name)
+        record.throttles += context.difference(before, context.snapshot(self.roots))
         self.order += 1
-        times: Mapping[str, npt.NDArray[np.float64]] = {}
+        record.windows.append(window)
+        record.orders.append(self.order)
+        if not is_main:  # the device's own clock times the main workload alone
+            return
         try:
-            times = worker.device_times()
+            record.device_times.append(worker.device_times())
         except VariantError as error:  # the window is measured and stays; what is broken for good shows in the next one
             self.progress.note(f"no device times: {error.message}")
-        return WindowRecord(run=run, position=position, order=self.order, throttles=throttles, device_times=times)
 
-    def _idle(self, idles: list[tuple[float, float]], text: str) -> None:
+    def _idle(self, idles: list[Span], text: str) -> None:
         if self.plan.idle_s <= 0:
             return
         self.progress.stage(text, self.plan.idle_s)
         time.sleep(min(_SETTLE_S, self.plan.idle_s / 2))
         start = time.monotonic()
         time.sleep(self.plan.idle_s)
-        idles.append((start, time.monotonic()))
+        idles.append(idle_span(start, time.monotonic()))
 
     def _cool_down(self, start_c: float | None) -> None:
         """Wait until it is as cool as it was before the first window, within 2 °C and a minute."""
@@ -316,6 +325,12 @@ class _Run:
                 self.plan.batch,
                 outputs=record.loaded.outputs,
             )
+            if worker.kept is not None:
+                record.notes.append(
+                    schema.Reason(
+                        code="state_kept", message=f"the samples were not judged independently: {worker.kept}"
+                    )
+                )
         except EdgeprofError as error:
             # The windows are measured and stay; an answer of NaN makes them worthless all the same.
             code = error.code if isinstance(error, VariantError) and error.code == "nan_output" else "no_accuracy"

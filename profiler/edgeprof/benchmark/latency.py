@@ -10,7 +10,7 @@ from edgeprof.energy.uncertainty import betainc
 from edgeprof.results.schema import Histogram, Latency
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     import numpy.typing as npt
 
@@ -92,11 +92,11 @@ def histogram(ordered: npt.NDArray[np.float64]) -> Histogram:
     return Histogram(edges=edges.tolist(), counts=counts.tolist())
 
 
-def summarise(windows: Sequence[npt.ArrayLike]) -> Latency | None:
+def summarise(windows: Iterable[npt.ArrayLike]) -> Latency | None:
     """All latencies of a variant's windows, none left out.
 
     Args:
-        windows: Per window, the latencies in seconds, shape ``(inferences,)``; from the intended start where the
+        windows: Per window, the latencies in seconds, shape ``(calls,)``; from the intended start where the
             scenario has one.
 
     Returns:

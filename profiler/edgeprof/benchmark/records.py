@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.energy.integrate import ChannelSeries
+from edgeprof.worker.workload import INFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
     from edgeprof.artifact import Artifact
     from edgeprof.errors import VariantError
     from edgeprof.evaluation.metric import Score
-    from edgeprof.launch.supervisor import Loaded, Warmup, WindowRun, WorkerMemory
+    from edgeprof.launch.supervisor import Loaded, Warmup, WorkerMemory
     from edgeprof.results.schema import Host, Reason
     from edgeprof.sensing.board.topology import Topology
     from edgeprof.sensing.sampler import ChannelStats
     from edgeprof.sensing.sensor import Channel
     from edgeprof.sensing.trace import Trace
     from edgeprof.worker.runtime import LoadOptions
+    from edgeprof.worker.scenario import Window
+    from edgeprof.worker.span import Span
+    from edgeprof.worker.workload import Workload
 
 #: What a busy core draws where nobody said: wide, and said to be a guess wherever it shows.
 _CORE_WATTS = {"x86_64": 6.0, "aarch64": 1.5, "armv7l": 0.8}
@@ -30,21 +34,26 @@ _STATED_HALF_WIDTH, _GUESSED_HALF_WIDTH = 0.5, 0.8
 
 
 @dataclass
-class WindowRecord:
-    """One window as the conductor saw it.
+class WorkloadRecord:
+    """Everything kept of one workload of a variant while it ran.
 
     Attributes:
-        position: Its number among the variant's windows, from 0: what pairs it with the other variants' windows.
-        order: Its place in the whole run, from 1.
-        throttles: Throttling events that the device counted meanwhile, as sentences.
-        device_times: Part → seconds of some inferences right after it, by the device's clock; empty without one.
+        windows: In order of time.
+        orders: The place of each window in the whole run, from 1.
+        throttles: Throttling events that the device counted during its windows, as sentences.
+        device_times: After each window: part → seconds of some inferences, by the device's clock.
     """
 
-    run: WindowRun
-    position: int
-    order: int
-    throttles: tuple[str, ...] = ()
-    device_times: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    workload: Workload
+    warmup: Warmup | None = None
+    windows: list[Window] = field(default_factory=list)
+    orders: list[int] = field(default_factory=list)
+    throttles: list[str] = field(default_factory=list)
+    device_times: list[Mapping[str, npt.NDArray[np.float64]]] = field(default_factory=list)
+
+    @property
+    def spans(self) -> list[Span]:
+        return [window.span for window in self.windows]
 
 
 @dataclass
@@ -57,9 +66,8 @@ class VariantRecord:
     runtime: str | None  # None: there is nothing to run, and the failure says why
     options: LoadOptions
     loaded: Loaded | None = None
-    warmup: Warmup | None = None
-    windows: list[WindowRecord] = field(default_factory=list)
-    idles: list[tuple[float, float]] = field(default_factory=list)
+    workloads: list[WorkloadRecord] = field(default_factory=list)  # the main one first; empty before it is loaded
+    idles: list[Span] = field(default_factory=list)
     memory: WorkerMemory | None = None
     gpu_process_bytes: int | None = None
     score: Score | None = None
@@ -69,6 +77,11 @@ class VariantRecord:
     higher_is_better: bool = True
     notes: list[Reason] = field(default_factory=list)
     failure: VariantError | None = None
+
+    @property
+    def main(self) -> WorkloadRecord:
+        """The main workload; an empty record before the model is loaded."""
+        return self.workloads[0] if self.workloads else WorkloadRecord(INFERENCE)
 
 
 @dataclass(frozen=True)

@@ -328,8 +328,8 @@ def _times(workers: Sequence[Worker], seconds: float) -> list[float]:
         worker.warm_up(0.3, max(1.0, seconds))
     for turn in (order, order[::-1]):
         for index in turn:
-            run = workers[index].window(Scenario(), seconds / 2)
-            latencies[index].append(run.latencies)
+            window = workers[index].window(Scenario(), seconds / 2)
+            latencies[index].append(np.asarray(window.latencies))
     return [float(np.median(np.concatenate(one))) for one in latencies]
 
 

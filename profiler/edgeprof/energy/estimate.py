@@ -12,9 +12,11 @@ from edgeprof.results import schema
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgeprof.worker.span import Span
+
 
 def estimate(
-    windows: Sequence[tuple[float, float, int]],
+    windows: Sequence[Span],
     cpu_seconds: Sequence[float | None],
     core_w: float,
     *,
@@ -22,12 +24,12 @@ def estimate(
     stated: bool = True,
     reason: str = "nothing measures power here",
 ) -> Measured:
-    """Joules per inference from CPU time: E = cpu_s · core_w, for the work alone.
+    """Joules per unit of work from CPU time: E = cpu_s · core_w, for the work alone.
 
     The rule that withholds a figure beyond U/E = 20 % does not apply: an estimate is always beyond, and always says so.
 
     Args:
-        windows: Start and end (monotonic s) and number of inferences of each window.
+        windows: The measured spans.
         cpu_seconds: CPU time (user and system) that the worker used in each window; None where it is not known.
         core_w: Watts that one busy core draws.
         relative_uncertainty: Half-width of the 95 % interval, relative: 0.5 is ±50 %.
@@ -49,7 +51,7 @@ def estimate(
         None if stated else "State what a busy core draws: --estimate-power WATTS.",
     )
     joules = [None if cpu is None else cpu * core_w for cpu in cpu_seconds]
-    known = [(j, end - start, n) for j, (start, end, n) in zip(joules, windows, strict=True) if j is not None and n > 0]
+    known = [(j, w.seconds, w.count) for j, w in zip(joules, windows, strict=True) if j is not None and w.count > 0]
     if not known:
         why = schema.Reason("no_cpu_time", "no window has an inference and a known CPU time to estimate joules from")
         return unmeasured("estimated", "cpu", None, [told, why])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeprof.energy.integrate import ChannelSeries
+    from edgeprof.worker.span import Span
 
 #: Samples of power are never independent; ten batch means are (coverage .945 to .92 up to φ = 0.9).
 BATCHES = 10
@@ -41,14 +42,14 @@ class Idle:
     nu: float
 
 
-def measure_idle(headline: Sequence[ChannelSeries], span: tuple[float, float]) -> Idle | None:
+def measure_idle(headline: Sequence[ChannelSeries], span: Span) -> Idle | None:
     """The mean power of a stretch without work, or None where a channel has no readings there.
 
     Args:
         headline: The channels whose sum is the total.
-        span: Start and end, monotonic seconds.
+        span: The stretch.
     """
-    start, end = span
+    start, end = span.start_s, span.end_s
     if end <= start:
         return None
     whole = _power(headline, start, end)

@@ -1,4 +1,4 @@
-"""From traces and windows to joules per inference, gross and net, with the uncertainty of each.
+"""From traces and spans of work to joules per unit, gross and net, with the uncertainty of each.
 
 The unit of replication is the window (K windows, a t-interval); what the sensor may be wrong by, all windows alike, is
 added as type B: u_c² = s²/K + gain² + offset² + sync²/K + resolution²/K + filter²/K (GUM 5.1.2), U = k·u_c with
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
     from edgeprof.energy.idle import Idle
     from edgeprof.sensing.sensor import Channel
-
-    Window = tuple[float, float, int]
-    Span = tuple[float, float]
+    from edgeprof.worker.span import Span
 
 __all__ = ["Measured", "estimate", "measure", "nothing"]
 
@@ -65,7 +63,7 @@ class _Total:
 def measure(
     headline: Sequence[ChannelSeries],
     parts: Sequence[ChannelSeries],
-    windows: Sequence[Window],
+    windows: Sequence[Span],
     idles: Sequence[Span],
     *,
     covers: str | None,
@@ -73,17 +71,17 @@ def measure(
     statistic: Statistic = "mean",
     max_rate_hz: float | None = None,
 ) -> Measured:
-    """Joules per inference of one variant.
+    """Joules per unit of work.
 
     Args:
         headline: The channels whose sum is the total; several where a board has no total rail.
         parts: Further channels, each told on its own and never added.
-        windows: Start and end (monotonic s) and number of inferences of each measured window.
-        idles: Start and end of the stretches without work and with the model loaded, before and after.
+        windows: The measured spans; all of one unit.
+        idles: The stretches without work and with the model loaded, before and after.
         covers: What the headline covers, as ``module``.
         rail: The headline's name.
         statistic: What is quoted of the windows.
-        max_rate_hz: The highest rate of back-to-back inferences; by default that of the windows.
+        max_rate_hz: The highest rate of back-to-back units; by default that of the windows.
 
     Returns:
         The figures; unknown ones are None with a reason.
@@ -91,15 +89,17 @@ def measure(
     provenance = worst([series.channel.provenance for series in headline])
     if not headline:
         return nothing("nothing measures energy or power here")
-    if not windows or any(count <= 0 for _, _, count in windows):
-        why = schema.Reason("no_inferences", "a window without an inference has no joules per inference")
+    if not windows or any(window.count <= 0 for window in windows):
+        unit = windows[0].unit if windows else "inference"
+        article = "an" if unit[:1] in "aeiou" else "a"
+        why = schema.Reason("no_inferences", f"a window without {article} {unit} has no joules per {unit}")
         return unmeasured(provenance, covers, rail, [why])
     reasons: list[schema.Reason] = []
     by_channel = [_windows_of(series, windows, reasons) for series in headline]
     totals = [_add(column) for column in zip(*by_channel, strict=True)]
     usable = [(window, total) for window, total in zip(windows, totals, strict=True) if total is not None]
     joules = [None if total is None else total.joules for total in totals]
-    before_after = [found for span in idles if (found := idling.measure_idle(headline, span)) is not None]
+    before_after = [idle for span in idles if (idle := idling.measure_idle(headline, span)) is not None]
     power = _power(headline, usable, before_after)
     if not usable:
         return Measured(unmeasured(provenance, covers, rail, ()).energy, power, joules, reasons)
@@ -115,7 +115,7 @@ def measure(
     net = _net(usable, lines, before_after, statistic, reasons)
     marginal = None
     if net.value is not None and power.idle is not None:
-        rate = max_rate_hz or sum(w[2] for w in windows) / sum(w[1] - w[0] for w in windows)
+        rate = max_rate_hz or sum(w.count for w in windows) / sum(w.seconds for w in windows)
         marginal = schema.Marginal(e_net_j=net.value, p_idle_w=power.idle, max_rate_hz=rate)
     energy = schema.Energy(
         provenance=provenance,
@@ -133,9 +133,9 @@ def measure(
 
 
 def _windows_of(
-    series: ChannelSeries, windows: Sequence[Window], reasons: list[schema.Reason] | None = None
+    series: ChannelSeries, windows: Sequence[Span], reasons: list[schema.Reason] | None = None
 ) -> list[WindowEnergy]:
-    found = [window_energy(series.times, series.values, start, end, series.channel) for start, end, _ in windows]
+    found = [window_energy(series.times, series.values, w.start_s, w.end_s, series.channel) for w in windows]
     if reasons is None:
         return found
     for code, (message, remedy) in _PROBLEMS.items():
@@ -174,14 +174,14 @@ def _linear_by_chip(channels: Sequence[Channel], shares: Sequence[float]) -> flo
 
 
 def _lines(
-    usable: Sequence[tuple[Window, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
+    usable: Sequence[tuple[Span, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
 ) -> dict[str, float | None]:
-    """Standard uncertainties of the mean joules per inference, by name; ``repeatability`` is left to the caller.
+    """Standard uncertainties of the mean joules per unit, by name; ``repeatability`` is left to the caller.
 
     ``gain`` is relative to the energy here, because gross and net have it of their own energy.
     """
     k = len(usable)
-    counts = [window[2] for window, _ in usable]
+    counts = [window.count for window, _ in usable]
 
     def averaged(field_name: str) -> float:
         """Independent from window to window: it falls with the root of K."""
@@ -192,7 +192,7 @@ def _lines(
         """Of one sign in every window: no number of windows makes it smaller."""
         return math.fsum(getattr(total, field_name) / n for (_, total), n in zip(usable, counts, strict=True)) / k
 
-    seconds = math.fsum((window[1] - window[0]) / window[2] for window, _ in usable) / k
+    seconds = math.fsum(window.seconds / window.count for window, _ in usable) / k
     energies = [math.fsum(e.joules for e in column if e.joules is not None) for column in by_channel]
     total = math.fsum(energies) or 1.0
     gains = [abs(e / total) * _gain(c) for e, c in zip(energies, channels, strict=True)]
@@ -225,9 +225,9 @@ def _offset_w(channel: Channel) -> float:
 
 
 def _turned(
-    usable: Sequence[tuple[Window, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
+    usable: Sequence[tuple[Span, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
 ) -> float | None:
-    """The gain's standard uncertainty (J per inference) of the gross energy where a channel was calibrated.
+    """The gain's standard uncertainty (J per unit) of the gross energy where a channel was calibrated.
 
     The line of a calibration turns about its pivot, where gain and level are uncorrelated: an error of the gain acts on
     the distance from there, which is what the covariance of the two amounts to (GUM 5.2.2). None without calibrations.
@@ -235,8 +235,8 @@ def _turned(
     if all(channel.calibration is None for channel in channels):
         return None
     k = len(usable)
-    seconds = math.fsum((window[1] - window[0]) / window[2] for window, _ in usable) / k
-    length = math.fsum(window[1] - window[0] for window, _ in usable)
+    seconds = math.fsum(window.seconds / window.count for window, _ in usable) / k
+    length = math.fsum(window.seconds for window, _ in usable)
     shares = []
     for column, channel in zip(by_channel, channels, strict=True):
         watts = math.fsum(e.joules for e in column if e.joules is not None) / length
@@ -250,13 +250,13 @@ def _turned(
 
 
 def _gross(
-    usable: Sequence[tuple[Window, _Total]],
+    usable: Sequence[tuple[Span, _Total]],
     lines: dict[str, float | None],
     turned: float | None,
     statistic: Statistic,
     reasons: list[schema.Reason],
 ) -> schema.EnergyFigure:
-    values = [total.joules / window[2] for window, total in usable]
+    values = [total.joules / window.count for window, total in usable]
     mean = math.fsum(values) / len(values)
     budget = {name: u * abs(mean) if name == "gain" else u for name, u in lines.items() if u is not None}
     if turned is not None:
@@ -282,7 +282,7 @@ def _gross(
 
 
 def _net(
-    usable: Sequence[tuple[Window, _Total]],
+    usable: Sequence[tuple[Span, _Total]],
     lines: dict[str, float | None],
     idles: Sequence[Idle],
     statistic: Statistic,
@@ -301,9 +301,9 @@ def _net(
     if reason is not None:
         reasons.append(reason)
     values, seconds = [], []
-    for (start, end, count), total in usable:
-        values.append((total.joules - baseline.power_at((start + end) / 2) * (end - start)) / count)
-        seconds.append((end - start) / count)
+    for window, total in usable:
+        values.append((total.joules - baseline.power_at(window.middle_s) * window.seconds) / window.count)
+        seconds.append(window.seconds / window.count)
     mean, length = math.fsum(values) / len(values), math.fsum(seconds) / len(seconds)
     components = [Component("idle", part.u * length, part.nu) for part in baseline.components()]
     for name, u in lines.items():
@@ -339,10 +339,10 @@ def _unstated(channels: Sequence[Channel]) -> list[schema.Reason]:
 
 
 def _beyond(
-    usable: Sequence[tuple[Window, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
+    usable: Sequence[tuple[Span, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
 ) -> list[schema.Reason]:
     """Where a calibration was used outside of the powers that it was made at."""
-    length = math.fsum(window[1] - window[0] for window, _ in usable)
+    length = math.fsum(window.seconds for window, _ in usable)
     reasons = []
     for column, channel in zip(by_channel, channels, strict=True):
         made = channel.calibration
@@ -365,8 +365,8 @@ def _beyond(
 # --- around -----------------------------------------------------------------------------------------------------------
 
 
-def _rails(series: Sequence[ChannelSeries], windows: Sequence[Window]) -> dict[str, float]:
-    """Joules per inference of each rail on its own; those that could not be measured in every window are left out.
+def _rails(series: Sequence[ChannelSeries], windows: Sequence[Span]) -> dict[str, float]:
+    """Joules per unit of each rail on its own; those that could not be measured in every window are left out.
 
     A rail that has both a counter and a power is told once, by the first of them in ``series``.
     """
@@ -379,7 +379,7 @@ def _rails(series: Sequence[ChannelSeries], windows: Sequence[Window]) -> dict[s
         name = channel.name if len(sources[channel.name]) == 1 else f"{channel.sensor}:{channel.name}"
         if name in rails or (channel.quantity == "energy" and channel.kind != "counter"):
             continue
-        found = [(e.joules, w[2]) for e, w in zip(_windows_of(one, windows), windows, strict=True)]
+        found = [(e.joules, w.count) for e, w in zip(_windows_of(one, windows), windows, strict=True)]
         values = [joules / count for joules, count in found if joules is not None]
         if len(values) == len(windows):
             rails[name] = math.fsum(values) / len(values)
@@ -387,11 +387,11 @@ def _rails(series: Sequence[ChannelSeries], windows: Sequence[Window]) -> dict[s
 
 
 def _power(
-    headline: Sequence[ChannelSeries], usable: Sequence[tuple[Window, _Total]], idles: Sequence[Idle]
+    headline: Sequence[ChannelSeries], usable: Sequence[tuple[Span, _Total]], idles: Sequence[Idle]
 ) -> schema.Power:
     mean = None
     if usable:
-        mean = math.fsum(t.joules for _, t in usable) / math.fsum(w[1] - w[0] for w, _ in usable)
+        mean = math.fsum(t.joules for _, t in usable) / math.fsum(w.seconds for w, _ in usable)
     return schema.Power(
         mean=mean,
         max=_highest(headline, [window for window, _ in usable]),
@@ -401,17 +401,17 @@ def _power(
     )
 
 
-def _highest(headline: Sequence[ChannelSeries], windows: Sequence[Window]) -> float | None:
+def _highest(headline: Sequence[ChannelSeries], windows: Sequence[Span]) -> float | None:
     """The highest reading of the headline's sum inside the windows (W); counters have no momentary power."""
     if any(series.channel.quantity != "power" for series in headline):
         return None
     highest = None
-    for start, end, _ in windows:
+    for window in windows:
         total: np.ndarray[tuple[int], np.dtype[np.float64]] | None = None
         grid = None
         for series in headline:
             t, v = np.asarray(series.times, dtype=np.float64), np.asarray(series.values, dtype=np.float64)
-            keep = (t >= start) & (t <= end) & ~np.isnan(v)
+            keep = (t >= window.start_s) & (t <= window.end_s) & ~np.isnan(v)
             t, v = t[keep], v[keep]
             if t.size == 0:
                 return None

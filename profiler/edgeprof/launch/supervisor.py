@@ -14,9 +14,11 @@ from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.launch.process import WorkerProcess
 from edgeprof.roots import Roots
 from edgeprof.worker import tensors
+from edgeprof.worker.embedded_code import is_code_allowed
 from edgeprof.worker.handler import Handler
 from edgeprof.worker.runtime import LoadOptions, TensorSpec
-from edgeprof.worker.scenario import OPEN, SATURATION, SCENARIOS, Scenario
+from edgeprof.worker.scenario import OPEN, SCENARIOS, Scenario, Window
+from edgeprof.worker.workload import INFERENCE, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,6 +78,7 @@ class Loaded:
         first_inference_s: Seconds of the first inference.
         shapes: Input name → shape that is fed.
         problems: What is wrong with the outputs of the first inference, as NaN in them; a code and a sentence each.
+        workloads: What can be asked of it in windows, the main workload first.
     """
 
     inputs: list[TensorSpec]
@@ -90,6 +93,7 @@ class Loaded:
     first_inference_s: float
     shapes: dict[str, tuple[int, ...]]
     problems: list[tuple[str, str]] = field(default_factory=list)
+    workloads: Sequence[Workload] = (INFERENCE,)
 
 
 @dataclass(frozen=True)
@@ -107,43 +111,6 @@ class Warmup:
     seconds: float
     latency_s: float
     reason: str | None
-
-
-@dataclass(frozen=True)
-class WindowRun:
-    """One window; times are CLOCK_MONOTONIC seconds.
-
-    Attributes:
-        start_s: When it began.
-        end_s: When its last call was done or, in an open loop, its time was over.
-        inferences: Samples that went through the model: calls × batch.
-        calls: Calls made.
-        latencies: Seconds of each call; in an open loop from the moment it was due.
-        saturated: Whether fewer than 99 % of the calls that were due could be made.
-        achieved_hz: Calls per second: in an open loop those made over the time scheduled, else over the window.
-        target_hz: Calls per second that were due; None in a closed loop.
-        late: Frames of ``periodic`` that were done after the next was due.
-        dropped: Calls that were due and not made.
-        cut_short: Whether the window ended early because its buffer was full.
-        busy_s: Time within calls, summed over streams.
-        cpu_s: CPU time of the worker from start to end, without that of processes which it starts.
-        queued: Whether the device had the next inference waiting while it ran one (offline, where a runtime can).
-    """
-
-    start_s: float
-    end_s: float
-    inferences: int
-    calls: int
-    latencies: npt.NDArray[np.float64]
-    saturated: bool
-    achieved_hz: float
-    target_hz: float | None
-    late: int
-    dropped: int
-    cut_short: bool
-    busy_s: float
-    cpu_s: float
-    queued: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,6 +133,9 @@ class Worker:
 
     Use it as a context manager. ``load`` comes first. Every method that asks the worker raises VariantError when the
     model fails; after ``crashed``, ``timeout`` and a kill for memory the worker is gone. One thread at a time may ask.
+
+    Attributes:
+        kept: What ``infer`` could not make the model forget before its last run, as a sentence; None: it started fresh.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -173,7 +143,8 @@ class Worker:
         self._label = spec.label or Path(spec.target).name or spec.target
         self._process: WorkerProcess | None = None
         self._handler: Handler | None = None
-        self._windows = 0
+        self._windows: dict[str | None, int] = {}  # workload → windows so far
+        self.kept: str | None = None
 
     def __enter__(self) -> Worker:  # noqa: PYI034 - Self is not in the typing of 3.10
         return self
@@ -221,6 +192,7 @@ class Worker:
             "runtime_class": spec.runtime_class,
             "target": spec.target,
             "options": spec.options._asdict(),
+            "allow_code": is_code_allowed(),
         }
         loaded, _ = self._ask(request, doing="loading")
         rss = _memory_of(self.pid)["VmRSS"]
@@ -239,22 +211,28 @@ class Worker:
             first_inference_s=first["first_s"],
             shapes={name: tuple(shape) for name, shape in first["shapes"].items()},
             problems=[(code, sentence) for code, sentence in first["problems"]],
+            workloads=[Workload(*workload) for workload in first["workloads"]],
         )
 
     def warm_up(
-        self, min_s: float = WARMUP_MIN_S, max_s: float = WARMUP_MAX_S, scenario: Scenario | None = None
+        self,
+        min_s: float = WARMUP_MIN_S,
+        max_s: float = WARMUP_MAX_S,
+        scenario: Scenario | None = None,
+        workload: str | None = None,
     ) -> Warmup:
-        """Run back to back until latency is steady: at least ``min_s`` and 10 inferences, at most ``max_s``.
+        """Run back to back until latency is steady: at least ``min_s`` and 10 calls, at most ``max_s``.
 
-        With a scenario of several streams their sessions are loaded and run first.
+        With a scenario of several streams their sessions are loaded and run first. Without the name of a workload it is
+        the main one.
         """
-        request = {"do": "warm_up", "min_s": min_s, "max_s": max(min_s, max_s)}
+        request: dict[str, Any] = {"do": "warm_up", "min_s": min_s, "max_s": max(min_s, max_s), "workload": workload}
         request["scenario"] = (scenario or Scenario())._asdict()
         answer, _ = self._ask(request, doing="warm-up", extra_s=max(min_s, max_s))
         return Warmup(**{key: answer[key] for key in ("reached", "inferences", "seconds", "latency_s", "reason")})
 
-    def window(self, scenario: Scenario, seconds: float) -> WindowRun:
-        """Run one window and come back when it is over.
+    def window(self, scenario: Scenario, seconds: float, workload: str | None = None) -> Window:
+        """Run one window of a workload (by default the main one) and come back when it is over.
 
         Each Poisson window of a worker has arrivals of its own; the n-th of two workers has the same.
 
@@ -262,33 +240,12 @@ class Worker:
             InputError: a scenario that does not exist, or one without the rate that it needs.
         """
         _check(scenario)
-        load = scenario._replace(seed=scenario.seed + self._windows)
-        self._windows += 1
-        request = {"do": "window", "scenario": load._asdict(), "seconds": seconds}
-        answer, blobs = self._ask(request, doing=f"a {scenario.name} window", extra_s=seconds)
-        calls, due = answer["calls"], answer["scheduled"]
-        length = answer["end_s"] - answer["start_s"]
-        achieved = calls / length if length > 0 else 0.0
-        target = None
-        if due is not None:
-            span = due / scenario.rate_hz if scenario.name == "periodic" and scenario.rate_hz else seconds
-            achieved, target = calls / span, due / span
-        return WindowRun(
-            start_s=answer["start_s"],
-            end_s=answer["end_s"],
-            inferences=calls * scenario.batch,
-            calls=calls,
-            latencies=np.frombuffer(blobs[0], dtype=np.float64),
-            saturated=due is not None and calls < SATURATION * due,
-            achieved_hz=achieved,
-            target_hz=target,
-            late=answer["late"],
-            dropped=0 if due is None else due - calls,
-            cut_short=answer["cut_short"],
-            busy_s=answer["busy_s"],
-            cpu_s=answer["cpu_s"],
-            queued=answer["queued"],
-        )
+        number = self._windows.get(workload, 0)
+        self._windows[workload] = number + 1
+        load = scenario._replace(seed=scenario.seed + number)
+        request = {"do": "window", "scenario": load._asdict(), "seconds": seconds, "workload": workload}
+        fields, blobs = self._ask(request, doing=f"a {scenario.name} window", extra_s=seconds)
+        return Window.from_wire(fields, blobs[0])
 
     def device_times(self, seconds: float = 0.2, most: int = 200) -> dict[str, npt.NDArray[np.float64]]:
         """Some inferences, apart from the windows, with the device's own clock.
@@ -301,9 +258,10 @@ class Worker:
         return {part: np.frombuffer(blob, dtype=np.float64) for part, blob in zip(answer["parts"], blobs, strict=True)}
 
     def infer(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Run once on these inputs, and return the outputs by name."""
+        """Run once on these inputs, as if nothing had run before (see ``kept``), and return the outputs by name."""
         headers, blobs = tensors.dump(dict(feeds))
         answer, out = self._ask({"do": "infer", "feeds": headers}, blobs, doing="inference on the dataset")
+        self.kept = answer["kept"]
         return tensors.load(answer["outputs"], out)
 
     def memory(self) -> WorkerMemory:

@@ -138,8 +138,8 @@ class Histogram(Struct):
 
 
 class Latency(Struct):
-    """Seconds per inference request. ``p50`` … ``p99`` are 99 %-confidence upper bounds by early stopping (MLPerf),
-    None where the samples do not suffice; ``median`` is the plain one.
+    """Seconds per call (an inference request). ``p50`` … ``p99`` are 99 %-confidence upper bounds by early stopping
+    (MLPerf), None where the samples do not suffice; ``median`` is the plain one.
     """
 
     mean: float
@@ -334,6 +334,36 @@ class Window(Struct):
     latency_median_s: float | None = None
 
 
+class Workload(Struct):
+    """What a model was asked to do again and again, with its figures per unit of it.
+
+    Attributes:
+        name: ``inference``, ``prefill``, ``frame`` …
+        unit: What was counted, in the singular: ``inference``, ``prompt token``, ``frame`` …
+        units_per_call: How many units one call made.
+        count: Units made in all windows together.
+        energy_j_per_unit: Joules per unit.
+        latency_s: Seconds per call.
+        throughput_per_s: Units per second.
+        late: Frames that were done after the next one was due; None in a scenario without such a due time.
+        dropped: Calls that were due and not made; None in a scenario without due times.
+        cut_short: Windows that ended early, because they held more calls than there was room to time.
+        windows: Each window; ``inferences`` counts units.
+    """
+
+    name: str
+    unit: str
+    units_per_call: int
+    count: int = 0
+    energy_j_per_unit: Energy | None = None
+    latency_s: Latency | None = None
+    throughput_per_s: float | None = None
+    late: int | None = None
+    dropped: int | None = None
+    cut_short: int = 0
+    windows: list[Window] = []
+
+
 class Variant(Struct):
     name: str
     recipe: list[dict[str, Any]]
@@ -355,6 +385,9 @@ class Variant(Struct):
     steady: Steady | None = None
     windows: list[Window] = []
     last_words: str | None = None
+    #: The main one first: it is what ``energy_j_per_inference``, ``latency_s`` and ``throughput_per_s`` say. Empty in a
+    #: result of edgeprof 0.1 and of a variant that was not measured.
+    workloads: list[Workload] = []
 
 
 class Ratio(Struct):
@@ -394,6 +427,28 @@ class TraceStrip(Struct):
     power_w: list[float | None]
 
 
+class Recommendation(Struct):
+    """The one verdict on a result, which every table, page and file shows.
+
+    Attributes:
+        variant: The variant to take; None where none can be recommended.
+        reason: Why, in one sentence.
+        praise: What its row may be called: ``best`` where accuracy was judged, else ``cheapest``, ``fastest``,
+            ``smallest`` (of what is tied), or ``keep`` (the untouched model, of what is tied); None where there was
+            nothing to choose from.
+        criterion: What decided: ``energy``, or ``latency`` where no energy is known.
+        ties: The variants that cannot be told from it in the criterion.
+        untouched: Whether it is the baseline: no change is worth making.
+    """
+
+    variant: str | None
+    reason: str
+    praise: str | None = None
+    criterion: Literal["energy", "latency"] | None = None
+    ties: list[str] = []
+    untouched: bool = False
+
+
 class Result(Struct):
     id: str
     created: str
@@ -404,6 +459,8 @@ class Result(Struct):
     variants: list[Variant]
     comparisons: list[Comparison] = []
     pareto: list[str] = []
+    #: None in a file of an edgeprof that did not store it: ``verdicts.recommend.recommendation_of`` judges it then.
+    recommendation: Recommendation | None = None
     reasons: list[Reason] = []
     interrupted: bool = False
     self_cost: SelfCost | None = None

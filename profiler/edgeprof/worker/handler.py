@@ -22,12 +22,13 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgeprof.worker import embedded_code, steady, telemetry, tensors
 from edgeprof.worker import scenario as scenarios
-from edgeprof.worker import steady, tensors
 from edgeprof.worker.inputs import check_feeds, own_feeds
 from edgeprof.worker.runtime import LoadError, LoadOptions, Runtime, Session, TensorSpec
 from edgeprof.worker.scenario import Scenario
 from edgeprof.worker.wire import Connection
+from edgeprof.worker.workload import INFERENCE, Workload, check_workloads
 
 #: A warm-up has at least so many inferences ...
 MIN_INFERENCES = 10
@@ -47,6 +48,7 @@ OUT_OF_MEMORY = re.compile(
 MORE_MEMORY = "Use a smaller batch or variant, or give it more memory."
 
 Answer = Dict[str, Any]
+Call = Callable[[], Any]
 
 
 class FailureError(Exception):
@@ -63,15 +65,17 @@ class Handler:
     """One model, loaded once."""
 
     def __init__(self) -> None:
+        telemetry.turn_off()
         self._runtime: Optional[Runtime] = None
         self._sessions: List[Session] = []
-        self._calls: List[Callable[[], Any]] = []
-        self._queued: List[Optional[Callable[[], Any]]] = []
+        self._workloads: Sequence[Workload] = (INFERENCE,)
+        self._calls: Dict[str, List[Call]] = {}  # workload → one call a session
+        self._latency_s: Dict[str, float] = {}  # workload → about what a call takes
+        self._queued: List[Optional[Call]] = []
         self._timed: Optional[Callable[[], Dict[str, float]]] = None
         self._feeds: Dict[str, Any] = {}
         self._target = ""
         self._options: Optional[LoadOptions] = None
-        self._latency_s = 0.0
 
     def handle(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         """Answer one request. Nothing that the model does wrong gets out of here but KeyboardInterrupt."""
@@ -115,6 +119,7 @@ class Handler:
         given = dict(request["options"])
         given["shapes"] = {name: tuple(int(n) for n in shape) for name, shape in given["shapes"].items()}
         options = LoadOptions(**given)
+        embedded_code.allow(bool(request.get("allow_code")))
         start = time.monotonic()
         session = runtime.load(request["target"], options)
         load_s = time.monotonic() - start
@@ -129,7 +134,7 @@ class Handler:
         }, []
 
     def _first(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        """The feeds, one inference whose outputs are looked at, and the call that windows repeat."""
+        """The feeds, one inference whose outputs are looked at, and the call of the main workload."""
         session, options = self._session(), self._options
         assert options is not None
         assert self._runtime is not None
@@ -142,20 +147,39 @@ class Handler:
         outputs = session.run(self._feeds)
         first_s = time.monotonic() - start
         problems = tensors.not_finite(_outputs(outputs))
-        self._calls = [session.bind(self._feeds)]
-        self._latency_s = first_s if first_s > 1.0 else self._time_calls()
+        self._bind_main(session, first_s)
         return {
             "first_s": first_s,
             "problems": problems,
             "devices": self._devices(),
             "facts": {str(key): str(value) for key, value in session.facts.items()},  # binding may add to them
             "shapes": {name: list(np.shape(value)) for name, value in self._feeds.items()},
+            "workloads": [list(workload) for workload in self._workloads],
         }, []
 
+    def _bind_main(self, session: Session, first_s: float) -> None:
+        """Bind what windows repeat by default, and ask what else the session can be asked for."""
+        self._workloads = [Workload(*workload) for workload in session.workloads()]
+        wrong = check_workloads(self._workloads)
+        if wrong is not None:
+            raise FailureError("load_failed", wrong)
+        main = self._workloads[0]
+        call = session.bind_workload(main.name, self._feeds)
+        self._calls = {main.name: [call]}
+        self._latency_s = {main.name: first_s if first_s > 1.0 else _time_calls(call)}
+
+    def _workload(self, name: Optional[str]) -> Workload:
+        """The workload of that name; the main one for None."""
+        for workload in self._workloads:
+            if name is None or workload.name == name:
+                return workload
+        names = ", ".join(workload.name for workload in self._workloads)
+        raise FailureError("load_failed", "this model has no workload {!r}; it has: {}".format(name, names))
+
     def _warm_up(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        scenario = Scenario(**request["scenario"])
-        self._streams(scenario.threads)
-        call = self._calls[0]
+        scenario, workload = Scenario(**request["scenario"]), self._workload(request.get("workload"))
+        self._streams(scenario.threads, workload)
+        call = self._calls[workload.name][0]
         latencies = array("d")  # a quarter of a list's bytes: a fast model has hundreds of thousands
         begin = time.monotonic()
         verdict = None
@@ -166,7 +190,7 @@ class Handler:
                 seconds = max(0.25 * spent, 0.05 * request["min_s"])
                 if spent < request["min_s"]:
                     seconds = min(seconds, request["min_s"] - spent)
-                stamps = scenarios.stamps_for(seconds, self._latency_s)
+                stamps = scenarios.stamps_for(seconds, self._latency_s[workload.name])
                 count = scenarios.closed_loop(call, min(seconds, max(0.0, request["max_s"] - spent)), stamps)
                 latencies.extend(stamps[i + 1] - stamps[i] for i in range(count))
                 spent = time.monotonic() - begin
@@ -177,11 +201,12 @@ class Handler:
                     verdict = steady.judge(latencies)
                     if last or verdict.steady:
                         break
-        self._latency_s = verdict.latency_s
+        self._latency_s[workload.name] = verdict.latency_s
         enough = len(latencies) >= MIN_INFERENCES
         reason = verdict.reason
         if not enough:
-            reason = "only {} inferences fit into {:g} s of warm-up".format(len(latencies), request["max_s"])
+            calls = "inferences" if workload.name == INFERENCE.name else "calls of " + workload.name
+            reason = "only {} {} fit into {:g} s of warm-up".format(len(latencies), calls, request["max_s"])
         return {
             "reached": verdict.steady and enough,
             "inferences": len(latencies),
@@ -191,18 +216,22 @@ class Handler:
         }, []
 
     def _window(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        scenario = Scenario(**request["scenario"])
-        self._streams(scenario.threads)
-        calls = self._calls[: scenario.threads]
+        scenario, workload = Scenario(**request["scenario"]), self._workload(request.get("workload"))
+        self._streams(scenario.threads, workload)
+        calls = self._calls[workload.name][: scenario.threads]
+        latency_s = self._latency_s[workload.name]
         for call in calls:
-            self._wake(call)
+            _wake(call, latency_s)
         drains: List[Callable[[], None]] = []
-        if scenario.name == "offline" and self._queue(len(calls)):
+        is_main = workload is self._workloads[0]
+        if is_main and scenario.name == "offline" and self._queue(len(calls)):
             calls = [call for call in self._queued if call is not None]
             drains = [session.synchronize for session in self._sessions[: len(calls)]]
-        window = scenarios.run(scenario, calls, request["seconds"], self._latency_s, drains)
-        answer = window._asdict()
-        return dict(answer, latencies=len(window.latencies), queued=bool(drains)), [window.latencies.tobytes()]
+        window = scenarios.run(scenario, calls, request["seconds"], latency_s, drains)
+        count = window.calls * workload.units(scenario.batch)
+        span = window.span._replace(count=count, unit=workload.unit, key=(workload.name,))
+        fields, latencies = window._replace(span=span, queued=bool(drains)).to_wire()
+        return fields, [latencies]
 
     def _queue(self, count: int) -> bool:
         """Whether the sessions can be kept with a full queue; binds them on the first time."""
@@ -216,7 +245,7 @@ class Handler:
             self._timed = self._session().bind_timed(self._feeds)
         if self._timed is None:
             return {"parts": []}, []
-        self._wake(self._timed)
+        _wake(self._timed, self._latency_s[self._workloads[0].name])
         times: Dict[str, "array[float]"] = {}
         end = time.monotonic() + request["seconds"]
         with scenarios.quiet():
@@ -230,8 +259,9 @@ class Handler:
     def _infer(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         session = self._session()
         feeds = check_feeds(session.inputs, tensors.load(request["feeds"], blobs))
+        kept = session.reset()
         headers, out = tensors.dump(_outputs(session.run(feeds)))
-        return {"outputs": headers}, out
+        return {"outputs": headers, "kept": kept}, out
 
     def _gpu_peak(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         peaks = [session.gpu_peak_bytes() for session in self._sessions]
@@ -239,7 +269,7 @@ class Handler:
         return {"bytes": max(known) if known else None}, []
 
     def _close(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        self._calls, self._queued, self._timed, self._feeds = [], [], None, {}
+        self._calls, self._queued, self._timed, self._feeds = {}, [], None, {}
         sessions, self._sessions = self._sessions, []
         for session in sessions:
             session.close()
@@ -257,10 +287,20 @@ class Handler:
         except Exception:  # noqa: BLE001 - a list that is only shown must not fail a model that runs
             return []
 
-    def _streams(self, count: int) -> None:
-        """See that there are so many calls, each on a session of its own, and that each has run once."""
+    def _streams(self, count: int, workload: Workload) -> None:
+        """See that there are so many calls of a workload, each on a session of its own, and that each has run once."""
         self._session()
-        while len(self._calls) < count:
+        self._load_sessions(count)
+        calls = self._calls.setdefault(workload.name, [])
+        for session in self._sessions[len(calls) : count]:
+            call = session.bind_workload(workload.name, self._feeds)
+            call()
+            calls.append(call)
+        if workload.name not in self._latency_s:
+            self._latency_s[workload.name] = _time_calls(calls[0])
+
+    def _load_sessions(self, count: int) -> None:
+        while len(self._sessions) < count:
             assert self._runtime is not None
             assert self._options is not None
             if not self._runtime.concurrent:
@@ -269,28 +309,7 @@ class Handler:
                     "the runtime {} cannot run {} streams at once".format(self._runtime.name, count),
                     "Use --scenario single-stream, or one stream.",
                 )
-            session = self._runtime.load(self._target, self._options)
-            self._sessions.append(session)
-            call = session.bind(self._feeds)
-            call()
-            self._calls.append(call)
-
-    def _wake(self, call: Callable[[], Any]) -> None:
-        """Get caches, thread pools and clocks back from the idle time or the other variant before this window.
-
-        A call of more than a second brings its own warmth.
-        """
-        if self._latency_s < 1.0:
-            scenarios.closed_loop(call, WAKE_S, scenarios.stamps_for(WAKE_S, self._latency_s))
-
-    def _time_calls(self) -> float:
-        """A first idea of what a call takes: the quickest of three, as the very first may also compile."""
-        best = math.inf
-        for _ in range(3):
-            start = time.monotonic()
-            self._calls[0]()
-            best = min(best, time.monotonic() - start)
-        return best
+            self._sessions.append(self._runtime.load(self._target, self._options))
 
 
 def serve(connection: Connection) -> None:
@@ -311,6 +330,27 @@ def serve(connection: Connection) -> None:
         connection.send(answer, out)
         if request.get("do") == "close":
             return
+
+
+def _wake(call: Call, latency_s: float) -> None:
+    """Get caches, thread pools and clocks back from the idle time or the other variant before this window.
+
+    A call of more than a second brings its own warmth.
+    """
+    if latency_s < 1.0:
+        scenarios.closed_loop(call, WAKE_S, scenarios.stamps_for(WAKE_S, latency_s))
+
+
+def _time_calls(call: Call) -> float:
+    """A first idea of what a call takes: the quickest of three, as the very first may also compile."""
+    best = math.inf
+    for _ in range(3):
+        start = time.monotonic()
+        call()
+        best = min(best, time.monotonic() - start)
+        if best > 1.0:  # as long as this, another look costs more than it tells
+            break
+    return best
 
 
 def _runtime(path: str, class_name: str) -> Runtime:

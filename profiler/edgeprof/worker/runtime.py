@@ -12,6 +12,8 @@ import sys
 from abc import ABC, abstractmethod
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+from edgeprof.worker.workload import INFERENCE, Workload
+
 #: A dimension: a number, or a name ("batch") or None where it is dynamic.
 Dim = Union[int, str, None]
 
@@ -118,6 +120,16 @@ class Session(ABC):
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
         """Run once: name → array in, name → array out (copies that the caller may keep)."""
 
+    def reset(self) -> Optional[str]:
+        """Forget what earlier runs have left in the model, as the state of an LSTM, so that the next one starts fresh.
+
+        It is called before each run whose outputs are judged. A runtime whose sessions keep nothing has nothing to do.
+
+        Returns:
+            None; or, where something stays that the runtime cannot take back, a sentence that says what.
+        """
+        return None
+
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         """Prepare everything that a deployed application prepares once, and return the call that windows repeat.
 
@@ -128,6 +140,20 @@ class Session(ABC):
             return self.run(feeds)
 
         return call
+
+    def workloads(self) -> Sequence[Workload]:
+        """What can be asked of this model again and again, the main one first; asked once, after the first ``run``.
+
+        Each is measured in windows of its own. Figures of a result that name no workload are those of the main one.
+        """
+        return (INFERENCE,)
+
+    def bind_workload(self, name: str, feeds: Dict[str, Any]) -> Callable[[], Any]:  # noqa: ARG002 - for those with several
+        """As ``bind``, for one of ``workloads``: the call does all of its ``units_per_call``, complete.
+
+        A call that needs a state (a decode needs a prompt that was read) brings itself back to it.
+        """
+        return self.bind(feeds)
 
     def bind_queued(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Any]]:  # noqa: ARG002 - for those that can
         """As ``bind``, for a device that runs on its own: the call enqueues one inference and waits for the one before,

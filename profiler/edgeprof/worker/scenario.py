@@ -1,13 +1,13 @@
 """The ways to load a model, and the loops that do it in the worker.
 
-Terms: a *call* is one run of the model; with ``batch`` samples in it, it makes ``batch`` inferences. Latencies are of
-calls. In the closed loops (single-stream, multi-stream, offline) the next call starts when the previous one is done. In
-the open loops (server, periodic) calls are due at times fixed beforehand, and latency counts from the moment a call was
-due, not from when it could be started: a stall is then paid for by every call that waited for it (MLPerf inference
-rules: "from when LoadGen was scheduled to pass the query").
+Terms: a *call* is one run of a workload; it makes so many *units* (with ``batch`` samples in it, ``batch`` inferences).
+Latencies are of calls. In the closed loops (single-stream, multi-stream, offline) the next call starts when the
+previous one is done. In the open loops (server, periodic) calls are due at times fixed beforehand, and latency counts
+from the moment a call was due, not from when it could be started: a stall is then paid for by every call that waited
+for it (MLPerf inference rules: "from when LoadGen was scheduled to pass the query").
 
 Python 3.6 grammar. Inside a window nothing is allocated that lives, nothing is logged, and the cyclic garbage collector
-is off; each inference of a closed loop costs one reading of the clock and one store.
+is off; each call of a closed loop costs one reading of the clock and one store.
 """
 
 import gc
@@ -18,7 +18,9 @@ import time
 from array import array
 from collections import deque
 from contextlib import contextmanager
-from typing import Any, Callable, Deque, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from edgeprof.worker.span import WINDOW, Span
 
 Call = Callable[[], Any]
 
@@ -58,17 +60,65 @@ class Scenario(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What one window was; times are CLOCK_MONOTONIC seconds."""
+    """What one window was.
 
-    start_s: float
-    end_s: float
+    Attributes:
+        span: From its start until its last call was done or, in an open loop, its time was over.
+        calls: How many calls were made.
+        latencies: Seconds of each call; in an open loop from the moment it was due.
+        busy_s: Time within calls, summed over streams.
+        cpu_s: CPU time of the process from start to end, without that of processes which it starts.
+        due: Calls that were due; None in a closed loop.
+        due_s: The time in which they were due; None in a closed loop.
+        late: Frames of ``periodic`` that were done after the next was due; None in every other scenario.
+        cut_short: Whether the buffer of time-stamps was full before the time was over.
+        queued: Whether the device had the next call waiting while it ran one (offline, where a runtime can).
+    """
+
+    span: Span
     calls: int
     latencies: "array[float]"
-    busy_s: float  # time within calls, summed over streams
-    cpu_s: float  # CPU time that the process used from start to end
-    scheduled: Optional[int]  # calls that were due; None in a closed loop
-    late: int  # frames of ``periodic`` that were done after the next was due
-    cut_short: bool  # the buffer of time-stamps was full before the time was over
+    busy_s: float
+    cpu_s: float
+    due: Optional[int] = None
+    due_s: Optional[float] = None
+    late: Optional[int] = None
+    cut_short: bool = False
+    queued: bool = False
+
+    @property
+    def dropped(self) -> Optional[int]:
+        """Calls that were due and not made; None in a closed loop."""
+        return None if self.due is None else self.due - self.calls
+
+    @property
+    def saturated(self) -> bool:
+        """Whether fewer than 99 % of the calls that were due could be made."""
+        return self.due is not None and self.calls < SATURATION * self.due
+
+    @property
+    def achieved_hz(self) -> float:
+        """Calls per second: in an open loop those made over the time in which they were due, else over the window."""
+        seconds = self.due_s or self.span.seconds
+        return self.calls / seconds if seconds > 0 else 0.0
+
+    @property
+    def target_hz(self) -> Optional[float]:
+        """Calls per second that were due; None in a closed loop."""
+        return self.due / self.due_s if self.due is not None and self.due_s else None
+
+    def to_wire(self) -> Tuple[Dict[str, Any], bytes]:
+        """The window as it crosses to the parent: an object, and its latencies as float64."""
+        return dict(self._asdict(), span=list(self.span), latencies=None), self.latencies.tobytes()
+
+    @classmethod
+    def from_wire(cls, fields: Dict[str, Any], latencies: bytes) -> "Window":
+        """The inverse of ``to_wire``."""
+        seconds = array("d")
+        seconds.frombytes(latencies)
+        known = {name: fields[name] for name in cls._fields}
+        kind, start_s, end_s, count, unit, key = fields["span"]
+        return cls(**dict(known, span=Span(kind, start_s, end_s, count, unit, tuple(key)), latencies=seconds))
 
 
 @contextmanager
@@ -94,7 +144,7 @@ def closed_loop(call: Call, seconds: float, stamps: "array[float]") -> int:
     """Call back to back for so many seconds, at least once.
 
     Args:
-        call: One inference.
+        call: What is repeated.
         seconds: A window ends with the first call that is done after this.
         stamps: Gets the start, then the time when each call was done.
 
@@ -154,8 +204,11 @@ def run(
         calls: One call per stream, ``scenario.threads`` of them.
         seconds: How long.
         latency_s: What a call takes, from the warm-up; sizes the buffers of closed loops.
-        drains: Of calls that leave an inference running behind them (a full queue): what waits for the last one, for
-            each. The window ends when it is done; latencies are then times from one inference's end to the next one's.
+        drains: Of calls that leave one running behind them (a full queue): what waits for the last one, for each.
+            The window ends when it is done; latencies are then times from one call's end to the next one's.
+
+    Returns:
+        The window; each call counts as one unit.
 
     Raises:
         Whatever a call raises.
@@ -190,7 +243,8 @@ def _closed(calls: Sequence[Call], seconds: float, latency_s: float, drains: Seq
     full = any(
         count == len(stamps) - 1 and stamps[count] < stamps[0] + seconds for stamps, count in zip(buffers, counts)
     )
-    return Window(start, end, sum(counts), latencies, busy, cpu, None, 0, full)
+    calls_made = sum(counts)
+    return Window(Span(WINDOW, start, end, calls_made), calls_made, latencies, busy, cpu, cut_short=full)
 
 
 def _server(calls: Sequence[Call], due: "array[float]", seconds: float) -> Window:
@@ -230,7 +284,7 @@ def _server(calls: Sequence[Call], due: "array[float]", seconds: float) -> Windo
 
     with quiet():
         cpu = _in_streams(stream, len(calls), set_begin, lambda: wait_until(begin[0] + seconds))
-    return _open_window(begin[0], begin[0] + seconds, (due, started, done), math.inf, cpu)
+    return _open_window(begin[0], begin[0] + seconds, (due, started, done), None, cpu)
 
 
 def _periodic(call: Call, due: "array[float]", period: float) -> Window:
@@ -271,16 +325,17 @@ def _open_window(
     begin: float,
     end: float,
     times: Tuple["array[float]", "array[float]", "array[float]"],
-    period: float,
+    period: Optional[float],
     cpu_s: float,
 ) -> Window:
     due, started, done = times
     served = [k for k in range(len(due)) if done[k]]
     latencies = array("d", [done[k] - begin - due[k] for k in served])
     busy = sum(done[k] - started[k] for k in served)
-    end = max([end] + [done[k] for k in served])
-    late = sum(1 for latency in latencies if latency > period)
-    return Window(begin, end, len(served), latencies, busy, cpu_s, len(due), late, False)
+    last = max([end] + [done[k] for k in served])
+    late = None if period is None else sum(1 for latency in latencies if latency > period)
+    span = Span(WINDOW, begin, last, len(served))
+    return Window(span, len(served), latencies, busy, cpu_s, len(due), end - begin, late)
 
 
 def _in_streams(

@@ -12,6 +12,7 @@ import pytest
 from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.energy.quote import estimate, measure, nothing
 from edgeprof.sensing.sensor import Channel
+from edgeprof.worker.span import WINDOW, Span
 from tests.profiler import synthetic
 
 
@@ -159,7 +160,7 @@ def test_a_missing_part_makes_the_total_unavailable_and_not_smaller():
 def test_one_window_lost_leaves_the_others():
     run = synthetic.run()
     values = np.asarray(run.series.values).copy()
-    start, end, _ = run.windows[2]
+    start, end = run.windows[2].start_s, run.windows[2].end_s
     times = np.asarray(run.series.times)
     values[(times > start - 0.1) & (times < end + 0.1)] = math.nan
     found = measure([replace(run.series, values=values)], [], run.windows, run.idles, covers=None, rail="VDD_IN")
@@ -229,7 +230,7 @@ def test_the_median_of_the_windows_where_the_protocol_wants_it():
     assert gross.budget.repeatability == pytest.approx(plain.budget.repeatability * math.sqrt(math.pi / 2))
 
 
-@pytest.mark.parametrize("windows", [[], [(4.0, 6.0, 0)]])
+@pytest.mark.parametrize("windows", [[], [Span(WINDOW, 4.0, 6.0, 0)]])
 def test_no_window_or_no_inference_is_no_figure(windows):
     run = synthetic.run()
     found = measure([run.series], [], windows, run.idles, covers=None, rail="VDD_IN")
@@ -238,7 +239,7 @@ def test_no_window_or_no_inference_is_no_figure(windows):
 
 
 def test_no_sensor_is_said_and_not_zero():
-    for found in (measure([], [], [(0, 1, 1)], [], covers=None, rail=None), nothing("nothing measures here")):
+    for found in (measure([], [], [Span(WINDOW, 0, 1)], [], covers=None, rail=None), nothing("nothing measures here")):
         assert found.energy.provenance == "none"
         assert found.energy.gross.value is None
         assert codes(found) == {"no_sensor"}
@@ -259,7 +260,7 @@ def test_the_95_percent_interval_covers_the_truth_about_95_times_in_100():
 
 
 def test_an_estimate_is_cpu_time_times_watts_and_says_how_little_that_is_worth():
-    windows = [(0.0, 2.0, 10), (3.0, 5.0, 10), (6.0, 8.0, 10)]
+    windows = [Span(WINDOW, start, start + 2.0, 10) for start in (0.0, 3.0, 6.0)]
     found = estimate(windows, [1.0, 1.1, 0.9], 4.0, reason="no sensor")
     energy = found.energy
     assert energy.provenance == "estimated"
@@ -275,14 +276,14 @@ def test_an_estimate_is_cpu_time_times_watts_and_says_how_little_that_is_worth()
 
 
 def test_an_estimate_without_cpu_time_is_none():
-    found = estimate([(0.0, 1.0, 5)], [None], 4.0)
+    found = estimate([Span(WINDOW, 0.0, 1.0, 5)], [None], 4.0)
     assert found.energy.gross.value is None
     assert codes(found) == {"estimated", "no_cpu_time"}
     with pytest.raises(ValueError, match="make no estimate"):
-        estimate([(0.0, 1.0, 5)], [1.0], 0.0)
+        estimate([Span(WINDOW, 0.0, 1.0, 5)], [1.0], 0.0)
 
 
 def test_series_may_be_plain_lists():
     series = ChannelSeries(synthetic.RAIL, [0.0, 1.0, 2.0, 3.0, 4.0], [5.0] * 5)
-    found = measure([series], [], [(0.5, 3.5, 3)], [], covers=None, rail=None)
+    found = measure([series], [], [Span(WINDOW, 0.5, 3.5, 3)], [], covers=None, rail=None)
     assert found.energy.gross.value == pytest.approx(5.0)

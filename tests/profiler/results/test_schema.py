@@ -25,6 +25,18 @@ def test_the_first_file_of_this_schema_is_still_read():
     assert result.traces == []
 
 
+def test_a_file_of_the_first_release_is_read_as_it_was_written():
+    """Field for field; what came later is added, and says that nobody looked."""
+    text = (Path(__file__).with_name("result-1-edgeprof-0.1.json")).read_text()
+    result = document.from_json(text)
+    assert all(variant.workloads == [] for variant in result.variants)
+    added = json.loads(document.to_json(result))
+    for variant in added["variants"]:
+        assert variant.pop("workloads") == []
+    old = json.loads(text)
+    assert {key: added[key] for key in old} == old
+
+
 def test_every_promised_field_is_written_under_its_name():
     """Walking the first file: each of its keys is in a new file at the same place."""
 

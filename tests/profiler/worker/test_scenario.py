@@ -54,23 +54,23 @@ def test_a_closed_loop_calls_back_to_back_until_the_time_is_over():
     model = Model()
     window = s.run(Scenario(), [model], 0.1, 0.001)
     assert window.calls == len(model.began) == len(window.latencies)
-    assert window.end_s - window.start_s >= 0.1
-    assert window.end_s - window.start_s == pytest.approx(sum(window.latencies))  # nothing between two calls
+    assert window.span.end_s - window.span.start_s >= 0.1
+    assert window.span.end_s - window.span.start_s == pytest.approx(sum(window.latencies))  # nothing between two calls
     assert not window.cut_short
-    assert window.scheduled is None
+    assert window.due is None
 
 
 def test_one_call_that_is_longer_than_the_window_is_made_nevertheless():
     window = s.run(Scenario(), [Model(0.05)], 0.01, 0.05)
     assert window.calls == 1
-    assert window.end_s - window.start_s >= 0.05
+    assert window.span.end_s - window.span.start_s >= 0.05
 
 
 def test_a_full_buffer_ends_the_window_early_and_says_so():
     window = s.run(Scenario(), [lambda: None], 60.0, 1.0)
     assert window.cut_short
     assert window.calls == len(s.stamps_for(60.0, 1.0)) - 1
-    assert window.end_s - window.start_s < 60.0
+    assert window.span.end_s - window.span.start_s < 60.0
 
 
 def test_the_garbage_collector_rests_in_a_window_and_works_afterwards():
@@ -87,7 +87,7 @@ def test_streams_run_at_once_each_in_its_thread():
     window = s.run(Scenario("multi-stream", streams=4), models, 0.2, 0.01)
     assert len(set().union(*(model.threads for model in models))) == 4
     assert window.calls == sum(len(model.began) for model in models)
-    assert window.busy_s > 2 * (window.end_s - window.start_s)
+    assert window.busy_s > 2 * (window.span.end_s - window.span.start_s)
 
 
 def test_a_failing_stream_fails_the_window():
@@ -112,7 +112,7 @@ def test_a_stall_is_paid_for_by_every_call_that_waited(name):
 
     window = s.run(Scenario(name, rate_hz=50.0, seed=1), [stalls_once], 0.6, 0.001)
     delayed = sum(latency > 0.015 for latency in window.latencies)
-    dropped = window.scheduled - window.calls
+    dropped = window.due - window.calls
     assert delayed + dropped >= 4
     if name == "server":
         assert dropped == 0
@@ -122,39 +122,39 @@ def test_a_server_calls_when_due_and_not_before():
     model = Model(0.0)
     window = s.run(Scenario("server", rate_hz=100.0, seed=3), [model], 0.3, 0.001)
     due = s.arrivals(100.0, 0.3, 3)
-    assert window.calls == window.scheduled == len(due)
+    assert window.calls == window.due == len(due)
     for began, offset in zip(model.began, due, strict=True):
-        assert began >= window.start_s + offset
-    assert window.end_s - window.start_s >= 0.3 - 1e-6  # less a rounding; the idle end is part of it
+        assert began >= window.span.start_s + offset
+    assert window.span.end_s - window.span.start_s >= 0.3 - 1e-6  # less a rounding; the idle end is part of it
 
 
 def test_a_server_that_cannot_keep_up_leaves_calls_undone_and_ends_in_time():
     window = s.run(Scenario("server", rate_hz=1000.0), [Model(0.01)], 0.2, 0.01)
-    assert window.calls < 0.5 * window.scheduled
-    assert window.end_s - window.start_s < 2.0
+    assert window.calls < 0.5 * window.due
+    assert window.span.end_s - window.span.start_s < 2.0
     assert max(window.latencies) > 0.1  # the queue grows all the time
 
 
 def test_more_servers_share_one_queue():
     models = [Model(0.02) for _ in range(4)]
     window = s.run(Scenario("server", rate_hz=100.0, streams=4), models, 0.4, 0.02)
-    assert window.calls == window.scheduled
+    assert window.calls == window.due
     assert all(model.began for model in models)
 
 
 def test_frames_are_done_on_time_and_the_window_is_a_whole_number_of_periods():
     model = Model(0.001)
     window = s.run(Scenario("periodic", rate_hz=20.0), [model], 0.42, 0.001)
-    assert window.calls == window.scheduled == 8
-    assert window.end_s - window.start_s == pytest.approx(0.4)
+    assert window.calls == window.due == 8
+    assert window.span.end_s - window.span.start_s == pytest.approx(0.4)
     for k, began in enumerate(model.began):
-        assert began >= window.start_s + k / 20.0
-    assert window.busy_s < 0.5 * (window.end_s - window.start_s)
+        assert began >= window.span.start_s + k / 20.0
+    assert window.busy_s < 0.5 * (window.span.end_s - window.span.start_s)
 
 
 def test_a_camera_too_fast_for_the_model_loses_frames_and_the_rest_are_late():
     window = s.run(Scenario("periodic", rate_hz=200.0), [Model(0.012)], 0.3, 0.012)
-    assert window.scheduled == 60
+    assert window.due == 60
     assert 5 <= window.calls <= 25
     assert window.late == window.calls  # 12 ms is longer than the period of 5 ms
     assert max(window.latencies[2:-2]) < 1.0  # overtaken frames do not queue up

@@ -162,7 +162,7 @@ def test_windows_of_every_scenario_run_and_only_offline_keeps_the_queue_full(trt
             run = worker.window(Scenario(name, rate_hz=100.0, streams=2), 0.1)
             assert run.calls >= 1
             assert run.queued == (name == "offline")
-            assert run.end_s > run.start_s
+            assert run.span.seconds > 0
 
 
 @pytest.mark.parametrize("generation", ["8.2", "10"])

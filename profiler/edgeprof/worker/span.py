@@ -1,0 +1,49 @@
+"""A span: a stretch of work, from the worker's loop to the joule.
+
+One shape goes all the way: the worker sends spans, the daemon receives them, a ``Recording`` integrates over them.
+Python 3.6 grammar and the standard library.
+"""
+
+from typing import NamedTuple, Tuple
+
+#: Kinds of spans that the house itself makes; others may have kinds of their own.
+WINDOW = "window"  # calls of one workload, over and over
+IDLE = "idle"  # no work, the model loaded
+COMMAND = "command"  # one run of a program
+CALL = "call"  # one call that an application reported
+BLOCK = "block"  # a block of a user's own code
+
+
+class Span(NamedTuple):
+    """A stretch of work.
+
+    Attributes:
+        kind: What sort of stretch it is: ``window``, ``idle``, ``command`` …
+        start_s: When it began, in seconds of CLOCK_MONOTONIC.
+        end_s: When it ended, likewise.
+        count: How many units of work were done in it.
+        unit: What was counted: ``inference``, ``output token``, ``frame`` …
+        key: Whose work it was: the names that the span is asked for by.
+    """
+
+    kind: str
+    start_s: float
+    end_s: float
+    count: int = 1  # type: ignore[assignment]  # the name says it; nobody counts equal fields of a span
+    unit: str = "inference"
+    key: Tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """The length of the span."""
+        return self.end_s - self.start_s
+
+    @property
+    def middle_s(self) -> float:
+        """The time in its middle."""
+        return (self.start_s + self.end_s) / 2
+
+
+def idle_span(start_s: float, end_s: float) -> Span:
+    """A stretch without work."""
+    return Span(IDLE, start_s, end_s, 0, "")
