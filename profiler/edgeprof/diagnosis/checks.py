@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from edgeprof.diagnosis.graph import Graph
+    from edgeprof.worker.graph import Graph
 
 Status = Literal["fail", "warn", "ok"]
 
@@ -232,13 +232,14 @@ def _instructions(e: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
     if e.graph is None or not e.graph.share():
         return
-    slow = [layer for layer in e.graph.layers if layer.precision == "int16x8"]
-    if slow:
-        yield Finding(
-            "kernels", "fail", len(slow) / len(e.graph.layers), "ratio", 0.0,
-            f"{len(slow)} layers have 16-bit activations, which LiteRT computes with reference kernels",
-            "Use int8 activations (int8-static), or an accelerator that has 16 × 8 bit.", 5.0,
-        )  # fmt: skip
+    for precision, why in e.graph.slow.items():
+        slow = [layer for layer in e.graph.layers if layer.precision == precision]
+        if slow:
+            yield Finding(
+                "kernels", "fail", len(slow) / len(e.graph.layers), "ratio", 0.0,
+                f"{len(slow)} layers compute in {precision}, {why}",
+                "Use int8 activations (int8-static), or an accelerator that computes in it.", 5.0,
+            )  # fmt: skip
     if e.instructions is None or (e.baseline is not None and e.baseline.share() >= e.graph.share()):
         return  # unknown; or the baseline computes in as many integers: that is not what changed
     if e.instructions:

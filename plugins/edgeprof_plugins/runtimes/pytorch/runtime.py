@@ -15,9 +15,11 @@ import importlib
 import inspect
 import os
 import warnings
+import zipfile
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from edgeprof import hookimpl
+from edgeprof.worker.graph import Graph
 from edgeprof.worker.runtime import (
     ANY_DTYPE,
     ANY_SHAPE,
@@ -45,6 +47,7 @@ SCALARS = {"int": "int64", "float": "float64", "bool": "bool", "number": "float6
 class PyTorch(Runtime):
     name = "pytorch"
     formats = ("torchscript", "pt2", "python")
+    inspects_apart = True
 
     def availability(self) -> Availability:
         version = library_version("torch")
@@ -75,6 +78,13 @@ class PyTorch(Runtime):
         if options.options.get("cuda_graph") == "1":
             session.use_graph()
         return session
+
+    def inspect(self, path: str) -> Optional[Graph]:
+        if not zipfile.is_zipfile(path) or _is_torchscript(path):
+            return None  # only a torch.export program says what it computes
+        from . import graph
+
+        return graph.read(path)
 
 
 def _library() -> Any:
