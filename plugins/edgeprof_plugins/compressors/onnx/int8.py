@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 class Int8Dynamic(Compressor):
     name = "int8-dynamic"
+    changes = ("precision",)
+    weight_bits = 8
     version = "1"
     takes = ("onnx",)
     parameters = (
@@ -71,6 +73,8 @@ class Int8Dynamic(Compressor):
 
 class Int8Weight(Compressor):
     name = "int8-weight"
+    changes = ("precision",)
+    weight_bits = 8
     version = "1"
     takes = ("onnx",)
 
