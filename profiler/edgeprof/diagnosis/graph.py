@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprof.compression.isolation import apart
+from edgeprof.errors import InputError
 from edgeprof.launch.choose import runtimes_for
 from edgeprof.plugins import PluginHost
 from edgeprof.worker.graph import INTEGER, Graph, Layer
@@ -30,15 +32,34 @@ def inspect_with(artifact: Artifact, host: PluginHost) -> tuple[Runtime | None, 
 
     None and None: no runtime of this format can tell, or the library that it reads with is not installed, or the model
     was written by a version of it that this one does not read.
+
+    Raises:
+        InputError: the file is damaged.
     """
-    if artifact.path is None:
-        return None, None
-    for runtime in runtimes_for(host, artifact):
-        inspect = functools.partial(runtime.inspect, str(artifact.path))
+    failure: Exception | None = None
+    for runtime in runtimes_for(host, artifact) if artifact.path is not None else []:
         try:
-            graph = apart(inspect, label=artifact.path.name, limit_s=_LIMIT_S) if runtime.inspects_apart else inspect()
-        except Exception:  # noqa: BLE001, S112 - a plugin's code on anybody's file: as a model that nothing reads
+            graph = _inspect(runtime, str(artifact.path))
+        except ImportError:
+            continue
+        except Exception as error:  # noqa: BLE001 - a plugin's code on anybody's file
+            failure = failure or error
             continue
         if graph is not None:
             return runtime, graph
-    return None, None
+    if failure is None:
+        return None, None
+    lines = str(failure).strip().splitlines()
+    reason = f"{type(failure).__name__}: {lines[0][:200]}" if lines else type(failure).__name__
+    raise InputError(
+        f"the graph of {artifact.spec} cannot be read: {reason}", remedy="The file may be damaged: export it again."
+    ) from failure
+
+
+def _inspect(runtime: Runtime, path: str) -> Graph | None:
+    if not runtime.inspects_apart:
+        return runtime.inspect(path)
+    try:
+        return apart(functools.partial(runtime.inspect, path), label=Path(path).name, limit_s=_LIMIT_S)
+    except Exception:  # noqa: BLE001 - of another version of the library, with operators that are not here
+        return None

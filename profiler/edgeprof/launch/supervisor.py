@@ -14,6 +14,7 @@ from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.launch.process import WorkerProcess
 from edgeprof.roots import Roots
 from edgeprof.worker import tensors
+from edgeprof.worker.embedded_code import is_code_allowed
 from edgeprof.worker.handler import Handler
 from edgeprof.worker.runtime import LoadOptions, TensorSpec
 from edgeprof.worker.scenario import OPEN, SCENARIOS, Scenario, Window
@@ -191,6 +192,7 @@ class Worker:
             "runtime_class": spec.runtime_class,
             "target": spec.target,
             "options": spec.options._asdict(),
+            "allow_code": is_code_allowed(),
         }
         loaded, _ = self._ask(request, doing="loading")
         rss = _memory_of(self.pid)["VmRSS"]

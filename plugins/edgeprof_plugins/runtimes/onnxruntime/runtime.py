@@ -90,6 +90,9 @@ class OnnxRuntime(Runtime):
         return OnnxSession(ort, session, session_options, gpu)
 
     def inspect(self, path: str) -> Optional[Graph]:
+        with open(path, "rb") as file:
+            if file.read(8)[4:] == b"ORTM":
+                return None  # ORT format, which onnx does not read
         from . import graph
 
         return graph.read(path)

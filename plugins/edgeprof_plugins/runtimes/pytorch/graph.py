@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterator, Optional, Sequence
 import numpy as np
 
 from edgeprof.compression.compressor import native_backend
+from edgeprof.worker.embedded_code import load_program
 from edgeprof.worker.graph import Graph, Layer
 
 Array = Any
@@ -35,11 +36,12 @@ def read(path: str) -> Graph:
 
     Raises:
         ImportError: torch is not installed.
+        LoadError: the file would run its author's code.
     """
     import torch
     import torch.ao.quantization.fx._decomposed
 
-    program = torch.export.load(path)
+    program = load_program(torch, path)
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
     known = {
         **program.graph_signature.inputs_to_parameters,
