@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.energy.online.running_sum import BRIDGE_S, USUAL_S, History, Meter, Total
 from edgeprof.provenance import worst
+from edgeprof.sensing.board.headline import is_power
 from edgeprof.sensing.clock import MonotonicClock
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.sensing.sensor import Channel, Sensor
@@ -40,11 +41,6 @@ _SLICE_S = 0.25
 _KEEP_S = 1.0
 
 
-def is_power(channel: Channel) -> bool:
-    """Whether joules follow from it."""
-    return channel.quantity == "power" or (channel.quantity == "energy" and channel.kind == "counter")
-
-
 @dataclass
 class Rail:
     """One rail as it is exposed: its best source of joules, and its reading of power where it has one of its own.
@@ -52,7 +48,8 @@ class Rail:
     Attributes:
         meter: Counts its joules.
         power: The channel that tells its power; the meter does where it is None.
-        parent: The rail that contains it and is exposed too; None for those that may be added up.
+        parent: The rail that contains it and is exposed too, ``unknown`` where nobody knows what it overlaps; None for
+            those that may be added up.
     """
 
     meter: Meter
@@ -170,6 +167,8 @@ class Engine:
         self._meters: dict[Key, Meter] = {}
         self._samplers: list[Sampler] = []
         self._headline: frozenset[Meter] = frozenset()
+        #: Of the total that was counted last: one that is lost goes on from it when it is back.
+        self._last_total: dict[str, Any] | None = None
         self._kept: dict[str, Any] = {}
         self._kept_now: float | None = None
         #: Source → readings that succeeded and that are missing: of the samplers before, and in all.
@@ -273,10 +272,25 @@ class Engine:
             return f"no sensor has given a plausible reading {since}"
         return None
 
-    def is_up(self, source: str, now: float) -> bool:
-        """Whether each sensor of that source was read lately."""
+    def is_up(self, source: str, now: float, within_s: float | None = None) -> bool:
+        """Whether each sensor of that source was read lately.
+
+        Args:
+            source: Its name.
+            now: Monotonic s.
+            within_s: What is lately (s), and at least three refreshes; a reading that is still shown by default.
+        """
         taps = self.sources().get(source, [])
-        return bool(taps) and all(now - tap.last_read <= tap.stale_s for tap in taps)
+
+        def patience(tap: Tap) -> float:
+            return tap.stale_s if within_s is None else within_s + tap.stale_s - STALE_S
+
+        return bool(taps) and all(now - tap.last_read <= patience(tap) for tap in taps)
+
+    @property
+    def watched(self) -> set[Key]:
+        """The channels that are read."""
+        return {channel.key for tap in self.taps for _, channel in tap.watched}
 
     def watts(self, now: float) -> float | None:
         """Power of the whole device at the last reading; None where nothing tells it, or a part's is too old."""
@@ -305,7 +319,7 @@ class Engine:
             meters = {"\t".join(key): meter.state() for key, meter in self._meters.items()}
             kept = {**self._kept.get("meters", {}), **meters}  # a sensor that is away just now keeps its joules
             headline = sorted(m.channel.name for m in self._headline)
-            total = self.total.state() if self.total else None
+            total = self.total.state() if self.total else self._last_total
             return {"meters": kept, "total": total, "headline": headline}
 
     def resume(self, state: dict[str, Any], now: float | None) -> None:
@@ -343,10 +357,11 @@ class Engine:
         chosen = [self._meters[c.key] for c in topology.headline.channels if c.key in read]
         whole = len(chosen) == len(topology.headline.channels) and bool(chosen)
         self._headline = frozenset(chosen) if whole else frozenset()
-        before = self.total
+        if self.total is not None:
+            self._last_total = self.total.state()
         self.total = self._new_total(chosen) if whole else None
-        if before is not None and self.total is not None:
-            self.total.resume(before.state())
+        if self._last_total is not None and self.total is not None:
+            self.total.resume(self._last_total)
         for meter in self._meters.values():
             meter.settle()
         if self.total is not None:
@@ -384,18 +399,16 @@ def _rails(power: Iterable[Channel], topology: Topology, meters: dict[Key, Meter
 
     A channel that stands for the whole device is no rail: what it counts is device_energy.
     """
-    whole = {c.key for c in topology.headline.channels if c.role == "total"}
+    containers = topology.containers
     groups: dict[tuple[str, str], list[Channel]] = {}
     for channel in power:
-        if channel.key not in whole and channel.role != "total":
+        if channel.key in containers:
             groups.setdefault((channel.sensor, channel.name), []).append(channel)
-    names = {name for _, name in groups}
     rails = []
     for channels in groups.values():
         counter = next((c for c in channels if c.kind == "counter"), None)
         gauge = next((c for c in channels if c.kind != "counter"), None)
         best = counter or channels[0]
-        parent = best.parent if best.parent in names else None
         power_of = meters[gauge.key] if gauge is not None and counter is not None else None
-        rails.append(Rail(meters[best.key], power_of, parent))
+        rails.append(Rail(meters[best.key], power_of, containers[best.key]))
     return rails

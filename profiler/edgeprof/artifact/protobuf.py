@@ -129,32 +129,50 @@ def identify(path: Path) -> tuple[str | None, bool]:
 def external_files(path: Path) -> list[str]:
     """The names of the files, relative to an ONNX model's own folder, in which it keeps weights, in order.
 
-    Reads initializers (GraphProto field 5), their ``external_data`` entries (TensorProto field 13) named ``location``.
+    Reads every tensor of the model, wherever it lies, for ``external_data`` entries named ``location``.
 
     Raises:
         TooManyFieldsError: it has more than ``LIMIT_FIELDS``.
     """
     found: dict[str, None] = {}
-    allowance = Allowance()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data.find(b"location") < 0:
+            return []
         try:
-            for graph in _children(data, 0, len(data), _ONNX_GRAPH, allowance):
-                for tensor in _children(data, graph.start, graph.end, 5, allowance):
-                    for entry in _children(data, tensor.start, tensor.end, 13, allowance):
-                        texts = {
-                            field.number: data[field.start : min(field.end, field.start + LIMIT_NAME)]
-                            for field in fields(data, entry.start, entry.end, allowance)
-                            if field.wire == LENGTH
-                        }
-                        if texts.get(1) == b"location":
-                            found[texts.get(2, b"").decode("utf-8", "replace")] = None
+            for location in _locations(data, "model", Field(0, LENGTH, 0, len(data)), Allowance()):
+                found[location] = None
         except (CutError, NotProtobufError):
             pass  # whether the file is whole is identify's to say
     return [name for name in found if name]
 
 
-def _children(data: mmap.mmap, start: int, end: int, number: int, allowance: Allowance) -> Iterator[Field]:
-    return (f for f in fields(data, start, end, allowance) if f.number == number and f.wire == LENGTH)
+#: Message → its fields that lead to tensors, and what each holds (onnx/onnx.proto3).
+_TO_TENSORS = {
+    "model": {_ONNX_GRAPH: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+}
+#: Messages inside one another that protobuf's own parsers follow at most.
+_DEEPEST = 100
+
+
+def _locations(data: mmap.mmap, message: str, place: Field, allowance: Allowance, depth: int = 0) -> Iterator[str]:
+    """The values of all entries named ``location`` in and below a message."""
+    inside = (field for field in fields(data, place.start, place.end, allowance) if field.wire == LENGTH)
+    if message == "entry":
+        texts = {field.number: data[field.start : min(field.end, field.start + LIMIT_NAME)] for field in inside}
+        if texts.get(1) == b"location":
+            yield texts.get(2, b"").decode("utf-8", "replace")
+        return
+    below = _TO_TENSORS[message]
+    for field in inside:
+        if field.number in below and depth < _DEEPEST:
+            yield from _locations(data, below[field.number], field, allowance, depth + 1)
 
 
 def _varint(data: mmap.mmap | bytes, at: int, end: int, number: int) -> tuple[int, int]:

@@ -12,6 +12,8 @@ from edgeprof.benchmark.assemble import joules
 from edgeprof.benchmark.plan import make_plan
 from edgeprof.benchmark.records import Estimate, Sampled
 from edgeprof.launch.command import require_command, run_command
+from edgeprof.launch.lock import holder
+from edgeprof.results.schema import Reason
 from edgeprof.sensing.device.host import describe_host
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
@@ -87,6 +89,8 @@ def measure_command(
 ) -> Outcome:
     """Run ``argv`` under the sampler, ``repeat`` times or until a signal ends it, with idle before and after.
 
+    The device's lock is not taken: a command may be a bench of its own. Who else measures meanwhile is said.
+
     Raises:
         InputError: no such command, sensor or rail.
     """
@@ -108,6 +112,7 @@ def measure_command(
             time.sleep(idle_s)
             idles.append(idle_span(start, time.monotonic()))
 
+    before = holder(roots)
     with sampler:
         idle()
         while len(runs) < repeat and not (runs and runs[-1].exit_code > 128):
@@ -118,6 +123,7 @@ def measure_command(
     spans = [Span(COMMAND, run.start_s, run.end_s, 1, "run") for run in runs]
     sampled = Sampled(found.topology, sampler.trace, sampler.stats(), runs[0].start_s, device.cores, spans)
     sampled, filter_reasons = sampled.behind_fitted_filters()
+    others = {str(other) for other in (before, holder(roots)) if other is not None}
     measured = joules(
         sampled,
         spans,
@@ -126,4 +132,7 @@ def measure_command(
         Estimate.for_host(estimate_power_w, device),
     )
     measured.reasons.extend(filter_reasons)
+    measured.reasons.extend(
+        Reason(code="shared_device", message=f"another measurement ran on this device: {other}") for other in others
+    )
     return Outcome(argv, runs, measured)

@@ -121,10 +121,27 @@ def _table(manifest: Mapping[str, Any], *, no_color: bool) -> str:
     marks = ["", *("" if e["status"] == "ok" else "failed" for e in manifest["variants"])]
     lines = table(style, names, columns, marks)
     for entry in manifest["variants"]:
+        for sentence in _changes(entry):
+            lines += style.wrap(entry["name"], sentence)
         for reason in entry["reasons"]:
             text = reason["message"] + (f" → {reason['remedy']}" if reason["remedy"] else "")
             lines += style.wrap(entry["name"], text)
     return "\n".join(lines)
+
+
+def _changes(entry: Mapping[str, Any]) -> list[str]:
+    """What each step changed of the model that it got, and what it left and why."""
+    from edgeprof.compression.share import describe, reasons
+
+    sentences = []
+    for step in entry["recipe"]:
+        account = step["facts"].get("coverage")
+        if account is not None:
+            why = reasons(account)
+            who = f"{step['compressor']} " if len(entry["recipe"]) > 1 else ""
+            text = f"{who}changed {describe(account)}"
+            sentences.append(f"{text}; left: {why}" if why else text)
+    return sentences
 
 
 def _made(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError
 from edgeprof.worker import embedded_code
-from edgeprof_plugins.compressors.shared.magnitude import Counter, prune_24, zero_below
+from edgeprof_plugins.compressors.shared.magnitude import Pruning, prune_24
 from edgeprof_plugins.compressors.torch import train as torch_train
 from edgeprof_plugins.compressors.torch.base import ModuleCompressor, keep_zeros
 from edgeprof_plugins.compressors.torch.model import quiet, require, weights
@@ -33,6 +33,7 @@ _AMOUNT = (
 
 class Prune(ModuleCompressor):
     name = "prune"
+    changes = ("sparsity",)
     version = "1"
     parameters = (*_AMOUNT, *torch_train.parameters(0))
 
@@ -43,6 +44,7 @@ class Prune(ModuleCompressor):
 
 class Prune24(ModuleCompressor):
     name = "prune-2:4"
+    changes = ("sparsity",)
     version = "1"
     parameters = torch_train.parameters(0)
 
@@ -67,6 +69,7 @@ class PruneScript(Compressor):
     """TorchScript keeps its weights where they can be reached, and its layers where they cannot."""
 
     name = "prune"
+    changes = ("sparsity",)
     version = "1"
     takes = ("torchscript",)
     parameters = _AMOUNT
@@ -83,27 +86,17 @@ class PruneScript(Compressor):
 
 def prune(module: Any, amount: float, scope: str) -> dict[str, Any]:
     """Zero the smallest weights in place; of equal ones the first."""
-    found = {name: (value, to_numpy(value)) for name, value in weights(module).items()}
-    counter = Counter()
-    if scope == "global":
-        for _, values in found.values():
-            counter.add(values)
-        counter.settle(amount)
-        for _, values in found.values():
-            counter.refine(values)
-    threshold = counter.threshold()
-    zeros, total, layers = 0, 0, {}
-    for name, (value, values) in found.items():
-        pruned = threshold.apply(values) if scope == "global" else zero_below(values, amount)
-        set_values(value, pruned)
-        count = int((pruned == 0).sum())
-        zeros, total = zeros + count, total + pruned.size
-        layers[name] = round(count / pruned.size, 4)
-    return {"zeros": zeros, "weights": total, "reached": zeros / total, "layers": layers}
+    found = weights(module)
+    pruning = Pruning.of({"amount": amount, "scope": scope}, lambda: map(to_numpy, found.values()))
+    for name, value in found.items():
+        set_values(value, pruning.prune(name, to_numpy(value)))
+    return pruning.facts()
 
 
 def to_numpy(value: Any) -> Any:
-    return value.detach().float().numpy().copy()
+    """A copy of a tensor's values, in a type of numpy's that holds each exactly."""
+    torch = require()
+    return value.detach().to(torch.float64 if value.dtype == torch.float64 else torch.float32).numpy().copy()
 
 
 def set_values(value: Any, array: Any) -> None:
