@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 #: Points of a power trace that a report draws.
 TRACE_POINTS = 1200
 
+#: What one busy core draws at least, on the smallest board (W).
+_LEAST_CORE_W = 0.3
+
 #: Reasons that say what a figure is or lacks, and take nothing from what is there.
 _REMARKS = frozenset(
     {
@@ -245,6 +248,7 @@ def joules(
             statistic=statistic,
             max_rate_hz=max_rate_hz,
             busy=sampled.busy,
+            expected_w=_expected_w(headline.channels, sum(cpu_seconds), sum(span.seconds for span in spans)),
         )
     return estimate_joules(
         spans,
@@ -254,6 +258,13 @@ def joules(
         stated=estimate.stated,
         reason=headline.reason or "nothing measures power here",
     )
+
+
+def _expected_w(channels: Sequence[Channel], cpu_s: float, seconds: float) -> float:
+    """What the work adds at least to the total (W), by the cores that it kept busy; 0 where no core is in it."""
+    if seconds <= 0 or any(channel.scope in {"gpu", "accelerator", "memory", "unknown"} for channel in channels):
+        return 0.0
+    return _LEAST_CORE_W * cpu_s / seconds
 
 
 def _gpu(made: schema.Variant, record: VariantRecord, sampled: Sampled) -> schema.Gpu | None:
