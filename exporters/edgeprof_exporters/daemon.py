@@ -17,6 +17,7 @@ from edgeprof import __version__
 from edgeprof.errors import EdgeprofError, UnavailableError, unknown
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
+from edgeprof.sensing.attached import attached
 from edgeprof.sensing.device.power_mode import mode_and_governor
 from edgeprof.sensing.discover import discover
 from edgeprof_exporters import configuration as settings_of
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
     from edgeprof.plugins import Point
+    from edgeprof.sensing.board.topology import Topology
     from edgeprof.sensing.discover import Discovery
     from edgeprof_exporters.configuration import Settings
     from edgeprof_exporters.exposition import Samples
@@ -97,6 +99,7 @@ class Daemon:
         self._track_path = _socket_path(settings.track_socket, runtime, "track.sock")
         self._control_path = _socket_path(settings.control_socket, runtime, "control.sock")
         self._rescan_s, self._rescan_at = _RESCAN_S, 0.0
+        self._attached = attached(self.roots)
         self._web: Web | None = None
         self._server: Server | None = None
         self._receiver: Receiver | None = None
@@ -310,7 +313,11 @@ class Daemon:
         """Look for sensors anew while one is lost or none was found: drivers come late, and come back elsewhere."""
         now = time.monotonic()
         lost = [name for name in self.engine.known if not self.engine.is_up(name, now)]
-        if not lost and self.engine.total is not None:
+        before, self._attached = self._attached, attached(self.roots)
+        doubtful = self.engine.standing_still() or before != self._attached
+        if doubtful:
+            self._rescan_s, self._rescan_at = _RESCAN_S, now
+        elif not lost and self.engine.total is not None:
             self._rescan_s = _RESCAN_S
             return
         if now < self._rescan_at:
@@ -320,7 +327,8 @@ class Daemon:
         host = PluginHost.from_environment(points=self._points)
         found = discover(host, self.roots, self.settings.sampling_sensors or None, self.settings.sampling_rail or None)
         better = {sensor.name for sensor in found.sensors} & set(lost)
-        if better or (self.engine.total is None and found.topology.headline.channels):
+        other = doubtful and _differ(found.topology, self.engine.topology)
+        if better or other or (self.engine.total is None and found.topology.headline.channels):
             event(logging.INFO, "sensors found anew", sensors=",".join(sorted(better)) or "power")
             self._found = found
             self.engine.start(found)
@@ -482,3 +490,8 @@ def _guard(settings: Settings) -> Any:
     from edgeprof_exporters.webconfig import WebConfig  # noqa: PLC0415 - YAML and bcrypt, where they are used
 
     return WebConfig(Path(settings.web_config_file))
+
+
+def _differ(one: Topology, other: Topology | None) -> bool:
+    """Whether two topologies have another total, or other readings of power."""
+    return other is None or (one.headline.rail, one.containers) != (other.headline.rail, other.containers)

@@ -30,7 +30,8 @@ class WindowEnergy:
         u_filter_gain: Standard uncertainty (J) from the time constant itself: the same sign in every window.
         samples: Valid readings used.
         max_gap_s: The longest stretch of the window without a valid reading; None without any.
-        problems: ``no_samples``, ``few_samples`` (the sensor is too slow for this window), ``gaps``, ``counter_reset``.
+        problems: ``no_samples``, ``few_samples`` (the sensor is too slow for this window), ``gaps``, ``counter_reset``,
+            ``counter_jumped`` (it rose by more than can have flowed).
     """
 
     joules: float | None
