@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -17,7 +18,6 @@ from edgeprof import __version__
 from edgeprof.errors import EdgeprofError, UnavailableError, unknown
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
-from edgeprof.sensing.attached import attached
 from edgeprof.sensing.device.power_mode import mode_and_governor
 from edgeprof.sensing.discover import discover
 from edgeprof_exporters import configuration as settings_of
@@ -25,8 +25,10 @@ from edgeprof_exporters import views
 from edgeprof_exporters.control import Control
 from edgeprof_exporters.engine import Engine
 from edgeprof_exporters.exposition import Exposition, build_info
+from edgeprof_exporters.hotplug import Hardware
 from edgeprof_exporters.inferences import Inferences
 from edgeprof_exporters.latest_results import BenchResults
+from edgeprof_exporters.limits import affordable_connections
 from edgeprof_exporters.logs import LOG, event, setup
 from edgeprof_exporters.notify import Notifier, inherited_sockets
 from edgeprof_exporters.receiver import Receiver
@@ -42,19 +44,21 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
     from edgeprof.plugins import Point
-    from edgeprof.sensing.board.topology import Topology
     from edgeprof.sensing.discover import Discovery
     from edgeprof_exporters.configuration import Settings
     from edgeprof_exporters.exposition import Samples
 
 #: The rhythms of housekeeping (s).
-_TICK_S, _SETTLE_S, _THROTTLE_S, _BENCH_S, _RESCAN_S, _RUNTIME_STATE_S = 0.5, 1.0, 5.0, 10.0, 30.0, 5.0
+_TICK_S, _SETTLE_S, _THROTTLE_S, _BENCH_S, _LOOK_S, _RUNTIME_STATE_S = 0.5, 1.0, 5.0, 10.0, 3.0, 5.0
 #: How often free memory is given back (s).
 _MEMORY_S = 60.0
 #: From SIGTERM to the end (s) at most.
 _END_S = 2.0
-#: The longest pause (s) between two looks for a sensor that stays away.
-_LONGEST_RESCAN_S = 600.0
+#: A sensor that was not read for this long (s) when hardware came is taken for what came back.
+_BEHIND_S = 2.0
+#: How long (s) a thread may compute before another one's turn (Python's own is 5 ms): the sampling threads must not
+#: wait for scrapes and reports.
+_SWITCH_S = 0.001
 #: What a reload leaves as it is.
 _NEEDS_RESTART = (
     "web_listen_address",
@@ -98,8 +102,7 @@ class Daemon:
         self.state = state_file(settings.state_file, runtime)
         self._track_path = _socket_path(settings.track_socket, runtime, "track.sock")
         self._control_path = _socket_path(settings.control_socket, runtime, "control.sock")
-        self._rescan_s, self._rescan_at = _RESCAN_S, 0.0
-        self._attached = attached(self.roots)
+        self._hardware = Hardware()
         self._web: Web | None = None
         self._server: Server | None = None
         self._receiver: Receiver | None = None
@@ -115,6 +118,7 @@ class Daemon:
             EdgeprofError: it cannot begin: an address that is taken, a setting that does not fit.
         """
         few_arenas()
+        sys.setswitchinterval(_SWITCH_S)
         self._signals()
         try:
             self.begin()
@@ -138,7 +142,8 @@ class Daemon:
                 "systemd handed no socket over, and --web.systemd-socket asks for one",
                 remedy="Add a .socket unit, or leave the flag out.",
             )
-        self._server = Server(listeners, self._make_web(), self._guard, settings.web_max_connections)
+        most = affordable_connections(settings.web_max_connections)
+        self._server = Server(listeners, self._make_web(), self._guard, most)
         self.resume()  # which takes the state: so after what may keep a daemon from starting, as a port that is in use
         self.engine.start(found)
         self.throttling.look()
@@ -195,7 +200,7 @@ class Daemon:
         due = dict.fromkeys(("settle", "throttle", "bench", "rescan", "runtime", "state", "watchdog", "memory"), 0.0)
         now = time.monotonic()
         due |= {
-            "rescan": now + _RESCAN_S,
+            "rescan": now + _LOOK_S,
             # Whether it can be written at all is to be known soon.
             "state": now + min(_RUNTIME_STATE_S, self.settings.state_interval_s),
             "runtime": now + _RUNTIME_STATE_S,
@@ -204,7 +209,7 @@ class Daemon:
             "settle": (_SETTLE_S, lambda: self.inferences.settle(time.monotonic(), self.engine.lock)),
             "throttle": (_THROTTLE_S, self._look_around),
             "bench": (_BENCH_S, self.bench.refresh),
-            "rescan": (_RESCAN_S, self._rescan_if_blind),
+            "rescan": (_LOOK_S, self._rescan_if_changed),
             "runtime": (_RUNTIME_STATE_S, lambda: self.state.save_runtime(self.collect_state())),
             "state": (self.settings.state_interval_s, lambda: self.state.save(self.collect_state(), clean=False)),
             "watchdog": (self.notifier.watchdog_s or 10.0, self._watch),
@@ -295,6 +300,7 @@ class Daemon:
             UnavailableError: a rail that cannot be read.
         """
         settings = settings or self.settings
+        self._hardware.has_changed(self.roots)  # first: what comes meanwhile is seen at the next look
         host = PluginHost.from_environment(points=self._points)
         found = discover(host, self.roots, settings.sampling_sensors or None, settings.sampling_rail or None)
         for info in host.failures:
@@ -309,29 +315,33 @@ class Daemon:
         self._found = found
         return found
 
-    def _rescan_if_blind(self) -> None:
-        """Look for sensors anew while one is lost or none was found: drivers come late, and come back elsewhere."""
+    def _rescan_if_changed(self) -> None:
+        """Look for sensors anew where hardware came or went, and while one is lost or nothing measures the device."""
         now = time.monotonic()
-        lost = [name for name in self.engine.known if not self.engine.is_up(name, now)]
-        before, self._attached = self._attached, attached(self.roots)
-        doubtful = self.engine.standing_still() or before != self._attached
-        if doubtful:
-            self._rescan_s, self._rescan_at = _RESCAN_S, now
-        elif not lost and self.engine.total is not None:
-            self._rescan_s = _RESCAN_S
+        is_whole = self.engine.total is not None and all(self.engine.is_up(name, now) for name in self.engine.known)
+        # A total that stands still while its parts rise is looked at again as if it had been plugged in just now.
+        has_changed = self._hardware.has_changed(self.roots) or self.engine.is_standing_still()
+        if not self._hardware.is_search_due(now, is_whole=is_whole) and not has_changed:
             return
-        if now < self._rescan_at:
-            return
-        self._rescan_s = min(2 * self._rescan_s, _LONGEST_RESCAN_S)
-        self._rescan_at = now + self._rescan_s
         host = PluginHost.from_environment(points=self._points)
-        found = discover(host, self.roots, self.settings.sampling_sensors or None, self.settings.sampling_rail or None)
-        better = {sensor.name for sensor in found.sensors} & set(lost)
-        other = doubtful and _differ(found.topology, self.engine.topology)
-        if better or other or (self.engine.total is None and found.topology.headline.channels):
-            event(logging.INFO, "sensors found anew", sensors=",".join(sorted(better)) or "power")
-            self._found = found
-            self.engine.start(found)
+        discovery = discover(
+            host, self.roots, self.settings.sampling_sensors or None, self.settings.sampling_rail or None
+        )
+        behind = {name for name in self.engine.known if not self.engine.is_up(name, now, within_s=_BEHIND_S)}
+        returned = {sensor.name for sensor in discovery.sensors} & behind
+        readable = {channel.key for channel in discovery.topology.channels if channel.available}
+        new = readable - self.engine.watched
+        # An open file of a chip that went may go on saying what it said last.
+        # What is refused now (a battery that is charged, a counter that stands still) is gone too, and no failure.
+        gone = self.engine.watched - readable if has_changed else set()
+        if gone:
+            event(logging.WARNING, "sensors are gone or at rest", sensors=",".join(sorted({sensor for sensor, _, _ in gone})))
+        if returned or new:
+            names = returned | {sensor for sensor, _, _ in new}
+            event(logging.INFO, "sensors found anew", sensors=",".join(sorted(names)))
+        if returned or new or gone:
+            self._found = discovery
+            self.engine.start(discovery)
 
     def _look_around(self) -> None:
         self.throttling.look()
@@ -490,8 +500,3 @@ def _guard(settings: Settings) -> Any:
     from edgeprof_exporters.webconfig import WebConfig  # noqa: PLC0415 - YAML and bcrypt, where they are used
 
     return WebConfig(Path(settings.web_config_file))
-
-
-def _differ(one: Topology, other: Topology | None) -> bool:
-    """Whether two topologies have another total, or other readings of power."""
-    return other is None or (one.headline.rail, one.containers) != (other.headline.rail, other.containers)
