@@ -6,6 +6,7 @@
 #   make bench-smoke  every benchmark once, briefly: that it runs, not what it says
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
 #   make test-systemd the exporter's service under a real systemd in QEMU (builds Debian once; root; many minutes)
+#   make test-onnx-suite  all models of ONNX's own backend suite (a part of them is in make test)
 #   make docs         write anew what docs/ takes from --help and from tests
 
 VENV ?= .venv
@@ -17,7 +18,7 @@ export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONL
 DEMO := examples/demo
 BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage compress integral_truth
 
-.PHONY: demo test lint bench-smoke test-kernel test-systemd docs clean
+.PHONY: demo test lint bench-smoke test-kernel test-systemd test-onnx-suite docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -53,6 +54,9 @@ test-kernel: $(VENV)/.develop
 
 test-systemd: $(VENV)/.develop
 	EDGEPROF_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd
+
+test-onnx-suite: $(VENV)/.develop
+	EDGEPROF_ONNX_SUITE=1 $(BIN)/python -m pytest tests/plugins/runtimes/test_onnx_suite.py
 
 docs: $(VENV)/.develop
 	$(BIN)/python tools/docs.py
