@@ -32,7 +32,7 @@ from edgeprof.sensing.device import host as context
 from edgeprof.sensing.device.settings import Settings
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
-from edgeprof.verdicts import compare, pareto
+from edgeprof.verdicts import compare, recommend
 from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario
 from edgeprof.worker.span import Span, idle_span
@@ -186,12 +186,12 @@ class _Run:
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
             variants=variants,
             comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
-            pareto=pareto.front(variants),
             reasons=[*preflight, *assemble.run_reasons(failures, interrupted=self.interrupted)],
             interrupted=self.interrupted,
             self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
             traces=assemble.traces(sampled),
         )
+        recommend.judge(result)
         return document.as_text(result)
 
     # ---- the steps of one group: variants that are loaded at the same time ----------------------------------------

@@ -22,8 +22,8 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgeprof.worker import embedded_code, steady, telemetry, tensors
 from edgeprof.worker import scenario as scenarios
-from edgeprof.worker import steady, telemetry, tensors
 from edgeprof.worker.inputs import check_feeds, own_feeds
 from edgeprof.worker.runtime import LoadError, LoadOptions, Runtime, Session, TensorSpec
 from edgeprof.worker.scenario import Scenario
@@ -119,6 +119,7 @@ class Handler:
         given = dict(request["options"])
         given["shapes"] = {name: tuple(int(n) for n in shape) for name, shape in given["shapes"].items()}
         options = LoadOptions(**given)
+        embedded_code.allow(bool(request.get("allow_code")))
         start = time.monotonic()
         session = runtime.load(request["target"], options)
         load_s = time.monotonic() - start
@@ -326,7 +327,7 @@ def serve(connection: Connection) -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # a model may have closed it; a full disk is not its end
                 stream.flush()
-        connection.send(answer, out)
+        connection.send(dict(answer, id=request.get("id")), out)
         if request.get("do") == "close":
             return
 

@@ -18,6 +18,7 @@ import warnings
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from edgeprof import hookimpl
+from edgeprof.worker import embedded_code
 from edgeprof.worker.dtypes import is_foreign
 from edgeprof.worker.runtime import (
     ANY_DTYPE,
@@ -140,6 +141,10 @@ def _is_torchscript(path: str) -> bool:
 
 
 def _torchscript(torch: Any, path: str, device: Any, options: LoadOptions) -> TorchSession:
+    refusal = embedded_code.refusal(path)
+    if refusal is not None:
+        raise refusal
+
     def read() -> Any:
         module = torch.jit.load(path, map_location=device).eval()
         return torch.jit.freeze(module) if options.options.get("freeze") == "1" else module
@@ -184,22 +189,20 @@ def _exported(torch: Any, path: str, device: Any, compiled: bool = False) -> Tor
         raise LoadError("torch.export programs need PyTorch 2.1 or newer; this is {}".format(torch.__version__))
     try:
         register_quantised(path)
-        program = torch.export.load(path)
+        program = embedded_code.load_program(torch, path)
         module = program.module()
         if device.type != "cpu":
             module = module.to(device)
+    except LoadError:
+        raise
     except Exception as error:
         raise LoadError(
             "PyTorch does not load {}: {}".format(os.path.basename(path), _first_line(error)),
             "A .pt2 is read by the PyTorch that wrote it, or a newer one: this is {}.".format(torch.__version__),
         ) from None
-    memory = ProgramMemory(torch, module, lambda: torch.export.load(path).module())
+    memory = ProgramMemory(torch, module, lambda: embedded_code.load_program(torch, path).module())
     if compiled:
-        if not hasattr(torch, "compile"):
-            raise LoadError("compile=1 needs PyTorch 2.0 or newer; this is {}".format(torch.__version__))
-        inductor = importlib.import_module("torch._inductor.config")
-        setattr(inductor, "freezing", True)  # noqa: B010 - a module for mypy; it folds the weights' dequantisation
-        module = torch.compile(module)
+        module = _compiled(torch, module)
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     batch = _batch_symbol(program, values)
     spec_in = [_exported_spec(name, values.get(name), batch) for name in program.graph_signature.user_inputs]
@@ -224,6 +227,14 @@ def _exported(torch: Any, path: str, device: Any, compiled: bool = False) -> Tor
     else:
         call = module
     return TorchSession(torch, device, "torch.export", call, inputs=spec_in, outputs=spec_out, forget=memory.restore)
+
+
+def _compiled(torch: Any, module: Any) -> Any:
+    if not hasattr(torch, "compile"):
+        raise LoadError("compile=1 needs PyTorch 2.0 or newer; this is {}".format(torch.__version__))
+    inductor = importlib.import_module("torch._inductor.config")
+    setattr(inductor, "freezing", True)  # noqa: B010 - a module for mypy; it folds the weights' dequantisation
+    return torch.compile(module)
 
 
 def register_quantised(path: str) -> None:
