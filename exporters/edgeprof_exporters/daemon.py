@@ -335,11 +335,8 @@ class Daemon:
         # What is refused now (a battery that is charged, a counter that stands still) is gone too, and no failure.
         gone = self.engine.watched - readable if has_changed else set()
         if gone:
-            event(
-                logging.WARNING,
-                "sensors are gone or at rest",
-                sensors=",".join(sorted({sensor for sensor, _, _ in gone})),
-            )
+            names = {sensor for sensor, _, _ in gone}
+            event(logging.WARNING, "sensors are gone or at rest", sensors=",".join(sorted(names)))
         if returned or new:
             names = returned | {sensor for sensor, _, _ in new}
             event(logging.INFO, "sensors found anew", sensors=",".join(sorted(names)))

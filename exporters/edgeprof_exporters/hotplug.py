@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from edgeprof.sensing.files import text_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgeprof.roots import Roots
 
 #: Folders of /sys that have an entry for each chip, zone or supply that a sensor plugin reads.
@@ -41,8 +43,7 @@ def look(roots: Roots) -> Look:
             with suppress(OSError):
                 # The inode changes where a driver was bound anew; the files where a channel came or went.
                 seen.append((folder, name, os.stat(path).st_ino, *_listing(path)))  # noqa: PTH116
-    for name in _listing(roots.sysfs / _SUPPLIES):
-        seen.append((name, *(text_of(roots.sysfs / _SUPPLIES / name / state) for state in _STATES)))
+    seen += [(name, *_states(roots.sysfs / _SUPPLIES / name)) for name in _listing(roots.sysfs / _SUPPLIES)]
     seen += [(folder, *_listing(roots.sysfs / folder)) for folder in _NAMES]
     seen.append(("dev", *(name for name in _listing(roots.dev) if name.startswith(_DEVICES))))
     return tuple(seen)
@@ -79,6 +80,10 @@ class Hardware:
         self._next = now + self._pause_s
         self._pause_s = min(2 * self._pause_s, _LONGEST_RESCAN_S)
         return True
+
+
+def _states(supply: Path) -> list[str | None]:
+    return [text_of(supply / state) for state in _STATES]
 
 
 def _listing(path: str | os.PathLike[str]) -> list[str]:
