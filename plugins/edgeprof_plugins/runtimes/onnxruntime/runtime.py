@@ -64,6 +64,7 @@ DTYPES = {"float": "float32", "double": "float64", "string": "object"}
 class OnnxRuntime(Runtime):
     name = "onnxruntime"
     formats = ("onnx", "ort")
+    libraries = ("onnxruntime",)
 
     def availability(self) -> Availability:
         version = library_version("onnxruntime", *DISTRIBUTIONS)
