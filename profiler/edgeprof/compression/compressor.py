@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,11 +11,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeprof.evaluation.dataset import Dataset
-
-
-def native_backend() -> str:
-    """Whose rules for quantising this machine's kernels go by: ``arm`` or ``x86``."""
-    return "arm" if platform.machine().lower() in {"aarch64", "arm64", "armv7l"} else "x86"
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,7 @@ class Compressor(ABC):
         gives: The format it produces; None for the one it got.
         parameters: What can be set.
         needs_data: Whether it calibrates or trains on a dataset.
+        for_target: Whether what it makes depends on the processor that it is made for (``target.current_target``).
     """
 
     name: str
@@ -61,6 +56,7 @@ class Compressor(ABC):
     gives: str | None = None
     parameters: Sequence[Parameter] = ()
     needs_data: Literal["no", "calibration", "training"] = "no"
+    for_target: bool = False
 
     def for_format(self, model_format: str) -> Compressor:  # noqa: ARG002 - for those that serve several
         """The compressor that does it for one of the formats in ``takes``: itself, unless a name serves several formats
