@@ -146,6 +146,11 @@ def this_machine(roots: Roots) -> Target:
     return _from_cpuinfo("this machine", roots.procfs / "cpuinfo")
 
 
+def native_architecture() -> str:
+    """Whose rules for quantising this machine's kernels go by: ``arm`` or ``x86``."""
+    return "arm" if platform.machine().lower().startswith(("aarch64", "arm")) else "x86"
+
+
 def _from_cpuinfo(name: str, path: Path) -> Target:
     try:
         text = path.read_text("utf-8", "replace")
@@ -153,7 +158,7 @@ def _from_cpuinfo(name: str, path: Path) -> Target:
         text = ""
     features = re.search(r"^(flags|Features)\s*:(.*)$", text, re.MULTILINE)
     if features is None:
-        return Target(name, "arm" if platform.machine().lower().startswith(("aarch64", "arm")) else "x86", None)
+        return Target(name, native_architecture(), None)
     flags = set(features[2].split())
     dot_product = next((one for one in DOT_PRODUCTS if one in flags), "")
     return Target(name, "x86" if features[1] == "flags" else "arm", dot_product)

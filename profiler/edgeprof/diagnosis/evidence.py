@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprof.compression.recipe import recipe_beside
-from edgeprof.compression.target import current_target
+from edgeprof.compression.target import native_architecture
 from edgeprof.diagnosis import checks
 from edgeprof.diagnosis.checks import Evidence, Finding
 from edgeprof.diagnosis.graph import read_graph
@@ -135,7 +135,7 @@ def _engine(variant: Artifact, recipe: Sequence[Mapping[str, Any]]) -> tuple[str
     made_for = [step["facts"]["backend"] for step in recipe if "backend" in (step.get("facts") or {})]
     if variant.format != "pt2" or not made_for:
         return None
-    return made_for[-1], current_target().architecture
+    return made_for[-1], native_architecture()
 
 
 def instructions(roots: Roots) -> str | None:
