@@ -36,6 +36,12 @@ class UnavailableError(EdgeprofError):
     """A sensor, runtime or library that is not here; the remedy says how to get it."""
 
 
+class BusyError(EdgeprofError):
+    """Another measurement is running on this device."""
+
+    exit_code = 75
+
+
 class VariantError(EdgeprofError):
     """One variant could not be measured; the others go on.
 

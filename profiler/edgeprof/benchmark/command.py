@@ -11,6 +11,8 @@ import msgspec
 from edgeprof.benchmark.assemble import joules
 from edgeprof.benchmark.records import Estimate, Sampled
 from edgeprof.launch.command import require_command, run_command
+from edgeprof.launch.lock import holder
+from edgeprof.results.schema import Reason
 from edgeprof.sensing.device.host import describe_host
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
@@ -86,6 +88,8 @@ def measure_command(
 ) -> Outcome:
     """Run ``argv`` under the sampler, ``repeat`` times or until a signal ends it, with idle before and after.
 
+    The device's lock is not taken: a command may be a bench of its own. Who else measures meanwhile is said.
+
     Raises:
         InputError: no such command, sensor or rail.
     """
@@ -102,11 +106,13 @@ def measure_command(
             time.sleep(idle_s)
             idles.append(idle_span(start, time.monotonic()))
 
+    before = holder(roots)
     with sampler:
         idle()
         while len(runs) < repeat and not (runs and runs[-1].exit_code > 128):
             runs.append(run_command(argv))
         idle()
+    others = {str(other) for other in (before, holder(roots)) if other is not None}
     sampled = Sampled(found.topology, sampler.trace, sampler.stats(), runs[0].start_s, device.cores)
     measured = joules(
         sampled,
@@ -114,5 +120,8 @@ def measure_command(
         idles,
         [run.cpu_s for run in runs],
         Estimate.for_host(estimate_power_w, device),
+    )
+    measured.reasons.extend(
+        Reason(code="shared_device", message=f"another measurement ran on this device: {other}") for other in others
     )
     return Outcome(argv, runs, measured)

@@ -327,7 +327,7 @@ def serve(connection: Connection) -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # a model may have closed it; a full disk is not its end
                 stream.flush()
-        connection.send(answer, out)
+        connection.send(dict(answer, id=request.get("id")), out)
         if request.get("do") == "close":
             return
 
