@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from edgeprof.evaluation.dataset import Dataset
 
 
+#: What of a model a compressor changes: the precision of weights or arithmetic, which weights are zero, how many
+#: channels there are, the rank of weight matrices, how many distinct values weights have, or the weights by training.
+Change = Literal["precision", "sparsity", "channels", "rank", "values", "weights"]
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One parameter of a compressor.
@@ -47,6 +52,8 @@ class Compressor(ABC):
         gives: The format it produces; None for the one it got.
         parameters: What can be set.
         needs_data: Whether it calibrates or trains on a dataset.
+        changes: What of the model it changes, which ``edgeprof diagnose`` reasons about; nothing for a conversion.
+        weight_bits: Of the weights that it stores, where it changes their precision and the parameters do not say.
         for_target: Whether what it makes depends on the processor that it is made for (``target.current_target``).
     """
 
@@ -56,6 +63,8 @@ class Compressor(ABC):
     gives: str | None = None
     parameters: Sequence[Parameter] = ()
     needs_data: Literal["no", "calibration", "training"] = "no"
+    changes: Sequence[Change] = ()
+    weight_bits: int | None = None
     for_target: bool = False
 
     def for_format(self, model_format: str) -> Compressor:  # noqa: ARG002 - for those that serve several

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgeprof.artifact import FORMATS, Artifact, recognise
 from edgeprof.compression.isolation import apart
-from edgeprof.compression.recipe import check_preprocessing, recipe_beside
+from edgeprof.compression.recipe import check_preprocessing, declared_changes, recipe_beside
 from edgeprof.compression.scratch import scratch
 from edgeprof.compression.share import LEAST_SHARE, check_share
 from edgeprof.compression.target import current_target, making_for
@@ -265,7 +265,7 @@ def _through(
                 **({"target": current_target().to_dict()} if tool.for_target else {}),
                 "from_sha256": current.sha256,
                 "to_sha256": produced.sha256,
-                "facts": facts,
+                "facts": {**declared_changes(tool), **facts},
             }
         )
         check_preprocessing(chain_name(steps), recipe, data)

@@ -28,6 +28,7 @@ _UNKNOWN = "its weights are sparse, or of a type that is not changed in place"
 
 class Prune(Compressor):
     name = "prune"
+    changes = ("sparsity",)
     version = "1"
     takes = ("tflite",)
     parameters = magnitude.PARAMETERS
@@ -54,6 +55,7 @@ class Prune(Compressor):
 
 class Cluster(Compressor):
     name = "cluster"
+    changes = ("values",)
     version = "1"
     takes = ("tflite",)
     parameters = (kmeans.COUNT,)
