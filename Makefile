@@ -12,6 +12,7 @@
 #   make attacks      the exporter under floods and slow clients, beside node_exporter
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
 #   make test-systemd the exporter's service under a real systemd in QEMU (builds Debian once; root; many minutes)
+#   make test-onnx-suite  all models of ONNX's own backend suite (a part of them is in make test)
 #   make docs         write anew what docs/ takes from --help and from tests
 
 VENV ?= .venv
@@ -22,9 +23,9 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 HOURS ?= 2
 DEMO := examples/demo
-BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage compress integral_truth attacks thrift_prices
+BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices
 
-.PHONY: demo test test-fast coverage fix names lint bench-smoke soak attacks test-kernel test-systemd docs clean
+.PHONY: demo test lint bench-smoke soak attacks test-kernel test-systemd test-onnx-suite docs test-fast coverage fix names clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -91,6 +92,9 @@ test-kernel: $(VENV)/.develop
 
 test-systemd: $(VENV)/.develop
 	EDGEPROF_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd
+
+test-onnx-suite: $(VENV)/.develop
+	EDGEPROF_ONNX_SUITE=1 $(BIN)/python -m pytest tests/plugins/runtimes/test_onnx_suite.py
 
 docs: $(VENV)/.develop
 	$(BIN)/python tools/docs.py
