@@ -344,6 +344,7 @@ def _scored(made: schema.Variant, record: VariantRecord) -> None:
         dataset=record.dataset,
         preprocessing=record.preprocessing,
         higher_is_better=record.higher_is_better,
+        title=record.metric_title,
     )
 
 
