@@ -178,7 +178,14 @@ def momentary(window: Window) -> RunningIntegral | None:
     if window.t.size < 3:
         return None
     u = (window.channel.resolution or 0.0) * window.interval / math.sqrt(12)
-    return RunningIntegral(window.t, _trapezoids(window), u, lag_s=window.channel.update_interval_s or 0.0)
+    update = window.channel.update_interval_s or 0.0
+    if update > 0.75 * window.interval:
+        # The source says something new less often than it is read, and holds it: a straight line to the next change,
+        # of which repeats were left out, would begin too early.
+        total = np.concatenate(([0.0], np.cumsum(window.v[:-1] * np.diff(window.t))))
+    else:
+        total = _trapezoids(window)
+    return RunningIntegral(window.t, total, u, lag_s=update)
 
 
 def behind_filter(window: Window, tau: float) -> RunningIntegral | None:
