@@ -224,6 +224,27 @@ def _side_by_side(channels: Sequence[Channel], scope: str) -> list[Channel]:
     )
 
 
+def without_doubles(channels: Sequence[Channel]) -> list[Channel]:
+    """The channels, those inside the best one that tell the same thing a second time, by another source."""
+    best = {id(c) for scope in _SUMMED for c in _side_by_side(channels, scope)}
+    chosen = [c for c in channels if id(c) in best]
+    names = {(c.sensor, c.name) for c in chosen}
+    result = []
+    for channel in channels:
+        if id(channel) in best or (channel.sensor, channel.name) in names or not is_additive(channel):
+            result.append(channel)
+            continue
+        alike = [c for c in chosen if c.scope == channel.scope and is_power(channel)]
+        twin = next((c for c in alike if c.chip and c.chip == channel.chip), None)
+        if twin is not None:
+            result.append(replace(channel, additive=False, parent=twin.name))
+        elif alike and channel.scope in _ONE_SOURCE:
+            result.append(replace(channel, additive=False))
+        else:
+            result.append(channel)
+    return result
+
+
 def _outer(channels: Sequence[Channel]) -> Headline | None:
     """A meter at the wall or at the board's input, or a platform's own counter (one for each socket adds up)."""
     powers = [c for c in channels if is_power(c) and c.parent is None and c.role == "total"]
