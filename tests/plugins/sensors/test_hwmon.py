@@ -133,7 +133,7 @@ def test_acpi_meters_have_their_files_below_their_device_and_their_names_in_oem_
         (device / f"hwmon/hwmon{50 + index}").mkdir(parents=True)
         link(device / f"hwmon/hwmon{50 + index}/device", device)
         link(layout.directory / f"class/hwmon/hwmon{50 + index}", device / f"hwmon/hwmon{50 + index}")
-    names = {name: fact for name, fact in facts(roots).items()}
+    names = facts(roots)
     assert len(names) == 3
     total = next(name for name in names if "Total Power" in name)
     assert names[total] == ("board", "total", None, False)
@@ -170,11 +170,9 @@ def test_an_intel_cards_package_is_inside_the_card(tree) -> None:
 def test_cores_are_inside_their_own_socket(tree) -> None:
     layout, roots = tree("generic-unknown")
     labels = [*(f"Ecore{n:03}" for n in range(4)), "Esocket0", "Esocket1"]
-    files = {
-        f"energy{n}_{what}": text
-        for n, label in enumerate(labels, 1)
-        for what, text in (("label", label), ("input", n * 10**6))
-    }
+    files: dict[str, object] = {}
+    for number, label in enumerate(labels, 1):
+        files |= {f"energy{number}_label": label, f"energy{number}_input": number * 10**6}
     add_hwmon(layout, "amd_energy", files)
     parents = {name.split()[1]: fact[2] for name, fact in facts(roots).items()}
     assert parents["Ecore000"] == parents["Ecore001"] == "amd_energy Esocket0"
@@ -187,8 +185,9 @@ def test_a_card_that_tells_no_power_is_listed_with_the_reason(tree) -> None:
         "0000:00:02.0": ("0x8086", "0x030000"),
         "0000:01:00.0": ("0x10de", "0x030200"),
         "0000:02:00.0": ("0x1a03", "0x030000"),
+        "0000:04:00.0": ("0x1e60", "0x120000"),
     }
-    for place, (vendor, kind) in {**cards, "0000:04:00.0": ("0x1e60", "0x120000")}.items():
+    for place, (vendor, kind) in cards.items():
         write(layout.directory / "bus/pci/devices" / place / "vendor", vendor)
         write(layout.directory / "bus/pci/devices" / place / "class", kind)
     silent = [c for s in hwmon.find(roots) for c in s.unavailable]

@@ -261,7 +261,7 @@ def _outer(channels: Sequence[Channel]) -> Headline | None:
 
 
 def _one_each(channels: Iterable[Channel]) -> list[Channel]:
-    """One channel for each thing: what one source calls by one name, and what two sources tell of one place and scope."""
+    """One channel for each thing: what a source calls by one name, and what two sources tell of one place and scope."""
     named: dict[tuple[str, str], list[Channel]] = {}
     for channel in channels:
         named.setdefault((channel.sensor, channel.name), []).append(channel)
