@@ -67,10 +67,10 @@ def lint(files: tuple[str, ...]) -> None:
     Exits 1 if anything is found.
     """
     from edgeprof_dashboards import lint as rules
-    from edgeprof_dashboards.catalogue import DASHBOARDS, path_of
+    from edgeprof_dashboards.catalogue import shipped_dashboards
 
     count = 0
-    for path in [Path(name) for name in files] or [path_of(dashboard) for dashboard in DASHBOARDS]:
+    for path in [Path(name) for name in files] or list(shipped_dashboards().values()):
         for finding in rules.lint(_board(path)):
             click.echo(f"{path}: {finding}")
             count += 1

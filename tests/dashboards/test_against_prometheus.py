@@ -13,7 +13,8 @@ from edgeprof.results.store import Store
 from edgeprof.simulation.live import LiveBoard
 from edgeprof.simulation.waveform import parse
 from edgeprof_dashboards import names
-from edgeprof_dashboards.catalogue import DASHBOARDS, FILES
+from edgeprof_dashboards.catalogue import FILES, shipped_dashboards
+from edgeprof_dashboards.preview.page import find
 from edgeprof_dashboards.preview.prometheus import Prometheus as Api
 from edgeprof_dashboards.preview.prometheus import Window
 from tests.dashboards.tools import Child, Exporter, edgeprof, promtool, until
@@ -22,6 +23,7 @@ from tests.profiler.results import samples
 #: The time shown is short, so that what lies "earlier" exists in a test that runs for seconds.
 SPAN_S = 5.0
 CHOSEN = {"edgeprof-inference": {"compare": "6s"}}
+DASHBOARDS = [find(name) for name in shipped_dashboards()]
 EXPRESSIONS = [
     pytest.param(board, panel, query, id=f"{board.uid}-{panel.title}-{index}")
     for board in DASHBOARDS

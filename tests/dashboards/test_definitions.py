@@ -8,8 +8,9 @@ from collections import Counter
 
 import pytest
 
+from edgeprof_boards.all_boards import DASHBOARDS, json_of, path_of
 from edgeprof_dashboards import promql
-from edgeprof_dashboards.catalogue import DASHBOARDS, FILES, path_of, text_of
+from edgeprof_dashboards.catalogue import FILES
 from edgeprof_dashboards.lint import lint
 from edgeprof_dashboards.preview.prometheus import Window
 
@@ -20,7 +21,7 @@ OF_THE_SCRAPE = {"up", "scrape_duration_seconds", "scrape_samples_post_metric_re
 
 @EACH
 def test_the_committed_json_is_what_the_python_says(board) -> None:
-    assert path_of(board).read_text("utf-8") == text_of(board), "run: python -m edgeprof_dashboards.catalogue"
+    assert path_of(board).read_text("utf-8") == json_of(board), "run: python tools/dashboards/build.py"
 
 
 @EACH
