@@ -272,5 +272,6 @@ DASHBOARD = Dashboard(
         Variable("kind", "Energy", "gross, net", kind="custom", about="net takes off what the board draws idle"),
     ),
     span="now-30d",
+    shows="edgeprof_bench_last_run_success",
     refresh="5m",
 )

@@ -203,6 +203,7 @@ DASHBOARD = Dashboard(
     description="Joules per inference, latency, energy share, cost and battery life of the models in production, as "
     "their applications report them (edgeprof.track).",
     rows=(OVERVIEW, ENERGY, LATENCY, COST),
+    shows=_COUNT,
     variables=(
         Variable("model", "Model", f"label_values({of(_COUNT)}, model)"),
         Variable("variant", "Variant", f"label_values({of(_COUNT, _MODELS[0])}, variant)", every=".*"),

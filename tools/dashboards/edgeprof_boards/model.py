@@ -418,9 +418,7 @@ class Variable:
 
 #: What every dashboard can be restricted to; the linter's rules ask for exactly these.
 JOB = Variable("job", "Job", "label_values(edgeprof_build_info, job)")
-INSTANCES = Variable("instance", "Instance", 'label_values(edgeprof_build_info{job=~"$job"}, instance)')
-#: For a dashboard of one device: the first is chosen, since rails of many devices in one picture say nothing.
-ONE_INSTANCE = replace(INSTANCES, offers_all=False)
+INSTANCE = Variable("instance", "Instance", 'label_values(edgeprof_build_info{job=~"$job"}, instance)')
 
 
 @dataclass(frozen=True)
@@ -430,7 +428,8 @@ class Dashboard:
     Attributes:
         uid: Its address in Grafana for ever.
         variables: Beside data source, job and instance.
-        is_for_one: Whether it shows one device at first.
+        is_for_one: Whether it shows one device at first, since rails of many devices in one picture say nothing.
+        shows: The metric of the devices that can be chosen: the first of them is what is seen at first.
         span: The time that it shows at first, as ``now-6h``.
     """
 
@@ -442,6 +441,7 @@ class Dashboard:
     span: str = "now-6h"
     refresh: str = "30s"
     is_for_one: bool = True
+    shows: str = "edgeprof_build_info"
 
     @property
     def panels(self) -> tuple[Panel, ...]:
@@ -461,7 +461,8 @@ class Dashboard:
             "current": {},
             "options": [],
         }
-        instance = ONE_INSTANCE if self.is_for_one else INSTANCES
+        devices = f'label_values({self.shows}{{job=~"$job"}}, instance)'
+        instance = replace(INSTANCE, query=devices, offers_all=not self.is_for_one)
         return {
             "id": None,
             "uid": self.uid,
