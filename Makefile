@@ -6,6 +6,7 @@
 #   make coverage     the whole suite, and which lines it never ran
 #   make fix          format the code and mend what ruff can mend
 #   make names        how the code names things, the worst first
+#   make fuzz         every reader on 10,000 damaged files each
 #   make lint         ruff, mypy --strict, import layers, the worker's language floor
 #   make bench-smoke  every benchmark once, briefly: that it runs, not what it says
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
@@ -21,7 +22,7 @@ export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONL
 DEMO := examples/demo
 BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage compress integral_truth
 
-.PHONY: demo test test-fast coverage fix names lint bench-smoke test-kernel test-systemd docs clean
+.PHONY: fuzz demo test test-fast coverage fix names lint bench-smoke test-kernel test-systemd docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -63,6 +64,9 @@ fix: $(VENV)/.fast
 
 names: $(VENV)/.fast
 	@$(BIN)/python tools/names.py
+
+fuzz: $(VENV)/.develop
+	$(BIN)/python -m tests.fuzzing --cases 10000
 
 lint: $(VENV)/.develop
 	$(BIN)/ruff check .

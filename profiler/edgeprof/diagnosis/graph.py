@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError
+from edgeprof.worker import sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,7 +91,9 @@ def read_graph(artifact: Artifact) -> Graph | None:
         return None
     reader = _READERS.get(artifact.format)
     try:
-        return reader(artifact.path) if reader else None
+        if reader is None:
+            return None
+        return _confined(reader, artifact.path) if sandbox.is_asked_for() else reader(artifact.path)
     except ImportError:
         return None
     except Exception as error:
@@ -99,6 +102,12 @@ def read_graph(artifact: Artifact) -> Graph | None:
         raise InputError(
             f"the graph of {artifact.spec} cannot be read: {reason}", remedy="The file may be damaged: export it again."
         ) from error
+
+
+def _confined(reader: Callable[[Path], Graph | None], path: Path) -> Graph | None:
+    from edgeprof.compression.isolation import apart  # noqa: PLC0415
+
+    return apart(functools.partial(reader, path), label=path.name, limit_s=120.0)
 
 
 def _onnx(path: Path) -> Graph:

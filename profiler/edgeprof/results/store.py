@@ -267,8 +267,8 @@ class Store:
     def _translated(self, done: str) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            text = str(error)
+        except (sqlite3.Error, UnicodeError) as error:  # the latter: a damaged file gives texts that are none
+            text = str(error) if isinstance(error, sqlite3.Error) else "it is malformed"
             remedy = _ELSEWHERE
             if "full" in text:
                 remedy = "Free some space, or set EDGEPROF_DATA_DIR to a directory on another disk."

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgeprof.worker.arrays import read_arrays
 from edgeprof.worker.inputs import resolve_shapes
 from edgeprof.worker.runtime import Dim, LoadError, LoadOptions, TensorSpec
 
@@ -339,8 +340,7 @@ def read_batches(path: str, names: Sequence[str], shapes: Dict[str, Any]) -> Lis
         LoadError: it cannot be read, lacks an input, has another shape, or has fewer samples than one batch.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_arrays(path)
     except (OSError, ValueError) as error:
         raise LoadError("the calibration data {} cannot be read: {}".format(path, error)) from None
     if len(names) == 1 and len(arrays) == 1:
