@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import reprlib
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -316,10 +317,17 @@ def _number(value: Any, default: float, facts: Mapping[str, Any], where: str) ->
     return number
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 200, 200, 200
+
+
 def shown(value: object) -> str:
-    """A value for a message: not all of a long one, and Python shows no integer of thousands of digits."""
+    """A value for a message: not all of a long one, and Python shows no integer of thousands of digits.
+
+    Aliases of YAML make a value of gigabytes from a line, so that no more of it is looked at than is shown.
+    """
     try:
-        text = repr(value)
+        text = _SHORT.repr(value)
     except ValueError:
         return "a number of thousands of digits"
     return text if len(text) <= 100 else f"{text[:100]}…"

@@ -10,7 +10,7 @@ import msgspec
 
 from edgeprof.benchmark.assemble import joules
 from edgeprof.benchmark.records import Estimate, Sampled
-from edgeprof.launch.command import require_command, run_command
+from edgeprof.launch.command import SignalRelay, require_command, run_command
 from edgeprof.launch.lock import holder
 from edgeprof.results.schema import Reason
 from edgeprof.sensing.device.host import describe_host
@@ -103,14 +103,16 @@ def measure_command(
     def idle() -> None:
         if idle_s and found.topology.headline.channels:
             start = time.monotonic()
-            time.sleep(idle_s)
+            relay.ended.wait(idle_s)
             idles.append(idle_span(start, time.monotonic()))
 
     before = holder(roots)
-    with sampler:
+    with SignalRelay() as relay, sampler:
         idle()
-        while len(runs) < repeat and not (runs and runs[-1].exit_code > 128):
-            runs.append(run_command(argv))
+        if relay.ended.is_set():
+            raise KeyboardInterrupt
+        while len(runs) < repeat and not (runs and runs[-1].exit_code > 128) and not relay.ended.is_set():
+            runs.append(run_command(argv, relay))
         idle()
     others = {str(other) for other in (before, holder(roots)) if other is not None}
     sampled = Sampled(found.topology, sampler.trace, sampler.stats(), runs[0].start_s, device.cores)

@@ -72,7 +72,8 @@ class WorkerProcess:
                 remedy="Make room in the temporary directory, or name another: TMPDIR=DIR edgeprof …",
             ) from error
         self._folder = tempfile.mkdtemp(prefix="edgeprof-sandbox-") if sandbox.is_asked_for() else None
-        confined = {} if self._folder is None else dict.fromkeys(("TMPDIR", "XDG_CACHE_HOME"), self._folder)
+        places = ("TMPDIR", "XDG_CACHE_HOME", "EDGEPROF_CACHE_DIR")
+        confined = {} if self._folder is None else dict.fromkeys(places, self._folder)
         ours, theirs = socket.socketpair()
         lifeline_read, self._lifeline = os.pipe()
         self._oom_kills = _oom_kills()

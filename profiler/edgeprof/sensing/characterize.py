@@ -184,8 +184,11 @@ def smallest_step(values: Iterable[float]) -> float | None:
         if largest * scale > 1e12:
             break
         rounding = 1e-9 + 4e-15 * largest * scale  # of doubles that were a whole number times 1e-6 and the like
-        if all(abs(value * scale - round(value * scale)) <= rounding for value in distinct):
-            return math.gcd(*(round(b * scale) - round(a * scale) for a, b in pairwise(distinct))) / scale
+        whole = sorted({round(value * scale) for value in distinct})
+        # Values that a rounding would make one are no multiples of this power: 0 and 1e-9 are not both 0.
+        near = all(abs(value * scale - round(value * scale)) <= rounding for value in distinct)
+        if near and len(whole) == len(distinct):
+            return math.gcd(*(b - a for a, b in pairwise(whole))) / scale
     return min(b - a for a, b in pairwise(distinct))
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -120,6 +121,17 @@ def cache_path(path: str, version: str, gpu: Gpu, build: BuildOptions, options: 
     return os.path.join(folder, "tensorrt", digest.hexdigest()[:32] + ".engine")
 
 
+def is_ours(path: str) -> bool:
+    """Whether a cached plan is a file of ours that nobody else can write: a plan is code of the machine."""
+    try:
+        file, folder = os.lstat(path), os.stat(os.path.dirname(path))
+    except OSError:
+        return False
+    owners = (os.getuid(), 0)
+    others = (file.st_mode | folder.st_mode) & 0o022
+    return stat.S_ISREG(file.st_mode) and file.st_uid in owners and folder.st_uid in owners and not others
+
+
 def write(path: str, content: bytes) -> None:
     """The whole file or none.
 
@@ -128,7 +140,7 @@ def write(path: str, content: bytes) -> None:
     """
     folder = os.path.dirname(os.path.abspath(path))
     try:
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=folder, prefix=".partial-")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -277,7 +289,7 @@ def _timing_cache(config: Any, build: BuildOptions) -> bool:
     if build.timing_cache is None:
         return False
     content = b""
-    if os.path.isfile(build.timing_cache):
+    if is_ours(build.timing_cache):
         with open(build.timing_cache, "rb") as file:
             content = file.read()
     cache = config.create_timing_cache(content)
