@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgeprof.benchmark.assemble import joules
+from edgeprof.benchmark.plan import make_plan
 from edgeprof.benchmark.records import Estimate, Sampled
 from edgeprof.launch.command import SignalRelay, require_command, run_command
 from edgeprof.launch.lock import holder
@@ -81,7 +82,7 @@ def measure_command(
     *,
     repeat: int = 1,
     idle_s: float = 2.0,
-    sample_rate_hz: float = 100.0,
+    sample_rate_hz: float | None = None,
     sensors: Sequence[str] | None = None,
     rail: str | None = None,
     estimate_power_w: float | None = None,
@@ -100,8 +101,13 @@ def measure_command(
     idles: list[Span] = []
     runs: list[CommandRun] = []
 
+    channels = found.topology.headline.channels
+    plan = make_plan(idle_s=idle_s, channels=channels, sample_rate_hz=sample_rate_hz)
+
     def idle() -> None:
-        if idle_s and found.topology.headline.channels:
+        if idle_s and channels:
+            if runs:
+                time.sleep(plan.settle_s)
             start = time.monotonic()
             relay.ended.wait(idle_s)
             idles.append(idle_span(start, time.monotonic()))
@@ -112,17 +118,22 @@ def measure_command(
         if relay.ended.is_set():
             raise KeyboardInterrupt
         while len(runs) < repeat and not (runs and runs[-1].exit_code > 128) and not relay.ended.is_set():
+            if channels:
+                time.sleep(plan.pause_s)
             runs.append(run_command(argv, relay))
         idle()
+    spans = [Span(COMMAND, run.start_s, run.end_s, 1, "run") for run in runs]
+    sampled = Sampled(found.topology, sampler.trace, sampler.stats(), runs[0].start_s, device.cores, spans)
+    sampled, filter_reasons = sampled.behind_fitted_filters()
     others = {str(other) for other in (before, holder(roots)) if other is not None}
-    sampled = Sampled(found.topology, sampler.trace, sampler.stats(), runs[0].start_s, device.cores)
     measured = joules(
         sampled,
-        [Span(COMMAND, run.start_s, run.end_s, 1, "run") for run in runs],
+        spans,
         idles,
         [run.cpu_s for run in runs],
         Estimate.for_host(estimate_power_w, device),
     )
+    measured.reasons.extend(filter_reasons)
     measured.reasons.extend(
         Reason(code="shared_device", message=f"another measurement ran on this device: {other}") for other in others
     )

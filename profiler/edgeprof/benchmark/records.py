@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from edgeprof.energy.filters import fitted, rests, with_time_constant
+from edgeprof.energy.influences import chip
 from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.worker.workload import INFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     import numpy.typing as npt
 
     from edgeprof.artifact import Artifact
+    from edgeprof.energy.filters import TimeConstant
     from edgeprof.errors import VariantError
     from edgeprof.evaluation.metric import Score
     from edgeprof.launch.supervisor import Loaded, Warmup, WorkerMemory
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from edgeprof.worker.span import Span
     from edgeprof.worker.workload import Workload
 
+#: A stretch without work that is shorter shows no fall (s).
+_LEAST_REST_S = 0.3
 #: What a busy core draws where nobody said: wide, and said to be a guess wherever it shows.
 _CORE_WATTS = {"x86_64": 6.0, "aarch64": 1.5, "armv7l": 0.8}
 _STATED_HALF_WIDTH, _GUESSED_HALF_WIDTH = 0.5, 0.8
@@ -91,6 +97,8 @@ class Sampled:
     Attributes:
         start_s: The monotonic time that traces in the result count from.
         cores: CPU cores of the device.
+        busy: Everything that ran; between its spans nothing did.
+        filters: By chip, the time constants that its falls after work showed.
     """
 
     topology: Topology
@@ -98,10 +106,21 @@ class Sampled:
     stats: Sequence[ChannelStats]
     start_s: float
     cores: int
+    busy: Sequence[Span] = ()
+    filters: Mapping[str, TimeConstant] = field(default_factory=dict)
 
     def series(self, channel: Channel) -> ChannelSeries:
         samples = self.trace.series(channel.key)
-        return ChannelSeries(channel, samples.times, samples.values)
+        known = with_time_constant(channel, self.filters.get(chip(channel)))
+        return ChannelSeries(known, samples.times, samples.values)
+
+    def behind_fitted_filters(self) -> tuple[Sampled, list[Reason]]:
+        """The same, with every exponential filter's time constant from the falls after work; what contradicts it."""
+        series = [self.series(channel) for channel in self.of("power")]
+        latest = [float(times[-1]) for one in series if (times := np.asarray(one.times, dtype=np.float64)).size]
+        end_s = max(latest, default=self.start_s)
+        _, found, reasons = fitted(series, rests(self.busy, end_s, _LEAST_REST_S))
+        return replace(self, filters=found), reasons
 
     def of(self, quantity: str) -> list[Channel]:
         """The channels of a quantity that were sampled."""

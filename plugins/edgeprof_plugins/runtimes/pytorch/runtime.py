@@ -15,10 +15,13 @@ import importlib
 import inspect
 import os
 import warnings
+import zipfile
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from edgeprof import hookimpl
 from edgeprof.worker import embedded_code
+from edgeprof.worker.dtypes import is_foreign
+from edgeprof.worker.graph import Graph
 from edgeprof.worker.runtime import (
     ANY_DTYPE,
     ANY_SHAPE,
@@ -46,6 +49,7 @@ SCALARS = {"int": "int64", "float": "float64", "bool": "bool", "number": "float6
 class PyTorch(Runtime):
     name = "pytorch"
     formats = ("torchscript", "pt2", "python")
+    inspects_apart = True
 
     def availability(self) -> Availability:
         version = library_version("torch")
@@ -76,6 +80,13 @@ class PyTorch(Runtime):
         if options.options.get("cuda_graph") == "1":
             session.use_graph()
         return session
+
+    def inspect(self, path: str) -> Optional[Graph]:
+        if not zipfile.is_zipfile(path) or _is_torchscript(path):
+            return None  # only a torch.export program says what it computes
+        from . import graph
+
+        return graph.read(path)
 
 
 def _library() -> Any:
@@ -129,8 +140,6 @@ def _configure(torch: Any, options: LoadOptions) -> None:
 
 
 def _is_torchscript(path: str) -> bool:
-    import zipfile
-
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.partition("/")[2] for name in archive.namelist()]
@@ -240,8 +249,6 @@ def register_quantised(path: str) -> None:
     """Make torch know the quantise and dequantise operators of a program that has them; each library that brings them
     does so when it is imported.
     """
-    import zipfile
-
     with zipfile.ZipFile(path) as archive:
         models = [name for name in archive.namelist() if name.endswith("model.json")]
         if not any(b"quantized_decomposed" in archive.read(name) for name in models):
@@ -299,8 +306,12 @@ def _eager(torch: Any, target: str, device: Any, options: LoadOptions) -> TorchS
     if examples is None:
         inputs = [TensorSpec(name, ANY_SHAPE, ANY_DTYPE, None) for name in parameters]
         return TorchSession(torch, device, "eager", module, inputs=inputs, forget=memory.restore)
-    given = _examples(torch, target, examples, parameters)
-    inputs = [_example_spec(name, array) for name, array in given.items()]
+    tensors = _examples(torch, target, examples, parameters)
+    inputs = [_example_spec(name, tensor) for name, tensor in tensors.items()]
+    given = {
+        spec.name: (tensor.float() if is_foreign(spec.dtype) else tensor).numpy()
+        for spec, tensor in zip(inputs, tensors.values())
+    }
     call: Callable[..., Any] = module
     if isinstance(examples, dict):
         names = list(given)
@@ -319,22 +330,22 @@ def _examples(torch: Any, target: str, examples: Any, parameters: Sequence[str])
         values = list(examples) if isinstance(examples, (tuple, list)) else [examples]
         names = list(parameters) + ["input_{}".format(i) for i in range(len(parameters), len(values))]
         examples = dict(zip(names, values))
-    arrays = {}
+    tensors = {}
     for name, value in examples.items():
         if not isinstance(value, torch.Tensor):
             raise LoadError(
                 "the example_inputs of {} hold {} for {!r}, no tensor".format(target, type(value).__name__, name)
             )
-        arrays[name] = value.detach().cpu().numpy()
-    return arrays
+        tensors[name] = value.detach().cpu()
+    return tensors
 
 
-def _example_spec(name: str, array: Any) -> TensorSpec:
+def _example_spec(name: str, tensor: Any) -> TensorSpec:
     """The example's shape; a first dimension of 1 is taken for the batch."""
-    shape: Tuple[Dim, ...] = tuple(array.shape)
+    shape: Tuple[Dim, ...] = tuple(tensor.shape)
     if len(shape) > 1 and shape[0] == 1:
         shape = ("batch", *shape[1:])
-    return TensorSpec(name, shape, array.dtype.name, None)
+    return TensorSpec(name, shape, str(tensor.dtype).rpartition(".")[2], None)
 
 
 def _first_line(error: BaseException) -> str:
