@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgeprof_dashboards.preview.board import Panel
+    from edgeprof_dashboards.preview.panels import Panel
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))

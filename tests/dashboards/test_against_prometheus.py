@@ -12,7 +12,7 @@ from edgeprof import tracking
 from edgeprof.results.store import Store
 from edgeprof.simulation.live import LiveBoard
 from edgeprof.simulation.waveform import parse
-from edgeprof_dashboards import names
+from edgeprof_dashboards import lint_metrics
 from edgeprof_dashboards.catalogue import FILES, shipped_dashboards
 from edgeprof_dashboards.preview.page import find
 from edgeprof_dashboards.preview.prometheus import Prometheus as Api
@@ -133,7 +133,7 @@ def test_joules_of_inferences_are_no_more_than_the_joules_of_the_device(site) ->
 def test_names_and_labels_of_the_exposition_are_clean(site) -> None:
     for exporter in site.exporters.values():
         text = exporter.metrics()
-        assert names.lint(text) == []
+        assert lint_metrics.lint(text) == []
         assert promtool("check", "metrics", stdin=text) == ""
 
 

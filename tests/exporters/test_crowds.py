@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgeprof_exporters import connections as module
 from edgeprof_exporters.connections import Connection, Places
-from edgeprof_exporters.limits import LatestFirst
+from edgeprof_exporters.quotas import LatestFirst
 from edgeprof_exporters.server import Request, Response, Server, listen
 
 

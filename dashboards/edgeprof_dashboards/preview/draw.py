@@ -14,7 +14,7 @@ from edgeprof_dashboards.preview.values import written
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof_dashboards.preview.board import Panel
+    from edgeprof_dashboards.preview.panels import Panel
     from edgeprof_dashboards.preview.prometheus import Series, Window
 
     Answers = Sequence[Sequence[Series]]

@@ -11,14 +11,14 @@ from edgeprof.errors import InputError, unknown
 from edgeprof.reporters.charts.svg import escape
 from edgeprof_dashboards.catalogue import PREFIX, shipped_dashboards
 from edgeprof_dashboards.preview import draw
-from edgeprof_dashboards.preview.board import Board, load_board
+from edgeprof_dashboards.preview.panels import Board, load_board
 from edgeprof_dashboards.preview.prometheus import Prometheus, Window, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from edgeprof_dashboards.preview.board import Panel, Row
+    from edgeprof_dashboards.preview.panels import Panel, Row
 
 #: Nothing is fetched and nothing runs, whatever a label contains.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"

@@ -17,7 +17,7 @@ from edgeprof_dashboards.promql import expand
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgeprof_dashboards.preview.board import Board, Query, Variable
+    from edgeprof_dashboards.preview.panels import Board, Query, Variable
 
 _LABEL_VALUES = re.compile(r"label_values\((?P<selector>.+),\s*(?P<label>\w+)\)", re.DOTALL)
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)")

@@ -11,7 +11,7 @@ from edgeprof_dashboards.catalogue import GRAFANA
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeprof_boards.model import Dashboard
+    from edgeprof_boards.dashboard import Dashboard
 
 DASHBOARDS: tuple[Dashboard, ...] = (device.DASHBOARD, inference.DASHBOARD, benchmark.DASHBOARD, fleet.DASHBOARD)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeprof_boards.model import (
+from edgeprof_boards.dashboard import (
     DASHED,
     GREEN,
     ORANGE,

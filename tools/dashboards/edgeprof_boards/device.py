@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeprof_boards.model import (
+from edgeprof_boards.dashboard import (
     DASHED,
     GREEN,
     HEAT_LEVELS,
@@ -77,7 +77,7 @@ OVERVIEW = Row(
             instant=True,
         ),
         stat(
-            "Age of the newest sample",
+            "Newest sample",
             "Seconds since the slowest sensor was last read. Below a second or two at 10 Hz; a growing number means "
             "that a sensor is lost although the daemon still answers.",
             f"max by (instance) (time() - {of('edgeprof_sampler_last_sample_timestamp_seconds')})",

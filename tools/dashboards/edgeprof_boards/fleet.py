@@ -6,7 +6,7 @@ each device, whatever it exposes, so that a thousand devices are as quick to loo
 
 from __future__ import annotations
 
-from edgeprof_boards.model import (
+from edgeprof_boards.dashboard import (
     CHOSEN,
     DASHED,
     GREEN,
@@ -50,7 +50,7 @@ NOW = Row(
     "Now",
     (
         stat(
-            "Devices that answer",
+            "Devices up",
             "Devices whose daemon answered the last scrape.",
             f"sum ({_UP})",
             "devices",
@@ -60,7 +60,7 @@ NOW = Row(
             instant=True,
         ),
         stat(
-            "Devices that do not",
+            "Devices down",
             "Devices in the inventory whose daemon did not answer the last scrape.",
             f"count ({_UP}) - sum ({_UP})",
             "devices",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeprof_boards.model import GREEN, ORANGE, YELLOW, Dashboard, Panel, Query, Row, Variable, of, rate
+from edgeprof_boards.dashboard import GREEN, ORANGE, YELLOW, Dashboard, Panel, Query, Row, Variable, of, rate
 from edgeprof_boards.shapes import bars, stat
 
 if TYPE_CHECKING:

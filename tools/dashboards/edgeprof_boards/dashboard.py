@@ -62,15 +62,19 @@ _ABSENCES = {
     "edgeprof_bench_accuracy": "No stored result has an accuracy (edgeprof bench --dataset).",
     "edgeprof_bench_energy": "No stored result has joules.",
     "edgeprof_bench": "No benchmark is stored on this device (edgeprof bench).",
+    "edgeprof_cpu": "This board does not tell its load.",
+    "edgeprof_gpu": "This board does not tell the load of a GPU.",
+    "edgeprof_sampler": "No sensor is sampled.",
+    "up": "No device is scraped: see prometheus/targets.",
     "ALERTS": "No alert.",
 }
 
 
 def absence(queries: tuple[Query, ...]) -> str:
     """What it means that a panel's first metric is not there."""
-    match = re.search(r"\b(edgeprof_\w+|instance[\w:]*|ALERTS)\s*\{", queries[0].expr) if queries else None
+    match = re.search(r"\b(\w[\w:]*)\{", queries[0].expr) if queries else None
     name = match[1] if match else ""
-    return next((text for start, text in _ABSENCES.items() if name.startswith(start)), "No data.")
+    return next((text for start, text in _ABSENCES.items() if name.startswith(start)), "The daemon does not show it.")
 
 
 Levels = tuple[tuple[float | None, str], ...]
