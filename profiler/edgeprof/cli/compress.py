@@ -52,11 +52,12 @@ def command(model: str, **flags: Any) -> int:
     from edgeprof.compression.conductor import compress, manifest_path
     from edgeprof.compression.progress import shown_by
     from edgeprof.errors import InputError
+    from edgeprof.launch.choose import own_formats
     from edgeprof.plugins import PluginHost
 
     shapes, dtypes = input_shapes(flags["inputs"])
     host = PluginHost.from_environment()
-    source = recognise(model)
+    source = recognise(model, own_formats(host))
     if flags["as_list"]:
         click.echo(_listing(host, source.format, as_json=flags["as_json"]))
         return 0
