@@ -120,7 +120,7 @@ def compress(
                 entry = _make(
                     source, chain, steps, host, directory, data, seed=seed, options=checked_with, timeout_s=timeout_s,
                     device=made_for,
-                    begun=_begun(there, steps, compressors, data, directory, seed, made_for, formats),
+                    begun=_begun(there, steps, compressors, data, directory, seed, made_for, source.own_formats),
                 )  # fmt: skip
             except StorageError:
                 raise
