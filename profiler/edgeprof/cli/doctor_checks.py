@@ -101,10 +101,12 @@ def _plugins(host: PluginHost) -> Iterator[Check]:
 
 def _sensors(found: Discovery) -> Iterator[Check]:
     headline = found.topology.headline
+    usable = {channel.key for channel in found.topology.channels if channel.available}
     if headline.channels:
         names = " + ".join(channel.name for channel in headline.channels)
         worst = ", ".join(sorted({channel.provenance for channel in headline.channels}))
-        yield Check("joules", "ok", f"{names} covers the {headline.covers} ({worst})")
+        outside = f"; not {headline.excludes}" if headline.excludes else ""
+        yield Check("joules", "ok", f"{names} covers the {headline.covers} ({worst}){outside}")
         yield from _blurred(headline.channels)
     else:
         remedy = (
@@ -113,7 +115,7 @@ def _sensors(found: Discovery) -> Iterator[Check]:
         )
         yield Check("joules", "absent", headline.reason or "nothing here measures power", remedy)
     for sensor in found.sensors:
-        names = ", ".join(dict.fromkeys(channel.name for channel in sensor.channels if channel.available))
+        names = ", ".join(dict.fromkeys(channel.name for channel in sensor.channels if channel.key in usable))
         yield Check(f"sensor {sensor.name}", "ok", names)
     for failure in found.failures:
         yield Check(f"sensor {failure.source}", "fail", failure.reason, failure.remedy)

@@ -204,7 +204,7 @@ def make_variant(
                     return _through(source, steps, compressors, folder, data, seed=seed, begun=begun, least=least_share)
 
             name = chain_name(steps)
-            made, recipe = apart(work, label=name, limit_s=timeout_s) if isolated else work()
+            made, recipe = apart(work, label=name, limit_s=timeout_s, folder=folder) if isolated else work()
             final = _install(made, directory)
     except OSError as error:
         raise _cannot_write(directory, error) from error
