@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprof import hookimpl
-from edgeprof.errors import InputError
+from edgeprof.errors import InputError, UnavailableError
 from edgeprof.evaluation.labels import absent
-from edgeprof.evaluation.preprocess import pillow
 from edgeprof.evaluation.samples import Samples, split_options
+from edgeprof.worker.arrays import read_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,7 +135,7 @@ def read_image(path: Path) -> npt.NDArray[Any]:
     """
     try:
         if path.suffix == ".npy":
-            array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+            array: npt.NDArray[Any] = read_arrays(os.fspath(path)).get("", np.zeros(0))
             return array
         with pillow().open(path) as image:
             grey = image.mode in {"L", "1"}
@@ -158,6 +159,22 @@ open_table.layout = "a .csv with a file and a class number in each line, or a fo
 open_table.recognises = lambda path: (  # type: ignore[attr-defined] # as above
     (path / TABLE).is_file() or (path.suffix == ".csv" and path.name != "y_labels.csv")
 )
+
+
+def pillow() -> Any:
+    """Pillow's Image module.
+
+    Raises:
+        UnavailableError: it is not installed; the remedy is the command.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UnavailableError(
+            "reading images needs Pillow, which is not installed",
+            remedy="pip install 'edgeprof[images]'",
+        ) from None
+    return Image
 
 
 @hookimpl
