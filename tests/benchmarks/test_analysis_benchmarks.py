@@ -40,7 +40,7 @@ def test_coverage_is_reported_for_every_sensor(tmp_path):
 
 
 def test_the_truth_table_holds_gross_net_and_ratios_against_known_truths(tmp_path):
-    """Six runs of two conditions: no more than that the figures are near the truth, and that it runs from one command."""
+    """Six runs of two conditions: that the figures are near the truth, and that one command shows it."""
     for condition in run(tmp_path, "truth")["results"]:
         for figure in ("gross", "net", "ratio"):
             assert abs(condition[figure]["bias"]) < 0.03, condition["name"]
