@@ -28,6 +28,7 @@ from edgeprof.launch.lock import measuring
 from edgeprof.launch.supervisor import Worker, WorkerMemory, WorkerSpec
 from edgeprof.results import document, schema
 from edgeprof.results.ids import new_id
+from edgeprof.sensing import corrections
 from edgeprof.sensing.device import fast_sensor
 from edgeprof.sensing.device import host as context
 from edgeprof.sensing.device.settings import Settings
@@ -176,6 +177,11 @@ class _Run:
             self.progress.end()
         sampled = Sampled(self.found.topology, self.sampler.trace, self.sampler.stats(), started, host.cores, self.busy)
         sampled, filter_reasons = sampled.behind_fitted_filters()
+        if not self.roots.is_simulated:
+            fits = sampled.fits(created.isoformat(timespec="seconds"))
+            corrections.keep_fitted(
+                self.found.topology.channels, fits, corrections.board_name(self.found.topology.board, self.roots)
+            )
         estimate = Estimate.for_host(self.request.estimate_power_w, host)
         variants = [assemble.variant(record, sampled, self.plan, estimate) for record in records]
         assemble.pair_accuracies(variants, records)

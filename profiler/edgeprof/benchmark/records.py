@@ -10,6 +10,7 @@ import numpy as np
 from edgeprof.energy.filters import fitted, rests, with_time_constant
 from edgeprof.energy.influences import chip
 from edgeprof.energy.integrate import ChannelSeries
+from edgeprof.sensing.corrections import MeasuredFilter
 from edgeprof.worker.workload import INFERENCE
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from edgeprof.sensing.board.topology import Topology
     from edgeprof.sensing.sampler import ChannelStats
     from edgeprof.sensing.sensor import Channel
-    from edgeprof.sensing.trace import Trace
+    from edgeprof.sensing.trace import Key, Trace
     from edgeprof.worker.runtime import LoadOptions
     from edgeprof.worker.scenario import Window
     from edgeprof.worker.span import Span
@@ -122,6 +123,14 @@ class Sampled:
         end_s = max(latest, default=self.start_s)
         _, found, reasons = fitted(series, rests(self.busy, end_s, _LEAST_REST_S))
         return replace(self, filters=found), reasons
+
+    def fits(self, date: str) -> dict[Key, MeasuredFilter]:
+        """What was fitted, by power channel, as ``corrections.keep_fitted`` takes it."""
+        return {
+            channel.key: MeasuredFilter(fit.tau_s, fit.u_s, channel.filter.tau_s or 0.0, date, fit.falls)
+            for channel in self.of("power")
+            if channel.filter.kind == "exponential" and (fit := self.filters.get(chip(channel))) is not None
+        }
 
     def of(self, quantity: str) -> list[Channel]:
         """The channels of a quantity that were sampled."""
