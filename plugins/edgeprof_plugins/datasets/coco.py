@@ -67,7 +67,7 @@ def open_coco(spec: str, options: Mapping[str, str]) -> Dataset:
     def read(position: int) -> npt.NDArray[Any]:
         image = images[position]
         file = folder / image["file_name"]
-        pixels = read_image(file)
+        pixels = read_image(file, colour=True)  # some of COCO's are grey
         height, width = image["size"]
         if pixels.shape[:2] != (height, width):
             raise InputError(f"{file} is {pixels.shape[1]} x {pixels.shape[0]}, but {path} says {width} x {height}")

@@ -65,7 +65,7 @@ def open_gtsrb(spec: str, options: Mapping[str, str]) -> Dataset:
 
     def read(number: int) -> npt.NDArray[Any]:
         file, _, (left, top, right, bottom) = rows[number]
-        pixels = read_image(file)
+        pixels = read_image(file, colour=True)
         if roi == "full":
             return pixels
         if not (0 <= left < right <= pixels.shape[1] and 0 <= top < bottom <= pixels.shape[0]):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from edgeprof import hookimpl
 from edgeprof.errors import InputError
 from edgeprof.evaluation.labels import pairs
-from edgeprof.evaluation.samples import Samples, split_options
-from edgeprof_plugins.datasets.images import read_image
+from edgeprof.evaluation.samples import split_options
+from edgeprof_plugins.datasets.images import image_samples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,7 @@ def open_pairs(spec: str, options: Mapping[str, str]) -> Dataset:
         if name in own:
             rest[name] = str(2 * int(own[name])) if own[name].isdecimal() else own[name]
     labels = pairs([same for _, _, same, _ in listed], [fold for _, _, _, fold in listed])
-    return Samples(path.name, labels, lambda number: read_image(files[number]), rest)
+    return image_samples(path.name, files, labels, rest)
 
 
 def _table(path: Path, text: str, images: str | None) -> list[Pair]:

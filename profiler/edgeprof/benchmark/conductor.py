@@ -41,6 +41,8 @@ from edgeprof.worker.span import BLOCK, Span, idle_span
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.launch.supervisor import Loaded
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.discover import Discovery
@@ -268,7 +270,7 @@ class _Run:
             worker = stack.enter_context(Worker(spec))
             record.loaded = worker.load()
             if self.request.dataset is not None:
-                evaluate.check(record.loaded.inputs, self.request.dataset, self.plan.batch)
+                self._rehearse(worker, record.loaded, self.request.dataset)
             record.workloads = [WorkloadRecord(workload) for workload in record.loaded.workloads]
             for workload in record.workloads:
                 self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
@@ -326,6 +328,14 @@ class _Run:
                 return
             self.progress.stage(f"cool down · {now_c:.1f} → {start_c + _COOL_DOWN_BAND_C:.1f} °C", 0.0)
             time.sleep(0.5)
+
+    def _rehearse(self, worker: Worker, loaded: Loaded, dataset: Dataset) -> None:
+        """See, before anything is measured, that the model takes the dataset and that its answers can be judged."""
+        evaluate.check(loaded.inputs, dataset, self.plan.batch)
+        if self.request.metric is not None:
+            evaluate.rehearse(
+                worker.infer, loaded.inputs, dataset, self.request.metric, self.plan.batch, outputs=loaded.outputs
+            )
 
     def _evaluate(self, worker: Worker, record: VariantRecord) -> None:
         if self.request.dataset is None or self.request.metric is None or record.loaded is None:

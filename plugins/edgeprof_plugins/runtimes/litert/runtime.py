@@ -134,6 +134,7 @@ class LiteRTSession(Session):
 
     def __init__(self, make: Callable[[], Any], options: LoadOptions) -> None:
         self._make = make
+        self._bound: Optional[Dict[str, Any]] = None
         self._interpreter = make()
         details = _named(self._interpreter.get_input_details(), "input")
         refuse_unknown([_spec(d) for d in details], dict(options.shapes), "--input")
@@ -148,10 +149,13 @@ class LiteRTSession(Session):
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
         self._set(feeds)
         self._interpreter.invoke()
-        return {
+        answers = {
             d["name"]: np.array(self._interpreter.get_tensor(d["index"]))
             for d in _named(self._interpreter.get_output_details(), "output")
         }
+        if self._bound is not None:
+            self._set(self._bound)  # what is bound finds its own inputs again
+        return answers
 
     def reset(self) -> Optional[str]:
         """Variable tensors (the state of an LSTM) become zero; resource variables begin with a new interpreter."""
@@ -168,6 +172,7 @@ class LiteRTSession(Session):
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         self._set(feeds)
+        self._bound = feeds
         invoke: Callable[[], Any] = self._interpreter.invoke
         return invoke
 
