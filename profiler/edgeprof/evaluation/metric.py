@@ -51,9 +51,11 @@ class Metric(ABC):
         higher_is_better: Whether a drop is bad. Where it is not (perplexity), the value has a unit of its own and is
             not shown in percent, and what a variant loses is what it rises.
         output: The name of the only output to judge, or its number from 0; None: all that begin with the batch.
+        title: What people call it, in tables and sentences: ``top-1``; None for its name.
     """
 
     name: str
+    title: str | None = None
     higher_is_better: bool = True
     output: str | None = None
 

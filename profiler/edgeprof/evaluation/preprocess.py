@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprof.errors import InputError, UnavailableError, unknown
+from edgeprof.errors import InputError, unknown
+from edgeprof.evaluation.resize import resize_bilinear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -86,7 +87,6 @@ class Preprocess:
 
         Raises:
             InputError: what is declared does not fit the sample.
-            UnavailableError: Pillow is not installed.
         """
         if self.shape is not None:
             if pixels.size != math.prod(self.shape):
@@ -109,7 +109,7 @@ class Preprocess:
             if step == "crop":
                 pixels = _centre(pixels, size, source)
             else:
-                pixels = _resized(pixels, size) if step == "resize" else _letterboxed(pixels, size)
+                pixels = resize_bilinear(pixels, size) if step == "resize" else _letterboxed(pixels, size)
         return pixels
 
     def _steps(self, height: int, width: int) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -225,47 +225,11 @@ def _letterboxed(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray
     height, width = pixels.shape[:2]
     inner = _fitted((height, width), size)
     top, left = _corner(size, inner)
-    grey = 114 if pixels.dtype == np.uint8 else 114 / 255 * _white(pixels.dtype)
-    canvas = np.full((*size, *pixels.shape[2:]), grey, pixels.dtype)
-    canvas[top : top + inner[0], left : left + inner[1]] = _resized(pixels, inner)
+    # 114 of 255, for other numbers the same part of the greatest.
+    white = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
+    canvas = np.full((*size, *pixels.shape[2:]), 114 / 255 * white, pixels.dtype)
+    canvas[top : top + inner[0], left : left + inner[1]] = resize_bilinear(pixels, inner)
     return canvas
-
-
-def _white(dtype: np.dtype[Any]) -> float:
-    """The greatest value of an image of this type."""
-    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
-
-
-def _resized(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
-    """Bilinear. Pillow knows 8 bits of three channels, and one of 32-bit floats, which holds the other types."""
-    if pixels.dtype == np.uint8:
-        return _stretched(pixels, size)
-    planes = pixels[..., None] if pixels.ndim == 2 else pixels
-    made = np.stack([_stretched(planes[..., k].astype(np.float32), size) for k in range(planes.shape[2])], axis=-1)
-    if pixels.dtype.kind in "iu":
-        made = np.rint(made)
-    return made.astype(pixels.dtype).reshape(*size, *pixels.shape[2:])
-
-
-def _stretched(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
-    image = pillow().fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize((size[1], size[0]), resample=pillow().Resampling.BILINEAR))
-
-
-def pillow() -> Any:
-    """Pillow's Image module.
-
-    Raises:
-        UnavailableError: it is not installed; the remedy is the command.
-    """
-    try:
-        from PIL import Image  # noqa: PLC0415 - an extra, and only images need it
-    except ImportError:
-        raise UnavailableError(
-            "reading or resizing images needs Pillow, which is not installed",
-            remedy="pip install 'edgeprof[images]'",
-        ) from None
-    return Image
 
 
 def _laid_out(samples: npt.NDArray[Any], layout: str, source: str) -> npt.NDArray[Any]:
