@@ -227,7 +227,7 @@ def _letterboxed(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray
     top, left = _corner(size, inner)
     # 114 of 255, for other numbers the same part of the greatest.
     white = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
-    canvas = np.full((*size, *pixels.shape[2:]), 114 / 255 * white, pixels.dtype)
+    canvas = np.full((*size, *pixels.shape[2:]), 114 * white / 255, pixels.dtype)
     canvas[top : top + inner[0], left : left + inner[1]] = resize_bilinear(pixels, inner)
     return canvas
 

@@ -1,4 +1,4 @@
-"""Bilinear resizing of images: of 8-bit ones the same bytes as Pillow's ``Image.resize(…, BILINEAR)``, which models expect.
+"""Bilinear resizing of images: 8-bit ones get the bytes of Pillow's ``Image.resize(…, BILINEAR)``, as models expect.
 
 Source: Pillow, src/libImaging/Resample.c (``precompute_coeffs``, ``normalize_coeffs_8bpc``): a triangle as wide as the
 step from pixel to pixel, so that a smaller image is averaged and not sampled; 22 bits of fixed point for weights; first
