@@ -90,10 +90,18 @@ def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
     words = [row[where[1]].strip() if max(where) < len(row) else "" for _, row in rows]
     labels = _labels(path, rows, words, named="label" in own)
     files = [path.parent / row[where[0]].strip() for _, row in rows]
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not is_file(file)]
     if missing:
         raise InputError(f"{path} names {len(missing)} files that do not exist, as {missing[0]}")
     return image_samples(path.parent.name if path.name == TABLE else path.name, files, labels, rest)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a name that no file system takes (too long, a NUL) is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _usual(header: Sequence[str], name: str) -> int:

@@ -10,7 +10,7 @@ from edgeprof import hookimpl
 from edgeprof.errors import InputError
 from edgeprof.evaluation.labels import pairs
 from edgeprof.evaluation.samples import split_options
-from edgeprof_plugins.datasets.images import image_samples
+from edgeprof_plugins.datasets.images import image_samples, is_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +49,7 @@ def open_pairs(spec: str, options: Mapping[str, str]) -> Dataset:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     listed = _table(path, text, own.get("images")) if path.suffix == ".csv" else _lfw(path, text, own.get("images"))
     files = [file for first, second, _, _ in listed for file in (first, second)]
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not is_file(file)]
     if missing:
         raise InputError(
             f"{path} names {len(missing)} files that do not exist, as {missing[0]}",
