@@ -194,6 +194,8 @@ class Runtime(ABC):
     concurrent = True
     #: The device where the user names none.
     default_device = "cpu"
+    #: What may help where the library crashes while it loads a model, as an option that avoids the part that crashes.
+    crash_remedy: Optional[str] = None
     #: Whether ``inspect`` must be called in a process of its own, because its library starts threads that would not
     #: follow into processes that are forked later. Its Graph is then pickled.
     inspects_apart = False
