@@ -255,6 +255,7 @@ class _Run:
         spec = WorkerSpec(
             runtime_file=Path(inspect.getfile(type(candidate.runtime))),
             runtime_class=type(candidate.runtime).__qualname__,
+            crash_remedy=candidate.runtime.crash_remedy,
             target=candidate.artifact.target,
             options=self._options(candidate),
             inputs=self.request.input_data,
