@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+class _NotHere:
+    """Lets a library be missing, whether it is installed or not: the tests that need it skip."""
+
+    names = frozenset(os.environ.get("EDGEPROF_TESTS_WITHOUT", "").split())
+
+    @classmethod
+    def find_spec(cls, name: str, *_: object) -> None:
+        if name in cls.names:
+            raise ModuleNotFoundError(f"{name} is left out by EDGEPROF_TESTS_WITHOUT", name=name)
+
+
+sys.meta_path.insert(0, _NotHere)
 # How long an example takes on a machine that has other work is no property of the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
@@ -28,8 +40,10 @@ settings.load_profile("busy")
 os.environ["EDGEPROF_LOCK_DIR"] = tempfile.mkdtemp(prefix="edgeprof-locks-")
 # Tests call libraries directly too.
 telemetry.turn_off()
-# nohup leaves it ignored, in every process that tests start as well.
+# nohup leaves SIGHUP ignored, and a background job of a script SIGINT, in every process that tests start as well.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from edgeprof import hookimpl
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.evaluation.labels import absent
 from edgeprof.evaluation.samples import Samples, split_options
+from edgeprof.worker.arrays import read_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -221,7 +223,7 @@ def read_image(path: Path, *, colour: bool = False) -> npt.NDArray[Any]:
     """
     try:
         if path.suffix == ".npy":
-            array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+            array: npt.NDArray[Any] = read_arrays(os.fspath(path)).get("", np.zeros(0))
             return array
         with pillow().open(path) as image:
             mode = _mode(image)
