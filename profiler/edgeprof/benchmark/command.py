@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgeprof.benchmark.assemble import joules
-from edgeprof.benchmark.records import Estimate, Sampled
+from edgeprof.energy.estimate import CoreWatts
+from edgeprof.energy.recording import Recording
 from edgeprof.launch.command import require_command, run_command
 from edgeprof.sensing.device.host import describe_host
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
-from edgeprof.worker.span import COMMAND, Span, idle_span
+from edgeprof.worker.span import COMMAND, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof.energy.quote import Measured
+    from edgeprof.energy.recording import Quote
     from edgeprof.launch.command import CommandRun
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
@@ -34,12 +33,12 @@ class Outcome:
     Attributes:
         argv: The command.
         runs: One per repetition.
-        measured: Joules per run, watts over all runs, and why something is missing or degraded.
+        quote: Joules per run, watts over all runs, and why something is missing or degraded.
     """
 
     argv: Sequence[str]
     runs: Sequence[CommandRun]
-    measured: Measured
+    quote: Quote
 
     @property
     def duration_s(self) -> float:
@@ -66,9 +65,9 @@ class Outcome:
             "exit_code": self.exit_code,
             "peak_rss_bytes": self.peak_rss,
             "cpu_s": sum(run.cpu_s for run in self.runs) / len(self.runs),
-            "energy_j_per_run": msgspec.to_builtins(self.measured.energy),
-            "power_w": msgspec.to_builtins(self.measured.power),
-            "reasons": msgspec.to_builtins(self.measured.reasons),
+            "energy_j_per_run": msgspec.to_builtins(self.quote.energy),
+            "power_w": msgspec.to_builtins(self.quote.power),
+            "reasons": msgspec.to_builtins(self.quote.reasons),
         }
 
 
@@ -91,28 +90,18 @@ def measure_command(
     """
     require_command(argv[0])
     found = prepare(host, roots, sensors, rail)
-    device = describe_host(roots)
+    core_watts = CoreWatts.for_host(estimate_power_w, describe_host(roots))
     sampler = Sampler(found.sensors, sample_rate_hz, found.topology.by_key())
-    idles: list[Span] = []
     runs: list[CommandRun] = []
-
-    def idle() -> None:
-        if idle_s and found.topology.headline.channels:
-            start = time.monotonic()
-            time.sleep(idle_s)
-            idles.append(idle_span(start, time.monotonic()))
-
-    with sampler:
-        idle()
+    with Recording(found.topology, sampler, core_watts=core_watts) as recording:
+        idle_s = idle_s if found.topology.headline.channels else 0.0  # where nothing measures, idling tells nothing
+        if idle_s:
+            recording.idle(idle_s)
         while len(runs) < repeat and not (runs and runs[-1].exit_code > 128):
             runs.append(run_command(argv))
-        idle()
-    sampled = Sampled(found.topology, sampler.trace, sampler.stats(), runs[0].start_s, device.cores)
-    measured = joules(
-        sampled,
-        [Span(COMMAND, run.start_s, run.end_s, 1, "run") for run in runs],
-        idles,
-        [run.cpu_s for run in runs],
-        Estimate.for_host(estimate_power_w, device),
-    )
-    return Outcome(argv, runs, measured)
+            span = Span(COMMAND, runs[-1].start_s, runs[-1].end_s, 1, "run", (argv[0],))
+            recording.add(span, cpu_s=runs[-1].cpu_s)
+        if idle_s:
+            recording.idle(idle_s)
+    quote = recording.quote(argv[0])
+    return Outcome(argv, runs, quote)

@@ -18,9 +18,11 @@ import psutil
 from edgeprof import __version__
 from edgeprof.benchmark import assemble
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
-from edgeprof.benchmark.records import Estimate, Sampled, VariantRecord, WorkloadRecord
+from edgeprof.benchmark.records import Sampled, VariantRecord, WorkloadRecord
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates
 from edgeprof.compression.recipe import check_preprocessing, judged_before
+from edgeprof.energy.estimate import CoreWatts
+from edgeprof.energy.recording import Recording
 from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
 from edgeprof.evaluation import evaluate, labels
 from edgeprof.launch.interpreter import probe
@@ -35,7 +37,6 @@ from edgeprof.sensing.sampler import Sampler
 from edgeprof.verdicts import compare, pareto
 from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario
-from edgeprof.worker.span import Span, idle_span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from edgeprof.roots import Roots
     from edgeprof.sensing.discover import Discovery
     from edgeprof.sensing.sensor import PartTime
+    from edgeprof.worker.span import Span
 
 #: Between a warm-up and the idle that follows it: clocks and filters settle.
 _SETTLE_S = 0.5
@@ -158,7 +160,9 @@ class _Run:
         )
         started = time.monotonic()
         created = datetime.now(timezone.utc)
-        self.sampler.start()
+        core_watts = CoreWatts.for_host(self.request.estimate_power_w, host)
+        self.recording = Recording(self.found.topology, self.sampler, core_watts=core_watts)
+        self.recording.start()
         try:
             for group in groups:
                 members = [self._record(c) for c in group]
@@ -169,11 +173,10 @@ class _Run:
                 if not self.interrupted:
                     self._group(list(zip(group, members, strict=True)))
         finally:
-            self.sampler.stop()
+            self.recording.stop()
             self.progress.end()
-        sampled = Sampled(self.found.topology, self.sampler.trace, self.sampler.stats(), started, host.cores)
-        estimate = Estimate.for_host(self.request.estimate_power_w, host)
-        variants = [assemble.variant(record, sampled, self.plan, estimate) for record in records]
+        sampled = Sampled(self.recording, self.sampler.stats(), started, host.cores)
+        variants = [assemble.variant(record, sampled, self.plan) for record in records]
         assemble.pair_accuracies(variants, records)
         cost = self.sampler.cost()
         failures = [*self.found.failures, *((f.sensor, f.reason, None) for f in self.sampler.failures())]
@@ -228,7 +231,7 @@ class _Run:
             name = record.name if len(record.workloads) == 1 else f"{record.name} {workload.workload.name}"
             self.progress.stage(f"window {done}/{total} · {name}", self.plan.window_s)
             with self._charged_to(record):
-                self._window(worker, window, workload, is_main=workload is record.main)
+                self._window(worker, window, record, workload)
             if record.failure is not None:
                 workers[index] = None
         self._idle(idles, "idle after")
@@ -274,16 +277,18 @@ class _Run:
             ready = worker
         return ready  # noqa: RET504 - a return inside the with would leave mypy without this path
 
-    def _window(self, worker: Worker, position: int, record: WorkloadRecord, *, is_main: bool) -> None:
+    def _window(self, worker: Worker, position: int, variant: VariantRecord, record: WorkloadRecord) -> None:
         """Run the workload's window number ``position`` (from 0) and keep it."""
         before = context.snapshot(self.roots)
         time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
         window = worker.window(self.scenario, self.plan.window_s, record.workload.name)
         record.throttles += context.difference(before, context.snapshot(self.roots))
         self.order += 1
-        record.windows.append(window)
+        span = window.span._replace(key=(variant.name, record.workload.name))
+        self.recording.add(span, cpu_s=window.cpu_s)
+        record.windows.append(window._replace(span=span))
         record.orders.append(self.order)
-        if not is_main:  # the device's own clock times the main workload alone
+        if record is not variant.main:  # the device's own clock times the main workload alone
             return
         try:
             record.device_times.append(worker.device_times())
@@ -295,9 +300,7 @@ class _Run:
             return
         self.progress.stage(text, self.plan.idle_s)
         time.sleep(min(_SETTLE_S, self.plan.idle_s / 2))
-        start = time.monotonic()
-        time.sleep(self.plan.idle_s)
-        idles.append(idle_span(start, time.monotonic()))
+        idles.append(self.recording.idle(self.plan.idle_s))
 
     def _cool_down(self, start_c: float | None) -> None:
         """Wait until it is as cool as it was before the first window, within 2 °C and a minute."""
