@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from edgeprof.worker import telemetry
 from tests import models
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 # How long an example takes on a machine that has other work is no property of the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+# Tests call libraries directly too.
+telemetry.turn_off()
 # nohup leaves it ignored, in every process that tests start as well.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

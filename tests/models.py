@@ -91,6 +91,69 @@ def tflite_double(path: Path, *, custom: str | None = None) -> Path:
     return path
 
 
+def tflite_sum(path: Path, *, resource: bool = False) -> Path:
+    """y = x + the sum of what came before, float32 [1, 2]: state in a variable tensor, or in a resource variable."""
+    import flatbuffers
+    import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
+
+    builtin = schema.BuiltinOperator
+    model, graph = schema.ModelT(), schema.SubGraphT()
+    model.version, model.buffers, model.operatorCodes, model.subgraphs = 3, [schema.BufferT()], [], [graph]
+    graph.name, graph.tensors, graph.operators = "main", [], []
+
+    def tensor(
+        name: str, shape: list[int], values: Any = None, *, variable: bool = False, kind: str = "FLOAT32"
+    ) -> int:
+        made = schema.TensorT()
+        made.name, made.shape, made.isVariable, made.buffer = name, shape, variable, 0
+        made.type = getattr(schema.TensorType, kind)
+        if values is not None:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(np.asarray(values, "float32").tobytes(), "uint8")
+            model.buffers.append(buffer)
+            made.buffer = len(model.buffers) - 1
+        graph.tensors.append(made)
+        return len(graph.tensors) - 1
+
+    def add(code: int, inputs: list[int], outputs: list[int], options: Any = None, where: Any = graph) -> None:
+        made, node = schema.OperatorCodeT(), schema.OperatorT()
+        made.builtinCode, made.deprecatedBuiltinCode, made.version = code, min(code, 127), 1
+        model.operatorCodes.append(made)
+        node.opcodeIndex, node.inputs, node.outputs = len(model.operatorCodes) - 1, inputs, outputs
+        if options is not None:
+            node.builtinOptions = options
+            node.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__[:-1])
+        where.operators.append(node)
+
+    x = tensor("x", [1, 2])
+    if resource:
+        handle, old, y = tensor("h", [], kind="RESOURCE"), tensor("old", [1, 2]), tensor("y", [1, 2])
+        options = schema.VarHandleOptionsT()
+        options.container, options.sharedName = "", "total"
+        start, once = schema.SubGraphT(), schema.CallOnceOptionsT()
+        start.name, start.operators, start.inputs, start.outputs, once.initSubgraphIndex = "start", [], [], [], 1
+        model.subgraphs.append(start)
+        zeros = tensor("zeros", [1, 2], np.zeros((1, 2)))
+        start.tensors = graph.tensors[:]
+        add(builtin.VAR_HANDLE, [], [handle], options, start)
+        add(builtin.ASSIGN_VARIABLE, [handle, zeros], [], schema.AssignVariableOptionsT(), start)
+        add(builtin.CALL_ONCE, [], [], once)
+        add(builtin.VAR_HANDLE, [], [handle], options)
+        add(builtin.READ_VARIABLE, [handle], [old], schema.ReadVariableOptionsT())
+        add(builtin.ADD, [x, old], [y], schema.AddOptionsT())
+        add(builtin.ASSIGN_VARIABLE, [handle, y], [], schema.AssignVariableOptionsT())
+    else:  # a recurrent cell without an activation: h = x · 1 + h · 1
+        one, zero = tensor("one", [2, 2], np.eye(2)), tensor("zero", [2], np.zeros(2))
+        state, y = tensor("state", [1, 2], variable=True), tensor("y", [1, 2])
+        add(builtin.RNN, [x, one, one, zero, state], [y], schema.RNNOptionsT())
+    graph.inputs, graph.outputs = [x], [y]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    return path
+
+
 def affine_module() -> Any:
     """y = 2x + 1 as a torch module."""
     import torch

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.energy.online.running_sum import BRIDGE_S, USUAL_S, History, Meter, Total
 from edgeprof.provenance import worst
+from edgeprof.sensing.board.headline import is_power
 from edgeprof.sensing.clock import MonotonicClock
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.sensing.sensor import Channel, Sensor
@@ -40,11 +41,6 @@ _SLICE_S = 0.25
 _KEEP_S = 1.0
 
 
-def is_power(channel: Channel) -> bool:
-    """Whether joules follow from it."""
-    return channel.quantity == "power" or (channel.quantity == "energy" and channel.kind == "counter")
-
-
 @dataclass
 class Rail:
     """One rail as it is exposed: its best source of joules, and its reading of power where it has one of its own.
@@ -52,7 +48,8 @@ class Rail:
     Attributes:
         meter: Counts its joules.
         power: The channel that tells its power; the meter does where it is None.
-        parent: The rail that contains it and is exposed too; None for those that may be added up.
+        parent: The rail that contains it and is exposed too, ``unknown`` where nobody knows what it overlaps; None for
+            those that may be added up.
     """
 
     meter: Meter
@@ -384,18 +381,16 @@ def _rails(power: Iterable[Channel], topology: Topology, meters: dict[Key, Meter
 
     A channel that stands for the whole device is no rail: what it counts is device_energy.
     """
-    whole = {c.key for c in topology.headline.channels if c.role == "total"}
+    containers = topology.containers
     groups: dict[tuple[str, str], list[Channel]] = {}
     for channel in power:
-        if channel.key not in whole and channel.role != "total":
+        if channel.key in containers:
             groups.setdefault((channel.sensor, channel.name), []).append(channel)
-    names = {name for _, name in groups}
     rails = []
     for channels in groups.values():
         counter = next((c for c in channels if c.kind == "counter"), None)
         gauge = next((c for c in channels if c.kind != "counter"), None)
         best = counter or channels[0]
-        parent = best.parent if best.parent in names else None
         power_of = meters[gauge.key] if gauge is not None and counter is not None else None
-        rails.append(Rail(meters[best.key], power_of, parent))
+        rails.append(Rail(meters[best.key], power_of, containers[best.key]))
     return rails

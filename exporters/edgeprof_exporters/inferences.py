@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
-from edgeprof.energy.online.attribution import Attributor
+from edgeprof.energy.online.attribution import MOST_WAITING, Attributor
+from edgeprof.energy.online.running_sum import MOST_JOULES
 from edgeprof.worker.span import CALL, Span
+from edgeprof_exporters.logs import event
 from edgeprof_exporters.messages import is_label
 
 if TYPE_CHECKING:
@@ -20,19 +23,30 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 #: Label sets beyond this many are counted under ``other``: 50 make about 1,000 series.
 MOST_SERIES = 50
 OTHER = ("other", "other", "other")
+#: Beyond this a counter's steps of one are lost in the floating-point number that a scrape shows.
+_MOST_COUNT = 1 << 53
 
 LabelSet = tuple[str, str, str]
 
 
 class Tally:
-    """The counters of one model × variant × runtime."""
+    """The counters of one model × variant × runtime.
 
-    __slots__ = ("buckets", "count", "joules", "seconds", "without")
+    Attributes:
+        count: Inferences.
+        without: Those of them whose energy is not known.
+        joules: Of the others, as a monotone counter shows them.
+        seconds: How long all of them took together.
+        buckets: The histogram of their durations.
+    """
+
+    __slots__ = ("_joules", "buckets", "count", "joules", "seconds", "without")
 
     def __init__(self) -> None:
         self.count = 0
         self.without = 0
         self.joules = 0.0
+        self._joules = 0.0
         self.seconds = 0.0
         self.buckets = [0] * (len(BUCKETS) + 1)
 
@@ -40,6 +54,11 @@ class Tally:
         self.count += count
         self.seconds += seconds * count
         self.buckets[bisect_left(BUCKETS, seconds)] += count
+
+    def add_joules(self, joules: float) -> None:
+        """Add a window's energy; below zero by noise now and then, where it is small beside the sensor's steps."""
+        self._joules += joules
+        self.joules = max(self.joules, self._joules)
 
     def state(self) -> list[Any]:
         return [self.count, self.without, self.joules, self.seconds, self.buckets]
@@ -58,17 +77,18 @@ class Tally:
         numbers = [tally.count, tally.without, *map(int, buckets)]
         if len(buckets) != len(BUCKETS) + 1 or min(numbers) < 0 or sum(numbers[2:]) != tally.count:
             raise ValueError("not the counts of inferences")
-        if not (math.isfinite(tally.joules) and math.isfinite(tally.seconds)) or min(tally.joules, tally.seconds) < 0:
-            raise ValueError("not joules or seconds")
+        if not (0 <= tally.joules <= MOST_JOULES and 0 <= tally.seconds < math.inf and max(numbers) <= _MOST_COUNT):
+            raise ValueError(f"{tally.joules:g} J of {tally.count} inferences in a state cannot be")
+        tally._joules = tally.joules
         tally.buckets = numbers[2:]
         return tally
 
 
 class Inferences:
-    """Takes messages in, gives counters out. Thread-safe.
+    """Takes messages in, gives counters out. Thread-safe; energy is shared out while messages go on coming in.
 
     Args:
-        history: The device's cumulative energy; None where nothing measures it.
+        history: The device's energy.
         most_series: Label sets beyond this many become ``other``.
     """
 
@@ -78,7 +98,11 @@ class Inferences:
         self.messages = {"accepted": 0, "malformed": 0, "other": 0}
         #: Label set → its counters.
         self.tallies: dict[LabelSet, Tally] = {}
-        self._attributor = Attributor(history)
+        self._history = history
+        self._settling = threading.Lock()  # holds the attributor
+        self._attributor = Attributor()
+        self._arrived: list[Span] = []
+        self._waiting = 0  # in the attributor
 
     def take(self, message: Message | None) -> None:
         """Count one datagram."""
@@ -95,18 +119,45 @@ class Inferences:
                 tally = self.tallies.setdefault(key, Tally())
             self.messages["other" if key is OTHER else "accepted"] += 1
             tally.observe(message.end - message.start, message.inferences)
-            if not self._attributor.add(Span(CALL, message.start, message.end, message.inferences, key=key)):
+            if len(self._arrived) + self._waiting < MOST_WAITING:
+                self._arrived.append(Span(CALL, message.start, message.end, message.inferences, key=key))
+            else:
                 tally.without += message.inferences
 
     def settle(self, now: float, engine_lock: threading.Lock, *, all_of_them: bool = False) -> None:
-        """Give joules to what can have them now (``now``: monotonic s); ``engine_lock`` holds the history still."""
-        with self.lock, engine_lock:
-            for share in self._attributor.settle(now, all_of_them=all_of_them):
-                model, variant, runtime = share.span.key
-                tally = self.tallies[model, variant, runtime]
-                tally.joules += max(0.0, share.joules)
-                if not share.is_whole:
-                    tally.without += share.span.count
+        """Give joules to what can have them now.
+
+        Args:
+            now: Monotonic s.
+            engine_lock: Held while the device's energy is copied, and not while it is shared out.
+            all_of_them: At the end: settle what there is.
+        """
+        too_short = 0
+        with self._settling:
+            with self.lock:
+                arrived, self._arrived = self._arrived, []
+                self._waiting += len(arrived)
+            self._attributor.extend(arrived)
+            with engine_lock:
+                curve = self._history.copy_since(self._attributor.earliest)
+            settled = self._attributor.settle(curve, now, all_of_them=all_of_them)
+            with self.lock:
+                self._waiting -= len(settled)
+                for share in settled:
+                    model, variant, runtime = share.span.key
+                    tally = self.tallies[model, variant, runtime]
+                    if share.is_whole:
+                        tally.add_joules(share.joules)
+                    else:
+                        tally.without += share.span.count
+                        too_short += share.guessed_s > 0
+        if too_short:
+            event(
+                logging.WARNING,
+                "inferences are too short for the sampling rate, and have no joules",
+                inferences=too_short,
+                remedy="raise sampling.rate_hz",
+            )
 
     def state(self) -> list[Any]:
         """What a later daemon resumes from."""

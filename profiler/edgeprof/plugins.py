@@ -20,6 +20,7 @@ import pluggy
 
 from edgeprof import hookspecs
 from edgeprof.errors import unknown
+from edgeprof.worker import telemetry
 
 if TYPE_CHECKING:
     import importlib.metadata
@@ -96,6 +97,7 @@ class PluginHost:
         entry_points: Iterable[Point] | None = None,
         only: Iterable[str] | None = None,
     ) -> None:
+        telemetry.turn_off()  # before any plugin can load a library
         self.manager = pluggy.PluginManager("edgeprof")
         self.manager.add_hookspecs(hookspecs)
         self.plugins: list[PluginInfo] = []

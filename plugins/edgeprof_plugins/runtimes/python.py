@@ -6,7 +6,8 @@ class is constructed once, without arguments, and its instance is called. What c
 None) is the output; it must be complete: wait for your GPU before you return.
 
 ``setup()`` and ``teardown()`` run once, before the first call and when all is measured: methods of a callable object,
-attributes of the function, or functions of those names beside it in the module.
+attributes of the function, or functions of those names beside it in the module. A ``reset()`` there runs before each
+sample of a dataset: what the function keeps from one call to the next (a tracker, a recurrent state) is its own.
 """
 
 import inspect
@@ -75,6 +76,10 @@ class CallableSession(Session):
             "threads": "as the application chooses" if not options.threads else "OMP_NUM_THREADS and its like",
         }
         self._teardown: Optional[Callable[[], Any]] = _beside("teardown", function, module)
+        self._reset: Optional[Callable[[], Any]] = _beside("reset", function, module)
+        self.facts["state"] = (
+            "reset() before each judged sample" if self._reset else "what the function keeps: it has no reset()"
+        )
         setup = _beside("setup", function, module)
         if setup is not None:
             _attempt(target + " setup", setup)
@@ -91,6 +96,11 @@ class CallableSession(Session):
             return function(**feeds)
 
         return call
+
+    def reset(self) -> Optional[str]:
+        if self._reset is not None:
+            self._reset()
+        return None
 
     def close(self) -> None:
         teardown, self._teardown = self._teardown, None

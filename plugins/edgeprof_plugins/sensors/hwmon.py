@@ -2,7 +2,7 @@
 
 ``/sys/class/hwmon/hwmonN/``: ``powerN_input`` and ``powerN_average`` µW, ``energyN_input`` µJ (64 bits, extended by the
 driver), ``inN_input`` mV, ``currN_input`` mA, ``tempN_input`` m°C; names in ``*_label``, for the INA2xx in the chip's
-own ``label`` (Thor's INA238: ``VIN``).
+own ``label`` (Thor's INA238: ``VIN``), for ACPI's power meters in ``powerN_oem_info``.
 Refresh: ``update_interval`` ms where the driver has it; INA238: 16 averages × 1052 µs × 3 conversions, 50 ms.
 Traps: powers are in µW, other than everything beside them; of ``input`` and ``average`` a chip has one or both; an
 APU's amdgpu power is the whole chip with its CPU cores; ``ucsi_source_psy`` shows what was negotiated and measures
@@ -16,11 +16,14 @@ import math
 import re
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeprof import hookimpl
+from edgeprof.sensing.board.identity import identify
+from edgeprof.sensing.board.placement import Origin, distinct_names, find_rails
 from edgeprof.sensing.files import FileSensor, NumberFile, listing, number_of, provenance, text_of, trouble
 from edgeprof.sensing.sensor import INSTANTANEOUS, Channel, Filter, Sensor
+from edgeprof_plugins.sensors.hwmon_chips import acpi_meters, amdgpu, relations
 
 if TYPE_CHECKING:
     from collections.abc import MutableSequence, Sequence
@@ -35,6 +38,10 @@ _ELSEWHERE = re.compile(r"ina3221.*|ucsi_.*|soctherm_oc|pwm.*|rpi_volt|BAT\d*|AC
 #: Chips of which one temperature says enough: the whole package, and not each of 64 cores.
 _PACKAGE_LABELS = {"coretemp": re.compile(r"Package id \d+"), "k10temp": re.compile(r"Tctl|Tdie")}
 _MOST_TEMPERATURES = 3
+#: The driver of ACPI's power meters.
+_ACPI = "power_meter"
+#: A limit beyond this (W) is a register's way of saying that there is none.
+_MOST_LIMIT_W = 20_000.0
 #: The INA family: shunt step (V), power step in current steps × V, gain limit of the part beside ±1 % of the shunt.
 _INA = {
     "ina219": (10e-6, 20.0, 0.005),
@@ -49,11 +56,40 @@ _INA238_STEP_W, _INA238_SHUNT_OHM, _INA238_BLOCK_S = 2e-4, 0.020, 16 * 1052e-6 *
 
 @dataclass(frozen=True)
 class _Chip:
+    """One chip.
+
+    Attributes:
+        path: Where its attribute files are.
+        device: The directory of the device that it belongs to.
+        name: The driver's name for it.
+        title: The same, with its place where several chips have one name.
+        place: The device's own name, as ``1-0040`` or ``0000:03:00.0``.
+        source: What its readings may call themselves.
+    """
+
     path: Path
+    device: Path
     name: str
     title: str
     place: str
     source: str
+
+    @property
+    def chip(self) -> str:
+        """The place as channels carry it."""
+        if re.fullmatch(r"\d+-[0-9a-f]{4}", self.place):
+            return f"i2c {self.place}"
+        return f"pci {self.place}" if re.fullmatch(r"[0-9a-f]{4,}:[0-9a-f]{2}:\S+", self.place) else self.place
+
+
+@dataclass(frozen=True)
+class _Power:
+    """One power or energy of a chip: what it is and the files that tell it (a pair is multiplied)."""
+
+    chip: _Chip
+    channel: Channel
+    nodes: tuple[Path, ...]
+    inside: Channel | None = None
 
 
 class PairSensor(FileSensor):
@@ -72,62 +108,150 @@ class PairSensor(FileSensor):
 
 def find(roots: Roots) -> list[Sensor]:
     """One sensor for each chip's powers, energies and temperatures."""
-    names = [text_of(path / "name") or "" for path in listing(roots.sysfs / "class/hwmon")]
     zones = {
         (text_of(zone / "type") or "").replace("-", "_")
         for zone in listing(roots.sysfs / "class/thermal")
         if zone.name.startswith("thermal_zone")
     }
+    chips = _chips(roots)
+    powers = _named([power for chip in chips for power in _powers(chip)], roots)
     sensors: list[Sensor] = []
-    taken: set[str] = set()
-    for path, name in zip(listing(roots.sysfs / "class/hwmon"), names, strict=True):
+    for chip in chips:
+        sensors += _power_sensors([power for power in powers if power.chip is chip])
+        if chip.name not in zones:
+            sensors += _temperatures(chip)
+    return sensors
+
+
+def _chips(roots: Roots) -> list[_Chip]:
+    paths = listing(roots.sysfs / "class/hwmon")
+    names = [text_of(path / "name") or text_of(path / "device/name") or "" for path in paths]
+    chips = []
+    for path, name in zip(paths, names, strict=True):
         device = (path / "device").resolve()
         if not name or _ELSEWHERE.fullmatch(name) or (device / "online").exists() or (device / "capacity").exists():
             continue
         place = device.name if (path / "device").exists() else path.name
         title = name if names.count(name) == 1 else f"{name}@{place}"
-        chip = _Chip(path, name, title, place, provenance(roots))
-        sensors += _power_sensors(chip, taken)
-        if name not in zones:
-            sensors += _temperatures(chip)
+        bare = not any(re.match(r"(power|energy|in|curr|temp)\d", entry.name) for entry in listing(path))
+        chips.append(_Chip(device if bare else path, device, name, title, place, provenance(roots)))
+    return chips
+
+
+def _named(powers: list[_Power], roots: Roots) -> list[_Power]:
+    """The powers under names of their own: a name that two chips give bears the chip's place."""
+    powers = _acpi(powers)
+    channels = [power.channel for power in powers]
+    origins = [Origin(c.name, c.chip, c.input) for c in channels]
+    home = find_rails(identify(roots), dict(enumerate(origins)))
+    names = distinct_names([c.name for c in channels], origins, keep=[i for i in range(len(channels)) if i in home])
+    # Energies and powers of one thing share its name: only what is alike in kind too must be told apart.
+    renamed = {
+        id(channel): name if _is_twin(channel, channels) else channel.name
+        for channel, name in zip(channels, names, strict=True)
+    }
+    return [
+        replace(
+            power,
+            channel=replace(
+                power.channel,
+                name=renamed[id(power.channel)],
+                parent=None if power.inside is None else renamed.get(id(power.inside), power.inside.name),
+            ),
+        )
+        for power in powers
+    ]
+
+
+def _is_twin(channel: Channel, channels: Sequence[Channel]) -> bool:
+    return sum(other.key == channel.key for other in channels) > 1
+
+
+def _acpi(powers: list[_Power]) -> list[_Power]:
+    """The powers, with ACPI's meters related to each other: each is a chip of its own."""
+    meters = [index for index, power in enumerate(powers) if power.chip.name == _ACPI]
+    facts = acpi_meters([powers[index].channel.name for index in meters])
+    channels = {
+        index: replace(powers[index].channel, **{k: v for k, v in fact.items() if k != "inside"})
+        for index, fact in zip(meters, facts, strict=True)
+    }
+    result = list(powers)
+    for index, fact in zip(meters, facts, strict=True):
+        around = channels[meters[fact["inside"]]] if "inside" in fact else None
+        result[index] = replace(powers[index], channel=channels[index], inside=around)
+    return result
+
+
+def _power_sensors(powers: Sequence[_Power]) -> list[Sensor]:
+    """One sensor for the powers that are files, and one for those that are pairs of files."""
+    sensors: list[Sensor] = []
+    files = [power for power in powers if len(power.nodes) == 1]
+    problems = [trouble(power.nodes[0]) for power in files]
+    readable = [power for power, problem in zip(files, problems, strict=True) if problem is None]
+    refused = [
+        replace(power.channel, available=False, reason=problem[0], remedy=problem[1])
+        for power, problem in zip(files, problems, strict=True)
+        if problem is not None
+    ]
+    if files:
+        channels = [power.channel for power in readable]
+        sensors.append(FileSensor(NAME, channels, [NumberFile(p.nodes[0], 1e-6) for p in readable], refused))
+    pairs = [power for power in powers if len(power.nodes) > 1]
+    if pairs:
+        nodes = [(NumberFile(p.nodes[0], 1e-3), NumberFile(p.nodes[1], 1e-3)) for p in pairs]
+        sensors.append(PairSensor([power.channel for power in pairs], nodes))
     return sensors
 
 
-def _power_sensors(chip: _Chip, taken: set[str]) -> list[Sensor]:
-    channels: list[Channel] = []
-    files: list[NumberFile] = []
-    refused: list[Channel] = []
-    for node, channel in _candidates(chip):
-        unique = channel if channel.name not in taken else replace(channel, name=f"{channel.name}@{chip.place}")
-        problem = trouble(node)
-        if problem is not None:
-            refused.append(replace(unique, available=False, reason=problem[0], remedy=problem[1]))
-            continue
-        channels.append(unique)
-        files.append(NumberFile(node, 1e-6))
-    taken |= {channel.name for channel in channels}
-    if channels or refused:
-        return [FileSensor(NAME, channels, files, refused)]
-    return _pairs(chip, taken)
+def _powers(chip: _Chip) -> list[_Power]:
+    """What the chip tells of power: its powers and energies, else its volts and amperes."""
+    found = [*_of_kind(chip, "power"), *_of_kind(chip, "energy")]
+    return found or _pairs(chip)
 
 
-def _candidates(chip: _Chip) -> list[tuple[Path, Channel]]:
-    """The chip's power and energy files: of several that show the same, the one that says most."""
-    found = []
-    numbers = _numbers(chip.path, r"power(\d+)_(?:input|average)")
-    for number in numbers:
-        node = chip.path / f"power{number}_input"
-        averaged = not node.exists() or (trouble(node) is not None and (chip.path / f"power{number}_average").exists())
-        node = chip.path / f"power{number}_average" if averaged else node
-        label = _label(chip, f"power{number}", alone=len(numbers) == 1)
-        found.append((node, _annotated(chip, Channel(NAME, label, "power"), node, averaged)))
-    energies = _numbers(chip.path, r"energy(\d+)_input")
-    for number in energies:
-        node = chip.path / f"energy{number}_input"
-        label = _label(chip, f"energy{number}", alone=len(energies) == 1)
-        counter = Channel(NAME, label, "energy", kind="counter", plausible=(0.0, math.inf), resolution=1e-6)
-        found.append((node, _annotated(chip, replace(counter, gain_limit=0.05), node, averaged=False)))
-    return found
+def _of_kind(chip: _Chip, kind: str) -> list[_Power]:
+    numbers = _numbers(chip.path, rf"{kind}(\d+)_(?:input|average)")
+    labels = [text_of(chip.path / f"{kind}{number}_label") or "" for number in numbers]
+    facts = relations(chip.name, chip.device, labels)
+    powers = [
+        _power(chip, kind, number, alone=len(numbers) == 1, facts=fact)
+        for number, fact in zip(numbers, facts, strict=True)
+    ]
+    return [
+        power if "inside" not in fact else replace(power, inside=powers[fact["inside"]].channel)
+        for power, fact in zip(powers, facts, strict=True)
+    ]
+
+
+def _power(chip: _Chip, kind: str, number: int, *, alone: bool, facts: dict[str, Any]) -> _Power:
+    """One power or energy: of several files that show the same, the one that says most."""
+    node, average = chip.path / f"{kind}{number}_input", chip.path / f"{kind}{number}_average"
+    averaged = average.exists() and (not node.exists() or trouble(node) is not None)
+    node = average if averaged else node
+    name = _label(chip, f"{kind}{number}", alone=alone)
+    base = Channel(NAME, name, "power")
+    if kind == "energy":
+        base = Channel(
+            NAME, name, "energy", kind="counter", plausible=(0.0, math.inf), resolution=1e-6, gain_limit=0.05
+        )
+    base = replace(
+        base,
+        chip=chip.chip,
+        input=number,
+        label=text_of(chip.path / f"{kind}{number}_label") or text_of(chip.path / "label"),
+        limit_w=_limit(chip.path, number),
+        **{key: value for key, value in facts.items() if key != "inside"},
+    )
+    socket = re.fullmatch(r"Esocket(\d+)", base.label or "")
+    if socket:
+        base = replace(base, chip=f"cpu {socket[1]}")
+    return _Power(chip, _annotated(chip, base, node, averaged), (node,))
+
+
+def _limit(path: Path, number: int) -> float | None:
+    """The most that a power's own limits let it be (W), with room for the moment before they act."""
+    limits = [number_of(path / f"power{number}_{what}", 1e-6) or 0.0 for what in ("rated_max", "cap_max", "max")]
+    return 3 * max(limits) if 0 < max(limits) < _MOST_LIMIT_W else None
 
 
 def _annotated(chip: _Chip, channel: Channel, node: Path, averaged: bool) -> Channel:
@@ -138,11 +262,16 @@ def _annotated(chip: _Chip, channel: Channel, node: Path, averaged: bool) -> Cha
         provenance="simulated" if chip.source == "simulated" else "counter" if counts else "measured",
         update_interval_s=number_of(chip.path / "update_interval", 1e-3),
     )
-    if chip.name in {"amdgpu", "i915", "xe"}:
-        note = "of an APU this is the whole chip with its CPU cores" if chip.name == "amdgpu" else ""
-        interval = number_of(node.with_name(f"{node.name}_interval"), 1e-3) if averaged else None
-        block = Filter("block", length_s=interval) if interval else INSTANTANEOUS
-        return replace(channel, scope="gpu", gain_limit=0.05, note=note, filter=block)
+    interval = number_of(node.with_name(f"{node.name}_interval"), 1e-3) if averaged else None
+    block = Filter("block", length_s=interval) if interval else INSTANTANEOUS
+    if chip.name == "amdgpu" and not counts:
+        return replace(channel, gain_limit=0.05, filter=block, **amdgpu(chip.path, channel.label or ""))
+    if chip.name in {"i915", "xe"}:
+        return replace(channel, gain_limit=0.05, filter=block)
+    if chip.name == _ACPI:
+        accuracy = re.fullmatch(r"([0-9.]+)\s*%", text_of(chip.path / f"power{channel.input}_accuracy") or "")
+        limit = 1 - float(accuracy[1]) / 100 if accuracy else None
+        return replace(channel, gain_limit=limit, update_interval_s=interval, filter=block)
     if channel.quantity == "power" and chip.name in {"ina237", "ina238", "sq52206"}:
         shunt = number_of(chip.path / "shunt_resistor", 1e-6)
         return replace(
@@ -162,30 +291,47 @@ def _annotated(chip: _Chip, channel: Channel, node: Path, averaged: bool) -> Cha
     return channel
 
 
-def _pairs(chip: _Chip, taken: set[str]) -> list[Sensor]:
-    channels = []
-    pairs = []
-    for number in _numbers(chip.path, r"curr(\d+)_input"):
-        volts, amperes = chip.path / f"in{number}_input", chip.path / f"curr{number}_input"
-        labels = text_of(chip.path / f"in{number}_label"), text_of(chip.path / f"curr{number}_label")
-        if not volts.exists() or (all(labels) and labels[0] != labels[1]) or trouble(volts) or trouble(amperes):
+def _pairs(chip: _Chip) -> list[_Power]:
+    """Volts and amperes of one thing: of one label, or of one number where all inputs have both."""
+    volts = {n: text_of(chip.path / f"in{n}_label") for n in _numbers(chip.path, r"in(\d+)_input")}
+    amperes = {n: text_of(chip.path / f"curr{n}_label") for n in _numbers(chip.path, r"curr(\d+)_input")}
+    powers = []
+    for current, label in amperes.items():
+        voltage = _partner(current, label, volts, amperes)
+        nodes = chip.path / f"in{voltage}_input", chip.path / f"curr{current}_input"
+        if voltage is None or trouble(nodes[0]) or trouble(nodes[1]):
             continue
-        name = labels[0] or labels[1] or f"{chip.title} channel {number}"
-        name = name if name not in taken else f"{name}@{chip.place}"
-        taken.add(name)
-        source = "simulated" if chip.source == "simulated" else "measured"
-        channels.append(
-            Channel(
-                NAME,
-                name,
-                "power",
-                provenance=source,  # type: ignore[arg-type]  # a str that is one of Provenance
-                update_interval_s=number_of(chip.path / "update_interval", 1e-3),
-                location=f"{chip.name} {chip.place} in{number} × curr{number}",
-            )
+        name = volts[voltage] if label == volts[voltage] else label and f"{chip.title} p{label[1:]}"
+        channel = Channel(
+            NAME,
+            name or f"{chip.title} channel {current}",
+            "power",
+            provenance="simulated" if chip.source == "simulated" else "measured",
+            update_interval_s=number_of(chip.path / "update_interval", 1e-3),
+            location=f"{chip.name} {chip.place} in{voltage} × curr{current}",
+            chip=chip.chip,
+            input=current,
+            label=label,
+            additive=False,
         )
-        pairs.append((NumberFile(volts, 1e-3), NumberFile(amperes, 1e-3)))
-    return [PairSensor(channels, pairs)] if channels else []
+        powers.append(_Power(chip, channel, nodes))
+    return powers
+
+
+def _partner(
+    current: int, label: str | None, volts: dict[int, str | None], amperes: dict[int, str | None]
+) -> int | None:
+    """The voltage that belongs to a current; None where that is not certain."""
+    if label is None:
+        # A voltage of its own for each current, and no labels at all: in1 is curr1's. One voltage more is an input's.
+        sure = not any(volts.values()) and set(volts) - {0} == set(amperes) - {0}
+        return current if sure and current in volts else None
+    if volts.get(current) in {label, None} and current in volts:
+        return current if volts[current] == label or not any(volts.values()) else None
+    if re.fullmatch(r"i(in|out)\d*", label):
+        same = [number for number, text in volts.items() if text == f"v{label[1:]}"]
+        return same[0] if len(same) == 1 else None
+    return None
 
 
 def _temperatures(chip: _Chip) -> list[Sensor]:
@@ -221,7 +367,7 @@ def _numbers(path: Path, pattern: str) -> list[int]:
 
 
 def _label(chip: _Chip, node: str, *, alone: bool) -> str:
-    label = text_of(chip.path / f"{node}_label")
+    label = text_of(chip.path / f"{node}_label") or text_of(chip.path / f"{node}_oem_info")
     whole = text_of(chip.path / "label")
     if whole and alone:
         return whole

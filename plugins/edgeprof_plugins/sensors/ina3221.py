@@ -21,10 +21,11 @@ import math
 import re
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeprof import hookimpl
-from edgeprof.sensing.board.topology import identify, rail_at, rail_labelled
+from edgeprof.sensing.board.identity import identify
+from edgeprof.sensing.board.placement import Origin, distinct_names, find_rails
 from edgeprof.sensing.files import NumberFile, TextFile, listing, number_of, provenance, text_of, trouble
 from edgeprof.sensing.sensor import Channel, Filter, Sensor
 from edgeprof_plugins.sensors.ina3221_timing import IIO_DEFAULT, Timing, timing
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from edgeprof.hookspecs import Register
     from edgeprof.roots import Roots
-    from edgeprof.sensing.board.topology import Board, Rail
+    from edgeprof.sensing.board.files import Rail
 
 NAME = "ina3221"
 #: SBOS576: bus range and step (V), shunt step and full scale (V).
@@ -55,9 +56,12 @@ class _Chip:
     first: int  # number of the first channel
     timing: Timing
 
-    @property
-    def address(self) -> int:
-        return int(self.place.rsplit("-", 1)[1], 16)
+    def label(self, number: int) -> str | None:
+        """What the driver calls a channel; None where it gives no label."""
+        return text_of(self.path / (f"in{number}_label" if self.first else f"rail_name_{number}"))
+
+    def origin(self, number: int) -> Origin:
+        return Origin(self.label(number), f"i2c {self.place}", number - self.first + 1)
 
 
 @dataclass
@@ -66,7 +70,6 @@ class _Found:
 
     chip: _Chip
     number: int
-    label: str | None
     rail: Rail | None
     reader: Callable[[], tuple[float, float]]
     files: tuple[TextFile, ...]
@@ -75,8 +78,8 @@ class _Found:
     name: str = ""
 
     @property
-    def location(self) -> str:
-        return f"i2c {self.chip.place} channel {self.number - self.chip.first + 1}"
+    def origin(self) -> Origin:
+        return self.chip.origin(self.number)
 
 
 class Ina3221(Sensor):
@@ -127,21 +130,33 @@ class Ina3221(Sensor):
 
 def find(roots: Roots) -> list[Sensor]:
     """All INA3221 chips below the roots, by either driver."""
-    board = identify(roots)
     chips = [*_hwmon_chips(roots), *_iio_chips(roots)]
-    found: list[tuple[_Chip, list[_Found], list[Channel]]] = []
-    for chip in chips:
-        rails: list[_Found] = []
-        refused: list[Channel] = []
-        for number in range(chip.first, chip.first + 3):
-            result = _hwmon_channel(chip, number, board) if chip.first else _iio_channel(chip, number, board)
-            if isinstance(result, _Found):
-                rails.append(result)
-            elif result is not None:
-                refused.append(result)
-        found.append((chip, rails, refused))
-    _give_names([rail for _, rails, _ in found for rail in rails], board)
-    return [_sensor(chip, rails, refused, roots) for chip, rails, refused in found if rails or refused]
+    places = [(chip, number) for chip in chips for number in range(chip.first, chip.first + 3)]
+    origins = [chip.origin(number) for chip, number in places]
+    rails = find_rails(identify(roots), dict(enumerate(origins)))
+    names = distinct_names(
+        [origin.label or (rails[i].name if i in rails else _unlabelled(origin)) for i, origin in enumerate(origins)],
+        origins,
+        keep=rails,
+    )
+    connected: dict[Path, list[_Found]] = {chip.path: [] for chip in chips}
+    refused: dict[Path, list[Channel]] = {chip.path: [] for chip in chips}
+    for index, (chip, number) in enumerate(places):
+        read = _hwmon_channel if chip.first else _iio_channel
+        result = read(chip, number, names[index], rails.get(index))
+        if isinstance(result, _Found):
+            connected[chip.path].append(result)
+        elif result is not None:
+            refused[chip.path].append(result)
+    return [
+        _sensor(chip, connected[chip.path], refused[chip.path], roots)
+        for chip in chips
+        if connected[chip.path] or refused[chip.path]
+    ]
+
+
+def _unlabelled(origin: Origin) -> str:
+    return f"{origin.chip.removeprefix('i2c ')} channel {origin.input}"
 
 
 def _hwmon_chips(roots: Roots) -> list[_Chip]:
@@ -177,15 +192,10 @@ def _place(path: Path) -> str:
     return owner if re.fullmatch(r"\d+-00[0-9a-f]{2}", owner) else "0-0000"
 
 
-def _hwmon_channel(chip: _Chip, number: int, board: Board) -> _Found | Channel | None:
+def _hwmon_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _Found | Channel | None:
     volts, amperes = chip.path / f"in{number}_input", chip.path / f"curr{number}_input"
-    label = text_of(chip.path / f"in{number}_label")
-    rail = _rail_of(board, chip, label, number)
-    name = label or (rail.name if rail else f"{chip.place} channel {number}")
-    if label == "NC" or number_of(chip.path / f"in{number}_enable") == 0:
-        return _refused(
-            chip, number, name if label != "NC" else f"{chip.place} channel {number}", "disabled by the board"
-        )
+    if chip.label(number) == "NC" or number_of(chip.path / f"in{number}_enable") == 0:
+        return _disabled(chip, number, name)
     for path in (volts, amperes):
         problem = trouble(path)
         if problem is not None:
@@ -200,7 +210,7 @@ def _hwmon_channel(chip: _Chip, number: int, board: Board) -> _Found | Channel |
     def pair() -> tuple[float, float]:
         return voltage.number(), current.number()
 
-    return _Found(chip, number, label, rail, pair, (voltage, current), shunt, note)
+    return _Found(chip, number, rail, pair, (voltage, current), shunt, note, name)
 
 
 def _shunt(declared: float | None, rail: Rail | None) -> tuple[float | None, float | None, str]:
@@ -216,12 +226,10 @@ def _shunt(declared: float | None, rail: Rail | None) -> tuple[float | None, flo
     return known, declared / known, f"{wrong}; corrected to {known * 1e6:g} µΩ"
 
 
-def _iio_channel(chip: _Chip, number: int, board: Board) -> _Found | Channel | None:
-    label = text_of(chip.path / f"rail_name_{number}")
-    rail = _rail_of(board, chip, label, number + 1)
-    name = label or (rail.name if rail else f"{chip.place} channel {number + 1}")
+def _iio_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _Found | Channel | None:
+    label = chip.label(number)
     if label == "NC":
-        return _refused(chip, number, f"{chip.place} channel {number + 1}", "disabled by the board")
+        return _disabled(chip, number, name)
     shunt = None if rail is None or rail.shunt_uohm is None else rail.shunt_uohm * 1e-6
     note = "averaging assumed: the driver's default of 64 samples"
     both = chip.path / f"ui_input_{number}"
@@ -236,7 +244,7 @@ def _iio_channel(chip: _Chip, number: int, board: Board) -> _Found | Channel | N
             except (ValueError, IndexError):
                 return math.nan, math.nan
 
-        return _Found(chip, number, label, rail, coherent, (file,), shunt, note)
+        return _Found(chip, number, rail, coherent, (file,), shunt, note, name)
     for path in (volts, amperes):
         problem = trouble(path)
         if problem is not None:
@@ -247,7 +255,7 @@ def _iio_channel(chip: _Chip, number: int, board: Board) -> _Found | Channel | N
     def pair() -> tuple[float, float]:
         return voltage.number(), current.number()
 
-    return _Found(chip, number, label, rail, pair, (voltage, current), shunt, note)
+    return _Found(chip, number, rail, pair, (voltage, current), shunt, note, name)
 
 
 def _is_pair(path: Path) -> bool:
@@ -257,27 +265,24 @@ def _is_pair(path: Path) -> bool:
     return re.fullmatch(rb"\d+ -?\d+\s*", text) is not None
 
 
-def _rail_of(board: Board, chip: _Chip, label: str | None, number: int) -> Rail | None:
-    return rail_labelled(board, label) if label else rail_at(board, chip.address, number)
+def _disabled(chip: _Chip, number: int, name: str) -> Channel:
+    """A channel that nothing is connected to; "NC", which several may be called, is no name."""
+    unnamed = chip.label(number) == "NC"
+    return _refused(chip, number, _unlabelled(chip.origin(number)) if unnamed else name, "disabled by the board")
 
 
 def _refused(chip: _Chip, number: int, name: str, reason: str, remedy: str | None = None) -> Channel:
-    location = f"i2c {chip.place} channel {number - chip.first + 1}"
-    return Channel(NAME, name, "power", location=location, available=False, reason=reason, remedy=remedy)
+    return Channel(NAME, name, "power", available=False, reason=reason, remedy=remedy, **_whereabouts(chip, number))
 
 
-def _give_names(rails: Sequence[_Found], board: Board) -> None:
-    """Labels; the table's names where there are none; with the chip's place where two would be the same."""
-    for rail in rails:
-        unlabelled = rail.rail.name if rail.rail else f"{rail.chip.place} channel {rail.number - rail.chip.first + 1}"
-        rail.name = rail.label or unlabelled
-    names = [rail.name for rail in rails]
-    for rail, name in zip(rails, names, strict=True):
-        if names.count(name) > 1:
-            home = rail_labelled(board, name)
-            here = f"{rail.chip.address:02x}.{rail.number - rail.chip.first + 1}"
-            if home is None or home.at != here:
-                rail.name = f"{name}@{rail.chip.place}"
+def _whereabouts(chip: _Chip, number: int) -> dict[str, Any]:
+    origin = chip.origin(number)
+    return {
+        "location": f"{origin.chip} channel {origin.input}",
+        "chip": origin.chip,
+        "input": origin.input,
+        "label": origin.label,
+    }
 
 
 def _sensor(chip: _Chip, rails: Sequence[_Found], refused: Sequence[Channel], roots: Roots) -> Sensor:
@@ -311,7 +316,7 @@ def _channels(rail: _Found, volts: float, simulated: bool) -> list[Channel]:
         update_interval_s=chip.timing.cycle_s,
         filter=chip.timing.filter,
         plausible=(-most_w, most_w),
-        location=rail.location,
+        **_whereabouts(chip, rail.number),
         note="; ".join(filter(None, (rail.note, chip.timing.note))),
     )
     volt = replace(

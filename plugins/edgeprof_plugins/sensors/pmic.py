@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof import hookimpl
 from edgeprof.errors import UnavailableError
-from edgeprof.sensing.board.topology import identify
+from edgeprof.sensing.board.identity import identify
 from edgeprof.sensing.files import provenance, text_of
 from edgeprof.sensing.sensor import Channel, Sensor
 

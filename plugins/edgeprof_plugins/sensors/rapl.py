@@ -1,18 +1,23 @@
 """RAPL: energy counters of Intel and AMD processors, by the powercap tree.
 
 ``/sys/class/powercap/intel-rapl:P[:S]/{name,energy_uj,max_energy_range_uj}`` (the name is the same on AMD). Unit: µJ.
+The numbers P and S are hexadecimal and count zones, not sockets; what a zone is stands in its ``name``.
 Refresh: about 1 ms. Wraps at ``max_energy_range_uj`` (often 2^32 × 61 µJ: 67 min at 65 W).
 Nesting: core and uncore are inside their package; dram is beside it; psys is around all (what it covers is up to the
-maker of the machine, mostly everything behind its power input). AMD has package and core only.
+maker of the machine, mostly everything behind its power input). AMD has package and core only. A zone of another name
+is listed and never added.
 Traps: ``energy_uj`` is readable by root only since Linux 5.10 (PLATYPUS, CVE-2020-8694), and should never be made
-readable by everybody; ``intel-rapl-mmio`` shows package 0 a second time; virtual machines have none.
-Sources: Documentation/power/powercap/powercap.rst, drivers/powercap/intel_rapl_common.c; Intel SDM vol. 3, 15.10.
+readable by everybody; ``intel-rapl-mmio`` shows package 0 a second time, or alone where the MSR is locked; two dies of
+a Threadripper show one and the same counter; psys may be there and never move; containers hide the tree; virtual
+machines have none.
+Sources: Documentation/power/powercap/powercap.rst, drivers/powercap/{powercap_sys,intel_rapl_common}.c; Intel SDM,
+vol. 3, 15.10.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeprof import hookimpl
 from edgeprof.sensing.files import FileSensor, NumberFile, listing, number_of, provenance, text_of, trouble
@@ -31,68 +36,145 @@ UDEV_RULE = (
     "RUN+=\"/bin/sh -c 'chgrp edgeprof /sys%p/energy_uj && chmod 0440 /sys%p/energy_uj'\"\n"
 )
 REMEDY = "Run as root, or let one group read it: sudo edgeprof doctor --fix-udev"
+_ZONE = re.compile(r"(intel-rapl(?:-[a-z]+)?):([0-9a-f]+)(?::([0-9a-f]+))?")
 #: The usual energy unit (2^-14 J); servers' dram counts in 15.3 µJ.
 _STEP_J = 2.0**-14
 #: A model, not a shunt: 3 to 5 % against meters on Haswell and later (Khan et al., RAPL in Action, 2018).
 _GAIN_LIMIT = 0.05
 _SCOPES = {"package": "package", "core": "cpu", "uncore": "gpu", "dram": "memory", "psys": "board"}
+#: A processor draws more than its rated power for a moment, never so many times as much; nor is any below this (W).
+_PEAK_FACTOR, _SMALLEST_LIMIT_W = 10.0, 200.0
+
+
+class _Zone(NamedTuple):
+    """One zone of the tree.
+
+    Attributes:
+        path: Its directory.
+        domain: ``package``, ``core``, ``dram``, ``psys`` …
+        name: What its channel is called: ``package-0``, ``core-0``.
+        package: The name of the package that it belongs to; None for one that belongs to none.
+    """
+
+    path: Path
+    domain: str
+    name: str
+    package: str | None
 
 
 def find(roots: Roots) -> list[Sensor]:
     """The one RAPL sensor, empty-handed but with reasons where its counters may not be read; none without powercap."""
-    readable: list[tuple[Channel, NumberFile]] = []
-    refused: list[Channel] = []
-    for zone in listing(roots.sysfs / "class/powercap"):
-        # intel-rapl-mmio:0 is the same package by another door.
-        match = re.fullmatch(r"intel-rapl:(\d+)(?::(\d+))?", zone.name)
-        kind = text_of(zone / "name") if match else None
-        if match is None or kind is None:
-            continue
-        channel = _channel(zone, kind, match[1], roots)
-        if channel.available:
-            readable.append((channel, NumberFile(zone / "energy_uj", 1e-6)))
-        else:
-            refused.append(channel)
-    if not readable and not refused:
+    zones, hidden = _zones(roots)
+    channels: dict[str, tuple[Channel, NumberFile]] = {}
+    for zone in zones:
+        channel, file = _channel(zone, roots), NumberFile(zone.path / "energy_uj", 1e-6)
+        other = channels.get(zone.name)
+        # Two doors to one counter: the second counts only where the first says nothing.
+        if other is None or (channel.available and not _tells(*other) and _tells(channel, file)):
+            channels[zone.name] = channel, file
+    if hidden and not channels:
+        channels["package-0"] = _hidden(), NumberFile(roots.sysfs / "class/powercap")
+    if not channels:
         return []
+    readable = [(channel, file) for channel, file in channels.values() if channel.available]
+    refused = [channel for channel, _ in channels.values() if not channel.available]
     return [FileSensor(NAME, [c for c, _ in readable], [f for _, f in readable], refused)]
 
 
-def _channel(zone: Path, kind: str, socket: str, roots: Roots) -> Channel:
-    domain = kind.split("-", 1)[0]
-    nested = zone.name.count(":") > 1
-    name = f"{kind}-{_package(zone, socket)}" if nested else kind
-    problem = trouble(zone / "energy_uj")
-    reason, remedy = problem or (None, None)
+def _zones(roots: Roots) -> tuple[list[_Zone], bool]:
+    """All zones, the MSR's before those of another interface; and whether there are zones that lead nowhere."""
+    entries = [(path, match) for path in listing(roots.sysfs / "class/powercap") if (match := _match(path))]
+    entries.sort(key=lambda entry: (entry[1][1] != "intel-rapl", entry[1][1], _order(entry[1])))
+    names = {path.name: text_of(path / "name") for path, _ in entries}
+    zones = []
+    for path, match in entries:
+        kind = names[path.name]
+        if kind is None:
+            continue
+        above = names.get(f"{match[1]}:{match[2]}") if match[3] is not None else None
+        package = above if above is not None and above.startswith("package-") else None
+        # A zone inside a package of the name "package-0" bears that package's number; psys is numbered by itself.
+        number = (above or "").removeprefix("package-") or str(int(match[2], 16))
+        name = kind if match[3] is None else f"{kind}-{number}"
+        zones.append(_Zone(path, kind.split("-", 1)[0], name, package))
+    return zones, any(name is None for name in names.values())
+
+
+def _match(path: Path) -> re.Match[str] | None:
+    return _ZONE.fullmatch(path.name)
+
+
+def _order(match: re.Match[str]) -> tuple[int, int]:
+    return int(match[2], 16), -1 if match[3] is None else int(match[3], 16)
+
+
+def _tells(channel: Channel, file: NumberFile) -> bool:
+    """Whether a counter can be read and has ever counted."""
+    value = file.number() if channel.available else 0.0
+    file.close()
+    return value > 0
+
+
+def _channel(zone: _Zone, roots: Roots) -> Channel:
+    energy = zone.path / "energy_uj"
+    reason, remedy = trouble(energy) or (None, None)
     if reason is not None and "not readable by this user" in reason:
-        reason, remedy = f"{zone / 'energy_uj'} is readable by root only", REMEDY
-    wrap = number_of(zone / "max_energy_range_uj", 1e-6)
+        reason, remedy = f"{energy} is readable by root only", REMEDY
+    wrap = number_of(zone.path / "max_energy_range_uj", 1e-6)
+    inside = zone.package if zone.domain not in {"dram", "psys", "package"} else None
+    counted = zone.domain in {"package", "dram"}
+    package = zone.name if zone.domain == "package" else zone.package
     return Channel(
         NAME,
-        name,
+        zone.name,
         "energy",
         kind="counter",
-        scope=_SCOPES.get(domain, "unknown"),
-        role="total" if domain == "psys" else "part",
-        parent=f"package-{_package(zone, socket)}" if domain in {"core", "uncore"} and nested else None,
+        scope=_SCOPES.get(zone.domain, "unknown"),
+        role="total" if zone.domain == "psys" else "part",
+        parent=inside,
         provenance=provenance(roots, "counter"),
         resolution=_STEP_J,
         gain_limit=_GAIN_LIMIT,
         update_interval_s=1e-3,
         wrap=wrap,
         plausible=(0.0, wrap or float("inf")),
-        location=zone.name,
-        note="what psys covers is up to the maker of the machine" if domain == "psys" else "",
+        location=zone.path.name,
+        chip=f"cpu {package.removeprefix('package-')}" if package else "",
+        additive=counted,
+        limit_w=_limit(zone) if zone.domain == "package" else None,
+        note=_note(zone),
         available=reason is None,
         reason=reason,
         remedy=remedy,
     )
 
 
-def _package(zone: Path, socket: str) -> str:
-    """The package's number, as its own name says it (zones are counted in another order where a socket is absent)."""
-    parent = text_of(zone.parent / f"intel-rapl:{socket}" / "name") or ""
-    return parent.removeprefix("package-") if parent.startswith("package-") else socket
+def _note(zone: _Zone) -> str:
+    if zone.domain == "psys":
+        return "what psys covers is up to the maker of the machine; a graphics card may be outside"
+    return "" if zone.domain in _SCOPES else "the kernel's name for it does not say what it covers"
+
+
+def _limit(zone: _Zone) -> float | None:
+    """The most power that a package can draw, from its rated power; None where the driver does not know it."""
+    rated = [number_of(zone.path / f"constraint_{i}_max_power_uw", 1e-6) or 0.0 for i in range(3)]
+    return max(_PEAK_FACTOR * max(rated), _SMALLEST_LIMIT_W) if max(rated) > 0 else None
+
+
+def _hidden() -> Channel:
+    return Channel(
+        NAME,
+        "package-0",
+        "energy",
+        kind="counter",
+        scope="package",
+        role="part",
+        additive=True,
+        location="class/powercap",
+        available=False,
+        reason="powercap is there and hidden: this container masks /sys/devices/virtual/powercap",
+        remedy="As root: docker run -v /sys/devices/virtual/powercap:/sys/devices/virtual/powercap:ro …",
+    )
 
 
 @hookimpl

@@ -103,8 +103,8 @@ def _by_structure(path: Path, head: bytes, size: int) -> Content | None:
 def _in_zip(path: Path) -> Content:
     try:
         kind, detail = archives.identify_zip(path)
-    except archives.BadArchiveError:
-        what = "it begins as a zip, as the files of PyTorch and Keras do, but its end is missing"
+    except archives.BadArchiveError as error:
+        what = f"it begins as a zip, as the files of PyTorch and Keras do, but {error}"
         raise InputError(f"{path} is cut off or damaged: {what}", remedy=AGAIN) from None
     if kind is not None:
         return Content(kind, detail)
@@ -181,12 +181,33 @@ def _by_text(path: Path, head: bytes) -> Content | None:
 
 
 def _by_protobuf(path: Path) -> Content | None:
-    kind, whole = protobuf.identify(path)
+    try:
+        kind, whole = protobuf.identify(path)
+    except protobuf.TooManyFieldsError:
+        raise _too_many_fields(path) from None
     if kind is None:
         return None
     if not whole:
         raise damaged(path, kind)
     return Content(kind)
+
+
+def _too_many_fields(path: Path) -> InputError:
+    return InputError(
+        f"{path} has more than {protobuf.LIMIT_FIELDS:,} parts where a model has some thousand", remedy=AGAIN
+    )
+
+
+def external_files(path: Path) -> list[str]:
+    """As ``protobuf.external_files``.
+
+    Raises:
+        InputError: the file has too many parts to be looked through.
+    """
+    try:
+        return protobuf.external_files(path)
+    except protobuf.TooManyFieldsError:
+        raise _too_many_fields(path) from None
 
 
 def damaged(path: Path, kind: str) -> InputError:

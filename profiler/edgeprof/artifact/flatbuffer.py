@@ -13,24 +13,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: Tables of one vector that are looked at: a model has at most some thousand operators and a buffer for each tensor.
+LIMIT_TABLES = 200_000
+#: Custom operators, and bytes of all their names: offsets may point to one long name many thousand times.
+LIMIT_CUSTOM = 1_000
+LIMIT_NAMES_BYTES = 64 << 10
+
 _CUSTOM = 32  # BuiltinOperator.CUSTOM
 EDGE_TPU_OPERATOR = "edgetpu-custom-op"
 
 
 def custom_operators(path: Path) -> list[str] | None:
-    """The names of the custom operators of a TFLite file, in order; None where the file is cut or damaged."""
+    """The names of the custom operators of a TFLite file, in order, each once; None where the file is cut, damaged, or
+    beyond the bounds of this module.
+    """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             model = _u32(data, 0)
             _check_buffers(data, model)
-            names = []
+            names: dict[str, None] = {}
+            left = LIMIT_NAMES_BYTES
             for code in _tables(data, model, 1):
                 builtin = max(_i8(data, code, 0), _i32(data, code, 3))
                 if builtin == _CUSTOM:
-                    names.append(_string(data, code, 1))
+                    name = _string(data, code, 1, left)
+                    left -= len(name)
+                    names[name] = None
+            if len(names) > LIMIT_CUSTOM:
+                return None
         except (struct.error, ValueError, IndexError):
             return None
-        return names
+        return list(names)
 
 
 def _check_buffers(data: mmap.mmap, model: int) -> None:
@@ -59,15 +72,20 @@ def _tables(data: mmap.mmap, table: int, index: int) -> list[int]:
     count = _u32(data, vector)
     if vector + 4 + 4 * count > len(data):
         raise ValueError("a vector reaches beyond the end")
+    if count > LIMIT_TABLES:
+        raise ValueError("a vector has too many tables")
     return [slot + _u32(data, slot) for slot in range(vector + 4, vector + 4 + 4 * count, 4)]
 
 
-def _string(data: mmap.mmap, table: int, index: int) -> str:
+def _string(data: mmap.mmap, table: int, index: int, limit: int) -> str:
     at = _field(data, table, index)
     if not at:
         return ""
     start = at + _u32(data, at)
-    return data[start + 4 : start + 4 + _u32(data, start)].decode("utf-8", "replace")
+    size = _u32(data, start)
+    if size > limit:
+        raise ValueError("a name is too long")
+    return data[start + 4 : start + 4 + size].decode("utf-8", "replace")
 
 
 def _i8(data: mmap.mmap, table: int, index: int) -> int:

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+#: Fields of one file that are looked at; a graph of 100,000 nodes and weights has some 800,000.
+LIMIT_FIELDS = 1_000_000
+#: The longest name of a file with weights (Linux, PATH_MAX).
+LIMIT_NAME = 4096
+
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 #: ModelProto: field number → wire type.
@@ -43,15 +48,44 @@ class NotProtobufError(Exception):
     """The bytes are no protobuf message."""
 
 
-def fields(data: mmap.mmap | bytes, start: int, end: int) -> Iterator[Field]:
+class TooManyFieldsError(Exception):
+    """The file has more fields than are looked at."""
+
+
+class Allowance:
+    """How many fields may still be looked at in one file; a field takes Python about a microsecond."""
+
+    def __init__(self, count: int = LIMIT_FIELDS) -> None:
+        self._left = count
+
+    def spend(self) -> None:
+        """
+        Raises:
+            TooManyFieldsError: the allowance is used up.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise TooManyFieldsError
+
+
+def fields(data: mmap.mmap | bytes, start: int, end: int, allowance: Allowance | None = None) -> Iterator[Field]:
     """The fields of one message, without descending.
+
+    Args:
+        data: The file.
+        start: Offset of the message's first byte.
+        end: Offset behind its last.
+        allowance: Of the whole file; None: this message has one of its own.
 
     Raises:
         CutError: the last field is not whole.
         NotProtobufError: an impossible tag.
+        TooManyFieldsError: the allowance is used up.
     """
+    allowance = allowance or Allowance()
     at = start
     while at < end:
+        allowance.spend()
         tag, at = _varint(data, at, end, 0)
         number, wire = tag >> 3, tag & 7
         if number == 0:
@@ -73,7 +107,11 @@ def fields(data: mmap.mmap | bytes, start: int, end: int) -> Iterator[Field]:
 
 
 def identify(path: Path) -> tuple[str | None, bool]:
-    """What a file holds (``onnx``, ``savedmodel``, ``graphdef``, ``coreml`` or None), and whether it is whole."""
+    """What a file holds (``onnx``, ``savedmodel``, ``graphdef``, ``coreml`` or None), and whether it is whole.
+
+    Raises:
+        TooManyFieldsError: it has more than ``LIMIT_FIELDS``.
+    """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         seen: dict[int, Field] = {}
         whole = True
@@ -91,24 +129,50 @@ def identify(path: Path) -> tuple[str | None, bool]:
 def external_files(path: Path) -> list[str]:
     """The names of the files, relative to an ONNX model's own folder, in which it keeps weights, in order.
 
-    Reads initializers (GraphProto field 5), their ``external_data`` entries (TensorProto field 13) named ``location``.
+    Reads every tensor of the model, wherever it lies, for ``external_data`` entries named ``location``.
+
+    Raises:
+        TooManyFieldsError: it has more than ``LIMIT_FIELDS``.
     """
     found: dict[str, None] = {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data.find(b"location") < 0:
+            return []
         try:
-            for graph in _children(data, 0, len(data), _ONNX_GRAPH):
-                for tensor in _children(data, graph.start, graph.end, 5):
-                    for entry in _children(data, tensor.start, tensor.end, 13):
-                        texts = {f.number: data[f.start : f.end] for f in fields(data, entry.start, entry.end)}
-                        if texts.get(1) == b"location":
-                            found[texts.get(2, b"").decode("utf-8", "replace")] = None
+            for location in _locations(data, "model", Field(0, LENGTH, 0, len(data)), Allowance()):
+                found[location] = None
         except (CutError, NotProtobufError):
             pass  # whether the file is whole is identify's to say
     return [name for name in found if name]
 
 
-def _children(data: mmap.mmap, start: int, end: int, number: int) -> Iterator[Field]:
-    return (f for f in fields(data, start, end) if f.number == number and f.wire == LENGTH)
+#: Message → its fields that lead to tensors, and what each holds (onnx/onnx.proto3).
+_TO_TENSORS = {
+    "model": {_ONNX_GRAPH: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+}
+#: Messages inside one another that protobuf's own parsers follow at most.
+_DEEPEST = 100
+
+
+def _locations(data: mmap.mmap, message: str, place: Field, allowance: Allowance, depth: int = 0) -> Iterator[str]:
+    """The values of all entries named ``location`` in and below a message."""
+    inside = (field for field in fields(data, place.start, place.end, allowance) if field.wire == LENGTH)
+    if message == "entry":
+        texts = {field.number: data[field.start : min(field.end, field.start + LIMIT_NAME)] for field in inside}
+        if texts.get(1) == b"location":
+            yield texts.get(2, b"").decode("utf-8", "replace")
+        return
+    below = _TO_TENSORS[message]
+    for field in inside:
+        if field.number in below and depth < _DEEPEST:
+            yield from _locations(data, below[field.number], field, allowance, depth + 1)
 
 
 def _varint(data: mmap.mmap | bytes, at: int, end: int, number: int) -> tuple[int, int]:

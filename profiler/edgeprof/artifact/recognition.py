@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 import re
 import stat
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgeprof.artifact import protobuf
 from edgeprof.artifact.artifact import Artifact, checksum
-from edgeprof.artifact.content import Content, identify
+from edgeprof.artifact.content import Content, external_files, identify
 from edgeprof.artifact.formats import FORMATS
 from edgeprof.errors import InputError, UnavailableError
+from edgeprof.worker import embedded_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _CALLABLE = re.compile(r"(?P<where>.+):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
+_DAMAGED = "The file is damaged, or was made to do harm: export it again."
+#: The longest Python program whose names are looked at before it is run.
+_PROGRAM_BYTES = 4 << 20
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SUFFIXES = tuple(sorted({suffix for f in FORMATS.values() for suffix in f.suffixes if f.name != "hdf5"}))
 
@@ -35,8 +39,8 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
             edgeprof does not know, so that no plugin can take a known format for itself.
 
     Raises:
-        InputError: it does not exist, cannot be read, is no model or only a part of one; the sentence says which and
-            the remedy what to do.
+        InputError: it does not exist, cannot be read, is no model or only a part of one, or would run its author's
+            code (``embedded_code``); the sentence says which and the remedy what to do.
     """
     if "://" in spec:
         raise InputError(f"{spec} is an address, not a file", remedy="Download it first, and give the file's name.")
@@ -77,9 +81,13 @@ def _file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int,
         if own is None:
             raise
         content = Content(own)
+    if content.format in ("pt2", "torchscript"):
+        refusal = embedded_code.refusal(os.fspath(path))
+        if refusal is not None:
+            raise InputError(refusal.message, remedy=refusal.remedy)
     files = [path]
     if content.format == "onnx":
-        files += _beside(path, protobuf.external_files(path))
+        files += _beside(path, external_files(path))
     elif content.format == "openvino":
         files += _beside(path, [path.with_suffix(".bin").name])
     return Artifact(
@@ -107,8 +115,14 @@ def _beside(path: Path, names: list[str]) -> list[Path]:
     """The files in which a model keeps its weights."""
     files = []
     for name in names:
+        if "\0" in name:
+            raise InputError(f"{path} wants its weights from a file whose name holds a zero byte", remedy=_DAMAGED)
         file = path.parent / name
-        if not file.resolve().is_relative_to(path.parent.resolve()):
+        try:
+            inside = file.resolve().is_relative_to(path.parent.resolve())
+        except RuntimeError:  # a loop of symbolic links
+            inside = False
+        if not inside:
             raise InputError(
                 f"{path} wants its weights from {name}, outside its own folder",
                 remedy="Do not run a model that reads other files.",
@@ -179,9 +193,11 @@ def _callable(spec: str, where: str, attribute: str) -> Artifact:
 
 def _top_level(source: bytes, name: str) -> set[str] | None:
     """The names that a program defines at its top level, without running it; None where that cannot be told."""
+    if len(source) > _PROGRAM_BYTES:
+        return None
     try:
         tree = ast.parse(source, name)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # the worker's Python may be another one: let it judge
     names: set[str] = set()
     waiting: list[ast.AST] = [tree]

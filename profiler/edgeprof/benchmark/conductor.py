@@ -34,7 +34,7 @@ from edgeprof.sensing.device import host as context
 from edgeprof.sensing.device.settings import Settings
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
-from edgeprof.verdicts import compare, pareto
+from edgeprof.verdicts import compare, recommend
 from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario
 
@@ -189,12 +189,12 @@ class _Run:
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
             variants=variants,
             comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
-            pareto=pareto.front(variants),
             reasons=[*preflight, *assemble.run_reasons(failures, interrupted=self.interrupted)],
             interrupted=self.interrupted,
             self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
             traces=assemble.traces(sampled),
         )
+        recommend.judge(result)
         return document.as_text(result)
 
     # ---- the steps of one group: variants that are loaded at the same time ----------------------------------------
@@ -328,6 +328,12 @@ class _Run:
                 self.plan.batch,
                 outputs=record.loaded.outputs,
             )
+            if worker.kept is not None:
+                record.notes.append(
+                    schema.Reason(
+                        code="state_kept", message=f"the samples were not judged independently: {worker.kept}"
+                    )
+                )
         except EdgeprofError as error:
             # The windows are measured and stay; an answer of NaN makes them worthless all the same.
             code = error.code if isinstance(error, VariantError) and error.code == "nan_output" else "no_accuracy"

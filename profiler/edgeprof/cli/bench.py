@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.options import json_option, no_color_option, output_option, pairs, resolve_roots, root_options
+from edgeprof.cli.options import (
+    json_option,
+    no_color_option,
+    output_option,
+    pairs,
+    resolve_roots,
+    root_options,
+    safety_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +75,7 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Exit 1 for estimates and for anything degraded.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A name for each model, in order.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@safety_options
 @root_options
 @output_option
 @json_option

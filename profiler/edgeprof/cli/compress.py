@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.options import json_option, no_color_option, pairs
+from edgeprof.cli.options import json_option, no_color_option, pairs, safety_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--again", is_flag=True, help="Make variants again that are there already.")
 @click.option("--list", "as_list", is_flag=True, help="List the compressors that take MODEL, and their parameters.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@safety_options
 @json_option
 @no_color_option
 def command(model: str, **flags: Any) -> int:
@@ -120,10 +121,27 @@ def _table(manifest: Mapping[str, Any], *, no_color: bool) -> str:
     marks = ["", *("" if e["status"] == "ok" else "failed" for e in manifest["variants"])]
     lines = table(style, names, columns, marks)
     for entry in manifest["variants"]:
+        for sentence in _changes(entry):
+            lines += style.wrap(entry["name"], sentence)
         for reason in entry["reasons"]:
             text = reason["message"] + (f" → {reason['remedy']}" if reason["remedy"] else "")
             lines += style.wrap(entry["name"], text)
     return "\n".join(lines)
+
+
+def _changes(entry: Mapping[str, Any]) -> list[str]:
+    """What each step changed of the model that it got, and what it left and why."""
+    from edgeprof.compression.share import describe, reasons
+
+    sentences = []
+    for step in entry["recipe"]:
+        account = step["facts"].get("coverage")
+        if account is not None:
+            why = reasons(account)
+            who = f"{step['compressor']} " if len(entry["recipe"]) > 1 else ""
+            text = f"{who}changed {describe(account)}"
+            sentences.append(f"{text}; left: {why}" if why else text)
+    return sentences
 
 
 def _made(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:

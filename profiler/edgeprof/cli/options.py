@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+import functools
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -36,6 +37,21 @@ def json_option(command: F) -> F:
 def no_color_option(command: F) -> F:
     """``--no-color`` (also NO_COLOR); the command gets ``no_color``."""
     return click.option("--no-color", is_flag=True, envvar="NO_COLOR", help="No colours.")(command)
+
+
+def safety_options(command: F) -> F:
+    """``--allow-code``: what the command may let a model do. The command does not see it, but runs within it."""
+
+    @functools.wraps(command)
+    def within(*args: Any, allow_code: bool, **kwargs: Any) -> object:
+        from edgeprof.worker.embedded_code import code_allowed
+
+        with code_allowed(allow_code):
+            return command(*args, **kwargs)
+
+    return click.option(
+        "--allow-code", is_flag=True, help="Also load a model file that runs its author's code when it is loaded."
+    )(cast("F", within))
 
 
 def output_option(command: F) -> F:

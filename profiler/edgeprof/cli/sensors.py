@@ -9,10 +9,14 @@ import click
 from edgeprof.cli.options import json_option, resolve_roots, root_options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from edgeprof.roots import Roots
+    from edgeprof.sensing.characterize import Characteristic
     from edgeprof.sensing.discover import Discovery
     from edgeprof.sensing.glance import Glance
-    from edgeprof.sensing.sensor import Channel
+    from edgeprof.sensing.sensor import Channel, Sensor
+    from edgeprof.sensing.trace import Key
 
 SCHEMA = "edgeprof.sensors/1"
 #: How long each source's refresh and step are watched, once per boot (s).
@@ -49,8 +53,7 @@ def command(
     from edgeprof.sensing.glance import glance
 
     roots = resolve_roots(sysfs_root, procfs_root)
-    found = discover(PluginHost.from_environment(), roots, sources, rail)
-    found = _characterised(found, roots)
+    found = discover(PluginHost.from_environment(), roots, sources, rail, study=_watcher(roots))
     seen = glance(found.sensors, found.topology.by_key())
     if as_json:
         import json
@@ -62,30 +65,28 @@ def command(
         raise GateError(f"no total: {found.topology.headline.reason}", remedy=found.topology.headline.remedy)
 
 
-def _characterised(found: Discovery, roots: Roots) -> Discovery:
-    """With measured refresh and step filled in; a captured tree does not move, so that there is nothing to watch."""
+def _watcher(roots: Roots) -> Callable[[Sequence[Sensor]], dict[Key, Characteristic]] | None:
+    """What measures refresh and step; a captured tree does not move, so that there is nothing to watch."""
     if not roots.is_live and not roots.is_simulated:
-        return found
-    from concurrent.futures import ThreadPoolExecutor
-    from dataclasses import replace
+        return None
 
-    from edgeprof.sensing.boot import BootCache
-    from edgeprof.sensing.characterize import annotated, characterise
+    def watch(sensors: Sequence[Sensor]) -> dict[Key, Characteristic]:
+        from concurrent.futures import ThreadPoolExecutor
 
-    cache = BootCache(roots)
-    watched = [s for s in found.sensors if any(c.quantity in {"power", "energy"} for c in s.channels)]
-    if not watched:
-        return found
-    if any(cache.get(sensor) is None for sensor in watched):
-        click.echo(f"watching {len(watched)} power sources for {_WATCH_S:g} s …", err=True)
-    with ThreadPoolExecutor(max_workers=len(watched)) as pool:
-        known = list(pool.map(lambda sensor: characterise(sensor, _WATCH_S, cache=cache), watched))
-    facts = {key: fact for one in known for key, fact in one.items()}
-    channels = annotated(found.topology.channels, facts)
-    topology = found.topology
-    headline = replace(topology.headline, channels=tuple(channels[c.key] for c in topology.headline.channels))
-    topology = replace(topology, channels=tuple(channels[c.key] for c in topology.channels), headline=headline)
-    return replace(found, topology=topology, unavailable=[c for c in topology.channels if not c.available])
+        from edgeprof.sensing.boot import BootCache
+        from edgeprof.sensing.characterize import characterise
+
+        cache = BootCache(roots)
+        watched = [s for s in sensors if any(c.quantity in {"power", "energy"} for c in s.channels)]
+        if not watched:
+            return {}
+        if any(cache.get(sensor) is None for sensor in watched):
+            click.echo(f"watching {len(watched)} power sources for {_WATCH_S:g} s …", err=True)
+        with ThreadPoolExecutor(max_workers=len(watched)) as pool:
+            facts = list(pool.map(lambda sensor: characterise(sensor, _WATCH_S, cache=cache), watched))
+        return {key: fact for each in facts for key, fact in each.items()}
+
+    return watch
 
 
 def document(found: Discovery, seen: Glance) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def _deliver(
 
 def _text(outcome: Outcome, style: Style) -> str:
     from edgeprof.reporters import console
+    from edgeprof.reporters.answer import headline
     from edgeprof.reporters.limits import sentence
 
     result = outcome.result
@@ -138,5 +139,6 @@ def _text(outcome: Outcome, style: Style) -> str:
         lines += style.wrap("", "interrupted: the same command goes on from here")
     kept = outcome.directory / "result.json"
     lines += ["", *style.wrap("", f"written to {kept} (edgeprof report {kept} -o report.html)"), ""]
-    lines += [style.paint(line, "bold") for line in style.wrap("", outcome.verdict(), indent=0)]
+    lines += [style.paint(line, "bold") for line in style.wrap("", headline(result), indent=0) if line]
+    lines += style.wrap("", outcome.verdict(), indent=0)
     return "\n".join(lines)

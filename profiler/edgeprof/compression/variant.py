@@ -20,6 +20,7 @@ from edgeprof.artifact import FORMATS, Artifact, recognise
 from edgeprof.compression.isolation import apart
 from edgeprof.compression.recipe import check_preprocessing, recipe_beside
 from edgeprof.compression.scratch import scratch
+from edgeprof.compression.share import LEAST_SHARE, check_share
 from edgeprof.errors import EdgeprofError, InputError, StorageError, VariantError, unknown
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ def make_variant(
     timeout_s: float = 120.0,
     isolated: bool = True,
     begun: Made | None = None,
+    least_share: float = LEAST_SHARE,
 ) -> Made:
     """Apply a chain to a model, in a process of its own.
 
@@ -174,6 +176,7 @@ def make_variant(
         timeout_s: For the user's code that makes the model (a factory), each time that it is called.
         isolated: False does it in this process, which a crash in a library or in the user's code then ends.
         begun: What the chain's first steps, as many as its recipe has, were seen to make before.
+        least_share: Of the weights or of the multiply-accumulates that each step must change; 0 allows any.
 
     Returns:
         The variant, and its recipe: one entry per step with name, version, parameters, input and output checksums and
@@ -182,8 +185,8 @@ def make_variant(
     Raises:
         InputError: the chain, a parameter or the data cannot be used.
         StorageError: the variant cannot be written.
-        VariantError: a step failed on this model, or what it wrote is no model of the format it promised, or a step
-            crashed, or the user's code did not end.
+        VariantError: a step failed on this model, or changed next to nothing (``changed_nothing``), or what it wrote is
+            no model of the format it promised, or a step crashed, or the user's code did not end.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -192,12 +195,11 @@ def make_variant(
             def work() -> Made:
                 if isolated:  # libraries leave what they need for a while there too
                     tempfile.tempdir = os.environ["TMPDIR"] = os.fspath(folder)
-                return _through(source, steps, compressors, folder, data, seed=seed, begun=begun)
+                return _through(source, steps, compressors, folder, data, seed=seed, begun=begun, least=least_share)
 
             name = chain_name(steps)
             made, recipe = apart(work, label=name, limit_s=timeout_s) if isolated else work()
-            final = directory / (stem(source) + "." + safe(name) + Path(made.target).suffix)
-            _install(Path(made.target), final)
+            final = _install(made, directory)
     except OSError as error:
         raise _cannot_write(directory, error) from error
     return recognise(os.fspath(final)), recipe
@@ -212,6 +214,7 @@ def _through(
     *,
     seed: int,
     begun: Made | None,
+    least: float,
 ) -> Made:
     """The file in ``folder`` that the last step wrote, and the recipe."""
     tools = [(step, _compressor(step, compressors)) for step in steps]
@@ -229,7 +232,9 @@ def _through(
             raise InputError(f"{tool.name} needs {tool.needs_data} data", remedy="Add --dataset SPEC.")
         values = settings(tool, step.given)
         suffix = FORMATS[tool.gives or current.format].suffixes[0]
-        target = folder / f"{number}{suffix}"
+        # A model of several files names the others in the first: each has its final name from the start.
+        target = folder / str(number) / (stem(source) + "." + safe(chain_name(steps)) + suffix)
+        target.parent.mkdir(exist_ok=True)
         # Of a factory (FILE.py:attribute) the attribute is a part of what it is called.
         given = current.path if current.path is not None and current.format != "python" else Path(current.target)
         label = given.name if current is source else _called(source, current)
@@ -245,6 +250,7 @@ def _through(
         produced = recognise(os.fspath(target))
         if produced.format != (tool.gives or current.format):
             raise VariantError(f"{tool.name} wrote {produced.format} where {tool.gives or current.format} was due")
+        check_share(tool.name, _called(source, current), facts, least, same=produced.sha256 == current.sha256)
         recipe.append(
             {
                 "compressor": tool.name,
@@ -274,24 +280,30 @@ def _apply(
         return tool.apply(source, target, values, data, seed=seed)
     except EdgeprofError as error:
         if error.__cause__ is not None and _is_full(target.parent, error.__cause__):
-            raise _cannot_write(target.parent.parent, _FULL) from error
+            raise _cannot_write(target.parents[2], _FULL) from error
         raise
     except OSError as error:
         if _is_full(target.parent, error):
-            raise _cannot_write(target.parent.parent, error) from error
+            raise _cannot_write(target.parents[2], error) from error
         raise VariantError(f"{tool.name} could not write its output: {error.strerror or error}") from error
     except Exception as error:
         if _is_full(target.parent, error):
-            raise _cannot_write(target.parent.parent, _FULL) from error
+            raise _cannot_write(target.parents[2], _FULL) from error
         # A compressor is other people's code on other people's graphs: its failure is this variant's, no traceback.
         raise VariantError(f"{tool.name} failed on {label}: {type(error).__name__}: {error}") from error
 
 
-def _install(source: Path, final: Path) -> None:
-    """Flush, then rename: a full disk or a kill leaves no half file under the final name."""
-    with source.open("rb") as written:
-        os.fsync(written.fileno())
-    source.replace(final)
+def _install(made: Artifact, directory: Path) -> Path:
+    """Flush, then rename, the model itself last: a full disk or a kill leaves no half file under the final name."""
+    assert made.path is not None  # a step writes a file
+    for source in sorted(made.files, key=lambda file: file == made.path):
+        with source.open("rb") as written:
+            os.fsync(written.fileno())
+        source.replace(directory / source.relative_to(made.path.parent))
+    beside = directory / f"{made.path.name}.data"
+    if len(made.files) == 1:
+        beside.unlink(missing_ok=True)  # of a larger variant of that name
+    return directory / made.path.name
 
 
 def _is_full(folder: Path, error: BaseException) -> bool:

@@ -6,6 +6,8 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edgeprof.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -80,6 +82,9 @@ class Graph:
 def read_graph(artifact: Artifact) -> Graph | None:
     """The graph of an ONNX or TFLite model or a torch.export program as its runtime executes it; None for another
     format, or without the library that reads it.
+
+    Raises:
+        InputError: the file is damaged.
     """
     if artifact.path is None:
         return None
@@ -88,6 +93,12 @@ def read_graph(artifact: Artifact) -> Graph | None:
         return reader(artifact.path) if reader else None
     except ImportError:
         return None
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+        raise InputError(
+            f"the graph of {artifact.spec} cannot be read: {reason}", remedy="The file may be damaged: export it again."
+        ) from error
 
 
 def _onnx(path: Path) -> Graph:

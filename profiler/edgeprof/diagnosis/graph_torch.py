@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprof.diagnosis.graph import Graph, Layer
+from edgeprof.worker.embedded_code import load_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,11 +42,12 @@ def read(path: Path) -> Graph:
 
     Raises:
         ImportError: torch is not installed.
+        LoadError: the file would run its author's code.
     """
     import torch  # noqa: PLC0415 - optional, and seconds to import
     import torch.ao.quantization.fx._decomposed  # noqa: PLC0415 - registers the operators of quantised programs
 
-    program = torch.export.load(path)
+    program = load_program(torch, str(path))
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
     known = {
         **program.graph_signature.inputs_to_parameters,

@@ -21,7 +21,7 @@ from edgeprof.worker.handler import MORE_MEMORY, OUT_OF_MEMORY
 from edgeprof.worker.wire import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 #: How much of what the worker wrote is kept to be shown.
 LAST_WORDS = 4096
@@ -94,6 +94,7 @@ class WorkerProcess:
         self._connection = Connection(ours)
         self._closed = False
         self._asking = False
+        self._requests = 0
 
     @property
     def pid(self) -> int:
@@ -111,7 +112,8 @@ class WorkerProcess:
             limit_s: Seconds until the worker counts as hung.
 
         Raises:
-            VariantError: it died (``crashed``, ``out_of_memory``) or hung (``timeout``); it is gone then.
+            VariantError: it died (``crashed``, ``out_of_memory``), hung (``timeout``) or answered with what is no
+                answer (``crashed``); it is gone then.
         """
         if self._closed or self._asking:
             gone = "is gone" if self._closed else "was interrupted and cannot be asked again"
@@ -126,13 +128,47 @@ class WorkerProcess:
                 raise EOFError
 
         try:
-            self._asking = True  # and stays so when Ctrl-C ends the wait: the answer is still to come
-            self._connection.send(dict(message), blobs, check)
-            answer = self._connection.receive(check)
-        except (EOFError, OSError, ValueError) as error:
+            answer = self._exchange(message, blobs, check)
+        except (EOFError, OSError) as error:
             raise self._died(doing, error) from None
+        except ValueError as error:
+            raise self.garbled(doing, error) from None
         self._asking = False
         return answer
+
+    def _exchange(
+        self, message: Mapping[str, Any], blobs: Sequence[bytes], check: Callable[[], None]
+    ) -> tuple[dict[str, Any], list[bytes]]:
+        """
+        Raises:
+            ValueError: what came is not the answer to this request.
+        """
+        if self._connection.unasked():
+            raise ValueError("something came that was not asked for")
+        self._asking = True  # and stays so when Ctrl-C ends the wait: the answer is still to come
+        self._requests += 1
+        self._connection.send({**message, "id": self._requests}, blobs, check)
+        answer, following = self._connection.receive(check)
+        if answer.pop("id", None) != self._requests:
+            raise ValueError("it belongs to no question")
+        require_answer(answer)
+        return answer, following
+
+    def garbled(self, doing: str, error: Exception) -> VariantError:
+        """The error for an answer that cannot be understood; the worker is ended, for nothing it says can be trusted.
+
+        Args:
+            doing: What it was asked, for messages.
+            error: What is wrong with the answer.
+        """
+        words = self.last_words()
+        self._end()
+        return VariantError(
+            f"{self._label} broke the connection to its worker during {doing}: what came is no answer ({error})",
+            remedy="A model must not write on file descriptors that are not its own, nor change Python's own modules.",
+            code="crashed",
+            last_words=words,
+        )
 
     def last_words(self) -> str:
         """The end of what the model and its runtime wrote to stdout and stderr."""
@@ -243,6 +279,19 @@ class WorkerProcess:
         if os.fstat(self._output.fileno()).st_size > OUTPUT_LIMIT:
             self._kept = self.last_words() + "\n"
             os.ftruncate(self._output.fileno(), 0)
+
+
+def require_answer(answer: Mapping[str, Any]) -> None:
+    """Nothing, if ``answer`` is one: ``ok`` is true, or it says what failed.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if answer.get("ok") is True:
+        return
+    texts = (answer.get("kind"), answer.get("message"), answer.get("remedy") or "", answer.get("trace", ""))
+    if answer.get("ok") is not False or not all(isinstance(text, str) for text in texts):
+        raise ValueError("it neither succeeds nor says what failed")
 
 
 def _innermost(words: str) -> str | None:

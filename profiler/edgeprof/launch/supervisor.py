@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +17,14 @@ from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.launch.process import WorkerProcess
 from edgeprof.roots import Roots
 from edgeprof.worker import tensors
+from edgeprof.worker.embedded_code import is_code_allowed
 from edgeprof.worker.handler import Handler
 from edgeprof.worker.runtime import LoadOptions, TensorSpec
 from edgeprof.worker.scenario import OPEN, SCENARIOS, Scenario, Window
 from edgeprof.worker.workload import INFERENCE, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -132,6 +136,9 @@ class Worker:
 
     Use it as a context manager. ``load`` comes first. Every method that asks the worker raises VariantError when the
     model fails; after ``crashed``, ``timeout`` and a kill for memory the worker is gone. One thread at a time may ask.
+
+    Attributes:
+        kept: What ``infer`` could not make the model forget before its last run, as a sentence; None: it started fresh.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -140,6 +147,7 @@ class Worker:
         self._process: WorkerProcess | None = None
         self._handler: Handler | None = None
         self._windows: dict[str | None, int] = {}  # workload → windows so far
+        self.kept: str | None = None
 
     def __enter__(self) -> Worker:  # noqa: PYI034 - Self is not in the typing of 3.10
         return self
@@ -179,6 +187,11 @@ class Worker:
         else:
             self._handler = Handler()
             _reset_peak()
+        with self._understood("loading"):
+            return self._load_and_run_once()
+
+    def _load_and_run_once(self) -> Loaded:
+        spec = self._spec
         hello, _ = self._ask({"do": "hello"}, doing="its start")
         base = _memory_of(self.pid)["VmRSS"]
         request = {
@@ -187,6 +200,7 @@ class Worker:
             "runtime_class": spec.runtime_class,
             "target": spec.target,
             "options": spec.options._asdict(),
+            "allow_code": is_code_allowed(),
         }
         loaded, _ = self._ask(request, doing="loading")
         rss = _memory_of(self.pid)["VmRSS"]
@@ -223,7 +237,10 @@ class Worker:
         request: dict[str, Any] = {"do": "warm_up", "min_s": min_s, "max_s": max(min_s, max_s), "workload": workload}
         request["scenario"] = (scenario or Scenario())._asdict()
         answer, _ = self._ask(request, doing="warm-up", extra_s=max(min_s, max_s))
-        return Warmup(**{key: answer[key] for key in ("reached", "inferences", "seconds", "latency_s", "reason")})
+        with self._understood("warm-up"):
+            warmup = Warmup(**{key: answer[key] for key in ("reached", "inferences", "seconds", "latency_s", "reason")})
+            _require_numbers(warmup.inferences, warmup.seconds, warmup.latency_s)
+            return warmup
 
     def window(self, scenario: Scenario, seconds: float, workload: str | None = None) -> Window:
         """Run one window of a workload (by default the main one) and come back when it is over.
@@ -238,8 +255,12 @@ class Worker:
         self._windows[workload] = number + 1
         load = scenario._replace(seed=scenario.seed + number)
         request = {"do": "window", "scenario": load._asdict(), "seconds": seconds, "workload": workload}
+        asked_s = time.monotonic()
         fields, blobs = self._ask(request, doing=f"a {scenario.name} window", extra_s=seconds)
-        return Window.from_wire(fields, blobs[0])
+        with self._understood(f"a {scenario.name} window"):
+            window = Window.from_wire(fields, blobs[0])
+            _require_window(window, asked_s, time.monotonic())
+            return window
 
     def device_times(self, seconds: float = 0.2, most: int = 200) -> dict[str, npt.NDArray[np.float64]]:
         """Some inferences, apart from the windows, with the device's own clock.
@@ -249,18 +270,25 @@ class Worker:
         """
         request = {"do": "device_times", "seconds": seconds, "most": most}
         answer, blobs = self._ask(request, doing="timing on the device", extra_s=seconds)
-        return {part: np.frombuffer(blob, dtype=np.float64) for part, blob in zip(answer["parts"], blobs, strict=True)}
+        with self._understood("timing on the device"):
+            parts = zip(answer["parts"], blobs, strict=True)
+            return {str(part): np.frombuffer(blob, dtype=np.float64) for part, blob in parts}
 
     def infer(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Run once on these inputs, and return the outputs by name."""
+        """Run once on these inputs, as if nothing had run before (see ``kept``), and return the outputs by name."""
         headers, blobs = tensors.dump(dict(feeds))
         answer, out = self._ask({"do": "infer", "feeds": headers}, blobs, doing="inference on the dataset")
-        return tensors.load(answer["outputs"], out)
+        with self._understood("inference on the dataset"):
+            self.kept = answer["kept"]
+            return tensors.load(answer["outputs"], out)
 
     def memory(self) -> WorkerMemory:
         answer, _ = self._ask({"do": "gpu_peak"}, doing="the look at its memory")
         now = _memory_of(self.pid)
-        return WorkerMemory(now["VmRSS"], now["VmHWM"], answer["bytes"])
+        with self._understood("the look at its memory"):
+            if answer["bytes"] is not None:
+                _require_numbers(answer["bytes"])
+            return WorkerMemory(now["VmRSS"], now["VmHWM"], answer["bytes"])
 
     def close(self) -> None:
         """Give everything back; safe to call twice."""
@@ -269,6 +297,20 @@ class Worker:
         elif self._handler is not None:
             self._handler.handle({"do": "close"}, ())
             self._handler = None
+
+    @contextlib.contextmanager
+    def _understood(self, doing: str) -> Iterator[None]:
+        """Around what reads an answer: whatever a model made of it, it costs that model alone.
+
+        Raises:
+            VariantError: the answer is not what was asked for; the worker is gone then.
+        """
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            if self._process is None:
+                raise
+            raise self._process.garbled(doing, error) from error
 
     def _ask(
         self, message: dict[str, Any], blobs: Sequence[bytes] = (), *, doing: str, extra_s: float = 0.0
@@ -296,6 +338,29 @@ def _check(scenario: Scenario) -> None:
         raise InputError(
             f"--scenario {scenario.name} needs a rate above 0", remedy=f"As: --scenario {scenario.name} --rate 30"
         )
+
+
+def _require_numbers(*values: Any) -> None:
+    """
+    Raises:
+        ValueError: one of them is no finite number, or is negative.
+    """
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"{value!r} is no number")
+
+
+def _require_window(window: Window, asked_s: float, answered_s: float) -> None:
+    """
+    Raises:
+        ValueError: the window does not lie between question and answer, or its calls are not those that were timed.
+    """
+    span, latencies = window.span, np.frombuffer(window.latencies, dtype=np.float64)
+    _require_numbers(window.calls, span.count, window.busy_s, window.cpu_s)
+    if not asked_s <= span.start_s <= span.end_s <= answered_s:
+        raise ValueError("a window was not when it was asked for")
+    if len(latencies) != window.calls or not np.isfinite(latencies).all() or (latencies < 0).any():
+        raise ValueError("its calls are not those that were timed")
 
 
 def _spec(item: Sequence[Any]) -> TensorSpec:

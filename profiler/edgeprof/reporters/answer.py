@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 from edgeprof import units
 from edgeprof.reporters import view
 from edgeprof.results import schema
+from edgeprof.verdicts.accuracy import SIGNIFICANT, has_dropped
+from edgeprof.verdicts.compare import compare
+from edgeprof.verdicts.cost import is_usable
+from edgeprof.verdicts.recommend import recommendation_of, recommended_variant
 
 if TYPE_CHECKING:
-    from edgeprof.results.schema import Result, Variant
+    from edgeprof.results.schema import Ratio, Result, Variant
 
 
 def question(result: Result) -> str:
@@ -23,21 +27,96 @@ def question(result: Result) -> str:
 
 
 def answer(result: Result) -> str:
-    """One or two sentences that stay true if nothing else is read: the choice, how sure, and what is not known."""
-    usable = [v for v in result.variants if v.status in ("ok", "degraded")]
+    """A few sentences that stay true if nothing else is read: the choice, how sure, and what is not known."""
+    usable = [v for v in result.variants if is_usable(v)]
     if not usable:
         return "Nothing could be measured; the reasons are below."
+    best = recommended_variant(result)
+    sentence = headline(result)
     studied = next((reason.message for reason in result.reasons if reason.code == "recommendation"), None)
     if studied is not None:
-        return f"{studied[0].upper()}{studied[1:].rstrip('.')}.{_caveat(result, usable[0])}"
-    best = view.recommended(result)
-    if best is not None:
-        return f"{best.name}: {cost(best)}{_against(result, best)}.{_caveat(result, best)}"
-    if len(usable) == 1:
+        return f"{sentence} {_sentence(studied)}".strip() + _caveat(result, best or usable[0])
+    if best is None and len(usable) == 1:
         failed = len(result.variants) - 1
         more = f" {failed} other{'s' if failed > 1 else ''} could not be measured." if failed else ""
         return f"{usable[0].name}: {cost(usable[0])}.{_caveat(result, usable[0])}{more}"
-    return f"{_undecided(result)}{_caveat(result, usable[0])}"
+    if best is None:
+        return f"{_sentence(recommendation_of(result).reason)}{_caveat(result, usable[0])}"
+    detail = f" {best.name}: {cost(best)}." if best is not result.variants[0] else ""
+    return f"{sentence}{detail}{_caveat(result, best)}"
+
+
+def headline(result: Result) -> str:
+    """The recommendation as a person says it; empty where none is recommended or there was nothing to choose from.
+
+    ``digits-int8 needs 0.68 ± 0.02 times the energy of digits, is 1.5 times as fast and as accurate (95.2 %, not
+    distinguishable).``
+    """
+    best = recommended_variant(result)
+    if best is None:
+        return ""
+    if recommendation_of(result).untouched:
+        return _untouched(result, best)
+    comparison = next((c for c in result.comparisons if c.variant == best.name), None)
+    baseline = next((v for v in result.variants if comparison and v.name == comparison.baseline), result.variants[0])
+    comparison = comparison or compare(best, baseline)
+    clauses = [
+        *([_energy_clause(comparison.energy_ratio, baseline.name)] if comparison.energy_ratio else []),
+        *([_speed_clause(comparison.latency_ratio, baseline.name)] if comparison.latency_ratio else []),
+    ]
+    accuracy = _accuracy_clause(best.accuracy, clauses[-1] if clauses else "")
+    clauses += [accuracy] if accuracy else []
+    if not clauses:
+        return ""
+    text = clauses[0] if len(clauses) == 1 else f"{', '.join(clauses[:-1])} and {clauses[-1]}"
+    return f"{best.name} {text}.{'' if best.accuracy else ' Its accuracy was not judged.'}"
+
+
+def _energy_clause(ratio: Ratio, baseline: str) -> str:
+    if schema.sense(ratio) == "tied":
+        return f"needs as much energy as {baseline} ({view.ratio_text(ratio)}, not distinguishable)"
+    digits = view.ratio_digits(ratio)
+    half = (ratio.ci95[1] - ratio.ci95[0]) / 2
+    return f"needs {ratio.value:.{digits}f} ± {half:.{digits}f} times the energy of {baseline}"
+
+
+def _speed_clause(ratio: Ratio, baseline: str) -> str:
+    if schema.sense(ratio) == "tied":
+        return "is as fast"
+    if ratio.value < 1:
+        return f"is {_times(1 / ratio.value)} times as fast"
+    return f"takes {_times(ratio.value)} times as long as {baseline}"
+
+
+def _times(factor: float) -> str:
+    """Two digits, and one more where they would say that nothing differs."""
+    text = units.significant(factor, 2)
+    return text if float(text) != 1.0 else units.significant(factor, 3)
+
+
+def _accuracy_clause(accuracy: schema.Accuracy | None, before: str) -> str | None:
+    """``as accurate (95.2 %, not distinguishable)``; with its verb where the clause before has another one."""
+    if accuracy is None:
+        return None
+    value = f"{100 * accuracy.value:.1f} %" if accuracy.is_ratio else units.significant(accuracy.value)
+    if accuracy.drop is None:
+        return f"has {view.metric_heading(accuracy)} {value}"
+    change = -accuracy.sign * accuracy.drop
+    verb = "" if before.startswith("is ") else "is "
+    if not accuracy.drop:
+        return (
+            f"{verb}as accurate ({value})" if accuracy.higher_is_better else f"has the same {accuracy.metric} ({value})"
+        )
+    told_apart = accuracy.p_value is None or accuracy.p_value < SIGNIFICANT
+    if not told_apart:
+        same = (
+            f"{verb}as accurate" if accuracy.higher_is_better else f"has as good a {view.metric_title(accuracy.metric)}"
+        )
+        return f"{same} ({value}, not distinguishable)"
+    size = f"{abs(100 * change):.1f} points" if accuracy.is_ratio else units.significant(abs(change))
+    if accuracy.higher_is_better:
+        return f"{verb}{size} {'less' if accuracy.drop > 0 else 'more'} accurate ({value})"
+    return f"has {size} {'more' if accuracy.drop > 0 else 'less'} {view.metric_title(accuracy.metric)} ({value})"
 
 
 def cost(variant: Variant) -> str:
@@ -53,25 +132,23 @@ def cost(variant: Variant) -> str:
     return ", ".join(parts) or "no cost is known"
 
 
-def _against(result: Result, best: Variant) -> str:
-    comparison = next((c for c in result.comparisons if c.variant == best.name), None)
-    if comparison is None:
-        return ""
-    return f"; against {comparison.baseline} {view.comparison_text(comparison, best)}"
+def _untouched(result: Result, baseline: Variant) -> str:
+    """That the first variant stays, and what each other one is beside it."""
+    recommendation = recommendation_of(result)
+    others = [v for v in result.variants if v is not baseline and is_usable(v)]
+    lossy = [v.name for v in others if has_dropped(v.accuracy)]
+    tied = [name for name in recommendation.ties if name not in lossy]
+    worse = [v.name for v in others if v.name not in {*lossy, *tied}]
+    parts = [f"{_listed(tied)} cannot be told from it"] if tied else []
+    parts += [f"{_listed(worse)} {'is' if len(worse) == 1 else 'are'} worse"] if worse else []
+    parts += [f"{_listed(lossy)} lost accuracy"] if lossy else []
+    return f"No variant is better than {baseline.name} ({cost(baseline)})" + (
+        f": {'; '.join(parts)}." if parts else "."
+    )
 
 
-def _undecided(result: Result) -> str:
-    front = [v.name for v in result.variants if v.name in result.pareto]
-    if len(front) > 1:
-        return f"It depends: {_listed(front)} each give something that no other one beats."
-    tied, worse = ([c.variant for c in result.comparisons if c.verdict == verdict] for verdict in ("tied", "worse"))
-    if tied or worse:
-        found = [f"{_listed(tied)} cannot be told from it"] if tied else []
-        found += [f"{_listed(worse)} {'is' if len(worse) == 1 else 'are'} worse"] if worse else []
-        base = result.comparisons[0].baseline
-        price = next((f" ({cost(v)})" for v in result.variants if v.name == base), "")
-        return f"No variant is better than {base}{price}: {'; '.join(found)}."
-    return "No variant is better than the others in all that was measured."
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:].rstrip('.')}."
 
 
 def _listed(names: list[str]) -> str:

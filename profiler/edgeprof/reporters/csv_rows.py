@@ -7,6 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.results import schema
+from edgeprof.verdicts.recommend import recommended_variant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +90,7 @@ def row(result: Result, variant: Variant) -> dict[str, Any]:
         "accuracy_p_value": accuracy.p_value if accuracy else None,
         **_comparison(compared),
         "pareto": variant.name in result.pareto,
+        "recommended": recommended_variant(result) is variant,
     }
 
 

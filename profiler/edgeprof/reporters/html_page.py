@@ -13,6 +13,7 @@ from edgeprof.reporters.charts.rows import rows as rows_of
 from edgeprof.reporters.charts.svg import color, escape
 from edgeprof.reporters.terminal import together
 from edgeprof.results import schema
+from edgeprof.verdicts.recommend import recommended_variant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,7 @@ def _top(result: Result, *, several: bool) -> str:
     if energy is not None and energy.provenance in ("simulated", "estimated"):
         parts.append(f'<p class="notice">{escape(view.notes(result)[0])}</p>')
     usable = [v for v in result.variants if v.status in ("ok", "degraded")]
-    chosen = view.recommended(result) or (usable[0] if len(usable) == 1 else None)
+    chosen = recommended_variant(result) or (usable[0] if len(usable) == 1 else None)
     if chosen is not None:
         parts.append(_tiles(result, chosen))
     return f"<header>{''.join(parts)}</header>"
@@ -132,7 +133,7 @@ def _table(rows: Sequence[Row], *, several: bool) -> str:
     head = "".join(f'<th scope="col">{escape(c.title)}</th>' for c in columns)
     body = []
     for n, row in enumerate(rows):
-        best = view.recommended(row.result) is row.variant
+        best = recommended_variant(row.result) is row.variant
         classes = "best" if best else row.variant.status
         cells = "".join(f"<td>{escape(' '.join(' '.join(c.cells[n]).split()))}</td>" for c in columns)
         long = ' class="long"' if len(row.label) > 34 else ""
@@ -165,7 +166,7 @@ def _badges(row: Row, best: bool) -> str:
     status, front = row.variant.status, row.variant.name in row.result.pareto and len(row.result.variants) > 1
     found = "" if status == "ok" else f'<span class="badge {status}">{status}</span>'
     if best:
-        found += f'<span class="badge best">{view.praise(row.variant)}</span>'
+        found += f'<span class="badge best">{view.praise(row.result)}</span>'
     elif front:
         found += '<span class="badge front" title="nothing here is better at everything">◆</span>'
     return found

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from edgeprof import units
 from edgeprof.reporters.terminal import Column
 from edgeprof.results import schema
+from edgeprof.verdicts.accuracy import SIGNIFICANT
+from edgeprof.verdicts.recommend import recommendation_of, recommended_variant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -206,57 +208,21 @@ def runtime_text(variant: Variant) -> str:
 
 def marks(result: Result) -> list[str]:
     """What stands behind each row: that it is not whole (the reasons stand below), or that nothing beats it."""
-    best = recommended(result)
-    found = []
+    recommended = recommended_variant(result)
+    row_marks = []
     for variant in result.variants:
         words: list[str] = [] if variant.status == "ok" else [variant.status]
-        if variant.name in result.pareto and len(result.variants) > 1:
-            words.insert(0, f"◆ {praise(variant)}" if variant is best else "◆")
-        found.append(" ".join(words))
-    return found
+        if variant is recommended:
+            words.insert(0, f"◆ {praise(result)}")
+        elif variant.name in result.pareto and len(result.variants) > 1:
+            words.insert(0, "◆")
+        row_marks.append(" ".join(words))
+    return row_marks
 
 
-def praise(variant: Variant) -> str:
-    """What the recommended variant may be called: best only where it is known what it is good at."""
-    if variant.accuracy is not None:
-        return "best"
-    energy = variant.energy_j_per_inference
-    return "cheapest" if energy and energy.gross.value is not None else "fastest"
-
-
-def recommended(result: Result) -> Variant | None:
-    """The variant to take, or None where none is told from the others.
-
-    Of those that nothing beats (Pareto) and whose accuracy is not significantly worse than the baseline's (paired,
-    p < 0.05), the one with the least energy; without joules, the least latency. None where there is one variant only,
-    where it is not better than its baseline, and where, nothing having been compared, it is not alone on the front.
-    """
-    usable = [v for v in result.variants if v.status in ("ok", "degraded")]
-    if len(usable) < 2:
-        return None
-    front = [v for v in usable if v.name in result.pareto] or usable
-    kept = [v for v in front if not _worse_accuracy(v)]
-    scored = [(s, n) for n, v in enumerate(kept) if (s := _score(v, kept)) is not None]
-    if not scored:
-        return None
-    chosen = kept[min(scored)[1]]
-    verdict = next((c.verdict for c in result.comparisons if c.variant == chosen.name), None)
-    sure = verdict == "better" or (not result.comparisons and result.pareto == [chosen.name])
-    return chosen if sure else None
-
-
-def _worse_accuracy(variant: Variant) -> bool:
-    a = variant.accuracy
-    return bool(a and a.drop and a.drop > 0 and (a.p_value is None or a.p_value < 0.05))
-
-
-def _score(variant: Variant, among: Sequence[Variant]) -> float | None:
-    with_energy = [v for v in among if v.energy_j_per_inference and v.energy_j_per_inference.gross.value is not None]
-    if len(with_energy) == len(among):
-        energy = variant.energy_j_per_inference
-        return energy.gross.value if energy else None
-    latency = variant.latency_s
-    return (latency.median or latency.p50 or latency.mean) if latency else None
+def praise(result: Result) -> str:
+    """What the recommended variant's row is called: ``best``, ``cheapest`` …"""
+    return recommendation_of(result).praise or ""
 
 
 def comparison_text(comparison: Comparison, variant: Variant | None, *, verdict: bool = False) -> str:
@@ -301,7 +267,7 @@ def accuracy_text(variant: Variant) -> str | None:
     notes = [] if a.higher_is_better else ["less is better"]
     if a.p_value is not None:
         notes.append("p < 0.001" if a.p_value < 0.001 else f"p = {units.significant(a.p_value, 2)}")
-        known = "told apart by" if a.p_value < 0.05 else "not significant with"
+        known = "told apart by" if a.p_value < SIGNIFICANT else "not significant with"
         notes.append(f"{known} {a.samples} samples")
     return f"{text} ({', '.join(notes)})" if notes else text
 

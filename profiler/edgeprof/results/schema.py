@@ -427,6 +427,28 @@ class TraceStrip(Struct):
     power_w: list[float | None]
 
 
+class Recommendation(Struct):
+    """The one verdict on a result, which every table, page and file shows.
+
+    Attributes:
+        variant: The variant to take; None where none can be recommended.
+        reason: Why, in one sentence.
+        praise: What its row may be called: ``best`` where accuracy was judged, else ``cheapest``, ``fastest``,
+            ``smallest`` (of what is tied), or ``keep`` (the untouched model, of what is tied); None where there was
+            nothing to choose from.
+        criterion: What decided: ``energy``, or ``latency`` where no energy is known.
+        ties: The variants that cannot be told from it in the criterion.
+        untouched: Whether it is the baseline: no change is worth making.
+    """
+
+    variant: str | None
+    reason: str
+    praise: str | None = None
+    criterion: Literal["energy", "latency"] | None = None
+    ties: list[str] = []
+    untouched: bool = False
+
+
 class Result(Struct):
     id: str
     created: str
@@ -437,6 +459,8 @@ class Result(Struct):
     variants: list[Variant]
     comparisons: list[Comparison] = []
     pareto: list[str] = []
+    #: None in a file of an edgeprof that did not store it: ``verdicts.recommend.recommendation_of`` judges it then.
+    recommendation: Recommendation | None = None
     reasons: list[Reason] = []
     interrupted: bool = False
     self_cost: SelfCost | None = None

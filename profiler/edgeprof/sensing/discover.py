@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import inspect
 import math
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeprof.errors import EdgeprofError, InputError, unknown
-from edgeprof.sensing import corrections as calibration
-from edgeprof.sensing.board.topology import Topology, arrange, identify
+from edgeprof.sensing import corrections
+from edgeprof.sensing.board.evidence import is_doubtful
+from edgeprof.sensing.board.headline import is_power
+from edgeprof.sensing.board.topology import Topology, arrange, identify, place_channels
+from edgeprof.sensing.renamed import distinct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
+    from edgeprof.sensing.board.files import Board
+    from edgeprof.sensing.characterize import Characteristic
     from edgeprof.sensing.sensor import Channel, Sensor
+    from edgeprof.sensing.trace import Key
 
-#: Of these, a first reading that fails says that there is nothing; others (a load between two readings) need a second.
-_PROVEN_BY_ONE = frozenset({"power", "energy", "voltage", "current", "temperature"})
+#: Pauses (s) between the looks at counters of energy: enough for each to tick, and for two that are one to be seen so.
+_QUICK_LOOKS_S = (0.1, 0.1, 0.1)
+#: Pauses (s) of a second round, where something stood still beside what moves or did not add up.
+_LONG_LOOKS_S = (0.25, 0.25, 0.25, 0.25)
 
 
 class Failure(NamedTuple):
@@ -54,7 +63,8 @@ def discover(
     only: Sequence[str] | None = None,
     rail: str | None = None,
     *,
-    kept: calibration.Calibrations | None = None,
+    kept: corrections.Calibrations | None = None,
+    study: Callable[[Sequence[Sensor]], Mapping[Key, Characteristic]] | None = None,
 ) -> Discovery:
     """Ask every source what it finds.
 
@@ -65,6 +75,7 @@ def discover(
             device is (``meter:/dev/ttyUSB0``); None or empty asks all.
         rail: ``--rail``: which rail is the headline; None leaves it to the board.
         kept: The calibrations that channels are corrected by; those of the data directory by default.
+        study: Finds out what each channel really does (as ``prepare``); None leaves it at what sources declare.
 
     Raises:
         InputError: a name in ``only``, or ``rail``, that does not exist; a board file that does not follow the form.
@@ -73,75 +84,109 @@ def discover(
     sources = host.of("sensors")
     addresses = _addresses(only or (), sources)
     board = identify(roots)
-    kept = kept or calibration.Calibrations()
-    sensors: list[Sensor] = []
-    channels: list[Channel] = []
-    values: dict[tuple[str, str, str], float] = {}
+    kept = kept or corrections.Calibrations()
     failures: list[Failure] = []
+    candidates: list[Sensor] = []
     for name, factory in sources.items():
-        if only and name not in addresses:
-            continue
-        try:
-            found = list(factory(roots, addresses[name]) if addresses.get(name) else factory(roots))
-        except EdgeprofError as error:
-            if any(addresses.get(name, ())):
-                raise  # it was asked for by its address: without it there is nothing to go on with
-            failures.append(Failure(name, error.message, error.remedy))
-            continue
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a source may raise anything; the others go on
-            failures.append(Failure(name, f"{type(error).__name__}: {error}"))
-            continue
-        for sensor in calibration.apply(found, board, roots, kept):
-            readable = _tried(sensor, values, failures)
-            channels += readable
-            channels += [replace(channel, available=False) for channel in sensor.unavailable]
-            if readable:
-                sensors.append(sensor)
+        if not only or name in addresses:
+            candidates += _asked(name, factory, roots, addresses.get(name, []), failures)
+    candidates = corrections.apply(distinct(candidates), board, roots, kept)
+    channels, looks = _first_looks(board, candidates, failures)
     if roots.is_simulated:
         channels = [replace(channel, provenance="simulated") for channel in channels]
-    # What is plausible for a rail is known once it has its place on the board.
-    channels = calibration.filtered(channels, board, roots, kept)
-    judged = [_judged(channel, values.get(channel.key)) for channel in arrange(board, channels).channels]
-    topology = arrange(board, judged, rail)
+    channels = corrections.filtered(channels, board, roots, kept)
+    characteristics = study(candidates) if study is not None else {}
+    topology = arrange(board, channels, rail, looks=looks, characteristics=characteristics)
     usable = {channel.key for channel in topology.channels if channel.available}
     return Discovery(
-        sensors=[sensor for sensor in sensors if any(channel.key in usable for channel in sensor.channels)],
+        sensors=[sensor for sensor in candidates if any(channel.key in usable for channel in sensor.channels)],
         topology=topology,
         unavailable=[channel for channel in topology.channels if not channel.available],
         failures=failures,
     )
 
 
+def _asked(
+    name: str, factory: Callable[..., Iterable[Sensor]], roots: Roots, addresses: list[str], failures: list[Failure]
+) -> list[Sensor]:
+    """What a source finds; nothing where it fails, which is then among the failures."""
+    try:
+        return list(factory(roots, addresses) if addresses else factory(roots))
+    except EdgeprofError as error:
+        if any(addresses):
+            raise  # it was asked for by its address: without it there is nothing to go on with
+        failures.append(Failure(name, error.message, error.remedy))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a source may raise anything; the others go on
+        failures.append(Failure(name, f"{type(error).__name__}: {error}"))
+    return []
+
+
 def _addresses(only: Sequence[str], sources: Mapping[str, Callable[..., Iterable[Sensor]]]) -> dict[str, list[str]]:
     """Source → where ``--sensor SOURCE:ADDRESS`` says that its devices are; none for a plain ``--sensor SOURCE``."""
-    found: dict[str, list[str]] = {}
+    devices: dict[str, list[str]] = {}
     for text in only:
         name, colon, address = text.partition(":")
         if name not in sources:
             raise unknown("sensor", name, sources)
-        found.setdefault(name, [])
+        devices.setdefault(name, [])
         addressed = len(inspect.signature(sources[name]).parameters) > 1
         if not colon:
             # Sources that are asked only when they are named see by this that they were.
-            found[name] += [""] if addressed else []
+            devices[name] += [""] if addressed else []
             continue
         if not addressed:
             raise InputError(f"the sensor {name} takes no address, as in {text!r}", remedy=f"Use --sensor {name}.")
         if not address:
             raise InputError(f"{text!r} has no address after the colon", remedy="As --sensor meter:/dev/ttyUSB0.")
-        found[name].append(address)
-    return found
+        devices[name].append(address)
+    return devices
 
 
-def _tried(sensor: Sensor, into: dict[tuple[str, str, str], float], failures: list[Failure]) -> list[Channel]:
-    """Read one row of the sensor into ``into``; its channels, all of them unavailable where it fails as a whole."""
+def _first_looks(
+    board: Board, sensors: Sequence[Sensor], failures: list[Failure]
+) -> tuple[list[Channel], dict[Key, list[tuple[float, float]]]]:
+    """The channels, and what they read: once, or several times where a counter must be seen to move.
+
+    What stands still beside what moves, or does not add up, is looked at again for longer before it is judged.
+    """
+    channels: list[Channel] = []
+    looks: dict[Key, list[tuple[float, float]]] = {}
+    working: list[Sensor] = []
+    for sensor in sensors:
+        readable = _look(sensor, looks, failures)
+        channels += readable
+        channels += [replace(channel, available=False) for channel in sensor.unavailable]
+        if any(channel.available for channel in readable):
+            working.append(sensor)
+    counting = [sensor for sensor in working if any(is_power(c) and c.kind == "counter" for c in sensor.channels)]
+    _look_again(counting, _QUICK_LOOKS_S, looks)
+    if is_doubtful(place_channels(board, channels), looks):
+        _look_again(working, _LONG_LOOKS_S, looks)
+    return channels, looks
+
+
+def _look_again(
+    sensors: Sequence[Sensor], pauses: Sequence[float], looks: dict[Key, list[tuple[float, float]]]
+) -> None:
+    """More rows of these sensors; a source that is slow was asked once, and that is all."""
+    quick = [sensor for sensor in sensors if not sensor.slow]
+    for pause in pauses if quick else ():
+        time.sleep(pause)
+        for sensor in quick:
+            _look(sensor, looks, [])
+
+
+def _look(sensor: Sensor, looks: dict[Key, list[tuple[float, float]]], failures: list[Failure]) -> list[Channel]:
+    """Read one row of the sensor into ``looks``; its channels, all unavailable where it fails as a whole."""
     channels = list(sensor.channels)
     if not channels:
         return []
     values, times = [math.nan] * len(channels), [math.nan] * len(channels)
+    before = time.monotonic()
     try:
         sensor.open()
         try:
+            before = time.monotonic()
             sensor.read(values, times)
         finally:
             sensor.close()
@@ -149,18 +194,7 @@ def _tried(sensor: Sensor, into: dict[tuple[str, str, str], float], failures: li
         message = error.message if isinstance(error, EdgeprofError) else f"{type(error).__name__}: {error}"
         failures.append(Failure(sensor.name, message, getattr(error, "remedy", None)))
         return [replace(channel, available=False, reason=message) for channel in channels]
-    into.update({channel.key: value for channel, value in zip(channels, values, strict=True)})
+    middle = 0.5 * (before + time.monotonic())
+    for channel, value, at in zip(channels, values, times, strict=True):
+        looks.setdefault(channel.key, []).append((middle if math.isnan(at) else at, value))
     return channels
-
-
-def _judged(channel: Channel, value: float | None) -> Channel:
-    """The channel, unavailable where it gave no plausible value."""
-    if channel.quantity not in _PROVEN_BY_ONE or not channel.available or value is None:
-        return channel
-    low, high = channel.plausible
-    if math.isnan(value):
-        return replace(channel, available=False, reason=channel.reason or "a reading failed")
-    if not low <= value <= high:
-        reason = f"it reads {value:.6g} {channel.unit}, outside {low:g} to {high:g}"
-        return replace(channel, available=False, reason=reason)
-    return channel

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeprof.sensing.board.topology import arrange
 from edgeprof.sensing.boot import BootCache
-from edgeprof.sensing.characterize import annotated, characterise
+from edgeprof.sensing.characterize import characterise
 from edgeprof.sensing.device import settings
 from edgeprof.sensing.discover import Discovery, discover
 
@@ -16,6 +14,9 @@ if TYPE_CHECKING:
 
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
+    from edgeprof.sensing.characterize import Characteristic
+    from edgeprof.sensing.sensor import Sensor
+    from edgeprof.sensing.trace import Key
 
 #: Reading fast for so long tells the refresh of anything that has at least four values a second.
 CHARACTERISE_S = 2.0
@@ -43,17 +44,16 @@ def prepare(
     """
     for problem in settings.recover():
         note(f"an earlier run was killed and left something changed: {problem}")
-    found = discover(host, roots, only, rail)
     cache = BootCache(roots)
-    powered = [s for s in found.sensors if any(c.quantity in {"power", "energy"} for c in s.channels)]
-    new = [sensor for sensor in powered if cache.get(sensor) is None]
-    if new:
-        note(f"measuring the refresh of {', '.join(dict.fromkeys(s.name for s in new))} (once per boot)")
-    known = {}
-    for sensor in powered:
-        known.update(characterise(sensor, CHARACTERISE_S, cache=cache))
-    if not known:
-        return found
-    channels = list(annotated(found.topology.channels, known).values())
-    topology = arrange(found.topology.board, channels, rail)
-    return replace(found, topology=topology, unavailable=[c for c in topology.channels if not c.available])
+
+    def study(sensors: Sequence[Sensor]) -> dict[Key, Characteristic]:
+        powered = [s for s in sensors if any(c.quantity in {"power", "energy"} for c in s.channels)]
+        new = [sensor for sensor in powered if cache.get(sensor) is None]
+        if new:
+            note(f"measuring the refresh of {', '.join(dict.fromkeys(s.name for s in new))} (once per boot)")
+        known: dict[Key, Characteristic] = {}
+        for sensor in powered:
+            known.update(characterise(sensor, CHARACTERISE_S, cache=cache))
+        return known
+
+    return discover(host, roots, only, rail, study=study)

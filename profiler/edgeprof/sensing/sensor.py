@@ -148,6 +148,15 @@ class Channel:
         calibration: What the values were corrected by; it takes the place of ``gain_limit`` and ``offset_limit``.
         plausible: Lowest and highest value that can be true, in the unit; others are refused.
         location: Where it is, for a person: ``i2c 1-0040 channel 1``.
+        chip: The place of the chip or device that it belongs to, the same for all of its channels: ``i2c 1-0040``,
+            ``pci 0000:03:00.0``. What has one place is one thing, whatever it is called; empty where nobody can tell.
+        input: Which input of that chip it is, from 1; None where the chip has only one or nobody can tell.
+        label: What the driver itself calls it; None where it gives no label.
+        additive: Whether it stands beside every other additive channel of the machine, so that they may be added up.
+            None leaves that to ``role`` and ``scope``: a part of a package, a memory, a GPU or an accelerator that is
+            inside no other channel is additive.
+        limit_w: The most power (W) that can flow there, by design; None where nobody knows (``sensing.limits`` then
+            assumes a generous one). A counter that rises faster than that is not believed.
         note: What a reader must know of it, as ``constant, skip``.
         available: Whether a plausible value was read when it was probed.
         reason: Why not.
@@ -172,6 +181,11 @@ class Channel:
     calibration: Calibration | None = None
     plausible: tuple[float, float] = (-math.inf, math.inf)
     location: str = ""
+    chip: str = ""
+    input: int | None = None
+    label: str | None = None
+    additive: bool | None = None
+    limit_w: float | None = None
     note: str = ""
     available: bool = True
     reason: str | None = None

@@ -29,8 +29,8 @@ from edgeprof.results.ids import new_id
 from edgeprof.sensing.device import host as context
 from edgeprof.study import search as study_search
 from edgeprof.study.outcome import Outcome
-from edgeprof.verdicts import pareto
-from edgeprof.verdicts.recommend import budgets, cost, recommend
+from edgeprof.verdicts.cost import Costs
+from edgeprof.verdicts.recommend import budgets, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -284,14 +284,15 @@ class _Sweep:
         if result.interrupted:
             raise KeyboardInterrupt
         variant = result.variants[-1]
-        spent = cost(result, variant, "energy") or cost(result, variant, "latency")
+        costs = Costs.of(result)
+        spent = costs.get(variant, "energy") or costs.get(variant, "latency")
         unknown = variant.accuracy is None and self.data is not None
         if spent is None or unknown or variant.status in {"failed", "invalid"}:
             return None
         checks = budgets(result, self.limits, self.study.product)
         broken = sum(check.variant == variant.name and not check.passed for check in checks)
         accuracy = variant.accuracy.sign * variant.accuracy.value if variant.accuracy else 0.0
-        return accuracy, spent[0], float(variant.model.size_compressed_bytes or 0), broken
+        return accuracy, spent.value, float(variant.model.size_compressed_bytes or 0), broken
 
     def _make_directory(self) -> None:
         try:
@@ -411,12 +412,12 @@ class _Sweep:
 
     def _outcome(self, result: schema.Result, skipped: dict[str, str]) -> Outcome:
         checks = budgets(result, self.limits, self.study.product)
+        judge(result, checks)
         outcome = Outcome(
             self.study.model,
             self.directory,
             result,
             checks,
-            recommend(result, checks),
             self.limits,
             self.told,
             skipped,
@@ -441,7 +442,6 @@ def _merged(results: list[schema.Result], order: list[str]) -> schema.Result:
     for result in sorted(results, key=lambda r: order.index(r.variants[-1].name) if len(r.variants) > 1 else -1):
         merged.variants += result.variants[1:]
         merged.comparisons += result.comparisons
-    merged.pareto = pareto.front(merged.variants)
     return merged
 
 

@@ -10,12 +10,12 @@ import msgspec
 
 from edgeprof.reporters.limits import sentence
 from edgeprof.results import document, schema
+from edgeprof.verdicts.recommend import recommendation_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeprof.verdicts.gate import Check, Limits
-    from edgeprof.verdicts.recommend import Recommendation
 
 SCHEMA = "edgeprof.study/1"
 
@@ -38,7 +38,6 @@ class Outcome:
     directory: Path
     result: schema.Result
     checks: list[Check]
-    recommendation: Recommendation
     limits: Limits
     told: list[str]
     skipped: dict[str, str]
@@ -48,7 +47,7 @@ class Outcome:
         return {
             "schema": SCHEMA,
             "model": self.model,
-            "recommendation": asdict(self.recommendation),
+            "recommendation": msgspec.to_builtins(self.recommendation),
             "limits": asdict(self.limits),
             "requirements": self.told,
             "pareto": self.result.pareto,
@@ -56,6 +55,10 @@ class Outcome:
             "skipped": self.skipped,
             "result": json.loads(document.to_json(self.result)),
         }
+
+    @property
+    def recommendation(self) -> schema.Recommendation:
+        return recommendation_of(self.result)
 
     def verdict(self) -> str:
         """Which variant to ship, and why; or why none."""

@@ -14,7 +14,39 @@ from edgeprof.results import schema
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["bootstrap_p", "difference", "drop_scale", "mcnemar", "wilson"]
+__all__ = ["SIGNIFICANT", "against", "bootstrap_p", "difference", "drop_scale", "has_dropped", "mcnemar", "wilson"]
+
+#: A difference whose paired test gives less than this is a difference.
+SIGNIFICANT = 0.05
+
+
+def has_dropped(accuracy: schema.Accuracy | None) -> bool:
+    """Whether an accuracy is worse than its baseline's: below it, and no paired test says that chance explains it."""
+    if accuracy is None or not accuracy.drop or accuracy.drop < 0:
+        return False
+    return accuracy.p_value is None or accuracy.p_value < SIGNIFICANT
+
+
+def against(one: schema.Accuracy, other: schema.Accuracy) -> schema.Verdict:
+    """``better``, ``worse`` or ``tied``: what two accuracies of one result say of each other.
+
+    They differ where their intervals do not overlap, and where one has dropped below the common baseline and the other
+    has not. Of two metrics nothing can be said.
+    """
+    if one.metric != other.metric:
+        return "not_comparable"
+    (low, high), (others_low, others_high) = _goodness(one), _goodness(other)
+    if low > others_high or high < others_low:
+        return "better" if low > others_high else "worse"
+    if has_dropped(one) != has_dropped(other):
+        return "worse" if has_dropped(one) else "better"
+    return "tied"
+
+
+def _goodness(accuracy: schema.Accuracy) -> tuple[float, float]:
+    """The ends of the interval on a scale on which more is better."""
+    low, high = sorted(accuracy.sign * end for end in accuracy.ci95 or (accuracy.value, accuracy.value))
+    return low, high
 
 
 def mcnemar(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float:

@@ -68,6 +68,11 @@ class Check:
     provenance: str | None = None
     reason: str | None = None
 
+    @property
+    def is_about_accuracy(self) -> bool:
+        """Whether the limit says how much accuracy may be lost."""
+        return self.quantity.endswith((" drop", " rise"))
+
 
 def check(
     result: Result, limits: Limits, *, against: Across | None = None, strict: bool = False, names: Iterable[str] = ()

@@ -1,21 +1,25 @@
-"""From budgets, some of them written as requirements of a product, to the variant worth shipping, with the reason."""
+"""The one verdict: which variant to take, which are tied with it, what keeps the budgets, and why.
+
+Every table, page, file and verb shows what ``judge`` stored in the result, or what ``recommendation_of`` says of a file
+that an older edgeprof wrote. No reporter decides.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgeprof.verdicts import gate
+from edgeprof.results.schema import Recommendation
+from edgeprof.verdicts import accuracy, gate, pareto
 from edgeprof.verdicts.across import label
+from edgeprof.verdicts.cost import Costs, is_usable
 from edgeprof.verdicts.gate import Check, Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from edgeprof.results.schema import Accuracy, Result, Variant
-
-#: Two variants whose figures lie within this of each other, or whose intervals overlap, are tied.
-_TIED = 0.03
+    from edgeprof.verdicts.cost import Cost, Kind
 
 
 @dataclass(frozen=True)
@@ -40,21 +44,21 @@ class Product:
         A frame must be done before the next: p99 ≤ 1 / fps. The battery's energy is shared by all frames:
         E ≤ battery · 3600 / (hours · 3600 · fps), of everything that the rail covers.
         """
-        told = []
+        derivations = []
         limits = base
         if self.fps:
             limits = replace(limits, max_p99_s=_least(limits.max_p99_s, 1 / self.fps))
-            told.append(f"{self.fps:g} frames a second: p99 of at most {1e3 / self.fps:.4g} ms")
+            derivations.append(f"{self.fps:g} frames a second: p99 of at most {1e3 / self.fps:.4g} ms")
         joules = self.joules_per_frame
         if joules is not None:
-            told.append(
+            derivations.append(
                 f"{self.battery_wh:g} Wh over {self.hours:g} h are {self.watts:.3g} W, at {self.fps:g} frames a second"
                 f" {joules * 1e3:.4g} mJ a frame, idle power included"
             )
         if self.memory_left_bytes:
             limits = replace(limits, max_rss_bytes=_least(limits.max_rss_bytes, self.memory_left_bytes))
-            told.append(f"{self.memory_left_bytes / 2**20:.4g} MiB left: peak RSS of at most that")
-        return limits, told
+            derivations.append(f"{self.memory_left_bytes / 2**20:.4g} MiB left: peak RSS of at most that")
+        return limits, derivations
 
     @property
     def watts(self) -> float:
@@ -84,85 +88,176 @@ class Product:
         ]
 
 
-@dataclass(frozen=True)
-class Recommendation:
-    """Attributes:
-    variant: The name; None where none keeps the budgets.
-    reason: Why, in one sentence.
-    """
-
-    variant: str | None
-    reason: str
-
-
 def budgets(result: Result, limits: Limits, product: Product | None = None) -> list[Check]:
     """Every budget asked of every variant."""
     names = {label(variant): variant.name for variant in result.variants}
-    asked = gate.check(result, limits) if limits != Limits() else []
-    found = [replace(check, variant=names.get(check.variant, check.variant)) for check in asked]
+    limit_checks = gate.check(result, limits) if limits != Limits() else []
+    checks = [replace(check, variant=names.get(check.variant, check.variant)) for check in limit_checks]
     for variant in result.variants:
-        found += product.check(variant) if product else []
-    return found
+        checks += product.check(variant) if product else []
+    return checks
 
 
-def recommend(result: Result, checks: Sequence[Check]) -> Recommendation:
+def judge(result: Result, checks: Sequence[Check] = ()) -> None:
+    """Store in ``result`` its front and its recommendation.
+
+    The front holds what nothing beats among the variants that keep every budget, so that the recommended variant is
+    always on it; where none keeps the budgets, it is drawn from all.
+    """
+    kept = _keepers(result.variants, checks) or result.variants
+    result.pareto = pareto.front(kept, result.comparisons)
+    result.recommendation = recommend(result, checks)
+
+
+def recommendation_of(result: Result) -> Recommendation:
+    """The stored recommendation; of a file that has none, what the same rule makes of its stored front."""
+    return result.recommendation or recommend(result, front=result.pareto or None)
+
+
+def recommended_variant(result: Result) -> Variant | None:
+    """The variant that the recommendation names; None where it names none or there was nothing to choose from."""
+    recommendation = recommendation_of(result)
+    if recommendation.praise is None:
+        return None
+    return next((v for v in result.variants if v.name == recommendation.variant), None)
+
+
+def recommend(result: Result, checks: Sequence[Check] = (), *, front: Iterable[str] | None = None) -> Recommendation:
     """The variant that keeps every budget and costs least: energy, or latency where no energy is known.
 
-    Among those tied with it, of the most accurate (as far as the samples can tell) the smallest file is taken.
+    Only what nothing beats (``pareto.front``) is a candidate. Accuracy that was shown to be lost is not traded for
+    joules unless a budget says how much of it may be lost. Among the variants that are tied in the criterion the most
+    accurate are kept, of these the smallest file is taken, and of equal ones the first: an untouched baseline stays.
+
+    Args:
+        result: What was measured.
+        checks: The budgets (``budgets``).
+        front: The names that may be recommended; computed where it is None.
     """
-    able = [
-        v for v in result.variants if v.status not in {"failed", "invalid"} and cost(result, v, "latency") is not None
-    ]
+    costs = Costs.of(result)
+    able = [v for v in result.variants if costs.get(v, "latency") or costs.get(v, "energy")]
     if not able:
-        return Recommendation(None, "no variant was measured")
-    broken = {c.variant for c in checks if not c.passed}
-    kept = [v for v in able if v.name not in broken]
+        return Recommendation(variant=None, reason="no variant was measured")
+    kept = _keepers(able, checks)
     if not kept:
-        failures = {v.name: sum(c.variant == v.name and not c.passed for c in checks) for v in able}
-        near = min(able, key=lambda v: failures[v.name])
-        which = ", ".join(c.quantity for c in checks if c.variant == near.name and not c.passed)
-        return Recommendation(None, f"no variant keeps the budgets; {near.name} comes nearest (it breaks: {which})")
-    kind = "energy" if all(cost(result, v, "energy") is not None for v in kept) else "latency"
-    costs = {v.name: cost(result, v, kind) or (0.0, 0.0, 0.0) for v in kept}
-    best = min(kept, key=lambda v: costs[v.name])
-    tied = [v for v in kept if v is best or _tied(costs[v.name], costs[best.name])]
+        return Recommendation(variant=None, reason=_nearest(able, checks))
+    names = set(pareto.front(kept, result.comparisons) if front is None else front)
+    candidates = [v for v in kept if v.name in names] or kept
+    kind: Kind = "energy" if all(costs.get(v, "energy") for v in candidates) else "latency"
+    spent = {v.name: cost for v in kept if (cost := costs.get(v, kind))}
+    may_lose = any(check.is_about_accuracy for check in checks)
+    faithful = [v for v in candidates if v.name in spent and (may_lose or not accuracy.has_dropped(v.accuracy))]
+    if not faithful:
+        which = ", ".join(v.name for v in candidates)
+        return Recommendation(variant=None, reason=f"{which}: whatever is cheaper has lost accuracy", criterion=kind)
+    least = spent[min(faithful, key=lambda v: spent[v.name].value).name]
+    tied = [v for v in faithful if spent[v.name].against(least) == "tied"]
     chosen = min(_most_accurate(tied), key=_bytes)  # min keeps the first, so that a tie leaves the model as it was
+    mine = spent[chosen.name]
+    others = [v for v in kept if v is not chosen and v.name in spent]
+    choice = _Choice(
+        chosen,
+        kind,
+        mine,
+        ties=[v.name for v in others if spent[v.name].against(mine) == "tied"],
+        cheaper=[
+            v.name
+            for v in others
+            if not may_lose and accuracy.has_dropped(v.accuracy) and spent[v.name].against(mine) == "better"
+        ],
+    )
     asked = f"of {len(result.variants)} variants {len(kept)} keep{'s' if len(kept) == 1 else ''} every budget"
     if not checks:
         asked = f"of {len(able)} variant{'s' if len(able) > 1 else ''} that ran"
-    return Recommendation(chosen.name, asked + _reason(result, chosen, costs[chosen.name], tied, kind, len(kept)))
+    untouched = chosen is result.variants[0]
+    return Recommendation(
+        variant=chosen.name,
+        reason=asked + choice.reason(costs.reference(kind), alone=len(kept) == 1, untouched=untouched),
+        praise=choice.praise(untouched=untouched) if len(able) > 1 else None,
+        criterion=kind,
+        ties=choice.ties,
+        untouched=untouched,
+    )
 
 
-def _reason(  # noqa: PLR0917 - called once, above
-    result: Result, chosen: Variant, mine: tuple[float, float, float], tied: Sequence[Variant], kind: str, kept: int
-) -> str:
-    baseline = result.variants[0]
-    words = f"; it has the least {kind}" if kept > 1 else ""
-    if len(tied) > 1:
-        others = ", ".join(v.name for v in tied if v is not chosen)
-        judged = ", as accurate as any," if chosen.accuracy is not None else ""
-        words = f"; for the least {kind} it is tied with {others}, and of these{judged} the smallest file"
-    if chosen is baseline:
-        return words + "; it is the model as it was: nothing here is worth the change"
-    words += f": {mine[0]:.2f} × the baseline's {kind}"
+def _keepers(variants: Sequence[Variant], checks: Sequence[Check]) -> list[Variant]:
+    """The usable variants that break no budget."""
+    broken = {c.variant for c in checks if not c.passed}
+    return [v for v in variants if is_usable(v) and v.name not in broken]
+
+
+def _nearest(able: Sequence[Variant], checks: Sequence[Check]) -> str:
+    failures = {v.name: sum(c.variant == v.name and not c.passed for c in checks) for v in able}
+    near = min(able, key=lambda v: failures[v.name])
+    which = ", ".join(c.quantity for c in checks if c.variant == near.name and not c.passed)
+    return f"no variant keeps the budgets; {near.name} comes nearest (it breaks: {which})"
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What was chosen, and what stood beside it.
+
+    Attributes:
+        variant: The chosen one.
+        kind: What decided.
+        cost: What it costs.
+        ties: The names of those that are tied with it.
+        cheaper: The names of those that cost less and have lost accuracy.
+    """
+
+    variant: Variant
+    kind: Kind
+    cost: Cost
+    ties: list[str]
+    cheaper: list[str]
+
+    def praise(self, *, untouched: bool) -> str:
+        if self.variant.accuracy is not None:
+            return "best"
+        if self.ties:
+            return "keep" if untouched else "smallest"
+        return "cheapest" if self.kind == "energy" else "fastest"
+
+    def reason(self, reference: Variant | None, *, alone: bool, untouched: bool) -> str:
+        words = "" if alone else f"; it has the least {self.kind}"
+        if self.cheaper:
+            words += f" of those that lost no accuracy ({', '.join(self.cheaper)} did)"
+        if self.ties:
+            judged = ", as accurate as any," if self.variant.accuracy is not None else ""
+            words = f"; for the least {self.kind} it is tied with {', '.join(self.ties)}, and of these{judged}"
+            words += " the smallest file"
+            words += f" ({', '.join(self.cheaper)} lost accuracy)" if self.cheaper else ""
+        if untouched:
+            return words + "; it is the model as it was: nothing here is worth the change"
+        if reference is not None and reference is not self.variant:
+            words += f": {self.cost.value:.2f} × {_whose(reference)} {self.kind}"
+            words += _further(self.variant, reference)
+        if self.variant.accuracy is None:
+            words += "; accuracy was not judged"
+        return words
+
+
+def _whose(reference: Variant) -> str:
+    return "the baseline's" if reference.name == "baseline" else f"the {reference.name}'s"
+
+
+def _further(chosen: Variant, reference: Variant) -> str:
+    """``, accuracy -0.5 pt, 0.31 × the size (0.33 × packed)``."""
+    words = ""
     if chosen.accuracy is not None and chosen.accuracy.drop is not None:
         words += ", " + _change(chosen.accuracy, chosen.accuracy.drop)
-    if chosen.model.size_bytes and baseline.model.size_bytes:
-        words += f", {chosen.model.size_bytes / baseline.model.size_bytes:.2f} × the size"
-        packed, before = chosen.model.size_compressed_bytes, baseline.model.size_compressed_bytes
+    if chosen.model.size_bytes and reference.model.size_bytes:
+        words += f", {chosen.model.size_bytes / reference.model.size_bytes:.2f} × the size"
+        packed, before = chosen.model.size_compressed_bytes, reference.model.size_compressed_bytes
         words += f" ({packed / before:.2f} × packed)" if packed and before else ""
-    if chosen.accuracy is None:
-        words += "; accuracy was not judged"
     return words
 
 
 def _most_accurate(variants: Sequence[Variant]) -> list[Variant]:
-    """Those whose accuracy is not clearly below the best one's."""
+    """Those that no other one is clearly more accurate than; all where none was judged."""
     judged = [(v, v.accuracy) for v in variants if v.accuracy]
-    if not judged:
-        return list(variants)
-    best = max(a.sign * a.value for _, a in judged)
-    return [v for v, a in judged if max(a.sign * end for end in a.ci95 or (a.value, a.value)) >= best]
+    best = [v for v, mine in judged if not any(accuracy.against(its, mine) == "better" for _, its in judged)]
+    return best or list(variants)
 
 
 def _change(accuracy: Accuracy, drop: float) -> str:
@@ -179,30 +274,6 @@ def _bytes(variant: Variant) -> tuple[int, int]:
 
 def _rounded(size: int) -> int:
     return round(size, 2 - len(str(size)))
-
-
-def _tied(one: tuple[float, float, float], best: tuple[float, float, float]) -> bool:
-    return one[0] <= best[0] * (1 + _TIED) or one[1] <= best[2]
-
-
-def cost(result: Result, variant: Variant, kind: str) -> tuple[float, float, float] | None:
-    """What it costs as a multiple of the baseline that it was measured beside, and the ends of its interval.
-
-    Never the bare figures: the pairs of a study are measured one after the other, and a device drifts meanwhile.
-    """
-    if kind == "energy" and not _measured(variant):
-        return None
-    if variant is result.variants[0]:
-        return (1.0, 1.0, 1.0) if kind == "energy" or variant.windows else None
-    found = next((c for c in result.comparisons if c.variant == variant.name), None)
-    ratio = None if found is None else found.energy_ratio if kind == "energy" else found.latency_ratio
-    return None if ratio is None else (ratio.value, *ratio.ci95)
-
-
-def _measured(variant: Variant) -> bool:
-    """Whether its joules are more than a guess."""
-    energy = variant.energy_j_per_inference
-    return energy is not None and energy.gross.value is not None and energy.provenance not in {"none", "estimated"}
 
 
 def _least(one: float | None, other: float) -> float:

@@ -22,8 +22,8 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgeprof.worker import embedded_code, steady, telemetry, tensors
 from edgeprof.worker import scenario as scenarios
-from edgeprof.worker import steady, tensors
 from edgeprof.worker.inputs import check_feeds, own_feeds
 from edgeprof.worker.runtime import LoadError, LoadOptions, Runtime, Session, TensorSpec
 from edgeprof.worker.scenario import Scenario
@@ -65,6 +65,7 @@ class Handler:
     """One model, loaded once."""
 
     def __init__(self) -> None:
+        telemetry.turn_off()
         self._runtime: Optional[Runtime] = None
         self._sessions: List[Session] = []
         self._workloads: Sequence[Workload] = (INFERENCE,)
@@ -118,6 +119,7 @@ class Handler:
         given = dict(request["options"])
         given["shapes"] = {name: tuple(int(n) for n in shape) for name, shape in given["shapes"].items()}
         options = LoadOptions(**given)
+        embedded_code.allow(bool(request.get("allow_code")))
         start = time.monotonic()
         session = runtime.load(request["target"], options)
         load_s = time.monotonic() - start
@@ -257,8 +259,9 @@ class Handler:
     def _infer(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         session = self._session()
         feeds = check_feeds(session.inputs, tensors.load(request["feeds"], blobs))
+        kept = session.reset()
         headers, out = tensors.dump(_outputs(session.run(feeds)))
-        return {"outputs": headers}, out
+        return {"outputs": headers, "kept": kept}, out
 
     def _gpu_peak(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         peaks = [session.gpu_peak_bytes() for session in self._sessions]
@@ -324,7 +327,7 @@ def serve(connection: Connection) -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # a model may have closed it; a full disk is not its end
                 stream.flush()
-        connection.send(answer, out)
+        connection.send(dict(answer, id=request.get("id")), out)
         if request.get("do") == "close":
             return
 

@@ -120,6 +120,16 @@ class Session(ABC):
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
         """Run once: name → array in, name → array out (copies that the caller may keep)."""
 
+    def reset(self) -> Optional[str]:
+        """Forget what earlier runs have left in the model, as the state of an LSTM, so that the next one starts fresh.
+
+        It is called before each run whose outputs are judged. A runtime whose sessions keep nothing has nothing to do.
+
+        Returns:
+            None; or, where something stays that the runtime cannot take back, a sentence that says what.
+        """
+        return None
+
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         """Prepare everything that a deployed application prepares once, and return the call that windows repeat.
 

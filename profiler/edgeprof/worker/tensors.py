@@ -48,6 +48,22 @@ def load(headers: Sequence[Dict[str, Any]], blobs: Sequence[bytes]) -> Dict[str,
     return arrays
 
 
+def distinct(names: Sequence[str], kind: str) -> List[str]:
+    """Names as keys: one that is empty becomes ``output_2``, one that was there before gets its number behind it.
+
+    Args:
+        names: As the file has them, in its order.
+        kind: What is named: ``input`` or ``output``.
+    """
+    keys: List[str] = []
+    for number, name in enumerate(names):
+        key = name or "{}_{}".format(kind, number)
+        while key in keys or (key != name and key in names):
+            key = "{}_{}".format(key, number)
+        keys.append(key)
+    return keys
+
+
 def not_finite(arrays: Dict[str, Any]) -> List[Tuple[str, str]]:
     """A code and a sentence for each floating-point array that holds NaN (``nan_output``) or else infinity.
 

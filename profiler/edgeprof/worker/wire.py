@@ -8,6 +8,7 @@ line whose key ``blobs`` lists their lengths.
 
 import base64
 import json
+import select
 import socket
 from array import array
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
@@ -30,10 +31,18 @@ def encode(message: Dict[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> Dict[str, Any]:
-    message = json.loads(line.decode("utf-8"))
+    try:
+        message = json.loads(line.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("a message is nested too deeply") from None
     if not isinstance(message, dict):
         raise ValueError("a message is an object, got " + type(message).__name__)  # noqa: TRY004 - bad data, not a bad call
     return message
+
+
+#: The longest line of a message, and the most bytes that may follow it: tensors and latencies travel as these.
+LIMIT_LINE = 16 << 20
+LIMIT_BLOBS = 4 << 30
 
 
 class Connection:
@@ -72,15 +81,29 @@ class Connection:
 
         Raises:
             EOFError: the other side is gone.
-            ValueError: what came is no message.
+            ValueError: what came is no message, or is beyond ``LIMIT_LINE`` or ``LIMIT_BLOBS``.
         """
         end = self._pending.find(b"\n")
         while end < 0:
             seen = len(self._pending)
+            if seen > LIMIT_LINE:
+                raise ValueError("a line has more than {} MiB".format(LIMIT_LINE >> 20))
             self._fill(check)
             end = self._pending.find(b"\n", seen)
         message = decode(self._take(end + 1, check))
-        return message, [self._take(int(size), check) for size in message.pop("blobs", ())]
+        sizes = message.pop("blobs", [])
+        if not isinstance(sizes, list) or not all(isinstance(size, int) and size >= 0 for size in sizes):
+            raise ValueError("the sizes of what follows are no sizes")
+        if sum(sizes) > LIMIT_BLOBS:
+            raise ValueError("more than {} GiB are to follow".format(LIMIT_BLOBS >> 30))
+        return message, [self._take(size, check) for size in sizes]
+
+    def unasked(self) -> bool:
+        """Whether something has come that nobody has asked for."""
+        if self._pending:
+            return True
+        readable, _, _ = select.select([self._socket], [], [], 0)
+        return bool(readable) and self._socket.recv(1, socket.MSG_PEEK) != b""
 
     def close(self) -> None:
         self._socket.close()

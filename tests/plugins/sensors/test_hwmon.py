@@ -94,7 +94,7 @@ def test_two_chips_with_the_same_label_keep_apart(tree) -> None:
     layout, roots = tree("generic-unknown")
     for address in ("40", "41"):
         add_hwmon(layout, "ina219", {"power1_input": 1_000_000, "label": "VBUS"}, device=f"i2c-1/1-00{address}")
-    assert {name for name, _ in found(roots)} == {"VBUS", "VBUS@1-0041"}
+    assert {name for name, _ in found(roots)} == {"VBUS@1-0040", "VBUS@1-0041"}
 
 
 def test_of_many_cores_only_the_package_temperature_is_taken(tree) -> None:

@@ -339,3 +339,42 @@ def test_published_files_are_recognised(shared_data, name, kind):
 def test_a_published_lfs_pointer_is_called_what_it_is(shared_data):
     with pytest.raises(InputError, match="Git LFS pointer"):
         recognise(str(shared_data / "formats" / "lfs-pointer" / "model.engine"))
+
+
+@pytest.mark.parametrize("place", ["branch", "constant", "sparse", "function"])
+def test_weights_in_another_file_belong_to_the_model_wherever_the_model_names_them(place: str, tmp_path: Path) -> None:
+    """Size and checksum follow them: changed weights are another model."""
+    onnx = pytest.importorskip("onnx")
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    tensor = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    onnx.external_data_helper.set_external_data(tensor, "weights.bin")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.ClearField("raw_data")
+    constant = helper.make_node("Constant", [], ["w"])
+    attribute = constant.attribute.add()
+    attribute.name, attribute.type = "value", onnx.AttributeProto.TENSOR
+    attribute.t.CopyFrom(tensor)
+    product = helper.make_node("MatMul", ["x", "w"], ["y"])
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    graph = helper.make_graph([product], "g", info[:1], info[1:])
+    if place == "constant":
+        graph.node.insert(0, constant)
+    elif place == "branch":
+        inner = helper.make_graph([product], "i", [], info[1:], [tensor])
+        del graph.node[:]
+        graph.node.append(helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner))
+    elif place == "sparse":
+        graph.sparse_initializer.add().values.CopyFrom(tensor)
+    model = helper.make_model(graph)
+    if place == "function":
+        model.functions.append(helper.make_function("own", "F", ["x"], ["y"], [constant, product], []))
+    path, weights = tmp_path / "net.onnx", tmp_path / "weights.bin"
+    path.write_bytes(model.SerializeToString())
+    weights.write_bytes(bytes(64))
+    found = recognise(str(path))
+    assert found.files == (path, weights)
+    assert found.size_bytes == path.stat().st_size + 64
+    weights.write_bytes(bytes(63) + b"\x01")
+    assert recognise(str(path)).sha256 != found.sha256

@@ -5,7 +5,9 @@ first ten calls) or ``close``; what is a function below. ``sleep:SECONDS`` is a 
 """
 
 import ctypes
+import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -79,6 +81,38 @@ def chatter(count: str) -> None:
 def offspring(path: str) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(path).write_text(str(child.pid))
+
+
+def sockets() -> List[int]:
+    return [fd for fd in range(3, 64) if stat.S_ISSOCK(_mode(fd))]
+
+
+def _mode(fd: int) -> int:
+    try:
+        return os.fstat(fd).st_mode
+    except OSError:
+        return 0
+
+
+def scribble(text: str) -> None:
+    """Writes on every socket, as a library does that has a file descriptor wrong."""
+    for fd in sockets():
+        os.write(fd, text.encode("utf-8") + b"\n")
+
+
+def flood(_: str) -> None:
+    while True:
+        for fd in sockets():
+            os.write(fd, b"x" * 65536)
+
+
+def nest(_: str) -> None:
+    scribble("[" * 100000 + "]" * 100000)
+
+
+def patch_json(text: str) -> None:
+    """Changes the standard library, so that every answer becomes ``text``."""
+    json.dumps = lambda *_, **__: text
 
 
 class ToySession(Session):

@@ -162,30 +162,3 @@ def test_digits_follow_the_uncertainty():
     assert view.energy_text(figure, "measured") == "12.3 ± 0.4 mJ"
     figure.expanded_uncertainty = 0.00012
     assert view.energy_text(figure, "counter") == "12.35 ± 0.12 mJ"
-
-
-class TestRecommendation:
-    """Which variant is called best: never one that was not shown to be."""
-
-    def test_the_least_energy_that_was_shown_to_be_less(self):
-        result = samples.study()
-        assert view.recommended(result).name == "int8-static"
-
-    def test_none_where_it_is_tied_with_the_baseline(self):
-        result = samples.study()
-        result.comparisons[0].verdict = "tied"
-        assert view.recommended(result) is None
-
-    def test_not_one_whose_accuracy_fell_significantly(self):
-        result = samples.study()
-        result.variants[1].accuracy.p_value = 0.001
-        best = view.recommended(result)
-        assert best is None or best.name != "int8-static"
-
-    def test_not_one_that_failed(self):
-        result = samples.study()
-        result.variants[1].status = "failed"
-        assert view.recommended(result) is None
-
-    def test_none_of_one(self):
-        assert view.recommended(samples.one()) is None

@@ -94,7 +94,7 @@ def test_a_source_that_is_missing_something_says_what_to_do(roots: Roots) -> Non
     ("value", "reason"),
     [
         (math.nan, "a reading failed"),
-        (1e6, "it reads 1e+06 W, outside -inf to 500"),
+        (1e6, "it reads 1e+06 W, outside -500 to 500"),
         (OSError("gone"), "OSError: gone"),
     ],
 )

@@ -82,6 +82,11 @@ class Channels:
         """Why others cannot, one sentence for each reason."""
         return self.register.reasons()
 
+    def reasons(self) -> dict[str, str]:
+        """Weight → why its output channels stay, for those that have to."""
+        found = {name: self.register.reason(ids) for name, _, ids in self.weights}
+        return {name: reason or "none of its channels is among the least" for name, reason in found.items()}
+
     def why_not(self) -> str:
         reasons = self.pinned()
         if not reasons:

@@ -14,6 +14,7 @@ import numpy as np
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor
+from edgeprof_plugins.compressors.onnx.inventory import Inventory
 from edgeprof_plugins.compressors.shared import kmeans
 from edgeprof_plugins.compressors.shared.kmeans import codebook, nearest
 from edgeprof_plugins.compressors.shared.magnitude import sqnr_db, worst
@@ -45,14 +46,16 @@ class Cluster(Compressor):
     ) -> dict[str, Any]:
         del data, seed  # k-means starts from the weights' own distribution
         with OnnxFile(source) as model:
+            inventory = Inventory(model)
             weights = {w.name: w for w in model.weights() if np.prod(w.shape) > parameters["n"]}
             if not weights:
                 raise InputError(
-                    f"{source} has no float weights of Conv, Gemm or MatMul with more than {parameters['n']} values",
+                    f"{source} has no float weights of layers that multiply with more than {parameters['n']} values",
                     remedy="Start from the float model.",
                 )
             packed = parameters["store"] == "codebook"
             sqnr: dict[str, float | None] = {}
+            changed: list[str] = []
 
             def edit(name: str) -> Iterable[Any]:
                 if name not in weights:
@@ -62,15 +65,20 @@ class Cluster(Compressor):
                 index = nearest(values, codes)
                 shared = codes[index].astype(values.dtype)
                 sqnr[name] = sqnr_db(values, shared)
+                if packed or (shared != values).any():
+                    changed.append(name)
                 if packed:
                     table = tensor(codes.astype(values.dtype), f"{name}_codes")
                     return [tensor(index.astype(np.uint8), f"{name}_index"), table]
-                return [tensor(shared, name)]
+                return [model.stored(name, shared)]
 
             if packed:
                 _look_up(model.model.graph, weights)
             model.write(target, edit)
-        return {"layers": len(weights), "n": parameters["n"], "sqnr_db": sqnr, "worst": worst(sqnr)}
+        few = f"it has no more than {parameters['n']} values"
+        account = inventory.by_weights(changed, otherwise=few)
+        facts = {"layers": len(weights), "n": parameters["n"], "sqnr_db": sqnr, "worst": worst(sqnr)}
+        return {**facts, "coverage": account}
 
 
 def _look_up(graph: Any, names: Iterable[str]) -> None:

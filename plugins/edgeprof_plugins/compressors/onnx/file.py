@@ -8,13 +8,18 @@ GraphProto.initializer = 5).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import mmap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgeprof.artifact import protobuf
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.worker.runtime import install_command
+from edgeprof_plugins.compressors.onnx.normal import graphs, normalise
+from edgeprof_plugins.compressors.onnx.weights import weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -22,15 +27,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-_GRAPH, _INITIALIZER = 7, 5
+    from edgeprof_plugins.compressors.onnx.weights import Weight
+
+_GRAPH, _INITIALIZER, _SPARSE = 7, 5, 15
 #: What protobuf can hold in one message, and so ONNX in one file.
 _LIMIT = 2**31 - 1
-#: Constant nodes with more values than this become initializers, as the weights that they are; float ones with two.
-_HOIST = 64
+#: Bytes of it that are kept for what the tensors in the second file leave in the first.
+_RESERVE = 1 << 24
+#: Tensors of fewer bytes stay in the first file.
+_SMALL = 1024
 _BLOCK = 1 << 20
-
-#: Operators with weights: operator → (position of the weight input, axis of its output channels).
-_WEIGHTED = {"Conv": (1, 0), "ConvTranspose": (1, 1), "Gemm": (1, 1), "MatMul": (1, -1)}
 
 
 def require() -> Any:
@@ -48,27 +54,6 @@ def require() -> Any:
     return onnx
 
 
-@dataclass(frozen=True)
-class Weight:
-    """A weight of a graph and where it is used.
-
-    Attributes:
-        name: Of the initializer.
-        node: Index in the graph of the first node that uses it.
-        op: That node's operator.
-        axis: Of its output channels.
-        shape: Its own.
-        users: How many nodes use it.
-    """
-
-    name: str
-    node: int
-    op: str
-    axis: int
-    shape: tuple[int, ...]
-    users: int
-
-
 @dataclass
 class OnnxFile:
     """Use it as a context manager.
@@ -76,7 +61,7 @@ class OnnxFile:
     Attributes:
         path: The file.
         model: The ModelProto without its initializers; change it freely before ``write``.
-        order: Names of the initializers, as in the file.
+        order: Names of the initializers, as in the file, then those that lay elsewhere (see ``normal``).
     """
 
     path: Path
@@ -84,6 +69,7 @@ class OnnxFile:
     order: list[str] = field(default_factory=list)
     _places: dict[str, tuple[int, int]] = field(default_factory=dict)
     _held: dict[str, Any] = field(default_factory=dict)
+    _sparse: dict[str, Any] = field(default_factory=dict)
     _data: mmap.mmap | None = None
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -125,72 +111,46 @@ class OnnxFile:
         self.model.graph.ParseFromString(bytes(graph))
         if not self.model.graph.node:
             raise ValueError("it has no graph")
-        self._hoist(onnx)
-        self._settle()
-        self._shape()
-
-    def _settle(self) -> None:
-        """Initializers are no inputs (files of IR version 3 list them): shapes that change would contradict them."""
-        graph = self.model.graph
-        kept = [one for one in graph.input if not self.has(one.name)]
-        if len(kept) != len(graph.input):
-            copies = [type(one).FromString(one.SerializeToString()) for one in kept]
-            del graph.input[:]
-            graph.input.extend(copies)
-        self.model.ir_version = max(self.model.ir_version, 4)
-
-    def _shape(self) -> None:
-        """Give weights behind a Reshape of constants (old exporters' dense layers) the shape that they are used in."""
-        nodes, outputs = self.model.graph.node, {one.name for one in self.model.graph.output}
-        for index in reversed(range(len(nodes))):
-            node = nodes[index]
-            if node.op_type != "Reshape" or len(node.input) != 2 or node.output[0] in outputs:
-                continue
-            name, shape = node.input
-            if not (self.has(name) and self.has(shape)) or self.proto(name).data_type not in (1, 10):
-                continue
-            keeps_zero = any(a.name == "allowzero" and a.i for a in node.attribute)
-            values, dims = self.array(name), [int(size) for size in self.array(shape)]
-            if not keeps_zero:
-                dims = [values.shape[at] if size == 0 else size for at, size in enumerate(dims)]
-            self.add(tensor(values.reshape(dims), node.output[0]))
-            del nodes[index]
-            used = {one for other in walk(self.model.graph) for one in other.input}
-            for gone in {name, shape} - used:
-                self.remove(gone)
-
-    def _hoist(self, onnx: Any) -> None:
-        kept = []
-        for node in self.model.graph.node:
-            value = next((a.t for a in node.attribute if a.name == "value"), None)
-            if node.op_type == "Constant" and value is not None and _is_weight(value):
-                tensor = onnx.TensorProto()
-                tensor.CopyFrom(value)
-                tensor.name = node.output[0]
-                self.add(tensor)
-            else:
-                kept.append(node)
-        if len(kept) != len(self.model.graph.node):
-            copies = [type(node).FromString(node.SerializeToString()) for node in kept]
-            del self.model.graph.node[:]
-            self.model.graph.node.extend(copies)
+        for one in self.model.graph.sparse_initializer:
+            self.add_sparse(one, one.values.name)
+        del self.model.graph.sparse_initializer[:]
+        normalise(self)
 
     def add(self, tensor: Any) -> None:
-        """A further initializer, kept in memory until it is written."""
-        if tensor.name not in self._places and tensor.name not in self._held:
+        """Add an initializer, or replace one; it is kept in memory until it is written."""
+        self._sparse.pop(tensor.name, None)
+        if not self.has(tensor.name):
             self.order.append(tensor.name)
         self._held[tensor.name] = tensor
 
+    def add_sparse(self, sparse: Any, name: str) -> None:
+        """Add an initializer that stores the values that are not zero and where they are."""
+        copy = type(sparse).FromString(sparse.SerializeToString())
+        copy.values.name = name
+        if not self.has(name):
+            self.order.append(name)
+        self._sparse[name] = copy
+
     def remove(self, name: str) -> None:
+        """Remove an initializer."""
         self.order.remove(name)
         self._held.pop(name, None)
         self._places.pop(name, None)
+        self._sparse.pop(name, None)
 
     def has(self, name: str) -> bool:
-        return name in self._held or name in self._places
+        """Whether that is an initializer."""
+        return name in self._held or name in self._places or name in self._sparse
+
+    def is_sparse(self, name: str) -> bool:
+        """Whether an initializer is stored as its values that are not zero and where they are."""
+        return name in self._sparse
 
     def proto(self, name: str) -> Any:
-        """The TensorProto of an initializer; that of one stored in another file does not hold its values."""
+        """The TensorProto of an initializer; without values where these are sparse, or in another file."""
+        if name in self._sparse:
+            sparse = self._sparse[name]
+            return require().TensorProto(name=name, data_type=sparse.values.data_type, dims=sparse.dims)
         if name in self._held:
             return self._held[name]
         assert self._data is not None
@@ -198,97 +158,89 @@ class OnnxFile:
         return require().TensorProto.FromString(self._data[start:end])
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """Its values (read-only)."""
-        from onnx import numpy_helper
+        """An initializer's values (read-only); sparse ones with their zeros."""
+        folder = str(self.path.parent)
+        if name in self._sparse:
+            return dense(self._sparse[name], folder)
+        return values_of(self.proto(name), folder)
 
-        values: npt.NDArray[Any] = numpy_helper.to_array(self.proto(name), base_dir=str(self.path.parent))
-        return values
+    def stored(self, name: str, values: npt.NDArray[Any]) -> Any:
+        """New values for an initializer, in the way that the file stores it: sparse where it was sparse."""
+        return sparse_tensor(values, name) if name in self._sparse else tensor(values, name)
 
     def opset(self) -> int:
         return next((int(one.version) for one in self.model.opset_import if one.domain in ("", "ai.onnx")), 1)
 
     def weights(self) -> list[Weight]:
-        """The float weights of Conv, ConvTranspose, Gemm and MatMul, in the graph's order."""
-        found: dict[str, Weight] = {}
-        uses: dict[str, int] = {}
-        for node in walk(self.model.graph):
-            for name in node.input:
-                uses[name] = uses.get(name, 0) + 1
-        for index, node in enumerate(self.model.graph.node):
-            if node.op_type not in _WEIGHTED or len(node.input) < 2:
-                continue
-            position, axis = _WEIGHTED[node.op_type]
-            name = node.input[position]
-            if not self.has(name) or name in found:
-                continue
-            proto = self.proto(name)
-            shape = tuple(int(size) for size in proto.dims)
-            if proto.data_type not in (1, 10) or len(shape) < 2:
-                continue
-            if node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute):
-                axis = 0
-            found[name] = Weight(name, index, node.op_type, axis % len(shape), shape, uses[name])
-        return list(found.values())
+        """The float weights of layers that multiply, in the order of the graph."""
+        return weights(self)
+
+    def node(self, weight: Weight) -> Any:
+        """The first node that uses a weight."""
+        return list(graphs(self.model.graph))[weight.graph].node[weight.node]
 
     def write(self, target: Path, edit: Callable[[str], Iterable[Any]] | None = None) -> None:
-        """Write the model.
+        """Write the model; what does not fit into one ONNX file (2 GiB) goes into a second one, TARGET.data.
 
         Args:
             target: A new file.
-            edit: Name of an initializer → the TensorProtos that take its place; it is called once for each, in order.
-
-        Raises:
-            InputError: the model would not fit into one ONNX file (2 GiB).
+            edit: Name of an initializer → the TensorProtos (or SparseTensorProtos) that take its place; it is called
+                once for each, in order.
         """
+        beside = target.with_name(target.name + ".data")
         try:
-            with target.open("wb") as file:
+            with target.open("wb") as file, contextlib.ExitStack() as stack:
                 file.write(self.model.__class__.FromString(_without_graph(self.model)).SerializeToString())
                 file.write(bytes([_GRAPH << 3 | protobuf.LENGTH]))
                 at = file.tell()
                 file.write(b"\x00" * 5)
                 file.write(self.model.graph.SerializeToString(deterministic=True))
+                overflow: Any = None
                 for name in self.order:
-                    for block in self._blocks(name, edit):
-                        self._check_length(file.tell() - at - 5 + len(block))
-                        file.write(block)
+                    for size, blocks in self._blocks(name, edit):
+                        room = _LIMIT - _RESERVE - (file.tell() - at)
+                        if size > room and overflow is None:
+                            overflow = stack.enter_context(beside.open("wb"))
+                        for block in blocks if overflow is None else _outside(b"".join(blocks), overflow, beside.name):
+                            file.write(block)
                 length = file.tell() - at - 5
-                self._check_length(length)
                 file.seek(at)
                 file.write(_padded_varint(length))
         except BaseException:
             target.unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
             raise
 
-    def _check_length(self, length: int) -> None:
-        if length > _LIMIT:
-            raise InputError(
-                f"what becomes of {self.path} has more than the 2 GiB that one ONNX file holds",
-                remedy="Use a method that makes the weights smaller, as fp16 or int8-weight.",
-            )
+    def _blocks(self, name: str, edit: Callable[[str], Iterable[Any]] | None) -> Iterator[tuple[int, Iterable[bytes]]]:
+        """What stands for an initializer in the file: for each tensor the size of its field and the field in blocks."""
+        if edit is None and name in self._places and name not in self._held and not self._external(name):
+            yield self._copied(*self._places[name])
+            return
+        for one in [self.whole(name)] if edit is None else edit(name):
+            number = _SPARSE if type(one).__name__ == "SparseTensorProto" else _INITIALIZER
+            body = one.SerializeToString()
+            yield len(body) + 10, [bytes([number << 3 | protobuf.LENGTH]) + _varint(len(body)), body]
 
-    def _blocks(self, name: str, edit: Callable[[str], Iterable[Any]] | None) -> Iterator[bytes]:
-        if edit is not None:
-            for tensor in edit(name):
-                body = tensor.SerializeToString()
-                yield bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _varint(len(body))
-                yield body
-            return
-        if name in self._places and name not in self._held and not self._external(name):
-            assert self._data is not None
-            start, end = self._places[name]
-            yield bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _varint(end - start)
-            for block in range(start, end, _BLOCK):
-                yield self._data[block : min(block + _BLOCK, end)]
-            return
-        yield from self._blocks(name, lambda one: [self.whole(one)])
+    def _copied(self, start: int, end: int) -> tuple[int, Iterator[bytes]]:
+        data = self._data
+        assert data is not None
+        head = bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _varint(end - start)
+        blocks = (data[at : min(at + _BLOCK, end)] for at in range(start, end, _BLOCK))
+        return end - start + 10, itertools.chain([head], blocks)
 
     def _external(self, name: str) -> bool:
-        return bool(self.proto(name).data_location == 1)
+        return name not in self._sparse and bool(self.proto(name).data_location == 1)
 
     def whole(self, name: str) -> Any:
-        """The TensorProto with its values, wherever they are stored."""
+        """The TensorProto (of sparse values the SparseTensorProto) with its values, wherever they are stored."""
+        if name in self._sparse:
+            return self._sparse[name]
+        return self.dense(name) if self._external(name) else self.proto(name)
+
+    def dense(self, name: str) -> Any:
+        """The TensorProto with all values, zeros included."""
         proto = self.proto(name)
-        return tensor(self.array(name), name) if proto.data_location == 1 else proto
+        return tensor(self.array(name), name) if name in self._sparse or proto.data_location == 1 else proto
 
 
 def tensor(values: npt.NDArray[Any], name: str) -> Any:
@@ -298,15 +250,63 @@ def tensor(values: npt.NDArray[Any], name: str) -> Any:
     return numpy_helper.from_array(values, name)
 
 
+def values_of(proto: Any, folder: str) -> npt.NDArray[Any]:
+    """A TensorProto's values, in the model or in another file of its folder (read-only)."""
+    from onnx import numpy_helper
+
+    values: npt.NDArray[Any] = numpy_helper.to_array(proto, base_dir=folder)
+    return values
+
+
+def dense(sparse: Any, folder: str = "") -> npt.NDArray[Any]:
+    """A SparseTensorProto's values with their zeros; its indices are (n) or (n, rank)."""
+    values, indices = values_of(sparse.values, folder), values_of(sparse.indices, folder)
+    shape = tuple(int(size) for size in sparse.dims)
+    whole = np.zeros(shape, values.dtype)
+    if indices.ndim == 1:
+        whole.reshape(-1)[indices] = values
+    else:
+        whole[tuple(indices.T)] = values
+    return whole
+
+
+def sparse_tensor(values: npt.NDArray[Any], name: str) -> Any:
+    """A SparseTensorProto with indices along the flattened tensor."""
+    import onnx
+
+    flat = values.reshape(-1)
+    indices = np.flatnonzero(flat)
+    return onnx.helper.make_sparse_tensor(
+        tensor(flat[indices], name), tensor(indices.astype(np.int64), f"{name}_indices"), list(values.shape)
+    )
+
+
+def _outside(field: bytes, file: Any, name: str) -> Iterator[bytes]:
+    """A tensor's field, its values written to another file."""
+    import onnx
+
+    (piece,) = protobuf.fields(field, 0, len(field))
+    body = field[piece.start : piece.end]
+    if piece.number == _SPARSE or len(body) < _SMALL:
+        yield field
+        return
+    proto = onnx.TensorProto.FromString(body)
+    raw = tensor(values_of(proto, ""), proto.name).raw_data
+    start = file.tell()
+    file.write(raw)
+    made = onnx.TensorProto(name=proto.name, data_type=proto.data_type, dims=proto.dims)
+    made.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", name), ("offset", str(start)), ("length", str(len(raw)))):
+        entry = made.external_data.add()
+        entry.key, entry.value = key, value
+    body = made.SerializeToString()
+    yield bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _varint(len(body)) + body
+
+
 def walk(graph: Any) -> Iterator[Any]:
-    """All nodes, those of subgraphs (If, Loop, Scan) too."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from walk(attribute.g)
-            for inner in attribute.graphs:
-                yield from walk(inner)
+    """All nodes, those of inner graphs (If, Loop, Scan) too."""
+    for one in graphs(graph):
+        yield from one.node
 
 
 @dataclass(frozen=True)
@@ -340,17 +340,6 @@ def _without_graph(model: Any) -> bytes:
             setattr(copy, descriptor.name, value)
     body: bytes = copy.SerializeToString(deterministic=True)
     return body
-
-
-def _is_weight(value: Any) -> bool:
-    return _count(value.dims) > (1 if value.data_type in (1, 10) else _HOIST)
-
-
-def _count(dims: Iterable[int]) -> int:
-    count = 1
-    for size in dims:
-        count *= int(size)
-    return count
 
 
 def _varint(value: int) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx.file import OnnxFile, require, tensor
+from edgeprof_plugins.compressors.onnx.inventory import Inventory
 from edgeprof_plugins.compressors.onnx.prepare import check_nodes, quantization, quiet, refuse_quantised
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ class Fp16(Compressor):
         clipped: dict[str, float] = {}
         with OnnxFile(source) as model:
             refuse_quantised(model)
+            inventory = Inventory(model)
             floats = [name for name in model.order if model.proto(name).data_type == 1]
             if not floats:
-                raise InputError(f"{source} has no float32 weights", remedy="It is converted already, or has none.")
+                raise _no_floats(model)
             streamed = [name for name in floats if np.prod(model.proto(name).dims) >= _LARGE]
             ends = [one.name for one in (*model.model.graph.input, *model.model.graph.output)]
             graph = _without(onnx, model, streamed)
@@ -58,6 +60,7 @@ class Fp16(Compressor):
                 )
             # What still is an input after the conversion is a weight, as wide as its readers want it.
             kinds = {one.name: one.type.tensor_type.elem_type for one in made.graph.input}
+            kinds |= {one.name: one.data_type for one in made.graph.initializer}
             kept = [one for one in made.graph.input if one.name not in streamed]
             copies = [type(one).FromString(one.SerializeToString()) for one in kept]
             del made.graph.input[:], made.graph.value_info[:]
@@ -74,7 +77,32 @@ class Fp16(Compressor):
                 return [tensor(values, name)]
 
             model.write(target, edit)
-        return {"tensors": len(floats), "clipped": clipped, "excluded": excluded}
+        account = inventory.by_nodes(*_halved(inventory, kinds))
+        return {"tensors": len(floats), "clipped": clipped, "excluded": excluded, "coverage": account}
+
+
+def _no_floats(model: OnnxFile) -> InputError:
+    kinds = {model.proto(name).data_type for name in model.order}
+    if 11 in kinds:
+        return InputError(
+            f"{model.path} has float64 weights, and fp16 halves float32 ones",
+            remedy="Export the model in float32 first (in PyTorch: model.float()).",
+        )
+    if kinds & {10, 16}:
+        return InputError(f"{model.path} is in half precision already", remedy="Start from the float32 model.")
+    return InputError(f"{model.path} has no float32 weights", remedy="Start from the float32 model.")
+
+
+def _halved(inventory: Inventory, kinds: Mapping[str, int]) -> tuple[list[str], dict[str, str]]:
+    """Parts that compute in half precision now, and why others do not."""
+    changed, why = [], {}
+    for part in inventory.parts:
+        names = inventory.weights_of(part.name)
+        if all(kinds.get(name) == _FLOAT16 for name in names):
+            changed.append(part.name)
+        else:
+            why[part.name] = "excluded, or an operator that ONNX Runtime has in float32 only"
+    return changed, why
 
 
 def _without(onnx: Any, model: OnnxFile, streamed: list[str]) -> Any:
@@ -88,7 +116,7 @@ def _without(onnx: Any, model: OnnxFile, streamed: list[str]) -> Any:
             shape = list(model.proto(name).dims)
             copy.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
         else:
-            copy.graph.initializer.append(model.whole(name))
+            copy.graph.initializer.append(model.dense(name))
     return copy
 
 

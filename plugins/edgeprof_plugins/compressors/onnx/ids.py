@@ -95,6 +95,11 @@ class Register:
         for root in np.unique(self.roots(ids)).tolist():
             self._reasons.setdefault(root, reason)
 
+    def reason(self, ids: Ids) -> str:
+        """Why the first of these that has to stay does; "" where none has to."""
+        roots = self.roots(ids).tolist()
+        return next((self._reasons[root] for root in roots if root in self._reasons), "")
+
     def mark(self, ids: Ids, mark: Hashable) -> None:
         """Of those that carry the same marks one stays; an int is the node that makes them."""
         self._marks.append((ids, mark))

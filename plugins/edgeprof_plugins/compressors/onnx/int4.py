@@ -14,8 +14,11 @@ from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.worker.runtime import install_command
 from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor
+from edgeprof_plugins.compressors.onnx.inventory import Inventory
+from edgeprof_plugins.compressors.onnx.normal import graphs
 from edgeprof_plugins.compressors.onnx.prepare import check_nodes, quantization, quiet
 from edgeprof_plugins.compressors.onnx.view import attribute
+from edgeprof_plugins.compressors.onnx.weights import weights as weights_of
 from edgeprof_plugins.compressors.shared.magnitude import sqnr_db, worst
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeprof.evaluation.dataset import Dataset
+    from edgeprof_plugins.compressors.onnx.weights import Weight
+
+    Place = tuple[int, int]  # number of the graph, index of the node
 
 _DOMAIN = "com.microsoft"
 #: ``accuracy_level`` of the operator: what the products are summed in.
@@ -53,6 +59,7 @@ class Int4Weight(Compressor):
         pack = _packer(block)
         excluded = set(check_nodes(source, parameters["exclude"]))
         with OnnxFile(source) as model:
+            inventory = Inventory(model)
             dense, left = _dense(model, excluded)
             if not dense:
                 raise InputError(
@@ -71,11 +78,13 @@ class Int4Weight(Compressor):
                 sqnr[name] = sqnr_db(values.T if not transposed[name] else values, _unpacked(made, values.size))
                 return [tensor(one, f"{name}_{part}") for one, part in zip(made, _PARTS, strict=True)]
 
-            del model.model.graph.value_info[:]
             model.write(target, edit)
-        return {"layers": len(dense), "left": left, "sqnr_db": sqnr, "worst": worst(sqnr), "excluded": sorted(excluded)}
+        account = inventory.by_weights(transposed, dict.fromkeys(excluded, "excluded"), _NOT_DENSE)
+        facts = {"layers": len(dense), "left": left, "sqnr_db": sqnr, "worst": worst(sqnr)}
+        return {**facts, "excluded": sorted(excluded), "coverage": account}
 
 
+_NOT_DENSE = "MatMulNBits takes the place of MatMul and Gemm with one matrix of float32 weights on the right, no others"
 _PARTS = ("int4", "scales", "zero_points")
 
 
@@ -124,32 +133,61 @@ def _unpacked(made: tuple[npt.NDArray[Any], ...], size: int) -> npt.NDArray[Any]
     return values.reshape(count, -1)[:, : size // count]
 
 
-def _dense(model: OnnxFile, excluded: set[str]) -> tuple[dict[int, bool], int]:
+def _dense(model: OnnxFile, excluded: set[str]) -> tuple[dict[Place, bool], int]:
     """Nodes that can be replaced → whether their weight is stored N × K; and how many layers with weights cannot."""
-    weights = {w.name: w for w in model.weights() if model.proto(w.name).data_type == 1}
-    fitting: dict[int, bool] = {}
-    users: dict[str, list[int]] = {}
-    for index, node in enumerate(model.model.graph.node):
-        plain = attribute(node, "transA", 0) == 0 and not any(
-            a.name in {"alpha", "beta"} and a.f != 1 for a in node.attribute
-        )
-        weight = weights.get(node.input[1]) if node.op_type in {"MatMul", "Gemm"} else None
-        if weight is not None and plain and len(weight.shape) == 2 and node.name not in excluded:
-            fitting[index] = weight.axis == 0
-            users.setdefault(weight.name, []).append(index)
-    for name, found in users.items():
-        if weights[name].users != len(found) or len({fitting[index] for index in found}) > 1:
-            for index in found:
-                del fitting[index]
-    return fitting, len(weights) - len({model.model.graph.node[index].input[1] for index in fitting})
+    weights = {w.name: w for w in weights_of(model)}
+    fitting: dict[Place, bool] = {}
+    users: dict[str, list[Place]] = {}
+    for number, graph in enumerate(graphs(model.model.graph)):
+        for index, node in enumerate(graph.node):
+            weight = weights.get(node.input[1]) if node.op_type in {"MatMul", "Gemm"} else None
+            if weight is not None and _plain(node) and _float32_matrix(model, weight) and node.name not in excluded:
+                fitting[number, index] = weight.op == "Gemm" and weight.axis == 0
+                users.setdefault(weight.name, []).append((number, index))
+    replaced = set()
+    for name, places in users.items():
+        if weights[name].users != len(places) or len({fitting[place] for place in places}) > 1:
+            for place in places:
+                del fitting[place]
+        else:
+            replaced.add(name)
+    return fitting, len(weights) - len(replaced)
 
 
-def _replace(model: OnnxFile, dense: Mapping[int, bool], block: int, level: int) -> dict[str, bool]:
+def _plain(node: Any) -> bool:
+    scaled = any(a.name in {"alpha", "beta"} and a.f != 1 for a in node.attribute)
+    return attribute(node, "transA", 0) == 0 and not scaled
+
+
+def _float32_matrix(model: OnnxFile, weight: Weight) -> bool:
+    right = weight.position == 1 and weight.direct and len(weight.shape) == 2
+    return right and model.proto(weight.name).data_type == 1
+
+
+def _replace(model: OnnxFile, dense: Mapping[Place, bool], block: int, level: int) -> dict[str, bool]:
     """Put MatMulNBits (and an Add for the bias of a Gemm) in place; the weights' names → whether they are N × K."""
     import onnx
 
-    nodes, names = [], {}
-    for index, node in enumerate(model.model.graph.node):
+    names: dict[str, bool] = {}
+    # Inner graphs first: a graph whose nodes are replaced gets copies of those inside them.
+    for number, graph in reversed(list(enumerate(graphs(model.model.graph)))):
+        own = {index: flipped for (owner, index), flipped in dense.items() if owner == number}
+        del graph.value_info[:]
+        if own:
+            _replace_in(model, graph, own, names, (block, level))
+    if not any(one.domain == _DOMAIN for one in model.model.opset_import):
+        model.model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
+    return names
+
+
+def _replace_in(
+    model: OnnxFile, graph: Any, dense: Mapping[int, bool], names: dict[str, bool], settings: tuple[int, int]
+) -> None:
+    import onnx
+
+    nodes = []
+    block, level = settings
+    for index, node in enumerate(graph.node):
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         if index not in dense:
@@ -175,8 +213,5 @@ def _replace(model: OnnxFile, dense: Mapping[int, bool], block: int, level: int)
         nodes.append(made)
         if bias:
             nodes.append(onnx.helper.make_node("Add", [product, bias], [node.output[0]], name=f"{node.output[0]}_bias"))
-    del model.model.graph.node[:]
-    model.model.graph.node.extend(nodes)
-    if not any(one.domain == _DOMAIN for one in model.model.opset_import):
-        model.model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
-    return names
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -11,7 +11,8 @@ import numpy as np
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx.cluster import prepend
-from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor
+from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor, walk
+from edgeprof_plugins.compressors.onnx.inventory import Inventory
 from edgeprof_plugins.compressors.onnx.prepare import check_nodes, prepared, quantization
 from edgeprof_plugins.compressors.shared.magnitude import sqnr_db, worst
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeprof.evaluation.dataset import Dataset
-    from edgeprof_plugins.compressors.onnx.file import Weight
+    from edgeprof_plugins.compressors.onnx.weights import Weight
 
 
 class Int8Dynamic(Compressor):
@@ -48,6 +49,8 @@ class Int8Dynamic(Compressor):
             kinds = ["MatMul", "Gemm", "Attention", "LSTM", "EmbedLayerNormalization"]
             if parameters["conv"]:
                 kinds.append("Conv")
+            with OnnxFile(ready) as model:
+                inventory = Inventory(model)
             tools.quantize_dynamic(
                 ready,
                 target,
@@ -57,6 +60,7 @@ class Int8Dynamic(Compressor):
                 # ONNX Runtime has ConvInteger for unsigned weights only.
                 weight_type=tools.QuantType.QUInt8 if parameters["conv"] else tools.QuantType.QInt8,
                 nodes_to_exclude=excluded,
+                extra_options={"EnableSubgraph": True},
             )
         counted = _count(target, {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM", "QAttention"})
         if not counted["quantised"]:
@@ -64,9 +68,25 @@ class Int8Dynamic(Compressor):
             raise InputError(
                 f"int8-dynamic finds nothing to quantise in {source}: it has {counted['convolutions']} convolutions and"
                 " no dense layer with constant weights",
-                remedy="Use int8-static, which quantises convolutions (or int8-dynamic:conv=true, for size alone).",
+                remedy=_DYNAMIC_REMEDY,
             )
-        return {**counted, "excluded": excluded}
+        with OnnxFile(target) as model:
+            changed = [name for part in inventory.work for name in part.weights if not model.has(name)]
+        why = dict.fromkeys(excluded, "excluded") | inventory.by_operator(_DYNAMIC_LEFT)
+        account = inventory.by_weights(changed, why, _NO_KERNEL) | {"remedy": _DYNAMIC_REMEDY}
+        return {**counted, "excluded": excluded, "coverage": account}
+
+
+#: Operator → why dynamic quantisation leaves it.
+_DYNAMIC_LEFT = {
+    "Conv": "convolutions stay in float unless conv=true",
+    "ConvTranspose": "ONNX Runtime has no dynamic 8-bit kernel for it",
+    "GRU": "ONNX Runtime has no 8-bit kernel for it; it has one for LSTM",
+    "RNN": "ONNX Runtime has no 8-bit kernel for it; it has one for LSTM",
+    "Einsum": "ONNX Runtime has no 8-bit kernel for it",
+}
+_DYNAMIC_REMEDY = "Use int8-static, which quantises convolutions (or int8-dynamic:conv=true, for size alone)."
+_NO_KERNEL = "ONNX Runtime's quantiser leaves it in float"
 
 
 class Int8Weight(Compressor):
@@ -84,15 +104,17 @@ class Int8Weight(Compressor):
     def _write(self, model: OnnxFile, source: Path, target: Path) -> dict[str, Any]:
         import onnx
 
-        weights = {w.name: w for w in model.weights() if model.proto(w.name).data_type == 1}
+        inventory = Inventory(model)
+        weights = {w.name: w for w in model.weights()}
         if not weights:
             raise InputError(
-                f"{source} has no float32 weights of Conv, Gemm or MatMul", remedy="Start from the float model."
+                f"{source} has no float weights of layers that multiply", remedy="Start from the float model."
             )
         # Not DequantizeLinear: runtimes keep that one for integer kernels, and would repeat it in every inference.
         made = []
         for n in weights:
-            made.append(onnx.helper.make_node("Cast", [f"{n}_int8"], [f"{n}_wide"], name=f"{n}_cast", to=1))
+            kind = model.proto(n).data_type
+            made.append(onnx.helper.make_node("Cast", [f"{n}_int8"], [f"{n}_wide"], name=f"{n}_cast", to=kind))
             made.append(onnx.helper.make_node("Mul", [f"{n}_wide", f"{n}_scale"], [n], name=f"{n}_scaled"))
         prepend(model.model.graph, made, set(weights))
         sqnr: dict[str, float | None] = {}
@@ -105,24 +127,28 @@ class Int8Weight(Compressor):
             return [tensor(quantised, f"{name}_int8"), tensor(scale, f"{name}_scale")]
 
         model.write(target, edit)
-        return {"layers": len(weights), "sqnr_db": sqnr, "worst": worst(sqnr)}
+        account = inventory.by_weights(weights)
+        return {"layers": len(weights), "sqnr_db": sqnr, "worst": worst(sqnr), "coverage": account}
 
 
 def _per_channel(
     values: npt.NDArray[Any], weight: Weight
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32], float | None]:
-    """Symmetric int8 with a scale for each output channel, and the SQNR in dB."""
-    axes = tuple(axis for axis in range(values.ndim) if axis != weight.axis)
-    largest = np.abs(values).max(axis=axes, keepdims=True)
-    scale = (np.where(largest > 0, largest, 1.0) / 127).astype(np.float32)
-    quantised = np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
-    return quantised, scale, sqnr_db(values, quantised * scale)
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[Any], float | None]:
+    """Symmetric int8 with a scale (of the weights' own type) for each output channel, and the SQNR in dB."""
+    kept = {0, weight.axis} if weight.op in {"LSTM", "GRU", "RNN"} else {weight.axis}  # axis 0: directions
+    wide = values.astype(np.float64 if values.dtype.itemsize > 4 else np.float32)
+    largest = np.abs(wide).max(axis=tuple(axis for axis in range(values.ndim) if axis not in kept), keepdims=True)
+    scale = (np.where(largest > 0, largest, 1.0) / 127).astype(values.dtype)
+    # The stored scale, as rounded to its type, decides; of float16 it may round small weights' scale to zero.
+    steps = np.where(scale.astype(wide.dtype) > 0, scale.astype(wide.dtype), 1.0)
+    quantised = np.clip(np.rint(wide / steps), -127, 127).astype(np.int8)
+    return quantised, scale, sqnr_db(wide, quantised * scale.astype(wide.dtype))
 
 
 def _count(path: Path, integer: set[str]) -> dict[str, int]:
     """How many nodes run in integers now, and how many convolutions and dense layers do not."""
     with OnnxFile(path) as model:
-        kinds = [node.op_type for node in model.model.graph.node]
+        kinds = [node.op_type for node in walk(model.model.graph)]
     return {
         "quantised": sum(kind in integer for kind in kinds),
         "convolutions": sum(kind in {"Conv", "ConvTranspose"} for kind in kinds),

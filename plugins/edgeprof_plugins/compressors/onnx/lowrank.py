@@ -11,7 +11,9 @@ import numpy as np
 
 from edgeprof.compression.compressor import Compressor
 from edgeprof.errors import InputError
-from edgeprof_plugins.compressors.onnx.file import OnnxFile, Weight, tensor
+from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor
+from edgeprof_plugins.compressors.onnx.inventory import Inventory
+from edgeprof_plugins.compressors.onnx.normal import graphs
 from edgeprof_plugins.compressors.shared.factors import PARAMETERS, check, factors
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeprof.evaluation.dataset import Dataset
+    from edgeprof_plugins.compressors.onnx.weights import Weight
 
     Matrix = npt.NDArray[Any]
 
@@ -37,26 +40,31 @@ class LowRank(Compressor):
         del data, seed
         check(parameters)
         with OnnxFile(source) as model:
-            weights = {w.name: w for w in model.weights() if _fits(model, w)}
+            inventory = Inventory(model)
+            why = {w.name: _why_not(model, w) for w in model.weights()}
+            weights = {w.name: w for w in model.weights() if not why[w.name]}
             layers: dict[str, dict[str, Any]] = {}
             kept: dict[str, str] = {}
-            plans: dict[int, tuple[str, str]] = {}
+            plans: dict[tuple[int, int], tuple[str, str]] = {}
+            changed: list[str] = []
 
             def edit(name: str) -> Iterable[Any]:
                 weight = weights.get(name)
                 if weight is None:
                     return [model.whole(name)]
-                node = model.model.graph.node[weight.node]
-                values = model.array(name).astype(np.float32)
-                matrix = _matrix(weight, values)
+                node, values = model.node(weight), model.array(name)
+                matrix = _matrix(weight, values if values.dtype.itemsize > 4 else values.astype(np.float32))
                 left, right, share = factors(matrix, parameters)
                 size, limit = left.shape[1], matrix.size / sum(matrix.shape)
                 label = node.name or name
                 if size >= limit:
-                    kept[label] = f"rank {size} of {min(matrix.shape)} would not be smaller (limit {limit:.0f})"
+                    kept[label] = why[name] = (
+                        f"rank {size} of {min(matrix.shape)} would not be smaller (limit {limit:.0f})"
+                    )
                     return [model.whole(name)]
                 layers[label] = {"rank": size, "of": min(matrix.shape), "energy": round(share, 5)}
-                plans[weight.node] = (f"{name}_first", f"{name}_second")
+                changed.append(name)
+                plans[weight.graph, weight.node] = (f"{name}_first", f"{name}_second")
                 first, second = _stored(weight, values, left, right)
                 return [tensor(first, f"{name}_first"), tensor(second, f"{name}_second")]
 
@@ -68,19 +76,26 @@ class LowRank(Compressor):
                     f"no layer of {source} gets smaller ({told or 'it has no dense or ungrouped convolution weights'})",
                     remedy="Keep less: a smaller energy or rank.",
                 )
-            _split(model.model.graph, plans)
-            del model.model.graph.value_info[:]
+            # Inner graphs first: a graph whose nodes are replaced gets copies of those inside them.
+            for number, graph in reversed(list(enumerate(graphs(model.model.graph)))):
+                _split(graph, {node: names for (owner, node), names in plans.items() if owner == number})
+                del graph.value_info[:]
             model.write(target, lambda name: made.pop(name, None) or [model.whole(name)])
-        return {"layers": layers, "kept": kept}
+        return {"layers": layers, "kept": kept, "coverage": inventory.by_weights(changed, why)}
 
 
-def _fits(model: OnnxFile, weight: Weight) -> bool:
-    node = model.model.graph.node[weight.node]
-    if weight.users != 1 or weight.op == "ConvTranspose":
-        return False
+def _why_not(model: OnnxFile, weight: Weight) -> str:
+    """Why a layer cannot become two; "" where it can."""
+    if weight.op not in {"Conv", "Gemm", "MatMul"}:
+        return f"low-rank splits no {weight.op}"
+    if weight.users != 1:
+        return "several nodes use its weights"
+    if weight.position != 1 or not weight.direct:
+        return "its weights are the first factor, or are turned before they are used"
     if weight.op == "Conv":
-        return not any(a.name == "group" and a.i != 1 for a in node.attribute)
-    return len(weight.shape) == 2
+        grouped = any(a.name == "group" and a.i != 1 for a in model.node(weight).attribute)
+        return "a grouped convolution" if grouped else ""
+    return "" if len(weight.shape) == 2 else "it multiplies with more than one matrix"
 
 
 def _matrix(weight: Weight, values: Matrix) -> Matrix:
@@ -98,13 +113,15 @@ def _stored(weight: Weight, values: Matrix, left: Matrix, right: Matrix) -> tupl
         first, second = right, left
     else:
         first, second = right.T, left.T
-    return np.ascontiguousarray(first, np.float32), np.ascontiguousarray(second, np.float32)
+    return np.array(first, values.dtype, order="C"), np.array(second, values.dtype, order="C")
 
 
 def _split(graph: Any, plans: Mapping[int, tuple[str, str]]) -> None:
     """Each planned node becomes two."""
     import onnx
 
+    if not plans:
+        return
     nodes: list[Any] = []
     for index, node in enumerate(graph.node):
         copy = onnx.NodeProto()

@@ -86,7 +86,7 @@ def prepared(source: Path, folder: Path) -> Path:
     with OnnxFile(recent) as model:
         del model.model.graph.value_info[:]
         _name_nodes(model.model.graph)
-        model.write(clean)
+        model.write(clean, lambda name: [model.dense(name)])
     target = folder / "prepared.onnx"
     try:
         with quiet():
@@ -105,7 +105,10 @@ def _flat_biases(source: Path, target: Path) -> Path:
         for node in model.model.graph.node:
             name = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
             if model.has(name) and len(model.proto(name).dims) == 2 and model.proto(name).dims[0] == 1:
-                model.add(tensor(model.array(name).reshape(-1), name))
+                flat = f"{name}_flat"  # its other readers keep the shape that they had
+                model.add(tensor(model.array(name).reshape(-1), flat))
+                node.input[2] = flat
+        _name_nodes(model.model.graph)
         model.write(target)
     return target
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgeprof.compression.compressor import Compressor
 from edgeprof.errors import InputError
-from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor
+from edgeprof_plugins.compressors.onnx.file import OnnxFile
+from edgeprof_plugins.compressors.onnx.inventory import Inventory
 from edgeprof_plugins.compressors.shared.magnitude import PARAMETERS, Pruning, prune_24
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeprof.evaluation.dataset import Dataset
-    from edgeprof_plugins.compressors.onnx.file import Weight
+    from edgeprof_plugins.compressors.onnx.weights import Weight
 
 
 class Prune(Compressor):
@@ -32,6 +35,7 @@ class Prune(Compressor):
     ) -> dict[str, Any]:
         del data, seed  # magnitudes are what they are
         with OnnxFile(source) as model:
+            inventory = Inventory(model)
             weights = {w.name for w in _weights(self.name, model)}
             # As the file has them: in that order they are written.
             order = [name for name in model.order if name in weights]
@@ -40,10 +44,12 @@ class Prune(Compressor):
             def edit(name: str) -> Iterable[Any]:
                 if name not in weights:
                     return [model.whole(name)]
-                return [tensor(pruning.prune(name, model.array(name)), name)]
+                return [model.stored(name, pruning.prune(name, model.array(name)))]
 
             model.write(target, edit)
-        return pruning.facts()
+        changed = [name for name, touched in pruning.changed.items() if touched]
+        account = inventory.by_weights(changed, dict.fromkeys(pruning.changed, _ENOUGH))
+        return {**pruning.facts(), "coverage": account}
 
 
 class Prune24(Compressor):
@@ -56,42 +62,44 @@ class Prune24(Compressor):
     ) -> dict[str, Any]:
         del parameters, data, seed
         with OnnxFile(source) as model:
+            inventory = Inventory(model)
             all_weights = _weights(self.name, model)
-            weights = {w.name: w for w in all_weights if w.shape[input_axis(w)] % 4 == 0}
-            skipped = [model.model.graph.node[w.node].name or w.name for w in all_weights if w.name not in weights]
+            weights = {w.name: w for w in all_weights if w.shape[w.inner] % 4 == 0}
+            skipped = [model.node(w).name or w.name for w in all_weights if w.name not in weights]
             if not weights:
                 raise InputError(
                     f"no weight of {source} has a multiple of 4 input channels ({', '.join(skipped[:3])} …):"
                     " 2:4 sparsity has no place in it"
                 )
             done = 0
+            why = {w.name: f"{w.shape[w.inner]} input channels are no multiple of 4" for w in all_weights}
+            changed: list[str] = []
 
             def edit(name: str) -> Iterable[Any]:
                 nonlocal done
                 if name not in weights:
                     return [model.whole(name)]
                 values = model.array(name)
+                pruned = prune_24(values, weights[name].inner)
                 done += values.size
-                return [tensor(prune_24(values, input_axis(weights[name])), name)]
+                why[name] = _ENOUGH
+                if np.count_nonzero(pruned) < np.count_nonzero(values):
+                    changed.append(name)
+                return [model.stored(name, pruned)]
 
             model.write(target, edit)
-        return {"weights": done, "reached": 0.5, "layers": len(weights), "skipped": skipped}
+        facts = {"weights": done, "reached": 0.5, "layers": len(weights), "skipped": skipped}
+        return {**facts, "coverage": inventory.by_weights(changed, why)}
 
 
-def input_axis(weight: Weight) -> int:
-    """The axis over which a weight's products are summed: input channels."""
-    if weight.op == "Conv":
-        return 1
-    if weight.op == "ConvTranspose":
-        return 0
-    return len(weight.shape) - 2 if weight.axis == len(weight.shape) - 1 else 1
+_ENOUGH = "it has as many zeros already"
 
 
 def _weights(method: str, model: OnnxFile) -> list[Weight]:
     found = model.weights()
     if not found:
         raise InputError(
-            f"{model.path} has no float weights of Conv, Gemm or MatMul that {method} could change",
+            f"{model.path} has no float weights of layers that multiply, which {method} could change",
             remedy="Start from the float model: what is already quantised cannot be changed any more.",
         )
     return found

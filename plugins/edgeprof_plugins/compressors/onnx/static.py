@@ -14,6 +14,7 @@ from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx.exclude import alone, answers
 from edgeprof_plugins.compressors.onnx.file import OnnxFile
+from edgeprof_plugins.compressors.onnx.inventory import Inventory
 from edgeprof_plugins.compressors.onnx.prepare import check_nodes, prepared, quantization, quiet
 from edgeprof_plugins.compressors.shared import exclusion
 from edgeprof_plugins.compressors.shared.exclusion import AUTO, FOLLOWED, JUDGED, Judge, search
@@ -68,12 +69,15 @@ class Int8Static(Compressor):
             raise InputError("int8-static needs calibration data", remedy="Add --dataset SPEC.")
         with tempfile.TemporaryDirectory(prefix="edgeprof-onnx-") as folder:
             ready = prepared(source, Path(folder))
+            with OnnxFile(ready) as model:
+                inventory = Inventory(model)
             calibration = Calibration(data, _inputs(ready), parameters["samples"])
             make = _quantiser(ready, Path(folder), calibration, parameters)
             if parameters["exclude"] != AUTO:
                 excluded = check_nodes(ready, parameters["exclude"])
                 shutil.move(make(excluded), target)
-                return {**calibration.facts(), "excluded": excluded}
+                account = _account(inventory, target, excluded)
+                return {**calibration.facts(), "excluded": excluded, "coverage": account}
             judged = Calibration(data, calibration.inputs, JUDGED)
             batches, count = judged.batches(), len(judged.chosen)
             judge = Judge.of(answers(ready, batches, count), judged, parameters)
@@ -84,7 +88,21 @@ class Int8Static(Compressor):
 
             best, found = search(self.name, judge, lambda: alone(ready, make([]), judged.batches()[:FOLLOWED]), attempt)
             shutil.move(best, target)
-            return {**calibration.facts(), **found}
+            account = _account(inventory, target, found["excluded"])
+            return {**calibration.facts(), **found, "coverage": account}
+
+
+def _account(inventory: Inventory, made: Path, excluded: Sequence[str]) -> dict[str, Any]:
+    """What is computed in integers now: nodes both of whose factors are dequantised, which runtimes fuse."""
+    with OnnxFile(made) as model:
+        nodes = list(model.model.graph.node)
+    ends = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
+    fed = {node.name: sum(name in ends for name in list(node.input)[:2]) for node in nodes}
+    changed = [part for place, part in inventory.names.items() if place[0] == 0 and fed.get(part) == 2]
+    why = inventory.by_operator(dict.fromkeys(("LSTM", "GRU", "RNN"), "ONNX Runtime has no static 8-bit kernel for it"))
+    inner = {part: "it is in a branch or a body" for place, part in inventory.names.items() if place[0] != 0}
+    why |= {**inner, **dict.fromkeys(excluded, "excluded")}
+    return inventory.by_nodes(changed, why, "ONNX Runtime's quantiser leaves it in float")
 
 
 def _quantiser(

@@ -8,6 +8,7 @@ and the model's outputs, keep them, and are named.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx.channels import Channels
-from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor
+from edgeprof_plugins.compressors.onnx.file import OnnxFile
+from edgeprof_plugins.compressors.onnx.inventory import Inventory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -50,6 +52,7 @@ class PruneStructured(Compressor):
     ) -> dict[str, Any]:
         del data, seed
         with OnnxFile(source) as model:
+            inventory = Inventory(model)
             channels = Channels(model)
             keep = chosen(channels, parameters["amount"], parameters["round_to"])
             cuts: dict[str, dict[int, Mask]] = {}
@@ -67,12 +70,17 @@ class PruneStructured(Compressor):
             sizes = [0, 0]
 
             def edit(name: str) -> Iterable[Any]:
+                if name not in cuts:
+                    size = math.prod(model.proto(name).dims)
+                    sizes[0], sizes[1] = sizes[0] + size, sizes[1] + size
+                    return [model.whole(name)]
                 values = model.array(name)
                 sizes[0] += values.size
-                for axis, mask in cuts.get(name, {}).items():
+                for axis, mask in cuts[name].items():
                     values = np.compress(mask, values, axis)
                 sizes[1] += values.size
-                return [tensor(np.ascontiguousarray(values), name)]
+                # A scalar stays one: ascontiguousarray would make a vector of it.
+                return [model.stored(name, np.array(values, order="C"))]
 
             del model.model.graph.value_info[:]
             model.write(target, edit)
@@ -81,7 +89,11 @@ class PruneStructured(Compressor):
             "reached": 1 - sizes[1] / sizes[0],
             "channels": {label: found for label, found in made.items() if found[0] != found[1]},
             "pinned": channels.pinned(),
+            "coverage": inventory.by_weights(cuts, channels.reasons(), _NOT_FOLLOWED),
         }
+
+
+_NOT_FOLLOWED = "its channels are not followed (a recurrent layer, a branch or body, or weights that are computed)"
 
 
 def chosen(channels: Channels, amount: float, round_to: int) -> Callable[[Ids], Mask]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprof_plugins.compressors.onnx.arithmetic import infer_shapes
 from edgeprof_plugins.compressors.onnx.file import tensor, walk
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from edgeprof_plugins.compressors.onnx.file import OnnxFile
 
     Shape = tuple[int | None, ...]
-
-#: Constants with more values than this are weights, whose values say nothing about shapes.
-_FEW = 16
 
 
 class CannotFollowError(Exception):
@@ -39,7 +37,7 @@ class View:
     def __init__(self, model: OnnxFile) -> None:
         self.model = model
         self.graph = model.model.graph
-        self._shapes = _shapes(model)
+        self._shapes = infer_shapes(model, batch=None)
         self.readers: dict[str, int] = {}
         for node in walk(self.graph):
             for name in node.input:
@@ -121,27 +119,3 @@ def known(shape: Sequence[int | None]) -> list[int]:
 def product(shape: Sequence[int | None]) -> int | None:
     """How many values; None where a size is open."""
     return None if None in shape else math.prod(known(shape))
-
-
-def _shapes(model: OnnxFile) -> dict[str, Shape]:
-    """Shapes by name, as far as they can be inferred without the weights' values."""
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model.model)
-    del copy.graph.value_info[:]
-    declared = {one.name for one in copy.graph.input}
-    for name in model.order:
-        proto = model.proto(name)
-        if len(proto.dims) <= 1 and math.prod(proto.dims) <= _FEW:  # shapes, axes, scales
-            copy.graph.initializer.append(model.whole(name))
-        elif name not in declared:
-            copy.graph.input.append(onnx.helper.make_tensor_value_info(name, proto.data_type, list(proto.dims)))
-    inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True).graph
-    found: dict[str, Shape] = {}
-    for one in (*inferred.input, *inferred.value_info, *inferred.output):
-        if one.type.tensor_type.HasField("shape"):
-            found[one.name] = tuple(
-                int(dim.dim_value) if dim.HasField("dim_value") else None for dim in one.type.tensor_type.shape.dim
-            )
-    return found

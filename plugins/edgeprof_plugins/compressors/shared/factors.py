@@ -49,7 +49,8 @@ def factors(matrix: Matrix, parameters: Mapping[str, Any]) -> tuple[Matrix, Matr
         parameters: ``rank``, or ``energy``: the smallest rank that keeps that share of Σσ².
 
     Returns:
-        ``(left, right, share)``: (m, r), (r, n), float32, and the share of Σσ² that they keep.
+        ``(left, right, share)``: (m, r), (r, n), float64 where the matrix is, else float32, and the share of Σσ² that
+        they keep.
     """
     if matrix.shape[0] > matrix.shape[1]:
         left, right, share = factors(matrix.T, parameters)
@@ -67,5 +68,6 @@ def factors(matrix: Matrix, parameters: Mapping[str, Any]) -> tuple[Matrix, Matr
     basis = vectors[:, ::-1][:, :rank]
     root = squares[:rank] ** 0.25
     inverse = np.divide(1, root, out=np.zeros_like(root), where=root > 0)
-    right = (basis * inverse).T.astype(np.float32) @ matrix
-    return (basis * root).astype(np.float32), right, float(power[rank - 1]) / total
+    kind = np.float64 if matrix.dtype.itemsize > 4 else np.float32
+    right = (basis * inverse).T.astype(kind) @ matrix.astype(kind, copy=False)
+    return (basis * root).astype(kind), right, float(power[rank - 1]) / total

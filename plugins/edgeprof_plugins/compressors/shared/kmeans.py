@@ -19,22 +19,23 @@ _ROUNDS = 300
 _BLOCK = 1 << 20
 
 
-def codebook(values: npt.NDArray[Any], n: int) -> npt.NDArray[np.float32]:
+def codebook(values: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
     """At most ``n`` values that stand for all of them with the least squared error that Lloyd's algorithm finds.
 
     It begins at equal steps of Σ|f|^(1/3), where f is the density: the optimal density of codewords for many of them
     (Panter and Dite 1951). Zero stays zero: weights that were pruned before form a codeword of their own.
 
     Returns:
-        Ascending, float32, at most ``n``.
+        Ascending, at most ``n``; float64 where the values are, else float32.
     """
-    flat = np.asarray(values, np.float32).reshape(-1)
+    kind = _kind(values)
+    flat = np.asarray(values, kind).reshape(-1)
     has_zero = bool((flat == 0).any())
     used = flat[flat != 0] if has_zero else flat
     distinct = np.unique(used) if used.size <= 1 << 16 else None
     room = max(1, n - has_zero)
     if distinct is not None and len(distinct) <= room:
-        return np.union1d(distinct, [0.0]).astype(np.float32) if has_zero else distinct.astype(np.float32)
+        return np.union1d(distinct, [0.0]).astype(kind) if has_zero else distinct.astype(kind)
     low, high = float(used.min()), float(used.max())
     counts = np.zeros(_BINS, np.int64)
     step = (high - low) / _BINS or 1.0
@@ -42,8 +43,8 @@ def codebook(values: npt.NDArray[Any], n: int) -> npt.NDArray[np.float32]:
         place = np.clip(((used[start : start + _BLOCK] - low) / step).astype(np.int64), 0, _BINS - 1)
         counts += np.bincount(place, minlength=_BINS)
     centres = low + (np.arange(_BINS, dtype=np.float64) + 0.5) * step
-    codes = _lloyd(centres, counts, room).astype(np.float32)
-    return np.union1d(codes, [0.0]).astype(np.float32) if has_zero else np.unique(codes)
+    codes = _lloyd(centres, counts, room).astype(kind)
+    return np.union1d(codes, [0.0]).astype(kind) if has_zero else np.unique(codes)
 
 
 def _lloyd(centres: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
@@ -65,6 +66,11 @@ def _lloyd(centres: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], n: i
     return codes
 
 
-def nearest(values: npt.NDArray[Any], codes: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+def nearest(values: npt.NDArray[Any], codes: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
     """Index of the nearest code for each value; same shape."""
-    return np.searchsorted((codes[1:] + codes[:-1]) / 2, values)
+    return np.searchsorted((codes[1:] + codes[:-1]) / 2, np.asarray(values, _kind(values)))
+
+
+def _kind(values: npt.NDArray[Any]) -> type[np.floating[Any]]:
+    """The type that holds each value exactly: float32 for float16, bfloat16 and integers of 8 bits."""
+    return np.float64 if values.dtype.itemsize > 4 else np.float32

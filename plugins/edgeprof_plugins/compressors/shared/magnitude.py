@@ -28,56 +28,55 @@ PARAMETERS = (
 
 @dataclass
 class Threshold:
-    """Zeroes what is smaller, and of what is exactly as large the first ``ties``, so that the share is met exactly."""
+    """Zeroes what is smaller, and of what is exactly as large the first ``ties``, so that the share is met exactly.
+
+    Attributes:
+        bits: Of the threshold, a float of ``width`` bits, without its sign.
+        width: 32 or 64.
+        ties: How many values of exactly this magnitude become zero.
+    """
 
     bits: int
+    width: int
     ties: int
 
     def apply(self, values: Array) -> Array:
         """A pruned copy; call it once for each weight, in one order."""
-        magnitude = _bits(values)
-        out: Array = np.where(magnitude < self.bits, values.dtype.type(0), values)
+        magnitude = _bits(values, self.width)
+        pruned: Array = np.where(magnitude < self.bits, values.dtype.type(0), values)
         if self.ties > 0:
             equal = np.flatnonzero(magnitude.reshape(-1) == self.bits)[: self.ties]
-            out.reshape(-1)[equal] = 0
+            pruned.reshape(-1)[equal] = 0
             self.ties -= len(equal)
-        return out
+        return pruned
 
 
-@dataclass
-class Counter:
-    """The magnitude below which a share of all weights lies: a radix selection in two passes over them.
+def find_threshold(amount: float, weights: Callable[[], Iterable[Array]]) -> Threshold:
+    """The magnitude below which a share of all weights lies: a radix selection, exact for floats of any width.
 
-    A float's bits without its sign order as its magnitude does. The first pass counts their upper halves, the second,
-    within the half that the threshold falls into, the lower ones: exact, in the memory of two histograms.
+    A float's bits without its sign order as its magnitude does. Each pass over the weights counts 16 of them, among the
+    weights that agree in those counted before: two passes, and four where a weight has 64 bits.
+
+    Args:
+        amount: The share, 0 to 1.
+        weights: Goes over all weights each time that it is called.
     """
-
-    _upper: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1 << 16, np.int64))
-    _lower: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1 << 16, np.int64))
-    _wanted: int = 0
-    _bin: int = 0
-
-    def add(self, values: Array) -> None:
-        """First pass."""
-        for bits in _blocks(values):
-            self._upper += np.bincount(bits >> 16, minlength=1 << 16)
-
-    def settle(self, amount: float) -> None:
-        """Between the passes: ``amount`` of all shall be zero."""
-        self._wanted = round(amount * int(self._upper.sum()))
-        before = np.cumsum(self._upper)
-        self._bin = min(int(np.searchsorted(before, self._wanted, side="left")), (1 << 16) - 1)
-        self._wanted -= int(before[self._bin] - self._upper[self._bin])
-
-    def refine(self, values: Array) -> None:
-        """Second pass."""
-        for bits in _blocks(values):
-            self._lower += np.bincount(bits[(bits >> 16) == self._bin] & 0xFFFF, minlength=1 << 16)
-
-    def threshold(self) -> Threshold:
-        before = np.cumsum(self._lower)
-        low = min(int(np.searchsorted(before, self._wanted, side="left")), (1 << 16) - 1)
-        return Threshold(self._bin << 16 | low, self._wanted - int(before[low] - self._lower[low]))
+    total, width = 0, 32
+    for values in weights():
+        total += values.size
+        width = max(width, _width(values))
+    wanted, prefix = round(amount * total), 0
+    for shift in range(width - 16, -1, -16):
+        counts = np.zeros(1 << 16, np.int64)
+        for values in weights():
+            for bits in _blocks(values, width):
+                fitting = bits[bits >> (shift + 16) == prefix] if shift + 16 < width else bits
+                counts += np.bincount((fitting >> shift & 0xFFFF).astype(np.intp), minlength=1 << 16)
+        before = np.cumsum(counts)
+        digit = min(int(np.searchsorted(before, wanted, side="left")), (1 << 16) - 1)
+        wanted -= int(before[digit] - counts[digit])
+        prefix = prefix << 16 | digit
+    return Threshold(prefix, width, wanted)
 
 
 @dataclass
@@ -87,32 +86,30 @@ class Pruning:
     Attributes:
         amount: Share of the weights that become zero.
         threshold: One for all layers; None for one a layer.
+        changed: Layer → whether any of its values became zero that was not.
     """
 
     amount: float
     threshold: Threshold | None = None
+    changed: dict[str, bool] = field(default_factory=dict)
     _layers: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any], weights: Callable[[], Iterable[Array]]) -> Pruning:
         """By ``PARAMETERS``; ``weights()`` goes over all of them, in the order in which they are pruned then."""
-        if parameters["scope"] == "layer":
-            return cls(parameters["amount"])
-        counter = Counter()
-        for values in weights():
-            counter.add(values)
-        counter.settle(parameters["amount"])
-        for values in weights():
-            counter.refine(values)
-        return cls(parameters["amount"], counter.threshold())
+        amount = parameters["amount"]
+        return cls(amount, None if parameters["scope"] == "layer" else find_threshold(amount, weights))
 
     def prune(self, name: str, values: Array) -> Array:
         """A copy with its zeros; call it once for each layer."""
         pruned = zero_below(values, self.amount) if self.threshold is None else self.threshold.apply(values)
-        self._layers[name] = (int(pruned.size - np.count_nonzero(pruned)), pruned.size)
+        zeros = int(pruned.size - np.count_nonzero(pruned))
+        self._layers[name] = (zeros, pruned.size)
+        self.changed[name] = zeros > pruned.size - np.count_nonzero(values)
         return pruned
 
     def facts(self) -> dict[str, Any]:
+        """How many zeros there are now, in all and in each layer."""
         zeros, total = (sum(found) for found in zip(*self._layers.values(), strict=True))
         layers = {name: round(count / size, 4) for name, (count, size) in self._layers.items()}
         return {"zeros": zeros, "weights": total, "reached": zeros / total, "layers": layers}
@@ -120,11 +117,7 @@ class Pruning:
 
 def zero_below(values: Array, amount: float) -> Array:
     """A copy in which the ``amount`` smallest values are zero; of equal ones the first."""
-    counter = Counter()
-    counter.add(values)
-    counter.settle(amount)
-    counter.refine(values)
-    return counter.threshold().apply(values)
+    return find_threshold(amount, lambda: [values]).apply(values)
 
 
 def prune_24(values: Array, axis: int) -> Array:
@@ -133,27 +126,34 @@ def prune_24(values: Array, axis: int) -> Array:
     groups = np.array(moved, order="C").reshape(-1, 4)
     order = np.argsort(np.abs(groups), axis=1, kind="stable")
     np.put_along_axis(groups, order[:, :2], 0, axis=1)
-    pruned: Array = np.ascontiguousarray(np.moveaxis(groups.reshape(moved.shape), -1, axis))
+    pruned: Array = np.array(np.moveaxis(groups.reshape(moved.shape), -1, axis), order="C")
     return pruned
 
 
-def _bits(values: Array) -> npt.NDArray[np.uint32]:
+def _width(values: Array) -> int:
+    """Bits of the float that holds each value exactly: bfloat16 and float16 fit into 32."""
+    return 64 if values.dtype.itemsize > 4 else 32
+
+
+def _bits(values: Array, width: int) -> npt.NDArray[Any]:
     """Magnitudes as integers of the same order."""
-    magnitude: npt.NDArray[np.uint32] = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32) & np.uint32(
-        0x7FFFFFFF
-    )
+    kind, unsigned = (np.float64, np.uint64) if width == 64 else (np.float32, np.uint32)
+    magnitude: npt.NDArray[Any] = np.array(values, dtype=kind, order="C").view(unsigned)
+    magnitude &= unsigned((1 << (width - 1)) - 1)
     return magnitude
 
 
-def _blocks(values: Array) -> Iterator[npt.NDArray[np.uint32]]:
+def _blocks(values: Array, width: int) -> Iterator[npt.NDArray[Any]]:
     """Magnitudes in pieces: counting makes 64-bit copies of what it counts."""
-    flat = np.ascontiguousarray(values).reshape(-1)
+    flat = values.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
-        yield _bits(flat[start : start + _BLOCK])
+        yield _bits(flat[start : start + _BLOCK], width)
 
 
 def sqnr_db(values: Array, approximation: Array) -> float | None:
     """Signal to quantisation noise, 10·log10(Σx² / Σ(x − x̂)²) in dB; None where nothing was lost."""
+    if values.dtype.itemsize < 4:  # bfloat16 and float16 have no room for the difference
+        values, approximation = values.astype(np.float32), approximation.astype(np.float32)
     noise = float(np.square(values - approximation, dtype=np.float64).sum())
     signal = float(np.square(values, dtype=np.float64).sum())
     return round(float(10 * np.log10(signal / noise)), 2) if noise and signal else None

@@ -23,6 +23,7 @@ import numpy as np
 from edgeprof.artifact import recognise
 from edgeprof.compression.isolation import place, user_code
 from edgeprof.errors import InputError, UnavailableError, VariantError
+from edgeprof.worker import embedded_code
 from edgeprof.worker.runtime import LoadError, install_command, library_version
 
 if TYPE_CHECKING:
@@ -209,7 +210,9 @@ def _from_program(torch: Any, spec: str) -> Net:
 
     try:
         register_quantised(spec)
-        program = torch.export.load(spec)
+        program = embedded_code.load_program(torch, spec)
+    except LoadError as error:
+        raise InputError(error.message, remedy=error.remedy) from None
     except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as there are readers inside
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(

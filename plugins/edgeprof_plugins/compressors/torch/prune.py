@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError
-from edgeprof_plugins.compressors.shared.magnitude import Counter, prune_24, zero_below
+from edgeprof.worker import embedded_code
+from edgeprof_plugins.compressors.shared.magnitude import Pruning, prune_24
 from edgeprof_plugins.compressors.torch import train as torch_train
 from edgeprof_plugins.compressors.torch.base import ModuleCompressor, keep_zeros
 from edgeprof_plugins.compressors.torch.model import quiet, require, weights
@@ -82,27 +83,17 @@ class PruneScript(Compressor):
 
 def prune(module: Any, amount: float, scope: str) -> dict[str, Any]:
     """Zero the smallest weights in place; of equal ones the first."""
-    found = {name: (value, to_numpy(value)) for name, value in weights(module).items()}
-    counter = Counter()
-    if scope == "global":
-        for _, values in found.values():
-            counter.add(values)
-        counter.settle(amount)
-        for _, values in found.values():
-            counter.refine(values)
-    threshold = counter.threshold()
-    zeros, total, layers = 0, 0, {}
-    for name, (value, values) in found.items():
-        pruned = threshold.apply(values) if scope == "global" else zero_below(values, amount)
-        set_values(value, pruned)
-        count = int((pruned == 0).sum())
-        zeros, total = zeros + count, total + pruned.size
-        layers[name] = round(count / pruned.size, 4)
-    return {"zeros": zeros, "weights": total, "reached": zeros / total, "layers": layers}
+    found = weights(module)
+    pruning = Pruning.of({"amount": amount, "scope": scope}, lambda: map(to_numpy, found.values()))
+    for name, value in found.items():
+        set_values(value, pruning.prune(name, to_numpy(value)))
+    return pruning.facts()
 
 
 def to_numpy(value: Any) -> Any:
-    return value.detach().float().numpy().copy()
+    """A copy of a tensor's values, in a type of numpy's that holds each exactly."""
+    torch = require()
+    return value.detach().to(torch.float64 if value.dtype == torch.float64 else torch.float32).numpy().copy()
 
 
 def set_values(value: Any, array: Any) -> None:
@@ -118,6 +109,9 @@ def load_script(source: Path) -> Any:
         InputError: it is none that this PyTorch can load.
     """
     torch = require()
+    refusal = embedded_code.refusal(str(source))
+    if refusal is not None:
+        raise InputError(refusal.message, remedy=refusal.remedy)
     try:
         with quiet():
             return torch.jit.load(str(source), map_location="cpu").eval()

@@ -6,6 +6,7 @@ Options: ``xnnpack`` (0: the built-in reference kernels' resolver without it), `
 ``delegate.KEY`` for an option of the delegate.
 """
 
+import contextlib
 import ctypes
 import ctypes.util
 import importlib
@@ -17,6 +18,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from edgeprof import hookimpl
+from edgeprof.worker.inputs import refuse_unknown
 from edgeprof.worker.runtime import (
     Availability,
     LoadError,
@@ -27,6 +29,7 @@ from edgeprof.worker.runtime import (
     install_command,
     library_version,
 )
+from edgeprof.worker.tensors import distinct
 
 REMEDY = install_command("litert", "ai-edge-litert")
 #: module, its distributions.
@@ -89,10 +92,13 @@ class LiteRT(Runtime):
             if resolvers is None:
                 raise LoadError("{} cannot leave XNNPACK out".format(library), "Leave the option xnnpack=0 out.")
             arguments["experimental_op_resolver_type"] = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        try:
+
+        def interpreter() -> Any:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                interpreter = interpreter_class(**arguments)
+                return interpreter_class(**arguments)
+
+        try:
             session = LiteRTSession(interpreter, options)
         except LoadError:
             raise
@@ -108,23 +114,46 @@ class LiteRT(Runtime):
 
 
 class LiteRTSession(Session):
-    def __init__(self, interpreter: Any, options: LoadOptions) -> None:
-        self._interpreter = interpreter
-        details = interpreter.get_input_details()
+    """One interpreter.
+
+    Args:
+        make: Makes an interpreter of the file.
+        options: As given to ``Runtime.load``.
+    """
+
+    def __init__(self, make: Callable[[], Any], options: LoadOptions) -> None:
+        self._make = make
+        self._interpreter = make()
+        details = _named(self._interpreter.get_input_details(), "input")
+        refuse_unknown([_spec(d) for d in details], dict(options.shapes), "--input")
         self._index = {d["name"]: d["index"] for d in details}
         self._shapes = {d["name"]: tuple(int(size) for size in d["shape"]) for d in details}
         self._resize(_wanted_shapes(details, options), strict=False)
-        interpreter.allocate_tensors()
+        self._interpreter.allocate_tensors()
+        self._keeps_resources = _keeps_resources(self._interpreter)
         self.inputs = tuple(_spec(d) for d in self._inputs(options))
-        self.outputs = tuple(_spec(d) for d in interpreter.get_output_details())
+        self.outputs = tuple(_spec(d) for d in _named(self._interpreter.get_output_details(), "output"))
 
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
         self._set(feeds)
         self._interpreter.invoke()
         return {
             d["name"]: np.array(self._interpreter.get_tensor(d["index"]))
-            for d in self._interpreter.get_output_details()
+            for d in _named(self._interpreter.get_output_details(), "output")
         }
+
+    def reset(self) -> Optional[str]:
+        """Variable tensors (the state of an LSTM) become zero; resource variables begin with a new interpreter."""
+        if self._keeps_resources:
+            self._interpreter = self._make()
+            for name, shape in self._shapes.items():
+                self._interpreter.resize_tensor_input(self._index[name], list(shape), strict=False)
+            self._interpreter.allocate_tensors()
+        elif hasattr(self._interpreter, "reset_all_variables"):
+            self._interpreter.reset_all_variables()
+        else:
+            return "this TensorFlow Lite cannot reset the state of a model"
+        return None
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         self._set(feeds)
@@ -156,11 +185,28 @@ class LiteRTSession(Session):
     def _inputs(self, options: LoadOptions) -> List[Dict[str, Any]]:
         """The details of the inputs; an input that was resized to the batch shows it."""
         details = []
-        for d in self._interpreter.get_input_details():
+        for d in _named(self._interpreter.get_input_details(), "input"):
             signature = d.get("shape_signature", d["shape"])
             fixed = all(size >= 0 for size in signature)
             details.append(dict(d, shape_signature=d["shape"]) if fixed and options.batch != 1 else d)
         return details
+
+
+def _named(details: Any, kind: str) -> List[Dict[str, Any]]:
+    """The same details with names that tell them apart."""
+    names = distinct([str(d["name"]) for d in details], kind)
+    return [dict(d, name=name) for d, name in zip(details, names)]
+
+
+def _keeps_resources(interpreter: Any) -> bool:
+    """Whether a model has variables that are no tensors (VAR_HANDLE), which reset_all_variables leaves as they are.
+
+    The names of operators are no part of the library's public interface: where they cannot be had, it is not so.
+    """
+    with contextlib.suppress(Exception):
+        operators = interpreter._get_ops_details()  # noqa: SLF001 - nothing public names them
+        return any(operator["op_name"] == "VAR_HANDLE" for operator in operators)
+    return False
 
 
 def _library() -> Tuple[str, Any, Any, Any]:

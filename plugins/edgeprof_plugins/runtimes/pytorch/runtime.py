@@ -18,6 +18,7 @@ import warnings
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from edgeprof import hookimpl
+from edgeprof.worker import embedded_code
 from edgeprof.worker.runtime import (
     ANY_DTYPE,
     ANY_SHAPE,
@@ -33,6 +34,7 @@ from edgeprof.worker.runtime import (
 )
 
 from ..targets import import_target, told
+from .memory import ModuleMemory, ProgramMemory, ScriptMemory
 from .session import TorchSession
 
 REMEDY = install_command("torch", "torch")
@@ -138,10 +140,16 @@ def _is_torchscript(path: str) -> bool:
 
 
 def _torchscript(torch: Any, path: str, device: Any, options: LoadOptions) -> TorchSession:
-    try:
+    refusal = embedded_code.refusal(path)
+    if refusal is not None:
+        raise refusal
+
+    def read() -> Any:
         module = torch.jit.load(path, map_location=device).eval()
-        if options.options.get("freeze") == "1":
-            module = torch.jit.freeze(module)
+        return torch.jit.freeze(module) if options.options.get("freeze") == "1" else module
+
+    try:
+        module = read()
     except Exception as error:
         raise LoadError(
             "PyTorch does not load {}: {}".format(os.path.basename(path), _first_line(error)),
@@ -164,7 +172,15 @@ def _torchscript(torch: Any, path: str, device: Any, options: LoadOptions) -> To
                 ),
                 "Wrap it in a module whose forward takes tensors, or bench a function (FILE.py:FUNCTION).",
             )
-    return TorchSession(torch, device, "TorchScript", module, inputs=inputs, scalars=scalars)
+    memory, current = ScriptMemory(module, read), [module]
+
+    def call(*arguments: Any) -> Any:
+        return current[0](*arguments)
+
+    def forget() -> None:
+        current[0] = memory.restored()
+
+    return TorchSession(torch, device, "TorchScript", call, inputs=inputs, scalars=scalars, forget=forget)
 
 
 def _exported(torch: Any, path: str, device: Any, compiled: bool = False) -> TorchSession:
@@ -172,21 +188,20 @@ def _exported(torch: Any, path: str, device: Any, compiled: bool = False) -> Tor
         raise LoadError("torch.export programs need PyTorch 2.1 or newer; this is {}".format(torch.__version__))
     try:
         register_quantised(path)
-        program = torch.export.load(path)
+        program = embedded_code.load_program(torch, path)
         module = program.module()
         if device.type != "cpu":
             module = module.to(device)
+    except LoadError:
+        raise
     except Exception as error:
         raise LoadError(
             "PyTorch does not load {}: {}".format(os.path.basename(path), _first_line(error)),
             "A .pt2 is read by the PyTorch that wrote it, or a newer one: this is {}.".format(torch.__version__),
         ) from None
+    memory = ProgramMemory(torch, module, lambda: embedded_code.load_program(torch, path).module())
     if compiled:
-        if not hasattr(torch, "compile"):
-            raise LoadError("compile=1 needs PyTorch 2.0 or newer; this is {}".format(torch.__version__))
-        inductor = importlib.import_module("torch._inductor.config")
-        setattr(inductor, "freezing", True)  # noqa: B010 - a module for mypy; it folds the weights' dequantisation
-        module = torch.compile(module)
+        module = _compiled(torch, module)
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     batch = _batch_symbol(program, values)
     spec_in = [_exported_spec(name, values.get(name), batch) for name in program.graph_signature.user_inputs]
@@ -200,6 +215,7 @@ def _exported(torch: Any, path: str, device: Any, compiled: bool = False) -> Tor
             "{} takes nested inputs, which cannot be fed by name".format(os.path.basename(path)),
             "Export a module whose forward takes tensors only.",
         )
+    call: Callable[..., Any]
     if by_name.num_leaves:
         keys = list(by_name.context)
         count = positional.num_leaves
@@ -207,8 +223,17 @@ def _exported(torch: Any, path: str, device: Any, compiled: bool = False) -> Tor
         def call(*arguments: Any) -> Any:
             return module(*arguments[:count], **dict(zip(keys, arguments[count:])))
 
-        return TorchSession(torch, device, "torch.export", call, inputs=spec_in, outputs=spec_out)
-    return TorchSession(torch, device, "torch.export", module, inputs=spec_in, outputs=spec_out)
+    else:
+        call = module
+    return TorchSession(torch, device, "torch.export", call, inputs=spec_in, outputs=spec_out, forget=memory.restore)
+
+
+def _compiled(torch: Any, module: Any) -> Any:
+    if not hasattr(torch, "compile"):
+        raise LoadError("compile=1 needs PyTorch 2.0 or newer; this is {}".format(torch.__version__))
+    inductor = importlib.import_module("torch._inductor.config")
+    setattr(inductor, "freezing", True)  # noqa: B010 - a module for mypy; it folds the weights' dequantisation
+    return torch.compile(module)
 
 
 def register_quantised(path: str) -> None:
@@ -261,6 +286,7 @@ def _eager(torch: Any, target: str, device: Any, options: LoadOptions) -> TorchS
             "If it is a function to be timed as it is: --runtime python.",
         )
     module = module.eval().to(device)
+    memory = ModuleMemory(torch, module)
     examples = getattr(module, "example_inputs", getattr(source, "example_inputs", None))
     if examples is not None and callable(examples):
         examples = examples()
@@ -272,7 +298,7 @@ def _eager(torch: Any, target: str, device: Any, options: LoadOptions) -> TorchS
     ]
     if examples is None:
         inputs = [TensorSpec(name, ANY_SHAPE, ANY_DTYPE, None) for name in parameters]
-        return TorchSession(torch, device, "eager", module, inputs=inputs)
+        return TorchSession(torch, device, "eager", module, inputs=inputs, forget=memory.restore)
     given = _examples(torch, target, examples, parameters)
     inputs = [_example_spec(name, array) for name, array in given.items()]
     call: Callable[..., Any] = module
@@ -283,7 +309,7 @@ def _eager(torch: Any, target: str, device: Any, options: LoadOptions) -> TorchS
             return module(**dict(zip(names, arguments)))
 
         call = by_keyword
-    session = TorchSession(torch, device, "eager", call, inputs=inputs)
+    session = TorchSession(torch, device, "eager", call, inputs=inputs, forget=memory.restore)
     session.examples = given
     return session
 

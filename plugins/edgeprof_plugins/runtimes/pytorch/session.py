@@ -8,6 +8,8 @@ import numpy as np
 
 from edgeprof.worker.runtime import LoadError, Session, TensorSpec
 
+from .memory import changes
+
 
 class TorchSession(Session):
     """One loaded module.
@@ -17,6 +19,7 @@ class TorchSession(Session):
         call: Takes the inputs by position, in the order of ``inputs``, on the device.
         outputs: As far as the file tells; others are named output, or output_0, output_1 …
         scalars: The inputs that the model takes as Python numbers.
+        forget: Brings the module back to what it was before it ran, as far as it can; says what stays.
     """
 
     def __init__(
@@ -29,7 +32,9 @@ class TorchSession(Session):
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec] = (),
         scalars: Sequence[str] = (),
+        forget: Optional[Callable[[], Optional[str]]] = None,
     ) -> None:
+        self._forget = forget
         self._torch, self._device, self._call = torch, device, call
         self._graph_wanted = False
         self._scalars = frozenset(scalars)
@@ -67,6 +72,9 @@ class TorchSession(Session):
             named = _named(result, [spec.name for spec in self.outputs])
             return {name: _to_numpy(self._torch, value) for name, value in named.items()}
 
+    def reset(self) -> Optional[str]:
+        return None if self._forget is None else self._forget()
+
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         """On the CPU the inputs are turned into tensors here, once; on a device with memory of its own, every call
         copies inputs to it and outputs back, which also waits for them.
@@ -74,6 +82,17 @@ class TorchSession(Session):
         tensors, call, guard = self._tensors(feeds), self._call, self._guard
         if self._host:
             arguments = self._arguments(tensors)
+            written = self._written(arguments)
+
+            def on_host_anew() -> Any:
+                with guard():
+                    for mine, given in written:
+                        mine.copy_(given)
+                    return call(*arguments)
+
+            if written:
+                self.facts["inputs"] = "the module writes into them: they are copied in every inference"
+                return on_host_anew
 
             def on_host() -> Any:
                 with guard():
@@ -88,6 +107,17 @@ class TorchSession(Session):
                 return results(compute(feed()))
 
         return on_device
+
+    def _written(self, arguments: List[Any]) -> List[Tuple[Any, Any]]:
+        """The inputs that the module writes into, with copies of what they held: found by one run."""
+        tensors = [argument for argument in arguments if hasattr(argument, "copy_")]
+        before = [(tensor, changes(tensor), tensor.clone()) for tensor in tensors]
+        with self._guard():
+            self._call(*arguments)
+        changed = [(tensor, copy) for tensor, version, copy in before if changes(tensor) != version]
+        for tensor, copy in changed:
+            tensor.copy_(copy)
+        return changed
 
     def bind_timed(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Dict[str, float]]]:
         """CUDA events around the copies in, the module and the copies out; None on the CPU."""
@@ -191,7 +221,9 @@ class TorchSession(Session):
             if spec.name in self._scalars:
                 arguments.append(value.item())
             else:
-                arguments.append(self._torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape)))
+                # In host memory a copy, because a module may write into its inputs.
+                given = np.array(value) if self._host else np.ascontiguousarray(value).reshape(value.shape)
+                arguments.append(self._torch.from_numpy(given))
         return arguments
 
     def _arguments(self, tensors: List[Any]) -> List[Any]:

@@ -1,27 +1,43 @@
-"""Whose joules: the device's energy over each reported inference, shared where several ran at once.
+"""Attribution of the device's energy to the inferences that applications reported.
 
 The rule. At every moment the power of the whole device belongs to the inferences that run at that moment, in equal
 shares; while none runs it belongs to nobody. A joule is given once: an inference that is reported after its time was
-settled (``SETTLE_S`` after its end) gets what of its time was given to nobody yet. Between two samples the power is
-taken as even, so an inference that is much shorter than the sampling period gets the average around it.
+settled (``SETTLE_S`` after its end) gets what of its time was given to nobody yet.
+
+Between two readings only their sum of energy is known, and an inference may fill a part of the time between them. The
+rest of that time is then taken to have had the power of the quiet time beside it (``SIDE_S``), and the inferences get
+what remains, so that a short inference is not diluted by the pause after it. Where no quiet time is near, the power is
+taken as even, which is right within T/3L for a stretch of length L between readings T apart; an inference of which
+more than a fifth was shared out like that has no figure.
+
+The cost is O(n log n) for n inferences, and no lock is held while it is paid: the caller hands over a copy of the
+device's recent energy.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgeprof.energy.online.running_sum import History
+    from collections.abc import Iterable, Sequence
+
+    from edgeprof.energy.online.running_sum import Curve
     from edgeprof.worker.span import Span
 
 #: How long (s) after its end an inference's energy is settled: others that ran beside it have then been reported too.
 SETTLE_S = 1.0
 #: The most inferences that wait for their energy; what comes on top is counted without any.
 MOST_WAITING = 20_000
+#: How far (s) from a reading the quiet time may lie that tells the power without inferences.
+SIDE_S = 3.0
+#: A window of which more than this part was shared out evenly for want of quiet time has no figure.
+_MOST_GUESSED = 0.2
 #: The most separate stretches of time that are remembered as given; the oldest are then taken as one.
 _MOST_STRETCHES = 4096
+#: What was given of an interval between two readings is remembered for this long (s); then all of it counts as given.
+_LATE_S = 60.0
 
 
 class Share:
@@ -29,24 +45,24 @@ class Share:
 
     Attributes:
         span: The call.
-        joules: What it has got.
+        joules: What it has got (J).
         known_s: For how many of its seconds the power was known.
+        guessed_s: For how many of those the power was taken as even between two readings.
     """
 
-    __slots__ = ("joules", "known_s", "span")
+    __slots__ = ("guessed_s", "joules", "known_s", "span")
 
     def __init__(self, span: Span) -> None:
         self.span = span
         self.joules = 0.0
         self.known_s = 0.0
-
-    def __lt__(self, other: Share) -> bool:
-        return self.span.end_s < other.span.end_s
+        self.guessed_s = 0.0
 
     @property
     def is_whole(self) -> bool:
         """Whether the power was known, or its own, for all of its time but rounding."""
-        return self.known_s >= 0.999 * self.span.seconds
+        length = self.span.seconds
+        return self.known_s >= 0.999 * length and self.guessed_s <= _MOST_GUESSED * length
 
 
 class Given:
@@ -56,9 +72,11 @@ class Given:
         self._starts: list[float] = []
         self._ends: list[float] = []
         self._floor = float("-inf")  # all before it counts as given
+        #: Start of an interval between two readings → its end and the joules that were given, where not all were.
+        self._parts: dict[float, tuple[float, float]] = {}
 
     def add(self, start: float, end: float) -> None:
-        """Mark a stretch that was not given before."""
+        """Mark a stretch."""
         index = bisect_right(self._starts, start)
         if index and self._ends[index - 1] >= start:
             self._ends[index - 1] = max(end, self._ends[index - 1])
@@ -66,13 +84,30 @@ class Given:
         else:
             self._starts.insert(index, start)
             self._ends.insert(index, end)
-        while index + 1 < len(self._starts) and self._starts[index + 1] <= self._ends[index]:
-            self._ends[index] = max(self._ends[index], self._ends.pop(index + 1))
-            del self._starts[index + 1]
+        last = index + 1
+        while last < len(self._starts) and self._starts[last] <= self._ends[index]:
+            last += 1
+        self._ends[index] = max(self._ends[index], self._ends[last - 1])
+        del self._starts[index + 1 : last], self._ends[index + 1 : last]
         if len(self._starts) > _MOST_STRETCHES:
             half = _MOST_STRETCHES // 2
             self._floor = self._ends[half - 1]
             del self._starts[:half], self._ends[:half]
+
+    def add_part(self, start: float, end: float, joules: float) -> None:
+        """Remember the joules that were given of the interval between two readings."""
+        self._parts[start] = (end, joules + (self.part(start) or 0.0))
+
+    def part(self, start: float) -> float | None:
+        """The joules that were given of the interval that begins at ``start``; None if nobody remembers."""
+        return self._parts[start][1] if start in self._parts else None
+
+    def close_parts(self, before: float) -> None:
+        """Count intervals that end before that time as given whole where a part of each was given."""
+        closed = [(start, end) for start, (end, _) in self._parts.items() if end < before or start < self._floor]
+        for start, end in closed:
+            del self._parts[start]
+            self.add(start, end)
 
     def forget(self, before: float) -> None:
         """Take everything before that time as given."""
@@ -80,88 +115,249 @@ class Given:
         del self._starts[:index], self._ends[:index]
         self._floor = max(self._floor, before)
 
-    def holds(self, time: float) -> bool:
-        if time < self._floor:
-            return True
-        index = bisect_right(self._starts, time)
-        return index > 0 and time < self._ends[index - 1]
-
-    def edges(self, start: float, end: float) -> list[float]:
-        """Where stretches begin and end between two times."""
-        low, high = bisect_right(self._ends, start), bisect_right(self._starts, end)
-        found = self._starts[low:high] + self._ends[low:high]
-        if start < self._floor < end:
-            found.append(self._floor)
-        return [edge for edge in found if start < edge < end]
+    def stretches(self, start: float, end: float) -> list[tuple[float, float]]:
+        """The stretches between two times, cut to them."""
+        low, high = bisect_right(self._ends, start), bisect_left(self._starts, end)
+        inside = [
+            (max(a, start), min(b, end)) for a, b in zip(self._starts[low:high], self._ends[low:high], strict=True)
+        ]
+        if start < self._floor:
+            floor = min(self._floor, end)
+            inside = [(start, floor), *((max(a, floor), b) for a, b in inside if b > floor)]
+        return inside
 
 
 class Attributor:
     """Spans in, joules out. Not thread-safe: its owner locks.
 
     Args:
-        history: The device's cumulative energy.
-        settle_s: How long after its end a span is settled (s).
+        settle_s: How long after its end a share is settled (s).
     """
 
-    def __init__(self, history: History, settle_s: float = SETTLE_S) -> None:
-        self._history = history
+    def __init__(self, settle_s: float = SETTLE_S) -> None:
         self._settle_s = settle_s
-        self._waiting: list[Share] = []  # sorted by end
+        self._shares: list[Share] = []
         self._given = Given()
 
-    def add(self, span: Span) -> bool:
-        """Take the span of a reported call; False where too many wait already."""
-        if len(self._waiting) >= MOST_WAITING:
-            return False
-        insort(self._waiting, Share(span))
-        return True
+    def __len__(self) -> int:
+        """How many windows wait for their energy."""
+        return len(self._shares)
 
-    def settle(self, now: float, *, all_of_them: bool = False) -> list[Share]:
-        """The shares of the spans whose energy is final now.
+    @property
+    def earliest(self) -> float:
+        """From when on (monotonic s) ``settle`` needs the device's energy; infinity where no share waits."""
+        return min((share.span.start_s for share in self._shares), default=float("inf")) - SIDE_S
+
+    def extend(self, spans: Iterable[Span]) -> None:
+        """Take the spans of reported calls, in any order."""
+        self._shares.extend(map(Share, spans))
+
+    def settle(self, curve: Curve, now: float, *, all_of_them: bool = False) -> list[Share]:
+        """The windows whose energy is final now.
 
         Args:
+            curve: The device's energy from ``earliest`` on, as far as it is known.
             now: Monotonic s.
             all_of_them: At the end: settle what there is, even if its time is not fully known.
         """
-        if not self._waiting:
+        if not self._shares:
             return []
-        history = self._history
-        until = min(now if all_of_them else now - self._settle_s, history.last)
-        self._given.forget(history.first)
-        self._share(until)
-        # Without new samples (no sensor, a long gap) a span does not wait for ever.
-        patience = now if all_of_them else now - self._settle_s - 10.0
-        due = bisect_right(self._waiting, max(until, patience), key=lambda share: share.span.end_s)
-        done, self._waiting = self._waiting[:due], self._waiting[due:]
+        ready = now if all_of_them else now - self._settle_s
+        # An interval between two readings is shared out as a whole, and after what a late sensor says of it.
+        known = bisect_right(curve.times, ready)
+        # What runs later may not have been reported yet, so that no quiet time is seen there.
+        curve = curve._replace(times=curve.times[:known], joules=curve.joules[:known], gaps=curve.gaps[:known])
+        until = curve.times[known - 1] if known else float("-inf")
+        if not all_of_them and curve.lag_s:
+            known = bisect_right(curve.times, until - curve.lag_s)
+            until = curve.times[known - 1] if known else float("-inf")
+        self._given.forget(curve.first)
+        if known > 1:
+            self._share(curve, until)
+        # Without new samples (no sensor, a long gap) a share does not wait for ever.
+        patience = now if all_of_them else ready - 10.0 - curve.lag_s
+        final = max(until, patience)
+        done = [share for share in self._shares if share.span.end_s <= final]
+        self._shares = [share for share in self._shares if share.span.end_s > final]
         return done
 
-    def _share(self, until: float) -> None:
-        shares = [share for share in self._waiting if share.span.start_s < until]
+    def _share(self, curve: Curve, until: float) -> None:
+        """Give the energy of the time up to ``until``, a time of a reading."""
+        shares = [share for share in self._shares if share.span.start_s < until and share.span.end_s > curve.times[0]]
         if not shares:
             return
-        shares.sort(key=lambda share: share.span.start_s)
-        low = max(shares[0].span.start_s, self._history.first)
-        if low >= until:
-            return
-        edges = {low, until}
+        first = bisect_right(curve.times, min(share.span.start_s for share in shares)) - 1
+        low = curve.times[max(first, 0)]
+        given = self._given.stretches(low, until)
+        segments = _Segments(shares, given, curve.times, low, until)
+        powers = _Powers(curve, segments, self._given, self._busy_at(curve))
+        joules, known, guessed = powers.running_sums()
+        place = segments.place
         for share in shares:
-            edges.update(edge for edge in (share.span.start_s, share.span.end_s) if low < edge < until)
-        edges.update(self._given.edges(low, until))
-        running: list[Share] = []
-        position = 0
-        ordered = sorted(edges)
-        before = self._history.at(ordered[0])
-        for a, b in pairwise(ordered):
-            while position < len(shares) and shares[position].span.start_s <= a:
-                running.append(shares[position])
-                position += 1
-            running = [share for share in running if share.span.end_s > a]
-            after = self._history.at(b)
-            if running and not self._given.holds(a):
-                joules = (after[0] - before[0]) / len(running)
-                known = max(0.0, (b - a) - (after[1] - before[1]))
-                for share in running:
-                    share.joules += joules
-                    share.known_s += known
-                self._given.add(a, b)
-            before = after
+            a, b = place[max(share.span.start_s, low)], place[min(share.span.end_s, until)]
+            share.joules += joules[b] - joules[a]
+            share.known_s += known[b] - known[a]
+            share.guessed_s += guessed[b] - guessed[a]
+        for start, end in segments.stretches_given_now():
+            self._given.add(start, end)
+        for part in powers.parts():
+            self._given.add_part(*part)
+        self._given.close_parts(until - _LATE_S)
+
+    def _busy_at(self, curve: Curve) -> list[bool]:
+        """For each interval of the curve, whether an inference that is known of touched it."""
+        times = curve.times
+        change = [0] * (len(times) + 1)
+        spans = [(share.span.start_s, share.span.end_s) for share in self._shares]
+        for start, end in [*spans, *self._given.stretches(times[0], times[-1])]:
+            change[max(0, bisect_right(times, start) - 1)] += 1
+            change[max(0, min(bisect_left(times, end), len(times)))] -= 1
+        busy, running = [], 0
+        for step in change[: len(times) - 1]:
+            running += step
+            busy.append(running > 0)
+        return busy
+
+
+class _Segments:
+    """The time from ``low`` to ``until`` cut wherever a share, a given stretch or an interval begins or ends.
+
+    Attributes:
+        cuts: Where (s), in order.
+        place: Cut → its index.
+        running: For each segment, the windows that run in it and may be given its energy; 0 where it was given.
+        is_given: For each segment, whether it was given before.
+    """
+
+    def __init__(
+        self,
+        shares: Sequence[Share],
+        given: Sequence[tuple[float, float]],
+        times: Sequence[float],
+        low: float,
+        until: float,
+    ) -> None:
+        change: dict[float, int] = {}
+        for share in shares:
+            start, end = max(share.span.start_s, low), min(share.span.end_s, until)
+            change[start] = change.get(start, 0) + 1
+            change[end] = change.get(end, 0) - 1
+        begins = {start for start, _ in given}
+        ends = {end for _, end in given}
+        between = times[bisect_left(times, low) : bisect_right(times, until)]
+        self.cuts = sorted({low, until, *change, *begins, *ends, *between})
+        self.place = {cut: index for index, cut in enumerate(self.cuts)}
+        self.running: list[int] = []
+        self.is_given: list[bool] = []
+        running, is_given = 0, False
+        for cut in self.cuts[:-1]:
+            running += change.get(cut, 0)
+            is_given = (is_given and cut not in ends) or cut in begins
+            self.is_given.append(is_given)
+            self.running.append(0 if is_given else running)
+
+    def stretches_given_now(self) -> list[tuple[float, float]]:
+        """The stretches that windows get, neighbours joined."""
+        joined: list[tuple[float, float]] = []
+        for (a, b), running in zip(pairwise(self.cuts), self.running, strict=True):
+            if running and joined and joined[-1][1] == a:
+                joined[-1] = (joined[-1][0], b)
+            elif running:
+                joined.append((a, b))
+        return joined
+
+
+class _Powers:
+    """The power of the inferences in each interval between two readings."""
+
+    def __init__(self, curve: Curve, segments: _Segments, given: Given, busy: Sequence[bool]) -> None:
+        self._curve, self._segments, self._given = curve, segments, given
+        times = curve.times
+        self._energy = [b - a for a, b in pairwise(curve.joules)]
+        self._whole = [gap == before for before, gap in pairwise(curve.gaps)]
+        self._first = bisect_right(times, segments.cuts[0]) - 1
+        #: For each segment, its interval.
+        self._interval: list[int] = []
+        self._free_s: dict[int, float] = {}
+        self._given_s: dict[int, float] = {}
+        index = self._first
+        for position, (a, b) in enumerate(pairwise(segments.cuts)):
+            while times[index + 1] <= a:
+                index += 1
+            self._interval.append(index)
+            if segments.running[position]:
+                self._free_s[index] = self._free_s.get(index, 0.0) + b - a
+            elif segments.is_given[position]:
+                self._given_s[index] = self._given_s.get(index, 0.0) + b - a
+        self._late = _late_intervals(curve, busy)
+        self._quiet_joules, self._quiet_s = [0.0], [0.0]
+        for i, energy in enumerate(self._energy):
+            is_quiet = self._whole[i] and not busy[i] and i not in self._late
+            self._quiet_joules.append(self._quiet_joules[-1] + (energy if is_quiet else 0.0))
+            self._quiet_s.append(self._quiet_s[-1] + (times[i + 1] - times[i] if is_quiet else 0.0))
+        for late, source in self._late.items():
+            if self._whole[late] and (quiet_w := self._quiet_watts(late)) is not None:
+                self._energy[source] += self._energy[late] - quiet_w * (times[late + 1] - times[late])
+        self._watts = {i: self._busy_watts(i) for i in self._free_s}
+
+    def running_sums(self) -> tuple[list[float], list[float], list[float]]:
+        """At each cut: one inference's joules, its known seconds and its guessed seconds since the first."""
+        joules, known, guessed = [0.0], [0.0], [0.0]
+        for position, (a, b) in enumerate(pairwise(self._segments.cuts)):
+            running, index = self._segments.running[position], self._interval[position]
+            length = b - a if running and self._whole[index] else 0.0
+            watts, is_guess = self._watts.get(index, (0.0, False))
+            joules.append(joules[-1] + (watts * length / running if length else 0.0))
+            known.append(known[-1] + length)
+            guessed.append(guessed[-1] + (length if is_guess else 0.0))
+        return joules, known, guessed
+
+    def parts(self) -> list[tuple[float, float, float]]:
+        """(start, end, joules that were given now) of each interval that was given in part."""
+        times = self._curve.times
+        return [
+            (times[i], times[i + 1], self._watts[i][0] * free_s)
+            for i, free_s in self._free_s.items()
+            if self._whole[i] and free_s + self._given_s.get(i, 0.0) < (times[i + 1] - times[i]) * (1 - 1e-9)
+        ]
+
+    def _busy_watts(self, i: int) -> tuple[float, bool]:
+        """The power of the free busy time of an interval, and whether it had to be taken as even."""
+        start, end = self._curve.times[i], self._curve.times[i + 1]
+        free_s, given_s = self._free_s[i], self._given_s.get(i, 0.0)
+        part = self._given.part(start)
+        if given_s and part is None:  # how much of it was given is not known any more
+            return self._energy[i] / (end - start), True
+        left = self._energy[i] - (part or 0.0)
+        idle_s = end - start - free_s - given_s
+        if idle_s <= 1e-9 * (end - start):
+            return left / free_s, False
+        quiet_w = self._quiet_watts(i)
+        if quiet_w is None:
+            return left / (free_s + idle_s), True
+        return (left - quiet_w * idle_s) / free_s, False
+
+    def _quiet_watts(self, i: int) -> float | None:
+        """The power without inferences before an interval, else after it; None where no quiet time is near."""
+        times = self._curve.times
+        before = bisect_left(times, times[i] - SIDE_S), i
+        after = i + 1, bisect_right(times, times[i + 1] + SIDE_S) - 1
+        for low, high in (before, after):
+            seconds = self._quiet_s[high] - self._quiet_s[low]
+            if seconds >= 0.5 * (times[i + 1] - times[i]):
+                return (self._quiet_joules[high] - self._quiet_joules[low]) / seconds
+        return None
+
+
+def _late_intervals(curve: Curve, busy: Sequence[bool]) -> dict[int, int]:
+    """Interval without inferences → the last interval with some, whose energy a late sensor may show in it."""
+    late: dict[int, int] = {}
+    if not curve.lag_s:
+        return late
+    last: int | None = None
+    for i, is_busy in enumerate(busy):
+        if is_busy:
+            last = i
+        elif last is not None and curve.times[i] < curve.times[last + 1] + curve.lag_s:
+            late[i] = last
+    return late

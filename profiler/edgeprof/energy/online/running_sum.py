@@ -11,7 +11,7 @@ import math
 from array import array
 from bisect import bisect_right
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof.energy.online.bridge import SIDE_S, Edge, edge, energy
 
@@ -27,6 +27,10 @@ _MOST_W = 1000.0
 #: The power that a counter shows is its rise over at least this long (s): what a processor does from one millisecond
 #: to the next tells of the secrets that it works on (PLATYPUS, CVE-2020-8694).
 _COUNTER_POWER_S = 1.0
+#: No device draws more joules (J) in its life: a kilowatt for thirty years. A state that says so is damaged.
+MOST_JOULES = 1e12
+#: The longest (s) that a source's energy may come late and is waited for where it is attributed.
+_MOST_LAG_S = 5.0
 #: So often (s) at most does the energy of such a counter change for whom it is shown to.
 _COUNTER_LATCH_S = 1.0
 
@@ -126,6 +130,22 @@ class Meter:
             return self.gap_s
         return self.gap_s + now - self.read_at
 
+    @property
+    def filtered_joules(self) -> float:
+        """What the channel's exponential filter has yet to show of the energy up to the last reading (J).
+
+        Behind such a filter x = y + τ·dy/dt, so that the true energy up to a moment is ∫y dt + τ·y.
+        """
+        tau = self.channel.filter.tau_s if self.channel.filter.kind == "exponential" else None
+        return tau * self.watts if tau and self.watts is not None and self.channel.kind != "counter" else 0.0
+
+    @property
+    def lag_s(self) -> float:
+        """How late (s) a reading may show what happened, where no filter's inverse says when it was."""
+        if self.channel.filter.kind == "exponential":
+            return 0.0
+        return min((self.channel.filter.length_s or 0.0) + (self.channel.update_interval_s or 0.0), _MOST_LAG_S)
+
     def open_joules(self) -> float:
         """What a pause that is being bridged and the time since would come to if they were settled now (J)."""
         if not self._pause_s or self._before is None:
@@ -158,9 +178,7 @@ class Meter:
             now: The monotonic time if this is still the same boot: the pause between is then a gap like any other.
                 None after a reboot: what was used in between is nobody's to know, and it is no gap of the sensor.
         """
-        joules, gap_s = float(state["joules"]), float(state["gap_s"])
-        if not (math.isfinite(joules) and math.isfinite(gap_s) and joules >= 0 and gap_s >= 0):
-            raise ValueError("not a number of joules")
+        joules, gap_s = _checked_sums(state)
         self.joules = self._shown = joules
         self.gap_s = gap_s
         time, value = state["time"], state["value"]
@@ -262,7 +280,8 @@ class Total:
             else:
                 self.gap_s += time - self._time
         self._before, self._time = now, time
-        self.history.append(time, self.joules, self.gap_s)
+        self.history.lag_s = max(m.lag_s for m in self.meters)
+        self.history.append(time, self.joules + math.fsum(m.filtered_joules for m in self.meters), self.gap_s)
 
     def begin(self) -> None:
         """Take the meters as they stand for the beginning (after they were resumed)."""
@@ -291,27 +310,60 @@ class Total:
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from where an earlier daemon stopped."""
-        joules, gap_s = float(state["joules"]), float(state["gap_s"])
-        if not (math.isfinite(joules) and math.isfinite(gap_s) and joules >= 0 and gap_s >= 0):
-            raise ValueError("not a number of joules")
+        joules, gap_s = _checked_sums(state)
         self.joules = self._shown = joules
         self.gap_s = gap_s
 
 
+def _checked_sums(state: dict[str, Any]) -> tuple[float, float]:
+    """The joules and gap seconds of a state.
+
+    Raises:
+        ValueError, TypeError, LookupError: they are none, or more than any device uses.
+    """
+    joules, gap_s = float(state["joules"]), float(state["gap_s"])
+    if not (0 <= joules <= MOST_JOULES and 0 <= gap_s < math.inf):
+        raise ValueError(f"{joules:g} J in a state cannot be")
+    return joules, gap_s
+
+
+class Curve(NamedTuple):
+    """A copy of a part of a history.
+
+    Attributes:
+        times: Of the readings (monotonic s).
+        joules: The device's energy up to each (J), filters undone.
+        gaps: The seconds up to each that are not in it.
+        first: The earliest time that the history has; infinity if it has none.
+        lag_s: How late (s) a reading may show what happened.
+    """
+
+    times: array[float]
+    joules: array[float]
+    gaps: array[float]
+    first: float
+    lag_s: float
+
+
 class History:
-    """The device's cumulative joules and gap seconds over the last minutes, for windows that are reported afterwards.
+    """The device's energy and gap seconds over the last minutes, for windows that are reported afterwards.
 
     Args:
         keep_s: How long (s).
+
+    Attributes:
+        lag_s: How late (s) a reading may show what happened.
     """
 
     def __init__(self, keep_s: float = 300.0) -> None:
         self.keep_s = keep_s
+        self.lag_s = 0.0
         self._times = array("d")
         self._joules = array("d")
         self._gaps = array("d")
 
     def append(self, time: float, joules: float, gap_s: float) -> None:
+        """Add what is known at a time (monotonic s) after the last one."""
         times = self._times
         times.append(time)
         self._joules.append(joules)
@@ -320,22 +372,8 @@ class History:
             cut = bisect_right(times, time - self.keep_s)
             del times[:cut], self._joules[:cut], self._gaps[:cut]
 
-    @property
-    def first(self) -> float:
-        """The earliest time that is known (monotonic s); infinity if nothing is."""
-        return self._times[0] if self._times else math.inf
-
-    @property
-    def last(self) -> float:
-        """The latest time that is known (monotonic s); minus infinity if nothing is."""
-        return self._times[-1] if self._times else -math.inf
-
-    def at(self, time: float) -> tuple[float, float]:
-        """Cumulative joules and gap seconds at a time between ``first`` and ``last``, on the line between samples."""
-        index = min(max(bisect_right(self._times, time), 1), len(self._times) - 1)
-        if index == 0:
-            return self._joules[0], self._gaps[0]
-        t0, t1 = self._times[index - 1], self._times[index]
-        share = min(1.0, max(0.0, (time - t0) / (t1 - t0)))
-        joules = self._joules[index - 1] + share * (self._joules[index] - self._joules[index - 1])
-        return joules, self._gaps[index - 1] + share * (self._gaps[index] - self._gaps[index - 1])
+    def copy_since(self, time: float) -> Curve:
+        """What is known from the last reading before ``time`` on."""
+        cut = max(0, bisect_right(self._times, time) - 1)
+        first = self._times[0] if self._times else math.inf
+        return Curve(self._times[cut:], self._joules[cut:], self._gaps[cut:], first, self.lag_s)

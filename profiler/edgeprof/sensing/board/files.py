@@ -81,6 +81,7 @@ class Board:
         model_match: Patterns for the device tree's model.
         totals: In order of preference.
         rails: By name.
+        bus: The I2C bus of the board's own monitors, which decides where two chips have one address or one label.
         limit_w: No rail can show more, W.
         no_sensor: Why it has none, where it has none.
         note: What a reader must know.
@@ -94,6 +95,7 @@ class Board:
     model_match: tuple[str, ...] = ()
     totals: tuple[Total, ...] = ()
     rails: Mapping[str, Rail] = field(default_factory=dict)
+    bus: int | None = None
     limit_w: float | None = None
     no_sensor: str | None = None
     note: str | None = None
@@ -104,7 +106,7 @@ class Board:
         return self.id != "unknown"
 
 
-_BOARD_KEYS = ("name", "match", "model", "totals", "rails", "limit_w", "no_sensor", "note", "source")
+_BOARD_KEYS = ("name", "match", "model", "totals", "rails", "bus", "limit_w", "no_sensor", "note", "source")
 _RAIL_KEYS = ("labels", "at", "scope", "inside", "shunt_uohm")
 _TOTAL_KEYS = ("name", "rails", "covers", "excludes")
 
@@ -197,7 +199,7 @@ class _Where:
     def typed(self, table: Mapping[str, Any], key: str, kind: Any, default: Any) -> Any:
         value = table.get(key, default)
         if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):
-            names = {dict: "a table", list: "a list", str: "a text", (int, float): "a number"}
+            names = {dict: "a table", list: "a list", str: "a text", int: "a whole number", (int, float): "a number"}
             raise self.error(key, f"{key} must be {names[kind]}, not {value!r}")
         return value
 
@@ -224,6 +226,7 @@ def _board(name: str, block: Mapping[str, Any], where: _Where) -> Board:
         model_match=where.texts(block, "model"),
         totals=totals,
         rails=rails,
+        bus=where.typed(block, "bus", int, None),
         limit_w=where.typed(block, "limit_w", (int, float), None),
         no_sensor=where.typed(block, "no_sensor", str, None),
         note=where.typed(block, "note", str, None),

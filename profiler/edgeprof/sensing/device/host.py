@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from edgeprof.results.schema import Host, Reason
-from edgeprof.sensing.board.topology import identify
+from edgeprof.sensing.board.identity import identify
 from edgeprof.sensing.device.power_mode import cpufreq, governors, power_mode
 from edgeprof.sensing.device.throttle import Counters, difference, snapshot
 from edgeprof.sensing.files import listing, number_of, text_of

@@ -364,24 +364,31 @@ def test_weights_beside_the_file_are_read(tmp_path: Path, host: PluginHost) -> N
     assert np.allclose(nets.run(made.target, x), nets.run(path, x), atol=0.05)
 
 
-def test_what_fits_into_no_file_is_refused_while_it_is_written(
-    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_does_not_fit_into_one_file_goes_into_a_second_that_belongs_to_the_variant(
+    net: Path, host: PluginHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two GiB are the limit; a model of ten is not written first."""
-    monkeypatch.setattr(onnx_file, "_LIMIT", 4000)
-    target, sizes = tmp_path / "large.onnx", []
-    blocks = OnnxFile._blocks
-
-    def watched(self: OnnxFile, *given: Any) -> Any:
-        for block in blocks(self, *given):
-            sizes.append(len(block))
-            yield block
-
-    monkeypatch.setattr(OnnxFile, "_blocks", watched)
-    with OnnxFile(net) as model, pytest.raises(InputError, match="2 GiB that one ONNX file holds"):
-        model.write(target)
-    assert not target.exists()
-    assert sum(sizes[:-1]) < 4000 < net.stat().st_size - max(sizes)
+    """Two GiB are the limit of one; size and checksum are those of both files, which have the variant's name."""
+    whole, _ = apply(net, "prune:amount=0.1", host)
+    monkeypatch.setattr(onnx_file, "_LIMIT", 6000)
+    monkeypatch.setattr(onnx_file, "_RESERVE", 1000)
+    (net.parent / "out" / whole.path.name).unlink()
+    made, _ = apply(net, "prune:amount=0.1", host)
+    beside = made.path.with_name(made.path.name + ".data")
+    assert [file.name for file in made.files] == [made.path.name, beside.name]
+    assert made.path.stat().st_size < 6000
+    assert made.size_bytes == made.path.stat().st_size + beside.stat().st_size
+    x = nets.samples(3)
+    assert np.array_equal(nets.run(made.target, x), nets.run(made.path, x))
+    content = beside.read_bytes()
+    beside.write_bytes(content[:-4] + b"\0\0\x80\x3f")
+    assert recognise(made.target).sha256 != made.sha256
+    beside.write_bytes(content)
+    second, _ = apply(made.path, "fp16", host)
+    assert np.allclose(nets.run(second.target, x), nets.run(made.target, x), atol=0.05)
+    monkeypatch.undo()
+    again, _ = apply(net, "prune:amount=0.1", host)
+    assert again.sha256 == whole.sha256
+    assert not beside.exists()
 
 
 def test_a_format_that_is_not_taken_names_what_would_convert_it(tmp_path: Path, host: PluginHost) -> None:

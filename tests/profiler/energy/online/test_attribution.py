@@ -18,6 +18,10 @@ from edgeprof_exporters.messages import Message
 KEY = ("m", "v", "r")
 
 
+def call(start: float, end: float) -> Span:
+    return Span(CALL, start, end, 1, key=KEY)
+
+
 def history(seconds: float = 20.0, watts: float = 10.0, start: float = 100.0, gap: tuple[float, float] | None = None):
     made, joules, gap_s = History(), 0.0, 0.0
     for tick in range(int(seconds * 10) + 1):
@@ -31,15 +35,14 @@ def history(seconds: float = 20.0, watts: float = 10.0, start: float = 100.0, ga
     return made
 
 
-def call(start: float, end: float) -> Span:
-    return Span(CALL, start, end, 1, key=KEY)
-
-
 def settled(made: History, *spans: Span, now: float = 130.0) -> list[Share]:
-    attributor = Attributor(made)
-    for span in spans:
-        assert attributor.add(span)
-    return attributor.settle(now)
+    attributor = Attributor()
+    attributor.extend(spans)
+    return settle(attributor, made, now)
+
+
+def settle(attributor: Attributor, made: History, now: float) -> list[Share]:
+    return attributor.settle(made.copy_since(attributor.earliest), now)
 
 
 def test_one_window_has_the_energy_of_its_time() -> None:
@@ -55,19 +58,19 @@ def test_windows_that_overlap_share_that_time_equally() -> None:
 
 
 def test_a_window_waits_until_others_beside_it_can_have_been_reported() -> None:
-    attributor = Attributor(history())
-    attributor.add(call(118.5, 119.5))
-    assert attributor.settle(120.0) == []
-    assert len(attributor.settle(120.6)) == 1
+    made, attributor = history(), Attributor()
+    attributor.extend([call(118.5, 119.5)])
+    assert settle(attributor, made, 120.0) == []
+    assert len(settle(attributor, made, 120.6)) == 1
 
 
 def test_a_late_window_gets_only_what_was_given_to_nobody() -> None:
     made = history()
-    attributor = Attributor(made)
-    attributor.add(call(102.0, 103.0))
-    (early,) = attributor.settle(110.0)
-    attributor.add(call(101.0, 104.0))
-    (late,) = attributor.settle(110.0)
+    attributor = Attributor()
+    attributor.extend([call(102.0, 103.0)])
+    (early,) = settle(attributor, made, 110.0)
+    attributor.extend([call(101.0, 104.0)])
+    (late,) = settle(attributor, made, 110.0)
     assert (early.joules, late.joules) == (pytest.approx(10.0), pytest.approx(20.0))
     assert early.is_whole
     assert not late.is_whole
@@ -99,17 +102,56 @@ windows = st.lists(
 @given(windows)
 def test_no_joule_is_given_twice_however_windows_overlap_and_arrive(given_windows) -> None:
     made = history()
-    attributor, done = Attributor(made), []
+    attributor, done = Attributor(), []
     for turn in range(5):
         for start, end, arrives in given_windows:
             if arrives == turn:
-                attributor.add(call(start, end))
-        done += attributor.settle(121.0 + turn)
-    done += attributor.settle(140.0)
+                attributor.extend([call(start, end)])
+        done += settle(attributor, made, 121.0 + turn)
+    done += settle(attributor, made, 140.0)
     assert len(done) == len(given_windows)
     edges = sorted({edge for start, end, _ in given_windows for edge in (start, end)})
     covered = sum(b - a for a, b in itertools.pairwise(edges) if any(s <= a and b <= e for s, e, _ in given_windows))
     assert sum(window.joules for window in done) == pytest.approx(10.0 * covered, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(windows, st.integers(0, 2**32))
+def test_shares_are_those_of_a_sum_made_moment_by_moment(given_windows, seed) -> None:
+    """The oracle cuts time at every edge and looks at every window; the sweep must say the same in less time."""
+    watts = [2 + 10 * ((seed >> (second % 32)) & 1) for second in range(21)]
+    made, joules = History(), 0.0
+    for tick in range(21):
+        made.append(100.0 + tick, joules, 0.0)
+        joules += watts[tick]
+    spans = [call(start, end) for start, end, _ in given_windows]
+    # A window over all the time leaves no quiet time, so that the power between two readings is even.
+    everywhere = call(100.0, 120.0)
+    shares = settled(made, everywhere, *spans)
+    assert len(shares) == 1 + len(spans)
+    edges = sorted({100.0, 120.0, *range(100, 121), *(e for start, end, _ in given_windows for e in (start, end))})
+    for share in shares:
+        expected = 0.0
+        for a, b in itertools.pairwise(edges):
+            if share.span.start_s <= a and b <= share.span.end_s:
+                beside = sum(other.span.start_s <= a and b <= other.span.end_s for other in shares)
+                expected += watts[int(a - 100)] * (b - a) / beside
+        assert share.joules == pytest.approx(expected, abs=1e-6)
+
+
+def test_energy_is_shared_out_while_nobody_holds_the_engines_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    inferences, lock = Inferences(history()), threading.Lock()
+    share = Attributor._share
+
+    def watched(attributor: Attributor, *arguments) -> None:
+        assert not lock.locked()
+        assert not inferences.lock.locked()
+        share(attributor, *arguments)
+
+    monkeypatch.setattr(Attributor, "_share", watched)
+    tell(inferences, "m", 101.0, 103.0)
+    inferences.settle(125.0, lock)
+    assert inferences.tallies["m", "v", "r"].joules == pytest.approx(20.0)
 
 
 def tell(inferences: Inferences, model: str, start: float, end: float, count: int = 1) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprof.energy.online.running_sum import History, Meter, Total
-from edgeprof.sensing.sensor import Channel
+from edgeprof.sensing.sensor import Channel, Filter
 
 POWER = Channel("fake", "VIN", "power")
 RAPL = Channel("rapl", "package-0", "energy", kind="counter", wrap=100_000.0, provenance="counter")
@@ -248,16 +248,41 @@ def test_the_whole_device_takes_a_bridged_pause_in_once_and_over_an_end_within_i
     play(5.1, 8.0)
     assert total.shown(8.0) == pytest.approx(48.0)
     assert total.gap_s == 0.0
-    assert total.history.at(3.0)[0] == pytest.approx(18.0)  # spread over the pause, for what ran in it
+    (t0, t1, *_), (e0, e1, *_), *_ = total.history.copy_since(3.0)
+    assert e0 + (3.0 - t0) / (t1 - t0) * (e1 - e0) == pytest.approx(18.0)  # spread over the pause, for what ran in it
     later = Total([a, b], History())
     later.resume(kept)
     later.begin()
     assert later.shown(8.0) == pytest.approx(30.0)
 
 
-def test_history_is_bounded_and_interpolates() -> None:
+def test_history_is_bounded_and_copies_what_is_asked_for() -> None:
     history = History(keep_s=10.0)
     for tick in range(1000):
         history.append(tick / 10, 5.0 * tick / 10, 0.0)
-    assert history.last - history.first <= 21.0
-    assert history.at(95.05)[0] == pytest.approx(5.0 * 95.05)
+    everything = history.copy_since(-math.inf)
+    assert everything.times[-1] - everything.first <= 21.0
+    part = history.copy_since(95.05)
+    assert (part.times[0], part.times[-1]) == (95.0, 99.9)
+    assert list(part.joules) == [pytest.approx(5.0 * time) for time in part.times]
+
+
+def test_the_energy_that_an_exponential_filter_has_yet_to_show_is_in_the_history_and_not_in_the_counter() -> None:
+    slow = Channel("ina3221", "VDD_IN", "power", filter=Filter("exponential", tau_s=0.5))
+    meter, history = Meter(slow), History()
+    total = Total([meter], history)
+    for tick in range(301):  # 10 W from the beginning on, as the filter shows it
+        meter.add(tick / 100, 10.0 * (1 - math.exp(-tick / 50)))
+        total.advance(meter)
+    curve = history.copy_since(0.0)
+    assert curve.joules[-1] - curve.joules[0] == pytest.approx(30.0, rel=1e-3)
+    assert total.shown(3.0) == pytest.approx(30.0 - 0.5 * 10.0 * (1 - math.exp(-6)), rel=1e-3)
+
+
+@pytest.mark.parametrize("joules", [1e300, math.inf, math.nan, -1.0])
+def test_a_state_of_joules_that_no_device_uses_is_refused(joules: float) -> None:
+    state = {"joules": joules, "gap_s": 0.0, "time": None, "value": 1.0}
+    with pytest.raises(ValueError, match="cannot be"):
+        Meter(POWER).resume(state, None)
+    with pytest.raises(ValueError, match="cannot be"):
+        Total([], History()).resume(state)

@@ -1,0 +1,207 @@
+"""How many multiply-accumulates the nodes of an ONNX graph do for one sample, by the shapes that are known."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edgeprof_plugins.compressors.onnx.normal import graphs
+from edgeprof_plugins.compressors.onnx.weights import Sources, roles
+
+if TYPE_CHECKING:
+    from edgeprof_plugins.compressors.onnx.file import OnnxFile
+
+    Shape = tuple[int | None, ...]
+
+#: Values of constants up to this size go into shape inference: they are shapes, axes and scales.
+_FEW = 16
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+#: Operators that multiply.
+OPERATORS = frozenset({
+    "Conv", "FusedConv", "DeformConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Einsum",
+    "Attention", *_RECURRENT,
+})  # fmt: skip
+
+
+class Work(NamedTuple):
+    """A node that multiplies.
+
+    Attributes:
+        graph: Number of its graph in ``normal.graphs``.
+        node: Its index in it.
+        name: Its own, or what it gives.
+        op: Its operator.
+        weights: The initializers that it multiplies with; none where it multiplies two activations.
+        macs: Multiply-accumulates for one sample; None where a size is not known.
+    """
+
+    graph: int
+    node: int
+    name: str
+    op: str
+    weights: tuple[str, ...]
+    macs: int | None
+
+
+def work(model: OnnxFile) -> list[Work]:
+    """Every node that multiplies, those of inner graphs included.
+
+    Of the branches of an If only one runs: the one that multiplies most counts, the nodes of the others have 0. The
+    body of a loop counts as often as a constant or the length of what it goes through says; else once.
+    """
+    sources = Sources(model)
+    return _visit(model.model.graph, 0, 1, _Sizes(model, infer_shapes(model), sources))
+
+
+def _visit(graph: Any, number: int, times: int, sizes: _Sizes) -> list[Work]:
+    """The nodes of a graph and of those inside it, which have the next numbers."""
+    found = []
+    following = number + 1
+    for index, node in enumerate(graph.node):
+        if node.op_type in OPERATORS and node.domain in {"", "ai.onnx", "com.microsoft"}:
+            macs = _product((times, _macs(node, sizes)))
+            found.append(Work(number, index, node.name or node.output[0], node.op_type, sizes.weights(node), macs))
+        branches = []
+        inner = [g for a in node.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
+        for one in inner:
+            branches.append(_visit(one, following, times * _repetitions(node, sizes), sizes))
+            following += sum(1 for _ in graphs(one))
+        largest = max(range(len(branches)), key=lambda k: sum(one.macs or 0 for one in branches[k]), default=0)
+        for k, branch in enumerate(branches):
+            found += branch if k == largest or node.op_type != "If" else [one._replace(macs=0) for one in branch]
+    return found
+
+
+def _repetitions(node: Any, sizes: _Sizes) -> int:
+    """How often a node runs its body, where that is known before it runs; else 1."""
+    if node.op_type == "Loop" and node.input[0]:
+        return sizes.number(node.input[0]) or 1
+    if node.op_type == "Scan":
+        count = next((a.i for a in node.attribute if a.name == "num_scan_inputs"), 0)
+        first = sizes.of(node.input[len(node.input) - count]) if count else None
+        return (first[0] if first else None) or 1
+    return 1
+
+
+class _Sizes:
+    """Shapes by name, those of initializers seen through a Transpose included."""
+
+    def __init__(self, model: OnnxFile, shapes: dict[str, Shape], sources: Sources) -> None:
+        self._model, self._shapes, self._sources = model, shapes, sources
+
+    def weights(self, node: Any) -> tuple[str, ...]:
+        """The initializers that a node multiplies with."""
+        names = [self._sources.find(node.input[role.position])[0] for role in roles(node)]
+        return tuple(dict.fromkeys(name for name in names if name))
+
+    def number(self, name: str) -> int | None:
+        """A single constant number; None for what is computed."""
+        from onnx import numpy_helper
+
+        for node in self._model.model.graph.node:
+            if node.op_type == "Constant" and node.output[0] == name:
+                values = [numpy_helper.to_array(a.t).reshape(-1) for a in node.attribute if a.name == "value"]
+                return int(values[0][0]) if values else None
+        return int(self._model.array(name).reshape(-1)[0]) if self._model.has(name) else None
+
+    def of(self, name: str) -> Shape | None:
+        found, order = self._sources.find(name)
+        if not found:
+            return self._shapes.get(name)
+        dims = tuple(int(size) for size in self._model.proto(found).dims)
+        return dims if order is None else tuple(dims[axis] for axis in order)
+
+
+def _macs(node: Any, sizes: _Sizes) -> int | None:
+    inputs = [sizes.of(name) if name else None for name in node.input]
+    output = sizes.of(node.output[0]) if node.output and node.output[0] else None
+    own = {a.name: a for a in node.attribute}
+    if node.op_type in _RECURRENT:
+        return _recurrent(inputs)
+    if node.op_type == "Einsum":
+        return _einsum(own["equation"].s.decode().replace(" ", ""), inputs)
+    first, second = (*inputs, None, None)[:2]
+    if not first or not second:
+        return None
+    if node.op_type == "Attention":
+        return _attention(first, second)
+    if node.op_type == "ConvTranspose":
+        return _product(first, second[1:])
+    summed = second[1:] if "Conv" in node.op_type else (first[-2 if "transA" in own and own["transA"].i else -1],)
+    return None if output is None else _product(output, summed)
+
+
+def _attention(x: Shape, weights: Shape) -> int | None:
+    """Queries, keys and values, then twice the product of two activations."""
+    hidden = None if weights[1] is None else weights[1] // 3
+    return _sum(_product(x, weights[1:]), _product((2,), x[:-1], (x[-2] if len(x) > 1 else None, hidden)))
+
+
+def _recurrent(inputs: list[Shape | None]) -> int | None:
+    x, w, r = inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None
+    if x is None or w is None or r is None:
+        return None
+    # Steps and batch, in either order.
+    return _sum(_product(x[:2], w), _product(x[:2], r))
+
+
+def _einsum(equation: str, inputs: list[Shape | None]) -> int | None:
+    terms = equation.partition("->")[0].split(",")
+    sizes: dict[str, int | None] = {}
+    for term, shape in zip(terms, inputs, strict=False):
+        if shape is None or len(term) != len(shape):
+            return None
+        sizes.update(zip(term, shape, strict=True))
+    return _product(tuple(sizes.values())) if len(terms) == 2 else None
+
+
+def _product(*shapes: Shape) -> int | None:
+    sizes = [size for shape in shapes for size in shape]
+    return None if None in sizes else math.prod(size for size in sizes if size is not None)
+
+
+def _sum(*counts: int | None) -> int | None:
+    return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def _take_batch(graph: Any, batch: int | None) -> None:
+    if batch is None:
+        return
+    for one in graph.input:
+        dims = one.type.tensor_type.shape.dim
+        if len(dims) > 1 and not dims[0].dim_value:
+            dims[0].dim_value = batch
+    for one in graph.output:  # declared with an open batch, which the inferred one contradicts
+        one.type.tensor_type.ClearField("shape")
+
+
+def infer_shapes(model: OnnxFile, *, batch: int | None = 1) -> dict[str, Shape]:
+    """Shapes by name, in all graphs, as far as they can be inferred without the values of large weights.
+
+    Args:
+        model: The file.
+        batch: What an open first axis of the inputs is taken for; None leaves it open.
+    """
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model.model)
+    for graph in graphs(copy.graph):
+        del graph.value_info[:]
+    _take_batch(copy.graph, batch)
+    declared = {one.name for one in copy.graph.input}
+    for name in model.order:
+        proto = model.proto(name)
+        if len(proto.dims) <= 1 and math.prod(proto.dims) <= _FEW:  # shapes, axes, scales
+            copy.graph.initializer.append(model.dense(name))
+        elif name not in declared:
+            copy.graph.input.append(onnx.helper.make_tensor_value_info(name, proto.data_type, list(proto.dims)))
+    inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
+    found: dict[str, Shape] = {}
+    for graph in graphs(inferred.graph):
+        for one in (*graph.input, *graph.value_info, *graph.output):
+            if one.type.tensor_type.HasField("shape"):
+                found.setdefault(one.name, tuple(
+                    int(dim.dim_value) if dim.HasField("dim_value") else None for dim in one.type.tensor_type.shape.dim
+                ))  # fmt: skip
+    return found

@@ -1,0 +1,112 @@
+"""The layers and parameters of an ONNX model, for the account of what a method changed."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from edgeprof_plugins.compressors.onnx.arithmetic import work
+from edgeprof_plugins.compressors.onnx.normal import FLOATS, graphs
+from edgeprof_plugins.compressors.onnx.weights import Sources
+from edgeprof_plugins.compressors.shared.coverage import Part, coverage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from edgeprof_plugins.compressors.onnx.arithmetic import Work
+    from edgeprof_plugins.compressors.onnx.file import OnnxFile
+
+_ACTIVATIONS = "it multiplies two activations and has no weights"
+_OTHER = "biases, norms and other constants"
+#: Families of parameters that no layer multiplies with; each part is named after its initializer.
+_LOOSE = frozenset({"Gather", "other"})
+_TABLES = "a table that is looked up, not multiplied"
+
+
+class Inventory:
+    """What a model consisted of before a method changed it.
+
+    Args:
+        model: The file; read here and not afterwards.
+
+    Attributes:
+        work: Its nodes that multiply.
+        names: (graph, node) → the name of the part.
+        parts: Its layers and parameters.
+    """
+
+    def __init__(self, model: OnnxFile) -> None:
+        self.work = work(model)
+        self.names: dict[tuple[int, int], str] = {}
+        self.parts: list[Part] = []
+        self._of: dict[str, list[str]] = {}
+        taken: set[str] = set()
+        tables = _tables(model)
+        for one in self.work:
+            name = _unique(one.name, self.parts)
+            self.names[one.graph, one.node] = name
+            own = [weight for weight in one.weights if model.proto(weight).data_type in FLOATS]
+            size = sum(_size(model, weight) for weight in own if weight not in taken)
+            for weight in own:
+                self._of.setdefault(weight, []).append(name)
+            taken.update(own)
+            self.parts.append(_part(name, one, size, has_weights=bool(own)))
+        for name in model.order:
+            if name not in taken and model.proto(name).data_type in FLOATS and _size(model, name) > 1:
+                family, reason = ("Gather", _TABLES) if name in tables else ("other", _OTHER)
+                self.parts.append(Part(name, family, _size(model, name), 0, reason))
+
+    def weights_of(self, part: str) -> list[str]:
+        """The initializers of a part; none of a product of two activations."""
+        found = [name for name, parts in self._of.items() if part in parts]
+        return found or ([part] if any(part == one.name and one.family in _LOOSE for one in self.parts) else [])
+
+    def by_operator(self, why: Mapping[str, str]) -> dict[str, str]:
+        """Part → the reason that is given for its operator."""
+        return {self.names[one.graph, one.node]: why[one.op] for one in self.work if one.op in why and one.weights}
+
+    def by_weights(
+        self, changed: Iterable[str], why: Mapping[str, str] | None = None, otherwise: str = ""
+    ) -> dict[str, Any]:
+        """The account of a method that changed these initializers; ``why`` is by initializer too, or by node."""
+        reasons = dict(why or {})
+        named = {part: reasons[name] for name, parts in self._of.items() if name in reasons for part in parts}
+        touched = [part for name in changed for part in self._of.get(name, [name])]
+        return coverage(self.parts, touched, {**reasons, **named}, otherwise)
+
+    def by_nodes(
+        self, changed: Iterable[str], why: Mapping[str, str] | None = None, otherwise: str = ""
+    ) -> dict[str, Any]:
+        """The account of a method that changed these nodes, by the names of the parts."""
+        return coverage(self.parts, changed, why or {}, otherwise)
+
+
+def _part(name: str, one: Work, size: int, *, has_weights: bool) -> Part:
+    reason = "" if has_weights else "its weights are integers already" if one.weights else _ACTIVATIONS
+    family = one.op if has_weights or one.weights else f"{one.op} of activations"
+    return Part(name, family, size, one.macs, reason)
+
+
+def _unique(name: str, parts: Iterable[Part]) -> str:
+    taken, number, free = {part.name for part in parts}, 1, name
+    while free in taken:
+        number += 1
+        free = f"{name} ({number})"
+    return free
+
+
+def _size(model: OnnxFile, name: str) -> int:
+    return math.prod(int(size) for size in model.proto(name).dims)
+
+
+def _tables(model: OnnxFile) -> set[str]:
+    """Initializers that are looked up."""
+    sources = Sources(model)
+    lookups = {"Gather", "EmbedLayerNormalization", "GatherND", "GatherElements"}
+    return {
+        sources.find(name)[0]
+        for graph in graphs(model.model.graph)
+        for node in graph.node
+        if node.op_type in lookups
+        for name in list(node.input)[: 1 if node.op_type.startswith("Gather") else None]
+    } - {""}

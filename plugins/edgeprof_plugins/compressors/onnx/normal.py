@@ -1,0 +1,232 @@
+"""The one form in which compressors get an ONNX graph: every weight an initializer of the main graph.
+
+Exporters also put weights into Constant nodes, into the branches of an If and the body of a Loop, into functions of the
+model's own, and behind a Transpose, an Identity or a Reshape. What is moved here computes what it computed before.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy.typing as npt
+
+    from edgeprof_plugins.compressors.onnx.file import OnnxFile
+
+#: TensorProto.DataType of real numbers: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
+FLOATS = frozenset({1, 10, 11, 16})
+#: Constants of other types with more values than this are weights too.
+_FEW = 64
+
+
+def normalise(model: OnnxFile) -> None:
+    """Bring a model that was just read into that form."""
+    if model.model.functions:
+        _inline(model)
+    for graph in graphs(model.model.graph):
+        _lift(model, graph, inner=graph is not model.model.graph)
+    _settle_inputs(model)
+    _fold(model)
+
+
+def graphs(graph: Any) -> Iterator[Any]:
+    """A graph, then those inside its nodes (branches and bodies), outer ones first."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                yield from graphs(inner)
+
+
+def _inline(model: OnnxFile) -> None:
+    """Put the nodes of the model's own functions where these are called."""
+    from onnx import inliner
+
+    model.model = inliner.inline_local_functions(model.model)
+
+
+def _lift(model: OnnxFile, graph: Any, *, inner: bool) -> None:
+    """Make initializers of the main graph of a graph's weights: its Constant nodes and, of an inner one, its own."""
+    outputs = {one.name for one in graph.output}
+    found = {}
+    for index, node in enumerate(graph.node):
+        content = _content(node)
+        if content is not None and not (inner and node.output[0] in outputs) and _is_weight(content):
+            found[index] = type(node).FromString(node.SerializeToString())
+    for index in sorted(found, reverse=True):
+        del graph.node[index]
+    for node in found.values():
+        _adopt(model, graph, _content(node), node.output[0], inner=inner)
+    if inner:
+        for field in ("initializer", "sparse_initializer"):
+            _lift_initializers(model, graph, field, outputs)
+
+
+def _lift_initializers(model: OnnxFile, graph: Any, field: str, outputs: set[str]) -> None:
+    own = [type(one).FromString(one.SerializeToString()) for one in getattr(graph, field)]
+    del getattr(graph, field)[:]
+    for one in own:
+        name = one.name if field == "initializer" else one.values.name
+        if name in outputs or not _is_weight(one):
+            getattr(graph, field).append(one)
+        else:
+            _adopt(model, graph, one, name, inner=True)
+
+
+def _content(node: Any) -> Any:
+    """A Constant node's tensor, sparse or not; None for other nodes and for single numbers and texts."""
+    if node.op_type != "Constant" or node.domain not in {"", "ai.onnx"}:
+        return None
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return attribute.t
+        if attribute.name == "sparse_value":
+            return attribute.sparse_tensor
+    return None
+
+
+def _is_weight(content: Any) -> bool:
+    kind = content.values.data_type if hasattr(content, "values") else content.data_type
+    return math.prod(int(size) for size in content.dims) > (1 if kind in FLOATS else _FEW)
+
+
+def _adopt(model: OnnxFile, graph: Any, content: Any, name: str, *, inner: bool) -> None:
+    """Add an initializer under a name that nothing else has, and have the graph read it under that."""
+    free = _free(model, name) if inner else name
+    if hasattr(content, "values"):
+        model.add_sparse(content, free)
+    else:
+        copy = type(content).FromString(content.SerializeToString())
+        copy.name = free
+        model.add(copy)
+    if free != name:
+        for one in graphs(graph):
+            _rename(one, name, free)
+
+
+def _rename(graph: Any, name: str, new: str) -> None:
+    for node in graph.node:
+        for index, one in enumerate(node.input):
+            if one == name:
+                node.input[index] = new
+
+
+def _free(model: OnnxFile, name: str) -> str:
+    """A name that no graph of the model has yet: each branch may have a weight of the same."""
+    taken = {*model.order, *(one for graph in graphs(model.model.graph) for one in _names(graph))}
+    if name not in taken:
+        return name
+    number = 1
+    while f"{name}_{number}" in taken:
+        number += 1
+    return f"{name}_{number}"
+
+
+def _names(graph: Any) -> list[str]:
+    names = [one.name for one in (*graph.input, *graph.initializer)]
+    names += [one.values.name for one in graph.sparse_initializer]
+    return names + [output for node in graph.node for output in node.output]
+
+
+def _settle_inputs(model: OnnxFile) -> None:
+    """Take initializers out of the inputs (files of IR version 3 list them): shapes that change would contradict."""
+    graph = model.model.graph
+    kept = [one for one in graph.input if not model.has(one.name)]
+    if len(kept) != len(graph.input):
+        copies = [type(one).FromString(one.SerializeToString()) for one in kept]
+        del graph.input[:]
+        graph.input.extend(copies)
+    model.model.ir_version = max(model.model.ir_version, 4)
+
+
+def _fold(model: OnnxFile) -> None:
+    """Give weights behind operators that only rearrange them the shape that they are used in.
+
+    A weight that is also read as it is stays behind its operator (a word table, transposed for the last layer): it
+    would be stored twice.
+    """
+    from onnx import numpy_helper
+
+    outputs = {one.name for one in model.model.graph.output}
+    readers = _readers(model)
+    for graph in graphs(model.model.graph):
+        fixed = outputs.union(one.name for one in graph.output)
+        gone = []
+        for index, node in enumerate(graph.node):
+            values = None if node.output[0] in fixed or not _foldable(model, node, readers) else _moved(model, node)
+            if values is not None:
+                model.add(numpy_helper.from_array(values, node.output[0]))
+                gone.append(index)
+        for index in reversed(gone):
+            del graph.node[index]
+    used = set(_readers(model)) | outputs
+    for name in [one for one in model.order if one not in used and one in readers]:
+        model.remove(name)
+
+
+def _foldable(model: OnnxFile, node: Any, readers: dict[str, list[str]]) -> bool:
+    if not node.input or not model.has(node.input[0]):
+        return False
+    proto = model.proto(node.input[0])
+    return proto.data_type in FLOATS and (len(readers[node.input[0]]) == 1 or math.prod(proto.dims) <= _FEW)
+
+
+def _moved(model: OnnxFile, node: Any) -> npt.NDArray[Any] | None:
+    """What a node makes of constants by moving them about; None for whatever does more, or reads what is computed."""
+    constant = all(model.has(name) for name in node.input if name)
+    if node.domain not in {"", "ai.onnx"} or node.op_type not in _MOVES or not constant:
+        return None
+    moved: npt.NDArray[Any] = _MOVES[node.op_type](model, node, model.array(node.input[0]))
+    return moved
+
+
+def _turned(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    del model
+    order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
+    return np.array(values.transpose(order), order="C")  # ascontiguousarray would make a vector of a scalar
+
+
+def _reshaped(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    sizes = _integers(model, node, "shape") or []
+    if not any(a.name == "allowzero" and a.i for a in node.attribute):
+        sizes = [values.shape[k] if size == 0 else size for k, size in enumerate(sizes)]
+    return values.reshape(sizes)
+
+
+def _squeezed(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    axes = _integers(model, node, "axes")
+    return values.squeeze(None if axes is None else tuple(axes))
+
+
+def _integers(model: OnnxFile, node: Any, name: str) -> list[int] | None:
+    """An attribute of older operator sets that is an input in newer ones."""
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return [int(value) for value in attribute.ints]
+    if len(node.input) > 1 and node.input[1]:
+        return [int(value) for value in model.array(node.input[1]).reshape(-1)]
+    return None
+
+
+def _readers(model: OnnxFile) -> dict[str, list[str]]:
+    """Tensor → the operators that read it."""
+    found: dict[str, list[str]] = {}
+    for graph in graphs(model.model.graph):
+        for node in graph.node:
+            for name in node.input:
+                found.setdefault(name, []).append(node.op_type)
+    return found
+
+
+_MOVES: dict[str, Callable[[OnnxFile, Any, npt.NDArray[Any]], npt.NDArray[Any]]] = {
+    "Identity": lambda _, __, values: values,
+    "Transpose": _turned,
+    "Reshape": _reshaped,
+    "Squeeze": _squeezed,
+    "Unsqueeze": lambda model, node, values: np.expand_dims(values, tuple(_integers(model, node, "axes") or ())),
+}

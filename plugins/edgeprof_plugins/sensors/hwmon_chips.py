@@ -1,0 +1,140 @@
+"""What the powers of well-known hwmon chips cover, and which of them are inside which: data, one block per chip.
+
+Sources: Documentation/hwmon/{acpi_power_meter,corsair-psu,pmbus,fam15h_power,ibmpowernv}.rst; the drivers amdgpu
+(amdgpu_pm.c), xe_hwmon.c, i915_hwmon.c, macsmc-hwmon.c, acpi_power_meter.c; amd/amd_energy.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edgeprof.sensing.files import number_of, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class Fact(NamedTuple):
+    """What a label of a chip means.
+
+    Attributes:
+        label: Pattern of the labels that it is said of; they are compared whole, in any case.
+        scope: What the power covers.
+        role: ``total`` for what stands for its scope alone.
+        inside: Pattern of the label, on the same chip, of what contains it.
+        additive: Whether it stands beside the machine's other additive powers.
+    """
+
+    label: str
+    scope: str = "unknown"
+    role: str | None = None
+    inside: str | None = None
+    additive: bool = False
+
+
+#: Pattern of the chip's name → what its labels mean, the first that fits.
+_CHIPS: dict[str, tuple[Fact, ...]] = {
+    r"macsmc.*": (
+        Fact("Total System Power", "board", "total"),
+        Fact("AC Input Power", "wall"),
+        Fact(".*", "system", inside="Total System Power"),
+    ),
+    r"corsairpsu": (Fact("power total", "board", "total"), Fact(r"power \+.*", "system", inside="power total")),
+    r"ibmpowernv|occ": (Fact("System", "board", "total"), Fact(".*", inside="System")),
+    r"amd_energy|zenergy": (
+        Fact(r"Esocket\d+", "package", additive=True),
+        Fact(r"Ecore\d+", "cpu", inside=r"Esocket\d+"),
+    ),
+    r"fam15h_power": (Fact(".*", "package", additive=True),),
+    r"xe|i915": (Fact("pkg", "gpu", inside="card", additive=True), Fact(".*", "gpu", additive=True)),
+    r"nouveau": (Fact(".*", "gpu", additive=True),),
+}
+#: What supplies and converters on PMBus say of themselves, whatever the chip is called: what goes in, what comes out.
+_PMBUS = (Fact(r"pin\d*", "unknown"), Fact(r"pout\d*", "unknown", inside=r"pin\d*"))
+#: PCI classes (their first byte) of devices whose one power is the whole card's.
+_PCI_CLASSES = {"0x03": "gpu", "0x12": "accelerator"}
+#: Words of ACPI power meters that speak of the whole machine, the strongest first.
+_WHOLE = (r"total", r"system|platform|chassis|server|node", r"input|supply")
+_METER_SCOPES = ((r"cpu|processor", "package"), (r"mem|dimm|dram", "memory"), (r"gpu", "gpu"))
+
+
+def relations(chip: str, device: Path, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """For each label of a chip what is known of it, as fields of a Channel, with ``inside`` as a position in the list.
+
+    Args:
+        chip: The chip's name.
+        device: The device's directory.
+        labels: Of its powers or of its energies.
+    """
+    block = next((facts for name, facts in _CHIPS.items() if re.fullmatch(name, chip)), _PMBUS)
+    result: list[dict[str, Any]] = []
+    for label in labels:
+        fact = next((fact for fact in block if _fits(fact.label, label)), None)
+        if fact is None:
+            scope = _PCI_CLASSES.get((text_of(device / "class") or "")[:4])
+            result.append({"scope": scope, "additive": True} if scope and len(labels) == 1 else {"additive": False})
+            continue
+        inside = _container(fact, label, labels)
+        result.append(
+            {
+                "scope": fact.scope,
+                "role": fact.role,
+                "additive": fact.additive and inside is None,
+                **({"inside": inside} if inside is not None else {}),
+            }
+        )
+    return result
+
+
+def _container(fact: Fact, label: str, labels: Sequence[str]) -> int | None:
+    """Which of the labels contains this one; of several sockets the one that its cores are counted to."""
+    around = [i for i, other in enumerate(labels) if fact.inside and _fits(fact.inside, other) and other != label]
+    if len(around) < 2:
+        return around[0] if around else None
+    alike = sum(_fits(fact.label, other) for other in labels)
+    number = re.search(r"\d+$", label)
+    return around[min(len(around) - 1, int(number[0]) * len(around) // alike)] if number else None
+
+
+def _fits(pattern: str, label: str) -> bool:
+    return re.fullmatch(pattern, label, re.IGNORECASE) is not None
+
+
+def amdgpu(path: Path, label: str) -> dict[str, Any]:
+    """Whether an amdgpu is a card or a part of the processor, whose power it then tells with the CPU cores in it.
+
+    Only an APU has the voltage of a northbridge, or a slow and a fast limit; only a card can be capped else.
+    """
+    is_apu = text_of(path / "in1_label") == "vddnb" or label.lower() in {"slowppt", "fastppt"}
+    if is_apu:
+        return {"scope": "package", "additive": True, "chip": "cpu 0", "note": "an APU: its CPU cores are in it"}
+    cap = number_of(path / "power1_cap_max", 1e-6) or number_of(path / "power1_cap", 1e-6)
+    if cap is None:
+        return {"scope": "gpu", "additive": False, "note": "of an APU this is the whole chip with its CPU cores"}
+    return {"scope": "gpu", "additive": True, "limit_w": 3 * cap or None}
+
+
+def acpi_meters(names: Sequence[str]) -> list[dict[str, Any]]:
+    """What each of a machine's ACPI power meters covers, by the names that its maker gave them.
+
+    A meter alone is the whole machine's. Of several, one is that is called so and more so than the others; those are
+    then inside it. Where the names do not say it, none is taken for the whole.
+    """
+    if len(names) == 1:
+        return [{"scope": "board", "role": "total", "additive": False}]
+    ranks = [next((i for i, words in enumerate(_WHOLE) if re.search(words, name.lower())), None) for name in names]
+    best = min((rank for rank in ranks if rank is not None), default=None)
+    whole = ranks.index(best) if best is not None and ranks.count(best) == 1 else None
+    facts: list[dict[str, Any]] = []
+    for index, name in enumerate(names):
+        scope = next((scope for words, scope in _METER_SCOPES if re.search(words, name.lower())), "unknown")
+        if index == whole:
+            facts.append({"scope": "board", "role": "total", "additive": False})
+        elif whole is not None:
+            facts.append({"scope": scope, "additive": False, "inside": whole})
+        else:
+            note = "the names of this machine's power meters do not say which of them is around the others"
+            facts.append({"scope": "unknown", "additive": False, "note": note})
+    return facts

@@ -1,0 +1,73 @@
+"""What share of a model a step changed: what its account says, in a sentence, and whether that is anything at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import VariantError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: A step that changes less than this of the weights and of the multiply-accumulates has changed next to nothing.
+LEAST_SHARE = 0.01
+#: Reasons that a sentence gives at most.
+_REASONS = 3
+
+
+def check_share(name: str, model: str, facts: Mapping[str, Any], least: float, *, same: bool) -> None:
+    """See that a step changed something.
+
+    Args:
+        name: Of the compressor.
+        model: What its user calls the model.
+        facts: The step's; without an account (``coverage``) only the files are compared.
+        least: Share of the weights or of the multiply-accumulates that must have changed; 0 allows any.
+        same: Whether the file that it wrote is the one that it got.
+
+    Raises:
+        VariantError: nothing changed, or next to nothing (``changed_nothing``).
+    """
+    account = facts.get("coverage")
+    if account is None:
+        if same:
+            raise VariantError(f"{name} changed nothing in {model}", code="changed_nothing")
+        return
+    shares = [account[key]["share"] or 0.0 for key in ("weights", "macs")]
+    if max(shares) >= least and account["families"] and any(shares):
+        return
+    why = reasons(account)
+    raise VariantError(
+        f"{name} would change {describe(account)} of {model}" + (f"; it leaves {why}" if why else ""),
+        remedy=account.get("remedy") or "Use a method that changes these layers (docs: what each method changes).",
+        code="changed_nothing",
+    )
+
+
+def describe(account: Mapping[str, Any]) -> str:
+    """``98.2 % of the weights and 99.9 % of the multiply-accumulates``."""
+    weights, macs = account["weights"]["share"], account["macs"]["share"]
+    told = "none" if weights is None else _percent(weights)
+    work = f"an unknown share ({account['macs']['reason']})" if macs is None else _percent(macs)
+    return f"{told} of the weights and {work} of the multiply-accumulates"
+
+
+def reasons(account: Mapping[str, Any]) -> str:
+    """What was left and why, the most weights first: ``Conv_1 and 3 more (a grouped convolution)``; "" for nothing."""
+    left = sorted(account["left"].items(), key=lambda item: (-item[1]["macs"], -item[1]["weights"]))
+    sentences = []
+    for reason, entry in left[:_REASONS]:
+        more = f" and {entry['parts'] - 1} more" if entry["parts"] > 1 else ""
+        sentences.append(f"{entry['names'][0]}{more} ({reason or 'it gives no reason'})")
+    more = f", and more for {len(left) - _REASONS} other reasons" if len(left) > _REASONS else ""
+    return ", ".join(sentences) + more
+
+
+def _percent(share: float) -> str:
+    """Rounded so that little is not none, and nearly all is not all."""
+    percent = 100 * share
+    for digits in (1, 2, 3):
+        text = f"{percent:.{digits}f}"
+        if (float(text) > 0 or share == 0) and (float(text) < 100 or share == 1):
+            return f"{text} %"
+    return f"{percent:.2g} %" if share < 0.5 else "nearly 100 %"

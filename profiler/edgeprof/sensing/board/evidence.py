@@ -1,0 +1,190 @@
+"""Which readings cannot be what they say: held against the first looks at all of them, together.
+
+A counter that shows what another one shows is the same meter. A counter that stands still beside counters that rise,
+and a total that is below its own part, are refused in favour of what moves and adds up. A captured tree, in which
+nothing moves, proves nothing of the kind.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from edgeprof.sensing.board.headline import is_additive, is_power
+from edgeprof.sensing.limits import counter_rise, why_impossible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgeprof.sensing.sensor import Channel
+    from edgeprof.sensing.trace import Key
+
+    #: Key → (monotonic s, value) of each look, in the order of time; NaN where a reading failed.
+    Looks = Mapping[Key, Sequence[tuple[float, float]]]
+
+#: Of these, a first reading that fails says that there is nothing; others (a load between two readings) need a second.
+_PROVEN_BY_ONE = frozenset({"power", "energy", "voltage", "current", "temperature"})
+#: Readings are taken one after the other, and what contains may be filtered otherwise than what it contains.
+_BELOW = 0.9
+#: Two readings of one counter are apart in time by this much (s) at most.
+_APART_S = 0.05
+#: What a platform's counter is held against.
+_PARTS_OF_PLATFORM = ("package", "memory")
+
+
+def judge(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
+    """The channels, those unavailable whose readings cannot be true, with the reason."""
+    judged = [_proven(channel, [value for _, value in looks.get(channel.key, ())]) for channel in channels]
+    judged = _without_mirrors(judged, looks)
+    judged = _without_still_counters(judged, looks)
+    return _without_hollow_totals(judged, looks)
+
+
+def watts(channel: Channel, looks: Looks) -> float | None:
+    """The mean power that the looks show; None where they show none."""
+    readings = [(time, value) for time, value in looks.get(channel.key, ()) if math.isfinite(value)]
+    if channel.kind != "counter":
+        return math.fsum(value for _, value in readings) / len(readings) if readings else None
+    rises = [counter_rise(channel, v, w, b - a)[0] for (a, v), (b, w) in pairwise(readings)]
+    span = readings[-1][0] - readings[0][0] if len(readings) > 1 else 0.0
+    return math.fsum(rises) / span if span > 0 and not math.isnan(math.fsum(rises)) else None
+
+
+def is_doubtful(channels: Sequence[Channel], looks: Looks) -> bool:
+    """Whether longer looks are worth their time: something stands still beside what moves, or does not add up."""
+    first = [_proven(channel, [value for _, value in looks.get(channel.key, ())]) for channel in channels]
+    return judge(channels, looks) != first
+
+
+def _proven(channel: Channel, values: Sequence[float]) -> Channel:
+    """The channel, unavailable where it gave no value that can be true."""
+    if channel.quantity not in _PROVEN_BY_ONE or not channel.available or not values:
+        return channel
+    good = [value for value in values if not math.isnan(value)]
+    if not good:
+        return replace(channel, available=False, reason=channel.reason or "a reading failed")
+    reasons = [why_impossible(channel, value) for value in good]
+    if all(reasons):
+        return replace(channel, available=False, reason=reasons[-1])
+    return channel
+
+
+def _counters(channels: Sequence[Channel]) -> list[Channel]:
+    return [c for c in channels if c.available and c.quantity == "energy" and c.kind == "counter"]
+
+
+def _without_mirrors(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
+    """Of counters that show one and the same, only the first; what was inside the others is inside the first."""
+    same: dict[str, Channel] = {}
+    counters = [c for c in _counters(channels) if c.parent is None]
+    for index, channel in enumerate(counters):
+        for other in counters[:index]:
+            alike = (other.sensor, other.scope, other.role) == (channel.sensor, channel.scope, channel.role)
+            if alike and other.name not in same and _mirror(channel, other, looks):
+                same[channel.name] = other
+                break
+    result = []
+    for channel in channels:
+        twin = same.get(channel.name) if channel.parent is None else None
+        if twin is not None and channel.sensor == twin.sensor and is_power(channel):
+            reason = f"it is the same meter as {twin.name}: both show one counter"
+            result.append(replace(channel, available=False, additive=False, parent=twin.name, reason=reason))
+            continue
+        around = same.get(channel.parent or "")
+        moved = around is not None and around.sensor == channel.sensor
+        result.append(replace(channel, parent=around.name) if moved and around is not None else channel)
+    return result
+
+
+def _mirror(one: Channel, other: Channel, looks: Looks) -> bool:
+    """Whether two counters are one: never farther apart than it rises between two readings, and once exactly equal."""
+    a, b = looks.get(one.key, ()), looks.get(other.key, ())
+    power = watts(one, looks)
+    if len(a) < 2 or len(a) != len(b) or not power:
+        return False
+    apart = [abs(v - w) for (_, v), (_, w) in zip(a, b, strict=True)]
+    return min(apart) == 0.0 and max(apart) <= power * _APART_S + (one.resolution or 0.0)
+
+
+def _without_still_counters(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
+    """Without totals and memories that stand still beside a counter of the same source that rises.
+
+    A package that stands still is not left out: it draws power, so that the sum would be too small. A card may well
+    draw nothing while it sleeps.
+    """
+    power = {c.key: watts(c, looks) for c in _counters(channels)}
+    result = []
+    for channel in channels:
+        mover = next((c for c in _counters(channels) if c.sensor == channel.sensor and (power[c.key] or 0.0) > 0), None)
+        still = power.get(channel.key) == 0.0
+        if not still or mover is None or channel.scope in {"gpu", "accelerator"}:
+            result.append(channel)
+        elif channel.role == "total" or (is_additive(channel) and channel.scope in _PARTS_OF_PLATFORM):
+            reason = f"it stands still while {mover.name} rises"
+            counts = channel.scope == "package"
+            additive = channel.additive if counts else False
+            result.append(replace(channel, available=False, additive=additive, reason=reason))
+        else:
+            result.append(channel)
+    return result
+
+
+def _without_hollow_totals(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
+    """Without totals that show less than what is inside them; of several platforms' counters, those that add up."""
+    platforms: dict[tuple[str, str], list[Channel]] = {}
+    for channel in channels:
+        if channel.available and is_power(channel) and channel.role == "total" and channel.parent is None:
+            platforms.setdefault((channel.sensor, channel.scope), []).append(channel)
+    changed: dict[Key, Channel] = {}
+    for totals in platforms.values():
+        counters = [c for c in totals if c.kind == "counter"]
+        if len(counters) > 1 and len({c.name for c in counters}) > 1:
+            changed |= _add_or_choose(counters, channels, looks)
+            continue
+        for total in totals:
+            refusal = _why_hollow(total, watts(total, looks), channels, looks)
+            if refusal is not None:
+                changed[total.key] = replace(total, available=False, reason=refusal)
+    return [changed.get(channel.key, channel) for channel in channels]
+
+
+def _add_or_choose(totals: Sequence[Channel], channels: Sequence[Channel], looks: Looks) -> dict[Key, Channel]:
+    """Several counters of a platform: together where only together they are above the parts, else the largest alone."""
+    shown = {c.key: watts(c, looks) or 0.0 for c in totals}
+    largest = max(totals, key=lambda c: shown[c.key])
+    if _why_hollow(largest, shown[largest.key], channels, looks) is None:
+        reason = f"it is not known whether it is beside {largest.name} or inside of it"
+        return {c.key: replace(c, available=False, reason=reason) for c in totals if c is not largest}
+    refusal = _why_hollow(largest, math.fsum(shown.values()), channels, looks)
+    if refusal is None:
+        return {c.key: replace(c, additive=True) for c in totals}
+    return {c.key: replace(c, available=False, reason=refusal) for c in totals}
+
+
+def _why_hollow(total: Channel, shown: float | None, channels: Sequence[Channel], looks: Looks) -> str | None:
+    """Why a total cannot be around what it should be around; None where it can, or where too little is known."""
+    if shown is None:
+        return None
+    inside = [c for c in channels if c.available and is_power(c) and c.parent == total.name and c.key != total.key]
+    groups = [[c] for c in inside]
+    if total.scope in {"wall", "board"}:
+        sockets = [c for c in channels if c.available and is_power(c) and is_additive(c)]
+        sockets = [c for c in sockets if c.scope in _PARTS_OF_PLATFORM and c.kind == "counter"]
+        groups.append(sockets)
+    for group in groups:
+        parts = [watts(c, looks) for c in group]
+        if not group or any(part is None for part in parts):
+            continue
+        power = math.fsum(part for part in parts if part is not None)
+        if shown < _BELOW * power - _slack([total, *group]):
+            names = " + ".join(c.name for c in group)
+            verb = "show" if len(group) > 1 else "shows"
+            return f"it shows {shown:.3g} W while {names} inside of it {verb} {power:.3g} W"
+    return None
+
+
+def _slack(channels: Sequence[Channel]) -> float:
+    """What resolution and offset of power readings can feign (W)."""
+    return math.fsum(3 * (c.resolution or 0.0) + (c.offset_limit or 0.0) for c in channels if c.quantity == "power")

@@ -1,0 +1,89 @@
+"""What a reading can be: sentinels of registers, the most power that can flow, and how far a counter can rise.
+
+One rule for the first look, for the sampler, for windows (``energy.counters``) and for the daemon's running sums
+(``energy.online``). Standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from edgeprof.sensing.sensor import Channel
+
+#: What a wide register or a driver says when it has nothing to say, in every unit that it may have been scaled from.
+#: No real reading hits one of these values exactly; 16-bit ones are no such thing (65.535 W may well be true).
+SENTINELS = frozenset(
+    bits * scale
+    for bits in (0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF)
+    for scale in (1.0, 1e-1, 1e-2, 1e-3, 1e-6, 1e-9)
+)
+#: The same as counts of milliunits that a driver turned into microunits, as ACPI's power meter does.
+SENTINELS = SENTINELS | {bits * 1000 * 1e-6 for bits in (0xFFFFFFFF, 0x7FFFFFFF)}
+
+#: The most that anything of a scope draws (W), where no design limit is known: generous, for servers too.
+_MOST_W = {"package": 2000.0, "cpu": 2000.0, "gpu": 3000.0, "accelerator": 3000.0, "memory": 1000.0, "soc": 2000.0}
+_MOST_ELSEWHERE_W = 20_000.0
+#: A counter whose refresh is unknown may show at once what flowed over this long (s).
+_UNKNOWN_REFRESH_S = 1.0
+
+
+def power_limit(channel: Channel) -> float:
+    """The most power (W) that can be true of a channel of power or energy."""
+    if channel.limit_w is not None:
+        return channel.limit_w
+    most = _MOST_W.get(channel.scope, _MOST_ELSEWHERE_W)
+    return min(most, channel.plausible[1]) if channel.quantity == "power" else most
+
+
+def bounds(channel: Channel) -> tuple[float, float]:
+    """The lowest and highest value (in the channel's unit) that can be true, with the power that can flow as a bound.
+
+    A power below zero is a sensor's offset, or comes back from a motor or a battery: as much is possible either way.
+    """
+    low, high = channel.plausible
+    if channel.quantity != "power":
+        return low, high
+    most = power_limit(channel)
+    return max(low, -most), min(high, most)
+
+
+def why_impossible(channel: Channel, value: float) -> str | None:
+    """Why a reading cannot be true, as a clause; None where it can."""
+    if value in SENTINELS:
+        return f"it reads {value:.10g} {channel.unit}, which is what a register without a reading says"
+    low, high = bounds(channel)
+    if not low <= value <= high:
+        return f"it reads {value:.6g} {channel.unit}, outside {low:g} to {high:g}"
+    return None
+
+
+def allowed_rise(channel: Channel, seconds: float) -> float:
+    """How far (J) a counter can have risen between two readings that are ``seconds`` apart.
+
+    A counter is up to one refresh behind at either reading.
+    """
+    refresh = channel.update_interval_s if channel.update_interval_s is not None else _UNKNOWN_REFRESH_S
+    return power_limit(channel) * (seconds + 2 * refresh) + 2 * (channel.resolution or 0.0)
+
+
+def counter_rise(
+    channel: Channel, before: float, after: float, seconds: float
+) -> tuple[float, Literal["counter_reset", "counter_jumped"] | None]:
+    """What flowed between two readings of a counter of energy (J), or NaN and why nobody can tell.
+
+    A fall is a wrap only where what it then would have counted can have flowed; every other fall is a new beginning
+    (a suspend, a driver that was loaded anew, a reading of 0 that was none). A rise beyond what can have flowed is no
+    energy either.
+    """
+    rise = after - before
+    code: Literal["counter_reset", "counter_jumped"] = "counter_jumped"
+    if rise < 0:
+        code = "counter_reset"
+        if channel.wrap is None:
+            return math.nan, code
+        rise += channel.wrap
+    if rise < 0 or rise > allowed_rise(channel, seconds):
+        return math.nan, code
+    return rise, None

@@ -1,0 +1,78 @@
+"""Sensors whose channels would be called alike, each under a name of its own: no two readings share a key."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edgeprof.sensing.sensor import Channel, Sensor
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSequence, Sequence
+
+
+class Renamed(Sensor):
+    """A sensor under other names for its channels.
+
+    Args:
+        sensor: The one that reads.
+        names: For each of its channels, those that cannot be read at the end.
+    """
+
+    def __init__(self, sensor: Sensor, names: Sequence[str]) -> None:
+        self._inner = sensor
+        self.name = sensor.name
+        self.slow = sensor.slow
+        channels = [*sensor.channels, *sensor.unavailable]
+        renamed = [replace(channel, name=name) for channel, name in zip(channels, names, strict=True)]
+        self._channels = tuple(renamed[: len(sensor.channels)])
+        self._unavailable = tuple(renamed[len(sensor.channels) :])
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        return self._channels
+
+    @property
+    def unavailable(self) -> Sequence[Channel]:
+        return self._unavailable
+
+    def open(self) -> None:
+        self._inner.open()
+
+    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
+        self._inner.read(values, times)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def distinct(sensors: Sequence[Sensor]) -> list[Sensor]:
+    """The sensors, those renamed whose channels have a key that another channel has too.
+
+    Most sources tell their chips apart themselves; this is for two devices of a source that does not. A name bears the
+    place then, or the number of the channel among its likes where no place is known.
+    """
+    channels = [(index, channel) for index, sensor in enumerate(sensors) for channel in _all(sensor)]
+    counts = Counter(channel.key for _, channel in channels)
+    if all(count == 1 for count in counts.values()):
+        return list(sensors)
+    names: list[list[str]] = [[] for _ in sensors]
+    taken: Counter[tuple[str, str, str]] = Counter()
+    for index, channel in channels:
+        name = channel.name
+        if counts[channel.key] > 1:
+            place = channel.chip or channel.location
+            name = f"{name}@{place.removeprefix('i2c ')}" if place else name
+            taken[(channel.sensor, name, channel.quantity)] += 1
+            number = taken[(channel.sensor, name, channel.quantity)]
+            name = name if number == 1 and place else f"{name} #{number}"
+        names[index].append(name)
+    return [
+        sensor if names[index] == [channel.name for channel in _all(sensor)] else Renamed(sensor, names[index])
+        for index, sensor in enumerate(sensors)
+    ]
+
+
+def _all(sensor: Sensor) -> list[Channel]:
+    return [*sensor.channels, *sensor.unavailable]

@@ -1,0 +1,361 @@
+"""Taking rights away from this process for good, before a model is loaded: ``--sandbox``.
+
+Within it nothing reaches a network, nothing is written outside of one folder (and the devices that runtimes need), no
+new privileges are gained, and no other process is signalled or looked into. Files may still be read, and time and
+memory be used: what a process may read, it can keep in that folder.
+
+Landlock (Linux 5.13) confines writing; where a kernel has none, a user and a mount namespace in which every file system
+is read-only do. Seccomp closes sockets and what could lead around both. They are three system calls with a structure
+each, so this module makes them by ctypes: it must run in the worker, under a Python of 3.6 that has no other library.
+
+Sources: Documentation/userspace-api/landlock.rst, linux/landlock.h, seccomp(2), linux/audit.h, user_namespaces(7).
+Python 3.6 grammar.
+"""
+
+import ctypes
+import errno
+import glob
+import os
+import platform
+import struct
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+#: Devices that may be written: standard ones, and those by which GPUs and accelerators are driven.
+DEVICES = (
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/nvidia*",
+    "/dev/nvhost*",
+    "/dev/nvmap",
+    "/dev/nvgpu/*",
+    "/dev/dri/*",
+    "/dev/kfd",
+    "/dev/mali*",
+    "/dev/apex_*",
+    "/dev/accel/*",
+    "/dev/hailo*",
+    "/dev/rknpu*",
+)
+
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_WRITE_FILE, _REFER, _TRUNCATE = 1 << 1, 1 << 13, 1 << 14
+#: Writing, removing and making files of every kind: access rights 1 and 4 to 12.
+_WRITES = _WRITE_FILE | sum(1 << bit for bit in range(4, 13))
+_TCP = 0b11  # bind, connect
+_SCOPED = 0b11  # abstract UNIX sockets, signals
+
+_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x20000, 0x8000000, 0x10000000, 0x40000000
+_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
+_MOUNT_FLAGS = {"nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024, "nodiratime": 2048, "relatime": 1 << 21}
+
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
+_O_TRUNC, _O_ACCMODE = 0o1000, 0o3
+
+#: Machine → (its number in linux/audit.h, system call → number). The calls of the first part are refused always.
+_SHARED = {
+    "io_uring_setup": 425,
+    "io_uring_enter": 426,
+    "io_uring_register": 427,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsmount": 432,
+    "openat2": 437,
+    "pidfd_send_signal": 424,
+    "pidfd_getfd": 438,
+    "mount_setattr": 442,
+    "fchmodat2": 452,
+    "setxattrat": 463,
+}
+_MACHINES: Dict[str, Tuple[int, Dict[str, int]]] = {
+    "x86_64": (
+        0xC000003E,
+        {
+            "socket": 41,
+            "ptrace": 101,
+            "mount": 165,
+            "umount2": 166,
+            "pivot_root": 155,
+            "chroot": 161,
+            "unshare": 272,
+            "setns": 308,
+            "bpf": 321,
+            "perf_event_open": 298,
+            "keyctl": 250,
+            "add_key": 248,
+            "request_key": 249,
+            "process_vm_readv": 310,
+            "process_vm_writev": 311,
+            "kexec_load": 246,
+            "init_module": 175,
+            "finit_module": 313,
+            "delete_module": 176,
+            "open_by_handle_at": 304,
+            "userfaultfd": 323,
+            "chmod": 90,
+            "fchmod": 91,
+            "fchmodat": 268,
+            "chown": 92,
+            "fchown": 93,
+            "lchown": 94,
+            "fchownat": 260,
+            "setxattr": 188,
+            "lsetxattr": 189,
+            "fsetxattr": 190,
+            "removexattr": 197,
+            "lremovexattr": 198,
+            "fremovexattr": 199,
+            "utime": 132,
+            "utimes": 235,
+            "utimensat": 280,
+            "futimesat": 261,
+            "truncate": 76,
+            "settimeofday": 164,
+            "clock_settime": 227,
+            "adjtimex": 159,
+            "sethostname": 170,
+            "swapon": 167,
+            "swapoff": 168,
+            "reboot": 169,
+            "acct": 163,
+            "quotactl": 179,
+            "rt_sigqueueinfo": 129,
+            "rt_tgsigqueueinfo": 297,
+            "tkill": 200,
+            "kill": 62,
+            "tgkill": 234,
+            "open": 2,
+            "openat": 257,
+        },
+    ),
+    "aarch64": (
+        0xC00000B7,
+        {
+            "socket": 198,
+            "ptrace": 117,
+            "mount": 40,
+            "umount2": 39,
+            "pivot_root": 41,
+            "chroot": 51,
+            "unshare": 97,
+            "setns": 268,
+            "bpf": 280,
+            "perf_event_open": 241,
+            "keyctl": 219,
+            "add_key": 217,
+            "request_key": 218,
+            "process_vm_readv": 270,
+            "process_vm_writev": 271,
+            "kexec_load": 104,
+            "init_module": 105,
+            "finit_module": 273,
+            "delete_module": 106,
+            "open_by_handle_at": 265,
+            "userfaultfd": 282,
+            "fchmod": 52,
+            "fchmodat": 53,
+            "fchown": 55,
+            "fchownat": 54,
+            "setxattr": 5,
+            "lsetxattr": 6,
+            "fsetxattr": 7,
+            "removexattr": 14,
+            "lremovexattr": 15,
+            "fremovexattr": 16,
+            "utimensat": 88,
+            "truncate": 45,
+            "settimeofday": 170,
+            "clock_settime": 112,
+            "adjtimex": 171,
+            "sethostname": 161,
+            "swapon": 224,
+            "swapoff": 225,
+            "reboot": 142,
+            "acct": 89,
+            "quotactl": 60,
+            "rt_sigqueueinfo": 138,
+            "rt_tgsigqueueinfo": 240,
+            "tkill": 130,
+            "kill": 129,
+            "tgkill": 131,
+            "openat": 56,
+        },
+    ),
+}
+#: Calls whose arguments decide: which process is signalled, whether a file opened for reading is emptied.
+_BY_ARGUMENT = ("kill", "tgkill", "open", "openat")
+
+
+class SandboxError(Exception):
+    """The kernel cannot take these rights away; one clause that says why."""
+
+
+def landlock_version() -> int:
+    """The version of Landlock that this kernel has; 0: none."""
+    version = int(_libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
+    return max(0, version)
+
+
+def why_not() -> Optional[str]:
+    """Why a process cannot be confined here, tried in a child; None: it can."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            enter([])
+            os.write(writing, b"+")
+        except BaseException as error:  # noqa: BLE001 - the child ends here, whatever happens
+            os.write(writing, str(error).encode("utf-8", "replace"))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read().decode("utf-8", "replace")
+    os.waitpid(child, 0)
+    return None if answer == "+" else answer or "the child that tried it died"
+
+
+def enter(writable: Sequence[str]) -> str:
+    """Confine this process and all that it will start; there is no way back.
+
+    Call it while the process has one thread: the kernel confines threads one by one.
+
+    Args:
+        writable: The folders beneath which files may be written.
+
+    Returns:
+        By what: ``Landlock 6, seccomp``.
+
+    Raises:
+        SandboxError: the kernel cannot.
+    """
+    machine = platform.machine()
+    if machine not in _MACHINES or struct.calcsize("P") != 8:
+        raise SandboxError("it is made for 64-bit x86 and ARM, not for {}".format(machine))
+    version = landlock_version()
+    if not version:
+        _enter_namespaces(writable)
+    _check(_libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    if version:
+        _restrict_files(version, writable)
+    _filter_calls(machine, signals_scoped=version >= 6)
+    return "{}, seccomp".format("Landlock {}".format(version) if version else "user namespaces")
+
+
+def _restrict_files(version: int, writable: Sequence[str]) -> None:
+    handled = _WRITES | (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
+    attribute = struct.pack("<QQQ", handled, _TCP if version >= 4 else 0, _SCOPED if version >= 6 else 0)
+    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    libc = _libc()
+    ruleset = _check(libc.syscall(_CREATE_RULESET, attribute, ctypes.c_size_t(size), ctypes.c_uint32(0)), "Landlock")
+    try:
+        for folder in writable:
+            _allow(ruleset, folder, handled)
+        for device in DEVICES:
+            for path in glob.glob(device):
+                if not os.path.isdir(path):
+                    _allow(ruleset, path, handled & (_WRITE_FILE | _TRUNCATE))
+        _check(libc.syscall(_RESTRICT_SELF, ruleset, ctypes.c_uint32(0)), "Landlock")
+    finally:
+        os.close(ruleset)
+
+
+def _allow(ruleset: int, path: str, access: int) -> None:
+    try:
+        where = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENXIO, errno.EACCES):
+            return
+        raise
+    try:
+        rule = struct.pack("<Qi", access, where)
+        _check(_libc().syscall(_ADD_RULE, ruleset, 1, rule, ctypes.c_uint32(0)), "Landlock, for " + path)
+    finally:
+        os.close(where)
+
+
+def _enter_namespaces(writable: Sequence[str]) -> None:
+    """Every file system read-only in a mount namespace of our own, and a network namespace with nothing in it."""
+    user, group = os.getuid(), os.getgid()
+    libc = _libc()
+    flags = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC
+    if libc.unshare(flags) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise SandboxError(
+            "this kernel ({}) has no Landlock (Linux 5.13 and later, if it was built with it), and user namespaces are "
+            "refused: {}".format(platform.release(), reason)
+        )
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", "{0} {0} 1".format(user)),
+        ("gid_map", "{0} {0} 1".format(group)),
+    ):
+        with open("/proc/self/" + name, "w") as file:
+            file.write(text)
+    _check(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "a mount namespace")
+    folders = [os.path.realpath(folder) for folder in writable]
+    for folder in folders:
+        path = os.fsencode(folder)
+        _check(libc.mount(path, path, None, _MS_BIND, None), "a mount of " + folder)
+    for target, options in _mounts():
+        if target in folders:
+            continue
+        kept = sum(bit for name, bit in _MOUNT_FLAGS.items() if name in options)
+        outcome = libc.mount(b"none", os.fsencode(target), None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept, None)
+        if outcome != 0 and os.access(target, os.W_OK):
+            raise SandboxError("{} cannot be made read-only: {}".format(target, os.strerror(ctypes.get_errno())))
+
+
+def _mounts() -> List[Tuple[str, List[str]]]:
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.split(" ")
+            target = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+            found.append((target, fields[5].split(",")))
+    return found
+
+
+def _filter_calls(machine: str, signals_scoped: bool) -> None:
+    """
+    Args:
+        machine: A key of ``_MACHINES``.
+        signals_scoped: Whether Landlock keeps signals from other processes; else only this process may be signalled.
+    """
+    audit, calls = _MACHINES[machine]
+    load, equal, at_least, mask, give = 0x20, 0x15, 0x35, 0x54, 0x06
+    refuse, allow = (give, 0, 0, 0x00050000 | errno.EPERM), (give, 0, 0, 0x7FFF0000)
+    program: List[Tuple[int, int, int, int]] = [(load, 0, 0, 4), (equal, 1, 0, audit), refuse, (load, 0, 0, 0)]
+    if machine == "x86_64":
+        program += [(at_least, 0, 1, 0x40000000), refuse]  # the calls of the x32 ABI have numbers of their own
+    # openat2 has its flags in memory, where a filter cannot see them: as on a kernel that has no such call.
+    program += [(equal, 0, 1, _SHARED["openat2"]), (give, 0, 0, 0x00050000 | errno.ENOSYS)]
+    for name, flags in (("open", 24), ("openat", 32)):
+        if name in calls:
+            program += [(equal, 0, 5, calls[name]), (load, 0, 0, flags), (mask, 0, 0, _O_TRUNC | _O_ACCMODE)]
+            program += [(equal, 0, 1, _O_TRUNC), refuse, allow]
+    for name in ("kill", "tgkill"):
+        if not signals_scoped:
+            program += [(equal, 0, 4, calls[name]), (load, 0, 0, 16), (equal, 0, 1, os.getpid()), allow, refuse]
+    refused = [number for name, number in calls.items() if name not in _BY_ARGUMENT]
+    refused += [number for name, number in _SHARED.items() if name != "openat2"]
+    for number in refused:
+        program += [(equal, 0, 1, number), refuse]
+    program.append(allow)
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))
+    header = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
+    _check(_libc().prctl(_PR_SET_SECCOMP, 2, ctypes.c_char_p(header), 0, 0), "seccomp filters")
+
+
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(outcome: int, what: str) -> int:
+    if outcome < 0:
+        raise SandboxError("this kernel refuses {}: {}".format(what, os.strerror(ctypes.get_errno())))
+    return outcome

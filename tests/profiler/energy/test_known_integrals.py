@@ -1,0 +1,97 @@
+"""Both integrators are held to the same known integrals: that of windows, and the daemon's running one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgeprof.energy.integrate import window_energy
+from edgeprof.energy.online.attribution import Attributor, Share
+from edgeprof.energy.online.running_sum import History, Meter, Total
+from edgeprof.sensing.sensor import Channel, Filter
+from edgeprof.worker.span import CALL, Span
+from tests.profiler.energy.known_integrals import LOADS, SENSORS, Load, Reading
+
+BEGIN, END = 1000.0, 1600.0
+
+
+def channel_of(sensor: Reading) -> Channel:
+    kind = Filter("exponential", tau_s=sensor.tau_s) if sensor.tau_s else Filter()
+    return Channel("ina3221", "VDD_IN", "power", filter=kind, resolution=sensor.step_w or None)
+
+
+def attributed(load: Load, sensor: Reading, channel: Channel) -> list[Share]:
+    """What the daemon gives to each inference, settled as the housekeeping does: once a second."""
+    meter = Meter(channel)
+    history = History(keep_s=END - BEGIN)
+    total, attributor = Total([meter], history), Attributor()
+    waiting = [Span(CALL, start, start + load.busy_s, 1, key=("m", "v", "r")) for start in load.starts(BEGIN, END)]
+    settled: list[Share] = []
+    due = BEGIN
+    for at, watts in sensor.rows(load, BEGIN, END):
+        meter.add(at, watts)
+        total.advance(meter)
+        if at >= due:
+            due = at + 1.0
+            attributor.extend([span for span in waiting if span.end_s <= at])
+            waiting = [span for span in waiting if span.end_s > at]
+            settled += attributor.settle(history.copy_since(attributor.earliest), at)
+    attributor.extend(waiting)
+    settled += attributor.settle(history.copy_since(attributor.earliest), END + 5, all_of_them=True)
+    return settled
+
+
+@pytest.mark.parametrize("sensor", SENSORS.values(), ids=SENSORS)
+@pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
+def test_the_daemon_gives_inferences_their_joules_however_short_they_are(load: Load, sensor: Reading) -> None:
+    windows = attributed(load, sensor, channel_of(sensor))
+    assert len(windows) == len(load.starts(BEGIN, END))
+    assert np.mean([window.is_whole for window in windows[5:-5]]) == 1
+    joules = [window.joules for window in windows]
+    # Three standard errors, and half a percent for what the readings are too far apart to tell.
+    error = abs(np.mean(joules) - load.joules)
+    assert error <= 3 * np.std(joules) / len(joules) ** 0.5 + 0.005 * load.joules
+
+
+@pytest.mark.parametrize("sensor", SENSORS.values(), ids=SENSORS)
+@pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
+def test_the_windows_of_a_bench_have_the_joules_of_the_same_loads(load: Load, sensor: Reading) -> None:
+    quick = replace(sensor, rate_hz=100.0)
+    times, watts = zip(*quick.rows(load, BEGIN, END), strict=True)
+    starts = load.starts(BEGIN, END)[1:-1]
+    measured = window_energy(times, watts, starts[0], starts[-1], channel_of(quick), edges="interpolated")
+    truth = (len(starts) - 1) * (load.joules + load.idle_w * (load.every_s - load.busy_s))
+    assert measured.joules == pytest.approx(truth, rel=0.003)
+
+
+def test_without_quiet_time_nearby_short_inferences_have_no_figure_and_long_ones_have() -> None:
+    """At 10 Hz what runs for 60 ms of each 100 ms cannot be told from its pauses."""
+    sensor = SENSORS["unfiltered"]
+    short = attributed(Load(0.06, 0.1), sensor, channel_of(sensor))
+    assert not any(window.is_whole for window in short[20:-20])
+    long = attributed(Load(3.95, 4.0), sensor, channel_of(sensor))
+    assert all(window.is_whole for window in long[2:-2])
+
+
+def test_what_a_counter_shows_late_belongs_to_what_ran_before() -> None:
+    """NVML's counter moves every 100 ms: half of a burst's energy can come after its end."""
+    channel = Channel("nvml", "gpu0", "energy", kind="counter", update_interval_s=0.1)
+    load, energy = Load(0.2, 2.03), 0.0
+    meter, history, attributor = Meter(channel), History(keep_s=600.0), Attributor()
+    total = Total([meter], history)
+    starts = load.starts(BEGIN, BEGIN + 300)
+    shown = before = 0.0
+    for tick in range(30_000):
+        at = BEGIN + tick / 100
+        busy = any(start <= at < start + load.busy_s for start in starts[max(0, int((at - BEGIN) / 2.03) - 1) :][:3])
+        energy += 0.01 * (load.busy_w if busy else load.idle_w)
+        if at - before >= 0.1:
+            before, shown = at, energy
+        if tick % 7 == 0:
+            meter.add(at, shown)
+            total.advance(meter)
+    attributor.extend([Span(CALL, start, start + load.busy_s, 1, key=("m", "v", "r")) for start in starts])
+    settled = attributor.settle(history.copy_since(attributor.earliest), BEGIN + 400)
+    assert np.mean([window.joules for window in settled]) == pytest.approx(load.joules, rel=0.02)
