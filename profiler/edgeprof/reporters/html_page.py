@@ -75,7 +75,7 @@ def _tiles(result: Result, variant: Variant) -> str:
             f"{energy.provenance}, covers {view.COVERS.get(energy.covers or '', energy.covers or 'an unknown part')}"
         )
         ratio = _ratio_small(compared.energy_ratio if compared else None, covers)
-        tiles.append(("energy per inference", view.energy_text(energy.gross, energy.provenance), ratio))
+        tiles.append((f"energy per {variant.unit}", view.energy_text(energy.gross, energy.provenance), ratio))
     if latency_s:
         p99 = f"p99 {units.quantity(latency_s.p99, 's')}" if latency_s.p99 is not None else "too few requests for a p99"
         p50 = latency_s.p50 if latency_s.p50 is not None else latency_s.median
@@ -146,7 +146,25 @@ def _table(rows: Sequence[Row], *, several: bool) -> str:
         f'<div class="wide"><table><thead><tr><th scope="col">variant</th>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
-    return _section("In numbers", f"± is the 95 % interval. {lead}", table)
+    return _section("In numbers", f"± is the 95 % interval. {lead}", table + _workloads(rows))
+
+
+def _workloads(rows: Sequence[Row]) -> str:
+    """A second table with each workload of each variant, where there are several."""
+    names, columns = view.workload_table([row.variant for row in rows])
+    if not names:
+        return ""
+    head = "".join(f'<th scope="col">{escape(column.title)}</th>' for column in columns)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f"<td>{escape(' '.join(' '.join(column.cells[n]).split()))}</td>" for column in columns)
+        + "</tr>"
+        for n, name in enumerate(names)
+    )
+    return (
+        f'<div class="wide"><table><thead><tr><th scope="col">workload</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def _by_id(rows: Sequence[Row], wanted: str) -> Result:
