@@ -2,6 +2,10 @@
 #
 #   make demo         profile the demo's two models here, then on a virtual Jetson
 #   make test         the whole test suite
+#   make test-fast    the core and the sensors, without PyTorch: under a minute, for while you work
+#   make coverage     the whole suite, and which lines it never ran
+#   make fix          format the code and mend what ruff can mend
+#   make names        how the code names things, the worst first
 #   make lint         ruff, mypy --strict, import layers, the worker's language floor
 #   make bench-smoke  every benchmark once, briefly: that it runs, not what it says
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
@@ -17,7 +21,7 @@ export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONL
 DEMO := examples/demo
 BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage compress integral_truth
 
-.PHONY: demo test lint bench-smoke test-kernel test-systemd docs clean
+.PHONY: demo test test-fast coverage fix names lint bench-smoke test-kernel test-systemd docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -28,6 +32,11 @@ $(VENV)/.run: pyproject.toml tools/venv
 $(VENV)/.develop: pyproject.toml tools/venv tests/constraints.txt
 	@echo "installing edgeprof with everything that its tests use into $(VENV)"
 	@tools/venv $(VENV) -e '.[all]' --group dev -c tests/constraints.txt
+	@touch $@ $(VENV)/.run $(VENV)/.fast
+
+$(VENV)/.fast: pyproject.toml tools/venv tests/constraints.txt
+	@echo "installing edgeprof with ONNX Runtime and what its fast tests use into $(VENV)"
+	@tools/venv $(VENV) -e '.[onnx,exporter]' --group dev -c tests/constraints.txt
 	@touch $@ $(VENV)/.run
 
 demo: $(VENV)/.run
@@ -36,6 +45,24 @@ demo: $(VENV)/.run
 test: $(VENV)/.develop
 	@tools/old-pythons .old-pythons
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Rooms of pure functions and of virtual boards, whose tests need neither PyTorch nor a worker that loads a model.
+FAST := $(addprefix tests/profiler/,artifact calibration diagnosis energy reporters results sensing simulation verdicts \
+    worker test_plugins.py test_roots.py test_units.py) tests/plugins/sensors tests/plugins/metrics
+
+test-fast: $(VENV)/.fast
+	$(BIN)/python -m pytest $(PYTEST_ARGS) $(FAST)
+
+coverage: $(VENV)/.develop
+	@tools/old-pythons .old-pythons
+	$(BIN)/python -m pytest $(PYTEST_ARGS) --cov --cov-report=term:skip-covered
+
+fix: $(VENV)/.fast
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+names: $(VENV)/.fast
+	@$(BIN)/python tools/names.py
 
 lint: $(VENV)/.develop
 	$(BIN)/ruff check .

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,18 +15,33 @@ from hypothesis import HealthCheck, settings
 
 from edgeprof.worker import telemetry
 from tests import models
+from tests.leftovers import Leftovers, left_since
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 # How long an example takes on a machine that has other work is no property of the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+# Tests that run at the same time on this machine measure nothing that another could spoil: each process has its lock.
+os.environ["EDGEPROF_LOCK_DIR"] = tempfile.mkdtemp(prefix="edgeprof-locks-")
 # Tests call libraries directly too.
 telemetry.turn_off()
 # nohup leaves it ignored, in every process that tests start as well.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """Fail the test that leaves a thread, a child process, a descriptor or a signal handler behind."""
+    before = Leftovers.now()
+    yield
+    if meter := sys.modules.get("edgeprof_plugins.sensors.meter"):
+        meter.disconnect()  # links to meters live as long as the process, which is many tests
+    gc.collect()  # files and sockets that only a cycle still holds
+    remaining = left_since(before)
+    assert not remaining, "left behind: " + "; ".join(remaining)
 
 
 @pytest.fixture(scope="session")

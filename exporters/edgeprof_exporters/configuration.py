@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import os
+import reprlib
+import stat
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 #: (32768 and up), so that it is not taken by chance.
 DEFAULT_PORT = 28283
 PREFIX = "EDGEPROF_EXPORTER_"
+#: The longest file of settings (bytes), and the deepest: certificates may be in a web configuration.
+_MOST_BYTES, _MOST_DEPTH = 128 << 10, 16
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 2, 100, 100
 
 
 def _setting(
@@ -59,7 +65,7 @@ class Settings:
         40, "The most scrapes at once; one more gets 503. 0: no limit.", section="web", low=0, high=10_000
     )
     web_max_connections: int = _setting(
-        256, "The most connections at once; the longest idle one makes room.", section="web", low=4, high=10_000
+        256, "The most connections at once; a late or resting one makes room.", section="web", low=4, high=10_000
     )
     web_config_file: str = _setting(
         "", "TLS and passwords, as Prometheus's exporter-toolkit has them (web-config.yml).", section="web",
@@ -199,11 +205,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, is not of that form, or holds no mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InputError(f"{path} cannot be read: {why}") from None
+    text = _read_text(path)
     content: Any
     if path.suffix == ".toml":
         if sys.version_info >= (3, 11):
@@ -217,6 +219,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     else:
         try:
             with borrowed_yaml() as yaml:
+                _check_yaml(yaml, text)
                 content = yaml.safe_load(text)
         except ImportError:
             raise InputError(
@@ -229,6 +232,43 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no table of settings")
     return content
+
+
+def _read_text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        InputError: it cannot be read, is no regular file, or is too large for settings.
+    """
+    try:
+        # Without O_NONBLOCK a FIFO would keep the daemon waiting for somebody who writes.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(
+                    f"{path} is no regular file", remedy="It is read again when it has changed: write a file."
+                )
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise InputError(f"{path} has more than {_MOST_BYTES >> 10} KiB, which no settings have")
+        return content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"{path} cannot be read: {why}") from None
+
+
+def _check_yaml(yaml: Any, text: str) -> None:
+    """Refuse what makes much of little: references (``*name``), which nested multiply, and depth.
+
+    Raises:
+        ValueError: it has them.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("references (*name) are not taken: write the value out")  # noqa: TRY004 - no type's error
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MOST_DEPTH:
+            raise ValueError(f"it is nested more than {_MOST_DEPTH} deep")
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -319,7 +359,7 @@ def _number(value: Any, default: float, facts: Mapping[str, Any], where: str) ->
 def shown(value: object) -> str:
     """A value for a message: not all of a long one, and Python shows no integer of thousands of digits."""
     try:
-        text = repr(value)
-    except ValueError:
+        text = _SHOWN.repr(value)
+    except (ValueError, RecursionError):
         return "a number of thousands of digits"
     return text if len(text) <= 100 else f"{text[:100]}…"

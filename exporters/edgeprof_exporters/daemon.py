@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -24,8 +25,10 @@ from edgeprof_exporters import views
 from edgeprof_exporters.control import Control
 from edgeprof_exporters.engine import Engine
 from edgeprof_exporters.exposition import Exposition, build_info
+from edgeprof_exporters.hotplug import Hardware
 from edgeprof_exporters.inferences import Inferences
 from edgeprof_exporters.latest_results import BenchResults
+from edgeprof_exporters.limits import affordable_connections
 from edgeprof_exporters.logs import LOG, event, setup
 from edgeprof_exporters.notify import Notifier, inherited_sockets
 from edgeprof_exporters.receiver import Receiver
@@ -46,13 +49,16 @@ if TYPE_CHECKING:
     from edgeprof_exporters.exposition import Samples
 
 #: The rhythms of housekeeping (s).
-_TICK_S, _SETTLE_S, _THROTTLE_S, _BENCH_S, _RESCAN_S, _RUNTIME_STATE_S = 0.5, 1.0, 5.0, 10.0, 30.0, 5.0
+_TICK_S, _SETTLE_S, _THROTTLE_S, _BENCH_S, _LOOK_S, _RUNTIME_STATE_S = 0.5, 1.0, 5.0, 10.0, 3.0, 5.0
 #: How often free memory is given back (s).
 _MEMORY_S = 60.0
 #: From SIGTERM to the end (s) at most.
 _END_S = 2.0
-#: The longest pause (s) between two looks for a sensor that stays away.
-_LONGEST_RESCAN_S = 600.0
+#: A sensor that was not read for this long (s) when hardware came is taken for what came back.
+_BEHIND_S = 2.0
+#: How long (s) a thread may compute before another one's turn (Python's own is 5 ms): the sampling threads must not
+#: wait for scrapes and reports.
+_SWITCH_S = 0.001
 #: What a reload leaves as it is.
 _NEEDS_RESTART = (
     "web_listen_address",
@@ -96,7 +102,7 @@ class Daemon:
         self.state = state_file(settings.state_file, runtime)
         self._track_path = _socket_path(settings.track_socket, runtime, "track.sock")
         self._control_path = _socket_path(settings.control_socket, runtime, "control.sock")
-        self._rescan_s, self._rescan_at = _RESCAN_S, 0.0
+        self._hardware = Hardware()
         self._web: Web | None = None
         self._server: Server | None = None
         self._receiver: Receiver | None = None
@@ -112,6 +118,7 @@ class Daemon:
             EdgeprofError: it cannot begin: an address that is taken, a setting that does not fit.
         """
         few_arenas()
+        sys.setswitchinterval(_SWITCH_S)
         self._signals()
         try:
             self.begin()
@@ -135,7 +142,8 @@ class Daemon:
                 "systemd handed no socket over, and --web.systemd-socket asks for one",
                 remedy="Add a .socket unit, or leave the flag out.",
             )
-        self._server = Server(listeners, self._make_web(), self._guard, settings.web_max_connections)
+        most = affordable_connections(settings.web_max_connections)
+        self._server = Server(listeners, self._make_web(), self._guard, most)
         self.resume()  # which takes the state: so after what may keep a daemon from starting, as a port that is in use
         self.engine.start(found)
         self.throttling.look()
@@ -192,7 +200,7 @@ class Daemon:
         due = dict.fromkeys(("settle", "throttle", "bench", "rescan", "runtime", "state", "watchdog", "memory"), 0.0)
         now = time.monotonic()
         due |= {
-            "rescan": now + _RESCAN_S,
+            "rescan": now + _LOOK_S,
             # Whether it can be written at all is to be known soon.
             "state": now + min(_RUNTIME_STATE_S, self.settings.state_interval_s),
             "runtime": now + _RUNTIME_STATE_S,
@@ -201,7 +209,7 @@ class Daemon:
             "settle": (_SETTLE_S, lambda: self.inferences.settle(time.monotonic(), self.engine.lock)),
             "throttle": (_THROTTLE_S, self._look_around),
             "bench": (_BENCH_S, self.bench.refresh),
-            "rescan": (_RESCAN_S, self._rescan_if_blind),
+            "rescan": (_LOOK_S, self._rescan_if_changed),
             "runtime": (_RUNTIME_STATE_S, lambda: self.state.save_runtime(self.collect_state())),
             "state": (self.settings.state_interval_s, lambda: self.state.save(self.collect_state(), clean=False)),
             "watchdog": (self.notifier.watchdog_s or 10.0, self._watch),
@@ -292,6 +300,7 @@ class Daemon:
             UnavailableError: a rail that cannot be read.
         """
         settings = settings or self.settings
+        self._hardware.has_changed(self.roots)  # first: what comes meanwhile is seen at the next look
         host = PluginHost.from_environment(points=self._points)
         found = discover(host, self.roots, settings.sampling_sensors or None, settings.sampling_rail or None)
         for info in host.failures:
@@ -306,24 +315,30 @@ class Daemon:
         self._found = found
         return found
 
-    def _rescan_if_blind(self) -> None:
-        """Look for sensors anew while one is lost or none was found: drivers come late, and come back elsewhere."""
+    def _rescan_if_changed(self) -> None:
+        """Look for sensors anew where hardware came or went, and while one is lost or nothing measures the device."""
         now = time.monotonic()
-        lost = [name for name in self.engine.known if not self.engine.is_up(name, now)]
-        if not lost and self.engine.total is not None:
-            self._rescan_s = _RESCAN_S
+        is_whole = self.engine.total is not None and all(self.engine.is_up(name, now) for name in self.engine.known)
+        has_changed = self._hardware.has_changed(self.roots)
+        if not self._hardware.is_search_due(now, is_whole=is_whole) and not has_changed:
             return
-        if now < self._rescan_at:
-            return
-        self._rescan_s = min(2 * self._rescan_s, _LONGEST_RESCAN_S)
-        self._rescan_at = now + self._rescan_s
         host = PluginHost.from_environment(points=self._points)
-        found = discover(host, self.roots, self.settings.sampling_sensors or None, self.settings.sampling_rail or None)
-        better = {sensor.name for sensor in found.sensors} & set(lost)
-        if better or (self.engine.total is None and found.topology.headline.channels):
-            event(logging.INFO, "sensors found anew", sensors=",".join(sorted(better)) or "power")
-            self._found = found
-            self.engine.start(found)
+        discovery = discover(
+            host, self.roots, self.settings.sampling_sensors or None, self.settings.sampling_rail or None
+        )
+        behind = {name for name in self.engine.known if not self.engine.is_up(name, now, within_s=_BEHIND_S)}
+        returned = {sensor.name for sensor in discovery.sensors} & behind
+        new = {channel.key for channel in discovery.topology.channels if channel.available} - self.engine.watched
+        # An open file of a chip that went may go on saying what it said last.
+        gone = self.engine.watched - {channel.key for channel in discovery.topology.channels} if has_changed else set()
+        if gone:
+            event(logging.WARNING, "sensors are gone", sensors=",".join(sorted({sensor for sensor, _, _ in gone})))
+        if returned or new:
+            names = returned | {sensor for sensor, _, _ in new}
+            event(logging.INFO, "sensors found anew", sensors=",".join(sorted(names)))
+        if returned or new or gone:
+            self._found = discovery
+            self.engine.start(discovery)
 
     def _look_around(self) -> None:
         self.throttling.look()

@@ -167,6 +167,8 @@ class Engine:
         self._meters: dict[Key, Meter] = {}
         self._samplers: list[Sampler] = []
         self._headline: frozenset[Meter] = frozenset()
+        #: Of the total that was counted last: one that is lost goes on from it when it is back.
+        self._last_total: dict[str, Any] | None = None
         self._kept: dict[str, Any] = {}
         self._kept_now: float | None = None
         #: Source → readings that succeeded and that are missing: of the samplers before, and in all.
@@ -270,10 +272,25 @@ class Engine:
             return f"no sensor has given a plausible reading {since}"
         return None
 
-    def is_up(self, source: str, now: float) -> bool:
-        """Whether each sensor of that source was read lately."""
+    def is_up(self, source: str, now: float, within_s: float | None = None) -> bool:
+        """Whether each sensor of that source was read lately.
+
+        Args:
+            source: Its name.
+            now: Monotonic s.
+            within_s: What is lately (s), and at least three refreshes; a reading that is still shown by default.
+        """
         taps = self.sources().get(source, [])
-        return bool(taps) and all(now - tap.last_read <= tap.stale_s for tap in taps)
+
+        def patience(tap: Tap) -> float:
+            return tap.stale_s if within_s is None else within_s + tap.stale_s - STALE_S
+
+        return bool(taps) and all(now - tap.last_read <= patience(tap) for tap in taps)
+
+    @property
+    def watched(self) -> set[Key]:
+        """The channels that are read."""
+        return {channel.key for tap in self.taps for _, channel in tap.watched}
 
     def watts(self, now: float) -> float | None:
         """Power of the whole device at the last reading; None where nothing tells it, or a part's is too old."""
@@ -302,7 +319,7 @@ class Engine:
             meters = {"\t".join(key): meter.state() for key, meter in self._meters.items()}
             kept = {**self._kept.get("meters", {}), **meters}  # a sensor that is away just now keeps its joules
             headline = sorted(m.channel.name for m in self._headline)
-            total = self.total.state() if self.total else None
+            total = self.total.state() if self.total else self._last_total
             return {"meters": kept, "total": total, "headline": headline}
 
     def resume(self, state: dict[str, Any], now: float | None) -> None:
@@ -340,10 +357,11 @@ class Engine:
         chosen = [self._meters[c.key] for c in topology.headline.channels if c.key in read]
         whole = len(chosen) == len(topology.headline.channels) and bool(chosen)
         self._headline = frozenset(chosen) if whole else frozenset()
-        before = self.total
+        if self.total is not None:
+            self._last_total = self.total.state()
         self.total = self._new_total(chosen) if whole else None
-        if before is not None and self.total is not None:
-            self.total.resume(before.state())
+        if self._last_total is not None and self.total is not None:
+            self.total.resume(self._last_total)
         for meter in self._meters.values():
             meter.settle()
         if self.total is not None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edgeprof.errors import InputError, UnavailableError
+from edgeprof_exporters.limits import Budget
 from edgeprof_exporters.logs import event
 from edgeprof_exporters.messages import MOST_BYTES, parse
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 #: What the kernel keeps for us (bytes): some hundred messages while the machine is busy; what comes on top is lost.
 _BUFFER = 1 << 20
+#: The part of a core that reading reports may take, and how much of it (s) at once: a flood waits, and is then lost in
+#: the kernel's queue, rather than the samples.
+_SHARE, _BURST_S = 0.25, 0.05
 
 
 def bind(path: Path, kind: socket.SocketKind, group: str) -> socket.socket:
@@ -132,7 +136,9 @@ class Receiver:
 
     def _run(self) -> None:
         receive, take = self._sock.recv, self._inferences.take
+        budget = Budget(_SHARE, _BURST_S)
         while True:
+            budget.rest()
             try:
                 data = receive(MOST_BYTES + 1)
             except OSError as error:

@@ -18,17 +18,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edgeprof.errors import InputError, UnavailableError
+from edgeprof_exporters.connections import Connection, HeadTooLongError, Places
 from edgeprof_exporters.logs import event
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
 
-#: Deadlines (s): the TLS handshake, a request's head from its first byte, writing an answer, and a kept connection's
-#: pause between two requests (Prometheus scrapes at most every few minutes and reconnects without loss).
-HANDSHAKE_S, HEAD_S, WRITE_S, IDLE_S = 5.0, 5.0, 10.0, 150.0
-#: The longest head of a request (bytes), and the most header lines in it.
-MOST_HEAD, MOST_HEADERS = 16 * 1024, 100
+#: Deadlines (s) for the TLS handshake, and for the rest of the answer to a request that is no good.
+HANDSHAKE_S, LINGER_S = 5.0, 0.5
+#: The most header lines of a request.
+MOST_HEADERS = 100
+#: How many connections the kernel keeps until they are accepted.
+_BACKLOG = 1024
 _LISTEN_REMEDIES = {
     errno.EADDRINUSE: "Is another exporter running there?",
     errno.EACCES: "Ports below 1024 are root's: have systemd hold the socket (--web.systemd-socket).",
@@ -50,7 +52,7 @@ _REASONS = {
 
 @dataclass
 class Request:
-    """A request without a body. Header names are in lower case; of a header that comes twice, the last counts."""
+    """A request without a body. Header names are in lower case; lists that come in several lines are joined."""
 
     method: str
     path: str
@@ -94,62 +96,12 @@ class Application(Protocol):
         """The answer; whatever it raises becomes 500."""
 
 
-class _BadRequestError(Exception):
+class BadRequestError(Exception):
+    """A head that is no request, and the status that says so."""
+
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
-
-
-class _Connection:
-    """A socket, who waits for what on it, and since when."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.idle_since: float | None = time.monotonic()
-        self.buffer = b""
-
-    def drop(self) -> None:
-        """End it from another thread: its own sees the end of the stream and closes."""
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # not SSLSocket's, which forgets its session first
-
-    def read_head(self) -> bytes | None:
-        """The bytes of a request's head up to the empty line; None where the client has gone or waited too long.
-
-        Raises:
-            _BadRequestError: it is too long.
-        """
-        deadline = time.monotonic() + (HEAD_S if self.buffer else IDLE_S)
-        while (end := self.buffer.find(b"\r\n\r\n")) < 0:
-            if len(self.buffer) > MOST_HEAD:
-                raise _BadRequestError(431, "the request's head is too long")
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None
-            self.sock.settimeout(left)
-            try:
-                data = self.sock.recv(4096)
-            except OSError:  # timeouts and TLS errors are among them
-                return None
-            if not data:
-                return None
-            if not self.buffer:
-                self.idle_since = None
-                deadline = time.monotonic() + HEAD_S
-            self.buffer += data
-        head, self.buffer = self.buffer[:end], self.buffer[end + 4 :]
-        if len(head) > MOST_HEAD:
-            raise _BadRequestError(431, "the request's head is too long")
-        return head
-
-    def write(self, data: bytes) -> bool:
-        """Whether all of it went out in time."""
-        self.sock.settimeout(WRITE_S)
-        try:
-            self.sock.sendall(data)
-        except OSError:
-            return False
-        return True
 
 
 class Address(NamedTuple):
@@ -206,15 +158,15 @@ def _bound(host: str, port: int) -> list[socket.socket]:
     if not host:
         if socket.has_dualstack_ipv6():
             with contextlib.suppress(OSError):
-                return [socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)]
-        return [socket.create_server(("", port), backlog=128)]
+                return [socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)]
+        return [socket.create_server(("", port), backlog=_BACKLOG)]
     if (literal := _family(host)) is not None:
         # Not by getaddrinfo, which loads the tables of international domain names even for a number.
-        return [socket.create_server((host, port), family=literal, backlog=128)]
+        return [socket.create_server((host, port), family=literal, backlog=_BACKLOG)]
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     made = []
     for family, _, _, _, address in dict.fromkeys(found):
-        made.append(socket.create_server(address[:2], family=family, backlog=128))
+        made.append(socket.create_server(address[:2], family=family, backlog=_BACKLOG))
         port = made[-1].getsockname()[1]
     return made
 
@@ -235,7 +187,8 @@ class Server:
         listeners: Listening sockets; the server closes them.
         application: What answers.
         guard: Who may ask; None lets everybody, without TLS.
-        max_connections: The most at once; a new one takes the place of the one that is idle longest.
+        max_connections: The most at once. A new one takes the place of one whose request is late, else of the one that
+            is idle longest (``Places``).
     """
 
     def __init__(
@@ -248,9 +201,7 @@ class Server:
         self._listeners = list(listeners)
         self._application = application
         self.guard = guard
-        self._most = max_connections
-        self._lock = threading.Lock()
-        self._connections: set[_Connection] = set()
+        self._places = Places(max_connections)
         self._stopping = threading.Event()
         self._wake = socket.socketpair()
         self._thread = threading.Thread(target=self._accept, name="edgeprof web", daemon=True)
@@ -282,18 +233,7 @@ class Server:
             self._thread.join(1.0)
         for sock in self._listeners:
             sock.close()
-        deadline = time.monotonic() + drain_s
-        while True:
-            with self._lock:
-                for connection in self._connections:
-                    if connection.idle_since is not None:
-                        connection.drop()
-                busy = [c for c in self._connections if c.idle_since is None]
-                if not busy or time.monotonic() >= deadline:
-                    for connection in busy:
-                        connection.drop()
-                    break
-            time.sleep(0.01)
+        self._places.drain(drain_s)
         for sock in self._wake:
             sock.close()
 
@@ -312,49 +252,41 @@ class Server:
 
     def _take(self, listener: socket.socket) -> None:
         try:
-            sock, _ = listener.accept()
+            sock, address = listener.accept()
         except OSError as error:
             if error.errno not in _TRANSIENT:
                 event(logging.WARNING, "a connection could not be accepted", error=str(error))
-                time.sleep(0.05)  # out of descriptors: others must end first
+                self._places.make_room()  # out of descriptors or memory
             return
-        connection = _Connection(sock)
-        with self._lock:
-            if len(self._connections) >= self._most:
-                idle = [c for c in self._connections if c.idle_since is not None]
-                if not idle:
-                    sock.close()
-                    return
-                min(idle, key=lambda c: c.idle_since or 0.0).drop()
-            if len(self._connections) >= 2 * self._most:  # those that were dropped have not ended yet
-                sock.close()
-                return
-            self._connections.add(connection)
+        connection = Connection(sock, str(address[0]))
+        if not self._places.admit(connection):
+            sock.close()
+            return
         try:
             threading.Thread(target=self._serve, args=(connection,), name="edgeprof web client", daemon=True).start()
         except RuntimeError:
-            with self._lock:
-                self._connections.discard(connection)
+            event(logging.WARNING, "a connection could not be served: no more threads")
+            self._places.leave(connection)
             sock.close()
+            self._places.make_room()
 
     # -- one connection -----------------------------------------------------------------------------------------------
 
-    def _serve(self, connection: _Connection) -> None:
+    def _serve(self, connection: Connection) -> None:
         try:
             with contextlib.suppress(OSError):
                 connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._secured(connection):
                 while not self._stopping.is_set() and self._once(connection):
-                    connection.idle_since = time.monotonic()
+                    connection.rest()
         except Exception:
             logging.getLogger("edgeprof.exporter").exception("a connection failed")
         finally:
-            with self._lock:
-                self._connections.discard(connection)
             with contextlib.suppress(OSError):
                 connection.sock.close()
+            self._places.leave(connection)
 
-    def _secured(self, connection: _Connection) -> bool:
+    def _secured(self, connection: Connection) -> bool:
         """Shake hands where TLS is configured; whether to go on."""
         context = self.guard.context() if self.guard else None
         if context is None or self.guard is None:
@@ -374,23 +306,29 @@ class Server:
             timer.cancel()
         return self.guard.admits(secured)
 
-    def _once(self, connection: _Connection) -> bool:
+    def _once(self, connection: Connection) -> bool:
         """Serve one request; whether the connection goes on."""
         try:
             head = connection.read_head()
             if head is None:
                 return False
             request = parse_head(head)
-        except _BadRequestError as error:
-            connection.idle_since = None
-            self._send(connection, Response(error.status, f"{error}\n".encode(), close=True), None)
-            _linger(connection.sock)
-            return False
-        connection.idle_since = None
-        response = (self.guard.refuses(request) if self.guard else None) or self._answer(request)
+        except HeadTooLongError as error:
+            return self._refuse(connection, 431, str(error))
+        except BadRequestError as error:
+            return self._refuse(connection, error.status, str(error))
+        # Who waits for a password to be checked has no right to a place yet.
+        response = self.guard.refuses(request) if self.guard else None
+        connection.begin()
+        response = response or self._answer(request)
         keep = request.keep and not response.close and not self._stopping.is_set()
         response.close = not keep
         return self._send(connection, response, request) and keep
+
+    def _refuse(self, connection: Connection, status: int, why: str) -> bool:
+        self._send(connection, Response(status, f"{why}\n".encode(), close=True), None)
+        _linger(connection.sock)
+        return False
 
     def _answer(self, request: Request) -> Response:
         if request.method not in {"GET", "HEAD"}:
@@ -403,7 +341,7 @@ class Server:
             )
             return Response(500, b"this request failed; the log says why\n", close=True)
 
-    def _send(self, connection: _Connection, response: Response, request: Request | None) -> bool:
+    def _send(self, connection: Connection, response: Response, request: Request | None) -> bool:
         own = {
             "Content-Type": response.content_type,
             "Content-Length": str(len(response.body)),
@@ -419,36 +357,81 @@ class Server:
 
 
 def parse_head(head: bytes) -> Request:
-    """A request from its head (RFC 9112), strictly: what is not plainly right is refused.
+    """A request from its head (RFC 9112), strictly: what two readers could understand differently is refused.
 
     Raises:
-        _BadRequestError: it is no such request.
+        BadRequestError: it is no such request.
     """
     first, *lines = head.decode("latin-1").split("\r\n")
     parts = first.split(" ")
-    if len(parts) != 3 or not parts[0].isalpha() or not parts[1].startswith("/"):
-        raise _BadRequestError(400, "not a request")
+    if len(parts) != 3 or not parts[0].isalpha() or not parts[1].startswith("/") or not set(parts[1]) <= _TARGET:
+        raise BadRequestError(400, "not a request")
     method, target, version = parts
     if version not in {"HTTP/1.1", "HTTP/1.0"}:
-        raise _BadRequestError(505, "HTTP/1.0 and HTTP/1.1 only")
+        raise BadRequestError(505, "HTTP/1.0 and HTTP/1.1 only")
     if len(lines) > MOST_HEADERS:
-        raise _BadRequestError(431, "too many headers")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name or not set(name) <= _TOKEN or set(value) & _NEVER:
-            raise _BadRequestError(400, "not a header")
-        headers[name.lower()] = value.strip(" \t")
-    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
-        raise _BadRequestError(413, "a request has no body here")
+        raise BadRequestError(431, "too many headers")
+    headers = _parse_headers(lines)
+    _check_framing(headers, version)
     path, _, query = target.partition("?")
-    wish = headers.get("connection", "").lower()
-    keep = wish == "keep-alive" if version == "HTTP/1.0" else "close" not in wish
+    wishes = {wish.strip() for wish in headers.get("connection", "").lower().split(",")}
+    keep = "close" not in wishes and (version == "HTTP/1.1" or "keep-alive" in wishes)
     return Request(method, path, query, headers, keep)
 
 
+def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, text = line.partition(":")
+        value = text.strip(" \t")
+        if not colon or not name or not set(name) <= _TOKEN or set(value) & _NEVER:
+            raise BadRequestError(400, "not a header")
+        name = name.lower()
+        if name in headers and name not in _LISTS:
+            raise BadRequestError(400, f"more than one {name}")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _check_framing(headers: Mapping[str, str], version: str) -> None:
+    """Refuse what proxies disagree on: whose request it is, and where it ends."""
+    if version == "HTTP/1.1" and "host" not in headers:
+        raise BadRequestError(400, "no host")
+    if not set(headers.get("host", "")) <= _HOST:
+        raise BadRequestError(400, "not a host")
+    length, coding = headers.get("content-length"), headers.get("transfer-encoding")
+    if coding is not None and (length is not None or version == "HTTP/1.0" or coding.lower() != "chunked"):
+        raise BadRequestError(400, "a body of which the length is not clear")
+    if length is not None and not (length.isascii() and length.isdecimal()):
+        raise BadRequestError(400, "a body of which the length is not clear")
+    if coding is not None or (length or "").strip("0"):
+        raise BadRequestError(413, "a request has no body here")
+
+
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-_NEVER = frozenset("\r\n\0")
+#: The characters of a request's target (RFC 3986), and those that lenient clients leave as they are in a query.
+_TARGET = frozenset(map(chr, range(0x21, 0x7F))) - frozenset('#"<>\\^`{|}')
+#: The characters of a host with its port.
+_HOST = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~!$&'()*+,;=:[]%")
+#: The control characters that no header's value has; a tab may be in it.
+_NEVER = frozenset(map(chr, range(0x20))) - {"\t"} | {"\x7f"}
+#: The headers that may come in several lines, as lists do (RFC 9110, 5.3); any other stands once.
+_LISTS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "connection",
+        "forwarded",
+        "pragma",
+        "te",
+        "trailer",
+        "upgrade",
+        "via",
+        "x-forwarded-for",
+    }
+)
 _TRANSIENT = {11, 103, 71}  # EAGAIN, ECONNABORTED, EPROTO
 
 
@@ -456,8 +439,8 @@ def _linger(sock: socket.socket) -> None:
     """Let a client that still sends read the answer first: closing at once would reset it away."""
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_WR)
-        sock.settimeout(0.5)
-        deadline, left = time.monotonic() + 0.5, 1 << 20
+        sock.settimeout(LINGER_S)
+        deadline, left = time.monotonic() + LINGER_S, 1 << 20
         while left > 0 and time.monotonic() < deadline and (data := sock.recv(65536)):
             left -= len(data)
 

@@ -215,11 +215,18 @@ class Copy:
         except OSError:
             self.forget()
 
-    def forget(self) -> None:
-        """Remove it."""
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and leave it as it is."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def forget(self) -> None:
+        """Remove it."""
+        self.close()
         with suppress(OSError):
             self._path.unlink()
 

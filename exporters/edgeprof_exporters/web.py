@@ -55,6 +55,8 @@ class Web:
         self._encoder = Encoder()
         self._running = 0
         self._lock = threading.Lock()
+        # One scrape is made at a time, so that however many are asked for, one thread competes with the sampling ones.
+        self._encoding = threading.Lock()
 
     def answer(self, request: Request) -> Response:
         """The answer to a GET or HEAD."""
@@ -82,8 +84,8 @@ class Web:
                 self._running -= 1
 
     def _scrape(self, request: Request) -> Response:
-        chosen = parse_qs(request.query, max_num_fields=50) if request.query else {}
         try:
+            chosen = parse_qs(request.query, max_num_fields=50) if request.query else {}
             registry = self.exposition.registry(chosen.get("collect[]", ()), chosen.get("exclude[]", ()))
         except ValueError as error:
             return Response(400, f"{error}\n".encode())
@@ -91,8 +93,9 @@ class Web:
             encode, content_type = choose_encoder(request.headers.get("accept", ""))
         except (ValueError, IndexError):  # a header that is no list of formats
             encode, content_type = choose_encoder("")
-        self.before_scrape()
-        body = self._encoder.text(registry, encode, content_type)
+        with self._encoding:
+            self.before_scrape()
+            body = self._encoder.text(registry, encode, content_type)
         headers = {"Vary": "Accept, Accept-Encoding"}
         if len(body) > _WORTH and _accepts_gzip(request.headers.get("accept-encoding", "")):
             body = gzip.compress(body, compresslevel=1, mtime=0)

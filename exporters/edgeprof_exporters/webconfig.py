@@ -16,12 +16,12 @@ import os
 import re
 import ssl
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import EdgeprofError, InputError, UnavailableError, unknown
 from edgeprof_exporters.configuration import read_mapping, shown
+from edgeprof_exporters.limits import Bucket, LatestFirst
 from edgeprof_exporters.logs import event
 from edgeprof_exporters.server import Response
 
@@ -74,9 +74,11 @@ _HEADERS = (
     "X-Frame-Options",
     "X-XSS-Protection",
 )
-#: Password checks that may wait for their turn; one more is told to come back. Each costs some 50 ms of a core.
-_MOST_WAITING = 16
-_MOST_REMEMBERED = 100
+#: Password checks that may wait for their turn; of more, the oldest is told to come back. Each costs some 50 ms of a
+#: core, so that the oldest has waited for seconds.
+_MOST_WAITING = 64
+#: Passwords whose check is remembered: those that were right, and those that were wrong.
+_MOST_RIGHT, _MOST_WRONG = 100, 1000
 _MOST_BURST = 1_000_000
 #: The costs of a bcrypt hash: each more doubles its time, and at 16 a core checks one password in seconds.
 _COSTS = range(4, 17)
@@ -97,26 +99,6 @@ class Rules:
     files: tuple[Path, ...] = ()
 
 
-class Bucket:
-    """So many requests at once, and one more every interval; thread-safe."""
-
-    def __init__(self, interval_s: float, burst: int) -> None:
-        self.interval_s, self.burst = interval_s, burst
-        self._tokens, self._at = float(burst), time.monotonic()
-        self._lock = threading.Lock()
-
-    def take(self) -> bool:
-        """Whether there was one left."""
-        now = time.monotonic()
-        with self._lock:
-            self._tokens = min(float(self.burst), self._tokens + (now - self._at) / self.interval_s)
-            self._at = now
-            if self._tokens < 1:
-                return False
-            self._tokens -= 1
-            return True
-
-
 class WebConfig:
     """The guard of the server, by a file. Thread-safe.
 
@@ -132,9 +114,9 @@ class WebConfig:
         self._lock = threading.Lock()
         self._rules = read(path)
         self._stamp = self._look()
-        self._checking = threading.Lock()  # bcrypt by one thread at a time: a flood must not take every core
-        self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
-        self._remembered: dict[bytes, None] = {}
+        self._checking = LatestFirst(_MOST_WAITING)  # bcrypt by one thread at a time: a flood must not take every core
+        self._right: dict[bytes, None] = {}
+        self._wrong: dict[bytes, None] = {}
         self._secret = os.urandom(32)
 
     def reread(self) -> None:
@@ -193,23 +175,24 @@ class WebConfig:
         if scheme.lower() != "basic" or not colon:
             return False
         hashed = rules.users.get(user.decode("utf-8", "replace"), b"")
-        # What was found right is known by a keyed hash, so that a scraper costs a bcrypt once and not every 15 s.
+        # What was checked is known by a keyed hash, so that a scraper costs a bcrypt once and not every 15 s.
         proof = hmac.new(self._secret, b"\0".join((user, hashed, password)), hashlib.sha256).digest()
-        if hashed and proof in self._remembered:
+        if hashed and proof in self._right:
             return True
-        if not self._waiting.acquire(blocking=False):
+        if proof in self._wrong:
+            return False
+        if not self._checking.enter():
             return None
         try:
-            with self._checking:
-                right = _bcrypt(password, hashed or rules.nobody) and bool(hashed)
+            is_right = _bcrypt(password, hashed or rules.nobody) and bool(hashed)
         finally:
-            self._waiting.release()
-        if right:
-            with self._lock:
-                while len(self._remembered) >= _MOST_REMEMBERED:
-                    del self._remembered[next(iter(self._remembered))]
-                self._remembered[proof] = None
-        return right
+            self._checking.leave()
+        checked, most = (self._right, _MOST_RIGHT) if is_right else (self._wrong, _MOST_WRONG)
+        with self._lock:
+            while len(checked) >= most:
+                del checked[next(iter(checked))]
+            checked[proof] = None
+        return is_right
 
     # -- the file -----------------------------------------------------------------------------------------------------
 
@@ -455,7 +438,10 @@ def _file(path: Path, tls: dict[str, Any], key: str) -> Path | None:
         return None
     if not isinstance(value, str):
         raise InputError(f"{path}: {key} is no path")
-    return path.parent / value
+    file = path.parent / value
+    if file.exists() and not file.is_file():  # a FIFO would keep the daemon waiting for its writer
+        raise InputError(f"{path}: {key}: {file} is no regular file")
+    return file
 
 
 def _version(path: Path, tls: dict[str, Any], key: str, usual: ssl.TLSVersion) -> ssl.TLSVersion:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+#: Control characters but tab and line feed, and those that turn the direction of a text.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    r"""``text`` without what a terminal would obey: a file's name, or another program's words, may hold anything.
+
+    >>> printable("a\x1b]0;title\x07.onnx")
+    'a?]0;title?.onnx'
+    """
+    return _CONTROL.sub("?", text)
 
 
 class EdgeprofError(Exception):
@@ -19,9 +33,10 @@ class EdgeprofError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        message = printable(message)
         super().__init__(message)
         self.message = message
-        self.remedy = remedy
+        self.remedy = None if remedy is None else printable(remedy)
 
 
 class InputError(EdgeprofError):
@@ -34,6 +49,12 @@ class StorageError(InputError):
 
 class UnavailableError(EdgeprofError):
     """A sensor, runtime or library that is not here; the remedy says how to get it."""
+
+
+class BusyError(EdgeprofError):
+    """Another measurement is running on this device."""
+
+    exit_code = 75
 
 
 class VariantError(EdgeprofError):

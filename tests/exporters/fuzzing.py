@@ -23,7 +23,7 @@ from edgeprof_exporters import results_reader as bench_reader
 from edgeprof_exporters.engine import Engine
 from edgeprof_exporters.exposition import families
 from edgeprof_exporters.inferences import Inferences
-from edgeprof_exporters.server import _BadRequestError, parse_head
+from edgeprof_exporters.server import BadRequestError, parse_head
 from edgeprof_exporters.throttling import Throttling
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def control_line(data: bytes) -> None:
 
 
 def head(data: bytes) -> None:
-    with contextlib.suppress(_BadRequestError):
+    with contextlib.suppress(BadRequestError):
         request = parse_head(data)
         assert request.path.startswith("/")
         assert not any("\n" in value or "\r" in value for value in request.headers.values())

@@ -35,6 +35,7 @@ _PASSED = ("precision", "workspace_mib", "max_batch", "dla_core", "timing_cache"
 
 class Engine(Compressor):
     name = "tensorrt"
+    changes = ("precision",)
     version = "1"
     takes = ("onnx",)
     gives = "tensorrt"

@@ -177,6 +177,12 @@ def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
 _streams: dict[str, _Stream] = {}
 
 
+def disconnect() -> None:
+    """Close the link to every meter of this process; a meter that is asked for again is opened anew."""
+    while _streams:
+        _streams.popitem()[1].link.close()
+
+
 def _connected(address: str, facts: Facts, *, simulated: bool) -> Sensor:
     stream = _streams.get(address)
     if stream is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,6 +10,8 @@ import msgspec
 from edgeprof.energy.estimate import CoreWatts
 from edgeprof.energy.recording import Recording
 from edgeprof.launch.command import require_command, run_command
+from edgeprof.launch.lock import holder
+from edgeprof.results.schema import Reason
 from edgeprof.sensing.device.host import describe_host
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
@@ -85,6 +87,8 @@ def measure_command(
 ) -> Outcome:
     """Run ``argv`` under the sampler, ``repeat`` times or until a signal ends it, with idle before and after.
 
+    The device's lock is not taken: a command may be a bench of its own. Who else measures meanwhile is said.
+
     Raises:
         InputError: no such command, sensor or rail.
     """
@@ -93,6 +97,7 @@ def measure_command(
     core_watts = CoreWatts.for_host(estimate_power_w, describe_host(roots))
     sampler = Sampler(found.sensors, sample_rate_hz, found.topology.by_key())
     runs: list[CommandRun] = []
+    before = holder(roots)
     with Recording(found.topology, sampler, core_watts=core_watts) as recording:
         idle_s = idle_s if found.topology.headline.channels else 0.0  # where nothing measures, idling tells nothing
         if idle_s:
@@ -103,5 +108,7 @@ def measure_command(
             recording.add(span, cpu_s=runs[-1].cpu_s)
         if idle_s:
             recording.idle(idle_s)
+    others = {str(other) for other in (before, holder(roots)) if other is not None}
     quote = recording.quote(argv[0])
-    return Outcome(argv, runs, quote)
+    shared = [Reason(code="shared_device", message=f"another measurement ran on this device: {o}") for o in others]
+    return Outcome(argv, runs, replace(quote, reasons=[*quote.reasons, *shared]))

@@ -26,6 +26,7 @@ from edgeprof.energy.recording import Recording
 from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
 from edgeprof.evaluation import evaluate, labels
 from edgeprof.launch.interpreter import probe
+from edgeprof.launch.lock import measuring
 from edgeprof.launch.supervisor import Worker, WorkerMemory, WorkerSpec
 from edgeprof.results import document, schema
 from edgeprof.results.ids import new_id
@@ -79,6 +80,7 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
     Raises:
         InputError: a flag or dataset that cannot be used, or no model that can; nothing was run.
         UnavailableError: no runtime here loads any of the models, or ``fast_sensor`` is not possible; nothing was run.
+        BusyError: another measurement is running on this device.
         GateError: ``strict``, and nothing measures power here.
     """
     if request.worker_python is not None:
@@ -89,11 +91,12 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
         request.metric.check(request.dataset.labels)
     for model in (one for one in models if one.failure is None):
         check_preprocessing(model.name, model.history, request.dataset)
-    if not request.fast_sensor:
-        return _bench(request, models, host, roots, progress)
-    with Settings() as settings:
-        lowered = fast_sensor.lower(roots, settings)
-        result = _bench(request, models, host, roots, progress)
+    with measuring(roots, "bench " + " ".join(Path(model.artifact.spec).name for model in models)):
+        if not request.fast_sensor:
+            return _bench(request, models, host, roots, progress)
+        with Settings() as settings:
+            lowered = fast_sensor.lower(roots, settings)
+            result = _bench(request, models, host, roots, progress)
     result.reasons += [schema.Reason(code="fast_sensor", message=what) for what in lowered]
     return result
 

@@ -115,7 +115,7 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
         if len(result.variants) > 1:
             from edgeprof.diagnosis.evidence import annotate
 
-            annotate(result, resolve_roots(flags["sysfs_root"], flags["procfs_root"]))
+            annotate(result, resolve_roots(flags["sysfs_root"], flags["procfs_root"]), host)
     return _deliver(result, output, host, flags)
 
 

@@ -105,6 +105,7 @@ def _measure(flags: dict[str, Any]) -> None:
 
     from edgeprof.calibration import conductor as calibrate
     from edgeprof.errors import InputError
+    from edgeprof.launch.lock import measuring
     from edgeprof.plugins import PluginHost
     from edgeprof.sensing.board.files import SCOPES
     from edgeprof.units import parse_ratio
@@ -120,20 +121,22 @@ def _measure(flags: dict[str, Any]) -> None:
     host, roots = PluginHost.from_environment(), resolve_roots(flags["sysfs_root"], flags["procfs_root"])
     same = {"rail": flags["rail"], "sensors": flags["sensors"] or None, "say": lambda text: click.echo(text, err=True)}
     if flags["filters"]:
-        found = calibrate.step_response(host, roots, **same)
+        with measuring(roots, "calibrate --filter"):
+            found = calibrate.step_response(host, roots, **same)
         click.echo(json.dumps(_steps_json(found), indent=2) if flags["as_json"] else "\n".join(steps_table(found)))
         return
-    compared = calibrate.against(
-        flags["against"],
-        host,
-        roots,
-        levels=flags["levels"],
-        hold_s=flags["hold_s"],
-        load=not flags["no_load"],
-        accuracy=accuracy,
-        covers=flags["covers"],
-        **same,
-    )
+    with measuring(roots, f"calibrate --against {flags['against']}"):
+        compared = calibrate.against(
+            flags["against"],
+            host,
+            roots,
+            levels=flags["levels"],
+            hold_s=flags["hold_s"],
+            load=not flags["no_load"],
+            accuracy=accuracy,
+            covers=flags["covers"],
+            **same,
+        )
     click.echo(json.dumps(_json(compared), indent=2, default=str) if flags["as_json"] else "\n".join(table(compared)))
 
 

@@ -20,7 +20,7 @@ _OPTIONS = (("--version", "Show the version and exit."), ("-h, --help", "Show th
 def main() -> None:
     """The console script: leaves with the contract's exit codes (contract §1)."""
     streams.mend()
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(streams.finish(run(sys.argv[1:])))
 
 
 def run(argv: list[str]) -> int:

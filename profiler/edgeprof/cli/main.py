@@ -89,10 +89,10 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            from edgeprof.errors import unknown
+            from edgeprof.errors import printable, unknown
 
             error = unknown("command", args[0], self.list_commands(ctx))
-            error.remedy = f"{error.remedy} {self.plugin_hint or ''}".rstrip()
+            error.remedy = f"{error.remedy} {printable(self.plugin_hint or '')}".rstrip()
             raise error
         return super().resolve_command(ctx, args)
 

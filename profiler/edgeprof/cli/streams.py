@@ -1,9 +1,76 @@
-"""stdin, stdout and stderr as scripts hand them over: closed, or in an encoding that lacks half of what we say."""
+"""stdin, stdout and stderr as scripts hand them over: closed, full, or in an encoding that lacks half of what we say.
+
+Every byte that goes to stdout or stderr passes ``_Output``. There a short write is completed, a write that fails is
+remembered, and what a terminal would obey is taken out, whoever printed it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import re
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+#: The sequences that edgeprof itself writes to terminals: colours, and the start of a progress line. Whatever else
+#: begins with an escape came from a name or an error's text, and is shown as a question mark, as are all other control
+#: characters and those that turn the direction of a text.
+_CONTROL = re.compile(
+    rb"(\x1b\[\d{1,2}(?:;\d{1,2})?m|\r\x1b\[K|\r\n)"
+    rb"|[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]"
+)
+_EIGHT_BIT = re.compile(rb"[\x80-\x9f]")
+
+
+class _Output(io.BufferedIOBase):
+    """The bytes of stdout or stderr, written at once and whole.
+
+    Args:
+        descriptor: 1 or 2.
+        must_arrive: Whether a write that fails is raised; what goes to stderr is worth less than what is measured.
+        eight_bit: Whether bytes from 0x80 to 0x9f are control characters: the encoding is not UTF-8.
+    """
+
+    def __init__(self, descriptor: int, *, must_arrive: bool, eight_bit: bool) -> None:
+        self._descriptor = descriptor
+        self._must_arrive = must_arrive
+        self._terminal = os.isatty(descriptor)
+        self._eight_bit = eight_bit
+        #: Why bytes were lost; nothing more is written then.
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def write(self, data: Buffer, /) -> int:
+        """
+        Raises:
+            OSError: the bytes could not be written whole; for the first time only.
+        """
+        content = bytes(data)
+        rest = memoryview(self._inert(content) if self._terminal else content)
+        try:
+            while rest and self.error is None:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            self.error = error
+            if self._must_arrive:
+                raise
+        return len(content)
+
+    def _inert(self, content: bytes) -> bytes:
+        content = _CONTROL.sub(lambda match: match.group(1) or b"?", content)
+        return _EIGHT_BIT.sub(b"?", content) if self._eight_bit else content
 
 
 def mend() -> None:
@@ -20,15 +87,43 @@ def mend() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False, encoding="utf-8"))  # noqa: SIM115 - it lives as long as the process
-    for stream in (sys.stdout, sys.stderr):
-        if not hasattr(stream, "reconfigure"):
-            continue
-        if str(stream.encoding).lower().replace("-", "") == "utf8":
-            stream.reconfigure(errors="surrogateescape")  # a file's name goes out as the bytes that it is
-        else:
-            from edgeprof.reporters.plain import ERRORS
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream: Any = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            setattr(sys, name, _guarded(stream, number))
 
-            stream.reconfigure(errors=ERRORS)
+
+def _guarded(stream: io.TextIOWrapper, number: int) -> io.TextIOWrapper:
+    stream.flush()
+    utf8 = str(stream.encoding).lower().replace("-", "") == "utf8"
+    if utf8:
+        errors = "surrogateescape"  # a file's name goes out as the bytes that it is
+    else:
+        from edgeprof.reporters.plain import ERRORS as errors  # noqa: N811 - a name of ours for codecs
+
+    output: Any = _Output(number, must_arrive=number == 1, eight_bit=not utf8)
+    return io.TextIOWrapper(
+        output,
+        encoding=stream.encoding,
+        errors=errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def finish(code: int) -> int:
+    """The exit code of a command that is over: ``code``, or 2 where its output could not be written whole.
+
+    Without it Python would flush stdout when it is too late to say anything, and leave with 120.
+    """
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    error = getattr(sys.stdout.buffer, "error", None)
+    if code == 0 and error is not None and not isinstance(error, BrokenPipeError):  # a reader may have seen enough
+        sys.stderr.write(f"edgeprof: cannot write to stdout: {error.strerror}\n")
+        code = 2
+    sys.stderr.flush()
+    return code
 
 
 def silence() -> None:

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from edgeprof.evaluation.dataset import Dataset
 
 
+#: What of a model a compressor changes: the precision of weights or arithmetic, which weights are zero, how many
+#: channels there are, the rank of weight matrices, how many distinct values weights have, or the weights by training.
+Change = Literal["precision", "sparsity", "channels", "rank", "values", "weights"]
+
+
 def native_backend() -> str:
     """Whose rules for quantising this machine's kernels go by: ``arm`` or ``x86``."""
     return "arm" if platform.machine().lower() in {"aarch64", "arm64", "armv7l"} else "x86"
@@ -53,6 +58,8 @@ class Compressor(ABC):
         gives: The format it produces; None for the one it got.
         parameters: What can be set.
         needs_data: Whether it calibrates or trains on a dataset.
+        changes: What of the model it changes, which ``edgeprof diagnose`` reasons about; nothing for a conversion.
+        weight_bits: Of the weights that it stores, where it changes their precision and the parameters do not say.
     """
 
     name: str
@@ -61,6 +68,8 @@ class Compressor(ABC):
     gives: str | None = None
     parameters: Sequence[Parameter] = ()
     needs_data: Literal["no", "calibration", "training"] = "no"
+    changes: Sequence[Change] = ()
+    weight_bits: int | None = None
 
     def for_format(self, model_format: str) -> Compressor:  # noqa: ARG002 - for those that serve several
         """The compressor that does it for one of the formats in ``takes``: itself, unless a name serves several formats

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from edgeprof.artifact import Artifact
+    from edgeprof.compression.compressor import Compressor
     from edgeprof.evaluation.dataset import Dataset
 
     Recipe = Sequence[Mapping[str, Any]]
@@ -82,6 +83,50 @@ def judged_before(recipe: Recipe, data: Dataset | None) -> list[Reason]:
             )
     remedy = "Judge it on data of its own; skip=N and limit=N cut one dataset in two."
     return [Reason(code=code, message=message, remedy=remedy) for code, message in found.items()]
+
+
+def declared_changes(compressor: Compressor) -> dict[str, Any]:
+    """What a compressor declares to change, as its step of a recipe keeps it."""
+    bits = {} if compressor.weight_bits is None else {"weight_bits": compressor.weight_bits}
+    return {"changes": list(compressor.changes), **bits} if compressor.changes else {}
+
+
+def changes_of(step: Mapping[str, Any]) -> frozenset[str]:
+    """What a step of a recipe changed (``Compressor.changes``)."""
+    facts = step.get("facts") or {}
+    if "changes" in facts:
+        return frozenset(facts["changes"])
+    return _before_changes_were_kept(step)[0]
+
+
+def weight_bits_of(step: Mapping[str, Any]) -> int | None:
+    """The bits of the weights that a step stored; None where it left them, or its parameters decide."""
+    facts = step.get("facts") or {}
+    if "changes" in facts:
+        bits = facts.get("weight_bits")
+        return bits if isinstance(bits, int) else None
+    return _before_changes_were_kept(step)[1]
+
+
+def _before_changes_were_kept(step: Mapping[str, Any]) -> tuple[frozenset[str], int | None]:
+    name = str(step.get("compressor", ""))
+    return next((known for prefix, known in _OF_OLD_RECIPES.items() if name.startswith(prefix)), (frozenset(), None))
+
+
+#: How the names of edgeprof 0.1's compressors begin, whose recipes do not say what they changed; the longer first.
+_OF_OLD_RECIPES: dict[str, tuple[frozenset[str], int | None]] = {
+    "int8": (frozenset({"precision"}), 8),
+    "int4": (frozenset({"precision"}), 4),
+    "fp16": (frozenset({"precision"}), 16),
+    "bf16": (frozenset({"precision"}), 16),
+    "qat": (frozenset({"precision", "weights"}), 8),
+    "prune-structured": (frozenset({"channels"}), None),
+    "prune": (frozenset({"sparsity"}), None),
+    "low-rank": (frozenset({"rank"}), None),
+    "cluster": (frozenset({"values"}), None),
+    "distill": (frozenset({"weights"}), None),
+    "fine-tune": (frozenset({"weights"}), None),
+}
 
 
 def _facts(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, Any]]]:

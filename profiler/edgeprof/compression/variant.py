@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgeprof.artifact import FORMATS, Artifact, recognise
 from edgeprof.compression.isolation import apart
-from edgeprof.compression.recipe import check_preprocessing, recipe_beside
+from edgeprof.compression.recipe import check_preprocessing, declared_changes, recipe_beside
 from edgeprof.compression.scratch import scratch
 from edgeprof.compression.share import LEAST_SHARE, check_share
 from edgeprof.errors import EdgeprofError, InputError, StorageError, VariantError, unknown
@@ -259,7 +259,7 @@ def _through(
                 "seed": seed,
                 "from_sha256": current.sha256,
                 "to_sha256": produced.sha256,
-                "facts": facts,
+                "facts": {**declared_changes(tool), **facts},
             }
         )
         check_preprocessing(chain_name(steps), recipe, data)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from edgeprof.compression.recipe import changes_of, weight_bits_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from edgeprof.diagnosis.graph import Graph
+    from edgeprof.worker.graph import Graph
 
 Status = Literal["fail", "warn", "ok"]
 
@@ -167,10 +169,10 @@ def _int8_share(e: Evidence) -> Iterator[Finding]:
 
 
 def _means_int8(e: Evidence) -> bool:
-    named = any("int8" in str(step.get("compressor", "")) or step.get("compressor") == "qat" for step in e.recipe)
+    quantised = any((weight_bits_of(step) or 32) <= 8 for step in e.recipe)
     graph = e.graph
     assert graph is not None
-    return named or any(x.stored in {"int8", "uint8", "int4"} or x.precision == "int8" for x in graph.layers)
+    return quantised or any(x.stored in {"int8", "uint8", "int4"} or x.precision == "int8" for x in graph.layers)
 
 
 def _conversions(graph: Graph) -> str:
@@ -196,7 +198,7 @@ def _sparsity(e: Evidence) -> Iterator[Finding]:
         return
     share, channels, patterned = zeros / total, idle / total, blocks / total
     told = f"{share:.0%} of the weights are zero, {channels:.0%} in whole channels, {patterned:.0%} in 2:4 blocks"
-    meant = any(str(step.get("compressor", "")).startswith("prune") for step in e.recipe)
+    meant = any(changes_of(step) & {"sparsity", "channels"} for step in e.recipe)
     if share < (0.1 if meant else 0.3):  # weights of few bits are often zero by rounding
         yield Finding("sparsity", "ok", share, "ratio", 0.1 if meant else 0.3, told)
         return
@@ -232,13 +234,14 @@ def _instructions(e: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
     if e.graph is None or not e.graph.share():
         return
-    slow = [layer for layer in e.graph.layers if layer.precision == "int16x8"]
-    if slow:
-        yield Finding(
-            "kernels", "fail", len(slow) / len(e.graph.layers), "ratio", 0.0,
-            f"{len(slow)} layers have 16-bit activations, which LiteRT computes with reference kernels",
-            "Use int8 activations (int8-static), or an accelerator that has 16 × 8 bit.", 5.0,
-        )  # fmt: skip
+    for precision, why in e.graph.slow.items():
+        slow = [layer for layer in e.graph.layers if layer.precision == precision]
+        if slow:
+            yield Finding(
+                "kernels", "fail", len(slow) / len(e.graph.layers), "ratio", 0.0,
+                f"{len(slow)} layers compute in {precision}, {why}",
+                "Use int8 activations (int8-static), or an accelerator that computes in it.", 5.0,
+            )  # fmt: skip
     if e.instructions is None or (e.baseline is not None and e.baseline.share() >= e.graph.share()):
         return  # unknown; or the baseline computes in as many integers: that is not what changed
     if e.instructions:
@@ -316,17 +319,33 @@ def _sqnr(e: Evidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-#: Methods that lose signal without rounding, by how their names begin → what makes them milder.
-_LOSSY = {"prune": "a smaller amount", "low-rank": "more energy or rank", "cluster": "a larger n"}
+#: Changes that lose signal without rounding → what makes them milder.
+_LOSSY = {
+    "sparsity": "a smaller amount",
+    "channels": "a smaller amount",
+    "rank": "more energy or rank",
+    "values": "a larger n",
+}
+
+
+def _takes_much_out(step: Mapping[str, Any]) -> bool:
+    """Whether a step changes weights by more than rounding them to 8 bits does."""
+    changes = changes_of(step)
+    trained = "weights" in changes and "precision" not in changes
+    return bool(changes & _LOSSY.keys()) or trained or (weight_bits_of(step) or 32) <= 4
 
 
 def _milder(e: Evidence) -> str | None:
     """What to do where weights were changed before anything was rounded: no layer left in float undoes that."""
-    steps = [str(step.get("compressor", "")) for step in e.recipe]
-    found = {step: how for step in steps for begins, how in _LOSSY.items() if step.startswith(begins)}
-    if not found:
+    milder = {
+        str(step.get("compressor", "a step")): how
+        for step in e.recipe
+        for change, how in _LOSSY.items()
+        if change in changes_of(step)
+    }
+    if not milder:
         return None
-    told = " and ".join(f"{how} for {step}" for step, how in found.items())
+    told = " and ".join(f"{how} for {step}" for step, how in milder.items())
     return f"Weights were changed, not only rounded: try {told}, or train afterwards (a PyTorch module: epochs=N)."
 
 
@@ -337,10 +356,9 @@ def _agreement(e: Evidence) -> Iterator[Finding]:
     share, count = e.agreement
     told = f"its top-1 answer is the baseline's for {share:.1%} of {count} samples"
     if share < _AGREEMENT_BROKEN:
-        changed = any(
-            str(s.get("compressor", "")).startswith(("prune", "low-rank", "cluster", "distill", "int4"))
-            for s in e.recipe
-        ) or any(layer.stored == "int4" for layer in (e.graph.layers if e.graph else ()))
+        changed = any(_takes_much_out(step) for step in e.recipe) or any(
+            layer.stored == "int4" for layer in (e.graph.layers if e.graph else ())
+        )
         suspects = (
             "Too much was taken out: use a smaller amount, or fine-tune afterwards." if changed else
             "Look, in this order, at: calibration with another preprocessing; a model not in eval mode or with batch"

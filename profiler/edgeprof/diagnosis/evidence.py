@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprof.compression.compressor import native_backend
 from edgeprof.compression.recipe import recipe_beside
 from edgeprof.diagnosis import checks
 from edgeprof.diagnosis.checks import Evidence, Finding
-from edgeprof.diagnosis.graph import read_graph
+from edgeprof.diagnosis.graph import inspect_with
 from edgeprof.errors import EdgeprofError, InputError, VariantError
 from edgeprof.evaluation import evaluate
 from edgeprof.evaluation.labels import are_absent
@@ -36,7 +35,8 @@ if TYPE_CHECKING:
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
-    from edgeprof.worker.runtime import TensorSpec
+    from edgeprof.worker.graph import Graph
+    from edgeprof.worker.runtime import Runtime, TensorSpec
 
     Array = npt.NDArray[Any]
 
@@ -92,8 +92,8 @@ def explain(
         note: Told what happens.
     """
     notes: list[str] = []
-    graph = read_graph(variant)
-    before = read_graph(baseline) if baseline is not None else None
+    runtime, graph = inspect_with(variant, host)
+    before = inspect_with(baseline, host)[1] if baseline is not None else None
     if graph is None:
         notes.append(
             f"the graph of {variant.spec} ({variant.format}) cannot be read here: checks of layers are left out"
@@ -105,7 +105,7 @@ def explain(
         baseline=before,
         instructions=instructions(roots),
         arch=platform.machine(),
-        engine=_engine(variant, recipe),
+        engine=_engine(graph, recipe),
         recipe=recipe,
         preprocessing=None if data is None else data.preprocessing,
         size=_sizes(variant),
@@ -114,8 +114,8 @@ def explain(
     steps: list[tuple[str, Callable[[], None]]] = []
     if data is not None or measure_s:
         steps.append(("running", lambda: _run(evidence, variant, baseline, host, data, measure_s, timeout_s)))
-    if data is not None and baseline is not None and variant.format == baseline.format != "pt2":
-        steps.append(("following activations", lambda: _follow(evidence, variant, baseline, data)))
+    if data and baseline and runtime and before and before.tensors and variant.format == baseline.format:
+        steps.append(("following activations", lambda: _follow(evidence, runtime, variant, baseline, data)))
     for text, step in steps:
         note(text)
         try:
@@ -130,12 +130,12 @@ def explain(
     return Diagnosis(findings, predicted, evidence.speed_up, _facts(evidence), notes)
 
 
-def _engine(variant: Artifact, recipe: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
-    """Whose rules a program of PyTorch was quantised by, and whose this machine goes by; other formats have but one."""
+def _engine(graph: Graph | None, recipe: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """By whose rules a model was quantised, and by whose this machine computes it; None where there is but one."""
     made_for = [step["facts"]["backend"] for step in recipe if "backend" in (step.get("facts") or {})]
-    if variant.format != "pt2" or not made_for:
+    if graph is None or not graph.engine or not made_for:
         return None
-    return made_for[-1], native_backend()
+    return made_for[-1], graph.engine
 
 
 def instructions(roots: Roots) -> str | None:
@@ -151,7 +151,7 @@ def instructions(roots: Roots) -> str | None:
     return next((name for name in _DOT if name in flags), "")
 
 
-def annotate(result: schema.Result, roots: Roots) -> None:
+def annotate(result: schema.Result, roots: Roots, host: PluginHost) -> None:
     """Write the headline under each variant of a bench that disappoints: no faster, or clearly less accurate."""
     if not result.variants:
         return
@@ -167,8 +167,8 @@ def annotate(result: schema.Result, roots: Roots) -> None:
             if not recipe:
                 continue  # another model, not a variant: nothing was promised
             evidence = Evidence(
-                graph=read_graph(made),
-                baseline=read_graph(source),
+                graph=inspect_with(made, host)[1],
+                baseline=inspect_with(source, host)[1],
                 instructions=instructions(roots),
                 arch=platform.machine(),
                 recipe=recipe,
@@ -382,35 +382,20 @@ def _batch_error(worker: Worker, inputs: Sequence[Any], data: Dataset) -> float 
 # --- following --------------------------------------------------------------------------------------------------------
 
 
-def _follow(e: Evidence, variant: Artifact, baseline: Artifact, data: Dataset) -> None:
+def _follow(e: Evidence, runtime: Runtime, variant: Artifact, baseline: Artifact, data: Dataset) -> None:
     """Signal to noise of every tensor that both graphs have, and how its values fill the range that it was given."""
-    assert variant.path is not None
-    assert baseline.path is not None
-    if e.graph is None:
+    if e.graph is None or e.baseline is None:
         return
-    if variant.format == "onnx":
-        from edgeprof.diagnosis import graph_onnx  # noqa: PLC0415 - onnx is optional
-
-        ours, held_as = set(graph_onnx.inner(variant.path)), graph_onnx.held(variant.path)
-        names = [name for name in graph_onnx.inner(baseline.path) if name in ours]
-        renamed = {held_as.get(name, name): name for name in names}
-        pairs = zip(
-            graph_onnx.taps(baseline.path, names, _samples(data, _FOLLOWED)),
-            (
-                {renamed[name]: array for name, array in found.items()}
-                for found in graph_onnx.taps(variant.path, renamed, _samples(data, _FOLLOWED))
-            ),
-            strict=True,
-        )
-    else:
-        from edgeprof.diagnosis import graph_tflite  # noqa: PLC0415 - LiteRT is optional
-
-        names = [layer.name for layer in e.baseline.layers] if e.baseline else []
-        pairs = zip(
-            graph_tflite.taps(baseline.path, names, _samples(data, _FOLLOWED)),
-            graph_tflite.taps(variant.path, names, _samples(data, _FOLLOWED)),
-            strict=True,
-        )
+    # A tensor that the variant quantises is looked at where its readers see it.
+    baseline_names = {e.graph.seen_as.get(name, name): name for name in e.baseline.tensors}
+    pairs = zip(
+        runtime.taps(str(baseline.path), e.baseline.tensors, _samples(data, _FOLLOWED)),
+        (
+            {baseline_names[name]: array for name, array in seen.items()}
+            for seen in runtime.taps(str(variant.path), list(baseline_names), _samples(data, _FOLLOWED))
+        ),
+        strict=True,
+    )
     tally: dict[str, _Tally] = {}
     for before, after in pairs:
         for name, truth in before.items():

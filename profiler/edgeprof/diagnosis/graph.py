@@ -1,127 +1,65 @@
-"""What a model really computes: its layers, their multiply-accumulates and the precision that they run in."""
+"""The graph of a model, read by the runtimes that load its format."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from edgeprof.compression.isolation import apart
 from edgeprof.errors import InputError
+from edgeprof.launch.choose import runtimes_for
+from edgeprof.plugins import PluginHost
+from edgeprof.worker.graph import INTEGER, Graph, Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    import numpy.typing as npt
-
     from edgeprof.artifact import Artifact
+    from edgeprof.worker.runtime import Runtime
 
-#: Precisions whose arithmetic is that of integers.
-INTEGER = frozenset({"int8", "int8-dynamic", "int16x8"})
+__all__ = ["INTEGER", "Graph", "Layer", "inspect_with", "read_graph"]
 
-
-@dataclass(frozen=True)
-class Layer:
-    """A node with weights.
-
-    Attributes:
-        name: As in the graph.
-        op: Its operator.
-        macs: Multiply-accumulates for one sample; None where a size is open.
-        precision: Of the arithmetic: ``float32``, ``float16``, ``int8`` (calibrated), ``int8-dynamic`` (ranges taken
-            while it runs), ``int16x8``.
-        stored: Of the weights in the file.
-        channels: Output channels.
-        weights: Reads the weights as real numbers, output channels first; None where they are computed.
-        depthwise: Each channel by itself.
-    """
-
-    name: str
-    op: str
-    macs: int | None
-    precision: str
-    stored: str
-    channels: int
-    weights: Callable[[], npt.NDArray[Any]] | None = None
-    depthwise: bool = False
+#: Seconds that reading a graph in a process of its own may take.
+_LIMIT_S = 120.0
 
 
-@dataclass(frozen=True)
-class Graph:
-    """A model as it is executed.
-
-    Attributes:
-        layers: Those with weights, in order.
-        nodes: How many operators are executed in all.
-        conversions: How many of them only turn integers into floats and back.
-        batch_norms: Names of batch normalisations that were not fused.
-        training: Names of nodes in training mode.
-        ranges: Quantised activation → the smallest and the largest real number that it can hold.
-        note: What the figures rest on, or why there are none.
-        integers: What to do where layers store integers and this runtime does not compute in them.
-    """
-
-    layers: Sequence[Layer]
-    nodes: int
-    conversions: int = 0
-    batch_norms: Sequence[str] = ()
-    training: Sequence[str] = ()
-    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
-    note: str = ""
-    integers: str = ""
-
-    @property
-    def macs(self) -> int:
-        return sum(layer.macs or 0 for layer in self.layers)
-
-    def share(self, precisions: frozenset[str] = INTEGER) -> float:
-        """The part of all multiply-accumulates that runs in these precisions; 0 where there are none."""
-        return sum(one.macs or 0 for one in self.layers if one.precision in precisions) / (self.macs or 1)
+def read_graph(artifact: Artifact, host: PluginHost | None = None) -> Graph | None:
+    """The graph of a model as a runtime executes it (``inspect_with``); None where no runtime can tell."""
+    return inspect_with(artifact, host or PluginHost.from_environment())[1]
 
 
-def read_graph(artifact: Artifact) -> Graph | None:
-    """The graph of an ONNX or TFLite model or a torch.export program as its runtime executes it; None for another
-    format, or without the library that reads it.
+def inspect_with(artifact: Artifact, host: PluginHost) -> tuple[Runtime | None, Graph | None]:
+    """The first runtime that can tell what a model computes, and the graph.
+
+    None and None: no runtime of this format can tell, or the library that it reads with is not installed, or the model
+    was written by a version of it that this one does not read.
 
     Raises:
         InputError: the file is damaged.
     """
-    if artifact.path is None:
-        return None
-    reader = _READERS.get(artifact.format)
+    failure: Exception | None = None
+    for runtime in runtimes_for(host, artifact) if artifact.path is not None else []:
+        try:
+            graph = _inspect(runtime, str(artifact.path))
+        except ImportError:
+            continue
+        except Exception as error:  # noqa: BLE001 - a plugin's code on anybody's file
+            failure = failure or error
+            continue
+        if graph is not None:
+            return runtime, graph
+    if failure is None:
+        return None, None
+    lines = str(failure).strip().splitlines()
+    reason = f"{type(failure).__name__}: {lines[0][:200]}" if lines else type(failure).__name__
+    raise InputError(
+        f"the graph of {artifact.spec} cannot be read: {reason}", remedy="The file may be damaged: export it again."
+    ) from failure
+
+
+def _inspect(runtime: Runtime, path: str) -> Graph | None:
+    if not runtime.inspects_apart:
+        return runtime.inspect(path)
     try:
-        return reader(artifact.path) if reader else None
-    except ImportError:
+        return apart(functools.partial(runtime.inspect, path), label=Path(path).name, limit_s=_LIMIT_S)
+    except Exception:  # noqa: BLE001 - of another version of the library, with operators that are not here
         return None
-    except Exception as error:
-        lines = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
-        raise InputError(
-            f"the graph of {artifact.spec} cannot be read: {reason}", remedy="The file may be damaged: export it again."
-        ) from error
-
-
-def _onnx(path: Path) -> Graph:
-    from edgeprof.diagnosis.graph_onnx import read  # noqa: PLC0415 - onnx is optional and slow to import
-
-    return read(path)
-
-
-def _tflite(path: Path) -> Graph:
-    from edgeprof.diagnosis.graph_tflite import read  # noqa: PLC0415 - LiteRT is optional
-
-    return read(path)
-
-
-def _pt2(path: Path) -> Graph | None:
-    from edgeprof.compression.isolation import apart  # noqa: PLC0415
-    from edgeprof.diagnosis.graph_torch import read  # noqa: PLC0415 - torch is optional
-
-    # In a process of its own: torch's threads would not follow from this one into those that make variants.
-    try:
-        return apart(functools.partial(read, path), label=path.name, limit_s=120.0)
-    except Exception:  # noqa: BLE001 - of another torch, with operators that are not here: as one that nothing reads
-        return None
-
-
-_READERS: dict[str, Callable[[Path], Graph | None]] = {"onnx": _onnx, "tflite": _tflite, "pt2": _pt2}

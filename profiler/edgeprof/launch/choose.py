@@ -72,6 +72,12 @@ def named_runtime(host: PluginHost, name: str) -> Runtime:
     return _make(host, name, registered[name])
 
 
+def runtimes_for(host: PluginHost, artifact: Artifact) -> list[Runtime]:
+    """The runtimes that take an artifact's format, those that name it first in front; installed or not."""
+    able = [runtime for runtime in _runtimes(host) if artifact.format in runtime.formats]
+    return sorted(able, key=lambda runtime: runtime.formats.index(artifact.format))
+
+
 def choose_runtime(
     host: PluginHost, artifact: Artifact, named: Runtime | None = None, *, foreign_python: bool = False
 ) -> Runtime:
@@ -95,8 +101,7 @@ def choose_runtime(
             )
         able = [named]
     else:
-        able = [r for r in _runtimes(host) if artifact.format in r.formats]
-        able.sort(key=lambda r: r.formats.index(artifact.format))
+        able = runtimes_for(host, artifact)
     if not able:
         raise unsupported(artifact)
     reasons = []

@@ -144,18 +144,20 @@ def machine_busy(procfs: Path) -> Callable[[float], float]:
     Raises:
         UnavailableError: the file cannot be read.
     """
+    path = procfs / "stat"
     try:
-        descriptor = os.open(procfs / "stat", os.O_RDONLY)
+        path.read_bytes()
     except OSError as error:
         raise UnavailableError(
-            f"{procfs / 'stat'} cannot be read: {error.strerror}",
+            f"{path} cannot be read: {error.strerror}",
             remedy="Play a waveform instead: --waveform constant:5W",
         ) from None
     tick = 1 / os.sysconf("SC_CLK_TCK")
 
     def busy(_time: float) -> float:
         # user nice system idle iowait irq softirq steal (guest time is inside user)
-        fields = [int(field) for field in os.pread(descriptor, 256, 0).split(b"\n", 1)[0].split()[1:9]]
+        with path.open("rb", buffering=0) as file:
+            fields = [int(field) for field in file.read(256).split(b"\n", 1)[0].split()[1:9]]
         return (sum(fields) - fields[3] - fields[4] - sum(fields[7:8])) * tick
 
     return busy

@@ -24,6 +24,7 @@ from edgeprof.diagnosis.evidence import blame, explain
 from edgeprof.errors import EdgeprofError, InputError, StorageError, UnavailableError, VariantError
 from edgeprof.evaluation import labels
 from edgeprof.evaluation.load import load_dataset, load_metric
+from edgeprof.launch.lock import measuring
 from edgeprof.results import document, files, schema
 from edgeprof.results.ids import new_id
 from edgeprof.sensing.device import host as context
@@ -117,6 +118,7 @@ def sweep(prepared: Sequence[_Sweep], *, prune_hopeless: bool = False) -> Iterat
 
     Raises:
         InputError: the protocol cannot be used, or files cannot be written.
+        BusyError: another measurement is running on this device.
         KeyboardInterrupt: it was interrupted before anything was measured.
     """
     several = len(prepared) > 1
@@ -185,7 +187,8 @@ class _Sweep:
         skipped: dict[str, str] = {}
         done: list[schema.Result] = []
         try:
-            self._all(candidates, done, skipped, prune_hopeless=prune_hopeless)
+            with measuring(self.roots, f"sweep {Path(self.study.path).name}"):
+                self._all(candidates, done, skipped, prune_hopeless=prune_hopeless)
         except KeyboardInterrupt:
             if not done:
                 self.say("interrupted: what was made is kept, and the same command goes on from there")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from edgeprof.artifact import recognise
+from edgeprof.compression.compressor import Change
 from edgeprof.errors import InputError
 from edgeprof.testing.require import require, require_error
 
@@ -47,6 +48,8 @@ def check_compressor(
     for parameter in compressor.parameters:
         _check_parameter(parameter)
     require(compressor.needs_data in ("no", "calibration", "training"), f"needs_data is {compressor.needs_data!r}")
+    strange = {*compressor.changes} - {*get_args(Change)}
+    require(not strange, f"changes names {', '.join(sorted(strange))}; there are {', '.join(get_args(Change))}")
     source = recognise(str(model))
     require(source.format in compressor.takes, f"{model} is {source.format}; it takes {', '.join(compressor.takes)}")
     given = {p.name: p.default for p in compressor.parameters} | dict(parameters or {})

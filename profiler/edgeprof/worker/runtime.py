@@ -10,8 +10,9 @@ import os
 import re
 import sys
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+from edgeprof.worker.graph import Graph
 from edgeprof.worker.workload import INFERENCE, Workload
 
 #: A dimension: a number, or a name ("batch") or None where it is dynamic.
@@ -193,6 +194,9 @@ class Runtime(ABC):
     concurrent = True
     #: The device where the user names none.
     default_device = "cpu"
+    #: Whether ``inspect`` must be called in a process of its own, because its library starts threads that would not
+    #: follow into processes that are forked later. Its Graph is then pickled.
+    inspects_apart = False
 
     @abstractmethod
     def availability(self) -> Availability:
@@ -209,3 +213,31 @@ class Runtime(ABC):
         Raises:
             LoadError: the file, the device or an option cannot be used; the sentence says which and why.
         """
+
+    def inspect(self, path: str) -> Optional[Graph]:  # noqa: ARG002 - for those that can
+        """What a model file computes, as this runtime executes it: its layers, their arithmetic, its tensors.
+
+        Called in edgeprof's own process (see ``inspects_apart``) and never in the worker, so that what it needs may be
+        installed for edgeprof alone. None: this runtime cannot tell.
+
+        Raises:
+            ImportError: a library that it reads with is not installed.
+        """
+        return None
+
+    def taps(
+        self,
+        path: str,
+        names: Sequence[str],
+        feeds: Iterable[Dict[str, Any]],
+    ) -> Iterator[Dict[str, Any]]:
+        """What tensors inside a model hold, as real numbers, for each set of inputs.
+
+        Called where ``inspect`` was, and only where its Graph names ``tensors``.
+
+        Args:
+            path: The model file.
+            names: The tensors; those that the model does not have are left out.
+            feeds: Inputs by name; the one name "" stands for a single input, whatever it is called.
+        """
+        raise NotImplementedError

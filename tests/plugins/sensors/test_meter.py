@@ -26,7 +26,8 @@ from edgeprof_plugins.sensors import meter
 def own_directories(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEPROF_CONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setattr(meter, "_streams", {})
+    yield
+    meter.disconnect()
 
 
 class Writer:
@@ -100,6 +101,8 @@ def test_a_serial_port_is_read_raw_at_its_speed(tmp_path) -> None:
     (sensor,) = found.sensors
     assert sensor.read_once()["meter/power"] == 2.5
     writer.end()
+    os.close(master)
+    os.close(slave)
 
 
 def test_a_fifo_a_port_and_a_command_are_read_alike(tmp_path) -> None:
@@ -281,6 +284,7 @@ def test_the_example_bridge_speaks_the_protocol(tmp_path) -> None:
     assert found.topology.headline.covers == "board"
     assert sensor.read_once()["usb/power"] == pytest.approx(2.0)
     writers[0].end()
+    os.close(writers[0].descriptor)
 
 
 def test_a_source_that_takes_no_address_and_an_empty_one_are_refused() -> None:

@@ -161,3 +161,44 @@ def test_nan_outputs_are_failed_as_in_compress_and_exit_3(place):
     assert nan["windows"]
     (reason,) = [r for r in nan["reasons"] if r["code"] == "nan_output"]
     assert "--input-data" in reason["remedy"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        f"bench app.py:steady {QUICK}",
+        f"bench app.py:steady {QUICK} --json",
+        "history",
+        "history --json",
+        "plugins list",
+        "plugins list --json",
+        "compress app.py:steady --list",
+        "run --json --idle 0 -- true",
+        "completion bash",
+    ],
+)
+def test_output_that_cannot_be_written_is_an_error_whatever_the_buffering(place, verb, unbuffered):
+    done = shell(place, f"edgeprof {verb} >/dev/full", PYTHONUNBUFFERED=unbuffered)
+    assert done.stderr.decode().splitlines()[-1] == "edgeprof: cannot write to stdout: No space left on device"
+    assert done.returncode == 2
+    if verb.startswith("bench"):
+        assert b"baseline" in shell(place, "edgeprof history").stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_bench_whose_progress_cannot_be_written_ends_as_one_whose_can(place, unbuffered):
+    done = shell(place, f"edgeprof bench app.py:steady {QUICK} 2>/dev/full", PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 0
+    assert shell(place, "edgeprof bench no.onnx 2>/dev/full", PYTHONUNBUFFERED=unbuffered).returncode == 2
+    assert b"saved as run" in done.stdout
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_fits_only_in_part_is_an_error(place, unbuffered):
+    script = "ulimit -f 1; edgeprof simulate --help >/dev/null; trap '' XFSZ; edgeprof bench --help > cut; echo $?"
+    done = shell(place, script, PYTHONUNBUFFERED=unbuffered)
+    assert done.stdout == b"2\n"
+    assert (place / "cut").stat().st_size == 1024

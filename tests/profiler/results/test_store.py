@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import sqlite3
 import subprocess
@@ -143,6 +144,13 @@ def _save_some(directory, process):
         Store(directory).save(at(n, f"p{process}x"))
 
 
+@pytest.fixture(scope="module")
+def resource_tracker() -> None:
+    """The process that multiprocessing starts once, beside the first that it spawns."""
+    multiprocessing.resource_tracker.ensure_running()
+
+
+@pytest.mark.usefixtures("resource_tracker")
 def test_writers_in_several_processes_lose_nothing(store):
     """Eight results from each of three processes at once: all are there."""
     context = multiprocessing.get_context("spawn")

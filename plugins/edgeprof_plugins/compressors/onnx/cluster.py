@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 class Cluster(Compressor):
     name = "cluster"
+    changes = ("values",)
     version = "1"
     takes = ("onnx",)
     parameters = (

@@ -60,7 +60,7 @@ def alone(plain: Path, quantised: Path, batches: Iterable[Batch]) -> dict[str, f
     """
     import onnx
 
-    from edgeprof.diagnosis import graph_onnx
+    from edgeprof_plugins.runtimes.onnxruntime import graph
 
     whole = onnx.load(str(plain))
     given = onnx.load(str(quantised)).graph
@@ -97,7 +97,7 @@ def alone(plain: Path, quantised: Path, batches: Iterable[Batch]) -> dict[str, f
     own = {same.get(n.input[0], n.input[0]): held[n.output[0]] for n in given.node if n.output[0] in held}
     wanted = list(dict.fromkeys(n for out, approx in watched.values() for n in (out, approx, own.get(out, out))))
     powers: dict[str, Any] = {}
-    for found in graph_onnx.taps(whole, wanted, batches):
+    for found in graph.taps(whole, wanted, batches):
         for name, (out, approximation) in watched.items():
             truth = found[out].astype(np.float64)
             noises = (found[approximation] - truth, found[own.get(out, out)] - truth)

@@ -29,6 +29,8 @@ _LARGE = 1024
 
 class Fp16(Compressor):
     name = "fp16"
+    changes = ("precision",)
+    weight_bits = 16
     version = "1"
     takes = ("onnx",)
     parameters = (

@@ -39,6 +39,8 @@ _LEVELS = {"float32": 1, "int8": 4}
 
 class Int4Weight(Compressor):
     name = "int4-weight"
+    changes = ("precision",)
+    weight_bits = 4
     version = "1"
     takes = ("onnx",)
     parameters = (

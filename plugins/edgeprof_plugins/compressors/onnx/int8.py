@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 class Int8Dynamic(Compressor):
     name = "int8-dynamic"
+    changes = ("precision",)
+    weight_bits = 8
     version = "1"
     takes = ("onnx",)
     parameters = (
@@ -91,6 +93,8 @@ _NO_KERNEL = "ONNX Runtime's quantiser leaves it in float"
 
 class Int8Weight(Compressor):
     name = "int8-weight"
+    changes = ("precision",)
+    weight_bits = 8
     version = "1"
     takes = ("onnx",)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 class LowRank(Compressor):
     name = "low-rank"
+    changes = ("rank",)
     version = "2"
     takes = ("onnx",)
     parameters = PARAMETERS

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 class Prune(Compressor):
     name = "prune"
+    changes = ("sparsity",)
     version = "1"
     takes = ("onnx",)
     parameters = PARAMETERS
@@ -54,6 +55,7 @@ class Prune(Compressor):
 
 class Prune24(Compressor):
     name = "prune-2:4"
+    changes = ("sparsity",)
     version = "1"
     takes = ("onnx",)
 

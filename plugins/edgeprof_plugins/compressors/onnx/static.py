@@ -32,6 +32,8 @@ _DTYPES = {1: "float32", 10: "float16", 11: "float64", 2: "uint8", 3: "int8", 6:
 
 class Int8Static(Compressor):
     name = "int8-static"
+    changes = ("precision",)
+    weight_bits = 8
     version = "2"
     takes = ("onnx",)
     needs_data = "calibration"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 class PruneStructured(Compressor):
     name = "prune-structured"
+    changes = ("channels",)
     version = "2"
     takes = ("onnx",)
     parameters = (

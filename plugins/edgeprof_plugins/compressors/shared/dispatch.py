@@ -33,6 +33,7 @@ class Family(Compressor):
         self.version = "+".join(dict.fromkeys(member.version for member in self.members))
         self.takes = tuple(form for member in self.members for form in member.takes)
         self.parameters = tuple({p.name: p for member in self.members for p in member.parameters}.values())
+        self.changes = tuple(dict.fromkeys(kind for member in self.members for kind in member.changes))
         needs = {member.needs_data for member in self.members}
         # What is true of all of them; the member of a format says it exactly.
         self.needs_data = needs.pop() if len(needs) == 1 else "no"

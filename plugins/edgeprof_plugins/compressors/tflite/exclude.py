@@ -25,9 +25,9 @@ def layer(name: str) -> str:
 
 def answers(path: Path, batches: Batches, count: int) -> list[npt.NDArray[Any]]:
     """A model's outputs for the first ``count`` samples, joined along the first axis."""
-    from edgeprof.diagnosis import graph_tflite
+    from edgeprof_plugins.runtimes.litert import graph
 
-    found = list(graph_tflite.run(path, batches))
+    found = list(graph.run(str(path), batches))
     return [np.concatenate([np.atleast_1d(one[i]) for one in found])[:count] for i in range(len(found[0]))]
 
 
@@ -42,14 +42,15 @@ def alone(plain: Path, only: Callable[[str], Path], batches: Batches) -> dict[st
     Returns:
         Layer → dB; a layer that cannot be quantised is not in it.
     """
-    from edgeprof.diagnosis import graph_tflite
+    from edgeprof_plugins.runtimes.litert import graph
 
-    names = [one.name for one in graph_tflite.read(plain).layers]
-    truths = list(graph_tflite.taps(plain, names, batches))
+    inspected = graph.read(str(plain))
+    names = [one.name for one in inspected.layers] if inspected else []
+    truths = list(graph.taps(str(plain), names, batches))
     made = {}
     for name in names:
         signal, noise = np.zeros(1), np.zeros(1)
-        for truth, found in zip(truths, graph_tflite.taps(only(name), [name], batches), strict=True):
+        for truth, found in zip(truths, graph.taps(str(only(name)), [name], batches), strict=True):
             if name in truth and name in found:
                 exact = truth[name].astype(np.float64)
                 over = tuple(range(exact.ndim - 1))

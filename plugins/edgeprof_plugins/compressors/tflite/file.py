@@ -152,7 +152,7 @@ class TfliteFile:
         return raw.view(weight.dtype).reshape(weight.shape)
 
     def _content(self, buffer: int) -> npt.NDArray[np.uint8] | None:
-        from edgeprof.diagnosis.graph_tflite import content
+        from edgeprof_plugins.runtimes.litert.graph import content
 
         return content(self._view, self.model, buffer)
 

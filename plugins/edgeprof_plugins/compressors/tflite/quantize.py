@@ -142,21 +142,29 @@ class _Job:
 
 class Int8Dynamic(_Recipe):
     name = "int8-dynamic"
+    changes = ("precision",)
+    weight_bits = 8
     recipe = "dynamic_wi8_afp32"
 
 
 class Int8Weight(_Recipe):
     name = "int8-weight"
+    changes = ("precision",)
+    weight_bits = 8
     recipe = "weight_only_wi8_afp32"
 
 
 class Int4Weight(_Recipe):
     name = "int4-weight"
+    changes = ("precision",)
+    weight_bits = 4
     recipe = "weight_only_wi4_afp32"
 
 
 class Fp16(_Recipe):
     name = "fp16"
+    changes = ("precision",)
+    weight_bits = 16
     recipe = "weight_only_wi8_afp32"
 
     def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -170,6 +178,8 @@ class Fp16(_Recipe):
 
 class Int8Static(_Recipe):
     name = "int8-static"
+    changes = ("precision",)
+    weight_bits = 8
     version = "2"
     needs_data = "calibration"
     parameters = (

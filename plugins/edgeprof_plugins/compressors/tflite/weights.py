@@ -26,6 +26,7 @@ _KNOWN = {"float32", "float16", "int8"}
 
 class Prune(Compressor):
     name = "prune"
+    changes = ("sparsity",)
     version = "1"
     takes = ("tflite",)
     parameters = magnitude.PARAMETERS
@@ -45,6 +46,7 @@ class Prune(Compressor):
 
 class Cluster(Compressor):
     name = "cluster"
+    changes = ("values",)
     version = "1"
     takes = ("tflite",)
     parameters = (kmeans.COUNT,)

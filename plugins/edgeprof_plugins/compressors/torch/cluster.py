@@ -31,6 +31,7 @@ _N = Parameter("n", "int", default=16, minimum=2, maximum=256, help="distinct va
 
 class Cluster(ModuleCompressor):
     name = "cluster"
+    changes = ("values",)
     version = "1"
     parameters = (_N, *torch_train.parameters(0))
 
@@ -52,6 +53,7 @@ class Cluster(ModuleCompressor):
 
 class ClusterScript(Compressor):
     name = "cluster"
+    changes = ("values",)
     version = "1"
     takes = ("torchscript",)
     parameters = (_N,)

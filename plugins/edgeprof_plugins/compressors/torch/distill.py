@@ -27,6 +27,7 @@ class FineTune(ModuleCompressor):
     """Trains what is there; weights that are zero stay zero."""
 
     name = "fine-tune"
+    changes = ("weights",)
     version = "1"
     needs_data = "training"
     parameters = torch_train.parameters(3)
@@ -41,6 +42,7 @@ class Distill(Compressor):
     """The student is trained on α·T²·KL(teacher/T ‖ student/T) + (1 − α)·cross entropy (Hinton et al. 2015, §2)."""
 
     name = "distill"
+    changes = ("weights",)
     version = "1"
     takes = ("python", "pt2")
     gives = "pt2"

@@ -22,6 +22,8 @@ class Fp16(ModuleCompressor):
     """IEEE half precision: 11 bits of mantissa, ±65504; larger weights are clipped to that."""
 
     name = "fp16"
+    changes = ("precision",)
+    weight_bits = 16
     version = "1"
     kind = "float16"
     parameters = (
@@ -67,6 +69,8 @@ class Bf16(Fp16):
     """bfloat16: float32's range with 8 bits of mantissa."""
 
     name = "bf16"
+    changes = ("precision",)
+    weight_bits = 16
     kind = "bfloat16"
 
 

@@ -51,6 +51,8 @@ _HOPELESS_DB = 3.0
 
 class Int8Static(Compressor):
     name = "int8-static"
+    changes = ("precision",)
+    weight_bits = 8
     version = "2"
     takes = ("python", "pt2")
     gives = "pt2"
@@ -92,6 +94,8 @@ class Int8Dynamic(Compressor):
     """Dense layers only: their inputs' ranges are taken while running. Of a convolutional network, next to nothing."""
 
     name = "int8-dynamic"
+    changes = ("precision",)
+    weight_bits = 8
     version = "1"
     takes = ("python", "pt2")
     gives = "pt2"
@@ -123,6 +127,8 @@ class Qat(Compressor):
     """Quantisation-aware training: int8's rounding in the forward pass, straight through in the backward one."""
 
     name = "qat"
+    changes = ("precision", "weights")
+    weight_bits = 8
     version = "2"
     takes = ("python", "pt2")
     gives = "pt2"

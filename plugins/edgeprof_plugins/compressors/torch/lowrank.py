@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 class LowRank(ModuleCompressor):
     name = "low-rank"
+    changes = ("rank",)
     version = "2"
     parameters = (*PARAMETERS, *torch_train.parameters(0))
 

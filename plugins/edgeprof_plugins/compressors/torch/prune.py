@@ -33,6 +33,7 @@ _AMOUNT = (
 
 class Prune(ModuleCompressor):
     name = "prune"
+    changes = ("sparsity",)
     version = "1"
     parameters = (*_AMOUNT, *torch_train.parameters(0))
 
@@ -43,6 +44,7 @@ class Prune(ModuleCompressor):
 
 class Prune24(ModuleCompressor):
     name = "prune-2:4"
+    changes = ("sparsity",)
     version = "1"
     parameters = torch_train.parameters(0)
 
@@ -67,6 +69,7 @@ class PruneScript(Compressor):
     """TorchScript keeps its weights where they can be reached, and its layers where they cannot."""
 
     name = "prune"
+    changes = ("sparsity",)
     version = "1"
     takes = ("torchscript",)
     parameters = _AMOUNT

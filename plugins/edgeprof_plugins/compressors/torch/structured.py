@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 class PruneStructured(ModuleCompressor):
     name = "prune-structured"
+    changes = ("channels",)
     version = "1"
     parameters = (
         Parameter("amount", "float", default=0.3, minimum=0.0, maximum=0.95, help="share of the channels taken out"),

@@ -13,11 +13,12 @@ import importlib
 import os
 import re
 import warnings
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgeprof import hookimpl
+from edgeprof.worker.graph import Graph
 from edgeprof.worker.inputs import refuse_unknown
 from edgeprof.worker.runtime import (
     Availability,
@@ -111,6 +112,16 @@ class LiteRT(Runtime):
             "timed": "invoke(); inputs are set once, before the windows",
         }
         return session
+
+    def inspect(self, path: str) -> Optional[Graph]:
+        from . import graph
+
+        return graph.read(path)
+
+    def taps(self, path: str, names: Sequence[str], feeds: Iterable[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
+        from . import graph
+
+        return graph.taps(path, names, feeds)
 
 
 class LiteRTSession(Session):

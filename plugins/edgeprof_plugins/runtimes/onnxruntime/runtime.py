@@ -12,11 +12,12 @@ import functools
 import os
 import re
 import warnings
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgeprof import hookimpl
+from edgeprof.worker.graph import Graph
 from edgeprof.worker.runtime import (
     Availability,
     LoadError,
@@ -87,6 +88,19 @@ class OnnxRuntime(Runtime):
         if gpu is not None:
             gpu.attach(session, provider)
         return OnnxSession(ort, session, session_options, gpu)
+
+    def inspect(self, path: str) -> Optional[Graph]:
+        with open(path, "rb") as file:
+            if file.read(8)[4:] == b"ORTM":
+                return None  # ORT format, which onnx does not read
+        from . import graph
+
+        return graph.read(path)
+
+    def taps(self, path: str, names: Sequence[str], feeds: Iterable[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
+        from . import graph
+
+        return graph.taps(path, names, feeds)
 
 
 class OnnxSession(Session):

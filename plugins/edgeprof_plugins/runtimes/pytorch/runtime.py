@@ -15,10 +15,12 @@ import importlib
 import inspect
 import os
 import warnings
+import zipfile
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from edgeprof import hookimpl
 from edgeprof.worker import embedded_code
+from edgeprof.worker.graph import Graph
 from edgeprof.worker.runtime import (
     ANY_DTYPE,
     ANY_SHAPE,
@@ -46,6 +48,7 @@ SCALARS = {"int": "int64", "float": "float64", "bool": "bool", "number": "float6
 class PyTorch(Runtime):
     name = "pytorch"
     formats = ("torchscript", "pt2", "python")
+    inspects_apart = True
 
     def availability(self) -> Availability:
         version = library_version("torch")
@@ -76,6 +79,13 @@ class PyTorch(Runtime):
         if options.options.get("cuda_graph") == "1":
             session.use_graph()
         return session
+
+    def inspect(self, path: str) -> Optional[Graph]:
+        if not zipfile.is_zipfile(path) or _is_torchscript(path):
+            return None  # only a torch.export program says what it computes
+        from . import graph
+
+        return graph.read(path)
 
 
 def _library() -> Any:
@@ -129,8 +139,6 @@ def _configure(torch: Any, options: LoadOptions) -> None:
 
 
 def _is_torchscript(path: str) -> bool:
-    import zipfile
-
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.partition("/")[2] for name in archive.namelist()]
@@ -240,8 +248,6 @@ def register_quantised(path: str) -> None:
     """Make torch know the quantise and dequantise operators of a program that has them; each library that brings them
     does so when it is imported.
     """
-    import zipfile
-
     with zipfile.ZipFile(path) as archive:
         models = [name for name in archive.namelist() if name.endswith("model.json")]
         if not any(b"quantized_decomposed" in archive.read(name) for name in models):

@@ -1,13 +1,16 @@
 """A stream of lines from a meter: a serial port, a FIFO, standard input, a TCP port, or a command's output.
 
-One thread a link reads as lines come and hands each over with its time; it outlives ``Sensor.close``, because a stream
-cannot be rewound and the programs behind one take seconds to start. Standard library only.
+One thread a link reads as lines come and hands each over with its time. A link outlives ``Sensor.close``, because a
+stream cannot be rewound and the programs behind one take seconds to start; ``Link.close`` ends it. Only the thread
+closes the descriptor that it reads: closed by another thread, its number could go to a file that the read then takes
+bytes from.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import select
 import shlex
 import socket
 import stat
@@ -33,7 +36,7 @@ _LONGEST = 4096
 
 
 class Link:
-    """Lines from an address, for as long as the process lives.
+    """Lines from an address, until it is closed or the process ends.
 
     Args:
         address: ``/dev/ttyUSB0`` or ``/dev/ttyUSB0@9600``; the path of a FIFO; ``-`` for standard input;
@@ -51,16 +54,37 @@ class Link:
         self.trouble: str | None = "it was not opened yet"
         self._child: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._wake = -1  # the writing end of the pipe that interrupts a read
 
     def start(self) -> None:
         """Start the thread, once."""
         if self._thread is None:
             # A daemon: a meter that says nothing must not keep the program from ending.
-            self._thread = threading.Thread(target=self._run, name=f"edgeprof meter {self.address}", daemon=True)
+            interrupt, self._wake = os.pipe()
+            self._thread = threading.Thread(
+                target=self._run, args=(interrupt,), name=f"edgeprof meter {self.address}", daemon=True
+            )
             self._thread.start()
 
-    def _run(self) -> None:
-        while True:
+    def close(self, wait_s: float = 2.0) -> None:
+        """End the thread and the program behind the link; a thread that waits for a FIFO's writer is left to itself."""
+        if self._thread is None:
+            return
+        self._stopping.set()
+        if self._wake >= 0:
+            os.close(self._wake)
+            self._wake = -1
+        self._thread.join(wait_s)
+
+    def _run(self, interrupt: int) -> None:
+        try:
+            self._read_until_stopped(interrupt)
+        finally:
+            os.close(interrupt)
+
+    def _read_until_stopped(self, interrupt: int) -> None:
+        while not self._stopping.is_set():
             try:
                 descriptor = self._open(self)
             except OSError as error:
@@ -68,7 +92,7 @@ class Link:
             else:
                 self.trouble = None
                 try:
-                    self._read(descriptor)
+                    self._read(descriptor, interrupt)
                     self.trouble = f"{self.address} has ended"
                 except OSError as error:
                     self.trouble = f"{self.address}: {error.strerror or error}"
@@ -79,17 +103,25 @@ class Link:
                     self._reap()
             if self.address == "-":
                 return  # what ended once has ended
-            time.sleep(_RETRY_S)
+            self._stopping.wait(_RETRY_S)
 
-    def _read(self, descriptor: int) -> None:
+    def _read(self, descriptor: int, interrupt: int) -> None:
         rest = b""
-        while chunk := os.read(descriptor, 65536):
+        while self._is_readable(descriptor, interrupt) and (chunk := os.read(descriptor, 65536)):
             now = time.monotonic()
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 self._on_line(line.decode("utf-8", errors="replace").strip("\r\0 "), now)
             if len(rest) > _LONGEST:
                 rest = b""
+
+    @staticmethod
+    def _is_readable(descriptor: int, interrupt: int) -> bool:
+        """Wait for bytes or an end of the stream; False where the link is being closed."""
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.register(interrupt, select.POLLIN)
+        return interrupt not in dict(poll.poll())
 
     def _reap(self) -> None:
         child, self._child = self._child, None

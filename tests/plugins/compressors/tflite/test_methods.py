@@ -155,7 +155,7 @@ def test_a_file_from_before_2020_is_quantised_as_one_of_today(resnet: Path, host
 def test_ranges_are_those_of_all_samples(shared_data: Path, tmp_path: Path, host: PluginHost) -> None:
     """One value a sample: a range that is averaged over samples would hold next to none of them."""
     pytest.importorskip("ai_edge_quantizer")
-    from edgeprof.diagnosis import graph_tflite
+    from edgeprof_plugins.runtimes.litert import graph
 
     source = shared_data / "tflm-hello-world/hello_world_float.tflite"
     x = np.linspace(0, 6.28, 32, dtype="float32").reshape(-1, 1)
@@ -164,7 +164,7 @@ def test_ranges_are_those_of_all_samples(shared_data: Path, tmp_path: Path, host
     made, _ = make_variant(
         recognise(str(source)), parse_chain("int8-static"), host.of("compressors"), tmp_path / "out", data
     )
-    answers = [outputs[0].item() for outputs in graph_tflite.run(made.path, [{"": one[None]} for one in x])]
+    answers = [outputs[0].item() for outputs in graph.run(str(made.path), [{"": one[None]} for one in x])]
     assert np.abs(np.array(answers) - np.sin(x[:, 0])).max() < 0.15
 
 
@@ -173,7 +173,7 @@ def test_weights_behind_the_flatbuffer_are_found(resnet: Path) -> None:
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    from edgeprof.diagnosis import graph_tflite
+    from edgeprof_plugins.runtimes.litert import graph
 
     with TfliteFile(resnet) as model:
         first = model.weights()[0]
@@ -192,6 +192,6 @@ def test_weights_behind_the_flatbuffer_are_found(resnet: Path) -> None:
     outside.write_bytes(write(length) + values.tobytes())
     with TfliteFile(outside) as model:
         assert np.array_equal(model.values(first), values)
-    layer = next(one for one in graph_tflite.read(outside).layers if one.weights is not None)
+    layer = next(one for one in graph.read(str(outside)).layers if one.weights is not None)
     assert layer.weights is not None
     assert np.array_equal(layer.weights(), values)

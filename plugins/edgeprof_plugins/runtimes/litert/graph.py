@@ -3,22 +3,16 @@
 Layout: tensorflow/lite/schema/schema.fbs, read by the classes that ai-edge-litert brings.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgeprof.diagnosis.graph import Graph, Layer
+from edgeprof.worker.graph import Graph, Layer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
-
-    import numpy.typing as npt
+Array = Any
 
 _DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 7: "int16", 9: "int8", 17: "int4"}
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
@@ -26,9 +20,9 @@ _CONVERSIONS = {"QUANTIZE", "DEQUANTIZE", "CAST"}
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
-def read(path: Path) -> Graph:
-    """The graph of a TFLite file."""
-    data = np.frombuffer(path.read_bytes(), np.uint8)
+def read(path: str) -> Optional[Graph]:
+    """The graph of a TFLite file; None of one that was compiled for an Edge TPU, which hides it."""
+    data = np.fromfile(path, np.uint8)
     model = schema.Model.GetRootAs(data, 0)
     graph = model.Subgraphs(0)
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
@@ -36,6 +30,8 @@ def read(path: Path) -> Graph:
     for index in range(graph.OperatorsLength()):
         operator = graph.Operators(index)
         code = model.OperatorCodes(operator.OpcodeIndex())
+        if code.CustomCode() == b"edgetpu-custom-op":
+            return None
         operators.append((names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "?"), operator))
     stored = {o.Outputs(0): o.Inputs(0) for name, o in operators if name == "DEQUANTIZE"}
     layers = [_layer(_Place(data, model, graph), name, o, stored) for name, o in operators if name in _LAYERS]
@@ -44,22 +40,23 @@ def read(path: Path) -> Graph:
         nodes=len(operators),
         conversions=sum(name in _CONVERSIONS for name, _ in operators),
         ranges=dict(_ranges(_Place(data, model, graph))),
+        tensors=[layer.name for layer in layers],
+        slow={"int16x8": "which LiteRT computes with reference kernels"},
     )
 
 
-def content(data: npt.NDArray[np.uint8], model: Any, buffer: int) -> npt.NDArray[np.uint8] | None:
+def content(data: Array, model: Any, buffer: int) -> Optional[Array]:
     """A buffer's bytes, in the flatbuffer or (``offset``) behind it in the file; None for none."""
     found = model.Buffers(buffer)
     if found.DataLength():
-        inside: npt.NDArray[np.uint8] = found.DataAsNumpy()
-        return inside
+        return found.DataAsNumpy()
     # Schemas before 2023 have no buffers behind the flatbuffer.
     start, size = (found.Offset(), found.Size()) if hasattr(found, "Offset") else (0, 0)
     return data[start : start + size] if start > 1 and size and start + size <= len(data) else None
 
 
 class _Place(NamedTuple):
-    data: npt.NDArray[np.uint8]
+    data: Array
     model: Any
     graph: Any
 
@@ -104,13 +101,12 @@ def _precision(activation: str, weight: str, *, converted: bool) -> str:
     return "float16" if activation == "float16" else "float32"
 
 
-def _weights(raw: npt.NDArray[np.uint8], tensor: Any, axis: int) -> npt.NDArray[Any]:
+def _weights(raw: Array, tensor: Any, axis: int) -> Array:
     values = raw.view(_DTYPES[tensor.Type()])
-    shaped: npt.NDArray[Any] = values.reshape([int(s) for s in tensor.ShapeAsNumpy()])
-    return np.moveaxis(shaped, axis, 0)
+    return np.moveaxis(values.reshape([int(s) for s in tensor.ShapeAsNumpy()]), axis, 0)
 
 
-def _ranges(place: _Place) -> Iterator[tuple[str, tuple[float, float]]]:
+def _ranges(place: _Place) -> Iterator[Tuple[str, Tuple[float, float]]]:
     for index in range(place.graph.TensorsLength()):
         tensor = place.graph.Tensors(index)
         kind = _DTYPES.get(tensor.Type(), "?")
@@ -124,11 +120,9 @@ def _ranges(place: _Place) -> Iterator[tuple[str, tuple[float, float]]]:
         yield (tensor.Name() or b"").decode("utf-8", "replace"), ((low - zero) * scale, (high - zero) * scale)
 
 
-def taps(
-    path: Path, names: Iterable[str], feeds: Iterable[Mapping[str, npt.NDArray[Any]]]
-) -> Iterator[dict[str, npt.NDArray[Any]]]:
+def taps(path: str, names: Iterable[str], feeds: Iterable[Mapping[str, Array]]) -> Iterator[Dict[str, Array]]:
     """What chosen tensors hold, as real numbers, for each set of inputs; the model's own scale quantises float ones."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415 - reading a graph needs none
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
         model_path=str(path),
@@ -151,11 +145,9 @@ def taps(
         yield found
 
 
-def run(
-    path: Path, feeds: Iterable[Mapping[str, npt.NDArray[Any]]], *, threads: int = 1
-) -> Iterator[list[npt.NDArray[Any]]]:
+def run(path: str, feeds: Iterable[Mapping[str, Array]], *, threads: int = 1) -> Iterator[List[Array]]:
     """A model's outputs as real numbers, for each set of inputs, by the kernels that LiteRT takes by itself."""
-    from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - as above
+    from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=threads)
     interpreter.allocate_tensors()
@@ -168,19 +160,17 @@ def run(
         yield [_real(interpreter.get_tensor(sink["index"]), sink).copy() for sink in interpreter.get_output_details()]
 
 
-def _quantised(array: npt.NDArray[Any], detail: Any) -> npt.NDArray[Any]:
+def _quantised(array: Array, detail: Any) -> Array:
     kind = np.dtype(detail["dtype"])
     scale, zero = detail["quantization"]
     if array.dtype == kind or not scale:
         return array.astype(kind)
     limits = np.iinfo(kind)
-    quantised: npt.NDArray[Any] = np.clip(np.rint(array / scale + zero), limits.min, limits.max).astype(kind)
-    return quantised
+    return np.clip(np.rint(array / scale + zero), limits.min, limits.max).astype(kind)
 
 
-def _real(array: npt.NDArray[Any], detail: Any) -> npt.NDArray[Any]:
+def _real(array: Array, detail: Any) -> Array:
     scale, zero = detail["quantization"]
     if array.dtype.kind in "iu" and scale:
-        real: npt.NDArray[Any] = (array.astype(np.float32) - zero) * scale
-        return real
+        return (array.astype(np.float32) - zero) * scale
     return array

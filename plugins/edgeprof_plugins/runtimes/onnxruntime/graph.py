@@ -1,10 +1,10 @@
-"""The graph that ONNX Runtime executes: optimised by ONNX Runtime itself, then read back."""
+"""The graph that ONNX Runtime executes: optimised by ONNX Runtime itself, then read back.
 
-from __future__ import annotations
+Read in edgeprof's own process, never in the worker: it needs onnx beside onnxruntime.
+"""
 
 import functools
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Tuple
 
 import numpy as np
 import onnx
@@ -12,17 +12,13 @@ import onnxruntime
 from onnx import numpy_helper
 
 from edgeprof.compression.scratch import scratch
-from edgeprof.diagnosis.graph import Graph, Layer
+from edgeprof.worker.graph import Graph, Layer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    import numpy.typing as npt
-
-    Feeds = Mapping[str, npt.NDArray[Any]]
+Array = Any
+Feeds = Mapping[str, Array]
 
 #: Operator → (position of the weights, precision of its arithmetic; None: that of the weights).
-_LAYERS: dict[str, tuple[int, str | None]] = {
+_LAYERS = {
     "Conv": (1, None),
     "FusedConv": (1, None),
     "NhwcFusedConv": (1, None),
@@ -60,9 +56,9 @@ _DTYPES = {
 }
 
 
-def read(path: Path) -> Graph:
+def read(path: str) -> Graph:
     """The executed graph of an ONNX file."""
-    written = onnx.load(str(path))
+    written = onnx.load(path)
     training = [
         node.name or node.output[0]
         for node in written.graph.node
@@ -81,15 +77,17 @@ def read(path: Path) -> Graph:
     for node in graph.node:
         if node.op_type in _CONVERSIONS and node.input[0] in values:
             values.setdefault(node.output[0], values[node.input[0]])
-    layers = [layer for node in graph.node if (layer := _layer(node, values, sizes)) is not None]
+    layers = [_layer(node, values, sizes) for node in graph.node]
     return Graph(
-        layers=layers,
+        layers=[layer for layer in layers if layer is not None],
         nodes=len(graph.node),
         conversions=sum(node.op_type in _CONVERSIONS for node in graph.node),
         batch_norms=[n.name or n.output[0] for n in graph.node if n.op_type == "BatchNormalization"],
         training=training,
         ranges=_ranges(written),
         note=note,
+        tensors=[name for node in written.graph.node for name in node.output if name],
+        seen_as=_seen_as(written.graph),
     )
 
 
@@ -101,33 +99,33 @@ def _options(level: Any) -> Any:
     return options
 
 
-def _optimised(path: Path, folder: Path) -> Any:
+def _optimised(path: str, folder: Any) -> Any:
     """The model after ONNX Runtime's own fusions (without those for one CPU's memory layout); None where it fails."""
     target = folder / "executed.onnx"
     options = _options(onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
     options.optimized_model_filepath = str(target)
     try:
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         return onnx.load(str(target))
-    except Exception:  # noqa: BLE001 - ONNX Runtime has an exception class for every code
+    except Exception:
         return None
 
 
-def _sizes(model: Any) -> dict[str, tuple[int, ...]]:
+def _sizes(model: Any) -> Dict[str, Tuple[int, ...]]:
     """Shapes of what the layers give, by running the graph once on random inputs with a batch of one."""
     wanted = [node.output[0] for node in model.graph.node if node.op_type in _LAYERS]
     inputs = [one for one in model.graph.input if one.name not in {t.name for t in model.graph.initializer}]
     try:
         found = next(iter(taps(model, wanted, [random_feeds(inputs)])))
-    except Exception:  # noqa: BLE001 - see above; the figures are then unknown
+    except Exception:
         return {}
     return {name: array.shape for name, array in found.items()}
 
 
-def random_feeds(inputs: Iterable[Any]) -> dict[str, npt.NDArray[Any]]:
+def random_feeds(inputs: Iterable[Any]) -> Dict[str, Array]:
     """Random inputs for a graph's inputs; what is open becomes 1."""
     draw = np.random.default_rng(0)
-    feeds: dict[str, npt.NDArray[Any]] = {}
+    feeds = {}  # type: Dict[str, Array]
     for one in inputs:
         kind = one.type.tensor_type
         shape = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else 1 for d in kind.shape.dim]
@@ -139,18 +137,19 @@ def random_feeds(inputs: Iterable[Any]) -> dict[str, npt.NDArray[Any]]:
     return feeds
 
 
-def taps(model: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[dict[str, npt.NDArray[Any]]]:
+def taps(model: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[Dict[str, Array]]:
     """What chosen tensors inside a graph hold, for each set of inputs.
 
     Args:
         model: The ModelProto, or its path.
-        names: Tensors.
+        names: Tensors; those that no node gives are left out.
         feeds: Inputs by name.
     """
     copy = onnx.ModelProto()
-    copy.CopyFrom(onnx.load(str(model)) if isinstance(model, Path) else model)
+    copy.CopyFrom(model if isinstance(model, onnx.ModelProto) else onnx.load(str(model)))
     given = {one.name for one in copy.graph.output}
-    wanted = list(dict.fromkeys(names))
+    inside = {name for node in copy.graph.node for name in node.output}
+    wanted = [name for name in dict.fromkeys(names) if name in inside]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in given)
     session = onnxruntime.InferenceSession(
         copy.SerializeToString(),
@@ -160,24 +159,17 @@ def taps(model: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[d
     inputs = [one.name for one in session.get_inputs()]
     for one in feeds:
         named = {inputs[0]: one[""]} if set(one) == {""} else dict(one)
-        yield dict(zip(wanted, session.run(wanted, named), strict=True))
+        yield dict(zip(wanted, session.run(wanted, named)))
 
 
-def held(path: Path) -> dict[str, str]:
-    """Tensor → what its readers see of it: where it is quantised, the other end of that, clipped and rounded."""
-    graph = onnx.load(str(path), load_external_data=False).graph
+def _seen_as(graph: Any) -> Dict[str, str]:
+    """Tensor → the tensor that its readers see: where it is quantised, the other end of that, clipped and rounded."""
     ends = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     pairs = ((n.input[0], ends.get(n.output[0])) for n in graph.node if n.op_type == "QuantizeLinear")
     return {name: end for name, end in pairs if end is not None}
 
 
-def inner(path: Path) -> list[str]:
-    """Tensors inside a graph that nodes give, in order."""
-    model = onnx.load(str(path), load_external_data=False)
-    return [name for node in model.graph.node for name in node.output if name]
-
-
-def _layer(node: Any, values: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]]) -> Layer | None:
+def _layer(node: Any, values: Mapping[str, Any], sizes: Mapping[str, Tuple[int, ...]]) -> Optional[Layer]:
     if node.op_type not in _LAYERS:
         return None
     position, precision = _LAYERS[node.op_type]
@@ -209,11 +201,11 @@ def _layer(node: Any, values: Mapping[str, Any], sizes: Mapping[str, tuple[int, 
     )
 
 
-def _weights(proto: Any, axis: int) -> npt.NDArray[Any]:
+def _weights(proto: Any, axis: int) -> Array:
     return np.moveaxis(numpy_helper.to_array(proto), axis, 0)
 
 
-def _ranges(model: Any) -> dict[str, tuple[float, float]]:
+def _ranges(model: Any) -> Dict[str, Tuple[float, float]]:
     """Activation → what its QuantizeLinear can hold."""
     values = {tensor.name: tensor for tensor in model.graph.initializer}
     found = {}

@@ -4,22 +4,16 @@ Quantised programs (PT2E) dequantise before each layer, so that eager layers com
 compiler (``compile=1``) or ONNX Runtime, after ``export-onnx``, fuses the pairs into integer layers.
 """
 
-from __future__ import annotations
-
 import functools
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any, Dict, Iterator, Optional, Sequence
 
 import numpy as np
 
-from edgeprof.diagnosis.graph import Graph, Layer
+from edgeprof.compression.compressor import native_backend
 from edgeprof.worker.embedded_code import load_program
+from edgeprof.worker.graph import Graph, Layer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    import numpy.typing as npt
+Array = Any
 
 #: Operator → where its output channels are in the weight.
 _LAYERS = {
@@ -37,17 +31,17 @@ _INTEGERS = (
 )
 
 
-def read(path: Path) -> Graph:
+def read(path: str) -> Graph:
     """The graph of a program; it can be pickled, with its weights.
 
     Raises:
         ImportError: torch is not installed.
         LoadError: the file would run its author's code.
     """
-    import torch  # noqa: PLC0415 - optional, and seconds to import
-    import torch.ao.quantization.fx._decomposed  # noqa: PLC0415 - registers the operators of quantised programs
+    import torch
+    import torch.ao.quantization.fx._decomposed
 
-    program = load_program(torch, str(path))
+    program = load_program(torch, path)
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
     known = {
         **program.graph_signature.inputs_to_parameters,
@@ -65,6 +59,7 @@ def read(path: Path) -> Graph:
         batch_norms=[node.name for name, node in operators if "batch_norm" in name],
         training=[node.name for name, node in operators if name in _TRAINS and _flag(node, _TRAINS[name])],
         integers=_INTEGERS,
+        engine=native_backend(),
     )
 
 
@@ -78,11 +73,11 @@ def _flag(node: Any, position: int) -> bool:
     return len(node.args) > position and node.args[position] is True
 
 
-def _layer(name: str, node: Any, constants: dict[str, Any]) -> Iterator[Layer]:
+def _layer(name: str, node: Any, constants: Dict[str, Any]) -> Iterator[Layer]:
     """The layer, if one of its arguments is a weight."""
     position = 2 if name == "addmm" else 1
-    source: Any = node.args[position]
-    zero: Any = None
+    source = node.args[position]  # type: Any
+    zero = None  # type: Any
     if _operator(source).startswith("dequantize_"):
         zero = source.args[2] if len(source.args) > 2 else None
         source = source.args[0]
@@ -114,7 +109,7 @@ def _groups(name: str, node: Any) -> int:
     return int(node.args[place]) if len(node.args) > place else int(node.kwargs.get("groups", 1))
 
 
-def _macs(name: str, weight: Sequence[int], activation: Any, output: Any) -> int | None:
+def _macs(name: str, weight: Sequence[int], activation: Any, output: Any) -> Optional[int]:
     """Of one sample, which the first dimension counts; None where a size is open."""
     turned = "transpose" in name
     found = activation if turned else output
@@ -123,14 +118,13 @@ def _macs(name: str, weight: Sequence[int], activation: Any, output: Any) -> int
     sizes = list(found.shape[1:] if found.dim() > 1 else found.shape)
     if not all(isinstance(size, int) for size in sizes):
         return None
-    inner: int = weight[-2] if _LAYERS[name] == -1 else math.prod(weight[1:])
-    return math.prod(int(size) for size in sizes) * inner
+    inner = weight[-2] if _LAYERS[name] == -1 else int(np.prod(weight[1:]))
+    return int(np.prod([int(size) for size in sizes])) * inner
 
 
-def _weights(values: npt.NDArray[Any], points: npt.NDArray[Any] | None, axis: int) -> npt.NDArray[Any]:
+def _weights(values: Array, points: Optional[Array], axis: int) -> Array:
     turned = np.moveaxis(values, axis, 0)
     if values.dtype.kind == "f" or points is None:
         return turned
     zeros = points.reshape(-1, *[1] * (turned.ndim - 1)) if points.size in {1, len(turned)} else 0
-    centred: npt.NDArray[Any] = turned.astype(np.int32) - zeros
-    return centred
+    return turned.astype(np.int32) - zeros

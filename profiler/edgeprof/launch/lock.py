@@ -1,0 +1,239 @@
+"""One measurement at a time on one device.
+
+Two measurements that run together measure each other. Every verb that measures takes the device's lock first: an
+exclusive ``flock`` of a file in /run/lock, one for each sysfs root, so that a virtual board and the machine itself do
+not exclude each other. The kernel releases the lock when its holder dies, however that happens. The file says who
+measures, since when, and what.
+
+A process that a holder starts may measure: the holder puts a token into the environment (:data:`TOKEN`), and the file
+holds the same token. The descriptor is inheritable as well, so that the lock stays held across ``exec``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import getpass
+import hashlib
+import json
+import os
+import secrets
+import stat
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import BusyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from edgeprof.roots import Roots
+
+#: The folder of the lock files, where it is not /run/lock: for tests, and for a device without a writable /run.
+FOLDER = "EDGEPROF_LOCK_DIR"
+#: What a holder's children find in their environment.
+TOKEN = "_EDGEPROF_DEVICE_LOCK"  # noqa: S105 - names a variable; what it holds is no secret
+#: A text of this many bytes is no lock file of ours.
+_LONGEST = 4096
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who measures.
+
+    Attributes:
+        pid: Process ID of the holder.
+        user: Login name of the holder.
+        since_s: Seconds since the epoch.
+        what: What is measured, as ``bench model.onnx``.
+    """
+
+    pid: int
+    user: str
+    since_s: float
+    what: str
+
+    def __str__(self) -> str:
+        since = time.strftime(
+            "%H:%M" if time.time() - self.since_s < 86400 else "%Y-%m-%d %H:%M", time.localtime(self.since_s)
+        )
+        return f"{self.user} (process {self.pid}) since {since}: {self.what}"
+
+
+def lock_path(roots: Roots, environ: Mapping[str, str] | None = None) -> Path:
+    """The lock file of a device: one for each sysfs root, by the root's real path."""
+    environ = os.environ if environ is None else environ
+    folder = environ.get(FOLDER) or next(
+        (name for name in ("/run/lock", "/var/lock") if os.access(name, os.W_OK | os.X_OK)), tempfile.gettempdir()
+    )
+    real = os.path.realpath(roots.sysfs)
+    suffix = "" if real == "/sys" else "-" + hashlib.sha256(os.fsencode(real)).hexdigest()[:12]
+    return Path(folder) / f"edgeprof-device{suffix}.lock"
+
+
+#: The locks that this process holds, and how many measurements stand on each: a study holds it around its benches.
+_held: dict[Path, int] = {}
+_guard = threading.Lock()
+
+
+@contextlib.contextmanager
+def measuring(roots: Roots, what: str) -> Iterator[None]:
+    """Hold the device's lock while something is measured on it.
+
+    Args:
+        roots: Where /sys is; each sysfs root has a lock of its own.
+        what: What is measured, for those who are told to wait.
+
+    Raises:
+        BusyError: another measurement runs on this device.
+    """
+    path = lock_path(roots)
+    with _guard:
+        nested = path in _held
+        if nested:
+            _held[path] += 1
+    if nested:
+        try:
+            yield
+        finally:
+            with _guard:
+                _held[path] -= 1
+        return
+    descriptor = _take(path)
+    if descriptor is None:  # an ancestor of this process measures, and has this process do it
+        yield
+        return
+    token = secrets.token_hex(16)
+    inherited = os.environ.get(TOKEN)
+    os.environ[TOKEN] = token
+    with _guard:
+        _held[path] = 1
+    try:
+        _write(descriptor, {"pid": os.getpid(), "user": _user(), "since": time.time(), "what": what, "token": token})
+        yield
+    finally:
+        with _guard:
+            del _held[path]
+        if inherited is None:
+            os.environ.pop(TOKEN, None)
+        else:
+            os.environ[TOKEN] = inherited
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+        os.close(descriptor)
+
+
+def holder(roots: Roots) -> Holder | None:
+    """Who measures on this device now, other than this process and its ancestors; None where nobody does."""
+    path = lock_path(roots)
+    with _guard:
+        if path in _held:
+            return None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        if _flock(descriptor, fcntl.LOCK_SH):
+            return None
+        text = _read(descriptor)
+        return None if _is_ours(text) else _holder_of(text)
+    finally:
+        os.close(descriptor)
+
+
+def _take(path: Path) -> int | None:
+    """The descriptor of the locked file; None where an ancestor of this process holds the lock.
+
+    Raises:
+        BusyError: somebody else holds it.
+    """
+    try:
+        descriptor = _open(path)
+    except OSError as error:
+        raise BusyError(
+            f"the lock file {path}, which keeps two measurements apart, cannot be opened: {error.strerror}",
+            remedy=f"Remove it, or name another folder for lock files: {FOLDER}=/some/folder",
+        ) from error
+    if _flock(descriptor, fcntl.LOCK_EX):
+        os.set_inheritable(descriptor, True)
+        return descriptor
+    text = _read(descriptor)
+    os.close(descriptor)
+    if _is_ours(text):
+        return None
+    raise BusyError(
+        f"another measurement is running on this device: {_holder_of(text)}",
+        remedy="Two measurements at a time would measure each other: wait for its end, then start this one again.",
+    )
+
+
+def _open(path: Path) -> int:
+    """Open the file, or create it for everybody.
+
+    The file is opened without O_CREAT first: the kernel refuses O_CREAT for another user's file in a folder such as
+    /run/lock (fs.protected_regular), even to root.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+            os.fchmod(descriptor, 0o666)  # whatever the umask: other users wait for the same lock
+        except FileExistsError:
+            descriptor = os.open(path, flags)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return descriptor
+
+
+def _flock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write(descriptor: int, text: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # a full /run costs the name of the holder, not the lock
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(text).encode("utf-8", "backslashreplace")[:_LONGEST], 0)
+
+
+def _read(descriptor: int) -> dict[str, Any]:
+    try:
+        text = json.loads(os.pread(descriptor, _LONGEST, 0))
+    except (OSError, ValueError, RecursionError):  # its holder has just taken it, or had no room to write
+        return {}
+    return text if isinstance(text, dict) else {}
+
+
+def _is_ours(text: Mapping[str, Any]) -> bool:
+    token = os.environ.get(TOKEN)
+    return token is not None and text.get("token") == token
+
+
+def _holder_of(text: Mapping[str, Any]) -> Holder:
+    pid, since = text.get("pid"), text.get("since")
+    return Holder(
+        pid=pid if isinstance(pid, int) else 0,
+        user=str(text.get("user", "somebody"))[:64],
+        since_s=float(since) if isinstance(since, int | float) else time.time(),
+        what=str(text.get("what", "a measurement"))[:200],
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return str(os.getuid())

@@ -1,0 +1,77 @@
+"""What a model really computes: its layers, their multiply-accumulates and the precision that they run in.
+
+``Runtime.inspect`` returns a Graph of a model as that runtime executes it. Python 3.6 grammar, standard library only.
+"""
+
+from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Sequence, Tuple
+
+#: Precisions whose arithmetic is that of integers.
+INTEGER = frozenset({"int8", "int8-dynamic", "int16x8"})
+
+
+class Layer(NamedTuple):
+    """A node with weights.
+
+    Attributes:
+        name: As in the graph.
+        op: Its operator.
+        macs: Multiply-accumulates for one sample; None where a size is open.
+        precision: Of the arithmetic: ``float32``, ``float16``, ``int8`` (calibrated), ``int8-dynamic`` (ranges taken
+            while it runs), ``int16x8``.
+        stored: Of the weights in the file.
+        channels: Output channels.
+        weights: Reads the weights as real numbers, output channels first; None where they are computed.
+        depthwise: Each channel by itself.
+    """
+
+    name: str
+    op: str
+    macs: Optional[int]
+    precision: str
+    stored: str
+    channels: int
+    weights: Optional[Callable[[], Any]] = None
+    depthwise: bool = False
+
+
+class Graph(NamedTuple):
+    """A model as it is executed.
+
+    Attributes:
+        layers: The nodes with weights, in order.
+        nodes: How many operators are executed in all.
+        conversions: How many of them only turn integers into floats and back.
+        batch_norms: Names of batch normalisations that were not fused.
+        training: Names of nodes in training mode.
+        ranges: Quantised activation → the smallest and the largest real number that it can hold.
+        note: What the figures rest on, or why there are none.
+        integers: What to do where layers store integers and this runtime does not compute in them.
+        tensors: Names of the tensors that ``Runtime.taps`` can follow, in order; empty where it can follow none.
+        seen_as: Tensor → the tensor that its readers see in its place: where it is quantised and turned back, the
+            other end of that, clipped and rounded.
+        engine: By whose rules this machine's kernels compute (``arm``, ``x86``), where a model can be made for another;
+            "" where there is but one.
+        slow: Precision → what is slow about it in this runtime, as the end of a sentence.
+    """
+
+    layers: Sequence[Layer]
+    nodes: int
+    conversions: int = 0
+    batch_norms: Sequence[str] = ()
+    training: Sequence[str] = ()
+    ranges: Dict[str, Tuple[float, float]] = {}
+    note: str = ""
+    integers: str = ""
+    tensors: Sequence[str] = ()
+    seen_as: Dict[str, str] = {}
+    engine: str = ""
+    slow: Dict[str, str] = {"int16x8": "for which most runtimes have reference kernels only"}
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all layers whose sizes are known."""
+        return sum(layer.macs or 0 for layer in self.layers)
+
+    def share(self, precisions: FrozenSet[str] = INTEGER) -> float:
+        """The part of all multiply-accumulates that runs in these precisions; 0 where there are none."""
+        return sum(layer.macs or 0 for layer in self.layers if layer.precision in precisions) / (self.macs or 1)

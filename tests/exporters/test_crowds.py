@@ -1,0 +1,183 @@
+"""Many connections at once: slow ones give way first, nobody's crowd keeps others out, and scrapes go on."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeprof_exporters import connections as module
+from edgeprof_exporters.connections import Connection, Places
+from edgeprof_exporters.limits import LatestFirst
+from edgeprof_exporters.server import Request, Response, Server, listen
+
+
+class Hello:
+    def answer(self, request: Request) -> Response:
+        return Response(200, b"hello")
+
+
+@pytest.fixture
+def port():
+    server = Server(listen(["127.0.0.1:0"]), Hello(), max_connections=32)
+    server.start()
+    yield int(server.addresses[0].rpartition(":")[2])
+    server.stop()
+
+
+def connect(port: int, source: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(source, 0))
+
+
+def scrape(port: int, source: str = "127.0.0.1") -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10, source_address=(source, 0))
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def dripping(port: int, count: int):
+    """Clients that send a head byte by byte, and come back when they are dropped."""
+    stop = threading.Event()
+
+    def drip() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(OSError), connect(port) as sock:
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+                while not stop.wait(0.02):
+                    sock.sendall(b"a")
+
+    threads = [threading.Thread(target=drip) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
+def test_slow_heads_lock_out_neither_new_nor_kept_scrapers(port: int, source: str) -> None:
+    """Twice as many dripping clients as places; from the same address as the scraper, and from another."""
+    kept = http.client.HTTPConnection("127.0.0.1", port, timeout=10, source_address=(source, 0))
+    kept.request("GET", "/")
+    kept.getresponse().read()
+    with dripping(port, 64):
+        for _ in range(20):
+            assert scrape(port, source) == 200
+            kept.request("GET", "/")
+            answer = kept.getresponse()
+            assert (answer.status, answer.read()) == (200, b"hello")
+    kept.close()
+
+
+def test_a_thousand_kept_connections_cost_no_new_scrape(port: int) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for number in range(1000):
+            sock = stack.enter_context(connect(port))
+            sock.sendall(request)
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+            if number % 50 == 0:
+                assert scrape(port) == 200
+        assert scrape(port, "127.0.0.3") == 200
+
+
+def pair(address: str = "192.0.2.1") -> tuple[Connection, socket.socket]:
+    ours, theirs = socket.socketpair()
+    return Connection(ours, address), theirs
+
+
+def test_one_address_never_has_all_places() -> None:
+    places = Places(16)
+    crowd = [pair("192.0.2.1") for _ in range(16)]
+    for connection, _ in crowd:
+        assert places.admit(connection)
+        connection.begin()
+        connection.rest()
+    assert sum(connection.is_dropped for connection, _ in crowd) == 2  # of an eighth that is others'
+    other, peer = pair("192.0.2.2")
+    assert places.admit(other)
+    assert not other.is_dropped
+    for connection, end in [*crowd, (other, peer)]:
+        connection.sock.close()
+        end.close()
+
+
+def test_addresses_of_one_ipv6_network_count_as_one() -> None:
+    for first, second, same in (
+        ("2001:db8::1", "2001:db8::2:3:4", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+    ):
+        a, b = pair(first), pair(second)
+        assert (a[0].network == b[0].network) is same
+        for connection, peer in (a, b):
+            connection.sock.close()
+            peer.close()
+
+
+states = st.lists(
+    st.tuples(st.sampled_from(["late", "resting", "answering"]), st.integers(0, 3)), min_size=1, max_size=30
+)
+
+
+@given(states)
+def test_whoever_is_answered_keeps_its_place_and_the_late_go_before_the_resting(drawn) -> None:
+    everyone = []
+    for number, (state, network) in enumerate(drawn):
+        connection = Connection(socket.socket.__new__(socket.socket), f"192.0.2.{network}")
+        connection.since = float(number)
+        if state != "late":
+            connection.begin()
+        if state == "resting":
+            connection.rest()
+            connection.since = float(number)
+        everyone.append(connection)
+    victim = module._choose_victim(everyone)
+    names = [state for state, _ in drawn]
+    if victim is None:
+        assert set(names) == {"answering"}
+        return
+    state = names[everyone.index(victim)]
+    assert state == ("late" if "late" in names else "resting")
+    same = [c for c, s in zip(everyone, names, strict=True) if s == state and c.network == victim.network]
+    assert victim is same[0]  # the oldest of its address
+
+
+def test_in_a_flood_the_newcomer_is_next_and_the_oldest_of_too_many_is_sent_away() -> None:
+    turns = LatestFirst(3)
+    assert turns.enter()
+    order: list[tuple[int, bool]] = []
+    with ThreadPoolExecutor(4) as pool:
+
+        def wait(number: int) -> None:
+            granted = turns.enter()
+            order.append((number, granted))
+            if granted:
+                turns.leave()
+
+        running = []
+        for number in range(4):
+            running.append(pool.submit(wait, number))
+            deadline = time.monotonic() + 10
+            while len(turns._waiting) != min(number + 1, 3) or (number == 3 and not order):
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+        turns.leave()
+        for one in running:
+            one.result(10)
+    assert order == [(0, False), (3, True), (2, True), (1, True)]

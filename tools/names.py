@@ -1,0 +1,71 @@
+"""Show how the code names things, the worst first: ``make names``. A mirror, not a gate; the exit status is always 0.
+
+Two figures are shown. Words that say nothing about what they hold (``found``, ``one``, ``made`` …) are counted where
+they stand as the name of a variable or a parameter. Functions whose name is one word are counted outside classes and
+modules that say the rest by protocol (``read``, ``close``, ``compare`` are fine as methods; they count all the same).
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("profiler", "plugins", "exporters", "dashboards", "tools")
+#: Words that could name anything.
+EMPTY_WORDS = frozenset({"found", "one", "made", "told", "kept", "said", "own"})
+SHOWN = 25
+
+
+class Names(NamedTuple):
+    """The names of one file."""
+
+    empty: Counter[str]
+    functions: list[str]
+
+
+def read_names(path: Path) -> Names:
+    """The empty words that the file assigns or takes as parameters, and the names of its functions."""
+    empty: Counter[str] = Counter()
+    functions = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            name = node.id
+        elif isinstance(node, ast.arg):
+            name = node.arg
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if not node.name.startswith("__"):
+                functions.append(node.name)
+            continue
+        else:
+            continue
+        if name.strip("_") in EMPTY_WORDS:
+            empty[name.strip("_")] += 1
+    return Names(empty, functions)
+
+
+def is_one_word(name: str) -> bool:
+    return "_" not in name.strip("_")
+
+
+def main() -> int:
+    files = {path: read_names(path) for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))}
+    totals = sum((names.empty for names in files.values()), Counter[str]())
+    functions = [name for names in files.values() for name in names.functions]
+    short = sum(map(is_one_word, functions))
+    print(f"{totals.total()} variables and parameters have a name that says nothing: {dict(totals.most_common())}")
+    print(f"{short} of {len(functions)} functions ({short / len(functions):.0%}) have a name of one word")
+    worst = sorted(files, key=lambda path: -files[path].empty.total())[:SHOWN]
+    print(f"\nempty  one-word functions  file (the worst {SHOWN})")
+    for path in worst:
+        names = files[path]
+        one_word = f"{sum(map(is_one_word, names.functions))}/{len(names.functions)}"
+        print(f"{names.empty.total():5}  {one_word:>18}  {path.relative_to(ROOT)}  {dict(names.empty)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
