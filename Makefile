@@ -19,7 +19,7 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 # Tests of a profiler wait, for windows and for processes: half as many again as there are cores keep the cores busy.
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 DEMO := examples/demo
-BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage compress integral_truth
+BENCHMARKS := startup harness record_overhead sampler_cost perturbation integration_error coverage compress integral_truth
 
 .PHONY: demo test test-fast coverage fix names lint bench-smoke test-kernel test-systemd docs clean
 .DELETE_ON_ERROR:

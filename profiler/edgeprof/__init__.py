@@ -8,19 +8,38 @@ if TYPE_CHECKING:
 
     from pluggy import HookimplMarker
 
+    from edgeprof.library.bench import bench
     from edgeprof.library.recorder import measure, record
+    from edgeprof.library.result import Result, compare, load
+    from edgeprof.library.sensors import sensors
     from edgeprof.tracking import track
 
     hookimpl: HookimplMarker
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "hookimpl", "measure", "record", "track"]
+__all__ = [
+    "Result",
+    "__version__",
+    "bench",
+    "compare",
+    "hookimpl",
+    "load",
+    "measure",
+    "record",
+    "sensors",
+    "track",
+]
 
 #: Name → the module that has it. A name here must be no module's or folder's beside this file: an import of that would
 #: take its place.
 _LIBRARY = {
+    "Result": "edgeprof.library.result",
+    "bench": "edgeprof.library.bench",
+    "compare": "edgeprof.library.result",
+    "load": "edgeprof.library.result",
     "measure": "edgeprof.library.recorder",
     "record": "edgeprof.library.recorder",
+    "sensors": "edgeprof.library.sensors",
     "track": "edgeprof.tracking",
 }
 

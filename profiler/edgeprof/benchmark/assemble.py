@@ -44,6 +44,7 @@ _REMARKS = frozenset(
         "late",
         "dropped",
         "cut_short",
+        "in_process",
     }
 )
 #: Reasons that make it failed whatever its windows say: a model that does not answer is no fast one.

@@ -53,6 +53,8 @@ _SETTLE_S = 0.5
 #: A cool-down ends here whatever the temperature.
 _COOL_DOWN_LIMIT_S = 60.0
 _COOL_DOWN_BAND_C = 2.0
+#: What is said of a callable that the caller handed over.
+_IN_PROCESS = "it ran in the caller's process, whose memory and interpreter lock it shares with edgeprof's sampling"
 #: What a loaded model is taken to need before it is loaded, to decide whether all fit at once.
 _WORKER_BYTES = 200 * 2**20
 _BYTES_PER_MODEL_BYTE = 4
@@ -260,7 +262,7 @@ class _Run:
             inputs=self.request.input_data,
             python=self.request.worker_python,
             timeout_s=self.request.timeout_s,
-            isolated=self.request.isolated,
+            isolated=self.request.isolated and not candidate.in_process,
             seed=self.plan.seed,
         )
         ready: Worker | None = None
@@ -363,6 +365,7 @@ class _Run:
             runtime,
             self._options(candidate),
             failure=candidate.failure,
+            notes=[schema.Reason(code="in_process", message=_IN_PROCESS)] if candidate.in_process else [],
         )
 
     def _options(self, candidate: Candidate) -> LoadOptions:

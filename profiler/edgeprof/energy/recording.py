@@ -288,7 +288,7 @@ class Recording:
         """The stretches without work, in order of time."""
         return list(self._idles)
 
-    def keys(self) -> list[tuple[str, ...]]:
+    def recorded_keys(self) -> list[tuple[str, ...]]:
         """What can be quoted, in the order in which it was first done."""
         return list(dict.fromkeys(kept.span.key for kept in self._kept))
 
@@ -325,7 +325,7 @@ class Recording:
         Raises:
             InputError: there is no span of that key, or there are several and none is named.
         """
-        keys = self.keys()
+        keys = self.recorded_keys()
         if not key and len(keys) == 1:
             key = keys[0]
         kept = sorted((k for k in self._kept if k.span.key == key), key=lambda k: k.span.start_s)

@@ -126,6 +126,11 @@ def _plot(rows: Sequence[Row]) -> str:
     return _section(pareto.title(rows), lead, f'<figure class="wide">{drawn}</figure>')
 
 
+def table(result: Result) -> str:
+    """The report's table alone, for a notebook: it needs neither the page nor its style."""
+    return _table(rows_of([result]), several=False)
+
+
 def _table(rows: Sequence[Row], *, several: bool) -> str:
     if not rows:
         return ""

@@ -58,7 +58,7 @@ def test_two_kinds_of_work_have_the_joules_of_their_own_power():
     for second in range(10, 20):
         key, count = ("heavy", 10) if second % 2 == 0 else ("light", 4)
         recording.add(block(second + 0.05, second + 0.95, count, key=key))
-    assert recording.keys() == [("heavy",), ("light",)]
+    assert recording.recorded_keys() == [("heavy",), ("light",)]
     assert recording.quote("heavy").value == pytest.approx(8.0 * 0.9 / 10, rel=1e-6)
     assert recording.quote("light").value == pytest.approx(3.0 * 0.9 / 4, rel=1e-6)
     with pytest.raises(InputError, match="no span is named ''"):
