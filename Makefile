@@ -10,6 +10,7 @@
 #   make bench-smoke  every benchmark once, briefly: that it runs, not what it says
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
 #   make test-systemd the exporter's service under a real systemd in QEMU (builds Debian once; root; many minutes)
+#   make test-onnx-suite  all models of ONNX's own backend suite (a part of them is in make test)
 #   make docs         write anew what docs/ takes from --help and from tests
 
 VENV ?= .venv
@@ -19,9 +20,9 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 # Tests of a profiler wait, for windows and for processes: half as many again as there are cores keep the cores busy.
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 DEMO := examples/demo
-BENCHMARKS := startup harness record_overhead sampler_cost perturbation integration_error coverage compress integral_truth
+BENCHMARKS := startup harness record_overhead sampler_cost perturbation integration_error coverage truth compress integral_truth
 
-.PHONY: demo test test-fast coverage fix names lint bench-smoke test-kernel test-systemd docs clean
+.PHONY: demo test lint bench-smoke test-kernel test-systemd test-onnx-suite docs test-fast coverage fix names clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -80,6 +81,9 @@ test-kernel: $(VENV)/.develop
 
 test-systemd: $(VENV)/.develop
 	EDGEPROF_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd
+
+test-onnx-suite: $(VENV)/.develop
+	EDGEPROF_ONNX_SUITE=1 $(BIN)/python -m pytest tests/plugins/runtimes/test_onnx_suite.py
 
 docs: $(VENV)/.develop
 	$(BIN)/python tools/docs.py

@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import numpy as np
 
 from edgeprof import hookimpl
+from edgeprof.worker.dtypes import is_foreign
 from edgeprof.worker.runtime import (
     ANY_DTYPE,
     ANY_SHAPE,
@@ -28,6 +29,7 @@ from edgeprof.worker.runtime import (
     Session,
     TensorSpec,
 )
+from edgeprof.worker.tensors import leaves
 
 from .targets import import_target, told
 
@@ -152,9 +154,11 @@ def _named(result: Any) -> Dict[str, Any]:
     if _is_module(result):
         raise LoadError("the function returns a torch module, it does not run one", "Use --runtime pytorch.")
     if isinstance(result, dict):
-        return {str(key): _array(value) for key, value in result.items()}
+        found = [leaf for key, value in result.items() for leaf in leaves(str(key), value)]
+        return {name: _array(value) for name, value in found}
     if isinstance(result, (tuple, list)) and not _is_numbers(result):
-        return {"output_{}".format(i): _array(value) for i, value in enumerate(result)}
+        found = [leaf for number, value in enumerate(result) for leaf in leaves("output_{}".format(number), value)]
+        return {name: _array(value) for name, value in found}
     return {"output": _array(result)}
 
 
@@ -168,6 +172,9 @@ def _is_numbers(values: Sequence[Any]) -> bool:
 
 
 def _array(value: Any) -> Any:
+    if hasattr(value, "detach"):  # a tensor of PyTorch's
+        value = value.detach().cpu()
+        value = value.float() if is_foreign(str(value.dtype).rpartition(".")[2]) else value
     try:
         return np.array(value)
     except Exception:  # ragged, or on a device: what it is still counts as one output

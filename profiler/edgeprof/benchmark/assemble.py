@@ -40,6 +40,7 @@ _REMARKS = frozenset(
         "one_window",
         "gain_unknown",
         "beyond_calibration",
+        "filter_contradicted",
         "judged_on_calibration_data",
         "late",
         "dropped",
@@ -360,7 +361,7 @@ def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[Varian
 def sensor_uses(sampled: Sampled, unavailable: Iterable[Channel]) -> list[schema.SensorUse]:
     """Every channel that was sampled, and every one that exists and could not be."""
     annotated = {channel.key: channel for channel in sampled.topology.channels}
-    uses = [_use(annotated[stat.key], stat) for stat in sampled.stats if stat.key in annotated]
+    uses = [_use(sampled.series(annotated[s.key]).channel, s) for s in sampled.stats if s.key in annotated]
     return uses + [_use(channel, None) for channel in unavailable]
 
 
@@ -381,7 +382,7 @@ def _use(channel: Channel, stat: ChannelStats | None) -> schema.SensorUse:
         samples=stat.samples if stat else 0,
         missed=stat.missed if stat else 0,
         max_gap_s=stat.max_gap_s if stat else None,
-        filter={"kind": shape.kind, "tau_s": shape.tau_s, "length_s": shape.length_s},
+        filter={"kind": shape.kind, "tau_s": shape.tau_s, "length_s": shape.length_s, "tau_limit": shape.tau_limit},
         calibration=None if channel.calibration is None else asdict(channel.calibration),
         reason=channel.reason,
     )

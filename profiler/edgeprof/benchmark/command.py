@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from edgeprof.benchmark.plan import make_plan
 from edgeprof.energy.estimate import CoreWatts
 from edgeprof.energy.recording import Recording
 from edgeprof.launch.command import require_command, run_command
@@ -80,7 +82,7 @@ def measure_command(
     *,
     repeat: int = 1,
     idle_s: float = 2.0,
-    sample_rate_hz: float = 100.0,
+    sample_rate_hz: float | None = None,
     sensors: Sequence[str] | None = None,
     rail: str | None = None,
     estimate_power_w: float | None = None,
@@ -97,18 +99,23 @@ def measure_command(
     core_watts = CoreWatts.for_host(estimate_power_w, describe_host(roots))
     sampler = Sampler(found.sensors, sample_rate_hz, found.topology.by_key())
     runs: list[CommandRun] = []
+    channels = found.topology.headline.channels
+    plan = make_plan(idle_s=idle_s, channels=channels, sample_rate_hz=sample_rate_hz)
     before = holder(roots)
-    with Recording(found.topology, sampler, core_watts=core_watts) as recording:
-        idle_s = idle_s if found.topology.headline.channels else 0.0  # where nothing measures, idling tells nothing
-        if idle_s:
+    with Recording(found.topology, sampler, core_watts=core_watts, is_quiet_between=True) as recording:
+        if channels and idle_s:  # where nothing measures, idling tells nothing
             recording.idle(idle_s)
         while len(runs) < repeat and not (runs and runs[-1].exit_code > 128):
+            if channels:
+                time.sleep(plan.pause_s)
             runs.append(run_command(argv))
             span = Span(COMMAND, runs[-1].start_s, runs[-1].end_s, 1, "run", (argv[0],))
             recording.add(span, cpu_s=runs[-1].cpu_s)
-        if idle_s:
+        if channels and idle_s:
+            time.sleep(plan.settle_s)
             recording.idle(idle_s)
     others = {str(other) for other in (before, holder(roots)) if other is not None}
     quote = recording.quote(argv[0])
+    _, filter_reasons = recording.fitted_filters()
     shared = [Reason(code="shared_device", message=f"another measurement ran on this device: {o}") for o in others]
-    return Outcome(argv, runs, replace(quote, reasons=[*quote.reasons, *shared]))
+    return Outcome(argv, runs, replace(quote, reasons=[*quote.reasons, *filter_reasons, *shared]))

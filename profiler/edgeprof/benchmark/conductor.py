@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import PartTime
     from edgeprof.worker.span import Span
 
-#: Between a warm-up and the idle that follows it: clocks and filters settle.
-_SETTLE_S = 0.5
 #: A cool-down ends here whatever the temperature.
 _COOL_DOWN_LIMIT_S = 60.0
 _COOL_DOWN_BAND_C = 2.0
@@ -129,6 +127,7 @@ def _plan(request: BenchRequest, found: Discovery | None = None) -> Plan:
         idle_s=request.idle_s if channels or found is None else 0.0,
         warmup_s=request.warmup_s,
         sample_rate_hz=request.sample_rate_hz,
+        channels=channels,
         refresh_s=max((c.update_interval_s or 0.0 for c in channels), default=0.0),
         part_time=_part_time(found) if found else None,
         rate_hz=request.rate_hz,
@@ -146,7 +145,7 @@ class _Run:
         self.scenario = Scenario(
             name=plan.scenario, rate_hz=plan.rate_hz, streams=plan.streams or 1, batch=plan.batch, seed=plan.seed
         )
-        self.sampler = Sampler(found.sensors, plan.sample_rate_hz, found.topology.by_key())
+        self.sampler = Sampler(found.sensors, request.sample_rate_hz, found.topology.by_key())
         self.temperatures = [c.key for c in found.topology.channels if c.quantity == "temperature"]
         self.order = 0
         self.interrupted = False
@@ -166,7 +165,7 @@ class _Run:
         started = time.monotonic()
         created = datetime.now(timezone.utc)
         core_watts = CoreWatts.for_host(self.request.estimate_power_w, host)
-        self.recording = Recording(self.found.topology, self.sampler, core_watts=core_watts)
+        self.recording = Recording(self.found.topology, self.sampler, core_watts=core_watts, is_quiet_between=True)
         self.recording.start()
         try:
             for group in groups:
@@ -181,6 +180,7 @@ class _Run:
             self.recording.stop()
             self.progress.end()
         sampled = Sampled(self.recording, self.sampler.stats(), started, host.cores)
+        _, filter_reasons = self.recording.fitted_filters()
         variants = [assemble.variant(record, sampled, self.plan) for record in records]
         assemble.pair_accuracies(variants, records)
         cost = self.sampler.cost()
@@ -194,7 +194,7 @@ class _Run:
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
             variants=variants,
             comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
-            reasons=[*preflight, *assemble.run_reasons(failures, interrupted=self.interrupted)],
+            reasons=[*preflight, *filter_reasons, *assemble.run_reasons(failures, interrupted=self.interrupted)],
             interrupted=self.interrupted,
             self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
             traces=assemble.traces(sampled),
@@ -266,6 +266,7 @@ class _Run:
             seed=self.plan.seed,
         )
         ready: Worker | None = None
+        began_s = time.monotonic()
         with self._charged_to(record):
             self.progress.stage(f"load · {record.name}", 1.0)
             worker = stack.enter_context(Worker(spec))
@@ -280,11 +281,13 @@ class _Run:
                 workload.warmup = worker.warm_up(self.plan.warmup_s, longest_s, self.scenario, name)
             record.memory = worker.memory()
             ready = worker
-        return ready  # noqa: RET504 - a return inside the with would leave mypy without this path
+        self.recording.occupy(began_s, time.monotonic())
+        return ready
 
     def _window(self, worker: Worker, position: int, variant: VariantRecord, record: WorkloadRecord) -> None:
         """Run the workload's window number ``position`` (from 0) and keep it."""
         before = context.snapshot(self.roots)
+        self._pause()
         time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
         window = worker.window(self.scenario, self.plan.window_s, record.workload.name)
         record.throttles += context.difference(before, context.snapshot(self.roots))
@@ -295,16 +298,27 @@ class _Run:
         record.orders.append(self.order)
         if record is not variant.main:  # the device's own clock times the main workload alone
             return
+        self._pause()
+        began_s = time.monotonic()
         try:
             record.device_times.append(worker.device_times())
         except VariantError as error:  # the window is measured and stays; what is broken for good shows in the next one
             self.progress.note(f"no device times: {error.message}")
+        else:
+            if record.device_times[-1]:
+                self.recording.occupy(began_s, time.monotonic())
+
+    def _pause(self) -> None:
+        """Let nothing run for as long after the last work as the edges of a window are taken from."""
+        last_s = self.recording.last_work_s
+        if last_s is not None:
+            time.sleep(max(0.0, last_s + self.plan.pause_s - time.monotonic()))
 
     def _idle(self, idles: list[Span], text: str) -> None:
         if self.plan.idle_s <= 0:
             return
         self.progress.stage(text, self.plan.idle_s)
-        time.sleep(min(_SETTLE_S, self.plan.idle_s / 2))
+        time.sleep(self.plan.settle_s)
         idles.append(self.recording.idle(self.plan.idle_s))
 
     def _cool_down(self, start_c: float | None) -> None:

@@ -7,13 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edgeprof.errors import InputError, require_range, unknown
+from edgeprof.sensing.reader import DEFAULT_RATE_HZ, read_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from edgeprof.sensing.sensor import PartTime
+    from edgeprof.sensing.sensor import Channel, PartTime
 
 SCENARIOS = ("single-stream", "multi-stream", "offline", "server", "periodic")
+
+#: Between work and an idle, at least (s); in time constants of a filter; and at most: 1 or 2 channels of long averages
+#: allow for half a minute, which nobody waits for.
+SETTLE_S, _SETTLE_TAUS, _LONGEST_SETTLE_S = 0.5, 5.0, 15.0
+#: The relative limit of a time constant whose channel states none.
+_TAU_LIMIT = 0.1
+#: Readings, or ticks of a counter's or block's own, in the pause between two windows; and its longest (s).
+_PAUSE_READINGS, _PAUSE_TICKS, _LONGEST_PAUSE_S = 4.0, 3.0, 2.0
+#: So many times the length of an idle is waited before it at most.
+_SETTLE_IDLES = 4.0
 
 #: Loading, process start and the steady-state search, per variant; only for the announced time.
 _OVERHEAD_S = 2.0
@@ -57,7 +68,9 @@ class Plan:
 
     Attributes:
         window_s: One window, seconds.
-        sample_rate_hz: What is asked of the sampler; each sensor settles at its own refresh.
+        sample_rate_hz: How often the headline is read; what was asked for, or what its filters let through.
+        settle_s: Between work and an idle, seconds (``settle_s``).
+        pause_s: Between two windows, seconds (``pause_s``).
     """
 
     preset: str
@@ -73,11 +86,15 @@ class Plan:
     streams: int | None = None
     batch: int = 1
     seed: int = 0
+    settle_s: float = SETTLE_S
+    pause_s: float = 0.0
 
     def seconds(self, variants: int, *, interleaved: bool) -> float:
         """How long the run takes without cool-downs and accuracy."""
         idles = 2 if interleaved else 2 * variants
-        return variants * (self.windows * self.window_s + self.warmup_s + _OVERHEAD_S) + idles * self.idle_s
+        window_s = self.window_s + self.pause_s
+        idle_s = self.idle_s + (self.settle_s if self.idle_s else 0.0)
+        return variants * (self.windows * window_s + self.warmup_s + _OVERHEAD_S) + idles * idle_s
 
     def order(self, variants: int) -> Iterator[tuple[int, int]]:
         """(window, variant) in ABBA order: each round runs the variants in the opposite direction of the last.
@@ -89,6 +106,33 @@ class Plan:
             members = range(variants) if window % 2 == 0 else range(variants - 1, -1, -1)
             for variant in members:
                 yield window, variant
+
+
+def settle_s(channels: Iterable[Channel]) -> float:
+    """How long to wait (s) between the end of work and an idle, so that no sensor still shows the work.
+
+    An exponential filter has forgotten all but 0.7 % after five time constants; the largest that its driver's settings
+    allow is taken.
+    """
+    times = [SETTLE_S]
+    for channel in channels:
+        tau, limit = channel.filter.tau_s or 0.0, channel.filter.tau_limit
+        times.append(_SETTLE_TAUS * tau * (1 + (_TAU_LIMIT if limit is None else limit)))
+        times.append(2 * (channel.update_interval_s or 0.0))
+    return min(max(times), _LONGEST_SETTLE_S)
+
+
+def pause_s(channels: Iterable[Channel], rate_hz: float | None = None) -> float:
+    """How long nothing runs (s) between two windows, so that their edges can be taken from it (``energy.edges``).
+
+    A filter or a momentary reading needs some readings there; a counter or a block average needs two of its own ticks.
+    """
+    pauses = [0.0]
+    for channel in channels:
+        period, refresh = read_interval(channel, rate_hz), channel.update_interval_s or 0.0
+        ticks = channel.kind == "counter" or channel.filter.kind == "block"
+        pauses.append(_PAUSE_READINGS * period + refresh if not ticks or refresh < period else _PAUSE_TICKS * refresh)
+    return min(max(pauses), _LONGEST_PAUSE_S)
 
 
 def start_delay(now_s: float, window: int, windows: int, part_time: PartTime | None) -> float:
@@ -117,7 +161,8 @@ def make_plan(
     window_s: float | None = None,
     idle_s: float | None = None,
     warmup_s: float | None = None,
-    sample_rate_hz: float = 100.0,
+    sample_rate_hz: float | None = None,
+    channels: Sequence[Channel] = (),
     refresh_s: float | None = None,
     part_time: PartTime | None = None,
     rate_hz: float | None = None,
@@ -128,6 +173,8 @@ def make_plan(
     """A preset, what the user set over it, and the period of the headline sensor.
 
     Args:
+        sample_rate_hz: What was asked for; None leaves it to the channels.
+        channels: The headline's, for whose filters and refreshes windows keep apart from one another and from idles.
         refresh_s: The headline sensor's refresh interval; lengthens the preset's window, never one that was asked for.
         part_time: What the headline sensor looks at of each period; the preset's windows become at least as many as it
             takes looks to cover one.
@@ -159,19 +206,25 @@ def make_plan(
     )
     for flag, value, low, high in checks:
         require_range(flag, value, low, high)
+    settle = settle_s(channels)
+    # An idle is as long as a filter needs to be read from, where nobody says how long; one that was asked to be short
+    # waits no longer than some times its length.
+    idle_s = max(base.idle_s, settle / 2.5) if idle_s is None else idle_s
     strata = 1 if part_time is None else math.ceil(part_time.period_s / part_time.look_s - 1e-9)
     return Plan(
         preset=preset,
         scenario=scenario,
         windows=max(base.windows, strata) if windows is None else windows,
         window_s=max(base.window_s, base.periods * (refresh_s or 0.0)) if window_s is None else window_s,
-        idle_s=base.idle_s if idle_s is None else idle_s,
+        idle_s=idle_s,
         warmup_s=base.warmup_s if warmup_s is None else warmup_s,
         cool_down=base.cool_down,
         statistic=base.statistic,
-        sample_rate_hz=sample_rate_hz,
+        sample_rate_hz=sample_rate_hz or 1 / max((read_interval(c) for c in channels), default=1 / DEFAULT_RATE_HZ),
         rate_hz=rate_hz,
         streams=streams or (8 if scenario == "multi-stream" else None),
         batch=batch,
         seed=seed,
+        settle_s=min(settle, max(_SETTLE_IDLES * idle_s, min(SETTLE_S, idle_s / 2))),
+        pause_s=pause_s(channels, sample_rate_hz),
     )

@@ -52,7 +52,7 @@ class BenchRequest:
     window_s: float | None = None
     warmup_s: float | None = None
     idle_s: float | None = None
-    sample_rate_hz: float = 100.0
+    sample_rate_hz: float | None = None
     sensors: Sequence[str] | None = None
     rail: str | None = None
     estimate_power_w: float | None = None

@@ -56,7 +56,9 @@ if TYPE_CHECKING:
 )
 @click.option("--input-data", metavar="FILE.npz", help="Real inputs, one array per input name.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Whatever else the runtime documents.")
-@click.option("--sample-rate", "sample_rate_hz", type=float, default=100.0, show_default=True, metavar="HZ")
+@click.option(
+    "--sample-rate", "sample_rate_hz", type=float, metavar="HZ", help="Fix it (default: as each sensor has news)."
+)
 @click.option("--sensor", "sensors", multiple=True, metavar="NAME", help="Only these sensors (default: all that work).")
 @click.option("--rail", metavar="NAME", help="Which rail is the headline.")
 @click.option("--fast-sensor", is_flag=True, help="As root: less averaging in the INA3221s, for this run.")

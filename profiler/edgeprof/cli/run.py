@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARG...]")
 @click.option("-r", "--repeat", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N")
 @click.option("--idle", "idle_s", type=click.FloatRange(0, 3600), default=2.0, show_default=True, metavar="S")
-@click.option("--sample-rate", "sample_rate_hz", type=click.FloatRange(0.1, 10_000), default=100.0, show_default=True)
+@click.option(
+    "--sample-rate",
+    "sample_rate_hz",
+    type=click.FloatRange(0.1, 10_000),
+    metavar="HZ",
+    help="Fix it (default: as each sensor has news).",
+)
 @click.option("--sensor", "sensors", multiple=True, metavar="NAME", help="Only these sensors (default: all that work).")
 @click.option("--rail", metavar="NAME", help="Which rail is the headline.")
 @click.option("--estimate-power", "estimate_power_w", type=float, metavar="WATTS", help="Watts of one busy core.")

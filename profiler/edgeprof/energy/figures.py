@@ -12,7 +12,7 @@ from edgeprof.energy.uncertainty import Combined, Component, combine, mean_and_e
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from edgeprof.provenance import Provenance
 
@@ -54,20 +54,26 @@ class Estimate:
     figure: schema.EnergyFigure
 
 
-def figure(values: Sequence[float], components: Sequence[Component], statistic: Statistic = "mean") -> Estimate:
+def figure(
+    values: Sequence[float],
+    components: Sequence[Component],
+    statistic: Statistic = "mean",
+    influences: Mapping[str, float] | None = None,
+) -> Estimate:
     """The mean or median of the windows with its budget.
 
     Args:
         values: Joules per inference of each window, at least one.
         components: Type B standard uncertainties (J per inference); the windows' spread is added here.
         statistic: What is quoted; MLPerf Tiny wants the median.
+        influences: What the figure keeps for comparisons (``schema.EnergyFigure.influences``).
     """
     mean, error = mean_and_error(values)
     value = mean if statistic == "mean" else float(np.median(values))
     parts = list(components)
     if error is not None:
         penalty = 1.0 if statistic == "mean" else _MEDIAN_PENALTY
-        parts.append(Component("repeatability", error * penalty, len(values) - 1))
+        parts.append(repeatability(error * penalty, len(values), components))
     total = combine(parts)
     return Estimate(
         value,
@@ -81,8 +87,24 @@ def figure(values: Sequence[float], components: Sequence[Component], statistic: 
             budget=total.budget,
             coverage_factor=total.k,
             degrees_of_freedom=None if math.isinf(total.nu) else total.nu,
+            influences=dict(influences or {}),
         ),
     )
+
+
+def repeatability(error: float, count: int, components: Sequence[Component]) -> Component:
+    """What the windows scatter beyond what the sensor's random errors explain, as a line of the budget.
+
+    The random errors are in the scatter already; counted twice, they would make every interval too wide. The two
+    lines' squares together are the larger of what is seen and of what is known.
+
+    Args:
+        error: s/√K of the windows.
+        count: K.
+        components: Those that are ``random`` are taken off.
+    """
+    known = math.fsum(c.u**2 for c in components if c.random)
+    return Component("repeatability", math.sqrt(max(0.0, error**2 - known)), count - 1)
 
 
 def withheld(estimate: Estimate) -> schema.EnergyFigure:

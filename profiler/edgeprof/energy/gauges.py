@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeprof.energy.window import WindowEnergy, between, step_energy, trapezoid
+from edgeprof.energy.window import WindowEnergy, between, level_energy, step_energy, trapezoid
 
 if TYPE_CHECKING:
     from edgeprof.energy.window import Edges, Window
 
-#: A converter's times are typical ones, and an exponential filter's time constant is as wrong as they are: ±10 % is
-#: assumed (half-width, relative, taken as rectangular) where the channel's filter states no ``tau_limit``.
-TAU_LIMIT = 0.1
 #: Fewer readings than these inside of a window leave a filter's correction to the readings beside it.
 _FEW = 5
 
@@ -35,6 +32,7 @@ def instantaneous(window: Window, edges: Edges) -> WindowEnergy:
         float(joules),
         u_sync=math.hypot(float(v.std(ddof=1)) * math.hypot(before, after), jumps),
         u_resolution=step_energy(window, v),
+        u_level=level_energy(window, v),
         samples=int(t.size),
     )
 
@@ -69,16 +67,11 @@ def exponential(window: Window, tau: float, edges: Edges) -> WindowEnergy:
         joules,
         u_sync=spread * math.hypot(t[0] - window.start, window.end - t[-1]),
         u_resolution=step_energy(window, v),
+        u_level=level_energy(window, v),
         u_filter=tau * step / math.sqrt(6) * stretch,
-        u_filter_gain=_u_tau(window, tau) * abs(change) * stretch,
+        tau_slope_w=change * stretch,
         samples=int(t.size),
     )
-
-
-def _u_tau(window: Window, tau: float) -> float:
-    """Standard uncertainty of the time constant, seconds."""
-    limit = window.channel.filter.tau_limit
-    return tau * (TAU_LIMIT if limit is None else limit) / math.sqrt(3)
 
 
 def _from_edges(window: Window, tau: float, y0: float, y1: float, u_edges: float) -> WindowEnergy:
@@ -93,8 +86,9 @@ def _from_edges(window: Window, tau: float, y0: float, y1: float, u_edges: float
         trapezoid(t, y) + tau * (y1 - y0),
         u_sync=u_edges,
         u_resolution=step_energy(window, y),
+        u_level=level_energy(window, y),
         u_filter=tau * step / math.sqrt(6),
-        u_filter_gain=_u_tau(window, tau) * abs(y1 - y0),
+        tau_slope_w=y1 - y0,
         samples=int(np.count_nonzero(inside)),
     )
 
@@ -148,6 +142,7 @@ def block(window: Window, length: float, edges: Edges) -> WindowEnergy:
             * math.hypot(left_out, length - own)
             / math.sqrt(2),
             u_resolution=step_energy(window, v),
+            u_level=level_energy(window, v),
             samples=int(v.size),
         )
     return between(window, knots, total)
@@ -171,6 +166,7 @@ def _interpolated(window: Window) -> WindowEnergy:
         float(trapezoid(t, y)),
         u_sync=half / math.sqrt(3) * math.hypot(*steps),
         u_resolution=step_energy(window, window.v),
+        u_level=level_energy(window, window.v),
         samples=int(last - first),
     )
 

@@ -34,12 +34,15 @@ class Idle:
         power: Watts.
         u: Standard uncertainty of the mean (W), from batch means.
         nu: Its degrees of freedom.
+        parts: Of each channel: watts, standard uncertainty of its level from the step (W), and what it changes by with
+            the filter's time constant (W/s).
     """
 
     middle_s: float
     power: float
     u: float
     nu: float
+    parts: Sequence[tuple[float, float, float]] = ()
 
 
 def measure_idle(headline: Sequence[ChannelSeries], span: Span) -> Idle | None:
@@ -52,30 +55,40 @@ def measure_idle(headline: Sequence[ChannelSeries], span: Span) -> Idle | None:
     start, end = span.start_s, span.end_s
     if end <= start:
         return None
-    whole = _power(headline, start, end)
+    whole = _power(headline, start, end, steady=True)
     if whole is None:
         return None
-    power, u_reading = whole
+    power, u_reading, parts = whole
     for batches in (BATCHES, 5, 2):  # a slow sensor has no reading in each tenth
         edges = np.linspace(start, end, batches + 1)
         found = [_power(headline, float(a), float(b)) for a, b in itertools.pairwise(edges)]
         means = [one[0] for one in found if one is not None]
         if len(means) == batches:
-            spread = float(np.std(means, ddof=1)) / math.sqrt(batches)
-            return Idle((start + end) / 2, float(power), math.hypot(spread, u_reading), batches - 1)
-    return Idle((start + end) / 2, float(power), u_reading, math.inf)
+            spread = float(np.var(means, ddof=1)) / batches
+            # What the batches scatter by because each is read from a few steps is no scatter of the idle power: what
+            # one batch loses at its edge, the next one gains.
+            known = math.fsum(one[1] ** 2 for one in found if one is not None) / batches**2
+            u = math.hypot(math.sqrt(max(0.0, spread - known)), u_reading)
+            return Idle((start + end) / 2, float(power), u, batches - 1, parts)
+    return Idle((start + end) / 2, float(power), u_reading, math.inf, parts)
 
 
-def _power(headline: Sequence[ChannelSeries], start: float, end: float) -> tuple[float, float] | None:
-    """Watts and their standard uncertainty from the reading alone."""
-    total, squares = 0.0, 0.0
+def _power(
+    headline: Sequence[ChannelSeries], start: float, end: float, *, steady: bool = False
+) -> tuple[float, float, list[tuple[float, float, float]]] | None:
+    """Watts, their standard uncertainty from the reading alone, and each channel's part of it (``Idle.parts``)."""
+    total, squares, length = 0.0, 0.0, end - start
+    parts = []
     for series in headline:
-        energy = window_energy(series.times, series.values, start, end, series.channel)
+        energy = window_energy(series.times, series.values, start, end, series.channel, steady_power=steady)
         if energy.joules is None or "few_samples" in energy.problems:
             return None
         total += energy.joules
         squares += energy.u_resolution**2 + energy.u_filter**2
-    return total / (end - start), math.sqrt(squares) / (end - start)
+        if steady or series.channel.quantity == "energy":
+            squares += energy.u_sync**2
+        parts.append((energy.joules / length, energy.u_level / length, energy.tau_slope_w / length))
+    return total / length, math.sqrt(squares) / length, parts
 
 
 @dataclass(frozen=True)
@@ -107,12 +120,23 @@ class Baseline:
             return self.mean
         return float(np.interp(time_s, [i.middle_s for i in self.idles], [i.power for i in self.idles]))
 
+    def parts(self) -> list[tuple[float, float, float]]:
+        """Each channel's mean of ``Idle.parts``: idles on one level are off by the same part of a step."""
+        count = len(self.idles)
+        return [
+            (math.fsum(part[0] for part in column) / count, math.fsum(part[1] for part in column) / count,
+             math.fsum(part[2] for part in column) / count)
+            for column in zip(*(idle.parts for idle in self.idles), strict=True)
+        ]  # fmt: skip
+
     def components(self) -> list[Component]:
         """Standard uncertainties (W): of reading each idle, and of what it did while nobody looked."""
         count = len(self.idles)
         parts = [Component("idle", i.u / count, i.nu) for i in self.idles]
-        # It was somewhere between its two ends, in between no one knows where: rectangular.
-        return [*parts, Component("idle", self.range / 2 * RECTANGULAR)]
+        # It was somewhere between its two ends, in between no one knows where: rectangular, as far as they differ by
+        # more than they are known to.
+        beyond = math.sqrt(max(0.0, self.range**2 - math.fsum(i.u**2 for i in self.idles)))
+        return [*parts, Component("idle", beyond / 2 * RECTANGULAR)]
 
     def drift_reason(self) -> schema.Reason | None:
         """The reason ``idle_drift``, where it drifts."""

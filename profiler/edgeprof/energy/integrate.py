@@ -1,6 +1,7 @@
 """The joules of one window from one channel's readings, whatever the channel's readings are averages of.
 
-Two ways to treat a window's edges, because the readings beside an edge belong to something else when work begins or
+Where nothing else runs beside a window, its edges are taken from the readings there (``energy.edges``). Else there are
+two ways to treat them, because the readings beside an edge belong to something else when work begins or
 ends exactly there:
 
 - ``steady`` (the default; for windows of repeated inferences and for idles): only readings that speak of the inside
@@ -24,11 +25,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprof.energy import counters, gauges
+from edgeprof.energy.edges import (
+    averaged_blocks,
+    behind_filter,
+    between_quiet,
+    counted,
+    line_of_steady_power,
+    momentary,
+)
 from edgeprof.energy.window import Edges, Window, WindowEnergy, typical_interval
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from edgeprof.energy.edges import RunningIntegral
     from edgeprof.energy.window import Floats
     from edgeprof.sensing.sensor import Channel
 
@@ -36,6 +46,8 @@ __all__ = ["ChannelSeries", "Edges", "WindowEnergy", "window_energy"]
 
 #: A distance between readings of power beyond this many update intervals is a gap (and the variant is degraded).
 GAP_INTERVALS = 3.0
+#: How far into the quiet beside a window readings are looked at, in update intervals.
+_QUIET_INTERVALS = 16
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,8 @@ def window_energy(
     channel: Channel,
     *,
     edges: Edges = "steady",
+    quiet: tuple[float, float] = (0.0, 0.0),
+    steady_power: bool = False,
 ) -> WindowEnergy:
     """The energy between two times from a channel's readings.
 
@@ -72,6 +86,9 @@ def window_energy(
         end: Seconds, after ``start``.
         channel: What the values are.
         edges: See the module.
+        quiet: How long (s) nothing runs before the window and after it. Where readings fall there, the edges are taken
+            from them (``energy.edges``).
+        steady_power: Whether the power is about the same throughout, as in an idle.
 
     Raises:
         ValueError: the channel is neither power nor an energy counter, the window is empty or backwards, or the
@@ -92,11 +109,13 @@ def window_energy(
         return WindowEnergy(None, problems=("no_samples",))
     update = max(interval, channel.update_interval_s or 0.0)
     margin = 4 * update + 2 * (channel.filter.length_s or 0.0)
-    first, last = np.searchsorted(t, [start - margin, end + margin])
+    before, after = (max(margin, min(beside, _QUIET_INTERVALS * update)) for beside in quiet)
+    first, last = np.searchsorted(t, [start - before, end + after])
     # One reading beyond the margin on either side, so that a gap over an edge is seen as one.
     around = slice(max(0, int(first) - 1), int(last) + 1)
-    window = Window(t[around], v[around], start, end, channel, interval)
-    result = _unseen(replace(_integrate(window, edges), max_gap_s=window.max_gap()), window)
+    window = Window(t[around], v[around], start, end, channel, interval, quiet)
+    energy = _integrate(window, edges, steady_power=steady_power)
+    result = _unseen(replace(energy, max_gap_s=window.max_gap()), window)
     return _judge_gaps(result, _tolerated(channel, update, window.length), window.length)
 
 
@@ -126,7 +145,13 @@ def _valid(times: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Floats, Floats]
     return t[read], v[read]
 
 
-def _integrate(window: Window, edges: Edges) -> WindowEnergy:
+def _integrate(window: Window, edges: Edges, *, steady_power: bool) -> WindowEnergy:
+    if steady_power or (edges == "steady" and min(window.quiet) > 0):
+        integral = _running_integral(window)
+        way = line_of_steady_power if steady_power else between_quiet
+        result = None if integral is None else way(window, integral)
+        if result is not None:
+            return result
     what = window.channel.filter
     if _is_counter(window.channel):
         return counters.counter(window, edges)
@@ -137,13 +162,27 @@ def _integrate(window: Window, edges: Edges) -> WindowEnergy:
     return gauges.instantaneous(window, edges)
 
 
+def _running_integral(window: Window) -> RunningIntegral | None:
+    what = window.channel.filter
+    if _is_counter(window.channel):
+        return counted(window)
+    if what.kind == "exponential" and what.tau_s:
+        return behind_filter(window, what.tau_s)
+    if what.kind == "block":
+        length = what.length_s or window.channel.update_interval_s or window.interval
+        update = window.channel.update_interval_s or window.interval
+        # Blocks that overlap have no ends at which the energy is known.
+        return averaged_blocks(window, length) if length <= 1.5 * update else None
+    return momentary(window)
+
+
 def _tolerated(channel: Channel, update: float, length: float) -> float:
     """The longest stretch without a reading that costs nothing worth telling (s)."""
     if _is_counter(channel):
         # It counts on while nobody looks; only an edge without a reading nearby is a loss.
         return max(GAP_INTERVALS * update, length / 4)
-    # An exponential filter's reading follows its curve: trapezoids over τ/4 miss (1/4)²/12 of its change there.
-    return max(GAP_INTERVALS * update, (channel.filter.tau_s or 0.0) / 4)
+    # An exponential filter's reading follows its curve: trapezoids over τ/2 miss (1/2)²/12 of its change there.
+    return max(GAP_INTERVALS * update, (channel.filter.tau_s or 0.0) / 2)
 
 
 def _judge_gaps(result: WindowEnergy, tolerated: float, length: float) -> WindowEnergy:

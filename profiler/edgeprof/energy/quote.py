@@ -1,8 +1,9 @@
 """From traces and spans of work to joules per unit, gross and net, with the uncertainty of each.
 
 The unit of replication is the window (K windows, a t-interval); what the sensor may be wrong by, all windows alike, is
-added as type B: u_c² = s²/K + gain² + offset² + sync²/K + resolution²/K + filter²/K (GUM 5.1.2), U = k·u_c with
-k = t(0.975, ν_eff).
+added as type B (GUM 5.1.2): gains, offsets, time constants and quantised levels, each of one cause (``influences``).
+What differs from window to window (edges, steps) is in the windows' scatter, and at least as large as the sensor makes
+it. U = k·u_c, k for 95 % (``uncertainty.coverage_factor``).
 """
 
 from __future__ import annotations
@@ -15,14 +16,25 @@ import numpy as np
 
 from edgeprof.energy import idle as idling
 from edgeprof.energy.estimate import estimate
-from edgeprof.energy.figures import Measured, Statistic, figure, largest, nothing, unknown, unmeasured, withheld
+from edgeprof.energy.figures import (
+    Estimate,
+    Measured,
+    Statistic,
+    figure,
+    largest,
+    nothing,
+    unknown,
+    unmeasured,
+    withheld,
+)
+from edgeprof.energy.influences import Share, as_squares, influences
 from edgeprof.energy.integrate import ChannelSeries, WindowEnergy, window_energy
-from edgeprof.energy.uncertainty import RECTANGULAR, Component
+from edgeprof.energy.uncertainty import Component
 from edgeprof.provenance import worst
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from edgeprof.energy.idle import Idle
     from edgeprof.sensing.sensor import Channel
@@ -57,7 +69,6 @@ class _Total:
     u_sync: float
     u_resolution: float
     u_filter: float
-    u_filter_gain: float
 
 
 def measure(
@@ -70,6 +81,7 @@ def measure(
     rail: str | None,
     statistic: Statistic = "mean",
     max_rate_hz: float | None = None,
+    busy: Sequence[Span] = (),
 ) -> Measured:
     """Joules per unit of work.
 
@@ -82,6 +94,8 @@ def measure(
         rail: The headline's name.
         statistic: What is quoted of the windows.
         max_rate_hz: The highest rate of back-to-back units; by default that of the windows.
+        busy: Everything that ran, other variants' windows and warm-ups too: what lies between is quiet, and a window's
+            edges are taken from it. Empty: nothing is known of what lies beside the windows.
 
     Returns:
         The figures; unknown ones are None with a reason.
@@ -95,7 +109,8 @@ def measure(
         why = schema.Reason("no_inferences", f"a window without {article} {unit} has no joules per {unit}")
         return unmeasured(provenance, covers, rail, [why])
     reasons: list[schema.Reason] = []
-    by_channel = [_windows_of(series, windows, reasons) for series in headline]
+    quiet = [_quiet(window, busy) for window in windows]
+    by_channel = [_windows_of(series, windows, reasons, quiet) for series in headline]
     totals = [_add(column) for column in zip(*by_channel, strict=True)]
     usable = [(window, total) for window, total in zip(windows, totals, strict=True) if total is not None]
     joules = [None if total is None else total.joules for total in totals]
@@ -105,14 +120,23 @@ def measure(
         return Measured(unmeasured(provenance, covers, rail, ()).energy, power, joules, reasons)
     channels = [series.channel for series in headline]
     reasons += _unstated(channels)
-    reasons += _beyond(usable, by_channel, channels)
+    columns = [[e for e, total in zip(column, totals, strict=True) if total is not None] for column in by_channel]
+    reasons += _beyond(usable, columns, channels)
     if len(usable) == 1:
         reasons.append(
             schema.Reason("one_window", "a single window: how far it repeats is unknown and not in the uncertainty")
         )
-    lines = _lines(usable, by_channel, channels)
-    gross = _gross(usable, lines, _turned(usable, by_channel, channels), statistic, reasons)
-    net = _net(usable, lines, before_after, statistic, reasons)
+    gross = _gross(usable, _shares(usable, columns, channels), statistic, reasons)
+    net = unknown()
+    if before_after:
+        baseline = idling.Baseline(before_after)
+        net = _net(usable, _shares(usable, columns, channels, baseline.parts()), baseline, statistic, reasons)
+    else:
+        reasons.append(
+            schema.Reason(
+                "no_idle", "the power without work was not measured, so the net energy is unknown", "Use --idle S."
+            )
+        )
     marginal = None
     if net.value is not None and power.idle is not None:
         rate = max_rate_hz or sum(w.count for w in windows) / sum(w.seconds for w in windows)
@@ -123,7 +147,7 @@ def measure(
         covers=covers,
         gross=gross,
         net=net,
-        rails=_rails([*headline, *parts], windows),
+        rails=_rails([*headline, *parts], windows, quiet),
         marginal=marginal,
     )
     return Measured(energy, power, joules, reasons)
@@ -132,10 +156,25 @@ def measure(
 # --- windows ----------------------------------------------------------------------------------------------------------
 
 
+def _quiet(window: Span, busy: Sequence[Span]) -> tuple[float, float]:
+    """How long nothing runs before a window and after it (s); 0 where nothing is known."""
+    if not busy:
+        return 0.0, 0.0
+    before = [span.end_s for span in busy if span.end_s <= window.start_s]
+    after = [span.start_s for span in busy if span.start_s >= window.end_s]
+    return window.start_s - max(before, default=-math.inf), min(after, default=math.inf) - window.end_s
+
+
 def _windows_of(
-    series: ChannelSeries, windows: Sequence[Span], reasons: list[schema.Reason] | None = None
+    series: ChannelSeries,
+    windows: Sequence[Span],
+    reasons: list[schema.Reason] | None = None,
+    quiet: Sequence[tuple[float, float]] = (),
 ) -> list[WindowEnergy]:
-    found = [window_energy(series.times, series.values, w.start_s, w.end_s, series.channel) for w in windows]
+    found = [
+        window_energy(series.times, series.values, window.start_s, window.end_s, series.channel, quiet=beside)
+        for window, beside in zip(windows, quiet or [(0.0, 0.0)] * len(windows), strict=True)
+    ]
     if reasons is None:
         return found
     for code, (message, remedy) in _PROBLEMS.items():
@@ -158,110 +197,65 @@ def _add(column: Sequence[WindowEnergy]) -> _Total | None:
         u_sync=math.fsum(energy.u_sync for energy in column),
         u_resolution=math.hypot(*(energy.u_resolution for energy in column)),
         u_filter=math.hypot(*(energy.u_filter for energy in column)),
-        u_filter_gain=math.fsum(energy.u_filter_gain for energy in column),
     )
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def _linear_by_chip(channels: Sequence[Channel], shares: Sequence[float]) -> float:
-    """Errors of one chip's rails go together and add linearly; those of different chips as squares (GUM F.1.2)."""
-    chips: dict[str, float] = {}
-    for channel, share in zip(channels, shares, strict=True):
-        chips[channel.sensor] = chips.get(channel.sensor, 0.0) + share
-    return math.hypot(*chips.values())
+def _random(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
+    """Standard uncertainties of the mean (J per inference) that differ from window to window: they fall with √K."""
+    lines = {"sync": "u_sync", "resolution": "u_resolution", "filter": "u_filter"}
+    return [
+        Component(
+            line,
+            as_squares([getattr(total, name) / window.count for window, total in usable]) / len(usable),
+            random=True,
+        )
+        for line, name in lines.items()
+    ]
 
 
-def _lines(
-    usable: Sequence[tuple[Span, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
-) -> dict[str, float | None]:
-    """Standard uncertainties of the mean joules per unit, by name; ``repeatability`` is left to the caller.
-
-    ``gain`` is relative to the energy here, because gross and net have it of their own energy.
-    """
+def _shares(
+    usable: Sequence[tuple[Span, _Total]],
+    columns: Sequence[Sequence[WindowEnergy]],
+    channels: Sequence[Channel],
+    idle: Sequence[tuple[float, float, float]] = (),
+) -> list[Share]:
+    """What each channel contributes: to the gross energy, or with its idle (``Idle.parts``) to the net one."""
     k = len(usable)
     counts = [window.count for window, _ in usable]
-
-    def averaged(field_name: str) -> float:
-        """Independent from window to window: it falls with the root of K."""
-        squares = ((getattr(total, field_name) / n) ** 2 for (_, total), n in zip(usable, counts, strict=True))
-        return math.sqrt(math.fsum(squares)) / k
-
-    def whole(field_name: str) -> float:
-        """Of one sign in every window: no number of windows makes it smaller."""
-        return math.fsum(getattr(total, field_name) / n for (_, total), n in zip(usable, counts, strict=True)) / k
-
-    seconds = math.fsum(window.seconds / window.count for window, _ in usable) / k
-    energies = [math.fsum(e.joules for e in column if e.joules is not None) for column in by_channel]
-    total = math.fsum(energies) or 1.0
-    gains = [abs(e / total) * _gain(c) for e, c in zip(energies, channels, strict=True)]
-    offsets = [_offset_w(c) * seconds for c in channels]
-    stated = [c.calibration is not None for c in channels]
-    return {
-        "gain": _linear_by_chip(channels, gains) if any(stated) or any(c.gain_limit for c in channels) else None,
-        "offset": math.hypot(*offsets) if any(stated) or any(c.offset_limit is not None for c in channels) else None,
-        "sync": averaged("u_sync"),
-        "resolution": averaged("u_resolution"),
-        "filter": math.hypot(averaged("u_filter"), whole("u_filter_gain")),
-    }
-
-
-def _gain(channel: Channel) -> float:
-    """Standard uncertainty of a channel's gain, relative, as it acts on a difference of energies."""
-    made = channel.calibration
-    if made is None:
-        return (channel.gain_limit or 0.0) * RECTANGULAR
-    return math.hypot(made.u_gain / made.gain, (made.meter_limit or 0.0) * RECTANGULAR)
-
-
-def _offset_w(channel: Channel) -> float:
-    """Standard uncertainty of a channel's level (W). A power's lasts as long as the window; a counter's own is gone in
-    the difference, but not the one of a calibration, which is a power.
-    """
-    if channel.calibration is not None:
-        return channel.calibration.u_level_w
-    return 0.0 if channel.quantity == "energy" else (channel.offset_limit or 0.0) * RECTANGULAR
-
-
-def _turned(
-    usable: Sequence[tuple[Span, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
-) -> float | None:
-    """The gain's standard uncertainty (J per unit) of the gross energy where a channel was calibrated.
-
-    The line of a calibration turns about its pivot, where gain and level are uncorrelated: an error of the gain acts on
-    the distance from there, which is what the covariance of the two amounts to (GUM 5.2.2). None without calibrations.
-    """
-    if all(channel.calibration is None for channel in channels):
-        return None
-    k = len(usable)
     seconds = math.fsum(window.seconds / window.count for window, _ in usable) / k
     length = math.fsum(window.seconds for window, _ in usable)
+
+    def mean(values: Iterable[float]) -> float:
+        return math.fsum(value / count for value, count in zip(values, counts, strict=True)) / k
+
     shares = []
-    for column, channel in zip(by_channel, channels, strict=True):
-        watts = math.fsum(e.joules for e in column if e.joules is not None) / length
-        made = channel.calibration
-        if made is None:
-            shares.append(abs(watts) * _gain(channel) * seconds)
-        else:
-            meter = (made.meter_limit or 0.0) * RECTANGULAR * watts
-            shares.append(math.hypot(made.u_gain * (made.raw(watts) - made.pivot_w), meter) * seconds)
-    return _linear_by_chip(channels, shares)
+    for number, (column, channel) in enumerate(zip(columns, channels, strict=True)):
+        watts, u_level, slope = idle[number] if idle else (0.0, 0.0, 0.0)
+        joules = [energy.joules or 0.0 for energy in column]
+        shares.append(
+            Share(
+                channel,
+                joules=mean(joules) - watts * seconds,
+                seconds=0.0 if idle else seconds,
+                watts=math.fsum(joules) / length,
+                u_level=math.hypot(mean(energy.u_level for energy in column), u_level * seconds),
+                tau_slope_w=mean(energy.tau_slope_w for energy in column) - slope * seconds,
+            )
+        )
+    return shares
 
 
 def _gross(
     usable: Sequence[tuple[Span, _Total]],
-    lines: dict[str, float | None],
-    turned: float | None,
+    shares: Sequence[Share],
     statistic: Statistic,
     reasons: list[schema.Reason],
 ) -> schema.EnergyFigure:
     values = [total.joules / window.count for window, total in usable]
-    mean = math.fsum(values) / len(values)
-    budget = {name: u * abs(mean) if name == "gain" else u for name, u in lines.items() if u is not None}
-    if turned is not None:
-        budget["gain"] = turned
-    found = figure(values, [Component(name, u) for name, u in budget.items()], statistic)
+    found = _figure(values, [], usable, shares, statistic)
     if found.value > 0 and found.total.expanded <= MAX_RELATIVE_U * found.value:
         return found.figure
     source = largest(found.figure.budget)
@@ -281,22 +275,26 @@ def _gross(
     return withheld(found)
 
 
+def _figure(
+    values: Sequence[float],
+    components: Sequence[Component],
+    usable: Sequence[tuple[Span, _Total]],
+    shares: Sequence[Share],
+    statistic: Statistic,
+) -> Estimate:
+    shared = influences(shares)
+    parts = [*components, *_random(usable), *(one.component() for one in shared)]
+    return figure(values, parts, statistic, {one.name: one.u for one in shared})
+
+
 def _net(
     usable: Sequence[tuple[Span, _Total]],
-    lines: dict[str, float | None],
-    idles: Sequence[Idle],
+    shares: Sequence[Share],
+    baseline: idling.Baseline,
     statistic: Statistic,
     reasons: list[schema.Reason],
 ) -> schema.EnergyFigure:
     """E_net = E − P_idle·W. An additive offset of the sensor cancels; its gain acts on the net energy."""
-    if not idles:
-        reasons.append(
-            schema.Reason(
-                "no_idle", "the power without work was not measured, so the net energy is unknown", "Use --idle S."
-            )
-        )
-        return unknown()
-    baseline = idling.Baseline(idles)
     reason = baseline.drift_reason()
     if reason is not None:
         reasons.append(reason)
@@ -304,12 +302,9 @@ def _net(
     for window, total in usable:
         values.append((total.joules - baseline.power_at(window.middle_s) * window.seconds) / window.count)
         seconds.append(window.seconds / window.count)
-    mean, length = math.fsum(values) / len(values), math.fsum(seconds) / len(seconds)
+    length = math.fsum(seconds) / len(seconds)
     components = [Component("idle", part.u * length, part.nu) for part in baseline.components()]
-    for name, u in lines.items():
-        if u is not None and name != "offset":
-            components.append(Component(name, u * abs(mean) if name == "gain" else u))
-    found = figure(values, components, statistic)
+    found = _figure(values, components, usable, shares, statistic)
     source = largest(found.figure.budget)
     if found.value < MIN_NET_U * found.total.u:
         why = f"is less than {MIN_NET_U:g} of its own standard uncertainties ({source} above all), so it is not quoted"
@@ -365,8 +360,10 @@ def _beyond(
 # --- around -----------------------------------------------------------------------------------------------------------
 
 
-def _rails(series: Sequence[ChannelSeries], windows: Sequence[Span]) -> dict[str, float]:
-    """Joules per unit of each rail on its own; those that could not be measured in every window are left out.
+def _rails(
+    series: Sequence[ChannelSeries], windows: Sequence[Span], quiet: Sequence[tuple[float, float]]
+) -> dict[str, float]:
+    """Joules per inference of each rail on its own; those that could not be measured in every window are left out.
 
     A rail that has both a counter and a power is told once, by the first of them in ``series``.
     """
@@ -379,7 +376,7 @@ def _rails(series: Sequence[ChannelSeries], windows: Sequence[Span]) -> dict[str
         name = channel.name if len(sources[channel.name]) == 1 else f"{channel.sensor}:{channel.name}"
         if name in rails or (channel.quantity == "energy" and channel.kind != "counter"):
             continue
-        found = [(e.joules, w.count) for e, w in zip(_windows_of(one, windows), windows, strict=True)]
+        found = [(e.joules, w.count) for e, w in zip(_windows_of(one, windows, quiet=quiet), windows, strict=True)]
         values = [joules / count for joules, count in found if joules is not None]
         if len(values) == len(windows):
             rails[name] = math.fsum(values) / len(values)

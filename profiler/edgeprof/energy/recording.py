@@ -17,6 +17,8 @@ import numpy as np
 from edgeprof import units
 from edgeprof.energy import spans as joining
 from edgeprof.energy.estimate import estimate
+from edgeprof.energy.filters import fitted, rests, with_time_constant
+from edgeprof.energy.influences import chip
 from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.energy.quote import measure, nothing
 from edgeprof.errors import unknown
@@ -25,13 +27,14 @@ from edgeprof.sensing.clock import Clock, MonotonicClock
 from edgeprof.worker.span import BLOCK, Span, idle_span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
 
     from edgeprof.energy.estimate import CoreWatts
     from edgeprof.energy.figures import Measured, Statistic
+    from edgeprof.energy.filters import TimeConstant
     from edgeprof.provenance import Provenance
     from edgeprof.results.schema import Energy, EnergyFigure, Power
     from edgeprof.sensing.board.topology import Topology
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 
 #: The longest that a quote waits for the readings of a span that has just ended (s).
 _CATCH_UP_S = 5.0
+#: A stretch without work that is shorter shows no fall of a filter (s).
+_LEAST_REST_S = 0.3
 
 
 class Readings(Protocol):
@@ -190,6 +195,8 @@ class Recording:
         topology: The board and its headline.
         sampler: Not started.
         core_watts: What a busy core is taken to draw where nothing measures; None: nothing is estimated.
+        is_quiet_between: Whether nothing runs but what is added or occupied: the edges of spans and the time constants
+            of filters are then taken from the quiet between them.
         clock: For tests.
     """
 
@@ -199,8 +206,10 @@ class Recording:
         sampler: AnySampler,
         *,
         core_watts: CoreWatts | None = None,
+        is_quiet_between: bool = False,
         clock: Clock | None = None,
     ) -> None:
+        self._is_quiet_between = is_quiet_between
         self._topology, self._sampler = topology, sampler
         self._core_watts = core_watts
         clock = clock or MonotonicClock()
@@ -209,6 +218,8 @@ class Recording:
         self.now: Callable[[], float] = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
         self._kept: list[_Kept] = []
         self._idles: list[Span] = []
+        self._occupied: list[Span] = []
+        self._filters: tuple[dict[str, TimeConstant], list[Reason]] | None = None
         self._is_live = False
 
     # --- recording ----------------------------------------------------------------------------------------------------
@@ -264,6 +275,10 @@ class Recording:
         """
         self._kept.append(_Kept(span, cpu_s, threading.get_ident()))
 
+    def occupy(self, start_s: float, end_s: float) -> None:
+        """Take work that nobody quotes, as the loading of a model: the device was not quiet then."""
+        self._occupied.append(Span(BLOCK, start_s, end_s))
+
     # --- what there is ------------------------------------------------------------------------------------------------
 
     @property
@@ -296,9 +311,37 @@ class Recording:
         """The spans of a key, in order of time."""
         return sorted((kept.span for kept in self._kept if kept.span.key == key), key=lambda span: span.start_s)
 
+    @property
+    def busy(self) -> list[Span]:
+        """Everything that ran, quoted or not."""
+        return [*(kept.span for kept in self._kept), *self._occupied]
+
+    @property
+    def last_work_s(self) -> float | None:
+        """When the last work ended; None before the first."""
+        return max((span.end_s for span in self.busy), default=None)
+
     def series(self, channel: Channel) -> ChannelSeries:
-        """A channel and its readings, without repeats."""
-        return _series(self.trace, channel)
+        """A channel and its readings, without repeats, behind the filter that its falls after work show."""
+        filters, _ = self.fitted_filters()
+        return _series(self.trace, channel, filters)
+
+    def fitted_filters(self) -> tuple[dict[str, TimeConstant], list[Reason]]:
+        """By chip, the time constants that falls after work show, and a reason where one contradicts what is stated.
+
+        Nothing where it is not known that the device was quiet between the spans.
+        """
+        if not self._is_quiet_between:
+            return {}, []
+        if self._filters is not None:
+            return self._filters
+        trace = self.trace
+        series = [_series(trace, channel, {}) for channel in self.of("power")]
+        ends = [float(times[-1]) for one in series if (times := np.asarray(one.times, dtype=np.float64)).size]
+        _, filters, reasons = fitted(series, rests(self.busy, max(ends, default=0.0), _LEAST_REST_S))
+        if not self._is_live:  # nothing comes any more
+            self._filters = filters, reasons
+        return filters, reasons
 
     def of(self, quantity: str) -> list[Channel]:
         """The channels of a quantity that were sampled."""
@@ -368,18 +411,20 @@ class Recording:
     ) -> Measured:
         """What the headline measured, else an estimate that says so, else nothing and why."""
         headline = self.topology.headline
+        filters, _ = self.fitted_filters()
         if headline.channels:
             chosen = {channel.key for channel in headline.channels}
             parts = [c for quantity in ("power", "energy") for c in self.of(quantity) if c.key not in chosen]
             return measure(
-                [_series(trace, channel) for channel in headline.channels],
-                [_series(trace, channel) for channel in parts],
+                [_series(trace, channel, filters) for channel in headline.channels],
+                [_series(trace, channel, filters) for channel in parts],
                 spans,
                 idles,
                 covers=headline.covers,
                 rail=headline.rail,
                 statistic=statistic,
                 max_rate_hz=max_rate_hz,
+                busy=self.busy if self._is_quiet_between else (),
             )
         reason = headline.reason or "nothing measures power here"
         if self._core_watts is None:
@@ -413,15 +458,16 @@ class Recording:
         """The shortest span (s) that the headline's readings can tell something of."""
         intervals = [0.0]
         for channel in self.topology.headline.channels:
-            times = np.asarray(_series(trace, channel).times, dtype=np.float64)
+            times = np.asarray(trace.series(channel.key).times, dtype=np.float64)
             read_s = float(np.median(np.diff(times))) if times.size > 1 else 0.0
             intervals.append(max(read_s, channel.update_interval_s or 0.0))
         return joining.LEAST_READINGS * max(intervals)
 
 
-def _series(trace: Readings, channel: Channel) -> ChannelSeries:
+def _series(trace: Readings, channel: Channel, filters: Mapping[str, TimeConstant]) -> ChannelSeries:
     samples = trace.series(channel.key)
-    return ChannelSeries(channel, samples.times, samples.values)
+    known = with_time_constant(channel, filters.get(chip(channel)))
+    return ChannelSeries(known, samples.times, samples.values)
 
 
 def _mixed_units(kept: Sequence[_Kept]) -> Reason:

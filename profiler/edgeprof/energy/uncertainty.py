@@ -117,11 +117,15 @@ class Component:
         name: A field of ``schema.Budget``.
         u: Standard uncertainty (k = 1), in the unit of the figure; not negative.
         nu: Degrees of freedom; infinite for a type B evaluation (GUM G.4.3).
+        rectangular: Whether the error lies anywhere within a limit, which is √3·u, and never beyond.
+        random: Whether it differs from window to window, so that the windows' own scatter already shows it.
     """
 
     name: str
     u: float
     nu: float = math.inf
+    rectangular: bool = False
+    random: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class Combined:
     Attributes:
         u: Standard uncertainty u_c, the root of the sum of squares (GUM 5.1.2).
         nu: Effective degrees of freedom (Welch and Satterthwaite, GUM G.4.1).
-        k: Coverage factor t(0.975, nu).
+        k: Coverage factor for 95 % (``coverage_factor``).
         expanded: U = k·u_c.
         budget: The components by name.
     """
@@ -148,11 +152,50 @@ def combine(components: Iterable[Component]) -> Combined:
     listed = list(components)
     u = math.sqrt(math.fsum(c.u**2 for c in listed))
     nu = welch_satterthwaite(listed)
-    k = t_quantile(0.975, nu)
+    k = coverage_factor(listed)
     lines: dict[str, float] = {}
     for component in listed:
         lines[component.name] = math.hypot(lines.get(component.name, 0.0), component.u)
     return Combined(u=u, nu=nu, k=k, expanded=k * u, budget=Budget(**lines))
+
+
+def coverage_factor(components: Sequence[Component]) -> float:
+    """The factor k for which k·u_c covers 95 %.
+
+    Without a limit that dominates it is Student's t(0.975, ν_eff). A rectangular error is never beyond its limit, so
+    that t would make the interval too wide: the largest one is convolved exactly with all the others, which are taken
+    to be normal, widened for their degrees of freedom (GUM Supplement 1, 5.3 and 6.4.2). A rectangle alone has
+    k = 0.95·√3.
+    """
+    limit = max((c.u for c in components if c.rectangular), default=0.0)
+    total = math.sqrt(math.fsum(c.u**2 for c in components))
+    if limit == 0 or total == 0:
+        return t_quantile(0.975, welch_satterthwaite(components))
+    others = list(components)
+    others.remove(next(c for c in components if c.rectangular and c.u == limit))
+    normal = math.sqrt(math.fsum(c.u**2 for c in others))
+    normal *= t_quantile(0.975, welch_satterthwaite(others)) / NormalDist().inv_cdf(0.975)
+    return _half_width(math.sqrt(3) * limit, normal) / total
+
+
+def _half_width(limit: float, sigma: float) -> float:
+    """What 95 % of the sum of a rectangular error (± ``limit``) and a normal one (``sigma``) lie within.
+
+    With G(x) = x·Φ(x) + φ(x), the sum is below U with probability σ/(2a)·(G((U + a)/σ) − G((U − a)/σ)).
+    """
+    if sigma < 1e-6 * limit:
+        return 0.95 * limit
+    unit = NormalDist()
+
+    def integral(x: float) -> float:
+        return x * unit.cdf(x) + unit.pdf(x)
+
+    low, high = 0.0, limit + 5 * sigma
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = sigma / (2 * limit) * (integral((middle + limit) / sigma) - integral((middle - limit) / sigma))
+        low, high = (low, middle) if below > 0.975 else (middle, high)
+    return (low + high) / 2
 
 
 def welch_satterthwaite(components: Sequence[Component]) -> float:

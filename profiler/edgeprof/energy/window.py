@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
+#: Readings that are judged together as being on one level or moving.
+_LEVEL_READINGS = 10
+
 Edges = Literal["steady", "interpolated"]
 
 
@@ -25,9 +28,11 @@ class WindowEnergy:
     Attributes:
         joules: None where the readings do not tell; ``problems`` says why.
         u_sync: Standard uncertainty (J) from not knowing how readings and edges lie to each other.
-        u_resolution: Standard uncertainty (J) from the sensor's step.
+        u_resolution: Standard uncertainty (J) from the sensor's step, another one in each window.
+        u_level: Standard uncertainty (J) from the sensor's step at a level that nothing moves: the same in every
+            window at that level.
         u_filter: Standard uncertainty (J) from the sensor's step through the correction of an exponential filter.
-        u_filter_gain: Standard uncertainty (J) from the time constant itself: the same sign in every window.
+        tau_slope_w: What the energy changes by with the filter's time constant (J/s), signed.
         samples: Valid readings used.
         max_gap_s: The longest stretch of the window without a valid reading; None without any.
         problems: ``no_samples``, ``few_samples`` (the sensor is too slow for this window), ``gaps``, ``counter_reset``.
@@ -36,8 +41,9 @@ class WindowEnergy:
     joules: float | None
     u_sync: float = 0.0
     u_resolution: float = 0.0
+    u_level: float = 0.0
     u_filter: float = 0.0
-    u_filter_gain: float = 0.0
+    tau_slope_w: float = 0.0
     samples: int = 0
     max_gap_s: float | None = None
     problems: tuple[str, ...] = ()
@@ -54,6 +60,8 @@ class Window:
     channel: Channel
     #: median distance of the readings, seconds
     interval: float
+    #: how long nothing else runs before the window and after it, seconds
+    quiet: tuple[float, float] = (0.0, 0.0)
 
     @property
     def length(self) -> float:
@@ -94,6 +102,28 @@ def typical_interval(t: Floats, start: float, end: float) -> float | None:
     if near[0] > end or near[-1] < start:  # all on one side: nothing is known of the window
         return None
     return float(np.median(np.diff(near))) if near.size > 1 else end - start
+
+
+def level_energy(window: Window, v: Floats) -> float:
+    """Standard uncertainty (J) of a mean of readings from levels that nothing moves: W·step/√12 where all are on one.
+
+    Readings that stay on one code, or toggle between two, are off by the same part of a step however many there are.
+    A signal that moves over several steps takes its mean over them: the error of that is step/√12 times the signal's
+    characteristic function at one step, at most √(step/(π²·A)) for a movement of amplitude A (that of a sine, the
+    slowest to fall; Widrow and Kollár, Quantization Noise, ch. 4). A window may do both in turn: it is judged in parts,
+    of which those on one level add up, and those on different levels are added as squares.
+    """
+    step = window.channel.resolution
+    if not step or v.size == 0:
+        return 0.0
+    levels: dict[float, float] = {}
+    for part in np.array_split(v, max(1, v.size // _LEVEL_READINGS)):
+        # A toggle between two codes has a variance of up to a quarter of a step: it is no sign of movement.
+        moved = math.sqrt(2 * max(0.0, float(part.var()) / step**2 - 0.25))
+        damped = min(1.0, math.sqrt(1 / (math.pi**2 * moved))) if moved > 0 else 1.0
+        level = round(float(np.median(part)) / step)
+        levels[level] = levels.get(level, 0.0) + damped * part.size / v.size
+    return window.length * step / math.sqrt(12) * math.hypot(*levels.values())
 
 
 def step_energy(window: Window, v: Floats) -> float:

@@ -175,11 +175,14 @@ class EnergyFigure(Struct):
 
     Attributes:
         value: None where it must not be quoted; the variant's reasons say why.
-        expanded_uncertainty: U = k·u_c, k = t(0.975, ν_eff).
+        expanded_uncertainty: U = k·u_c.
         ci95: value ± U.
         windows: Each window's figure.
         coverage_factor: k.
         degrees_of_freedom: ν_eff after Welch and Satterthwaite; None for infinite.
+        influences: Errors that all windows share, by their cause: signed standard uncertainties (J per inference). Of
+            two variants, those of one name are one error, and cancel in the ratio as far as they are alike; those
+            whose name begins with ``level`` are errors of each variant's own.
     """
 
     value: float | None
@@ -190,6 +193,7 @@ class EnergyFigure(Struct):
     budget: Budget | None = None
     coverage_factor: float | None = None
     degrees_of_freedom: float | None = None
+    influences: dict[str, float] = {}
 
 
 class Marginal(Struct):

@@ -71,6 +71,7 @@ class Lane:
                 probe.begin(clock)
         # One pass a wake-up, without a call that is not needed: this runs cold, some hundred times a second.
         wakes, wake = 0, min(probe.next_s for probe in self.probes)
+        follow = not any(probe.leads for probe in self.probes)
         while True:
             clock.wait(wake, stop)
             if stop.is_set():
@@ -80,13 +81,16 @@ class Lane:
                 if probe.next_s <= together:
                     probe.service(clock)
                     long = long or probe.is_long
-                wake = min(wake, probe.next_s)
+                if probe.leads or follow:
+                    wake = min(wake, probe.next_s)
             if not wakes % _CHECK_EVERY:
                 self.started.set()
                 self.cpu_s = time.thread_time()
             wakes += 1
             if long and len(self.probes) > 1:
                 self._part()
+                follow = not any(probe.leads for probe in self.probes)
+                wake = min(probe.next_s for probe in self.probes)
 
     def _part(self) -> None:
         """Give each probe that holds the others up a thread of its own; it is opened anew there."""

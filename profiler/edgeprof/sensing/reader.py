@@ -14,7 +14,7 @@ from edgeprof.errors import EdgeprofError
 from edgeprof.sensing.trace import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from edgeprof.sensing.clock import Clock
     from edgeprof.sensing.sensor import Channel, Sensor
@@ -37,6 +37,9 @@ READS_PER_REFRESH = 4
 #: Quantities that follow a burst. A sensor with none of them (temperatures, load, memory) is read at CONTEXT_RATE_HZ.
 _FAST = frozenset({"power", "energy", "voltage", "current"})
 CONTEXT_RATE_HZ = 10.0
+
+#: How late a reading usually is at most (s), and the share of a short period that is kept for it.
+_LATE_S, _LATEST = 2e-4, 0.25
 
 #: The longest time (s) between two attempts at a source that fails; and how many failures in a row reopen it.
 BACK_OFF_S = 1.0
@@ -72,18 +75,44 @@ class ChannelStats:
     reason: str | None = None
 
 
-def period_for(sensor: Sensor, channels: list[Channel], base_s: float) -> float:
+#: What a sensor is read at (Hz) where nobody asks for another rate and nothing slower would do.
+DEFAULT_RATE_HZ = 100.0
+#: Readings per time constant of an exponential filter, where nobody asks for a rate: what it lets through is then
+#: followed by straight lines to (1/10)²/12 of a change (less than the step of any chip), and four readings, which an
+#: edge is taken from, still lie well within one time constant.
+READS_PER_TAU = 10
+#: Nothing that follows a burst is read less often (s) for its filter's sake.
+_LONGEST_FOR_FILTER_S = 0.1
+
+
+def read_interval(channel: Channel, rate_hz: float | None = None) -> float:
+    """How often to read one channel (s).
+
+    Args:
+        channel: What is known of it.
+        rate_hz: The rate that was asked for; None leaves it to what the channel's filter lets through.
+    """
+    base_s = 1 / (rate_hz or DEFAULT_RATE_HZ)
+    wanted = (channel.update_interval_s or 0.0) / READS_PER_REFRESH
+    tau = channel.filter.tau_s if channel.filter.kind == "exponential" else None
+    if rate_hz is None and tau:
+        wanted = max(wanted, min(tau / READS_PER_TAU, _LONGEST_FOR_FILTER_S))
+    return max(1, math.floor(wanted / base_s + 1e-6)) * base_s
+
+
+def period_for(sensor: Sensor, channels: list[Channel], rate_hz: float | None) -> float:
     """How often to read a sensor (s): a whole multiple of the sampling period, so that one wake-up serves several.
 
     As often as its quickest power, energy, voltage or current channel has something new; unknown: every period.
     """
+    base_s = 1 / (rate_hz or DEFAULT_RATE_HZ)
     there = [c for c in channels if c.available]
     quick = [c for c in there if c.quantity in _FAST]
     intervals = [c.update_interval_s for c in quick or there]
     known = [i for i in intervals if i is not None]
     wanted = base_s
     if known and len(known) == len(intervals):
-        wanted = min(known) / (1 if sensor.slow else READS_PER_REFRESH)
+        wanted = min(known) if sensor.slow else min(read_interval(channel, rate_hz) for channel in quick or there)
     if not quick:
         wanted = max(wanted, 1 / CONTEXT_RATE_HZ)
     return max(1, math.floor(wanted / base_s + 1e-6)) * base_s
@@ -95,18 +124,27 @@ class Probe:
     Args:
         sensor: Not yet open.
         channels: The topology's annotated channels by key; the sensor's own where there is none.
-        base_s: The sampling period (s).
+        rate_hz: The sampling rate (Hz); None: as the channels have something new.
         keep_s: How long rows are kept (s); None keeps all.
+        phase: Where in its period each reading falls, from 0 to 1; None: at its beginning.
     """
 
     def __init__(
-        self, sensor: Sensor, channels: Mapping[Key, Channel] | None, base_s: float, keep_s: float | None
+        self,
+        sensor: Sensor,
+        channels: Mapping[Key, Channel] | None,
+        rate_hz: float | None,
+        keep_s: float | None,
+        phase: Callable[[], float] | None = None,
     ) -> None:
         self.sensor = sensor
-        self.base_s = base_s
+        self.base_s = 1 / (rate_hz or DEFAULT_RATE_HZ)
         annotated = channels or {}
         self.channels = [annotated.get(channel.key, channel) for channel in sensor.channels]
-        self.period_s = period_for(sensor, self.channels, base_s)
+        self.period_s = period_for(sensor, self.channels, rate_hz)
+        #: Whether it says when its lane wakes up; what follows no burst is read along with what does.
+        self.leads = any(channel.quantity in _FAST and channel.available for channel in self.channels)
+        self._phase = phase if self.leads else None
         self.record = Record(self.channels, self.period_s, keep_s)
         self.reason: str | None = None  # why the sensor as a whole fails, or failed last
         self.is_open = False
@@ -161,7 +199,8 @@ class Probe:
         """
         before = clock.now()
         origin, period = self._origin, self.period_s
-        deadline = max(self._wake, int((before - origin) / period + 1e-6))
+        # Late by less than a period is late, and by more is missed.
+        deadline = self._wake + max(0, int((before - self.next_s) / period + 1e-6))
         self._counted += deadline + 1 - self._due
         self._due = self._wake = deadline + 1
 
@@ -184,12 +223,29 @@ class Probe:
             self._in_a_row = 0
         else:
             self._back_off()
-        # What passed during the read is over: the next reading is at the next deadline, not at once.
-        self._wake = max(self._wake, int((after - origin) / period + 1e-6) + 1)
-        self.next_s = origin + self._wake * period
+        if self._phase is None:
+            # What passed during the read is over: the next reading is at the next deadline, not at once.
+            self._wake = max(self._wake, int((after - origin) / period + 1e-6) + 1)
+            self.next_s = origin + self._wake * period
+        else:
+            self._draw(after)
         took = after - before
         if took > LONG_READ_S or self._long or self._overruns:
             self._learn(took, after)
+
+    def _draw(self, now: float) -> None:
+        """Draw the next reading's time within its period, or within what is left of it.
+
+        The end of the period is left out, so that a reading that comes a little late is still within its own.
+        """
+        assert self._phase is not None
+        period = self.period_s
+        passed = (now - self._origin) / period
+        last = 1 - min(_LATEST, _LATE_S / period)
+        if passed > self._wake + 0.8 * last:
+            self._wake = int(passed) + 1
+        first = max(0.0, passed - self._wake)
+        self.next_s = self._origin + (self._wake + first + (last - first) * self._phase()) * period
 
     def _wrong(self, reason: str) -> tuple[array[float], array[float]]:
         """New rows, because the sensor may have half filled, lengthened or kept the old ones."""

@@ -10,6 +10,7 @@ Standard library only (the exporter's daemon must stay small).
 from __future__ import annotations
 
 import os
+import random
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from edgeprof.sensing.reader import ChannelStats, Probe
 from edgeprof.sensing.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -66,12 +67,15 @@ class Sampler:
 
     Args:
         sensors: Not open; each is opened, read and closed in the thread that samples it.
-        rate_hz: Readings per second; a source that refreshes more slowly is read accordingly (``probe.period_for``).
+        rate_hz: Readings per second; a source that refreshes more slowly is read accordingly (``reader.period_for``).
+            None: as often as each source's refresh and filter have something new, 100 Hz at most.
         channels: The channels as the topology and the characterisation know them, by key; a channel of a sensor that
             is not in it is taken as the sensor describes it. One that is not ``available`` is left out of the trace.
         cpu: The CPU that the sampling threads stay on, away from the workload's; None leaves it to the scheduler.
         keep_s: How long readings are kept (s); None keeps all.
         clock: For tests.
+        phase: Where in its period each reading falls, from 0 to 1: anywhere, so that a load that is in step with the
+            sampler is not seen always at the same moment (stratified sampling). None: at its beginning.
 
     Raises:
         ValueError: ``rate_hz`` is not a positive number.
@@ -80,18 +84,19 @@ class Sampler:
     def __init__(
         self,
         sensors: Sequence[Sensor],
-        rate_hz: float = 100.0,
+        rate_hz: float | None = 100.0,
         channels: Mapping[Key, Channel] | None = None,
         *,
         cpu: int | None = None,
         keep_s: float | None = None,
         clock: Clock | None = None,
+        phase: Callable[[], float] | None = random.random,
     ) -> None:
-        if not 0 < rate_hz < float("inf"):
+        if rate_hz is not None and not 0 < rate_hz < float("inf"):
             raise ValueError(f"rate_hz is {rate_hz}; it has to be a positive number")
         self._clock = clock or MonotonicClock()
         self._cpu = cpu
-        probes = [Probe(sensor, channels, 1 / rate_hz, keep_s) for sensor in sensors]
+        probes = [Probe(sensor, channels, rate_hz, keep_s, phase) for sensor in sensors]
         self._probes = [probe for probe in probes if any(channel.available for channel in probe.channels)]
         self._lanes: list[Lane] = []
         self._lock = threading.Lock()

@@ -140,7 +140,8 @@ class Channel:
         provenance: ``counter``, ``measured``, ``estimated`` or ``simulated``.
         resolution: The smallest step, in the unit; None if unknown.
         gain_limit: Half-width of the relative gain error (0.01 is ±1 %), taken as rectangular.
-        offset_limit: Half-width of the additive error, in the unit, taken as rectangular.
+        offset_limit: Half-width of the additive error, in the unit (of a counter: of its rate, in W), taken as
+            rectangular.
         update_interval_s: How often the source has something new; None if unknown (characterisation measures it).
         filter: What a power reading is an average of.
         wrap: For a counter: the value at which it starts again from 0, in the unit.

@@ -14,6 +14,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeprof.energy.figures import repeatability
+from edgeprof.energy.influences import OWN
 from edgeprof.energy.uncertainty import Component, combine, mean_and_error
 from edgeprof.results import schema
 from edgeprof.verdicts import accuracy
@@ -160,26 +162,49 @@ def _ratio(pairs: list[tuple[float, float]], components: list[Component]) -> sch
         return None
     logs = [math.log(v / b) for v, b in pairs]
     mean, error = mean_and_error(logs)
-    total = combine([Component("repeatability", error or 0.0, len(logs) - 1), *components])
+    total = combine([repeatability(error or 0.0, len(logs), components), *components])
     low, high = math.exp(mean - total.expanded), math.exp(mean + total.expanded)
     return schema.Ratio(value=math.exp(mean), ci95=(low, high))
 
 
 def _uncancelled(variant: schema.EnergyFigure, baseline: schema.EnergyFigure) -> list[Component]:
-    """Relative standard uncertainties of the ratio that pairing leaves (the gain cancels; an offset only in part)."""
+    """Relative standard uncertainties of the ratio that pairing leaves.
+
+    An error of one cause acts on both energies, and the ratio feels the difference of what it does to each: nothing of
+    a single channel's gain, all of it where one variant's joules come from another rail than the other's.
+    """
     if not variant.value or not baseline.value or variant.budget is None or baseline.budget is None:
         return []
+    if not variant.influences or not baseline.influences:
+        return _uncancelled_lines(variant, baseline)
+    mine = {name: u / variant.value for name, u in variant.influences.items()}
+    its = {name: u / baseline.value for name, u in baseline.influences.items()}
+    found = []
+    for name in mine.keys() | its.keys():
+        both = mine.get(name, 0.0), its.get(name, 0.0)
+        u = math.hypot(*both) if name.startswith(OWN) else abs(both[0] - both[1])
+        found.append(Component("model", u, rectangular=name.startswith(("gain", "offset", "meter"))))
+    for figure in (variant, baseline):
+        budget, value = figure.budget or schema.Budget(), abs(figure.value or 1.0)
+        for line, causes in (("resolution", OWN), ("filter", "clock"), ("sync", "")):
+            shared = math.fsum(u**2 for name, u in figure.influences.items() if causes and name.startswith(causes))
+            left = math.sqrt(max(0.0, (getattr(budget, line) or 0.0) ** 2 - shared)) / value
+            found.append(Component(line, left, random=True))
+    return found
+
+
+def _uncancelled_lines(variant: schema.EnergyFigure, baseline: schema.EnergyFigure) -> list[Component]:
+    """The same from the budgets alone, for results that kept no influences (before 0.2)."""
     found = []
     for name in ("resolution", "filter", "sync"):
         for figure in (variant, baseline):
             u = getattr(figure.budget, name)
             if u:
                 found.append(Component(name, u / abs(figure.value or 1.0)))
-    if variant.budget.offset and baseline.budget.offset:
+    if variant.budget and baseline.budget and variant.budget.offset and baseline.budget.offset:
         # The same offset sits in both: o·t is in each energy, so the ratio feels its two shares' difference.
-        found.append(
-            Component("offset", abs(variant.budget.offset / variant.value - baseline.budget.offset / baseline.value))
-        )
+        shares = [figure.budget.offset / figure.value for figure in (variant, baseline)]  # type: ignore[operator,union-attr] # both are there
+        found.append(Component("offset", abs(shares[0] - shares[1])))
     return found
 
 

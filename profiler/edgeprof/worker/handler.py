@@ -153,7 +153,7 @@ class Handler:
             "problems": problems,
             "devices": self._devices(),
             "facts": {str(key): str(value) for key, value in session.facts.items()},  # binding may add to them
-            "shapes": {name: list(np.shape(value)) for name, value in self._feeds.items()},
+            "shapes": {name: list(value.shape) for name, value in self._feeds.items()},
             "workloads": [list(workload) for workload in self._workloads],
         }, []
 
@@ -406,15 +406,29 @@ def _read_inputs(path: str, specs: Sequence[TensorSpec]) -> Dict[str, Any]:
             "the inputs in {} cannot be read: {}".format(path, why),
             "Save them with numpy.savez(FILE, **{input name: array}), without Python objects.",
         ) from error
+    arrays = _sequences(arrays, specs)
     if len(arrays) == len(specs) and all(re.match(r"arr_\d+$", name) for name in arrays):
         return {spec.name: arrays["arr_{}".format(i)] for i, spec in enumerate(specs)}
     return arrays
 
 
+def _sequences(arrays: Dict[str, Any], specs: Sequence[TensorSpec]) -> Dict[str, Any]:
+    """The same with the arrays NAME.0, NAME.1 … together as the sequence NAME, where the model takes one."""
+    gathered = dict(arrays)
+    for spec in specs:
+        if "sequence" in spec.dtype and spec.name not in arrays:
+            parts: List[Any] = []
+            while "{}.{}".format(spec.name, len(parts)) in gathered:
+                parts.append(gathered.pop("{}.{}".format(spec.name, len(parts))))
+            if parts:
+                gathered[spec.name] = tensors.objects(parts)
+    return gathered
+
+
 def _outputs(outputs: Any) -> Dict[str, Any]:
     if not isinstance(outputs, dict):
         raise FailureError("bad_output", "the model returned {}, not named arrays".format(type(outputs).__name__))
-    return {str(name): np.asarray(value) for name, value in outputs.items()}
+    return {str(name): value for name, value in outputs.items()}
 
 
 def _spec(spec: TensorSpec) -> List[Any]:

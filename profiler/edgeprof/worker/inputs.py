@@ -10,7 +10,9 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgeprof.worker.dtypes import carrier, decoded, is_foreign, limits
 from edgeprof.worker.runtime import ANY_DTYPE, ANY_SHAPE, Dim, LoadError, LoadOptions, Session, TensorSpec
+from edgeprof.worker.tensors import objects
 
 #: Names that exporters give to the dimension of samples: "batch", "batch_size", "N", …
 _BATCH_NAME = re.compile(r"batch|^(n|b|bs)$", re.IGNORECASE)
@@ -96,9 +98,19 @@ def random_feeds(
     Raises:
         LoadError: see ``resolve_shapes``; or a dtype that numpy does not have or that is not the model's.
     """
-    resolved = resolve_shapes(specs, shapes, batch)
     wanted = dtypes or {}
-    refuse_unknown(specs, wanted, "--input")
+    for given in (shapes, wanted):
+        refuse_unknown(specs, given, "--input")
+    for spec in specs:
+        if spec.dtype.startswith(("sequence", "map")):
+            raise LoadError(
+                "there is no random data for the input {!r}, a {}".format(spec.name, spec.dtype),
+                "Give real inputs with --input-data FILE.npz; the tensors of a sequence are {0}.0, {0}.1 …".format(
+                    spec.name
+                ),
+            )
+    specs = [spec for spec in specs if not spec.dtype.startswith("optional")]  # left out: nobody must give them
+    resolved = resolve_shapes(specs, shapes, batch)
     feeds: Dict[str, Any] = {}
     for spec in specs:
         dtype = wanted.get(spec.name, spec.dtype)
@@ -139,7 +151,7 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Dict[str, Any]) -> Dict[str,
     if set(feeds) == {""} and len(specs) == 1:
         feeds = {specs[0].name: feeds[""]}
     refuse_unknown(specs, feeds, "the data")
-    missing = [spec for spec in specs if spec.name not in feeds]
+    missing = [spec for spec in specs if spec.name not in feeds and not spec.dtype.startswith("optional")]
     if missing:
         raise LoadError(
             "the data has nothing for the input{} {}".format("s" if len(missing) > 1 else "", _list(missing)),
@@ -148,9 +160,12 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Dict[str, Any]) -> Dict[str,
     checked: Dict[str, Any] = {}
     sizes: Dict[str, Tuple[int, str]] = {}
     for spec in specs:
+        if feeds.get(spec.name) is None:
+            continue  # an optional input
         array = np.asarray(feeds[spec.name])
+        array = _carried(spec.dtype, array)
         kind = "object" if array.dtype.kind in "SU" else array.dtype.name
-        if spec.dtype not in (ANY_DTYPE, kind):
+        if spec.dtype != ANY_DTYPE and kind != (carrier(spec.dtype) or "object"):
             raise LoadError(
                 "the input {!r} takes {}, the data is {}".format(spec.name, spec.dtype, array.dtype.name),
                 _convert(spec, array),
@@ -158,6 +173,25 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Dict[str, Any]) -> Dict[str,
         _check_shape(spec, array.shape, sizes)
         checked[spec.name] = np.ascontiguousarray(array).reshape(array.shape)  # ascontiguousarray makes () into (1,)
     return checked
+
+
+def _carried(dtype: str, array: Any) -> Any:
+    """Data for an input of a type that numpy lacks as the type that carries it, and a sequence as an array of objects.
+
+    Floats of every width stand for bfloat16 and float8; so do a bfloat16's own bits, as .npz files hold them.
+    """
+    if dtype == "bfloat16" and array.dtype == np.dtype("V2"):
+        return decoded(np.ascontiguousarray(array).tobytes(), dtype, array.shape)
+    if dtype.startswith("sequence"):
+        return array if array.dtype.kind == "O" else objects(list(array))
+    if not is_foreign(dtype):
+        return array
+    wide = carrier(dtype)
+    if wide == "float32":
+        return array.astype(wide) if array.dtype.kind == "f" else array
+    low, high = limits(dtype)
+    fits = array.dtype.kind in "iu" and (not array.size or (low <= array.min() and array.max() <= high))
+    return array.astype(wide) if fits else array
 
 
 def refuse_unknown(specs: Sequence[TensorSpec], given: Dict[str, Any], source: str) -> None:
@@ -256,10 +290,11 @@ def _random(rng: Any, shape: Tuple[int, ...], dtype: str, name: str) -> Any:
         return rng.randint(low, low + 256, size=shape).astype(dtype)
     if dtype in _INTEGERS:
         return np.asarray(rng.randint(0, _INTEGERS[dtype], size=shape)).astype(dtype)
-    try:
-        kind = np.dtype(dtype)
-    except TypeError:
-        kind = np.dtype("V1")
+    wide = carrier(dtype) or "V1"
+    if is_foreign(dtype) and wide != "float32":
+        low, high = limits(dtype)
+        return np.asarray(rng.randint(low, high + 1, size=shape)).astype(wide)
+    kind = np.dtype(wide)
     if kind.kind not in "fc":
         raise LoadError(
             "there is no random data of the dtype {!r}, which the input {!r} takes".format(dtype, name),
@@ -298,7 +333,9 @@ def _convert(spec: TensorSpec, array: Any) -> str:
     if spec.quantization and array.dtype.kind == "f":
         scale, zero = spec.quantization
         return "Quantise it: round(x / {:g}) + {}, limited to {}'s range.".format(scale, zero, spec.dtype)
-    return "Convert it: array.astype({!r}).".format(spec.dtype)
+    if spec.dtype == "object":
+        return "Save it as strings: array.astype(str)."
+    return "Convert it: array.astype({!r}).".format(carrier(spec.dtype) or spec.dtype)
 
 
 def _placeholder(dim: Dim) -> str:

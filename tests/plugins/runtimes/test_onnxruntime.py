@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from edgeprof.testing import check_runtime
 from edgeprof.worker.runtime import LoadError, LoadOptions
 from tests import models
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -192,3 +196,52 @@ def test_how_many_nodes_run_where_is_told():
     parts += [SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda: [1])] * 3
     assert onnxruntime._nodes(SimpleNamespace(get_provider_graph_assignment_info=lambda: parts)) == "cuda 2, cpu 3"
     assert onnxruntime._nodes(object()) == ""
+
+
+def _rows_forgotten(path: Path) -> Path:
+    """y = x · w whose declared shape is that of the exporter's one sample."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    return models.onnx_graph(
+        path,
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+        [numpy_helper.from_array(np.ones((3, 2), "float32"), "w")],
+        onnx=onnx,
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_output_of_another_shape_than_declared_is_run_and_bound(tmp_path, batch):
+    session = OnnxRuntime().load(str(_rows_forgotten(tmp_path / "m.onnx")), CPU)
+    feeds = {"x": np.ones((batch, 3), "float32")}
+    assert session.run(feeds)["y"].tolist() == [[3, 3]] * batch
+    call = session.bind(feeds)
+    call()
+    call()
+
+
+@pytest.mark.parametrize("name", ["BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E5M2"])
+def test_types_that_numpy_lacks_go_in_and_come_out_as_numbers(tmp_path, name):
+    from onnx import TensorProto, helper
+
+    kind = getattr(TensorProto, name)
+    path = models.onnx_graph(
+        tmp_path / "m.onnx",
+        [
+            helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+            helper.make_node("Cast", ["wide"], ["y"], to=kind),
+        ],
+        [helper.make_tensor_value_info("x", kind, [2, 2])],
+        [
+            helper.make_tensor_value_info("y", kind, [2, 2]),
+            helper.make_tensor_value_info("wide", TensorProto.FLOAT, [2, 2]),
+        ],
+        opset=19,
+    )
+    session = OnnxRuntime().load(str(path), CPU)
+    feeds = {"x": np.float32([[1.5, -2], [0.25, 96]])}
+    found = session.run(feeds)
+    assert found["y"].tolist() == found["wide"].tolist() == feeds["x"].tolist()
+    session.bind(feeds)()

@@ -269,3 +269,39 @@ def test_what_cannot_be_captured_says_so(torchscript_model, monkeypatch):
 def test_a_cuda_graph_on_the_cpu_is_refused(torchscript_model):
     with pytest.raises(LoadError, match="cuda_graph=1 needs --device cuda"):
         PyTorch().load(str(torchscript_model), CPU._replace(options={"cuda_graph": "1"}))
+
+
+def test_what_is_nested_in_a_dict_is_named_by_its_path(tmp_path):
+    path = tmp_path / "nested_app.py"
+    path.write_text(
+        textwrap.dedent("""
+            import torch
+
+            class Cache(torch.nn.Module):
+                def forward(self, x):
+                    return {"logits": x, "past": ((x, x[:, :1]), None, {"k": x.to(torch.bfloat16)}), "none": None}
+        """)
+    )
+    session = PyTorch().load(f"{path}:Cache", CPU._replace(shapes={"x": (1, 2)}))
+    found = session.run({"x": np.float32([[1, 2]])})
+    assert {name: array.tolist() for name, array in found.items()} == {
+        "logits": [[1, 2]],
+        "past.0.0": [[1, 2]],
+        "past.0.1": [[1]],
+        "past.2.k": [[1, 2]],
+    }
+
+
+def test_a_bfloat16_program_is_fed_and_answers_in_float32(tmp_path):
+    linear = torch.nn.Linear(2, 1, dtype=torch.bfloat16).eval()
+    path = tmp_path / "m.pt2"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(torch.export.export(linear, (torch.zeros(1, 2, dtype=torch.bfloat16),)), str(path))
+    session = PyTorch().load(str(path), CPU)
+    x = np.float32([[0.5, -1]])
+    with torch.inference_mode():
+        wanted = linear(torch.from_numpy(x).to(torch.bfloat16)).float().numpy()
+    assert session.inputs[0].dtype == "bfloat16"
+    (found,) = session.run({session.inputs[0].name: x}).values()
+    assert found.tolist() == wanted.tolist()

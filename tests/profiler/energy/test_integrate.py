@@ -11,8 +11,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from edgeprof.energy.integrate import window_energy
+from edgeprof.energy.integrate import ChannelSeries, window_energy
+from edgeprof.energy.quote import measure
 from edgeprof.sensing.sensor import Channel, Filter
+from edgeprof.worker.span import WINDOW, Span
 
 INSTANT = Channel("s", "RAIL", "power")
 COUNTER = Channel("s", "PKG", "energy", kind="counter", update_interval_s=0.001)
@@ -313,10 +315,10 @@ def test_the_limit_of_the_time_constant_is_the_channels_own() -> None:
     times = np.arange(0.0, 3.0, 0.01)
     values = 4.0 + 10.0 * (1 - np.exp(-np.maximum(times - 1.0, 0.0) / 0.43))
 
-    def u_tau(limit: float | None) -> float:
+    def filter_line(limit: float | None) -> float:
         shape = Filter("exponential", tau_s=0.43, tau_limit=limit)
-        channel = Channel("ina3221", "VDD_IN", "power", filter=shape)
-        return window_energy(times, values, 1.0, 2.0, channel).u_filter_gain
+        series = ChannelSeries(Channel("ina3221", "VDD_IN", "power", filter=shape), times, values)
+        return measure([series], [], [Span(WINDOW, 1.0, 2.0)], [], covers=None, rail=None).energy.gross.budget.filter
 
-    assert u_tau(0.47) == pytest.approx(4.7 * u_tau(0.1))
-    assert u_tau(None) == u_tau(0.1) > 0
+    assert filter_line(0.47) == pytest.approx(4.7 * filter_line(0.1), rel=1e-6)
+    assert filter_line(None) == filter_line(0.1) > 0

@@ -46,12 +46,12 @@ def test_the_interval_is_the_value_plus_minus_u_and_holds_the_truth():
 
 
 def test_the_budget_is_what_the_rules_say():
-    """GUM: s/√K; gain rectangular on the energy; offset rectangular over the time of one inference."""
+    """GUM: s/√K less what the sensor scatters; gain rectangular on the energy, offset over the time of an inference."""
     run = synthetic.run(spread=0.02)
     gross = measured(run).energy.gross
     windows = np.array(gross.windows)
     budget = gross.budget
-    assert budget.repeatability == pytest.approx(windows.std(ddof=1) / math.sqrt(5))
+    assert budget.repeatability == pytest.approx(windows.std(ddof=1) / math.sqrt(5), rel=1e-3)
     assert budget.gain == pytest.approx(gross.value * 0.01 / math.sqrt(3))
     assert budget.offset == pytest.approx(0.02 / math.sqrt(3) * 2 / 100)
     u = math.sqrt(sum(x**2 for x in (
@@ -65,7 +65,9 @@ def test_a_gain_error_is_not_averaged_away_by_windows():
     few = measured(synthetic.run(windows=3)).energy.gross.budget
     many = measured(synthetic.run(windows=20)).energy.gross.budget
     assert many.gain == pytest.approx(few.gain, rel=0.01)
-    assert many.resolution < few.resolution
+    # Nor is the step at a level that stays: every window is off by the same part of it.
+    assert many.resolution == pytest.approx(few.resolution, rel=0.1)
+    assert many.sync <= few.sync
 
 
 def test_an_offset_cancels_in_the_net_energy_and_the_gain_acts_on_it():
@@ -130,19 +132,21 @@ def test_without_an_idle_the_net_energy_is_unknown_and_the_rest_stands():
     assert "no_idle" in codes(found)
 
 
-def test_a_total_of_several_rails_is_their_sum_and_their_gains_go_together():
+def test_a_total_of_several_rails_is_their_sum_and_the_errors_of_one_chip_go_together():
     run = synthetic.run()
     rails = [replace(run.series, channel=replace(synthetic.RAIL, name=name)) for name in ("CPU", "GPU", "SYS")]
     one = measured(run).energy
     three = measure(rails, [], run.windows, run.idles, covers="module", rail="CPU + GPU + SYS").energy
     assert three.gross.value == pytest.approx(3 * one.gross.value)
     assert three.rails == pytest.approx(dict.fromkeys(("CPU", "GPU", "SYS"), one.gross.value))
-    # One chip: three times the gain's uncertainty. The offsets are each rail's own: √3 times.
-    assert three.gross.budget.gain == pytest.approx(3 * one.gross.budget.gain)
-    assert three.gross.budget.offset == pytest.approx(math.sqrt(3) * one.gross.budget.offset)
-    chips = [replace(r, channel=replace(r.channel, sensor=f"chip{i}")) for i, r in enumerate(rails)]
+    # One converter has one offset: three times. The gains are above all the shunts', each rail's own: √3 times.
+    assert three.gross.budget.offset == pytest.approx(3 * one.gross.budget.offset)
+    assert three.gross.budget.gain == pytest.approx(math.sqrt(3) * one.gross.budget.gain)
+    chips = [
+        replace(r, channel=replace(r.channel, location=f"i2c 1-004{i} channel 1")) for i, r in enumerate(rails)
+    ]  # fmt: skip
     apart = measure(chips, [], run.windows, run.idles, covers="module", rail="sum").energy
-    assert apart.gross.budget.gain == pytest.approx(math.sqrt(3) * one.gross.budget.gain)
+    assert apart.gross.budget.offset == pytest.approx(math.sqrt(3) * one.gross.budget.offset)
 
 
 def test_a_missing_part_makes_the_total_unavailable_and_not_smaller():
@@ -184,13 +188,14 @@ def test_a_rail_with_power_and_counter_is_told_once():
     assert set(found.energy.rails) == {"VDD_IN"}
 
 
-def test_a_counter_says_so_and_has_no_offset():
+def test_a_counter_says_so_and_its_offset_is_a_power():
     run = synthetic.run()
     series = synthetic.counter(run, gain_limit=0.05, offset_limit=1.0, resolution=15e-6)
     found = measure([series], [], run.windows, run.idles, covers="package", rail="package-0")
     assert found.energy.provenance == "counter"
     assert found.energy.gross.value == pytest.approx(0.16, rel=2e-3)
-    assert found.energy.gross.budget.offset == 0
+    assert found.energy.gross.budget.offset == pytest.approx(1.0 / math.sqrt(3) * 2 / 100)
+    assert found.energy.net.budget.offset is None
     assert found.power.max is None
 
 
@@ -217,7 +222,7 @@ def test_an_unstated_gain_is_left_out_and_told():
 def test_a_single_window_has_an_interval_of_the_sensor_alone_and_says_so():
     found = measured(synthetic.run(windows=1))
     assert found.energy.gross.budget.repeatability is None
-    assert found.energy.gross.coverage_factor == pytest.approx(1.96, abs=0.01)
+    assert 0.95 * math.sqrt(3) <= found.energy.gross.coverage_factor <= 1.96
     assert "one_window" in codes(found)
 
 
@@ -227,7 +232,7 @@ def test_the_median_of_the_windows_where_the_protocol_wants_it():
     gross = found.energy.gross
     assert gross.value == sorted(gross.windows)[2] == gross.median
     plain = measured(run).energy.gross
-    assert gross.budget.repeatability == pytest.approx(plain.budget.repeatability * math.sqrt(math.pi / 2))
+    assert gross.budget.repeatability == pytest.approx(plain.budget.repeatability * math.sqrt(math.pi / 2), rel=1e-3)
 
 
 @pytest.mark.parametrize("windows", [[], [Span(WINDOW, 4.0, 6.0, 0)]])

@@ -28,7 +28,7 @@ def only(sampler):
 
 def test_a_quick_sensor_is_read_at_every_deadline():
     clock = FakeClock(1.0)
-    sampler = clock.run(Sampler([Scripted(lambda n: [float(n)])], 100, clock=clock))
+    sampler = clock.run(Sampler([Scripted(lambda n: [float(n)])], 100, clock=clock, phase=None))
     got = sampler.trace.series(KEY)
     assert list(got.values) == [float(n) for n in range(101)]
     assert [time - 1000 for time in got.times] == pytest.approx([0.01 * n for n in range(101)])
@@ -41,7 +41,7 @@ def test_a_quick_sensor_is_read_at_every_deadline():
 def test_missed_deadlines_are_counted_and_skipped_and_never_made_up_for():
     clock = FakeClock(1.0)
     stall = Scripted(lambda n: [1.0], clock=clock, takes=lambda n: 0.034 if n == 10 else 0.0)
-    sampler = clock.run(Sampler([stall], 100, clock=clock))
+    sampler = clock.run(Sampler([stall], 100, clock=clock, phase=None))
     got = sampler.trace.series(KEY)
     # Deadlines 11, 12, 13 passed during read 10; the next one is deadline 14, on the old grid.
     assert got.times[11] - 1000 == pytest.approx(0.14)
@@ -53,7 +53,7 @@ def test_missed_deadlines_are_counted_and_skipped_and_never_made_up_for():
 
 def test_the_time_of_a_reading_is_the_middle_of_the_call():
     clock = FakeClock(0.05)
-    sampler = clock.run(Sampler([Scripted(lambda n: [1.0], clock=clock, takes=0.002)], 100, clock=clock))
+    sampler = clock.run(Sampler([Scripted(lambda n: [1.0], clock=clock, takes=0.002)], 100, clock=clock, phase=None))
     assert sampler.trace.series(KEY).times[0] - 1000 == pytest.approx(0.001)
 
 
@@ -66,7 +66,9 @@ def test_a_source_with_time_stamps_of_its_own_is_believed_unless_they_are_imposs
             times[0] = clock.now() - 0.004
             times[1] = clock.now() + 3600 if self.reads % 2 else 5.0  # the future; another clock
 
-    sampler = clock.run(Sampler([Stamping(lambda n: [1.0, 2.0], [power("a"), power("b")])], 100, clock=clock))
+    sampler = clock.run(
+        Sampler([Stamping(lambda n: [1.0, 2.0], [power("a"), power("b")])], 100, clock=clock, phase=None)
+    )
     assert sampler.trace.series(("fake", "a", "power")).times[3] - 1000 == pytest.approx(0.026)
     assert sampler.trace.series(("fake", "b", "power")).times[3] - 1000 == pytest.approx(0.03)
 
@@ -75,7 +77,7 @@ def test_a_failed_or_impossible_reading_is_nan_and_is_told_once_with_its_reason(
     channels = [power("good"), power("bad"), power("wild", plausible=(0.0, 50.0))]
     clock = FakeClock(0.99)
     sensor = Scripted(lambda n: [1.0, math.nan, 4294967.295 if n == 3 else 5.0], channels)
-    sampler = clock.run(Sampler([sensor], 100, clock=clock))
+    sampler = clock.run(Sampler([sensor], 100, clock=clock, phase=None))
     good, bad, wild = sampler.stats()
     assert (good.samples, good.missed, good.reason) == (100, 0, None)
     assert (bad.samples, bad.missed, bad.failed) == (0, 100, 100)
@@ -91,7 +93,7 @@ def test_a_failed_or_impossible_reading_is_nan_and_is_told_once_with_its_reason(
 def test_each_channel_has_its_own_count_and_gap_when_failures_come_and_go():
     clock = FakeClock(0.99)
     sensor = Scripted(lambda n: [1.0, math.nan if 40 <= n < 45 else 1.0], [power("steady"), power("gone")])
-    steady, gone = clock.run(Sampler([sensor], 100, clock=clock)).stats()
+    steady, gone = clock.run(Sampler([sensor], 100, clock=clock, phase=None)).stats()
     assert (steady.samples, steady.missed) == (100, 0)
     assert (gone.samples, gone.missed, gone.failed) == (95, 5, 5)
     assert steady.max_gap_s == pytest.approx(0.01)
@@ -103,13 +105,13 @@ def test_each_channel_has_its_own_count_and_gap_when_failures_come_and_go():
 def test_a_sensor_with_nothing_to_read_is_not_read():
     clock = FakeClock(0.5)
     sensor = Scripted(lambda n: [1.0], [power(available=False, reason="NC")])
-    clock.run(Sampler([sensor, Scripted(lambda n: [1.0])], 100, clock=clock))
+    clock.run(Sampler([sensor, Scripted(lambda n: [1.0])], 100, clock=clock, phase=None))
     assert (sensor.opened, sensor.reads) == (0, 0)
 
 
 def test_infinity_is_never_a_reading():
     clock = FakeClock(0.1)
-    sampler = clock.run(Sampler([Scripted(lambda n: [math.inf])], 100, clock=clock))
+    sampler = clock.run(Sampler([Scripted(lambda n: [math.inf])], 100, clock=clock, phase=None))
     assert only(sampler).samples == 0
 
 
@@ -120,7 +122,7 @@ def test_a_sensor_that_raises_is_retried_with_growing_pauses_and_reopened_and_ha
     clock = FakeClock(10.0)
     bad = Scripted(break_down, [power(name="bad")], name="bad")
     good = Scripted(lambda n: [1.0])
-    sampler = clock.run(Sampler([bad, good], 100, clock=clock))
+    sampler = clock.run(Sampler([bad, good], 100, clock=clock, phase=None))
     stats = {stats.key: stats for stats in sampler.stats()}
     assert (stats[KEY].samples, stats[KEY].missed) == (1001, 0)
     broken = stats["bad", "rail", "power"]
@@ -139,7 +141,7 @@ def test_a_sensor_that_comes_back_is_sampled_again():
 
     clock = FakeClock(2.0)
     sensor = Scripted(script)
-    sampler = clock.run(Sampler([sensor], 100, clock=clock))
+    sampler = clock.run(Sampler([sensor], 100, clock=clock, phase=None))
     stats = only(sampler)
     assert stats.samples + stats.missed == 201
     assert stats.samples > 150
@@ -156,7 +158,7 @@ def test_a_sensor_that_cannot_be_opened_yet_is_tried_again():
                 raise FileNotFoundError("/sys/gone")
 
     clock = FakeClock(1.0)
-    sampler = clock.run(Sampler([Late(lambda n: [1.0])], 100, clock=clock))
+    sampler = clock.run(Sampler([Late(lambda n: [1.0])], 100, clock=clock, phase=None))
     assert only(sampler).samples > 80
 
 
@@ -177,7 +179,7 @@ def test_a_sensor_that_misuses_its_row_is_isolated_with_a_reason(spoil):
 
     clock = FakeClock(0.5)
     good = Scripted(lambda n: [2.0], [power(name="good")], name="good")
-    sampler = clock.run(Sampler([Rude(lambda n: [1.0]), good], 100, clock=clock))
+    sampler = clock.run(Sampler([Rude(lambda n: [1.0]), good], 100, clock=clock, phase=None))
     assert [f.sensor for f in sampler.failures()] == ["fake"]
     assert {s.key[0]: s.samples for s in sampler.stats()} == {"fake": 0, "good": 51}
 
@@ -186,7 +188,7 @@ def test_a_source_is_read_no_more_often_than_it_has_something_new():
     def count(slow, **changes):
         clock = FakeClock(10.0)
         sensor = Scripted(lambda n: [float(n)], [power(**changes)], slow=slow)
-        clock.run(Sampler([sensor], 100, clock=clock))
+        clock.run(Sampler([sensor], 100, clock=clock, phase=None))
         return sensor.reads
 
     assert count(slow=True, update_interval_s=0.1) == 101
@@ -203,7 +205,7 @@ def test_the_topologys_channels_replace_the_sensors_own():
         own[0].key: power("a", scope="module", role="total"),
         own[1].key: power("b", available=False, reason="a constant"),
     }
-    sampler = clock.run(Sampler([Scripted(lambda n: [1.0, 2.0], own)], 100, known, clock=clock))
+    sampler = clock.run(Sampler([Scripted(lambda n: [1.0, 2.0], own)], 100, known, clock=clock, phase=None))
     assert [(c.name, c.scope) for c in sampler.trace.channels] == [("a", "module")]
     assert list(sampler.latest()) == [own[0].key]
     assert [s.key for s in sampler.stats()] == [own[0].key]
@@ -212,7 +214,7 @@ def test_the_topologys_channels_replace_the_sensors_own():
 def test_a_source_that_cannot_keep_the_rate_settles_at_one_that_it_can():
     clock = FakeClock(10.0)
     blocking = Scripted(lambda n: [float(n)], slow=True, clock=clock, takes=0.43)
-    sampler = clock.run(Sampler([blocking], 100, clock=clock))
+    sampler = clock.run(Sampler([blocking], 100, clock=clock, phase=None))
     stats = only(sampler)
     assert blocking.reads == pytest.approx(10 / (1.25 * 0.43), abs=3)
     assert stats.missed <= 5 * 43  # until it was known
@@ -222,7 +224,7 @@ def test_a_source_that_cannot_keep_the_rate_settles_at_one_that_it_can():
 def test_one_stall_does_not_change_the_rate():
     clock = FakeClock(10.0)
     stalled_once = Scripted(lambda n: [float(n)], clock=clock, takes=lambda n: 0.495 if n == 100 else 0.0)
-    stats = only(clock.run(Sampler([stalled_once], 100, clock=clock)))
+    stats = only(clock.run(Sampler([stalled_once], 100, clock=clock, phase=None)))
     assert stats.missed == 49
     assert stats.samples + stats.missed == 1001
 
@@ -230,13 +232,13 @@ def test_one_stall_does_not_change_the_rate():
 def test_a_channel_of_little_interest_does_not_speed_up_a_slow_source():
     clock = FakeClock(10.0)
     sensor = Scripted(lambda n: [1.0, 2.0], [power(update_interval_s=0.1), power("hot", quantity="temperature")])
-    clock.run(Sampler([sensor], 100, clock=clock))
+    clock.run(Sampler([sensor], 100, clock=clock, phase=None))
     assert sensor.reads == 501
 
 
 def test_latest_is_the_newest_reading_and_empty_before_the_first():
     clock = FakeClock(0.1)
-    sampler = Sampler([Scripted(lambda n: [float(n)])], 100, clock=clock)
+    sampler = Sampler([Scripted(lambda n: [float(n)])], 100, clock=clock, phase=None)
     assert sampler.latest() == {}
     clock.run(sampler)
     assert sampler.latest() == {KEY: (pytest.approx(1000.1), 10.0)}
@@ -406,7 +408,7 @@ def test_every_deadline_is_either_a_sample_or_missed_and_times_strictly_increase
 
     # Stalls stay below what makes a sensor "slow": that would change its rate, and with it the number of deadlines.
     sensor = Scripted(read, clock=clock, takes=lambda n: min(takes(n), 0.0049))
-    sampler = clock.run(Sampler([sensor], rate, clock=clock))
+    sampler = clock.run(Sampler([sensor], rate, clock=clock, phase=None))
     stats = only(sampler)
     assert stats.samples + stats.missed == math.floor((clock.now() - 1000) * rate + 1e-6) + 1
     times = sampler.trace.series(KEY).times

@@ -110,9 +110,33 @@ def test_a_dtype_may_be_given_only_where_the_model_leaves_it_open():
         random_feeds([spec((2,))], {}, 1, 0, {"x": "uint8"})
 
 
-def test_there_is_no_random_bfloat16():
-    with pytest.raises(LoadError, match="no random data of the dtype 'bfloat16'"):
-        random_feeds([spec((2,), "bfloat16")], {}, 1, 0)
+def test_there_is_random_data_of_types_that_numpy_lacks():
+    assert random_feeds([spec((2,), "bfloat16")], {}, 1, 0)["x"].dtype == np.float32
+    small = random_feeds([spec((100,), "int4")], {}, 1, 0)["x"]
+    assert (small.dtype, small.min(), small.max()) == (np.int8, -8, 7)
+    with pytest.raises(LoadError, match="no random data of the dtype 'complex7'"):
+        random_feeds([spec((2,), "complex7")], {}, 1, 0)
+
+
+@pytest.mark.parametrize("given", [np.float32([1.5, -2]), np.float64([1.5, -2]), np.float16([1.5, -2])])
+def test_floats_of_every_width_are_data_for_a_bfloat16(given):
+    checked = check_feeds([spec((2,), "bfloat16")], {"x": given})["x"]
+    assert checked.dtype == np.float32
+    assert checked.tolist() == [1.5, -2.0]
+
+
+def test_the_bits_of_a_bfloat16_as_an_npz_holds_them_are_data_for_one():
+    bits = (np.float32([1.5, -2]).view(np.uint32) >> 16).astype(np.uint16).view("V2")
+    assert check_feeds([spec((2,), "bfloat16")], {"x": bits})["x"].tolist() == [1.5, -2.0]
+
+
+def test_a_sequence_has_no_random_data_and_an_optional_input_needs_none():
+    with pytest.raises(LoadError, match="'x', a sequence of float32") as caught:
+        random_feeds([spec(ANY_SHAPE, "sequence of float32")], {}, 1, 0)
+    assert "x.0, x.1" in caught.value.remedy
+    optional = [spec(ANY_SHAPE, "optional of float32")]
+    assert random_feeds(optional, {}, 1, 0) == {}
+    assert check_feeds(optional, {}) == {}
 
 
 class Examples(Session):

@@ -100,9 +100,31 @@ def test_strings_survive_and_bytes_become_strings():
     assert back.tolist() == [["a", "ü"]]
 
 
+def test_maps_sequences_and_nothing_survive_as_they_are():
+    """What scikit-learn's ZipMap, ONNX's sequences and optionals give."""
+    maps = [{0: 0.25, 1: 0.75}, {"cat": 1.0, "dog": None}]
+    arrays = [np.arange(3, dtype=np.float16), np.ones((2, 2), np.uint8)]
+    given = {"maps": tensors.objects(maps), "arrays": tensors.objects(arrays), "none": tensors.objects([None])}
+    back = tensors.load(*tensors.dump(given))
+    assert back["maps"].tolist() == maps
+    for there, here in zip(back["arrays"], arrays, strict=True):
+        np.testing.assert_array_equal(there, here)
+        assert there.dtype == here.dtype
+    assert back["none"].tolist() == [None]
+    assert tensors.load(*tensors.dump({"list": maps}))["list"].tolist() == maps
+    same_shape = tensors.load(*tensors.dump({"list": [np.ones(2), np.ones(2)]}))["list"]
+    assert same_shape.shape == (2,)  # a sequence, not stacked
+
+
+def test_names_that_are_missing_or_double_are_told_apart_by_their_place():
+    assert tensors.distinct(["a", "", "a", "b"], "output") == ["a", "output_1", "a_2", "b"]
+    assert tensors.distinct(["a", "a", "a_1"], "output") == ["a", "a_1_1", "a_1"]
+    assert tensors.distinct(["", "output_0"], "output") == ["output_0_0", "output_0"]
+
+
 def test_what_is_neither_numbers_nor_strings_is_named():
-    with pytest.raises(TypeError, match="'x' holds a dict"):
-        tensors.dump({"x": np.array([{}], dtype=object)})
+    with pytest.raises(TypeError, match="'x' holds a set"):
+        tensors.dump({"x": np.array([set()], dtype=object)})
     with pytest.raises(TypeError, match="'t' is datetime64"):
         tensors.dump({"t": np.array(["2026-01-01"], dtype="datetime64[D]")})
 

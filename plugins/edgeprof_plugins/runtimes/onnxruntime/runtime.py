@@ -17,14 +17,15 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequ
 import numpy as np
 
 from edgeprof import hookimpl
+from edgeprof.worker.dtypes import carrier, is_foreign
 from edgeprof.worker.graph import Graph
 from edgeprof.worker.runtime import (
+    ANY_SHAPE,
     Availability,
     LoadError,
     LoadOptions,
     Runtime,
     Session,
-    TensorSpec,
     install_command,
     library_version,
 )
@@ -33,6 +34,7 @@ from ..nvidia.cuda import CudaError
 from ..nvidia.driver import ask_driver
 from .cuda import PROVIDERS as CUDA_PROVIDERS
 from .cuda import Gpu, captures
+from .values import as_array, as_fed, from_bits, spec_of
 
 REMEDY = install_command("onnx", "onnxruntime")
 DISTRIBUTIONS = (
@@ -58,7 +60,6 @@ FALLBACKS = {"TensorrtExecutionProvider": ("CUDAExecutionProvider",)}
 HOST_MEMORY = ("CPUExecutionProvider", "XnnpackExecutionProvider", "OpenVINOExecutionProvider", "DnnlExecutionProvider")
 #: Providers with threads of their own, and the option that sets their number.
 THREAD_SETTINGS = {"XnnpackExecutionProvider": "intra_op_num_threads", "OpenVINOExecutionProvider": "num_of_threads"}
-DTYPES = {"float": "float32", "double": "float64", "string": "object"}
 
 
 class OnnxRuntime(Runtime):
@@ -108,9 +109,11 @@ class OnnxSession(Session):
         self._ort, self._session, self._gpu = ort, session, gpu
         self._held: Any = None
         providers = session.get_providers()
-        self.inputs = tuple(_spec(node) for node in session.get_inputs())
-        self.outputs = tuple(_spec(node) for node in session.get_outputs())
+        self.inputs = tuple(spec_of(node) for node in session.get_inputs())
+        self.outputs = tuple(spec_of(node) for node in session.get_outputs())
+        self._types = {node.name: str(node.type) for node in session.get_inputs()}
         self._names = [spec.name for spec in self.outputs]
+        self._foreign = [spec for spec in self.outputs if is_foreign(spec.dtype)]
         self._host = providers[0] in HOST_MEMORY
         self.facts = {
             "providers": ", ".join(providers),
@@ -125,9 +128,13 @@ class OnnxSession(Session):
             self.facts.update(gpu.facts())
 
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
+        fed = self._fed(feeds)
+        foreign = self._run_foreign(fed) if self._foreign else {}
+        names = [name for name in self._names if name not in foreign]
         options = self._gpu.run_options() if self._gpu is not None else None
-        values = self._session.run(self._names, feeds, options)
-        return {name: _array(value) for name, value in zip(self._names, values)}
+        values = self._session.run(names, fed, options) if names else []
+        found = dict(zip(names, values), **foreign)
+        return {name: as_array(found[name]) for name in self._names}
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         """Inputs and, where their shapes follow from the inputs', outputs are bound to memory allocated here once.
@@ -138,22 +145,72 @@ class OnnxSession(Session):
         steps = self._steps(feeds)
         if self._gpu is not None and steps is not None:
             return self._gpu.waiting(steps)
-        plain = all(spec.dtype != "object" for spec in tuple(self.inputs) + tuple(self.outputs))
-        if not (self._host and plain):
-            return functools.partial(self._session.run, self._names, feeds)
+        fed = self._fed(feeds)
+        numbers = all(carrier(spec.dtype) not in (None, "object") for spec in self.inputs)
+        if not numbers or not (self._host or self._foreign):
+            return functools.partial(self._session.run, [n for n in self._names if not self._is_foreign(n)], fed)
         binding = self._session.io_binding()
-        for name, array in feeds.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(array).reshape(np.shape(array)))
+        for name, value in fed.items():
+            if isinstance(value, np.ndarray):
+                binding.bind_cpu_input(name, np.ascontiguousarray(value).reshape(np.shape(value)))
+            else:
+                binding.bind_ortvalue_input(name, value)
+        untrue = self._bind_outputs(binding, self.run(feeds))
+        run = functools.partial(self._session.run_with_iobinding, binding)
+        if not untrue:
+            return run
+
+        def rebind_and_run() -> Any:
+            for name in untrue:  # ONNX Runtime would hold the output of the call before against the declared shape
+                binding.bind_output(name, "cpu")
+            return run()
+
+        return rebind_and_run
+
+    def _bind_outputs(self, binding: Any, results: Dict[str, Any]) -> List[str]:
+        """Bind outputs to memory of ours where the file tells their shape and tells it truly.
+
+        ONNX Runtime runs a model whose output has another shape than the one declared, but writes it into no memory
+        but its own; where a shape depends on the data, it must allocate in an application too.
+
+        Returns:
+            The outputs whose declared shape is not the one that they have.
+        """
         known = {dim for spec in self.inputs for dim in spec.shape if isinstance(dim, str)}
-        results = self.run(feeds)
+        untrue = []
         for spec in self.outputs:
             array = results[spec.name]
-            if all(isinstance(dim, int) or dim in known for dim in spec.shape) and array.dtype.kind in "biufc":
+            sizes = [(dim, size) for dim, size in zip(spec.shape, array.shape) if isinstance(dim, int)]
+            true = len(spec.shape) == array.ndim and all(dim == size for dim, size in sizes)
+            if spec.shape != ANY_SHAPE and not true:
+                untrue.append(spec.name)
+            told = true and all(isinstance(dim, int) or dim in known for dim in spec.shape)
+            if self._host and told and array.dtype.kind in "biufc" and not is_foreign(spec.dtype):
                 value = self._ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, "cpu", 0)
                 binding.bind_ortvalue_output(spec.name, value)
-            else:  # the shape depends on the data: ONNX Runtime allocates, as it would in an application
+            else:
                 binding.bind_output(spec.name, "cpu")
-        return functools.partial(self._session.run_with_iobinding, binding)
+        return untrue
+
+    def _is_foreign(self, name: str) -> bool:
+        return any(spec.name == name for spec in self._foreign)
+
+    def _fed(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
+        """The feeds as ONNX Runtime takes them: sequences as lists, types that numpy lacks by their bits."""
+        specs = {spec.name: spec for spec in self.inputs}
+        return {name: as_fed(self._ort, value, specs[name], self._types[name]) for name, value in feeds.items()}
+
+    def _run_foreign(self, fed: Dict[str, Any]) -> Dict[str, Any]:
+        """The outputs of types that numpy lacks, which ONNX Runtime cannot hand out as arrays."""
+        binding = self._session.io_binding()
+        for name, value in fed.items():
+            plain = isinstance(value, np.ndarray)
+            binding.bind_ortvalue_input(name, self._ort.OrtValue.ortvalue_from_numpy(value) if plain else value)
+        for spec in self._foreign:
+            binding.bind_output(spec.name, "cpu")
+        self._session.run_with_iobinding(binding)
+        values = binding.get_outputs()
+        return {spec.name: from_bits(value, spec) for spec, value in zip(self._foreign, values)}
 
     def bind_queued(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Any]]:
         steps = self._steps(feeds)
@@ -375,23 +432,6 @@ def _first_line(error: Exception) -> str:
         return type(error).__name__
     # A line that ends with a colon is followed by its causes, the innermost last.
     return (lines[-1] if lines[0].endswith(":") else lines[0])[:300]
-
-
-def _spec(node: Any) -> TensorSpec:
-    match = re.match(r"tensor\((\w+)\)$", node.type)
-    if not match:  # a sequence or a map, as the probabilities of a scikit-learn model
-        return TensorSpec(node.name, (), "object", None)
-    shape = tuple(dim if isinstance(dim, (int, str)) else None for dim in node.shape or ())
-    return TensorSpec(node.name, shape, DTYPES.get(match.group(1), match.group(1)), None)
-
-
-def _array(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value
-    items = value if isinstance(value, list) else [value]
-    result = np.empty(len(items), dtype=object)
-    result[:] = items
-    return result
 
 
 @hookimpl

@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from edgeprof import hookimpl
 from edgeprof.worker import embedded_code
+from edgeprof.worker.dtypes import is_foreign
 from edgeprof.worker.graph import Graph
 from edgeprof.worker.runtime import (
     ANY_DTYPE,
@@ -305,8 +306,12 @@ def _eager(torch: Any, target: str, device: Any, options: LoadOptions) -> TorchS
     if examples is None:
         inputs = [TensorSpec(name, ANY_SHAPE, ANY_DTYPE, None) for name in parameters]
         return TorchSession(torch, device, "eager", module, inputs=inputs, forget=memory.restore)
-    given = _examples(torch, target, examples, parameters)
-    inputs = [_example_spec(name, array) for name, array in given.items()]
+    tensors = _examples(torch, target, examples, parameters)
+    inputs = [_example_spec(name, tensor) for name, tensor in tensors.items()]
+    given = {
+        spec.name: (tensor.float() if is_foreign(spec.dtype) else tensor).numpy()
+        for spec, tensor in zip(inputs, tensors.values())
+    }
     call: Callable[..., Any] = module
     if isinstance(examples, dict):
         names = list(given)
@@ -325,22 +330,22 @@ def _examples(torch: Any, target: str, examples: Any, parameters: Sequence[str])
         values = list(examples) if isinstance(examples, (tuple, list)) else [examples]
         names = list(parameters) + ["input_{}".format(i) for i in range(len(parameters), len(values))]
         examples = dict(zip(names, values))
-    arrays = {}
+    tensors = {}
     for name, value in examples.items():
         if not isinstance(value, torch.Tensor):
             raise LoadError(
                 "the example_inputs of {} hold {} for {!r}, no tensor".format(target, type(value).__name__, name)
             )
-        arrays[name] = value.detach().cpu().numpy()
-    return arrays
+        tensors[name] = value.detach().cpu()
+    return tensors
 
 
-def _example_spec(name: str, array: Any) -> TensorSpec:
+def _example_spec(name: str, tensor: Any) -> TensorSpec:
     """The example's shape; a first dimension of 1 is taken for the batch."""
-    shape: Tuple[Dim, ...] = tuple(array.shape)
+    shape: Tuple[Dim, ...] = tuple(tensor.shape)
     if len(shape) > 1 and shape[0] == 1:
         shape = ("batch", *shape[1:])
-    return TensorSpec(name, shape, array.dtype.name, None)
+    return TensorSpec(name, shape, str(tensor.dtype).rpartition(".")[2], None)
 
 
 def _first_line(error: BaseException) -> str:

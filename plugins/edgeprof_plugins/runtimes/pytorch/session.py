@@ -6,7 +6,9 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgeprof.worker.dtypes import is_foreign
 from edgeprof.worker.runtime import LoadError, Session, TensorSpec
+from edgeprof.worker.tensors import distinct, leaves
 
 from .memory import changes
 
@@ -223,7 +225,8 @@ class TorchSession(Session):
             else:
                 # In host memory a copy, because a module may write into its inputs.
                 given = np.array(value) if self._host else np.ascontiguousarray(value).reshape(value.shape)
-                arguments.append(self._torch.from_numpy(given))
+                tensor = self._torch.from_numpy(given)
+                arguments.append(tensor.to(getattr(self._torch, spec.dtype)) if is_foreign(spec.dtype) else tensor)
         return arguments
 
     def _arguments(self, tensors: List[Any]) -> List[Any]:
@@ -245,9 +248,12 @@ def _closed(*_: Any) -> Any:
 
 
 def _named(result: Any, names: Sequence[str]) -> Dict[str, Any]:
-    """The outputs by name: a dict's own keys, else the file's names, else output or output_0, output_1 …"""
+    """The outputs by name: a dict's own keys, else the file's names, else output or output_0, output_1 …
+
+    What is nested in a dict has the path to it for a name: ``past_key_values.0.1``.
+    """
     if isinstance(result, dict):
-        return {str(key): value for key, value in result.items() if value is not None}
+        return dict(leaf for key, value in result.items() for leaf in leaves(str(key), value))
     if hasattr(result, "to_tuple"):  # transformers' ModelOutput that is no dict
         result = result.to_tuple()
     if not isinstance(result, (tuple, list)):
@@ -255,7 +261,7 @@ def _named(result: Any, names: Sequence[str]) -> Dict[str, Any]:
     flat = [item for item in _flat(result) if item is not None]
     if len(names) != len(flat):
         names = ["output_{}".format(i) for i in range(len(flat))]
-    return dict(zip(names, flat))
+    return dict(zip(distinct(names, "output"), flat))
 
 
 def _flat(value: Any) -> List[Any]:
@@ -270,6 +276,6 @@ def _to_numpy(torch: Any, value: Any) -> Any:
     if not isinstance(value, torch.Tensor):
         return np.asarray(value)
     value = value.detach().cpu()
-    if value.dtype == torch.bfloat16:  # numpy has none
+    if is_foreign(str(value.dtype).rpartition(".")[2]):  # bfloat16, float8: numpy has none
         value = value.float()
     return np.array(value.numpy())

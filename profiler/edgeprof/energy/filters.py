@@ -1,0 +1,228 @@
+"""The time constant of an exponential filter, from how its readings fall when work ends.
+
+Every bench shows it: after the warm-up and after the last window the load falls to idle, and the readings follow
+y = a + s·t + b·exp(−t/τ). The slope s takes up what cools or settles slowly. A load that does not fall at once bends
+the curve at its beginning: each fall is fitted again without that part, and how far the two disagree is in the
+uncertainty.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprof.energy.influences import chip, u_tau
+from edgeprof.results import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.energy.integrate import ChannelSeries
+    from edgeprof.energy.window import Floats
+    from edgeprof.sensing.sensor import Channel
+    from edgeprof.worker.span import Span
+
+    Rest = tuple[float, float]
+
+#: A fall is fitted over at most so many of the longest time constant that it may have.
+_LONGEST_TAUS = 6.0
+#: The time constant is looked for so far (as a factor) from the stated one, on a grid, and then between its points.
+_RANGE, _GRID = 8.0, 61
+#: A fall of fewer steps of the sensor is of no use.
+_LEAST_STEPS = 8.0
+#: No uncertainty of a time constant is below this (relative).
+_LEAST_U = 0.005
+#: A fit that is less sure than this (relative) is not used.
+_MOST_U = 0.2
+
+
+@dataclass(frozen=True)
+class TimeConstant:
+    """A filter's time constant as falls of the load showed it.
+
+    Attributes:
+        tau_s: Time constant, s.
+        u_s: Its standard uncertainty, s.
+        falls: How many it comes from.
+        stated_s: What the channel stated, s.
+    """
+
+    tau_s: float
+    u_s: float
+    falls: int
+    stated_s: float
+
+
+def fitted(
+    series: Sequence[ChannelSeries], rests: Sequence[Rest]
+) -> tuple[list[ChannelSeries], dict[str, TimeConstant], list[schema.Reason]]:
+    """The series, each behind the filter that it shows.
+
+    Args:
+        series: All channels; those without an exponential filter stay as they are.
+        rests: Start and end (s) of stretches without work that begin where work ends.
+
+    Returns:
+        The series, what was found by chip (``influences.chip``), and a reason where it contradicts what was stated.
+    """
+    found: dict[str, TimeConstant] = {}
+    reasons = []
+    chips: dict[str, list[ChannelSeries]] = {}
+    for one in series:
+        if one.channel.filter.kind == "exponential" and one.channel.filter.tau_s and one.channel.quantity == "power":
+            chips.setdefault(chip(one.channel), []).append(one)
+    for name, members in chips.items():
+        constant = time_constant(members, rests)
+        if constant is None:
+            continue
+        found[name] = constant
+        reason = _contradiction(members[0].channel, constant)
+        if reason is not None:
+            reasons.append(reason)
+    return [_behind(one, found.get(chip(one.channel))) for one in series], found, reasons
+
+
+def with_time_constant(channel: Channel, found: TimeConstant | None) -> Channel:
+    """The channel behind the filter that was found, where that is surer than what it states or contradicts it."""
+    if found is None or channel.filter.kind != "exponential":
+        return channel
+    if found.u_s >= u_tau(channel) and _contradiction(channel, found) is None:
+        return channel
+    limit = math.sqrt(3) * found.u_s / found.tau_s
+    return replace(channel, filter=replace(channel.filter, tau_s=found.tau_s, tau_limit=limit))
+
+
+def _behind(series: ChannelSeries, found: TimeConstant | None) -> ChannelSeries:
+    return replace(series, channel=with_time_constant(series.channel, found))
+
+
+def _contradiction(channel: Channel, found: TimeConstant) -> schema.Reason | None:
+    off = abs(found.tau_s - found.stated_s)
+    if off <= math.sqrt(3) * u_tau(channel) + 3 * found.u_s:
+        return None
+    return schema.Reason(
+        "filter_contradicted",
+        f"{channel.name} falls with a time constant of {found.tau_s:.3g} ± {2 * found.u_s:.2g} s when work ends, where"
+        f" {found.stated_s:.3g} s is stated: the one that was seen is used",
+        "edgeprof calibrate --filter measures it once for all.",
+    )
+
+
+def time_constant(series: Sequence[ChannelSeries], rests: Sequence[Rest]) -> TimeConstant | None:
+    """The time constant of a chip's filter; None where no fall shows it well enough.
+
+    Args:
+        series: Its power channels, all behind the same filter.
+        rests: See ``fitted``.
+    """
+    stated = series[0].channel.filter.tau_s or 0.0
+    falls = [
+        fall
+        for one in series
+        for rest in rests
+        if (fall := _fall(one, rest, stated)) is not None
+    ]  # fmt: skip
+    if not falls:
+        return None
+    weights = [1 / u**2 for _, u in falls]
+    tau = math.fsum(w * t for w, (t, _) in zip(weights, falls, strict=True)) / math.fsum(weights)
+    u = 1 / math.sqrt(math.fsum(weights))
+    if len(falls) > 1:
+        # Falls that disagree beyond their own uncertainties widen it (Birge's ratio).
+        chi2 = math.fsum(w * (t - tau) ** 2 for w, (t, _) in zip(weights, falls, strict=True)) / (len(falls) - 1)
+        u *= math.sqrt(max(1.0, chi2))
+    u = max(u, _LEAST_U * tau)
+    return TimeConstant(tau, u, len(falls), stated) if u < _MOST_U * tau else None
+
+
+def _fall(series: ChannelSeries, rest: Rest, stated: float) -> tuple[float, float] | None:
+    """One fall's time constant and its standard uncertainty (s)."""
+    begin, end = rest
+    refresh = series.channel.update_interval_s or 0.0
+    times, values = np.asarray(series.times, dtype=np.float64), np.asarray(series.values, dtype=np.float64)
+    part = (times >= begin + refresh) & (times < min(end, begin + _LONGEST_TAUS * _RANGE * stated)) & ~np.isnan(values)
+    t, y = times[part] - begin, values[part]
+    step = series.channel.resolution or 0.0
+    if t.size < 12 or t[-1] < 2 * stated / _RANGE or abs(y[0] - y[-1]) < _LEAST_STEPS * step or y[0] == y[-1]:
+        return None
+    whole = decay(t, y, stated / _RANGE, min(stated * _RANGE, float(t[-1]) / 2.5))
+    if whole is None:
+        return None
+    tau, u = whole
+    # Once more over six time constants at most: what the idle does later is no part of the fall.
+    near = t <= _LONGEST_TAUS * tau
+    again = decay(t[near], y[near], tau / 2, 2 * tau)
+    if again is None:
+        return None
+    tau, u = again
+    later = (t >= 0.7 * tau) & near
+    second = decay(t[later], y[later], tau / 3, 3 * tau)
+    if second is None:
+        return tau, math.hypot(u, 0.1 * tau)
+    return tau, math.hypot(u, max(0.0, abs(second[0] - tau) - 2 * second[1]))
+
+
+def decay(t: Floats, y: Floats, low: float, high: float) -> tuple[float, float] | None:
+    """The τ between ``low`` and ``high`` of the best y = a + s·t + b·exp(−t/τ), and its standard uncertainty (s).
+
+    The other three follow by least squares for each τ; τ from a grid on a logarithmic scale, refined by golden section.
+    The residuals of a quantised reading follow one another, which doubles what they would say of it.
+    """
+    if t.size < 8 or not 0 < low < high:
+        return None
+    grid = np.geomspace(low, high, _GRID)
+    costs = np.array([_misfit(t, y, tau) for tau in grid])
+    best = int(costs.argmin())
+    if best in {0, _GRID - 1}:
+        return None
+    tau = _golden(t, y, math.log(grid[best - 1]), math.log(grid[best + 1]))
+    e = np.exp(-t / tau)
+    design = np.column_stack((np.ones_like(t), t, e))
+    b = np.linalg.lstsq(design, y, rcond=None)[0][2]
+    full = np.column_stack((design, b * e * t / tau**2))
+    rest = _misfit(t, y, tau) / max(1, t.size - 4)
+    covariance = np.linalg.pinv(full.T @ full) * rest
+    return tau, 2 * math.sqrt(float(covariance[3, 3]))
+
+
+def _misfit(t: Floats, y: Floats, tau: float) -> float:
+    design = np.column_stack((np.ones_like(t), t, np.exp(-t / tau)))
+    left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    return float(left @ left)
+
+
+def _golden(t: Floats, y: Floats, low: float, high: float) -> float:
+    ratio = (math.sqrt(5) - 1) / 2
+    a, b = high - ratio * (high - low), low + ratio * (high - low)
+    cost_a, cost_b = _misfit(t, y, math.exp(a)), _misfit(t, y, math.exp(b))
+    for _ in range(16):
+        if cost_a < cost_b:
+            high, b, cost_b = b, a, cost_a
+            a = high - ratio * (high - low)
+            cost_a = _misfit(t, y, math.exp(a))
+        else:
+            low, a, cost_a = a, b, cost_b
+            b = low + ratio * (high - low)
+            cost_b = _misfit(t, y, math.exp(b))
+    return math.exp((low + high) / 2)
+
+
+def rests(busy: Sequence[Span], end_s: float, least_s: float) -> list[Rest]:
+    """The stretches between and after work that last ``least_s`` or longer.
+
+    Args:
+        busy: Everything that ran.
+        end_s: When the recording ends.
+    """
+    found = []
+    ordered = sorted(busy, key=lambda span: span.start_s)
+    until = -math.inf
+    for number, span in enumerate(ordered):
+        until = max(until, span.end_s)
+        following = ordered[number + 1].start_s if number + 1 < len(ordered) else end_s
+        if following - until >= least_s:
+            found.append((until, following))
+    return found
