@@ -1,5 +1,10 @@
-"""A runtime whose models have two workloads: a request, and a decode of 16 output tokens. Python 3.6 grammar."""
+"""A runtime whose models have two workloads: a request, and a decode of 16 output tokens. Python 3.6 grammar.
 
+Each call writes to the file ``mark`` beside the model which of them runs, and when it is done that none does: a virtual
+board gives each its own power.
+"""
+
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +12,15 @@ from typing import Any
 from edgeprof.worker.runtime import Availability, LoadOptions, Runtime, Session
 from edgeprof.worker.workload import Workload
 
+SECONDS = {"request": 0.010, "decode": 0.004}
+
 
 class TwoSession(Session):
     """The target is a factor of time: ``two:1``, ``two:2``."""
 
-    def __init__(self, factor: float) -> None:
+    def __init__(self, factor: float, mark: str) -> None:
         self._factor = factor
+        self._mark = os.open(mark, os.O_WRONLY | os.O_CREAT)
 
     def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
         return {}
@@ -21,8 +29,19 @@ class TwoSession(Session):
         return [Workload("request", "request", 1), Workload("decode", "output token", 16)]
 
     def bind_workload(self, name: str, feeds: dict[str, Any]) -> Callable[[], Any]:
-        seconds = self._factor * {"request": 0.010, "decode": 0.004}[name]
-        return lambda: time.sleep(seconds)
+        seconds, mark, busy = self._factor * SECONDS[name], self._mark, name[:1].encode()
+
+        def call() -> None:
+            os.pwrite(mark, busy, 0)
+            time.sleep(seconds)
+            os.pwrite(mark, b"-", 0)
+
+        return call
+
+    def close(self) -> None:
+        if self._mark >= 0:
+            os.close(self._mark)
+            self._mark = -1
 
 
 class Two(Runtime):
@@ -38,4 +57,5 @@ class Two(Runtime):
 
     def load(self, path: str, options: LoadOptions) -> Session:
         with open(path) as file:  # noqa: PTH123 - workers may be Python 3.6
-            return TwoSession(float(file.read().partition(":")[2]))
+            factor = float(file.read().partition(":")[2])
+        return TwoSession(factor, os.path.join(os.path.dirname(path), "mark"))  # noqa: PTH118, PTH120 - as above
