@@ -8,6 +8,8 @@
 #   make names        how the code names things, the worst first
 #   make lint         ruff, mypy --strict, import layers, the worker's language floor
 #   make bench-smoke  every benchmark once, briefly: that it runs, not what it says
+#   make soak         the exporter for HOURS=2: memory and its slope, descriptors, CPU, scrapes beside node_exporter's
+#   make attacks      the exporter under floods and slow clients, beside node_exporter
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
 #   make test-systemd the exporter's service under a real systemd in QEMU (builds Debian once; root; many minutes)
 #   make test-onnx-suite  all models of ONNX's own backend suite (a part of them is in make test)
@@ -19,10 +21,11 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto --dist loadfile
 # Tests of a profiler wait, for windows and for processes: half as many again as there are cores keep the cores busy.
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
+HOURS ?= 2
 DEMO := examples/demo
-BENCHMARKS := startup harness record_overhead sampler_cost perturbation integration_error coverage truth compress integral_truth
+BENCHMARKS := startup harness record_overhead sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices
 
-.PHONY: demo test lint bench-smoke test-kernel test-systemd test-onnx-suite docs test-fast coverage fix names clean
+.PHONY: demo test lint bench-smoke soak attacks test-kernel test-systemd test-onnx-suite docs test-fast coverage fix names clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -74,6 +77,14 @@ lint: $(VENV)/.develop
 
 bench-smoke: $(VENV)/.develop
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py --smoke; done
+
+soak: $(VENV)/.develop
+	@mkdir -p build
+	$(BIN)/python benchmarks/soak.py --hours $(HOURS) --json build/soak.json
+
+attacks: $(VENV)/.develop
+	@mkdir -p build
+	$(BIN)/python benchmarks/attacks.py --json build/attacks.json
 
 test-kernel: $(VENV)/.develop
 	tests/kernel/build.sh --install

@@ -39,7 +39,6 @@ def nothing_is_left_behind() -> Iterator[None]:
     yield
     if meter := sys.modules.get("edgeprof_plugins.sensors.meter"):
         meter.disconnect()  # links to meters live as long as the process, which is many tests
-    gc.collect()  # files and sockets that only a cycle still holds
     remaining = left_since(before)
     assert not remaining, "left behind: " + "; ".join(remaining)
 

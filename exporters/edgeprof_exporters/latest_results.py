@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 import threading
 from contextlib import suppress
@@ -13,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.results.place import data_dir
 from edgeprof_exporters.logs import event
+from edgeprof_exporters.thrift.spawn import output_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeprof_exporters.exposition import Samples
 
-#: The store's file (edgeprof.results.store.FILE, whose module would bring SQLite and msgspec along).
+#: The store's file (edgeprof.results.store.FILE).
 STORE = "results.sqlite3"
 _PATIENCE_S = 60.0
 #: More model × variant × runtime × scenario than this are not shown: about 1,300 series.
@@ -66,7 +66,9 @@ class BenchResults:
 
     def _read(self, directory: Path) -> Any:
         """The reader's rows; None, with a line in the log, where it did not succeed."""
-        text, status = _output([sys.executable, "-m", "edgeprof_exporters.results_reader", os.fspath(directory)])
+        text, status = output_of(
+            [sys.executable, "-m", "edgeprof_exporters.results_reader", os.fspath(directory)], _PATIENCE_S
+        )
         if status == 0:
             with suppress(ValueError):
                 return json.loads(text)
@@ -78,41 +80,6 @@ class BenchResults:
             error=said[-1] if said else f"exit status {status}",
         )
         return None
-
-
-def _output(argv: list[str]) -> tuple[bytes, int]:
-    """What a program writes to stdout, and its exit status; it is killed after ``_PATIENCE_S``.
-
-    posix_spawn, since the module subprocess alone would be a megabyte of the daemon for as long as it runs.
-    """
-    read_end, write_end = os.pipe()
-    try:
-        actions: list[tuple[Any, ...]] = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, write_end, 1),
-        ]
-        try:
-            pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions)
-        except OSError as error:
-            return str(error).encode(), -1
-        finally:
-            os.close(write_end)
-        killer = threading.Timer(_PATIENCE_S, _kill, [pid])
-        killer.daemon = True
-        killer.start()
-        text = b""
-        while data := os.read(read_end, 65536):
-            text += data
-        _, status = os.waitpid(pid, 0)
-        killer.cancel()
-        return text, os.waitstatus_to_exitcode(status)
-    finally:
-        os.close(read_end)
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
 
 
 def limited(rows: dict[str, list[tuple[list[str], Any]]]) -> dict[str, list[tuple[list[str], Any]]]:

@@ -1,8 +1,4 @@
-"""Reads the store in a process of its own and prints what the exporter shows of it: ``python -m … DIRECTORY``.
-
-A result with its traces is megabytes of JSON, and SQLite, msgspec and the schema are memory that a daemon of 30 MB does
-not have to spare for months; so the daemon starts this when the store has changed, and keeps a few numbers.
-"""
+"""What the exporter shows of the store, as JSON: ``python -m edgeprof_exporters.results_reader DIRECTORY``."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs
 
 from prometheus_client.exposition import choose_encoder
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 #: Below this (bytes) compressing costs more than it saves.
 _WORTH = 1400
+
+
+class _Scrape(NamedTuple):
+    """A body, what it answers, and when it was begun (monotonic s)."""
+
+    what: tuple[str, ...]
+    begun: float
+    body: bytes
 
 
 class Web:
@@ -57,6 +66,7 @@ class Web:
         self._lock = threading.Lock()
         # One scrape is made at a time, so that however many are asked for, one thread competes with the sampling ones.
         self._encoding = threading.Lock()
+        self._newest: _Scrape | None = None
 
     def answer(self, request: Request) -> Response:
         """The answer to a GET or HEAD."""
@@ -93,9 +103,15 @@ class Web:
             encode, content_type = choose_encoder(request.headers.get("accept", ""))
         except (ValueError, IndexError):  # a header that is no list of formats
             encode, content_type = choose_encoder("")
+        asked = time.monotonic()
+        what = (content_type, *sorted(chosen.get("collect[]", ())), "", *sorted(chosen.get("exclude[]", ())))
         with self._encoding:
-            self.before_scrape()
-            body = self._encoder.text(registry, encode, content_type)
+            # Who waited here while another scrape of the same was begun has it: it is newer than the request.
+            if self._newest is None or self._newest.what != what or self._newest.begun < asked:
+                begun = time.monotonic()
+                self.before_scrape()
+                self._newest = _Scrape(what, begun, self._encoder.text(registry, encode, content_type))
+            body = self._newest.body
         headers = {"Vary": "Accept, Accept-Encoding"}
         if len(body) > _WORTH and _accepts_gzip(request.headers.get("accept-encoding", "")):
             body = gzip.compress(body, compresslevel=1, mtime=0)
@@ -116,7 +132,7 @@ def _verdict(why_not: str | None) -> Response:
 
 
 def _escaped(text: str) -> str:
-    """For HTML; html.escape's module brings a table of every entity along."""
+    """A text within HTML."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 

@@ -302,7 +302,7 @@ def installed(
     Args:
         broken: Is told of a distribution with unreadable metadata, and why; it is then passed over.
     """
-    import importlib.metadata  # noqa: PLC0415 - 4 MB that the exporter, which is told the names, does without
+    import importlib.metadata  # noqa: PLC0415 - not for a process that is told its plugins
 
     seen: set[str] = set()
     for dist in importlib.metadata.distributions():

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Gauge
 
 from edgeprof.errors import InputError
 from edgeprof_exporters.limits import Bucket
 from edgeprof_exporters.server import BadRequestError, Request, Response, Server, listen, parse_head
+from edgeprof_exporters.web import Web
 from edgeprof_exporters.webconfig import WebConfig, read
 from tests.exporters.certificates import authority, signed
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 bcrypt = pytest.importorskip("bcrypt")
+pytest.importorskip("prometheus_client", reason="pip install 'edgeprof[exporter]'")
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
 
 
@@ -188,6 +191,41 @@ def test_two_hundred_scrapes_at_once_are_all_answered(shared) -> None:
     shared.until(lambda: shared.descriptors() <= descriptors + 2)
     assert shared.get("/-/healthy")[0] == 200
     assert not shared.logged('"error"')
+
+
+def test_scrapes_that_wait_for_each_other_share_the_next_one_and_none_is_older_than_its_request() -> None:
+    begun, gate, asked = [], threading.Event(), threading.Semaphore(0)
+
+    class Counted:
+        def registry(self, *_: object) -> CollectorRegistry:
+            asked.release()
+            registry, gauge = CollectorRegistry(), Gauge("scrapes", "S.", registry=None)
+            gauge.set_function(lambda: len(begun))
+            registry.register(gauge)
+            return registry
+
+    def before_scrape() -> None:
+        begun.append(1)
+        gate.wait(10)
+
+    web = Web(Counted(), max_requests=0, before_scrape=before_scrape)
+    request = Request("GET", "/metrics", "", {})
+    with ThreadPoolExecutor(9) as pool:
+        first = pool.submit(web.answer, request)
+        asked.acquire()
+        deadline = time.monotonic() + 10
+        while not begun:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        others = [pool.submit(web.answer, request) for _ in range(8)]
+        for _ in others:
+            asked.acquire()
+        time.sleep(0.1)  # from here on they wait for the first
+        gate.set()
+        assert b"scrapes 1.0" in first.result(10).body
+        assert all(b"scrapes 2.0" in one.result(10).body for one in others)
+    assert len(begun) == 2
+    assert b"scrapes 3.0" in web.answer(request).body
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Libraries without what the daemon, which holds them for months, does not need of them.
 
-prometheus-client's package imports an HTTP server and pushes, and with them ssl, http and e-mail: 6 MB. So while it is
+prometheus-client's package imports an HTTP server and pushes, and with them ssl, http and e-mail. So while it is
 imported those modules are stand-ins; its metrics and encoders need none of them. PyYAML is there while a file is read.
 """
 

@@ -1,7 +1,7 @@
 """Where the daemon's own process begins: without click, and with nothing else of the command line in its memory.
 
 ``edgeprof exporter`` checks the settings, looks up which plugins there are, and then becomes this (execve: same process
-number, same sockets), which saves six megabytes for as long as it runs.
+number, same sockets).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PR_SET_NAME = 15
 
 
 class Plugin(NamedTuple):
-    """An entry point, as the plugins' host takes it: importlib.metadata and what it brings would be 4 MB."""
+    """An entry point, as the plugins' host takes it."""
 
     name: str
     value: str
@@ -80,7 +80,7 @@ def sensor_plugins() -> list[Plugin]:
 
 def become(flags: Mapping[str, Any], path: Path | None) -> None:
     """Replace this process by the daemon's; does not return."""
-    import subprocess  # noqa: PLC0415 - a megabyte that the daemon itself has no use for
+    import subprocess  # noqa: PLC0415 - the daemon itself goes on without
 
     sys.stdout.flush()
     sys.stderr.flush()

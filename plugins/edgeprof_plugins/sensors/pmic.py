@@ -100,7 +100,7 @@ def find(roots: Roots) -> list[Sensor]:
 
 def _caller(program: str) -> Callable[[], str | None]:
     def call() -> str | None:
-        import subprocess  # a megabyte, for the boards that need the program
+        import subprocess  # for the boards that need the program
 
         try:
             done = subprocess.run(

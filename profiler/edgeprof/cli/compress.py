@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 @click.option(
     "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape that open inputs are checked with."
 )
+@click.option(
+    "--target",
+    metavar="CPU|BOARD",
+    help="Make them for another device: a board, a processor, or a copy of its /proc/cpuinfo (this machine).",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes it repeatable.")
 @click.option("--timeout", "timeout_s", type=float, default=120.0, show_default=True, metavar="S")
 @click.option("--again", is_flag=True, help="Make variants again that are there already.")
@@ -51,9 +56,12 @@ def command(model: str, **flags: Any) -> int:
     from edgeprof.cli.compress_progress import Reports
     from edgeprof.compression.conductor import compress, manifest_path
     from edgeprof.compression.progress import shown_by
+    from edgeprof.compression.target import find_target
     from edgeprof.errors import InputError
     from edgeprof.plugins import PluginHost
+    from edgeprof.roots import Roots
 
+    device = find_target(flags["target"], Roots.resolve())
     shapes, dtypes = input_shapes(flags["inputs"])
     host = PluginHost.from_environment()
     source = recognise(model)
@@ -82,12 +90,15 @@ def command(model: str, **flags: Any) -> int:
             dtypes=dtypes,
             timeout_s=flags["timeout_s"],
             fresh=flags["again"],
+            device=device,
             note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
         )
     if flags["as_json"]:
         click.echo(json.dumps(manifest, indent=2))
     else:
         click.echo(_table(manifest, no_color=flags["no_color"]))
+        if any("target" in step for entry in manifest["variants"] for step in entry["recipe"]):
+            click.echo(f"\n  made for {_target(manifest['target'])}")
         click.echo(f"\n  written to {manifest_path(source, directory)}")
     return 3 if any(entry["status"] == "failed" for entry in manifest["variants"]) else 0
 
@@ -127,6 +138,11 @@ def _table(manifest: Mapping[str, Any], *, no_color: bool) -> str:
             text = reason["message"] + (f" → {reason['remedy']}" if reason["remedy"] else "")
             lines += style.wrap(entry["name"], text)
     return "\n".join(lines)
+
+
+def _target(target: Mapping[str, Any]) -> str:
+    kernel = {None: "8-bit dot products unknown", "": "no 8-bit dot product"}
+    return f"{target['name']} ({target['architecture']}, {kernel.get(target['dot_product'], target['dot_product'])})"
 
 
 def _changes(entry: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--prune-hopeless", is_flag=True, help="Do not measure variants that cheap looks call hopeless.")
 @click.option("--plan", "plan_only", is_flag=True, help="Check everything, show the variants and the limits, and stop.")
 @click.option("--strict", is_flag=True, help="Exit 1 if no variant keeps the budgets.")
+@click.option("--target", metavar="CPU|BOARD", help="Make variants for another device than this one.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @root_options
 @output_option
@@ -38,6 +39,7 @@ def command(recipe: Path, **flags: Any) -> int:
     from edgeprof.cli.progress import Bar
     from edgeprof.cli.signals import ending_like_ctrl_c
     from edgeprof.compression.progress import shown_by
+    from edgeprof.compression.target import find_target
     from edgeprof.plugins import PluginHost
     from edgeprof.reporters import registry
     from edgeprof.study.conductor import default_directory, prepare, sweep
@@ -49,12 +51,14 @@ def command(recipe: Path, **flags: Any) -> int:
     if output is not None:
         registry.check(output, host)
     found = []
+    roots = resolve_roots(flags["sysfs_root"], flags["procfs_root"])
     with ending_like_ctrl_c(), Reports(sys.stderr, quiet=flags["quiet"]) as reports, shown_by(reports):
         prepared = prepare(
             studies,
             Path(flags["directory"]) if flags["directory"] else default_directory(recipe),
             host,
-            resolve_roots(flags["sysfs_root"], flags["procfs_root"]),
+            roots,
+            target=find_target(flags["target"], roots),
             progress=Bar(sys.stderr, quiet=flags["quiet"]),
             say=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,11 +16,6 @@ if TYPE_CHECKING:
 #: What of a model a compressor changes: the precision of weights or arithmetic, which weights are zero, how many
 #: channels there are, the rank of weight matrices, how many distinct values weights have, or the weights by training.
 Change = Literal["precision", "sparsity", "channels", "rank", "values", "weights"]
-
-
-def native_backend() -> str:
-    """Whose rules for quantising this machine's kernels go by: ``arm`` or ``x86``."""
-    return "arm" if platform.machine().lower() in {"aarch64", "arm64", "armv7l"} else "x86"
 
 
 @dataclass(frozen=True)
@@ -60,6 +54,7 @@ class Compressor(ABC):
         needs_data: Whether it calibrates or trains on a dataset.
         changes: What of the model it changes, which ``edgeprof diagnose`` reasons about; nothing for a conversion.
         weight_bits: Of the weights that it stores, where it changes their precision and the parameters do not say.
+        for_target: Whether what it makes depends on the processor that it is made for (``target.current_target``).
     """
 
     name: str
@@ -70,6 +65,7 @@ class Compressor(ABC):
     needs_data: Literal["no", "calibration", "training"] = "no"
     changes: Sequence[Change] = ()
     weight_bits: int | None = None
+    for_target: bool = False
 
     def for_format(self, model_format: str) -> Compressor:  # noqa: ARG002 - for those that serve several
         """The compressor that does it for one of the formats in ``takes``: itself, unless a name serves several formats

@@ -17,6 +17,7 @@ import numpy as np
 
 from edgeprof import __version__
 from edgeprof.artifact import Artifact, recognise
+from edgeprof.compression.target import current_target
 from edgeprof.compression.variant import chain_name, check_chain, make_variant, parse_chain, stem
 from edgeprof.errors import EdgeprofError, InputError, StorageError, UnavailableError, VariantError
 from edgeprof.evaluation import evaluate
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from edgeprof.compression.compressor import Compressor
+    from edgeprof.compression.target import Target
     from edgeprof.compression.variant import Made, Step
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.plugins import PluginHost
@@ -50,6 +52,7 @@ def compress(
     dtypes: Mapping[str, str] | None = None,
     timeout_s: float = 120.0,
     fresh: bool = False,
+    device: Target | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Make every variant that is not there yet.
@@ -65,6 +68,7 @@ def compress(
         dtypes: Input name → dtype, for models that do not tell.
         timeout_s: For loading a variant, to check it.
         fresh: Make variants again that are there.
+        device: The processor that they are made for; None for this machine's.
         note: Told what happens, a line at a time.
 
     Returns:
@@ -75,6 +79,7 @@ def compress(
             does not fit is ``failed`` in the manifest, and the others are made.
         StorageError: the disk is full, or ``directory`` cannot be written; what is whole by then stays.
     """
+    made_for = device or current_target()
     parsed = [(chain, parse_chain(chain)) for chain in chains]
     compressors: Mapping[str, Callable[[], Compressor]] = host.of("compressors")
     for _, steps in parsed:
@@ -91,6 +96,7 @@ def compress(
         "source": _model(source, source.spec),
         "dataset": _dataset(data),
         "seed": seed,
+        "target": {"name": made_for.name, **made_for.to_dict()},
         "variants": [],
     }
     try:
@@ -102,7 +108,7 @@ def compress(
         kept = None if fresh else before.get(name)
         if shapes and kept is not None and any(reason["code"] == "not_checked" for reason in kept["reasons"]):
             kept = None  # what could not be checked then can be now
-        if kept is not None and _still_true(kept, steps, compressors, data, directory, seed):
+        if kept is not None and _still_true(kept, steps, compressors, data, directory, seed, made_for):
             note(f"{name}: already made")
             manifest["variants"].append({**kept, "reused": True})
         else:
@@ -111,7 +117,8 @@ def compress(
                 there = [*([] if fresh else before.values()), *manifest["variants"]]
                 entry = _make(
                     source, chain, steps, host, directory, data, seed=seed, options=checked_with, timeout_s=timeout_s,
-                    begun=_begun(there, steps, compressors, data, directory, seed),
+                    device=made_for,
+                    begun=_begun(there, steps, compressors, data, directory, seed, made_for),
                 )  # fmt: skip
             except StorageError:
                 raise
@@ -145,14 +152,16 @@ def _make(  # noqa: PLR0917 - called once, above
     options: LoadOptions,
     timeout_s: float,
     begun: Made | None,
+    device: Target,
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": chain_name(steps), "chain": chain, "status": "ok", "reasons": [], "reused": False}
     entry["dataset"] = _dataset(data)
     started = time.monotonic()
     try:
         made, recipe = make_variant(
-            source, steps, host.of("compressors"), directory, data, seed=seed, timeout_s=timeout_s, begun=begun
-        )
+            source, steps, host.of("compressors"), directory, data, seed=seed, timeout_s=timeout_s, begun=begun,
+            device=device,
+        )  # fmt: skip
     except VariantError as error:
         return {**entry, "status": "failed", "reasons": [_reason(error)], "model": None, "recipe": []}
     entry["seconds"] = round(time.monotonic() - started, 3)
@@ -229,12 +238,15 @@ def _begun(  # noqa: PLR0917 - called once, above
     data: Dataset | None,
     directory: Path,
     seed: int,
+    made_for: Target,
 ) -> Made | None:
     """The variant that has the most of a chain's first steps behind it: an export or a training is not done twice."""
     for count in range(len(steps) - 1, 0, -1):
         first = steps[:count]
         for entry in there:
-            if entry["name"] == chain_name(first) and _still_true(entry, first, compressors, data, directory, seed):
+            if entry["name"] == chain_name(first) and _still_true(
+                entry, first, compressors, data, directory, seed, made_for
+            ):
                 return recognise(os.fspath(directory / entry["model"]["path"])), entry["recipe"]
     return None
 
@@ -246,12 +258,14 @@ def _still_true(  # noqa: PLR0917 - called above only
     data: Dataset | None,
     directory: Path,
     seed: int,
+    made_for: Target,
 ) -> bool:
     """Whether a variant of an earlier run is what this run would make."""
     if entry.get("status") != "ok" or not entry.get("model"):
         return False
     recipe = entry["recipe"]
-    if [one["seed"] for one in recipe] != [seed] * len(steps):
+    elsewhere = any(one.get("target", made_for.to_dict()) != made_for.to_dict() for one in recipe)
+    if elsewhere or [one["seed"] for one in recipe] != [seed] * len(steps):
         return False
     for one, step in zip(recipe, steps, strict=True):
         tool = compressors[step.compressor]() if step.compressor in compressors else None

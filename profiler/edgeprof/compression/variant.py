@@ -21,12 +21,14 @@ from edgeprof.compression.isolation import apart
 from edgeprof.compression.recipe import check_preprocessing, declared_changes, recipe_beside
 from edgeprof.compression.scratch import scratch
 from edgeprof.compression.share import LEAST_SHARE, check_share
+from edgeprof.compression.target import current_target, making_for
 from edgeprof.errors import EdgeprofError, InputError, StorageError, VariantError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from edgeprof.compression.compressor import Compressor, Parameter
+    from edgeprof.compression.target import Target
     from edgeprof.evaluation.dataset import Dataset
 
 
@@ -163,6 +165,7 @@ def make_variant(
     isolated: bool = True,
     begun: Made | None = None,
     least_share: float = LEAST_SHARE,
+    device: Target | None = None,
 ) -> Made:
     """Apply a chain to a model, in a process of its own.
 
@@ -176,6 +179,7 @@ def make_variant(
         timeout_s: For the user's code that makes the model (a factory), each time that it is called.
         isolated: False does it in this process, which a crash in a library or in the user's code then ends.
         begun: What the chain's first steps, as many as its recipe has, were seen to make before.
+        device: The processor that it is made for; None for this machine's.
         least_share: Of the weights or of the multiply-accumulates that each step must change; 0 allows any.
 
     Returns:
@@ -195,7 +199,8 @@ def make_variant(
             def work() -> Made:
                 if isolated:  # libraries leave what they need for a while there too
                     tempfile.tempdir = os.environ["TMPDIR"] = os.fspath(folder)
-                return _through(source, steps, compressors, folder, data, seed=seed, begun=begun, least=least_share)
+                with making_for(device or current_target()):
+                    return _through(source, steps, compressors, folder, data, seed=seed, begun=begun, least=least_share)
 
             name = chain_name(steps)
             made, recipe = apart(work, label=name, limit_s=timeout_s) if isolated else work()
@@ -257,6 +262,7 @@ def _through(
                 "version": tool.version,
                 "parameters": values,
                 "seed": seed,
+                **({"target": current_target().to_dict()} if tool.for_target else {}),
                 "from_sha256": current.sha256,
                 "to_sha256": produced.sha256,
                 "facts": {**declared_changes(tool), **facts},

@@ -19,7 +19,7 @@ def data_dir(environ: Mapping[str, str] | None = None) -> Path:
     environ = os.environ if environ is None else environ
     given = environ.get("EDGEPROF_DATA_DIR")
     if not given:
-        import platformdirs  # noqa: PLC0415 - half a megabyte, where it is needed
+        import platformdirs  # noqa: PLC0415 - where no directory is given
 
         given = platformdirs.user_data_dir("edgeprof", appauthor=False)
     return Path(given)

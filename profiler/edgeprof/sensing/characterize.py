@@ -1,7 +1,7 @@
 """What a channel really does, found out by reading it fast for some seconds: its refresh, its step, its sanity.
 
 A data sheet tells how often a chip converts; only polling tells how often a reading says something new (powerstamp
-found the Raspberry Pi 5's PMIC at 21 Hz where its protocol suggests 43). Standard library only.
+found the Raspberry Pi 5's PMIC at 21 Hz where its protocol suggests 43).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What this device's channels were found to be off by, kept for good, and put onto the channels that it concerns.
 
-A file of the data directory; ``edgeprof calibrate`` writes it. Standard library only: the exporter's daemon reads it.
+A file of the data directory; ``edgeprof calibrate`` writes it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a reading can be: sentinels of registers, the most power that can flow, and how far a counter can rise.
 
 One rule for the first look, for the sampler, for windows (``energy.counters``) and for the daemon's running sums
-(``energy.online``). Standard library only.
+(``energy.online``).
 """
 
 from __future__ import annotations

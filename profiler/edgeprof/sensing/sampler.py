@@ -3,8 +3,6 @@
 Deadlines are absolute on the monotonic clock; one that is missed is counted and skipped, never made up for in a burst.
 Quick sensors share one thread; each slow one, and each that turns out to be slow, has its own, so that a read that
 blocks delays nobody else. A sensor that raises is retried with growing pauses and costs the others nothing.
-
-Standard library only (the exporter's daemon must stay small).
 """
 
 from __future__ import annotations

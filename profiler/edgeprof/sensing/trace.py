@@ -1,7 +1,7 @@
 """What was sampled: per sensor a list of blocks that only grows at its end, per channel a series read from them.
 
 A row is one call of ``Sensor.read``. Rows go into preallocated blocks, so that keeping one costs the same at the first
-and at the millionth row and old rows never move. Standard library only: the exporter's daemon keeps a Trace too.
+and at the millionth row and old rows never move.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Record:
     Args:
         channels: What a row holds, in its order.
         period_s: The sampling period (s) that the sensor is read at; may be changed while it runs.
-        keep_s: How long rows are kept (s), to a block; None keeps all. The exporter's daemon runs for years.
+        keep_s: How long rows are kept (s), to a block; None keeps all.
     """
 
     def __init__(self, channels: Sequence[Channel], period_s: float, keep_s: float | None = None) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from edgeprof.artifact import Artifact
     from edgeprof.benchmark.conductor import Progress
+    from edgeprof.compression.target import Target
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.evaluation.metric import Metric
     from edgeprof.plugins import PluginHost
@@ -78,6 +79,7 @@ def prepare(
     *,
     progress: Progress,
     say: Callable[[str], None] = lambda _: None,
+    target: Target | None = None,
 ) -> list[_Sweep]:
     """Look at every model, its data, recipes and protocol before any is run; nothing is made or written.
 
@@ -88,6 +90,7 @@ def prepare(
         roots: Where /sys, /proc and /dev are.
         progress: Watches each bench.
         say: Told what happens, a line at a time.
+        target: The processor that variants are made for; None for this machine's.
 
     Returns:
         What ``sweep`` runs, model by model.
@@ -102,7 +105,7 @@ def prepare(
         # Two models of one name are told apart by what the study calls them.
         alone = [stem(one) for one in bases].count(stem(base)) == 1
         own = directory / (stem(base) if alone else safe(study.model)) if len(studies) > 1 else directory
-        prepared.append(_Sweep(study, base, own, host, roots, progress, say))
+        prepared.append(_Sweep(study, base, own, host, roots, progress, say, target))
     return prepared
 
 
@@ -151,7 +154,9 @@ class _Sweep:
         roots: Roots,
         progress: Progress,
         say: Callable[[str], None],
+        target: Target | None,
     ) -> None:
+        self.target = target
         self.study, self.base, self.directory, self.host, self.roots = study, base, directory, host, roots
         self.progress, self.say = progress, say
         self.reference = ModelRequest(study.model, "baseline")
@@ -317,6 +322,7 @@ class _Sweep:
                 seed=self.study.seed,
                 shapes=self.study.protocol.get("shapes"),
                 dtypes=self.study.protocol.get("dtypes"),
+                device=self.target,
                 note=self.say,
             )
         except StorageError:

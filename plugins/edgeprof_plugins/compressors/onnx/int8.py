@@ -13,7 +13,7 @@ from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx.cluster import prepend
 from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor, walk
 from edgeprof_plugins.compressors.onnx.inventory import Inventory
-from edgeprof_plugins.compressors.onnx.prepare import check_nodes, prepared, quantization
+from edgeprof_plugins.compressors.onnx.prepare import check_nodes, prepared, quantization, reduces_range
 from edgeprof_plugins.compressors.shared.magnitude import sqnr_db, worst
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ class Int8Dynamic(Compressor):
     weight_bits = 8
     version = "1"
     takes = ("onnx",)
+    for_target = True
     parameters = (
         Parameter("per_channel", "bool", default=False, help="a scale for each output channel"),
-        Parameter("reduce_range", "bool", default=False, help="7-bit weights, for x86 without VNNI"),
+        Parameter("reduce_range", "bool", help="7-bit weights; by itself for x86 without VNNI, where 8 bits saturate"),
         Parameter("conv", "bool", default=False, help="convolutions too (ConvInteger: smaller, and slower than float)"),
         Parameter(
             "exclude", "str", default="", help="nodes left in float, separated by spaces or |; name* for several"
@@ -48,6 +49,8 @@ class Int8Dynamic(Compressor):
         with tempfile.TemporaryDirectory(prefix="edgeprof-onnx-") as folder:
             ready = prepared(source, Path(folder))
             excluded = check_nodes(ready, parameters["exclude"])
+            # Unsigned weights have kernels that do not saturate.
+            reduced = bool(parameters.get("reduce_range")) if parameters["conv"] else reduces_range(parameters)
             kinds = ["MatMul", "Gemm", "Attention", "LSTM", "EmbedLayerNormalization"]
             if parameters["conv"]:
                 kinds.append("Conv")
@@ -58,7 +61,7 @@ class Int8Dynamic(Compressor):
                 target,
                 op_types_to_quantize=kinds,
                 per_channel=parameters["per_channel"],
-                reduce_range=parameters["reduce_range"],
+                reduce_range=reduced,
                 # ONNX Runtime has ConvInteger for unsigned weights only.
                 weight_type=tools.QuantType.QUInt8 if parameters["conv"] else tools.QuantType.QInt8,
                 nodes_to_exclude=excluded,
@@ -76,7 +79,7 @@ class Int8Dynamic(Compressor):
             changed = [name for part in inventory.work for name in part.weights if not model.has(name)]
         why = dict.fromkeys(excluded, "excluded") | inventory.by_operator(_DYNAMIC_LEFT)
         account = inventory.by_weights(changed, why, _NO_KERNEL) | {"remedy": _DYNAMIC_REMEDY}
-        return {**counted, "excluded": excluded, "coverage": account}
+        return {**counted, "reduce_range": reduced, "excluded": excluded, "coverage": account}
 
 
 #: Operator → why dynamic quantisation leaves it.

@@ -8,12 +8,13 @@ import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from edgeprof.compression.target import current_target
 from edgeprof.errors import InputError, UnavailableError, unknown
 from edgeprof.worker.runtime import install_command
 from edgeprof_plugins.compressors.onnx.file import OnnxFile, require, tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 _QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "MatMulInteger", "ConvInteger", "MatMulNBits"}
@@ -111,6 +112,17 @@ def _flat_biases(source: Path, target: Path) -> Path:
         _name_nodes(model.model.graph)
         model.write(target)
     return target
+
+
+def reduces_range(parameters: Mapping[str, Any]) -> bool:
+    """Whether weights get 7 bits: as given, else where the target's kernels saturate with 8.
+
+    Activations of 16 bits are multiplied in float.
+    """
+    given: bool | None = parameters.get("reduce_range")
+    if given is not None:
+        return given
+    return parameters.get("activations") != "int16" and current_target().saturates
 
 
 def check_nodes(path: Path, text: str) -> list[str]:

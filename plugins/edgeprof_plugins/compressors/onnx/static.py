@@ -15,7 +15,7 @@ from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx.exclude import alone, answers
 from edgeprof_plugins.compressors.onnx.file import OnnxFile
 from edgeprof_plugins.compressors.onnx.inventory import Inventory
-from edgeprof_plugins.compressors.onnx.prepare import check_nodes, prepared, quantization, quiet
+from edgeprof_plugins.compressors.onnx.prepare import check_nodes, prepared, quantization, quiet, reduces_range
 from edgeprof_plugins.compressors.shared import exclusion
 from edgeprof_plugins.compressors.shared.exclusion import AUTO, FOLLOWED, JUDGED, Judge, search
 
@@ -36,6 +36,7 @@ class Int8Static(Compressor):
     weight_bits = 8
     version = "2"
     takes = ("onnx",)
+    for_target = True
     needs_data = "calibration"
     parameters = (
         Parameter(
@@ -51,7 +52,7 @@ class Int8Static(Compressor):
         Parameter(
             "activations", "str", default="uint8", choices=("uint8", "int8", "int16"), help="type of activations"
         ),
-        Parameter("reduce_range", "bool", default=False, help="7-bit weights, for x86 without VNNI"),
+        Parameter("reduce_range", "bool", help="7-bit weights; by itself for x86 without VNNI, where 8 bits saturate"),
         Parameter("samples", "int", default=128, minimum=1, maximum=100_000, help="calibration samples used at most"),
         Parameter(
             "exclude",
@@ -74,12 +75,13 @@ class Int8Static(Compressor):
             with OnnxFile(ready) as model:
                 inventory = Inventory(model)
             calibration = Calibration(data, _inputs(ready), parameters["samples"])
-            make = _quantiser(ready, Path(folder), calibration, parameters)
+            reduced = reduces_range(parameters)
+            make = _quantiser(ready, Path(folder), calibration, {**parameters, "reduce_range": reduced})
             if parameters["exclude"] != AUTO:
                 excluded = check_nodes(ready, parameters["exclude"])
                 shutil.move(make(excluded), target)
                 account = _account(inventory, target, excluded)
-                return {**calibration.facts(), "excluded": excluded, "coverage": account}
+                return {**calibration.facts(), "reduce_range": reduced, "excluded": excluded, "coverage": account}
             judged = Calibration(data, calibration.inputs, JUDGED)
             batches, count = judged.batches(), len(judged.chosen)
             judge = Judge.of(answers(ready, batches, count), judged, parameters)
@@ -91,7 +93,7 @@ class Int8Static(Compressor):
             best, found = search(self.name, judge, lambda: alone(ready, make([]), judged.batches()[:FOLLOWED]), attempt)
             shutil.move(best, target)
             account = _account(inventory, target, found["excluded"])
-            return {**calibration.facts(), **found, "coverage": account}
+            return {**calibration.facts(), "reduce_range": reduced, **found, "coverage": account}
 
 
 def _account(inventory: Inventory, made: Path, excluded: Sequence[str]) -> dict[str, Any]:

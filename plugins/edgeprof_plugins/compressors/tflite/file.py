@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.worker.runtime import install_command
+from edgeprof_plugins.compressors.tflite.layers import WEIGHTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 #: TensorType → numpy's name.
-DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8", 17: "int4"}
-#: Operators with weights: name → position of the weight input.
-_WEIGHTED = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "CONV_3D": 1}
+DTYPES = {
+    0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8", 10: "float64",
+    17: "int4", 18: "bfloat16",
+}  # fmt: skip
+#: Operators whose output holds an input's numbers, in another type or arrangement.
+_HANDED_ON = frozenset({"DEQUANTIZE", "DENSIFY", "RESHAPE", "TRANSPOSE", "CAST"})
 _IDENTIFIER = b"TFL3"
 
 
@@ -41,6 +45,8 @@ class TfliteWeight:
         dtype: numpy's name.
         scales: Of its quantisation; empty for a float.
         axis: Of the scales.
+        place: Number of the subgraph and index of the tensor.
+        sparse: Whether only the values that are not zero are stored.
     """
 
     name: str
@@ -50,6 +56,8 @@ class TfliteWeight:
     dtype: str
     scales: tuple[float, ...] = ()
     axis: int = 0
+    place: tuple[int, int] = (0, 0)
+    sparse: bool = False
 
 
 class TfliteFile:
@@ -103,47 +111,86 @@ class TfliteFile:
         self.inputs()
 
     def operators(self) -> Iterator[tuple[str, Any]]:
-        """Name and operator, in order."""
+        """Name and operator of the main graph, in order."""
+        return ((name, operator) for subgraph, _, name, operator in self.all_operators() if subgraph == 0)
+
+    def all_operators(self) -> Iterator[tuple[int, int, str, Any]]:
+        """Number of the subgraph (branches and bodies have their own), index, name and operator, in order."""
         names = {v: k for k, v in vars(self.schema.BuiltinOperator).items() if not k.startswith("_")}
-        for index in range(self.graph.OperatorsLength()):
-            operator = self.graph.Operators(index)
-            code = self.model.OperatorCodes(operator.OpcodeIndex())
-            builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            yield names.get(builtin, f"OPERATOR_{builtin}"), operator
+        for subgraph in range(self.model.SubgraphsLength()):
+            graph = self.model.Subgraphs(subgraph)
+            for index in range(graph.OperatorsLength()):
+                operator = graph.Operators(index)
+                code = self.model.OperatorCodes(operator.OpcodeIndex())
+                builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+                yield subgraph, index, names.get(builtin, f"OPERATOR_{builtin}"), operator
 
     def weights(self) -> list[TfliteWeight]:
-        """Constant weights of convolutions and dense layers, each once."""
-        found: dict[int, TfliteWeight] = {}
-        # A weight-only model keeps integers and turns them into floats in front of the operator.
-        stored = {o.Outputs(0): o.Inputs(0) for name, o in self.operators() if name == "DEQUANTIZE"}
-        for name, operator in self.operators():
-            position = _WEIGHTED.get(name)
-            if position is None or operator.InputsLength() <= position:
-                continue
-            index = operator.Inputs(position)
-            tensor = self.graph.Tensors(stored.get(index, index))
-            buffer = tensor.Buffer()
-            if buffer in found or self._content(buffer) is None:
-                continue
-            found[buffer] = self._weight(tensor, buffer, name)
+        """Constant weights of layers that multiply, each once."""
+        found = {one.buffer: one for own in self.weights_by_operator().values() for one in own}
         return list(found.values())
 
-    def _weight(self, tensor: Any, buffer: int, op: str) -> TfliteWeight:
+    def weights_by_operator(self) -> dict[tuple[int, int], list[TfliteWeight]]:
+        """(subgraph, index of the operator) → its constant weights; one that several read is in each."""
+        operators = list(self.all_operators())
+        # A weight-only model keeps integers and turns them into floats in front of the operator.
+        stored = {
+            (subgraph, operator.Outputs(0)): operator.Inputs(0)
+            for subgraph, _, name, operator in operators
+            if name in _HANDED_ON and operator.InputsLength() and operator.OutputsLength()
+        }
+        found: dict[tuple[int, int], list[TfliteWeight]] = {}
+        for subgraph, index, name, operator in operators:
+            for position in WEIGHTED.get(name, ()):
+                tensor = operator.Inputs(position) if position < operator.InputsLength() else -1
+                for _ in range(len(operators)):  # each is handed on by another operator
+                    tensor = stored.get((subgraph, tensor), tensor)
+                    if (subgraph, tensor) not in stored:
+                        break
+                weight = None if tensor < 0 else self._constant(subgraph, tensor, name)
+                if weight is not None:
+                    found.setdefault((subgraph, index), []).append(weight)
+        return found
+
+    def constants(self) -> Iterator[tuple[tuple[int, int], TfliteWeight]]:
+        """Every tensor whose values are in the file: (subgraph, index) and itself."""
+        for subgraph in range(self.model.SubgraphsLength()):
+            for index in range(self.model.Subgraphs(subgraph).TensorsLength()):
+                found = self._constant(subgraph, index, "")
+                if found is not None:
+                    yield (subgraph, index), found
+
+    def shape(self, subgraph: int, index: int) -> tuple[int, ...] | None:
+        """A tensor's shape; None for one that is left out."""
+        if index < 0:
+            return None
+        tensor = self.model.Subgraphs(subgraph).Tensors(index)
+        return tuple(max(1, int(size)) for size in tensor.ShapeAsNumpy()) if tensor.ShapeLength() else ()
+
+    def dtype(self, subgraph: int, index: int) -> str:
+        """A tensor's type by numpy's name."""
+        kind = self.model.Subgraphs(subgraph).Tensors(index).Type()
+        return DTYPES.get(kind, f"type {kind}")
+
+    def tensor_name(self, subgraph: int, index: int) -> str:
+        """A tensor's name."""
+        name: bytes = self.model.Subgraphs(subgraph).Tensors(index).Name() or b""
+        return name.decode("utf-8", "replace")
+
+    def _constant(self, subgraph: int, index: int, op: str) -> TfliteWeight | None:
+        tensor = self.model.Subgraphs(subgraph).Tensors(index)
+        if self._content(tensor.Buffer()) is None:
+            return None
         quantisation = tensor.Quantization()
         scales: tuple[float, ...] = ()
         axis = 0
         if quantisation is not None and quantisation.ScaleLength():
             scales = tuple(float(s) for s in quantisation.ScaleAsNumpy())
             axis = int(quantisation.QuantizedDimension())
-        return TfliteWeight(
-            (tensor.Name() or b"").decode("utf-8", "replace"),
-            buffer,
-            op,
-            tuple(int(s) for s in tensor.ShapeAsNumpy()),
-            DTYPES.get(tensor.Type(), f"type {tensor.Type()}"),
-            scales,
-            axis,
-        )
+        shape = self.shape(subgraph, index) or ()
+        place, sparse = (subgraph, index), tensor.Sparsity() is not None
+        name = self.tensor_name(subgraph, index)
+        return TfliteWeight(name, tensor.Buffer(), op, shape, self.dtype(subgraph, index), scales, axis, place, sparse)
 
     def values(self, weight: TfliteWeight) -> npt.NDArray[Any]:
         """The weight's numbers as they lie in the file."""

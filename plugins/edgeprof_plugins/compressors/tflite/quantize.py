@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shutil
 import tempfile
 import warnings
@@ -22,6 +23,7 @@ from edgeprof.worker.runtime import install_command, library_version
 from edgeprof_plugins.compressors.shared import exclusion
 from edgeprof_plugins.compressors.tflite.exclude import alone, answers, layer
 from edgeprof_plugins.compressors.tflite.file import TfliteFile, modern
+from edgeprof_plugins.compressors.tflite.layers import Inventory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -53,7 +55,7 @@ class _Recipe(Compressor):
         del seed  # nothing here is drawn
         aeq = _library()
         with TfliteFile(source) as model:
-            before = model.dtypes()
+            inventory, before = Inventory(model), model.dtypes()
             inputs = model.inputs()
             signature, old = model.signature(), model.old()
         if not before.get("float32") or before.get("int8") or before.get("uint8"):
@@ -76,13 +78,14 @@ class _Recipe(Compressor):
                 ) from error
             with TfliteFile(made) as model:
                 after = model.dtypes()
-            if after == before:
-                raise InputError(
-                    f"{self.name} changes nothing in {source}: it has no operator that the recipe covers",
-                    remedy="Look at its operators: edgeprof diagnose MODEL.",
-                )
+                account = inventory.by_types(model, _left(inventory, parameters, facts), _NOT_COVERED)
             shutil.copyfile(made, target)
-        return {"quantizer": library_version("ai_edge_quantizer", "ai-edge-quantizer"), "weights": after, **facts}
+        return {
+            "quantizer": library_version("ai_edge_quantizer", "ai-edge-quantizer"),
+            "weights": after,
+            **facts,
+            "coverage": account,
+        }
 
     def _quantised(self, job: _Job, parameters: Mapping[str, Any], data: Dataset | None) -> tuple[Path, dict[str, Any]]:
         del data
@@ -222,6 +225,23 @@ class Int8Static(_Recipe):
             self.name, judge, lambda: alone(job.ready, only, batches[: exclusion.FOLLOWED]), attempt
         )
         return best, {**calibration.facts(), **found}
+
+
+_NOT_COVERED = "ai-edge-quantizer's recipe does not cover it"
+
+
+def _left(inventory: Inventory, parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
+    """Layer → why it was left, where a parameter says so."""
+    patterns = [re.compile(layer(name)) for name in facts.get("excluded", [])]
+    if parameters["exclude"] != exclusion.AUTO:
+        patterns += [re.compile(one) for one in filter(None, parameters["exclude"].split("|"))]
+    why = {}
+    for part in inventory.parts:
+        if part.weights and part.name in inventory.weights and part.weights < parameters["min_weights"]:
+            why[part.name] = f"it has fewer than {parameters['min_weights']} weights"
+        if any(pattern.search(part.name) for pattern in patterns):
+            why[part.name] = "excluded"
+    return why
 
 
 def _float_ends() -> list[dict[str, Any]]:

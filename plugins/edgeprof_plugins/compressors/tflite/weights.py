@@ -12,6 +12,7 @@ from edgeprof_plugins.compressors.shared import kmeans, magnitude
 from edgeprof_plugins.compressors.shared.kmeans import codebook, nearest
 from edgeprof_plugins.compressors.shared.magnitude import Pruning, sqnr_db, worst
 from edgeprof_plugins.compressors.tflite.file import TfliteFile, TfliteWeight, copy
+from edgeprof_plugins.compressors.tflite.layers import Inventory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from edgeprof.evaluation.dataset import Dataset
 
-_KNOWN = {"float32", "float16", "int8"}
+_KNOWN = {"float32", "float16", "float64", "int8"}
+_UNKNOWN = "its weights are sparse, or of a type that is not changed in place"
 
 
 class Prune(Compressor):
@@ -36,12 +38,19 @@ class Prune(Compressor):
     ) -> dict[str, Any]:
         del data, seed
         with copy(source, target) as model:
+            inventory = Inventory(model)
             weights = _weights(self.name, model, source, target)
+            names: set[str] = set()
             pruning = Pruning.of(parameters, lambda: (_real(model, weight) for weight in weights))
+            changed = []
             for weight in weights:
+                key = f"{weight.name or weight.op} in buffer {weight.buffer}" if weight.name in names else weight.name
+                names.add(weight.name)
                 # Symmetric int8 weights have their zero point at 0.
-                model.values(weight)[pruning.prune(weight.name, _real(model, weight)) == 0] = 0
-        return pruning.facts()
+                model.values(weight)[pruning.prune(key, _real(model, weight)) == 0] = 0
+                changed += [weight.buffer] if pruning.changed[key] else []
+        left = {weight.buffer: "it has as many zeros already" for weight in weights}
+        return {**pruning.facts(), "coverage": inventory.by_buffers(changed, left, _UNKNOWN)}
 
 
 class Cluster(Compressor):
@@ -57,7 +66,10 @@ class Cluster(Compressor):
         del data, seed
         sqnr: dict[str, float | None] = {}
         with copy(source, target) as model:
-            weights = [w for w in _weights(self.name, model, source, target) if np.prod(w.shape) > parameters["n"]]
+            inventory = Inventory(model)
+            usable = _weights(self.name, model, source, target)
+            weights = [w for w in usable if np.prod(w.shape) > parameters["n"]]
+            changed = []
             for weight in weights:
                 values = model.values(weight)
                 codes = codebook(values, parameters["n"])
@@ -65,13 +77,16 @@ class Cluster(Compressor):
                     codes = np.unique(np.rint(codes)).astype(np.float32)
                 shared = codes[nearest(values, codes)].astype(values.dtype)
                 sqnr[weight.name] = sqnr_db(values.astype(np.float32), shared.astype(np.float32))
+                changed += [weight.buffer] if (shared != values).any() else []
                 values[...] = shared
-        return {"layers": len(weights), "n": parameters["n"], "sqnr_db": sqnr, "worst": worst(sqnr)}
+        facts = {"layers": len(weights), "n": parameters["n"], "sqnr_db": sqnr, "worst": worst(sqnr)}
+        few = {weight.buffer: f"it has no more than {parameters['n']} values" for weight in usable}
+        return {**facts, "coverage": inventory.by_buffers(changed, few, _UNKNOWN)}
 
 
 def _weights(method: str, model: TfliteFile, source: Path, target: Path) -> list[TfliteWeight]:
     found = model.weights()
-    usable = [w for w in found if w.dtype in _KNOWN]
+    usable = [w for w in found if w.dtype in _KNOWN and not w.sparse]
     if usable:
         return usable
     target.unlink(missing_ok=True)
@@ -85,7 +100,8 @@ def _weights(method: str, model: TfliteFile, source: Path, target: Path) -> list
 
 def _real(model: TfliteFile, weight: TfliteWeight) -> npt.NDArray[Any]:
     """The weights' true magnitudes: an int8 weight times the scale of its channel."""
-    values: npt.NDArray[Any] = model.values(weight).astype(np.float32)
+    kind = np.float64 if weight.dtype == "float64" else np.float32
+    values: npt.NDArray[Any] = model.values(weight).astype(kind)
     if not weight.scales or weight.dtype != "int8":
         return values
     shape = [1] * values.ndim

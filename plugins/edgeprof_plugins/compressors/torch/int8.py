@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprof.compression.calibration_data import Calibration
-from edgeprof.compression.compressor import Compressor, Parameter, native_backend
+from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.compression.progress import report
+from edgeprof.compression.target import current_target
 from edgeprof.errors import InputError, UnavailableError, VariantError
 from edgeprof.worker.runtime import install_command
 from edgeprof_plugins.compressors.torch import model as torch_model
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from edgeprof_plugins.compressors.torch.model import Net
 
 _BACKEND = Parameter(
-    "backend", "str", default="auto", choices=("auto", "x86", "arm"), help="whose rules (auto: this machine's)"
+    "backend", "str", default="auto", choices=("auto", "x86", "arm"), help="whose rules (auto: the target's)"
 )
 _EXCLUDE = Parameter(
     "exclude", "str", default="", help="layers left in float, separated by spaces or |; name* for several"
@@ -56,6 +57,7 @@ class Int8Static(Compressor):
     version = "2"
     takes = ("python", "pt2")
     gives = "pt2"
+    for_target = True
     needs_data = "calibration"
     parameters = (
         _BACKEND,
@@ -87,7 +89,13 @@ class Int8Static(Compressor):
                 f"int8-static finds nothing to quantise in {net.spec}: no float convolution or dense layer is left",
                 remedy="Start from the float model.",
             )
-        return {**calibration.facts(), **facts, "backend": _backend(parameters), **_written(net, made, target)}
+        return {
+            **calibration.facts(),
+            **facts,
+            "backend": _backend(parameters),
+            **_range(parameters),
+            **_written(net, made, target),
+        }
 
 
 class Int8Dynamic(Compressor):
@@ -99,6 +107,7 @@ class Int8Dynamic(Compressor):
     version = "1"
     takes = ("python", "pt2")
     gives = "pt2"
+    for_target = True
     parameters = (_BACKEND, _EXCLUDE)
 
     def apply(
@@ -120,7 +129,7 @@ class Int8Dynamic(Compressor):
                 f"int8-dynamic finds nothing to quantise in {net.spec}: it has no dense layers",
                 remedy="Use int8-static, with calibration data.",
             )
-        return {**facts, "backend": _backend(parameters), **_written(net, made, target)}
+        return {**facts, "backend": _backend(parameters), **_range(parameters), **_written(net, made, target)}
 
 
 class Qat(Compressor):
@@ -132,6 +141,7 @@ class Qat(Compressor):
     version = "2"
     takes = ("python", "pt2")
     gives = "pt2"
+    for_target = True
     needs_data = "training"
     parameters = (_BACKEND, _EXCLUDE, *torch_train.parameters(3, 1e-4))
 
@@ -163,7 +173,7 @@ class Qat(Compressor):
         with torch_model.quiet(), torch.no_grad():
             prepared.eval()
             made = tools.convert_pt2e(prepared)
-        facts |= {"int8_mac_share": int8_share(made, net), "backend": _backend(parameters)}
+        facts |= {"int8_mac_share": int8_share(made, net), "backend": _backend(parameters), **_range(parameters)}
         facts |= _written(net, made, target)
         torch_train.finish(run)
         return facts
@@ -209,7 +219,8 @@ def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = Fa
         else ("x86_inductor_quantizer", "X86InductorQuantizer")
     )
     module = torch_model.require("torchao", f"torchao.quantization.pt2e.quantizer.{name}")
-    config = getattr(module, f"get_default_{name.removesuffix('_quantizer')}_quantization_config")(**mode)
+    make_config = getattr(module, f"get_default_{name.removesuffix('_quantizer')}_quantization_config")
+    config = make_config(**mode, **_range(parameters))
     made = getattr(module, maker)() if dense_only else _joined(getattr(module, maker), config.input_activation)
     for name in kept:
         made.set_module_name_qconfig(name, None)
@@ -219,7 +230,12 @@ def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = Fa
 def _backend(parameters: Mapping[str, Any]) -> str:
     """Whose rules: ``x86`` or ``arm``."""
     given: str = parameters["backend"]
-    return native_backend() if given == "auto" else given
+    return current_target().architecture if given == "auto" else given
+
+
+def _range(parameters: Mapping[str, Any]) -> dict[str, bool]:
+    """Activations of 7 bits where the target's kernels saturate with 8; Arm's quantiser has no such choice."""
+    return {"reduce_range": True} if _backend(parameters) == "x86" and current_target().saturates else {}
 
 
 def _joined(maker: Any, activation: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, Optional, Sequence
 
 import numpy as np
 
-from edgeprof.compression.compressor import native_backend
+from edgeprof.compression.target import native_architecture
 from edgeprof.worker.embedded_code import load_program
 from edgeprof.worker.graph import Graph, Layer
 
@@ -59,7 +59,7 @@ def read(path: str) -> Graph:
         batch_norms=[node.name for name, node in operators if "batch_norm" in name],
         training=[node.name for name, node in operators if name in _TRAINS and _flag(node, _TRAINS[name])],
         integers=_INTEGERS,
-        engine=native_backend(),
+        engine=native_architecture(),
     )
 
 

@@ -1,4 +1,4 @@
-"""The device's power mode and its CPUs' governors. Standard library only: the exporter's daemon looks at them too."""
+"""The device's power mode and its CPUs' governors."""
 
 from __future__ import annotations
 

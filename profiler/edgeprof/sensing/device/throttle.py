@@ -90,7 +90,7 @@ def _pi_bits(roots: Roots) -> int | None:
     node = text_of(roots.sysfs / "devices/platform/soc/soc:firmware/get_throttled")
     text = f"0x{node}" if node else text_of(roots.root / "vcgencmd/get_throttled")
     if text is None and roots.is_live and (roots.dev / "vcio").exists():
-        import shutil  # noqa: PLC0415 - only older Raspberry Pi systems start a program, and the daemon looks here too
+        import shutil  # noqa: PLC0415 - only older Raspberry Pi systems start a program
         import subprocess  # noqa: PLC0415
 
         program = shutil.which("vcgencmd")

@@ -135,7 +135,7 @@ class Link:
                 self.trouble = f"{self.address} ended with status {child.returncode}"
 
     def _command(self, argv: list[str]) -> int:
-        import subprocess  # noqa: PLC0415 - a megabyte that the exporter's daemon has no use for otherwise
+        import subprocess  # noqa: PLC0415 - for a meter that is a program
 
         # A session of its own, so that Ctrl-C is ours alone; it ends with us, and if we are killed its output breaks.
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)

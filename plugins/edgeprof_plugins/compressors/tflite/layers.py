@@ -1,0 +1,164 @@
+"""Which inputs of TFLite's operators are weights, how much each operator multiplies, and the account of a model.
+
+Positions: the operators' Prepare functions in tensorflow/lite/kernels (lstm_shared.h, bidirectional_sequence_lstm.cc,
+basic_rnn.cc, svdf.cc); -1 stands for an input that is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from edgeprof_plugins.compressors.shared.coverage import Part, coverage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from edgeprof_plugins.compressors.tflite.file import TfliteFile, TfliteWeight
+
+    Place = tuple[int, int]  # number of the subgraph, index of the tensor
+    Shape = tuple[int, ...]
+
+_LSTM = (*range(1, 9), 16)
+#: Operator → positions of the weights that it multiplies with.
+WEIGHTED: dict[str, tuple[int, ...]] = {
+    "CONV_2D": (1,),
+    "DEPTHWISE_CONV_2D": (1,),
+    "CONV_3D": (1,),
+    "TRANSPOSE_CONV": (1,),
+    "CONV_3D_TRANSPOSE": (1,),
+    "FULLY_CONNECTED": (1,),
+    "BATCH_MATMUL": (1, 0),
+    "LSTM": _LSTM,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _LSTM,
+    "BIDIRECTIONAL_SEQUENCE_LSTM": (*range(1, 9), 16, *range(18, 26), 33),
+    "RNN": (1, 2),
+    "UNIDIRECTIONAL_SEQUENCE_RNN": (1, 2),
+    "BIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 5, 6),
+    "SVDF": (1, 2),
+}
+#: Operators that look values up in a table.
+_LOOKUPS = frozenset({"GATHER", "EMBEDDING_LOOKUP", "GATHER_ND", "HASHTABLE_LOOKUP"})
+_FLOATS = frozenset({"float32", "float16", "float64", "bfloat16"})
+_TABLES, _OTHER = "a table that is looked up, not multiplied", "biases, norms and other constants"
+_ACTIVATIONS = "it multiplies two activations and has no weights"
+
+
+class Inventory:
+    """What a model consisted of before a method changed it.
+
+    Args:
+        model: The open file; read here and not afterwards.
+
+    Attributes:
+        parts: Its layers and parameters.
+        weights: Part → its weights.
+        outputs: Part → the tensor that it gives.
+    """
+
+    def __init__(self, model: TfliteFile) -> None:
+        self.parts: list[Part] = []
+        self.weights: dict[str, list[TfliteWeight]] = {}
+        self.outputs: dict[str, Place] = {}
+        owners = model.weights_by_operator()
+        taken: set[int] = set()
+        for subgraph, index, op, operator in model.all_operators():
+            if op not in WEIGHTED:
+                continue
+            own = owners.get((subgraph, index), [])
+            size = sum(math.prod(one.shape) for one in own if one.buffer not in taken)
+            taken.update(one.buffer for one in own)
+            name = self._unique(model.tensor_name(subgraph, operator.Outputs(0)) or f"{op}_{index}")
+            macs = _macs(op, operator, [model.shape(subgraph, i) for i in _inputs(operator)], model, subgraph)
+            reason = "" if own else _ACTIVATIONS
+            self.parts.append(Part(name, op if own else f"{op} of activations", size, macs, reason))
+            self.weights[name], self.outputs[name] = own, (subgraph, operator.Outputs(0))
+        self._add_constants(model, taken)
+
+    def _add_constants(self, model: TfliteFile, taken: set[int]) -> None:
+        looked_up = {
+            (subgraph, index)
+            for subgraph, _, op, operator in model.all_operators()
+            if op in _LOOKUPS
+            for index in _inputs(operator)
+        }
+        for (subgraph, index), weight in model.constants():
+            size = math.prod(weight.shape)
+            if weight.buffer in taken or weight.dtype not in _FLOATS or size <= 1:
+                continue
+            taken.add(weight.buffer)
+            family, reason = ("GATHER", _TABLES) if (subgraph, index) in looked_up else ("other", _OTHER)
+            self.parts.append(Part(self._unique(weight.name or f"tensor_{index}"), family, size, 0, reason))
+
+    def _unique(self, name: str) -> str:
+        taken, number, free = {part.name for part in self.parts}, 1, name
+        while free in taken:
+            number += 1
+            free = f"{name} ({number})"
+        return free
+
+    def by_buffers(self, changed: Iterable[int], why: Mapping[int, str], otherwise: str) -> dict[str, Any]:
+        """The account of a method that changed these buffers."""
+        touched = set(changed)
+        parts = [name for name, own in self.weights.items() if any(one.buffer in touched for one in own)]
+        reasons = {name: why[one.buffer] for name, own in self.weights.items() for one in own if one.buffer in why}
+        return coverage(self.parts, parts, reasons, otherwise)
+
+    def by_types(self, made: TfliteFile, why: Mapping[str, str], otherwise: str) -> dict[str, Any]:
+        """The account of a quantiser: what is stored, or without weights given, in another type than before.
+
+        Args:
+            made: The open file that it wrote; its tensors keep their numbers.
+            why: Part → why it was left.
+            otherwise: The reason for the others.
+        """
+        parts = []
+        for name, own in self.weights.items():
+            if own:
+                changed = any(made.dtype(*one.place) != one.dtype for one in own)
+            else:
+                changed = made.dtype(*self.outputs[name]).startswith("int")
+            parts += [name] if changed else []
+        parts += [
+            part.name
+            for part in self.parts
+            if part.family == "GATHER"
+            and any(w.name == part.name and w.dtype != "float32" for _, w in made.constants())
+        ]
+        return coverage(self.parts, parts, why, otherwise)
+
+
+def _inputs(operator: Any) -> list[int]:
+    return [operator.Inputs(index) for index in range(operator.InputsLength())]
+
+
+def _macs(op: str, operator: Any, shapes: list[Shape | None], model: TfliteFile, subgraph: int) -> int | None:
+    """Multiply-accumulates by the shapes that the file declares."""
+    output = model.shape(subgraph, operator.Outputs(0))
+    weights = [shapes[k] for k in WEIGHTED[op] if k < len(shapes) and shapes[k] is not None]
+    sizes = sum(math.prod(shape) for shape in weights if shape is not None)
+    first = shapes[0]
+    if output is None or first is None or not weights:
+        return None
+    if op == "BATCH_MATMUL":
+        return math.prod(output) * first[-2 if _option(operator, "AdjX") else -1]
+    if op == "FULLY_CONNECTED":
+        return math.prod(output) * (shapes[1] or (0,))[-1]
+    if op in {"TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"}:
+        places = shapes[2][:-1] if len(shapes) > 2 and shapes[2] is not None else (0,)
+    elif "CONV" in op:
+        places = output[:-1]  # of a grouped one too: the weights hold one group's inputs
+    else:
+        places = first[:-1] if "SEQUENCE" in op else first[:1]
+    return math.prod(places) * sizes
+
+
+def _option(operator: Any, name: str) -> bool:
+    from ai_edge_litert import schema_py_generated as schema
+
+    table = operator.BuiltinOptions()
+    if table is None:
+        return False
+    options = schema.BatchMatMulOptions()
+    options.Init(table.Bytes, table.Pos)
+    return bool(getattr(options, name)())

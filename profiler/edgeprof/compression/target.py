@@ -1,0 +1,164 @@
+"""For whose processor a variant is made: this machine's, or that of another device.
+
+How weights must be rounded depends on the processor's 8-bit arithmetic. An x86 without VNNI adds two products of an
+unsigned and a signed byte in 16 bits (VPMADDUBSW), which saturate: 255 · 127 · 2 = 64,770 > 32,767. With weights of 7
+bits they cannot: 255 · 64 · 2 = 32,640. Arm's kernels widen before they add.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import re
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import InputError, unknown
+from edgeprof.roots import Roots
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: 8-bit dot products, the best first, as /proc/cpuinfo names them.
+DOT_PRODUCTS = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
+
+#: Processor → architecture and its best 8-bit dot product ("" for none). Arm: the cores' technical reference manuals
+#: (FEAT_DotProd, FEAT_I8MM); x86: the psABI's levels and the makers' instruction set references.
+_PROCESSORS = {
+    "x86-64-v2": ("x86", ""),
+    "x86-64-v3": ("x86", ""),
+    "x86-64-v4": ("x86", ""),
+    "avx2": ("x86", ""),
+    "haswell": ("x86", ""),
+    "skylake": ("x86", ""),
+    "zen2": ("x86", ""),
+    "zen3": ("x86", ""),
+    "avx-vnni": ("x86", "avx_vnni"),
+    "alder-lake": ("x86", "avx_vnni"),
+    "avx512-vnni": ("x86", "avx512_vnni"),
+    "ice-lake": ("x86", "avx512_vnni"),
+    "zen4": ("x86", "avx512_vnni"),
+    "zen5": ("x86", "avx512_vnni"),
+    "sapphire-rapids": ("x86", "amx_int8"),
+    "armv8": ("arm", ""),
+    "armv8-dotprod": ("arm", "asimddp"),
+    "armv8-i8mm": ("arm", "i8mm"),
+    "cortex-a35": ("arm", ""),
+    "cortex-a53": ("arm", ""),
+    "cortex-a55": ("arm", "asimddp"),
+    "cortex-a57": ("arm", ""),
+    "cortex-a72": ("arm", ""),
+    "cortex-a73": ("arm", ""),
+    "carmel": ("arm", ""),
+    "cortex-a76": ("arm", "asimddp"),
+    "cortex-a78": ("arm", "asimddp"),
+    "cortex-a78ae": ("arm", "asimddp"),
+    "neoverse-n1": ("arm", "asimddp"),
+    "neoverse-v3ae": ("arm", "i8mm"),
+}
+#: Board → its processor.
+_BOARDS = {
+    "raspberry-pi-3": "cortex-a53",
+    "raspberry-pi-4": "cortex-a72",
+    "raspberry-pi-5": "cortex-a76",
+    "jetson-nano": "cortex-a57",
+    "jetson-tx1": "cortex-a57",
+    "jetson-tx2": "cortex-a57",
+    "jetson-xavier-nx": "carmel",
+    "jetson-agx-xavier": "carmel",
+    "jetson-orin-nano": "cortex-a78ae",
+    "jetson-orin-nx": "cortex-a78ae",
+    "jetson-agx-orin": "cortex-a78ae",
+    "jetson-thor": "neoverse-v3ae",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A processor.
+
+    Attributes:
+        name: As given; ``this machine``.
+        architecture: ``x86`` or ``arm``.
+        dot_product: Its best 8-bit dot product, as /proc/cpuinfo names it; "" for none, None where that is not known.
+    """
+
+    name: str
+    architecture: str
+    dot_product: str | None
+
+    @property
+    def saturates(self) -> bool:
+        """Whether sums of two products of 8 bits may saturate in its kernels; where that is not known, they may."""
+        return self.architecture == "x86" and not self.dot_product
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the variant's provenance: without a name, so that two machines alike need no two variants."""
+        return {"architecture": self.architecture, "dot_product": self.dot_product}
+
+
+_CURRENT: ContextVar[Target | None] = ContextVar("edgeprof_compression_target", default=None)
+
+
+def current_target() -> Target:
+    """The processor that a variant is being made for; this machine's where none was named."""
+    return _CURRENT.get() or this_machine(Roots.resolve())
+
+
+@contextlib.contextmanager
+def making_for(target: Target) -> Iterator[None]:
+    """Inside, ``current_target`` answers with that."""
+    token = _CURRENT.set(target)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def find_target(text: str | None, roots: Roots) -> Target:
+    """The processor that ``--target`` names: a board, a processor, or a file as /proc/cpuinfo.
+
+    Raises:
+        InputError: there is none of that name; the nearest is in the remedy.
+    """
+    if not text:
+        return this_machine(roots)
+    name = text.lower().replace("_", "-")
+    processor = _BOARDS.get(name, name)
+    if processor in _PROCESSORS:
+        architecture, dot_product = _PROCESSORS[processor]
+        return Target(text, architecture, dot_product)
+    path = Path(text)
+    if not path.is_file():
+        raise unknown("target", text, [*_BOARDS, *_PROCESSORS])
+    found = _from_cpuinfo(text, path)
+    if found.dot_product is None:
+        raise InputError(
+            f"{text} does not list a processor's features", remedy="Give a copy of the device's /proc/cpuinfo."
+        )
+    return found
+
+
+def this_machine(roots: Roots) -> Target:
+    """The processor that /proc/cpuinfo describes."""
+    return _from_cpuinfo("this machine", roots.procfs / "cpuinfo")
+
+
+def native_architecture() -> str:
+    """Whose rules for quantising this machine's kernels go by: ``arm`` or ``x86``."""
+    return "arm" if platform.machine().lower().startswith(("aarch64", "arm")) else "x86"
+
+
+def _from_cpuinfo(name: str, path: Path) -> Target:
+    try:
+        text = path.read_text("utf-8", "replace")
+    except OSError:
+        text = ""
+    features = re.search(r"^(flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    if features is None:
+        return Target(name, native_architecture(), None)
+    flags = set(features[2].split())
+    dot_product = next((one for one in DOT_PRODUCTS if one in flags), "")
+    return Target(name, "x86" if features[1] == "flags" else "arm", dot_product)
