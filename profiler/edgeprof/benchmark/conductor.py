@@ -35,6 +35,7 @@ from edgeprof.sensing.device import host as context
 from edgeprof.sensing.device.settings import Settings
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
+from edgeprof.units import duration
 from edgeprof.verdicts import compare, recommend
 from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario
@@ -226,6 +227,7 @@ class _Run:
         # Workloads take turns as variants do: each is one member of the interleaved order.
         members = [(i, workload) for i, record in enumerate(records) for workload in record.workloads or [record.main]]
         total = self.plan.windows * len(members)
+        self._announce_workloads(len(members), len(records))
         for done, (window, member) in enumerate(self.plan.order(len(members)), start=1):
             index, workload = members[member]
             record, worker = records[index], workers[index]
@@ -247,6 +249,12 @@ class _Run:
                     if record.options.device != "cpu":
                         record.gpu_process_bytes = gpu_process.memory_bytes(self.roots, worker.pid)
                     self._evaluate(worker, record)
+
+    def _announce_workloads(self, members: int, variants: int) -> None:
+        """Say what several workloads add to the time: how many a model offers is known once it is loaded."""
+        if members > variants:
+            seconds = (members - variants) * self.plan.windows * (self.plan.window_s + self.plan.pause_s)
+            self.progress.note(f"{members} workloads to measure: about {duration(seconds)} longer")
 
     def _load(self, stack: contextlib.ExitStack, candidate: Candidate, record: VariantRecord) -> Worker | None:
         """Start, load and warm up one worker; None where it failed (the record says why)."""
