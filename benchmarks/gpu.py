@@ -32,7 +32,6 @@ from edgeprof.energy.integrate import window_energy
 from edgeprof.errors import EdgeprofError
 from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.roots import Roots
-from edgeprof.sensing.device.gpu_process import memory_bytes
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.worker.runtime import LoadError, LoadOptions
 from edgeprof.worker.scenario import Scenario
@@ -242,7 +241,7 @@ def overhead(box: Machine) -> dict[str, Any]:
     sensor = box.nvml()
     ratios: dict[str, list[float]] = {"null control": [], "100 Hz": []}
     with box.worker() as worker:
-        seen = memory_bytes(Roots(), worker.pid)
+        seen = sensor.process_memory_bytes(worker.pid) if worker.pid is not None else None
         for number in range(box.rounds):
             names = ["bare", *ratios][:: 1 if number % 2 else -1]
             blocks: dict[str, list[float]] = {name: [] for name in names}

@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+class _NotHere:
+    """Lets a library be missing, whether it is installed or not: the tests that need it skip."""
+
+    names = frozenset(os.environ.get("EDGEPROF_TESTS_WITHOUT", "").split())
+
+    @classmethod
+    def find_spec(cls, name: str, *_: object) -> None:
+        if name in cls.names:
+            raise ModuleNotFoundError(f"{name} is left out by EDGEPROF_TESTS_WITHOUT", name=name)
+
+
+sys.meta_path.insert(0, _NotHere)
 # How long an example takes on a machine that has other work is no property of the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")

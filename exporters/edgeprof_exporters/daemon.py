@@ -319,7 +319,8 @@ class Daemon:
         """Look for sensors anew where hardware came or went, and while one is lost or nothing measures the device."""
         now = time.monotonic()
         is_whole = self.engine.total is not None and all(self.engine.is_up(name, now) for name in self.engine.known)
-        has_changed = self._hardware.has_changed(self.roots)
+        # A total that stands still while its parts rise is looked at again as if it had been plugged in just now.
+        has_changed = self._hardware.has_changed(self.roots) or self.engine.is_standing_still()
         if not self._hardware.is_search_due(now, is_whole=is_whole) and not has_changed:
             return
         host = PluginHost.from_environment(points=self._points)
@@ -328,11 +329,14 @@ class Daemon:
         )
         behind = {name for name in self.engine.known if not self.engine.is_up(name, now, within_s=_BEHIND_S)}
         returned = {sensor.name for sensor in discovery.sensors} & behind
-        new = {channel.key for channel in discovery.topology.channels if channel.available} - self.engine.watched
+        readable = {channel.key for channel in discovery.topology.channels if channel.available}
+        new = readable - self.engine.watched
         # An open file of a chip that went may go on saying what it said last.
-        gone = self.engine.watched - {channel.key for channel in discovery.topology.channels} if has_changed else set()
+        # What is refused now (a battery that is charged, a counter that stands still) is gone too, and no failure.
+        gone = self.engine.watched - readable if has_changed else set()
         if gone:
-            event(logging.WARNING, "sensors are gone", sensors=",".join(sorted({sensor for sensor, _, _ in gone})))
+            names = {sensor for sensor, _, _ in gone}
+            event(logging.WARNING, "sensors are gone or at rest", sensors=",".join(sorted(names)))
         if returned or new:
             names = returned | {sensor for sensor, _, _ in new}
             event(logging.INFO, "sensors found anew", sensors=",".join(sorted(names)))

@@ -6,6 +6,7 @@ thread that read it, so that nothing polls and nothing is kept but sums.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -16,8 +17,10 @@ from edgeprof.energy.online.running_sum import BRIDGE_S, USUAL_S, History, Meter
 from edgeprof.provenance import worst
 from edgeprof.sensing.board.headline import is_power
 from edgeprof.sensing.clock import MonotonicClock
+from edgeprof.sensing.limits import SENTINELS, bounds
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.sensing.sensor import Channel, Sensor
+from edgeprof_exporters.logs import event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableSequence, Sequence
@@ -98,6 +101,7 @@ class Tap(Sensor):
         known = [channels.get(channel.key, channel) for channel in sensor.channels]
         #: (position in the row, channel) of what can be read
         self.watched = [(index, channel) for index, channel in enumerate(known) if channel.available]
+        self._bounds = [bounds(channel) for channel in known]
         self.stale_s = max((stale_after(channel) for _, channel in self.watched), default=STALE_S)
         self.tells_power = any(c.quantity in {"power", "energy", "voltage", "current"} for _, c in self.watched)
         self.meters: list[tuple[int, Meter]] = []
@@ -128,8 +132,8 @@ class Tap(Sensor):
         with engine.lock:
             for index, channel in self.watched:
                 value = values[index]
-                low, high = channel.plausible
-                if not low <= value <= high or not math.isfinite(value):
+                low, high = self._bounds[index]
+                if not low <= value <= high or not math.isfinite(value) or value in SENTINELS:
                     self.refused += 1
                     continue
                 at = times[index]
@@ -140,7 +144,25 @@ class Tap(Sensor):
                 seen = latest.get(meter.channel.key)
                 if seen is not None and not math.isnan(values[index]) and seen[0] != meter.read_at:
                     meter.add(*seen)
+                    if meter.refusal is not None:
+                        _tell_refusal(meter)
                     engine.advanced(meter)
+
+
+def _tell_refusal(meter: Meter) -> None:
+    """Log that a step of a counter was no energy; it is in the gap of its source too."""
+    said = {
+        "counter_reset": "it fell, which no wrap explains",
+        "counter_jumped": "it rose by more than the machine can draw",
+    }
+    reason = said.get(meter.refusal or "", "")
+    event(
+        logging.WARNING,
+        "a counter was not believed",
+        source=meter.channel.sensor,
+        rail=meter.channel.name,
+        reason=reason,
+    )
 
 
 class Engine:
@@ -167,6 +189,7 @@ class Engine:
         self._meters: dict[Key, Meter] = {}
         self._samplers: list[Sampler] = []
         self._headline: frozenset[Meter] = frozenset()
+        self._sums: dict[Key, float] = {}
         #: Of the total that was counted last: one that is lost goes on from it when it is back.
         self._last_total: dict[str, Any] | None = None
         self._kept: dict[str, Any] = {}
@@ -191,6 +214,10 @@ class Engine:
             self.topology = found.topology
             self.taps = taps
             self._wire(found.topology)
+            # A source that is there and deliberately not read (a battery that is being charged) is not lost.
+            rest = {channel.sensor for channel in found.unavailable} - {tap.name for tap in taps}
+            failed = {failure.source for failure in found.failures}
+            self.known = {name: None for name in self.known if name not in rest or name in failed}
             self.known |= dict.fromkeys(tap.name for tap in taps)
             self._started = time.monotonic()
         # Watts follow every burst; temperatures, loads and clocks do not, and reading them costs as much.
@@ -271,6 +298,22 @@ class Engine:
             since = f"for {now - newest:.0f} s" if math.isfinite(newest) else "yet"
             return f"no sensor has given a plausible reading {since}"
         return None
+
+    def is_standing_still(self) -> bool:
+        """Whether a counter of the headline has not risen since this was last asked while another of its source has."""
+        with self.lock:
+            before, self._sums = self._sums, {key: meter.joules for key, meter in self._meters.items()}
+            rose = {
+                meter.channel.sensor
+                for key, meter in self._meters.items()
+                if meter.channel.kind == "counter" and meter.joules > before.get(key, math.inf)
+            }
+            return any(
+                meter.channel.kind == "counter"
+                and meter.channel.sensor in rose
+                and meter.joules == before.get(meter.channel.key)
+                for meter in self._headline
+            )
 
     def is_up(self, source: str, now: float, within_s: float | None = None) -> bool:
         """Whether each sensor of that source was read lately.

@@ -1,7 +1,7 @@
 """What of the sensors' hardware is there, cheap enough to be looked at every few seconds.
 
 A look is compared with the one before: where they differ, a chip came, went, or came back under another number, and
-the sensors are looked for anew. Values are never read.
+the sensors are looked for anew. Of values only the states of batteries and chargers are read.
 """
 
 from __future__ import annotations
@@ -10,11 +10,18 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from edgeprof.sensing.files import text_of
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgeprof.roots import Roots
 
 #: Folders of /sys that have an entry for each chip, zone or supply that a sensor plugin reads.
-_CHIPS = ("class/hwmon", "class/powercap", "class/power_supply", "bus/iio/devices", "bus/i2c/drivers/ina3221x")
+_SUPPLIES = "class/power_supply"
+_CHIPS = ("class/hwmon", "class/powercap", _SUPPLIES, "bus/iio/devices", "bus/i2c/drivers/ina3221x")
+#: What says how a supply feeds the machine: a battery's power is the machine's only while it discharges.
+_STATES = ("status", "online", "present")
 #: Folders of which the entries' names say enough.
 _NAMES = ("bus/i2c/devices", "class/thermal", "class/devfreq", "class/apex", "class/drm")
 #: Devices that meters and accelerators are reached by.
@@ -36,6 +43,7 @@ def look(roots: Roots) -> Look:
             with suppress(OSError):
                 # The inode changes where a driver was bound anew; the files where a channel came or went.
                 seen.append((folder, name, os.stat(path).st_ino, *_listing(path)))  # noqa: PTH116
+    seen += [(name, *_states(roots.sysfs / _SUPPLIES / name)) for name in _listing(roots.sysfs / _SUPPLIES)]
     seen += [(folder, *_listing(roots.sysfs / folder)) for folder in _NAMES]
     seen.append(("dev", *(name for name in _listing(roots.dev) if name.startswith(_DEVICES))))
     return tuple(seen)
@@ -72,6 +80,10 @@ class Hardware:
         self._next = now + self._pause_s
         self._pause_s = min(2 * self._pause_s, _LONGEST_RESCAN_S)
         return True
+
+
+def _states(supply: Path) -> list[str | None]:
+    return [text_of(supply / state) for state in _STATES]
 
 
 def _listing(path: str | os.PathLike[str]) -> list[str]:

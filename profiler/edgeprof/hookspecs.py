@@ -76,5 +76,10 @@ def register_exporters(register: Register) -> None:
 
 
 @hookspec
+def register_searches(register: Register) -> None:
+    """``register(name, factory)``: ``factory()`` returns a Searcher, which proposes a study's variants."""
+
+
+@hookspec
 def register_commands(cli: click.Group) -> None:
     """``cli.add_command(...)``: further verbs of the command line."""

@@ -39,6 +39,7 @@ KINDS = {
     "register_datasets": "datasets",
     "register_reporters": "reporters",
     "register_exporters": "exporters",
+    "register_searches": "searches",
     "register_commands": "commands",
 }
 

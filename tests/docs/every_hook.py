@@ -246,6 +246,43 @@ def register_exporters(register):
 # endregion
 
 
+# region: searches
+from edgeprof import hookimpl
+from edgeprof.study.search import Searcher
+
+
+class Ends(Searcher):
+    """The first value of each parameter, then the last."""
+
+    name = "ends"
+
+    def require(self):
+        """Nothing is needed."""
+
+    def search(self, space, database, seed, judge):
+        judged = list(self.chains(database)) if database.exists() else []
+        for end in (0, -1):
+            values = {
+                name: choice[end] if isinstance(choice, list) else choice[:2][end]
+                for name, choice in space.choices.items()
+            }
+            chain = space.chain(values)
+            if chain not in judged:
+                judge(chain)  # accuracy, cost, bytes, budgets broken; None where it could not be measured
+                judged.append(chain)
+        database.write_text("\n".join(judged))
+
+    def chains(self, database):
+        yield from database.read_text().splitlines()
+
+
+@hookimpl
+def register_searches(register):
+    register("ends", Ends)
+
+
+# endregion
+
 # region: commands
 import click
 

@@ -85,6 +85,17 @@ def test_the_example_reporter_and_exporter_take_results(host: PluginHost, tmp_pa
     assert (tmp_path / f"{result.id}.txt").read_text("utf-8") == f"{len(result.variants)} variants\n"
 
 
+def test_the_example_search_asks_for_both_ends_and_goes_on(host: PluginHost, tmp_path: Path) -> None:
+    from edgeprof.study.recipe import Search
+    from edgeprof.study.search import chains, search
+
+    space = Search("prune:amount={a}", {"a": ["0.1", "0.5", "0.9"]}, 2)
+    asked: list[str] = []
+    for _ in range(2):
+        search(space, tmp_path / "search.db", 0, asked.append, host)
+    assert asked == list(chains(tmp_path / "search.db", host)) == ["prune:amount=0.1", "prune:amount=0.9"]
+
+
 def test_the_example_command_is_a_verb(host: PluginHost) -> None:
     from click.testing import CliRunner
 

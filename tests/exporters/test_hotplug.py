@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
+
 from edgeprof.roots import Roots
 from edgeprof_exporters.hotplug import look
 
@@ -60,3 +62,20 @@ def test_a_new_chip_is_sampled_without_a_reload(board, start) -> None:
     (chip / "curr1_input").write_text("600\n")
     daemon.until(lambda: b'source="hwmon"' in daemon.get()[1], 40)
     assert daemon.logged("sensors found anew")
+
+
+def test_a_battery_appears_when_it_begins_to_discharge_and_goes_without_an_alarm(start, tmp_path) -> None:
+    battery = tmp_path / "sys/class/power_supply/BAT0"
+    battery.mkdir(parents=True)
+    texts = {"type": "Battery", "present": "1", "status": "Charging", "voltage_now": 11660000, "current_now": 720000}
+    for name, text in texts.items():
+        (battery / name).write_text(f"{text}\n")
+    (tmp_path / "sys/proc").mkdir()
+    daemon = start(tmp_path / "sys").wait()
+    assert b'rail="BAT0"' not in daemon.get()[1]
+    (battery / "status").write_text("Discharging\n")
+    daemon.until(lambda: b'rail="BAT0"' in daemon.get()[1], 40)
+    assert daemon.value("edgeprof_rail_power_watts", rail="BAT0") == pytest.approx(8.3952)
+    (battery / "status").write_text("Charging\n")
+    daemon.until(lambda: b'rail="BAT0"' not in daemon.get()[1], 40)
+    daemon.until(lambda: b'edgeprof_sampler_up{sensor="power_supply"}' not in daemon.get()[1], 40)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprof import hookimpl
-from edgeprof.errors import InputError
+from edgeprof.errors import InputError, UnavailableError
 from edgeprof.evaluation.labels import absent
-from edgeprof.evaluation.preprocess import pillow
 from edgeprof.evaluation.samples import Samples, split_options
 
 if TYPE_CHECKING:
@@ -158,6 +157,22 @@ open_table.layout = "a .csv with a file and a class number in each line, or a fo
 open_table.recognises = lambda path: (  # type: ignore[attr-defined] # as above
     (path / TABLE).is_file() or (path.suffix == ".csv" and path.name != "y_labels.csv")
 )
+
+
+def pillow() -> Any:
+    """Pillow's Image module.
+
+    Raises:
+        UnavailableError: it is not installed; the remedy is the command.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UnavailableError(
+            "reading images needs Pillow, which is not installed",
+            remedy="pip install 'edgeprof[images]'",
+        ) from None
+    return Image
 
 
 @hookimpl

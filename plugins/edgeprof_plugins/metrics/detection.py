@@ -48,6 +48,7 @@ class MeanAveragePrecision(Metric):
     """
 
     name = "map"
+    title = "mAP@[.5:.95]"
 
     def __init__(self, overlaps: Sequence[float] = tuple(_OVERLAPS)) -> None:
         self.overlaps = np.asarray(overlaps, np.float64)
@@ -225,6 +226,7 @@ def _library() -> tuple[Any, Any]:
 
 class _At50(MeanAveragePrecision):
     name = "map50"
+    title = "mAP@.5"
 
     def __init__(self) -> None:
         super().__init__((0.5,))

@@ -27,6 +27,7 @@ class TopK(Metric):
     def __init__(self, k: int) -> None:
         self.k = k
         self.name = f"top{k}"
+        self.title = f"top-{k}"
 
     def check(self, labels: npt.NDArray[Any]) -> None:
         kinds.require(labels, metric=self.name)

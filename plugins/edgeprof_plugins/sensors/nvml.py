@@ -52,9 +52,15 @@ class Gpu(Sensor):
 
     name = NAME
 
-    def __init__(self, readings: Sequence[_Reading], refused: Sequence[Channel]) -> None:
+    def __init__(
+        self,
+        readings: Sequence[_Reading],
+        refused: Sequence[Channel],
+        processes: Callable[[], Sequence[Any]] = lambda: (),
+    ) -> None:
         self._readings = tuple(readings)
         self._refused = tuple(refused)
+        self._processes = processes
 
     @property
     def channels(self) -> Sequence[Channel]:
@@ -69,6 +75,14 @@ class Gpu(Sensor):
             before = time.monotonic()
             values[index] = _value(reading.call)[0]
             times[index] = 0.5 * (before + time.monotonic())
+
+    def process_memory_bytes(self, pid: int) -> int | None:
+        """None too where NVML sees other process ids, as in a container, and on a Jetson, whose GPU has no memory."""
+        try:
+            held = [int(p.usedGpuMemory) for p in self._processes() if p.pid == pid and p.usedGpuMemory is not None]
+        except Exception:  # noqa: BLE001 - the library is optional, so that its error class has no name here
+            return None
+        return sum(held) if held else None
 
 
 def _value(call: Callable[[], float]) -> tuple[float, str | None]:
@@ -187,7 +201,7 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
         readings.append(
             _Reading(channel, lambda: float(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & _HELD_DOWN))
         )
-    return Gpu(readings, refused)
+    return Gpu(readings, refused, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
 
 
 def _power(nvml: Any, handle: Any, model: str) -> tuple[Callable[[], float], Filter, str]:

@@ -84,10 +84,17 @@ class _Refused(Sensor):
 
 def find(roots: Roots) -> list[Sensor]:
     """Batteries that feed the machine, and those supplies that only seem to measure something."""
-    return [sensor for path in listing(roots.sysfs / "class/power_supply") if (sensor := _supply(path, roots))]
+    paths = listing(roots.sysfs / "class/power_supply")
+    plugged = any(_is_plugged(path) for path in paths)
+    return [sensor for path in paths if (sensor := _supply(path, roots, plugged))]
 
 
-def _supply(path: Path, roots: Roots) -> Sensor | None:
+def _is_plugged(path: Path) -> bool:
+    """Whether this is a supply from outside that is connected."""
+    return text_of(path / "type") != "Battery" and text_of(path / "online") == "1"
+
+
+def _supply(path: Path, roots: Roots, plugged: bool) -> Sensor | None:
     def channel(reason: str | None = None) -> Channel:
         return Channel(
             NAME,
@@ -98,6 +105,8 @@ def _supply(path: Path, roots: Roots) -> Sensor | None:
             update_interval_s=None,
             plausible=(0.0, _MOST_W),
             location=path.name,
+            chip=path.name,
+            additive=True,  # beside the machine's other batteries, and around everything else
             note="the fuel gauge refreshes every 1 to 30 s; sound for minutes, not for short windows",
             available=reason is None,
             reason=reason,
@@ -114,9 +123,20 @@ def _supply(path: Path, roots: Roots) -> Sensor | None:
         files = [NumberFile(volts, 1e-6), NumberFile(amperes, 1e-6)]
     else:
         return _Refused(channel(problem[0]))
-    if text_of(path / "status") != "Discharging":
-        return _Refused(channel("external power is plugged in: the battery's power is not the machine's"))
-    return Battery(channel(), TextFile(path / "status"), files)
+    reason = _why_idle(path, plugged)
+    return Battery(channel(), TextFile(path / "status"), files) if reason is None else _Refused(channel(reason))
+
+
+def _why_idle(path: Path, plugged: bool) -> str | None:
+    """Why a battery does not feed the machine just now; None where it does."""
+    if text_of(path / "present") == "0":
+        return "there is no battery in the slot"
+    status = text_of(path / "status") or "Unknown"
+    if status == "Discharging":
+        return None
+    if plugged or status in {"Charging", "Full"}:
+        return "external power is plugged in: the battery's power is not the machine's"
+    return f"it is not discharging ({status.lower()}): something else feeds the machine"
 
 
 @hookimpl

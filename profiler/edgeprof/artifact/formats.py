@@ -13,7 +13,7 @@ class Format:
         name: The key that runtimes and compressors declare: ``onnx``.
         suffixes: Usual endings of the file's name, lower case with the dot; the content decides, not they.
         describe: What it is, with its article, for messages: ``an ONNX model``.
-        remedy: What to do where no runtime here loads it.
+        remedy: What can be done with the file itself where no runtime here loads it.
     """
 
     name: str
@@ -84,7 +84,7 @@ FORMATS: dict[str, Format] = {
             "gguf",
             (".gguf",),
             "a GGUF language model",
-            "No installed plugin loads GGUF. Bench a function that calls llama-cpp-python "
+            "Bench a function that calls llama-cpp-python "
             "(edgeprof bench FILE.py:FUNCTION), or measure a command with edgeprof run -- llama-bench ...",
         ),
         Format(
@@ -97,15 +97,14 @@ FORMATS: dict[str, Format] = {
             "executorch",
             (".pte",),
             "an ExecuTorch program",
-            "No installed plugin loads ExecuTorch. Bench the torch.export program (.pt2) that it was lowered from, or "
+            "Bench the torch.export program (.pt2) that it was lowered from, or "
             "a function that calls executorch.runtime (edgeprof bench FILE.py:FUNCTION).",
         ),
         Format(
             "openvino",
             (".xml",),
             "an OpenVINO model (IR)",
-            "No installed plugin loads OpenVINO IR. Bench the ONNX model that it was made from with --device openvino "
-            "(pip install onnxruntime-openvino).",
+            "Bench the ONNX model that it was made from with --device openvino (pip install onnxruntime-openvino).",
         ),
         Format(
             "savedmodel",
@@ -134,14 +133,14 @@ FORMATS: dict[str, Format] = {
         Format(
             "coreml", (".mlmodel", ".mlpackage"), "a Core ML model", f"It runs on Apple systems only. {_ONNX_FIRST}"
         ),
-        Format("rknn", (".rknn",), "a Rockchip RKNN model", f"No installed plugin loads it. {_ONNX_FIRST}"),
-        Format("hef", (".hef",), "a Hailo executable (HEF)", f"No installed plugin loads it. {_ONNX_FIRST}"),
-        Format("ncnn", (".param",), "an ncnn network", f"No installed plugin loads it. {_ONNX_FIRST}"),
+        Format("rknn", (".rknn",), "a Rockchip RKNN model", _ONNX_FIRST),
+        Format("hef", (".hef",), "a Hailo executable (HEF)", _ONNX_FIRST),
+        Format("ncnn", (".param",), "an ncnn network", _ONNX_FIRST),
         Format(
             "litertlm",
             (".litertlm",),
             "a LiteRT-LM bundle",
-            "No installed plugin loads it; measure a command with edgeprof run -- COMMAND.",
+            "Measure a command with edgeprof run -- COMMAND.",
         ),
         Format(
             "mediapipe", (".task",), "a MediaPipe bundle", "Unpack it (unzip FILE) and bench a .tflite model inside."

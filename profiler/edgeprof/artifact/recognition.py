@@ -18,7 +18,7 @@ from edgeprof.errors import InputError, UnavailableError
 from edgeprof.worker import embedded_code
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _CALLABLE = re.compile(r"(?P<where>.+):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 _DAMAGED = "The file is damaged, or was made to do harm: export it again."
@@ -62,12 +62,19 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
         raise _unreadable(spec, error) from None
 
 
-def unsupported(artifact: Artifact) -> UnavailableError:
-    """The error for a model that was recognised, where no runtime loads its format: what it is and what to do."""
+def unsupported(artifact: Artifact, loadable: Iterable[str] = ()) -> UnavailableError:
+    """The error for a model that was recognised, where no runtime loads its format: what it is and what to do.
+
+    Args:
+        artifact: The model.
+        loadable: The formats that the registered runtimes load.
+    """
     kind = FORMATS[artifact.format]
     detail = f" ({artifact.detail})" if artifact.detail else ""
+    others = ", ".join(sorted({*loadable}))
     return UnavailableError(
-        f"{artifact.spec} is {kind.describe}{detail}; no installed runtime loads it", remedy=kind.remedy
+        f"{artifact.spec} is {kind.describe}{detail}; no installed runtime loads it",
+        remedy=f"{kind.remedy.rstrip('.')}. The runtimes here load {others}." if others else kind.remedy,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeprof.benchmark import gpu_findings as device
 from edgeprof.benchmark import health, latency
+from edgeprof.energy.counters import unwrap
 from edgeprof.results import schema
 from edgeprof.results.schema import Reason
 from edgeprof.verdicts import accuracy
@@ -291,6 +292,7 @@ def _scored(made: schema.Variant, record: VariantRecord) -> None:
         dataset=record.dataset,
         preprocessing=record.preprocessing,
         higher_is_better=record.higher_is_better,
+        title=record.metric_title,
     )
 
 
@@ -415,22 +417,24 @@ def traces(sampled: Sampled) -> list[schema.TraceStrip]:
         series = sampled.series(channel)
         times, values = np.asarray(series.times, float), np.asarray(series.values, float)
         if channel.kind == "counter":
-            times, values = power_of_counter(times, values, channel.wrap)
+            times, values = power_of_counter(times, values, channel)
         seconds, watts = health.decimate(times - sampled.start_s, values, TRACE_POINTS)
         strips.append(schema.TraceStrip(channel=channel.name, times_s=seconds, power_w=watts))
     return strips
 
 
 def power_of_counter(
-    times: npt.NDArray[np.float64], joules: npt.NDArray[np.float64], wrap: float | None
+    times: npt.NDArray[np.float64], joules: npt.NDArray[np.float64], channel: Channel
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean watts between successive readings of an energy counter, at the later reading's time."""
+    """Mean watts between successive readings of an energy counter, at the later reading's time.
+
+    Where a step of the counter was no energy, there is no power.
+    """
     good = np.isfinite(joules)
     times, joules = times[good], joules[good]
-    steps = np.diff(joules)
-    if wrap is not None:
-        steps = np.where(steps < 0, steps + wrap, steps)
-    return times[1:], steps / np.diff(times)
+    risen, marks = unwrap(times, joules, channel)
+    believed = ~np.logical_or.reduce(list(marks.values()))[1:]
+    return times[1:][believed], (np.diff(risen) / np.diff(times))[believed]
 
 
 def run_reasons(failures: Iterable[tuple[str, str, str | None]], *, interrupted: bool) -> list[Reason]:

@@ -30,7 +30,7 @@ from edgeprof.launch.lock import measuring
 from edgeprof.launch.supervisor import Worker, WorkerMemory, WorkerSpec
 from edgeprof.results import document, schema
 from edgeprof.results.ids import new_id
-from edgeprof.sensing.device import fast_sensor, gpu_process
+from edgeprof.sensing.device import fast_sensor
 from edgeprof.sensing.device import host as context
 from edgeprof.sensing.device.settings import Settings
 from edgeprof.sensing.prepare import prepare
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.discover import Discovery
-    from edgeprof.sensing.sensor import PartTime
+    from edgeprof.sensing.sensor import PartTime, Sensor
     from edgeprof.worker.span import Span
 
 #: A cool-down ends here whatever the temperature.
@@ -247,7 +247,7 @@ class _Run:
                 with self._charged_to(record):
                     record.memory = _grown(record.memory, worker.memory())
                     if record.options.device != "cpu":
-                        record.gpu_process_bytes = gpu_process.memory_bytes(self.roots, worker.pid)
+                        record.gpu_process_bytes = _device_memory(self.found.sensors, worker.pid)
                     self._evaluate(worker, record)
 
     def _announce_workloads(self, members: int, variants: int) -> None:
@@ -345,7 +345,8 @@ class _Run:
         self.progress.stage(f"accuracy · {record.name}", 0.0)
         record.dataset = self.request.dataset.name
         record.preprocessing = self.request.dataset.preprocessing
-        record.metric, record.higher_is_better = self.request.metric.name, self.request.metric.higher_is_better
+        metric = self.request.metric
+        record.metric, record.metric_title, record.higher_is_better = metric.name, metric.title, metric.higher_is_better
         try:
             record.score = evaluate.evaluate(
                 worker.infer,
@@ -449,3 +450,10 @@ def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
     if len(candidates) == 1 or need < psutil.virtual_memory().available / 2:
         return [candidates]
     return [[candidate] for candidate in candidates]
+
+
+def _device_memory(sensors: Sequence[Sensor], pid: int | None) -> int | None:
+    """The device memory that a process holds, over all devices whose sensors can tell."""
+    held = [] if pid is None else [sensor.process_memory_bytes(pid) for sensor in sensors]
+    known = [count for count in held if count is not None]
+    return sum(known) if known else None

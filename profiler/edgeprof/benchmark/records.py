@@ -68,6 +68,7 @@ class VariantRecord:
     gpu_process_bytes: int | None = None
     score: Score | None = None
     metric: str | None = None
+    metric_title: str | None = None
     dataset: str | None = None
     preprocessing: str | None = None
     higher_is_better: bool = True

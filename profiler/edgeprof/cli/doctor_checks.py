@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import platform
 import shutil
@@ -27,9 +29,6 @@ _SLOW_CLOCKS = {"hpet", "acpi_pm", "pit", "jiffies"}
 #: Governors that keep the frequency where it is while a model runs.
 _STEADY_GOVERNORS = {"performance", "userspace"}
 _LOW_MEMORY = 256 << 20
-
-#: What a vendor installs into the system's Python only, and ``--worker-python`` can use from there.
-_VENDOR_LIBRARIES = ("tensorrt", "onnxruntime", "tflite_runtime", "ai_edge_litert", "torch", "tensorflow")
 
 _ASK = """
 import json, platform
@@ -79,7 +78,7 @@ def examine(host: PluginHost, roots: Roots) -> list[Check]:
     except EdgeprofError as error:
         checks.append(Check("sensors", "fail", error.message, error.remedy))
     checks += _runtimes(host)
-    checks += _interpreters(_candidates())
+    checks += _interpreters(_candidates(), _libraries(host))
     checks += [_data_directory(), _clock(roots), _governor(roots), *_memory(roots), _load(roots)]
     return checks
 
@@ -102,10 +101,12 @@ def _plugins(host: PluginHost) -> Iterator[Check]:
 
 def _sensors(found: Discovery) -> Iterator[Check]:
     headline = found.topology.headline
+    usable = {channel.key for channel in found.topology.channels if channel.available}
     if headline.channels:
         names = " + ".join(channel.name for channel in headline.channels)
         worst = ", ".join(sorted({channel.provenance for channel in headline.channels}))
-        yield Check("joules", "ok", f"{names} covers the {headline.covers} ({worst})")
+        outside = f"; not {headline.excludes}" if headline.excludes else ""
+        yield Check("joules", "ok", f"{names} covers the {headline.covers} ({worst}){outside}")
         yield from _blurred(headline.channels)
     else:
         remedy = (
@@ -114,7 +115,7 @@ def _sensors(found: Discovery) -> Iterator[Check]:
         )
         yield Check("joules", "absent", headline.reason or "nothing here measures power", remedy)
     for sensor in found.sensors:
-        names = ", ".join(dict.fromkeys(channel.name for channel in sensor.channels if channel.available))
+        names = ", ".join(dict.fromkeys(channel.name for channel in sensor.channels if channel.key in usable))
         yield Check(f"sensor {sensor.name}", "ok", names)
     for failure in found.failures:
         yield Check(f"sensor {failure.source}", "fail", failure.reason, failure.remedy)
@@ -165,25 +166,38 @@ def _candidates() -> list[Path]:
     return list(found.values())
 
 
-def _interpreters(candidates: list[Path]) -> list[Check]:
+def _libraries(host: PluginHost) -> list[str]:
+    """The modules that the runtimes run on, each once."""
+    libraries: list[str] = []
+    for factory in host.of("runtimes").values():
+        with contextlib.suppress(Exception, SystemExit):  # a plugin that fails has a line of its own
+            libraries += factory().libraries
+    return list(dict.fromkeys(libraries))
+
+
+def _interpreters(candidates: list[Path], libraries: list[str]) -> list[Check]:
     """What each interpreter could run models with: JetPack's TensorRT lives in the system's Python alone."""
     with ThreadPoolExecutor(4) as pool:
-        return [check for check in pool.map(_interpreter, candidates) if check is not None]
+        return [
+            check
+            for check in pool.map(functools.partial(_interpreter, libraries=libraries), candidates)
+            if check is not None
+        ]
 
 
-def _interpreter(python: Path) -> Check | None:
+def _interpreter(python: Path, libraries: list[str]) -> Check | None:
     import json
 
     try:
-        code = _ASK % ((*_VENDOR_LIBRARIES, "numpy"),)
+        code = _ASK % ((*libraries, "numpy"),)
         done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, timeout=20, check=True)
         version, found = json.loads(done.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         return Check(f"{python}", "warn", f"it does not answer: {type(error).__name__}")
-    libraries = [f"{name} {found[name]}".strip() for name in _VENDOR_LIBRARIES if name in found]
-    if not libraries:
+    installed = [f"{name} {found[name]}".strip() for name in libraries if name in found]
+    if not installed:
         return Check(f"{python}", "absent", f"{version}: no runtime in it")
-    text = f"{version}: {', '.join(libraries)}"
+    text = f"{version}: {', '.join(installed)}"
     if "numpy" not in found:
         return Check(f"{python}", "warn", f"{text}, but no numpy", f"{python} -m pip install numpy")
     return Check(f"{python}", "ok", text, f"to use it: edgeprof bench --worker-python {python}")

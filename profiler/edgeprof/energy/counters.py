@@ -9,23 +9,38 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprof.energy.window import WindowEnergy, between
+from edgeprof.sensing.limits import allowed_rise, counter_rise, power_limit
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeprof.energy.window import Edges, Floats, Window
+    from edgeprof.sensing.sensor import Channel
 
 
-def unwrap(v: Floats, wrap: float | None) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """A counter that starts again from 0 at ``wrap``, made to rise for ever.
+def unwrap(t: Floats, v: Floats, channel: Channel) -> tuple[Floats, dict[str, npt.NDArray[np.bool_]]]:
+    """A counter that starts again from 0 at its wrap, made to rise for ever.
+
+    What cannot have flowed (``sensing.limits.counter_rise``) counts as nothing, so that the power around it stays that
+    of the other readings; a window that holds such a step has no energy.
+
+    Args:
+        t: Times of the readings, s.
+        v: The readings, J.
+        channel: The counter.
 
     Returns:
-        The values, and where (at the later reading) it fell without a wrap that explains it.
+        The values, and why steps (at the later reading) are no energy: ``counter_reset``, ``counter_jumped`` → where.
     """
-    fell = np.diff(v, prepend=v[:1]) < 0
-    if wrap is None or not fell.any():
-        return v, fell
-    return v + wrap * np.cumsum(fell), np.zeros_like(fell)
+    marks = {code: np.zeros(v.shape, dtype=np.bool_) for code in ("counter_reset", "counter_jumped")}
+    rises, spans = np.diff(v), np.diff(t)
+    suspect = (rises < 0) | (rises > allowed_rise(channel, 0.0) + power_limit(channel) * spans)
+    for index in np.flatnonzero(suspect):
+        rise, code = counter_rise(channel, float(v[index]), float(v[index + 1]), float(spans[index]))
+        rises[index] = 0.0 if code else rise
+        if code:
+            marks[code][index + 1] = True
+    return v[:1].sum() + np.concatenate([[0.0], np.cumsum(rises)])[: v.size], marks
 
 
 def any_between(t: Floats, marks: npt.NDArray[np.bool_], start: float, end: float) -> bool:

@@ -100,10 +100,11 @@ def window_energy(
         raise ValueError(f"{channel.name} is {channel.quantity}, neither power nor a counter of energy")
     t, v = _valid(times, values)
     if _is_counter(channel):
-        # Unwrapped before anything is cut off; a counter that went back without a known wrap was reset.
-        v, broken = counters.unwrap(v, channel.wrap)
-        if counters.any_between(t, broken, start, end):
-            return WindowEnergy(None, problems=("counter_reset",))
+        # Unwrapped before anything is cut off; what is no energy takes the window with it.
+        v, broken = counters.unwrap(t, v, channel)
+        problems = tuple(code for code, marks in broken.items() if counters.any_between(t, marks, start, end))
+        if problems:
+            return WindowEnergy(None, problems=problems)
     interval = typical_interval(t, start, end)
     if interval is None:
         return WindowEnergy(None, problems=("no_samples",))

@@ -57,7 +57,14 @@ _PROBLEMS = {
         "{rail} gave no reading in {n} of {all} windows",
         "edgeprof doctor tells whether the sensor still reads.",
     ),
-    "counter_reset": ("the energy counter {rail} started again in {n} of {all} windows", "Run it again."),
+    "counter_reset": (
+        "the energy counter {rail} fell back in {n} of {all} windows, which no wrap explains",
+        "Run it again.",
+    ),
+    "counter_jumped": (
+        "the energy counter {rail} rose in {n} of {all} windows by more than the machine can draw",
+        "Run it again.",
+    ),
 }
 
 

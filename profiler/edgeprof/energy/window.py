@@ -35,7 +35,8 @@ class WindowEnergy:
         tau_slope_w: What the energy changes by with the filter's time constant (J/s), signed.
         samples: Valid readings used.
         max_gap_s: The longest stretch of the window without a valid reading; None without any.
-        problems: ``no_samples``, ``few_samples`` (the sensor is too slow for this window), ``gaps``, ``counter_reset``.
+        problems: ``no_samples``, ``few_samples`` (the sensor is too slow for this window), ``gaps``, ``counter_reset``,
+            ``counter_jumped`` (it rose by more than can have flowed).
     """
 
     joules: float | None

@@ -50,9 +50,11 @@ class Metric(ABC):
         name: As registered: ``top1``.
         higher_is_better: Whether a drop is bad. Where it is not (perplexity), the value has a unit of its own and is
             not shown in percent, and what a variant loses is what it rises.
+        title: What people call it, in tables and sentences: ``top-1``; None for its name.
     """
 
     name: str
+    title: str | None = None
     higher_is_better: bool = True
 
     def check(self, labels: npt.NDArray[Any]) -> None:  # noqa: B027 - most have nothing to object to

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprof.errors import InputError, UnavailableError, unknown
+from edgeprof.errors import InputError, unknown
+from edgeprof.evaluation.resize import resize_bilinear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -83,7 +84,6 @@ class Preprocess:
 
         Raises:
             InputError: what is declared does not fit the sample.
-            UnavailableError: Pillow is not installed.
         """
         if self.shape is not None:
             if pixels.size != math.prod(self.shape):
@@ -105,7 +105,7 @@ class Preprocess:
             if step == "crop":
                 pixels = _centre(pixels, size, source)
             else:
-                pixels = _resized(pixels, size) if step == "resize" else _letterboxed(pixels, size)
+                pixels = resize_bilinear(pixels, size) if step == "resize" else _letterboxed(pixels, size)
         return pixels
 
     def _steps(self, height: int, width: int) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -218,29 +218,8 @@ def _letterboxed(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray
     inner = _fitted((height, width), size)
     top, left = _corner(size, inner)
     canvas = np.full((*size, *pixels.shape[2:]), 114, np.uint8)
-    canvas[top : top + inner[0], left : left + inner[1]] = _resized(pixels, inner)
+    canvas[top : top + inner[0], left : left + inner[1]] = resize_bilinear(pixels, inner)
     return canvas
-
-
-def _resized(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
-    image = pillow().fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize((size[1], size[0]), resample=pillow().Resampling.BILINEAR))
-
-
-def pillow() -> Any:
-    """Pillow's Image module.
-
-    Raises:
-        UnavailableError: it is not installed; the remedy is the command.
-    """
-    try:
-        from PIL import Image  # noqa: PLC0415 - an extra, and only images need it
-    except ImportError:
-        raise UnavailableError(
-            "reading or resizing images needs Pillow, which is not installed",
-            remedy="pip install 'edgeprof[images]'",
-        ) from None
-    return Image
 
 
 def _laid_out(samples: npt.NDArray[Any], layout: str, source: str) -> npt.NDArray[Any]:

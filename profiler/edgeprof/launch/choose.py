@@ -103,7 +103,7 @@ def choose_runtime(
     else:
         able = runtimes_for(host, artifact)
     if not able:
-        raise unsupported(artifact)
+        raise unsupported(artifact, [name for runtime in _runtimes(host) for name in runtime.formats])
     reasons = []
     for runtime in able:
         status = runtime.availability()

@@ -109,14 +109,12 @@ def _accuracy_clause(accuracy: schema.Accuracy | None, before: str) -> str | Non
         )
     told_apart = accuracy.p_value is None or accuracy.p_value < SIGNIFICANT
     if not told_apart:
-        same = (
-            f"{verb}as accurate" if accuracy.higher_is_better else f"has as good a {view.metric_title(accuracy.metric)}"
-        )
+        same = f"{verb}as accurate" if accuracy.higher_is_better else f"has as good a {view.metric_title(accuracy)}"
         return f"{same} ({value}, not distinguishable)"
     size = f"{abs(100 * change):.1f} points" if accuracy.is_ratio else units.significant(abs(change))
     if accuracy.higher_is_better:
         return f"{verb}{size} {'less' if accuracy.drop > 0 else 'more'} accurate ({value})"
-    return f"has {size} {'more' if accuracy.drop > 0 else 'less'} {view.metric_title(accuracy.metric)} ({value})"
+    return f"has {size} {'more' if accuracy.drop > 0 else 'less'} {view.metric_title(accuracy)} ({value})"
 
 
 def cost(variant: Variant) -> str:

@@ -47,15 +47,17 @@ OUTSIDE = {
     "accelerator": "Energy of the accelerator only: the host that feeds it is outside {rail}.",
     "unknown": "What {rail} covers is not known: compare it only with itself.",
 }
-METRICS = {
+#: Of the metrics of edgeprof 0.1, whose results do not keep a title.
+_TITLES_OF_OLD_RESULTS = {
     **{f"top{k}": f"top-{k}" for k in (1, 2, 3, 5, 10)},
     "map": "mAP@[.5:.95]",
     "map50": "mAP@.5",
 }
 
 
-def metric_title(metric: str) -> str:
-    return METRICS.get(metric, metric)
+def metric_title(accuracy: schema.Accuracy) -> str:
+    """What people call the metric of a score: ``top-1``."""
+    return accuracy.title or _TITLES_OF_OLD_RESULTS.get(accuracy.metric, accuracy.metric)
 
 
 def columns(variants: Sequence[Variant]) -> list[Column]:
@@ -65,7 +67,7 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
     powers = [v.power_w for v in variants]
     memories = [v.memory_bytes for v in variants]
     temperatures = [v.temperature_c for v in variants]
-    metrics = list(dict.fromkeys(v.accuracy.metric for v in variants if v.accuracy))
+    metrics = {v.accuracy.metric: metric_title(v.accuracy) for v in variants if v.accuracy}
     found = [
         Column(
             f"energy / {_unit(variants)}",
@@ -77,8 +79,8 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
         Column("GPU time", scaled([v.gpu.compute_s if v.gpu else None for v in variants], "s")),
         Column("copies", [_share(v.gpu.transfer_ratio if v.gpu else None) for v in variants]),
         *(
-            Column(metric_title(m), [_accuracy(v) if v.accuracy and v.accuracy.metric == m else NONE for v in variants])
-            for m in metrics
+            Column(title, [_accuracy(v) if v.accuracy and v.accuracy.metric == m else NONE for v in variants])
+            for m, title in metrics.items()
         ),
         Column("rate", [_rate(v.throughput_per_s) for v in variants]),
         Column("power", scaled([p.mean if p else None for p in powers], "W")),
@@ -306,12 +308,12 @@ def accuracy_text(variant: Variant) -> str | None:
 
 def accuracy_name(accuracy: schema.Accuracy) -> str:
     """What a change of it is called: accuracy, or the metric's own name where more of it is no accuracy."""
-    return "accuracy" if accuracy.higher_is_better else metric_title(accuracy.metric)
+    return "accuracy" if accuracy.higher_is_better else metric_title(accuracy)
 
 
 def metric_heading(accuracy: schema.Accuracy) -> str:
     """``top-1 accuracy``, ``mAP@[.5:.95]``, ``perplexity``."""
-    name = metric_title(accuracy.metric)
+    name = metric_title(accuracy)
     return f"{name} accuracy" if name.startswith("top-") else name
 
 

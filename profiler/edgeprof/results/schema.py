@@ -293,6 +293,7 @@ class Accuracy(Struct):
             samples together.
         preprocessing: Hash of the declared preprocessing.
         higher_is_better: False where a rise is bad, as of perplexity.
+        title: What people call the metric: ``top-1``; None where it says nothing, and its name serves.
     """
 
     metric: str
@@ -304,6 +305,7 @@ class Accuracy(Struct):
     dataset: str | None = None
     preprocessing: str | None = None
     higher_is_better: bool = True
+    title: str | None = None
 
     @property
     def sign(self) -> int:

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from edgeprof.sensing.clock import Clock, MonotonicClock
+from edgeprof.sensing.limits import counter_rise
 from edgeprof.sensing.trace import Series
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ def check_counter(counter: Channel, energy: Series, gauge: Channel, power: Serie
     if len(ticks) < _MIN_GAPS:
         return None
     start, end = ticks[0][0], ticks[-1][0]
-    rise = sum(b - a if b >= a else b - a + (counter.wrap or 0.0) for (_, a), (_, b) in pairwise(ticks))
+    rises = [counter_rise(counter, a, b, until - since)[0] for (since, a), (until, b) in pairwise(ticks)]
+    rise = math.fsum(step for step in rises if not math.isnan(step))
     inside = [(t, v) for t, v in zip(power.times, power.values, strict=True) if start <= t <= end and math.isfinite(v)]
     if len(inside) < _MIN_GAPS:
         return None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeprof.errors import EdgeprofError
+from edgeprof.sensing.limits import counter_rise, why_impossible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -69,19 +70,12 @@ def glance(sensors: Iterable[Sensor], channels: Mapping[Key, Channel], seconds: 
         for index, own in enumerate(sensor.channels):
             channel = channels.get(own.key, own)
             (v0, t0), (v1, t1) = before[index], after[index]
-            good = [value for value in (v1, v0) if _possible(channel, value)]
+            good = [value for value in (v1, v0) if not math.isnan(value) and why_impossible(channel, value) is None]
             seen.values[channel.key] = good[0] if good else None
             if channel.kind == "counter":
-                rise = v1 - v0
-                if rise < 0 and channel.wrap is not None:
-                    rise += channel.wrap
-                moved = len(good) == 2 and rise > 0 and t1 > t0
-                seen.rates[channel.key] = rise / (t1 - t0) if moved else None
+                rise = counter_rise(channel, v0, v1, t1 - t0)[0] if len(good) == 2 and t1 > t0 else math.nan
+                seen.rates[channel.key] = rise / (t1 - t0) if rise > 0 else None
     return seen
-
-
-def _possible(channel: Channel, value: float) -> bool:
-    return not math.isnan(value) and channel.plausible[0] <= value <= channel.plausible[1]
 
 
 def _row(sensor: Sensor, *, opening: bool = False) -> list[tuple[float, float]]:

@@ -11,6 +11,7 @@ from operator import le
 from typing import TYPE_CHECKING
 
 from edgeprof.errors import EdgeprofError
+from edgeprof.sensing.limits import SENTINELS, bounds
 from edgeprof.sensing.trace import Record
 
 if TYPE_CHECKING:
@@ -153,9 +154,10 @@ class Probe:
         width = len(self.channels)
         self._nan = array("d", [math.nan] * width)
         self._values, self._stamps = array("d", self._nan), array("d", self._nan)
-        self._lows = array("d", [max(c.plausible[0], -_MAX) for c in self.channels])
-        self._highs = array("d", [min(c.plausible[1], _MAX) for c in self.channels])
-        self._bounded = any(math.isfinite(limit) for c in self.channels for limit in c.plausible)
+        limits = [bounds(channel) for channel in self.channels]
+        self._lows = array("d", [max(low, -_MAX) for low, _ in limits])
+        self._highs = array("d", [min(high, _MAX) for _, high in limits])
+        self._bounded = any(math.isfinite(limit) for pair in limits for limit in pair)
         self._samples, self._failed, self._refused = [0] * width, [0] * width, [0] * width
         self._first, self._last = array("d", self._nan), array("d", self._nan)
         self._gap = array("d", [0.0] * width)
@@ -283,13 +285,14 @@ class Probe:
         return good
 
     def _inside(self, values: array[float]) -> bool:
-        return all(map(le, self._lows, values)) and all(map(le, values, self._highs))
+        within = all(map(le, self._lows, values)) and all(map(le, values, self._highs))
+        return within and SENTINELS.isdisjoint(values)
 
     def _count_each(self, values: array[float], times: Sequence[float]) -> bool:
         """Count a row value by value, and make NaN of what is refused; whether any is good."""
         any_good = False
         for index, (value, time) in enumerate(zip(values, times, strict=True)):
-            if self._lows[index] <= value <= self._highs[index]:
+            if self._lows[index] <= value <= self._highs[index] and value not in SENTINELS:
                 any_good = True
                 self._count(index, time)
             else:
@@ -360,7 +363,7 @@ class Probe:
         total = self._samples[index] + self._rows + failed
         share = f"all {total}" if failed == total else f"{failed} of {total}"
         if refused == failed:
-            low, high = channel.plausible
+            low, high = bounds(channel)
             return f"{share} readings were outside {low:g} to {high:g} {channel.unit} and refused"
         said = f": {self.reason}" if self.reason else ""
         return f"{share} readings failed{said}"

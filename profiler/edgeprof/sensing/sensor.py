@@ -243,6 +243,10 @@ class Sensor(ABC):
     def close(self) -> None:  # noqa: B027 - see open
         """Give back files and handles; safe to call twice."""
 
+    def process_memory_bytes(self, pid: int) -> int | None:  # noqa: ARG002 - for devices with a memory of their own
+        """The memory of this device that a process holds; None where the source cannot tell."""
+        return None
+
     def read_once(self) -> dict[str, float | None]:
         """Open, read one row, close: for ``edgeprof sensors``; channel name/quantity → value or None."""
         count = len(self.channels)

@@ -172,7 +172,7 @@ class _Sweep:
         for chain in [*study.chains, *([study.baseline] if study.baseline else []), *tried]:
             self._check(chain)
         if study.search:
-            study_search.require()
+            study_search.find_searcher(host)
         self.fingerprint = context.describe_host(roots).fingerprint
         product = study.product
         self.limits, self.told = product.limits(study.limits) if product else (study.limits, [])
@@ -267,7 +267,7 @@ class _Sweep:
         )
 
     def _searched(self, space: Search, candidates: list[Candidate], done: list[schema.Result]) -> None:
-        """Let Optuna propose further variants; those of an earlier run come back from their files."""
+        """Let a search propose further variants; those of an earlier run come back from their files."""
         database = self.directory / "search.db"
         seen = {one.name for one in candidates}
 
@@ -284,9 +284,9 @@ class _Sweep:
             result = next((r for r in done if r.variants[-1].name == one.name), None)
             return None if result is None else self._judged(result)
 
-        for chain in study_search.chains(database):
+        for chain in study_search.chains(database, self.host):
             judge(chain)
-        study_search.search(space, database, self.study.seed, judge)
+        study_search.search(space, database, self.study.seed, judge, self.host)
 
     def _judged(self, result: schema.Result) -> Judgement | None:
         if result.interrupted:

@@ -1,16 +1,12 @@
-"""The search over a recipe's parameters: Optuna proposes, the study makes and measures, SQLite remembers.
-
-Objectives: accuracy up, joules (or seconds) down, packed size down; broken budgets are constraints. Sampler: NSGA-II.
-"""
+"""The contract of a search over a recipe's parameters, and the search that a study uses."""
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from edgeprof.errors import UnavailableError
-from edgeprof.study.recipe import written
-from edgeprof.worker.runtime import install_command
+from edgeprof.plugins import PluginHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,94 +14,74 @@ if TYPE_CHECKING:
 
     from edgeprof.study.recipe import Search
 
-#: Accuracy, cost, bytes, and how many budgets are broken; None for a variant that could not be made or measured.
+#: Accuracy, cost, bytes, and how many budgets are broken.
 Judgement = tuple[float, float, float, int]
 
 
-def search(space: Search, database: Path, seed: int, judge: Callable[[str], Judgement | None]) -> None:
-    """Ask for variants and judge them until ``space.trials`` are done, those of earlier runs counted.
+class Searcher(ABC):
+    """A way to propose variants: accuracy up, joules (or seconds) down, packed size down, budgets kept.
 
-    Args:
-        space: What may vary.
-        database: Where trials are kept; made where it is not there.
-        seed: Of the sampler.
-        judge: Makes and measures one chain; a chain that was judged before costs it nothing.
+    Attributes:
+        name: As registered.
+    """
+
+    name: str
+
+    @abstractmethod
+    def require(self) -> None:
+        """See, before anything is made, that it can be used.
+
+        Raises:
+            UnavailableError: a library is not installed; the remedy is the command.
+        """
+
+    @abstractmethod
+    def search(self, space: Search, database: Path, seed: int, judge: Callable[[str], Judgement | None]) -> None:
+        """Ask for variants and judge them until ``space.trials`` are done, those of earlier runs counted.
+
+        Args:
+            space: What may vary.
+            database: Where trials are kept; made where it is not there.
+            seed: Of every random draw.
+            judge: Makes and measures one chain, None where that failed; a chain that was judged before costs nothing.
+        """
+
+    @abstractmethod
+    def chains(self, database: Path) -> Iterator[str]:
+        """The chains of all trials that were judged, in order; ``database`` exists."""
+
+
+def find_searcher(host: PluginHost | None = None) -> Searcher:
+    """The first registered search that can be used.
 
     Raises:
-        UnavailableError: Optuna is not installed.
+        UnavailableError: there is none, or the library of the first is not installed.
     """
-    optuna = require()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that constraints are an experimental feature
-        # The sampler's draws go on from the number of trials: a study that is resumed does not repeat itself.
-        store = optuna.storages.RDBStorage(f"sqlite:///{database}")
-        study = optuna.create_study(
-            study_name="edgeprof",
-            storage=store,
-            directions=["maximize", "minimize", "minimize"],
-            load_if_exists=True,
-        )
-        done = len(_finished(optuna, study))
-        for cut_off in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # of a run that was killed
-            study.tell(cut_off.number, state=optuna.trial.TrialState.FAIL)
-            study.enqueue_trial(cut_off.params)
-        study.sampler = optuna.samplers.NSGAIISampler(
-            population_size=min(20, max(4, space.trials // 4)), seed=seed + done, constraints_func=_constraints
-        )
-        for _ in range(done, space.trials):
-            trial = study.ask()
-            chain = space.chain({name: _suggest(trial, name, choice) for name, choice in space.choices.items()})
-            found = judge(chain)
-            trial.set_user_attr("chain", chain)  # only what was judged counts as done
-            if found is None:
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            else:
-                trial.set_user_attr("broken", found[3])
-                study.tell(trial, list(found[:3]))
-        store.engine.dispose()
+    factories = (host or PluginHost.from_environment()).of("searches")
+    failure = UnavailableError("[search] needs a plugin that searches, and none is registered")
+    for searcher in [factory() for factory in factories.values()][::-1]:
+        try:
+            searcher.require()
+        except UnavailableError as error:  # noqa: PERF203 - a handful of plugins
+            failure = error
+        else:
+            chosen: Searcher = searcher
+            return chosen
+    raise failure
 
 
-def chains(database: Path) -> Iterator[str]:
-    """The chains of all trials that were judged, in order."""
-    if not database.exists():
-        return
-    optuna = require()
-    store = optuna.storages.RDBStorage(f"sqlite:///{database}")
-    study = optuna.load_study(study_name="edgeprof", storage=store)
-    found = [trial.user_attrs["chain"] for trial in _finished(optuna, study)]
-    store.engine.dispose()
-    yield from dict.fromkeys(found)
+def search(
+    space: Search,
+    database: Path,
+    seed: int,
+    judge: Callable[[str], Judgement | None],
+    host: PluginHost | None = None,
+) -> None:
+    """``Searcher.search`` of the search that can be used here."""
+    find_searcher(host).search(space, database, seed, judge)
 
 
-def _finished(optuna: Any, study: Any) -> list[Any]:
-    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
-    return [trial for trial in study.get_trials(states=states) if "chain" in trial.user_attrs]
-
-
-def _constraints(trial: Any) -> tuple[float]:
-    return (float(trial.user_attrs.get("broken", 1)),)
-
-
-def _suggest(trial: Any, name: str, choice: Any) -> str:
-    if isinstance(choice, list):
-        return str(trial.suggest_categorical(name, choice))
-    low, high, logarithmic = choice
-    whole = isinstance(low, int) and isinstance(high, int)
-    draw = trial.suggest_int if whole else trial.suggest_float
-    return written(draw(name, low, high, log=logarithmic))
-
-
-def require() -> Any:
-    """Optuna.
-
-    Raises:
-        UnavailableError: it is not installed.
-    """
-    try:
-        import optuna  # noqa: PLC0415 - optional, and slow to import
-    except ImportError:
-        raise UnavailableError(
-            "[search] needs Optuna, which is not installed", remedy=install_command("search", "optuna")
-        ) from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
+def chains(database: Path, host: PluginHost | None = None) -> Iterator[str]:
+    """The chains that earlier runs judged, in order; none where there is no database."""
+    if database.exists():
+        yield from find_searcher(host).chains(database)

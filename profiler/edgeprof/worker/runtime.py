@@ -194,6 +194,9 @@ class Runtime(ABC):
     concurrent = True
     #: The device where the user names none.
     default_device = "cpu"
+    #: The modules of which one must be importable where it runs, the preferred one first: ("onnxruntime",). ``edgeprof
+    #: doctor`` looks for them in the other Pythons of this machine.
+    libraries: Tuple[str, ...] = ()
     #: Whether ``inspect`` must be called in a process of its own, because its library starts threads that would not
     #: follow into processes that are forked later. Its Graph is then pickled.
     inspects_apart = False

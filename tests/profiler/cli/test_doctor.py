@@ -164,7 +164,7 @@ def test_a_runtime_that_is_not_installed_is_absent_with_the_command_that_adds_it
 
 
 def test_an_interpreter_is_asked_what_it_can_run() -> None:
-    (found,) = checks._interpreters([Path(sys.executable)])
+    (found,) = checks._interpreters([Path(sys.executable)], ["onnxruntime", "torch"])
     assert found.name == sys.executable
     assert found.status in {"ok", "absent"}
     assert found.detail.startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
@@ -174,7 +174,7 @@ def test_an_interpreter_that_does_not_answer_is_a_warning(tmp_path: Path) -> Non
     broken = tmp_path / "python3"
     broken.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     broken.chmod(0o755)
-    (found,) = checks._interpreters([broken])
+    (found,) = checks._interpreters([broken], ["torch"])
     assert found.status == "warn"
 
 

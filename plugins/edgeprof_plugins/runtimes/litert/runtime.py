@@ -70,6 +70,7 @@ OPTIONS = ("xnnpack", "delegate", "delegate.KEY")
 class LiteRT(Runtime):
     name = "litert"
     formats = ("tflite", "edgetpu-tflite")
+    libraries = tuple(module.partition(".")[0] for module, _ in LIBRARIES)
 
     def availability(self) -> Availability:
         for module, distributions in LIBRARIES:

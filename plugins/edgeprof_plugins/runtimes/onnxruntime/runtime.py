@@ -65,6 +65,7 @@ THREAD_SETTINGS = {"XnnpackExecutionProvider": "intra_op_num_threads", "OpenVINO
 class OnnxRuntime(Runtime):
     name = "onnxruntime"
     formats = ("onnx", "ort")
+    libraries = ("onnxruntime",)
 
     def availability(self) -> Availability:
         version = library_version("onnxruntime", *DISTRIBUTIONS)

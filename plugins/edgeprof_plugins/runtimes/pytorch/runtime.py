@@ -49,6 +49,7 @@ SCALARS = {"int": "int64", "float": "float64", "bool": "bool", "number": "float6
 class PyTorch(Runtime):
     name = "pytorch"
     formats = ("torchscript", "pt2", "python")
+    libraries = ("torch",)
     inspects_apart = True
 
     def availability(self) -> Availability:

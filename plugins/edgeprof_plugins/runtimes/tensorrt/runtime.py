@@ -54,6 +54,7 @@ REMEDY = "On a Jetson it is in the system's Python: --worker-python /usr/bin/pyt
 class TensorRT(Runtime):
     name = "tensorrt"
     formats = ("tensorrt", "onnx")
+    libraries = ("tensorrt",)
     default_device = "cuda"
 
     def availability(self) -> Availability:

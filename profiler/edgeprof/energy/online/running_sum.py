@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof.energy.online.bridge import SIDE_S, Edge, edge, energy
+from edgeprof.sensing.limits import counter_rise
 
 if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Channel
@@ -54,6 +55,7 @@ class Meter:
         read_at: Of the last good reading (monotonic s); None before the first.
         watts: Power at the last reading; None before the first.
         is_read: Whether anything was read since it was made.
+        refusal: Why the last step of a counter was no energy: ``counter_reset`` or ``counter_jumped``, else None.
     """
 
     __slots__ = (
@@ -73,6 +75,7 @@ class Meter:
         "is_read",
         "joules",
         "read_at",
+        "refusal",
         "time",
         "watts",
     )
@@ -84,6 +87,7 @@ class Meter:
         self.read_at: float | None = None
         self.watts: float | None = None
         self.is_read = False
+        self.refusal: str | None = None
         self._value = math.nan
         self._recent: deque[tuple[float, float]] = deque()
         self._before: Edge | None = None  # of the pause that is being bridged, or of an earlier daemon
@@ -224,10 +228,9 @@ class Meter:
     def _count(self, time: float, value: float, before: float | None) -> None:
         self.time = time
         if before is not None:
-            span, rise = time - before, value - self._value
-            if rise < 0 and self.channel.wrap is not None and span <= self._bridge_s:
-                rise += self.channel.wrap
-            if rise < 0 or span > self._bridge_s:  # it began again: a driver was loaded anew, or it wrapped unseen
+            span = time - before
+            rise, self.refusal = counter_rise(self.channel, self._value, value, span)
+            if self.refusal is not None or span > self._bridge_s:  # no energy, or it may have wrapped unseen
                 self.gap_s += span
                 self._rise_from = None
             else:

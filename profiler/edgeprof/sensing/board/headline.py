@@ -116,7 +116,7 @@ def _with_the_rest(headline: Headline, channels: Sequence[Channel]) -> Headline:
     cards = [c for c in others if c.scope in _CARDS and (not c.chip or c.chip not in places)]
     named = {(c.sensor, c.name) for c in headline.channels}
     words = [f"the {_CARDS[c.scope]} {_called(c)}" for c in _one_each(cards) if (c.sensor, c.name) not in named]
-    around = [c for c in others if c.available and c.scope in _UNSURE and c.role != "part" and not is_additive(c)]
+    around = [c for c in others if c.available and c.scope in _UNSURE and c.role != "part"]
     names = list(dict.fromkeys(c.name for c in around))
     shown = (
         f"{' and '.join(names[:2])}{' and others' if len(names) > 2 else ''} {'show' if len(names) > 1 else 'shows'}"

@@ -1,0 +1,110 @@
+"""The search over a recipe's parameters: Optuna proposes, the study makes and measures, SQLite remembers.
+
+Objectives: accuracy up, joules (or seconds) down, packed size down; broken budgets are constraints. Sampler: NSGA-II.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from edgeprof import hookimpl
+from edgeprof.errors import UnavailableError
+from edgeprof.study.recipe import written
+from edgeprof.study.search import Searcher
+from edgeprof.worker.runtime import install_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from edgeprof.hookspecs import Register
+    from edgeprof.study.recipe import Search
+    from edgeprof.study.search import Judgement
+
+
+class Nsga2(Searcher):
+    """Optuna's NSGA-II sampler."""
+
+    name = "nsga2"
+
+    def require(self) -> None:
+        _library()
+
+    def search(self, space: Search, database: Path, seed: int, judge: Callable[[str], Judgement | None]) -> None:
+        optuna = _library()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that constraints are an experimental feature
+            # The sampler's draws go on from the number of trials: a study that is resumed does not repeat itself.
+            store = optuna.storages.RDBStorage(f"sqlite:///{database}")
+            study = optuna.create_study(
+                study_name="edgeprof",
+                storage=store,
+                directions=["maximize", "minimize", "minimize"],
+                load_if_exists=True,
+            )
+            done = len(_finished(optuna, study))
+            for cut_off in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # of a run that was killed
+                study.tell(cut_off.number, state=optuna.trial.TrialState.FAIL)
+                study.enqueue_trial(cut_off.params)
+            study.sampler = optuna.samplers.NSGAIISampler(
+                population_size=min(20, max(4, space.trials // 4)), seed=seed + done, constraints_func=_constraints
+            )
+            for _ in range(done, space.trials):
+                trial = study.ask()
+                chain = space.chain({name: _suggest(trial, name, choice) for name, choice in space.choices.items()})
+                found = judge(chain)
+                trial.set_user_attr("chain", chain)  # only what was judged counts as done
+                if found is None:
+                    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                else:
+                    trial.set_user_attr("broken", found[3])
+                    study.tell(trial, list(found[:3]))
+            store.engine.dispose()
+
+    def chains(self, database: Path) -> Iterator[str]:
+        optuna = _library()
+        store = optuna.storages.RDBStorage(f"sqlite:///{database}")
+        study = optuna.load_study(study_name="edgeprof", storage=store)
+        judged = [trial.user_attrs["chain"] for trial in _finished(optuna, study)]
+        store.engine.dispose()
+        yield from dict.fromkeys(judged)
+
+
+def _finished(optuna: Any, study: Any) -> list[Any]:
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
+    return [trial for trial in study.get_trials(states=states) if "chain" in trial.user_attrs]
+
+
+def _constraints(trial: Any) -> tuple[float]:
+    return (float(trial.user_attrs.get("broken", 1)),)
+
+
+def _suggest(trial: Any, name: str, choice: Any) -> str:
+    if isinstance(choice, list):
+        return str(trial.suggest_categorical(name, choice))
+    low, high, logarithmic = choice
+    whole = isinstance(low, int) and isinstance(high, int)
+    draw = trial.suggest_int if whole else trial.suggest_float
+    return written(draw(name, low, high, log=logarithmic))
+
+
+def _library() -> Any:
+    """Optuna.
+
+    Raises:
+        UnavailableError: it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise UnavailableError(
+            "[search] needs Optuna, which is not installed", remedy=install_command("search", "optuna")
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+@hookimpl
+def register_searches(register: Register) -> None:
+    register(Nsga2.name, Nsga2)
