@@ -84,12 +84,17 @@ def measured_block() -> None:
     # endregion
 
 
-def measured_function() -> None:
-    # region: decorate
-    @edgeprof.measure(unit="frame")
-    def detect(frame: object) -> object:
-        return model(frame)
+# region: decorate
+@edgeprof.measure(unit="frame")
+def detect(frame: object) -> object:
+    return model(frame)
 
+
+# endregion
+
+
+def measured_function() -> None:
+    # region: decorated
     with edgeprof.record():
         for frame in frames:
             detect(frame)
@@ -100,11 +105,12 @@ def measured_function() -> None:
         assert_type(detect(1), object)
 
 
+def classify() -> None:
+    model(None)
+
+
 def benchmark() -> None:
     # region: bench
-    def classify() -> None:
-        model(None)
-
     result = edgeprof.bench({"classify": classify}, preset="quick")
     print(result)
     for row in result.to_rows():
