@@ -11,7 +11,7 @@ import msgspec
 from edgeprof.benchmark.plan import make_plan
 from edgeprof.energy.estimate import CoreWatts
 from edgeprof.energy.recording import Recording
-from edgeprof.launch.command import require_command, run_command
+from edgeprof.launch.command import SignalRelay, require_command, run_command
 from edgeprof.launch.lock import holder
 from edgeprof.results.schema import Reason
 from edgeprof.sensing.device.host import describe_host
@@ -102,18 +102,21 @@ def measure_command(
     channels = found.topology.headline.channels
     plan = make_plan(idle_s=idle_s, channels=channels, sample_rate_hz=sample_rate_hz)
     before = holder(roots)
-    with Recording(found.topology, sampler, core_watts=core_watts, is_quiet_between=True) as recording:
+    recording = Recording(found.topology, sampler, core_watts=core_watts, is_quiet_between=True)
+    with SignalRelay() as relay, recording:
         if channels and idle_s:  # where nothing measures, idling tells nothing
-            recording.idle(idle_s)
-        while len(runs) < repeat and not (runs and runs[-1].exit_code > 128):
+            recording.idle(idle_s, relay.ended)
+        if relay.ended.is_set():
+            raise KeyboardInterrupt
+        while len(runs) < repeat and not (runs and runs[-1].exit_code > 128) and not relay.ended.is_set():
             if channels:
                 time.sleep(plan.pause_s)
-            runs.append(run_command(argv))
+            runs.append(run_command(argv, relay))
             span = Span(COMMAND, runs[-1].start_s, runs[-1].end_s, 1, "run", (argv[0],))
             recording.add(span, cpu_s=runs[-1].cpu_s)
         if channels and idle_s:
             time.sleep(plan.settle_s)
-            recording.idle(idle_s)
+            recording.idle(idle_s, relay.ended)
     others = {str(other) for other in (before, holder(roots)) if other is not None}
     quote = recording.quote(argv[0])
     _, filter_reasons = recording.fitted_filters()

@@ -243,15 +243,20 @@ class Recording:
     ) -> None:
         self.stop()
 
-    def hold(self, seconds: float) -> Span:
-        """Wait, and return the span that has passed."""
+    def hold(self, seconds: float, stop: threading.Event | None = None) -> Span:
+        """Wait, and return the span that has passed; it ends early when ``stop`` is set."""
         start_s = self.now()
-        self._clock.wait(start_s + seconds, threading.Event())
+        self._clock.wait(start_s + seconds, stop or threading.Event())
         return idle_span(start_s, self.now())
 
-    def idle(self, seconds: float) -> Span:
-        """Wait without work for so many seconds; net energies are counted from the power of the idles."""
-        span = self.hold(seconds)
+    def idle(self, seconds: float, stop: threading.Event | None = None) -> Span:
+        """Wait without work for so many seconds; net energies are counted from the power of the idles.
+
+        Args:
+            seconds: How long.
+            stop: Ends the wait early when it is set.
+        """
+        span = self.hold(seconds, stop)
         self._idles.append(span)
         return span
 

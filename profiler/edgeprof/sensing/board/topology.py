@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from edgeprof.sensing.board.evidence import Looks
-    from edgeprof.sensing.characterize import Characteristic
+    from edgeprof.sensing.characteristic import Characteristic
     from edgeprof.sensing.sensor import Channel, Quantity, Role
 
     Key = tuple[str, str, Quantity]
