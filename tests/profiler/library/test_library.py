@@ -123,7 +123,7 @@ def test_bench_runs_a_callable_in_this_process_and_says_so_beside_a_file_in_its_
             assert window.energy_j == pytest.approx(6.0 * (window.end_s - window.start_s), rel=0.05)
     assert "in_process" in {reason.code for reason in here.reasons}
     assert "in_process" not in {reason.code for reason in file.reasons}
-    assert here.status == "ok"
+    assert here.status in {"ok", "degraded"}
     assert result.comparisons[0].latency_ratio.value < 1
     assert edgeprof.load("last").id == result.id
 
