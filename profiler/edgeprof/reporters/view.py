@@ -276,12 +276,19 @@ def comparison_text(comparison: Comparison, variant: Variant | None, *, verdict:
             if r
         ]
         text = ", ".join(parts) or "nothing measured in both"
+    text = "; ".join([text, *workload_ratios(comparison)])
+    accuracy = accuracy_text(variant) if variant else None
+    return f"{text}; {accuracy}" if accuracy else text
+
+
+def workload_ratios(comparison: Comparison) -> list[str]:
+    """``decode: energy 1.032 × (1.011–1.054), latency …`` of each workload but the main one."""
+    texts = []
     for part in comparison.workloads[1:]:
         ratios = [(word, r) for word, r in (("energy", part.energy_ratio), ("latency", part.latency_ratio)) if r]
         words = ", ".join(f"{word} {ratio_text(r)}" for word, r in ratios) or "not comparable"
-        text += f"; {part.name}: {words}"
-    accuracy = accuracy_text(variant) if variant else None
-    return f"{text}; {accuracy}" if accuracy else text
+        texts.append(f"{part.name}: {words}")
+    return texts
 
 
 def accuracy_text(variant: Variant) -> str | None:
