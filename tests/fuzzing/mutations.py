@@ -209,6 +209,27 @@ def of_toml(data: bytes, chance: random.Random) -> bytes:
     return of_bytes(text, chance) if chance.random() < 0.3 else text
 
 
+def of_lines(data: bytes, chance: random.Random) -> bytes:
+    """Cells of lines replaced, lines repeated or left out."""
+    lines = data.decode("utf-8", "replace").splitlines()
+    for _ in range(chance.choice((1, 1, 2, 5))):
+        if not lines:
+            break
+        at = chance.randrange(len(lines))
+        separator = next((one for one in (",", ";", "\t", " ") if one in lines[at]), ",")
+        cells = lines[at].split(separator)
+        kind = chance.randrange(5)
+        if kind == 0:
+            del lines[at]
+        elif kind == 1:
+            lines.insert(at, chance.choice(lines))
+        else:
+            cells[chance.randrange(len(cells))] = str(chance.choice((*VALUES, "9" * 5000, "x" * 200_000, '"')))
+            lines[at] = separator.join(cells)
+    text = "\n".join(lines).encode("utf-8", "replace")
+    return of_bytes(text, chance) if chance.random() < 0.2 else text
+
+
 def _places(document: Any) -> list[tuple[Any, Any]]:
     found: list[tuple[Any, Any]] = []
     waiting = [document]
