@@ -5,6 +5,7 @@ Every case comes from a seed, so that a case that failed is made again by its nu
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import struct
@@ -179,7 +180,7 @@ def of_json(data: bytes, chance: random.Random) -> bytes:
         elif kind == 1:
             owner[key] = [owner[key]] * chance.choice((2, 20))
         else:
-            owner[key] = chance.choice(VALUES)
+            owner[key] = copy.deepcopy(chance.choice(VALUES))  # lists among them are changed in their turn
     text = json.dumps(document)
     if chance.random() < 0.02:
         text = text.replace("null", "[" * 20_000 + "]" * 20_000, 1)
