@@ -10,11 +10,11 @@ no sentence for its user; the files of these cases are kept.
 from __future__ import annotations
 
 import argparse
-import functools
+import multiprocessing
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.fuzzing import harness
@@ -34,10 +34,9 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     faults = 0
     start = time.monotonic()
-    with ThreadPoolExecutor(options.jobs) as pool:
-        work = functools.partial(harness.run, cases=options.cases, folder=folder, first=options.first)
-        work = functools.partial(harness.run, cases=options.cases, folder=folder, first=options.first)
-        runs = [(reader, pool.submit(work, reader)) for reader in chosen]
+    # Fresh processes: a fork of one that has threads may hold a lock for ever.
+    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        runs = [(one, pool.submit(_run, one.name, options.cases, folder, options.first)) for one in chosen]
         for reader, run in runs:
             report = run.result()
             faults += len(report.faults)
@@ -51,6 +50,11 @@ def main() -> int:
                 print(f"    {number}: {what}")
     print(f"{time.monotonic() - start:.0f} s; {faults} faults" + (f"; their files: {folder}" if faults else ""))
     return 1 if faults else 0
+
+
+def _run(name: str, cases: int, folder: Path, first: int) -> harness.Report:
+    reader = next(one for one in READERS if one.name == name)
+    return harness.run(reader, cases, folder, first=first)
 
 
 if __name__ == "__main__":
