@@ -17,8 +17,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.fuzzing import harness
-from tests.fuzzing.readers import READERS
+from tests.fuzzing.readers import READERS, run
 
 
 def main() -> int:
@@ -36,9 +35,9 @@ def main() -> int:
     start = time.monotonic()
     # Fresh processes: a fork of one that has threads may hold a lock for ever.
     with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        runs = [(one, pool.submit(_run, one.name, options.cases, folder, options.first)) for one in chosen]
-        for reader, run in runs:
-            report = run.result()
+        runs = [(one, pool.submit(run, one.name, options.cases, folder, options.first)) for one in chosen]
+        for reader, running in runs:
+            report = running.result()
             faults += len(report.faults)
             print(
                 f"{reader.name:<14} {report.cases:>6} cases, {report.refused:>6} refused,"
@@ -50,11 +49,6 @@ def main() -> int:
                 print(f"    {number}: {what}")
     print(f"{time.monotonic() - start:.0f} s; {faults} faults" + (f"; their files: {folder}" if faults else ""))
     return 1 if faults else 0
-
-
-def _run(name: str, cases: int, folder: Path, first: int) -> harness.Report:
-    reader = next(one for one in READERS if one.name == name)
-    return harness.run(reader, cases, folder, first=first)
 
 
 if __name__ == "__main__":

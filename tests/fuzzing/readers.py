@@ -20,8 +20,8 @@ from edgeprof.artifact import recognise
 from edgeprof.errors import EdgeprofError
 from edgeprof.worker import embedded_code
 from edgeprof.worker.runtime import LoadError, TensorSpec
-from tests.fuzzing import mutations
-from tests.fuzzing.harness import Reader
+from tests.fuzzing import harness, mutations
+from tests.fuzzing.harness import Reader, Report
 from tests.hostile_programs import saved
 
 if TYPE_CHECKING:
@@ -330,3 +330,8 @@ READERS = [
     Reader("graph onnx", ".onnx", lambda: _examples("*/*.onnx"), mutations.of_protobuf, _graph, USUAL),
     Reader("graph tflite", ".tflite", lambda: _examples("*/*.tflite"), mutations.of_flatbuffer, _graph, USUAL),
 ]  # fmt: skip
+
+
+def run(name: str, cases: int, folder: Path, first: int) -> Report:
+    """``harness.run`` for a reader by its name, which a process that was begun afresh can be told."""
+    return harness.run(next(one for one in READERS if one.name == name), cases, folder, first=first)
