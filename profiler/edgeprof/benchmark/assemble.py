@@ -17,7 +17,7 @@ from edgeprof.results.schema import Reason
 from edgeprof.verdicts import accuracy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -47,6 +47,7 @@ _REMARKS = frozenset(
         "dropped",
         "cut_short",
         "in_process",
+        "stopped",
     }
 )
 #: Reasons that make it failed whatever its windows say: a model that does not answer is no fast one.
@@ -296,6 +297,16 @@ def _scored(made: schema.Variant, record: VariantRecord) -> None:
     )
 
 
+def _standstills(record: VariantRecord) -> Iterator[Reason]:
+    standstills = [one for workload in record.workloads for one in workload.standstills]
+    if standstills:
+        yield Reason(
+            code="stopped",
+            message=f"left out and measured again, because the model {standstills[0]}: {len(standstills)} windows",
+            remedy="Let the measurement run: no SIGSTOP, no suspend.",
+        )
+
+
 def _judge(made: schema.Variant, record: VariantRecord) -> None:
     """The status, from best to worst: a reason of its own for each step down."""
     reasons = made.reasons
@@ -313,6 +324,7 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
                     remedy="Close other work, fix the clocks, or lengthen --warmup.",
                 )
             )
+    reasons += _standstills(record)
     windows = [window for workload in record.workloads for window in workload.windows]
     saturated = next((window for window in windows if window.saturated), None)
     if saturated is not None:

@@ -38,7 +38,7 @@ from edgeprof.sensing.sampler import Sampler
 from edgeprof.units import duration
 from edgeprof.verdicts import compare, recommend
 from edgeprof.worker.runtime import LoadOptions
-from edgeprof.worker.scenario import Scenario
+from edgeprof.worker.scenario import Scenario, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +54,8 @@ _COOL_DOWN_LIMIT_S = 60.0
 _COOL_DOWN_BAND_C = 2.0
 #: What is said of a callable that the caller handed over.
 _IN_PROCESS = "it ran in the caller's process, whose memory and interpreter lock it shares with edgeprof's sampling"
+#: How often a window is measured in which the model was stopped each time.
+_TRIES = 3
 #: What a loaded model is taken to need before it is loaded, to decide whether all fit at once.
 _WORKER_BYTES = 200 * 2**20
 _BYTES_PER_MODEL_BYTE = 4
@@ -295,9 +297,7 @@ class _Run:
     def _window(self, worker: Worker, position: int, variant: VariantRecord, record: WorkloadRecord) -> None:
         """Run the workload's window number ``position`` (from 0) and keep it."""
         before = context.snapshot(self.roots)
-        self._pause()
-        time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
-        window = worker.window(self.scenario, self.plan.window_s, record.workload.name)
+        window = self._undisturbed(worker, position, record)
         record.throttles += context.difference(before, context.snapshot(self.roots))
         self.order += 1
         span = window.span._replace(key=(variant.name, record.workload.name))
@@ -315,6 +315,27 @@ class _Run:
         else:
             if record.device_times[-1]:
                 self.recording.occupy(began_s, time.monotonic())
+
+    def _undisturbed(self, worker: Worker, position: int, record: WorkloadRecord) -> Window:
+        """A window in which nobody stopped the model; those before it are left out.
+
+        Raises:
+            VariantError: it stood still each time (``stopped``), or see ``Worker.window``.
+        """
+        for _ in range(_TRIES):
+            self._pause()
+            time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
+            window = worker.window(self.scenario, self.plan.window_s, record.workload.name)
+            if window.standstill is None:
+                return window
+            self.recording.occupy(window.span.start_s, window.span.end_s)
+            record.standstills.append(window.standstill)
+            self.progress.note(f"the window {window.standstill} and is measured again")
+        raise VariantError(
+            f"a window {record.standstills[-1]}, and so did each of {_TRIES} tries",
+            remedy="Let the measurement run: no SIGSTOP, no suspend, no frozen container.",
+            code="stopped",
+        )
 
     def _pause(self) -> None:
         """Let nothing run for as long after the last work as the edges of a window are taken from."""

@@ -33,7 +33,7 @@ def render(results: Sequence[Result]) -> str:
     rows = [row for result in results for row in result_rows(result)]
     text = io.StringIO()
     # A header stands even over no rows: the columns are the contract.
-    header = list(rows[0]) if rows else list(row(_NOTHING, _NOBODY))
+    header = list(rows[0]) if rows else list(_row(_NOTHING, _NOBODY, None, None, None))
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _inert(value) for key, value in columns.items()} for columns in rows)
@@ -54,18 +54,24 @@ def _inert(value: Any) -> Any:
 def result_rows(result: Result) -> list[dict[str, Any]]:
     """A row for each variant; where a variant has several workloads, one for each of them, the main one first."""
     rows = []
+    best = recommended_variant(result)
+    compared = {comparison.variant: comparison for comparison in reversed(result.comparisons)}
     for variant in result.variants:
         workloads: Sequence[Workload | None] = variant.workloads or [None]
-        rows += [row(result, variant, workload) for workload in workloads]
+        rows += [_row(result, variant, best, compared.get(variant.name), workload) for workload in workloads]
     return rows
 
 
-def row(result: Result, whole: Variant, workload: Workload | None = None) -> dict[str, Any]:
+def _row(
+    result: Result, whole: Variant, best: Variant | None, compared: Comparison | None, workload: Workload | None
+) -> dict[str, Any]:
     """One variant with the figures of one of its workloads as column → value; None becomes an empty cell.
 
     Args:
         result: What it is of.
         whole: The variant.
+        best: The one that is recommended.
+        compared: The variant against its baseline.
         workload: One of its workloads; None where none is known: the variant's own figures.
     """
     variant = whole if workload is None else schema.workload_view(whole, workload.name) or whole
@@ -73,7 +79,6 @@ def row(result: Result, whole: Variant, workload: Workload | None = None) -> dic
     energy, power, memory = variant.energy_j_per_inference, variant.power_w, variant.memory_bytes
     temperature, used, accuracy = variant.temperature_c, variant.utilization, variant.accuracy
     gpu = variant.gpu
-    compared = next((c for c in result.comparisons if c.variant == variant.name), None)
     ratios = _ratios_of(compared, workload)
     return {
         "result_id": result.id,
@@ -134,7 +139,7 @@ def row(result: Result, whole: Variant, workload: Workload | None = None) -> dic
         **_ratio("latency_ratio", ratios.latency_ratio if ratios else None),
         "verdict": ratios.verdict if ratios else None,
         "pareto": variant.name in result.pareto,
-        "recommended": recommended_variant(result) is whole,
+        "recommended": best is whole,
         "workload": workload.name if workload else None,
         "unit": workload.unit if workload else None,
         "units_per_call": workload.units_per_call if workload else None,
