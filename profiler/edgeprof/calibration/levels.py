@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from edgeprof.energy.integrate import ChannelSeries
     from edgeprof.energy.window import WindowEnergy
+    from edgeprof.worker.span import Span
 
 #: Fewer levels leave too few degrees of freedom; a calibration is as good as its range.
 LEAST_LEVELS = 5
@@ -30,15 +31,13 @@ _SHORT_GAP_S = 0.25
 _LEAST_SPAN = 10.0
 
 
-def fit_levels(
-    own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[tuple[float, float]]
-) -> tuple[list[Level], Line]:
+def fit_levels(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[Span]) -> tuple[list[Level], Line]:
     """The levels and their line, if they make one.
 
     Args:
         own: The channels to be corrected; their sum is what is held against the meter.
         theirs: The meter.
-        holds: Start and end of each level, monotonic s.
+        holds: The stretch of each level.
 
     Raises:
         InputError: they do not.
@@ -80,7 +79,7 @@ def fit_levels(
     return levels, found
 
 
-def _require_answers(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[tuple[float, float]]) -> None:
+def _require_answers(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[Span]) -> None:
     """Refuse a sensor that repeats one value while the meter sees the load change.
 
     Raises:
@@ -91,9 +90,10 @@ def _require_answers(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds:
         channel = series.channel
         step, tau, refresh = channel.resolution or 0.0, channel.filter.tau_s, channel.update_interval_s
         changes = []
-        for (before, after), (_, end), (start, until) in zip(pairwise(levels), holds, holds[1:], strict=False):
+        for (before, after), hold, following in zip(pairwise(levels), holds, holds[1:], strict=False):
             if before is not None and after is not None:
-                changes.append(shown(Change((end + start) / 2, until), after - before, 3 * step, tau, refresh))
+                change = Change((hold.end_s + following.start_s) / 2, following.end_s)
+                changes.append(shown(change, after - before, 3 * step, tau, refresh))
         times = np.asarray(series.times, dtype=np.float64).tolist()
         values = np.asarray(series.values, dtype=np.float64).tolist()
         expected = [change for change in changes if change is not None]
@@ -105,16 +105,16 @@ def _require_answers(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds:
             )
 
 
-def _mean(series: ChannelSeries, hold: tuple[float, float]) -> float | None:
+def _mean(series: ChannelSeries, hold: Span) -> float | None:
     powers = _powers(series, hold)
     return None if powers is None else math.fsum(powers) / len(powers)
 
 
-def _powers(series: ChannelSeries, hold: tuple[float, float]) -> list[float] | None:
+def _powers(series: ChannelSeries, hold: Span) -> list[float] | None:
     """The power (W) in each part of a hold, in fewer parts for a slow source; None where it did not read."""
-    start, end = hold
+    start = hold.start_s
     for parts in (_PARTS, _PARTS // 2, 2):
-        width = (end - start) / parts
+        width = hold.seconds / parts
         energies = [
             window_energy(series.times, series.values, start + k * width, start + (k + 1) * width, series.channel)
             for k in range(parts)

@@ -13,9 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeprof.energy.integrate import ChannelSeries
+    from edgeprof.sensing.sensor import Channel
     from edgeprof.worker.span import Span
 
+#: What one busy core draws at least, on the smallest board (W); and scopes that it does not draw from.
+_LEAST_CORE_W = 0.3
+_WITHOUT_CORES = frozenset({"gpu", "accelerator", "memory", "unknown"})
 _REMEDY = "Reload the sensor's driver or restart the device; edgeprof sensors shows whether it moves."
+
+
+def least_work_w(channels: Sequence[Channel], cpu_seconds: Sequence[float | None], seconds: float) -> float:
+    """What work adds at least to the sum of some channels (W), by the cores that it kept busy.
+
+    Returns:
+        0 where no core is in the sum, or where its CPU time is not known.
+    """
+    if seconds <= 0 or any(channel.scope in _WITHOUT_CORES for channel in channels):
+        return 0.0
+    return _LEAST_CORE_W * sum(cpu_s or 0.0 for cpu_s in cpu_seconds) / seconds
 
 
 def frozen_reasons(
@@ -35,7 +50,8 @@ def frozen_reasons(
         expected_w: What the work adds at least to the total, W; 0 where nothing is known of it.
     """
     found = []
-    changes = load_changes(busy or windows, idles)
+    # Where it is not known what else ran, nothing is known of when the load changed.
+    changes = load_changes(busy, idles) if busy else []
     for series in headline:
         stood = _standstill(series, changes, windows, idles, expected_w if len(headline) == 1 else 0.0)
         if stood is not None:

@@ -9,10 +9,11 @@ from edgeprof.calibration.levels import fit_levels
 from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.errors import InputError
 from edgeprof.sensing.sensor import Channel
+from edgeprof.worker.span import idle_span
 
 OWN = Channel("ina3221", "VDD_IN", "power", resolution=0.04, update_interval_s=0.01)
 METER = Channel("meter", "meter", "power", resolution=0.001, update_interval_s=0.01)
-HOLDS = [(3.0 + 5.0 * k, 7.0 + 5.0 * k) for k in range(6)]
+HOLDS = [idle_span(3.0 + 5.0 * k, 7.0 + 5.0 * k) for k in range(6)]
 
 
 def seen(gain: float, stuck: tuple[float, float] | None = None):
