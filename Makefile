@@ -6,6 +6,7 @@
 #   make coverage     the whole suite, and which lines it never ran
 #   make fix          format the code and mend what ruff can mend
 #   make names        how the code names things, the worst first
+#   make fuzz         every reader on 10,000 damaged files each
 #   make lint         ruff, mypy --strict, import layers, the worker's language floor
 #   make bench-smoke  every benchmark once, briefly: that it runs, not what it says
 #   make soak         the exporter for HOURS=2: memory and its slope, descriptors, CPU, scrapes beside node_exporter's
@@ -23,9 +24,9 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 HOURS ?= 2
 DEMO := examples/demo
-BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices
+BENCHMARKS := startup harness sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices sandbox
 
-.PHONY: demo test lint bench-smoke soak attacks test-kernel test-systemd test-onnx-suite docs test-fast coverage fix names clean
+.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-onnx-suite docs test-fast coverage fix names clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -67,6 +68,9 @@ fix: $(VENV)/.fast
 
 names: $(VENV)/.fast
 	@$(BIN)/python tools/names.py
+
+fuzz: $(VENV)/.develop
+	$(BIN)/python -m tests.fuzzing --cases 10000
 
 lint: $(VENV)/.develop
 	$(BIN)/ruff check .

@@ -40,8 +40,10 @@ settings.load_profile("busy")
 os.environ["EDGEPROF_LOCK_DIR"] = tempfile.mkdtemp(prefix="edgeprof-locks-")
 # Tests call libraries directly too.
 telemetry.turn_off()
-# nohup leaves it ignored, in every process that tests start as well.
+# nohup leaves SIGHUP ignored, and a background job of a script SIGINT, in every process that tests start as well.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -49,7 +49,7 @@ def load(path: Path) -> list[Device]:
     try:
         text = path.read_text("utf-8")
         table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"{path} cannot be read as an inventory: {reason}") from None
     _known(path, "", table, ("port", "labels", "devices"))

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import EdgeprofError, InputError, UnavailableError, unknown
 from edgeprof_exporters.configuration import read_mapping, shown
-from edgeprof_exporters.limits import Bucket, LatestFirst
 from edgeprof_exporters.logs import event
+from edgeprof_exporters.quotas import Bucket, LatestFirst
 from edgeprof_exporters.server import Response
 
 if TYPE_CHECKING:
@@ -346,14 +346,22 @@ def _read_suites(path: Path, tls: dict[str, Any], context: ssl.SSLContext) -> No
         if not isinstance(suite, str) or (suite not in _CIPHERS and suite not in _TLS13):
             raise _unknown(path, "cipher suite", suite, (*_CIPHERS, *_TLS13))
     chosen = [_CIPHERS[suite] for suite in suites if suite in _CIPHERS] or list(_CIPHERS.values())
-    context.set_ciphers(":".join(chosen))
+    try:
+        context.set_ciphers(":".join(chosen))
+    except ssl.SSLError as error:
+        raise InputError(f"{path}: this machine's OpenSSL has none of the cipher_suites: {error.reason}") from None
     curves = tls.get("curve_preferences") or []
     if not isinstance(curves, list) or len(curves) > 1:
         raise InputError(f"{path}: curve_preferences may name one curve here", remedy=f"One of {', '.join(_CURVES)}.")
     for curve in curves:
         if not isinstance(curve, str) or curve not in _CURVES:
             raise _unknown(path, "curve", curve, _CURVES)
-        context.set_ecdh_curve(_CURVES[curve])
+        try:
+            context.set_ecdh_curve(_CURVES[curve])
+        except (ssl.SSLError, ValueError):
+            raise InputError(
+                f"{path}: this machine's OpenSSL does not know the curve {curve}", remedy="Leave curve_preferences out."
+            ) from None
 
 
 def _read_headers(path: Path, http: dict[str, Any]) -> dict[str, str]:

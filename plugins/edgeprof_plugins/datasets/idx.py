@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 from edgeprof import hookimpl
 from edgeprof.errors import InputError
 from edgeprof.evaluation.samples import Samples, split_options
+from edgeprof.worker.arrays import LIMIT_BYTES, LIMIT_RATIO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +76,7 @@ def read_idx(path: Path) -> npt.NDArray[Any]:
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+            content = _unpacked(path, content)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES:
@@ -83,12 +86,25 @@ def read_idx(path: Path) -> npt.NDArray[Any]:
     if len(content) < start:
         raise InputError(f"{path} is truncated: its sizes are missing")
     shape = struct.unpack(f">{rank}I", content[4:start])
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     if len(content) - start != count * kind.itemsize:
         raise InputError(
             f"{path} is truncated: it promises {count * kind.itemsize} bytes of data and has {len(content) - start}"
         )
     return np.frombuffer(content, kind, count, start).reshape(shape).astype(kind.newbyteorder("="))
+
+
+def _unpacked(path: Path, content: bytes) -> bytes:
+    """
+    Raises:
+        InputError: a small file unpacks to more memory than its data can need.
+    """
+    limit = max(LIMIT_BYTES, LIMIT_RATIO * len(content))
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+        unpacked = packed.read(limit + 1)
+    if len(unpacked) > limit:
+        raise InputError(f"{path} has {len(content):,} bytes and unpacks to more than {limit:,}")
+    return unpacked
 
 
 def recognises(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from edgeprof import hookimpl
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.evaluation.labels import absent
 from edgeprof.evaluation.samples import Samples, split_options
+from edgeprof.worker.arrays import read_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -133,7 +135,7 @@ def read_image(path: Path) -> npt.NDArray[Any]:
     """
     try:
         if path.suffix == ".npy":
-            array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+            array: npt.NDArray[Any] = read_arrays(os.fspath(path)).get("", np.zeros(0))
             return array
         with pillow().open(path) as image:
             grey = image.mode in {"L", "1"}

@@ -5,22 +5,21 @@ Without labels the samples serve calibration.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from edgeprof import hookimpl
 from edgeprof.errors import InputError
 from edgeprof.evaluation.dataset import Dataset
 from edgeprof.evaluation.labels import absent
 from edgeprof.evaluation.samples import COMMON, Samples, split_options
+from edgeprof.worker.arrays import ArraysError, read_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import numpy as np
     import numpy.typing as npt
 
     from edgeprof.hookspecs import Register
@@ -91,18 +90,16 @@ def open_npz(spec: str, options: Mapping[str, str]) -> Dataset:
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        with path.open("rb") as handle:  # numpy itself leaves it open where the archive is broken
-            found = np.load(handle, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                raise InputError(f"{path} is a single array, not an .npz with inputs and labels")
-            return {key: found[key] for key in found.files}
+        arrays = read_arrays(os.fspath(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        why = "" if "pickle" in str(error) else f": {error}"  # numpy advises to trust it
+    except ArraysError as error:
         raise InputError(
-            f"{path} is no whole .npz of plain arrays{why}", remedy="Write it with numpy.savez(file, x=…, y=…)."
+            f"{path} is no whole .npz of plain arrays: {error}", remedy="Write it with numpy.savez(file, x=…, y=…)."
         ) from None
+    if set(arrays) == {""}:
+        raise InputError(f"{path} is a single array, not an .npz with inputs and labels")
+    return arrays
 
 
 def recognises(path: Path) -> bool:

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import threading
 import time
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgeprof import hookimpl
+from edgeprof import hookimpl, toml_files
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.sensing.board.files import SCOPES, config_directory
 from edgeprof.sensing.meter.lines import FACT_KEYS, Facts, LineError, header, parse
@@ -34,11 +33,6 @@ if TYPE_CHECKING:
     from edgeprof.roots import Roots
     from edgeprof.sensing.meter.lines import Reading
     from edgeprof.sensing.sensor import Kind, Quantity
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 NAME = "meter"
 FILE = "meters.toml"
@@ -239,18 +233,10 @@ def configured(path: Path) -> dict[str, tuple[str, Facts]]:
     Raises:
         InputError: the file does not follow the form.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        blocks = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(
-            f"{path} is not TOML: {error}", remedy='A block is [NAME] with address = "/dev/ttyUSB0".'
-        ) from None
+    text = toml_files.read_text(path)
+    blocks = toml_files.parse(text, path, remedy='A block is [NAME] with address = "/dev/ttyUSB0".')
     return {name: _block(name, block, path, text) for name, block in blocks.items()}
 
 

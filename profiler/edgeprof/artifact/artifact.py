@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edgeprof.artifact.formats import suffixes_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 _BLOCK = 1 << 20
@@ -22,12 +24,13 @@ class Artifact:
         spec: As the user gave it.
         path: The file or folder; None for ``package.module:attribute``.
         target: What ``Runtime.load`` gets: an absolute path, ``/abs/file.py:attribute`` or ``module:attribute``.
-        format: A key of FORMATS.
+        format: A key of FORMATS, or a format that a plugin recognises itself.
         size_bytes: Of all its files; None for a Python callable, whose size says nothing of a model's.
         sha256: Of its bytes, hexadecimal; of several files, over each one's name and content in order; None without a
             file.
         files: All files that belong to it, the named one first (an ONNX model may keep its weights beside it).
         detail: What else the content told, as the custom operators of a TFLite model; for messages.
+        own_formats: The formats of plugins that were asked about it, by which files made of it are recognised too.
     """
 
     spec: str
@@ -38,6 +41,12 @@ class Artifact:
     sha256: str | None
     files: tuple[Path, ...] = ()
     detail: str | None = None
+    own_formats: Mapping[str, tuple[int, bytes]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """How files of its format usually end, the most usual first; of a plugin's format, as this one does."""
+        return suffixes_of(self.format) or ((self.path.suffix,) if self.path is not None else ())
 
     def size_compressed(self) -> int | None:
         """Bytes after deflate at level 6, as a download or an update would carry it; None where ``size_bytes`` is.

@@ -147,3 +147,9 @@ FORMATS: dict[str, Format] = {
         ),
     )
 }
+
+
+def suffixes_of(name: str) -> tuple[str, ...]:
+    """Usual endings of a format's files, lower case with the dot; none of a format that a plugin brings."""
+    known = FORMATS.get(name)
+    return () if known is None else known.suffixes

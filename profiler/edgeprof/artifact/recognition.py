@@ -106,6 +106,7 @@ def _file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int,
         sha256=checksum(files, path.parent),
         files=tuple(files),
         detail=content.detail,
+        own_formats=dict(own_formats),
     )
 
 

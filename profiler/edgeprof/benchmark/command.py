@@ -11,7 +11,7 @@ import msgspec
 from edgeprof.benchmark.assemble import joules
 from edgeprof.benchmark.plan import make_plan
 from edgeprof.benchmark.records import Estimate, Sampled
-from edgeprof.launch.command import require_command, run_command
+from edgeprof.launch.command import SignalRelay, require_command, run_command
 from edgeprof.launch.lock import holder
 from edgeprof.results.schema import Reason
 from edgeprof.sensing.device.host import describe_host
@@ -109,16 +109,18 @@ def measure_command(
             if runs:
                 time.sleep(plan.settle_s)
             start = time.monotonic()
-            time.sleep(idle_s)
+            relay.ended.wait(idle_s)
             idles.append(idle_span(start, time.monotonic()))
 
     before = holder(roots)
-    with sampler:
+    with SignalRelay() as relay, sampler:
         idle()
-        while len(runs) < repeat and not (runs and runs[-1].exit_code > 128):
+        if relay.ended.is_set():
+            raise KeyboardInterrupt
+        while len(runs) < repeat and not (runs and runs[-1].exit_code > 128) and not relay.ended.is_set():
             if channels:
                 time.sleep(plan.pause_s)
-            runs.append(run_command(argv))
+            runs.append(run_command(argv, relay))
         idle()
     spans = [Span(COMMAND, run.start_s, run.end_s, 1, "run") for run in runs]
     sampled = Sampled(found.topology, sampler.trace, sampler.stats(), runs[0].start_s, device.cores, spans)

@@ -237,6 +237,7 @@ def _sources(
 
 def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[str, Any]) -> int:
     """Keep, write, print; then the exit code. One that fails does not keep the others from happening."""
+    from edgeprof.cli.exit_codes import exit_code
     from edgeprof.errors import EdgeprofError
     from edgeprof.reporters import console, registry, terminal
     from edgeprof.results.document import to_json
@@ -261,19 +262,3 @@ def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[
     if trouble is not None:
         raise trouble
     return exit_code(result, strict=flags["strict"])
-
-
-def exit_code(result: Result, *, strict: bool) -> int:
-    """Contract §1: 130 interrupted, 3 a variant without figures to quote, 1 strict and not wholly right, else 0."""
-    if result.interrupted:
-        return 130
-    if any(variant.status in {"failed", "invalid"} for variant in result.variants):
-        return 3
-    if strict and any(
-        variant.status != "ok"
-        or variant.energy_j_per_inference is None
-        or variant.energy_j_per_inference.provenance in {"estimated", "none"}
-        for variant in result.variants
-    ):
-        return 1
-    return 0

@@ -58,13 +58,14 @@ def command(model: str, **flags: Any) -> int:
     from edgeprof.compression.progress import shown_by
     from edgeprof.compression.target import find_target
     from edgeprof.errors import InputError
+    from edgeprof.launch.choose import own_formats
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
 
     device = find_target(flags["target"], Roots.resolve())
     shapes, dtypes = input_shapes(flags["inputs"])
     host = PluginHost.from_environment()
-    source = recognise(model)
+    source = recognise(model, own_formats(host))
     if flags["as_list"]:
         click.echo(_listing(host, source.format, as_json=flags["as_json"]))
         return 0

@@ -46,18 +46,20 @@ def command(model: str, **flags: Any) -> int:
     from edgeprof.compression.variant import make_variant, parse_chain
     from edgeprof.diagnosis.evidence import explain
     from edgeprof.errors import InputError
+    from edgeprof.launch.choose import own_formats
     from edgeprof.plugins import PluginHost
 
     host = PluginHost.from_environment()
     if flags["chain"] and flags["baseline"]:
         raise InputError("--with makes a variant of MODEL, which is then the baseline", remedy="Leave out --baseline.")
-    given = recognise(model)
+    formats = own_formats(host)
+    given = recognise(model, formats)
     data = None
     if flags["dataset"]:
         from edgeprof.evaluation.load import load_dataset
 
         data = load_dataset(flags["dataset"], host, pairs("--preprocess", flags["preprocess"]))
-    baseline = recognise(flags["baseline"]) if flags["baseline"] else None
+    baseline = recognise(flags["baseline"], formats) if flags["baseline"] else None
     measure_s = flags["measure_s"]
     with scratch("diagnose") as folder:
         if flags["chain"]:

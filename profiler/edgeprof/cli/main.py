@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: What a disk or a terminal does to a program, and no bug of ours.
 _SURROUNDINGS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+#: What a name that a user gives can be: too long for any file, a loop of links, in a folder that is closed.
+_NAMES = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.ENOTDIR, errno.EISDIR})
 
 
 class LazyGroup(click.Group):
@@ -137,9 +140,22 @@ def run(argv: Sequence[str] | None = None) -> int:
             click.echo(f"  {error.remedy}", err=True)
         return error.exit_code
     except OSError as error:
-        if error.errno not in _SURROUNDINGS:
+        sentence = _sentence(error)
+        if sentence is None:
             raise
-        streams.silence()
-        click.echo(f"edgeprof: cannot write to {error.filename or 'stdout'}: {error.strerror}", err=True)
+        click.echo(f"edgeprof: {sentence}", err=True)
         return 2
     return outcome if isinstance(outcome, int) else 0
+
+
+def _sentence(error: OSError) -> str | None:
+    """What the system refused, where a user's names or surroundings are the cause; None: a fault of ours."""
+    from edgeprof.errors import printable
+
+    name = None if error.filename is None else printable(os.fsdecode(error.filename))[:200]
+    if error.errno in _NAMES and name is not None:
+        return f"cannot use {name}: {error.strerror}"
+    if error.errno not in _SURROUNDINGS:
+        return None
+    streams.silence()
+    return f"cannot write to {name or 'stdout'}: {error.strerror}"

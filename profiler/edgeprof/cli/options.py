@@ -40,18 +40,40 @@ def no_color_option(command: F) -> F:
 
 
 def safety_options(command: F) -> F:
-    """``--allow-code``: what the command may let a model do. The command does not see it, but runs within it."""
+    """``--allow-code`` and ``--sandbox``: what a model may do. The command does not see them, but runs within them."""
 
     @functools.wraps(command)
-    def within(*args: Any, allow_code: bool, **kwargs: Any) -> object:
+    def within(*args: Any, allow_code: bool, sandbox: bool, **kwargs: Any) -> object:
         from edgeprof.worker.embedded_code import code_allowed
+        from edgeprof.worker.sandbox import asked_for
 
-        with code_allowed(allow_code):
+        if sandbox:
+            _require_sandbox()
+        with code_allowed(allow_code), asked_for(sandbox):
             return command(*args, **kwargs)
 
+    decorated = click.option(
+        "--sandbox", is_flag=True, help="No network, no new rights, and no writing outside of a scratch folder."
+    )(cast("F", within))
     return click.option(
         "--allow-code", is_flag=True, help="Also load a model file that runs its author's code when it is loaded."
-    )(cast("F", within))
+    )(decorated)
+
+
+def _require_sandbox() -> None:
+    """
+    Raises:
+        UnavailableError: this kernel cannot confine a process.
+    """
+    from edgeprof.errors import UnavailableError
+    from edgeprof.worker.sandbox import why_not
+
+    reason = why_not()
+    if reason is not None:
+        raise UnavailableError(
+            f"--sandbox cannot be used here: {reason}",
+            remedy="Leave it out for models that you trust, or run edgeprof in a container or a virtual machine.",
+        )
 
 
 def output_option(command: F) -> F:

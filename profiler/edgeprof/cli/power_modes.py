@@ -31,7 +31,7 @@ def bench_modes(
 ) -> int:
     """Sweep, keep each result, print; the worst exit code of all."""
     from edgeprof.benchmark.power_modes import sweep
-    from edgeprof.cli.bench import exit_code
+    from edgeprof.cli.exit_codes import exit_code
     from edgeprof.reporters import registry
     from edgeprof.results.store import Store
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgeprof.roots import Roots
-    from edgeprof.sensing.characterize import Characteristic
+    from edgeprof.sensing.characteristic import Characteristic
     from edgeprof.sensing.discover import Discovery
     from edgeprof.sensing.glance import Glance
     from edgeprof.sensing.sensor import Channel, Sensor

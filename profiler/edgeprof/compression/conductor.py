@@ -108,7 +108,9 @@ def compress(
         kept = None if fresh else before.get(name)
         if shapes and kept is not None and any(reason["code"] == "not_checked" for reason in kept["reasons"]):
             kept = None  # what could not be checked then can be now
-        if kept is not None and _still_true(kept, steps, compressors, data, directory, seed, made_for):
+        if kept is not None and _still_true(
+            kept, steps, compressors, data, directory, seed, made_for, source.own_formats
+        ):
             note(f"{name}: already made")
             manifest["variants"].append({**kept, "reused": True})
         else:
@@ -118,7 +120,7 @@ def compress(
                 entry = _make(
                     source, chain, steps, host, directory, data, seed=seed, options=checked_with, timeout_s=timeout_s,
                     device=made_for,
-                    begun=_begun(there, steps, compressors, data, directory, seed, made_for),
+                    begun=_begun(there, steps, compressors, data, directory, seed, made_for, source.own_formats),
                 )  # fmt: skip
             except StorageError:
                 raise
@@ -239,15 +241,16 @@ def _begun(  # noqa: PLR0917 - called once, above
     directory: Path,
     seed: int,
     made_for: Target,
+    formats: Mapping[str, tuple[int, bytes]],
 ) -> Made | None:
     """The variant that has the most of a chain's first steps behind it: an export or a training is not done twice."""
     for count in range(len(steps) - 1, 0, -1):
         first = steps[:count]
         for entry in there:
             if entry["name"] == chain_name(first) and _still_true(
-                entry, first, compressors, data, directory, seed, made_for
+                entry, first, compressors, data, directory, seed, made_for, formats
             ):
-                return recognise(os.fspath(directory / entry["model"]["path"])), entry["recipe"]
+                return recognise(os.fspath(directory / entry["model"]["path"]), formats), entry["recipe"]
     return None
 
 
@@ -259,6 +262,7 @@ def _still_true(  # noqa: PLR0917 - called above only
     directory: Path,
     seed: int,
     made_for: Target,
+    formats: Mapping[str, tuple[int, bytes]],
 ) -> bool:
     """Whether a variant of an earlier run is what this run would make."""
     if entry.get("status") != "ok" or not entry.get("model"):
@@ -275,7 +279,7 @@ def _still_true(  # noqa: PLR0917 - called above only
         if of_data and entry.get("dataset") != _dataset(data):
             return False
     try:
-        found = recognise(os.fspath(directory / entry["model"]["path"]))
+        found = recognise(os.fspath(directory / entry["model"]["path"]), formats)
     except EdgeprofError:
         return False
     return bool(found.sha256 == entry["model"]["sha256"])

@@ -17,10 +17,12 @@ import tempfile
 import traceback
 import warnings
 from contextvars import ContextVar
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from edgeprof.compression.progress import report, shown_by
 from edgeprof.errors import EdgeprofError, InputError, VariantError
+from edgeprof.worker import sandbox
 from edgeprof.worker.main import die_with_parent
 
 if TYPE_CHECKING:
@@ -34,13 +36,14 @@ T = TypeVar("T")
 _WATCH: ContextVar[Callable[[str | None], None] | None] = ContextVar("edgeprof_user_code_watch", default=None)
 
 
-def apart(work: Callable[[], T], *, label: str, limit_s: float) -> T:
+def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | None = None) -> T:
     """What ``work()`` returns, run in a child process; its progress is reported here.
 
     Args:
         work: Its result must pickle. Its prints go to stderr: stdout belongs to the command.
         label: What is being made, for messages.
         limit_s: How long each piece of ``user_code`` may take, seconds; the rest may take as long as it needs.
+        folder: The only one in which ``work`` may write where ``--sandbox`` was given; None: one of its own.
 
     Raises:
         EdgeprofError: whatever ``work`` raised.
@@ -50,8 +53,11 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float) -> T:
     ours, theirs = context.Pipe()
     lifeline = os.pipe()
     running: str | None = None
-    with tempfile.TemporaryFile() as dump:
-        given = {"label": label, "limit_s": limit_s, "lifeline": lifeline, "dump": dump}
+    with contextlib.ExitStack() as stack:
+        dump = stack.enter_context(tempfile.TemporaryFile())
+        if sandbox.is_asked_for() and folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeprof-sandbox-")))
+        given = {"label": label, "limit_s": limit_s, "lifeline": lifeline, "dump": dump, "folder": folder}
         child = context.Process(target=_child, args=(work, ours, theirs), kwargs=given)
         with warnings.catch_warnings():
             # Threads of libraries do not follow into the child; those that it needs, it starts itself.
@@ -123,6 +129,7 @@ def _child(
     limit_s: float,
     lifeline: tuple[int, int],
     dump: IO[bytes],
+    folder: Path | None,
 ) -> None:
     os.setpgrp()
     parents.close()
@@ -145,6 +152,10 @@ def _child(
             faulthandler.dump_traceback_later(limit_s, exit=True, file=dump)
 
     _WATCH.set(watch)
+    if sandbox.is_asked_for():
+        assert folder is not None
+        sandbox.enter([os.fspath(folder)])
+        tempfile.tempdir = os.environ["TMPDIR"] = os.environ["XDG_CACHE_HOME"] = os.fspath(folder)
     with shown_by(lambda text, done: pipe.send(("progress", (text, done)))):
         try:
             answer = ("made", work())

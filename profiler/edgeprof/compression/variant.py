@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from edgeprof.artifact import FORMATS, Artifact, recognise
+from edgeprof.artifact import Artifact, recognise
+from edgeprof.artifact.formats import suffixes_of
 from edgeprof.compression.isolation import apart
 from edgeprof.compression.recipe import check_preprocessing, declared_changes, recipe_beside
 from edgeprof.compression.scratch import scratch
@@ -203,11 +204,11 @@ def make_variant(
                     return _through(source, steps, compressors, folder, data, seed=seed, begun=begun, least=least_share)
 
             name = chain_name(steps)
-            made, recipe = apart(work, label=name, limit_s=timeout_s) if isolated else work()
+            made, recipe = apart(work, label=name, limit_s=timeout_s, folder=folder) if isolated else work()
             final = _install(made, directory)
     except OSError as error:
         raise _cannot_write(directory, error) from error
-    return recognise(os.fspath(final)), recipe
+    return recognise(os.fspath(final), source.own_formats), recipe
 
 
 def _through(
@@ -236,7 +237,8 @@ def _through(
         if tool.needs_data != "no" and data is None and "data" not in step.given:
             raise InputError(f"{tool.name} needs {tool.needs_data} data", remedy="Add --dataset SPEC.")
         values = settings(tool, step.given)
-        suffix = FORMATS[tool.gives or current.format].suffixes[0]
+        endings = suffixes_of(tool.gives) if tool.gives else current.suffixes
+        suffix = endings[0] if endings else ""
         # A model of several files names the others in the first: each has its final name from the start.
         target = folder / str(number) / (stem(source) + "." + safe(chain_name(steps)) + suffix)
         target.parent.mkdir(exist_ok=True)
@@ -252,7 +254,7 @@ def _through(
                 error.message = error.message.replace(f"{given.name}: ", f"{_called(source, current)}: ")
             error.args = (error.message,)
             raise
-        produced = recognise(os.fspath(target))
+        produced = recognise(os.fspath(target), source.own_formats)
         if produced.format != (tool.gives or current.format):
             raise VariantError(f"{tool.name} wrote {produced.format} where {tool.gives or current.format} was due")
         check_share(tool.name, _called(source, current), facts, least, same=produced.sha256 == current.sha256)
@@ -370,7 +372,7 @@ def stem(artifact: Artifact) -> str:
     if artifact.path is None:
         return "model"
     # mobilenet_v1_0.25 and mobilenet_v1_0.5 are two models.
-    known = artifact.path.suffix in FORMATS[artifact.format].suffixes
+    known = artifact.path.suffix in artifact.suffixes
     return artifact.path.stem if known else artifact.path.name
 
 

@@ -19,7 +19,7 @@ from edgeprof.diagnosis.graph import inspect_with
 from edgeprof.errors import EdgeprofError, InputError, VariantError
 from edgeprof.evaluation import evaluate
 from edgeprof.evaluation.labels import are_absent
-from edgeprof.launch.choose import choose_runtime
+from edgeprof.launch.choose import choose_runtime, own_formats
 from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.results import schema
 from edgeprof.verdicts.accuracy import drop_scale
@@ -157,12 +157,12 @@ def annotate(result: schema.Result, roots: Roots, host: PluginHost) -> None:
         return
     from edgeprof.artifact import recognise  # noqa: PLC0415 - needed only after a run with variants
 
-    baseline = result.variants[0]
+    baseline, formats = result.variants[0], own_formats(host)
     for variant, comparison in zip(result.variants[1:], result.comparisons, strict=False):
         if variant.status == "failed" or not disappoints(variant, comparison):
             continue
         with contextlib.suppress(EdgeprofError, OSError, ImportError):
-            made, source = recognise(variant.model.path), recognise(baseline.model.path)
+            made, source = (recognise(one.model.path, formats) for one in (variant, baseline))
             recipe = variant.recipe or recipe_beside(made)
             if not recipe:
                 continue  # another model, not a variant: nothing was promised

@@ -10,6 +10,7 @@ from edgeprof.compression.isolation import apart
 from edgeprof.errors import InputError
 from edgeprof.launch.choose import runtimes_for
 from edgeprof.plugins import PluginHost
+from edgeprof.worker import sandbox
 from edgeprof.worker.graph import INTEGER, Graph, Layer
 
 if TYPE_CHECKING:
@@ -57,9 +58,11 @@ def inspect_with(artifact: Artifact, host: PluginHost) -> tuple[Runtime | None, 
 
 
 def _inspect(runtime: Runtime, path: str) -> Graph | None:
-    if not runtime.inspects_apart:
+    if not runtime.inspects_apart and not sandbox.is_asked_for():
         return runtime.inspect(path)
     try:
         return apart(functools.partial(runtime.inspect, path), label=Path(path).name, limit_s=_LIMIT_S)
-    except Exception:  # noqa: BLE001 - of another version of the library, with operators that are not here
-        return None
+    except Exception:
+        if not runtime.inspects_apart:
+            raise
+        return None  # of another version of the library, with operators that are not here

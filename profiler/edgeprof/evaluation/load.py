@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprof import toml_files
 from edgeprof.errors import EdgeprofError, InputError
 from edgeprof.evaluation.metric import Metric, Score, proportion
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,7 +40,7 @@ def load_dataset(spec: str, host: PluginHost, options: Mapping[str, str] | None 
     kind, path = _split(spec, host)
     if kind is None and path.suffix == ".toml":
         kind, path, declared = _declared(path)
-    if not path.exists():
+    if not toml_files.exists(path):
         raise InputError(f"dataset {path} does not exist", remedy=_missing(kind, host))
     factory = host.get("datasets", kind) if kind else _recognised(path, host)
     dataset: Dataset = factory(str(path), {**declared, **(options or {})})
@@ -61,7 +56,7 @@ def _missing(kind: str | None, host: PluginHost) -> str:
 
 def _split(spec: str, host: PluginHost) -> tuple[str | None, Path]:
     kind, colon, rest = spec.partition(":")
-    if colon and kind in host.of("datasets") and not Path(spec).exists():
+    if colon and kind in host.of("datasets") and not toml_files.exists(Path(spec)):
         return kind, Path(rest)
     return None, Path(spec)
 
@@ -87,13 +82,7 @@ def _recognised(path: Path, host: PluginHost) -> Callable[[str, Mapping[str, str
 
 
 def _declared(path: Path) -> tuple[str | None, Path, dict[str, str]]:
-    try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from None
+    content = toml_files.read(path)
     target, kind = content.pop("path", None), content.pop("format", None)
     if not isinstance(target, str) or not isinstance(kind, str | None):
         raise InputError(f"{path} names no data", remedy='It needs a line path = "FILE or FOLDER".')

@@ -11,14 +11,14 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from edgeprof.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
 _POLL_S = 0.05
 
@@ -53,25 +53,31 @@ def require_command(name: str) -> None:
         raise InputError(f"cannot run {name}: {why}", remedy="edgeprof run -- CMD [ARG …], as in a shell.")
 
 
-def run_command(argv: Sequence[str]) -> CommandRun:
+def run_command(argv: Sequence[str], relay: SignalRelay | None = None) -> CommandRun:
     """Run ``argv`` with this process's stdin, stdout and stderr, and wait.
 
-    An interrupt goes to the command, which decides what to do with it; this process waits for its end.
+    A signal goes to the command, which decides what to do with it; this process waits for its end.
+
+    Args:
+        argv: The command.
+        relay: What passes signals on, where it does so beyond this run too.
 
     Raises:
         InputError: there is no such command, or it cannot be executed.
     """
     used_before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with _signals_left_to_the_command() as started:
+    with contextlib.ExitStack() as stack:
+        relay = relay or stack.enter_context(SignalRelay())
         start = time.monotonic()
         try:
-            process = started(subprocess.Popen(list(argv)))
+            process = relay.start(argv)
         except OSError as error:
             raise InputError(
                 f"cannot run {argv[0]}: {error.strerror}", remedy="edgeprof run -- CMD [ARG …], as in a shell."
             ) from None
         memory = _TreeMemory(process.pid)
         code = process.wait()
+        relay.stop()
         end = time.monotonic()
     memory.stop()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -84,39 +90,73 @@ def run_command(argv: Sequence[str]) -> CommandRun:
     )
 
 
-@contextlib.contextmanager
-def _signals_left_to_the_command() -> Iterator[Callable[[subprocess.Popen[bytes]], subprocess.Popen[bytes]]]:
-    """Yields what must be told of the command once it runs.
+class SignalRelay:
+    r"""Passes signals on to a command and outlives them, so that its figures are kept; use it as a context manager.
 
-    A terminal's signals reach the command by themselves. SIGTERM comes to this process alone and is passed on, also one
-    that comes while the command is being started.
+    A terminal's own signals (Ctrl-C, Ctrl-\) reach the command by themselves. All others that can be caught come to
+    this process alone and are passed on, also one that comes while the command is being started. While no command runs,
+    those that would end this process set ``ended`` instead; one that is ignored stays so, as nohup means it.
     """
-    running: list[subprocess.Popen[bytes]] = []
-    asked = False
 
-    def end(_number: int, _frame: object) -> None:
-        nonlocal asked
-        asked = True
-        for process in running:
-            process.terminate()
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self._running: subprocess.Popen[bytes] | None = None
+        self._starting = False
+        self._waiting: list[int] = []
+        self._previous: list[tuple[int, Any]] = []
 
-    def started(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-        running.append(process)
-        if asked:
-            process.terminate()
-        return process
+    def __enter__(self) -> SignalRelay:  # noqa: PYI034 - Self is not in the typing of 3.10
+        if threading.current_thread() is threading.main_thread():
+            for number in sorted(signal.valid_signals() - _NOT_PASSED_ON):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous.append((number, signal.signal(number, self._hear)))
+        return self
 
-    handlers = {signal.SIGINT: _ignore, signal.SIGQUIT: _ignore, signal.SIGTERM: end}
-    previous = [(number, signal.signal(number, handler)) for number, handler in handlers.items()]
-    try:
-        yield started
-    finally:
-        for number, handler in previous:
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous:
             signal.signal(number, handler)
 
+    def start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start the command that signals go to.
 
-def _ignore(_number: int, _frame: object) -> None:
-    """A handler, not SIG_IGN: an ignored signal would stay ignored in the command."""
+        Raises:
+            OSError: it cannot be started.
+        """
+        self._starting = True
+        try:
+            self._running = subprocess.Popen(list(argv))
+        finally:
+            self._starting = False
+        for number in self._waiting:
+            self._running.send_signal(number)
+        return self._running
+
+    def stop(self) -> None:
+        """The command is over: signals are for this process again."""
+        self._running = None
+
+    def _hear(self, number: int, _frame: object) -> None:
+        if self._running is None and not self._starting:
+            if number in _ENDING:
+                self.ended.set()
+        elif number in (signal.SIGINT, signal.SIGQUIT):
+            return  # the command has heard it; a handler, for an ignored signal would stay ignored in the command
+        elif self._running is None:
+            self._waiting.append(number)
+        else:
+            with contextlib.suppress(OSError):
+                self._running.send_signal(number)
+
+
+#: What cannot be caught, tells of children, of memory or of faults, or stops and resizes a terminal's whole group.
+_NOT_PASSED_ON = frozenset(
+    {
+        signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL,
+        signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGXCPU, signal.SIGPROF,
+        signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT, signal.SIGWINCH,
+    }
+)  # fmt: skip
+_ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 
 
 class _TreeMemory:

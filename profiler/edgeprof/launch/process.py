@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprof.errors import InputError, VariantError
 from edgeprof.launch.interpreter import probe
 from edgeprof.roots import Roots
+from edgeprof.worker import sandbox
 from edgeprof.worker.handler import MORE_MEMORY, OUT_OF_MEMORY
 from edgeprof.worker.wire import Connection
 
@@ -69,17 +71,26 @@ class WorkerProcess:
                 f"there is nowhere to keep what models print: {error}",
                 remedy="Make room in the temporary directory, or name another: TMPDIR=DIR edgeprof …",
             ) from error
+        self._folder = tempfile.mkdtemp(prefix="edgeprof-sandbox-") if sandbox.is_asked_for() else None
+        places = ("TMPDIR", "XDG_CACHE_HOME", "EDGEPROF_CACHE_DIR")
+        confined = {} if self._folder is None else dict.fromkeys(places, self._folder)
         ours, theirs = socket.socketpair()
         lifeline_read, self._lifeline = os.pipe()
         self._oom_kills = _oom_kills()
         try:
             self._popen = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(lifeline_read), str(memory_limit_bytes or 0)],
+                [
+                    *command,
+                    str(theirs.fileno()),
+                    str(lifeline_read),
+                    str(memory_limit_bytes or 0),
+                    *filter(None, [self._folder]),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
                 pass_fds=(theirs.fileno(), lifeline_read),
-                env={**os.environ, **environ},
+                env={**os.environ, **environ, **confined},
                 start_new_session=True,  # Ctrl-C is the parent's to decide about
             )
         except OSError as error:
@@ -267,6 +278,8 @@ class WorkerProcess:
             self._connection.close()
             os.close(self._lifeline)
             self._output.close()
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
         return -signal.SIGKILL if self._popen.returncode is None else self._popen.returncode
 
     def _tail(self, size: int) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.launch.process import WorkerProcess
 from edgeprof.roots import Roots
-from edgeprof.worker import tensors
+from edgeprof.worker import sandbox, tensors
 from edgeprof.worker.embedded_code import is_code_allowed
 from edgeprof.worker.handler import Handler
 from edgeprof.worker.runtime import LoadOptions, TensorSpec
@@ -178,6 +178,8 @@ class Worker:
             raise InputError(
                 "--worker-python needs a worker process, and --no-isolation forbids it", remedy="Leave one of them out."
             )
+        if sandbox.is_asked_for() and not spec.isolated:
+            raise InputError("--sandbox needs a worker process, and --no-isolation forbids it", remedy="Leave one out.")
         if spec.isolated:
             threads = spec.options.threads
             # For libraries that read it when they are imported (OpenBLAS under numpy, OpenMP under torch).

@@ -6,6 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
+from edgeprof.errors import printable
 from edgeprof.results import schema
 from edgeprof.verdicts.recommend import recommended_variant
 
@@ -23,8 +24,19 @@ def render(results: Sequence[Result]) -> str:
     header = list(rows[0]) if rows else list(row(_NOTHING, _NOBODY))
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _inert(value) for key, value in columns.items()} for columns in rows)
     return text.getvalue()
+
+
+def _inert(value: Any) -> Any:
+    """A text that no spreadsheet takes for a formula: those that begin like one get an apostrophe before them.
+
+    Source: OWASP, CSV injection. Numbers are no texts, and stay.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\n")) else text
 
 
 def row(result: Result, variant: Variant) -> dict[str, Any]:

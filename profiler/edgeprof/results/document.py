@@ -35,6 +35,10 @@ def _text(value: Any) -> Any:
     return [_text(item) for item in value] if isinstance(value, list) else value
 
 
+#: Beyond these no quantity of a result lies: not the age of the universe in nanoseconds, nor one electron's energy.
+LARGEST, SMALLEST = 1e60, 1e-60
+
+
 def to_json(result: Result, *, indent: int = 2) -> str:
     """The file's text; NaN and infinities become null."""
     return msgspec.json.format(msgspec.json.encode(result), indent=indent).decode()
@@ -61,10 +65,35 @@ def from_json(text: str | bytes, *, source: str = "result") -> Result:
     schema = head.get("schema") if isinstance(head, dict) else None
     if schema != SCHEMA:
         raise _wrong_schema(source, schema)
+    wrong = _impossible(head)
+    if wrong is not None:
+        raise InputError(f"{source} holds {wrong}, which nothing measures", remedy=_WRITE_IT_AGAIN)
     try:
-        return msgspec.convert(head, Result)
+        result = msgspec.convert(head, Result)
     except msgspec.ValidationError as error:
         raise InputError(f"{source} is not a whole result: {error}", remedy=_WRITE_IT_AGAIN) from None
+    if any(len(strip.times_s) != len(strip.power_w) for strip in result.traces):
+        raise InputError(f"{source} has a trace with more times than readings, or fewer", remedy=_WRITE_IT_AGAIN)
+    return result
+
+
+def _impossible(document: Any) -> str | None:
+    """A number of a result that is beyond all bounds, with its key; None where there is none.
+
+    Arithmetic that holds for all measured values overflows with such a one: nobody's joules are 1e300.
+    """
+    waiting: list[tuple[str, Any]] = [("", document)]
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.items())
+        elif isinstance(value, list):
+            waiting.extend((key, item) for item in value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            size = abs(value)
+            if size > LARGEST or (0 < size < SMALLEST and not key.startswith("p_value")):
+                return f"{key} = {value:.3g}" if isinstance(value, float) else f"{key} of {len(str(size))} digits"
+    return None
 
 
 _WRITE_IT_AGAIN = "Give a result: a file of edgeprof bench -o FILE.json, or an id that edgeprof history lists."

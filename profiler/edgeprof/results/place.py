@@ -6,7 +6,9 @@ msgspec.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,3 +25,23 @@ def data_dir(environ: Mapping[str, str] | None = None) -> Path:
 
         given = platformdirs.user_data_dir("edgeprof", appauthor=False)
     return Path(given)
+
+
+def make_private(directory: Path, name: str) -> None:
+    """Make the data directory, and a file in it, for their owner alone: results hold host names, paths and last words.
+
+    A directory that is there already keeps its mode where it is not edgeprof's own default one, for its owner may share
+    it on purpose; the file is made with 0600, and loses what others could do with it.
+
+    Raises:
+        OSError: they cannot be made.
+    """
+    if not directory.is_dir():
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # another process was quicker
+            directory.mkdir(mode=0o700)
+    path = directory / name
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    found = path.stat()
+    if found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & 0o077:
+        path.chmod(0o600)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from edgeprof.errors import EdgeprofError, InputError
 from edgeprof.results import document, schema
 from edgeprof.results.migrations import MIGRATIONS
-from edgeprof.results.place import data_dir
+from edgeprof.results.place import data_dir, make_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,7 +202,7 @@ class Store:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            make_private(self.directory, FILE)
         except OSError as error:
             raise StoreError(
                 f"results cannot be kept in {self.directory}: {error.strerror}", remedy=_ELSEWHERE
@@ -267,8 +267,8 @@ class Store:
     def _translated(self, done: str) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            text = str(error)
+        except (sqlite3.Error, UnicodeError) as error:  # the latter: a damaged file gives texts that are none
+            text = str(error) if isinstance(error, sqlite3.Error) else "it is malformed"
             remedy = _ELSEWHERE
             if "full" in text:
                 remedy = "Free some space, or set EDGEPROF_DATA_DIR to a directory on another disk."

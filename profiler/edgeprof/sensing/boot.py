@@ -10,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprof.sensing.characteristic import Characteristic
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeprof.roots import Roots
-    from edgeprof.sensing.characterize import Characteristic
     from edgeprof.sensing.sensor import Sensor
     from edgeprof.sensing.trace import Key
 
@@ -44,8 +45,6 @@ class BootCache:
 
     def get(self, sensor: Sensor) -> dict[Key, Characteristic] | None:
         """What is known of all channels of the sensor; None where anything is not."""
-        from edgeprof.sensing.characterize import Characteristic  # noqa: PLC0415 - it uses this module
-
         kept = self._read().get(self._name(sensor))
         try:
             return {c.key: Characteristic(**kept[f"{c.name}/{c.quantity}"]) for c in sensor.channels} if kept else None

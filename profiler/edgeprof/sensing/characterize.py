@@ -11,10 +11,11 @@ import statistics
 import threading
 from array import array
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from edgeprof.sensing.characteristic import Characteristic
 from edgeprof.sensing.clock import Clock, MonotonicClock
 from edgeprof.sensing.limits import counter_rise
 from edgeprof.sensing.trace import Series
@@ -51,27 +52,6 @@ _POSSIBLE: dict[Quantity, tuple[float, float]] = {
 #: What registers and drivers say when they have nothing to say, in the units that they may have been scaled from.
 _SENTINELS = (0xFFFF, 0x7FFF, 0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF)
 _SCALES = (1.0, 1e-1, 1e-2, 1e-3, 1e-6, 1e-9)
-
-
-@dataclass(frozen=True)
-class Characteristic:
-    """What was found out about one channel.
-
-    Attributes:
-        update_interval_s: How often it has something new (s); None where it changed too seldom or too irregularly to
-            tell. Where it changed at nearly every read, the true one may be shorter.
-        step: The smallest step seen, in the channel's unit: the greatest common divisor of all differences; None if it
-            never changed. A product of volts and amperes has a finer step than either part resolves.
-        effective_rate_hz: New values per second, which is what a reader learns; not the rate of reading.
-        plausible: Whether its values can be true.
-        reason: Why they cannot, or why something above is None.
-    """
-
-    update_interval_s: float | None
-    step: float | None
-    effective_rate_hz: float
-    plausible: bool
-    reason: str | None = None
 
 
 def characterise(
@@ -186,8 +166,11 @@ def smallest_step(values: Iterable[float]) -> float | None:
         if largest * scale > 1e12:
             break
         rounding = 1e-9 + 4e-15 * largest * scale  # of doubles that were a whole number times 1e-6 and the like
-        if all(abs(value * scale - round(value * scale)) <= rounding for value in distinct):
-            return math.gcd(*(round(b * scale) - round(a * scale) for a, b in pairwise(distinct))) / scale
+        whole = sorted({round(value * scale) for value in distinct})
+        # Values that a rounding would make one are no multiples of this power: 0 and 1e-9 are not both 0.
+        near = all(abs(value * scale - round(value * scale)) <= rounding for value in distinct)
+        if near and len(whole) == len(distinct):
+            return math.gcd(*(b - a for a, b in pairwise(whole))) / scale
     return min(b - a for a, b in pairwise(distinct))
 
 

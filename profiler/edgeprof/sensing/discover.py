@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.board.files import Board
-    from edgeprof.sensing.characterize import Characteristic
+    from edgeprof.sensing.characteristic import Characteristic
     from edgeprof.sensing.sensor import Channel, Sensor
     from edgeprof.sensing.trace import Key
 

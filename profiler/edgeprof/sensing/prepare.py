@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
-    from edgeprof.sensing.characterize import Characteristic
+    from edgeprof.sensing.characteristic import Characteristic
     from edgeprof.sensing.sensor import Sensor
     from edgeprof.sensing.trace import Key
 

@@ -24,6 +24,7 @@ from edgeprof.diagnosis.evidence import blame, explain
 from edgeprof.errors import EdgeprofError, InputError, StorageError, UnavailableError, VariantError
 from edgeprof.evaluation import labels
 from edgeprof.evaluation.load import load_dataset, load_metric
+from edgeprof.launch.choose import own_formats
 from edgeprof.launch.lock import measuring
 from edgeprof.results import document, files, schema
 from edgeprof.results.ids import new_id
@@ -99,7 +100,8 @@ def prepare(
         InputError: a model, data or a recipe cannot be used.
         UnavailableError: a library that the study needs is not here.
     """
-    bases = [recognise(study.model) for study in studies]
+    formats = own_formats(host)
+    bases = [recognise(study.model, formats) for study in studies]
     prepared = []
     for study, base in zip(studies, bases, strict=True):
         # Two models of one name are told apart by what the study calls them.
@@ -255,7 +257,7 @@ class _Sweep:
         """A variant that could not be made, or that does not load or answers NaN: in the table, and not measured."""
         assert one.failure is not None
         reason = schema.Reason(code=one.failure.code, message=one.failure.message, remedy=one.failure.remedy)
-        made = None if one.path is None else recognise(one.path)
+        made = None if one.path is None else recognise(one.path, self.base.own_formats)
         model = schema.Model(
             path=one.path or self.base.spec,
             format=made.format if made else self.base.format,
@@ -343,7 +345,7 @@ class _Sweep:
         """Cheap proxies: size, arithmetic, signal to noise, agreement on a few samples."""
         if one.failure is not None or one.path is None:
             return
-        variant = recognise(one.path)
+        variant = recognise(one.path, self.base.own_formats)
         one.size_bytes = variant.size_bytes
         path = self.directory / "results" / f"look-{self._key([ModelRequest(one.path, one.name)])}.json"
         try:
@@ -355,7 +357,7 @@ class _Sweep:
                 variant,
                 self.host,
                 self.roots,
-                baseline=recognise(self.reference.spec),
+                baseline=recognise(self.reference.spec, self.base.own_formats),
                 data=self.data,
                 recipe=one.recipe,
             )
@@ -373,7 +375,7 @@ class _Sweep:
         agreement = facts["agreement"]
         if agreement is not None and agreement < 0.5:
             return f"it agrees with the baseline on {agreement:.0%} of {facts['agreement_samples']} samples"
-        before = recognise(self.reference.spec).size_bytes
+        before = recognise(self.reference.spec, self.base.own_formats).size_bytes
         smaller = size is not None and before is not None and size < 0.95 * before
         if one.predicted is not None and one.predicted <= 1.01 and not smaller:
             return f"no less arithmetic (predicted {one.predicted:.2f} ×) and no smaller file"
@@ -412,7 +414,7 @@ class _Sweep:
         judge = self.data
         data = None if judge is None else (judge.name, judge.preprocessing, judge.fingerprint(), self.study.metric)
         # Of an application the file is not all: its attribute says which model of it is meant.
-        found = [(model.name, recognise(model.spec)) for model in models]
+        found = [(model.name, recognise(model.spec, self.base.own_formats)) for model in models]
         parts = [
             [(name, one.sha256, Path(one.target).name if one.format == "python" else "") for name, one in found],
             self.study.protocol, self.study.seed, data, self.fingerprint,

@@ -5,21 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import string
-import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from edgeprof import units
+from edgeprof import toml_files, units
 from edgeprof.benchmark.request import input_shapes
 from edgeprof.compression.variant import chain_name, parse_chain
 from edgeprof.errors import InputError, unknown
 from edgeprof.verdicts.gate import Limits
 from edgeprof.verdicts.recommend import Product
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,6 +41,9 @@ _BUDGETS = {
 }
 #: More than this is a mistake in a grid, or wants another tool.
 _MOST = 200
+#: Combinations of a grid's values that are looked at: many may name the same chain.
+_MOST_COMBINATIONS = 10_000
+_COARSER = "Make its grids coarser."
 
 
 @dataclass(frozen=True)
@@ -126,12 +123,7 @@ def load(path: Path) -> list[StudyFile]:
     Raises:
         InputError: it is missing, no TOML, or a key or value does not fit; the sentence names it.
     """
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", remedy="Give a study's .toml.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from None
+    content = toml_files.read(path, remedy="Give a study's .toml.")
     for key in content:
         if key not in _TOP:
             raise unknown(f"key of {path.name}", key, _TOP)
@@ -141,7 +133,7 @@ def load(path: Path) -> list[StudyFile]:
     if not chains and search is None:
         raise InputError(f"{path} has no recipes", remedy='[recipes] with explicit = ["int8-dynamic", …].')
     if len(chains) > _MOST:
-        raise InputError(f"{path} asks for {len(chains)} variants; {_MOST} at most", remedy="Make its grids coarser.")
+        raise InputError(f"{path} asks for {len(chains)} variants; {_MOST} at most", remedy=_COARSER)
     baseline = _text(path, content, "baseline")
     if baseline is not None:
         parse_chain(baseline)
@@ -212,10 +204,10 @@ def _table(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _beside(path: Path, text: str) -> str:
     """Relative to the study's file, where there is such a file; else as it is."""
     kind, colon, rest = text.partition(":")
-    if colon and (path.parent / rest).exists():
+    if colon and toml_files.exists(path.parent / rest):
         return f"{kind}:{path.parent / rest}"
     near = path.parent / text.partition(":")[0]
-    return str(path.parent / text) if near.exists() else text
+    return str(path.parent / text) if toml_files.exists(near) else text
 
 
 def _chains(path: Path, recipes: Mapping[str, Any]) -> Iterator[str]:
@@ -247,7 +239,9 @@ def _rows(path: Path, recipes: Mapping[str, Any], key: str) -> list[dict[str, An
 def _names(path: Path, pattern: str) -> list[str]:
     """What stands in braces in a pattern."""
     try:
-        names = [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
+        # A form, as in {a:9999999}, would make a long text of a short one.
+        parsed = string.Formatter().parse(pattern)
+        names = ["" if form or conversion else name for _, name, form, conversion in parsed if name is not None]
     except ValueError:
         names = [""]
     if not all(name.isidentifier() for name in names):
@@ -263,18 +257,21 @@ def _expanded(path: Path, grid: Mapping[str, Any]) -> Iterator[str]:
             raise InputError(f"{path}: {{{name}}} of {pattern!r} has no values", remedy=f"Add {name} = [ … ].")
     for extra in set(grid) - {"with", *names}:
         raise InputError(f"{path}: {pattern!r} does not use {extra}", remedy=f"Write {{{extra}}} where it belongs.")
-    for values in itertools.product(*(_values(path, name, grid[name]) for name in names)):
+    given = [_values(path, name, grid[name]) for name in names]
+    if math.prod(len(values) for values in given) > _MOST_COMBINATIONS:
+        raise InputError(f"{path}: {pattern!r} has more than {_MOST_COMBINATIONS:,} combinations", remedy=_COARSER)
+    for values in itertools.product(*given):
         yield pattern.format(**dict(zip(names, values, strict=True)))
 
 
 def _values(path: Path, name: str, given: Any) -> list[str]:
     if isinstance(given, list) and given:
-        return [_word(value) for value in given]
+        return list(dict.fromkeys(_word(value) for value in given))
     if isinstance(given, dict) and {"from", "to", "steps"} <= set(given):
         low, high, _ = _range(path, name, given)
         steps = _of_type(path, f"steps of {name}", given["steps"], int)
-        if steps < 2:
-            raise InputError(f"{path}: the range of {name} needs 2 steps or more")
+        if not 2 <= steps <= _MOST:
+            raise InputError(f"{path}: the range of {name} needs from 2 to {_MOST} steps")
         if given.get("scale") == "log":
             raw = [math.exp(math.log(low) + (math.log(high) - math.log(low)) * i / (steps - 1)) for i in range(steps)]
         else:

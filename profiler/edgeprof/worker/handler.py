@@ -15,15 +15,13 @@ import sys
 import time
 import traceback
 import types
-import zipfile
 import zlib
 from array import array
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-import numpy as np
-
-from edgeprof.worker import embedded_code, steady, telemetry, tensors
+from edgeprof.worker import embedded_code, sandbox, steady, telemetry, tensors
 from edgeprof.worker import scenario as scenarios
+from edgeprof.worker.arrays import ArraysError, read_arrays
 from edgeprof.worker.inputs import check_feeds, own_feeds
 from edgeprof.worker.runtime import LoadError, LoadOptions, Runtime, Session, TensorSpec
 from edgeprof.worker.scenario import Scenario
@@ -129,7 +127,7 @@ class Handler:
             "inputs": [_spec(spec) for spec in session.inputs],
             "outputs": [_spec(spec) for spec in session.outputs],
             "version": session.version or available.version,
-            "facts": {str(key): str(value) for key, value in session.facts.items()},
+            "facts": _facts(session),
             "load_s": load_s,
         }, []
 
@@ -152,7 +150,7 @@ class Handler:
             "first_s": first_s,
             "problems": problems,
             "devices": self._devices(),
-            "facts": {str(key): str(value) for key, value in session.facts.items()},  # binding may add to them
+            "facts": _facts(session),  # binding may add to them
             "shapes": {name: list(value.shape) for name, value in self._feeds.items()},
             "workloads": [list(workload) for workload in self._workloads],
         }, []
@@ -394,16 +392,10 @@ def _stand_in(package: str, folder: str) -> None:
 def _read_inputs(path: str, specs: Sequence[TensorSpec]) -> Dict[str, Any]:
     """The arrays of an .npz by name; arrays that were saved without names go to the inputs in their order."""
     try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):  # .npy: check_feeds gives it to the model's only input
-            return {"": archive}
-        with archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        # numpy takes what is no array file for a pickle, and tells how to load one all the same.
-        why = "it is no .npz, or holds Python objects" if "pickle" in str(error) else error
+        arrays = read_arrays(path)
+    except (OSError, ArraysError) as error:
         raise LoadError(
-            "the inputs in {} cannot be read: {}".format(path, why),
+            "the inputs in {} cannot be read: {}".format(path, error),
             "Save them with numpy.savez(FILE, **{input name: array}), without Python objects.",
         ) from error
     arrays = _sequences(arrays, specs)
@@ -429,6 +421,11 @@ def _outputs(outputs: Any) -> Dict[str, Any]:
     if not isinstance(outputs, dict):
         raise FailureError("bad_output", "the model returned {}, not named arrays".format(type(outputs).__name__))
     return {str(name): value for name, value in outputs.items()}
+
+
+def _facts(session: Session) -> Dict[str, str]:
+    facts = {str(key): str(value) for key, value in session.facts.items()}
+    return dict(facts, sandbox=sandbox.entered()) if sandbox.entered() else facts
 
 
 def _spec(spec: TensorSpec) -> List[Any]:

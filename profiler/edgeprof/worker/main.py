@@ -1,9 +1,9 @@
 """Where a worker process starts: run as a script, by its path, by any Python from 3.6 on.
 
-``PYTHON main.py SOCKET LIFELINE MEMORY_LIMIT`` with two inherited file descriptors and a number of bytes (0: no
-limit). edgeprof need not be installed for that Python: a stand-in package makes ``edgeprof.worker`` and ``from
-edgeprof import hookimpl`` importable from the folder that this file lies in, without pluggy or any other library of the
-parent's.
+``PYTHON main.py SOCKET LIFELINE MEMORY_LIMIT [FOLDER]`` with two inherited file descriptors, a number of bytes (0: no
+limit) and, for a sandbox, the only folder in which anything may be written. edgeprof need not be installed for that
+Python: a stand-in package makes ``edgeprof.worker`` and ``from edgeprof import hookimpl`` importable from the folder
+that this file lies in, without pluggy or any other library of the parent's.
 """
 
 import fcntl
@@ -18,8 +18,8 @@ import types
 from typing import Any, Callable, Optional
 
 
-def main(socket_fd: int, lifeline_fd: int, memory_limit: int) -> None:
-    """Answer requests until the parent says ``close`` or is gone."""
+def main(socket_fd: int, lifeline_fd: int, memory_limit: int, folder: str = "") -> None:
+    """Answer requests until the parent says ``close`` or is gone; with a folder, confined to writing there."""
     for fd in (socket_fd, lifeline_fd):
         os.set_inheritable(fd, False)  # what the model starts must not keep them open
     die_with_parent(lifeline_fd)
@@ -32,6 +32,11 @@ def main(socket_fd: int, lifeline_fd: int, memory_limit: int) -> None:
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - as above
     sys.argv = sys.argv[:1]  # an application that parses its arguments must not find ours
     stand_in(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+    if folder:  # before numpy comes in, whose threads would not be confined
+        from edgeprof.worker import sandbox  # noqa: PLC0415 - importable only now
+
+        sandbox.enter([folder])
 
     from edgeprof.worker.handler import serve  # noqa: PLC0415 - importable only now
     from edgeprof.worker.wire import Connection  # noqa: PLC0415 - importable only now
@@ -91,4 +96,4 @@ if __name__ == "__main__":
     # This file's own folder: its modules would be found as top-level names (runtime, wire, …) by the model's imports.
     if sys.path and os.path.abspath(sys.path[0]) == os.path.dirname(os.path.abspath(__file__)):
         del sys.path[0]
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:5])

@@ -12,13 +12,14 @@ Sources: Documentation/userspace-api/landlock.rst, linux/landlock.h, seccomp(2),
 Python 3.6 grammar.
 """
 
+import contextlib
 import ctypes
 import errno
 import glob
 import os
 import platform
 import struct
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 #: Devices that may be written: standard ones, and those by which GPUs and accelerators are driven.
 DEVICES = (
@@ -190,6 +191,31 @@ _MACHINES: Dict[str, Tuple[int, Dict[str, int]]] = {
 _BY_ARGUMENT = ("kill", "tgkill", "open", "openat")
 
 
+#: Whether workers and compressors of this process are to be confined, and by what this process is.
+_STATE: Dict[str, Any] = {"asked": False, "entered": ""}
+
+
+@contextlib.contextmanager
+def asked_for(asked: bool = True) -> Iterator[None]:
+    """Within it, every process that opens a model is confined: what ``--sandbox`` says."""
+    before = _STATE["asked"]
+    _STATE["asked"] = asked
+    try:
+        yield
+    finally:
+        _STATE["asked"] = before
+
+
+def is_asked_for() -> bool:
+    """Whether ``--sandbox`` was given."""
+    return bool(_STATE["asked"])
+
+
+def entered() -> str:
+    """By what this process is confined, as ``Landlock 6, seccomp``; empty: it is not."""
+    return str(_STATE["entered"])
+
+
 class SandboxError(Exception):
     """The kernel cannot take these rights away; one clause that says why."""
 
@@ -243,7 +269,8 @@ def enter(writable: Sequence[str]) -> str:
     if version:
         _restrict_files(version, writable)
     _filter_calls(machine, signals_scoped=version >= 6)
-    return "{}, seccomp".format("Landlock {}".format(version) if version else "user namespaces")
+    _STATE["entered"] = "{}, seccomp".format("Landlock {}".format(version) if version else "user namespaces")
+    return entered()
 
 
 def _restrict_files(version: int, writable: Sequence[str]) -> None:

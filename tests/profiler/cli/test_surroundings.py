@@ -202,3 +202,26 @@ def test_output_that_fits_only_in_part_is_an_error(place, unbuffered):
     done = shell(place, script, PYTHONUNBUFFERED=unbuffered)
     assert done.stdout == b"2\n"
     assert (place / "cut").stat().st_size == 1024
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1])
+def test_run_outlives_a_signal_with_its_command_and_keeps_the_figures(place, number):
+    code = f"import signal, sys; signal.signal({int(number)}, lambda *a: sys.exit(5)); "
+    code += "print('up', flush=True); signal.pause()"
+    words = ["run", "--idle", "0", "-o", "out.json", "--", sys.executable, "-c", code]
+    with ended(
+        subprocess.Popen(
+            [sys.executable, "-m", "edgeprof", *words],
+            cwd=place,
+            env=environment(place),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == 5
+    assert json.loads((place / "out.json").read_text())["exit_code"] == 5

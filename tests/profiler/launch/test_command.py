@@ -70,3 +70,27 @@ def test_a_sigterm_while_the_command_starts_reaches_it(monkeypatch):
     monkeypatch.setattr(command.subprocess, "Popen", interrupted)
     code = "import signal; signal.pause()"
     assert run_command([sys.executable, "-c", code]).exit_code == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGRTMIN])
+def test_a_signal_reaches_the_command_which_decides_and_we_wait_for_its_end(number, monkeypatch):
+    start = subprocess.Popen
+    heard = f"import signal, sys\nsignal.signal({int(number)}, lambda *a: sys.exit(42))\n"
+    heard += "print('up', flush=True)\nsignal.pause()"
+
+    def signalled(argv):
+        process = start(argv, stdout=subprocess.PIPE, text=True)
+        with process.stdout:
+            assert process.stdout.readline() == "up\n"
+        os.kill(os.getpid(), number)
+        return process
+
+    monkeypatch.setattr(command.subprocess, "Popen", signalled)
+    assert run_command([sys.executable, "-c", heard]).exit_code == 42
+
+
+def test_a_signal_between_runs_ends_the_waiting_and_not_us():
+    with command.SignalRelay() as relay:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert relay.ended.wait(10)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL

@@ -8,7 +8,7 @@ import random
 from array import array
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeprof.roots import Roots
@@ -174,6 +174,7 @@ def test_a_filtered_power_that_lags_does_not_condemn_the_counter():
     assert check_counter(counter, ticks, power(filter=Filter("block", length_s=5.0)), lagging) is None
 
 
+@example(1, 9, [0, 1])
 @given(st.integers(1, 10**6), st.integers(0, 9), st.lists(st.integers(0, 1000), min_size=2, unique=True))
 def test_the_step_divides_every_difference(unit, digits, multiples):
     values = [unit * m / 10**digits for m in multiples]

@@ -1,101 +1,18 @@
-"""CUDA as runtimes need it: memory, copies, streams, events, graphs. Through whatever is there.
-
-libcudart by ctypes (part of JetPack, of a CUDA installation and of NVIDIA's wheels), cuda-python, or pycuda, in this
-order. Addresses and stream handles are integers, host buffers are pinned numpy arrays, times are seconds.
-
-Python 3.6 grammar, numpy. Sources: CUDA Runtime API reference (signatures, attribute and flag numbers); the docstrings
-of cuda-python; pycuda's documentation.
-"""
+"""CUDA for runtimes: its interface (``api``) through libcudart by ctypes, cuda-python or pycuda, whichever is there."""
 
 import sys
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional
 
 from edgeprof.worker.runtime import LoadError
 
+from .api import CAPTURE_THREAD, D2H, H2D, WAITS, Cuda, CudaError
+from .cudart import Cudart
 from .driver import Driver, version_text
+from .packages import CudaPython, PyCuda
 
-#: cudaMemcpyKind and cudaStreamCaptureMode: numbers of the C API, the same in every version.
-H2D, D2H = 1, 2
-CAPTURE_THREAD = 1
-#: cudaDeviceScheduleSpin, …Yield, …BlockingSync
-WAITS = {"auto": 0, "spin": 1, "yield": 2, "block": 4}
+__all__ = ["BACKENDS", "CAPTURE_THREAD", "D2H", "H2D", "WAITS", "Cuda", "CudaError", "choose"]
+
 BACKENDS = ("ctypes", "cuda-python", "pycuda")
-
-
-class CudaError(RuntimeError):
-    """A call of CUDA that failed; the sentence holds CUDA's own ("out of memory")."""
-
-
-class Cuda:
-    """One GPU through one of the libraries. Everything raises CudaError with the name of the call."""
-
-    name = ""
-
-    def runtime_version(self) -> int:
-        raise NotImplementedError
-
-    def malloc(self, size: int) -> int:
-        raise NotImplementedError
-
-    def free(self, address: int) -> None:
-        raise NotImplementedError
-
-    def host(self, size: int) -> Any:
-        """Pinned memory as a numpy array of bytes; give it back with ``host_free``."""
-        raise NotImplementedError
-
-    def host_free(self, array: Any) -> None:
-        raise NotImplementedError
-
-    def copy_in(self, address: int, array: Any, stream: Any) -> Callable[[], None]:
-        """What copies the whole array to the device, in the stream's turn."""
-        raise NotImplementedError
-
-    def copy_out(self, array: Any, address: int, stream: Any) -> Callable[[], None]:
-        raise NotImplementedError
-
-    def stream(self) -> Any:
-        raise NotImplementedError
-
-    def handle(self, stream: Any) -> int:
-        """The stream as TensorRT takes it."""
-        raise NotImplementedError
-
-    def close_stream(self, stream: Any) -> None:
-        raise NotImplementedError
-
-    def wait(self, stream: Any) -> None:
-        raise NotImplementedError
-
-    def event(self) -> Any:
-        raise NotImplementedError
-
-    def close_event(self, event: Any) -> None:
-        raise NotImplementedError
-
-    def record(self, event: Any, stream: Any) -> None:
-        raise NotImplementedError
-
-    def wait_event(self, event: Any) -> None:
-        raise NotImplementedError
-
-    def elapsed_s(self, start: Any, end: Any) -> float:
-        """Seconds between two recorded events that are done (resolution about 0.5 µs)."""
-        raise NotImplementedError
-
-    def memory(self) -> Tuple[int, int]:
-        """Free and total bytes of the device."""
-        raise NotImplementedError
-
-    def capture(self, stream: Any, work: Callable[[], None]) -> Any:
-        """What ``work`` puts into the stream, as a graph that ``launch`` starts."""
-        raise NotImplementedError
-
-    def launch(self, graph: Any, stream: Any) -> None:
-        raise NotImplementedError
-
-    def close_graph(self, graph: Any) -> None:
-        raise NotImplementedError
 
 
 def choose(wanted: Optional[str], device: int, wait: str, driver: Driver) -> Cuda:
@@ -110,9 +27,6 @@ def choose(wanted: Optional[str], device: int, wait: str, driver: Driver) -> Cud
     Raises:
         LoadError: none is there, or the driver is too old for it.
     """
-    from .cudart import Cudart
-    from .packages import CudaPython, PyCuda
-
     makers: Dict[str, Callable[[int, int], Cuda]] = {"ctypes": Cudart, "cuda-python": CudaPython, "pycuda": PyCuda}
     reasons: List[str] = []
     for name in (wanted,) if wanted else BACKENDS:

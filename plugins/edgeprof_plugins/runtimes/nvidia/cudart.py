@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import numpy as np
 
-from .cuda import CAPTURE_THREAD, D2H, H2D, Cuda, CudaError
+from .api import CAPTURE_THREAD, D2H, H2D, Cuda, CudaError
 
 
 class Cudart(Cuda):

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Tuple
 
 import numpy as np
 
-from .cuda import CAPTURE_THREAD, D2H, H2D, Cuda, CudaError
+from .api import CAPTURE_THREAD, D2H, H2D, Cuda, CudaError
 
 
 class CudaPython(Cuda):

@@ -7,7 +7,7 @@ the host's clock).
 import time
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
-from .cuda import Cuda
+from .api import Cuda
 
 #: One inference: the copies in, what starts the computation, the copies out; each only puts work into the stream.
 Steps = Tuple[Sequence[Callable[[], None]], Callable[[], Any], Sequence[Callable[[], None]]]

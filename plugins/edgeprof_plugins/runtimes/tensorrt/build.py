@@ -8,11 +8,13 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgeprof.worker.arrays import read_arrays
 from edgeprof.worker.inputs import resolve_shapes
 from edgeprof.worker.runtime import Dim, LoadError, LoadOptions, TensorSpec
 
@@ -119,6 +121,17 @@ def cache_path(path: str, version: str, gpu: Gpu, build: BuildOptions, options: 
     return os.path.join(folder, "tensorrt", digest.hexdigest()[:32] + ".engine")
 
 
+def is_ours(path: str) -> bool:
+    """Whether a cached plan is a file of ours that nobody else can write: a plan is code of the machine."""
+    try:
+        file, folder = os.lstat(path), os.stat(os.path.dirname(path))
+    except OSError:
+        return False
+    owners = (os.getuid(), 0)
+    others = (file.st_mode | folder.st_mode) & 0o022
+    return stat.S_ISREG(file.st_mode) and file.st_uid in owners and folder.st_uid in owners and not others
+
+
 def write(path: str, content: bytes) -> None:
     """The whole file or none.
 
@@ -127,7 +140,7 @@ def write(path: str, content: bytes) -> None:
     """
     folder = os.path.dirname(os.path.abspath(path))
     try:
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=folder, prefix=".partial-")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -276,7 +289,7 @@ def _timing_cache(config: Any, build: BuildOptions) -> bool:
     if build.timing_cache is None:
         return False
     content = b""
-    if os.path.isfile(build.timing_cache):
+    if is_ours(build.timing_cache):
         with open(build.timing_cache, "rb") as file:
             content = file.read()
     cache = config.create_timing_cache(content)
@@ -339,8 +352,7 @@ def read_batches(path: str, names: Sequence[str], shapes: Dict[str, Any]) -> Lis
         LoadError: it cannot be read, lacks an input, has another shape, or has fewer samples than one batch.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_arrays(path)
     except (OSError, ValueError) as error:
         raise LoadError("the calibration data {} cannot be read: {}".format(path, error)) from None
     if len(names) == 1 and len(arrays) == 1:

@@ -9,17 +9,12 @@ from __future__ import annotations
 import functools
 import os
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprof import toml_files
 from edgeprof.errors import InputError, unknown
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -150,14 +145,8 @@ def _builtin() -> dict[str, tuple[dict[str, Any], Path, str]]:
 
 
 def _blocks(path: Path) -> dict[str, tuple[dict[str, Any], Path, str]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the board file {path}: {error}") from None
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not TOML: {error}", remedy="See docs/boards.md for the form.") from None
+    text = toml_files.read_text(path, "the board file")
+    data = toml_files.parse(text, path, remedy="See docs/boards.md for the form.")
     blocks = {}
     for name, block in data.items():
         where = _Where(path, text, name)

@@ -1,0 +1,88 @@
+"""What ``--sandbox`` costs the model inside it.
+
+The same model (a matrix product, and a file that it opens and closes, so that system calls are in it too) runs in two
+workers, one of them confined. Windows are interleaved forwards and backwards; each round gives one ratio of p50 to the
+worker that is not confined. A second such worker is the null control. Target: 0.98 to 1.02 for the product.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from paired import about, machine, median_interval, parser, ratio_text, table, write
+
+from edgeprof.launch.supervisor import Worker, WorkerSpec
+from edgeprof.worker import sandbox
+from edgeprof.worker.runtime import LoadOptions
+from edgeprof.worker.scenario import Scenario
+from edgeprof_plugins.runtimes.python import Python
+
+TARGET = (0.98, 1.02)
+PROGRAM = """
+import numpy as np
+a = np.random.default_rng(0).random((192, 192), dtype=np.float32)
+def product():
+    return a @ a
+def files():
+    with open("/dev/null", "rb") as file:
+        file.read(1)
+"""
+CONDITIONS = {"not confined": False, "null control": False, "confined": True}
+
+
+def measure(target: str, rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Condition → the ratio of its p50 to that of the worker that is not confined, one for each round."""
+    ratios: dict[str, list[float]] = {name: [] for name in CONDITIONS}
+    options = LoadOptions("cpu", 1, 1, {}, {})
+    spec = WorkerSpec(Path(inspect.getfile(Python)), Python.__name__, target, options)
+    with contextlib.ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        for name, confined in CONDITIONS.items():
+            with sandbox.asked_for(confined):
+                workers[name] = stack.enter_context(Worker(spec))
+                workers[name].load()
+            workers[name].warm_up(0.2, 2.0)
+        names = list(CONDITIONS)
+        for number in range(rounds):
+            order = names[number % len(names) :] + names[: number % len(names)]
+            latencies: dict[str, list[Any]] = {name: [] for name in names}
+            for name in order + order[::-1]:
+                latencies[name].append(np.asarray(workers[name].window(Scenario(), seconds).latencies))
+            p50 = {name: float(np.median(np.concatenate(blocks))) for name, blocks in latencies.items()}
+            for name in names:
+                ratios[name].append(p50[name] / p50["not confined"])
+            print(f"  {target.rpartition(':')[2]}, round {number + 1} of {rounds}", file=sys.stderr)
+    return ratios
+
+
+def main() -> int:
+    arguments = parser(__doc__).parse_args()
+    reason = sandbox.why_not()
+    if reason is not None:
+        print(f"this machine cannot confine a process: {reason}")
+        return 0
+    rounds, seconds = (2, 0.1) if arguments.smoke else (40, 0.5)
+    facts = machine()
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "models.py"
+        program.write_text(PROGRAM)
+        for name in ("product", "files"):
+            results[name] = measure(f"{program}:{name}", rounds, seconds)
+    rows = [[name, worker, ratio_text(values)] for name, found in results.items() for worker, values in found.items()]
+    print(about(facts))
+    print(table(["model", "worker", "p50 against the one that is not confined"], rows))
+    write(arguments.json, {**facts, "results": results})
+    middle, low, high = median_interval(results["product"]["confined"])
+    print(f"target {TARGET[0]} to {TARGET[1]}: {middle:.4f} ({low:.4f} to {high:.4f})")
+    return 0 if arguments.smoke or (low <= TARGET[1] and high >= TARGET[0]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

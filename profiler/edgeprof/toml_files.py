@@ -1,0 +1,79 @@
+"""Reading TOML that users and others write: within bounds, and with a sentence for what is none."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: The largest file that is read; those that people write have some kilobytes.
+LIMIT_BYTES = 4 << 20
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder; a name that no file can have (too long, with a zero byte) is none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def read_text(path: Path, what: str = "") -> str:
+    """The text of a file.
+
+    Args:
+        path: The file.
+        what: What it is, for messages: ``the board file``.
+
+    Raises:
+        InputError: it cannot be read, is too large, or is not UTF-8.
+    """
+    called = f"{what} {path}".strip()
+    try:
+        with path.open("rb") as file:
+            content = file.read(LIMIT_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {called}: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > LIMIT_BYTES:
+        raise InputError(f"{called} has more than {LIMIT_BYTES >> 20} MiB")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read {called}: it is not UTF-8 ({error})") from None
+
+
+def parse(text: str, path: Path, remedy: str | None = None) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Args:
+        text: What the file holds.
+        path: Its name, for messages.
+        remedy: What to do about a file that is no TOML.
+
+    Raises:
+        InputError: it is no TOML, or is nested too deeply.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply", remedy=remedy) from None
+    except ValueError as error:  # TOMLDecodeError among them, and numbers of thousands of digits
+        raise InputError(f"{path} is not TOML: {str(error)[:300]}", remedy=remedy) from None
+
+
+def read(path: Path, remedy: str | None = None) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        InputError: see ``read_text`` and ``parse``.
+    """
+    return parse(read_text(path), path, remedy)

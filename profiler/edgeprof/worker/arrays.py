@@ -1,0 +1,93 @@
+"""Reading .npz and .npy within bounds: what an archive promises is looked at before anything is made of it.
+
+Python 3.6 grammar: a worker reads inputs and calibration samples, the parent datasets.
+"""
+
+import os
+import zipfile
+from typing import Any, Dict, Tuple
+
+import numpy as np
+
+from edgeprof.worker import zips
+
+#: Bytes that an archive may unpack to, whatever its size; a larger one may unpack to so many times its size.
+LIMIT_BYTES = 256 << 20
+LIMIT_RATIO = 20
+
+
+class ArraysError(ValueError):
+    """A file that holds no plain arrays, or more than it should; one clause that says why."""
+
+
+def read_arrays(path: str) -> Dict[str, Any]:
+    """The arrays of an .npz by name; that of an .npy under the empty name.
+
+    Raises:
+        ArraysError: the file is cut or damaged, holds Python objects or what is no array, or unpacks to too much.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(6)
+        if head == b"\x93NUMPY":
+            return {"": _array(file, size, path)}
+        if head[:2] != b"PK":
+            raise ArraysError("it is no .npz")
+        try:
+            archive = zips.open_zip(file)
+        except zips.UnreadableError as error:
+            raise ArraysError(str(error)) from None
+        total = sum(info.file_size for info in archive.infolist())
+        if total > max(LIMIT_BYTES, LIMIT_RATIO * size):
+            raise ArraysError("it has {:,} bytes and unpacks to {:,}".format(size, total))
+        return {_name(info): _entry(archive, info) for info in archive.infolist()}
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    if not info.filename.endswith(".npy"):
+        raise ArraysError("it holds {}, which is no array".format(ascii(info.filename)[:100]))
+    return info.filename[: -len(".npy")]
+
+
+def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
+    try:
+        with archive.open(info) as stream:
+            return _array(stream, info.file_size, info.filename)
+    except ArraysError:
+        raise
+    except zips.ERRORS as error:
+        raise ArraysError("{} is damaged ({})".format(ascii(info.filename)[:100], type(error).__name__)) from None
+
+
+def _array(stream: Any, size: int, name: str) -> Any:
+    """
+    Args:
+        stream: An .npy file, anywhere.
+        size: Its bytes.
+        name: For messages.
+    """
+    stream.seek(0)
+    shape, fortran, dtype = _header(stream, name)
+    count = 1
+    for length in shape:
+        count *= int(length)
+    if dtype.hasobject:
+        raise ArraysError("it holds Python objects")
+    if any(length < 0 for length in shape) or count * dtype.itemsize != size - stream.tell():
+        raise ArraysError("{} promises {} of {}, and has {:,} bytes".format(ascii(name)[:100], shape, dtype, size))
+    content = bytearray(count * dtype.itemsize)
+    if stream.readinto(content) != len(content):
+        raise ArraysError("{} is cut off".format(ascii(name)[:100]))
+    flat = np.frombuffer(content, dtype=dtype) if content else np.zeros(count, dtype)
+    return flat.reshape(shape[::-1]).transpose() if fortran else flat.reshape(shape)
+
+
+def _header(stream: Any, name: str) -> Tuple[Tuple[int, ...], bool, Any]:
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            return np.lib.format.read_array_header_1_0(stream)
+        return np.lib.format.read_array_header_2_0(stream)
+    except Exception as error:  # noqa: BLE001 - numpy lets through whatever Python's own tokenizer and parser raise
+        raise ArraysError("the header of {} is damaged ({})".format(ascii(name)[:100], type(error).__name__)) from None

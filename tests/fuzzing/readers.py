@@ -1,0 +1,263 @@
+"""What is fuzzed: every reader of files that others wrote, with whole files to damage."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import pickle
+import socket
+import struct
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.artifact import recognise
+from edgeprof.errors import EdgeprofError
+from edgeprof.worker import embedded_code
+from edgeprof.worker.runtime import LoadError, TensorSpec
+from tests.fuzzing import mutations
+from tests.fuzzing.harness import Reader
+from tests.hostile_programs import saved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+SHARED = Path(__file__).parents[3] / "shared"
+USUAL = (EdgeprofError,)
+
+
+def _packed(entries: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def program() -> bytes:
+    """A ``.pt2`` in small: what torch.export.save writes, without torch."""
+    tensor = {"as_tensor": {"name": "x"}}
+    shape = {"as_expr": {"expr_str": "Symbol('s77', positive=True, integer=True)", "hint": {"as_int": 2}}}
+    node = {"target": "torch.ops.aten.relu.default", "inputs": [{"name": "self", "arg": tensor}], "metadata": {}}
+    model = {
+        "graph_module": {"graph": {"inputs": [tensor], "outputs": [tensor], "nodes": [node], "sizes": [shape]}},
+        "range_constraints": {"s77": {"min_val": 2, "max_val": 64}},
+        "guards_code": ["L['x'].size()[0] >= 2"],
+        "in_spec": '[1, {"type": "builtins.tuple", "context": "null", "children_spec": []}]',
+    }
+    weights = {"config": {"w": {"path_name": "weight_0", "is_param": True, "use_pickle": False}}}
+    entries = {
+        "data/weights/weight_0": bytes(64),
+        "data/weights/model_weights_config.json": json.dumps(weights).encode(),
+        "data/constants/model_constants_config.json": b'{"config": {}}',
+        "models/model.json": json.dumps(model).encode(),
+        "data/sample_inputs/model.pt": saved(((), {})),
+        "archive_format": b"pt2",
+        "archive_version": b"0",
+    }
+    return _packed({f"model/{name}": content for name, content in entries.items()})
+
+
+def torchscript() -> bytes:
+    code = b"class M(Module):\n  def forward(self, x: Tensor) -> Tensor:\n    return torch.relu(x)\n"
+    entries = {"data.pkl": pickle.dumps({"a": 1}, 2), "constants.pkl": b"\x80\x02).", "code/__torch__.py": code}
+    return _packed({f"m/{name}": content for name, content in entries.items()}, zipfile.ZIP_DEFLATED)
+
+
+def tflite() -> bytes:
+    """A TFLite model of one custom operator and one buffer, by hand."""
+    # root, identifier, vtable of Model (5 fields), Model, operator codes, code's vtable, code, name, buffers, buffer
+    parts = struct.pack("<I4s", 24, b"TFL3")
+    parts += struct.pack("<8H", 14, 20, 4, 8, 0, 0, 12, 0)  # vtable at 8: version 4, operator_codes 8, buffers 12
+    parts += struct.pack("<iIII", 16, 3, 8, 52)  # Model at 24
+    parts += struct.pack("<II", 1, 16)  # operator codes at 40: one, at 60
+    parts += struct.pack("<6H", 12, 16, 4, 8, 0, 12)  # vtable at 48
+    parts += struct.pack("<iiII", 12, 32, 8, 32)  # code at 60: builtin 32 (custom), name at 76
+    parts += struct.pack("<I8s", 6, b"my-own")  # name at 76
+    parts += struct.pack("<II", 1, 12)  # buffers
+    return parts + struct.pack("<4H", 6, 8, 4, 0) + struct.pack("<iI", 8, 0)
+
+
+def onnx() -> bytes:
+    def message(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2]) + mutations._to_varint(len(content)) + content
+
+    entry = message(1, b"location") + message(2, b"weights.bin")
+    tensor = message(8, b"w") + bytes([1 << 3, 4, 2 << 3, 1]) + message(13, entry)
+    node = message(1, b"x") + message(2, b"y") + message(4, b"Relu")
+    graph = message(1, node) + message(2, b"g") + message(5, tensor)
+    return bytes([1 << 3, 8]) + message(2, b"fuzz") + message(7, graph) + message(8, bytes([2 << 3, 17]))
+
+
+def npz() -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, x=np.zeros((8, 4), np.float32), y=np.arange(8))
+    return buffer.getvalue()
+
+
+def results() -> list[bytes]:
+    from edgeprof.results.document import to_json
+    from tests.profiler.results import samples
+
+    made = (samples.study(), samples.one(), samples.failed(), samples.estimated(), samples.no_sensor())
+    return [to_json(one).encode() for one in made]
+
+
+STUDY = b"""model = "m.onnx"
+dataset = "d.npz"
+metric = "top1"
+seed = 3
+[recipes]
+explicit = ["int8-dynamic", "prune:amount=0.3"]
+grid = [{ with = "prune:amount={a}+int8-static", a = { from = 0.1, to = 0.9, steps = 4, scale = "log" } }]
+[protocol]
+windows = 3
+window = 1.0
+[budgets]
+max_latency_p99 = "10ms"
+[preprocess]
+mean = [0.1, 0.2]
+"""
+DATASET = b'path = "case.npz"\nformat = "npz"\nx = "x"\n[preprocess]\nmean = [0.5]\n'
+
+
+@functools.cache
+def _host() -> Any:
+    from edgeprof.plugins import PluginHost
+
+    return PluginHost.from_environment()
+
+
+def _read_dataset(path: Path) -> object:
+    from edgeprof.evaluation.load import load_dataset
+
+    if path.suffix == ".toml":
+        path.with_name("case.npz").write_bytes(npz())
+    data = load_dataset(str(path), _host())
+    return [batch for batch, _ in zip(data.batches(2), range(2), strict=False)]
+
+
+def _read_inputs(path: Path) -> object:
+    from edgeprof.worker.handler import _read_inputs
+
+    return _read_inputs(str(path), [TensorSpec("x", (8, 4), "float32", None)])
+
+
+def _read_study(path: Path) -> object:
+    from edgeprof.study.recipe import load
+
+    return load(path)
+
+
+def _report(path: Path) -> object:
+    from edgeprof.reporters import console, csv_rows, html_page, markdown
+    from edgeprof.results.document import load, to_json
+    from edgeprof.verdicts.compare import compare
+
+    result = load(path)
+    for render in (csv_rows.render, markdown.render, html_page.render):
+        render([result])
+    for one in result.variants:
+        for other in result.variants:
+            compare(one, other)
+    return console.render(result), to_json(result)
+
+
+def _read_boards(path: Path) -> object:
+    from edgeprof.sensing.board.files import load_boards
+
+    boards = path.parent / "boards"
+    boards.mkdir(exist_ok=True)
+    (boards / "case.toml").write_bytes(path.read_bytes())
+    return load_boards(path.parent)
+
+
+def _receive(path: Path) -> object:
+    from edgeprof.worker.wire import Connection
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        with_limit = path.read_bytes()[: 1 << 16]
+        sent = theirs.send(with_limit) if with_limit else 0
+        theirs.close()
+        connection = Connection(ours)
+        while sent:
+            connection.receive()
+    return None
+
+
+def _store(path: Path) -> object:
+    from edgeprof.results.store import Store
+
+    folder = path.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    (folder / "results.sqlite3").write_bytes(path.read_bytes())
+    return Store(folder).history(), Store(folder).newest()
+
+
+@functools.cache
+def _stored() -> bytes:
+    from edgeprof.results.store import Store
+    from tests.profiler.results import samples
+
+    with tempfile.TemporaryDirectory() as folder:
+        Store(Path(folder)).save(samples.one())
+        return (Path(folder) / "results.sqlite3").read_bytes()
+
+
+def _graph(path: Path) -> object:
+    from edgeprof.diagnosis.graph import read_graph
+
+    return read_graph(recognise(str(path)))
+
+
+def _examples(pattern: str, biggest: int = 60_000) -> list[bytes]:
+    found = sorted((SHARED / "cases" / "models").glob(pattern)) if SHARED.is_dir() else []
+    return [path.read_bytes() for path in found if path.stat().st_size <= biggest]
+
+
+def _legacy() -> list[bytes]:
+    from edgeprof.artifact.archives import LEGACY_TORCH
+
+    state = pickle.dumps({"a": [1, 2], "b": "text"}, 2)
+    return [LEGACY_TORCH + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + state, state, pickle.dumps(_legacy, 4)]
+
+
+def _tflites() -> list[bytes]:
+    return [tflite(), *_examples("*/*.tflite")]
+
+
+def _as_list(make: Callable[[], bytes]) -> Callable[[], Sequence[bytes]]:
+    return lambda: [make()]
+
+
+def _identify(path: Path) -> object:
+    path.with_name("weights.bin").write_bytes(bytes(16))
+    return recognise(os.fspath(path))
+
+
+READERS = [
+    Reader("program", ".pt2", _as_list(program), mutations.of_zip, _identify, USUAL),
+    Reader("program code", ".pt2", _as_list(program), mutations.of_zip, lambda p: embedded_code.find_code(str(p)), ()),
+    Reader("torchscript", ".pt", _as_list(torchscript), mutations.of_zip, _identify, USUAL),
+    Reader("pickle", ".pt", _legacy, mutations.of_pickle, _identify, USUAL),
+    Reader("tflite", ".tflite", _tflites, mutations.of_flatbuffer, _identify, USUAL),
+    Reader("onnx", ".onnx", lambda: [onnx(), *_examples("*/*.onnx")], mutations.of_protobuf, _identify, USUAL),
+    Reader("engine", ".engine", lambda: [b"ftrt" + bytes(range(256)) * 4], mutations.of_bytes, _identify, USUAL),
+    Reader("dataset npz", ".npz", _as_list(npz), mutations.of_zip, _read_dataset, USUAL),
+    Reader("input npz", ".npz", _as_list(npz), mutations.of_zip, _read_inputs, (LoadError,)),
+    Reader("dataset toml", ".toml", lambda: [DATASET], mutations.of_toml, _read_dataset, USUAL),
+    Reader("study toml", ".toml", lambda: [STUDY], mutations.of_toml, _read_study, USUAL),
+    Reader("result", ".json", results, mutations.of_json, _report, USUAL),
+    Reader("store", ".sqlite3", lambda: [_stored()], mutations.of_bytes, _store, USUAL),
+    Reader("wire", ".bin", lambda: [b'{"ok":true,"blobs":[4,2],"id":1}\nabcdef{"ok":false}\n'], mutations.of_bytes,
+           _receive, (EOFError, ValueError)),
+    Reader("graph onnx", ".onnx", lambda: _examples("*/*.onnx"), mutations.of_protobuf, _graph, USUAL),
+    Reader("graph tflite", ".tflite", lambda: _examples("*/*.tflite"), mutations.of_flatbuffer, _graph, USUAL),
+]  # fmt: skip
