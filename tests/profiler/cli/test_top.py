@@ -72,7 +72,8 @@ def screen(board: Path) -> Iterator[tuple[Screen, subprocess.Popen[bytes]]]:
         stderr=slave,
         env=environ,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY),  # Ctrl-C reaches it as a signal
+        # Ctrl-C reaches it as a signal; this process has no other thread that could hold a lock.
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY),  # noqa: PLW1509 - see above
     )
     os.close(slave)
     try:
