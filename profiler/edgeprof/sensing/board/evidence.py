@@ -139,7 +139,7 @@ def _without_hollow_totals(channels: Sequence[Channel], looks: Looks) -> list[Ch
             platforms.setdefault((channel.sensor, channel.scope), []).append(channel)
     changed: dict[Key, Channel] = {}
     for totals in platforms.values():
-        counters = [c for c in totals if c.kind == "counter"]
+        counters = [c for c in totals if c.kind == "counter" and c.additive is False]
         if len(counters) > 1 and len({c.name for c in counters}) > 1:
             changed |= _add_or_choose(counters, channels, looks)
             continue

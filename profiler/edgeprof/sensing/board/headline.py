@@ -157,6 +157,10 @@ def _without_total(board: Board, channels: Sequence[Channel]) -> Headline:
         reason = f"{board.name} has no power monitor of its own; {names} is there, and what it feeds is not known"
         remedy = f"If it measures the board's input: --rail {readable[0].name}."
         return Headline(reason=reason, remedy=remedy)
+    if readable and all(c.additive and c.scope == "board" for c in readable):
+        names = " and ".join(dict.fromkeys(c.name for c in readable))
+        reason = f"only {names} {'tell' if len(readable) > 1 else 'tells'} what the machine draws, while it discharges"
+        return Headline(reason=reason, remedy=f"For minutes, not for short windows: --rail {readable[0].name}.")
     if readable:
         reason = f"{board.name} is not a known board, so it is not known which rail holds the others"
         return Headline(reason=reason, remedy=choice)
@@ -252,6 +256,9 @@ def _outer(channels: Sequence[Channel]) -> Headline | None:
         outer = best_of(c for c in powers if c.scope == scope)
         if outer is None or not outer.available:
             continue
+        whole = _one_each(c for c in powers if c.scope == scope and c.sensor == outer.sensor and c.available)
+        if len(whole) > 1 and not outer.additive:
+            continue  # two supplies, or one behind the other: nobody can tell, so that neither is the machine's
         beside = [c for c in powers if c.scope == scope and c.sensor == outer.sensor and c.available and c.additive]
         excludes = None if scope == "wall" else "the power supply's own losses"
         return Headline(
