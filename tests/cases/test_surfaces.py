@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = needs_cases
 HOST = PluginHost()
 #: How long the exporter samples (s).
-_SECONDS = 3.0
+_SECONDS = 6.0
 
 
 class Shown(NamedTuple):
