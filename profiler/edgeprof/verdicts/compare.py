@@ -81,7 +81,31 @@ def compare(variant: schema.Variant, baseline: schema.Variant, *, relevant: floa
         return made
     made.verdict, why = _verdict(ratio, relevant)
     made.reason = f"{what} {why}" if what == "energy" or not obstacle else f"{what} {why}; {obstacle}"
+    made.workloads = _workloads(variant, baseline, relevant)
     return made
+
+
+def _workloads(variant: schema.Variant, baseline: schema.Variant, relevant: float) -> list[schema.WorkloadComparison]:
+    """Each workload that both have, compared as the whole is; none where there is but one."""
+    if len(variant.workloads) < 2:
+        return []
+    compared = []
+    for workload in variant.workloads:
+        mine, its = schema.workload_view(variant, workload.name), schema.workload_view(baseline, workload.name)
+        if mine is None or its is None or its.unit != workload.unit:
+            continue
+        part = compare(mine, its, relevant=relevant)
+        compared.append(
+            schema.WorkloadComparison(
+                name=workload.name,
+                unit=workload.unit,
+                energy_ratio=part.energy_ratio,
+                latency_ratio=part.latency_ratio,
+                verdict=part.verdict,
+                reason=part.reason,
+            )
+        )
+    return compared
 
 
 def _verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict, str]:
@@ -133,12 +157,18 @@ def _paired(variant: Sequence[float | None], baseline: Sequence[float | None]) -
     ]
 
 
+#: The logarithm of a ratio of which nothing can be said: e to its power is beyond all numbers.
+_MOST_LOG = 300.0
+
+
 def _ratio(pairs: list[tuple[float, float]], components: list[Component]) -> schema.Ratio | None:
     if len(pairs) < 2:
         return None
     logs = [math.log(v / b) for v, b in pairs]
     mean, error = mean_and_error(logs)
     total = combine([repeatability(error or 0.0, len(logs), components), *components])
+    if abs(mean) + total.expanded > _MOST_LOG:
+        return None
     low, high = math.exp(mean - total.expanded), math.exp(mean + total.expanded)
     return schema.Ratio(value=math.exp(mean), ci95=(low, high))
 
