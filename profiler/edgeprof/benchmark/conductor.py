@@ -7,7 +7,6 @@ meet on one time line. Variants take turns (ABBA) while all of them stay loaded,
 from __future__ import annotations
 
 import contextlib
-import inspect
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -250,11 +249,10 @@ class _Run:
             self.progress.note(f"{record.name}: {candidate.failure.message}")
         if candidate.runtime is None:
             return None
-        spec = WorkerSpec(
-            runtime_file=Path(inspect.getfile(type(candidate.runtime))),
-            runtime_class=type(candidate.runtime).__qualname__,
-            target=candidate.artifact.target,
-            options=self._options(candidate),
+        spec = WorkerSpec.of(
+            candidate.runtime,
+            candidate.artifact.target,
+            self._options(candidate),
             inputs=self.request.input_data,
             python=self.request.worker_python,
             timeout_s=self.request.timeout_s,

@@ -5,7 +5,6 @@ The manifest is rewritten after each variant, so that a run that was killed goes
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import time
@@ -201,11 +200,10 @@ def check(
         VariantError: it does not load, crashes, or gives NaN or infinite values (``nan_output``).
     """
     runtime = choose_runtime(host, made)
-    spec = WorkerSpec(
-        runtime_file=Path(inspect.getfile(type(runtime))),
-        runtime_class=type(runtime).__qualname__,
-        target=made.target,
-        options=options._replace(device=runtime.default_device),
+    spec = WorkerSpec.of(
+        runtime,
+        made.target,
+        options._replace(device=runtime.default_device),
         timeout_s=timeout_s,
         label=Path(made.target).name,
     )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import platform
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -310,11 +308,10 @@ def _check_same_inputs(mine: Sequence[TensorSpec], baseline: Sequence[TensorSpec
 def _worker(artifact: Artifact, host: PluginHost, timeout_s: float) -> Worker:
     runtime = choose_runtime(host, artifact)
     return Worker(
-        WorkerSpec(
-            runtime_file=Path(inspect.getfile(type(runtime))),
-            runtime_class=type(runtime).__qualname__,
-            target=artifact.target,
-            options=LoadOptions(runtime.default_device, None, 1, {}, {}),
+        WorkerSpec.of(
+            runtime,
+            artifact.target,
+            LoadOptions(runtime.default_device, None, 1, {}, {}),
             timeout_s=timeout_s,
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import os
 import re
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
+
+    from edgeprof.worker.runtime import Runtime
 
 #: How long a warm-up lasts at least and at most, seconds (measurement.md, A2.4).
 WARMUP_MIN_S = 1.0
@@ -62,6 +65,19 @@ class WorkerSpec:
     isolated: bool = True
     seed: int = 0
     label: str = ""
+
+    @classmethod
+    def of(cls, runtime: Runtime, target: str, options: LoadOptions, **conditions: Any) -> WorkerSpec:
+        """The specification of a worker that loads ``target`` with a runtime, whose file it imports by path.
+
+        Args:
+            runtime: As a plugin's factory made it.
+            target: What ``Runtime.load`` gets.
+            options: What else it gets.
+            conditions: The other attributes.
+        """
+        file = Path(inspect.getfile(type(runtime)))
+        return cls(file, type(runtime).__qualname__, target, options, **conditions)
 
 
 @dataclass(frozen=True)

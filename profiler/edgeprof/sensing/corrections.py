@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError
 from edgeprof.sensing.sensor import Calibration, Channel, Sensor
+from edgeprof.worker.replace import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableSequence, Sequence
+    from pathlib import Path
 
     from edgeprof.roots import Roots
     from edgeprof.sensing.board.topology import Board
@@ -145,9 +145,7 @@ class Calibrations:
         path = self.path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=FILE, delete=False, encoding="utf-8") as file:
-                file.write(text + "\n")
-            Path(file.name).replace(path)
+            replace_file(path, (text + "\n").encode(), mode=0o600)
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written: {error.strerror}", remedy="Set EDGEPROF_DATA_DIR to a place of yours."
