@@ -13,6 +13,7 @@ from edgeprof.benchmark.plan import make_plan
 from edgeprof.benchmark.records import Estimate, Sampled
 from edgeprof.launch.command import SignalRelay, require_command, run_command
 from edgeprof.launch.lock import holder
+from edgeprof.reasons import Code
 from edgeprof.results.schema import Reason
 from edgeprof.sensing.device.host import describe_host
 from edgeprof.sensing.prepare import prepare
@@ -135,6 +136,6 @@ def measure_command(
     )
     measured.reasons.extend(filter_reasons)
     measured.reasons.extend(
-        Reason(code="shared_device", message=f"another measurement ran on this device: {other}") for other in others
+        Reason(code=Code.SHARED_DEVICE, message=f"another measurement ran on this device: {other}") for other in others
     )
     return Outcome(argv, runs, measured)

@@ -25,6 +25,7 @@ from edgeprof.evaluation import evaluate, labels
 from edgeprof.launch.interpreter import probe
 from edgeprof.launch.lock import measuring
 from edgeprof.launch.supervisor import Worker, WorkerMemory, WorkerSpec
+from edgeprof.reasons import Code
 from edgeprof.results import document, schema
 from edgeprof.results.ids import new_id
 from edgeprof.sensing.device import fast_sensor
@@ -92,7 +93,7 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
         with Settings() as settings:
             lowered = fast_sensor.lower(roots, settings)
             result = _bench(request, models, host, roots, progress)
-    result.reasons += [schema.Reason(code="fast_sensor", message=what) for what in lowered]
+    result.reasons += [schema.Reason(code=Code.FAST_SENSOR, message=what) for what in lowered]
     return result
 
 
@@ -345,12 +346,12 @@ class _Run:
             if worker.kept is not None:
                 record.notes.append(
                     schema.Reason(
-                        code="state_kept", message=f"the samples were not judged independently: {worker.kept}"
+                        code=Code.STATE_KEPT, message=f"the samples were not judged independently: {worker.kept}"
                     )
                 )
         except EdgeprofError as error:
             # The windows are measured and stay; an answer of NaN makes them worthless all the same.
-            code = error.code if isinstance(error, VariantError) and error.code == "nan_output" else "no_accuracy"
+            code = error.code if isinstance(error, VariantError) and error.code == Code.NAN_OUTPUT else "no_accuracy"
             record.notes.append(schema.Reason(code=code, message=error.message, remedy=error.remedy))
             self.progress.note(f"{record.name}: {error.message}")
 

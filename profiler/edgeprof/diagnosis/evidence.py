@@ -19,6 +19,7 @@ from edgeprof.evaluation import evaluate
 from edgeprof.evaluation.labels import are_absent
 from edgeprof.launch.choose import choose_runtime, own_formats
 from edgeprof.launch.supervisor import Worker, WorkerSpec
+from edgeprof.reasons import Code
 from edgeprof.results import schema
 from edgeprof.verdicts.accuracy import drop_scale
 from edgeprof.worker.runtime import ANY_SHAPE, LoadOptions
@@ -196,7 +197,7 @@ def blame(
     told: list[Finding | None] = [_first(known, answers=True) or _UNTOLD] if worse else []
     told += [_first(known, answers=False)] if slow else []
     variant.reasons += [
-        schema.Reason(code="diagnosis", message=one.sentence, remedy=one.fix) for one in told if one is not None
+        schema.Reason(code=Code.DIAGNOSIS, message=one.sentence, remedy=one.fix) for one in told if one is not None
     ]
 
 
@@ -273,7 +274,7 @@ def _run(  # noqa: PLR0917 - called once, above
         workers = [stack.enter_context(_worker(one, host, timeout_s)) for one in (variant, baseline) if one is not None]
         loaded = [worker.load() for worker in workers]
         if loaded[0].problems:
-            raise VariantError(loaded[0].problems[0][1], code="nan_output")
+            raise VariantError(loaded[0].problems[0][1], code=Code.NAN_OUTPUT)
         _check_same_inputs(*(one.inputs for one in loaded))
         if measure_s:
             medians = _times(workers, measure_s)

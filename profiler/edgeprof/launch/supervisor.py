@@ -16,6 +16,7 @@ import numpy as np
 
 from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.launch.process import WorkerProcess
+from edgeprof.reasons import Code
 from edgeprof.roots import Roots
 from edgeprof.worker import sandbox, tensors
 from edgeprof.worker.embedded_code import is_code_allowed
@@ -339,7 +340,7 @@ class Worker:
         elif self._handler is not None:
             answer, out = self._handler.handle(message, blobs)
         else:
-            raise VariantError(f"{self._label} is not loaded", code="load_failed")
+            raise VariantError(f"{self._label} is not loaded", code=Code.LOAD_FAILED)
         if not answer["ok"]:
             words = "\n".join(part for part in (self.last_words, answer.get("trace", "").strip()) if part)
             sentence = str(answer["message"])

@@ -21,6 +21,7 @@ from edgeprof.compression.compressor import Parameter
 from edgeprof.compression.progress import report
 from edgeprof.compression.recipe import check_preprocessing
 from edgeprof.errors import InputError, VariantError
+from edgeprof.reasons import Code
 from edgeprof.results.store import data_dir
 from edgeprof.worker.replace import replace_file
 from edgeprof_plugins.compressors.torch.model import quiet, require
@@ -178,7 +179,7 @@ def train(
                     raise VariantError(
                         f"{label} diverged: the loss is no number in epoch {epoch + 1}",
                         remedy=f"Train more slowly: lr={given['lr'] / 10:g}.",
-                        code="diverged",
+                        code=Code.DIVERGED,
                     )
                 optimizer.zero_grad()
                 value.backward()
