@@ -244,9 +244,7 @@ class Calibrated(Sensor):
 
     def _corrected(self, channel: Channel) -> Channel:
         line = self._lines.get(channel.name)
-        if line is None or channel.quantity not in {"power", "energy"}:
-            return channel
-        if channel.quantity == "energy" and channel.kind != "counter":
+        if line is None or not channel.tells_joules:
             return channel
         low, high = (line.gain * limit + line.offset_w for limit in channel.plausible)
         counts = channel.kind == "counter"
