@@ -9,6 +9,7 @@ from edgeprof.artifact import recognise
 from edgeprof.compression.compressor import Compressor
 from edgeprof_plugins.compressors.torch import model as torch_model
 from edgeprof_plugins.compressors.torch import train as torch_train
+from edgeprof_plugins.compressors.torch.inventory import Inventory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ class ModuleCompressor(Compressor):
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
         net = torch_model.load(source, data, seed=seed)
-        facts, project = self.change(net, parameters)
+        facts, project = self.change(net, Inventory.of(net.module, net.examples), parameters)
         if parameters.get("epochs"):
             found = torch_train.samples(net, self.name, parameters, data)
             run = run_key(self, source, parameters, found, seed)
@@ -41,8 +42,10 @@ class ModuleCompressor(Compressor):
         return facts | torch_model.save(net, target)
 
     @abstractmethod
-    def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[], None] | None]:
-        """Change the net in place.
+    def change(
+        self, net: Net, inventory: Inventory, parameters: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Callable[[], None] | None]:
+        """Change the net in place; ``inventory`` is what it consists of before.
 
         Returns:
             Provenance, and what keeps the change through training (None: nothing has to).
@@ -61,9 +64,9 @@ def run_key(
     )  # fmt: skip
 
 
-def keep_zeros(net: Net) -> Callable[[], None]:
+def keep_zeros(net: Net, inventory: Inventory) -> Callable[[], None]:
     """What is zero now stays zero."""
-    masks = [(value, value != 0) for value in torch_model.weights(net.module).values()]
+    masks = [(value, value != 0) for value in inventory.weights(net.module).values()]
 
     def project() -> None:
         for value, mask in masks:

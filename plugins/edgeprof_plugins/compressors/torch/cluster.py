@@ -16,7 +16,8 @@ from edgeprof_plugins.compressors.shared.kmeans import codebook, nearest
 from edgeprof_plugins.compressors.shared.magnitude import sqnr_db, worst
 from edgeprof_plugins.compressors.torch import train as torch_train
 from edgeprof_plugins.compressors.torch.base import ModuleCompressor
-from edgeprof_plugins.compressors.torch.model import require, weights
+from edgeprof_plugins.compressors.torch.inventory import Inventory
+from edgeprof_plugins.compressors.torch.model import require
 from edgeprof_plugins.compressors.torch.prune import load_script, save_script, set_values, to_numpy
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ class Cluster(ModuleCompressor):
     version = "1"
     parameters = (_N, *torch_train.parameters(0))
 
-    def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:
+    def change(
+        self, net: Net, inventory: Inventory, parameters: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Callable[[], None]]:
         torch = require()
-        facts, assigned = cluster(net.module, parameters["n"])
+        facts, assigned = cluster(net.module, inventory, parameters["n"])
         places = [(value, torch.from_numpy(index), size, zero) for value, index, size, zero in assigned]
 
         def project() -> None:
@@ -63,12 +66,12 @@ class ClusterScript(Compressor):
     ) -> dict[str, Any]:
         del data, seed
         module = load_script(source)
-        facts, _ = cluster(module, parameters["n"])
+        facts, _ = cluster(module, Inventory.of(module, None), parameters["n"])
         save_script(module, target)
         return facts
 
 
-def cluster(module: Any, n: int) -> tuple[dict[str, Any], list[tuple[Any, Any, int, int | None]]]:
+def cluster(module: Any, inventory: Inventory, n: int) -> tuple[dict[str, Any], list[tuple[Any, Any, int, int | None]]]:
     """Share weights in place.
 
     Returns:
@@ -77,7 +80,8 @@ def cluster(module: Any, n: int) -> tuple[dict[str, Any], list[tuple[Any, Any, i
     """
     sqnr: dict[str, float | None] = {}
     assigned: list[tuple[Any, Any, int, int | None]] = []
-    for name, value in weights(module).items():
+    changed = []
+    for name, value in inventory.weights(module).items():
         if value.numel() <= n:
             continue
         values = to_numpy(value)
@@ -85,9 +89,11 @@ def cluster(module: Any, n: int) -> tuple[dict[str, Any], list[tuple[Any, Any, i
         index = nearest(values, codes)
         shared = codes[index].astype(values.dtype)
         sqnr[name] = sqnr_db(values, shared)
+        changed += [name] if (shared != values).any() else []
         set_values(value, shared)
         zero = np.flatnonzero(codes == 0)
         assigned.append((value, index.reshape(-1).astype(np.int64), len(codes), int(zero[0]) if len(zero) else None))
     if not sqnr:
         raise InputError(f"no layer of this model has more than {n} weights", remedy="Give a smaller n.")
-    return {"layers": len(sqnr), "n": n, "sqnr_db": sqnr, "worst": worst(sqnr)}, assigned
+    account = inventory.account(changed, {}, f"it has no more than {n} values")
+    return {"layers": len(sqnr), "n": n, "sqnr_db": sqnr, "worst": worst(sqnr), "coverage": account}, assigned

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from edgeprof.evaluation.dataset import Dataset
+    from edgeprof_plugins.compressors.torch.inventory import Inventory
     from edgeprof_plugins.compressors.torch.model import Net
 
 
@@ -32,10 +33,12 @@ class FineTune(ModuleCompressor):
     needs_data = "training"
     parameters = torch_train.parameters(3)
 
-    def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[], None] | None]:
+    def change(
+        self, net: Net, inventory: Inventory, parameters: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Callable[[], None] | None]:
         if not parameters["epochs"]:
             raise InputError("fine-tune with epochs=0 would do nothing", remedy="Give epochs=1 or more.")
-        return {}, keep_zeros(net)
+        return {}, keep_zeros(net, inventory)
 
 
 class Distill(Compressor):

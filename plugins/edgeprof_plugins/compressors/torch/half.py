@@ -15,6 +15,7 @@ from edgeprof_plugins.compressors.torch.model import named, require
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edgeprof_plugins.compressors.torch.inventory import Inventory
     from edgeprof_plugins.compressors.torch.model import Net
 
 
@@ -32,7 +33,7 @@ class Fp16(ModuleCompressor):
         ),
     )
 
-    def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
+    def change(self, net: Net, inventory: Inventory, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
         torch = require()
         kind = getattr(torch, self.kind)
         largest = torch.finfo(kind).max
@@ -43,7 +44,9 @@ class Fp16(ModuleCompressor):
         }
         kept = named(layers, parameters["exclude"], "layer with weights")
         own = [p for layer in layers.values() if layer not in kept for p in layer.parameters(recurse=False)]
+        names = {id(p): name for name, p in net.module.named_parameters()}
         floats = [p for p in own if p.dtype == torch.float32]
+        touched = [names[id(p)] for p in floats]
         if not floats:
             raise InputError(
                 f"{net.spec} has no float32 weights that {self.name} could change",
@@ -62,7 +65,11 @@ class Fp16(ModuleCompressor):
         for layer in kept:
             layer.float()
             _convert(torch, layer, torch.float32, kind)
-        return {"weights": sum(p.numel() for p in floats), "clipped": clipped, "excluded_layers": len(kept)}, None
+        # What multiplies two activations does so in half precision too, unless all around it is excluded.
+        touched += [part.name for part in inventory.parts if part.family.endswith(" of activations") and not kept]
+        touched += [name for name, value in net.module.named_buffers() if value.dtype == kind and name not in touched]
+        facts = {"weights": sum(p.numel() for p in floats), "clipped": clipped, "excluded_layers": len(kept)}
+        return {**facts, "coverage": inventory.account(touched, {}, "excluded, or not of float32")}, None
 
 
 class Bf16(Fp16):

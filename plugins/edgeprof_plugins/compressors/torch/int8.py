@@ -27,6 +27,7 @@ from edgeprof.worker.runtime import install_command
 from edgeprof_plugins.compressors.torch import model as torch_model
 from edgeprof_plugins.compressors.torch import train as torch_train
 from edgeprof_plugins.compressors.torch.base import run_key
+from edgeprof_plugins.compressors.torch.inventory import Inventory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -73,6 +74,7 @@ class Int8Static(Compressor):
             raise InputError("int8-static needs calibration data", remedy="Add --dataset SPEC.")
         torch = torch_model.require()
         net = torch_model.load(source, data, seed=seed)
+        inventory = Inventory.of(net.module, net.examples)
         calibration = Calibration(data, net.inputs(), parameters["samples"])
         program, open_batch = _program(net)
         feeds = _together(torch, net, calibration, open_batch=open_batch)
@@ -84,7 +86,7 @@ class Int8Static(Compressor):
                 prepared(*feed)
                 report(f"int8-static · calibration {number + 1}/{len(feeds)}", (number + 1) / len(feeds))
             made = tools.convert_pt2e(prepared)
-        facts = _compared(net, made, feeds[:32])
+        facts = _compared(net, made, feeds[:32]) | {"coverage": _account(inventory, made, net)}
         if not facts["int8_mac_share"]:
             raise InputError(
                 f"int8-static finds nothing to quantise in {net.spec}: no float convolution or dense layer is left",
@@ -116,6 +118,7 @@ class Int8Dynamic(Compressor):
     ) -> dict[str, Any]:
         torch = torch_model.require()
         net = torch_model.load(source, data, seed=seed)
+        inventory = Inventory.of(net.module, net.examples)
         feeds = [_noise(torch, net, seed)]
         tools = _tools()
         # Of convolutions no engine has a dynamic int8 kernel here: quantised, they would only be slower.
@@ -124,7 +127,8 @@ class Int8Dynamic(Compressor):
             prepared = tools.prepare_pt2e(_program(net)[0], quantizer)
             prepared(*feeds[0])
             made = tools.convert_pt2e(prepared)
-        facts = _compared(net, made, feeds)
+        account = _account(inventory, made, net) | {"remedy": "Use int8-static, with calibration data."}
+        facts = _compared(net, made, feeds) | {"coverage": account}
         if not facts["int8_mac_share"]:
             raise InputError(
                 f"int8-dynamic finds nothing to quantise in {net.spec}: it has no dense layers",
@@ -151,6 +155,7 @@ class Qat(Compressor):
     ) -> dict[str, Any]:
         torch = torch_model.require()
         net = torch_model.load(source, data, seed=seed)
+        inventory = Inventory.of(net.module, net.examples)
         found = torch_train.samples(net, self.name, parameters, data)
         run = run_key(self, source, parameters, found, seed)
         tools = _tools()
@@ -174,7 +179,12 @@ class Qat(Compressor):
         with torch_model.quiet(), torch.no_grad():
             prepared.eval()
             made = tools.convert_pt2e(prepared)
-        facts |= {"int8_mac_share": int8_share(made, net), "backend": _backend(parameters), **_range(parameters)}
+        facts |= {
+            "int8_mac_share": int8_share(made, net),
+            "coverage": _account(inventory, made, net),
+            "backend": _backend(parameters),
+            **_range(parameters),
+        }
         facts |= _written(net, made, target)
         torch_train.finish(run)
         return facts
@@ -384,25 +394,47 @@ def _compared(net: Net, made: Any, feeds: list[tuple[Any, ...]]) -> dict[str, An
 
 def int8_share(made: Any, net: Net) -> float:
     """Multiplications with int8 weights and inputs over all of convolutions and dense layers, 0 to 1."""
+    layers = _layers(made, net)
+    total = sum(macs for _, macs, _ in layers)
+    return round(sum(macs for _, macs, quantised in layers if quantised) / total, 6) if total else 0.0
+
+
+def _layers(made: Any, net: Net) -> list[tuple[tuple[int, ...], int, bool]]:
+    """Convolutions and dense layers in order: the shape of the weights, multiply-accumulates, whether in integers."""
     torch = torch_model.require()
-    work = {True: 0.0, False: 0.0}
+    found: list[tuple[tuple[int, ...], int, bool]] = []
     base: Any = torch.fx.Interpreter
 
     class Count(base):  # type: ignore[misc]
         def run_node(self, node: Any) -> Any:
             result = super().run_node(node)
-            if str(node.target) in {"aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default"}:
-                weight = self.env[node.args[1]]
-                work[_dequantised(node)] += result.numel() * weight[0].numel()
-            elif str(node.target) == "aten.linear.default":
-                work[_dequantised(node)] += result.numel() * self.env[node.args[1]].shape[1]
+            if str(node.target) in _LAYERS:
+                shape = tuple(self.env[node.args[1]].shape)
+                found.append((shape, result.numel() * math.prod(shape[1:]), _dequantised(node)))
             return result
 
     with torch.no_grad():
         interpreter = Count(made, garbage_collect_values=False)
         interpreter.run(*torch_model.twice(torch, net.examples))
-    total = work[True] + work[False]
-    return round(work[True] / total, 6) if total else 0.0
+    return found
+
+
+_LAYERS = frozenset({"aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default", "aten.linear.default"})
+_NOT_COVERED = "torchao's quantiser leaves it in float: excluded, or no layer that it knows"
+
+
+def _account(inventory: Inventory, made: Any, net: Net) -> dict[str, Any]:
+    """What share became integers. The program keeps the layers' order, not their names: they are found by shape."""
+    waiting: dict[tuple[int, ...], list[str]] = {}
+    shapes = {name: tuple(value.shape) for name, value in net.module.named_parameters()}
+    for part in inventory.parts:
+        if part.name in inventory.used and part.name in shapes:
+            waiting.setdefault(shapes[part.name], []).append(part.name)
+    changed = []
+    for shape, _, quantised in _layers(made, net):
+        name = waiting[shape].pop(0) if waiting.get(shape) else ""
+        changed += [name] if quantised and name else []
+    return inventory.account(changed, {}, _NOT_COVERED)
 
 
 def _dequantised(node: Any) -> bool:

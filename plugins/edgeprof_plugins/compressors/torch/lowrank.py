@@ -17,6 +17,7 @@ from edgeprof_plugins.compressors.torch.prune import to_numpy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edgeprof_plugins.compressors.torch.inventory import Inventory
     from edgeprof_plugins.compressors.torch.model import Net
 
 
@@ -26,7 +27,7 @@ class LowRank(ModuleCompressor):
     version = "2"
     parameters = (*PARAMETERS, *torch_train.parameters(0))
 
-    def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
+    def change(self, net: Net, inventory: Inventory, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
         torch = require()
         check(parameters)
         before = count(net.module)
@@ -50,7 +51,12 @@ class LowRank(ModuleCompressor):
                 f"no layer of {net.spec} gets smaller ({told or 'it has no dense or ungrouped convolution weights'})",
                 remedy="Keep less: a smaller energy or rank.",
             )
-        return {"layers": layers, "kept": kept, "parameters_before": before}, None
+        why = {f"{name}.weight": reason for name, reason in kept.items()}
+        account = inventory.account([f"{name}.weight" for name in layers], why, _NOT_SPLIT)
+        return {"layers": layers, "kept": kept, "parameters_before": before, "coverage": account}, None
+
+
+_NOT_SPLIT = "low-rank splits dense layers and convolutions that are not grouped"
 
 
 def _fits(torch: Any, layer: Any) -> bool:
@@ -72,6 +78,7 @@ def _split(torch: Any, layer: Any, left: Any, right: Any) -> Any:
             dilation=layer.dilation, padding_mode=layer.padding_mode, bias=False,
         )  # fmt: skip
         second = kind(size, layer.out_channels, 1, bias=layer.bias is not None)
+    first, second = first.to(layer.weight.dtype), second.to(layer.weight.dtype)
     with torch.no_grad():
         first.weight.copy_(torch.from_numpy(right).reshape(first.weight.shape))
         second.weight.copy_(torch.from_numpy(left).reshape(second.weight.shape))

@@ -226,30 +226,9 @@ def _from_program(torch: Any, spec: str) -> Net:
             f"{spec} takes inputs by keyword, nested, or numbers, or was saved without its example inputs",
             remedy="Export a module whose forward takes tensors by position.",
         )
-    return Net(lift(torch, program), tuple(positional), tuple(program.graph_signature.user_inputs), spec)
-
-
-def weights(module: Any) -> dict[str, Any]:
-    """The float weights (not the biases) of layers that multiply, by name; a shared one once.
-
-    Raises:
-        InputError: there are none.
-    """
-    found: dict[str, Any] = {}
-    seen: set[int] = set()
-    for name, layer in module.named_modules():
-        if getattr(layer, "original_name", type(layer).__name__) not in WEIGHTED:
-            continue
-        for key, value in layer.named_parameters(recurse=False):
-            if value.dim() >= 2 and value.is_floating_point() and id(value) not in seen:
-                seen.add(id(value))
-                found[f"{name}.{key}" if name else key] = value
-    if not found:
-        raise InputError(
-            "this model has no float weights of convolutions or dense layers that could be changed",
-            remedy="Start from the float model: what is already quantised or frozen cannot be changed any more.",
-        )
-    return found
+    module = lift(torch, program)
+    _forget_unused(torch, module)
+    return Net(module, tuple(positional), tuple(program.graph_signature.user_inputs), spec)
 
 
 def named(layers: Mapping[str, Any], patterns: str, kind: str) -> list[Any]:

@@ -14,7 +14,8 @@ from edgeprof.worker import embedded_code
 from edgeprof_plugins.compressors.shared.magnitude import Pruning, prune_24
 from edgeprof_plugins.compressors.torch import train as torch_train
 from edgeprof_plugins.compressors.torch.base import ModuleCompressor, keep_zeros
-from edgeprof_plugins.compressors.torch.model import quiet, require, weights
+from edgeprof_plugins.compressors.torch.inventory import Inventory
+from edgeprof_plugins.compressors.torch.model import quiet, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,9 +38,10 @@ class Prune(ModuleCompressor):
     version = "1"
     parameters = (*_AMOUNT, *torch_train.parameters(0))
 
-    def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:
-        facts = prune(net.module, parameters["amount"], parameters["scope"])
-        return facts, keep_zeros(net)
+    def change(
+        self, net: Net, inventory: Inventory, parameters: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Callable[[], None]]:
+        return prune(net.module, inventory, parameters), keep_zeros(net, inventory)
 
 
 class Prune24(ModuleCompressor):
@@ -48,21 +50,31 @@ class Prune24(ModuleCompressor):
     version = "1"
     parameters = torch_train.parameters(0)
 
-    def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:
+    def change(
+        self, net: Net, inventory: Inventory, parameters: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Callable[[], None]]:
         del parameters
-        done, skipped = [], []
-        for name, value in weights(net.module).items():
-            if value.shape[1] % 4:  # of every weight here, inputs are the second dimension
+        done, skipped, changed, why = [], [], [], {}
+        for name, value in inventory.weights(net.module).items():
+            inner = inventory.used[name].inner
+            if inner is None or value.shape[inner] % 4:
                 skipped.append(name)
+                count = "" if inner is None else f"{value.shape[inner]} "
+                why[name] = f"its {count}input channels are no multiple of 4"
                 continue
-            set_values(value, prune_24(to_numpy(value), 1))
+            before = to_numpy(value)
+            pruned = prune_24(before, inner)
+            set_values(value, pruned)
             done.append(name)
+            changed += [name] if (pruned != before).any() else []
         if not done:
             raise InputError(
                 f"no weight of {net.spec} has a multiple of 4 input channels ({', '.join(skipped[:3])} …):"
                 " 2:4 sparsity has no place in it"
             )
-        return {"layers": len(done), "reached": 0.5, "skipped": skipped}, keep_zeros(net)
+        account = inventory.account(changed, why, _ENOUGH)
+        facts = {"layers": len(done), "reached": 0.5, "skipped": skipped, "coverage": account}
+        return facts, keep_zeros(net, inventory)
 
 
 class PruneScript(Compressor):
@@ -79,18 +91,22 @@ class PruneScript(Compressor):
     ) -> dict[str, Any]:
         del data, seed
         module = load_script(source)
-        facts = prune(module, parameters["amount"], parameters["scope"])
+        facts = prune(module, Inventory.of(module, None), parameters)
         save_script(module, target)
         return facts
 
 
-def prune(module: Any, amount: float, scope: str) -> dict[str, Any]:
+_ENOUGH = "it has as many zeros already"
+
+
+def prune(module: Any, inventory: Inventory, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Zero the smallest weights in place; of equal ones the first."""
-    found = weights(module)
-    pruning = Pruning.of({"amount": amount, "scope": scope}, lambda: map(to_numpy, found.values()))
+    found = inventory.weights(module)
+    pruning = Pruning.of(parameters, lambda: map(to_numpy, found.values()))
     for name, value in found.items():
         set_values(value, pruning.prune(name, to_numpy(value)))
-    return pruning.facts()
+    changed = [name for name, touched in pruning.changed.items() if touched]
+    return {**pruning.facts(), "coverage": inventory.account(changed, {}, _ENOUGH)}
 
 
 def to_numpy(value: Any) -> Any:

@@ -13,6 +13,7 @@ from edgeprof_plugins.compressors.torch.model import count, named, outputs, quie
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edgeprof_plugins.compressors.torch.inventory import Inventory
     from edgeprof_plugins.compressors.torch.model import Net
 
 
@@ -34,8 +35,15 @@ class PruneStructured(ModuleCompressor):
         *torch_train.parameters(0),
     )
 
-    def change(self, net: Net, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
-        return narrow(net, parameters["amount"], parameters["round_to"], parameters["exclude"]), None
+    def change(self, net: Net, inventory: Inventory, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
+        before = {name: tuple(value.shape) for name, value in net.module.named_parameters()}
+        facts = narrow(net, parameters["amount"], parameters["round_to"], parameters["exclude"])
+        after = {name: tuple(value.shape) for name, value in net.module.named_parameters()}
+        changed = [name for name, shape in before.items() if after.get(name) != shape]
+        return {**facts, "coverage": inventory.account(changed, {}, _KEPT)}, None
+
+
+_KEPT = "its channels are the model's outputs, excluded, too few to be rounded, or cannot be followed"
 
 
 def narrow(net: Net, amount: float, round_to: int = 8, exclude: str = "") -> dict[str, Any]:

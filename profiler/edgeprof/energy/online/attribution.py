@@ -7,8 +7,8 @@ settled (``SETTLE_S`` after its end) gets what of its time was given to nobody y
 Between two readings only their sum of energy is known, and an inference may fill a part of the time between them. The
 rest of that time is then taken to have had the power of the quiet time beside it (``SIDE_S``), and the inferences get
 what remains, so that a short inference is not diluted by the pause after it. Where no quiet time is near, the power is
-taken as even, which is right within T/3L for a stretch of length L between readings T apart; an inference of which
-more than a fifth was shared out like that has no figure.
+taken as even, which is too low by at most the idle part of that time; an inference whose energy could be too low by
+more than a tenth for it has no figure.
 
 The cost is O(n log n) for n inferences, and no lock is held while it is paid: the caller hands over a copy of the
 device's recent energy.
@@ -32,8 +32,8 @@ SETTLE_S = 1.0
 MOST_WAITING = 20_000
 #: How far (s) from a reading the quiet time may lie that tells the power without inferences.
 SIDE_S = 3.0
-#: A window of which more than this part was shared out evenly for want of quiet time has no figure.
-_MOST_GUESSED = 0.2
+#: By so much of its energy a figure may be too low for want of quiet time.
+_MOST_GUESSED = 0.1
 #: The most separate stretches of time that are remembered as given; the oldest are then taken as one.
 _MOST_STRETCHES = 4096
 #: What was given of an interval between two readings is remembered for this long (s); then all of it counts as given.
@@ -47,7 +47,7 @@ class Share:
         span: The call.
         joules: What it has got (J).
         known_s: For how many of its seconds the power was known.
-        guessed_s: For how many of those the power was taken as even between two readings.
+        guessed_s: How many seconds of it could be missing, since power was taken as even between two readings.
     """
 
     __slots__ = ("guessed_s", "joules", "known_s", "span")
@@ -306,10 +306,10 @@ class _Powers:
         for position, (a, b) in enumerate(pairwise(self._segments.cuts)):
             running, index = self._segments.running[position], self._interval[position]
             length = b - a if running and self._whole[index] else 0.0
-            watts, is_guess = self._watts.get(index, (0.0, False))
+            watts, guess = self._watts.get(index, (0.0, 0.0))
             joules.append(joules[-1] + (watts * length / running if length else 0.0))
             known.append(known[-1] + length)
-            guessed.append(guessed[-1] + (length if is_guess else 0.0))
+            guessed.append(guessed[-1] + length * guess)
         return joules, known, guessed
 
     def parts(self) -> list[tuple[float, float, float]]:
@@ -321,21 +321,21 @@ class _Powers:
             if self._whole[i] and free_s + self._given_s.get(i, 0.0) < (times[i + 1] - times[i]) * (1 - 1e-9)
         ]
 
-    def _busy_watts(self, i: int) -> tuple[float, bool]:
-        """The power of the free busy time of an interval, and whether it had to be taken as even."""
+    def _busy_watts(self, i: int) -> tuple[float, float]:
+        """The power of the free busy time of an interval, and by what part of it that may be too low."""
         start, end = self._curve.times[i], self._curve.times[i + 1]
         free_s, given_s = self._free_s[i], self._given_s.get(i, 0.0)
         part = self._given.part(start)
         if given_s and part is None:  # how much of it was given is not known any more
-            return self._energy[i] / (end - start), True
+            return self._energy[i] / (end - start), 1.0
         left = self._energy[i] - (part or 0.0)
         idle_s = end - start - free_s - given_s
         if idle_s <= 1e-9 * (end - start):
-            return left / free_s, False
+            return left / free_s, 0.0
         quiet_w = self._quiet_watts(i)
         if quiet_w is None:
-            return left / (free_s + idle_s), True
-        return (left - quiet_w * idle_s) / free_s, False
+            return left / (free_s + idle_s), idle_s / (free_s + idle_s)
+        return (left - quiet_w * idle_s) / free_s, 0.0
 
     def _quiet_watts(self, i: int) -> float | None:
         """The power without inferences before an interval, else after it; None where no quiet time is near."""

@@ -224,6 +224,27 @@ def _side_by_side(channels: Sequence[Channel], scope: str) -> list[Channel]:
     )
 
 
+def without_doubles(channels: Sequence[Channel]) -> list[Channel]:
+    """The channels, those inside the best one that tell the same thing a second time, by another source."""
+    best = {id(c) for scope in _SUMMED for c in _side_by_side(channels, scope)}
+    chosen = [c for c in channels if id(c) in best]
+    names = {(c.sensor, c.name) for c in chosen}
+    result = []
+    for channel in channels:
+        if id(channel) in best or (channel.sensor, channel.name) in names or not is_additive(channel):
+            result.append(channel)
+            continue
+        alike = [c for c in chosen if c.scope == channel.scope and is_power(channel)]
+        twin = next((c for c in alike if c.chip and c.chip == channel.chip and c.sensor != channel.sensor), None)
+        if twin is not None:
+            result.append(replace(channel, additive=False, parent=twin.name))
+        elif channel.scope in _ONE_SOURCE and any(c.sensor != channel.sensor for c in alike):
+            result.append(replace(channel, additive=False))
+        else:
+            result.append(channel)
+    return result
+
+
 def _outer(channels: Sequence[Channel]) -> Headline | None:
     """A meter at the wall or at the board's input, or a platform's own counter (one for each socket adds up)."""
     powers = [c for c in channels if is_power(c) and c.parent is None and c.role == "total"]
@@ -240,12 +261,19 @@ def _outer(channels: Sequence[Channel]) -> Headline | None:
 
 
 def _one_each(channels: Iterable[Channel]) -> list[Channel]:
-    """One channel for each thing: what has one place and one scope is one, else what one source calls by one name."""
-    things: dict[tuple[str, str], list[Channel]] = {}
+    """One channel for each thing: what a source calls by one name, and what two sources tell of one place and scope."""
+    named: dict[tuple[str, str], list[Channel]] = {}
     for channel in channels:
-        thing = (channel.chip, channel.scope) if channel.chip else (channel.sensor, channel.name)
-        things.setdefault(thing, []).append(channel)
-    return [best for group in things.values() if (best := best_of(group)) is not None]
+        named.setdefault((channel.sensor, channel.name), []).append(channel)
+    things = [best for group in named.values() if (best := best_of(group)) is not None]
+    return [thing for thing in things if _best_source(thing, things) == thing.sensor]
+
+
+def _best_source(thing: Channel, things: Sequence[Channel]) -> str:
+    """Of the sources that tell of the same place and scope, the best."""
+    alike = [c for c in things if thing.chip and (c.chip, c.scope) == (thing.chip, thing.scope)]
+    best = best_of(alike)
+    return thing.sensor if best is None else best.sensor
 
 
 def _choose(board: Board, channels: Sequence[Channel], members: Mapping[str, Sequence[Channel]], rail: str) -> Headline:

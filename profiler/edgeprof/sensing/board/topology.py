@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof.sensing.board.evidence import judge
 from edgeprof.sensing.board.files import Board, Rail, Total
-from edgeprof.sensing.board.headline import Headline, find_headline, is_additive, is_power
+from edgeprof.sensing.board.headline import Headline, find_headline, is_additive, is_power, without_doubles
 from edgeprof.sensing.board.identity import identify
 from edgeprof.sensing.board.placement import Origin, find_rails
 from edgeprof.sensing.characterize import annotated
@@ -111,7 +111,7 @@ def arrange(
     """
     homes = _homes(board, channels)
     known = annotated(_placed(board, channels, homes), characteristics or {})
-    judged = judge([known[c.key] for c in channels], looks or {})
+    judged = without_doubles(judge([known[c.key] for c in channels], looks or {}))
     members = {
         home.name: [c for c in judged if homes.get(c.key) == home and is_power(c)] for home in _distinct(homes.values())
     }

@@ -1,0 +1,228 @@
+"""What a PyTorch model multiplies with what: seen while it runs on its example inputs, whatever its layers' classes.
+
+A layer's class does not tell: weights are also used by functions (``x @ self.weight``), and a torch.export program has
+an LSTM as an operator. So the operators that PyTorch dispatches are watched, and their operands traced to parameters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.shared.coverage import Part, coverage
+from edgeprof_plugins.compressors.torch.model import WEIGHTED, quiet, require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+#: Families of parameters that no layer multiplies with.
+_LOOSE = frozenset({"Embedding", "other"})
+_ACTIVATIONS = "it multiplies two activations and has no weights"
+_OTHER = "biases, norms and other constants"
+_TABLES = "a table that is looked up, not multiplied"
+
+
+@dataclass
+class Used:
+    """A parameter that the model multiplies with.
+
+    Attributes:
+        macs: Multiply-accumulates with it, on the example inputs.
+        inner: Its dimension that products are summed over; None where that cannot be told.
+        op: The operator.
+    """
+
+    macs: int = 0
+    inner: int | None = None
+    op: str = ""
+
+
+@dataclass
+class Inventory:
+    """What a model consists of, before a method changes it.
+
+    Attributes:
+        used: Parameter → how it is multiplied with.
+        parts: Layers and parameters, for the account.
+        known: Whether the model could be run, so that the arithmetic is known.
+    """
+
+    used: dict[str, Used] = field(default_factory=dict)
+    parts: list[Part] = field(default_factory=list)
+    known: bool = True
+
+    @classmethod
+    def of(cls, module: Any, examples: tuple[Any, ...] | None) -> Inventory:
+        """Run the module on its example inputs; without them its layers are told by their classes."""
+        found = cls(known=examples is not None)
+        tensors = _floats(module)
+        products: dict[str, int] = {}
+        tables: set[str] = set()
+        if examples is not None:
+            _watch(module, examples, tensors, (found.used, products, tables))
+        owners = _owners(module)
+        for name, value in tensors.items():
+            family, layer = owners.get(name, ("other", False))
+            if found.known:
+                layer = name in found.used
+            used = found.used.get(name, Used())
+            size = int(value.numel())
+            if layer and value.dim() >= 2:
+                kind = family if family not in _LOOSE else used.op
+                found.parts.append(Part(name, kind, size, found._macs(used)))
+            elif size > 1:
+                table = name in tables or family == "Embedding"
+                found.parts.append(Part(name, "Embedding" if table else "other", size, 0, _TABLES if table else _OTHER))
+        for op, macs in products.items():
+            found.parts.append(Part(f"{op} of activations", f"{op} of activations", 0, macs, _ACTIVATIONS))
+        return found
+
+    def _macs(self, used: Used) -> int | None:
+        return used.macs if self.known else None
+
+    def weights(self, module: Any) -> dict[str, Any]:
+        """The float weights (not the biases) that the module multiplies with, by name; a shared one once.
+
+        Raises:
+            InputError: there are none.
+        """
+        layers = {part.name for part in self.parts if part.family not in _LOOSE}
+        found = {
+            name: value
+            for name, value in _floats(module).items()
+            if name in layers and value.layout == require().strided
+        }
+        if not found:
+            raise InputError(
+                "this model has no float weights of layers that multiply, which could be changed",
+                remedy="Start from the float model: what is already quantised or frozen cannot be changed any more.",
+            )
+        return found
+
+    def account(self, changed: Iterable[str], why: Mapping[str, str], otherwise: str) -> dict[str, Any]:
+        """The account of a method that changed these parameters."""
+        made = coverage(self.parts, changed, why, otherwise)
+        if not self.known:
+            made["macs"]["reason"] = "the model does not say what its inputs are"
+        return made
+
+
+def _floats(module: Any) -> dict[str, Any]:
+    """Floating-point parameters and buffers by name; a shared one once."""
+    seen: set[int] = set()
+    found = {}
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        if value.is_floating_point() and id(value) not in seen:
+            seen.add(id(value))
+            found[name] = value
+    return found
+
+
+def _owners(module: Any) -> dict[str, tuple[str, bool]]:
+    """Parameter → the class of the layer that holds it, and whether layers of that class multiply."""
+    found = {}
+    for prefix, layer in module.named_modules():
+        kind = getattr(layer, "original_name", type(layer).__name__)
+        for key, _ in layer.named_parameters(recurse=False):
+            name = f"{prefix}.{key}" if prefix else key
+            found[name] = (kind, True) if kind in WEIGHTED else ("Embedding" if kind == "Embedding" else "other", False)
+    return found
+
+
+def _watch(module: Any, examples: tuple[Any, ...], tensors: Mapping[str, Any], into: Any) -> None:
+    """Run the module and note each product of two tensors."""
+    torch = require()
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    used, products, tables = into
+    places = sorted((value.data_ptr(), value.data_ptr() + value.numel() * value.element_size(), name)
+                    for name, value in tensors.items() if value.layout == torch.strided and value.numel())  # fmt: skip
+
+    def owner(value: Any) -> str:
+        if not isinstance(value, torch.Tensor) or value.layout != torch.strided or not value.numel():
+            return ""
+        return next((name for start, end, name in places if start <= value.data_ptr() < end), "")
+
+    base: Any = TorchDispatchMode
+
+    class Watch(base):  # type: ignore[misc]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            del types
+            result = func(*args, **(kwargs or {}))
+            op = str(func).split(".")[1]
+            if op == "embedding":
+                tables.add(owner(args[0]))
+            product = _PRODUCTS.get(op)
+            if product is not None:
+                first, second, macs = product(args, result)
+                name = owner(second) or owner(first)
+                if name:
+                    one = used.setdefault(name, Used(op=_SPOKEN.get(op, op)))
+                    one.macs += macs
+                    one.inner = _inner(op, tensors[name], second if owner(second) else first, bool(owner(second)), args)
+                else:
+                    products[_SPOKEN.get(op, op)] = products.get(_SPOKEN.get(op, op), 0) + macs
+            return result
+
+    with quiet(), torch.no_grad(), _plain_kernels(torch), Watch():
+        module(*examples)
+
+
+@contextlib.contextmanager
+def _plain_kernels(torch: Any) -> Iterator[None]:
+    """Without kernels that do a whole recurrent or attention layer in one operator."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _inner(op: str, weight: Any, seen: Any, second: bool, args: Any) -> int | None:
+    """The dimension of a parameter that a product sums over, by the strides of what the operator was given."""
+    if op == "convolution":
+        return 0 if args[6] else 1
+    if weight.dim() != 2 or seen.dim() < 2:
+        return None
+    axis = -2 if second else -1
+    fitting = [d for d in range(2) if weight.stride(d) == seen.stride(axis) and weight.shape[d] == seen.shape[axis]]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _matrices(first: Any, second: Any, result: Any) -> tuple[Any, Any, int]:
+    return first, second, int(result.numel() * first.shape[-1])
+
+
+def _convolved(args: Any, result: Any) -> tuple[Any, Any, int]:
+    data, weight, transposed = args[0], args[1], args[6]
+    size = math.prod(weight.shape[1:])
+    return data, weight, int((data if transposed else result).numel() * size)
+
+
+def _attended(args: Any, result: Any) -> tuple[Any, Any, int]:
+    query, key = args[0], args[1]
+    del result
+    return None, None, int(2 * query.numel() * key.shape[-2])
+
+
+#: Operator → its two factors and its multiply-accumulates.
+_PRODUCTS: dict[str, Any] = {
+    "mm": lambda args, result: _matrices(args[0], args[1], result),
+    "bmm": lambda args, result: _matrices(args[0], args[1], result),
+    "mv": lambda args, result: _matrices(args[0], args[1], result),
+    "dot": lambda args, result: _matrices(args[0], args[1], result),
+    "addmm": lambda args, result: _matrices(args[1], args[2], result),
+    "baddbmm": lambda args, result: _matrices(args[1], args[2], result),
+    "addmv": lambda args, result: _matrices(args[1], args[2], result),
+    "convolution": _convolved,
+    "_scaled_dot_product_flash_attention_for_cpu": _attended,
+}
+_SPOKEN = {
+    "mm": "matmul", "bmm": "matmul", "addmm": "matmul", "baddbmm": "matmul", "mv": "matmul", "addmv": "matmul",
+    "dot": "matmul", "_scaled_dot_product_flash_attention_for_cpu": "attention",
+}  # fmt: skip
