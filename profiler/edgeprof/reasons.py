@@ -53,6 +53,7 @@ class Code(str, Enum):
     LATE = "late", Severity.REMARK
     DROPPED = "dropped", Severity.REMARK
     CUT_SHORT = "cut_short", Severity.REMARK
+    STOPPED = "stopped", Severity.REMARK
 
     # What disturbed them.
     THROTTLED = "throttled"

@@ -20,7 +20,7 @@ from edgeprof.results.schema import Reason
 from edgeprof.verdicts import accuracy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -331,6 +331,16 @@ def _scored(made: schema.Variant, record: VariantRecord) -> None:
     )
 
 
+def _standstills(record: VariantRecord) -> Iterator[Reason]:
+    standstills = [one for workload in record.workloads for one in workload.standstills]
+    if standstills:
+        yield Reason(
+            code=Code.STOPPED,
+            message=f"left out and measured again, because the model {standstills[0]}: {len(standstills)} windows",
+            remedy="Let the measurement run: no SIGSTOP, no suspend.",
+        )
+
+
 def _judge(made: schema.Variant, record: VariantRecord) -> None:
     """The status, from best to worst: a reason of its own for each step down."""
     reasons = made.reasons
@@ -348,6 +358,7 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
                     remedy="Close other work, fix the clocks, or lengthen --warmup.",
                 )
             )
+    reasons += _standstills(record)
     windows = [window for workload in record.workloads for window in workload.windows]
     saturated = next((window for window in windows if window.saturated), None)
     if saturated is not None:

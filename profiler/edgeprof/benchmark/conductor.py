@@ -35,7 +35,7 @@ from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.verdicts import compare, recommend
 from edgeprof.worker.runtime import LoadOptions
-from edgeprof.worker.scenario import Scenario
+from edgeprof.worker.scenario import Scenario, Window
 from edgeprof.worker.span import BLOCK, Span, idle_span
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 #: A cool-down ends here whatever the temperature.
 _COOL_DOWN_LIMIT_S = 60.0
 _COOL_DOWN_BAND_C = 2.0
+#: How often a window is measured in which the model was stopped each time.
+_TRIES = 3
 #: What a loaded model is taken to need before it is loaded, to decide whether all fit at once.
 _WORKER_BYTES = 200 * 2**20
 _BYTES_PER_MODEL_BYTE = 4
@@ -282,12 +284,9 @@ class _Run:
     def _window(self, worker: Worker, position: int, record: WorkloadRecord, *, is_main: bool) -> None:
         """Run the workload's window number ``position`` (from 0) and keep it."""
         before = context.snapshot(self.roots)
-        self._pause()
-        time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
-        window = worker.window(self.scenario, self.plan.window_s, record.workload.name)
+        window = self._undisturbed(worker, position, record)
         record.throttles += context.difference(before, context.snapshot(self.roots))
         self.order += 1
-        self.busy.append(window.span)
         record.windows.append(window)
         record.orders.append(self.order)
         if not is_main:  # the device's own clock times the main workload alone
@@ -301,6 +300,27 @@ class _Run:
         else:
             if record.device_times[-1]:
                 self.busy.append(Span(BLOCK, began_s, time.monotonic()))
+
+    def _undisturbed(self, worker: Worker, position: int, record: WorkloadRecord) -> Window:
+        """A window in which nobody stopped the model; those before it are left out.
+
+        Raises:
+            VariantError: it stood still each time (``stopped``), or see ``Worker.window``.
+        """
+        for _ in range(_TRIES):
+            self._pause()
+            time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
+            window = worker.window(self.scenario, self.plan.window_s, record.workload.name)
+            self.busy.append(window.span)
+            if window.standstill is None:
+                return window
+            record.standstills.append(window.standstill)
+            self.progress.note(f"the window {window.standstill} and is measured again")
+        raise VariantError(
+            f"a window {record.standstills[-1]}, and so did each of {_TRIES} tries",
+            remedy="Let the measurement run: no SIGSTOP, no suspend, no frozen container.",
+            code=Code.STOPPED,
+        )
 
     def _pause(self) -> None:
         """Let nothing run for as long after the last work as the edges of a window are taken from."""

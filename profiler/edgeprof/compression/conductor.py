@@ -308,7 +308,7 @@ def _before(path: Path, source: Artifact) -> dict[str, dict[str, Any]]:
                 f"{path} tells of variants of {name}, which those of {source.spec} would replace",
                 remedy=f"Give each its own -o DIR; or remove {path} if it is no longer needed.",
             )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     return {}
 

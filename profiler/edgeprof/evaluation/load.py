@@ -43,7 +43,16 @@ def load_dataset(spec: str, host: PluginHost, options: Mapping[str, str] | None 
     if not toml_files.exists(path):
         raise InputError(f"dataset {path} does not exist", remedy=_missing(kind, host))
     factory = host.get("datasets", kind) if kind else _recognised(path, host)
-    dataset: Dataset = factory(str(path), {**declared, **(options or {})})
+    try:
+        dataset: Dataset = factory(str(path), {**declared, **(options or {})})
+    except EdgeprofError:
+        raise
+    except Exception as error:  # a plugin's code on anybody's file
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+        raise InputError(
+            f"dataset {path} cannot be opened{f' as {kind}' if kind else ''}: {reason}", remedy="It may be damaged."
+        ) from error
     return dataset
 
 

@@ -137,7 +137,8 @@ def _untouched(result: Result, baseline: Variant) -> str:
     others = [v for v in result.variants if v is not baseline and is_usable(v)]
     lossy = [v.name for v in others if has_dropped(v.accuracy)]
     tied = [name for name in recommendation.ties if name not in lossy]
-    worse = [v.name for v in others if v.name not in {*lossy, *tied}]
+    named = {*lossy, *tied}
+    worse = [v.name for v in others if v.name not in named]
     parts = [f"{_listed(tied)} cannot be told from it"] if tied else []
     parts += [f"{_listed(worse)} {'is' if len(worse) == 1 else 'are'} worse"] if worse else []
     parts += [f"{_listed(lossy)} lost accuracy"] if lossy else []

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 def render(results: Sequence[Result]) -> str:
     """All variants of all results under one header (RFC 4180, but with plain newlines)."""
-    rows = [row(result, variant) for result in results for variant in result.variants]
+    rows = []
+    for result in results:
+        best = recommended_variant(result)
+        compared = {comparison.variant: comparison for comparison in reversed(result.comparisons)}
+        rows += [_row(result, variant, best, compared.get(variant.name)) for variant in result.variants]
     text = io.StringIO()
     # A header stands even over no rows: the columns are the contract.
     header = list(rows[0]) if rows else list(row(_NOTHING, _NOBODY))
@@ -41,11 +45,15 @@ def _inert(value: Any) -> Any:
 
 def row(result: Result, variant: Variant) -> dict[str, Any]:
     """One variant as column → value; None becomes an empty cell."""
+    compared = next((c for c in result.comparisons if c.variant == variant.name), None)
+    return _row(result, variant, recommended_variant(result), compared)
+
+
+def _row(result: Result, variant: Variant, best: Variant | None, compared: Comparison | None) -> dict[str, Any]:
     host, protocol, runtime, latency = result.host, result.protocol, variant.runtime, variant.latency_s
     energy, power, memory = variant.energy_j_per_inference, variant.power_w, variant.memory_bytes
     temperature, used, accuracy = variant.temperature_c, variant.utilization, variant.accuracy
     gpu = variant.gpu
-    compared = next((c for c in result.comparisons if c.variant == variant.name), None)
     return {
         "result_id": result.id,
         "created": result.created,
@@ -102,7 +110,7 @@ def row(result: Result, variant: Variant) -> dict[str, Any]:
         "accuracy_p_value": accuracy.p_value if accuracy else None,
         **_comparison(compared),
         "pareto": variant.name in result.pareto,
-        "recommended": recommended_variant(result) is variant,
+        "recommended": best is variant,
     }
 
 

@@ -97,7 +97,7 @@ class Calibrations:
             found = _entries(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             why = getattr(error, "strerror", None) or f"it does not hold calibrations ({error})"
             raise InputError(
                 f"{path} cannot be used: {why}",

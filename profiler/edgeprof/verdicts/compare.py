@@ -133,12 +133,18 @@ def _paired(variant: Sequence[float | None], baseline: Sequence[float | None]) -
     ]
 
 
+#: The logarithm of a ratio of which nothing can be said: e to its power is beyond all numbers.
+_MOST_LOG = 300.0
+
+
 def _ratio(pairs: list[tuple[float, float]], components: list[Component]) -> schema.Ratio | None:
     if len(pairs) < 2:
         return None
     logs = [math.log(v / b) for v, b in pairs]
     mean, error = mean_and_error(logs)
     total = combine([repeatability(error or 0.0, len(logs), components), *components])
+    if abs(mean) + total.expanded > _MOST_LOG:
+        return None
     low, high = math.exp(mean - total.expanded), math.exp(mean + total.expanded)
     return schema.Ratio(value=math.exp(mean), ci95=(low, high))
 

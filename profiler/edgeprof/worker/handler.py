@@ -19,7 +19,7 @@ import zlib
 from array import array
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from edgeprof.worker import embedded_code, sandbox, steady, telemetry, tensors
+from edgeprof.worker import embedded_code, sandbox, standstill, steady, telemetry, tensors
 from edgeprof.worker import scenario as scenarios
 from edgeprof.worker.arrays import ArraysError, read_arrays
 from edgeprof.worker.inputs import check_feeds, own_feeds
@@ -225,7 +225,9 @@ class Handler:
         if is_main and scenario.name == "offline" and self._queue(len(calls)):
             calls = [call for call in self._queued if call is not None]
             drains = [session.synchronize for session in self._sessions[: len(calls)]]
+        mark = standstill.Mark()
         window = scenarios.run(scenario, calls, request["seconds"], latency_s, drains)
+        window = window._replace(standstill=mark.standstill())
         count = window.calls * workload.units(scenario.batch)
         span = window.span._replace(count=count, unit=workload.unit, key=(workload.name,))
         fields, latencies = window._replace(span=span, queued=bool(drains)).to_wire()
