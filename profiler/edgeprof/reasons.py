@@ -54,6 +54,7 @@ class Code(str, Enum):
     DROPPED = "dropped", Severity.REMARK
     CUT_SHORT = "cut_short", Severity.REMARK
     STOPPED = "stopped", Severity.REMARK
+    IN_PROCESS = "in_process", Severity.REMARK
 
     # What disturbed them.
     THROTTLED = "throttled"

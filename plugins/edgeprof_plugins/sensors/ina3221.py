@@ -178,11 +178,11 @@ def _has_files(path: Path, number: int) -> bool:
 def _iio_chips(roots: Roots) -> list[_Chip]:
     chips = []
     for device in listing(roots.sysfs / "bus/i2c/drivers/ina3221x"):
-        for path in listing(device):
-            if path.name.startswith(("iio:device", "iio_device")):
-                triggered = number_of(path / "running_mode") == 0
-                kind = replace(IIO_DEFAULT, filter=Filter("block", length_s=IIO_DEFAULT.filter.tau_s))
-                chips.append(_Chip(path, device.name, 0, kind if triggered else IIO_DEFAULT))
+        path = next((p for p in listing(device) if p.name.startswith(("iio:device", "iio_device"))), None)
+        if path is not None:
+            triggered = number_of(path / "running_mode") == 0
+            kind = replace(IIO_DEFAULT, filter=Filter("block", length_s=IIO_DEFAULT.filter.tau_s))
+            chips.append(_Chip(path, device.name, 0, kind if triggered else IIO_DEFAULT))
     return chips
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from edgeprof.energy.integrate import ChannelSeries
     from edgeprof.energy.window import WindowEnergy
+    from edgeprof.worker.span import Span
 
 #: Fewer levels leave too few degrees of freedom; a calibration is as good as its range.
 LEAST_LEVELS = 5
@@ -26,15 +27,13 @@ _SHORT_GAP_S = 0.25
 _LEAST_SPAN = 10.0
 
 
-def fit_levels(
-    own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[tuple[float, float]]
-) -> tuple[list[Level], Line]:
+def fit_levels(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[Span]) -> tuple[list[Level], Line]:
     """The levels and their line, if they make one.
 
     Args:
         own: The channels to be corrected; their sum is what is held against the meter.
         theirs: The meter.
-        holds: Start and end of each level, monotonic s.
+        holds: The stretch of each level.
 
     Raises:
         InputError: they do not.
@@ -75,11 +74,11 @@ def fit_levels(
     return levels, found
 
 
-def _powers(series: ChannelSeries, hold: tuple[float, float]) -> list[float] | None:
+def _powers(series: ChannelSeries, hold: Span) -> list[float] | None:
     """The power (W) in each part of a hold, in fewer parts for a slow source; None where it did not read."""
-    start, end = hold
+    start = hold.start_s
     for parts in (_PARTS, _PARTS // 2, 2):
-        width = (end - start) / parts
+        width = hold.seconds / parts
         energies = [
             window_energy(series.times, series.values, start + k * width, start + (k + 1) * width, series.channel)
             for k in range(parts)

@@ -94,6 +94,7 @@ def _sentence(pair: Pair) -> str:
         parts[0] += f" ({energy.provenance})"
     if comparison.accuracy_difference is not None and pair.variant.accuracy is not None:
         parts.append(_accuracy(comparison.accuracy_difference, pair.variant.accuracy))
+    parts += view.workload_ratios(comparison)
     return " · ".join(parts)
 
 

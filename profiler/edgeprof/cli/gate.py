@@ -29,6 +29,7 @@ SCHEMA = "edgeprof.gate/1"
 @click.option("--baseline", metavar="RESULT", help="What regressions and drops are counted from.")
 @click.option("--max-regression", metavar="SHARE", help="Of energy and latency over the baseline's, as 5%.")
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant (repeatable).")
+@click.option("--workload", metavar="NAME", help="Of this workload and its unit (default: the main one).")
 @click.option("--strict", is_flag=True, help="Pass only what is shown to be good; refuse estimates.")
 @json_option
 @no_color_option
@@ -43,7 +44,7 @@ def command(result: str, **flags: Any) -> int:
     from edgeprof.reporters.terminal import Style
     from edgeprof.results import files
     from edgeprof.verdicts.across import across
-    from edgeprof.verdicts.gate import check
+    from edgeprof.verdicts.gate import check, of_workload
 
     limits = _limits(flags)
     if limits.max_regression is not None and not flags["baseline"]:
@@ -55,7 +56,11 @@ def command(result: str, **flags: Any) -> int:
     for name in flags["variants"]:
         if name not in names:
             raise unknown("variant", name, names)
-    against = across(files.read_one(flags["baseline"]), gated) if flags["baseline"] else None
+    baseline = files.read_one(flags["baseline"]) if flags["baseline"] else None
+    if flags["workload"]:
+        gated = of_workload(gated, flags["workload"])
+        baseline = baseline and of_workload(baseline, flags["workload"])
+    against = across(baseline, gated) if baseline else None
     checks = check(gated, limits, against=against, strict=flags["strict"], names=flags["variants"])
     passed = all(c.passed for c in checks)
     if flags["as_json"]:

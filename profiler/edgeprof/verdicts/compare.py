@@ -81,7 +81,31 @@ def compare(variant: schema.Variant, baseline: schema.Variant, *, relevant: floa
         return made
     made.verdict, why = _verdict(ratio, relevant)
     made.reason = f"{what} {why}" if what == "energy" or not obstacle else f"{what} {why}; {obstacle}"
+    made.workloads = _workloads(variant, baseline, relevant)
     return made
+
+
+def _workloads(variant: schema.Variant, baseline: schema.Variant, relevant: float) -> list[schema.WorkloadComparison]:
+    """Each workload that both have, compared as the whole is; none where there is but one."""
+    if len(variant.workloads) < 2:
+        return []
+    compared = []
+    for workload in variant.workloads:
+        mine, its = schema.workload_view(variant, workload.name), schema.workload_view(baseline, workload.name)
+        if mine is None or its is None or its.unit != workload.unit:
+            continue
+        part = compare(mine, its, relevant=relevant)
+        compared.append(
+            schema.WorkloadComparison(
+                name=workload.name,
+                unit=workload.unit,
+                energy_ratio=part.energy_ratio,
+                latency_ratio=part.latency_ratio,
+                verdict=part.verdict,
+                reason=part.reason,
+            )
+        )
+    return compared
 
 
 def _verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict, str]:
