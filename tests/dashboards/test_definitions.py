@@ -69,10 +69,14 @@ def test_every_metric_of_the_contract_is_on_a_dashboard_or_in_a_rule() -> None:
     names = pytest.importorskip("edgeprof_exporters.metric_names")
     text = "".join(path.read_text("utf-8") for path in FILES.rglob("*") if path.suffix in (".json", ".yml"))
     unused = {name.name for name in names.TABLE if name.name not in text}
-    # The energy of a part is shown, its last reading is not; what came over the socket is for a look by hand.
+    # The energy of a part is shown, its last reading is not; what came over the socket is for a look by hand. Workloads
+    # have units of their own, which no panel of joules per inference can share.
     assert unused <= {
         "edgeprof_subrail_power_watts",
         "edgeprof_track_messages_total",
+        "edgeprof_bench_workload_energy_joules_per_unit",
+        "edgeprof_bench_workload_latency_seconds",
+        "edgeprof_bench_workload_units_per_second",
     }
 
 

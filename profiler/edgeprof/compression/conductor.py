@@ -204,6 +204,7 @@ def check(
     spec = WorkerSpec(
         runtime_file=Path(inspect.getfile(type(runtime))),
         runtime_class=type(runtime).__qualname__,
+        crash_remedy=runtime.crash_remedy,
         target=made.target,
         options=options._replace(device=runtime.default_device),
         timeout_s=timeout_s,

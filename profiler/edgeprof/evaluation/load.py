@@ -116,6 +116,8 @@ def _word(path: Path, key: str, value: Any) -> str:
 def load_metric(name: str, host: PluginHost) -> Metric:
     """A registered metric, or one of yours as ``file.py:name``: a function, or a class made of ``Metric``.
 
+    ``:output=NAME`` behind it names the output to judge, where a model has several: ``top1:output=label``.
+
     The function gets ``(outputs, labels)`` as ``Metric.score`` does and returns a ``Score``, a number, or one truth
     value per sample (which gives it an interval and pairs variants). ``function.higher_is_better = False`` says that
     less is better.
@@ -123,6 +125,16 @@ def load_metric(name: str, host: PluginHost) -> Metric:
     Raises:
         InputError: there is no such metric, file or function.
     """
+    whole, colon, output = name.partition(":output=")
+    metric = _load_metric(whole, host)
+    if colon:
+        if not output:
+            raise InputError(f"{name} names no output", remedy=f"As: {whole}:output=NAME, or its number from 0.")
+        metric.output = output
+    return metric
+
+
+def _load_metric(name: str, host: PluginHost) -> Metric:
     file, colon, function = name.rpartition(":")
     if colon and file.endswith(".py"):
         found = getattr(_imported(Path(file)), function, None)

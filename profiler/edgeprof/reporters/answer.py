@@ -122,7 +122,7 @@ def cost(variant: Variant) -> str:
     parts = []
     energy = variant.energy_j_per_inference
     if energy and energy.gross.value is not None:
-        parts.append(f"{view.energy_text(energy.gross, energy.provenance)} per inference")
+        parts.append(f"{view.energy_text(energy.gross, energy.provenance)} per {variant.unit}")
     latency = variant.latency_s
     p50 = latency and (latency.p50 if latency.p50 is not None else latency.median)
     if p50:

@@ -78,7 +78,7 @@ def _tiles(result: Result, variant: Variant) -> str:
             f"{energy.provenance}, covers {view.COVERS.get(energy.covers or '', energy.covers or 'an unknown part')}"
         )
         ratio = _ratio_small(compared.energy_ratio if compared else None, covers)
-        tiles.append(("energy per inference", view.energy_text(energy.gross, energy.provenance), ratio))
+        tiles.append((f"energy per {variant.unit}", view.energy_text(energy.gross, energy.provenance), ratio))
     if latency_s:
         p99 = f"p99 {units.quantity(latency_s.p99, 's')}" if latency_s.p99 is not None else "too few requests for a p99"
         p50 = latency_s.p50 if latency_s.p50 is not None else latency_s.median
@@ -131,6 +131,11 @@ def _plot(rows: Sequence[Row]) -> str:
     return _section(pareto.title(rows), lead, f'<figure class="wide">{drawn}</figure>')
 
 
+def table(result: Result) -> str:
+    """The report's table alone, for a notebook: it needs neither the page nor its style."""
+    return _table(rows_of([result]), several=False)
+
+
 def _table(rows: Sequence[Row], *, several: bool) -> str:
     if not rows:
         return ""
@@ -152,7 +157,25 @@ def _table(rows: Sequence[Row], *, several: bool) -> str:
         f'<div class="wide"><table><thead><tr><th scope="col">variant</th>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
-    return _section("In numbers", f"± is the 95 % interval. {lead}", table)
+    return _section("In numbers", f"± is the 95 % interval. {lead}", table + _workloads(rows))
+
+
+def _workloads(rows: Sequence[Row]) -> str:
+    """A second table with each workload of each variant, where there are several."""
+    names, columns = view.workload_table([row.variant for row in rows])
+    if not names:
+        return ""
+    head = "".join(f'<th scope="col">{escape(column.title)}</th>' for column in columns)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f"<td>{escape(' '.join(' '.join(column.cells[n]).split()))}</td>" for column in columns)
+        + "</tr>"
+        for n, name in enumerate(names)
+    )
+    return (
+        f'<div class="wide"><table><thead><tr><th scope="col">workload</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def _one_of_each(rows: Sequence[Row]) -> list[Row]:
