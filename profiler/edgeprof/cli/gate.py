@@ -16,6 +16,7 @@ from edgeprof.cli.options import json_option, no_color_option
 if TYPE_CHECKING:
     from edgeprof.reporters.terminal import Style
     from edgeprof.results.schema import Result
+    from edgeprof.verdicts.across import Across
     from edgeprof.verdicts.gate import Check, Limits
 
 SCHEMA = "edgeprof.gate/1"
@@ -72,7 +73,7 @@ def command(result: str, **flags: Any) -> int:
     if flags["workload"]:
         gated = of_workload(gated, flags["workload"])
         baseline = baseline and of_workload(baseline, flags["workload"])
-    against = across(baseline, gated) if baseline else None
+    against = across(baseline, gated, repeats=files.repeats([baseline, gated])) if baseline else None
     unsure = flags["unsure"] or ("fail" if flags["strict"] else "pass")
     checks = check(
         gated,
@@ -86,9 +87,13 @@ def command(result: str, **flags: Any) -> int:
     if flags["junit"]:
         files.write(Path(flags["junit"]), ci.junit(gated.id, checks))
     if flags["as_json"]:
-        click.echo(json.dumps(_as_json(gated, checks, unsure, passed=passed), indent=2))
+        click.echo(json.dumps(_as_json(gated, checks, unsure, against, passed=passed), indent=2))
     else:
-        click.echo("\n".join(_lines(checks, unsure, Style.of(sys.stdout, no_color=flags["no_color"]))))
+        style = Style.of(sys.stdout, no_color=flags["no_color"])
+        lines = _lines(checks, unsure, style)
+        if against is not None and against.pairs and limits.max_regression is not None:
+            lines += ["", *style.wrap("", against.between.sentence())]
+        click.echo("\n".join(lines))
         if os.environ.get("GITHUB_ACTIONS") == "true":
             click.echo("".join(ci.github_annotations(checks)), nl=False)
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
@@ -150,11 +155,11 @@ def _lines(checks: list[Check], unsure: str, style: Style) -> list[str]:
     return lines
 
 
-def _as_json(gated: Result, checks: list[Check], unsure: str, *, passed: bool) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "result": gated.id,
-        "passed": passed,
-        "unsure": unsure,
-        "checks": [asdict(c) for c in checks],
-    }
+def _as_json(
+    gated: Result, checks: list[Check], unsure: str, against: Across | None, *, passed: bool
+) -> dict[str, Any]:
+    document: dict[str, Any] = {"schema": SCHEMA, "result": gated.id, "passed": passed, "unsure": unsure}
+    document["checks"] = [asdict(c) for c in checks]
+    if against is not None:
+        document["between_runs"] = against.between.as_json()
+    return document
