@@ -194,9 +194,9 @@ class TestGate:
     def test_a_regression_against_a_baseline(self, edgeprof):
         write("main.json", samples.study())
         write("branch.json", branch())
-        code, out, _ = edgeprof("gate", "branch.json", "--baseline", "main.json", "--max-regression", "2%")
+        code, out, _ = edgeprof("gate", "branch.json", "--baseline", "main.json", "--max-regression", "0.2%")
         assert code == 1
-        assert "FAIL  energy regression of resnet8 int8-static: +3.2 % (0.3 to 6.2 %), limit 2 %" in out
+        assert "FAIL  energy regression of resnet8 int8-static: +3.2 % (0.3 to 6.2 %), limit 0.2 %" in out
         assert edgeprof("gate", "branch.json", "--baseline", "main.json", "--max-regression", "5%")[0] == 0
 
     def test_what_an_interval_leaves_open_passes_or_fails_as_the_flag_says(self, edgeprof):
