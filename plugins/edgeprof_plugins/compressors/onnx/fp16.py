@@ -48,7 +48,8 @@ class Fp16(Compressor):
         with OnnxFile(source) as model:
             refuse_quantised(model)
             inventory = Inventory(model)
-            floats = [name for name in model.order if model.proto(name).data_type == 1]
+            types = {name: int(model.proto(name).data_type) for name in model.order}
+            floats = [name for name, kind in types.items() if kind == 1]
             if not floats:
                 raise _no_floats(model)
             streamed = [name for name in floats if np.prod(model.proto(name).dims) >= _LARGE]
@@ -79,7 +80,7 @@ class Fp16(Compressor):
                 return [tensor(values, name)]
 
             model.write(target, edit)
-        account = inventory.by_nodes(*_halved(inventory, kinds))
+        account = inventory.by_nodes(*_halved(inventory, kinds, types))
         return {"tensors": len(floats), "clipped": clipped, "excluded": excluded, "coverage": account}
 
 
@@ -95,7 +96,14 @@ def _no_floats(model: OnnxFile) -> InputError:
     return InputError(f"{model.path} has no float32 weights", remedy="Start from the float32 model.")
 
 
-def _halved(inventory: Inventory, kinds: Mapping[str, int]) -> tuple[list[str], dict[str, str]]:
+_IN_FLOAT32 = "excluded, or an operator that ONNX Runtime has in float32 only"
+#: TensorProto.DataType of real numbers that are not halved.
+_TYPES = {10: "float16 already", 11: "float64", 16: "bfloat16"}
+
+
+def _halved(
+    inventory: Inventory, kinds: Mapping[str, int], types: Mapping[str, int]
+) -> tuple[list[str], dict[str, str]]:
     """Parts that compute in half precision now, and why others do not."""
     changed, why = [], {}
     for part in inventory.parts:
@@ -103,7 +111,8 @@ def _halved(inventory: Inventory, kinds: Mapping[str, int]) -> tuple[list[str], 
         if all(kinds.get(name) == _FLOAT16 for name in names):
             changed.append(part.name)
         else:
-            why[part.name] = "excluded, or an operator that ONNX Runtime has in float32 only"
+            other = next((_TYPES[types[name]] for name in names if types.get(name) in _TYPES), "")
+            why[part.name] = f"its weights are {other}" if other else _IN_FLOAT32
     return changed, why
 
 

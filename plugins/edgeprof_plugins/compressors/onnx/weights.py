@@ -125,7 +125,7 @@ def _einsum(node: Any) -> Iterator[Role]:
 
 
 class Sources:
-    """Which initializer a tensor is, read directly or through Transpose, Identity and Dropout.
+    """Which initializer a tensor is, read directly or through Transpose, Identity, Dropout and Cast.
 
     Args:
         model: The file.
@@ -137,7 +137,7 @@ class Sources:
             node.output[0]: node
             for graph in graphs(model.model.graph)
             for node in graph.node
-            if node.op_type in {"Transpose", "Identity", "Dropout"} and node.input and node.output
+            if node.op_type in {"Transpose", "Identity", "Dropout", "Cast"} and node.input and node.output
         }
 
     def find(self, name: str) -> tuple[str, list[int] | None]:
