@@ -48,11 +48,11 @@ class Fp16(Compressor):
         with OnnxFile(source) as model:
             refuse_quantised(model)
             inventory = Inventory(model)
-            types = {name: int(model.proto(name).data_type) for name in model.order}
+            types = {name: int(model.header(name).data_type) for name in model.order}
             floats = [name for name, kind in types.items() if kind == 1]
             if not floats:
                 raise _no_floats(model)
-            streamed = [name for name in floats if np.prod(model.proto(name).dims) >= _LARGE]
+            streamed = [name for name in floats if np.prod(model.header(name).dims) >= _LARGE]
             ends = [one.name for one in (*model.model.graph.input, *model.model.graph.output)]
             graph = _without(onnx, model, streamed)
             with quiet():
@@ -85,7 +85,7 @@ class Fp16(Compressor):
 
 
 def _no_floats(model: OnnxFile) -> InputError:
-    kinds = {model.proto(name).data_type for name in model.order}
+    kinds = {model.header(name).data_type for name in model.order}
     if 11 in kinds:
         return InputError(
             f"{model.path} has float64 weights, and fp16 halves float32 ones",
@@ -124,7 +124,7 @@ def _without(onnx: Any, model: OnnxFile, streamed: list[str]) -> Any:
     large = set(streamed)
     for name in model.order:
         if name in large:
-            shape = list(model.proto(name).dims)
+            shape = list(model.header(name).dims)
             copy.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
         else:
             copy.graph.initializer.append(model.dense(name))
