@@ -40,8 +40,9 @@ METHODS = {
         "low-rank", "cluster",
     ],
     "tflite": ["int8-static", "int8-dynamic", "int8-weight", "int4-weight", "fp16", "prune", "cluster"],
+    "torch": ["int8-dynamic", "fp16", "prune", "prune-2:4", "low-rank", "cluster"],
 }  # fmt: skip
-TITLES = {"onnx": "ONNX", "tflite": "TFLite"}
+TITLES = {"onnx": "ONNX", "tflite": "TFLite", "torch": "PyTorch (modules and programs)"}
 #: Parameters with which a method has something to do in layers this small.
 _CHAINS = {
     "low-rank": "low-rank:energy=0.5",
@@ -83,9 +84,15 @@ def layers(kind: str) -> dict[str, Callable[[Path, PluginHost], Layer]]:
         return {
             name: lambda folder, host, make=make: _onnx(make(1), folder, host) for name, make in places.NETS.items()
         }
-    from tests.plugins.compressors.tflite import places as flat
+    if kind == "tflite":
+        from tests.plugins.compressors.tflite import places as flat
 
-    return {name: lambda folder, host, make=make: _tflite(make(1), folder, host) for name, make in flat.NETS.items()}
+        return {
+            name: lambda folder, host, make=make: _tflite(make(1), folder, host) for name, make in flat.NETS.items()
+        }
+    from tests.plugins.compressors.torch import places as modules
+
+    return {name: lambda folder, host, name=name: _torch(name, folder, host) for name in modules.NETS}
 
 
 def _onnx(net: Any, folder: Path, host: PluginHost) -> Layer:
@@ -156,6 +163,17 @@ def _tflite(net: Any, folder: Path, host: PluginHost) -> Layer:
         if len(tensor.shape)
     }
     return Layer(str(path), names, _samples(folder, feeds, host), folder)
+
+
+def _torch(name: str, folder: Path, host: PluginHost) -> Layer:
+    import torch
+    from tests.plugins.compressors.torch import places
+
+    net = getattr(places, name)()
+    data = None
+    if net.example_inputs.dtype == torch.float32:
+        data = _samples(folder, {"x": net.example_inputs.numpy()}, host)
+    return Layer(f"{places.__file__}:{name}", {*net.layers, "matmul of activations"}, data, folder)
 
 
 def _samples(folder: Path, feeds: dict[str, Any], host: PluginHost) -> Any:

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Cells of each format that are tried; all of them by tools/method_table.py --check.
-_TRIED = {"onnx": 24, "tflite": 16}
+_TRIED = {"onnx": 24, "tflite": 16, "torch": 6}
 _NEEDS = {
     "onnx": ["onnx", "onnxruntime"],
     "tflite": ["ai_edge_litert", "ai_edge_quantizer"],
+    "torch": ["torch", "torchao", "torch_pruning"],
 }
 
 
