@@ -25,6 +25,9 @@ _MOST = 200_000
 
 def onnx_model(layers: int) -> Callable[[], Any]:
     """A chain of 3×3 convolutions (16 channels, 32×32) in ONNX Runtime on one thread."""
+    from edgeprof.worker import telemetry
+
+    telemetry.turn_off()  # ONNX Runtime reads it when it is loaded, and would work in a thread of its own
     import numpy as np
     import onnx
     import onnxruntime

@@ -201,6 +201,10 @@ def verdict(value: float, target: float) -> str:
     return "met" if value <= target else "missed"
 
 
+def _slope_text(slope: float, low: float, high: float) -> str:
+    return "too short to tell" if math.isnan(slope) else f"{slope:+.3f} ({low:+.3f} to {high:+.3f}) MB/h"
+
+
 def _flat(low: float, high: float) -> str:
     return "met" if low <= 0 else "missed" if high > 0 else ""
 
@@ -251,7 +255,7 @@ def main() -> None:
             [
                 ["resident, most", f"{most:.1f} MB", "≤ 30 MB", verdict(most, TARGETS["rss_mb"])],
                 ["resident, last quarter − first", f"{last - first:+.2f} MB", "flat", ""],
-                ["resident, slope", f"{slope:+.3f} ({low:+.3f} to {high:+.3f}) MB/h", "0 within", _flat(low, high)],
+                ["resident, slope", _slope_text(slope, low, high), "0 within", _flat(low, high)],
                 ["descriptors, first → last", f"{rows[0]['descriptors']} → {rows[-1]['descriptors']}", "flat", ""],
                 ["threads, first → last", f"{rows[0]['threads']} → {rows[-1]['threads']}", "flat", ""],
                 ["CPU, sampling alone", f"{quiet:.2f} %", "≤ 0.5 %", verdict(quiet, TARGETS["cpu_percent"])],

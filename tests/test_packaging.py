@@ -125,3 +125,24 @@ def test_the_worker_runs_on_python_3_6() -> None:
 @pytest.mark.parametrize("name", sorted(PACKAGES))
 def test_each_package_says_that_it_is_typed(name: str, wheel: set[str]) -> None:
     assert f"{name}/py.typed" in wheel
+
+
+def test_the_tested_versions_are_those_of_everything_that_the_extras_ask_for(pyproject):
+    """Whoever installs with constraints/tested.txt gets what the tests ran with, and nothing is left to chance."""
+    lines = (ROOT / "constraints" / "tested.txt").read_text("utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    project = pyproject["project"]
+    extras = project["optional-dependencies"]
+    (everything,) = extras["all"]
+    named = re.search(r"\[(.+)\]", everything)
+    assert named is not None
+    asked = project["dependencies"] + [line for name in named[1].split(",") for line in extras[name]]
+    for line in asked:
+        match = re.match(r"([\w.-]+)>=([\d.]+)", line)
+        assert match is not None, line
+        pin = pins[re.sub(r"[-_.]+", "-", match[1]).lower()]
+        assert _numbers(pin) >= _numbers(match[2]), line
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]

@@ -10,6 +10,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeprof_dashboards.preview.panels import Panel
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -17,7 +21,8 @@ sys.path.insert(0, str(ROOT))
 from tests.dashboards import imagined  # noqa: E402
 from tests.dashboards.tools import Prometheus, edgeprof  # noqa: E402
 
-from edgeprof_dashboards.catalogue import DASHBOARDS, FILES  # noqa: E402 - the tests' tools lie beside the packages
+from edgeprof_dashboards.catalogue import FILES  # noqa: E402 - the tests' tools lie beside the packages
+from edgeprof_dashboards.preview.page import find  # noqa: E402
 
 #: 2026-11-20 18:00 UTC; the day before is shown from 00:00.
 END = 1_795_197_600.0
@@ -56,13 +61,18 @@ def main() -> int:
                 )
                 server.end()
                 server = start(folder)
-            for board in DASHBOARDS:
-                rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board.render()["panels"])
-                page = preview(board.uid.removeprefix("edgeprof-"), server, folder)
-                photograph(page, target / f"dashboard-{page.stem}.png", 38 * rows + 120, chromium)
+            for name in CHOSEN:
+                board = find(name)
+                heights = [0 if row.is_collapsed else 38 * _grid_rows(row.panels) for row in board.rows]
+                page = preview(name, server, folder)
+                photograph(page, target / f"dashboard-{name}.png", sum(heights) + 38 * len(heights) + 110, chromium)
         finally:
             server.end()
     return 0
+
+
+def _grid_rows(panels: tuple[Panel, ...]) -> int:
+    return max(panel.y + panel.height for panel in panels) - min(panel.y for panel in panels)
 
 
 def start(folder: Path) -> Prometheus:
@@ -90,7 +100,7 @@ def photograph(page: Path, image: Path, height: int, chromium: str) -> None:
             "--hide-scrollbars",
             "--force-device-scale-factor=1",
         ),
-        *(f"--screenshot={image}", f"--window-size=1500,{height}", f"--user-data-dir={page.parent / 'chromium'}"),
+        *(f"--screenshot={image}", f"--window-size=1280,{height}", f"--user-data-dir={page.parent / 'chromium'}"),
         page.as_uri(),
     )
 

@@ -67,10 +67,10 @@ def lint(files: tuple[str, ...]) -> None:
     Exits 1 if anything is found.
     """
     from edgeprof_dashboards import lint as rules
-    from edgeprof_dashboards.catalogue import DASHBOARDS, path_of
+    from edgeprof_dashboards.catalogue import shipped_dashboards
 
     count = 0
-    for path in [Path(name) for name in files] or [path_of(dashboard) for dashboard in DASHBOARDS]:
+    for path in [Path(name) for name in files] or list(shipped_dashboards().values()):
         for finding in rules.lint(_board(path)):
             click.echo(f"{path}: {finding}")
             count += 1
@@ -80,16 +80,16 @@ def lint(files: tuple[str, ...]) -> None:
 
 @command.command("lint-metrics")
 @click.argument("file", metavar="FILE")
-def lint_metrics(file: str) -> None:
+def lint_metrics_command(file: str) -> None:
     """Check the names and labels of an exposition (- for stdin): base units, suffixes, banned labels.
 
     Exits 1 if anything is found.
     """
-    from edgeprof_dashboards import names
+    from edgeprof_dashboards import lint_metrics
 
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-        found = names.lint(text)
+        found = lint_metrics.lint(text)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"{file} cannot be read as metrics: {reason}") from None

@@ -27,10 +27,10 @@ from edgeprof_exporters.engine import Engine
 from edgeprof_exporters.exposition import Exposition, build_info
 from edgeprof_exporters.hotplug import Hardware
 from edgeprof_exporters.inferences import Inferences
-from edgeprof_exporters.latest_results import BenchResults
-from edgeprof_exporters.limits import affordable_connections
+from edgeprof_exporters.latest_results import LatestResults
 from edgeprof_exporters.logs import LOG, event, setup
 from edgeprof_exporters.notify import Notifier, inherited_sockets
+from edgeprof_exporters.quotas import affordable_connections
 from edgeprof_exporters.receiver import Receiver
 from edgeprof_exporters.server import Server, listen
 from edgeprof_exporters.state import NOT_OURS, state_file
@@ -89,7 +89,7 @@ class Daemon:
         self.engine = Engine(settings.sampling_rate_hz, settings.sampling_bridge_s)
         self.inferences = Inferences(self.engine.history, settings.track_max_series)
         self.throttling = Throttling(self.roots)
-        self.bench = BenchResults(Path(settings.bench_directory) if settings.bench_directory else None)
+        self.bench = LatestResults(Path(settings.bench_directory) if settings.bench_directory else None)
         self.notifier = Notifier()
         self.reload_good = True
         self._power_mode = ("", "")

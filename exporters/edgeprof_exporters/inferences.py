@@ -25,6 +25,8 @@ MOST_SERIES = 50
 OTHER = ("other", "other", "other")
 #: Beyond this a counter's steps of one are lost in the floating-point number that a scrape shows.
 _MOST_COUNT = 1 << 53
+#: Energy is shared out no more often than this (s).
+_SETTLE_PAUSE_S = 0.5
 
 LabelSet = tuple[str, str, str]
 
@@ -103,6 +105,7 @@ class Inferences:
         self._attributor = Attributor()
         self._arrived: list[Span] = []
         self._waiting = 0  # in the attributor
+        self._settled_at = -math.inf
 
     def take(self, message: Message | None) -> None:
         """Count one datagram."""
@@ -134,6 +137,9 @@ class Inferences:
         """
         too_short = 0
         with self._settling:
+            if now - self._settled_at < _SETTLE_PAUSE_S and not all_of_them:
+                return  # however often it is scraped
+            self._settled_at = now
             with self.lock:
                 arrived, self._arrived = self._arrived, []
                 self._waiting += len(arrived)

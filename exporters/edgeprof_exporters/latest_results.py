@@ -26,7 +26,7 @@ _PATIENCE_S = 60.0
 MOST_RESULTS = 80
 
 
-class BenchResults:
+class LatestResults:
     """What the store holds. Thread-safe.
 
     Args:

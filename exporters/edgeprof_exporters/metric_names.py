@@ -38,6 +38,7 @@ class Name(NamedTuple):
 _RAIL = ("rail", "source", "provenance")
 _INFERENCE = ("model", "variant", "runtime")
 _BENCH = ("model", "variant", "runtime", "scenario")
+_WORKLOAD = ("workload", "unit")
 _OWN = "edgeprof's own thread samples and integrates between scrapes, since a gauge would miss every burst."
 
 #: The collectors in the order of the exposition, with what each holds.
@@ -152,6 +153,27 @@ TABLE: tuple[Name, ...] = (
         "bench",
     ),
     Name("edgeprof_bench_throughput_per_second", "gauge", _BENCH, "Inferences per second.", "bench"),
+    Name(
+        "edgeprof_bench_workload_energy_joules_per_unit",
+        "gauge",
+        (*_BENCH, *_WORKLOAD, "provenance", "kind"),
+        "Joules per unit of each workload, where a model has several: a request, an output token, a stage.",
+        "bench",
+    ),
+    Name(
+        "edgeprof_bench_workload_latency_seconds",
+        "gauge",
+        (*_BENCH, *_WORKLOAD),
+        "Median latency of one call of each workload, where a model has several.",
+        "bench",
+    ),
+    Name(
+        "edgeprof_bench_workload_units_per_second",
+        "gauge",
+        (*_BENCH, *_WORKLOAD),
+        "Units per second of each workload, where a model has several.",
+        "bench",
+    ),
     Name(
         "edgeprof_bench_accuracy_ratio",
         "gauge",

@@ -12,9 +12,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edgeprof.errors import InputError, UnavailableError
-from edgeprof_exporters.limits import Budget
 from edgeprof_exporters.logs import event
 from edgeprof_exporters.messages import MOST_BYTES, parse
+from edgeprof_exporters.quotas import Budget
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -71,11 +71,25 @@ def _figures(add: _Add, labels: list[str], variant: Variant) -> None:
         quantiles = [(quantile, float(value)) for quantile, value in known.items() if value is not None]
         add("latency_seconds", labels, (quantiles, latency.mean * latency.samples, latency.samples))
     add("throughput_per_second", labels, variant.throughput_per_s)
+    if len(variant.workloads) > 1:
+        _workloads(add, labels, variant)
     # Others have a unit of their own and no place in accuracy_ratio.
     if variant.accuracy is not None and variant.accuracy.is_ratio:
         add("accuracy_ratio", [*labels, variant.accuracy.metric], variant.accuracy.value)
     if variant.memory_bytes is not None:
         add("peak_memory_bytes", labels, variant.memory_bytes.peak_rss)
+
+
+def _workloads(add: _Add, labels: list[str], variant: Variant) -> None:
+    """Each workload in its unit, the main one too: its figures are those of the inference above."""
+    for workload in variant.workloads:
+        own = [*labels, workload.name, workload.unit]
+        energy, latency = workload.energy_j_per_unit, workload.latency_s
+        if energy is not None:
+            for kind, figure in (("gross", energy.gross), ("net", energy.net)):
+                add("workload_energy_joules_per_unit", [*own, energy.provenance, kind], figure.value)
+        add("workload_latency_seconds", own, latency.median if latency else None)
+        add("workload_units_per_second", own, workload.throughput_per_s)
 
 
 def _seconds(created: str) -> float | None:

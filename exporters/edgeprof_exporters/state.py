@@ -190,7 +190,8 @@ class Copy:
         """The newer of the two that is whole."""
         found: list[tuple[int, bytes]] = []
         with suppress(OSError):
-            data = self._path.read_bytes()
+            # A FIFO in its place would keep the daemon waiting for somebody who writes.
+            data = self._path.read_bytes() if self._path.is_file() else b""
             for start in (0, _PLACE):
                 place = data[start : start + _PLACE]
                 if len(place) >= _HEAD.size:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import EdgeprofError, InputError, UnavailableError, unknown
 from edgeprof_exporters.configuration import read_mapping, shown
-from edgeprof_exporters.limits import Bucket, LatestFirst
 from edgeprof_exporters.logs import event
+from edgeprof_exporters.quotas import Bucket, LatestFirst
 from edgeprof_exporters.server import Response
 
 if TYPE_CHECKING:

@@ -8,12 +8,40 @@ if TYPE_CHECKING:
 
     from pluggy import HookimplMarker
 
+    from edgeprof.library.bench import bench
+    from edgeprof.library.recorder import measure, record
+    from edgeprof.library.result import Result, compare, load
+    from edgeprof.library.sensors import sensors
     from edgeprof.tracking import track
 
     hookimpl: HookimplMarker
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "hookimpl", "track"]
+__all__ = [
+    "Result",
+    "__version__",
+    "bench",
+    "compare",
+    "hookimpl",
+    "load",
+    "measure",
+    "record",
+    "sensors",
+    "track",
+]
+
+#: Name → the module that has it. A name here must be no module's or folder's beside this file: an import of that would
+#: take its place.
+_LIBRARY = {
+    "Result": "edgeprof.library.result",
+    "bench": "edgeprof.library.bench",
+    "compare": "edgeprof.library.result",
+    "load": "edgeprof.library.result",
+    "measure": "edgeprof.library.recorder",
+    "record": "edgeprof.library.recorder",
+    "sensors": "edgeprof.library.sensors",
+    "track": "edgeprof.tracking",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -23,9 +51,13 @@ def __getattr__(name: str) -> Any:
 
         globals()["hookimpl"] = marker = pluggy.HookimplMarker("edgeprof")
         return marker
-    if name == "track":
-        from edgeprof.tracking import track  # noqa: PLC0415
+    if name in _LIBRARY:
+        import importlib  # noqa: PLC0415
 
-        globals()["track"] = track
-        return track
+        globals()[name] = value = getattr(importlib.import_module(_LIBRARY[name]), name)
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from edgeprof_dashboards.catalogue import DASHBOARDS
+from edgeprof_boards.all_boards import DASHBOARDS
 
 #: Kind of panel → folder of its types; what its fields' ``custom`` is.
 KINDS = {

@@ -12,8 +12,9 @@ from edgeprof import tracking
 from edgeprof.results.store import Store
 from edgeprof.simulation.live import LiveBoard
 from edgeprof.simulation.waveform import parse
-from edgeprof_dashboards import names
-from edgeprof_dashboards.catalogue import DASHBOARDS, FILES
+from edgeprof_dashboards import lint_metrics
+from edgeprof_dashboards.catalogue import FILES, shipped_dashboards
+from edgeprof_dashboards.preview.page import find
 from edgeprof_dashboards.preview.prometheus import Prometheus as Api
 from edgeprof_dashboards.preview.prometheus import Window
 from tests.dashboards.tools import Child, Exporter, edgeprof, promtool, until
@@ -21,7 +22,9 @@ from tests.profiler.results import samples
 
 #: The time shown is short, so that what lies "earlier" exists in a test that runs for seconds.
 SPAN_S = 5.0
-CHOSEN = {"edgeprof-inference": {"compare": "6s"}}
+EVERYTHING = {"instance": ".+"}
+CHOSEN = {"edgeprof-inference": {"compare": "6s", **EVERYTHING}}
+DASHBOARDS = [find(name) for name in shipped_dashboards()]
 EXPRESSIONS = [
     pytest.param(board, panel, query, id=f"{board.uid}-{panel.title}-{index}")
     for board in DASHBOARDS
@@ -34,7 +37,7 @@ EXPRESSIONS = [
 def test_every_expression_of_every_dashboard_returns_data(site, board, panel, query) -> None:
     server = Api(site.prometheus.url)
     window = Window(time.time(), SPAN_S, scrape_s=1.0)
-    values = server.variables(board, CHOSEN.get(board.uid, {}), window)
+    values = server.variables(board, CHOSEN.get(board.uid, EVERYTHING), window)
     answer = server.ask(query, values, window)
     assert answer, f"no data for {query.expr}"
 
@@ -56,7 +59,7 @@ def test_every_legend_names_labels_that_the_series_have(site) -> None:
     window = Window(time.time(), SPAN_S, scrape_s=1.0)
     missing = []
     for board in DASHBOARDS:
-        values = server.variables(board, CHOSEN.get(board.uid, {}), window)
+        values = server.variables(board, CHOSEN.get(board.uid, EVERYTHING), window)
         for panel in board.panels:
             for query in panel.queries:
                 wanted = set(re.findall(r"\{\{(\w+)\}\}", query.legend))
@@ -130,7 +133,7 @@ def test_joules_of_inferences_are_no_more_than_the_joules_of_the_device(site) ->
 def test_names_and_labels_of_the_exposition_are_clean(site) -> None:
     for exporter in site.exporters.values():
         text = exporter.metrics()
-        assert names.lint(text) == []
+        assert lint_metrics.lint(text) == []
         assert promtool("check", "metrics", stdin=text) == ""
 
 
@@ -171,6 +174,7 @@ def test_the_preview_shows_every_panel_with_data(site, tmp_path) -> None:
         name = board.uid.removeprefix("edgeprof-")
         more = ("--set", "compare=6s") if name == "inference" else ()
         argv = ("preview", name, "--prometheus", site.prometheus.url, "-o", str(page), "--from", "5s", "--step", "1")
+        argv = (*argv, "--set", "instance=.+")
         done = edgeprof("dashboards", *argv, *more)
         assert "without data" not in done.stderr, done.stderr
         text = page.read_text("utf-8")

@@ -8,9 +8,10 @@ from collections import Counter
 
 import pytest
 
+from edgeprof_boards.all_boards import DASHBOARDS, json_of, path_of
 from edgeprof_dashboards import promql
-from edgeprof_dashboards.catalogue import DASHBOARDS, FILES, path_of, text_of
-from edgeprof_dashboards.lint import lint
+from edgeprof_dashboards.catalogue import FILES
+from edgeprof_dashboards.lint import lint, panels
 from edgeprof_dashboards.preview.prometheus import Window
 
 EACH = pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: board.uid)
@@ -20,7 +21,7 @@ OF_THE_SCRAPE = {"up", "scrape_duration_seconds", "scrape_samples_post_metric_re
 
 @EACH
 def test_the_committed_json_is_what_the_python_says(board) -> None:
-    assert path_of(board).read_text("utf-8") == text_of(board), "run: python -m edgeprof_dashboards.catalogue"
+    assert path_of(board).read_text("utf-8") == json_of(board), "run: python tools/dashboards/build.py"
 
 
 @EACH
@@ -68,10 +69,14 @@ def test_every_metric_of_the_contract_is_on_a_dashboard_or_in_a_rule() -> None:
     names = pytest.importorskip("edgeprof_exporters.metric_names")
     text = "".join(path.read_text("utf-8") for path in FILES.rglob("*") if path.suffix in (".json", ".yml"))
     unused = {name.name for name in names.TABLE if name.name not in text}
-    # The energy of a part is shown, its last reading is not; what came over the socket is for a look by hand.
+    # The energy of a part is shown, its last reading is not; what came over the socket is for a look by hand. Workloads
+    # have units of their own, which no panel of joules per inference can share.
     assert unused <= {
         "edgeprof_subrail_power_watts",
         "edgeprof_track_messages_total",
+        "edgeprof_bench_workload_energy_joules_per_unit",
+        "edgeprof_bench_workload_latency_seconds",
+        "edgeprof_bench_workload_units_per_second",
     }
 
 
@@ -115,3 +120,41 @@ def test_names_of_the_imagined_site_are_the_exporters() -> None:
         metric = re.sub(r"(duration_seconds)_(bucket|sum|count)$", r"\1", match[1])
         labels = set(re.findall(r'(\w+)="', match[2])) - {"job", "instance", "site", "le"}
         assert labels == set(names.BY_NAME[metric].labels), line
+
+
+#: Labels that a series may be without: what edgeprof.track is not told, and a device that the inventory gives no site.
+MAY_BE_EMPTY = {"variant", "runtime", "site"}
+
+
+@pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: board.uid)
+def test_all_values_of_a_label_that_may_be_empty_include_none(board) -> None:
+    """``.+`` would hide half of the joules of a model that is reported without a variant."""
+    for variable in board.render()["templating"]["list"]:
+        if variable["name"] in MAY_BE_EMPTY:
+            assert variable["allValue"] == ".*", variable["name"]
+
+
+@pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: board.uid)
+def test_a_dashboard_is_seen_at_a_glance(board) -> None:
+    """Two rows are open; one device is chosen but in a fleet; a panel without data says what that means."""
+    made = board.render()
+    rows = [panel for panel in made["panels"] if panel["type"] == "row"]
+    assert [row["collapsed"] for row in rows] == [False, False, *[True] * (len(rows) - 2)]
+    (instance,) = [one for one in made["templating"]["list"] if one["name"] == "instance"]
+    assert instance["includeAll"] is (board.uid == "edgeprof-fleet")
+    assert (instance["current"] == {}) is not instance["includeAll"]
+    for panel in panels(made):
+        assert len(panel["fieldConfig"]["defaults"]["noValue"]) > len("No data."), panel["title"]
+        assert "collapsed" not in panel
+
+
+def test_the_whole_stands_before_its_parts() -> None:
+    titles = [panel["title"] for panel in panels(next(b for b in DASHBOARDS if b.uid == "edgeprof-device").render())]
+    assert titles.index("Power") < titles.index("Power of the whole device") < titles.index("Power of each rail")
+
+
+def test_rows_that_are_folded_up_take_one_line_of_the_grid() -> None:
+    for board in DASHBOARDS:
+        rows = [panel for panel in board.render()["panels"] if panel["type"] == "row"]
+        folded = [row["gridPos"]["y"] for row in rows if row["collapsed"]]
+        assert folded == list(range(folded[0], folded[0] + len(folded)))

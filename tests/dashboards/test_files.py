@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeprof_dashboards.catalogue import DASHBOARDS, FILES
+from edgeprof_boards.all_boards import DASHBOARDS
+from edgeprof_dashboards.catalogue import FILES
 from edgeprof_dashboards.export import export
 from edgeprof_dashboards.inventory import DEFAULT_PORT
 from tests.dashboards.tools import edgeprof, promtool

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from edgeprof.cli.main import run
-from edgeprof_dashboards.catalogue import DASHBOARDS
+from edgeprof_boards.all_boards import DASHBOARDS
 from edgeprof_dashboards.lint import lint
 from tests.dashboards.tools import edgeprof
 

@@ -10,13 +10,16 @@ import pytest
 
 from edgeprof.cli.main import run
 from edgeprof.errors import InputError, UnavailableError
-from edgeprof_dashboards.model import GREEN, HEAT_LEVELS, RED, Panel, Query
+from edgeprof_boards.all_boards import DASHBOARDS
+from edgeprof_boards.dashboard import GREEN, HEAT_LEVELS, RED, Query
+from edgeprof_boards.dashboard import Panel as Definition
+from edgeprof_boards.shapes import Value, answer, coloured, scatter, table
 from edgeprof_dashboards.preview import draw
 from edgeprof_dashboards.preview.page import find
+from edgeprof_dashboards.preview.panels import Panel, read_panel
 from edgeprof_dashboards.preview.prometheus import Prometheus, QueryError, Series, Window, seconds
 from edgeprof_dashboards.preview.values import written
 from edgeprof_dashboards.promql import expand
-from edgeprof_dashboards.shapes import Value, answer, coloured, scatter, table
 from tests.dashboards.tools import free_port
 
 WINDOW = Window(1000.0, 100.0, 10.0)
@@ -65,7 +68,13 @@ def test_what_is_no_span_is_refused(text) -> None:
 
 
 def panel(kind: str, **more) -> Panel:
-    return Panel("T", "D", (Query("x", "{{a}}"), Query("y", "{{ a }} y"))[: more.pop("queries", 1)], kind=kind, **more)
+    queries = (Query("x", "{{a}}"), Query("y", "{{ a }} y"))[: more.pop("queries", 1)]
+    return read(Definition("T", "D", queries, kind=kind, **more))
+
+
+def read(definition: Definition) -> Panel:
+    """The panel as the preview reads it out of its JSON."""
+    return read_panel(definition.render(1, 0, 0))
 
 
 def test_labels_that_look_like_markup_stay_text() -> None:
@@ -100,7 +109,9 @@ def test_answers_are_joined_where_all_labels_in_common_agree() -> None:
 
 def test_a_tables_cells_speak_and_have_the_colour_of_their_threshold() -> None:
     words = answer({"0": ("no", RED), "1": ("yes", GREEN)})
-    one = table("T", "D", {"Up": Value("u", properties=words), "Hot": Value("h", "celsius", coloured(HEAT_LEVELS))})
+    one = read(
+        table("T", "D", {"Up": Value("u", properties=words), "Hot": Value("h", "celsius", coloured(HEAT_LEVELS))})
+    )
     drawn = draw.table(one, [[Series({"a": "x"}, [(0.0, 0.0)])], [Series({"a": "x"}, [(0.0, 91.0)])]])
     red = draw._NAMED[RED]
     assert f'style="color:{red}">no</td>' in drawn
@@ -110,7 +121,7 @@ def test_a_tables_cells_speak_and_have_the_colour_of_their_threshold() -> None:
 def test_an_axis_that_begins_at_zero_does() -> None:
     def ticks(**properties: float) -> str:
         columns = {"X": Value("x", "s"), "Y": Value("y", "joule", properties)}
-        shown = scatter("T", "D", "X", "Y", columns)
+        shown = read(scatter("T", "D", "X", "Y", columns))
         answers = [[Series({"a": n}, [(0.0, v)])] for n, v in (("p", 1.0), ("p", 5.0))]
         more = [[Series({"a": "q"}, [(0.0, v)])] for v in (2.0, 6.0)]
         return draw.scatter(shown, [a + b for a, b in zip(answers, more, strict=True)])
@@ -179,4 +190,20 @@ def test_errors_of_the_command_are_one_sentence(tmp_path, capsys) -> None:
 
 
 def test_dashboards_are_found_by_name_and_by_uid() -> None:
-    assert find("device") is find("edgeprof-device")
+    assert find("device") == find("edgeprof-device")
+    assert find("device").title == "edgeprof / Device"
+
+
+@pytest.mark.parametrize("definition", DASHBOARDS, ids=lambda board: board.uid)
+def test_what_is_read_out_of_the_json_is_what_was_defined(definition) -> None:
+    board = find(definition.uid)
+    panels = [panel for row in board.rows for panel in row.panels]
+    assert [row.title for row in board.rows] == [row.title for row in definition.rows]
+    assert [row.is_collapsed for row in board.rows] == [row.collapsed for row in definition.rows]
+    for panel, written_down in zip(panels, definition.panels, strict=True):
+        for name in ("title", "description", "kind", "width", "height", "unit", "bounds", "thresholds", "mappings"):
+            assert getattr(panel, name) == getattr(written_down, name), (panel.title, name)
+        for name in ("columns", "column_units", "points", "stack", "limits", "reduce", "time_from", "decimals"):
+            assert getattr(panel, name) == getattr(written_down, name), (panel.title, name)
+        queries = [(query.expr, query.legend, query.instant) for query in panel.queries]
+        assert queries == [(query.expr, query.legend, query.instant) for query in written_down.queries]

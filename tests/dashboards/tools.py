@@ -113,6 +113,7 @@ class Exporter(Child):
                 f"--sysfs-root={board}",
                 f"--track.socket={self.track}",
                 "--control.socket=",
+                "--sampling.rate-hz=50",  # inferences of 20 ms with pauses of 30 ms are reported
                 *flags,
             ],
             EDGEPROF_DATA_DIR=str(self.data),

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge
 
 from edgeprof.errors import InputError
-from edgeprof_exporters.limits import Bucket
+from edgeprof_exporters.quotas import Bucket
 from edgeprof_exporters.server import BadRequestError, Request, Response, Server, listen, parse_head
 from edgeprof_exporters.web import Web
 from edgeprof_exporters.webconfig import WebConfig, read

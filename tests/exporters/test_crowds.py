@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import resource
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from edgeprof_exporters import connections as module
 from edgeprof_exporters.connections import Connection, Places
-from edgeprof_exporters.limits import LatestFirst
+from edgeprof_exporters.quotas import Budget, LatestFirst, affordable_connections
 from edgeprof_exporters.server import Request, Response, Server, listen
 
 
@@ -181,3 +182,40 @@ def test_in_a_flood_the_newcomer_is_next_and_the_oldest_of_too_many_is_sent_away
         for one in running:
             one.result(10)
     assert order == [(0, False), (3, True), (2, True), (1, True)]
+
+
+def test_where_descriptors_run_out_resting_connections_go_and_it_is_said(board, start) -> None:
+    daemon = start(board.directory).ready()
+    limit = daemon.descriptors() + 12
+    resource.prlimit(daemon.child.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(connect(daemon.port))
+        for _ in range(3):
+            assert daemon.get("/-/healthy")[0] == 200
+        assert daemon.value("edgeprof_device_energy_joules_total") >= 0
+    assert daemon.logged("a connection could not be accepted")
+    assert daemon.end() == 0
+
+
+def test_connections_are_as_many_as_descriptors_allow(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    for soft, hard, most in ((64, 64, 16), (1024, 4096, 256), (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 256)):
+        limits = [(soft, hard)]
+        monkeypatch.setattr(resource, "getrlimit", lambda _, now=limits: now[-1])
+        monkeypatch.setattr(resource, "setrlimit", lambda _, new, now=limits: now.append(new))
+        assert affordable_connections(256) == most
+    assert "fewer connections" in caplog.text
+
+
+def test_reports_stay_within_their_part_of_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that is always busy rests three times as long as it works, after a burst."""
+    clock = {"now": 0.0, "used": 0.0}
+    monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(time, "thread_time", lambda: clock["used"])
+    monkeypatch.setattr(time, "sleep", lambda seconds: clock.update(now=clock["now"] + seconds))
+    budget = Budget(0.25, 0.05)
+    for _ in range(1000):
+        clock["now"] += 0.001
+        clock["used"] += 0.001
+        budget.rest()
+    assert clock["used"] == pytest.approx(0.25 * clock["now"], abs=0.06)

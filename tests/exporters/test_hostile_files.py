@@ -10,6 +10,7 @@ import pytest
 from edgeprof.errors import InputError
 from edgeprof_exporters import configuration
 from edgeprof_exporters.inferences import Tally
+from edgeprof_exporters.state import Copy
 from edgeprof_exporters.webconfig import read as read_web
 
 #: Nine lines of nine references each: a billion values in a few hundred bytes.
@@ -57,6 +58,11 @@ def test_a_fifo_is_refused_and_not_waited_for(fifo, tmp_path) -> None:
         web.write_text(f"tls_server_config: {{cert_file: {cert}, key_file: {key}}}\n")
         with pytest.raises(InputError, match="no regular file"):
             read_web(web)
+
+
+def test_a_fifo_where_the_runtime_copy_was_is_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "state.copy")
+    assert Copy(tmp_path / "state.copy").load() is None
 
 
 def test_settings_that_became_a_fifo_leave_the_daemon_as_it_was(board, start, tmp_path) -> None:

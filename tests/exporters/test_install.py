@@ -86,3 +86,10 @@ def test_a_program_that_the_service_could_not_reach_is_refused_before_anything_i
         install.carry_out(plan)
     assert "/opt/edgeprof" in (refused.value.remedy or "")
     assert not written.exists()
+
+
+def test_both_units_bound_memory_and_tasks() -> None:
+    for where in ("--system", "--user"):
+        text = run("--dry-run", where)
+        assert "MemoryMax=128M" in text
+        assert "TasksMax=600" in text

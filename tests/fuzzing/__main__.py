@@ -10,15 +10,14 @@ no sentence for its user; the files of these cases are kept.
 from __future__ import annotations
 
 import argparse
-import functools
+import multiprocessing
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.fuzzing import harness
-from tests.fuzzing.readers import READERS
+from tests.fuzzing.readers import READERS, run
 
 
 def main() -> int:
@@ -34,12 +33,11 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     faults = 0
     start = time.monotonic()
-    with ThreadPoolExecutor(options.jobs) as pool:
-        work = functools.partial(harness.run, cases=options.cases, folder=folder, first=options.first)
-        work = functools.partial(harness.run, cases=options.cases, folder=folder, first=options.first)
-        runs = [(reader, pool.submit(work, reader)) for reader in chosen]
-        for reader, run in runs:
-            report = run.result()
+    # Fresh processes: a fork of one that has threads may hold a lock for ever.
+    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        runs = [(one, pool.submit(run, one.name, options.cases, folder, options.first)) for one in chosen]
+        for reader, running in runs:
+            report = running.result()
             faults += len(report.faults)
             print(
                 f"{reader.name:<14} {report.cases:>6} cases, {report.refused:>6} refused,"

@@ -5,6 +5,7 @@ Every case comes from a seed, so that a case that failed is made again by its nu
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import struct
@@ -179,7 +180,7 @@ def of_json(data: bytes, chance: random.Random) -> bytes:
         elif kind == 1:
             owner[key] = [owner[key]] * chance.choice((2, 20))
         else:
-            owner[key] = chance.choice(VALUES)
+            owner[key] = copy.deepcopy(chance.choice(VALUES))  # lists among them are changed in their turn
     text = json.dumps(document)
     if chance.random() < 0.02:
         text = text.replace("null", "[" * 20_000 + "]" * 20_000, 1)
@@ -207,6 +208,27 @@ def of_toml(data: bytes, chance: random.Random) -> bytes:
             lines[at] = f"{key}= {written}"
     text = "\n".join(lines).encode("utf-8", "replace")
     return of_bytes(text, chance) if chance.random() < 0.3 else text
+
+
+def of_lines(data: bytes, chance: random.Random) -> bytes:
+    """Cells of lines replaced, lines repeated or left out."""
+    lines = data.decode("utf-8", "replace").splitlines()
+    for _ in range(chance.choice((1, 1, 2, 5))):
+        if not lines:
+            break
+        at = chance.randrange(len(lines))
+        separator = next((one for one in (",", ";", "\t", " ") if one in lines[at]), ",")
+        cells = lines[at].split(separator)
+        kind = chance.randrange(5)
+        if kind == 0:
+            del lines[at]
+        elif kind == 1:
+            lines.insert(at, chance.choice(lines))
+        else:
+            cells[chance.randrange(len(cells))] = str(chance.choice((*VALUES, "9" * 5000, "x" * 200_000, '"')))
+            lines[at] = separator.join(cells)
+    text = "\n".join(lines).encode("utf-8", "replace")
+    return of_bytes(text, chance) if chance.random() < 0.2 else text
 
 
 def _places(document: Any) -> list[tuple[Any, Any]]:

@@ -20,8 +20,8 @@ from edgeprof.artifact import recognise
 from edgeprof.errors import EdgeprofError
 from edgeprof.worker import embedded_code
 from edgeprof.worker.runtime import LoadError, TensorSpec
-from tests.fuzzing import mutations
-from tests.fuzzing.harness import Reader
+from tests.fuzzing import harness, mutations
+from tests.fuzzing.harness import Reader, Report
 from tests.hostile_programs import saved
 
 if TYPE_CHECKING:
@@ -126,6 +126,22 @@ mean = [0.1, 0.2]
 DATASET = b'path = "case.npz"\nformat = "npz"\nx = "x"\n[preprocess]\nmean = [0.5]\n'
 
 
+COCO = {
+    "images": [{"id": 1, "file_name": "a.npy", "height": 4, "width": 4}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}],
+    "categories": [{"id": 7, "name": "cat"}],
+}
+MANIFEST = {
+    "schema": "edgeprof.compress/1",
+    "source": {"path": "m.onnx", "format": "onnx", "sha256": "0"},
+    "variants": [{"name": "fp16", "model": {"path": "m.onnx", "sha256": "0"}, "recipe": [{"compressor": "fp16"}]}],
+}
+CALIBRATIONS = {
+    "version": 1,
+    "entries": [{"board": "b", "sensor": "s", "channel": "c", "line": None, "filter": None}],
+}
+
+
 @functools.cache
 def _host() -> Any:
     from edgeprof.plugins import PluginHost
@@ -192,6 +208,47 @@ def _receive(path: Path) -> object:
     return None
 
 
+def _read_as(kind: str, path: Path) -> object:
+    """A data set of a kind, whose images are there."""
+    from edgeprof.evaluation.load import load_dataset
+
+    for name in ("a.npy", "b.npy"):
+        np.save(path.with_name(name), np.zeros((4, 4, 3), np.uint8))
+    data = load_dataset(f"{kind}:{path}", _host())
+    return len(data)
+
+
+def _manifest(path: Path) -> object:
+    from edgeprof.compression.recipe import recipe_beside
+
+    folder = path.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    (folder / "m.compress.json").write_bytes(path.read_bytes())
+    (folder / "m.onnx").write_bytes(onnx().replace(b"location", b"elsewher"))
+    return recipe_beside(recognise(str(folder / "m.onnx")))
+
+
+def _calibrations(path: Path) -> object:
+    from edgeprof.sensing import corrections
+
+    folder = path.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    (folder / corrections.FILE).write_bytes(path.read_bytes())
+    return corrections.Calibrations(folder).entries()
+
+
+def _record(path: Path) -> object:
+    from edgeprof.sensing.meter.record import read_record
+
+    return read_record(path)
+
+
+def _waveform(path: Path) -> object:
+    from edgeprof.simulation.waveform import read_csv
+
+    return read_csv(path)
+
+
 def _store(path: Path) -> object:
     from edgeprof.results.store import Store
 
@@ -256,8 +313,25 @@ READERS = [
     Reader("study toml", ".toml", lambda: [STUDY], mutations.of_toml, _read_study, USUAL),
     Reader("result", ".json", results, mutations.of_json, _report, USUAL),
     Reader("store", ".sqlite3", lambda: [_stored()], mutations.of_bytes, _store, USUAL),
+    Reader("table", ".csv", lambda: [b"file,label\na.npy,0\nb.npy,1\n"], mutations.of_lines,
+           functools.partial(_read_as, "table"), USUAL),
+    Reader("pairs", ".csv", lambda: [b"a.npy,b.npy,1,0\nb.npy,a.npy,0,1\n"], mutations.of_lines,
+           functools.partial(_read_as, "pairs"), USUAL),
+    Reader("coco", ".json", lambda: [json.dumps(COCO).encode()], mutations.of_json,
+           functools.partial(_read_as, "coco"), USUAL),
+    Reader("manifest", ".json", lambda: [json.dumps(MANIFEST).encode()], mutations.of_json, _manifest, USUAL),
+    Reader("calibrations", ".json", lambda: [json.dumps(CALIBRATIONS).encode()], mutations.of_json,
+           _calibrations, USUAL),
+    Reader("meter record", ".csv", lambda: [b"time,watts\n1.0,2.5\n2.0,2.6\n"], mutations.of_lines, _record, USUAL),
+    Reader("waveform", ".csv", lambda: [b"time_s,VDD_IN,VDD_SOC\n0,2.5,1\n1,3,1\n"], mutations.of_lines,
+           _waveform, USUAL),
     Reader("wire", ".bin", lambda: [b'{"ok":true,"blobs":[4,2],"id":1}\nabcdef{"ok":false}\n'], mutations.of_bytes,
            _receive, (EOFError, ValueError)),
     Reader("graph onnx", ".onnx", lambda: _examples("*/*.onnx"), mutations.of_protobuf, _graph, USUAL),
     Reader("graph tflite", ".tflite", lambda: _examples("*/*.tflite"), mutations.of_flatbuffer, _graph, USUAL),
 ]  # fmt: skip
+
+
+def run(name: str, cases: int, folder: Path, first: int) -> Report:
+    """``harness.run`` for a reader by its name, which a process that was begun afresh can be told."""
+    return harness.run(next(one for one in READERS if one.name == name), cases, folder, first=first)

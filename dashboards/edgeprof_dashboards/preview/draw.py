@@ -14,7 +14,7 @@ from edgeprof_dashboards.preview.values import written
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof_dashboards.model import Panel
+    from edgeprof_dashboards.preview.panels import Panel
     from edgeprof_dashboards.preview.prometheus import Series, Window
 
     Answers = Sequence[Sequence[Series]]
@@ -27,6 +27,7 @@ COLORS = (
 _NAMED = {"green": "#2e8b57", "yellow": "#c79a00", "orange": "#d9730d", "red": "#c4314b", "blue": "#0072b2"}
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 22, 8, 20
 _FIELD = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+_COLUMN = 51.5  # pixels of a page 1280 wide
 _MOST = 10  # lines of a list; Grafana scrolls there
 _MOST_LEGEND = 6  # lines of a legend; page.css cuts off the others
 
@@ -35,7 +36,7 @@ def lines(panel: Panel, answers: Answers, window: Window) -> str:
     """A timeseries panel, and its legend with the last value of each series."""
     named = _named(panel, answers)
     looks = [_look(panel, name, index) for index, (name, _) in enumerate(named)]
-    width = panel.width * 60 - 30
+    width = panel.width * _COLUMN - 30
     rows = _legend_rows([name for look, (name, _) in zip(looks, named, strict=True) if look.listed], width)
     height = max(90, panel.height * 38 - 54 - 17 * rows)
     left = [(look, series) for look, (_, series) in zip(looks, named, strict=True) if look.unit == panel.unit]
@@ -113,7 +114,7 @@ def scatter(panel: Panel, answers: Answers) -> str:
     rows = [row for row in merged(answers) if a in row and b in row]
     if not rows:
         return '<p class="nothing">no data</p>'
-    width, height = panel.width * 60 - 30, panel.height * 38 - 48
+    width, height = panel.width * _COLUMN - 30, panel.height * 38 - 48
     unit_x, unit_y = (panel.column_units.get(panel.columns[name], "short") for name in (a, b))
     xs, ys = [float(row[a]) for row in rows], [float(row[b]) for row in rows]
     low_x, low_y = (_overridden(panel, panel.columns[name]).get("min") for name in (a, b))
@@ -137,7 +138,7 @@ def scatter(panel: Panel, answers: Answers) -> str:
 def states(panel: Panel, answers: Answers, window: Window) -> str:
     """A state timeline: one band for each series."""
     named = _named(panel, answers)[:_MOST]
-    width, height = panel.width * 60 - 30, panel.height * 38 - 58
+    width, height = panel.width * _COLUMN - 30, panel.height * 38 - 58
     start = window.end - window.span_s
     x = Scale(start, window.end, min(210, width / 3), width - _RIGHT)
     tall = (height - _BOTTOM - _TOP) / max(1, len(named))

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 from edgeprof.errors import InputError, unknown
 from edgeprof.reporters.charts.svg import escape
-from edgeprof_dashboards.catalogue import DASHBOARDS
+from edgeprof_dashboards.catalogue import PREFIX, shipped_dashboards
 from edgeprof_dashboards.preview import draw
+from edgeprof_dashboards.preview.panels import Board, load_board
 from edgeprof_dashboards.preview.prometheus import Prometheus, Window, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from edgeprof_dashboards.model import Dashboard, Panel
+    from edgeprof_dashboards.preview.panels import Panel, Row
 
 #: Nothing is fetched and nothing runs, whatever a label contains.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -65,64 +66,58 @@ def write(
     return empty
 
 
-def find(name: str) -> Dashboard:
-    """The dashboard of that name.
+def find(name: str) -> Board:
+    """The dashboard of that name, or of that uid.
 
     Raises:
         InputError: there is none.
     """
-    by_name = {board.uid.removeprefix("edgeprof-"): board for board in DASHBOARDS}
+    paths = shipped_dashboards()
     try:
-        return by_name[name.removeprefix("edgeprof-")]
+        return load_board(paths[name.removeprefix(PREFIX)])
     except KeyError:
-        raise unknown("dashboard", name, by_name) from None
+        raise unknown("dashboard", name, paths) from None
 
 
-def render(board: Dashboard, server: Prometheus, window: Window, values: Mapping[str, str]) -> tuple[str, list[str]]:
+def render(board: Board, server: Prometheus, window: Window, values: Mapping[str, str]) -> tuple[str, list[str]]:
     """The page, and the titles of the panels without data."""
-    made, empty = [], []
-    for heading, panels in _placed(board):
-        made.append(f'<h2 style="grid-row:{heading[1] + 1}">{escape(heading[0])}</h2>')
-        for panel, x, y in panels:
-            body = _body(panel, server, window, values)
-            if body is None:
-                empty.append(panel.title)
-                body = '<p class="nothing">no data</p>'
-            place = f"grid-column:{x + 1}/span {panel.width};grid-row:{y + 1}/span {panel.height}"
-            own = " <small>UTC</small>" if panel.time_from == "now/d" else ""
-            made.append(
-                f'<section class="panel" style="{place}"><h3 title="{escape(panel.description)}">'
-                f'{escape(panel.title)}{own}</h3><div class="body">{body}</div></section>'
-            )
+    empty: list[str] = []
+    rows = [_row(row, server, window, values, empty) for row in board.rows]
     style = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     end = dt.datetime.fromtimestamp(window.end, dt.timezone.utc)
     begin = end - dt.timedelta(seconds=window.span_s)
     shown = ", ".join(f"{key} = {value}" for key, value in values.items() if value not in (".+", ".*"))
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f"<title>{escape(board.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         f'<header><h1>{escape(board.title)}</h1><p class="what">{escape(board.description)}</p>'
         f"<p>{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC{escape(' · ' + shown if shown else '')}</p></header>\n"
-        f'<div class="grid">\n{chr(10).join(made)}\n</div>\n</main>\n</body>\n</html>\n'
+        f"{chr(10).join(rows)}\n</main>\n</body>\n</html>\n"
     )
     return page, empty
 
 
-def _placed(board: Dashboard) -> list[tuple[tuple[str, int], list[tuple[Panel, int, int]]]]:
-    """Rows and panels where the JSON has them."""
-    places = {
-        (panel["title"], panel["type"] == "row"): panel["gridPos"]
-        for one in board.render()["panels"]
-        for panel in (one, *one.get("panels", ()))
-    }
-    return [
-        (
-            (row.title, places[row.title, True]["y"]),
-            [(p, places[p.title, False]["x"], places[p.title, False]["y"]) for p in row.panels],
+def _row(row: Row, server: Prometheus, window: Window, values: Mapping[str, str], empty: list[str]) -> str:
+    """A row, folded up where Grafana shows it so at first; titles of panels without data go to ``empty``."""
+    top = min((panel.y for panel in row.panels), default=0)
+    shown = []
+    for panel in row.panels:
+        body = _body(panel, server, window, values)
+        if body is None:
+            empty.append(panel.title)
+            body = f'<p class="nothing">{escape(panel.absent or "no data")}</p>'
+        place = f"grid-column:{panel.x + 1}/span {panel.width};grid-row:{panel.y - top + 1}/span {panel.height}"
+        own = " <small>UTC</small>" if panel.time_from == "now/d" else ""
+        shown.append(
+            f'<section class="panel" style="{place}"><h3 title="{escape(panel.description)}">'
+            f'{escape(panel.title)}{own}</h3><div class="body">{body}</div></section>'
         )
-        for row in board.rows
-    ]
+    return (
+        f"<details{'' if row.is_collapsed else ' open'}><summary>{escape(row.title)}</summary>\n"
+        f'<div class="grid">\n{chr(10).join(shown)}\n</div></details>'
+    )
 
 
 def _body(panel: Panel, server: Prometheus, window: Window, values: Mapping[str, str]) -> str | None:

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError, UnavailableError
-from edgeprof_dashboards.model import INSTANCE, JOB
 from edgeprof_dashboards.promql import expand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgeprof_dashboards.model import Dashboard, Query, Variable
+    from edgeprof_dashboards.preview.panels import Board, Query, Variable
 
 _LABEL_VALUES = re.compile(r"label_values\((?P<selector>.+),\s*(?P<label>\w+)\)", re.DOTALL)
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)")
@@ -127,13 +126,13 @@ class Prometheus:
             answer = {"result": [{"metric": {}, "value": answer["result"]}]}
         return [series for found in answer["result"] if (series := _series(found)).points]
 
-    def variables(self, board: Dashboard, chosen: Mapping[str, str], window: Window) -> dict[str, str]:
+    def variables(self, board: Board, chosen: Mapping[str, str], window: Window) -> dict[str, str]:
         """The values of a dashboard's variables: what the user chose, else what Grafana would show at first.
 
         Raises:
             InputError: the dashboard has no variable of that name.
         """
-        variables = (JOB, INSTANCE, *board.variables)
+        variables = board.variables
         for name in chosen:
             if name not in {v.name for v in variables}:
                 raise InputError(
@@ -147,10 +146,10 @@ class Prometheus:
     def _first(self, variable: Variable, values: Mapping[str, str], window: Window) -> str:
         if variable.kind != "query":
             return variable.query.split(",")[0].strip()
-        if variable.multi:
+        if variable.every is not None:
             return variable.every
-        found = self.label_values(variable, values, window)
-        return variable.first if variable.first in found or not found else found[0]
+        offered = self.label_values(variable, values, window)
+        return variable.first if variable.first in offered or not offered else offered[0]
 
     def label_values(self, variable: Variable, values: Mapping[str, str], window: Window) -> list[str]:
         """What a variable of the kind ``query`` offers."""

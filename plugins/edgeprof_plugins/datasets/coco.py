@@ -14,7 +14,7 @@ from edgeprof.errors import InputError
 from edgeprof.evaluation.labels import Boxes, detection
 from edgeprof.evaluation.preprocess import from_options
 from edgeprof.evaluation.samples import COMMON, Samples, split_options
-from edgeprof_plugins.datasets.images import read_image
+from edgeprof_plugins.datasets.images import is_file, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +67,7 @@ def open_coco(spec: str, options: Mapping[str, str]) -> Dataset:
     def read(position: int) -> npt.NDArray[Any]:
         image = images[position]
         file = folder / image["file_name"]
-        pixels = read_image(file)
+        pixels = read_image(file, colour=True)  # some of COCO's are grey
         height, width = image["size"]
         if pixels.shape[:2] != (height, width):
             raise InputError(f"{file} is {pixels.shape[1]} x {pixels.shape[0]}, but {path} says {width} x {height}")
@@ -138,7 +138,7 @@ def _folder(path: Path, given: str | None, images: list[dict[str, Any]]) -> Path
     if not given:
         places += [path.parent / "images", path.parent.parent / "images", path.parent.parent / "images" / split]
     for place in places:
-        missing = [one["file_name"] for one in images if not (place / one["file_name"]).is_file()]
+        missing = [one["file_name"] for one in images if not is_file(place / one["file_name"])]
         if images and not missing:
             return place
         if len(missing) < len(images):

@@ -16,7 +16,7 @@ import numpy as np
 from edgeprof import hookimpl
 from edgeprof.errors import InputError
 from edgeprof.evaluation.samples import Samples, split_options
-from edgeprof_plugins.datasets.images import read_image
+from edgeprof_plugins.datasets.images import is_file, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,13 +59,13 @@ def open_gtsrb(spec: str, options: Mapping[str, str]) -> Dataset:
     rows = [row for table in chosen for row in _rows(table, root)]
     if not rows:
         raise InputError(f"{chosen[0]} lists no images")
-    missing = [file for file, _, _ in rows if not file.is_file()]
+    missing = [file for file, _, _ in rows if not is_file(file)]
     if missing:
         raise InputError(f"{chosen[0]} names {len(missing)} images that do not exist, as {missing[0]}")
 
     def read(number: int) -> npt.NDArray[Any]:
         file, _, (left, top, right, bottom) = rows[number]
-        pixels = read_image(file)
+        pixels = read_image(file, colour=True)
         if roi == "full":
             return pixels
         if not (0 <= left < right <= pixels.shape[1] and 0 <= top < bottom <= pixels.shape[0]):

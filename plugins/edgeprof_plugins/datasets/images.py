@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from edgeprof.evaluation.samples import Samples, split_options
 from edgeprof.worker.arrays import read_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -52,11 +53,11 @@ def open_folders(spec: str, options: Mapping[str, str]) -> Dataset:
         files += found
         labels += [number] * len(found)
     if files:
-        return _samples(root.name, files, np.asarray(labels, np.int64), rest)
+        return image_samples(root.name, files, np.asarray(labels, np.int64), rest)
     files = sorted(entry for entry in root.iterdir() if entry.suffix.lower() in SUFFIXES)
     if not files:
         raise InputError(f"{root} has no images, in folders of classes or not")
-    return _samples(root.name, files, absent(len(files)), rest)
+    return image_samples(root.name, files, absent(len(files)), rest)
 
 
 def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
@@ -84,21 +85,25 @@ def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
         raise InputError(f"{path} is empty")
     header = rows[0][1]
     where = [_column(path, header, own.get(name), _usual(header, name)) for name in ("file", "label")]
-    if not _is_whole(header, where[1]):
-        rows = rows[1:]
-    files, labels = [], []
-    for number, row in rows:
-        if max(where) >= len(row) or not _is_whole(row, where[1]):
-            raise InputError(
-                f"{path} line {number} has no class number: {','.join(row)}",
-                remedy="Classes are whole numbers; name the column with --preprocess label=COLUMN.",
-            )
-        files.append(path.parent / row[where[0]].strip())
-        labels.append(int(row[where[1]]))
-    missing = [file for file in files if not file.is_file()]
+    first_is_header = not _is_number(header, where[1]) and (
+        own.get("label") in header or _is_named(header, where) or any(_is_number(row, where[1]) for _, row in rows[1:])
+    )
+    rows = rows[1:] if first_is_header else rows
+    words = [row[where[1]].strip() if max(where) < len(row) else "" for _, row in rows]
+    labels = _labels(path, rows, words, named="label" in own)
+    files = [path.parent / row[where[0]].strip() for _, row in rows]
+    missing = [file for file in files if not is_file(file)]
     if missing:
         raise InputError(f"{path} names {len(missing)} files that do not exist, as {missing[0]}")
-    return _samples(path.parent.name if path.name == TABLE else path.name, files, np.asarray(labels, np.int64), rest)
+    return image_samples(path.parent.name if path.name == TABLE else path.name, files, labels, rest)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a name that no file system takes (too long, a NUL) is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _usual(header: Sequence[str], name: str) -> int:
@@ -118,16 +123,99 @@ def _column(path: Path, header: Sequence[str], name: str | None, default: int) -
     raise InputError(f"{path} has no column {name}", remedy=f"Its first line is {','.join(names)}.")
 
 
-def _is_whole(row: Sequence[str], column: int) -> bool:
-    return column < len(row) and row[column].strip().removeprefix("-").isdecimal()
+def _is_named(header: Sequence[str], where: Sequence[int]) -> bool:
+    """Whether a line names the columns of files and labels by the usual words."""
+    cells = [header[column].strip().lower().replace(" ", "_") if column < len(header) else "" for column in where]
+    return cells[0] in _HEADERS["file"] and cells[1] in _HEADERS["label"]
 
 
-def _samples(name: str, files: Sequence[Path], labels: npt.NDArray[Any], options: Mapping[str, str]) -> Dataset:
-    return Samples(name, labels, lambda number: read_image(files[number]), options)
+def _labels(path: Path, rows: Sequence[tuple[int, list[str]]], words: Sequence[str], named: bool) -> npt.NDArray[Any]:
+    """Labels as they are written: whole numbers, else numbers; words only where the user named their column.
+
+    Raises:
+        InputError: a line without one, or a word among numbers.
+    """
+    if all(_is_whole(word) for word in words):
+        return np.array([int(word) for word in words], np.int64)
+    numbers = [_is_number([word], 0) for word in words]
+    if all(numbers):
+        return np.array([float(word) for word in words], np.float64)
+    if named and all(words) and not any(numbers):
+        return np.array(words, np.str_)
+    number, row = next(line for line, is_number in zip(rows, numbers, strict=True) if not is_number)
+    raise InputError(
+        f"{path} line {number} has no class number: {','.join(row)}",
+        remedy="Name the column of the labels with --preprocess label=COLUMN.",
+    )
 
 
-def read_image(path: Path) -> npt.NDArray[Any]:
-    """An image as ``(height, width, 3)`` uint8, grey ones as ``(height, width)``; an .npy file as it is.
+def _is_whole(word: str) -> bool:
+    return word.removeprefix("-").isdecimal()
+
+
+def _is_number(row: Sequence[str], column: int) -> bool:
+    try:
+        float(row[column])
+    except (IndexError, ValueError):
+        return False
+    return True
+
+
+def image_samples(name: str, files: Sequence[Path], labels: npt.NDArray[Any], options: Mapping[str, str]) -> Samples:
+    """A dataset of image files, each as ``read_image`` gives it.
+
+    Grey images among coloured ones get three equal channels, as Pillow's, torchvision's and Keras' conversions do;
+    where all are grey, they stay (height, width).
+    """
+
+    @functools.cache
+    def coloured() -> bool:
+        return "channels" not in options and any(_looked_at(file)[0] == "RGB" for file in files)
+
+    def read(number: int) -> npt.NDArray[Any]:
+        return read_image(files[number], colour=coloured())
+
+    sized = any(key in options for key in ("resize", "resize_short", "letterbox"))
+
+    def kind(number: int) -> Hashable:
+        mode, size = _looked_at(files[number])
+        return mode if sized else (mode, size)
+
+    return Samples(name, labels, read, options, kind=kind)
+
+
+def _looked_at(path: Path) -> tuple[str, tuple[int, ...]]:
+    """L, I;16, I, F or RGB, and the size, by a file's head alone; an .npy's dtype and shape."""
+    try:
+        if path.suffix == ".npy":
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            return array.dtype.str, array.shape
+        with pillow().open(path) as image:
+            return _mode(image), image.size
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _mode(image: Any) -> str:
+    """The mode that an image is read in."""
+    mode = str(image.mode)
+    if mode in {"1", "L", "LA", "La"}:
+        return "L"
+    if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):  # older Pillows widen a PNG's 16 bits
+        return "I;16"
+    return mode if mode in {"I", "F"} else "RGB"
+
+
+def read_image(path: Path, *, colour: bool = False) -> npt.NDArray[Any]:
+    """An image with the bits that its file has; an .npy file as it is.
+
+    Args:
+        path: The file.
+        colour: Give a grey image three equal channels.
+
+    Returns:
+        ``(height, width, 3)`` uint8; of a grey image ``(height, width)``, uint8, or uint16, int32 or float32 where the
+        file has so many bits.
 
     Raises:
         InputError: it cannot be read.
@@ -138,14 +226,27 @@ def read_image(path: Path) -> npt.NDArray[Any]:
             array: npt.NDArray[Any] = read_arrays(os.fspath(path)).get("", np.zeros(0))
             return array
         with pillow().open(path) as image:
-            grey = image.mode in {"L", "1"}
-            return np.asarray(image.convert("L" if grey else "RGB"))
+            mode = _mode(image)
+            if mode in {"L", "RGB"}:
+                pixels = np.asarray(image.convert(mode))
+            else:
+                pixels = np.asarray(image).astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])
     except (OSError, ValueError, EOFError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNGs
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not colour or pixels.ndim == 3:
+        return pixels
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)  # the coloured ones beside it have 8 bits
+    if pixels.dtype != np.uint8:
+        raise InputError(
+            f"{path} has {pixels.dtype} values, and the images beside it are coloured",
+            remedy="Prepare the images in one form.",
+        )
+    return np.repeat(pixels[..., None], 3, axis=2)
 
 
 def _has_images(path: Path) -> bool:
-    if not path.is_dir():
+    if not path.is_dir() or (path / TABLE).is_file():  # the labels are in the table
         return False
     entries = list(path.iterdir())
     folders = (entry for entry in entries if entry.is_dir())

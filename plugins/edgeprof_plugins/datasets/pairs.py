@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from edgeprof import hookimpl
 from edgeprof.errors import InputError
 from edgeprof.evaluation.labels import pairs
-from edgeprof.evaluation.samples import Samples, split_options
-from edgeprof_plugins.datasets.images import read_image
+from edgeprof.evaluation.samples import split_options
+from edgeprof_plugins.datasets.images import image_samples, is_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +49,7 @@ def open_pairs(spec: str, options: Mapping[str, str]) -> Dataset:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     listed = _table(path, text, own.get("images")) if path.suffix == ".csv" else _lfw(path, text, own.get("images"))
     files = [file for first, second, _, _ in listed for file in (first, second)]
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not is_file(file)]
     if missing:
         raise InputError(
             f"{path} names {len(missing)} files that do not exist, as {missing[0]}",
@@ -59,7 +59,7 @@ def open_pairs(spec: str, options: Mapping[str, str]) -> Dataset:
         if name in own:
             rest[name] = str(2 * int(own[name])) if own[name].isdecimal() else own[name]
     labels = pairs([same for _, _, same, _ in listed], [fold for _, _, _, fold in listed])
-    return Samples(path.name, labels, lambda number: read_image(files[number]), rest)
+    return image_samples(path.name, files, labels, rest)
 
 
 def _table(path: Path, text: str, images: str | None) -> list[Pair]:

@@ -32,8 +32,19 @@ class TopK(Metric):
     def check(self, labels: npt.NDArray[Any]) -> None:
         kinds.require(labels, metric=self.name)
 
+    def rehearse(self, outputs: dict[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> None:
+        """Judge the least and the greatest label by one answer: whether the classes of both fit."""
+        if labels.ndim == 1 and labels.dtype.kind in "iuf" and len(labels):
+            labels = labels[[labels.argmin(), labels.argmax()]]
+        else:
+            labels = labels[:1]
+        self.score({name: np.repeat(array[:1], len(labels), axis=0) for name, array in outputs.items()}, labels)
+
     def score(self, outputs: dict[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> Score:
         """Judge class scores ``(samples, classes)`` (further dimensions of 1 are fine) against class numbers.
+
+        Where each sample's scores are a map by class, as of scikit-learn's models, labels are its keys. Top-1 also
+        judges an output that is the class itself: whole numbers without a scale, or strings, ``(samples,)``.
 
         Raises:
             InputError: several outputs, no classes, or labels that are none of them.
@@ -42,11 +53,15 @@ class TopK(Metric):
         if len(outputs) != 1:
             raise InputError(
                 f"{self.name} needs one output, but the model has {len(outputs)}: {', '.join(outputs)}",
-                remedy="Judge it with a function of your own: --metric file.py:function",
+                remedy=f"Name it: --metric {self.name}:output={next(iter(outputs), 'NAME')}",
             )
         ((name, found),) = outputs.items()
+        if found.dtype.kind == "O" and found.ndim == 1 and all(isinstance(item, dict) for item in found):
+            return proportion(_ranks(found, labels) < self.k)
+        if found.dtype.kind in "iuOSU" and found.size == len(found) and self.k == 1:
+            return proportion(_same(found, labels))
         scores = found.reshape(len(found), -1) if found.size == len(found) * max(found.shape[1:], default=1) else found
-        if scores.ndim != 2 or scores.shape[1] < 2:
+        if scores.ndim != 2 or scores.shape[1] < 2 or scores.dtype.kind not in "biuf":
             raise InputError(
                 f"{self.name} needs one score per class, but the output {name} has the shape {found.shape}",
                 remedy="Judge it with a function of your own: --metric file.py:function",
@@ -63,6 +78,42 @@ class TopK(Metric):
         return proportion(rank < self.k)
 
 
+def _plain(label: Any) -> Any:
+    """A label as a Python value: whole numbers are equal whatever their type, and so are strings."""
+    value = label.item() if isinstance(label, np.generic) else label
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _same(found: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether each answer is the label."""
+    answers, truth = [_plain(one) for one in found.reshape(-1)], [_plain(one) for one in labels.reshape(-1)]
+    if len(answers) != len(truth):
+        raise InputError(f"labels of shape {labels.shape} do not fit outputs of shape {found.shape}")
+    if isinstance(answers[0], str) != isinstance(truth[0], str):
+        raise InputError(f"the model answers {answers[0]!r}, and labels are as {truth[0]!r}: of another kind")
+    return np.array([a == b for a, b in zip(answers, truth, strict=True)], np.bool_)
+
+
+def _ranks(maps: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """How many classes come before the right one in each map from class to score; of equals the first comes first."""
+    truth = [_plain(one) for one in labels.reshape(-1)]
+    if len(maps) != len(truth):
+        raise InputError(f"labels of shape {labels.shape} do not fit outputs of shape {maps.shape}")
+    ranks = []
+    for scores, label in zip(maps, truth, strict=True):
+        keys = [_plain(key) for key in scores]
+        if label not in keys:
+            raise InputError(
+                f"the label {label!r} is no class of the model, whose classes are {', '.join(map(repr, keys[:10]))}",
+                remedy="Declare --preprocess label_offset=N if they are counted differently.",
+            )
+        best_first = np.argsort(-np.array(list(scores.values()), np.float64), kind="stable")
+        ranks.append(int(np.flatnonzero(best_first == keys.index(label))[0]))
+    return np.array(ranks, np.int64)
+
+
 def _classes(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Class numbers, from themselves or from one-hot rows."""
     if labels.shape == scores.shape:
@@ -70,6 +121,11 @@ def _classes(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> npt.NDArray[
     flat = labels.reshape(-1)
     if len(flat) != len(scores):
         raise InputError(f"labels of shape {labels.shape} do not fit outputs of shape {scores.shape}")
+    if flat.dtype.kind not in "biuf":
+        raise InputError(
+            f"labels are words, as {flat[0]!r}, but the model scores classes by their numbers",
+            remedy="Give class numbers, or judge an output that is the class itself: --metric top1:output=NAME",
+        )
     classes: npt.NDArray[np.int64] = flat.astype(np.int64)
     if not np.array_equal(classes, flat):
         raise InputError("labels are not whole numbers, so they are no classes")

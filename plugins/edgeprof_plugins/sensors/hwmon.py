@@ -23,7 +23,7 @@ from edgeprof.sensing.board.identity import identify
 from edgeprof.sensing.board.placement import Origin, distinct_names, find_rails
 from edgeprof.sensing.files import FileSensor, NumberFile, listing, number_of, provenance, text_of, trouble
 from edgeprof.sensing.sensor import INSTANTANEOUS, Channel, Filter, Sensor
-from edgeprof_plugins.sensors.hwmon_chips import acpi_meters, amdgpu, relations
+from edgeprof_plugins.sensors.hwmon_chips import Card, acpi_meters, amdgpu, relations, silent_cards
 
 if TYPE_CHECKING:
     from collections.abc import MutableSequence, Sequence
@@ -120,7 +120,25 @@ def find(roots: Roots) -> list[Sensor]:
         sensors += _power_sensors([power for power in powers if power.chip is chip])
         if chip.name not in zones:
             sensors += _temperatures(chip)
+    silent = silent_cards(roots.sysfs, {power.chip.place for power in powers})
+    if silent:
+        sensors.append(FileSensor(NAME, [], [], [_silent(card) for card in silent]))
     return sensors
+
+
+def _silent(card: Card) -> Channel:
+    """A card that is there and tells no power, so that a total can name what it leaves out."""
+    return Channel(
+        NAME,
+        card.title,
+        "power",
+        scope=card.scope,
+        additive=False,
+        location=f"pci {card.place}",
+        chip=f"pci {card.place}",
+        available=False,
+        reason="its driver tells no power",
+    )
 
 
 def _chips(roots: Roots) -> list[_Chip]:
@@ -244,7 +262,7 @@ def _power(chip: _Chip, kind: str, number: int, *, alone: bool, facts: dict[str,
     )
     socket = re.fullmatch(r"Esocket(\d+)", base.label or "")
     if socket:
-        base = replace(base, chip=f"cpu {socket[1]}")
+        base = replace(base, chip=f"cpu {socket[1]}", input=None)  # a socket is a place, and no chip with inputs
     return _Power(chip, _annotated(chip, base, node, averaged), (node,))
 
 

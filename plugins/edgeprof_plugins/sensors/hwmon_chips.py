@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgeprof.sensing.files import number_of, text_of
+from edgeprof.sensing.files import listing, number_of, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
 
@@ -55,9 +55,39 @@ _CHIPS: dict[str, tuple[Fact, ...]] = {
 _PMBUS = (Fact(r"pin\d*", "unknown"), Fact(r"pout\d*", "unknown", inside=r"pin\d*"))
 #: PCI classes (their first byte) of devices whose one power is the whole card's.
 _PCI_CLASSES = {"0x03": "gpu", "0x12": "accelerator"}
+#: PCI vendors whose display controller is a console of the board's own (ASPEED, Matrox) or of a virtual machine.
+_CONSOLES = {"0x1a03", "0x102b", "0x1234", "0x1af4", "0x15ad", "0x1b36", "0x1013", "0x80ee", "0x1414"}
 #: Words of ACPI power meters that speak of the whole machine, the strongest first.
 _WHOLE = (r"total", r"system|platform|chassis|server|node", r"input|supply")
 _METER_SCOPES = ((r"cpu|processor", "package"), (r"mem|dimm|dram", "memory"), (r"gpu", "gpu"))
+
+
+class Card(NamedTuple):
+    """A graphics card or an accelerator on the PCI bus."""
+
+    place: str
+    scope: str
+    title: str
+
+
+def silent_cards(sysfs: Path, telling: Collection[str]) -> list[Card]:
+    """The cards that no hwmon chip tells the power of; a processor's own graphics are part of its package.
+
+    Args:
+        sysfs: The root of /sys.
+        telling: The places of the chips that tell power.
+    """
+    cards = []
+    for device in listing(sysfs / "bus/pci/devices"):
+        scope = _PCI_CLASSES.get((text_of(device / "class") or "")[:4])
+        vendor = text_of(device / "vendor") or ""
+        own = vendor == "0x8086" and device.name.endswith(":00:02.0")
+        apu = vendor == "0x1002" and not list((device / "hwmon").glob("hwmon*/power1_cap"))
+        if scope is None or vendor in _CONSOLES or own or apu or device.name in telling:
+            continue
+        driver = (device / "driver").resolve().name if (device / "driver").exists() else "no driver"
+        cards.append(Card(device.name, scope, f"{driver} {device.name}"))
+    return cards
 
 
 def relations(chip: str, device: Path, labels: Sequence[str]) -> list[dict[str, Any]]:
@@ -109,7 +139,8 @@ def amdgpu(path: Path, label: str) -> dict[str, Any]:
     """
     is_apu = text_of(path / "in1_label") == "vddnb" or label.lower() in {"slowppt", "fastppt"}
     if is_apu:
-        return {"scope": "package", "additive": True, "chip": "cpu 0", "note": "an APU: its CPU cores are in it"}
+        place = {"chip": "cpu 0", "input": None}
+        return {"scope": "package", "additive": True, "note": "an APU: its CPU cores are in it", **place}
     cap = number_of(path / "power1_cap_max", 1e-6) or number_of(path / "power1_cap", 1e-6)
     if cap is None:
         return {"scope": "gpu", "additive": False, "note": "of an APU this is the whole chip with its CPU cores"}

@@ -125,6 +125,8 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
         name: What the channels are called.
     """
     model, _ = _text(lambda: nvml.nvmlDeviceGetName(handle))
+    bus, problem = _text(lambda: nvml.nvmlDeviceGetPciInfo(handle).busId)
+    chip = "" if problem else f"pci {bus.lower()[-12:]}"  # NVML writes the domain with eight digits
     looks = _LOOK if any(part in model for part in _PART_TIME) else None
     note = "the sensor looks at 25 of every 100 ms" if looks else ""
     limit, _ = _value(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) * 1e-3)
@@ -145,6 +147,7 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
             kind=kind,
             scope="gpu",
             location=model,
+            chip=chip,
             available=reason is None,
             reason=reason,
             **facts,
@@ -196,6 +199,7 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
             kind="gauge",
             scope="gpu",
             location=model,
+            chip=chip,
             note="NVML's mask of why the clock is where it is",
         )
         readings.append(

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-#: Fields of one file that are looked at; a graph of 100,000 nodes and weights has some 800,000.
-LIMIT_FIELDS = 1_000_000
+#: Fields of one file that are looked at: Python takes a microsecond or two for each.
+LIMIT_FIELDS = 500_000
 #: The longest name of a file with weights (Linux, PATH_MAX).
 LIMIT_NAME = 4096
 

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from edgeprof.benchmark import gpu_findings as device
 from edgeprof.benchmark import health, latency
-from edgeprof.energy import quote as measure
 from edgeprof.energy.counters import unwrap
-from edgeprof.energy.estimate import estimate as estimate_joules
 from edgeprof.results import schema
 from edgeprof.results.schema import Reason
 from edgeprof.verdicts import accuracy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from edgeprof.benchmark.plan import Plan
-    from edgeprof.benchmark.records import Estimate, Sampled, VariantRecord, WorkloadRecord
+    from edgeprof.benchmark.records import Sampled, VariantRecord, WorkloadRecord
+    from edgeprof.energy.recording import Quote
     from edgeprof.sensing.sampler import ChannelStats
     from edgeprof.sensing.sensor import Channel
     from edgeprof.worker.span import Span
@@ -47,6 +46,8 @@ _REMARKS = frozenset(
         "late",
         "dropped",
         "cut_short",
+        "in_process",
+        "stopped",
     }
 )
 #: Reasons that make it failed whatever its windows say: a model that does not answer is no fast one.
@@ -54,7 +55,7 @@ _FAILING = frozenset({"nan_output"})
 _NAN_REMEDY = "Feed it real inputs (--input-data FILE.npz); if they give the same, the model overflows or is damaged."
 
 
-def variant(record: VariantRecord, sampled: Sampled, plan: Plan, estimate: Estimate) -> schema.Variant:
+def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Variant:
     """One row of the result."""
     made = schema.Variant(
         name=record.name,
@@ -80,7 +81,7 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan, estimate: Estim
             peak_rss=record.memory.peak_rss, loaded_rss=record.loaded.rss_bytes, gpu_peak=record.memory.gpu_peak
         )
     if record.main.windows:
-        _measured(made, record, sampled, plan, estimate)
+        _measured(made, record, sampled, plan)
     _scored(made, record)
     _judge(made, record)
     return made
@@ -101,22 +102,22 @@ def _runtime(record: VariantRecord) -> schema.RuntimeUse | None:
     )
 
 
-def _measured(made: schema.Variant, record: VariantRecord, sampled: Sampled, plan: Plan, estimate: Estimate) -> None:
+def _measured(made: schema.Variant, record: VariantRecord, sampled: Sampled, plan: Plan) -> None:
     """Latency, joules, power, temperature and utilisation from the windows."""
     several = len(record.workloads) > 1
     for workload in record.workloads:
         if not workload.windows:  # interrupted before its turn
             continue
-        figures, measured = _workload(workload, record.idles, sampled, plan, estimate)
+        figures, quote = _workload(workload, record.idles, sampled, plan)
         made.workloads.append(figures)
-        reasons = [*measured.reasons, *_irregular(workload, plan)]
+        reasons = [*quote.reasons, *_irregular(workload, plan)]
         if several:
             reasons = [
                 msgspec.structs.replace(reason, message=f"{figures.name}: {reason.message}") for reason in reasons
             ]
         made.reasons += reasons
         if workload is record.main:
-            made.power_w = measured.power
+            made.power_w = quote.power
     main, spans = made.workloads[0], record.main.spans
     made.inferences, made.throughput_per_s = main.count, main.throughput_per_s
     made.latency_s, made.energy_j_per_inference = main.latency_s, main.energy_j_per_unit
@@ -134,23 +135,20 @@ def _measured(made: schema.Variant, record: VariantRecord, sampled: Sampled, pla
 
 
 def _workload(
-    record: WorkloadRecord, idles: Sequence[Span], sampled: Sampled, plan: Plan, estimate: Estimate
-) -> tuple[schema.Workload, measure.Measured]:
+    record: WorkloadRecord, idles: Sequence[Span], sampled: Sampled, plan: Plan
+) -> tuple[schema.Workload, Quote]:
     """The figures of one workload, per unit of it."""
     windows, spans = record.windows, record.spans
     count, seconds = sum(span.count for span in spans), sum(span.seconds for span in spans)
     busy_s = sum(window.busy_s for window in windows)
-    measured = joules(
-        sampled,
-        spans,
-        idles,
-        [window.cpu_s for window in windows],
-        estimate,
+    quote = sampled.recording.quote(
+        *spans[0].key,
+        idles=idles,
         statistic=plan.statistic,
         max_rate_hz=count / busy_s if plan.rate_hz and busy_s else None,
     )
-    is_estimate = measured.energy.provenance == "estimated"
-    window_joules: Sequence[float | None] = measured.windows or [None] * len(spans)
+    is_estimate = quote.provenance == "estimated"
+    window_joules: Sequence[float | None] = quote.windows or [None] * len(spans)
     known_late = [window.late for window in windows if window.late is not None]
     known_dropped = [window.dropped for window in windows if window.dropped is not None]
     figures = schema.Workload(
@@ -158,7 +156,7 @@ def _workload(
         unit=record.workload.unit,
         units_per_call=record.workload.units(plan.batch),
         count=count,
-        energy_j_per_unit=measured.energy,
+        energy_j_per_unit=quote.energy,
         latency_s=latency.summarise([window.latencies for window in windows]),
         throughput_per_s=count / seconds if seconds else None,
         late=sum(known_late) if known_late else None,
@@ -177,7 +175,7 @@ def _workload(
             for window, order, joule in zip(windows, record.orders, window_joules, strict=True)
         ],
     )
-    return figures, measured
+    return figures, quote
 
 
 def _irregular(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
@@ -206,55 +204,6 @@ def _irregular(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
             message=f"{short} of {len(windows)} windows ended early: they held more calls than there was room to time",
             remedy="Use shorter windows (--window S) or a larger --batch.",
         )
-
-
-def joules(
-    sampled: Sampled,
-    spans: Sequence[Span],
-    idles: Sequence[Span],
-    cpu_seconds: Sequence[float],
-    estimate: Estimate,
-    *,
-    statistic: Literal["mean", "median"] = "mean",
-    max_rate_hz: float | None = None,
-) -> measure.Measured:
-    """What the headline measured in these windows, else an estimate that says so.
-
-    Args:
-        spans: The measured windows.
-        idles: The idle before and after.
-        cpu_seconds: CPU time (s) used in each window.
-        estimate: What to take where nothing measures.
-        statistic: What is quoted of the windows.
-        max_rate_hz: The highest rate of units, where the windows ran at a lower one.
-    """
-    headline = sampled.topology.headline
-    if headline.channels:
-        chosen = {channel.key for channel in headline.channels}
-        return measure.measure(
-            [sampled.series(c) for c in headline.channels],
-            [
-                sampled.series(c)
-                for quantity in ("power", "energy")
-                for c in sampled.of(quantity)
-                if c.key not in chosen
-            ],
-            spans,
-            idles,
-            covers=headline.covers,
-            rail=headline.rail,
-            statistic=statistic,
-            max_rate_hz=max_rate_hz,
-            busy=sampled.busy,
-        )
-    return estimate_joules(
-        spans,
-        cpu_seconds,
-        estimate.core_w,
-        relative_uncertainty=estimate.half_width,
-        stated=estimate.stated,
-        reason=headline.reason or "nothing measures power here",
-    )
 
 
 def _gpu(made: schema.Variant, record: VariantRecord, sampled: Sampled) -> schema.Gpu | None:
@@ -348,6 +297,16 @@ def _scored(made: schema.Variant, record: VariantRecord) -> None:
     )
 
 
+def _standstills(record: VariantRecord) -> Iterator[Reason]:
+    standstills = [one for workload in record.workloads for one in workload.standstills]
+    if standstills:
+        yield Reason(
+            code="stopped",
+            message=f"left out and measured again, because the model {standstills[0]}: {len(standstills)} windows",
+            remedy="Let the measurement run: no SIGSTOP, no suspend.",
+        )
+
+
 def _judge(made: schema.Variant, record: VariantRecord) -> None:
     """The status, from best to worst: a reason of its own for each step down."""
     reasons = made.reasons
@@ -365,6 +324,7 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
                     remedy="Close other work, fix the clocks, or lengthen --warmup.",
                 )
             )
+    reasons += _standstills(record)
     windows = [window for workload in record.workloads for window in workload.windows]
     saturated = next((window for window in windows if window.saturated), None)
     if saturated is not None:

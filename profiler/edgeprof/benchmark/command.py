@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgeprof.benchmark.assemble import joules
 from edgeprof.benchmark.plan import make_plan
-from edgeprof.benchmark.records import Estimate, Sampled
+from edgeprof.energy.estimate import CoreWatts
+from edgeprof.energy.recording import Recording
 from edgeprof.launch.command import SignalRelay, require_command, run_command
 from edgeprof.launch.lock import holder
 from edgeprof.results.schema import Reason
 from edgeprof.sensing.device.host import describe_host
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
-from edgeprof.worker.span import COMMAND, Span, idle_span
+from edgeprof.worker.span import COMMAND, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof.energy.quote import Measured
+    from edgeprof.energy.recording import Quote
     from edgeprof.launch.command import CommandRun
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
@@ -37,12 +37,12 @@ class Outcome:
     Attributes:
         argv: The command.
         runs: One per repetition.
-        measured: Joules per run, watts over all runs, and why something is missing or degraded.
+        quote: Joules per run, watts over all runs, and why something is missing or degraded.
     """
 
     argv: Sequence[str]
     runs: Sequence[CommandRun]
-    measured: Measured
+    quote: Quote
 
     @property
     def duration_s(self) -> float:
@@ -69,9 +69,9 @@ class Outcome:
             "exit_code": self.exit_code,
             "peak_rss_bytes": self.peak_rss,
             "cpu_s": sum(run.cpu_s for run in self.runs) / len(self.runs),
-            "energy_j_per_run": msgspec.to_builtins(self.measured.energy),
-            "power_w": msgspec.to_builtins(self.measured.power),
-            "reasons": msgspec.to_builtins(self.measured.reasons),
+            "energy_j_per_run": msgspec.to_builtins(self.quote.energy),
+            "power_w": msgspec.to_builtins(self.quote.power),
+            "reasons": msgspec.to_builtins(self.quote.reasons),
         }
 
 
@@ -96,45 +96,29 @@ def measure_command(
     """
     require_command(argv[0])
     found = prepare(host, roots, sensors, rail)
-    device = describe_host(roots)
+    core_watts = CoreWatts.for_host(estimate_power_w, describe_host(roots))
     sampler = Sampler(found.sensors, sample_rate_hz, found.topology.by_key())
-    idles: list[Span] = []
     runs: list[CommandRun] = []
-
     channels = found.topology.headline.channels
     plan = make_plan(idle_s=idle_s, channels=channels, sample_rate_hz=sample_rate_hz)
-
-    def idle() -> None:
-        if idle_s and channels:
-            if runs:
-                time.sleep(plan.settle_s)
-            start = time.monotonic()
-            relay.ended.wait(idle_s)
-            idles.append(idle_span(start, time.monotonic()))
-
     before = holder(roots)
-    with SignalRelay() as relay, sampler:
-        idle()
+    recording = Recording(found.topology, sampler, core_watts=core_watts, is_quiet_between=True)
+    with SignalRelay() as relay, recording:
+        if channels and idle_s:  # where nothing measures, idling tells nothing
+            recording.idle(idle_s, relay.ended)
         if relay.ended.is_set():
             raise KeyboardInterrupt
         while len(runs) < repeat and not (runs and runs[-1].exit_code > 128) and not relay.ended.is_set():
             if channels:
                 time.sleep(plan.pause_s)
             runs.append(run_command(argv, relay))
-        idle()
-    spans = [Span(COMMAND, run.start_s, run.end_s, 1, "run") for run in runs]
-    sampled = Sampled(found.topology, sampler.trace, sampler.stats(), runs[0].start_s, device.cores, spans)
-    sampled, filter_reasons = sampled.behind_fitted_filters()
+            span = Span(COMMAND, runs[-1].start_s, runs[-1].end_s, 1, "run", (argv[0],))
+            recording.add(span, cpu_s=runs[-1].cpu_s)
+        if channels and idle_s:
+            time.sleep(plan.settle_s)
+            recording.idle(idle_s, relay.ended)
     others = {str(other) for other in (before, holder(roots)) if other is not None}
-    measured = joules(
-        sampled,
-        spans,
-        idles,
-        [run.cpu_s for run in runs],
-        Estimate.for_host(estimate_power_w, device),
-    )
-    measured.reasons.extend(filter_reasons)
-    measured.reasons.extend(
-        Reason(code="shared_device", message=f"another measurement ran on this device: {other}") for other in others
-    )
-    return Outcome(argv, runs, measured)
+    quote = recording.quote(argv[0])
+    _, filter_reasons = recording.fitted_filters()
+    shared = [Reason(code="shared_device", message=f"another measurement ran on this device: {o}") for o in others]
+    return Outcome(argv, runs, replace(quote, reasons=[*quote.reasons, *filter_reasons, *shared]))

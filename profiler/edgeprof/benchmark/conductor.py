@@ -18,9 +18,11 @@ import psutil
 from edgeprof import __version__
 from edgeprof.benchmark import assemble
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
-from edgeprof.benchmark.records import Estimate, Sampled, VariantRecord, WorkloadRecord
+from edgeprof.benchmark.records import Sampled, VariantRecord, WorkloadRecord
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates
 from edgeprof.compression.recipe import check_preprocessing, judged_before
+from edgeprof.energy.estimate import CoreWatts
+from edgeprof.energy.recording import Recording
 from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
 from edgeprof.evaluation import evaluate, labels
 from edgeprof.launch.interpreter import probe
@@ -28,27 +30,35 @@ from edgeprof.launch.lock import measuring
 from edgeprof.launch.supervisor import Worker, WorkerMemory, WorkerSpec
 from edgeprof.results import document, schema
 from edgeprof.results.ids import new_id
+from edgeprof.sensing import corrections
 from edgeprof.sensing.device import fast_sensor
 from edgeprof.sensing.device import host as context
 from edgeprof.sensing.device.settings import Settings
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
+from edgeprof.units import duration
 from edgeprof.verdicts import compare, recommend
 from edgeprof.worker.runtime import LoadOptions
-from edgeprof.worker.scenario import Scenario
-from edgeprof.worker.span import BLOCK, Span, idle_span
+from edgeprof.worker.scenario import Scenario, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.launch.supervisor import Loaded
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.discover import Discovery
     from edgeprof.sensing.sensor import PartTime, Sensor
+    from edgeprof.worker.span import Span
 
 #: A cool-down ends here whatever the temperature.
 _COOL_DOWN_LIMIT_S = 60.0
 _COOL_DOWN_BAND_C = 2.0
+#: What is said of a callable that the caller handed over.
+_IN_PROCESS = "it ran in the caller's process, whose memory and interpreter lock it shares with edgeprof's sampling"
+#: How often a window is measured in which the model was stopped each time.
+_TRIES = 3
 #: What a loaded model is taken to need before it is loaded, to decide whether all fit at once.
 _WORKER_BYTES = 200 * 2**20
 _BYTES_PER_MODEL_BYTE = 4
@@ -143,7 +153,6 @@ class _Run:
         )
         self.sampler = Sampler(found.sensors, request.sample_rate_hz, found.topology.by_key())
         self.temperatures = [c.key for c in found.topology.channels if c.quantity == "temperature"]
-        self.busy: list[Span] = []  # everything that ran, in order of time
         self.order = 0
         self.interrupted = False
 
@@ -161,7 +170,9 @@ class _Run:
         )
         started = time.monotonic()
         created = datetime.now(timezone.utc)
-        self.sampler.start()
+        core_watts = CoreWatts.for_host(self.request.estimate_power_w, host)
+        self.recording = Recording(self.found.topology, self.sampler, core_watts=core_watts, is_quiet_between=True)
+        self.recording.start()
         try:
             for group in groups:
                 members = [self._record(c) for c in group]
@@ -172,12 +183,15 @@ class _Run:
                 if not self.interrupted:
                     self._group(list(zip(group, members, strict=True)))
         finally:
-            self.sampler.stop()
+            self.recording.stop()
             self.progress.end()
-        sampled = Sampled(self.found.topology, self.sampler.trace, self.sampler.stats(), started, host.cores, self.busy)
-        sampled, filter_reasons = sampled.behind_fitted_filters()
-        estimate = Estimate.for_host(self.request.estimate_power_w, host)
-        variants = [assemble.variant(record, sampled, self.plan, estimate) for record in records]
+        sampled = Sampled(self.recording, self.sampler.stats(), started, host.cores)
+        _, filter_reasons = self.recording.fitted_filters()
+        if not self.roots.is_simulated:
+            fits = sampled.fits(created.isoformat(timespec="seconds"))
+            board = corrections.board_name(self.found.topology.board, self.roots)
+            corrections.keep_fitted(self.found.topology.channels, fits, board)
+        variants = [assemble.variant(record, sampled, self.plan) for record in records]
         assemble.pair_accuracies(variants, records)
         cost = self.sampler.cost()
         failures = [*self.found.failures, *((f.sensor, f.reason, None) for f in self.sampler.failures())]
@@ -222,6 +236,7 @@ class _Run:
         # Workloads take turns as variants do: each is one member of the interleaved order.
         members = [(i, workload) for i, record in enumerate(records) for workload in record.workloads or [record.main]]
         total = self.plan.windows * len(members)
+        self._announce_workloads(len(members), len(records))
         for done, (window, member) in enumerate(self.plan.order(len(members)), start=1):
             index, workload = members[member]
             record, worker = records[index], workers[index]
@@ -232,7 +247,7 @@ class _Run:
             name = record.name if len(record.workloads) == 1 else f"{record.name} {workload.workload.name}"
             self.progress.stage(f"window {done}/{total} · {name}", self.plan.window_s)
             with self._charged_to(record):
-                self._window(worker, window, workload, is_main=workload is record.main)
+                self._window(worker, window, record, workload)
             if record.failure is not None:
                 workers[index] = None
         self._idle(idles, "idle after")
@@ -244,6 +259,12 @@ class _Run:
                         record.gpu_process_bytes = _device_memory(self.found.sensors, worker.pid)
                     self._evaluate(worker, record)
 
+    def _announce_workloads(self, members: int, variants: int) -> None:
+        """Say what several workloads add to the time: how many a model offers is known once it is loaded."""
+        if members > variants:
+            seconds = (members - variants) * self.plan.windows * (self.plan.window_s + self.plan.pause_s)
+            self.progress.note(f"{members} workloads to measure: about {duration(seconds)} longer")
+
     def _load(self, stack: contextlib.ExitStack, candidate: Candidate, record: VariantRecord) -> Worker | None:
         """Start, load and warm up one worker; None where it failed (the record says why)."""
         if candidate.failure is not None:
@@ -253,12 +274,13 @@ class _Run:
         spec = WorkerSpec(
             runtime_file=Path(inspect.getfile(type(candidate.runtime))),
             runtime_class=type(candidate.runtime).__qualname__,
+            crash_remedy=candidate.runtime.crash_remedy,
             target=candidate.artifact.target,
             options=self._options(candidate),
             inputs=self.request.input_data,
             python=self.request.worker_python,
             timeout_s=self.request.timeout_s,
-            isolated=self.request.isolated,
+            isolated=self.request.isolated and not candidate.in_process,
             seed=self.plan.seed,
         )
         ready: Worker | None = None
@@ -268,7 +290,7 @@ class _Run:
             worker = stack.enter_context(Worker(spec))
             record.loaded = worker.load()
             if self.request.dataset is not None:
-                evaluate.check(record.loaded.inputs, self.request.dataset, self.plan.batch)
+                self._rehearse(worker, record.loaded, self.request.dataset)
             record.workloads = [WorkloadRecord(workload) for workload in record.loaded.workloads]
             for workload in record.workloads:
                 self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
@@ -277,21 +299,20 @@ class _Run:
                 workload.warmup = worker.warm_up(self.plan.warmup_s, longest_s, self.scenario, name)
             record.memory = worker.memory()
             ready = worker
-        self.busy.append(Span(BLOCK, began_s, time.monotonic()))
+        self.recording.occupy(began_s, time.monotonic())
         return ready
 
-    def _window(self, worker: Worker, position: int, record: WorkloadRecord, *, is_main: bool) -> None:
+    def _window(self, worker: Worker, position: int, variant: VariantRecord, record: WorkloadRecord) -> None:
         """Run the workload's window number ``position`` (from 0) and keep it."""
         before = context.snapshot(self.roots)
-        self._pause()
-        time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
-        window = worker.window(self.scenario, self.plan.window_s, record.workload.name)
+        window = self._undisturbed(worker, position, record)
         record.throttles += context.difference(before, context.snapshot(self.roots))
         self.order += 1
-        self.busy.append(window.span)
-        record.windows.append(window)
+        span = window.span._replace(key=(variant.name, record.workload.name))
+        self.recording.add(span, cpu_s=window.cpu_s)
+        record.windows.append(window._replace(span=span))
         record.orders.append(self.order)
-        if not is_main:  # the device's own clock times the main workload alone
+        if record is not variant.main:  # the device's own clock times the main workload alone
             return
         self._pause()
         began_s = time.monotonic()
@@ -301,21 +322,41 @@ class _Run:
             self.progress.note(f"no device times: {error.message}")
         else:
             if record.device_times[-1]:
-                self.busy.append(Span(BLOCK, began_s, time.monotonic()))
+                self.recording.occupy(began_s, time.monotonic())
+
+    def _undisturbed(self, worker: Worker, position: int, record: WorkloadRecord) -> Window:
+        """A window in which nobody stopped the model; those before it are left out.
+
+        Raises:
+            VariantError: it stood still each time (``stopped``), or see ``Worker.window``.
+        """
+        for _ in range(_TRIES):
+            self._pause()
+            time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
+            window = worker.window(self.scenario, self.plan.window_s, record.workload.name)
+            if window.standstill is None:
+                return window
+            self.recording.occupy(window.span.start_s, window.span.end_s)
+            record.standstills.append(window.standstill)
+            self.progress.note(f"the window {window.standstill} and is measured again")
+        raise VariantError(
+            f"a window {record.standstills[-1]}, and so did each of {_TRIES} tries",
+            remedy="Let the measurement run: no SIGSTOP, no suspend, no frozen container.",
+            code="stopped",
+        )
 
     def _pause(self) -> None:
         """Let nothing run for as long after the last work as the edges of a window are taken from."""
-        if self.busy:
-            time.sleep(max(0.0, self.busy[-1].end_s + self.plan.pause_s - time.monotonic()))
+        last_s = self.recording.last_work_s
+        if last_s is not None:
+            time.sleep(max(0.0, last_s + self.plan.pause_s - time.monotonic()))
 
     def _idle(self, idles: list[Span], text: str) -> None:
         if self.plan.idle_s <= 0:
             return
         self.progress.stage(text, self.plan.idle_s)
         time.sleep(self.plan.settle_s)
-        start = time.monotonic()
-        time.sleep(self.plan.idle_s)
-        idles.append(idle_span(start, time.monotonic()))
+        idles.append(self.recording.idle(self.plan.idle_s))
 
     def _cool_down(self, start_c: float | None) -> None:
         """Wait until it is as cool as it was before the first window, within 2 °C and a minute."""
@@ -326,6 +367,14 @@ class _Run:
                 return
             self.progress.stage(f"cool down · {now_c:.1f} → {start_c + _COOL_DOWN_BAND_C:.1f} °C", 0.0)
             time.sleep(0.5)
+
+    def _rehearse(self, worker: Worker, loaded: Loaded, dataset: Dataset) -> None:
+        """See, before anything is measured, that the model takes the dataset and that its answers can be judged."""
+        evaluate.check(loaded.inputs, dataset, self.plan.batch)
+        if self.request.metric is not None:
+            evaluate.rehearse(
+                worker.infer, loaded.inputs, dataset, self.request.metric, self.plan.batch, outputs=loaded.outputs
+            )
 
     def _evaluate(self, worker: Worker, record: VariantRecord) -> None:
         if self.request.dataset is None or self.request.metric is None or record.loaded is None:
@@ -376,6 +425,7 @@ class _Run:
             runtime,
             self._options(candidate),
             failure=candidate.failure,
+            notes=[schema.Reason(code="in_process", message=_IN_PROCESS)] if candidate.in_process else [],
         )
 
     def _options(self, candidate: Candidate) -> LoadOptions:

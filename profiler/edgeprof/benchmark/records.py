@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from edgeprof.energy.filters import fitted, rests, with_time_constant
 from edgeprof.energy.influences import chip
-from edgeprof.energy.integrate import ChannelSeries
+from edgeprof.sensing.corrections import MeasuredFilter
 from edgeprof.worker.workload import INFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
     import numpy.typing as npt
 
     from edgeprof.artifact import Artifact
-    from edgeprof.energy.filters import TimeConstant
+    from edgeprof.energy.integrate import ChannelSeries
+    from edgeprof.energy.recording import Readings, Recording
     from edgeprof.errors import VariantError
     from edgeprof.evaluation.metric import Score
     from edgeprof.launch.supervisor import Loaded, Warmup, WorkerMemory
-    from edgeprof.results.schema import Host, Reason
+    from edgeprof.results.schema import Reason
     from edgeprof.sensing.board.topology import Topology
     from edgeprof.sensing.sampler import ChannelStats
     from edgeprof.sensing.sensor import Channel
-    from edgeprof.sensing.trace import Trace
+    from edgeprof.sensing.trace import Key
     from edgeprof.worker.runtime import LoadOptions
     from edgeprof.worker.scenario import Window
     from edgeprof.worker.span import Span
     from edgeprof.worker.workload import Workload
-
-#: A stretch without work that is shorter shows no fall (s).
-_LEAST_REST_S = 0.3
-#: What a busy core draws where nobody said: wide, and said to be a guess wherever it shows.
-_CORE_WATTS = {"x86_64": 6.0, "aarch64": 1.5, "armv7l": 0.8}
-_STATED_HALF_WIDTH, _GUESSED_HALF_WIDTH = 0.5, 0.8
 
 
 @dataclass
@@ -48,6 +41,7 @@ class WorkloadRecord:
         orders: The place of each window in the whole run, from 1.
         throttles: Throttling events that the device counted during its windows, as sentences.
         device_times: After each window: part → seconds of some inferences, by the device's clock.
+        standstills: Why windows were left out and measured again: ``was stopped by a signal``.
     """
 
     workload: Workload
@@ -56,6 +50,7 @@ class WorkloadRecord:
     orders: list[int] = field(default_factory=list)
     throttles: list[str] = field(default_factory=list)
     device_times: list[Mapping[str, npt.NDArray[np.float64]]] = field(default_factory=list)
+    standstills: list[str] = field(default_factory=list)
 
     @property
     def spans(self) -> list[Span]:
@@ -96,56 +91,36 @@ class Sampled:
     """What the sensing plane brought.
 
     Attributes:
+        recording: The readings and the spans of the whole run.
         start_s: The monotonic time that traces in the result count from.
         cores: CPU cores of the device.
-        busy: Everything that ran; between its spans nothing did.
-        filters: By chip, the time constants that its falls after work showed.
     """
 
-    topology: Topology
-    trace: Trace
+    recording: Recording
     stats: Sequence[ChannelStats]
     start_s: float
     cores: int
-    busy: Sequence[Span] = ()
-    filters: Mapping[str, TimeConstant] = field(default_factory=dict)
+
+    @property
+    def topology(self) -> Topology:
+        return self.recording.topology
+
+    @property
+    def trace(self) -> Readings:
+        return self.recording.trace
 
     def series(self, channel: Channel) -> ChannelSeries:
-        samples = self.trace.series(channel.key)
-        known = with_time_constant(channel, self.filters.get(chip(channel)))
-        return ChannelSeries(known, samples.times, samples.values)
+        return self.recording.series(channel)
 
-    def behind_fitted_filters(self) -> tuple[Sampled, list[Reason]]:
-        """The same, with every exponential filter's time constant from the falls after work; what contradicts it."""
-        series = [self.series(channel) for channel in self.of("power")]
-        latest = [float(times[-1]) for one in series if (times := np.asarray(one.times, dtype=np.float64)).size]
-        end_s = max(latest, default=self.start_s)
-        _, found, reasons = fitted(series, rests(self.busy, end_s, _LEAST_REST_S))
-        return replace(self, filters=found), reasons
+    def fits(self, date: str) -> dict[Key, MeasuredFilter]:
+        """What was fitted, by power channel, as ``corrections.keep_fitted`` takes it."""
+        fitted, _ = self.recording.fitted_filters()
+        return {
+            channel.key: MeasuredFilter(fit.tau_s, fit.u_s, channel.filter.tau_s or 0.0, date, fit.falls)
+            for channel in self.of("power")
+            if channel.filter.kind == "exponential" and (fit := fitted.get(chip(channel))) is not None
+        }
 
     def of(self, quantity: str) -> list[Channel]:
         """The channels of a quantity that were sampled."""
-        keys = {channel.key for channel in self.trace.channels}
-        return [c for c in self.topology.channels if c.quantity == quantity and c.key in keys]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """How joules are estimated where nothing measures.
-
-    Attributes:
-        core_w: Watts that one busy core is taken to draw.
-        half_width: Relative half-width of its 95 % interval.
-        stated: Whether the user gave the wattage; else it is a guess and says so.
-    """
-
-    core_w: float
-    half_width: float
-    stated: bool
-
-    @classmethod
-    def for_host(cls, watts: float | None, host: Host) -> Estimate:
-        """``--estimate-power WATTS``, else a guess by architecture that says so."""
-        if watts is not None:
-            return cls(watts, _STATED_HALF_WIDTH, stated=True)
-        return cls(_CORE_WATTS.get(host.arch, 3.0), _GUESSED_HALF_WIDTH, stated=False)
+        return self.recording.of(quantity)

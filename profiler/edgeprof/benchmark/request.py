@@ -31,6 +31,8 @@ class ModelRequest:
     recipe: list[dict[str, Any]] = field(default_factory=list)
     #: Set where making this variant failed: it is reported, not run; ``spec`` is then the model it was to come from.
     failure: VariantError | None = None
+    #: A callable of this very process: it runs here whatever the others do.
+    in_process: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Candidate:
     artifact: Artifact
     runtime: Runtime | None
     failure: VariantError | None = None
+    in_process: bool = False
 
     @functools.cached_property
     def history(self) -> list[dict[str, Any]]:
@@ -145,7 +148,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
                 refusal = error
         refusals.append(refusal)
         failure = None if refusal is None else VariantError.of(refusal)
-        made.append(Candidate(unique, model.recipe, artifact, runtime, failure))
+        made.append(Candidate(unique, model.recipe, artifact, runtime, failure, model.in_process))
     if refusals[0] is not None and None not in refusals:
         raise refusals[0]
     return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -14,6 +13,7 @@ from edgeprof.calibration.burner import Burner
 from edgeprof.calibration.fit import Level, Line, TimeConstant, time_constant
 from edgeprof.calibration.levels import LEAST_LEVELS, fit_levels
 from edgeprof.energy.integrate import ChannelSeries
+from edgeprof.energy.recording import Recording
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.sensing.clock import Clock, MonotonicClock
 from edgeprof.sensing.corrections import Calibrations, Entry, MeasuredFilter, Uncalibrated, board_name
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgeprof.roots import Roots
     from edgeprof.sensing.board.topology import Board
     from edgeprof.sensing.sensor import Sensor
+    from edgeprof.worker.span import Span
 
     Say = Callable[[str], None]
 
@@ -127,14 +128,15 @@ def against(
     if reference is not None:
         channels[reference.key] = reference
     sampler = Sampler([*(s for s in found.sensors if s.name in wanted), *meters], _RATE_HZ, channels, clock=clock)
+    recording = Recording(found.topology, sampler, clock=clock)
     settle_s = max(_SETTLE_S, *(_SETTLE_TAUS * (c.filter.tau_s or 0.0) for c in mine))
     settle_s += reference.filter.length_s or 0.0 if reference else 1.0
     epoch = time.time() - clock.now()
-    with sampler:
-        holds = _step(levels, settle_s, hold_s, say, clock) if load else _watch(levels, hold_s, say, clock)
-        _wait(clock, _TAIL_S)
-    theirs = _reference_series(record, reference, sampler, holds, epoch=epoch, say=say, clock=clock)
-    usable, fitted = fit_levels([_series(sampler, channel) for channel in mine], theirs, holds)
+    with recording:
+        holds = _step(levels, settle_s, hold_s, say, recording) if load else _watch(levels, hold_s, say, recording)
+        recording.hold(_TAIL_S)
+    theirs = _reference_series(record, reference, recording, holds, epoch=epoch, say=say)
+    usable, fitted = fit_levels([_held(recording, channel) for channel in mine], theirs, holds)
     name = reference.name if reference is not None else (record.name if record else target)
     meter_limit = accuracy if accuracy is not None else (reference.gain_limit if reference else None)
     entries = _keep(
@@ -195,7 +197,7 @@ def _meter(target: str, host: PluginHost, roots: Roots) -> tuple[list[Sensor], C
     return [sensor for sensor in found.sensors if best.key in {c.key for c in sensor.channels}], best
 
 
-def _step(levels: int, settle_s: float, hold_s: float, say: Say, clock: Clock) -> list[tuple[float, float]]:
+def _step(levels: int, settle_s: float, hold_s: float, say: Say, recording: Recording) -> list[Span]:
     """Make the levels, from idle to all cores busy and in an order that a slow drift does not follow."""
     shares = [number / (levels - 1) for number in range(levels)]
     holds = []
@@ -204,63 +206,53 @@ def _step(levels: int, settle_s: float, hold_s: float, say: Say, clock: Clock) -
         for share in [*shares[::2], *reversed(shares[1::2])]:
             say(f"load {share:.0%}: settle {settle_s:.1f} s, hold {hold_s:g} s")
             burner.set(share)
-            _wait(clock, settle_s)
-            holds.append(_wait(clock, hold_s))
+            recording.hold(settle_s)
+            holds.append(recording.hold(hold_s))
     return holds
 
 
-def _watch(levels: int, hold_s: float, say: Say, clock: Clock) -> list[tuple[float, float]]:
+def _watch(levels: int, hold_s: float, say: Say, recording: Recording) -> list[Span]:
     """Take the levels as they come, one hold after the other; those in which the power moved will weigh little."""
     say(f"change the load yourself, about every {3 * hold_s:g} s: {4 * levels} times {hold_s:g} s are watched")
-    return [_wait(clock, hold_s) for _ in range(4 * levels)]
-
-
-def _wait(clock: Clock, seconds: float) -> tuple[float, float]:
-    """Wait; when that began and ended (s on the clock)."""
-    start = clock.now()
-    clock.wait(start + seconds, threading.Event())
-    return start, clock.now()
+    return [recording.hold(hold_s) for _ in range(4 * levels)]
 
 
 def _reference_series(
     record: Path | None,
     reference: Channel | None,
-    sampler: Sampler,
-    holds: Sequence[tuple[float, float]],
+    recording: Recording,
+    holds: Sequence[Span],
     *,
     epoch: float,
     say: Say,
-    clock: Clock,
 ) -> ChannelSeries:
     if record is None:
         assert reference is not None
-        series = sampler.trace.series(reference.key)
-        return ChannelSeries(reference, series.times, series.values)
-    deadline = clock.now() + _LAG_S
+        return recording.series(reference)
+    deadline = recording.now() + _LAG_S
     while True:
         times, watts = read_record(record)
         times = [at - epoch for at in times]
-        if times and times[-1] >= holds[-1][1]:
+        if times and times[-1] >= holds[-1].end_s:
             break
-        if clock.now() > deadline:
-            last = f"ends {holds[-1][1] - times[-1]:.1f} s before the last level did" if times else "is empty"
+        if recording.now() > deadline:
+            last = f"ends {holds[-1].end_s - times[-1]:.1f} s before the last level did" if times else "is empty"
             raise InputError(
                 f"{record} {last}",
                 remedy="Its time must be Unix seconds of this machine's clock, and it must be written meanwhile.",
             )
         say(f"waiting for {record} to catch up")
-        _wait(clock, 1.0)
+        recording.hold(1.0)
     channel = Channel("record", record.name, "power")
     return ChannelSeries(channel, times, watts)
 
 
-def _series(sampler: Sampler, channel: Channel) -> ChannelSeries:
+def _held(recording: Recording, channel: Channel) -> ChannelSeries:
     # A hold begins when the filter has settled: its readings then are the power, and what the correction would add are
     # only the steps of the sensor.
     if channel.filter.kind == "exponential":
         channel = replace(channel, filter=INSTANTANEOUS)
-    series = sampler.trace.series(channel.key)
-    return ChannelSeries(channel, series.times, series.values)
+    return recording.series(channel)
 
 
 def _covers(covers: str | None, reference: Channel | None, mine: Sequence[Channel]) -> str | None:
@@ -347,23 +339,24 @@ def step_response(
     wanted = {channel.sensor for channel in channels}
     watched = [sensor for sensor in found.sensors if sensor.name in wanted]
     sampler = Sampler(watched, 2 * _RATE_HZ, found.topology.by_key(), clock=clock)
+    recording = Recording(found.topology, sampler, clock=clock)
     watch_s = max(_WATCH_S, _WATCH_TAUS * max(c.filter.tau_s or 0.0 for c in channels))
     edges = []
-    with sampler, Burner() as burner:
+    with recording, Burner() as burner:
         for number in range(2 * steps):
             say(f"step {number + 1}/{2 * steps}: {watch_s:.1f} s")
             burner.set(float(number % 2 == 0))
-            edges.append((_wait(clock, watch_s)[0], number % 2 == 0))
+            edges.append((recording.hold(watch_s).start_s, number % 2 == 0))
     results = []
     for channel in channels:
-        results.append(_stepped(channel, sampler, edges, watch_s))
+        results.append(_stepped(channel, recording, edges, watch_s))
         if results[-1].found is not None:
             _keep_filter(results[-1], found.topology.board, roots, kept)
     return results
 
 
-def _stepped(channel: Channel, sampler: Sampler, edges: Sequence[tuple[float, bool]], watch_s: float) -> Stepped:
-    series = sampler.trace.series(channel.key)
+def _stepped(channel: Channel, recording: Recording, edges: Sequence[tuple[float, bool]], watch_s: float) -> Stepped:
+    series = recording.trace.series(channel.key)
     cuts = []
     for at, rising in edges:
         # Work ends at once, and begins as quickly as clocks rise; a reading or two are given to either.

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from edgeprof.calibration.fit import Level, Line, level, line
 from edgeprof.energy.integrate import window_energy
+from edgeprof.energy.online.frozen import Change, least_standstill_s, shown, unanswered
 from edgeprof.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
     from edgeprof.energy.integrate import ChannelSeries
     from edgeprof.energy.window import WindowEnergy
+    from edgeprof.worker.span import Span
 
 #: Fewer levels leave too few degrees of freedom; a calibration is as good as its range.
 LEAST_LEVELS = 5
@@ -26,19 +31,18 @@ _SHORT_GAP_S = 0.25
 _LEAST_SPAN = 10.0
 
 
-def fit_levels(
-    own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[tuple[float, float]]
-) -> tuple[list[Level], Line]:
+def fit_levels(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[Span]) -> tuple[list[Level], Line]:
     """The levels and their line, if they make one.
 
     Args:
         own: The channels to be corrected; their sum is what is held against the meter.
         theirs: The meter.
-        holds: Start and end of each level, monotonic s.
+        holds: The stretch of each level.
 
     Raises:
         InputError: they do not.
     """
+    _require_answers(own, theirs, holds)
     pairs = []
     for hold in holds:
         sums, meter = [_powers(series, hold) for series in own], _powers(theirs, hold)
@@ -75,11 +79,42 @@ def fit_levels(
     return levels, found
 
 
-def _powers(series: ChannelSeries, hold: tuple[float, float]) -> list[float] | None:
+def _require_answers(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[Span]) -> None:
+    """Refuse a sensor that repeats one value while the meter sees the load change.
+
+    Raises:
+        InputError: one does.
+    """
+    levels = [_mean(theirs, hold) for hold in holds]
+    for series in own:
+        channel = series.channel
+        step, tau, refresh = channel.resolution or 0.0, channel.filter.tau_s, channel.update_interval_s
+        changes = []
+        for (before, after), hold, following in zip(pairwise(levels), holds, holds[1:], strict=False):
+            if before is not None and after is not None:
+                change = Change((hold.end_s + following.start_s) / 2, following.end_s)
+                changes.append(shown(change, after - before, 3 * step, tau, refresh))
+        times = np.asarray(series.times, dtype=np.float64).tolist()
+        values = np.asarray(series.values, dtype=np.float64).tolist()
+        expected = [change for change in changes if change is not None]
+        stood = unanswered(times, values, expected, least_standstill_s(tau, refresh))
+        if stood is not None:
+            raise InputError(
+                f"{channel.name} repeated one value for {stood[1] - stood[0]:.3g} s while the meter saw the load move",
+                remedy="Reload the sensor's driver or restart the device; edgeprof sensors shows whether it moves.",
+            )
+
+
+def _mean(series: ChannelSeries, hold: Span) -> float | None:
+    powers = _powers(series, hold)
+    return None if powers is None else math.fsum(powers) / len(powers)
+
+
+def _powers(series: ChannelSeries, hold: Span) -> list[float] | None:
     """The power (W) in each part of a hold, in fewer parts for a slow source; None where it did not read."""
-    start, end = hold
+    start = hold.start_s
     for parts in (_PARTS, _PARTS // 2, 2):
-        width = (end - start) / parts
+        width = hold.seconds / parts
         energies = [
             window_energy(series.times, series.values, start + k * width, start + (k + 1) * width, series.channel)
             for k in range(parts)

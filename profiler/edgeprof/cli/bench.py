@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +19,7 @@ from edgeprof.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from edgeprof.artifact import Artifact
     from edgeprof.benchmark.request import ModelRequest
-    from edgeprof.compression.variant import Step
-    from edgeprof.errors import InputError
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.evaluation.metric import Metric
     from edgeprof.plugins import PluginHost
@@ -84,6 +78,7 @@ if TYPE_CHECKING:
 @no_color_option
 def command(models: tuple[str, ...], **flags: Any) -> int:
     from edgeprof.benchmark.conductor import bench
+    from edgeprof.benchmark.variants import model_requests
     from edgeprof.cli.compress_progress import Reports
     from edgeprof.cli.progress import Bar
     from edgeprof.cli.signals import ending_like_ctrl_c
@@ -106,7 +101,17 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
     with ending_like_ctrl_c(), scratch("variants") as folder:
         roots = resolve_roots(flags["sysfs_root"], flags["procfs_root"])
         with Reports(sys.stderr, quiet=flags["quiet"]) as reports, shown_by(reports):
-            requests = _models(models, flags, host, folder, dataset)
+            requests = model_requests(
+                models,
+                host,
+                folder,
+                dataset,
+                names=flags["names"],
+                chains=flags["chains"],
+                seed=flags["seed"],
+                timeout_s=flags["timeout_s"],
+                isolated=not flags["no_isolation"],
+            )
         request = _request(requests, flags, dataset, metric)
         progress = Bar(sys.stderr, quiet=flags["quiet"])
         if flags["power_modes"] is not None:
@@ -130,8 +135,11 @@ take turns, window by window, and are compared with the first; one that cannot b
 
 def _check_ranges(flags: dict[str, Any]) -> None:
     """What no plan holds, or only where something measures."""
-    from edgeprof.errors import require_range
+    from edgeprof.errors import InputError, require_range
+    from edgeprof.worker import sandbox
 
+    if flags["no_isolation"] and sandbox.is_asked_for():
+        raise InputError("--sandbox needs a worker process, and --no-isolation forbids it", remedy="Leave one out.")
     require_range("--estimate-power", flags["estimate_power_w"], 1e-3, 1e4)
     require_range("--timeout", flags["timeout_s"], 0.1, 1e6)
 
@@ -168,71 +176,6 @@ def _data(host: PluginHost, flags: dict[str, Any]) -> tuple[Dataset | None, Metr
 
     dataset = load_dataset(flags["dataset"], host, pairs("--preprocess", flags["preprocess"]))
     return dataset, load_metric(flags["metric"], host)
-
-
-def _models(
-    models: Sequence[str], flags: dict[str, Any], host: PluginHost, scratch: Path, dataset: Dataset | None
-) -> list[ModelRequest]:
-    """The models as given and, for each, its variants (``--with``).
-
-    One of several variants that cannot be made costs itself alone, as with ``edgeprof compress``.
-    """
-    from edgeprof.benchmark.request import ModelRequest
-    from edgeprof.compression.variant import chain_name, make_variant, parse_chain
-    from edgeprof.errors import InputError, UnavailableError, VariantError
-
-    names = flags["names"]
-    if len(names) > len(models):
-        raise InputError(f"{len(names)} --name for {len(models)} models", remedy="Give one --name per MODEL, in order.")
-    chains = [parse_chain(chain) for chain in flags["chains"]]
-    sources = _sources(models, chains, host)
-    requests = []
-    for number, spec in enumerate(models):
-        given = names[number] if number < len(names) else None
-        requests.append(ModelRequest(spec, given or ("baseline" if len(models) == 1 else None)))
-        prefix = "" if len(models) == 1 else f"{given or Path(spec).name} "
-        for steps in chains:
-            name = prefix + chain_name(steps)
-            source, refusal = sources[number]
-            try:
-                if refusal is not None:
-                    raise VariantError.of(refusal)
-                variant, recipe = make_variant(
-                    source,
-                    steps,
-                    host.of("compressors"),
-                    scratch / str(number),
-                    dataset,
-                    seed=flags["seed"],
-                    timeout_s=flags["timeout_s"],
-                    isolated=not flags["no_isolation"],
-                )
-            except (VariantError, InputError, UnavailableError) as error:
-                if not isinstance(error, VariantError) and len(chains) == len(models) == 1:
-                    raise
-                requests.append(ModelRequest(spec, name, failure=VariantError.of(error)))
-            else:
-                requests.append(ModelRequest(os.fspath(variant.target), name, recipe))
-    return requests
-
-
-def _sources(
-    models: Sequence[str], chains: Sequence[Sequence[Step]], host: PluginHost
-) -> list[tuple[Artifact, InputError | None]]:
-    """What variants are made of; slips of the pen in paths and chains are told before anything is made."""
-    from edgeprof.compression.variant import check_chain
-    from edgeprof.launch.choose import examine, own_formats
-
-    if not chains:
-        return []
-    formats = own_formats(host)
-    sources = [examine(spec, formats) for spec in models]
-    for source, refusal in sources:
-        if refusal is not None and len(models) == 1:
-            raise refusal
-        for steps in chains:
-            check_chain(steps, host.of("compressors"), source.format)
-    return sources
 
 
 def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[str, Any]) -> int:

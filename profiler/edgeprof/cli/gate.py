@@ -14,6 +14,7 @@ from edgeprof.cli.options import json_option, no_color_option
 if TYPE_CHECKING:
     from edgeprof.reporters.terminal import Style
     from edgeprof.results.schema import Result
+    from edgeprof.verdicts.across import Across
     from edgeprof.verdicts.gate import Check, Limits
 
 SCHEMA = "edgeprof.gate/1"
@@ -29,6 +30,7 @@ SCHEMA = "edgeprof.gate/1"
 @click.option("--baseline", metavar="RESULT", help="What regressions and drops are counted from.")
 @click.option("--max-regression", metavar="SHARE", help="Of energy and latency over the baseline's, as 5%.")
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant (repeatable).")
+@click.option("--workload", metavar="NAME", help="Of this workload and its unit (default: the main one).")
 @click.option("--strict", is_flag=True, help="Pass only what is shown to be good; refuse estimates.")
 @json_option
 @no_color_option
@@ -43,7 +45,7 @@ def command(result: str, **flags: Any) -> int:
     from edgeprof.reporters.terminal import Style
     from edgeprof.results import files
     from edgeprof.verdicts.across import across
-    from edgeprof.verdicts.gate import check
+    from edgeprof.verdicts.gate import check, of_workload
 
     limits = _limits(flags)
     if limits.max_regression is not None and not flags["baseline"]:
@@ -55,13 +57,21 @@ def command(result: str, **flags: Any) -> int:
     for name in flags["variants"]:
         if name not in names:
             raise unknown("variant", name, names)
-    against = across(files.read_one(flags["baseline"]), gated) if flags["baseline"] else None
+    baseline = files.read_one(flags["baseline"]) if flags["baseline"] else None
+    if flags["workload"]:
+        gated = of_workload(gated, flags["workload"])
+        baseline = baseline and of_workload(baseline, flags["workload"])
+    against = across(baseline, gated, repeats=files.repeats([baseline, gated])) if baseline else None
     checks = check(gated, limits, against=against, strict=flags["strict"], names=flags["variants"])
     passed = all(c.passed for c in checks)
     if flags["as_json"]:
-        click.echo(json.dumps(_as_json(gated, checks, passed=passed), indent=2))
+        click.echo(json.dumps(_as_json(gated, checks, against, passed=passed), indent=2))
     else:
-        click.echo("\n".join(_lines(checks, Style.of(sys.stdout, no_color=flags["no_color"]))))
+        style = Style.of(sys.stdout, no_color=flags["no_color"])
+        lines = _lines(checks, style)
+        if against is not None and against.pairs and limits.max_regression is not None:
+            lines += ["", *style.wrap("", against.between.sentence())]
+        click.echo("\n".join(lines))
     return 0 if passed else 1
 
 
@@ -115,5 +125,9 @@ def _lines(checks: list[Check], style: Style) -> list[str]:
     return lines
 
 
-def _as_json(gated: Result, checks: list[Check], *, passed: bool) -> dict[str, Any]:
-    return {"schema": SCHEMA, "result": gated.id, "passed": passed, "checks": [asdict(c) for c in checks]}
+def _as_json(gated: Result, checks: list[Check], against: Across | None, *, passed: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {"schema": SCHEMA, "result": gated.id, "passed": passed}
+    told["checks"] = [asdict(c) for c in checks]
+    if against is not None:
+        told["between_runs"] = against.between.as_json()
+    return told

@@ -76,7 +76,7 @@ def sentence(outcome: Outcome) -> str:
     """``31.42 ± 0.40 J in 12.03 s · 2.61 W mean, 4.9 W peak · idle 1.52 W → 13.1 J net · …``."""
     from edgeprof import units
 
-    energy, power = outcome.measured.energy, outcome.measured.power
+    energy, power = outcome.quote.energy, outcome.quote.power
     gross, net = energy.gross, energy.net
     words = []
     if gross.value is not None:
@@ -97,5 +97,5 @@ def sentence(outcome: Outcome) -> str:
     lines = ["  " + " · ".join(words)]
     if energy.rail:
         lines.append(f"  {energy.rail} covers the {energy.covers}")
-    lines += [f"  {r.message}" + (f" → {r.remedy}" if r.remedy else "") for r in outcome.measured.reasons]
+    lines += [f"  {r.message}" + (f" → {r.remedy}" if r.remedy else "") for r in outcome.quote.reasons]
     return "\n".join(lines)

@@ -204,6 +204,7 @@ def check(
     spec = WorkerSpec(
         runtime_file=Path(inspect.getfile(type(runtime))),
         runtime_class=type(runtime).__qualname__,
+        crash_remedy=runtime.crash_remedy,
         target=made.target,
         options=options._replace(device=runtime.default_device),
         timeout_s=timeout_s,
@@ -315,7 +316,7 @@ def _before(path: Path, source: Artifact) -> dict[str, dict[str, Any]]:
                 f"{path} tells of variants of {name}, which those of {source.spec} would replace",
                 remedy=f"Give each its own -o DIR; or remove {path} if it is no longer needed.",
             )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     return {}
 

@@ -24,7 +24,7 @@ def recipe_beside(variant: Artifact) -> list[dict[str, Any]]:
     if variant.path is None:
         return []
     for manifest in sorted(variant.path.parent.glob("*.compress.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             for entry in json.loads(manifest.read_text("utf-8"))["variants"]:
                 if entry["model"] and entry["model"]["sha256"] == variant.sha256:
                     return list(entry["recipe"])

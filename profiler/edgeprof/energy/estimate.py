@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeprof.energy.figures import Measured, figure, unknown, unmeasured
@@ -13,6 +14,33 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeprof.worker.span import Span
+
+
+#: What a busy core draws where nobody said: wide, and said to be a guess wherever it shows.
+_CORE_WATTS = {"x86_64": 6.0, "aarch64": 1.5, "armv7l": 0.8}
+_STATED_HALF_WIDTH, _GUESSED_HALF_WIDTH = 0.5, 0.8
+
+
+@dataclass(frozen=True)
+class CoreWatts:
+    """What joules are estimated from where nothing measures.
+
+    Attributes:
+        core_w: Watts that one busy core is taken to draw.
+        half_width: Relative half-width of its 95 % interval.
+        stated: Whether the user gave the wattage; else it is a guess and says so.
+    """
+
+    core_w: float
+    half_width: float = _STATED_HALF_WIDTH
+    stated: bool = True
+
+    @classmethod
+    def for_host(cls, watts: float | None, host: schema.Host) -> CoreWatts:
+        """``--estimate-power WATTS``, else a guess by architecture that says so."""
+        if watts is not None:
+            return cls(watts)
+        return cls(_CORE_WATTS.get(host.arch, 3.0), _GUESSED_HALF_WIDTH, stated=False)
 
 
 def estimate(

@@ -44,6 +44,15 @@ class Dataset(ABC):
     def batches(self, size: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
         """Preprocessed inputs in order: input name (or "" for a model with one input) → array ``(n ≤ size, …)``."""
 
+    def representatives(self) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+        """One sample of each form that there is, as ``batches(1)`` gives them: whether a model takes them all.
+
+        By default the first sample: all have its form.
+        """
+        for batch in self.batches(1):
+            yield batch
+            return
+
     def fingerprint(self) -> str | None:
         """What tells these samples from others, wherever they lie and however they are preprocessed; None: untold.
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprof.errors import InputError, VariantError
+from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.evaluation.preprocess import quantised
+from edgeprof.worker.dtypes import carrier, is_foreign
 from edgeprof.worker.runtime import ANY_DTYPE, ANY_SHAPE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -48,16 +49,16 @@ def evaluate(
         VariantError: the model gave NaN (``nan_output``), or what ``infer`` raises.
     """
     by_name = {spec.name: spec for spec in inputs}
-    scales = {spec.name: spec.quantization for spec in outputs if spec.quantization is not None}
+    scales = _scales(outputs)
     size = batch_size(inputs, batch)
     collected: dict[str, list[npt.NDArray[Any]]] = {}
     done = 0
     for samples in dataset.batches(size):
         feeds, count = _feeds(samples, by_name, dataset, size)
-        answers = {}
-        for name, array in infer(feeds).items():
+        found = infer(feeds)
+        for name, array in found.items():
             _check_output(name, array, done)
-            answers[name] = _real(_per_sample(name, array, size, count), scales.get(name))
+        answers = _judged(found, scales, metric, size, count)
         for name, array in metric.reduce(answers, dataset.labels[done : done + count]).items():
             collected.setdefault(name, []).append(array)
         done += count
@@ -67,15 +68,67 @@ def evaluate(
 
 
 def check(inputs: Sequence[TensorSpec], dataset: Dataset, batch: int = 1) -> None:
-    """Whether a model takes a dataset's samples, told by the first of them, before anything is measured.
+    """Whether a model takes a dataset's samples of every form, before anything is measured.
 
     Raises:
         InputError: it does not; the sentence names both shapes.
     """
     size = batch_size(inputs, batch)
-    for samples in dataset.batches(1):
+    for samples in dataset.representatives():
         _feeds(samples, {spec.name: spec for spec in inputs}, dataset, size)
+
+
+def rehearse(
+    infer: Callable[[Feeds], Feeds],
+    inputs: Sequence[TensorSpec],
+    dataset: Dataset,
+    metric: Metric,
+    batch: int = 1,
+    *,
+    outputs: Sequence[TensorSpec] = (),
+) -> None:
+    """Whether a metric can judge what a model answers to a dataset, told by one sample, before anything is measured.
+
+    The arguments are those of ``evaluate``.
+
+    Raises:
+        InputError: as ``evaluate``.
+    """
+    size = batch_size(inputs, batch)
+    for samples in dataset.representatives():
+        feeds, count = _feeds(samples, {spec.name: spec for spec in inputs}, dataset, size)
+        metric.rehearse(_judged(infer(feeds), _scales(outputs), metric, size, count), dataset.labels)
         return
+
+
+def _scales(outputs: Sequence[TensorSpec]) -> dict[str, tuple[float, int]]:
+    return {spec.name: spec.quantization for spec in outputs if spec.quantization is not None}
+
+
+def _judged(answers: Feeds, scales: Mapping[str, tuple[float, int]], metric: Metric, size: int, count: int) -> Feeds:
+    """The outputs that a metric is to see: the one that was named, else those with a row for each sample.
+
+    Raises:
+        InputError: there are none.
+    """
+    chosen = answers if metric.output is None else _named_output(answers, metric.output)
+    whole = {name: array for name, array in chosen.items() if array.ndim and len(array) == size}
+    if not whole and chosen:
+        name, array = next(iter(chosen.items()))
+        raise InputError(
+            f"the model's output {name} has the shape {array.shape}, not one row for each of {size} samples",
+            remedy="Only models whose outputs begin with the batch can be judged.",
+        )
+    return {name: _real(array[:count], scales.get(name)) for name, array in whole.items()}
+
+
+def _named_output(answers: Feeds, name: str) -> Feeds:
+    """The output of that name, or of that number, counted from 0."""
+    if name in answers:
+        return {name: answers[name]}
+    if name.isdecimal() and int(name) < len(answers):
+        return dict([list(answers.items())[int(name)]])
+    raise unknown("output of the model", name, answers)
 
 
 def feeds(samples: Feeds, inputs: Sequence[TensorSpec], dataset: Dataset, size: int = 1) -> tuple[Feeds, int]:
@@ -123,7 +176,7 @@ def _feeds(
         spec, array = inputs[name], np.asarray(given)
         count = len(array)
         _check_shape(array, spec, dataset)
-        feeds[name] = _filled(_typed(array, spec, dataset), size)
+        feeds[name] = _filled(_typed(array, spec, dataset, several=len(inputs) > 1), size)
     return feeds, count
 
 
@@ -145,7 +198,7 @@ def _shape(dims: Sequence[object]) -> str:
     return " × ".join("?" if dim is None else str(dim) for dim in dims) or "()"
 
 
-def _typed(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset) -> npt.NDArray[Any]:
+def _typed(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset, *, several: bool) -> npt.NDArray[Any]:
     if dataset.quantise == "input":
         if spec.quantization is not None and np.dtype(spec.dtype).kind in "iu":
             scale, zero_point = spec.quantization
@@ -157,8 +210,17 @@ def _typed(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset) -> npt.N
             f"quantise=input: the model's input {spec.name} is {spec.dtype} without a scale and a zero point",
             remedy="Declare scale, mean and dtype instead.",
         )
-    if spec.dtype not in (ANY_DTYPE, str(array.dtype)):
+    if array.dtype.kind in "SU" and spec.dtype == "object":
+        return array.astype(object)
+    if is_foreign(spec.dtype) and array.dtype.kind == "f" and carrier(spec.dtype) == "float32":
+        return array.astype(np.float32)
+    if spec.dtype not in {ANY_DTYPE, str(array.dtype)}:
         quantisable = spec.quantization is not None and np.dtype(spec.dtype).kind in "iu"
+        if several:  # an .npz with an array for each input, which are fed as they are
+            remedy = f"Save the array as {carrier(spec.dtype) or spec.dtype}."
+            raise InputError(
+                f"the model's input {spec.name} takes {spec.dtype}, but {dataset.name} has {array.dtype}", remedy=remedy
+            )
         raise InputError(
             f"the model's input {spec.name} takes {spec.dtype}, but {dataset.name} has {array.dtype}",
             remedy=f"Declare --preprocess dtype={spec.dtype} if the numbers are meant as they are"
@@ -188,12 +250,3 @@ def _real(array: npt.NDArray[Any], scale: tuple[float, int] | None) -> npt.NDArr
         return array
     real: npt.NDArray[Any] = (array.astype(np.float32) - np.float32(scale[1])) * np.float32(scale[0])
     return real
-
-
-def _per_sample(name: str, array: npt.NDArray[Any], size: int, count: int) -> npt.NDArray[Any]:
-    if array.ndim == 0 or len(array) != size:
-        raise InputError(
-            f"the model's output {name} has the shape {array.shape}, not one row for each of {size} samples",
-            remedy="Only models whose outputs begin with the batch can be judged.",
-        )
-    return array[:count]

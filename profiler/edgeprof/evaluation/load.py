@@ -43,7 +43,16 @@ def load_dataset(spec: str, host: PluginHost, options: Mapping[str, str] | None 
     if not toml_files.exists(path):
         raise InputError(f"dataset {path} does not exist", remedy=_missing(kind, host))
     factory = host.get("datasets", kind) if kind else _recognised(path, host)
-    dataset: Dataset = factory(str(path), {**declared, **(options or {})})
+    try:
+        dataset: Dataset = factory(str(path), {**declared, **(options or {})})
+    except EdgeprofError:
+        raise
+    except Exception as error:  # a plugin's code on anybody's file
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+        raise InputError(
+            f"dataset {path} cannot be opened{f' as {kind}' if kind else ''}: {reason}", remedy="It may be damaged."
+        ) from error
     return dataset
 
 
@@ -107,6 +116,8 @@ def _word(path: Path, key: str, value: Any) -> str:
 def load_metric(name: str, host: PluginHost) -> Metric:
     """A registered metric, or one of yours as ``file.py:name``: a function, or a class made of ``Metric``.
 
+    ``:output=NAME`` behind it names the output to judge, where a model has several: ``top1:output=label``.
+
     The function gets ``(outputs, labels)`` as ``Metric.score`` does and returns a ``Score``, a number, or one truth
     value per sample (which gives it an interval and pairs variants). ``function.higher_is_better = False`` says that
     less is better.
@@ -114,6 +125,16 @@ def load_metric(name: str, host: PluginHost) -> Metric:
     Raises:
         InputError: there is no such metric, file or function.
     """
+    whole, colon, output = name.partition(":output=")
+    metric = _load_metric(whole, host)
+    if colon:
+        if not output:
+            raise InputError(f"{name} names no output", remedy=f"As: {whole}:output=NAME, or its number from 0.")
+        metric.output = output
+    return metric
+
+
+def _load_metric(name: str, host: PluginHost) -> Metric:
     file, colon, function = name.rpartition(":")
     if colon and file.endswith(".py"):
         found = getattr(_imported(Path(file)), function, None)

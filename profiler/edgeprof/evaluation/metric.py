@@ -50,12 +50,14 @@ class Metric(ABC):
         name: As registered: ``top1``.
         higher_is_better: Whether a drop is bad. Where it is not (perplexity), the value has a unit of its own and is
             not shown in percent, and what a variant loses is what it rises.
+        output: The name of the only output to judge, or its number from 0; None: all that begin with the batch.
         title: What people call it, in tables and sentences: ``top-1``; None for its name.
     """
 
     name: str
     title: str | None = None
     higher_is_better: bool = True
+    output: str | None = None
 
     def check(self, labels: npt.NDArray[Any]) -> None:  # noqa: B027 - most have nothing to object to
         """See, before anything runs, that these labels can be judged and that what is needed is installed.
@@ -82,6 +84,18 @@ class Metric(ABC):
         """
         del labels
         return outputs
+
+    def rehearse(self, outputs: Outputs, labels: npt.NDArray[Any]) -> None:
+        """See, by the answers to one sample, that the model's outputs can be judged, before anything is measured.
+
+        Args:
+            outputs: Output name → array ``(1, …)``.
+            labels: All of the dataset.
+
+        Raises:
+            InputError: they cannot; the sentence names the shapes.
+        """
+        self.reduce(outputs, labels[:1])
 
     @abstractmethod
     def score(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Score:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _DTYPES = ("float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64")
 
+#: What images are read as; other arrays are no images.
+_PIXELS = ("uint8", "uint16", "int32", "float32")
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -80,7 +83,7 @@ class Preprocess:
         return any((self.crop_fraction, self.resize, self.resize_short, self.letterbox, self.crop))
 
     def sample(self, pixels: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
-        """Steps 1 and 2, for one sample; images are ``(height, width)`` or ``(height, width, 3)``, uint8.
+        """Steps 1 and 2, for one sample; images are ``(height, width)`` or ``(height, width, 3)``, of any number type.
 
         Raises:
             InputError: what is declared does not fit the sample.
@@ -96,9 +99,10 @@ class Preprocess:
             pixels = _recolour(pixels, self.channels, source)
         if not self.touches_pixels:
             return pixels
-        if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3}:
+        if pixels.dtype.name not in _PIXELS or pixels.ndim not in {2, 3}:
             raise InputError(
-                f"{source} is {pixels.dtype} of shape {pixels.shape}: only uint8 images can be resized or cropped",
+                f"{source} is {pixels.dtype} of shape {pixels.shape}: only images of {', '.join(_PIXELS)}"
+                " can be resized or cropped",
                 remedy="Prepare the arrays in their final size.",
             )
         for step, size in self._steps(pixels.shape[0], pixels.shape[1]):
@@ -184,15 +188,19 @@ def digest(declared: Mapping[str, Any]) -> str:
 
 
 def _recolour(pixels: npt.NDArray[Any], channels: str, source: str) -> npt.NDArray[Any]:
-    if channels == "grey":
-        if pixels.ndim == 2:
-            return pixels
-        # ITU-R 601, as Pillow's convert("L") does it.
-        grey = (pixels[..., 0] * 19595.0 + pixels[..., 1] * 38470.0 + pixels[..., 2] * 7471.0 + 0x8000) / 65536
-        return np.floor(grey).astype(np.uint8)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim == 2:  # three equal channels, as Pillow's convert("RGB") makes them
+        return pixels if channels == "grey" else np.repeat(pixels[..., None], 3, axis=2)
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise InputError(f"{source} has the shape {pixels.shape}, which has no three channels to be {channels}")
-    return pixels if channels == "rgb" else pixels[..., ::-1]
+    if channels != "grey":
+        return pixels if channels == "rgb" else pixels[..., ::-1]
+    # ITU-R 601, as Pillow's convert("L") does it.
+    grey = pixels[..., 0] * 19595.0 + pixels[..., 1] * 38470.0 + pixels[..., 2] * 7471.0
+    if pixels.dtype.kind == "f":
+        return (grey / 65536).astype(pixels.dtype)
+    return np.floor((grey + 0x8000) / 65536).astype(pixels.dtype)
 
 
 def _centre(pixels: npt.NDArray[Any], size: tuple[int, int], source: str) -> npt.NDArray[Any]:
@@ -217,7 +225,9 @@ def _letterboxed(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray
     height, width = pixels.shape[:2]
     inner = _fitted((height, width), size)
     top, left = _corner(size, inner)
-    canvas = np.full((*size, *pixels.shape[2:]), 114, np.uint8)
+    # 114 of 255, for other numbers the same part of the greatest.
+    white = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
+    canvas = np.full((*size, *pixels.shape[2:]), 114 * white / 255, pixels.dtype)
     canvas[top : top + inner[0], left : left + inner[1]] = resize_bilinear(pixels, inner)
     return canvas
 

@@ -1,8 +1,9 @@
-"""Bilinear resizing of 8-bit images: the same bytes as Pillow's ``Image.resize(…, BILINEAR)``, which models expect.
+"""Bilinear resizing of images: 8-bit ones get the bytes of Pillow's ``Image.resize(…, BILINEAR)``, as models expect.
 
 Source: Pillow, src/libImaging/Resample.c (``precompute_coeffs``, ``normalize_coeffs_8bpc``): a triangle as wide as the
 step from pixel to pixel, so that a smaller image is averaged and not sampled; 22 bits of fixed point for weights; first
-along the width, then along the height, rounded to 8 bits after each.
+along the width, then along the height, rounded to 8 bits after each. Images of other types keep their bits: the same
+weights, in 64-bit floats.
 """
 
 from __future__ import annotations
@@ -23,13 +24,29 @@ def resize_bilinear(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDAr
     """An image in another size.
 
     Args:
-        pixels: Shape ``(height, width)`` or ``(height, width, channels)``, uint8.
+        pixels: Shape ``(height, width)`` or ``(height, width, channels)``, of any number type.
         size: Height and width, pixels.
 
     Returns:
-        Shape ``(*size)`` or ``(*size, channels)``, uint8.
+        Shape ``(*size)`` or ``(*size, channels)``, of the same type.
     """
-    return _resize_axis(_resize_axis(pixels, size[1], axis=1), size[0], axis=0)
+    if pixels.dtype == np.uint8:
+        return _resize_axis(_resize_axis(pixels, size[1], axis=1), size[0], axis=0)
+    resized = _average_axis(_average_axis(pixels.astype(np.float64), size[1], axis=1), size[0], axis=0)
+    return (np.rint(resized) if pixels.dtype.kind in "iu" else resized).astype(pixels.dtype)
+
+
+def _average_axis(pixels: npt.NDArray[np.float64], length: int, *, axis: int) -> npt.NDArray[np.float64]:
+    if pixels.shape[axis] == length:
+        return pixels
+    positions, weights = _taps(pixels.shape[axis], length)
+    parts = weights / weights.sum(axis=0)
+    shape = [1] * pixels.ndim
+    shape[axis] = length
+    total = np.zeros((*pixels.shape[:axis], length, *pixels.shape[axis + 1 :]))
+    for position, weight in zip(positions, parts, strict=True):
+        total += np.take(pixels, position, axis=axis) * weight.reshape(shape)
+    return total
 
 
 def _resize_axis(pixels: npt.NDArray[Any], length: int, *, axis: int) -> npt.NDArray[Any]:

@@ -13,7 +13,7 @@ from edgeprof.evaluation.labels import are_absent
 from edgeprof.evaluation.preprocess import KEYS, digest, from_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -36,6 +36,8 @@ class Samples(Dataset):
             of the rest), ``label_offset`` (added to each label, as 1 for a model with a background class) and
             ``accepts`` (see ``Dataset``; several joined by commas).
         does: What ``read`` itself does to samples, as a crop; it is a part of the preprocessing.
+        kind: Number of a sample → what decides its form, as mode and size of an image, told without reading all of it.
+            None: all samples have one form.
 
     Attributes:
         first: How many were left out.
@@ -51,6 +53,8 @@ class Samples(Dataset):
         read: Callable[[int], npt.NDArray[Any]],
         options: Mapping[str, str],
         does: Mapping[str, str] | None = None,
+        *,
+        kind: Callable[[int], Hashable] | None = None,
     ) -> None:
         limit = _whole("limit", options.get("limit"), least=1)
         skip = _whole("skip", options.get("skip"), least=0) or 0
@@ -70,8 +74,12 @@ class Samples(Dataset):
         self._given = labels[skip:stop]
         if offset and are_absent(labels):
             raise InputError(f"{name} has no labels that label_offset={offset} could be added to")
-        self._labels = self._given + offset if offset else self._given
+        if offset and (labels.dtype.kind not in "iuf" or (labels.dtype.kind == "f" and (labels % 1).any())):
+            raise InputError(f"the labels of {name} are no whole numbers that label_offset={offset} could be added to")
+        # Python's integers: a uint8 would begin again at 0.
+        self._labels = self._given.astype(np.int64) + offset if offset else self._given
         self._read: Callable[[int], npt.NDArray[Any]] = lambda number: read(skip + number)
+        self._kind = kind
         self._fingerprint: str | None = None  # made when it is first asked for: it reads samples
 
     def __len__(self) -> int:
@@ -103,6 +111,18 @@ class Samples(Dataset):
                     remedy="Make them one size: --preprocess resize=HxW",
                 )
             yield {"": self.preprocess.batch(np.stack(samples), self.name)}
+
+    def representatives(self) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+        seen = set()
+        for number in range(len(self)):
+            kind = None if self._kind is None else self._kind(self.first + number)
+            if kind in seen:
+                continue
+            seen.add(kind)
+            sample = self.preprocess.sample(self._read(number), f"sample {number} of {self.name}")
+            yield {"": self.preprocess.batch(sample[None], self.name)}
+            if self._kind is None:
+                return
 
 
 def split_options(options: Mapping[str, str], own: Collection[str], kind: str) -> tuple[dict[str, str], dict[str, str]]:

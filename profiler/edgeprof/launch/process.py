@@ -231,7 +231,7 @@ class WorkerProcess:
         elif status < 0:
             how, remedy = (
                 f"crashed with {_signal_name(-status)}",
-                "Its last words follow; other runtimes may do better.",
+                "Its last words follow; other runtimes may do better." if words else "Other runtimes may do better.",
             )
         else:
             how, remedy = (

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprof.errors import InputError, VariantError, unknown
+from edgeprof.launch.fitting import fits
 from edgeprof.launch.process import WorkerProcess
 from edgeprof.roots import Roots
 from edgeprof.worker import sandbox, tensors
@@ -49,6 +50,7 @@ class WorkerSpec:
         isolated: False runs the model in this process.
         seed: Of the random inputs.
         label: What messages call the variant; by default the name of the target.
+        crash_remedy: ``Runtime.crash_remedy``: what may help where loading crashes.
     """
 
     runtime_file: Path
@@ -62,6 +64,7 @@ class WorkerSpec:
     isolated: bool = True
     seed: int = 0
     label: str = ""
+    crash_remedy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -204,10 +207,17 @@ class Worker:
             "options": spec.options._asdict(),
             "allow_code": is_code_allowed(),
         }
-        loaded, _ = self._ask(request, doing="loading")
+        try:
+            loaded, _ = self._ask(request, doing="loading")
+        except VariantError as error:
+            if error.code == "crashed" and spec.crash_remedy:
+                error.remedy = spec.crash_remedy
+            raise
         rss = _memory_of(self.pid)["VmRSS"]
         inputs = None if spec.inputs is None else str(spec.inputs)
-        first, _ = self._ask({"do": "first", "inputs": inputs, "seed": spec.seed}, doing="its first inference")
+        fitting = fits(Path(spec.target)) if inputs is None and spec.target.endswith(".onnx") else {}
+        request = {"do": "first", "inputs": inputs, "seed": spec.seed, "fits": fitting}
+        first, _ = self._ask(request, doing="its first inference")
         return Loaded(
             inputs=[_spec(item) for item in loaded["inputs"]],
             outputs=[_spec(item) for item in loaded["outputs"]],

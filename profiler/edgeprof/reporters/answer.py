@@ -122,7 +122,7 @@ def cost(variant: Variant) -> str:
     parts = []
     energy = variant.energy_j_per_inference
     if energy and energy.gross.value is not None:
-        parts.append(f"{view.energy_text(energy.gross, energy.provenance)} per inference")
+        parts.append(f"{view.energy_text(energy.gross, energy.provenance)} per {variant.unit}")
     latency = variant.latency_s
     p50 = latency and (latency.p50 if latency.p50 is not None else latency.median)
     if p50:
@@ -136,7 +136,8 @@ def _untouched(result: Result, baseline: Variant) -> str:
     others = [v for v in result.variants if v is not baseline and is_usable(v)]
     lossy = [v.name for v in others if has_dropped(v.accuracy)]
     tied = [name for name in recommendation.ties if name not in lossy]
-    worse = [v.name for v in others if v.name not in {*lossy, *tied}]
+    named = {*lossy, *tied}
+    worse = [v.name for v in others if v.name not in named]
     parts = [f"{_listed(tied)} cannot be told from it"] if tied else []
     parts += [f"{_listed(worse)} {'is' if len(worse) == 1 else 'are'} worse"] if worse else []
     parts += [f"{_listed(lossy)} lost accuracy"] if lossy else []

@@ -29,7 +29,12 @@ def render(result: Result, style: Style | None = None, *, heading: bool = True, 
         lines += table(style, names, view.columns(result.variants), view.marks(result))
     else:
         lines.append("  nothing was measured")
-    for block in (_comparisons(result, style), _reasons(result, style), _last_words(result, style)):
+    for block in (
+        _workloads(result, style),
+        _comparisons(result, style),
+        _reasons(result, style),
+        _last_words(result, style),
+    ):
         if block:
             lines += ["", *block]
     tail = [line for note in view.notes(result) for line in style.wrap("", note)]
@@ -47,6 +52,11 @@ def _heading(result: Result, style: Style) -> list[str]:
         style.wrap("", view.protocol_line(result), indent=0),
     )
     return [*(style.paint(line, "bold") for line in device), *protocol]
+
+
+def _workloads(result: Result, style: Style) -> list[str]:
+    names, columns = view.workload_table(result.variants)
+    return table(style, names, columns, [""] * len(names)) if names else []
 
 
 def _comparisons(result: Result, style: Style) -> list[str]:

@@ -1,4 +1,7 @@
-"""One row a variant, for spreadsheets and data frames; units in the column names, nothing where nothing is known."""
+"""One row for each workload of a variant, for spreadsheets and data frames.
+
+Units are in the column names; a cell is empty where nothing is known.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,24 @@ from edgeprof.verdicts.recommend import recommended_variant
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof.results.schema import Comparison, Energy, EnergyFigure, Ratio, Result, Variant
+    from edgeprof.results.schema import (
+        Comparison,
+        Energy,
+        EnergyFigure,
+        Ratio,
+        Result,
+        Variant,
+        Workload,
+        WorkloadComparison,
+    )
 
 
 def render(results: Sequence[Result]) -> str:
     """All variants of all results under one header (RFC 4180, but with plain newlines)."""
-    rows = [row(result, variant) for result in results for variant in result.variants]
+    rows = [row for result in results for row in result_rows(result)]
     text = io.StringIO()
     # A header stands even over no rows: the columns are the contract.
-    header = list(rows[0]) if rows else list(row(_NOTHING, _NOBODY))
+    header = list(rows[0]) if rows else list(_row(_NOTHING, _NOBODY, None, None, None))
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _inert(value) for key, value in columns.items()} for columns in rows)
@@ -39,13 +51,35 @@ def _inert(value: Any) -> Any:
     return f"'{text}" if text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\n")) else text
 
 
-def row(result: Result, variant: Variant) -> dict[str, Any]:
-    """One variant as column → value; None becomes an empty cell."""
+def result_rows(result: Result) -> list[dict[str, Any]]:
+    """A row for each variant; where a variant has several workloads, one for each of them, the main one first."""
+    rows = []
+    best = recommended_variant(result)
+    compared = {comparison.variant: comparison for comparison in reversed(result.comparisons)}
+    for variant in result.variants:
+        workloads: Sequence[Workload | None] = variant.workloads or [None]
+        rows += [_row(result, variant, best, compared.get(variant.name), workload) for workload in workloads]
+    return rows
+
+
+def _row(
+    result: Result, whole: Variant, best: Variant | None, compared: Comparison | None, workload: Workload | None
+) -> dict[str, Any]:
+    """One variant with the figures of one of its workloads as column → value; None becomes an empty cell.
+
+    Args:
+        result: What it is of.
+        whole: The variant.
+        best: The one that is recommended.
+        compared: The variant against its baseline.
+        workload: One of its workloads; None where none is known: the variant's own figures.
+    """
+    variant = whole if workload is None else schema.workload_view(whole, workload.name) or whole
     host, protocol, runtime, latency = result.host, result.protocol, variant.runtime, variant.latency_s
     energy, power, memory = variant.energy_j_per_inference, variant.power_w, variant.memory_bytes
     temperature, used, accuracy = variant.temperature_c, variant.utilization, variant.accuracy
     gpu = variant.gpu
-    compared = next((c for c in result.comparisons if c.variant == variant.name), None)
+    ratios = _ratios_of(compared, workload)
     return {
         "result_id": result.id,
         "created": result.created,
@@ -100,9 +134,18 @@ def row(result: Result, variant: Variant) -> dict[str, Any]:
         "accuracy_samples": accuracy.samples if accuracy else None,
         "accuracy_drop": accuracy.drop if accuracy else None,
         "accuracy_p_value": accuracy.p_value if accuracy else None,
-        **_comparison(compared),
+        "baseline": compared.baseline if compared else None,
+        **_ratio("energy_ratio", ratios.energy_ratio if ratios else None),
+        **_ratio("latency_ratio", ratios.latency_ratio if ratios else None),
+        "verdict": ratios.verdict if ratios else None,
         "pareto": variant.name in result.pareto,
-        "recommended": recommended_variant(result) is variant,
+        "recommended": best is whole,
+        "workload": workload.name if workload else None,
+        "unit": workload.unit if workload else None,
+        "units_per_call": workload.units_per_call if workload else None,
+        "late": workload.late if workload else None,
+        "dropped": workload.dropped if workload else None,
+        "windows_cut_short": workload.cut_short if workload else None,
     }
 
 
@@ -126,13 +169,11 @@ def _figure(name: str, figure: EnergyFigure | None) -> dict[str, Any]:
     }
 
 
-def _comparison(compared: Comparison | None) -> dict[str, Any]:
-    return {
-        "baseline": compared.baseline if compared else None,
-        **_ratio("energy_ratio", compared.energy_ratio if compared else None),
-        **_ratio("latency_ratio", compared.latency_ratio if compared else None),
-        "verdict": compared.verdict if compared else None,
-    }
+def _ratios_of(compared: Comparison | None, workload: Workload | None) -> Comparison | WorkloadComparison | None:
+    """The comparison of one workload, where there are several; else the variant's."""
+    if compared is None or workload is None or not compared.workloads:
+        return compared
+    return next((part for part in compared.workloads if part.name == workload.name), None)
 
 
 def _ratio(name: str, ratio: Ratio | None) -> dict[str, Any]:

@@ -16,12 +16,15 @@ from edgeprof.results import schema
 from edgeprof.verdicts.recommend import recommended_variant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from edgeprof.reporters.charts.rows import Row
     from edgeprof.results.schema import Ratio, Result, Variant
 
 #: Nothing is fetched and nothing runs, whatever a result's names contain.
+#: Variants that charts show: more would be a grey cloud, and a page that no browser opens.
+MOST_DRAWN = 100
+
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -75,7 +78,7 @@ def _tiles(result: Result, variant: Variant) -> str:
             f"{energy.provenance}, covers {view.COVERS.get(energy.covers or '', energy.covers or 'an unknown part')}"
         )
         ratio = _ratio_small(compared.energy_ratio if compared else None, covers)
-        tiles.append(("energy per inference", view.energy_text(energy.gross, energy.provenance), ratio))
+        tiles.append((f"energy per {variant.unit}", view.energy_text(energy.gross, energy.provenance), ratio))
     if latency_s:
         p99 = f"p99 {units.quantity(latency_s.p99, 's')}" if latency_s.p99 is not None else "too few requests for a p99"
         p50 = latency_s.p50 if latency_s.p50 is not None else latency_s.median
@@ -113,6 +116,7 @@ def _section(title: str, lead: str, *content: str) -> str:
 
 
 def _plot(rows: Sequence[Row]) -> str:
+    rows, others = _drawn(rows)
     drawn = pareto.draw(rows)
     if drawn is None:
         return ""
@@ -123,7 +127,13 @@ def _plot(rows: Sequence[Row]) -> str:
         lead += " Hollow points: joules that no sensor measured."
     if len(rows) > pareto.NAMED:
         lead += " Numbers are those of the table."
+    lead += others
     return _section(pareto.title(rows), lead, f'<figure class="wide">{drawn}</figure>')
+
+
+def table(result: Result) -> str:
+    """The report's table alone, for a notebook: it needs neither the page nor its style."""
+    return _table(rows_of([result]), several=False)
 
 
 def _table(rows: Sequence[Row], *, several: bool) -> str:
@@ -132,21 +142,55 @@ def _table(rows: Sequence[Row], *, several: bool) -> str:
     columns = view.columns([row.variant for row in rows])
     head = "".join(f'<th scope="col">{escape(c.title)}</th>' for c in columns)
     body = []
+    recommended = {row.result.id: recommended_variant(row.result) for row in _one_of_each(rows)}
+    fronts = {row.result.id: frozenset(row.result.pareto) for row in _one_of_each(rows)}
     for n, row in enumerate(rows):
-        best = recommended_variant(row.result) is row.variant
+        best = recommended[row.result.id] is row.variant
         classes = "best" if best else row.variant.status
         cells = "".join(f"<td>{escape(' '.join(' '.join(c.cells[n]).split()))}</td>" for c in columns)
         long = ' class="long"' if len(row.label) > 34 else ""
-        body.append(
-            f'<tr class="{classes}"><th scope="row"{long}>{_name(row, len(rows))}{_badges(row, best)}</th>{cells}</tr>'
-        )
+        name = _name(row, len(rows)) + _badges(row, best, fronts[row.result.id])
+        body.append(f'<tr class="{classes}"><th scope="row"{long}>{name}</th>{cells}</tr>')
     notes = [note for r in dict.fromkeys(row.result.id for row in rows) for note in view.notes(_by_id(rows, r))]
     lead = " ".join(dict.fromkeys(notes)) if not several else "All runs in one table; compare across devices with care."
     table = (
         f'<div class="wide"><table><thead><tr><th scope="col">variant</th>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
-    return _section("In numbers", f"± is the 95 % interval. {lead}", table)
+    return _section("In numbers", f"± is the 95 % interval. {lead}", table + _workloads(rows))
+
+
+def _workloads(rows: Sequence[Row]) -> str:
+    """A second table with each workload of each variant, where there are several."""
+    names, columns = view.workload_table([row.variant for row in rows])
+    if not names:
+        return ""
+    head = "".join(f'<th scope="col">{escape(column.title)}</th>' for column in columns)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f"<td>{escape(' '.join(' '.join(column.cells[n]).split()))}</td>" for column in columns)
+        + "</tr>"
+        for n, name in enumerate(names)
+    )
+    return (
+        f'<div class="wide"><table><thead><tr><th scope="col">workload</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _one_of_each(rows: Sequence[Row]) -> list[Row]:
+    """A row of each result."""
+    return list({row.result.id: row for row in rows}.values())
+
+
+def _drawn(rows: Sequence[Row]) -> tuple[Sequence[Row], str]:
+    """The rows that charts show, and what to say of the others: a drawing of thousands is none."""
+    if len(rows) <= MOST_DRAWN:
+        return rows, ""
+    fronts = {row.result.id: frozenset(row.result.pareto) for row in _one_of_each(rows)}
+    first = sorted(range(len(rows)), key=lambda n: (n != 0, rows[n].variant.name not in fronts[rows[n].result.id], n))
+    chosen = [rows[n] for n in sorted(first[:MOST_DRAWN])]
+    return chosen, f" Drawn are {MOST_DRAWN} of {len(rows)} variants: the first, what nothing beats, and the next."
 
 
 def _by_id(rows: Sequence[Row], wanted: str) -> Result:
@@ -162,8 +206,8 @@ def _name(row: Row, count: int) -> str:
     return "<wbr>".join(f'<span class="step">{"" if n else lead}{escape(s)}</span>' for n, s in enumerate(steps))
 
 
-def _badges(row: Row, best: bool) -> str:
-    status, front = row.variant.status, row.variant.name in row.result.pareto and len(row.result.variants) > 1
+def _badges(row: Row, best: bool, nothing_beats: Collection[str]) -> str:
+    status, front = row.variant.status, row.variant.name in nothing_beats and len(row.result.variants) > 1
     found = "" if status == "ok" else f'<span class="badge {status}">{status}</span>'
     if best:
         found += f'<span class="badge best">{view.praise(row.result)}</span>'
@@ -173,27 +217,33 @@ def _badges(row: Row, best: bool) -> str:
 
 
 def _traces(result: Result, rows: Sequence[Row], *, several: bool) -> str:
-    drawn = traces.draw(result, [row for row in rows if row.result is result])
+    chosen, others = _drawn([row for row in rows if row.result is result])
+    drawn = traces.draw(result, chosen)
     strip = traces.headline(result)
     if drawn is None or strip is None:
         return ""
     title = "Power over the run" + (f": {result.id}" if several else "")
     lead = f"{strip.channel}, one strip a variant on the same scales: its own windows are shaded, the rest is gray."
+    lead += others
     return _section(title, lead, f'<figure class="wide">{drawn}</figure>')
 
 
 def _latency(rows: Sequence[Row]) -> str:
+    rows, others = _drawn(rows)
     drawn = latency.draw(rows)
     lead = (
         "Seconds from request to answer. Percentiles are upper bounds that hold with 99 % confidence (MLPerf early "
         "stopping); outliers are counted and kept."
     )
+    lead += others
     return _section("Latency", lead, f'<figure class="wide">{drawn}</figure>') if drawn else ""
 
 
 def _budget(rows: Sequence[Row]) -> str:
+    rows, others = _drawn(rows)
     drawn = budget.draw(rows)
     lead = "How much of the variance of the joules comes from where (GUM). The longest piece is what to improve first."
+    lead += others
     return _section("Where the uncertainty comes from", lead, f'<figure class="wide">{drawn}</figure>') if drawn else ""
 
 

@@ -32,6 +32,7 @@ def _one(result: Result) -> str:
     for row, variant in enumerate(result.variants):
         cells = [variant.name, *(" ".join(" ".join(column.cells[row]).split()) for column in columns)]
         lines.append("| " + " | ".join(_escape(cell) for cell in cells + ([marks[row]] if marked else [])) + " |")
+    lines += _workloads(result)
     by_name = {v.name: v for v in result.variants}
     told = [(c.variant, view.comparison_text(c, by_name.get(c.variant))) for c in result.comparisons]
     told += view.reasons(result)
@@ -46,6 +47,19 @@ def _one(result: Result) -> str:
     lines += ["", *(f"{_escape(note)}  " for note in view.notes(result))]
     lines.append(f"edgeprof {_escape(result.edgeprof)}, run {_escape(result.id)}, {_escape(result.created)}")
     return view.join(lines)
+
+
+def _workloads(result: Result) -> list[str]:
+    """A second table with each workload of each variant, where there are several."""
+    names, columns = view.workload_table(result.variants)
+    if not names:
+        return []
+    heads = ["workload", *(column.title for column in columns)]
+    lines = ["", "| " + " | ".join(_escape(head) for head in heads) + " |", "|---|" + "---:|" * len(columns)]
+    for row, name in enumerate(names):
+        cells = [name, *(" ".join(" ".join(column.cells[row]).split()) for column in columns)]
+        lines.append("| " + " | ".join(_escape(cell) for cell in cells) + " |")
+    return lines
 
 
 def _escape(text: str) -> str:

@@ -70,7 +70,9 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
     metrics = {v.accuracy.metric: metric_title(v.accuracy) for v in variants if v.accuracy}
     found = [
         Column(
-            "energy / inference", energy_cells([(e.gross, e.provenance) if e else None for e in energies]), "energy"
+            f"energy / {_unit(variants)}",
+            energy_cells([(e.gross, e.provenance) if e else None for e in energies]),
+            "energy",
         ),
         Column("net", energy_cells([(e.net, e.provenance) if e else None for e in energies])),
         *_latency_columns(latencies),
@@ -91,6 +93,32 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
     # Energy and latency stay even when they are empty: that is news, and the reason stands below.
     kept = {0, 1, 2} if any(energies) else {0, 2}
     return [c for n, c in enumerate(found) if n in kept or any(cell != NONE for cell in c.cells)]
+
+
+def _unit(variants: Sequence[Variant]) -> str:
+    """The unit of the main workload; ``call`` where the variants differ in it."""
+    found = {variant.unit for variant in variants if variant.workloads} or {"inference"}
+    return found.pop() if len(found) == 1 else "call"
+
+
+def workload_table(variants: Sequence[Variant]) -> tuple[list[str], list[Column]]:
+    """The names of the rows and the columns of a table with each workload of each variant; empty without several."""
+    rows = [(variant, workload) for variant in variants if len(variant.workloads) > 1 for workload in variant.workloads]
+    if not rows:
+        return [], []
+    alone = len({variant.name for variant, _ in rows}) == 1
+    names = [workload.name if alone else f"{variant.name} · {workload.name}" for variant, workload in rows]
+    workloads = [workload for _, workload in rows]
+    energies = [workload.energy_j_per_unit for workload in workloads]
+    columns = [
+        Column("energy / unit", energy_cells([(e.gross, e.provenance) if e else None for e in energies]), "energy"),
+        Column("net", energy_cells([(e.net, e.provenance) if e else None for e in energies])),
+        Column("unit", [("", workload.unit) for workload in workloads]),
+        *_latency_columns([workload.latency_s for workload in workloads]),
+        Column("rate", [_rate(workload.throughput_per_s) for workload in workloads]),
+        Column("units / call", [(str(workload.units_per_call), "") for workload in workloads]),
+    ]
+    return names, [column for column in columns if any(cell != NONE for cell in column.cells)]
 
 
 def _share(ratio: float | None) -> tuple[str, str]:
@@ -248,8 +276,19 @@ def comparison_text(comparison: Comparison, variant: Variant | None, *, verdict:
             if r
         ]
         text = ", ".join(parts) or "nothing measured in both"
+    text = "; ".join([text, *workload_ratios(comparison)])
     accuracy = accuracy_text(variant) if variant else None
     return f"{text}; {accuracy}" if accuracy else text
+
+
+def workload_ratios(comparison: Comparison) -> list[str]:
+    """``decode: energy 1.032 × (1.011–1.054), latency …`` of each workload but the main one."""
+    texts = []
+    for part in comparison.workloads[1:]:
+        ratios = [(word, r) for word, r in (("energy", part.energy_ratio), ("latency", part.latency_ratio)) if r]
+        words = ", ".join(f"{word} {ratio_text(r)}" for word, r in ratios) or "not comparable"
+        texts.append(f"{part.name}: {words}")
+    return texts
 
 
 def accuracy_text(variant: Variant) -> str | None:

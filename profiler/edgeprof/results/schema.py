@@ -395,6 +395,37 @@ class Variant(Struct):
     #: result of edgeprof 0.1 and of a variant that was not measured.
     workloads: list[Workload] = []
 
+    @property
+    def unit(self) -> str:
+        """What ``energy_j_per_inference`` is for one of: the unit of the main workload."""
+        return self.workloads[0].unit if self.workloads else "inference"
+
+
+def workload_view(variant: Variant, name: str) -> Variant | None:
+    """The variant as one of its workloads sees it: energy, latency, throughput and windows are that workload's.
+
+    Whatever reads a variant's main figures reads those of another workload from such a view.
+
+    Args:
+        variant: The variant; it is not changed.
+        name: The workload's name.
+
+    Returns:
+        The view, with that workload alone; None where the variant has no workload of that name.
+    """
+    workload = next((workload for workload in variant.workloads if workload.name == name), None)
+    if workload is None:
+        return None
+    return msgspec.structs.replace(
+        variant,
+        inferences=workload.count,
+        throughput_per_s=workload.throughput_per_s,
+        latency_s=workload.latency_s,
+        energy_j_per_inference=workload.energy_j_per_unit,
+        windows=workload.windows,
+        workloads=[workload],
+    )
+
 
 class Ratio(Struct):
     """A variant's figure over its baseline's; below 1 is better.
@@ -413,6 +444,17 @@ class Difference(Struct):
     ci95: Interval | None
 
 
+class WorkloadComparison(Struct):
+    """One workload of a variant against the same workload of its baseline, where there are several."""
+
+    name: str
+    unit: str
+    energy_ratio: Ratio | None
+    latency_ratio: Ratio | None
+    verdict: Verdict
+    reason: str | None = None
+
+
 class Comparison(Struct):
     variant: str
     baseline: str
@@ -423,6 +465,8 @@ class Comparison(Struct):
     reason: str | None = None
     #: The variant's accuracy minus the baseline's, in the metric's unit (where less is better, below 0 is a gain).
     accuracy_difference: Difference | None = None
+    #: Each workload that both have, where there are several; the main one is what the ratios above are of.
+    workloads: list[WorkloadComparison] = []
 
 
 class TraceStrip(Struct):

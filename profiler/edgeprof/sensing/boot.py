@@ -83,7 +83,7 @@ class BootCache:
             return {}
         try:
             kept = json.loads(self._path().read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         if not isinstance(kept, dict) or (kept.get("version"), kept.get("boot")) != (_VERSION, self._boot):
             return {}

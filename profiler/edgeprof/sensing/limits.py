@@ -26,7 +26,7 @@ SENTINELS = SENTINELS | {bits * 1000 * 1e-6 for bits in (0xFFFFFFFF, 0x7FFFFFFF)
 _MOST_W = {"package": 2000.0, "cpu": 2000.0, "gpu": 3000.0, "accelerator": 3000.0, "memory": 1000.0, "soc": 2000.0}
 _MOST_ELSEWHERE_W = 20_000.0
 #: A counter whose refresh is unknown may show at once what flowed over this long (s).
-_UNKNOWN_REFRESH_S = 1.0
+_UNKNOWN_REFRESH_S = 0.25
 
 
 def power_limit(channel: Channel) -> float:

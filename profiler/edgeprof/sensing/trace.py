@@ -10,6 +10,7 @@ import math
 import operator
 import threading
 from array import array
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -216,3 +217,23 @@ class Trace:
         """
         record, index = self._where[key]
         return record.column(index)
+
+    def readings_after(self, key: Key, last_s: float | None) -> Series:
+        """As ``readings``, but only those later than a time (monotonic s); all for None.
+
+        Raises:
+            KeyError: no channel of that key was sampled.
+        """
+        readings = self.readings(key)
+        if last_s is None:
+            return readings
+        first = bisect_right(readings.times, last_s)
+        return Series(readings.times[first:], readings.values[first:])
+
+    def period_s(self, key: Key) -> float:
+        """The period (s) that a channel is read at.
+
+        Raises:
+            KeyError: no channel of that key was sampled.
+        """
+        return self._where[key][0].period_s

@@ -351,7 +351,7 @@ class _Sweep:
         try:
             seen = json.loads(path.read_text("utf-8"))
             one.findings = [Finding(**told) for told in seen["findings"]]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             self.say(f"{one.name}: looking at it")
             diagnosis = explain(
                 variant,

@@ -16,8 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
+from edgeprof.errors import unknown
+from edgeprof.results.schema import workload_view
 from edgeprof.verdicts.accuracy import drop_scale
 from edgeprof.verdicts.across import Across, Pair, label
+from edgeprof.worker.workload import INFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,6 +77,23 @@ class Check:
     def is_about_accuracy(self) -> bool:
         """Whether the limit says how much accuracy may be lost."""
         return self.quantity.endswith((" drop", " rise"))
+
+
+def of_workload(result: Result, name: str) -> Result:
+    """The result as one workload of its variants sees it; a variant that failed stays, and fails.
+
+    Raises:
+        InputError: a variant that was measured has no workload of that name.
+    """
+    seen = []
+    for variant in result.variants:
+        view = workload_view(variant, name)
+        if view is None and variant.workloads:
+            raise unknown("workload", name, [workload.name for workload in variant.workloads])
+        if view is None and name != INFERENCE.name:  # a result of 0.1 knows the inference alone
+            view = msgspec.structs.replace(variant, energy_j_per_inference=None, latency_s=None)
+        seen.append(view or variant)
+    return msgspec.structs.replace(result, variants=seen)
 
 
 def check(

@@ -73,7 +73,7 @@ def _array(stream: Any, size: int, name: str) -> Any:
     for length in shape:
         count *= int(length)
     if dtype.hasobject:
-        raise ArraysError("it holds Python objects")
+        raise ArraysError("it holds Python objects (text is saved with array.astype(str))")
     if any(length < 0 for length in shape) or count * dtype.itemsize != size - stream.tell():
         raise ArraysError("{} promises {} of {}, and has {:,} bytes".format(ascii(name)[:100], shape, dtype, size))
     content = bytearray(count * dtype.itemsize)

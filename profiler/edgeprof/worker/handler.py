@@ -19,7 +19,7 @@ import zlib
 from array import array
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from edgeprof.worker import embedded_code, sandbox, steady, telemetry, tensors
+from edgeprof.worker import embedded_code, sandbox, standstill, steady, telemetry, tensors
 from edgeprof.worker import scenario as scenarios
 from edgeprof.worker.arrays import ArraysError, read_arrays
 from edgeprof.worker.inputs import check_feeds, own_feeds
@@ -92,7 +92,8 @@ class Handler:
         try:
             answer, out = verbs[do](request, blobs)
         except FailureError as failure:
-            return _failed(failure.kind, failure.message, failure.remedy), []
+            answer = _failed(failure.kind, failure.message, failure.remedy)
+            return (dict(answer, trace=_trace()) if failure.__cause__ is not None else answer), []
         except LoadError as error:
             return _failed("load_failed", error.message, error.remedy), []
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a model may raise anything
@@ -139,10 +140,15 @@ class Handler:
         if request["inputs"]:
             feeds = _read_inputs(request["inputs"], session.inputs)
         else:
-            feeds = own_feeds(session, options, request["seed"])
+            feeds = own_feeds(session, options, request["seed"], request.get("fits"))
         self._feeds = check_feeds(session.inputs, feeds)
         start = time.monotonic()
-        outputs = session.run(self._feeds)
+        try:
+            outputs = session.run(self._feeds)
+        except Exception as error:
+            if request["inputs"] or isinstance(error, (LoadError, MemoryError)) or OUT_OF_MEMORY.search(_said(error)):
+                raise
+            raise FailureError("runtime_error", _said(error), _real_inputs(session, self._feeds)) from error
         first_s = time.monotonic() - start
         problems = tensors.not_finite(_outputs(outputs))
         self._bind_main(session, first_s)
@@ -225,7 +231,9 @@ class Handler:
         if is_main and scenario.name == "offline" and self._queue(len(calls)):
             calls = [call for call in self._queued if call is not None]
             drains = [session.synchronize for session in self._sessions[: len(calls)]]
+        mark = standstill.Mark()
         window = scenarios.run(scenario, calls, request["seconds"], latency_s, drains)
+        window = window._replace(standstill=mark.standstill())
         count = window.calls * workload.units(scenario.batch)
         span = window.span._replace(count=count, unit=workload.unit, key=(workload.name,))
         fields, latencies = window._replace(span=span, queued=bool(drains)).to_wire()
@@ -417,6 +425,16 @@ def _sequences(arrays: Dict[str, Any], specs: Sequence[TensorSpec]) -> Dict[str,
     return gathered
 
 
+def _real_inputs(session: Session, feeds: Dict[str, Any]) -> str:
+    """What to do where a model fails on inputs that edgeprof made."""
+    names = ", ".join("{}: array".format(name) for name in list(feeds)[:4]) or "name: array"
+    whose = "its own example inputs" if session.examples is not None else "random inputs"
+    return (
+        "It was fed {}, and not every model can take those (indices, lengths, sample rates, masks). Give it real ones: "
+        "--input-data FILE.npz, from numpy.savez('FILE.npz', **{{{}}}).".format(whose, names)
+    )
+
+
 def _outputs(outputs: Any) -> Dict[str, Any]:
     if not isinstance(outputs, dict):
         raise FailureError("bad_output", "the model returned {}, not named arrays".format(type(outputs).__name__))
@@ -438,10 +456,18 @@ def _failed(kind: str, message: str, remedy: Optional[str]) -> Answer:
     return {"ok": False, "kind": kind, "message": message, "remedy": remedy}
 
 
+#: First lines that say nothing of the error itself, which stands further down.
+_PREAMBLES = ("The following operation failed in the TorchScript interpreter",)
+
+
 def _said(error: BaseException) -> str:
-    """``ValueError: text``, its first line, cut where it goes on for ever."""
-    lines = str(error).strip().splitlines()
-    first = lines[0].strip() if lines else ""
+    """``ValueError: text``, its first line that says what went wrong, cut where it goes on for ever."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    first = lines[0] if lines else ""
+    if first.startswith(_PREAMBLES):
+        named = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception): ", line)]
+        if named:
+            return named[-1][:400]
     text = "{}: {}".format(type(error).__name__, first) if first else type(error).__name__
     return text if len(text) <= 400 else text[:400] + " …"
 

@@ -124,13 +124,49 @@ def random_feeds(
     return feeds
 
 
-def own_feeds(session: Session, options: LoadOptions, seed: int) -> Dict[str, Any]:
-    """What a model is fed where the user gives no data: its own examples, else random data (``random_feeds``).
+def fitting(array: Any, fit: Sequence[Any], shapes: Dict[str, Tuple[int, ...]], rng: Any) -> Any:
+    """Values for an input of which the graph shows what it is, in the shape and type of ``array``.
+
+    Args:
+        array: Random data.
+        fit: As ``launch.fitting`` has it.
+        shapes: Input → its shape.
+        rng: For what is still drawn.
+    """
+    kind, rest = fit[0], list(fit[1:])
+    if kind in ("below_size", "size"):
+        shape = shapes.get(rest[0], ())
+        if not -len(shape) <= rest[1] < len(shape):
+            return array
+        kind, rest = ("below" if kind == "below_size" else "all"), [shape[rest[1]]]
+    if kind == "below" and rest[0] > 0 and array.dtype.kind in "iu":
+        return rng.randint(0, min(rest[0], np.iinfo(array.dtype).max), size=array.shape).astype(array.dtype)
+    if kind == "all" and array.dtype.kind in "iufb":
+        most = np.iinfo(array.dtype).max if array.dtype.kind in "iu" else rest[0]
+        return np.full(array.shape, min(rest[0], most), array.dtype)
+    if kind == "values" and array.shape == (len(rest[0]),):
+        return np.array(rest[0], array.dtype)
+    if kind == "inferred" and array.ndim == 1 and array.size:  # one dimension takes all, whatever there is
+        return np.array([-1] + [1] * (array.size - 1), array.dtype)
+    return array
+
+
+def own_feeds(
+    session: Session, options: LoadOptions, seed: int, fits: Optional[Dict[str, Sequence[Any]]] = None
+) -> Dict[str, Any]:
+    """What a model is fed where the user gives no data: its own examples, else random data (``random_feeds``), with the
+    values that the graph asks for where it shows what an input is (``fits``).
 
     Examples are repeated along the dimension of samples to make up the batch; ``--input`` overrides them.
     """
     if session.examples is None or options.shapes or options.dtypes:
-        return random_feeds(session.inputs, options.shapes, options.batch, seed, options.dtypes)
+        made = random_feeds(session.inputs, options.shapes, options.batch, seed, options.dtypes)
+        shapes = {name: array.shape for name, array in made.items()}
+        rng = np.random.RandomState(seed & 0xFFFFFFFF)
+        for name, fit in sorted((fits or {}).items()):
+            if name in made:
+                made[name] = fitting(made[name], fit, shapes, rng)
+        return made
     resolve_shapes(session.inputs, {}, options.batch)  # refuses a batch that the model cannot take
     feeds = {}
     for spec in session.inputs:

@@ -38,9 +38,11 @@ def main(socket_fd: int, lifeline_fd: int, memory_limit: int, folder: str = "") 
 
         sandbox.enter([folder])
 
+    from edgeprof.worker import standstill  # noqa: PLC0415 - importable only now
     from edgeprof.worker.handler import serve  # noqa: PLC0415 - importable only now
     from edgeprof.worker.wire import Connection  # noqa: PLC0415 - importable only now
 
+    standstill.watch()
     serve(Connection(socket.socket(fileno=socket_fd)))
     sys.stdout.flush()
     sys.stderr.flush()

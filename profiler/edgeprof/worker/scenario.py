@@ -73,6 +73,7 @@ class Window(NamedTuple):
         late: Frames of ``periodic`` that were done after the next was due; None in every other scenario.
         cut_short: Whether the buffer of time-stamps was full before the time was over.
         queued: Whether the device had the next call waiting while it ran one (offline, where a runtime can).
+        standstill: Why its times are no model's (``was stopped by a signal``); None: they are.
     """
 
     span: Span
@@ -85,6 +86,7 @@ class Window(NamedTuple):
     late: Optional[int] = None
     cut_short: bool = False
     queued: bool = False
+    standstill: Optional[str] = None
 
     @property
     def dropped(self) -> Optional[int]:

@@ -327,3 +327,85 @@ def test_images_of_different_sizes_want_a_resize(folders):
         all_samples(images.open_folders(str(folders), {}))
     assert "resize" in caught.value.remedy
     assert all_samples(images.open_folders(str(folders), {"resize": "5"})).shape == (4, 5, 5, 3)
+
+
+def _pictures(folder, modes):
+    image = pytest.importorskip("PIL.Image")
+    for number, mode in enumerate(modes):
+        if mode == "I;16":
+            picture = image.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000)
+        elif mode == "F":
+            picture = image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4))
+        else:
+            picture = image.fromarray(np.arange(36, dtype=np.uint8).reshape(3, 4, 3)).convert(mode)
+        picture.save(folder / f"{number}.{'tif' if mode == 'F' else 'png'}")
+    names = sorted(path.name for path in folder.iterdir())
+    (folder / "labels.csv").write_text("file,label\n" + "".join(f"{name},{k}\n" for k, name in enumerate(names)))
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16", "F"])
+def test_grey_images_keep_their_bits(tmp_path, mode):
+    image = pytest.importorskip("PIL.Image")
+    dataset = images.open_table(str(_pictures(tmp_path, [mode])), {})
+    ((sample,),) = (batch[""] for batch in dataset.batches(1))
+    with image.open(next(tmp_path.glob("0.*"))) as picture:
+        wanted = np.asarray(picture.convert("L") if mode in {"L", "LA", "1"} else picture)
+    np.testing.assert_array_equal(sample, wanted)
+    assert sample.dtype == {"I;16": np.uint16, "F": np.float32}.get(mode, np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "RGBA", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"channels": "rgb"}, {"channels": "bgr"}])
+def test_every_image_among_coloured_ones_is_as_pillow_converts_it(tmp_path, mode, options):
+    image = pytest.importorskip("PIL.Image")
+    modes = ["RGB", mode if mode != "CMYK" else "RGB"]
+    dataset = images.open_table(str(_pictures(tmp_path, modes)), options)
+    found = all_samples(dataset)
+    for number in range(2):
+        with image.open(tmp_path / f"{number}.png") as picture:
+            wanted = np.asarray(picture.convert("RGB"))
+        np.testing.assert_array_equal(found[number], wanted[..., ::-1] if options.get("channels") == "bgr" else wanted)
+
+
+def test_sixteen_bits_are_resized_without_losing_any(tmp_path):
+    dataset = images.open_table(str(_pictures(tmp_path, ["I;16"])), {"resize": "3x8"})
+    ((sample,),) = (batch[""] for batch in dataset.batches(1))
+    assert sample.dtype == np.uint16
+    assert sample.shape == (3, 8)
+    assert sample.max() == 55000
+    assert len(np.unique(sample)) > 12  # between the values of the file too
+
+
+def test_a_folder_with_a_table_is_the_tables(tmp_path):
+    folder = _pictures(tmp_path, ["RGB"])
+    assert images.open_table.recognises(folder)
+    assert not images.open_folders.recognises(folder)
+
+
+def test_representatives_are_one_of_each_form_by_their_heads(tmp_path):
+    dataset = images.open_table(str(_pictures(tmp_path, ["RGB", "RGB", "I;16", "RGB"])), {"channels": "rgb"})
+    assert [sample[""].dtype.name for sample in dataset.representatives()] == ["uint8", "uint16"]
+    (tmp_path / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(InputError, match=r"3\.png"):
+        list(dataset.representatives())
+
+
+@pytest.mark.parametrize(
+    ("written", "options", "labels"),
+    [
+        (["0.5", "2"], {}, [0.5, 2.0]),
+        (["-1", "300"], {}, [-1, 300]),
+        (["cat", "dog"], {"label": "label"}, ["cat", "dog"]),
+        (["9007199254740993", "1"], {}, [9007199254740993, 1]),
+    ],
+)
+def test_labels_of_a_table_are_what_is_written(tmp_path, written, options, labels):
+    folder = _pictures(tmp_path, ["RGB", "RGB"])
+    (folder / "labels.csv").write_text("file,label\n0.png," + written[0] + "\n1.png," + written[1] + "\n")
+    assert images.open_table(str(folder), options).labels.tolist() == labels
+
+
+def test_an_offset_does_not_wrap_small_labels(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 1)), y=np.array([255, 0], np.uint8))
+    assert npz.open_npz(str(tmp_path / "d.npz"), {"label_offset": "1"}).labels.tolist() == [256, 1]

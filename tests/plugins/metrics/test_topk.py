@@ -54,3 +54,40 @@ def test_what_is_no_classification_is_refused(outputs, labels, words):
 def test_more_candidates_than_classes_are_refused():
     with pytest.raises(InputError, match="at least 5 classes"):
         TopK(5).score({"o": np.zeros((2, 3))}, np.array([0, 1]))
+
+
+def test_maps_from_class_to_score_are_judged_by_their_keys():
+    """What scikit-learn's ZipMap answers: classes that are no places in a row."""
+    maps = np.empty(3, object)
+    maps[:] = [{3: 0.1, 7: 0.9}, {3: 0.8, 7: 0.2}, {3: 0.5, 7: 0.5}]
+    assert TopK(1).score({"p": maps}, np.array([7, 7, 3])).correct.tolist() == [True, False, True]
+    words = np.empty(1, object)
+    words[:] = [{"cat": 0.2, "dog": 0.8}]
+    assert TopK(1).score({"p": words}, np.array(["dog"])).correct.tolist() == [True]
+    with pytest.raises(InputError, match="no class of the model"):
+        TopK(1).score({"p": maps}, np.array([7, 7, 4]))
+
+
+@pytest.mark.parametrize(
+    ("answers", "labels"),
+    [
+        (np.array([1, 0, 2]), np.array([1, 0, 1], np.uint8)),
+        (np.array([[1], [0], [2]], np.int64), np.array([1.0, 0.0, 1.0])),
+        (np.array(["b", "a", "c"], object), np.array(["b", "a", "b"])),
+    ],
+)
+def test_an_output_that_is_the_class_is_judged_as_it_is(answers, labels):
+    assert TopK(1).score({"label": answers}, labels).correct.tolist() == [True, True, False]
+
+
+def test_words_against_numbers_are_refused():
+    with pytest.raises(InputError, match="of another kind"):
+        TopK(1).score({"label": np.array(["a"], object)}, np.array([1]))
+    with pytest.raises(InputError, match="labels are words"):
+        TopK(1).score({"scores": np.zeros((1, 3))}, np.array(["a"]))
+
+
+def test_one_answer_tells_whether_all_labels_are_classes():
+    with pytest.raises(InputError, match="labels go from 0 to 9"):
+        TopK(1).rehearse({"y": np.zeros((1, 5))}, np.arange(10))
+    TopK(1).rehearse({"y": np.zeros((1, 10))}, np.arange(10))

@@ -74,3 +74,38 @@ def test_an_edge_tpu_model_on_the_cpu_is_told_where_it_belongs(tmp_path):
 def test_a_delegate_that_cannot_be_loaded_is_named(tflite_model, device, says):
     with pytest.raises(LoadError, match=says):
         LiteRT().load(str(tflite_model), CPU._replace(device=device))
+
+
+def test_a_wrong_name_is_told_with_the_names_that_there_are_before_anything_is_allocated(tflite_model):
+    with pytest.raises(LoadError, match="names 'y', which is no input") as caught:
+        LiteRT().load(str(tflite_model), CPU._replace(shapes={"y": (1, 4)}))
+    assert "x [?, 4] float32" in caught.value.remedy
+
+
+def test_tensorflows_own_operators_are_looked_for_where_tensorflow_is(tmp_path, monkeypatch):
+    from edgeprof_plugins.runtimes.litert import runtime
+
+    path = models.tflite_double(tmp_path / "m.tflite", custom="FlexErf")
+    with pytest.raises(LoadError, match=r"needs TensorFlow's own operators \(Flex\)") as caught:
+        LiteRT().load(str(path), CPU)
+    assert caught.value.remedy.startswith("pip install tensorflow")
+    plain = models.tflite_double(tmp_path / "plain.tflite")
+    monkeypatch.setattr(runtime, "library_version", lambda module, *_: "2.99" if module == "tensorflow" else "1.0")
+    library = runtime._library()
+    monkeypatch.setattr(
+        runtime,
+        "_library",
+        lambda among=(): (
+            (
+                "tensorflow 2.99",
+                lambda model_path, num_threads: library[1](str(plain), num_threads=num_threads),
+                None,
+                None,
+            )
+            if among
+            else library
+        ),
+    )
+    session = LiteRT().load(str(path), CPU)
+    assert session.facts["library"] == "tensorflow 2.99"
+    assert session.run({"x": X})["y"].tolist() == (2 * X).tolist()

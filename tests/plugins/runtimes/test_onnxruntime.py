@@ -245,3 +245,39 @@ def test_types_that_numpy_lacks_go_in_and_come_out_as_numbers(tmp_path, name):
     found = session.run(feeds)
     assert found["y"].tolist() == found["wide"].tolist() == feeds["x"].tolist()
     session.bind(feeds)()
+
+
+def test_an_operator_of_an_old_opset_comes_with_a_conversion_that_works(tmp_path):
+    import shlex
+    import subprocess
+    import sys
+
+    from onnx import TensorProto, helper
+
+    kind = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "xy"]
+    path = models.onnx_graph(
+        tmp_path / "old.onnx", [helper.make_node("Add", ["x", "x"], ["y"])], kind[:1], kind[1:], opset=6
+    )
+    with pytest.raises(LoadError, match="has Add as of opset 6") as caught:
+        OnnxRuntime().load(str(path), CPU)
+    command = shlex.split(caught.value.remedy.removeprefix("Convert it: "))
+    subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True)
+    session = OnnxRuntime().load(str(tmp_path / "old-17.onnx"), CPU)
+    assert session.run({"x": np.ones((2, 2), "float32")})["y"].tolist() == [[2, 2], [2, 2]]
+
+
+def test_an_optimisation_that_fails_is_told_with_the_one_that_does_not(onnx_model, monkeypatch):
+    import onnxruntime as library
+
+    real = library.InferenceSession
+
+    def session(path, options, **rest):
+        if options.graph_optimization_level == library.GraphOptimizationLevel.ORT_ENABLE_ALL:
+            raise RuntimeError("Exception during initialization: fusion failed")
+        return real(path, options, **rest)
+
+    monkeypatch.setattr(library, "InferenceSession", session)
+    with pytest.raises(LoadError, match="own optimisation of") as caught:
+        OnnxRuntime().load(str(onnx_model), CPU)
+    assert "--option graph_optimization=extended" in caught.value.remedy
+    assert OnnxRuntime().load(str(onnx_model), CPU._replace(options={"graph_optimization": "extended"})).inputs

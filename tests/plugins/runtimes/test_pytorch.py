@@ -305,3 +305,17 @@ def test_a_bfloat16_program_is_fed_and_answers_in_float32(tmp_path):
     assert session.inputs[0].dtype == "bfloat16"
     (found,) = session.run({session.inputs[0].name: x}).values()
     assert found.tolist() == wanted.tolist()
+
+
+def test_a_model_that_was_traced_on_a_gpu_says_so(tmp_path):
+    path = tmp_path / "gpu_app.py"
+    path.write_text(
+        "import torch\nclass Gpu(torch.nn.Module):\n    def forward(self, x):\n"
+        "        return x + torch.zeros(4, device='cuda')\n"
+    )
+    if torch.cuda.is_available():
+        pytest.skip("here it would run")
+    session = PyTorch().load(f"{path}:Gpu", CPU._replace(shapes={"x": (4,)}))
+    with pytest.raises(LoadError, match="puts tensors onto a GPU itself") as caught:
+        session.run({"x": np.zeros(4, "float32")})
+    assert "--device cuda" in caught.value.remedy

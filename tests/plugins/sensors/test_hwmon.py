@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeprof.simulation.tree import add_hwmon, set_power
+from edgeprof.simulation.tree import add_hwmon, link, set_power, write
 from edgeprof.testing.sensors import check_sensor
 from edgeprof_plugins.sensors import hwmon
 
@@ -115,3 +115,81 @@ def test_a_power_file_that_fails_is_named(tree) -> None:
     (channel,) = [c for s in hwmon.find(roots) for c in s.unavailable]
     assert channel.name == "VIN"
     assert "fails" in str(channel.reason)
+
+
+def facts(roots: Roots) -> dict[str, tuple[str, str | None, str | None, bool | None]]:
+    return {name: (c.scope, c.role, c.parent, c.additive) for (name, _), (c, _) in found(roots).items()}
+
+
+def test_acpi_meters_have_their_files_below_their_device_and_their_names_in_oem_info(tree) -> None:
+    layout, roots = tree("generic-unknown")
+    for index, (oem, watts) in enumerate({"CPU Power": 40, "Total Power": 92, "Memory": 12}.items()):
+        device = layout.directory / f"devices/LNXSYSTM:00/ACPI000D:0{index}"
+        write(device / "name", "power_meter")
+        write(device / "power1_average", str(watts * 1_000_000))
+        write(device / "power1_oem_info", oem)
+        write(device / "power1_accuracy", "95.0%")
+        write(device / "power1_average_interval", "1000")
+        (device / f"hwmon/hwmon{50 + index}").mkdir(parents=True)
+        link(device / f"hwmon/hwmon{50 + index}/device", device)
+        link(layout.directory / f"class/hwmon/hwmon{50 + index}", device / f"hwmon/hwmon{50 + index}")
+    names = facts(roots)
+    assert len(names) == 3
+    total = next(name for name in names if "Total Power" in name)
+    assert names[total] == ("board", "total", None, False)
+    assert {fact[2] for name, fact in names.items() if name != total} == {total}
+
+
+def test_acpi_meters_that_nobody_named_are_no_total(tree) -> None:
+    layout, roots = tree("generic-unknown")
+    for index in range(2):
+        files = {"power1_average": 50_000_000, "power1_average_interval": 1000}
+        add_hwmon(layout, "power_meter", files, device=f"LNXSYSTM:00/ACPI000D:0{index}")
+    assert {fact[:2] for fact in facts(roots).values()} == {("unknown", None)}
+
+
+def test_an_apu_is_the_package_and_a_card_is_a_card(tree) -> None:
+    layout, roots = tree("generic-unknown")
+    power = {"power1_average": 15_000_000, "power1_label": "PPT"}
+    apu = {**power, "in1_label": "vddnb", "in1_input": 800}
+    add_hwmon(layout, "amdgpu", apu, device="pci0/0000:c1:00.0")
+    add_hwmon(layout, "amdgpu", {**power, "power1_cap": 300_000_000}, device="pci0/0000:03:00.0")
+    assert facts(roots) == {
+        "amdgpu@0000:c1:00.0 PPT": ("package", None, None, True),
+        "amdgpu@0000:03:00.0 PPT": ("gpu", None, None, True),
+    }
+
+
+def test_an_intel_cards_package_is_inside_the_card(tree) -> None:
+    layout, roots = tree("generic-unknown")
+    files = {"energy1_input": 9_000_000, "energy1_label": "card", "energy2_input": 5_000_000, "energy2_label": "pkg"}
+    add_hwmon(layout, "xe", files, device="pci0/0000:03:00.0")
+    assert facts(roots) == {"xe card": ("gpu", None, None, True), "xe pkg": ("gpu", None, "xe card", False)}
+
+
+def test_cores_are_inside_their_own_socket(tree) -> None:
+    layout, roots = tree("generic-unknown")
+    labels = [*(f"Ecore{n:03}" for n in range(4)), "Esocket0", "Esocket1"]
+    files: dict[str, object] = {}
+    for number, label in enumerate(labels, 1):
+        files |= {f"energy{number}_label": label, f"energy{number}_input": number * 10**6}
+    add_hwmon(layout, "amd_energy", files)
+    parents = {name.split()[1]: fact[2] for name, fact in facts(roots).items()}
+    assert parents["Ecore000"] == parents["Ecore001"] == "amd_energy Esocket0"
+    assert parents["Ecore002"] == parents["Ecore003"] == "amd_energy Esocket1"
+
+
+def test_a_card_that_tells_no_power_is_listed_with_the_reason(tree) -> None:
+    layout, roots = tree("x86-rapl")
+    cards = {
+        "0000:00:02.0": ("0x8086", "0x030000"),
+        "0000:01:00.0": ("0x10de", "0x030200"),
+        "0000:02:00.0": ("0x1a03", "0x030000"),
+        "0000:04:00.0": ("0x1e60", "0x120000"),
+    }
+    for place, (vendor, kind) in cards.items():
+        write(layout.directory / "bus/pci/devices" / place / "vendor", vendor)
+        write(layout.directory / "bus/pci/devices" / place / "class", kind)
+    silent = [c for s in hwmon.find(roots) for c in s.unavailable]
+    assert {(c.chip, c.scope) for c in silent} == {("pci 0000:01:00.0", "gpu"), ("pci 0000:04:00.0", "accelerator")}
+    assert {c.reason for c in silent} == {"its driver tells no power"}

@@ -85,3 +85,59 @@ def test_a_zone_that_fails_leaves_the_others_alone(tree) -> None:
 def test_a_machine_without_powercap_has_no_such_sensor(tree) -> None:
     _, roots = tree("generic-unknown")
     assert rapl.find(roots) == []
+
+
+def add_zone(roots, place: str, name: str, energy: int = 5_000_000_000) -> None:
+    directory = roots.sysfs / "class/powercap" / place
+    directory.mkdir(parents=True)
+    for file, text in {"name": name, "energy_uj": energy, "max_energy_range_uj": RAPL_RANGE_UJ}.items():
+        (directory / file).write_text(f"{text}\n")
+
+
+def test_zones_of_every_form_that_the_kernel_gives(tree) -> None:
+    _, roots = tree("generic-unknown")
+    for place, name in {
+        "intel-rapl:0": "package-0",
+        "intel-rapl:0:0": "dram",
+        "intel-rapl:0:a": "mystery",
+        "intel-rapl:a": "package-1-die-1",
+        "intel-rapl:a:0": "core",
+        "intel-rapl:b": "psys",
+        "intel-rapl:c": "psys-1",
+        "intel-rapl:1f": "soc-thing",
+    }.items():
+        add_zone(roots, place, name)
+    (sensor,) = rapl.find(roots)
+    facts = {c.name: (c.scope, c.role, c.parent, c.additive) for c in sensor.channels}
+    assert facts == {
+        "package-0": ("package", "part", None, True),
+        "dram-0": ("memory", "part", None, True),
+        "mystery-0": ("unknown", "part", "package-0", False),
+        "package-1-die-1": ("package", "part", None, True),
+        "core-1-die-1": ("cpu", "part", "package-1-die-1", False),
+        "psys": ("board", "total", None, False),
+        "psys-1": ("board", "total", None, False),
+        "soc-thing": ("unknown", "part", None, False),
+    }
+
+
+def test_the_mmio_interface_counts_where_the_msr_never_did(tree) -> None:
+    _, roots = tree("generic-unknown")
+    add_zone(roots, "intel-rapl:0", "package-0", 0)
+    add_zone(roots, "intel-rapl-mmio:0", "package-0", 7_000_000)
+    add_zone(roots, "intel-rapl-mmio:0:0", "dram", 3_000_000)
+    (sensor,) = rapl.find(roots)
+    assert {c.name: c.location for c in sensor.channels} == {
+        "package-0": "intel-rapl-mmio:0",
+        "dram-0": "intel-rapl-mmio:0:0",
+    }
+
+
+def test_a_container_that_hides_powercap_is_told_as_such(tree) -> None:
+    _, roots = tree("generic-unknown")
+    (roots.sysfs / "class/powercap").mkdir()
+    (roots.sysfs / "class/powercap/intel-rapl:0").symlink_to("../../devices/virtual/powercap/intel-rapl/intel-rapl:0")
+    (sensor,) = rapl.find(roots)
+    (hidden,) = sensor.unavailable
+    assert "hidden" in str(hidden.reason)
+    assert "docker run -v" in str(hidden.remedy)

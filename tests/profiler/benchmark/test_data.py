@@ -24,6 +24,13 @@ def good(x):
 
 def worse(x):
     return {"scores": 0.5 * x}
+
+calls = []
+def counted(x):
+    calls.append(1)
+    with open(__file__ + ".calls", "w") as file:
+        file.write(str(len(calls)))
+    return {"scores": x, "other": x}
 """
 
 
@@ -75,6 +82,30 @@ def test_another_preprocessing_is_refused_before_anything_runs(host, bare):
 def test_a_metric_that_does_not_fit_is_refused_before_anything_runs(host, bare):
     with pytest.raises(InputError, match="map judges by boxes"):
         run(host, bare, classes(), load_metric("map", PluginHost.from_environment()), ("good", []))
+
+
+@pytest.mark.parametrize(
+    ("labels", "metric", "words"),
+    [
+        (np.arange(12) % 3, "top1", "needs one output, but the model has 2"),
+        (np.arange(12), "top1:output=scores", "labels go from 0 to 11"),
+        (np.arange(12) % 3, "top1:output=score", "score"),
+    ],
+)
+def test_what_the_metric_cannot_judge_is_refused_before_a_window_runs(host, bare, labels, metric, words):
+    data = Samples("toy", labels, np.eye(3, dtype=np.float32)[labels % 3].__getitem__, {})
+    result = run(host, bare, data, load_metric(metric, host), ("counted", []))
+    (variant,) = result.variants
+    assert variant.status == "failed"
+    assert words in " ".join(reason.message for reason in variant.reasons)
+    calls = int((bare.sysfs.parent / "app.py.calls").read_text())
+    assert calls < 10  # loaded, and asked once: neither warmed up nor measured
+
+
+def test_one_of_several_outputs_is_judged_by_its_name_or_number(host, bare):
+    for output in ("other", "1"):
+        result = run(host, bare, classes(), load_metric(f"top1:output={output}", host), ("counted", []))
+        assert result.variants[0].accuracy.value == 1.0
 
 
 def test_a_variant_judged_on_its_own_data_says_so(host, bare):

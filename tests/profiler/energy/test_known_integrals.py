@@ -75,6 +75,27 @@ def test_without_quiet_time_nearby_short_inferences_have_no_figure_and_long_ones
     assert all(window.is_whole for window in long[2:-2])
 
 
+@pytest.mark.parametrize("load", [Load(2.5, 6.01), Load(0.2, 1.03)], ids=lambda load: load.name)
+def test_a_sensor_that_stands_still_while_inferences_come_and_go_gives_no_figure(load: Load) -> None:
+    """It freezes after 200 s; before that, and on a load that really is constant, there are figures."""
+    sensor, frozen_from = SENSORS["0.43 s, 40 mW"], BEGIN + 200
+
+    class Frozen(Reading):
+        def rows(self, load: Load, begin: float, end: float, seed: int = 1) -> list[tuple[float, float]]:
+            rows = super().rows(load, begin, end, seed)
+            last = [watts for at, watts in rows if at <= frozen_from][-1]
+            return [(at, watts if at <= frozen_from else last) for at, watts in rows]
+
+    channel = channel_of(sensor)
+    shares = attributed(load, Frozen(sensor.tau_s, sensor.step_w, sensor.rate_hz), channel)
+    before = [share.is_whole for share in shares if share.span.end_s < frozen_from - 5]
+    after = [share.is_whole for share in shares if share.span.start_s > frozen_from + 75]
+    assert np.mean(before[2:]) == 1
+    assert np.mean(after) == 0
+    alike = attributed(Load(load.busy_s, load.every_s, busy_w=10.0, idle_w=2.0), sensor, channel)
+    assert np.mean([share.is_whole for share in alike[5:-5]]) == 1
+
+
 def test_what_a_counter_shows_late_belongs_to_what_ran_before() -> None:
     """NVML's counter moves every 100 ms: half of a burst's energy can come after its end."""
     channel = Channel("nvml", "gpu0", "energy", kind="counter", update_interval_s=0.1)

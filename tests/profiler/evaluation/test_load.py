@@ -152,3 +152,10 @@ def test_a_broken_function_is_one_sentence(host, tmp_path, code, function, words
 def test_a_missing_metric_file_is_said(host, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_metric(f"{tmp_path}/gone.py:f", host)
+
+
+def test_the_output_to_judge_is_named_behind_the_metric(host):
+    assert load_metric("top1", host).output is None
+    assert load_metric("top1:output=label", host).output == "label"
+    with pytest.raises(InputError, match="names no output"):
+        load_metric("top1:output=", host)

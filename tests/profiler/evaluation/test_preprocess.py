@@ -110,9 +110,9 @@ def test_what_cannot_be_meant_is_refused_with_what_can(options, words, remedy):
         ({"shape": "2x2"}, np.zeros(5), "5 values"),
         ({"mean": "1,2"}, np.zeros((4, 4, 3)), "2 values"),
         ({"layout": "NCHW"}, np.zeros(5), "NCHW needs height"),
-        ({"resize": "8"}, np.zeros((4, 4)), "uint8 images"),
+        ({"resize": "8"}, np.zeros((4, 4)), "images of uint8"),
         ({"crop": "9"}, GRID, "too small"),
-        ({"channels": "bgr"}, GRID[..., 0], "three channels"),
+        ({"channels": "bgr"}, GRID[..., :2], "three channels"),
     ],
 )
 def test_what_does_not_fit_the_sample_is_said_with_its_shape(options, sample, words):

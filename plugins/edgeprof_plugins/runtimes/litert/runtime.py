@@ -19,7 +19,7 @@ import numpy as np
 
 from edgeprof import hookimpl
 from edgeprof.worker.graph import Graph
-from edgeprof.worker.inputs import refuse_unknown
+from edgeprof.worker.inputs import refuse_unknown, resolve_shapes
 from edgeprof.worker.runtime import (
     Availability,
     LoadError,
@@ -39,9 +39,17 @@ LIBRARIES: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     ("tflite_runtime", ("tflite-runtime", "tflite-runtime-nightly")),
     ("tensorflow", ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tf-nightly")),
 )
+TENSORFLOW = LIBRARIES[-1]
 EDGE_TPU = "libedgetpu.so.1"
+#: TensorFlow is looked for where a model needs this, whichever library comes first otherwise.
+FLEX_REMEDY = "pip install tensorflow   (edgeprof then uses its interpreter for this model)"
 #: What the library says, what that means, what to do.
 KNOWN_ERRORS = (
+    (
+        r"\bFlex|[Ss]elect TensorFlow op",
+        "{name} needs TensorFlow's own operators (Flex), which {library} does not have",
+        FLEX_REMEDY,
+    ),
     (
         "unresolved custom op: edgetpu-custom-op",
         "{name} is compiled for the Edge TPU and does not run on the CPU",
@@ -57,7 +65,6 @@ KNOWN_ERRORS = (
         "{name} needs {0} version {1}, which {library} does not have",
         "pip install -U ai-edge-litert",
     ),
-    ("Flex|Select TensorFlow op", "{name} needs TensorFlow's own operators (Flex)", "pip install tensorflow"),
     (
         "valid Flatbuffer|model identifier|Mmap of",
         "{name} is no whole TensorFlow Lite model",
@@ -83,9 +90,17 @@ class LiteRT(Runtime):
         return ["cpu"] + (["edgetpu"] if ctypes.util.find_library("edgetpu") else [])
 
     def load(self, path: str, options: LoadOptions) -> Session:
-        library, interpreter_class, load_delegate, resolvers = _library()
         if not os.path.isfile(path):
             raise LoadError("{} does not exist".format(path))
+        try:
+            return self._load(path, options, _library())
+        except LoadError as error:
+            if error.remedy != FLEX_REMEDY or library_version("tensorflow", *TENSORFLOW[1]) is None:
+                raise
+        return self._load(path, options, _library((TENSORFLOW,)))  # the only one that brings TensorFlow's operators
+
+    def _load(self, path: str, options: LoadOptions, found: Tuple[str, Any, Any, Any]) -> Session:
+        library, interpreter_class, load_delegate, resolvers = found
         delegate = _delegate(options, load_delegate)
         arguments: Dict[str, Any] = {"model_path": path, "num_threads": options.threads}
         if delegate is not None:
@@ -101,7 +116,7 @@ class LiteRT(Runtime):
                 return interpreter_class(**arguments)
 
         try:
-            session = LiteRTSession(interpreter, options)
+            session = LiteRTSession(interpreter, options, lambda error: _known_error(path, error, library))
         except LoadError:
             raise
         except Exception as error:
@@ -131,28 +146,49 @@ class LiteRTSession(Session):
     Args:
         make: Makes an interpreter of the file.
         options: As given to ``Runtime.load``.
+        known: What an error of the library means; None where that is not known.
     """
 
-    def __init__(self, make: Callable[[], Any], options: LoadOptions) -> None:
-        self._make = make
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        options: LoadOptions,
+        known: Callable[[Exception], Optional[LoadError]] = lambda _: None,
+    ) -> None:
+        self._make, self._known = make, known
+        self._bound: Optional[Dict[str, Any]] = None
         self._interpreter = make()
         details = _named(self._interpreter.get_input_details(), "input")
         refuse_unknown([_spec(d) for d in details], dict(options.shapes), "--input")
         self._index = {d["name"]: d["index"] for d in details}
         self._shapes = {d["name"]: tuple(int(size) for size in d["shape"]) for d in details}
         self._resize(_wanted_shapes(details, options), strict=False)
-        self._interpreter.allocate_tensors()
+        try:
+            self._interpreter.allocate_tensors()
+        except Exception:
+            # The file has 1 for each size that it leaves open, and not every operator takes that.
+            resolve_shapes([_spec(d) for d in details], options.shapes, options.batch)
+            raise
         self._keeps_resources = _keeps_resources(self._interpreter)
         self.inputs = tuple(_spec(d) for d in self._inputs(options))
         self.outputs = tuple(_spec(d) for d in _named(self._interpreter.get_output_details(), "output"))
 
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
         self._set(feeds)
-        self._interpreter.invoke()
-        return {
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:  # some operators are missed only now
+            known = self._known(error)
+            if known is None:
+                raise
+            raise known from None
+        answers = {
             d["name"]: np.array(self._interpreter.get_tensor(d["index"]))
             for d in _named(self._interpreter.get_output_details(), "output")
         }
+        if self._bound is not None:
+            self._set(self._bound)  # what is bound finds its own inputs again
+        return answers
 
     def reset(self) -> Optional[str]:
         """Variable tensors (the state of an LSTM) become zero; resource variables begin with a new interpreter."""
@@ -169,6 +205,7 @@ class LiteRTSession(Session):
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         self._set(feeds)
+        self._bound = feeds
         invoke: Callable[[], Any] = self._interpreter.invoke
         return invoke
 
@@ -221,10 +258,10 @@ def _keeps_resources(interpreter: Any) -> bool:
     return False
 
 
-def _library() -> Tuple[str, Any, Any, Any]:
-    """Name and version of the library, its Interpreter, its load_delegate, its OpResolverType (or None)."""
+def _library(among: Sequence[Tuple[str, Tuple[str, ...]]] = ()) -> Tuple[str, Any, Any, Any]:
+    """Name and version of the first library that works, its Interpreter, load_delegate and OpResolverType (or None)."""
     reasons = []
-    for module, distributions in LIBRARIES:
+    for module, distributions in among or LIBRARIES:
         version = library_version(module, *distributions)
         if version is None:
             continue
@@ -301,13 +338,20 @@ def _wanted_shapes(details: Any, options: LoadOptions) -> Dict[str, Tuple[int, .
     return wanted
 
 
-def _load_error(path: str, error: Exception, options: LoadOptions, library: str) -> LoadError:
-    text = str(error)
-    name = os.path.basename(path)
+def _known_error(path: str, error: Exception, library: str) -> Optional[LoadError]:
+    """What an error of the library means; None where that is not known."""
     for pattern, sentence, remedy in KNOWN_ERRORS:
-        match = re.search(pattern, text)
+        match = re.search(pattern, str(error))
         if match:
-            return LoadError(sentence.format(*match.groups(), name=name, library=library), remedy)
+            return LoadError(sentence.format(*match.groups(), name=os.path.basename(path), library=library), remedy)
+    return None
+
+
+def _load_error(path: str, error: Exception, options: LoadOptions, library: str) -> LoadError:
+    known = _known_error(path, error, library)
+    if known is not None:
+        return known
+    name = os.path.basename(path)
     if options.batch != 1 or options.shapes:
         given = "--batch {}".format(options.batch) if options.batch != 1 else "--input"
         return LoadError(

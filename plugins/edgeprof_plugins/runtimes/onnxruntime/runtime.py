@@ -54,6 +54,8 @@ OPTIMIZATIONS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
+#: ONNX Runtime promises operators from opset 7 on (onnxruntime.ai, Compatibility); what old models are converted to.
+OLDEST_OPSET, OPSET = 6, 17
 #: What comes after a provider when it cannot take a node; the session's own order of preference.
 FALLBACKS = {"TensorrtExecutionProvider": ("CUDAExecutionProvider",)}
 #: Providers whose tensors lie in the host's memory, so that outputs can be allocated before.
@@ -66,6 +68,9 @@ class OnnxRuntime(Runtime):
     name = "onnxruntime"
     formats = ("onnx", "ort")
     libraries = ("onnxruntime",)
+    crash_remedy = (
+        "ONNX Runtime's optimisation of the graph may be what crashes: --option graph_optimization=extended, basic."
+    )
 
     def availability(self) -> Availability:
         version = library_version("onnxruntime", *DISTRIBUTIONS)
@@ -275,6 +280,12 @@ def _session(ort: Any, path: str, options: Any, provider: str, settings: Dict[st
             warnings.simplefilter("ignore")
             session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except Exception as error:
+        milder = _milder(ort, path, options, providers)
+        if milder is not None:
+            raise LoadError(
+                "ONNX Runtime's own optimisation of {} fails: {}".format(os.path.basename(path), _first_line(error)),
+                "It loads with --option graph_optimization={}.".format(milder),
+            ) from None
         raise _load_error(path, error, provider) from None
     session.disable_fallback()  # it would go on with the CPU when an inference fails on its device
     used = session.get_providers()
@@ -291,6 +302,22 @@ def _session(ort: Any, path: str, options: Any, provider: str, settings: Dict[st
             "that it does not have.",
         )
     return session
+
+
+def _milder(ort: Any, path: str, options: Any, providers: List[Any]) -> Optional[str]:
+    """The strongest optimisation below the one asked for, with which a model loads; None: none helps."""
+    strengths = list(OPTIMIZATIONS)  # from none to all
+    wanted = options.graph_optimization_level
+    stronger = [name for name in strengths if getattr(ort.GraphOptimizationLevel, OPTIMIZATIONS[name]) == wanted]
+    try:
+        for name in reversed(strengths[: strengths.index(stronger[0])]):
+            options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, OPTIMIZATIONS[name])
+            with contextlib.suppress(Exception):
+                ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
+                return name
+    finally:
+        options.graph_optimization_level = wanted
+    return None
 
 
 def _missing(ort: Any, provider: str) -> Optional[str]:
@@ -396,6 +423,9 @@ def _session_options(ort: Any, options: LoadOptions, provider: str) -> Any:
 def _load_error(path: str, error: Exception, provider: str) -> LoadError:
     text = str(error)
     name = os.path.basename(path)
+    kernel = re.search(r"(?:Could not find an implementation|Failed to find kernel) for (\w+)\((\d+)\)", text)
+    if kernel:
+        return _no_kernel(name, kernel.group(1), int(kernel.group(2)), _first_line(error))
     operator = re.search(r"([\w.]*:?\w+)\(-?\d+\) is not a registered function/op", text)
     if operator:
         return LoadError(
@@ -414,12 +444,26 @@ def _load_error(path: str, error: Exception, provider: str) -> LoadError:
             "{} keeps its weights in another file, which cannot be read: {}".format(name, _first_line(error)),
             "Copy the files that were exported with it into its folder.",
         )
-    if provider != "CPUExecutionProvider":
+    on = "" if provider == "CPUExecutionProvider" else " on " + _short(provider)
+    return LoadError(
+        "ONNX Runtime does not load {}{}: {}".format(name, on, _first_line(error)),
+        "Whether the model itself is whole: --device cpu." if on else None,
+    )
+
+
+def _no_kernel(name: str, operator: str, version: int, said: str) -> LoadError:
+    """An operator that ONNX Runtime does not run here: its version is too old, or its types are not for this device."""
+    if version <= OLDEST_OPSET:
+        stem = name.rsplit(".", 1)[0]
         return LoadError(
-            "ONNX Runtime does not load {} on {}: {}".format(name, _short(provider), _first_line(error)),
-            "Whether the model itself is whole: --device cpu.",
+            "{} has {} as of opset {}, which ONNX Runtime no longer runs".format(name, operator, version),
+            'Convert it: python -c "import onnx, onnx.version_converter as v; '
+            "onnx.save(v.convert_version(onnx.load('{}'), {}), '{}-{}.onnx')\"".format(name, OPSET, stem, OPSET),
         )
-    return LoadError("ONNX Runtime does not load {}: {}".format(name, _first_line(error)))
+    return LoadError(
+        "ONNX Runtime has no kernel for {} in {} on this device: {}".format(operator, name, said),
+        "Float32 instead of this type, another --device, or a newer ONNX Runtime (pip install -U onnxruntime) may do.",
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """A PyTorch module that is loaded: its inputs, its runs and its times by CUDA events. Python 3.6 grammar."""
 
+import re
 import time
 import warnings
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
@@ -70,7 +71,10 @@ class TorchSession(Session):
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
         with self._guard(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            result = self._call(*self._arguments(self._tensors(feeds)))
+            try:
+                result = self._call(*self._arguments(self._tensors(feeds)))
+            except Exception as error:
+                raise self._told(error) from error
             named = _named(result, [spec.name for spec in self.outputs])
             return {name: _to_numpy(self._torch, value) for name, value in named.items()}
 
@@ -109,6 +113,16 @@ class TorchSession(Session):
                 return results(compute(feed()))
 
         return on_device
+
+    def _told(self, error: Exception) -> Exception:
+        """The error, or what it means where the model belongs on a GPU."""
+        text = str(error)
+        if not self._host or not re.search(r"\bCUDA\b|'cuda|cuda:\d|NVIDIA driver", text):
+            return error
+        return LoadError(
+            "the model puts tensors onto a GPU itself: it was traced or written there, and this runs on the CPU",
+            "Bench it with --device cuda where there is a GPU, or trace it again after model.cpu(), inputs on the CPU.",
+        )
 
     def _written(self, arguments: List[Any]) -> List[Tuple[Any, Any]]:
         """The inputs that the module writes into, with copies of what they held: found by one run."""

@@ -7,8 +7,11 @@ settled (``SETTLE_S`` after its end) gets what of its time was given to nobody y
 Between two readings only their sum of energy is known, and an inference may fill a part of the time between them. The
 rest of that time is then taken to have had the power of the quiet time beside it (``SIDE_S``), and the inferences get
 what remains, so that a short inference is not diluted by the pause after it. Where no quiet time is near, the power is
-taken as even, which is right within T/3L for a stretch of length L between readings T apart; an inference of which
-more than a fifth was shared out like that has no figure.
+taken as even, which is too low by at most the idle part of that time; an inference whose energy could be too low by
+more than a tenth for it has no figure.
+
+A sensor that repeats one value while inferences begin and end does not read: what ran while it stood still has no
+figure (``frozen``, the rule that windows of a bench go by).
 
 The cost is O(n log n) for n inferences, and no lock is held while it is paid: the caller hands over a copy of the
 device's recent energy.
@@ -19,6 +22,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from edgeprof.energy.online.frozen import Change, least_standstill_s, unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,12 +37,17 @@ SETTLE_S = 1.0
 MOST_WAITING = 20_000
 #: How far (s) from a reading the quiet time may lie that tells the power without inferences.
 SIDE_S = 3.0
-#: A window of which more than this part was shared out evenly for want of quiet time has no figure.
-_MOST_GUESSED = 0.2
+#: By so much of its energy a figure may be too low for want of quiet time.
+_MOST_GUESSED = 0.1
 #: The most separate stretches of time that are remembered as given; the oldest are then taken as one.
 _MOST_STRETCHES = 4096
 #: What was given of an interval between two readings is remembered for this long (s); then all of it counts as given.
 _LATE_S = 60.0
+#: So much of the time before a window (s) is looked at for a sensor that stands still, and through so many beginnings
+#: and ends of short inferences in as long a time it must have moved.
+_STILL_S, _STILL_CHANGES = 60.0, 50
+#: What stands still for less (s) may be a quiet device.
+_LEAST_STILL_S = 10.0
 
 
 class Share:
@@ -47,7 +57,7 @@ class Share:
         span: The call.
         joules: What it has got (J).
         known_s: For how many of its seconds the power was known.
-        guessed_s: For how many of those the power was taken as even between two readings.
+        guessed_s: How many seconds of it could be missing, since power was taken as even between two readings.
     """
 
     __slots__ = ("guessed_s", "joules", "known_s", "span")
@@ -146,7 +156,7 @@ class Attributor:
     @property
     def earliest(self) -> float:
         """From when on (monotonic s) ``settle`` needs the device's energy; infinity where no share waits."""
-        return min((share.span.start_s for share in self._shares), default=float("inf")) - SIDE_S
+        return min((share.span.start_s for share in self._shares), default=float("inf")) - _STILL_S - SIDE_S
 
     def extend(self, spans: Iterable[Span]) -> None:
         """Take the spans of reported calls, in any order."""
@@ -190,7 +200,7 @@ class Attributor:
         low = curve.times[max(first, 0)]
         given = self._given.stretches(low, until)
         segments = _Segments(shares, given, curve.times, low, until)
-        powers = _Powers(curve, segments, self._given, self._busy_at(curve))
+        powers = _Powers(curve, segments, self._given, self._busy_at(curve), self._frozen_times(curve))
         joules, known, guessed = powers.running_sums()
         place = segments.place
         for share in shares:
@@ -203,6 +213,15 @@ class Attributor:
         for part in powers.parts():
             self._given.add_part(*part)
         self._given.close_parts(until - _LATE_S)
+
+    def _frozen_times(self, curve: Curve) -> tuple[float, float]:
+        """From when to when the device's power stood still although inferences began and ended; empty if never."""
+        spans = [(share.span.start_s, share.span.end_s) for share in self._shares]
+        changes = _changes(sorted([*spans, *self._given.stretches(curve.times[0], curve.times[-1])]), curve.tau_s)
+        steps = zip(pairwise(curve.times), pairwise(curve.joules), strict=True)
+        watts = [float(f"{(e1 - e0) / (t1 - t0):.9g}") for (t0, t1), (e0, e1) in steps]
+        least_s = max(_LEAST_STILL_S, least_standstill_s(curve.tau_s, None))
+        return unanswered(curve.times[: len(watts)], watts, changes, least_s) or (0.0, 0.0)
 
     def _busy_at(self, curve: Curve) -> list[bool]:
         """For each interval of the curve, whether an inference that is known of touched it."""
@@ -270,11 +289,21 @@ class _Segments:
 class _Powers:
     """The power of the inferences in each interval between two readings."""
 
-    def __init__(self, curve: Curve, segments: _Segments, given: Given, busy: Sequence[bool]) -> None:
+    def __init__(
+        self,
+        curve: Curve,
+        segments: _Segments,
+        given: Given,
+        busy: Sequence[bool],
+        frozen: tuple[float, float],
+    ) -> None:
         self._curve, self._segments, self._given = curve, segments, given
         times = curve.times
         self._energy = [b - a for a, b in pairwise(curve.joules)]
-        self._whole = [gap == before for before, gap in pairwise(curve.gaps)]
+        self._whole = [
+            gap == before and not frozen[0] <= time <= frozen[1]
+            for (before, gap), time in zip(pairwise(curve.gaps), times, strict=False)
+        ]
         self._first = bisect_right(times, segments.cuts[0]) - 1
         #: For each segment, its interval.
         self._interval: list[int] = []
@@ -306,10 +335,10 @@ class _Powers:
         for position, (a, b) in enumerate(pairwise(self._segments.cuts)):
             running, index = self._segments.running[position], self._interval[position]
             length = b - a if running and self._whole[index] else 0.0
-            watts, is_guess = self._watts.get(index, (0.0, False))
+            watts, guess = self._watts.get(index, (0.0, 0.0))
             joules.append(joules[-1] + (watts * length / running if length else 0.0))
             known.append(known[-1] + length)
-            guessed.append(guessed[-1] + (length if is_guess else 0.0))
+            guessed.append(guessed[-1] + length * guess)
         return joules, known, guessed
 
     def parts(self) -> list[tuple[float, float, float]]:
@@ -321,21 +350,21 @@ class _Powers:
             if self._whole[i] and free_s + self._given_s.get(i, 0.0) < (times[i + 1] - times[i]) * (1 - 1e-9)
         ]
 
-    def _busy_watts(self, i: int) -> tuple[float, bool]:
-        """The power of the free busy time of an interval, and whether it had to be taken as even."""
+    def _busy_watts(self, i: int) -> tuple[float, float]:
+        """The power of the free busy time of an interval, and by what part of it that may be too low."""
         start, end = self._curve.times[i], self._curve.times[i + 1]
         free_s, given_s = self._free_s[i], self._given_s.get(i, 0.0)
         part = self._given.part(start)
         if given_s and part is None:  # how much of it was given is not known any more
-            return self._energy[i] / (end - start), True
+            return self._energy[i] / (end - start), 1.0
         left = self._energy[i] - (part or 0.0)
         idle_s = end - start - free_s - given_s
         if idle_s <= 1e-9 * (end - start):
-            return left / free_s, False
+            return left / free_s, 0.0
         quiet_w = self._quiet_watts(i)
         if quiet_w is None:
-            return left / (free_s + idle_s), True
-        return (left - quiet_w * idle_s) / free_s, False
+            return left / (free_s + idle_s), idle_s / (free_s + idle_s)
+        return (left - quiet_w * idle_s) / free_s, 0.0
 
     def _quiet_watts(self, i: int) -> float | None:
         """The power without inferences before an interval, else after it; None where no quiet time is near."""
@@ -347,6 +376,25 @@ class _Powers:
             if seconds >= 0.5 * (times[i + 1] - times[i]):
                 return (self._quiet_joules[high] - self._quiet_joules[low]) / seconds
         return None
+
+
+def _changes(spans: Sequence[tuple[float, float]], tau_s: float) -> list[Change]:
+    """When busy time begins or ends, and by when that must have moved the power: soon, or after many such changes."""
+    edges: list[float] = []
+    for start, end in spans:
+        if edges and start <= edges[-1]:
+            edges[-1] = max(edges[-1], end)
+        else:
+            edges += [start, end]
+    shows_s = least_standstill_s(tau_s, None)
+    lengths = [b - a for a, b in pairwise(edges)]
+    changes = [
+        Change(at, at + shows_s)
+        for at, before, after in zip(edges[1:], lengths, lengths[1:], strict=False)
+        if min(before, after) >= shows_s  # what is shorter may fall between two readings
+    ]
+    many = zip(edges, edges[_STILL_CHANGES:], strict=False)
+    return changes + [Change(at, max(last, at + _STILL_S - SIDE_S)) for at, last in many]
 
 
 def _late_intervals(curve: Curve, busy: Sequence[bool]) -> dict[int, int]:

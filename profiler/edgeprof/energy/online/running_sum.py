@@ -284,6 +284,7 @@ class Total:
                 self.gap_s += time - self._time
         self._before, self._time = now, time
         self.history.lag_s = max(m.lag_s for m in self.meters)
+        self.history.tau_s = max(m.channel.filter.tau_s or 0.0 for m in self.meters)
         self.history.append(time, self.joules + math.fsum(m.filtered_joules for m in self.meters), self.gap_s)
 
     def begin(self) -> None:
@@ -339,6 +340,7 @@ class Curve(NamedTuple):
         gaps: The seconds up to each that are not in it.
         first: The earliest time that the history has; infinity if it has none.
         lag_s: How late (s) a reading may show what happened.
+        tau_s: The longest time constant (s) of the filters that were undone.
     """
 
     times: array[float]
@@ -346,6 +348,7 @@ class Curve(NamedTuple):
     gaps: array[float]
     first: float
     lag_s: float
+    tau_s: float = 0.0
 
 
 class History:
@@ -356,11 +359,12 @@ class History:
 
     Attributes:
         lag_s: How late (s) a reading may show what happened.
+        tau_s: The longest time constant (s) of the filters that were undone.
     """
 
     def __init__(self, keep_s: float = 300.0) -> None:
         self.keep_s = keep_s
-        self.lag_s = 0.0
+        self.lag_s = self.tau_s = 0.0
         self._times = array("d")
         self._joules = array("d")
         self._gaps = array("d")
@@ -379,4 +383,4 @@ class History:
         """What is known from the last reading before ``time`` on."""
         cut = max(0, bisect_right(self._times, time) - 1)
         first = self._times[0] if self._times else math.inf
-        return Curve(self._times[cut:], self._joules[cut:], self._gaps[cut:], first, self.lag_s)
+        return Curve(self._times[cut:], self._joules[cut:], self._gaps[cut:], first, self.lag_s, self.tau_s)

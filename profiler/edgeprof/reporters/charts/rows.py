@@ -50,8 +50,9 @@ def rows(results: Sequence[Result]) -> list[Row]:
     labels = _labels(pairs)
     found: list[Row] = []
     color = 0
+    compared = {result.id: _compared_with(result) for result in results}
     for number, ((result, variant), label) in enumerate(zip(pairs, labels, strict=True), 1):
-        base = is_baseline(result, variant)
+        base = _is_baseline(result, variant, compared[result.id])
         found.append(Row(number, label, None if base else color, result, variant))
         color += not base
     return found
@@ -59,8 +60,15 @@ def rows(results: Sequence[Result]) -> list[Row]:
 
 def is_baseline(result: Result, variant: Variant) -> bool:
     """Whether others are compared with it; with nothing compared, whether it is the untouched model of several."""
-    named = {c.baseline for c in result.comparisons}
-    return variant.name in named if named else variant.name == "baseline" and len(result.variants) > 1
+    return _is_baseline(result, variant, _compared_with(result))
+
+
+def _compared_with(result: Result) -> set[str]:
+    return {comparison.baseline for comparison in result.comparisons}
+
+
+def _is_baseline(result: Result, variant: Variant, compared: set[str]) -> bool:
+    return variant.name in compared if compared else variant.name == "baseline" and len(result.variants) > 1
 
 
 def _labels(pairs: Sequence[tuple[Result, Variant]]) -> list[str]:

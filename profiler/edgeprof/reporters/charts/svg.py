@@ -21,7 +21,10 @@ COLORS = 8
 
 def escape(text: object) -> str:
     """Text as content or attribute; control characters, which XML forbids, become spaces."""
-    return html.escape("".join(c if c.isprintable() else " " for c in str(text)))
+    plain = str(text)
+    if not plain.isprintable():
+        plain = "".join(c if c.isprintable() else " " for c in plain)
+    return html.escape(plain)
 
 
 def el(tag: str, *content: str, **attributes: object) -> str:

@@ -157,6 +157,10 @@ def _without_total(board: Board, channels: Sequence[Channel]) -> Headline:
         reason = f"{board.name} has no power monitor of its own; {names} is there, and what it feeds is not known"
         remedy = f"If it measures the board's input: --rail {readable[0].name}."
         return Headline(reason=reason, remedy=remedy)
+    if readable and all(c.additive and c.scope == "board" for c in readable):
+        names = " and ".join(dict.fromkeys(c.name for c in readable))
+        reason = f"only {names} {'tell' if len(readable) > 1 else 'tells'} what the machine draws, while it discharges"
+        return Headline(reason=reason, remedy=f"For minutes, not for short windows: --rail {readable[0].name}.")
     if readable:
         reason = f"{board.name} is not a known board, so it is not known which rail holds the others"
         return Headline(reason=reason, remedy=choice)
@@ -224,6 +228,27 @@ def _side_by_side(channels: Sequence[Channel], scope: str) -> list[Channel]:
     )
 
 
+def without_doubles(channels: Sequence[Channel]) -> list[Channel]:
+    """The channels, those inside the best one that tell the same thing a second time, by another source."""
+    best = {id(c) for scope in _SUMMED for c in _side_by_side(channels, scope)}
+    chosen = [c for c in channels if id(c) in best]
+    names = {(c.sensor, c.name) for c in chosen}
+    result = []
+    for channel in channels:
+        if id(channel) in best or (channel.sensor, channel.name) in names or not is_additive(channel):
+            result.append(channel)
+            continue
+        alike = [c for c in chosen if c.scope == channel.scope and is_power(channel)]
+        twin = next((c for c in alike if _is_same(c, channel)), None)
+        if twin is not None:
+            result.append(replace(channel, additive=False, parent=twin.name))
+        elif channel.scope in _ONE_SOURCE and any(c.sensor != channel.sensor for c in alike):
+            result.append(replace(channel, additive=False))
+        else:
+            result.append(channel)
+    return result
+
+
 def _outer(channels: Sequence[Channel]) -> Headline | None:
     """A meter at the wall or at the board's input, or a platform's own counter (one for each socket adds up)."""
     powers = [c for c in channels if is_power(c) and c.parent is None and c.role == "total"]
@@ -231,6 +256,9 @@ def _outer(channels: Sequence[Channel]) -> Headline | None:
         outer = best_of(c for c in powers if c.scope == scope)
         if outer is None or not outer.available:
             continue
+        whole = _one_each(c for c in powers if c.scope == scope and c.sensor == outer.sensor and c.available)
+        if len(whole) > 1 and not outer.additive:
+            continue  # two supplies, or one behind the other: nobody can tell, so that neither is the machine's
         beside = [c for c in powers if c.scope == scope and c.sensor == outer.sensor and c.available and c.additive]
         excludes = None if scope == "wall" else "the power supply's own losses"
         return Headline(
@@ -240,12 +268,18 @@ def _outer(channels: Sequence[Channel]) -> Headline | None:
 
 
 def _one_each(channels: Iterable[Channel]) -> list[Channel]:
-    """One channel for each thing: what has one place and one scope is one, else what one source calls by one name."""
-    things: dict[tuple[str, str], list[Channel]] = {}
+    """One channel for each thing: what a source calls by one name, and what is at one place and of one scope."""
+    named: dict[tuple[str, str], list[Channel]] = {}
     for channel in channels:
-        thing = (channel.chip, channel.scope) if channel.chip else (channel.sensor, channel.name)
-        things.setdefault(thing, []).append(channel)
-    return [best for group in things.values() if (best := best_of(group)) is not None]
+        named.setdefault((channel.sensor, channel.name), []).append(channel)
+    things = [best for group in named.values() if (best := best_of(group)) is not None]
+    return [thing for thing in things if best_of(other for other in things if _is_same(other, thing)) is thing]
+
+
+def _is_same(one: Channel, other: Channel) -> bool:
+    """Whether two channels tell the same thing: there is one place, and one input of it, for each."""
+    at_one_place = bool(one.chip) and (one.chip, one.input, one.scope) == (other.chip, other.input, other.scope)
+    return one is other or at_one_place
 
 
 def _choose(board: Board, channels: Sequence[Channel], members: Mapping[str, Sequence[Channel]], rail: str) -> Headline:

@@ -63,12 +63,16 @@ class Topology:
         whole = {c.key for c in chosen if c.role == "total"}
         readable = [c for c in self.channels if is_power(c) and c.available and c.key not in whole]
         names = {c.name for c in readable}
+        # A machine is taken apart in one way only: its processors and cards, or else the outputs of its supply.
+        beside = {c.key for c in readable if c.parent is None and (c in chosen or self._stands_beside(c))}
         result: dict[Key, str | None] = {}
         uncertain: list[Channel] = []
         for channel in readable:
             if channel.parent in names:
                 result[channel.key] = channel.parent
-            elif channel in chosen or channel.parent is not None or self._stands_beside(channel):
+            elif channel.parent is not None:
+                result[channel.key] = None if self.board.is_known or not beside else channel.parent
+            elif channel.key in beside:
                 result[channel.key] = None
             else:
                 uncertain.append(channel)

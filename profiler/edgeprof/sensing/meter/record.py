@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgeprof.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -31,12 +32,12 @@ def read_record(path: Path) -> tuple[list[float], list[float]]:
         lines.pop()
     if not lines:
         return times, watts
-    rows = csv.reader(lines)
-    columns = [name.strip().lower() for name in next(rows, [])]
+    rows = _rows(path, lines)
+    columns = [name.strip().lower() for name in next(rows, (0, []))[1]]
     if "time" not in columns or "watts" not in columns:
         raise InputError(f"{path} has no columns time and watts", remedy="Its first line must name them: time,watts")
     at, value = columns.index("time"), columns.index("watts")
-    for row in rows:
+    for number, row in rows:
         if not row:
             continue
         try:
@@ -44,12 +45,26 @@ def read_record(path: Path) -> tuple[list[float], list[float]]:
             watts.append(float(row[value]))
         except (ValueError, IndexError):
             raise InputError(
-                f"{path}, line {rows.line_num}: {','.join(row)!r} is no time and watts",
+                f"{path}, line {number}: {','.join(row)[:200]!r} is no time and watts",
                 remedy="Unix seconds or ISO 8601, then a number: 1763727000.25,12.5",
             ) from None
         if len(times) > 1 and times[-1] <= times[-2]:
-            raise InputError(f"{path}, line {rows.line_num}: time does not rise", remedy="Sort it by time.")
+            raise InputError(f"{path}, line {number}: time does not rise", remedy="Sort it by time.")
     return times, watts
+
+
+def _rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """The number of the line and its cells.
+
+    Raises:
+        InputError: it is no CSV.
+    """
+    reader = csv.reader(lines)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise InputError(f"{path} cannot be read as CSV: {error}") from None
 
 
 def _moment(text: str) -> float:

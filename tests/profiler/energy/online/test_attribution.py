@@ -31,7 +31,7 @@ def history(seconds: float = 20.0, watts: float = 10.0, start: float = 100.0, ga
                 gap_s += 0.1
             else:
                 joules += watts * 0.1
-        made.append(time, joules, gap_s)
+        made.append(time, joules + 1e-8 * (tick % 2), gap_s)  # a sensor that reads has some noise
     return made
 
 

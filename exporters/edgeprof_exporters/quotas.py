@@ -1,4 +1,4 @@
-"""Limits on what strangers may take of the daemon: rate, turns, processor time, descriptors."""
+"""What strangers may take of the daemon at most: requests, turns, processor time, descriptors."""
 
 from __future__ import annotations
 

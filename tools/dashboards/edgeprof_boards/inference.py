@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from edgeprof_dashboards.model import GREEN, ORANGE, YELLOW, Dashboard, Panel, Query, Row, Variable, of, rate
-from edgeprof_dashboards.shapes import bars, stat
+from typing import TYPE_CHECKING
+
+from edgeprof_boards.dashboard import GREEN, ORANGE, YELLOW, Dashboard, Panel, Query, Row, Variable, of, rate
+from edgeprof_boards.shapes import bars, stat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MODELS = ('model=~"$model"', 'variant=~"$variant"')
 _ENERGY = "edgeprof_inference_energy_joules_total"
 _COUNT = "edgeprof_inferences_total"
+_WITHOUT = "edgeprof_inferences_without_energy_total"
 _SLOW = "edgeprof_inference_duration_seconds_bucket"
 _BY = "model, variant, runtime"
 _WHO = "{{model}} {{variant}} {{runtime}}"
@@ -18,13 +24,14 @@ def _grown(metric: str, *, before: str = "") -> str:
     return f"increase({of(metric, *_MODELS)}[$__range]{before})"
 
 
-def _per_inference(energy: str, count: str) -> str:
-    """Joules over inferences; provenance stays with the joules."""
-    return f"sum by ({_BY}, provenance) ({energy}) / on ({_BY}) group_left () (sum by ({_BY}) ({count}) > 0)"
+def _per_inference(grow: Callable[[str], str]) -> str:
+    """Joules over the inferences whose energy is known; provenance stays with the joules."""
+    known = f"sum by ({_BY}) ({grow(_COUNT)}) - sum by ({_BY}) ({grow(_WITHOUT)})"
+    return f"sum by ({_BY}, provenance) ({grow(_ENERGY)}) / on ({_BY}) group_left () ({known} > 0)"
 
 
-_MEAN = _per_inference(_grown(_ENERGY), _grown(_COUNT))
-_MEAN_BEFORE = _per_inference(_grown(_ENERGY, before=" offset $compare"), _grown(_COUNT, before=" offset $compare"))
+_MEAN = _per_inference(_grown)
+_MEAN_BEFORE = _per_inference(lambda metric: _grown(metric, before=" offset $compare"))
 _DEVICE_POWER = f"sum ({rate('edgeprof_device_energy_joules_total')})"
 
 
@@ -37,8 +44,8 @@ OVERVIEW = Row(
     (
         bars(
             "Joules per inference",
-            "Energy of the whole device while the inferences ran, over their number. Where several ran at once, each "
-            "moment is shared equally among them.",
+            "Energy of the whole device while the inferences ran, over the number of those whose energy is known. "
+            "Where several ran at once, each moment is shared equally among them.",
             f"sort_desc({_MEAN})",
             _JOULES_WHO,
             unit="joule",
@@ -69,9 +76,9 @@ OVERVIEW = Row(
         ),
         stat(
             "Without known energy",
-            "Share of the inferences whose energy is unknown at least in part: no sensor, a gap, reported too late, "
-            "or too many at once.",
-            f"sum ({_grown('edgeprof_inferences_without_energy_total')}) / sum ({_grown(_COUNT)})",
+            "Share of the inferences whose energy is unknown at least in part: no sensor, a gap, too short for the "
+            "sampling rate, reported too late, or too many at once. They are in no figure of joules.",
+            f"sum ({_grown(_WITHOUT)}) / sum ({_grown(_COUNT)})",
             "share",
             unit="percentunit",
             height=7,
@@ -86,14 +93,6 @@ ENERGY = Row(
     "Energy",
     (
         Panel(
-            "Joules per inference over time",
-            "What an inference costs, by model and variant. A step means a new model, runtime, power mode or input.",
-            (Query(_per_inference(rate(_ENERGY, *_MODELS), rate(_COUNT, *_MODELS)), _JOULES_WHO),),
-            unit="joule",
-            height=9,
-            fill=0,
-        ),
-        Panel(
             "Where the power goes",
             "Power of the device, by the model that it is spent on. What is in no inference (idle, other programs, "
             "work between inferences) is other.",
@@ -104,6 +103,14 @@ ENERGY = Row(
             unit="watt",
             height=9,
             stack=True,
+        ),
+        Panel(
+            "Joules per inference over time",
+            "What an inference costs, by model and variant. A step means a new model, runtime, power mode or input.",
+            (Query(_per_inference(lambda metric: rate(metric, *_MODELS)), _JOULES_WHO),),
+            unit="joule",
+            height=9,
+            fill=0,
         ),
         bars(
             "Share of the energy spent in inferences",
@@ -142,6 +149,7 @@ LATENCY = Row(
             ("99th percentile", 0.99, "All but one of a hundred inferences took at most this long."),
         )
     ),
+    collapsed=True,
 )
 
 COST = Row(
@@ -186,6 +194,7 @@ COST = Row(
             instant=True,
         ),
     ),
+    collapsed=True,
 )
 
 DASHBOARD = Dashboard(
@@ -194,9 +203,10 @@ DASHBOARD = Dashboard(
     description="Joules per inference, latency, energy share, cost and battery life of the models in production, as "
     "their applications report them (edgeprof.track).",
     rows=(OVERVIEW, ENERGY, LATENCY, COST),
+    shows=_COUNT,
     variables=(
         Variable("model", "Model", f"label_values({of(_COUNT)}, model)"),
-        Variable("variant", "Variant", f"label_values({of(_COUNT, _MODELS[0])}, variant)"),
+        Variable("variant", "Variant", f"label_values({of(_COUNT, _MODELS[0])}, variant)", every=".*"),
         Variable("compare", "Compare with", "1d, 1h, 7d, 28d", kind="custom", about="How much earlier"),
         Variable("price", "Price of a kWh", "0.30", kind="textbox", about="In any currency"),
         Variable("battery", "Battery (Wh)", "50", kind="textbox", about="Usable energy of one charge"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgeprof_dashboards.model import BLUE, Levels, Override, Panel, Query, steps, value_mappings
+from edgeprof_boards.dashboard import BLUE, Levels, Override, Panel, Query, steps, value_mappings
 
 #: Neither good nor bad.
 PLAIN = ((None, BLUE),)

@@ -6,7 +6,7 @@ each device, whatever it exposes, so that a thousand devices are as quick to loo
 
 from __future__ import annotations
 
-from edgeprof_dashboards.model import (
+from edgeprof_boards.dashboard import (
     CHOSEN,
     DASHED,
     GREEN,
@@ -21,7 +21,7 @@ from edgeprof_dashboards.model import (
     Row,
     Variable,
 )
-from edgeprof_dashboards.shapes import Value, answer, bars, coloured, stat, table
+from edgeprof_boards.shapes import Value, answer, bars, coloured, stat, table
 
 _SITE = 'site=~"$site"'
 
@@ -50,7 +50,7 @@ NOW = Row(
     "Now",
     (
         stat(
-            "Devices that answer",
+            "Devices up",
             "Devices whose daemon answered the last scrape.",
             f"sum ({_UP})",
             "devices",
@@ -60,7 +60,7 @@ NOW = Row(
             instant=True,
         ),
         stat(
-            "Devices that do not",
+            "Devices down",
             "Devices in the inventory whose daemon did not answer the last scrape.",
             f"count ({_UP}) - sum ({_UP})",
             "devices",
@@ -216,6 +216,7 @@ WORST = Row(
             overrides=(Override("Instance", {"links": [_ITS_DASHBOARD]}),),
         ),
     ),
+    collapsed=True,
 )
 
 WATCH = Row(
@@ -251,6 +252,7 @@ WATCH = Row(
             fill=0,
         ),
     ),
+    collapsed=True,
 )
 
 DASHBOARD = Dashboard(
@@ -258,6 +260,7 @@ DASHBOARD = Dashboard(
     title="edgeprof / Fleet",
     description="Many devices: the sum, the worst and the odd ones out. Needs the recording rules edgeprof.rules.yml.",
     rows=(NOW, TOGETHER, WORST, WATCH),
+    is_for_one=False,
     variables=(
         Variable(
             "site",

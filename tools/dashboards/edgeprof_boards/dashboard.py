@@ -7,7 +7,8 @@ for the same definition, so that it can be committed and compared.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 #: Every selector of every dashboard is restricted to what the user chose (dashboard-linter: target-job-rule …).
@@ -40,6 +41,40 @@ def rate(metric: str, *matchers: str) -> str:
 def increase(metric: str, *matchers: str) -> str:
     """How much a counter grew in the time that the dashboard shows."""
     return f"increase({of(metric, *matchers)}[$__range])"
+
+
+#: Beginning of a metric's name → what it means that there is none. The first that fits counts.
+_ABSENCES = {
+    "edgeprof_subrail": "This board measures no parts of rails.",
+    "edgeprof_rail_voltage": "No sensor of this board tells volts.",
+    "edgeprof_rail_current": "No sensor of this board tells amperes.",
+    "edgeprof_rail": "This board measures no rail by itself.",
+    "edgeprof_device_energy": "Nothing measures the whole device: see edgeprof doctor.",
+    "edgeprof_device_power": "Nothing measures the whole device: see edgeprof doctor.",
+    "instance:edgeprof_device": "Nothing measures these devices, or the recording rules are not loaded.",
+    "instance": "Nothing to show, or the recording rules are not loaded.",
+    "edgeprof_temperature": "This board has no temperature sensor.",
+    "edgeprof_fan": "This board drives no fan.",
+    "edgeprof_frequency": "This board tells no clocks.",
+    "edgeprof_memory": "This board does not tell its memory.",
+    "edgeprof_throttle": "This board does not tell what holds it back.",
+    "edgeprof_inference": "No application has reported an inference (edgeprof.track).",
+    "edgeprof_bench_accuracy": "No stored result has an accuracy (edgeprof bench --dataset).",
+    "edgeprof_bench_energy": "No stored result has joules.",
+    "edgeprof_bench": "No benchmark is stored on this device (edgeprof bench).",
+    "edgeprof_cpu": "This board does not tell its load.",
+    "edgeprof_gpu": "This board does not tell the load of a GPU.",
+    "edgeprof_sampler": "No sensor is sampled.",
+    "up": "No device is scraped: see prometheus/targets.",
+    "ALERTS": "No alert.",
+}
+
+
+def absence(queries: tuple[Query, ...]) -> str:
+    """What it means that a panel's first metric is not there."""
+    match = re.search(r"\b(\w[\w:]*)\{", queries[0].expr) if queries else None
+    name = match[1] if match else ""
+    return next((text for start, text in _ABSENCES.items() if name.startswith(start)), "The daemon does not show it.")
 
 
 Levels = tuple[tuple[float | None, str], ...]
@@ -107,6 +142,7 @@ class Panel:
         fill: Opacity under the lines, 0 to 100.
         log: Whether the y axis is logarithmic.
         from_zero: Whether a timeseries' axis begins at 0 at the latest.
+        absent: What is said where there is no data; by default what the first metric's absence means.
     """
 
     title: str
@@ -134,6 +170,7 @@ class Panel:
     fill: int = 10
     log: bool = False
     from_zero: bool = True
+    absent: str = ""
 
     def render(self, number: int, x: int, y: int) -> dict[str, Any]:
         """Its JSON; ``number`` is its id within the dashboard."""
@@ -177,6 +214,7 @@ class Panel:
         made: dict[str, Any] = {
             "unit": self.unit,
             "decimals": self.decimals,
+            "noValue": self.absent or absence(self.queries),
             "min": low,
             "max": high,
             "color": {"mode": "palette-classic" if self.kind in ("timeseries", "xychart") else "thresholds"},
@@ -334,6 +372,7 @@ class Variable:
         query: PromQL for Grafana's ``label_values(...)``, the list, or the text at first.
         every: Of a query: the regular expression that "All" stands for.
         multi: Whether several may be chosen; a single choice has no "All".
+        offers_all: Whether "All" is one of the choices, and the first; without it Grafana chooses the first value.
         first: Of a query without ``multi``: the value chosen at first.
         about: Shown beside it.
     """
@@ -344,6 +383,7 @@ class Variable:
     kind: Literal["query", "custom", "textbox"] = "query"
     every: str = ".+"
     multi: bool = True
+    offers_all: bool = True
     first: str = ""
     about: str = ""
 
@@ -365,16 +405,19 @@ class Variable:
                 "sort": 1,
                 "regex": "",
                 "multi": self.multi,
-                "includeAll": self.multi,
+                "includeAll": self.multi and self.offers_all,
                 **({"allValue": self.every} if self.multi else {}),
-                "current": {"text": ["All"], "value": ["$__all"]}
-                if self.multi
-                else {"text": self.first, "value": self.first},
+                "current": self._current(),
                 "options": [],
             }
         values = [value.strip() for value in self.query.split(",")]
         options = [{"text": value, "value": value, "selected": not index} for index, value in enumerate(values)]
         return made | {"current": {"text": values[0], "value": values[0]}, "options": options}
+
+    def _current(self) -> dict[str, Any]:
+        if not self.multi:
+            return {"text": self.first, "value": self.first}
+        return {"text": ["All"], "value": ["$__all"]} if self.offers_all else {}
 
 
 #: What every dashboard can be restricted to; the linter's rules ask for exactly these.
@@ -389,6 +432,8 @@ class Dashboard:
     Attributes:
         uid: Its address in Grafana for ever.
         variables: Beside data source, job and instance.
+        is_for_one: Whether it shows one device at first, since rails of many devices in one picture say nothing.
+        shows: The metric of the devices that can be chosen: the first of them is what is seen at first.
         span: The time that it shows at first, as ``now-6h``.
     """
 
@@ -399,6 +444,8 @@ class Dashboard:
     variables: tuple[Variable, ...] = ()
     span: str = "now-6h"
     refresh: str = "30s"
+    is_for_one: bool = True
+    shows: str = "edgeprof_build_info"
 
     @property
     def panels(self) -> tuple[Panel, ...]:
@@ -418,6 +465,8 @@ class Dashboard:
             "current": {},
             "options": [],
         }
+        devices = f'label_values({self.shows}{{job=~"$job"}}, instance)'
+        instance = replace(INSTANCE, query=devices, offers_all=not self.is_for_one)
         return {
             "id": None,
             "uid": self.uid,
@@ -443,7 +492,7 @@ class Dashboard:
                     "targetBlank": False,
                 }
             ],
-            "templating": {"list": [source, *(v.render() for v in (JOB, INSTANCE, *self.variables))]},
+            "templating": {"list": [source, *(v.render() for v in (JOB, instance, *self.variables))]},
             "panels": self._grid(),
         }
 
@@ -470,10 +519,11 @@ class Dashboard:
                 inside.append(panel.render(number, x, y))
                 x += panel.width
                 tallest = max(tallest, panel.height)
-            y += tallest
             if row.collapsed:
                 heading["panels"] = inside
                 made.append(heading)
+                y = heading["gridPos"]["y"] + 1
             else:
                 made += [heading, *inside]
+                y += tallest
         return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeprof_dashboards.model import (
+from edgeprof_boards.dashboard import (
     DASHED,
     GREEN,
     HEAT_LEVELS,
@@ -17,7 +17,7 @@ from edgeprof_dashboards.model import (
     of,
     rate,
 )
-from edgeprof_dashboards.shapes import bars, stat, states, table
+from edgeprof_boards.shapes import bars, stat, states, table
 
 _SHARE = ((None, GREEN), (0.8, YELLOW), (0.95, RED))
 _ALARM = ((None, GREEN), (1.0, RED))
@@ -77,7 +77,7 @@ OVERVIEW = Row(
             instant=True,
         ),
         stat(
-            "Age of the newest sample",
+            "Newest sample",
             "Seconds since the slowest sensor was last read. Below a second or two at 10 Hz; a growing number means "
             "that a sensor is lost although the daemon still answers.",
             f"max by (instance) (time() - {of('edgeprof_sampler_last_sample_timestamp_seconds')})",
@@ -92,6 +92,23 @@ OVERVIEW = Row(
 POWER = Row(
     "Power and energy",
     (
+        Panel(
+            "Power of the whole device",
+            "Growth of the device's own counter, kept apart from the rails so that no sum counts a joule twice; and "
+            "the last reading, which may fall between two bursts.",
+            (
+                Query(
+                    f"sum by (instance, provenance) ({rate('edgeprof_device_energy_joules_total')})",
+                    "{{instance}} mean since the last scrapes ({{provenance}})",
+                ),
+                Query(
+                    f"sum by (instance, provenance) ({of('edgeprof_device_power_watts')})",
+                    "{{instance}} last reading ({{provenance}})",
+                ),
+            ),
+            unit="watt",
+            width=24,
+        ),
         Panel(
             "Power of each rail",
             "Rails that may be added, piled up. Each is the growth of the rail's energy counter, which integrates "
@@ -115,22 +132,12 @@ POWER = Row(
             unit="joule",
             height=10,
         ),
-        Panel(
-            "Power of the whole device",
-            "Growth of the device's own counter, kept apart from the rails so that no sum counts a joule twice; and "
-            "the last reading, which may fall between two bursts.",
-            (
-                Query(
-                    f"sum by (instance, provenance) ({rate('edgeprof_device_energy_joules_total')})",
-                    "{{instance}} mean since the last scrapes ({{provenance}})",
-                ),
-                Query(
-                    f"sum by (instance, provenance) ({of('edgeprof_device_power_watts')})",
-                    "{{instance}} last reading ({{provenance}})",
-                ),
-            ),
-            unit="watt",
-        ),
+    ),
+)
+
+PARTS = Row(
+    "Rails in detail",
+    (
         Panel(
             "Last reading of each rail",
             "What the sensors said at the scrape: for a look at a rail now. For energy use the counters above.",
@@ -169,6 +176,7 @@ POWER = Row(
             fill=0,
         ),
     ),
+    collapsed=True,
 )
 
 HEAT = Row(
@@ -223,6 +231,7 @@ HEAT = Row(
             width=12,
         ),
     ),
+    collapsed=True,
 )
 
 LOAD = Row(
@@ -249,6 +258,7 @@ LOAD = Row(
             overrides=(Override("/in all$/", {"custom.fillOpacity": 0, "custom.lineStyle": DASHED}, True),),
         ),
     ),
+    collapsed=True,
 )
 
 HEALTH = Row(
@@ -334,6 +344,7 @@ HEALTH = Row(
             overrides=(Override("/memory$/", {"unit": "bytes", "custom.axisPlacement": "right"}, True),),
         ),
     ),
+    collapsed=True,
 )
 
 DASHBOARD = Dashboard(
@@ -341,5 +352,5 @@ DASHBOARD = Dashboard(
     title="edgeprof / Device",
     description="Power per rail, joules, temperatures, clocks, memory and throttling of a device, and whether the "
     "numbers can be trusted.",
-    rows=(OVERVIEW, POWER, HEAT, LOAD, HEALTH),
+    rows=(OVERVIEW, POWER, PARTS, HEAT, LOAD, HEALTH),
 )

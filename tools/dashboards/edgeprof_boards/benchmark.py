@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeprof_dashboards.model import (
+from edgeprof_boards.dashboard import (
     DASHED,
     GREEN,
     ORANGE,
@@ -16,9 +16,11 @@ from edgeprof_dashboards.model import (
     Variable,
     of,
 )
-from edgeprof_dashboards.shapes import Value, answer, bars, scatter, states, table
+from edgeprof_boards.shapes import Value, answer, bars, scatter, states, table
 
 _CHOSEN = ('model=~"$model"', 'scenario=~"$scenario"')
+#: What two results must have in common to be compared.
+_PLACE = "job, instance, scenario"
 _KEY = "job, instance, model, runtime, scenario"
 _WHO = "{{model}} {{variant}} {{runtime}} {{scenario}}"
 _JOULES_WHO = f"{_WHO} ({{{{provenance}}}})"
@@ -35,11 +37,16 @@ _MEDIAN = _bench("latency_seconds", 'quantile="0.5"')
 
 
 def _ratio(what: str, extra: str, *matchers: str) -> str:
-    """To the variant that was chosen as the baseline, on the same device, model, runtime and scenario."""
-    return f"{_bench(what, *matchers)} / on ({_KEY}{extra}) group_left () {_bench(what, *matchers, _BASELINE)}"
+    """To the file that was chosen as the baseline, on the same device and in the same scenario."""
+    return f"{_bench(what, *matchers)} / on ({_PLACE}{extra}) group_left () {_baseline(what, *matchers)}"
 
 
-_BASELINE = 'variant="$baseline"'
+def _baseline(what: str, *matchers: str) -> str:
+    """The baseline's figure; it may be of another model and runtime than those that are compared with it."""
+    return of(f"edgeprof_bench_{what}", 'scenario=~"$scenario"', *matchers, *_BASELINE)
+
+
+_BASELINE = ('model="$baseline_model"', 'variant="$baseline"', 'runtime="$baseline_runtime"')
 _FAINT = {
     "custom.lineStyle": DASHED,
     "custom.hideFrom": {"legend": True, "tooltip": False, "viz": False},
@@ -114,8 +121,9 @@ RATIOS = Row(
     (
         bars(
             "Energy, as a ratio to the baseline",
-            "Below 1 is cheaper. Two results that were measured at different times are compared here; for an interval "
-            "from windows paired in time use edgeprof compare.",
+            "Below 1 is cheaper. Any two files are compared: each of the chosen models with the baseline, on the same "
+            "device and in the same scenario. They were measured at different times; for an interval from windows "
+            "paired in time use edgeprof compare.",
             _ratio("energy_joules_per_inference", ", provenance", 'kind="$kind"'),
             _JOULES_WHO,
             unit="percentunit",
@@ -134,7 +142,7 @@ RATIOS = Row(
         bars(
             "Accuracy, difference to the baseline",
             "Below 0 is less accurate. Whether a drop is more than chance is in the result file (p_value).",
-            f"{_bench('accuracy_ratio')} - on ({_KEY}, metric) group_left () {_bench('accuracy_ratio', _BASELINE)}",
+            f"{_bench('accuracy_ratio')} - on ({_PLACE}, metric) group_left () {_baseline('accuracy_ratio')}",
             f"{_WHO} {{{{metric}}}}",
             unit="percentunit",
             decimals=1,
@@ -172,6 +180,7 @@ SURE = Row(
             mappings=_QUOTED,
         ),
     ),
+    collapsed=True,
 )
 
 TIME = Row(
@@ -226,6 +235,7 @@ TIME = Row(
             unit="bytes",
         ),
     ),
+    collapsed=True,
 )
 
 DASHBOARD = Dashboard(
@@ -240,14 +250,28 @@ DASHBOARD = Dashboard(
             "scenario", "Scenario", f"label_values({of('edgeprof_bench_last_run_success', _CHOSEN[0])}, scenario)"
         ),
         Variable(
+            "baseline_model",
+            "Compare with model",
+            f"label_values({of('edgeprof_bench_last_run_success')}, model)",
+            multi=False,
+            about="the file that the others are compared with",
+        ),
+        Variable(
             "baseline",
-            "Baseline",
-            f"label_values({of('edgeprof_bench_last_run_success', _CHOSEN[0])}, variant)",
+            "its variant",
+            f"label_values({of('edgeprof_bench_last_run_success', _BASELINE[0])}, variant)",
             multi=False,
             first="baseline",
+        ),
+        Variable(
+            "baseline_runtime",
+            "its runtime",
+            f"label_values({of('edgeprof_bench_last_run_success', *_BASELINE[:2])}, runtime)",
+            multi=False,
         ),
         Variable("kind", "Energy", "gross, net", kind="custom", about="net takes off what the board draws idle"),
     ),
     span="now-30d",
+    shows="edgeprof_bench_last_run_success",
     refresh="5m",
 )

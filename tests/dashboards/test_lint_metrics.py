@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprof_dashboards import names
+from edgeprof_dashboards import lint_metrics
 from tests.dashboards.tools import edgeprof
 
 
@@ -51,7 +51,7 @@ def exposition(name: str, kind: str, *samples: str, text: str = "Words.") -> str
     ],
 )
 def test_what_is_wrong_is_found(text, part) -> None:
-    found = names.lint(text)
+    found = lint_metrics.lint(text)
     assert any(part in sentence for sentence in found), found
 
 
@@ -71,7 +71,7 @@ def test_what_is_right_is_let_pass() -> None:
         )
         + "process_cpu_seconds_total 3\npython_info 1\n# EOF\n"
     )
-    assert names.lint(text) == []
+    assert lint_metrics.lint(text) == []
 
 
 def test_the_exporters_own_table_of_names_is_clean() -> None:
@@ -82,13 +82,13 @@ def test_the_exporters_own_table_of_names_is_clean() -> None:
         kind = {"info": "gauge"}.get(name.kind, name.kind)
         labels = ",".join(f'{label}="x"' for label in name.labels)
         text = exposition(name.name, kind, f"{name.name}{suffix.get(kind, '')}{{{labels}}} 1", text=name.text)
-        assert names.lint(text) == [], name.name
+        assert lint_metrics.lint(text) == [], name.name
 
 
 @given(st.text())
 def test_any_text_is_read_or_refused_with_a_line_number(text) -> None:
     try:
-        names.lint(text)
+        lint_metrics.lint(text)
     except ValueError as error:
         assert "line" in str(error) or "could not convert" in str(error)  # noqa: PT017 - either is an answer
 

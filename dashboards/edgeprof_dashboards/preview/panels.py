@@ -1,0 +1,222 @@
+"""A dashboard as its JSON describes it, as far as the preview draws it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Query:
+    """One expression of a panel: PromQL, the name of each series (``{{rail}}``), and whether it is of one time."""
+
+    expr: str
+    legend: str = ""
+    instant: bool = False
+
+
+@dataclass(frozen=True)
+class Override:
+    """Properties of the fields of a name, or of those whose name matches a regular expression."""
+
+    name: str
+    properties: dict[str, Any]
+    by_regexp: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel; the fields are Grafana's, read out of its JSON.
+
+    Attributes:
+        x: Its first of 24 columns.
+        y: Its first grid row.
+        width: In columns.
+        height: In grid rows.
+        absent: What is said where there is no data.
+        bounds: Lowest and highest value of the axis.
+        thresholds: (from, colour); the first is the base.
+        mappings: Value → (text, colour).
+        columns: A table's columns: field → heading.
+        column_units: Heading → unit.
+        points: xychart: (field of x, field of y).
+    """
+
+    title: str
+    description: str
+    kind: str
+    x: int = 0
+    y: int = 0
+    width: int = 12
+    height: int = 8
+    queries: tuple[Query, ...] = ()
+    unit: str = "short"
+    decimals: int | None = None
+    absent: str = ""
+    bounds: tuple[float | None, float | None] = (None, None)
+    thresholds: tuple[tuple[float | None, str], ...] = ((None, "green"),)
+    limits: bool = False
+    mappings: dict[str, tuple[str, str]] = field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
+    reduce: str = "lastNotNull"
+    columns: dict[str, str] = field(default_factory=dict)
+    column_units: dict[str, str] = field(default_factory=dict)
+    points: tuple[str, str] | None = None
+    time_from: str | None = None
+    stack: bool = False
+    line: str = "linear"
+    fill: int = 10
+    from_zero: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """Panels under one heading."""
+
+    title: str
+    y: int
+    is_collapsed: bool
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A choice at the top of the dashboard.
+
+    Attributes:
+        kind: ``query``, ``custom`` or ``textbox``.
+        query: ``label_values(...)``, the list, or the text at first.
+        every: The regular expression that "All" stands for; None where "All" is not offered.
+        first: The value chosen at first, where it is one of them.
+    """
+
+    name: str
+    kind: str
+    query: str
+    every: str | None
+    first: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """A whole dashboard."""
+
+    uid: str
+    title: str
+    description: str
+    rows: tuple[Row, ...]
+    variables: tuple[Variable, ...]
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """All panels in order, without the row headings."""
+        return tuple(panel for row in self.rows for panel in row.panels)
+
+
+def load_board(path: Path) -> Board:
+    """The dashboard of a file of Grafana's classic JSON, as edgeprof ships it."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    variables = content["templating"]["list"]
+    return Board(
+        uid=content["uid"],
+        title=content["title"],
+        description=content["description"],
+        rows=_read_rows(content["panels"]),
+        variables=tuple(_read_variable(one) for one in variables if one["type"] != "datasource"),
+    )
+
+
+def _read_rows(panels: list[Json]) -> tuple[Row, ...]:
+    rows: list[tuple[Json, list[Panel]]] = []
+    for panel in panels:
+        if panel["type"] == "row":
+            rows.append((panel, [read_panel(inner) for inner in panel["panels"]]))
+        else:
+            rows[-1][1].append(read_panel(panel))
+    return tuple(
+        Row(heading["title"], heading["gridPos"]["y"], heading["collapsed"], tuple(inner)) for heading, inner in rows
+    )
+
+
+def _read_variable(one: Json) -> Variable:
+    first = one["current"].get("value", "")
+    return Variable(
+        name=one["name"],
+        kind=one["type"],
+        query=one["query"],
+        every=one["allValue"] if one.get("includeAll") else None,
+        first=first if isinstance(first, str) else "",
+    )
+
+
+def read_panel(panel: Json) -> Panel:
+    """A panel from its JSON."""
+    place, options = panel["gridPos"], panel.get("options", {})
+    defaults = panel.get("fieldConfig", {}).get("defaults", {})
+    custom = defaults.get("custom", {})
+    columns = _read_columns(panel)
+    overrides = tuple(
+        Override(
+            one["matcher"]["options"],
+            {item["id"]: item["value"] for item in one["properties"]},
+            one["matcher"]["id"] == "byRegexp",
+        )
+        for one in panel.get("fieldConfig", {}).get("overrides", ())
+    )
+    headings = set(columns.values())
+    return Panel(
+        title=panel["title"],
+        description=panel["description"],
+        kind=panel["type"],
+        x=place["x"],
+        y=place["y"],
+        width=place["w"],
+        height=place["h"],
+        queries=tuple(
+            Query(one["expr"], one["legendFormat"].replace("__auto", ""), one["instant"])
+            for one in panel.get("targets", ())
+        ),
+        unit=defaults.get("unit", "short"),
+        decimals=defaults.get("decimals"),
+        absent=defaults.get("noValue", ""),
+        bounds=(defaults.get("min"), defaults.get("max")),
+        thresholds=tuple((step["value"], step["color"]) for step in defaults.get("thresholds", {}).get("steps", ())),
+        limits="thresholdsStyle" in custom,
+        mappings={
+            value: (shown["text"], shown["color"])
+            for mapping in defaults.get("mappings", ())
+            for value, shown in mapping["options"].items()
+        },
+        overrides=overrides,
+        reduce=next(iter(options.get("reduceOptions", {}).get("calcs", ())), "lastNotNull"),
+        columns=columns,
+        column_units={o.name: o.properties["unit"] for o in overrides if o.name in headings and "unit" in o.properties},
+        points=_read_points(options, columns) if panel["type"] == "xychart" else None,
+        time_from=panel.get("timeFrom"),
+        stack=custom.get("stacking", {}).get("mode") == "normal",
+        line=custom.get("lineInterpolation", "linear"),
+        fill=custom.get("fillOpacity", 10),
+        from_zero="axisSoftMin" in custom,
+    )
+
+
+def _read_columns(panel: Json) -> dict[str, str]:
+    for transformation in panel.get("transformations", ()):
+        if transformation["id"] == "organize":
+            order, names = (transformation["options"][key] for key in ("indexByName", "renameByName"))
+            return {name: names.get(name, name) for name in sorted(order, key=order.__getitem__)}
+    return {}
+
+
+def _read_points(options: Json, columns: dict[str, str]) -> tuple[str, str]:
+    fields = {heading: name for name, heading in columns.items()}
+    (series,) = options["series"]
+    x, y = (series[axis]["matcher"]["options"] for axis in ("x", "y"))
+    return fields.get(x, x), fields.get(y, y)

@@ -1,0 +1,482 @@
+"""A recording: sensors sampled over a time, the spans of work that happened in it, and the idles.
+
+``Recording.quote`` is the one way from readings to joules: a bench, ``edgeprof run``, a calibration and a user's own
+code all stand on it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+import numpy as np
+
+from edgeprof import units
+from edgeprof.energy import spans as joining
+from edgeprof.energy.estimate import estimate
+from edgeprof.energy.filters import fitted, rests, with_time_constant
+from edgeprof.energy.influences import chip
+from edgeprof.energy.integrate import ChannelSeries
+from edgeprof.energy.quote import measure, nothing
+from edgeprof.energy.standstill import least_work_w
+from edgeprof.errors import unknown
+from edgeprof.results.schema import Reason
+from edgeprof.sensing.clock import Clock, MonotonicClock
+from edgeprof.worker.span import BLOCK, Span, idle_span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from edgeprof.energy.estimate import CoreWatts
+    from edgeprof.energy.figures import Measured, Statistic
+    from edgeprof.energy.filters import TimeConstant
+    from edgeprof.provenance import Provenance
+    from edgeprof.results.schema import Energy, EnergyFigure, Power
+    from edgeprof.sensing.board.topology import Topology
+    from edgeprof.sensing.sensor import Channel
+    from edgeprof.sensing.trace import Key, Series
+
+#: The longest that a quote waits for the readings of a span that has just ended (s).
+_CATCH_UP_S = 5.0
+#: A stretch without work that is shorter shows no fall of a filter (s).
+_LEAST_REST_S = 0.3
+
+
+class Readings(Protocol):
+    """What was sampled: a ``Trace``, or what a sampler in another process has sent of one."""
+
+    channels: list[Channel]
+
+    def series(self, key: Key) -> Series:
+        """A channel's readings without those that only repeat the one before."""
+
+    def readings(self, key: Key) -> Series:
+        """A channel's readings as they were read."""
+
+
+class AnySampler(Protocol):
+    """What a recording needs of a sampler."""
+
+    def start(self) -> None:
+        """Start sampling."""
+
+    def stop(self) -> None:
+        """Stop sampling; what was sampled stays."""
+
+    @property
+    def trace(self) -> Readings:
+        """What was sampled so far."""
+
+
+@dataclass(frozen=True)
+class Quote:
+    """Joules per unit of work, how sure they are, and why anything is missing.
+
+    Attributes:
+        key: What was asked for.
+        unit: What the joules are for one of.
+        count: How many units were done.
+        seconds: How long they took together.
+        energy: Gross and net energy per unit, each with its interval and its budget, and the energy of every rail.
+        power: Watts while the work was done, and without it.
+        windows: Joules of each span, None where it could not be measured; empty where none could.
+        reasons: What degrades the figures, or why there are none.
+    """
+
+    key: tuple[str, ...]
+    unit: str
+    count: int
+    seconds: float
+    energy: Energy
+    power: Power
+    windows: Sequence[float | None] = ()
+    reasons: Sequence[Reason] = field(default_factory=list)
+
+    @property
+    def value(self) -> float | None:
+        """Gross joules per unit; None where they are unknown, and ``reasons`` say why."""
+        return self.energy.gross.value
+
+    @property
+    def uncertainty(self) -> float | None:
+        """The half-width (J per unit) of the value's 95 % interval; None without a value."""
+        return None if self.value is None else self.energy.gross.expanded_uncertainty
+
+    @property
+    def net(self) -> EnergyFigure:
+        """The energy per unit beyond what the device draws without work; unknown without an idle."""
+        return self.energy.net
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """The standard uncertainties (J per unit) that make up ``uncertainty``, by their cause."""
+        lines = self.energy.gross.budget
+        known = msgspec.structs.asdict(lines) if lines is not None else {}
+        return {name: u for name, u in known.items() if u is not None}
+
+    @property
+    def provenance(self) -> Provenance:
+        """How the joules came about: ``counter``, ``measured``, ``estimated``, ``simulated`` or ``none``."""
+        return self.energy.provenance
+
+    @property
+    def rail(self) -> str | None:
+        """The rails that the joules were read from."""
+        return self.energy.rail
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, for JSON."""
+        return {
+            "key": list(self.key),
+            "unit": self.unit,
+            "count": self.count,
+            "seconds": self.seconds,
+            "energy_j_per_unit": msgspec.to_builtins(self.energy),
+            "power_w": msgspec.to_builtins(self.power),
+            "windows_j": list(self.windows),
+            "reasons": msgspec.to_builtins(list(self.reasons)),
+        }
+
+    def __str__(self) -> str:
+        """``4.20 ± 0.10 mJ/frame, measured, VDD_IN``."""
+        if self.value is None:
+            why = self.reasons[0].message if self.reasons else "nothing was measured"
+            return f"no joules per {self.unit}: {why}"
+        joules = units.plus_minus(self.value, self.uncertainty, "J")
+        return ", ".join(part for part in (f"{joules}/{self.unit}", self.provenance, self.rail) if part)
+
+
+class OpenSpan:
+    """A span that is being recorded, as a context manager; ``count`` may be set until it ends.
+
+    Work that raises is not recorded: it did not do what its units say.
+    """
+
+    __slots__ = ("_cpu_s", "_key", "_recording", "_start_s", "count", "kind", "unit")
+
+    def __init__(self, recording: Recording, key: tuple[str, ...], count: int, unit: str, kind: str) -> None:
+        self._recording, self._key = recording, key
+        self._start_s = self._cpu_s = 0.0
+        self.count, self.unit, self.kind = count, unit, kind
+
+    def __enter__(self) -> Self:
+        self._cpu_s = time.process_time() if self._recording.estimates else 0.0
+        self._start_s = self._recording.now()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        end_s = self._recording.now()
+        if kind is None:
+            cpu_s = time.process_time() - self._cpu_s if self._recording.estimates else None
+            span = Span(self.kind, self._start_s, end_s, self.count, self.unit, self._key)
+            self._recording.add(span, cpu_s=cpu_s)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    span: Span
+    cpu_s: float | None
+    thread: int
+
+
+class Recording:
+    """Sensors that are sampled from ``start`` to ``stop`` (or within ``with``), and what was done meanwhile.
+
+    Spans may be nested and come from several threads.
+
+    Args:
+        topology: The board and its headline.
+        sampler: Not started.
+        core_watts: What a busy core is taken to draw where nothing measures; None: nothing is estimated.
+        is_quiet_between: Whether nothing runs but what is added or occupied: the edges of spans and the time constants
+            of filters are then taken from the quiet between them.
+        clock: For tests.
+    """
+
+    def __init__(
+        self,
+        topology: Topology | None,
+        sampler: AnySampler,
+        *,
+        core_watts: CoreWatts | None = None,
+        is_quiet_between: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self._is_quiet_between = is_quiet_between
+        self._topology, self._sampler = topology, sampler
+        self._core_watts = core_watts
+        clock = clock or MonotonicClock()
+        self._clock = clock
+        #: Seconds of CLOCK_MONOTONIC, which spans and readings share.
+        self.now: Callable[[], float] = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
+        self._kept: list[_Kept] = []
+        self._idles: list[Span] = []
+        self._occupied: list[Span] = []
+        self._filters: tuple[dict[str, TimeConstant], list[Reason]] | None = None
+        self._is_live = False
+
+    # --- recording ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start sampling; return when each sensor was tried once."""
+        self._sampler.start()
+        self._is_live = True
+
+    def stop(self) -> None:
+        """Stop sampling. Safe to call twice."""
+        self._sampler.stop()
+        self._is_live = False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def hold(self, seconds: float, stop: threading.Event | None = None) -> Span:
+        """Wait, and return the span that has passed; it ends early when ``stop`` is set."""
+        start_s = self.now()
+        self._clock.wait(start_s + seconds, stop or threading.Event())
+        return idle_span(start_s, self.now())
+
+    def idle(self, seconds: float, stop: threading.Event | None = None) -> Span:
+        """Wait without work for so many seconds; net energies are counted from the power of the idles.
+
+        Args:
+            seconds: How long.
+            stop: Ends the wait early when it is set.
+        """
+        span = self.hold(seconds, stop)
+        self._idles.append(span)
+        return span
+
+    def span(self, *key: str, count: int = 1, unit: str = "call", kind: str = BLOCK) -> OpenSpan:
+        """Record what happens within ``with`` as work of that key.
+
+        Args:
+            key: What it is quoted by; spans of one key have one unit.
+            count: How many units of work it does.
+            unit: What they are, in the singular: ``frame``, ``output token`` …
+            kind: What sort of span it is.
+        """
+        return OpenSpan(self, key, count, unit, kind)
+
+    def add(self, span: Span, *, cpu_s: float | None = None) -> None:
+        """Take a span that somebody else has timed on CLOCK_MONOTONIC.
+
+        Args:
+            span: The work.
+            cpu_s: The CPU time that it used, for an estimate where nothing measures.
+        """
+        self._kept.append(_Kept(span, cpu_s, threading.get_ident()))
+
+    def occupy(self, start_s: float, end_s: float) -> None:
+        """Take work that nobody quotes, as the loading of a model: the device was not quiet then."""
+        self._occupied.append(Span(BLOCK, start_s, end_s))
+
+    # --- what there is ------------------------------------------------------------------------------------------------
+
+    @property
+    def estimates(self) -> bool:
+        """Whether joules are estimated from CPU time where nothing measures."""
+        return self._core_watts is not None
+
+    @property
+    def topology(self) -> Topology:
+        """The board, its channels and its headline."""
+        if self._topology is None:
+            raise RuntimeError("the recording was not started")
+        return self._topology
+
+    @property
+    def trace(self) -> Readings:
+        """What was sampled so far."""
+        return self._sampler.trace
+
+    @property
+    def idles(self) -> list[Span]:
+        """The stretches without work, in order of time."""
+        return list(self._idles)
+
+    def recorded_keys(self) -> list[tuple[str, ...]]:
+        """What can be quoted, in the order in which it was first done."""
+        return list(dict.fromkeys(kept.span.key for kept in self._kept))
+
+    def spans(self, *key: str) -> list[Span]:
+        """The spans of a key, in order of time."""
+        return sorted((kept.span for kept in self._kept if kept.span.key == key), key=lambda span: span.start_s)
+
+    @property
+    def busy(self) -> list[Span]:
+        """Everything that ran, quoted or not."""
+        return [*(kept.span for kept in self._kept), *self._occupied]
+
+    @property
+    def last_work_s(self) -> float | None:
+        """When the last work ended; None before the first."""
+        return max((span.end_s for span in self.busy), default=None)
+
+    def series(self, channel: Channel) -> ChannelSeries:
+        """A channel and its readings, without repeats, behind the filter that its falls after work show."""
+        filters, _ = self.fitted_filters()
+        return _series(self.trace, channel, filters)
+
+    def fitted_filters(self) -> tuple[dict[str, TimeConstant], list[Reason]]:
+        """By chip, the time constants that falls after work show, and a reason where one contradicts what is stated.
+
+        Nothing where it is not known that the device was quiet between the spans.
+        """
+        if not self._is_quiet_between:
+            return {}, []
+        if self._filters is not None:
+            return self._filters
+        trace = self.trace
+        series = [_series(trace, channel, {}) for channel in self.of("power")]
+        ends = [float(times[-1]) for one in series if (times := np.asarray(one.times, dtype=np.float64)).size]
+        _, filters, reasons = fitted(series, rests(self.busy, max(ends, default=0.0), _LEAST_REST_S))
+        if not self._is_live:  # nothing comes any more
+            self._filters = filters, reasons
+        return filters, reasons
+
+    def of(self, quantity: str) -> list[Channel]:
+        """The channels of a quantity that were sampled."""
+        keys = {channel.key for channel in self.trace.channels}
+        return [c for c in self.topology.channels if c.quantity == quantity and c.key in keys]
+
+    # --- the one way to joules ----------------------------------------------------------------------------------------
+
+    def quote(
+        self,
+        *key: str,
+        idles: Sequence[Span] | None = None,
+        statistic: Statistic = "mean",
+        max_rate_hz: float | None = None,
+    ) -> Quote:
+        """Joules per unit of the work of a key, gross and net, with their uncertainty.
+
+        Args:
+            key: As given to ``span``. Without one it is the only key that there is.
+            idles: The stretches without work that its net energy is counted from; all of the recording by default.
+            statistic: What is quoted of the spans.
+            max_rate_hz: The highest rate of back-to-back units, where the spans ran at a lower one.
+
+        Raises:
+            InputError: there is no span of that key, or there are several and none is named.
+        """
+        keys = self.recorded_keys()
+        if not key and len(keys) == 1:
+            key = keys[0]
+        kept = sorted((k for k in self._kept if k.span.key == key), key=lambda k: k.span.start_s)
+        if not kept:
+            raise unknown("span", " ".join(key), [" ".join(known) for known in keys])
+        reasons = [] if len({k.span.unit for k in kept}) == 1 else [_mixed_units(kept)]
+        last_s = max([k.span.end_s for k in kept] + [idle.end_s for idle in self._idles])
+        trace = self._caught_up(last_s)
+        spans, cpu_seconds = joining.merged([(k.span, k.cpu_s) for k in kept])
+        beside = joining.overlap(spans, [k.span for k in self._kept if k.span.key != key and self._is_apart(k, kept)])
+        if beside is not None:
+            reasons.append(beside)
+        count, seconds = sum(span.count for span in spans), sum(span.seconds for span in spans)
+        spans, joined = joining.joined(spans, self._least_span_s(trace))
+        if joined is not None:
+            reasons.append(joined)
+            cpu_seconds = [sum(s for s in cpu_seconds if s is not None)] if len(spans) == 1 else [None] * len(spans)
+        idles = self._idles if idles is None else idles
+        measured = self._measure(trace, spans, cpu_seconds, idles=idles, statistic=statistic, max_rate_hz=max_rate_hz)
+        return Quote(
+            key=key,
+            unit=spans[0].unit,
+            count=count,
+            seconds=seconds,
+            energy=measured.energy,
+            power=measured.power,
+            windows=measured.windows,
+            reasons=[*measured.reasons, *reasons],
+        )
+
+    def _measure(
+        self,
+        trace: Readings,
+        spans: Sequence[Span],
+        cpu_seconds: Sequence[float | None],
+        *,
+        idles: Sequence[Span],
+        statistic: Statistic,
+        max_rate_hz: float | None,
+    ) -> Measured:
+        """What the headline measured, else an estimate that says so, else nothing and why."""
+        headline = self.topology.headline
+        filters, _ = self.fitted_filters()
+        if headline.channels:
+            chosen = {channel.key for channel in headline.channels}
+            parts = [c for quantity in ("power", "energy") for c in self.of(quantity) if c.key not in chosen]
+            return measure(
+                [_series(trace, channel, filters) for channel in headline.channels],
+                [_series(trace, channel, filters) for channel in parts],
+                spans,
+                idles,
+                covers=headline.covers,
+                rail=headline.rail,
+                statistic=statistic,
+                max_rate_hz=max_rate_hz,
+                busy=self.busy if self._is_quiet_between else (),
+                expected_w=least_work_w(headline.channels, cpu_seconds, sum(span.seconds for span in spans)),
+            )
+        reason = headline.reason or "nothing measures power here"
+        if self._core_watts is None:
+            return nothing(reason)
+        watts = self._core_watts
+        return estimate(
+            spans,
+            cpu_seconds,
+            watts.core_w,
+            relative_uncertainty=watts.half_width,
+            stated=watts.stated,
+            reason=reason,
+        )
+
+    def _is_apart(self, other: _Kept, kept: Sequence[_Kept]) -> bool:
+        """Whether a span belongs to none of the threads of ``kept``: within one thread spans are nested."""
+        return other.thread not in {k.thread for k in kept}
+
+    def _caught_up(self, until_s: float) -> Readings:
+        """The trace, once the headline has a reading after a time: its sampler may be a moment behind."""
+        keys = [channel.key for channel in self.topology.headline.channels]
+        deadline = time.monotonic() + _CATCH_UP_S
+        while True:
+            trace = self.trace
+            times = [trace.readings(key).times for key in keys if key in {c.key for c in trace.channels}]
+            if not self._is_live or all(t and t[-1] >= until_s for t in times) or time.monotonic() > deadline:
+                return trace
+            time.sleep(0.01)
+
+    def _least_span_s(self, trace: Readings) -> float:
+        """The shortest span (s) that the headline's readings can tell something of."""
+        intervals = [0.0]
+        for channel in self.topology.headline.channels:
+            times = np.asarray(trace.series(channel.key).times, dtype=np.float64)
+            read_s = float(np.median(np.diff(times))) if times.size > 1 else 0.0
+            intervals.append(max(read_s, channel.update_interval_s or 0.0))
+        return joining.LEAST_READINGS * max(intervals)
+
+
+def _series(trace: Readings, channel: Channel, filters: Mapping[str, TimeConstant]) -> ChannelSeries:
+    samples = trace.series(channel.key)
+    known = with_time_constant(channel, filters.get(chip(channel)))
+    return ChannelSeries(known, samples.times, samples.values)
+
+
+def _mixed_units(kept: Sequence[_Kept]) -> Reason:
+    found = ", ".join(dict.fromkeys(k.span.unit for k in kept))
+    return Reason("mixed_units", f"the spans of {' '.join(kept[0].span.key)} count different units: {found}")

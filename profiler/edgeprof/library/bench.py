@@ -1,0 +1,201 @@
+"""``edgeprof.bench``: the command of the same name for programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from edgeprof.benchmark import conductor
+from edgeprof.benchmark.request import BenchRequest, ModelRequest
+from edgeprof.benchmark.variants import model_requests
+from edgeprof.compression.scratch import scratch
+from edgeprof.errors import InputError
+from edgeprof.evaluation.load import load_dataset, load_metric
+from edgeprof.library.in_process import offered
+from edgeprof.library.progress import OneLine
+from edgeprof.library.result import Result
+from edgeprof.plugins import PluginHost
+from edgeprof.results.store import Store
+from edgeprof.roots import Roots
+
+if TYPE_CHECKING:
+    from edgeprof.benchmark.conductor import Progress
+
+#: A model file or ``module:attribute``, or a callable of this process.
+Model: TypeAlias = str | os.PathLike[str] | Callable[..., Any]
+
+
+def bench(
+    models: Model | Iterable[Model] | Mapping[str, Model],
+    *,
+    dataset: str | os.PathLike[str] | None = None,
+    metric: str = "top1",
+    preprocess: Mapping[str, str] | None = None,
+    variants: Sequence[str] = (),
+    runtime: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    batch: int = 1,
+    scenario: str = "single-stream",
+    rate_hz: float | None = None,
+    streams: int | None = None,
+    preset: str = "default",
+    windows: int | None = None,
+    window_s: float | None = None,
+    warmup_s: float | None = None,
+    idle_s: float | None = None,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+    input_data: str | os.PathLike[str] | None = None,
+    options: Mapping[str, str] | None = None,
+    sample_rate_hz: float = 100.0,
+    sensors: Sequence[str] | None = None,
+    rail: str | None = None,
+    estimate_power_w: float | None = None,
+    worker_python: str | os.PathLike[str] | None = None,
+    isolated: bool = True,
+    timeout_s: float = 120.0,
+    seed: int = 0,
+    strict: bool = False,
+    save: bool = True,
+    progress: bool | Progress | None = None,
+    sysfs_root: str | os.PathLike[str] | None = None,
+    procfs_root: str | os.PathLike[str] | None = None,
+) -> Result:
+    """Measure latency, throughput, joules, power, memory and accuracy of models on this device.
+
+    Several models take turns, window by window, and are compared with the first. A model file runs in a process of its
+    own. A callable runs in this process, and its result says so (``in_process``).
+
+    Args:
+        models: One model, several, or several by name.
+        dataset: Labelled data, as ``edgeprof bench --dataset`` takes it.
+        metric: How accuracy is judged.
+        preprocess: The declared preprocessing of the dataset.
+        variants: Also bench these variants of each model file, as ``prune-structured:amount=0.3+int8-static``.
+        runtime: What runs the models; by default what their content asks for.
+        device: ``cpu``, ``cuda:0`` …; by default the runtime's own.
+        threads: Of the runtime.
+        batch: Samples in one call.
+        scenario: ``single-stream``, ``multi-stream``, ``offline``, ``server`` or ``periodic``.
+        rate_hz: Calls per second of ``server`` and ``periodic``.
+        streams: Streams at once of ``multi-stream`` and ``server``.
+        preset: ``quick``, ``default``, ``rigorous`` or ``mlperf-tiny``; the next four go over it.
+        windows: Windows per workload.
+        window_s: Seconds of one window.
+        warmup_s: Seconds of the shortest warm-up.
+        idle_s: Seconds of idle before and after.
+        inputs: Input name → shape, where the model leaves it open.
+        input_data: An .npz with real inputs.
+        options: What else the runtime documents.
+        sample_rate_hz: Readings of each sensor per second.
+        sensors: Only these sources; by default all that work.
+        rail: Which rail is the headline.
+        estimate_power_w: What one busy core draws, for an estimate where nothing measures.
+        worker_python: The Python that model files run under.
+        isolated: False runs model files in this process too.
+        timeout_s: How long a model may take beyond what was asked of it.
+        seed: Of random inputs, arrivals and compressors.
+        strict: Accept no estimate.
+        save: Keep the result in this device's store, where ``load("last")`` and ``edgeprof history`` find it.
+        progress: Whether to show it; by default on a terminal and in a notebook. Or who is told instead.
+        sysfs_root: Read a captured or simulated tree instead of /sys.
+        procfs_root: Likewise instead of /proc.
+
+    Raises:
+        InputError: an argument, a path or a dataset that cannot be used.
+        UnavailableError: no runtime here loads any of the models.
+    """
+    if input_data is not None and not Path(input_data).is_file():
+        raise InputError(
+            f"input_data {os.fspath(input_data)} is not a file", remedy="Give an .npz, one array per input."
+        )
+    host = PluginHost.from_environment()
+    data = None if dataset is None else load_dataset(os.fspath(dataset), host, dict(preprocess or {}))
+    paths, callables = _sorted_out(models)
+    if variants and not paths:
+        raise InputError("variants are made of model files, and no model here is one", remedy="Leave variants out.")
+    with scratch("variants") as folder, offered(callables) as targets:
+        requests = model_requests(
+            list(paths.values()),
+            host,
+            folder,
+            data,
+            names=[] if len(paths) == 1 and not callables else list(paths),
+            chains=variants,
+            seed=seed,
+            timeout_s=timeout_s,
+            isolated=isolated,
+        )
+        requests += [ModelRequest(target, name, in_process=True) for name, target in targets.items()]
+        request = BenchRequest(
+            models=requests,
+            runtime=runtime,
+            device=device,
+            threads=threads,
+            batch=batch,
+            scenario=scenario,
+            rate_hz=rate_hz,
+            streams=streams,
+            preset=preset,
+            windows=windows,
+            window_s=window_s,
+            warmup_s=warmup_s,
+            idle_s=idle_s,
+            sample_rate_hz=sample_rate_hz,
+            sensors=sensors,
+            rail=rail,
+            estimate_power_w=estimate_power_w,
+            shapes={name: tuple(shape) for name, shape in (inputs or {}).items()},
+            input_data=None if input_data is None else Path(input_data),
+            dataset=data,
+            metric=None if data is None else load_metric(metric, host),
+            options=options or {},
+            worker_python=None if worker_python is None else os.fspath(worker_python),
+            isolated=isolated,
+            timeout_s=timeout_s,
+            strict=strict,
+            seed=seed,
+        )
+        watcher = OneLine(progress) if progress is None or isinstance(progress, bool) else progress
+        result = conductor.bench(request, host, Roots.resolve(sysfs_root, procfs_root), watcher)
+    if save:
+        Store().save(result)
+    return Result.of(result)
+
+
+def _sorted_out(
+    models: Model | Iterable[Model] | Mapping[str, Model],
+) -> tuple[dict[str, str], dict[str, Callable[..., Any]]]:
+    """Model files and callables, each by its name."""
+    named: list[tuple[str | None, Model]]
+    if isinstance(models, Mapping):
+        named = list(models.items())
+    elif isinstance(models, (str, os.PathLike)) or callable(models):
+        named = [(None, models)]
+    else:
+        named = [(None, model) for model in models]
+    paths: dict[str, str] = {}
+    callables: dict[str, Callable[..., Any]] = {}
+    for name, model in named:
+        if isinstance(model, (str, os.PathLike)):
+            spec = os.fspath(model)
+            paths[_free(name or Path(spec).name, paths, callables)] = spec
+        elif callable(model):
+            own = getattr(model, "__name__", type(model).__name__)
+            callables[_free(name or own, paths, callables)] = model
+        else:
+            raise InputError(
+                f"{model!r} is no model", remedy="Give a path, module:attribute, or something that can be called."
+            )
+    return paths, callables
+
+
+def _free(name: str, *taken: Mapping[str, Any]) -> str:
+    """The name, with a number where it is taken."""
+    unique, count = name, 1
+    while any(unique in names for names in taken):
+        count += 1
+        unique = f"{name}#{count}"
+    return unique

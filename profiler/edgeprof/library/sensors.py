@@ -1,0 +1,66 @@
+"""``edgeprof.sensors``: every channel of this device and what it reads now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprof.plugins import PluginHost
+from edgeprof.roots import Roots
+from edgeprof.sensing.discover import discover
+from edgeprof.sensing.glance import glance
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from edgeprof.sensing.sensor import Channel
+
+
+@dataclass(frozen=True)
+class SensorReading:
+    """A channel and its value now.
+
+    Attributes:
+        channel: What is read: ``sensor``, ``name``, ``quantity``, ``unit``, ``scope``, ``provenance`` …
+        value: In the channel's unit; None where it cannot be read, and ``channel.reason`` says why.
+        power_w: Of a power or energy channel: the watts that it shows; None where it does not tell.
+        in_headline: Whether joules are quoted from it.
+    """
+
+    channel: Channel
+    value: float | None
+    power_w: float | None
+    in_headline: bool
+
+
+def sensors(
+    only: Sequence[str] | None = None,
+    *,
+    rail: str | None = None,
+    sysfs_root: str | os.PathLike[str] | None = None,
+    procfs_root: str | os.PathLike[str] | None = None,
+) -> list[SensorReading]:
+    """Look at every channel of this device; it takes a quarter of a second.
+
+    Args:
+        only: Only these sources.
+        rail: Which rail is the headline; by default the board's own total.
+        sysfs_root: Read a captured or simulated tree instead of /sys.
+        procfs_root: Likewise instead of /proc.
+
+    Raises:
+        InputError: a source or rail that does not exist.
+    """
+    found = discover(PluginHost.from_environment(), Roots.resolve(sysfs_root, procfs_root), only, rail)
+    seen = glance(found.sensors, found.topology.by_key())
+    headline = {channel.key for channel in found.topology.headline.channels}
+    return [
+        SensorReading(
+            channel=channel,
+            value=seen.values.get(channel.key),
+            power_w=seen.watts(channel) if channel.quantity in {"power", "energy"} else None,
+            in_headline=channel.key in headline,
+        )
+        for channel in found.topology.channels
+    ]

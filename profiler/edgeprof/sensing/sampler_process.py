@@ -1,0 +1,71 @@
+"""The child of ``remote_sampler``: finds the sensors, samples them, and hands over what is new when it is asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import EdgeprofError, UnavailableError
+from edgeprof.plugins import PluginHost
+from edgeprof.sensing.prepare import prepare
+from edgeprof.sensing.sampler import Sampler
+
+if TYPE_CHECKING:
+    from edgeprof.sensing.trace import Key, Trace
+
+#: How often (s) the child looks whether its parent is still there. A parent that dies closes the connection, which is
+#: seen at once; but a program that the parent started may have inherited the other end.
+_LOOK_S = 1.0
+
+
+def main(descriptor: int) -> None:
+    """Serve one parent, and end with it."""
+    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it will want what was sampled
+    with Connection(descriptor) as connection:
+        request = _next(connection, parent)
+        if request is None:
+            return
+        try:
+            found = prepare(
+                PluginHost.from_environment(),
+                request["roots"],
+                request["sensors"],
+                request["rail"],
+                note=lambda text: connection.send(("note", text)),
+            )
+            sampler = Sampler(found.sensors, request["rate_hz"], found.topology.by_key())
+        except EdgeprofError as error:
+            connection.send(("error", error))
+            return
+        except Exception as error:  # noqa: BLE001 - the parent says it, in a sentence
+            connection.send(("error", UnavailableError(f"the sensors cannot be read: {type(error).__name__}: {error}")))
+            return
+        with sampler:
+            trace = sampler.trace
+            channels = [(channel, trace.period_s(channel.key)) for channel in trace.channels]
+            connection.send(("answer", (found.topology, channels, found.failures)))
+            while True:
+                newest = _next(connection, parent)
+                if newest is None:
+                    return
+                connection.send(("answer", {c.key: _newer(trace, c.key, newest.get(c.key)) for c in trace.channels}))
+
+
+def _next(connection: Connection, parent: int) -> Any:
+    """What the parent sends next; None when it is gone."""
+    try:
+        while not connection.poll(_LOOK_S):
+            if os.getppid() != parent:
+                return None
+        return connection.recv()
+    except (EOFError, OSError):
+        return None
+
+
+def _newer(trace: Trace, key: Key, last_s: float | None) -> tuple[bytes, bytes]:
+    """Readings after that time, as float64 of times and values."""
+    readings = trace.readings_after(key, last_s)
+    return readings.times.tobytes(), readings.values.tobytes()
