@@ -231,12 +231,6 @@ def check(
 
 
 _NOT_CHECKED_REMEDY = "Name open shapes with --input NAME=SHAPE, or check it where it runs: edgeprof bench FILE."
-#: What ONNX Runtime says of operators of a set that it has no kernels for any more.
-_OUTDATED = ("Could not find an implementation for", "Version mismatch. node_version", "is till opset")
-_CONVERT = (
-    "The model's operator set is older than this runtime: convert the model first, and compress that: python -c"
-    " \"import onnx; onnx.save(onnx.version_converter.convert_version(onnx.load('MODEL.onnx'), 17), 'NEW.onnx')\""
-)
 _NAN_REMEDY = "Leave the layers that overflow in float (exclude=…), or use a milder method."
 
 
@@ -333,8 +327,7 @@ def _model(artifact: Artifact, path: str) -> dict[str, Any]:
 
 def _not_checked(error: EdgeprofError) -> dict[str, Any]:
     message = f"made, but not checked: {error.message}"
-    outdated = any(words in error.message for words in _OUTDATED)
-    return {"code": "not_checked", "message": message, "remedy": _CONVERT if outdated else _NOT_CHECKED_REMEDY}
+    return {"code": "not_checked", "message": message, "remedy": error.remedy or _NOT_CHECKED_REMEDY}
 
 
 def _reason(error: VariantError) -> dict[str, Any]:
