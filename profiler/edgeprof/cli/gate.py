@@ -126,8 +126,8 @@ def _lines(checks: list[Check], style: Style) -> list[str]:
 
 
 def _as_json(gated: Result, checks: list[Check], against: Across | None, *, passed: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {"schema": SCHEMA, "result": gated.id, "passed": passed}
-    told["checks"] = [asdict(c) for c in checks]
+    document: dict[str, Any] = {"schema": SCHEMA, "result": gated.id, "passed": passed}
+    document["checks"] = [asdict(c) for c in checks]
     if against is not None:
-        told["between_runs"] = against.between.as_json()
-    return told
+        document["between_runs"] = against.between.as_json()
+    return document
