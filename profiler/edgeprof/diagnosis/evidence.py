@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 import re
 from dataclasses import dataclass, field
@@ -107,8 +108,8 @@ def explain(
     steps: list[tuple[str, Callable[[], None]]] = []
     if data is not None or measure_s:
         models = [one for one in (variant, baseline) if one is not None]
-        settings = {"inputs": inputs, "measure_s": measure_s, "timeout_s": timeout_s}
-        steps.append(("running", lambda: run(evidence, models, host, data, **settings)))
+        running = functools.partial(run, inputs=inputs, measure_s=measure_s, timeout_s=timeout_s)
+        steps.append(("running", lambda: running(evidence, models, host, data)))
     if data and baseline and runtime and before and before.tensors and variant.format == baseline.format:
         steps.append(("following activations", lambda: follow(evidence, runtime, variant, baseline, data)))
     for text, step in steps:

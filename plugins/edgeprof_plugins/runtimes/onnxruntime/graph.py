@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from edgeprof.compression.scratch import scratch
 from edgeprof.worker.graph import Graph
-from edgeprof_plugins.runtimes.onnxruntime.layers import read_layers
+from .layers import read_layers
 
 Array = Any
 Feeds = Mapping[str, Array]
