@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError
 from edgeprof.sensing.sensor import Calibration, Channel, Sensor
+from edgeprof.worker.replace import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+    from pathlib import Path
 
     from edgeprof.roots import Roots
     from edgeprof.sensing.board.topology import Board
@@ -97,7 +97,7 @@ class Calibrations:
         """
         path = self.path
         try:
-            found = _entries(path.read_text(encoding="utf-8"))
+            entries = _entries(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -106,7 +106,7 @@ class Calibrations:
                 f"{path} cannot be used: {why}",
                 remedy="Mend its permissions, or begin anew: edgeprof calibrate --forget all",
             ) from None
-        return sorted(found, key=lambda entry: entry.name)
+        return sorted(entries, key=lambda entry: entry.name)
 
     def put(self, entry: Entry) -> None:
         """Keep an entry; of an older one of its channel, what the new one says nothing of stays.
@@ -148,9 +148,7 @@ class Calibrations:
         path = self.path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=FILE, delete=False, encoding="utf-8") as file:
-                file.write(text + "\n")
-            Path(file.name).replace(path)
+            replace_file(path, (text + "\n").encode(), mode=0o600)
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written: {error.strerror}", remedy="Set EDGEPROF_DATA_DIR to a place of yours."
@@ -165,18 +163,18 @@ class Uncalibrated(Calibrations):
 
 
 def _entries(text: str) -> list[Entry]:
-    kept = json.loads(text)
-    if kept["version"] != _VERSION:
-        raise ValueError(f"version {kept['version']}")
-    return [_entry(one) for one in kept["entries"]]
+    content = json.loads(text)
+    if content["version"] != _VERSION:
+        raise ValueError(f"version {content['version']}")
+    return [_entry(block) for block in content["entries"]]
 
 
-def _entry(one: dict[str, Any]) -> Entry:
-    line, measured = one.get("line"), one.get("filter")
+def _entry(block: dict[str, Any]) -> Entry:
+    line, measured = block.get("line"), block.get("filter")
     return Entry(
-        board=one["board"],
-        sensor=one["sensor"],
-        channel=one["channel"],
+        board=block["board"],
+        sensor=block["sensor"],
+        channel=block["channel"],
         line=None if line is None else Calibration(**line),
         filter=None if measured is None else MeasuredFilter(**measured),
     )
@@ -249,9 +247,7 @@ class Calibrated(Sensor):
 
     def _corrected(self, channel: Channel) -> Channel:
         line = self._lines.get(channel.name)
-        if line is None or channel.quantity not in {"power", "energy"}:
-            return channel
-        if channel.quantity == "energy" and channel.kind != "counter":
+        if line is None or not channel.tells_joules:
             return channel
         low, high = (line.gain * limit + line.offset_w for limit in channel.plausible)
         counts = channel.kind == "counter"
