@@ -41,7 +41,11 @@ def follow(e: Evidence, runtime: Runtime, variant: Artifact, baseline: Artifact,
     for before, after in pairs:
         for name, truth in before.items():
             held = after.get(name)
-            if held is None or truth.dtype.kind != "f" or truth.shape != held.shape:
+            if (
+                not (isinstance(truth, np.ndarray) and isinstance(held, np.ndarray))
+                or truth.dtype.kind != "f"
+                or truth.shape != held.shape
+            ):
                 continue
             tally.setdefault(name, _Tally()).add(truth, held, e.graph.ranges.get(name))
     e.sqnr_db = {name: one.sqnr() for name, one in tally.items() if one.noise and one.signal}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from edgeprof.evaluation import evaluate
 from edgeprof.evaluation.labels import are_absent
 from edgeprof.launch.choose import choose_runtime
 from edgeprof.launch.supervisor import Worker, WorkerSpec
+from edgeprof.reasons import Code
 from edgeprof.worker.runtime import ANY_SHAPE, LoadOptions
 from edgeprof.worker.scenario import Scenario
 
@@ -65,7 +64,7 @@ def run(
         ]
         loaded = [worker.load() for worker in workers]
         if loaded[0].problems:
-            raise VariantError(loaded[0].problems[0][1], code="nan_output")
+            raise VariantError(loaded[0].problems[0][1], code=Code.NAN_OUTPUT)
         check_same_inputs(*(one.inputs for one in loaded))
         if measure_s:
             medians = _times(workers, measure_s)
@@ -100,11 +99,10 @@ def check_same_inputs(mine: Sequence[TensorSpec], baseline: Sequence[TensorSpec]
 def _worker(artifact: Artifact, host: PluginHost, timeout_s: float, inputs: Inputs, graph: Graph | None) -> Worker:
     runtime = choose_runtime(host, artifact)
     return Worker(
-        WorkerSpec(
-            runtime_file=Path(inspect.getfile(type(runtime))),
-            runtime_class=type(runtime).__qualname__,
-            target=artifact.target,
-            options=LoadOptions(runtime.default_device, None, 1, inputs.shapes_for(graph), {}, dict(inputs.dtypes)),
+        WorkerSpec.of(
+            runtime,
+            artifact.target,
+            LoadOptions(runtime.default_device, None, 1, inputs.shapes_for(graph), {}, dict(inputs.dtypes)),
             inputs=inputs.data,
             timeout_s=timeout_s,
         )
@@ -143,7 +141,10 @@ def top_answers(worker: Worker, inputs: Sequence[Any], data: Dataset) -> npt.NDA
         first = next(iter(worker.infer(feeds).values()))
         if first.ndim < 1 or first.shape[0] != size:
             raise InputError("its outputs do not begin with the batch, so answers cannot be compared")
-        if first[0].size != max(first.shape[1:], default=1):
+        if first.size == size and first.dtype.kind in "iu":  # the class itself
+            found.append(int(first.reshape(-1)[0]))
+            continue
+        if first.dtype.kind not in "iuf" or first[0].size < 2 or first[0].size != max(first.shape[1:]):
             break
         found.append(int(first[0].reshape(-1).argmax()))
     return np.asarray(found, np.intp)

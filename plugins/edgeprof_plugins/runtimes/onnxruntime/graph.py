@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from edgeprof.compression.scratch import scratch
 from edgeprof.worker.graph import Graph
+
 from .layers import read_layers
 
 Array = Any
@@ -164,35 +165,6 @@ def _optimised(path: str, folder: Any) -> Any:
         return None
 
 
-<<<<<<< HEAD
-=======
-def _sizes(model: Any) -> Dict[str, Tuple[int, ...]]:
-    """Shapes of what the layers give, by running the graph once on random inputs with a batch of one."""
-    wanted = [node.output[0] for node in model.graph.node if node.op_type in _LAYERS]
-    inputs = [spec for spec in model.graph.input if spec.name not in {t.name for t in model.graph.initializer}]
-    try:
-        arrays = next(iter(taps(model, wanted, [random_feeds(inputs)])))
-    except Exception:
-        return {}
-    return {name: array.shape for name, array in arrays.items()}
-
-
-def random_feeds(inputs: Iterable[Any]) -> Dict[str, Array]:
-    """Random inputs for a graph's inputs; what is open becomes 1."""
-    draw = np.random.default_rng(0)
-    feeds = {}  # type: Dict[str, Array]
-    for spec in inputs:
-        kind = spec.type.tensor_type
-        shape = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else 1 for d in kind.shape.dim]
-        dtype = _DTYPES.get(kind.elem_type, "float32")
-        if dtype.startswith("float"):
-            feeds[spec.name] = draw.standard_normal(shape).astype(dtype)
-        else:
-            feeds[spec.name] = np.ones(shape, dtype)
-    return feeds
-
-
->>>>>>> main
 def taps(model: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[Dict[str, Array]]:
     """What chosen tensors inside a graph hold, for each set of inputs.
 
