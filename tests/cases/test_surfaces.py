@@ -19,7 +19,6 @@ from tests.cases.test_totals import RIGHT
 from tests.cases.trees import Case, needs_cases
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from edgeprof.sensing.discover import Discovery
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = needs_cases
 HOST = PluginHost()
 #: How long the exporter samples (s).
-_SECONDS = 3.0
+_SECONDS = 6.0
 
 
 class Shown(NamedTuple):
@@ -41,7 +40,7 @@ class Shown(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Shown]]:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
     """Every case sampled by the exporter's engine, one after the other found and then all at once."""
     engines: dict[str, tuple[Engine, Discovery]] = {}
     with ExitStack() as stack:
@@ -59,7 +58,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Sho
         time.sleep(_SECONDS)
         last = {name: views.power(engine) for name, (engine, _) in engines.items()}
         seconds = time.monotonic() - begun
-        yield {name: Shown(found, first[name], last[name], seconds) for name, (_, found) in engines.items()}
+    return {name: Shown(found, first[name], last[name], seconds) for name, (_, found) in engines.items()}
 
 
 def watts(shown: Shown, metric: str) -> float:

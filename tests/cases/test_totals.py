@@ -47,7 +47,7 @@ RIGHT = {
         229.2, "package-0 + package-1 + package-2 + package-3 + dram-0 + dram-1 + dram-2 + dram-3"
     ),
     "10-laptop-battery-mouse": Right(4.0, "package-0", 8.4, "BAT0"),
-    "11-two-batteries-no-rapl": Right(None, None, 6.2, "not a known board"),
+    "11-two-batteries-no-rapl": Right(None, None, 6.2, "only BAT0 tells what the machine draws"),
     "13-pc-amd-dgpu": Right(295.0, "package-0 + amdgpu PPT"),
     "15-acpi-power-meter": Right(92.0, "power_meter"),
     "15c-acpi-power-meter-sentinel": Right(None, None, 0.0, "a register without a reading"),

@@ -154,3 +154,18 @@ def test_a_tap_hands_on_what_the_sensor_is() -> None:
     sensor = Fixed((GPU_W, 5.0))
     tap = Tap(sensor, Engine(), {})
     assert (tap.name, tap.slow, list(tap.channels), list(tap.unavailable)) == ("nvml", False, [GPU_W], [])
+
+
+def test_a_total_that_stands_still_while_its_parts_rise_is_noticed(engine: Engine) -> None:
+    whole = Channel("rapl", "psys", "energy", kind="counter", provenance="counter", scope="board", role="total")
+    sensor = Fixed((whole, 10.0), (PACKAGE, 5.0))
+    engine.start(found(sensor))
+    until(lambda: engine.ready)
+    assert not engine.is_standing_still()
+    sensor.row = [10.0, 9.0]
+    joules = {meter.channel.name: meter for meter in engine._meters.values()}
+    until(lambda: joules["package-0"].joules > 1.0)
+    assert engine.is_standing_still()
+    sensor.row = [17.0, 12.0]
+    until(lambda: joules["psys"].joules > 1.0 and joules["package-0"].joules > 5.0)
+    assert not engine.is_standing_still()

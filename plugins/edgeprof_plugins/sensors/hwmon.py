@@ -262,7 +262,7 @@ def _power(chip: _Chip, kind: str, number: int, *, alone: bool, facts: dict[str,
     )
     socket = re.fullmatch(r"Esocket(\d+)", base.label or "")
     if socket:
-        base = replace(base, chip=f"cpu {socket[1]}")
+        base = replace(base, chip=f"cpu {socket[1]}", input=None)  # a socket is a place, and no chip with inputs
     return _Power(chip, _annotated(chip, base, node, averaged), (node,))
 
 

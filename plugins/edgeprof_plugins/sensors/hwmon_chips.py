@@ -139,7 +139,8 @@ def amdgpu(path: Path, label: str) -> dict[str, Any]:
     """
     is_apu = text_of(path / "in1_label") == "vddnb" or label.lower() in {"slowppt", "fastppt"}
     if is_apu:
-        return {"scope": "package", "additive": True, "chip": "cpu 0", "note": "an APU: its CPU cores are in it"}
+        place = {"chip": "cpu 0", "input": None}
+        return {"scope": "package", "additive": True, "note": "an APU: its CPU cores are in it", **place}
     cap = number_of(path / "power1_cap_max", 1e-6) or number_of(path / "power1_cap", 1e-6)
     if cap is None:
         return {"scope": "gpu", "additive": False, "note": "of an APU this is the whole chip with its CPU cores"}

@@ -30,6 +30,7 @@ from edgeprof.launch.lock import measuring
 from edgeprof.launch.supervisor import Worker, WorkerMemory, WorkerSpec
 from edgeprof.results import document, schema
 from edgeprof.results.ids import new_id
+from edgeprof.sensing import corrections
 from edgeprof.sensing.device import fast_sensor
 from edgeprof.sensing.device import host as context
 from edgeprof.sensing.device.settings import Settings
@@ -186,6 +187,10 @@ class _Run:
             self.progress.end()
         sampled = Sampled(self.recording, self.sampler.stats(), started, host.cores)
         _, filter_reasons = self.recording.fitted_filters()
+        if not self.roots.is_simulated:
+            fits = sampled.fits(created.isoformat(timespec="seconds"))
+            board = corrections.board_name(self.found.topology.board, self.roots)
+            corrections.keep_fitted(self.found.topology.channels, fits, board)
         variants = [assemble.variant(record, sampled, self.plan) for record in records]
         assemble.pair_accuracies(variants, records)
         cost = self.sampler.cost()

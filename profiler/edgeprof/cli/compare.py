@@ -38,7 +38,7 @@ def command(baseline: str, branch: str, *, strict: bool, force: bool, as_json: b
     from edgeprof.verdicts.across import across
 
     a, b = files.read_one(baseline), files.read_one(branch)
-    found = across(a, b, force=force)
+    found = across(a, b, force=force, repeats=files.repeats([a, b]))
     if as_json:
         click.echo(json.dumps(_as_json(a, b, found), indent=2))
     else:
@@ -61,6 +61,8 @@ def _lines(a: Result, b: Result, found: Across, style: Style, *, force: bool) ->
             lines += style.wrap("", f"only in {of}: {', '.join(only)}")
     if lines:
         lines.append("")
+    if found.pairs and a.id != b.id:
+        lines += style.wrap("", found.between.sentence())
     return lines + [line for text in _context(found, force=force) for line in style.wrap("", text)]
 
 
@@ -132,6 +134,7 @@ def _as_json(a: Result, b: Result, found: Across) -> dict[str, Any]:
             }
             for pair in found.pairs
         ],
+        "between_runs": found.between.as_json(),
         "only_baseline": found.only_baseline,
         "only_branch": found.only_branch,
     }

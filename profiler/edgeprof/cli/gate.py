@@ -14,6 +14,7 @@ from edgeprof.cli.options import json_option, no_color_option
 if TYPE_CHECKING:
     from edgeprof.reporters.terminal import Style
     from edgeprof.results.schema import Result
+    from edgeprof.verdicts.across import Across
     from edgeprof.verdicts.gate import Check, Limits
 
 SCHEMA = "edgeprof.gate/1"
@@ -60,13 +61,17 @@ def command(result: str, **flags: Any) -> int:
     if flags["workload"]:
         gated = of_workload(gated, flags["workload"])
         baseline = baseline and of_workload(baseline, flags["workload"])
-    against = across(baseline, gated) if baseline else None
+    against = across(baseline, gated, repeats=files.repeats([baseline, gated])) if baseline else None
     checks = check(gated, limits, against=against, strict=flags["strict"], names=flags["variants"])
     passed = all(c.passed for c in checks)
     if flags["as_json"]:
-        click.echo(json.dumps(_as_json(gated, checks, passed=passed), indent=2))
+        click.echo(json.dumps(_as_json(gated, checks, against, passed=passed), indent=2))
     else:
-        click.echo("\n".join(_lines(checks, Style.of(sys.stdout, no_color=flags["no_color"]))))
+        style = Style.of(sys.stdout, no_color=flags["no_color"])
+        lines = _lines(checks, style)
+        if against is not None and against.pairs and limits.max_regression is not None:
+            lines += ["", *style.wrap("", against.between.sentence())]
+        click.echo("\n".join(lines))
     return 0 if passed else 1
 
 
@@ -120,5 +125,9 @@ def _lines(checks: list[Check], style: Style) -> list[str]:
     return lines
 
 
-def _as_json(gated: Result, checks: list[Check], *, passed: bool) -> dict[str, Any]:
-    return {"schema": SCHEMA, "result": gated.id, "passed": passed, "checks": [asdict(c) for c in checks]}
+def _as_json(gated: Result, checks: list[Check], against: Across | None, *, passed: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {"schema": SCHEMA, "result": gated.id, "passed": passed}
+    told["checks"] = [asdict(c) for c in checks]
+    if against is not None:
+        told["between_runs"] = against.between.as_json()
+    return told

@@ -27,6 +27,7 @@ VERBS = {
     "sensors": "Every channel found, its value, role and provenance.",
     "simulate": "A live, virtual board, for trying edgeprof without hardware.",
     "sweep": "A whole study from one file, and which variant to ship.",
+    "top": "Live view of rails, load and temperatures in the terminal.",
 }
 
 #: Those of them that a plugin of ours brings (``register_commands``): verb → the plugin, which alone is loaded for it.

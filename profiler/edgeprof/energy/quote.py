@@ -29,6 +29,7 @@ from edgeprof.energy.figures import (
 )
 from edgeprof.energy.influences import Share, as_squares, influences
 from edgeprof.energy.integrate import ChannelSeries, WindowEnergy, window_energy
+from edgeprof.energy.standstill import frozen_reasons
 from edgeprof.energy.uncertainty import Component
 from edgeprof.provenance import worst
 from edgeprof.results import schema
@@ -89,6 +90,7 @@ def measure(
     statistic: Statistic = "mean",
     max_rate_hz: float | None = None,
     busy: Sequence[Span] = (),
+    expected_w: float = 0.0,
 ) -> Measured:
     """Joules per unit of work.
 
@@ -103,6 +105,7 @@ def measure(
         max_rate_hz: The highest rate of back-to-back units; by default that of the windows.
         busy: Everything that ran, other variants' windows and warm-ups too: what lies between is quiet, and a window's
             edges are taken from it. Empty: nothing is known of what lies beside the windows.
+        expected_w: What the work adds at least to the total (W); a total that shows nothing of it is frozen.
 
     Returns:
         The figures; unknown ones are None with a reason.
@@ -115,6 +118,9 @@ def measure(
         article = "an" if unit[:1] in "aeiou" else "a"
         why = schema.Reason("no_inferences", f"a window without {article} {unit} has no joules per {unit}")
         return unmeasured(provenance, covers, rail, [why])
+    frozen = frozen_reasons(headline, busy, windows, idles, expected_w)
+    if frozen:
+        return unmeasured(provenance, covers, rail, frozen)
     reasons: list[schema.Reason] = []
     quiet = [_quiet(window, busy) for window in windows]
     by_channel = [_windows_of(series, windows, reasons, quiet) for series in headline]

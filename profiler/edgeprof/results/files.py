@@ -10,12 +10,18 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprof.errors import InputError
+from edgeprof.errors import EdgeprofError, InputError
 from edgeprof.results import document
+from edgeprof.results.schema import model_name
 from edgeprof.results.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeprof.results.schema import Result
+
+#: So many of the latest results of a model are looked at for repeats.
+_MOST_REPEATS = 40
 
 
 def write(path: Path, text: str) -> None:
@@ -111,6 +117,17 @@ def read_one(reference: str, store: Store | None = None) -> Result:
         InputError: see ``read``.
     """
     return read(reference, store)[-1]
+
+
+def repeats(results: Sequence[Result], store: Store | None = None) -> list[Result]:
+    """The latest stored results that hold a model of one of these; none where the store cannot be read."""
+    store = store or Store()
+    models = {model_name(variant.model) for result in results for variant in result.variants}
+    try:
+        ids = {entry.id for model in models for entry in store.history(limit=_MOST_REPEATS, model=model)}
+        return [store.find(one) for one in sorted(ids)]
+    except EdgeprofError:
+        return []
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:

@@ -17,15 +17,18 @@ from edgeprof.errors import InputError
 from edgeprof.sensing.sensor import Calibration, Channel, Sensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, MutableSequence, Sequence
+    from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 
     from edgeprof.roots import Roots
     from edgeprof.sensing.board.topology import Board
+    from edgeprof.sensing.trace import Key
 
 FILE = "calibrations.json"
 _VERSION = 1
 #: A time constant that was measured holds for the settings that it was measured at, to this (relative).
 _SAME_SETTING = 0.01
+#: A fit of a bench is kept where it is as sure as this (relative), for filters whose stated limit is at least that.
+_SURE, _DRIVERS_LIMIT = 0.03, 0.1
 
 
 @dataclass(frozen=True)
@@ -297,6 +300,37 @@ def filtered(
         if entry.board == where and entry.filter is not None
     }
     return [_with_filter(channel, measured.get((channel.sensor, channel.name))) for channel in channels]
+
+
+def keep_fitted(
+    channels: Iterable[Channel], fits: Mapping[Key, MeasuredFilter], where: str, kept: Calibrations | None = None
+) -> list[str]:
+    """Keep time constants that a bench fitted, for the channels whose filter is only what the driver's settings give.
+
+    What ``edgeprof calibrate --filter`` measured stays: its channels state a narrower limit.
+
+    Args:
+        channels: As they were sampled.
+        fits: By channel.
+        where: The board (``board_name``).
+        kept: Where to keep them.
+
+    Returns:
+        The names of the channels that were kept; none where the file cannot be read or written.
+    """
+    kept = kept or Calibrations()
+    names = []
+    for channel in channels:
+        fit = fits.get(channel.key)
+        limit = channel.filter.tau_limit
+        if fit is None or fit.u_s > _SURE * fit.tau_s or (limit is not None and limit < _DRIVERS_LIMIT):
+            continue
+        try:
+            kept.put(Entry(where, channel.sensor, channel.name, filter=fit))
+        except InputError:  # the bench has its figures; the next one fits again
+            return []
+        names.append(channel.name)
+    return names
 
 
 def _with_filter(channel: Channel, measured: MeasuredFilter | None) -> Channel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +17,7 @@ from edgeprof.sensing.board.topology import Topology, arrange, identify, place_c
 from edgeprof.sensing.renamed import distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
@@ -91,7 +92,9 @@ def discover(
         if not only or name in addresses:
             candidates += _asked(name, factory, roots, addresses.get(name, []), failures)
     candidates = corrections.apply(distinct(candidates), board, roots, kept)
-    channels, looks = _first_looks(board, candidates, failures)
+    # An instrument that was asked for by its address is opened once: that may start a program or take seconds.
+    instruments = {name for name, places in addresses.items() if places}
+    channels, looks = _first_looks(board, candidates, instruments, failures)
     if roots.is_simulated:
         channels = [replace(channel, provenance="simulated") for channel in channels]
     channels = corrections.filtered(channels, board, roots, kept)
@@ -143,7 +146,7 @@ def _addresses(only: Sequence[str], sources: Mapping[str, Callable[..., Iterable
 
 
 def _first_looks(
-    board: Board, sensors: Sequence[Sensor], failures: list[Failure]
+    board: Board, sensors: Sequence[Sensor], instruments: Collection[str], failures: list[Failure]
 ) -> tuple[list[Channel], dict[Key, list[tuple[float, float]]]]:
     """The channels, and what they read: once, or several times where a counter must be seen to move.
 
@@ -156,7 +159,7 @@ def _first_looks(
         readable = _look(sensor, looks, failures)
         channels += readable
         channels += [replace(channel, available=False) for channel in sensor.unavailable]
-        if any(channel.available for channel in readable):
+        if any(channel.available for channel in readable) and sensor.name not in instruments:
             working.append(sensor)
     counting = [sensor for sensor in working if any(is_power(c) and c.kind == "counter" for c in sensor.channels)]
     _look_again(counting, _QUICK_LOOKS_S, looks)
@@ -169,11 +172,36 @@ def _look_again(
     sensors: Sequence[Sensor], pauses: Sequence[float], looks: dict[Key, list[tuple[float, float]]]
 ) -> None:
     """More rows of these sensors; a source that is slow was asked once, and that is all."""
-    quick = [sensor for sensor in sensors if not sensor.slow]
-    for pause in pauses if quick else ():
-        time.sleep(pause)
-        for sensor in quick:
-            _look(sensor, looks, [])
+    opened = [sensor for sensor in sensors if not sensor.slow and _can_open(sensor)]
+    try:
+        for pause in pauses if opened else ():
+            time.sleep(pause)
+            for sensor in opened:
+                with suppress(Exception, SystemExit):  # what fails now was read before, or is told as failed
+                    _read_row(sensor, looks)
+    finally:
+        for sensor in opened:
+            with suppress(Exception, SystemExit):
+                sensor.close()
+
+
+def _can_open(sensor: Sensor) -> bool:
+    try:
+        sensor.open()
+    except (Exception, SystemExit):  # noqa: BLE001 - see discover
+        return False
+    return True
+
+
+def _read_row(sensor: Sensor, looks: dict[Key, list[tuple[float, float]]]) -> None:
+    """Read one row of an open sensor into ``looks``."""
+    channels = list(sensor.channels)
+    values, times = [math.nan] * len(channels), [math.nan] * len(channels)
+    before = time.monotonic()
+    sensor.read(values, times)
+    middle = 0.5 * (before + time.monotonic())
+    for channel, value, at in zip(channels, values, times, strict=True):
+        looks.setdefault(channel.key, []).append((middle if math.isnan(at) else at, value))
 
 
 def _look(sensor: Sensor, looks: dict[Key, list[tuple[float, float]]], failures: list[Failure]) -> list[Channel]:
@@ -181,20 +209,14 @@ def _look(sensor: Sensor, looks: dict[Key, list[tuple[float, float]]], failures:
     channels = list(sensor.channels)
     if not channels:
         return []
-    values, times = [math.nan] * len(channels), [math.nan] * len(channels)
-    before = time.monotonic()
     try:
         sensor.open()
         try:
-            before = time.monotonic()
-            sensor.read(values, times)
+            _read_row(sensor, looks)
         finally:
             sensor.close()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - see discover
         message = error.message if isinstance(error, EdgeprofError) else f"{type(error).__name__}: {error}"
         failures.append(Failure(sensor.name, message, getattr(error, "remedy", None)))
         return [replace(channel, available=False, reason=message) for channel in channels]
-    middle = 0.5 * (before + time.monotonic())
-    for channel, value, at in zip(channels, values, times, strict=True):
-        looks.setdefault(channel.key, []).append((middle if math.isnan(at) else at, value))
     return channels

@@ -83,6 +83,11 @@ def _check_channel(channel: Channel) -> None:
         require(value is None or value > 0, f"{name}: {what} is {value}; unknown is None")
     for what, value in (("gain_limit", channel.gain_limit), ("offset_limit", channel.offset_limit)):
         require(value is None or value >= 0, f"{name}: {what} is {value}; unknown is None")
+    require(channel.limit_w is None or channel.limit_w > 0, f"{name}: limit_w is {channel.limit_w}; unknown is None")
+    require(
+        not (channel.additive and channel.parent),
+        f"{name} is inside {channel.parent}, and yet additive",
+    )
     kind = channel.filter.kind
     require(kind != "exponential" or channel.filter.tau_s, f"{name}: an exponential filter needs tau_s")
     require(kind != "block" or channel.filter.length_s, f"{name}: a block average needs length_s")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from edgeprof.sensing.board.headline import is_additive, is_power
+from edgeprof.sensing.board.headline import is_additive, is_power, without_doubles
 from edgeprof.sensing.limits import counter_rise, why_impossible
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def judge(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
     """The channels, those unavailable whose readings cannot be true, with the reason."""
     judged = [_proven(channel, [value for _, value in looks.get(channel.key, ())]) for channel in channels]
     judged = _without_mirrors(judged, looks)
-    judged = _without_still_counters(judged, looks)
+    judged = without_doubles(_without_still_counters(judged, looks))
     return _without_hollow_totals(judged, looks)
 
 
@@ -139,7 +139,7 @@ def _without_hollow_totals(channels: Sequence[Channel], looks: Looks) -> list[Ch
             platforms.setdefault((channel.sensor, channel.scope), []).append(channel)
     changed: dict[Key, Channel] = {}
     for totals in platforms.values():
-        counters = [c for c in totals if c.kind == "counter"]
+        counters = [c for c in totals if c.kind == "counter" and c.additive is False]
         if len(counters) > 1 and len({c.name for c in counters}) > 1:
             changed |= _add_or_choose(counters, channels, looks)
             continue

@@ -157,6 +157,10 @@ def _without_total(board: Board, channels: Sequence[Channel]) -> Headline:
         reason = f"{board.name} has no power monitor of its own; {names} is there, and what it feeds is not known"
         remedy = f"If it measures the board's input: --rail {readable[0].name}."
         return Headline(reason=reason, remedy=remedy)
+    if readable and all(c.additive and c.scope == "board" for c in readable):
+        names = " and ".join(dict.fromkeys(c.name for c in readable))
+        reason = f"only {names} {'tell' if len(readable) > 1 else 'tells'} what the machine draws, while it discharges"
+        return Headline(reason=reason, remedy=f"For minutes, not for short windows: --rail {readable[0].name}.")
     if readable:
         reason = f"{board.name} is not a known board, so it is not known which rail holds the others"
         return Headline(reason=reason, remedy=choice)
@@ -235,7 +239,7 @@ def without_doubles(channels: Sequence[Channel]) -> list[Channel]:
             result.append(channel)
             continue
         alike = [c for c in chosen if c.scope == channel.scope and is_power(channel)]
-        twin = next((c for c in alike if c.chip and c.chip == channel.chip and c.sensor != channel.sensor), None)
+        twin = next((c for c in alike if _is_same(c, channel)), None)
         if twin is not None:
             result.append(replace(channel, additive=False, parent=twin.name))
         elif channel.scope in _ONE_SOURCE and any(c.sensor != channel.sensor for c in alike):
@@ -252,6 +256,9 @@ def _outer(channels: Sequence[Channel]) -> Headline | None:
         outer = best_of(c for c in powers if c.scope == scope)
         if outer is None or not outer.available:
             continue
+        whole = _one_each(c for c in powers if c.scope == scope and c.sensor == outer.sensor and c.available)
+        if len(whole) > 1 and not outer.additive:
+            continue  # two supplies, or one behind the other: nobody can tell, so that neither is the machine's
         beside = [c for c in powers if c.scope == scope and c.sensor == outer.sensor and c.available and c.additive]
         excludes = None if scope == "wall" else "the power supply's own losses"
         return Headline(
@@ -261,19 +268,18 @@ def _outer(channels: Sequence[Channel]) -> Headline | None:
 
 
 def _one_each(channels: Iterable[Channel]) -> list[Channel]:
-    """One channel for each thing: what a source calls by one name, and what two sources tell of one place and scope."""
+    """One channel for each thing: what a source calls by one name, and what is at one place and of one scope."""
     named: dict[tuple[str, str], list[Channel]] = {}
     for channel in channels:
         named.setdefault((channel.sensor, channel.name), []).append(channel)
     things = [best for group in named.values() if (best := best_of(group)) is not None]
-    return [thing for thing in things if _best_source(thing, things) == thing.sensor]
+    return [thing for thing in things if best_of(other for other in things if _is_same(other, thing)) is thing]
 
 
-def _best_source(thing: Channel, things: Sequence[Channel]) -> str:
-    """Of the sources that tell of the same place and scope, the best."""
-    alike = [c for c in things if thing.chip and (c.chip, c.scope) == (thing.chip, thing.scope)]
-    best = best_of(alike)
-    return thing.sensor if best is None else best.sensor
+def _is_same(one: Channel, other: Channel) -> bool:
+    """Whether two channels tell the same thing: there is one place, and one input of it, for each."""
+    at_one_place = bool(one.chip) and (one.chip, one.input, one.scope) == (other.chip, other.input, other.scope)
+    return one is other or at_one_place
 
 
 def _choose(board: Board, channels: Sequence[Channel], members: Mapping[str, Sequence[Channel]], rail: str) -> Headline:

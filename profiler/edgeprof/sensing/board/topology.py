@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof.sensing.board.evidence import judge
 from edgeprof.sensing.board.files import Board, Rail, Total
-from edgeprof.sensing.board.headline import Headline, find_headline, is_additive, is_power, without_doubles
+from edgeprof.sensing.board.headline import Headline, find_headline, is_additive, is_power
 from edgeprof.sensing.board.identity import identify
 from edgeprof.sensing.board.placement import Origin, find_rails
 from edgeprof.sensing.characterize import annotated
@@ -63,12 +63,16 @@ class Topology:
         whole = {c.key for c in chosen if c.role == "total"}
         readable = [c for c in self.channels if is_power(c) and c.available and c.key not in whole]
         names = {c.name for c in readable}
+        # A machine is taken apart in one way only: its processors and cards, or else the outputs of its supply.
+        beside = {c.key for c in readable if c.parent is None and (c in chosen or self._stands_beside(c))}
         result: dict[Key, str | None] = {}
         uncertain: list[Channel] = []
         for channel in readable:
             if channel.parent in names:
                 result[channel.key] = channel.parent
-            elif channel in chosen or channel.parent is not None or self._stands_beside(channel):
+            elif channel.parent is not None:
+                result[channel.key] = None if self.board.is_known or not beside else channel.parent
+            elif channel.key in beside:
                 result[channel.key] = None
             else:
                 uncertain.append(channel)
@@ -111,7 +115,7 @@ def arrange(
     """
     homes = _homes(board, channels)
     known = annotated(_placed(board, channels, homes), characteristics or {})
-    judged = without_doubles(judge([known[c.key] for c in channels], looks or {}))
+    judged = judge([known[c.key] for c in channels], looks or {})
     members = {
         home.name: [c for c in judged if homes.get(c.key) == home and is_power(c)] for home in _distinct(homes.values())
     }

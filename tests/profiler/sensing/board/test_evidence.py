@@ -124,3 +124,11 @@ def test_a_card_without_power_is_named_in_what_the_total_leaves_out() -> None:
     )
     excludes = looked({counter("package-0", "package"): 45.0, card: 0.0}).headline.excludes
     assert "the graphics card nouveau 0000:01:00.0 (its driver tells no power)" in str(excludes)
+
+
+def test_of_two_supplies_neither_is_taken_for_the_machine() -> None:
+    supplies = {gauge(f"psu@{n} power total", scope="board", role="total", chip=f"psu.{n}"): 120.0 for n in (1, 2)}
+    alone = looked(supplies)
+    assert alone.headline.channels == ()
+    assert "--rail" in str(alone.headline.remedy)
+    assert looked({**supplies, counter("package-0", "package"): 45.0}).headline.rail == "package-0"

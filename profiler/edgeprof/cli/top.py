@@ -1,0 +1,191 @@
+"""``edgeprof top``: the rails, temperatures and clocks of this machine, live in the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeprof.cli.options import json_option, no_color_option, resolve_roots, root_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgeprof.energy.online.watch import Watch
+    from edgeprof.reporters.terminal import Style
+    from edgeprof.reporters.top_frame import Moment, OwnCost
+    from edgeprof.roots import Roots
+
+#: The other screen of the terminal, without a cursor; and back.
+_BEGIN, _END = b"\x1b[?1049h\x1b[?25l", b"\x1b[?25h\x1b[?1049l"
+_HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
+#: q, Ctrl-C, Ctrl-D, and the end of stdin.
+_QUIT = frozenset({b"q", b"Q", b"\x03", b"\x04", b""})
+#: Readings a second: enough for a marked window of a second, and nothing that a core would notice.
+_RATE_HZ = 10.0
+#: The first frame comes after so long (s): two readings of every counter.
+_FIRST_S = 0.25
+_FASTEST_S = 0.1
+
+
+@click.command()
+@click.option("--every", "every_s", default=1.0, show_default=True, metavar="S", help="Seconds between two frames.")
+@click.option("--once", is_flag=True, help="One frame, then end; so it is where stdout is no terminal.")
+@click.option("--sensor", "sources", multiple=True, metavar="NAME", help="Only this source (repeatable).")
+@root_options
+@no_color_option
+@json_option
+def command(
+    every_s: float,
+    once: bool,
+    sources: tuple[str, ...],
+    sysfs_root: str | None,
+    procfs_root: str | None,
+    no_color: bool,
+    as_json: bool,
+) -> None:
+    """Live view of rails, load, temperatures and clocks, with what is inside what.
+
+    The space bar marks the beginning of a window: its joules and their uncertainty stand in the last line. With --json
+    each frame is one line of JSON.
+    """
+    from edgeprof.energy.online.watch import Watch
+    from edgeprof.errors import require_range
+    from edgeprof.plugins import PluginHost
+    from edgeprof.reporters.terminal import Style
+    from edgeprof.reporters.top_frame import History, draw
+    from edgeprof.sensing.discover import discover
+
+    require_range("--every", every_s, _FASTEST_S, 3600.0)
+    roots = resolve_roots(sysfs_root, procfs_root)
+    discovery = discover(PluginHost.from_environment(), roots, sources or None)
+    watch, state = Watch(discovery, _RATE_HZ), _State(roots)
+    live = sys.stdout.isatty() and sys.stdin.isatty() and not once and not as_json
+    watch.start()
+    try:
+        if as_json:
+            _print_json(watch, state, every_s, once=once)
+        elif live:
+            with _screen() as keys:
+                _play(watch, state, every_s, Style.of(sys.stdout, no_color=no_color), keys)
+        else:
+            time.sleep(_FIRST_S)  # a counter's power is the difference of two readings
+            style = Style.of(sys.stdout, no_color=no_color)
+            click.echo("\n".join(draw(state.moment(watch), History(), style, keys=False)))
+    finally:
+        watch.stop()
+
+
+def _print_json(watch: Watch, state: _State, every_s: float, *, once: bool) -> None:
+    import json
+
+    from edgeprof.reporters.top_frame import document
+
+    time.sleep(_FIRST_S)
+    while True:
+        click.echo(json.dumps(document(state.moment(watch), time.time())))
+        if once:
+            return
+        sys.stdout.flush()
+        time.sleep(every_s)
+
+
+def _play(watch: Watch, state: _State, every_s: float, style: Style, keys: int) -> None:
+    """Draw frames until q, Ctrl-C or the end of stdin."""
+    from edgeprof.reporters.top_frame import History, draw
+
+    history = History()
+    pause_s = _FIRST_S
+    while True:
+        pressed = _key(keys, pause_s)
+        if pressed in _QUIT:
+            return
+        if pressed == b" ":
+            watch.mark()
+        moment = state.moment(watch)
+        history.add(moment.rails)
+        lines = draw(moment, history, style, keys=True)[: _height() - 1]
+        # Past the guard of stdout, which takes such sequences out: every name in the lines went through ``style.text``.
+        frame = _HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_REST
+        os.write(1, frame.encode(sys.stdout.encoding or "utf-8", "replace"))
+        pause_s = every_s
+
+
+def _key(keys: int, seconds: float) -> bytes | None:
+    """The key that was pressed within so many seconds, ``b""`` where stdin has ended, None for none."""
+    readable = select.select([keys], [], [], seconds)[0]
+    return os.read(keys, 1) if readable else None
+
+
+def _height() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((80, 24)).lines
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[int]:
+    """The terminal's other screen, and its keys one by one; what it was comes back however this ends.
+
+    Yields:
+        The descriptor to read keys from.
+    """
+    import termios
+    import tty
+
+    before = termios.tcgetattr(0)
+    try:
+        tty.setcbreak(0)
+        os.write(1, _BEGIN)
+        yield 0
+    finally:
+        os.write(1, _END)
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+class _State:
+    """What a frame shows beside the readings, and what it needs to know of the frame before."""
+
+    def __init__(self, roots: Roots) -> None:
+        from edgeprof.sensing.device.power_mode import power_mode
+
+        self._roots = roots
+        self._mode = power_mode(roots)
+        self._cpu_s, self._at = time.process_time(), time.monotonic()
+
+    def moment(self, watch: Watch) -> Moment:
+        from edgeprof.reporters.top_frame import Moment
+        from edgeprof.sensing.device import throttle
+
+        headline = watch.topology.headline
+        states = throttle.snapshot(self._roots).states
+        return Moment(
+            board=watch.topology.board.name,
+            power_mode=self._mode,
+            covers=headline.covers,
+            total=watch.total(),
+            rails=watch.rails(),
+            others=watch.others(),
+            throttling=[cause for cause, level in states.items() if level],
+            marked=watch.marked(),
+            own=self._own_cost(),
+            reason=headline.reason,
+        )
+
+    def _own_cost(self) -> OwnCost:
+        from edgeprof.reporters.top_frame import OwnCost
+
+        cpu_s, at = time.process_time(), time.monotonic()
+        ratio = (cpu_s - self._cpu_s) / (at - self._at) if at > self._at else 0.0
+        self._cpu_s, self._at = cpu_s, at
+        try:
+            with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - one read a frame
+                pages = int(file.read().split()[1])
+        except (OSError, ValueError, IndexError):
+            return OwnCost(ratio, None)
+        return OwnCost(ratio, pages * os.sysconf("SC_PAGE_SIZE"))

@@ -1,0 +1,197 @@
+"""The rails of a machine as they are now: power, joules since the watch began, and the joules between two marks."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprof.energy.online.running_sum import Meter
+from edgeprof.sensing.limits import bounds
+from edgeprof.sensing.sampler import Sampler
+from edgeprof.sensing.sensor import Sensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableSequence, Sequence
+
+    from edgeprof.sensing.discover import Discovery
+    from edgeprof.sensing.sensor import Channel, Quantity
+
+    Key = tuple[str, str, Quantity]
+
+#: How much the sampler keeps (s): only the newest readings are asked for.
+_KEEP_S = 2.0
+#: A limit of error is taken as the half-width of a uniform distribution.
+_UNIFORM = 1 / math.sqrt(3)
+_COVERAGE_FACTOR = 2.0
+
+
+@dataclass(frozen=True)
+class RailReading:
+    """One rail at one moment.
+
+    Attributes:
+        channel: As the topology knows it.
+        watts: Power at the last reading (W); None where there is none.
+        joules: Since the watch began (J), gaps left out.
+        gap_s: Seconds that are not in ``joules``.
+    """
+
+    channel: Channel
+    watts: float | None
+    joules: float
+    gap_s: float
+
+
+@dataclass(frozen=True)
+class Marked:
+    """The energy of the headline between a mark and now.
+
+    Attributes:
+        seconds: How long.
+        joules: None where a part of the headline has no reading.
+        expanded_uncertainty: U = 2·u of ``joules`` (J), from the stated limits of gain and offset and from the two
+            ends, each of which lies somewhere in an interval between two readings; None where no limits are stated.
+    """
+
+    seconds: float
+    joules: float | None
+    expanded_uncertainty: float | None
+
+
+class Watch:
+    """Samples every source that was discovered, and adds up the energy of each power rail.
+
+    Args:
+        discovery: The sources, and what is inside what.
+        rate_hz: Readings a second; slower sources are read accordingly.
+    """
+
+    def __init__(self, discovery: Discovery, rate_hz: float = 10.0) -> None:
+        self.topology = discovery.topology
+        known = self.topology.by_key()
+        rails = [c for c in self.topology.channels if c.quantity in {"power", "energy"} and c.available]
+        counted = {(c.sensor, c.name) for c in rails if c.quantity == "energy"}
+        #: One meter a rail: its counter where it has one, else its power.
+        self._meters = {c.key: Meter(c) for c in rails if c.quantity == "energy" or (c.sensor, c.name) not in counted}
+        self._lock = threading.Lock()
+        self._period_s = 1 / rate_hz
+        self._marks: dict[Key, tuple[float, float]] = {}
+        sensors = [_Tapped(sensor, self._meters, self._lock) for sensor in discovery.sensors]
+        self._sampler = Sampler(sensors, rate_hz, known, keep_s=_KEEP_S)
+
+    def start(self) -> None:
+        self._sampler.start()
+        self.mark()
+
+    def stop(self) -> None:
+        self._sampler.stop()
+
+    def rails(self) -> list[RailReading]:
+        """Every rail, in the topology's order."""
+        now = time.monotonic()
+        with self._lock:
+            return [RailReading(m.channel, m.watts, m.shown(now), m.gap(now)) for m in self._meters.values()]
+
+    def total(self) -> RailReading | None:
+        """The headline; None where nothing measures a total, watts None where a part of it has no reading."""
+        headline = self.topology.headline.channels
+        readings = {reading.channel.key: reading for reading in self.rails()}
+        parts = [readings[channel.key] for channel in headline if channel.key in readings]
+        if not parts or len(parts) < len(headline):
+            return None
+        watts = [part.watts for part in parts]
+        return RailReading(
+            parts[0].channel,
+            None if None in watts else math.fsum(w for w in watts if w is not None),
+            math.fsum(part.joules for part in parts),
+            max(part.gap_s for part in parts),
+        )
+
+    def others(self) -> list[tuple[Channel, float]]:
+        """The newest reading of every channel that is no power: temperatures, clocks, loads, memory."""
+        latest = self._sampler.latest()
+        return [
+            (channel, latest[channel.key][1])
+            for channel in self.topology.channels
+            if channel.quantity not in {"power", "energy", "voltage", "current"}
+            and math.isfinite(latest.get(channel.key, (math.nan, math.nan))[1])
+        ]
+
+    def mark(self) -> None:
+        """Begin a window: :meth:`marked` tells the energy since then."""
+        with self._lock:
+            self._marks = {key: (m.time, m.joules) for key, m in self._meters.items() if m.time is not None}
+
+    def marked(self) -> Marked:
+        """The energy of the headline since the last mark."""
+        seconds = joules = variance = 0.0
+        stated = True
+        if not self.topology.headline.channels:
+            return Marked(0.0, None, None)
+        with self._lock:
+            for channel in self.topology.headline.channels:
+                meter, begun = self._meters.get(channel.key), self._marks.get(channel.key)
+                if meter is None or begun is None or meter.time is None:
+                    return Marked(0.0, None, None)
+                elapsed, energy = meter.time - begun[0], meter.joules - begun[1]
+                seconds, joules = max(seconds, elapsed), joules + energy
+                stated = stated and (channel.gain_limit is not None or channel.calibration is not None)
+                variance += _sensor_variance(channel, energy, elapsed) + self._ends_variance(channel, energy, elapsed)
+        return Marked(seconds, joules, _COVERAGE_FACTOR * math.sqrt(variance) if stated else None)
+
+    def _ends_variance(self, channel: Channel, joules: float, seconds: float) -> float:
+        """u² (J²) of the two ends, each anywhere between two readings."""
+        interval = max(self._period_s, channel.update_interval_s or 0.0)
+        end = joules / seconds * interval / math.sqrt(12) if seconds > 0 else 0.0
+        return 2 * end**2
+
+
+def _sensor_variance(channel: Channel, joules: float, seconds: float) -> float:
+    """u² (J²) of gain and offset: of the calibration where there is one, else from the stated limits."""
+    line = channel.calibration
+    if line is not None:
+        covariance = 2 * line.covariance_w * joules * seconds
+        return max(0.0, (line.u_gain * joules) ** 2 + (line.u_offset_w * seconds) ** 2 + covariance)
+    gain = (channel.gain_limit or 0.0) * joules * _UNIFORM
+    offset = (channel.offset_limit or 0.0) * seconds * _UNIFORM
+    return gain**2 + offset**2
+
+
+class _Tapped(Sensor):
+    """A sensor whose power readings go to the meters as they are read."""
+
+    def __init__(self, sensor: Sensor, meters: Mapping[Key, Meter], lock: threading.Lock) -> None:
+        self._sensor, self._lock = sensor, lock
+        self.name, self.slow = sensor.name, sensor.slow
+        self._metered = [
+            (index, meters[channel.key], bounds(meters[channel.key].channel))
+            for index, channel in enumerate(sensor.channels)
+            if channel.key in meters
+        ]
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        return self._sensor.channels
+
+    @property
+    def unavailable(self) -> Sequence[Channel]:
+        return self._sensor.unavailable
+
+    def open(self) -> None:
+        self._sensor.open()
+
+    def close(self) -> None:
+        self._sensor.close()
+
+    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
+        before = time.monotonic()
+        self._sensor.read(values, times)
+        middle = 0.5 * (before + time.monotonic())
+        with self._lock:
+            for index, meter, (low, high) in self._metered:
+                value = values[index]
+                if math.isfinite(value) and low <= value <= high:
+                    meter.add(middle if math.isnan(times[index]) else times[index], value)

@@ -1,0 +1,146 @@
+"""``edgeprof top`` in a real pseudo-terminal, piped, and as JSON, on virtual boards."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgeprof.simulation.layouts import build
+from tests.processes import ended
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Path:
+    layout = build("jetson-orin-nano", tmp_path / "board")
+    for rail in layout.rails.values():
+        rail.current.write_text("1000\n")
+        rail.voltage.write_text("5000\n")
+    return tmp_path / "board"
+
+
+def top(board: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgeprof", "top", "--sysfs-root", str(board), *flags]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+class Screen:
+    """A terminal with the program in it."""
+
+    def __init__(self, master: int) -> None:
+        self.master, self.text = master, ""
+
+    def wait_for(self, pattern: str, seconds: float = 30.0) -> re.Match[str]:
+        """Read until the pattern was shown."""
+        deadline = time.monotonic() + seconds
+        while not (match := re.search(pattern, self.text, re.DOTALL)):
+            left = deadline - time.monotonic()
+            assert left > 0, f"{pattern!r} was not shown: {self.text[-2000:]!r}"
+            if select.select([self.master], [], [], left)[0]:
+                self.text += os.read(self.master, 65536).decode("utf-8", "replace")
+        return match
+
+    def press(self, key: str) -> None:
+        self.text = ""
+        os.write(self.master, key.encode())
+
+
+@contextlib.contextmanager
+def screen(board: Path) -> Iterator[tuple[Screen, subprocess.Popen[bytes]]]:
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "edgeprof", "top", "--sysfs-root", str(board), "--every", "0.1"]
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30", "LANG": "C.UTF-8"}
+    process = subprocess.Popen(
+        command,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=environ,
+        start_new_session=True,
+        # Ctrl-C reaches it as a signal; this process has no other thread that could hold a lock.
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY),  # noqa: PLW1509 - see above
+    )
+    os.close(slave)
+    try:
+        with ended(process):
+            yield Screen(master), process
+    finally:
+        os.close(master)
+
+
+def test_the_space_bar_marks_a_window_and_q_gives_the_terminal_back(board: Path) -> None:
+    with screen(board) as (terminal, process):
+        terminal.wait_for(r"\x1b\[\?1049h.*VDD_IN.*5\.00 W.*space: mark · q: quit")
+        first = terminal.wait_for(r"since mark +(\d+\.\d+) ± \d.*? in (\d+\.\d) s.*since mark.*in (?!\2)\d+\.\d s")
+        assert float(first[1]) >= 0
+        terminal.press(" ")
+        terminal.wait_for(r"since mark .* in 0\.[0-4] s")
+        terminal.press("q")
+        terminal.wait_for(r"\x1b\[\?25h\x1b\[\?1049l")
+        assert process.wait(30) == 0
+
+
+def test_ctrl_c_gives_the_terminal_back_too(board: Path) -> None:
+    with screen(board) as (terminal, process):
+        terminal.wait_for("q: quit")
+        terminal.press("\x03")
+        terminal.wait_for(r"\x1b\[\?25h\x1b\[\?1049l")
+        assert process.wait(30) == 130
+
+
+def test_a_pipe_gets_one_plain_frame(board: Path) -> None:
+    done = top(board)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    lines = done.stdout.splitlines()
+    (total,) = [line for line in lines if line.startswith(" VDD_IN")]
+    (part,) = [line for line in lines if line.startswith("   VDD_SOC")]
+    assert "5.00 W" in total
+    assert "inside VDD_IN" in part
+
+
+def test_json_has_the_same_numbers_in_si_units(board: Path) -> None:
+    frame = json.loads(top(board, "--json", "--once").stdout)
+    assert frame["schema"] == "edgeprof.top/1"
+    assert frame["total"]["power_w"] == 5.0
+    assert {rail["channel"]: rail["parent"] for rail in frame["rails"]}["VDD_SOC"] == "VDD_IN"
+    assert frame["self"]["rss_bytes"] > 0
+
+
+def test_a_machine_without_a_sensor_says_so_and_shows_no_zero(tmp_path: Path) -> None:
+    done = top(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no total" in done.stdout
+    assert "nothing measures a total" in done.stdout
+    assert not re.search(r"\b0(\.0+)? ?[JW]\b", done.stdout)
+
+
+def test_a_wrong_interval_is_one_sentence(board: Path) -> None:
+    done = top(board, "--every", "0")
+    assert done.returncode == 2
+    assert done.stderr.startswith("edgeprof: --every 0 is out of range")
+
+
+def test_a_rails_name_cannot_steer_the_terminal(board: Path) -> None:
+    (label,) = list(board.rglob("in1_label"))[:1]
+    label.write_text("VDD\x1b[2J\x1b]0;owned\x07\n")
+    with screen(board) as (terminal, _process):
+        shown = terminal.wait_for(r"VDD.*q: quit")
+        assert "\x1b[2J" not in shown[0]
+        assert "\x1b]0" not in shown[0]
+        terminal.press("q")
