@@ -77,7 +77,7 @@ def _watcher(roots: Roots) -> Callable[[Sequence[Sensor]], dict[Key, Characteris
         from edgeprof.sensing.characterize import characterise
 
         cache = BootCache(roots)
-        watched = [s for s in sensors if any(c.quantity in {"power", "energy"} for c in s.channels)]
+        watched = [s for s in sensors if any(c.tells_joules for c in s.channels)]
         if not watched:
             return {}
         if any(cache.get(sensor) is None for sensor in watched):
@@ -132,7 +132,7 @@ def _channel(channel: Channel, seen: Glance) -> dict[str, Any]:
         "missed": 0,
         "max_gap_s": None,
         "value": value,
-        "power_w": seen.watts(channel) if channel.quantity in {"power", "energy"} else None,
+        "power_w": seen.watts(channel) if channel.tells_joules else None,
         "filter": {name: fact for name, fact in filtering.items() if fact is not None},
         "available": channel.available,
         "reason": channel.reason,
@@ -206,7 +206,7 @@ def _row(channel: Channel, found: Discovery, seen: Glance) -> list[str]:
     source = channel.sensor
     if channel.location.startswith("i2c "):
         source += f"@{channel.location.split()[1].rsplit('-00', 1)[-1]}"
-    power = channel.quantity in {"power", "energy"}
+    power = channel.tells_joules
     return [
         source,
         channel.name,

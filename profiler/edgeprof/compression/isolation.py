@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from edgeprof.compression.progress import report, shown_by
 from edgeprof.errors import EdgeprofError, InputError, VariantError
+from edgeprof.reasons import Code
 from edgeprof.worker import sandbox
 from edgeprof.worker.main import die_with_parent
 
@@ -182,17 +183,17 @@ def _died(running: str | None, label: str, status: int, words: str, limit_s: flo
         return VariantError(
             f"{what} did not end within {limit_s:g} s{where}",
             remedy="If it is only slow, allow it more with --timeout S.",
-            code="timeout",
+            code=Code.TIMEOUT,
         )
     if status == -signal.SIGKILL:
         return VariantError(
             f"{what} was killed by SIGKILL, perhaps for want of memory",
             remedy="Look at: dmesg | grep -i oom",
-            code="crashed",
+            code=Code.CRASHED,
         )
     if status < 0:
-        return VariantError(f"{what} crashed with {signal.Signals(-status).name}{where}", code="crashed")
-    return VariantError(f"{what} ended its process with exit status {status}", code="crashed")
+        return VariantError(f"{what} crashed with {signal.Signals(-status).name}{where}", code=Code.CRASHED)
+    return VariantError(f"{what} ended its process with exit status {status}", code=Code.CRASHED)
 
 
 def _frames(words: str) -> list[tuple[str, int]]:

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import EdgeprofError, InputError
+from edgeprof.reasons import Code
 from edgeprof.results.schema import Reason
 
 if TYPE_CHECKING:
@@ -72,12 +73,12 @@ def judged_before(recipe: Recipe, data: Dataset | None) -> list[Reason]:
         if facts["fingerprint"] != here:
             continue
         if "trained_on" in facts:
-            found["judged_on_training_data"] = (
+            found[Code.JUDGED_ON_TRAINING_DATA] = (
                 f"{step} was trained on the very data that it is judged on ({data.name}): what it learnt by heart"
                 " counts as accuracy"
             )
         else:
-            found["judged_on_calibration_data"] = (
+            found[Code.JUDGED_ON_CALIBRATION_DATA] = (
                 f"{step} was calibrated on {facts.get('samples', 'some')} of the {len(data)} samples that it is judged"
                 " on: its accuracy may be a little too good"
             )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import platform
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from edgeprof.evaluation import evaluate
 from edgeprof.evaluation.labels import are_absent
 from edgeprof.launch.choose import choose_runtime, own_formats
 from edgeprof.launch.supervisor import Worker, WorkerSpec
+from edgeprof.reasons import Code
 from edgeprof.results import schema
 from edgeprof.verdicts.accuracy import drop_scale
 from edgeprof.worker.runtime import ANY_SHAPE, LoadOptions
@@ -198,7 +197,7 @@ def blame(
     told: list[Finding | None] = [_first(known, answers=True) or _UNTOLD] if worse else []
     told += [_first(known, answers=False)] if slow else []
     variant.reasons += [
-        schema.Reason(code="diagnosis", message=one.sentence, remedy=one.fix) for one in told if one is not None
+        schema.Reason(code=Code.DIAGNOSIS, message=one.sentence, remedy=one.fix) for one in told if one is not None
     ]
 
 
@@ -275,7 +274,7 @@ def _run(  # noqa: PLR0917 - called once, above
         workers = [stack.enter_context(_worker(one, host, timeout_s)) for one in (variant, baseline) if one is not None]
         loaded = [worker.load() for worker in workers]
         if loaded[0].problems:
-            raise VariantError(loaded[0].problems[0][1], code="nan_output")
+            raise VariantError(loaded[0].problems[0][1], code=Code.NAN_OUTPUT)
         _check_same_inputs(*(one.inputs for one in loaded))
         if measure_s:
             medians = _times(workers, measure_s)
@@ -310,11 +309,10 @@ def _check_same_inputs(mine: Sequence[TensorSpec], baseline: Sequence[TensorSpec
 def _worker(artifact: Artifact, host: PluginHost, timeout_s: float) -> Worker:
     runtime = choose_runtime(host, artifact)
     return Worker(
-        WorkerSpec(
-            runtime_file=Path(inspect.getfile(type(runtime))),
-            runtime_class=type(runtime).__qualname__,
-            target=artifact.target,
-            options=LoadOptions(runtime.default_device, None, 1, {}, {}),
+        WorkerSpec.of(
+            runtime,
+            artifact.target,
+            LoadOptions(runtime.default_device, None, 1, {}, {}),
             timeout_s=timeout_s,
         )
     )

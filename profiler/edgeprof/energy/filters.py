@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgeprof.energy.influences import chip, u_tau
+from edgeprof.reasons import Code
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _contradiction(channel: Channel, found: TimeConstant) -> schema.Reason | Non
     if off <= math.sqrt(3) * u_tau(channel) + 3 * found.u_s:
         return None
     return schema.Reason(
-        "filter_contradicted",
+        Code.FILTER_CONTRADICTED,
         f"{channel.name} falls with a time constant of {found.tau_s:.3g} ± {2 * found.u_s:.2g} s when work ends, where"
         f" {found.stated_s:.3g} s is stated: the one that was seen is used",
         "edgeprof calibrate --filter measures it once for all.",

@@ -32,6 +32,7 @@ from edgeprof.energy.integrate import ChannelSeries, WindowEnergy, window_energy
 from edgeprof.energy.standstill import frozen_reasons
 from edgeprof.energy.uncertainty import Component
 from edgeprof.provenance import worst
+from edgeprof.reasons import Code
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def measure(
     if not windows or any(window.count <= 0 for window in windows):
         unit = windows[0].unit if windows else "inference"
         article = "an" if unit[:1] in "aeiou" else "a"
-        why = schema.Reason("no_inferences", f"a window without {article} {unit} has no joules per {unit}")
+        why = schema.Reason(Code.NO_INFERENCES, f"a window without {article} {unit} has no joules per {unit}")
         return unmeasured(provenance, covers, rail, [why])
     frozen = frozen_reasons(headline, busy, windows, idles, expected_w)
     if frozen:
@@ -137,7 +138,7 @@ def measure(
     reasons += _beyond(usable, columns, channels)
     if len(usable) == 1:
         reasons.append(
-            schema.Reason("one_window", "a single window: how far it repeats is unknown and not in the uncertainty")
+            schema.Reason(Code.ONE_WINDOW, "a single window: how far it repeats is unknown and not in the uncertainty")
         )
     gross = _gross(usable, _shares(usable, columns, channels), statistic, reasons)
     net = unknown()
@@ -147,7 +148,7 @@ def measure(
     else:
         reasons.append(
             schema.Reason(
-                "no_idle", "the power without work was not measured, so the net energy is unknown", "Use --idle S."
+                Code.NO_IDLE, "the power without work was not measured, so the net energy is unknown", "Use --idle S."
             )
         )
     marginal = None
@@ -277,7 +278,7 @@ def _gross(
     )
     reasons.append(
         schema.Reason(
-            "uncertain",
+            Code.UNCERTAIN,
             f"the energy's uncertainty is {share}, mostly {source}: beyond {100 * MAX_RELATIVE_U:.0f} % no"
             " figure is quoted",
             "edgeprof calibrate narrows gain and offset."
@@ -327,7 +328,7 @@ def _net(
     else:
         return found.figure
     remedy = "Use longer windows and idles: --window S --idle S."
-    reasons.append(schema.Reason("net_uncertain", f"the net energy {why}", remedy))
+    reasons.append(schema.Reason(Code.NET_UNCERTAIN, f"the net energy {why}", remedy))
     return withheld(found)
 
 
@@ -339,7 +340,7 @@ def _unstated(channels: Sequence[Channel]) -> list[schema.Reason]:
         return []
     return [
         schema.Reason(
-            "gain_unknown",
+            Code.GAIN_UNKNOWN,
             f"{', '.join(silent)} states no limit of its gain error: it is not in the uncertainty",
             "edgeprof calibrate --against METER finds it.",
         )
@@ -361,7 +362,7 @@ def _beyond(
         if not made.low_w - margin <= raw <= made.high_w + margin:
             reasons.append(
                 schema.Reason(
-                    "beyond_calibration",
+                    Code.BEYOND_CALIBRATION,
                     f"{channel.name} was calibrated from {made.low_w:.3g} to {made.high_w:.3g} W"
                     f" and used at {raw:.3g} W",
                     "Calibrate it again over a wider range: edgeprof calibrate --against METER",

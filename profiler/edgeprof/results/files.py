@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from edgeprof.errors import EdgeprofError, InputError
 from edgeprof.results import document
 from edgeprof.results.schema import model_name
 from edgeprof.results.store import Store
+from edgeprof.worker.replace import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,19 +36,7 @@ def write(path: Path, text: str) -> None:
             return
         # A link stays a link: what it points to is replaced.
         target = Path(os.path.realpath(path))
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fchmod(stream.fileno(), _mode(target))
-                os.fsync(stream.fileno())
-            Path(name).replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
-        _sync_directory(target.parent)
+        replace_file(target, text.encode())
     except OSError as error:
         raise cannot_write(path, error) from None
 
@@ -151,22 +139,3 @@ def _read_lines(path: Path) -> list[Result]:
     if not found:
         raise InputError(f"{path} holds no result", remedy="Add one: edgeprof bench MODEL -o FILE.jsonl")
     return found
-
-
-def _mode(target: Path) -> int:
-    """The permissions of the file that is replaced, else those that a plain open would give."""
-    with contextlib.suppress(OSError):
-        return stat.S_IMODE(target.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the rename itself survive a power cut, where the file system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -172,13 +172,15 @@ class Store:
                    GROUP BY model, variant, runtime, scenario ORDER BY model, variant, runtime, scenario"""
             ).fetchall()
             results = {
-                key: document.from_json(
-                    db.execute("SELECT json FROM results WHERE id = ?", (key,)).fetchone()[0],
-                    source=f"stored result {key}",
-                )
+                key: document.from_json(text, source=f"stored result {key}")
                 for key in {row[0] for row in found}
+                for (text,) in db.execute("SELECT json FROM results WHERE id = ?", (key,))
             }
-        return [Newest(results[key], results[key].variants[position]) for key, position, _ in found]
+        return [  # of a damaged store some rows name what is not there
+            Newest(results[key], results[key].variants[position])
+            for key, position, _ in found
+            if key in results and position in range(len(results[key].variants))
+        ]
 
     def _not_found(self, reference: str, known: list[str]) -> InputError:
         near = [

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.sensing.characteristic import Characteristic
+from edgeprof.worker.replace import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from edgeprof.roots import Roots
     from edgeprof.sensing.sensor import Sensor
@@ -61,15 +61,7 @@ class BootCache:
             path = self._path()
             path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"version": _VERSION, "boot": self._boot, "sensors": sensors})
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=FILE, delete=False) as file:
-                temporary = Path(file.name)
-                try:
-                    file.write(text)
-                    file.flush()
-                    temporary.replace(path)
-                except OSError:
-                    temporary.unlink()
-                    raise
+            replace_file(path, text.encode(), mode=0o600, durable=False)  # good until the next boot only
 
     def _path(self) -> Path:
         if self._directory is None:

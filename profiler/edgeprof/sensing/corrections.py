@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError
 from edgeprof.sensing.sensor import Calibration, Channel, Sensor
+from edgeprof.worker.replace import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+    from pathlib import Path
 
     from edgeprof.roots import Roots
     from edgeprof.sensing.board.topology import Board
@@ -148,9 +148,7 @@ class Calibrations:
         path = self.path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=FILE, delete=False, encoding="utf-8") as file:
-                file.write(text + "\n")
-            Path(file.name).replace(path)
+            replace_file(path, (text + "\n").encode(), mode=0o600)
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written: {error.strerror}", remedy="Set EDGEPROF_DATA_DIR to a place of yours."
@@ -249,9 +247,7 @@ class Calibrated(Sensor):
 
     def _corrected(self, channel: Channel) -> Channel:
         line = self._lines.get(channel.name)
-        if line is None or channel.quantity not in {"power", "energy"}:
-            return channel
-        if channel.quantity == "energy" and channel.kind != "counter":
+        if line is None or not channel.tells_joules:
             return channel
         low, high = (line.gain * limit + line.offset_w for limit in channel.plausible)
         counts = channel.kind == "counter"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from edgeprof.reasons import Code
 from edgeprof.reporters.limits import sentence
 from edgeprof.results import document, schema
 from edgeprof.verdicts.recommend import recommendation_of
@@ -72,9 +73,9 @@ class Outcome:
 
     def whole(self) -> schema.Result:
         """The result with what the study made of it, so that a report of it says that too."""
-        told = [("recommendation", self.verdict())]
-        told += [("requirement", f"required: {line}") for line in self.told]
-        told += [("budget", f"a budget is broken: {sentence(check)}") for check in self.broken()]
-        told += [("not_measured", f"{name} was not measured: {why}") for name, why in self.skipped.items()]
+        told = [(Code.RECOMMENDATION, self.verdict())]
+        told += [(Code.REQUIREMENT, f"required: {line}") for line in self.told]
+        told += [(Code.BUDGET, f"a budget is broken: {sentence(check)}") for check in self.broken()]
+        told += [(Code.NOT_MEASURED, f"{name} was not measured: {why}") for name, why in self.skipped.items()]
         reasons = [schema.Reason(code=code, message=message) for code, message in told]
         return msgspec.structs.replace(self.result, reasons=[*reasons, *self.result.reasons])

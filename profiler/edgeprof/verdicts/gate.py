@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from edgeprof.errors import unknown
+from edgeprof.reasons import Code
 from edgeprof.results.schema import workload_view
 from edgeprof.verdicts.accuracy import drop_scale
 from edgeprof.verdicts.across import Across, Pair, label
@@ -163,7 +164,7 @@ def _plain(name: str, quantity: str, value: float | None, limit: float, unit: Un
 def _energy(variant: Variant, limit: float, *, strict: bool) -> Check:
     name, energy = label(variant), variant.energy_j_per_inference
     if energy is None or energy.gross.value is None:
-        why = [r.message for r in variant.reasons if r.code in ("no_sensor", "uncertain", "gaps")]
+        why = [r.message for r in variant.reasons if r.code in (Code.NO_SENSOR, Code.UNCERTAIN, Code.GAPS)]
         return _plain(name, "energy", None, limit, "J", reason=why[0] if why else "no energy was measured")
     value, interval = energy.gross.value, energy.gross.ci95
     unsure = value <= limit and (interval is None or interval[1] > limit)

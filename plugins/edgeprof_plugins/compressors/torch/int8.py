@@ -22,6 +22,7 @@ from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.compression.progress import report
 from edgeprof.compression.target import current_target
 from edgeprof.errors import InputError, UnavailableError, VariantError
+from edgeprof.reasons import Code
 from edgeprof.worker.runtime import install_command
 from edgeprof_plugins.compressors.torch import model as torch_model
 from edgeprof_plugins.compressors.torch import train as torch_train
@@ -382,7 +383,7 @@ def _compared(net: Net, made: Any, feeds: list[tuple[Any, ...]]) -> dict[str, An
             f"the int8 model's outputs are not those of {net.spec}: {sqnr if sqnr is not None else noise:.1f} dB"
             " between signal and error",
             remedy="Check the calibration data, or use export-onnx+int8-static.",
-            code="bad_output",
+            code=Code.BAD_OUTPUT,
         )
     return {
         "int8_mac_share": int8_share(made, net),

@@ -9,13 +9,13 @@ import json
 import os
 import re
 import stat
-import tempfile
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgeprof.worker.arrays import read_arrays
 from edgeprof.worker.inputs import resolve_shapes
+from edgeprof.worker.replace import replace_file
 from edgeprof.worker.runtime import Dim, LoadError, LoadOptions, TensorSpec
 
 from ..nvidia.cuda import Cuda
@@ -141,16 +141,7 @@ def write(path: str, content: bytes) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=folder, prefix=".partial-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
+        replace_file(path, content, mode=0o600)
     except OSError as error:
         raise LoadError(
             "{} cannot be written: {}".format(path, error.strerror), "Free some space, or set EDGEPROF_CACHE_DIR."

@@ -58,7 +58,7 @@ class Headline:
 
 def is_power(channel: Channel) -> bool:
     """Whether joules follow from a channel."""
-    return channel.quantity == "power" or (channel.quantity == "energy" and channel.kind == "counter")
+    return channel.tells_joules
 
 
 def is_additive(channel: Channel) -> bool:

@@ -13,6 +13,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from edgeprof.reasons import Code
 from edgeprof.results.schema import Host, Reason
 from edgeprof.sensing.board.identity import identify
 from edgeprof.sensing.device.power_mode import cpufreq, governors, power_mode
@@ -87,7 +88,7 @@ def preflight(roots: Roots) -> list[Reason]:
     if busy is not None and busy > _COMPETING:
         reasons.append(
             Reason(
-                code="competing_load",
+                code=Code.COMPETING_LOAD,
                 message=f"other programs use {100 * busy:.0f} % of the processors",
                 remedy="Stop them, or quote the net energy with care.",
             )
@@ -96,12 +97,14 @@ def preflight(roots: Roots) -> list[Reason]:
     held = [cause for cause, state in counters.states.items() if state > 0]
     if held:
         reasons.append(
-            Reason(code="throttled", message=f"already before the run: {', '.join(held)}", remedy="Let it cool down.")
+            Reason(
+                code=Code.THROTTLED, message=f"already before the run: {', '.join(held)}", remedy="Let it cool down."
+            )
         )
     if "under-voltage" in counters.sticky:
         reasons.append(
             Reason(
-                code="undervoltage",
+                code=Code.UNDERVOLTAGE,
                 message="the supply voltage was too low at some time since boot",
                 remedy="Use a stronger power supply and a shorter cable.",
             )
