@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-#: Between two calls the mark is away for some microseconds; the power falls when it stays away (s).
-_HOLD_S = 0.01
+#: Between two calls the mark is away for some microseconds, and for longer where the processor is busy elsewhere; the
+#: power falls when it stays away (s).
+_HOLD_S = 0.04
 
 
 class Marked(Source):

@@ -75,8 +75,8 @@ def test_joules_per_prompt_token_and_per_output_token_are_those_of_each_phases_p
         for workload, mark in zip(variant.workloads[1:], "pd", strict=True):
             seconds = sum(window.end_s - window.start_s for window in workload.windows)
             truth = POWER[mark] * seconds / workload.count
-            for window in workload.windows:
-                assert window.energy_j == pytest.approx(POWER[mark] * (window.end_s - window.start_s), rel=0.06)
+            joules = sum(window.energy_j for window in workload.windows)
+            assert joules / workload.count == pytest.approx(truth, rel=0.1)
             gross, net = workload.energy_j_per_unit.gross, workload.energy_j_per_unit.net
             if gross.value is not None:  # whether a figure is quoted depends on how busy this machine is
                 assert abs(gross.value - truth) <= 2 * gross.expanded_uncertainty + 0.01 * truth
