@@ -325,7 +325,7 @@ def _model(artifact: Artifact, path: str) -> dict[str, Any]:
 
 def _not_checked(error: EdgeprofError) -> dict[str, Any]:
     message = f"made, but not checked: {error.message}"
-    return {"code": "not_checked", "message": message, "remedy": _NOT_CHECKED_REMEDY}
+    return {"code": "not_checked", "message": message, "remedy": error.remedy or _NOT_CHECKED_REMEDY}
 
 
 def _reason(error: VariantError) -> dict[str, Any]:

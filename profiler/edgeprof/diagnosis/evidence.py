@@ -350,7 +350,10 @@ def _answers(worker: Worker, inputs: Sequence[Any], data: Dataset) -> npt.NDArra
         first = next(iter(worker.infer(feeds).values()))
         if first.ndim < 1 or first.shape[0] != size:
             raise InputError("its outputs do not begin with the batch, so answers cannot be compared")
-        if first[0].size != max(first.shape[1:], default=1):
+        if first.size == size and first.dtype.kind in "iu":  # the class itself
+            found.append(int(first.reshape(-1)[0]))
+            continue
+        if first.dtype.kind not in "iuf" or first[0].size < 2 or first[0].size != max(first.shape[1:]):
             break
         found.append(int(first[0].reshape(-1).argmax()))
     return np.asarray(found, np.intp)
@@ -398,7 +401,11 @@ def _follow(e: Evidence, runtime: Runtime, variant: Artifact, baseline: Artifact
     for before, after in pairs:
         for name, truth in before.items():
             held = after.get(name)
-            if held is None or truth.dtype.kind != "f" or truth.shape != held.shape:
+            if (
+                not (isinstance(truth, np.ndarray) and isinstance(held, np.ndarray))
+                or truth.dtype.kind != "f"
+                or truth.shape != held.shape
+            ):
                 continue
             tally.setdefault(name, _Tally()).add(truth, held, e.graph.ranges.get(name))
     e.sqnr_db = {name: one.sqnr() for name, one in tally.items() if one.noise and one.signal}

@@ -74,6 +74,7 @@ class Int8Static(Compressor):
             raise InputError("int8-static needs calibration data", remedy="Add --dataset SPEC.")
         torch = torch_model.require()
         net = torch_model.load(source, data, seed=seed)
+        _require_float32(self.name, net)
         inventory = Inventory.of(net.module, net.examples)
         calibration = Calibration(data, net.inputs(), parameters["samples"])
         program, open_batch = _program(net)
@@ -118,6 +119,7 @@ class Int8Dynamic(Compressor):
     ) -> dict[str, Any]:
         torch = torch_model.require()
         net = torch_model.load(source, data, seed=seed)
+        _require_float32(self.name, net)
         inventory = Inventory.of(net.module, net.examples)
         feeds = [_noise(torch, net, seed)]
         tools = _tools()
@@ -155,6 +157,7 @@ class Qat(Compressor):
     ) -> dict[str, Any]:
         torch = torch_model.require()
         net = torch_model.load(source, data, seed=seed)
+        _require_float32(self.name, net)
         inventory = Inventory.of(net.module, net.examples)
         found = torch_train.samples(net, self.name, parameters, data)
         run = run_key(self, source, parameters, found, seed)
@@ -188,6 +191,15 @@ class Qat(Compressor):
         facts |= _written(net, made, target)
         torch_train.finish(run)
         return facts
+
+
+def _require_float32(name: str, net: Net) -> None:
+    torch = torch_model.require()
+    if any(value.dtype == torch.float64 for value in net.module.parameters()):
+        raise InputError(
+            f"{name} takes models of float32, and {net.spec} has float64 weights",
+            remedy="Have the factory return module.float(), or export it so.",
+        )
 
 
 class _Tools:
