@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeprof.artifact import gguf
 from edgeprof.energy.influences import OWN
+from edgeprof.reasons import Code
 from edgeprof.results import schema
 from edgeprof.results.schema import Reason
 from edgeprof.verdicts.compare import compare
@@ -53,7 +54,7 @@ def add_findings(made: schema.Variant, record: VariantRecord) -> None:
     )
     figures.itl_s = summarise(np.concatenate([np.diff(request) for request in times]) if times else [])
     figures.closure = closure(made, figures)
-    made.reasons += _doubts(figures.closure)
+    made.reasons += closure_doubts(figures.closure)
     made.language = figures
 
 
@@ -163,7 +164,7 @@ def _summed_influences(figures: Sequence[tuple[schema.EnergyFigure, int]]) -> di
     return summed
 
 
-def _doubts(measured: schema.Closure | None) -> list[Reason]:
+def closure_doubts(measured: schema.Closure | None) -> list[Reason]:
     if measured is None:
         return []
     doubts = []
@@ -172,7 +173,7 @@ def _doubts(measured: schema.Closure | None) -> list[Reason]:
             measured_ratio = "{:.3f} ({:.3f}–{:.3f})".format(ratio.value, *ratio.ci95)
             doubts.append(
                 Reason(
-                    code="phases_do_not_add_up",
+                    code=Code.PHASES_DO_NOT_ADD_UP,
                     message=f"the {what} of prefill and decode make {measured_ratio} of a request's",
                     remedy="Something else runs in a request or in a phase: another load, a hot device, a cache.",
                 )

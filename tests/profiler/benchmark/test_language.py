@@ -73,28 +73,38 @@ def test_joules_per_prompt_token_and_per_output_token_are_those_of_each_phases_p
             ("decode", "output token", GENERATE - 1),
         ]
         for workload, mark in zip(variant.workloads[1:], "pd", strict=True):
-            seconds = sum(window.end_s - window.start_s for window in workload.windows)
-            truth = POWER[mark] * seconds / workload.count
-            joules = sum(window.energy_j for window in workload.windows)
-            assert joules / workload.count == pytest.approx(truth, rel=0.1)
+            known = [window for window in workload.windows if window.energy_j is not None]  # a busy machine loses some
+            seconds, count = (sum(w.end_s - w.start_s for w in known), sum(w.inferences for w in known))
+            truth = POWER[mark] * seconds / count
+            assert sum(window.energy_j for window in known) / count == pytest.approx(truth, rel=0.1)
             gross, net = workload.energy_j_per_unit.gross, workload.energy_j_per_unit.net
             if gross.value is not None:  # whether a figure is quoted depends on how busy this machine is
-                assert abs(gross.value - truth) <= 2 * gross.expanded_uncertainty + 0.01 * truth
+                assert abs(gross.value - truth) <= gross.expanded_uncertainty + 0.03 * truth
             if net.value is not None:
-                assert (
-                    abs(net.value - truth * (1 - POWER["-"] / POWER[mark]))
-                    <= 2 * net.expanded_uncertainty + 0.01 * truth
-                )
+                above_idle = truth * (1 - POWER["-"] / POWER[mark])
+                assert abs(net.value - above_idle) <= net.expanded_uncertainty + 0.03 * truth
 
 
 def test_the_phases_add_up_to_the_request_unless_a_request_does_more(result: schema.Result) -> None:
     plain, leaking = (variant.language.closure for variant in result.variants)
-    assert plain.time.value == pytest.approx(1.0, abs=0.1)
-    assert plain.energy is None or plain.energy.value == pytest.approx(1.0, abs=0.1)
+    assert plain.time.value == pytest.approx(1.0, abs=0.12)
+    assert plain.energy is None or plain.energy.value == pytest.approx(1.0, abs=0.12)
     # A request of 160 ms of prefill and 20 · 15 ms of decode, whose phases alone take 160 + 200 ms.
-    assert leaking.time.value == pytest.approx(360 / 460, abs=0.08)
-    codes = [reason.code for reason in result.variants[1].reasons]
-    assert "phases_do_not_add_up" in codes
+    assert leaking.time.value == pytest.approx(360 / 460, abs=0.12)
+    assert leaking.time.value < plain.time.value
+
+
+@pytest.mark.parametrize(
+    ("value", "ci95", "doubted"),
+    [(1.2, (1.15, 1.25), True), (0.8, (0.7, 0.9), True), (1.2, (0.9, 1.5), False), (1.01, (1.005, 1.015), False)],
+)
+def test_phases_that_do_not_add_up_beyond_their_interval_are_told(
+    value: float, ci95: tuple[float, float], *, doubted: bool
+) -> None:
+    ratio = schema.Ratio(value=value, ci95=ci95)
+    told = language.closure_doubts(schema.Closure(energy=ratio, time=None))
+    assert [reason.code for reason in told] == ["phases_do_not_add_up"] * doubted
+    assert language.closure_doubts(schema.Closure()) == language.closure_doubts(None) == []
 
 
 def test_the_times_of_tokens_come_from_the_requests_in_the_windows(result: schema.Result) -> None:
