@@ -411,14 +411,14 @@ def _spec(item: Sequence[Any]) -> TensorSpec:
 
 def _memory_of(pid: int) -> dict[str, int | None]:
     """VmRSS and VmHWM in bytes. (ru_maxrss would not do: a child's begins at what its launcher had.)"""
-    found: dict[str, int | None] = {"VmRSS": None, "VmHWM": None}
+    memory: dict[str, int | None] = {"VmRSS": None, "VmHWM": None}
     try:
         text = (Roots().procfs / str(pid) / "status").read_text()
     except OSError:
-        return found
+        return memory
     for name, kibibytes in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", text, re.MULTILINE):
-        found[name] = int(kibibytes) * 1024
-    return found
+        memory[name] = int(kibibytes) * 1024
+    return memory
 
 
 def _reset_peak() -> None:
