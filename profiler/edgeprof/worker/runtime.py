@@ -248,6 +248,16 @@ class Runtime(ABC):
         """
         return None
 
+    def inspect_with_inputs(self, path: str, inputs: Dict[str, Any]) -> Optional[Graph]:  # noqa: ARG002 - likewise
+        """As ``inspect``, of a model that gets these inputs, where its file leaves sizes open.
+
+        Args:
+            path: The model file.
+            inputs: Input name → array, or only its shape; the one name "" stands for a single input, whatever it is
+                called. Empty: nothing was given.
+        """
+        return self.inspect(path)
+
     def taps(
         self,
         path: str,
