@@ -245,8 +245,8 @@ def _connected(address: str, facts: Facts, *, simulated: bool) -> Sensor:
         stream.wait(stream.last_s, max(0.0, end - time.monotonic()))
     channels, picks = [], []
     with stream.news:
-        said = dict(stream.latest)
-    for name, (_, reading) in said.items():
+        latest = dict(stream.latest)
+    for name, (_, reading) in latest.items():
         for quantity, field in (("power", "watts"), ("energy", "joules"), ("voltage", "volts"), ("current", "amperes")):
             if getattr(reading, field) is not None:
                 channels.append(_channel(name, quantity, stream, address))  # type: ignore[arg-type]  # a Quantity
@@ -316,15 +316,15 @@ def _block(name: str, block: Any, path: Path, text: str) -> tuple[str, Facts]:
 
 
 def _line_of(text: str, name: str, key: str | None = None) -> int:
-    inside, found = False, 1
+    inside, line_number = False, 1
     for number, line in enumerate(text.splitlines(), 1):
         bare = line.strip()
         if bare.startswith("["):
             inside = bare.startswith(f"[{name}]")
-            found = number if inside else found
+            line_number = number if inside else line_number
         if inside and key is not None and bare.startswith(key):
             return number
-    return found
+    return line_number
 
 
 @hookimpl

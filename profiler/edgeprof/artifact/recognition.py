@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from edgeprof.artifact import gguf
 from edgeprof.artifact.artifact import Artifact, checksum
 from edgeprof.artifact.content import Content, external_files, identify
 from edgeprof.artifact.formats import FORMATS
@@ -46,18 +47,18 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
         raise InputError(f"{spec} is an address, not a file", remedy="Download it first, and give the file's name.")
     path = Path(spec).expanduser()
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError) as error:
         match = _CALLABLE.fullmatch(spec)
         if match and (match["where"].endswith(".py") or _MODULE.fullmatch(match["where"])):
             return _callable(spec, match["where"], match["attribute"])
         raise _missing(spec, path, error) from None
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         return _folder(spec, path)
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{spec} is no regular file", remedy="Give a model file.")
     try:
-        return _file(spec, path, found.st_size, own_formats)
+        return _file(spec, path, status.st_size, own_formats)
     except OSError as error:
         raise _unreadable(spec, error) from None
 
@@ -84,10 +85,10 @@ def _file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int,
     try:
         content = identify(path, size)
     except InputError:
-        own = _own_format(path, own_formats)
-        if own is None:
+        own_format = _own_format(path, own_formats)
+        if own_format is None:
             raise
-        content = Content(own)
+        content = Content(own_format)
     if content.format in ("pt2", "torchscript"):
         refusal = embedded_code.refusal(os.fspath(path))
         if refusal is not None:
@@ -97,6 +98,8 @@ def _file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int,
         files += _beside(path, external_files(path))
     elif content.format == "openvino":
         files += _beside(path, [path.with_suffix(".bin").name])
+    elif content.format == "gguf":
+        files += _other_parts(path)
     return Artifact(
         spec=spec,
         path=path,
@@ -141,6 +144,26 @@ def _beside(path: Path, names: list[str]) -> list[Path]:
             )
         files.append(file)
     return files
+
+
+def _other_parts(path: Path) -> list[Path]:
+    """The other parts of a split GGUF model, which lie beside its first part."""
+    split = gguf.read_header(path).split
+    if split is None:
+        return []
+    number, count = split
+    names = gguf.part_names(path.name, count)
+    if names is None:
+        raise InputError(
+            f"{path} is part {number} of {count} of a split GGUF model, and its name does not say so",
+            remedy=f"Rename its parts to NAME-00001-of-{count:05d}.gguf and so on, as llama.cpp expects them.",
+        )
+    if number != 1:
+        raise InputError(
+            f"{path} is part {number} of {count} of a split GGUF model",
+            remedy=f"Name its first part, {path.parent / names[0]}; the others are loaded with it.",
+        )
+    return _beside(path, names[1:])
 
 
 def _folder(spec: str, path: Path) -> Artifact:

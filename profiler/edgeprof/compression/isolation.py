@@ -76,8 +76,8 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
                 elif kind == "raised":
                     raise content
                 else:
-                    found: T = content
-                    return found
+                    answer: T = content
+                    return answer
         except EOFError:
             _end(child)
             dump.seek(0)
@@ -92,7 +92,7 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
 def place(error: BaseException | None) -> str:
     """`` (FILE, line N)``: the innermost line of an error's stack that is neither a library's nor ours, if any."""
     stack = [] if error is None else reversed(traceback.extract_tb(error.__traceback__))
-    return _place((one.filename, one.lineno or 0) for one in stack)
+    return _place((frame.filename, frame.lineno or 0) for frame in stack)
 
 
 @contextlib.contextmanager
@@ -114,8 +114,8 @@ def user_code(what: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         lines = str(error).strip().splitlines()
-        told = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
-        raise InputError(f"{what} failed: {told}{place(error)}") from error
+        message = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+        raise InputError(f"{what} failed: {message}{place(error)}") from error
     finally:
         if watch is not None:
             watch(None)

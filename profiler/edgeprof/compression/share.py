@@ -48,9 +48,9 @@ def check_share(name: str, model: str, facts: Mapping[str, Any], least: float, *
 def describe(account: Mapping[str, Any]) -> str:
     """``98.2 % of the weights and 99.9 % of the multiply-accumulates``."""
     weights, macs = account["weights"]["share"], account["macs"]["share"]
-    told = "none" if weights is None else _percent(weights)
+    weight_share = "none" if weights is None else _percent(weights)
     work = f"an unknown share ({account['macs']['reason']})" if macs is None else _percent(macs)
-    return f"{told} of the weights and {work} of the multiply-accumulates"
+    return f"{weight_share} of the weights and {work} of the multiply-accumulates"
 
 
 def reasons(account: Mapping[str, Any]) -> str:

@@ -56,10 +56,10 @@ def evaluate(
     done = 0
     for samples in dataset.batches(size):
         feeds, count = _feeds(samples, by_name, dataset, size)
-        found = infer(feeds)
-        for name, array in found.items():
+        arrays = infer(feeds)
+        for name, array in arrays.items():
             _check_output(name, array, done)
-        answers = _judged(found, scales, metric, size, count)
+        answers = _judged(arrays, scales, metric, size, count)
         for name, array in metric.reduce(answers, dataset.labels[done : done + count]).items():
             collected.setdefault(name, []).append(array)
         done += count

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprof.artifact import Artifact, recognise, unsupported
+from edgeprof.artifact import Artifact, gguf, recognise, unsupported
 from edgeprof.errors import InputError, UnavailableError, unknown
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ def examine(spec: str, formats: Mapping[str, tuple[int, bytes]]) -> tuple[Artifa
 
 def _runtimes(host: PluginHost) -> list[Runtime]:
     """All that can be made; a plugin whose factory fails is no reason not to use another."""
-    made = []
+    runtimes = []
     for name, factory in host.of("runtimes").items():
         with contextlib.suppress(UnavailableError):
-            made.append(_make(host, name, factory))
-    return made
+            runtimes.append(_make(host, name, factory))
+    return runtimes
 
 
 def _make(host: PluginHost, name: str, factory: Callable[[], Runtime]) -> Runtime:
@@ -78,6 +78,16 @@ def runtimes_for(host: PluginHost, artifact: Artifact) -> list[Runtime]:
     return sorted(able, key=lambda runtime: runtime.formats.index(artifact.format))
 
 
+def _require_language_model(artifact: Artifact) -> None:
+    """
+    Raises:
+        InputError: a GGUF file is whole, and yet there is nothing in it to run.
+    """
+    lack = gguf.shortcoming(gguf.read_model(artifact.files))
+    if lack is not None:
+        raise InputError(f"{artifact.spec} {lack}", remedy="Give the GGUF file of a whole model.")
+
+
 def choose_runtime(
     host: PluginHost, artifact: Artifact, named: Runtime | None = None, *, foreign_python: bool = False
 ) -> Runtime:
@@ -93,6 +103,8 @@ def choose_runtime(
         InputError: the runtime does not take this format.
         UnavailableError: none that takes it is installed; the remedy is the command that adds one.
     """
+    if artifact.format == "gguf":
+        _require_language_model(artifact)
     if named is not None:
         if artifact.format not in named.formats:
             raise InputError(
@@ -110,9 +122,9 @@ def choose_runtime(
         if status.reason is None or foreign_python:
             return runtime
         reasons.append((runtime.name, status))
-    told = "; ".join(f"{runtime_name}: {status.reason}" for runtime_name, status in reasons)
+    explanations = "; ".join(f"{runtime_name}: {status.reason}" for runtime_name, status in reasons)
     detail = f" ({artifact.detail})" if artifact.detail and artifact.format == "tensorrt" else ""
     raise UnavailableError(
-        f"no runtime for {artifact.format}{detail} works here ({told})",
+        f"no runtime for {artifact.format}{detail} works here ({explanations})",
         remedy=next((status.remedy for _, status in reasons if status.remedy), None),
     )

@@ -310,10 +310,10 @@ def require_answer(answer: Mapping[str, Any]) -> None:
 
 def _innermost(words: str) -> str | None:
     """``function (file.py:12)`` of the thread that a dump of faulthandler calls current, else of the last one."""
-    found = re.findall(r'^(Current thread|Thread) .*:\n  File "(.+)", line (\d+) in (.+)$', words, re.MULTILINE)
-    if not found:
+    frames = re.findall(r'^(Current thread|Thread) .*:\n  File "(.+)", line (\d+) in (.+)$', words, re.MULTILINE)
+    if not frames:
         return None
-    _, path, line, function = next((hit for hit in found if hit[0] == "Current thread"), found[-1])
+    _, path, line, function = next((hit for hit in frames if hit[0] == "Current thread"), frames[-1])
     return f"{function} ({Path(path).name}:{line})"
 
 

@@ -113,7 +113,7 @@ def repeats(results: Sequence[Result], store: Store | None = None) -> list[Resul
     models = {model_name(variant.model) for result in results for variant in result.variants}
     try:
         ids = {entry.id for model in models for entry in store.history(limit=_MOST_REPEATS, model=model)}
-        return [store.find(one) for one in sorted(ids)]
+        return [store.find(result_id) for result_id in sorted(ids)]
     except EdgeprofError:
         return []
 
@@ -133,9 +133,9 @@ def _read_lines(path: Path) -> list[Result]:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    found = [
+    results = [
         document.from_json(line, source=f"{path} line {number}") for number, line in enumerate(lines, 1) if line.strip()
     ]
-    if not found:
+    if not results:
         raise InputError(f"{path} holds no result", remedy="Add one: edgeprof bench MODEL -o FILE.jsonl")
-    return found
+    return results

@@ -45,18 +45,22 @@ class BootCache:
 
     def get(self, sensor: Sensor) -> dict[Key, Characteristic] | None:
         """What is known of all channels of the sensor; None where anything is not."""
-        kept = self._read().get(self._name(sensor))
+        saved = self._read().get(self._name(sensor))
         try:
-            return {c.key: Characteristic(**kept[f"{c.name}/{c.quantity}"]) for c in sensor.channels} if kept else None
+            return (
+                {c.key: Characteristic(**saved[f"{c.name}/{c.quantity}"]) for c in sensor.channels} if saved else None
+            )
         except (KeyError, TypeError):
             return None
 
-    def put(self, sensor: Sensor, found: Mapping[Key, Characteristic]) -> None:
+    def put(self, sensor: Sensor, characteristics: Mapping[Key, Characteristic]) -> None:
         """Keep findings. Whole files replace whole files: a reader never sees half of one."""
         if self._boot is None:
             return
         sensors = self._read()
-        sensors[self._name(sensor)] = {f"{name}/{quantity}": asdict(one) for (_, name, quantity), one in found.items()}
+        sensors[self._name(sensor)] = {
+            f"{name}/{quantity}": asdict(item) for (_, name, quantity), item in characteristics.items()
+        }
         with suppress(OSError):
             path = self._path()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,12 +78,12 @@ class BootCache:
         if self._boot is None:
             return {}
         try:
-            kept = json.loads(self._path().read_text(encoding="utf-8"))
+            content = json.loads(self._path().read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}
-        if not isinstance(kept, dict) or (kept.get("version"), kept.get("boot")) != (_VERSION, self._boot):
+        if not isinstance(content, dict) or (content.get("version"), content.get("boot")) != (_VERSION, self._boot):
             return {}
-        sensors = kept.get("sensors")
+        sensors = content.get("sensors")
         return sensors if isinstance(sensors, dict) else {}
 
     def _name(self, sensor: Sensor) -> str:

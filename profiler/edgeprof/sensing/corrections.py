@@ -97,7 +97,7 @@ class Calibrations:
         """
         path = self.path
         try:
-            found = _entries(path.read_text(encoding="utf-8"))
+            entries = _entries(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -106,7 +106,7 @@ class Calibrations:
                 f"{path} cannot be used: {why}",
                 remedy="Mend its permissions, or begin anew: edgeprof calibrate --forget all",
             ) from None
-        return sorted(found, key=lambda entry: entry.name)
+        return sorted(entries, key=lambda entry: entry.name)
 
     def put(self, entry: Entry) -> None:
         """Keep an entry; of an older one of its channel, what the new one says nothing of stays.
@@ -163,18 +163,18 @@ class Uncalibrated(Calibrations):
 
 
 def _entries(text: str) -> list[Entry]:
-    kept = json.loads(text)
-    if kept["version"] != _VERSION:
-        raise ValueError(f"version {kept['version']}")
-    return [_entry(one) for one in kept["entries"]]
+    content = json.loads(text)
+    if content["version"] != _VERSION:
+        raise ValueError(f"version {content['version']}")
+    return [_entry(block) for block in content["entries"]]
 
 
-def _entry(one: dict[str, Any]) -> Entry:
-    line, measured = one.get("line"), one.get("filter")
+def _entry(block: dict[str, Any]) -> Entry:
+    line, measured = block.get("line"), block.get("filter")
     return Entry(
-        board=one["board"],
-        sensor=one["sensor"],
-        channel=one["channel"],
+        board=block["board"],
+        sensor=block["sensor"],
+        channel=block["channel"],
         line=None if line is None else Calibration(**line),
         filter=None if measured is None else MeasuredFilter(**measured),
     )

@@ -172,12 +172,12 @@ def _clock_limits(roots: Roots) -> dict[str, str]:
 def _settings(roots: Roots) -> dict[str, str]:
     cpu = roots.sysfs / "devices/system/cpu"
     no_turbo = text_of(cpu / "intel_pstate/no_turbo")
-    found = {
+    settings = {
         "boost": text_of(cpu / "cpufreq/boost") or (None if no_turbo is None else str(1 - int(no_turbo == "1"))),
         "smt": text_of(cpu / "smt/control"),
         "l4t": _l4t(roots),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in settings.items() if value}
 
 
 def _l4t(roots: Roots) -> str | None:
