@@ -220,9 +220,8 @@ def play(bench: Bench, rng, settle_s: float, pause_s: float) -> Played:
     busy = [Span(BLOCK, begin, plant.now)]
 
     def idle() -> None:
-        player.rest(settle_s)
-        start = plant.now
-        player.rest(bench.idle_s)
+        start = plant.now + settle_s
+        player.rest(settle_s + bench.idle_s)
         idles.append(idle_span(start, plant.now))
 
     idle()

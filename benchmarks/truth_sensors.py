@@ -156,10 +156,10 @@ class Block:
 
 
 def with_clock(sensors, rng):
-    """Channels of one chip share its clock."""
-    clock = 1 + rng.uniform(-0.1, 0.1)
+    """Channels of one chip share its clock and the offset of its one converter."""
+    clock, offset = 1 + rng.uniform(-0.1, 0.1), rng.uniform(-OFFSET_V, OFFSET_V)
     for sensor in sensors:
-        sensor.given = (*sensor.given[:2], clock)
+        sensor.given = (sensor.given[0], offset, clock)
     return sensors
 
 

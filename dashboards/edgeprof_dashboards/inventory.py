@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 import sys
-import tempfile
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof.errors import InputError
+from edgeprof.worker.replace import replace_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -78,19 +79,10 @@ def write(path: Path, text: str) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    scratch = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(scratch).chmod(0o644)  # Prometheus runs as another user
-        Path(scratch).replace(path)
+        replace_file(path, text.encode(), mode=0o644)  # Prometheus runs as another user
     except OSError as error:
-        if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
 
 

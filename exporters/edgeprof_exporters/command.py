@@ -88,7 +88,7 @@ def exporter(
     if textfile or push or otlp:
         _send(settings, textfile, push, otlp)
         return 0
-    from edgeprof_exporters.thrift.main import become  # noqa: PLC0415 - needed only here
+    from edgeprof_exporters.main import become  # noqa: PLC0415 - needed only here
 
     become(flags, path)
     return None
@@ -97,14 +97,14 @@ def exporter(
 def _send(settings: Settings, textfile: str | None, push: str | None, otlp: str | None) -> None:
     from edgeprof_exporters import push as to  # noqa: PLC0415 - the store's libraries, only for who sends
 
-    found = to.stored(Path(settings.bench_directory) if settings.bench_directory else None)
+    newest_rows = to.stored(Path(settings.bench_directory) if settings.bench_directory else None)
     if textfile:
-        click.echo(f"written: {to.to_textfile(found, Path(textfile))}")
+        click.echo(f"written: {to.to_textfile(newest_rows, Path(textfile))}")
     if push:
-        to.to_pushgateway(found, push)
+        to.to_pushgateway(newest_rows, push)
         click.echo("pushed")
     if otlp:
-        to.to_otlp(found, otlp)
+        to.to_otlp(newest_rows, otlp)
         click.echo("sent")
 
 

@@ -135,7 +135,7 @@ class Daemon:
         """
         settings = self.settings
         self._guard = _guard(settings)
-        found = self._discover()
+        discovery = self._discover()
         listeners = inherited_sockets() if settings.web_systemd_socket else listen(settings.web_listen_address)
         if not listeners:
             raise UnavailableError(
@@ -145,7 +145,7 @@ class Daemon:
         most = affordable_connections(settings.web_max_connections)
         self._server = Server(listeners, self._make_web(), self._guard, most)
         self.resume()  # which takes the state: so after what may keep a daemon from starting, as a port that is in use
-        self.engine.start(found)
+        self.engine.start(discovery)
         self.throttling.look()
         self._power_mode = mode_and_governor(self.roots)
         if self._track_path is not None:
@@ -269,7 +269,7 @@ class Daemon:
         self.engine.stop()
         before, self.roots = self.roots, roots
         try:
-            found = self._discover(new)
+            discovery = self._discover(new)
         except BaseException:
             self.roots = before
             if self._found is not None:
@@ -288,7 +288,7 @@ class Daemon:
         if new.bench_directory != old.bench_directory:
             self.bench.move(Path(new.bench_directory) if new.bench_directory else None)
         self.engine.rate_hz, self.engine.bridge_s = new.sampling_rate_hz, new.sampling_bridge_s
-        self.engine.start(found)
+        self.engine.start(discovery)
 
     # -- sensors ------------------------------------------------------------------------------------------------------
 
@@ -302,18 +302,24 @@ class Daemon:
         settings = settings or self.settings
         self._hardware.has_changed(self.roots)  # first: what comes meanwhile is seen at the next look
         host = PluginHost.from_environment(points=self._points)
-        found = discover(host, self.roots, settings.sampling_sensors or None, settings.sampling_rail or None)
+        discovery = discover(host, self.roots, settings.sampling_sensors or None, settings.sampling_rail or None)
         for info in host.failures:
             event(logging.WARNING, "a plugin failed", plugin=info.name, reason=info.reason or "")
-        for failure in found.failures:
+        for failure in discovery.failures:
             event(logging.WARNING, "a sensor source failed", source=failure.source, reason=failure.reason)
-        headline = found.topology.headline
+        headline = discovery.topology.headline
         if headline.channels:
-            event(logging.INFO, "sampling", board=found.topology.board.name, rail=headline.rail, covers=headline.covers)
+            event(
+                logging.INFO,
+                "sampling",
+                board=discovery.topology.board.name,
+                rail=headline.rail,
+                covers=headline.covers,
+            )
         else:
             event(logging.WARNING, "nothing measures the whole device", reason=headline.reason or "")
-        self._found = found
-        return found
+        self._found = discovery
+        return discovery
 
     def _rescan_if_changed(self) -> None:
         """Look for sensors anew where hardware came or went, and while one is lost or nothing measures the device."""
@@ -414,14 +420,14 @@ class Daemon:
 
     def resume(self) -> None:
         """Go on from the last daemon's state, if there is one that may be believed."""
-        kept, same_boot = self.state.load()
-        if kept is None:
+        saved, same_boot = self.state.load()
+        if saved is None:
             return
         now = time.monotonic() if same_boot else None
         try:
-            self.engine.resume(kept["engine"], now)
-            self.inferences.resume(kept["inferences"])
-            self.throttling.resume(kept["throttling"])
+            self.engine.resume(saved["engine"], now)
+            self.inferences.resume(saved["inferences"])
+            self.throttling.resume(saved["throttling"])
         except NOT_OURS as error:
             # All or nothing: counters from different times would be worse than new ones.
             self.engine = Engine(self.settings.sampling_rate_hz, self.settings.sampling_bridge_s)

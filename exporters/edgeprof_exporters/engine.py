@@ -151,11 +151,11 @@ class Tap(Sensor):
 
 def _tell_refusal(meter: Meter) -> None:
     """Log that a step of a counter was no energy; it is in the gap of its source too."""
-    said = {
+    reasons = {
         "counter_reset": "it fell, which no wrap explains",
         "counter_jumped": "it rose by more than the machine can draw",
     }
-    reason = said.get(meter.refusal or "", "")
+    reason = reasons.get(meter.refusal or "", "")
     event(
         logging.WARNING,
         "a counter was not believed",
@@ -201,22 +201,22 @@ class Engine:
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
-    def start(self, found: Discovery, cpu: int | None = None) -> None:
+    def start(self, discovery: Discovery, cpu: int | None = None) -> None:
         """Sample what was found; what was sampled before is stopped first.
 
         Raises:
             RuntimeError: a thread cannot be started.
         """
         self.stop()
-        channels = found.topology.by_key()
-        taps = [Tap(sensor, self, channels) for sensor in found.sensors]
+        channels = discovery.topology.by_key()
+        taps = [Tap(sensor, self, channels) for sensor in discovery.sensors]
         with self.lock:
-            self.topology = found.topology
+            self.topology = discovery.topology
             self.taps = taps
-            self._wire(found.topology)
+            self._wire(discovery.topology)
             # A source that is there and deliberately not read (a battery that is being charged) is not lost.
-            rest = {channel.sensor for channel in found.unavailable} - {tap.name for tap in taps}
-            failed = {failure.source for failure in found.failures}
+            rest = {channel.sensor for channel in discovery.unavailable} - {tap.name for tap in taps}
+            failed = {failure.source for failure in discovery.failures}
             self.known = {name: None for name in self.known if name not in rest or name in failed}
             self.known |= dict.fromkeys(tap.name for tap in taps)
             self._started = time.monotonic()
@@ -360,10 +360,10 @@ class Engine:
         """What a later daemon resumes from."""
         with self.lock:
             meters = {"\t".join(key): meter.state() for key, meter in self._meters.items()}
-            kept = {**self._kept.get("meters", {}), **meters}  # a sensor that is away just now keeps its joules
+            meter_states = {**self._kept.get("meters", {}), **meters}  # a sensor that is away just now keeps its joules
             headline = sorted(m.channel.name for m in self._headline)
             total = self.total.state() if self.total else self._last_total
-            return {"meters": kept, "total": total, "headline": headline}
+            return {"meters": meter_states, "total": total, "headline": headline}
 
     def resume(self, state: dict[str, Any], now: float | None) -> None:
         """Before ``start``: go on from an earlier daemon's state (see Meter.resume).
@@ -372,8 +372,8 @@ class Engine:
             ValueError, TypeError, LookupError, AttributeError: it is none; nothing of it is taken over.
         """
         nothing = Channel("", "", "power")
-        for kept in state["meters"].values():
-            Meter(nothing).resume(kept, now)
+        for saved in state["meters"].values():
+            Meter(nothing).resume(saved, now)
         if state["total"] is not None:
             Total([], History()).resume(state["total"])
         list(state["headline"])
@@ -413,16 +413,16 @@ class Engine:
 
     def _new_meter(self, channel: Channel) -> Meter:
         meter = Meter(channel, *self._pauses)
-        kept = self._kept.get("meters", {}).get("\t".join(channel.key))
-        if kept is not None:
-            meter.resume(kept, self._kept_now)
+        saved = self._kept.get("meters", {}).get("\t".join(channel.key))
+        if saved is not None:
+            meter.resume(saved, self._kept_now)
         return meter
 
     def _new_total(self, meters: list[Meter]) -> Total:
         total = Total(meters, self.history)
-        kept = self._kept.get("total")
-        if kept is not None and self._kept.get("headline") == sorted(m.channel.name for m in meters):
-            total.resume(kept)
+        saved = self._kept.get("total")
+        if saved is not None and self._kept.get("headline") == sorted(m.channel.name for m in meters):
+            total.resume(saved)
         return total
 
     def _book(self, samplers: Iterable[Sampler]) -> None:

@@ -71,11 +71,13 @@ def family(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
 
 def _summary(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
     """prometheus-client's own summaries have no quantiles."""
-    *own, quantile_label = name.labels
-    summary = SummaryMetricFamily(name.family, name.text, labels=own)
+    *label_names, quantile_label = name.labels
+    summary = SummaryMetricFamily(name.family, name.text, labels=label_names)
     for labels, (quantiles, total, count) in samples:
         for quantile, value in quantiles:
-            summary.add_sample(name.family, {**dict(zip(own, labels, strict=True)), quantile_label: quantile}, value)
+            summary.add_sample(
+                name.family, {**dict(zip(label_names, labels, strict=True)), quantile_label: quantile}, value
+            )
         summary.add_metric(labels, count, total)
     return summary
 
@@ -102,15 +104,15 @@ class _One(Collector):
         for name, source in self._sources.items():
             begun = time.perf_counter()
             try:
-                made = list(families(source()))
+                collected = list(families(source()))
             except Exception:  # noqa: BLE001 - one collector that fails leaves the others alone
                 _LOG.exception("a collector failed", extra={"fields": {"collector": name}})
-                made, good = [], 0.0
+                collected, good = [], 0.0
             else:
                 good = 1.0
             success.append(((name,), good))
             took.append(((name,), time.perf_counter() - begun))
-            yield from made
+            yield from collected
         yield family(BY_NAME["edgeprof_scrape_collector_success"], success)
         yield family(BY_NAME["edgeprof_scrape_collector_duration_seconds"], took)
 
@@ -186,14 +188,14 @@ class Encoder:
         parts: list[bytes] = []
         for metric in registry.collect():
             key = (form, metric.name)
-            kept = self._kept.get(key)
-            if kept is None or kept[0] != metric:
+            cached = self._kept.get(key)
+            if cached is None or cached[0] != metric:
                 text = encode(_Just(metric))
-                kept = (metric, text.removesuffix(_END))
+                cached = (metric, text.removesuffix(_END))
                 if len(self._kept) > _MOST_KEPT:
                     self._kept.clear()
-                self._kept[key] = kept
-            parts.append(kept[1])
+                self._kept[key] = cached
+            parts.append(cached[1])
         if "openmetrics" in form:
             parts.append(_END)
         return b"".join(parts)

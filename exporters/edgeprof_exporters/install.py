@@ -51,41 +51,41 @@ def plan(where: str, root: Path = Path("/")) -> Plan:
 
 
 def _for_system(root: Path) -> Plan:
-    made = Plan(needs_root=root == Path("/"))
+    plan = Plan(needs_root=root == Path("/"))
     program = _program()
     unit = root / "etc/systemd/system/edgeprof-exporter.service"
-    made.files[unit] = _text("edgeprof-exporter.service").replace("@EDGEPROF@", program)
+    plan.files[unit] = _text("edgeprof-exporter.service").replace("@EDGEPROF@", program)
     groups = ["i2c", *(name for name in _DEVICE_GROUPS if _has_group(name, root))]
-    made.files[unit.parent / "edgeprof-exporter.service.d/groups.conf"] = (
+    plan.files[unit.parent / "edgeprof-exporter.service.d/groups.conf"] = (
         f"# The groups of this device that own what sensors are read from; sysusers.d makes i2c.\n[Service]\n"
         f"SupplementaryGroups={' '.join(groups)}\n"
     )
-    made.files[root / "etc/sysusers.d/edgeprof.conf"] = _text("sysusers.conf")
-    made.files[root / "etc/udev/rules.d/70-edgeprof.rules"] = _text("udev.rules")
-    _settings(made, root / "etc/edgeprof/exporter.yml")
+    plan.files[root / "etc/sysusers.d/edgeprof.conf"] = _text("sysusers.conf")
+    plan.files[root / "etc/udev/rules.d/70-edgeprof.rules"] = _text("udev.rules")
+    _settings(plan, root / "etc/edgeprof/exporter.yml")
     if root == Path("/"):
-        made.runs = [Path(program), Path(sys.executable), Path(__file__)]
-        made.commands = [
+        plan.runs = [Path(program), Path(sys.executable), Path(__file__)]
+        plan.commands = [
             ["systemd-sysusers", "/etc/sysusers.d/edgeprof.conf"],
             ["udevadm", "control", "--reload"],
             ["udevadm", "trigger", "--action=add", "--subsystem-match=powercap", "--subsystem-match=i2c-dev"],
             ["udevadm", "settle"],  # the daemon looks for its sensors when it starts
             *_start("systemctl"),
         ]
-    return made
+    return plan
 
 
 def _for_user(root: Path) -> Plan:
-    made = Plan()
+    plan = Plan()
     given = os.environ.get("XDG_CONFIG_HOME")
     config = Path(given) if given else Path.home() / ".config"
     below = config if root == Path("/") else root / config.relative_to("/")
     unit = below / "systemd/user/edgeprof-exporter.service"
-    made.files[unit] = _text("edgeprof-exporter-user.service").replace("@EDGEPROF@", _program())
-    _settings(made, below / "edgeprof/exporter.yml")
+    plan.files[unit] = _text("edgeprof-exporter-user.service").replace("@EDGEPROF@", _program())
+    _settings(plan, below / "edgeprof/exporter.yml")
     if root == Path("/"):
-        made.commands = _start("systemctl", "--user")
-    return made
+        plan.commands = _start("systemctl", "--user")
+    return plan
 
 
 def _start(*systemctl: str) -> list[list[str]]:
@@ -123,7 +123,7 @@ def carry_out(plan: Plan) -> list[str]:
                 remedy="sudo python3 -m venv /opt/edgeprof; sudo /opt/edgeprof/bin/pip install 'edgeprof[exporter]'; "
                 "sudo /opt/edgeprof/bin/edgeprof exporter install --system",
             )
-    said = []
+    messages = []
     for path, content in plan.files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,8 +131,8 @@ def carry_out(plan: Plan) -> list[str]:
             path.chmod(0o644)
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}") from None
-        said.append(f"written: {path}")
-    said += [f"kept: {path}" for path in plan.kept]
+        messages.append(f"written: {path}")
+    messages += [f"kept: {path}" for path in plan.kept]
     for argv in plan.commands:
         try:
             subprocess.run(argv, check=True, capture_output=True, text=True)
@@ -141,16 +141,16 @@ def carry_out(plan: Plan) -> list[str]:
         except subprocess.CalledProcessError as error:
             why = (error.stderr or error.stdout or "").strip() or f"exit status {error.returncode}"
             raise EdgeprofError(f"{' '.join(argv)} failed: {why}", remedy=f"Run it by hand: {' '.join(argv)}") from None
-        said.append(f"run: {' '.join(argv)}")
-    return said
+        messages.append(f"run: {' '.join(argv)}")
+    return messages
 
 
-def _settings(made: Plan, path: Path) -> None:
+def _settings(plan: Plan, path: Path) -> None:
     """Example settings where there are none: what a person has changed is never overwritten."""
     if path.exists():
-        made.kept.append(path)
+        plan.kept.append(path)
     else:
-        made.files[path] = _text("exporter.yml")
+        plan.files[path] = _text("exporter.yml")
 
 
 def _program() -> str:
@@ -160,10 +160,10 @@ def _program() -> str:
         UnavailableError: there is neither.
     """
     beside = Path(sys.executable).parent / "edgeprof"
-    found = str(beside) if beside.exists() else shutil.which("edgeprof")
-    if found is None:
+    program = str(beside) if beside.exists() else shutil.which("edgeprof")
+    if program is None:
         raise UnavailableError("the program edgeprof is not on PATH", remedy="pip install 'edgeprof[exporter]'")
-    return found
+    return program
 
 
 def _text(name: str) -> str:

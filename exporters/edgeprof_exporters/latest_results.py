@@ -72,12 +72,12 @@ class LatestResults:
         if status == 0:
             with suppress(ValueError):
                 return json.loads(text)
-        said = text.decode("utf-8", "replace").strip().splitlines()
+        lines = text.decode("utf-8", "replace").strip().splitlines()
         event(
             logging.WARNING,
             "the benchmark store cannot be read",
             directory=str(directory),
-            error=said[-1] if said else f"exit status {status}",
+            error=lines[-1] if lines else f"exit status {status}",
         )
         return None
 
@@ -89,8 +89,8 @@ def limited(rows: dict[str, list[tuple[list[str], Any]]]) -> dict[str, list[tupl
         return rows
     event(logging.WARNING, "only the newest benchmark results are shown", shown=MOST_RESULTS, stored=len(stamps))
     newest = sorted(stamps, key=lambda row: row[1], reverse=True)[:MOST_RESULTS]
-    kept = {tuple(labels) for labels, _ in newest}
-    return {name: [row for row in all_rows if tuple(row[0][:4]) in kept] for name, all_rows in rows.items()}
+    newest_keys = {tuple(labels) for labels, _ in newest}
+    return {name: [row for row in all_rows if tuple(row[0][:4]) in newest_keys] for name, all_rows in rows.items()}
 
 
 def _stamp(directory: Path) -> tuple[object, ...]:
@@ -100,7 +100,7 @@ def _stamp(directory: Path) -> tuple[object, ...]:
 
 def _stat(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino

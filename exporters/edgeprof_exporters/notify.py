@@ -43,8 +43,8 @@ def inherited_sockets(environ: Mapping[str, str] | None = None) -> list[socket.s
     count = environ.get("LISTEN_FDS", "")
     if environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
         return []
-    found = []
+    sockets = []
     for descriptor in range(_FIRST_FD, _FIRST_FD + int(count)):
         os.set_inheritable(descriptor, False)
-        found.append(socket.socket(fileno=descriptor))
-    return found
+        sockets.append(socket.socket(fileno=descriptor))
+    return sockets

@@ -37,8 +37,8 @@ _PATIENCE_S = 10.0
 
 
 class _Rows(Collector):
-    def __init__(self, found: Rows) -> None:
-        self._found = found
+    def __init__(self, all_rows: Rows) -> None:
+        self._found = all_rows
 
     def describe(self) -> Iterable[Metric]:
         return []
@@ -55,12 +55,12 @@ def stored(directory: Path | None = None) -> Rows:
         StoreError: it cannot be read.
     """
     store = Store(directory)
-    found = rows(store.newest())
-    if not found:
+    newest_rows = rows(store.newest())
+    if not newest_rows:
         raise InputError(
             f"nothing is stored in {store.directory} yet", remedy="Measure something first: edgeprof bench MODEL"
         )
-    return found
+    return newest_rows
 
 
 def rows_of(results: Iterable[Result]) -> Rows:
@@ -74,7 +74,7 @@ def rows_of(results: Iterable[Result]) -> Rows:
     return rows(newest.values())
 
 
-def to_textfile(found: Rows, directory: Path) -> Path:
+def to_textfile(all_rows: Rows, directory: Path) -> Path:
     """Write ``edgeprof.prom`` into the directory of node_exporter's textfile collector, whole or not at all.
 
     Raises:
@@ -82,17 +82,17 @@ def to_textfile(found: Rows, directory: Path) -> Path:
     """
     path = directory / FILE
     try:
-        write_to_textfile(os.fspath(path), _registry(found))
+        write_to_textfile(os.fspath(path), _registry(all_rows))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}", remedy="Is the directory there?") from None
     return path
 
 
-def to_pushgateway(found: Rows, url: str) -> None:
+def to_pushgateway(all_rows: Rows, url: str) -> None:
     """Replace this device's group (``job="edgeprof"``, ``instance`` its host name) on a Pushgateway.
 
     Args:
-        found: What to push.
+        all_rows: What to push.
         url: ``http://[USER:PASSWORD@]HOST:PORT``.
 
     Raises:
@@ -109,17 +109,17 @@ def to_pushgateway(found: Rows, url: str) -> None:
     key = {"instance": platform.node()}
     try:
         push_to_gateway(
-            bare, job=JOB, registry=_registry(found), grouping_key=key, timeout=_PATIENCE_S, handler=handler
+            bare, job=JOB, registry=_registry(all_rows), grouping_key=key, timeout=_PATIENCE_S, handler=handler
         )
     except OSError as error:
         raise EdgeprofError(f"{bare} did not take the results: {error}", remedy="Is it a Pushgateway?") from None
 
 
-def to_otlp(found: Rows, url: str) -> None:
+def to_otlp(all_rows: Rows, url: str) -> None:
     """Send them as gauges by OTLP over HTTP (protobuf).
 
     Args:
-        found: What to send.
+        all_rows: What to send.
         url: The whole address, as ``http://prometheus:9090/api/v1/otlp/v1/metrics``.
 
     Raises:
@@ -150,14 +150,14 @@ def to_otlp(found: Rows, url: str) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider(metric_readers=[reader], resource=resource, shutdown_on_exit=False)
     meter = provider.get_meter("edgeprof")
-    for name, samples in found.items():
+    for name, samples in all_rows.items():
         labels = BY_NAME[name].labels
         seen = [Observation(value, dict(zip(labels, values, strict=True))) for values, value in flat(samples)]
         meter.create_observable_gauge(name, [_saying(seen)], description=BY_NAME[name].text)
     data = reader.get_metrics_data()
     exporter = OTLPMetricExporter(endpoint=bare, headers=headers, timeout=_PATIENCE_S)
-    log, said = logging.getLogger("opentelemetry"), _Said()
-    log.addHandler(said)
+    log, first_message = logging.getLogger("opentelemetry"), _Said()
+    log.addHandler(first_message)
     log.propagate = False
     try:
         good = (
@@ -168,10 +168,10 @@ def to_otlp(found: Rows, url: str) -> None:
     finally:
         exporter.shutdown()
         provider.shutdown()
-        log.removeHandler(said)
+        log.removeHandler(first_message)
         log.propagate = True
     if not good:
-        why = f": {said.first}" if said.first else ""
+        why = f": {first_message.first}" if first_message.first else ""
         raise EdgeprofError(f"{bare} did not take the results{why}", remedy="Is it an OTLP receiver over HTTP?")
 
 
@@ -197,9 +197,9 @@ def _saying(seen: list[Any]) -> Callable[[Any], list[Any]]:
     return lambda _options: seen
 
 
-def _registry(found: Rows) -> CollectorRegistry:
+def _registry(all_rows: Rows) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(_Rows(found))
+    registry.register(_Rows(all_rows))
     return registry
 
 

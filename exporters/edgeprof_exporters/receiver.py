@@ -44,11 +44,11 @@ def bind(path: Path, kind: socket.SocketKind, group: str) -> socket.socket:
     """
     gid = group_id(group) if group else None
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except OSError:
         pass
     else:
-        if not stat.S_ISSOCK(found.st_mode):
+        if not stat.S_ISSOCK(status.st_mode):
             raise InputError(f"{path} is there and no socket", remedy="Remove it, or choose another path.")
         with socket.socket(socket.AF_UNIX, kind) as probe:
             try:

@@ -22,39 +22,39 @@ if TYPE_CHECKING:
     Value = float | tuple[list[tuple[str, float]], float, int]
     Rows = dict[str, list[tuple[list[str], Value]]]
 
-#: Quantile → the field of the latency. 0.5 is the plain median where early stopping allows no bound.
+#: Quantile → the field of the latency.
 _QUANTILES = (("0.5", "p50"), ("0.9", "p90"), ("0.95", "p95"), ("0.99", "p99"))
 
 
 def rows(newest: Iterable[Newest]) -> Rows:
     """Metric's name → its samples, of the newest variant of each model, variant, runtime and scenario."""
-    found: Rows = {}
+    samples: Rows = {}
 
     def add(name: str, labels: list[str], value: Value | None) -> None:
         if isinstance(value, tuple):
-            found.setdefault(f"edgeprof_bench_{name}", []).append((labels, value))
+            samples.setdefault(f"edgeprof_bench_{name}", []).append((labels, value))
         elif value is not None and math.isfinite(value):
-            found.setdefault(f"edgeprof_bench_{name}", []).append((labels, float(value)))
+            samples.setdefault(f"edgeprof_bench_{name}", []).append((labels, float(value)))
 
     newest = list(newest)
-    ran = [(_name(one), _seconds(one.result.created) or 0.0) for one in newest if one.variant.runtime]
-    for one in newest:
-        variant, (model, name, scenario) = one.variant, _name(one)
-        since = _seconds(one.result.created) or 0.0
-        if variant.runtime is None and any(key == _name(one) and when >= since for key, when in ran):
+    ran = [(_name(entry), _seconds(entry.result.created) or 0.0) for entry in newest if entry.variant.runtime]
+    for entry in newest:
+        variant, (model, name, scenario) = entry.variant, _name(entry)
+        since = _seconds(entry.result.created) or 0.0
+        if variant.runtime is None and any(key == _name(entry) and when >= since for key, when in ran):
             continue  # it could not be run then, and stands under no runtime's name; since then it was run
         labels = [model, name, variant.runtime.name if variant.runtime else "", scenario]
         quotable = variant.status in {"ok", "degraded"}
-        add("last_run_timestamp_seconds", labels, _seconds(one.result.created))
+        add("last_run_timestamp_seconds", labels, _seconds(entry.result.created))
         add("last_run_success", labels, float(quotable))
         add("model_size_bytes", labels, variant.model.size_bytes)
         if quotable:
             _figures(add, labels, variant)
-    return found
+    return samples
 
 
-def _name(one: Newest) -> tuple[str, str, str]:
-    return schema.model_name(one.variant.model), one.variant.name, one.result.protocol.scenario
+def _name(entry: Newest) -> tuple[str, str, str]:
+    return schema.model_name(entry.variant.model), entry.variant.name, entry.result.protocol.scenario
 
 
 def _figures(add: _Add, labels: list[str], variant: Variant) -> None:
@@ -66,8 +66,6 @@ def _figures(add: _Add, labels: list[str], variant: Variant) -> None:
                 add("energy_uncertainty_joules", [*labels, energy.provenance, kind], figure.expanded_uncertainty)
     if latency is not None:
         known = {quantile: getattr(latency, field) for quantile, field in _QUANTILES}
-        if latency.median is not None:
-            known["0.5"] = latency.median
         quantiles = [(quantile, float(value)) for quantile, value in known.items() if value is not None]
         add("latency_seconds", labels, (quantiles, latency.mean * latency.samples, latency.samples))
     add("throughput_per_second", labels, variant.throughput_per_s)
@@ -83,13 +81,13 @@ def _figures(add: _Add, labels: list[str], variant: Variant) -> None:
 def _workloads(add: _Add, labels: list[str], variant: Variant) -> None:
     """Each workload in its unit, the main one too: its figures are those of the inference above."""
     for workload in variant.workloads:
-        own = [*labels, workload.name, workload.unit]
+        workload_labels = [*labels, workload.name, workload.unit]
         energy, latency = workload.energy_j_per_unit, workload.latency_s
         if energy is not None:
             for kind, figure in (("gross", energy.gross), ("net", energy.net)):
-                add("workload_energy_joules_per_unit", [*own, energy.provenance, kind], figure.value)
-        add("workload_latency_seconds", own, latency.median if latency else None)
-        add("workload_units_per_second", own, workload.throughput_per_s)
+                add("workload_energy_joules_per_unit", [*workload_labels, energy.provenance, kind], figure.value)
+        add("workload_latency_seconds", workload_labels, latency.median if latency else None)
+        add("workload_units_per_second", workload_labels, workload.throughput_per_s)
 
 
 def _seconds(created: str) -> float | None:
@@ -111,11 +109,11 @@ def read(directory: Path | None) -> Rows:
 
 def main() -> int:
     try:
-        found = read(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+        answer = read(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
     except EdgeprofError as error:
         sys.stdout.write(error.message + "\n")
         return 1
-    json.dump(found, sys.stdout)
+    json.dump(answer, sys.stdout)
     return 0
 
 

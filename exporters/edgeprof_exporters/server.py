@@ -163,12 +163,12 @@ def _bound(host: str, port: int) -> list[socket.socket]:
     if (literal := _family(host)) is not None:
         # Not by getaddrinfo, which loads the tables of international domain names even for a number.
         return [socket.create_server((host, port), family=literal, backlog=_BACKLOG)]
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    made = []
-    for family, _, _, _, address in dict.fromkeys(found):
-        made.append(socket.create_server(address[:2], family=family, backlog=_BACKLOG))
-        port = made[-1].getsockname()[1]
-    return made
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets = []
+    for family, _, _, _, address in dict.fromkeys(addresses):
+        sockets.append(socket.create_server(address[:2], family=family, backlog=_BACKLOG))
+        port = sockets[-1].getsockname()[1]
+    return sockets
 
 
 def _family(host: str) -> socket.AddressFamily | None:
@@ -342,7 +342,7 @@ class Server:
             return Response(500, b"this request failed; the log says why\n", close=True)
 
     def _send(self, connection: Connection, response: Response, request: Request | None) -> bool:
-        own = {
+        headers = {
             "Content-Type": response.content_type,
             "Content-Length": str(len(response.body)),
             "Date": _date(),
@@ -350,7 +350,7 @@ class Server:
         }
         added = self.guard.headers() if self.guard else {}
         lines = [f"HTTP/1.1 {response.status} {_REASONS[response.status]}"]
-        lines += [f"{name}: {value}" for name, value in {**own, **response.headers, **added}.items()]
+        lines += [f"{name}: {value}" for name, value in {**headers, **response.headers, **added}.items()]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         body = b"" if request is not None and request.method == "HEAD" else response.body
         return connection.write(head + body)

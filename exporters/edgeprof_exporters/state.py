@@ -64,19 +64,19 @@ class StateFile:
         A clean state is marked as taken, so that it is not resumed twice: after a crash it would be too old.
         """
         copy = self.copy.load() if self.copy is not None else None
-        kept = _read(self.path)
+        saved = _read(self.path)
         if copy is not None and copy["boot"] == self._boot and self._boot:
-            newest = max((s for s in (copy, kept) if s is not None and s["boot"] == self._boot), key=_saved)
+            newest = max((s for s in (copy, saved) if s is not None and s["boot"] == self._boot), key=_saved)
             self._take()
             return newest["state"], True
-        if kept is None:
+        if saved is None:
             return None, False
-        same = kept["boot"] == self._boot and bool(self._boot)
-        if kept["clean"] is not True:
+        same = saved["boot"] == self._boot and bool(self._boot)
+        if saved["clean"] is not True:
             event(logging.WARNING, "the last daemon did not end in order; counters begin at zero", file=str(self.path))
             return None, False
         self._take()
-        return kept["state"], same
+        return saved["state"], same
 
     def save(self, state: dict[str, Any], *, clean: bool) -> None:
         """Write the lasting file, durably; a disk that is full or gone is logged, once, and costs nothing else."""
@@ -106,10 +106,10 @@ class StateFile:
 
     def _take(self) -> None:
         """The lasting state is in use from now on: no longer clean."""
-        kept = _read(self.path)
-        if kept is not None and kept["clean"] and self.path is not None:
+        saved = _read(self.path)
+        if saved is not None and saved["clean"] and self.path is not None:
             try:
-                self._write(self.path, kept["state"], clean=False, durable=True)
+                self._write(self.path, saved["state"], clean=False, durable=True)
             except OSError:
                 with suppress(OSError):
                     self.path.unlink()
@@ -188,7 +188,7 @@ class Copy:
 
     def load(self) -> dict[str, Any] | None:
         """The newer of the two that is whole."""
-        found: list[tuple[int, bytes]] = []
+        copies: list[tuple[int, bytes]] = []
         with suppress(OSError):
             # A FIFO in its place would keep the daemon waiting for somebody who writes.
             data = self._path.read_bytes() if self._path.is_file() else b""
@@ -198,8 +198,8 @@ class Copy:
                     number, length, check = _HEAD.unpack_from(place)
                     text = place[_HEAD.size : _HEAD.size + length]
                     if len(text) == length and zlib.crc32(text) == check and length:
-                        found.append((number, text))
-        return _content(max(found)[1], self._path) if found else None
+                        copies.append((number, text))
+        return _content(max(copies)[1], self._path) if copies else None
 
     def save(self, text: bytes) -> None:
         """Write it over the older of the two; what cannot be written leaves no old copy that could be believed."""

@@ -54,9 +54,9 @@ class Throttling:
         Raises:
             ValueError, TypeError: they are none.
         """
-        kept = {str(cause): int(count) for cause, count in events.items()}
-        if min(kept.values(), default=0) < 0 or not all(map(str.isprintable, kept)):
+        saved = {str(cause): int(count) for cause, count in events.items()}
+        if min(saved.values(), default=0) < 0 or not all(map(str.isprintable, saved)):
             raise ValueError("not the counts of causes")
         with self._lock:
-            for cause, count in kept.items():
+            for cause, count in saved.items():
                 self._events[cause] = self._events.get(cause, 0) + count

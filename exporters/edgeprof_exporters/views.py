@@ -31,11 +31,11 @@ _BUCKET_LABELS = (*map(str, BUCKETS), "+Inf")
 def power(engine: Engine) -> Samples:
     """Joules and watts of rails, their parts, and the device."""
     now = time.monotonic()
-    found: dict[str, list[tuple[tuple[str, ...], float]]] = {}
+    samples: dict[str, list[tuple[tuple[str, ...], float]]] = {}
 
     def add(name: str, labels: tuple[str, ...], value: float | None) -> None:
         if value is not None and math.isfinite(value):
-            found.setdefault(name, []).append((labels, value))
+            samples.setdefault(name, []).append((labels, value))
 
     with engine.lock:
         for rail in engine.rails:
@@ -59,12 +59,12 @@ def power(engine: Engine) -> Samples:
             add("edgeprof_rail_voltage_volts", (channel.name, channel.sensor), value)
         elif channel.quantity == "current":
             add("edgeprof_rail_current_amperes", (channel.name, channel.sensor), value)
-    return found
+    return samples
 
 
 def device(engine: Engine, roots: Roots, throttling: Throttling, power_mode: tuple[str, str]) -> Samples:
     """Everything about the device that is not power."""
-    found: dict[str, list[tuple[tuple[str, ...], float]]] = {}
+    samples: dict[str, list[tuple[tuple[str, ...], float]]] = {}
     seen: set[tuple[str, str]] = set()
 
     def add(name: str, label: str, source: str, value: float) -> None:
@@ -72,7 +72,7 @@ def device(engine: Engine, roots: Roots, throttling: Throttling, power_mode: tup
             label = f"{source} {label}"
         if (name, label) not in seen:
             seen.add((name, label))
-            found.setdefault(name, []).append(((label,), value))
+            samples.setdefault(name, []).append(((label,), value))
 
     for channel, value in engine.latest(time.monotonic()):
         if channel.quantity in _DEVICE:
@@ -80,15 +80,15 @@ def device(engine: Engine, roots: Roots, throttling: Throttling, power_mode: tup
         elif channel.quantity == "utilization" and channel.scope == "gpu":
             add("edgeprof_gpu_utilization_ratio", channel.name, channel.sensor, value)
         elif channel.quantity == "utilization" and channel.scope == "cpu":
-            found.setdefault("edgeprof_cpu_utilization_ratio", [((), value)])
+            samples.setdefault("edgeprof_cpu_utilization_ratio", [((), value)])
     if (total := memory_total(roots.procfs)) is not None:
-        found["edgeprof_memory_total_bytes"] = [(("ram",), float(total))]
+        samples["edgeprof_memory_total_bytes"] = [(("ram",), float(total))]
     events, states = throttling.seen()
-    found["edgeprof_throttle_events_total"] = [((cause,), float(count)) for cause, count in events.items()]
-    found["edgeprof_throttled"] = [((cause,), float(state)) for cause, state in states.items()]
-    found["edgeprof_device_info"] = [(labels, 1.0) for labels in _device_info(engine)]
-    found["edgeprof_power_mode_info"] = [(power_mode, 1.0)] if any(power_mode) else []
-    return found
+    samples["edgeprof_throttle_events_total"] = [((cause,), float(count)) for cause, count in events.items()]
+    samples["edgeprof_throttled"] = [((cause,), float(state)) for cause, state in states.items()]
+    samples["edgeprof_device_info"] = [(labels, 1.0) for labels in _device_info(engine)]
+    samples["edgeprof_power_mode_info"] = [(power_mode, 1.0)] if any(power_mode) else []
+    return samples
 
 
 def _device_info(engine: Engine) -> list[tuple[str, ...]]:

@@ -213,16 +213,16 @@ class WebConfig:
         return tuple(_stamp(path) for path in (self.path, *self._rules.files))
 
 
-def _same(one: Bucket, other: Bucket) -> bool:
-    return (one.interval_s, one.burst) == (other.interval_s, other.burst)
+def _same(first: Bucket, second: Bucket) -> bool:
+    return (first.interval_s, first.burst) == (second.interval_s, second.burst)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - for each request; a third of pathlib's time
+        status = os.stat(path)  # noqa: PTH116 - for each request; a third of pathlib's time
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _bcrypt(password: bytes, hashed: bytes) -> bool:
@@ -386,7 +386,7 @@ def _read_users(path: Path, users: dict[str, Any]) -> dict[str, bytes]:
         raise UnavailableError(
             f"{path} has passwords, and bcrypt is not installed", remedy="pip install 'edgeprof[exporter]'"
         ) from None
-    found = {}
+    hashes = {}
     for user, hashed in users.items():
         if not isinstance(hashed, str) or not re.fullmatch(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", hashed):
             raise InputError(
@@ -398,8 +398,8 @@ def _read_users(path: Path, users: dict[str, Any]) -> dict[str, bytes]:
                 f"{path}: the password of {user} has the bcrypt cost {hashed[4:6]}",
                 remedy=f"From {_COSTS.start} to {_COSTS.stop - 1}: each more doubles the time that a check takes.",
             )
-        found[str(user)] = hashed.encode()
-    return found
+        hashes[str(user)] = hashed.encode()
+    return hashes
 
 
 def _hash_of_nothing(cost: int) -> bytes:

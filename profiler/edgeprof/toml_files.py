@@ -63,11 +63,28 @@ def parse(text: str, path: Path, remedy: str | None = None) -> dict[str, Any]:
         InputError: it is no TOML, or is nested too deeply.
     """
     try:
-        return tomllib.loads(text)
+        content = tomllib.loads(text)
+        if _has_long_integer(content):
+            raise ValueError("it holds an integer of more than 64 bits")  # noqa: TRY301 - as what the parser refuses
     except RecursionError:
         raise InputError(f"{path} is nested too deeply", remedy=remedy) from None
     except ValueError as error:  # TOMLDecodeError among them, and numbers of thousands of digits
         raise InputError(f"{path} is not TOML: {str(error)[:300]}", remedy=remedy) from None
+    return content
+
+
+def _has_long_integer(content: dict[str, Any]) -> bool:
+    """Whether an integer lies beyond what TOML has; Python's parser reads it, and arithmetic with it overflows."""
+    waiting: list[Any] = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            return True
+    return False
 
 
 def read(path: Path, remedy: str | None = None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def run(tmp_path, name):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "| sensor" in done.stdout
+    assert done.stdout.count("\n| ") > 2
     return json.loads(numbers.read_text())
 
 
@@ -37,3 +37,11 @@ def test_coverage_is_reported_for_every_sensor(tmp_path):
     results = run(tmp_path, "coverage")["results"]
     assert len({cell["sensor"] for cell in results}) == 3
     assert sum(cell["gross"] for cell in results) / len(results) > 0.85
+
+
+def test_the_truth_table_holds_gross_net_and_ratios_against_known_truths(tmp_path):
+    """Six runs of two conditions: that the figures are near the truth, and that one command shows it."""
+    for condition in run(tmp_path, "truth")["results"]:
+        for figure in ("gross", "net", "ratio"):
+            assert abs(condition[figure]["bias"]) < 0.03, condition["name"]
+            assert condition[figure]["cover"] > 0.5

@@ -42,7 +42,8 @@ def test_perturbation_compares_each_rate_and_a_null_control_with_the_bare_loop(t
 
 def test_sampler_cost_covers_three_rates_on_a_core_alone_and_shared(tmp_path):
     text, numbers = run(tmp_path, "sampler_cost", "--seconds", "0.2")
-    assert len(rows(text)) == 7
+    assert len(rows(text)) == 9
+    assert "a bare pread thread at 100 Hz" in text
     assert {(r["rate_hz"], r["shared"]) for r in numbers["results"]} >= {(100.0, False), (100.0, True), (1000.0, True)}
     assert all(r["runs"][0]["threads"] > 0 for r in numbers["results"] if r["rate_hz"])
 

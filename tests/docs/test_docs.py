@@ -73,6 +73,23 @@ def test_the_floors_in_the_architecture_are_those_that_the_import_linter_holds()
     assert told == dict(enumerate(reversed(held)))
 
 
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    packages = [path.parent for path in ROOT.glob("*/edgeprof*/__init__.py")]
+    assert len(packages) == 4
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]+\.(?:py|toml))`", text))
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not any((root / name).exists() for root in [ROOT, *packages])] == []
+
+
+def test_the_glossary_has_at_most_30_words() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    glossary = text.partition("## Glossary")[2].partition("\n## ")[0]
+    words = re.findall(r"^\| (\w+) \|", glossary, re.MULTILINE)[1:]  # without the heading
+    assert 20 <= len(words) <= 30
+    assert len(set(words)) == len(words)
+
+
 def test_the_readme_names_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert "make demo" in text

@@ -23,9 +23,9 @@ from edgeprof.errors import InputError, UnavailableError
 from edgeprof_exporters import engine
 from edgeprof_exporters.configuration import Settings
 from edgeprof_exporters.daemon import Daemon
+from edgeprof_exporters.main import sensor_plugins
 from edgeprof_exporters.messages import Message
 from edgeprof_exporters.metric_names import BY_NAME, COLLECTORS
-from edgeprof_exporters.thrift.main import sensor_plugins
 from tests.exporters.conftest import EDGEPROF, samples
 from tests.profiler.results import samples as made
 
@@ -59,8 +59,12 @@ def test_every_collector_shows_what_there_is_and_promtool_has_no_objection(board
     assert "NaN" not in text
     shown = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     exposed = {name for name in BY_NAME if name in shown or name.removesuffix("_total") in shown}
-    # This board has no rail inside another but the total, and nothing tells a state of throttling.
+    # This board has no rail inside another but the total, and nothing tells a state of throttling; the stored model has
+    # one workload.
     assert set(BY_NAME) - exposed == {
+        "edgeprof_bench_workload_energy_joules_per_unit",
+        "edgeprof_bench_workload_latency_seconds",
+        "edgeprof_bench_workload_units_per_second",
         "edgeprof_subrail_energy_joules_total",
         "edgeprof_subrail_power_watts",
         "edgeprof_throttled",
@@ -79,7 +83,7 @@ def test_every_collector_shows_what_there_is_and_promtool_has_no_objection(board
 
 
 def test_names_are_base_units_with_their_suffixes_and_no_label_that_belongs_to_the_scraper() -> None:
-    unit = r"(joules|watts|volts|amperes|celsius|ratio|bytes|hertz|seconds|joules_per_inference|per_second)"
+    unit = r"(joules|watts|volts|amperes|celsius|ratio|bytes|hertz|seconds|joules_per_(inference|unit)|per_second)"
     counted = r"(inferences|samples|missed|events|without_energy|messages)"
     flags = {"edgeprof_throttled", "edgeprof_sampler_up", "edgeprof_config_last_reload_success"}
     flags |= {"edgeprof_scrape_collector_success", "edgeprof_bench_last_run_success"}

@@ -17,6 +17,7 @@ from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError, VariantError
 from edgeprof.launch.interpreter import probe
 from edgeprof.launch.supervisor import Worker, WorkerSpec
+from edgeprof.reasons import Code
 from edgeprof.worker.runtime import LoadOptions, library_version
 from edgeprof_plugins.runtimes.tensorrt import runtime
 from edgeprof_plugins.runtimes.tensorrt.build import PRECISIONS
@@ -85,7 +86,7 @@ class Engine(Compressor):
             with Worker(spec) as worker:
                 loaded = worker.load()
         if not target.is_file():
-            raise VariantError(f"TensorRT built {source.name} and left no engine", code="load_failed")
+            raise VariantError(f"TensorRT built {source.name} and left no engine", code=Code.LOAD_FAILED)
         facts: dict[str, Any] = {
             key: loaded.facts[key] for key in ("tensorrt", "gpu", "precision", "build_s", "layers")
         }

@@ -30,8 +30,8 @@ def open_cifar(spec: str, options: Mapping[str, str]) -> Dataset:
     Raises:
         InputError: no such files, or one that is not a whole number of samples.
     """
-    own, rest = split_options(options, {"split", "classes"}, "cifar")
-    split, classes = own.get("split", "test"), own.get("classes", "10")
+    settings, rest = split_options(options, {"split", "classes"}, "cifar")
+    split, classes = settings.get("split", "test"), settings.get("classes", "10")
     if split not in _SPLITS or classes not in {"10", "100"}:
         raise InputError(f"split={split} and classes={classes}: a split is test or train, classes are 10 or 100")
     path = Path(spec)

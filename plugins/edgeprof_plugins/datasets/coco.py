@@ -41,28 +41,30 @@ def open_coco(spec: str, options: Mapping[str, str]) -> Dataset:
     Raises:
         InputError: no JSON file, one that is not COCO's, or images that are missing.
     """
-    own, rest = split_options(options, {"split", "images", "categories", "label_offset"}, "coco")
-    by = own.get("categories", "index")
+    settings, rest = split_options(options, {"split", "images", "categories", "label_offset"}, "coco")
+    by = settings.get("categories", "index")
     if by not in {"index", "id"}:
         raise InputError(f"categories={by} is neither index nor id")
-    path = _json(Path(spec), own.get("split"))
+    path = _json(Path(spec), settings.get("split"))
     images, annotations, ids = _read(path)
     try:
-        offset = int(own.get("label_offset", "0"))
+        offset = int(settings.get("label_offset", "0"))
     except ValueError:
-        raise InputError(f"label_offset={own['label_offset']} is not a whole number") from None
-    number = {one: (one if by == "id" else position) + offset for position, one in enumerate(sorted(ids))}
-    folder = _folder(path, own.get("images"), images)
+        raise InputError(f"label_offset={settings['label_offset']} is not a whole number") from None
+    number = {
+        category: (category if by == "id" else position) + offset for position, category in enumerate(sorted(ids))
+    }
+    folder = _folder(path, settings.get("images"), images)
     steps = from_options({key: value for key, value in rest.items() if key not in COMMON})
     labels = []
     for image in images:
         mine = annotations[image["id"]]
-        corners = np.array([_corners(one["bbox"]) for one in mine], np.float64).reshape(-1, 4)
+        corners = np.array([_corners(annotation["bbox"]) for annotation in mine], np.float64).reshape(-1, 4)
         boxes, seen = steps.boxes(corners, image["size"])
-        kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        classes = np.array([number[one["category_id"]] for one in mine], np.int64)
-        crowd = np.array([bool(one.get("iscrowd")) for one in mine], np.bool_)
-        labels.append(Boxes(boxes[kept], classes[kept], crowd[kept], seen))
+        visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        classes = np.array([number[annotation["category_id"]] for annotation in mine], np.int64)
+        crowd = np.array([bool(annotation.get("iscrowd")) for annotation in mine], np.bool_)
+        labels.append(Boxes(boxes[visible], classes[visible], crowd[visible], seen))
 
     def read(position: int) -> npt.NDArray[Any]:
         image = images[position]
@@ -79,16 +81,16 @@ def open_coco(spec: str, options: Mapping[str, str]) -> Dataset:
 def _json(path: Path, split: str | None) -> Path:
     if not path.is_dir():
         return path
-    found = [
+    candidates = [
         file for pattern in _PATTERNS for file in sorted(path.glob(pattern)) if split is None or split in file.name
     ]
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found)
+    if len(candidates) != 1:
+        names = ", ".join(file.name for file in candidates)
         raise InputError(
-            f"{path} has {'several files' if found else 'no file'} of annotations{f' ({names})' if names else ''}",
-            remedy="Choose one: --preprocess split=val2017" if found else f"It wants {LAYOUT}.",
+            f"{path} has {'several files' if candidates else 'no file'} of annotations{f' ({names})' if names else ''}",
+            remedy="Choose one: --preprocess split=val2017" if candidates else f"It wants {LAYOUT}.",
         )
-    return found[0]
+    return candidates[0]
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str, Any]]], list[int]]:
@@ -98,16 +100,19 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str, An
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     try:
-        ids = [int(one["id"]) for one in content["categories"]]
+        ids = [int(category["id"]) for category in content["categories"]]
         images = [
-            {"id": one["id"], "file_name": str(one["file_name"]), "size": _size(one)} for one in content["images"]
+            {"id": image["id"], "file_name": str(image["file_name"]), "size": _size(image)}
+            for image in content["images"]
         ]
-        by_image: dict[Any, list[dict[str, Any]]] = {one["id"]: [] for one in images}
-        for one in content["annotations"]:
-            _corners(one["bbox"])
-            if one["category_id"] not in ids:
-                raise InputError(f"{path}: an annotation has the category {one['category_id']}, which does not exist")
-            by_image[one["image_id"]].append(one)
+        by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in images}
+        for annotation in content["annotations"]:
+            _corners(annotation["bbox"])
+            if annotation["category_id"] not in ids:
+                raise InputError(
+                    f"{path}: an annotation has the category {annotation['category_id']}, which does not exist"
+                )
+            by_image[annotation["image_id"]].append(annotation)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{path} is not COCO's JSON of detection: {type(error).__name__} {error}",
@@ -138,7 +143,7 @@ def _folder(path: Path, given: str | None, images: list[dict[str, Any]]) -> Path
     if not given:
         places += [path.parent / "images", path.parent.parent / "images", path.parent.parent / "images" / split]
     for place in places:
-        missing = [one["file_name"] for one in images if not is_file(place / one["file_name"])]
+        missing = [image["file_name"] for image in images if not is_file(place / image["file_name"])]
         if images and not missing:
             return place
         if len(missing) < len(images):

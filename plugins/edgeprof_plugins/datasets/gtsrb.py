@@ -44,8 +44,8 @@ def open_gtsrb(spec: str, options: Mapping[str, str]) -> Dataset:
     Raises:
         InputError: tables or images are missing, or a line is not whole.
     """
-    own, rest = split_options(options, {"split", "roi"}, "gtsrb")
-    split, roi = own.get("split"), own.get("roi", "full")
+    settings, rest = split_options(options, {"split", "roi"}, "gtsrb")
+    split, roi = settings.get("split"), settings.get("roi", "full")
     if split not in {None, "test", "train"} or roi not in {"full", "crop"}:
         raise InputError(f"split={split} and roi={roi}: a split is test or train, roi is full or crop")
     root = Path(spec)
@@ -82,7 +82,7 @@ def _tables(root: Path) -> dict[str, list[Path]]:
     test = [p for place in places for p in (place / "Test.csv", place / _TEST) if p.is_file()]
     train = [p for place in places for p in (place / "Train.csv",) if p.is_file()]
     train = train or [p for place in places for p in sorted(place.glob("[0-9]*/GT-[0-9]*.csv"))]
-    return {split: found for split, found in (("test", test[:1]), ("train", train)) if found}
+    return {split: tables for split, tables in (("test", test[:1]), ("train", train)) if tables}
 
 
 def _rows(table: Path, root: Path) -> list[tuple[Path, int, list[int]]]:

@@ -37,9 +37,9 @@ def open_idx(spec: str, options: Mapping[str, str]) -> Dataset:
     Raises:
         InputError: one of the two is missing, ambiguous, truncated or no IDX file.
     """
-    own, rest = split_options(options, {"split"}, "idx")
+    settings, rest = split_options(options, {"split"}, "idx")
     path = Path(spec)
-    images = _images(path, own.get("split")) if path.is_dir() else path
+    images = _images(path, settings.get("split")) if path.is_dir() else path
     candidates = [images.parent / other for other in _label_names(images.name)]
     labels = next((c for c in candidates if c.exists()), None)
     if labels is None:
@@ -51,14 +51,14 @@ def open_idx(spec: str, options: Mapping[str, str]) -> Dataset:
 
 
 def _images(folder: Path, split: str | None) -> Path:
-    found = sorted(f for f in folder.glob(_PATTERN) if "images" in f.name and f.name.startswith(split or ""))
-    if len(found) != 1:
-        names = ", ".join(f.name for f in found)
+    candidates = sorted(f for f in folder.glob(_PATTERN) if "images" in f.name and f.name.startswith(split or ""))
+    if len(candidates) != 1:
+        names = ", ".join(f.name for f in candidates)
         raise InputError(
-            f"{folder} has {'several files' if found else 'no file'} of images{f' ({names})' if names else ''}",
-            remedy="Choose one: --preprocess split=t10k" if found else None,
+            f"{folder} has {'several files' if candidates else 'no file'} of images{f' ({names})' if names else ''}",
+            remedy="Choose one: --preprocess split=t10k" if candidates else None,
         )
-    return found[0]
+    return candidates[0]
 
 
 def _label_names(images: str) -> list[str]:

@@ -49,9 +49,9 @@ def open_folders(spec: str, options: Mapping[str, str]) -> Dataset:
     files: list[Path] = []
     labels: list[int] = []
     for number, folder in enumerate(classes):
-        found = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
-        files += found
-        labels += [number] * len(found)
+        pictures = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+        files += pictures
+        labels += [number] * len(pictures)
     if files:
         return image_samples(root.name, files, np.asarray(labels, np.int64), rest)
     files = sorted(entry for entry in root.iterdir() if entry.suffix.lower() in SUFFIXES)
@@ -70,7 +70,7 @@ def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
     Raises:
         InputError: a line without a label, a column that does not exist, or a file that does not.
     """
-    own, rest = split_options(options, {"file", "label"}, "table")
+    settings, rest = split_options(options, {"file", "label"}, "table")
     path = Path(spec)
     path = path / TABLE if path.is_dir() else path
     try:
@@ -84,13 +84,15 @@ def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
     if not rows:
         raise InputError(f"{path} is empty")
     header = rows[0][1]
-    where = [_column(path, header, own.get(name), _usual(header, name)) for name in ("file", "label")]
+    where = [_column(path, header, settings.get(name), _usual(header, name)) for name in ("file", "label")]
     first_is_header = not _is_number(header, where[1]) and (
-        own.get("label") in header or _is_named(header, where) or any(_is_number(row, where[1]) for _, row in rows[1:])
+        settings.get("label") in header
+        or _is_named(header, where)
+        or any(_is_number(row, where[1]) for _, row in rows[1:])
     )
     rows = rows[1:] if first_is_header else rows
     words = [row[where[1]].strip() if max(where) < len(row) else "" for _, row in rows]
-    labels = _labels(path, rows, words, named="label" in own)
+    labels = _labels(path, rows, words, named="label" in settings)
     files = [path.parent / row[where[0]].strip() for _, row in rows]
     missing = [file for file in files if not is_file(file)]
     if missing:
@@ -250,7 +252,7 @@ def _has_images(path: Path) -> bool:
         return False
     entries = list(path.iterdir())
     folders = (entry for entry in entries if entry.is_dir())
-    return any(f.suffix.lower() in SUFFIXES for found in (entries, *(f.iterdir() for f in folders)) for f in found)
+    return any(f.suffix.lower() in SUFFIXES for listing in (entries, *(f.iterdir() for f in folders)) for f in listing)
 
 
 open_folders.recognises = _has_images  # type: ignore[attr-defined] # load_dataset asks the factory

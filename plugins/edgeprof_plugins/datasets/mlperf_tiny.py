@@ -30,8 +30,8 @@ def open_folder(spec: str, options: Mapping[str, str]) -> Dataset:
     Raises:
         InputError: ``raw`` is not declared, the table is broken, or a file is missing.
     """
-    own, rest = split_options(options, {"raw"}, "mlperf-tiny")
-    raw = own.get("raw")
+    settings, rest = split_options(options, {"raw"}, "mlperf-tiny")
+    raw = settings.get("raw")
     if raw not in _RAW:
         raise InputError(
             f"the samples of {spec} are raw bytes that do not say their type"

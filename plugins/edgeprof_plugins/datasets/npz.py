@@ -60,13 +60,13 @@ def open_npz(spec: str, options: Mapping[str, str]) -> Dataset:
     Raises:
         InputError: it is no .npz, holds Python objects, or its arrays do not pair up.
     """
-    own, rest = split_options(options, {"x", "y"}, "npz")
+    settings, rest = split_options(options, {"x", "y"}, "npz")
     arrays = _read(Path(spec))
-    label_key = own.get("y") or next((key for key in _LABELS if key in arrays), None)
-    for key in (label_key, own.get("x")):
+    label_key = settings.get("y") or next((key for key in _LABELS if key in arrays), None)
+    for key in (label_key, settings.get("x")):
         if key is not None and key not in arrays:
             raise InputError(f"{spec} has no array {key}", remedy=f"It has {', '.join(arrays)}.")
-    inputs = {k: v for k, v in arrays.items() if k != label_key and own.get("x") in {None, k}}
+    inputs = {k: v for k, v in arrays.items() if k != label_key and settings.get("x") in {None, k}}
     if not inputs:
         raise InputError(f"{spec} has labels and no inputs" if arrays else f"{spec} has no arrays")
     labels = arrays[label_key] if label_key else absent(max((len(a) for a in inputs.values() if a.ndim), default=0))

@@ -36,18 +36,22 @@ def open_pairs(spec: str, options: Mapping[str, str]) -> Dataset:
     Raises:
         InputError: a line that is no pair, or files that do not exist.
     """
-    own, rest = split_options(options, {"images", "skip", "limit"}, "pairs")
+    settings, rest = split_options(options, {"images", "skip", "limit"}, "pairs")
     path = Path(spec)
     if path.is_dir():
-        found = [path / name for name in _NAMES if (path / name).is_file()]
-        if not found:
+        lists = [path / name for name in _NAMES if (path / name).is_file()]
+        if not lists:
             raise InputError(f"{path} has no list of pairs", remedy=f"It wants {LAYOUT}.")
-        path = found[0]
+        path = lists[0]
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    listed = _table(path, text, own.get("images")) if path.suffix == ".csv" else _lfw(path, text, own.get("images"))
+    listed = (
+        _table(path, text, settings.get("images"))
+        if path.suffix == ".csv"
+        else _lfw(path, text, settings.get("images"))
+    )
     files = [file for first, second, _, _ in listed for file in (first, second)]
     missing = [file for file in files if not is_file(file)]
     if missing:
@@ -56,15 +60,15 @@ def open_pairs(spec: str, options: Mapping[str, str]) -> Dataset:
             remedy="Say where they are, relative to the list: --preprocess images=FOLDER",
         )
     for name in ("skip", "limit"):
-        if name in own:
-            rest[name] = str(2 * int(own[name])) if own[name].isdecimal() else own[name]
+        if name in settings:
+            rest[name] = str(2 * int(settings[name])) if settings[name].isdecimal() else settings[name]
     labels = pairs([same for _, _, same, _ in listed], [fold for _, _, _, fold in listed])
     return image_samples(path.name, files, labels, rest)
 
 
 def _table(path: Path, text: str, images: str | None) -> list[Pair]:
     folder = path.parent / (images or "")
-    found = []
+    pairs = []
     for number, row in enumerate(csv.reader(text.splitlines()), start=1):
         cells = [cell.strip() for cell in row]
         if not any(cells) or (number == 1 and len(cells) > 2 and cells[2] not in {"0", "1"}):
@@ -72,8 +76,8 @@ def _table(path: Path, text: str, images: str | None) -> list[Pair]:
         if len(cells) < 3 or cells[2] not in {"0", "1"} or not all(cell.isdecimal() for cell in cells[3:4]):
             raise InputError(f"{path} line {number} is not first,second,same (1 or 0): {','.join(row)}")
         fold = int(cells[3]) if len(cells) > 3 else 0
-        found.append((folder / cells[0], folder / cells[1], cells[2] == "1", fold))
-    return found
+        pairs.append((folder / cells[0], folder / cells[1], cells[2] == "1", fold))
+    return pairs
 
 
 def _lfw(path: Path, text: str, images: str | None) -> list[Pair]:
@@ -90,14 +94,14 @@ def _lfw(path: Path, text: str, images: str | None) -> list[Pair]:
     if folder is None:
         places = [path.parent / place for place in _PLACES]
         folder = next((place for place in places if lines[1:] and (place / lines[1][0]).is_dir()), path.parent)
-    found: list[Pair] = []
+    pairs: list[Pair] = []
     for number, cells in enumerate(lines[1:], start=2):
         same = len(cells) == 3
-        name, one, other, two = [*cells[:2], cells[0], *cells[2:]] if same else [*cells, "", "", "", ""][:4]
-        if len(cells) > 4 or not (one.isdecimal() and two.isdecimal()):
+        name, number_a, other, number_b = [*cells[:2], cells[0], *cells[2:]] if same else [*cells, "", "", "", ""][:4]
+        if len(cells) > 4 or not (number_a.isdecimal() and number_b.isdecimal()):
             raise InputError(f"{path} line {number} is not NAME N M or NAME N NAME M: {' '.join(cells)}")
-        found.append((_image(folder, name, one), _image(folder, other, two), same, (number - 2) // each))
-    return found
+        pairs.append((_image(folder, name, number_a), _image(folder, other, number_b), same, (number - 2) // each))
+    return pairs
 
 
 def _image(folder: Path, name: str, number: str) -> Path:

@@ -43,44 +43,44 @@ def decoded(outputs: dict[str, npt.NDArray[Any]]) -> list[Found]:
     Raises:
         InputError: the outputs have none of the forms above.
     """
-    found = [np.asarray(array, np.float64) for array in outputs.values()]
-    shapes = [array.shape for array in found]
-    ranks = [array.ndim for array in found]
-    if len(found) == 4 and sorted(ranks) == [1, 2, 2, 3] and shapes[ranks.index(3)][2] == 4:
-        return _postprocessed(found)
-    if len(found) == 1 and ranks == [3]:
+    arrays = [np.asarray(array, np.float64) for array in outputs.values()]
+    shapes = [array.shape for array in arrays]
+    ranks = [array.ndim for array in arrays]
+    if len(arrays) == 4 and sorted(ranks) == [1, 2, 2, 3] and shapes[ranks.index(3)][2] == 4:
+        return _postprocessed(arrays)
+    if len(arrays) == 1 and ranks == [3]:
         _, rows, columns = shapes[0]
         if columns == 6:
-            filled = [one[one[:, 4] > 0] for one in found[0]]  # rows without a detection are zeros
-            return [Found(one[:, :4], one[:, 4], one[:, 5]) for one in filled]
+            filled = [rows[rows[:, 4] > 0] for rows in arrays[0]]  # rows without a detection are zeros
+            return [Found(rows[:, :4], rows[:, 4], rows[:, 5]) for rows in filled]
         if 4 < rows < columns:
-            return [_yolo(one.T) for one in found[0]]
-    if len(found) == 2 and ranks == [3, 3] and shapes[0][1] == shapes[1][1]:
+            return [_yolo(rows.T) for rows in arrays[0]]
+    if len(arrays) == 2 and ranks == [3, 3] and shapes[0][1] == shapes[1][1]:
         boxes = [number for number, shape in enumerate(shapes) if shape[2] == 4]
         if len(boxes) == 2:  # three classes and the background are four numbers too
             boxes = [number for number, name in enumerate(outputs) if "box" in name.lower() or "loc" in name.lower()]
         if len(boxes) == 1 and shapes[1 - boxes[0]][2] > 1:
-            return [_ssd(*pair) for pair in zip(found[boxes[0]], found[1 - boxes[0]], strict=True)]
-    told = ", ".join(f"{name} {array.shape}" for name, array in outputs.items())
+            return [_ssd(*pair) for pair in zip(arrays[boxes[0]], arrays[1 - boxes[0]], strict=True)]
+    description = ", ".join(f"{name} {array.shape}" for name, array in outputs.items())
     raise InputError(
-        f"outputs of no known form of detection: {told}",
+        f"outputs of no known form of detection: {description}",
         remedy="Decode them yourself: a class made of MeanAveragePrecision, --metric file.py:Class (docs/data.md).",
     )
 
 
-def _postprocessed(found: list[Array]) -> list[Found]:
-    boxes = next(array for array in found if array.ndim == 3)
-    counts = next(array for array in found if array.ndim == 1)
-    one, other = (array for array in found if array.ndim == 2)
+def _postprocessed(arrays: list[Array]) -> list[Found]:
+    boxes = next(array for array in arrays if array.ndim == 3)
+    counts = next(array for array in arrays if array.ndim == 1)
+    first, second = (array for array in arrays if array.ndim == 2)
     # The operator gives classes before scores, but converters reorder outputs: classes are whole, scores are not.
-    swapped = not (one == np.rint(one)).all() and (other == np.rint(other)).all()
-    classes, scores = (other, one) if swapped else (one, other)
-    made = []
+    swapped = not (first == np.rint(first)).all() and (second == np.rint(second)).all()
+    classes, scores = (second, first) if swapped else (first, second)
+    detections = []
     for image, count in enumerate(counts.astype(int)):
         top, left, bottom, right = boxes[image, :count].T
         corners = np.stack([left, top, right, bottom], axis=1)
-        made.append(Found(corners, scores[image, :count], classes[image, :count]))
-    return made
+        detections.append(Found(corners, scores[image, :count], classes[image, :count]))
+    return detections
 
 
 def _yolo(rows: Array) -> Found:
@@ -109,14 +109,14 @@ def _suppressed(boxes: Array, scores: Array, overlap: float) -> Found:
     moved = chosen + (classes * spread)[:, None]
     area = (moved[:, 2] - moved[:, 0]) * (moved[:, 3] - moved[:, 1])
     alive = np.ones(len(moved), bool)
-    kept: list[int] = []
+    chosen_rows: list[int] = []
     for index in range(len(moved)):
         if not alive[index]:
             continue
-        kept.append(index)
-        if len(kept) == _KEPT:
+        chosen_rows.append(index)
+        if len(chosen_rows) == _KEPT:
             break
         low, high = np.maximum(moved[:, :2], moved[index, :2]), np.minimum(moved[:, 2:], moved[index, 2:])
         shared = np.clip(high - low, 0, None).prod(axis=1)
         alive &= shared <= overlap * (area + area[index] - shared)
-    return Found(chosen[kept], values[kept], classes[kept])
+    return Found(chosen[chosen_rows], values[chosen_rows], classes[chosen_rows])

@@ -70,14 +70,14 @@ class MeanAveragePrecision(Metric):
         return decoded(outputs)
 
     def reduce(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Outputs:
-        found = self.decode(outputs)
-        if len(found) != len(labels):
-            raise InputError(f"{self.name}: {len(found)} images were decoded of {len(labels)}")
-        kept = np.full((len(found), _KEPT, 6), np.nan)
-        for row, (boxes, scores, classes) in zip(kept, found, strict=True):
+        decoded = self.decode(outputs)
+        if len(decoded) != len(labels):
+            raise InputError(f"{self.name}: {len(decoded)} images were decoded of {len(labels)}")
+        detections = np.full((len(decoded), _KEPT, 6), np.nan)
+        for row, (boxes, scores, classes) in zip(detections, decoded, strict=True):
             best = np.argsort(-scores, kind="stable")[:_KEPT]
             row[: len(best)] = np.column_stack([boxes[best], scores[best], classes[best]])
-        return {"detections": kept}
+        return {"detections": detections}
 
     def score(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Score:
         """Judge what ``reduce`` kept; the interval is the bootstrap's over images.
@@ -105,10 +105,12 @@ def _matched(
     coco, evaluation = _library()
     truth, answers = _ground_truth(labels), _answers(detections, labels)
     with contextlib.redirect_stdout(io.StringIO()):  # it tells its progress there, where only results belong
-        made = coco.COCO()
-        made.dataset = truth
-        made.createIndex()
-        run = evaluation.COCOeval(made, made.loadRes(answers) if answers else _none(coco, truth), "bbox")
+        ground_truth = coco.COCO()
+        ground_truth.dataset = truth
+        ground_truth.createIndex()
+        run = evaluation.COCOeval(
+            ground_truth, ground_truth.loadRes(answers) if answers else _none(coco, truth), "bbox"
+        )
         run.params.iouThrs, run.params.maxDets = overlaps, [_PER_CLASS]
         run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
         run.evaluate()
@@ -134,7 +136,7 @@ def _ground_truth(labels: npt.NDArray[Any]) -> dict[str, Any]:
                         "iscrowd": int(crowd),
                     }
                 )
-    present = sorted({one["category_id"] for one in annotations})
+    present = sorted({annotation["category_id"] for annotation in annotations})
     return {
         "info": {},
         "images": [{"id": image} for image in range(len(labels))],
@@ -145,13 +147,13 @@ def _ground_truth(labels: npt.NDArray[Any]) -> dict[str, Any]:
 
 def _answers(detections: npt.NDArray[Any], labels: npt.NDArray[Any]) -> list[dict[str, Any]]:
     sizes = labels["size"].astype(np.float64)
-    found = np.array(detections, np.float64)
-    corners = found[..., :4]
+    rows_by_image = np.array(detections, np.float64)
+    corners = rows_by_image[..., :4]
     # No detector finds nothing but the corner pixel of every image: numbers this small are fractions of the input.
     if corners.size and not (np.nan_to_num(np.abs(corners)) > 2.0).any():
         corners *= sizes[:, None, [1, 0, 1, 0]]
     answers = []
-    for image, rows in enumerate(found):
+    for image, rows in enumerate(rows_by_image):
         for left, top, right, bottom, score, category in rows[~np.isnan(rows[:, 4])].tolist():
             bbox = [left, top, right - left, bottom - top]
             answers.append({"image_id": image, "category_id": int(category), "bbox": bbox, "score": score})
@@ -160,10 +162,10 @@ def _answers(detections: npt.NDArray[Any], labels: npt.NDArray[Any]) -> list[dic
 
 def _none(coco: Any, truth: dict[str, Any]) -> Any:
     """What loadRes would make of no detections, if it took none."""
-    made = coco.COCO()
-    made.dataset = {**truth, "annotations": []}
-    made.createIndex()
-    return made
+    empty = coco.COCO()
+    empty.dataset = {**truth, "annotations": []}
+    empty.createIndex()
+    return empty
 
 
 @dataclass(frozen=True)
@@ -184,14 +186,18 @@ class _Curves:
 
     @classmethod
     def of(cls, records: Sequence[dict[str, Any] | None], overlaps: Array) -> _Curves:
-        boxes = np.array([0 if one is None else np.count_nonzero(one["gtIgnore"] == 0) for one in records], np.int64)
-        known = [(image, one) for image, one in enumerate(records) if one is not None]
-        scores = np.concatenate([np.asarray(one["dtScores"], np.float64) for _, one in known] or [np.zeros(0)])
+        boxes = np.array(
+            [0 if record is None else np.count_nonzero(record["gtIgnore"] == 0) for record in records], np.int64
+        )
+        known = [(image, record) for image, record in enumerate(records) if record is not None]
+        scores = np.concatenate([np.asarray(record["dtScores"], np.float64) for _, record in known] or [np.zeros(0)])
         order = np.argsort(-scores, kind="stable")
         shape = (len(overlaps), 0)
-        matched = np.concatenate([one["dtMatches"] for _, one in known] or [np.zeros(shape)], axis=1)[:, order] > 0
-        ignored = np.concatenate([one["dtIgnore"] for _, one in known] or [np.zeros(shape)], axis=1)[:, order] > 0
-        images = np.concatenate([np.full(len(one["dtScores"]), image) for image, one in known] or [np.zeros(0)])
+        matched = (
+            np.concatenate([record["dtMatches"] for _, record in known] or [np.zeros(shape)], axis=1)[:, order] > 0
+        )
+        ignored = np.concatenate([record["dtIgnore"] for _, record in known] or [np.zeros(shape)], axis=1)[:, order] > 0
+        images = np.concatenate([np.full(len(record["dtScores"]), image) for image, record in known] or [np.zeros(0)])
         return cls(images.astype(np.int64)[order], matched & ~ignored, ~matched & ~ignored, boxes)
 
     def precision(self, counts: npt.NDArray[np.int64]) -> float | None:

@@ -43,9 +43,9 @@ class Perplexity(Metric):
             InputError: no output or several are logits for these labels, or a token is none of the vocabulary.
         """
         self.check(labels)
-        fitting = [name for name, found in outputs.items() if found.ndim == 3 and found.shape[:2] == labels.shape]
+        fitting = [name for name, array in outputs.items() if array.ndim == 3 and array.shape[:2] == labels.shape]
         if len(fitting) != 1:
-            shapes = ", ".join(f"{name} {found.shape}" for name, found in outputs.items())
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in outputs.items())
             raise InputError(
                 f"perplexity needs one output of logits, {labels.shape[0]} x {labels.shape[1]} x vocabulary; there are"
                 f" {shapes}",

@@ -55,15 +55,17 @@ class TopK(Metric):
                 f"{self.name} needs one output, but the model has {len(outputs)}: {', '.join(outputs)}",
                 remedy=f"Name it: --metric {self.name}:output={next(iter(outputs), 'NAME')}",
             )
-        ((name, found),) = outputs.items()
-        if found.dtype.kind == "O" and found.ndim == 1 and all(isinstance(item, dict) for item in found):
-            return proportion(_ranks(found, labels) < self.k)
-        if found.dtype.kind in "iuOSU" and found.size == len(found) and self.k == 1:
-            return proportion(_same(found, labels))
-        scores = found.reshape(len(found), -1) if found.size == len(found) * max(found.shape[1:], default=1) else found
+        ((name, output),) = outputs.items()
+        if output.dtype.kind == "O" and output.ndim == 1 and all(isinstance(item, dict) for item in output):
+            return proportion(_ranks(output, labels) < self.k)
+        if output.dtype.kind in "iuOSU" and output.size == len(output) and self.k == 1:
+            return proportion(_same(output, labels))
+        scores = (
+            output.reshape(len(output), -1) if output.size == len(output) * max(output.shape[1:], default=1) else output
+        )
         if scores.ndim != 2 or scores.shape[1] < 2 or scores.dtype.kind not in "biuf":
             raise InputError(
-                f"{self.name} needs one score per class, but the output {name} has the shape {found.shape}",
+                f"{self.name} needs one score per class, but the output {name} has the shape {output.shape}",
                 remedy="Judge it with a function of your own: --metric file.py:function",
             )
         if scores.shape[1] < self.k:
@@ -86,11 +88,11 @@ def _plain(label: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _same(found: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def _same(answered: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Whether each answer is the label."""
-    answers, truth = [_plain(one) for one in found.reshape(-1)], [_plain(one) for one in labels.reshape(-1)]
+    answers, truth = [_plain(value) for value in answered.reshape(-1)], [_plain(value) for value in labels.reshape(-1)]
     if len(answers) != len(truth):
-        raise InputError(f"labels of shape {labels.shape} do not fit outputs of shape {found.shape}")
+        raise InputError(f"labels of shape {labels.shape} do not fit outputs of shape {answered.shape}")
     if isinstance(answers[0], str) != isinstance(truth[0], str):
         raise InputError(f"the model answers {answers[0]!r}, and labels are as {truth[0]!r}: of another kind")
     return np.array([a == b for a, b in zip(answers, truth, strict=True)], np.bool_)
@@ -98,7 +100,7 @@ def _same(found: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.b
 
 def _ranks(maps: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """How many classes come before the right one in each map from class to score; of equals the first comes first."""
-    truth = [_plain(one) for one in labels.reshape(-1)]
+    truth = [_plain(value) for value in labels.reshape(-1)]
     if len(maps) != len(truth):
         raise InputError(f"labels of shape {labels.shape} do not fit outputs of shape {maps.shape}")
     ranks = []

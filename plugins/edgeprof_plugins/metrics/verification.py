@@ -43,8 +43,8 @@ class _OfPairs(Metric):
                 f"{self.name} needs one output, the embedding, but the model has {len(outputs)}: {', '.join(outputs)}",
                 remedy="Judge it with a function of your own: --metric file.py:function",
             )
-        (found,) = outputs.values()
-        vectors = found.reshape(len(found), -1).astype(np.float64)
+        (embeddings,) = outputs.values()
+        vectors = embeddings.reshape(len(embeddings), -1).astype(np.float64)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit = vectors / np.where(norms > 0, norms, 1.0)
         return np.asarray((unit[::2] * unit[1::2]).sum(axis=1), np.float64)

@@ -58,15 +58,15 @@ class Python(Runtime):
         if options.threads:
             for variable in THREAD_VARIABLES:
                 os.environ[variable] = str(options.threads)
-        module, found = import_target(path)
-        if inspect.isclass(found):
-            found = _attempt(path, found)
-        if not callable(found):
-            raise LoadError("{} is {}, which cannot be called".format(path, type(found).__name__), "Name a function.")
-        _refuse_lazy(path, found)
-        if _is_module(found):
+        module, target = import_target(path)
+        if inspect.isclass(target):
+            target = _attempt(path, target)
+        if not callable(target):
+            raise LoadError("{} is {}, which cannot be called".format(path, type(target).__name__), "Name a function.")
+        _refuse_lazy(path, target)
+        if _is_module(target):
             raise LoadError("{} is a torch module, not a function".format(path), "Use --runtime pytorch.")
-        return CallableSession(path, found, module, options)
+        return CallableSession(path, target, module, options)
 
 
 class CallableSession(Session):
@@ -127,10 +127,10 @@ def _inputs(target: str, function: Callable[..., Any], options: LoadOptions) -> 
 
 def _beside(name: str, function: Callable[..., Any], module: Any) -> Optional[Callable[[], Any]]:
     owner = getattr(function, "__self__", function)
-    found = getattr(owner, name, None)
-    if found is None and (inspect.isfunction(function) or owner is function):
-        found = getattr(module, name, None)
-    return found if callable(found) else None
+    companion = getattr(owner, name, None)
+    if companion is None and (inspect.isfunction(function) or owner is function):
+        companion = getattr(module, name, None)
+    return companion if callable(companion) else None
 
 
 def _refuse_lazy(target: str, function: Callable[..., Any]) -> None:
@@ -154,11 +154,13 @@ def _named(result: Any) -> Dict[str, Any]:
     if _is_module(result):
         raise LoadError("the function returns a torch module, it does not run one", "Use --runtime pytorch.")
     if isinstance(result, dict):
-        found = [leaf for key, value in result.items() for leaf in leaves(str(key), value)]
-        return {name: _array(value) for name, value in found}
+        named_leaves = [leaf for key, value in result.items() for leaf in leaves(str(key), value)]
+        return {name: _array(value) for name, value in named_leaves}
     if isinstance(result, (tuple, list)) and not _is_numbers(result):
-        found = [leaf for number, value in enumerate(result) for leaf in leaves("output_{}".format(number), value)]
-        return {name: _array(value) for name, value in found}
+        named_leaves = [
+            leaf for number, value in enumerate(result) for leaf in leaves("output_{}".format(number), value)
+        ]
+        return {name: _array(value) for name, value in named_leaves}
     return {"output": _array(result)}
 
 

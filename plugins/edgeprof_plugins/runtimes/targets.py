@@ -38,12 +38,12 @@ def import_target(target: str) -> Tuple[Any, Any]:
         ) from None
     except Exception as error:
         raise LoadError("{} cannot be imported: {}".format(where, told(error))) from None
-    found = module
+    named = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        if not hasattr(named, part):
             raise LoadError("{} has no {!r}".format(where, attribute))
-        found = getattr(found, part)
-    return module, found
+        named = getattr(named, part)
+    return module, named
 
 
 def told(error: BaseException) -> str:

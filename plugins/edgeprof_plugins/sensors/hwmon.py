@@ -223,8 +223,8 @@ def _power_sensors(powers: Sequence[_Power]) -> list[Sensor]:
 
 def _powers(chip: _Chip) -> list[_Power]:
     """What the chip tells of power: its powers and energies, else its volts and amperes."""
-    found = [*_of_kind(chip, "power"), *_of_kind(chip, "energy")]
-    return found or _pairs(chip)
+    inputs = [*_of_kind(chip, "power"), *_of_kind(chip, "energy")]
+    return inputs or _pairs(chip)
 
 
 def _of_kind(chip: _Chip, kind: str) -> list[_Power]:

@@ -81,9 +81,9 @@ def silent_cards(sysfs: Path, telling: Collection[str]) -> list[Card]:
     for device in listing(sysfs / "bus/pci/devices"):
         scope = _PCI_CLASSES.get((text_of(device / "class") or "")[:4])
         vendor = text_of(device / "vendor") or ""
-        own = vendor == "0x8086" and device.name.endswith(":00:02.0")
+        integrated = vendor == "0x8086" and device.name.endswith(":00:02.0")
         apu = vendor == "0x1002" and not list((device / "hwmon").glob("hwmon*/power1_cap"))
-        if scope is None or vendor in _CONSOLES or own or apu or device.name in telling:
+        if scope is None or vendor in _CONSOLES or integrated or apu or device.name in telling:
             continue
         driver = (device / "driver").resolve().name if (device / "driver").exists() else "no driver"
         cards.append(Card(device.name, scope, f"{driver} {device.name}"))

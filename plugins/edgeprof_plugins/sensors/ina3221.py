@@ -45,6 +45,9 @@ _BUS_RANGE_V, _BUS_STEP_V, _SHUNT_STEP_V, _SHUNT_RANGE_V = 26.0, 8e-3, 40e-6, 0.
 _GAIN_LIMIT, _OFFSET_V = math.hypot(0.0025, 0.01), 80e-6
 #: No real shunt is outside of this (Ω).
 _SANE_SHUNT = (1e-4, 2.0)
+#: A read that takes this long (s) has waited for a conversion; its voltage, which hardly moves, is then read once in so
+#: many readings of the current.
+_WAITED_S, _READS_PER_VOLTAGE = 0.05, 10
 #: A chip whose reads take this long in all gets a thread of its own (s).
 _SLOW_S = 0.02
 
@@ -109,17 +112,19 @@ class Ina3221(Sensor):
                 file.open()
 
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
-        # Volts and amperes are two transfers, half a millisecond apart: the rail's time is the middle of both.
+        # Volts and amperes are two transfers, half a millisecond apart; the current, which moves, comes second. A
+        # driver that waits for a conversion hands over what it finds at the end of the wait.
         index = 0
         clock = time.monotonic
         before = clock()
         for rail in self._rails:
             volts, amperes = rail.reader()
             after = clock()
-            middle = 0.5 * (before + after)
+            took = after - before
+            read_s = after if took > _WAITED_S else after - took / 4
             before = after
             values[index], values[index + 1], values[index + 2] = volts * amperes, volts, amperes
-            times[index] = times[index + 1] = times[index + 2] = middle
+            times[index] = times[index + 1] = times[index + 2] = read_s
             index += 3
 
     def close(self) -> None:
@@ -207,10 +212,28 @@ def _hwmon_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _F
         return _refused(chip, number, name, note, remedy)
     voltage, current = NumberFile(volts, 1e-3), NumberFile(amperes, 1e-3 * factor)
 
-    def pair() -> tuple[float, float]:
-        return voltage.number(), current.number()
-
+    pair = _waiting_pair(voltage, current) if chip.timing.may_block else _pair(voltage, current)
     return _Found(chip, number, rail, pair, (voltage, current), shunt, note, name)
+
+
+def _pair(voltage: NumberFile, current: NumberFile) -> Callable[[], tuple[float, float]]:
+    return lambda: (voltage.number(), current.number())
+
+
+def _waiting_pair(voltage: NumberFile, current: NumberFile) -> Callable[[], tuple[float, float]]:
+    """Volts and amperes of a driver whose reads may wait: the voltage is then kept for some readings."""
+    volts, age, waits = math.nan, 0, False
+
+    def read() -> tuple[float, float]:
+        nonlocal volts, age, waits
+        age += 1
+        if not waits or age >= _READS_PER_VOLTAGE or math.isnan(volts):
+            begin = time.monotonic()
+            volts, age = voltage.number(), 0
+            waits = time.monotonic() - begin > _WAITED_S
+        return volts, current.number()
+
+    return read
 
 
 def _shunt(declared: float | None, rail: Rail | None) -> tuple[float | None, float | None, str]:

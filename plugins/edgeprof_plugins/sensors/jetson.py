@@ -85,13 +85,13 @@ def find(roots: Roots) -> list[Sensor]:
 
 def _gpus(sysfs: Path) -> list[_Node]:
     nodes = []
-    found: list[tuple[Path, Path]] = []
+    gpus: list[tuple[Path, Path]] = []
     for node in listing(sysfs / "class/devfreq"):
         device = (node / "device").resolve()
         if _GPU.fullmatch(text_of(device / "of_node/name") or "") or _GPU.fullmatch(node.name):
-            found.append((node, device))
-    for index, (node, device) in enumerate(found):
-        name = "gpu" if len(found) == 1 else f"gpu{index}"
+            gpus.append((node, device))
+    for index, (node, device) in enumerate(gpus):
+        name = "gpu" if len(gpus) == 1 else f"gpu{index}"
         if (device / "load").exists():
             nodes.append(_Node(device / "load", name, "utilization", "gpu", 1e-3, (0.0, 1.0)))
         nodes.append(_Node(node / "cur_freq", name, "frequency", "gpu", 1.0, (0.0, 1e10)))

@@ -43,8 +43,30 @@ _SILENT_INTERVALS, _SILENT_S = 5.0, 1.0
 #: Lines between which its interval is known.
 _ENOUGH = 5
 _MOST_W = 1e5
-#: Lines that came together (a buffer on their way) are read one by one; more than so many are too many to wait for.
-_QUEUE = 64
+#: So many lines of a channel wait to be read; beyond that the oldest are lost, and that is said.
+_QUEUE = 4096
+#: The quickest line of so many seconds tells how the meter's clock and ours lie: a slow drift of either is followed.
+_SHIFT_S = 15.0
+#: Lines that came together (a buffer on their way) are caught up with at so many times the usual pace.
+_CATCH_UP = 2.0
+
+
+class _Shift:
+    """From the meter's clock to ours: the least delay that was seen lately."""
+
+    def __init__(self) -> None:
+        self._least = self._before = math.inf
+        self._since_s = self._last_s = -math.inf
+
+    def place(self, stated_s: float, now: float) -> float:
+        """When a line was measured, by our clock (s)."""
+        if stated_s < self._last_s:
+            self.__init__()  # type: ignore[misc]  # the meter's clock was set back: begin anew
+        self._last_s = stated_s
+        if now - self._since_s > _SHIFT_S:
+            self._before, self._least, self._since_s = self._least, math.inf, now
+        self._least = min(self._least, now - stated_s)
+        return min(now, stated_s + min(self._least, self._before))
 
 
 class _Stream:
@@ -59,7 +81,8 @@ class _Stream:
         self.last_s = -math.inf  # when a usable line came last
         self.arrivals: deque[float] = deque(maxlen=64)
         self.wrong: str | None = None  # the last line that was none
-        self._shift: float | None = None  # from the meter's clock to ours: the least delay seen
+        self.lost = 0  # lines that nobody read in time
+        self._shifts: dict[str, _Shift] = {}
 
     def _line(self, line: str, now: float) -> None:
         with self.news:
@@ -73,18 +96,14 @@ class _Stream:
                 self.facts = facts
             if reading is None:
                 return
-            at = now
-            if reading.at is not None:
-                # The quickest line tells best how the clocks lie; a jump of the meter's clock begins anew.
-                shift = now - reading.at
-                if self._shift is None or shift < self._shift or shift > self._shift + 10:
-                    self._shift = shift
-                at = min(now, reading.at + self._shift)
             name = reading.channel or self.facts.name
+            at = now if reading.at is None else self._shifts.setdefault(name, _Shift()).place(reading.at, now)
             if name in self.latest and at <= self.latest[name][0]:
                 at = math.nextafter(self.latest[name][0], math.inf)
             self.latest[name] = at, reading
-            self.queues.setdefault(name, deque(maxlen=_QUEUE)).append((at, reading))
+            queue = self.queues.setdefault(name, deque(maxlen=_QUEUE))
+            self.lost += len(queue) == _QUEUE
+            queue.append((at, reading))
             self.last_s = now
             self.arrivals.append(now)
             self.news.notify_all()
@@ -116,6 +135,8 @@ class Meter(Sensor):
         self._channels = tuple(channels)
         self._picks = tuple(picks)
         self._patience = max(_SILENT_S, _SILENT_INTERVALS * (stream.interval_s() or 0.0))
+        self._last_read_s = math.nan
+        self._lost = 0
 
     @property
     def channels(self) -> Sequence[Channel]:
@@ -141,14 +162,44 @@ class Meter(Sensor):
             age = time.monotonic() - stream.last_s
             if age > self._patience:
                 raise silent(stream.link, age)
-            for queue in stream.queues.values():
-                if len(queue) > 1:
-                    queue.popleft()
+            since = self._last_read_s
+            self._last_read_s = time.monotonic()
+            lines = {name: self._take(queue, self._last_read_s - since) for name, queue in stream.queues.items()}
+            lost, self._lost = stream.lost - self._lost, stream.lost
             for index, (name, field) in enumerate(self._picks):
-                at, reading = stream.queues[name][0]
-                value = getattr(reading, field)
-                values[index] = math.nan if value is None else value
-                times[index] = at
+                values[index], times[index] = _together(lines[name], field)
+                if lost:
+                    values[index] = math.nan  # what was lost is a gap, and never joules
+
+    def _take(self, queue: deque[tuple[float, Reading]], elapsed: float) -> list[tuple[float, Reading]]:
+        """The lines that belong to this read: one of a meter that is slower than the reads, else all since the last.
+
+        A meter that is quicker says several lines between two reads; lines that were held up and come together are
+        caught up with step by step. The newest line stays, as what a meter that has said nothing since still says.
+        """
+        fresh = len(queue) - 1
+        interval = self._stream.interval_s()
+        if interval and interval < 0.7 * elapsed:
+            count = min(fresh, max(1, math.ceil(_CATCH_UP * elapsed / interval)))
+        else:
+            count = min(fresh, 1)
+        taken = []
+        for _ in range(count - 1):
+            taken.append(queue[1])
+            queue.popleft()
+        if count > 0:
+            queue.popleft()
+        return [*taken, queue[0]]
+
+
+def _together(lines: Sequence[tuple[float, Reading]], field: str) -> tuple[float, float]:
+    """One value for some lines, and its time: the last of a counter, the mean of anything else in their middle."""
+    usable = [(at, value) for at, reading in lines if (value := getattr(reading, field)) is not None]
+    if not usable:
+        return math.nan, lines[-1][0]
+    if field == "joules" or len(usable) == 1:
+        return usable[-1][1], usable[-1][0]
+    return math.fsum(value for _, value in usable) / len(usable), math.fsum(at for at, _ in usable) / len(usable)
 
 
 def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
@@ -194,8 +245,8 @@ def _connected(address: str, facts: Facts, *, simulated: bool) -> Sensor:
         stream.wait(stream.last_s, max(0.0, end - time.monotonic()))
     channels, picks = [], []
     with stream.news:
-        said = dict(stream.latest)
-    for name, (_, reading) in said.items():
+        latest = dict(stream.latest)
+    for name, (_, reading) in latest.items():
         for quantity, field in (("power", "watts"), ("energy", "joules"), ("voltage", "volts"), ("current", "amperes")):
             if getattr(reading, field) is not None:
                 channels.append(_channel(name, quantity, stream, address))  # type: ignore[arg-type]  # a Quantity
@@ -265,15 +316,15 @@ def _block(name: str, block: Any, path: Path, text: str) -> tuple[str, Facts]:
 
 
 def _line_of(text: str, name: str, key: str | None = None) -> int:
-    inside, found = False, 1
+    inside, line_number = False, 1
     for number, line in enumerate(text.splitlines(), 1):
         bare = line.strip()
         if bare.startswith("["):
             inside = bare.startswith(f"[{name}]")
-            found = number if inside else found
+            line_number = number if inside else line_number
         if inside and key is not None and bare.startswith(key):
             return number
-    return found
+    return line_number
 
 
 @hookimpl

@@ -41,6 +41,10 @@ _ZONE = re.compile(r"(intel-rapl(?:-[a-z]+)?):([0-9a-f]+)(?::([0-9a-f]+))?")
 _STEP_J = 2.0**-14
 #: A model, not a shunt: 3 to 5 % against meters on Haswell and later (Khan et al., RAPL in Action, 2018).
 _GAIN_LIMIT = 0.05
+#: Memory is modelled from what its controller does: against shunt amplifiers on the modules it is an offset of 0.5 to
+#: 2.2 W and a slope below 1 (Broadwell-EP −10 to +33 %, Ice Lake-SP +8 to +157 %; lukalt/icpe-2024-rapl-validation).
+#: A processor with graphics has two modules at most.
+_DRAM_GAIN_LIMIT, _DRAM_OFFSET_W, _DRAM_OFFSET_CLIENT_W = 0.3, 2.0, 0.5
 _SCOPES = {"package": "package", "core": "cpu", "uncore": "gpu", "dram": "memory", "psys": "board"}
 #: A processor draws more than its rated power for a moment, never so many times as much; nor is any below this (W).
 _PEAK_FACTOR, _SMALLEST_LIMIT_W = 10.0, 200.0
@@ -67,7 +71,8 @@ def find(roots: Roots) -> list[Sensor]:
     zones, hidden = _zones(roots)
     channels: dict[str, tuple[Channel, NumberFile]] = {}
     for zone in zones:
-        channel, file = _channel(zone, roots), NumberFile(zone.path / "energy_uj", 1e-6)
+        channel = _channel(zone, roots, is_client=any(other.domain == "uncore" for other in zones))
+        file = NumberFile(zone.path / "energy_uj", 1e-6)
         other = channels.get(zone.name)
         # Two doors to one counter: the second counts only where the first says nothing.
         if other is None or (channel.available and not _tells(*other) and _tells(channel, file)):
@@ -115,7 +120,8 @@ def _tells(channel: Channel, file: NumberFile) -> bool:
     return value > 0
 
 
-def _channel(zone: _Zone, roots: Roots) -> Channel:
+def _channel(zone: _Zone, roots: Roots, *, is_client: bool) -> Channel:
+    is_memory = zone.domain == "dram"
     energy = zone.path / "energy_uj"
     reason, remedy = trouble(energy) or (None, None)
     if reason is not None and "not readable by this user" in reason:
@@ -134,7 +140,8 @@ def _channel(zone: _Zone, roots: Roots) -> Channel:
         parent=inside,
         provenance=provenance(roots, "counter"),
         resolution=_STEP_J,
-        gain_limit=_GAIN_LIMIT,
+        gain_limit=_DRAM_GAIN_LIMIT if is_memory else _GAIN_LIMIT,
+        offset_limit=(_DRAM_OFFSET_CLIENT_W if is_client else _DRAM_OFFSET_W) if is_memory else None,
         update_interval_s=1e-3,
         wrap=wrap,
         plausible=(0.0, wrap or float("inf")),
@@ -152,6 +159,8 @@ def _channel(zone: _Zone, roots: Roots) -> Channel:
 def _note(zone: _Zone) -> str:
     if zone.domain == "psys":
         return "what psys covers is up to the maker of the machine; a graphics card may be outside"
+    if zone.domain == "dram":
+        return "an estimate of the memory's power: off by a watt or two and by a third"
     return "" if zone.domain in _SCOPES else "the kernel's name for it does not say what it covers"
 
 

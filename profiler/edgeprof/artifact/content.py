@@ -74,10 +74,10 @@ def identify(path: Path, size: int) -> Content:
     """
     with path.open("rb") as file:
         head = file.read(4096)
-    found = _by_structure(path, head, size) or _by_magic(path, head) or _by_text(path, head) or _by_protobuf(path)
-    if found is None:
+    content = _by_structure(path, head, size) or _by_magic(path, head) or _by_text(path, head) or _by_protobuf(path)
+    if content is None:
         raise _unknown(path, head)
-    return found
+    return content
 
 
 def _by_structure(path: Path, head: bytes, size: int) -> Content | None:
@@ -137,8 +137,8 @@ def _by_magic(path: Path, head: bytes) -> Content | None:
 
 def _plan_detail(path: Path, more: str = "") -> str | None:
     plan = tensorrt_plan.read_plan(str(path))
-    told = tensorrt_plan.describe(plan) if plan is not None and plan.version else ""
-    return ", ".join(filter(None, (told, more))) or None
+    description = tensorrt_plan.describe(plan) if plan is not None and plan.version else ""
+    return ", ".join(filter(None, (description, more))) or None
 
 
 def _by_text(path: Path, head: bytes) -> Content | None:

@@ -134,16 +134,16 @@ def external_files(path: Path) -> list[str]:
     Raises:
         TooManyFieldsError: it has more than ``LIMIT_FIELDS``.
     """
-    found: dict[str, None] = {}
+    locations: dict[str, None] = {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data.find(b"location") < 0:
             return []
         try:
             for location in _locations(data, "model", Field(0, LENGTH, 0, len(data)), Allowance()):
-                found[location] = None
+                locations[location] = None
         except (CutError, NotProtobufError):
             pass  # whether the file is whole is identify's to say
-    return [name for name in found if name]
+    return [name for name in locations if name]
 
 
 #: Message → its fields that lead to tensors, and what each holds (onnx/onnx.proto3).

@@ -46,18 +46,18 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
         raise InputError(f"{spec} is an address, not a file", remedy="Download it first, and give the file's name.")
     path = Path(spec).expanduser()
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError) as error:
         match = _CALLABLE.fullmatch(spec)
         if match and (match["where"].endswith(".py") or _MODULE.fullmatch(match["where"])):
             return _callable(spec, match["where"], match["attribute"])
         raise _missing(spec, path, error) from None
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         return _folder(spec, path)
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{spec} is no regular file", remedy="Give a model file.")
     try:
-        return _file(spec, path, found.st_size, own_formats)
+        return _file(spec, path, status.st_size, own_formats)
     except OSError as error:
         raise _unreadable(spec, error) from None
 
@@ -84,10 +84,10 @@ def _file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int,
     try:
         content = identify(path, size)
     except InputError:
-        own = _own_format(path, own_formats)
-        if own is None:
+        own_format = _own_format(path, own_formats)
+        if own_format is None:
             raise
-        content = Content(own)
+        content = Content(own_format)
     if content.format in ("pt2", "torchscript"):
         refusal = embedded_code.refusal(os.fspath(path))
         if refusal is not None:

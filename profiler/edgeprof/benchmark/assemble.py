@@ -12,6 +12,7 @@ import numpy as np
 from edgeprof.benchmark import gpu_findings as device
 from edgeprof.benchmark import health, latency
 from edgeprof.energy.counters import unwrap
+from edgeprof.reasons import Code, Severity, severity_of
 from edgeprof.results import schema
 from edgeprof.results.schema import Reason
 from edgeprof.verdicts import accuracy
@@ -32,26 +33,6 @@ if TYPE_CHECKING:
 #: Points of a power trace that a report draws.
 TRACE_POINTS = 1200
 
-#: Reasons that say what a figure is or lacks, and take nothing from what is there.
-_REMARKS = frozenset(
-    {
-        "estimated",
-        "net_uncertain",
-        "no_idle",
-        "one_window",
-        "gain_unknown",
-        "beyond_calibration",
-        "filter_contradicted",
-        "judged_on_calibration_data",
-        "late",
-        "dropped",
-        "cut_short",
-        "in_process",
-        "stopped",
-    }
-)
-#: Reasons that make it failed whatever its windows say: a model that does not answer is no fast one.
-_FAILING = frozenset({"nan_output"})
 _NAN_REMEDY = "Feed it real inputs (--input-data FILE.npz); if they give the same, the model overflows or is damaged."
 
 
@@ -187,20 +168,20 @@ def _irregular(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
     noun = "frames" if plan.scenario == "periodic" else "requests"
     if late:
         yield Reason(
-            code="late",
+            code=Code.LATE,
             message=f"{late} of {due} {noun} were done after the next one was due",
             remedy="Lower --rate, or use a faster variant.",
         )
     if dropped:
         yield Reason(
-            code="dropped",
+            code=Code.DROPPED,
             message=f"{dropped} of {due} {noun} were dropped, because the ones before them were not done",
             remedy="Lower --rate, or use a faster variant.",
         )
     short = sum(window.cut_short for window in windows)
     if short:
         yield Reason(
-            code="cut_short",
+            code=Code.CUT_SHORT,
             message=f"{short} of {len(windows)} windows ended early: they held more calls than there was room to time",
             remedy="Use shorter windows (--window S) or a larger --batch.",
         )
@@ -301,7 +282,7 @@ def _standstills(record: VariantRecord) -> Iterator[Reason]:
     standstills = [one for workload in record.workloads for one in workload.standstills]
     if standstills:
         yield Reason(
-            code="stopped",
+            code=Code.STOPPED,
             message=f"left out and measured again, because the model {standstills[0]}: {len(standstills)} windows",
             remedy="Let the measurement run: no SIGSTOP, no suspend.",
         )
@@ -319,7 +300,7 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
             named = "" if len(record.workloads) == 1 else f"{workload.workload.name}: "
             reasons.append(
                 Reason(
-                    code="not_steady",
+                    code=Code.NOT_STEADY,
                     message=f"{named}no steady state after {warmup.seconds:.0f} s of warm-up ({warmup.reason})",
                     remedy="Close other work, fix the clocks, or lengthen --warmup.",
                 )
@@ -330,7 +311,7 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
     if saturated is not None:
         reasons.append(
             Reason(
-                code="saturated",
+                code=Code.SATURATED,
                 message=f"only {saturated.achieved_hz:.4g} of {saturated.target_hz:.4g} requests/s were served",
                 remedy="Lower --rate: beyond this the queue, and not the model, is measured.",
             )
@@ -338,12 +319,11 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
     throttles = sorted({event for workload in record.workloads for event in workload.throttles})
     if throttles:
         reasons.append(
-            Reason(code="throttled", message="; ".join(throttles), remedy="Cool the device or its power supply.")
+            Reason(code=Code.THROTTLED, message="; ".join(throttles), remedy="Cool the device or its power supply.")
         )
-    if any(reason.code not in _REMARKS for reason in reasons):
-        made.status = "degraded"
-    if any(reason.code in _FAILING for reason in reasons):
-        made.status = "failed"
+    gravest = max((severity_of(reason.code) for reason in reasons), default=Severity.REMARK)
+    if gravest is not Severity.REMARK:
+        made.status = "degraded" if gravest is Severity.DEGRADES else "failed"
     if record.failure is not None:
         made.status = "failed"
         made.last_words = record.failure.last_words or None
@@ -352,7 +332,7 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
         )
     elif not record.main.windows:
         made.status = "failed"
-        reasons.insert(0, Reason(code="interrupted", message="it was interrupted before it was measured"))
+        reasons.insert(0, Reason(code=Code.INTERRUPTED, message="it was interrupted before it was measured"))
 
 
 def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[VariantRecord]) -> None:
@@ -451,7 +431,9 @@ def power_of_counter(
 
 def run_reasons(failures: Iterable[tuple[str, str, str | None]], *, interrupted: bool) -> list[Reason]:
     """What is to be said of the run as a whole: sensors that could not be read, an interruption."""
-    reasons = [Reason(code="sensor_failed", message=f"{source}: {why}", remedy=mend) for source, why, mend in failures]
+    reasons = [
+        Reason(code=Code.SENSOR_FAILED, message=f"{source}: {why}", remedy=mend) for source, why, mend in failures
+    ]
     if interrupted:
-        reasons.append(Reason(code="interrupted", message="it was interrupted; what had been measured is kept"))
+        reasons.append(Reason(code=Code.INTERRUPTED, message="it was interrupted; what had been measured is kept"))
     return reasons

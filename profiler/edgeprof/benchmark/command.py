@@ -13,6 +13,7 @@ from edgeprof.energy.estimate import CoreWatts
 from edgeprof.energy.recording import Recording
 from edgeprof.launch.command import SignalRelay, require_command, run_command
 from edgeprof.launch.lock import holder
+from edgeprof.reasons import Code
 from edgeprof.results.schema import Reason
 from edgeprof.sensing.device.host import describe_host
 from edgeprof.sensing.prepare import prepare
@@ -120,5 +121,5 @@ def measure_command(
     others = {str(other) for other in (before, holder(roots)) if other is not None}
     quote = recording.quote(argv[0])
     _, filter_reasons = recording.fitted_filters()
-    shared = [Reason(code="shared_device", message=f"another measurement ran on this device: {o}") for o in others]
+    shared = [Reason(code=Code.SHARED_DEVICE, message=f"another measurement ran on this device: {o}") for o in others]
     return Outcome(argv, runs, replace(quote, reasons=[*quote.reasons, *filter_reasons, *shared]))

@@ -7,7 +7,6 @@ meet on one time line. Variants take turns (ABBA) while all of them stay loaded,
 from __future__ import annotations
 
 import contextlib
-import inspect
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,8 +27,10 @@ from edgeprof.evaluation import evaluate, labels
 from edgeprof.launch.interpreter import probe
 from edgeprof.launch.lock import measuring
 from edgeprof.launch.supervisor import Worker, WorkerMemory, WorkerSpec
+from edgeprof.reasons import Code
 from edgeprof.results import document, schema
 from edgeprof.results.ids import new_id
+from edgeprof.sensing import corrections
 from edgeprof.sensing.device import fast_sensor
 from edgeprof.sensing.device import host as context
 from edgeprof.sensing.device.settings import Settings
@@ -102,7 +103,7 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
         with Settings() as settings:
             lowered = fast_sensor.lower(roots, settings)
             result = _bench(request, models, host, roots, progress)
-    result.reasons += [schema.Reason(code="fast_sensor", message=what) for what in lowered]
+    result.reasons += [schema.Reason(code=Code.FAST_SENSOR, message=what) for what in lowered]
     return result
 
 
@@ -186,6 +187,10 @@ class _Run:
             self.progress.end()
         sampled = Sampled(self.recording, self.sampler.stats(), started, host.cores)
         _, filter_reasons = self.recording.fitted_filters()
+        if not self.roots.is_simulated:
+            fits = sampled.fits(created.isoformat(timespec="seconds"))
+            board = corrections.board_name(self.found.topology.board, self.roots)
+            corrections.keep_fitted(self.found.topology.channels, fits, board)
         variants = [assemble.variant(record, sampled, self.plan) for record in records]
         assemble.pair_accuracies(variants, records)
         cost = self.sampler.cost()
@@ -266,12 +271,10 @@ class _Run:
             self.progress.note(f"{record.name}: {candidate.failure.message}")
         if candidate.runtime is None:
             return None
-        spec = WorkerSpec(
-            runtime_file=Path(inspect.getfile(type(candidate.runtime))),
-            runtime_class=type(candidate.runtime).__qualname__,
-            crash_remedy=candidate.runtime.crash_remedy,
-            target=candidate.artifact.target,
-            options=self._options(candidate),
+        spec = WorkerSpec.of(
+            candidate.runtime,
+            candidate.artifact.target,
+            self._options(candidate),
             inputs=self.request.input_data,
             python=self.request.worker_python,
             timeout_s=self.request.timeout_s,
@@ -337,7 +340,7 @@ class _Run:
         raise VariantError(
             f"a window {record.standstills[-1]}, and so did each of {_TRIES} tries",
             remedy="Let the measurement run: no SIGSTOP, no suspend, no frozen container.",
-            code="stopped",
+            code=Code.STOPPED,
         )
 
     def _pause(self) -> None:
@@ -391,12 +394,12 @@ class _Run:
             if worker.kept is not None:
                 record.notes.append(
                     schema.Reason(
-                        code="state_kept", message=f"the samples were not judged independently: {worker.kept}"
+                        code=Code.STATE_KEPT, message=f"the samples were not judged independently: {worker.kept}"
                     )
                 )
         except EdgeprofError as error:
             # The windows are measured and stay; an answer of NaN makes them worthless all the same.
-            code = error.code if isinstance(error, VariantError) and error.code == "nan_output" else "no_accuracy"
+            code = error.code if isinstance(error, VariantError) and error.code == Code.NAN_OUTPUT else "no_accuracy"
             record.notes.append(schema.Reason(code=code, message=error.message, remedy=error.remedy))
             self.progress.note(f"{record.name}: {error.message}")
 
@@ -420,7 +423,7 @@ class _Run:
             runtime,
             self._options(candidate),
             failure=candidate.failure,
-            notes=[schema.Reason(code="in_process", message=_IN_PROCESS)] if candidate.in_process else [],
+            notes=[schema.Reason(code=Code.IN_PROCESS, message=_IN_PROCESS)] if candidate.in_process else [],
         )
 
     def _options(self, candidate: Candidate) -> LoadOptions:

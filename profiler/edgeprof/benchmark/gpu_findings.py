@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprof.reasons import Code
 from edgeprof.results.schema import Gpu, Reason
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def remarks(gpu: Gpu, *, graph: bool = False) -> list[Reason]:
     if gpu.enqueue_s is not None and gpu.enqueue_s > LAUNCH_BOUND * compute:
         found.append(
             Reason(
-                code="launch_bound",
+                code=Code.LAUNCH_BOUND,
                 message=f"launch-bound: starting an inference takes the host {gpu.enqueue_s * 1e6:.0f} µs, "
                 f"computing it the GPU {compute * 1e6:.0f} µs",
                 remedy="Use a larger batch."
@@ -110,7 +111,7 @@ def remarks(gpu: Gpu, *, graph: bool = False) -> list[Reason]:
     if copies >= TRANSFER_BOUND * compute and copies > _SHORTEST_S:
         found.append(
             Reason(
-                code="transfer_bound",
+                code=Code.TRANSFER_BOUND,
                 message=f"transfer-bound: a copy takes {copies * 1e6:.0f} µs, the computation {compute * 1e6:.0f} µs",
                 remedy="Send smaller inputs (uint8 images, not float32), or keep data on the GPU.",
             )
@@ -118,7 +119,7 @@ def remarks(gpu: Gpu, *, graph: bool = False) -> list[Reason]:
     if gpu.compute_cov is not None and gpu.compute_cov > UNSTEADY:
         found.append(
             Reason(
-                code="unsteady_clocks",
+                code=Code.UNSTEADY_CLOCKS,
                 message=f"the GPU's own time varies by {100 * gpu.compute_cov:.1f} % between equal inferences",
                 remedy="Lock its clocks: sudo jetson_clocks, or sudo nvidia-smi -lgc MHZ.",
             )

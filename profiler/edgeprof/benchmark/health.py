@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprof.reasons import Code
 from edgeprof.results.schema import Reason
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def clock_drift(medians_hz: Sequence[float | None], clock: str) -> Reason | None
     if len(seen) < 2 or min(seen) >= CLOCK_RATIO * seen[0]:
         return None
     return Reason(
-        code="clock_drift",
+        code=Code.CLOCK_DRIFT,
         message=f"the clock {clock} fell from {seen[0] / 1e6:.0f} to {min(seen) / 1e6:.0f} MHz during the run",
         remedy="Fix the clocks (jetson_clocks, or the governor 'performance') or cool the device.",
     )
@@ -71,7 +72,7 @@ def warming_slowdown(latencies_s: Sequence[float], temperatures_c: Sequence[floa
     if slope <= LATENCY_SLOPE:
         return None
     return Reason(
-        code="throttled",
+        code=Code.THROTTLED,
         message=f"latency grew by {100 * slope:.1f} % a window while it warmed from {warm[0]:.1f} to {warm[-1]:.1f} °C",
         remedy="Cool the device, or use --preset rigorous, which waits for the start temperature.",
     )

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeprof.errors import InputError, require_range, unknown
 from edgeprof.sensing.reader import DEFAULT_RATE_HZ, read_interval
+from edgeprof.worker.scenario import SCENARIOS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from edgeprof.sensing.sensor import Channel, PartTime
-
-SCENARIOS = ("single-stream", "multi-stream", "offline", "server", "periodic")
 
 #: Between work and an idle, at least (s); in time constants of a filter; and at most: 1 or 2 channels of long averages
 #: allow for half a minute, which nobody waits for.

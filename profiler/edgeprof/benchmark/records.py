@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edgeprof.energy.influences import chip
+from edgeprof.sensing.corrections import MeasuredFilter
 from edgeprof.worker.workload import INFERENCE
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from edgeprof.sensing.board.topology import Topology
     from edgeprof.sensing.sampler import ChannelStats
     from edgeprof.sensing.sensor import Channel
+    from edgeprof.sensing.trace import Key
     from edgeprof.worker.runtime import LoadOptions
     from edgeprof.worker.scenario import Window
     from edgeprof.worker.span import Span
@@ -108,6 +111,15 @@ class Sampled:
 
     def series(self, channel: Channel) -> ChannelSeries:
         return self.recording.series(channel)
+
+    def fits(self, date: str) -> dict[Key, MeasuredFilter]:
+        """What was fitted, by power channel, as ``corrections.keep_fitted`` takes it."""
+        fitted, _ = self.recording.fitted_filters()
+        return {
+            channel.key: MeasuredFilter(fit.tau_s, fit.u_s, channel.filter.tau_s or 0.0, date, fit.falls)
+            for channel in self.of("power")
+            if channel.filter.kind == "exponential" and (fit := fitted.get(chip(channel))) is not None
+        }
 
     def of(self, quantity: str) -> list[Channel]:
         """The channels of a quantity that were sampled."""

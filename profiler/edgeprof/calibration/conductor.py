@@ -187,8 +187,7 @@ def meter_of(target: str, host: PluginHost, roots: Roots) -> tuple[list[Sensor],
     found = discover(host, roots, [spec])
     if found.failures:
         raise UnavailableError(found.failures[0].reason, remedy=found.failures[0].remedy)
-    powers = [c for c in found.topology.channels if c.available and c.quantity in {"power", "energy"}]
-    powers = [c for c in powers if c.quantity == "power" or c.kind == "counter"]
+    powers = [c for c in found.topology.channels if c.available and c.tells_joules]
     if not powers:
         raise UnavailableError(f"{target} tells no power", remedy="edgeprof sensors --sensor " + spec)
     # The headline if it is one channel, else a counter before sampled power.

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from edgeprof.calibration.fit import Level, Line, level, line
 from edgeprof.energy.integrate import window_energy
+from edgeprof.energy.online.frozen import Change, least_standstill_s, shown, unanswered
 from edgeprof.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ def fit_levels(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Seque
     Raises:
         InputError: they do not.
     """
+    _require_answers(own, theirs, holds)
     pairs = []
     for hold in holds:
         sums, meter = [_powers(series, hold) for series in own], _powers(theirs, hold)
@@ -72,6 +77,37 @@ def fit_levels(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Seque
             remedy="See that both look at the same device, and that a record's clock is this machine's.",
         )
     return levels, found
+
+
+def _require_answers(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[Span]) -> None:
+    """Refuse a sensor that repeats one value while the meter sees the load change.
+
+    Raises:
+        InputError: one does.
+    """
+    levels = [_mean(theirs, hold) for hold in holds]
+    for series in own:
+        channel = series.channel
+        step, tau, refresh = channel.resolution or 0.0, channel.filter.tau_s, channel.update_interval_s
+        changes = []
+        for (before, after), hold, following in zip(pairwise(levels), holds, holds[1:], strict=False):
+            if before is not None and after is not None:
+                change = Change((hold.end_s + following.start_s) / 2, following.end_s)
+                changes.append(shown(change, after - before, 3 * step, tau, refresh))
+        times = np.asarray(series.times, dtype=np.float64).tolist()
+        values = np.asarray(series.values, dtype=np.float64).tolist()
+        expected = [change for change in changes if change is not None]
+        stood = unanswered(times, values, expected, least_standstill_s(tau, refresh))
+        if stood is not None:
+            raise InputError(
+                f"{channel.name} repeated one value for {stood[1] - stood[0]:.3g} s while the meter saw the load move",
+                remedy="Reload the sensor's driver or restart the device; edgeprof sensors shows whether it moves.",
+            )
+
+
+def _mean(series: ChannelSeries, hold: Span) -> float | None:
+    powers = _powers(series, hold)
+    return None if powers is None else math.fsum(powers) / len(powers)
 
 
 def _powers(series: ChannelSeries, hold: Span) -> list[float] | None:

@@ -135,8 +135,11 @@ take turns, window by window, and are compared with the first; one that cannot b
 
 def _check_ranges(flags: dict[str, Any]) -> None:
     """What no plan holds, or only where something measures."""
-    from edgeprof.errors import require_range
+    from edgeprof.errors import InputError, require_range
+    from edgeprof.worker import sandbox
 
+    if flags["no_isolation"] and sandbox.is_asked_for():
+        raise InputError("--sandbox needs a worker process, and --no-isolation forbids it", remedy="Leave one out.")
     require_range("--estimate-power", flags["estimate_power_w"], 1e-3, 1e4)
     require_range("--timeout", flags["timeout_s"], 0.1, 1e6)
 

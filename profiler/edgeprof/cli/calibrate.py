@@ -58,10 +58,10 @@ def _list(*, as_json: bool) -> None:
 
     from edgeprof.sensing.corrections import Calibrations
 
-    kept = Calibrations()
-    entries = kept.entries()
+    calibrations = Calibrations()
+    entries = calibrations.entries()
     if as_json:
-        document = {"schema": SCHEMA, "file": str(kept.path), "entries": [asdict(entry) for entry in entries]}
+        document = {"schema": SCHEMA, "file": str(calibrations.path), "entries": [asdict(entry) for entry in entries]}
         click.echo(json.dumps(document, indent=2, default=str))
     elif not entries:
         click.echo("nothing is calibrated on this device")
@@ -80,10 +80,10 @@ def described(entry: Entry) -> list[str]:
             f" · against {line.against}, {line.date[:10]}"
         )
     if entry.filter is not None:
-        found = entry.filter
+        measured = entry.filter
         lines.append(
-            f"  filter {found.tau_s:.3g} ± {2 * found.u_s:.2g} s from {found.steps} steps"
-            f" (declared {found.declared_s:.3g} s) · {found.date[:10]}"
+            f"  filter {measured.tau_s:.3g} ± {2 * measured.u_s:.2g} s from {measured.steps} steps"
+            f" (declared {measured.declared_s:.3g} s) · {measured.date[:10]}"
         )
     return lines
 
@@ -92,10 +92,10 @@ def _forget(name: str) -> None:
     from edgeprof.errors import unknown
     from edgeprof.sensing.corrections import Calibrations
 
-    kept = Calibrations()
-    dropped = kept.forget(name)
+    calibrations = Calibrations()
+    dropped = calibrations.forget(name)
     if not dropped and name != "all":
-        raise unknown("calibration", name, [entry.channel for entry in kept.entries()])
+        raise unknown("calibration", name, [entry.channel for entry in calibrations.entries()])
     for entry in dropped:
         click.echo(f"forgot {entry.name}")
 
@@ -122,8 +122,10 @@ def _measure(flags: dict[str, Any]) -> None:
     same = {"rail": flags["rail"], "sensors": flags["sensors"] or None, "say": lambda text: click.echo(text, err=True)}
     if flags["filters"]:
         with measuring(roots, "calibrate --filter"):
-            found = calibrate.step_response(host, roots, **same)
-        click.echo(json.dumps(_steps_json(found), indent=2) if flags["as_json"] else "\n".join(steps_table(found)))
+            responses = calibrate.step_response(host, roots, **same)
+        click.echo(
+            json.dumps(_steps_json(responses), indent=2) if flags["as_json"] else "\n".join(steps_table(responses))
+        )
         return
     with measuring(roots, f"calibrate --against {flags['against']}"):
         compared = calibrate.against(
@@ -174,17 +176,17 @@ def table(compared: Compared) -> list[str]:
     lines.append(
         f"  gain {line.gain:.4f} ± {2 * line.u_gain:.4f}, offset {line.offset_w:+.3f} ± {2 * line.u_offset_w:.3f} W"
     )
-    made = compared.entries[0].line
-    assert made is not None
+    fitted = compared.entries[0].line
+    assert fitted is not None
     if line.reduced_chi2 > 4:
         lines.append(
             f"  the levels lie off the line by {line.reduced_chi2**0.5:.1f} times their own scatter:"
             " the two do not differ by a line alone, and the uncertainty says so"
         )
-    if made.meter_limit is None:
+    if fitted.meter_limit is None:
         lines.append("  the meter's own error is not in it: --accuracy X% puts it there")
-    if made.covers is not None:
-        lines.append(f"  from now on the total covers the {made.covers}, as the meter does")
+    if fitted.covers is not None:
+        lines.append(f"  from now on the total covers the {fitted.covers}, as the meter does")
     return [*lines, "  kept; every reading is corrected from now on (edgeprof calibrate --list, --forget NAME)"]
 
 
@@ -192,35 +194,35 @@ def _off(value: float, truth: float) -> str:
     return f"({100 * (value / truth - 1):+6.2f} %)" if truth else "           "
 
 
-def steps_table(found: Sequence[Stepped]) -> list[str]:
+def steps_table(responses: Sequence[Stepped]) -> list[str]:
     lines = []
-    for one in found:
-        declared = f"declared {one.channel.filter.tau_s or 0.0:.3g} s"
-        if one.found is None:
-            lines.append(f"{one.channel.name}: the steps were too small to tell ({declared}); nothing is kept")
+    for response in responses:
+        declared = f"declared {response.channel.filter.tau_s or 0.0:.3g} s"
+        if response.found is None:
+            lines.append(f"{response.channel.name}: the steps were too small to tell ({declared}); nothing is kept")
             continue
         lines.append(
-            f"{one.channel.name}: {one.found.tau_s:.3g} ± {2 * one.found.u_s:.2g} s"
-            f" from {one.found.steps} steps ({declared})"
+            f"{response.channel.name}: {response.found.tau_s:.3g} ± {2 * response.found.u_s:.2g} s"
+            f" from {response.found.steps} steps ({declared})"
         )
-        if one.contradiction is not None:
-            lines.append(f"  warning: {one.contradiction}")
+        if response.contradiction is not None:
+            lines.append(f"  warning: {response.contradiction}")
             lines.append("  → the measured one is used from now on; see samples and update_interval of the chip")
     return lines
 
 
-def _steps_json(found: Sequence[Stepped]) -> dict[str, Any]:
+def _steps_json(responses: Sequence[Stepped]) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
         "schema": SCHEMA,
         "filters": [
             {
-                "channel": one.channel.name,
-                "declared_s": one.channel.filter.tau_s,
-                "found": None if one.found is None else asdict(one.found),
-                "contradiction": one.contradiction,
+                "channel": response.channel.name,
+                "declared_s": response.channel.filter.tau_s,
+                "found": None if response.found is None else asdict(response.found),
+                "contradiction": response.contradiction,
             }
-            for one in found
+            for response in responses
         ],
     }

@@ -38,35 +38,37 @@ def command(baseline: str, branch: str, *, strict: bool, force: bool, as_json: b
     from edgeprof.verdicts.across import across
 
     a, b = files.read_one(baseline), files.read_one(branch)
-    found = across(a, b, force=force)
+    comparison = across(a, b, force=force, repeats=files.repeats([a, b]))
     if as_json:
-        click.echo(json.dumps(_as_json(a, b, found), indent=2))
+        click.echo(json.dumps(_as_json(a, b, comparison), indent=2))
     else:
-        click.echo("\n".join(_lines(a, b, found, Style.of(sys.stdout, no_color=no_color), force=force)))
-    bad = not found.pairs or any(p.comparison.verdict in ("worse", "not_comparable") for p in found.pairs)
+        click.echo("\n".join(_lines(a, b, comparison, Style.of(sys.stdout, no_color=no_color), force=force)))
+    bad = not comparison.pairs or any(p.comparison.verdict in ("worse", "not_comparable") for p in comparison.pairs)
     return 1 if strict and bad else 0
 
 
-def _lines(a: Result, b: Result, found: Across, style: Style, *, force: bool) -> list[str]:
+def _lines(a: Result, b: Result, comparison: Across, style: Style, *, force: bool) -> list[str]:
     lines = []
-    wide = min(32, max((len(p.label) for p in found.pairs), default=0))
-    for pair in found.pairs:
+    wide = min(32, max((len(p.label) for p in comparison.pairs), default=0))
+    for pair in comparison.pairs:
         # The contexts stand below, once; repeated for every variant they would bury the rest.
-        text = "not comparable" if found.forbidden and not force else _sentence(pair)
+        text = "not comparable" if comparison.forbidden and not force else _sentence(pair)
         lines += style.wrap(pair.label, text, label_width=wide)
-    if not found.pairs:
+    if not comparison.pairs:
         lines += style.wrap("", f"{a.id} and {b.id} have no variant in common; nothing was compared.")
-    for only, of in ((found.only_baseline, a.id), (found.only_branch, b.id)):
+    for only, of in ((comparison.only_baseline, a.id), (comparison.only_branch, b.id)):
         if only:
             lines += style.wrap("", f"only in {of}: {', '.join(only)}")
     if lines:
         lines.append("")
-    return lines + [line for text in _context(found, force=force) for line in style.wrap("", text)]
+    if comparison.pairs and a.id != b.id:
+        lines += style.wrap("", comparison.between.sentence())
+    return lines + [line for text in _context(comparison, force=force) for line in style.wrap("", text)]
 
 
-def _context(found: Across, *, force: bool) -> list[str]:
-    noted = [f"{d.name} {d.a} → {d.b}" for d in found.differences if not d.forbids]
-    forbidden = [f"{d.name} {d.a} → {d.b}" for d in found.forbidden]
+def _context(comparison: Across, *, force: bool) -> list[str]:
+    noted = [f"{d.name} {d.a} → {d.b}" for d in comparison.differences if not d.forbids]
+    forbidden = [f"{d.name} {d.a} → {d.b}" for d in comparison.forbidden]
     if forbidden:
         mend = "Measure both on one device in one mode to compare them, or --force it."
         if force:
@@ -109,7 +111,7 @@ def _accuracy(difference: Difference, accuracy: Accuracy) -> str:
     return f"{text} ({low * scale:+.1f} to {high * scale:+.1f}) {word}".replace("-", "−") if difference.ci95 else text
 
 
-def _as_json(a: Result, b: Result, found: Across) -> dict[str, Any]:
+def _as_json(a: Result, b: Result, comparison: Across) -> dict[str, Any]:
     import msgspec
 
     from edgeprof.results import schema
@@ -118,9 +120,9 @@ def _as_json(a: Result, b: Result, found: Across) -> dict[str, Any]:
         "schema": SCHEMA,
         "baseline": a.id,
         "branch": b.id,
-        "comparable": not found.forbidden,
+        "comparable": not comparison.forbidden,
         "differences": [
-            {"name": d.name, "baseline": d.a, "branch": d.b, "forbids": d.forbids} for d in found.differences
+            {"name": d.name, "baseline": d.a, "branch": d.b, "forbids": d.forbids} for d in comparison.differences
         ],
         "comparisons": [
             {
@@ -130,8 +132,9 @@ def _as_json(a: Result, b: Result, found: Across) -> dict[str, Any]:
                 if pair.variant.energy_j_per_inference
                 else "none",
             }
-            for pair in found.pairs
+            for pair in comparison.pairs
         ],
-        "only_baseline": found.only_baseline,
-        "only_branch": found.only_branch,
+        "between_runs": comparison.between.as_json(),
+        "only_baseline": comparison.only_baseline,
+        "only_branch": comparison.only_branch,
     }

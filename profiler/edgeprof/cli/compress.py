@@ -127,7 +127,8 @@ def _table(manifest: Mapping[str, Any], *, no_color: bool) -> str:
         Column("zipped", sizes("size_compressed_bytes")),
         Column("smaller", ratios("size_compressed_bytes")),
         Column(
-            "took", [("", ""), *(("", f"{e['seconds']:.1f} s" if "seconds" in e else "–") for e in _made(manifest))]
+            "took",
+            [("", ""), *(("", f"{e['seconds']:.1f} s" if "seconds" in e else "–") for e in _usable_variants(manifest))],
         ),
     ]
     marks = ["", *("" if e["status"] == "ok" else "failed" for e in manifest["variants"])]
@@ -161,7 +162,7 @@ def _changes(entry: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _made(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _usable_variants(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [{} if entry["reused"] else entry for entry in manifest["variants"]]
 
 
@@ -170,24 +171,28 @@ def _listing(host: Any, model_format: str, *, as_json: bool) -> str:
     import dataclasses
     import json
 
-    made = {name: factory() for name, factory in sorted(host.of("compressors").items())}
-    fitting = {name: one.for_format(model_format) for name, one in made.items() if model_format in one.takes}
+    compressors = {name: factory() for name, factory in sorted(host.of("compressors").items())}
+    fitting = {
+        name: compressor.for_format(model_format)
+        for name, compressor in compressors.items()
+        if model_format in compressor.takes
+    }
     if as_json:
         rows = [
             {
                 "name": name,
-                "gives": one.gives or model_format,
-                "needs_data": one.needs_data,
-                "parameters": [dataclasses.asdict(p) for p in one.parameters],
+                "gives": compressor.gives or model_format,
+                "needs_data": compressor.needs_data,
+                "parameters": [dataclasses.asdict(p) for p in compressor.parameters],
             }
-            for name, one in fitting.items()
+            for name, compressor in fitting.items()
         ]
         return json.dumps({"format": model_format, "compressors": rows}, indent=2)
     lines = []
-    for name, one in fitting.items():
-        needs = "" if one.needs_data == "no" else f"  (needs --dataset for {one.needs_data})"
+    for name, compressor in fitting.items():
+        needs = "" if compressor.needs_data == "no" else f"  (needs --dataset for {compressor.needs_data})"
         lines.append(f"{name}{needs}")
-        for p in one.parameters:
+        for p in compressor.parameters:
             allowed = "|".join(p.choices) or _range(p.minimum, p.maximum)
             default = "" if p.default in (None, "") else f", default {p.default}"
             lines.append(f"    {p.name}={p.type}{f' {allowed}' if allowed else ''}{default}: {p.help}")

@@ -56,7 +56,7 @@ def check_plugin(host: PluginHost, info: PluginInfo, models: Sequence[str] = ())
         "sensors": _sensors,
         "runtimes": lambda name, factory: _runtime(name, factory, models),
         "compressors": _compressor,
-        "metrics": lambda name, factory: _made(f"metric {name}", name, factory, Metric),
+        "metrics": lambda name, factory: _check_instance(f"metric {name}", name, factory, Metric),
     }
     for kind, names in info.registers.items():
         for name in names:
@@ -69,19 +69,19 @@ def check_plugin(host: PluginHost, info: PluginInfo, models: Sequence[str] = ())
 
 
 def _sensors(name: str, factory: Callable[[Roots], Any]) -> Iterator[Row]:
-    found: list[Any] = []
-    yield _try(f"sensors {name}", lambda: found.extend(factory(Roots.resolve())))
-    if not found:
+    sensors: list[Any] = []
+    yield _try(f"sensors {name}", lambda: sensors.extend(factory(Roots.resolve())))
+    if not sensors:
         yield Row(f"sensors {name}", "absent", "this machine has none of them; its own tests must bring a tree")
-    for sensor in found:
+    for sensor in sensors:
         what = f"sensor {name}/{getattr(sensor, 'name', '?')}"
         yield _try(what, functools.partial(testing.check_sensor, sensor))
 
 
 def _runtime(name: str, factory: Callable[[], Any], models: Sequence[str]) -> Iterator[Row]:
-    made: list[Runtime] = []
-    yield from _made(f"runtime {name}", name, factory, Runtime, made)
-    for runtime in made:
+    runtimes: list[Runtime] = []
+    yield from _check_instance(f"runtime {name}", name, factory, Runtime, runtimes)
+    for runtime in runtimes:
         status = runtime.availability()
         if status.reason is not None:
             yield Row(f"runtime {name} is available", "absent", f"{status.reason}: {status.remedy}")
@@ -102,18 +102,20 @@ def _runtime(name: str, factory: Callable[[], Any], models: Sequence[str]) -> It
 
 
 def _compressor(name: str, factory: Callable[[], Any]) -> Iterator[Row]:
-    yield from _made(f"compressor {name}", name, factory, Compressor)
+    yield from _check_instance(f"compressor {name}", name, factory, Compressor)
 
 
-def _made(what: str, name: str, factory: Callable[[], Any], kind: type, made: list[Any] | None = None) -> Iterator[Row]:
+def _check_instance(
+    what: str, name: str, factory: Callable[[], Any], kind: type, instances: list[Any] | None = None
+) -> Iterator[Row]:
     """The factory gives an object of the contract's class that bears the registered name."""
 
     def check() -> None:
         thing = factory()
         assert isinstance(thing, kind), f"its factory gave {thing!r}, which is no {kind.__name__}"
         assert thing.name == name, f"it is registered as {name!r} but calls itself {thing.name!r}"  # type: ignore[attr-defined]
-        if made is not None:
-            made.append(thing)
+        if instances is not None:
+            instances.append(thing)
 
     yield _try(what, check)
 

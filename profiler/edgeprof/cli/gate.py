@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +16,7 @@ from edgeprof.cli.options import json_option, no_color_option
 if TYPE_CHECKING:
     from edgeprof.reporters.terminal import Style
     from edgeprof.results.schema import Result
+    from edgeprof.verdicts.across import Across
     from edgeprof.verdicts.gate import Check, Limits
 
 SCHEMA = "edgeprof.gate/1"
@@ -22,7 +25,7 @@ SCHEMA = "edgeprof.gate/1"
 @click.command("gate", no_args_is_help=True)
 @click.argument("result")
 @click.option("--max-j", metavar="JOULES", help="Joules per inference, gross, as 6mJ or 0.006.")
-@click.option("--max-p99", metavar="SECONDS", help="99th percentile of latency, as 5ms.")
+@click.option("--max-p99", metavar="SECONDS", help="Bound (99 % confidence) of the 99th percentile of latency, as 5ms.")
 @click.option("--max-accuracy-drop", metavar="SHARE", help="Against the baseline, as 1% (one point) or 0.01.")
 @click.option("--max-rss", metavar="BYTES", help="Peak memory, as 64MiB.")
 @click.option("--max-size", metavar="BYTES", help="Size of the model file, as 300KiB.")
@@ -30,17 +33,27 @@ SCHEMA = "edgeprof.gate/1"
 @click.option("--max-regression", metavar="SHARE", help="Of energy and latency over the baseline's, as 5%.")
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant (repeatable).")
 @click.option("--workload", metavar="NAME", help="Of this workload and its unit (default: the main one).")
+@click.option("--min-effect", metavar="SHARE", help="A regression up to this passes, however sure it is, as 1%.")
+@click.option(
+    "--unsure",
+    type=click.Choice(["pass", "fail"]),
+    help="What becomes of a figure whose interval contains its limit.  [default: pass; with --strict: fail]",
+)
 @click.option("--strict", is_flag=True, help="Pass only what is shown to be good; refuse estimates.")
+@click.option("--junit", metavar="FILE", help="Write the checks as JUnit XML too, for a CI's test report.")
 @json_option
 @no_color_option
 def command(result: str, **flags: Any) -> int:
     """Pass (exit 0) or fail (exit 1) a result against limits.
 
     RESULT is a result file or a stored result. A limit fails where the value is beyond it. A regression fails where
-    the ratio is beyond the limit and its 95 % interval excludes "no change", so that noise alone fails nothing. What
-    an interval leaves open passes with the word "unsure"; with --strict it fails. A number that is missing fails.
+    the whole 95 % interval of its ratio is beyond the limit, so that noise alone fails nothing. Where the interval
+    contains the limit, the check is unsure: --unsure says whether it passes. A number that is missing fails.
+
+    In GitHub Actions the checks that fail or are unsure become annotations, and all of them a table in the summary.
     """
     from edgeprof.errors import InputError, unknown
+    from edgeprof.reporters import ci
     from edgeprof.reporters.terminal import Style
     from edgeprof.results import files
     from edgeprof.verdicts.across import across
@@ -60,13 +73,31 @@ def command(result: str, **flags: Any) -> int:
     if flags["workload"]:
         gated = of_workload(gated, flags["workload"])
         baseline = baseline and of_workload(baseline, flags["workload"])
-    against = across(baseline, gated) if baseline else None
-    checks = check(gated, limits, against=against, strict=flags["strict"], names=flags["variants"])
+    against = across(baseline, gated, repeats=files.repeats([baseline, gated])) if baseline else None
+    unsure = flags["unsure"] or ("fail" if flags["strict"] else "pass")
+    checks = check(
+        gated,
+        limits,
+        against=against,
+        strict=flags["strict"],
+        unsure_passes=unsure == "pass",
+        names=flags["variants"],
+    )
     passed = all(c.passed for c in checks)
+    if flags["junit"]:
+        files.write(Path(flags["junit"]), ci.junit(gated.id, checks))
     if flags["as_json"]:
-        click.echo(json.dumps(_as_json(gated, checks, passed=passed), indent=2))
+        click.echo(json.dumps(_as_json(gated, checks, unsure, against, passed=passed), indent=2))
     else:
-        click.echo("\n".join(_lines(checks, Style.of(sys.stdout, no_color=flags["no_color"]))))
+        style = Style.of(sys.stdout, no_color=flags["no_color"])
+        lines = _lines(checks, unsure, style)
+        if against is not None and against.pairs and limits.max_regression is not None:
+            lines += ["", *style.wrap("", against.between.sentence())]
+        click.echo("\n".join(lines))
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            click.echo("".join(ci.github_annotations(checks)), nl=False)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        files.append(Path(summary), ci.summary(gated.id, checks, unsure))
     return 0 if passed else 1
 
 
@@ -99,14 +130,15 @@ def _limits(flags: dict[str, Any]) -> Limits:
         max_rss_bytes=read("--max-rss", "B", "64MiB"),
         max_size_bytes=read("--max-size", "B", "300KiB"),
         max_regression=read("--max-regression", "", "5%"),
+        min_effect=read("--min-effect", "", "1%") or 0.0,
     )
-    if limits == Limits():
+    if limits.is_empty:
         raise InputError("gate has no limit to hold the result to", remedy="Give one at least, as --max-p99 5ms")
     return limits
 
 
-def _lines(checks: list[Check], style: Style) -> list[str]:
-    """Failures first; a summary where there is more than one check."""
+def _lines(checks: list[Check], unsure: str, style: Style) -> list[str]:
+    """Failures first; what became of unsure checks; a summary where there is more than one check."""
     from edgeprof.reporters.limits import sentence
 
     lines = []
@@ -114,11 +146,20 @@ def _lines(checks: list[Check], style: Style) -> list[str]:
         word, color = ("FAIL", "red") if not c.passed else ("pass", "yellow" if c.unsure else "green")
         wrapped = style.wrap(word, sentence(c))
         lines += [wrapped[0].replace(word, style.paint(word, color, "bold"), 1), *wrapped[1:]]
+    if doubtful := sum(c.unsure for c in checks):
+        word = "check is" if doubtful == 1 else "checks are"
+        lines += ["", f"  {doubtful} {word} unsure: --unsure {unsure}"]
     failed = sum(not c.passed for c in checks)
     if len(checks) > 1:
         lines += ["", f"  {failed} of {len(checks)} checks failed" if failed else f"  all {len(checks)} checks passed"]
     return lines
 
 
-def _as_json(gated: Result, checks: list[Check], *, passed: bool) -> dict[str, Any]:
-    return {"schema": SCHEMA, "result": gated.id, "passed": passed, "checks": [asdict(c) for c in checks]}
+def _as_json(
+    gated: Result, checks: list[Check], unsure: str, against: Across | None, *, passed: bool
+) -> dict[str, Any]:
+    document: dict[str, Any] = {"schema": SCHEMA, "result": gated.id, "passed": passed, "unsure": unsure}
+    document["checks"] = [asdict(c) for c in checks]
+    if against is not None:
+        document["between_runs"] = against.between.as_json()
+    return document

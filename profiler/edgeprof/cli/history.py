@@ -60,13 +60,13 @@ def _show(reference: str, flags: dict[str, Any]) -> None:
     from edgeprof.reporters.terminal import Style
     from edgeprof.results import document, files
 
-    found = files.read_one(reference)
+    result = files.read_one(reference)
     if flags["output"]:
-        registry.write([found], Path(flags["output"]))
+        registry.write([result], Path(flags["output"]))
     if flags["as_json"]:
-        click.echo(document.to_json(found).encode())  # JSON is UTF-8, whatever the terminal is
+        click.echo(document.to_json(result).encode())  # JSON is UTF-8, whatever the terminal is
     elif not flags["output"]:
-        click.echo(console.render(found, Style.of(sys.stdout, no_color=flags["no_color"])), nl=False)
+        click.echo(console.render(result, Style.of(sys.stdout, no_color=flags["no_color"])), nl=False)
 
 
 def _as_json(entries: Sequence[Entry]) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def bench_modes(
     from edgeprof.results.store import Store
 
     swept = sweep(request, host, roots, progress, [name.strip() for name in names.split(",") if name.strip()])
-    results = [one.result for one in swept if one.result is not None]
+    results = [mode_run.result for mode_run in swept if mode_run.result is not None]
     store = Store()
     for result in results:
         store.save(result)
@@ -54,20 +54,20 @@ def table(swept: Sequence[Swept]) -> list[str]:
     from edgeprof import units
 
     rows = [["mode", "variant", "energy", "net", "latency", "power", ""]]
-    for one in swept:
-        if one.result is None:
-            rows.append([one.mode.name, "", "", "", "", "", f"passed over: {one.reason}"])
+    for mode_run in swept:
+        if mode_run.result is None:
+            rows.append([mode_run.mode.name, "", "", "", "", "", f"passed over: {mode_run.reason}"])
             continue
-        for variant in one.result.variants:
+        for variant in mode_run.result.variants:
             energy, latency, power = variant.energy_j_per_inference, variant.latency_s, variant.power_w
             gross = energy.gross if energy else None
             rows.append(
                 [
-                    one.mode.name,
+                    mode_run.mode.name,
                     variant.name,
                     units.plus_minus(gross.value, gross.expanded_uncertainty, "J") if gross else "–",
                     units.quantity(energy.net.value if energy else None, "J"),
-                    units.quantity(latency.median if latency else None, "s"),
+                    units.quantity(latency.p50 if latency else None, "s"),
                     units.quantity(power.mean if power else None, "W"),
                     "" if variant.status == "ok" else variant.status,
                 ]
@@ -84,6 +84,7 @@ def _document(swept: Sequence[Swept]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "modes": [
-            {"mode": one.mode.name, "reason": one.reason, "result": msgspec.to_builtins(one.result)} for one in swept
+            {"mode": mode_run.mode.name, "reason": mode_run.reason, "result": msgspec.to_builtins(mode_run.result)}
+            for mode_run in swept
         ],
     }

@@ -27,18 +27,18 @@ def command(results: tuple[str, ...], output: str | None, *, quiet: bool, as_jso
     from edgeprof.reporters import registry
     from edgeprof.results import files
 
-    found = [one for reference in results for one in files.read(reference)]
-    ids = [one.id for one in found]
+    all_results = [result for reference in results for result in files.read(reference)]
+    ids = [result.id for result in all_results]
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
         raise InputError(f"{twice} was given twice", remedy="Name each result once.")
-    path = Path(output or f"edgeprof-{found[0].id}.html")
-    registry.write(found, path)
-    variants = sum(len(one.variants) for one in found)
+    path = Path(output or f"edgeprof-{all_results[0].id}.html")
+    registry.write(all_results, path)
+    variants = sum(len(result.variants) for result in all_results)
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "output": str(path), "results": ids}, indent=2))
     elif not quiet:
-        click.echo(f"wrote {path}: {_count(variants, 'variant')} of {_count(len(found), 'result')}")
+        click.echo(f"wrote {path}: {_count(variants, 'variant')} of {_count(len(all_results), 'result')}")
 
 
 def _count(number: int, word: str) -> str:

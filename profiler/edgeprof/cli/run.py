@@ -81,8 +81,8 @@ def sentence(outcome: Outcome) -> str:
     words = []
     if gross.value is not None:
         mark = "~" if energy.provenance == "estimated" else ""
-        said = "" if energy.provenance in {"counter", "measured"} else f" {energy.provenance}"
-        words.append(f"{mark}{units.plus_minus(gross.value, gross.expanded_uncertainty, 'J')}{said}")
+        provenance = "" if energy.provenance in {"counter", "measured"} else f" {energy.provenance}"
+        words.append(f"{mark}{units.plus_minus(gross.value, gross.expanded_uncertainty, 'J')}{provenance}")
     spent = f"{units.significant(outcome.duration_s, 4)} s"
     words = [f"{words[0]} in {spent}"] if words else [spent]
     if power.mean is not None and power.max is not None:

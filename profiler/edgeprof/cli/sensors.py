@@ -53,16 +53,16 @@ def command(
     from edgeprof.sensing.glance import glance
 
     roots = resolve_roots(sysfs_root, procfs_root)
-    found = discover(PluginHost.from_environment(), roots, sources, rail, study=_watcher(roots))
-    seen = glance(found.sensors, found.topology.by_key())
+    discovery = discover(PluginHost.from_environment(), roots, sources, rail, study=_watcher(roots))
+    seen = glance(discovery.sensors, discovery.topology.by_key())
     if as_json:
         import json
 
-        click.echo(json.dumps(document(found, seen), indent=2))
+        click.echo(json.dumps(document(discovery, seen), indent=2))
     else:
-        click.echo("\n".join(table(found, seen, verbose=verbose)))
-    if strict and not found.topology.headline.channels:
-        raise GateError(f"no total: {found.topology.headline.reason}", remedy=found.topology.headline.remedy)
+        click.echo("\n".join(table(discovery, seen, verbose=verbose)))
+    if strict and not discovery.topology.headline.channels:
+        raise GateError(f"no total: {discovery.topology.headline.reason}", remedy=discovery.topology.headline.remedy)
 
 
 def _watcher(roots: Roots) -> Callable[[Sequence[Sensor]], dict[Key, Characteristic]] | None:
@@ -77,7 +77,7 @@ def _watcher(roots: Roots) -> Callable[[Sequence[Sensor]], dict[Key, Characteris
         from edgeprof.sensing.characterize import characterise
 
         cache = BootCache(roots)
-        watched = [s for s in sensors if any(c.quantity in {"power", "energy"} for c in s.channels)]
+        watched = [s for s in sensors if any(c.tells_joules for c in s.channels)]
         if not watched:
             return {}
         if any(cache.get(sensor) is None for sensor in watched):
@@ -89,13 +89,13 @@ def _watcher(roots: Roots) -> Callable[[Sequence[Sensor]], dict[Key, Characteris
     return watch
 
 
-def document(found: Discovery, seen: Glance) -> dict[str, Any]:
+def document(discovery: Discovery, seen: Glance) -> dict[str, Any]:
     """``edgeprof.sensors/1`` (contract §2)."""
-    headline = found.topology.headline
+    headline = discovery.topology.headline
     watts, reason = seen.total(headline)
     return {
         "schema": SCHEMA,
-        "board": found.topology.board.name,
+        "board": discovery.topology.board.name,
         "headline": {
             "channels": [channel.name for channel in headline.channels],
             "covers": headline.covers,
@@ -105,8 +105,8 @@ def document(found: Discovery, seen: Glance) -> dict[str, Any]:
             "excludes": headline.excludes,
             "note": headline.note,
         },
-        "channels": [_channel(channel, seen) for channel in found.topology.channels],
-        "failures": [failure._asdict() for failure in found.failures],
+        "channels": [_channel(channel, seen) for channel in discovery.topology.channels],
+        "failures": [failure._asdict() for failure in discovery.failures],
     }
 
 
@@ -132,7 +132,7 @@ def _channel(channel: Channel, seen: Glance) -> dict[str, Any]:
         "missed": 0,
         "max_gap_s": None,
         "value": value,
-        "power_w": seen.watts(channel) if channel.quantity in {"power", "energy"} else None,
+        "power_w": seen.watts(channel) if channel.tells_joules else None,
         "filter": {name: fact for name, fact in filtering.items() if fact is not None},
         "available": channel.available,
         "reason": channel.reason,
@@ -143,18 +143,18 @@ def _channel(channel: Channel, seen: Glance) -> dict[str, Any]:
     }
 
 
-def table(found: Discovery, seen: Glance, *, verbose: bool = False) -> list[str]:
+def table(discovery: Discovery, seen: Glance, *, verbose: bool = False) -> list[str]:
     """The lines for a person: the total first, then its parts, then the rest, then what cannot be read."""
     from edgeprof.units import quantity
 
-    board, headline = found.topology.board, found.topology.headline
+    board, headline = discovery.topology.board, discovery.topology.headline
     watts, reason = seen.total(headline)
-    own = f" ({board.note})" if board.note and len(board.note) < _SHORT and len(headline.channels) > 1 else ""
+    board_note = f" ({board.note})" if board.note and len(board.note) < _SHORT and len(headline.channels) > 1 else ""
     if headline.channels:
         value = quantity(watts, "W") if watts is not None else f"– ({reason})"
-        lines = [f"{board.name} · total = {_joined(headline.channels)}{own}  {value}"]
+        lines = [f"{board.name} · total = {_joined(headline.channels)}{board_note}  {value}"]
         lines.append(f"  covers the {headline.covers}" + (f"; not {headline.excludes}" if headline.excludes else ""))
-        if headline.note and not own:
+        if headline.note and not board_note:
             lines.append(f"  {headline.note}")
         if any(channel.provenance == "simulated" for channel in headline.channels):
             lines.append("  simulated: a virtual board, no measurement")
@@ -162,11 +162,11 @@ def table(found: Discovery, seen: Glance, *, verbose: bool = False) -> list[str]
         lines = [f"{board.name} · no total: {reason}"]
         if headline.remedy:
             lines.append(f"  → {headline.remedy}")
-    rows = [row for channel in _shown(found, verbose) if (row := _row(channel, found, seen))]
+    rows = [row for channel in _shown(discovery, verbose) if (row := _row(channel, discovery, seen))]
     lines += ["", *_aligned(rows)] if rows else []
     if verbose:
-        lines += ["", *(f"  {c.sensor} {c.name}: {c.location}{_dash(c.note)}" for c in found.topology.channels)]
-    missing = _missing(found)
+        lines += ["", *(f"  {c.sensor} {c.name}: {c.location}{_dash(c.note)}" for c in discovery.topology.channels)]
+    missing = _missing(discovery)
     return [*lines, "", *missing] if missing else lines
 
 
@@ -179,7 +179,7 @@ def _dash(text: str) -> str:
     return f" – {text}" if text else ""
 
 
-def _shown(found: Discovery, verbose: bool) -> list[Channel]:
+def _shown(discovery: Discovery, verbose: bool) -> list[Channel]:
     order = [
         "power",
         "energy",
@@ -192,27 +192,27 @@ def _shown(found: Discovery, verbose: bool) -> list[Channel]:
         "fan",
         "count",
     ]
-    channels = [c for c in found.topology.channels if c.available]
+    channels = [c for c in discovery.topology.channels if c.available]
     if not verbose:
         channels = [c for c in channels if c.quantity not in {"voltage", "current"}]
     powers = {(c.sensor, c.name) for c in channels if c.quantity == "energy"}
     # A counter shows its watts; the same source's power reading of the same rail would only repeat it.
     channels = [c for c in channels if verbose or c.quantity != "power" or (c.sensor, c.name) not in powers]
-    top = {channel.key for channel in found.topology.headline.channels}
+    top = {channel.key for channel in discovery.topology.headline.channels}
     return sorted(channels, key=lambda c: (c.key not in top, order.index(c.quantity)))
 
 
-def _row(channel: Channel, found: Discovery, seen: Glance) -> list[str]:
+def _row(channel: Channel, discovery: Discovery, seen: Glance) -> list[str]:
     source = channel.sensor
     if channel.location.startswith("i2c "):
         source += f"@{channel.location.split()[1].rsplit('-00', 1)[-1]}"
-    power = channel.quantity in {"power", "energy"}
+    power = channel.tells_joules
     return [
         source,
         channel.name,
         _value(channel, seen),
         channel.scope if channel.scope != "unknown" else "",
-        _role(channel, found) if power else channel.quantity if channel.quantity not in _PLAIN else "",
+        _role(channel, discovery) if power else channel.quantity if channel.quantity not in _PLAIN else "",
         channel.provenance if power else "",
         _fineness(channel) if power else channel.note,
     ]
@@ -236,8 +236,8 @@ def _value(channel: Channel, seen: Glance) -> str:
     return special.get(channel.quantity) or quantity(value, channel.unit)
 
 
-def _role(channel: Channel, found: Discovery) -> str:
-    chosen = found.topology.headline.channels
+def _role(channel: Channel, discovery: Discovery) -> str:
+    chosen = discovery.topology.headline.channels
     if channel.key in {c.key for c in chosen}:
         return "total" if len(chosen) == 1 else "part of total"
     return f"inside {channel.parent}, not added" if channel.parent else "not in the total"
@@ -272,17 +272,17 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     return lines
 
 
-def _missing(found: Discovery) -> list[str]:
+def _missing(discovery: Discovery) -> list[str]:
     """One line for each reason, with the channels it holds back, and one for what mends it."""
     grouped: dict[tuple[str, str, str | None], list[str]] = {}
-    for channel in found.unavailable:
+    for channel in discovery.unavailable:
         key = channel.sensor, channel.reason or "it cannot be read", channel.remedy
         grouped.setdefault(key, []).append(channel.name)
     lines = []
     for (source, reason, remedy), names in grouped.items():
         lines.append(f"  {source}  {', '.join(dict.fromkeys(names))}: {reason}")
         lines += [f"    → {remedy}"] if remedy else []
-    for failure in found.failures:
+    for failure in discovery.failures:
         lines.append(f"  {failure.source}: {failure.reason}")
         lines += [f"    → {failure.remedy}"] if failure.remedy else []
     return lines

@@ -90,7 +90,7 @@ def command(
         code = _run(command_line, live, stop, meter) if command_line else _wait(live, stop, duration)
         live.stop()
         if not quiet:
-            _sum_up(live, kept=directory is not None)
+            _sum_up(live, has_directory=directory is not None)
     return code
 
 
@@ -174,7 +174,7 @@ def _introduce(live: LiveBoard, follows: str, around: bool) -> None:
         click.echo(f"  look at it: edgeprof sensors --sysfs-root {live.directory} · Ctrl-C ends it", err=True)
 
 
-def _sum_up(live: LiveBoard, kept: bool) -> None:
+def _sum_up(live: LiveBoard, has_directory: bool) -> None:
     from edgeprof.simulation.truth import SUMMARY
     from edgeprof.units import quantity
 
@@ -185,7 +185,7 @@ def _sum_up(live: LiveBoard, kept: bool) -> None:
         text = f"true energy {quantity(joules, 'J', 4)} in {seconds:.2f} s, {mean} on average"
     else:
         text = f"played for {seconds:.2f} s"
-    where = f" · {live.directory / SUMMARY}" if kept else ""
+    where = f" · {live.directory / SUMMARY}" if has_directory else ""
     click.echo(f"{live.board} (virtual): {text}{where}", err=True)
 
 

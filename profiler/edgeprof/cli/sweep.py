@@ -50,7 +50,7 @@ def command(recipe: Path, **flags: Any) -> int:
     output = Path(flags["output"]) if flags["output"] else None
     if output is not None:
         registry.check(output, host)
-    found = []
+    outcomes = []
     roots = resolve_roots(flags["sysfs_root"], flags["procfs_root"])
     with ending_like_ctrl_c(), Reports(sys.stderr, quiet=flags["quiet"]) as reports, shown_by(reports):
         prepared = prepare(
@@ -66,21 +66,21 @@ def command(recipe: Path, **flags: Any) -> int:
             click.echo(_plan(studies))
             return 0
         for outcome in sweep(prepared, prune_hopeless=flags["prune_hopeless"]):
-            found.append(outcome)
+            outcomes.append(outcome)
             if not flags["as_json"]:
                 _show(outcome, several=len(studies) > 1, no_color=flags["no_color"])
-    return _deliver(found, output, host, several=len(studies) > 1, as_json=flags["as_json"], strict=flags["strict"])
+    return _deliver(outcomes, output, host, several=len(studies) > 1, as_json=flags["as_json"], strict=flags["strict"])
 
 
 def _plan(studies: list[StudyFile]) -> str:
     """Every variant of every model, and the limits."""
     lines = []
     for study in studies:
-        own = [f"baseline = {study.baseline}", *study.chains] if study.baseline else study.chains
-        own = [*own, *([str(study.search)] if study.search else [])]
-        lines += [f"{study.model} {chain}" for chain in own] if len(studies) > 1 else own
-    one = studies[0]
-    return "\n".join([*lines, *(one.product.limits(one.limits)[1] if one.product else [])])
+        recipes = [f"baseline = {study.baseline}", *study.chains] if study.baseline else study.chains
+        recipes = [*recipes, *([str(study.search)] if study.search else [])]
+        lines += [f"{study.model} {chain}" for chain in recipes] if len(studies) > 1 else recipes
+    first = studies[0]
+    return "\n".join([*lines, *(first.product.limits(first.limits)[1] if first.product else [])])
 
 
 def _show(outcome: Outcome, *, several: bool, no_color: bool) -> None:
@@ -92,7 +92,7 @@ def _show(outcome: Outcome, *, several: bool, no_color: bool) -> None:
 
 
 def _deliver(
-    found: list[Outcome], output: Path | None, host: PluginHost, *, several: bool, as_json: bool, strict: bool
+    outcomes: list[Outcome], output: Path | None, host: PluginHost, *, several: bool, as_json: bool, strict: bool
 ) -> int:
     """Keep, write, print; then the exit code."""
     import json
@@ -102,25 +102,25 @@ def _deliver(
     from edgeprof.results.store import Store
 
     trouble: EdgeprofError | None = None
-    for outcome in found:
+    for outcome in outcomes:
         if outcome.fresh:
             try:
                 Store().save(outcome.result)
             except EdgeprofError as error:
                 trouble = error
     if output is not None:
-        registry.write([outcome.whole() for outcome in found], output, host)
+        registry.write([outcome.whole() for outcome in outcomes], output, host)
     if as_json:
-        made = [outcome.as_json() for outcome in found]
-        whole = {"schema": "edgeprof.studies/1", "studies": made} if several else made[0]
+        documents = [outcome.as_json() for outcome in outcomes]
+        whole = {"schema": "edgeprof.studies/1", "studies": documents} if several else documents[0]
         click.echo(json.dumps(whole, indent=2).encode())  # JSON is UTF-8, whatever the terminal is
     if trouble is not None:
         raise trouble
-    if any(outcome.result.interrupted for outcome in found):
+    if any(outcome.result.interrupted for outcome in outcomes):
         return 130
-    if any(variant.status == "failed" for outcome in found for variant in outcome.result.variants):
+    if any(variant.status == "failed" for outcome in outcomes for variant in outcome.result.variants):
         return 3
-    return 1 if strict and any(outcome.recommendation.variant is None for outcome in found) else 0
+    return 1 if strict and any(outcome.recommendation.variant is None for outcome in outcomes) else 0
 
 
 def _text(outcome: Outcome, style: Style) -> str:
@@ -131,7 +131,7 @@ def _text(outcome: Outcome, style: Style) -> str:
     result = outcome.result
     lines = [console.render(result, style, saved=False).rstrip(), ""]
     broken = outcome.broken()
-    for line in outcome.told:
+    for line in outcome.requirements:
         lines += style.wrap("required", line)
     for check in broken:
         lines += style.wrap("broken", sentence(check))
@@ -141,8 +141,8 @@ def _text(outcome: Outcome, style: Style) -> str:
         lines += style.wrap("not measured", f"{name}: {why}")
     if result.interrupted:
         lines += style.wrap("", "interrupted: the same command goes on from here")
-    kept = outcome.directory / "result.json"
-    lines += ["", *style.wrap("", f"written to {kept} (edgeprof report {kept} -o report.html)"), ""]
+    result_path = outcome.directory / "result.json"
+    lines += ["", *style.wrap("", f"written to {result_path} (edgeprof report {result_path} -o report.html)"), ""]
     lines += [style.paint(line, "bold") for line in style.wrap("", headline(result), indent=0) if line]
     lines += style.wrap("", outcome.verdict(), indent=0)
     return "\n".join(lines)

@@ -72,9 +72,9 @@ def install(content: str, commands: Iterable[list[str]], root: Path = Path("/"))
     except OSError as error:
         raise UnavailableError(f"{error.filename or path} cannot be used: {error.strerror}") from None
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or error.stdout or "").strip() or f"exit status {error.returncode}"
+        message = (error.stderr or error.stdout or "").strip() or f"exit status {error.returncode}"
         raise EdgeprofError(
-            f"{' '.join(error.cmd)} failed: {said}", remedy=f"Run it by hand: {' '.join(error.cmd)}"
+            f"{' '.join(error.cmd)} failed: {message}", remedy=f"Run it by hand: {' '.join(error.cmd)}"
         ) from None
 
 

@@ -47,12 +47,12 @@ class Calibration:
         sizes = {shape[0] for shape, _ in self.inputs.values() if shape and shape[0] is not None}
         size = fixed_batch or (sizes.pop() if len(sizes) == 1 else 1) or 1
         chosen = list(self._chosen())
-        made: list[Batch] = []
+        batches: list[Batch] = []
         for start in range(0, len(chosen), size):
             part = chosen[start : start + size]
             part += [part[-1]] * (size - len(part))
-            made.append({name: np.concatenate([one[name] for one in part]) for name in part[0]})
-        return made
+            batches.append({name: np.concatenate([sample[name] for sample in part]) for name in part[0]})
+        return batches
 
     def facts(self) -> dict[str, Any]:
         """For the variant's provenance: how much, of what, and the preprocessing."""
@@ -78,7 +78,7 @@ class Calibration:
         odd = next(name for name, size in first.items() if size not in {None, 1})
         raise InputError(
             f"the model cannot be calibrated sample by sample: its input {odd}"
-            f" ({_told(self.inputs[odd][0]) if first[odd] else 'a scalar'}) has no samples along its first axis",
+            f" ({_shape_text(self.inputs[odd][0]) if first[odd] else 'a scalar'}) has no samples along its first axis",
             remedy="Use a method without calibration, as int8-weight; or export it with the batch first in all inputs.",
         )
 
@@ -113,8 +113,8 @@ class Calibration:
         given, wanted = array.shape[1:], tuple(shape)[1:]
         if len(given) != len(wanted) or any(w is not None and w != g for w, g in zip(wanted, given, strict=True)):
             raise InputError(
-                f"calibration data of the wrong shape: {where} is {_told(given)}, the model's input {name} takes"
-                f" {_told(wanted)}",
+                f"calibration data of the wrong shape: {where} is {_shape_text(given)}, the model's input {name} takes"
+                f" {_shape_text(wanted)}",
                 remedy="Declare preprocessing, as --preprocess layout=NCHW or resize=HxW.",
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -132,5 +132,5 @@ class Calibration:
         )
 
 
-def _told(shape: Sequence[int | None]) -> str:
+def _shape_text(shape: Sequence[int | None]) -> str:
     return " × ".join("?" if size is None else str(size) for size in shape) or "()"

@@ -5,7 +5,6 @@ The manifest is rewritten after each variant, so that a run that was killed goes
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import time
@@ -23,6 +22,7 @@ from edgeprof.errors import EdgeprofError, InputError, StorageError, Unavailable
 from edgeprof.evaluation import evaluate
 from edgeprof.launch.choose import choose_runtime
 from edgeprof.launch.supervisor import Worker, WorkerSpec
+from edgeprof.reasons import Code
 from edgeprof.results import files
 from edgeprof.worker.runtime import LoadOptions
 
@@ -173,7 +173,7 @@ def _make(  # noqa: PLR0917 - called once, above
     except UnavailableError as error:
         entry["reasons"] = [_not_checked(error)]
     except VariantError as error:
-        if error.code != "nan_output" and not _runs(source, host, options=options, timeout_s=timeout_s):
+        if error.code != Code.NAN_OUTPUT and not _runs(source, host, options=options, timeout_s=timeout_s):
             # An open input shape, a missing device: the model as it was does not run by itself here either.
             entry["reasons"] = [_not_checked(error)]
         else:
@@ -187,7 +187,7 @@ def _runs(source: Artifact, host: PluginHost, *, options: LoadOptions, timeout_s
     except UnavailableError:
         return False
     except VariantError as error:
-        return error.code == "nan_output"
+        return error.code == Code.NAN_OUTPUT
     return True
 
 
@@ -201,19 +201,17 @@ def check(
         VariantError: it does not load, crashes, or gives NaN or infinite values (``nan_output``).
     """
     runtime = choose_runtime(host, made)
-    spec = WorkerSpec(
-        runtime_file=Path(inspect.getfile(type(runtime))),
-        runtime_class=type(runtime).__qualname__,
-        crash_remedy=runtime.crash_remedy,
-        target=made.target,
-        options=options._replace(device=runtime.default_device),
+    spec = WorkerSpec.of(
+        runtime,
+        made.target,
+        options._replace(device=runtime.default_device),
         timeout_s=timeout_s,
         label=Path(made.target).name,
     )
     with Worker(spec) as worker:
         loaded = worker.load()
         if loaded.problems:
-            raise VariantError(f"{spec.label}: {loaded.problems[0][1]}", code="nan_output", remedy=_NAN_REMEDY)
+            raise VariantError(f"{spec.label}: {loaded.problems[0][1]}", code=Code.NAN_OUTPUT, remedy=_NAN_REMEDY)
         if data is None:
             return
         size = evaluate.batch_size(loaded.inputs, 1)
@@ -225,7 +223,7 @@ def check(
                 if array.dtype.kind == "f" and not np.isfinite(array).all():
                     raise VariantError(
                         f"{spec.label}: its output {name} is NaN or infinite for sample {number} of {data.name}",
-                        code="nan_output",
+                        code=Code.NAN_OUTPUT,
                         remedy=_NAN_REMEDY,
                     )
 
@@ -327,7 +325,7 @@ def _model(artifact: Artifact, path: str) -> dict[str, Any]:
 
 def _not_checked(error: EdgeprofError) -> dict[str, Any]:
     message = f"made, but not checked: {error.message}"
-    return {"code": "not_checked", "message": message, "remedy": _NOT_CHECKED_REMEDY}
+    return {"code": "not_checked", "message": message, "remedy": error.remedy or _NOT_CHECKED_REMEDY}
 
 
 def _reason(error: VariantError) -> dict[str, Any]:

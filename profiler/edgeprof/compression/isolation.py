@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from edgeprof.compression.progress import report, shown_by
 from edgeprof.errors import EdgeprofError, InputError, VariantError
+from edgeprof.reasons import Code
 from edgeprof.worker import sandbox
 from edgeprof.worker.main import die_with_parent
 
@@ -75,8 +76,8 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
                 elif kind == "raised":
                     raise content
                 else:
-                    found: T = content
-                    return found
+                    answer: T = content
+                    return answer
         except EOFError:
             _end(child)
             dump.seek(0)
@@ -91,7 +92,7 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
 def place(error: BaseException | None) -> str:
     """`` (FILE, line N)``: the innermost line of an error's stack that is neither a library's nor ours, if any."""
     stack = [] if error is None else reversed(traceback.extract_tb(error.__traceback__))
-    return _place((one.filename, one.lineno or 0) for one in stack)
+    return _place((frame.filename, frame.lineno or 0) for frame in stack)
 
 
 @contextlib.contextmanager
@@ -113,8 +114,8 @@ def user_code(what: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         lines = str(error).strip().splitlines()
-        told = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
-        raise InputError(f"{what} failed: {told}{place(error)}") from error
+        message = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+        raise InputError(f"{what} failed: {message}{place(error)}") from error
     finally:
         if watch is not None:
             watch(None)
@@ -182,17 +183,17 @@ def _died(running: str | None, label: str, status: int, words: str, limit_s: flo
         return VariantError(
             f"{what} did not end within {limit_s:g} s{where}",
             remedy="If it is only slow, allow it more with --timeout S.",
-            code="timeout",
+            code=Code.TIMEOUT,
         )
     if status == -signal.SIGKILL:
         return VariantError(
             f"{what} was killed by SIGKILL, perhaps for want of memory",
             remedy="Look at: dmesg | grep -i oom",
-            code="crashed",
+            code=Code.CRASHED,
         )
     if status < 0:
-        return VariantError(f"{what} crashed with {signal.Signals(-status).name}{where}", code="crashed")
-    return VariantError(f"{what} ended its process with exit status {status}", code="crashed")
+        return VariantError(f"{what} crashed with {signal.Signals(-status).name}{where}", code=Code.CRASHED)
+    return VariantError(f"{what} ended its process with exit status {status}", code=Code.CRASHED)
 
 
 def _frames(words: str) -> list[tuple[str, int]]:

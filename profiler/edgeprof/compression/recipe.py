@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import EdgeprofError, InputError
+from edgeprof.reasons import Code
 from edgeprof.results.schema import Reason
 
 if TYPE_CHECKING:
@@ -46,13 +47,13 @@ def check_preprocessing(name: str, recipe: Recipe, data: Dataset | None) -> None
         return
     for step, facts in _facts(recipe):
         theirs = facts.get("preprocessing")
-        if theirs in {None, data.preprocessing} or any(str(theirs).startswith(one) for one in data.accepts):
+        if theirs in {None, data.preprocessing} or any(str(theirs).startswith(prefix) for prefix in data.accepts):
             continue
         did, on = _use(facts)
         who = step if name == step else f"{name}: {step}"
         raise InputError(
-            f"{who} {did} on {on} with the preprocessing {_told(theirs, facts.get('declared'))}, but"
-            f" {data.name} declares {_told(data.preprocessing, data.declared)}",
+            f"{who} {did} on {on} with the preprocessing {_describe_preprocessing(theirs, facts.get('declared'))}, but"
+            f" {data.name} declares {_describe_preprocessing(data.preprocessing, data.declared)}",
             remedy="Declare the same for both. If it is meant, because both make the same numbers, say so:"
             f" --preprocess accepts={str(theirs)[:23]}",
         )
@@ -67,22 +68,22 @@ def judged_before(recipe: Recipe, data: Dataset | None) -> list[Reason]:
         here = data.fingerprint()
     except EdgeprofError:  # a sample that cannot be read is told where the data are judged
         return []
-    found = {}
+    reasons = {}
     for step, facts in marked:
         if facts["fingerprint"] != here:
             continue
         if "trained_on" in facts:
-            found["judged_on_training_data"] = (
+            reasons[Code.JUDGED_ON_TRAINING_DATA] = (
                 f"{step} was trained on the very data that it is judged on ({data.name}): what it learnt by heart"
                 " counts as accuracy"
             )
         else:
-            found["judged_on_calibration_data"] = (
+            reasons[Code.JUDGED_ON_CALIBRATION_DATA] = (
                 f"{step} was calibrated on {facts.get('samples', 'some')} of the {len(data)} samples that it is judged"
                 " on: its accuracy may be a little too good"
             )
     remedy = "Judge it on data of its own; skip=N and limit=N cut one dataset in two."
-    return [Reason(code=code, message=message, remedy=remedy) for code, message in found.items()]
+    return [Reason(code=code, message=message, remedy=remedy) for code, message in reasons.items()]
 
 
 def declared_changes(compressor: Compressor) -> dict[str, Any]:
@@ -140,5 +141,5 @@ def _use(facts: Mapping[str, Any]) -> tuple[str, str]:
     return "was calibrated", str(facts.get("calibration", "its data"))
 
 
-def _told(hashed: object, declared: str | None) -> str:
+def _describe_preprocessing(hashed: object, declared: str | None) -> str:
     return f"{hashed!s:.23}" + (f" ({declared})" if declared else "")

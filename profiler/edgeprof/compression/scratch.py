@@ -30,7 +30,7 @@ def scratch(purpose: str, inside: Path | None = None) -> Iterator[Path]:
     prefix = f"{'' if inside is None else '.'}edgeprof-{purpose}-"
     for old in place.glob(f"{prefix}*"):
         _remove_if_left(old)
-    folder, lock = _made(place, prefix)
+    folder, lock = _make_folder(place, prefix)
     try:
         yield folder
     finally:
@@ -39,7 +39,7 @@ def scratch(purpose: str, inside: Path | None = None) -> Iterator[Path]:
             os.close(lock)
 
 
-def _made(place: Path, prefix: str) -> tuple[Path, int | None]:
+def _make_folder(place: Path, prefix: str) -> tuple[Path, int | None]:
     """A new folder and the descriptor that holds its lock; none where the file system has no locks."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))

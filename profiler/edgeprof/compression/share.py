@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import VariantError
+from edgeprof.reasons import Code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,7 @@ def check_share(name: str, model: str, facts: Mapping[str, Any], least: float, *
     account = facts.get("coverage")
     if account is None:
         if same:
-            raise VariantError(f"{name} changed nothing in {model}", code="changed_nothing")
+            raise VariantError(f"{name} changed nothing in {model}", code=Code.CHANGED_NOTHING)
         return
     shares = [account[key]["share"] or 0.0 for key in ("weights", "macs")]
     if max(shares) >= least and account["families"] and any(shares):
@@ -40,16 +41,16 @@ def check_share(name: str, model: str, facts: Mapping[str, Any], least: float, *
     raise VariantError(
         f"{name} would change {describe(account)} of {model}" + (f"; it leaves {why}" if why else ""),
         remedy=account.get("remedy") or "Use a method that changes these layers (docs: what each method changes).",
-        code="changed_nothing",
+        code=Code.CHANGED_NOTHING,
     )
 
 
 def describe(account: Mapping[str, Any]) -> str:
     """``98.2 % of the weights and 99.9 % of the multiply-accumulates``."""
     weights, macs = account["weights"]["share"], account["macs"]["share"]
-    told = "none" if weights is None else _percent(weights)
+    weight_share = "none" if weights is None else _percent(weights)
     work = f"an unknown share ({account['macs']['reason']})" if macs is None else _percent(macs)
-    return f"{told} of the weights and {work} of the multiply-accumulates"
+    return f"{weight_share} of the weights and {work} of the multiply-accumulates"
 
 
 def reasons(account: Mapping[str, Any]) -> str:

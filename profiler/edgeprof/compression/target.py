@@ -133,12 +133,12 @@ def find_target(text: str | None, roots: Roots) -> Target:
     path = Path(text)
     if not path.is_file():
         raise unknown("target", text, [*_BOARDS, *_PROCESSORS])
-    found = _from_cpuinfo(text, path)
-    if found.dot_product is None:
+    detected = _from_cpuinfo(text, path)
+    if detected.dot_product is None:
         raise InputError(
             f"{text} does not list a processor's features", remedy="Give a copy of the device's /proc/cpuinfo."
         )
-    return found
+    return detected
 
 
 def this_machine(roots: Roots) -> Target:
@@ -160,5 +160,5 @@ def _from_cpuinfo(name: str, path: Path) -> Target:
     if features is None:
         return Target(name, native_architecture(), None)
     flags = set(features[2].split())
-    dot_product = next((one for one in DOT_PRODUCTS if one in flags), "")
+    dot_product = next((flag for flag in DOT_PRODUCTS if flag in flags), "")
     return Target(name, "x86" if features[1] == "flags" else "arm", dot_product)

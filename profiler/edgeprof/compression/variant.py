@@ -72,9 +72,9 @@ def parse_chain(text: str) -> list[Step]:
 
 def _split(part: str) -> tuple[str, str]:
     """Name and settings; the colon of a pattern, as in prune-2:4, belongs to the name."""
-    found = re.match(r"(?P<name>[^:]*(?::\d+)?)(?::(?P<settings>.*))?$", part)
-    assert found is not None
-    return found["name"], found["settings"] or ""
+    match = re.match(r"(?P<name>[^:]*(?::\d+)?)(?::(?P<settings>.*))?$", part)
+    assert match is not None
+    return match["name"], match["settings"] or ""
 
 
 def chain_name(steps: Sequence[Step]) -> str:
@@ -204,8 +204,8 @@ def make_variant(
                     return _through(source, steps, compressors, folder, data, seed=seed, begun=begun, least=least_share)
 
             name = chain_name(steps)
-            made, recipe = apart(work, label=name, limit_s=timeout_s, folder=folder) if isolated else work()
-            final = _install(made, directory)
+            variant, recipe = apart(work, label=name, limit_s=timeout_s, folder=folder) if isolated else work()
+            final = _install(variant, directory)
     except OSError as error:
         raise _cannot_write(directory, error) from error
     return recognise(os.fspath(final), source.own_formats), recipe
@@ -301,17 +301,17 @@ def _apply(
         raise VariantError(f"{tool.name} failed on {label}: {type(error).__name__}: {error}") from error
 
 
-def _install(made: Artifact, directory: Path) -> Path:
+def _install(variant: Artifact, directory: Path) -> Path:
     """Flush, then rename, the model itself last: a full disk or a kill leaves no half file under the final name."""
-    assert made.path is not None  # a step writes a file
-    for source in sorted(made.files, key=lambda file: file == made.path):
+    assert variant.path is not None  # a step writes a file
+    for source in sorted(variant.files, key=lambda file: file == variant.path):
         with source.open("rb") as written:
             os.fsync(written.fileno())
-        source.replace(directory / source.relative_to(made.path.parent))
-    beside = directory / f"{made.path.name}.data"
-    if len(made.files) == 1:
+        source.replace(directory / source.relative_to(variant.path.parent))
+    beside = directory / f"{variant.path.name}.data"
+    if len(variant.files) == 1:
         beside.unlink(missing_ok=True)  # of a larger variant of that name
-    return directory / made.path.name
+    return directory / variant.path.name
 
 
 def _is_full(folder: Path, error: BaseException) -> bool:
@@ -345,10 +345,14 @@ _CONVERTERS = {
 
 def _bridge(tool: Compressor, model_format: str, compressors: Mapping[str, Callable[[], Compressor]]) -> str:
     """What to do about a format that a compressor does not take: the step or program that converts it, else others."""
-    made = {name: factory() for name, factory in sorted(compressors.items())}
-    fitting = {name: one.for_format(model_format) for name, one in made.items() if model_format in one.takes}
-    for name, one in fitting.items():
-        if one.gives is not None and one.gives != model_format and one.gives in tool.takes:
+    candidates = {name: factory() for name, factory in sorted(compressors.items())}
+    fitting = {
+        name: candidate.for_format(model_format)
+        for name, candidate in candidates.items()
+        if model_format in candidate.takes
+    }
+    for name, candidate in fitting.items():
+        if candidate.gives is not None and candidate.gives != model_format and candidate.gives in tool.takes:
             return f"Convert it first: --with {name}+{tool.name}."
     words = [
         f"Convert it to {wanted} first: {_CONVERTERS[model_format, wanted]}."
@@ -378,7 +382,7 @@ def stem(artifact: Artifact) -> str:
 
 def safe(name: str) -> str:
     """A chain's or a model's name as part of a file name; a long one is cut and told apart by a checksum."""
-    kept = "".join(c if c.isalnum() or c in "-+=._" else "_" for c in name)
-    if len(kept) <= 120:
-        return kept
-    return kept[:100] + "-" + hashlib.sha256(name.encode()).hexdigest()[:12]
+    safe_name = "".join(c if c.isalnum() or c in "-+=._" else "_" for c in name)
+    if len(safe_name) <= 120:
+        return safe_name
+    return safe_name[:100] + "-" + hashlib.sha256(name.encode()).hexdigest()[:12]

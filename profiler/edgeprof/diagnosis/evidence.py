@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import platform
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from edgeprof.evaluation import evaluate
 from edgeprof.evaluation.labels import are_absent
 from edgeprof.launch.choose import choose_runtime, own_formats
 from edgeprof.launch.supervisor import Worker, WorkerSpec
+from edgeprof.reasons import Code
 from edgeprof.results import schema
 from edgeprof.verdicts.accuracy import drop_scale
 from edgeprof.worker.runtime import ANY_SHAPE, LoadOptions
@@ -198,7 +197,7 @@ def blame(
     told: list[Finding | None] = [_first(known, answers=True) or _UNTOLD] if worse else []
     told += [_first(known, answers=False)] if slow else []
     variant.reasons += [
-        schema.Reason(code="diagnosis", message=one.sentence, remedy=one.fix) for one in told if one is not None
+        schema.Reason(code=Code.DIAGNOSIS, message=one.sentence, remedy=one.fix) for one in told if one is not None
     ]
 
 
@@ -275,7 +274,7 @@ def _run(  # noqa: PLR0917 - called once, above
         workers = [stack.enter_context(_worker(one, host, timeout_s)) for one in (variant, baseline) if one is not None]
         loaded = [worker.load() for worker in workers]
         if loaded[0].problems:
-            raise VariantError(loaded[0].problems[0][1], code="nan_output")
+            raise VariantError(loaded[0].problems[0][1], code=Code.NAN_OUTPUT)
         _check_same_inputs(*(one.inputs for one in loaded))
         if measure_s:
             medians = _times(workers, measure_s)
@@ -310,11 +309,10 @@ def _check_same_inputs(mine: Sequence[TensorSpec], baseline: Sequence[TensorSpec
 def _worker(artifact: Artifact, host: PluginHost, timeout_s: float) -> Worker:
     runtime = choose_runtime(host, artifact)
     return Worker(
-        WorkerSpec(
-            runtime_file=Path(inspect.getfile(type(runtime))),
-            runtime_class=type(runtime).__qualname__,
-            target=artifact.target,
-            options=LoadOptions(runtime.default_device, None, 1, {}, {}),
+        WorkerSpec.of(
+            runtime,
+            artifact.target,
+            LoadOptions(runtime.default_device, None, 1, {}, {}),
             timeout_s=timeout_s,
         )
     )
@@ -352,7 +350,10 @@ def _answers(worker: Worker, inputs: Sequence[Any], data: Dataset) -> npt.NDArra
         first = next(iter(worker.infer(feeds).values()))
         if first.ndim < 1 or first.shape[0] != size:
             raise InputError("its outputs do not begin with the batch, so answers cannot be compared")
-        if first[0].size != max(first.shape[1:], default=1):
+        if first.size == size and first.dtype.kind in "iu":  # the class itself
+            found.append(int(first.reshape(-1)[0]))
+            continue
+        if first.dtype.kind not in "iuf" or first[0].size < 2 or first[0].size != max(first.shape[1:]):
             break
         found.append(int(first[0].reshape(-1).argmax()))
     return np.asarray(found, np.intp)
@@ -400,7 +401,11 @@ def _follow(e: Evidence, runtime: Runtime, variant: Artifact, baseline: Artifact
     for before, after in pairs:
         for name, truth in before.items():
             held = after.get(name)
-            if held is None or truth.dtype.kind != "f" or truth.shape != held.shape:
+            if (
+                not (isinstance(truth, np.ndarray) and isinstance(held, np.ndarray))
+                or truth.dtype.kind != "f"
+                or truth.shape != held.shape
+            ):
                 continue
             tally.setdefault(name, _Tally()).add(truth, held, e.graph.ranges.get(name))
     e.sqnr_db = {name: one.sqnr() for name, one in tally.items() if one.noise and one.signal}

@@ -168,7 +168,8 @@ def counted(window: Window) -> RunningIntegral | None:
         # It ticks between any two readings, and each is late by anything up to one tick.
         ticks, late, u_time = seen, update, update / math.sqrt(12)
     else:
-        ticks, late, u_time = own_clock(seen, float(np.median(np.diff(seen))))
+        clock = own_clock(seen, float(np.median(np.diff(seen))))
+        ticks, late, u_time = clock.times, clock.width, clock.u
     u = (window.channel.resolution or 0.0) / math.sqrt(12)
     return RunningIntegral(ticks, v, u, lag_s=late, u_time=u_time)
 
@@ -178,7 +179,14 @@ def momentary(window: Window) -> RunningIntegral | None:
     if window.t.size < 3:
         return None
     u = (window.channel.resolution or 0.0) * window.interval / math.sqrt(12)
-    return RunningIntegral(window.t, _trapezoids(window), u, lag_s=window.channel.update_interval_s or 0.0)
+    update = window.channel.update_interval_s or 0.0
+    if update > 0.75 * window.interval:
+        # The source says something new less often than it is read, and holds it: a straight line to the next change,
+        # of which repeats were left out, would begin too early.
+        total = np.concatenate(([0.0], np.cumsum(window.v[:-1] * np.diff(window.t))))
+    else:
+        total = _trapezoids(window)
+    return RunningIntegral(window.t, total, u, lag_s=update)
 
 
 def behind_filter(window: Window, tau: float) -> RunningIntegral | None:
@@ -206,9 +214,8 @@ def averaged_blocks(window: Window, length: float) -> RunningIntegral | None:
     if changed.size < 4:
         return None
     # The blocks' own length as their clock has it, which may be a tenth off the declared one.
-    seen = window.t[changed]
-    ends, late, u_time = own_clock(seen, window.channel.update_interval_s or length)
-    block = _period(seen, window.channel.update_interval_s or length)
+    clock = own_clock(window.t[changed], window.channel.update_interval_s or length)
+    ends, block = clock.times, clock.period
     v = window.v[changed]
     apart = np.diff(ends)
     own = np.minimum(block, apart)
@@ -222,12 +229,30 @@ def averaged_blocks(window: Window, length: float) -> RunningIntegral | None:
     early = slice(0, int(changed[0]))
     total[early] = -v[0] * block - window.v[0] * (ends[0] - block - t[early])
     rising = np.concatenate(([True], np.diff(np.maximum.accumulate(t)) > 0))
-    # An end that is seen too late moves energy from one block to its neighbour, by what they differ.
-    u = float(np.abs(np.diff(v)).mean()) * u_time
-    return RunningIntegral(t[rising], total[rising], u, lag_s=late)
+    # An end that is seen too late moves energy from one block to its neighbour, by what they differ:
+    # most where the window begins and ends.
+    u = float(np.abs(np.diff(v)).max()) * clock.u
+    return RunningIntegral(t[rising], total[rising], u, lag_s=clock.width)
 
 
-def own_clock(seen: Floats, period: float) -> tuple[Floats, float, float]:
+@dataclass(frozen=True)
+class Clock:
+    """When a source changed, by its own clock.
+
+    Attributes:
+        times: Seconds.
+        width: Within which each was seen late, s.
+        u: Standard uncertainty of one time, s.
+        period: Of the clock, s.
+    """
+
+    times: Floats
+    width: float
+    u: float
+    period: float
+
+
+def own_clock(seen: Floats, period: float) -> Clock:
     """When a source with a regular clock changed, from when its changes were seen.
 
     Each was seen late by anything up to the time between two reads; a straight line through their numbers has that of
@@ -238,24 +263,29 @@ def own_clock(seen: Floats, period: float) -> tuple[Floats, float, float]:
         period: About how often it changes, s.
 
     Returns:
-        The times (late alike), the width (s) within which each was seen late, and the standard uncertainty (s) of one
-        time. Those that were seen, where the clock is not regular.
+        The times that were seen, where the clock is not regular.
     """
     period = _period(seen, period)
     numbers = np.round(np.diff(seen) / period)
     # A count over a long time without a change is a guess: what lies beyond stands on a line of its own.
     parts = np.concatenate(([0], np.cumsum((numbers < 1) | (numbers > _COUNTABLE))))
     count = np.concatenate(([0.0], np.cumsum(numbers)))
-    phase = seen - count * period
     sizes = np.bincount(parts)
+    # Least squares: one slope for all parts.
+    centred = count - (np.bincount(parts, count) / sizes)[parts]
+    spread = float(np.dot(centred, centred))
+    period = float(np.dot(centred, seen)) / spread if spread > 0 else period
+    phase = seen - count * period
     offsets = np.bincount(parts, phase) / sizes
     late = phase - offsets[parts]
     degrees = max(1, late.size - sizes.size)
     width = math.sqrt(12 * float(np.dot(late, late)) / degrees)
     if sizes.size > late.size / 2 or width > 0.7 * period:
         width = min(period, float(np.median(np.diff(seen))))
-        return seen, width, width / math.sqrt(12)
-    return count * period + offsets[parts], width, width / math.sqrt(3 * sizes.mean())
+        return Clock(seen, width, width / math.sqrt(12), period)
+    # Late by half of that on average.
+    times = count * period + offsets[parts] - width / 2
+    return Clock(times, width, width / math.sqrt(3 * sizes.mean()), period)
 
 
 def _period(seen: Floats, period: float) -> float:

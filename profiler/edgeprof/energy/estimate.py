@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof.energy.figures import Measured, figure, unknown, unmeasured
 from edgeprof.energy.uncertainty import Component
+from edgeprof.reasons import Code
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def estimate(
     if core_w <= 0 or len(windows) != len(cpu_seconds):
         raise ValueError(f"{core_w} W, {len(windows)} windows and {len(cpu_seconds)} CPU times make no estimate")
     told = schema.Reason(
-        "estimated",
+        Code.ESTIMATED,
         f"{reason}: the joules are CPU time × {core_w:g} W a core ({'stated' if stated else 'a guess'}),"
         f" ±{100 * relative_uncertainty:.0f} %",
         None if stated else "State what a busy core draws: --estimate-power WATTS.",
@@ -81,7 +82,7 @@ def estimate(
     joules = [None if cpu is None else cpu * core_w for cpu in cpu_seconds]
     known = [(j, w.seconds, w.count) for j, w in zip(joules, windows, strict=True) if j is not None and w.count > 0]
     if not known:
-        why = schema.Reason("no_cpu_time", "no window has an inference and a known CPU time to estimate joules from")
+        why = schema.Reason(Code.NO_CPU_TIME, "no window has an inference and a known CPU time to estimate joules from")
         return unmeasured("estimated", "cpu", None, [told, why])
     values = [j / n for j, _, n in known]
     model = abs(math.fsum(values) / len(values)) * relative_uncertainty / 1.96

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgeprof.energy.uncertainty import Combined, Component, combine, mean_and_error
+from edgeprof.reasons import Code
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def unmeasured(
 
 def nothing(reason: str) -> Measured:
     """No joules, because nothing measures and nothing can be estimated; ``reason`` is a sentence."""
-    return unmeasured("none", None, None, [schema.Reason("no_sensor", reason)])
+    return unmeasured("none", None, None, [schema.Reason(Code.NO_SENSOR, reason)])
 
 
 def largest(budget: schema.Budget | None) -> str:

@@ -1,24 +1,25 @@
 """The time constant of an exponential filter, from how its readings fall when work ends.
 
 Every bench shows it: after the warm-up and after the last window the load falls to idle, and the readings follow
-y = a + s·t + b·exp(−t/τ). The slope s takes up what cools or settles slowly. A load that does not fall at once bends
-the curve at its beginning: each fall is fitted again without that part, and how far the two disagree is in the
-uncertainty.
+y = a + c·exp(−t/7τ) + b·exp(−t/τ). The slow term takes up what cools or settles slowly. A load that does not fall at
+once bends the curve at its beginning: each fall is fitted again without that part, and how far the two disagree is in
+the uncertainty.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from edgeprof.energy.influences import chip, u_tau
+from edgeprof.reasons import Code
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from edgeprof.energy.integrate import ChannelSeries
     from edgeprof.energy.window import Floats
@@ -26,11 +27,16 @@ if TYPE_CHECKING:
     from edgeprof.worker.span import Span
 
     Rest = tuple[float, float]
+    Beside = Literal["tail", "slope", "nothing"]
 
 #: A fall is fitted over at most so many of the longest time constant that it may have.
 _LONGEST_TAUS = 6.0
 #: The time constant is looked for so far (as a factor) from the stated one, on a grid, and then between its points.
 _RANGE, _GRID = 8.0, 61
+#: What settles slowly, in time constants.
+_SLOW = 7.0
+#: A fall that is seen for so many time constants can have a slow term of its own.
+_TAIL_TAUS = 4.0
 #: A fall of fewer steps of the sensor is of no use.
 _LEAST_STEPS = 8.0
 #: No uncertainty of a time constant is below this (relative).
@@ -104,7 +110,7 @@ def _contradiction(channel: Channel, found: TimeConstant) -> schema.Reason | Non
     if off <= math.sqrt(3) * u_tau(channel) + 3 * found.u_s:
         return None
     return schema.Reason(
-        "filter_contradicted",
+        Code.FILTER_CONTRADICTED,
         f"{channel.name} falls with a time constant of {found.tau_s:.3g} ± {2 * found.u_s:.2g} s when work ends, where"
         f" {found.stated_s:.3g} s is stated: the one that was seen is used",
         "edgeprof calibrate --filter measures it once for all.",
@@ -154,60 +160,74 @@ def _fall(series: ChannelSeries, rest: Rest, stated: float) -> tuple[float, floa
     tau, u = whole
     # Once more over six time constants at most: what the idle does later is no part of the fall.
     near = t <= _LONGEST_TAUS * tau
-    again = decay(t[near], y[near], tau / 2, 2 * tau)
+    beside: Beside = "tail" if t[-1] >= _TAIL_TAUS * tau else "nothing"
+    again = decay(t[near], y[near], tau / 2, 2 * tau, beside=beside)
     if again is None:
         return None
     tau, u = again
     later = (t >= 0.7 * tau) & near
-    second = decay(t[later], y[later], tau / 3, 3 * tau)
+    second = decay(t[later], y[later], tau / 3, 3 * tau, beside=beside)
     if second is None:
         return tau, math.hypot(u, 0.1 * tau)
     return tau, math.hypot(u, max(0.0, abs(second[0] - tau) - 2 * second[1]))
 
 
-def decay(t: Floats, y: Floats, low: float, high: float) -> tuple[float, float] | None:
-    """The τ between ``low`` and ``high`` of the best y = a + s·t + b·exp(−t/τ), and its standard uncertainty (s).
+def decay(t: Floats, y: Floats, low: float, high: float, *, beside: Beside = "slope") -> tuple[float, float] | None:
+    """The τ between ``low`` and ``high`` of the best y = a + b·exp(−t/τ) + what is ``beside``, and its u (s).
 
     The other three follow by least squares for each τ; τ from a grid on a logarithmic scale, refined by golden section.
     The residuals of a quantised reading follow one another, which doubles what they would say of it.
+
+    Args:
+        t: Seconds since the fall began.
+        y: Readings (W), same shape.
+        low: The smallest τ, s.
+        high: The largest.
+        beside: ``tail``: c·exp(−t/7τ), for a narrow range of τ (it could change places with the fall); ``slope``: c·t;
+            ``nothing``: a fall that is seen for only two time constants cannot tell either from τ.
     """
     if t.size < 8 or not 0 < low < high:
         return None
-    grid = np.geomspace(low, high, _GRID)
-    costs = np.array([_misfit(t, y, tau) for tau in grid])
-    best = int(costs.argmin())
+
+    def design(tau: float) -> Floats:
+        columns = [np.exp(-t / tau), np.ones_like(t)]
+        if beside != "nothing":
+            columns.append(t if beside == "slope" else np.exp(-t / (_SLOW * tau)))
+        return np.column_stack(columns)
+
+    def misfit(logarithm: float) -> float:
+        matrix = design(math.exp(logarithm))
+        left = y - matrix @ np.linalg.lstsq(matrix, y, rcond=None)[0]
+        return float(left @ left)
+
+    grid = np.linspace(math.log(low), math.log(high), _GRID)
+    best = int(np.argmin([misfit(float(point)) for point in grid]))
     if best in {0, _GRID - 1}:
         return None
-    tau = _golden(t, y, math.log(grid[best - 1]), math.log(grid[best + 1]))
-    e = np.exp(-t / tau)
-    design = np.column_stack((np.ones_like(t), t, e))
-    b = np.linalg.lstsq(design, y, rcond=None)[0][2]
-    full = np.column_stack((design, b * e * t / tau**2))
-    rest = _misfit(t, y, tau) / max(1, t.size - 4)
-    covariance = np.linalg.pinv(full.T @ full) * rest
-    return tau, 2 * math.sqrt(float(covariance[3, 3]))
+    found = _golden(misfit, float(grid[best - 1]), float(grid[best + 1]))
+    tau = math.exp(found)
+    matrix = design(tau)
+    height = np.linalg.lstsq(matrix, y, rcond=None)[0][0]
+    full = np.column_stack((height * matrix[:, 0] * t / tau**2, matrix))
+    covariance = np.linalg.pinv(full.T @ full) * misfit(found) / max(1, t.size - full.shape[1])
+    return tau, 2 * math.sqrt(float(covariance[0, 0]))
 
 
-def _misfit(t: Floats, y: Floats, tau: float) -> float:
-    design = np.column_stack((np.ones_like(t), t, np.exp(-t / tau)))
-    left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
-    return float(left @ left)
-
-
-def _golden(t: Floats, y: Floats, low: float, high: float) -> float:
+def _golden(cost: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function with one minimum has it, by golden section."""
     ratio = (math.sqrt(5) - 1) / 2
     a, b = high - ratio * (high - low), low + ratio * (high - low)
-    cost_a, cost_b = _misfit(t, y, math.exp(a)), _misfit(t, y, math.exp(b))
+    cost_a, cost_b = cost(a), cost(b)
     for _ in range(16):
         if cost_a < cost_b:
             high, b, cost_b = b, a, cost_a
             a = high - ratio * (high - low)
-            cost_a = _misfit(t, y, math.exp(a))
+            cost_a = cost(a)
         else:
             low, a, cost_a = a, b, cost_b
             b = low + ratio * (high - low)
-            cost_b = _misfit(t, y, math.exp(b))
-    return math.exp((low + high) / 2)
+            cost_b = cost(b)
+    return (low + high) / 2
 
 
 def rests(busy: Sequence[Span], end_s: float, least_s: float) -> list[Rest]:

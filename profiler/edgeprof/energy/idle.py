@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeprof.energy.integrate import window_energy
 from edgeprof.energy.uncertainty import RECTANGULAR, Component
+from edgeprof.reasons import Code
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class Baseline:
             return None
         first, last = self.idles[0].power, self.idles[-1].power
         return schema.Reason(
-            "idle_drift",
+            Code.IDLE_DRIFT,
             f"the idle power went from {first:.3g} W to {last:.3g} W, more than {100 * DRIFT:.0f} %: the net energy"
             " follows a straight line between them",
             "Let the device settle first, or use longer idles: --idle S.",

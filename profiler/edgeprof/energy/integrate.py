@@ -182,8 +182,12 @@ def _tolerated(channel: Channel, update: float, length: float) -> float:
     if _is_counter(channel):
         # It counts on while nobody looks; only an edge without a reading nearby is a loss.
         return max(GAP_INTERVALS * update, length / 4)
-    # An exponential filter's reading follows its curve: trapezoids over τ/2 miss (1/2)²/12 of its change there.
-    return max(GAP_INTERVALS * update, (channel.filter.tau_s or 0.0) / 2)
+    tau = channel.filter.tau_s if channel.filter.kind == "exponential" else None
+    if tau and tau > 4 * (channel.update_interval_s or 0.0):
+        # An exponential filter's reading follows its curve: trapezoids over τ/2 miss (1/2)²/12 of its change there, and
+        # how often it was really read is no excuse for more.
+        return max(tau / 2, GAP_INTERVALS * min(update, tau / 8))
+    return GAP_INTERVALS * update
 
 
 def _judge_gaps(result: WindowEnergy, tolerated: float, length: float) -> WindowEnergy:

@@ -29,8 +29,10 @@ from edgeprof.energy.figures import (
 )
 from edgeprof.energy.influences import Share, as_squares, influences
 from edgeprof.energy.integrate import ChannelSeries, WindowEnergy, window_energy
+from edgeprof.energy.standstill import frozen_reasons
 from edgeprof.energy.uncertainty import Component
 from edgeprof.provenance import worst
+from edgeprof.reasons import Code
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ def measure(
     statistic: Statistic = "mean",
     max_rate_hz: float | None = None,
     busy: Sequence[Span] = (),
+    expected_w: float = 0.0,
 ) -> Measured:
     """Joules per unit of work.
 
@@ -103,6 +106,7 @@ def measure(
         max_rate_hz: The highest rate of back-to-back units; by default that of the windows.
         busy: Everything that ran, other variants' windows and warm-ups too: what lies between is quiet, and a window's
             edges are taken from it. Empty: nothing is known of what lies beside the windows.
+        expected_w: What the work adds at least to the total (W); a total that shows nothing of it is frozen.
 
     Returns:
         The figures; unknown ones are None with a reason.
@@ -113,8 +117,11 @@ def measure(
     if not windows or any(window.count <= 0 for window in windows):
         unit = windows[0].unit if windows else "inference"
         article = "an" if unit[:1] in "aeiou" else "a"
-        why = schema.Reason("no_inferences", f"a window without {article} {unit} has no joules per {unit}")
+        why = schema.Reason(Code.NO_INFERENCES, f"a window without {article} {unit} has no joules per {unit}")
         return unmeasured(provenance, covers, rail, [why])
+    frozen = frozen_reasons(headline, busy, windows, idles, expected_w)
+    if frozen:
+        return unmeasured(provenance, covers, rail, frozen)
     reasons: list[schema.Reason] = []
     quiet = [_quiet(window, busy) for window in windows]
     by_channel = [_windows_of(series, windows, reasons, quiet) for series in headline]
@@ -131,7 +138,7 @@ def measure(
     reasons += _beyond(usable, columns, channels)
     if len(usable) == 1:
         reasons.append(
-            schema.Reason("one_window", "a single window: how far it repeats is unknown and not in the uncertainty")
+            schema.Reason(Code.ONE_WINDOW, "a single window: how far it repeats is unknown and not in the uncertainty")
         )
     gross = _gross(usable, _shares(usable, columns, channels), statistic, reasons)
     net = unknown()
@@ -141,7 +148,7 @@ def measure(
     else:
         reasons.append(
             schema.Reason(
-                "no_idle", "the power without work was not measured, so the net energy is unknown", "Use --idle S."
+                Code.NO_IDLE, "the power without work was not measured, so the net energy is unknown", "Use --idle S."
             )
         )
     marginal = None
@@ -271,7 +278,7 @@ def _gross(
     )
     reasons.append(
         schema.Reason(
-            "uncertain",
+            Code.UNCERTAIN,
             f"the energy's uncertainty is {share}, mostly {source}: beyond {100 * MAX_RELATIVE_U:.0f} % no"
             " figure is quoted",
             "edgeprof calibrate narrows gain and offset."
@@ -321,7 +328,7 @@ def _net(
     else:
         return found.figure
     remedy = "Use longer windows and idles: --window S --idle S."
-    reasons.append(schema.Reason("net_uncertain", f"the net energy {why}", remedy))
+    reasons.append(schema.Reason(Code.NET_UNCERTAIN, f"the net energy {why}", remedy))
     return withheld(found)
 
 
@@ -333,7 +340,7 @@ def _unstated(channels: Sequence[Channel]) -> list[schema.Reason]:
         return []
     return [
         schema.Reason(
-            "gain_unknown",
+            Code.GAIN_UNKNOWN,
             f"{', '.join(silent)} states no limit of its gain error: it is not in the uncertainty",
             "edgeprof calibrate --against METER finds it.",
         )
@@ -355,7 +362,7 @@ def _beyond(
         if not made.low_w - margin <= raw <= made.high_w + margin:
             reasons.append(
                 schema.Reason(
-                    "beyond_calibration",
+                    Code.BEYOND_CALIBRATION,
                     f"{channel.name} was calibrated from {made.low_w:.3g} to {made.high_w:.3g} W"
                     f" and used at {raw:.3g} W",
                     "Calibrate it again over a wider range: edgeprof calibrate --against METER",

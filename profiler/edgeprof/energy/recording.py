@@ -21,6 +21,7 @@ from edgeprof.energy.filters import fitted, rests, with_time_constant
 from edgeprof.energy.influences import chip
 from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.energy.quote import measure, nothing
+from edgeprof.energy.standstill import least_work_w
 from edgeprof.errors import unknown
 from edgeprof.results.schema import Reason
 from edgeprof.sensing.clock import Clock, MonotonicClock
@@ -430,6 +431,7 @@ class Recording:
                 statistic=statistic,
                 max_rate_hz=max_rate_hz,
                 busy=self.busy if self._is_quiet_between else (),
+                expected_w=least_work_w(headline.channels, cpu_seconds, sum(span.seconds for span in spans)),
             )
         reason = headline.reason or "nothing measures power here"
         if self._core_watts is None:

@@ -88,7 +88,7 @@ def joined(spans: list[Span], least_s: float) -> tuple[list[Span], Reason | None
         ):
             stretches.append(stretch := [])
         stretch.append(span)
-    whole = [_one(stretch) for stretch in stretches]
+    whole = [_merge_stretch(stretch) for stretch in stretches]
     # The last one is what was left over.
     if len(whole) > 1 and whole[-1].seconds < least_s:
         whole = whole[:-1]
@@ -101,5 +101,5 @@ def joined(spans: list[Span], least_s: float) -> tuple[list[Span], Reason | None
     return whole, Reason("joined", text)
 
 
-def _one(stretch: Sequence[Span]) -> Span:
+def _merge_stretch(stretch: Sequence[Span]) -> Span:
     return stretch[0]._replace(end_s=stretch[-1].end_s, count=sum(span.count for span in stretch))

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.evaluation.preprocess import quantised
+from edgeprof.reasons import Code
 from edgeprof.worker.dtypes import carrier, is_foreign
 from edgeprof.worker.runtime import ANY_DTYPE, ANY_SHAPE
 
@@ -55,10 +56,10 @@ def evaluate(
     done = 0
     for samples in dataset.batches(size):
         feeds, count = _feeds(samples, by_name, dataset, size)
-        found = infer(feeds)
-        for name, array in found.items():
+        arrays = infer(feeds)
+        for name, array in arrays.items():
             _check_output(name, array, done)
-        answers = _judged(found, scales, metric, size, count)
+        answers = _judged(arrays, scales, metric, size, count)
         for name, array in metric.reduce(answers, dataset.labels[done : done + count]).items():
             collected.setdefault(name, []).append(array)
         done += count
@@ -240,7 +241,7 @@ def _check_output(name: str, array: npt.NDArray[Any], done: int) -> None:
         raise VariantError(
             f"the model's output {name} has NaN for samples from number {done} on: no accuracy can be told",
             remedy="Check the preprocessing, or the precision that the model was converted to.",
-            code="nan_output",
+            code=Code.NAN_OUTPUT,
         )
 
 

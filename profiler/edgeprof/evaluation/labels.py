@@ -39,13 +39,13 @@ def detection(images: Sequence[Boxes]) -> npt.NDArray[Any]:
     """
     most = max((len(image.classes) for image in images), default=0) or 1
     fields = [("boxes", "f8", (most, 4)), ("classes", "i8", (most,)), ("crowd", "?", (most,)), ("size", "i8", (2,))]
-    made = np.zeros(len(images), np.dtype(fields))
-    made["classes"] = -1
-    for row, image in zip(made, images, strict=True):
+    table = np.zeros(len(images), np.dtype(fields))
+    table["classes"] = -1
+    for row, image in zip(table, images, strict=True):
         count = len(image.classes)
         row["boxes"][:count], row["classes"][:count] = image.boxes, image.classes
         row["crowd"][:count], row["size"] = image.crowd, image.size
-    return made
+    return table
 
 
 def pairs(same: Sequence[bool], folds: Sequence[int]) -> npt.NDArray[Any]:
@@ -58,10 +58,10 @@ def pairs(same: Sequence[bool], folds: Sequence[int]) -> npt.NDArray[Any]:
     Returns:
         Fields ``pair`` (its number), ``same`` and ``fold``.
     """
-    made = np.zeros(2 * len(same), np.dtype([("pair", "i8"), ("same", "?"), ("fold", "i8")]))
-    made["pair"] = np.repeat(np.arange(len(same)), 2)
-    made["same"], made["fold"] = np.repeat(np.asarray(same, bool), 2), np.repeat(np.asarray(folds, np.int64), 2)
-    return made
+    table = np.zeros(2 * len(same), np.dtype([("pair", "i8"), ("same", "?"), ("fold", "i8")]))
+    table["pair"] = np.repeat(np.arange(len(same)), 2)
+    table["same"], table["fold"] = np.repeat(np.asarray(same, bool), 2), np.repeat(np.asarray(folds, np.int64), 2)
+    return table
 
 
 def absent(count: int) -> npt.NDArray[Any]:

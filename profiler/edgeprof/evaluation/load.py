@@ -80,8 +80,8 @@ def _recognised(path: Path, host: PluginHost) -> Callable[[str, Mapping[str, str
         recognises = getattr(known[name], "recognises", None)
         try:
             if recognises is not None and recognises(path):
-                found: Callable[[str, Mapping[str, str]], Dataset] = known[name]
-                return found
+                opener: Callable[[str, Mapping[str, str]], Dataset] = known[name]
+                return opener
         except OSError as error:
             raise InputError(f"cannot read dataset {path}: {error.strerror}") from None
     raise InputError(
@@ -98,12 +98,14 @@ def _declared(path: Path) -> tuple[str | None, Path, dict[str, str]]:
     options: dict[str, str] = {}
     for key, value in content.items():
         pairs = value if isinstance(value, dict) else {key: value}
-        options.update({name: _word(path, name, one) for name, one in pairs.items()})
+        options.update({name: _word(path, name, item) for name, item in pairs.items()})
     return kind, path.parent / Path(target).expanduser(), options
 
 
 def _word(path: Path, key: str, value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in value):
+    if isinstance(value, list) and all(
+        isinstance(number, int | float) and not isinstance(number, bool) for number in value
+    ):
         return ("x" if key in {"shape", "resize", "letterbox", "crop"} else ",").join(map(str, value))
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
@@ -137,23 +139,23 @@ def load_metric(name: str, host: PluginHost) -> Metric:
 def _load_metric(name: str, host: PluginHost) -> Metric:
     file, colon, function = name.rpartition(":")
     if colon and file.endswith(".py"):
-        found = getattr(_imported(Path(file)), function, None)
-        if not callable(found):
+        declared = getattr(_imported(Path(file)), function, None)
+        if not callable(declared):
             raise InputError(f"{file} has no function {function}")
-        if isinstance(found, type) and issubclass(found, Metric):
-            return _made(found, name)
-        return _FunctionMetric(f"{Path(file).name}:{function}", found)
+        if isinstance(declared, type) and issubclass(declared, Metric):
+            return _make_metric(declared, name)
+        return _FunctionMetric(f"{Path(file).name}:{function}", declared)
     metric: Metric = host.get("metrics", name)()
     return metric
 
 
-def _made(kind: type[Metric], name: str) -> Metric:
+def _make_metric(kind: type[Metric], name: str) -> Metric:
     try:
-        made = kind()
+        metric = kind()
     except Exception as error:
         raise InputError(f"the metric {name} failed: {type(error).__name__}: {error}") from error
-    made.name = getattr(made, "name", kind.__name__)
-    return made
+    metric.name = getattr(metric, "name", kind.__name__)
+    return metric
 
 
 class _FunctionMetric(Metric):
@@ -163,20 +165,20 @@ class _FunctionMetric(Metric):
 
     def score(self, outputs: dict[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> Score:
         try:
-            found = self._function(outputs, labels)
+            returned = self._function(outputs, labels)
         except EdgeprofError:
             raise
         except Exception as error:
             raise InputError(f"the metric {self.name} failed: {type(error).__name__}: {error}") from error
-        if isinstance(found, Score):
-            return found
-        array = np.asarray(found)
+        if isinstance(returned, Score):
+            return returned
+        array = np.asarray(returned)
         if array.dtype == np.bool_ and array.shape == (len(labels),):
             return proportion(array)
         if array.shape == () and array.dtype.kind in "fiu" and np.isfinite(array):
             return Score(value=float(array), ci95=None, samples=len(labels))
         raise InputError(
-            f"the metric {self.name} returned {type(found).__name__} of shape {array.shape}",
+            f"the metric {self.name} returned {type(returned).__name__} of shape {array.shape}",
             remedy=f"Return a Score, a finite number, or {len(labels)} truth values.",
         )
 

@@ -360,7 +360,7 @@ def from_options(options: Mapping[str, str]) -> Preprocess:
         except (ValueError, ZeroDivisionError):
             raise InputError(f"preprocessing {key}={text} is not understood", remedy=f"Give {wanted}.") from None
     sizes = (("resize", "resize_short"), ("resize", "letterbox"), ("resize_short", "letterbox"))
-    for one, other in (*sizes, ("dtype", "quantise")):
-        if one in values and other in values:
-            raise InputError(f"preprocessing {one} and {other} exclude one another", remedy="Keep one of them.")
+    for first, second in (*sizes, ("dtype", "quantise")):
+        if first in values and second in values:
+            raise InputError(f"preprocessing {first} and {second} exclude one another", remedy="Keep one of them.")
     return Preprocess(**values)

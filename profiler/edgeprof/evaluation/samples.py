@@ -91,10 +91,10 @@ class Samples(Dataset):
 
     def fingerprint(self) -> str | None:
         if self._fingerprint is None:
-            found = hashlib.sha256(np.ascontiguousarray(self._given).tobytes())
+            digest = hashlib.sha256(np.ascontiguousarray(self._given).tobytes())
             for number in np.unique(np.linspace(0, len(self) - 1, min(_LOOKED_AT, len(self))).round().astype(int)):
-                found.update(np.ascontiguousarray(self._read(int(number))).tobytes())
-            self._fingerprint = "sha256:" + found.hexdigest()
+                digest.update(np.ascontiguousarray(self._read(int(number))).tobytes())
+            self._fingerprint = "sha256:" + digest.hexdigest()
         return self._fingerprint
 
     def batches(self, size: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
@@ -143,21 +143,21 @@ def _in_words(steps: Mapping[str, Any]) -> str:
     for name, value in sorted(steps.items()):
         sizes = isinstance(value, tuple) and name not in {"mean", "std"}
         parts = value if isinstance(value, tuple) else (value,)
-        told = (f"{part:.6g}" if isinstance(part, float) else str(part) for part in parts)
-        words.append(f"{name}={('x' if sizes else ',').join(told)}")
+        shown = (f"{part:.6g}" if isinstance(part, float) else str(part) for part in parts)
+        words.append(f"{name}={('x' if sizes else ',').join(shown)}")
     return " ".join(words) or "nothing"
 
 
 def _hashes(text: str) -> tuple[str, ...]:
     """Hashes with at least 8 digits; fewer could be anybody's."""
-    found = tuple(filter(None, (part.strip() for part in text.split(","))))
-    for one in found:
-        digits = one.removeprefix("sha256:")
-        if not one.startswith("sha256:") or len(digits) < 8 or not all(c in "0123456789abcdef" for c in digits):
+    hashes = tuple(filter(None, (part.strip() for part in text.split(","))))
+    for hash_text in hashes:
+        digits = hash_text.removeprefix("sha256:")
+        if not hash_text.startswith("sha256:") or len(digits) < 8 or not all(c in "0123456789abcdef" for c in digits):
             raise InputError(
-                f"accepts={one} is no hash of preprocessing", remedy="Copy it from the message that asked for it."
+                f"accepts={hash_text} is no hash of preprocessing", remedy="Copy it from the message that asked for it."
             )
-    return found
+    return hashes
 
 
 def _whole(name: str, text: str | None, least: int | None = None) -> int | None:

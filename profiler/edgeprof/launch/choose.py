@@ -39,11 +39,11 @@ def examine(spec: str, formats: Mapping[str, tuple[int, bytes]]) -> tuple[Artifa
 
 def _runtimes(host: PluginHost) -> list[Runtime]:
     """All that can be made; a plugin whose factory fails is no reason not to use another."""
-    made = []
+    runtimes = []
     for name, factory in host.of("runtimes").items():
         with contextlib.suppress(UnavailableError):
-            made.append(_make(host, name, factory))
-    return made
+            runtimes.append(_make(host, name, factory))
+    return runtimes
 
 
 def _make(host: PluginHost, name: str, factory: Callable[[], Runtime]) -> Runtime:
@@ -110,9 +110,9 @@ def choose_runtime(
         if status.reason is None or foreign_python:
             return runtime
         reasons.append((runtime.name, status))
-    told = "; ".join(f"{runtime_name}: {status.reason}" for runtime_name, status in reasons)
+    explanations = "; ".join(f"{runtime_name}: {status.reason}" for runtime_name, status in reasons)
     detail = f" ({artifact.detail})" if artifact.detail and artifact.format == "tensorrt" else ""
     raise UnavailableError(
-        f"no runtime for {artifact.format}{detail} works here ({told})",
+        f"no runtime for {artifact.format}{detail} works here ({explanations})",
         remedy=next((status.remedy for _, status in reasons if status.remedy), None),
     )

@@ -109,20 +109,20 @@ class _Graph:
     def fits(self) -> dict[str, Fit]:
         if not any(value.kind in _WHOLE or len(value.dims) < 2 for value in self._inputs.values()):
             return {}
-        found: dict[str, Fit] = {}
+        fits: dict[str, Fit] = {}
         for field in self._nodes:
             node = _node(self._data, field, self._allowance)
             if node.constant is not None and node.outputs:
                 self._tensors[node.outputs[0]] = node.constant
             for number, name in enumerate(node.inputs):
                 if name in self._source:
-                    _note(found, self._source[name], self._use(node, number, self._source[name]))
+                    _note(fits, self._source[name], self._use(node, number, self._source[name]))
             if node.op in _SAME_VALUES and node.inputs and node.inputs[0] in self._source and node.outputs:
                 self._source[node.outputs[0]] = self._source[node.inputs[0]]
         for name in self._inputs:
             if _MASK.search(name):
-                found.setdefault(name, ["all", 1])
-        return found
+                fits.setdefault(name, ["all", 1])
+        return fits
 
     def _use(self, node: _Node, number: int, origin: str) -> Fit | None:
         """What a node that reads an input at this place makes of its values."""
@@ -150,12 +150,12 @@ class _Graph:
         return ["below", dims[node.axis]] if -len(dims) <= node.axis < len(dims) else None
 
 
-def _note(found: dict[str, Fit], name: str, fit: Fit | None) -> None:
+def _note(fits: dict[str, Fit], name: str, fit: Fit | None) -> None:
     """Keep what was found first; of two limits of indices the lower."""
-    known = found.get(name)
+    known = fits.get(name)
     lower = fit is not None and known is not None and known[0] == fit[0] == "below" and fit[1] < known[1]
     if fit is not None and (known is None or lower):
-        found[name] = fit
+        fits[name] = fit
 
 
 def _value(data: mmap.mmap, place: Field, allowance: Allowance) -> tuple[str, _Input]:
@@ -230,14 +230,14 @@ def _numbers(data: mmap.mmap, field: Field) -> list[int]:
     """A repeated integer field, one of its values or packed."""
     if field.wire == VARINT:
         return [_signed(field.start)]
-    found, value, shift = [], 0, 0
+    numbers, value, shift = [], 0, 0
     for byte in data[field.start : field.end]:
         value |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
-            found.append(_signed(value))
+            numbers.append(_signed(value))
             value = shift = 0
-    return found
+    return numbers
 
 
 def _signed(value: int) -> int:

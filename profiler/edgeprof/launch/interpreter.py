@@ -50,9 +50,9 @@ def probe(python: str) -> str:
     lines = done.stdout.splitlines()
     version = _version(lines[0]) if lines else None
     if done.returncode != 0 or version is None or len(lines) < 2:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        message = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1]
         raise InputError(
-            f"--worker-python {python} is not a Python interpreter that works: {said}",
+            f"--worker-python {python} is not a Python interpreter that works: {message}",
             remedy=f"Try: {python} -c pass",
         )
     if version < MINIMUM:

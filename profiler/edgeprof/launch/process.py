@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError, VariantError
 from edgeprof.launch.interpreter import probe
+from edgeprof.reasons import Code
 from edgeprof.roots import Roots
 from edgeprof.worker import sandbox
 from edgeprof.worker.handler import MORE_MEMORY, OUT_OF_MEMORY
@@ -97,7 +98,7 @@ class WorkerProcess:
             ours.close()
             os.close(self._lifeline)
             self._output.close()
-            raise VariantError(f"the worker of {label} cannot be started: {error}", code="load_failed") from error
+            raise VariantError(f"the worker of {label} cannot be started: {error}", code=Code.LOAD_FAILED) from error
         finally:
             theirs.close()
             os.close(lifeline_read)
@@ -128,7 +129,7 @@ class WorkerProcess:
         """
         if self._closed or self._asking:
             gone = "is gone" if self._closed else "was interrupted and cannot be asked again"
-            raise VariantError(f"the worker of {self._label} {gone}", code="crashed", last_words=self.last_words())
+            raise VariantError(f"the worker of {self._label} {gone}", code=Code.CRASHED, last_words=self.last_words())
         self._trim()
         deadline = time.monotonic() + limit_s
 
@@ -177,7 +178,7 @@ class WorkerProcess:
         return VariantError(
             f"{self._label} broke the connection to its worker during {doing}: what came is no answer ({error})",
             remedy="A model must not write on file descriptors that are not its own, nor change Python's own modules.",
-            code="crashed",
+            code=Code.CRASHED,
             last_words=words,
         )
 
@@ -209,7 +210,7 @@ class WorkerProcess:
         return VariantError(
             f"{self._label} gave no answer within {limit_s:g} s of {doing}" + (f"; it was in {place}" if place else ""),
             remedy="If the model is only slow, allow it more with --timeout S.",
-            code="timeout",
+            code=Code.TIMEOUT,
             last_words=words,
         )
 
@@ -239,14 +240,14 @@ class WorkerProcess:
                 "Its last words may say why; a model must not leave its process (os._exit).",
             )
         return VariantError(
-            f"{self._label} {how}{limited} during {doing}", remedy=remedy, code="crashed", last_words=words
+            f"{self._label} {how}{limited} during {doing}", remedy=remedy, code=Code.CRASHED, last_words=words
         )
 
     def _out_of_memory(self, how: str, words: str) -> VariantError:
         return VariantError(
             f"{self._label} {how}",
             remedy=MORE_MEMORY,
-            code="out_of_memory",
+            code=Code.OUT_OF_MEMORY,
             last_words=words,
         )
 
@@ -309,10 +310,10 @@ def require_answer(answer: Mapping[str, Any]) -> None:
 
 def _innermost(words: str) -> str | None:
     """``function (file.py:12)`` of the thread that a dump of faulthandler calls current, else of the last one."""
-    found = re.findall(r'^(Current thread|Thread) .*:\n  File "(.+)", line (\d+) in (.+)$', words, re.MULTILINE)
-    if not found:
+    frames = re.findall(r'^(Current thread|Thread) .*:\n  File "(.+)", line (\d+) in (.+)$', words, re.MULTILINE)
+    if not frames:
         return None
-    _, path, line, function = next((hit for hit in found if hit[0] == "Current thread"), found[-1])
+    _, path, line, function = next((hit for hit in frames if hit[0] == "Current thread"), frames[-1])
     return f"{function} ({Path(path).name}:{line})"
 
 

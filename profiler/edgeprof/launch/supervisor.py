@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import os
 import re
@@ -16,6 +17,7 @@ import numpy as np
 from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.launch.fitting import fits
 from edgeprof.launch.process import WorkerProcess
+from edgeprof.reasons import Code
 from edgeprof.roots import Roots
 from edgeprof.worker import sandbox, tensors
 from edgeprof.worker.embedded_code import is_code_allowed
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
+
+    from edgeprof.worker.runtime import Runtime
 
 #: How long a warm-up lasts at least and at most, seconds (measurement.md, A2.4).
 WARMUP_MIN_S = 1.0
@@ -65,6 +69,19 @@ class WorkerSpec:
     seed: int = 0
     label: str = ""
     crash_remedy: str | None = None
+
+    @classmethod
+    def of(cls, runtime: Runtime, target: str, options: LoadOptions, **conditions: Any) -> WorkerSpec:
+        """The specification of a worker that loads ``target`` with a runtime, whose file it imports by path.
+
+        Args:
+            runtime: As a plugin's factory made it.
+            target: What ``Runtime.load`` gets.
+            options: What else it gets.
+            conditions: The other attributes.
+        """
+        file = Path(inspect.getfile(type(runtime)))
+        return cls(file, type(runtime).__qualname__, target, options, crash_remedy=runtime.crash_remedy, **conditions)
 
 
 @dataclass(frozen=True)
@@ -210,7 +227,7 @@ class Worker:
         try:
             loaded, _ = self._ask(request, doing="loading")
         except VariantError as error:
-            if error.code == "crashed" and spec.crash_remedy:
+            if error.code == Code.CRASHED and spec.crash_remedy:
                 error.remedy = spec.crash_remedy
             raise
         rss = _memory_of(self.pid)["VmRSS"]
@@ -333,7 +350,7 @@ class Worker:
         elif self._handler is not None:
             answer, out = self._handler.handle(message, blobs)
         else:
-            raise VariantError(f"{self._label} is not loaded", code="load_failed")
+            raise VariantError(f"{self._label} is not loaded", code=Code.LOAD_FAILED)
         if not answer["ok"]:
             words = "\n".join(part for part in (self.last_words, answer.get("trace", "").strip()) if part)
             sentence = str(answer["message"])
@@ -382,14 +399,14 @@ def _spec(item: Sequence[Any]) -> TensorSpec:
 
 def _memory_of(pid: int) -> dict[str, int | None]:
     """VmRSS and VmHWM in bytes. (ru_maxrss would not do: a child's begins at what its launcher had.)"""
-    found: dict[str, int | None] = {"VmRSS": None, "VmHWM": None}
+    memory: dict[str, int | None] = {"VmRSS": None, "VmHWM": None}
     try:
         text = (Roots().procfs / str(pid) / "status").read_text()
     except OSError:
-        return found
+        return memory
     for name, kibibytes in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", text, re.MULTILINE):
-        found[name] = int(kibibytes) * 1024
-    return found
+        memory[name] = int(kibibytes) * 1024
+    return memory
 
 
 def _reset_peak() -> None:

@@ -183,8 +183,8 @@ def _sorted_out(
             spec = os.fspath(model)
             paths[_free(name or Path(spec).name, paths, callables)] = spec
         elif callable(model):
-            own = getattr(model, "__name__", type(model).__name__)
-            callables[_free(name or own, paths, callables)] = model
+            own_name = getattr(model, "__name__", type(model).__name__)
+            callables[_free(name or own_name, paths, callables)] = model
         else:
             raise InputError(
                 f"{model!r} is no model", remedy="Give a path, module:attribute, or something that can be called."

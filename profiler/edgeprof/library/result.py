@@ -88,5 +88,5 @@ def compare(
     Raises:
         InputError: a source that is no result.
     """
-    sides = [one if isinstance(one, schema.Result) else load(one) for one in (baseline, branch)]
+    sides = [side if isinstance(side, schema.Result) else load(side) for side in (baseline, branch)]
     return across(*sides, force=force)

@@ -52,9 +52,9 @@ def sensors(
     Raises:
         InputError: a source or rail that does not exist.
     """
-    found = discover(PluginHost.from_environment(), Roots.resolve(sysfs_root, procfs_root), only, rail)
-    seen = glance(found.sensors, found.topology.by_key())
-    headline = {channel.key for channel in found.topology.headline.channels}
+    discovery = discover(PluginHost.from_environment(), Roots.resolve(sysfs_root, procfs_root), only, rail)
+    seen = glance(discovery.sensors, discovery.topology.by_key())
+    headline = {channel.key for channel in discovery.topology.headline.channels}
     return [
         SensorReading(
             channel=channel,
@@ -62,5 +62,5 @@ def sensors(
             power_w=seen.watts(channel) if channel.quantity in {"power", "energy"} else None,
             in_headline=channel.key in headline,
         )
-        for channel in found.topology.channels
+        for channel in discovery.topology.channels
     ]

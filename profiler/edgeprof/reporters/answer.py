@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeprof import units
+from edgeprof.reasons import Code
 from edgeprof.reporters import view
 from edgeprof.results import schema
 from edgeprof.verdicts.accuracy import SIGNIFICANT, has_dropped
@@ -33,7 +34,7 @@ def answer(result: Result) -> str:
         return "Nothing could be measured; the reasons are below."
     best = recommended_variant(result)
     sentence = headline(result)
-    studied = next((reason.message for reason in result.reasons if reason.code == "recommendation"), None)
+    studied = next((reason.message for reason in result.reasons if reason.code == Code.RECOMMENDATION), None)
     if studied is not None:
         return f"{sentence} {_sentence(studied)}".strip() + _caveat(result, best or usable[0])
     if best is None and len(usable) == 1:
@@ -124,9 +125,8 @@ def cost(variant: Variant) -> str:
     if energy and energy.gross.value is not None:
         parts.append(f"{view.energy_text(energy.gross, energy.provenance)} per {variant.unit}")
     latency = variant.latency_s
-    p50 = latency and (latency.p50 if latency.p50 is not None else latency.median)
-    if p50:
-        parts.append(f"{units.quantity(p50, 's')} (p50)")
+    if latency and latency.p50:
+        parts.append(f"{units.quantity(latency.p50, 's')} (p50)")
     return ", ".join(parts) or "no cost is known"
 
 

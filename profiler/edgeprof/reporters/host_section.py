@@ -80,8 +80,7 @@ def _sensors(sensors: Sequence[SensorUse]) -> str:
 
 def _sensor(s: SensorUse) -> tuple[str, ...]:
     every = units.quantity(s.update_interval_s, "s") if s.update_interval_s is not None else "–"
-    tau = (s.filter or {}).get("tau_s")
-    length = (s.filter or {}).get("length_s")
+    tau, length = _seconds(s, "tau_s"), _seconds(s, "length_s")
     kind = str((s.filter or {}).get("kind") or "–")
     smooth = f"tau {units.quantity(tau, 's')}" if tau else f"mean of {units.quantity(length, 's')}" if length else kind
     role = f"{s.scope}{f', {s.role}' if s.role else ''}{f' of {s.parent}' if s.parent else ''}"
@@ -89,6 +88,12 @@ def _sensor(s: SensorUse) -> tuple[str, ...]:
     step = units.quantity(s.resolution, s.unit, 2) if s.unit not in ("1", "°C") else _plain(s)
     missed = f"{s.missed} of {s.samples + s.missed}"
     return (s.channel, s.sensor, s.quantity, role, s.provenance, step, every, smooth, rate, missed)
+
+
+def _seconds(s: SensorUse, key: str) -> float | None:
+    """A time of the filter; a file of others may hold anything there."""
+    value = (s.filter or {}).get(key)
+    return value if isinstance(value, int | float) else None
 
 
 def _plain(s: SensorUse) -> str:

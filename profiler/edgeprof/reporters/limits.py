@@ -18,7 +18,7 @@ def sentence(c: Check) -> str:
     if c.limit is not None:
         said.append(f"limit {_limit(c, c.limit)}")
     if c.unsure and c.value is not None:
-        said.append("unsure: its interval reaches beyond the limit" if c.ci95 else "unsure: no interval is known")
+        said.append("unsure: its interval contains the limit" if c.ci95 else "unsure: no interval is known")
     return f"{c.quantity} of {c.variant}: {', '.join(said)}"
 
 

@@ -18,10 +18,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 def render(results: Sequence[Result]) -> str:
     """The results, one after the other."""
-    return "\n".join(_one(result) for result in results)
+    return "\n".join(_render_result(result) for result in results)
 
 
-def _one(result: Result) -> str:
+def _render_result(result: Result) -> str:
     lines = [f"**{_escape(view.heading(result))}**  ", _escape(view.protocol_line(result)), ""]
     columns = view.columns(result.variants)
     marks = view.marks(result)

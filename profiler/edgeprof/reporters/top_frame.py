@@ -103,7 +103,7 @@ def draw(moment: Moment, history: History, style: Style, *, keys: bool) -> list[
     lines += _rail_lines(moment, history, style)
     facts = _facts(moment)
     lines += [""] + [style.text(" " + line) for line in _filled(facts, style.width - 2)] if facts else []
-    lines.append(style.text(f" {_own(moment.own)}"))
+    lines.append(style.text(f" {_cost_line(moment.own)}"))
     lines += ["", style.text(f" {_mark(moment.marked, moment.total)}" + ("    space: mark · q: quit" if keys else ""))]
     return [_cut(line, style) for line in lines]
 
@@ -221,7 +221,7 @@ def _filled(facts: Sequence[str], columns: int) -> list[str]:
     return lines
 
 
-def _own(own: OwnCost) -> str:
+def _cost_line(own: OwnCost) -> str:
     return f"edgeprof itself {significant(100 * own.cpu_ratio, 2)} % of a core, {size(own.rss_bytes)}"
 
 

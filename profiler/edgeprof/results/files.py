@@ -6,16 +6,22 @@ import contextlib
 import errno
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprof.errors import InputError
+from edgeprof.errors import EdgeprofError, InputError
 from edgeprof.results import document
+from edgeprof.results.schema import model_name
 from edgeprof.results.store import Store
+from edgeprof.worker.replace import replace_file
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeprof.results.schema import Result
+
+#: So many of the latest results of a model are looked at for repeats.
+_MOST_REPEATS = 40
 
 
 def write(path: Path, text: str) -> None:
@@ -30,19 +36,7 @@ def write(path: Path, text: str) -> None:
             return
         # A link stays a link: what it points to is replaced.
         target = Path(os.path.realpath(path))
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fchmod(stream.fileno(), _mode(target))
-                os.fsync(stream.fileno())
-            Path(name).replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
-        _sync_directory(target.parent)
+        replace_file(target, text.encode())
     except OSError as error:
         raise cannot_write(path, error) from None
 
@@ -113,6 +107,17 @@ def read_one(reference: str, store: Store | None = None) -> Result:
     return read(reference, store)[-1]
 
 
+def repeats(results: Sequence[Result], store: Store | None = None) -> list[Result]:
+    """The latest stored results that hold a model of one of these; none where the store cannot be read."""
+    store = store or Store()
+    models = {model_name(variant.model) for result in results for variant in result.variants}
+    try:
+        ids = {entry.id for model in models for entry in store.history(limit=_MOST_REPEATS, model=model)}
+        return [store.find(result_id) for result_id in sorted(ids)]
+    except EdgeprofError:
+        return []
+
+
 def cannot_write(path: Path, error: OSError) -> InputError:
     """The sentence for a file that cannot be written."""
     remedy = {
@@ -128,28 +133,9 @@ def _read_lines(path: Path) -> list[Result]:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    found = [
+    results = [
         document.from_json(line, source=f"{path} line {number}") for number, line in enumerate(lines, 1) if line.strip()
     ]
-    if not found:
+    if not results:
         raise InputError(f"{path} holds no result", remedy="Add one: edgeprof bench MODEL -o FILE.jsonl")
-    return found
-
-
-def _mode(target: Path) -> int:
-    """The permissions of the file that is replaced, else those that a plain open would give."""
-    with contextlib.suppress(OSError):
-        return stat.S_IMODE(target.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the rename itself survive a power cut, where the file system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    return results

@@ -42,6 +42,6 @@ def make_private(directory: Path, name: str) -> None:
             directory.mkdir(mode=0o700)
     path = directory / name
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    found = path.stat()
-    if found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & 0o077:
+    status = path.stat()
+    if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077:
         path.chmod(0o600)

@@ -138,8 +138,11 @@ class Histogram(Struct):
 
 
 class Latency(Struct):
-    """Seconds per call (an inference request). ``p50`` … ``p99`` are 99 %-confidence upper bounds by early stopping
-    (MLPerf), None where the samples do not suffice; ``median`` is the plain one.
+    """Seconds per call (an inference request).
+
+    ``p50`` … ``p99`` are the samples' quantiles and ``p50_bound`` … ``p99_bound`` upper bounds of the true quantiles
+    that hold with 99 % confidence (MLPerf's early stopping); each is None where the samples do not suffice. ``median``
+    is p50.
     """
 
     mean: float
@@ -153,6 +156,10 @@ class Latency(Struct):
     p95: float | None = None
     p99: float | None = None
     median: float | None = None
+    p50_bound: float | None = None
+    p90_bound: float | None = None
+    p95_bound: float | None = None
+    p99_bound: float | None = None
     #: For the report; edges in seconds, the last bin is the tail up to the maximum.
     histogram: Histogram | None = None
 

@@ -167,18 +167,20 @@ class Store:
                 return []
             # SQLite takes the bare columns from the row that has the maximum (its documentation, "Bare columns in an
             # aggregate query").
-            found = db.execute(
+            newest_rows = db.execute(
                 """SELECT result_id, position, MAX(created_utc || result_id) FROM variants
                    GROUP BY model, variant, runtime, scenario ORDER BY model, variant, runtime, scenario"""
             ).fetchall()
             results = {
-                key: document.from_json(
-                    db.execute("SELECT json FROM results WHERE id = ?", (key,)).fetchone()[0],
-                    source=f"stored result {key}",
-                )
-                for key in {row[0] for row in found}
+                key: document.from_json(text, source=f"stored result {key}")
+                for key in {row[0] for row in newest_rows}
+                for (text,) in db.execute("SELECT json FROM results WHERE id = ?", (key,))
             }
-        return [Newest(results[key], results[key].variants[position]) for key, position, _ in found]
+        return [  # of a damaged store some rows name what is not there
+            Newest(results[key], results[key].variants[position])
+            for key, position, _ in newest_rows
+            if key in results and position in range(len(results[key].variants))
+        ]
 
     def _not_found(self, reference: str, known: list[str]) -> InputError:
         near = [
@@ -329,7 +331,7 @@ def _columns(result: Result, variant: Variant) -> tuple[object, ...]:
         energy.gross.value if energy else None,
         energy.gross.expanded_uncertainty if energy else None,
         energy.net.value if energy else None,
-        (latency.p50 or latency.median) if latency else None,
+        latency.p50 if latency else None,
         variant.accuracy.value if variant.accuracy else None,
         variant.model.size_bytes,
     )

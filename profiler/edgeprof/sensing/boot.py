@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.sensing.characteristic import Characteristic
+from edgeprof.worker.replace import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from edgeprof.roots import Roots
     from edgeprof.sensing.sensor import Sensor
@@ -45,31 +45,27 @@ class BootCache:
 
     def get(self, sensor: Sensor) -> dict[Key, Characteristic] | None:
         """What is known of all channels of the sensor; None where anything is not."""
-        kept = self._read().get(self._name(sensor))
+        saved = self._read().get(self._name(sensor))
         try:
-            return {c.key: Characteristic(**kept[f"{c.name}/{c.quantity}"]) for c in sensor.channels} if kept else None
+            return (
+                {c.key: Characteristic(**saved[f"{c.name}/{c.quantity}"]) for c in sensor.channels} if saved else None
+            )
         except (KeyError, TypeError):
             return None
 
-    def put(self, sensor: Sensor, found: Mapping[Key, Characteristic]) -> None:
+    def put(self, sensor: Sensor, characteristics: Mapping[Key, Characteristic]) -> None:
         """Keep findings. Whole files replace whole files: a reader never sees half of one."""
         if self._boot is None:
             return
         sensors = self._read()
-        sensors[self._name(sensor)] = {f"{name}/{quantity}": asdict(one) for (_, name, quantity), one in found.items()}
+        sensors[self._name(sensor)] = {
+            f"{name}/{quantity}": asdict(item) for (_, name, quantity), item in characteristics.items()
+        }
         with suppress(OSError):
             path = self._path()
             path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"version": _VERSION, "boot": self._boot, "sensors": sensors})
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=FILE, delete=False) as file:
-                temporary = Path(file.name)
-                try:
-                    file.write(text)
-                    file.flush()
-                    temporary.replace(path)
-                except OSError:
-                    temporary.unlink()
-                    raise
+            replace_file(path, text.encode(), mode=0o600, durable=False)  # good until the next boot only
 
     def _path(self) -> Path:
         if self._directory is None:
@@ -82,12 +78,12 @@ class BootCache:
         if self._boot is None:
             return {}
         try:
-            kept = json.loads(self._path().read_text(encoding="utf-8"))
+            content = json.loads(self._path().read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}
-        if not isinstance(kept, dict) or (kept.get("version"), kept.get("boot")) != (_VERSION, self._boot):
+        if not isinstance(content, dict) or (content.get("version"), content.get("boot")) != (_VERSION, self._boot):
             return {}
-        sensors = kept.get("sensors")
+        sensors = content.get("sensors")
         return sensors if isinstance(sensors, dict) else {}
 
     def _name(self, sensor: Sensor) -> str:

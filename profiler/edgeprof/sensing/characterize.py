@@ -71,23 +71,23 @@ def characterise(
     if known is not None:
         return known
     columns, failure = _poll(sensor, seconds, clock or MonotonicClock())
-    found: dict[Key, Characteristic] = {
+    characteristics: dict[Key, Characteristic] = {
         channel.key: _characterise(channel, series, failure)
         for channel, series in zip(sensor.channels, columns, strict=True)
     }
     by_key = {channel.key: (channel, series) for channel, series in zip(sensor.channels, columns, strict=True)}
     for key, (channel, series) in by_key.items():
         power = by_key.get((channel.sensor, channel.name, "power"))
-        if channel.quantity == "energy" and channel.kind == "counter" and power and found[key].plausible:
+        if channel.quantity == "energy" and channel.kind == "counter" and power and characteristics[key].plausible:
             wrong = check_counter(channel, series, *power)
             if wrong:
-                found[key] = replace(found[key], plausible=False, reason=wrong)
+                characteristics[key] = replace(characteristics[key], plausible=False, reason=wrong)
     if cache:
-        cache.put(sensor, found)
-    return found
+        cache.put(sensor, characteristics)
+    return characteristics
 
 
-def annotated(channels: Iterable[Channel], found: Mapping[Key, Characteristic]) -> dict[Key, Channel]:
+def annotated(channels: Iterable[Channel], characteristics: Mapping[Key, Characteristic]) -> dict[Key, Channel]:
     """The channels with what was found out filled in, by key, as ``Sampler(channels=…)`` takes them.
 
     A declared resolution stays, and so does a declared refresh that is quicker than a gauge was seen to change: the
@@ -96,7 +96,7 @@ def annotated(channels: Iterable[Channel], found: Mapping[Key, Characteristic]) 
     """
     result: dict[Key, Channel] = {}
     for channel in channels:
-        known = found.get(channel.key)
+        known = characteristics.get(channel.key)
         if known is not None and not known.plausible:
             channel = replace(channel, available=False, reason=known.reason)  # noqa: PLW2901 - the same one, annotated
         elif known is not None:
@@ -227,11 +227,11 @@ def _characterise(channel: Channel, series: Series, failure: str | None) -> Char
 
 def _changes(series: Series) -> list[tuple[float, float]]:
     """Time and value of the first good reading and of each that differs from the good one before."""
-    found: list[tuple[float, float]] = []
+    changes: list[tuple[float, float]] = []
     for time, value in zip(series.times, series.values, strict=True):
-        if math.isfinite(value) and (not found or value != found[-1][1]):
-            found.append((time, value))
-    return found
+        if math.isfinite(value) and (not changes or value != changes[-1][1]):
+            changes.append((time, value))
+    return changes
 
 
 def _refresh(

@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError
 from edgeprof.sensing.sensor import Calibration, Channel, Sensor
+from edgeprof.worker.replace import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, MutableSequence, Sequence
+    from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+    from pathlib import Path
 
     from edgeprof.roots import Roots
     from edgeprof.sensing.board.topology import Board
+    from edgeprof.sensing.trace import Key
 
 FILE = "calibrations.json"
 _VERSION = 1
 #: A time constant that was measured holds for the settings that it was measured at, to this (relative).
 _SAME_SETTING = 0.01
+#: A fit of a bench is kept where it is as sure as this (relative), for filters whose stated limit is at least that.
+_SURE, _DRIVERS_LIMIT = 0.03, 0.1
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Calibrations:
         """
         path = self.path
         try:
-            found = _entries(path.read_text(encoding="utf-8"))
+            entries = _entries(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -103,7 +106,7 @@ class Calibrations:
                 f"{path} cannot be used: {why}",
                 remedy="Mend its permissions, or begin anew: edgeprof calibrate --forget all",
             ) from None
-        return sorted(found, key=lambda entry: entry.name)
+        return sorted(entries, key=lambda entry: entry.name)
 
     def put(self, entry: Entry) -> None:
         """Keep an entry; of an older one of its channel, what the new one says nothing of stays.
@@ -145,9 +148,7 @@ class Calibrations:
         path = self.path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=FILE, delete=False, encoding="utf-8") as file:
-                file.write(text + "\n")
-            Path(file.name).replace(path)
+            replace_file(path, (text + "\n").encode(), mode=0o600)
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written: {error.strerror}", remedy="Set EDGEPROF_DATA_DIR to a place of yours."
@@ -162,18 +163,18 @@ class Uncalibrated(Calibrations):
 
 
 def _entries(text: str) -> list[Entry]:
-    kept = json.loads(text)
-    if kept["version"] != _VERSION:
-        raise ValueError(f"version {kept['version']}")
-    return [_entry(one) for one in kept["entries"]]
+    content = json.loads(text)
+    if content["version"] != _VERSION:
+        raise ValueError(f"version {content['version']}")
+    return [_entry(block) for block in content["entries"]]
 
 
-def _entry(one: dict[str, Any]) -> Entry:
-    line, measured = one.get("line"), one.get("filter")
+def _entry(block: dict[str, Any]) -> Entry:
+    line, measured = block.get("line"), block.get("filter")
     return Entry(
-        board=one["board"],
-        sensor=one["sensor"],
-        channel=one["channel"],
+        board=block["board"],
+        sensor=block["sensor"],
+        channel=block["channel"],
         line=None if line is None else Calibration(**line),
         filter=None if measured is None else MeasuredFilter(**measured),
     )
@@ -246,9 +247,7 @@ class Calibrated(Sensor):
 
     def _corrected(self, channel: Channel) -> Channel:
         line = self._lines.get(channel.name)
-        if line is None or channel.quantity not in {"power", "energy"}:
-            return channel
-        if channel.quantity == "energy" and channel.kind != "counter":
+        if line is None or not channel.tells_joules:
             return channel
         low, high = (line.gain * limit + line.offset_w for limit in channel.plausible)
         counts = channel.kind == "counter"
@@ -297,6 +296,37 @@ def filtered(
         if entry.board == where and entry.filter is not None
     }
     return [_with_filter(channel, measured.get((channel.sensor, channel.name))) for channel in channels]
+
+
+def keep_fitted(
+    channels: Iterable[Channel], fits: Mapping[Key, MeasuredFilter], where: str, kept: Calibrations | None = None
+) -> list[str]:
+    """Keep time constants that a bench fitted, for the channels whose filter is only what the driver's settings give.
+
+    What ``edgeprof calibrate --filter`` measured stays: its channels state a narrower limit.
+
+    Args:
+        channels: As they were sampled.
+        fits: By channel.
+        where: The board (``board_name``).
+        kept: Where to keep them.
+
+    Returns:
+        The names of the channels that were kept; none where the file cannot be read or written.
+    """
+    kept = kept or Calibrations()
+    names = []
+    for channel in channels:
+        fit = fits.get(channel.key)
+        limit = channel.filter.tau_limit
+        if fit is None or fit.u_s > _SURE * fit.tau_s or (limit is not None and limit < _DRIVERS_LIMIT):
+            continue
+        try:
+            kept.put(Entry(where, channel.sensor, channel.name, filter=fit))
+        except InputError:  # the bench has its figures; the next one fits again
+            return []
+        names.append(channel.name)
+    return names
 
 
 def _with_filter(channel: Channel, measured: MeasuredFilter | None) -> Channel:

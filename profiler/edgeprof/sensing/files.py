@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EBADF, errno.ENOENT})
 #: First and longest pause before a file that went away is tried again (s).
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
+#: A row that took less (s) is read without looking at the clock for each of its values.
+_QUICK_S = 2e-4
 #: After so many readings it is checked that the open file is still the one in the directory.
 _CHECK_EVERY = 64
 
@@ -119,6 +121,13 @@ class NumberFile(TextFile):
 
     def number(self) -> float:
         """The value in the SI unit, NaN where it cannot be read or is no number. Signs are kept."""
+        if self._fd >= 0 and self._due > 1:
+            # What nearly every call comes to, without another: some hundred times a second, and cold.
+            self._due -= 1
+            try:
+                return int(os.pread(self._fd, self._length, 0)) * self.scale
+            except (OSError, ValueError):
+                pass  # the long way says what is the matter
         text = self.read()
         if text is None:
             return math.nan
@@ -156,6 +165,7 @@ class FileSensor(Sensor):
         self._channels = tuple(channels)
         self._files = tuple(files)
         self._unavailable = tuple(unavailable)
+        self._is_quick = False
         self._readers: list[tuple[int, Callable[[], float]]] = [(i, f.number) for i, f in enumerate(self._files)]
 
     @property
@@ -172,12 +182,19 @@ class FileSensor(Sensor):
 
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
         clock = time.monotonic
-        before = clock()
+        begin = before = clock()
+        if self._is_quick:
+            # The time of the whole row is each one's: the sampler writes it.
+            for index, number in self._readers:
+                values[index] = number()
+            self._is_quick = clock() - begin < _QUICK_S
+            return
         for index, number in self._readers:
             values[index] = number()
             after = clock()  # one look at the clock per file: the end of one read is the start of the next
             times[index] = 0.5 * (before + after)
             before = after
+        self._is_quick = before - begin < _QUICK_S
 
     def close(self) -> None:
         for file in self._files:

@@ -67,8 +67,8 @@ def glance(sensors: Iterable[Sensor], channels: Mapping[Key, Channel], seconds: 
         after = _row(sensor)
         with suppress(OSError, EdgeprofError):
             sensor.close()
-        for index, own in enumerate(sensor.channels):
-            channel = channels.get(own.key, own)
+        for index, declared in enumerate(sensor.channels):
+            channel = channels.get(declared.key, declared)
             (v0, t0), (v1, t1) = before[index], after[index]
             good = [value for value in (v1, v0) if not math.isnan(value) and why_impossible(channel, value) is None]
             seen.values[channel.key] = good[0] if good else None

@@ -47,7 +47,7 @@ def prepare(
     cache = BootCache(roots)
 
     def study(sensors: Sequence[Sensor]) -> dict[Key, Characteristic]:
-        powered = [s for s in sensors if any(c.quantity in {"power", "energy"} for c in s.channels)]
+        powered = [s for s in sensors if any(c.tells_joules for c in s.channels)]
         new = [sensor for sensor in powered if cache.get(sensor) is None]
         if new:
             note(f"measuring the refresh of {', '.join(dict.fromkeys(s.name for s in new))} (once per boot)")

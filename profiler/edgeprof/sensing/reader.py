@@ -365,8 +365,8 @@ class Probe:
         if refused == failed:
             low, high = bounds(channel)
             return f"{share} readings were outside {low:g} to {high:g} {channel.unit} and refused"
-        said = f": {self.reason}" if self.reason else ""
-        return f"{share} readings failed{said}"
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{share} readings failed{reason}"
 
 
 def _sentence(error: BaseException) -> str:

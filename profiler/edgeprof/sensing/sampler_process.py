@@ -29,14 +29,14 @@ def main(descriptor: int) -> None:
         if request is None:
             return
         try:
-            found = prepare(
+            discovery = prepare(
                 PluginHost.from_environment(),
                 request["roots"],
                 request["sensors"],
                 request["rail"],
                 note=lambda text: connection.send(("note", text)),
             )
-            sampler = Sampler(found.sensors, request["rate_hz"], found.topology.by_key())
+            sampler = Sampler(discovery.sensors, request["rate_hz"], discovery.topology.by_key())
         except EdgeprofError as error:
             connection.send(("error", error))
             return
@@ -46,7 +46,7 @@ def main(descriptor: int) -> None:
         with sampler:
             trace = sampler.trace
             channels = [(channel, trace.period_s(channel.key)) for channel in trace.channels]
-            connection.send(("answer", (found.topology, channels, found.failures)))
+            connection.send(("answer", (discovery.topology, channels, discovery.failures)))
             while True:
                 newest = _next(connection, parent)
                 if newest is None:

@@ -200,6 +200,11 @@ class Channel:
     def key(self) -> tuple[str, str, Quantity]:
         return (self.sensor, self.name, self.quantity)
 
+    @property
+    def tells_joules(self) -> bool:
+        """Whether joules follow from it: a power, or a counter of energy."""
+        return self.quantity == "power" or (self.quantity == "energy" and self.kind == "counter")
+
 
 class Sensor(ABC):
     """A source of readings: one chip, one library, one directory of files.

@@ -195,9 +195,9 @@ def tree_busy(procfs: Path, pid: int, rescan_s: float = 0.5) -> Callable[[float]
                 fresh = {child for child, parent in parents.items() if parent in fresh} - family
                 family.update(fresh)
         # utime, stime, and those of children that were waited for
-        found = [values for member in family if (values := fields(member))]
+        stat_fields = [values for member in family if (values := fields(member))]
         # A child that just ended is in nobody's sum until it is waited for; the total must not fall meanwhile.
-        highest = max(highest, sum(int(value) for values in found for value in values[11:15]) * tick)
+        highest = max(highest, sum(int(value) for values in stat_fields for value in values[11:15]) * tick)
         return highest
 
     return busy

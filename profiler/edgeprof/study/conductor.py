@@ -1,7 +1,8 @@
-"""A whole study: make every variant, look at each cheaply, measure each beside its baseline, and say which to ship.
+"""Run a study: make every variant, inspect it cheaply, measure it beside its baseline, and recommend one to ship.
 
-Every step that is done is written down before the next begins, so that a study that was killed goes on where it was:
-variants in the manifest of ``compress``, measurements as result files named after everything that they depend on.
+Each finished step is written to disk before the next one begins, so that a study that was killed resumes where it
+stopped. Variants are recorded in the manifest of ``compress``; measurements are result files whose names are hashes of
+everything that the measurement depends on.
 """
 
 from __future__ import annotations
@@ -53,13 +54,14 @@ class Candidate:
     """One variant on its way through the study.
 
     Attributes:
-        name: Its chain.
-        path: Its file; None where it could not be made.
-        recipe: Its provenance.
-        failure: Why it could not be made, or fails.
-        predicted: Speed-up by arithmetic alone; None where it cannot be told.
-        findings: What ``diagnose`` holds against it.
-        hopeless: Why it is not worth measuring; None: it is.
+        name: The name of its chain of compression steps.
+        path: The variant's file; None if the variant could not be made.
+        recipe: The provenance of each step.
+        failure: Why the variant could not be made, does not load or answers NaN; None if it works.
+        predicted: The speed-up that the saved arithmetic alone would give; None if it cannot be computed.
+        findings: The findings of ``diagnose`` that speak against the variant.
+        hopeless: Why the variant is not worth measuring; None if it is worth it.
+        size_bytes: The size of the variant's file, once it has been inspected.
     """
 
     name: str
@@ -82,19 +84,19 @@ def prepare(
     say: Callable[[str], None] = lambda _: None,
     target: Target | None = None,
 ) -> list[_Sweep]:
-    """Look at every model, its data, recipes and protocol before any is run; nothing is made or written.
+    """Check every model, its data, recipes and protocol before any of them is run; nothing is made or written.
 
     Args:
-        studies: What to do (``study_file.load``).
-        directory: Where variants, results and the outcome go; each of several models gets a folder in it.
+        studies: One study per model (``recipe.load``).
+        directory: The folder for variants, results and the outcome; each of several models gets a subfolder.
         host: The plugins.
         roots: Where /sys, /proc and /dev are.
         progress: Watches each bench.
-        say: Told what happens, a line at a time.
+        say: Called with one line of text for each step.
         target: The processor that variants are made for; None for this machine's.
 
     Returns:
-        What ``sweep`` runs, model by model.
+        The prepared sweeps, one per model, for ``sweep`` to run.
 
     Raises:
         InputError: a model, data or a recipe cannot be used.
@@ -104,22 +106,22 @@ def prepare(
     bases = [recognise(study.model, formats) for study in studies]
     prepared = []
     for study, base in zip(studies, bases, strict=True):
-        # Two models of one name are told apart by what the study calls them.
-        alone = [stem(one) for one in bases].count(stem(base)) == 1
-        own = directory / (stem(base) if alone else safe(study.model)) if len(studies) > 1 else directory
-        prepared.append(_Sweep(study, base, own, host, roots, progress, say, target))
+        # Models whose files bear the same name get folders named after the path that the study gives.
+        alone = [stem(model) for model in bases].count(stem(base)) == 1
+        model_directory = directory / (stem(base) if alone else safe(study.model)) if len(studies) > 1 else directory
+        prepared.append(_Sweep(study, base, model_directory, host, roots, progress, say, target))
     return prepared
 
 
 def sweep(prepared: Sequence[_Sweep], *, prune_hopeless: bool = False) -> Iterator[Outcome]:
-    """Run a study, or what is left of it, model by model.
+    """Run a study model by model, skipping the steps that an earlier run finished.
 
     Args:
-        prepared: What to do (``prepare``).
-        prune_hopeless: Do not measure what cheap looks call hopeless; otherwise it is measured last.
+        prepared: The sweeps to run (``prepare``).
+        prune_hopeless: Do not measure variants that the cheap inspection calls hopeless; otherwise they come last.
 
     Yields:
-        What came of each model; of several, one whose study cannot be done costs itself alone until the end.
+        The outcome of each model. If one of several models fails, the others still run; its error is raised at the end.
 
     Raises:
         InputError: the protocol cannot be used, or files cannot be written.
@@ -128,15 +130,15 @@ def sweep(prepared: Sequence[_Sweep], *, prune_hopeless: bool = False) -> Iterat
     """
     several = len(prepared) > 1
     trouble: EdgeprofError | None = None
-    for number, one in enumerate(prepared, start=1):
+    for number, model_sweep in enumerate(prepared, start=1):
         if several:
-            one.say(f"model {number}/{len(prepared)}: {one.study.model}")
+            model_sweep.say(f"model {number}/{len(prepared)}: {model_sweep.study.model}")
         try:
-            outcome = one.run(prune_hopeless=prune_hopeless)
+            outcome = model_sweep.run(prune_hopeless=prune_hopeless)
         except EdgeprofError as error:
             if not several:
                 raise
-            one.say(f"{one.study.model}: {error.message}")
+            model_sweep.say(f"{model_sweep.study.model}: {error.message}")
             trouble = trouble or error
             continue
         yield outcome
@@ -172,22 +174,22 @@ class _Sweep:
         self.train = self.data if study.train is None else load_dataset(study.train, host, study.preprocess)
         tried = study.search.examples() if study.search else []
         for chain in [*study.chains, *([study.baseline] if study.baseline else []), *tried]:
-            self._check(chain)
+            self._check_chain(chain)
         if study.search:
             study_search.find_searcher(host)
         self.fingerprint = context.describe_host(roots).fingerprint
         product = study.product
-        self.limits, self.told = product.limits(study.limits) if product else (study.limits, [])
+        self.limits, self.requirements = product.limits(study.limits) if product else (study.limits, [])
         self.fresh = False
 
-    def _check(self, chain: str) -> None:
+    def _check_chain(self, chain: str) -> None:
         try:
             check_chain(parse_chain(chain), self.host.of("compressors"), self.base.format)
         except InputError as error:
             raise InputError(f"{self.study.path}: {chain}: {error.message}", remedy=error.remedy) from None
 
     def run(self, *, prune_hopeless: bool) -> Outcome:
-        for line in self.told:
+        for line in self.requirements:
             self.say(line)
         self._make_directory()
         candidates: list[Candidate] = []
@@ -195,102 +197,106 @@ class _Sweep:
         done: list[schema.Result] = []
         try:
             with measuring(self.roots, f"sweep {Path(self.study.path).name}"):
-                self._all(candidates, done, skipped, prune_hopeless=prune_hopeless)
+                self._measure_all(candidates, done, skipped, prune_hopeless=prune_hopeless)
         except KeyboardInterrupt:
             if not done:
                 self.say("interrupted: what was made is kept, and the same command goes on from there")
                 raise
             done[-1].interrupted = True
-        names = list(dict.fromkeys(one.name for one in candidates))
-        result = _merged(done, names)
-        for one in candidates:
-            self._blame(result, one)
-        result.variants += [self._failed(one) for one in candidates if one.failure is not None]
-        return self._outcome(result, skipped)
+        names = list(dict.fromkeys(candidate.name for candidate in candidates))
+        result = _merge_results(done, names)
+        for candidate in candidates:
+            self._explain_disappointment(result, candidate)
+        result.variants += [
+            self._failed_variant(candidate) for candidate in candidates if candidate.failure is not None
+        ]
+        return self._write_outcome(result, skipped)
 
-    def _all(
+    def _measure_all(
         self, candidates: list[Candidate], done: list[schema.Result], skipped: dict[str, str], *, prune_hopeless: bool
     ) -> None:
-        """Make, look at and measure every variant; what is done by then is in the three collections."""
+        """Make, inspect and measure every variant. The three collections fill as it runs, also if it is interrupted."""
         if self.study.baseline is not None:
             self._make_reference(self.study.baseline)
         for chain in self.study.chains:
-            candidates.append(self._made(chain))
-            self._look(candidates[-1])
+            candidates.append(self._make_candidate(chain))
+            self._look_at(candidates[-1])
         # The promising first, so that an early end still has them.
-        able = [one for one in candidates if one.failure is None]
-        for one in sorted(able, key=lambda c: (c.hopeless is not None, -(c.predicted or 1.0))):
-            if prune_hopeless and one.hopeless is not None:
-                skipped[one.name] = one.hopeless
-                self.say(f"{one.name}: not measured, {one.hopeless}")
+        able = [candidate for candidate in candidates if candidate.failure is None]
+        for candidate in sorted(able, key=lambda c: (c.hopeless is not None, -(c.predicted or 1.0))):
+            if prune_hopeless and candidate.hopeless is not None:
+                skipped[candidate.name] = candidate.hopeless
+                self.say(f"{candidate.name}: not measured, {candidate.hopeless}")
                 continue
-            if one.hopeless is not None:
-                self.say(f"{one.name}: little hope ({one.hopeless}), so it comes late")
-            done.append(self._measured(one))
+            if candidate.hopeless is not None:
+                self.say(f"{candidate.name}: little hope ({candidate.hopeless}), so it is measured late")
+            done.append(self._measure_pair(candidate))
             if done[-1].interrupted:
                 return
         if self.study.search is not None:
-            self._searched(self.study.search, candidates, done)
+            self._run_search(self.study.search, candidates, done)
         if not done:
-            done.append(self._measured(None))
+            done.append(self._measure_pair(None))
 
     def _make_reference(self, chain: str) -> None:
-        """What the variants are compared with, where that is not the model as it is."""
-        made = self._made(chain)
-        if made.failure is not None or made.path is None:
-            why = made.failure.message if made.failure else "no file"
+        """Make the variant that the study names as its baseline, and compare the others with it."""
+        candidate = self._make_candidate(chain)
+        if candidate.failure is not None or candidate.path is None:
+            why = candidate.failure.message if candidate.failure else "no file"
             raise InputError(
                 f"{self.study.path}: the baseline {chain} of {self.study.model} could not be made: {why}",
-                remedy=made.failure.remedy if made.failure else None,
+                remedy=candidate.failure.remedy if candidate.failure else None,
             )
-        self.reference = ModelRequest(made.path, "baseline", made.recipe)
+        self.reference = ModelRequest(candidate.path, "baseline", candidate.recipe)
 
     @staticmethod
-    def _blame(result: schema.Result, one: Candidate) -> None:
-        """Write under a variant that disappoints what of its look explains that."""
-        variant = next((v for v in result.variants if v.name == one.name), None)
-        comparison = next((c for c in result.comparisons if c.variant == one.name), None)
+    def _explain_disappointment(result: schema.Result, candidate: Candidate) -> None:
+        """Add to a disappointing variant those findings of the inspection that explain its disappointing figures."""
+        variant = next((v for v in result.variants if v.name == candidate.name), None)
+        comparison = next((c for c in result.comparisons if c.variant == candidate.name), None)
         if variant is not None and comparison is not None:
-            blame(variant, comparison, result.variants[0], one.findings)
+            blame(variant, comparison, result.variants[0], candidate.findings)
 
-    def _failed(self, one: Candidate) -> schema.Variant:
-        """A variant that could not be made, or that does not load or answers NaN: in the table, and not measured."""
-        assert one.failure is not None
-        reason = schema.Reason(code=one.failure.code, message=one.failure.message, remedy=one.failure.remedy)
-        made = None if one.path is None else recognise(one.path, self.base.own_formats)
+    def _failed_variant(self, candidate: Candidate) -> schema.Variant:
+        """Return the table entry of a variant that could not be made, does not load or answers NaN."""
+        assert candidate.failure is not None
+        reason = schema.Reason(
+            code=candidate.failure.code, message=candidate.failure.message, remedy=candidate.failure.remedy
+        )
+        artifact = None if candidate.path is None else recognise(candidate.path, self.base.own_formats)
         model = schema.Model(
-            path=one.path or self.base.spec,
-            format=made.format if made else self.base.format,
-            sha256=made.sha256 if made else None,
-            size_bytes=made.size_bytes if made else None,
+            path=candidate.path or self.base.spec,
+            format=artifact.format if artifact else self.base.format,
+            sha256=artifact.sha256 if artifact else None,
+            size_bytes=artifact.size_bytes if artifact else None,
         )
         return schema.Variant(
-            name=one.name, recipe=one.recipe, status="failed", reasons=[reason], model=model, runtime=None
+            name=candidate.name, recipe=candidate.recipe, status="failed", reasons=[reason], model=model, runtime=None
         )
 
-    def _searched(self, space: Search, candidates: list[Candidate], done: list[schema.Result]) -> None:
-        """Let a search propose further variants; those of an earlier run come back from their files."""
+    def _run_search(self, space: Search, candidates: list[Candidate], done: list[schema.Result]) -> None:
+        """Let a search propose further variants; results of an earlier run are read from their files."""
         database = self.directory / "search.db"
-        seen = {one.name for one in candidates}
+        seen = {candidate.name for candidate in candidates}
 
         def judge(chain: str) -> Judgement | None:
-            one = self._made(chain)
-            if one.name not in seen:
-                seen.add(one.name)
-                candidates.append(one)
-                self._look(one)
-                if one.failure is None:
-                    done.append(self._measured(one))
-            if one.failure is not None:
+            candidate = self._make_candidate(chain)
+            if candidate.name not in seen:
+                seen.add(candidate.name)
+                candidates.append(candidate)
+                self._look_at(candidate)
+                if candidate.failure is None:
+                    done.append(self._measure_pair(candidate))
+            if candidate.failure is not None:
                 return None
-            result = next((r for r in done if r.variants[-1].name == one.name), None)
-            return None if result is None else self._judged(result)
+            result = next((r for r in done if r.variants[-1].name == candidate.name), None)
+            return None if result is None else self._judgement_of(result)
 
         for chain in study_search.chains(database, self.host):
             judge(chain)
         study_search.search(space, database, self.study.seed, judge, self.host)
 
-    def _judged(self, result: schema.Result) -> Judgement | None:
+    def _judgement_of(self, result: schema.Result) -> Judgement | None:
         if result.interrupted:
             raise KeyboardInterrupt
         variant = result.variants[-1]
@@ -312,7 +318,7 @@ class _Sweep:
                 f"cannot write to {self.directory}: {error.strerror}", remedy="Choose another --dir DIR."
             ) from None
 
-    def _made(self, chain: str) -> Candidate:
+    def _make_candidate(self, chain: str) -> Candidate:
         name = chain_name(parse_chain(chain))
         try:
             manifest = compress(
@@ -330,45 +336,47 @@ class _Sweep:
         except StorageError:
             raise
         except (InputError, UnavailableError) as error:
-            # In a study one recipe that does not fit the model or this device costs that recipe alone.
+            # A recipe that does not fit the model or this device fails alone; the study goes on with the others.
             self.say(f"{name}: {error.message}")
             return Candidate(name, failure=VariantError.of(error))
         (entry,) = manifest["variants"]
         path = None if entry["model"] is None else str(self.directory / "variants" / entry["model"]["path"])
-        made = Candidate(name, path, entry["recipe"])
+        candidate = Candidate(name, path, entry["recipe"])
         if entry["status"] == "failed":
             reason = entry["reasons"][0]
-            made.failure = VariantError(reason["message"], remedy=reason["remedy"], code=reason["code"])
-        return made
+            candidate.failure = VariantError(reason["message"], remedy=reason["remedy"], code=reason["code"])
+        return candidate
 
-    def _look(self, one: Candidate) -> None:
-        """Cheap proxies: size, arithmetic, signal to noise, agreement on a few samples."""
-        if one.failure is not None or one.path is None:
+    def _look_at(self, candidate: Candidate) -> None:
+        """Inspect a variant by cheap proxies: size, arithmetic, signal to noise, agreement on a few samples."""
+        if candidate.failure is not None or candidate.path is None:
             return
-        variant = recognise(one.path, self.base.own_formats)
-        one.size_bytes = variant.size_bytes
-        path = self.directory / "results" / f"look-{self._key([ModelRequest(one.path, one.name)])}.json"
+        variant = recognise(candidate.path, self.base.own_formats)
+        candidate.size_bytes = variant.size_bytes
+        path = (
+            self.directory / "results" / f"look-{self._result_key([ModelRequest(candidate.path, candidate.name)])}.json"
+        )
         try:
             seen = json.loads(path.read_text("utf-8"))
-            one.findings = [Finding(**told) for told in seen["findings"]]
+            candidate.findings = [Finding(**saved) for saved in seen["findings"]]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            self.say(f"{one.name}: looking at it")
+            self.say(f"{candidate.name}: inspecting")
             diagnosis = explain(
                 variant,
                 self.host,
                 self.roots,
                 baseline=recognise(self.reference.spec, self.base.own_formats),
                 data=self.data,
-                recipe=one.recipe,
+                recipe=candidate.recipe,
             )
-            told = [asdict(found) for found in diagnosis.findings if found.status != "ok"]
-            seen = {"predicted": diagnosis.predicted, "findings": told, "facts": diagnosis.facts}
+            findings = [asdict(finding) for finding in diagnosis.findings if finding.status != "ok"]
+            seen = {"predicted": diagnosis.predicted, "findings": findings, "facts": diagnosis.facts}
             files.write(path, json.dumps(seen, indent=2) + "\n")
-            one.findings = [found for found in diagnosis.findings if found.status != "ok"]
-        one.predicted = seen["predicted"]
-        one.hopeless = self._hopeless(one, seen["facts"], variant)
+            candidate.findings = [finding for finding in diagnosis.findings if finding.status != "ok"]
+        candidate.predicted = seen["predicted"]
+        candidate.hopeless = self._why_hopeless(candidate, seen["facts"], variant)
 
-    def _hopeless(self, one: Candidate, facts: dict[str, Any], variant: Artifact) -> str | None:
+    def _why_hopeless(self, candidate: Candidate, facts: dict[str, Any], variant: Artifact) -> str | None:
         limit, size = self.limits.max_size_bytes, variant.size_bytes
         if limit is not None and size is not None and size > limit:
             return f"its file has {units.size(size)}, the budget is {units.size(int(limit))}"
@@ -377,25 +385,25 @@ class _Sweep:
             return f"it agrees with the baseline on {agreement:.0%} of {facts['agreement_samples']} samples"
         before = recognise(self.reference.spec, self.base.own_formats).size_bytes
         smaller = size is not None and before is not None and size < 0.95 * before
-        if one.predicted is not None and one.predicted <= 1.01 and not smaller:
-            return f"no less arithmetic (predicted {one.predicted:.2f} ×) and no smaller file"
+        if candidate.predicted is not None and candidate.predicted <= 1.01 and not smaller:
+            return f"no less arithmetic (predicted {candidate.predicted:.2f} ×) and no smaller file"
         return None
 
-    def _measured(self, one: Candidate | None) -> schema.Result:
-        """The result of the baseline and one variant, taken in turns; from the file where it is there already."""
+    def _measure_pair(self, candidate: Candidate | None) -> schema.Result:
+        """Measure the baseline and one variant in turns, or load the result if its file exists already."""
         models = [self.reference]
-        if one is not None:
-            assert one.path is not None
-            models.append(ModelRequest(one.path, one.name, one.recipe))
-        path = self.directory / "results" / f"{self._key(models)}.json"
+        if candidate is not None:
+            assert candidate.path is not None
+            models.append(ModelRequest(candidate.path, candidate.name, candidate.recipe))
+        path = self.directory / "results" / f"{self._result_key(models)}.json"
         if path.exists():
             try:
-                kept = document.load(path)
+                stored = document.load(path)
             except EdgeprofError:
-                kept = None
-            if kept is not None and not kept.interrupted:
+                stored = None
+            if stored is not None and not stored.interrupted:
                 self.say(f"{models[-1].name}: already measured")
-                return kept
+                return stored
         self.say(f"{models[-1].name}: measuring")
         request = BenchRequest(
             models=models, dataset=self.data, metric=self.metric, seed=self.study.seed, **self.study.protocol
@@ -405,23 +413,23 @@ class _Sweep:
         if result.variants[0].runtime is None:
             raise UnavailableError(f"the baseline: {refused[0].message}", remedy=refused[0].remedy)
         self.fresh = True
-        if not (result.interrupted or refused):  # what could not be run here may be runnable by the next time
+        if not (result.interrupted or refused):  # a refused variant may run next time, e.g. after an install
             files.write(path, document.to_json(result) + "\n")
         return result
 
-    def _key(self, models: list[ModelRequest]) -> str:
-        """Everything that a measurement depends on, as a name."""
+    def _result_key(self, models: list[ModelRequest]) -> str:
+        """Return a file name that hashes everything that a measurement depends on."""
         judge = self.data
         data = None if judge is None else (judge.name, judge.preprocessing, judge.fingerprint(), self.study.metric)
-        # Of an application the file is not all: its attribute says which model of it is meant.
-        found = [(model.name, recognise(model.spec, self.base.own_formats)) for model in models]
+        # A Python target is a file and an attribute; the same file may hold several models.
+        artifacts = [(model.name, recognise(model.spec, self.base.own_formats)) for model in models]
         parts = [
-            [(name, one.sha256, Path(one.target).name if one.format == "python" else "") for name, one in found],
+            [(name, a.sha256, Path(a.target).name if a.format == "python" else "") for name, a in artifacts],
             self.study.protocol, self.study.seed, data, self.fingerprint,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
-    def _outcome(self, result: schema.Result, skipped: dict[str, str]) -> Outcome:
+    def _write_outcome(self, result: schema.Result, skipped: dict[str, str]) -> Outcome:
         checks = budgets(result, self.limits, self.study.product)
         judge(result, checks)
         outcome = Outcome(
@@ -430,7 +438,7 @@ class _Sweep:
             result,
             checks,
             self.limits,
-            self.told,
+            self.requirements,
             skipped,
             self.fresh,
         )
@@ -439,8 +447,8 @@ class _Sweep:
         return outcome
 
 
-def _merged(results: list[schema.Result], order: list[str]) -> schema.Result:
-    """One result of several pairs: the first pair's baseline, every variant, each compared within its own pair."""
+def _merge_results(results: list[schema.Result], order: list[str]) -> schema.Result:
+    """Merge the results of several pairs: the first pair's baseline, and every variant compared within its pair."""
     created = datetime.now(timezone.utc)
     merged = schema.Result(
         **{name: getattr(results[0], name) for name in ("edgeprof", "host", "sensors", "protocol", "self_cost")},
@@ -457,5 +465,5 @@ def _merged(results: list[schema.Result], order: list[str]) -> schema.Result:
 
 
 def default_directory(path: Path) -> Path:
-    """Where a study's files go unless -o says otherwise: beside it."""
+    """Return the folder for a study's files where --dir is absent: one beside the study file."""
     return path.with_suffix(".study")

@@ -1,4 +1,4 @@
-"""What a study found of one model, for the screen, reports and scripts."""
+"""The outcome of a study for one model, as the screen, reports and scripts show it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from edgeprof.reasons import Code
 from edgeprof.reporters.limits import sentence
 from edgeprof.results import document, schema
 from edgeprof.verdicts.recommend import recommendation_of
@@ -22,16 +23,16 @@ SCHEMA = "edgeprof.study/1"
 
 @dataclass
 class Outcome:
-    """What a study found of one model.
+    """The outcome of a study for one model.
 
     Attributes:
-        model: As the study names it.
-        directory: Where variants and results are.
+        model: The model as the study file names it.
+        directory: The folder of variants and results.
         result: All variants with their baseline, as one bench would give.
         limits: The budgets in base units.
-        told: How requirements of the product became limits.
-        skipped: Variant → why it was not measured.
-        fresh: Whether anything was measured that was not there before.
+        requirements: How each requirement of the product became a limit, one sentence each.
+        skipped: Maps the name of each variant that was not measured to the reason.
+        fresh: Whether this run measured anything that no earlier run had.
     """
 
     model: str
@@ -39,7 +40,7 @@ class Outcome:
     result: schema.Result
     checks: list[Check]
     limits: Limits
-    told: list[str]
+    requirements: list[str]
     skipped: dict[str, str]
     fresh: bool
 
@@ -49,7 +50,7 @@ class Outcome:
             "model": self.model,
             "recommendation": msgspec.to_builtins(self.recommendation),
             "limits": asdict(self.limits),
-            "requirements": self.told,
+            "requirements": self.requirements,
             "pareto": self.result.pareto,
             "checks": [asdict(check) for check in self.checks],
             "skipped": self.skipped,
@@ -61,20 +62,20 @@ class Outcome:
         return recommendation_of(self.result)
 
     def verdict(self) -> str:
-        """Which variant to ship, and why; or why none."""
+        """Say which variant to ship and why, or why none can be recommended."""
         chosen = self.recommendation
         return (f"ship {chosen.variant}: " if chosen.variant else "") + chosen.reason
 
     def broken(self) -> list[Check]:
-        """The budgets that do not hold; what failed has said why itself."""
+        """Return the broken budgets, except those of failed variants, whose own reasons say enough."""
         failed = {variant.name for variant in self.result.variants if variant.status == "failed"}
         return [check for check in self.checks if not check.passed and check.variant not in failed]
 
     def whole(self) -> schema.Result:
-        """The result with what the study made of it, so that a report of it says that too."""
-        told = [("recommendation", self.verdict())]
-        told += [("requirement", f"required: {line}") for line in self.told]
-        told += [("budget", f"a budget is broken: {sentence(check)}") for check in self.broken()]
-        told += [("not_measured", f"{name} was not measured: {why}") for name, why in self.skipped.items()]
-        reasons = [schema.Reason(code=code, message=message) for code, message in told]
+        """Return the result with the verdicts of the study as reasons, so that a report shows them too."""
+        statements = [(Code.RECOMMENDATION, self.verdict())]
+        statements += [(Code.REQUIREMENT, f"required: {line}") for line in self.requirements]
+        statements += [(Code.BUDGET, f"a budget is broken: {sentence(check)}") for check in self.broken()]
+        statements += [(Code.NOT_MEASURED, f"{name} was not measured: {why}") for name, why in self.skipped.items()]
+        reasons = [schema.Reason(code=code, message=message) for code, message in statements]
         return msgspec.structs.replace(self.result, reasons=[*reasons, *self.result.reasons])

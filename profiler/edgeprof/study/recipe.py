@@ -138,7 +138,7 @@ def load(path: Path) -> list[StudyFile]:
     if baseline is not None:
         parse_chain(baseline)
     data = {key: _text(path, content, key) for key in ("dataset", "train")}
-    found = StudyFile(
+    study = StudyFile(
         path=path,
         model=models[0],
         chains=chains,
@@ -152,20 +152,20 @@ def load(path: Path) -> list[StudyFile]:
         product=_product(path, _table(path, content, "product")),
         search=search,
     )
-    return [replace(found, model=model) for model in models]
+    return [replace(study, model=model) for model in models]
 
 
 def _models(path: Path, content: Mapping[str, Any]) -> list[str]:
     given = content.get("models", [content["model"]] if "model" in content else [])
     if "model" in content and "models" in content:
         raise InputError(f"{path} has both model and models", remedy="One of them is enough.")
-    if not isinstance(given, list) or not given or not all(isinstance(one, str) for one in given):
+    if not isinstance(given, list) or not given or not all(isinstance(item, str) for item in given):
         raise InputError(
             f"{path} names no base model", remedy='It needs a line model = "FILE", or models = ["FILE", …].'
         )
     if len(set(given)) < len(given):
         raise InputError(f"{path} names the same model twice", remedy="Name each once.")
-    return [_beside(path, one) for one in given]
+    return [_beside(path, model) for model in given]
 
 
 def _text(path: Path, content: Mapping[str, Any], key: str) -> str | None:
@@ -183,22 +183,22 @@ def _of_type(path: Path, key: str, value: Any, wanted: type) -> Any:
 
 
 def _protocol(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    protocol: dict[str, Any] = {}
     for key, value in given.items():
         if key not in PROTOCOL:
             raise unknown(f"key of [protocol] in {path.name}", key, PROTOCOL)
         name, wanted = PROTOCOL[key]
-        found[name] = _of_type(path, key, value, wanted)
-    if "inputs" in found:
-        found["shapes"], found["dtypes"] = input_shapes([str(one) for one in found.pop("inputs")])
-    return found
+        protocol[name] = _of_type(path, key, value, wanted)
+    if "inputs" in protocol:
+        protocol["shapes"], protocol["dtypes"] = input_shapes([str(declared) for declared in protocol.pop("inputs")])
+    return protocol
 
 
 def _table(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found = content.get(name, {})
-    if not isinstance(found, dict):
+    table = content.get(name, {})
+    if not isinstance(table, dict):
         raise InputError(f"{path}: {name} is not a table", remedy=f"Write it as [{name}].")
-    return found
+    return table
 
 
 def _beside(path: Path, text: str) -> str:
@@ -217,7 +217,7 @@ def _chains(path: Path, recipes: Mapping[str, Any]) -> Iterator[str]:
             raise unknown(f"key of [recipes] in {path.name}", key, ("explicit", "grid", "range"))
     seen = set()
     explicit = recipes.get("explicit", [])
-    if not isinstance(explicit, list) or not all(isinstance(one, str) for one in explicit):
+    if not isinstance(explicit, list) or not all(isinstance(chain, str) for chain in explicit):
         raise InputError(f"{path}: explicit is not a list of chains")
     grids = [*_rows(path, recipes, "grid"), *_rows(path, recipes, "range")]
     for chain in itertools.chain(explicit, *(_expanded(path, grid) for grid in grids)):
@@ -324,17 +324,17 @@ def _word(value: Any) -> str:
 
 
 def _limits(path: Path, given: Mapping[str, Any]) -> Limits:
-    found: dict[str, float] = {}
+    limits: dict[str, float] = {}
     for key, value in given.items():
         if key not in _BUDGETS:
             raise unknown(f"budget in {path.name}", key, _BUDGETS)
         field_name, unit = _BUDGETS[key]
-        found[field_name] = _number(path, key, value, unit)
-        if not 0 <= found[field_name] < math.inf:
+        limits[field_name] = _number(path, key, value, unit)
+        if not 0 <= limits[field_name] < math.inf:
             raise InputError(
                 f"{path}: {key} = {value} is no budget", remedy="Give a finite number that is not below 0."
             )
-    return Limits(**found)
+    return Limits(**limits)
 
 
 def _product(path: Path, given: Mapping[str, Any]) -> Product | None:
@@ -344,16 +344,16 @@ def _product(path: Path, given: Mapping[str, Any]) -> Product | None:
         "hours": ("hours", "1"),
         "memory_left": ("memory_left_bytes", "B"),
     }
-    found: dict[str, float] = {}
+    settings: dict[str, float] = {}
     for key, value in given.items():
         if key not in names:
             raise unknown(f"requirement in [product] of {path.name}", key, names)
-        found[names[key][0]] = _number(path, key, value, names[key][1])
-    if not all(0 < value < math.inf for value in found.values()):
+        settings[names[key][0]] = _number(path, key, value, names[key][1])
+    if not all(0 < value < math.inf for value in settings.values()):
         raise InputError(f"{path}: a requirement of [product] is not a finite number above 0")
-    if "battery_wh" in found and not {"fps", "hours"} <= set(found):
+    if "battery_wh" in settings and not {"fps", "hours"} <= set(settings):
         raise InputError(f"{path}: battery_wh needs hours and fps beside it, to be a limit of joules a frame")
-    return Product(**found) if found else None
+    return Product(**settings) if settings else None
 
 
 def _number(path: Path, key: str, value: Any, unit: str) -> float:

@@ -54,17 +54,17 @@ def check_compressor(
     require(source.format in compressor.takes, f"{model} is {source.format}; it takes {', '.join(compressor.takes)}")
     given = {p.name: p.default for p in compressor.parameters} | dict(parameters or {})
     with tempfile.TemporaryDirectory() as folder:
-        made = []
+        variants = []
         for number in range(2):
             target = Path(folder) / f"{number}" / Path(model).name
             target.parent.mkdir()
             provenance = compressor.apply(Path(model), target, given, data, seed=7)
             require(target.exists(), f"{compressor.name} wrote nothing to its target")
             _require_json(compressor.name, provenance)
-            made.append(recognise(str(target)))
+            variants.append(recognise(str(target)))
         wanted = compressor.gives or source.format
-        require(made[0].format == wanted, f"it promises {wanted} and wrote {made[0].format}")
-        require(made[0].sha256 == made[1].sha256, "the same seed gives other bytes: it is not deterministic")
+        require(variants[0].format == wanted, f"it promises {wanted} and wrote {variants[0].format}")
+        require(variants[0].sha256 == variants[1].sha256, "the same seed gives other bytes: it is not deterministic")
         require(recognise(str(model)).sha256 == source.sha256, "the source was changed")
         bad, target = Path(folder) / f"bad{Path(model).suffix}", Path(folder) / f"out{Path(model).suffix}"
         bad.write_bytes(Path(model).read_bytes()[:64] + b"\x00\xff" * 64)

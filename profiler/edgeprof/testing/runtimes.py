@@ -157,14 +157,14 @@ def _require_same(what: str, got: Mapping[str, Any], wanted: Mapping[str, Any], 
 
 def _check_copies(session: Session, data: dict[str, Any]) -> None:
     first = session.run(data)
-    kept = {name: array.copy() for name, array in first.items()}
+    first_copies = {name: array.copy() for name, array in first.items()}
     other = {name: _other(array) for name, array in data.items()}
     try:
         session.run(other)
     except Exception:  # noqa: BLE001 - a model may refuse these values; what was handed out must still be whole
         session.run(data)
     for name, array in first.items():
-        same = np.array_equal(array, kept[name], equal_nan=array.dtype.kind in "fc")
+        same = np.array_equal(array, first_copies[name], equal_nan=array.dtype.kind in "fc")
         require(same, f"the output {name!r} of an earlier run() changes with a later one: it must be a copy")
 
 

@@ -123,7 +123,7 @@ def _check_rows(sensor: Sensor, channels: Sequence[Channel]) -> None:
     require(
         _files() <= files, f"{sensor.name} opens files while it is read; open() must open them and read() reuse them"
     )
-    missing = [channel.name for channel, found in zip(channels, seen, strict=True) if not found]
+    missing = [channel.name for channel, values in zip(channels, seen, strict=True) if not values]
     require(not missing, f"{', '.join(missing)} gave no value in any row; list such a channel in unavailable")
 
 

@@ -5,13 +5,16 @@ Pure; what it rests on is ``compare`` (ratios and verdicts of two variants) and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeprof.results import schema
+from edgeprof.verdicts.between_runs import BetweenRuns, between_runs
 from edgeprof.verdicts.compare import ContextDifference, compare, contexts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from edgeprof.results.schema import Comparison, Protocol, Result, SensorUse, Variant
 
 #: Fields of the protocol that change what an inference is, or how long a request waits for it.
@@ -38,25 +41,30 @@ class Across:
         only_baseline: Variants that the branch lacks.
         only_branch: Variants that the baseline lacks.
         differences: Of their contexts, those that forbid a comparison first.
+        between: What two runs were taken to differ by.
     """
 
     pairs: list[Pair]
     only_baseline: list[str]
     only_branch: list[str]
     differences: list[ContextDifference]
+    between: BetweenRuns = field(default_factory=BetweenRuns)
 
     @property
     def forbidden(self) -> list[ContextDifference]:
         return [d for d in self.differences if d.forbids]
 
 
-def across(baseline: Result, branch: Result, *, force: bool = False) -> Across:
+def across(baseline: Result, branch: Result, *, force: bool = False, repeats: Iterable[Result] = ()) -> Across:
     """Compare each variant of ``branch`` with its counterpart in ``baseline``.
 
     Counterparts have the same model and variant name; else the same variant name where it is the only one on both
     sides; and two results of one variant each belong together whatever they are called. Where the contexts forbid a
     comparison, every verdict is ``not_comparable`` and there are no ratios, which nobody could then quote; with
     ``force`` there are, and the differences are still told.
+
+    Two results are two runs: what runs differ by is in every interval, measured where ``repeats`` (other results, of
+    any kind) hold enough of the same, stated otherwise (``between_runs``).
     """
     partners = _partners(baseline.variants, branch.variants)
     differences = [*contexts(baseline.host, branch.host), *_protocols(baseline.protocol, branch.protocol)]
@@ -64,13 +72,15 @@ def across(baseline: Result, branch: Result, *, force: bool = False) -> Across:
     differences += _calibrations(baseline.sensors, branch.sensors)
     differences.sort(key=lambda d: not d.forbids)
     forbidden = "; ".join(f"{d.name} {d.a} → {d.b}" for d in differences if d.forbids)
-    pairs = [Pair(label(v), v, b, _compared(v, b, "" if force else forbidden)) for v, b in partners]
+    between = BetweenRuns(0.0, 1) if baseline.id == branch.id else between_runs([baseline, branch], repeats)
+    pairs = [Pair(label(v), v, b, _compared(v, b, "" if force else forbidden, between)) for v, b in partners]
     matched = [id(one) for pair in partners for one in pair]
     return Across(
         pairs,
         [label(v) for v in baseline.variants if id(v) not in matched],
         [label(v) for v in branch.variants if id(v) not in matched],
         differences,
+        between,
     )
 
 
@@ -80,9 +90,9 @@ def label(variant: Variant) -> str:
     return variant.name if model in variant.name else f"{model} {variant.name}"
 
 
-def _compared(variant: Variant, baseline: Variant, forbidden: str) -> Comparison:
+def _compared(variant: Variant, baseline: Variant, forbidden: str, between: BetweenRuns) -> Comparison:
     if not forbidden:
-        return compare(variant, baseline)
+        return compare(variant, baseline, between=between)
     return schema.Comparison(
         variant=variant.name,
         baseline=baseline.name,

@@ -23,6 +23,8 @@ from edgeprof.verdicts import accuracy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgeprof.verdicts.between_runs import BetweenRuns
+
 #: A ratio whose interval lies within 1 ± this is tied.
 RELEVANT = 0.01
 
@@ -51,13 +53,20 @@ class ContextDifference:
     forbids: bool
 
 
-def compare(variant: schema.Variant, baseline: schema.Variant, *, relevant: float = RELEVANT) -> schema.Comparison:
+def compare(
+    variant: schema.Variant,
+    baseline: schema.Variant,
+    *,
+    relevant: float = RELEVANT,
+    between: BetweenRuns | None = None,
+) -> schema.Comparison:
     """Compare a variant with its baseline.
 
     Args:
         variant: Measured on the same device as ``baseline``, best in the same run.
         baseline: What it is compared with.
         relevant: The half-width around 1 within which a difference does not matter.
+        between: What two runs differ by, where the two were not measured in one.
     """
     made = schema.Comparison(
         variant=variant.name, baseline=baseline.name, energy_ratio=None, latency_ratio=None, verdict="not_comparable"
@@ -68,8 +77,9 @@ def compare(variant: schema.Variant, baseline: schema.Variant, *, relevant: floa
             return made
     if variant.accuracy is not None and baseline.accuracy is not None:
         made.accuracy_difference = accuracy.difference(variant.accuracy, baseline.accuracy)
-    made.latency_ratio = _latency(variant, baseline)
-    made.energy_ratio, obstacle, forbids = _energy(variant, baseline)
+    apart = [] if between is None else [between.component()]
+    made.latency_ratio = _latency(variant, baseline, apart)
+    made.energy_ratio, obstacle, forbids = _energy(variant, baseline, apart)
     if forbids:
         made.reason = obstacle
         return made
@@ -119,7 +129,9 @@ def _verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict, str]
     return verdict, f"{told}: within ±{100 * relevant:.1f} %, too little to matter"
 
 
-def _energy(variant: schema.Variant, baseline: schema.Variant) -> tuple[schema.Ratio | None, str | None, bool]:
+def _energy(
+    variant: schema.Variant, baseline: schema.Variant, apart: list[Component]
+) -> tuple[schema.Ratio | None, str | None, bool]:
     """The ratio, or why there is none, and whether that forbids any verdict."""
     a, b = variant.energy_j_per_inference, baseline.energy_j_per_inference
     if a is None or b is None or "none" in {a.provenance, b.provenance}:
@@ -136,14 +148,13 @@ def _energy(variant: schema.Variant, baseline: schema.Variant) -> tuple[schema.R
         [None if w.energy_j is None or w.inferences <= 0 else w.energy_j / w.inferences for w in _ordered(variant)],
         [None if w.energy_j is None or w.inferences <= 0 else w.energy_j / w.inferences for w in _ordered(baseline)],
     ) or _paired(a.gross.windows, b.gross.windows)
-    ratio = _ratio(pairs, _uncancelled(a.gross, b.gross))
+    ratio = _ratio(pairs, [*_uncancelled(a.gross, b.gross), *apart])
     return ratio, None if ratio else "energy needs two windows of each to be compared", False
 
 
-def _latency(variant: schema.Variant, baseline: schema.Variant) -> schema.Ratio | None:
-    return _ratio(
-        _paired([w.latency_median_s for w in _ordered(variant)], [w.latency_median_s for w in _ordered(baseline)]), []
-    )
+def _latency(variant: schema.Variant, baseline: schema.Variant, apart: list[Component]) -> schema.Ratio | None:
+    medians = [[w.latency_median_s for w in _ordered(one)] for one in (variant, baseline)]
+    return _ratio(_paired(*medians), apart)
 
 
 def _ordered(variant: schema.Variant) -> list[schema.Window]:

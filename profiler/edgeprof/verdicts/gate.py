@@ -3,10 +3,10 @@
 The rules, the same in the help text:
 
 - An absolute limit fails where the value is beyond it. It is *unsure* where its 95 % interval reaches over the limit.
-- A regression fails where the ratio is beyond the limit **and** its interval excludes "no change"; a ratio beyond the
-  limit that noise alone could explain, or one whose interval reaches beyond it, is *unsure*.
-- Unsure passes, with a word; with ``strict`` it fails. So by default only what was shown to be bad fails, and with
-  ``strict`` only what was shown to be good passes.
+- A regression fails where the whole interval of its ratio is beyond the limit. It is *unsure* where the interval
+  contains the limit. One that is no larger than ``min_effect`` passes, however sure it is.
+- What is unsure passes, with a word, or fails: ``unsure_passes`` decides, and the report says which. ``strict`` lets it
+  fail. So by default only what was shown to be bad fails, and otherwise only what was shown to be good passes.
 - A number that is missing fails with its reason. A failed or invalid variant fails; with ``strict`` a degraded one,
   an interrupted run and estimated joules do too.
 """
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from edgeprof.errors import unknown
+from edgeprof.reasons import Code
 from edgeprof.results.schema import workload_view
 from edgeprof.verdicts.accuracy import drop_scale
 from edgeprof.verdicts.across import Across, Pair, label
@@ -43,6 +44,13 @@ class Limits:
     max_rss_bytes: float | None = None
     max_size_bytes: float | None = None
     max_regression: float | None = None
+    #: A regression up to this ratio (0.01: 1 %) is too small to matter, and passes.
+    min_effect: float = 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is limited; ``min_effect`` alone limits nothing."""
+        return self == Limits(min_effect=self.min_effect)
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,13 @@ def of_workload(result: Result, name: str) -> Result:
 
 
 def check(
-    result: Result, limits: Limits, *, against: Across | None = None, strict: bool = False, names: Iterable[str] = ()
+    result: Result,
+    limits: Limits,
+    *,
+    against: Across | None = None,
+    strict: bool = False,
+    unsure_passes: bool | None = None,
+    names: Iterable[str] = (),
 ) -> list[Check]:
     """Ask every limit of every variant.
 
@@ -105,10 +119,12 @@ def check(
         result: What is gated.
         limits: What must hold.
         against: ``across(baseline, result)``, for ``max_regression`` and for a drop from another result.
-        strict: See above.
+        strict: Refuse estimates, and let what is unsure fail unless ``unsure_passes`` says otherwise.
+        unsure_passes: Whether a figure whose interval contains its limit passes; None leaves it to ``strict``.
         names: Only these variants (names that exist); empty for all.
     """
     wanted = set(names)
+    decided = _Decided(strict, not strict if unsure_passes is None else unsure_passes)
     found: list[Check] = []
     if result.interrupted:
         found.append(Check("the run", "completeness", not strict, unsure=True, reason="it was interrupted"))
@@ -116,7 +132,7 @@ def check(
         if wanted and variant.name not in wanted:
             continue
         pair = next((p for p in against.pairs if p.variant == variant), None) if against else None
-        found += _variant(variant, limits, against, pair, strict=strict)
+        found += _variant(variant, limits, against, pair, decided)
     if not result.variants:
         found.append(Check("the run", "completeness", passed=False, reason="it holds no variant"))
     if against and limits.max_regression is not None and not wanted:
@@ -127,10 +143,22 @@ def check(
     return found
 
 
+@dataclass(frozen=True)
+class _Decided:
+    """What the flags make of a doubtful figure."""
+
+    strict: bool
+    unsure_passes: bool
+
+    def passes(self, *, within: bool, unsure: bool, estimated: bool = False) -> bool:
+        """Whether a check passes whose figure is within its limit, or was not shown to be beyond it."""
+        return within and (self.unsure_passes or not unsure) and not (self.strict and estimated)
+
+
 def _variant(
-    variant: Variant, limits: Limits, against: Across | None, pair: Pair | None, *, strict: bool
+    variant: Variant, limits: Limits, against: Across | None, pair: Pair | None, decided: _Decided
 ) -> list[Check]:
-    name = label(variant)
+    name, strict = label(variant), decided.strict
     if variant.status in ("failed", "invalid"):
         why = "; ".join(r.message for r in variant.reasons) or "no reason was recorded"
         return [Check(name, "status", passed=False, reason=f"{variant.status}: {why}")]
@@ -139,18 +167,18 @@ def _variant(
         codes = ", ".join(dict.fromkeys(r.code.replace("_", " ") for r in variant.reasons))
         found.append(Check(name, "status", not strict, unsure=True, reason=f"degraded: {codes}"))
     if limits.max_j is not None:
-        found.append(_energy(variant, limits.max_j, strict=strict))
+        found.append(_energy(variant, limits.max_j, decided))
     if limits.max_p99_s is not None:
         found.append(_p99(variant, limits.max_p99_s))
     if limits.max_accuracy_drop is not None:
-        found.append(_drop(variant, limits.max_accuracy_drop, pair, strict=strict))
+        found.append(_drop(variant, limits.max_accuracy_drop, pair, decided))
     if limits.max_rss_bytes is not None:
         rss = variant.memory_bytes.peak_rss if variant.memory_bytes else None
         found.append(_plain(name, "peak memory", rss, limits.max_rss_bytes, "B"))
     if limits.max_size_bytes is not None:
         found.append(_plain(name, "file size", variant.model.size_bytes, limits.max_size_bytes, "B"))
     if limits.max_regression is not None:
-        found += _regressions(variant, limits.max_regression, against, pair, strict=strict)
+        found += _regressions(variant, limits, against, pair, decided)
     return found
 
 
@@ -160,18 +188,18 @@ def _plain(name: str, quantity: str, value: float | None, limit: float, unit: Un
     return Check(name, quantity, value <= limit, value=value, limit=limit, unit=unit)
 
 
-def _energy(variant: Variant, limit: float, *, strict: bool) -> Check:
+def _energy(variant: Variant, limit: float, decided: _Decided) -> Check:
     name, energy = label(variant), variant.energy_j_per_inference
     if energy is None or energy.gross.value is None:
-        why = [r.message for r in variant.reasons if r.code in ("no_sensor", "uncertain", "gaps")]
+        why = [r.message for r in variant.reasons if r.code in (Code.NO_SENSOR, Code.UNCERTAIN, Code.GAPS)]
         return _plain(name, "energy", None, limit, "J", reason=why[0] if why else "no energy was measured")
     value, interval = energy.gross.value, energy.gross.ci95
     unsure = value <= limit and (interval is None or interval[1] > limit)
-    weak = strict and energy.provenance in ("estimated", "none")
+    weak = decided.strict and energy.provenance in ("estimated", "none")
     return Check(
         name,
         "energy",
-        passed=value <= limit and not (strict and unsure) and not weak,
+        passed=decided.passes(within=value <= limit, unsure=unsure, estimated=weak),
         unsure=unsure,
         value=value,
         ci95=interval,
@@ -184,11 +212,15 @@ def _energy(variant: Variant, limit: float, *, strict: bool) -> Check:
 
 def _p99(variant: Variant, limit: float) -> Check:
     latency = variant.latency_s
-    few = f"{latency.samples} requests are too few for a p99 (662 are needed)" if latency else "no latency was measured"
-    return _plain(label(variant), "p99 latency", latency.p99 if latency else None, limit, "s", reason=few)
+    few = "no latency was measured"
+    if latency is not None:
+        known = "the result holds no bound of its p99"
+        few = known if latency.samples >= 662 else f"{latency.samples} requests are too few for a p99 (662 are needed)"
+    # The limit holds the bound: the quantile of a short run says too little about the slowest in a hundred.
+    return _plain(label(variant), "p99 latency", latency.p99_bound if latency else None, limit, "s", reason=few)
 
 
-def _drop(variant: Variant, limit: float, pair: Pair | None, *, strict: bool) -> Check:
+def _drop(variant: Variant, limit: float, pair: Pair | None, decided: _Decided) -> Check:
     """Against the other result where there is one, else against the baseline within the result."""
     name, accuracy = label(variant), variant.accuracy
     if accuracy is None:
@@ -215,15 +247,15 @@ def _drop(variant: Variant, limit: float, pair: Pair | None, *, strict: bool) ->
     else:
         # A test that pairs samples is all that is known of the drop's own uncertainty.
         unsure = share <= limit and (pair is not None or (share > 0 and accuracy.p_value is None))
-    passed = share <= limit and not (strict and unsure)
+    passed = decided.passes(within=share <= limit, unsure=unsure)
     return Check(name, quantity, passed, unsure=unsure, value=share, ci95=interval, limit=limit, unit="1")
 
 
 def _regressions(
-    variant: Variant, limit: float, against: Across | None, pair: Pair | None, *, strict: bool
+    variant: Variant, limits: Limits, against: Across | None, pair: Pair | None, decided: _Decided
 ) -> list[Check]:
     """Of energy and latency: all that the baseline had must be there and not be worse."""
-    name = label(variant)
+    name, strict, limit = label(variant), decided.strict, limits.max_regression
     if against is None or pair is None:
         # A variant that is new has nothing to regress from.
         why = "the baseline has no such variant"
@@ -235,9 +267,9 @@ def _regressions(
     energy = base.energy_j_per_inference
     if comparison.energy_ratio is not None or (energy is not None and energy.gross.value is not None):
         provenance = energy.provenance if energy else None
-        found.append(_regression(name, "energy", comparison.energy_ratio, limit, strict=strict, provenance=provenance))
+        found.append(_regression(name, "energy", comparison.energy_ratio, limits, decided, provenance=provenance))
     if comparison.latency_ratio is not None or base.latency_s is not None:
-        found.append(_regression(name, "latency", comparison.latency_ratio, limit, strict=strict))
+        found.append(_regression(name, "latency", comparison.latency_ratio, limits, decided))
     if not found:
         found.append(
             Check(name, "regression", passed=False, limit=limit, unit="1", reason="the baseline has no figures")
@@ -246,27 +278,27 @@ def _regressions(
 
 
 def _regression(
-    name: str, quantity: str, ratio: Ratio | None, limit: float, *, strict: bool, provenance: str | None = None
+    name: str, quantity: str, ratio: Ratio | None, limits: Limits, decided: _Decided, *, provenance: str | None = None
 ) -> Check:
-    quantity = f"{quantity} regression"
-    weak = strict and provenance == "estimated"
+    quantity, limit = f"{quantity} regression", limits.max_regression or 0.0
+    weak = decided.strict and provenance == "estimated"
     if ratio is None:
         return _plain(
             name, quantity, None, limit, "1", reason="the baseline has it, the result does not, or too few windows"
         )
-    low, high = ratio.ci95[0] - 1, ratio.ci95[1] - 1
-    value = ratio.value - 1
-    shown_bad = value > limit and low > 0
-    unsure = not shown_bad and high > limit
+    value, low, high = (each - 1 for each in (ratio.value, *ratio.ci95))
+    matters = value > limits.min_effect
+    beyond, unsure = matters and low > limit, matters and low <= limit < high
+    small = f"not above --min-effect {100 * limits.min_effect:g} %" if low > limit and not matters else None
     return Check(
         name,
         quantity,
-        passed=not shown_bad and not (strict and unsure) and not weak,
+        passed=decided.passes(within=not beyond, unsure=unsure, estimated=weak),
         unsure=unsure,
         value=value,
         ci95=(low, high),
         limit=limit,
         unit="1",
         provenance=provenance,
-        reason="--strict takes no estimates" if weak else None,
+        reason="--strict takes no estimates" if weak else small,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from edgeprof.reasons import Code
 from edgeprof.results.schema import Recommendation
 from edgeprof.verdicts import accuracy, gate, pareto
 from edgeprof.verdicts.across import label
@@ -80,7 +81,7 @@ class Product:
             value = energy.marginal.e_net_j + energy.marginal.p_idle_w / self.fps
         name = "energy of a frame"
         if value is None or energy is None:
-            why = [r.message for r in variant.reasons if r.code in {"no_sensor", "uncertain", "gaps"}]
+            why = [r.message for r in variant.reasons if r.code in {Code.NO_SENSOR, Code.UNCERTAIN, Code.GAPS}]
             reason = why[0] if why else "no energy was measured"
             return [Check(variant.name, name, passed=False, limit=limit, unit="J", reason=reason)]
         return [

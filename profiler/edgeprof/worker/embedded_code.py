@@ -259,14 +259,14 @@ def _look_through_saved(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: s
         inner = [entry for entry in inside.infolist() if entry.filename.endswith(".pkl")]
         if len(inner) != 1 or not inner[0].filename.endswith("/data.pkl"):
             raise CodeFoundError("{} holds {} pickles, not the one that torch.save writes".format(name, len(inner)))
-        found = pickles.scan(zips.read(inside, inner[0], pickles.LIMIT_BYTES))
+        scan = pickles.scan(zips.read(inside, inner[0], pickles.LIMIT_BYTES))
     except zips.UnreadableError as error:
         raise CodeFoundError("{} cannot be looked through: {}".format(name, error)) from None
-    foreign = [one for one in found.names if not pickles.is_plain(one)]
+    foreign = [imported for imported in scan.names if not pickles.is_plain(imported)]
     if foreign:
         raise CodeFoundError("{} is a pickle that imports {}".format(name, printable(foreign[0])))
-    if found.reason:
-        raise CodeFoundError("{} is a pickle that cannot be followed: {}".format(name, found.reason))
+    if scan.reason:
+        raise CodeFoundError("{} is a pickle that cannot be followed: {}".format(name, scan.reason))
 
 
 def _refuse_ambiguous(file: Any, archive: zipfile.ZipFile, name: str) -> None:

@@ -160,13 +160,13 @@ def own_feeds(
     Examples are repeated along the dimension of samples to make up the batch; ``--input`` overrides them.
     """
     if session.examples is None or options.shapes or options.dtypes:
-        made = random_feeds(session.inputs, options.shapes, options.batch, seed, options.dtypes)
-        shapes = {name: array.shape for name, array in made.items()}
+        drawn = random_feeds(session.inputs, options.shapes, options.batch, seed, options.dtypes)
+        shapes = {name: array.shape for name, array in drawn.items()}
         rng = np.random.RandomState(seed & 0xFFFFFFFF)
         for name, fit in sorted((fits or {}).items()):
-            if name in made:
-                made[name] = fitting(made[name], fit, shapes, rng)
-        return made
+            if name in drawn:
+                drawn[name] = fitting(drawn[name], fit, shapes, rng)
+        return drawn
     resolve_shapes(session.inputs, {}, options.batch)  # refuses a batch that the model cannot take
     feeds = {}
     for spec in session.inputs:

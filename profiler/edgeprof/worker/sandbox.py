@@ -331,20 +331,20 @@ def _enter_namespaces(writable: Sequence[str]) -> None:
     for target, options in _mounts():
         if target in folders:
             continue
-        kept = sum(bit for name, bit in _MOUNT_FLAGS.items() if name in options)
-        outcome = libc.mount(b"none", os.fsencode(target), None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept, None)
+        kept_flags = sum(bit for name, bit in _MOUNT_FLAGS.items() if name in options)
+        outcome = libc.mount(b"none", os.fsencode(target), None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept_flags, None)
         if outcome != 0 and os.access(target, os.W_OK):
             raise SandboxError("{} cannot be made read-only: {}".format(target, os.strerror(ctypes.get_errno())))
 
 
 def _mounts() -> List[Tuple[str, List[str]]]:
-    found = []
+    mounts = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             fields = line.split(" ")
             target = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
-            found.append((target, fields[5].split(",")))
-    return found
+            mounts.append((target, fields[5].split(",")))
+    return mounts
 
 
 def _filter_calls(machine: str, signals_scoped: bool) -> None:
@@ -373,7 +373,7 @@ def _filter_calls(machine: str, signals_scoped: bool) -> None:
     for number in refused:
         program += [(equal, 0, 1, number), refuse]
     program.append(allow)
-    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
     header = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
     _check(_libc().prctl(_PR_SET_SECCOMP, 2, ctypes.c_char_p(header), 0, 0), "seccomp filters")
 

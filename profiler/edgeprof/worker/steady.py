@@ -50,11 +50,11 @@ def judge(latencies: Sequence[float]) -> Steadiness:
     size = BLOCK if len(latencies) >= FEW else max(1, len(latencies) // 10)
     blocks = block_medians(latencies, size)
     cut = mser(blocks)
-    kept = blocks[cut:]
+    steady_blocks = blocks[cut:]
     discard = cut * size
     # Of very many, the median of the blocks' medians: sorting all of them would show in the model's memory.
-    level = median(kept if len(latencies) > MANY else latencies[discard:])
-    points = block_medians(kept, -(-len(kept) // TREND_POINTS))
+    level = median(steady_blocks if len(latencies) > MANY else latencies[discard:])
+    points = block_medians(steady_blocks, -(-len(steady_blocks) // TREND_POINTS))
     p_value = mann_kendall(points)
     trend = slope(points) * (len(points) - 1) / level if level > 0 else 0.0
     reason = None

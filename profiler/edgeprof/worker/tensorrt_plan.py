@@ -59,8 +59,8 @@ def _start(head: bytes) -> int:
 def _version(head: bytes) -> Tuple[Optional[str], Optional[int]]:
     if len(head) < _HEADER.size:
         return None, None
-    _, zero, one, other, size, major, minor, patch, build = _HEADER.unpack_from(head)
-    if (zero, one, other) != (0, 1, 0) or not 8 <= major <= 20 or not 64 <= size < 1 << 40:
+    _, zero, constant_one, other, size, major, minor, patch, build = _HEADER.unpack_from(head)
+    if (zero, constant_one, other) != (0, 1, 0) or not 8 <= major <= 20 or not 64 <= size < 1 << 40:
         return None, None
     return "{}.{}.{}.{}".format(major, minor, patch, build), size
 

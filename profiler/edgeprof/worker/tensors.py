@@ -138,7 +138,7 @@ def not_finite(arrays: Dict[str, Any]) -> List[Tuple[str, str]]:
 
     Infinity alone is ``infinite_output``: an overflow, or the mask that the model means.
     """
-    found = []
+    problems = []
     for name, given in arrays.items():
         array = _as_array(given)
         if array.dtype.kind not in "fc" or not array.size:
@@ -149,5 +149,5 @@ def not_finite(arrays: Dict[str, Any]) -> List[Tuple[str, str]]:
                 "{} {}".format(count, word) for count, word in ((nans, "NaN"), (infinities, "infinite")) if count
             )
             code = "nan_output" if nans else "infinite_output"
-            found.append((code, "output {!r} holds {} of {} values".format(name, what, array.size)))
-    return found
+            problems.append((code, "output {!r} holds {} of {} values".format(name, what, array.size)))
+    return problems

@@ -195,8 +195,8 @@ def _layout(file: Any, archive: zipfile.ZipFile) -> Optional[str]:
         if record64[:4] != _END64:
             return "it names two places for its directory"
         offset = struct.unpack("<Q", record64[48:56])[0]
-        told = struct.unpack("<I", record[16:20])[0]
-        if told not in (offset, 0xFFFFFFFF):
+        stated = struct.unpack("<I", record[16:20])[0]
+        if stated not in (offset, 0xFFFFFFFF):
             return "it names two places for its directory"
     else:
         offset = struct.unpack("<I", record[16:20])[0]

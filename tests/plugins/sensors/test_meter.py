@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import pty
@@ -308,3 +309,64 @@ def test_a_row_has_a_time_of_its_own() -> None:
     writer.end()
     os.close(read)
     os.close(write)
+
+
+def heard(monkeypatch, *, every_s: float, reads_every_s: float, seconds: float, line):
+    """What a meter that says ``line(t)`` every ``every_s`` seconds is read as, with clocks turned by hand."""
+    now = [1000.0]
+    monkeypatch.setattr(meter.time, "monotonic", lambda: now[0])
+    stream = meter._Stream("nowhere", Facts(interval_s=every_s))
+    monkeypatch.setattr(stream.link, "start", lambda: None)
+    channel = [("meter", "watts")]
+    sensor, rows = None, []
+    for number in range(round(seconds / every_s)):
+        now[0] = 1000.0 + number * every_s
+        stream._line(line(number * every_s), now[0])
+        if sensor is None:
+            sensor = meter.Meter(stream, [meter._channel("meter", "power", stream, "nowhere")], channel)
+        elif number % round(reads_every_s / every_s) == 0:
+            values, times = array("d", [math.nan]), array("d", [math.nan])
+            sensor.read(values, times)
+            rows.append((times[0], values[0]))
+    return stream, rows
+
+
+def test_no_line_of_a_meter_that_talks_faster_than_it_is_read_is_lost(monkeypatch) -> None:
+    """1 kHz lines read at 100 Hz: a load of 1 ms in 10 has its joules, wherever the reads fall."""
+    _, rows = heard(
+        monkeypatch, every_s=0.001, reads_every_s=0.01, seconds=6.0,
+        line=lambda t: f"W={22.0 if round(t * 1000) % 10 == 3 else 2.0}",
+    )  # fmt: skip
+    settled = [watts for _, watts in rows[5:]]
+    assert sum(settled) / len(settled) == pytest.approx(4.0, rel=0.002)
+    gaps = [b[0] - a[0] for a, b in itertools.pairwise(rows[5:])]
+    assert max(gaps) < 0.012
+
+
+def test_lines_that_nobody_read_in_time_are_a_gap(monkeypatch) -> None:
+    stream, rows = heard(
+        monkeypatch, every_s=0.001, reads_every_s=5.0, seconds=15.0, line=lambda _t: "W=2"
+    )  # fmt: skip
+    assert stream.lost > 0
+    assert any(math.isnan(watts) for _, watts in rows)
+
+
+@pytest.mark.parametrize("step_s", [-5.0, -0.5, 5.0, 3600.0])
+def test_a_meters_clock_that_is_set_anew_costs_no_readings(monkeypatch, step_s) -> None:
+    """Backwards by five seconds, too: the readings go on one after another, at the times at which they came."""
+    _, rows = heard(
+        monkeypatch, every_s=0.02, reads_every_s=0.02, seconds=20.0,
+        line=lambda t: f"t={5000.0 + t + (step_s if t > 10 else 0.0):.3f} W=3",
+    )  # fmt: skip
+    times = [at for at, _ in rows[5:]]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    assert min(gaps) > 0.01
+    assert max(gaps) < 0.05
+
+
+def test_a_meters_clock_that_runs_slow_is_followed(monkeypatch) -> None:
+    """100 ppm for an hour are a third of a second; the stamps stay beside the lines."""
+    stream, _ = heard(
+        monkeypatch, every_s=0.5, reads_every_s=0.5, seconds=3600.0, line=lambda t: f"t={t * (1 - 1e-4):.6f} W=3"
+    )  # fmt: skip
+    assert stream.latest["meter"][0] == pytest.approx(stream.last_s, abs=0.01)

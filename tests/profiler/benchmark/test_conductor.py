@@ -13,6 +13,7 @@ from edgeprof import hookimpl
 from edgeprof.benchmark.conductor import bench
 from edgeprof.benchmark.request import BenchRequest, ModelRequest
 from edgeprof.errors import GateError, InputError, UnavailableError, VariantError
+from edgeprof.launch.supervisor import Worker
 from edgeprof.plugins import PluginHost, PluginInfo
 from edgeprof.results.document import from_json, to_json
 from edgeprof.roots import SIMULATION_MARKER, Roots
@@ -224,6 +225,22 @@ def test_an_interruption_keeps_the_windows_that_were_measured(application, orin,
         assert window.energy_j == pytest.approx(5.0 * (window.end_s - window.start_s), rel=0.01)
     assert any(reason.code == "interrupted" for reason in result.reasons)
     assert watcher.ended
+
+
+@pytest.mark.parametrize(("stopped", "status"), [(1, "ok"), (3, "failed")])
+def test_a_window_that_stood_still_is_left_out_and_measured_again(
+    application, orin, host, monkeypatch, stopped, status
+):
+    measured, told = Worker.window, iter(["was stopped by a signal"] * stopped)
+
+    def window(self, *arguments):
+        return measured(self, *arguments)._replace(standstill=next(told, None))
+
+    monkeypatch.setattr(Worker, "window", window)
+    (variant,) = bench(request(application, "steady"), host, orin, Watcher()).variants
+    assert variant.status == status
+    assert "stopped" in {reason.code for reason in variant.reasons}
+    assert len(variant.windows) == (3 if status == "ok" else 0)
 
 
 def test_an_interruption_before_any_window_leaves_no_invented_number(application, orin, host):

@@ -120,7 +120,7 @@ class TestCompare:
         code, out, _ = edgeprof("compare", "main.json", "branch.json")
         assert code == 0
         (line,) = [line for line in out.splitlines() if line.startswith("  resnet8 int8-static")]
-        assert "energy 1.032 × (1.027–1.037) worse · latency 1.000 ×" in line
+        assert "energy 1.032 × (1.003–1.062) worse · latency 1.000 ×" in line
         assert "contexts agree" in out
 
     def test_other_contexts_are_not_compared_and_the_reason_is_said(self, edgeprof):
@@ -194,10 +194,32 @@ class TestGate:
     def test_a_regression_against_a_baseline(self, edgeprof):
         write("main.json", samples.study())
         write("branch.json", branch())
-        code, out, _ = edgeprof("gate", "branch.json", "--baseline", "main.json", "--max-regression", "2%")
+        code, out, _ = edgeprof("gate", "branch.json", "--baseline", "main.json", "--max-regression", "0.2%")
         assert code == 1
-        assert "FAIL  energy regression of resnet8 int8-static: +3.2 % (2.7 to 3.7 %), limit 2 %" in out
+        assert "FAIL  energy regression of resnet8 int8-static: +3.2 % (0.3 to 6.2 %), limit 0.2 %" in out
         assert edgeprof("gate", "branch.json", "--baseline", "main.json", "--max-regression", "5%")[0] == 0
+
+    def test_what_an_interval_leaves_open_passes_or_fails_as_the_flag_says(self, edgeprof):
+        write("main.json", samples.study())
+        write("branch.json", branch())
+        against = ("branch.json", "--baseline", "main.json", "--max-regression", "3%")
+        code, out, _ = edgeprof("gate", *against)
+        assert code == 0
+        assert "unsure: its interval contains" in out
+        assert "1 check is unsure: --unsure pass" in out
+        code, out, _ = edgeprof("gate", *against, "--unsure", "fail")
+        assert code == 1
+        assert "--unsure fail" in out
+
+    def test_ci_gets_junit_annotations_and_a_summary(self, edgeprof, place, monkeypatch):
+        monkeypatch.setenv("GITHUB_ACTIONS", "true")
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place / "summary.md"))
+        write("r.json", samples.study())
+        code, out, _ = edgeprof("gate", "r.json", "--max-j", "6mJ", "--junit", "gate.xml")
+        assert code == 1
+        assert "::error title=edgeprof%3A energy::energy of resnet8 baseline" in out
+        assert '<failure message="energy of resnet8 baseline' in (place / "gate.xml").read_text()
+        assert "| **fail** | energy of resnet8 baseline" in (place / "summary.md").read_text()
 
     def test_json_is_all_that_is_on_stdout(self, edgeprof):
         write("r.json", samples.degraded())

@@ -37,7 +37,7 @@ def test_an_interval_that_reaches_over_the_limit_is_unsure_and_fails_only_the_st
 @pytest.mark.parametrize(
     ("limits", "value"),
     [
-        (Limits(max_p99_s=0.001), 0.00098 * 1.13),
+        (Limits(max_p99_s=0.001), 0.00098 * 1.13 * 1.02),
         (Limits(max_rss_bytes=2**20), 39_800_000),
         (Limits(max_size_bytes=1000), 98496),
         (Limits(max_accuracy_drop=0.001), 0.005),
@@ -113,20 +113,38 @@ def branch_with(ratio, low, high):
 @pytest.mark.parametrize(
     ("ratio", "passed", "unsure", "strict"),
     [
-        ((1.032, 1.011, 1.054), False, False, False),  # beyond, and told from no change
-        ((1.032, 0.990, 1.075), True, True, False),  # beyond, but noise could be all of it
+        ((1.042, 1.031, 1.054), False, False, False),  # the whole interval is beyond
+        ((1.032, 1.011, 1.054), True, True, False),  # told from no change, but perhaps within what is allowed
+        ((1.032, 0.990, 1.075), True, True, False),  # noise could be all of it
         ((1.010, 1.005, 1.015), True, False, True),  # worse, but within what is allowed
         ((1.010, 0.990, 1.030), True, True, False),  # within, the interval reaches beyond
         ((0.900, 0.880, 0.920), True, False, True),  # better
     ],
 )
-def test_a_regression_fails_where_it_is_beyond_the_limit_and_no_noise(ratio, passed, unsure, strict):
+def test_a_regression_fails_where_its_whole_interval_is_beyond_the_limit(ratio, passed, unsure, strict):
     branch, against = branch_with(*ratio)
     limits = Limits(max_regression=0.02)
     found = of(check(branch, limits, against=against), quantity="energy regression")
     assert (found.passed, found.unsure) == (passed, unsure)
     assert found.value == pytest.approx(ratio[0] - 1)
     assert of(check(branch, limits, against=against, strict=True), quantity="energy regression").passed is strict
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("unsure_passes", [False, True])
+def test_what_is_unsure_passes_or_fails_as_it_was_said(strict, unsure_passes):
+    branch, against = branch_with(1.032, 1.011, 1.054)
+    found = check(branch, Limits(max_regression=0.02), against=against, strict=strict, unsure_passes=unsure_passes)
+    assert of(found, quantity="energy regression").passed is unsure_passes
+
+
+def test_a_regression_too_small_to_matter_passes_and_says_so():
+    branch, against = branch_with(1.008, 1.006, 1.010)
+    limits = Limits(max_regression=0.0, min_effect=0.01)
+    found = of(check(branch, limits, against=against, strict=True), quantity="energy regression")
+    assert found.passed
+    assert "--min-effect 1 %" in found.reason
+    assert not of(check(branch, Limits(max_regression=0.0), against=against), quantity="energy regression").passed
 
 
 def test_energy_that_the_baseline_had_must_not_vanish():

@@ -148,3 +148,12 @@ def _bench(folder: Path, *words: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def test_a_sandbox_without_a_process_of_its_own_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def model(): open('ran', 'w').close()\n")
+    words = ["bench", "app.py:model", "--sandbox", "--no-isolation"]
+    done = subprocess.run([sys.executable, "-m", "edgeprof", *words], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"--no-isolation forbids it" in done.stderr
+    assert not (tmp_path / "ran").exists()

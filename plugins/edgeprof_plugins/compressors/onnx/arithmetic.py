@@ -108,7 +108,7 @@ class _Sizes:
         found, order = self._sources.find(name)
         if not found:
             return self._shapes.get(name)
-        dims = tuple(int(size) for size in self._model.proto(found).dims)
+        dims = tuple(int(size) for size in self._model.header(found).dims)
         return dims if order is None else tuple(dims[axis] for axis in order)
 
 
@@ -191,7 +191,7 @@ def infer_shapes(model: OnnxFile, *, batch: int | None = 1) -> dict[str, Shape]:
     _take_batch(copy.graph, batch)
     declared = {one.name for one in copy.graph.input}
     for name in model.order:
-        proto = model.proto(name)
+        proto = model.header(name)
         if len(proto.dims) <= 1 and math.prod(proto.dims) <= _FEW:  # shapes, axes, scales
             copy.graph.initializer.append(model.dense(name))
         elif name not in declared:

@@ -70,6 +70,7 @@ class OnnxFile:
     _places: dict[str, tuple[int, int]] = field(default_factory=dict)
     _held: dict[str, Any] = field(default_factory=dict)
     _sparse: dict[str, Any] = field(default_factory=dict)
+    _headers: dict[str, Any] = field(default_factory=dict)
     _data: mmap.mmap | None = None
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -107,6 +108,7 @@ class OnnxFile:
                 tensor = onnx.TensorProto.FromString(self._data[inner.content : inner.end])
                 self.order.append(tensor.name)
                 self._places[tensor.name] = (inner.content, inner.end)
+                self._headers[tensor.name] = _header(tensor)
         self.model.ParseFromString(bytes(rest))
         self.model.graph.ParseFromString(bytes(graph))
         if not self.model.graph.node:
@@ -122,6 +124,7 @@ class OnnxFile:
         if not self.has(tensor.name):
             self.order.append(tensor.name)
         self._held[tensor.name] = tensor
+        self._headers[tensor.name] = _header(tensor)
 
     def add_sparse(self, sparse: Any, name: str) -> None:
         """Add an initializer that stores the values that are not zero and where they are."""
@@ -137,6 +140,7 @@ class OnnxFile:
         self._held.pop(name, None)
         self._places.pop(name, None)
         self._sparse.pop(name, None)
+        self._headers.pop(name, None)
 
     def has(self, name: str) -> bool:
         """Whether that is an initializer."""
@@ -156,6 +160,10 @@ class OnnxFile:
         assert self._data is not None
         start, end = self._places[name]
         return require().TensorProto.FromString(self._data[start:end])
+
+    def header(self, name: str) -> Any:
+        """A TensorProto with the name, the type and the shape of an initializer, and no values: nothing is read."""
+        return self.proto(name) if name in self._sparse else self._headers[name]
 
     def array(self, name: str) -> npt.NDArray[Any]:
         """An initializer's values (read-only); sparse ones with their zeros."""
@@ -229,7 +237,7 @@ class OnnxFile:
         return end - start + 10, itertools.chain([head], blocks)
 
     def _external(self, name: str) -> bool:
-        return name not in self._sparse and bool(self.proto(name).data_location == 1)
+        return name not in self._sparse and bool(self.header(name).data_location == 1)
 
     def whole(self, name: str) -> Any:
         """The TensorProto (of sparse values the SparseTensorProto) with its values, wherever they are stored."""
@@ -241,6 +249,13 @@ class OnnxFile:
         """The TensorProto with all values, zeros included."""
         proto = self.proto(name)
         return tensor(self.array(name), name) if name in self._sparse or proto.data_location == 1 else proto
+
+
+def _header(proto: Any) -> Any:
+    header = type(proto)(name=proto.name, data_type=proto.data_type, dims=proto.dims)
+    if proto.data_location:
+        header.data_location = proto.data_location
+    return header
 
 
 def tensor(values: npt.NDArray[Any], name: str) -> Any:

@@ -48,10 +48,11 @@ class Fp16(Compressor):
         with OnnxFile(source) as model:
             refuse_quantised(model)
             inventory = Inventory(model)
-            floats = [name for name in model.order if model.proto(name).data_type == 1]
+            types = {name: int(model.header(name).data_type) for name in model.order}
+            floats = [name for name, kind in types.items() if kind == 1]
             if not floats:
                 raise _no_floats(model)
-            streamed = [name for name in floats if np.prod(model.proto(name).dims) >= _LARGE]
+            streamed = [name for name in floats if np.prod(model.header(name).dims) >= _LARGE]
             ends = [one.name for one in (*model.model.graph.input, *model.model.graph.output)]
             graph = _without(onnx, model, streamed)
             with quiet():
@@ -79,12 +80,12 @@ class Fp16(Compressor):
                 return [tensor(values, name)]
 
             model.write(target, edit)
-        account = inventory.by_nodes(*_halved(inventory, kinds))
+        account = inventory.by_nodes(*_halved(inventory, kinds, types))
         return {"tensors": len(floats), "clipped": clipped, "excluded": excluded, "coverage": account}
 
 
 def _no_floats(model: OnnxFile) -> InputError:
-    kinds = {model.proto(name).data_type for name in model.order}
+    kinds = {model.header(name).data_type for name in model.order}
     if 11 in kinds:
         return InputError(
             f"{model.path} has float64 weights, and fp16 halves float32 ones",
@@ -95,7 +96,14 @@ def _no_floats(model: OnnxFile) -> InputError:
     return InputError(f"{model.path} has no float32 weights", remedy="Start from the float32 model.")
 
 
-def _halved(inventory: Inventory, kinds: Mapping[str, int]) -> tuple[list[str], dict[str, str]]:
+_IN_FLOAT32 = "excluded, or an operator that ONNX Runtime has in float32 only"
+#: TensorProto.DataType of real numbers that are not halved.
+_TYPES = {10: "float16 already", 11: "float64", 16: "bfloat16"}
+
+
+def _halved(
+    inventory: Inventory, kinds: Mapping[str, int], types: Mapping[str, int]
+) -> tuple[list[str], dict[str, str]]:
     """Parts that compute in half precision now, and why others do not."""
     changed, why = [], {}
     for part in inventory.parts:
@@ -103,7 +111,8 @@ def _halved(inventory: Inventory, kinds: Mapping[str, int]) -> tuple[list[str], 
         if all(kinds.get(name) == _FLOAT16 for name in names):
             changed.append(part.name)
         else:
-            why[part.name] = "excluded, or an operator that ONNX Runtime has in float32 only"
+            other = next((_TYPES[types[name]] for name in names if types.get(name) in _TYPES), "")
+            why[part.name] = f"its weights are {other}" if other else _IN_FLOAT32
     return changed, why
 
 
@@ -115,7 +124,7 @@ def _without(onnx: Any, model: OnnxFile, streamed: list[str]) -> Any:
     large = set(streamed)
     for name in model.order:
         if name in large:
-            shape = list(model.proto(name).dims)
+            shape = list(model.header(name).dims)
             copy.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
         else:
             copy.graph.initializer.append(model.dense(name))

@@ -163,7 +163,7 @@ def _plain(node: Any) -> bool:
 
 def _float32_matrix(model: OnnxFile, weight: Weight) -> bool:
     right = weight.position == 1 and weight.direct and len(weight.shape) == 2
-    return right and model.proto(weight.name).data_type == 1
+    return right and model.header(weight.name).data_type == 1
 
 
 def _replace(model: OnnxFile, dense: Mapping[Place, bool], block: int, level: int) -> dict[str, bool]:
@@ -197,7 +197,7 @@ def _replace_in(
             continue
         weight, flipped = node.input[1], dense[index]
         names[weight] = flipped
-        first, second = (int(size) for size in model.proto(weight).dims)
+        first, second = (int(size) for size in model.header(weight).dims)
         bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
         product = f"{node.output[0]}_product" if bias else node.output[0]
         made = onnx.helper.make_node(

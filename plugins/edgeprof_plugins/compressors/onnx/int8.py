@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx.cluster import prepend
 from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor, walk
 from edgeprof_plugins.compressors.onnx.inventory import Inventory
-from edgeprof_plugins.compressors.onnx.prepare import check_nodes, prepared, quantization, reduces_range
+from edgeprof_plugins.compressors.onnx.prepare import check_nodes, prepared, quantization, reduces_range, upgraded
 from edgeprof_plugins.compressors.shared.magnitude import sqnr_db, worst
 
 if TYPE_CHECKING:
@@ -105,7 +106,10 @@ class Int8Weight(Compressor):
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
         del parameters, data, seed
-        with OnnxFile(source) as model:
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeprof-onnx-"))
+            # Before operator set 7 a Mul does not broadcast by itself.
+            model = stack.enter_context(OnnxFile(upgraded(source, Path(folder), 7)))
             return self._write(model, source, target)
 
     def _write(self, model: OnnxFile, source: Path, target: Path) -> dict[str, Any]:
@@ -120,7 +124,7 @@ class Int8Weight(Compressor):
         # Not DequantizeLinear: runtimes keep that one for integer kernels, and would repeat it in every inference.
         made = []
         for n in weights:
-            kind = model.proto(n).data_type
+            kind = model.header(n).data_type
             made.append(onnx.helper.make_node("Cast", [f"{n}_int8"], [f"{n}_wide"], name=f"{n}_cast", to=kind))
             made.append(onnx.helper.make_node("Mul", [f"{n}_wide", f"{n}_scale"], [n], name=f"{n}_scaled"))
         prepend(model.model.graph, made, set(weights))

@@ -45,14 +45,14 @@ class Inventory:
         for one in self.work:
             name = _unique(one.name, self.parts)
             self.names[one.graph, one.node] = name
-            own = [weight for weight in one.weights if model.proto(weight).data_type in FLOATS]
+            own = [weight for weight in one.weights if model.header(weight).data_type in FLOATS]
             size = sum(_size(model, weight) for weight in own if weight not in taken)
             for weight in own:
                 self._of.setdefault(weight, []).append(name)
             taken.update(own)
             self.parts.append(_part(name, one, size, has_weights=bool(own)))
         for name in model.order:
-            if name not in taken and model.proto(name).data_type in FLOATS and _size(model, name) > 1:
+            if name not in taken and model.header(name).data_type in FLOATS and _size(model, name) > 1:
                 family, reason = ("Gather", _TABLES) if name in tables else ("other", _OTHER)
                 self.parts.append(Part(name, family, _size(model, name), 0, reason))
 
@@ -96,7 +96,7 @@ def _unique(name: str, parts: Iterable[Part]) -> str:
 
 
 def _size(model: OnnxFile, name: str) -> int:
-    return math.prod(int(size) for size in model.proto(name).dims)
+    return math.prod(int(size) for size in model.header(name).dims)
 
 
 def _tables(model: OnnxFile) -> set[str]:

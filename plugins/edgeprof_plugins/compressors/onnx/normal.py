@@ -172,7 +172,7 @@ def _fold(model: OnnxFile) -> None:
 def _foldable(model: OnnxFile, node: Any, readers: dict[str, list[str]]) -> bool:
     if not node.input or not model.has(node.input[0]):
         return False
-    proto = model.proto(node.input[0])
+    proto = model.header(node.input[0])
     return proto.data_type in FLOATS and (len(readers[node.input[0]]) == 1 or math.prod(proto.dims) <= _FEW)
 
 

@@ -42,15 +42,15 @@ def quantization() -> Any:
     return module
 
 
-def upgraded(source: Path, folder: Path) -> Path:
-    """A copy with operator set 13 or later; the file itself where it has that.
+def upgraded(source: Path, folder: Path, enough: int = _ENOUGH) -> Path:
+    """A copy with a recent operator set; the file itself where that is 13 (or ``enough``) or later.
 
     Raises:
         InputError: onnx cannot convert it; the sentence names the operator.
     """
     onnx = require()
     with OnnxFile(source) as model:
-        if model.opset() >= _ENOUGH:
+        if model.opset() >= enough:
             return source
         opset = model.opset()
     loaded = onnx.load(str(source))
@@ -105,7 +105,7 @@ def _flat_biases(source: Path, target: Path) -> Path:
     with OnnxFile(source) as model:
         for node in model.model.graph.node:
             name = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
-            if model.has(name) and len(model.proto(name).dims) == 2 and model.proto(name).dims[0] == 1:
+            if model.has(name) and len(model.header(name).dims) == 2 and model.header(name).dims[0] == 1:
                 flat = f"{name}_flat"  # its other readers keep the shape that they had
                 model.add(tensor(model.array(name).reshape(-1), flat))
                 node.input[2] = flat

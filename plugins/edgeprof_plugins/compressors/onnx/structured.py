@@ -72,7 +72,7 @@ class PruneStructured(Compressor):
 
             def edit(name: str) -> Iterable[Any]:
                 if name not in cuts:
-                    size = math.prod(model.proto(name).dims)
+                    size = math.prod(model.header(name).dims)
                     sizes[0], sizes[1] = sizes[0] + size, sizes[1] + size
                     return [model.whole(name)]
                 values = model.array(name)

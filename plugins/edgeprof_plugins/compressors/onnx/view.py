@@ -45,7 +45,7 @@ class View:
 
     def dims(self, name: str) -> Shape | None:
         if self.model.has(name):
-            return tuple(int(size) for size in self.model.proto(name).dims)
+            return tuple(int(size) for size in self.model.header(name).dims)
         return self._shapes.get(name)
 
     def constant(self, name: str) -> npt.NDArray[Any] | None:

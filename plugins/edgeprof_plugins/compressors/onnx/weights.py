@@ -86,7 +86,7 @@ def weights(model: OnnxFile, kinds: frozenset[int] = FLOATS) -> list[Weight]:
                 name, order = sources.find(node.input[role.position])
                 if not name or name in found:
                     continue
-                proto = model.proto(name)
+                proto = model.header(name)
                 shape = tuple(int(size) for size in proto.dims)
                 if proto.data_type not in kinds or len(shape) < 2:
                     continue
@@ -125,7 +125,7 @@ def _einsum(node: Any) -> Iterator[Role]:
 
 
 class Sources:
-    """Which initializer a tensor is, read directly or through Transpose, Identity and Dropout.
+    """Which initializer a tensor is, read directly or through Transpose, Identity, Dropout and Cast.
 
     Args:
         model: The file.
@@ -137,7 +137,7 @@ class Sources:
             node.output[0]: node
             for graph in graphs(model.model.graph)
             for node in graph.node
-            if node.op_type in {"Transpose", "Identity", "Dropout"} and node.input and node.output
+            if node.op_type in {"Transpose", "Identity", "Dropout", "Cast"} and node.input and node.output
         }
 
     def find(self, name: str) -> tuple[str, list[int] | None]:
@@ -153,7 +153,7 @@ class Sources:
             name = node.input[0]
         if not path:
             return name, None
-        order = list(range(len(self._model.proto(name).dims)))
+        order = list(range(len(self._model.header(name).dims)))
         for node in reversed(path):
             if node.op_type == "Transpose":
                 perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)

@@ -22,6 +22,7 @@ from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.compression.progress import report
 from edgeprof.compression.target import current_target
 from edgeprof.errors import InputError, UnavailableError, VariantError
+from edgeprof.reasons import Code
 from edgeprof.worker.runtime import install_command
 from edgeprof_plugins.compressors.torch import model as torch_model
 from edgeprof_plugins.compressors.torch import train as torch_train
@@ -73,6 +74,7 @@ class Int8Static(Compressor):
             raise InputError("int8-static needs calibration data", remedy="Add --dataset SPEC.")
         torch = torch_model.require()
         net = torch_model.load(source, data, seed=seed)
+        _require_float32(self.name, net)
         inventory = Inventory.of(net.module, net.examples)
         calibration = Calibration(data, net.inputs(), parameters["samples"])
         program, open_batch = _program(net)
@@ -117,6 +119,7 @@ class Int8Dynamic(Compressor):
     ) -> dict[str, Any]:
         torch = torch_model.require()
         net = torch_model.load(source, data, seed=seed)
+        _require_float32(self.name, net)
         inventory = Inventory.of(net.module, net.examples)
         feeds = [_noise(torch, net, seed)]
         tools = _tools()
@@ -154,6 +157,7 @@ class Qat(Compressor):
     ) -> dict[str, Any]:
         torch = torch_model.require()
         net = torch_model.load(source, data, seed=seed)
+        _require_float32(self.name, net)
         inventory = Inventory.of(net.module, net.examples)
         found = torch_train.samples(net, self.name, parameters, data)
         run = run_key(self, source, parameters, found, seed)
@@ -187,6 +191,15 @@ class Qat(Compressor):
         facts |= _written(net, made, target)
         torch_train.finish(run)
         return facts
+
+
+def _require_float32(name: str, net: Net) -> None:
+    torch = torch_model.require()
+    if any(value.dtype == torch.float64 for value in net.module.parameters()):
+        raise InputError(
+            f"{name} takes models of float32, and {net.spec} has float64 weights",
+            remedy="Have the factory return module.float(), or export it so.",
+        )
 
 
 class _Tools:
@@ -382,7 +395,7 @@ def _compared(net: Net, made: Any, feeds: list[tuple[Any, ...]]) -> dict[str, An
             f"the int8 model's outputs are not those of {net.spec}: {sqnr if sqnr is not None else noise:.1f} dB"
             " between signal and error",
             remedy="Check the calibration data, or use export-onnx+int8-static.",
-            code="bad_output",
+            code=Code.BAD_OUTPUT,
         )
     return {
         "int8_mac_share": int8_share(made, net),

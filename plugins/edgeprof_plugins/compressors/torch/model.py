@@ -23,6 +23,7 @@ import numpy as np
 from edgeprof.artifact import recognise
 from edgeprof.compression.isolation import place, user_code
 from edgeprof.errors import InputError, UnavailableError, VariantError
+from edgeprof.reasons import Code
 from edgeprof.worker import embedded_code
 from edgeprof.worker.runtime import LoadError, install_command, library_version
 
@@ -336,7 +337,7 @@ def _compare(torch: Any, net: Net, program: Any) -> None:
     wanted = outputs(net.module, arguments)
     for one, other in zip(found, wanted, strict=True):
         if not torch.isfinite(one).all():
-            raise VariantError(f"the outputs of what was made of {net.spec} are not finite", code="nan_output")
+            raise VariantError(f"the outputs of what was made of {net.spec} are not finite", code=Code.NAN_OUTPUT)
         if not torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max() + 1)):
             raise VariantError(f"the program that torch.export makes of {net.spec} gives other outputs than the module")
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import VariantError
+from edgeprof.reasons import Code
 from edgeprof_plugins.compressors.torch import model as torch_model
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _compared(net: torch_model.Net, interpreter: Any, seed: int) -> float:
             raise VariantError(
                 f"the file that litert-torch makes of {net.spec} gives other outputs than the module:"
                 f" {worst:.3g} of the largest, where {_TOLERANCE:g} is allowed",
-                code="bad_output",
+                code=Code.BAD_OUTPUT,
             )
     return worst
 

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,9 @@ from edgeprof.compression.compressor import Parameter
 from edgeprof.compression.progress import report
 from edgeprof.compression.recipe import check_preprocessing
 from edgeprof.errors import InputError, VariantError
+from edgeprof.reasons import Code
 from edgeprof.results.store import data_dir
+from edgeprof.worker.replace import replace_file
 from edgeprof_plugins.compressors.torch.model import quiet, require
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def train(
                     raise VariantError(
                         f"{label} diverged: the loss is no number in epoch {epoch + 1}",
                         remedy=f"Train more slowly: lr={given['lr'] / 10:g}.",
-                        code="diverged",
+                        code=Code.DIVERGED,
                     )
                 optimizer.zero_grad()
                 value.backward()
@@ -265,17 +266,10 @@ def _reproducible(torch: Any) -> Iterator[None]:
 
 def _keep(torch: Any, path: Path, state: dict[str, Any], net: Net, optimizer: Any) -> None:
     state = {**state, "module": net.module.state_dict(), "optimizer": optimizer.state_dict()}
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_file(path, lambda file: torch.save(state, file))
     except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise InputError(
             f"the checkpoint {path} cannot be written: {getattr(error, 'strerror', None) or error}",
             remedy="Free some space, or set EDGEPROF_DATA_DIR to a directory on another disk.",

@@ -47,11 +47,11 @@ def read(path: str) -> Optional[Graph]:
 
 def content(data: Array, model: Any, buffer: int) -> Optional[Array]:
     """A buffer's bytes, in the flatbuffer or (``offset``) behind it in the file; None for none."""
-    found = model.Buffers(buffer)
-    if found.DataLength():
-        return found.DataAsNumpy()
+    stored = model.Buffers(buffer)
+    if stored.DataLength():
+        return stored.DataAsNumpy()
     # Schemas before 2023 have no buffers behind the flatbuffer.
-    start, size = (found.Offset(), found.Size()) if hasattr(found, "Offset") else (0, 0)
+    start, size = (stored.Offset(), stored.Size()) if hasattr(stored, "Offset") else (0, 0)
     return data[start : start + size] if start > 1 and size and start + size <= len(data) else None
 
 
@@ -110,13 +110,16 @@ def _ranges(place: _Place) -> Iterator[Tuple[str, Tuple[float, float]]]:
     for index in range(place.graph.TensorsLength()):
         tensor = place.graph.Tensors(index)
         kind = _DTYPES.get(tensor.Type(), "?")
-        found = tensor.Quantization()
-        if kind not in _LIMITS or found is None or found.ScaleLength() != 1:
+        quantization = tensor.Quantization()
+        if kind not in _LIMITS or quantization is None or quantization.ScaleLength() != 1:
             continue
         if content(place.data, place.model, tensor.Buffer()) is not None:
             continue
         low, high = _LIMITS[kind]
-        scale, zero = float(found.Scale(0)), int(found.ZeroPoint(0)) if found.ZeroPointLength() else 0
+        scale, zero = (
+            float(quantization.Scale(0)),
+            int(quantization.ZeroPoint(0)) if quantization.ZeroPointLength() else 0,
+        )
         yield (tensor.Name() or b"").decode("utf-8", "replace"), ((low - zero) * scale, (high - zero) * scale)
 
 
@@ -133,16 +136,16 @@ def taps(path: str, names: Iterable[str], feeds: Iterable[Mapping[str, Array]]) 
     details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
     sources = interpreter.get_input_details()
     wanted = [name for name in names if name in details]
-    for one in feeds:
+    for feed in feeds:
         for source in sources:
-            array = one.get(source["name"], one.get(""))
+            array = feed.get(source["name"], feed.get(""))
             interpreter.set_tensor(source["index"], _quantised(np.asarray(array), source))
         interpreter.invoke()
-        found = {}
+        tensors = {}
         for name in wanted:
             with contextlib.suppress(ValueError):  # a tensor that the memory planner left out
-                found[name] = _real(interpreter.get_tensor(details[name]["index"]), details[name])
-        yield found
+                tensors[name] = _real(interpreter.get_tensor(details[name]["index"]), details[name])
+        yield tensors
 
 
 def run(path: str, feeds: Iterable[Mapping[str, Array]], *, threads: int = 1) -> Iterator[List[Array]]:
@@ -151,10 +154,10 @@ def run(path: str, feeds: Iterable[Mapping[str, Array]], *, threads: int = 1) ->
 
     interpreter = Interpreter(model_path=str(path), num_threads=threads)
     interpreter.allocate_tensors()
-    for one in feeds:
+    for feed in feeds:
         for source in interpreter.get_input_details():
             interpreter.set_tensor(
-                source["index"], _quantised(np.asarray(one.get(source["name"], one.get(""))), source)
+                source["index"], _quantised(np.asarray(feed.get(source["name"], feed.get(""))), source)
             )
         interpreter.invoke()
         yield [_real(interpreter.get_tensor(sink["index"]), sink).copy() for sink in interpreter.get_output_details()]

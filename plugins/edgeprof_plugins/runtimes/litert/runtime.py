@@ -99,8 +99,8 @@ class LiteRT(Runtime):
                 raise
         return self._load(path, options, _library((TENSORFLOW,)))  # the only one that brings TensorFlow's operators
 
-    def _load(self, path: str, options: LoadOptions, found: Tuple[str, Any, Any, Any]) -> Session:
-        library, interpreter_class, load_delegate, resolvers = found
+    def _load(self, path: str, options: LoadOptions, library_parts: Tuple[str, Any, Any, Any]) -> Session:
+        library, interpreter_class, load_delegate, resolvers = library_parts
         delegate = _delegate(options, load_delegate)
         arguments: Dict[str, Any] = {"model_path": path, "num_threads": options.threads}
         if delegate is not None:
@@ -270,15 +270,15 @@ def _library(among: Sequence[Tuple[str, Tuple[str, ...]]] = ()) -> Tuple[str, An
                 warnings.simplefilter("ignore")
                 if module == "tensorflow":
                     lite = importlib.import_module("tensorflow").lite
-                    found = (lite.Interpreter, lite.experimental.load_delegate, lite.experimental)
+                    parts = (lite.Interpreter, lite.experimental.load_delegate, lite.experimental)
                 else:
                     lite = importlib.import_module(module + ".interpreter")
-                    found = (lite.Interpreter, lite.load_delegate, lite)
+                    parts = (lite.Interpreter, lite.load_delegate, lite)
         except Exception as error:  # tflite-runtime against numpy 2 raises more than ImportError
             reasons.append("{}: {}".format(distributions[0], error))
             continue
-        resolvers = getattr(found[2], "OpResolverType", None)
-        return "{} {}".format(distributions[0], version), found[0], found[1], resolvers
+        resolvers = getattr(parts[2], "OpResolverType", None)
+        return "{} {}".format(distributions[0], version), parts[0], parts[1], resolvers
     if reasons:
         raise LoadError("LiteRT cannot be imported ({})".format("; ".join(reasons)), REMEDY)
     raise LoadError("LiteRT is not installed (ai-edge-litert, tflite-runtime or tensorflow)", REMEDY)

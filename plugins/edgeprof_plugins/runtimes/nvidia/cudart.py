@@ -58,10 +58,10 @@ class Cudart(Cuda):
     def _call(self, function: str, *arguments: Any) -> None:
         code = getattr(self._lib, function)(*arguments)
         if code != 0:
-            said = self._lib.cudaGetErrorString(code) or b"unknown error"
-            raise CudaError("{}: {} (CUDA error {})".format(function, said.decode("utf-8", "replace"), code))
+            message = self._lib.cudaGetErrorString(code) or b"unknown error"
+            raise CudaError("{}: {} (CUDA error {})".format(function, message.decode("utf-8", "replace"), code))
 
-    def _made(self, function: str, *arguments: Any) -> int:
+    def _create(self, function: str, *arguments: Any) -> int:
         """What a call writes to its first argument."""
         value = ctypes.c_void_p()
         self._call(function, ctypes.byref(value), *arguments)
@@ -73,13 +73,13 @@ class Cudart(Cuda):
         return number.value
 
     def malloc(self, size: int) -> int:
-        return self._made("cudaMalloc", size)
+        return self._create("cudaMalloc", size)
 
     def free(self, address: int) -> None:
         self._call("cudaFree", address)
 
     def host(self, size: int) -> Any:
-        address = self._made("cudaHostAlloc", max(1, size), 0)
+        address = self._create("cudaHostAlloc", max(1, size), 0)
         memory: Any = (ctypes.c_ubyte * size).from_address(address)
         return np.frombuffer(memory, dtype=np.uint8)
 
@@ -109,7 +109,7 @@ class Cudart(Cuda):
         return self._copier(array.ctypes.data, address, array.nbytes, D2H, stream)
 
     def stream(self) -> Any:
-        return self._made("cudaStreamCreateWithFlags", 1)  # cudaStreamNonBlocking: apart from the default stream
+        return self._create("cudaStreamCreateWithFlags", 1)  # cudaStreamNonBlocking: apart from the default stream
 
     def handle(self, stream: Any) -> int:
         return int(stream)
@@ -122,7 +122,7 @@ class Cudart(Cuda):
             self._call("cudaStreamSynchronize", stream)
 
     def event(self) -> Any:
-        return self._made("cudaEventCreate")
+        return self._create("cudaEventCreate")
 
     def close_event(self, event: Any) -> None:
         self._call("cudaEventDestroy", event)
@@ -155,10 +155,10 @@ class Cudart(Cuda):
         try:
             if self.runtime_version() >= 12000:
                 self._lib.cudaGraphInstantiate.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ulonglong]
-                return self._made("cudaGraphInstantiate", graph, 0)
+                return self._create("cudaGraphInstantiate", graph, 0)
             five = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
             self._lib.cudaGraphInstantiate.argtypes = five
-            return self._made("cudaGraphInstantiate", graph, None, None, 0)
+            return self._create("cudaGraphInstantiate", graph, None, None, 0)
         finally:
             self._call("cudaGraphDestroy", graph)
 

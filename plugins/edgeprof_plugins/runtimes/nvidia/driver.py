@@ -61,16 +61,16 @@ def ask_driver() -> Driver:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LoadError("NVIDIA's driver does not answer: {}".format(error), "nvidia-smi says more.") from None
     try:
-        found = json.loads(done.stdout.decode("utf-8", "replace").splitlines()[-1])
+        answer = json.loads(done.stdout.decode("utf-8", "replace").splitlines()[-1])
     except (ValueError, IndexError):
         raise LoadError(
             "NVIDIA's driver crashes when it is asked for its GPUs (exit status {})".format(done.returncode),
             "Reinstall it; nvidia-smi and dmesg say more.",
         ) from None
-    if "missing" in found:
+    if "missing" in answer:
         raise LoadError("there is no NVIDIA driver: libcuda.so.1 cannot be loaded", _NO_DRIVER)
-    if found["init"] != 0:
-        raise LoadError("NVIDIA's driver does not start: cuInit returned {}".format(found["init"]), _NO_DRIVER)
-    if not found["gpus"]:
+    if answer["init"] != 0:
+        raise LoadError("NVIDIA's driver does not start: cuInit returned {}".format(answer["init"]), _NO_DRIVER)
+    if not answer["gpus"]:
         raise LoadError("NVIDIA's driver has no GPU", _NO_DRIVER)
-    return Driver(found.get("driver"), tuple(Gpu(*gpu) for gpu in found["gpus"]))
+    return Driver(answer.get("driver"), tuple(Gpu(*gpu) for gpu in answer["gpus"]))

@@ -30,8 +30,8 @@ class CudaPython(Cuda):
     def _call(self, function: str, *arguments: Any) -> Any:
         code, *values = getattr(self._rt, function)(*arguments)
         if int(code) != 0:
-            said = self._rt.cudaGetErrorString(code)[1] or b"unknown error"
-            text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+            message = self._rt.cudaGetErrorString(code)[1] or b"unknown error"
+            text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
             raise CudaError("{}: {} (CUDA error {})".format(function, text, int(code)))
         return values[0] if len(values) == 1 else tuple(values)
 

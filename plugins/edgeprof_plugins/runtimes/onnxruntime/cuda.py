@@ -65,15 +65,15 @@ class Gpu:
             self.reason = "{} did not take the CUDA stream".format(provider)
 
     def facts(self) -> Dict[str, str]:
-        found = {
+        facts = {
             "cuda": "{} (CUDA {})".format(self._cuda.name, version_text(self._cuda.runtime_version())),
             "cuda_graph": "yes, of the compute part" if self._graph else "no",
         }
         if self.reason:
-            found["device_times"] = "none: " + self.reason
+            facts["device_times"] = "none: " + self.reason
         else:
-            found["transfers"] = "inputs and outputs are copied from and to pinned memory in every inference"
-        return found
+            facts["transfers"] = "inputs and outputs are copied from and to pinned memory in every inference"
+        return facts
 
     @property
     def queues(self) -> bool:
@@ -119,11 +119,11 @@ class Gpu:
         def enqueue() -> None:
             run(binding, options)
 
-        made: Steps = (ins, enqueue, outs)
+        steps: Steps = (ins, enqueue, outs)
         for _ in range(CAPTURE_RUNS if self._graph else 1):
-            self._line.waiting(lambda: made)()
+            self._line.waiting(lambda: steps)()
         self._usage.most()
-        return lambda: made
+        return lambda: steps
 
     def waiting(self, steps: Callable[[], Steps]) -> Callable[[], None]:
         return self._line.waiting(steps)

@@ -114,26 +114,26 @@ def _optimised(path: str, folder: Any) -> Any:
 def _sizes(model: Any) -> Dict[str, Tuple[int, ...]]:
     """Shapes of what the layers give, by running the graph once on random inputs with a batch of one."""
     wanted = [node.output[0] for node in model.graph.node if node.op_type in _LAYERS]
-    inputs = [one for one in model.graph.input if one.name not in {t.name for t in model.graph.initializer}]
+    inputs = [spec for spec in model.graph.input if spec.name not in {t.name for t in model.graph.initializer}]
     try:
-        found = next(iter(taps(model, wanted, [random_feeds(inputs)])))
+        arrays = next(iter(taps(model, wanted, [random_feeds(inputs)])))
     except Exception:
         return {}
-    return {name: array.shape for name, array in found.items()}
+    return {name: array.shape for name, array in arrays.items()}
 
 
 def random_feeds(inputs: Iterable[Any]) -> Dict[str, Array]:
     """Random inputs for a graph's inputs; what is open becomes 1."""
     draw = np.random.default_rng(0)
     feeds = {}  # type: Dict[str, Array]
-    for one in inputs:
-        kind = one.type.tensor_type
+    for spec in inputs:
+        kind = spec.type.tensor_type
         shape = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else 1 for d in kind.shape.dim]
         dtype = _DTYPES.get(kind.elem_type, "float32")
         if dtype.startswith("float"):
-            feeds[one.name] = draw.standard_normal(shape).astype(dtype)
+            feeds[spec.name] = draw.standard_normal(shape).astype(dtype)
         else:
-            feeds[one.name] = np.ones(shape, dtype)
+            feeds[spec.name] = np.ones(shape, dtype)
     return feeds
 
 
@@ -147,7 +147,7 @@ def taps(model: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[D
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model if isinstance(model, onnx.ModelProto) else onnx.load(str(model)))
-    given = {one.name for one in copy.graph.output}
+    given = {spec.name for spec in copy.graph.output}
     inside = {name for node in copy.graph.node for name in node.output}
     wanted = [name for name in dict.fromkeys(names) if name in inside]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in given)
@@ -156,9 +156,9 @@ def taps(model: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[D
         _options(onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL),
         providers=["CPUExecutionProvider"],
     )
-    inputs = [one.name for one in session.get_inputs()]
-    for one in feeds:
-        named = {inputs[0]: one[""]} if set(one) == {""} else dict(one)
+    inputs = [spec.name for spec in session.get_inputs()]
+    for feed in feeds:
+        named = {inputs[0]: feed[""]} if set(feed) == {""} else dict(feed)
         yield dict(zip(wanted, session.run(wanted, named)))
 
 
@@ -208,7 +208,7 @@ def _weights(proto: Any, axis: int) -> Array:
 def _ranges(model: Any) -> Dict[str, Tuple[float, float]]:
     """Activation → what its QuantizeLinear can hold."""
     values = {tensor.name: tensor for tensor in model.graph.initializer}
-    found = {}
+    ranges = {}
     for node in model.graph.node:
         if node.op_type != "QuantizeLinear" or node.input[0] in values or len(node.input) < 3:
             continue
@@ -217,5 +217,5 @@ def _ranges(model: Any) -> Dict[str, Tuple[float, float]]:
             continue
         low, high = _LIMITS[zero.data_type]
         s, z = float(numpy_helper.to_array(scale).reshape(-1)[0]), int(numpy_helper.to_array(zero).reshape(-1)[0])
-        found[node.input[0]] = ((low - z) * s, (high - z) * s)
-    return found
+        ranges[node.input[0]] = ((low - z) * s, (high - z) * s)
+    return ranges

@@ -139,8 +139,8 @@ class OnnxSession(Session):
         names = [name for name in self._names if name not in foreign]
         options = self._gpu.run_options() if self._gpu is not None else None
         values = self._session.run(names, fed, options) if names else []
-        found = dict(zip(names, values), **foreign)
-        return {name: as_array(found[name]) for name in self._names}
+        outputs = dict(zip(names, values), **foreign)
+        return {name: as_array(outputs[name]) for name in self._names}
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         """Inputs and, where their shapes follow from the inputs', outputs are bound to memory allocated here once.
@@ -190,8 +190,8 @@ class OnnxSession(Session):
             true = len(spec.shape) == array.ndim and all(dim == size for dim, size in sizes)
             if spec.shape != ANY_SHAPE and not true:
                 untrue.append(spec.name)
-            told = true and all(isinstance(dim, int) or dim in known for dim in spec.shape)
-            if self._host and told and array.dtype.kind in "biufc" and not is_foreign(spec.dtype):
+            is_fixed = true and all(isinstance(dim, int) or dim in known for dim in spec.shape)
+            if self._host and is_fixed and array.dtype.kind in "biufc" and not is_foreign(spec.dtype):
                 value = self._ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, "cpu", 0)
                 binding.bind_ortvalue_output(spec.name, value)
             else:
@@ -451,7 +451,7 @@ def _load_error(path: str, error: Exception, provider: str) -> LoadError:
     )
 
 
-def _no_kernel(name: str, operator: str, version: int, said: str) -> LoadError:
+def _no_kernel(name: str, operator: str, version: int, message: str) -> LoadError:
     """An operator that ONNX Runtime does not run here: its version is too old, or its types are not for this device."""
     if version <= OLDEST_OPSET:
         stem = name.rsplit(".", 1)[0]
@@ -461,7 +461,7 @@ def _no_kernel(name: str, operator: str, version: int, said: str) -> LoadError:
             "onnx.save(v.convert_version(onnx.load('{}'), {}), '{}-{}.onnx')\"".format(name, OPSET, stem, OPSET),
         )
     return LoadError(
-        "ONNX Runtime has no kernel for {} in {} on this device: {}".format(operator, name, said),
+        "ONNX Runtime has no kernel for {} in {} on this device: {}".format(operator, name, message),
         "Float32 instead of this type, another --device, or a newer ONNX Runtime (pip install -U onnxruntime) may do.",
     )
 

@@ -51,7 +51,7 @@ def read(path: str) -> Graph:
     held = {**program.state_dict, **program.constants}
     constants = {given: held[name].detach() for given, name in known.items() if name in held}
     operators = [(_operator(node), node) for node in nodes]
-    layers = [made for name, node in operators if name in _LAYERS for made in _layer(name, node, constants)]
+    layers = [layer for name, node in operators if name in _LAYERS for layer in _layer(name, node, constants)]
     return Graph(
         layers=layers,
         nodes=sum(not name.startswith(_NOTHING) for name, _ in operators),
@@ -112,10 +112,10 @@ def _groups(name: str, node: Any) -> int:
 def _macs(name: str, weight: Sequence[int], activation: Any, output: Any) -> Optional[int]:
     """Of one sample, which the first dimension counts; None where a size is open."""
     turned = "transpose" in name
-    found = activation if turned else output
-    if found is None:
+    features = activation if turned else output
+    if features is None:
         return None
-    sizes = list(found.shape[1:] if found.dim() > 1 else found.shape)
+    sizes = list(features.shape[1:] if features.dim() > 1 else features.shape)
     if not all(isinstance(size, int) for size in sizes):
         return None
     inner = weight[-2] if _LAYERS[name] == -1 else int(np.prod(weight[1:]))

@@ -29,34 +29,34 @@ class ModuleMemory:
         self._torch = torch
         self._modules = list(module.modules())
         # What is shared stays shared: a list of layers or of weights is copied as a list of the same ones.
-        self._shared = {id(one): one for one in self._modules}
-        self._shared.update((id(one), one) for one in module.parameters())
-        self._weights = [(name, one, changes(one)) for name, one in module.named_parameters()]
+        self._shared = {id(submodule): submodule for submodule in self._modules}
+        self._shared.update((id(parameter), parameter) for parameter in module.parameters())
+        self._weights = [(name, parameter, changes(parameter)) for name, parameter in module.named_parameters()]
         self._uncopied: List[str] = []
-        own = set(torch.nn.Module().__dict__) - {"training"}
+        builtin = set(torch.nn.Module().__dict__) - {"training"}
         self._plain = [
-            {key: (value, self._copied(key, value)) for key, value in one.__dict__.items() if key not in own}
-            for one in self._modules
+            {key: (value, self._copied(key, value)) for key, value in part.__dict__.items() if key not in builtin}
+            for part in self._modules
         ]
         self._buffers = [
             {
                 name: (value, None if value is None else value.detach().clone())
-                for name, value in one.__dict__["_buffers"].items()
+                for name, value in part.__dict__["_buffers"].items()
             }
-            for one in self._modules
+            for part in self._modules
         ]
-        self._own = own
+        self._builtin = builtin
 
     def restore(self) -> Optional[str]:
         """Bring the module back; what cannot be brought back, as a sentence."""
         for module, plain, buffers in zip(self._modules, self._plain, self._buffers):
-            for key in [key for key in module.__dict__ if key not in plain and key not in self._own]:
+            for key in [key for key in module.__dict__ if key not in plain and key not in self._builtin]:
                 del module.__dict__[key]
-            for key, (original, kept) in plain.items():
-                module.__dict__[key] = original if kept is original else self._copied(key, kept)
+            for key, (original, copied) in plain.items():
+                module.__dict__[key] = original if copied is original else self._copied(key, copied)
             with self._torch.no_grad():
-                for name, (original, kept) in buffers.items():
-                    module.__dict__["_buffers"][name] = original if kept is None else kept.clone()
+                for name, (original, copied) in buffers.items():
+                    module.__dict__["_buffers"][name] = original if copied is None else copied.clone()
         changed = [name for name, weight, version in self._weights if changes(weight) != version]
         if changed or self._uncopied:
             return "what the module keeps in {} stays from one sample to the next".format(
@@ -133,9 +133,9 @@ class ProgramMemory:
 
 
 def _tensors(module: Any) -> Dict[str, Any]:
-    found = dict(module.named_parameters())
-    found.update(module.named_buffers())
-    return found
+    tensors = dict(module.named_parameters())
+    tensors.update(module.named_buffers())
+    return tensors
 
 
 def _versions(module: Any) -> List[int]:

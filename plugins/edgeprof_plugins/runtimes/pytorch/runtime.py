@@ -58,11 +58,11 @@ class PyTorch(Runtime):
 
     def devices(self) -> List[str]:
         torch = _library()
-        found = ["cpu"]
+        devices = ["cpu"]
         if torch.cuda.is_available():
-            found.append("cuda")
-        found += [name for name in ("mps", "xpu") if _backend(torch, name)]
-        return found
+            devices.append("cuda")
+        devices += [name for name in ("mps", "xpu") if _backend(torch, name)]
+        return devices
 
     def load(self, path: str, options: LoadOptions) -> Session:
         torch = _library()

@@ -74,7 +74,7 @@ class TorchSession(Session):
             try:
                 result = self._call(*self._arguments(self._tensors(feeds)))
             except Exception as error:
-                raise self._told(error) from error
+                raise self._translated_error(error) from error
             named = _named(result, [spec.name for spec in self.outputs])
             return {name: _to_numpy(self._torch, value) for name, value in named.items()}
 
@@ -114,7 +114,7 @@ class TorchSession(Session):
 
         return on_device
 
-    def _told(self, error: Exception) -> Exception:
+    def _translated_error(self, error: Exception) -> Exception:
         """The error, or what it means where the model belongs on a GPU."""
         text = str(error)
         if not self._host or not re.search(r"\bCUDA\b|'cuda|cuda:\d|NVIDIA driver", text):

@@ -9,13 +9,13 @@ import json
 import os
 import re
 import stat
-import tempfile
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgeprof.worker.arrays import read_arrays
 from edgeprof.worker.inputs import resolve_shapes
+from edgeprof.worker.replace import replace_file
 from edgeprof.worker.runtime import Dim, LoadError, LoadOptions, TensorSpec
 
 from ..nvidia.cuda import Cuda
@@ -141,16 +141,7 @@ def write(path: str, content: bytes) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=folder, prefix=".partial-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
+        replace_file(path, content, mode=0o600)
     except OSError as error:
         raise LoadError(
             "{} cannot be written: {}".format(path, error.strerror), "Free some space, or set EDGEPROF_CACHE_DIR."
@@ -199,11 +190,11 @@ def build_engine(trt: Any, logger: Any, cuda: Cuda, path: str, *, build: BuildOp
 
 
 def _failed(logger: Any, path: str) -> Exception:
-    said = logger.last() or "it does not say why"
-    if re.search(r"out of memory|insufficient memory|OutOfMemory", said, re.IGNORECASE):
-        return MemoryError("out of memory while TensorRT built {}: {}".format(os.path.basename(path), said))
+    message = logger.last() or "it does not say why"
+    if re.search(r"out of memory|insufficient memory|OutOfMemory", message, re.IGNORECASE):
+        return MemoryError("out of memory while TensorRT built {}: {}".format(os.path.basename(path), message))
     return LoadError(
-        "TensorRT cannot build {}: {}".format(os.path.basename(path), said),
+        "TensorRT cannot build {}: {}".format(os.path.basename(path), message),
         "Raise workspace_mib, or leave precision, sparsity and dla_core out one after the other.",
     )
 
@@ -212,8 +203,8 @@ def _parse(trt: Any, logger: Any, network: Any, path: str) -> None:
     parser = trt.OnnxParser(network, logger)
     if parser.parse_from_file(path):
         return
-    said = [_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
-    text = said[0] if said else logger.last() or "it does not say why"
+    messages = [_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
+    text = messages[0] if messages else logger.last() or "it does not say why"
     raise LoadError(
         "TensorRT {} does not take {}: {}".format(trt.__version__, os.path.basename(path), text),
         "It may need a newer TensorRT, a plugin (--option plugins=LIBRARY.so), or another opset_version.",
@@ -426,14 +417,14 @@ def _external(path: str) -> List[str]:
     folder = os.path.dirname(os.path.abspath(path))
     if len(os.listdir(folder)) == 1:
         return []
-    found = set()
+    files = set()
     with open(path, "rb") as file:
         content = file.read()
     for match in re.finditer(b"\x0a\x08location\x12(.)", content, re.DOTALL):
         name = content[match.end() : match.end() + match.group(1)[0]].decode("utf-8", "replace")
         if os.path.isfile(os.path.join(folder, name)):
-            found.add(os.path.join(folder, name))
-    return sorted(found)
+            files.add(os.path.join(folder, name))
+    return sorted(files)
 
 
 def _digest(digest: Any, path: str) -> None:

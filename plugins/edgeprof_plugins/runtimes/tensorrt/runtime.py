@@ -89,12 +89,12 @@ class TensorRT(Runtime):
             )
         if plan is None and not _maybe_onnx(path):
             raise LoadError("{} is neither a TensorRT plan nor an ONNX file".format(name), "Build it again.")
-        told = "{} was {}; ".format(name, describe(plan)) if plan is not None and plan.version else ""
-        trt = _library(told)
+        context = "{} was {}; ".format(name, describe(plan)) if plan is not None and plan.version else ""
+        trt = _library(context)
         try:
             driver = ask_driver()
         except LoadError as error:
-            raise LoadError(told + error.message, error.remedy) from None
+            raise LoadError(context + error.message, error.remedy) from None
         if number >= len(driver.gpus):
             raise LoadError("there is no cuda:{}: this machine has {} GPU(s)".format(number, len(driver.gpus)))
         logger = _logger(trt)
@@ -219,9 +219,9 @@ class _Maker:
 
         if chosen.layers:
             self._layers(session(), options, chosen.layers)
-        made = session()
-        made.facts.update(facts)
-        made.facts.update(
+        opened = session()
+        opened.facts.update(facts)
+        opened.facts.update(
             {
                 "tensorrt": str(trt.__version__),
                 "gpu": "{} (compute capability {})".format(self._gpu.name, self._gpu.compute),
@@ -230,14 +230,14 @@ class _Maker:
                 "layers": str(engine.num_layers),
             }
         )
-        return made
+        return opened
 
     def _refused(self, name: str, plan: Optional[Plan]) -> Exception:
         """Why TensorRT gives no engine: with both versions, or both GPUs, where these differ."""
-        said = self._logger.text()
+        log = self._logger.text()
         here = str(self._trt.__version__)
         built = plan.version if plan is not None else None
-        versions = re.search(r"expecting library version (\S+) got\s+([\d.]*\d)", said)
+        versions = re.search(r"expecting library version (\S+) got\s+([\d.]*\d)", log)
         if versions:
             built = built or versions.group(2)
         if built is not None and built.split(".")[:3] != here.split(".")[:3]:
@@ -248,7 +248,7 @@ class _Maker:
                 "Build it here: edgeprof bench MODEL.onnx --runtime tensorrt.",
             )
         compute = plan.compute if plan is not None else None
-        device = re.search(r"expecting compute (\S+) got compute ([\d.]*\d)", said)
+        device = re.search(r"expecting compute (\S+) got compute ([\d.]*\d)", log)
         if device and not compute:
             compute = device.group(2)
         if compute is not None and compute != self._gpu.compute:
@@ -258,15 +258,15 @@ class _Maker:
                 ),
                 "Build it here: edgeprof bench MODEL.onnx --runtime tensorrt.",
             )
-        plugin = re.search(r"could not find plugin:? (\S+)", said, re.IGNORECASE)
+        plugin = re.search(r"could not find plugin:? (\S+)", log, re.IGNORECASE)
         if plugin:
             return LoadError(
                 "{} needs the TensorRT plugin {}, which is not loaded".format(name, plugin.group(1)),
                 "Name the library that has it: --option plugins=LIBRARY.so.",
             )
-        if re.search(r"out of memory|OutOfMemory", said, re.IGNORECASE):
+        if re.search(r"out of memory|OutOfMemory", log, re.IGNORECASE):
             return MemoryError("out of memory while TensorRT loaded {}: {}".format(name, self._logger.last()))
-        if versions or "ersion tag does not match" in said:
+        if versions or "ersion tag does not match" in log:
             return LoadError(
                 "{} was built by another TensorRT than {}: {}".format(name, here, self._logger.last()),
                 "Build it here: edgeprof bench MODEL.onnx --runtime tensorrt.",
@@ -341,7 +341,7 @@ def _maybe_onnx(path: str) -> bool:
         return file.read(1) == b"\x08"
 
 
-def _library(told: str) -> Any:
+def _library(context: str) -> Any:
     import importlib
 
     for name, distributions in MODULES:
@@ -351,11 +351,11 @@ def _library(told: str) -> Any:
             module = importlib.import_module(name)
         except Exception as error:
             raise LoadError(
-                "{}{} is installed and cannot be imported: {}".format(told, name, str(error).splitlines()[0]),
+                "{}{} is installed and cannot be imported: {}".format(context, name, str(error).splitlines()[0]),
                 "Its libraries (libnvinfer) are missing or of another version: reinstall it as a whole.",
             ) from None
         return module
-    raise LoadError(told + "TensorRT is not installed", REMEDY)
+    raise LoadError(context + "TensorRT is not installed", REMEDY)
 
 
 def _driver_is_here() -> bool:

@@ -177,8 +177,8 @@ class TensorRTSession(Session):
                 self._prepare(feeds)
                 self._once()  # the first run of a shape may allocate; a graph is captured after it
                 held[:] = [self._generation, self._steps(graph=self._graph_wanted)]
-            made: Steps = held[1]
-            return made
+            captured: Steps = held[1]
+            return captured
 
         steps()
         return steps
@@ -296,10 +296,10 @@ class TensorRTSession(Session):
                 raise LoadError(
                     "this engine cannot run as a CUDA graph: {}".format(error), "Leave cuda_graph=1 out."
                 ) from None
-        made, stream, launch = self._graphs[0], self._line.stream, self._cuda.launch
+        recorded, stream, launch = self._graphs[0], self._line.stream, self._cuda.launch
 
         def start() -> None:
-            launch(made, stream)
+            launch(recorded, stream)
 
         return ins, start, outs
 

@@ -98,14 +98,14 @@ def _without_mirrors(channels: Sequence[Channel], looks: Looks) -> list[Channel]
     return result
 
 
-def _mirror(one: Channel, other: Channel, looks: Looks) -> bool:
+def _mirror(first: Channel, second: Channel, looks: Looks) -> bool:
     """Whether two counters are one: never farther apart than it rises between two readings, and once exactly equal."""
-    a, b = looks.get(one.key, ()), looks.get(other.key, ())
-    power = watts(one, looks)
+    a, b = looks.get(first.key, ()), looks.get(second.key, ())
+    power = watts(first, looks)
     if len(a) < 2 or len(a) != len(b) or not power:
         return False
     apart = [abs(v - w) for (_, v), (_, w) in zip(a, b, strict=True)]
-    return min(apart) == 0.0 and max(apart) <= power * _APART_S + (one.resolution or 0.0)
+    return min(apart) == 0.0 and max(apart) <= power * _APART_S + (first.resolution or 0.0)
 
 
 def _without_still_counters(channels: Sequence[Channel], looks: Looks) -> list[Channel]:

@@ -127,15 +127,15 @@ def load_boards(directory: Path | None = None) -> list[Board]:
     """
     directory = config_directory() / "boards.d" if directory is None else directory
     blocks = _builtin()
-    own: dict[str, tuple[dict[str, Any], Path, str]] = {}
+    merged_blocks: dict[str, tuple[dict[str, Any], Path, str]] = {}
     for path in sorted(directory.glob("*.toml")) if directory.is_dir() else []:
         for name, (block, _, text) in _blocks(path).items():
-            base = own.get(name) or blocks.get(name)
+            base = merged_blocks.get(name) or blocks.get(name)
             merged = (
                 {**base[0], **block, "rails": {**base[0].get("rails", {}), **block.get("rails", {})}} if base else block
             )
-            own[name] = merged, path, text
-    everything = {**own, **{name: value for name, value in blocks.items() if name not in own}}
+            merged_blocks[name] = merged, path, text
+    everything = {**merged_blocks, **{name: value for name, value in blocks.items() if name not in merged_blocks}}
     return [_board(name, block, _Where(path, text, name)) for name, (block, path, text) in everything.items()]
 
 
@@ -168,14 +168,14 @@ class _Where:
 
     def line_of(self, key: str) -> int:
         """The line in this block that first names the key; the block's own where none does."""
-        inside, found = False, 1
+        inside, line_number = False, 1
         head = re.compile(rf"\s*\[{re.escape(self.block)}\]")
         for number, line in enumerate(self.text.splitlines(), 1):
             if line.lstrip().startswith("[") and not inside and head.match(line):
-                inside, found = True, number
+                inside, line_number = True, number
             if inside and re.search(rf"(^|[\s.{{,\"]){re.escape(key)}\"?\s*[=.\]]", line):
                 return number
-        return found
+        return line_number
 
     def error(self, key: str, message: str, remedy: str | None = None) -> InputError:
         return InputError(f"{self.path}, line {self.line_of(key)}, [{self.block}]: {message}", remedy=remedy)

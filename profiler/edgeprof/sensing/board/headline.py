@@ -58,7 +58,7 @@ class Headline:
 
 def is_power(channel: Channel) -> bool:
     """Whether joules follow from a channel."""
-    return channel.quantity == "power" or (channel.quantity == "energy" and channel.kind == "counter")
+    return channel.tells_joules
 
 
 def is_additive(channel: Channel) -> bool:
@@ -276,10 +276,14 @@ def _one_each(channels: Iterable[Channel]) -> list[Channel]:
     return [thing for thing in things if best_of(other for other in things if _is_same(other, thing)) is thing]
 
 
-def _is_same(one: Channel, other: Channel) -> bool:
+def _is_same(first: Channel, second: Channel) -> bool:
     """Whether two channels tell the same thing: there is one place, and one input of it, for each."""
-    at_one_place = bool(one.chip) and (one.chip, one.input, one.scope) == (other.chip, other.input, other.scope)
-    return one is other or at_one_place
+    at_one_place = bool(first.chip) and (first.chip, first.input, first.scope) == (
+        second.chip,
+        second.input,
+        second.scope,
+    )
+    return first is second or at_one_place
 
 
 def _choose(board: Board, channels: Sequence[Channel], members: Mapping[str, Sequence[Channel]], rail: str) -> Headline:

@@ -115,15 +115,15 @@ def distinct_names(names: Sequence[str], origins: Sequence[Origin], keep: Iterab
         origins: Where each comes from.
         keep: The positions of those that keep their name, as the board's own rails do.
     """
-    kept = set(keep)
+    fixed = set(keep)
     result = list(names)
     for index, (name, origin) in enumerate(zip(names, origins, strict=True)):
         elsewhere = any(n == name and o.chip != origin.chip for n, o in zip(names, origins, strict=True))
         place = origin.chip.rpartition(" ")[2]
-        if elsewhere and place and index not in kept and f"@{place}" not in name:
+        if elsewhere and place and index not in fixed and f"@{place}" not in name:
             result[index] = f"{name}@{place}"
     placed = tuple(result)
     for index, (name, origin) in enumerate(zip(placed, origins, strict=True)):
-        if placed.count(name) > 1 and origin.input is not None and index not in kept:
+        if placed.count(name) > 1 and origin.input is not None and index not in fixed:
             result[index] = f"{name} #{origin.input}"
     return result

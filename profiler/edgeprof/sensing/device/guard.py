@@ -33,13 +33,13 @@ def undo(journal: Path, boot: str | None) -> list[str]:
         What could not be put back, one sentence each; the journal then keeps that.
     """
     try:
-        kept = json.loads(journal.read_text(encoding="utf-8"))
-        changes = list(kept["changes"])
+        content = json.loads(journal.read_text(encoding="utf-8"))
+        changes = list(content["changes"])
     except (OSError, ValueError, KeyError, TypeError):
         with suppress(OSError):
             journal.unlink()  # cut off: it is written whole before anything is changed
         return []
-    same_boot = boot is None or kept.get("boot") in {None, boot}
+    same_boot = boot is None or content.get("boot") in {None, boot}
     failed = []
     for change in reversed(changes):
         if "file" in change and not same_boot:
@@ -51,7 +51,7 @@ def undo(journal: Path, boot: str | None) -> list[str]:
     failed = [(change, problem) for change, _ in reversed(failed) if (problem := _undo(change)) is not None]
     with suppress(OSError):
         if failed:
-            text = json.dumps({**kept, "changes": [change for change, _ in failed]})
+            text = json.dumps({**content, "changes": [change for change, _ in failed]})
             journal.write_text(text, encoding="utf-8")
         else:
             journal.unlink()

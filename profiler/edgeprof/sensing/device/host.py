@@ -13,6 +13,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from edgeprof.reasons import Code
 from edgeprof.results.schema import Host, Reason
 from edgeprof.sensing.board.identity import identify
 from edgeprof.sensing.device.power_mode import cpufreq, governors, power_mode
@@ -87,7 +88,7 @@ def preflight(roots: Roots) -> list[Reason]:
     if busy is not None and busy > _COMPETING:
         reasons.append(
             Reason(
-                code="competing_load",
+                code=Code.COMPETING_LOAD,
                 message=f"other programs use {100 * busy:.0f} % of the processors",
                 remedy="Stop them, or quote the net energy with care.",
             )
@@ -96,12 +97,14 @@ def preflight(roots: Roots) -> list[Reason]:
     held = [cause for cause, state in counters.states.items() if state > 0]
     if held:
         reasons.append(
-            Reason(code="throttled", message=f"already before the run: {', '.join(held)}", remedy="Let it cool down.")
+            Reason(
+                code=Code.THROTTLED, message=f"already before the run: {', '.join(held)}", remedy="Let it cool down."
+            )
         )
     if "under-voltage" in counters.sticky:
         reasons.append(
             Reason(
-                code="undervoltage",
+                code=Code.UNDERVOLTAGE,
                 message="the supply voltage was too low at some time since boot",
                 remedy="Use a stronger power supply and a shorter cable.",
             )
@@ -169,12 +172,12 @@ def _clock_limits(roots: Roots) -> dict[str, str]:
 def _settings(roots: Roots) -> dict[str, str]:
     cpu = roots.sysfs / "devices/system/cpu"
     no_turbo = text_of(cpu / "intel_pstate/no_turbo")
-    found = {
+    settings = {
         "boost": text_of(cpu / "cpufreq/boost") or (None if no_turbo is None else str(1 - int(no_turbo == "1"))),
         "smt": text_of(cpu / "smt/control"),
         "l4t": _l4t(roots),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in settings.items() if value}
 
 
 def _l4t(roots: Roots) -> str | None:

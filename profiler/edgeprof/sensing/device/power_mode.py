@@ -34,8 +34,8 @@ def cpufreq(roots: Roots) -> list[Path]:
 
 def governors(roots: Roots) -> str | None:
     """The governors of all CPUs, each once; None where there are none."""
-    found = [text_of(path / "scaling_governor") for path in cpufreq(roots)]
-    return " + ".join(dict.fromkeys(name for name in found if name)) or None
+    names = [text_of(path / "scaling_governor") for path in cpufreq(roots)]
+    return " + ".join(dict.fromkeys(name for name in names if name)) or None
 
 
 def mode_and_governor(roots: Roots) -> tuple[str, str]:

@@ -112,15 +112,15 @@ def parse(line: str) -> Reading | None:
 
 
 def _words(text: str, allowed: tuple[str, ...]) -> dict[str, str]:
-    found = {}
+    words = {}
     for word in text.replace(",", " ").split():
         key, equals, value = word.partition("=")
         if not equals or not value:
             raise LineError(f"{word!r} is not key=value")
         if key not in allowed:
             raise LineError(f"the key {key!r} is not one of {', '.join(allowed)}")
-        found[key] = value
-    return found
+        words[key] = value
+    return words
 
 
 def _number(key: str, text: str) -> float:

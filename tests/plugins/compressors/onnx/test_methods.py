@@ -308,6 +308,40 @@ def test_a_quantised_model_is_not_quantised_again(net: Path, host: PluginHost) -
         apply(made.path, "int8-dynamic", host, data)
 
 
+def test_operators_of_a_set_that_the_runtime_has_dropped_are_told_with_what_converts_them(
+    tmp_path: Path, host: PluginHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set 6: what only changes weights stays of that set; what adds operators brings it up to date."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from edgeprof.compression.conductor import compress
+
+    draw = np.random.default_rng(0)
+    weights = {"w": draw.standard_normal((64, 32)).astype("f"), "b": draw.standard_normal(32).astype("f")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="product"),
+        helper.make_node("Add", ["a", "b"], ["y"], name="sum", broadcast=1, axis=1),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64])]
+    inputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, v.shape) for name, v in weights.items()]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 32])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(v, k) for k, v in weights.items()])
+    source = tmp_path / "old.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 6)], ir_version=3), str(source))
+    made = compress(recognise(str(source)), ["prune", "int8-weight"], host, tmp_path / "out")
+    pruned, small = made["variants"]
+    assert (pruned["status"], small["status"], small["reasons"]) == ("ok", "ok", [])
+    remedy = pruned["reasons"][0]["remedy"]
+    code = remedy.partition('python -c "')[2].rstrip('"').replace("old.prune", "old")
+    monkeypatch.chdir(tmp_path)
+    exec(code)  # the remedy itself, which must work
+    x = draw.standard_normal((1, 64)).astype("f")
+    answer = nets.run(tmp_path / "old-17.onnx", x)
+    assert np.allclose(answer, x @ weights["w"] + weights["b"], atol=1e-4)
+    assert np.abs(nets.run(tmp_path / "out" / small["model"]["path"], x) - answer).max() < 0.05 * np.abs(answer).max()
+
+
 def test_an_old_file_whose_weights_are_inputs_too_can_be_changed(shared_data: Path, tmp_path: Path) -> None:
     """CNTK's MNIST: operator set 8, IR version 3."""
     host = PluginHost()

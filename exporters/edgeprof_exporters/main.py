@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 #: The current directory is where the user happens to be, and no place to import from.
 _CODE = (
-    "import sys; sys.path[:1] == [''] and sys.path.pop(0); "
-    "from edgeprof_exporters.thrift.main import main; sys.exit(main())"
+    "import sys; sys.path[:1] == [''] and sys.path.pop(0); from edgeprof_exporters.main import main; sys.exit(main())"
 )
 #: What the daemon is told on its way; not among its arguments, which everybody who lists the processes has to read.
 _GIVEN = "_EDGEPROF_EXPORTER"
@@ -54,8 +53,8 @@ class Plugin(NamedTuple):
             ImportError, AttributeError: it is not there.
         """
         module, _, attribute = self.value.partition("[")[0].partition(":")  # extras, as in "a:b [c]", ask for nothing
-        found: Any = importlib.import_module(module.strip())
-        return operator.attrgetter(attribute.strip())(found) if attribute.strip() else found
+        target: Any = importlib.import_module(module.strip())
+        return operator.attrgetter(attribute.strip())(target) if attribute.strip() else target
 
 
 class Distribution(NamedTuple):
@@ -70,12 +69,12 @@ def sensor_plugins() -> list[Plugin]:
     libraries (numpy among them) the daemon has no room for.
     """
     ours = ("edgeprof_plugins.", "edgeprof_exporters", "edgeprof_dashboards")
-    found = []
+    plugins = []
     for point in installed():
         if not point.value.startswith(ours) or point.value.startswith("edgeprof_plugins.sensors."):
             dist = point.dist
-            found.append(Plugin(point.name, point.value, dist.name if dist else "?", dist.version if dist else "?"))
-    return found
+            plugins.append(Plugin(point.name, point.value, dist.name if dist else "?", dist.version if dist else "?"))
+    return plugins
 
 
 def become(flags: Mapping[str, Any], path: Path | None) -> None:

@@ -1,0 +1,136 @@
+"""Channels that do not answer the load: what a bench expects of them, held against what they said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprof.energy.online.frozen import LEAST_STEPS, Change, least_standstill_s, shown, unanswered
+from edgeprof.results import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.energy.integrate import ChannelSeries
+    from edgeprof.sensing.sensor import Channel
+    from edgeprof.worker.span import Span
+
+#: What one busy core draws at least, on the smallest board (W); and scopes that it does not draw from.
+_LEAST_CORE_W = 0.3
+_WITHOUT_CORES = frozenset({"gpu", "accelerator", "memory", "unknown"})
+_REMEDY = "Reload the sensor's driver or restart the device; edgeprof sensors shows whether it moves."
+
+
+def least_work_w(channels: Sequence[Channel], cpu_seconds: Sequence[float | None], seconds: float) -> float:
+    """What work adds at least to the sum of some channels (W), by the cores that it kept busy.
+
+    Returns:
+        0 where no core is in the sum, or where its CPU time is not known.
+    """
+    if seconds <= 0 or any(channel.scope in _WITHOUT_CORES for channel in channels):
+        return 0.0
+    return _LEAST_CORE_W * sum(cpu_s or 0.0 for cpu_s in cpu_seconds) / seconds
+
+
+def frozen_reasons(
+    headline: Sequence[ChannelSeries],
+    busy: Sequence[Span],
+    windows: Sequence[Span],
+    idles: Sequence[Span],
+    expected_w: float,
+) -> list[schema.Reason]:
+    """A reason ``frozen_sensor`` for each channel that stood still while the load changed.
+
+    Args:
+        headline: The channels whose sum is the total.
+        busy: Everything that ran; empty where nothing is known of it.
+        windows: The measured windows.
+        idles: The stretches without work.
+        expected_w: What the work adds at least to the total, W; 0 where nothing is known of it.
+    """
+    found = []
+    # Where it is not known what else ran, nothing is known of when the load changed.
+    changes = load_changes(busy, idles) if busy else []
+    for series in headline:
+        stood = _standstill(series, changes, windows, idles, expected_w if len(headline) == 1 else 0.0)
+        if stood is not None:
+            name = series.channel.name
+            found.append(
+                schema.Reason(
+                    "frozen_sensor",
+                    f"{name} repeated one value for {stood[1] - stood[0]:.3g} s while the load changed: it does not"
+                    " answer the load, and no figure is made of it",
+                    _REMEDY,
+                )
+            )
+    return found or _frozen_total(headline, windows, idles, expected_w)
+
+
+def load_changes(busy: Sequence[Span], idles: Sequence[Span]) -> list[Change]:
+    """Each beginning and end of work, and how long what followed lasted."""
+    ordered = sorted(busy, key=lambda span: span.start_s)
+    last_s = max([span.end_s for span in (*busy, *idles)], default=0.0)
+    changes = []
+    for number, span in enumerate(ordered):
+        following = ordered[number + 1].start_s if number + 1 < len(ordered) else last_s
+        changes += [Change(span.start_s, span.end_s), Change(span.end_s, max(span.end_s, following))]
+    return changes
+
+
+def _standstill(
+    series: ChannelSeries,
+    changes: Sequence[Change],
+    windows: Sequence[Span],
+    idles: Sequence[Span],
+    expected_w: float,
+) -> tuple[float, float] | None:
+    channel = series.channel
+    times, values = np.asarray(series.times, dtype=np.float64), np.asarray(series.values, dtype=np.float64)
+    tau, refresh = channel.filter.tau_s, channel.update_interval_s
+    if channel.kind == "counter":
+        # Whatever runs, a counter of energy goes on.
+        always = [Change(window.start_s, window.start_s) for window in windows]
+        return unanswered(times.tolist(), values.tolist(), always, least_standstill_s(None, refresh))
+    watts = max(_level_change(times, values, windows, idles), expected_w)
+    step = channel.resolution or 0.0
+    answers = [shown(change, watts, step, tau, refresh) for change in changes]
+    expected = [change for change in answers if change is not None]
+    return unanswered(times.tolist(), values.tolist(), expected, least_standstill_s(tau, refresh))
+
+
+def _level_change(
+    times: np.ndarray[tuple[int], np.dtype[np.float64]],
+    values: np.ndarray[tuple[int], np.dtype[np.float64]],
+    windows: Sequence[Span],
+    idles: Sequence[Span],
+) -> float:
+    """How far the reading usually is from idle in a window (W): the median over windows of each one's end."""
+
+    def levels(spans: Sequence[Span]) -> list[float]:
+        ends = [values[(times >= span.middle_s) & (times <= span.end_s)] for span in spans]
+        return [float(np.nanmedian(end)) for end in ends if end.size and not np.isnan(end).all()]
+
+    working, resting = levels(windows), levels(idles)
+    if not working or not resting:
+        return 0.0
+    working_w = float(np.median(working))
+    return max(abs(working_w - resting_w) for resting_w in resting)
+
+
+def _frozen_total(
+    headline: Sequence[ChannelSeries], windows: Sequence[Span], idles: Sequence[Span], expected_w: float
+) -> list[schema.Reason]:
+    """A sum of which no part has moved at all, from the first idle to the last window."""
+    steps = [series.channel.resolution or 0.0 for series in headline if series.channel.quantity == "power"]
+    if len(headline) < 2 or len(steps) < len(headline) or expected_w < LEAST_STEPS * max(steps):
+        return []
+    for series in headline:
+        times, values = np.asarray(series.times), np.asarray(series.values, dtype=np.float64)
+        spans = [*windows, *idles]
+        inside = values[(times >= min(s.start_s for s in spans)) & (times <= max(s.end_s for s in spans))]
+        if inside.size < 2 or np.unique(inside[~np.isnan(inside)]).size > 1:
+            return []
+    names = ", ".join(series.channel.name for series in headline)
+    message = f"{names} repeated one value each throughout, idle and at work: they do not answer the load"
+    return [schema.Reason("frozen_sensor", message, _REMEDY)]

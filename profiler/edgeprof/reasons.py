@@ -1,0 +1,110 @@
+"""Every reason that a result may give, declared once, with how grave it is.
+
+A reason's code is what scripts read (``reasons[].code`` in the result file); its values never change. A plugin may give
+codes of its own, which count as ``Severity.DEGRADES``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+
+
+class Severity(IntEnum):
+    """What a reason makes of the variant that has it."""
+
+    #: It says what a figure is or lacks, and takes nothing from what is there.
+    REMARK = 0
+    #: The figures are there and must be read with care.
+    DEGRADES = 1
+    #: There is nothing to quote, whatever the windows say.
+    FAILS = 2
+
+
+class Code(str, Enum):
+    """The code of a reason; a text everywhere, and equal to it."""
+
+    severity: Severity
+
+    def __new__(cls, value: str, severity: Severity = Severity.DEGRADES) -> Code:  # noqa: PYI034 - Self came with Python 3.11
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.severity = severity
+        return member
+
+    # An Enum hashes by its name and, by version, prints it too; a code is its text.
+    __hash__ = str.__hash__
+
+    def __str__(self) -> str:
+        return str.__str__(self)
+
+    def __format__(self, format_spec: str) -> str:
+        return str.__format__(self, format_spec)
+
+    # What the figures are.
+    ESTIMATED = "estimated", Severity.REMARK
+    NET_UNCERTAIN = "net_uncertain", Severity.REMARK
+    NO_IDLE = "no_idle", Severity.REMARK
+    ONE_WINDOW = "one_window", Severity.REMARK
+    GAIN_UNKNOWN = "gain_unknown", Severity.REMARK
+    BEYOND_CALIBRATION = "beyond_calibration", Severity.REMARK
+    FILTER_CONTRADICTED = "filter_contradicted", Severity.REMARK
+    JUDGED_ON_CALIBRATION_DATA = "judged_on_calibration_data", Severity.REMARK
+    JUDGED_ON_TRAINING_DATA = "judged_on_training_data"
+    LATE = "late", Severity.REMARK
+    DROPPED = "dropped", Severity.REMARK
+    CUT_SHORT = "cut_short", Severity.REMARK
+    STOPPED = "stopped", Severity.REMARK
+    IN_PROCESS = "in_process", Severity.REMARK
+
+    # What disturbed them.
+    THROTTLED = "throttled"
+    UNDERVOLTAGE = "undervoltage"
+    CLOCK_DRIFT = "clock_drift"
+    UNSTEADY_CLOCKS = "unsteady_clocks"
+    COMPETING_LOAD = "competing_load"
+    SHARED_DEVICE = "shared_device"
+    IDLE_DRIFT = "idle_drift"
+    NOT_STEADY = "not_steady"
+    SATURATED = "saturated"
+    LAUNCH_BOUND = "launch_bound"
+    TRANSFER_BOUND = "transfer_bound"
+    STATE_KEPT = "state_kept"
+    INTERRUPTED = "interrupted"
+    FAST_SENSOR = "fast_sensor"
+
+    # What of them is missing.
+    NO_SENSOR = "no_sensor"
+    SENSOR_FAILED = "sensor_failed"
+    GAPS = "gaps"
+    COUNTER_RESET = "counter_reset"
+    COUNTER_JUMPED = "counter_jumped"
+    UNCERTAIN = "uncertain"
+    NO_CPU_TIME = "no_cpu_time"
+    NO_INFERENCES = "no_inferences"
+    NO_ACCURACY = "no_accuracy"
+
+    # Why a variant failed; a worker's last words say more.
+    NAN_OUTPUT = "nan_output", Severity.FAILS
+    BAD_OUTPUT = "bad_output", Severity.FAILS
+    CRASHED = "crashed", Severity.FAILS
+    TIMEOUT = "timeout", Severity.FAILS
+    OUT_OF_MEMORY = "out_of_memory", Severity.FAILS
+    LOAD_FAILED = "load_failed", Severity.FAILS
+    DIVERGED = "diverged", Severity.FAILS
+    CHANGED_NOTHING = "changed_nothing", Severity.FAILS
+
+    # What else is said of a variant or a study.
+    DIAGNOSIS = "diagnosis"
+    RECOMMENDATION = "recommendation", Severity.REMARK
+    REQUIREMENT = "requirement", Severity.REMARK
+    BUDGET = "budget", Severity.REMARK
+    NOT_MEASURED = "not_measured", Severity.REMARK
+    NOT_CHECKED = "not_checked", Severity.REMARK
+
+
+def severity_of(code: str) -> Severity:
+    """How grave a reason is; one that edgeprof does not know degrades."""
+    try:
+        return Code(code).severity
+    except ValueError:
+        return Severity.DEGRADES

@@ -1,0 +1,73 @@
+"""The checks of a gate as continuous integration shows them: JUnit XML, GitHub's annotations and its step summary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET  # writes only: nothing is parsed
+
+from edgeprof.reporters.limits import sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from edgeprof.verdicts.gate import Check
+
+
+def junit(result_id: str, checks: Sequence[Check]) -> str:
+    """One test case a check, as JUnit's XML has it; a check that is unsure and passes says so in its output."""
+    failures = sum(not check.passed for check in checks)
+    suite = ET.Element(
+        "testsuite",
+        name=f"edgeprof gate {_inert(result_id)}",
+        tests=str(len(checks)),
+        failures=str(failures),
+        errors="0",
+    )
+    for check in checks:
+        case = ET.SubElement(suite, "testcase", classname=_inert(check.variant), name=_inert(check.quantity), time="0")
+        text = _inert(sentence(check))
+        if not check.passed:
+            ET.SubElement(case, "failure", message=text).text = text
+        elif check.unsure:
+            ET.SubElement(case, "system-out").text = text
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def github_annotations(checks: Sequence[Check]) -> Iterator[str]:
+    """A workflow command of GitHub Actions for each check that fails (``error``) or is unsure (``warning``)."""
+    for check in checks:
+        if not check.passed or check.unsure:
+            kind = "warning" if check.passed else "error"
+            yield f"::{kind} title={_property(f'edgeprof: {check.quantity}')}::{_data(sentence(check))}\n"
+
+
+def summary(result_id: str, checks: Sequence[Check], unsure: str) -> str:
+    """A Markdown table of all checks, for the file that GITHUB_STEP_SUMMARY names."""
+    lines = [f"### edgeprof gate: {_cell(result_id)}", "", "| | check |", "|---|---|"]
+    for check in checks:
+        word = "**fail**" if not check.passed else "unsure" if check.unsure else "pass"
+        lines.append(f"| {word} | {_cell(sentence(check))} |")
+    return "\n".join([*lines, "", f"What is unsure counts as: {unsure}.", "", ""])
+
+
+def _inert(text: str) -> str:
+    """Without the control characters that XML cannot hold."""
+    return "".join(
+        c if c in "\t\n" or (c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff") else "?"
+        for c in text
+    )
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ").replace("`", "\\`")

@@ -1,0 +1,119 @@
+"""A sensor that sticks gets no figure; one that answers, however coarse or slow, does."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeprof.energy.integrate import ChannelSeries
+from edgeprof.energy.online.frozen import Change, unanswered
+from edgeprof.energy.quote import measure
+from edgeprof.sensing.sensor import Channel, Filter
+from edgeprof.worker.span import BLOCK, WINDOW, Span, idle_span
+
+RAIL = Channel(
+    "ina3221", "VDD_IN", "power", scope="module", resolution=0.04, gain_limit=0.01, update_interval_s=840e-6,
+    filter=Filter("exponential", tau_s=0.43),
+)  # fmt: skip
+BUSY = [Span(BLOCK, 0.5, 2.5), *(Span(WINDOW, 7.5 + 2.2 * k, 9.5 + 2.2 * k, 20) for k in range(5))]
+WINDOWS, IDLES = BUSY[1:], [idle_span(5.0, 7.0), idle_span(21.0, 23.0)]
+
+
+def readings(channel: Channel = RAIL, idle_w: float = 4.0, busy_w: float = 12.0):
+    """What the channel shows of this bench, read at 25 Hz."""
+    fine = np.arange(0.0, 23.5, 1e-3)
+    power = np.where([any(s.start_s <= t < s.end_s for s in BUSY) for t in fine], busy_w, idle_w)
+    if channel.filter.kind == "exponential":
+        keep = math.exp(-1e-3 / channel.filter.tau_s)
+        shown = np.empty_like(power)
+        level = power[0]
+        for i, watts in enumerate(power):
+            level = watts + (level - watts) * keep
+            shown[i] = level
+        power = shown
+    times = np.arange(0.02, 23.4, 0.04)
+    codes = np.round(power[np.round(times / 1e-3).astype(int)] / channel.resolution)
+    return times, codes * channel.resolution
+
+
+def quoted(times, values, channel: Channel = RAIL, expected_w: float = 0.3):
+    return measure(
+        [ChannelSeries(channel, times, values)], [], WINDOWS, IDLES, covers="module", rail="VDD_IN", busy=BUSY,
+        expected_w=expected_w,
+    )  # fmt: skip
+
+
+def codes(found):
+    return {reason.code for reason in found.reasons}
+
+
+def frozen(times, values, begin: float, end: float):
+    stuck = values.copy()
+    inside = (times >= begin) & (times < end)
+    stuck[inside] = values[np.searchsorted(times, begin)]
+    return stuck
+
+
+def test_a_rail_that_answers_has_a_figure():
+    found = quoted(*readings())
+    assert "frozen_sensor" not in codes(found)
+    assert found.energy.gross.value == pytest.approx(12.0 * 2.0 / 20, rel=2e-3)
+    assert found.energy.net.value == pytest.approx(8.0 * 2.0 / 20, rel=3e-3)
+
+
+@given(begin=st.floats(0.1, 15.0), length=st.floats(5.0, 23.0))
+def test_a_rail_that_sticks_through_a_change_of_the_load_has_none(begin, length):
+    """Wherever it sticks, once a window and the pause beside it are in it whole."""
+    times, values = readings()
+    found = quoted(times, frozen(times, values, begin, begin + length))
+    assert codes(found) == {"frozen_sensor"}
+    assert found.energy.gross.value is None
+    assert found.energy.net.value is None
+
+
+def test_a_rail_that_sticks_at_idle_before_anything_ran_is_known_by_the_cores_that_worked():
+    times, values = readings()
+    stuck = np.full_like(values, values[0])
+    assert codes(quoted(times, stuck)) == {"frozen_sensor"}
+    # A program that slept is no sign of anything.
+    assert "frozen_sensor" not in codes(quoted(times, stuck, expected_w=0.0))
+
+
+@pytest.mark.parametrize("busy_w", [4.05, 4.1])
+def test_work_that_a_coarse_sensor_cannot_show_is_no_sign_of_a_frozen_one(busy_w):
+    coarse = replace(RAIL, resolution=0.38)
+    assert "frozen_sensor" not in codes(quoted(*readings(coarse, busy_w=busy_w), coarse))
+
+
+def test_a_steady_rail_between_two_changes_of_the_load_is_not_frozen():
+    steady = replace(RAIL, filter=Filter(), update_interval_s=0.01)
+    assert "frozen_sensor" not in codes(quoted(*readings(steady), steady))
+
+
+def test_a_counter_that_stands_still_while_something_runs_is_frozen():
+    counter = Channel("rapl", "package-0", "energy", kind="counter", scope="package", update_interval_s=1e-3)
+    times = np.arange(0.0, 23.4, 0.01)
+    joules = 10.0 * times
+    assert "frozen_sensor" not in codes(quoted(times, joules, counter))
+    assert codes(quoted(times, np.minimum(joules, 100.0), counter)) == {"frozen_sensor"}
+
+
+def test_a_sum_of_which_no_part_moves_is_frozen():
+    times, values = readings()
+    parts = [
+        ChannelSeries(replace(RAIL, name=name), times, np.full_like(values, values[0])) for name in ("CPU", "GPU")
+    ]  # fmt: skip
+    found = measure(parts, [], WINDOWS, IDLES, covers="module", rail="CPU + GPU", busy=BUSY, expected_w=0.5)
+    assert codes(found) == {"frozen_sensor"}
+
+
+def test_a_failed_reading_ends_a_standstill():
+    times = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    change = Change(2.0, 3.0)
+    assert unanswered(times, [4.0] * 6, [change], 1.5) == (0.0, 5.0)
+    assert unanswered(times, [4.0, 4.0, 4.0, math.nan, 4.0, 4.0], [change], 1.5) is None
