@@ -1,4 +1,4 @@
-"""The same bench in each power mode of the device: the conductor of ``bench --power-modes``."""
+"""Run the same bench in each power mode of the device: the conductor of ``bench --power-modes``."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def sweep(
 
 
 def _enter(mode: Mode, roots: Roots, settings: Settings) -> str | None:
-    """Go into a mode; why that did not work."""
+    """Enter a power mode. Returns None if the device is in the mode now, else the reason why it is not."""
     if mode.number is None:
         for path in _cpufreq(roots):
             if mode.name in (text_of(path / "scaling_available_governors") or "").split():
@@ -139,7 +139,7 @@ def _enter(mode: Mode, roots: Roots, settings: Settings) -> str | None:
 
 
 def _nvpmodel(roots: Roots) -> str | None:
-    """The program; that of a tree which is not this machine is its own."""
+    """Return the path of ``nvpmodel``: from PATH on this machine, from the tree itself for a captured tree."""
     if roots.is_live:
         return shutil.which("nvpmodel") or shutil.which("nvpmodel", path="/usr/sbin:/sbin")
     in_tree = roots.root / "usr/sbin/nvpmodel"

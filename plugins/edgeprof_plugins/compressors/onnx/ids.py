@@ -96,16 +96,16 @@ class Register:
             self._reasons.setdefault(root, reason)
 
     def reason(self, ids: Ids) -> str:
-        """Why the first of these that has to stay does; "" where none has to."""
+        """Return the reason of the first of these channels that must stay; "" if all of them may go."""
         roots = self.roots(ids).tolist()
         return next((self._reasons[root] for root in roots if root in self._reasons), "")
 
     def mark(self, ids: Ids, mark: Hashable) -> None:
-        """Of those that carry the same marks one stays; an int is the node that makes them."""
+        """Mark channels. One of the channels that carry the same marks always stays; an int mark is a node's index."""
         self._marks.append((ids, mark))
 
     def groups(self) -> list[Group]:
-        """Channels that can go, with those that they compete with, in the graph's order."""
+        """Return the removable channels in groups that compete with one another, in the graph's order."""
         roots_by_marks: dict[tuple[Any, ...], list[int]] = {}
         for root, marks in self._marked():
             if root not in self._reasons:

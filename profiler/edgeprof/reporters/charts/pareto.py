@@ -137,7 +137,7 @@ def _title(axis: Axis, prefix: str) -> str:
 
 
 def _front(points: Sequence[tuple[Row, Measured, Measured]], xs: svg.Scale, ys: svg.Scale, *, up: bool) -> str:
-    """The stairs through what nothing beats: between two of its points one gets what the cheaper one gives."""
+    """Draw the Pareto front as a staircase: between two of its points, the accuracy is that of the cheaper one."""
     front = sorted(
         ((x[0], y[0]) for row, x, y in points if row.variant.name in row.result.pareto), key=lambda p: (p[0], p[1])
     )
