@@ -1,4 +1,4 @@
-"""Panels as HTML and SVG; each function takes a panel and what its queries answered."""
+"""Draw panels as HTML and SVG; each function takes a panel and the answers to its queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A limit and what it was held against, in one sentence."""
+"""Write a checked limit, the measured value and the outcome as one sentence."""
 
 from __future__ import annotations
 
