@@ -211,7 +211,7 @@ def _fan(roots: Roots) -> str:
 
 
 def _supply(roots: Roots) -> str:
-    """Return the supply's voltage: the highest bus voltage of the power monitors, in whole volts to hide load effects."""
+    """Return the supply: the highest bus voltage of the power monitors, in whole volts to hide load effects."""
     volts = []
     for path in listing(roots.sysfs / "class/hwmon"):
         if text_of(path / "name") == "ina3221":
