@@ -88,7 +88,7 @@ def exporter(
     if textfile or push or otlp:
         _send(settings, textfile, push, otlp)
         return 0
-    from edgeprof_exporters.thrift.main import become  # noqa: PLC0415 - needed only here
+    from edgeprof_exporters.main import become  # noqa: PLC0415 - needed only here
 
     become(flags, path)
     return None

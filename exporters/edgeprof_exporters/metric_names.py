@@ -149,7 +149,7 @@ TABLE: tuple[Name, ...] = (
         "edgeprof_bench_latency_seconds",
         "summary",
         (*_BENCH, "quantile"),
-        "Latency of the newest benchmark: the plain median as 0.5; upper bounds with 99 % confidence above.",
+        "Latency of the newest benchmark: the quantiles of its requests.",
         "bench",
     ),
     Name("edgeprof_bench_throughput_per_second", "gauge", _BENCH, "Inferences per second.", "bench"),

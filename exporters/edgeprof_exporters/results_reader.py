@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Value = float | tuple[list[tuple[str, float]], float, int]
     Rows = dict[str, list[tuple[list[str], Value]]]
 
-#: Quantile → the field of the latency. 0.5 is the plain median where early stopping allows no bound.
+#: Quantile → the field of the latency.
 _QUANTILES = (("0.5", "p50"), ("0.9", "p90"), ("0.95", "p95"), ("0.99", "p99"))
 
 
@@ -66,8 +66,6 @@ def _figures(add: _Add, labels: list[str], variant: Variant) -> None:
                 add("energy_uncertainty_joules", [*labels, energy.provenance, kind], figure.expanded_uncertainty)
     if latency is not None:
         known = {quantile: getattr(latency, field) for quantile, field in _QUANTILES}
-        if latency.median is not None:
-            known["0.5"] = latency.median
         quantiles = [(quantile, float(value)) for quantile, value in known.items() if value is not None]
         add("latency_seconds", labels, (quantiles, latency.mean * latency.samples, latency.samples))
     add("throughput_per_second", labels, variant.throughput_per_s)

@@ -23,9 +23,9 @@ from edgeprof.errors import InputError, UnavailableError
 from edgeprof_exporters import engine
 from edgeprof_exporters.configuration import Settings
 from edgeprof_exporters.daemon import Daemon
+from edgeprof_exporters.main import sensor_plugins
 from edgeprof_exporters.messages import Message
 from edgeprof_exporters.metric_names import BY_NAME, COLLECTORS
-from edgeprof_exporters.thrift.main import sensor_plugins
 from tests.exporters.conftest import EDGEPROF, samples
 from tests.profiler.results import samples as made
 

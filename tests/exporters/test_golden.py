@@ -32,9 +32,9 @@ from edgeprof_exporters import views
 from edgeprof_exporters.engine import Engine
 from edgeprof_exporters.exposition import Encoder, Exposition, build_info
 from edgeprof_exporters.inferences import Inferences
+from edgeprof_exporters.main import sensor_plugins
 from edgeprof_exporters.messages import parse
 from edgeprof_exporters.push import rows_of
-from edgeprof_exporters.thrift.main import sensor_plugins
 from edgeprof_exporters.throttling import Throttling
 from tests.profiler.results import samples as made
 

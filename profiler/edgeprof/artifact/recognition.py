@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from edgeprof.artifact import gguf
 from edgeprof.artifact.artifact import Artifact, checksum
 from edgeprof.artifact.content import Content, external_files, identify
 from edgeprof.artifact.formats import FORMATS
@@ -97,6 +98,8 @@ def _file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int,
         files += _beside(path, external_files(path))
     elif content.format == "openvino":
         files += _beside(path, [path.with_suffix(".bin").name])
+    elif content.format == "gguf":
+        files += _other_parts(path)
     return Artifact(
         spec=spec,
         path=path,
@@ -141,6 +144,26 @@ def _beside(path: Path, names: list[str]) -> list[Path]:
             )
         files.append(file)
     return files
+
+
+def _other_parts(path: Path) -> list[Path]:
+    """The other parts of a split GGUF model, which lie beside its first part."""
+    split = gguf.read_header(path).split
+    if split is None:
+        return []
+    number, count = split
+    names = gguf.part_names(path.name, count)
+    if names is None:
+        raise InputError(
+            f"{path} is part {number} of {count} of a split GGUF model, and its name does not say so",
+            remedy=f"Rename its parts to NAME-00001-of-{count:05d}.gguf and so on, as llama.cpp expects them.",
+        )
+    if number != 1:
+        raise InputError(
+            f"{path} is part {number} of {count} of a split GGUF model",
+            remedy=f"Name its first part, {path.parent / names[0]}; the others are loaded with it.",
+        )
+    return _beside(path, names[1:])
 
 
 def _folder(spec: str, path: Path) -> Artifact:

@@ -310,6 +310,8 @@ class _Run:
         self.recording.add(span, cpu_s=window.cpu_s)
         record.windows.append(window._replace(span=span))
         record.orders.append(self.order)
+        if variant.loaded is not None and variant.loaded.language is not None:
+            record.token_times += worker.token_times()
         if record is not variant.main:  # the device's own clock times the main workload alone
             return
         self._pause()
@@ -433,7 +435,7 @@ class _Run:
             batch=self.request.batch,
             shapes=dict(self.request.shapes),
             dtypes=dict(self.request.dtypes),
-            options=dict(self.request.options),
+            options={**self.request.options, **{name: str(count) for name, count in self.request.language.items()}},
         )
 
     def _hottest(self) -> float | None:

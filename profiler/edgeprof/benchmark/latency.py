@@ -1,4 +1,4 @@
-"""Latency: percentiles as upper bounds that hold with 99 % confidence, and outliers that are counted and kept."""
+"""Latency: quantiles, the upper bounds of them that hold with 99 % confidence, and outliers, counted and kept."""
 
 from __future__ import annotations
 
@@ -69,6 +69,21 @@ def upper_bound(ordered: npt.NDArray[np.float64], percentile: float, confidence:
     return float(ordered[ordered.size - rank]) if rank else None
 
 
+def quantile(ordered: npt.NDArray[np.float64], percentile: float) -> float | None:
+    """The sample quantile, linear between neighbours, as numpy has it.
+
+    Args:
+        ordered: Samples in ascending order, shape ``(n,)``, seconds.
+        percentile: p, as 0.99.
+
+    Returns:
+        Seconds, or None where fewer than 1 / (1 − p) samples would make the largest one the answer.
+    """
+    if ordered.size * (1 - percentile) < 1 - 1e-9:
+        return None
+    return float(np.quantile(ordered, percentile))
+
+
 def outliers(ordered: npt.NDArray[np.float64]) -> int:
     """How many samples have |x − median| / MAD > 14.826 (hyperfine's modified z-score; MAD 0 counts as ε)."""
     deviation = np.abs(ordered - _median(ordered))
@@ -106,6 +121,7 @@ def summarise(windows: Iterable[npt.ArrayLike]) -> Latency | None:
     ordered = np.sort(np.concatenate(arrays)) if arrays else np.empty(0)
     if ordered.size == 0:
         return None
+    median = _median(ordered)
     return Latency(
         mean=float(ordered.mean()),
         std=float(ordered.std(ddof=1)) if ordered.size > 1 else 0.0,
@@ -113,11 +129,15 @@ def summarise(windows: Iterable[npt.ArrayLike]) -> Latency | None:
         max=float(ordered[-1]),
         samples=int(ordered.size),
         outliers=outliers(ordered),
-        p50=upper_bound(ordered, 0.50),
-        p90=upper_bound(ordered, 0.90),
-        p95=upper_bound(ordered, 0.95),
-        p99=upper_bound(ordered, 0.99),
-        median=_median(ordered),
+        p50=median,
+        p90=quantile(ordered, 0.90),
+        p95=quantile(ordered, 0.95),
+        p99=quantile(ordered, 0.99),
+        median=median,
+        p50_bound=upper_bound(ordered, 0.50),
+        p90_bound=upper_bound(ordered, 0.90),
+        p95_bound=upper_bound(ordered, 0.95),
+        p99_bound=upper_bound(ordered, 0.99),
         histogram=histogram(ordered),
     )
 

@@ -62,6 +62,8 @@ class BenchRequest:
     dataset: Dataset | None = None
     metric: Metric | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    #: Of language models: ``prompt``, ``generate``, ``depth`` and ``context`` in tokens, those that were asked for.
+    language: Mapping[str, int] = field(default_factory=dict)
     worker_python: str | None = None
     isolated: bool = True
     timeout_s: float = 120.0
@@ -86,6 +88,19 @@ class Candidate:
     def history(self) -> list[dict[str, Any]]:
         """How it was made, here or by an earlier ``edgeprof compress``, as far as that is known."""
         return self.recipe or recipe_beside(self.artifact)
+
+
+def _check_language(request: BenchRequest, artifact: Artifact, runtime: Runtime) -> None:
+    """
+    Raises:
+        InputError: lengths of requests were given, and the model is no language model.
+    """
+    if request.language and not runtime.is_for_language:
+        given = ", ".join(f"--{name}" for name in request.language)
+        raise InputError(
+            f"{given} is meant for language models, and {artifact.spec} is none",
+            remedy=f"Leave {given} out; --input and --batch say how large the inputs of other models are.",
+        )
 
 
 def input_shapes(texts: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
@@ -144,6 +159,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
         elif refusal is None:
             try:
                 runtime = choose_runtime(host, artifact, named, foreign_python=request.worker_python is not None)
+                _check_language(request, artifact, runtime)
             except (InputError, UnavailableError) as error:
                 refusal = error
         refusals.append(refusal)

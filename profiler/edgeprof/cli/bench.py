@@ -55,6 +55,10 @@ if TYPE_CHECKING:
     "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape of an input, as x=1x3x32x32."
 )
 @click.option("--input-data", metavar="FILE.npz", help="Real inputs, one array per input name.")
+@click.option("--prompt", type=int, metavar="N", help="Prompt tokens of a language model's request (default 512).")
+@click.option("--generate", type=int, metavar="N", help="Tokens that it generates (default 128).")
+@click.option("--depth", type=int, metavar="N", help="Tokens in its cache before the prompt (default 0).")
+@click.option("--context", type=int, metavar="N", help="Tokens that its cache holds (default: what is needed).")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Whatever else the runtime documents.")
 @click.option(
     "--sample-rate", "sample_rate_hz", type=float, metavar="HZ", help="Fix it (default: as each sensor has news)."
@@ -128,7 +132,7 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
 
 command.help = """Latency, throughput, joules per inference, power, RAM, temperature, size and accuracy of MODEL(s).
 
-MODEL is a file (.onnx, .tflite, .pt, .pt2, .engine …; its content decides) or package.module:function. Several models
+MODEL is a file (.onnx, .tflite, .pt, .engine, .gguf …; its content decides) or package.module:function. Several models
 take turns, window by window, and are compared with the first; one that cannot be measured costs itself alone (exit 3).
 """
 
@@ -148,6 +152,7 @@ def _request(
     requests: list[ModelRequest], flags: dict[str, Any], dataset: Dataset | None, metric: Metric | None
 ) -> Any:
     from edgeprof.benchmark.request import BenchRequest, input_shapes
+    from edgeprof.worker.language import LENGTHS
 
     shapes, dtypes = input_shapes(flags["inputs"])
     same = (
@@ -164,6 +169,7 @@ def _request(
         dataset=dataset,
         metric=metric,
         options=pairs("--option", flags["options"]),
+        language={name: flags[name] for name in LENGTHS if flags[name] is not None},
         isolated=not flags["no_isolation"],
         **{name: flags[name] for name in same.split()},
     )

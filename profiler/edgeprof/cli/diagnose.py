@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 @click.option("--dataset", metavar="SPEC", help="For agreement, ranges and signal to noise.")
 @click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Declared preprocessing of the dataset.")
 @click.option(
+    "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape of an input, as x=1x3x32x32."
+)
+@click.option("--input-data", metavar="FILE.npz", help="Real inputs, one array per input name.")
+@click.option(
     "--measure", "measure_s", type=click.FloatRange(0, 60), metavar="S", help="Time each model for S seconds."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of --with.")
@@ -37,14 +42,18 @@ def command(model: str, **flags: Any) -> int:
     With --baseline it explains: what runs in integers, which zeros help, where precision is lost, whether answers
     agree, and how much faster it is (2 s of timing unless --measure says otherwise). With --with it
     predicts: the variant is made, looked at and thrown away; nothing is timed.
+
+    Where a model leaves sizes open, --input, --input-data or the samples of --dataset give them.
     """
     import json
 
     from edgeprof.artifact import recognise
+    from edgeprof.benchmark.request import input_shapes
     from edgeprof.compression.recipe import recipe_beside
     from edgeprof.compression.scratch import scratch
     from edgeprof.compression.variant import make_variant, parse_chain
     from edgeprof.diagnosis.evidence import explain
+    from edgeprof.diagnosis.inputs import Inputs
     from edgeprof.errors import InputError
     from edgeprof.launch.choose import own_formats
     from edgeprof.plugins import PluginHost
@@ -52,6 +61,10 @@ def command(model: str, **flags: Any) -> int:
     host = PluginHost.from_environment()
     if flags["chain"] and flags["baseline"]:
         raise InputError("--with makes a variant of MODEL, which is then the baseline", remedy="Leave out --baseline.")
+    shapes, dtypes = input_shapes(flags["inputs"])
+    input_data = Path(flags["input_data"]) if flags["input_data"] else None
+    if input_data is not None and not input_data.is_file():
+        raise InputError(f"--input-data {input_data} is not a file", remedy="Give an .npz, one array per input.")
     formats = own_formats(host)
     given = recognise(model, formats)
     data = None
@@ -81,6 +94,7 @@ def command(model: str, **flags: Any) -> int:
             recipe=recipe,
             measure_s=measure_s,
             timeout_s=flags["timeout_s"],
+            inputs=Inputs(shapes, dtypes, input_data),
             note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
         )
     if flags["as_json"]:
@@ -101,16 +115,15 @@ def _json(found: Diagnosis, model: str, chain: str | None, baseline: str | None)
         "findings": [dataclasses.asdict(one) for one in found.findings],
         "facts": found.facts,
         "notes": found.notes,
+        "assumed": found.assumed,
     }
 
 
 def _text(found: Diagnosis, *, no_color: bool) -> str:
-    from edgeprof.diagnosis.checks import headline
     from edgeprof.reporters.terminal import Style
 
     style = Style.of(sys.stdout, no_color=no_color)
-    first = headline(found.findings)
-    lines = style.wrap("", first.sentence if first else "nothing found that would hold it back", indent=0)
+    lines = style.wrap("", _first_line(found), indent=0)
     lines = [style.paint(line, "bold") for line in lines]
     speeds = []
     if found.predicted is not None:
@@ -119,14 +132,27 @@ def _text(found: Diagnosis, *, no_color: bool) -> str:
         speeds.append(f"measured {found.measured:.2f} × as fast")
     if speeds:
         lines.append(style.text("  " + " · ".join(speeds)))
-    width = max((len(one.check) for one in found.findings), default=0) + 6
-    colors = {"fail": "red", "warn": "yellow", "ok": "green"}
+    width = max((len(one.check) for one in found.findings), default=0) + 9
+    colors = {"fail": "red", "warn": "yellow", "unknown": "cyan", "ok": "green"}
     for one in found.findings:
         text = one.sentence + _held(one.number, one.threshold, one.unit) + (f" → {one.fix}" if one.fix else "")
-        wrapped = style.wrap(f"{one.status:<4}  {one.check}", text, label_width=width)
+        wrapped = style.wrap(f"{one.status:<7}  {one.check}", text, label_width=width)
         lines += [wrapped[0].replace(one.status, style.paint(one.status, colors[one.status]), 1), *wrapped[1:]]
+    lines += [line for text in found.assumed for line in style.wrap("", f"assumed: {text}")]
     lines += [line for note in found.notes for line in style.wrap("", f"not told: {note}")]
     return "\n".join(lines)
+
+
+def _first_line(found: Diagnosis) -> str:
+    """The gravest finding; without one, whether anything was looked at that could have held it back."""
+    from edgeprof.diagnosis.checks import headline
+
+    first = headline(found.findings)
+    if first is not None:
+        return first.sentence
+    if not found.findings:
+        return "cannot be told: nothing could be looked at"
+    return "nothing found that would hold it back" + (", as far as could be looked" if found.notes else "")
 
 
 def _held(number: float | None, threshold: float | None, unit: str) -> str:

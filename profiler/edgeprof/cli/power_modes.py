@@ -67,7 +67,7 @@ def table(swept: Sequence[Swept]) -> list[str]:
                     variant.name,
                     units.plus_minus(gross.value, gross.expanded_uncertainty, "J") if gross else "–",
                     units.quantity(energy.net.value if energy else None, "J"),
-                    units.quantity(latency.median if latency else None, "s"),
+                    units.quantity(latency.p50 if latency else None, "s"),
                     units.quantity(power.mean if power else None, "W"),
                     "" if variant.status == "ok" else variant.status,
                 ]

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from edgeprof.worker.graph import Graph
 
-Status = Literal["fail", "warn", "ok"]
+Status = Literal["fail", "warn", "unknown", "ok"]
+
+#: The gravest first; what cannot be told is said before what is fine.
+ORDER: dict[Status, int] = {"fail": 0, "warn": 1, "unknown": 2, "ok": 3}
 
 #: Int8 multiply-accumulates against float32 ones, by what the CPU has. With dot products: 2.7 was measured on a
 #: Raspberry Pi 5 (XNNPACK, MobileNetV2), 3 is a round upper figure; without them int8 gains little or loses.
@@ -44,7 +47,8 @@ class Finding:
 
     Attributes:
         check: Its name.
-        status: ``fail``: this is why; ``warn``: it costs something; ``ok``.
+        status: ``fail``: this is why; ``warn``: it costs something; ``unknown``: it cannot be
+            told, and the sentence says why; ``ok``.
         number: What was measured or counted.
         unit: Of the number: ``ratio``, ``dB``, ``samples`` …
         threshold: What the number is held against.
@@ -109,8 +113,7 @@ class Evidence:
 def diagnose(evidence: Evidence) -> list[Finding]:
     """All checks that the evidence allows, the gravest first."""
     found = [finding for check in _CHECKS for finding in check(evidence)]
-    order = {"fail": 0, "warn": 1, "ok": 2}
-    return sorted(found, key=lambda one: (order[one.status], -one.weight))
+    return sorted(found, key=lambda one: (ORDER[one.status], -one.weight))
 
 
 def headline(findings: Sequence[Finding]) -> Finding | None:
@@ -142,7 +145,10 @@ def amdahl(share: float, gain: float) -> float:
 def _int8_share(e: Evidence) -> Iterator[Finding]:
     """B3.1: the executed graph, not what was asked for."""
     graph = e.graph
-    if graph is None or not graph.macs or not _means_int8(e):
+    if graph is None or not graph.layers or not _means_int8(e):
+        return
+    if graph.unsized or not graph.macs:
+        yield _unknown_share(graph)
         return
     share = graph.share()
     gain = GAIN_WITH_DOT if e.instructions else GAIN_WITHOUT
@@ -166,6 +172,16 @@ def _int8_share(e: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("int8-share", "ok", share, "ratio", _ISLANDS, told + _conversions(graph))
+
+
+def _unknown_share(graph: Graph) -> Finding:
+    uncounted = [f"{layer.name} ({layer.op})" for layer in graph.unsized[:3]]
+    told = f", as it is not known how much {', '.join(uncounted)} multiply" if uncounted else ""
+    return Finding(
+        "int8-share", "unknown", None, "ratio", None,
+        f"which part of the arithmetic runs in integers cannot be told{told}",
+        "Give the sizes of open inputs with --input, --input-data or --dataset." if graph.note else None, 2.0,
+    )  # fmt: skip
 
 
 def _means_int8(e: Evidence) -> bool:

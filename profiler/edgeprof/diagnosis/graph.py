@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeprof.compression.isolation import apart
 from edgeprof.errors import InputError
@@ -14,6 +14,8 @@ from edgeprof.worker import sandbox
 from edgeprof.worker.graph import INTEGER, Graph, Layer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgeprof.artifact import Artifact
     from edgeprof.worker.runtime import Runtime
 
@@ -28,8 +30,15 @@ def read_graph(artifact: Artifact, host: PluginHost | None = None) -> Graph | No
     return inspect_with(artifact, host or PluginHost.from_environment())[1]
 
 
-def inspect_with(artifact: Artifact, host: PluginHost) -> tuple[Runtime | None, Graph | None]:
+def inspect_with(
+    artifact: Artifact, host: PluginHost, inputs: Mapping[str, Any] | None = None
+) -> tuple[Runtime | None, Graph | None]:
     """The first runtime that can tell what a model computes, and the graph.
+
+    Args:
+        artifact: The model.
+        host: The plugins.
+        inputs: Input name → array, or its shape, for sizes that the file leaves open.
 
     None and None: no runtime of this format can tell, or the library that it reads with is not installed, or the model
     was written by a version of it that this one does not read.
@@ -40,7 +49,7 @@ def inspect_with(artifact: Artifact, host: PluginHost) -> tuple[Runtime | None, 
     failure: Exception | None = None
     for runtime in runtimes_for(host, artifact) if artifact.path is not None else []:
         try:
-            graph = _inspect(runtime, str(artifact.path))
+            graph = _inspect(runtime, str(artifact.path), inputs or {})
         except ImportError:
             continue
         except Exception as error:  # noqa: BLE001 - a plugin's code on anybody's file
@@ -57,11 +66,12 @@ def inspect_with(artifact: Artifact, host: PluginHost) -> tuple[Runtime | None, 
     ) from failure
 
 
-def _inspect(runtime: Runtime, path: str) -> Graph | None:
+def _inspect(runtime: Runtime, path: str, inputs: Mapping[str, Any]) -> Graph | None:
+    work = functools.partial(runtime.inspect_with_inputs, path, dict(inputs))
     if not runtime.inspects_apart and not sandbox.is_asked_for():
-        return runtime.inspect(path)
+        return work()
     try:
-        return apart(functools.partial(runtime.inspect, path), label=Path(path).name, limit_s=_LIMIT_S)
+        return apart(work, label=Path(path).name, limit_s=_LIMIT_S)
     except Exception:
         if not runtime.inspects_apart:
             raise

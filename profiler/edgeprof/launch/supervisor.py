@@ -102,6 +102,7 @@ class Loaded:
         shapes: Input name → shape that is fed.
         problems: What is wrong with the outputs of the first inference, as NaN in them; a code and a sentence each.
         workloads: What can be asked of it in windows, the main workload first.
+        language: ``Session.language``: what a language model was asked for; None of any other model.
     """
 
     inputs: list[TensorSpec]
@@ -117,6 +118,7 @@ class Loaded:
     shapes: dict[str, tuple[int, ...]]
     problems: list[tuple[str, str]] = field(default_factory=list)
     workloads: Sequence[Workload] = (INFERENCE,)
+    language: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,7 @@ class Worker:
             shapes={name: tuple(shape) for name, shape in first["shapes"].items()},
             problems=[(code, sentence) for code, sentence in first["problems"]],
             workloads=[Workload(*workload) for workload in first["workloads"]],
+            language=first["language"],
         )
 
     def warm_up(
@@ -302,6 +305,15 @@ class Worker:
         with self._understood("timing on the device"):
             parts = zip(answer["parts"], blobs, strict=True)
             return {str(part): np.frombuffer(blob, dtype=np.float64) for part, blob in parts}
+
+    def token_times(self) -> list[npt.NDArray[np.float64]]:
+        """For each request since this was last asked: seconds from its beginning to each of its tokens."""
+        _, blobs = self._ask({"do": "token_times"}, doing="the look at its tokens")
+        with self._understood("the look at its tokens"):
+            counts, seconds = np.frombuffer(blobs[0], np.int64), np.frombuffer(blobs[1], np.float64)
+            if (counts < 0).any() or counts.sum() != len(seconds) or not np.isfinite(seconds).all():
+                raise ValueError("its tokens are not those that were timed")
+            return np.split(seconds, np.cumsum(counts)[:-1]) if len(counts) else []
 
     def infer(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Run once on these inputs, as if nothing had run before (see ``kept``), and return the outputs by name."""

@@ -125,9 +125,8 @@ def cost(variant: Variant) -> str:
     if energy and energy.gross.value is not None:
         parts.append(f"{view.energy_text(energy.gross, energy.provenance)} per {variant.unit}")
     latency = variant.latency_s
-    p50 = latency and (latency.p50 if latency.p50 is not None else latency.median)
-    if p50:
-        parts.append(f"{units.quantity(p50, 's')} (p50)")
+    if latency and latency.p50:
+        parts.append(f"{units.quantity(latency.p50, 's')} (p50)")
     return ", ".join(parts) or "no cost is known"
 
 

@@ -107,6 +107,10 @@ def _row(
             f"latency_{name}_s": getattr(latency, name) if latency else None
             for name in ("mean", "std", "min", "median", "p50", "p90", "p95", "p99", "max")
         },
+        **{
+            f"latency_{name}_bound_s": getattr(latency, f"{name}_bound") if latency else None
+            for name in ("p50", "p90", "p95", "p99")
+        },
         "latency_samples": latency.samples if latency else None,
         "latency_outliers": latency.outliers if latency else None,
         **_energy(energy),

@@ -80,10 +80,8 @@ def _tiles(result: Result, variant: Variant) -> str:
         ratio = _ratio_small(compared.energy_ratio if compared else None, covers)
         tiles.append((f"energy per {variant.unit}", view.energy_text(energy.gross, energy.provenance), ratio))
     if latency_s:
-        p99 = f"p99 {units.quantity(latency_s.p99, 's')}" if latency_s.p99 is not None else "too few requests for a p99"
-        p50 = latency_s.p50 if latency_s.p50 is not None else latency_s.median
-        ratio = _ratio_small(compared.latency_ratio if compared else None, p99)
-        tiles.append(("latency, p50", units.quantity(p50, "s"), ratio))
+        ratio = _ratio_small(compared.latency_ratio if compared else None, _tail_words(latency_s))
+        tiles.append(("latency, p50", units.quantity(latency_s.p50, "s"), ratio))
     if variant.accuracy:
         a = variant.accuracy
         value = f"{100 * a.value:.1f} %" if a.is_ratio else units.significant(a.value)
@@ -98,6 +96,14 @@ def _tiles(result: Result, variant: Variant) -> str:
         for name, value, small in tiles
     )
     return f'<dl class="tiles">{cells}</dl>'
+
+
+def _tail_words(latency: schema.Latency) -> str:
+    """The 99th percentile and its bound, as far as they are known."""
+    known = [f"p99 {units.quantity(latency.p99, 's')}"] if latency.p99 is not None else []
+    if latency.p99_bound is not None:
+        known.append(f"{'' if known else 'p99 '}≤ {units.quantity(latency.p99_bound, 's')} with 99 % confidence")
+    return ", ".join(known) or "too few requests for a p99"
 
 
 def _ratio_small(ratio: Ratio | None, otherwise: str) -> str:

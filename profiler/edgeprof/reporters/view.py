@@ -176,10 +176,15 @@ def _fixed(u: float) -> str:
 
 
 def _latency_columns(latencies: Sequence[schema.Latency | None]) -> list[Column]:
-    p50 = [(v.p50 if v.p50 is not None else v.median) if v else None for v in latencies]
+    p50 = [v.p50 if v else None for v in latencies]
     p99 = [v.p99 if v else None for v in latencies]
+    bound = [v.p99_bound if v else None for v in latencies]
     # Each column its own unit: on a busy machine a p99 is some hundred times the p50.
-    return [Column("latency p50", scaled(p50, "s"), "p50"), Column("p99", scaled(p99, "s"))]
+    return [
+        Column("latency p50", scaled(p50, "s"), "p50"),
+        Column("p99", scaled(p99, "s")),
+        Column("p99 ≤", scaled(bound, "s")),
+    ]
 
 
 def scaled(values: Sequence[float | None], unit: str) -> list[tuple[str, str]]:
@@ -454,8 +459,10 @@ def notes(result: Result) -> list[str]:
         )
     elif energy is not None and energy.covers in OUTSIDE:
         found.append(OUTSIDE[energy.covers or ""].format(rail=energy.rail or "it"))
-    if any(v.latency_s and v.latency_s.p99 is None for v in result.variants):
+    if any(v.latency_s and v.latency_s.p99_bound is None for v in result.variants):
         found.append("p99 needs at least 662 requests to be bounded with 99 % confidence; give more time: --window.")
+    if any(v.latency_s and v.latency_s.p99_bound is not None for v in result.variants):
+        found.append("p99 ≤ is a bound that holds with 99 % confidence; p50 and p99 are the quantiles that were seen.")
     if result.interrupted:
         found.append("Interrupted: what had been measured until then is here.")
     front = [v for v in result.variants if v.name in result.pareto]

@@ -65,6 +65,7 @@ def from_json(text: str | bytes, *, source: str = "result") -> Result:
     schema = head.get("schema") if isinstance(head, dict) else None
     if schema != SCHEMA:
         raise _wrong_schema(source, schema)
+    _separate_bounds(head)
     wrong = _impossible(head)
     if wrong is not None:
         raise InputError(f"{source} holds {wrong}, which nothing measures", remedy=_WRITE_IT_AGAIN)
@@ -75,6 +76,25 @@ def from_json(text: str | bytes, *, source: str = "result") -> Result:
     if any(len(strip.times_s) != len(strip.power_w) for strip in result.traces):
         raise InputError(f"{source} has a trace with more times than readings, or fewer", remedy=_WRITE_IT_AGAIN)
     return result
+
+
+def _separate_bounds(document: dict[str, Any]) -> None:
+    """Name the bounds of an older edgeprof's latencies as such, in place.
+
+    Its ``p50`` … ``p99`` were upper bounds, and ``median`` the only quantile that it kept.
+    """
+    variants = document.get("variants")
+    for variant in variants if isinstance(variants, list) else []:
+        if not isinstance(variant, dict):
+            continue
+        workloads = variant.get("workloads")
+        for holder in (variant, *(workloads if isinstance(workloads, list) else ())):
+            latency = holder.get("latency_s") if isinstance(holder, dict) else None
+            if not isinstance(latency, dict) or "p50_bound" in latency or latency.get("median") is None:
+                continue
+            for name in ("p50", "p90", "p95", "p99"):
+                latency[f"{name}_bound"] = latency.pop(name, None)
+            latency["p50"] = latency["median"]
 
 
 def _impossible(document: Any) -> str | None:

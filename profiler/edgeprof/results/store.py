@@ -331,7 +331,7 @@ def _columns(result: Result, variant: Variant) -> tuple[object, ...]:
         energy.gross.value if energy else None,
         energy.gross.expanded_uncertainty if energy else None,
         energy.net.value if energy else None,
-        (latency.p50 or latency.median) if latency else None,
+        latency.p50 if latency else None,
         variant.accuracy.value if variant.accuracy else None,
         variant.model.size_bytes,
     )

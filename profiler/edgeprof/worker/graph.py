@@ -10,7 +10,7 @@ INTEGER = frozenset({"int8", "int8-dynamic", "int16x8"})
 
 
 class Layer(NamedTuple):
-    """A node with weights.
+    """A node that multiplies: with weights, or two activations with one another.
 
     Attributes:
         name: As in the graph.
@@ -18,7 +18,7 @@ class Layer(NamedTuple):
         macs: Multiply-accumulates for one sample; None where a size is open.
         precision: Of the arithmetic: ``float32``, ``float16``, ``int8`` (calibrated), ``int8-dynamic`` (ranges taken
             while it runs), ``int16x8``.
-        stored: Of the weights in the file.
+        stored: Of the weights in the file; ``computed`` where there are none.
         channels: Output channels.
         weights: Reads the weights as real numbers, output channels first; None where they are computed.
         depthwise: Each channel by itself.
@@ -38,7 +38,7 @@ class Graph(NamedTuple):
     """A model as it is executed.
 
     Attributes:
-        layers: The nodes with weights, in order.
+        layers: The nodes that multiply, in order, those in branches and bodies included.
         nodes: How many operators are executed in all.
         conversions: How many of them only turn integers into floats and back.
         batch_norms: Names of batch normalisations that were not fused.
@@ -51,6 +51,9 @@ class Graph(NamedTuple):
             other end of that, clipped and rounded.
         engine: By whose rules this machine's kernels compute (``arm``, ``x86``), where a model can be made for another;
             "" where there is but one.
+        inputs: Input → its shape as the file declares it; None for what it leaves open.
+        assumed: What was taken for sizes that the file leaves open; "" where none was.
+        makers: Tensor → the node that gives it, where the nodes have names of their own.
         slow: Precision → what is slow about it in this runtime, as the end of a sentence.
     """
 
@@ -65,12 +68,20 @@ class Graph(NamedTuple):
     tensors: Sequence[str] = ()
     seen_as: Dict[str, str] = {}
     engine: str = ""
+    inputs: Dict[str, Tuple[Optional[int], ...]] = {}
+    assumed: str = ""
+    makers: Dict[str, str] = {}
     slow: Dict[str, str] = {"int16x8": "for which most runtimes have reference kernels only"}
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of all layers whose sizes are known."""
         return sum(layer.macs or 0 for layer in self.layers)
+
+    @property
+    def unsized(self) -> Sequence[Layer]:
+        """The layers whose multiply-accumulates are not known."""
+        return [layer for layer in self.layers if layer.macs is None]
 
     def share(self, precisions: FrozenSet[str] = INTEGER) -> float:
         """The part of all multiply-accumulates that runs in these precisions; 0 where there are none."""

@@ -13,8 +13,8 @@ _CODE = """
 import sys
 from edgeprof_exporters.thrift.light import import_client
 import_client()
-import edgeprof_exporters.daemon, edgeprof_exporters.thrift.main
-from edgeprof_exporters.thrift.main import sensor_plugins
+import edgeprof_exporters.daemon, edgeprof_exporters.main
+from edgeprof_exporters.main import sensor_plugins
 for plugin in sensor_plugins():
     if plugin.value.startswith("edgeprof_plugins.sensors."): plugin.load()
 print(*sorted(sys.modules))

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("prometheus_client", reason="pip install 'edgeprof[exporter]'")
 
 from edgeprof.plugins import PluginHost, points_of
-from edgeprof_exporters.thrift.main import Plugin, sensor_plugins
+from edgeprof_exporters.main import Plugin, sensor_plugins
 
 _CODE = """
 import sys

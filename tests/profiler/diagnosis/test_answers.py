@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeprof.diagnosis import evidence
+from edgeprof.diagnosis.running import top_answers
 from edgeprof.evaluation.samples import Samples
 from edgeprof.worker.runtime import TensorSpec
 
@@ -39,4 +39,4 @@ def _map(number):
     ],
 )
 def test_only_classes_are_answers(output, answers):
-    assert evidence._answers(Answering(output), INPUTS, DATA).tolist() == answers
+    assert top_answers(Answering(output), INPUTS, DATA).tolist() == answers

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 
 import pytest
 
-from edgeprof.reporters import console, view
+from edgeprof.reporters import console, registry, view
+from edgeprof.reporters.charts.rows import rows
 from edgeprof.reporters.terminal import Style, width
 from edgeprof.results import schema
 from tests.profiler.results import samples
@@ -80,7 +82,21 @@ def test_what_the_rail_leaves_out_is_said():
 def test_a_percentile_that_was_not_bounded_is_a_dash_and_says_what_it_takes():
     result = samples.degraded()
     assert "p99 needs at least 662 requests" in console.render(result)
-    assert "p99" not in console.render(samples.one()).split("\n\n")[-1]
+    assert "662" not in console.render(samples.one())
+
+
+def test_every_place_gives_the_same_number_for_one_quantile():
+    """The table, the CSV, the plot's row, the history's column and the exporter's series."""
+    result = samples.one()
+    latency = result.variants[0].latency_s
+    p50, p99, bound = (view.scaled([value], "s")[0][0] for value in (latency.p50, latency.p99, latency.p99_bound))
+    cells = {column.title: column.cells[0][0] for column in view.columns(result.variants)}
+    assert (cells["latency p50"], cells["p99"], cells["p99 ≤"]) == (p50, p99, bound)
+    (row,) = csv.DictReader(registry.render([result], ".csv").splitlines())
+    assert float(row["latency_p50_s"]) == latency.p50
+    assert float(row["latency_p99_s"]) == latency.p99
+    assert float(row["latency_p99_bound_s"]) == latency.p99_bound
+    assert rows([result])[0].latency == latency.p50
 
 
 def test_the_next_command_names_the_stored_run_only_where_it_is_stored():

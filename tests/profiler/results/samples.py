@@ -105,7 +105,11 @@ def latency(p50: float, *, samples: int = 21650, spread: float = 0.03, p99: floa
         p90=p50 * 1.05,
         p95=p50 * 1.08,
         p99=(p99 or p50 * 1.13) if enough else None,
-        median=p50 * 0.998,
+        median=p50,
+        p50_bound=p50 * 1.002,
+        p90_bound=p50 * 1.055,
+        p95_bound=p50 * 1.085,
+        p99_bound=(p99 or p50 * 1.13) * 1.02 if enough else None,
         histogram=s.Histogram(edges=edges, counts=counts),
     )
 

@@ -3,8 +3,7 @@
 Read in edgeprof's own process, never in the worker: it needs onnx beside onnxruntime.
 """
 
-import functools
-from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import onnx
@@ -12,30 +11,14 @@ import onnxruntime
 from onnx import numpy_helper
 
 from edgeprof.compression.scratch import scratch
-from edgeprof.worker.graph import Graph, Layer
+from edgeprof.worker.graph import Graph
+
+from .layers import read_layers
 
 Array = Any
 Feeds = Mapping[str, Array]
+Inputs = Mapping[str, Any]  # name → an array, or a shape
 
-#: Operator → (position of the weights, precision of its arithmetic; None: that of the weights).
-_LAYERS = {
-    "Conv": (1, None),
-    "FusedConv": (1, None),
-    "NhwcFusedConv": (1, None),
-    "ConvTranspose": (1, None),
-    "MatMul": (1, None),
-    "FusedMatMul": (1, None),
-    "Gemm": (1, None),
-    "FusedGemm": (1, None),
-    "QLinearConv": (3, "int8"),
-    "QLinearMatMul": (3, "int8"),
-    "QGemm": (3, "int8"),
-    "ConvInteger": (1, "int8-dynamic"),
-    "MatMulInteger": (1, "int8-dynamic"),
-    "MatMulIntegerToFloat": (1, "int8-dynamic"),
-    "DynamicQuantizeMatMul": (1, "int8-dynamic"),
-    "MatMulNBits": (1, "float32"),
-}
 _CONVERSIONS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"}
 _LIMITS = {
     onnx.TensorProto.INT8: (-128, 127),
@@ -56,8 +39,14 @@ _DTYPES = {
 }
 
 
-def read(path: str) -> Graph:
-    """The executed graph of an ONNX file."""
+def read(path: str, inputs: Optional[Inputs] = None) -> Graph:
+    """The executed graph of an ONNX file.
+
+    Args:
+        path: The file.
+        inputs: As ``Runtime.inspect_with_inputs`` takes them. Without them an open batch is 1, and where other sizes
+            are open no arithmetic is counted.
+    """
     written = onnx.load(path)
     training = [
         node.name or node.output[0]
@@ -68,27 +57,92 @@ def read(path: str) -> Graph:
     with scratch("graph") as folder:
         executed = _optimised(path, folder)
         model, note = (written, "as written: ONNX Runtime does not load it") if executed is None else (executed, "")
-        sizes = _sizes(model)
-    if not sizes:
-        note = note or "sizes are open: the model could not be run on random inputs"
-    graph = model.graph
-    values = {tensor.name: tensor for tensor in graph.initializer}
-    # Weights that a node turns into floats while the model runs are those of the file all the same.
-    for node in graph.node:
-        if node.op_type in _CONVERSIONS and node.input[0] in values:
-            values.setdefault(node.output[0], values[node.input[0]])
-    layers = [_layer(node, values, sizes) for node in graph.node]
+        feeds, unsized = _feeds(model.graph, inputs or {})
+        layers = read_layers(model, feeds)
+    nodes = list(_all_nodes(model.graph))
+    if unsized:
+        note = note or unsized
+    elif layers and all(layer.macs is None for layer in layers):
+        note = note or "arithmetic is not counted: the model could not be run on {} inputs".format(
+            "these" if inputs else "random"
+        )
     return Graph(
-        layers=[layer for layer in layers if layer is not None],
-        nodes=len(graph.node),
-        conversions=sum(node.op_type in _CONVERSIONS for node in graph.node),
-        batch_norms=[n.name or n.output[0] for n in graph.node if n.op_type == "BatchNormalization"],
+        layers=layers,
+        nodes=len(nodes),
+        conversions=sum(node.op_type in _CONVERSIONS for node in nodes),
+        batch_norms=[n.name or n.output[0] for n in nodes if n.op_type == "BatchNormalization"],
         training=training,
         ranges=_ranges(written),
         note=note,
         tensors=[name for node in written.graph.node for name in node.output if name],
         seen_as=_seen_as(written.graph),
+        inputs={one.name: tuple(_declared_sizes(one)) for one in _runtime_inputs(model.graph)},
+        assumed=_assumed(model.graph, feeds) if not inputs else "",
+        makers={name: node.name for node in written.graph.node if node.name for name in node.output if name},
     )
+
+
+def _all_nodes(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph and of the graphs inside it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                for one in _all_nodes(inner):
+                    yield one
+
+
+def _runtime_inputs(graph: Any) -> List[Any]:
+    known = {tensor.name for tensor in graph.initializer}
+    return [one for one in graph.input if one.name not in known]
+
+
+def _feeds(graph: Any, given: Inputs) -> Tuple[Optional[Dict[str, Array]], str]:
+    """One set of inputs, or None and why there is none: a size that is open and that nobody gave."""
+    inputs = _runtime_inputs(graph)
+    if set(given) == {""} and len(inputs) == 1:
+        given = {inputs[0].name: given[""]}
+    feeds, draw = {}, np.random.default_rng(0)  # type: Dict[str, Array], Any
+    for one in inputs:
+        value = given.get(one.name)
+        kind = one.type.tensor_type
+        dtype = _DTYPES.get(kind.elem_type, "float32")
+        if isinstance(value, np.ndarray):
+            feeds[one.name] = value.astype(dtype) if value.dtype.kind in "fiub" else value
+            continue
+        sizes = _declared_sizes(one)
+        if value is None and any(size is None for size in sizes[1:]):
+            shape = " × ".join("?" if size is None else str(size) for size in sizes)
+            example = "x".join("SIZE" if size is None else str(size) for size in [sizes[0] or 1, *sizes[1:]])
+            return (
+                None,
+                "arithmetic is not counted: {} is {}; give its sizes with --input {}={}, --input-data or"
+                " --dataset".format(one.name, shape, one.name, example),
+            )
+        feeds[one.name] = _drawn(draw, [size or 1 for size in sizes] if value is None else list(value), dtype)
+    return feeds, ""
+
+
+def _declared_sizes(one: Any) -> List[Optional[int]]:
+    return [int(d.dim_value) if d.dim_value > 0 else None for d in one.type.tensor_type.shape.dim]
+
+
+def _assumed(graph: Any, feeds: Optional[Dict[str, Array]]) -> str:
+    """What was taken for a batch that the file leaves open."""
+    if feeds is None:
+        return ""
+    open_ones = [
+        one.name
+        for one in _runtime_inputs(graph)
+        if one.type.tensor_type.shape.dim and one.type.tensor_type.shape.dim[0].dim_value < 1
+    ]
+    return "a batch of 1 for {}".format(", ".join(open_ones)) if open_ones else ""
+
+
+def _drawn(draw: Any, shape: Sequence[int], dtype: str) -> Array:
+    if dtype.startswith("float"):
+        return draw.standard_normal(shape).astype(dtype)
+    return np.ones(shape, dtype)
 
 
 def _options(level: Any) -> Any:
@@ -109,32 +163,6 @@ def _optimised(path: str, folder: Any) -> Any:
         return onnx.load(str(target))
     except Exception:
         return None
-
-
-def _sizes(model: Any) -> Dict[str, Tuple[int, ...]]:
-    """Shapes of what the layers give, by running the graph once on random inputs with a batch of one."""
-    wanted = [node.output[0] for node in model.graph.node if node.op_type in _LAYERS]
-    inputs = [spec for spec in model.graph.input if spec.name not in {t.name for t in model.graph.initializer}]
-    try:
-        arrays = next(iter(taps(model, wanted, [random_feeds(inputs)])))
-    except Exception:
-        return {}
-    return {name: array.shape for name, array in arrays.items()}
-
-
-def random_feeds(inputs: Iterable[Any]) -> Dict[str, Array]:
-    """Random inputs for a graph's inputs; what is open becomes 1."""
-    draw = np.random.default_rng(0)
-    feeds = {}  # type: Dict[str, Array]
-    for spec in inputs:
-        kind = spec.type.tensor_type
-        shape = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else 1 for d in kind.shape.dim]
-        dtype = _DTYPES.get(kind.elem_type, "float32")
-        if dtype.startswith("float"):
-            feeds[spec.name] = draw.standard_normal(shape).astype(dtype)
-        else:
-            feeds[spec.name] = np.ones(shape, dtype)
-    return feeds
 
 
 def taps(model: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[Dict[str, Array]]:
@@ -170,42 +198,6 @@ def _seen_as(graph: Any) -> Dict[str, str]:
     ends = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     pairs = ((n.input[0], ends.get(n.output[0])) for n in graph.node if n.op_type == "QuantizeLinear")
     return {name: end for name, end in pairs if end is not None}
-
-
-def _layer(node: Any, values: Mapping[str, Any], sizes: Mapping[str, Tuple[int, ...]]) -> Optional[Layer]:
-    if node.op_type not in _LAYERS:
-        return None
-    position, precision = _LAYERS[node.op_type]
-    proto = values.get(node.input[position]) if len(node.input) > position else None
-    name = node.name or node.output[0]
-    output = sizes.get(node.output[0])
-    if node.op_type == "MatMulNBits":
-        size = {a.name: a.i for a in node.attribute}
-        macs = None if output is None else int(np.prod(output)) * size["K"]
-        return Layer(name, node.op_type, macs, "float32", f"int{size.get('bits', 4)}", size["N"])
-    if proto is None:
-        return Layer(name, node.op_type, None, precision or "float32", "computed", 0)
-    shape = tuple(proto.dims)
-    stored = _DTYPES.get(proto.data_type, "?")
-    convolution = "Conv" in node.op_type
-    flipped = node.op_type in {"Gemm", "FusedGemm", "QGemm"} and any(a.name == "transB" and a.i for a in node.attribute)
-    axis = (1 if node.op_type == "ConvTranspose" else 0) if convolution else (0 if flipped else len(shape) - 1)
-    inputs = int(np.prod(shape)) // max(1, shape[axis]) if convolution else shape[1 if flipped else -2]
-    group = next((a.i for a in node.attribute if a.name == "group"), 1)
-    return Layer(
-        name=name,
-        op=node.op_type,
-        macs=None if output is None else int(np.prod(output)) * inputs,
-        precision=precision or ("float16" if stored == "float16" else "float32"),
-        stored=stored,
-        channels=int(shape[axis]),
-        weights=functools.partial(_weights, proto, axis),
-        depthwise=group > 1,
-    )
-
-
-def _weights(proto: Any, axis: int) -> Array:
-    return np.moveaxis(numpy_helper.to_array(proto), axis, 0)
 
 
 def _ranges(model: Any) -> Dict[str, Tuple[float, float]]:

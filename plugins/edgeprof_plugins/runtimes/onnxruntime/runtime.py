@@ -97,12 +97,15 @@ class OnnxRuntime(Runtime):
         return OnnxSession(ort, session, session_options, gpu)
 
     def inspect(self, path: str) -> Optional[Graph]:
+        return self.inspect_with_inputs(path, {})
+
+    def inspect_with_inputs(self, path: str, inputs: Dict[str, Any]) -> Optional[Graph]:
         with open(path, "rb") as file:
             if file.read(8)[4:] == b"ORTM":
                 return None  # ORT format, which onnx does not read
         from . import graph
 
-        return graph.read(path)
+        return graph.read(path, inputs)
 
     def taps(self, path: str, names: Sequence[str], feeds: Iterable[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
         from . import graph

@@ -26,7 +26,7 @@ def draw(rows: Sequence[Row]) -> str | None:
         return None
     low = min(v.min for _, v in drawn)
     # Outliers far out would press everything against the left edge: they are counted in words.
-    high = max(max(v.p99 or 0.0, v.p95 or 0.0, v.mean) for _, v in drawn) * 1.15
+    high = max(max(v.p99_bound or 0.0, v.p99 or 0.0, v.p95 or 0.0, v.mean) for _, v in drawn) * 1.15
     log = low > 0 and high / low > 12
     scale = svg.fitted(low, high, LEFT, WIDTH - RIGHT, log=log, margin=0.03)
     factor, prefix = units.prefix_for([v.mean for _, v in drawn])
@@ -42,8 +42,7 @@ def _band(row: Row, latency: Latency, scale: svg.Scale, top: float, prefix: tupl
     factor, unit = prefix[0], f"{prefix[1]}s"
     bottom = top + BAND - 6
     parts = [_shape(latency, scale, top, bottom)]
-    marks = [("p50", latency.p50 if latency.p50 is not None else latency.median)]
-    marks += [("p90", latency.p90), ("p99", latency.p99)]
+    marks = [("p50", latency.p50), ("p90", latency.p90), ("p99", latency.p99), ("p99 ≤", latency.p99_bound)]
     drawn = [(name, scale.at(value)) for name, value in marks if value is not None]
     for n, (name, x) in enumerate(drawn):
         parts.append(svg.line(x, top + 4, x, bottom, "percentile"))
@@ -77,7 +76,7 @@ def _shape(latency: Latency, scale: svg.Scale, top: float, bottom: float) -> str
             points = [(scale.at(dense[0][0]), bottom), *points, (scale.at(dense[-1][1]), bottom)]
         return svg.path(points, "area", close=True)
     middle = (top + bottom) / 2 + 4
-    p50 = latency.p50 if latency.p50 is not None else latency.median
+    p50 = latency.p50
     end = latency.p99 if latency.p99 is not None else latency.max
     parts = [svg.line(scale.at(latency.min), middle, scale.at(end), middle, "bar")]
     if p50 is not None and latency.p90 is not None:

@@ -37,11 +37,8 @@ class Row:
 
     @property
     def latency(self) -> float | None:
-        """The plain median where there is one, else the bound of the 50th percentile; seconds."""
-        latency = self.variant.latency_s
-        if latency is None:
-            return None
-        return latency.median if latency.median is not None else latency.p50
+        """The median of a call, seconds."""
+        return self.variant.latency_s.p50 if self.variant.latency_s else None
 
 
 def rows(results: Sequence[Result]) -> list[Row]:

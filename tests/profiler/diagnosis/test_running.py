@@ -7,7 +7,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from edgeprof.diagnosis.evidence import _answers, _check_same_inputs
+from edgeprof.diagnosis.running import check_same_inputs, top_answers
 from edgeprof.errors import InputError
 from edgeprof.evaluation.labels import pairs
 from edgeprof.evaluation.samples import Samples
@@ -37,7 +37,7 @@ class Answering:
 )
 def test_only_classes_have_a_top_1_answer(shape, labels, answers):
     data = Samples("six", labels, X.__getitem__, {})
-    assert _answers(Answering(*shape), [TensorSpec("x", (1, 6), "float32", None)], data).tolist() == answers
+    assert top_answers(Answering(*shape), [TensorSpec("x", (1, 6), "float32", None)], data).tolist() == answers
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,4 @@ def test_only_classes_have_a_top_1_answer(shape, labels, answers):
 def test_a_model_is_not_compared_with_one_that_takes_other_inputs(mine, baseline, same):
     specs = [[TensorSpec("x", shape, "float32", None)] for shape in (mine, baseline)]
     with contextlib.nullcontext() if same else pytest.raises(InputError, match="where its baseline takes"):
-        _check_same_inputs(*specs)
+        check_same_inputs(*specs)

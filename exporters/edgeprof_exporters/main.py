@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 #: The current directory is where the user happens to be, and no place to import from.
 _CODE = (
-    "import sys; sys.path[:1] == [''] and sys.path.pop(0); "
-    "from edgeprof_exporters.thrift.main import main; sys.exit(main())"
+    "import sys; sys.path[:1] == [''] and sys.path.pop(0); from edgeprof_exporters.main import main; sys.exit(main())"
 )
 #: What the daemon is told on its way; not among its arguments, which everybody who lists the processes has to read.
 _GIVEN = "_EDGEPROF_EXPORTER"

@@ -1,0 +1,75 @@
+"""What the models of a diagnosis are run on: what the user gives, else the shape of the dataset's samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprof.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.worker.graph import Graph
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was given.
+
+    Attributes:
+        shapes: Input name → shape (``--input``).
+        dtypes: Input name → type, where it was given with the shape.
+        data: An .npz with one array for each input (``--input-data``).
+        sample: The dataset's first sample, a batch of one, by name ("": the only input); empty without a dataset.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    data: Path | None = None
+    sample: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    def with_sample(self, dataset: Dataset | None) -> Inputs:
+        """These, and the form of a dataset's samples."""
+        if dataset is None:
+            return self
+        return Inputs(self.shapes, self.dtypes, self.data, dict(next(iter(dataset.batches(1)), {})))
+
+    def for_graph(self) -> dict[str, Any]:
+        """Name → array, or shape, for ``Runtime.inspect_with_inputs``; what the user gives goes before the dataset.
+
+        Raises:
+            InputError: the .npz cannot be read.
+        """
+        found: dict[str, Any] = dict(self.sample)
+        if self.data is not None:
+            try:
+                with np.load(self.data) as arrays:
+                    found = {name: arrays[name] for name in arrays.files}
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"--input-data {self.data} cannot be read: {error}", remedy="Give an .npz, one array per input."
+                ) from error
+        return {**({} if self.shapes and "" in found else found), **self.shapes}
+
+    def shapes_for(self, graph: Graph | None) -> dict[str, tuple[int, ...]]:
+        """The shapes to load a model with: those given, else the dataset's where the model leaves sizes open."""
+        if self.shapes or self.data is not None or graph is None:
+            return dict(self.shapes)
+        sample = self.sample
+        if set(sample) == {""} and len(graph.inputs) == 1:
+            sample = {next(iter(graph.inputs)): sample[""]}
+        if set(sample) != set(graph.inputs) or not any(None in shape[1:] for shape in graph.inputs.values()):
+            return {}
+        return {
+            name: tuple(
+                own if declared is None else declared for declared, own in zip(shape, sample[name].shape, strict=False)
+            )
+            for name, shape in graph.inputs.items()
+        }
