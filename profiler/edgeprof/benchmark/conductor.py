@@ -192,6 +192,7 @@ class _Run:
             fits = sampled.fits(created.isoformat(timespec="seconds"))
             board = corrections.board_name(self.found.topology.board, self.roots)
             corrections.keep_fitted(self.found.topology.channels, fits, board)
+        preflight = _charge_load(preflight, records)
         variants = [assemble.variant(record, sampled, self.plan) for record in records]
         assemble.pair_accuracies(variants, records)
         cost = self.sampler.cost()
@@ -304,7 +305,9 @@ class _Run:
     def _window(self, worker: Worker, position: int, variant: VariantRecord, record: WorkloadRecord) -> None:
         """Run the workload's window number ``position`` (from 0) and keep it."""
         before = context.snapshot(self.roots)
+        variant.foreign_load.begin(self.roots)
         window = self._undisturbed(worker, position, record)
+        variant.foreign_load.end(self.roots)
         record.throttles += context.difference(before, context.snapshot(self.roots))
         self.order += 1
         span = window.span._replace(key=(variant.name, record.workload.name))
@@ -472,6 +475,19 @@ class _Run:
         return [board, what + order]
 
 
+def _charge_load(preflight: list[schema.Reason], records: Sequence[VariantRecord]) -> list[schema.Reason]:
+    """Give each variant the load of other programs that its own windows saw, and return what the whole run keeps.
+
+    Where the windows could not tell, the look before the run stands for them: what is said degrades.
+    """
+    before = [reason for reason in preflight if reason.code == Code.COMPETING_LOAD]
+    for record in records:
+        if record.workloads and record.main.windows:
+            seen = record.foreign_load.reason()
+            record.notes += before if record.foreign_load.share is None else [seen] if seen is not None else []
+    return [reason for reason in preflight if reason.code != Code.COMPETING_LOAD]
+
+
 def _grown(warm: WorkerMemory | None, after: WorkerMemory) -> WorkerMemory:
     """The model's own memory: its peak up to the end of the warm-up, or what is resident after the windows if more.
 
@@ -491,9 +507,17 @@ def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
     """All at once where memory surely allows, else one by one."""
     able = [c for c in candidates if c.failure is None]
     need = sum(_WORKER_BYTES + _BYTES_PER_MODEL_BYTE * (c.artifact.size_bytes or 0) for c in able)
-    if len(candidates) == 1 or need < psutil.virtual_memory().available / 2:
+    if len(candidates) == 1 or need < _available_bytes() / 2:
         return [candidates]
     return [[candidate] for candidate in candidates]
+
+
+def _available_bytes() -> int:
+    """Memory that is free for models; 0 where no /proc tells, as in a minimal container."""
+    try:
+        return int(psutil.virtual_memory().available)
+    except (OSError, psutil.Error, NotImplementedError):
+        return 0
 
 
 def _device_memory(sensors: Sequence[Sensor], pid: int | None) -> int | None:

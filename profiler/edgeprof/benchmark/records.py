@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edgeprof.benchmark.foreign_load import ForeignLoad
 from edgeprof.energy.influences import chip
 from edgeprof.sensing.corrections import MeasuredFilter
 from edgeprof.worker.workload import INFERENCE
@@ -80,6 +81,7 @@ class VariantRecord:
     preprocessing: str | None = None
     higher_is_better: bool = True
     notes: list[Reason] = field(default_factory=list)
+    foreign_load: ForeignLoad = field(default_factory=ForeignLoad)
     failure: VariantError | None = None
 
     @property

@@ -141,7 +141,6 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
     if not request.models:
         raise InputError("no model was given", remedy="edgeprof bench MODEL [MODEL …]")
     taken: set[str] = set()
-    several = len(request.models) > 1
     named = None if request.runtime is None else named_runtime(host, request.runtime)
     formats = own_formats(host)
     made: list[Candidate] = []
@@ -149,7 +148,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
     for model in request.models:
         refusal: EdgeprofError | None
         artifact, refusal = examine(model.spec, formats)
-        name = model.name or (Path(artifact.spec).name if several else "baseline")
+        name = model.name or Path(artifact.spec).name
         unique, count = name, 1
         while unique in taken:
             count += 1

@@ -25,10 +25,20 @@ if TYPE_CHECKING:
 
     from edgeprof.roots import Roots
 
-__all__ = ["Counters", "competing_load", "describe_host", "difference", "preflight", "snapshot"]
+__all__ = [
+    "COMPETING",
+    "Counters",
+    "competing_load",
+    "describe_host",
+    "difference",
+    "preflight",
+    "processor_seconds",
+    "snapshot",
+]
 
 #: Another program's share of the processors that disturbs a measurement (measurement rules, preflight).
-_COMPETING = 0.05
+COMPETING = 0.05
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 #: MIDR part numbers of Arm's cores (arch/arm64/include/asm/cputype.h).
 _ARM_PARTS = {
     0xD03: "Cortex-A53",
@@ -85,12 +95,12 @@ def preflight(roots: Roots) -> list[Reason]:
     """What may disturb a measurement that is about to begin; takes about 0.2 s."""
     reasons = []
     busy = competing_load(roots)
-    if busy is not None and busy > _COMPETING:
+    if busy is not None and busy > COMPETING:
         reasons.append(
             Reason(
                 code=Code.COMPETING_LOAD,
-                message=f"other programs use {100 * busy:.0f} % of the processors",
-                remedy="Stop them, or quote the net energy with care.",
+                message=f"other programs were busy: they used {100 * busy:.0f} % of the processors before the run",
+                remedy="Stop them and measure again: latency and energy both contain their work.",
             )
         )
     counters = snapshot(roots)
@@ -122,6 +132,12 @@ def competing_load(roots: Roots, seconds: float = 0.2) -> float | None:
     if second is None or second[1] <= first[1]:
         return None
     return max(0.0, (second[0] - first[0]) / (second[1] - first[1]))
+
+
+def processor_seconds(roots: Roots) -> tuple[float, float] | None:
+    """Processor seconds since boot that were busy, and all of them, over all cores; None where nobody tells."""
+    ticks = _ticks(roots.procfs / "stat")
+    return None if ticks is None else (ticks[0] / _TICKS_PER_S, ticks[1] / _TICKS_PER_S)
 
 
 def _ticks(path: Path) -> tuple[int, int] | None:
