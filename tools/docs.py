@@ -49,10 +49,10 @@ def region(file: str, name: str) -> str:
         ValueError: the file has no such region.
     """
     text = (ROOT / file).read_text("utf-8")
-    found = re.search(rf"^ *# region: {re.escape(name)}\n(.*?)^ *# endregion$", text, re.DOTALL | re.MULTILINE)
-    if found is None:
+    match = re.search(rf"^ *# region: {re.escape(name)}\n(.*?)^ *# endregion$", text, re.DOTALL | re.MULTILINE)
+    if match is None:
         raise ValueError(f"{file} has no region {name}")
-    return textwrap.dedent(re.sub(r"  # noqa.*$", "", found[1], flags=re.MULTILINE)).strip("\n") + "\n"
+    return textwrap.dedent(re.sub(r"  # noqa.*$", "", match[1], flags=re.MULTILINE)).strip("\n") + "\n"
 
 
 def with_regions(text: str) -> str:
