@@ -57,6 +57,7 @@ class Code(str, Enum):
     IN_PROCESS = "in_process", Severity.REMARK
 
     PHASES_DO_NOT_ADD_UP = "phases_do_not_add_up"
+    SERVED_ELSEWHERE = "served_elsewhere"
 
     # What disturbed them.
     THROTTLED = "throttled"

@@ -87,6 +87,12 @@ FORMATS: dict[str, Format] = {
             "pip install 'edgeprof[llamacpp]', or serve it (llama-server, Ollama) and bench the server's URL.",
         ),
         Format(
+            "openai-server",
+            (),
+            "a server that speaks OpenAI's protocol",
+            "Give the address of a running server, as http://127.0.0.1:8080.",
+        ),
+        Format(
             "ggml",
             (".bin", ".ggml"),
             "a language model in an old GGML format",

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _CALLABLE = re.compile(r"(?P<where>.+):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
+#: The format of a model that is named by the URL of the server that runs it.
+SERVER = "openai-server"
 _DAMAGED = "The file is damaged, or was made to do harm: export it again."
 #: The longest Python program whose names are looked at before it is run.
 _PROGRAM_BYTES = 4 << 20
@@ -30,7 +32,8 @@ _SUFFIXES = tuple(sorted({suffix for f in FORMATS.values() for suffix in f.suffi
 
 
 def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingProxyType({})) -> Artifact:
-    """What ``spec`` names: a model file, a model's folder, ``FILE.py:attribute`` or ``package.module:attribute``.
+    """What ``spec`` names: a model file, a model's folder, ``FILE.py:attribute``, ``package.module:attribute``, or the
+    URL of a server.
 
     Reads the file (for its checksum) but loads nothing: no pickle is opened, no Python file is run.
 
@@ -43,6 +46,8 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
         InputError: it does not exist, cannot be read, is no model or only a part of one, or would run its author's
             code (``embedded_code``); the sentence says which and the remedy what to do.
     """
+    if _is_server(spec):
+        return Artifact(spec=spec, path=None, target=spec, format=SERVER, size_bytes=None, sha256=None)
     if "://" in spec:
         raise InputError(f"{spec} is an address, not a file", remedy="Download it first, and give the file's name.")
     path = Path(spec).expanduser()
@@ -61,6 +66,12 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
         return _file(spec, path, status.st_size, own_formats)
     except OSError as error:
         raise _unreadable(spec, error) from None
+
+
+def _is_server(spec: str) -> bool:
+    """Whether an address is a server's and not that of a file on one."""
+    scheme, separator, rest = spec.partition("://")
+    return bool(separator and rest) and scheme in ("http", "https") and not rest.lower().endswith(_SUFFIXES)
 
 
 def unsupported(artifact: Artifact, loadable: Iterable[str] = ()) -> UnavailableError:

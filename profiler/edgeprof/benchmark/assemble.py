@@ -58,7 +58,7 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Varia
         made.steady = schema.Steady(
             reached=warmup.reached, inferences=warmup.inferences, seconds=warmup.seconds, reason=warmup.reason
         )
-    if record.memory is not None and record.loaded is not None:
+    if record.memory is not None and record.loaded is not None and not record.loaded.is_served:
         made.memory_bytes = schema.Memory(
             peak_rss=record.memory.peak_rss, loaded_rss=record.loaded.rss_bytes, gpu_peak=record.memory.gpu_peak
         )
@@ -110,7 +110,8 @@ def _measured(made: schema.Variant, record: VariantRecord, sampled: Sampled, pla
     made.temperature_c = schema.Temperature(
         start=_hottest(sampled, spans[0].start_s - 1.0, spans[0].start_s), max=max(known, default=None)
     )
-    made.utilization = _utilization(record.main, sampled)
+    is_served = record.loaded is not None and record.loaded.is_served
+    made.utilization = _utilization(record.main, sampled, is_served=is_served)
     slower = health.warming_slowdown([w.latency_median_s for w in made.windows if w.latency_median_s], hot)
     made.reasons += [r for r in (slower, *_clock_drifts(sampled, spans)) if r is not None]
     made.throttled = slower is not None or any(workload.throttles for workload in record.workloads)
@@ -238,9 +239,12 @@ def _hottest(sampled: Sampled, start: float, end: float) -> float | None:
     return max(highs, default=None)
 
 
-def _utilization(record: WorkloadRecord, sampled: Sampled) -> schema.Utilization:
-    """CPU: the worker's own CPU seconds over all cores' seconds. GPU: the mean reading within the windows."""
+def _utilization(record: WorkloadRecord, sampled: Sampled, *, is_served: bool) -> schema.Utilization:
+    """CPU: the worker's own CPU seconds over all cores' seconds, where it is the worker that computes. GPU: the mean
+    reading within the windows.
+    """
     used, seconds = sum(window.cpu_s for window in record.windows), sum(span.seconds for span in record.spans)
+    is_known = seconds > 0 and not is_served
     busy = []
     for channel in sampled.of("utilization"):
         if channel.scope != "gpu":
@@ -251,7 +255,7 @@ def _utilization(record: WorkloadRecord, sampled: Sampled) -> schema.Utilization
             if mean is not None:
                 busy.append(mean)
     return schema.Utilization(
-        cpu=used / (seconds * sampled.cores) if seconds else None,
+        cpu=used / (seconds * sampled.cores) if is_known else None,
         gpu=statistics.fmean(busy) if busy else None,
     )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import psutil
 
 from edgeprof import __version__
+from edgeprof.artifact.recognition import SERVER
 from edgeprof.benchmark import assemble
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
 from edgeprof.benchmark.records import Sampled, VariantRecord, WorkloadRecord
@@ -316,7 +317,8 @@ class _Run:
         record.throttles += context.difference(before, context.snapshot(self.roots))
         self.order += 1
         span = window.span._replace(key=(variant.name, record.workload.name))
-        self.recording.add(span, cpu_s=window.cpu_s)
+        is_served = variant.loaded is not None and variant.loaded.is_served
+        self.recording.add(span, cpu_s=None if is_served else window.cpu_s)
         record.windows.append(window._replace(span=span))
         record.orders.append(self.order)
         if variant.loaded is not None and variant.loaded.language is not None:
@@ -438,13 +440,18 @@ class _Run:
         )
 
     def _options(self, candidate: Candidate) -> LoadOptions:
+        served = self.request.server_model
         return LoadOptions(
             device=self.request.device or (candidate.runtime.default_device if candidate.runtime else "cpu"),
             threads=self.request.threads,
             batch=self.request.batch,
             shapes=dict(self.request.shapes),
             dtypes=dict(self.request.dtypes),
-            options={**self.request.options, **{name: str(count) for name, count in self.request.language.items()}},
+            options={
+                **self.request.options,
+                **{name: str(count) for name, count in self.request.language.items()},
+                **({"model": served} if served and candidate.artifact.format == SERVER else {}),
+            },
         )
 
     def _hottest(self) -> float | None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: Phases that add up to the request within this share do so, whatever the interval: caches are as full in windows of
 #: phases as within a request, but never to the last line.
 CLOSE_ENOUGH = 0.02
+_ELSEWHERE = "the server runs on another machine: the joules are this device's, which only asks"
+_ON_IT = "Run edgeprof on the machine of the server."
 
 
 def add_findings(made: schema.Variant, record: VariantRecord) -> None:
@@ -49,10 +51,13 @@ def add_findings(made: schema.Variant, record: VariantRecord) -> None:
         figures.bits_per_weight, figures.tensor_bytes = header.bits_per_weight, header.tensor_bytes
     times = [request for request in record.main.token_times if len(request)]
     figures.ttft_s = summarise([request[0] for request in times])
-    figures.tpot_s = summarise(
-        [(request[-1] - request[0]) / (len(request) - 1) for request in times if len(request) > 1]
-    )
-    figures.itl_s = summarise(np.concatenate([np.diff(request) for request in times]) if times else [])
+    decodes = figures.generated_tokens - 1
+    figures.tpot_s = summarise([(request[-1] - request[0]) / decodes for request in times if len(request) > 1])
+    singles = [np.diff(request) for request in times if len(request) == figures.generated_tokens]
+    is_single = len(singles) == len(times) > 0  # a server may send several tokens in one message
+    figures.itl_s = summarise(np.concatenate(singles)) if is_single else None
+    if asked.get("place") == "another machine":
+        made.reasons.append(Reason(code=Code.SERVED_ELSEWHERE, message=_ELSEWHERE, remedy=_ON_IT))
     figures.closure = closure(made, figures)
     made.reasons += closure_doubts(figures.closure)
     made.language = figures

@@ -64,6 +64,8 @@ class BenchRequest:
     options: Mapping[str, str] = field(default_factory=dict)
     #: Of language models: ``prompt``, ``generate``, ``depth`` and ``context`` in tokens, those that were asked for.
     language: Mapping[str, int] = field(default_factory=dict)
+    #: The model of a server that is given by its URL; None: the only one that it has.
+    server_model: str | None = None
     worker_python: str | None = None
     isolated: bool = True
     timeout_s: float = 120.0

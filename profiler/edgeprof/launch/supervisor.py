@@ -120,6 +120,11 @@ class Loaded:
     workloads: Sequence[Workload] = (INFERENCE,)
     language: Mapping[str, Any] | None = None
 
+    @property
+    def is_served(self) -> bool:
+        """Whether another process computes, whose memory and processor time the worker's own do not hold."""
+        return self.language is not None and "place" in self.language
+
 
 @dataclass(frozen=True)
 class Warmup:

@@ -127,6 +127,10 @@ class TokenClock:
         """A token came."""
         self._seconds.append(time.monotonic() - self._start_s)
 
+    def token_at(self, time_s: float) -> None:
+        """A token came at a time of CLOCK_MONOTONIC, or several tokens in one message."""
+        self._seconds.append(time_s - self._start_s)
+
     def end(self) -> None:
         """The request is complete."""
         if len(self._seconds) > self.LIMIT:

@@ -162,7 +162,8 @@ class Session(ABC):
 
         Returns:
             ``prompt_tokens``, ``generated_tokens``, ``depth``, ``context`` (tokens; None: unknown), ``kv_type``
-            (None: unknown) and ``method`` (how its phases were told apart, as ``phase-windows``).
+            (None: unknown) and ``method`` (how its phases were told apart, as ``phase-windows``). Where a server runs
+            it, also ``place``: ``this device`` or ``another machine``.
         """
         return None
 

@@ -29,6 +29,8 @@ def value(kind: str, content: Any) -> bytes:
         return struct.pack("<IIQ", 9, 8, len(content)) + b"".join(map(text, content))
     if kind == "f32s":
         return struct.pack("<IIQ", 9, 6, len(content)) + struct.pack(f"<{len(content)}f", *content)
+    if kind == "i32s":
+        return struct.pack("<IIQ", 9, 5, len(content)) + struct.pack(f"<{len(content)}i", *content)
     number, layout = _SCALARS[kind]
     return struct.pack("<I" + layout, number, content)
 
@@ -74,8 +76,27 @@ def gguf(
     return head + bytes(-len(head) % 32) + data
 
 
-def llama(width: int = 64, layers: int = 2, vocabulary: int = 128, context: int = 512) -> bytes:
-    """A language model that llama.cpp runs: F32, random weights, no tokenizer."""
+def _byte_tokenizer() -> dict[str, tuple[str, Any]]:
+    """GPT-2's tokenizer without merges: each byte is a token, written as GPT-2 writes it; four controls."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    letters = [chr(byte) if byte in shown else chr(256 + hidden.index(byte)) for byte in range(256)]
+    return {
+        "tokenizer.ggml.model": ("str", "gpt2"),
+        "tokenizer.ggml.pre": ("str", "gpt-2"),
+        "tokenizer.ggml.tokens": ("strs", [*letters, *(f"<|{n}|>" for n in range(4))]),
+        "tokenizer.ggml.token_type": ("i32s", [1] * 256 + [3] * 4),
+        "tokenizer.ggml.merges": ("strs", ["Ġ Ġ"]),
+        "tokenizer.ggml.bos_token_id": ("u32", 256),
+        "tokenizer.ggml.eos_token_id": ("u32", 257),
+    }
+
+
+def llama(
+    width: int = 64, layers: int = 2, vocabulary: int = 128, context: int = 512, *, tokenizer: bool = False
+) -> bytes:
+    """A language model that llama.cpp runs: F32, random weights; without a tokenizer, or with one of bytes."""
+    vocabulary = 260 if tokenizer else vocabulary
     chance = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (width, vocabulary), "output_norm.weight": (width,)}
     for layer in range(layers):
@@ -96,5 +117,7 @@ def llama(width: int = 64, layers: int = 2, vocabulary: int = 128, context: int 
         "llama.vocab_size": ("u32", vocabulary),
         "tokenizer.ggml.model": ("str", "none"),
     }
+    if tokenizer:
+        keys |= _byte_tokenizer()
     tensors = tuple((name, shape, 0, 4 * math.prod(shape)) for name, shape in shapes.items())
     return gguf(keys, tensors, weights=lambda size: (0.1 * chance.standard_normal(size // 4)).astype("<f4").tobytes())
