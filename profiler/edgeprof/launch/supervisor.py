@@ -1,4 +1,4 @@
-"""The parent's side of a worker: what the conductor of a bench asks for, and what it gets or why not."""
+"""The parent's side of a worker: it sends the requests of a bench's conductor and returns the answer or the failure."""
 
 from __future__ import annotations
 
@@ -415,7 +415,7 @@ def _spec(item: Sequence[Any]) -> TensorSpec:
 
 
 def _memory_of(pid: int) -> dict[str, int | None]:
-    """VmRSS and VmHWM in bytes. (ru_maxrss would not do: a child's begins at what its launcher had.)"""
+    """Return VmRSS and VmHWM in bytes. (ru_maxrss is no substitute: in a child it starts at its launcher's value.)"""
     memory: dict[str, int | None] = {"VmRSS": None, "VmHWM": None}
     try:
         text = (Roots().procfs / str(pid) / "status").read_text()

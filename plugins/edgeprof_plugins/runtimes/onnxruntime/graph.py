@@ -191,7 +191,10 @@ def taps(model: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[D
 
 
 def _seen_as(graph: Any) -> Dict[str, str]:
-    """Tensor → the tensor that its readers see: where it is quantised, the other end of that, clipped and rounded."""
+    """Map each tensor to the tensor that its readers use.
+
+    If the tensor is quantised, that is the output of the DequantizeLinear behind it: the values clipped and rounded.
+    """
     ends = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     pairs = ((n.input[0], ends.get(n.output[0])) for n in graph.node if n.op_type == "QuantizeLinear")
     return {name: end for name, end in pairs if end is not None}

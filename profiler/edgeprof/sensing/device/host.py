@@ -1,4 +1,4 @@
-"""Under which circumstances something was measured: what the host is, and what must agree for two results to compare.
+"""The circumstances of a measurement: a description of the host, and what must agree for two results to be comparable.
 
 Nothing volatile is in it (no load, no temperature): two runs on an unchanged device have the same fingerprint.
 """
@@ -169,7 +169,7 @@ def _os_name(roots: Roots) -> str:
 
 
 def _clock_limits(roots: Roots) -> dict[str, str]:
-    """The clocks that CPUs and GPUs may have, MHz; that jetson_clocks pinned them shows as equal ends."""
+    """Return the lowest and highest clocks of CPUs and GPUs, MHz; after ``jetson_clocks`` the two are equal."""
     limits: dict[str, str] = {}
     spans: dict[str, list[str]] = {}
     for path in cpufreq(roots):
@@ -215,7 +215,7 @@ def _noted(roots: Roots, model: str) -> dict[str, str]:
 
 
 def _fan(roots: Roots) -> str:
-    """Who rules the fan (pwm1_enable: 0 nobody, at full speed, 1 a person, 2 the kernel), and a person's setting."""
+    """Return how the fan is controlled (pwm1_enable: 0 full speed, 1 by hand, 2 by the kernel) and a manual setting."""
     for path in listing(roots.sysfs / "class/hwmon"):
         if text_of(path / "name") in {"pwmfan", "pwm-fan"}:
             rule = text_of(path / "pwm1_enable")
@@ -227,7 +227,7 @@ def _fan(roots: Roots) -> str:
 
 
 def _supply(roots: Roots) -> str:
-    """What the board is fed with: the highest bus voltage of its power monitors, to the volt, which a load leaves."""
+    """Return the supply: the highest bus voltage of the power monitors, in whole volts to hide load effects."""
     volts = []
     for path in listing(roots.sysfs / "class/hwmon"):
         if text_of(path / "name") == "ina3221":
