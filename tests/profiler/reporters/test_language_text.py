@@ -21,8 +21,8 @@ KNOWN = Language(
     closure=Closure(energy=Ratio(value=0.994, ci95=(0.971, 1.018))),
 )
 LINE = (
-    "512 prompt tokens behind 64, 128 generated; 6.35 bits a weight; TTFT 410 ms; TPOT 20.0 ms; ITL 20.0 ms (p99 31.0 ms); "
-    "the phases of a request make 0.994 (0.971–1.018) of its joules."
+    "512 prompt tokens behind 64, 128 generated; 6.35 bits a weight; TTFT 410 ms; "
+    "TPOT 20.0 ms; ITL 20.0 ms (p99 31.0 ms); the phases of a request make 0.994 (0.971–1.018) of its joules."
 )
 
 
