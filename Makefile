@@ -30,18 +30,16 @@ BENCHMARKS := startup harness record_overhead sampler_cost perturbation integrat
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
-	@echo "installing edgeprof with ONNX Runtime into $(VENV)"
-	@tools/venv $(VENV) -e '.[onnx]'
+	@HOLDS='edgeprof with ONNX Runtime, about 200 MB on disk' tools/venv $(VENV) -e '.[onnx]'
 	@touch $@
 
 $(VENV)/.develop: pyproject.toml tools/venv tests/constraints.txt
-	@echo "installing edgeprof with everything that its tests use into $(VENV)"
-	@tools/venv $(VENV) -e '.[all]' --group dev -c tests/constraints.txt
+	@HOLDS='edgeprof with everything that its tests use; PyTorch makes it 2 GB on disk, or 7 GB where pip takes its CUDA build' \
+	    tools/venv $(VENV) -e '.[all]' --group dev -c tests/constraints.txt
 	@touch $@ $(VENV)/.run $(VENV)/.fast
 
 $(VENV)/.fast: pyproject.toml tools/venv tests/constraints.txt
-	@echo "installing edgeprof with ONNX Runtime and what its fast tests use into $(VENV)"
-	@tools/venv $(VENV) -e '.[onnx,exporter]' --group dev -c tests/constraints.txt
+	@HOLDS='edgeprof with ONNX Runtime and what its fast tests use, about 600 MB on disk' tools/venv $(VENV) -e '.[onnx,exporter]' --group dev -c tests/constraints.txt
 	@touch $@ $(VENV)/.run
 
 demo: $(VENV)/.run

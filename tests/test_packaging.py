@@ -102,7 +102,7 @@ def test_all_is_the_sum_of_the_other_extras(pyproject: dict) -> None:
     (everything,) = extras["all"]
     named = set(everything.removeprefix("edgeprof[").removesuffix("]").split(","))
     hardware = {"joulescope", "ppk2", "jetson"}  # libraries of one meter or one board, for who has it
-    heavy = {"torch-tflite"}  # some 900 MB, with JAX
+    heavy = {"torch-tflite", "llamacpp"}  # some 900 MB, with JAX; a source that needs a compiler
     assert named == set(extras) - {"all"} - hardware - heavy
 
 

@@ -23,7 +23,7 @@ HEAD = """\
 
 def closure(name: str, extras: tuple[str, ...] = ()) -> dict[str, str]:
     """Distribution → version of all that one needs, itself left out; what is not installed is left out too."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     waiting = [(name, extra) for extra in ("", *extras)]
     seen = set(waiting)
     while waiting:
@@ -33,14 +33,14 @@ def closure(name: str, extras: tuple[str, ...] = ()) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
         if parent != name:
-            found[parent] = distribution.version.partition("+")[0]
+            versions[parent] = distribution.version.partition("+")[0]
         for line in distribution.requires or ():
             wanted = _wanted(line, extra)
             for more in wanted:
                 if more not in seen:
                     seen.add(more)
                     waiting.append(more)
-    return found
+    return versions
 
 
 def _wanted(line: str, extra: str) -> list[tuple[str, str]]:
@@ -53,7 +53,7 @@ def _wanted(line: str, extra: str) -> list[tuple[str, str]]:
     if match is None:
         return []
     name = re.sub(r"[-_.]+", "-", match.group(1)).lower()
-    return [(name, one.strip()) for one in ("", *(match.group(2) or "").split(",")) if one.strip() or one == ""]
+    return [(name, extra.strip()) for extra in ("", *(match.group(2) or "").split(",")) if extra.strip() or extra == ""]
 
 
 def main() -> None:

@@ -201,8 +201,8 @@ def attempt(layer: Layer, method: str, host: PluginHost) -> Cell:
             return Cell("left", left[1])
         return Cell("refused", _plain(error.message, layer))
     for reason, entry in recipe[-1]["facts"]["coverage"]["left"].items():
-        own = {name.partition(" (")[0] for name in entry["names"]} & layer.names
-        if own and not reason.startswith("biases"):
+        layer_names = {name.partition(" (")[0] for name in entry["names"]} & layer.names
+        if layer_names and not reason.startswith("biases"):
             return Cell("left", reason)
     return Cell("changed")
 
@@ -265,11 +265,11 @@ def main() -> int:
     given = parser.parse_args()
     differs = False
     for kind in given.kinds or METHODS:
-        made = render(kind, PluginHost())
+        table = render(kind, PluginHost())
         text = DOCUMENT.read_text("utf-8")
         begin, end = f"<!-- methods and layers, {kind}: begin -->", f"<!-- methods and layers, {kind}: end -->"
         before, rest = text.split(begin)
-        updated = f"{before}{begin}\n\n{made}\n\n{end}{rest.split(end)[1]}"
+        updated = f"{before}{begin}\n\n{table}\n\n{end}{rest.split(end)[1]}"
         differs |= updated != text
         if not given.check:
             DOCUMENT.write_text(updated, "utf-8")

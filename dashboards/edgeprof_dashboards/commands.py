@@ -36,11 +36,11 @@ def export(directory: str, force: bool) -> None:
     """
     from edgeprof_dashboards.export import export as write
 
-    written, kept = write(Path(directory), force=force)
+    written, unchanged = write(Path(directory), force=force)
     click.echo(f"{len(written)} files written to {directory}; begin with {directory}/README.md", err=True)
-    if kept:
+    if unchanged:
         raise GateError(
-            f"left alone because they are different: {', '.join(str(path) for path in kept)}",
+            f"left alone because they are different: {', '.join(str(path) for path in unchanged)}",
             remedy="--force replaces them.",
         )
 
@@ -89,14 +89,14 @@ def lint_metrics_command(file: str) -> None:
 
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-        found = lint_metrics.lint(text)
+        findings = lint_metrics.lint(text)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"{file} cannot be read as metrics: {reason}") from None
-    for sentence in found:
+    for sentence in findings:
         click.echo(sentence)
-    if found:
-        raise GateError(f"{len(found)} finding{'s' if len(found) > 1 else ''}")
+    if findings:
+        raise GateError(f"{len(findings)} finding{'s' if len(findings) > 1 else ''}")
 
 
 @command.command()

@@ -25,17 +25,17 @@ def export(directory: Path, *, force: bool = False) -> tuple[list[Path], list[Pa
         InputError: a file cannot be written.
     """
     written: list[Path] = []
-    kept: list[Path] = []
+    unchanged: list[Path] = []
     for source in sorted(path for path in FILES.rglob("*") if path.is_file()):
         target = directory / source.relative_to(FILES)
         content = source.read_bytes()
         try:
             if target.exists() and target.read_bytes() != content and not force:
-                kept.append(target)
+                unchanged.append(target)
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
         except OSError as error:
             raise InputError(f"{target} cannot be written: {error.strerror}") from None
         written.append(target)
-    return written, kept
+    return written, unchanged

@@ -55,12 +55,12 @@ def lint(board: Board) -> list[Finding]:
     Raises:
         UnavailableError: the PromQL parser is not installed.
     """
-    found = [finding for rule in _BOARD_RULES for finding in rule(board)]
+    findings = [finding for rule in _BOARD_RULES for finding in rule(board)]
     for panel in panels(board):
-        found += [finding for rule in _PANEL_RULES for finding in rule(board, panel)]
+        findings += [finding for rule in _PANEL_RULES for finding in rule(board, panel)]
         for target in panel.get("targets", ()):
-            found += _target(board, panel, target)
-    return found
+            findings += _target(board, panel, target)
+    return findings
 
 
 def panels(board: Board) -> Iterator[dict[str, Any]]:
@@ -73,8 +73,8 @@ def panels(board: Board) -> Iterator[dict[str, Any]]:
 
 
 def _variables(board: Board) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = board.get("templating", {}).get("list", [])
-    return found
+    variables: list[dict[str, Any]] = board.get("templating", {}).get("list", [])
+    return variables
 
 
 def _name(panel: Board) -> str:
@@ -92,9 +92,9 @@ def _dashboard(board: Board) -> Iterator[Finding]:
         yield Finding(
             "importable", "dashboard", "__inputs are not filled in by provisioning; use a data source variable"
         )
-    own = [panel.get("id") for panel in board.get("panels", ()) if panel.get("type") == "row"]
-    own += [panel.get("id") for panel in panels(board)]
-    if len(set(own)) != len(own):
+    ids = [panel.get("id") for panel in board.get("panels", ()) if panel.get("type") == "row"]
+    ids += [panel.get("id") for panel in panels(board)]
+    if len(set(ids)) != len(ids):
         yield Finding("importable", "dashboard", "panel ids are not unique")
 
 

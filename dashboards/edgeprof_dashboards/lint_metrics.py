@@ -101,12 +101,12 @@ def lint(exposition: str, prefix: str = "edgeprof_") -> list[str]:
     Raises:
         ValueError: it is no exposition.
     """
-    found: list[str] = []
+    findings: list[str] = []
     for family in read(exposition):
         if family.name.startswith(_FOREIGN):
             continue
-        found += [f"{family.name}: {text}" for text in (*_of_family(family, prefix), *_of_labels(family))]
-    return found
+        findings += [f"{family.name}: {text}" for text in (*_of_family(family, prefix), *_of_labels(family))]
+    return findings
 
 
 def _of_family(family: Family, prefix: str) -> Iterator[str]:
@@ -148,25 +148,25 @@ def _of_values(family: Family) -> Iterator[str]:
 
 
 def _of_labels(family: Family) -> list[str]:
-    found: dict[str, None] = {}
+    findings: dict[str, None] = {}
     seen: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
     names = {tuple(sorted(set(labels) - {"le", "quantile"})) for _, labels, _, _ in family.samples}
     if len(names) > 1:
-        found["has samples with different labels"] = None
+        findings["has samples with different labels"] = None
     for name, labels, _, _ in family.samples:
         key = (name, tuple(sorted(labels.items())))
         if key in seen:
-            found[f"has {name}{labels} twice"] = None
+            findings[f"has {name}{labels} twice"] = None
         seen.add(key)
         for label, value in labels.items():
             if label in BANNED:
-                found[f"has the label {label}, which belongs to the scrape configuration"] = None
+                findings[f"has the label {label}, which belongs to the scrape configuration"] = None
             if label.startswith("__") or not _NAME.fullmatch(label):
-                found[f"has the label {label}, which is not snake_case"] = None
+                findings[f"has the label {label}, which is not snake_case"] = None
             if label == "le" and family.kind != "histogram":
-                found["has the label le and is no histogram"] = None
+                findings["has the label le and is no histogram"] = None
             if label in ("rail", "sensor", "pool") and value.lower() in ("total", "all", "sum"):
-                found[f"has a row {label}={value!r} that a sum over {label} counts again"] = None
+                findings[f"has a row {label}={value!r} that a sum over {label} counts again"] = None
             if label != "le" and len(value) > 200:
-                found[f"has a value of {label} with {len(value)} characters"] = None
-    return list(found)
+                findings[f"has a value of {label} with {len(value)} characters"] = None
+    return list(findings)

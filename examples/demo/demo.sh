@@ -5,7 +5,8 @@ here=$(dirname "$0")
 edgeprof=${BIN:?names the folder of the edgeprof command}/edgeprof
 out=${OUT:-build/demo}
 mkdir -p "$out"
-EDGEPROF_DATA_DIR=$(cd "$out" && pwd)/data # a demo leaves nothing in your history
+data=$(cd "$out" && pwd)/data # a demo leaves nothing in your history
+EDGEPROF_DATA_DIR=$data
 export EDGEPROF_DATA_DIR
 
 say() { printf '\n── %s\n\n' "$*"; }
@@ -25,3 +26,4 @@ rm -rf "$out/jetson"
 say "3  One page of both"
 "$edgeprof" report "$out/here.json" "$out/jetson.json" -o "$out/report.html"
 echo "open $out/report.html"
+echo "these runs again: EDGEPROF_DATA_DIR='$data' $edgeprof history"

@@ -1,4 +1,4 @@
-"""``edgeprof exporter``: the daemon, and what there is to do around it."""
+"""``edgeprof exporter``: run the daemon, query it, reload it and install it."""
 
 from __future__ import annotations
 

@@ -357,7 +357,7 @@ def _number(value: Any, default: float, facts: Mapping[str, Any], where: str) ->
 
 
 def shown(value: object) -> str:
-    """A value for a message: not all of a long one, and Python shows no integer of thousands of digits."""
+    """Format a value for a message: a long one is cut, since Python formats no integer of thousands of digits."""
     try:
         text = _SHOWN.repr(value)
     except (ValueError, RecursionError):

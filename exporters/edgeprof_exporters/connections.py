@@ -62,7 +62,7 @@ class Connection:
         self.since, self.is_answering = time.monotonic(), False
 
     def drop(self) -> None:
-        """End it from another thread: its own sees the end of the stream and closes."""
+        """End the connection from another thread; its own thread sees the end of the stream and closes the socket."""
         self.is_dropped = True
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # not SSLSocket's, which forgets its session first
@@ -97,7 +97,7 @@ class Connection:
         return head
 
     def write(self, data: bytes) -> bool:
-        """Whether all of it went out in time."""
+        """Send all bytes; returns whether they were sent in time."""
         self.sock.settimeout(WRITE_S)
         try:
             self.sock.sendall(data)
@@ -120,7 +120,7 @@ class Places:
         self._connections: set[Connection] = set()
 
     def admit(self, connection: Connection) -> bool:
-        """Give a new connection a place, for which another may have to go; whether there was one."""
+        """Give a new connection a place, closing another one if necessary; returns whether there was a place."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._connections) < 2 * self._most, _PATIENCE_S)
             if len(self._connections) >= 2 * self._most:

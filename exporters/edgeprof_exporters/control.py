@@ -1,4 +1,4 @@
-"""The control socket: who may, asks the daemon how it is or to reload. Lines of JSON in, lines of JSON out.
+"""The control socket: permitted users ask the daemon for its status or a reload. Requests and answers are JSON lines.
 
 Only root, the daemon's own user and members of one group are heard; the kernel says who they are (SO_PEERCRED), not
 they. Nothing but JSON of bounded length is ever parsed.
@@ -134,7 +134,7 @@ class Control:
 
 
 def _groups(uid: int, gid: int) -> list[int]:
-    """All groups of a user: the kernel tells only the primary one of a caller."""
+    """Return all groups of a user; for a socket's peer the kernel reports the primary group only."""
     import pwd  # noqa: PLC0415
 
     try:

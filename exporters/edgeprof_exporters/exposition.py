@@ -90,7 +90,7 @@ def families(samples: Samples) -> Iterator[Metric]:
 
 
 class _One(Collector):
-    """All collectors of one scrape, each in a try of its own, and how each went."""
+    """All collectors of one scrape. Each fails by itself, and a metric says which ones succeeded."""
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self._sources = sources

@@ -1,4 +1,4 @@
-"""What of the sensors' hardware is there, cheap enough to be looked at every few seconds.
+"""Detect sensors' hardware that comes or goes, by checks cheap enough to run every few seconds.
 
 A look is compared with the one before: where they differ, a chip came, went, or came back under another number, and
 the sensors are looked for anew. Of values only the states of batteries and chargers are read.
@@ -35,7 +35,7 @@ Look = tuple[tuple[object, ...], ...]
 
 
 def look(roots: Roots) -> Look:
-    """The hardware as it is now: equal to another look where nothing came or went between them."""
+    """Return a snapshot of the hardware; two snapshots are equal if nothing came or went in between."""
     seen: list[tuple[object, ...]] = []
     for folder in _CHIPS:
         for name in _listing(roots.sysfs / folder):

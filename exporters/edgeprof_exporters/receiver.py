@@ -29,7 +29,7 @@ _SHARE, _BURST_S = 0.25, 0.05
 
 
 def bind(path: Path, kind: socket.SocketKind, group: str) -> socket.socket:
-    """A unix socket that its owner and one group may use, and nobody else.
+    """Create a unix socket that only its owner and one group may use.
 
     A socket that a dead daemon left is taken over; one that somebody listens on is not.
 
@@ -98,7 +98,7 @@ def group_id(group: str) -> int:
 
 
 def unbind(sock: socket.socket, path: Path, how: int, reader: threading.Thread) -> None:
-    """Take back what ``bind`` gave: nobody finds the socket any more, its reader wakes and ends, then it is closed."""
+    """Undo ``bind``: remove the socket's file, wake its reader, wait until that has ended, then close the socket."""
     with suppress(OSError):
         path.unlink()
     with suppress(OSError):

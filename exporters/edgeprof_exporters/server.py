@@ -1,8 +1,9 @@
-"""The HTTP server around the exposition: small, bounded in everything, and deaf to nobody for somebody else's sake.
+"""The HTTP server around the exposition: small, bounded in every resource, and never blocked by a slow client.
 
-Each connection has a thread of its own, in which the TLS handshake happens too (prometheus-client's server does it
-where connections are accepted, so that one silent client stops every scrape). Each step has a deadline for the whole of
-it and not for a byte, so that a client that sends one byte a second gains nothing. Only GET and HEAD are spoken.
+Each connection is served by its own thread, which also does the TLS handshake. (The server of prometheus-client does
+the handshake in the thread that accepts connections, so that one silent client stops every scrape.) The deadline of a
+step is for the whole step and not for each byte, so that a client that sends one byte a second gains nothing by it. The
+server answers GET and HEAD only.
 """
 
 from __future__ import annotations

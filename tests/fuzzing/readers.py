@@ -23,6 +23,7 @@ from edgeprof.worker.runtime import LoadError, TensorSpec
 from tests.fuzzing import harness, mutations
 from tests.fuzzing.harness import Reader, Report
 from tests.hostile_programs import saved
+from tests.profiler.artifact import gguf_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -307,6 +308,7 @@ READERS = [
     Reader("tflite", ".tflite", _tflites, mutations.of_flatbuffer, _identify, USUAL),
     Reader("onnx", ".onnx", lambda: [onnx(), *_examples("*/*.onnx")], mutations.of_protobuf, _identify, USUAL),
     Reader("engine", ".engine", lambda: [b"ftrt" + bytes(range(256)) * 4], mutations.of_bytes, _identify, USUAL),
+    Reader("gguf", ".gguf", _as_list(gguf_files.gguf), mutations.of_bytes, _identify, USUAL),
     Reader("dataset npz", ".npz", _as_list(npz), mutations.of_zip, _read_dataset, USUAL),
     Reader("input npz", ".npz", _as_list(npz), mutations.of_zip, _read_inputs, (LoadError,)),
     Reader("dataset toml", ".toml", lambda: [DATASET], mutations.of_toml, _read_dataset, USUAL),

@@ -1,4 +1,4 @@
-"""Panels as HTML and SVG; each function takes a panel and what its queries answered."""
+"""Draw panels as HTML and SVG; each function takes a panel and the answers to its queries."""
 
 from __future__ import annotations
 
@@ -170,14 +170,14 @@ def _legend_rows(names: Sequence[str], width: float) -> int:
 
 def _spells(points: Sequence[tuple[float, float]], window: Window) -> list[tuple[float, float, float]]:
     """How long each value lasted: (from, until, value)."""
-    made: list[tuple[float, float, float]] = []
+    spells: list[tuple[float, float, float]] = []
     for time, value in points:
         until = min(time + window.step_s, window.end)
-        if made and made[-1][2] == value and time - made[-1][1] < 0.5 * window.step_s:
-            made[-1] = (made[-1][0], until, value)
+        if spells and spells[-1][2] == value and time - spells[-1][1] < 0.5 * window.step_s:
+            spells[-1] = (spells[-1][0], until, value)
         else:
-            made.append((time, until, value))
-    return made
+            spells.append((time, until, value))
+    return spells
 
 
 def merged(answers: Answers) -> list[dict[str, str | float]]:
@@ -272,9 +272,9 @@ def _cell(panel: Panel, field: str, heading: str, value: str | float | None) -> 
             if step["value"] is None or value >= step["value"]:
                 color = step["color"]
         for mapping in given.get("mappings", ()):
-            found = mapping["options"].get(f"{value:g}")
-            if found:
-                words, color = found["text"], found["color"]
+            entry = mapping["options"].get(f"{value:g}")
+            if entry:
+                words, color = entry["text"], entry["color"]
         style = f' style="color:{_NAMED[color]}"' if color else ""
     return f'<td class="{_kind(field)}"{style}>{escape(words)}</td>'
 
@@ -300,15 +300,15 @@ def _range(values: list[float], panel: Panel | None) -> tuple[float, float]:
 def _stacked(stack: Sequence[Series]) -> list[tuple[list[tuple[float, float]], dict[float, float]]]:
     """Each series on top of those before it: its upper edge, and the floor that it stands on."""
     height: dict[float, float] = {}
-    made = []
+    layers = []
     for series in stack:
         floor = dict(height)
         points = []
         for time, value in series.points:
             height[time] = height.get(time, 0.0) + value
             points.append((time, height[time]))
-        made.append((points, floor))
-    return made
+        layers.append((points, floor))
+    return layers
 
 
 @dataclass(frozen=True)
@@ -340,11 +340,11 @@ class _Pen:
             runs[-1].append((time, value))
             before = (time, value)
         opacity = 0.45 if floor is not None else look.fill
-        made = "".join(self._area(run, floor or {}, look.color, opacity) for run in runs) if opacity else ""
+        drawn_area = "".join(self._area(run, floor or {}, look.color, opacity) for run in runs) if opacity else ""
         style = f'fill="none" stroke="{look.color}" stroke-width="1.5"' + (
             ' stroke-dasharray="4 4"' if look.dashed else ""
         )
-        return made + path(corners, "").replace('class=""', style)
+        return drawn_area + path(corners, "").replace('class=""', style)
 
     def _area(self, run: list[tuple[float, float]], floor: dict[float, float], color: str, opacity: float) -> str:
         edge = [*run, *((time, floor.get(time, self.y.low)) for time, _ in reversed(run))]

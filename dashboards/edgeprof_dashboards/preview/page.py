@@ -109,10 +109,10 @@ def _row(row: Row, server: Prometheus, window: Window, values: Mapping[str, str]
             empty.append(panel.title)
             body = f'<p class="nothing">{escape(panel.absent or "no data")}</p>'
         place = f"grid-column:{panel.x + 1}/span {panel.width};grid-row:{panel.y - top + 1}/span {panel.height}"
-        own = " <small>UTC</small>" if panel.time_from == "now/d" else ""
+        clock_note = " <small>UTC</small>" if panel.time_from == "now/d" else ""
         shown.append(
             f'<section class="panel" style="{place}"><h3 title="{escape(panel.description)}">'
-            f'{escape(panel.title)}{own}</h3><div class="body">{body}</div></section>'
+            f'{escape(panel.title)}{clock_note}</h3><div class="body">{body}</div></section>'
         )
     return (
         f"<details{'' if row.is_collapsed else ' open'}><summary>{escape(row.title)}</summary>\n"

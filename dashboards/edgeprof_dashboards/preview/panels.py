@@ -129,7 +129,7 @@ def load_board(path: Path) -> Board:
         title=content["title"],
         description=content["description"],
         rows=_read_rows(content["panels"]),
-        variables=tuple(_read_variable(one) for one in variables if one["type"] != "datasource"),
+        variables=tuple(_read_variable(variable) for variable in variables if variable["type"] != "datasource"),
     )
 
 
@@ -145,13 +145,13 @@ def _read_rows(panels: list[Json]) -> tuple[Row, ...]:
     )
 
 
-def _read_variable(one: Json) -> Variable:
-    first = one["current"].get("value", "")
+def _read_variable(variable: Json) -> Variable:
+    first = variable["current"].get("value", "")
     return Variable(
-        name=one["name"],
-        kind=one["type"],
-        query=one["query"],
-        every=one["allValue"] if one.get("includeAll") else None,
+        name=variable["name"],
+        kind=variable["type"],
+        query=variable["query"],
+        every=variable["allValue"] if variable.get("includeAll") else None,
         first=first if isinstance(first, str) else "",
     )
 
@@ -164,11 +164,11 @@ def read_panel(panel: Json) -> Panel:
     columns = _read_columns(panel)
     overrides = tuple(
         Override(
-            one["matcher"]["options"],
-            {item["id"]: item["value"] for item in one["properties"]},
-            one["matcher"]["id"] == "byRegexp",
+            override["matcher"]["options"],
+            {item["id"]: item["value"] for item in override["properties"]},
+            override["matcher"]["id"] == "byRegexp",
         )
-        for one in panel.get("fieldConfig", {}).get("overrides", ())
+        for override in panel.get("fieldConfig", {}).get("overrides", ())
     )
     headings = set(columns.values())
     return Panel(
@@ -180,8 +180,8 @@ def read_panel(panel: Json) -> Panel:
         width=place["w"],
         height=place["h"],
         queries=tuple(
-            Query(one["expr"], one["legendFormat"].replace("__auto", ""), one["instant"])
-            for one in panel.get("targets", ())
+            Query(target["expr"], target["legendFormat"].replace("__auto", ""), target["instant"])
+            for target in panel.get("targets", ())
         ),
         unit=defaults.get("unit", "short"),
         decimals=defaults.get("decimals"),

@@ -124,7 +124,7 @@ class Prometheus:
             )
         if answer["resultType"] == "scalar":
             answer = {"result": [{"metric": {}, "value": answer["result"]}]}
-        return [series for found in answer["result"] if (series := _series(found)).points]
+        return [series for item in answer["result"] if (series := _series(item)).points]
 
     def variables(self, board: Board, chosen: Mapping[str, str], window: Window) -> dict[str, str]:
         """The values of a dashboard's variables: what the user chose, else what Grafana would show at first.
@@ -158,8 +158,8 @@ class Prometheus:
         selector = expand(match["selector"], {**window.variables(), **values}, strings=True)
         path = f"label/{match['label']}/values"
         start = window.end - window.span_s
-        found = self._call(path, **{"match[]": selector, "start": f"{start:.3f}", "end": f"{window.end:.3f}"})
-        return [str(value) for value in found]
+        answer = self._call(path, **{"match[]": selector, "start": f"{start:.3f}", "end": f"{window.end:.3f}"})
+        return [str(value) for value in answer]
 
     def _call(self, path: str, **parameters: str) -> Any:
         url = f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
@@ -185,9 +185,9 @@ def _reason(text: str) -> str:
         return ""
 
 
-def _series(found: dict[str, Any]) -> Series:
-    labels = {key: value for key, value in found["metric"].items() if key != "__name__"}
-    pairs = found.get("values") or [found["value"]]
+def _series(item: dict[str, Any]) -> Series:
+    labels = {key: value for key, value in item["metric"].items() if key != "__name__"}
+    pairs = item.get("values") or [item["value"]]
     points = [(float(time), float(value)) for time, value in pairs]
     return Series(labels, [point for point in points if math.isfinite(point[1])])
 

@@ -1,7 +1,8 @@
-"""Libraries without what the daemon, which holds them for months, does not need of them.
+"""Import libraries without the parts that the daemon never uses, since it runs for months and must stay small.
 
-prometheus-client's package imports an HTTP server and pushes, and with them ssl, http and e-mail. So while it is
-imported those modules are stand-ins; its metrics and encoders need none of them. PyYAML is there while a file is read.
+The package of prometheus-client imports an HTTP server and a push client, which import ssl, http and e-mail. Its
+metrics and encoders need none of these modules, so stand-ins take their place during the import. PyYAML is imported
+only while a configuration file is read, and removed from memory afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _LEFT_OUT = ("http.server", "ssl", "urllib.error", "urllib.request", "wsgiref.si
 
 
 class _StandIn(types.ModuleType):
-    """A module whose every name is a class of which nothing can be made."""
+    """A module in which every name is a class that cannot be instantiated."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -33,19 +34,20 @@ def _refuse(self: object, *_args: object, **_named: object) -> None:
 
 
 def import_client() -> None:
-    """Import prometheus-client without its server; with it, where it cannot be had without.
+    """Import prometheus-client without its HTTP server, or as a whole if its release does not allow that.
 
-    What is imported later gets the real modules. Before other threads run.
+    Modules that are imported later get the real ssl, http and so on. Call this before other threads run, since it
+    changes ``sys.modules`` for the time of the import.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: prometheus-client is not installed.
     """
     if "prometheus_client" in sys.modules:
         return
     absent = [name for name in _LEFT_OUT if name not in sys.modules]
     sys.modules.update({name: _StandIn(name) for name in absent})
     try:
-        with contextlib.suppress(Exception):  # a release that needs more of them than their names
+        with contextlib.suppress(Exception):  # another release may use more of the stand-ins than their names
             import prometheus_client  # noqa: PLC0415
     finally:
         for name in absent:
@@ -61,17 +63,19 @@ _BORROWING = threading.Lock()
 
 @contextlib.contextmanager
 def borrowed_yaml() -> Iterator[Any]:
-    """PyYAML for one reading: without libyaml, whose loader nobody asks for, and out of memory again afterwards.
+    """Import PyYAML for reading one file, without libyaml, and remove it from memory afterwards.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: PyYAML is not installed.
     """
     with _BORROWING:
-        if "yaml" in sys.modules:  # of somebody who keeps it
+        if "yaml" in sys.modules:  # other code has imported it and may keep references: leave it there
             yield sys.modules["yaml"]
             return
         modules: dict[str, Any] = sys.modules
-        modules["yaml.cyaml"] = None  # which to Python is what cannot be imported
+        # A None in sys.modules makes ``import`` raise ImportError: PyYAML then goes on without libyaml, whose C loader
+        # edgeprof does not use.
+        modules["yaml.cyaml"] = None
         try:
             import yaml  # noqa: PLC0415
 

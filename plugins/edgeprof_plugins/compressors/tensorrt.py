@@ -114,11 +114,11 @@ def _samples(data: Dataset, most: int, path: Path) -> Path:
     if len(data) == 0:
         raise InputError(f"{data.name} has no samples to calibrate with")
     wanted = set(np.unique(np.linspace(0, len(data) - 1, min(most, len(data))).round().astype(int)).tolist())
-    kept: dict[str, list[Any]] = {}
+    samples: dict[str, list[Any]] = {}
     for position, batch in enumerate(data.batches(1)):
         if position in wanted:
             for name, array in batch.items():
-                kept.setdefault(name or "input", []).append(array)
-    arrays: dict[str, Any] = {name: np.concatenate(found) for name, found in kept.items()}
+                samples.setdefault(name or "input", []).append(array)
+    arrays: dict[str, Any] = {name: np.concatenate(batch) for name, batch in samples.items()}
     np.savez(path, **arrays)
     return path

@@ -94,7 +94,7 @@ def _json(path: Path, split: str | None) -> Path:
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str, Any]]], list[int]]:
-    """Images, annotations by image, ids of categories; all that is used of them is there and fits together."""
+    """Read images, annotations by image and ids of categories, and check that they fit together."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -137,7 +137,7 @@ def _corners(bbox: list[float]) -> tuple[float, float, float, float]:
 
 
 def _folder(path: Path, given: str | None, images: list[dict[str, Any]]) -> Path:
-    """Where the images lie; the first one tells."""
+    """Return the folder that holds all images: the given one, or the first of the usual places that does."""
     split = path.stem.removeprefix("instances_")
     places = [path.parent / given] if given else [path.parent, path.parent.parent / split, path.parent / split]
     if not given:

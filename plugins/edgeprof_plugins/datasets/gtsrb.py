@@ -77,7 +77,7 @@ def open_gtsrb(spec: str, options: Mapping[str, str]) -> Dataset:
 
 
 def _tables(root: Path) -> dict[str, list[Path]]:
-    """The tables of each split that there is, the test first."""
+    """Return the tables of each split that exists, the test split first."""
     places = [root / top / below for top in ("", "GTSRB") for below in _PLACES]
     test = [p for place in places for p in (place / "Test.csv", place / _TEST) if p.is_file()]
     train = [p for place in places for p in (place / "Train.csv",) if p.is_file()]
@@ -112,7 +112,7 @@ def _rows(table: Path, root: Path) -> list[tuple[Path, int, list[int]]]:
 
 
 def _images(table: Path, root: Path) -> Path:
-    """Where a table's images lie: beside it, or, where only the table was unpacked elsewhere, in their own folder."""
+    """Return the folder of a table's images: the table's own, or Final_Test/Images for a test table without images."""
     if table.name != _TEST or any(table.parent.glob("*.ppm")):
         return table.parent
     places = [root / top / "Final_Test/Images" for top in ("", "GTSRB")]

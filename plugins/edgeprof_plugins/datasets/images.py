@@ -101,7 +101,7 @@ def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file; a name that no file system takes (too long, a NUL) is none."""
+    """Return whether the path is a file; a name that no file system accepts (too long, a NUL) is not."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -109,7 +109,7 @@ def is_file(path: Path) -> bool:
 
 
 def _usual(header: Sequence[str], name: str) -> int:
-    """The column whose name says that it is the file or the label; else the first and the second."""
+    """Return the column whose name says that it holds the file or the label; by default the first or the second."""
     named = [i for i, cell in enumerate(header) if cell.strip().lower().replace(" ", "_") in _HEADERS[name]]
     return named[0] if named else ("file", "label").index(name)
 
@@ -199,7 +199,7 @@ def _looked_at(path: Path) -> tuple[str, tuple[int, ...]]:
 
 
 def _mode(image: Any) -> str:
-    """The mode that an image is read in."""
+    """Return the Pillow mode that an image is read in."""
     mode = str(image.mode)
     if mode in {"1", "L", "LA", "La"}:
         return "L"

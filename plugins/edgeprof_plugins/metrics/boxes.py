@@ -1,4 +1,4 @@
-"""Raw outputs of detectors as boxes: the forms that are common, told by their shapes, and suppression of doubles.
+"""Decode raw outputs of detectors into boxes: the common forms are recognised by shape, and duplicates are suppressed.
 
 - (n, k, 4), (n, k), (n, k), (n,): TFLite_Detection_PostProcess, that is boxes (top, left, bottom, right), classes,
   scores and their count.
@@ -30,7 +30,7 @@ _LOOKED_AT, _KEPT = 3000, 300
 
 
 class Found(NamedTuple):
-    """Of one image: boxes (left, top, right, bottom) ``(k, 4)``, scores ``(k,)``, classes from 0 ``(k,)``."""
+    """The detections of one image: boxes (left, top, right, bottom) ``(k, 4)``, scores ``(k,)``, classes ``(k,)``."""
 
     boxes: npt.NDArray[Any]
     scores: npt.NDArray[Any]
@@ -38,7 +38,7 @@ class Found(NamedTuple):
 
 
 def decoded(outputs: dict[str, npt.NDArray[Any]]) -> list[Found]:
-    """The detections of each image of a batch.
+    """Return the detections of each image of a batch.
 
     Raises:
         InputError: the outputs have none of the forms above.
@@ -93,18 +93,18 @@ def _ssd(boxes: Array, scores: Array) -> Found:
 
 
 def _suppressed(boxes: Array, scores: Array, overlap: float) -> Found:
-    """The best detections, none of which overlaps a better one of its class by more.
+    """Apply non-maximum suppression: drop each detection that overlaps a better one of its class by more than a limit.
 
     Args:
-        boxes: Shape ``(m, 4)``.
-        scores: Shape ``(m, classes)``.
-        overlap: Intersection over union.
+        boxes: Left, top, right and bottom of each box, shape ``(m, 4)``.
+        scores: The score of each box for each class, shape ``(m, classes)``.
+        overlap: The limit, as intersection over union.
     """
     rows, classes = np.nonzero(scores > _LEAST_SCORE)
     order = np.argsort(-scores[rows, classes], kind="stable")[:_LOOKED_AT]
     rows, classes = rows[order], classes[order]
     chosen, values = boxes[rows], scores[rows, classes]
-    # Classes are moved apart, so that only boxes of one class overlap.
+    # The boxes of each class are shifted far from those of the others, so that one pass serves all classes.
     spread = (np.abs(chosen).max(initial=0.0) + 1.0) * 2
     moved = chosen + (classes * spread)[:, None]
     area = (moved[:, 2] - moved[:, 0]) * (moved[:, 3] - moved[:, 1])

@@ -60,7 +60,7 @@ class MeanAveragePrecision(Metric):
         _library()
 
     def decode(self, outputs: Outputs) -> list[Found]:
-        """Of a batch's outputs, for each image: boxes (left, top, right, bottom), scores, classes from 0.
+        """Decode a batch's outputs; for each image: boxes (left, top, right, bottom), scores and classes from 0.
 
         Boxes are in pixels of the model's input, or all of them fractions of it.
 
@@ -80,7 +80,7 @@ class MeanAveragePrecision(Metric):
         return {"detections": detections}
 
     def score(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Score:
-        """Judge what ``reduce`` kept; the interval is the bootstrap's over images.
+        """Compute the score from the answers of ``reduce``; the interval is a bootstrap over images.
 
         Raises:
             InputError: labels that are no boxes, or no box at all.
@@ -101,7 +101,7 @@ class MeanAveragePrecision(Metric):
 def _matched(
     detections: npt.NDArray[Any], labels: npt.NDArray[Any], overlaps: Array
 ) -> Iterator[list[dict[str, Any] | None]]:
-    """For each class that has boxes what pycocotools matched, image by image."""
+    """Return the matches of pycocotools for each class that has boxes, image by image."""
     coco, evaluation = _library()
     truth, answers = _ground_truth(labels), _answers(detections, labels)
     with contextlib.redirect_stdout(io.StringIO()):  # it tells its progress there, where only results belong
@@ -161,7 +161,7 @@ def _answers(detections: npt.NDArray[Any], labels: npt.NDArray[Any]) -> list[dic
 
 
 def _none(coco: Any, truth: dict[str, Any]) -> Any:
-    """What loadRes would make of no detections, if it took none."""
+    """Return a COCO object without detections; ``COCO.loadRes`` fails on an empty list."""
     empty = coco.COCO()
     empty.dataset = {**truth, "annotations": []}
     empty.createIndex()

@@ -1,4 +1,4 @@
-"""Perplexity: exp of the mean negative log-likelihood of a token, from logits and the tokens that were due."""
+"""Perplexity: exp of the mean negative log-likelihood of a token, from logits and the expected tokens."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Perplexity(Metric):
             )
 
     def reduce(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Outputs:
-        """Of logits ``(n, tokens, vocabulary)`` the sum of −log p and the number of judged tokens, ``(n,)`` each.
+        """Sum −log p of logits ``(n, tokens, vocabulary)``; returns sums and numbers of judged tokens, ``(n,)`` each.
 
         Raises:
             InputError: no output or several are logits for these labels, or a token is none of the vocabulary.
@@ -64,7 +64,7 @@ class Perplexity(Metric):
         return {"nll": sums, "tokens": judged.sum(axis=1)}
 
     def score(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Score:
-        """Judge what ``reduce`` kept; the interval is the bootstrap's over samples (sequences), not over tokens.
+        """Compute the score from the sums of ``reduce``; the interval is a bootstrap over sequences, not over tokens.
 
         Raises:
             InputError: no token is judged, or a token was given no probability at all.

@@ -33,7 +33,7 @@ class TopK(Metric):
         kinds.require(labels, metric=self.name)
 
     def rehearse(self, outputs: dict[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> None:
-        """Judge the least and the greatest label by one answer: whether the classes of both fit."""
+        """Check that the smallest and the largest label are classes of the model, using its answer to one sample."""
         if labels.ndim == 1 and labels.dtype.kind in "iuf" and len(labels):
             labels = labels[[labels.argmin(), labels.argmax()]]
         else:
@@ -89,7 +89,7 @@ def _plain(label: Any) -> Any:
 
 
 def _same(answered: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Whether each answer is the label."""
+    """Return for each answer whether it equals its label."""
     answers, truth = [_plain(value) for value in answered.reshape(-1)], [_plain(value) for value in labels.reshape(-1)]
     if len(answers) != len(truth):
         raise InputError(f"labels of shape {labels.shape} do not fit outputs of shape {answered.shape}")
@@ -99,7 +99,7 @@ def _same(answered: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[n
 
 
 def _ranks(maps: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """How many classes come before the right one in each map from class to score; of equals the first comes first."""
+    """Count the classes that precede the right one in each map from class to score; ties are kept in map order."""
     truth = [_plain(value) for value in labels.reshape(-1)]
     if len(maps) != len(truth):
         raise InputError(f"labels of shape {labels.shape} do not fit outputs of shape {maps.shape}")

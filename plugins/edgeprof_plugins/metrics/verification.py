@@ -1,4 +1,4 @@
-"""Verification: whether two embeddings are of the same, judged by their cosine similarity.
+"""Verification: whether two embeddings show the same subject, decided by their cosine similarity.
 
 Embeddings need not be normalised. For those that are, the squared Euclidean distance is 2 − 2 · cosine, so that a
 threshold on the one is a threshold on the other.
@@ -36,7 +36,7 @@ class _OfPairs(Metric):
             )
 
     def similarities(self, outputs: Outputs, labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """The cosine of each pair, shape ``(pairs,)``; 0 for an embedding of zeros."""
+        """Return the cosine similarity of each pair, shape ``(pairs,)``; an embedding of zeros has similarity 0."""
         self.check(labels)
         if len(outputs) != 1:
             raise InputError(
@@ -51,7 +51,7 @@ class _OfPairs(Metric):
 
 
 class Verification(_OfPairs):
-    """The share of pairs that are told rightly, each by the threshold that is best on the other folds.
+    """The share of pairs that are classified correctly, each with the threshold that is best on the other folds.
 
     As LFW reports it (Huang et al. 2007): the mean over 10 folds of the same size is the share of all pairs. Data
     without folds are cut into 10, each with its share of same and different pairs.
@@ -60,7 +60,7 @@ class Verification(_OfPairs):
     name = "verification"
 
     def score(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Score:
-        """Judge embeddings ``(2 · pairs, …)`` of the two of each pair, one after the other.
+        """Score embeddings of shape ``(2 · pairs, …)``: the two samples of a pair stand one after the other.
 
         Raises:
             InputError: labels that are no pairs, or pairs of one kind only.
@@ -77,7 +77,7 @@ class Verification(_OfPairs):
 
 
 class TrueAccepts(_OfPairs):
-    """TAR@FAR: the share of same pairs that are accepted where of the different ones at most ``far`` are.
+    """TAR@FAR: the share of same pairs accepted by the threshold that accepts at most ``far`` of the different pairs.
 
     Args:
         far: False accept rate, above 0 and below 1.
@@ -97,7 +97,7 @@ class TrueAccepts(_OfPairs):
             )
 
     def score(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Score:
-        """Judge embeddings as ``Verification`` does; the interval is the bootstrap's over pairs.
+        """Score embeddings as ``Verification`` does; the interval is a bootstrap over pairs.
 
         Raises:
             InputError: labels that are no pairs, or too few different ones for the rate.
@@ -118,7 +118,7 @@ class TrueAccepts(_OfPairs):
 
 
 def _dealt(same: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """A fold for each pair, dealt out in turn to the same and to the different ones."""
+    """Return the fold of each pair; same and different pairs are assigned to the folds in turn."""
     folds = np.zeros(len(same), np.int64)
     for kind in (True, False):
         folds[same == kind] = np.arange(np.count_nonzero(same == kind)) % _FOLDS
@@ -126,7 +126,7 @@ def _dealt(same: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 
 
 def _best_threshold(similar: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> float:
-    """The middle between two neighbours that tells most pairs rightly; of equal ones the lowest."""
+    """Return the midpoint of two neighbouring similarities that classifies most pairs correctly; the lowest of ties."""
     order = np.argsort(similar, kind="stable")
     values, truth = similar[order], same[order]
     # Behind the first k values: k different ones below, the same ones above.

@@ -53,13 +53,13 @@ class Nsga2(Searcher):
             for _ in range(done, space.trials):
                 trial = study.ask()
                 chain = space.chain({name: _suggest(trial, name, choice) for name, choice in space.choices.items()})
-                found = judge(chain)
+                judgement = judge(chain)
                 trial.set_user_attr("chain", chain)  # only what was judged counts as done
-                if found is None:
+                if judgement is None:
                     study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 else:
-                    trial.set_user_attr("broken", found[3])
-                    study.tell(trial, list(found[:3]))
+                    trial.set_user_attr("broken", judgement[3])
+                    study.tell(trial, list(judgement[:3]))
             store.engine.dispose()
 
     def chains(self, database: Path) -> Iterator[str]:

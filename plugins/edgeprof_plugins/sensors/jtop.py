@@ -84,7 +84,7 @@ def started(make: Any) -> Any:
     """A client that has its first answer.
 
     Raises:
-        UnavailableError: the service does not run, or refuses.
+        UnavailableError: the service does not run or refuses the connection.
     """
     client = make(interval=INTERVAL_S)
     try:
@@ -97,17 +97,21 @@ def started(make: Any) -> Any:
 
 
 def _rails(client: Any) -> dict[str, Any]:
-    """All rails; the service takes one that is a total out of them, and gives it its name. A sum has none."""
+    """Return all rails by name, the total included if it is a rail.
+
+    The service lists a rail that is the board's total apart from the others, under the rail's name. A total that the
+    service has computed as a sum has no name and is left out.
+    """
     power: dict[str, Any] = client.power
     total, rails = power.get("tot") or {}, dict(power["rail"])
     return {total["name"]: total, **rails} if total.get("name") else rails
 
 
 def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
-    """The service's rails, where it was asked for (``--sensor jtop``).
+    """Return the service's rails if the user asked for them (``--sensor jtop``), else an empty list.
 
     Raises:
-        UnavailableError: there is no library or no service.
+        UnavailableError: jetson-stats is not installed, or its service does not run.
     """
     if not addresses or not roots.is_live:
         return []
@@ -119,10 +123,10 @@ def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
 
 
 def service(make: Any) -> list[Sensor]:
-    """The rails that a client tells.
+    """Return the rails that a jtop client reports.
 
     Raises:
-        UnavailableError: there is no service, or it tells none.
+        UnavailableError: the service does not run, or it reports no rail.
     """
     client = started(make)
     try:

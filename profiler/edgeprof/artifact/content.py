@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeprof.artifact import archives, flatbuffer, protobuf
+from edgeprof.artifact import archives, flatbuffer, gguf, protobuf
 from edgeprof.artifact.formats import FORMATS
 from edgeprof.errors import InputError
 from edgeprof.worker import tensorrt_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 AGAIN = "Download or export it again, and compare its size with the original's."
@@ -119,7 +120,7 @@ def _in_zip(path: Path) -> Content:
 def _by_magic(path: Path, head: bytes) -> Content | None:
     for offset, magic, name in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
-            return Content(name, _plan_detail(path) if name == "tensorrt" else None)
+            return Content(name, _DETAILS[name](path) if name in _DETAILS else None)
     if head[:8] == b"\x89HDF\r\n\x1a\n":
         return Content("keras" if _holds(path, b"keras_version") else "hdf5")
     # Ultralytics writes its metadata before the plan: a length, JSON, then the plan.
@@ -139,6 +140,17 @@ def _plan_detail(path: Path, more: str = "") -> str | None:
     plan = tensorrt_plan.read_plan(str(path))
     description = tensorrt_plan.describe(plan) if plan is not None and plan.version else ""
     return ", ".join(filter(None, (description, more))) or None
+
+
+def _gguf_detail(path: Path) -> str:
+    try:
+        return gguf.describe(gguf.read_header(path))
+    except gguf.GgufError as error:
+        raise InputError(f"{path} is a GGUF file, but {error}", remedy=AGAIN) from None
+
+
+#: Formats whose bytes tell more than their name.
+_DETAILS: dict[str, Callable[[Path], str | None]] = {"tensorrt": _plan_detail, "gguf": _gguf_detail}
 
 
 def _by_text(path: Path, head: bytes) -> Content | None:

@@ -84,8 +84,13 @@ FORMATS: dict[str, Format] = {
             "gguf",
             (".gguf",),
             "a GGUF language model",
-            "Bench a function that calls llama-cpp-python "
-            "(edgeprof bench FILE.py:FUNCTION), or measure a command with edgeprof run -- llama-bench ...",
+            "pip install 'edgeprof[llamacpp]', or serve it (llama-server, Ollama) and bench the server's URL.",
+        ),
+        Format(
+            "openai-server",
+            (),
+            "a server that speaks OpenAI's protocol",
+            "Give the address of a running server, as http://127.0.0.1:8080.",
         ),
         Format(
             "ggml",

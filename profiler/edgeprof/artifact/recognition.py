@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from edgeprof.artifact import gguf
 from edgeprof.artifact.artifact import Artifact, checksum
 from edgeprof.artifact.content import Content, external_files, identify
 from edgeprof.artifact.formats import FORMATS
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _CALLABLE = re.compile(r"(?P<where>.+):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
+#: The format of a model that is named by the URL of the server that runs it.
+SERVER = "openai-server"
 _DAMAGED = "The file is damaged, or was made to do harm: export it again."
 #: The longest Python program whose names are looked at before it is run.
 _PROGRAM_BYTES = 4 << 20
@@ -29,7 +32,8 @@ _SUFFIXES = tuple(sorted({suffix for f in FORMATS.values() for suffix in f.suffi
 
 
 def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingProxyType({})) -> Artifact:
-    """What ``spec`` names: a model file, a model's folder, ``FILE.py:attribute`` or ``package.module:attribute``.
+    """What ``spec`` names: a model file, a model's folder, ``FILE.py:attribute``, ``package.module:attribute``, or the
+    URL of a server.
 
     Reads the file (for its checksum) but loads nothing: no pickle is opened, no Python file is run.
 
@@ -42,6 +46,8 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
         InputError: it does not exist, cannot be read, is no model or only a part of one, or would run its author's
             code (``embedded_code``); the sentence says which and the remedy what to do.
     """
+    if _is_server(spec):
+        return Artifact(spec=spec, path=None, target=spec, format=SERVER, size_bytes=None, sha256=None)
     if "://" in spec:
         raise InputError(f"{spec} is an address, not a file", remedy="Download it first, and give the file's name.")
     path = Path(spec).expanduser()
@@ -60,6 +66,12 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
         return _file(spec, path, status.st_size, own_formats)
     except OSError as error:
         raise _unreadable(spec, error) from None
+
+
+def _is_server(spec: str) -> bool:
+    """Whether an address is a server's and not that of a file on one."""
+    scheme, separator, rest = spec.partition("://")
+    return bool(separator and rest) and scheme in ("http", "https") and not rest.lower().endswith(_SUFFIXES)
 
 
 def unsupported(artifact: Artifact, loadable: Iterable[str] = ()) -> UnavailableError:
@@ -97,6 +109,8 @@ def _file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int,
         files += _beside(path, external_files(path))
     elif content.format == "openvino":
         files += _beside(path, [path.with_suffix(".bin").name])
+    elif content.format == "gguf":
+        files += _other_parts(path)
     return Artifact(
         spec=spec,
         path=path,
@@ -141,6 +155,26 @@ def _beside(path: Path, names: list[str]) -> list[Path]:
             )
         files.append(file)
     return files
+
+
+def _other_parts(path: Path) -> list[Path]:
+    """The other parts of a split GGUF model, which lie beside its first part."""
+    split = gguf.read_header(path).split
+    if split is None:
+        return []
+    number, count = split
+    names = gguf.part_names(path.name, count)
+    if names is None:
+        raise InputError(
+            f"{path} is part {number} of {count} of a split GGUF model, and its name does not say so",
+            remedy=f"Rename its parts to NAME-00001-of-{count:05d}.gguf and so on, as llama.cpp expects them.",
+        )
+    if number != 1:
+        raise InputError(
+            f"{path} is part {number} of {count} of a split GGUF model",
+            remedy=f"Name its first part, {path.parent / names[0]}; the others are loaded with it.",
+        )
+    return _beside(path, names[1:])
 
 
 def _folder(spec: str, path: Path) -> Artifact:

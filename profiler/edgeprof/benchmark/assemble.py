@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from edgeprof.benchmark import gpu_findings as device
-from edgeprof.benchmark import health, latency
+from edgeprof.benchmark import health, language, latency
 from edgeprof.energy.counters import unwrap
 from edgeprof.reasons import Code, Severity, severity_of
 from edgeprof.results import schema
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgeprof.benchmark.plan import Plan
     from edgeprof.benchmark.records import Sampled, VariantRecord, WorkloadRecord
     from edgeprof.energy.recording import Quote
+    from edgeprof.sensing.proofs import Proved
     from edgeprof.sensing.sampler import ChannelStats
     from edgeprof.sensing.sensor import Channel
     from edgeprof.worker.span import Span
@@ -57,12 +58,13 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Varia
         made.steady = schema.Steady(
             reached=warmup.reached, inferences=warmup.inferences, seconds=warmup.seconds, reason=warmup.reason
         )
-    if record.memory is not None and record.loaded is not None:
+    if record.memory is not None and record.loaded is not None and not record.loaded.is_served:
         made.memory_bytes = schema.Memory(
             peak_rss=record.memory.peak_rss, loaded_rss=record.loaded.rss_bytes, gpu_peak=record.memory.gpu_peak
         )
     if record.main.windows:
         _measured(made, record, sampled, plan)
+    language.add_findings(made, record)
     _scored(made, record)
     _judge(made, record)
     return made
@@ -108,7 +110,8 @@ def _measured(made: schema.Variant, record: VariantRecord, sampled: Sampled, pla
     made.temperature_c = schema.Temperature(
         start=_hottest(sampled, spans[0].start_s - 1.0, spans[0].start_s), max=max(known, default=None)
     )
-    made.utilization = _utilization(record.main, sampled)
+    is_served = record.loaded is not None and record.loaded.is_served
+    made.utilization = _utilization(record.main, sampled, is_served=is_served)
     slower = health.warming_slowdown([w.latency_median_s for w in made.windows if w.latency_median_s], hot)
     made.reasons += [r for r in (slower, *_clock_drifts(sampled, spans)) if r is not None]
     made.throttled = slower is not None or any(workload.throttles for workload in record.workloads)
@@ -236,9 +239,12 @@ def _hottest(sampled: Sampled, start: float, end: float) -> float | None:
     return max(highs, default=None)
 
 
-def _utilization(record: WorkloadRecord, sampled: Sampled) -> schema.Utilization:
-    """CPU: the worker's own CPU seconds over all cores' seconds. GPU: the mean reading within the windows."""
+def _utilization(record: WorkloadRecord, sampled: Sampled, *, is_served: bool) -> schema.Utilization:
+    """CPU: the worker's own CPU seconds over all cores' seconds, where it is the worker that computes. GPU: the mean
+    reading within the windows.
+    """
     used, seconds = sum(window.cpu_s for window in record.windows), sum(span.seconds for span in record.spans)
+    is_known = seconds > 0 and not is_served
     busy = []
     for channel in sampled.of("utilization"):
         if channel.scope != "gpu":
@@ -249,7 +255,7 @@ def _utilization(record: WorkloadRecord, sampled: Sampled) -> schema.Utilization
             if mean is not None:
                 busy.append(mean)
     return schema.Utilization(
-        cpu=used / (seconds * sampled.cores) if seconds else None,
+        cpu=used / (seconds * sampled.cores) if is_known else None,
         gpu=statistics.fmean(busy) if busy else None,
     )
 
@@ -352,14 +358,16 @@ def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[Varian
             made.accuracy.p_value = accuracy.bootstrap_p(base_score.replicates, record.score.replicates)
 
 
-def sensor_uses(sampled: Sampled, unavailable: Iterable[Channel]) -> list[schema.SensorUse]:
-    """Every channel that was sampled, and every one that exists and could not be."""
+def sensor_uses(
+    sampled: Sampled, unavailable: Iterable[Channel], proved: Proved | None = None
+) -> list[schema.SensorUse]:
+    """Every channel that was sampled, and every one that exists and could not be; with what a proof says of each."""
     annotated = {channel.key: channel for channel in sampled.topology.channels}
-    uses = [_use(sampled.series(annotated[s.key]).channel, s) for s in sampled.stats if s.key in annotated]
-    return uses + [_use(channel, None) for channel in unavailable]
+    uses = [_use(sampled.series(annotated[s.key]).channel, s, proved) for s in sampled.stats if s.key in annotated]
+    return uses + [_use(channel, None, proved) for channel in unavailable]
 
 
-def _use(channel: Channel, stat: ChannelStats | None) -> schema.SensorUse:
+def _use(channel: Channel, stat: ChannelStats | None, proved: Proved | None) -> schema.SensorUse:
     shape = channel.filter
     return schema.SensorUse(
         sensor=channel.sensor,
@@ -379,6 +387,7 @@ def _use(channel: Channel, stat: ChannelStats | None) -> schema.SensorUse:
         filter={"kind": shape.kind, "tau_s": shape.tau_s, "length_s": shape.length_s, "tau_limit": shape.tau_limit},
         calibration=None if channel.calibration is None else asdict(channel.calibration),
         reason=channel.reason,
+        proved=None if proved is None else proved.of(channel),
     )
 
 

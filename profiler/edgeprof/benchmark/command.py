@@ -96,14 +96,14 @@ def measure_command(
         InputError: no such command, sensor or rail.
     """
     require_command(argv[0])
-    found = prepare(host, roots, sensors, rail)
+    discovery = prepare(host, roots, sensors, rail)
     core_watts = CoreWatts.for_host(estimate_power_w, describe_host(roots))
-    sampler = Sampler(found.sensors, sample_rate_hz, found.topology.by_key())
+    sampler = Sampler(discovery.sensors, sample_rate_hz, discovery.topology.by_key())
     runs: list[CommandRun] = []
-    channels = found.topology.headline.channels
+    channels = discovery.topology.headline.channels
     plan = make_plan(idle_s=idle_s, channels=channels, sample_rate_hz=sample_rate_hz)
     before = holder(roots)
-    recording = Recording(found.topology, sampler, core_watts=core_watts, is_quiet_between=True)
+    recording = Recording(discovery.topology, sampler, core_watts=core_watts, is_quiet_between=True)
     with SignalRelay() as relay, recording:
         if channels and idle_s:  # where nothing measures, idling tells nothing
             recording.idle(idle_s, relay.ended)

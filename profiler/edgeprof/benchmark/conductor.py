@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import psutil
 
 from edgeprof import __version__
+from edgeprof.artifact.recognition import SERVER
 from edgeprof.benchmark import assemble
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
 from edgeprof.benchmark.records import Sampled, VariantRecord, WorkloadRecord
@@ -35,6 +36,7 @@ from edgeprof.sensing.device import fast_sensor
 from edgeprof.sensing.device import host as context
 from edgeprof.sensing.device.settings import Settings
 from edgeprof.sensing.prepare import prepare
+from edgeprof.sensing.proofs import Proofs
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.units import duration
 from edgeprof.verdicts import compare, recommend
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.discover import Discovery
+    from edgeprof.sensing.proofs import Proved
     from edgeprof.sensing.sensor import PartTime, Sensor
     from edgeprof.worker.span import Span
 
@@ -156,6 +159,10 @@ class _Run:
         self.order = 0
         self.interrupted = False
 
+    def _proved(self) -> Proved | None:
+        """The newest proof of this board."""
+        return Proofs().get(corrections.board_name(self.found.topology.board, self.roots))
+
     def result(self, candidates: list[Candidate]) -> schema.Result:
         """Run everything, keep what was measured when interrupted, and analyse."""
         groups = _groups(candidates)
@@ -191,6 +198,7 @@ class _Run:
             fits = sampled.fits(created.isoformat(timespec="seconds"))
             board = corrections.board_name(self.found.topology.board, self.roots)
             corrections.keep_fitted(self.found.topology.channels, fits, board)
+        preflight = _charge_load(preflight, records)
         variants = [assemble.variant(record, sampled, self.plan) for record in records]
         assemble.pair_accuracies(variants, records)
         cost = self.sampler.cost()
@@ -200,7 +208,7 @@ class _Run:
             created=created.isoformat(timespec="seconds"),
             edgeprof=__version__,
             host=host,
-            sensors=assemble.sensor_uses(sampled, self.found.unavailable),
+            sensors=assemble.sensor_uses(sampled, self.found.unavailable, self._proved()),
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
             variants=variants,
             comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
@@ -303,13 +311,18 @@ class _Run:
     def _window(self, worker: Worker, position: int, variant: VariantRecord, record: WorkloadRecord) -> None:
         """Run the workload's window number ``position`` (from 0) and keep it."""
         before = context.snapshot(self.roots)
+        variant.foreign_load.begin(self.roots)
         window = self._undisturbed(worker, position, record)
+        variant.foreign_load.end(self.roots)
         record.throttles += context.difference(before, context.snapshot(self.roots))
         self.order += 1
         span = window.span._replace(key=(variant.name, record.workload.name))
-        self.recording.add(span, cpu_s=window.cpu_s)
+        is_served = variant.loaded is not None and variant.loaded.is_served
+        self.recording.add(span, cpu_s=None if is_served else window.cpu_s)
         record.windows.append(window._replace(span=span))
         record.orders.append(self.order)
+        if variant.loaded is not None and variant.loaded.language is not None:
+            record.token_times += worker.token_times()
         if record is not variant.main:  # the device's own clock times the main workload alone
             return
         self._pause()
@@ -427,13 +440,18 @@ class _Run:
         )
 
     def _options(self, candidate: Candidate) -> LoadOptions:
+        served = self.request.server_model
         return LoadOptions(
             device=self.request.device or (candidate.runtime.default_device if candidate.runtime else "cpu"),
             threads=self.request.threads,
             batch=self.request.batch,
             shapes=dict(self.request.shapes),
             dtypes=dict(self.request.dtypes),
-            options=dict(self.request.options),
+            options={
+                **self.request.options,
+                **{name: str(count) for name, count in self.request.language.items()},
+                **({"model": served} if served and candidate.artifact.format == SERVER else {}),
+            },
         )
 
     def _hottest(self) -> float | None:
@@ -463,6 +481,19 @@ class _Run:
         return [board, what + order]
 
 
+def _charge_load(preflight: list[schema.Reason], records: Sequence[VariantRecord]) -> list[schema.Reason]:
+    """Give each variant the load of other programs that its own windows saw, and return what the whole run keeps.
+
+    Where the windows could not tell, the look before the run stands for them: what is said degrades.
+    """
+    before = [reason for reason in preflight if reason.code == Code.COMPETING_LOAD]
+    for record in records:
+        if record.workloads and record.main.windows:
+            seen = record.foreign_load.reason()
+            record.notes += before if record.foreign_load.share is None else [seen] if seen is not None else []
+    return [reason for reason in preflight if reason.code != Code.COMPETING_LOAD]
+
+
 def _grown(warm: WorkerMemory | None, after: WorkerMemory) -> WorkerMemory:
     """The model's own memory: its peak up to the end of the warm-up, or what is resident after the windows if more.
 
@@ -482,9 +513,17 @@ def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
     """All at once where memory surely allows, else one by one."""
     able = [c for c in candidates if c.failure is None]
     need = sum(_WORKER_BYTES + _BYTES_PER_MODEL_BYTE * (c.artifact.size_bytes or 0) for c in able)
-    if len(candidates) == 1 or need < psutil.virtual_memory().available / 2:
+    if len(candidates) == 1 or need < _available_bytes() / 2:
         return [candidates]
     return [[candidate] for candidate in candidates]
+
+
+def _available_bytes() -> int:
+    """Memory that is free for models; 0 where no /proc tells, as in a minimal container."""
+    try:
+        return int(psutil.virtual_memory().available)
+    except (OSError, psutil.Error, NotImplementedError):
+        return 0
 
 
 def _device_memory(sensors: Sequence[Sensor], pid: int | None) -> int | None:

@@ -51,8 +51,8 @@ def is_gpu(name: str) -> bool:
 
 def join(passes: Sequence[Times]) -> dict[str, npt.NDArray[np.float64]]:
     """The parts' seconds of all passes, one after the other."""
-    parts = dict.fromkeys(part for one in passes for part in one)
-    return {part: np.concatenate([one[part] for one in passes if part in one]) for part in parts}
+    parts = dict.fromkeys(part for one_pass in passes for part in one_pass)
+    return {part: np.concatenate([one_pass[part] for one_pass in passes if part in one_pass]) for part in parts}
 
 
 def summarise(passes: Sequence[Times]) -> Gpu | None:
@@ -68,9 +68,9 @@ def summarise(passes: Sequence[Times]) -> Gpu | None:
     compute = median.get("compute")
     whole = moved + compute if compute is not None else 0.0
     variations = [
-        float(np.std(one["compute"], ddof=1) / np.mean(one["compute"]))
-        for one in passes
-        if "compute" in one and len(one["compute"]) > 1 and np.mean(one["compute"]) > 0
+        float(np.std(one_pass["compute"], ddof=1) / np.mean(one_pass["compute"]))
+        for one_pass in passes
+        if "compute" in one_pass and len(one_pass["compute"]) > 1 and np.mean(one_pass["compute"]) > 0
     ]
     return Gpu(
         compute_s=compute,
@@ -91,12 +91,12 @@ def remarks(gpu: Gpu, *, graph: bool = False) -> list[Reason]:
         gpu: The medians.
         graph: Whether the computation is a CUDA graph already, whose launch is one call.
     """
-    found: list[Reason] = []
+    findings: list[Reason] = []
     compute = gpu.compute_s
     if compute is None or compute <= 0:
-        return found
+        return findings
     if gpu.enqueue_s is not None and gpu.enqueue_s > LAUNCH_BOUND * compute:
-        found.append(
+        findings.append(
             Reason(
                 code=Code.LAUNCH_BOUND,
                 message=f"launch-bound: starting an inference takes the host {gpu.enqueue_s * 1e6:.0f} µs, "
@@ -109,7 +109,7 @@ def remarks(gpu: Gpu, *, graph: bool = False) -> list[Reason]:
         )
     copies = max(gpu.h2d_s or 0.0, gpu.d2h_s or 0.0)
     if copies >= TRANSFER_BOUND * compute and copies > _SHORTEST_S:
-        found.append(
+        findings.append(
             Reason(
                 code=Code.TRANSFER_BOUND,
                 message=f"transfer-bound: a copy takes {copies * 1e6:.0f} µs, the computation {compute * 1e6:.0f} µs",
@@ -117,14 +117,14 @@ def remarks(gpu: Gpu, *, graph: bool = False) -> list[Reason]:
             )
         )
     if gpu.compute_cov is not None and gpu.compute_cov > UNSTEADY:
-        found.append(
+        findings.append(
             Reason(
                 code=Code.UNSTEADY_CLOCKS,
                 message=f"the GPU's own time varies by {100 * gpu.compute_cov:.1f} % between equal inferences",
                 remedy="Lock its clocks: sudo jetson_clocks, or sudo nvidia-smi -lgc MHZ.",
             )
         )
-    return found
+    return findings
 
 
 def throttle_reasons(masks: npt.NDArray[np.float64]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The same bench in each power mode of the device: the conductor of ``bench --power-modes``."""
+"""Run the same bench in each power mode of the device: the conductor of ``bench --power-modes``."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Swept:
 def modes(roots: Roots) -> list[Mode]:
     """The power modes of this device: nvpmodel's, where it is one with them, else the CPU's governors."""
     table = text_of(roots.root / "etc/nvpmodel.conf") or ""
-    found = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", table)
-    if found and _nvpmodel(roots) is not None:
-        return [Mode(name, int(number)) for number, name in found]
+    rows = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", table)
+    if rows and _nvpmodel(roots) is not None:
+        return [Mode(name, int(number)) for number, name in rows]
     names: list[str] = []
     for path in _cpufreq(roots):
         names += (text_of(path / "scaling_available_governors") or "").split()
@@ -67,18 +67,18 @@ def choose(roots: Roots, names: Sequence[str] = ()) -> list[Mode]:
         UnavailableError: the device has none.
         InputError: a name that it does not have.
     """
-    found = modes(roots)
-    if not found:
+    available = modes(roots)
+    if not available:
         raise UnavailableError(
             "this device has no power modes to sweep: neither nvpmodel nor CPU governors",
             remedy="Run without --power-modes.",
         )
     if not names or list(names) == ["all"]:
-        return found
-    by_name = {mode.name: mode for mode in found} | {str(m.number): m for m in found if m.number is not None}
+        return available
+    by_name = {mode.name: mode for mode in available} | {str(m.number): m for m in available if m.number is not None}
     for name in names:
         if name not in by_name:
-            raise unknown("power mode", name, [mode.name for mode in found])
+            raise unknown("power mode", name, [mode.name for mode in available])
     return [by_name[name] for name in names]
 
 
@@ -114,7 +114,7 @@ def sweep(
 
 
 def _enter(mode: Mode, roots: Roots, settings: Settings) -> str | None:
-    """Go into a mode; why that did not work."""
+    """Enter a power mode. Returns None if the device is in the mode now, else the reason why it is not."""
     if mode.number is None:
         for path in _cpufreq(roots):
             if mode.name in (text_of(path / "scaling_available_governors") or "").split():
@@ -129,21 +129,21 @@ def _enter(mode: Mode, roots: Roots, settings: Settings) -> str | None:
     if before == mode.number:
         return None
     done = settings.command([program, "-m", str(mode.number)], [program, "-m", str(before)])
-    said = " ".join(f"{done.stdout} {done.stderr}".split())
+    message = " ".join(f"{done.stdout} {done.stderr}".split())
     if _number(roots) == mode.number:
         return None
-    if "ermission" in said or "root" in said:
-        raise UnavailableError(f"nvpmodel -m {mode.number}: {said[:200]}", remedy="Run it with sudo -E.")
-    wants = "it needs a reboot" if "reboot" in said.lower() else said[:200] or f"status {done.returncode}"
+    if "ermission" in message or "root" in message:
+        raise UnavailableError(f"nvpmodel -m {mode.number}: {message[:200]}", remedy="Run it with sudo -E.")
+    wants = "it needs a reboot" if "reboot" in message.lower() else message[:200] or f"status {done.returncode}"
     return f"nvpmodel did not enter it: {wants}"
 
 
 def _nvpmodel(roots: Roots) -> str | None:
-    """The program; that of a tree which is not this machine is its own."""
+    """Return the path of ``nvpmodel``: from PATH on this machine, from the tree itself for a captured tree."""
     if roots.is_live:
         return shutil.which("nvpmodel") or shutil.which("nvpmodel", path="/usr/sbin:/sbin")
-    own = roots.root / "usr/sbin/nvpmodel"
-    return str(own) if own.exists() else None
+    in_tree = roots.root / "usr/sbin/nvpmodel"
+    return str(in_tree) if in_tree.exists() else None
 
 
 def _number(roots: Roots) -> int | None:
@@ -157,7 +157,7 @@ def _cpufreq(roots: Roots) -> list[Path]:
 
 
 def _limits(roots: Roots) -> list[Path]:
-    found = [path / f"scaling_{what}" for path in _cpufreq(roots) for what in ("governor", "min_freq", "max_freq")]
+    paths = [path / f"scaling_{what}" for path in _cpufreq(roots) for what in ("governor", "min_freq", "max_freq")]
     for node in listing(roots.sysfs / "class/devfreq"):
-        found += [node / "governor", node / "min_freq", node / "max_freq"]
-    return [path for path in found if path.exists()]
+        paths += [node / "governor", node / "min_freq", node / "max_freq"]
+    return [path for path in paths if path.exists()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edgeprof.benchmark.foreign_load import ForeignLoad
 from edgeprof.energy.influences import chip
 from edgeprof.sensing.corrections import MeasuredFilter
 from edgeprof.worker.workload import INFERENCE
@@ -41,6 +42,7 @@ class WorkloadRecord:
         orders: The place of each window in the whole run, from 1.
         throttles: Throttling events that the device counted during its windows, as sentences.
         device_times: After each window: part → seconds of some inferences, by the device's clock.
+        token_times: Of each request in its windows, where it is one of a language model: seconds to each token.
         standstills: Why windows were left out and measured again: ``was stopped by a signal``.
     """
 
@@ -50,6 +52,7 @@ class WorkloadRecord:
     orders: list[int] = field(default_factory=list)
     throttles: list[str] = field(default_factory=list)
     device_times: list[Mapping[str, npt.NDArray[np.float64]]] = field(default_factory=list)
+    token_times: list[npt.NDArray[np.float64]] = field(default_factory=list)
     standstills: list[str] = field(default_factory=list)
 
     @property
@@ -78,6 +81,7 @@ class VariantRecord:
     preprocessing: str | None = None
     higher_is_better: bool = True
     notes: list[Reason] = field(default_factory=list)
+    foreign_load: ForeignLoad = field(default_factory=ForeignLoad)
     failure: VariantError | None = None
 
     @property

@@ -62,6 +62,10 @@ class BenchRequest:
     dataset: Dataset | None = None
     metric: Metric | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    #: Of language models: ``prompt``, ``generate``, ``depth`` and ``context`` in tokens, those that were asked for.
+    language: Mapping[str, int] = field(default_factory=dict)
+    #: The model of a server that is given by its URL; None: the only one that it has.
+    server_model: str | None = None
     worker_python: str | None = None
     isolated: bool = True
     timeout_s: float = 120.0
@@ -86,6 +90,19 @@ class Candidate:
     def history(self) -> list[dict[str, Any]]:
         """How it was made, here or by an earlier ``edgeprof compress``, as far as that is known."""
         return self.recipe or recipe_beside(self.artifact)
+
+
+def _check_language(request: BenchRequest, artifact: Artifact, runtime: Runtime) -> None:
+    """
+    Raises:
+        InputError: lengths of requests were given, and the model is no language model.
+    """
+    if request.language and not runtime.is_for_language:
+        given = ", ".join(f"--{name}" for name in request.language)
+        raise InputError(
+            f"{given} is meant for language models, and {artifact.spec} is none",
+            remedy=f"Leave {given} out; --input and --batch say how large the inputs of other models are.",
+        )
 
 
 def input_shapes(texts: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
@@ -124,7 +141,6 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
     if not request.models:
         raise InputError("no model was given", remedy="edgeprof bench MODEL [MODEL …]")
     taken: set[str] = set()
-    several = len(request.models) > 1
     named = None if request.runtime is None else named_runtime(host, request.runtime)
     formats = own_formats(host)
     made: list[Candidate] = []
@@ -132,7 +148,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
     for model in request.models:
         refusal: EdgeprofError | None
         artifact, refusal = examine(model.spec, formats)
-        name = model.name or (Path(artifact.spec).name if several else "baseline")
+        name = model.name or Path(artifact.spec).name
         unique, count = name, 1
         while unique in taken:
             count += 1
@@ -144,6 +160,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
         elif refusal is None:
             try:
                 runtime = choose_runtime(host, artifact, named, foreign_python=request.worker_python is not None)
+                _check_language(request, artifact, runtime)
             except (InputError, UnavailableError) as error:
                 refusal = error
         refusals.append(refusal)

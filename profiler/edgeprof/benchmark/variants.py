@@ -57,7 +57,7 @@ def model_requests(
     requests = []
     for number, spec in enumerate(models):
         given = names[number] if number < len(names) else None
-        requests.append(ModelRequest(spec, given or ("baseline" if len(models) == 1 else None)))
+        requests.append(ModelRequest(spec, given or ("baseline" if parsed and len(models) == 1 else None)))
         prefix = "" if len(models) == 1 else f"{given or Path(spec).name} "
         for steps in parsed:
             name = prefix + chain_name(steps)

@@ -8,6 +8,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from edgeprof.errors import UnavailableError
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -17,23 +19,28 @@ if TYPE_CHECKING:
 PERIOD_S = 0.01
 #: Ends with its standard input, so that nothing burns on when its parent is killed.
 _PROGRAM = f"""
-import select, sys, time
-share, period, text = 0.0, {PERIOD_S}, b""
+import os, select, time
+share, period, loops = 0.0, {PERIOD_S}, 0
 begin = time.monotonic()
 while True:
     if share >= 1.0 or share <= 0.0:
         wait = None if share <= 0.0 else 0.0
     else:
         wait = max(0.0, begin + period - time.monotonic())
-    ready, _, _ = select.select([sys.stdin], [], [], wait)
+    ready, _, _ = select.select([0], [], [], wait)
     if ready:
-        line = sys.stdin.readline()
-        if not line:
+        words = os.read(0, 4096).split()  # several may have come at once
+        if not words:
             break
-        share = float(line)
+        for word in words:
+            if word == b"?":
+                os.write(1, b"%d\\n" % loops)
+            else:
+                share = float(word)
     begin = time.monotonic()
     while time.monotonic() < begin + share * period:
         sum(range(500))
+        loops += 1
 """
 
 
@@ -51,7 +58,11 @@ class Burner:
     def __enter__(self) -> Self:
         for _ in range(self.cores):
             child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _PROGRAM], stdin=subprocess.PIPE, text=True, start_new_session=True
+                [sys.executable, "-I", "-S", "-c", _PROGRAM],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
             )
             self._children.append(child)
         return self
@@ -63,13 +74,34 @@ class Burner:
             child.stdin.write(f"{share:.4f}\n")
             child.stdin.flush()
 
+    def loops(self) -> float:
+        """How many loops of work all cores together have done; answered within a period of ``PERIOD_S``.
+
+        Raises:
+            UnavailableError: a process of the load has ended.
+        """
+        for child in self._children:
+            assert child.stdin is not None
+            child.stdin.write("?\n")
+            child.stdin.flush()
+        return float(sum(_count(child) for child in self._children))
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for child in self._children:
             child.kill()
         for child in self._children:
-            with suppress(OSError):  # a pipe whose reader is gone
-                if child.stdin is not None:
-                    child.stdin.close()
+            for pipe in (child.stdin, child.stdout):
+                with suppress(OSError):  # a pipe whose reader is gone
+                    if pipe is not None:
+                        pipe.close()
             child.wait()
+
+
+def _count(child: subprocess.Popen[str]) -> int:
+    assert child.stdout is not None
+    answer = child.stdout.readline()
+    if not answer:
+        raise UnavailableError("a process that makes the load has ended", remedy="Was it killed? See dmesg.")
+    return int(answer)

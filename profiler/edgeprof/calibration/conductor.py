@@ -118,7 +118,7 @@ def against(
     reference: Channel | None = None
     meters: list[Sensor] = []
     if record is None:
-        meters, reference = _meter(target, host, roots)
+        meters, reference = meter_of(target, host, roots)
         mine = tuple(channel for channel in mine if channel.sensor != reference.sensor)
     if not mine:
         why = found.topology.headline.reason or "the total is the meter itself"
@@ -175,7 +175,7 @@ def _check_written(record: Path) -> None:
         )
 
 
-def _meter(target: str, host: PluginHost, roots: Roots) -> tuple[list[Sensor], Channel]:
+def meter_of(target: str, host: PluginHost, roots: Roots) -> tuple[list[Sensor], Channel]:
     """The meter's sensors and the channel that is believed.
 
     Raises:

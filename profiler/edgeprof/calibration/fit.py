@@ -127,14 +127,14 @@ def time_constant(steps: Sequence[tuple[Sequence[float], Sequence[float]]], reso
     Returns:
         None where fewer than three steps are usable.
     """
-    found = [tau for times, values in steps if (tau := _decay(times, values, resolution)) is not None]
-    if len(found) < 3:
+    time_constants = [tau for times, values in steps if (tau := _decay(times, values, resolution)) is not None]
+    if len(time_constants) < 3:
         return None
-    middle = statistics.median(found)
-    spread = 1.4826 * statistics.median(abs(tau - middle) for tau in found)
+    middle = statistics.median(time_constants)
+    spread = 1.4826 * statistics.median(abs(tau - middle) for tau in time_constants)
     # Of a median of n: 1.2533·σ/√n; never below what a hundredth of τ claims.
-    u = max(1.2533 * max(spread, statistics.stdev(found) / 2) / math.sqrt(len(found)), 0.01 * middle)
-    return TimeConstant(middle, u, len(found))
+    u = max(1.2533 * max(spread, statistics.stdev(time_constants) / 2) / math.sqrt(len(time_constants)), 0.01 * middle)
+    return TimeConstant(middle, u, len(time_constants))
 
 
 def _decay(times: Sequence[float], values: Sequence[float], resolution: float) -> float | None:

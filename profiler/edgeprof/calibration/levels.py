@@ -31,25 +31,27 @@ _SHORT_GAP_S = 0.25
 _LEAST_SPAN = 10.0
 
 
-def fit_levels(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[Span]) -> tuple[list[Level], Line]:
+def fit_levels(
+    channels: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[Span]
+) -> tuple[list[Level], Line]:
     """The levels and their line, if they make one.
 
     Args:
-        own: The channels to be corrected; their sum is what is held against the meter.
+        channels: The channels to be corrected; their sum is compared with the meter.
         theirs: The meter.
         holds: The stretch of each level.
 
     Raises:
         InputError: they do not.
     """
-    _require_answers(own, theirs, holds)
+    _require_answers(channels, theirs, holds)
     pairs = []
     for hold in holds:
-        sums, meter = [_powers(series, hold) for series in own], _powers(theirs, hold)
+        sums, meter = [_powers(series, hold) for series in channels], _powers(theirs, hold)
         if meter is not None and all(part is not None for part in sums):
             pairs.append(([math.fsum(column) for column in zip(*(s for s in sums if s), strict=True)], meter))
     levels = [level(sensor, meter, 1.0) for sensor, meter in pairs]
-    powers = [one.sensor_w for one in levels]
+    powers = [level.sensor_w for level in levels]
     span = max(powers, default=0.0) - min(powers, default=0.0)
     distinct = len({round(20 * (watts - min(powers)) / span) for watts in powers}) if span > 0 else len(powers[:1])
     if len(levels) < LEAST_LEVELS or distinct < LEAST_LEVELS:
@@ -63,30 +65,30 @@ def fit_levels(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Seque
         # How the sides differ within a level is known once it is about known how they differ between levels.
         rough = line(levels)
         levels = [level(sensor, meter, rough.gain) for sensor, meter in pairs]
-        found = line(levels)
+        fitted = line(levels)
     except ValueError as error:
         raise InputError(f"the levels make no line: {error}", remedy="Make them differ more.") from None
-    if span < _LEAST_SPAN * statistics.median(one.u_w for one in levels):
+    if span < _LEAST_SPAN * statistics.median(level.u_w for level in levels):
         raise InputError(
             f"the levels lie within {span:.3g} W, which is not enough to tell a gain from an offset",
             remedy="Close other programs, lengthen --hold S, or make the load yourself with --no-load.",
         )
-    if not found.gain > 2 * found.u_gain:
+    if not fitted.gain > 2 * fitted.u_gain:
         raise InputError(
-            f"the meter does not rise with the sensor (gain {found.gain:.2g} ± {2 * found.u_gain:.2g})",
+            f"the meter does not rise with the sensor (gain {fitted.gain:.2g} ± {2 * fitted.u_gain:.2g})",
             remedy="See that both look at the same device, and that a record's clock is this machine's.",
         )
-    return levels, found
+    return levels, fitted
 
 
-def _require_answers(own: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[Span]) -> None:
+def _require_answers(channels: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[Span]) -> None:
     """Refuse a sensor that repeats one value while the meter sees the load change.
 
     Raises:
         InputError: one does.
     """
     levels = [_mean(theirs, hold) for hold in holds]
-    for series in own:
+    for series in channels:
         channel = series.channel
         step, tau, refresh = channel.resolution or 0.0, channel.filter.tau_s, channel.update_interval_s
         changes = []

@@ -48,13 +48,22 @@ if TYPE_CHECKING:
 @click.option("--warmup", "warmup_s", type=float, metavar="S", help="Shortest warm-up.")
 @click.option("--idle", "idle_s", type=float, metavar="S", help="Idle before and after.")
 @click.option("--with", "chains", multiple=True, metavar="COMPRESSOR[:k=v][+...]", help="Also bench this variant.")
-@click.option("--dataset", metavar="SPEC", help="Labelled data: a file, a folder, or a dataset .toml.")
+@click.option(
+    "--dataset",
+    metavar="SPEC",
+    help="Labelled data, or what --with calibrates with: a file, folder or .toml.",
+)
 @click.option("--metric", default="top1", show_default=True, metavar="NAME", help="How accuracy is judged.")
 @click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Declared preprocessing of the dataset.")
 @click.option(
     "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape of an input, as x=1x3x32x32."
 )
 @click.option("--input-data", metavar="FILE.npz", help="Real inputs, one array per input name.")
+@click.option("--prompt", type=int, metavar="N", help="Prompt tokens of a language model's request (default 512).")
+@click.option("--generate", type=int, metavar="N", help="Tokens that it generates (default 128).")
+@click.option("--depth", type=int, metavar="N", help="Tokens in its cache before the prompt (default 0).")
+@click.option("--context", type=int, metavar="N", help="Tokens that its cache holds (default: what is needed).")
+@click.option("--model", "server_model", metavar="NAME", help="Which model of a server that is given by its URL.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Whatever else the runtime documents.")
 @click.option(
     "--sample-rate", "sample_rate_hz", type=float, metavar="HZ", help="Fix it (default: as each sensor has news)."
@@ -90,14 +99,14 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
 
     _check_ranges(flags)
     host = PluginHost.from_environment()
-    output = Path(flags["output"]) if flags["output"] else None
-    if output is not None:
-        registry.check(output, host)
+    for path in flags["output"]:
+        registry.check(path, host)
     if flags["input_data"] and not Path(flags["input_data"]).is_file():
         raise InputError(
             f"--input-data {flags['input_data']} is not a file", remedy="Give an .npz, one array per input."
         )
     dataset, metric = _data(host, flags)
+    judged = dataset if metric is not None else None
     with ending_like_ctrl_c(), scratch("variants") as folder:
         roots = resolve_roots(flags["sysfs_root"], flags["procfs_root"])
         with Reports(sys.stderr, quiet=flags["quiet"]) as reports, shown_by(reports):
@@ -112,24 +121,25 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
                 timeout_s=flags["timeout_s"],
                 isolated=not flags["no_isolation"],
             )
-        request = _request(requests, flags, dataset, metric)
+        request = _request(requests, flags, judged, metric)
         progress = Bar(sys.stderr, quiet=flags["quiet"])
         if flags["power_modes"] is not None:
             from edgeprof.cli.power_modes import bench_modes
 
-            return bench_modes(request, host, roots, progress, flags["power_modes"], output, flags)
+            return bench_modes(request, host, roots, progress, flags["power_modes"], flags)
         result = bench(request, host, roots, progress)
         if len(result.variants) > 1:
             from edgeprof.diagnosis.evidence import annotate
 
             annotate(result, resolve_roots(flags["sysfs_root"], flags["procfs_root"]), host)
-    return _deliver(result, output, host, flags)
+    return _deliver(result, host, flags)
 
 
 command.help = """Latency, throughput, joules per inference, power, RAM, temperature, size and accuracy of MODEL(s).
 
-MODEL is a file (.onnx, .tflite, .pt, .pt2, .engine …; its content decides) or package.module:function. Several models
-take turns, window by window, and are compared with the first; one that cannot be measured costs itself alone (exit 3).
+MODEL is a file (.onnx, .tflite, .pt, .engine, .gguf …; its content decides), package.module:function, or the URL of a
+server of language models. Several models take turns, window by window, and are compared with the first; one that cannot
+be measured costs itself alone (exit 3).
 """
 
 
@@ -148,11 +158,12 @@ def _request(
     requests: list[ModelRequest], flags: dict[str, Any], dataset: Dataset | None, metric: Metric | None
 ) -> Any:
     from edgeprof.benchmark.request import BenchRequest, input_shapes
+    from edgeprof.worker.language import LENGTHS
 
     shapes, dtypes = input_shapes(flags["inputs"])
     same = (
         "runtime device threads batch scenario rate_hz streams windows window_s warmup_s idle_s sample_rate_hz rail "
-        "estimate_power_w worker_python timeout_s strict seed fast_sensor"
+        "estimate_power_w worker_python timeout_s strict seed fast_sensor server_model"
     )
     return BenchRequest(
         models=requests,
@@ -164,21 +175,27 @@ def _request(
         dataset=dataset,
         metric=metric,
         options=pairs("--option", flags["options"]),
+        language={name: flags[name] for name in LENGTHS if flags[name] is not None},
         isolated=not flags["no_isolation"],
         **{name: flags[name] for name in same.split()},
     )
 
 
 def _data(host: PluginHost, flags: dict[str, Any]) -> tuple[Dataset | None, Metric | None]:
+    """The dataset and what judges by it; without labels it is for the compressors alone."""
     if not flags["dataset"]:
         return None, None
+    from edgeprof.evaluation.labels import are_absent
     from edgeprof.evaluation.load import load_dataset, load_metric
 
     dataset = load_dataset(flags["dataset"], host, pairs("--preprocess", flags["preprocess"]))
+    if flags["chains"] and are_absent(dataset.labels):
+        click.echo(f"{dataset.name} has no labels: it calibrates the variants, and no accuracy is judged", err=True)
+        return dataset, None
     return dataset, load_metric(flags["metric"], host)
 
 
-def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[str, Any]) -> int:
+def _deliver(result: Result, host: PluginHost, flags: dict[str, Any]) -> int:
     """Keep, write, print; then the exit code. One that fails does not keep the others from happening."""
     from edgeprof.cli.exit_codes import exit_code
     from edgeprof.errors import EdgeprofError
@@ -192,10 +209,10 @@ def _deliver(result: Result, output: Path | None, host: PluginHost, flags: dict[
         saved = True
     except EdgeprofError as error:
         trouble, saved = error, False
-    if output is not None:
+    for path in flags["output"]:
         try:
-            registry.write([result], output, host)
-        except EdgeprofError as error:
+            registry.write([result], path, host)
+        except EdgeprofError as error:  # noqa: PERF203 - one file that cannot be written does not cost the others
             trouble = error
     if flags["as_json"]:
         click.echo(to_json(result).encode())  # JSON is UTF-8, whatever the terminal is

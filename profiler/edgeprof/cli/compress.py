@@ -148,7 +148,7 @@ def _target(target: Mapping[str, Any]) -> str:
 
 
 def _changes(entry: Mapping[str, Any]) -> list[str]:
-    """What each step changed of the model that it got, and what it left and why."""
+    """List what each step changed in its input model, and what it left unchanged and why."""
     from edgeprof.compression.share import describe, reasons
 
     sentences = []

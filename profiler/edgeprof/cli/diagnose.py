@@ -85,7 +85,7 @@ def command(model: str, **flags: Any) -> int:
             variant, recipe = given, recipe_beside(given)
         if measure_s is None:
             measure_s = 2.0 if flags["baseline"] else 0.0
-        found = explain(
+        diagnosis = explain(
             variant,
             host,
             resolve_roots(flags["sysfs_root"], flags["procfs_root"]),
@@ -98,66 +98,73 @@ def command(model: str, **flags: Any) -> int:
             note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
         )
     if flags["as_json"]:
-        click.echo(json.dumps(_json(found, model, flags["chain"], flags["baseline"]), indent=2))
+        click.echo(json.dumps(_json(diagnosis, model, flags["chain"], flags["baseline"]), indent=2))
     else:
-        click.echo(_text(found, no_color=flags["no_color"]))
-    return 1 if flags["strict"] and any(one.status == "fail" for one in found.findings) else 0
+        click.echo(_text(diagnosis, no_color=flags["no_color"]))
+    return 1 if flags["strict"] and any(finding.status == "fail" for finding in diagnosis.findings) else 0
 
 
-def _json(found: Diagnosis, model: str, chain: str | None, baseline: str | None) -> dict[str, Any]:
+def _json(diagnosis: Diagnosis, model: str, chain: str | None, baseline: str | None) -> dict[str, Any]:
     return {
         "schema": "edgeprof.diagnosis/1",
         "model": model,
         "with": chain,
         "baseline": baseline,
-        "predicted_speed_up": found.predicted,
-        "measured_speed_up": found.measured,
-        "findings": [dataclasses.asdict(one) for one in found.findings],
-        "facts": found.facts,
-        "notes": found.notes,
-        "assumed": found.assumed,
+        "predicted_speed_up": diagnosis.predicted,
+        "measured_speed_up": diagnosis.measured,
+        "findings": [dataclasses.asdict(finding) for finding in diagnosis.findings],
+        "facts": diagnosis.facts,
+        "notes": diagnosis.notes,
+        "assumed": diagnosis.assumed,
     }
 
 
-def _text(found: Diagnosis, *, no_color: bool) -> str:
+def _text(diagnosis: Diagnosis, *, no_color: bool) -> str:
     from edgeprof.reporters.terminal import Style
 
     style = Style.of(sys.stdout, no_color=no_color)
-    lines = style.wrap("", _first_line(found), indent=0)
+    lines = style.wrap("", _first_line(diagnosis), indent=0)
     lines = [style.paint(line, "bold") for line in lines]
     speeds = []
-    if found.predicted is not None:
-        speeds.append(f"predicted at most {found.predicted:.2f} × as fast (arithmetic alone)")
-    if found.measured is not None:
-        speeds.append(f"measured {found.measured:.2f} × as fast")
+    if diagnosis.predicted is not None:
+        speeds.append(f"predicted at most {diagnosis.predicted:.2f} × as fast (arithmetic alone)")
+    if diagnosis.measured is not None:
+        speeds.append(f"measured {diagnosis.measured:.2f} × as fast")
     if speeds:
         lines.append(style.text("  " + " · ".join(speeds)))
-    width = max((len(one.check) for one in found.findings), default=0) + 9
+    width = max((len(finding.check) for finding in diagnosis.findings), default=0) + 9
     colors = {"fail": "red", "warn": "yellow", "unknown": "cyan", "ok": "green"}
-    for one in found.findings:
-        text = one.sentence + _held(one.number, one.threshold, one.unit) + (f" → {one.fix}" if one.fix else "")
-        wrapped = style.wrap(f"{one.status:<7}  {one.check}", text, label_width=width)
-        lines += [wrapped[0].replace(one.status, style.paint(one.status, colors[one.status]), 1), *wrapped[1:]]
-    lines += [line for text in found.assumed for line in style.wrap("", f"assumed: {text}")]
-    lines += [line for note in found.notes for line in style.wrap("", f"not told: {note}")]
+    for finding in diagnosis.findings:
+        text = (
+            finding.sentence
+            + _held(finding.number, finding.threshold, finding.unit)
+            + (f" → {finding.fix}" if finding.fix else "")
+        )
+        wrapped = style.wrap(f"{finding.status:<7}  {finding.check}", text, label_width=width)
+        lines += [
+            wrapped[0].replace(finding.status, style.paint(finding.status, colors[finding.status]), 1),
+            *wrapped[1:],
+        ]
+    lines += [line for text in diagnosis.assumed for line in style.wrap("", f"assumed: {text}")]
+    lines += [line for note in diagnosis.notes for line in style.wrap("", f"not told: {note}")]
     return "\n".join(lines)
 
 
-def _first_line(found: Diagnosis) -> str:
+def _first_line(diagnosis: Diagnosis) -> str:
     """The gravest finding; without one, whether anything was looked at that could have held it back."""
     from edgeprof.diagnosis.checks import headline
 
-    first = headline(found.findings)
+    first = headline(diagnosis.findings)
     if first is not None:
         return first.sentence
-    if not found.findings:
+    if not diagnosis.findings:
         return "cannot be told: nothing could be looked at"
-    return "nothing found that would hold it back" + (", as far as could be looked" if found.notes else "")
+    return "nothing found that would hold it back" + (", as far as could be looked" if diagnosis.notes else "")
 
 
 def _held(number: float | None, threshold: float | None, unit: str) -> str:
     """``(0.0043 against 0.05)``."""
     if number is None or threshold is None:
         return ""
-    said = "" if unit == "ratio" else f" {unit}"
-    return f" ({number:.3g}{said} against {threshold:.3g})"
+    unit_text = "" if unit == "ratio" else f" {unit}"
+    return f" ({number:.3g}{unit_text} against {threshold:.3g})"

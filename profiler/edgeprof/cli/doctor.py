@@ -18,20 +18,50 @@ if TYPE_CHECKING:
 @click.option("--fix-udev", is_flag=True, help="Let the group edgeprof read energy counters (shown first; needs root).")
 @click.option("-y", "--yes", is_flag=True, help="With --fix-udev: do not ask.")
 @click.option("--strict", is_flag=True, help="Exit with status 1 if anything failed.")
+@click.option("--prove", is_flag=True, help="Load all cores in a known pattern and judge what the sensors show of it.")
+@click.option("--against", metavar="METER", help="With --prove: hold the total against this meter as well.")
+@click.option("--quick", is_flag=True, help="With --prove: less than a minute, with wider intervals.")
+@click.option("--rail", metavar="NAME", help="With --prove: the rail to quote as the total.")
+@click.option(
+    "--sensor", "sensors", multiple=True, metavar="NAME", help="With --prove: only these sources; repeatable."
+)
 @root_options
 @json_option
 def command(
-    fix_udev: bool, yes: bool, strict: bool, sysfs_root: str | None, procfs_root: str | None, as_json: bool
+    fix_udev: bool,
+    yes: bool,
+    strict: bool,
+    prove: bool,
+    against: str | None,
+    quick: bool,
+    rail: str | None,
+    sensors: tuple[str, ...],
+    sysfs_root: str | None,
+    procfs_root: str | None,
+    as_json: bool,
 ) -> None:
     """What works here, what does not, why, and the command that mends it.
 
     Statuses: ok; warn (works, but numbers suffer); absent (not here, and edgeprof works without it); fail (should
     work and does not).
+
+    With --prove: whether this board's joules can be believed, in two minutes. Verdicts: pass; fail; ? (cannot tell,
+    and how long it would take). Exits with status 1 if one failed.
     """
     from edgeprof.cli.doctor_checks import examine
+    from edgeprof.errors import InputError
     from edgeprof.plugins import PluginHost
 
     host = PluginHost.from_environment()
+    if prove:
+        from edgeprof.cli import doctor_prove
+
+        roots = resolve_roots(sysfs_root, procfs_root)
+        if not doctor_prove.run(host, roots, rail=rail, sensors=sensors, against=against, quick=quick, as_json=as_json):
+            raise click.exceptions.Exit(1)
+        return
+    if against or quick or rail or sensors:
+        raise InputError("--against, --quick, --rail and --sensor go with --prove", remedy="edgeprof doctor --prove")
     host.commands(reserved=RESERVED)  # so that a plugin that fails there is told too
     if fix_udev:
         _fix_udev(host, yes)

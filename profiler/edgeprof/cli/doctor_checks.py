@@ -99,9 +99,9 @@ def _plugins(host: PluginHost) -> Iterator[Check]:
         yield Check(f"plugin {info.name}", "fail", info.reason or "it failed", remedy)
 
 
-def _sensors(found: Discovery) -> Iterator[Check]:
-    headline = found.topology.headline
-    usable = {channel.key for channel in found.topology.channels if channel.available}
+def _sensors(discovery: Discovery) -> Iterator[Check]:
+    headline = discovery.topology.headline
+    usable = {channel.key for channel in discovery.topology.channels if channel.available}
     if headline.channels:
         names = " + ".join(channel.name for channel in headline.channels)
         worst = ", ".join(sorted({channel.provenance for channel in headline.channels}))
@@ -114,13 +114,13 @@ def _sensors(found: Discovery) -> Iterator[Check]:
             or "Estimate: edgeprof bench --estimate-power WATTS; or try a virtual board: edgeprof simulate"
         )
         yield Check("joules", "absent", headline.reason or "nothing here measures power", remedy)
-    for sensor in found.sensors:
+    for sensor in discovery.sensors:
         names = ", ".join(dict.fromkeys(channel.name for channel in sensor.channels if channel.key in usable))
         yield Check(f"sensor {sensor.name}", "ok", names)
-    for failure in found.failures:
+    for failure in discovery.failures:
         yield Check(f"sensor {failure.source}", "fail", failure.reason, failure.remedy)
     grouped: dict[tuple[str, str, str | None], list[str]] = {}
-    for channel in found.unavailable:
+    for channel in discovery.unavailable:
         key = (channel.sensor, channel.reason or "it cannot be read", channel.remedy)
         grouped.setdefault(key, []).append(channel.name)
     for (source, reason, mend), channels in grouped.items():
@@ -156,14 +156,14 @@ def _runtimes(host: PluginHost) -> Iterator[Check]:
 
 def _candidates() -> list[Path]:
     """The system's interpreters but this one, each once."""
-    found: dict[Path, Path] = {}
+    interpreters: dict[Path, Path] = {}
     for directory in ("/usr/bin", "/usr/local/bin"):
         for path in sorted(Path(directory).glob("python3*")):
             if path.name.removeprefix("python3").replace(".", "").isdigit() or path.name == "python3":
-                found.setdefault(path.resolve(), path)
+                interpreters.setdefault(path.resolve(), path)
     if sys.prefix == sys.base_prefix:  # in no virtual environment: the runtimes' own lines speak for this one
-        found.pop(Path(sys.executable).resolve(), None)
-    return list(found.values())
+        interpreters.pop(Path(sys.executable).resolve(), None)
+    return list(interpreters.values())
 
 
 def _libraries(host: PluginHost) -> list[str]:
@@ -191,14 +191,14 @@ def _interpreter(python: Path, libraries: list[str]) -> Check | None:
     try:
         code = _ASK % ((*libraries, "numpy"),)
         done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, timeout=20, check=True)
-        version, found = json.loads(done.stdout.splitlines()[-1])
+        version, versions = json.loads(done.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         return Check(f"{python}", "warn", f"it does not answer: {type(error).__name__}")
-    installed = [f"{name} {found[name]}".strip() for name in libraries if name in found]
+    installed = [f"{name} {versions[name]}".strip() for name in libraries if name in versions]
     if not installed:
         return Check(f"{python}", "absent", f"{version}: no runtime in it")
     text = f"{version}: {', '.join(installed)}"
-    if "numpy" not in found:
+    if "numpy" not in versions:
         return Check(f"{python}", "warn", f"{text}, but no numpy", f"{python} -m pip install numpy")
     return Check(f"{python}", "ok", text, f"to use it: edgeprof bench --worker-python {python}")
 

@@ -54,15 +54,13 @@ def command(result: str | None, **flags: Any) -> None:
 
 
 def _show(reference: str, flags: dict[str, Any]) -> None:
-    from pathlib import Path
-
     from edgeprof.reporters import console, registry
     from edgeprof.reporters.terminal import Style
     from edgeprof.results import document, files
 
     result = files.read_one(reference)
-    if flags["output"]:
-        registry.write([result], Path(flags["output"]))
+    for path in flags["output"]:
+        registry.write([result], path)
     if flags["as_json"]:
         click.echo(document.to_json(result).encode())  # JSON is UTF-8, whatever the terminal is
     elif not flags["output"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -77,13 +78,15 @@ def _require_sandbox() -> None:
 
 
 def output_option(command: F) -> F:
-    """``-o FILE``; the command gets ``output`` as a path or None."""
+    """``-o FILE``, repeatable; the command gets ``output`` as a tuple of paths, each once."""
     return click.option(
         "-o",
         "--output",
-        type=click.Path(dir_okay=False),
+        type=click.Path(dir_okay=False, path_type=Path),
+        multiple=True,
+        callback=lambda _context, _option, paths: tuple(dict.fromkeys(paths)),
         metavar="FILE",
-        help="Write to FILE; its suffix says how: .json .jsonl .csv .md .html.",
+        help="Write to FILE, once for each -o; its suffix says how: .json .jsonl .csv .md .html.",
     )(command)
 
 

@@ -9,7 +9,6 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from edgeprof.benchmark.conductor import Progress
     from edgeprof.benchmark.power_modes import Swept
@@ -26,7 +25,6 @@ def bench_modes(
     roots: Roots,
     progress: Progress,
     names: str,
-    output: Path | None,
     flags: dict[str, Any],
 ) -> int:
     """Sweep, keep each result, print; the worst exit code of all."""
@@ -40,8 +38,8 @@ def bench_modes(
     store = Store()
     for result in results:
         store.save(result)
-    if output is not None and results:
-        registry.write(results, output, host)
+    for path in flags["output"] if results else ():
+        registry.write(results, path, host)
     if flags["as_json"]:
         click.echo(json.dumps(_document(swept), indent=2))
     else:

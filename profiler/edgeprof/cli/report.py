@@ -17,7 +17,7 @@ SCHEMA = "edgeprof.report/1"
 @output_option
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing where all is well.")
 @json_option
-def command(results: tuple[str, ...], output: str | None, *, quiet: bool, as_json: bool) -> None:
+def command(results: tuple[str, ...], output: tuple[Path, ...], *, quiet: bool, as_json: bool) -> None:
     """One self-contained page: Pareto plot, table, power traces, latency, uncertainty, context.
 
     RESULT is a result file (.json, or .jsonl with many) or a stored result: an id, its last part, "last". Without -o
@@ -32,13 +32,21 @@ def command(results: tuple[str, ...], output: str | None, *, quiet: bool, as_jso
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
         raise InputError(f"{twice} was given twice", remedy="Name each result once.")
-    path = Path(output or f"edgeprof-{all_results[0].id}.html")
-    registry.write(all_results, path)
+    paths = output or (Path(f"edgeprof-{all_results[0].id}.html"),)
+    for path in paths:
+        registry.write(all_results, path)
     variants = sum(len(result.variants) for result in all_results)
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "output": str(path), "results": ids}, indent=2))
+        click.echo(
+            json.dumps(
+                {"schema": SCHEMA, "output": str(paths[0]), "outputs": [str(path) for path in paths], "results": ids},
+                indent=2,
+            )
+        )
     elif not quiet:
-        click.echo(f"wrote {path}: {_count(variants, 'variant')} of {_count(len(all_results), 'result')}")
+        click.echo(
+            f"wrote {', '.join(map(str, paths))}: {_count(variants, 'variant')} of {_count(len(all_results), 'result')}"
+        )
 
 
 def _count(number: int, word: str) -> str:

@@ -47,9 +47,9 @@ def command(recipe: Path, **flags: Any) -> int:
 
     studies = load(recipe)
     host = PluginHost.from_environment()
-    output = Path(flags["output"]) if flags["output"] else None
-    if output is not None:
-        registry.check(output, host)
+    outputs = flags["output"]
+    for path in outputs:
+        registry.check(path, host)
     outcomes = []
     roots = resolve_roots(flags["sysfs_root"], flags["procfs_root"])
     with ending_like_ctrl_c(), Reports(sys.stderr, quiet=flags["quiet"]) as reports, shown_by(reports):
@@ -69,7 +69,7 @@ def command(recipe: Path, **flags: Any) -> int:
             outcomes.append(outcome)
             if not flags["as_json"]:
                 _show(outcome, several=len(studies) > 1, no_color=flags["no_color"])
-    return _deliver(outcomes, output, host, several=len(studies) > 1, as_json=flags["as_json"], strict=flags["strict"])
+    return _deliver(outcomes, outputs, host, several=len(studies) > 1, as_json=flags["as_json"], strict=flags["strict"])
 
 
 def _plan(studies: list[StudyFile]) -> str:
@@ -92,7 +92,7 @@ def _show(outcome: Outcome, *, several: bool, no_color: bool) -> None:
 
 
 def _deliver(
-    outcomes: list[Outcome], output: Path | None, host: PluginHost, *, several: bool, as_json: bool, strict: bool
+    outcomes: list[Outcome], outputs: tuple[Path, ...], host: PluginHost, *, several: bool, as_json: bool, strict: bool
 ) -> int:
     """Keep, write, print; then the exit code."""
     import json
@@ -108,8 +108,8 @@ def _deliver(
                 Store().save(outcome.result)
             except EdgeprofError as error:
                 trouble = error
-    if output is not None:
-        registry.write([outcome.whole() for outcome in outcomes], output, host)
+    for path in outputs:
+        registry.write([outcome.whole() for outcome in outcomes], path, host)
     if as_json:
         documents = [outcome.as_json() for outcome in outcomes]
         whole = {"schema": "edgeprof.studies/1", "studies": documents} if several else documents[0]

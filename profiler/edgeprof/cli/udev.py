@@ -1,4 +1,4 @@
-"""``edgeprof doctor --fix-udev``: let one group, and nobody else, read the counters that only root may read."""
+"""``edgeprof doctor --fix-udev``: let one group read the counters that otherwise only root may read."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ EPILOG = "Plugins may add commands; edgeprof plugins list shows which."
 VERBS = {
     "bench": "Latency, joules, memory and accuracy of models on this device.",
     "calibrate": "Hold the sensors against a meter, and keep what they are off by.",
+    "choose": "Which model on which hardware, from requirements.",
     "compare": "Ratios of two results with their intervals, and a verdict.",
     "completion": "Print the shell's completion script.",
     "compress": "Compressed variants of a model, checked to load and to answer.",

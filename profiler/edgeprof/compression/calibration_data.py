@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Calibration:
-    """What a static quantiser sees.
+    """The samples that a static quantiser sees.
 
     Args:
         data: The samples; ``samples`` of them at most are used, evenly spread, so that a dataset sorted by class is
@@ -39,7 +39,7 @@ class Calibration:
         self.chosen = np.unique(np.linspace(0, len(data) - 1, count).round().astype(int))
 
     def batches(self, fixed_batch: int | None = None) -> list[Batch]:
-        """The samples, one batch each; a model whose batch is fixed gets batches of that size.
+        """Return the samples in batches of one; a model with a fixed batch gets batches of that size.
 
         Raises:
             InputError: they are empty, have NaN or infinite values, or do not fit the model; the sentence says which.
@@ -55,7 +55,7 @@ class Calibration:
         return batches
 
     def facts(self) -> dict[str, Any]:
-        """For the variant's provenance: how much, of what, and the preprocessing."""
+        """Return the facts for the variant's provenance: number of samples, dataset and preprocessing."""
         labels = np.asarray(self.data.labels)
         facts: dict[str, Any] = {
             "calibration": self.data.name,

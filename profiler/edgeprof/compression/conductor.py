@@ -105,14 +105,14 @@ def compress(
         raise StorageError(f"cannot write to {directory}: {error.strerror}", remedy="Choose another -o DIR.") from None
     for chain, steps in parsed:
         name = chain_name(steps)
-        kept = None if fresh else before.get(name)
-        if shapes and kept is not None and any(reason["code"] == "not_checked" for reason in kept["reasons"]):
-            kept = None  # what could not be checked then can be now
-        if kept is not None and _still_true(
-            kept, steps, compressors, data, directory, seed, made_for, source.own_formats
+        known = None if fresh else before.get(name)
+        if shapes and known is not None and any(reason["code"] == "not_checked" for reason in known["reasons"]):
+            known = None  # what could not be checked then can be now
+        if known is not None and _still_true(
+            known, steps, compressors, data, directory, seed, made_for, source.own_formats
         ):
             note(f"{name}: already made")
-            manifest["variants"].append({**kept, "reused": True})
+            manifest["variants"].append({**known, "reused": True})
         else:
             note(f"{name}: working")
             try:
@@ -160,16 +160,16 @@ def _make(  # noqa: PLR0917 - called once, above
     entry["dataset"] = _dataset(data)
     started = time.monotonic()
     try:
-        made, recipe = make_variant(
+        variant, recipe = make_variant(
             source, steps, host.of("compressors"), directory, data, seed=seed, timeout_s=timeout_s, begun=begun,
             device=device,
         )  # fmt: skip
     except VariantError as error:
         return {**entry, "status": "failed", "reasons": [_reason(error)], "model": None, "recipe": []}
     entry["seconds"] = round(time.monotonic() - started, 3)
-    entry["model"], entry["recipe"] = _model(made, Path(made.target).name), recipe
+    entry["model"], entry["recipe"] = _model(variant, Path(variant.target).name), recipe
     try:
-        check(made, host, data, options=options, timeout_s=timeout_s)
+        check(variant, host, data, options=options, timeout_s=timeout_s)
     except UnavailableError as error:
         entry["reasons"] = [_not_checked(error)]
     except VariantError as error:
@@ -192,7 +192,7 @@ def _runs(source: Artifact, host: PluginHost, *, options: LoadOptions, timeout_s
 
 
 def check(
-    made: Artifact, host: PluginHost, data: Dataset | None = None, *, options: LoadOptions, timeout_s: float = 120.0
+    variant: Artifact, host: PluginHost, data: Dataset | None = None, *, options: LoadOptions, timeout_s: float = 120.0
 ) -> None:
     """See that a model loads and answers in numbers, in a process of its own.
 
@@ -200,13 +200,13 @@ def check(
         UnavailableError: no runtime here loads it.
         VariantError: it does not load, crashes, or gives NaN or infinite values (``nan_output``).
     """
-    runtime = choose_runtime(host, made)
+    runtime = choose_runtime(host, variant)
     spec = WorkerSpec.of(
         runtime,
-        made.target,
+        variant.target,
         options._replace(device=runtime.default_device),
         timeout_s=timeout_s,
-        label=Path(made.target).name,
+        label=Path(variant.target).name,
     )
     with Worker(spec) as worker:
         loaded = worker.load()
@@ -267,21 +267,23 @@ def _still_true(  # noqa: PLR0917 - called above only
     if entry.get("status") != "ok" or not entry.get("model"):
         return False
     recipe = entry["recipe"]
-    elsewhere = any(one.get("target", made_for.to_dict()) != made_for.to_dict() for one in recipe)
-    if elsewhere or [one["seed"] for one in recipe] != [seed] * len(steps):
+    elsewhere = any(step_record.get("target", made_for.to_dict()) != made_for.to_dict() for step_record in recipe)
+    if elsewhere or [step_record["seed"] for step_record in recipe] != [seed] * len(steps):
         return False
-    for one, step in zip(recipe, steps, strict=True):
+    for step_record, step in zip(recipe, steps, strict=True):
         tool = compressors[step.compressor]() if step.compressor in compressors else None
-        if tool is None or one["version"] not in {tool.version, *tool.version.split("+")}:
+        if tool is None or step_record["version"] not in {tool.version, *tool.version.split("+")}:
             return False
-        of_data = one["facts"].get("calibration") or ("data" not in step.given and one["facts"].get("trained_on"))
+        of_data = step_record["facts"].get("calibration") or (
+            "data" not in step.given and step_record["facts"].get("trained_on")
+        )
         if of_data and entry.get("dataset") != _dataset(data):
             return False
     try:
-        found = recognise(os.fspath(directory / entry["model"]["path"]), formats)
+        artifact = recognise(os.fspath(directory / entry["model"]["path"]), formats)
     except EdgeprofError:
         return False
-    return bool(found.sha256 == entry["model"]["sha256"])
+    return bool(artifact.sha256 == entry["model"]["sha256"])
 
 
 def _dataset(data: Dataset | None) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Compressors and the code of users in a process of its own: whatever happens there costs one variant.
+"""Run compressors and the user's code in a child process, so that a crash or a hang there costs one variant only.
 
 The process is a fork: it has the plugins and the data that its parent has, and nothing needs to be written down for it.
 """
@@ -97,7 +97,7 @@ def place(error: BaseException | None) -> str:
 
 @contextlib.contextmanager
 def user_code(what: str) -> Iterator[None]:
-    """Around code of the user's: what it raises, ``sys.exit`` included, is one sentence with the line that it was in.
+    """Run code of the user's so that whatever it raises, ``sys.exit`` included, becomes one sentence with its line.
 
     Args:
         what: The model, as its user calls it.
@@ -168,12 +168,12 @@ def _child(
 
 
 def _end(child: BaseProcess) -> None:
-    """Kill it and what it started, and reap it; of one that has ended by itself the exit status stays what it is."""
+    """Kill the child and all processes that it started, and reap it; a child that has ended keeps its exit status."""
     assert child.pid is not None
     if child.exitcode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
-        child.kill()  # where it has not made a group yet
+        child.kill()  # the child may not have made its process group yet
     child.join()
 
 

@@ -1,4 +1,4 @@
-"""How far a long compression is: compressors report, whoever started them shows it, and nobody knows the other."""
+"""Progress of a long compression: compressors call ``report``, and the caller decides how to show it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def shown_by(sink: Sink) -> Iterator[None]:
 
 
 def report(text: str, done: float) -> None:
-    """Say what is being done and how far it is.
+    """Report the present step and the share of it that is done.
 
     Args:
         text: What, in a few words: ``fine-tune · epoch 2/5 · loss 0.113``.

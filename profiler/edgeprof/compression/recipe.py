@@ -1,4 +1,4 @@
-"""What a variant's recipe says about the data that it was made with, held against the data that it is judged on."""
+"""Compare the data that a variant was made with, as its recipe records it, with the data that it is evaluated on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def recipe_beside(variant: Artifact) -> list[dict[str, Any]]:
-    """How a variant was made, from the manifest that ``edgeprof compress`` left in its folder; else nothing."""
+    """Return the recipe of a variant from the manifest that ``edgeprof compress`` wrote beside it; empty if absent."""
     if variant.path is None:
         return []
     for manifest in sorted(variant.path.parent.glob("*.compress.json")):
@@ -60,7 +60,7 @@ def check_preprocessing(name: str, recipe: Recipe, data: Dataset | None) -> None
 
 
 def judged_before(recipe: Recipe, data: Dataset | None) -> list[Reason]:
-    """What must be known of accuracy on data that the variant was trained or calibrated on; nothing for others."""
+    """Return the warnings about accuracy on data that the variant was trained or calibrated on; none for other data."""
     marked = [(step, facts) for step, facts in _facts(recipe) if facts.get("fingerprint")]
     if data is None or not marked:
         return []

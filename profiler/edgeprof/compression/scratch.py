@@ -1,4 +1,4 @@
-"""Folders for what is not finished: removed at the end, and by the next run where one was killed."""
+"""Temporary folders for unfinished files. They are removed at the end, or by the next run if this one is killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def scratch(purpose: str, inside: Path | None = None) -> Iterator[Path]:
-    """A folder of this process alone. Those of the same name that killed runs left in the same place are removed first.
+    """Create a folder for this process alone, after removing folders of this name that killed runs have left here.
 
     Args:
         purpose: A part of its name.
@@ -40,7 +40,7 @@ def scratch(purpose: str, inside: Path | None = None) -> Iterator[Path]:
 
 
 def _make_folder(place: Path, prefix: str) -> tuple[Path, int | None]:
-    """A new folder and the descriptor that holds its lock; none where the file system has no locks."""
+    """Create a folder; returns it and the descriptor that holds its lock, None on a file system without locks."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
         lock = None
@@ -60,7 +60,7 @@ def _make_folder(place: Path, prefix: str) -> tuple[Path, int | None]:
 
 
 def _remove_if_left(folder: Path) -> None:
-    """Remove a folder of this user's whose lock nobody holds: the kernel lets go of it when a process ends."""
+    """Remove a folder of this user if no process holds its lock; the kernel releases a lock when its process ends."""
     with contextlib.suppress(OSError):
         lock = _opened(folder)
         try:

@@ -1,4 +1,4 @@
-"""What share of a model a step changed: what its account says, in a sentence, and whether that is anything at all."""
+"""The share of a model that a compression step changed: as a sentence, and the refusal of a step without effect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REASONS = 3
 
 
 def check_share(name: str, model: str, facts: Mapping[str, Any], least: float, *, same: bool) -> None:
-    """See that a step changed something.
+    """Refuse a step that changed nothing.
 
     Args:
         name: Of the compressor.
@@ -54,7 +54,7 @@ def describe(account: Mapping[str, Any]) -> str:
 
 
 def reasons(account: Mapping[str, Any]) -> str:
-    """What was left and why, the most weights first: ``Conv_1 and 3 more (a grouped convolution)``; "" for nothing."""
+    """List what was left unchanged and why, the most weights first: ``Conv_1 and 3 more (a grouped convolution)``."""
     left = sorted(account["left"].items(), key=lambda item: (-item[1]["macs"], -item[1]["weights"]))
     sentences = []
     for reason, entry in left[:_REASONS]:
@@ -65,7 +65,7 @@ def reasons(account: Mapping[str, Any]) -> str:
 
 
 def _percent(share: float) -> str:
-    """Rounded so that little is not none, and nearly all is not all."""
+    """Format a share in percent so that a small one is not shown as 0 % and one below 1 is not shown as 100 %."""
     percent = 100 * share
     for digits in (1, 2, 3):
         text = f"{percent:.{digits}f}"

@@ -1,4 +1,4 @@
-"""For whose processor a variant is made: this machine's, or that of another device.
+"""The processor that a variant is made for: this machine's or another device's.
 
 How weights must be rounded depends on the processor's 8-bit arithmetic. An x86 without VNNI adds two products of an
 unsigned and a signed byte in 16 bits (VPMADDUBSW), which saturate: 255 · 127 · 2 = 64,770 > 32,767. With weights of 7
@@ -103,13 +103,13 @@ _CURRENT: ContextVar[Target | None] = ContextVar("edgeprof_compression_target", 
 
 
 def current_target() -> Target:
-    """The processor that a variant is being made for; this machine's where none was named."""
+    """Return the processor that variants are made for; this machine's unless the user named another."""
     return _CURRENT.get() or this_machine(Roots.resolve())
 
 
 @contextlib.contextmanager
 def making_for(target: Target) -> Iterator[None]:
-    """Inside, ``current_target`` answers with that."""
+    """Within this context, ``current_target`` returns the given target."""
     token = _CURRENT.set(target)
     try:
         yield
@@ -147,7 +147,7 @@ def this_machine(roots: Roots) -> Target:
 
 
 def native_architecture() -> str:
-    """Whose rules for quantising this machine's kernels go by: ``arm`` or ``x86``."""
+    """Return the architecture whose quantisation rules fit this machine's kernels: ``arm`` or ``x86``."""
     return "arm" if platform.machine().lower().startswith(("aarch64", "arm")) else "x86"
 
 

@@ -48,7 +48,7 @@ class Step:
 
 
 def parse_chain(text: str) -> list[Step]:
-    """``NAME[:key=value,…][+NAME…]`` as steps.
+    """Parse a chain written as ``NAME[:key=value,…][+NAME…]`` into steps.
 
     Raises:
         InputError: an empty step, or a parameter without a value.
@@ -71,7 +71,7 @@ def parse_chain(text: str) -> list[Step]:
 
 
 def _split(part: str) -> tuple[str, str]:
-    """Name and settings; the colon of a pattern, as in prune-2:4, belongs to the name."""
+    """Split a step into its name and settings; the colon of a pattern, as in prune-2:4, belongs to the name."""
     match = re.match(r"(?P<name>[^:]*(?::\d+)?)(?::(?P<settings>.*))?$", part)
     assert match is not None
     return match["name"], match["settings"] or ""
@@ -83,7 +83,7 @@ def chain_name(steps: Sequence[Step]) -> str:
 
 
 def settings(compressor: Compressor, given: Mapping[str, str]) -> dict[str, Any]:
-    """Typed parameters: what was given, checked, and the defaults of the rest.
+    """Return the typed parameters of a step: the given ones, checked, and the defaults of the others.
 
     Raises:
         InputError: an unknown parameter, a value of the wrong type or out of its range, a missing one.
@@ -132,7 +132,7 @@ def _boolean(text: str) -> bool:
 
 
 def check_chain(steps: Sequence[Step], compressors: Mapping[str, Callable[[], Compressor]], model_format: str) -> None:
-    """Find a misspelt name or a value out of range before anything is made.
+    """Check a chain for misspelt names and values out of range before any variant is made.
 
     A step that does not take the format which it would get, and what comes after it, is left for ``make_variant`` to
     tell: that is no slip of the pen, and of several variants it costs one alone.
@@ -168,7 +168,7 @@ def make_variant(
     least_share: float = LEAST_SHARE,
     device: Target | None = None,
 ) -> Made:
-    """Apply a chain to a model, in a process of its own.
+    """Apply a chain to a model in a child process.
 
     Args:
         source: The model file.
@@ -302,7 +302,7 @@ def _apply(
 
 
 def _install(variant: Artifact, directory: Path) -> Path:
-    """Flush, then rename, the model itself last: a full disk or a kill leaves no half file under the final name."""
+    """Flush the files and rename them, the model last, so that a full disk or a kill leaves no partial model."""
     assert variant.path is not None  # a step writes a file
     for source in sorted(variant.files, key=lambda file: file == variant.path):
         with source.open("rb") as written:
@@ -344,7 +344,7 @@ _CONVERTERS = {
 
 
 def _bridge(tool: Compressor, model_format: str, compressors: Mapping[str, Callable[[], Compressor]]) -> str:
-    """What to do about a format that a compressor does not take: the step or program that converts it, else others."""
+    """Return the remedy for a format that a compressor does not take: a step that converts it, or other compressors."""
     candidates = {name: factory() for name, factory in sorted(compressors.items())}
     fitting = {
         name: candidate.for_format(model_format)
@@ -364,12 +364,12 @@ def _bridge(tool: Compressor, model_format: str, compressors: Mapping[str, Calla
 
 
 def _called(source: Artifact, current: Artifact) -> str:
-    """What a message calls the model of a step: the user's own name for it, not that of a scratch file."""
+    """Return the name of a step's model for messages: the user's name for it, not the name of a scratch file."""
     return source.spec if current is source else f"what the steps before made of {source.spec}"
 
 
 def stem(artifact: Artifact) -> str:
-    """What the files made of a model are called: its name without the suffix of its format."""
+    """Return the common name of the files made from a model: its name without the suffix of its format."""
     if artifact.format == "python":  # FILE.py:attribute, package.module:attribute
         where, _, attribute = artifact.target.rpartition(":")
         return f"{Path(where).name.removesuffix('.py')}-{attribute}"
@@ -381,7 +381,7 @@ def stem(artifact: Artifact) -> str:
 
 
 def safe(name: str) -> str:
-    """A chain's or a model's name as part of a file name; a long one is cut and told apart by a checksum."""
+    """Turn the name of a chain or a model into part of a file name; a long one is cut and gets a checksum."""
     safe_name = "".join(c if c.isalnum() or c in "-+=._" else "_" for c in name)
     if len(safe_name) <= 120:
         return safe_name

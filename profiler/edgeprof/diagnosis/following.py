@@ -48,10 +48,14 @@ def follow(e: Evidence, runtime: Runtime, variant: Artifact, baseline: Artifact,
             ):
                 continue
             tally.setdefault(name, _Tally()).add(truth, held, e.graph.ranges.get(name))
-    e.sqnr_db = {name: one.sqnr() for name, one in tally.items() if one.noise and one.signal}
-    ranged = {name: one for name, one in tally.items() if name in e.graph.ranges}
-    e.clipped = {name: one.outside / one.count for name, one in ranged.items() if one.count}
-    e.dead = {name: one.dead(e.graph.ranges[name]) for name, one in ranged.items() if one.count}
+    e.sqnr_db = {
+        name: layer_tally.sqnr() for name, layer_tally in tally.items() if layer_tally.noise and layer_tally.signal
+    }
+    ranged = {name: layer_tally for name, layer_tally in tally.items() if name in e.graph.ranges}
+    e.clipped = {
+        name: layer_tally.outside / layer_tally.count for name, layer_tally in ranged.items() if layer_tally.count
+    }
+    e.dead = {name: layer_tally.dead(e.graph.ranges[name]) for name, layer_tally in ranged.items() if layer_tally.count}
 
 
 @dataclass

@@ -47,16 +47,16 @@ class Inputs:
         Raises:
             InputError: the .npz cannot be read.
         """
-        found: dict[str, Any] = dict(self.sample)
+        arrays_by_name: dict[str, Any] = dict(self.sample)
         if self.data is not None:
             try:
                 with np.load(self.data) as arrays:
-                    found = {name: arrays[name] for name in arrays.files}
+                    arrays_by_name = {name: arrays[name] for name in arrays.files}
             except (OSError, ValueError) as error:
                 raise InputError(
                     f"--input-data {self.data} cannot be read: {error}", remedy="Give an .npz, one array per input."
                 ) from error
-        return {**({} if self.shapes and "" in found else found), **self.shapes}
+        return {**({} if self.shapes and "" in arrays_by_name else arrays_by_name), **self.shapes}
 
     def shapes_for(self, graph: Graph | None) -> dict[str, tuple[int, ...]]:
         """The shapes to load a model with: those given, else the dataset's where the model leaves sizes open."""
@@ -69,7 +69,8 @@ class Inputs:
             return {}
         return {
             name: tuple(
-                own if declared is None else declared for declared, own in zip(shape, sample[name].shape, strict=False)
+                sample_size if declared is None else declared
+                for declared, sample_size in zip(shape, sample[name].shape, strict=False)
             )
             for name, shape in graph.inputs.items()
         }

@@ -218,8 +218,8 @@ def averaged_blocks(window: Window, length: float) -> RunningIntegral | None:
     ends, block = clock.times, clock.period
     v = window.v[changed]
     apart = np.diff(ends)
-    own = np.minimum(block, apart)
-    at_changes = np.concatenate(([0.0], np.cumsum(v[:-1] * (apart - own) + v[1:] * own)))
+    own_widths = np.minimum(block, apart)
+    at_changes = np.concatenate(([0.0], np.cumsum(v[:-1] * (apart - own_widths) + v[1:] * own_widths)))
     # A reading that repeats says that the power has gone on; before the first change it had been on for as long.
     t = window.t.copy()
     t[changed] = ends

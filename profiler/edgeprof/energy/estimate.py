@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeprof.worker.span import Span
 
 
-#: What a busy core draws where nobody said: wide, and said to be a guess wherever it shows.
+#: The power of a busy core if the user gives none: a wide interval, labelled as a guess wherever it appears.
 _CORE_WATTS = {"x86_64": 6.0, "aarch64": 1.5, "armv7l": 0.8}
 _STATED_HALF_WIDTH, _GUESSED_HALF_WIDTH = 0.5, 0.8
 
@@ -73,7 +73,7 @@ def estimate(
     """
     if core_w <= 0 or len(windows) != len(cpu_seconds):
         raise ValueError(f"{core_w} W, {len(windows)} windows and {len(cpu_seconds)} CPU times make no estimate")
-    told = schema.Reason(
+    estimate_reason = schema.Reason(
         Code.ESTIMATED,
         f"{reason}: the joules are CPU time × {core_w:g} W a core ({'stated' if stated else 'a guess'}),"
         f" ±{100 * relative_uncertainty:.0f} %",
@@ -83,14 +83,14 @@ def estimate(
     known = [(j, w.seconds, w.count) for j, w in zip(joules, windows, strict=True) if j is not None and w.count > 0]
     if not known:
         why = schema.Reason(Code.NO_CPU_TIME, "no window has an inference and a known CPU time to estimate joules from")
-        return unmeasured("estimated", "cpu", None, [told, why])
+        return unmeasured("estimated", "cpu", None, [estimate_reason, why])
     values = [j / n for j, _, n in known]
     model = abs(math.fsum(values) / len(values)) * relative_uncertainty / 1.96
-    found = figure(values, [Component("model", model)])
-    low, high = found.value - found.total.expanded, found.value + found.total.expanded
-    found.figure.ci95 = (max(0.0, low), high)
-    energy = schema.Energy(provenance="estimated", rail=None, covers="cpu", gross=found.figure, net=unknown())
+    quoted = figure(values, [Component("model", model)])
+    low, high = quoted.value - quoted.total.expanded, quoted.value + quoted.total.expanded
+    quoted.figure.ci95 = (max(0.0, low), high)
+    energy = schema.Energy(provenance="estimated", rail=None, covers="cpu", gross=quoted.figure, net=unknown())
     power = schema.Power(
         mean=math.fsum(j for j, _, _ in known) / math.fsum(s for _, s, _ in known), max=None, idle=None
     )
-    return Measured(energy, power, joules, [told])
+    return Measured(energy, power, joules, [estimate_reason])

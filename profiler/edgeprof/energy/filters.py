@@ -74,45 +74,53 @@ def fitted(
     Returns:
         The series, what was found by chip (``influences.chip``), and a reason where it contradicts what was stated.
     """
-    found: dict[str, TimeConstant] = {}
+    constants: dict[str, TimeConstant] = {}
     reasons = []
     chips: dict[str, list[ChannelSeries]] = {}
-    for one in series:
-        if one.channel.filter.kind == "exponential" and one.channel.filter.tau_s and one.channel.quantity == "power":
-            chips.setdefault(chip(one.channel), []).append(one)
+    for channel_series in series:
+        if (
+            channel_series.channel.filter.kind == "exponential"
+            and channel_series.channel.filter.tau_s
+            and channel_series.channel.quantity == "power"
+        ):
+            chips.setdefault(chip(channel_series.channel), []).append(channel_series)
     for name, members in chips.items():
         constant = time_constant(members, rests)
         if constant is None:
             continue
-        found[name] = constant
+        constants[name] = constant
         reason = _contradiction(members[0].channel, constant)
         if reason is not None:
             reasons.append(reason)
-    return [_behind(one, found.get(chip(one.channel))) for one in series], found, reasons
+    return (
+        [_behind(channel_series, constants.get(chip(channel_series.channel))) for channel_series in series],
+        constants,
+        reasons,
+    )
 
 
-def with_time_constant(channel: Channel, found: TimeConstant | None) -> Channel:
+def with_time_constant(channel: Channel, constant: TimeConstant | None) -> Channel:
     """The channel behind the filter that was found, where that is surer than what it states or contradicts it."""
-    if found is None or channel.filter.kind != "exponential":
+    if constant is None or channel.filter.kind != "exponential":
         return channel
-    if found.u_s >= u_tau(channel) and _contradiction(channel, found) is None:
+    if constant.u_s >= u_tau(channel) and _contradiction(channel, constant) is None:
         return channel
-    limit = math.sqrt(3) * found.u_s / found.tau_s
-    return replace(channel, filter=replace(channel.filter, tau_s=found.tau_s, tau_limit=limit))
+    limit = math.sqrt(3) * constant.u_s / constant.tau_s
+    return replace(channel, filter=replace(channel.filter, tau_s=constant.tau_s, tau_limit=limit))
 
 
-def _behind(series: ChannelSeries, found: TimeConstant | None) -> ChannelSeries:
-    return replace(series, channel=with_time_constant(series.channel, found))
+def _behind(series: ChannelSeries, constant: TimeConstant | None) -> ChannelSeries:
+    return replace(series, channel=with_time_constant(series.channel, constant))
 
 
-def _contradiction(channel: Channel, found: TimeConstant) -> schema.Reason | None:
-    off = abs(found.tau_s - found.stated_s)
-    if off <= math.sqrt(3) * u_tau(channel) + 3 * found.u_s:
+def _contradiction(channel: Channel, constant: TimeConstant) -> schema.Reason | None:
+    off = abs(constant.tau_s - constant.stated_s)
+    if off <= math.sqrt(3) * u_tau(channel) + 3 * constant.u_s:
         return None
     return schema.Reason(
         Code.FILTER_CONTRADICTED,
-        f"{channel.name} falls with a time constant of {found.tau_s:.3g} ± {2 * found.u_s:.2g} s when work ends, where"
-        f" {found.stated_s:.3g} s is stated: the one that was seen is used",
+        f"{channel.name} falls with a time constant of {constant.tau_s:.3g} ± {2 * constant.u_s:.2g} s when work ends,"
+        f" where {constant.stated_s:.3g} s is stated: the one that was seen is used",
         "edgeprof calibrate --filter measures it once for all.",
     )
 
@@ -127,9 +135,9 @@ def time_constant(series: Sequence[ChannelSeries], rests: Sequence[Rest]) -> Tim
     stated = series[0].channel.filter.tau_s or 0.0
     falls = [
         fall
-        for one in series
+        for channel_series in series
         for rest in rests
-        if (fall := _fall(one, rest, stated)) is not None
+        if (fall := _fall(channel_series, rest, stated)) is not None
     ]  # fmt: skip
     if not falls:
         return None
@@ -204,12 +212,12 @@ def decay(t: Floats, y: Floats, low: float, high: float, *, beside: Beside = "sl
     best = int(np.argmin([misfit(float(point)) for point in grid]))
     if best in {0, _GRID - 1}:
         return None
-    found = _golden(misfit, float(grid[best - 1]), float(grid[best + 1]))
-    tau = math.exp(found)
+    log_tau = _golden(misfit, float(grid[best - 1]), float(grid[best + 1]))
+    tau = math.exp(log_tau)
     matrix = design(tau)
     height = np.linalg.lstsq(matrix, y, rcond=None)[0][0]
     full = np.column_stack((height * matrix[:, 0] * t / tau**2, matrix))
-    covariance = np.linalg.pinv(full.T @ full) * misfit(found) / max(1, t.size - full.shape[1])
+    covariance = np.linalg.pinv(full.T @ full) * misfit(log_tau) / max(1, t.size - full.shape[1])
     return tau, 2 * math.sqrt(float(covariance[0, 0]))
 
 
@@ -237,12 +245,12 @@ def rests(busy: Sequence[Span], end_s: float, least_s: float) -> list[Rest]:
         busy: Everything that ran.
         end_s: When the recording ends.
     """
-    found = []
+    intervals = []
     ordered = sorted(busy, key=lambda span: span.start_s)
     until = -math.inf
     for number, span in enumerate(ordered):
         until = max(until, span.end_s)
         following = ordered[number + 1].start_s if number + 1 < len(ordered) else end_s
         if following - until >= least_s:
-            found.append((until, following))
-    return found
+            intervals.append((until, following))
+    return intervals

@@ -119,12 +119,12 @@ def block(window: Window, length: float, edges: Edges) -> WindowEnergy:
     """
     if window.t.size < 2:
         return _too_few(window)
-    own = min(length, window.channel.update_interval_s or window.interval)
-    begins = window.t - (length + own) / 2
-    knots = np.append(begins, begins[-1] + own)
+    own_length = min(length, window.channel.update_interval_s or window.interval)
+    begins = window.t - (length + own_length) / 2
+    knots = np.append(begins, begins[-1] + own_length)
     total = np.concatenate(([0.0], np.cumsum(window.v * np.diff(knots))))
     # A reading may be one refresh old, and its block then began that much earlier.
-    part = window.inside(length + own)
+    part = window.inside(length + own_length)
     part = part if window.t[part].size else window.inside(length)
     if edges == "steady":
         if window.t[part].size == 0:
@@ -132,7 +132,7 @@ def block(window: Window, length: float, edges: Edges) -> WindowEnergy:
             return WindowEnergy(None, problems=("few_samples",))
         v = window.v[part]
         # The next one may begin sooner: a repeat that was kept is not on the blocks' own grid.
-        first, last = float(begins[part][0]), min(float(begins[part][-1]) + own, float(knots[part.stop]))
+        first, last = float(begins[part][0]), min(float(begins[part][-1]) + own_length, float(knots[part.stop]))
         power = float(np.diff(np.interp([first, last], knots, total))[0]) / (last - first)
         # What whole blocks leave out at the edges is like the mean, within the spread of single blocks; where blocks
         # overlap, the outermost ones weigh less over their own length.
@@ -140,14 +140,14 @@ def block(window: Window, length: float, edges: Edges) -> WindowEnergy:
         return WindowEnergy(
             power * window.length,
             u_sync=float(np.ptp(v) / 2 if v.size < 3 else v.std(ddof=1))
-            * math.hypot(left_out, length - own)
+            * math.hypot(left_out, length - own_length)
             / math.sqrt(2),
             u_resolution=step_energy(window, v),
             u_level=level_energy(window, v),
             samples=int(v.size),
         )
-    integral = averaged_blocks(window, length) if length <= 1.5 * own else None
-    if integral is not None and integral.lag_s < own / 2:
+    integral = averaged_blocks(window, length) if length <= 1.5 * own_length else None
+    if integral is not None and integral.lag_s < own_length / 2:
         # The chip's own clock is regular, and known better than when each of its blocks was seen to end.
         return between(window, integral.t, integral.joules)
     return between(window, knots, total)

@@ -1,4 +1,4 @@
-"""The power without work: before, after, and what it did in between."""
+"""The idle power: measured before and after the work, and its uncertainty from the drift in between."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def measure_idle(headline: Sequence[ChannelSeries], span: Span) -> Idle | None:
     power, u_reading, parts = whole
     for batches in (BATCHES, 5, 2):  # a slow sensor has no reading in each tenth
         edges = np.linspace(start, end, batches + 1)
-        found = [_power(headline, float(a), float(b)) for a, b in itertools.pairwise(edges)]
-        means = [one[0] for one in found if one is not None]
+        batch_powers = [_power(headline, float(a), float(b)) for a, b in itertools.pairwise(edges)]
+        means = [batch[0] for batch in batch_powers if batch is not None]
         if len(means) == batches:
             spread = float(np.var(means, ddof=1)) / batches
             # What the batches scatter by because each is read from a few steps is no scatter of the idle power: what
             # one batch loses at its edge, the next one gains.
-            known = math.fsum(one[1] ** 2 for one in found if one is not None) / batches**2
+            known = math.fsum(batch[1] ** 2 for batch in batch_powers if batch is not None) / batches**2
             u = math.hypot(math.sqrt(max(0.0, spread - known)), u_reading)
             return Idle((start + end) / 2, float(power), u, batches - 1, parts)
     return Idle((start + end) / 2, float(power), u_reading, math.inf, parts)
@@ -131,7 +131,7 @@ class Baseline:
         ]  # fmt: skip
 
     def components(self) -> list[Component]:
-        """Standard uncertainties (W): of reading each idle, and of what it did while nobody looked."""
+        """Standard uncertainties (W) of each idle measurement, and of the unobserved drift between them."""
         count = len(self.idles)
         parts = [Component("idle", i.u / count, i.nu) for i in self.idles]
         # It was somewhere between its two ends, in between no one knows where: rectangular, as far as they differ by

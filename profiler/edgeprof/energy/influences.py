@@ -70,9 +70,11 @@ def influences(shares: Sequence[Share]) -> list[Influence]:
     """All that a figure's channels may be wrong by together, one of each cause."""
     summed: dict[str, Influence] = {}
     for share in shares:
-        for one in (*_scale(share), *_time_constant(share), *_level(share)):
-            before = summed[one.name].u if one.name in summed else 0.0
-            summed[one.name] = Influence(one.name, one.line, before + one.u, one.rectangular)
+        for influence in (*_scale(share), *_time_constant(share), *_level(share)):
+            before = summed[influence.name].u if influence.name in summed else 0.0
+            summed[influence.name] = Influence(
+                influence.name, influence.line, before + influence.u, influence.rectangular
+            )
     return list(summed.values())
 
 
@@ -83,23 +85,27 @@ def _scale(share: Share) -> list[Influence]:
     distance from there, which is what the covariance of the two amounts to (GUM 5.2.2).
     """
     channel, key = share.channel, f"{share.channel.sensor}/{share.channel.name}"
-    made = channel.calibration
-    if made is None:
-        found = []
+    calibration = channel.calibration
+    if calibration is None:
+        limits = []
         if channel.gain_limit is not None:
-            found.append(Influence(f"gain {key}", "gain", channel.gain_limit * RECTANGULAR * share.joules, True))
+            limits.append(Influence(f"gain {key}", "gain", channel.gain_limit * RECTANGULAR * share.joules, True))
         if channel.offset_limit is not None and share.seconds and (channel.quantity == "power" or channel.offset_limit):
             u = channel.offset_limit * RECTANGULAR * share.seconds
-            found.append(Influence(f"offset {chip(channel)}", "offset", u, True))
-        return found
+            limits.append(Influence(f"offset {chip(channel)}", "offset", u, True))
+        return limits
     if share.seconds:
-        turned = made.u_gain * (made.raw(share.watts) - made.pivot_w) * share.seconds
-        found = [Influence(f"offset {key}", "offset", made.u_level_w * share.seconds)]
+        turned = calibration.u_gain * (calibration.raw(share.watts) - calibration.pivot_w) * share.seconds
+        limits = [Influence(f"offset {key}", "offset", calibration.u_level_w * share.seconds)]
     else:
-        turned = made.u_gain / made.gain * share.joules
-        found = []
-    meter = (made.meter_limit or 0.0) * RECTANGULAR * share.joules
-    return [Influence(f"gain {key}", "gain", turned), Influence(f"meter {made.against}", "gain", meter, True), *found]
+        turned = calibration.u_gain / calibration.gain * share.joules
+        limits = []
+    meter = (calibration.meter_limit or 0.0) * RECTANGULAR * share.joules
+    return [
+        Influence(f"gain {key}", "gain", turned),
+        Influence(f"meter {calibration.against}", "gain", meter, True),
+        *limits,
+    ]
 
 
 def _time_constant(share: Share) -> list[Influence]:

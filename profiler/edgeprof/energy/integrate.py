@@ -180,7 +180,7 @@ def _running_integral(window: Window) -> RunningIntegral | None:
 def _tolerated(channel: Channel, update: float, length: float) -> float:
     """The longest stretch without a reading that costs nothing worth telling (s)."""
     if _is_counter(channel):
-        # It counts on while nobody looks; only an edge without a reading nearby is a loss.
+        # A counter goes on between readings; energy is lost only at an edge without a reading nearby.
         return max(GAP_INTERVALS * update, length / 4)
     tau = channel.filter.tau_s if channel.filter.kind == "exponential" else None
     if tau and tau > 4 * (channel.update_interval_s or 0.0):

@@ -185,19 +185,19 @@ def _windows_of(
     reasons: list[schema.Reason] | None = None,
     quiet: Sequence[tuple[float, float]] = (),
 ) -> list[WindowEnergy]:
-    found = [
+    energies = [
         window_energy(series.times, series.values, window.start_s, window.end_s, series.channel, quiet=beside)
         for window, beside in zip(windows, quiet or [(0.0, 0.0)] * len(windows), strict=True)
     ]
     if reasons is None:
-        return found
+        return energies
     for code, (message, remedy) in _PROBLEMS.items():
-        hit = [energy for energy in found if code in energy.problems]
+        hit = [energy for energy in energies if code in energy.problems]
         if hit:
             gap = max((energy.max_gap_s or 0.0) for energy in hit)
             text = message.format(rail=series.channel.name, gap=gap, n=len(hit), all=len(windows))
             reasons.append(schema.Reason(code, text, remedy))
-    return found
+    return energies
 
 
 def _add(column: Sequence[WindowEnergy]) -> _Total | None:
@@ -269,12 +269,14 @@ def _gross(
     reasons: list[schema.Reason],
 ) -> schema.EnergyFigure:
     values = [total.joules / window.count for window, total in usable]
-    found = _figure(values, [], usable, shares, statistic)
-    if found.value > 0 and found.total.expanded <= MAX_RELATIVE_U * found.value:
-        return found.figure
-    source = largest(found.figure.budget)
+    quoted = _figure(values, [], usable, shares, statistic)
+    if quoted.value > 0 and quoted.total.expanded <= MAX_RELATIVE_U * quoted.value:
+        return quoted.figure
+    source = largest(quoted.figure.budget)
     share = (
-        f"{100 * found.total.expanded / found.value:.0f} % of it" if found.value > 0 else "more than the energy itself"
+        f"{100 * quoted.total.expanded / quoted.value:.0f} % of it"
+        if quoted.value > 0
+        else "more than the energy itself"
     )
     reasons.append(
         schema.Reason(
@@ -286,7 +288,7 @@ def _gross(
             else "Use more and longer windows: --windows K --window S.",
         )
     )
-    return withheld(found)
+    return withheld(quoted)
 
 
 def _figure(
@@ -297,8 +299,8 @@ def _figure(
     statistic: Statistic,
 ) -> Estimate:
     shared = influences(shares)
-    parts = [*components, *_random(usable), *(one.component() for one in shared)]
-    return figure(values, parts, statistic, {one.name: one.u for one in shared})
+    parts = [*components, *_random(usable), *(influence.component() for influence in shared)]
+    return figure(values, parts, statistic, {influence.name: influence.u for influence in shared})
 
 
 def _net(
@@ -318,18 +320,18 @@ def _net(
         seconds.append(window.seconds / window.count)
     length = math.fsum(seconds) / len(seconds)
     components = [Component("idle", part.u * length, part.nu) for part in baseline.components()]
-    found = _figure(values, components, usable, shares, statistic)
-    source = largest(found.figure.budget)
-    if found.value < MIN_NET_U * found.total.u:
+    quoted = _figure(values, components, usable, shares, statistic)
+    source = largest(quoted.figure.budget)
+    if quoted.value < MIN_NET_U * quoted.total.u:
         why = f"is less than {MIN_NET_U:g} of its own standard uncertainties ({source} above all), so it is not quoted"
-    elif found.total.expanded > MAX_RELATIVE_U * found.value:
-        share = f"{100 * found.total.expanded / found.value:.0f} % of it"
+    elif quoted.total.expanded > MAX_RELATIVE_U * quoted.value:
+        share = f"{100 * quoted.total.expanded / quoted.value:.0f} % of it"
         why = f"has an uncertainty of {share}, mostly {source}: beyond {100 * MAX_RELATIVE_U:.0f} % it is not quoted"
     else:
-        return found.figure
+        return quoted.figure
     remedy = "Use longer windows and idles: --window S --idle S."
     reasons.append(schema.Reason(Code.NET_UNCERTAIN, f"the net energy {why}", remedy))
-    return withheld(found)
+    return withheld(quoted)
 
 
 def _unstated(channels: Sequence[Channel]) -> list[schema.Reason]:
@@ -354,16 +356,16 @@ def _beyond(
     length = math.fsum(window.seconds for window, _ in usable)
     reasons = []
     for column, channel in zip(by_channel, channels, strict=True):
-        made = channel.calibration
-        if made is None:
+        calibration = channel.calibration
+        if calibration is None:
             continue
-        raw = made.raw(math.fsum(e.joules for e in column if e.joules is not None) / length)
-        margin = 0.1 * (made.high_w - made.low_w)
-        if not made.low_w - margin <= raw <= made.high_w + margin:
+        raw = calibration.raw(math.fsum(e.joules for e in column if e.joules is not None) / length)
+        margin = 0.1 * (calibration.high_w - calibration.low_w)
+        if not calibration.low_w - margin <= raw <= calibration.high_w + margin:
             reasons.append(
                 schema.Reason(
                     Code.BEYOND_CALIBRATION,
-                    f"{channel.name} was calibrated from {made.low_w:.3g} to {made.high_w:.3g} W"
+                    f"{channel.name} was calibrated from {calibration.low_w:.3g} to {calibration.high_w:.3g} W"
                     f" and used at {raw:.3g} W",
                     "Calibrate it again over a wider range: edgeprof calibrate --against METER",
                 )
@@ -382,16 +384,16 @@ def _rails(
     A rail that has both a counter and a power is told once, by the first of them in ``series``.
     """
     sources: dict[str, set[str]] = {}
-    for one in series:
-        sources.setdefault(one.channel.name, set()).add(one.channel.sensor)
+    for rail in series:
+        sources.setdefault(rail.channel.name, set()).add(rail.channel.sensor)
     rails: dict[str, float] = {}
-    for one in series:
-        channel = one.channel
+    for rail in series:
+        channel = rail.channel
         name = channel.name if len(sources[channel.name]) == 1 else f"{channel.sensor}:{channel.name}"
         if name in rails or (channel.quantity == "energy" and channel.kind != "counter"):
             continue
-        found = [(e.joules, w.count) for e, w in zip(_windows_of(one, windows, quiet=quiet), windows, strict=True)]
-        values = [joules / count for joules, count in found if joules is not None]
+        counted = [(e.joules, w.count) for e, w in zip(_windows_of(rail, windows, quiet=quiet), windows, strict=True)]
+        values = [joules / count for joules, count in counted if joules is not None]
         if len(values) == len(windows):
             rails[name] = math.fsum(values) / len(values)
     return rails

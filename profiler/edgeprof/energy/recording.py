@@ -311,16 +311,18 @@ class Recording:
 
     def recorded_keys(self) -> list[tuple[str, ...]]:
         """What can be quoted, in the order in which it was first done."""
-        return list(dict.fromkeys(kept.span.key for kept in self._kept))
+        return list(dict.fromkeys(recorded.span.key for recorded in self._kept))
 
     def spans(self, *key: str) -> list[Span]:
         """The spans of a key, in order of time."""
-        return sorted((kept.span for kept in self._kept if kept.span.key == key), key=lambda span: span.start_s)
+        return sorted(
+            (recorded.span for recorded in self._kept if recorded.span.key == key), key=lambda span: span.start_s
+        )
 
     @property
     def busy(self) -> list[Span]:
         """Everything that ran, quoted or not."""
-        return [*(kept.span for kept in self._kept), *self._occupied]
+        return [*(recorded.span for recorded in self._kept), *self._occupied]
 
     @property
     def last_work_s(self) -> float | None:
@@ -343,7 +345,11 @@ class Recording:
             return self._filters
         trace = self.trace
         series = [_series(trace, channel, {}) for channel in self.of("power")]
-        ends = [float(times[-1]) for one in series if (times := np.asarray(one.times, dtype=np.float64)).size]
+        ends = [
+            float(times[-1])
+            for channel_series in series
+            if (times := np.asarray(channel_series.times, dtype=np.float64)).size
+        ]
         _, filters, reasons = fitted(series, rests(self.busy, max(ends, default=0.0), _LEAST_REST_S))
         if not self._is_live:  # nothing comes any more
             self._filters = filters, reasons
@@ -377,14 +383,16 @@ class Recording:
         keys = self.recorded_keys()
         if not key and len(keys) == 1:
             key = keys[0]
-        kept = sorted((k for k in self._kept if k.span.key == key), key=lambda k: k.span.start_s)
-        if not kept:
+        recorded = sorted((k for k in self._kept if k.span.key == key), key=lambda k: k.span.start_s)
+        if not recorded:
             raise unknown("span", " ".join(key), [" ".join(known) for known in keys])
-        reasons = [] if len({k.span.unit for k in kept}) == 1 else [_mixed_units(kept)]
-        last_s = max([k.span.end_s for k in kept] + [idle.end_s for idle in self._idles])
+        reasons = [] if len({k.span.unit for k in recorded}) == 1 else [_mixed_units(recorded)]
+        last_s = max([k.span.end_s for k in recorded] + [idle.end_s for idle in self._idles])
         trace = self._caught_up(last_s)
-        spans, cpu_seconds = joining.merged([(k.span, k.cpu_s) for k in kept])
-        beside = joining.overlap(spans, [k.span for k in self._kept if k.span.key != key and self._is_apart(k, kept)])
+        spans, cpu_seconds = joining.merged([(k.span, k.cpu_s) for k in recorded])
+        beside = joining.overlap(
+            spans, [k.span for k in self._kept if k.span.key != key and self._is_apart(k, recorded)]
+        )
         if beside is not None:
             reasons.append(beside)
         count, seconds = sum(span.count for span in spans), sum(span.seconds for span in spans)
@@ -446,9 +454,9 @@ class Recording:
             reason=reason,
         )
 
-    def _is_apart(self, other: _Kept, kept: Sequence[_Kept]) -> bool:
-        """Whether a span belongs to none of the threads of ``kept``: within one thread spans are nested."""
-        return other.thread not in {k.thread for k in kept}
+    def _is_apart(self, other: _Kept, others: Sequence[_Kept]) -> bool:
+        """Whether a span belongs to none of the threads of ``others``: within one thread spans are nested."""
+        return other.thread not in {k.thread for k in others}
 
     def _caught_up(self, until_s: float) -> Readings:
         """The trace, once the headline has a reading after a time: its sampler may be a moment behind."""
@@ -477,6 +485,6 @@ def _series(trace: Readings, channel: Channel, filters: Mapping[str, TimeConstan
     return ChannelSeries(known, samples.times, samples.values)
 
 
-def _mixed_units(kept: Sequence[_Kept]) -> Reason:
-    found = ", ".join(dict.fromkeys(k.span.unit for k in kept))
-    return Reason("mixed_units", f"the spans of {' '.join(kept[0].span.key)} count different units: {found}")
+def _mixed_units(recorded: Sequence[_Kept]) -> Reason:
+    units = ", ".join(dict.fromkeys(k.span.unit for k in recorded))
+    return Reason("mixed_units", f"the spans of {' '.join(recorded[0].span.key)} count different units: {units}")

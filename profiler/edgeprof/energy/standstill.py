@@ -49,14 +49,14 @@ def frozen_reasons(
         idles: The stretches without work.
         expected_w: What the work adds at least to the total, W; 0 where nothing is known of it.
     """
-    found = []
+    reasons = []
     # Where it is not known what else ran, nothing is known of when the load changed.
     changes = load_changes(busy, idles) if busy else []
     for series in headline:
         stood = _standstill(series, changes, windows, idles, expected_w if len(headline) == 1 else 0.0)
         if stood is not None:
             name = series.channel.name
-            found.append(
+            reasons.append(
                 schema.Reason(
                     "frozen_sensor",
                     f"{name} repeated one value for {stood[1] - stood[0]:.3g} s while the load changed: it does not"
@@ -64,7 +64,7 @@ def frozen_reasons(
                     _REMEDY,
                 )
             )
-    return found or _frozen_total(headline, windows, idles, expected_w)
+    return reasons or _frozen_total(headline, windows, idles, expected_w)
 
 
 def load_changes(busy: Sequence[Span], idles: Sequence[Span]) -> list[Change]:

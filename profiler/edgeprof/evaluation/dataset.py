@@ -54,8 +54,9 @@ class Dataset(ABC):
             return
 
     def fingerprint(self) -> str | None:
-        """What tells these samples from others, wherever they lie and however they are preprocessed; None: untold.
+        """Return a hash that identifies the samples, wherever they are stored and however they are preprocessed.
 
-        A variant keeps that of the data it was calibrated or trained on, so that one judged on the same data is seen.
+        A variant stores the fingerprint of the data that it was calibrated or trained on, so that an evaluation on the
+        same data is noticed. None if the dataset has no fingerprint.
         """
         return None

@@ -1,4 +1,4 @@
-"""Run a dataset through a model where it will run, and judge the outputs."""
+"""Run a dataset through a model on the device, and compute the score of its outputs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def evaluate(
     *,
     outputs: Sequence[TensorSpec] = (),
 ) -> Score:
-    """The score of a model on a dataset.
+    """Return the score of a model on a dataset.
 
     Args:
         infer: One inference, input name → array to output name → array (``Worker.infer``).
@@ -246,7 +246,7 @@ def _check_output(name: str, array: npt.NDArray[Any], done: int) -> None:
 
 
 def _real(array: npt.NDArray[Any], scale: tuple[float, int] | None) -> npt.NDArray[Any]:
-    """Real numbers (q − z) · s, as float32; anything but integers is real already."""
+    """Convert quantised integers to real numbers (q − z) · s as float32; other types are returned unchanged."""
     if scale is None or array.dtype.kind not in "iu":
         return array
     real: npt.NDArray[Any] = (array.astype(np.float32) - np.float32(scale[1])) * np.float32(scale[0])

@@ -1,4 +1,4 @@
-"""From ``--dataset SPEC`` and ``--metric NAME`` to a dataset and a metric."""
+"""Create the dataset and the metric that ``--dataset SPEC`` and ``--metric NAME`` name."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def load_dataset(spec: str, host: PluginHost, options: Mapping[str, str] | None 
 
 
 def _missing(kind: str | None, host: PluginHost) -> str:
-    """What to put where: nothing is ever downloaded."""
+    """Return the remedy that says which files to put where; datasets are never downloaded."""
     layout = getattr(host.get("datasets", kind), "layout", None) if kind else None
     wanted = f"{kind} wants {layout}" if layout else "Give a file, a folder, or a dataset .toml"
     return f"{wanted}; edgeprof downloads nothing: put the data there, or give the path where they are."
@@ -184,7 +184,7 @@ class _FunctionMetric(Metric):
 
 
 def _imported(path: Path) -> ModuleType:
-    """The module of a file, under a name of its own, so that no other module is shadowed."""
+    """Import a Python file as a module under a unique name, so that it shadows no other module."""
     if not path.is_file():
         raise InputError(f"the metric's file {path} does not exist")
     name = "edgeprof_metric_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]

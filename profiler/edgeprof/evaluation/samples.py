@@ -1,4 +1,4 @@
-"""A dataset over anything that can hand out raw samples by their number; what every format here comes down to."""
+"""A dataset over any source of raw samples that are read by number: the base of all built-in dataset formats."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Samples(Dataset):
 
 
 def split_options(options: Mapping[str, str], own: Collection[str], kind: str) -> tuple[dict[str, str], dict[str, str]]:
-    """What a format takes itself, and what is preprocessing.
+    """Split options into those of the dataset's format and those of the preprocessing.
 
     Raises:
         InputError: an option that is neither; the nearest name is in the remedy.
@@ -138,7 +138,7 @@ def split_options(options: Mapping[str, str], own: Collection[str], kind: str) -
 
 
 def _in_words(steps: Mapping[str, Any]) -> str:
-    """``resize=32x32 scale=0.0039``, as one would declare it."""
+    """Write preprocessing as a user declares it: ``resize=32x32 scale=0.0039``."""
     words = []
     for name, value in sorted(steps.items()):
         sizes = isinstance(value, tuple) and name not in {"mean", "std"}
@@ -149,7 +149,7 @@ def _in_words(steps: Mapping[str, Any]) -> str:
 
 
 def _hashes(text: str) -> tuple[str, ...]:
-    """Hashes with at least 8 digits; fewer could be anybody's."""
+    """Parse hashes of preprocessing; each needs at least 8 digits, because a shorter prefix could fit by chance."""
     hashes = tuple(filter(None, (part.strip() for part in text.split(","))))
     for hash_text in hashes:
         digits = hash_text.removeprefix("sha256:")

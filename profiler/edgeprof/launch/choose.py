@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprof.artifact import Artifact, recognise, unsupported
+from edgeprof.artifact import Artifact, gguf, recognise, unsupported
 from edgeprof.errors import InputError, UnavailableError, unknown
 
 if TYPE_CHECKING:
@@ -78,6 +78,16 @@ def runtimes_for(host: PluginHost, artifact: Artifact) -> list[Runtime]:
     return sorted(able, key=lambda runtime: runtime.formats.index(artifact.format))
 
 
+def _require_language_model(artifact: Artifact) -> None:
+    """
+    Raises:
+        InputError: a GGUF file is whole, and yet there is nothing in it to run.
+    """
+    lack = gguf.shortcoming(gguf.read_model(artifact.files))
+    if lack is not None:
+        raise InputError(f"{artifact.spec} {lack}", remedy="Give the GGUF file of a whole model.")
+
+
 def choose_runtime(
     host: PluginHost, artifact: Artifact, named: Runtime | None = None, *, foreign_python: bool = False
 ) -> Runtime:
@@ -93,6 +103,8 @@ def choose_runtime(
         InputError: the runtime does not take this format.
         UnavailableError: none that takes it is installed; the remedy is the command that adds one.
     """
+    if artifact.format == "gguf":
+        _require_language_model(artifact)
     if named is not None:
         if artifact.format not in named.formats:
             raise InputError(

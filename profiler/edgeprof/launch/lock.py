@@ -129,7 +129,7 @@ def measuring(roots: Roots, what: str) -> Iterator[None]:
 
 
 def holder(roots: Roots) -> Holder | None:
-    """Who measures on this device now, other than this process and its ancestors; None where nobody does."""
+    """Return who measures on this device now, other than this process and its ancestors; None if no one does."""
     path = lock_path(roots)
     with _guard:
         if path in _held:

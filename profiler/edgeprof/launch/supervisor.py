@@ -1,4 +1,4 @@
-"""The parent's side of a worker: what the conductor of a bench asks for, and what it gets or why not."""
+"""The parent's side of a worker: it sends the requests of a bench's conductor and returns the answer or the failure."""
 
 from __future__ import annotations
 
@@ -102,6 +102,7 @@ class Loaded:
         shapes: Input name → shape that is fed.
         problems: What is wrong with the outputs of the first inference, as NaN in them; a code and a sentence each.
         workloads: What can be asked of it in windows, the main workload first.
+        language: ``Session.language``: what a language model was asked for; None of any other model.
     """
 
     inputs: list[TensorSpec]
@@ -117,6 +118,12 @@ class Loaded:
     shapes: dict[str, tuple[int, ...]]
     problems: list[tuple[str, str]] = field(default_factory=list)
     workloads: Sequence[Workload] = (INFERENCE,)
+    language: Mapping[str, Any] | None = None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether another process computes, whose memory and processor time the worker's own do not hold."""
+        return self.language is not None and "place" in self.language
 
 
 @dataclass(frozen=True)
@@ -249,6 +256,7 @@ class Worker:
             shapes={name: tuple(shape) for name, shape in first["shapes"].items()},
             problems=[(code, sentence) for code, sentence in first["problems"]],
             workloads=[Workload(*workload) for workload in first["workloads"]],
+            language=first["language"],
         )
 
     def warm_up(
@@ -302,6 +310,15 @@ class Worker:
         with self._understood("timing on the device"):
             parts = zip(answer["parts"], blobs, strict=True)
             return {str(part): np.frombuffer(blob, dtype=np.float64) for part, blob in parts}
+
+    def token_times(self) -> list[npt.NDArray[np.float64]]:
+        """For each request since this was last asked: seconds from its beginning to each of its tokens."""
+        _, blobs = self._ask({"do": "token_times"}, doing="the look at its tokens")
+        with self._understood("the look at its tokens"):
+            counts, seconds = np.frombuffer(blobs[0], np.int64), np.frombuffer(blobs[1], np.float64)
+            if (counts < 0).any() or counts.sum() != len(seconds) or not np.isfinite(seconds).all():
+                raise ValueError("its tokens are not those that were timed")
+            return np.split(seconds, np.cumsum(counts)[:-1]) if len(counts) else []
 
     def infer(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Run once on these inputs, as if nothing had run before (see ``kept``), and return the outputs by name."""
@@ -398,7 +415,7 @@ def _spec(item: Sequence[Any]) -> TensorSpec:
 
 
 def _memory_of(pid: int) -> dict[str, int | None]:
-    """VmRSS and VmHWM in bytes. (ru_maxrss would not do: a child's begins at what its launcher had.)"""
+    """Return VmRSS and VmHWM in bytes. (ru_maxrss is no substitute: in a child it starts at its launcher's value.)"""
     memory: dict[str, int | None] = {"VmRSS": None, "VmHWM": None}
     try:
         text = (Roots().procfs / str(pid) / "status").read_text()

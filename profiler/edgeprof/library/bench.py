@@ -49,6 +49,11 @@ def bench(
     inputs: Mapping[str, Sequence[int]] | None = None,
     input_data: str | os.PathLike[str] | None = None,
     options: Mapping[str, str] | None = None,
+    prompt: int | None = None,
+    generate: int | None = None,
+    depth: int | None = None,
+    context: int | None = None,
+    server_model: str | None = None,
     sample_rate_hz: float = 100.0,
     sensors: Sequence[str] | None = None,
     rail: str | None = None,
@@ -89,6 +94,11 @@ def bench(
         inputs: Input name → shape, where the model leaves it open.
         input_data: An .npz with real inputs.
         options: What else the runtime documents.
+        prompt: Prompt tokens of a language model's request; by default 512.
+        generate: Tokens that it generates; by default 128.
+        depth: Tokens in its cache before the prompt; by default 0.
+        context: Tokens that its cache holds; by default what is needed.
+        server_model: Which model of a server that is given by its URL; by default the only one that it has.
         sample_rate_hz: Readings of each sensor per second.
         sensors: Only these sources; by default all that work.
         rail: Which rail is the headline.
@@ -111,6 +121,7 @@ def bench(
         raise InputError(
             f"input_data {os.fspath(input_data)} is not a file", remedy="Give an .npz, one array per input."
         )
+    lengths = {"prompt": prompt, "generate": generate, "depth": depth, "context": context}
     host = PluginHost.from_environment()
     data = None if dataset is None else load_dataset(os.fspath(dataset), host, dict(preprocess or {}))
     paths, callables = _sorted_out(models)
@@ -152,6 +163,8 @@ def bench(
             dataset=data,
             metric=None if data is None else load_metric(metric, host),
             options=options or {},
+            server_model=server_model,
+            language={name: count for name, count in lengths.items() if count is not None},
             worker_python=None if worker_python is None else os.fspath(worker_python),
             isolated=isolated,
             timeout_s=timeout_s,

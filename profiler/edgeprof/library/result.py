@@ -88,5 +88,5 @@ def compare(
     Raises:
         InputError: a source that is no result.
     """
-    sides = [side if isinstance(side, schema.Result) else load(side) for side in (baseline, branch)]
+    sides = [item if isinstance(item, schema.Result) else load(item) for item in (baseline, branch)]
     return across(*sides, force=force)

@@ -70,9 +70,9 @@ def _comparisons(result: Result, style: Style) -> list[str]:
 
 
 def _reasons(result: Result, style: Style) -> list[str]:
-    told = view.reasons(result)
-    wide = min(style.width // 3, max((len(who) for who, _ in told), default=0))
-    return [line for who, text in told for line in style.wrap(who, text, label_width=wide)]
+    named_reasons = view.reasons(result)
+    wide = min(style.width // 3, max((len(who) for who, _ in named_reasons), default=0))
+    return [line for who, text in named_reasons for line in style.wrap(who, text, label_width=wide)]
 
 
 def _last_words(result: Result, style: Style) -> list[str]:

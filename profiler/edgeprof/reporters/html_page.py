@@ -214,12 +214,12 @@ def _name(row: Row, count: int) -> str:
 
 def _badges(row: Row, best: bool, nothing_beats: Collection[str]) -> str:
     status, front = row.variant.status, row.variant.name in nothing_beats and len(row.result.variants) > 1
-    found = "" if status == "ok" else f'<span class="badge {status}">{status}</span>'
+    badges = "" if status == "ok" else f'<span class="badge {status}">{status}</span>'
     if best:
-        found += f'<span class="badge best">{view.praise(row.result)}</span>'
+        badges += f'<span class="badge best">{view.praise(row.result)}</span>'
     elif front:
-        found += '<span class="badge front" title="nothing here is better at everything">◆</span>'
-    return found
+        badges += '<span class="badge front" title="nothing here is better at everything">◆</span>'
+    return badges
 
 
 def _traces(result: Result, rows: Sequence[Row], *, several: bool) -> str:
@@ -258,11 +258,13 @@ def _diagnosis(results: Sequence[Result]) -> str:
     words: list[str] = []
     for result in results:
         by_name = {v.name: v for v in result.variants}
-        told = [(c.variant, view.comparison_text(c, by_name.get(c.variant), verdict=True)) for c in result.comparisons]
-        told += view.reasons(result)
+        sentences = [
+            (c.variant, view.comparison_text(c, by_name.get(c.variant), verdict=True)) for c in result.comparisons
+        ]
+        sentences += view.reasons(result)
         if len(results) > 1:
-            told = [(f"{who} ({view.short(result.id)})", text) for who, text in told]
-        items += [f"<li><strong>{escape(who)}</strong> {_prose(text)}</li>" for who, text in told]
+            sentences = [(f"{who} ({view.short(result.id)})", text) for who, text in sentences]
+        items += [f"<li><strong>{escape(who)}</strong> {_prose(text)}</li>" for who, text in sentences]
         words += [
             f"<h3>Last words of {escape(v.name)}</h3><pre>{_multiline(v.last_words)}</pre>"
             for v in result.variants

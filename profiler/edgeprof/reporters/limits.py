@@ -1,4 +1,4 @@
-"""A limit and what it was held against, in one sentence."""
+"""Write a checked limit, the measured value and the outcome as one sentence."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 def sentence(c: Check) -> str:
     """``energy regression of resnet8 int8-static: +3.2 % (1.1 to 5.4 %), limit 2 %``."""
-    said = [c.reason] if c.reason else []
+    parts = [c.reason] if c.reason else []
     if c.value is not None:
-        said.append(_figure(c, c.value))
+        parts.append(_figure(c, c.value))
     if c.limit is not None:
-        said.append(f"limit {_limit(c, c.limit)}")
+        parts.append(f"limit {_limit(c, c.limit)}")
     if c.unsure and c.value is not None:
-        said.append("unsure: its interval contains the limit" if c.ci95 else "unsure: no interval is known")
-    return f"{c.quantity} of {c.variant}: {', '.join(said)}"
+        parts.append("unsure: its interval contains the limit" if c.ci95 else "unsure: no interval is known")
+    return f"{c.quantity} of {c.variant}: {', '.join(parts)}"
 
 
 def _figure(c: Check, value: float) -> str:

@@ -34,11 +34,11 @@ def _render_result(result: Result) -> str:
         lines.append("| " + " | ".join(_escape(cell) for cell in cells + ([marks[row]] if marked else [])) + " |")
     lines += _workloads(result)
     by_name = {v.name: v for v in result.variants}
-    told = [(c.variant, view.comparison_text(c, by_name.get(c.variant))) for c in result.comparisons]
-    told += view.reasons(result)
-    if told:
+    sentences = [(c.variant, view.comparison_text(c, by_name.get(c.variant))) for c in result.comparisons]
+    sentences += view.reasons(result)
+    if sentences:
         lines.append("")
-        lines += [f"- **{_escape(who)}**: {_escape(text)}" for who, text in told]
+        lines += [f"- **{_escape(who)}**: {_escape(text)}" for who, text in sentences]
     for variant in result.variants:
         if variant.last_words:
             # A fence of four tildes ends at four tildes only, which are then made three.

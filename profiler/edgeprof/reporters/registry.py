@@ -26,7 +26,7 @@ MODULES = {
 
 
 def check(path: Path, host: PluginHost | None = None) -> None:
-    """Say before anything is measured that a file cannot be written, or that nobody knows its suffix.
+    """Check before anything is measured that a file can be written and that its suffix is known.
 
     Raises:
         InputError: see above; the remedy names the suffixes that are known.

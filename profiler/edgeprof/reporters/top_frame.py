@@ -221,8 +221,8 @@ def _filled(facts: Sequence[str], columns: int) -> list[str]:
     return lines
 
 
-def _cost_line(own: OwnCost) -> str:
-    return f"edgeprof itself {significant(100 * own.cpu_ratio, 2)} % of a core, {size(own.rss_bytes)}"
+def _cost_line(cost: OwnCost) -> str:
+    return f"edgeprof itself {significant(100 * cost.cpu_ratio, 2)} % of a core, {size(cost.rss_bytes)}"
 
 
 def _mark(marked: Marked, total: RailReading | None) -> str:

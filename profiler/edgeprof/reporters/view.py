@@ -68,7 +68,7 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
     memories = [v.memory_bytes for v in variants]
     temperatures = [v.temperature_c for v in variants]
     metrics = {v.accuracy.metric: metric_title(v.accuracy) for v in variants if v.accuracy}
-    found = [
+    table_columns = [
         Column(
             f"energy / {_unit(variants)}",
             energy_cells([(e.gross, e.provenance) if e else None for e in energies]),
@@ -91,14 +91,14 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
         *_runtime_column(variants),
     ]
     # Energy and latency stay even when they are empty: that is news, and the reason stands below.
-    kept = {0, 1, 2} if any(energies) else {0, 2}
-    return [c for n, c in enumerate(found) if n in kept or any(cell != NONE for cell in c.cells)]
+    always_shown = {0, 1, 2} if any(energies) else {0, 2}
+    return [c for n, c in enumerate(table_columns) if n in always_shown or any(cell != NONE for cell in c.cells)]
 
 
 def _unit(variants: Sequence[Variant]) -> str:
     """The unit of the main workload; ``call`` where the variants differ in it."""
-    found = {variant.unit for variant in variants if variant.workloads} or {"inference"}
-    return found.pop() if len(found) == 1 else "call"
+    units_used = {variant.unit for variant in variants if variant.workloads} or {"inference"}
+    return units_used.pop() if len(units_used) == 1 else "call"
 
 
 def workload_table(variants: Sequence[Variant]) -> tuple[list[str], list[Column]]:
@@ -361,23 +361,25 @@ def _ratio_text(word: str, ratio: Ratio, baseline: str, *, verdict: bool) -> str
 
 def reasons(result: Result) -> list[tuple[str, str]]:
     """(who, what and what to do) of every reason, each said once however many variants share it."""
-    told: dict[tuple[str, str], list[str]] = {}
+    names_by_reason: dict[tuple[str, str], list[str]] = {}
     for reason in result.reasons:
-        told.setdefault((reason.code, _sentence(reason)), [])
+        names_by_reason.setdefault((reason.code, _sentence(reason)), [])
     for variant in result.variants:
         for reason in variant.reasons:
-            told.setdefault((reason.code, _sentence(reason)), []).append(variant.name)
+            names_by_reason.setdefault((reason.code, _sentence(reason)), []).append(variant.name)
         if variant.status != "ok" and not variant.reasons:
-            told.setdefault((variant.status, f"{variant.status}; no reason was recorded."), []).append(variant.name)
-    found = []
+            names_by_reason.setdefault((variant.status, f"{variant.status}; no reason was recorded."), []).append(
+                variant.name
+            )
+    named_reasons = []
     failed = {v.name for v in result.variants if v.status == "failed"}
-    for (_, text), names in told.items():
+    for (_, text), names in names_by_reason.items():
         rest = {v.name for v in result.variants} - set(names)
         everybody = len(names) > 1 and rest <= failed
         whole = "all that ran" if rest else "all variants"
         who = "this run" if not names else whole if everybody else ", ".join(dict.fromkeys(names))
-        found.append((who, text))
-    return found
+        named_reasons.append((who, text))
+    return named_reasons
 
 
 def _sentence(reason: Reason) -> str:
@@ -448,30 +450,30 @@ def headline_sensors(result: Result, energy: schema.Energy) -> list[SensorUse]:
 
 def notes(result: Result) -> list[str]:
     """What a reader must know before quoting a number of this result."""
-    found = []
+    lines = []
     energy = headline_energy(result)
     if energy is not None and energy.provenance == "simulated":
-        found.append("Simulated: a virtual board moved these rails; the joules say nothing about a real device.")
+        lines.append("Simulated: a virtual board moved these rails; the joules say nothing about a real device.")
     elif energy is not None and energy.provenance == "estimated":
-        found.append(
+        lines.append(
             "Estimated from CPU time and a stated wattage, not measured. For real joules: edgeprof doctor says which "
             "sensors this device has and how to open them."
         )
     elif energy is not None and energy.covers in OUTSIDE:
-        found.append(OUTSIDE[energy.covers or ""].format(rail=energy.rail or "it"))
+        lines.append(OUTSIDE[energy.covers or ""].format(rail=energy.rail or "it"))
     if any(v.latency_s and v.latency_s.p99_bound is None for v in result.variants):
-        found.append("p99 needs at least 662 requests to be bounded with 99 % confidence; give more time: --window.")
+        lines.append("p99 needs at least 662 requests to be bounded with 99 % confidence; give more time: --window.")
     if any(v.latency_s and v.latency_s.p99_bound is not None for v in result.variants):
-        found.append("p99 ≤ is a bound that holds with 99 % confidence; p50 and p99 are the quantiles that were seen.")
+        lines.append("p99 ≤ is a bound that holds with 99 % confidence; p50 and p99 are the quantiles that were seen.")
     if result.interrupted:
-        found.append("Interrupted: what had been measured until then is here.")
+        lines.append("Interrupted: what had been measured until then is here.")
     front = [v for v in result.variants if v.name in result.pareto]
     if len(front) > 1:
         judged = ["accuracy"] if any(v.accuracy for v in front) else []
         judged += ["energy"] if any(v.energy_j_per_inference for v in front) else []
         at_once = " at once" if judged else ""
-        found.append(f"◆ nothing here is better in {', '.join(judged)}{' and ' if judged else ''}latency{at_once}.")
-    return found
+        lines.append(f"◆ nothing here is better in {', '.join(judged)}{' and ' if judged else ''}latency{at_once}.")
+    return lines
 
 
 def short(reference: str) -> str:

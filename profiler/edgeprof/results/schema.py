@@ -72,6 +72,9 @@ class SensorUse(Struct):
     filter: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
     reason: str | None = None
+    #: What the newest ``doctor --prove`` says of the channel: ``date`` (ISO 8601) and ``verdict`` (``passed``,
+    #: ``failed``, ``cannot_tell``); None where the board was not proved
+    proved: dict[str, str] | None = None
 
 
 class SelfCost(Struct):
@@ -377,6 +380,84 @@ class Workload(Struct):
     windows: list[Window] = []
 
 
+class TokenTime(Struct):
+    """A time of a language model, in seconds, over all requests in the windows.
+
+    Attributes:
+        mean: Of all samples.
+        p50: The median; the other quantiles likewise; None with fewer than 10 / (1 − p) samples.
+        samples: How many times were read.
+    """
+
+    mean: float
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    samples: int
+
+
+class Ratio(Struct):
+    """A variant's figure over its baseline's; below 1 is better.
+
+    Attributes:
+        value: The ratio.
+        ci95: Its 95 % interval.
+    """
+
+    value: float
+    ci95: Interval
+
+
+class Closure(Struct):
+    """Whether the phases of a request, measured apart, add up to the request: their sum over the request's own figure.
+
+    Attributes:
+        energy: Of gross joules; None where they are not known, or of fewer than two windows.
+        time: Of seconds.
+    """
+
+    energy: Ratio | None = None
+    time: Ratio | None = None
+
+
+class Language(Struct):
+    """What a language model was asked for, and what only language models have. Joules and tokens per second stand in
+    the variant's ``workloads``: ``request``, ``prefill`` (per prompt token) and ``decode`` (per output token).
+
+    Attributes:
+        prompt_tokens: Read by a request.
+        generated_tokens: By a request, the first of them from reading the prompt.
+        depth: Tokens in the cache before the request.
+        context: Tokens that the cache holds; None: unknown.
+        kv_type: Of the cache's numbers; None: unknown.
+        method: How the phases were told apart: ``phase-windows`` (each in windows of its own), or ``requests`` (only
+            whole requests were measured).
+        architecture: ``llama``, ``qwen2`` …, from the file's header, as the next three.
+        parameters: Weights.
+        bits_per_weight: 8 · bytes of all tensors / weights, whatever the name of the file says.
+        tensor_bytes: Tensor type → bytes; None: of a type whose size is not known.
+        ttft_s: From the beginning of a request to its first token.
+        tpot_s: (Time of the last token − TTFT) / (tokens − 1), of each request.
+        itl_s: Between one token and the next, over all tokens.
+        closure: Whether the phases add up; None where they were not measured apart.
+    """
+
+    prompt_tokens: int
+    generated_tokens: int
+    depth: int = 0
+    context: int | None = None
+    kv_type: str | None = None
+    method: str = "phase-windows"
+    architecture: str | None = None
+    parameters: int | None = None
+    bits_per_weight: float | None = None
+    tensor_bytes: dict[str, int | None] = {}
+    ttft_s: TokenTime | None = None
+    tpot_s: TokenTime | None = None
+    itl_s: TokenTime | None = None
+    closure: Closure | None = None
+
+
 class Variant(Struct):
     name: str
     recipe: list[dict[str, Any]]
@@ -401,6 +482,8 @@ class Variant(Struct):
     #: The main one first: it is what ``energy_j_per_inference``, ``latency_s`` and ``throughput_per_s`` say. Empty in a
     #: result of edgeprof 0.1 and of a variant that was not measured.
     workloads: list[Workload] = []
+    #: Of a language model; None of any other.
+    language: Language | None = None
 
     @property
     def unit(self) -> str:
@@ -432,18 +515,6 @@ def workload_view(variant: Variant, name: str) -> Variant | None:
         windows=workload.windows,
         workloads=[workload],
     )
-
-
-class Ratio(Struct):
-    """A variant's figure over its baseline's; below 1 is better.
-
-    Attributes:
-        value: The ratio.
-        ci95: Its 95 % interval.
-    """
-
-    value: float
-    ci95: Interval
 
 
 class Difference(Struct):

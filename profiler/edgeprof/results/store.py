@@ -153,6 +153,18 @@ class Store:
             ).fetchall()
         return [Entry(row[0], row[1], row[2], row[3], bool(row[4]), *row[5:]) for row in rows]
 
+    def all(self) -> list[Result]:
+        """Every stored result, newest first; an empty list where there is no store.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with self._reading() as db:
+            if db is None:
+                return []
+            stored = db.execute("SELECT id, json FROM results ORDER BY created_utc DESC, rowid DESC").fetchall()
+        return [document.from_json(text, source=f"stored result {key}") for key, text in stored]
+
     def models(self) -> list[str]:
         """The names of all models that have a result."""
         with self._reading() as db:

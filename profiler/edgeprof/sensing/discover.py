@@ -1,4 +1,4 @@
-"""Finding every sensor: each source in its own try, each channel proven by a value before it counts as available."""
+"""Find every sensor. A source that fails does not stop the others, and a channel is available only once it was read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LONG_LOOKS_S = (0.25, 0.25, 0.25, 0.25)
 
 
 class Failure(NamedTuple):
-    """A source that failed as a whole: shown once, and the rest goes on."""
+    """The failure of a whole source; the other sources are used nevertheless."""
 
     source: str
     reason: str
@@ -42,7 +42,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Discovery:
-    """What was found.
+    """The sensors, the topology and the failures of one discovery.
 
     Attributes:
         sensors: Those with something to read, closed; for the sampler.
@@ -67,7 +67,7 @@ def discover(
     kept: corrections.Calibrations | None = None,
     study: Callable[[Sequence[Sensor]], Mapping[Key, Characteristic]] | None = None,
 ) -> Discovery:
-    """Ask every source what it finds.
+    """Ask every source for its sensors, and read each channel once.
 
     Args:
         host: Holds the sources.
@@ -112,7 +112,7 @@ def discover(
 def _asked(
     name: str, factory: Callable[..., Iterable[Sensor]], roots: Roots, addresses: list[str], failures: list[Failure]
 ) -> list[Sensor]:
-    """What a source finds; nothing where it fails, which is then among the failures."""
+    """Return the sensors of one source; an empty list if the source fails, which is added to the failures."""
     try:
         return list(factory(roots, addresses) if addresses else factory(roots))
     except EdgeprofError as error:

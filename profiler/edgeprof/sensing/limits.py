@@ -1,4 +1,4 @@
-"""What a reading can be: sentinels of registers, the most power that can flow, and how far a counter can rise.
+"""Limits of plausible readings: sentinel values, the highest possible power, and the fastest rise of a counter.
 
 One rule for the first look, for the sampler, for windows (``energy.counters``) and for the daemon's running sums
 (``energy.online``).
@@ -50,7 +50,7 @@ def bounds(channel: Channel) -> tuple[float, float]:
 
 
 def why_impossible(channel: Channel, value: float) -> str | None:
-    """Why a reading cannot be true, as a clause; None where it can."""
+    """Return why a reading is impossible, as a clause; None if it is possible."""
     if value in SENTINELS:
         return f"it reads {value:.10g} {channel.unit}, which is what a register without a reading says"
     low, high = bounds(channel)
@@ -71,7 +71,7 @@ def allowed_rise(channel: Channel, seconds: float) -> float:
 def counter_rise(
     channel: Channel, before: float, after: float, seconds: float
 ) -> tuple[float, Literal["counter_reset", "counter_jumped"] | None]:
-    """What flowed between two readings of a counter of energy (J), or NaN and why nobody can tell.
+    """Return the energy (J) between two readings of a counter, or NaN and the reason why it is unknown.
 
     A fall is a wrap only where what it then would have counted can have flowed; every other fall is a new beginning
     (a suspend, a driver that was loaded anew, a reading of 0 that was none). A rise beyond what can have flowed is no

@@ -1,4 +1,4 @@
-"""One sensor under sampling: its deadlines, its rows, its failures and what it has missed."""
+"""The sampling of one sensor: its deadlines, its rows, its failures and its missed readings."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ class Probe:
         return self._origin > -math.inf
 
     def close(self) -> None:
-        """Close the sensor; whatever it raises is its own affair."""
+        """Close the sensor; an exception that it raises becomes the probe's reason and goes no further."""
         self.is_open = False
         try:
             self.sensor.close()

@@ -1,4 +1,4 @@
-"""A sampler in a process of its own, so that neither holds up the other: the parent's side.
+"""The parent's side of a sampler in a child process, which keeps sampling and the caller from delaying each other.
 
 The caller's Python may hold its interpreter lock for as long as it likes; the child (``sampler_process``) reads on, on
 the same CLOCK_MONOTONIC. The child ends when it is told to, when this process ends however it ends, and when the
@@ -211,7 +211,7 @@ class _Child:
         raise UnavailableError(f"the process that samples has not answered for {patience_s:g} s")
 
     def abandon(self) -> None:
-        """In a fork: leave the way to the child to the process that it belongs to."""
+        """Close this fork's copy of the connection; the child belongs to the process that started it."""
         self.finish.detach()
         self._connection.close()
         self._process.returncode = 0  # it is no child of this process: there is nothing to wait for

@@ -1,4 +1,4 @@
-"""Sensors whose channels would be called alike, each under a name of its own: no two readings share a key."""
+"""Rename channels of different sensors that have the same name, so that no two readings share a key."""
 
 from __future__ import annotations
 

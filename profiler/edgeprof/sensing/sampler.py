@@ -1,4 +1,4 @@
-"""Reading all sensors at their rhythm, from outside the workload, at a known cost.
+"""Sample all sensors periodically, from outside the workload, at a cost that is measured too.
 
 Deadlines are absolute on the monotonic clock; one that is missed is counted and skipped, never made up for in a burst.
 Quick sensors share one thread; each slow one, and each that turns out to be slow, has its own, so that a read that

@@ -110,7 +110,7 @@ class Calibration:
 
     @property
     def pivot_w(self) -> float:
-        """The raw power (W) about which an error of the gain turns: there gain and level are uncorrelated."""
+        """The raw power (W) at which the errors of the line's gain and level are uncorrelated."""
         return -self.covariance_w / self.u_gain**2 if self.u_gain else 0.0
 
     @property

@@ -164,7 +164,7 @@ BOARDS: dict[str, BoardSpec] = {
             _jetpack4(
                 0,
                 0x40,
-                RailSpec("VDD_SYS_GPU", 19.0, 0.010, 0.15, 7.0, inside="VDD_IN"),
+                RailSpec("VDD_SYS_GPU", 19.0, 0.010, 0.15, 5.0, inside="VDD_IN"),
                 RailSpec("VDD_SYS_SOC", 19.0, 0.010, 0.6, 1.6, inside="VDD_IN"),
                 RailSpec("VDD_4V0_WIFI", 4.8, 0.010, 0.02, 0.1, inside="VDD_IN"),
             ),
@@ -172,7 +172,7 @@ BOARDS: dict[str, BoardSpec] = {
                 0,
                 0x41,
                 RailSpec("VDD_IN", 19.0, 0.005, 2.6, 14.0),
-                RailSpec("VDD_SYS_CPU", 19.0, 0.010, 0.3, 4.5, inside="VDD_IN"),
+                RailSpec("VDD_SYS_CPU", 19.0, 0.010, 0.3, 3.5, inside="VDD_IN"),
                 RailSpec("VDD_SYS_DDR", 4.8, 0.010, 0.5, 2.0, inside="VDD_IN"),
             ),
             _jetpack4(

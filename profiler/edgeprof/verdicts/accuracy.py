@@ -27,19 +27,19 @@ def has_dropped(accuracy: schema.Accuracy | None) -> bool:
     return accuracy.p_value is None or accuracy.p_value < SIGNIFICANT
 
 
-def against(one: schema.Accuracy, other: schema.Accuracy) -> schema.Verdict:
+def against(first: schema.Accuracy, second: schema.Accuracy) -> schema.Verdict:
     """``better``, ``worse`` or ``tied``: what two accuracies of one result say of each other.
 
     They differ where their intervals do not overlap, and where one has dropped below the common baseline and the other
     has not. Of two metrics nothing can be said.
     """
-    if one.metric != other.metric:
+    if first.metric != second.metric:
         return "not_comparable"
-    (low, high), (others_low, others_high) = _goodness(one), _goodness(other)
+    (low, high), (others_low, others_high) = _goodness(first), _goodness(second)
     if low > others_high or high < others_low:
         return "better" if low > others_high else "worse"
-    if has_dropped(one) != has_dropped(other):
-        return "worse" if has_dropped(one) else "better"
+    if has_dropped(first) != has_dropped(second):
+        return "worse" if has_dropped(first) else "better"
     return "tied"
 
 
@@ -65,10 +65,10 @@ def mcnemar(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float:
     Raises:
         ValueError: the shapes differ.
     """
-    one, other = np.asarray(baseline, dtype=bool), np.asarray(variant, dtype=bool)
-    if one.shape != other.shape:
-        raise ValueError(f"{one.shape} and {other.shape} are not the same samples")
-    b, c = int(np.count_nonzero(one & ~other)), int(np.count_nonzero(~one & other))
+    base_right, variant_right = np.asarray(baseline, dtype=bool), np.asarray(variant, dtype=bool)
+    if base_right.shape != variant_right.shape:
+        raise ValueError(f"{base_right.shape} and {variant_right.shape} are not the same samples")
+    b, c = int(np.count_nonzero(base_right & ~variant_right)), int(np.count_nonzero(~base_right & variant_right))
     fewer, both = min(b, c), b + c
     if 2 * fewer == both:
         return 1.0
@@ -89,10 +89,10 @@ def bootstrap_p(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float | None
     Returns:
         None where they are not the same resamples, or none is defined for both.
     """
-    one, other = np.asarray(baseline, np.float64), np.asarray(variant, np.float64)
-    if one.shape != other.shape:
+    base_scores, variant_scores = np.asarray(baseline, np.float64), np.asarray(variant, np.float64)
+    if base_scores.shape != variant_scores.shape:
         return None
-    d = other - one
+    d = variant_scores - base_scores
     d = d[~np.isnan(d)]
     if d.size == 0:
         return None

@@ -74,7 +74,7 @@ def across(baseline: Result, branch: Result, *, force: bool = False, repeats: It
     forbidden = "; ".join(f"{d.name} {d.a} → {d.b}" for d in differences if d.forbids)
     between = BetweenRuns(0.0, 1) if baseline.id == branch.id else between_runs([baseline, branch], repeats)
     pairs = [Pair(label(v), v, b, _compared(v, b, "" if force else forbidden, between)) for v, b in partners]
-    matched = [id(one) for pair in partners for one in pair]
+    matched = [id(variant) for pair in partners for variant in pair]
     return Across(
         pairs,
         [label(v) for v in baseline.variants if id(v) not in matched],
@@ -107,7 +107,7 @@ def _partners(baseline: list[Variant], branch: list[Variant]) -> list[tuple[Vari
     if len(baseline) == len(branch) == 1:
         return [(branch[0], baseline[0])]
     exact = {(schema.model_name(v.model), v.name): v for v in baseline}
-    found = []
+    partners = []
     for variant in branch:
         partner = exact.get((schema.model_name(variant.model), variant.name))
         if partner is None:
@@ -115,8 +115,8 @@ def _partners(baseline: list[Variant], branch: list[Variant]) -> list[tuple[Vari
             alone = sum(v.name == variant.name for v in branch) == 1
             partner = namesakes[0] if len(namesakes) == 1 and alone else None
         if partner is not None:
-            found.append((variant, partner))
-    return found
+            partners.append((variant, partner))
+    return partners
 
 
 def _protocols(a: Protocol, b: Protocol) -> list[ContextDifference]:
@@ -145,8 +145,8 @@ def _calibrations(a: list[SensorUse], b: list[SensorUse]) -> list[ContextDiffere
 
     def scales(uses: list[SensorUse]) -> dict[tuple[str, str], tuple[float, float]]:
         powers = [use for use in uses if use.quantity in {"power", "energy"}]
-        made = {(use.sensor, use.channel): use.calibration or {} for use in powers}
-        return {key: (one.get("gain", 1.0), one.get("offset_w", 0.0)) for key, one in made.items()}
+        calibrations = {(use.sensor, use.channel): use.calibration or {} for use in powers}
+        return {key: (line.get("gain", 1.0), line.get("offset_w", 0.0)) for key, line in calibrations.items()}
 
     before, after = scales(a), scales(b)
     return [

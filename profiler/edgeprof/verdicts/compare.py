@@ -68,31 +68,31 @@ def compare(
         relevant: The half-width around 1 within which a difference does not matter.
         between: What two runs differ by, where the two were not measured in one.
     """
-    made = schema.Comparison(
+    comparison = schema.Comparison(
         variant=variant.name, baseline=baseline.name, energy_ratio=None, latency_ratio=None, verdict="not_comparable"
     )
-    for one in (baseline, variant):
-        if one.status in {"failed", "invalid"}:
-            made.reason = f"{one.name} {'failed' if one.status == 'failed' else 'is invalid'}"
-            return made
+    for measured in (baseline, variant):
+        if measured.status in {"failed", "invalid"}:
+            comparison.reason = f"{measured.name} {'failed' if measured.status == 'failed' else 'is invalid'}"
+            return comparison
     if variant.accuracy is not None and baseline.accuracy is not None:
-        made.accuracy_difference = accuracy.difference(variant.accuracy, baseline.accuracy)
+        comparison.accuracy_difference = accuracy.difference(variant.accuracy, baseline.accuracy)
     apart = [] if between is None else [between.component()]
-    made.latency_ratio = _latency(variant, baseline, apart)
-    made.energy_ratio, obstacle, forbids = _energy(variant, baseline, apart)
+    comparison.latency_ratio = _latency(variant, baseline, apart)
+    comparison.energy_ratio, obstacle, forbids = _energy(variant, baseline, apart)
     if forbids:
-        made.reason = obstacle
-        return made
-    ratio, what = made.energy_ratio, "energy"
+        comparison.reason = obstacle
+        return comparison
+    ratio, what = comparison.energy_ratio, "energy"
     if ratio is None:
-        ratio, what = made.latency_ratio, "latency"
+        ratio, what = comparison.latency_ratio, "latency"
     if ratio is None:
-        made.reason = f"{obstacle}; and latency needs two windows of each" if obstacle else "too few windows"
-        return made
-    made.verdict, why = _verdict(ratio, relevant)
-    made.reason = f"{what} {why}" if what == "energy" or not obstacle else f"{what} {why}; {obstacle}"
-    made.workloads = _workloads(variant, baseline, relevant)
-    return made
+        comparison.reason = f"{obstacle}; and latency needs two windows of each" if obstacle else "too few windows"
+        return comparison
+    comparison.verdict, why = _verdict(ratio, relevant)
+    comparison.reason = f"{what} {why}" if what == "energy" or not obstacle else f"{what} {why}; {obstacle}"
+    comparison.workloads = _workloads(variant, baseline, relevant)
+    return comparison
 
 
 def _workloads(variant: schema.Variant, baseline: schema.Variant, relevant: float) -> list[schema.WorkloadComparison]:
@@ -120,13 +120,13 @@ def _workloads(variant: schema.Variant, baseline: schema.Variant, relevant: floa
 
 def _verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict, str]:
     low, high = ratio.ci95
-    told = f"{ratio.value:.3f} × ({low:.3f}–{high:.3f})"
+    interval = f"{ratio.value:.3f} × ({low:.3f}–{high:.3f})"
     verdict = schema.sense(ratio, relevant)
     if verdict != "tied":
-        return verdict, told
+        return verdict, interval
     if low <= 1 <= high:
-        return verdict, f"{told}: the interval contains 1"
-    return verdict, f"{told}: within ±{100 * relevant:.1f} %, too little to matter"
+        return verdict, f"{interval}: the interval contains 1"
+    return verdict, f"{interval}: within ±{100 * relevant:.1f} %, too little to matter"
 
 
 def _energy(
@@ -141,9 +141,9 @@ def _energy(
         if mine != its:
             what = {"provenance": "joules are", "rail": "rail is", "covers": "joules cover"}[name]
             return None, f"{variant.name}'s {what} {mine or 'unknown'}, {baseline.name}'s {its or 'unknown'}", True
-    for one, energy in ((variant, a), (baseline, b)):
+    for owner, energy in ((variant, a), (baseline, b)):
         if energy.gross.value is None:
-            return None, f"the energy of {one.name} is not to be quoted", False
+            return None, f"the energy of {owner.name} is not to be quoted", False
     pairs = _paired(
         [None if w.energy_j is None or w.inferences <= 0 else w.energy_j / w.inferences for w in _ordered(variant)],
         [None if w.energy_j is None or w.inferences <= 0 else w.energy_j / w.inferences for w in _ordered(baseline)],
@@ -153,7 +153,7 @@ def _energy(
 
 
 def _latency(variant: schema.Variant, baseline: schema.Variant, apart: list[Component]) -> schema.Ratio | None:
-    medians = [[w.latency_median_s for w in _ordered(one)] for one in (variant, baseline)]
+    medians = [[w.latency_median_s for w in _ordered(measured)] for measured in (variant, baseline)]
     return _ratio(_paired(*medians), apart)
 
 
@@ -196,33 +196,33 @@ def _uncancelled(variant: schema.EnergyFigure, baseline: schema.EnergyFigure) ->
         return _uncancelled_lines(variant, baseline)
     mine = {name: u / variant.value for name, u in variant.influences.items()}
     its = {name: u / baseline.value for name, u in baseline.influences.items()}
-    found = []
+    components = []
     for name in mine.keys() | its.keys():
         both = mine.get(name, 0.0), its.get(name, 0.0)
         u = math.hypot(*both) if name.startswith(OWN) else abs(both[0] - both[1])
-        found.append(Component("model", u, rectangular=name.startswith(("gain", "offset", "meter"))))
+        components.append(Component("model", u, rectangular=name.startswith(("gain", "offset", "meter"))))
     for figure in (variant, baseline):
         budget, value = figure.budget or schema.Budget(), abs(figure.value or 1.0)
         for line, causes in (("resolution", OWN), ("filter", "clock"), ("sync", "")):
             shared = math.fsum(u**2 for name, u in figure.influences.items() if causes and name.startswith(causes))
             left = math.sqrt(max(0.0, (getattr(budget, line) or 0.0) ** 2 - shared)) / value
-            found.append(Component(line, left, random=True))
-    return found
+            components.append(Component(line, left, random=True))
+    return components
 
 
 def _uncancelled_lines(variant: schema.EnergyFigure, baseline: schema.EnergyFigure) -> list[Component]:
     """The same from the budgets alone, for results that kept no influences (before 0.2)."""
-    found = []
+    components = []
     for name in ("resolution", "filter", "sync"):
         for figure in (variant, baseline):
             u = getattr(figure.budget, name)
             if u:
-                found.append(Component(name, u / abs(figure.value or 1.0)))
+                components.append(Component(name, u / abs(figure.value or 1.0)))
     if variant.budget and baseline.budget and variant.budget.offset and baseline.budget.offset:
         # The same offset sits in both: o·t is in each energy, so the ratio feels its two shares' difference.
         shares = [figure.budget.offset / figure.value for figure in (variant, baseline)]  # type: ignore[operator,union-attr] # both are there
-        found.append(Component("offset", abs(shares[0] - shares[1])))
-    return found
+        components.append(Component("offset", abs(shares[0] - shares[1])))
+    return components
 
 
 def contexts(a: schema.Host, b: schema.Host) -> list[ContextDifference]:
@@ -232,23 +232,23 @@ def contexts(a: schema.Host, b: schema.Host) -> list[ContextDifference]:
     of ``DECISIVE_CONTEXT``. A different fingerprint without any of these forbids too: something decisive has changed
     that has no name here.
     """
-    found = []
+    differences = []
     for name in ("board", "arch", "cpu", "cores", "memory_bytes", "power_mode", "governor", "hostname", "kernel", "os"):
         mine, its = getattr(a, name), getattr(b, name)
         if mine == its:
             continue
         if name == "memory_bytes" and mine and its and abs(mine - its) <= _MEMORY_TOLERANCE * max(mine, its):
             continue
-        found.append(ContextDifference(name, _shown(mine), _shown(its), forbids=name in DECISIVE))
+        differences.append(ContextDifference(name, _shown(mine), _shown(its), forbids=name in DECISIVE))
     for name in sorted({*a.context, *b.context}):
         mine, its = a.context.get(name), b.context.get(name)
         if mine != its:
-            found.append(
+            differences.append(
                 ContextDifference(name, _shown(mine), _shown(its), forbids=name.lower().startswith(DECISIVE_CONTEXT))
             )
-    if a.fingerprint != b.fingerprint and not any(difference.forbids for difference in found):
-        found.append(ContextDifference("fingerprint", a.fingerprint, b.fingerprint, forbids=True))
-    return sorted(found, key=lambda difference: not difference.forbids)
+    if a.fingerprint != b.fingerprint and not any(difference.forbids for difference in differences):
+        differences.append(ContextDifference("fingerprint", a.fingerprint, b.fingerprint, forbids=True))
+    return sorted(differences, key=lambda difference: not difference.forbids)
 
 
 def _shown(value: object) -> str:

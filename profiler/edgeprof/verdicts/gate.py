@@ -125,22 +125,22 @@ def check(
     """
     wanted = set(names)
     decided = _Decided(strict, not strict if unsure_passes is None else unsure_passes)
-    found: list[Check] = []
+    checks: list[Check] = []
     if result.interrupted:
-        found.append(Check("the run", "completeness", not strict, unsure=True, reason="it was interrupted"))
+        checks.append(Check("the run", "completeness", not strict, unsure=True, reason="it was interrupted"))
     for variant in result.variants:
         if wanted and variant.name not in wanted:
             continue
         pair = next((p for p in against.pairs if p.variant == variant), None) if against else None
-        found += _variant(variant, limits, against, pair, decided)
+        checks += _variant(variant, limits, against, pair, decided)
     if not result.variants:
-        found.append(Check("the run", "completeness", passed=False, reason="it holds no variant"))
+        checks.append(Check("the run", "completeness", passed=False, reason="it holds no variant"))
     if against and limits.max_regression is not None and not wanted:
-        found += [
+        checks += [
             Check(name, "presence", not strict, unsure=True, reason="the baseline has it, the result does not")
             for name in against.only_baseline
         ]
-    return found
+    return checks
 
 
 @dataclass(frozen=True)
@@ -162,24 +162,24 @@ def _variant(
     if variant.status in ("failed", "invalid"):
         why = "; ".join(r.message for r in variant.reasons) or "no reason was recorded"
         return [Check(name, "status", passed=False, reason=f"{variant.status}: {why}")]
-    found = []
+    checks = []
     if variant.status == "degraded":
         codes = ", ".join(dict.fromkeys(r.code.replace("_", " ") for r in variant.reasons))
-        found.append(Check(name, "status", not strict, unsure=True, reason=f"degraded: {codes}"))
+        checks.append(Check(name, "status", not strict, unsure=True, reason=f"degraded: {codes}"))
     if limits.max_j is not None:
-        found.append(_energy(variant, limits.max_j, decided))
+        checks.append(_energy(variant, limits.max_j, decided))
     if limits.max_p99_s is not None:
-        found.append(_p99(variant, limits.max_p99_s))
+        checks.append(_p99(variant, limits.max_p99_s))
     if limits.max_accuracy_drop is not None:
-        found.append(_drop(variant, limits.max_accuracy_drop, pair, decided))
+        checks.append(_drop(variant, limits.max_accuracy_drop, pair, decided))
     if limits.max_rss_bytes is not None:
         rss = variant.memory_bytes.peak_rss if variant.memory_bytes else None
-        found.append(_plain(name, "peak memory", rss, limits.max_rss_bytes, "B"))
+        checks.append(_plain(name, "peak memory", rss, limits.max_rss_bytes, "B"))
     if limits.max_size_bytes is not None:
-        found.append(_plain(name, "file size", variant.model.size_bytes, limits.max_size_bytes, "B"))
+        checks.append(_plain(name, "file size", variant.model.size_bytes, limits.max_size_bytes, "B"))
     if limits.max_regression is not None:
-        found += _regressions(variant, limits, against, pair, decided)
-    return found
+        checks += _regressions(variant, limits, against, pair, decided)
+    return checks
 
 
 def _plain(name: str, quantity: str, value: float | None, limit: float, unit: Unit, *, reason: str = "") -> Check:
@@ -263,18 +263,18 @@ def _regressions(
     comparison, base = pair.comparison, pair.baseline
     if comparison.verdict == "not_comparable":
         return [Check(name, "regression", passed=False, limit=limit, unit="1", reason=comparison.reason)]
-    found = []
+    checks = []
     energy = base.energy_j_per_inference
     if comparison.energy_ratio is not None or (energy is not None and energy.gross.value is not None):
         provenance = energy.provenance if energy else None
-        found.append(_regression(name, "energy", comparison.energy_ratio, limits, decided, provenance=provenance))
+        checks.append(_regression(name, "energy", comparison.energy_ratio, limits, decided, provenance=provenance))
     if comparison.latency_ratio is not None or base.latency_s is not None:
-        found.append(_regression(name, "latency", comparison.latency_ratio, limits, decided))
-    if not found:
-        found.append(
+        checks.append(_regression(name, "latency", comparison.latency_ratio, limits, decided))
+    if not checks:
+        checks.append(
             Check(name, "regression", passed=False, limit=limit, unit="1", reason="the baseline has no figures")
         )
-    return found
+    return checks
 
 
 def _regression(

@@ -105,8 +105,8 @@ def judge(result: Result, checks: Sequence[Check] = ()) -> None:
     The front holds what nothing beats among the variants that keep every budget, so that the recommended variant is
     always on it; where none keeps the budgets, it is drawn from all.
     """
-    kept = _keepers(result.variants, checks) or result.variants
-    result.pareto = pareto.front(kept, result.comparisons)
+    passing = _keepers(result.variants, checks) or result.variants
+    result.pareto = pareto.front(passing, result.comparisons)
     result.recommendation = recommend(result, checks)
 
 
@@ -139,13 +139,13 @@ def recommend(result: Result, checks: Sequence[Check] = (), *, front: Iterable[s
     able = [v for v in result.variants if costs.get(v, "latency") or costs.get(v, "energy")]
     if not able:
         return Recommendation(variant=None, reason="no variant was measured")
-    kept = _keepers(able, checks)
-    if not kept:
+    passing = _keepers(able, checks)
+    if not passing:
         return Recommendation(variant=None, reason=_nearest(able, checks))
-    names = set(pareto.front(kept, result.comparisons) if front is None else front)
-    candidates = [v for v in kept if v.name in names] or kept
+    names = set(pareto.front(passing, result.comparisons) if front is None else front)
+    candidates = [v for v in passing if v.name in names] or passing
     kind: Kind = "energy" if all(costs.get(v, "energy") for v in candidates) else "latency"
-    spent = {v.name: cost for v in kept if (cost := costs.get(v, kind))}
+    spent = {v.name: cost for v in passing if (cost := costs.get(v, kind))}
     may_lose = any(check.is_about_accuracy for check in checks)
     faithful = [v for v in candidates if v.name in spent and (may_lose or not accuracy.has_dropped(v.accuracy))]
     if not faithful:
@@ -155,7 +155,7 @@ def recommend(result: Result, checks: Sequence[Check] = (), *, front: Iterable[s
     tied = [v for v in faithful if spent[v.name].against(least) == "tied"]
     chosen = min(_most_accurate(tied), key=_bytes)  # min keeps the first, so that a tie leaves the model as it was
     mine = spent[chosen.name]
-    others = [v for v in kept if v is not chosen and v.name in spent]
+    others = [v for v in passing if v is not chosen and v.name in spent]
     choice = _Choice(
         chosen,
         kind,
@@ -167,13 +167,13 @@ def recommend(result: Result, checks: Sequence[Check] = (), *, front: Iterable[s
             if not may_lose and accuracy.has_dropped(v.accuracy) and spent[v.name].against(mine) == "better"
         ],
     )
-    asked = f"of {len(result.variants)} variants {len(kept)} keep{'s' if len(kept) == 1 else ''} every budget"
+    asked = f"of {len(result.variants)} variants {len(passing)} keep{'s' if len(passing) == 1 else ''} every budget"
     if not checks:
         asked = f"of {len(able)} variant{'s' if len(able) > 1 else ''} that ran"
     untouched = chosen is result.variants[0]
     return Recommendation(
         variant=chosen.name,
-        reason=asked + choice.reason(costs.reference(kind), alone=len(kept) == 1, untouched=untouched),
+        reason=asked + choice.reason(costs.reference(kind), alone=len(passing) == 1, untouched=untouched),
         praise=choice.praise(untouched=untouched) if len(able) > 1 else None,
         criterion=kind,
         ties=choice.ties,
@@ -277,5 +277,5 @@ def _rounded(size: int) -> int:
     return round(size, 2 - len(str(size)))
 
 
-def _least(one: float | None, other: float) -> float:
-    return other if one is None else min(one, other)
+def _least(smallest: float | None, other: float) -> float:
+    return other if smallest is None else min(smallest, other)

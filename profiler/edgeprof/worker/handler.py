@@ -85,6 +85,7 @@ class Handler:
             "warm_up": self._warm_up,
             "window": self._window,
             "device_times": self._device_times,
+            "token_times": self._token_times,
             "infer": self._infer,
             "gpu_peak": self._gpu_peak,
             "close": self._close,
@@ -159,6 +160,7 @@ class Handler:
             "facts": _facts(session),  # binding may add to them
             "shapes": {name: list(value.shape) for name, value in self._feeds.items()},
             "workloads": [list(workload) for workload in self._workloads],
+            "language": session.language(),
         }, []
 
     def _bind_main(self, session: Session, first_s: float) -> None:
@@ -226,6 +228,8 @@ class Handler:
         latency_s = self._latency_s[workload.name]
         for call in calls:
             _wake(call, latency_s)
+        for session in self._sessions:
+            session.take_token_times()  # those of the waking are no measurement
         drains: List[Callable[[], None]] = []
         is_main = workload is self._workloads[0]
         if is_main and scenario.name == "offline" and self._queue(len(calls)):
@@ -261,6 +265,15 @@ class Handler:
                 if time.monotonic() >= end:
                     break
         return {"parts": list(times)}, [values.tobytes() for values in times.values()]
+
+    def _token_times(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        """When the tokens of the requests since the last look came, of all sessions together."""
+        counts, seconds = array("q"), array("d")
+        for session in self._sessions:
+            more_counts, more_seconds = session.take_token_times()
+            counts.extend(more_counts)
+            seconds.extend(more_seconds)
+        return {}, [counts.tobytes(), seconds.tobytes()]
 
     def _infer(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         session = self._session()

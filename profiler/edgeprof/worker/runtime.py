@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from abc import ABC, abstractmethod
+from array import array
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from edgeprof.worker.graph import Graph
@@ -156,6 +157,22 @@ class Session(ABC):
         """
         return self.bind(feeds)
 
+    def language(self) -> Optional[Dict[str, Any]]:
+        """What a language model was asked for, after the first ``run``; None of any other model.
+
+        Returns:
+            ``prompt_tokens``, ``generated_tokens``, ``depth``, ``context`` (tokens; None: unknown), ``kv_type``
+            (None: unknown) and ``method`` (how its phases were told apart, as ``phase-windows``). Where a server runs
+            it, also ``place``: ``this device`` or ``another machine``.
+        """
+        return None
+
+    def take_token_times(self) -> "Tuple[array[int], array[float]]":
+        """Of the requests since this was last asked: the tokens of each, and the seconds from the beginning of its
+        request to each token. Asked before and after each window.
+        """
+        return array("q"), array("d")
+
     def bind_queued(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Any]]:  # noqa: ARG002 - for those that can
         """As ``bind``, for a device that runs on its own: the call enqueues one inference and waits for the one before,
         so that the device always has the next one waiting; ``synchronize`` ends the last. None: there is no queue.
@@ -190,6 +207,8 @@ class Runtime(ABC):
     #: Formats that this runtime brings itself: name (also in ``formats``) → offset in the file, and the bytes there.
     #: They are asked about files that edgeprof does not know.
     own_formats: Dict[str, Tuple[int, bytes]] = {}
+    #: Whether its models are language models, for which ``--prompt`` and the other lengths are meant.
+    is_for_language = False
     #: Whether several sessions may run at once in threads of one process (multi-stream).
     concurrent = True
     #: The device where the user names none.

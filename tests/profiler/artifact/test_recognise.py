@@ -323,7 +323,6 @@ def test_every_format_says_what_it_is_and_what_to_do():
     [
         ("formats/tensorrt/mnist.engine", "tensorrt"),
         ("formats/executorch/model.pte", "executorch"),
-        ("formats/malformed-gguf/ggml-vocab-bert-bge.gguf", "gguf"),
         ("formats/custom-op/mobilenet_v1_0.25_128_quant_edgetpu.tflite", "edgetpu-tflite"),
         ("cifar10-resnet-pytorch/resnet20-12fca82f.th", "state_dict"),
         ("silero-vad/silero_vad.jit", "torchscript"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import psutil
 import pytest
 
 from edgeprof import hookimpl
+from edgeprof.benchmark import foreign_load
 from edgeprof.benchmark.conductor import bench
 from edgeprof.benchmark.request import BenchRequest, ModelRequest
 from edgeprof.errors import GateError, InputError, UnavailableError, VariantError
@@ -154,6 +156,22 @@ def test_a_variant_that_dies_costs_itself_alone(application, orin, host):
     assert all(window.energy_j > 0 for window in result.variants[1].windows)
 
 
+@pytest.mark.parametrize(("ours_s", "status"), [(1.0, "ok"), (0.2, "degraded")])
+def test_a_variant_whose_windows_other_programs_disturbed_is_degraded(
+    application, bare, host, monkeypatch, ours_s, status
+):
+    """A processor of two is busy all the time; whether this run or another program keeps it busy decides."""
+    count = itertools.count()
+    monkeypatch.setattr(
+        foreign_load, "_read", lambda _: foreign_load._Reading(n := float(next(count)), 2 * n, ours_s * n)
+    )
+    result = bench(request(application, "steady", windows=2), host, bare, Watcher())
+    (variant,) = result.variants
+    assert variant.status == status
+    codes = [reason.code for reason in (*variant.reasons, *result.reasons)]
+    assert codes.count("competing_load") == (status == "degraded"), "it is said exactly where it counts"
+
+
 def test_the_time_stamps_of_a_fast_model_are_not_its_memory(application, orin, host):
     result = bench(request(application, "steady", "nothing", windows=1, window_s=1.0), host, orin, Watcher())
     slow, fast = (variant.memory_bytes.peak_rss for variant in result.variants)
@@ -174,6 +192,16 @@ def test_where_memory_is_short_variants_run_one_after_the_other(application, bar
     loads = [n for n, stage in enumerate(watcher.stages) if stage.startswith("load")]
     windows = [n for n, stage in enumerate(watcher.stages) if stage.startswith("window")]
     assert loads[-1] > windows[1], "the last is loaded when the first has been measured and is gone"
+
+
+def test_several_models_are_measured_where_no_proc_tells_of_memory(application, bare, host, monkeypatch):
+    def missing():
+        raise FileNotFoundError("/proc/meminfo")
+
+    monkeypatch.setattr(psutil, "virtual_memory", missing)
+    result = bench(request(application, "steady", "slower", windows=1), host, bare, Watcher())
+    assert result.protocol.interleave == "sequential", "nobody knows that both fit"
+    assert all(variant.inferences > 0 for variant in result.variants)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(9)])

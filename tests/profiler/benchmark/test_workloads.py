@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,8 +19,8 @@ from edgeprof.results import document, schema
 from edgeprof.results.store import Store
 from edgeprof.roots import Roots
 from edgeprof.simulation.live import LiveBoard
-from edgeprof.simulation.source import Source
 from edgeprof.verdicts.gate import of_workload
+from tests.profiler.benchmark.marked_board import Marked
 from tests.profiler.benchmark.two_workloads import Two
 from tests.profiler.watching import Watcher
 
@@ -32,43 +30,7 @@ if TYPE_CHECKING:
 
 #: Watts of the module while a workload runs, and without work.
 POWER = {"request": 8.0, "decode": 5.0, "idle": 2.0}
-_MARKS = {b"r": "request", b"d": "decode"}
-#: Between two calls the mark is away for some microseconds; the power falls when it stays away (s).
-_HOLD_S = 0.01
-
-
-class Marked(Source):
-    """The power of whichever workload the mark names."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen_s = -math.inf
-        self._knots: list[tuple[float, float, float]] = []  # since when, joules until then, watts
-
-    def begin(self, time: float) -> None:
-        self._knots = [(time, 0.0, POWER["idle"])]
-
-    def advance(self, time: float) -> bool:
-        mark = self._path.read_bytes()[:1] if self._path.exists() else b"-"
-        watts = self._knots[-1][2]
-        if mark in _MARKS:
-            self._seen_s, watts = time, POWER[_MARKS[mark]]
-        elif time - self._seen_s > _HOLD_S:
-            watts = POWER["idle"]
-        changed = watts != self._knots[-1][2]
-        if changed:
-            self._knots.append((time, self.integral(time), watts))
-        return changed
-
-    def _knot(self, time: float) -> tuple[float, float, float]:
-        return self._knots[max(0, bisect_right(self._knots, (time, math.inf, math.inf)) - 1)]
-
-    def level(self, time: float) -> float:
-        return self._knot(time)[2]
-
-    def integral(self, time: float) -> float:
-        since_s, joules, watts = self._knot(time)
-        return joules + watts * (time - since_s)
+_WATTS = {"r": POWER["request"], "d": POWER["decode"], "-": POWER["idle"]}
 
 
 class Plugin:
@@ -92,7 +54,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[schema.
         host.register(Plugin(), PluginInfo("two", "two", "1"))
         request = BenchRequest(models=models, windows=3, window_s=1.0, idle_s=2.0, warmup_s=0.05, timeout_s=20.0)
         watcher = Watcher()
-        with LiveBoard("jetson-orin-nano", folder / "board", Marked(folder / "mark")) as board:
+        with LiveBoard("jetson-orin-nano", folder / "board", Marked(folder / "mark", _WATTS)) as board:
             result = bench(request, host, Roots.resolve(folder / "board"), watcher)
             yield result, board, watcher
 

@@ -13,8 +13,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pytest
 
 from edgeprof.cli.main import run
@@ -25,7 +27,6 @@ from tests import models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 QUICK = ["--windows", "2", "--window", "0.2", "--idle", "0.1", "--warmup", "0.05", "--timeout", "20"]
 APPLICATION = """
@@ -107,7 +108,8 @@ def edgeprof(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
 def test_a_bench_prints_a_table_keeps_the_run_and_writes_what_was_asked(place):
     done = process(place, "bench", "app.py:steady", *QUICK, "-o", "out.json")
     assert done.returncode == 0, done.stderr
-    assert "baseline" in done.stdout
+    assert "app.py:steady" in done.stdout
+    assert "baseline" not in done.stdout, "nothing is compared"
     assert "Simulated" in done.stdout
     assert "window 1/2" in done.stderr
     assert "VDD_IN covers the module" in done.stderr
@@ -117,10 +119,35 @@ def test_a_bench_prints_a_table_keeps_the_run_and_writes_what_was_asked(place):
     assert result.id in again.stdout
 
 
+def test_every_output_that_was_asked_for_is_written(place, edgeprof):
+    asked = ["a.json", "b.csv", "c.md", "d.html", "e.json", "a.json"]
+    done = edgeprof("bench", "app.py:steady", *QUICK, *(word for name in asked for word in ("-o", name)))
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in place.iterdir()} >= set(asked)
+    assert (place / "a.json").read_bytes() == (place / "e.json").read_bytes()
+    done = edgeprof("bench", "app.py:steady", *QUICK, "-o", "late.json", "-o", "nosuch.suffix")
+    assert done.returncode == 2
+    assert not (place / "late.json").exists(), "refused before anything is measured"
+
+
+def test_data_without_labels_calibrate_and_judge_nothing(place, edgeprof):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    model = Path(__file__).parents[3] / "examples/demo/digits.onnx"
+    with np.load(model.with_name("digits-test.npz")) as labelled:
+        np.savez(place / "calibration.npz", x=labelled["x"][:64])
+    done = edgeprof("bench", str(model), *QUICK, "--with", "int8-static", "--dataset", "calibration.npz", "--json")
+    assert done.returncode == 0, done.stderr
+    result = from_json(done.stdout)
+    assert [variant.name for variant in result.variants] == ["baseline", "int8-static"]
+    assert all(variant.accuracy is None for variant in result.variants)
+    assert "calibration.npz has no labels" in done.stderr
+
+
 def test_with_json_stdout_is_the_result_and_nothing_else(edgeprof):
     done = edgeprof("bench", "app.py:steady", *QUICK, "--json")
     assert done.returncode == 0, done.stderr
-    assert from_json(done.stdout).variants[0].name == "baseline"
+    assert from_json(done.stdout).variants[0].name == "app.py:steady"
 
 
 def test_quiet_leaves_stderr_to_errors(edgeprof):
@@ -211,7 +238,7 @@ def test_a_store_that_cannot_be_written_does_not_cost_the_result(place, edgeprof
     blocked = place / "blocked"
     blocked.write_text("a file where a folder belongs")
     done = edgeprof("bench", "app.py:steady", *QUICK, EDGEPROF_DATA_DIR=str(blocked))
-    assert "baseline" in done.stdout
+    assert "app.py:steady" in done.stdout
     assert "Traceback" not in done.stderr
     assert done.returncode == 2
     assert "blocked" in done.stderr
@@ -244,7 +271,7 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_130(place):
     result = from_json((place / "out.json").read_bytes())
     assert result.interrupted
     assert len(result.variants[0].windows) >= 3
-    assert "baseline" in out
+    assert "app.py:" in out
 
 
 def test_kill_9_leaves_no_worker_behind(place):

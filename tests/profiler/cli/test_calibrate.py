@@ -316,7 +316,7 @@ def test_a_meter_may_be_a_program_of_its_own(tmp_path) -> None:
     program = f'{sys.executable} -c "import time\nwhile True: print(5.0, flush=True); time.sleep(0.02)"'
     roots = Roots.resolve(build(BOARD, tmp_path / "tree").directory)
     for address in (f"command:{program}", f"meter:command:{program}"):
-        (sensor,), channel = calibrate._meter(address, PluginHost(only=["meter"]), roots)
+        (sensor,), channel = calibrate.meter_of(address, PluginHost(only=["meter"]), roots)
         assert (channel.sensor, channel.quantity) == ("meter", "power")
         assert sensor.read_once()["meter/power"] == 5.0
 

@@ -184,7 +184,7 @@ def test_output_that_cannot_be_written_is_an_error_whatever_the_buffering(place,
     assert done.stderr.decode().splitlines()[-1] == "edgeprof: cannot write to stdout: No space left on device"
     assert done.returncode == 2
     if verb.startswith("bench"):
-        assert b"baseline" in shell(place, "edgeprof history").stdout
+        assert b"app.py:steady" in shell(place, "edgeprof history").stdout
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

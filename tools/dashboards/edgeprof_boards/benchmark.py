@@ -202,8 +202,8 @@ TIME = Row(
         ),
         Panel(
             "Latency",
-            "Median, and an upper bound of the 99th percentile with 99 % confidence, which is missing where the run "
-            "was too short to bound it.",
+            "The median and the 99th percentile of the requests; the latter is missing where there were fewer "
+            "than 100.",
             (Query(_bench("latency_seconds", 'quantile=~"0.5|0.99"'), f"{_WHO} p{{{{quantile}}}}"),),
             unit="s",
             height=10,

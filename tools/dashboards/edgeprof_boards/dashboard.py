@@ -174,7 +174,7 @@ class Panel:
 
     def render(self, number: int, x: int, y: int) -> dict[str, Any]:
         """Its JSON; ``number`` is its id within the dashboard."""
-        made: dict[str, Any] = {
+        panel: dict[str, Any] = {
             "id": number,
             "type": self.kind,
             "title": self.title,
@@ -182,8 +182,8 @@ class Panel:
             "gridPos": {"h": self.height, "w": self.width, "x": x, "y": y},
         }
         if self.kind == "text":
-            return made | {"options": {"mode": "markdown", "content": self.content}}
-        made |= {
+            return panel | {"options": {"mode": "markdown", "content": self.content}}
+        panel |= {
             "datasource": SOURCE,
             "targets": [self._target(i, query) for i, query in enumerate(self.queries)],
             "fieldConfig": {"defaults": self._defaults(), "overrides": self._overrides()},
@@ -191,10 +191,10 @@ class Panel:
         }
         transformations = self._transformations()
         if transformations:
-            made["transformations"] = transformations
+            panel["transformations"] = transformations
         if self.time_from:
-            made["timeFrom"] = self.time_from
-        return made
+            panel["timeFrom"] = self.time_from
+        return panel
 
     def _target(self, index: int, query: Query) -> dict[str, Any]:
         table = self.kind in ("table", "xychart")
@@ -211,7 +211,7 @@ class Panel:
 
     def _defaults(self) -> dict[str, Any]:
         low, high = self.bounds
-        made: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "unit": self.unit,
             "decimals": self.decimals,
             "noValue": self.absent or absence(self.queries),
@@ -222,17 +222,17 @@ class Panel:
             "custom": _CUSTOM[self.kind](self) if self.kind in _CUSTOM else None,
         }
         if self.mappings:
-            made["mappings"] = value_mappings(self.mappings)
-        return {key: value for key, value in made.items() if value is not None and value != {}}
+            defaults["mappings"] = value_mappings(self.mappings)
+        return {key: value for key, value in defaults.items() if value is not None and value != {}}
 
     def _overrides(self) -> list[dict[str, Any]]:
         by_unit = [Override(heading, {"unit": unit}) for heading, unit in self.column_units.items()]
         return [
             {
-                "matcher": {"id": "byRegexp" if one.by_regexp else "byName", "options": one.name},
-                "properties": [{"id": key, "value": value} for key, value in one.properties.items()],
+                "matcher": {"id": "byRegexp" if override.by_regexp else "byName", "options": override.name},
+                "properties": [{"id": key, "value": value} for key, value in override.properties.items()],
             }
-            for one in (*by_unit, *self.overrides)
+            for override in (*by_unit, *self.overrides)
         ]
 
     def _transformations(self) -> list[dict[str, Any]]:
@@ -388,7 +388,7 @@ class Variable:
     about: str = ""
 
     def render(self) -> dict[str, Any]:
-        made: dict[str, Any] = {
+        rendered: dict[str, Any] = {
             "name": self.name,
             "label": self.label,
             "type": self.kind,
@@ -398,7 +398,7 @@ class Variable:
             "skipUrlSync": False,
         }
         if self.kind == "query":
-            return made | {
+            return rendered | {
                 "datasource": SOURCE,
                 "definition": self.query,
                 "refresh": 2,
@@ -412,7 +412,7 @@ class Variable:
             }
         values = [value.strip() for value in self.query.split(",")]
         options = [{"text": value, "value": value, "selected": not index} for index, value in enumerate(values)]
-        return made | {"current": {"text": values[0], "value": values[0]}, "options": options}
+        return rendered | {"current": {"text": values[0], "value": values[0]}, "options": options}
 
     def _current(self) -> dict[str, Any]:
         if not self.multi:
@@ -497,7 +497,7 @@ class Dashboard:
         }
 
     def _grid(self) -> list[dict[str, Any]]:
-        made: list[dict[str, Any]] = []
+        placed: list[dict[str, Any]] = []
         number, y = 0, 0
         for row in self.rows:
             number += 1
@@ -521,9 +521,9 @@ class Dashboard:
                 tallest = max(tallest, panel.height)
             if row.collapsed:
                 heading["panels"] = inside
-                made.append(heading)
+                placed.append(heading)
                 y = heading["gridPos"]["y"] + 1
             else:
-                made += [heading, *inside]
+                placed += [heading, *inside]
                 y += tallest
-        return made
+        return placed

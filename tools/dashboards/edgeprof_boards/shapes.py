@@ -57,13 +57,13 @@ def _columns(columns: dict[str, str | Value], more: dict[str, Any]) -> dict[str,
     """Of heading → label or numbers: the queries, and what Grafana's transformations call their fields."""
     values = {heading: value for heading, value in columns.items() if isinstance(value, Value)}
     fields = {heading: f"Value #{chr(ord('A') + index)}" for index, heading in enumerate(values)}
-    own = tuple(Override(heading, value.properties) for heading, value in values.items() if value.properties)
+    overrides = tuple(Override(heading, value.properties) for heading, value in values.items() if value.properties)
     return {
         **more,
         "queries": (*(Query(value.expr, instant=True) for value in values.values()), *more.get("queries", ())),
         "columns": {fields.get(heading, str(label)): heading for heading, label in columns.items()},
         "column_units": {heading: value.unit for heading, value in values.items() if value.unit != "short"},
-        "overrides": (*own, *more.get("overrides", ())),
+        "overrides": (*overrides, *more.get("overrides", ())),
     }
 
 

@@ -55,21 +55,21 @@ def work(model: OnnxFile) -> list[Work]:
 
 def _visit(graph: Any, number: int, times: int, sizes: _Sizes) -> list[Work]:
     """The nodes of a graph and of those inside it, which have the next numbers."""
-    found = []
+    works = []
     following = number + 1
     for index, node in enumerate(graph.node):
         if node.op_type in OPERATORS and node.domain in {"", "ai.onnx", "com.microsoft"}:
             macs = _product((times, _macs(node, sizes)))
-            found.append(Work(number, index, node.name or node.output[0], node.op_type, sizes.weights(node), macs))
+            works.append(Work(number, index, node.name or node.output[0], node.op_type, sizes.weights(node), macs))
         branches = []
         inner = [g for a in node.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
-        for one in inner:
-            branches.append(_visit(one, following, times * _repetitions(node, sizes), sizes))
-            following += sum(1 for _ in graphs(one))
-        largest = max(range(len(branches)), key=lambda k: sum(one.macs or 0 for one in branches[k]), default=0)
+        for subgraph in inner:
+            branches.append(_visit(subgraph, following, times * _repetitions(node, sizes), sizes))
+            following += sum(1 for _ in graphs(subgraph))
+        largest = max(range(len(branches)), key=lambda k: sum(work.macs or 0 for work in branches[k]), default=0)
         for k, branch in enumerate(branches):
-            found += branch if k == largest or node.op_type != "If" else [one._replace(macs=0) for one in branch]
-    return found
+            works += branch if k == largest or node.op_type != "If" else [work._replace(macs=0) for work in branch]
+    return works
 
 
 def _repetitions(node: Any, sizes: _Sizes) -> int:
@@ -105,21 +105,21 @@ class _Sizes:
         return int(self._model.array(name).reshape(-1)[0]) if self._model.has(name) else None
 
     def of(self, name: str) -> Shape | None:
-        found, order = self._sources.find(name)
-        if not found:
+        initializer, order = self._sources.find(name)
+        if not initializer:
             return self._shapes.get(name)
-        dims = tuple(int(size) for size in self._model.header(found).dims)
+        dims = tuple(int(size) for size in self._model.header(initializer).dims)
         return dims if order is None else tuple(dims[axis] for axis in order)
 
 
 def _macs(node: Any, sizes: _Sizes) -> int | None:
     inputs = [sizes.of(name) if name else None for name in node.input]
     output = sizes.of(node.output[0]) if node.output and node.output[0] else None
-    own = {a.name: a for a in node.attribute}
+    attributes = {a.name: a for a in node.attribute}
     if node.op_type in _RECURRENT:
         return _recurrent(inputs)
     if node.op_type == "Einsum":
-        return _einsum(own["equation"].s.decode().replace(" ", ""), inputs)
+        return _einsum(attributes["equation"].s.decode().replace(" ", ""), inputs)
     first, second = (*inputs, None, None)[:2]
     if not first or not second:
         return None
@@ -127,7 +127,11 @@ def _macs(node: Any, sizes: _Sizes) -> int | None:
         return _attention(first, second)
     if node.op_type == "ConvTranspose":
         return _product(first, second[1:])
-    summed = second[1:] if "Conv" in node.op_type else (first[-2 if "transA" in own and own["transA"].i else -1],)
+    summed = (
+        second[1:]
+        if "Conv" in node.op_type
+        else (first[-2 if "transA" in attributes and attributes["transA"].i else -1],)
+    )
     return None if output is None else _product(output, summed)
 
 
@@ -167,12 +171,12 @@ def _sum(*counts: int | None) -> int | None:
 def _take_batch(graph: Any, batch: int | None) -> None:
     if batch is None:
         return
-    for one in graph.input:
-        dims = one.type.tensor_type.shape.dim
+    for value in graph.input:
+        dims = value.type.tensor_type.shape.dim
         if len(dims) > 1 and not dims[0].dim_value:
             dims[0].dim_value = batch
-    for one in graph.output:  # declared with an open batch, which the inferred one contradicts
-        one.type.tensor_type.ClearField("shape")
+    for value in graph.output:  # declared with an open batch, which the inferred one contradicts
+        value.type.tensor_type.ClearField("shape")
 
 
 def infer_shapes(model: OnnxFile, *, batch: int | None = 1) -> dict[str, Shape]:
@@ -189,7 +193,7 @@ def infer_shapes(model: OnnxFile, *, batch: int | None = 1) -> dict[str, Shape]:
     for graph in graphs(copy.graph):
         del graph.value_info[:]
     _take_batch(copy.graph, batch)
-    declared = {one.name for one in copy.graph.input}
+    declared = {value.name for value in copy.graph.input}
     for name in model.order:
         proto = model.header(name)
         if len(proto.dims) <= 1 and math.prod(proto.dims) <= _FEW:  # shapes, axes, scales
@@ -197,11 +201,11 @@ def infer_shapes(model: OnnxFile, *, batch: int | None = 1) -> dict[str, Shape]:
         elif name not in declared:
             copy.graph.input.append(onnx.helper.make_tensor_value_info(name, proto.data_type, list(proto.dims)))
     inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
-    found: dict[str, Shape] = {}
+    shapes: dict[str, Shape] = {}
     for graph in graphs(inferred.graph):
-        for one in (*graph.input, *graph.value_info, *graph.output):
-            if one.type.tensor_type.HasField("shape"):
-                found.setdefault(one.name, tuple(
-                    int(dim.dim_value) if dim.HasField("dim_value") else None for dim in one.type.tensor_type.shape.dim
+        for info in (*graph.input, *graph.value_info, *graph.output):
+            if info.type.tensor_type.HasField("shape"):
+                shapes.setdefault(info.name, tuple(
+                    int(dim.dim_value) if dim.HasField("dim_value") else None for dim in info.type.tensor_type.shape.dim
                 ))  # fmt: skip
-    return found
+    return shapes

@@ -84,8 +84,8 @@ class Channels:
 
     def reasons(self) -> dict[str, str]:
         """Weight → why its output channels stay, for those that have to."""
-        found = {name: self.register.reason(ids) for name, _, ids in self.weights}
-        return {name: reason or "none of its channels is among the least" for name, reason in found.items()}
+        reasons = {name: self.register.reason(ids) for name, _, ids in self.weights}
+        return {name: reason or "none of its channels is among the least" for name, reason in reasons.items()}
 
     def why_not(self) -> str:
         reasons = self.pinned()
@@ -137,9 +137,9 @@ class Channels:
                 for name in node.input[1:]:
                     self._pin(name, f"{self.label(index)} ({node.op_type}) computes with it as a parameter")
         except CannotFollowError as why:
-            told = f": {why}" if str(why) else " cannot be followed"
+            explanation = f": {why}" if str(why) else " cannot be followed"
             for name in tracked:
-                self._pin(name, f"{self.label(index)} ({node.op_type}){told}")
+                self._pin(name, f"{self.label(index)} ({node.op_type}){explanation}")
 
     def _follow(self, index: int, node: Any) -> None:
         op = node.op_type
@@ -227,7 +227,7 @@ class Channels:
             self._use(weight, 0, ids)
             self.weights.append((weight, 0, ids))
             self._tracks[node.output[0]] = Track(ids, 1, track.rank)
-            self._fixes.append(lambda kept: set_attribute(node, "group", kept(track.ids)))
+            self._fixes.append(lambda count_kept: set_attribute(node, "group", count_kept(track.ids)))
             if len(node.input) > 2 and node.input[2]:
                 self._per_channel(node, node.input[2], ids)
         elif out == 0:
@@ -245,9 +245,9 @@ class Channels:
         shape = self._weight(node.input[1])
         if attribute(node, "transA", 0):
             raise CannotFollowError("its input is transposed")
-        made = 0 if attribute(node, "transB", 0) else 1
-        self._read(node, node.input[1], 1 - made, 1)
-        self._make(index, made, Track(self.register.new(shape[made]), 1, 2))
+        produced_axis = 0 if attribute(node, "transB", 0) else 1
+        self._read(node, node.input[1], 1 - produced_axis, 1)
+        self._make(index, produced_axis, Track(self.register.new(shape[produced_axis]), 1, 2))
 
     def matmul(self, index: int, node: Any) -> None:
         shape, source = self._weight(node.input[1]), self.view.dims(node.input[0])
@@ -309,8 +309,10 @@ class Channels:
         before, after = self.view.dims(node.input[0]), self._after(node)
         if track.axis == 0 or before is None or after is None or not after:
             raise CannotFollowError("sizes are open")
-        kept = track.axis < len(after) and all(a == b and a is not None for a, b in _pairs(before, after, track.axis))
-        if kept:  # only what lies behind the channels is rearranged
+        stays_whole = track.axis < len(after) and all(
+            a == b and a is not None for a, b in _pairs(before, after, track.axis)
+        )
+        if stays_whole:  # only what lies behind the channels is rearranged
             ids, axis = track.ids, track.axis
         else:
             if product(before[1:]) is None or product(before[1:]) != product(after[1:]) or len(after) < 2:
@@ -417,12 +419,12 @@ class Channels:
             self._tracks[name] = track._replace(ids=piece)
 
         def fix(count: Count) -> None:
-            kept = [count(piece) for piece in pieces]
+            sizes = [count(piece) for piece in pieces]
             unset_attribute(node, "num_outputs")
             if self.model.opset() >= 13:
-                self.view.set_input(node, 1, kept)
+                self.view.set_input(node, 1, sizes)
             else:
-                set_attribute(node, "split", kept)
+                set_attribute(node, "split", sizes)
 
         self._fixes.append(fix)
 

@@ -86,18 +86,18 @@ def _look_up(graph: Any, names: Iterable[str]) -> None:
     """``name`` = codes[index], computed when the model is loaded (runtimes fold it: both are constants)."""
     import onnx
 
-    made = []
+    nodes = []
     for name in names:
-        made.append(onnx.helper.make_node("Cast", [f"{name}_index"], [f"{name}_wide"], name=f"{name}_cast", to=6))
-        made.append(onnx.helper.make_node("Gather", [f"{name}_codes", f"{name}_wide"], [name], name=f"{name}_lookup"))
-    prepend(graph, made, set(names))
+        nodes.append(onnx.helper.make_node("Cast", [f"{name}_index"], [f"{name}_wide"], name=f"{name}_cast", to=6))
+        nodes.append(onnx.helper.make_node("Gather", [f"{name}_codes", f"{name}_wide"], [name], name=f"{name}_lookup"))
+    prepend(graph, nodes, set(names))
 
 
-def prepend(graph: Any, made: list[Any], names: set[str]) -> None:
+def prepend(graph: Any, new_nodes: list[Any], names: set[str]) -> None:
     """Nodes before all others; what they compute is no longer an input (old files list initializers as inputs)."""
     copies = [type(node).FromString(node.SerializeToString()) for node in graph.node]
     del graph.node[:]
-    graph.node.extend([*made, *copies])
+    graph.node.extend([*new_nodes, *copies])
     for position in reversed(range(len(graph.input))):
         if graph.input[position].name in names:
             del graph.input[position]

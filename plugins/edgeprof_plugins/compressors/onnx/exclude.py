@@ -40,8 +40,11 @@ def answers(model: Any, batches: Iterable[Batch], count: int) -> list[npt.NDArra
         options.log_severity_level = 4
         given = model if isinstance(model, bytes) else str(model)
         session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-        found = [session.run(None, dict(batch)) for batch in batches]
-    return [np.concatenate([np.atleast_1d(one[i]) for one in found])[:count] for i in range(len(found[0]))]
+        outputs = [session.run(None, dict(batch)) for batch in batches]
+    return [
+        np.concatenate([np.atleast_1d(batch_outputs[i]) for batch_outputs in outputs])[:count]
+        for i in range(len(outputs[0]))
+    ]
 
 
 def alone(plain: Path, quantised: Path, batches: Iterable[Batch]) -> dict[str, float]:
@@ -65,8 +68,10 @@ def alone(plain: Path, quantised: Path, batches: Iterable[Batch]) -> dict[str, f
     whole = onnx.load(str(plain))
     given = onnx.load(str(quantised)).graph
     floats = {node.name: node for node in whole.graph.node}
-    initializers = {one.name for one in whole.graph.initializer}
-    whole.graph.initializer.extend(one for one in given.initializer if one.name not in initializers)
+    initializers = {initializer.name for initializer in whole.graph.initializer}
+    whole.graph.initializer.extend(
+        initializer for initializer in given.initializer if initializer.name not in initializers
+    )
     # The quantiser renames what a layer gives where that is an output of the model.
     same = {
         ours: theirs
@@ -94,16 +99,16 @@ def alone(plain: Path, quantised: Path, batches: Iterable[Batch]) -> dict[str, f
         elif node.op_type == "DequantizeLinear" and node.input[0] in ends:
             held[node.input[0]] = copy.output[0]
     # What a layer gives → the other end of its own quantisation.
-    own = {same.get(n.input[0], n.input[0]): held[n.output[0]] for n in given.node if n.output[0] in held}
-    wanted = list(dict.fromkeys(n for out, approx in watched.values() for n in (out, approx, own.get(out, out))))
+    inputs = {same.get(n.input[0], n.input[0]): held[n.output[0]] for n in given.node if n.output[0] in held}
+    wanted = list(dict.fromkeys(n for out, approx in watched.values() for n in (out, approx, inputs.get(out, out))))
     powers: dict[str, Any] = {}
-    for found in graph.taps(whole, wanted, batches):
+    for tapped in graph.taps(whole, wanted, batches):
         for name, (out, approximation) in watched.items():
-            truth = found[out].astype(np.float64)
-            noises = (found[approximation] - truth, found[own.get(out, out)] - truth)
+            truth = tapped[out].astype(np.float64)
+            noises = (tapped[approximation] - truth, tapped[inputs.get(out, out)] - truth)
             # Two sources of noise, added as powers.
             powers[name] = powers.get(name, 0) + np.stack([_power(truth), sum(_power(noise) for noise in noises)])
-    return {name: by_channel(*found) for name, found in powers.items()}
+    return {name: by_channel(*power) for name, power in powers.items()}
 
 
 def _power(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -113,8 +113,8 @@ class OnnxFile:
         self.model.graph.ParseFromString(bytes(graph))
         if not self.model.graph.node:
             raise ValueError("it has no graph")
-        for one in self.model.graph.sparse_initializer:
-            self.add_sparse(one, one.values.name)
+        for sparse in self.model.graph.sparse_initializer:
+            self.add_sparse(sparse, sparse.values.name)
         del self.model.graph.sparse_initializer[:]
         normalise(self)
 
@@ -177,7 +177,7 @@ class OnnxFile:
         return sparse_tensor(values, name) if name in self._sparse else tensor(values, name)
 
     def opset(self) -> int:
-        return next((int(one.version) for one in self.model.opset_import if one.domain in ("", "ai.onnx")), 1)
+        return next((int(opset.version) for opset in self.model.opset_import if opset.domain in ("", "ai.onnx")), 1)
 
     def weights(self) -> list[Weight]:
         """The float weights of layers that multiply, in the order of the graph."""
@@ -224,9 +224,9 @@ class OnnxFile:
         if edit is None and name in self._places and name not in self._held and not self._external(name):
             yield self._copied(*self._places[name])
             return
-        for one in [self.whole(name)] if edit is None else edit(name):
-            number = _SPARSE if type(one).__name__ == "SparseTensorProto" else _INITIALIZER
-            body = one.SerializeToString()
+        for proto in [self.whole(name)] if edit is None else edit(name):
+            number = _SPARSE if type(proto).__name__ == "SparseTensorProto" else _INITIALIZER
+            body = proto.SerializeToString()
             yield len(body) + 10, [bytes([number << 3 | protobuf.LENGTH]) + _varint(len(body)), body]
 
     def _copied(self, start: int, end: int) -> tuple[int, Iterator[bytes]]:
@@ -309,19 +309,19 @@ def _outside(field: bytes, file: Any, name: str) -> Iterator[bytes]:
     raw = tensor(values_of(proto, ""), proto.name).raw_data
     start = file.tell()
     file.write(raw)
-    made = onnx.TensorProto(name=proto.name, data_type=proto.data_type, dims=proto.dims)
-    made.data_location = onnx.TensorProto.EXTERNAL
+    stub = onnx.TensorProto(name=proto.name, data_type=proto.data_type, dims=proto.dims)
+    stub.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", name), ("offset", str(start)), ("length", str(len(raw)))):
-        entry = made.external_data.add()
+        entry = stub.external_data.add()
         entry.key, entry.value = key, value
-    body = made.SerializeToString()
+    body = stub.SerializeToString()
     yield bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _varint(len(body)) + body
 
 
 def walk(graph: Any) -> Iterator[Any]:
     """All nodes, those of inner graphs (If, Loop, Scan) too."""
-    for one in graphs(graph):
-        yield from one.node
+    for subgraph in graphs(graph):
+        yield from subgraph.node
 
 
 @dataclass(frozen=True)
@@ -335,10 +335,10 @@ class _Piece:
 
 def _pieces(data: mmap.mmap, start: int, end: int) -> Iterator[_Piece]:
     at = start
-    for one in protobuf.fields(data, start, end):
-        content = one.start if one.wire != protobuf.VARINT else at
-        yield _Piece(one.number, one.wire, at, content, one.end)
-        at = one.end
+    for entry in protobuf.fields(data, start, end):
+        content = entry.start if entry.wire != protobuf.VARINT else at
+        yield _Piece(entry.number, entry.wire, at, content, entry.end)
+        at = entry.end
 
 
 def _without_graph(model: Any) -> bytes:
@@ -374,5 +374,5 @@ def _padded_varint(value: int) -> bytes:
 def _decode_error() -> type[Exception]:
     from google.protobuf.message import DecodeError
 
-    found: type[Exception] = DecodeError
-    return found
+    error_type: type[Exception] = DecodeError
+    return error_type

@@ -53,22 +53,22 @@ class Fp16(Compressor):
             if not floats:
                 raise _no_floats(model)
             streamed = [name for name in floats if np.prod(model.header(name).dims) >= _LARGE]
-            ends = [one.name for one in (*model.model.graph.input, *model.model.graph.output)]
+            ends = [value.name for value in (*model.model.graph.input, *model.model.graph.output)]
             graph = _without(onnx, model, streamed)
             with quiet():
-                made = _converter()(
+                converted = _converter()(
                     graph,
                     keep_io_types=ends if parameters["io"] == "float32" else False,
                     node_block_list=excluded or None,
                 )
             # What still is an input after the conversion is a weight, as wide as its readers want it.
-            kinds = {one.name: one.type.tensor_type.elem_type for one in made.graph.input}
-            kinds |= {one.name: one.data_type for one in made.graph.initializer}
-            kept = [one for one in made.graph.input if one.name not in streamed]
-            copies = [type(one).FromString(one.SerializeToString()) for one in kept]
-            del made.graph.input[:], made.graph.value_info[:]
-            made.graph.input.extend(copies)
-            model.model, model.order = made, streamed
+            kinds = {value.name: value.type.tensor_type.elem_type for value in converted.graph.input}
+            kinds |= {initializer.name: initializer.data_type for initializer in converted.graph.initializer}
+            inputs = [value for value in converted.graph.input if value.name not in streamed]
+            copies = [type(value).FromString(value.SerializeToString()) for value in inputs]
+            del converted.graph.input[:], converted.graph.value_info[:]
+            converted.graph.input.extend(copies)
+            model.model, model.order = converted, streamed
 
             def edit(name: str) -> Iterable[Any]:
                 values = model.array(name)

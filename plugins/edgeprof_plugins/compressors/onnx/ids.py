@@ -76,14 +76,14 @@ class Register:
 
     def roots(self, ids: Ids) -> Ids:
         """The number that stands for each channel and all that are the same."""
-        found, inverse = np.unique(ids, return_inverse=True)
-        answer: Ids = np.array([self._root(int(one)) for one in found], np.int64)[inverse.reshape(ids.shape)]
+        distinct, inverse = np.unique(ids, return_inverse=True)
+        answer: Ids = np.array([self._root(int(channel)) for channel in distinct], np.int64)[inverse.reshape(ids.shape)]
         return answer
 
     def join(self, a: Ids, b: Ids) -> None:
         """Make them the same, index by index."""
-        for one, other in np.unique(np.stack([a, b]), axis=1).T.tolist():
-            first, second = sorted((self._root(one), self._root(other)))
+        for left, right in np.unique(np.stack([a, b]), axis=1).T.tolist():
+            first, second = sorted((self._root(left), self._root(right)))
             if first != second:
                 self._parent[second] = first
                 reason = self._reasons.pop(second, None)
@@ -96,21 +96,23 @@ class Register:
             self._reasons.setdefault(root, reason)
 
     def reason(self, ids: Ids) -> str:
-        """Why the first of these that has to stay does; "" where none has to."""
+        """Return the reason of the first of these channels that must stay; "" if all of them may go."""
         roots = self.roots(ids).tolist()
         return next((self._reasons[root] for root in roots if root in self._reasons), "")
 
     def mark(self, ids: Ids, mark: Hashable) -> None:
-        """Of those that carry the same marks one stays; an int is the node that makes them."""
+        """Mark channels. One of the channels that carry the same marks always stays; an int mark is a node's index."""
         self._marks.append((ids, mark))
 
     def groups(self) -> list[Group]:
-        """Channels that can go, with those that they compete with, in the graph's order."""
-        found: dict[tuple[Any, ...], list[int]] = {}
+        """Return the removable channels in groups that compete with one another, in the graph's order."""
+        roots_by_marks: dict[tuple[Any, ...], list[int]] = {}
         for root, marks in self._marked():
             if root not in self._reasons:
-                found.setdefault(marks, []).append(root)
-        return [Group(np.array(r, np.int64), tuple(m for m in k if isinstance(m, int))) for k, r in found.items()]
+                roots_by_marks.setdefault(marks, []).append(root)
+        return [
+            Group(np.array(r, np.int64), tuple(m for m in k if isinstance(m, int))) for k, r in roots_by_marks.items()
+        ]
 
     def reasons(self) -> list[str]:
         """Why the others stay, each reason once."""
@@ -142,9 +144,9 @@ def rearranged(register: Register, ids: Ids, axis: int, before: Iterable[int], a
         The channels along the axis, and that axis.
     """
     shape = tuple(before)
-    own = [1] * len(shape)
-    own[axis] = len(ids)
-    full = np.broadcast_to(ids.reshape(own), shape).reshape(tuple(after))
+    axis_shape = [1] * len(shape)
+    axis_shape[axis] = len(ids)
+    full = np.broadcast_to(ids.reshape(axis_shape), shape).reshape(tuple(after))
     varying = [k for k in range(full.ndim) if bool((full != full.take([0], k)).any())]
     along = max(varying or range(full.ndim), key=lambda k: full.shape[k])
     across = np.moveaxis(full, along, 0).reshape(full.shape[along], -1)

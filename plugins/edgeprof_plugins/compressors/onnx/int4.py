@@ -76,9 +76,9 @@ class Int4Weight(Compressor):
                 if name not in transposed:
                     return [model.whole(name)]
                 values = model.array(name)
-                made = pack(values.T if transposed[name] else values)
-                sqnr[name] = sqnr_db(values.T if not transposed[name] else values, _unpacked(made, values.size))
-                return [tensor(one, f"{name}_{part}") for one, part in zip(made, _PARTS, strict=True)]
+                packed = pack(values.T if transposed[name] else values)
+                sqnr[name] = sqnr_db(values.T if not transposed[name] else values, _unpacked(packed, values.size))
+                return [tensor(part_values, f"{name}_{part}") for part_values, part in zip(packed, _PARTS, strict=True)]
 
             model.write(target, edit)
         account = inventory.by_weights(transposed, dict.fromkeys(excluded, "excluded"), _NOT_DENSE)
@@ -114,16 +114,16 @@ def _packer(block: int) -> Any:
         with quiet():
             tool = MatMulNBitsQuantizer(helper.make_model(graph), bits=4, block_size=block)
             tool.process()
-        made = {one.name: onnx.numpy_helper.to_array(one) for one in tool.model.model.graph.initializer}
+        arrays = {one.name: onnx.numpy_helper.to_array(one) for one in tool.model.model.graph.initializer}
         (node,) = tool.model.model.graph.node
-        return tuple(made[name] for name in node.input[1:4])
+        return tuple(arrays[name] for name in node.input[1:4])
 
     return pack
 
 
-def _unpacked(made: tuple[npt.NDArray[Any], ...], size: int) -> npt.NDArray[Any]:
+def _unpacked(parts: tuple[npt.NDArray[Any], ...], size: int) -> npt.NDArray[Any]:
     """The weights, N × K, that MatMulNBits computes with: (nibble − zero point) · scale, low nibbles first."""
-    packed, scales, zeros = made
+    packed, scales, zeros = parts
     count = packed.shape[0]
 
     def nibbles(values: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
@@ -173,11 +173,11 @@ def _replace(model: OnnxFile, dense: Mapping[Place, bool], block: int, level: in
     names: dict[str, bool] = {}
     # Inner graphs first: a graph whose nodes are replaced gets copies of those inside them.
     for number, graph in reversed(list(enumerate(graphs(model.model.graph)))):
-        own = {index: flipped for (owner, index), flipped in dense.items() if owner == number}
+        dense_here = {index: flipped for (owner, index), flipped in dense.items() if owner == number}
         del graph.value_info[:]
-        if own:
-            _replace_in(model, graph, own, names, (block, level))
-    if not any(one.domain == _DOMAIN for one in model.model.opset_import):
+        if dense_here:
+            _replace_in(model, graph, dense_here, names, (block, level))
+    if not any(opset.domain == _DOMAIN for opset in model.model.opset_import):
         model.model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
     return names
 
@@ -200,7 +200,7 @@ def _replace_in(
         first, second = (int(size) for size in model.header(weight).dims)
         bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
         product = f"{node.output[0]}_product" if bias else node.output[0]
-        made = onnx.helper.make_node(
+        replacement = onnx.helper.make_node(
             "MatMulNBits",
             [node.input[0], *(f"{weight}_{part}" for part in _PARTS)],
             [product],
@@ -212,7 +212,7 @@ def _replace_in(
             block_size=block,
             accuracy_level=level,
         )
-        nodes.append(made)
+        nodes.append(replacement)
         if bias:
             nodes.append(onnx.helper.make_node("Add", [product, bias], [node.output[0]], name=f"{node.output[0]}_bias"))
     del graph.node[:]

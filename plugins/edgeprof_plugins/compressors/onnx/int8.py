@@ -122,12 +122,12 @@ class Int8Weight(Compressor):
                 f"{source} has no float weights of layers that multiply", remedy="Start from the float model."
             )
         # Not DequantizeLinear: runtimes keep that one for integer kernels, and would repeat it in every inference.
-        made = []
+        nodes = []
         for n in weights:
             kind = model.header(n).data_type
-            made.append(onnx.helper.make_node("Cast", [f"{n}_int8"], [f"{n}_wide"], name=f"{n}_cast", to=kind))
-            made.append(onnx.helper.make_node("Mul", [f"{n}_wide", f"{n}_scale"], [n], name=f"{n}_scaled"))
-        prepend(model.model.graph, made, set(weights))
+            nodes.append(onnx.helper.make_node("Cast", [f"{n}_int8"], [f"{n}_wide"], name=f"{n}_cast", to=kind))
+            nodes.append(onnx.helper.make_node("Mul", [f"{n}_wide", f"{n}_scale"], [n], name=f"{n}_scaled"))
+        prepend(model.model.graph, nodes, set(weights))
         sqnr: dict[str, float | None] = {}
 
         def edit(name: str) -> Iterable[Any]:
@@ -146,9 +146,11 @@ def _per_channel(
     values: npt.NDArray[Any], weight: Weight
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[Any], float | None]:
     """Symmetric int8 with a scale (of the weights' own type) for each output channel, and the SQNR in dB."""
-    kept = {0, weight.axis} if weight.op in {"LSTM", "GRU", "RNN"} else {weight.axis}  # axis 0: directions
+    scaled_axes = {0, weight.axis} if weight.op in {"LSTM", "GRU", "RNN"} else {weight.axis}  # axis 0: directions
     wide = values.astype(np.float64 if values.dtype.itemsize > 4 else np.float32)
-    largest = np.abs(wide).max(axis=tuple(axis for axis in range(values.ndim) if axis not in kept), keepdims=True)
+    largest = np.abs(wide).max(
+        axis=tuple(axis for axis in range(values.ndim) if axis not in scaled_axes), keepdims=True
+    )
     scale = (np.where(largest > 0, largest, 1.0) / 127).astype(values.dtype)
     # The stored scale, as rounded to its type, decides; of float16 it may round small weights' scale to zero.
     steps = np.where(scale.astype(wide.dtype) > 0, scale.astype(wide.dtype), 1.0)

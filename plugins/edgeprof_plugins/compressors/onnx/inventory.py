@@ -42,15 +42,15 @@ class Inventory:
         self._of: dict[str, list[str]] = {}
         taken: set[str] = set()
         tables = _tables(model)
-        for one in self.work:
-            name = _unique(one.name, self.parts)
-            self.names[one.graph, one.node] = name
-            own = [weight for weight in one.weights if model.header(weight).data_type in FLOATS]
-            size = sum(_size(model, weight) for weight in own if weight not in taken)
-            for weight in own:
+        for operation in self.work:
+            name = _unique(operation.name, self.parts)
+            self.names[operation.graph, operation.node] = name
+            floating = [weight for weight in operation.weights if model.header(weight).data_type in FLOATS]
+            size = sum(_size(model, weight) for weight in floating if weight not in taken)
+            for weight in floating:
                 self._of.setdefault(weight, []).append(name)
-            taken.update(own)
-            self.parts.append(_part(name, one, size, has_weights=bool(own)))
+            taken.update(floating)
+            self.parts.append(_part(name, operation, size, has_weights=bool(floating)))
         for name in model.order:
             if name not in taken and model.header(name).data_type in FLOATS and _size(model, name) > 1:
                 family, reason = ("Gather", _TABLES) if name in tables else ("other", _OTHER)
@@ -58,12 +58,16 @@ class Inventory:
 
     def weights_of(self, part: str) -> list[str]:
         """The initializers of a part; none of a product of two activations."""
-        found = [name for name, parts in self._of.items() if part in parts]
-        return found or ([part] if any(part == one.name and one.family in _LOOSE for one in self.parts) else [])
+        names = [name for name, parts in self._of.items() if part in parts]
+        return names or (
+            [part] if any(part == candidate.name and candidate.family in _LOOSE for candidate in self.parts) else []
+        )
 
     def by_operator(self, why: Mapping[str, str]) -> dict[str, str]:
         """Part → the reason that is given for its operator."""
-        return {self.names[one.graph, one.node]: why[one.op] for one in self.work if one.op in why and one.weights}
+        return {
+            self.names[work.graph, work.node]: why[work.op] for work in self.work if work.op in why and work.weights
+        }
 
     def by_weights(
         self, changed: Iterable[str], why: Mapping[str, str] | None = None, otherwise: str = ""
@@ -81,10 +85,10 @@ class Inventory:
         return coverage(self.parts, changed, why or {}, otherwise)
 
 
-def _part(name: str, one: Work, size: int, *, has_weights: bool) -> Part:
-    reason = "" if has_weights else "its weights are integers already" if one.weights else _ACTIVATIONS
-    family = one.op if has_weights or one.weights else f"{one.op} of activations"
-    return Part(name, family, size, one.macs, reason)
+def _part(name: str, work: Work, size: int, *, has_weights: bool) -> Part:
+    reason = "" if has_weights else "its weights are integers already" if work.weights else _ACTIVATIONS
+    family = work.op if has_weights or work.weights else f"{work.op} of activations"
+    return Part(name, family, size, work.macs, reason)
 
 
 def _unique(name: str, parts: Iterable[Part]) -> str:

@@ -45,7 +45,7 @@ class LowRank(Compressor):
             why = {w.name: _why_not(model, w) for w in model.weights()}
             weights = {w.name: w for w in model.weights() if not why[w.name]}
             layers: dict[str, dict[str, Any]] = {}
-            kept: dict[str, str] = {}
+            unchanged: dict[str, str] = {}
             plans: dict[tuple[int, int], tuple[str, str]] = {}
             changed: list[str] = []
 
@@ -59,7 +59,7 @@ class LowRank(Compressor):
                 size, limit = left.shape[1], matrix.size / sum(matrix.shape)
                 label = node.name or name
                 if size >= limit:
-                    kept[label] = why[name] = (
+                    unchanged[label] = why[name] = (
                         f"rank {size} of {min(matrix.shape)} would not be smaller (limit {limit:.0f})"
                     )
                     return [model.whole(name)]
@@ -70,19 +70,20 @@ class LowRank(Compressor):
                 return [tensor(first, f"{name}_first"), tensor(second, f"{name}_second")]
 
             # The weights first (into the file's order), the graph after: which layers are split is known only then.
-            made = {name: list(edit(name)) for name in list(weights)}
+            factored = {name: list(edit(name)) for name in list(weights)}
             if not layers:
-                told = "; ".join(f"{layer}: {why}" for layer, why in list(kept.items())[:3])
+                why_not = "; ".join(f"{layer}: {why}" for layer, why in list(unchanged.items())[:3])
                 raise InputError(
-                    f"no layer of {source} gets smaller ({told or 'it has no dense or ungrouped convolution weights'})",
+                    f"no layer of {source} gets smaller"
+                    f" ({why_not or 'it has no dense or ungrouped convolution weights'})",
                     remedy="Keep less: a smaller energy or rank.",
                 )
             # Inner graphs first: a graph whose nodes are replaced gets copies of those inside them.
             for number, graph in reversed(list(enumerate(graphs(model.model.graph)))):
                 _split(graph, {node: names for (owner, node), names in plans.items() if owner == number})
                 del graph.value_info[:]
-            model.write(target, lambda name: made.pop(name, None) or [model.whole(name)])
-        return {"layers": layers, "kept": kept, "coverage": inventory.by_weights(changed, why)}
+            model.write(target, lambda name: factored.pop(name, None) or [model.whole(name)])
+        return {"layers": layers, "kept": unchanged, "coverage": inventory.by_weights(changed, why)}
 
 
 def _why_not(model: OnnxFile, weight: Weight) -> str:
@@ -157,8 +158,8 @@ def _attributes(node: Any, first: Any, second: Any) -> None:
 
             second.attribute.append(onnx.helper.make_attribute("kernel_shape", [1] * rank))
     elif node.op_type == "Gemm":
-        kept = [a for a in first.attribute if a.name in {"transA", "transB"}]
-        copies = [type(a).FromString(a.SerializeToString()) for a in kept]
+        transposes = [a for a in first.attribute if a.name in {"transA", "transB"}]
+        copies = [type(a).FromString(a.SerializeToString()) for a in transposes]
         del first.attribute[:]
         first.attribute.extend(copies)
         for attribute in second.attribute:

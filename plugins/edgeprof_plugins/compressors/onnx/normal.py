@@ -52,15 +52,15 @@ def _inline(model: OnnxFile) -> None:
 
 def _lift(model: OnnxFile, graph: Any, *, inner: bool) -> None:
     """Make initializers of the main graph of a graph's weights: its Constant nodes and, of an inner one, its own."""
-    outputs = {one.name for one in graph.output}
-    found = {}
+    outputs = {value.name for value in graph.output}
+    constants = {}
     for index, node in enumerate(graph.node):
         content = _content(node)
         if content is not None and not (inner and node.output[0] in outputs) and _is_weight(content):
-            found[index] = type(node).FromString(node.SerializeToString())
-    for index in sorted(found, reverse=True):
+            constants[index] = type(node).FromString(node.SerializeToString())
+    for index in sorted(constants, reverse=True):
         del graph.node[index]
-    for node in found.values():
+    for node in constants.values():
         _adopt(model, graph, _content(node), node.output[0], inner=inner)
     if inner:
         for field in ("initializer", "sparse_initializer"):
@@ -68,14 +68,14 @@ def _lift(model: OnnxFile, graph: Any, *, inner: bool) -> None:
 
 
 def _lift_initializers(model: OnnxFile, graph: Any, field: str, outputs: set[str]) -> None:
-    own = [type(one).FromString(one.SerializeToString()) for one in getattr(graph, field)]
+    protos = [type(proto).FromString(proto.SerializeToString()) for proto in getattr(graph, field)]
     del getattr(graph, field)[:]
-    for one in own:
-        name = one.name if field == "initializer" else one.values.name
-        if name in outputs or not _is_weight(one):
-            getattr(graph, field).append(one)
+    for proto in protos:
+        name = proto.name if field == "initializer" else proto.values.name
+        if name in outputs or not _is_weight(proto):
+            getattr(graph, field).append(proto)
         else:
-            _adopt(model, graph, one, name, inner=True)
+            _adopt(model, graph, proto, name, inner=True)
 
 
 def _content(node: Any) -> Any:
@@ -105,20 +105,20 @@ def _adopt(model: OnnxFile, graph: Any, content: Any, name: str, *, inner: bool)
         copy.name = free
         model.add(copy)
     if free != name:
-        for one in graphs(graph):
-            _rename(one, name, free)
+        for subgraph in graphs(graph):
+            _rename(subgraph, name, free)
 
 
 def _rename(graph: Any, name: str, new: str) -> None:
     for node in graph.node:
-        for index, one in enumerate(node.input):
-            if one == name:
+        for index, input_name in enumerate(node.input):
+            if input_name == name:
                 node.input[index] = new
 
 
 def _free(model: OnnxFile, name: str) -> str:
     """A name that no graph of the model has yet: each branch may have a weight of the same."""
-    taken = {*model.order, *(one for graph in graphs(model.model.graph) for one in _names(graph))}
+    taken = {*model.order, *(taken_name for graph in graphs(model.model.graph) for taken_name in _names(graph))}
     if name not in taken:
         return name
     number = 1
@@ -128,17 +128,17 @@ def _free(model: OnnxFile, name: str) -> str:
 
 
 def _names(graph: Any) -> list[str]:
-    names = [one.name for one in (*graph.input, *graph.initializer)]
-    names += [one.values.name for one in graph.sparse_initializer]
+    names = [value.name for value in (*graph.input, *graph.initializer)]
+    names += [sparse.values.name for sparse in graph.sparse_initializer]
     return names + [output for node in graph.node for output in node.output]
 
 
 def _settle_inputs(model: OnnxFile) -> None:
     """Take initializers out of the inputs (files of IR version 3 list them): shapes that change would contradict."""
     graph = model.model.graph
-    kept = [one for one in graph.input if not model.has(one.name)]
-    if len(kept) != len(graph.input):
-        copies = [type(one).FromString(one.SerializeToString()) for one in kept]
+    inputs = [value for value in graph.input if not model.has(value.name)]
+    if len(inputs) != len(graph.input):
+        copies = [type(value).FromString(value.SerializeToString()) for value in inputs]
         del graph.input[:]
         graph.input.extend(copies)
     model.model.ir_version = max(model.model.ir_version, 4)
@@ -152,10 +152,10 @@ def _fold(model: OnnxFile) -> None:
     """
     from onnx import numpy_helper
 
-    outputs = {one.name for one in model.model.graph.output}
+    outputs = {value.name for value in model.model.graph.output}
     readers = _readers(model)
     for graph in graphs(model.model.graph):
-        fixed = outputs.union(one.name for one in graph.output)
+        fixed = outputs.union(value.name for value in graph.output)
         gone = []
         for index, node in enumerate(graph.node):
             values = None if node.output[0] in fixed or not _foldable(model, node, readers) else _moved(model, node)
@@ -165,7 +165,9 @@ def _fold(model: OnnxFile) -> None:
         for index in reversed(gone):
             del graph.node[index]
     used = set(_readers(model)) | outputs
-    for name in [one for one in model.order if one not in used and one in readers]:
+    for name in [
+        constant_name for constant_name in model.order if constant_name not in used and constant_name in readers
+    ]:
         model.remove(name)
 
 
@@ -215,12 +217,12 @@ def _integers(model: OnnxFile, node: Any, name: str) -> list[int] | None:
 
 def _readers(model: OnnxFile) -> dict[str, list[str]]:
     """Tensor → the operators that read it."""
-    found: dict[str, list[str]] = {}
+    readers: dict[str, list[str]] = {}
     for graph in graphs(model.model.graph):
         for node in graph.node:
             for name in node.input:
-                found.setdefault(name, []).append(node.op_type)
-    return found
+                readers.setdefault(name, []).append(node.op_type)
+    return readers
 
 
 _MOVES: dict[str, Callable[[OnnxFile, Any, npt.NDArray[Any]], npt.NDArray[Any]]] = {

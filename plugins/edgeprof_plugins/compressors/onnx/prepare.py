@@ -136,13 +136,13 @@ def check_nodes(path: Path, text: str) -> list[str]:
         return []
     with OnnxFile(path) as model:
         names = [node.name for node in model.model.graph.node]
-    found: list[str] = []
+    nodes: list[str] = []
     for name in wanted:
         fitting = [n for n in names if n == name or (name.endswith("*") and n.startswith(name[:-1]))]
         if not fitting:
             raise unknown("node of the graph", name, names)
-        found += fitting
-    return found
+        nodes += fitting
+    return nodes
 
 
 def _name_nodes(graph: Any) -> None:

@@ -98,10 +98,10 @@ _ENOUGH = "it has as many zeros already"
 
 
 def _weights(method: str, model: OnnxFile) -> list[Weight]:
-    found = model.weights()
-    if not found:
+    weights = model.weights()
+    if not weights:
         raise InputError(
             f"{model.path} has no float weights of layers that multiply, which {method} could change",
             remedy="Start from the float model: what is already quantised cannot be changed any more.",
         )
-    return found
+    return weights

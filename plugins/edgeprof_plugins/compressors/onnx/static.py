@@ -87,18 +87,20 @@ class Int8Static(Compressor):
             judge = Judge.of(answers(ready, batches, count), judged, parameters)
 
             def attempt(excluded: Sequence[str]) -> tuple[Path, list[npt.NDArray[Any]]]:
-                made = make(excluded)
-                return made, answers(made, batches, count)
+                quantised = make(excluded)
+                return quantised, answers(quantised, batches, count)
 
-            best, found = search(self.name, judge, lambda: alone(ready, make([]), judged.batches()[:FOLLOWED]), attempt)
+            best, exclusions = search(
+                self.name, judge, lambda: alone(ready, make([]), judged.batches()[:FOLLOWED]), attempt
+            )
             shutil.move(best, target)
-            account = _account(inventory, target, found["excluded"])
-            return {**calibration.facts(), "reduce_range": reduced, **found, "coverage": account}
+            account = _account(inventory, target, exclusions["excluded"])
+            return {**calibration.facts(), "reduce_range": reduced, **exclusions, "coverage": account}
 
 
-def _account(inventory: Inventory, made: Path, excluded: Sequence[str]) -> dict[str, Any]:
+def _account(inventory: Inventory, quantised: Path, excluded: Sequence[str]) -> dict[str, Any]:
     """What is computed in integers now: nodes both of whose factors are dequantised, which runtimes fuse."""
-    with OnnxFile(made) as model:
+    with OnnxFile(quantised) as model:
         nodes = list(model.model.graph.node)
     ends = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
     fed = {node.name: sum(name in ends for name in list(node.input)[:2]) for node in nodes}
@@ -130,7 +132,7 @@ def _quantiser(
     if parameters["method"] == "minmax":
         del options["CalibPercentile"]
     known = inspect.signature(tools.quantize_static).parameters
-    kept = {"calibration_cache_path": folder / "ranges.json"} if "calibration_cache_path" in known else {}
+    cache = {"calibration_cache_path": folder / "ranges.json"} if "calibration_cache_path" in known else {}
     numbers = itertools.count()
 
     def make(excluded: Sequence[str]) -> Path:
@@ -152,7 +154,7 @@ def _quantiser(
                     "percentile": methods.Percentile,
                 }[parameters["method"]],
                 extra_options=options,
-                **kept,
+                **cache,
             )
         return target
 
@@ -162,15 +164,15 @@ def _quantiser(
 def _inputs(path: Path) -> dict[str, tuple[tuple[int | None, ...], str]]:
     with OnnxFile(path) as model:
         return {
-            one.name: (
+            value.name: (
                 tuple(
                     int(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else None
-                    for d in one.type.tensor_type.shape.dim
+                    for d in value.type.tensor_type.shape.dim
                 ),
-                _DTYPES.get(one.type.tensor_type.elem_type, "float32"),
+                _DTYPES.get(value.type.tensor_type.elem_type, "float32"),
             )
-            for one in model.model.graph.input
-            if not model.has(one.name)
+            for value in model.model.graph.input
+            if not model.has(value.name)
         }
 
 

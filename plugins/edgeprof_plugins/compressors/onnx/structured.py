@@ -67,7 +67,7 @@ class PruneStructured(Compressor):
                     remedy="Use prune (zeros, no speed) or low-rank, or prune the module before exporting it.",
                 )
             channels.rewrite(lambda ids: int(keep(ids).sum()))
-            made = {channels.label(node): [ids.size, int(keep(ids).sum())] for node, ids in channels.made.items()}
+            widths = {channels.label(node): [ids.size, int(keep(ids).sum())] for node, ids in channels.made.items()}
             sizes = [0, 0]
 
             def edit(name: str) -> Iterable[Any]:
@@ -88,7 +88,7 @@ class PruneStructured(Compressor):
         return {
             "parameters": sizes,
             "reached": 1 - sizes[1] / sizes[0],
-            "channels": {label: found for label, found in made.items() if found[0] != found[1]},
+            "channels": {label: width for label, width in widths.items() if width[0] != width[1]},
             "pinned": channels.pinned(),
             "coverage": inventory.by_weights(cuts, channels.reasons(), _NOT_FOLLOWED),
         }

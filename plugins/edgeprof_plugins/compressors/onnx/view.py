@@ -63,13 +63,13 @@ class View:
 
     def integers(self, node: Any, position: int, name: str) -> list[int] | None:
         """Constant integers that are an attribute in older operator sets and an input in newer ones."""
-        found: list[int] | None = attribute(node, name, None)
-        if found is None and len(node.input) > position and node.input[position]:
+        numbers: list[int] | None = attribute(node, name, None)
+        if numbers is None and len(node.input) > position and node.input[position]:
             values = self.constant(node.input[position])
             if values is None:
                 raise CannotFollowError(f"its {name} are computed")
-            found = [int(value) for value in values.reshape(-1)]
-        return found
+            numbers = [int(value) for value in values.reshape(-1)]
+        return numbers
 
     def set_input(self, node: Any, position: int, values: Sequence[int]) -> None:
         """Give a node constant integers of its own."""
@@ -85,13 +85,13 @@ class View:
 def inside(node: Any) -> list[str]:
     """Names that a node's subgraphs read."""
     graphs = [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
-    return [name for graph in graphs for one in walk(graph) for name in one.input]
+    return [name for graph in graphs for node in walk(graph) for name in node.input]
 
 
 def attribute(node: Any, name: str, default: Any) -> Any:
-    for one in node.attribute:
-        if one.name == name:
-            return one.i if one.type == 2 else list(one.ints)
+    for candidate in node.attribute:
+        if candidate.name == name:
+            return candidate.i if candidate.type == 2 else list(candidate.ints)
     return default
 
 

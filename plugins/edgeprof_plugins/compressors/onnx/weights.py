@@ -79,23 +79,23 @@ def weights(model: OnnxFile, kinds: frozenset[int] = FLOATS) -> list[Weight]:
         kinds: TensorProto.DataType of the weights that are wanted.
     """
     readers, sources = count_readers(model), Sources(model)
-    found: dict[str, Weight] = {}
+    weights_by_name: dict[str, Weight] = {}
     for number, graph in enumerate(graphs(model.model.graph)):
         for index, node in enumerate(graph.node):
             for role in roles(node):
                 name, order = sources.find(node.input[role.position])
-                if not name or name in found:
+                if not name or name in weights_by_name:
                     continue
                 proto = model.header(name)
                 shape = tuple(int(size) for size in proto.dims)
                 if proto.data_type not in kinds or len(shape) < 2:
                     continue
                 axes = [(order or range(len(shape)))[axis] for axis in (role.outputs, role.inputs)]
-                found[name] = Weight(
+                weights_by_name[name] = Weight(
                     name, number, index, node.op_type, role.position, axes[0], axes[1], shape, readers[name],
                     direct=order is None,
                 )  # fmt: skip
-    return list(found.values())
+    return list(weights_by_name.values())
 
 
 def roles(node: Any) -> Iterator[Role]:
@@ -117,11 +117,11 @@ def _einsum(node: Any) -> Iterator[Role]:
     if len(terms) != 2 or not arrow or "." in equation:
         return
     for position in (1, 0):
-        own, other = terms[position], terms[1 - position]
-        summed = [k for k, letter in enumerate(own) if letter in other and letter not in result]
-        made = [k for k, letter in enumerate(own) if letter not in other and letter in result]
-        if summed and made:
-            yield Role(position, made[-1], summed[0])
+        letters, other = terms[position], terms[1 - position]
+        summed = [k for k, letter in enumerate(letters) if letter in other and letter not in result]
+        produced = [k for k, letter in enumerate(letters) if letter not in other and letter in result]
+        if summed and produced:
+            yield Role(position, produced[-1], summed[0])
 
 
 class Sources:

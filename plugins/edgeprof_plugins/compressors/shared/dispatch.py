@@ -51,5 +51,5 @@ class Family(Compressor):
         member = self.for_format(model_format)
         if member is self:
             raise InputError(f"{self.name} takes {', '.join(self.takes)}; {source} is {model_format}")
-        own = {p.name for p in member.parameters}
-        return member.apply(source, target, {k: v for k, v in parameters.items() if k in own}, data, seed=seed)
+        accepted = {p.name for p in member.parameters}
+        return member.apply(source, target, {k: v for k, v in parameters.items() if k in accepted}, data, seed=seed)

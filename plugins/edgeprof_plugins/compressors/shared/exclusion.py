@@ -137,19 +137,19 @@ def search(
         InputError: the budget is not kept even with all of them in float.
     """
     tried: dict[int, float] = {}
-    made: dict[int, Path] = {}
+    files: dict[int, Path] = {}
     order: list[str] = []
-    found: Mapping[str, float] = {}
+    sqnr_alone: Mapping[str, float] = {}
 
     def fits(count: int) -> bool:
-        made[count], outputs = attempt(order[:count])
+        files[count], outputs = attempt(order[:count])
         tried[count] = judge.look(outputs)
         return judge.fits(tried[count])
 
     best = 0
     if not fits(0):
-        found = alone()
-        order.extend(sorted(found, key=lambda name: found[name]))
+        sqnr_alone = alone()
+        order.extend(sorted(sqnr_alone, key=lambda name: sqnr_alone[name]))
         low, best = 0, 1
         while best < len(order) and not fits(best):
             low, best = best, 2 * best
@@ -168,9 +168,9 @@ def search(
                 f"{label} keeps {judge.by} within {judge.limit:g} only with all {best} layers in float",
                 remedy="Allow more (max_drop, min_sqnr), or look at the calibration data.",
             )
-    return made[best], {
+    return files[best], {
         "excluded": order[:best],
-        "why": {name: f"{found[name]:.1f} dB when it alone is quantised" for name in order[:best]},
+        "why": {name: f"{sqnr_alone[name]:.1f} dB when it alone is quantised" for name in order[:best]},
         "search": {
             "by": judge.by,
             "limit": judge.limit,

@@ -110,7 +110,7 @@ class Pruning:
 
     def facts(self) -> dict[str, Any]:
         """How many zeros there are now, in all and in each layer."""
-        zeros, total = (sum(found) for found in zip(*self._layers.values(), strict=True))
+        zeros, total = (sum(counts) for counts in zip(*self._layers.values(), strict=True))
         layers = {name: round(count / size, 4) for name, (count, size) in self._layers.items()}
         return {"zeros": zeros, "weights": total, "reached": zeros / total, "layers": layers}
 
@@ -159,7 +159,7 @@ def sqnr_db(values: Array, approximation: Array) -> float | None:
     return round(float(10 * np.log10(signal / noise)), 2) if noise and signal else None
 
 
-def worst(found: Mapping[str, float | None]) -> str | None:
+def worst(values: Mapping[str, float | None]) -> str | None:
     """The name of the smallest SQNR."""
-    known = {name: value for name, value in found.items() if value is not None}
+    known = {name: value for name, value in values.items() if value is not None}
     return min(known, key=lambda name: known[name]) if known else None

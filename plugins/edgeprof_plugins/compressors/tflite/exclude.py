@@ -27,8 +27,11 @@ def answers(path: Path, batches: Batches, count: int) -> list[npt.NDArray[Any]]:
     """A model's outputs for the first ``count`` samples, joined along the first axis."""
     from edgeprof_plugins.runtimes.litert import graph
 
-    found = list(graph.run(str(path), batches))
-    return [np.concatenate([np.atleast_1d(one[i]) for one in found])[:count] for i in range(len(found[0]))]
+    outputs = list(graph.run(str(path), batches))
+    return [
+        np.concatenate([np.atleast_1d(batch_outputs[i]) for batch_outputs in outputs])[:count]
+        for i in range(len(outputs[0]))
+    ]
 
 
 def alone(plain: Path, only: Callable[[str], Path], batches: Batches) -> dict[str, float]:
@@ -45,17 +48,17 @@ def alone(plain: Path, only: Callable[[str], Path], batches: Batches) -> dict[st
     from edgeprof_plugins.runtimes.litert import graph
 
     inspected = graph.read(str(plain))
-    names = [one.name for one in inspected.layers] if inspected else []
+    names = [layer.name for layer in inspected.layers] if inspected else []
     truths = list(graph.taps(str(plain), names, batches))
-    made = {}
+    sqnr = {}
     for name in names:
         signal, noise = np.zeros(1), np.zeros(1)
-        for truth, found in zip(truths, graph.taps(str(only(name)), [name], batches), strict=True):
-            if name in truth and name in found:
+        for truth, tapped in zip(truths, graph.taps(str(only(name)), [name], batches), strict=True):
+            if name in truth and name in tapped:
                 exact = truth[name].astype(np.float64)
                 over = tuple(range(exact.ndim - 1))
                 signal = signal + np.square(exact).sum(axis=over)
-                noise = noise + np.square(found[name] - exact).sum(axis=over)
+                noise = noise + np.square(tapped[name] - exact).sum(axis=over)
         if noise.any():
-            made[name] = by_channel(signal, noise)
-    return made
+            sqnr[name] = by_channel(signal, noise)
+    return sqnr

@@ -127,8 +127,8 @@ class TfliteFile:
 
     def weights(self) -> list[TfliteWeight]:
         """Constant weights of layers that multiply, each once."""
-        found = {one.buffer: one for own in self.weights_by_operator().values() for one in own}
-        return list(found.values())
+        by_buffer = {weight.buffer: weight for weights in self.weights_by_operator().values() for weight in weights}
+        return list(by_buffer.values())
 
     def weights_by_operator(self) -> dict[tuple[int, int], list[TfliteWeight]]:
         """(subgraph, index of the operator) → its constant weights; one that several read is in each."""
@@ -139,7 +139,7 @@ class TfliteFile:
             for subgraph, _, name, operator in operators
             if name in _HANDED_ON and operator.InputsLength() and operator.OutputsLength()
         }
-        found: dict[tuple[int, int], list[TfliteWeight]] = {}
+        by_operator: dict[tuple[int, int], list[TfliteWeight]] = {}
         for subgraph, index, name, operator in operators:
             for position in WEIGHTED.get(name, ()):
                 tensor = operator.Inputs(position) if position < operator.InputsLength() else -1
@@ -149,16 +149,16 @@ class TfliteFile:
                         break
                 weight = None if tensor < 0 else self._constant(subgraph, tensor, name)
                 if weight is not None:
-                    found.setdefault((subgraph, index), []).append(weight)
-        return found
+                    by_operator.setdefault((subgraph, index), []).append(weight)
+        return by_operator
 
     def constants(self) -> Iterator[tuple[tuple[int, int], TfliteWeight]]:
         """Every tensor whose values are in the file: (subgraph, index) and itself."""
         for subgraph in range(self.model.SubgraphsLength()):
             for index in range(self.model.Subgraphs(subgraph).TensorsLength()):
-                found = self._constant(subgraph, index, "")
-                if found is not None:
-                    yield (subgraph, index), found
+                constant = self._constant(subgraph, index, "")
+                if constant is not None:
+                    yield (subgraph, index), constant
 
     def shape(self, subgraph: int, index: int) -> tuple[int, ...] | None:
         """A tensor's shape; None for one that is left out."""
@@ -217,13 +217,13 @@ class TfliteFile:
 
     def inputs(self) -> dict[str, tuple[tuple[int | None, ...], str]]:
         """What the model takes: name → (shape with None for an open size, dtype)."""
-        found = {}
+        inputs = {}
         for index in range(self.graph.InputsLength()):
             tensor = self.graph.Tensors(self.graph.Inputs(index))
             signature = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else tensor.ShapeAsNumpy()
             shape = tuple(int(s) if s >= 0 else None for s in signature)
-            found[(tensor.Name() or b"").decode("utf-8", "replace")] = (shape, DTYPES.get(tensor.Type(), "float32"))
-        return found
+            inputs[(tensor.Name() or b"").decode("utf-8", "replace")] = (shape, DTYPES.get(tensor.Type(), "float32"))
+        return inputs
 
     def signature(self) -> tuple[str | None, dict[str, str]]:
         """The first signature's key, and tensor name → its name in the signature; None without one."""
@@ -248,12 +248,12 @@ def modern(source: Path, target: Path) -> None:
     graph = model.subgraphs[0]
 
     def entries(indices: Any) -> list[Any]:
-        made = []
+        built = []
         for index in indices:
             entry = schema.TensorMapT()
             entry.name, entry.tensorIndex = graph.tensors[index].name, int(index)
-            made.append(entry)
-        return made
+            built.append(entry)
+        return built
 
     for code in model.operatorCodes:
         code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)

@@ -65,14 +65,14 @@ class Inventory:
         for subgraph, index, op, operator in model.all_operators():
             if op not in WEIGHTED:
                 continue
-            own = owners.get((subgraph, index), [])
-            size = sum(math.prod(one.shape) for one in own if one.buffer not in taken)
-            taken.update(one.buffer for one in own)
+            constants = owners.get((subgraph, index), [])
+            size = sum(math.prod(constant.shape) for constant in constants if constant.buffer not in taken)
+            taken.update(constant.buffer for constant in constants)
             name = self._unique(model.tensor_name(subgraph, operator.Outputs(0)) or f"{op}_{index}")
             macs = _macs(op, operator, [model.shape(subgraph, i) for i in _inputs(operator)], model, subgraph)
-            reason = "" if own else _ACTIVATIONS
-            self.parts.append(Part(name, op if own else f"{op} of activations", size, macs, reason))
-            self.weights[name], self.outputs[name] = own, (subgraph, operator.Outputs(0))
+            reason = "" if constants else _ACTIVATIONS
+            self.parts.append(Part(name, op if constants else f"{op} of activations", size, macs, reason))
+            self.weights[name], self.outputs[name] = constants, (subgraph, operator.Outputs(0))
         self._add_constants(model, taken)
 
     def _add_constants(self, model: TfliteFile, taken: set[int]) -> None:
@@ -100,30 +100,39 @@ class Inventory:
     def by_buffers(self, changed: Iterable[int], why: Mapping[int, str], otherwise: str) -> dict[str, Any]:
         """The account of a method that changed these buffers."""
         touched = set(changed)
-        parts = [name for name, own in self.weights.items() if any(one.buffer in touched for one in own)]
-        reasons = {name: why[one.buffer] for name, own in self.weights.items() for one in own if one.buffer in why}
+        parts = [
+            name
+            for name, constants in self.weights.items()
+            if any(constant.buffer in touched for constant in constants)
+        ]
+        reasons = {
+            name: why[constant.buffer]
+            for name, constants in self.weights.items()
+            for constant in constants
+            if constant.buffer in why
+        }
         return coverage(self.parts, parts, reasons, otherwise)
 
-    def by_types(self, made: TfliteFile, why: Mapping[str, str], otherwise: str) -> dict[str, Any]:
+    def by_types(self, variant: TfliteFile, why: Mapping[str, str], otherwise: str) -> dict[str, Any]:
         """The account of a quantiser: what is stored, or without weights given, in another type than before.
 
         Args:
-            made: The open file that it wrote; its tensors keep their numbers.
+            variant: The open file that the method wrote; its tensors keep their numbers.
             why: Part → why it was left.
             otherwise: The reason for the others.
         """
         parts = []
-        for name, own in self.weights.items():
-            if own:
-                changed = any(made.dtype(*one.place) != one.dtype for one in own)
+        for name, constants in self.weights.items():
+            if constants:
+                changed = any(variant.dtype(*constant.place) != constant.dtype for constant in constants)
             else:
-                changed = made.dtype(*self.outputs[name]).startswith("int")
+                changed = variant.dtype(*self.outputs[name]).startswith("int")
             parts += [name] if changed else []
         parts += [
             part.name
             for part in self.parts
             if part.family == "GATHER"
-            and any(w.name == part.name and w.dtype != "float32" for _, w in made.constants())
+            and any(w.name == part.name and w.dtype != "float32" for _, w in variant.constants())
         ]
         return coverage(self.parts, parts, why, otherwise)
 

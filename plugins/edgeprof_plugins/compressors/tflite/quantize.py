@@ -68,7 +68,7 @@ class _Recipe(Compressor):
                     ready = Path(folder) / "modern.tflite"
                     modern(source, ready)
                     signature = signature if signature[0] is not None else ("serving_default", {})
-                made, facts = self._quantised(_Job(aeq, ready, Path(folder), inputs, signature), parameters, data)
+                quantised, facts = self._quantised(_Job(aeq, ready, Path(folder), inputs, signature), parameters, data)
             except (InputError, UnavailableError):
                 raise
             except Exception as error:
@@ -76,10 +76,10 @@ class _Recipe(Compressor):
                     f"{self.name} cannot quantise {source}: {_first_line(error)}",
                     remedy=f"Leave the layer in float: --with {self.name}:exclude=NAME.",
                 ) from error
-            with TfliteFile(made) as model:
+            with TfliteFile(quantised) as model:
                 after = model.dtypes()
                 account = inventory.by_types(model, _left(inventory, parameters, facts), _NOT_COVERED)
-            shutil.copyfile(made, target)
+            shutil.copyfile(quantised, target)
         return {
             "quantizer": library_version("ai_edge_quantizer", "ai-edge-quantizer"),
             "weights": after,
@@ -218,13 +218,13 @@ class Int8Static(_Recipe):
             return job.make([{**row, "regex": layer(name)} for row in rows] + ends)
 
         def attempt(excluded: Sequence[str]) -> tuple[Path, list[Any]]:
-            made = make([layer(name) for name in excluded]) if excluded else whole
-            return made, answers(made, batches, count)
+            quantised = make([layer(name) for name in excluded]) if excluded else whole
+            return quantised, answers(quantised, batches, count)
 
-        best, found = exclusion.search(
+        best, exclusions = exclusion.search(
             self.name, judge, lambda: alone(job.ready, only, batches[: exclusion.FOLLOWED]), attempt
         )
-        return best, {**calibration.facts(), **found}
+        return best, {**calibration.facts(), **exclusions}
 
 
 _NOT_COVERED = "ai-edge-quantizer's recipe does not cover it"
@@ -234,7 +234,7 @@ def _left(inventory: Inventory, parameters: Mapping[str, Any], facts: Mapping[st
     """Layer → why it was left, where a parameter says so."""
     patterns = [re.compile(layer(name)) for name in facts.get("excluded", [])]
     if parameters["exclude"] != exclusion.AUTO:
-        patterns += [re.compile(one) for one in filter(None, parameters["exclude"].split("|"))]
+        patterns += [re.compile(pattern) for pattern in filter(None, parameters["exclude"].split("|"))]
     why = {}
     for part in inventory.parts:
         if part.weights and part.name in inventory.weights and part.weights < parameters["min_weights"]:
@@ -279,10 +279,10 @@ def _library() -> Any:
 
 
 def _named(aeq: Any, name: str) -> Any:
-    found = getattr(aeq.recipe, name, None)
-    if found is None:
+    recipe_function = getattr(aeq.recipe, name, None)
+    if recipe_function is None:
         raise UnavailableError(f"this version of ai-edge-quantizer has no recipe {name}", remedy=REMEDY)
-    return found
+    return recipe_function
 
 
 @contextlib.contextmanager

@@ -85,12 +85,12 @@ class Cluster(Compressor):
 
 
 def _weights(method: str, model: TfliteFile, source: Path, target: Path) -> list[TfliteWeight]:
-    found = model.weights()
-    usable = [w for w in found if w.dtype in _KNOWN and not w.sparse]
+    weights = model.weights()
+    usable = [w for w in weights if w.dtype in _KNOWN and not w.sparse]
     if usable:
         return usable
     target.unlink(missing_ok=True)
-    types = ", ".join(sorted({w.dtype for w in found})) or "none"
+    types = ", ".join(sorted({w.dtype for w in weights})) or "none"
     raise InputError(
         f"{method} finds no weights that it could change in {source} (weights: {types}; it changes float32, float16"
         " and int8)",

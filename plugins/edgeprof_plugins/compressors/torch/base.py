@@ -31,11 +31,11 @@ class ModuleCompressor(Compressor):
         net = torch_model.load(source, data, seed=seed)
         facts, project = self.change(net, Inventory.of(net.module, net.examples), parameters)
         if parameters.get("epochs"):
-            found = torch_train.samples(net, self.name, parameters, data)
-            run = run_key(self, source, parameters, found, seed)
-            before = torch_train.accuracy(net, found)
-            facts |= torch_train.train(net, found, parameters, label=self.name, run=run, seed=seed, project=project)
-            facts |= {"training_accuracy": [round(before, 4), round(torch_train.accuracy(net, found), 4)]}
+            samples = torch_train.samples(net, self.name, parameters, data)
+            run = run_key(self, source, parameters, samples, seed)
+            before = torch_train.accuracy(net, samples)
+            facts |= torch_train.train(net, samples, parameters, label=self.name, run=run, seed=seed, project=project)
+            facts |= {"training_accuracy": [round(before, 4), round(torch_train.accuracy(net, samples), 4)]}
             facts |= torch_model.save(net, target)
             torch_train.finish(run)
             return facts
@@ -53,14 +53,14 @@ class ModuleCompressor(Compressor):
 
 
 def run_key(
-    tool: Compressor, source: Path, parameters: Mapping[str, Any], found: torch_train.Samples, seed: int
+    tool: Compressor, source: Path, parameters: Mapping[str, Any], samples: torch_train.Samples, seed: int
 ) -> str:
     torch = torch_model.require()
     model = recognise(str(source))
     values = {name: value for name, value in parameters.items() if name != "data"}
     return torch_train.key(
         tool.name, tool.version, model.sha256 or model.target, model.target.rpartition(":")[2], values,
-        found.digest, seed, torch.__version__,
+        samples.digest, seed, torch.__version__,
     )  # fmt: skip
 
 

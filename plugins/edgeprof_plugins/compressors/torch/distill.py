@@ -73,9 +73,9 @@ class Distill(Compressor):
             )
         teacher = torch_model.load(_path(parameters["teacher"]) or source, data, seed=seed)
         student, facts = self._student(source, parameters["student"], data, seed)
-        found = torch_train.samples(student, self.name, parameters, data)
-        run = run_key(self, source, {**parameters, "teacher": _content(parameters["teacher"])}, found, seed)
-        wisdom = _answers(torch, teacher, found)
+        samples = torch_train.samples(student, self.name, parameters, data)
+        run = run_key(self, source, {**parameters, "teacher": _content(parameters["teacher"])}, samples, seed)
+        wisdom = _answers(torch, teacher, samples)
         kl, softmax = torch.nn.functional.kl_div, torch.nn.functional.log_softmax
         heat, alpha = parameters["temperature"], parameters["alpha"]
 
@@ -90,11 +90,11 @@ class Distill(Compressor):
             )
             return alpha * heat**2 * soft + (1 - alpha) * torch.nn.functional.cross_entropy(logits, labels)
 
-        facts |= torch_train.train(student, found, parameters, label=self.name, run=run, seed=seed, loss=loss)
-        right = (wisdom.argmax(1) == found.labels).float().mean()
+        facts |= torch_train.train(student, samples, parameters, label=self.name, run=run, seed=seed, loss=loss)
+        right = (wisdom.argmax(1) == samples.labels).float().mean()
         facts["training_accuracy"] = {
             "teacher": round(float(right), 4),
-            "student": round(torch_train.accuracy(student, found), 4),
+            "student": round(torch_train.accuracy(student, samples), 4),
         }
         facts |= torch_model.save(student, target)
         torch_train.finish(run)
@@ -149,15 +149,15 @@ def _content(spec: str) -> str:
     return (recognise(spec).sha256 or spec) if spec else ""
 
 
-def _answers(torch: Any, teacher: Net, found: torch_train.Samples) -> Any:
+def _answers(torch: Any, teacher: Net, samples: torch_train.Samples) -> Any:
     """The teacher's outputs for all samples, told once: they do not change."""
     parts = []
     with torch.no_grad():
-        for start in range(0, len(found), 64):
+        for start in range(0, len(samples), 64):
             try:
-                parts.append(torch_train.logits(teacher, [x[start : start + 64] for x in found.inputs]))
+                parts.append(torch_train.logits(teacher, [x[start : start + 64] for x in samples.inputs]))
             except Exception as error:
                 first = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise InputError(f"the samples cannot be fed to the teacher {teacher.spec}: {first}") from error
-            report("distill · the teacher's answers", min(1.0, (start + 64) / len(found)))
+            report("distill · the teacher's answers", min(1.0, (start + 64) / len(samples)))
     return torch.cat(parts)

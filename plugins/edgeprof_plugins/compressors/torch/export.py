@@ -59,12 +59,12 @@ class ExportTorchScript(Compressor):
                 with _fresh_names(torch):
                     # Its own check would trace it a second time; the outputs are compared below.
                     traced = torch.jit.trace(net.module, examples, strict=False, check_trace=False)
-                found, wanted = torch_model.outputs(traced, examples), torch_model.outputs(net.module, examples)
+                answered, wanted = torch_model.outputs(traced, examples), torch_model.outputs(net.module, examples)
             except Exception as error:
                 first = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise VariantError(f"{net.spec} cannot be traced: {first}") from error
-            for one, other in zip(found, wanted, strict=True):
-                if not torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max() + 1)):
+            for answer, other in zip(answered, wanted, strict=True):
+                if not torch.allclose(answer, other, rtol=1e-3, atol=1e-3 * float(other.abs().max() + 1)):
                     raise VariantError(f"the trace of {net.spec} gives other outputs than the module")
         save_script(traced, target)
         return {"parameters": torch_model.count(net.module)}
@@ -106,7 +106,7 @@ class ExportOnnx(Compressor):
         program, open_batch = torch_model.export(net)
         with torch_model.quiet():
             try:
-                made = torch.onnx.export(
+                exported = torch.onnx.export(
                     program, dynamo=True, opset_version=parameters["opset"], external_data=False, verbose=False
                 )
             except Exception as error:
@@ -116,7 +116,7 @@ class ExportOnnx(Compressor):
                     if "choose_qparams" in str(error)
                     else None,
                 ) from error
-        model = made.model_proto
+        model = exported.model_proto
         _forget_source(model)
         _name_batch(model.graph)
         onnx.save(model, str(target))

@@ -42,10 +42,10 @@ class Fp16(ModuleCompressor):
             for name, layer in net.module.named_modules()
             if any(p.is_floating_point() for p in layer.parameters(recurse=False))
         }
-        kept = named(layers, parameters["exclude"], "layer with weights")
-        own = [p for layer in layers.values() if layer not in kept for p in layer.parameters(recurse=False)]
+        excluded = named(layers, parameters["exclude"], "layer with weights")
+        converted = [p for layer in layers.values() if layer not in excluded for p in layer.parameters(recurse=False)]
         names = {id(p): name for name, p in net.module.named_parameters()}
-        floats = [p for p in own if p.dtype == torch.float32]
+        floats = [p for p in converted if p.dtype == torch.float32]
         touched = [names[id(p)] for p in floats]
         if not floats:
             raise InputError(
@@ -62,13 +62,13 @@ class Fp16(ModuleCompressor):
             _convert_graph(torch, net.module, kind)
         else:
             _convert(torch, net.module, kind, torch.float32)
-        for layer in kept:
+        for layer in excluded:
             layer.float()
             _convert(torch, layer, torch.float32, kind)
         # What multiplies two activations does so in half precision too, unless all around it is excluded.
-        touched += [part.name for part in inventory.parts if part.family.endswith(" of activations") and not kept]
+        touched += [part.name for part in inventory.parts if part.family.endswith(" of activations") and not excluded]
         touched += [name for name, value in net.module.named_buffers() if value.dtype == kind and name not in touched]
-        facts = {"weights": sum(p.numel() for p in floats), "clipped": clipped, "excluded_layers": len(kept)}
+        facts = {"weights": sum(p.numel() for p in floats), "clipped": clipped, "excluded_layers": len(excluded)}
         return {**facts, "coverage": inventory.account(touched, {}, "excluded, or not of float32")}, None
 
 
@@ -90,7 +90,7 @@ def _convert(torch: Any, module: Any, inside: Any, outside: Any) -> None:
         )
 
     module.register_forward_pre_hook(lambda _, given: into(inside, given))
-    module.register_forward_hook(lambda _, __, made: into(outside, made))
+    module.register_forward_hook(lambda _, __, output: into(outside, output))
 
 
 def _convert_graph(torch: Any, module: Any, kind: Any) -> None:
@@ -101,13 +101,13 @@ def _convert_graph(torch: Any, module: Any, kind: Any) -> None:
         value = node.meta.get("val")
         return isinstance(value, torch.Tensor) and value.is_floating_point()
 
-    for node in [one for one in graph.nodes if one.op == "placeholder" and floating(one)]:
+    for node in [candidate for candidate in graph.nodes if candidate.op == "placeholder" and floating(candidate)]:
         with graph.inserting_after(node):
             inside = graph.call_function(cast, (node, kind))
-        node.replace_all_uses_with(inside, delete_user_cb=lambda user, own=inside: user is not own)
+        node.replace_all_uses_with(inside, delete_user_cb=lambda user, cast_back=inside: user is not cast_back)
     last = next(node for node in graph.nodes if node.op == "output")
     with graph.inserting_before(last):
         last.args = torch.fx.map_arg(
-            last.args, lambda one: graph.call_function(cast, (one, torch.float32)) if floating(one) else one
+            last.args, lambda value: graph.call_function(cast, (value, torch.float32)) if floating(value) else value
         )
     module.recompile()

@@ -86,8 +86,8 @@ class Int8Static(Compressor):
             for number, feed in enumerate(feeds):
                 prepared(*feed)
                 report(f"int8-static · calibration {number + 1}/{len(feeds)}", (number + 1) / len(feeds))
-            made = tools.convert_pt2e(prepared)
-        facts = _compared(net, made, feeds[:32]) | {"coverage": _account(inventory, made, net)}
+            quantised = tools.convert_pt2e(prepared)
+        facts = _compared(net, quantised, feeds[:32]) | {"coverage": _account(inventory, quantised, net)}
         if not facts["int8_mac_share"]:
             raise InputError(
                 f"int8-static finds nothing to quantise in {net.spec}: no float convolution or dense layer is left",
@@ -98,7 +98,7 @@ class Int8Static(Compressor):
             **facts,
             "backend": _backend(parameters),
             **_range(parameters),
-            **_written(net, made, target),
+            **_written(net, quantised, target),
         }
 
 
@@ -128,15 +128,15 @@ class Int8Dynamic(Compressor):
         with torch_model.quiet(), torch.no_grad():
             prepared = tools.prepare_pt2e(_program(net)[0], quantizer)
             prepared(*feeds[0])
-            made = tools.convert_pt2e(prepared)
-        account = _account(inventory, made, net) | {"remedy": "Use int8-static, with calibration data."}
-        facts = _compared(net, made, feeds) | {"coverage": account}
+            quantised = tools.convert_pt2e(prepared)
+        account = _account(inventory, quantised, net) | {"remedy": "Use int8-static, with calibration data."}
+        facts = _compared(net, quantised, feeds) | {"coverage": account}
         if not facts["int8_mac_share"]:
             raise InputError(
                 f"int8-dynamic finds nothing to quantise in {net.spec}: it has no dense layers",
                 remedy="Use int8-static, with calibration data.",
             )
-        return {**facts, "backend": _backend(parameters), **_range(parameters), **_written(net, made, target)}
+        return {**facts, "backend": _backend(parameters), **_range(parameters), **_written(net, quantised, target)}
 
 
 class Qat(Compressor):
@@ -159,8 +159,8 @@ class Qat(Compressor):
         net = torch_model.load(source, data, seed=seed)
         _require_float32(self.name, net)
         inventory = Inventory.of(net.module, net.examples)
-        found = torch_train.samples(net, self.name, parameters, data)
-        run = run_key(self, source, parameters, found, seed)
+        samples = torch_train.samples(net, self.name, parameters, data)
+        run = run_key(self, source, parameters, samples, seed)
         tools = _tools()
         quantizer = _quantizer(net, parameters, is_qat=True)
         with torch_model.quiet():
@@ -173,22 +173,22 @@ class Qat(Compressor):
             # The first samples give the fake quantisers their shapes and ranges; a checkpoint is loaded over them.
             before = {name: value.clone() for name, value in prepared.state_dict().items() if "running" in name}
             with torch.no_grad():
-                prepared(*[x[:64] for x in found.inputs])
+                prepared(*[x[:64] for x in samples.inputs])
                 for name, value in prepared.state_dict().items():
                     if name in before:
                         value.copy_(before[name])
         trained = torch_model.Net(prepared, net.examples, net.names, net.spec)
-        facts = torch_train.train(trained, found, parameters, label="qat", run=run, seed=seed)
+        facts = torch_train.train(trained, samples, parameters, label="qat", run=run, seed=seed)
         with torch_model.quiet(), torch.no_grad():
             prepared.eval()
-            made = tools.convert_pt2e(prepared)
+            quantised = tools.convert_pt2e(prepared)
         facts |= {
-            "int8_mac_share": int8_share(made, net),
-            "coverage": _account(inventory, made, net),
+            "int8_mac_share": int8_share(quantised, net),
+            "coverage": _account(inventory, quantised, net),
             "backend": _backend(parameters),
             **_range(parameters),
         }
-        facts |= _written(net, made, target)
+        facts |= _written(net, quantised, target)
         torch_train.finish(run)
         return facts
 
@@ -233,7 +233,7 @@ def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = Fa
     torch = torch_model.require()
     kinds = (torch.nn.Linear,) if dense_only else (torch.nn.modules.conv._ConvNd, torch.nn.Linear)  # noqa: SLF001 - the class that all convolutions share
     layers = {name: layer for name, layer in net.module.named_modules() if isinstance(layer, kinds)}
-    kept = torch_model.names(
+    excluded = torch_model.names(
         layers, parameters["exclude"], "dense layer" if dense_only else "convolution or dense layer"
     )
     name, maker = (
@@ -244,10 +244,10 @@ def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = Fa
     module = torch_model.require("torchao", f"torchao.quantization.pt2e.quantizer.{name}")
     make_config = getattr(module, f"get_default_{name.removesuffix('_quantizer')}_quantization_config")
     config = make_config(**mode, **_range(parameters))
-    made = getattr(module, maker)() if dense_only else _joined(getattr(module, maker), config.input_activation)
-    for name in kept:
-        made.set_module_name_qconfig(name, None)
-    return made.set_module_type_qconfig(torch.nn.Linear, config) if dense_only else made.set_global(config)
+    quantizer = getattr(module, maker)() if dense_only else _joined(getattr(module, maker), config.input_activation)
+    for name in excluded:
+        quantizer.set_module_name_qconfig(name, None)
+    return quantizer.set_module_type_qconfig(torch.nn.Linear, config) if dense_only else quantizer.set_global(config)
 
 
 def _backend(parameters: Mapping[str, Any]) -> str:
@@ -274,8 +274,8 @@ def _joined(maker: Any, activation: Any) -> Any:
             with _connected():
                 model = super().annotate(model)
             for node in model.graph.nodes:
-                values = [one for one in node.args if hasattr(one, "meta")]
-                if str(node.target) in _JOINTS and any(_integer(one) for one in values):
+                values = [argument for argument in node.args if hasattr(argument, "meta")]
+                if str(node.target) in _JOINTS and any(_integer(argument) for argument in values):
                     node.meta["quantization_annotation"] = annotation(
                         input_qspec_map=dict.fromkeys(values, activation),
                         output_qspec=activation if len(values) > 1 else None,
@@ -293,30 +293,34 @@ def _connected() -> Iterator[None]:
     By itself it tries every combination of all of them: fine for MobileNetV2's, more than anybody waits for NASNet's.
     """
     utils = torch_model.require("torchao", "torchao.quantization.pt2e.graph_utils")
-    own = getattr(utils, "itertools", None)
+    original = getattr(utils, "itertools", None)
 
     def joined(*kinds: Sequence[Any]) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = [()]
         for kind in kinds:
-            ends = [(row, one) for row in rows for one in kind]
-            rows = [(*row, one) for row, one in ends if not row or utils.check_subgraphs_connected(row[-1], one)]
+            ends = [(row, candidate) for row in rows for candidate in kind]
+            rows = [
+                (*row, candidate)
+                for row, candidate in ends
+                if not row or utils.check_subgraphs_connected(row[-1], candidate)
+            ]
         return rows
 
-    if own is not None:  # else another torchao, which looks for them in another way
+    if original is not None:  # else another torchao, which looks for them in another way
         utils.itertools = SimpleNamespace(product=joined, chain=itertools.chain)
     try:
         yield
     finally:
-        if own is not None:
-            utils.itertools = own
+        if original is not None:
+            utils.itertools = original
 
 
 def _integer(node: Any) -> bool:
     """Whether what gives this value is quantised: the node, or the one whose norm or activation it is."""
-    found = node.meta.get("quantization_annotation")
-    if found is not None and found.input_qspec_map:
+    annotation = node.meta.get("quantization_annotation")
+    if annotation is not None and annotation.input_qspec_map:
         return True
-    before = [one for one in node.args if hasattr(one, "meta")]
+    before = [argument for argument in node.args if hasattr(argument, "meta")]
     return bool(before) and str(node.target).startswith(_FOLDED) and _integer(before[0])
 
 
@@ -372,7 +376,7 @@ def _noise(torch: Any, net: Net, seed: int) -> tuple[Any, ...]:
     )
 
 
-def _compared(net: Net, made: Any, feeds: list[tuple[Any, ...]]) -> dict[str, Any]:
+def _compared(net: Net, quantised: Any, feeds: list[tuple[Any, ...]]) -> dict[str, Any]:
     """How near the quantised model's outputs are to the float one's, and what share of the work became int8.
 
     Raises:
@@ -383,12 +387,14 @@ def _compared(net: Net, made: Any, feeds: list[tuple[Any, ...]]) -> dict[str, An
     same = total = 0
     with torch.no_grad():
         for feed in feeds:
-            for one, other in zip(torch_model.outputs(net.module, feed), torch_model.outputs(made, feed), strict=True):
-                signal += float(one.double().square().sum())
-                noise += float((one.double() - other.double()).square().sum())
-                if one.dim() == 2:
-                    same += int((one.argmax(1) == other.argmax(1)).sum())
-                    total += len(one)
+            for wanted, answered in zip(
+                torch_model.outputs(net.module, feed), torch_model.outputs(quantised, feed), strict=True
+            ):
+                signal += float(wanted.double().square().sum())
+                noise += float((wanted.double() - answered.double()).square().sum())
+                if wanted.dim() == 2:
+                    same += int((wanted.argmax(1) == answered.argmax(1)).sum())
+                    total += len(wanted)
     sqnr = 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else None
     if not math.isfinite(noise) or (sqnr is not None and sqnr < _HOPELESS_DB):
         raise VariantError(
@@ -398,23 +404,23 @@ def _compared(net: Net, made: Any, feeds: list[tuple[Any, ...]]) -> dict[str, An
             code=Code.BAD_OUTPUT,
         )
     return {
-        "int8_mac_share": int8_share(made, net),
+        "int8_mac_share": int8_share(quantised, net),
         "output_sqnr_db": None if sqnr is None else round(sqnr, 2),
         "top1_agreement": round(same / total, 4) if total else None,
     }
 
 
-def int8_share(made: Any, net: Net) -> float:
+def int8_share(quantised: Any, net: Net) -> float:
     """Multiplications with int8 weights and inputs over all of convolutions and dense layers, 0 to 1."""
-    layers = _layers(made, net)
+    layers = _layers(quantised, net)
     total = sum(macs for _, macs, _ in layers)
     return round(sum(macs for _, macs, quantised in layers if quantised) / total, 6) if total else 0.0
 
 
-def _layers(made: Any, net: Net) -> list[tuple[tuple[int, ...], int, bool]]:
+def _layers(quantised: Any, net: Net) -> list[tuple[tuple[int, ...], int, bool]]:
     """Convolutions and dense layers in order: the shape of the weights, multiply-accumulates, whether in integers."""
     torch = torch_model.require()
-    found: list[tuple[tuple[int, ...], int, bool]] = []
+    layers: list[tuple[tuple[int, ...], int, bool]] = []
     base: Any = torch.fx.Interpreter
 
     class Count(base):  # type: ignore[misc]
@@ -422,20 +428,20 @@ def _layers(made: Any, net: Net) -> list[tuple[tuple[int, ...], int, bool]]:
             result = super().run_node(node)
             if str(node.target) in _LAYERS:
                 shape = tuple(self.env[node.args[1]].shape)
-                found.append((shape, result.numel() * math.prod(shape[1:]), _dequantised(node)))
+                layers.append((shape, result.numel() * math.prod(shape[1:]), _dequantised(node)))
             return result
 
     with torch.no_grad():
-        interpreter = Count(made, garbage_collect_values=False)
+        interpreter = Count(quantised, garbage_collect_values=False)
         interpreter.run(*torch_model.twice(torch, net.examples))
-    return found
+    return layers
 
 
 _LAYERS = frozenset({"aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default", "aten.linear.default"})
 _NOT_COVERED = "torchao's quantiser leaves it in float: excluded, or no layer that it knows"
 
 
-def _account(inventory: Inventory, made: Any, net: Net) -> dict[str, Any]:
+def _account(inventory: Inventory, program: Any, net: Net) -> dict[str, Any]:
     """What share became integers. The program keeps the layers' order, not their names: they are found by shape."""
     waiting: dict[tuple[int, ...], list[str]] = {}
     shapes = {name: tuple(value.shape) for name, value in net.module.named_parameters()}
@@ -443,7 +449,7 @@ def _account(inventory: Inventory, made: Any, net: Net) -> dict[str, Any]:
         if part.name in inventory.used and part.name in shapes:
             waiting.setdefault(shapes[part.name], []).append(part.name)
     changed = []
-    for shape, _, quantised in _layers(made, net):
+    for shape, _, quantised in _layers(program, net):
         name = waiting[shape].pop(0) if waiting.get(shape) else ""
         changed += [name] if quantised and name else []
     return inventory.account(changed, {}, _NOT_COVERED)
@@ -453,5 +459,5 @@ def _dequantised(node: Any) -> bool:
     return all("dequantize" in str(argument.target) for argument in node.args[:2])
 
 
-def _written(net: Net, made: Any, target: Path) -> dict[str, Any]:
-    return torch_model.save(torch_model.Net(made, net.examples, net.names, net.spec), target)
+def _written(net: Net, quantised: Any, target: Path) -> dict[str, Any]:
+    return torch_model.save(torch_model.Net(quantised, net.examples, net.names, net.spec), target)

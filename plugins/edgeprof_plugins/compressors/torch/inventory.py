@@ -57,28 +57,30 @@ class Inventory:
     @classmethod
     def of(cls, module: Any, examples: tuple[Any, ...] | None) -> Inventory:
         """Run the module on its example inputs; without them its layers are told by their classes."""
-        found = cls(known=examples is not None)
+        inventory = cls(known=examples is not None)
         tensors = _floats(module)
         products: dict[str, int] = {}
         tables: set[str] = set()
         if examples is not None:
-            _watch(module, examples, tensors, (found.used, products, tables))
+            _watch(module, examples, tensors, (inventory.used, products, tables))
         owners = _owners(module)
         for name, value in tensors.items():
             family, layer = owners.get(name, ("other", False))
-            if found.known:
-                layer = name in found.used
-            used = found.used.get(name, Used())
+            if inventory.known:
+                layer = name in inventory.used
+            used = inventory.used.get(name, Used())
             size = int(value.numel())
             if layer and value.dim() >= 2:
                 kind = family if family not in _LOOSE else used.op
-                found.parts.append(Part(name, kind, size, found._macs(used)))
+                inventory.parts.append(Part(name, kind, size, inventory._macs(used)))
             elif size > 1:
                 table = name in tables or family == "Embedding"
-                found.parts.append(Part(name, "Embedding" if table else "other", size, 0, _TABLES if table else _OTHER))
+                inventory.parts.append(
+                    Part(name, "Embedding" if table else "other", size, 0, _TABLES if table else _OTHER)
+                )
         for op, macs in products.items():
-            found.parts.append(Part(f"{op} of activations", f"{op} of activations", 0, macs, _ACTIVATIONS))
-        return found
+            inventory.parts.append(Part(f"{op} of activations", f"{op} of activations", 0, macs, _ACTIVATIONS))
+        return inventory
 
     def _macs(self, used: Used) -> int | None:
         return used.macs if self.known else None
@@ -90,46 +92,48 @@ class Inventory:
             InputError: there are none.
         """
         layers = {part.name for part in self.parts if part.family not in _LOOSE}
-        found = {
+        weights = {
             name: value
             for name, value in _floats(module).items()
             if name in layers and value.layout == require().strided
         }
-        if not found:
+        if not weights:
             raise InputError(
                 "this model has no float weights of layers that multiply, which could be changed",
                 remedy="Start from the float model: what is already quantised or frozen cannot be changed any more.",
             )
-        return found
+        return weights
 
     def account(self, changed: Iterable[str], why: Mapping[str, str], otherwise: str) -> dict[str, Any]:
         """The account of a method that changed these parameters."""
-        made = coverage(self.parts, changed, why, otherwise)
+        account = coverage(self.parts, changed, why, otherwise)
         if not self.known:
-            made["macs"]["reason"] = "the model does not say what its inputs are"
-        return made
+            account["macs"]["reason"] = "the model does not say what its inputs are"
+        return account
 
 
 def _floats(module: Any) -> dict[str, Any]:
     """Floating-point parameters and buffers by name; a shared one once."""
     seen: set[int] = set()
-    found = {}
+    floats = {}
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
         if value.is_floating_point() and id(value) not in seen:
             seen.add(id(value))
-            found[name] = value
-    return found
+            floats[name] = value
+    return floats
 
 
 def _owners(module: Any) -> dict[str, tuple[str, bool]]:
     """Parameter → the class of the layer that holds it, and whether layers of that class multiply."""
-    found = {}
+    owners = {}
     for prefix, layer in module.named_modules():
         kind = getattr(layer, "original_name", type(layer).__name__)
         for key, _ in layer.named_parameters(recurse=False):
             name = f"{prefix}.{key}" if prefix else key
-            found[name] = (kind, True) if kind in WEIGHTED else ("Embedding" if kind == "Embedding" else "other", False)
-    return found
+            owners[name] = (
+                (kind, True) if kind in WEIGHTED else ("Embedding" if kind == "Embedding" else "other", False)
+            )
+    return owners
 
 
 def _watch(module: Any, examples: tuple[Any, ...], tensors: Mapping[str, Any], into: Any) -> None:
@@ -160,9 +164,11 @@ def _watch(module: Any, examples: tuple[Any, ...], tensors: Mapping[str, Any], i
                 first, second, macs = product(args, result)
                 name = owner(second) or owner(first)
                 if name:
-                    one = used.setdefault(name, Used(op=_SPOKEN.get(op, op)))
-                    one.macs += macs
-                    one.inner = _inner(op, tensors[name], second if owner(second) else first, bool(owner(second)), args)
+                    layer_use = used.setdefault(name, Used(op=_SPOKEN.get(op, op)))
+                    layer_use.macs += macs
+                    layer_use.inner = _inner(
+                        op, tensors[name], second if owner(second) else first, bool(owner(second)), args
+                    )
                 else:
                     products[_SPOKEN.get(op, op)] = products.get(_SPOKEN.get(op, op), 0) + macs
             return result

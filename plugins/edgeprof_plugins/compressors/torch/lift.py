@@ -18,10 +18,10 @@ def lift(torch: Any, program: Any) -> Any:
         if node.op == "call_module" and node.target == "_guards_fn":  # asserts the shapes that were exported
             graph.erase_node(node)
             continue
-        made = _layer(torch, module, node)
-        if made is None:
+        lifted = _layer(torch, module, node)
+        if lifted is None:
             continue
-        layer, sources = made
+        layer, sources = lifted
         key = (*sources, str(node.target), repr(node.args[3:]))
         if key not in layers:
             layers[key] = _place(module, layer, sources, len(layers))
@@ -91,10 +91,10 @@ def _weights(torch: Any, module: Any, node: Any) -> tuple[Any, Any, tuple[str, .
 
 
 def _conv(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
-    found = _weights(torch, module, node)
-    if found is None:
+    constants = _weights(torch, module, node)
+    if constants is None:
         return None
-    weight, bias, names = found
+    weight, bias, names = constants
     rank = weight.dim() - 2
     stride, padding, dilation, groups = (_named(node, position) for position in range(3, 7))
     kind = getattr(torch.nn, f"Conv{rank}d")
@@ -113,10 +113,10 @@ def _conv(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | N
 
 
 def _linear(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
-    found = _weights(torch, module, node)
-    if found is None:
+    constants = _weights(torch, module, node)
+    if constants is None:
         return None
-    weight, bias, names = found
+    weight, bias, names = constants
     layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     return _filled(torch, layer, weight, bias), names
 

@@ -32,7 +32,7 @@ class LowRank(ModuleCompressor):
         check(parameters)
         before = count(net.module)
         layers: dict[str, dict[str, Any]] = {}
-        kept: dict[str, str] = {}
+        unchanged: dict[str, str] = {}
         for name, layer in list(net.module.named_modules()):
             if not name or not _fits(torch, layer):
                 continue
@@ -41,19 +41,20 @@ class LowRank(ModuleCompressor):
             size = left.shape[1]
             limit = matrix.size / sum(matrix.shape)
             if size >= limit:
-                kept[name] = f"rank {size} of {min(matrix.shape)} would not be smaller (limit {limit:.0f})"
+                unchanged[name] = f"rank {size} of {min(matrix.shape)} would not be smaller (limit {limit:.0f})"
                 continue
             net.module.set_submodule(name, _split(torch, layer, left, right))
             layers[name] = {"rank": size, "of": min(matrix.shape), "energy": round(share, 5)}
         if not layers:
-            told = "; ".join(f"{layer}: {why}" for layer, why in list(kept.items())[:3])
+            why_not = "; ".join(f"{layer}: {why}" for layer, why in list(unchanged.items())[:3])
             raise InputError(
-                f"no layer of {net.spec} gets smaller ({told or 'it has no dense or ungrouped convolution weights'})",
+                f"no layer of {net.spec} gets smaller"
+                f" ({why_not or 'it has no dense or ungrouped convolution weights'})",
                 remedy="Keep less: a smaller energy or rank.",
             )
-        why = {f"{name}.weight": reason for name, reason in kept.items()}
+        why = {f"{name}.weight": reason for name, reason in unchanged.items()}
         account = inventory.account([f"{name}.weight" for name in layers], why, _NOT_SPLIT)
-        return {"layers": layers, "kept": kept, "parameters_before": before, "coverage": account}, None
+        return {"layers": layers, "kept": unchanged, "parameters_before": before, "coverage": account}, None
 
 
 _NOT_SPLIT = "low-rank splits dense layers and convolutions that are not grouped"

@@ -93,9 +93,9 @@ def require(package: str = "torch", module: str = "", *, extra: str = "torch-com
             return importlib.import_module(module or package)
     except ImportError as error:
         version = library_version(package)
-        found = f"{package} {version} does not fit: {error}" if version else f"{package} is not installed"
+        problem = f"{package} {version} does not fit: {error}" if version else f"{package} is not installed"
         raise UnavailableError(
-            f"compressing PyTorch models this way needs {package} ({found})",
+            f"compressing PyTorch models this way needs {package} ({problem})",
             remedy=install_command(extra, package),
         ) from None
 
@@ -146,21 +146,21 @@ def made_by(spec: str, wanted: str = "") -> tuple[Any, Any]:
     torch = require()
     with user_code(spec):
         try:
-            made = import_target(recognise(spec).target)[1]
+            target = import_target(recognise(spec).target)[1]
         except LoadError as error:
             raise InputError(error.message + place(error.__context__), remedy=error.remedy) from None
-    if isinstance(made, torch.nn.Module) or not callable(made):
-        return made, made
+    if isinstance(target, torch.nn.Module) or not callable(target):
+        return target, target
     given = {}
     if wanted:
         name, _, value = wanted.partition("=")
         given[name] = float(value)
     with user_code(f"{spec}({wanted})"):
-        return made, made(**given)
+        return target, target(**given)
 
 
 def _from_factory(torch: Any, spec: str, data: Dataset | None) -> Net:
-    made, module = made_by(spec)
+    target, module = made_by(spec)
     if not isinstance(module, torch.nn.Module) or isinstance(module, torch.jit.ScriptModule):
         raise InputError(
             f"{spec} gives {type(module).__name__}, no torch.nn.Module",
@@ -172,7 +172,7 @@ def _from_factory(torch: Any, spec: str, data: Dataset | None) -> Net:
         for p in inspect.signature(module.forward).parameters.values()
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    examples = getattr(module, "example_inputs", getattr(made, "example_inputs", None))
+    examples = getattr(module, "example_inputs", getattr(target, "example_inputs", None))
     if callable(examples):
         with user_code(f"the example_inputs of {spec}"):
             examples = examples()
@@ -246,7 +246,7 @@ def names(layers: Mapping[str, Any], patterns: str, kind: str) -> list[str]:
     Raises:
         InputError: a pattern names none.
     """
-    found: list[str] = []
+    chosen: list[str] = []
     for pattern in filter(None, re.split(r"[\s|]+", patterns)):
         fitting = fnmatch.filter(layers, pattern)
         if not fitting:
@@ -254,8 +254,8 @@ def names(layers: Mapping[str, Any], patterns: str, kind: str) -> list[str]:
                 f"exclude names {pattern!r}, which is no {kind} of this model",
                 remedy=f"It has {', '.join(list(layers)[:8])}{' …' if len(layers) > 8 else ''}.",
             )
-        found += fitting
-    return list(dict.fromkeys(found))
+        chosen += fitting
+    return list(dict.fromkeys(chosen))
 
 
 def outputs(module: Any, arguments: tuple[Any, ...]) -> list[Any]:
@@ -330,15 +330,15 @@ def twice(torch: Any, examples: tuple[Any, ...]) -> tuple[Any, ...]:
 def _compare(torch: Any, net: Net, program: Any) -> None:
     arguments = twice(torch, net.examples)
     try:
-        found = outputs(program.module(), arguments)
+        answered = outputs(program.module(), arguments)
     except Exception:  # noqa: BLE001 - a fixed batch of 1
         arguments = net.examples
-        found = outputs(program.module(), arguments)
+        answered = outputs(program.module(), arguments)
     wanted = outputs(net.module, arguments)
-    for one, other in zip(found, wanted, strict=True):
-        if not torch.isfinite(one).all():
+    for answer, other in zip(answered, wanted, strict=True):
+        if not torch.isfinite(answer).all():
             raise VariantError(f"the outputs of what was made of {net.spec} are not finite", code=Code.NAN_OUTPUT)
-        if not torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max() + 1)):
+        if not torch.allclose(answer, other, rtol=1e-3, atol=1e-3 * float(other.abs().max() + 1)):
             raise VariantError(f"the program that torch.export makes of {net.spec} gives other outputs than the module")
 
 
@@ -349,6 +349,6 @@ def _forget_unused(torch: Any, module: Any) -> None:
     used = {str(node.target) for node in module.graph.nodes if node.op in {"get_attr", "call_module"}}
     names = [name for name, _ in [*module.named_parameters(), *module.named_buffers()]]
     for name in names:
-        if not any(name == one or name.startswith(f"{one}.") for one in used):
+        if not any(name == used_name or name.startswith(f"{used_name}.") for used_name in used):
             owner, _, key = name.rpartition(".")
             delattr(module.get_submodule(owner), key)

@@ -101,9 +101,9 @@ _ENOUGH = "it has as many zeros already"
 
 def prune(module: Any, inventory: Inventory, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Zero the smallest weights in place; of equal ones the first."""
-    found = inventory.weights(module)
-    pruning = Pruning.of(parameters, lambda: map(to_numpy, found.values()))
-    for name, value in found.items():
+    weights = inventory.weights(module)
+    pruning = Pruning.of(parameters, lambda: map(to_numpy, weights.values()))
+    for name, value in weights.items():
         set_values(value, pruning.prune(name, to_numpy(value)))
     changed = [name for name, touched in pruning.changed.items() if touched]
     return {**pruning.facts(), "coverage": inventory.account(changed, {}, _ENOUGH)}
@@ -142,15 +142,15 @@ def load_script(source: Path) -> Any:
 def save_script(module: Any, target: Path) -> None:
     """Write it; the same bytes for the same module, whatever the file is called."""
     torch = require()
-    written, kept = io.BytesIO(), io.BytesIO()
+    written, repacked = io.BytesIO(), io.BytesIO()
     with quiet():
         torch.jit.save(module, written)
     # The archive without its debug records: they hold paths of this machine and numbers that differ from run to run.
     reader = torch._C.PyTorchFileReader(io.BytesIO(written.getvalue()))  # noqa: SLF001 - the library's own archives
-    writer = torch._C.PyTorchFileWriter(kept)  # noqa: SLF001
+    writer = torch._C.PyTorchFileWriter(repacked)  # noqa: SLF001
     for name in reader.get_all_records():
         if not name.endswith(".debug_pkl") and name not in {"version", "byteorder", ".data/serialization_id"}:
             content = reader.get_record(name)
             writer.write_record(name, content, len(content))
     writer.write_end_of_file()
-    target.write_bytes(kept.getvalue())
+    target.write_bytes(repacked.getvalue())

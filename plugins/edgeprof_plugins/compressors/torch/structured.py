@@ -122,19 +122,19 @@ def _last(torch: Any, net: Net, layers: Mapping[str, Any]) -> list[Any]:
         parameter.requires_grad_(requires_grad=True)
     with torch.enable_grad():
         waiting = [value.grad_fn for value in outputs(net.module, net.examples) if value.grad_fn is not None]
-    found, seen = [], set()
+    last_layers, seen = [], set()
     while waiting:
         step = waiting.pop()
         if step in seen:
             continue
         seen.add(step)
         children = [child for child, _ in step.next_functions if child is not None]
-        own = [owners[id(v)] for v in map(_variable, children) if id(v) in owners]
-        if own:
-            found += own
+        child_layers = [owners[id(v)] for v in map(_variable, children) if id(v) in owners]
+        if child_layers:
+            last_layers += child_layers
         else:
             waiting += children
-    return found
+    return last_layers
 
 
 def _variable(step: Any) -> Any:

@@ -91,16 +91,18 @@ def _compared(net: torch_model.Net, interpreter: Any, seed: int) -> float:
     ]
     interpreter.allocate_tensors()
     # Inputs are called args_0, args_1, … in their order.
-    places = {one["name"].rpartition("args_")[2].partition(":")[0]: one for one in interpreter.get_input_details()}
+    places = {
+        detail["name"].rpartition("args_")[2].partition(":")[0]: detail for detail in interpreter.get_input_details()
+    }
     for number, feed in enumerate(feeds):
         if str(number) in places:
             interpreter.set_tensor(places[str(number)]["index"], feed.numpy())
     interpreter.invoke()
-    found = [interpreter.get_tensor(one["index"]) for one in _outputs(interpreter)]
+    answered = [interpreter.get_tensor(detail["index"]) for detail in _outputs(interpreter)]
     wanted = [value.numpy() for value in torch_model.outputs(net.module, tuple(feeds))]
     worst = 0.0
-    for one, other in zip(found, wanted, strict=True):
-        off = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max())
+    for answer, other in zip(answered, wanted, strict=True):
+        off = float(np.abs(answer.astype(np.float64) - other.astype(np.float64)).max())
         worst = max(worst, off / max(float(np.abs(other).max()), 1e-12))
         if not worst <= _TOLERANCE:
             raise VariantError(
@@ -113,7 +115,7 @@ def _compared(net: torch_model.Net, interpreter: Any, seed: int) -> float:
 
 def _outputs(interpreter: Any) -> list[Any]:
     """In the order of the module's; the interpreter's own is the file's."""
-    details = {one["name"]: one for one in interpreter.get_output_details()}
+    details = {detail["name"]: detail for detail in interpreter.get_output_details()}
     runner = interpreter.get_signature_runner("serving_default")
     names = sorted(runner.get_output_details(), key=lambda name: int(name.rpartition("_")[2]))
     return [details[runner.get_output_details()[name]["name"]] for name in names]
@@ -123,13 +125,13 @@ def _outputs(interpreter: Any) -> list[Any]:
 def _silent() -> Iterator[None]:
     """Its C++ part writes to stderr what nobody can act on."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    saved_stderr = os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     try:
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved_stderr, 2)
+        os.close(saved_stderr)
         os.close(null)

@@ -127,7 +127,7 @@ def cross_entropy(logits: Any, rows: Any, labels: Any) -> Any:
 
 def train(
     net: Net,
-    found: Samples,
+    samples: Samples,
     given: Mapping[str, Any],
     *,
     label: str,
@@ -140,7 +140,7 @@ def train(
 
     Args:
         net: Left in eval mode.
-        found: The samples.
+        samples: The training samples.
         given: ``epochs``, ``lr`` and ``batch``.
         label: The method, for the progress line.
         run: The checkpoint's name (``key``).
@@ -156,25 +156,25 @@ def train(
         VariantError: the loss is no longer a number.
     """
     torch = require()
-    epochs, batch = int(given["epochs"]), min(int(given["batch"]), len(found))
+    epochs, batch = int(given["epochs"]), min(int(given["batch"]), len(samples))
     trainable = [p for p in net.module.parameters() if p.is_floating_point()]
     for parameter in trainable:
         parameter.requires_grad_(requires_grad=True)
     optimizer = torch.optim.Adam(trainable, lr=given["lr"])
     path = checkpoint_path(run)
-    _check(torch, net, found)
+    _check(torch, net, samples)
     start, losses = _resume(torch, path, net, optimizer)
-    steps = max(1, len(found) // batch)
+    steps = max(1, len(samples) // batch)
     with _reproducible(torch):
         for epoch in range(start, epochs):
             torch.manual_seed(seed * 1_000_003 + epoch)
             net.module.train()
-            order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(found)))
+            order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(samples)))
             total = 0.0
             for step in range(steps):
                 rows = order[step * batch : (step + 1) * batch]
                 _set_rate(optimizer, given["lr"], (epoch * steps + step) / (epochs * steps))
-                value = loss(_logits(torch, net.module, [x[rows] for x in found.inputs]), rows, found.labels[rows])
+                value = loss(_logits(torch, net.module, [x[rows] for x in samples.inputs]), rows, samples.labels[rows])
                 if not torch.isfinite(value):
                     raise VariantError(
                         f"{label} diverged: the loss is no number in epoch {epoch + 1}",
@@ -196,7 +196,7 @@ def train(
     net.module.eval()
     for parameter in trainable:
         parameter.grad = None
-    return {"epochs": epochs, "loss": losses, "resumed_at_epoch": start or None, **found.facts}
+    return {"epochs": epochs, "loss": losses, "resumed_at_epoch": start or None, **samples.facts}
 
 
 def finish(run: str) -> None:
@@ -204,15 +204,15 @@ def finish(run: str) -> None:
     checkpoint_path(run).unlink(missing_ok=True)
 
 
-def accuracy(net: Net, found: Samples) -> float:
+def accuracy(net: Net, samples: Samples) -> float:
     """Share of the training samples whose class the net tells."""
     torch = require()
     with torch.no_grad():
         right = sum(
-            int((_logits(torch, net.module, [x[i : i + 64] for x in found.inputs]).argmax(1) == y).sum())
-            for i, y in ((i, found.labels[i : i + 64]) for i in range(0, len(found), 64))
+            int((_logits(torch, net.module, [x[i : i + 64] for x in samples.inputs]).argmax(1) == y).sum())
+            for i, y in ((i, samples.labels[i : i + 64]) for i in range(0, len(samples), 64))
         )
-    return right / len(found)
+    return right / len(samples)
 
 
 def _logits(torch: Any, module: Any, inputs: list[Any]) -> Any:
@@ -227,22 +227,22 @@ def logits(net: Net, inputs: list[Any]) -> Any:
     return _logits(require(), net.module, inputs)
 
 
-def _check(torch: Any, net: Net, found: Samples) -> None:
+def _check(torch: Any, net: Net, samples: Samples) -> None:
     """One batch through the net, before an hour is spent."""
     try:
         with torch.no_grad():
-            scores = _logits(torch, net.module, [x[:2] for x in found.inputs])
+            scores = _logits(torch, net.module, [x[:2] for x in samples.inputs])
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"the samples cannot be fed to {net.spec} in batches: {first}",
             remedy="A program that was exported for a batch of 1 cannot be trained: start from the module.",
         ) from error
-    classes, highest = scores.shape[-1], int(found.labels.max())
-    if scores.dim() != 2 or highest >= classes or int(found.labels.min()) < 0:
+    classes, highest = scores.shape[-1], int(samples.labels.max())
+    if scores.dim() != 2 or highest >= classes or int(samples.labels.min()) < 0:
         raise InputError(
             f"the model's output is {' × '.join(map(str, scores.shape[1:]))}, but labels go from"
-            f" {int(found.labels.min())} to {highest}",
+            f" {int(samples.labels.min())} to {highest}",
             remedy="Declare label_offset, or give the data of this model.",
         )
 

@@ -165,7 +165,7 @@ def _optimised(path: str, folder: Any) -> Any:
         return None
 
 
-def taps(path: str, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[Dict[str, Array]]:
+def taps(source: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[Dict[str, Array]]:
     """What chosen tensors inside a graph hold, for each set of inputs.
 
     A model that computes in floats is followed as it is written: every tensor is there, and fusions change nothing.
@@ -173,13 +173,18 @@ def taps(path: str, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[Di
     they saturate; integers there are turned back into real numbers by their scale.
 
     Args:
-        path: The model.
+        source: The model's path; or a ModelProto, which is followed as it is written.
         names: Tensors; those that the followed graph does not have are left out.
         feeds: Inputs by name.
     """
-    written = onnx.load(str(path))
-    with scratch("taps") as folder:
-        executed = _optimised(str(path), folder) if _is_quantised(written) else None
+    written, executed = onnx.ModelProto(), None
+    if isinstance(source, onnx.ModelProto):
+        written.CopyFrom(source)
+    else:
+        written = onnx.load(str(source))
+        if _is_quantised(written):
+            with scratch("taps") as folder:
+                executed = _optimised(str(source), folder)
     model = written if executed is None else executed
     names = list(names)
     inside = {name for node in model.graph.node for name in node.output if name}
@@ -228,7 +233,10 @@ def _dequantised(graph: Any) -> Dict[str, Tuple[str, float, int]]:
 
 
 def _seen_as(graph: Any) -> Dict[str, str]:
-    """Tensor → the tensor that its readers see: where it is quantised, the other end of that, clipped and rounded."""
+    """Map each tensor to the tensor that its readers use.
+
+    If the tensor is quantised, that is the output of the DequantizeLinear behind it: the values clipped and rounded.
+    """
     ends = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     pairs = ((n.input[0], ends.get(n.output[0])) for n in graph.node if n.op_type == "QuantizeLinear")
     return {name: end for name, end in pairs if end is not None}

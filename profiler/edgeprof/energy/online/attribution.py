@@ -109,7 +109,7 @@ class Given:
         self._parts[start] = (end, joules + (self.part(start) or 0.0))
 
     def part(self, start: float) -> float | None:
-        """The joules that were given of the interval that begins at ``start``; None if nobody remembers."""
+        """The joules given to inferences so far from the interval that begins at ``start``; None if it is forgotten."""
         return self._parts[start][1] if start in self._parts else None
 
     def close_parts(self, before: float) -> None:

@@ -40,10 +40,10 @@ def shares(budget: Budget) -> dict[str, float]:
 
 def draw(rows: Sequence[Row]) -> str | None:
     """The bars, or None where no budget was kept."""
-    drawn = [(row, found) for row in rows if row.energy and (b := row.energy.gross.budget) and (found := shares(b))]
+    drawn = [(row, terms) for row in rows if row.energy and (b := row.energy.gross.budget) and (terms := shares(b))]
     if not drawn:
         return None
-    used = [key for key in TERMS if any(key in found for _, found in drawn)]
+    used = [key for key in TERMS if any(key in terms for _, terms in drawn)]
     parts = []
     x = LEFT
     for key in used:
@@ -53,13 +53,13 @@ def draw(rows: Sequence[Row]) -> str | None:
         ]
         x += 34 + 6.2 * len(TERMS[key])
     scale = svg.Scale(0.0, 1.0, LEFT, WIDTH - RIGHT)
-    for n, (row, found) in enumerate(drawn):
+    for n, (row, terms) in enumerate(drawn):
         top = TOP + n * STEP + 18
         parts.append(
             svg.text(LEFT, top - 5, f"{row.label} · {_words(row)}", "start", f"label ink {svg.color(row.color)}")
         )
         at = 0.0
-        for key, share in found.items():
+        for key, share in terms.items():
             left, right = scale.at(at), scale.at(at + share)
             name = f"{TERMS[key]}: {100 * share:.0f} % of the variance"
             parts.append(

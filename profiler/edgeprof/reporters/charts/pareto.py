@@ -61,22 +61,22 @@ LATENCY = Axis("latency p50", "s", _latency, up=False)
 def axes(rows: Sequence[Row]) -> tuple[Axis, Axis] | None:
     """The two quantities to plot: those that two rows at least share, in the order energy, accuracy, latency."""
     metrics = [r.variant.accuracy.metric for r in rows if r.variant.accuracy]
-    found = []
+    chosen_axes = []
     if sum(_energy(r) is not None for r in rows) > 1:
-        found.append(ENERGY)
+        chosen_axes.append(ENERGY)
     if len(metrics) > 1 and len(set(metrics)) == 1:
         accuracies = [r.variant.accuracy for r in rows if r.variant.accuracy]
         unit = "%" if all(a.is_ratio for a in accuracies) else ""
         up = accuracies[0].higher_is_better
-        found.append(Axis(view.metric_heading(accuracies[0]), unit, _accuracy, up=up))
+        chosen_axes.append(Axis(view.metric_heading(accuracies[0]), unit, _accuracy, up=up))
     if sum(_latency(r) is not None for r in rows) > 1:
-        found.append(LATENCY)
-    if len(found) < 2:
+        chosen_axes.append(LATENCY)
+    if len(chosen_axes) < 2:
         return None
     # Accuracy is what one gets, so it goes up; joules or seconds are what one pays, so they go to the right.
-    if found[1].up or not found[0].up:
-        return found[0], found[1]
-    return found[1], found[0]
+    if chosen_axes[1].up or not chosen_axes[0].up:
+        return chosen_axes[0], chosen_axes[1]
+    return chosen_axes[1], chosen_axes[0]
 
 
 def draw(rows: Sequence[Row]) -> str | None:
@@ -137,7 +137,7 @@ def _title(axis: Axis, prefix: str) -> str:
 
 
 def _front(points: Sequence[tuple[Row, Measured, Measured]], xs: svg.Scale, ys: svg.Scale, *, up: bool) -> str:
-    """The stairs through what nothing beats: between two of its points one gets what the cheaper one gives."""
+    """Draw the Pareto front as a staircase: between two of its points, the accuracy is that of the cheaper one."""
     front = sorted(
         ((x[0], y[0]) for row, x, y in points if row.variant.name in row.result.pareto), key=lambda p: (p[0], p[1])
     )

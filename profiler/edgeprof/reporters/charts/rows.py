@@ -45,14 +45,14 @@ def rows(results: Sequence[Result]) -> list[Row]:
     """All variants in order. Names that several results share are told apart by the model, the board or the run."""
     pairs = [(result, variant) for result in results for variant in result.variants]
     labels = _labels(pairs)
-    found: list[Row] = []
+    chart_rows: list[Row] = []
     color = 0
     compared = {result.id: _compared_with(result) for result in results}
     for number, ((result, variant), label) in enumerate(zip(pairs, labels, strict=True), 1):
         base = _is_baseline(result, variant, compared[result.id])
-        found.append(Row(number, label, None if base else color, result, variant))
+        chart_rows.append(Row(number, label, None if base else color, result, variant))
         color += not base
-    return found
+    return chart_rows
 
 
 def is_baseline(result: Result, variant: Variant) -> bool:

@@ -108,9 +108,9 @@ class Scale:
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             marks = [m * 10.0**p for p in powers for m in (1, 2, 5)]
-            found = [m for m in marks if self.low <= m <= self.high]
-            if len(found) >= 3:
-                return found
+            inside = [m for m in marks if self.low <= m <= self.high]
+            if len(inside) >= 3:
+                return inside
         span = self.high - self.low
         if span <= 0:
             return [self.low]

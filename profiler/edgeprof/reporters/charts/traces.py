@@ -74,14 +74,14 @@ def _strip(row: Row, strip: TraceStrip, times: svg.Scale, power: svg.Scale, top:
     inside = [any(w.start_s <= t <= w.end_s for w in row.variant.windows) for t in strip.times_s]
     pairs = list(zip(strip.times_s, strip.power_w, inside, strict=True))
     # Where the pen leaves a window the gray line takes over, so both include the sample at the edge.
-    own = [(times.at(t), power.at(p)) if p is not None and within else None for t, p, within in pairs]
+    points = [(times.at(t), power.at(p)) if p is not None and within else None for t, p, within in pairs]
     rest = [(times.at(t), power.at(p)) if p is not None else None for t, p, _ in pairs]
     return svg.el(
         "g",
         svg.y_axis(power, LEFT, WIDTH - RIGHT, about=3),
         *shades,
         svg.path(rest, "trace"),
-        svg.path(own, "trace own"),
+        svg.path(points, "trace own"),
         svg.text(LEFT, top - 6, words, "start", "label ink"),
         svg.text(LEFT - 8, top - 6, "W", "end", "tick"),
         class_=svg.color(row.color),

@@ -1,4 +1,4 @@
-"""Under which circumstances something was measured: what the host is, and what must agree for two results to compare.
+"""The circumstances of a measurement: a description of the host, and what must agree for two results to be comparable.
 
 Nothing volatile is in it (no load, no temperature): two runs on an unchanged device have the same fingerprint.
 """
@@ -25,10 +25,20 @@ if TYPE_CHECKING:
 
     from edgeprof.roots import Roots
 
-__all__ = ["Counters", "competing_load", "describe_host", "difference", "preflight", "snapshot"]
+__all__ = [
+    "COMPETING",
+    "Counters",
+    "competing_load",
+    "describe_host",
+    "difference",
+    "preflight",
+    "processor_seconds",
+    "snapshot",
+]
 
 #: Another program's share of the processors that disturbs a measurement (measurement rules, preflight).
-_COMPETING = 0.05
+COMPETING = 0.05
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 #: MIDR part numbers of Arm's cores (arch/arm64/include/asm/cputype.h).
 _ARM_PARTS = {
     0xD03: "Cortex-A53",
@@ -85,12 +95,12 @@ def preflight(roots: Roots) -> list[Reason]:
     """What may disturb a measurement that is about to begin; takes about 0.2 s."""
     reasons = []
     busy = competing_load(roots)
-    if busy is not None and busy > _COMPETING:
+    if busy is not None and busy > COMPETING:
         reasons.append(
             Reason(
                 code=Code.COMPETING_LOAD,
-                message=f"other programs use {100 * busy:.0f} % of the processors",
-                remedy="Stop them, or quote the net energy with care.",
+                message=f"other programs were busy: they used {100 * busy:.0f} % of the processors before the run",
+                remedy="Stop them and measure again: latency and energy both contain their work.",
             )
         )
     counters = snapshot(roots)
@@ -124,6 +134,12 @@ def competing_load(roots: Roots, seconds: float = 0.2) -> float | None:
     return max(0.0, (second[0] - first[0]) / (second[1] - first[1]))
 
 
+def processor_seconds(roots: Roots) -> tuple[float, float] | None:
+    """Processor seconds since boot that were busy, and all of them, over all cores; None where nobody tells."""
+    ticks = _ticks(roots.procfs / "stat")
+    return None if ticks is None else (ticks[0] / _TICKS_PER_S, ticks[1] / _TICKS_PER_S)
+
+
 def _ticks(path: Path) -> tuple[int, int] | None:
     match = re.match(r"cpu\s+([\d ]+)", text_of(path) or "")
     fields = [int(word) for word in match[1].split()[:8]] if match else []
@@ -153,7 +169,7 @@ def _os_name(roots: Roots) -> str:
 
 
 def _clock_limits(roots: Roots) -> dict[str, str]:
-    """The clocks that CPUs and GPUs may have, MHz; that jetson_clocks pinned them shows as equal ends."""
+    """Return the lowest and highest clocks of CPUs and GPUs, MHz; after ``jetson_clocks`` the two are equal."""
     limits: dict[str, str] = {}
     spans: dict[str, list[str]] = {}
     for path in cpufreq(roots):
@@ -199,7 +215,7 @@ def _noted(roots: Roots, model: str) -> dict[str, str]:
 
 
 def _fan(roots: Roots) -> str:
-    """Who rules the fan (pwm1_enable: 0 nobody, at full speed, 1 a person, 2 the kernel), and a person's setting."""
+    """Return how the fan is controlled (pwm1_enable: 0 full speed, 1 by hand, 2 by the kernel) and a manual setting."""
     for path in listing(roots.sysfs / "class/hwmon"):
         if text_of(path / "name") in {"pwmfan", "pwm-fan"}:
             rule = text_of(path / "pwm1_enable")
@@ -211,7 +227,7 @@ def _fan(roots: Roots) -> str:
 
 
 def _supply(roots: Roots) -> str:
-    """What the board is fed with: the highest bus voltage of its power monitors, to the volt, which a load leaves."""
+    """Return the supply: the highest bus voltage of the power monitors, in whole volts to hide load effects."""
     volts = []
     for path in listing(roots.sysfs / "class/hwmon"):
         if text_of(path / "name") == "ina3221":

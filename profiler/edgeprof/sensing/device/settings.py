@@ -64,11 +64,15 @@ class Settings:
             start_new_session=True,
         )
         assert self._guard.stdout is not None
-        self._guard.stdout.readline()  # it is there before anything is changed
+        self._guard.stdout.readline()  # the guard must be running before anything is changed
         return self
 
     def remember(self, path: Path) -> str | None:
-        """Have a file put back to what it says now, whoever changes it; what it says, None where it cannot be read."""
+        """Register a file to be restored to its present content at the end, whoever changes it in between.
+
+        Returns:
+            The present content; None if the file cannot be read, in which case it is not registered.
+        """
         try:
             value = path.read_text(encoding="utf-8").strip()
         except OSError:
@@ -78,13 +82,13 @@ class Settings:
         return value
 
     def write(self, path: Path, value: str) -> str:
-        """Change a file, and see that it took.
+        """Write a value to a file that is restored at the end.
 
         Returns:
-            What it said before.
+            The content of the file before.
 
         Raises:
-            UnavailableError: it cannot be changed; the others' changes are still put back at the end.
+            UnavailableError: the file cannot be changed; files that were changed before are still restored at the end.
         """
         before = self.remember(path)
         if before is None:
@@ -97,17 +101,17 @@ class Settings:
         return before
 
     def command(self, argv: Sequence[str], undo: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        """Run a command that changes something; ``undo`` is the one that puts it back.
+        """Run a command that changes a setting; at the end the command ``undo`` is run to restore it.
 
         Raises:
-            UnavailableError: it cannot be run at all.
+            UnavailableError: the command cannot be started.
         """
         self._changes.append({"command": list(undo)})
         self._note()
         try:
             return subprocess.run(
                 list(argv),
-                stdin=subprocess.DEVNULL,  # nvpmodel asks whether to reboot: nobody answers
+                stdin=subprocess.DEVNULL,  # nvpmodel may ask whether to reboot; without input it does not
                 capture_output=True,
                 text=True,
                 timeout=guard.COMMAND_S,

@@ -1,4 +1,4 @@
-"""What held the device back: counters of throttling, under-voltage and over-current, read before and after a window.
+"""Throttling of the device: counters of heat, under-voltage and over-current, read before and after a window.
 
 Counters that only grow are compared; states that come and go (a cooling device that limits a clock) count if they are
 seen at either end. The Raspberry Pi's sticky bits count where they were newly set.
@@ -39,7 +39,7 @@ class Counters:
 
 
 def snapshot(roots: Roots) -> Counters:
-    """Read all that exists; what does not exist is not in it."""
+    """Read all counters that exist on this device; the others are absent from the result."""
     counts: dict[str, int] = {}
     states: dict[str, int] = {}
     for hwmon in listing(roots.sysfs / "class/hwmon"):
@@ -65,7 +65,7 @@ def snapshot(roots: Roots) -> Counters:
 
 
 def difference(before: Counters, after: Counters) -> list[str]:
-    """What happened between two readings, one sentence for each cause; empty if nothing did."""
+    """Describe what happened between two readings, one sentence for each cause; empty if nothing did."""
     events = []
     for cause, count in after.counts.items():
         grown = count - before.counts.get(cause, count)

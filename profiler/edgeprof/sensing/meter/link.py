@@ -148,7 +148,7 @@ class Link:
 
 
 def _opener(address: str) -> Callable[[Link], int]:
-    """What opens the address and returns a file descriptor."""
+    """Return the function that opens the address and returns a file descriptor."""
     if address == "-":
         return lambda _link: sys.stdin.fileno()
     if address.startswith("command:"):
@@ -204,7 +204,7 @@ def _control_bytes() -> list[bytes | int]:
 
 
 def silent(link: Link, seconds: float) -> UnavailableError:
-    """The error of a meter that has not said anything usable in so many seconds."""
+    """Return the error for a meter that has sent no usable line for so many seconds."""
     why = f" ({link.trouble})" if link.trouble else ""
     return UnavailableError(
         f"the meter at {link.address} said nothing for {seconds:.3g} s{why}",

@@ -1,0 +1,312 @@
+"""Reading the header of a GGUF file: what the language model in it is, without its weights.
+
+Source: ggml-org/ggml, docs/gguf.md (the layout) and ggml-common.h (blocks of each tensor type). Everything is
+little-endian. Version 1 had 32-bit lengths; llama.cpp no longer reads it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+#: The most keys, tensors and strings of one array that are read: a large model has 60 keys, 2,000 tensors, and arrays
+#: of 600,000 strings (its vocabulary and its merges).
+LIMIT_KEYS = 10_000
+LIMIT_TENSORS = 100_000
+LIMIT_STRINGS = 4_000_000
+#: The longest text that is kept; the format allows keys of 65,535 bytes.
+LIMIT_TEXT_BYTES = 64 << 10
+
+#: Type number → (name, weights of one block, bytes of one block).
+_TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    24: ("I8", 1, 1),
+    25: ("I16", 1, 2),
+    26: ("I32", 1, 4),
+    27: ("I64", 1, 8),
+    28: ("F64", 1, 8),
+    29: ("IQ1_M", 256, 56),
+    30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+}
+
+#: Type number of a key's value → its struct format; 8 is a string, 9 an array.
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+
+_PART_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+
+
+class GgufError(Exception):
+    """Why a GGUF file is not read, as the rest of a sentence that begins with its name."""
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """What the header of a GGUF file says.
+
+    Attributes:
+        version: Of the format.
+        kind: ``general.type``: ``model``, ``adapter``, ``mmproj``, ``imatrix``; ``model`` where the file does not say.
+        architecture: ``llama``, ``qwen2`` …; None where the file does not say.
+        name: As its author called it.
+        parameters: Weights in all tensors of this file.
+        tensor_bytes: Bytes of all tensors of each type: ``{"Q4_0": …, "F32": …}``; a type that this module does not
+            know is called ``type 99`` and has None.
+        context_length: Tokens that it was trained for; None where the file does not say.
+        split: (number of this part from 1, number of parts) of a split file; None of a whole one.
+    """
+
+    version: int
+    kind: str
+    architecture: str | None
+    name: str | None
+    parameters: int
+    tensor_bytes: dict[str, int | None] = field(default_factory=dict)
+    context_length: int | None = None
+    split: tuple[int, int] | None = None
+
+    @property
+    def bits_per_weight(self) -> float | None:
+        """8 · bytes of the tensors / weights; None without weights or with a tensor type of unknown size."""
+        sizes = list(self.tensor_bytes.values())
+        known = [size for size in sizes if size is not None]
+        return 8 * sum(known) / self.parameters if self.parameters and len(known) == len(sizes) else None
+
+
+def read_header(path: Path) -> GgufHeader:
+    """The header of a GGUF file; its tensors must lie within the file.
+
+    Raises:
+        GgufError: it is cut off or damaged, or of a version that is not read.
+    """
+    size = path.stat().st_size
+    with path.open("rb", buffering=1 << 18) as file:
+        try:
+            return _Reader(file, size).header()
+        except (struct.error, UnicodeDecodeError):
+            raise GgufError(
+                "is cut off or damaged: its header ends too early, or has no text where text belongs"
+            ) from None
+
+
+def describe(header: GgufHeader) -> str:
+    """What a header says, as part of a sentence: ``llama, 135 M parameters, 5.8 bits a weight``."""
+    if not header.tensor_bytes:
+        return f"{header.architecture or 'an unknown architecture'}, a vocabulary without weights"
+    words = [header.architecture or "of unknown architecture", f"{header.parameters / 1e6:.4g} M parameters"]
+    if header.bits_per_weight is not None:
+        words.append(f"{header.bits_per_weight:.3g} bits a weight")
+    if header.kind != "model":
+        words.append(f"a part of another model ({header.kind})")
+    if header.split is not None:
+        words.append("part {} of {}".format(*header.split))
+    return ", ".join(words)
+
+
+def shortcoming(header: GgufHeader) -> str | None:
+    """Why there is nothing to run in a whole GGUF file, as the rest of a sentence that begins with its name."""
+    if not header.tensor_bytes:
+        return "holds the vocabulary of a language model without its weights"
+    if header.kind != "model":
+        return f"holds no whole language model but a part of one ({header.kind})"
+    if header.architecture is None:
+        return "does not say what architecture its weights are for"
+    return None
+
+
+def read_model(paths: Sequence[Path]) -> GgufHeader:
+    """The header of a model, over all its files.
+
+    Raises:
+        GgufError: as ``read_header``.
+    """
+    return merge_headers([read_header(path) for path in paths])
+
+
+def merge_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
+    """One header for all parts of a split model: the first part's facts, the weights of all."""
+    first = headers[0]
+    sizes: dict[str, int | None] = {}
+    for header in headers:
+        for kind, size in header.tensor_bytes.items():
+            before = sizes.get(kind, 0)
+            sizes[kind] = None if size is None or before is None else before + size
+    return GgufHeader(
+        first.version,
+        first.kind,
+        first.architecture,
+        first.name,
+        sum(header.parameters for header in headers),
+        sizes,
+        first.context_length,
+        first.split,
+    )
+
+
+def part_names(name: str, count: int) -> list[str] | None:
+    """The names of all parts of a split model, the first one first, from one of them: ``model-00001-of-00003.gguf``.
+
+    Returns:
+        None where the name is not written so, or says another number of parts than ``count``.
+    """
+    match = _PART_NAME.fullmatch(name)
+    if match is None or int(match["count"]) != count:
+        return None
+    return [f"{match['stem']}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1)]
+
+
+class _Reader:
+    """One pass over a header; nothing is read beyond what the file's size allows."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+
+    def header(self) -> GgufHeader:
+        self._file.seek(4)
+        version = self._number("I")
+        if version and version & 0xFFFF == 0:
+            raise GgufError("is written for a big-endian machine, which no runtime here reads")
+        if version not in (2, 3):
+            raise GgufError(f"is of GGUF version {version}; versions 2 and 3 are read")
+        tensors, keys = self._number("Q"), self._number("Q")
+        if keys > LIMIT_KEYS or tensors > LIMIT_TENSORS:
+            raise GgufError(f"is damaged: it claims {keys:,} keys and {tensors:,} tensors")
+        facts = dict(self._key() for _ in range(keys))
+        alignment = facts.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+            raise GgufError(f"is damaged: it aligns its tensors to {alignment!r} bytes")
+        parameters, sizes = self._tensors(tensors, alignment)
+        architecture = _text(facts, "general.architecture")
+        context = facts.get(f"{architecture}.context_length")
+        return GgufHeader(
+            version,
+            _text(facts, "general.type") or "model",
+            architecture,
+            _text(facts, "general.name"),
+            parameters,
+            sizes,
+            context if isinstance(context, int) and not isinstance(context, bool) else None,
+            _split(facts),
+        )
+
+    def _tensors(self, count: int, alignment: int) -> tuple[int, dict[str, int | None]]:
+        """Weights and bytes by type, after a check that each tensor lies within the file."""
+        parameters = 0
+        sizes: dict[str, int | None] = {}
+        end, last = 0, ""
+        for _ in range(count):
+            name, weights, kind, offset = self._tensor()
+            parameters += weights
+            known = _TENSOR_TYPES.get(kind)
+            label = known[0] if known else f"type {kind}"
+            if known is None:
+                sizes[label] = None
+                bytes_of_it = 0
+            else:
+                bytes_of_it = -(-weights // known[1]) * known[2]
+                sizes[label] = (sizes.get(label) or 0) + bytes_of_it
+            if offset % alignment:
+                raise GgufError(f"is damaged: its tensor {name!r} is not aligned")
+            if offset + bytes_of_it >= end:
+                end, last = offset + bytes_of_it, name
+        start = -(-self._file.tell() // alignment) * alignment
+        if count and start + end > self._size:
+            raise GgufError(
+                f"is cut off or damaged: its tensor {last!r} ends at byte {start + end:,}, and it has {self._size:,}"
+            )
+        return parameters, sizes
+
+    def _tensor(self) -> tuple[str, int, int, int]:
+        """Name, weights, type number, offset."""
+        name = self._string()
+        dimensions = self._number("I")
+        if dimensions > 4:
+            raise GgufError(f"is damaged: its tensor {name!r} has {dimensions} dimensions")
+        shape = [self._number("Q") for _ in range(dimensions)]
+        weights = math.prod(shape)
+        if weights > 8 * self._size * 8:  # no type has fewer than an eighth of a bit; it keeps the sums small
+            raise GgufError(f"is cut off or damaged: its tensor {name!r} of shape {shape} cannot be in it")
+        return name, weights, self._number("I"), self._number("Q")
+
+    def _key(self) -> tuple[str, Any]:
+        key, kind = self._string(), self._number("I")
+        if kind == _STRING:
+            return key, self._string(keep=key.startswith("general."))
+        if kind == _ARRAY:
+            self._skip_array()
+            return key, None
+        if kind not in _SCALARS:
+            raise GgufError(f"is damaged: its key {key!r} is of type {kind}")
+        return key, self._number(_SCALARS[kind])
+
+    def _skip_array(self) -> None:
+        kind, count = self._number("I"), self._number("Q")
+        if kind == _STRING:
+            if count > LIMIT_STRINGS:
+                raise GgufError(f"is damaged: it claims an array of {count:,} strings")
+            for _ in range(count):
+                self._skip(self._number("Q"))
+        elif kind in _SCALARS:
+            self._skip(count * struct.calcsize("<" + _SCALARS[kind]))
+        else:
+            raise GgufError(f"is damaged: it has an array of type {kind}")
+
+    def _string(self, *, keep: bool = True) -> str:
+        length = self._number("Q")
+        if not keep or length > LIMIT_TEXT_BYTES:
+            self._skip(length)
+            return ""
+        data = self._file.read(length)
+        if len(data) < length:
+            raise struct.error
+        return data.decode("utf-8")
+
+    def _skip(self, count: int) -> None:
+        if count > self._size - self._file.tell():
+            raise struct.error
+        self._file.seek(count, 1)
+
+    def _number(self, kind: str) -> Any:
+        layout = "<" + kind
+        return struct.unpack(layout, self._file.read(struct.calcsize(layout)))[0]
+
+
+def _text(facts: dict[str, Any], key: str) -> str | None:
+    value = facts.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def _split(facts: dict[str, Any]) -> tuple[int, int] | None:
+    number, count = facts.get("split.no"), facts.get("split.count")
+    if not isinstance(number, int) or not isinstance(count, int) or count < 2:
+        return None
+    return number + 1, count

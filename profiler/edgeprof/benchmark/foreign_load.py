@@ -1,0 +1,88 @@
+"""How much of the processors other programs used while a model ran: what the machine did, less what this run did."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from edgeprof.reasons import Code
+from edgeprof.results.schema import Reason
+from edgeprof.sensing.device.host import COMPETING, processor_seconds
+
+if TYPE_CHECKING:
+    from edgeprof.roots import Roots
+
+#: The kernel counts in ticks of 10 ms; less than this is not told from rounding.
+_RESOLUTION_S = 0.05
+
+
+@dataclass(frozen=True)
+class _Reading:
+    busy_s: float
+    all_s: float
+    ours_s: float
+
+
+@dataclass
+class ForeignLoad:
+    """The processor seconds that other programs took during the windows of one variant.
+
+    Attributes:
+        taken_s: Processor seconds of other programs.
+        offered_s: Processor seconds of all cores together; 0 where nothing could be read.
+    """
+
+    taken_s: float = 0.0
+    offered_s: float = 0.0
+    _start: _Reading | None = field(default=None, repr=False)
+
+    @property
+    def share(self) -> float | None:
+        """The share of all processors, 0 to 1; None where nobody knows."""
+        return self.taken_s / self.offered_s if self.offered_s > 0 else None
+
+    def begin(self, roots: Roots) -> None:
+        """Start to count."""
+        self._start = _read(roots)
+
+    def end(self, roots: Roots) -> None:
+        """Add what was used since ``begin``."""
+        start, stop = self._start, _read(roots)
+        if start is None or stop is None:
+            return
+        self.taken_s += max(0.0, (stop.busy_s - start.busy_s) - (stop.ours_s - start.ours_s))
+        self.offered_s += stop.all_s - start.all_s
+
+    def reason(self) -> Reason | None:
+        """That other programs disturbed the windows, where they took more than 5 % of the processors."""
+        if self.share is None or self.share <= COMPETING or self.taken_s <= _RESOLUTION_S:
+            return None
+        return Reason(
+            code=Code.COMPETING_LOAD,
+            message=f"other programs were busy: they used {100 * self.share:.0f} % of the processors",
+            remedy="Stop them and measure again: latency and energy both contain their work.",
+        )
+
+
+def _read(roots: Roots) -> _Reading | None:
+    """The counters; None for a captured or simulated /proc, whose load is not the one of these processes."""
+    seconds = processor_seconds(roots) if roots.procfs == Path("/proc") else None
+    return None if seconds is None else _Reading(*seconds, _used(os.getpid()))
+
+
+def _used(pid: int) -> float:
+    """Processor seconds of a process and of its living descendants: the worker and the sampler are ours.
+
+    The kernel's own lists of children are read, since to look at every process of the machine would disturb the quiet
+    beside a window.
+    """
+    try:
+        times = psutil.Process(pid).cpu_times()
+        lists = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except (psutil.Error, OSError):  # it has just ended
+        return 0.0
+    return times.user + times.system + sum(_used(int(child)) for children in lists for child in children)

@@ -1,0 +1,162 @@
+"""What sensors showed while a known load was played. Pure: powers, rises, delays and the intervals of each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from edgeprof.calibration.pattern import SETTLED
+from edgeprof.energy.counters import unwrap
+from edgeprof.energy.integrate import window_energy
+from edgeprof.energy.uncertainty import t_quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.calibration.pattern import Plan, Played, Pulse
+    from edgeprof.energy.window import Floats
+    from edgeprof.sensing.board.topology import Topology
+    from edgeprof.sensing.sensor import Channel
+    from edgeprof.sensing.trace import Key, Series
+
+
+class Readings(Protocol):
+    """What was sampled, as ``sensing.trace.Trace`` has it."""
+
+    def series(self, key: Key) -> Series:
+        """A channel's readings without those that only repeat the one before."""
+
+    def readings(self, key: Key) -> Series:
+        """A channel's readings as they were read."""
+
+    def period_s(self, key: Key) -> float:
+        """The period (s) that a channel is read at."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the half-width of its 95 % interval, infinite for fewer than two values."""
+
+    value: float
+    half: float
+
+    @property
+    def low(self) -> float:
+        return self.value - self.half
+
+    @property
+    def high(self) -> float:
+        return self.value + self.half
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """The mean of values that scatter on their own, with Student's t."""
+    good = [value for value in values if math.isfinite(value)]
+    if not good:
+        return Interval(math.nan, math.inf)
+    mean = math.fsum(good) / len(good)
+    if len(good) < 2:
+        return Interval(mean, math.inf)
+    variance = math.fsum((value - mean) ** 2 for value in good) / (len(good) - 1)
+    return Interval(mean, t_quantile(0.975, len(good) - 1) * math.sqrt(variance / len(good)))
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that verdicts are made from.
+
+    Attributes:
+        topology: The board; its headline is what joules are quoted from.
+        channels: The channels of power and of counted energy that were sampled.
+        trace: Their readings.
+        plan: What was meant to be done.
+        played: What was done.
+    """
+
+    topology: Topology
+    channels: Sequence[Channel]
+    trace: Readings
+    plan: Plan
+    played: Played
+
+    @property
+    def headline(self) -> list[Channel]:
+        """The channels of the headline, as sampled."""
+        chosen = {channel.key for channel in self.topology.headline.channels}
+        return [channel for channel in self.channels if channel.key in chosen]
+
+    def joules(self, channel: Channel, start_s: float, end_s: float) -> float:
+        """The energy (J) from one quiet moment to another; NaN where the readings do not tell."""
+        series = self.trace.series(channel.key)
+        found = window_energy(series.times, series.values, start_s, end_s, channel, edges="interpolated")
+        return math.nan if found.joules is None else found.joules
+
+    def power(self, channel: Channel, hold: tuple[float, float]) -> float:
+        """The mean power (W) while nothing changed; NaN where the readings do not tell."""
+        start, end = hold
+        if channel.kind == "counter" or channel.filter.kind == "exponential":  # whose tail is not over yet
+            return self.joules(channel, start, end) / (end - start)
+        _, values = self.within(channel, start, end)
+        return float(values.mean()) if values.size else math.nan
+
+    def within(self, channel: Channel, start_s: float, end_s: float) -> tuple[Floats, Floats]:
+        """Times (s) and values of all good readings between two moments, counters unwrapped."""
+        series = self.trace.readings(channel.key)
+        t, v = np.asarray(series.times, dtype=np.float64), np.asarray(series.values, dtype=np.float64)
+        part = (t >= start_s) & (t <= end_s) & np.isfinite(v)
+        if channel.kind == "counter" and np.any(part):
+            return t[part], unwrap(t[part], v[part], channel)[0]
+        return t[part], v[part]
+
+    def rises(self, channel: Channel) -> list[float]:
+        """By how much (W) each step was above what followed it."""
+        pairs = zip(self.played.ons(), self.played.offs(), strict=True)
+        return [self.power(channel, on) - self.power(channel, off) for on, off in pairs]
+
+    def rise(self, channel: Channel) -> Interval:
+        """The mean of ``rises``; a sensor's step that nothing dithers is in it."""
+        found = interval(self.rises(channel))
+        step = (channel.resolution or 0.0) if channel.quantity == "power" else 0.0
+        return Interval(found.value, math.hypot(found.half, step / math.sqrt(3)))
+
+    def level(self, channels: Sequence[Channel], hold: tuple[float, float]) -> float:
+        """The summed power (W) of channels in a hold; NaN where one does not tell."""
+        return math.fsum(self.power(channel, hold) for channel in channels)
+
+    def delays(self, channel: Channel) -> list[float]:
+        """After each step, how late (s) the fall was shown: the area under it over its height.
+
+        For a linear sensor of whatever shape this is the mean age of what a reading shows: τ of an exponential filter,
+        half of a block, and for a counter how long ago it counted.
+        """
+        return [self._delay(channel, step) for step in self.played.steps]
+
+    def _delay(self, channel: Channel, step: Pulse) -> float:
+        on, off = (
+            self.power(channel, hold) for hold in (self.settled_before(step.off_s), self.settled_before(step.end_s))
+        )
+        if not abs(on - off) > 0:
+            return math.nan
+        t, v = self.within(channel, step.off_s, step.end_s)
+        if t.size < 4:
+            return math.nan
+        length = float(t[-1] - t[0])
+        if channel.kind == "counter":
+            return (float(v[-1] - v[0]) - off * length) / (on - off)
+        area = float(np.dot(np.diff(t), v[:-1])) - off * length  # a reading stands until the next
+        return area / (on - off) + float(t[0]) - step.off_s
+
+    def settled_before(self, end_s: float) -> tuple[float, float]:
+        """The end of the hold that ends then."""
+        return end_s - SETTLED * self.plan.hold_s, end_s
+
+    def work_cost(self, pulse: Pulse) -> float:
+        """Joules that the headline shows beyond idle, for each loop of work; NaN where it does not tell."""
+        before, after = self.settled_before(pulse.start_s), self.settled_before(pulse.end_s)
+        start, end = before[0], pulse.end_s
+        idle = (self.level(self.headline, before) + self.level(self.headline, after)) / 2
+        joules = math.fsum(self.joules(channel, start, end) for channel in self.headline)
+        return (joules - idle * (end - start)) / pulse.loops if pulse.loops > 0 else math.nan

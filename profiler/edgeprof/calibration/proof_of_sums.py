@@ -1,0 +1,308 @@
+"""The verdicts of a proof on what is added up and compared: windows, parts, counters, doubles, idle, cost. Pure."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from edgeprof.calibration.levels import fit_levels
+from edgeprof.calibration.observed import Interval, interval
+from edgeprof.calibration.proof import Check, Verdict, alone, check, judged, needed_s
+from edgeprof.energy.uncertainty import t_quantile
+from edgeprof.errors import InputError
+from edgeprof.sensing.board.evidence import judge
+from edgeprof.sensing.board.headline import best_of
+from edgeprof.units import quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from edgeprof.calibration.observed import Observed
+    from edgeprof.energy.integrate import ChannelSeries
+    from edgeprof.sensing.sensor import Channel
+    from edgeprof.sensing.trace import Key
+    from edgeprof.worker.span import Span
+
+#: Work of the same kind may differ by this much (relative) between long windows and pulses of at least ``_LONG_S``.
+_ADDITIVE, _LONG_S = 0.03, 0.2
+#: In shorter pulses the clocks of the machine itself have not yet risen: only more than this is a sensor's doing.
+_ADDITIVE_SHORT = 0.25
+#: Looks that are closer than this (s) miss nothing of the shortest pulse.
+_APART_S = 0.01
+#: Of what a load of the CPU adds to a total, at least this share has to be in parts that contain the CPU.
+_LEAST_SHARE = 0.5
+#: A share that is known less well than this is not known.
+_SURE_SHARE = 0.1
+#: A counter and the integrated power of the same source may differ by this much (relative).
+_COUNTER = 0.02
+#: The idle may wander by this much (relative), and others may use this much of the cores.
+_IDLE, _OTHERS = 0.02, 0.05
+#: Sampling may take this much of the work done.
+_COST = 0.01
+#: Two channels that differ by less than this (relative) at every load are one.
+_SAME = 0.002
+#: What a supply draws at the wall for each watt that it gives, at most.
+_MOST_LOSS = 1.7
+
+
+def sum_checks(seen: Observed) -> Iterator[Check]:
+    """All checks that need more than one channel, or the whole pattern."""
+    if seen.headline:
+        yield _additivity(seen)
+    yield from _parts(seen)
+    yield from _counters(seen)
+    yield from _doubles(seen)
+    yield from _refused(seen)
+    yield from _idle(seen)
+    yield _cost(seen)
+
+
+def _name(channels: Sequence[Channel]) -> str:
+    return " + ".join(channel.name for channel in channels)
+
+
+def _additivity(seen: Observed) -> Check:
+    """Whether the same work costs the same in many short pulses and in one long one."""
+    groups: dict[float, list[float]] = {}
+    for pulse in [*seen.played.steps, *seen.played.trains]:
+        groups.setdefault(pulse.on_s, []).append(seen.work_cost(pulse))
+    long_s = seen.plan.hold_s if seen.plan.hold_s in groups else max(groups)
+    usual = interval(groups[long_s]).value
+    freedom = sum(len(costs) - 1 for costs in groups.values())
+    subject = _name(seen.headline)
+    if not usual > 0 or freedom < 1:
+        text = "the load's work is not seen in its joules"
+        return check("additivity", subject, "cannot_tell", text)
+    scatter = math.fsum((c / usual - interval(costs).value / usual) ** 2 for costs in groups.values() for c in costs)
+    u = t_quantile(0.975, freedom) * math.sqrt(scatter / freedom)
+    verdicts: list[tuple[Verdict, float, Interval, float]] = []
+    for on_s, costs in sorted(groups.items()):
+        if on_s == long_s:
+            continue
+        half = u * math.sqrt(1 / len(costs) + 1 / len(groups[long_s]))
+        found = Interval(interval(costs).value / usual - 1, half)
+        # What looks at moments has a pulse's edges wrong by half of the time between two, all alike at worst.
+        limit = (_ADDITIVE if on_s >= _LONG_S else _ADDITIVE_SHORT) + _apart_s(seen) / (2 * on_s)
+        verdict = judged(found, -limit, limit)
+        if on_s < _LONG_S and verdict == "passed" and found.low * found.high > 0 and abs(found.value) > _ADDITIVE:
+            verdict = "cannot_tell"
+        verdicts.append((verdict, on_s, found, limit))
+    order = ("failed", "cannot_tell", "passed")
+    verdict, on_s, found, limit = min(verdicts, key=lambda one: (order.index(one[0]), -abs(one[2].value)))
+    lengths = ", ".join(f"{1e3 * on_s:.0f}" for _, on_s, _, _ in verdicts)
+    figure = f"{100 * found.value:+.1f} ± {100 * found.half:.1f} %"
+    text = f"work in pulses of {lengths} ms costs what it costs in pulses of {long_s:.1f} s: {figure} at most"
+    if verdict != "passed":
+        text = f"work in pulses of {1e3 * on_s:.0f} ms costs {figure} beyond what it costs in pulses of {long_s:.1f} s"
+        if on_s < _LONG_S and verdict == "cannot_tell":
+            text += ": the sensor, or clocks that rise slowly"
+    return check("additivity", subject, verdict, text, found, unit="1", needs_s=needed_s(seen, found, limit))
+
+
+def _apart_s(seen: Observed) -> float:
+    """The longest time (s) between two looks of a channel that does not average; 0 where they are close."""
+    looks = [
+        c.update_interval_s or 0.0 for c in seen.headline if c.kind != "counter" and c.filter.kind == "instantaneous"
+    ]
+    return max((apart for apart in looks if apart > _APART_S), default=0.0)
+
+
+def _children(seen: Observed, total: Channel) -> list[Channel]:
+    """What stands inside a total, each thing once."""
+    inside: dict[str, list[Channel]] = {}
+    for channel in seen.channels:
+        if channel.parent == total.name and channel.key != total.key and channel.name != total.name:
+            inside.setdefault(channel.name, []).append(channel)
+    return [best for channels in inside.values() if (best := best_of(channels)) is not None]
+
+
+def _gain(channel: Channel) -> float:
+    return channel.gain_limit or 0.0
+
+
+def _parts(seen: Observed) -> Iterator[Check]:
+    for total in seen.channels:
+        parts = _children(seen, total)
+        counted = total.kind != "counter" and any(_twin(total, c) for c in seen.channels if c.kind == "counter")
+        if parts and not counted and seen.rise(total).low > _step(total):
+            yield _parts_of(seen, total, parts)
+
+
+def _parts_of(seen: Observed, total: Channel, parts: Sequence[Channel]) -> Check:
+    """What the parts make of a total, and of what the load adds to it: at most all, and most of it where the CPU is."""
+    rises, shares = [], []
+    for on, off in zip(seen.played.ons(), seen.played.offs(), strict=True):
+        whole, inner = seen.power(total, on), seen.level(parts, on)
+        rises.append(_ratio(inner - seen.level(parts, off), whole - seen.power(total, off)))
+        shares.append(_ratio(inner, whole))
+    rise, share = interval(rises), interval(shares)
+    watts = interval([seen.power(total, on) for on in seen.played.ons()]).value
+    offsets = math.fsum(c.offset_limit or 0.0 for c in [total, *parts] if c.quantity == "power")
+    slack = math.hypot(_gain(total), *map(_gain, parts))
+    subject, names = total.name, _name(parts)
+    if max(rise.low, share.low - offsets / watts) > 1 + slack:
+        worst = rise if rise.low > share.low else share
+        detail = f"{names} make {worst.value:.2f} ± {worst.half:.2g} of it: a part cannot exceed its whole"
+        return check("parts", subject, "failed", detail, worst, unit="1", remedy=_SHUNT.format(subject))
+    detail = f"of each watt that the load adds to it, {names} show {rise.value:.2f} ± {rise.half:.2g}"
+    if rise.high < _LEAST_SHARE - slack and any(map(_feeds_cpu, parts)):
+        return check(
+            "parts", subject, "failed", f"{detail}, though the CPU is in them", rise, unit="1",
+            remedy=_SHUNT.format(f"{subject}, or of a part"),
+        )  # fmt: skip
+    verdict: Verdict = "passed" if rise.half <= _SURE_SHARE else "cannot_tell"
+    return check("parts", subject, verdict, detail, rise, unit="1", needs_s=needed_s(seen, rise, _SURE_SHARE))
+
+
+def _feeds_cpu(channel: Channel) -> bool:
+    return channel.scope in {"cpu", "package"} or (channel.scope == "soc" and "CPU" in channel.name.upper())
+
+
+_SHUNT = "The shunt of {}? A meter tells: edgeprof calibrate --against meter:ADDRESS"
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else math.nan
+
+
+def _twin(one: Channel, other: Channel) -> bool:
+    return (one.sensor, one.name) == (other.sensor, other.name) and one.quantity != other.quantity
+
+
+def _counters(seen: Observed) -> Iterator[Check]:
+    """A counter of energy against the power that the same source shows, over each step and the rest after it."""
+    for counter in (channel for channel in seen.channels if channel.kind == "counter"):
+        gauge = next((channel for channel in seen.channels if _twin(counter, channel)), None)
+        if gauge is None:
+            continue
+        quiet = [seen.settled_before(step.start_s)[0] for step in seen.played.steps]
+        ratios = [
+            _ratio(seen.joules(counter, start, step.end_s), seen.joules(gauge, start, step.end_s))
+            for start, step in zip(quiet, seen.played.steps, strict=True)
+        ]
+        found = interval(ratios)
+        verdict = judged(found, 1 - _COUNTER, 1 + _COUNTER)
+        text = f"it counts {found.value:.3f} ± {found.half:.2g} of the power that the same source adds up to"
+        yield check(
+            "counter", counter.name, verdict, text, found, unit="1", stated=1.0, needs_s=needed_s(seen, found, _COUNTER)
+        )
+
+
+def _doubles(seen: Observed) -> Iterator[Check]:
+    """Whether something is in the sum twice: alike at every load, or the whole beside its parts."""
+    channels = seen.headline
+    if len(channels) < 2:
+        return
+    holds = seen.played.holds()
+    powers = {channel.key: [seen.power(channel, hold) for hold in holds] for channel in channels}
+    moving = [channel for channel in channels if seen.rise(channel).low > 10 * _step(channel)]
+    for one, other in combinations(moving, 2):
+        if _alike(powers[one.key], powers[other.key], _step(one) + _step(other)):
+            text = f"{one.name} and {other.name} show the same at every load: one of them is counted twice"
+            yield check("double", _name(channels), "failed", text, remedy=f"Choose one: --rail {one.name}")
+            return
+    for one in moving if len(channels) > 2 else []:
+        rest = [channel for channel in channels if channel.key != one.key]
+        sums = [math.fsum(watts) for watts in zip(*(powers[c.key] for c in rest), strict=True)]
+        if _alike(powers[one.key], sums, math.fsum(map(_step, channels))):
+            text = f"{one.name} shows what {_name(rest)} show together, and all are added up"
+            yield check("double", _name(channels), "failed", text, remedy=f"Choose the total: --rail {one.name}")
+            return
+    yield check("double", _name(channels), "passed", "no two of them show one thing")
+
+
+def _step(channel: Channel) -> float:
+    return (channel.resolution or 0.0) if channel.quantity == "power" else 0.0
+
+
+def _alike(ones: Sequence[float], others: Sequence[float], step: float) -> bool:
+    return all(abs(a - b) <= _SAME * abs(a) + step for a, b in zip(ones, others, strict=True))
+
+
+def _refused(seen: Observed) -> Iterator[Check]:
+    """What the house's rule for first looks refuses, held against the whole pattern's readings."""
+    moments = [end for _, end in seen.played.holds()]
+    looks: dict[Key, list[tuple[float, float]]] = {}
+    for channel in seen.channels:
+        t, v = seen.within(channel, moments[0] - 1.0, moments[-1])
+        places = [int(t.searchsorted(moment)) - 1 for moment in moments]
+        looks[channel.key] = [(float(t[i]), float(v[i])) for i in places if i >= 0]
+    for before, after in zip(seen.channels, judge(list(seen.channels), looks), strict=True):
+        if before.available and not after.available:
+            yield check("evidence", before.name, "failed", after.reason or "its readings cannot be true")
+
+
+def _idle(seen: Observed) -> Iterator[Check]:
+    played, channels = seen.played, seen.headline
+    if channels:
+        idles = [seen.level(channels, (a + 0.2 * (b - a), b)) for a, b in played.idles]
+        idles += [seen.level(channels, hold) for hold in played.offs()]
+        mean = interval(idles)
+        spread = (max(idles) - min(idles)) / mean.value if mean.value > 0 else math.nan
+        step = math.fsum(map(_step, channels)) / mean.value if mean.value > 0 else 0.0
+        found = Interval(spread, 0.0)
+        steady = spread <= _IDLE + step
+        text = f"without the load it draws {quantity(mean.value, 'W')}, within {100 * spread:.1f} %"
+        if not steady:
+            text += ": net joules are no surer than that"
+        yield check("idle", _name(channels), "passed" if steady else "cannot_tell", text, found, unit="1")
+    if played.others is None:
+        return
+    busy = Interval(played.others, 0.0)
+    quiet = played.others <= _OTHERS
+    who = f" ({', '.join(played.busiest)})" if played.busiest and not quiet else ""
+    text = f"other programs use {100 * played.others:.1f} % of the cores{who}"
+    remedy = None if quiet else "Stop them: their work is in every joule."
+    yield check("others", "this machine", "passed" if quiet else "cannot_tell", text, busy, unit="1", remedy=remedy)
+
+
+def _cost(seen: Observed) -> Check:
+    blocks = seen.played.blocks
+    lost = interval([1 - with_it / without for with_it, without in blocks if without > 0])
+    verdict: Verdict = "failed" if lost.low > _COST else "passed" if lost.high <= _COST else "cannot_tell"
+    text = f"sampling at 100 Hz costs {100 * lost.value:.2f} ± {100 * lost.half:.2g} % of the work of all cores"
+    if not math.isfinite(lost.value):
+        text = "no work was done in the blocks with and without sampling"
+    blocks_s = 2 * len(blocks) * seen.plan.block_s
+    needs = blocks_s * (lost.half / _COST) ** 2 + seen.plan.seconds if math.isfinite(lost.half) else None
+    return check("cost", "the sampler", verdict, text, lost, unit="1", stated=_COST, needs_s=needs)
+
+
+def meter_check(seen: Observed, mine: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[Span]) -> Check:
+    """The headline against a meter, over every level of the pattern.
+
+    Args:
+        seen: The pattern.
+        mine: The headline's series.
+        theirs: The meter's.
+        holds: The settled stretches.
+    """
+    subject = f"{_name([series.channel for series in mine])} against {theirs.channel.name}"
+    try:
+        _, line = fit_levels(mine, theirs, holds)
+    except InputError as error:
+        return check("meter", subject, "cannot_tell", error.message, remedy=error.remedy)
+    gain = Interval(line.gain, 2 * line.u_gain)
+    scopes = {series.channel.scope for series in mine}
+    same = scopes == {theirs.channel.scope}
+    slack = math.hypot(_gain(theirs.channel), *(_gain(series.channel) for series in mine))
+    high = 1 + slack if same else _MOST_LOSS
+    verdict = judged(gain, 1 - slack, high)
+    text = f"for each watt that it shows the meter shows {gain.value:.3f} ± {gain.half:.2g} W"
+    if not same:
+        text += f"; the meter sees the {theirs.channel.scope}, with the losses between"
+    remedy = f"edgeprof calibrate --against {theirs.channel.sensor}: corrects it" if verdict == "failed" else None
+    return check(
+        "meter", subject, verdict, text, gain, unit="1", needs_s=needed_s(seen, gain, slack or _COUNTER), remedy=remedy
+    )
+
+
+def unproved_gain(seen: Observed) -> Check:
+    """What no pattern of loads can show without a second instrument."""
+    limits = max((_gain(channel) for channel in seen.headline), default=0.0)
+    stated = f" (stated ± {100 * limits:.1f} %)" if limits else ""
+    which = "its scale" if alone(seen) else "the scale of each rail"
+    text = f"{which}{stated} only a second instrument can see"
+    remedy = "edgeprof doctor --prove --against meter:ADDRESS"
+    return check("gain", _name(seen.headline), "cannot_tell", text, remedy=remedy)

@@ -1,0 +1,273 @@
+"""``edgeprof choose``: which model on which hardware, from a product's requirements and what was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprof.cli.options import json_option, no_color_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgeprof.reporters.terminal import Style
+    from edgeprof.results.schema import Interval, Result
+    from edgeprof.verdicts.choose import Choice, Group
+    from edgeprof.verdicts.choose_row import Row
+    from edgeprof.verdicts.requirements import Requirements
+
+SCHEMA = "edgeprof.choice/1"
+
+
+@click.command("choose", no_args_is_help=True)
+@click.argument("requirements", metavar="REQUIREMENTS.toml")
+@click.argument("results", nargs=-1, metavar="[RESULT...]")
+@click.option("--ask", is_flag=True, help="Write REQUIREMENTS.toml from eight questions first.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False), metavar="FILE.json", help="Also write the JSON to FILE."
+)
+@json_option
+@no_color_option
+def command(
+    requirements: str, results: tuple[str, ...], *, ask: bool, output: str | None, as_json: bool, no_color: bool
+) -> int:
+    """Which model on which hardware, from requirements.
+
+    Every device, variant and power mode of the results (files, or ids of stored ones; by default all that are stored)
+    is held against the requirements: the rate, p99 at that rate, accuracy, memory, a rate held without throttling,
+    hours of battery, watts, price. Each gets yes, no, unsure (its interval contains the limit) or unknown, with the
+    command that measures it. Rows that fit come first, the fewest watts at the product's rate and duty before others;
+    rows whose joules cover different things are not ordered against each other. Exit codes: 0 a row fits, 1 none does,
+    3 all rows are unknown.
+    """
+    from edgeprof.errors import InputError
+    from edgeprof.reporters.terminal import Style
+    from edgeprof.results import files
+    from edgeprof.verdicts.choose import choose
+    from edgeprof.verdicts.requirements import load
+
+    path = Path(requirements)
+    if output is not None:
+        if Path(output).suffix != ".json":
+            raise InputError(f"-o {output} does not end in .json", remedy="A choice is written as JSON: -o choice.json")
+        files.check_writable(Path(output))
+    if ask:
+        from edgeprof.cli.choose_questions import write_answers
+
+        write_answers(path)
+    asked = load(path)
+    found = choose(_read(results), asked)
+    text = json.dumps(_as_json(found), indent=2, allow_nan=False)
+    if output is not None:
+        files.write(Path(output), text + "\n")
+    if as_json:
+        click.echo(text)
+    else:
+        click.echo("\n".join(_lines(found, Style.of(sys.stdout, no_color=no_color))))
+    return found.exit_code
+
+
+def _read(references: tuple[str, ...]) -> list[Result]:
+    """The results to choose from, each once.
+
+    Raises:
+        InputError: one cannot be read, or nothing is stored.
+    """
+    from edgeprof.errors import InputError
+    from edgeprof.results import files
+    from edgeprof.results.store import Store
+
+    store = Store()
+    found = [one for reference in references for one in files.read(reference, store)] if references else store.all()
+    if not found:
+        raise InputError(
+            f"there is nothing to choose from: nothing is stored in {store.directory}",
+            remedy="Measure something first: edgeprof bench MODEL, or name result files.",
+        )
+    return list({one.id: one for one in found}.values())
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
+
+
+def _lines(found: Choice, style: Style) -> list[str]:
+    lines = [line for sentence in found.asked.arithmetic() for line in style.wrap("", sentence)]
+    for group in found.groups:
+        lines += ["", *style.wrap("", _sentence(group, found)), *_table(group, found.asked, style)]
+        for row in group.rows:
+            lines += _explained(row, style)
+    lines.append("")
+    for sentence in [_summary(found), found.change, *found.passed_over]:
+        lines += style.wrap("", sentence) if sentence else []
+    return lines
+
+
+def _table(group: Group, asked: Requirements, style: Style) -> list[str]:
+    from edgeprof.reporters.terminal import Column, table
+
+    rows = group.rows
+    columns = [
+        Column("fits", [("", row.answer) for row in rows]),
+        Column("mean power", [("", _watts(row)) for row in rows], "power"),
+    ]
+    if asked.usable_wh is not None:
+        columns.append(Column("battery", [("", _hours(row, asked)) for row in rows]))
+    columns += [
+        Column("mode", [("", row.power_mode or "–") for row in rows]),
+        Column("runtime", [("", row.runtime or "–") for row in rows]),
+    ]
+    if any(row.device and row.device.price is not None for row in rows):
+        prices = [row.device.price if row.device else None for row in rows]
+        columns.append(Column("price", [("", "–" if price is None else f"{price:g}") for price in prices]))
+    return table(style, [_name(row, rows) for row in rows], columns, ["" for _ in rows])
+
+
+def _name(row: Row, rows: tuple[Row, ...]) -> str:
+    """What a row is called; with its host where several hosts have the same board."""
+    hosts = {one.hostname for one in rows if one.board == row.board}
+    device = f"{row.board} ({row.hostname})" if len(hosts) > 1 else row.board
+    return f"{device} · {row.model if row.model in row.variant else f'{row.model} {row.variant}'}"
+
+
+def _watts(row: Row) -> str:
+    from edgeprof import units
+
+    if row.draw is None:
+        return "–"
+    if row.draw.ci95 is None:
+        return f"{units.significant(row.draw.watts)} W"
+    return units.plus_minus(row.draw.watts, row.draw.ci95[1] - row.draw.watts, "W")
+
+
+def _hours(row: Row, asked: Requirements) -> str:
+    from edgeprof import units
+
+    if row.draw is None or asked.usable_wh is None:
+        return "–"
+    interval = row.hours_ci95(asked)
+    middle = f"{units.significant(row.draw.hours(asked.usable_wh))} h"
+    if interval is None:
+        return middle
+    return f"{middle} ({units.significant(interval[0])} to {units.significant(interval[1])})"
+
+
+def _explained(row: Row, style: Style) -> Iterator[str]:
+    """What keeps a row from a yes, and what to do about it."""
+    from edgeprof.verdicts.choose_row import title
+
+    open_checks = [check for check in row.checks if check.answer != "yes"]
+    if not open_checks and not row.notes:
+        return
+    yield from style.wrap("", f"{title(row)}:")
+    for check in open_checks:
+        yield from style.wrap("", f"{check.answer}: {check.requirement}: {check.sentence}.", indent=4)
+    for note in row.notes:
+        yield from style.wrap("", f"note: {note}.", indent=4)
+    where = f"on {row.hostname}" + (f" in {row.power_mode}" if row.power_mode else "")
+    for remedy in dict.fromkeys(check.remedy for check in open_checks if check.remedy):
+        yield from style.wrap("", f"{where}: {remedy}" if remedy.startswith("edgeprof ") else remedy, indent=4)
+
+
+def _summary(found: Choice) -> str:
+    from edgeprof.verdicts.choose_row import title
+
+    if not found.fitting:
+        if found.exit_code == 3:
+            return "Nothing is known to fit and nothing is known not to: measure what is unknown."
+        return "No row is known to fit."
+    best = [group for group in found.groups if group.rows[0].answer == "yes"]
+    names = "; ".join(title(group.rows[0]) for group in best)
+    if len(best) > 1:
+        return f"These fit, and their joules cannot be compared: {names}."
+    if best[0].rows[0].draw is None:
+        return f"{names} fits; what it draws is not known."
+    ties = ", ".join(title(row) for row in best[0].ties)
+    tied = f" Its watts cannot be told from those of {ties}." if ties else ""
+    return f"Take {names}: of the rows that fit, it draws least.{tied}"
+
+
+def _sentence(group: Group, found: Choice) -> str:
+    """What the rows of a group share, and why the group stands apart."""
+    from edgeprof.reporters.view import COVERS
+
+    if group.origin == "none":
+        return "No joules are known of these rows:"
+    if group.covers == "owner's sum":
+        what = "cover what the rails measure and the watts that you added (outside_w)"
+    else:
+        what = f"cover {COVERS.get(group.covers, 'an unknown part')}"
+    sentence = f"Joules are {group.origin} and {what}"
+    if group.origin == "simulated":
+        sentence += "; a virtual board says nothing certain of a real one, so no row is a yes"
+    elif group.origin == "estimated":
+        sentence += "; an estimate is no measurement, so no row is a yes that rests on joules"
+    elif sum(one.origin == "measured" for one in found.groups) > 1:
+        sentence += "; these rows are ordered among themselves alone, since the others cover something else"
+    return f"{sentence}:"
+
+
+# --- for machines -----------------------------------------------------------------------------------------------------
+
+
+def _as_json(found: Choice) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    asked = {name: value for name, value in asdict(found.asked).items() if name != "devices"}
+    return {
+        "schema": SCHEMA,
+        "requirements": asked,
+        "devices": [asdict(device) for device in found.asked.devices],
+        "arithmetic": found.asked.arithmetic(),
+        "groups": [
+            {
+                "provenance": group.origin,
+                "covers": group.covers,
+                "sentence": _sentence(group, found),
+                "rows": [_row_as_json(row, found.asked) for row in group.rows],
+            }
+            for group in found.groups
+        ],
+        "summary": _summary(found),
+        "change": found.change,
+        "passed_over": list(found.passed_over),
+        "exit_code": found.exit_code,
+    }
+
+
+def _row_as_json(row: Row, asked: Requirements) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    hours = None if row.draw is None or asked.usable_wh is None else row.draw.hours(asked.usable_wh)
+    return {
+        "board": row.board,
+        "hostname": row.hostname,
+        "power_mode": row.power_mode,
+        "model": row.model,
+        "variant": row.variant,
+        "runtime": row.runtime or None,
+        "covers": row.covers,
+        "verdict": row.answer,
+        "mean_power_w": None if row.draw is None else row.draw.watts,
+        "mean_power_ci95_w": None if row.draw is None else row.draw.ci95,
+        "hours": _finite(hours),
+        "hours_ci95": _interval(row.hours_ci95(asked)),
+        "price": row.device.price if row.device else None,
+        "outside_w": row.device.outside_w if row.device else None,
+        "checks": [{**asdict(check), "acceptable": _finite(check.acceptable)} for check in row.checks],
+        "notes": list(row.notes),
+        "results": list(row.results),
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinity: None where there is no bound."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _interval(interval: Interval | None) -> list[float | None] | None:
+    return None if interval is None else [_finite(end) for end in interval]

@@ -1,0 +1,109 @@
+"""``edgeprof doctor --prove``: plays the pattern, prints each verdict, and says what the board's joules are worth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from edgeprof.calibration.proof import Check
+    from edgeprof.calibration.prove import Proof
+    from edgeprof.plugins import PluginHost
+    from edgeprof.roots import Roots
+
+_WORDS = {"passed": "pass", "failed": "fail", "cannot_tell": "?"}
+
+
+def run(
+    host: PluginHost,
+    roots: Roots,
+    *,
+    rail: str | None,
+    sensors: Sequence[str],
+    against: str | None,
+    quick: bool,
+    as_json: bool,
+) -> bool:
+    """Prove, print, keep; whether nothing failed.
+
+    Raises:
+        BusyError: another measurement runs on this device.
+    """
+    from edgeprof.calibration.prove import prove
+    from edgeprof.launch.lock import measuring
+
+    with measuring(roots, "doctor --prove"):
+        proof = prove(
+            host,
+            roots,
+            rail=rail,
+            sensors=list(sensors) or None,
+            against=against,
+            quick=quick,
+            say=lambda text: click.echo(text, err=True),
+        )
+    click.echo(json.dumps(proof.to_dict(), indent=2) if as_json else "\n".join(lines(proof)))
+    return proof.verdict != "failed"
+
+
+def lines(proof: Proof) -> Iterator[str]:
+    """The verdicts: of the headline each, of other channels one line for all that passed."""
+    headline = (proof.rail or "").split(" + ")
+    shown = headline if len(headline) == 1 else []
+    by_subject: dict[str, list[Check]] = {}
+    for check in proof.checks:
+        by_subject.setdefault(check.subject, []).append(check)
+    quiet: list[str] = []
+    untold: dict[str, list[Check]] = {}
+    for subject, checks in by_subject.items():
+        own = subject not in shown and all(check.name in _SENSORS for check in checks)
+        if own and all(check.verdict == "passed" for check in checks):
+            quiet.append(f"{subject} ({_range(checks[0])})")
+            continue
+        for check in checks:
+            if not own or check.verdict == "failed":
+                yield from _lines(check)
+            elif check.verdict == "cannot_tell":
+                untold.setdefault(check.name, []).append(check)
+    for same in untold.values():
+        yield from _lines(replace(same[0], subject=", ".join(check.subject for check in same)))
+    if quiet:
+        yield f"  pass   also as stated: {', '.join(quiet)}"
+    yield f"  {_summary(proof)}"
+
+
+#: Checks of one channel alone.
+_SENSORS = {"answers", "refresh", "resolution", "filter", "aliasing", "delay"}
+
+
+def _range(answers: Check) -> str:
+    return answers.detail.rpartition(": ")[2]
+
+
+def _lines(check: Check) -> Iterator[str]:
+    from edgeprof.units import duration
+
+    text = f"  {_WORDS[check.verdict]:<6} {check.subject}: {check.detail}"
+    if check.needs_s is not None:
+        text += f" (about {duration(check.needs_s)} would tell)"
+    yield text
+    if check.remedy and check.verdict != "passed":
+        yield f"         → {check.remedy}"
+
+
+def _summary(proof: Proof) -> str:
+    failed = [check for check in proof.checks if check.verdict == "failed"]
+    if failed:
+        names = ", ".join(dict.fromkeys(f"{check.subject} ({check.name})" for check in failed))
+        return f"Not to be believed as it is: {names}."
+    if proof.believable is None:
+        return "Nothing failed, but how well joules add up cannot be told here."
+    gain = "a gain" if proof.gain_limit is None else f"± {100 * proof.gain_limit:.1f} % of gain"
+    met = any(check.name == "meter" and check.verdict == "passed" for check in proof.checks)
+    plus = "" if met else f", plus {gain} that only a meter can see"
+    return f"Joules of windows of 1 s and longer: believable to ± {100 * proof.believable:.1f} %{plus}."

@@ -1,0 +1,95 @@
+"""What ``edgeprof doctor --prove`` found of this device, kept so that later results can cite it.
+
+A file of the data directory, one entry a board; the newest proof takes the place of the one before.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import InputError
+
+if TYPE_CHECKING:
+    from edgeprof.sensing.sensor import Channel
+
+FILE = "proofs.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Proved:
+    """The newest proof of one board.
+
+    Attributes:
+        board: The board's id, and whether it is simulated, as ``corrections.board_name`` gives it.
+        date: When, ISO 8601.
+        verdict: ``passed``, ``failed`` or ``cannot_tell``.
+        channels: The verdict by ``sensor/channel/quantity``.
+        proof: The whole document (``edgeprof.prove/1``).
+    """
+
+    board: str
+    date: str
+    verdict: str
+    channels: dict[str, str]
+    proof: dict[str, Any]
+
+    def of(self, channel: Channel) -> dict[str, str] | None:
+        """``{"date": …, "verdict": …}`` of a channel; None where the proof says nothing of it."""
+        verdict = self.channels.get(f"{channel.sensor}/{channel.name}/{channel.quantity}")
+        return None if verdict is None else {"date": self.date, "verdict": verdict}
+
+
+class Proofs:
+    """All proofs of one data directory.
+
+    Args:
+        directory: ``EDGEPROF_DATA_DIR``, else the platform's data directory, by default.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+
+    @property
+    def path(self) -> Path:
+        if self._directory is None:
+            from edgeprof.results.place import data_dir  # noqa: PLC0415 - needed only here
+
+            self._directory = data_dir()
+        return self._directory / FILE
+
+    def get(self, board: str) -> Proved | None:
+        """The newest proof of a board; None without one, or where the file cannot be read: it changes no joule."""
+        return self._all().get(board)
+
+    def put(self, proved: Proved) -> None:
+        """Keep a proof.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        kept = {**self._all(), proved.board: proved}
+        text = json.dumps({"version": _VERSION, "proofs": [asdict(one) for one in kept.values()]}, indent=2)
+        path = self.path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=FILE, delete=False, encoding="utf-8") as file:
+                file.write(text + "\n")
+            Path(file.name).replace(path)
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be written: {error.strerror}", remedy="Set EDGEPROF_DATA_DIR to a place of yours."
+            ) from None
+
+    def _all(self) -> dict[str, Proved]:
+        try:
+            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            if kept["version"] != _VERSION:
+                return {}
+            return {one["board"]: Proved(**one) for one in kept["proofs"]}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return {}

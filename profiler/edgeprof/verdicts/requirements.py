@@ -1,0 +1,356 @@
+"""What a product asks of a device: ``requirements.toml``, read and checked, and the arithmetic that follows from it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgeprof import toml_files, units
+from edgeprof.errors import InputError, unknown
+from edgeprof.worker.workload import INFERENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+_TABLES = ("product", "accuracy", "reliability", "devices")
+#: No product asks less or more of anything; beyond it arithmetic would overflow.
+_LEAST, _MOST = 1e-15, 1e15
+_TIME = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*(min|h|d)\s*")
+_LONG_TIMES = {"min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True)
+class Device:
+    """What the owner knows of a kind of device and no measurement does.
+
+    Attributes:
+        key: Its name in the file.
+        board: The board that is meant; empty: any whose name or hostname holds ``key``.
+        price: In any one currency.
+        outside_w: Watts of everything that the measured rail leaves out (carrier, camera, modem); None: not said.
+    """
+
+    key: str
+    board: str = ""
+    price: float | None = None
+    outside_w: float | None = None
+
+    def fits(self, board: str, hostname: str) -> bool:
+        """Whether a board of this name, or the host of this name, is meant."""
+        if self.board:
+            return _plain(self.board) == _plain(board)
+        return _plain(self.key) == _plain(hostname) or _plain(self.key) in _plain(board)
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What the product asks; None: not asked. Seconds, bytes, watts.
+
+    Attributes:
+        rate_hz: Units of work a second while the device is awake.
+        workload: What is done at that rate; ``inference`` or another workload of the results.
+        duty: The share of time awake, above 0 and at most 1.
+        sleep_w: Watts asleep; None: the device idles instead.
+        latency_p99_s: 99 % of the answers must come within this time, at the product's rate.
+        battery_wh: Usable watt-hours of a new battery.
+        derate: What is left of them in cold and age, above 0 and at most 1.
+        hours: How long the battery must last.
+        max_w: The most that may be drawn on average.
+        memory_bytes: What the model's process may take.
+        max_price: The most that a device may cost.
+        metric: The accuracy's metric.
+        accuracy_min: The lower end of the accuracy's interval must reach it.
+        accuracy_max: For metrics of which less is better: the upper end must not exceed it.
+        sustained_s: How long the rate must have been held without throttling.
+        devices: What the owner adds.
+    """
+
+    rate_hz: float
+    workload: str = INFERENCE.name
+    duty: float = 1.0
+    sleep_w: float | None = None
+    latency_p99_s: float | None = None
+    battery_wh: float | None = None
+    derate: float = 1.0
+    hours: float | None = None
+    max_w: float | None = None
+    memory_bytes: float | None = None
+    max_price: float | None = None
+    metric: str | None = None
+    accuracy_min: float | None = None
+    accuracy_max: float | None = None
+    sustained_s: float | None = None
+    devices: tuple[Device, ...] = field(default=())
+
+    @property
+    def usable_wh(self) -> float | None:
+        return None if self.battery_wh is None else self.battery_wh * self.derate
+
+    @property
+    def budget_w(self) -> float | None:
+        """Watts that the battery leaves on average: Wh / h; None without a battery and hours."""
+        return self.usable_wh / self.hours if self.usable_wh is not None and self.hours is not None else None
+
+    def device(self, board: str, hostname: str) -> Device | None:
+        """What the owner says of this device.
+
+        Raises:
+            InputError: two entries fit it.
+        """
+        fitting = [device for device in self.devices if device.fits(board, hostname)]
+        named = [device for device in fitting if device.board] or fitting
+        if len(named) > 1:
+            raise InputError(
+                f"[devices.{named[0].key}] and [devices.{named[1].key}] both fit {board} ({hostname})",
+                remedy=f'Add board = "{board}" to the one that is meant.',
+            )
+        return named[0] if named else None
+
+    def arithmetic(self) -> list[str]:
+        """What follows from the requirements alone, a sentence each."""
+        done = f"{self.rate_hz:g} a second at {100 * self.duty:g} % duty"
+        sentences = [f"{done} are {self.rate_hz * self.duty * 86400:,.0f} {self.workload}s a day."]
+        if self.usable_wh is not None and self.hours is not None and self.budget_w is not None:
+            battery = f"{self.battery_wh:g} Wh" + (f" × {self.derate:g}" if self.derate < 1 else "")
+            sentences.append(
+                f"{battery} over {self.hours:g} h leave {units.significant(self.budget_w)} W on average for everything."
+            )
+            awake = self.awake_budget_w
+            if awake is not None:
+                sentences.append(
+                    f"Asleep {self.sleep_w:g} W are drawn, which leaves {units.significant(awake)} W awake."
+                )
+        if self.duty < 1 and self.sleep_w is None:
+            sentences.append("No sleep power is given: between the times awake the device is taken to idle.")
+        return sentences
+
+    @property
+    def awake_budget_w(self) -> float | None:
+        """Watts that the battery leaves while awake; None where no sleep power is given."""
+        if self.budget_w is None or self.sleep_w is None:
+            return None
+        return (self.budget_w - (1 - self.duty) * self.sleep_w) / self.duty
+
+
+def load(path: Path) -> Requirements:
+    """Read ``requirements.toml``.
+
+    Raises:
+        InputError: it is no TOML, a key or value does not fit, or two requirements contradict each other.
+    """
+    content = toml_files.read(path, remedy="edgeprof choose --ask FILE writes one.")
+    return from_toml(content, path)
+
+
+def from_toml(content: Mapping[str, Any], path: Path) -> Requirements:
+    """The requirements of a file's content.
+
+    Raises:
+        InputError: see ``load``.
+    """
+    for name in content:
+        if name not in _TABLES:
+            raise unknown(f"table of {path.name}", name, _TABLES)
+    tables = {name: _table(path, name, content.get(name, {})) for name in _TABLES}
+    found: dict[str, Any] = {}
+    for table, readers in _KEYS.items():
+        for key, value in tables[table].items():
+            if key not in readers:
+                raise unknown(f"key of [{table}] in {path.name}", key, readers)
+            name, read = readers[key]
+            found[name] = _read(path, key, value, read)
+    if "rate_hz" not in found:
+        raise InputError(f"{path} does not say the rate", remedy="Add rate = 15 to [product]: inferences a second.")
+    found["devices"] = tuple(_device(path, key, value) for key, value in tables["devices"].items())
+    requirements = Requirements(**found)
+    contradiction = _contradiction(requirements)
+    if contradiction:
+        raise InputError(f"{path}: {contradiction[0]}", remedy=contradiction[1])
+    return requirements
+
+
+def value_of(key: str, text: object) -> float | str:
+    """One value of [product] as it stands in the file, in SI units.
+
+    Raises:
+        ValueError: it does not fit; the sentence says why.
+    """
+    return _PRODUCT[key][1](text)
+
+
+def _read(path: Path, key: str, value: object, read: Callable[[object], float | str]) -> float | str:
+    try:
+        return read(value)
+    except ValueError as error:
+        raise InputError(f"{path}: {key} = {_written(value)} {error}") from None
+
+
+def _written(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _table(path: Path, name: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {name} is not a table", remedy=f"Write it as [{name}].")
+    return value
+
+
+def _device(path: Path, key: str, value: object) -> Device:
+    given = _table(path, f"devices.{key}", value)
+    if not _plain(key):
+        raise InputError(f"{path}: [devices.{_written(key)}] names no device")
+    for name in given:
+        if name not in _DEVICE:
+            raise unknown(f"key of [devices.{key}] in {path.name}", name, _DEVICE)
+    read = {name: _read(path, f"{name} of devices.{key}", one, _DEVICE[name]) for name, one in given.items()}
+    return Device(key, **read)  # type: ignore[arg-type] # each name has the reader of its type
+
+
+def _contradiction(asked: Requirements) -> tuple[str, str] | None:
+    """Two requirements that nothing can meet together, and what to do."""
+    bounded = asked.accuracy_min is not None or asked.accuracy_max is not None
+    low, high = asked.accuracy_min, asked.accuracy_max
+    conflicts = (
+        (
+            asked.hours is not None and asked.battery_wh is None,
+            "hours needs battery_wh beside it",
+            "Add battery_wh, or leave hours out for a device on mains.",
+        ),
+        (
+            asked.derate < 1 and asked.battery_wh is None,
+            "derate needs battery_wh beside it",
+            "Add battery_wh, or leave derate out.",
+        ),
+        (
+            asked.sleep_w is not None and asked.duty == 1,
+            "duty is 1, so the device never sleeps and sleep_w is never drawn",
+            "Set duty below 1, or leave sleep_w out.",
+        ),
+        (
+            low is not None and high is not None and low > high,
+            f"the accuracy's min {low} is above its max {high}",
+            "Keep the one that is meant.",
+        ),
+        (
+            bounded != (asked.metric is not None),
+            "[accuracy] needs a metric, and a min or a max",
+            'Write metric = "top1" and min = 0.9.',
+        ),
+    )
+    found = next(((sentence, remedy) for holds, sentence, remedy in conflicts if holds), None)
+    return found or _sleep_draws_all(asked)
+
+
+def _sleep_draws_all(asked: Requirements) -> tuple[str, str] | None:
+    limits = [watts for watts in (asked.budget_w, asked.max_w) if watts is not None]
+    if asked.sleep_w is None or not limits or (1 - asked.duty) * asked.sleep_w < min(limits):
+        return None
+    asleep = units.significant((1 - asked.duty) * asked.sleep_w)
+    return (
+        f"sleep alone draws {asleep} W on average, and {units.significant(min(limits))} W are all there is",
+        "Lower sleep_w or hours, or take a larger battery.",
+    )
+
+
+# --- readers of values: a ValueError's text follows "KEY = VALUE" -----------------------------------------------------
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("is not a number; write it without quotes and unit")  # noqa: TRY004 - a user's value
+    if not math.isfinite(value):
+        raise ValueError("is not finite")
+    if value and not _LEAST <= abs(value) <= _MOST:
+        raise ValueError(f"lies beyond {_LEAST:g} to {_MOST:g}")
+    return float(value)
+
+
+def _above_zero(value: object) -> float:
+    number = _number(value)
+    if number <= 0:
+        raise ValueError("is not above 0")
+    return number
+
+
+def _not_below_zero(value: object) -> float:
+    number = _number(value)
+    if number < 0:
+        raise ValueError("is below 0")
+    return number
+
+
+def _share(value: object) -> float:
+    number = _above_zero(value)
+    if number > 1:
+        raise ValueError("is not a share from 0 to 1")
+    return number
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("is not text in quotes")
+    return value
+
+
+def _with_unit(value: object, unit: str, example: str) -> float:
+    """A quantity whose unit is written: a bare 100 could mean seconds or milliseconds."""
+    if not isinstance(value, str) or not re.search(r"[A-Za-z]\s*$", value):
+        raise ValueError(f'has no unit; write it as "{example}"')
+    try:
+        number = units.parse(value, unit)
+    except (ValueError, OverflowError):
+        raise ValueError(f'is not a quantity in {unit}; write it as "{example}"') from None
+    if not _LEAST <= number <= _MOST:
+        raise ValueError(f"lies beyond {_LEAST:g} to {_MOST:g} {unit}")
+    return number
+
+
+def _latency(value: object) -> float:
+    return _with_unit(value, "s", "100ms")
+
+
+def _bytes(value: object) -> float:
+    return _with_unit(value, "B", "512MiB")
+
+
+def _period(value: object) -> float:
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return _with_unit(value, "s", "30min")
+    seconds = float(match[1]) * _LONG_TIMES[match[2]]
+    if not _LEAST <= seconds <= _MOST:
+        raise ValueError(f"lies beyond {_LEAST:g} to {_MOST:g} s")
+    return seconds
+
+
+_PRODUCT: dict[str, tuple[str, Callable[[object], float | str]]] = {
+    "rate": ("rate_hz", _above_zero),
+    "workload": ("workload", _text),
+    "duty": ("duty", _share),
+    "sleep_w": ("sleep_w", _not_below_zero),
+    "latency_p99": ("latency_p99_s", _latency),
+    "battery_wh": ("battery_wh", _above_zero),
+    "derate": ("derate", _share),
+    "hours": ("hours", _above_zero),
+    "max_w": ("max_w", _above_zero),
+    "memory": ("memory_bytes", _bytes),
+    "max_price": ("max_price", _not_below_zero),
+}
+_KEYS: dict[str, dict[str, tuple[str, Callable[[object], float | str]]]] = {
+    "product": _PRODUCT,
+    "accuracy": {"metric": ("metric", _text), "min": ("accuracy_min", _number), "max": ("accuracy_max", _number)},
+    "reliability": {"sustained": ("sustained_s", _period)},
+}
+_DEVICE: dict[str, Callable[[object], float | str]] = {
+    "board": _text,
+    "price": _not_below_zero,
+    "outside_w": _not_below_zero,
+}
+
+
+def _plain(name: str) -> str:
+    """Letters and digits alone: ``Raspberry Pi 5`` as ``raspberrypi5``."""
+    return "".join(character for character in name.casefold() if character.isalnum())

@@ -1,0 +1,123 @@
+"""GGUF files in small, written by hand after docs/gguf.md of ggml-org/ggml: a header, and zeros for the weights."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Type of a value → its number and struct format.
+_SCALARS = {"u16": (2, "H"), "u32": (4, "I"), "f32": (6, "f"), "bool": (7, "?"), "u64": (10, "Q")}
+
+Tensor = tuple[str, tuple[int, ...], int, int]  # name, shape, type number, bytes
+
+
+def text(value: str) -> bytes:
+    data = value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def value(kind: str, content: Any) -> bytes:
+    if kind == "str":
+        return struct.pack("<I", 8) + text(content)
+    if kind == "strs":
+        return struct.pack("<IIQ", 9, 8, len(content)) + b"".join(map(text, content))
+    if kind == "f32s":
+        return struct.pack("<IIQ", 9, 6, len(content)) + struct.pack(f"<{len(content)}f", *content)
+    if kind == "i32s":
+        return struct.pack("<IIQ", 9, 5, len(content)) + struct.pack(f"<{len(content)}i", *content)
+    number, layout = _SCALARS[kind]
+    return struct.pack("<I" + layout, number, content)
+
+
+#: 64 weights of F32, 512 of Q4_K, 64 of Q8_0.
+TENSORS: tuple[Tensor, ...] = (
+    ("output_norm.weight", (64,), 0, 256),
+    ("blk.0.ffn_up.weight", (256, 2), 12, 288),
+    ("token_embd.weight", (32, 2), 8, 68),
+)
+KEYS: dict[str, tuple[str, Any]] = {
+    "general.architecture": ("str", "llama"),
+    "general.name": ("str", "Small"),
+    "llama.context_length": ("u32", 2048),
+    "llama.rope.freq_base": ("f32", 10000.0),
+    "tokenizer.ggml.tokens": ("strs", ["a", "b", "Ġ"]),
+    "tokenizer.ggml.scores": ("f32s", [0.0, 1.0, 2.0]),
+}
+
+
+def gguf(
+    keys: dict[str, tuple[str, Any]] | None = None,
+    tensors: tuple[Tensor, ...] = TENSORS,
+    version: int = 3,
+    weights: Callable[[int], bytes] = bytes,
+) -> bytes:
+    """A whole file.
+
+    Args:
+        keys: Name → (kind, value).
+        tensors: What its header declares.
+        version: Of the format.
+        weights: The bytes of a tensor of so many bytes.
+    """
+    keys = KEYS if keys is None else keys
+    head = struct.pack("<4sIQQ", b"GGUF", version, len(tensors), len(keys))
+    head += b"".join(text(key) + value(*content) for key, content in keys.items())
+    offset = 0
+    for name, shape, kind, size in tensors:
+        head += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+        offset += -(-size // 32) * 32
+    data = b"".join(weights(size) + bytes(-size % 32) for _, _, _, size in tensors)
+    return head + bytes(-len(head) % 32) + data
+
+
+def _byte_tokenizer() -> dict[str, tuple[str, Any]]:
+    """GPT-2's tokenizer without merges: each byte is a token, written as GPT-2 writes it; four controls."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    letters = [chr(byte) if byte in shown else chr(256 + hidden.index(byte)) for byte in range(256)]
+    return {
+        "tokenizer.ggml.model": ("str", "gpt2"),
+        "tokenizer.ggml.pre": ("str", "gpt-2"),
+        "tokenizer.ggml.tokens": ("strs", [*letters, *(f"<|{n}|>" for n in range(4))]),
+        "tokenizer.ggml.token_type": ("i32s", [1] * 256 + [3] * 4),
+        "tokenizer.ggml.merges": ("strs", ["Ġ Ġ"]),
+        "tokenizer.ggml.bos_token_id": ("u32", 256),
+        "tokenizer.ggml.eos_token_id": ("u32", 257),
+    }
+
+
+def llama(
+    width: int = 64, layers: int = 2, vocabulary: int = 128, context: int = 512, *, tokenizer: bool = False
+) -> bytes:
+    """A language model that llama.cpp runs: F32, random weights; without a tokenizer, or with one of bytes."""
+    vocabulary = 260 if tokenizer else vocabulary
+    chance = np.random.default_rng(0)
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (width, vocabulary), "output_norm.weight": (width,)}
+    for layer in range(layers):
+        block = {"attn_norm": (width,), "ffn_norm": (width,), "attn_output": (width, width), "attn_q": (width, width)}
+        block |= {"attn_k": (width, width // 2), "attn_v": (width, width // 2)}
+        block |= {"ffn_gate": (width, 2 * width), "ffn_up": (width, 2 * width), "ffn_down": (2 * width, width)}
+        shapes |= {f"blk.{layer}.{name}.weight": shape for name, shape in block.items()}
+    keys = {
+        "general.architecture": ("str", "llama"),
+        "general.name": ("str", "random"),
+        "llama.block_count": ("u32", layers),
+        "llama.context_length": ("u32", context),
+        "llama.embedding_length": ("u32", width),
+        "llama.feed_forward_length": ("u32", 2 * width),
+        "llama.attention.head_count": ("u32", 4),
+        "llama.attention.head_count_kv": ("u32", 2),
+        "llama.attention.layer_norm_rms_epsilon": ("f32", 1e-5),
+        "llama.vocab_size": ("u32", vocabulary),
+        "tokenizer.ggml.model": ("str", "none"),
+    }
+    if tokenizer:
+        keys |= _byte_tokenizer()
+    tensors = tuple((name, shape, 0, 4 * math.prod(shape)) for name, shape in shapes.items())
+    return gguf(keys, tensors, weights=lambda size: (0.1 * chance.standard_normal(size // 4)).astype("<f4").tobytes())

@@ -1,0 +1,158 @@
+"""A language model on a virtual board that draws other powers while it reads a prompt and while it generates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from edgeprof.benchmark import language
+from edgeprof.benchmark.conductor import bench
+from edgeprof.benchmark.request import BenchRequest, ModelRequest
+from edgeprof.errors import InputError
+from edgeprof.plugins import PluginHost, PluginInfo
+from edgeprof.results import document, schema
+from edgeprof.roots import Roots
+from edgeprof.simulation.live import LiveBoard
+from tests.profiler.benchmark.marked_board import Marked
+from tests.profiler.benchmark.toy_language import Toy
+from tests.profiler.watching import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+#: Watts of the module while a prompt is read, while tokens are generated, and without work.
+POWER = {"p": 9.0, "d": 5.0, "-": 2.0}
+PROMPT, GENERATE = 40, 21
+
+
+class Plugin:
+    from edgeprof import hookimpl
+
+    @hookimpl
+    def register_runtimes(self, register: Any) -> None:
+        register("toy", Toy)
+
+
+def host() -> PluginHost:
+    made = PluginHost()
+    made.register(Plugin(), PluginInfo("toy", "toy", "1"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schema.Result]:
+    folder = tmp_path_factory.mktemp("language")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPROF_DATA_DIR", str(folder / "data"))
+        models = []
+        for name, slower in (("plain", 1), ("leaking", 1.5)):
+            (folder / name).write_text(f"toy:0.004:0.01:{slower}")
+            models.append(ModelRequest(str(folder / name), name))
+        request = BenchRequest(
+            models=models,
+            language={"prompt": PROMPT, "generate": GENERATE},
+            windows=4,
+            window_s=1.0,
+            idle_s=2.0,
+            warmup_s=0.05,
+            timeout_s=20.0,
+        )
+        with LiveBoard("jetson-orin-nano", folder / "board", Marked(folder / "mark", POWER)) as board:
+            yield bench(request, host(), Roots.resolve(folder / "board"), Watcher())
+            assert board.failure is None
+
+
+def test_joules_per_prompt_token_and_per_output_token_are_those_of_each_phases_power(result: schema.Result) -> None:
+    for variant in result.variants:
+        assert [(w.name, w.unit, w.units_per_call) for w in variant.workloads] == [
+            ("request", "request", 1),
+            ("prefill", "prompt token", PROMPT),
+            ("decode", "output token", GENERATE - 1),
+        ]
+        for workload, mark in zip(variant.workloads[1:], "pd", strict=True):
+            known = [window for window in workload.windows if window.energy_j is not None]  # a busy machine loses some
+            seconds, count = (sum(w.end_s - w.start_s for w in known), sum(w.inferences for w in known))
+            truth = POWER[mark] * seconds / count
+            assert sum(window.energy_j for window in known) / count == pytest.approx(truth, rel=0.1)
+            gross, net = workload.energy_j_per_unit.gross, workload.energy_j_per_unit.net
+            if gross.value is not None:  # whether a figure is quoted depends on how busy this machine is
+                assert abs(gross.value - truth) <= gross.expanded_uncertainty + 0.03 * truth
+            if net.value is not None:
+                above_idle = truth * (1 - POWER["-"] / POWER[mark])
+                assert abs(net.value - above_idle) <= net.expanded_uncertainty + 0.03 * truth
+
+
+def test_the_phases_add_up_to_the_request_unless_a_request_does_more(result: schema.Result) -> None:
+    plain, leaking = (variant.language.closure for variant in result.variants)
+    assert plain.time.value == pytest.approx(1.0, abs=0.12)
+    assert plain.energy is None or plain.energy.value == pytest.approx(1.0, abs=0.12)
+    # A request of 160 ms of prefill and 20 · 15 ms of decode, whose phases alone take 160 + 200 ms.
+    assert leaking.time.value == pytest.approx(360 / 460, abs=0.12)
+    assert leaking.time.value < plain.time.value
+
+
+@pytest.mark.parametrize(
+    ("value", "ci95", "doubted"),
+    [(1.2, (1.15, 1.25), True), (0.8, (0.7, 0.9), True), (1.2, (0.9, 1.5), False), (1.01, (1.005, 1.015), False)],
+)
+def test_phases_that_do_not_add_up_beyond_their_interval_are_told(
+    value: float, ci95: tuple[float, float], *, doubted: bool
+) -> None:
+    ratio = schema.Ratio(value=value, ci95=ci95)
+    told = language.closure_doubts(schema.Closure(energy=ratio, time=None))
+    assert [reason.code for reason in told] == ["phases_do_not_add_up"] * doubted
+    assert language.closure_doubts(schema.Closure()) == language.closure_doubts(None) == []
+
+
+def test_the_times_of_tokens_come_from_the_requests_in_the_windows(result: schema.Result) -> None:
+    for variant, output_s in zip(result.variants, (0.01, 0.015), strict=True):
+        figures = variant.language
+        assert (figures.prompt_tokens, figures.generated_tokens, figures.depth) == (PROMPT, GENERATE, 0)
+        requests = variant.workloads[0].count
+        assert figures.ttft_s.samples == figures.tpot_s.samples == requests
+        assert figures.itl_s.samples == requests * (GENERATE - 1)
+        assert figures.ttft_s.p50 == pytest.approx(0.004 * PROMPT, rel=0.3)
+        assert figures.tpot_s.p50 == pytest.approx(output_s, rel=0.4)
+        whole = variant.latency_s.mean
+        assert figures.ttft_s.mean + (GENERATE - 1) * figures.tpot_s.mean == pytest.approx(whole, rel=0.02)
+
+
+def test_a_result_of_a_language_model_is_read_back_as_it_was_written(result: schema.Result) -> None:
+    assert document.from_json(document.to_json(result)) == result
+
+
+def test_quantiles_are_quoted_only_where_ten_samples_lie_beyond_them() -> None:
+    assert language.summarise([]) is None
+    few = language.summarise([1.0, 2.0, 3.0])
+    assert (few.mean, few.p50, few.p90, few.p99, few.samples) == (2.0, 2.0, None, None, 3)
+    many = language.summarise(np.arange(1000.0))
+    assert (many.p90, many.p99) == (pytest.approx(899.1), pytest.approx(989.01))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "says"),
+    [
+        ({"prompt": 600, "context": 512}, "need a context of 728 tokens, and --context is 512"),
+        ({"prompt": 0}, "--prompt 0 is no number of tokens from 1 on"),
+        ({"depth": -1}, "--depth -1 is no number of tokens from 0 on"),
+    ],
+)
+def test_lengths_that_cannot_be_are_refused_in_a_sentence(lengths: dict[str, int], says: str) -> None:
+    from edgeprof.worker.language import read_lengths
+    from edgeprof.worker.runtime import LoadError, LoadOptions
+
+    asked = {name: str(count) for name, count in lengths.items()}
+    with pytest.raises(LoadError, match=says):
+        read_lengths(LoadOptions("cpu", None, 1, {}, asked))
+
+
+def test_lengths_are_refused_for_a_model_that_is_no_language_model(tmp_path: Path) -> None:
+    from edgeprof.benchmark.request import candidates
+
+    (tmp_path / "app.py").write_text("def f():\n    return 1\n")
+    asked = BenchRequest(models=[ModelRequest(f"{tmp_path / 'app.py'}:f")], language={"prompt": 4})
+    with pytest.raises(InputError, match=r"--prompt is meant for language models, and .*app\.py:f is none"):
+        candidates(asked, PluginHost.from_environment())
