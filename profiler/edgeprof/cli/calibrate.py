@@ -151,14 +151,18 @@ def _json(compared: Compared) -> dict[str, Any]:
         "against": compared.meter,
         "line": asdict(compared.line),
         "levels": [
-            {**asdict(level), "before": _before(compared, level.sensor_w), "after": compared.line.at(level.sensor_w)}
+            {
+                **asdict(level),
+                "before": _uncorrected_watts(compared, level.sensor_w),
+                "after": compared.line.at(level.sensor_w),
+            }
             for level in compared.levels
         ],
         "entries": [asdict(entry) for entry in compared.entries],
     }
 
 
-def _before(compared: Compared, watts: float) -> float:
+def _uncorrected_watts(compared: Compared, watts: float) -> float:
     old = compared.before
     return watts if old is None else old.gain * watts + old.offset_w
 
@@ -168,7 +172,7 @@ def table(compared: Compared) -> list[str]:
     line = compared.line
     lines = [f"{compared.rail} against {compared.meter}", "      meter      before              after"]
     for level in sorted(compared.levels, key=lambda level: level.meter_w):
-        before, after = _before(compared, level.sensor_w), line.at(level.sensor_w)
+        before, after = _uncorrected_watts(compared, level.sensor_w), line.at(level.sensor_w)
         lines.append(
             f"  {level.meter_w:8.3f} W {before:8.3f} W {_off(before, level.meter_w)} "
             f"{after:8.3f} W {_off(after, level.meter_w)}"

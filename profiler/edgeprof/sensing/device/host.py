@@ -87,7 +87,7 @@ def describe_host(roots: Roots) -> Host:
         power_mode=mode,
         governor=governor,
         fingerprint=f"sha256:{hashlib.sha256(json.dumps(agree).encode()).hexdigest()}",
-        context={**decisive, **_noted(roots, board.model)},
+        context={**decisive, **_noted_facts(roots, board.model)},
     )
 
 
@@ -201,7 +201,7 @@ def _l4t(roots: Roots) -> str | None:
     return f"{match[1]}.{match[2]}" if match else None
 
 
-def _noted(roots: Roots, model: str) -> dict[str, str]:
+def _noted_facts(roots: Roots, model: str) -> dict[str, str]:
     noted = {
         "model": model,
         "libc": " ".join(platform.libc_ver()).strip(),
