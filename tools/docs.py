@@ -1,6 +1,7 @@
 """Keep the docs true: python tools/docs.py writes what is generated in docs/ anew; with --check it only compares.
 
 - docs/cli-reference.md is every verb's --help.
+- docs/result-1.schema.json is the JSON Schema of a result file, from edgeprof.results.schema.
 - A code block that follows ``<!-- region NAME of FILE -->`` is that region of that file, which a test runs.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import sys
@@ -15,9 +17,11 @@ import textwrap
 from pathlib import Path
 
 import click
+import msgspec
 
 from edgeprof.cli import main as cli
 from edgeprof.cli.verbs import VERBS
+from edgeprof.results import schema
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -69,6 +73,27 @@ def cli_reference() -> str:
     return "\n".join(parts)
 
 
+def result_schema() -> str:
+    """docs/result-1.schema.json: JSON Schema (2020-12) of a result file; its version is that of ``schema.SCHEMA``."""
+    (components,) = msgspec.json.schema_components([schema.Result], ref_template="#/$defs/{name}")[1:]
+    definition = components["Result"]
+    definition["properties"]["schema"] = {"const": schema.SCHEMA}
+    definition["required"] = [*definition["required"], "schema"]
+    whole = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": schema.SCHEMA,
+        "$ref": "#/$defs/Result",
+        "$defs": components,
+    }
+    return json.dumps(whole, indent=2, sort_keys=False) + "\n"
+
+
+def result_schema_path() -> Path:
+    """Its file, versioned as the format: ``result-1.schema.json`` of ``edgeprof.result/1``."""
+    name, _, version = schema.SCHEMA.rpartition("/")
+    return DOCS / f"{name.removeprefix('edgeprof.')}-{version}.schema.json"
+
+
 def _subcommands(argv: list[str]) -> list[str]:
     if not argv:
         return []
@@ -88,6 +113,7 @@ def wanted() -> dict[Path, str]:
     """Each document that is generated, wholly or in part, and what it should say."""
     documents = {path: with_regions(path.read_text("utf-8")) for path in sorted(DOCS.glob("*.md"))}
     documents[DOCS / "cli-reference.md"] = cli_reference()
+    documents[result_schema_path()] = result_schema()
     return documents
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeprof.errors import EdgeprofError, InputError, UnavailableError
+from edgeprof.installation import own_requirement
 
 _FILES = Path(__file__).parent / "files"
 #: Groups that own the devices of sensors; a unit that names one that does not exist does not start (216/GROUP).
@@ -120,7 +122,8 @@ def carry_out(plan: Plan) -> list[str]:
         if closed is not None:
             raise UnavailableError(
                 f"the service's user edgeprof could not run {path}: {closed} is not open to everybody",
-                remedy="sudo python3 -m venv /opt/edgeprof; sudo /opt/edgeprof/bin/pip install 'edgeprof[exporter]'; "
+                remedy="sudo python3 -m venv /opt/edgeprof; "
+                f"sudo /opt/edgeprof/bin/pip install {shlex.quote(own_requirement('exporter'))}; "
                 "sudo /opt/edgeprof/bin/edgeprof exporter install --system",
             )
     messages = []

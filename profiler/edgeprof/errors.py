@@ -22,6 +22,15 @@ def printable(text: str) -> str:
     return _CONTROL.sub("?", text)
 
 
+def _here(remedy: str) -> str:
+    """A remedy whose ``pip install`` is the command that works in this environment."""
+    if "pip install" not in remedy:
+        return remedy
+    from edgeprof.installation import mended_here  # noqa: PLC0415 - every verb imports this file, few ever need this
+
+    return mended_here(remedy)
+
+
 class EdgeprofError(Exception):
     """Something the user can mend.
 
@@ -36,7 +45,7 @@ class EdgeprofError(Exception):
         message = printable(message)
         super().__init__(message)
         self.message = message
-        self.remedy = None if remedy is None else printable(remedy)
+        self.remedy = None if remedy is None else printable(_here(remedy))
 
 
 class InputError(EdgeprofError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ else:
 
 from edgeprof import hookspecs
 from edgeprof.plugins import KINDS
+from edgeprof.results import schema
 from tests.docs.tool import docs
 
 ROOT = Path(__file__).parents[2]
@@ -94,3 +96,22 @@ def test_the_readme_names_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert "make demo" in text
     assert "make test" in text
+
+
+def test_the_published_schema_of_a_result_is_that_of_the_code() -> None:
+    """Compared as JSON: msgspec orders some of it differently from version to version."""
+    path = docs.result_schema_path()
+    published = json.loads(path.read_text("utf-8"))
+    assert published == json.loads(docs.result_schema()), "run: make docs"
+    assert path.name == f"result-{schema.SCHEMA.rpartition('/')[2]}.schema.json"
+    assert published["$defs"]["Result"]["properties"]["schema"] == {"const": schema.SCHEMA}
+
+
+@pytest.mark.parametrize("name", ["result-1-first.json", "result-1-edgeprof-0.1.json"])
+def test_result_files_of_every_release_have_what_the_published_schema_requires(name: str) -> None:
+    published = json.loads(docs.result_schema_path().read_text("utf-8"))["$defs"]
+    written = json.loads((ROOT / "tests/profiler/results" / name).read_text("utf-8"))
+    assert written.keys() >= set(published["Result"]["required"])
+    for variant in written["variants"]:
+        assert variant.keys() >= set(published["Variant"]["required"])
+        assert variant.keys() <= published["Variant"]["properties"].keys()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgeprof.benchmark.plan import Plan
     from edgeprof.benchmark.records import Sampled, VariantRecord, WorkloadRecord
     from edgeprof.energy.recording import Quote
+    from edgeprof.sensing.proofs import Proved
     from edgeprof.sensing.sampler import ChannelStats
     from edgeprof.sensing.sensor import Channel
     from edgeprof.worker.span import Span
@@ -357,14 +358,16 @@ def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[Varian
             made.accuracy.p_value = accuracy.bootstrap_p(base_score.replicates, record.score.replicates)
 
 
-def sensor_uses(sampled: Sampled, unavailable: Iterable[Channel]) -> list[schema.SensorUse]:
-    """Every channel that was sampled, and every one that exists and could not be."""
+def sensor_uses(
+    sampled: Sampled, unavailable: Iterable[Channel], proved: Proved | None = None
+) -> list[schema.SensorUse]:
+    """Every channel that was sampled, and every one that exists and could not be; with what a proof says of each."""
     annotated = {channel.key: channel for channel in sampled.topology.channels}
-    uses = [_use(sampled.series(annotated[s.key]).channel, s) for s in sampled.stats if s.key in annotated]
-    return uses + [_use(channel, None) for channel in unavailable]
+    uses = [_use(sampled.series(annotated[s.key]).channel, s, proved) for s in sampled.stats if s.key in annotated]
+    return uses + [_use(channel, None, proved) for channel in unavailable]
 
 
-def _use(channel: Channel, stat: ChannelStats | None) -> schema.SensorUse:
+def _use(channel: Channel, stat: ChannelStats | None, proved: Proved | None) -> schema.SensorUse:
     shape = channel.filter
     return schema.SensorUse(
         sensor=channel.sensor,
@@ -384,6 +387,7 @@ def _use(channel: Channel, stat: ChannelStats | None) -> schema.SensorUse:
         filter={"kind": shape.kind, "tau_s": shape.tau_s, "length_s": shape.length_s, "tau_limit": shape.tau_limit},
         calibration=None if channel.calibration is None else asdict(channel.calibration),
         reason=channel.reason,
+        proved=None if proved is None else proved.of(channel),
     )
 
 

@@ -36,6 +36,7 @@ from edgeprof.sensing.device import fast_sensor
 from edgeprof.sensing.device import host as context
 from edgeprof.sensing.device.settings import Settings
 from edgeprof.sensing.prepare import prepare
+from edgeprof.sensing.proofs import Proofs
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.units import duration
 from edgeprof.verdicts import compare, recommend
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.discover import Discovery
+    from edgeprof.sensing.proofs import Proved
     from edgeprof.sensing.sensor import PartTime, Sensor
     from edgeprof.worker.span import Span
 
@@ -157,6 +159,10 @@ class _Run:
         self.order = 0
         self.interrupted = False
 
+    def _proved(self) -> Proved | None:
+        """The newest proof of this board."""
+        return Proofs().get(corrections.board_name(self.found.topology.board, self.roots))
+
     def result(self, candidates: list[Candidate]) -> schema.Result:
         """Run everything, keep what was measured when interrupted, and analyse."""
         groups = _groups(candidates)
@@ -202,7 +208,7 @@ class _Run:
             created=created.isoformat(timespec="seconds"),
             edgeprof=__version__,
             host=host,
-            sensors=assemble.sensor_uses(sampled, self.found.unavailable),
+            sensors=assemble.sensor_uses(sampled, self.found.unavailable, self._proved()),
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
             variants=variants,
             comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from edgeprof.calibration.proof import sensor_checks
 from edgeprof.calibration.proof_of_sums import meter_check, sum_checks, unproved_gain
 from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.energy.recording import Recording
-from edgeprof.errors import UnavailableError
+from edgeprof.errors import InputError, UnavailableError
 from edgeprof.sensing.clock import Clock, MonotonicClock
 from edgeprof.sensing.corrections import board_name
 from edgeprof.sensing.discover import discover
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from edgeprof.roots import Roots
     from edgeprof.sensing.sensor import Channel
 
-    #: CPU seconds that each program has used so far, by its name.
-    Activity = Callable[[], dict[str, float]]
+    #: CPU seconds that each process has used so far, by its ID.
+    Activity = Callable[[], dict[int, float]]
 
 SCHEMA = "edgeprof.prove/1"
 #: The rate (Hz) during the pattern, and that of a bench, whose cost is measured.
@@ -121,7 +122,7 @@ def prove(
 
     Raises:
         UnavailableError: nothing here measures power.
-        InputError: see ``discover``; the verdicts cannot be kept.
+        InputError: see ``discover``; the total is the meter; the verdicts cannot be kept.
     """
     clock = clock or MonotonicClock()
     found = discover(host, roots, sensors, rail)
@@ -133,6 +134,8 @@ def prove(
         )
     meters, reference = meter_of(against, host, roots) if against else ([], None)
     if reference is not None:
+        if reference.key in {channel.key for channel in found.topology.headline.channels}:
+            raise InputError("the total is the meter itself", remedy="Name a rail to prove: --rail NAME.")
         channels = [channel for channel in channels if channel.key != reference.key]
     wanted = {channel.sensor for channel in channels}
     watched = [sensor for sensor in found.sensors if sensor.name in wanted]
@@ -175,27 +178,31 @@ def _slowest(channels: Sequence[Channel]) -> float:
 
 def _rest(planned: Plan, recording: Recording, played: Played, activity: Activity, say: Say) -> None:
     say(f"idle: {3 * planned.idle_s:.0f} s")
-    before = activity()
+    began_s, before = time.monotonic(), activity()
     for _ in range(3):
         span = recording.idle(planned.idle_s)
         played.idles.append((span.start_s, span.end_s))
-    after = activity()
-    used = {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
-    length = played.idles[-1][1] - played.idles[0][0]
+    after, length = activity(), time.monotonic() - began_s
+    used = {process: seconds - before.get(process, 0.0) for process, seconds in after.items()}
     played.others = sum(used.values()) / length / (os.cpu_count() or 1)
-    played.busiest = tuple(sorted(used, key=lambda name: -used[name])[:_NAMED])
+    played.busiest = tuple(_name(process) for process in sorted(used, key=lambda process: -used[process])[:_NAMED])
 
 
-def _programs() -> dict[str, float]:
-    """CPU seconds of every program but this one."""
-    used: dict[str, float] = {}
-    own = os.getpid()
-    for process in psutil.process_iter(["name", "cpu_times"]):
+def _programs() -> dict[int, float]:
+    """CPU seconds of every process but this one."""
+    used: dict[int, float] = {}
+    for process in psutil.process_iter(["cpu_times"]):
         times = process.info["cpu_times"]
-        if process.pid != own and times is not None:
-            name = f"{process.info['name']} ({process.pid})"
-            used[name] = times.user + times.system
+        if process.pid != os.getpid() and times is not None:
+            used[process.pid] = times.user + times.system
     return used
+
+
+def _name(process: int) -> str:
+    try:
+        return f"{psutil.Process(process).name()} ({process})"
+    except psutil.Error:  # it has ended
+        return f"process {process}"
 
 
 def _blocks(

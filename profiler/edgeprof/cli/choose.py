@@ -180,11 +180,15 @@ def _summary(found: Choice) -> str:
         if found.exit_code == 3:
             return "Nothing is known to fit and nothing is known not to: measure what is unknown."
         return "No row is known to fit."
-    best = [group.rows[0] for group in found.groups if group.rows[0].answer == "yes"]
-    names = "; ".join(title(row) for row in best)
-    if len(best) == 1:
-        return f"Take {names}: of the rows that fit, it has the least known mean power."
-    return f"These fit, and their joules cannot be compared: {names}."
+    best = [group for group in found.groups if group.rows[0].answer == "yes"]
+    names = "; ".join(title(group.rows[0]) for group in best)
+    if len(best) > 1:
+        return f"These fit, and their joules cannot be compared: {names}."
+    if best[0].rows[0].draw is None:
+        return f"{names} fits; what it draws is not known."
+    ties = ", ".join(title(row) for row in best[0].ties)
+    tied = f" Its watts cannot be told from those of {ties}." if ties else ""
+    return f"Take {names}: of the rows that fit, it draws least.{tied}"
 
 
 def _sentence(group: Group, found: Choice) -> str:
@@ -254,7 +258,7 @@ def _row_as_json(row: Row, asked: Requirements) -> dict[str, Any]:
         "hours_ci95": _interval(row.hours_ci95(asked)),
         "price": row.device.price if row.device else None,
         "outside_w": row.device.outside_w if row.device else None,
-        "checks": [asdict(check) for check in row.checks],
+        "checks": [{**asdict(check), "acceptable": _finite(check.acceptable)} for check in row.checks],
         "notes": list(row.notes),
         "results": list(row.results),
     }

@@ -10,6 +10,7 @@ from edgeprof.artifact import recognise
 from edgeprof.compression.compressor import Compressor
 from edgeprof.errors import EdgeprofError
 from edgeprof.evaluation.metric import Metric
+from edgeprof.installation import mended_here
 from edgeprof.roots import Roots
 from edgeprof.worker.runtime import Runtime
 
@@ -84,7 +85,7 @@ def _runtime(name: str, factory: Callable[[], Any], models: Sequence[str]) -> It
     for runtime in runtimes:
         status = runtime.availability()
         if status.reason is not None:
-            yield Row(f"runtime {name} is available", "absent", f"{status.reason}: {status.remedy}")
+            yield Row(f"runtime {name} is available", "absent", f"{status.reason}: {mended_here(status.remedy or '')}")
             continue
         if not models:
             yield Row(f"runtime {name} runs a model", "absent", "give one: --model FILE")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeprof.errors import EdgeprofError
+from edgeprof.installation import mended_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -80,7 +81,7 @@ def examine(host: PluginHost, roots: Roots) -> list[Check]:
     checks += _runtimes(host)
     checks += _interpreters(_candidates(), _libraries(host))
     checks += [_data_directory(), _clock(roots), _governor(roots), *_memory(roots), _load(roots)]
-    return checks
+    return [check._replace(remedy=mended_here(check.remedy)) if check.remedy else check for check in checks]
 
 
 def _python() -> Check:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -90,11 +92,14 @@ def new(name: str, directory: str, kind: str) -> None:
     from pathlib import Path
 
     from edgeprof.cli.scaffold import write
+    from edgeprof.installation import install_command
 
     written = write(name, kind, Path(directory))
     for path in written:
         click.echo(f"  {path}")
-    click.echo(f"\nNext: pip install -e {directory} pytest && pytest {directory} && edgeprof plugins check {name}")
+    install = install_command(["-e", directory, "pytest"])
+    click.echo(f"\nNext: {install}, then\n  {shlex.quote(sys.executable)} -m pytest {shlex.quote(directory)}")
+    click.echo(f"  edgeprof plugins check {name}")
 
 
 def _host() -> PluginHost:

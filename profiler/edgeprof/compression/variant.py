@@ -334,9 +334,15 @@ def _cannot_write(directory: Path, error: OSError) -> StorageError:
 
 #: Conversions that are somebody else's programs: from, to → what does it.
 _CONVERTERS = {
-    ("onnx", "tflite"): "onnx2tf -i MODEL.onnx (pip install onnx2tf, in an environment of its own)",
-    ("tflite", "onnx"): "python -m tf2onnx.convert --tflite MODEL.tflite --output MODEL.onnx (pip install tf2onnx)",
-    ("savedmodel", "onnx"): "python -m tf2onnx.convert --saved-model DIR --output MODEL.onnx (pip install tf2onnx)",
+    ("onnx", "tflite"): "onnx2tf -i MODEL.onnx (onnx2tf wants an environment of its own)",
+    (
+        "tflite",
+        "onnx",
+    ): "python -m tf2onnx.convert --tflite MODEL.tflite --output MODEL.onnx (tf2onnx wants an environment of its own)",
+    (
+        "savedmodel",
+        "onnx",
+    ): "python -m tf2onnx.convert --saved-model DIR --output MODEL.onnx (tf2onnx wants an environment of its own)",
     ("savedmodel", "tflite"): "tf.lite.TFLiteConverter.from_saved_model(DIR).convert()",
     ("torchscript", "onnx"): "torch.onnx.export of the module that it was made from",
     ("pt2", "onnx"): "torch.onnx.export of the exported program",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprof.errors import InputError, VariantError, unknown
+from edgeprof.installation import mended_for
 from edgeprof.launch.fitting import fits
 from edgeprof.launch.process import WorkerProcess
 from edgeprof.reasons import Code
@@ -373,8 +374,12 @@ class Worker:
             sentence = str(answer["message"])
             if not sentence.startswith(self._label):  # a runtime's mostly begins with the file's name
                 sentence = f"{self._label}: {sentence}"
-            raise VariantError(sentence, remedy=answer["remedy"], code=answer["kind"], last_words=words)
+            raise VariantError(sentence, remedy=self._remedy(answer["remedy"]), code=answer["kind"], last_words=words)
         return answer, out
+
+    def _remedy(self, remedy: str | None) -> str | None:
+        """The worker's remedy; what another interpreter lacks is installed into that one."""
+        return mended_for(remedy, self._spec.python) if remedy and self._spec.python else remedy
 
 
 def _check(scenario: Scenario) -> None:

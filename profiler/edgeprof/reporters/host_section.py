@@ -63,7 +63,7 @@ def _facts(facts: Mapping[str, str | None]) -> str:
 
 
 def _sensors(sensors: Sequence[SensorUse]) -> str:
-    heads = (
+    heads: tuple[str, ...] = (
         "channel",
         "sensor",
         "reads",
@@ -75,7 +75,19 @@ def _sensors(sensors: Sequence[SensorUse]) -> str:
         "rate",
         "missed",
     )
-    return _table("Sensors", heads, [_sensor(sensor) for sensor in sensors])
+    rows = [_sensor(sensor) for sensor in sensors]
+    if any(sensor.proved for sensor in sensors):
+        heads = (*heads, "proved")
+        rows = [(*row, _proved(sensor)) for row, sensor in zip(rows, sensors, strict=True)]
+    return _table("Sensors", heads, rows)
+
+
+def _proved(s: SensorUse) -> str:
+    """What the newest ``doctor --prove`` says of a channel, and its day."""
+    if s.proved is None:
+        return "–"
+    verdict = s.proved.get("verdict", "").replace("_", " ")
+    return f"{verdict}, {s.proved.get('date', '')[:10]}"
 
 
 def _sensor(s: SensorUse) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def _wrong_schema(source: str, schema: object) -> InputError:
     if kind == SCHEMA.rpartition("/")[0] and version.isdecimal():
         return InputError(
             f"{source} has the schema {schema!r}; this edgeprof reads {SCHEMA!r}",
-            remedy="Read it with the edgeprof that wrote it, or a newer one: pip install -U edgeprof",
+            remedy="Read it with the edgeprof that wrote it, or a newer one (docs/install.md).",
         )
     return InputError(f"{source} has the schema {schema!r}, which is not a result", remedy=_WRITE_IT_AGAIN)
 

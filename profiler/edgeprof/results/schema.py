@@ -72,6 +72,9 @@ class SensorUse(Struct):
     filter: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
     reason: str | None = None
+    #: What the newest ``doctor --prove`` says of the channel: ``date`` (ISO 8601) and ``verdict`` (``passed``,
+    #: ``failed``, ``cannot_tell``); None where the board was not proved
+    proved: dict[str, str] | None = None
 
 
 class SelfCost(Struct):

@@ -29,6 +29,8 @@ ANSWERS: tuple[Answer, ...] = ("yes", "unsure", "unknown", "no")
 ORIGINS: tuple[Origin, ...] = ("measured", "none", "estimated", "simulated")
 #: Scenarios in which one request follows another, as the product's do; several at once cost other joules.
 _ONE_BY_ONE = ("single-stream", *OPEN)
+#: A requirement that would have to give way by more than this factor is no change that brings a row near.
+_FAR = 1000.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,15 @@ class Group:
     origin: Origin
     covers: str
     rows: tuple[Row, ...]
+
+    @property
+    def ties(self) -> list[Row]:
+        """The rows that fit as the first does, and whose watts cannot be told from the first's."""
+        first = self.rows[0].draw
+        if first is None or first.ci95 is None:
+            return []
+        others = [row for row in self.rows[1:] if row.answer == self.rows[0].answer and row.draw and row.draw.ci95]
+        return [row for row in others if row.draw and row.draw.ci95 and row.draw.ci95[0] <= first.ci95[1]]
 
 
 @dataclass(frozen=True)
@@ -196,11 +207,13 @@ def _easing(row: Row, asked: Requirements) -> Iterator[tuple[float, str]]:
     check, value = missed[0], missed[0].acceptable
     if check.requirement == "battery" and asked.usable_wh and asked.battery_wh:
         factor = value / asked.usable_wh
+        if factor > _FAR:
+            return
         needed = math.ceil(10 * factor * asked.battery_wh) / 10
         yield factor, f"a battery of {needed:g} Wh, {units.significant(needed / asked.battery_wh)} × the one given"
         return
     limit, sentence = _eased(check.requirement, value, asked)
-    if limit:
+    if limit and abs(value / limit) <= _FAR:
         yield 1 + abs(value / limit - 1), sentence
 
 

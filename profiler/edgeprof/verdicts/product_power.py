@@ -66,7 +66,7 @@ def draw(variant: Variant, asked: Requirements, outside_w: float = 0.0) -> Draw 
     if power is None or power.idle is None:
         return "the power without work was not measured"
     seconds = seconds_per_unit(variant)
-    if seconds is None:
+    if seconds is None or seconds <= 0:
         return "the time of one inference in the windows is not known"
     a = asked.duty * asked.rate_hz
     b = (1.0 if asked.sleep_w is None else asked.duty) - a * seconds
@@ -74,11 +74,9 @@ def draw(variant: Variant, asked: Requirements, outside_w: float = 0.0) -> Draw 
     if not (math.isfinite(watts) and watts >= 0):
         return "the energy and the idle power do not belong together: the mean power would be negative"
     u_energy, u_idle = energy.gross.expanded_uncertainty, idle_uncertainty_w(variant, energy, seconds)
-    if u_energy is None or u_idle is None:
-        what = "energy" if u_energy is None else "idle power"
-        return Draw(watts, None, f"the uncertainty of the {what} is not known")
-    u = a * u_energy + abs(b) * u_idle
-    return Draw(watts, (max(0.0, watts - u), watts + u))
+    if u_energy is not None and u_idle is not None and math.isfinite(u := a * u_energy + abs(b) * u_idle):
+        return Draw(watts, (max(0.0, watts - u), watts + u))
+    return Draw(watts, None, f"the uncertainty of the {'energy' if u_energy is None else 'idle power'} is not known")
 
 
 def seconds_per_unit(variant: Variant) -> float | None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TABLES = ("product", "accuracy", "reliability", "devices")
+#: No product asks less or more of anything; beyond it arithmetic would overflow.
+_LEAST, _MOST = 1e-15, 1e15
 _TIME = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*(min|h|d)\s*")
 _LONG_TIMES = {"min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -261,6 +263,8 @@ def _number(value: object) -> float:
         raise ValueError("is not a number; write it without quotes and unit")  # noqa: TRY004 - a user's value
     if not math.isfinite(value):
         raise ValueError("is not finite")
+    if value and not _LEAST <= abs(value) <= _MOST:
+        raise ValueError(f"lies beyond {_LEAST:g} to {_MOST:g}")
     return float(value)
 
 
@@ -299,8 +303,8 @@ def _with_unit(value: object, unit: str, example: str) -> float:
         number = units.parse(value, unit)
     except (ValueError, OverflowError):
         raise ValueError(f'is not a quantity in {unit}; write it as "{example}"') from None
-    if not 0 < number < math.inf:
-        raise ValueError("is not a finite quantity above 0")
+    if not _LEAST <= number <= _MOST:
+        raise ValueError(f"lies beyond {_LEAST:g} to {_MOST:g} {unit}")
     return number
 
 
@@ -317,8 +321,8 @@ def _period(value: object) -> float:
     if match is None:
         return _with_unit(value, "s", "30min")
     seconds = float(match[1]) * _LONG_TIMES[match[2]]
-    if not 0 < seconds < math.inf:
-        raise ValueError("is not a finite time above 0")
+    if not _LEAST <= seconds <= _MOST:
+        raise ValueError(f"lies beyond {_LEAST:g} to {_MOST:g} s")
     return seconds
 
 

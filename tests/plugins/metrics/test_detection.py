@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.evaluation.labels import Boxes, detection, pairs
 from edgeprof.evaluation.load import load_metric
+from edgeprof.installation import install_command
 from edgeprof.plugins import PluginHost
 from edgeprof_plugins.metrics import boxes
 from edgeprof_plugins.metrics import detection as module
@@ -247,7 +248,7 @@ def test_without_the_library_the_command_is_told(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pycocotools", None)
     with pytest.raises(UnavailableError) as error:
         MeanAveragePrecision().check(LABELS)
-    assert error.value.remedy == "pip install 'edgeprof[detection]'"
+    assert error.value.remedy == install_command(["edgeprof[detection]"])
 
 
 def test_a_class_of_your_own_decodes_other_outputs(tmp_path):

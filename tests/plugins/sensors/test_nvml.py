@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edgeprof.errors import UnavailableError
+from edgeprof.installation import install_command
 from edgeprof.roots import Roots
 from edgeprof.testing.sensors import check_sensor
 from edgeprof_plugins.sensors import nvml
@@ -184,4 +185,4 @@ def test_a_missing_library_names_the_extra(tmp_path, monkeypatch: pytest.MonkeyP
     (tmp_path / "nvidiactl").touch()
     with pytest.raises(UnavailableError) as caught:
         nvml.find(Roots(dev=tmp_path))
-    assert caught.value.remedy == "pip install 'edgeprof[nvidia]'"
+    assert caught.value.remedy == install_command(["edgeprof[nvidia]"])

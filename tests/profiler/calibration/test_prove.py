@@ -5,16 +5,24 @@ from __future__ import annotations
 import bisect
 import json
 import math
+from array import array
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
+from edgeprof import hookimpl
 from edgeprof.calibration import prove as proving
-from edgeprof.calibration.observed import Interval, interval
+from edgeprof.calibration.observed import Interval, Observed, interval
+from edgeprof.calibration.pattern import Plan, Played, Pulse
 from edgeprof.calibration.proof import judged, ripple
-from edgeprof.plugins import PluginHost
+from edgeprof.calibration.proof_of_sums import sum_checks
+from edgeprof.cli.main import run
+from edgeprof.plugins import PluginHost, PluginInfo
 from edgeprof.roots import Roots
 from edgeprof.sensing.proofs import Proofs
-from edgeprof.sensing.sensor import Channel, Filter
+from edgeprof.sensing.sensor import Channel, Filter, Sensor
+from edgeprof.sensing.trace import Series
 from edgeprof.simulation.chip import BlockAverage, EnergyCounter, Ina3221
 from edgeprof.simulation.live import LiveBoard
 from edgeprof.simulation.source import Source
@@ -27,7 +35,7 @@ class Turned(Source):
     """A load that sets the board's power, and counts its work: one loop for each second of all cores."""
 
     def __init__(self) -> None:
-        self.now = lambda: 0.0
+        self.now, self.ready = lambda: 0.0, False
         self._times, self._joules, self._shares, self._done = [0.0], [0.0], [0.0], [0.0]
 
     def __enter__(self):
@@ -61,14 +69,18 @@ class Turned(Source):
 def prove(tmp_path):
     """Proves a virtual board, quickly by default; ``spoil`` gets each rail's converter before it is used."""
 
-    def call(board: str, spoil=lambda _rail, converter: converter, *, quick: bool = True, **options) -> proving.Proof:
+    def call(
+        board: str, spoil=lambda _rail, converter: converter, *, quick: bool = True, meter=None, **options
+    ) -> proving.Proof:
         load = Turned()
+        if meter is not None:
+            meter.load = load
         live = LiveBoard(board, tmp_path / "tree", load)
         make = live._converter
         live._converter = lambda rail: spoil(rail, make(rail))
         live._obey = lambda: None
         with VirtualTime(live) as clock:
-            load.now = clock.now
+            load.now, load.ready = clock.now, True
             return proving.prove(
                 options.pop("host", None) or PluginHost(only=["ina3221", "hwmon", "rapl", "pmic"]),
                 Roots.resolve(live.directory),
@@ -227,6 +239,173 @@ def test_a_fault_is_found(prove, board, spoil, found) -> None:
     proof = prove(board, spoil)
     assert found in failed(proof)
     assert proof.verdict == "failed"
+
+
+# --- a meter, and the command ----------------------------------------------------------------------------------------
+
+
+class Meter(Sensor):
+    """The board's true power, on a scale of its own."""
+
+    name = "truth"
+    channels = ()
+
+    def __init__(self, scope: str, gain: float) -> None:
+        self.channels = (Channel("truth", "truth", "power", scope=scope, gain_limit=0.001),)
+        self.gain, self.load = gain, None
+
+    def read(self, values, times) -> None:
+        values[0] = self.gain * self.load.level(self.load.now()) if self.load.ready else IDLE_W
+
+
+def host_with(meter: Sensor) -> PluginHost:
+    module = ModuleType("meters")
+    module.register_sensors = hookimpl(lambda register: register(meter.name, lambda roots: [meter]))
+    module.register_sensors.__name__ = "register_sensors"
+    host = PluginHost(only=["ina3221"])
+    host.register(module, PluginInfo("meters", "meters", "1.0"))
+    return host
+
+
+@pytest.mark.parametrize(
+    ("scope", "gain", "verdict"),
+    [("module", 1.0, "passed"), ("module", 1.1, "failed"), ("wall", 1.15, "passed"), ("wall", 0.9, "failed")],
+)
+def test_a_meter_shows_a_wrong_scale(prove, scope, gain, verdict) -> None:
+    meter = Meter(scope, gain)
+    proof = prove("jetson-orin-nano", host=host_with(meter), meter=meter, against="truth", rail="VDD_IN")
+    (found,) = [check for check in proof.checks if check.name == "meter"]
+    assert found.verdict == verdict
+    assert found.low < gain < found.high
+    assert not any(check.name == "gain" for check in proof.checks)
+
+
+@pytest.mark.parametrize(("spoil", "status"), [(None, 0), (become(StuckChip, "VDD_IN"), 1)], ids=["healthy", "stuck"])
+def test_the_command_says_what_failed_and_exits_with_it(prove, monkeypatch, capsys, tmp_path, spoil, status) -> None:
+    monkeypatch.setenv("EDGEPROF_LOCK_DIR", str(tmp_path))
+    proof = prove("jetson-orin-nano", spoil) if spoil else prove("jetson-orin-nano")
+    monkeypatch.setattr("edgeprof.calibration.prove.prove", lambda *_, **__: proof)
+    tree = ["--sysfs-root", str(tmp_path / "tree")]
+    assert run(["doctor", "--prove", *tree]) == status
+    shown = capsys.readouterr().out
+    assert ("fail   VDD_IN: it stands still" in shown) == (status == 1)
+    assert ("believable to ±" in shown) == (status == 0)
+    assert run(["doctor", "--prove", "--json", *tree]) == status
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "edgeprof.prove/1"
+    assert document["verdict"] == ("failed" if status else "passed")
+
+
+def test_options_of_a_proof_alone_are_refused(capsys) -> None:
+    assert run(["doctor", "--quick"]) == 2
+    assert "go with --prove" in capsys.readouterr().err
+
+
+# --- what no virtual board has ----------------------------------------------------------------------------------------
+
+PLAN = Plan(hold_s=2.0, steps=3, trains=2, train_s=2.4)
+
+
+class Rows:
+    """Readings every 5 ms of channels that show what functions of the load's share and its integral say."""
+
+    def __init__(self, channels: dict[Channel, object]) -> None:
+        self.played = Played(idles=[(0.0, 2.0)] * 3, others=0.0, blocks=[(1.0, 1.0)] * 3)
+        at, edges = 2.0, [(0.0, 0.0)]
+        pulses = [(2.0, 1)] * PLAN.steps + [(on_s, round(1.2 / on_s)) for on_s in (0.02, 0.2) for _ in range(2)]
+        for on_s, count in pulses:
+            start = at
+            for _ in range(count):
+                edges += [(at, 1.0), (at + on_s, 0.0)]
+                at += 2 * on_s
+            off, at = at - on_s, at - on_s + PLAN.hold_s
+            pulse = Pulse(start, off, at, count * on_s, on_s)
+            (self.played.steps if count == 1 else self.played.trains).append(pulse)
+        times = np.arange(0.0, at, 0.005)
+        starts = np.array([edge for edge, _ in edges])
+        shares = np.array([share for _, share in edges])
+        share = shares[np.searchsorted(starts, times, side="right") - 1]
+        done = np.concatenate(([0.0], np.cumsum(np.diff(starts) * shares[:-1])))
+        place = np.searchsorted(starts, times, side="right") - 1
+        integral = done[place] + shares[place] * (times - starts[place])
+        self._rows = {
+            c.key: Series(array("d", times), array("d", f(times, share, integral))) for c, f in channels.items()
+        }
+        self.channels = list(channels)
+
+    def series(self, key):
+        return self._rows[key]
+
+    readings = series
+
+    def period_s(self, _key) -> float:
+        return 0.005
+
+
+def seen(channels: dict[Channel, object]) -> Observed:
+    rows = Rows(channels)
+    topology = SimpleNamespace(headline=SimpleNamespace(channels=[c for c in channels if c.role == "total"]))
+    return Observed(topology, rows.channels, rows, PLAN, rows.played)
+
+
+def gauge(name: str, **more) -> Channel:
+    return Channel("lab", name, "power", resolution=0.001, update_interval_s=0.005, **more)
+
+
+def wave(low: float, rise: float, seed: int = 0, noise: float = 0.01):
+    scatter = np.random.default_rng(seed)
+    return lambda times, share, _integral: low + rise * share + noise * scatter.standard_normal(times.size)
+
+
+def verdicts(channels: dict[Channel, object]) -> dict[str, str]:
+    return {check.name: check.verdict for check in sum_checks(seen(channels))}
+
+
+@pytest.mark.parametrize(("double", "verdict"), [(True, "failed"), (False, "passed")])
+def test_what_is_added_up_twice_is_found(double, verdict) -> None:
+    one, other = gauge("SOCKET_A", role="total"), gauge("SOCKET_B", role="total")
+    assert verdicts({one: wave(3, 5, 1), other: wave(3, 5, 1) if double else wave(3.2, 5.1, 2)})["double"] == verdict
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(2.0, "failed"), (1.0, "passed")])
+def test_a_total_that_is_added_to_its_parts_is_found(factor, verdict) -> None:
+    a, b, whole = (gauge(name, role="total") for name in ("A", "B", "WHOLE"))
+    channels = {
+        a: wave(2, 3, 1, 0.0),
+        b: wave(1, 2, 2, 0.0),
+        whole: wave(3, 5, 3, 0.0) if factor > 1 else wave(9, 1, 3),
+    }
+    assert verdicts(channels)["double"] == verdict
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(1.0, "passed"), (0.8, "failed"), (2.0, "failed")])
+def test_a_counter_is_held_against_the_power_of_its_source(gain, verdict) -> None:
+    counter = Channel("lab", "CARD", "energy", kind="counter", update_interval_s=0.005)
+    counted = lambda times, _share, integral: gain * (3 * times + 5 * integral)  # noqa: E731 - one of a table's rows
+    assert verdicts({gauge("CARD", role="total"): wave(3, 5), counter: counted})["counter"] == verdict
+
+
+def test_a_sensor_that_shows_short_work_too_small_does_not_add_up() -> None:
+    """It shows nothing of the first tenth of a second of any pulse."""
+
+    def slow_start(times, share, _integral):
+        begun = np.maximum.accumulate(np.where(np.diff(share, prepend=0.0) > 0, times, -1.0))
+        return 3 + 5 * share * (times - begun > 0.1) + 0.001 * np.random.default_rng(0).standard_normal(times.size)
+
+    assert verdicts({gauge("IN", role="total"): slow_start})["additivity"] == "failed"
+    assert verdicts({gauge("IN", role="total"): wave(3, 5, 0, 0.001)})["additivity"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("lost", "verdict"), [(0.0, "passed"), (0.05, "failed"), (None, "cannot_tell")], ids=["nothing", "much", "noise"]
+)
+def test_what_sampling_costs_is_judged_by_pairs_of_blocks(lost, verdict) -> None:
+    observed = seen({gauge("IN", role="total"): wave(3, 5)})
+    pairs = [(1.0, 1.2), (1.2, 1.0)] * 2 if lost is None else [(1 - lost, 1.0), (0.999 - lost, 1.0)] * 2
+    observed.played.blocks[:] = pairs
+    (cost,) = [check for check in sum_checks(observed) if check.name == "cost"]
+    assert cost.verdict == verdict
+    assert (cost.needs_s is not None) == (verdict == "cannot_tell")
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

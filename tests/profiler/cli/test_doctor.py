@@ -15,6 +15,7 @@ from edgeprof.cli import doctor_checks as checks
 from edgeprof.cli import udev
 from edgeprof.cli.main import run
 from edgeprof.errors import InputError, UnavailableError
+from edgeprof.installation import install_command
 from edgeprof.plugins import PluginHost, PluginInfo
 from edgeprof.roots import Roots
 from edgeprof.sensing.sensor import Channel, Sensor
@@ -159,7 +160,7 @@ def test_a_runtime_that_is_not_installed_is_absent_with_the_command_that_adds_it
         "runtime toy",
         "absent",
         "toy is not installed",
-        "pip install toy",
+        install_command(["toy"]),
     )
 
 

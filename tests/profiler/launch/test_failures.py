@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgeprof.errors import VariantError
+from edgeprof.installation import install_command
 from edgeprof.worker.scenario import Scenario
 from tests.processes import ended
 
@@ -141,7 +142,7 @@ def test_an_exception_in_loading_is_load_failed(toy):
 
 def test_a_runtime_whose_library_is_absent_says_how_to_get_it(toy):
     error = fails(toy(runtime="AbsentRuntime"))
-    assert (error.code, error.remedy) == ("load_failed", "pip install toys")
+    assert (error.code, error.remedy) == ("load_failed", install_command(["toys"]))
 
 
 def test_a_runtime_class_that_does_not_exist_is_load_failed(toy):

@@ -11,6 +11,7 @@ import pytest
 
 from edgeprof import hookimpl
 from edgeprof.errors import InputError, UnavailableError
+from edgeprof.installation import install_command
 from edgeprof.plugins import PluginHost, PluginInfo
 from edgeprof.roots import SIMULATION_MARKER, Roots
 from edgeprof.sensing.discover import discover
@@ -87,7 +88,7 @@ def test_a_source_that_is_missing_something_says_what_to_do(roots: Roots) -> Non
         raise UnavailableError("no library", remedy="pip install it")
 
     (failure,) = discover(host(bad=absent), roots).failures
-    assert (failure.reason, failure.remedy) == ("no library", "pip install it")
+    assert (failure.reason, failure.remedy) == ("no library", install_command(["it"]))
 
 
 @pytest.mark.parametrize(

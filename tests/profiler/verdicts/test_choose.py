@@ -204,6 +204,11 @@ class TestVerdicts:
         made = [result(variant("a"), variant("b", gross=0.08), variant("c", gross=0.12))]
         assert [row.variant for row in choose(made, asked()).rows] == ["b", "a", "c"]
 
+    def test_watts_that_cannot_be_told_apart_are_tied(self):
+        made = [result(variant("a"), variant("b", gross=0.1005), variant("c", gross=0.12))]
+        (group,) = choose(made, asked()).groups
+        assert [row.variant for row in group.ties] == ["b"]
+
     def test_the_nearest_row_and_the_battery_that_would_do(self):
         """24 h · 2.636 W = 63.3 Wh."""
         found = choose([result(variant(), variant("fat", gross=0.2))], asked(battery_wh=50.0, hours=24.0))
@@ -271,6 +276,16 @@ class TestProperties:
             rng.shuffle(many)
             together = choose(many[: rng.randint(2, len(many))], self.WANT).rows
             assert all(alone[row.results] == row.checks for row in together)
+
+    @pytest.mark.parametrize("extreme", [0.0, 1e-300, 1e300, 1.7e308])
+    def test_figures_beyond_the_world_end_in_a_verdict(self, many, extreme):
+        """A result file that somebody edited: no figure of it may end the command."""
+        for made in many:
+            if made.variants[0].energy_j_per_inference and made.variants[0].power_w:
+                made.variants[0].energy_j_per_inference.gross.expanded_uncertainty = extreme
+                made.variants[0].energy_j_per_inference.gross.value = extreme
+                made.variants[0].power_w.idle = extreme
+        assert all(row.answer in {"yes", "no", "unsure", "unknown"} for row in choose(many, self.WANT).rows)
 
     def test_every_unknown_says_what_to_do(self, many):
         unknowns = [c for row in choose(many, self.WANT).rows for c in row.checks if c.answer == "unknown"]

@@ -374,7 +374,7 @@ def _provider(ort: Any, options: LoadOptions) -> Tuple[str, Dict[str, str]]:
     if provider is None:
         raise LoadError(
             "this ONNX Runtime has no device {!r}".format(options.device),
-            "It has: {}. Others come with builds of their own, as pip install onnxruntime-gpu.".format(
+            "It has: {}. Another build of ONNX Runtime may have it: pip install onnxruntime-gpu.".format(
                 ", ".join(_devices(ort))
             ),
         )

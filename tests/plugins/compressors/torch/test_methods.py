@@ -18,6 +18,7 @@ from edgeprof.compression.progress import shown_by
 from edgeprof.compression.variant import make_variant, parse_chain, settings
 from edgeprof.errors import InputError, UnavailableError, VariantError
 from edgeprof.evaluation.dataset import Dataset
+from edgeprof.installation import install_command
 from edgeprof.worker.runtime import LoadOptions
 from edgeprof_plugins.compressors import methods
 from edgeprof_plugins.compressors.torch import int8 as torch_int8
@@ -505,7 +506,7 @@ def test_a_library_that_is_missing_is_named_with_the_command(tmp_path, monkeypat
     tool = methods.make(method).for_format("python")
     with pytest.raises(UnavailableError) as caught:
         tool.apply(Path(f"{NETS}:make"), tmp_path / "out", settings(tool, {}), None)
-    assert caught.value.remedy == f"pip install 'edgeprof[{extra}]'"
+    assert caught.value.remedy == install_command([f"edgeprof[{extra}]"])
 
 
 @pytest.mark.parametrize("made_by", ["crashes", "Hangs"])
