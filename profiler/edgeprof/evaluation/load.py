@@ -71,7 +71,7 @@ def _split_spec(spec: str, host: PluginHost) -> tuple[str | None, Path]:
 
 
 def _find_opener(path: Path, host: PluginHost) -> Callable[[str, Mapping[str, str]], Dataset]:
-    """The first format whose factory has a ``recognises(path)`` that says yes; one that says ``generic`` is asked last.
+    """Return the first format whose factory's ``recognises(path)`` is true; formats marked ``generic`` are asked last.
 
     A folder of folders or a .csv may well be a format that knows more of them.
     """

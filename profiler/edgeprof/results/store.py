@@ -243,7 +243,7 @@ class Store:
             yield db if self._version(db) else None
 
     def _open_for_reading(self) -> sqlite3.Connection:
-        """Read-only; on a read-only file system, where no lock file can be made, as a file that nobody changes."""
+        """Open read-only; on a read-only file system, which allows no lock file, as a file that does not change."""
         name = f"file:{_quote_path(self.path)}"
         db = self._connect(f"{name}?mode=ro")
         try:
