@@ -123,7 +123,7 @@ def _outputs(interpreter: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Its C++ part writes to stderr what nobody can act on."""
+    """Silence stderr: the converter's C++ part writes messages there that no user can act on."""
     sys.stderr.flush()
     saved_stderr = os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)

@@ -21,7 +21,7 @@ _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
 def read(path: str) -> Optional[Graph]:
-    """The graph of a TFLite file; None of one that was compiled for an Edge TPU, which hides it."""
+    """Return the graph of a TFLite file; None if the file was compiled for an Edge TPU, which hides the graph."""
     data = np.fromfile(path, np.uint8)
     model = schema.Model.GetRootAs(data, 0)
     graph = model.Subgraphs(0)

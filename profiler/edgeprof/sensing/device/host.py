@@ -135,7 +135,7 @@ def competing_load(roots: Roots, seconds: float = 0.2) -> float | None:
 
 
 def processor_seconds(roots: Roots) -> tuple[float, float] | None:
-    """Processor seconds since boot that were busy, and all of them, over all cores; None where nobody tells."""
+    """Return the busy and the total processor seconds since boot, over all cores; None if the kernel reports none."""
     ticks = _ticks(roots.procfs / "stat")
     return None if ticks is None else (ticks[0] / _TICKS_PER_S, ticks[1] / _TICKS_PER_S)
 
