@@ -200,7 +200,8 @@ def _sentence(group: Group, found: Choice) -> str:
     if group.covers == "owner's sum":
         what = "cover what the rails measure and the watts that you added (outside_w)"
     else:
-        what = f"cover {COVERS.get(group.covers, 'an unknown part')}"
+        named = "an unknown part" if group.covers == "unknown" else f"what the {group.covers} feeds"
+        what = f"cover {COVERS.get(group.covers, named)}"
     sentence = f"Joules are {group.origin} and {what}"
     if group.origin == "simulated":
         sentence += "; a virtual board says nothing certain of a real one, so no row is a yes"

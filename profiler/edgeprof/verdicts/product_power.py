@@ -19,12 +19,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeprof.reasons import Code
+
 if TYPE_CHECKING:
     from edgeprof.results.schema import Energy, Interval, Variant
     from edgeprof.verdicts.requirements import Requirements
 
 #: k where the result does not say its own.
 _COVERAGE = 2.0
+#: Reasons that say why there is no energy.
+_WHY_NO_ENERGY = frozenset({Code.NO_SENSOR, Code.UNCERTAIN, Code.GAPS})
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def draw(variant: Variant, asked: Requirements, outside_w: float = 0.0) -> Draw 
     """
     energy, power = variant.energy_j_per_inference, variant.power_w
     if energy is None or energy.gross.value is None:
-        return next((reason.message for reason in variant.reasons), "no energy was measured")
+        return next((one.message for one in variant.reasons if one.code in _WHY_NO_ENERGY), "no energy was measured")
     if power is None or power.idle is None:
         return "the power without work was not measured"
     seconds = seconds_per_unit(variant)

@@ -146,11 +146,21 @@ class TestVerdicts:
         single = result(variant(latency_s=FAST))
         found = check(only(choose([single], want)), "latency")
         assert found.answer == "unknown"
-        assert "--scenario periodic --rate 10" in found.remedy
+        assert "--scenario periodic --rate 10 --windows 5 --window 20" in found.remedy
         camera = result(variant(latency_s=FAST), result_id="b", scenario="periodic", rate_hz=10.0)
         row = only(choose([single, camera], want))
         assert row.answer == "yes"
         assert set(row.results) == {"b", single.id}
+
+    def test_a_benchmark_at_the_rate_with_too_few_requests_says_so(self):
+        camera = result(variant(latency_s=samples.latency(0.02, samples=75)), scenario="periodic", rate_hz=10.0)
+        found = check(only(choose([camera], asked(latency_p99_s=0.1))), "latency")
+        assert (found.answer, "too few requests" in found.sentence) == ("unknown", True)
+
+    def test_joules_that_no_benchmark_here_can_measure_send_to_the_doctor(self):
+        made = result(variant(provenance="estimated", covers="cpu", power_w=None))
+        found = check(only(choose([made], asked(battery_wh=50.0, hours=1.0))), "battery")
+        assert (found.answer, "doctor" in found.remedy) == ("unknown", True)
 
     def test_a_single_stream_that_is_too_slow_says_no(self):
         made = result(variant(latency_s=FAST))
