@@ -7,107 +7,44 @@ that the same checks run before a variant was measured (prediction) and after (e
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprof.compression.recipe import changes_of, weight_bits_of
+from edgeprof.diagnosis.advice import made_again
+from edgeprof.diagnosis.finding import ORDER, Evidence, Finding, Status
+from edgeprof.diagnosis.noise import (
+    AGREEMENT_LOW,
+    CLIPPED,
+    SAMPLES,
+    agreement,
+    outputs,
+    saturation,
+    short_name,
+    sqnr,
+    takes,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from edgeprof.worker.graph import Graph
+    from edgeprof.worker.graph import Graph, Layer
 
-Status = Literal["fail", "warn", "unknown", "ok"]
-
-#: The gravest first; what cannot be told is said before what is fine.
-ORDER: dict[Status, int] = {"fail": 0, "warn": 1, "unknown": 2, "ok": 3}
+__all__ = ["ORDER", "Evidence", "Finding", "Status"]
 
 #: Int8 multiply-accumulates against float32 ones, by what the CPU has. With dot products: 2.7 was measured on a
 #: Raspberry Pi 5 (XNNPACK, MobileNetV2), 3 is a round upper figure; without them int8 gains little or loses.
 GAIN_WITH_DOT, GAIN_WITHOUT = 3.0, 1.2
 
 _NO_OP, _ISLANDS = 0.05, 0.90
-_SQNR_FATAL, _SQNR_LOW = 10.0, 20.0
-_AGREEMENT_BROKEN, _AGREEMENT_LOW = 0.50, 0.95
-_SAMPLES = 100
-_CLIPPED, _DEAD = 0.01, 0.75
+_DEAD = 0.75
 _FASTER, _SMALLER = 1.05, 0.95
 _BATCH = 0.05
 #: Below so many multiply-accumulates a node, starting it costs more than computing it.
 _SMALL_NODE = 20_000
 #: Seconds; a runtime takes some microseconds to start an operator, whatever it computes.
 _SHORT_NODE = 10e-6
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check says.
-
-    Attributes:
-        check: Its name.
-        status: ``fail``: this is why; ``warn``: it costs something; ``unknown``: it cannot be
-            told, and the sentence says why; ``ok``.
-        number: What was measured or counted.
-        unit: Of the number: ``ratio``, ``dB``, ``samples`` …
-        threshold: What the number is held against.
-        sentence: With the number.
-        fix: What to do about it.
-        weight: How much it explains; the headline is the heaviest failure.
-    """
-
-    check: str
-    status: Status
-    number: float | None
-    unit: str
-    threshold: float | None
-    sentence: str
-    fix: str | None = None
-    weight: float = 1.0
-
-
-@dataclass
-class Evidence:
-    """Everything that is known; leave out what is not.
-
-    Attributes:
-        graph: Of the variant, as executed.
-        baseline: Of what it came from.
-        size: Bytes of the variant, plain and zipped.
-        baseline_size: Of the baseline.
-        instructions: What the CPU has of ``dot`` (8-bit dot products): their name, or "" for none; None: unknown.
-        arch: Machine, for messages.
-        recipe: The variant's steps, as in its provenance.
-        preprocessing: Of the data that it is judged on.
-        speed_up: Baseline's latency over the variant's, measured.
-        latency_s: Of the variant.
-        agreement: Share of samples with the baseline's top-1 answer, and how many samples.
-        accuracy: Variant's and baseline's.
-        sqnr_db: Layer → signal to noise of its output against the baseline's.
-        clipped: Layer → share of its values outside its range.
-        dead: Layer → share of its range that is never used.
-        batch_error: Largest relative difference between a batch and its samples one by one.
-        engine: The backend that a quantised model was prepared for and the one that runs it, where these can differ.
-    """
-
-    graph: Graph | None = None
-    baseline: Graph | None = None
-    size: tuple[int, int] | None = None
-    baseline_size: tuple[int, int] | None = None
-    instructions: str | None = None
-    arch: str = ""
-    recipe: Sequence[Mapping[str, Any]] = ()
-    preprocessing: str | None = None
-    speed_up: float | None = None
-    latency_s: float | None = None
-    agreement: tuple[float, int] | None = None
-    accuracy: tuple[float, float] | None = None
-    sqnr_db: Mapping[str, float] = field(default_factory=dict)
-    clipped: Mapping[str, float] = field(default_factory=dict)
-    dead: Mapping[str, float] = field(default_factory=dict)
-    batch_error: float | None = None
-    engine: tuple[str, str] | None = None
 
 
 def diagnose(evidence: Evidence) -> list[Finding]:
@@ -162,16 +99,36 @@ def _int8_share(e: Evidence) -> Iterator[Finding]:
         engine = graph.integers if packed > len(graph.layers) / 2 else ""
         yield Finding(
             "int8-share", "fail", share, "ratio", _NO_OP, f"a no-op for speed: {told}{only}",
-            engine or "Quantise what does the work: int8-static takes convolutions.", 5.0,
+            engine or _quantise_more(e, floats), 5.0, chain=None if engine else _static(e, floats),
         )  # fmt: skip
     elif share < _ISLANDS:
         yield Finding(
             "int8-share", "warn", share, "ratio", _ISLANDS,
             f"{told}; still in floats: {named}" + _conversions(graph),
-            "Use operators that the runtime quantises, or exclude the layers between two islands too.", 3.0,
+            "Use operators that the runtime quantises in place of these.", 3.0,
         )  # fmt: skip
     else:
         yield Finding("int8-share", "ok", share, "ratio", _ISLANDS, told + _conversions(graph))
+
+
+#: What int8-static takes, in the words of ONNX and TFLite.
+_STATIC_TAKES = ("conv", "matmul", "gemm", "fully_connected")
+
+
+def _static(e: Evidence, floats: Sequence[Layer]) -> str | None:
+    """int8-static, where it was not tried and takes what does the work."""
+    tried = any(step.get("compressor") == "int8-static" for step in e.recipe)
+    heaviest = floats[0].op.lower() if floats else ""
+    return None if tried or e.methods is None or not any(name in heaviest for name in _STATIC_TAKES) else (
+        e.methods.chain("int8-static")
+    )  # fmt: skip
+
+
+def _quantise_more(e: Evidence, floats: Sequence[Layer]) -> str:
+    if e.methods is None or _static(e, floats):
+        return "Quantise what does the work: int8-static takes convolutions and matrix products."
+    named = ", ".join(dict.fromkeys(layer.op for layer in floats[:3]))
+    return f"Nothing more is quantised here of what does the work ({named}): a smaller network would have to do it."
 
 
 def _unknown_share(graph: Graph) -> Finding:
@@ -221,15 +178,26 @@ def _sparsity(e: Evidence) -> Iterator[Finding]:
     if channels >= 0.5 * share:
         yield Finding(
             "sparsity", "warn", channels, "ratio", None, f"{told}; the channels are still computed",
-            "Take them out: prune-structured.", 2.0,
+            _taken_out(e, "Take them out"), 2.0, chain=_chain(e, "prune-structured"),
         )  # fmt: skip
         return
     yield Finding(
         "sparsity", "fail", share, "ratio", 0.1,
         f"{told}: dense kernels multiply zeros like any number, predicted speed-up 1.00 ×",
-        "Take whole channels out with prune-structured"
-        + (", or run the 2:4 blocks on a GPU with sparse tensor cores (TensorRT)." if patterned > 0.9 else "."), 4.0,
+        _taken_out(e, "Take whole channels out")
+        + (" Or run the 2:4 blocks on a GPU with sparse tensor cores (TensorRT)." if patterned > 0.9 else ""), 4.0,
+        chain=_chain(e, "prune-structured"),
     )  # fmt: skip
+
+
+def _chain(e: Evidence, method: str, **options: Any) -> str | None:
+    return None if e.methods is None else e.methods.chain(method, **options)
+
+
+def _taken_out(e: Evidence, what: str) -> str:
+    if e.methods is None or _chain(e, "prune-structured"):
+        return f"{what}: prune-structured."
+    return f"{what} before the model is converted to this format, which no method here prunes by channels."
 
 
 def _two_of_four(values: Any) -> int:
@@ -256,7 +224,8 @@ def _instructions(e: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "kernels", "fail", len(slow) / len(e.graph.layers), "ratio", 0.0,
                 f"{len(slow)} layers compute in {precision}, {why}",
-                "Use int8 activations (int8-static), or an accelerator that computes in it.", 5.0,
+                "Use int8 activations, or an accelerator that computes in it.", 5.0,
+                chain=made_again(e.methods, e.recipe, activations="int8"),
             )  # fmt: skip
     if e.instructions is None or (e.baseline is not None and e.baseline.share() >= e.graph.share()):
         return  # unknown; or the baseline computes in as many integers: that is not what changed
@@ -276,21 +245,25 @@ def _calibration(e: Evidence) -> Iterator[Finding]:
     if facts is not None:
         yield from _calibrated(e, facts)
     worst = sorted(e.clipped, key=lambda name: -e.clipped[name])[:3]
-    if worst and e.clipped[worst[0]] > _CLIPPED:
-        named = ", ".join(f"{_short(name)} ({e.clipped[name]:.1%})" for name in worst)
-        wrong = e.clipped[worst[0]] > 0.1 and (e.agreement is None or e.agreement[0] < _AGREEMENT_LOW)
+    if worst and e.clipped[worst[0]] > CLIPPED:
+        named = ", ".join(f"{short_name(name)} ({e.clipped[name]:.1%})" for name in worst)
+        wrong = e.clipped[worst[0]] > 0.1 and (e.agreement is None or e.agreement[0] < AGREEMENT_LOW)
         yield Finding(
-            "clipping", "fail" if wrong else "warn", e.clipped[worst[0]], "ratio", _CLIPPED,
+            "clipping", "fail" if wrong else "warn", e.clipped[worst[0]], "ratio", CLIPPED,
             f"values fall outside their calibrated ranges: {named}",
-            "Calibrate on data like that which it meets: same preprocessing, more samples, method=minmax.", 4.5,
+            "Calibrate on data like that which it meets: same preprocessing, more samples"
+            + (", method=minmax." if takes(e, method="minmax") else "."), 4.5,
+            chain=made_again(e.methods, e.recipe, method="minmax"),
         )  # fmt: skip
     idle = sorted(e.dead, key=lambda name: -e.dead[name])[:3]
     if idle and e.dead[idle[0]] > _DEAD:
-        named = ", ".join(f"{_short(name)} ({e.dead[name]:.0%})" for name in idle)
+        named = ", ".join(f"{short_name(name)} ({e.dead[name]:.0%})" for name in idle)
         yield Finding(
             "dead-range", "warn", e.dead[idle[0]], "ratio", _DEAD,
             f"most of the calibrated range is never used: {named}",
-            "Outliers widened it: method=percentile or entropy, or calibrate with the true preprocessing.", 2.5,
+            ("Outliers widened it: method=percentile or entropy, or calibrate with the true preprocessing."
+             if takes(e, method="percentile") else "Outliers widened it: calibrate with the true preprocessing."), 2.5,
+            chain=made_again(e.methods, e.recipe, method="percentile"),
         )  # fmt: skip
 
 
@@ -302,10 +275,10 @@ def _calibrated(e: Evidence, facts: Mapping[str, Any]) -> Iterator[Finding]:
             "it was calibrated with another preprocessing than it is judged with",
             "Use one dataset .toml for both.", 8.0,
         )  # fmt: skip
-    status: Status = "ok" if count >= _SAMPLES else "warn"
+    status: Status = "ok" if count >= SAMPLES else "warn"
     yield Finding(
-        "calibration", status, count, "samples", _SAMPLES, f"it was calibrated on {count} samples",
-        None if status == "ok" else f"Use {_SAMPLES} or more.", 1.5,
+        "calibration", status, count, "samples", SAMPLES, f"it was calibrated on {count} samples",
+        None if status == "ok" else f"Use {SAMPLES} or more.", 1.5,
     )  # fmt: skip
     classes, there = facts.get("classes"), facts.get("classes_in_dataset")
     if classes and there and classes < 0.8 * there:
@@ -313,83 +286,6 @@ def _calibrated(e: Evidence, facts: Mapping[str, Any]) -> Iterator[Finding]:
             "classes", "warn", classes / there, "ratio", 0.8,
             f"the calibration samples show {classes} of {there} classes", "Use more samples.", 1.5,
         )  # fmt: skip
-
-
-def _sqnr(e: Evidence) -> Iterator[Finding]:
-    """B3.5: 20·log10(‖x‖ / ‖x − x̂‖) of each layer's output."""
-    if not e.sqnr_db or any("trained_on" in (step.get("facts") or {}) for step in e.recipe):
-        return  # a network that was trained has activations of its own
-    ranked = sorted(e.sqnr_db, key=lambda name: e.sqnr_db[name])
-    low = [name for name in ranked if e.sqnr_db[name] < _SQNR_LOW]
-    worst = e.sqnr_db[ranked[0]]
-    named = ", ".join(f"{_short(name)} ({e.sqnr_db[name]:.1f} dB)" for name in ranked[:3])
-    if not low:
-        yield Finding("sqnr", "ok", worst, "dB", _SQNR_LOW, f"every layer is above {_SQNR_LOW:.0f} dB; least: {named}")
-        return
-    fatal = worst < _SQNR_FATAL
-    broken = next(name for name in e.sqnr_db if e.sqnr_db[name] < (_SQNR_FATAL if fatal else _SQNR_LOW))
-    yield Finding(
-        "sqnr", "fail" if fatal else "warn", worst, "dB", _SQNR_FATAL if fatal else _SQNR_LOW,
-        f"{len(low)} of {len(ranked)} layers are below {_SQNR_LOW:.0f} dB, from {_short(broken)} on; worst: {named}",
-        _milder(e) or f"Leave the first of them in float: exclude={_short(broken)}.", 4.0 if fatal else 2.0,
-    )  # fmt: skip
-
-
-#: Changes that lose signal without rounding → what makes them milder.
-_LOSSY = {
-    "sparsity": "a smaller amount",
-    "channels": "a smaller amount",
-    "rank": "more energy or rank",
-    "values": "a larger n",
-}
-
-
-def _takes_much_out(step: Mapping[str, Any]) -> bool:
-    """Whether a step changes weights by more than rounding them to 8 bits does."""
-    changes = changes_of(step)
-    trained = "weights" in changes and "precision" not in changes
-    return bool(changes & _LOSSY.keys()) or trained or (weight_bits_of(step) or 32) <= 4
-
-
-def _milder(e: Evidence) -> str | None:
-    """What to do where weights were changed before anything was rounded: no layer left in float undoes that."""
-    milder = {
-        str(step.get("compressor", "a step")): how
-        for step in e.recipe
-        for change, how in _LOSSY.items()
-        if change in changes_of(step)
-    }
-    if not milder:
-        return None
-    told = " and ".join(f"{how} for {step}" for step, how in milder.items())
-    return f"Weights were changed, not only rounded: try {told}, or train afterwards (a PyTorch module: epochs=N)."
-
-
-def _agreement(e: Evidence) -> Iterator[Finding]:
-    """B3.6: below 50 % it is no question of precision."""
-    if e.agreement is None:
-        return
-    share, count = e.agreement
-    told = f"its top-1 answer is the baseline's for {share:.1%} of {count} samples"
-    if share < _AGREEMENT_BROKEN:
-        changed = any(_takes_much_out(step) for step in e.recipe) or any(
-            layer.stored == "int4" for layer in (e.graph.layers if e.graph else ())
-        )
-        suspects = (
-            "Too much was taken out: use a smaller amount, or fine-tune afterwards." if changed else
-            "Look, in this order, at: calibration with another preprocessing; a model not in eval mode or with batch"
-            " norms not fused; the wrong engine; additions that were not quantised; random or too few calibration"
-            " samples; per-tensor weights; classes in another order."
-        )  # fmt: skip
-        what = "damaged" if changed else "a configuration error, not a loss of precision"
-        yield Finding("agreement", "fail", share, "ratio", _AGREEMENT_BROKEN, f"{told}: {what}", suspects, 7.0)
-    elif share < _AGREEMENT_LOW:
-        yield Finding(
-            "agreement", "warn", share, "ratio", _AGREEMENT_LOW, f"{told}: calibration or granularity",
-            "per_channel=true, method=entropy or percentile, more samples, or exclude the worst layers.", 3.0,
-        )  # fmt: skip
-    else:
-        yield Finding("agreement", "ok", share, "ratio", _AGREEMENT_LOW, told)
 
 
 def _mode(e: Evidence) -> Iterator[Finding]:
@@ -433,7 +329,10 @@ def _shape(e: Evidence) -> Iterator[Finding]:
         yield Finding(
             "channels", "warn", len(odd) / len(layers), "ratio", 0.1,
             f"{len(odd)} of {len(layers)} layers have channels that are no multiple of {step}: {named}",
-            f"Prune to multiples: prune-structured:round_to={step}.", 1.0,
+            f"Prune to multiples: prune-structured:round_to={step}."
+            if e.methods is None or _chain(e, "prune-structured", round_to=step)
+            else f"Choose multiples of {step} where the network is defined.", 1.0,
+            chain=_chain(e, "prune-structured", round_to=step),
         )  # fmt: skip
     small = graph.macs / graph.nodes
     took = None if e.latency_s is None else e.latency_s / graph.nodes
@@ -460,7 +359,7 @@ def _outcome(e: Evidence) -> Iterator[Finding]:
     if plain > _SMALLER and zipped > _SMALLER:
         yield Finding(
             "size", "warn", plain, "ratio", _SMALLER, told,
-            "Store fewer bits (int8-weight, fp16) or fewer weights (prune-structured, low-rank).", 0.5,
+            _smaller(e), 0.5, chain=_chain(e, "int8-weight"),
         )  # fmt: skip
     if e.speed_up is not None and e.speed_up < _FASTER and min(plain, zipped) < _SMALLER:
         where = "memory" if plain <= _SMALLER else "download (it is small only when packed)"
@@ -470,9 +369,10 @@ def _outcome(e: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _short(name: str) -> str:
-    """TFLite names a fused tensor after all that was fused into it, with semicolons between."""
-    return name.partition(";")[0]
+def _smaller(e: Evidence) -> str:
+    ways = ("int8-weight", "fp16", "prune-structured", "low-rank")
+    known = [name for name in ways if e.methods is None or e.methods.chain(name)]
+    return f"Store fewer bits or weights: {', '.join(known)}." if known else "Store fewer bits or fewer weights."
 
 
 _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
@@ -480,8 +380,10 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     _sparsity,
     _instructions,
     _calibration,
-    _sqnr,
-    _agreement,
+    sqnr,
+    outputs,
+    saturation,
+    agreement,
     _mode,
     _shape,
     _outcome,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import platform
 import re
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.compression.recipe import recipe_beside
 from edgeprof.diagnosis import checks
+from edgeprof.diagnosis.advice import Methods
 from edgeprof.diagnosis.checks import Evidence, Finding
 from edgeprof.diagnosis.following import follow
 from edgeprof.diagnosis.graph import inspect_with
@@ -105,6 +107,7 @@ def explain(
         preprocessing=None if data is None else data.preprocessing,
         size=_sizes(variant),
         baseline_size=None if baseline is None else _sizes(baseline),
+        methods=Methods.of(host, (baseline or variant).format),
     )
     steps: list[tuple[str, Callable[[], None]]] = []
     if data is not None or measure_s:
@@ -171,6 +174,7 @@ def annotate(result: schema.Result, roots: Roots, host: PluginHost) -> None:
                 arch=platform.machine(),
                 recipe=recipe,
                 preprocessing=variant.accuracy.preprocessing if variant.accuracy else None,
+                methods=Methods.of(host, source.format),
             )
             blame(variant, comparison, baseline, checks.diagnose(evidence))
 
@@ -205,8 +209,8 @@ def _first(findings: Sequence[Finding], *, answers: bool) -> Finding | None:
 
 #: Checks of what a variant answers; all others are of what it costs.
 _OF_ANSWERS = frozenset((
-    "engine", "preprocessing", "calibration", "classes", "clipping", "dead-range", "sqnr", "agreement", "eval-mode",
-    "batch",
+    "engine", "preprocessing", "calibration", "classes", "clipping", "dead-range", "sqnr", "outputs", "saturation",
+    "agreement", "eval-mode", "batch",
 ))  # fmt: skip
 
 
@@ -251,5 +255,6 @@ def _facts(e: Evidence) -> dict[str, Any]:
         "agreement": e.agreement[0] if e.agreement else None,
         "agreement_samples": e.agreement[1] if e.agreement else None,
         "sqnr_db": dict(e.sqnr_db),
+        "output_db": {name: None if math.isinf(value) else value for name, value in e.output_db.items()},
         "clipped": dict(e.clipped),
     }

@@ -17,7 +17,7 @@ from edgeprof.worker.runtime import ANY_SHAPE, LoadOptions
 from edgeprof.worker.scenario import Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgeprof.diagnosis.checks import Evidence
     from edgeprof.diagnosis.inputs import Inputs
     from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.launch.supervisor import Loaded
     from edgeprof.plugins import PluginHost
     from edgeprof.worker.graph import Graph
     from edgeprof.worker.runtime import TensorSpec
@@ -72,10 +73,8 @@ def run(
             e.speed_up = medians[1] / medians[0] if len(medians) > 1 else None
         if data is None:
             return
-        answers = [top_answers(worker, one.inputs, data) for worker, one in zip(workers, loaded, strict=True)]
-        if len(answers) > 1 and answers[0].size and answers[1].size:
-            same = answers[0] == answers[1]
-            e.agreement = (float(same.mean()), len(same))
+        if len(workers) > 1:
+            _compare(e, workers, loaded, data)
         e.batch_error = _batch_error(workers[0], loaded[0].inputs, data)
 
 
@@ -130,24 +129,93 @@ def spread_samples(data: Dataset, count: int) -> Iterator[dict[str, Array]]:
             yield dict(batch)
 
 
-def top_answers(worker: Worker, inputs: Sequence[Any], data: Dataset) -> npt.NDArray[np.intp]:
-    """The top-1 answers to up to 256 samples; none where boxes, embeddings or tokens are answered and not a class."""
-    size = evaluate.batch_size(inputs, 1)
-    found: list[int] = []
-    if data.labels.dtype.names and not are_absent(data.labels):
-        return np.asarray(found, np.intp)
+def _compare(e: Evidence, workers: Sequence[Worker], loaded: Sequence[Loaded], data: Dataset) -> None:
+    """Both models' answers to up to 256 samples: classes by agreement, and all outputs as numbers."""
+    sizes = [evaluate.batch_size(one.inputs, 1) for one in loaded]
+    tops: list[list[int | None]] = [[], []]
+    noise: dict[str, list[float]] = {}
+    distributions = True
     for sample in spread_samples(data, _SAMPLES):
-        feeds, _ = evaluate.feeds(sample, inputs, data, size)
-        first = next(iter(worker.infer(feeds).values()))
-        if first.ndim < 1 or first.shape[0] != size:
-            raise InputError("its outputs do not begin with the batch, so answers cannot be compared")
-        if first.size == size and first.dtype.kind in "iu":  # the class itself
-            found.append(int(first.reshape(-1)[0]))
-            continue
-        if first.dtype.kind not in "iuf" or first[0].size < 2 or first[0].size != max(first.shape[1:]):
-            break
-        found.append(int(first[0].reshape(-1).argmax()))
-    return np.asarray(found, np.intp)
+        outputs = []
+        for worker, one, size in zip(workers, loaded, sizes, strict=True):
+            feeds, _ = evaluate.feeds(sample, one.inputs, data, size)
+            outputs.append(_real_outputs(worker.infer(feeds), one, size))
+        for name, truth, held in zip(outputs[1], outputs[1].values(), outputs[0].values(), strict=False):
+            if _are_numbers(truth, held):
+                exact = truth.astype(np.float64)
+                sums = noise.setdefault(name, [0.0, 0.0])
+                sums[0] += float(np.square(exact).sum())
+                sums[1] += float(np.square(exact - held).sum())
+        firsts = [next(iter(one.values())) for one in outputs]
+        if not _is_distribution(firsts[1]):
+            distributions = False
+        for found, first, size in zip(tops, firsts, sizes, strict=True):
+            found.append(top_answer(first, size))
+    e.output_db = {name: _decibels(signal, lost) for name, (signal, lost) in noise.items() if signal}
+    known = [found for found in tops if found and None not in found]
+    if len(known) == 2 and answers_are_classes(data.labels, firsts[1], distributions=distributions):
+        e.agreement = (sum(a == b for a, b in zip(*known, strict=True)) / len(known[0]), len(known[0]))
+
+
+def _decibels(signal: float, noise: float) -> float:
+    return float(10 * np.log10(signal / noise)) if noise else float("inf")
+
+
+def _real_outputs(outputs: Mapping[str, Any], loaded: Loaded, size: int) -> dict[str, Array]:
+    """One sample's outputs; integers with a scale as the real numbers that they stand for."""
+    scales = {spec.name: spec.quantization for spec in loaded.outputs if spec.quantization is not None}
+    found = {}
+    for name, array in outputs.items():
+        own = array[:1] if isinstance(array, np.ndarray) and array.ndim and len(array) == size else array
+        if name in scales and own.dtype.kind in "iu":
+            own = (own.astype(np.float32) - np.float32(scales[name][1])) * np.float32(scales[name][0])
+        found[name] = own
+    return found
+
+
+def _are_numbers(truth: Any, held: Any) -> bool:
+    """Whether two outputs are real numbers of one shape."""
+    if not (isinstance(truth, np.ndarray) and isinstance(held, np.ndarray)) or truth.shape != held.shape:
+        return False
+    real = truth.dtype.kind == "f" and held.dtype.kind in "fiu"
+    return real and all(bool(np.isfinite(one).all()) for one in (truth, held))
+
+
+def top_answer(output: Any, size: int) -> int | None:
+    """The class that an output names for its first sample; None where it is no score for each class."""
+    if not isinstance(output, np.ndarray) or output.ndim < 1 or output.dtype.kind not in "iuf":
+        return None
+    first = output[0]
+    if first.size == 1 and output.dtype.kind in "iu":  # the class itself
+        return int(first.reshape(-1)[0])
+    if len(output) not in {1, size} or first.size < 2 or first.size != max(output.shape[1:]):
+        return None
+    return int(first.reshape(-1).argmax())
+
+
+def _is_distribution(output: Any) -> bool:
+    """Whether the numbers are probabilities: none below 0, and 1 in all."""
+    if not isinstance(output, np.ndarray) or output.dtype.kind != "f" or output.size < 2:
+        return False
+    return bool(output.min() >= -1e-3 and abs(float(output.sum()) - 1) < 0.05)
+
+
+def answers_are_classes(labels: Array, output: Array, *, distributions: bool) -> bool:
+    """Whether an output scores classes and not coordinates, boxes or embeddings: labels say so, or else its numbers.
+
+    Args:
+        labels: Of the dataset.
+        output: The first output for one sample.
+        distributions: Whether it was probabilities for all samples.
+    """
+    if are_absent(labels):
+        return distributions or output.dtype.kind in "iu"
+    if labels.dtype.names or labels.dtype.kind not in "iub":
+        return False
+    count = output[0].size
+    if labels.ndim == 1:
+        return count == 1 or bool(len(labels) and labels.min() >= 0 and labels.max() < count)
+    return labels.ndim == 2 and labels.shape[1] == count and bool((labels.sum(axis=1) == 1).all())
 
 
 def _batch_error(worker: Worker, inputs: Sequence[Any], data: Dataset) -> float | None:

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from edgeprof import units
+from edgeprof.reporters.language_text import language_lines
 from edgeprof.reporters.terminal import Column
 from edgeprof.results import schema
 from edgeprof.verdicts.accuracy import SIGNIFICANT
@@ -465,6 +466,7 @@ def notes(result: Result) -> list[str]:
         lines.append("p99 needs at least 662 requests to be bounded with 99 % confidence; give more time: --window.")
     if any(v.latency_s and v.latency_s.p99_bound is not None for v in result.variants):
         lines.append("p99 ≤ is a bound that holds with 99 % confidence; p50 and p99 are the quantiles that were seen.")
+    lines += language_lines(result.variants)
     if result.interrupted:
         lines.append("Interrupted: what had been measured until then is here.")
     front = [v for v in result.variants if v.name in result.pareto]

@@ -53,7 +53,7 @@ class Graph(NamedTuple):
             "" where there is but one.
         inputs: Input → its shape as the file declares it; None for what it leaves open.
         assumed: What was taken for sizes that the file leaves open; "" where none was.
-        makers: Tensor → the node that gives it, where the nodes have names of their own.
+        makers: Tensor → the node that gives it, by the name that the parameter ``exclude`` of methods knows it by.
         slow: Precision → what is slow about it in this runtime, as the end of a sentence.
     """
 

@@ -5,20 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeprof.diagnosis.running import top_answers
-from edgeprof.evaluation.samples import Samples
-from edgeprof.worker.runtime import TensorSpec
-
-DATA = Samples("toy", np.arange(4), np.arange(4, dtype=np.float32).reshape(4, 1).__getitem__, {})
-INPUTS = [TensorSpec("x", ("n", 1), "float32", None)]
-
-
-class Answering:
-    def __init__(self, output):
-        self.output = output
-
-    def infer(self, feeds):
-        return {"first": self.output(int(feeds["x"][0, 0]))}
+from edgeprof.diagnosis.running import answers_are_classes, top_answer
+from edgeprof.evaluation.labels import absent, pairs
 
 
 def _map(number):
@@ -39,4 +27,23 @@ def _map(number):
     ],
 )
 def test_only_classes_are_answers(output, answers):
-    assert top_answers(Answering(output), INPUTS, DATA).tolist() == answers
+    found = [top_answer(output(number), 1) for number in range(4)]
+    assert found == (answers or [None] * 4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "width", "distributions", "classes"),
+    [
+        (np.arange(6), 6, False, True),
+        (np.arange(6), 4, False, False),  # more classes than scores
+        (np.linspace(0, 1, 6), 6, False, False),  # a regression
+        (np.eye(6, dtype=int), 6, False, True),
+        (np.ones((6, 4)), 4, False, False),  # coordinates
+        (pairs([True, False, True], [0, 0, 0]), 6, True, False),  # embeddings
+        (absent(6), 213, False, False),  # what the numbers are, nobody says
+        (absent(6), 6, True, True),  # probabilities
+    ],
+)
+def test_coordinates_have_no_top_answer(labels, width, distributions, classes):
+    output = np.zeros((1, width), np.float32)
+    assert answers_are_classes(labels, output, distributions=distributions) == classes

@@ -5,7 +5,8 @@ Layout: tensorflow/lite/schema/schema.fbs, read by the classes that ai-edge-lite
 
 import contextlib
 import functools
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+import re
+from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -15,34 +16,158 @@ from edgeprof.worker.graph import Graph, Layer
 Array = Any
 
 _DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 7: "int16", 9: "int8", 17: "int4"}
-_LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
+_LSTM = (*range(1, 9), 16)
+#: Operator → positions of the weights that it multiplies with (tensorflow/lite/kernels: lstm_shared.h,
+#: bidirectional_sequence_lstm.cc, basic_rnn.cc, svdf.cc).
+_LAYERS = {
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D"), (1,)),
+    **dict.fromkeys(("CONV_3D_TRANSPOSE", "BATCH_MATMUL"), (1,)),
+    **dict.fromkeys(("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM"), _LSTM),
+    "BIDIRECTIONAL_SEQUENCE_LSTM": (*range(1, 9), 16, *range(18, 26), 33),
+    **dict.fromkeys(("RNN", "UNIDIRECTIONAL_SEQUENCE_RNN", "SVDF"), (1, 2)),
+    "BIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 5, 6),
+}  # type: Dict[str, Tuple[int, ...]]
+#: Parts of the names of custom operators (Flex) that multiply in ways which are not counted here.
+_MULTIPLIES = re.compile("MatMul|Conv|Einsum|LSTM|GRU|RNN|Attention")
 _CONVERSIONS = {"QUANTIZE", "DEQUANTIZE", "CAST"}
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
-def read(path: str) -> Optional[Graph]:
-    """Return the graph of a TFLite file; None if the file was compiled for an Edge TPU, which hides the graph."""
+def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Optional[Graph]:
+    """Return the graph of a TFLite file; None if the file was compiled for an Edge TPU, which hides the graph.
+
+    Args:
+        path: The file.
+        inputs: As ``Runtime.inspect_with_inputs`` takes them. Without them, where sizes beyond the batch are open, no
+            arithmetic is counted.
+    """
     data = np.fromfile(path, np.uint8)
     model = schema.Model.GetRootAs(data, 0)
-    graph = model.Subgraphs(0)
-    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
-    operators = []
-    for index in range(graph.OperatorsLength()):
-        operator = graph.Operators(index)
-        code = model.OperatorCodes(operator.OpcodeIndex())
-        if code.CustomCode() == b"edgetpu-custom-op":
-            return None
-        operators.append((names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "?"), operator))
-    stored = {o.Outputs(0): o.Inputs(0) for name, o in operators if name == "DEQUANTIZE"}
-    layers = [_layer(_Place(data, model, graph), name, o, stored) for name, o in operators if name in _LAYERS]
+    places = [_Place(data, model, model.Subgraphs(k)) for k in range(model.SubgraphsLength())]
+    operators = list(_operators(places[0]))
+    if any(name == "edgetpu-custom-op" for name, _ in operators):
+        return None
+    declared = _declared(places[0])
+    unsized = _open_input(declared) if not inputs else ""
+    shapes = _shapes(path, inputs) if inputs and _open_input(declared) else {}
+    layers = [
+        layer._replace(macs=None) if unsized else layer for layer in _all_layers(places, 0, 1, shapes, frozenset())
+    ]
     return Graph(
         layers=layers,
-        nodes=len(operators),
-        conversions=sum(name in _CONVERSIONS for name, _ in operators),
-        ranges=dict(_ranges(_Place(data, model, graph))),
-        tensors=[layer.name for layer in layers],
+        nodes=sum(1 for place in places for _ in _operators(place)),
+        conversions=sum(name in _CONVERSIONS for place in places for name, _ in _operators(place)),
+        ranges=dict(_ranges(places[0])),
+        note=unsized,
+        tensors=[layer.name for layer in _all_layers(places[:1], 0, 1, {}, frozenset())],
+        makers={layer.name: re.escape(layer.name.partition(";")[0]) for layer in layers},
+        inputs=declared,
         slow={"int16x8": "which LiteRT computes with reference kernels"},
     )
+
+
+def _operators(place: "_Place") -> Iterator[Tuple[str, Any]]:
+    """Name, of a custom one its own, and operator."""
+    for index in range(place.graph.OperatorsLength()):
+        operator = place.graph.Operators(index)
+        code = place.model.OperatorCodes(operator.OpcodeIndex())
+        if code.CustomCode():
+            yield code.CustomCode().decode("utf-8", "replace"), operator
+        else:
+            yield _NAMES.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "?"), operator
+
+
+_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+
+
+def _declared(place: "_Place") -> Dict[str, Tuple[Optional[int], ...]]:
+    """Input → its shape; None for a size that is open."""
+    found = {}
+    for position in range(place.graph.InputsLength()):
+        tensor = place.graph.Tensors(place.graph.Inputs(position))
+        sizes = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else ()
+        sizes = sizes if len(sizes) or not tensor.ShapeLength() else tensor.ShapeAsNumpy()
+        found[(tensor.Name() or b"").decode("utf-8", "replace")] = tuple(int(s) if s >= 0 else None for s in sizes)
+    return found
+
+
+def _open_input(declared: Mapping[str, Tuple[Optional[int], ...]]) -> str:
+    """What is to be given where a size beyond the batch is open; "" where none is."""
+    for name, sizes in declared.items():
+        if None in sizes[1:]:
+            shape = " × ".join("?" if size is None else str(size) for size in sizes)
+            example = "x".join("SIZE" if size is None else str(size) for size in (sizes[0] or 1, *sizes[1:]))
+            return (
+                "arithmetic is not counted: {} is {}; give its sizes with --input {}={}, --input-data or"
+                " --dataset".format(name, shape, name, example)
+            )
+    return ""
+
+
+def _shapes(path: str, inputs: Mapping[str, Any]) -> Dict[int, Tuple[int, ...]]:
+    """Shapes of the main graph's tensors by number, once the inputs have theirs."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    sources = interpreter.get_input_details()
+    for source in sources:
+        value = inputs.get(source["name"], inputs.get("") if len(sources) == 1 else None)
+        if value is not None:
+            shape = value.shape if isinstance(value, np.ndarray) else value
+            interpreter.resize_tensor_input(source["index"], [int(size) for size in shape])
+    interpreter.allocate_tensors()
+    return {detail["index"]: tuple(int(s) for s in detail["shape"]) for detail in interpreter.get_tensor_details()}
+
+
+def _all_layers(
+    places: List["_Place"],
+    number: int,
+    times: Optional[int],
+    shapes: Mapping[int, Tuple[int, ...]],
+    around: FrozenSet[int],
+) -> Iterator[Layer]:
+    """The layers of a subgraph and of those that it calls; of the branches of an If that count which multiply most."""
+    place = places[number]
+    operators = list(_operators(place))
+    stored = {o.Outputs(0): o.Inputs(0) for name, o in operators if name == "DEQUANTIZE"}
+    for name, operator in operators:
+        if name in _LAYERS:
+            layer = _layer(place, name, operator, stored, shapes)
+            yield layer._replace(macs=None if times is None or layer.macs is None else layer.macs * times)
+        elif name not in _NAMES.values() and _MULTIPLIES.search(name):
+            yield Layer(_name(place, operator), name, None, "float32", "computed", 0)
+        inner = [k for k in _called(name, operator) if k < len(places) and k not in around and k != number]
+        branches = [
+            # How often a loop runs, only the run tells; shapes in other subgraphs are those that the file declares.
+            list(_all_layers(places, k, None if name == "WHILE" else times, {}, around | {number}))
+            for k in inner
+        ]
+        largest = max(branches, key=lambda found: sum(one.macs or 0 for one in found), default=[])
+        for found in branches:
+            for layer in found:
+                skipped = name == "IF" and found is not largest and layer.macs is not None
+                yield layer._replace(macs=0) if skipped else layer
+
+
+def _called(name: str, operator: Any) -> List[int]:
+    """The subgraphs that an operator runs."""
+    kinds = {
+        "IF": ("IfOptions", ("ThenSubgraphIndex", "ElseSubgraphIndex")),
+        "WHILE": ("WhileOptions", ("CondSubgraphIndex", "BodySubgraphIndex")),
+        "CALL": ("CallOptions", ("Subgraph",)),
+    }  # type: Dict[str, Tuple[str, Tuple[str, ...]]]
+    if name not in kinds or operator.BuiltinOptions() is None:
+        return []
+    kind, fields = kinds[name]
+    options = getattr(schema, kind)()
+    table = operator.BuiltinOptions()
+    options.Init(table.Bytes, table.Pos)
+    return [int(getattr(options, field)()) for field in fields]
+
+
+def _name(place: "_Place", operator: Any) -> str:
+    output = place.graph.Tensors(operator.Outputs(0))
+    return (output.Name() or b"").decode("utf-8", "replace")
 
 
 def content(data: Array, model: Any, buffer: int) -> Optional[Array]:
@@ -61,31 +186,72 @@ class _Place(NamedTuple):
     graph: Any
 
 
-def _layer(place: _Place, name: str, operator: Any, stored: Mapping[int, int]) -> Layer:
+def _layer(
+    place: _Place,
+    name: str,
+    operator: Any,
+    stored: Mapping[int, int],
+    shapes: Mapping[int, Tuple[int, ...]],
+) -> Layer:
     graph = place.graph
-    position = 2 if name == "TRANSPOSE_CONV" else 0
-    activation = graph.Tensors(operator.Inputs(position))
-    index = operator.Inputs(1)
+    given = [operator.Inputs(k) for k in range(operator.InputsLength())]
+    position = 2 if name in {"TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"} else 0
+    index = given[1]
     weight = graph.Tensors(stored.get(index, index))
-    output = graph.Tensors(operator.Outputs(0))
-    shape = tuple(int(s) for s in weight.ShapeAsNumpy()) if weight.ShapeLength() else ()
     raw = content(place.data, place.model, weight.Buffer())
-    out = int(np.prod([max(1, int(s)) for s in output.ShapeAsNumpy()])) if output.ShapeLength() else 1
-    depthwise = name == "DEPTHWISE_CONV_2D"
-    axis = len(shape) - 1 if depthwise else 0
-    channels = shape[axis] if shape else 0
-    inputs = int(np.prod(shape)) // max(1, channels)
-    kinds = _DTYPES.get(activation.Type(), "?"), _DTYPES.get(weight.Type(), "?")
+    shape = _shape(graph, index, shapes)
+    x, output = _shape(graph, given[position], shapes), _shape(graph, operator.Outputs(0), shapes)
+    kinds = _DTYPES.get(graph.Tensors(given[position]).Type(), "?"), _DTYPES.get(weight.Type(), "?")
+    axis = {"DEPTHWISE_CONV_2D": len(shape) - 1, "CONV_3D": 4, "CONV_3D_TRANSPOSE": 3}.get(name, 0)
+    layered = len(_LAYERS[name]) == 1 and name != "BATCH_MATMUL"
+    sizes = [_shape(graph, given[k], shapes) for k in _LAYERS[name] if k < len(given) and given[k] >= 0]
+    readable = layered and raw is not None and kinds[1] in _READABLE
     return Layer(
-        name=(output.Name() or b"").decode("utf-8", "replace"),
+        name=_name(place, operator),
         op=name,
-        macs=out * inputs,
+        macs=_macs(name, x, output, sizes, turned=name == "BATCH_MATMUL" and _is_turned(operator)),
         precision=_precision(*kinds, converted=index in stored),
-        stored=kinds[1],
-        channels=channels,
-        weights=functools.partial(_weights, raw, weight, axis) if raw is not None and kinds[1] in _READABLE else None,
-        depthwise=depthwise,
+        stored=kinds[1] if raw is not None else "computed",
+        channels=shape[axis] if layered and len(shape) > axis else 0,
+        weights=functools.partial(_weights, raw, weight, axis) if readable else None,
+        depthwise=name == "DEPTHWISE_CONV_2D",
     )
+
+
+def _shape(graph: Any, index: int, shapes: Mapping[int, Tuple[int, ...]]) -> Tuple[int, ...]:
+    if index in shapes:
+        return shapes[index]
+    tensor = graph.Tensors(index)
+    return tuple(max(1, int(size)) for size in tensor.ShapeAsNumpy()) if tensor.ShapeLength() else ()
+
+
+def _macs(
+    name: str, x: Tuple[int, ...], output: Tuple[int, ...], sizes: List[Tuple[int, ...]], *, turned: bool
+) -> Optional[int]:
+    """Multiply-accumulates by the shapes of the input, the output and the weights."""
+    weight = sizes[0]
+    if not (x and output and weight):
+        return None
+    if name == "BATCH_MATMUL":
+        return _prod(output) * x[-2 if turned else -1]
+    if name in {"TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"}:
+        return _prod(x) * _prod(weight) // weight[-1]
+    if len(_LAYERS[name]) > 1:  # each step of each sample meets every matrix
+        return _prod(x[:-1]) * sum(_prod(size) for size in sizes)
+    channels = weight[-1] if name in {"DEPTHWISE_CONV_2D", "CONV_3D"} else weight[0]
+    return _prod(output) * (_prod(weight) // channels)
+
+
+def _prod(sizes: Iterable[int]) -> int:
+    return int(np.prod([int(size) for size in sizes], dtype=np.int64))
+
+
+def _is_turned(operator: Any) -> bool:
+    table, options = operator.BuiltinOptions(), schema.BatchMatMulOptions()
+    if table is None:
+        return False
+    options.Init(table.Bytes, table.Pos)
+    return bool(options.AdjX())
 
 
 _READABLE = {"float32", "float16", "int8", "uint8"}

@@ -130,9 +130,12 @@ class LiteRT(Runtime):
         return session
 
     def inspect(self, path: str) -> Optional[Graph]:
+        return self.inspect_with_inputs(path, {})
+
+    def inspect_with_inputs(self, path: str, inputs: Dict[str, Any]) -> Optional[Graph]:
         from . import graph
 
-        return graph.read(path)
+        return graph.read(path, inputs)
 
     def taps(self, path: str, names: Sequence[str], feeds: Iterable[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
         from . import graph

@@ -256,7 +256,8 @@ def _reason() -> str:
     for line in reversed(_log):
         if "error loading model: " in line:
             return line.partition("error loading model: ")[2].strip()
-    telling = [line.strip() for line in _log if "error" in line.lower() or "failed" in line.lower()]
+    telling = [line.strip() for line in _log if line.startswith("gguf_init_from")]
+    telling += [line.strip() for line in _log if "error" in line.lower() or "failed" in line.lower()]
     return telling[0] if telling else "llama.cpp does not say why"
 
 

@@ -165,29 +165,71 @@ def _optimised(path: str, folder: Any) -> Any:
         return None
 
 
-def taps(model: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[Dict[str, Array]]:
+def taps(source: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[Dict[str, Array]]:
     """What chosen tensors inside a graph hold, for each set of inputs.
 
+    A model that computes in floats is followed as it is written: every tensor is there, and fusions change nothing.
+    One that quantises is followed as ONNX Runtime fuses it, so that its integer kernels are those that run, with what
+    they saturate; integers there are turned back into real numbers by their scale.
+
     Args:
-        model: The ModelProto, or its path.
-        names: Tensors; those that no node gives are left out.
+        source: The model's path; or a ModelProto, which is followed as it is written.
+        names: Tensors; those that the followed graph does not have are left out.
         feeds: Inputs by name.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model if isinstance(model, onnx.ModelProto) else onnx.load(str(model)))
-    given = {spec.name for spec in copy.graph.output}
-    inside = {name for node in copy.graph.node for name in node.output}
-    wanted = [name for name in dict.fromkeys(names) if name in inside]
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in given)
+    written, executed = onnx.ModelProto(), None
+    if isinstance(source, onnx.ModelProto):
+        written.CopyFrom(source)
+    else:
+        written = onnx.load(str(source))
+        if _is_quantised(written):
+            with scratch("taps") as folder:
+                executed = _optimised(str(source), folder)
+    model = written if executed is None else executed
+    names = list(names)
+    inside = {name for node in model.graph.node for name in node.output if name}
+    sources = {name: name for name in dict.fromkeys(names) if name in inside}
+    ends = _dequantised(written.graph)
+    sources.update({name: ends[name][0] for name in names if name not in inside and name in ends})
+    sources = {name: source for name, source in sources.items() if source in inside}
+    wanted = list(dict.fromkeys(sources.values()))
+    given = {spec.name for spec in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in given)
     session = onnxruntime.InferenceSession(
-        copy.SerializeToString(),
+        model.SerializeToString(),
         _options(onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL),
         providers=["CPUExecutionProvider"],
     )
     inputs = [spec.name for spec in session.get_inputs()]
     for feed in feeds:
         named = {inputs[0]: feed[""]} if set(feed) == {""} else dict(feed)
-        yield dict(zip(wanted, session.run(wanted, named)))
+        held = dict(zip(wanted, session.run(wanted, named)))
+        yield {
+            name: held[source] if source == name else (held[source].astype(np.float32) - ends[name][2]) * ends[name][1]
+            for name, source in sources.items()
+        }
+
+
+def _is_quantised(model: Any) -> bool:
+    """Whether anything in it is not computed, or not stored, in float32."""
+    return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer) or any(
+        node.op_type in _CONVERSIONS - {"Cast"} or "Integer" in node.op_type or node.op_type.startswith("QLinear")
+        for node in _all_nodes(model.graph)
+    )
+
+
+def _dequantised(graph: Any) -> Dict[str, Tuple[str, float, int]]:
+    """What a DequantizeLinear gives → what it reads, the scale and the zero point; of single scales that are known."""
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    known = {}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] not in values and node.input[1] in values:
+            scale = numpy_helper.to_array(values[node.input[1]]).reshape(-1)
+            zero = values.get(node.input[2]) if len(node.input) > 2 else None
+            if scale.size == 1 and (zero is not None or len(node.input) < 3):
+                point = 0 if zero is None else int(numpy_helper.to_array(zero).reshape(-1)[0])
+                known[node.output[0]] = (node.input[0], float(scale[0]), point)
+    return known
 
 
 def _seen_as(graph: Any) -> Dict[str, str]:
