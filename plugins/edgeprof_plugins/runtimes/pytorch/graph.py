@@ -5,7 +5,7 @@ compiler (``compile=1``) or ONNX Runtime, after ``export-onnx``, fuses the pairs
 """
 
 import functools
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from edgeprof.worker.embedded_code import load_program
 from edgeprof.worker.graph import Graph, Layer
 
 Array = Any
+Shape = Tuple[Optional[int], ...]
 
 #: Operator → where its output channels are in the weight.
 _LAYERS = {
@@ -143,7 +144,7 @@ class _Sizes:
     """
 
     def __init__(self, program: Any, inputs: Mapping[str, Any]) -> None:
-        self.declared = {}  # type: Dict[str, Tuple[Optional[int], ...]]
+        self.declared = {}  # type: Dict[str, Shape]
         self._known = {}  # type: Dict[Any, int]
         self._batch = 1
         names = set(program.graph_signature.user_inputs)
