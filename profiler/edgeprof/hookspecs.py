@@ -72,7 +72,7 @@ def register_reporters(register: Register) -> None:
 
 @hookspec
 def register_exporters(register: Register) -> None:
-    """``register(name, function)``: ``function(results, target)`` sends results elsewhere."""
+    """``register(name, function)``: ``function(results, target)`` sends results elsewhere; ``target`` is a text."""
 
 
 @hookspec

@@ -229,13 +229,15 @@ def register_reporters(register):
 
 
 # region: exporters
+from pathlib import Path
+
 from edgeprof import hookimpl
 
 
 def to_folder(results, target):
     """One file per result in the folder ``target``."""
     for result in results:
-        (target / f"{result.id}.txt").write_text(f"{len(result.variants)} variants\n")
+        (Path(target) / f"{result.id}.txt").write_text(f"{len(result.variants)} variants\n")
 
 
 @hookimpl

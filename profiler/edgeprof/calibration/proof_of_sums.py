@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from edgeprof.sensing.trace import Key
     from edgeprof.worker.span import Span
 
-#: Work of the same kind may differ by this much (relative) between long windows and pulses of at least ``_LONG_S``.
-_ADDITIVE, _LONG_S = 0.03, 0.2
-#: In shorter pulses the clocks of the machine itself have not yet risen: only more than this is a sensor's doing.
-_ADDITIVE_SHORT = 0.25
+#: Work of the same kind may differ by this much (relative) between long windows and pulses.
+_ADDITIVE = 0.03
+#: In each pulse so much time (s) may pass at other clocks than in a long one: that is the machine's doing.
+_RAMP_S = 0.015
 #: Looks that are closer than this (s) miss nothing of the shortest pulse.
 _APART_S = 0.01
 #: Of what a load of the CPU adds to a total, at least this share has to be in parts that contain the CPU.
@@ -83,9 +83,9 @@ def _additivity(seen: Observed) -> Check:
         half = u * math.sqrt(1 / len(costs) + 1 / len(groups[long_s]))
         found = Interval(interval(costs).value / usual - 1, half)
         # What looks at moments has a pulse's edges wrong by half of the time between two, all alike at worst.
-        limit = (_ADDITIVE if on_s >= _LONG_S else _ADDITIVE_SHORT) + _apart_s(seen) / (2 * on_s)
+        limit = _ADDITIVE + (_RAMP_S + _apart_s(seen) / 2) / on_s
         verdict = judged(found, -limit, limit)
-        if on_s < _LONG_S and verdict == "passed" and found.low * found.high > 0 and abs(found.value) > _ADDITIVE:
+        if verdict == "passed" and (found.low > _ADDITIVE or found.high < -_ADDITIVE):
             verdict = "cannot_tell"
         verdicts.append((verdict, on_s, found, limit))
     order = ("failed", "cannot_tell", "passed")
@@ -95,8 +95,10 @@ def _additivity(seen: Observed) -> Check:
     text = f"work in pulses of {lengths} ms costs what it costs in pulses of {long_s:.1f} s: {figure} at most"
     if verdict != "passed":
         text = f"work in pulses of {1e3 * on_s:.0f} ms costs {figure} beyond what it costs in pulses of {long_s:.1f} s"
-        if on_s < _LONG_S and verdict == "cannot_tell":
-            text += ": the sensor, or clocks that rise slowly"
+        if verdict == "cannot_tell" and found.half < limit:
+            return check(
+                "additivity", subject, verdict, f"{text}: the sensor, or clocks that rise slowly", found, unit="1"
+            )
     return check("additivity", subject, verdict, text, found, unit="1", needs_s=needed_s(seen, found, limit))
 
 

@@ -11,6 +11,7 @@ from edgeprof.compression.compressor import Compressor
 from edgeprof.errors import EdgeprofError
 from edgeprof.evaluation.metric import Metric
 from edgeprof.installation import mended_here
+from edgeprof.launch.proof import prove
 from edgeprof.roots import Roots
 from edgeprof.worker.runtime import Runtime
 
@@ -87,6 +88,9 @@ def _runtime(name: str, factory: Callable[[], Any], models: Sequence[str]) -> It
         if status.reason is not None:
             yield Row(f"runtime {name} is available", "absent", f"{status.reason}: {mended_here(status.remedy or '')}")
             continue
+        proof = prove(runtime)
+        detail = proof.detail if proof.remedy is None else f"{proof.detail}. {mended_here(proof.remedy)}"
+        yield Row(f"runtime {name} works", "ok" if proof.works else "fail", detail)
         if not models:
             yield Row(f"runtime {name} runs a model", "absent", "give one: --model FILE")
         for model in models:

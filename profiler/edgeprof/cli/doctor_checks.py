@@ -143,16 +143,25 @@ def _blurred(channels: Iterable[Channel]) -> Iterator[Check]:
 
 
 def _runtimes(host: PluginHost) -> Iterator[Check]:
+    from edgeprof.launch.proof import Proof, prove
+
     for name, factory in host.of("runtimes").items():
         try:
-            status = factory().availability()
+            runtime = factory()
+            status = runtime.availability()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; the next check goes on
             yield Check(f"runtime {name}", "fail", f"{type(error).__name__}: {error}")
             continue
-        if status.reason is None:
-            yield Check(f"runtime {name}", "ok", status.version or "here")
-        else:
+        if status.reason is not None:
             yield Check(f"runtime {name}", "absent", status.reason, status.remedy)
+            continue
+        try:
+            proof = prove(runtime)
+        except Exception as error:  # noqa: BLE001 - likewise
+            proof = Proof(False, f"{type(error).__name__}: {error}")
+        detail = f"{status.version or 'here'}: {proof.detail}"
+        remedy = None if proof.works else proof.remedy or "Install it anew, and see what its own import says."
+        yield Check(f"runtime {name}", "ok" if proof.works else "fail", detail, remedy)
 
 
 def _candidates() -> list[Path]:

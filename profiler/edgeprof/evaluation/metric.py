@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprof.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -141,6 +143,26 @@ def proportion(correct: npt.NDArray[np.bool_]) -> Score:
     return Score(value=right / count, ci95=wilson(right, count), samples=count, correct=correct)
 
 
+def _require_counts(statistic: Callable[[npt.NDArray[np.int64]], float], samples: int) -> None:
+    """See that a statistic weighs samples by counts: one sample counted n times is beyond every index of n samples.
+
+    Raises:
+        InputError: it does not.
+    """
+    counts = np.zeros(samples, np.int64)
+    counts[:1] = samples
+    try:
+        with np.errstate(all="ignore"):
+            statistic(counts)
+    except IndexError:
+        raise InputError(
+            "the statistic of a bootstrapped metric takes the counts that it gets for indices of samples",
+            remedy="It gets how often each sample counts: weigh by it, or take np.repeat(np.arange(n), counts).",
+        ) from None
+    except (ArithmeticError, ValueError):  # of one sample alone it may have no value
+        pass
+
+
 def bootstrapped(statistic: Callable[[npt.NDArray[np.int64]], float], samples: int) -> Score:
     """The score of a metric that judges samples together, its interval by the percentile bootstrap (Efron 1979).
 
@@ -150,7 +172,11 @@ def bootstrapped(statistic: Callable[[npt.NDArray[np.int64]], float], samples: i
 
     Returns:
         The value with every sample counted once; neither interval nor replicates for fewer than ``FEWEST`` samples.
+
+    Raises:
+        InputError: ``statistic`` takes the counts for indices of samples.
     """
+    _require_counts(statistic, samples)
     value = statistic(np.ones(samples, np.int64))
     if samples < FEWEST:
         return Score(value=value, ci95=None, samples=samples)

@@ -216,6 +216,9 @@ class Runtime(ABC):
     #: The modules of which one must be importable where it runs, the preferred one first: ("onnxruntime",). ``edgeprof
     #: doctor`` looks for them in the other Pythons of this machine.
     libraries: Tuple[str, ...] = ()
+    #: The smallest model file of its first format, which ``edgeprof doctor`` runs to see that the runtime works; with
+    #: None it only imports the library.
+    smallest_model: Optional[bytes] = None
     #: What may help where the library crashes while it loads a model, as an option that avoids the part that crashes.
     crash_remedy: Optional[str] = None
     #: Whether ``inspect`` must be called in a process of its own, because its library starts threads that would not

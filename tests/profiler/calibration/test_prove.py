@@ -105,15 +105,17 @@ def failed(proof: proving.Proof) -> set[tuple[str, str]]:
         "jetson-nano", "jetson-tx2", "jetson-orin-nano", "jetson-agx-orin", "jetson-thor", "raspberry-pi-5", "x86-rapl",
     ],
 )  # fmt: skip
+def test_nothing_fails_on_a_healthy_board(prove, board) -> None:
+    """Less than a minute need not do to tell everything, as where steps are coarse or looks far apart."""
+    assert failed(prove(board)) == set()
+
+
+@pytest.mark.parametrize("board", ["jetson-nano", "jetson-thor", "x86-rapl"])
 def test_a_healthy_board_passes(prove, board) -> None:
-    proof = prove(board)
+    proof = prove(board, quick=False)
     assert failed(proof) == set()
-    if board not in {
-        "jetson-tx2",
-        "raspberry-pi-5",
-    }:  # coarse steps, and looks far apart: less than a minute may not do
-        assert proof.verdict == "passed"
-        assert proof.believable < 0.03
+    assert proof.verdict == "passed"
+    assert proof.believable < 0.05
 
 
 def test_the_whole_proof_tells_the_figures_of_a_board_and_keeps_them(prove, tmp_path) -> None:

@@ -289,3 +289,22 @@ class TestReport:
         assert code == 2
         assert words in err
         assert out == ""
+
+
+def test_a_report_is_sent_by_the_exporter_of_a_plugin(edgeprof, place, monkeypatch):
+    pytest.importorskip("prometheus_client")
+    monkeypatch.setenv("EDGEPROF_PLUGINS", "exporter")
+    Store().save(samples.study())
+    code, _, err = edgeprof("report", "last", "--to", f"textfile:{place}")
+    assert code == 0, err
+    assert "edgeprof_bench_latency_seconds" in (place / "edgeprof.prom").read_text()
+    assert not list(place.glob("*.html")), "what was sent elsewhere is no page unless -o asks for one"
+    code, _, err = edgeprof("report", "last", "--to", "nosuch:x")
+    assert code == 2
+    assert "no exporter is named 'nosuch'" in err
+
+
+def test_a_report_has_every_output_that_was_asked_for(edgeprof, place):
+    Store().save(samples.study())
+    assert edgeprof("report", "last", "-o", "a.html", "-o", "b.csv")[0] == 0
+    assert {"a.html", "b.csv"} <= {path.name for path in place.iterdir()}

@@ -165,3 +165,11 @@ def test_integers_are_judged_as_the_numbers_that_they_stand_for():
     evaluate(infer, [spec([4, CLASSES])], data, Watch(), outputs=outputs)
     assert seen["first"].tolist() == [5.0] * len(data)
     assert [len(part) for part in seen["labels"]] == [4, 4, 2]
+
+
+def test_a_statistic_that_takes_counts_for_indices_is_refused():
+    """F1 of ``predictions[counts]`` is that of one sample, and came out as 100 %."""
+    right = np.array([True, False] * 100)
+    with pytest.raises(InputError, match="takes the counts that it gets for indices"):
+        bootstrapped(lambda indices: float(right[indices].mean()), 200)
+    assert bootstrapped(lambda counts: float((counts * right).sum() / counts.sum()), 200).value == 0.5

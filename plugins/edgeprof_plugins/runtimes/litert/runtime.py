@@ -6,6 +6,7 @@ Options: ``xnnpack`` (0: the built-in reference kernels' resolver without it), `
 ``delegate.KEY`` for an option of the delegate.
 """
 
+import base64
 import contextlib
 import ctypes
 import ctypes.util
@@ -74,9 +75,20 @@ KNOWN_ERRORS = (
 OPTIONS = ("xnnpack", "delegate", "delegate.KEY")
 
 
+#: y = x + x, float32 [?, 4], as a .tflite file.
+_DOUBLE = (
+    "GAAAAFRGTDMAAA4AFAAQAAwACAAAAAQADgAAABAAAAAYAAAAJAEAAAMAAAABAAAABAAAAOT+//8BAAAAFAAAAAAADgAYABQAEAAM"
+    "AAgABAAOAAAAFAAAABwAAABcAAAAYAAAAGQAAAAEAAAAbWFpbgAAAAABAAAAFAAAAAAADgAUAAAAEAAMAAsABAAOAAAAEAAAAAAA"
+    "AAsMAAAAEAAAAFD///8BAAAAAQAAAAIAAAAAAAAAAAAAAAEAAAABAAAAAQAAAAAAAAACAAAATAAAAAQAAADQ////DAAAABQAAAAY"
+    "AAAAAgAAAP////8EAAAAAQAAAHkAAAACAAAAAQAAAAQAAAAUABAADAAAAAAACAAAAAAAAAAEABQAAAAMAAAAFAAAABgAAAACAAAA"
+    "/////wQAAAABAAAAeAAAAAIAAAABAAAABAAAAAEAAAAIAAAABAAEAAQAAAA="
+)
+
+
 class LiteRT(Runtime):
     name = "litert"
     formats = ("tflite", "edgetpu-tflite")
+    smallest_model = base64.b64decode(_DOUBLE)
     libraries = tuple(module.partition(".")[0] for module, _ in LIBRARIES)
 
     def availability(self) -> Availability:

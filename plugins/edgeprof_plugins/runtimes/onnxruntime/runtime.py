@@ -6,6 +6,7 @@ Options: ``graph_optimization`` (disable, basic, extended, all), ``inter_op_thre
 ``custom_ops`` (the path of a library), and ``provider.KEY`` for an option of the execution provider.
 """
 
+import base64
 import contextlib
 import ctypes
 import functools
@@ -64,10 +65,15 @@ HOST_MEMORY = ("CPUExecutionProvider", "XnnpackExecutionProvider", "OpenVINOExec
 THREAD_SETTINGS = {"XnnpackExecutionProvider": "intra_op_num_threads", "OpenVINOExecutionProvider": "num_of_threads"}
 
 
+#: y = max(x, 0), float32 [1, 2], as an .onnx file.
+_RELU = "CAc6PgoMCgF4EgF5IgRSZWx1EgR0aW55WhMKAXgSDgoMCAESCAoCCAEKAggCYhMKAXkSDgoMCAESCAoCCAEKAggCQgQKABAN"
+
+
 class OnnxRuntime(Runtime):
     name = "onnxruntime"
     formats = ("onnx", "ort")
     libraries = ("onnxruntime",)
+    smallest_model = base64.b64decode(_RELU)
     crash_remedy = (
         "ONNX Runtime's optimisation of the graph may be what crashes: --option graph_optimization=extended, basic."
     )

@@ -1,0 +1,106 @@
+"""Whether a runtime works here, shown by running it: in a process of its own, with the smallest of its models."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgeprof.errors import EdgeprofError
+from edgeprof.launch.supervisor import Worker, WorkerSpec
+from edgeprof.worker.runtime import LoadOptions
+
+if TYPE_CHECKING:
+    from edgeprof.worker.runtime import Runtime
+
+#: How long a library may take to be imported and to run a model of some hundred bytes: PyTorch on a busy board.
+TIMEOUT_S = 90.0
+
+
+class Proof(NamedTuple):
+    """What was seen.
+
+    Attributes:
+        works: Whether the library was imported and, where the runtime brings a model, ran it.
+        detail: What was done, or the reason why it could not be.
+        remedy: What mends it, where that is known.
+    """
+
+    works: bool
+    detail: str
+    remedy: str | None = None
+
+
+def prove(runtime: Runtime) -> Proof:
+    """Import a runtime's library in a process of its own and run the runtime's smallest model there."""
+    if runtime.smallest_model is None:
+        return _import(runtime)
+    with tempfile.TemporaryDirectory(prefix="edgeprof-proof-") as folder:
+        path = Path(folder) / f"smallest.{runtime.formats[0]}"
+        path.write_bytes(runtime.smallest_model)
+        options = LoadOptions(device="cpu", threads=1, batch=1, shapes={}, options={})
+        try:
+            with Worker(WorkerSpec.of(runtime, str(path), options, timeout_s=TIMEOUT_S, label=runtime.name)) as worker:
+                loaded = worker.load()
+        except EdgeprofError as error:
+            words = f"{error.message}\n{getattr(error, 'last_words', '')}"
+            return Proof(False, error.message, loader_remedy(words) or error.remedy)
+    if loaded.problems:
+        return Proof(False, f"it runs and answers wrongly: {loaded.problems[0][1]}")
+    return Proof(True, "ran a model")
+
+
+def _import(runtime: Runtime) -> Proof:
+    """Import the first of a runtime's libraries that is found."""
+    if not runtime.libraries:
+        return Proof(True, "it brings no model to run")
+    code = (
+        "import importlib, importlib.util\n"
+        f"found = [name for name in {list(runtime.libraries)!r} if importlib.util.find_spec(name)]\n"
+        "importlib.import_module(found[0])\n"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Proof(False, f"its import took more than {TIMEOUT_S:.0f} s")
+    if done.returncode == 0:
+        return Proof(True, "imported; it brings no model to run")
+    lines = done.stderr.strip().splitlines() or [f"its import ended with status {done.returncode}"]
+    return Proof(False, f"it cannot be imported: {lines[-1]}", loader_remedy(done.stderr))
+
+
+def loader_remedy(words: str) -> str | None:
+    """What mends an error of the dynamic loader or of numpy's binary interface; None where it is another error.
+
+    Args:
+        words: What the import wrote.
+    """
+    needed = [tuple(map(int, found)) for found in re.findall(r"version [`']GLIBC_(\d+)\.(\d+)'", words)]
+    if needed:
+        name, here = platform.libc_ver()
+        version = f"{name} {here}".strip() or "another C library"
+        wanted = ".".join(map(str, max(needed)))
+        return f"It was built for glibc {wanted} and this system has {version}: install an older release of it."
+    symbol = re.search(r"version [`']((?:GLIBCXX|CXXABI)_[\d.]+)' not found", words)
+    if symbol:
+        return f"It needs a newer libstdc++ ({symbol[1]}): install an older release of it, or upgrade the system."
+    library = re.search(r"(\S+\.so[.\d]*): cannot open shared object file", words)
+    if library:
+        name = library[1].rsplit("/", 1)[-1]
+        return f"{name} is missing: install the package that holds it, or the library anew if it is a part of that."
+    if "_ARRAY_API not found" in words or "compiled using NumPy 1.x" in words:
+        return "It was built for NumPy 1: pip install 'numpy<2'"
+    if "wrong ELF class" in words or "Exec format error" in words:
+        return f"It was built for another processor than {platform.machine()}: install the wheel of this one."
+    return None

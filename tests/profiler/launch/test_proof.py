@@ -1,0 +1,72 @@
+"""A runtime is said to work when it was seen to work, and a loader's error is answered with what mends it."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeprof.launch import proof
+from edgeprof.launch.proof import loader_remedy, prove
+from edgeprof.plugins import PluginHost
+from edgeprof.worker.runtime import Availability, Runtime
+
+
+class Broken(Runtime):
+    """A library that is found and cannot be imported."""
+
+    name, formats = "broken", ("broken",)
+
+    def __init__(self, library):
+        self.libraries = (library,)
+
+    def availability(self):
+        return Availability("1.0", None, None)
+
+    def devices(self):
+        return ["cpu"]
+
+    def load(self, path, options):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "litert"])
+def test_a_runtime_that_is_here_runs_its_smallest_model(name):
+    runtime = PluginHost.from_environment().get("runtimes", name)()
+    if runtime.availability().reason is not None:
+        pytest.skip(f"{name} is not installed")
+    assert prove(runtime) == (True, "ran a model", None)
+
+
+def test_a_library_that_cannot_be_imported_is_no_runtime(tmp_path, monkeypatch):
+    words = "/lib/libc.so.6: version `GLIBC_2.34' not found (required by libLiteRt.so)"
+    (tmp_path / "sick_library.py").write_text(f"raise ImportError({words!r})\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = prove(Broken("sick_library"))
+    assert not seen.works
+    assert words in seen.detail
+    assert "built for glibc 2.34" in seen.remedy
+
+
+def test_a_library_that_hangs_is_no_runtime(tmp_path, monkeypatch):
+    (tmp_path / "stuck_library.py").write_text("import threading; threading.Event().wait()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(proof, "TIMEOUT_S", 2.0)
+    assert "took more than 2 s" in prove(Broken("stuck_library")).detail
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("version `GLIBC_2.34' not found; version `GLIBC_2.9' not found", "built for glibc 2.34"),
+        ("libstdc++.so.6: version `GLIBCXX_3.4.30' not found", "newer libstdc++ (GLIBCXX_3.4.30)"),
+        ("ImportError: libnvinfer.so.10: cannot open shared object file: No such file", "libnvinfer.so.10 is missing"),
+        ("AttributeError: _ARRAY_API not found", "numpy<2"),
+        ("x.so: wrong ELF class: ELFCLASS32", "another processor"),
+    ],
+)
+def test_an_error_of_the_loader_is_answered(words, answer):
+    assert answer in loader_remedy(words)
+
+
+def test_another_error_has_no_loaders_answer():
+    assert loader_remedy("ValueError: no such thing") is None
