@@ -180,11 +180,11 @@ def load(
             raise unknown("environment variable", variable, map(variable_of, KEYS))
         kind = KEYS[name].default_factory
         value: Any = [word.strip() for word in text.split(",") if word.strip()] if callable(kind) else text
-        values[name] = _checked(name, value, f"the environment variable {variable}")
+        values[name] = _check_value(name, value, f"the environment variable {variable}")
     for name, given in flags.items():
         if given is not None and given != ():
             value = list(given) if isinstance(given, tuple) else given
-            values[name] = _checked(name, value, flag_of(name))
+            values[name] = _check_value(name, value, flag_of(name))
     return Settings(**values), path
 
 
@@ -279,25 +279,25 @@ def _from_file(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for section, content in read_mapping(path).items():
         if section not in sections:
-            raise _unknown(path, "section", section, sections)
+            raise _unknown_key_error(path, "section", section, sections)
         if content is None:
             continue
         if not isinstance(content, dict):
             raise InputError(f"{path}: {section} is no table", remedy=f"Keys of it: {', '.join(sections[section])}.")
         for key, value in content.items():
             if key not in sections[section]:
-                raise _unknown(path, f"setting of {section}", key, sections[section])
+                raise _unknown_key_error(path, f"setting of {section}", key, sections[section])
             name = sections[section][key]
-            values[name] = _checked(name, value, f"{path}: {section}.{key}")
+            values[name] = _check_value(name, value, f"{path}: {section}.{key}")
     return values
 
 
-def _unknown(path: Path, kind: str, name: object, valid: Mapping[str, object]) -> InputError:
+def _unknown_key_error(path: Path, kind: str, name: object, valid: Mapping[str, object]) -> InputError:
     error = unknown(kind, name if isinstance(name, str) else shown(name), valid)
     return InputError(f"{path}: {error.message}", remedy=error.remedy)
 
 
-def _checked(name: str, value: Any, where: str) -> Any:
+def _check_value(name: str, value: Any, where: str) -> Any:
     """The value as the field has it, from a flag, a text or a file.
 
     Raises:

@@ -169,7 +169,7 @@ def ask(path: Path, command: str) -> Any:
     """Ask the daemon behind a control socket.
 
     Raises:
-        UnavailableError: nobody answers, or the answer is a refusal.
+        UnavailableError: no daemon answers, or its answer is a refusal.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:

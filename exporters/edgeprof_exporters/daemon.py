@@ -236,7 +236,7 @@ class Daemon:
         """Take over what changed in the settings; None, or why nothing was taken over."""
         self.notifier.send("RELOADING=1", f"MONOTONIC_USEC={int(time.monotonic() * 1e6)}")
         try:
-            self._swap(self._reread())
+            self._swap_settings(self._reread())
         except EdgeprofError as error:
             self.reload_good = False
             event(
@@ -253,7 +253,7 @@ class Daemon:
         event(logging.INFO, "reloaded")
         return None
 
-    def _swap(self, new: Settings) -> None:
+    def _swap_settings(self, new: Settings) -> None:
         """Everything that can fail first, then everything that changes."""
         old = self.settings
         for name in _NEEDS_RESTART:

@@ -213,7 +213,7 @@ class Engine:
         with self.lock:
             self.topology = discovery.topology
             self.taps = taps
-            self._wire(discovery.topology)
+            self._wire_meters(discovery.topology)
             # A source that is there and deliberately not read (a battery that is being charged) is not lost.
             rest = {channel.sensor for channel in discovery.unavailable} - {tap.name for tap in taps}
             failed = {failure.source for failure in discovery.failures}
@@ -239,7 +239,7 @@ class Engine:
         for sampler in samplers:
             sampler.stop()
         with self.lock:
-            self._book(samplers)
+            self._add_counts(samplers)
             self._base = dict(self._counted)
 
     def advanced(self, meter: Meter) -> None:
@@ -269,7 +269,7 @@ class Engine:
     def counts(self) -> dict[str, tuple[int, int]]:
         """Source → readings that succeeded and that are missing, since the daemon began; neither ever falls."""
         with self.lock:
-            self._book(self._samplers)
+            self._add_counts(self._samplers)
             return dict(self._counted)
 
     def gaps(self, now: float) -> dict[str, float]:
@@ -387,7 +387,7 @@ class Engine:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _wire(self, topology: Topology) -> None:
+    def _wire_meters(self, topology: Topology) -> None:
         """Give every power channel its meter, and find which of them are rails."""
         power = [c for c in topology.channels if is_power(c) and c.available]
         for channel in power:
@@ -425,7 +425,7 @@ class Engine:
             total.resume(saved)
         return total
 
-    def _book(self, samplers: Iterable[Sampler]) -> None:
+    def _add_counts(self, samplers: Iterable[Sampler]) -> None:
         """Take over the samplers' counts, on top of those of the samplers before them."""
         seen: dict[str, tuple[int, int]] = {}
         for stats in (stats for sampler in samplers for stats in sampler.stats()):

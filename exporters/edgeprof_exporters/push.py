@@ -99,7 +99,7 @@ def to_pushgateway(all_rows: Rows, url: str) -> None:
         InputError: no URL.
         EdgeprofError: the gateway cannot be reached, or refuses.
     """
-    bare, user, password = _split(url)
+    bare, user, password = _split_credentials(url)
 
     def handler(
         url: str, method: str, timeout: float | None, headers: list[tuple[str, str]], data: bytes
@@ -127,7 +127,7 @@ def to_otlp(all_rows: Rows, url: str) -> None:
         UnavailableError: the OpenTelemetry SDK is not installed.
         EdgeprofError: the receiver cannot be reached, or refuses.
     """
-    bare, user, password = _split(url)
+    bare, user, password = _split_credentials(url)
     try:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
         from opentelemetry.metrics import Observation  # noqa: PLC0415
@@ -203,7 +203,7 @@ def _registry(all_rows: Rows) -> CollectorRegistry:
     return registry
 
 
-def _split(url: str) -> tuple[str, str, str]:
+def _split_credentials(url: str) -> tuple[str, str, str]:
     """A URL without user and password, and these.
 
     Raises:

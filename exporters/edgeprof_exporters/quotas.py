@@ -35,7 +35,7 @@ class Bucket:
 
 
 class LatestFirst:
-    """Lets one thread at a time through, and of those that wait the latest first.
+    """Lets one thread at a time through; of the waiting threads, the latest goes first.
 
     In a flood, in which each waits for its answer before it asks again, whoever comes anew is thus next; in order of
     arrival it would have to wait for all of the flood, for longer than a scraper does.

@@ -277,7 +277,7 @@ class Server:
         try:
             with contextlib.suppress(OSError):
                 connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._secured(connection):
+            if self._shake_hands(connection):
                 while not self._stopping.is_set() and self._once(connection):
                     connection.rest()
         except Exception:
@@ -287,7 +287,7 @@ class Server:
                 connection.sock.close()
             self._places.leave(connection)
 
-    def _secured(self, connection: Connection) -> bool:
+    def _shake_hands(self, connection: Connection) -> bool:
         """Shake hands where TLS is configured; whether to go on."""
         context = self.guard.context() if self.guard else None
         if context is None or self.guard is None:

@@ -66,7 +66,7 @@ class StateFile:
         copy = self.copy.load() if self.copy is not None else None
         saved = _read(self.path)
         if copy is not None and copy["boot"] == self._boot and self._boot:
-            newest = max((s for s in (copy, saved) if s is not None and s["boot"] == self._boot), key=_saved)
+            newest = max((s for s in (copy, saved) if s is not None and s["boot"] == self._boot), key=_saved_time)
             self._take()
             return newest["state"], True
         if saved is None:
@@ -102,7 +102,7 @@ class StateFile:
         """Write the copy in the runtime directory; where that cannot be, a crash begins at zero."""
         if self.copy is not None:
             with self._lock:
-                self.copy.save(self._encoded(state, clean=False))
+                self.copy.save(self._encode_state(state, clean=False))
 
     def _take(self) -> None:
         """The lasting state is in use from now on: no longer clean."""
@@ -114,12 +114,12 @@ class StateFile:
                 with suppress(OSError):
                     self.path.unlink()
 
-    def _encoded(self, state: dict[str, Any], *, clean: bool) -> bytes:
+    def _encode_state(self, state: dict[str, Any], *, clean: bool) -> bytes:
         content = {"schema": _SCHEMA, "boot": self._boot, "clean": clean, "monotonic": time.monotonic(), "state": state}
         return json.dumps(content, separators=(",", ":")).encode()
 
     def _write(self, path: Path, state: dict[str, Any], *, clean: bool, durable: bool) -> None:
-        data = self._encoded(state, clean=clean)
+        data = self._encode_state(state, clean=clean)
         temporary = f"{path}.new"
         with self._lock:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -232,7 +232,7 @@ class Copy:
             self._path.unlink()
 
 
-def _saved(content: dict[str, Any]) -> float:
+def _saved_time(content: dict[str, Any]) -> float:
     return float(content["monotonic"])
 
 

@@ -131,7 +131,7 @@ def _verdict(why_not: str | None) -> Response:
     return Response(200, b"OK\n") if why_not is None else Response(503, f"{why_not}\n".encode())
 
 
-def _escaped(text: str) -> str:
+def _escape_html(text: str) -> str:
     """A text within HTML."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
@@ -141,7 +141,7 @@ _STYLE = ":root{color-scheme:light dark}body{font:16px/1.6 sans-serif;max-width:
 
 def _page(path: str, state: str) -> str:
     rows = "".join(
-        f'<li><a href="{_escaped(path)}?collect[]={name}">{name}</a>: {_escaped(text)}</li>\n'
+        f'<li><a href="{_escape_html(path)}?collect[]={name}">{name}</a>: {_escape_html(text)}</li>\n'
         for name, text in COLLECTORS.items()
     )
     return f"""<!DOCTYPE html>
@@ -149,8 +149,8 @@ def _page(path: str, state: str) -> str:
 <title>edgeprof exporter</title><style>{_STYLE}</style></head>
 <body><h1>edgeprof exporter</h1>
 <p>Energy of this device and of the inferences on it, for Prometheus. Version {__version__}.</p>
-<p>{_escaped(state)}</p>
-<p><a href="{_escaped(path)}">Metrics</a> · <a href="/-/healthy">healthy</a> · <a href="/-/ready">ready</a></p>
+<p>{_escape_html(state)}</p>
+<p><a href="{_escape_html(path)}">Metrics</a> · <a href="/-/healthy">healthy</a> · <a href="/-/ready">ready</a></p>
 <p>One collector alone (<code>?collect[]=</code>, or all but one: <code>?exclude[]=</code>):</p>
 <ul>
 {rows}</ul></body></html>

@@ -129,7 +129,7 @@ class WebConfig:
         rules = read(self.path)
         with self._lock:
             same = rules.files == self._rules.files
-            if rules.limit and self._rules.limit and _same(rules.limit, self._rules.limit):
+            if rules.limit and self._rules.limit and _same_rates(rules.limit, self._rules.limit):
                 rules.limit = self._rules.limit
             self._rules = rules
             self._stamp = before if same else self._look()
@@ -213,7 +213,7 @@ class WebConfig:
         return tuple(_stamp(path) for path in (self.path, *self._rules.files))
 
 
-def _same(first: Bucket, second: Bucket) -> bool:
+def _same_rates(first: Bucket, second: Bucket) -> bool:
     return (first.interval_s, first.burst) == (second.interval_s, second.burst)
 
 
@@ -252,7 +252,7 @@ def read(path: Path) -> Rules:
     content = read_mapping(path)
     for key in content:
         if key not in _TOP:
-            raise _unknown(path, "key", key, _TOP)
+            raise _unknown_key_error(path, "key", key, _TOP)
     rules = Rules()
     tls = _table(path, content, "tls_server_config")
     if tls:
@@ -268,7 +268,7 @@ def read(path: Path) -> Rules:
 def _read_tls(path: Path, tls: dict[str, Any], rules: Rules) -> None:
     for key in tls:
         if key not in _TLS:
-            raise _unknown(path, "key of tls_server_config", key, _TLS)
+            raise _unknown_key_error(path, "key of tls_server_config", key, _TLS)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _version(path, tls, "min_version", ssl.TLSVersion.TLSv1_2)
     context.maximum_version = _version(path, tls, "max_version", ssl.TLSVersion.MAXIMUM_SUPPORTED)
@@ -309,7 +309,7 @@ def _read_clients(path: Path, tls: dict[str, Any], context: ssl.SSLContext, rule
             remedy="Use RequireAndVerifyClientCert.",
         )
     if not isinstance(kind, str) or kind not in _CLIENT_AUTH:
-        raise _unknown(path, "client_auth_type", kind, [name for name in _CLIENT_AUTH if name])
+        raise _unknown_key_error(path, "client_auth_type", kind, [name for name in _CLIENT_AUTH if name])
     authority = _file(path, tls, "client_ca_file")
     inline = tls.get("client_ca")
     if _CLIENT_AUTH[kind] != ssl.CERT_NONE and authority is None and not inline:
@@ -344,7 +344,7 @@ def _read_suites(path: Path, tls: dict[str, Any], context: ssl.SSLContext) -> No
         raise InputError(f"{path}: cipher_suites has to be a list")
     for suite in suites:
         if not isinstance(suite, str) or (suite not in _CIPHERS and suite not in _TLS13):
-            raise _unknown(path, "cipher suite", suite, (*_CIPHERS, *_TLS13))
+            raise _unknown_key_error(path, "cipher suite", suite, (*_CIPHERS, *_TLS13))
     chosen = [_CIPHERS[suite] for suite in suites if suite in _CIPHERS] or list(_CIPHERS.values())
     try:
         context.set_ciphers(":".join(chosen))
@@ -355,7 +355,7 @@ def _read_suites(path: Path, tls: dict[str, Any], context: ssl.SSLContext) -> No
         raise InputError(f"{path}: curve_preferences may name one curve here", remedy=f"One of {', '.join(_CURVES)}.")
     for curve in curves:
         if not isinstance(curve, str) or curve not in _CURVES:
-            raise _unknown(path, "curve", curve, _CURVES)
+            raise _unknown_key_error(path, "curve", curve, _CURVES)
         try:
             context.set_ecdh_curve(_CURVES[curve])
         except (ssl.SSLError, ValueError):
@@ -367,11 +367,11 @@ def _read_suites(path: Path, tls: dict[str, Any], context: ssl.SSLContext) -> No
 def _read_headers(path: Path, http: dict[str, Any]) -> dict[str, str]:
     for key in http:
         if key not in {"http2", "headers"}:  # http2: not spoken here, whatever it says
-            raise _unknown(path, "key of http_server_config", key, ("http2", "headers"))
+            raise _unknown_key_error(path, "key of http_server_config", key, ("http2", "headers"))
     headers = _table(path, http, "headers")
     for name, value in headers.items():
         if name not in _HEADERS:
-            raise _unknown(path, "header", name, _HEADERS)
+            raise _unknown_key_error(path, "header", name, _HEADERS)
         if not isinstance(value, str) or not value.isprintable() or not value.isascii():
             raise InputError(f"{path}: the header {name} is {shown(value)}; it has to be one line of plain text")
     return {name: value for name, value in headers.items() if value}
@@ -413,7 +413,7 @@ def _read_limit(path: Path, limit: dict[str, Any]) -> Bucket | None:
         return None
     for key in limit:
         if key not in {"interval", "burst"}:
-            raise _unknown(path, "key of rate_limit", key, ("interval", "burst"))
+            raise _unknown_key_error(path, "key of rate_limit", key, ("interval", "burst"))
     given, burst = limit.get("interval"), limit.get("burst", 0)
     interval = given if isinstance(given, str) else ""
     parts = re.findall(r"([\d.]+)(ns|us|µs|ms|s|m|h)", interval)
@@ -459,7 +459,7 @@ def _version(path: Path, tls: dict[str, Any], key: str, usual: ssl.TLSVersion) -
     if isinstance(value, str) and value in {"TLS10", "TLS11"} and key == "min_version":
         raise InputError(f"{path}: {value} is broken and not spoken here", remedy="min_version: TLS12")
     if not isinstance(value, str) or value not in _VERSIONS:
-        raise _unknown(path, key, value, _VERSIONS)
+        raise _unknown_key_error(path, key, value, _VERSIONS)
     return _VERSIONS[value]
 
 
@@ -475,6 +475,6 @@ def _no_password() -> str:
     raise ValueError("the key has a passphrase")
 
 
-def _unknown(path: Path, kind: str, name: object, valid: Any) -> InputError:
+def _unknown_key_error(path: Path, kind: str, name: object, valid: Any) -> InputError:
     error = unknown(kind, name if isinstance(name, str) else shown(name), valid)
     return InputError(f"{path}: {error.message}", remedy=error.remedy)

@@ -1,4 +1,4 @@
-"""Loading plugins so that a bad one is named and costs nobody else anything.
+"""Load plugins so that a faulty one is reported by name and does not affect the others.
 
 Built-ins come by the same door as everybody else's: the entry-point group ``edgeprof``. Each distribution's list is
 read, each entry point loaded and each hook called in a try of its own; what goes wrong is written into that plugin's

@@ -76,7 +76,7 @@ def read_idx(path: Path) -> npt.NDArray[Any]:
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
-            content = _unpacked(path, content)
+            content = _unpack_gzip(path, content)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES:
@@ -94,7 +94,7 @@ def read_idx(path: Path) -> npt.NDArray[Any]:
     return np.frombuffer(content, kind, count, start).reshape(shape).astype(kind.newbyteorder("="))
 
 
-def _unpacked(path: Path, content: bytes) -> bytes:
+def _unpack_gzip(path: Path, content: bytes) -> bytes:
     """
     Raises:
         InputError: a small file unpacks to more memory than its data can need.

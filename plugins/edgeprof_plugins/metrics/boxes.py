@@ -47,7 +47,7 @@ def decoded(outputs: dict[str, npt.NDArray[Any]]) -> list[Found]:
     shapes = [array.shape for array in arrays]
     ranks = [array.ndim for array in arrays]
     if len(arrays) == 4 and sorted(ranks) == [1, 2, 2, 3] and shapes[ranks.index(3)][2] == 4:
-        return _postprocessed(arrays)
+        return _decode_postprocessed(arrays)
     if len(arrays) == 1 and ranks == [3]:
         _, rows, columns = shapes[0]
         if columns == 6:
@@ -68,7 +68,7 @@ def decoded(outputs: dict[str, npt.NDArray[Any]]) -> list[Found]:
     )
 
 
-def _postprocessed(arrays: list[Array]) -> list[Found]:
+def _decode_postprocessed(arrays: list[Array]) -> list[Found]:
     boxes = next(array for array in arrays if array.ndim == 3)
     counts = next(array for array in arrays if array.ndim == 1)
     first, second = (array for array in arrays if array.ndim == 2)

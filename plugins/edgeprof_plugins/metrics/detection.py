@@ -88,7 +88,8 @@ class MeanAveragePrecision(Metric):
         """
         self.check(labels)
         curves = [
-            _Curves.of(records, self.overlaps) for records in _matched(outputs["detections"], labels, self.overlaps)
+            _Curves.of(records, self.overlaps)
+            for records in _match_detections(outputs["detections"], labels, self.overlaps)
         ]
 
         def mean(counts: npt.NDArray[np.int64]) -> float:
@@ -98,7 +99,7 @@ class MeanAveragePrecision(Metric):
         return bootstrapped(mean, len(labels))
 
 
-def _matched(
+def _match_detections(
     detections: npt.NDArray[Any], labels: npt.NDArray[Any], overlaps: Array
 ) -> Iterator[list[dict[str, Any] | None]]:
     """Return the matches of pycocotools for each class that has boxes, image by image."""
@@ -109,7 +110,7 @@ def _matched(
         ground_truth.dataset = truth
         ground_truth.createIndex()
         run = evaluation.COCOeval(
-            ground_truth, ground_truth.loadRes(answers) if answers else _none(coco, truth), "bbox"
+            ground_truth, ground_truth.loadRes(answers) if answers else _without_detections(coco, truth), "bbox"
         )
         run.params.iouThrs, run.params.maxDets = overlaps, [_PER_CLASS]
         run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
@@ -160,7 +161,7 @@ def _answers(detections: npt.NDArray[Any], labels: npt.NDArray[Any]) -> list[dic
     return answers
 
 
-def _none(coco: Any, truth: dict[str, Any]) -> Any:
+def _without_detections(coco: Any, truth: dict[str, Any]) -> Any:
     """Return a COCO object without detections; ``COCO.loadRes`` fails on an empty list."""
     empty = coco.COCO()
     empty.dataset = {**truth, "annotations": []}

@@ -59,7 +59,7 @@ class TopK(Metric):
         if output.dtype.kind == "O" and output.ndim == 1 and all(isinstance(item, dict) for item in output):
             return proportion(_ranks(output, labels) < self.k)
         if output.dtype.kind in "iuOSU" and output.size == len(output) and self.k == 1:
-            return proportion(_same(output, labels))
+            return proportion(_equal_labels(output, labels))
         scores = (
             output.reshape(len(output), -1) if output.size == len(output) * max(output.shape[1:], default=1) else output
         )
@@ -88,7 +88,7 @@ def _plain(label: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _same(answered: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def _equal_labels(answered: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return for each answer whether it equals its label."""
     answers, truth = [_plain(value) for value in answered.reshape(-1)], [_plain(value) for value in labels.reshape(-1)]
     if len(answers) != len(truth):

@@ -67,7 +67,7 @@ class Verification(_OfPairs):
         """
         similar, same, folds = self.similarities(outputs, labels), labels["same"][::2], labels["fold"][::2]
         if len(np.unique(folds)) < 2:
-            folds = _dealt(same)
+            folds = _assign_folds(same)
         right = np.zeros(len(same), np.bool_)
         for fold in np.unique(folds):
             held = folds == fold
@@ -117,7 +117,7 @@ class TrueAccepts(_OfPairs):
         return bootstrapped(rate, len(same))
 
 
-def _dealt(same: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def _assign_folds(same: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Return the fold of each pair; same and different pairs are assigned to the folds in turn."""
     folds = np.zeros(len(same), np.int64)
     for kind in (True, False):

@@ -77,17 +77,17 @@ class CallableSession(Session):
             "python": "{}.{}.{}".format(*sys.version_info[:3]),
             "threads": "as the application chooses" if not options.threads else "OMP_NUM_THREADS and its like",
         }
-        self._teardown: Optional[Callable[[], Any]] = _beside("teardown", function, module)
-        self._reset: Optional[Callable[[], Any]] = _beside("reset", function, module)
+        self._teardown: Optional[Callable[[], Any]] = _companion_of("teardown", function, module)
+        self._reset: Optional[Callable[[], Any]] = _companion_of("reset", function, module)
         self.facts["state"] = (
             "reset() before each judged sample" if self._reset else "what the function keeps: it has no reset()"
         )
-        setup = _beside("setup", function, module)
+        setup = _companion_of("setup", function, module)
         if setup is not None:
             _attempt(target + " setup", setup)
 
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
-        return _named(self._function(**feeds))
+        return _named_outputs(self._function(**feeds))
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         function = self._function
@@ -125,7 +125,7 @@ def _inputs(target: str, function: Callable[..., Any], options: LoadOptions) -> 
     return inputs
 
 
-def _beside(name: str, function: Callable[..., Any], module: Any) -> Optional[Callable[[], Any]]:
+def _companion_of(name: str, function: Callable[..., Any], module: Any) -> Optional[Callable[[], Any]]:
     owner = getattr(function, "__self__", function)
     companion = getattr(owner, name, None)
     if companion is None and (inspect.isfunction(function) or owner is function):
@@ -148,7 +148,7 @@ def _attempt(what: str, function: Callable[[], Any]) -> Any:
         raise LoadError("{}() failed: {}".format(what, told(error))) from None
 
 
-def _named(result: Any) -> Dict[str, Any]:
+def _named_outputs(result: Any) -> Dict[str, Any]:
     if result is None:
         return {}
     if _is_module(result):

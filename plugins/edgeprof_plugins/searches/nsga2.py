@@ -43,7 +43,7 @@ class Nsga2(Searcher):
                 directions=["maximize", "minimize", "minimize"],
                 load_if_exists=True,
             )
-            done = len(_finished(optuna, study))
+            done = len(_finished_trials(optuna, study))
             for cut_off in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # of a run that was killed
                 study.tell(cut_off.number, state=optuna.trial.TrialState.FAIL)
                 study.enqueue_trial(cut_off.params)
@@ -66,12 +66,12 @@ class Nsga2(Searcher):
         optuna = _library()
         store = optuna.storages.RDBStorage(f"sqlite:///{database}")
         study = optuna.load_study(study_name="edgeprof", storage=store)
-        judged = [trial.user_attrs["chain"] for trial in _finished(optuna, study)]
+        judged = [trial.user_attrs["chain"] for trial in _finished_trials(optuna, study)]
         store.engine.dispose()
         yield from dict.fromkeys(judged)
 
 
-def _finished(optuna: Any, study: Any) -> list[Any]:
+def _finished_trials(optuna: Any, study: Any) -> list[Any]:
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
     return [trial for trial in study.get_trials(states=states) if "chain" in trial.user_attrs]
 

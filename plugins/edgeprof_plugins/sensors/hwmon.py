@@ -114,7 +114,7 @@ def find(roots: Roots) -> list[Sensor]:
         if zone.name.startswith("thermal_zone")
     }
     chips = _chips(roots)
-    powers = _named([power for chip in chips for power in _powers(chip)], roots)
+    powers = _distinct_names([power for chip in chips for power in _powers(chip)], roots)
     sensors: list[Sensor] = []
     for chip in chips:
         sensors += _power_sensors([power for power in powers if power.chip is chip])
@@ -156,7 +156,7 @@ def _chips(roots: Roots) -> list[_Chip]:
     return chips
 
 
-def _named(powers: list[_Power], roots: Roots) -> list[_Power]:
+def _distinct_names(powers: list[_Power], roots: Roots) -> list[_Power]:
     """The powers under names of their own: a name that two chips give bears the chip's place."""
     powers = _acpi(powers)
     channels = [power.channel for power in powers]

@@ -200,7 +200,7 @@ def _place(path: Path) -> str:
 def _hwmon_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _Found | Channel | None:
     volts, amperes = chip.path / f"in{number}_input", chip.path / f"curr{number}_input"
     if chip.label(number) == "NC" or number_of(chip.path / f"in{number}_enable") == 0:
-        return _disabled(chip, number, name)
+        return _disabled_channel(chip, number, name)
     for path in (volts, amperes):
         problem = trouble(path)
         if problem is not None:
@@ -252,7 +252,7 @@ def _shunt(declared: float | None, rail: Rail | None) -> tuple[float | None, flo
 def _iio_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _Found | Channel | None:
     label = chip.label(number)
     if label == "NC":
-        return _disabled(chip, number, name)
+        return _disabled_channel(chip, number, name)
     shunt = None if rail is None or rail.shunt_uohm is None else rail.shunt_uohm * 1e-6
     note = "averaging assumed: the driver's default of 64 samples"
     both = chip.path / f"ui_input_{number}"
@@ -288,7 +288,7 @@ def _is_pair(path: Path) -> bool:
     return re.fullmatch(rb"\d+ -?\d+\s*", text) is not None
 
 
-def _disabled(chip: _Chip, number: int, name: str) -> Channel:
+def _disabled_channel(chip: _Chip, number: int, name: str) -> Channel:
     """A channel that nothing is connected to; "NC", which several may be called, is no name."""
     unnamed = chip.label(number) == "NC"
     return _refused(chip, number, _unlabelled(chip.origin(number)) if unnamed else name, "disabled by the board")

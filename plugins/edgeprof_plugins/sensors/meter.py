@@ -216,7 +216,7 @@ def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
         wanted = list(known.values())
         if os.environ.get("EDGEPROF_METER"):
             wanted.append((os.environ["EDGEPROF_METER"], Facts()))
-    return [_connected(address, facts, simulated=roots.is_simulated) for address, facts in wanted]
+    return [_connect_meter(address, facts, simulated=roots.is_simulated) for address, facts in wanted]
 
 
 _streams: dict[str, _Stream] = {}
@@ -228,7 +228,7 @@ def disconnect() -> None:
         _streams.popitem()[1].link.close()
 
 
-def _connected(address: str, facts: Facts, *, simulated: bool) -> Sensor:
+def _connect_meter(address: str, facts: Facts, *, simulated: bool) -> Sensor:
     stream = _streams.get(address)
     if stream is None:
         stream = _streams[address] = _Stream(address, facts)

@@ -75,10 +75,10 @@ def find(roots: Roots) -> list[Sensor]:
         file = NumberFile(zone.path / "energy_uj", 1e-6)
         other = channels.get(zone.name)
         # Two doors to one counter: the second counts only where the first says nothing.
-        if other is None or (channel.available and not _tells(*other) and _tells(channel, file)):
+        if other is None or (channel.available and not _tells_energy(*other) and _tells_energy(channel, file)):
             channels[zone.name] = channel, file
     if hidden and not channels:
-        channels["package-0"] = _hidden(), NumberFile(roots.sysfs / "class/powercap")
+        channels["package-0"] = _hidden_channel(), NumberFile(roots.sysfs / "class/powercap")
     if not channels:
         return []
     readable = [(channel, file) for channel, file in channels.values() if channel.available]
@@ -113,7 +113,7 @@ def _order(match: re.Match[str]) -> tuple[int, int]:
     return int(match[2], 16), -1 if match[3] is None else int(match[3], 16)
 
 
-def _tells(channel: Channel, file: NumberFile) -> bool:
+def _tells_energy(channel: Channel, file: NumberFile) -> bool:
     """Whether a counter can be read and has ever counted."""
     value = file.number() if channel.available else 0.0
     file.close()
@@ -170,7 +170,7 @@ def _limit(zone: _Zone) -> float | None:
     return max(_PEAK_FACTOR * max(rated), _SMALLEST_LIMIT_W) if max(rated) > 0 else None
 
 
-def _hidden() -> Channel:
+def _hidden_channel() -> Channel:
     return Channel(
         NAME,
         "package-0",

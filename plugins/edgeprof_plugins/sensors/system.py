@@ -53,7 +53,7 @@ class System(Sensor):
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
         before = time.monotonic()
         values[0] = self._load()
-        values[1] = _used(self._memory.read())
+        values[1] = _used_bytes(self._memory.read())
         for index, clock in enumerate(self._clocks, 2):
             values[index] = clock.number()
         middle = 0.5 * (before + time.monotonic())
@@ -124,7 +124,7 @@ def _ticks(text: bytes | None) -> tuple[int, int] | None:
     return sum(fields) - idle, sum(fields)
 
 
-def _used(text: bytes | None) -> float:
+def _used_bytes(text: bytes | None) -> float:
     """Bytes in use, from the first lines of /proc/meminfo."""
     numbers = {}
     for line in (text or b"").split(b"\n"):

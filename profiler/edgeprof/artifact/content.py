@@ -77,7 +77,7 @@ def identify(path: Path, size: int) -> Content:
         head = file.read(4096)
     content = _by_structure(path, head, size) or _by_magic(path, head) or _by_text(path, head) or _by_protobuf(path)
     if content is None:
-        raise _unknown(path, head)
+        raise _unknown_format_error(path, head)
     return content
 
 
@@ -228,7 +228,7 @@ def damaged(path: Path, kind: str) -> InputError:
     )
 
 
-def _unknown(path: Path, head: bytes) -> InputError:
+def _unknown_format_error(path: Path, head: bytes) -> InputError:
     by_name = [f for f in FORMATS.values() if path.name.lower().endswith(f.suffixes)]
     if by_name:
         return InputError(

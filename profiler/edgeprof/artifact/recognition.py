@@ -57,7 +57,7 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
         match = _CALLABLE.fullmatch(spec)
         if match and (match["where"].endswith(".py") or _MODULE.fullmatch(match["where"])):
             return _callable(spec, match["where"], match["attribute"])
-        raise _missing(spec, path, error) from None
+        raise _missing_file_error(spec, path, error) from None
     if stat.S_ISDIR(status.st_mode):
         return _folder(spec, path)
     if not stat.S_ISREG(status.st_mode):
@@ -106,9 +106,9 @@ def _file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int,
             raise InputError(refusal.message, remedy=refusal.remedy)
     files = [path]
     if content.format == "onnx":
-        files += _beside(path, external_files(path))
+        files += _weight_files(path, external_files(path))
     elif content.format == "openvino":
-        files += _beside(path, [path.with_suffix(".bin").name])
+        files += _weight_files(path, [path.with_suffix(".bin").name])
     elif content.format == "gguf":
         files += _other_parts(path)
     return Artifact(
@@ -133,7 +133,7 @@ def _own_format(path: Path, own_formats: Mapping[str, tuple[int, bytes]]) -> str
     return None
 
 
-def _beside(path: Path, names: list[str]) -> list[Path]:
+def _weight_files(path: Path, names: list[str]) -> list[Path]:
     """The files in which a model keeps its weights."""
     files = []
     for name in names:
@@ -174,7 +174,7 @@ def _other_parts(path: Path) -> list[Path]:
             f"{path} is part {number} of {count} of a split GGUF model",
             remedy=f"Name its first part, {path.parent / names[0]}; the others are loaded with it.",
         )
-    return _beside(path, names[1:])
+    return _weight_files(path, names[1:])
 
 
 def _folder(spec: str, path: Path) -> Artifact:
@@ -211,7 +211,7 @@ def _callable(spec: str, where: str, attribute: str) -> Artifact:
     try:
         source = path.read_bytes()
     except OSError as error:
-        raise _missing(where, path, error) from None
+        raise _missing_file_error(where, path, error) from None
     defined = _top_level(source, str(path))
     first = attribute.partition(".")[0]
     if defined is not None and first not in defined:
@@ -260,7 +260,7 @@ def _top_level(source: bytes, name: str) -> set[str] | None:
     return None if "__getattr__" in names else names
 
 
-def _missing(spec: str, path: Path, error: OSError | ValueError) -> InputError:
+def _missing_file_error(spec: str, path: Path, error: OSError | ValueError) -> InputError:
     if isinstance(error, ValueError) or not isinstance(error, FileNotFoundError | NotADirectoryError):
         return _unreadable(spec, error)
     folder = path.parent

@@ -124,11 +124,11 @@ class Played:
 
     def offs(self) -> list[tuple[float, float]]:
         """What followed each step when it had settled."""
-        return [_settled(step.off_s, step.end_s) for step in self.steps]
+        return [_settled_part(step.off_s, step.end_s) for step in self.steps]
 
     def ons(self) -> list[tuple[float, float]]:
         """The settled part of each step."""
-        return [_settled(step.start_s, step.off_s) for step in self.steps]
+        return [_settled_part(step.start_s, step.off_s) for step in self.steps]
 
     def holds(self) -> list[tuple[float, float]]:
         """Every stretch in which the load was one and the same and had settled, in order of time."""
@@ -170,5 +170,5 @@ def _pulse(recording: Recording, load: Load, on_s: float, length_s: float, rest_
     return Pulse(start_s, off_s, end_s, load.loops() - before, on_s)
 
 
-def _settled(start_s: float, end_s: float) -> tuple[float, float]:
+def _settled_part(start_s: float, end_s: float) -> tuple[float, float]:
     return end_s - SETTLED * (end_s - start_s), end_s

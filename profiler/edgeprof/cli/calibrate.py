@@ -20,8 +20,8 @@ SCHEMA = "edgeprof.calibration/1"
 @click.command("calibrate", no_args_is_help=True)
 @click.option("--against", metavar="METER|FILE", help="An address, a meter's name, a sensor, or a CSV: time,watts.")
 @click.option("--filter", "filters", is_flag=True, help="Measure the INA3221's averaging by steps of load.")
-@click.option("--list", "listing", is_flag=True, help="What is kept.")
-@click.option("--forget", metavar="NAME", help="Drop what is kept of a channel; all for everything.")
+@click.option("--list", "listing", is_flag=True, help="List the stored calibrations.")
+@click.option("--forget", metavar="NAME", help="Drop a channel's calibration; all for all channels.")
 @click.option("--rail", metavar="NAME", help="Calibrate this rail instead of the board's total.")
 @click.option("--sensor", "sensors", multiple=True, metavar="NAME", help="Calibrate only these sensors (repeatable).")
 @click.option("--levels", type=int, default=6, show_default=True, metavar="N", help="Load levels, 5 or more.")
@@ -70,7 +70,7 @@ def _list(*, as_json: bool) -> None:
 
 
 def described(entry: Entry) -> list[str]:
-    """What is kept of a channel, for a person."""
+    """Describe the stored calibration of a channel for a person."""
     lines = [entry.name]
     if entry.line is not None:
         line = entry.line
@@ -151,14 +151,18 @@ def _json(compared: Compared) -> dict[str, Any]:
         "against": compared.meter,
         "line": asdict(compared.line),
         "levels": [
-            {**asdict(level), "before": _before(compared, level.sensor_w), "after": compared.line.at(level.sensor_w)}
+            {
+                **asdict(level),
+                "before": _uncorrected_watts(compared, level.sensor_w),
+                "after": compared.line.at(level.sensor_w),
+            }
             for level in compared.levels
         ],
         "entries": [asdict(entry) for entry in compared.entries],
     }
 
 
-def _before(compared: Compared, watts: float) -> float:
+def _uncorrected_watts(compared: Compared, watts: float) -> float:
     old = compared.before
     return watts if old is None else old.gain * watts + old.offset_w
 
@@ -168,7 +172,7 @@ def table(compared: Compared) -> list[str]:
     line = compared.line
     lines = [f"{compared.rail} against {compared.meter}", "      meter      before              after"]
     for level in sorted(compared.levels, key=lambda level: level.meter_w):
-        before, after = _before(compared, level.sensor_w), line.at(level.sensor_w)
+        before, after = _uncorrected_watts(compared, level.sensor_w), line.at(level.sensor_w)
         lines.append(
             f"  {level.meter_w:8.3f} W {before:8.3f} W {_off(before, level.meter_w)} "
             f"{after:8.3f} W {_off(after, level.meter_w)}"

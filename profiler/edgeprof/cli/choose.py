@@ -100,7 +100,7 @@ def _lines(found: Choice, style: Style) -> list[str]:
     for group in found.groups:
         lines += ["", *style.wrap("", _sentence(group, found)), *_table(group, found.asked, style)]
         for row in group.rows:
-            lines += _explained(row, style)
+            lines += _explain_row(row, style)
     lines.append("")
     for sentence in [_summary(found), found.change, *found.passed_over]:
         lines += style.wrap("", sentence) if sentence else []
@@ -156,7 +156,7 @@ def _hours(row: Row, asked: Requirements) -> str:
     return f"{middle} ({units.significant(interval[0])} to {units.significant(interval[1])})"
 
 
-def _explained(row: Row, style: Style) -> Iterator[str]:
+def _explain_row(row: Row, style: Style) -> Iterator[str]:
     """What keeps a row from a yes, and what to do about it."""
     from edgeprof.verdicts.choose_row import title
 

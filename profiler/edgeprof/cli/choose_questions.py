@@ -93,7 +93,7 @@ def _ask(
     while True:
         answer = click.prompt(question.text, default=question.default, show_default=bool(question.default), err=True)
         try:
-            written = _written(question, str(answer).strip())
+            written = _lines_of_answer(question, str(answer).strip())
             trial = {table: dict(values) for table, values in content.items()}
             for line in written:
                 trial.setdefault(question.table, {}).update(toml_files.parse(line, path))
@@ -108,7 +108,7 @@ def _ask(
         return asked
 
 
-def _written(question: _Question, answer: str) -> list[str]:
+def _lines_of_answer(question: _Question, answer: str) -> list[str]:
     """The lines of the file that an answer makes; none where it is empty."""
     if not answer:
         return []

@@ -22,7 +22,7 @@ SCHEMA = "edgeprof.comparison/1"
 @click.argument("baseline", metavar="A")
 @click.argument("branch", metavar="B")
 @click.option("--strict", is_flag=True, help="Exit 1 where something is worse or cannot be compared.")
-@click.option("--force", is_flag=True, help="Compare also where the contexts differ; what differs is still told.")
+@click.option("--force", is_flag=True, help="Compare even if the contexts differ; the differences are listed.")
 @json_option
 @no_color_option
 def command(baseline: str, branch: str, *, strict: bool, force: bool, as_json: bool, no_color: bool) -> int:
@@ -31,7 +31,7 @@ def command(baseline: str, branch: str, *, strict: bool, force: bool, as_json: b
     A and B are result files or stored results (an id, its last part, "last", "last~1"). A ratio below 1 is better; it
     is tied where its interval contains 1 or lies within 1 %. Verdicts rest on energy, or on latency where no energy
     was measured. Results of different boards, power modes, calibrations or protocols are not comparable, and the reason
-    is said; --force compares them all the same.
+    is printed; --force compares them nevertheless.
     """
     from edgeprof.reporters.terminal import Style
     from edgeprof.results import files

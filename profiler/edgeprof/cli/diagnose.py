@@ -137,7 +137,7 @@ def _text(diagnosis: Diagnosis, *, no_color: bool) -> str:
     for finding in diagnosis.findings:
         text = (
             finding.sentence
-            + _held(finding.number, finding.threshold, finding.unit)
+            + _threshold_text(finding.number, finding.threshold, finding.unit)
             + (f" → {finding.fix}" if finding.fix else "")
         )
         wrapped = style.wrap(f"{finding.status:<7}  {finding.check}", text, label_width=width)
@@ -162,7 +162,7 @@ def _first_line(diagnosis: Diagnosis) -> str:
     return "nothing found that would hold it back" + (", as far as could be looked" if diagnosis.notes else "")
 
 
-def _held(number: float | None, threshold: float | None, unit: str) -> str:
+def _threshold_text(number: float | None, threshold: float | None, unit: str) -> str:
     """``(0.0043 against 0.05)``."""
     if number is None or threshold is None:
         return ""

@@ -1,4 +1,4 @@
-"""What ``edgeprof doctor`` looks at. Each check stands alone: none raises, none keeps another from being made."""
+"""The checks of ``edgeprof doctor``. No check raises, and no check prevents another one."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Bar:
             self._say("\r\x1b[K")
 
     def _say(self, text: str) -> None:
-        """Write, or be silent for good where nobody reads any more: what is measured is worth more than its bar."""
+        """Write, and stop writing for good once the terminal is gone: no measurement may fail for its progress bar."""
         if self._deaf:
             return
         try:

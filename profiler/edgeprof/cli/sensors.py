@@ -152,7 +152,7 @@ def table(discovery: Discovery, seen: Glance, *, verbose: bool = False) -> list[
     board_note = f" ({board.note})" if board.note and len(board.note) < _SHORT and len(headline.channels) > 1 else ""
     if headline.channels:
         value = quantity(watts, "W") if watts is not None else f"– ({reason})"
-        lines = [f"{board.name} · total = {_joined(headline.channels)}{board_note}  {value}"]
+        lines = [f"{board.name} · total = {_joined_names(headline.channels)}{board_note}  {value}"]
         lines.append(f"  covers the {headline.covers}" + (f"; not {headline.excludes}" if headline.excludes else ""))
         if headline.note and not board_note:
             lines.append(f"  {headline.note}")
@@ -162,15 +162,15 @@ def table(discovery: Discovery, seen: Glance, *, verbose: bool = False) -> list[
         lines = [f"{board.name} · no total: {reason}"]
         if headline.remedy:
             lines.append(f"  → {headline.remedy}")
-    rows = [row for channel in _shown(discovery, verbose) if (row := _row(channel, discovery, seen))]
-    lines += ["", *_aligned(rows)] if rows else []
+    rows = [row for channel in _shown_channels(discovery, verbose) if (row := _row(channel, discovery, seen))]
+    lines += ["", *_align_columns(rows)] if rows else []
     if verbose:
         lines += ["", *(f"  {c.sensor} {c.name}: {c.location}{_dash(c.note)}" for c in discovery.topology.channels)]
-    missing = _missing(discovery)
+    missing = _missing_lines(discovery)
     return [*lines, "", *missing] if missing else lines
 
 
-def _joined(channels: tuple[Channel, ...]) -> str:
+def _joined_names(channels: tuple[Channel, ...]) -> str:
     names = [channel.name for channel in channels]
     return " + ".join(names) if len(names) <= 6 else f"{' + '.join(names[:2])} + … + {names[-1]} ({len(names)} rails)"
 
@@ -179,7 +179,7 @@ def _dash(text: str) -> str:
     return f" – {text}" if text else ""
 
 
-def _shown(discovery: Discovery, verbose: bool) -> list[Channel]:
+def _shown_channels(discovery: Discovery, verbose: bool) -> list[Channel]:
     order = [
         "power",
         "energy",
@@ -260,7 +260,7 @@ def _fineness(channel: Channel) -> str:
     return ", ".join(words)
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def _align_columns(rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -272,7 +272,7 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     return lines
 
 
-def _missing(discovery: Discovery) -> list[str]:
+def _missing_lines(discovery: Discovery) -> list[str]:
     """One line for each reason, with the channels it holds back, and one for what mends it."""
     grouped: dict[tuple[str, str, str | None], list[str]] = {}
     for channel in discovery.unavailable:

@@ -90,10 +90,10 @@ def mend() -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream: Any = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
-            setattr(sys, name, _guarded(stream, number))
+            setattr(sys, name, _guard_stream(stream, number))
 
 
-def _guarded(stream: io.TextIOWrapper, number: int) -> io.TextIOWrapper:
+def _guard_stream(stream: io.TextIOWrapper, number: int) -> io.TextIOWrapper:
     stream.flush()
     utf8 = str(stream.encoding).lower().replace("-", "") == "utf8"
     if utf8:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @click.command("sweep", no_args_is_help=True)
 @click.argument("recipe", metavar="RECIPE.toml", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--dir", "directory", metavar="DIR", help="Where variants and results are kept (RECIPE.study).")
-@click.option("--prune-hopeless", is_flag=True, help="Do not measure variants that cheap looks call hopeless.")
+@click.option("--dir", "directory", metavar="DIR", help="The folder of variants and results (RECIPE.study).")
+@click.option("--prune-hopeless", is_flag=True, help="Do not measure variants that cheap checks call hopeless.")
 @click.option("--plan", "plan_only", is_flag=True, help="Check everything, show the variants and the limits, and stop.")
 @click.option("--strict", is_flag=True, help="Exit 1 if no variant keeps the budgets.")
 @click.option("--target", metavar="CPU|BOARD", help="Make variants for another device than this one.")

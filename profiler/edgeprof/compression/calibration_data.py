@@ -87,11 +87,11 @@ class Calibration:
         last = int(self.chosen[-1])
         for position, batch in enumerate(self.data.batches(1)):
             if position in wanted:
-                yield self._checked(batch, position)
+                yield self._check_batch(batch, position)
             if position >= last:
                 return
 
-    def _checked(self, batch: Batch, position: int) -> Batch:
+    def _check_batch(self, batch: Batch, position: int) -> Batch:
         where = f"sample {position} of {self.data.name}"
         names = list(self.inputs)
         if set(batch) == {""}:
@@ -106,9 +106,9 @@ class Calibration:
                 f"the model takes {', '.join(sorted(names))}; {self.data.name} offers {', '.join(sorted(batch))}",
                 remedy="Name the arrays as the inputs.",
             )
-        return {name: self._fitted(array, name, where) for name, array in batch.items()}
+        return {name: self._fit_array(array, name, where) for name, array in batch.items()}
 
-    def _fitted(self, array: npt.NDArray[np.generic], name: str, where: str) -> npt.NDArray[np.generic]:
+    def _fit_array(self, array: npt.NDArray[np.generic], name: str, where: str) -> npt.NDArray[np.generic]:
         shape, dtype = self.inputs[name]
         given, wanted = array.shape[1:], tuple(shape)[1:]
         if len(given) != len(wanted) or any(w is not None and w != g for w, g in zip(wanted, given, strict=True)):

@@ -86,7 +86,7 @@ def compress(
         check_chain(steps, compressors, source.format)
     checked_with = LoadOptions("", None, 1, dict(shapes or {}), {}, dict(dtypes or {}))
     path = manifest_path(source, directory)
-    before = _before(path, source)
+    before = _earlier_variants(path, source)
     asked = {chain_name(steps) for _, steps in parsed}
     others = [entry for name, entry in before.items() if name not in asked]
     manifest: dict[str, Any] = {
@@ -120,7 +120,9 @@ def compress(
                 entry = _make(
                     source, chain, steps, host, directory, data, seed=seed, options=checked_with, timeout_s=timeout_s,
                     device=made_for,
-                    begun=_begun(there, steps, compressors, data, directory, seed, made_for, source.own_formats),
+                    begun=_furthest_prefix(
+                        there, steps, compressors, data, directory, seed, made_for, source.own_formats
+                    ),
                 )  # fmt: skip
             except StorageError:
                 raise
@@ -232,7 +234,7 @@ _NOT_CHECKED_REMEDY = "Name open shapes with --input NAME=SHAPE, or check it whe
 _NAN_REMEDY = "Leave the layers that overflow in float (exclude=…), or use a milder method."
 
 
-def _begun(  # noqa: PLR0917 - called once, above
+def _furthest_prefix(  # noqa: PLR0917 - called once, above
     there: Sequence[Mapping[str, Any]],
     steps: Sequence[Step],
     compressors: Mapping[str, Callable[[], Compressor]],
@@ -292,7 +294,7 @@ def _dataset(data: Dataset | None) -> dict[str, Any] | None:
     return {"name": data.name, "preprocessing": data.preprocessing, "fingerprint": data.fingerprint()}
 
 
-def _before(path: Path, source: Artifact) -> dict[str, dict[str, Any]]:
+def _earlier_variants(path: Path, source: Artifact) -> dict[str, dict[str, Any]]:
     """The variants of an earlier run from the same model: name → entry.
 
     Raises:

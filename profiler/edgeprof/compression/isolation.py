@@ -79,12 +79,12 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
                     answer: T = content
                     return answer
         except EOFError:
-            _end(child)
+            _kill_child(child)
             dump.seek(0)
             words = dump.read().decode("utf-8", "replace")
-            raise _died(running, label, child.exitcode or 0, words, limit_s) from None
+            raise _death_error(running, label, child.exitcode or 0, words, limit_s) from None
         finally:
-            _end(child)
+            _kill_child(child)
             ours.close()
             os.close(lifeline[1])
 
@@ -167,7 +167,7 @@ def _child(
         pipe.send(answer)
 
 
-def _end(child: BaseProcess) -> None:
+def _kill_child(child: BaseProcess) -> None:
     """Kill the child and all processes that it started, and reap it; a child that has ended keeps its exit status."""
     assert child.pid is not None
     if child.exitcode is None:
@@ -177,7 +177,7 @@ def _end(child: BaseProcess) -> None:
     child.join()
 
 
-def _died(running: str | None, label: str, status: int, words: str, limit_s: float) -> VariantError:
+def _death_error(running: str | None, label: str, status: int, words: str, limit_s: float) -> VariantError:
     what, where = running or label, _place(_frames(words))
     if words.startswith("Timeout"):
         return VariantError(

@@ -45,7 +45,7 @@ def _make_folder(place: Path, prefix: str) -> tuple[Path, int | None]:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
         lock = None
         try:
-            lock = _opened(folder)
+            lock = _open_lock(folder)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             folder.stat()
         except (FileNotFoundError, BlockingIOError):  # another run took it for one that was left
@@ -62,7 +62,7 @@ def _make_folder(place: Path, prefix: str) -> tuple[Path, int | None]:
 def _remove_if_left(folder: Path) -> None:
     """Remove a folder of this user if no process holds its lock; the kernel releases a lock when its process ends."""
     with contextlib.suppress(OSError):
-        lock = _opened(folder)
+        lock = _open_lock(folder)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(lock).st_uid == os.geteuid():
@@ -71,5 +71,5 @@ def _remove_if_left(folder: Path) -> None:
             os.close(lock)
 
 
-def _opened(folder: Path) -> int:
+def _open_lock(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -93,7 +93,7 @@ def fitted(
         if reason is not None:
             reasons.append(reason)
     return (
-        [_behind(channel_series, constants.get(chip(channel_series.channel))) for channel_series in series],
+        [_with_filter(channel_series, constants.get(chip(channel_series.channel))) for channel_series in series],
         constants,
         reasons,
     )
@@ -109,7 +109,7 @@ def with_time_constant(channel: Channel, constant: TimeConstant | None) -> Chann
     return replace(channel, filter=replace(channel.filter, tau_s=constant.tau_s, tau_limit=limit))
 
 
-def _behind(series: ChannelSeries, constant: TimeConstant | None) -> ChannelSeries:
+def _with_filter(series: ChannelSeries, constant: TimeConstant | None) -> ChannelSeries:
     return replace(series, channel=with_time_constant(series.channel, constant))
 
 
@@ -212,7 +212,7 @@ def decay(t: Floats, y: Floats, low: float, high: float, *, beside: Beside = "sl
     best = int(np.argmin([misfit(float(point)) for point in grid]))
     if best in {0, _GRID - 1}:
         return None
-    log_tau = _golden(misfit, float(grid[best - 1]), float(grid[best + 1]))
+    log_tau = _golden_section(misfit, float(grid[best - 1]), float(grid[best + 1]))
     tau = math.exp(log_tau)
     matrix = design(tau)
     height = np.linalg.lstsq(matrix, y, rcond=None)[0][0]
@@ -221,7 +221,7 @@ def decay(t: Floats, y: Floats, low: float, high: float, *, beside: Beside = "sl
     return tau, 2 * math.sqrt(float(covariance[0, 0]))
 
 
-def _golden(cost: Callable[[float], float], low: float, high: float) -> float:
+def _golden_section(cost: Callable[[float], float], low: float, high: float) -> float:
     """Where a function with one minimum has it, by golden section."""
     ratio = (math.sqrt(5) - 1) / 2
     a, b = high - ratio * (high - low), low + ratio * (high - low)

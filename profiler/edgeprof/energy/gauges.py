@@ -20,7 +20,7 @@ _FEW = 5
 
 def instantaneous(window: Window, edges: Edges) -> WindowEnergy:
     if edges == "interpolated":
-        return _interpolated(window)
+        return _integrate_interpolated(window)
     part = window.inside(window.age)
     t, v = window.t[part], window.v[part]
     if t.size < 2:
@@ -50,8 +50,8 @@ def exponential(window: Window, tau: float, edges: Edges) -> WindowEnergy:
     if t.size < _FEW:
         # What a burst leaves in the filter is read beside it: lines through the readings before and after the window
         # meet its edges without cutting the kinks.
-        y0, before = _beside(window, window.start, -1, tau)
-        y1, after = _beside(window, window.end, +1, tau)
+        y0, before = _reading_at_edge(window, window.start, -1, tau)
+        y1, after = _reading_at_edge(window, window.end, +1, tau)
         result = _from_edges(window, tau, y0, y1, tau * math.hypot(before, after))
         return result if t.size else replace(result, problems=(*result.problems, "few_samples"))
     step = window.channel.resolution or 0.0
@@ -94,7 +94,7 @@ def _from_edges(window: Window, tau: float, y0: float, y1: float, u_edges: float
     )
 
 
-def _beside(window: Window, edge: float, side: Literal[-1, 1], tau: float) -> tuple[float, float]:
+def _reading_at_edge(window: Window, edge: float, side: Literal[-1, 1], tau: float) -> tuple[float, float]:
     """A filter's reading at an edge from the nearest readings outside of it, and its standard uncertainty (W)."""
     outside = (window.t - edge) * side >= 0
     t, v = window.t[outside], window.v[outside]
@@ -153,7 +153,7 @@ def block(window: Window, length: float, edges: Edges) -> WindowEnergy:
     return between(window, knots, total)
 
 
-def _interpolated(window: Window) -> WindowEnergy:
+def _integrate_interpolated(window: Window) -> WindowEnergy:
     """Trapezoids of the readings, linear to the edges; beyond the first and last reading their value holds."""
     if window.t.size == 0:
         return WindowEnergy(None, problems=("no_samples",))
@@ -181,7 +181,7 @@ def _too_few(window: Window) -> WindowEnergy:
 
     How far off that may be is guessed from the readings around (rectangular between them), and it is said.
     """
-    result = _interpolated(window)
+    result = _integrate_interpolated(window)
     if result.joules is None:
         return result
     alone = window.v[window.inside(window.age)]

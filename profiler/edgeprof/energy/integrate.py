@@ -116,11 +116,11 @@ def window_energy(
     around = slice(max(0, int(first) - 1), int(last) + 1)
     window = Window(t[around], v[around], start, end, channel, interval, quiet)
     energy = _integrate(window, edges, steady_power=steady_power)
-    result = _unseen(replace(energy, max_gap_s=window.max_gap()), window)
-    return _judge_gaps(result, _tolerated(channel, update, window.length), window.length)
+    result = _add_unseen_parts(replace(energy, max_gap_s=window.max_gap()), window)
+    return _judge_gaps(result, _longest_harmless_gap(channel, update, window.length), window.length)
 
 
-def _unseen(result: WindowEnergy, window: Window) -> WindowEnergy:
+def _add_unseen_parts(result: WindowEnergy, window: Window) -> WindowEnergy:
     """What a sensor that looks part of the time cannot know of a window's first and last period, as ``sync``.
 
     It takes what it did not see to be like what it saw; at an edge, where power jumps, that is off by up to the unseen
@@ -177,7 +177,7 @@ def _running_integral(window: Window) -> RunningIntegral | None:
     return momentary(window)
 
 
-def _tolerated(channel: Channel, update: float, length: float) -> float:
+def _longest_harmless_gap(channel: Channel, update: float, length: float) -> float:
     """The longest stretch without a reading that costs nothing worth telling (s)."""
     if _is_counter(channel):
         # A counter goes on between readings; energy is lost only at an edge without a reading nearby.

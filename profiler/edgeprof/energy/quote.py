@@ -133,7 +133,7 @@ def measure(
     if not usable:
         return Measured(unmeasured(provenance, covers, rail, ()).energy, power, joules, reasons)
     channels = [series.channel for series in headline]
-    reasons += _unstated(channels)
+    reasons += _unstated_limits(channels)
     columns = [[e for e, total in zip(column, totals, strict=True) if total is not None] for column in by_channel]
     reasons += _beyond(usable, columns, channels)
     if len(usable) == 1:
@@ -334,7 +334,7 @@ def _net(
     return withheld(quoted)
 
 
-def _unstated(channels: Sequence[Channel]) -> list[schema.Reason]:
+def _unstated_limits(channels: Sequence[Channel]) -> list[schema.Reason]:
     silent = sorted(
         {c.sensor for c in channels if c.gain_limit is None and c.calibration is None and c.provenance != "simulated"}
     )

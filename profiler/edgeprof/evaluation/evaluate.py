@@ -59,7 +59,7 @@ def evaluate(
         arrays = infer(feeds)
         for name, array in arrays.items():
             _check_output(name, array, done)
-        answers = _judged(arrays, scales, metric, size, count)
+        answers = _outputs_for_metric(arrays, scales, metric, size, count)
         for name, array in metric.reduce(answers, dataset.labels[done : done + count]).items():
             collected.setdefault(name, []).append(array)
         done += count
@@ -98,7 +98,7 @@ def rehearse(
     size = batch_size(inputs, batch)
     for samples in dataset.representatives():
         feeds, count = _feeds(samples, {spec.name: spec for spec in inputs}, dataset, size)
-        metric.rehearse(_judged(infer(feeds), _scales(outputs), metric, size, count), dataset.labels)
+        metric.rehearse(_outputs_for_metric(infer(feeds), _scales(outputs), metric, size, count), dataset.labels)
         return
 
 
@@ -106,7 +106,9 @@ def _scales(outputs: Sequence[TensorSpec]) -> dict[str, tuple[float, int]]:
     return {spec.name: spec.quantization for spec in outputs if spec.quantization is not None}
 
 
-def _judged(answers: Feeds, scales: Mapping[str, tuple[float, int]], metric: Metric, size: int, count: int) -> Feeds:
+def _outputs_for_metric(
+    answers: Feeds, scales: Mapping[str, tuple[float, int]], metric: Metric, size: int, count: int
+) -> Feeds:
     """The outputs that a metric is to see: the one that was named, else those with a row for each sample.
 
     Raises:
@@ -120,7 +122,7 @@ def _judged(answers: Feeds, scales: Mapping[str, tuple[float, int]], metric: Met
             f"the model's output {name} has the shape {array.shape}, not one row for each of {size} samples",
             remedy="Only models whose outputs begin with the batch can be judged.",
         )
-    return {name: _real(array[:count], scales.get(name)) for name, array in whole.items()}
+    return {name: _dequantise(array[:count], scales.get(name)) for name, array in whole.items()}
 
 
 def _named_output(answers: Feeds, name: str) -> Feeds:
@@ -177,7 +179,7 @@ def _feeds(
         spec, array = inputs[name], np.asarray(given)
         count = len(array)
         _check_shape(array, spec, dataset)
-        feeds[name] = _filled(_typed(array, spec, dataset, several=len(inputs) > 1), size)
+        feeds[name] = _fill_batch(_cast_to_input(array, spec, dataset, several=len(inputs) > 1), size)
     return feeds, count
 
 
@@ -199,7 +201,7 @@ def _shape(dims: Sequence[object]) -> str:
     return " × ".join("?" if dim is None else str(dim) for dim in dims) or "()"
 
 
-def _typed(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset, *, several: bool) -> npt.NDArray[Any]:
+def _cast_to_input(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset, *, several: bool) -> npt.NDArray[Any]:
     if dataset.quantise == "input":
         if spec.quantization is not None and np.dtype(spec.dtype).kind in "iu":
             scale, zero_point = spec.quantization
@@ -230,7 +232,7 @@ def _typed(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset, *, sever
     return array
 
 
-def _filled(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+def _fill_batch(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     if len(array) == size:
         return np.ascontiguousarray(array)
     return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
@@ -245,7 +247,7 @@ def _check_output(name: str, array: npt.NDArray[Any], done: int) -> None:
         )
 
 
-def _real(array: npt.NDArray[Any], scale: tuple[float, int] | None) -> npt.NDArray[Any]:
+def _dequantise(array: npt.NDArray[Any], scale: tuple[float, int] | None) -> npt.NDArray[Any]:
     """Convert quantised integers to real numbers (q − z) · s as float32; other types are returned unchanged."""
     if scale is None or array.dtype.kind not in "iu":
         return array

@@ -37,12 +37,12 @@ def load_dataset(spec: str, host: PluginHost, options: Mapping[str, str] | None 
         InputError: it is missing, of no known format, or an option does not fit.
     """
     declared: dict[str, str] = {}
-    kind, path = _split(spec, host)
+    kind, path = _split_spec(spec, host)
     if kind is None and path.suffix == ".toml":
-        kind, path, declared = _declared(path)
+        kind, path, declared = _read_declaration(path)
     if not toml_files.exists(path):
-        raise InputError(f"dataset {path} does not exist", remedy=_missing(kind, host))
-    factory = host.get("datasets", kind) if kind else _recognised(path, host)
+        raise InputError(f"dataset {path} does not exist", remedy=_layout_remedy(kind, host))
+    factory = host.get("datasets", kind) if kind else _find_opener(path, host)
     try:
         dataset: Dataset = factory(str(path), {**declared, **(options or {})})
     except EdgeprofError:
@@ -56,22 +56,22 @@ def load_dataset(spec: str, host: PluginHost, options: Mapping[str, str] | None 
     return dataset
 
 
-def _missing(kind: str | None, host: PluginHost) -> str:
+def _layout_remedy(kind: str | None, host: PluginHost) -> str:
     """Return the remedy that says which files to put where; datasets are never downloaded."""
     layout = getattr(host.get("datasets", kind), "layout", None) if kind else None
     wanted = f"{kind} wants {layout}" if layout else "Give a file, a folder, or a dataset .toml"
     return f"{wanted}; edgeprof downloads nothing: put the data there, or give the path where they are."
 
 
-def _split(spec: str, host: PluginHost) -> tuple[str | None, Path]:
+def _split_spec(spec: str, host: PluginHost) -> tuple[str | None, Path]:
     kind, colon, rest = spec.partition(":")
     if colon and kind in host.of("datasets") and not toml_files.exists(Path(spec)):
         return kind, Path(rest)
     return None, Path(spec)
 
 
-def _recognised(path: Path, host: PluginHost) -> Callable[[str, Mapping[str, str]], Dataset]:
-    """The first format whose factory has a ``recognises(path)`` that says yes; one that says ``generic`` is asked last.
+def _find_opener(path: Path, host: PluginHost) -> Callable[[str, Mapping[str, str]], Dataset]:
+    """Return the first format whose factory's ``recognises(path)`` is true; formats marked ``generic`` are asked last.
 
     A folder of folders or a .csv may well be a format that knows more of them.
     """
@@ -90,7 +90,7 @@ def _recognised(path: Path, host: PluginHost) -> Callable[[str, Mapping[str, str
     )
 
 
-def _declared(path: Path) -> tuple[str | None, Path, dict[str, str]]:
+def _read_declaration(path: Path) -> tuple[str | None, Path, dict[str, str]]:
     content = toml_files.read(path)
     target, kind = content.pop("path", None), content.pop("format", None)
     if not isinstance(target, str) or not isinstance(kind, str | None):
@@ -98,11 +98,11 @@ def _declared(path: Path) -> tuple[str | None, Path, dict[str, str]]:
     options: dict[str, str] = {}
     for key, value in content.items():
         pairs = value if isinstance(value, dict) else {key: value}
-        options.update({name: _word(path, name, item) for name, item in pairs.items()})
+        options.update({name: _option_text(path, name, item) for name, item in pairs.items()})
     return kind, path.parent / Path(target).expanduser(), options
 
 
-def _word(path: Path, key: str, value: Any) -> str:
+def _option_text(path: Path, key: str, value: Any) -> str:
     if isinstance(value, list) and all(
         isinstance(number, int | float) and not isinstance(number, bool) for number in value
     ):
@@ -139,7 +139,7 @@ def load_metric(name: str, host: PluginHost) -> Metric:
 def _load_metric(name: str, host: PluginHost) -> Metric:
     file, colon, function = name.rpartition(":")
     if colon and file.endswith(".py"):
-        declared = getattr(_imported(Path(file)), function, None)
+        declared = getattr(_import_file(Path(file)), function, None)
         if not callable(declared):
             raise InputError(f"{file} has no function {function}")
         if isinstance(declared, type) and issubclass(declared, Metric):
@@ -183,7 +183,7 @@ class _FunctionMetric(Metric):
         )
 
 
-def _imported(path: Path) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
     """Import a Python file as a module under a unique name, so that it shadows no other module."""
     if not path.is_file():
         raise InputError(f"the metric's file {path} does not exist")

@@ -109,7 +109,7 @@ class Preprocess:
             if step == "crop":
                 pixels = _centre(pixels, size, source)
             else:
-                pixels = resize_bilinear(pixels, size) if step == "resize" else _letterboxed(pixels, size)
+                pixels = resize_bilinear(pixels, size) if step == "resize" else _letterbox_image(pixels, size)
         return pixels
 
     def _steps(self, height: int, width: int) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -156,14 +156,14 @@ class Preprocess:
         """
         numbers = (self.scale, self.mean, self.std)
         if any(value is not None for value in numbers):
-            samples = self._calculated(samples, source)
+            samples = self._apply_arithmetic(samples, source)
         if self.layout is not None:
             samples = _laid_out(samples, self.layout, source)
         if self.dtype is not None and samples.dtype != self.dtype:
             samples = _cast(samples, self.dtype, source)
         return samples
 
-    def _calculated(self, samples: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
+    def _apply_arithmetic(self, samples: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
         x: npt.NDArray[Any] = samples.astype(np.float32, copy=False) * np.float32(
             1.0 if self.scale is None else self.scale
         )
@@ -221,7 +221,7 @@ def _fitted(size: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _letterboxed(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
+def _letterbox_image(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
     height, width = pixels.shape[:2]
     inner = _fitted((height, width), size)
     top, left = _corner(size, inner)

@@ -136,13 +136,13 @@ class WorkerProcess:
         def check() -> None:
             if time.monotonic() >= deadline:
                 raise self._hung(doing, limit_s)
-            if self._exited():
+            if self._has_exited():
                 raise EOFError
 
         try:
             answer = self._exchange(message, blobs, check)
         except (EOFError, OSError) as error:
-            raise self._died(doing, error) from None
+            raise self._death_error(doing, error) from None
         except ValueError as error:
             raise self.garbled(doing, error) from None
         self._asking = False
@@ -192,7 +192,7 @@ class WorkerProcess:
         """End the worker, politely if it is not at work; nothing of its process group survives."""
         if self._closed:
             return
-        if not self._asking and not self._exited():
+        if not self._asking and not self._has_exited():
             with contextlib.suppress(VariantError):
                 self.request({"do": "close"}, (), doing="closing", limit_s=GRACE_S)
             if not self._closed:
@@ -214,7 +214,7 @@ class WorkerProcess:
             last_words=words,
         )
 
-    def _died(self, doing: str, error: Exception) -> VariantError:
+    def _death_error(self, doing: str, error: Exception) -> VariantError:
         if self._closed:  # check() has already told of a hang
             raise error
         self._wait(GRACE_S)
@@ -251,7 +251,7 @@ class WorkerProcess:
             last_words=words,
         )
 
-    def _exited(self) -> bool:
+    def _has_exited(self) -> bool:
         """Whether it is dead, without reaping it: its number stays its own until the group has been cleared."""
         if self._popen.returncode is not None:
             return True
@@ -263,7 +263,7 @@ class WorkerProcess:
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         pause = 0.001
-        while not self._exited() and time.monotonic() < deadline:
+        while not self._has_exited() and time.monotonic() < deadline:
             time.sleep(pause)
             pause = min(0.05, 2 * pause)
 

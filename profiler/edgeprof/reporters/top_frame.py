@@ -102,7 +102,7 @@ def draw(moment: Moment, history: History, style: Style, *, keys: bool) -> list[
     lines = [style.paint(head, "bold") + " " * max(3, gap) + style.text(right)]
     lines += _rail_lines(moment, history, style)
     facts = _facts(moment)
-    lines += [""] + [style.text(" " + line) for line in _filled(facts, style.width - 2)] if facts else []
+    lines += [""] + [style.text(" " + line) for line in _fill_lines(facts, style.width - 2)] if facts else []
     lines.append(style.text(f" {_cost_line(moment.own)}"))
     lines += ["", style.text(f" {_mark(moment.marked, moment.total)}" + ("    space: mark · q: quit" if keys else ""))]
     return [_cut(line, style) for line in lines]
@@ -146,9 +146,9 @@ def document(moment: Moment, time_s: float) -> dict[str, Any]:
 
 
 def _rail_lines(moment: Moment, history: History, style: Style) -> list[str]:
-    rails = _nested(moment.rails)
+    rails = _nested_rails(moment.rails)
     most = max((rail.watts or 0.0 for rail in moment.rails), default=0.0)
-    names = [style.text("  " * depth + _shortened(rail.channel.name)) for rail, depth in rails]
+    names = [style.text("  " * depth + _shorten_name(rail.channel.name)) for rail, depth in rails]
     name_width = max(map(width, names), default=0)
     lines = []
     for (rail, _), name in zip(rails, names, strict=True):
@@ -165,7 +165,7 @@ def _rail_lines(moment: Moment, history: History, style: Style) -> list[str]:
     return lines
 
 
-def _nested(rails: Sequence[RailReading]) -> list[tuple[RailReading, int]]:
+def _nested_rails(rails: Sequence[RailReading]) -> list[tuple[RailReading, int]]:
     """Each rail behind what contains it, with how deep it lies."""
     names = {rail.channel.name for rail in rails}
     inside: dict[str | None, list[RailReading]] = {}
@@ -209,7 +209,7 @@ def _facts(moment: Moment) -> list[str]:
     return [*facts, "; ".join(moment.throttling) or "not held back"]
 
 
-def _filled(facts: Sequence[str], columns: int) -> list[str]:
+def _fill_lines(facts: Sequence[str], columns: int) -> list[str]:
     """The facts with dots between them, broken between two facts only."""
     lines = [""]
     for fact in facts:
@@ -234,7 +234,7 @@ def _mark(marked: Marked, total: RailReading | None) -> str:
     return f"since mark  {plus_minus(marked.joules, marked.expanded_uncertainty, 'J')} in {marked.seconds:.1f} s"
 
 
-def _shortened(name: str) -> str:
+def _shorten_name(name: str) -> str:
     if len(name) <= _LONGEST_NAME:
         return name
     half = (_LONGEST_NAME - 1) // 2

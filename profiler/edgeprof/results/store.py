@@ -221,7 +221,7 @@ class Store:
             raise StoreError(
                 f"results cannot be kept in {self.directory}: {error.strerror}", remedy=_ELSEWHERE
             ) from None
-        with self._translated("kept"), contextlib.closing(self._connect(f"file:{_quoted(self.path)}")) as db:
+        with self._translate_errors("kept"), contextlib.closing(self._connect(f"file:{_quote_path(self.path)}")) as db:
             db.execute("PRAGMA journal_mode = WAL")  # where the file system cannot, SQLite keeps its default
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -239,12 +239,12 @@ class Store:
         if not self.path.exists():
             yield None
             return
-        with self._translated("read"), contextlib.closing(self._open_for_reading()) as db:
+        with self._translate_errors("read"), contextlib.closing(self._open_for_reading()) as db:
             yield db if self._version(db) else None
 
     def _open_for_reading(self) -> sqlite3.Connection:
-        """Read-only; on a read-only file system, where no lock file can be made, as a file that nobody changes."""
-        name = f"file:{_quoted(self.path)}"
+        """Open read-only; on a read-only file system, which allows no lock file, as a file that does not change."""
+        name = f"file:{_quote_path(self.path)}"
         db = self._connect(f"{name}?mode=ro")
         try:
             db.execute("SELECT COUNT(*) FROM sqlite_master")
@@ -278,7 +278,7 @@ class Store:
             db.execute("INSERT INTO schema_version VALUES (?, ?)", (version, now))
 
     @contextlib.contextmanager
-    def _translated(self, done: str) -> Iterator[None]:
+    def _translate_errors(self, done: str) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, UnicodeError) as error:  # the latter: a damaged file gives texts that are none
@@ -296,7 +296,7 @@ class Store:
 _ELSEWHERE = "Set EDGEPROF_DATA_DIR to a directory that you can write, or write results with -o FILE."
 
 
-def _quoted(path: Path) -> str:
+def _quote_path(path: Path) -> str:
     from urllib.parse import quote  # noqa: PLC0415 - only a store that is used needs it
 
     return quote(str(path.absolute()))

@@ -210,7 +210,7 @@ class Calibrated(Sensor):
     @property
     def channels(self) -> Sequence[Channel]:
         if not self._channels:
-            self._channels = tuple(self._corrected(channel) for channel in self._inner.channels)
+            self._channels = tuple(self._correct_channel(channel) for channel in self._inner.channels)
             self._todo = [
                 (index, channel.kind == "counter", channel.calibration)
                 for index, channel in enumerate(self._channels)
@@ -245,7 +245,7 @@ class Calibrated(Sensor):
                 self._ticks[index] = raw, at
             values[index] = line.gain * raw + line.offset_w * (at - self._origin)
 
-    def _corrected(self, channel: Channel) -> Channel:
+    def _correct_channel(self, channel: Channel) -> Channel:
         line = self._lines.get(channel.name)
         if line is None or not channel.tells_joules:
             return channel

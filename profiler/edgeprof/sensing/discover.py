@@ -90,7 +90,7 @@ def discover(
     candidates: list[Sensor] = []
     for name, factory in sources.items():
         if not only or name in addresses:
-            candidates += _asked(name, factory, roots, addresses.get(name, []), failures)
+            candidates += _ask_source(name, factory, roots, addresses.get(name, []), failures)
     candidates = corrections.apply(distinct(candidates), board, roots, kept)
     # An instrument that was asked for by its address is opened once: that may start a program or take seconds.
     instruments = {name for name, places in addresses.items() if places}
@@ -109,7 +109,7 @@ def discover(
     )
 
 
-def _asked(
+def _ask_source(
     name: str, factory: Callable[..., Iterable[Sensor]], roots: Roots, addresses: list[str], failures: list[Failure]
 ) -> list[Sensor]:
     """Return the sensors of one source; an empty list if the source fails, which is added to the failures."""

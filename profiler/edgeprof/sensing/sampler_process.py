@@ -25,7 +25,7 @@ def main(descriptor: int) -> None:
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it will want what was sampled
     with Connection(descriptor) as connection:
-        request = _next(connection, parent)
+        request = _next_request(connection, parent)
         if request is None:
             return
         try:
@@ -48,13 +48,13 @@ def main(descriptor: int) -> None:
             channels = [(channel, trace.period_s(channel.key)) for channel in trace.channels]
             connection.send(("answer", (discovery.topology, channels, discovery.failures)))
             while True:
-                newest = _next(connection, parent)
+                newest = _next_request(connection, parent)
                 if newest is None:
                     return
                 connection.send(("answer", {c.key: _newer(trace, c.key, newest.get(c.key)) for c in trace.channels}))
 
 
-def _next(connection: Connection, parent: int) -> Any:
+def _next_request(connection: Connection, parent: int) -> Any:
     """What the parent sends next; None when it is gone."""
     try:
         while not connection.poll(_LOOK_S):

@@ -196,7 +196,7 @@ def tree_busy(procfs: Path, pid: int, rescan_s: float = 0.5) -> Callable[[float]
                 family.update(fresh)
         # utime, stime, and those of children that were waited for
         stat_fields = [values for member in family if (values := fields(member))]
-        # A child that just ended is in nobody's sum until it is waited for; the total must not fall meanwhile.
+        # A child that just ended is in no sum until its parent has waited for it; the total must not fall meanwhile.
         highest = max(highest, sum(int(value) for values in stat_fields for value in values[11:15]) * tick)
         return highest
 

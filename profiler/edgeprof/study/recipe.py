@@ -143,8 +143,8 @@ def load(path: Path) -> list[StudyFile]:
         model=models[0],
         chains=chains,
         baseline=baseline,
-        **{key: None if spec is None else _beside(path, spec) for key, spec in data.items()},
-        preprocess={key: _word(value) for key, value in _table(path, content, "preprocess").items()},
+        **{key: None if spec is None else _relative_to_study(path, spec) for key, spec in data.items()},
+        preprocess={key: _value_text(value) for key, value in _table(path, content, "preprocess").items()},
         metric=_text(path, content, "metric") or "top1",
         seed=_of_type(path, "seed", content.get("seed", 0), int),
         protocol=_protocol(path, _table(path, content, "protocol")),
@@ -165,7 +165,7 @@ def _models(path: Path, content: Mapping[str, Any]) -> list[str]:
         )
     if len(set(given)) < len(given):
         raise InputError(f"{path} names the same model twice", remedy="Name each once.")
-    return [_beside(path, model) for model in given]
+    return [_relative_to_study(path, model) for model in given]
 
 
 def _text(path: Path, content: Mapping[str, Any], key: str) -> str | None:
@@ -201,7 +201,7 @@ def _table(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
     return table
 
 
-def _beside(path: Path, text: str) -> str:
+def _relative_to_study(path: Path, text: str) -> str:
     """Relative to the study's file, where there is such a file; else as it is."""
     kind, colon, rest = text.partition(":")
     if colon and toml_files.exists(path.parent / rest):
@@ -220,7 +220,7 @@ def _chains(path: Path, recipes: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(explicit, list) or not all(isinstance(chain, str) for chain in explicit):
         raise InputError(f"{path}: explicit is not a list of chains")
     grids = [*_rows(path, recipes, "grid"), *_rows(path, recipes, "range")]
-    for chain in itertools.chain(explicit, *(_expanded(path, grid) for grid in grids)):
+    for chain in itertools.chain(explicit, *(_expand_grid(path, grid) for grid in grids)):
         name = chain_name(parse_chain(chain))
         if name not in seen:
             seen.add(name)
@@ -249,7 +249,7 @@ def _names(path: Path, pattern: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _expanded(path: Path, grid: Mapping[str, Any]) -> Iterator[str]:
+def _expand_grid(path: Path, grid: Mapping[str, Any]) -> Iterator[str]:
     pattern = grid["with"]
     names = _names(path, pattern)
     for name in names:
@@ -266,7 +266,7 @@ def _expanded(path: Path, grid: Mapping[str, Any]) -> Iterator[str]:
 
 def _values(path: Path, name: str, given: Any) -> list[str]:
     if isinstance(given, list) and given:
-        return list(dict.fromkeys(_word(value) for value in given))
+        return list(dict.fromkeys(_value_text(value) for value in given))
     if isinstance(given, dict) and {"from", "to", "steps"} <= set(given):
         low, high, _ = _range(path, name, given)
         steps = _of_type(path, f"steps of {name}", given["steps"], int)
@@ -319,7 +319,7 @@ def _search(path: Path, given: Mapping[str, Any]) -> Search | None:
     return Search(pattern, choices, trials)
 
 
-def _word(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

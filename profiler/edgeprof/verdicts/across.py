@@ -6,6 +6,7 @@ Pure; what it rests on is ``compare`` (ratios and verdicts of two variants) and 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprof.results import schema
@@ -73,7 +74,7 @@ def across(baseline: Result, branch: Result, *, force: bool = False, repeats: It
     differences.sort(key=lambda d: not d.forbids)
     forbidden = "; ".join(f"{d.name} {d.a} → {d.b}" for d in differences if d.forbids)
     between = BetweenRuns(0.0, 1) if baseline.id == branch.id else between_runs([baseline, branch], repeats)
-    pairs = [Pair(label(v), v, b, _compared(v, b, "" if force else forbidden, between)) for v, b in partners]
+    pairs = [Pair(label(v), v, b, _compare_pair(v, b, "" if force else forbidden, between)) for v, b in partners]
     matched = [id(variant) for pair in partners for variant in pair]
     return Across(
         pairs,
@@ -90,7 +91,7 @@ def label(variant: Variant) -> str:
     return variant.name if model in variant.name else f"{model} {variant.name}"
 
 
-def _compared(variant: Variant, baseline: Variant, forbidden: str, between: BetweenRuns) -> Comparison:
+def _compare_pair(variant: Variant, baseline: Variant, forbidden: str, between: BetweenRuns) -> Comparison:
     if not forbidden:
         return compare(variant, baseline, between=between)
     return schema.Comparison(
@@ -106,10 +107,10 @@ def _compared(variant: Variant, baseline: Variant, forbidden: str, between: Betw
 def _partners(baseline: list[Variant], branch: list[Variant]) -> list[tuple[Variant, Variant]]:
     if len(baseline) == len(branch) == 1:
         return [(branch[0], baseline[0])]
-    exact = {(schema.model_name(v.model), v.name): v for v in baseline}
+    exact = {_known_as(v): v for v in baseline}
     partners = []
     for variant in branch:
-        partner = exact.get((schema.model_name(variant.model), variant.name))
+        partner = exact.get(_known_as(variant))
         if partner is None:
             namesakes = [v for v in baseline if v.name == variant.name]
             alone = sum(v.name == variant.name for v in branch) == 1
@@ -119,9 +120,17 @@ def _partners(baseline: list[Variant], branch: list[Variant]) -> list[tuple[Vari
     return partners
 
 
+def _known_as(variant: Variant) -> tuple[str, str]:
+    """Model and name; an untouched model that bears the name of its file is called baseline elsewhere."""
+    untouched = not variant.recipe and variant.name == Path(variant.model.path).name
+    return schema.model_name(variant.model), "baseline" if untouched else variant.name
+
+
 def _protocols(a: Protocol, b: Protocol) -> list[ContextDifference]:
     return [
-        ContextDifference(name.replace("_", " "), _shown(getattr(a, name)), _shown(getattr(b, name)), name in _DECISIVE)
+        ContextDifference(
+            name.replace("_", " "), _shown_value(getattr(a, name)), _shown_value(getattr(b, name)), name in _DECISIVE
+        )
         for name in (*_DECISIVE, *_NOTED)
         if getattr(a, name) != getattr(b, name)
     ]
@@ -160,5 +169,5 @@ def _scale(line: tuple[float, float]) -> str:
     return "none" if line == (1.0, 0.0) else f"× {line[0]:.4g} {line[1]:+.3g} W"
 
 
-def _shown(value: object) -> str:
+def _shown_value(value: object) -> str:
     return "unknown" if value is None else str(value)

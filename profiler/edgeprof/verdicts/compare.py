@@ -144,24 +144,30 @@ def _energy(
     for owner, energy in ((variant, a), (baseline, b)):
         if energy.gross.value is None:
             return None, f"the energy of {owner.name} is not to be quoted", False
-    pairs = _paired(
-        [None if w.energy_j is None or w.inferences <= 0 else w.energy_j / w.inferences for w in _ordered(variant)],
-        [None if w.energy_j is None or w.inferences <= 0 else w.energy_j / w.inferences for w in _ordered(baseline)],
-    ) or _paired(a.gross.windows, b.gross.windows)
+    pairs = _paired_windows(
+        [
+            None if w.energy_j is None or w.inferences <= 0 else w.energy_j / w.inferences
+            for w in _windows_in_order(variant)
+        ],
+        [
+            None if w.energy_j is None or w.inferences <= 0 else w.energy_j / w.inferences
+            for w in _windows_in_order(baseline)
+        ],
+    ) or _paired_windows(a.gross.windows, b.gross.windows)
     ratio = _ratio(pairs, [*_uncancelled(a.gross, b.gross), *apart])
     return ratio, None if ratio else "energy needs two windows of each to be compared", False
 
 
 def _latency(variant: schema.Variant, baseline: schema.Variant, apart: list[Component]) -> schema.Ratio | None:
-    medians = [[w.latency_median_s for w in _ordered(measured)] for measured in (variant, baseline)]
-    return _ratio(_paired(*medians), apart)
+    medians = [[w.latency_median_s for w in _windows_in_order(measured)] for measured in (variant, baseline)]
+    return _ratio(_paired_windows(*medians), apart)
 
 
-def _ordered(variant: schema.Variant) -> list[schema.Window]:
+def _windows_in_order(variant: schema.Variant) -> list[schema.Window]:
     return sorted(variant.windows, key=lambda window: window.order)
 
 
-def _paired(variant: Sequence[float | None], baseline: Sequence[float | None]) -> list[tuple[float, float]]:
+def _paired_windows(variant: Sequence[float | None], baseline: Sequence[float | None]) -> list[tuple[float, float]]:
     """Windows by their position; those of which one is unknown or not positive fall out."""
     return [
         (v, b) for v, b in zip(variant, baseline, strict=False) if v is not None and b is not None and min(v, b) > 0
@@ -239,17 +245,19 @@ def contexts(a: schema.Host, b: schema.Host) -> list[ContextDifference]:
             continue
         if name == "memory_bytes" and mine and its and abs(mine - its) <= _MEMORY_TOLERANCE * max(mine, its):
             continue
-        differences.append(ContextDifference(name, _shown(mine), _shown(its), forbids=name in DECISIVE))
+        differences.append(ContextDifference(name, _shown_value(mine), _shown_value(its), forbids=name in DECISIVE))
     for name in sorted({*a.context, *b.context}):
         mine, its = a.context.get(name), b.context.get(name)
         if mine != its:
             differences.append(
-                ContextDifference(name, _shown(mine), _shown(its), forbids=name.lower().startswith(DECISIVE_CONTEXT))
+                ContextDifference(
+                    name, _shown_value(mine), _shown_value(its), forbids=name.lower().startswith(DECISIVE_CONTEXT)
+                )
             )
     if a.fingerprint != b.fingerprint and not any(difference.forbids for difference in differences):
         differences.append(ContextDifference("fingerprint", a.fingerprint, b.fingerprint, forbids=True))
     return sorted(differences, key=lambda difference: not difference.forbids)
 
 
-def _shown(value: object) -> str:
+def _shown_value(value: object) -> str:
     return "unknown" if value is None else str(value)

@@ -93,7 +93,7 @@ def library(truths, found):
 def ours(truths, found, counts):
     labels, metric = detection(truths), Decoded(found)
     kept = metric.reduce({"image": np.arange(len(found))}, labels)["detections"]
-    curves = [module._Curves.of(r, metric.overlaps) for r in module._matched(kept, labels, metric.overlaps)]
+    curves = [module._Curves.of(r, metric.overlaps) for r in module._match_detections(kept, labels, metric.overlaps)]
     values = [value for curve in curves if (value := curve.precision(counts)) is not None]
     return np.mean(values) if values else -1
 

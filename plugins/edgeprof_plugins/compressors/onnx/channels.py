@@ -148,9 +148,9 @@ class Channels:
         if op in _OWN:
             _OWN[op](self, index, node)
         elif op in _VALUE_BY_VALUE:
-            self._through(node)
+            self._pass_through(node)
         elif op in _POOLS:
-            self._through(node, lambda track: track.axis == 1)
+            self._pass_through(node, lambda track: track.axis == 1)
         elif op in _SOFTMAX:
             self._softmax(node)
         elif op in _ELEMENTWISE:
@@ -160,7 +160,7 @@ class Channels:
         else:
             raise CannotFollowError
 
-    def _through(self, node: Any, fits: Callable[[Track], bool] | None = None) -> None:
+    def _pass_through(self, node: Any, fits: Callable[[Track], bool] | None = None) -> None:
         track = self._tracks.get(node.input[0])
         if track is None or (fits is not None and not fits(track)):
             raise CannotFollowError("it mixes channels")
@@ -257,7 +257,7 @@ class Channels:
         self._make(index, 1, Track(self.register.new(shape[1]), len(source) - 1, len(source)))
 
     def normalised(self, _: int, node: Any) -> None:
-        self._through(node, lambda track: track.axis == 1)
+        self._pass_through(node, lambda track: track.axis == 1)
         for name in node.input[1:]:
             self._per_channel(node, name, self._tracks[node.input[0]].ids)
 
@@ -265,7 +265,7 @@ class Channels:
         if self.model.opset() < 13:
             raise CannotFollowError("it mixes channels")
         axis = attribute(node, "axis", -1)
-        self._through(node, lambda track: axis % track.rank != track.axis)
+        self._pass_through(node, lambda track: axis % track.rank != track.axis)
 
     def _elementwise(self, node: Any) -> None:
         """Any number of inputs, broadcast as numpy does: axes are counted from the end."""

@@ -80,7 +80,7 @@ class Fp16(Compressor):
                 return [tensor(values, name)]
 
             model.write(target, edit)
-        account = inventory.by_nodes(*_halved(inventory, kinds, types))
+        account = inventory.by_nodes(*_halved_parts(inventory, kinds, types))
         return {"tensors": len(floats), "clipped": clipped, "excluded": excluded, "coverage": account}
 
 
@@ -101,7 +101,7 @@ _IN_FLOAT32 = "excluded, or an operator that ONNX Runtime has in float32 only"
 _TYPES = {10: "float16 already", 11: "float64", 16: "bfloat16"}
 
 
-def _halved(
+def _halved_parts(
     inventory: Inventory, kinds: Mapping[str, int], types: Mapping[str, int]
 ) -> tuple[list[str], dict[str, str]]:
     """Parts that compute in half precision now, and why others do not."""

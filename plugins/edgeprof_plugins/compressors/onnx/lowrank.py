@@ -66,7 +66,7 @@ class LowRank(Compressor):
                 layers[label] = {"rank": size, "of": min(matrix.shape), "energy": round(share, 5)}
                 changed.append(name)
                 plans[weight.graph, weight.node] = (f"{name}_first", f"{name}_second")
-                first, second = _stored(weight, values, left, right)
+                first, second = _stored_factors(weight, values, left, right)
                 return [tensor(first, f"{name}_first"), tensor(second, f"{name}_second")]
 
             # The weights first (into the file's order), the graph after: which layers are split is known only then.
@@ -80,7 +80,7 @@ class LowRank(Compressor):
                 )
             # Inner graphs first: a graph whose nodes are replaced gets copies of those inside them.
             for number, graph in reversed(list(enumerate(graphs(model.model.graph)))):
-                _split(graph, {node: names for (owner, node), names in plans.items() if owner == number})
+                _split_nodes(graph, {node: names for (owner, node), names in plans.items() if owner == number})
                 del graph.value_info[:]
             model.write(target, lambda name: factored.pop(name, None) or [model.whole(name)])
         return {"layers": layers, "kept": unchanged, "coverage": inventory.by_weights(changed, why)}
@@ -105,7 +105,7 @@ def _matrix(weight: Weight, values: Matrix) -> Matrix:
     return values.reshape(weight.shape[0], -1) if weight.axis == 0 else values.T
 
 
-def _stored(weight: Weight, values: Matrix, left: Matrix, right: Matrix) -> tuple[Matrix, Matrix]:
+def _stored_factors(weight: Weight, values: Matrix, left: Matrix, right: Matrix) -> tuple[Matrix, Matrix]:
     """The two weights as their operators want them: what is applied first, what second."""
     rank = left.shape[1]
     if weight.op == "Conv":
@@ -118,7 +118,7 @@ def _stored(weight: Weight, values: Matrix, left: Matrix, right: Matrix) -> tupl
     return np.array(first, values.dtype, order="C"), np.array(second, values.dtype, order="C")
 
 
-def _split(graph: Any, plans: Mapping[int, tuple[str, str]]) -> None:
+def _split_nodes(graph: Any, plans: Mapping[int, tuple[str, str]]) -> None:
     """Each planned node becomes two."""
     import onnx
 

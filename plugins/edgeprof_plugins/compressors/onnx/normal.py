@@ -97,7 +97,7 @@ def _is_weight(content: Any) -> bool:
 
 def _adopt(model: OnnxFile, graph: Any, content: Any, name: str, *, inner: bool) -> None:
     """Add an initializer under a name that nothing else has, and have the graph read it under that."""
-    free = _free(model, name) if inner else name
+    free = _free_name(model, name) if inner else name
     if hasattr(content, "values"):
         model.add_sparse(content, free)
     else:
@@ -116,7 +116,7 @@ def _rename(graph: Any, name: str, new: str) -> None:
                 node.input[index] = new
 
 
-def _free(model: OnnxFile, name: str) -> str:
+def _free_name(model: OnnxFile, name: str) -> str:
     """A name that no graph of the model has yet: each branch may have a weight of the same."""
     taken = {*model.order, *(taken_name for graph in graphs(model.model.graph) for taken_name in _names(graph))}
     if name not in taken:
@@ -158,7 +158,9 @@ def _fold(model: OnnxFile) -> None:
         fixed = outputs.union(value.name for value in graph.output)
         gone = []
         for index, node in enumerate(graph.node):
-            values = None if node.output[0] in fixed or not _foldable(model, node, readers) else _moved(model, node)
+            values = (
+                None if node.output[0] in fixed or not _foldable(model, node, readers) else _moved_constant(model, node)
+            )
             if values is not None:
                 model.add(numpy_helper.from_array(values, node.output[0]))
                 gone.append(index)
@@ -178,7 +180,7 @@ def _foldable(model: OnnxFile, node: Any, readers: dict[str, list[str]]) -> bool
     return proto.data_type in FLOATS and (len(readers[node.input[0]]) == 1 or math.prod(proto.dims) <= _FEW)
 
 
-def _moved(model: OnnxFile, node: Any) -> npt.NDArray[Any] | None:
+def _moved_constant(model: OnnxFile, node: Any) -> npt.NDArray[Any] | None:
     """What a node makes of constants by moving them about; None for whatever does more, or reads what is computed."""
     constant = all(model.has(name) for name in node.input if name)
     if node.domain not in {"", "ai.onnx"} or node.op_type not in _MOVES or not constant:
@@ -187,20 +189,20 @@ def _moved(model: OnnxFile, node: Any) -> npt.NDArray[Any] | None:
     return moved
 
 
-def _turned(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _transposed_constant(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     del model
     order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
     return np.array(values.transpose(order), order="C")  # ascontiguousarray would make a vector of a scalar
 
 
-def _reshaped(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _reshaped_constant(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     sizes = _integers(model, node, "shape") or []
     if not any(a.name == "allowzero" and a.i for a in node.attribute):
         sizes = [values.shape[k] if size == 0 else size for k, size in enumerate(sizes)]
     return values.reshape(sizes)
 
 
-def _squeezed(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _squeezed_constant(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     axes = _integers(model, node, "axes")
     return values.squeeze(None if axes is None else tuple(axes))
 
@@ -227,8 +229,8 @@ def _readers(model: OnnxFile) -> dict[str, list[str]]:
 
 _MOVES: dict[str, Callable[[OnnxFile, Any, npt.NDArray[Any]], npt.NDArray[Any]]] = {
     "Identity": lambda _, __, values: values,
-    "Transpose": _turned,
-    "Reshape": _reshaped,
-    "Squeeze": _squeezed,
+    "Transpose": _transposed_constant,
+    "Reshape": _reshaped_constant,
+    "Squeeze": _squeezed_constant,
     "Unsqueeze": lambda model, node, values: np.expand_dims(values, tuple(_integers(model, node, "axes") or ())),
 }

@@ -98,7 +98,7 @@ _NOT_FOLLOWED = "its channels are not followed (a recurrent layer, a branch or b
 
 
 def chosen(channels: Channels, amount: float, round_to: int) -> Callable[[Ids], Mask]:
-    """Which channels stay: of those that the same layers make the ones with the largest L1 norm, layers weighing alike.
+    """Choose the channels that stay: in each group made by the same layers, those with the largest L1 norm.
 
     Returns:
         Channels → whether each stays.

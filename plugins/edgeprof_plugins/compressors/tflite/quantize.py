@@ -78,7 +78,7 @@ class _Recipe(Compressor):
                 ) from error
             with TfliteFile(quantised) as model:
                 after = model.dtypes()
-                account = inventory.by_types(model, _left(inventory, parameters, facts), _NOT_COVERED)
+                account = inventory.by_types(model, _layers_left(inventory, parameters, facts), _NOT_COVERED)
             shutil.copyfile(quantised, target)
         return {
             "quantizer": library_version("ai_edge_quantizer", "ai-edge-quantizer"),
@@ -89,10 +89,10 @@ class _Recipe(Compressor):
 
     def _quantised(self, job: _Job, parameters: Mapping[str, Any], data: Dataset | None) -> tuple[Path, dict[str, Any]]:
         del data
-        return job.make(self._recipe(job.aeq, parameters) + _excluded(parameters["exclude"].split("|"))), {}
+        return job.make(self._recipe(job.aeq, parameters) + _exclusion_rows(parameters["exclude"].split("|"))), {}
 
     def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        rows = [dict(row) for row in _named(aeq, self.recipe)()]
+        rows = [dict(row) for row in _recipe_named(aeq, self.recipe)()]
         for row in rows:
             row["op_config"] = {**row["op_config"], "min_weight_elements": parameters["min_weights"]}
         return rows
@@ -205,7 +205,7 @@ class Int8Static(_Recipe):
         rows, ends = self._recipe(job.aeq, parameters), _float_ends() if parameters["io"] == "float32" else []
 
         def make(excluded: Sequence[str]) -> Path:
-            return job.make(rows + ends + _excluded(excluded), calibration)
+            return job.make(rows + ends + _exclusion_rows(excluded), calibration)
 
         if parameters["exclude"] != exclusion.AUTO:
             return make(parameters["exclude"].split("|")), calibration.facts()
@@ -230,7 +230,7 @@ class Int8Static(_Recipe):
 _NOT_COVERED = "ai-edge-quantizer's recipe does not cover it"
 
 
-def _left(inventory: Inventory, parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
+def _layers_left(inventory: Inventory, parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
     """Layer → why it was left, where a parameter says so."""
     patterns = [re.compile(layer(name)) for name in facts.get("excluded", [])]
     if parameters["exclude"] != exclusion.AUTO:
@@ -251,7 +251,7 @@ def _float_ends() -> list[dict[str, Any]]:
     ]
 
 
-def _excluded(expressions: Sequence[str]) -> list[dict[str, Any]]:
+def _exclusion_rows(expressions: Sequence[str]) -> list[dict[str, Any]]:
     """Rows that take layers out again; a later row wins."""
     return [
         {"regex": expression, "operation": "*", "algorithm_key": "no_quantize", "op_config": {}}
@@ -278,7 +278,7 @@ def _library() -> Any:
     return ai_edge_quantizer
 
 
-def _named(aeq: Any, name: str) -> Any:
+def _recipe_named(aeq: Any, name: str) -> Any:
     recipe_function = getattr(aeq.recipe, name, None)
     if recipe_function is None:
         raise UnavailableError(f"this version of ai-edge-quantizer has no recipe {name}", remedy=REMEDY)

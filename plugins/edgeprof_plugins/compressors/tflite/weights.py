@@ -41,13 +41,13 @@ class Prune(Compressor):
             inventory = Inventory(model)
             weights = _weights(self.name, model, source, target)
             names: set[str] = set()
-            pruning = Pruning.of(parameters, lambda: (_real(model, weight) for weight in weights))
+            pruning = Pruning.of(parameters, lambda: (_real_magnitudes(model, weight) for weight in weights))
             changed = []
             for weight in weights:
                 key = f"{weight.name or weight.op} in buffer {weight.buffer}" if weight.name in names else weight.name
                 names.add(weight.name)
                 # Symmetric int8 weights have their zero point at 0.
-                model.values(weight)[pruning.prune(key, _real(model, weight)) == 0] = 0
+                model.values(weight)[pruning.prune(key, _real_magnitudes(model, weight)) == 0] = 0
                 changed += [weight.buffer] if pruning.changed[key] else []
         left = {weight.buffer: "it has as many zeros already" for weight in weights}
         return {**pruning.facts(), "coverage": inventory.by_buffers(changed, left, _UNKNOWN)}
@@ -98,7 +98,7 @@ def _weights(method: str, model: TfliteFile, source: Path, target: Path) -> list
     )
 
 
-def _real(model: TfliteFile, weight: TfliteWeight) -> npt.NDArray[Any]:
+def _real_magnitudes(model: TfliteFile, weight: TfliteWeight) -> npt.NDArray[Any]:
     """The weights' true magnitudes: an int8 weight times the scale of its channel."""
     kind = np.float64 if weight.dtype == "float64" else np.float32
     values: npt.NDArray[Any] = model.values(weight).astype(kind)

@@ -87,7 +87,7 @@ class Int8Static(Compressor):
                 prepared(*feed)
                 report(f"int8-static · calibration {number + 1}/{len(feeds)}", (number + 1) / len(feeds))
             quantised = tools.convert_pt2e(prepared)
-        facts = _compared(net, quantised, feeds[:32]) | {"coverage": _account(inventory, quantised, net)}
+        facts = _compare_outputs(net, quantised, feeds[:32]) | {"coverage": _account(inventory, quantised, net)}
         if not facts["int8_mac_share"]:
             raise InputError(
                 f"int8-static finds nothing to quantise in {net.spec}: no float convolution or dense layer is left",
@@ -98,7 +98,7 @@ class Int8Static(Compressor):
             **facts,
             "backend": _backend(parameters),
             **_range(parameters),
-            **_written(net, quantised, target),
+            **_write_program(net, quantised, target),
         }
 
 
@@ -130,13 +130,18 @@ class Int8Dynamic(Compressor):
             prepared(*feeds[0])
             quantised = tools.convert_pt2e(prepared)
         account = _account(inventory, quantised, net) | {"remedy": "Use int8-static, with calibration data."}
-        facts = _compared(net, quantised, feeds) | {"coverage": account}
+        facts = _compare_outputs(net, quantised, feeds) | {"coverage": account}
         if not facts["int8_mac_share"]:
             raise InputError(
                 f"int8-dynamic finds nothing to quantise in {net.spec}: it has no dense layers",
                 remedy="Use int8-static, with calibration data.",
             )
-        return {**facts, "backend": _backend(parameters), **_range(parameters), **_written(net, quantised, target)}
+        return {
+            **facts,
+            "backend": _backend(parameters),
+            **_range(parameters),
+            **_write_program(net, quantised, target),
+        }
 
 
 class Qat(Compressor):
@@ -188,7 +193,7 @@ class Qat(Compressor):
             "backend": _backend(parameters),
             **_range(parameters),
         }
-        facts |= _written(net, quantised, target)
+        facts |= _write_program(net, quantised, target)
         torch_train.finish(run)
         return facts
 
@@ -244,7 +249,9 @@ def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = Fa
     module = torch_model.require("torchao", f"torchao.quantization.pt2e.quantizer.{name}")
     make_config = getattr(module, f"get_default_{name.removesuffix('_quantizer')}_quantization_config")
     config = make_config(**mode, **_range(parameters))
-    quantizer = getattr(module, maker)() if dense_only else _joined(getattr(module, maker), config.input_activation)
+    quantizer = (
+        getattr(module, maker)() if dense_only else _joining_quantizer(getattr(module, maker), config.input_activation)
+    )
     for name in excluded:
         quantizer.set_module_name_qconfig(name, None)
     return quantizer.set_module_type_qconfig(torch.nn.Linear, config) if dense_only else quantizer.set_global(config)
@@ -261,7 +268,7 @@ def _range(parameters: Mapping[str, Any]) -> dict[str, bool]:
     return {"reduce_range": True} if _backend(parameters) == "x86" and current_target().saturates else {}
 
 
-def _joined(maker: Any, activation: Any) -> Any:
+def _joining_quantizer(maker: Any, activation: Any) -> Any:
     """Inductor's quantiser, which also has sums, products and means take and give integers.
 
     Its own rules leave what is added or multiplied in float: Inductor fuses that into the convolution before it. ONNX
@@ -271,7 +278,7 @@ def _joined(maker: Any, activation: Any) -> Any:
 
     class Joined(maker):  # type: ignore[misc]
         def annotate(self, model: Any) -> Any:
-            with _connected():
+            with _patched_torchao():
                 model = super().annotate(model)
             for node in model.graph.nodes:
                 values = [argument for argument in node.args if hasattr(argument, "meta")]
@@ -287,7 +294,7 @@ def _joined(maker: Any, activation: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _connected() -> Iterator[None]:
+def _patched_torchao() -> Iterator[None]:
     """Let torchao join layers, norms, sums and activations one after the other as far as they are connected.
 
     By itself it tries every combination of all of them: fine for MobileNetV2's, more than anybody waits for NASNet's.
@@ -347,7 +354,7 @@ def _program(net: Net) -> tuple[Any, bool]:
 
     def exported(examples: tuple[Any, ...], **more: Any) -> Any:
         with torch_model.quiet(), torch.no_grad():
-            return torch.export.export(net.module, examples, **more).module(**_unguarded())
+            return torch.export.export(net.module, examples, **more).module(**_without_guards())
 
     try:
         return exported(torch_model.twice(torch, net.examples), dynamic_shapes=wanted), True
@@ -359,7 +366,7 @@ def _program(net: Net) -> tuple[Any, bool]:
             raise VariantError(f"torch.export cannot follow {net.spec}: {first}") from error
 
 
-def _unguarded() -> dict[str, Any]:
+def _without_guards() -> dict[str, Any]:
     """Newer versions put a node before the graph that asserts shapes; torchao's passes do not expect it."""
     import inspect
 
@@ -376,7 +383,7 @@ def _noise(torch: Any, net: Net, seed: int) -> tuple[Any, ...]:
     )
 
 
-def _compared(net: Net, quantised: Any, feeds: list[tuple[Any, ...]]) -> dict[str, Any]:
+def _compare_outputs(net: Net, quantised: Any, feeds: list[tuple[Any, ...]]) -> dict[str, Any]:
     """How near the quantised model's outputs are to the float one's, and what share of the work became int8.
 
     Raises:
@@ -459,5 +466,5 @@ def _dequantised(node: Any) -> bool:
     return all("dequantize" in str(argument.target) for argument in node.args[:2])
 
 
-def _written(net: Net, quantised: Any, target: Path) -> dict[str, Any]:
+def _write_program(net: Net, quantised: Any, target: Path) -> dict[str, Any]:
     return torch_model.save(torch_model.Net(quantised, net.examples, net.names, net.spec), target)

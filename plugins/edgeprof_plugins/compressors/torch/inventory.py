@@ -204,13 +204,13 @@ def _matrices(first: Any, second: Any, result: Any) -> tuple[Any, Any, int]:
     return first, second, int(result.numel() * first.shape[-1])
 
 
-def _convolved(args: Any, result: Any) -> tuple[Any, Any, int]:
+def _convolution_operands(args: Any, result: Any) -> tuple[Any, Any, int]:
     data, weight, transposed = args[0], args[1], args[6]
     size = math.prod(weight.shape[1:])
     return data, weight, int((data if transposed else result).numel() * size)
 
 
-def _attended(args: Any, result: Any) -> tuple[Any, Any, int]:
+def _attention_operands(args: Any, result: Any) -> tuple[Any, Any, int]:
     query, key = args[0], args[1]
     del result
     return None, None, int(2 * query.numel() * key.shape[-2])
@@ -225,8 +225,8 @@ _PRODUCTS: dict[str, Any] = {
     "addmm": lambda args, result: _matrices(args[1], args[2], result),
     "baddbmm": lambda args, result: _matrices(args[1], args[2], result),
     "addmv": lambda args, result: _matrices(args[1], args[2], result),
-    "convolution": _convolved,
-    "_scaled_dot_product_flash_attention_for_cpu": _attended,
+    "convolution": _convolution_operands,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention_operands,
 }
 _SPOKEN = {
     "mm": "matmul", "bmm": "matmul", "addmm": "matmul", "baddbmm": "matmul", "mv": "matmul", "addmv": "matmul",

@@ -62,7 +62,7 @@ def _layer(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | 
     return None if maker is None else maker(torch, module, node)
 
 
-def _named(node: Any, position: int, default: Any = None) -> Any:
+def _argument_of(node: Any, position: int, default: Any = None) -> Any:
     """An argument by position or, where it was left out, the schema's default."""
     if position < len(node.args):
         return node.args[position]
@@ -82,8 +82,8 @@ def _own(torch: Any, module: Any, node: Any) -> tuple[Any, str] | None:
 
 def _weights(torch: Any, module: Any, node: Any) -> tuple[Any, Any, tuple[str, ...]] | None:
     """Weight and bias at positions 1 and 2, and their names."""
-    weight = _own(torch, module, _named(node, 1))
-    given = _named(node, 2)
+    weight = _own(torch, module, _argument_of(node, 1))
+    given = _argument_of(node, 2)
     bias = _own(torch, module, given)
     if weight is None or (given is not None and bias is None):
         return None
@@ -96,7 +96,7 @@ def _conv(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | N
         return None
     weight, bias, names = constants
     rank = weight.dim() - 2
-    stride, padding, dilation, groups = (_named(node, position) for position in range(3, 7))
+    stride, padding, dilation, groups = (_argument_of(node, position) for position in range(3, 7))
     kind = getattr(torch.nn, f"Conv{rank}d")
     layer = kind(
         weight.shape[1] * groups,
@@ -109,7 +109,7 @@ def _conv(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | N
         bias=bias is not None,
         device="meta",
     )
-    return _filled(torch, layer, weight, bias), names
+    return _fill_layer(torch, layer, weight, bias), names
 
 
 def _linear(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
@@ -118,29 +118,29 @@ def _linear(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] |
         return None
     weight, bias, names = constants
     layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    return _filled(torch, layer, weight, bias), names
+    return _fill_layer(torch, layer, weight, bias), names
 
 
 def _batch_norm(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
-    parts = [_own(torch, module, _named(node, position)) for position in range(1, 5)]
+    parts = [_own(torch, module, _argument_of(node, position)) for position in range(1, 5)]
     weight, bias, mean, variance = parts
     if mean is None or variance is None or weight is None or bias is None:
         return None
     value = node.args[0].meta.get("val")
     rank = 4 if value is None else value.dim()
     kind = {2: torch.nn.BatchNorm1d, 3: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d, 5: torch.nn.BatchNorm3d}[rank]
-    layer = kind(len(mean[0]), eps=_named(node, 7), momentum=_named(node, 6))
-    _filled(torch, layer, weight[0], bias[0])
+    layer = kind(len(mean[0]), eps=_argument_of(node, 7), momentum=_argument_of(node, 6))
+    _fill_layer(torch, layer, weight[0], bias[0])
     layer.running_mean, layer.running_var = mean[0].detach().clone(), variance[0].detach().clone()
     return layer, (weight[1], bias[1])
 
 
 def _dropout(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
     del module
-    return torch.nn.Dropout(_named(node, 1)), (f"dropout_{node.name}",)
+    return torch.nn.Dropout(_argument_of(node, 1)), (f"dropout_{node.name}",)
 
 
-def _filled(torch: Any, layer: Any, weight: Any, bias: Any) -> Any:
+def _fill_layer(torch: Any, layer: Any, weight: Any, bias: Any) -> Any:
     layer.weight = torch.nn.Parameter(weight.detach().clone())
     if bias is not None:
         layer.bias = torch.nn.Parameter(bias.detach().clone())

@@ -43,7 +43,7 @@ class LowRank(ModuleCompressor):
             if size >= limit:
                 unchanged[name] = f"rank {size} of {min(matrix.shape)} would not be smaller (limit {limit:.0f})"
                 continue
-            net.module.set_submodule(name, _split(torch, layer, left, right))
+            net.module.set_submodule(name, _split_layer(torch, layer, left, right))
             layers[name] = {"rank": size, "of": min(matrix.shape), "energy": round(share, 5)}
         if not layers:
             why_not = "; ".join(f"{layer}: {why}" for layer, why in list(unchanged.items())[:3])
@@ -66,7 +66,7 @@ def _fits(torch: Any, layer: Any) -> bool:
     return type(layer) in {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d} and getattr(layer, "groups", 1) == 1
 
 
-def _split(torch: Any, layer: Any, left: Any, right: Any) -> Any:
+def _split_layer(torch: Any, layer: Any, left: Any, right: Any) -> Any:
     """Two layers: the first has the geometry, the second the bias."""
     size = left.shape[1]
     if isinstance(layer, torch.nn.Linear):

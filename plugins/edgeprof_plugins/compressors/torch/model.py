@@ -275,11 +275,11 @@ def export(net: Net) -> tuple[Any, bool]:
     open_batch = True
     with quiet(), torch.no_grad():
         try:
-            program = _exported(torch, net, dynamic=True)
+            program = _export_program(torch, net, dynamic=True)
         except Exception:  # noqa: BLE001 - exporters fail in many ways; a fixed batch is the second try
             open_batch = False
             try:
-                program = _exported(torch, net, dynamic=False)
+                program = _export_program(torch, net, dynamic=False)
             except Exception as error:
                 first = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise VariantError(
@@ -309,7 +309,7 @@ def count(module: Any) -> int:
     return sum(int(p.numel()) for p in module.parameters())
 
 
-def _exported(torch: Any, net: Net, *, dynamic: bool) -> Any:
+def _export_program(torch: Any, net: Net, *, dynamic: bool) -> Any:
     if not dynamic:
         return torch.export.export(net.module, net.examples)
     batch = torch.export.Dim("batch")

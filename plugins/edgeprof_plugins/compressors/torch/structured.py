@@ -57,7 +57,7 @@ def narrow(net: Net, amount: float, round_to: int = 8, exclude: str = "") -> dic
     pruning = require("torch-pruning", "torch_pruning")
     kinds = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)  # noqa: SLF001 - the class that all convolutions share
     layers = {name: layer for name, layer in net.module.named_modules() if isinstance(layer, kinds)}
-    ignored = [*_last(torch, net, layers), *named(layers, exclude, "convolution or dense layer")]
+    ignored = [*_output_layers(torch, net, layers), *named(layers, exclude, "convolution or dense layer")]
     before = {name: layer.weight.shape[0] for name, layer in layers.items()}
     parameters, examples = count(net.module), twice(torch, net.examples)
     with torch.no_grad():
@@ -115,7 +115,7 @@ def _fitting(torch: Any, net: Net, examples: tuple[Any, ...]) -> tuple[Any, ...]
     return examples
 
 
-def _last(torch: Any, net: Net, layers: Mapping[str, Any]) -> list[Any]:
+def _output_layers(torch: Any, net: Net, layers: Mapping[str, Any]) -> list[Any]:
     """The layers that make the outputs: those met first on the way back from them in the gradients' graph."""
     owners = {id(layer.weight): layer for layer in layers.values()}
     for parameter in net.module.parameters():

@@ -57,7 +57,7 @@ class ExportTflite(Compressor):
                     f"litert-torch cannot express {net.spec}: {lines[0][:300]}",
                     remedy="Start from the float model, and quantise the file: export-tflite+int8-static.",
                 ) from error
-            off = _compared(net, interpreter.Interpreter(model_content=content), seed)
+            off = _largest_difference(net, interpreter.Interpreter(model_content=content), seed)
         target.write_bytes(content)
         return {
             "batch": int(net.examples[0].shape[0]),
@@ -78,7 +78,7 @@ def _batch(torch: Any, net: torch_model.Net, size: int) -> tuple[Any, ...]:
     return wanted
 
 
-def _compared(net: torch_model.Net, interpreter: Any, seed: int) -> float:
+def _largest_difference(net: torch_model.Net, interpreter: Any, seed: int) -> float:
     """The largest difference between the outputs, over the largest output.
 
     Raises:
@@ -123,7 +123,7 @@ def _outputs(interpreter: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Its C++ part writes to stderr what nobody can act on."""
+    """Silence stderr: the converter's C++ part writes messages there that no user can act on."""
     sys.stderr.flush()
     saved_stderr = os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)

@@ -34,7 +34,7 @@ _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
 def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Optional[Graph]:
-    """The graph of a TFLite file; None of one that was compiled for an Edge TPU, which hides it.
+    """Return the graph of a TFLite file; None if the file was compiled for an Edge TPU, which hides the graph.
 
     Args:
         path: The file.

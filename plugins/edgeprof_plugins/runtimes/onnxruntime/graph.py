@@ -98,7 +98,7 @@ def _runtime_inputs(graph: Any) -> List[Any]:
 
 
 def _feeds(graph: Any, given: Inputs) -> Tuple[Optional[Dict[str, Array]], str]:
-    """One set of inputs, or None and why there is none: a size that is open and that nobody gave."""
+    """Return one set of inputs, or None and the reason: an open size that the user has not given."""
     inputs = _runtime_inputs(graph)
     if set(given) == {""} and len(inputs) == 1:
         given = {inputs[0].name: given[""]}

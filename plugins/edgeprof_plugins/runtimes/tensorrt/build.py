@@ -182,14 +182,14 @@ def build_engine(trt: Any, logger: Any, cuda: Cuda, path: str, *, build: BuildOp
     if keep is not None:
         keep.close()
     if plan is None:
-        raise _failed(logger, path)
+        raise _build_error(logger, path)
     if cached:
         assert build.timing_cache is not None
         write(build.timing_cache, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
 
 
-def _failed(logger: Any, path: str) -> Exception:
+def _build_error(logger: Any, path: str) -> Exception:
     message = logger.last() or "it does not say why"
     if re.search(r"out of memory|insufficient memory|OutOfMemory", message, re.IGNORECASE):
         return MemoryError("out of memory while TensorRT built {}: {}".format(os.path.basename(path), message))
@@ -304,7 +304,7 @@ def _calibrate(
     profile: Any,
 ) -> Any:
     """Give the builder a calibrator where INT8 is wanted and the file has no scales of its own."""
-    if "INT8" not in PRECISIONS[build.precision or "fp32"] or _quantised(path):
+    if "INT8" not in PRECISIONS[build.precision or "fp32"] or _has_quantised_nodes(path):
         return None
     cached = build.calibration_cache and os.path.isfile(build.calibration_cache)
     if not (build.calibration or cached):
@@ -323,7 +323,7 @@ def _calibrate(
     return calibrator
 
 
-def _quantised(path: str) -> bool:
+def _has_quantised_nodes(path: str) -> bool:
     """Whether the ONNX file has QuantizeLinear nodes: its scales are then its own."""
     with open(path, "rb") as file:
         tail = b""

@@ -2,7 +2,7 @@
 
 The rule. At every moment the power of the whole device belongs to the inferences that run at that moment, in equal
 shares; while none runs it belongs to nobody. A joule is given once: an inference that is reported after its time was
-settled (``SETTLE_S`` after its end) gets what of its time was given to nobody yet.
+settled (``SETTLE_S`` after its end) gets the part of its energy that has not been given to others.
 
 Between two readings only their sum of energy is known, and an inference may fill a part of the time between them. The
 rest of that time is then taken to have had the power of the quiet time beside it (``SIDE_S``), and the inferences get

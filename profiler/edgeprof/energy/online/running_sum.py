@@ -180,7 +180,7 @@ class Meter:
         Args:
             state: Its ``state()``.
             now: The monotonic time if this is still the same boot: the pause between is then a gap like any other.
-                None after a reboot: what was used in between is nobody's to know, and it is no gap of the sensor.
+                None after a reboot: the energy used in between is unknown, and it is no gap of the sensor.
         """
         joules, gap_s = _checked_sums(state)
         self.joules = self._shown = joules

@@ -36,7 +36,7 @@ _PARTS_OF_PLATFORM = ("package", "memory")
 
 def judge(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
     """The channels, those unavailable whose readings cannot be true, with the reason."""
-    judged = [_proven(channel, [value for _, value in looks.get(channel.key, ())]) for channel in channels]
+    judged = [_prove_channel(channel, [value for _, value in looks.get(channel.key, ())]) for channel in channels]
     judged = _without_mirrors(judged, looks)
     judged = without_doubles(_without_still_counters(judged, looks))
     return _without_hollow_totals(judged, looks)
@@ -54,11 +54,11 @@ def watts(channel: Channel, looks: Looks) -> float | None:
 
 def is_doubtful(channels: Sequence[Channel], looks: Looks) -> bool:
     """Whether longer looks are worth their time: something stands still beside what moves, or does not add up."""
-    first = [_proven(channel, [value for _, value in looks.get(channel.key, ())]) for channel in channels]
+    first = [_prove_channel(channel, [value for _, value in looks.get(channel.key, ())]) for channel in channels]
     return judge(channels, looks) != first
 
 
-def _proven(channel: Channel, values: Sequence[float]) -> Channel:
+def _prove_channel(channel: Channel, values: Sequence[float]) -> Channel:
     """The channel, unavailable where it gave no value that can be true."""
     if channel.quantity not in _PROVEN_BY_ONE or not channel.available or not values:
         return channel

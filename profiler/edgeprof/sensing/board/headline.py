@@ -115,7 +115,7 @@ def _with_the_rest(headline: Headline, channels: Sequence[Channel]) -> Headline:
     others = [c for c in channels if is_power(c) and c.key not in inside and c.parent is None]
     cards = [c for c in others if c.scope in _CARDS and (not c.chip or c.chip not in places)]
     named = {(c.sensor, c.name) for c in headline.channels}
-    words = [f"the {_CARDS[c.scope]} {_called(c)}" for c in _one_each(cards) if (c.sensor, c.name) not in named]
+    words = [f"the {_CARDS[c.scope]} {_channel_name(c)}" for c in _one_each(cards) if (c.sensor, c.name) not in named]
     around = [c for c in others if c.available and c.scope in _UNSURE and c.role != "part"]
     names = list(dict.fromkeys(c.name for c in around))
     shown = (
@@ -128,7 +128,7 @@ def _with_the_rest(headline: Headline, channels: Sequence[Channel]) -> Headline:
     return replace(headline, excludes=_joined(", nor what " if outside else "what ", outside, shown if names else None))
 
 
-def _called(channel: Channel) -> str:
+def _channel_name(channel: Channel) -> str:
     return channel.name if channel.available else f"{channel.name} ({channel.reason})"
 
 

@@ -87,7 +87,7 @@ def describe_host(roots: Roots) -> Host:
         power_mode=mode,
         governor=governor,
         fingerprint=f"sha256:{hashlib.sha256(json.dumps(agree).encode()).hexdigest()}",
-        context={**decisive, **_noted(roots, board.model)},
+        context={**decisive, **_noted_facts(roots, board.model)},
     )
 
 
@@ -135,7 +135,7 @@ def competing_load(roots: Roots, seconds: float = 0.2) -> float | None:
 
 
 def processor_seconds(roots: Roots) -> tuple[float, float] | None:
-    """Processor seconds since boot that were busy, and all of them, over all cores; None where nobody tells."""
+    """Return the busy and the total processor seconds since boot, over all cores; None if the kernel reports none."""
     ticks = _ticks(roots.procfs / "stat")
     return None if ticks is None else (ticks[0] / _TICKS_PER_S, ticks[1] / _TICKS_PER_S)
 
@@ -201,7 +201,7 @@ def _l4t(roots: Roots) -> str | None:
     return f"{match[1]}.{match[2]}" if match else None
 
 
-def _noted(roots: Roots, model: str) -> dict[str, str]:
+def _noted_facts(roots: Roots, model: str) -> dict[str, str]:
     noted = {
         "model": model,
         "libc": " ".join(platform.libc_ver()).strip(),

@@ -46,18 +46,18 @@ def snapshot(roots: Roots) -> Counters:
         name = text_of(hwmon / "name")
         if name == "soctherm_oc":
             for number, cause in _OVER_CURRENT.items():
-                _take(counts, f"{cause} (OC{number})", number_of(hwmon / f"oc{number}_event_cnt"))
+                _add_count(counts, f"{cause} (OC{number})", number_of(hwmon / f"oc{number}_event_cnt"))
         elif name == "rpi_volt":
-            _take(states, "under-voltage alarm", number_of(hwmon / "in0_lcrit_alarm"))
+            _add_count(states, "under-voltage alarm", number_of(hwmon / "in0_lcrit_alarm"))
     for cpu in listing(roots.sysfs / "devices/system/cpu"):
         for node in ("core", "package"):
             path = cpu / "thermal_throttle" / f"{node}_throttle_count"
-            _take(counts, f"thermal throttling ({node})", number_of(path), add=True)
+            _add_count(counts, f"thermal throttling ({node})", number_of(path), add=True)
     for device in listing(roots.sysfs / "class/thermal"):
         if device.name.startswith("cooling_device"):
             kind = text_of(device / "type") or ""
             if _SLOWING.match(kind):
-                _take(states, f"{kind} is held down by heat", number_of(device / "cur_state"))
+                _add_count(states, f"{kind} is held down by heat", number_of(device / "cur_state"))
     bits = _pi_bits(roots)
     states |= {cause: bits >> bit & 1 for bit, cause in _PI_BITS.items() if bits is not None}
     sticky = frozenset(cause for bit, cause in _PI_BITS.items() if bits is not None and bits >> (bit + 16) & 1)
@@ -80,7 +80,7 @@ def difference(before: Counters, after: Counters) -> list[str]:
     return events
 
 
-def _take(into: dict[str, int], cause: str, value: float | None, *, add: bool = False) -> None:
+def _add_count(into: dict[str, int], cause: str, value: float | None, *, add: bool = False) -> None:
     if value is not None:
         into[cause] = int(value) + (into.get(cause, 0) if add else 0)
 

@@ -163,7 +163,7 @@ def _opener(address: str) -> Callable[[Link], int]:
         host, _, port = address.removeprefix("tcp:").rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise InputError(f"the meter's address {address!r} is not tcp:HOST:PORT", remedy="As tcp:127.0.0.1:5555.")
-        return lambda _link: _connected(host.strip("[]"), int(port))
+        return lambda _link: _connect_tcp(host.strip("[]"), int(port))
     path, at, baud = address.partition("@")
     if at and not baud.isdecimal():
         raise InputError(f"{baud!r} in {address!r} is no baud rate", remedy="As /dev/ttyUSB0@115200.")
@@ -173,7 +173,7 @@ def _opener(address: str) -> Callable[[Link], int]:
     return lambda _link: _device(Path(path), speed)
 
 
-def _connected(host: str, port: int) -> int:
+def _connect_tcp(host: str, port: int) -> int:
     connection = socket.create_connection((host, port), timeout=_CONNECT_S)
     connection.settimeout(None)
     return connection.detach()

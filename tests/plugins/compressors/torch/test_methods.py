@@ -483,7 +483,7 @@ def test_patterns_joined_pair_by_pair_are_those_of_torchao():
         return [[one.output_nodes[0].name for one in row] for row in find_sequential_partitions(program, pattern)]
 
     for pattern in (kinds, [kinds[0], kinds[2]], kinds[:1]):
-        with torch_int8._connected():
+        with torch_int8._patched_torchao():
             fast = found(pattern)
         assert fast == found(pattern) != []
 
