@@ -49,6 +49,7 @@ def command(result: str | None, **flags: Any) -> None:
         click.echo(json.dumps({"schema": SCHEMA, "results": _as_json(entries)}, indent=2))
     elif entries:
         click.echo("\n".join(_table(entries, Style.of(sys.stdout, no_color=flags["no_color"]))))
+        click.echo(f"\n  kept in {store.directory} (EDGEPROF_DATA_DIR)")
     else:
         click.echo(f"nothing is stored in {store.directory} yet; measure something: edgeprof bench MODEL")
 

@@ -6,6 +6,7 @@ Pure; what it rests on is ``compare`` (ratios and verdicts of two variants) and 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprof.results import schema
@@ -106,10 +107,10 @@ def _compare_pair(variant: Variant, baseline: Variant, forbidden: str, between: 
 def _partners(baseline: list[Variant], branch: list[Variant]) -> list[tuple[Variant, Variant]]:
     if len(baseline) == len(branch) == 1:
         return [(branch[0], baseline[0])]
-    exact = {(schema.model_name(v.model), v.name): v for v in baseline}
+    exact = {_known_as(v): v for v in baseline}
     partners = []
     for variant in branch:
-        partner = exact.get((schema.model_name(variant.model), variant.name))
+        partner = exact.get(_known_as(variant))
         if partner is None:
             namesakes = [v for v in baseline if v.name == variant.name]
             alone = sum(v.name == variant.name for v in branch) == 1
@@ -117,6 +118,12 @@ def _partners(baseline: list[Variant], branch: list[Variant]) -> list[tuple[Vari
         if partner is not None:
             partners.append((variant, partner))
     return partners
+
+
+def _known_as(variant: Variant) -> tuple[str, str]:
+    """Model and name; an untouched model that bears the name of its file is called baseline elsewhere."""
+    untouched = not variant.recipe and variant.name == Path(variant.model.path).name
+    return schema.model_name(variant.model), "baseline" if untouched else variant.name
 
 
 def _protocols(a: Protocol, b: Protocol) -> list[ContextDifference]:

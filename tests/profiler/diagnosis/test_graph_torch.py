@@ -11,7 +11,7 @@ import pytest
 from edgeprof.artifact import recognise
 from edgeprof.diagnosis import checks as diagnose
 from edgeprof.diagnosis import evidence as explain
-from edgeprof.diagnosis.graph import read_graph
+from edgeprof.diagnosis.graph import inspect_with, read_graph
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
 
@@ -68,6 +68,40 @@ def test_what_was_exported_in_training_mode_is_seen(tmp_path: Path) -> None:
     assert len(found.training) == 1
     (finding,) = [one for one in diagnose.diagnose(diagnose.Evidence(graph=found)) if one.check == "eval-mode"]
     assert finding.status == "fail"
+
+
+class Sequence(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = torch.nn.Linear(8, 8)
+        self.recurrent = torch.nn.GRU(8, 16, batch_first=True)
+        self.attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Any) -> Any:
+        x = torch.softmax(self.query(x) @ x.transpose(1, 2), -1) @ x
+        return self.recurrent(x)[0], self.attention(x, x, x)[0], torch.einsum("bij,bkj->bik", x, x)
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes")
+def test_recurrent_layers_and_products_of_activations_are_counted(tmp_path: Path) -> None:
+    found = graph(Sequence().eval(), torch.randn(2, 6, 8), tmp_path / "net.pt2")
+    attention = 6 * 8 * 24 + 2 * 6 * 6 * 8 + 6 * 8 * 8
+    assert found.macs == 6 * 64 + 2 * 6 * 6 * 8 + 6 * 3 * 16 * (8 + 16) + attention + 6 * 6 * 8
+    assert not found.unsized
+
+
+def test_open_sizes_are_those_that_are_given(tmp_path: Path) -> None:
+    sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("high", min=4), 3: torch.export.Dim("wide", min=4)}
+    program = torch.export.export(torch.nn.Conv2d(3, 4, 3), (torch.randn(2, 3, 9, 9),), dynamic_shapes=(sizes,))
+    torch.export.save(program, tmp_path / "net.pt2")
+    artifact, host = recognise(str(tmp_path / "net.pt2")), PluginHost(only=["pytorch"])
+    unknown = inspect_with(artifact, host)[1]
+    assert unknown is not None
+    assert unknown.macs == 0
+    assert "--input" in unknown.note
+    known = inspect_with(artifact, host, {"": (1, 3, 12, 10)})[1]
+    assert known is not None
+    assert (known.macs, known.note) == (10 * 8 * 4 * 27, "")
 
 
 class Quantised(torch.nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgeprof.energy.uncertainty import t_quantile
@@ -96,6 +98,13 @@ def test_two_results_of_one_variant_belong_together_whatever_they_are_called():
     (pair,) = across(samples.one(), branch).pairs
     assert pair.comparison.baseline == "baseline"
     assert pair.comparison.variant == "new"
+
+
+def test_a_model_that_was_benched_alone_is_the_baseline_of_its_variants():
+    alone, beside = samples.one(), samples.study()
+    alone.variants[0].name = Path(alone.variants[0].model.path).name
+    (pair,) = across(alone, beside).pairs
+    assert pair.variant.name == "baseline"
 
 
 def test_the_same_variant_of_another_model_is_no_counterpart_where_it_is_ambiguous():

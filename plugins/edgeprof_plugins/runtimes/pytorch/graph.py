@@ -5,7 +5,7 @@ compiler (``compile=1``) or ONNX Runtime, after ``export-onnx``, fuses the pairs
 """
 
 import functools
-from typing import Any, Dict, Iterator, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -14,13 +14,16 @@ from edgeprof.worker.embedded_code import load_program
 from edgeprof.worker.graph import Graph, Layer
 
 Array = Any
+Shape = Tuple[Optional[int], ...]
 
 #: Operator → where its output channels are in the weight.
 _LAYERS = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "linear"), 0),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), 1),
-    **dict.fromkeys(("matmul", "mm", "bmm", "addmm"), -1),
+    **dict.fromkeys(("matmul", "mm", "bmm", "addmm", "baddbmm"), -1),
 }
+#: Operators that multiply two activations, or in several steps.
+_COMPOSED = ("lstm", "gru", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention", "einsum")
 _CONVERSIONS = ("quantize_", "dequantize_", "choose_qparams")
 #: What is in the graph and computes nothing.
 _NOTHING = ("getitem", "_assert", "sym_")
@@ -31,8 +34,12 @@ _INTEGERS = (
 )
 
 
-def read(path: str) -> Graph:
+def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Graph:
     """The graph of a program; it can be pickled, with its weights.
+
+    Args:
+        path: The file.
+        inputs: As ``Runtime.inspect_with_inputs`` takes them.
 
     Raises:
         ImportError: torch is not installed.
@@ -51,13 +58,24 @@ def read(path: str) -> Graph:
     held = {**program.state_dict, **program.constants}
     constants = {given: held[name].detach() for given, name in known.items() if name in held}
     operators = [(_operator(node), node) for node in nodes]
-    layers = [layer for name, node in operators if name in _LAYERS for layer in _layer(name, node, constants)]
+    sizes = _Sizes(program, inputs or {})
+    layers = [
+        layer
+        for name, node in operators
+        if name in _LAYERS or name in _COMPOSED
+        for layer in (_layer(name, node, constants, sizes) if name in _LAYERS else _composed(name, node, sizes))
+    ]
+    unsized = any(layer.macs is None for layer in layers) and not inputs
     return Graph(
         layers=layers,
         nodes=sum(not name.startswith(_NOTHING) for name, _ in operators),
         conversions=sum(name.startswith(_CONVERSIONS) for name, _ in operators),
         batch_norms=[node.name for name, node in operators if "batch_norm" in name],
         training=[node.name for name, node in operators if name in _TRAINS and _flag(node, _TRAINS[name])],
+        note="arithmetic is not counted in whole: sizes are open; give them with --input, --input-data or --dataset"
+        if unsized
+        else "",
+        inputs=sizes.declared,
         integers=_INTEGERS,
         engine=native_architecture(),
     )
@@ -73,27 +91,32 @@ def _flag(node: Any, position: int) -> bool:
     return len(node.args) > position and node.args[position] is True
 
 
-def _layer(name: str, node: Any, constants: Dict[str, Any]) -> Iterator[Layer]:
-    """The layer, if one of its arguments is a weight."""
-    position = 2 if name == "addmm" else 1
+def _layer(name: str, node: Any, constants: Dict[str, Any], sizes: "_Sizes") -> Iterator[Layer]:
+    """The layer; one of two activations has no weights."""
+    position = 2 if name in {"addmm", "baddbmm"} else 1
     source = node.args[position]  # type: Any
     zero = None  # type: Any
     if _operator(source).startswith("dequantize_"):
         zero = source.args[2] if len(source.args) > 2 else None
         source = source.args[0]
     weight = constants.get(source.name)
-    if weight is None or weight.dim() < 2:
+    first = node.args[position - 1].meta.get("val")
+    if weight is None:
+        second = source.meta.get("val")
+        macs = None if second is None else sizes.macs(name, second.shape, first, node.meta.get("val"))
+        yield Layer(node.name, name, macs, _dtype(first), "computed", 0)
+        return
+    if weight.dim() < 2:
         return
     axis, shape = _LAYERS[name], tuple(int(size) for size in weight.shape)
     groups = _groups(name, node)
     points = constants.get(zero.name) if hasattr(zero, "name") else zero
     values = weight.cpu().float().numpy() if weight.is_floating_point() else weight.cpu().numpy()
-    activation = node.args[position - 1].meta.get("val")
     yield Layer(
         name=node.name,
         op=name,
-        macs=_macs(name, shape, activation, node.meta.get("val")),
-        precision=str(activation.dtype).removeprefix("torch.") if activation is not None else "float32",
+        macs=sizes.macs(name, shape, first, node.meta.get("val")),
+        precision=_dtype(first),
         stored=str(weight.dtype).removeprefix("torch."),
         channels=shape[axis] * (groups if axis == 1 else 1),
         weights=functools.partial(_weights, values, None if points is None else np.asarray(points), axis),
@@ -109,17 +132,89 @@ def _groups(name: str, node: Any) -> int:
     return int(node.args[place]) if len(node.args) > place else int(node.kwargs.get("groups", 1))
 
 
-def _macs(name: str, weight: Sequence[int], activation: Any, output: Any) -> Optional[int]:
-    """Of one sample, which the first dimension counts; None where a size is open."""
-    turned = "transpose" in name
-    features = activation if turned else output
-    if features is None:
-        return None
-    sizes = list(features.shape[1:] if features.dim() > 1 else features.shape)
-    if not all(isinstance(size, int) for size in sizes):
-        return None
-    inner = weight[-2] if _LAYERS[name] == -1 else int(np.prod(weight[1:]))
-    return int(np.prod([int(size) for size in sizes])) * inner
+def _dtype(value: Any) -> str:
+    return "float32" if value is None else str(value.dtype).removeprefix("torch.")
+
+
+class _Sizes:
+    """Sizes for one sample: what the program leaves open is what was given, the batch 1.
+
+    Attributes:
+        declared: Input → its shape; None for a size that is open.
+    """
+
+    def __init__(self, program: Any, inputs: Mapping[str, Any]) -> None:
+        self.declared = {}  # type: Dict[str, Shape]
+        self._known = {}  # type: Dict[Any, int]
+        self._batch = 1
+        names = set(program.graph_signature.user_inputs)
+        found = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+        for position, node in enumerate(found):
+            shape = getattr(node.meta.get("val"), "shape", ())
+            given = inputs.get(node.name, inputs.get("") if len(found) == 1 else None)
+            own = tuple(getattr(given, "shape", given) or ())
+            self.declared[node.name] = tuple(size if isinstance(size, int) else None for size in shape)
+            for axis, size in enumerate(shape):
+                if isinstance(size, int):
+                    self._batch = size if axis == 0 and position == 0 and size > 0 else self._batch
+                elif axis == 0 or axis < len(own):
+                    self._known.setdefault(size.node.expr, 1 if axis == 0 else int(own[axis]))
+
+    def of(self, shape: Any) -> Optional[List[int]]:
+        """A shape as numbers; None where one is open."""
+        found = []
+        for size in shape:
+            value = size if isinstance(size, int) else size.node.expr.subs(self._known)
+            if not isinstance(value, int) and not value.is_Integer:
+                return None
+            found.append(int(value))
+        return found
+
+    def macs(self, name: str, weight: Sequence[Any], first: Any, output: Any) -> Optional[int]:
+        """Of one sample; None where a size is open."""
+        found = first if "transpose" in name else output
+        shape = None if found is None else self.of(found.shape)
+        known = self.of(weight)
+        if shape is None or not known:
+            return None
+        inner = known[-2 if len(known) > 1 else -1] if _LAYERS[name] == -1 else int(np.prod(known[1:]))
+        return self.sample(int(np.prod(shape)) * inner)
+
+    def sample(self, count: int) -> int:
+        """Of a batch, what falls to one sample."""
+        return count // self._batch
+
+
+def _composed(name: str, node: Any, sizes: _Sizes) -> Iterator[Layer]:
+    """A recurrent layer, attention, or Einstein's sum."""
+    first = node.args[0] if name != "einsum" else None
+    values = [getattr(one, "meta", {}).get("val") for one in node.args[: 3 if name.startswith("scaled") else 1]]
+    shapes = [None if value is None else sizes.of(value.shape) for value in values]
+    macs = None  # type: Optional[int]
+    known = [shape for shape in shapes if shape]
+    if name.startswith("scaled") and len(known) == 3:
+        queries, keys, held = known
+        macs = int(np.prod(queries[:-1])) * keys[-2] * (queries[-1] + held[-1])
+    elif first is not None and known and isinstance(node.args[2], (list, tuple)):
+        weights = [one.meta["val"].shape for one in node.args[2] if len(one.meta["val"].shape) == 2]
+        macs = int(np.prod(known[0][:-1])) * sum(int(np.prod(shape)) for shape in weights)
+    elif name == "einsum":
+        macs = _einsum(node, sizes)
+    yield Layer(
+        node.name, name, None if macs is None else sizes.sample(macs), _dtype(values[0] if first is not None else None),
+        "computed", 0,
+    )  # fmt: skip
+
+
+def _einsum(node: Any, sizes: _Sizes) -> Optional[int]:
+    terms = str(node.args[0]).replace(" ", "").partition("->")[0].split(",")
+    letters = {}  # type: Dict[str, int]
+    for term, one in zip(terms, node.args[1]):
+        shape = sizes.of(one.meta["val"].shape)
+        if shape is None or len(shape) != len(term):
+            return None
+        letters.update(zip(term, shape))
+    return int(np.prod(list(letters.values()))) * max(1, len(terms) - 1)
 
 
 def _weights(values: Array, points: Optional[Array], axis: int) -> Array:

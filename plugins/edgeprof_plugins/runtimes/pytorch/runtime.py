@@ -83,11 +83,14 @@ class PyTorch(Runtime):
         return session
 
     def inspect(self, path: str) -> Optional[Graph]:
+        return self.inspect_with_inputs(path, {})
+
+    def inspect_with_inputs(self, path: str, inputs: Dict[str, Any]) -> Optional[Graph]:
         if not zipfile.is_zipfile(path) or _is_torchscript(path):
             return None  # only a torch.export program says what it computes
         from . import graph
 
-        return graph.read(path)
+        return graph.read(path, inputs)
 
 
 def _library() -> Any:
