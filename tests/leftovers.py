@@ -28,6 +28,8 @@ _LIBRARIES = (
     "/proc/self/",
     "/sys/devices/system/cpu",
 )
+#: Model files stay mapped until the last interpreter that a library's own caches hold is gone.
+_MAPPED = (".tflite", ".tflite (deleted)", ".pt2")
 #: Threads that libraries start once for the whole process.
 _LIBRARY_THREADS = ("tqdm_monitor", "pymp", "ThreadPoolExecutor", "OtelBatch", "execnet")
 #: Signals whose handlers may be asked for; pytest-timeout takes SIGALRM, and gives it back where a test fails.
@@ -58,7 +60,9 @@ class Leftovers:
         descriptors = {
             fd: target
             for fd, target in self.descriptors.items()
-            if before.descriptors.get(fd) != target and not target.startswith(_LIBRARIES)
+            if before.descriptors.get(fd) != target
+            and not target.startswith(_LIBRARIES)
+            and not target.endswith(_MAPPED)
         }
         changed = [n for n, handler in self.handlers.items() if before.handlers[n] is not handler]
         return [

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeprof.reasons import Code
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from edgeprof.results.schema import Variant
 
 
 class Watcher:
@@ -34,3 +38,9 @@ class Watcher:
 
     def end(self):
         self.ended = True
+
+
+def status_apart_from_load(variant: Variant) -> str:
+    """The status that the variant would have on a machine with no other work: the suite itself keeps this one busy."""
+    degrading = {code for reason in variant.reasons if (code := Code(reason.code)).severity.name == "DEGRADES"}
+    return "ok" if variant.status == "degraded" and degrading == {Code.COMPETING_LOAD} else variant.status

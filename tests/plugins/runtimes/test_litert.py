@@ -11,7 +11,6 @@ from tests import models
 
 pytest.importorskip("ai_edge_litert")
 
-from edgeprof.installation import install_command
 from edgeprof_plugins.runtimes.litert.runtime import LiteRT
 
 CPU = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
@@ -89,7 +88,7 @@ def test_tensorflows_own_operators_are_looked_for_where_tensorflow_is(tmp_path, 
     path = models.tflite_double(tmp_path / "m.tflite", custom="FlexErf")
     with pytest.raises(LoadError, match=r"needs TensorFlow's own operators \(Flex\)") as caught:
         LiteRT().load(str(path), CPU)
-    assert caught.value.remedy.startswith(install_command(["tensorflow"]))
+    assert "pip install tensorflow" in caught.value.remedy
     plain = models.tflite_double(tmp_path / "plain.tflite")
     monkeypatch.setattr(runtime, "library_version", lambda module, *_: "2.99" if module == "tensorflow" else "1.0")
     library = runtime._library()
