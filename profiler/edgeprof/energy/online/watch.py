@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeprof.energy.online.running_sum import Meter
-from edgeprof.sensing.limits import bounds
+from edgeprof.sensing.limits import why_impossible
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.sensing.sensor import Sensor
 
@@ -167,9 +167,7 @@ class _Tapped(Sensor):
         self._sensor, self._lock = sensor, lock
         self.name, self.slow = sensor.name, sensor.slow
         self._metered = [
-            (index, meters[channel.key], bounds(meters[channel.key].channel))
-            for index, channel in enumerate(sensor.channels)
-            if channel.key in meters
+            (index, meters[channel.key]) for index, channel in enumerate(sensor.channels) if channel.key in meters
         ]
 
     @property
@@ -191,7 +189,7 @@ class _Tapped(Sensor):
         self._sensor.read(values, times)
         middle = 0.5 * (before + time.monotonic())
         with self._lock:
-            for index, meter, (low, high) in self._metered:
+            for index, meter in self._metered:
                 value = values[index]
-                if math.isfinite(value) and low <= value <= high:
+                if math.isfinite(value) and why_impossible(meter.channel, value) is None:
                     meter.add(middle if math.isnan(times[index]) else times[index], value)
