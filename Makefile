@@ -13,6 +13,7 @@
 #   make attacks      the exporter under floods and slow clients, beside node_exporter
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
 #   make test-systemd the exporter's service under a real systemd in QEMU (builds Debian once; root; many minutes)
+#   make test-runtimes    OpenVINO, OpenCV, ncnn and Keras, each in an environment of its own (RUNTIMES="openvino keras")
 #   make test-onnx-suite  all models of ONNX's own backend suite (a part of them is in make test)
 #   make docs         write anew what docs/ takes from --help and from tests
 
@@ -26,7 +27,7 @@ HOURS ?= 2
 DEMO := examples/demo
 BENCHMARKS := startup harness record_overhead sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices sandbox
 
-.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-onnx-suite docs test-fast coverage fix names clean
+.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-runtimes test-onnx-suite docs test-fast coverage fix names clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -94,6 +95,9 @@ test-kernel: $(VENV)/.develop
 
 test-systemd: $(VENV)/.develop
 	EDGEPROF_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd
+
+test-runtimes:
+	@tools/test-runtimes $(RUNTIMES)
 
 test-onnx-suite: $(VENV)/.develop
 	EDGEPROF_ONNX_SUITE=1 $(BIN)/python -m pytest tests/plugins/runtimes/test_onnx_suite.py

@@ -55,6 +55,7 @@ class Code(str, Enum):
     CUT_SHORT = "cut_short", Severity.REMARK
     STOPPED = "stopped", Severity.REMARK
     IN_PROCESS = "in_process", Severity.REMARK
+    NO_PROFILE = "no_profile", Severity.REMARK
 
     PHASES_DO_NOT_ADD_UP = "phases_do_not_add_up"
     SERVED_ELSEWHERE = "served_elsewhere"

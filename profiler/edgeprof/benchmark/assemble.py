@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from edgeprof.benchmark import gpu_findings as device
-from edgeprof.benchmark import health, language, latency
+from edgeprof.benchmark import health, language, latency, operators
 from edgeprof.energy.counters import unwrap
 from edgeprof.reasons import Code, Severity, severity_of
 from edgeprof.results import schema
@@ -37,8 +37,15 @@ TRACE_POINTS = 1200
 _NAN_REMEDY = "Feed it real inputs (--input-data FILE.npz); if they give the same, the model overflows or is damaged."
 
 
-def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Variant:
-    """One row of the result."""
+def variant(record: VariantRecord, sampled: Sampled, plan: Plan, operators_kept: int = 0) -> schema.Variant:
+    """One row of the result.
+
+    Args:
+        record: What was kept of the variant.
+        sampled: What the sensors brought.
+        plan: What was done.
+        operators_kept: How many operators get a row of their own, where a profile was taken.
+    """
     made = schema.Variant(
         name=record.name,
         recipe=record.recipe,
@@ -60,10 +67,21 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Varia
         )
     if record.memory is not None and record.loaded is not None and not record.loaded.is_served:
         made.memory_bytes = schema.Memory(
-            peak_rss=record.memory.peak_rss, loaded_rss=record.loaded.rss_bytes, gpu_peak=record.memory.gpu_peak
+            peak_rss=record.memory.peak_rss,
+            loaded_rss=record.loaded.rss_bytes,
+            gpu_peak=record.memory.gpu_peak,
+            runtime_rss=record.loaded.library_rss_bytes,
         )
     if record.main.windows:
         _measured(made, record, sampled, plan)
+    if record.profile is not None:
+        energy, latency_s = made.energy_j_per_inference, made.latency_s
+        made.operators = operators.operators_of(
+            record.profile,
+            operators_kept,
+            latency_s.mean if latency_s else None,
+            energy.gross.value if energy else None,
+        )
     language.add_findings(made, record)
     _scored(made, record)
     _judge(made, record)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sampler import ChannelStats
     from edgeprof.sensing.sensor import Channel
     from edgeprof.sensing.trace import Key
-    from edgeprof.worker.runtime import LoadOptions
+    from edgeprof.worker.runtime import LoadOptions, OperatorProfile
     from edgeprof.worker.scenario import Window
     from edgeprof.worker.span import Span
     from edgeprof.worker.workload import Workload
@@ -83,6 +83,7 @@ class VariantRecord:
     notes: list[Reason] = field(default_factory=list)
     foreign_load: ForeignLoad = field(default_factory=ForeignLoad)
     failure: VariantError | None = None
+    profile: OperatorProfile | None = None
 
     @property
     def main(self) -> WorkloadRecord:

@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from edgeprof.results.schema import Result
 
 
-@click.command("bench", no_args_is_help=True)
+class _Bench(click.Command):
+    """Lets ``--profile-ops`` stand without a number: click would take the model that follows it for one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from edgeprof.benchmark.operators import KEPT
+
+        return super().parse_args(ctx, [f"--profile-ops={KEPT}" if arg == "--profile-ops" else arg for arg in args])
+
+
+@click.command("bench", cls=_Bench, no_args_is_help=True)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL [MODEL...]")
 @click.option("--runtime", metavar="NAME", help="Which runtime loads it (default: from the file's content).")
 @click.option("--device", metavar="DEVICE", help="cpu, cuda[:N], or the runtime's (default: the runtime's).")
@@ -64,6 +73,12 @@ if TYPE_CHECKING:
 @click.option("--depth", type=int, metavar="N", help="Tokens in its cache before the prompt (default 0).")
 @click.option("--context", type=int, metavar="N", help="Tokens that its cache holds (default: what is needed).")
 @click.option("--model", "server_model", metavar="NAME", help="Which model of a server that is given by its URL.")
+@click.option(
+    "--profile-ops",
+    type=click.IntRange(1, 1000),
+    metavar="[=N]",
+    help="Then look where the time goes: the N longest operators (default 10).",
+)
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Whatever else the runtime documents.")
 @click.option(
     "--sample-rate", "sample_rate_hz", type=float, metavar="HZ", help="Fix it (default: as each sensor has news)."
@@ -163,7 +178,7 @@ def _request(
     shapes, dtypes = input_shapes(flags["inputs"])
     same = (
         "runtime device threads batch scenario rate_hz streams windows window_s warmup_s idle_s sample_rate_hz rail "
-        "estimate_power_w worker_python timeout_s strict seed fast_sensor server_model"
+        "estimate_power_w worker_python timeout_s strict seed fast_sensor server_model profile_ops"
     )
     return BenchRequest(
         models=requests,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprof import units
 from edgeprof.compression.recipe import changes_of, weight_bits_of
 from edgeprof.diagnosis.advice import made_again
 from edgeprof.diagnosis.finding import ORDER, Evidence, Finding, Status
@@ -350,6 +351,28 @@ def _shape(e: Evidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _costly(e: Evidence) -> Iterator[Finding]:
+    """What the ways to use the library cost that people meet, as they were timed here."""
+    for option, (words, usual_s, costly_s) in e.costly.items():
+        ratio = costly_s / usual_s
+        if ratio < _FASTER:
+            yield Finding(
+                "library-call",
+                "ok",
+                ratio,
+                "ratio",
+                _FASTER,
+                f"{words} takes {ratio:.2f} × the time of the default call",
+            )
+            continue
+        yield Finding(
+            "library-call", "warn", ratio, "ratio", _FASTER,
+            f"{words} costs {units.quantity(costly_s - usual_s, 's')} a call here: {units.quantity(costly_s, 's')} "
+            f"where the default takes {units.quantity(usual_s, 's')}",
+            f"Leave {option} out where the model is deployed.", 0.25,
+        )  # fmt: skip
+
+
 def _outcome(e: Evidence) -> Iterator[Finding]:
     """B3.9: the honest outcome."""
     if e.size is None or e.baseline_size is None:
@@ -386,5 +409,6 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     agreement,
     _mode,
     _shape,
+    _costly,
     _outcome,
 )

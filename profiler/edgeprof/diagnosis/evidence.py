@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.worker.graph import Graph
+    from edgeprof.worker.runtime import Runtime
 
 
 #: 8-bit dot products, the best first; as /proc/cpuinfo names them.
@@ -70,6 +71,7 @@ def explain(
     measure_s: float = 0.0,
     timeout_s: float = 120.0,
     inputs: Inputs | None = None,
+    named: Runtime | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Diagnosis:
     """Everything that can be told of a variant.
@@ -84,6 +86,7 @@ def explain(
         measure_s: Seconds to time each model; 0 for a prediction.
         timeout_s: For each step of a worker.
         inputs: What the models are run on, where their files leave sizes open.
+        named: The runtime that runs them; None: that of each one's format.
         note: Told what happens.
     """
     notes: list[str] = []
@@ -112,7 +115,7 @@ def explain(
     steps: list[tuple[str, Callable[[], None]]] = []
     if data is not None or measure_s:
         models = [one for one in (variant, baseline) if one is not None]
-        running = functools.partial(run, inputs=inputs, measure_s=measure_s, timeout_s=timeout_s)
+        running = functools.partial(run, inputs=inputs, measure_s=measure_s, timeout_s=timeout_s, named=named)
         steps.append(("running", lambda: running(evidence, models, host, data)))
     if data and baseline and runtime and before and before.tensors and variant.format == baseline.format:
         steps.append(("following activations", lambda: follow(evidence, runtime, variant, baseline, data)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeprof.reporters import view
+from edgeprof.reporters.operator_view import operator_notes, operator_tables
 from edgeprof.reporters.terminal import Style, table
 
 if TYPE_CHECKING:
@@ -31,13 +32,15 @@ def render(result: Result, style: Style | None = None, *, heading: bool = True, 
         lines.append("  nothing was measured")
     for block in (
         _workloads(result, style),
+        *_operators(result, style),
         _comparisons(result, style),
         _reasons(result, style),
         _last_words(result, style),
     ):
         if block:
             lines += ["", *block]
-    tail = [line for note in view.notes(result) for line in style.wrap("", note)]
+    notes = [*view.notes(result), *operator_notes(result.variants)]
+    tail = [line for note in notes for line in style.wrap("", note)]
     if saved:
         command = f"edgeprof report {view.short(result.id)} -o report.html"
         tail.append(style.text("  saved as run ") + style.paint(style.text(result.id), "bold") + f" ({command})")
@@ -57,6 +60,14 @@ def _heading(result: Result, style: Style) -> list[str]:
 def _workloads(result: Result, style: Style) -> list[str]:
     names, columns = view.workload_table(result.variants)
     return table(style, names, columns, [""] * len(names)) if names else []
+
+
+def _operators(result: Result, style: Style) -> list[list[str]]:
+    """A block for each variant whose operators were looked at."""
+    return [
+        [style.text(f"  {one.title}:"), *table(style, one.names, one.columns, [""] * len(one.names))]
+        for one in operator_tables(result.variants)
+    ]
 
 
 def _comparisons(result: Result, style: Style) -> list[str]:

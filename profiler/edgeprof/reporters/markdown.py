@@ -6,10 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 from edgeprof.reporters import view
+from edgeprof.reporters.operator_view import operator_notes, operator_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgeprof.reporters.terminal import Column
     from edgeprof.results.schema import Result
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
@@ -33,6 +35,8 @@ def _render_result(result: Result) -> str:
         cells = [variant.name, *(" ".join(" ".join(column.cells[row]).split()) for column in columns)]
         lines.append("| " + " | ".join(_escape(cell) for cell in cells + ([marks[row]] if marked else [])) + " |")
     lines += _workloads(result)
+    for operators in operator_tables(result.variants):
+        lines += ["", f"{_escape(operators.title)}:", *_table("operator", operators.names, operators.columns)]
     by_name = {v.name: v for v in result.variants}
     sentences = [(c.variant, view.comparison_text(c, by_name.get(c.variant))) for c in result.comparisons]
     sentences += view.reasons(result)
@@ -44,7 +48,7 @@ def _render_result(result: Result) -> str:
             # A fence of four tildes ends at four tildes only, which are then made three.
             words = [_CONTROL.sub(" ", word).replace("~~~~", "~~~") for word in variant.last_words.splitlines()[-20:]]
             lines += ["", f"Last words of {_escape(variant.name)}:", "", "~~~~text", *words, "~~~~"]
-    lines += ["", *(f"{_escape(note)}  " for note in view.notes(result))]
+    lines += ["", *(f"{_escape(note)}  " for note in (*view.notes(result), *operator_notes(result.variants)))]
     lines.append(f"edgeprof {_escape(result.edgeprof)}, run {_escape(result.id)}, {_escape(result.created)}")
     return view.join(lines)
 
@@ -52,9 +56,11 @@ def _render_result(result: Result) -> str:
 def _workloads(result: Result) -> list[str]:
     """A second table with each workload of each variant, where there are several."""
     names, columns = view.workload_table(result.variants)
-    if not names:
-        return []
-    heads = ["workload", *(column.title for column in columns)]
+    return _table("workload", names, columns) if names else []
+
+
+def _table(first: str, names: Sequence[str], columns: Sequence[Column]) -> list[str]:
+    heads = [first, *(column.title for column in columns)]
     lines = ["", "| " + " | ".join(_escape(head) for head in heads) + " |", "|---|" + "---:|" * len(columns)]
     for row, name in enumerate(names):
         cells = [name, *(" ".join(" ".join(column.cells[row]).split()) for column in columns)]

@@ -233,9 +233,40 @@ class Power(Struct):
 
 
 class Memory(Struct):
+    """Bytes of the process that the model runs in; None where it cannot be told.
+
+    Attributes:
+        peak_rss: The most that was resident.
+        loaded_rss: Resident with the model loaded, before its first inference.
+        gpu_peak: The most device memory.
+        runtime_rss: Resident with the runtime's library (Python and numpy included) and no model: what the library
+            costs, whatever it runs.
+    """
+
     peak_rss: int | None
     loaded_rss: int | None
     gpu_peak: int | None
+    runtime_rss: int | None = None
+
+
+class Operator(Struct):
+    """What one operator of a model takes of an inference, or a group of them, or what is in none of them.
+
+    Attributes:
+        name: As the runtime calls it, of the graph that it executes.
+        type: ``Conv``, ``FullyConnected`` …; None where there are several, or none.
+        share: Of a call's time, in a run beside the windows; those of a variant add up to 1.
+        seconds: The share of the mean latency in the windows.
+        energy_j_attributed: The share of the joules of an inference (J): an attribution, not a measurement.
+        method: ``time-share``: the joules are shared out as if each operator drew the mean power.
+    """
+
+    name: str
+    type: str | None
+    share: float
+    seconds: float | None
+    energy_j_attributed: float | None
+    method: Literal["time-share", "isolated"] = "time-share"
 
 
 class Clock(Struct):
@@ -484,6 +515,9 @@ class Variant(Struct):
     workloads: list[Workload] = []
     #: Of a language model; None of any other.
     language: Language | None = None
+    #: Where its time goes, the longest first, then the sum of the others and the rest; empty where it was not asked for
+    #: or cannot be told.
+    operators: list[Operator] = []
 
     @property
     def unit(self) -> str:
