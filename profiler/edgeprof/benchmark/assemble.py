@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from edgeprof.benchmark import gpu_findings as device
-from edgeprof.benchmark import health, language, latency
+from edgeprof.benchmark import health, language, latency, stages
 from edgeprof.energy.counters import unwrap
 from edgeprof.reasons import Code, Severity, severity_of
 from edgeprof.results import schema
@@ -65,6 +65,7 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Varia
     if record.main.windows:
         _measured(made, record, sampled, plan)
     language.add_findings(made, record)
+    stages.add_findings(made, record, plan)
     _scored(made, record)
     _judge(made, record)
     return made
