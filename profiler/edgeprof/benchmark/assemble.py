@@ -19,7 +19,6 @@ from edgeprof.verdicts import accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -392,7 +391,7 @@ def _use(channel: Channel, stat: ChannelStats | None, proved: Proved | None) -> 
     )
 
 
-def protocol(plan: Plan, threads: int | None, interleaved: bool, inputs: Path | None) -> schema.Protocol:
+def protocol(plan: Plan, threads: int | None, interleaved: bool, inputs: str | None) -> schema.Protocol:
     """What was done, for whoever wants to do it again."""
     return schema.Protocol(
         scenario=plan.scenario,
@@ -408,7 +407,7 @@ def protocol(plan: Plan, threads: int | None, interleaved: bool, inputs: Path | 
         rate_hz=plan.rate_hz,
         streams=plan.streams,
         seed=plan.seed,
-        inputs="random" if inputs is None else str(inputs),
+        inputs=inputs or "random",
     )
 
 

@@ -210,7 +210,7 @@ class _Run:
             edgeprof=__version__,
             host=host,
             sensors=assemble.sensor_uses(sampled, self.found.unavailable, self._proved()),
-            protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
+            protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.inputs_from),
             variants=variants,
             comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
             reasons=[*preflight, *filter_reasons, *assemble.run_reasons(failures, interrupted=self.interrupted)],

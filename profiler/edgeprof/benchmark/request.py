@@ -76,6 +76,11 @@ class BenchRequest:
     #: Lower the averaging of INA3221s for the run, as root.
     fast_sensor: bool = False
 
+    @property
+    def inputs_from(self) -> str | None:
+        """What the inputs are read from; None: they are random, or a pipeline's own."""
+        return self.frames if self.input_data is None else str(self.input_data)
+
 
 @dataclass
 class Candidate:
