@@ -59,7 +59,7 @@ def measure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measure]:
 
 @pytest.fixture(scope="module")
 def result(measure: Measure) -> schema.Result:
-    return measure("pipeline", windows=2, window_s=0.5, idle_s=0.5)
+    return measure("pipeline", windows=2, window_s=0.4, idle_s=0.3)
 
 
 def test_each_stage_has_the_joules_of_its_own_power(result):
