@@ -237,7 +237,7 @@ def run(
 def _closed(
     calls: Sequence[Call], seconds: float, latency_s: float, drains: Sequence[Call], calls_in_loop: int
 ) -> Window:
-    buffers = [stamps_for(seconds + calls_in_loop * latency_s, latency_s) for _ in calls]
+    buffers = [stamps_for(seconds + (calls_in_loop - 1) * latency_s, latency_s) for _ in calls]
     counts = [0] * len(calls)
 
     def stream(index: int) -> None:
