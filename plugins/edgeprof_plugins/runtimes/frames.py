@@ -5,6 +5,7 @@ an ``.npy`` file, or a callable of the application. Images and video files are d
 ``decode`` that edgeprof puts in front; what a camera or a stream sends is kept as it came. Python 3.6 grammar.
 """
 
+import importlib
 import io
 import itertools
 import os
@@ -122,7 +123,7 @@ def _images(paths: List[str], source: str) -> Clip:
 def _image_decoder() -> Callable[[Any], Any]:
     """Bytes of an image file in, an array of height × width × 3 (blue, green, red) out, as OpenCV gives them."""
     try:
-        import cv2
+        cv2: Any = importlib.import_module("cv2")  # OpenCV brings no types
     except ImportError:
         return _pillow_decoder()
 
@@ -149,12 +150,11 @@ def _pillow_decoder() -> Callable[[Any], Any]:
 
 def _opencv(what: str) -> Any:
     try:
-        import cv2
+        return importlib.import_module("cv2")
     except ImportError:
         raise LoadError(
             "{} needs OpenCV, which is not installed".format(what), "pip install opencv-python-headless"
         ) from None
-    return cv2
 
 
 class VideoDecoder:
