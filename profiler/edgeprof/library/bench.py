@@ -55,6 +55,7 @@ def bench(
     context: int | None = None,
     server_model: str | None = None,
     profile_ops: int | None = None,
+    frames: str | os.PathLike[str] | None = None,
     sample_rate_hz: float = 100.0,
     sensors: Sequence[str] | None = None,
     rail: str | None = None,
@@ -102,6 +103,7 @@ def bench(
         server_model: Which model of a server that is given by its URL; by default the only one that it has.
         profile_ops: How many operators of each model get a row of their own, from a run beside the windows; by default
             nothing looks into the models.
+        frames: Of a pipeline: a video, a folder of images, a camera or a stream; by default its own source.
         sample_rate_hz: Readings of each sensor per second.
         sensors: Only these sources; by default all that work.
         rail: Which rail is the headline.
@@ -168,6 +170,7 @@ def bench(
             options=options or {},
             server_model=server_model,
             profile_ops=profile_ops,
+            frames=None if frames is None else os.fspath(frames),
             language={name: count for name, count in lengths.items() if count is not None},
             worker_python=None if worker_python is None else os.fspath(worker_python),
             isolated=isolated,
