@@ -3,96 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.options import json_option, no_color_option, output_option
+from edgeprof.cli.fleet_options import (
+    SCHEMA,
+    chosen_devices,
+    exit_code,
+    failure_as_json,
+    inventory_option,
+    inventory_options,
+    say_failure,
+    show_table,
+    table_output_option,
+)
+from edgeprof.cli.options import json_option, no_color_option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from edgeprof.errors import EdgeprofError
     from edgeprof.fleet.inventory import Device
-    from edgeprof.results.schema import Result
-    from edgeprof.verdicts.fleet_table import Group
 
-SCHEMA = "edgeprof.fleet/1"
-INVENTORY = "EDGEPROF_INVENTORY"
 #: A device's clock that is further off than this (s) will have trouble with certificates.
 _CLOCK_OFF_S = 5.0
-
-F = TypeVar("F", bound="Callable[..., object]")
-
-
-def inventory_options(command: F) -> F:
-    """``--inventory`` and ``--on``; the command gets ``inventory`` and ``on``."""
-    command = click.option(
-        "--on", multiple=True, metavar="NAME,kind:K", help="Only these devices, by name or kind (default: all)."
-    )(command)
-    return inventory_option(command)
-
-
-def inventory_option(command: F) -> F:
-    """``--inventory``; the command gets ``inventory``."""
-    return click.option(
-        "--inventory",
-        type=click.Path(dir_okay=False, path_type=Path),
-        default=lambda: os.environ.get(INVENTORY) or "inventory.toml",
-        metavar="FILE",
-        help=f"The devices (default: {INVENTORY}, else inventory.toml here).",
-    )(command)
-
-
-def chosen_devices(inventory: Path, on: Sequence[str]) -> list[Device]:
-    """The devices that a command is for.
-
-    Raises:
-        InputError: the inventory cannot be read, or has no such device.
-    """
-    from edgeprof.errors import InputError
-    from edgeprof.fleet import inventory as devices
-
-    if not inventory.exists():
-        raise InputError(
-            f"there is no inventory {inventory}",
-            remedy=f"Add a device: edgeprof fleet add NAME ADDRESS, or name another file: --inventory, {INVENTORY}.",
-        )
-    return devices.choose(devices.load(inventory), on, inventory)
-
-
-def failure_as_json(error: EdgeprofError) -> dict[str, Any]:
-    """What kept a device from doing what was asked."""
-    return {"error": error.message, "remedy": error.remedy, "exit": error.exit_code}
-
-
-def say_failure(device: Device, error: EdgeprofError) -> None:
-    """One sentence to stderr, and the remedy below it."""
-    click.echo(f"{device.name}: {error.message}", err=True)
-    if error.remedy:
-        click.echo(f"  {error.remedy}", err=True)
-
-
-def exit_code(failures: Sequence[EdgeprofError], devices: int, results: Sequence[Result]) -> int:
-    """3 where something failed and something else did not; a lone device's own code."""
-    from edgeprof.cli.exit_codes import exit_code as code_of
-
-    if failures:
-        return failures[0].exit_code if devices == 1 else 3
-    return max((code_of(result, strict=False) for result in results), default=0)
-
-
-def show_table(groups: Sequence[Group], *, no_color: bool) -> None:
-    """Print the table of a fleet."""
-    from edgeprof.reporters import fleet as reporter
-    from edgeprof.reporters.terminal import Style
-
-    style = Style.of(sys.stdout, no_color=no_color)
-    click.echo("\n".join(reporter.console_lines(groups, style)).rstrip())
 
 
 @click.group("fleet")
@@ -105,7 +43,7 @@ def command() -> None:
     """
 
 
-@command.command("add")
+@command.command("add", short_help="Say hello to a device and write it into the inventory.")
 @click.argument("name")
 @click.argument("address", required=False)
 @click.option("--ssh", metavar="DESTINATION", help="What ssh is given: user@host, or a Host of ~/.ssh/config.")
@@ -134,7 +72,7 @@ def add(
     click.echo(f"{name}: {learnt.board}{f', {mode}' if mode else ''}; written to {inventory}")
 
 
-@command.command("status")
+@command.command("status", short_help="A row for each device: what it is, who measures on it.")
 @inventory_options
 @json_option
 @no_color_option
@@ -213,7 +151,12 @@ def _number(value: float | None, unit: str) -> tuple[str, str]:
     return ("–", "") if value is None else (f"{value:.1f}", unit)
 
 
-@command.command("bench", no_args_is_help=True, context_settings={"ignore_unknown_options": True})
+@command.command(
+    "bench",
+    short_help="Bench the same MODEL(s) on every device.",
+    no_args_is_help=True,
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="MODEL... [BENCH FLAGS]")
 @inventory_options
 @click.option(
@@ -234,7 +177,7 @@ def _number(value: float | None, unit: str) -> tuple[str, str]:
     help="The N-th measurement of the same; the first is not repeated where it is there.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@output_option
+@table_output_option
 @json_option
 @no_color_option
 def bench(arguments: tuple[str, ...], **flags: Any) -> int:
@@ -249,7 +192,7 @@ def bench(arguments: tuple[str, ...], **flags: Any) -> int:
     return bench_on_devices(arguments, flags)
 
 
-@command.command("sweep", no_args_is_help=True)
+@command.command("sweep", short_help="Run a study on every device.", no_args_is_help=True)
 @click.argument("recipe", metavar="RECIPE.toml", type=click.Path(dir_okay=False, path_type=Path))
 @inventory_options
 @click.option("--dir", "directory", metavar="DIR", help="The folder of variants (RECIPE.study).")
@@ -264,7 +207,7 @@ def bench(arguments: tuple[str, ...], **flags: Any) -> int:
 )
 @click.option("--target", metavar="CPU|BOARD", help="Make variants for another device than this machine.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@output_option
+@table_output_option
 @json_option
 @no_color_option
 def sweep(recipe: Path, **flags: Any) -> int:
@@ -278,9 +221,9 @@ def sweep(recipe: Path, **flags: Any) -> int:
     return sweep_on_devices(recipe, flags)
 
 
-@command.command("report")
+@command.command("report", short_help="One table of what the fleet has measured.")
 @inventory_options
-@output_option
+@table_output_option
 @json_option
 @no_color_option
 def report(inventory: Path, on: tuple[str, ...], *, output: tuple[Path, ...], as_json: bool, no_color: bool) -> None:
@@ -312,7 +255,7 @@ def report(inventory: Path, on: tuple[str, ...], *, output: tuple[Path, ...], as
         show_table(groups, no_color=no_color)
 
 
-@command.command("fetch")
+@command.command("fetch", short_help="Fetch results that devices have and this machine has not.")
 @inventory_options
 @json_option
 def fetch(inventory: Path, on: tuple[str, ...], *, as_json: bool) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.fleet import SCHEMA, chosen_devices, exit_code, failure_as_json, say_failure, show_table
+from edgeprof.cli.fleet_options import SCHEMA, chosen_devices, exit_code, failure_as_json, say_failure, show_table
 from edgeprof.cli.signals import ending_like_ctrl_c
 from edgeprof.errors import EdgeprofError, InputError, unknown
 from edgeprof.fleet.door import FLAGS

@@ -43,8 +43,8 @@ DATA_FORMATS = frozenset({"onnx", "ort", "tflite", "edgetpu-tflite", "gguf", "pt
 #: How often the temperature is looked at while a device cools down, and for how long.
 _COOLING_S, _LONGEST_COOLING_S = 5.0, 900.0
 
-_INTEGER = re.compile(r"\d{1,9}")
-_NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?")
+_INTEGER = re.compile(r"\d{1,9}", re.ASCII)
+_NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 _WORD = re.compile(r"\w[\w.+-]*", re.ASCII)
 _DEVICE = re.compile(r"[a-z]\w*(:\d{1,3})?", re.ASCII)
 _RAIL = re.compile(r"\w[\w .+@-]*")
@@ -97,8 +97,11 @@ class Permissions:
             if not isinstance(value, kinds[key]):
                 example = {"allow_code": "true", "worker_python": '"/usr/bin/python3"', "max_bytes": '"8GiB"'}[key]
                 raise InputError(f"{path}: {key} = {value!r} does not fit", remedy=f"As in {key} = {example}")
-        if "max_bytes" in content:
-            content["max_bytes"] = int(units.parse(content["max_bytes"], "B"))
+        try:
+            if "max_bytes" in content:
+                content["max_bytes"] = int(units.parse(content["max_bytes"], "B"))
+        except ValueError as error:
+            raise InputError(f"{path}: max_bytes: {error}", remedy='As in max_bytes = "8GiB"') from None
         return cls(**content)
 
 
