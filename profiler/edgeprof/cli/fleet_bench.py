@@ -17,6 +17,7 @@ from edgeprof.fleet.store import fleet_store
 from edgeprof.fleet.task import Job, Watch
 from edgeprof.reporters import fleet as reporter
 from edgeprof.results import files
+from edgeprof.results.schema import model_name
 from edgeprof.verdicts.fleet_table import fleet_table
 
 if TYPE_CHECKING:
@@ -201,9 +202,11 @@ def _name(result: Result, study_sweep: StudySweep, able: Sequence[Candidate], ca
     from edgeprof.verdicts.recommend import budgets, judge
 
     names: dict[str, str] = {}
+    model = model_name(result.variants[0].model)
     for variant, candidate in zip(result.variants, [None, *able], strict=True):
         names[variant.name] = "baseline" if candidate is None else candidate.name
         variant.name = names[variant.name]
+        variant.model.name = model
         if candidate is not None:
             variant.recipe = candidate.recipe
     for comparison in result.comparisons:

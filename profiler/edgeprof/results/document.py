@@ -64,7 +64,7 @@ def from_json(text: str | bytes, *, source: str = "result") -> Result:
     return result
 
 
-#: What a number has that may lie beyond ``LARGEST`` and ``SMALLEST``: an exponent of 35 and more, or 25 digits in a row.
+#: What a number has that may lie beyond LARGEST and SMALLEST: an exponent of 35 and more, or 25 digits in a row.
 _FAR_NUMBER = re.compile(rb"[eE][+-]?0*(?:3[5-9]|[4-9]\d|\d{3,})(?=[\s,\]}])|\d{25}")
 _NAMES_SCHEMA = re.compile(rb'"schema":\s*"%s"' % re.escape(SCHEMA.encode()))
 

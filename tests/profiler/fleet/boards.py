@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeprof.simulation.layouts import build
+from edgeprof.simulation.live import LiveBoard
+from edgeprof.simulation.waveform import constant
 
 if TYPE_CHECKING:
+    import contextlib
     from pathlib import Path
 
 #: Starts the door of the board that is asked for, in that board's environment, as sshd does by a forced command.
@@ -38,13 +41,15 @@ class Boards:
     folder: Path
     names: list[str] = field(default_factory=list)
 
-    def add(self, name: str, kind: str, *, live: bool = False) -> Path:
-        """Make a board, whose sysfs tree is returned; one that is ``live`` is played by whoever asks for it."""
+    def add(self, name: str, kind: str, live: contextlib.ExitStack | None = None) -> Path:
+        """Make a board, whose sysfs tree is returned; with ``live`` its rails move, until that stack is closed."""
         place = self.folder / name
         place.mkdir(parents=True)
         tree = place / "sysfs"
-        if not live:
+        if live is None:
             build(kind, tree)
+        else:
+            live.enter_context(LiveBoard(kind, tree, constant(6.0)))
         (tree / "root/etc").mkdir(parents=True, exist_ok=True)
         (tree / "root/etc/machine-id").write_text(f"{name:0<32}\n")
         variables = {

@@ -8,8 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from edgeprof.fleet import task
-from edgeprof.simulation.live import LiveBoard
-from edgeprof.simulation.waveform import constant
 from tests import models
 from tests.profiler.fleet.boards import Boards
 
@@ -22,7 +20,7 @@ def boards(tmp_path_factory):
     made = Boards(tmp_path_factory.mktemp("boards"))
     with contextlib.ExitStack() as stack:
         for name, kind in KINDS.items():
-            stack.enter_context(LiveBoard(kind, made.add(name, kind, live=True), constant(6.0)))
+            made.add(name, kind, stack)
         yield made
 
 

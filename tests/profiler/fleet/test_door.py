@@ -71,7 +71,12 @@ def visit(tree, content: bytes, permissions: Permissions | None = None):
                 stream.detach()
 
     written = []
-    drain = threading.Thread(target=lambda: written.append(os.fdopen(ours, "rb").read()))
+
+    def read() -> None:
+        with os.fdopen(ours, "rb") as stream:
+            written.append(stream.read())
+
+    drain = threading.Thread(target=read)
     feeder = threading.Thread(target=feed)
     drain.start()
     feeder.start()

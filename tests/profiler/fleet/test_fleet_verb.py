@@ -159,7 +159,6 @@ def test_the_table_is_written_as_csv_and_as_a_page(fleet, measured, tmp_path) ->
 
 
 def test_a_study_is_made_here_and_measured_there(fleet, desk, boards, tmp_path) -> None:
-    pytest.importorskip("onnxconverter_common")
     study = tmp_path / "study.toml"
     study.write_text(
         f'model = "{desk.model}"\n[recipes]\nexplicit = ["fp16"]\n[protocol]\nwindows = 2\nwindow = 0.2\n'
