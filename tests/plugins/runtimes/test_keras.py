@@ -8,13 +8,18 @@ import zipfile
 import numpy as np
 import pytest
 
+from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.testing import check_runtime
 from edgeprof.worker.embedded_code import code_allowed
 from edgeprof.worker.runtime import LoadError, LoadOptions
+from edgeprof.worker.scenario import Scenario
 from edgeprof_plugins.runtimes.keras.carried_code import find_code
 from edgeprof_plugins.runtimes.keras.runtime import Keras
 
-CPU = LoadOptions(device="cpu", threads=1, batch=1, shapes={}, options={})
+#: What Keras says of numpy, of which its users can do nothing.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+#: TensorFlow takes threads only before its first operator, and these tests make their models in this process.
+CPU = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
 X = np.arange(4, dtype="float32").reshape(1, 4)
 
 
@@ -107,6 +112,16 @@ def test_each_way_to_call_a_model_gives_the_same_and_is_named(saved, call):
     session.bind({"x": X})()
     assert session.facts["call"] == call
     assert session.run({"x": X})["y"].tolist() == (2 * X + 1).tolist()
+
+
+def test_threads_are_set_in_a_worker_and_the_library_is_told_apart_from_the_model(saved):
+    spec = WorkerSpec.of(Keras(), str(saved / "affine.keras"), CPU._replace(threads=1), timeout_s=110)
+    with Worker(spec) as worker:
+        loaded = worker.load()
+        assert loaded.facts["threads"] == "1"
+        assert worker.window(Scenario(), 0.05).calls > 0
+    assert loaded.base_rss_bytes < loaded.library_rss_bytes < loaded.rss_bytes
+    assert loaded.library_rss_bytes > 100 << 20
 
 
 def test_a_saved_model_is_called_by_its_signature(saved):
