@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from edgeprof.cli.doctor_checks import examine
+from edgeprof.cli.doctor_checks import sensor_checks
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.glance import glance
-from edgeprof.sensing.prepare import prepare
 from edgeprof.simulation.layouts import build
 from edgeprof.simulation.tree import add_hwmon, add_power_supply, link, write
 from edgeprof_exporters.engine import Engine
@@ -102,10 +101,10 @@ def three_monitors(order: tuple[int, ...]) -> Callable[[Path], tuple[Machine, Ri
     """An Orin Nano's own INA3221 and two more on its header, found in any order."""
 
     def make(directory: Path) -> tuple[Machine, Right]:
-        machine = Machine(directory, "jetson-orin-nano")
-        for path in (machine.layout.directory / "class/hwmon").iterdir():
-            if (path / "name").read_text().strip() == "ina3221":
-                path.unlink()
+        machine = Machine(directory)
+        tree = directory / "firmware/devicetree/base"
+        write(tree / "compatible", "nvidia,p3768-0000+p3767-0005\0nvidia,p3767-0005\0nvidia,tegra234\0")
+        write(tree / "model", "NVIDIA Jetson Orin Nano Developer Kit")
         common = {"samples": 512, "update_interval": 1}
         labels = ("VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC")
         chips = [
@@ -162,7 +161,7 @@ def nested_acpi_meters(directory: Path) -> tuple[Machine, Right]:
         machine.chip(
             "power_meter", f"LNXSYSTM:00/ACPI000D:0{number}", power1_average=watts * 10**6, power1_oem_info=name
         )
-    return machine, Right(200.0, "power_meter Total System Power", 200.0)
+    return machine, Right(200.0, "power_meter@ACPI000D:01 Total System Power", 200.0)
 
 
 def two_supplies(directory: Path) -> tuple[Machine, Right]:
@@ -255,24 +254,24 @@ MACHINES: dict[str, Callable[[Path], tuple[Machine, Right]]] = {
 
 
 @pytest.mark.parametrize("name", list(MACHINES))
-def test_sensors_doctor_bench_and_exporter_say_the_same_of_a_machine(name: str, tmp_path: Path) -> None:
+def test_sensors_doctor_and_exporter_say_the_same_of_a_machine(name: str, tmp_path: Path) -> None:
     machine, right = MACHINES[name](tmp_path / "sys")
     with machine.playing():
-        found = prepare(HOST, machine.roots)
-        seen = glance(found.sensors, found.topology.by_key(), seconds=0.1)
+        found = discover(HOST, machine.roots)
+        seen = glance(found.sensors, found.topology.by_key(), seconds=0.3)
         headline = found.topology.headline
         watts, reason = seen.total(headline)
-        checks = {check.detail for check in examine(HOST, machine.roots)}
+        checks = {check.detail for check in sensor_checks(found)}
         engine = Engine(rate_hz=20.0)
         try:
             if found.sensors:
-                engine.start(discover(HOST, machine.roots))
+                engine.start(found)
             exported = engine.total
             counted = None if exported is None else sorted(m.channel.name for m in exported.meters)
         finally:
             engine.stop()
     assert headline.rail == right.rail
-    assert watts is None if right.watts is None else watts == pytest.approx(right.watts, rel=0.15)
+    assert watts is None if right.watts is None else watts == pytest.approx(right.watts, rel=0.3)
     refused = [f"{c.name}: {c.reason}" for c in found.unavailable]
     said = " ".join(filter(None, (reason, headline.reason, headline.excludes, headline.note, *refused)))
     assert right.words in said

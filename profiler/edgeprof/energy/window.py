@@ -159,7 +159,7 @@ def _shape_between_steps(y: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
 
 
 def _oscillation(y: Floats, moves: npt.NDArray[np.bool_]) -> float:
-    """The square of the summed error of readings that go up and down: √(1/(π²·A)) of a level's, as a sine of A steps."""
+    """The square of the summed error of readings that go up and down: √(1/(π²·A)) of a level's, a sine of A steps."""
     changes = np.sign(np.diff(y))
     turns = np.zeros(y.size, dtype=np.bool_)
     turns[1:-1] = changes[1:] * changes[:-1] < 0
