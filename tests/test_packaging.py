@@ -104,7 +104,7 @@ def test_all_is_the_sum_of_the_other_extras(pyproject: dict) -> None:
     hardware = {"joulescope", "ppk2", "jetson"}  # libraries of one meter or one board, for who has it
     heavy = {"torch-tflite", "llamacpp"}  # some 900 MB, with JAX; a source that needs a compiler
     # For who deploys with one of them; make test-runtimes gives each an environment of its own.
-    runtimes = {"openvino", "opencv", "ncnn", "keras"}
+    runtimes = {"openvino", "opencv", "ncnn", "keras", "microcontroller"}
     assert named == set(extras) - {"all"} - hardware - heavy - runtimes
 
 

@@ -81,6 +81,8 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan, operators_kept:
             latency_s.mean if latency_s else None,
             energy.gross.value if energy else None,
         )
+    if record.microcontroller is not None:
+        made.microcontroller = schema.Microcontroller(**record.microcontroller._asdict())
     language.add_findings(made, record)
     stages.add_findings(made, record, plan)
     _scored(made, record)

@@ -192,6 +192,9 @@ class _Run:
                     self._group(list(zip(group, members, strict=True)))
             self.recording.stop()  # from here on nothing is measured
             self._profile(list(zip(candidates, records, strict=False)))
+            for candidate, record in zip(candidates, records, strict=False):
+                if candidate.runtime is not None and candidate.artifact.path is not None and record.main.windows:
+                    record.microcontroller = candidate.runtime.microcontroller(str(candidate.artifact.path))
         finally:
             self.recording.stop()
             self.progress.end()

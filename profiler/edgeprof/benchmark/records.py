@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sampler import ChannelStats
     from edgeprof.sensing.sensor import Channel
     from edgeprof.sensing.trace import Key
-    from edgeprof.worker.runtime import LoadOptions, OperatorProfile
+    from edgeprof.worker.runtime import LoadOptions, MicrocontrollerNeed, OperatorProfile
     from edgeprof.worker.scenario import Scenario, Window
     from edgeprof.worker.span import Span
     from edgeprof.worker.workload import Workload
@@ -90,6 +90,7 @@ class VariantRecord:
     foreign_load: ForeignLoad = field(default_factory=ForeignLoad)
     failure: VariantError | None = None
     profile: OperatorProfile | None = None
+    microcontroller: MicrocontrollerNeed | None = None
 
     @property
     def main(self) -> WorkloadRecord:

@@ -351,6 +351,24 @@ def _shape(e: Evidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _microcontroller(e: Evidence) -> Iterator[Finding]:
+    """What the model needs of a microcontroller: memory, and operators that are there."""
+    need = e.microcontroller
+    if need is None:
+        return
+    flash = f"{units.size(need.flash_bytes)} of flash"
+    if need.arena_bytes is None:
+        yield Finding(
+            "microcontroller", "unknown", None, "", None,
+            f"on a microcontroller it would take {flash}, and it does not run there: {need.reason}", None, 0.1,
+        )  # fmt: skip
+        return
+    yield Finding(
+        "microcontroller", "ok", float(need.arena_bytes), "bytes", None,
+        f"on a microcontroller it needs at most {units.size(need.arena_bytes)} of RAM for its tensors and {flash}",
+    )  # fmt: skip
+
+
 def _costly(e: Evidence) -> Iterator[Finding]:
     """What the ways to use the library cost that people meet, as they were timed here."""
     for option, (words, usual_s, costly_s) in e.costly.items():
@@ -409,6 +427,7 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     agreement,
     _mode,
     _shape,
+    _microcontroller,
     _costly,
     _outcome,
 )

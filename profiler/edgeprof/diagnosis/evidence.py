@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.worker.graph import Graph
-    from edgeprof.worker.runtime import Runtime
+    from edgeprof.worker.runtime import MicrocontrollerNeed, Runtime
 
 
 #: 8-bit dot products, the best first; as /proc/cpuinfo names them.
@@ -111,6 +111,7 @@ def explain(
         size=_sizes(variant),
         baseline_size=None if baseline is None else _sizes(baseline),
         methods=Methods.of(host, (baseline or variant).format),
+        microcontroller=_microcontroller(runtime, variant),
     )
     steps: list[tuple[str, Callable[[], None]]] = []
     if data is not None or measure_s:
@@ -132,6 +133,10 @@ def explain(
         predicted = checks.predicted_speed_up(graph, before, dot=bool(evidence.instructions))
     assumed = [graph.assumed] if graph is not None and graph.assumed else []
     return Diagnosis(findings, predicted, evidence.speed_up, _facts(evidence), notes, assumed)
+
+
+def _microcontroller(runtime: Runtime | None, model: Artifact) -> MicrocontrollerNeed | None:
+    return None if runtime is None or model.path is None else runtime.microcontroller(str(model.path))
 
 
 def _engine(graph: Graph | None, recipe: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
@@ -260,4 +265,5 @@ def _facts(e: Evidence) -> dict[str, Any]:
         "sqnr_db": dict(e.sqnr_db),
         "output_db": {name: None if math.isinf(value) else value for name, value in e.output_db.items()},
         "clipped": dict(e.clipped),
+        "microcontroller": None if e.microcontroller is None else e.microcontroller._asdict(),
     }

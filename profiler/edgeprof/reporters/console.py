@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeprof.reporters import view
-from edgeprof.reporters.operator_view import operator_notes, operator_tables
+from edgeprof.reporters.operator_view import microcontroller_notes, operator_notes, operator_tables
 from edgeprof.reporters.terminal import Style, table
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def render(result: Result, style: Style | None = None, *, heading: bool = True, 
     ):
         if block:
             lines += ["", *block]
-    notes = [*view.notes(result), *operator_notes(result.variants)]
+    notes = [*view.notes(result), *operator_notes(result.variants), *microcontroller_notes(result.variants)]
     tail = [line for note in notes for line in style.wrap("", note)]
     if saved:
         command = f"edgeprof report {view.short(result.id)} -o report.html"

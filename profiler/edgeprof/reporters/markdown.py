@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from edgeprof.reporters import view
-from edgeprof.reporters.operator_view import operator_notes, operator_tables
+from edgeprof.reporters.operator_view import microcontroller_notes, operator_notes, operator_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,8 @@ def _render_result(result: Result) -> str:
             # A fence of four tildes ends at four tildes only, which are then made three.
             words = [_CONTROL.sub(" ", word).replace("~~~~", "~~~") for word in variant.last_words.splitlines()[-20:]]
             lines += ["", f"Last words of {_escape(variant.name)}:", "", "~~~~text", *words, "~~~~"]
-    lines += ["", *(f"{_escape(note)}  " for note in (*view.notes(result), *operator_notes(result.variants)))]
+    notes = [*view.notes(result), *operator_notes(result.variants), *microcontroller_notes(result.variants)]
+    lines += ["", *(f"{_escape(note)}  " for note in notes)]
     lines.append(f"edgeprof {_escape(result.edgeprof)}, run {_escape(result.id)}, {_escape(result.created)}")
     return view.join(lines)
 

@@ -1,4 +1,4 @@
-"""The operators of a model in words and cells, the same for console, page and Markdown."""
+"""The operators of a model, and what it needs of a microcontroller, in words and cells for console and Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgeprof.reporters.view import scaled
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof.results.schema import Operator, Variant
+    from edgeprof.results.schema import Microcontroller, Operator, Variant
 
 #: What must be read with every joule of an operator.
 ATTRIBUTED = (
@@ -47,6 +47,23 @@ def operator_notes(variants: Sequence[Variant]) -> list[str]:
     """What a reader of the tables must know."""
     shares = [one for variant in variants for one in variant.operators if one.method == "time-share"]
     return [ATTRIBUTED] if any(one.energy_j_attributed is not None for one in shares) else []
+
+
+def microcontroller_notes(variants: Sequence[Variant]) -> list[str]:
+    """A line for each model of which is known what it needs of a microcontroller."""
+    return [
+        f"{variant.name} on a microcontroller: {_need(variant.microcontroller)}."
+        for variant in variants
+        if variant.microcontroller is not None
+    ]
+
+
+def _need(need: Microcontroller) -> str:
+    flash = f"{units.size(need.flash_bytes)} of flash"
+    if need.arena_bytes is None:
+        return f"{flash}, and it does not run there: {need.reason}"
+    parts = f"{units.size(need.head_bytes)} for activations, {units.size(need.tail_bytes)} that stay"
+    return f"at most {units.size(need.arena_bytes)} of RAM for its tensors ({parts}) and {flash}"
 
 
 def short_name(name: str) -> str:

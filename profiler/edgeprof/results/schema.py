@@ -275,6 +275,27 @@ class Operator(Struct):
     method: Literal["time-share", "isolated"] = "time-share"
 
 
+class Microcontroller(Struct):
+    """What a model needs of a microcontroller, by TensorFlow Lite for Microcontrollers.
+
+    Attributes:
+        arena_bytes: RAM for its tensors, planned on this machine, whose pointers are larger: an upper bound. None where
+            it does not run there; ``reason`` says why.
+        head_bytes: The part for activations.
+        tail_bytes: The part that stays for the whole run.
+        flash_bytes: Of the model's file; the code that runs it comes on top.
+        unsupported_operators: Those that are missing there, or do not take these types.
+        reason: Why the arena is not known; None: it is.
+    """
+
+    arena_bytes: int | None
+    head_bytes: int | None
+    tail_bytes: int | None
+    flash_bytes: int
+    unsupported_operators: list[str] = []
+    reason: str | None = None
+
+
 class Clock(Struct):
     """A clock while the windows ran, hertz."""
 
@@ -579,6 +600,8 @@ class Variant(Struct):
     #: Where its time goes, the longest first, then the sum of the others and the rest; empty where it was not asked for
     #: or cannot be told.
     operators: list[Operator] = []
+    #: Of a .tflite file, where tflite-micro is installed; None: nothing told.
+    microcontroller: Microcontroller | None = None
     #: Of a pipeline, in the order in which a frame passes through them.
     stages: list[Stage] = []
     pipeline: Pipeline | None = None

@@ -64,6 +64,19 @@ OperatorProfile = NamedTuple(
 )
 
 
+MicrocontrollerNeed = NamedTuple(
+    "MicrocontrollerNeed",
+    [
+        ("arena_bytes", Optional[int]),  # RAM for all tensors; None: it does not run there
+        ("head_bytes", Optional[int]),  # of it, activations
+        ("tail_bytes", Optional[int]),  # of it, what stays: descriptions of tensors, buffers of operators
+        ("flash_bytes", int),  # of the model alone, without the code that runs it
+        ("unsupported_operators", List[str]),
+        ("reason", Optional[str]),  # why the arena is not known; None: it is
+    ],
+)
+
+
 Availability = NamedTuple(
     "Availability",
     [
@@ -324,6 +337,13 @@ class Runtime(ABC):
                 called. Empty: nothing was given.
         """
         return self.inspect(path)
+
+    def microcontroller(self, path: str) -> Optional[MicrocontrollerNeed]:  # noqa: ARG002 - likewise
+        """What a model needs of a microcontroller; None: this runtime cannot tell. Called where ``inspect`` is.
+
+        What can crash is to run in a process of its own.
+        """
+        return None
 
     def taps(
         self,

@@ -5,17 +5,18 @@ operator that it lacks can crash it. Its times say nothing, since it has referen
 everywhere, but for pointers: they have 8 bytes here and 4 on a microcontroller, so that the persistent part is an upper
 bound.
 
-Run as a script it is that process: ``microcontroller.py FILE``. Python 3.6 grammar.
+That process runs ``microcontroller_plan.py``. Python 3.6 grammar.
 """
 
 import os
 import re
 import subprocess
 import sys
-from typing import List, NamedTuple, Optional
+from typing import List, Optional
 
-#: Bytes that the arena may take here; a microcontroller has some hundred thousand.
-ARENA = 256 << 20
+from edgeprof.worker.runtime import MicrocontrollerNeed
+
+_SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "microcontroller_plan.py")
 _LIMIT_S = 60.0
 _PLAN = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
 #: What its interpreter says of an operator that it does not have, or not so.
@@ -25,20 +26,8 @@ _LACKS = (
     re.compile(r"Node (\w+) \(number \d+\w*\) failed"),
 )
 
-Need = NamedTuple(
-    "Need",
-    [
-        ("arena_bytes", Optional[int]),
-        ("head_bytes", Optional[int]),  # activations
-        ("tail_bytes", Optional[int]),  # what stays: tensors' descriptions, buffers of operators
-        ("flash_bytes", int),  # of the file
-        ("unsupported_operators", List[str]),
-        ("reason", Optional[str]),  # why the arena is not known; None: it is
-    ],
-)
 
-
-def measure(path: str, custom_operators: List[str]) -> Need:
+def measure(path: str, custom_operators: List[str]) -> MicrocontrollerNeed:
     """
     Args:
         path: The model.
@@ -46,14 +35,14 @@ def measure(path: str, custom_operators: List[str]) -> Need:
     """
     size = os.path.getsize(path)
 
-    def unknown(reason: str, operators: Optional[List[str]] = None) -> Need:
-        return Need(None, None, None, size, operators or [], reason)
+    def unknown(reason: str, operators: Optional[List[str]] = None) -> MicrocontrollerNeed:
+        return MicrocontrollerNeed(None, None, None, size, operators or [], reason)
 
     if custom_operators:
         return unknown("it has custom operators, which must be compiled into the firmware", custom_operators)
     try:
         done = subprocess.run(
-            [sys.executable, os.path.abspath(__file__), path],
+            [sys.executable, _SCRIPT, path],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -65,10 +54,13 @@ def measure(path: str, custom_operators: List[str]) -> Need:
     text = done.stdout.decode("utf-8", "replace")
     plan = {name: int(count) for name, count in _PLAN.findall(text)}
     if done.returncode == 0 and {"total", "head", "tail"} <= set(plan):
-        return Need(plan["total"], plan["head"], plan["tail"], size, [], None)
+        return MicrocontrollerNeed(plan["total"], plan["head"], plan["tail"], size, [], None)
     lacking = sorted({found for pattern in _LACKS for found in pattern.findall(text)})
     if "Hybrid models are not supported" in text:
-        return unknown("its weights are integers and its activations floats, which tflite-micro does not run", lacking)
+        types = "integers as weights and floats as activations, or uint8"
+        return unknown(
+            "tflite-micro does not run its {} with such types ({})".format(", ".join(lacking), types), lacking
+        )
     if done.returncode < 0:
         return unknown("tflite-micro crashed on it (signal {})".format(-done.returncode), lacking)
     return unknown("tflite-micro does not run it: {}".format(_last_line(text)), lacking)
@@ -77,27 +69,3 @@ def measure(path: str, custom_operators: List[str]) -> Need:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith((" ", "Traceback"))]
     return lines[-1][:200] if lines else "it said nothing"
-
-
-def main(path: str) -> None:
-    """Load and run the model once, and have its plan printed to stderr."""
-    import numpy as np
-    from tflite_micro.python.tflite_micro import runtime
-
-    interpreter = runtime.Interpreter.from_file(path, arena_size=ARENA)
-    number = 0
-    while True:
-        try:
-            details = interpreter.get_input_details(number)
-        except (IndexError, ValueError, RuntimeError):  # there are no more
-            break
-        interpreter.set_input(np.zeros(details["shape"], details["dtype"]), number)
-        number += 1
-    interpreter.invoke()
-    interpreter.print_allocations()
-
-
-if __name__ == "__main__":
-    # This file's own folder would be found first, and its neighbours are named as common modules are.
-    del sys.path[0]
-    main(sys.argv[1])

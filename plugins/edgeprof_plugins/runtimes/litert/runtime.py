@@ -26,6 +26,7 @@ from edgeprof.worker.runtime import (
     Availability,
     LoadError,
     LoadOptions,
+    MicrocontrollerNeed,
     OperatorProfile,
     Runtime,
     Session,
@@ -157,6 +158,13 @@ class LiteRT(Runtime):
         from . import graph
 
         return graph.read(path, inputs)
+
+    def microcontroller(self, path: str) -> Optional[MicrocontrollerNeed]:
+        if library_version("tflite_micro", "tflite-micro") is None:
+            return None
+        from . import microcontroller
+
+        return microcontroller.measure(path, _custom_operators(path))
 
     def taps(self, path: str, names: Sequence[str], feeds: Iterable[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
         from . import graph
@@ -324,6 +332,15 @@ def _library(among: Sequence[Tuple[str, Tuple[str, ...]]] = ()) -> Tuple[str, An
     if reasons:
         raise LoadError("LiteRT cannot be imported ({})".format("; ".join(reasons)), REMEDY)
     raise LoadError("LiteRT is not installed (ai-edge-litert, tflite-runtime or tensorflow)", REMEDY)
+
+
+def _custom_operators(path: str) -> List[str]:
+    """The names of a file's custom operators; none where nothing here reads its graph."""
+    try:
+        from . import graph
+    except ImportError:
+        return []
+    return graph.custom_operators(path)
 
 
 def _require_compiled(path: str) -> None:
