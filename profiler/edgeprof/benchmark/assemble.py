@@ -39,7 +39,7 @@ _NAN_REMEDY = "Feed it real inputs (--input-data FILE.npz); if they give the sam
 
 def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Variant:
     """One row of the result."""
-    made = schema.Variant(
+    row = schema.Variant(
         name=record.name,
         recipe=record.recipe,
         status="ok",
@@ -55,19 +55,19 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Varia
     )
     if record.main.warmup is not None:
         warmup = record.main.warmup
-        made.steady = schema.Steady(
+        row.steady = schema.Steady(
             reached=warmup.reached, inferences=warmup.inferences, seconds=warmup.seconds, reason=warmup.reason
         )
     if record.memory is not None and record.loaded is not None and not record.loaded.is_served:
-        made.memory_bytes = schema.Memory(
+        row.memory_bytes = schema.Memory(
             peak_rss=record.memory.peak_rss, loaded_rss=record.loaded.rss_bytes, gpu_peak=record.memory.gpu_peak
         )
     if record.main.windows:
-        _measured(made, record, sampled, plan)
-    language.add_findings(made, record)
-    _scored(made, record)
-    _judge(made, record)
-    return made
+        _measured(row, record, sampled, plan)
+    language.add_findings(row, record)
+    _scored(row, record)
+    _judge(row, record)
+    return row
 
 
 def _runtime(record: VariantRecord) -> schema.RuntimeUse | None:
@@ -85,37 +85,37 @@ def _runtime(record: VariantRecord) -> schema.RuntimeUse | None:
     )
 
 
-def _measured(made: schema.Variant, record: VariantRecord, sampled: Sampled, plan: Plan) -> None:
+def _measured(row: schema.Variant, record: VariantRecord, sampled: Sampled, plan: Plan) -> None:
     """Latency, joules, power, temperature and utilisation from the windows."""
     several = len(record.workloads) > 1
     for workload in record.workloads:
         if not workload.windows:  # interrupted before its turn
             continue
         figures, quote = _workload(workload, record.idles, sampled, plan)
-        made.workloads.append(figures)
+        row.workloads.append(figures)
         reasons = [*quote.reasons, *_irregular(workload, plan)]
         if several:
             reasons = [
                 msgspec.structs.replace(reason, message=f"{figures.name}: {reason.message}") for reason in reasons
             ]
-        made.reasons += reasons
+        row.reasons += reasons
         if workload is record.main:
-            made.power_w = quote.power
-    main, spans = made.workloads[0], record.main.spans
-    made.inferences, made.throughput_per_s = main.count, main.throughput_per_s
-    made.latency_s, made.energy_j_per_inference = main.latency_s, main.energy_j_per_unit
-    made.windows = main.windows
+            row.power_w = quote.power
+    main, spans = row.workloads[0], record.main.spans
+    row.inferences, row.throughput_per_s = main.count, main.throughput_per_s
+    row.latency_s, row.energy_j_per_inference = main.latency_s, main.energy_j_per_unit
+    row.windows = main.windows
     hot = [_hottest(sampled, span.start_s, span.end_s) for span in spans]
     known = [c for c in hot if c is not None]
-    made.temperature_c = schema.Temperature(
+    row.temperature_c = schema.Temperature(
         start=_hottest(sampled, spans[0].start_s - 1.0, spans[0].start_s), max=max(known, default=None)
     )
     is_served = record.loaded is not None and record.loaded.is_served
-    made.utilization = _utilization(record.main, sampled, is_served=is_served)
-    slower = health.warming_slowdown([w.latency_median_s for w in made.windows if w.latency_median_s], hot)
-    made.reasons += [r for r in (slower, *_clock_drifts(sampled, spans)) if r is not None]
-    made.throttled = slower is not None or any(workload.throttles for workload in record.workloads)
-    made.gpu = _gpu(made, record, sampled)
+    row.utilization = _utilization(record.main, sampled, is_served=is_served)
+    slower = health.warming_slowdown([w.latency_median_s for w in row.windows if w.latency_median_s], hot)
+    row.reasons += [r for r in (slower, *_clock_drifts(sampled, spans)) if r is not None]
+    row.throttled = slower is not None or any(workload.throttles for workload in record.workloads)
+    row.gpu = _gpu(row, record, sampled)
 
 
 def _workload(
@@ -190,14 +190,14 @@ def _irregular(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
         )
 
 
-def _gpu(made: schema.Variant, record: VariantRecord, sampled: Sampled) -> schema.Gpu | None:
+def _gpu(row: schema.Variant, record: VariantRecord, sampled: Sampled) -> schema.Gpu | None:
     """What the GPU adds, where the variant ran on one: its own times, its memory, clock and joules."""
     if not device.is_gpu(record.options.device):
         return None
     spans = record.main.spans
     gpu = device.summarise([times for times in record.main.device_times if times]) or schema.Gpu()
     loaded = record.loaded
-    made.reasons += device.remarks(gpu, graph=bool(loaded and loaded.facts.get("cuda_graph", "no") != "no"))
+    row.reasons += device.remarks(gpu, graph=bool(loaded and loaded.facts.get("cuda_graph", "no") != "no"))
     gpu.queue = "full" if any(window.queued for window in record.main.windows) else "empty"
     gpu.memory_bytes = record.gpu_process_bytes
     for channel in sampled.of("frequency"):
@@ -209,7 +209,7 @@ def _gpu(made: schema.Variant, record: VariantRecord, sampled: Sampled) -> schem
                 )
     masks = [_within(sampled, c, spans) for c in sampled.of("count") if c.name.endswith(device.REASONS)]
     gpu.throttle_reasons = device.throttle_reasons(np.concatenate(masks)) if masks else []
-    energy = made.energy_j_per_inference
+    energy = row.energy_j_per_inference
     if energy is not None and energy.provenance != "estimated":
         names = {c.name for quantity in ("energy", "power") for c in sampled.of(quantity) if c.scope == "gpu"}
         parts = [joules for name, joules in energy.rails.items() if name in names]
@@ -269,10 +269,10 @@ def _clock_drifts(sampled: Sampled, spans: Sequence[Span]) -> Iterable[Reason | 
         yield health.clock_drift(medians, channel.name)
 
 
-def _scored(made: schema.Variant, record: VariantRecord) -> None:
+def _scored(row: schema.Variant, record: VariantRecord) -> None:
     if record.score is None or record.metric is None:
         return
-    made.accuracy = schema.Accuracy(
+    row.accuracy = schema.Accuracy(
         metric=record.metric,
         value=record.score.value,
         ci95=record.score.ci95,
@@ -285,7 +285,7 @@ def _scored(made: schema.Variant, record: VariantRecord) -> None:
 
 
 def _standstills(record: VariantRecord) -> Iterator[Reason]:
-    standstills = [one for workload in record.workloads for one in workload.standstills]
+    standstills = [standstill for workload in record.workloads for standstill in workload.standstills]
     if standstills:
         yield Reason(
             code=Code.STOPPED,
@@ -294,9 +294,9 @@ def _standstills(record: VariantRecord) -> Iterator[Reason]:
         )
 
 
-def _judge(made: schema.Variant, record: VariantRecord) -> None:
+def _judge(row: schema.Variant, record: VariantRecord) -> None:
     """The status, from best to worst: a reason of its own for each step down."""
-    reasons = made.reasons
+    reasons = row.reasons
     reasons += record.notes
     if record.loaded is not None:
         reasons += [Reason(code=code, message=problem, remedy=_NAN_REMEDY) for code, problem in record.loaded.problems]
@@ -329,15 +329,15 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
         )
     gravest = max((severity_of(reason.code) for reason in reasons), default=Severity.REMARK)
     if gravest is not Severity.REMARK:
-        made.status = "degraded" if gravest is Severity.DEGRADES else "failed"
+        row.status = "degraded" if gravest is Severity.DEGRADES else "failed"
     if record.failure is not None:
-        made.status = "failed"
-        made.last_words = record.failure.last_words or None
+        row.status = "failed"
+        row.last_words = record.failure.last_words or None
         reasons.insert(
             0, Reason(code=record.failure.code, message=record.failure.message, remedy=record.failure.remedy)
         )
     elif not record.main.windows:
-        made.status = "failed"
+        row.status = "failed"
         reasons.insert(0, Reason(code=Code.INTERRUPTED, message="it was interrupted before it was measured"))
 
 
@@ -346,16 +346,16 @@ def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[Varian
     if not variants or variants[0].accuracy is None:
         return
     base, base_score = variants[0].accuracy, records[0].score
-    for made, record in zip(variants, records, strict=True):
-        if made.accuracy is None:
+    for row, record in zip(variants, records, strict=True):
+        if row.accuracy is None:
             continue
-        made.accuracy.drop = base.sign * (base.value - made.accuracy.value)
-        if made is variants[0] or base_score is None or record.score is None:
+        row.accuracy.drop = base.sign * (base.value - row.accuracy.value)
+        if row is variants[0] or base_score is None or record.score is None:
             continue
         if base_score.correct is not None and record.score.correct is not None:
-            made.accuracy.p_value = accuracy.mcnemar(base_score.correct, record.score.correct)
+            row.accuracy.p_value = accuracy.mcnemar(base_score.correct, record.score.correct)
         elif base_score.replicates is not None and record.score.replicates is not None:
-            made.accuracy.p_value = accuracy.bootstrap_p(base_score.replicates, record.score.replicates)
+            row.accuracy.p_value = accuracy.bootstrap_p(base_score.replicates, record.score.replicates)
 
 
 def sensor_uses(

@@ -98,7 +98,7 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
     if request.dataset is not None and request.metric is not None:
         labels.require_some(request.dataset.labels, request.dataset.name)
         request.metric.check(request.dataset.labels)
-    for model in (one for one in models if one.failure is None):
+    for model in (candidate for candidate in models if candidate.failure is None):
         check_preprocessing(model.name, model.history, request.dataset)
     with measuring(roots, "bench " + " ".join(Path(model.artifact.spec).name for model in models)):
         if not request.fast_sensor:
@@ -114,31 +114,31 @@ def _bench(
     request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
 ) -> schema.Result:
     _plan(request)  # what is wrong with a flag is told before any sensor is asked
-    found = prepare(host, roots, request.sensors, request.rail, note=progress.note)
-    if request.strict and not found.topology.headline.channels:
+    discovery = prepare(host, roots, request.sensors, request.rail, note=progress.note)
+    if request.strict and not discovery.topology.headline.channels:
         raise GateError(
-            f"nothing measures power here ({found.topology.headline.reason}), and --strict accepts no estimate",
+            f"nothing measures power here ({discovery.topology.headline.reason}), and --strict accepts no estimate",
             remedy="edgeprof doctor tells what is missing.",
         )
-    plan = _plan(request, found)
-    return _Run(request, plan, found, roots, progress).result(models)
+    plan = _plan(request, discovery)
+    return _Run(request, plan, discovery, roots, progress).result(models)
 
 
-def _plan(request: BenchRequest, found: Discovery | None = None) -> Plan:
+def _plan(request: BenchRequest, discovery: Discovery | None = None) -> Plan:
     """What was asked for, fitted to the sensors that were found; without them, only checked."""
-    channels = found.topology.headline.channels if found else ()
+    channels = discovery.topology.headline.channels if discovery else ()
     return make_plan(
         preset=request.preset,
         scenario=request.scenario,
         windows=request.windows,
         window_s=request.window_s,
         # Where nothing measures power, idling tells nothing.
-        idle_s=request.idle_s if channels or found is None else 0.0,
+        idle_s=request.idle_s if channels or discovery is None else 0.0,
         warmup_s=request.warmup_s,
         sample_rate_hz=request.sample_rate_hz,
         channels=channels,
         refresh_s=max((c.update_interval_s or 0.0 for c in channels), default=0.0),
-        part_time=_part_time(found) if found else None,
+        part_time=_part_time(discovery) if discovery else None,
         rate_hz=request.rate_hz,
         streams=request.streams,
         batch=request.batch,
@@ -149,24 +149,26 @@ def _plan(request: BenchRequest, found: Discovery | None = None) -> Plan:
 class _Run:
     """One call of ``bench``: what is shared by its steps."""
 
-    def __init__(self, request: BenchRequest, plan: Plan, found: Discovery, roots: Roots, progress: Progress) -> None:
-        self.request, self.plan, self.found, self.roots, self.progress = request, plan, found, roots, progress
+    def __init__(
+        self, request: BenchRequest, plan: Plan, discovery: Discovery, roots: Roots, progress: Progress
+    ) -> None:
+        self.request, self.plan, self.discovery, self.roots, self.progress = request, plan, discovery, roots, progress
         self.scenario = Scenario(
             name=plan.scenario, rate_hz=plan.rate_hz, streams=plan.streams or 1, batch=plan.batch, seed=plan.seed
         )
-        self.sampler = Sampler(found.sensors, request.sample_rate_hz, found.topology.by_key())
-        self.temperatures = [c.key for c in found.topology.channels if c.quantity == "temperature"]
+        self.sampler = Sampler(discovery.sensors, request.sample_rate_hz, discovery.topology.by_key())
+        self.temperatures = [c.key for c in discovery.topology.channels if c.quantity == "temperature"]
         self.order = 0
         self.interrupted = False
 
     def _proved(self) -> Proved | None:
         """The newest proof of this board."""
-        return Proofs().get(corrections.board_name(self.found.topology.board, self.roots))
+        return Proofs().get(corrections.board_name(self.discovery.topology.board, self.roots))
 
     def result(self, candidates: list[Candidate]) -> schema.Result:
         """Run everything, keep what was measured when interrupted, and analyse."""
         groups = _groups(candidates)
-        able = sum(one.failure is None for one in candidates)
+        able = sum(candidate.failure is None for candidate in candidates)
         records: list[VariantRecord] = []
         host = context.describe_host(self.roots)
         preflight = context.preflight(self.roots)
@@ -178,7 +180,7 @@ class _Run:
         started = time.monotonic()
         created = datetime.now(timezone.utc)
         core_watts = CoreWatts.for_host(self.request.estimate_power_w, host)
-        self.recording = Recording(self.found.topology, self.sampler, core_watts=core_watts, is_quiet_between=True)
+        self.recording = Recording(self.discovery.topology, self.sampler, core_watts=core_watts, is_quiet_between=True)
         self.recording.start()
         try:
             for group in groups:
@@ -196,19 +198,19 @@ class _Run:
         _, filter_reasons = self.recording.fitted_filters()
         if not self.roots.is_simulated:
             fits = sampled.fits(created.isoformat(timespec="seconds"))
-            board = corrections.board_name(self.found.topology.board, self.roots)
-            corrections.keep_fitted(self.found.topology.channels, fits, board)
+            board = corrections.board_name(self.discovery.topology.board, self.roots)
+            corrections.keep_fitted(self.discovery.topology.channels, fits, board)
         preflight = _charge_load(preflight, records)
         variants = [assemble.variant(record, sampled, self.plan) for record in records]
         assemble.pair_accuracies(variants, records)
         cost = self.sampler.cost()
-        failures = [*self.found.failures, *((f.sensor, f.reason, None) for f in self.sampler.failures())]
+        failures = [*self.discovery.failures, *((f.sensor, f.reason, None) for f in self.sampler.failures())]
         result = schema.Result(
             id=new_id(created),
             created=created.isoformat(timespec="seconds"),
             edgeprof=__version__,
             host=host,
-            sensors=assemble.sensor_uses(sampled, self.found.unavailable, self._proved()),
+            sensors=assemble.sensor_uses(sampled, self.discovery.unavailable, self._proved()),
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
             variants=variants,
             comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
@@ -264,7 +266,7 @@ class _Run:
                 with self._charged_to(record):
                     record.memory = _grown(record.memory, worker.memory())
                     if record.options.device != "cpu":
-                        record.gpu_process_bytes = _device_memory(self.found.sensors, worker.pid)
+                        record.gpu_process_bytes = _device_memory(self.discovery.sensors, worker.pid)
                     self._evaluate(worker, record)
 
     def _announce_workloads(self, members: int, variants: int) -> None:
@@ -343,7 +345,7 @@ class _Run:
         """
         for _ in range(_TRIES):
             self._pause()
-            time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
+            time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.discovery)))
             window = worker.window(self.scenario, self.plan.window_s, record.workload.name)
             if window.standstill is None:
                 return window
@@ -462,7 +464,7 @@ class _Run:
     def _live(self) -> str:
         """What the progress line shows beside the time: watts of the headline, hottest zone."""
         latest, words = self.sampler.latest(), []
-        powers = [latest.get(c.key) for c in self.found.topology.headline.channels if c.quantity == "power"]
+        powers = [latest.get(c.key) for c in self.discovery.topology.headline.channels if c.quantity == "power"]
         if powers and all(powers):
             words.append(f"{sum(p[1] for p in powers if p):.2f} W")
         hottest = self._hottest()
@@ -471,7 +473,7 @@ class _Run:
         return " · ".join(words)
 
     def _headlines(self, host: schema.Host, count: int, *, interleaved: bool) -> list[str]:
-        headline = self.found.topology.headline
+        headline = self.discovery.topology.headline
         power = f"{headline.rail} covers the {headline.covers}" if headline.rail else headline.reason
         board = " · ".join(
             part for part in (host.board, host.power_mode, host.os, f"{host.cores} × {host.cpu}", power) if part
@@ -503,9 +505,9 @@ def _grown(warm: WorkerMemory | None, after: WorkerMemory) -> WorkerMemory:
     return WorkerMemory(rss=after.rss, peak_rss=max(peaks, default=None), gpu_peak=after.gpu_peak)
 
 
-def _part_time(found: Discovery) -> PartTime | None:
+def _part_time(discovery: Discovery) -> PartTime | None:
     """The part-time sensor in the headline that is blind for longest."""
-    parts = [c.part_time for c in found.topology.headline.channels if c.part_time is not None]
+    parts = [c.part_time for c in discovery.topology.headline.channels if c.part_time is not None]
     return max(parts, key=lambda part: part.period_s - part.look_s, default=None)
 
 

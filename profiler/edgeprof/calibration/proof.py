@@ -77,11 +77,11 @@ class Check:
     remedy: str | None = None
 
 
-def judged(found: Interval, low: float, high: float) -> Verdict:
+def judged(figure: Interval, low: float, high: float) -> Verdict:
     """Whether a figure lies between two limits, for sure."""
-    if found.low > high or found.high < low:
+    if figure.low > high or figure.high < low:
         return "failed"
-    inside = low <= found.value <= high and found.half <= (high - low) / 2
+    inside = low <= figure.value <= high and figure.half <= (high - low) / 2
     return "passed" if inside else "cannot_tell"
 
 
@@ -90,7 +90,7 @@ def check(
     subject: str,
     verdict: Verdict,
     detail: str,
-    found: Interval | None = None,
+    figure: Interval | None = None,
     *,
     unit: str = "",
     stated: float | None = None,
@@ -98,17 +98,17 @@ def check(
     remedy: str | None = None,
 ) -> Check:
     """A check with the figure of an interval; what is not finite is None."""
-    figures = (found.value, found.low, found.high) if found is not None else (math.nan,) * 3
+    figures = (figure.value, figure.low, figure.high) if figure is not None else (math.nan,) * 3
     value, low, high = (number if math.isfinite(number) else None for number in figures)
     needs_s = needs_s if verdict == "cannot_tell" and needs_s is not None and math.isfinite(needs_s) else None
     return Check(name, subject, verdict, detail, value, low, high, unit, stated, needs_s, remedy)
 
 
-def needed_s(seen: Observed, found: Interval, target: float) -> float | None:
+def needed_s(seen: Observed, figure: Interval, target: float) -> float | None:
     """How long (s) the proof would take until the interval is ``target`` to either side."""
-    if not math.isfinite(found.half) or target <= 0:
+    if not math.isfinite(figure.half) or target <= 0:
         return None
-    return seen.plan.seconds * max(1.0, (found.half / target) ** 2)
+    return seen.plan.seconds * max(1.0, (figure.half / target) ** 2)
 
 
 def sensor_checks(seen: Observed) -> Iterator[Check]:
@@ -263,12 +263,12 @@ def _filter(seen: Observed, channel: Channel) -> Check:
     stated = channel.filter.tau_s or 0.0
     series = seen.trace.series(channel.key)
     rests = [(step.off_s + 0.03, step.end_s) for step in seen.played.steps]
-    found = time_constant([ChannelSeries(channel, series.times, series.values)], rests)
-    if found is None:
+    fitted = time_constant([ChannelSeries(channel, series.times, series.values)], rests)
+    if fitted is None:
         text = f"no fall shows its time constant (stated {stated:.3g} s)"
         return check("filter", channel.name, "cannot_tell", text, stated=stated, needs_s=2 * seen.plan.seconds)
-    tau = Interval(found.tau_s, 2 * found.u_s)
-    allowed = math.sqrt(3) * u_tau(channel) + found.u_s
+    tau = Interval(fitted.tau_s, 2 * fitted.u_s)
+    allowed = math.sqrt(3) * u_tau(channel) + fitted.u_s
     verdict = judged(tau, stated - allowed, stated + allowed)
     text = f"its filter is exponential, tau {tau.value:.3g} ± {tau.half:.2g} s (stated {stated:.3g})"
     remedy = "edgeprof calibrate --filter keeps the measured one." if verdict == "failed" else None
@@ -309,11 +309,11 @@ def _aliasing(seen: Observed, channel: Channel) -> Iterator[Check]:
     limit = max(_LEAST_ALIAS, 1.5 * ripple(channel, shortest))
     if limit > _MOST_ALIAS:
         return
-    found = Interval(math.fsum(shares) / len(shares), max(shares) - min(shares))
-    verdict: Verdict = "failed" if found.low > limit else "passed" if found.value <= limit else "cannot_tell"
-    pulses = f"during pulses of {1e3 * shortest:.0f} ms its readings scatter by {100 * found.value:.0f} % of the rise"
+    scatter = Interval(math.fsum(shares) / len(shares), max(shares) - min(shares))
+    verdict: Verdict = "failed" if scatter.low > limit else "passed" if scatter.value <= limit else "cannot_tell"
+    pulses = f"during pulses of {1e3 * shortest:.0f} ms its readings scatter by {100 * scatter.value:.0f} % of the rise"
     text = f"{pulses}: it averages" if verdict == "passed" else f"{pulses}: it looks at moments, and averages nothing"
-    yield check("aliasing", channel.name, verdict, text, found, unit="1", stated=limit)
+    yield check("aliasing", channel.name, verdict, text, scatter, unit="1", stated=limit)
 
 
 def ripple(channel: Channel, half_s: float) -> float:

@@ -81,25 +81,27 @@ def _additivity(seen: Observed) -> Check:
         if on_s == long_s:
             continue
         half = u * math.sqrt(1 / len(costs) + 1 / len(groups[long_s]))
-        found = Interval(interval(costs).value / usual - 1, half)
+        excess = Interval(interval(costs).value / usual - 1, half)
         # What looks at moments has a pulse's edges wrong by half of the time between two, all alike at worst.
         limit = _ADDITIVE + (_RAMP_S + _apart_s(seen) / 2) / on_s
-        verdict = judged(found, -limit, limit)
-        if verdict == "passed" and (found.low > _ADDITIVE or found.high < -_ADDITIVE):
+        verdict = judged(excess, -limit, limit)
+        if verdict == "passed" and (excess.low > _ADDITIVE or excess.high < -_ADDITIVE):
             verdict = "cannot_tell"
-        verdicts.append((verdict, on_s, found, limit))
+        verdicts.append((verdict, on_s, excess, limit))
     order = ("failed", "cannot_tell", "passed")
-    verdict, on_s, found, limit = min(verdicts, key=lambda one: (order.index(one[0]), -abs(one[2].value)))
+    verdict, on_s, excess, limit = min(
+        verdicts, key=lambda judgement: (order.index(judgement[0]), -abs(judgement[2].value))
+    )
     lengths = ", ".join(f"{1e3 * on_s:.0f}" for _, on_s, _, _ in verdicts)
-    figure = f"{100 * found.value:+.1f} ± {100 * found.half:.1f} %"
+    figure = f"{100 * excess.value:+.1f} ± {100 * excess.half:.1f} %"
     text = f"work in pulses of {lengths} ms costs what it costs in pulses of {long_s:.1f} s: {figure} at most"
     if verdict != "passed":
         text = f"work in pulses of {1e3 * on_s:.0f} ms costs {figure} beyond what it costs in pulses of {long_s:.1f} s"
-        if verdict == "cannot_tell" and found.half < limit:
+        if verdict == "cannot_tell" and excess.half < limit:
             return check(
-                "additivity", subject, verdict, f"{text}: the sensor, or clocks that rise slowly", found, unit="1"
+                "additivity", subject, verdict, f"{text}: the sensor, or clocks that rise slowly", excess, unit="1"
             )
-    return check("additivity", subject, verdict, text, found, unit="1", needs_s=needed_s(seen, found, limit))
+    return check("additivity", subject, verdict, text, excess, unit="1", needs_s=needed_s(seen, excess, limit))
 
 
 def _apart_s(seen: Observed) -> float:
@@ -168,8 +170,8 @@ def _ratio(above: float, below: float) -> float:
     return above / below if below > 0 else math.nan
 
 
-def _twin(one: Channel, other: Channel) -> bool:
-    return (one.sensor, one.name) == (other.sensor, other.name) and one.quantity != other.quantity
+def _twin(channel: Channel, other: Channel) -> bool:
+    return (channel.sensor, channel.name) == (other.sensor, other.name) and channel.quantity != other.quantity
 
 
 def _counters(seen: Observed) -> Iterator[Check]:
@@ -183,11 +185,11 @@ def _counters(seen: Observed) -> Iterator[Check]:
             _ratio(seen.joules(counter, start, step.end_s), seen.joules(gauge, start, step.end_s))
             for start, step in zip(quiet, seen.played.steps, strict=True)
         ]
-        found = interval(ratios)
-        verdict = judged(found, 1 - _COUNTER, 1 + _COUNTER)
-        text = f"it counts {found.value:.3f} ± {found.half:.2g} of the power that the same source adds up to"
+        ratio = interval(ratios)
+        verdict = judged(ratio, 1 - _COUNTER, 1 + _COUNTER)
+        text = f"it counts {ratio.value:.3f} ± {ratio.half:.2g} of the power that the same source adds up to"
         yield check(
-            "counter", counter.name, verdict, text, found, unit="1", stated=1.0, needs_s=needed_s(seen, found, _COUNTER)
+            "counter", counter.name, verdict, text, ratio, unit="1", stated=1.0, needs_s=needed_s(seen, ratio, _COUNTER)
         )
 
 
@@ -199,17 +201,17 @@ def _doubles(seen: Observed) -> Iterator[Check]:
     holds = seen.played.holds()
     powers = {channel.key: [seen.power(channel, hold) for hold in holds] for channel in channels}
     moving = [channel for channel in channels if seen.rise(channel).low > 10 * _step(channel)]
-    for one, other in combinations(moving, 2):
-        if _alike(powers[one.key], powers[other.key], _step(one) + _step(other)):
-            text = f"{one.name} and {other.name} show the same at every load: one of them is counted twice"
-            yield check("double", _name(channels), "failed", text, remedy=f"Choose one: --rail {one.name}")
+    for channel, other in combinations(moving, 2):
+        if _alike(powers[channel.key], powers[other.key], _step(channel) + _step(other)):
+            text = f"{channel.name} and {other.name} show the same at every load: one of them is counted twice"
+            yield check("double", _name(channels), "failed", text, remedy=f"Choose one: --rail {channel.name}")
             return
-    for one in moving if len(channels) > 2 else []:
-        rest = [channel for channel in channels if channel.key != one.key]
+    for total in moving if len(channels) > 2 else []:
+        rest = [channel for channel in channels if channel.key != total.key]
         sums = [math.fsum(watts) for watts in zip(*(powers[c.key] for c in rest), strict=True)]
-        if _alike(powers[one.key], sums, math.fsum(map(_step, channels))):
-            text = f"{one.name} shows what {_name(rest)} show together, and all are added up"
-            yield check("double", _name(channels), "failed", text, remedy=f"Choose the total: --rail {one.name}")
+        if _alike(powers[total.key], sums, math.fsum(map(_step, channels))):
+            text = f"{total.name} shows what {_name(rest)} show together, and all are added up"
+            yield check("double", _name(channels), "failed", text, remedy=f"Choose the total: --rail {total.name}")
             return
     yield check("double", _name(channels), "passed", "no two of them show one thing")
 
@@ -243,12 +245,12 @@ def _idle(seen: Observed) -> Iterator[Check]:
         mean = interval(idles)
         spread = (max(idles) - min(idles)) / mean.value if mean.value > 0 else math.nan
         step = math.fsum(map(_step, channels)) / mean.value if mean.value > 0 else 0.0
-        found = Interval(spread, 0.0)
+        wander = Interval(spread, 0.0)
         steady = spread <= _IDLE + step
         text = f"without the load it draws {quantity(mean.value, 'W')}, within {100 * spread:.1f} %"
         if not steady:
             text += ": net joules are no surer than that"
-        yield check("idle", _name(channels), "passed" if steady else "cannot_tell", text, found, unit="1")
+        yield check("idle", _name(channels), "passed" if steady else "cannot_tell", text, wander, unit="1")
     if played.others is None:
         return
     busy = Interval(played.others, 0.0)

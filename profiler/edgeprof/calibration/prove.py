@@ -103,7 +103,7 @@ def prove(
     clock: Clock | None = None,
     load: Callable[[], Load] = Burner,
     activity: Activity | None = None,
-    kept: Proofs | None = None,
+    proofs: Proofs | None = None,
 ) -> Proof:
     """Play the pattern, judge what every sensor of power showed, and keep the verdicts.
 
@@ -118,30 +118,30 @@ def prove(
         clock: For tests.
         load: Makes the load.
         activity: What other programs have used of the CPU, for tests.
-        kept: Where the verdicts are kept; the data directory by default.
+        proofs: Where the verdicts are kept; the data directory by default.
 
     Raises:
         UnavailableError: nothing here measures power.
         InputError: see ``discover``; the total is the meter; the verdicts cannot be kept.
     """
     clock = clock or MonotonicClock()
-    found = discover(host, roots, sensors, rail)
-    channels = [c for c in found.topology.channels if c.available and _is_power(c)]
+    discovery = discover(host, roots, sensors, rail)
+    channels = [c for c in discovery.topology.channels if c.available and _is_power(c)]
     if not channels:
-        headline = found.topology.headline
+        headline = discovery.topology.headline
         raise UnavailableError(
             f"there is nothing to prove: {headline.reason or 'nothing here measures power'}", remedy=headline.remedy
         )
     meters, reference = meter_of(against, host, roots) if against else ([], None)
     if reference is not None:
-        if reference.key in {channel.key for channel in found.topology.headline.channels}:
+        if reference.key in {channel.key for channel in discovery.topology.headline.channels}:
             raise InputError("the total is the meter itself", remedy="Name a rail to prove: --rail NAME.")
         channels = [channel for channel in channels if channel.key != reference.key]
     wanted = {channel.sensor for channel in channels}
-    watched = [sensor for sensor in found.sensors if sensor.name in wanted]
-    known = found.topology.by_key() | ({reference.key: reference} if reference is not None else {})
+    watched = [sensor for sensor in discovery.sensors if sensor.name in wanted]
+    known = discovery.topology.by_key() | ({reference.key: reference} if reference is not None else {})
     sampler = Sampler([*watched, *(m for m in meters if m not in watched)], _RATE_HZ, known, clock=clock)
-    recording = Recording(found.topology, sampler, clock=clock)
+    recording = Recording(discovery.topology, sampler, clock=clock)
     planned, played = plan(_slowest(channels), quick=quick), Played()
     say(f"about {planned.seconds:.0f} s: leave the machine alone meanwhile")
     with load() as burner:
@@ -157,14 +157,14 @@ def prove(
             burner,
             played,
         )
-    seen = Observed(found.topology, channels, sampler.trace, planned, played)
+    seen = Observed(discovery.topology, channels, sampler.trace, planned, played)
     checks = [*sensor_checks(seen), *sum_checks(seen)]
     if reference is not None:
         checks.append(_against(seen, reference))
     elif seen.headline:
         checks.append(unproved_gain(seen))
-    proof = _proof(found.topology.board.name, seen, checks)
-    (kept or Proofs()).put(_proved(board_name(found.topology.board, roots), seen, proof))
+    proof = _proof(discovery.topology.board.name, seen, checks)
+    (proofs or Proofs()).put(_proved(board_name(discovery.topology.board, roots), seen, proof))
     return proof
 
 
@@ -263,7 +263,9 @@ def _proved(board: str, seen: Observed, proof: Proof) -> Proved:
     """What is kept: of each channel whether its own checks failed, and the whole proof."""
     verdicts: dict[str, str] = {}
     for channel in seen.channels:
-        own = {check.verdict for check in proof.checks if channel.name in check.subject.split(" + ")}
-        verdict = "failed" if "failed" in own else "passed" if "passed" in own else "cannot_tell"
+        channel_verdicts = {check.verdict for check in proof.checks if channel.name in check.subject.split(" + ")}
+        verdict = (
+            "failed" if "failed" in channel_verdicts else "passed" if "passed" in channel_verdicts else "cannot_tell"
+        )
         verdicts[f"{channel.sensor}/{channel.name}/{channel.quantity}"] = verdict
     return Proved(board, proof.date, proof.verdict, verdicts, proof.to_dict())

@@ -202,12 +202,12 @@ def steps_table(responses: Sequence[Stepped]) -> list[str]:
     lines = []
     for response in responses:
         declared = f"declared {response.channel.filter.tau_s or 0.0:.3g} s"
-        if response.found is None:
+        if response.fitted is None:
             lines.append(f"{response.channel.name}: the steps were too small to tell ({declared}); nothing is kept")
             continue
         lines.append(
-            f"{response.channel.name}: {response.found.tau_s:.3g} ± {2 * response.found.u_s:.2g} s"
-            f" from {response.found.steps} steps ({declared})"
+            f"{response.channel.name}: {response.fitted.tau_s:.3g} ± {2 * response.fitted.u_s:.2g} s"
+            f" from {response.fitted.steps} steps ({declared})"
         )
         if response.contradiction is not None:
             lines.append(f"  warning: {response.contradiction}")
@@ -224,7 +224,7 @@ def _steps_json(responses: Sequence[Stepped]) -> dict[str, Any]:
             {
                 "channel": response.channel.name,
                 "declared_s": response.channel.filter.tau_s,
-                "found": None if response.found is None else asdict(response.found),
+                "found": None if response.fitted is None else asdict(response.fitted),
                 "contradiction": response.contradiction,
             }
             for response in responses

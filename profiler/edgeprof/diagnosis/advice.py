@@ -28,9 +28,11 @@ class Methods:
     @classmethod
     def of(cls, host: PluginHost, model_format: str) -> Methods:
         """Those that are installed."""
-        made = {name: factory() for name, factory in host.of("compressors").items()}
+        compressors = {name: factory() for name, factory in host.of("compressors").items()}
         return cls({
-            name: one.for_format(model_format) for name, one in made.items() if model_format in one.takes
+            name: compressor.for_format(model_format)
+            for name, compressor in compressors.items()
+            if model_format in compressor.takes
         })  # fmt: skip
 
     def chain(self, method: str, /, *, given: Mapping[str, Any] | None = None, **changes: Any) -> str | None:
@@ -45,7 +47,7 @@ class Methods:
         if tool is None:
             return None
         if changes.get("exclude") == "auto" and not any(
-            one.name == "exclude" and "auto" in one.help for one in tool.parameters
+            parameter.name == "exclude" and "auto" in parameter.help for parameter in tool.parameters
         ):
             return None  # takes names only
         defaults = {parameter.name: parameter.default for parameter in tool.parameters}

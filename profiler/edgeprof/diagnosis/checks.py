@@ -49,13 +49,13 @@ _SHORT_NODE = 10e-6
 
 def diagnose(evidence: Evidence) -> list[Finding]:
     """All checks that the evidence allows, the gravest first."""
-    found = [finding for check in _CHECKS for finding in check(evidence)]
-    return sorted(found, key=lambda one: (ORDER[one.status], -one.weight))
+    findings = [finding for check in _CHECKS for finding in check(evidence)]
+    return sorted(findings, key=lambda finding: (ORDER[finding.status], -finding.weight))
 
 
 def headline(findings: Sequence[Finding]) -> Finding | None:
     """What to say where there is room for one sentence; None where nothing is wrong."""
-    return next((one for one in findings if one.status != "ok"), None)
+    return next((finding for finding in findings if finding.status != "ok"), None)
 
 
 def predicted_speed_up(graph: Graph, baseline: Graph | None, *, dot: bool | None) -> float:
@@ -92,23 +92,23 @@ def _int8_share(e: Evidence) -> Iterator[Finding]:
     bound = amdahl(share, gain)
     floats = sorted((x for x in graph.layers if x.precision.startswith("float")), key=lambda x: -(x.macs or 0))
     named = ", ".join(f"{x.name} ({(x.macs or 0) / graph.macs:.0%})" for x in floats[:3])
-    told = f"{share:.1%} of the multiply-accumulates run in integers, so at most {bound:.2f} × faster (Amdahl)"
+    sentence = f"{share:.1%} of the multiply-accumulates run in integers, so at most {bound:.2f} × faster (Amdahl)"
     if share < _NO_OP:
         packed = sum(layer.stored in {"int8", "uint8", "int4"} for layer in graph.layers)
         only = f"; {packed} of {len(graph.layers)} layers store integers and compute in floats" if packed else ""
         engine = graph.integers if packed > len(graph.layers) / 2 else ""
         yield Finding(
-            "int8-share", "fail", share, "ratio", _NO_OP, f"a no-op for speed: {told}{only}",
+            "int8-share", "fail", share, "ratio", _NO_OP, f"a no-op for speed: {sentence}{only}",
             engine or _quantise_more(e, floats), 5.0, chain=None if engine else _static(e, floats),
         )  # fmt: skip
     elif share < _ISLANDS:
         yield Finding(
             "int8-share", "warn", share, "ratio", _ISLANDS,
-            f"{told}; still in floats: {named}" + _conversions(graph),
+            f"{sentence}; still in floats: {named}" + _conversions(graph),
             "Use operators that the runtime quantises in place of these.", 3.0,
         )  # fmt: skip
     else:
-        yield Finding("int8-share", "ok", share, "ratio", _ISLANDS, told + _conversions(graph))
+        yield Finding("int8-share", "ok", share, "ratio", _ISLANDS, sentence + _conversions(graph))
 
 
 #: What int8-static takes, in the words of ONNX and TFLite.
@@ -133,10 +133,10 @@ def _quantise_more(e: Evidence, floats: Sequence[Layer]) -> str:
 
 def _unknown_share(graph: Graph) -> Finding:
     uncounted = [f"{layer.name} ({layer.op})" for layer in graph.unsized[:3]]
-    told = f", as it is not known how much {', '.join(uncounted)} multiply" if uncounted else ""
+    why = f", as it is not known how much {', '.join(uncounted)} multiply" if uncounted else ""
     return Finding(
         "int8-share", "unknown", None, "ratio", None,
-        f"which part of the arithmetic runs in integers cannot be told{told}",
+        f"which part of the arithmetic runs in integers cannot be told{why}",
         "Give the sizes of open inputs with --input, --input-data or --dataset." if graph.note else None, 2.0,
     )  # fmt: skip
 
@@ -170,20 +170,20 @@ def _sparsity(e: Evidence) -> Iterator[Finding]:
     if not total:
         return
     share, channels, patterned = zeros / total, idle / total, blocks / total
-    told = f"{share:.0%} of the weights are zero, {channels:.0%} in whole channels, {patterned:.0%} in 2:4 blocks"
+    sentence = f"{share:.0%} of the weights are zero, {channels:.0%} in whole channels, {patterned:.0%} in 2:4 blocks"
     meant = any(changes_of(step) & {"sparsity", "channels"} for step in e.recipe)
     if share < (0.1 if meant else 0.3):  # weights of few bits are often zero by rounding
-        yield Finding("sparsity", "ok", share, "ratio", 0.1 if meant else 0.3, told)
+        yield Finding("sparsity", "ok", share, "ratio", 0.1 if meant else 0.3, sentence)
         return
     if channels >= 0.5 * share:
         yield Finding(
-            "sparsity", "warn", channels, "ratio", None, f"{told}; the channels are still computed",
+            "sparsity", "warn", channels, "ratio", None, f"{sentence}; the channels are still computed",
             _taken_out(e, "Take them out"), 2.0, chain=_chain(e, "prune-structured"),
         )  # fmt: skip
         return
     yield Finding(
         "sparsity", "fail", share, "ratio", 0.1,
-        f"{told}: dense kernels multiply zeros like any number, predicted speed-up 1.00 ×",
+        f"{sentence}: dense kernels multiply zeros like any number, predicted speed-up 1.00 ×",
         _taken_out(e, "Take whole channels out")
         + (" Or run the 2:4 blocks on a GPU with sparse tensor cores (TensorRT)." if patterned > 0.9 else ""), 4.0,
         chain=_chain(e, "prune-structured"),
@@ -337,14 +337,14 @@ def _shape(e: Evidence) -> Iterator[Finding]:
     small = graph.macs / graph.nodes
     took = None if e.latency_s is None else e.latency_s / graph.nodes
     if graph.macs and took is not None and took < _SHORT_NODE:
-        judged, told = (took * 1e6, "µs per node", _SHORT_NODE * 1e6), f" in {took * 1e6:.1f} µs"
+        judged, in_time = (took * 1e6, "µs per node", _SHORT_NODE * 1e6), f" in {took * 1e6:.1f} µs"
     elif graph.macs and small < _SMALL_NODE:
-        judged, told = (small, "MACs per node", _SMALL_NODE), ""
+        judged, in_time = (small, "MACs per node", _SMALL_NODE), ""
     else:
         return
     yield Finding(
         "launch-bound", "warn", *judged,
-        f"{small:,.0f} multiply-accumulates a node{told}: starting operators costs about as much as computing them,"
+        f"{small:,.0f} multiply-accumulates a node{in_time}: starting operators costs about as much as computing them,"
         " so less or cheaper arithmetic cannot help much at batch 1",
         "Batch, fuse operators or change the runtime; do not expect speed from compression.", 1.75,
     )  # fmt: skip
@@ -355,17 +355,17 @@ def _outcome(e: Evidence) -> Iterator[Finding]:
     if e.size is None or e.baseline_size is None:
         return
     plain, zipped = (new / old for new, old in zip(e.size, e.baseline_size, strict=True))
-    told = f"the file is {plain:.2f} × its baseline, zipped {zipped:.2f} ×"
+    sentence = f"the file is {plain:.2f} × its baseline, zipped {zipped:.2f} ×"
     if plain > _SMALLER and zipped > _SMALLER:
         yield Finding(
-            "size", "warn", plain, "ratio", _SMALLER, told,
+            "size", "warn", plain, "ratio", _SMALLER, sentence,
             _smaller(e), 0.5, chain=_chain(e, "int8-weight"),
         )  # fmt: skip
     if e.speed_up is not None and e.speed_up < _FASTER and min(plain, zipped) < _SMALLER:
         where = "memory" if plain <= _SMALLER else "download (it is small only when packed)"
         yield Finding(
             "memory-only", "warn", e.speed_up, "ratio", _FASTER,
-            f"memory only: {told}, and {e.speed_up:.2f} × as fast: it saves {where}, not time", None, 1.0,
+            f"memory only: {sentence}, and {e.speed_up:.2f} × as fast: it saves {where}, not time", None, 1.0,
         )  # fmt: skip
 
 

@@ -111,7 +111,7 @@ def explain(
     )
     steps: list[tuple[str, Callable[[], None]]] = []
     if data is not None or measure_s:
-        models = [one for one in (variant, baseline) if one is not None]
+        models = [model for model in (variant, baseline) if model is not None]
         running = functools.partial(run, inputs=inputs, measure_s=measure_s, timeout_s=timeout_s)
         steps.append(("running", lambda: running(evidence, models, host, data)))
     if data and baseline and runtime and before and before.tensors and variant.format == baseline.format:
@@ -145,10 +145,10 @@ def instructions(roots: Roots) -> str | None:
         text = (roots.procfs / "cpuinfo").read_text("utf-8", "replace")
     except OSError:
         return None
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    if found is None:
+    line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    if line is None:
         return None
-    flags = set(found[1].split())
+    flags = set(line[1].split())
     return next((name for name in _DOT if name in flags), "")
 
 
@@ -163,12 +163,12 @@ def annotate(result: schema.Result, roots: Roots, host: PluginHost) -> None:
         if variant.status == "failed" or not disappoints(variant, comparison):
             continue
         with contextlib.suppress(EdgeprofError, OSError, ImportError):
-            made, source = (recognise(one.model.path, formats) for one in (variant, baseline))
-            recipe = variant.recipe or recipe_beside(made)
+            artifact, source = (recognise(row.model.path, formats) for row in (variant, baseline))
+            recipe = variant.recipe or recipe_beside(artifact)
             if not recipe:
                 continue  # another model, not a variant: nothing was promised
             evidence = Evidence(
-                graph=inspect_with(made, host)[1],
+                graph=inspect_with(artifact, host)[1],
                 baseline=inspect_with(source, host)[1],
                 instructions=instructions(roots),
                 arch=platform.machine(),
@@ -192,19 +192,23 @@ def blame(
     slow, worse = _slow(comparison), _worse(variant)
     if not (slow or worse):
         return
-    ratio, sizes = comparison.latency_ratio, [_told_size(one.model) for one in (variant, baseline)]
+    ratio, sizes = comparison.latency_ratio, [_told_size(row.model) for row in (variant, baseline)]
     measured = Evidence(size=sizes[0], baseline_size=sizes[1], speed_up=None if ratio is None else 1 / ratio.value)
-    known = [one for one in findings if one.check not in {"memory-only", "size"}] + checks.diagnose(measured)
-    known.sort(key=lambda one: (checks.ORDER[one.status], -one.weight))
-    told: list[Finding | None] = [_first(known, answers=True) or _UNTOLD] if worse else []
-    told += [_first(known, answers=False)] if slow else []
+    known = [finding for finding in findings if finding.check not in {"memory-only", "size"}] + checks.diagnose(
+        measured
+    )
+    known.sort(key=lambda finding: (checks.ORDER[finding.status], -finding.weight))
+    chosen: list[Finding | None] = [_first(known, answers=True) or _UNTOLD] if worse else []
+    chosen += [_first(known, answers=False)] if slow else []
     variant.reasons += [
-        schema.Reason(code=Code.DIAGNOSIS, message=one.sentence, remedy=one.fix) for one in told if one is not None
+        schema.Reason(code=Code.DIAGNOSIS, message=finding.sentence, remedy=finding.fix)
+        for finding in chosen
+        if finding is not None
     ]
 
 
 def _first(findings: Sequence[Finding], *, answers: bool) -> Finding | None:
-    return checks.headline([one for one in findings if (one.check in _OF_ANSWERS) == answers])
+    return checks.headline([finding for finding in findings if (finding.check in _OF_ANSWERS) == answers])
 
 
 #: Checks of what a variant answers; all others are of what it costs.

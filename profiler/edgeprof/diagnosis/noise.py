@@ -73,14 +73,14 @@ def outputs(e: Evidence) -> Iterator[Finding]:
     """The outputs themselves, as the runtime that measures gives them, saturation and delegates included."""
     if not e.output_db or any("trained_on" in (step.get("facts") or {}) for step in e.recipe):
         return
-    name = min(e.output_db, key=lambda one: e.output_db[one])
+    name = min(e.output_db, key=lambda name: e.output_db[name])
     worst = e.output_db[name]
     if math.isinf(worst):
         yield Finding("outputs", "ok", None, "dB", _SQNR_LOW, "its outputs equal the baseline's")
         return
-    told = f"its outputs lie {worst:.1f} dB above their noise ({name}), as they really run"
+    sentence = f"its outputs lie {worst:.1f} dB above their noise ({name}), as they really run"
     if worst >= _SQNR_LOW:
-        yield Finding("outputs", "ok", worst, "dB", _SQNR_LOW, told)
+        yield Finding("outputs", "ok", worst, "dB", _SQNR_LOW, sentence)
         return
     fine = e.agreement is not None and e.agreement[0] >= AGREEMENT_LOW
     fatal = worst < _SQNR_FATAL and not fine
@@ -88,7 +88,7 @@ def outputs(e: Evidence) -> Iterator[Finding]:
     step, chain = (None, None) if _milder(e) else _against_noise(e)
     yield Finding(
         "outputs", "fail" if fatal else "warn", worst, "dB", _SQNR_FATAL if fatal else _SQNR_LOW,
-        told + (": more than the layers that could be followed show" if unseen else ""),
+        sentence + (": more than the layers that could be followed show" if unseen else ""),
         _milder(e) or step, 3.8 if fatal else 1.9, chain=chain,
     )  # fmt: skip
 
@@ -137,8 +137,8 @@ def _milder(e: Evidence) -> str | None:
     }
     if not milder:
         return None
-    told = " and ".join(f"{how} for {step}" for step, how in milder.items())
-    return f"Weights were changed, not only rounded: try {told}, or train afterwards (a PyTorch module: epochs=N)."
+    advice = " and ".join(f"{how} for {step}" for step, how in milder.items())
+    return f"Weights were changed, not only rounded: try {advice}, or train afterwards (a PyTorch module: epochs=N)."
 
 
 def agreement(e: Evidence) -> Iterator[Finding]:
@@ -146,7 +146,7 @@ def agreement(e: Evidence) -> Iterator[Finding]:
     if e.agreement is None:
         return
     share, count = e.agreement
-    told = f"its top-1 answer is the baseline's for {share:.1%} of {count} samples"
+    sentence = f"its top-1 answer is the baseline's for {share:.1%} of {count} samples"
     if share < _AGREEMENT_BROKEN:
         changed = any(_takes_much_out(step) for step in e.recipe) or any(
             layer.stored == "int4" for layer in (e.graph.layers if e.graph else ())
@@ -158,18 +158,18 @@ def agreement(e: Evidence) -> Iterator[Finding]:
             " samples; per-tensor weights; classes in another order."
         )  # fmt: skip
         what = "damaged" if changed else "a configuration error, not a loss of precision"
-        yield Finding("agreement", "fail", share, "ratio", _AGREEMENT_BROKEN, f"{told}: {what}", suspects, 7.0)
+        yield Finding("agreement", "fail", share, "ratio", _AGREEMENT_BROKEN, f"{sentence}: {what}", suspects, 7.0)
     elif share < AGREEMENT_LOW:
         milder = _milder(e)
         step, chain = (None, None) if milder else _against_noise(e)
         more = " Or use more samples." if takes(e, samples=SAMPLES) and not milder else ""
         yield Finding(
             "agreement", "warn", share, "ratio", AGREEMENT_LOW,
-            told if milder else f"{told}: calibration or granularity",
+            sentence if milder else f"{sentence}: calibration or granularity",
             milder or ((step or "") + more).strip() or None, 3.0, chain=chain,
         )  # fmt: skip
     else:
-        yield Finding("agreement", "ok", share, "ratio", AGREEMENT_LOW, told)
+        yield Finding("agreement", "ok", share, "ratio", AGREEMENT_LOW, sentence)
 
 
 def takes(e: Evidence, **options: Any) -> bool:

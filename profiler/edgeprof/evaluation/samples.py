@@ -125,16 +125,20 @@ class Samples(Dataset):
                 return
 
 
-def split_options(options: Mapping[str, str], own: Collection[str], kind: str) -> tuple[dict[str, str], dict[str, str]]:
+def split_options(
+    options: Mapping[str, str], format_keys: Collection[str], kind: str
+) -> tuple[dict[str, str], dict[str, str]]:
     """Split options into those of the dataset's format and those of the preprocessing.
 
     Raises:
         InputError: an option that is neither; the nearest name is in the remedy.
     """
     for key in options:
-        if key not in KEYS | COMMON and key not in own:
-            raise unknown(f"option of a dataset of kind {kind}", key, KEYS | COMMON | set(own))
-    return {k: v for k, v in options.items() if k in own}, {k: v for k, v in options.items() if k not in own}
+        if key not in KEYS | COMMON and key not in format_keys:
+            raise unknown(f"option of a dataset of kind {kind}", key, KEYS | COMMON | set(format_keys))
+    return {k: v for k, v in options.items() if k in format_keys}, {
+        k: v for k, v in options.items() if k not in format_keys
+    }
 
 
 def _in_words(steps: Mapping[str, Any]) -> str:

@@ -27,9 +27,9 @@ def _line(language: Language) -> str:
     ]
     if language.closure is not None:
         known = {"joules": language.closure.energy, "seconds": language.closure.time}
-        told = [f"{_ratio(ratio)} of its {what}" for what, ratio in known.items() if ratio is not None]
-        if told:
-            parts.append(f"the phases of a request make {' and '.join(told)}")
+        shares = [f"{_ratio(ratio)} of its {what}" for what, ratio in known.items() if ratio is not None]
+        if shares:
+            parts.append(f"the phases of a request make {' and '.join(shares)}")
     return "; ".join(parts) + "."
 
 

@@ -116,8 +116,8 @@ class Row:
     @property
     def answer(self) -> Answer:
         """The worst of its requirements: a no before an unknown, an unknown before an unsure."""
-        found = {check.answer for check in self.checks}
-        return next((answer for answer in ("no", "unknown", "unsure") if answer in found), "yes")
+        answers = {check.answer for check in self.checks}
+        return next((answer for answer in ("no", "unknown", "unsure") if answer in answers), "yes")
 
     @property
     def is_whole(self) -> bool:
@@ -193,22 +193,22 @@ class Judge:
         asked = self.asked
         if not self.usable:
             return [Check("measured", "unknown", self._why_unusable(), self.command())]
-        found = [self._rate()]
+        checks = [self._rate()]
         if asked.latency_p99_s is not None:
-            found.append(self._latency(asked.latency_p99_s))
+            checks.append(self._latency(asked.latency_p99_s))
         if asked.metric is not None:
-            found.append(self._accuracy())
+            checks.append(self._accuracy())
         if asked.memory_bytes is not None:
-            found.append(self._memory(asked.memory_bytes))
+            checks.append(self._memory(asked.memory_bytes))
         if asked.sustained_s is not None:
-            found.append(self._sustained(asked.sustained_s))
+            checks.append(self._sustained(asked.sustained_s))
         if asked.hours is not None:
-            found.append(self._battery(asked.hours))
+            checks.append(self._battery(asked.hours))
         if asked.max_w is not None:
-            found.append(self._max_power(asked.max_w))
+            checks.append(self._max_power(asked.max_w))
         if asked.max_price is not None:
-            found.append(self._price(asked.max_price))
-        return found
+            checks.append(self._price(asked.max_price))
+        return checks
 
     def _capped(self, check: Check) -> Check:
         """No yes from a virtual board, whose speed and joules are not the device's, nor from estimated joules."""
@@ -248,7 +248,7 @@ class Judge:
         if dropped:
             count = dropped[0].variant.workloads[0].dropped
             return Check("rate", "no", f"{count} calls were dropped at {rate:g} a second")
-        highest = next((found for entry in self.usable if (found := _max_rate(entry)) is not None), None)
+        highest = next((max_rate for entry in self.usable if (max_rate := _max_rate(entry)) is not None), None)
         if highest is None:
             return Check("rate", "unknown", "the highest rate was not measured", self.command())
         sentence = f"at most {units.significant(highest)} a second"
@@ -427,10 +427,10 @@ class Judge:
             0 if e.runs_at(self.asked.rate_hz) else 1 if e.result.protocol.scenario == "single-stream" else 2
         )
         for entry in sorted((e for e in self.usable if e.origin != "none"), key=order):
-            found = draw(entry.variant, self.asked, outside)
-            if isinstance(found, Draw):
-                return found, entry, ""
-            why = found
+            drawn = draw(entry.variant, self.asked, outside)
+            if isinstance(drawn, Draw):
+                return drawn, entry, ""
+            why = drawn
         return None, None, why
 
     def _power_command(self) -> str:

@@ -155,17 +155,17 @@ def from_toml(content: Mapping[str, Any], path: Path) -> Requirements:
         if name not in _TABLES:
             raise unknown(f"table of {path.name}", name, _TABLES)
     tables = {name: _table(path, name, content.get(name, {})) for name in _TABLES}
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for table, readers in _KEYS.items():
         for key, value in tables[table].items():
             if key not in readers:
                 raise unknown(f"key of [{table}] in {path.name}", key, readers)
             name, read = readers[key]
-            found[name] = _read(path, key, value, read)
-    if "rate_hz" not in found:
+            values[name] = _read(path, key, value, read)
+    if "rate_hz" not in values:
         raise InputError(f"{path} does not say the rate", remedy="Add rate = 15 to [product]: inferences a second.")
-    found["devices"] = tuple(_device(path, key, value) for key, value in tables["devices"].items())
-    requirements = Requirements(**found)
+    values["devices"] = tuple(_device(path, key, value) for key, value in tables["devices"].items())
+    requirements = Requirements(**values)
     contradiction = _contradiction(requirements)
     if contradiction:
         raise InputError(f"{path}: {contradiction[0]}", remedy=contradiction[1])
@@ -205,7 +205,7 @@ def _device(path: Path, key: str, value: object) -> Device:
     for name in given:
         if name not in _DEVICE:
             raise unknown(f"key of [devices.{key}] in {path.name}", name, _DEVICE)
-    read = {name: _read(path, f"{name} of devices.{key}", one, _DEVICE[name]) for name, one in given.items()}
+    read = {name: _read(path, f"{name} of devices.{key}", text, _DEVICE[name]) for name, text in given.items()}
     return Device(key, **read)  # type: ignore[arg-type] # each name has the reader of its type
 
 
@@ -240,8 +240,8 @@ def _contradiction(asked: Requirements) -> tuple[str, str] | None:
             'Write metric = "top1" and min = 0.9.',
         ),
     )
-    found = next(((sentence, remedy) for holds, sentence, remedy in conflicts if holds), None)
-    return found or _sleep_draws_all(asked)
+    conflict = next(((sentence, remedy) for holds, sentence, remedy in conflicts if holds), None)
+    return conflict or _sleep_draws_all(asked)
 
 
 def _sleep_draws_all(asked: Requirements) -> tuple[str, str] | None:

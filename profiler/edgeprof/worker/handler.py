@@ -278,9 +278,9 @@ class Handler:
     def _infer(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         session = self._session()
         feeds = check_feeds(session.inputs, tensors.load(request["feeds"], blobs))
-        kept = session.reset()
+        why_dependent = session.reset()
         headers, out = tensors.dump(_outputs(session.run(feeds)))
-        return {"outputs": headers, "kept": kept}, out
+        return {"outputs": headers, "kept": why_dependent}, out
 
     def _gpu_peak(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         peaks = [session.gpu_peak_bytes() for session in self._sessions]
@@ -488,8 +488,8 @@ def _said(error: BaseException) -> str:
 def _trace() -> str:
     """The traceback from where edgeprof's own frames end."""
     kind, error, tb = sys.exc_info()
-    own = os.path.dirname(os.path.abspath(__file__))
+    worker_folder = os.path.dirname(os.path.abspath(__file__))
     rest = tb
-    while rest is not None and os.path.dirname(rest.tb_frame.f_code.co_filename) == own:
+    while rest is not None and os.path.dirname(rest.tb_frame.f_code.co_filename) == worker_folder:
         rest = rest.tb_next
     return "".join(traceback.format_exception(kind, error, rest or tb))

@@ -87,7 +87,7 @@ def prove(tmp_path):
                 clock=clock,
                 load=lambda: load,
                 activity=dict,
-                kept=Proofs(tmp_path / "data"),
+                proofs=Proofs(tmp_path / "data"),
                 quick=quick,
                 **options,
             )

@@ -114,7 +114,10 @@ def _packer(block: int) -> Any:
         with quiet():
             tool = MatMulNBitsQuantizer(helper.make_model(graph), bits=4, block_size=block)
             tool.process()
-        arrays = {one.name: onnx.numpy_helper.to_array(one) for one in tool.model.model.graph.initializer}
+        arrays = {
+            tensor_proto.name: onnx.numpy_helper.to_array(tensor_proto)
+            for tensor_proto in tool.model.model.graph.initializer
+        }
         (node,) = tool.model.model.graph.node
         return tuple(arrays[name] for name in node.input[1:4])
 

@@ -107,7 +107,7 @@ class _Job:
     folder: Path
     inputs: dict[str, tuple[tuple[int | None, ...], str]]
     signature: tuple[str | None, dict[str, str]]
-    made: int = 0
+    files_written: int = 0
     ranges: Any = None
 
     def make(self, rows: list[dict[str, Any]], calibration: Calibration | None = None) -> Path:
@@ -115,8 +115,8 @@ class _Job:
         quantiser = self.aeq.quantizer.Quantizer(str(self.ready), rows)
         if calibration is not None and self.ranges is None and quantiser.need_calibration:
             self.ranges = self._calibrate(quantiser, rows, calibration)
-        target = self.folder / f"{self.made}.tflite"
-        self.made += 1
+        target = self.folder / f"{self.files_written}.tflite"
+        self.files_written += 1
         target.write_bytes(bytes(quantiser.quantize(self.ranges).quantized_model))
         return target
 

@@ -82,13 +82,13 @@ _NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startsw
 
 def _declared(place: "_Place") -> Dict[str, Tuple[Optional[int], ...]]:
     """Input → its shape; None for a size that is open."""
-    found = {}
+    shapes = {}
     for position in range(place.graph.InputsLength()):
         tensor = place.graph.Tensors(place.graph.Inputs(position))
         sizes = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else ()
         sizes = sizes if len(sizes) or not tensor.ShapeLength() else tensor.ShapeAsNumpy()
-        found[(tensor.Name() or b"").decode("utf-8", "replace")] = tuple(int(s) if s >= 0 else None for s in sizes)
-    return found
+        shapes[(tensor.Name() or b"").decode("utf-8", "replace")] = tuple(int(s) if s >= 0 else None for s in sizes)
+    return shapes
 
 
 def _open_input(declared: Mapping[str, Tuple[Optional[int], ...]]) -> str:
@@ -142,10 +142,10 @@ def _all_layers(
             list(_all_layers(places, k, None if name == "WHILE" else times, {}, around | {number}))
             for k in inner
         ]
-        largest = max(branches, key=lambda found: sum(one.macs or 0 for one in found), default=[])
-        for found in branches:
-            for layer in found:
-                skipped = name == "IF" and found is not largest and layer.macs is not None
+        largest = max(branches, key=lambda branch: sum(layer.macs or 0 for layer in branch), default=[])
+        for branch in branches:
+            for layer in branch:
+                skipped = name == "IF" and branch is not largest and layer.macs is not None
                 yield layer._replace(macs=0) if skipped else layer
 
 

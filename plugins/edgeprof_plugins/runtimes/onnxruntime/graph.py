@@ -76,7 +76,7 @@ def read(path: str, inputs: Optional[Inputs] = None) -> Graph:
         note=note,
         tensors=[name for node in written.graph.node for name in node.output if name],
         seen_as=_seen_as(written.graph),
-        inputs={one.name: tuple(_declared_sizes(one)) for one in _runtime_inputs(model.graph)},
+        inputs={tensor.name: tuple(_declared_sizes(tensor)) for tensor in _runtime_inputs(model.graph)},
         assumed=_assumed(model.graph, feeds) if not inputs else "",
         makers={name: node.name for node in written.graph.node if node.name for name in node.output if name},
     )
@@ -88,13 +88,13 @@ def _all_nodes(graph: Any) -> Iterator[Any]:
         yield node
         for attribute in node.attribute:
             for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                for one in _all_nodes(inner):
-                    yield one
+                for inner_node in _all_nodes(inner):
+                    yield inner_node
 
 
 def _runtime_inputs(graph: Any) -> List[Any]:
     known = {tensor.name for tensor in graph.initializer}
-    return [one for one in graph.input if one.name not in known]
+    return [tensor for tensor in graph.input if tensor.name not in known]
 
 
 def _feeds(graph: Any, given: Inputs) -> Tuple[Optional[Dict[str, Array]], str]:
@@ -103,28 +103,28 @@ def _feeds(graph: Any, given: Inputs) -> Tuple[Optional[Dict[str, Array]], str]:
     if set(given) == {""} and len(inputs) == 1:
         given = {inputs[0].name: given[""]}
     feeds, draw = {}, np.random.default_rng(0)  # type: Dict[str, Array], Any
-    for one in inputs:
-        value = given.get(one.name)
-        kind = one.type.tensor_type
+    for tensor in inputs:
+        value = given.get(tensor.name)
+        kind = tensor.type.tensor_type
         dtype = _DTYPES.get(kind.elem_type, "float32")
         if isinstance(value, np.ndarray):
-            feeds[one.name] = value.astype(dtype) if value.dtype.kind in "fiub" else value
+            feeds[tensor.name] = value.astype(dtype) if value.dtype.kind in "fiub" else value
             continue
-        sizes = _declared_sizes(one)
+        sizes = _declared_sizes(tensor)
         if value is None and any(size is None for size in sizes[1:]):
             shape = " × ".join("?" if size is None else str(size) for size in sizes)
             example = "x".join("SIZE" if size is None else str(size) for size in [sizes[0] or 1, *sizes[1:]])
             return (
                 None,
                 "arithmetic is not counted: {} is {}; give its sizes with --input {}={}, --input-data or"
-                " --dataset".format(one.name, shape, one.name, example),
+                " --dataset".format(tensor.name, shape, tensor.name, example),
             )
-        feeds[one.name] = _drawn(draw, [size or 1 for size in sizes] if value is None else list(value), dtype)
+        feeds[tensor.name] = _drawn(draw, [size or 1 for size in sizes] if value is None else list(value), dtype)
     return feeds, ""
 
 
-def _declared_sizes(one: Any) -> List[Optional[int]]:
-    return [int(d.dim_value) if d.dim_value > 0 else None for d in one.type.tensor_type.shape.dim]
+def _declared_sizes(tensor: Any) -> List[Optional[int]]:
+    return [int(d.dim_value) if d.dim_value > 0 else None for d in tensor.type.tensor_type.shape.dim]
 
 
 def _assumed(graph: Any, feeds: Optional[Dict[str, Array]]) -> str:
@@ -132,9 +132,9 @@ def _assumed(graph: Any, feeds: Optional[Dict[str, Array]]) -> str:
     if feeds is None:
         return ""
     open_ones = [
-        one.name
-        for one in _runtime_inputs(graph)
-        if one.type.tensor_type.shape.dim and one.type.tensor_type.shape.dim[0].dim_value < 1
+        tensor.name
+        for tensor in _runtime_inputs(graph)
+        if tensor.type.tensor_type.shape.dim and tensor.type.tensor_type.shape.dim[0].dim_value < 1
     ]
     return "a batch of 1 for {}".format(", ".join(open_ones)) if open_ones else ""
 

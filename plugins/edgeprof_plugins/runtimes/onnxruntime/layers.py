@@ -181,12 +181,12 @@ class _Reader:
         if feeds is None:
             return None
         wanted = _wanted(graph)
-        made = {name for node in graph.node for name in node.output if name}
+        produced = {name for node in graph.node for name in node.output if name}
         try:
-            found = self._run(graph, feeds, weights, [name for name in wanted if name in made])
+            computed = self._run(graph, feeds, weights, [name for name in wanted if name in produced])
         except Exception:  # whatever ONNX Runtime does not take
             return None
-        return {**feeds, **found}
+        return {**feeds, **computed}
 
     def _run(
         self, graph: Any, feeds: Mapping[str, Array], weights: Mapping[str, Any], wanted: Sequence[str]
@@ -197,28 +197,28 @@ class _Reader:
         copy = onnx.ModelProto()
         copy.CopyFrom(self._model)
         copy.graph.CopyFrom(graph)
-        known = {one.name for one in (*copy.graph.input, *copy.graph.initializer)}
+        known = {tensor.name for tensor in (*copy.graph.input, *copy.graph.initializer)}
         for name in sorted(_free_names(graph) - known):
             if _is_own(name, weights):
                 copy.graph.initializer.append(weights[name])
             elif name in feeds:
                 copy.graph.input.append(_declared(name, feeds[name]))
-        for one in copy.graph.input:  # what a body leaves untold
-            if one.name in feeds:
-                one.CopyFrom(_declared(one.name, feeds[one.name]))
-        outputs = [one.name for one in copy.graph.output]
+        for tensor in copy.graph.input:  # what a body leaves untold
+            if tensor.name in feeds:
+                tensor.CopyFrom(_declared(tensor.name, feeds[tensor.name]))
+        outputs = [tensor.name for tensor in copy.graph.output]
         copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in outputs)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        named = {one.name: feeds[one.name] for one in session.get_inputs()}
-        found = {}  # type: Dict[str, Array]
+        feeds_by_name = {tensor.name: feeds[tensor.name] for tensor in session.get_inputs()}
+        arrays = {}  # type: Dict[str, Array]
         for start in range(0, len(wanted), _READ_AT_ONCE):
             part = wanted[start : start + _READ_AT_ONCE]
-            found.update(zip(part, session.run(list(part), named)))
-        return found
+            arrays.update(zip(part, session.run(list(part), feeds_by_name)))
+        return arrays
 
     def _inside(
         self,
@@ -231,9 +231,9 @@ class _Reader:
         """The layers in a node's branches or body; of the branches of an If that count which multiply most."""
         repeated = _repetitions(node, held, weights)
         total = None if times is None or repeated is None else times * repeated
-        found = [list(self.layers(g, _inner_feeds(node, g, held, weights), weights, total)) for g in inner]
-        largest = max(found, key=lambda layers: sum(layer.macs or 0 for layer in layers))
-        for layers in found:
+        branches = [list(self.layers(g, _inner_feeds(node, g, held, weights), weights, total)) for g in inner]
+        largest = max(branches, key=lambda layers: sum(layer.macs or 0 for layer in layers))
+        for layers in branches:
             for layer in layers:
                 skipped = node.op_type == "If" and layers is not largest and layer.macs is not None
                 yield layer._replace(macs=0) if skipped else layer
@@ -241,27 +241,27 @@ class _Reader:
 
 def _constants(graph: Any) -> Dict[str, Any]:
     """Tensors that Constant nodes give, under their names."""
-    found = {}
+    tensors = {}
     for node in graph.node:
         for a in node.attribute if node.op_type == "Constant" else ():
             if a.name == "value":
-                found[node.output[0]] = onnx.TensorProto()
-                found[node.output[0]].CopyFrom(a.t)
-                found[node.output[0]].name = node.output[0]
-    return found
+                tensors[node.output[0]] = onnx.TensorProto()
+                tensors[node.output[0]].CopyFrom(a.t)
+                tensors[node.output[0]].name = node.output[0]
+    return tensors
 
 
 def _free_names(graph: Any) -> Set[str]:
     """What a graph takes from around it."""
-    own = {one.name for one in (*graph.input, *graph.initializer)}
-    own |= {name for node in graph.node for name in node.output}
+    defined = {tensor.name for tensor in (*graph.input, *graph.initializer)}
+    defined |= {name for node in graph.node for name in node.output}
     used = {name for node in graph.node for name in node.input if name}
     for node in graph.node:
         for a in node.attribute:
             for inner in [a.g] if a.HasField("g") else a.graphs:
                 used |= _free_names(inner)
-    used |= {one.name for one in graph.output}
-    return used - own
+    used |= {tensor.name for tensor in graph.output}
+    return used - defined
 
 
 def _wanted(graph: Any) -> List[str]:
@@ -271,8 +271,8 @@ def _wanted(graph: Any) -> List[str]:
         inner = [g for a in node.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
         if node.op_type in _OPERATORS or inner:
             names += [*node.input, *([] if inner else node.output[:1])]
-        for one in inner:
-            names += sorted(_free_names(one))
+        for body in inner:
+            names += sorted(_free_names(body))
     return [name for name in dict.fromkeys(names) if name]
 
 
@@ -329,7 +329,7 @@ def _inner_feeds(
     """What the first run of a branch or body gets; None where it is not known."""
     if held is None:
         return None
-    names = [one.name for one in graph.input]
+    names = [tensor.name for tensor in graph.input]
     given = [_value(name, held, weights) if name else None for name in node.input]
     if node.op_type == "Loop":
         given = [np.array(0, np.int64), np.array(True), *given[2:]]
@@ -405,15 +405,15 @@ def _shapes(
     """Of its inputs and its output; None where one is unknown."""
     if held is None or node.output[0] not in held:
         return None, ()
-    found = []  # type: List[Shape]
+    input_shapes = []  # type: List[Shape]
     for name in node.input:
         if name in held:
-            found.append(tuple(np.shape(held[name])))
+            input_shapes.append(tuple(np.shape(held[name])))
         elif name in weights:
-            found.append(tuple(int(size) for size in weights[name].dims))
+            input_shapes.append(tuple(int(size) for size in weights[name].dims))
         else:
-            found.append(())
-    return found, tuple(np.shape(held[node.output[0]]))
+            input_shapes.append(())
+    return input_shapes, tuple(np.shape(held[node.output[0]]))
 
 
 def _counted(

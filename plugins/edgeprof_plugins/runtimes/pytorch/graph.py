@@ -148,32 +148,32 @@ class _Sizes:
         self._known = {}  # type: Dict[Any, int]
         self._batch = 1
         names = set(program.graph_signature.user_inputs)
-        found = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
-        for position, node in enumerate(found):
+        placeholders = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+        for position, node in enumerate(placeholders):
             shape = getattr(node.meta.get("val"), "shape", ())
-            given = inputs.get(node.name, inputs.get("") if len(found) == 1 else None)
-            own = tuple(getattr(given, "shape", given) or ())
+            given = inputs.get(node.name, inputs.get("") if len(placeholders) == 1 else None)
+            given_shape = tuple(getattr(given, "shape", given) or ())
             self.declared[node.name] = tuple(size if isinstance(size, int) else None for size in shape)
             for axis, size in enumerate(shape):
                 if isinstance(size, int):
                     self._batch = size if axis == 0 and position == 0 and size > 0 else self._batch
-                elif axis == 0 or axis < len(own):
-                    self._known.setdefault(size.node.expr, 1 if axis == 0 else int(own[axis]))
+                elif axis == 0 or axis < len(given_shape):
+                    self._known.setdefault(size.node.expr, 1 if axis == 0 else int(given_shape[axis]))
 
     def of(self, shape: Any) -> Optional[List[int]]:
         """A shape as numbers; None where one is open."""
-        found = []
+        sizes = []
         for size in shape:
             value = size if isinstance(size, int) else size.node.expr.subs(self._known)
             if not isinstance(value, int) and not value.is_Integer:
                 return None
-            found.append(int(value))
-        return found
+            sizes.append(int(value))
+        return sizes
 
     def macs(self, name: str, weight: Sequence[Any], first: Any, output: Any) -> Optional[int]:
         """Of one sample; None where a size is open."""
-        found = first if "transpose" in name else output
-        shape = None if found is None else self.of(found.shape)
+        sized = first if "transpose" in name else output
+        shape = None if sized is None else self.of(sized.shape)
         known = self.of(weight)
         if shape is None or not known:
             return None
@@ -188,7 +188,9 @@ class _Sizes:
 def _composed(name: str, node: Any, sizes: _Sizes) -> Iterator[Layer]:
     """A recurrent layer, attention, or Einstein's sum."""
     first = node.args[0] if name != "einsum" else None
-    values = [getattr(one, "meta", {}).get("val") for one in node.args[: 3 if name.startswith("scaled") else 1]]
+    values = [
+        getattr(argument, "meta", {}).get("val") for argument in node.args[: 3 if name.startswith("scaled") else 1]
+    ]
     shapes = [None if value is None else sizes.of(value.shape) for value in values]
     macs = None  # type: Optional[int]
     known = [shape for shape in shapes if shape]
@@ -196,7 +198,7 @@ def _composed(name: str, node: Any, sizes: _Sizes) -> Iterator[Layer]:
         queries, keys, held = known
         macs = int(np.prod(queries[:-1])) * keys[-2] * (queries[-1] + held[-1])
     elif first is not None and known and isinstance(node.args[2], (list, tuple)):
-        weights = [one.meta["val"].shape for one in node.args[2] if len(one.meta["val"].shape) == 2]
+        weights = [weight.meta["val"].shape for weight in node.args[2] if len(weight.meta["val"].shape) == 2]
         macs = int(np.prod(known[0][:-1])) * sum(int(np.prod(shape)) for shape in weights)
     elif name == "einsum":
         macs = _einsum(node, sizes)
@@ -209,8 +211,8 @@ def _composed(name: str, node: Any, sizes: _Sizes) -> Iterator[Layer]:
 def _einsum(node: Any, sizes: _Sizes) -> Optional[int]:
     terms = str(node.args[0]).replace(" ", "").partition("->")[0].split(",")
     letters = {}  # type: Dict[str, int]
-    for term, one in zip(terms, node.args[1]):
-        shape = sizes.of(one.meta["val"].shape)
+    for term, factor in zip(terms, node.args[1]):
+        shape = sizes.of(factor.meta["val"].shape)
         if shape is None or len(shape) != len(term):
             return None
         letters.update(zip(term, shape))
