@@ -53,13 +53,13 @@ def load(path: Path) -> list[Device]:
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"{path} cannot be read as an inventory: {reason}") from None
-    _known(path, "", table, ("port", "labels", "devices"))
-    port = _port(path, "port", table.get("port", DEFAULT_PORT))
-    shared = _labels(path, "[labels]", table.get("labels", {}))
+    _check_keys(path, "", table, ("port", "labels", "devices"))
+    port = _read_port(path, "port", table.get("port", DEFAULT_PORT))
+    shared = _read_labels(path, "[labels]", table.get("labels", {}))
     entries = table.get("devices")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"{path} names no devices", remedy='Each begins with [[devices]] and has name = "…".')
-    devices = [_device(path, index, entry, port, shared) for index, entry in enumerate(entries, start=1)]
+    devices = [_read_device(path, index, entry, port, shared) for index, entry in enumerate(entries, start=1)]
     for what, values in (("name", [d.name for d in devices]), ("address", [d.address for d in devices])):
         for value in values:
             if values.count(value) > 1:
@@ -86,12 +86,12 @@ def write(path: Path, text: str) -> None:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _device(path: Path, index: int, entry: dict[str, Any], port: int, shared: dict[str, str]) -> Device:
+def _read_device(path: Path, index: int, entry: dict[str, Any], port: int, shared: dict[str, str]) -> Device:
     name = entry.get("name")
     where = f"device {name}" if isinstance(name, str) and name else f"device {index}"
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{path}: {where} has no name", remedy='It becomes the label instance: name = "camera-7".')
-    _known(path, f"{where}: ", entry, ("name", "address", "labels"))
+    _check_keys(path, f"{where}: ", entry, ("name", "address", "labels"))
     address = entry.get("address", name)
     match = _HOST.fullmatch(address) if isinstance(address, str) else None
     if match is None:
@@ -99,18 +99,18 @@ def _device(path: Path, index: int, entry: dict[str, Any], port: int, shared: di
             f"{path}: {where} has the address {address!r}, which is none",
             remedy="As in 192.0.2.17, camera-7.example:28283 or [2001:db8::17]:28283, without http://.",
         )
-    number = _port(path, where, int(match["port"]) if match["port"] else port)
-    labels = shared | _labels(path, where, entry.get("labels", {}))
+    number = _read_port(path, where, int(match["port"]) if match["port"] else port)
+    labels = shared | _read_labels(path, where, entry.get("labels", {}))
     return Device(name, f"{match['host']}:{number}", labels)
 
 
-def _port(path: Path, where: str, value: object) -> int:
+def _read_port(path: Path, where: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
         raise InputError(f"{path}: {where}: {value!r} is no port (1 to 65535)")
     return value
 
 
-def _labels(path: Path, where: str, table: object) -> dict[str, str]:
+def _read_labels(path: Path, where: str, table: object) -> dict[str, str]:
     if not isinstance(table, dict):
         raise InputError(f"{path}: {where}: labels should be a table, as {{ site = 'hall-3' }}")
     for label, value in table.items():
@@ -123,7 +123,7 @@ def _labels(path: Path, where: str, table: object) -> dict[str, str]:
     return dict(table)
 
 
-def _known(path: Path, where: str, table: dict[str, Any], valid: tuple[str, ...]) -> None:
+def _check_keys(path: Path, where: str, table: dict[str, Any], valid: tuple[str, ...]) -> None:
     for key in table:
         if key not in valid:
             near = difflib.get_close_matches(key, valid, n=1)

@@ -186,7 +186,7 @@ class PluginHost:
             self.manager.check_pending()
             for hook, impl in self._implementations(module):
                 if hook != "register_commands":
-                    _call(hook, impl, register=self._registrar(KINDS[hook], info))
+                    _call_hook(hook, impl, register=self._registrar(KINDS[hook], info))
 
     def commands(self, reserved: Collection[str] = ()) -> Mapping[str, click.Command]:
         """The verbs that plugins add (``register_commands``), asked for only when somebody needs them.
@@ -206,7 +206,7 @@ class PluginHost:
                     if hook != "register_commands":
                         continue
                     group = click.Group()
-                    _call(hook, impl, cli=group)
+                    _call_hook(hook, impl, cli=group)
                     for name, command in group.commands.items():
                         if name in reserved:
                             raise _RefusedError(f"the command {name!r} is edgeprof's own")
@@ -249,7 +249,7 @@ class PluginHost:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything; it must not take the host down
-            info.status, info.reason = "failed", _sentence(error)
+            info.status, info.reason = "failed", _error_sentence(error)
             for kind, names in info.registers.items():
                 for name in names:
                     del self._registry[kind][name]
@@ -325,7 +325,7 @@ def points_of(*names: str) -> list[importlib.metadata.EntryPoint]:
     return [point for point in installed() if point.name in names]
 
 
-def _call(hook: str, impl: pluggy.HookImpl, **arguments: Any) -> None:
+def _call_hook(hook: str, impl: pluggy.HookImpl, **arguments: Any) -> None:
     if impl.hookwrapper or impl.wrapper:
         raise _RefusedError(f"{hook} is a hook wrapper; a hook of edgeprof only registers")
     if not impl.argnames:
@@ -341,7 +341,9 @@ def _refuse_misspelt(module: object) -> None:
             hook = mark.get("specname") or name
             if hook not in KINDS and not mark.get("optionalhook"):
                 near = difflib.get_close_matches(hook, KINDS, n=1)
-                raise _RefusedError(f"{hook} is no hook; " + (f"did you mean {near[0]}?" if near else _known()))
+                raise _RefusedError(
+                    f"{hook} is no hook; " + (f"did you mean {near[0]}?" if near else _hooks_sentence())
+                )
         elif name in KINDS:
             raise _RefusedError(f"{name} is not marked with @hookimpl")
         elif getattr(function, "__module__", None) == getattr(module, "__name__", ""):
@@ -350,11 +352,11 @@ def _refuse_misspelt(module: object) -> None:
                 raise _RefusedError(f"{name} is no hook; did you mean {near[0]}, marked with @hookimpl?")
 
 
-def _known() -> str:
+def _hooks_sentence() -> str:
     return f"the hooks are {', '.join(KINDS)}"
 
 
-def _sentence(error: BaseException) -> str:
+def _error_sentence(error: BaseException) -> str:
     """What went wrong in a plugin, in one line."""
     if isinstance(error, _RefusedError):
         return str(error)

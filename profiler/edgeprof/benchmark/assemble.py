@@ -51,7 +51,7 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Varia
             size_bytes=record.artifact.size_bytes,
             size_compressed_bytes=record.artifact.size_compressed(),
         ),
-        runtime=_runtime(record),
+        runtime=_runtime_use(record),
     )
     if record.main.warmup is not None:
         warmup = record.main.warmup
@@ -63,14 +63,14 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Varia
             peak_rss=record.memory.peak_rss, loaded_rss=record.loaded.rss_bytes, gpu_peak=record.memory.gpu_peak
         )
     if record.main.windows:
-        _measured(row, record, sampled, plan)
+        _add_measurements(row, record, sampled, plan)
     language.add_findings(row, record)
-    _scored(row, record)
-    _judge(row, record)
+    _add_accuracy(row, record)
+    _judge_status(row, record)
     return row
 
 
-def _runtime(record: VariantRecord) -> schema.RuntimeUse | None:
+def _runtime_use(record: VariantRecord) -> schema.RuntimeUse | None:
     loaded = record.loaded
     if record.runtime is None:
         return None
@@ -85,15 +85,15 @@ def _runtime(record: VariantRecord) -> schema.RuntimeUse | None:
     )
 
 
-def _measured(row: schema.Variant, record: VariantRecord, sampled: Sampled, plan: Plan) -> None:
+def _add_measurements(row: schema.Variant, record: VariantRecord, sampled: Sampled, plan: Plan) -> None:
     """Latency, joules, power, temperature and utilisation from the windows."""
     several = len(record.workloads) > 1
     for workload in record.workloads:
         if not workload.windows:  # interrupted before its turn
             continue
-        figures, quote = _workload(workload, record.idles, sampled, plan)
+        figures, quote = _workload_figures(workload, record.idles, sampled, plan)
         row.workloads.append(figures)
-        reasons = [*quote.reasons, *_irregular(workload, plan)]
+        reasons = [*quote.reasons, *_window_remarks(workload, plan)]
         if several:
             reasons = [
                 msgspec.structs.replace(reason, message=f"{figures.name}: {reason.message}") for reason in reasons
@@ -105,20 +105,20 @@ def _measured(row: schema.Variant, record: VariantRecord, sampled: Sampled, plan
     row.inferences, row.throughput_per_s = main.count, main.throughput_per_s
     row.latency_s, row.energy_j_per_inference = main.latency_s, main.energy_j_per_unit
     row.windows = main.windows
-    hot = [_hottest(sampled, span.start_s, span.end_s) for span in spans]
+    hot = [_hottest_reading(sampled, span.start_s, span.end_s) for span in spans]
     known = [c for c in hot if c is not None]
     row.temperature_c = schema.Temperature(
-        start=_hottest(sampled, spans[0].start_s - 1.0, spans[0].start_s), max=max(known, default=None)
+        start=_hottest_reading(sampled, spans[0].start_s - 1.0, spans[0].start_s), max=max(known, default=None)
     )
     is_served = record.loaded is not None and record.loaded.is_served
-    row.utilization = _utilization(record.main, sampled, is_served=is_served)
+    row.utilization = _mean_utilization(record.main, sampled, is_served=is_served)
     slower = health.warming_slowdown([w.latency_median_s for w in row.windows if w.latency_median_s], hot)
     row.reasons += [r for r in (slower, *_clock_drifts(sampled, spans)) if r is not None]
     row.throttled = slower is not None or any(workload.throttles for workload in record.workloads)
-    row.gpu = _gpu(row, record, sampled)
+    row.gpu = _gpu_figures(row, record, sampled)
 
 
-def _workload(
+def _workload_figures(
     record: WorkloadRecord, idles: Sequence[Span], sampled: Sampled, plan: Plan
 ) -> tuple[schema.Workload, Quote]:
     """The figures of one workload, per unit of it."""
@@ -162,7 +162,7 @@ def _workload(
     return figures, quote
 
 
-def _irregular(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
+def _window_remarks(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
     """What the worker saw in the windows that takes nothing from the figures and is worth knowing."""
     windows = record.windows
     late = sum(window.late or 0 for window in windows)
@@ -190,7 +190,7 @@ def _irregular(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
         )
 
 
-def _gpu(row: schema.Variant, record: VariantRecord, sampled: Sampled) -> schema.Gpu | None:
+def _gpu_figures(row: schema.Variant, record: VariantRecord, sampled: Sampled) -> schema.Gpu | None:
     """What the GPU adds, where the variant ran on one: its own times, its memory, clock and joules."""
     if not device.is_gpu(record.options.device):
         return None
@@ -202,12 +202,12 @@ def _gpu(row: schema.Variant, record: VariantRecord, sampled: Sampled) -> schema
     gpu.memory_bytes = record.gpu_process_bytes
     for channel in sampled.of("frequency"):
         if channel.scope == "gpu" and gpu.clock_hz is None:
-            values = _within(sampled, channel, spans)
+            values = _readings_within(sampled, channel, spans)
             if len(values):
                 gpu.clock_hz = schema.Clock(
                     min=float(values.min()), median=float(np.median(values)), max=float(values.max())
                 )
-    masks = [_within(sampled, c, spans) for c in sampled.of("count") if c.name.endswith(device.REASONS)]
+    masks = [_readings_within(sampled, c, spans) for c in sampled.of("count") if c.name.endswith(device.REASONS)]
     gpu.throttle_reasons = device.throttle_reasons(np.concatenate(masks)) if masks else []
     energy = row.energy_j_per_inference
     if energy is not None and energy.provenance != "estimated":
@@ -217,7 +217,7 @@ def _gpu(row: schema.Variant, record: VariantRecord, sampled: Sampled) -> schema
     return gpu
 
 
-def _within(sampled: Sampled, channel: Channel, spans: Sequence[Span]) -> npt.NDArray[np.float64]:
+def _readings_within(sampled: Sampled, channel: Channel, spans: Sequence[Span]) -> npt.NDArray[np.float64]:
     """A channel's readings in the windows, repeats included (a clock may stand still), without failed ones."""
     samples = sampled.trace.readings(channel.key)
     times, values = np.asarray(samples.times, float), np.asarray(samples.values, float)
@@ -228,7 +228,7 @@ def _within(sampled: Sampled, channel: Channel, spans: Sequence[Span]) -> npt.ND
     return readings
 
 
-def _hottest(sampled: Sampled, start: float, end: float) -> float | None:
+def _hottest_reading(sampled: Sampled, start: float, end: float) -> float | None:
     """The hottest zone's highest reading in an interval, celsius."""
     highs = []
     for channel in sampled.of("temperature"):
@@ -239,7 +239,7 @@ def _hottest(sampled: Sampled, start: float, end: float) -> float | None:
     return max(highs, default=None)
 
 
-def _utilization(record: WorkloadRecord, sampled: Sampled, *, is_served: bool) -> schema.Utilization:
+def _mean_utilization(record: WorkloadRecord, sampled: Sampled, *, is_served: bool) -> schema.Utilization:
     """CPU: the worker's own CPU seconds over all cores' seconds, where it is the worker that computes. GPU: the mean
     reading within the windows.
     """
@@ -269,7 +269,7 @@ def _clock_drifts(sampled: Sampled, spans: Sequence[Span]) -> Iterable[Reason | 
         yield health.clock_drift(medians, channel.name)
 
 
-def _scored(row: schema.Variant, record: VariantRecord) -> None:
+def _add_accuracy(row: schema.Variant, record: VariantRecord) -> None:
     if record.score is None or record.metric is None:
         return
     row.accuracy = schema.Accuracy(
@@ -284,7 +284,7 @@ def _scored(row: schema.Variant, record: VariantRecord) -> None:
     )
 
 
-def _standstills(record: VariantRecord) -> Iterator[Reason]:
+def _standstill_reasons(record: VariantRecord) -> Iterator[Reason]:
     standstills = [standstill for workload in record.workloads for standstill in workload.standstills]
     if standstills:
         yield Reason(
@@ -294,7 +294,7 @@ def _standstills(record: VariantRecord) -> Iterator[Reason]:
         )
 
 
-def _judge(row: schema.Variant, record: VariantRecord) -> None:
+def _judge_status(row: schema.Variant, record: VariantRecord) -> None:
     """The status, from best to worst: a reason of its own for each step down."""
     reasons = row.reasons
     reasons += record.notes
@@ -311,7 +311,7 @@ def _judge(row: schema.Variant, record: VariantRecord) -> None:
                     remedy="Close other work, fix the clocks, or lengthen --warmup.",
                 )
             )
-    reasons += _standstills(record)
+    reasons += _standstill_reasons(record)
     windows = [window for workload in record.workloads for window in workload.windows]
     saturated = next((window for window in windows if window.saturated), None)
     if saturated is not None:
@@ -363,11 +363,13 @@ def sensor_uses(
 ) -> list[schema.SensorUse]:
     """Every channel that was sampled, and every one that exists and could not be; with what a proof says of each."""
     annotated = {channel.key: channel for channel in sampled.topology.channels}
-    uses = [_use(sampled.series(annotated[s.key]).channel, s, proved) for s in sampled.stats if s.key in annotated]
-    return uses + [_use(channel, None, proved) for channel in unavailable]
+    uses = [
+        _sensor_use(sampled.series(annotated[s.key]).channel, s, proved) for s in sampled.stats if s.key in annotated
+    ]
+    return uses + [_sensor_use(channel, None, proved) for channel in unavailable]
 
 
-def _use(channel: Channel, stat: ChannelStats | None, proved: Proved | None) -> schema.SensorUse:
+def _sensor_use(channel: Channel, stat: ChannelStats | None, proved: Proved | None) -> schema.SensorUse:
     shape = channel.filter
     return schema.SensorUse(
         sensor=channel.sensor,

@@ -102,29 +102,29 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
         check_preprocessing(model.name, model.history, request.dataset)
     with measuring(roots, "bench " + " ".join(Path(model.artifact.spec).name for model in models)):
         if not request.fast_sensor:
-            return _bench(request, models, host, roots, progress)
+            return _run_bench(request, models, host, roots, progress)
         with Settings() as settings:
             lowered = fast_sensor.lower(roots, settings)
-            result = _bench(request, models, host, roots, progress)
+            result = _run_bench(request, models, host, roots, progress)
     result.reasons += [schema.Reason(code=Code.FAST_SENSOR, message=what) for what in lowered]
     return result
 
 
-def _bench(
+def _run_bench(
     request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
 ) -> schema.Result:
-    _plan(request)  # what is wrong with a flag is told before any sensor is asked
+    _plan_for(request)  # what is wrong with a flag is told before any sensor is asked
     discovery = prepare(host, roots, request.sensors, request.rail, note=progress.note)
     if request.strict and not discovery.topology.headline.channels:
         raise GateError(
             f"nothing measures power here ({discovery.topology.headline.reason}), and --strict accepts no estimate",
             remedy="edgeprof doctor tells what is missing.",
         )
-    plan = _plan(request, discovery)
+    plan = _plan_for(request, discovery)
     return _Run(request, plan, discovery, roots, progress).result(models)
 
 
-def _plan(request: BenchRequest, discovery: Discovery | None = None) -> Plan:
+def _plan_for(request: BenchRequest, discovery: Discovery | None = None) -> Plan:
     """What was asked for, fitted to the sensors that were found; without them, only checked."""
     channels = discovery.topology.headline.channels if discovery else ()
     return make_plan(
@@ -167,7 +167,7 @@ class _Run:
 
     def result(self, candidates: list[Candidate]) -> schema.Result:
         """Run everything, keep what was measured when interrupted, and analyse."""
-        groups = _groups(candidates)
+        groups = _group_candidates(candidates)
         able = sum(candidate.failure is None for candidate in candidates)
         records: list[VariantRecord] = []
         host = context.describe_host(self.roots)
@@ -264,7 +264,7 @@ class _Run:
         for record, worker in zip(records, workers, strict=True):
             if worker is not None:
                 with self._charged_to(record):
-                    record.memory = _grown(record.memory, worker.memory())
+                    record.memory = _model_memory(record.memory, worker.memory())
                     if record.options.device != "cpu":
                         record.gpu_process_bytes = _device_memory(self.discovery.sensors, worker.pid)
                     self._evaluate(worker, record)
@@ -496,7 +496,7 @@ def _charge_load(preflight: list[schema.Reason], records: Sequence[VariantRecord
     return [reason for reason in preflight if reason.code != Code.COMPETING_LOAD]
 
 
-def _grown(warm: WorkerMemory | None, after: WorkerMemory) -> WorkerMemory:
+def _model_memory(warm: WorkerMemory | None, after: WorkerMemory) -> WorkerMemory:
     """The model's own memory: its peak up to the end of the warm-up, or what is resident after the windows if more.
 
     Not the peak of the windows: their time-stamps (8 bytes an inference) are ours, and megabytes for a tiny model.
@@ -511,7 +511,7 @@ def _part_time(discovery: Discovery) -> PartTime | None:
     return max(parts, key=lambda part: part.period_s - part.look_s, default=None)
 
 
-def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
+def _group_candidates(candidates: list[Candidate]) -> list[list[Candidate]]:
     """All at once where memory surely allows, else one by one."""
     able = [c for c in candidates if c.failure is None]
     need = sum(_WORKER_BYTES + _BYTES_PER_MODEL_BYTE * (c.artifact.size_bytes or 0) for c in able)

@@ -133,19 +133,23 @@ def against(
     settle_s += reference.filter.length_s or 0.0 if reference else 1.0
     epoch = time.time() - clock.now()
     with recording:
-        holds = _step(levels, settle_s, hold_s, say, recording) if load else _watch(levels, hold_s, say, recording)
+        holds = (
+            _step_through_levels(levels, settle_s, hold_s, say, recording)
+            if load
+            else _watch_levels(levels, hold_s, say, recording)
+        )
         recording.hold(_TAIL_S)
     theirs = _reference_series(record, reference, recording, holds, epoch=epoch, say=say)
-    usable, fitted = fit_levels([_held(recording, channel) for channel in rails], theirs, holds)
+    usable, fitted = fit_levels([_held_series(recording, channel) for channel in rails], theirs, holds)
     name = reference.name if reference is not None else (record.name if record else target)
     meter_limit = accuracy if accuracy is not None else (reference.gain_limit if reference else None)
-    entries = _keep(
+    entries = _entries_for(
         rails,
         usable,
         fitted,
         meter=name,
         limit=meter_limit,
-        covers=_covers(covers, reference, rails),
+        covers=_scope_covered(covers, reference, rails),
         where=board_name(discovery.topology.board, roots),
     )
     old = {entry.name: entry.line for entry in calibrations.entries()}
@@ -196,7 +200,7 @@ def meter_of(target: str, host: PluginHost, roots: Roots) -> tuple[list[Sensor],
     return [sensor for sensor in discovery.sensors if best.key in {c.key for c in sensor.channels}], best
 
 
-def _step(levels: int, settle_s: float, hold_s: float, say: Say, recording: Recording) -> list[Span]:
+def _step_through_levels(levels: int, settle_s: float, hold_s: float, say: Say, recording: Recording) -> list[Span]:
     """Make the levels, from idle to all cores busy and in an order that a slow drift does not follow."""
     shares = [number / (levels - 1) for number in range(levels)]
     holds = []
@@ -210,7 +214,7 @@ def _step(levels: int, settle_s: float, hold_s: float, say: Say, recording: Reco
     return holds
 
 
-def _watch(levels: int, hold_s: float, say: Say, recording: Recording) -> list[Span]:
+def _watch_levels(levels: int, hold_s: float, say: Say, recording: Recording) -> list[Span]:
     """Take the levels as they come, one hold after the other; those in which the power moved will weigh little."""
     say(f"change the load yourself, about every {3 * hold_s:g} s: {4 * levels} times {hold_s:g} s are watched")
     return [recording.hold(hold_s) for _ in range(4 * levels)]
@@ -246,7 +250,7 @@ def _reference_series(
     return ChannelSeries(channel, times, watts)
 
 
-def _held(recording: Recording, channel: Channel) -> ChannelSeries:
+def _held_series(recording: Recording, channel: Channel) -> ChannelSeries:
     # A hold begins when the filter has settled: its readings then are the power, and what the correction would add are
     # only the steps of the sensor.
     if channel.filter.kind == "exponential":
@@ -254,12 +258,12 @@ def _held(recording: Recording, channel: Channel) -> ChannelSeries:
     return recording.series(channel)
 
 
-def _covers(covers: str | None, reference: Channel | None, mine: Sequence[Channel]) -> str | None:
+def _scope_covered(covers: str | None, reference: Channel | None, mine: Sequence[Channel]) -> str | None:
     meter_scope = covers or (reference.scope if reference is not None and reference.scope != "unknown" else None)
     return None if meter_scope is None or {channel.scope for channel in mine} == {meter_scope} else meter_scope
 
 
-def _keep(
+def _entries_for(
     mine: Sequence[Channel],
     levels: Sequence[Level],
     fitted: Line,
@@ -350,13 +354,15 @@ def step_response(
             edges.append((recording.hold(watch_s).start_s, number % 2 == 0))
     results = []
     for channel in channels:
-        results.append(_stepped(channel, recording, edges, watch_s))
+        results.append(_judge_steps(channel, recording, edges, watch_s))
         if results[-1].fitted is not None:
             _keep_filter(results[-1], discovery.topology.board, roots, calibrations)
     return results
 
 
-def _stepped(channel: Channel, recording: Recording, edges: Sequence[tuple[float, bool]], watch_s: float) -> Stepped:
+def _judge_steps(
+    channel: Channel, recording: Recording, edges: Sequence[tuple[float, bool]], watch_s: float
+) -> Stepped:
     series = recording.trace.series(channel.key)
     cuts = []
     for at, rising in edges:

@@ -142,15 +142,15 @@ def prove(
     known = discovery.topology.by_key() | ({reference.key: reference} if reference is not None else {})
     sampler = Sampler([*watched, *(m for m in meters if m not in watched)], _RATE_HZ, known, clock=clock)
     recording = Recording(discovery.topology, sampler, clock=clock)
-    planned, played = plan(_slowest(channels), quick=quick), Played()
+    planned, played = plan(_slowest_filter_s(channels), quick=quick), Played()
     say(f"about {planned.seconds:.0f} s: leave the machine alone meanwhile")
     with load() as burner:
         with recording:
-            _rest(planned, recording, played, activity or _programs, say)
+            _watch_rest(planned, recording, played, activity or _program_cpu_s, say)
             play(planned, recording, burner, played, say)
             recording.hold(0.5)
         say(f"what sampling costs: {2 * planned.pairs * planned.block_s:.0f} s")
-        _blocks(
+        _play_blocks(
             planned,
             lambda sampled: Sampler(watched if sampled else [], _BENCH_RATE_HZ, known, clock=clock),
             recording,
@@ -160,11 +160,11 @@ def prove(
     seen = Observed(discovery.topology, channels, sampler.trace, planned, played)
     checks = [*sensor_checks(seen), *sum_checks(seen)]
     if reference is not None:
-        checks.append(_against(seen, reference))
+        checks.append(_check_against_meter(seen, reference))
     elif seen.headline:
         checks.append(unproved_gain(seen))
-    proof = _proof(discovery.topology.board.name, seen, checks)
-    (proofs or Proofs()).put(_proved(board_name(discovery.topology.board, roots), seen, proof))
+    proof = _summarise_proof(discovery.topology.board.name, seen, checks)
+    (proofs or Proofs()).put(_verdicts_to_keep(board_name(discovery.topology.board, roots), seen, proof))
     return proof
 
 
@@ -172,11 +172,11 @@ def _is_power(channel: Channel) -> bool:
     return channel.quantity == "power" or (channel.quantity == "energy" and channel.kind == "counter")
 
 
-def _slowest(channels: Sequence[Channel]) -> float:
+def _slowest_filter_s(channels: Sequence[Channel]) -> float:
     return max((c.filter.tau_s or c.filter.length_s or 0.0 for c in channels), default=0.0)
 
 
-def _rest(planned: Plan, recording: Recording, played: Played, activity: Activity, say: Say) -> None:
+def _watch_rest(planned: Plan, recording: Recording, played: Played, activity: Activity, say: Say) -> None:
     say(f"idle: {3 * planned.idle_s:.0f} s")
     began_s, before = time.monotonic(), activity()
     for _ in range(3):
@@ -188,7 +188,7 @@ def _rest(planned: Plan, recording: Recording, played: Played, activity: Activit
     played.busiest = tuple(_name(process) for process in sorted(used, key=lambda process: -used[process])[:_NAMED])
 
 
-def _programs() -> dict[int, float]:
+def _program_cpu_s() -> dict[int, float]:
     """CPU seconds of every process but this one."""
     used: dict[int, float] = {}
     for process in psutil.process_iter(["cpu_times"]):
@@ -205,7 +205,7 @@ def _name(process: int) -> str:
         return f"process {process}"
 
 
-def _blocks(
+def _play_blocks(
     planned: Plan, sampler: Callable[[bool], Sampler], recording: Recording, load: Load, played: Played
 ) -> None:
     """All cores busy, in blocks with and without a bench's sampling; the order turns, so that a drift cancels.
@@ -230,7 +230,7 @@ def _blocks(
     load.set(0.0)
 
 
-def _against(seen: Observed, reference: Channel) -> Check:
+def _check_against_meter(seen: Observed, reference: Channel) -> Check:
     def series(channel: Channel) -> ChannelSeries:
         readings = seen.trace.series(channel.key)
         # A hold begins when the filter has settled: its readings then are the power.
@@ -241,7 +241,7 @@ def _against(seen: Observed, reference: Channel) -> Check:
     return meter_check(seen, [series(channel) for channel in seen.headline], series(reference), holds)
 
 
-def _proof(board: str, seen: Observed, checks: Sequence[Check]) -> Proof:
+def _summarise_proof(board: str, seen: Observed, checks: Sequence[Check]) -> Proof:
     headline = seen.headline
     limits = [channel.gain_limit for channel in headline if channel.gain_limit is not None]
     added = next((check for check in checks if check.name == "additivity" and check.verdict == "passed"), None)
@@ -259,7 +259,7 @@ def _proof(board: str, seen: Observed, checks: Sequence[Check]) -> Proof:
     )
 
 
-def _proved(board: str, seen: Observed, proof: Proof) -> Proved:
+def _verdicts_to_keep(board: str, seen: Observed, proof: Proof) -> Proved:
     """What is kept: of each channel whether its own checks failed, and the whole proof."""
     verdicts: dict[str, str] = {}
     for channel in seen.channels:

@@ -34,7 +34,7 @@ def command(result: str | None, **flags: Any) -> None:
     With RESULT, that one in full: an id or its last part (k3f), "last", "last~1", or a result file.
     """
     if result is not None or flags["output"]:
-        _show(result or "last", flags)
+        _show_run(result or "last", flags)
         return
     from edgeprof.reporters.terminal import Style
     from edgeprof.results.store import Store
@@ -48,13 +48,13 @@ def command(result: str | None, **flags: Any) -> None:
     if flags["as_json"]:
         click.echo(json.dumps({"schema": SCHEMA, "results": _as_json(entries)}, indent=2))
     elif entries:
-        click.echo("\n".join(_table(entries, Style.of(sys.stdout, no_color=flags["no_color"]))))
+        click.echo("\n".join(_runs_table(entries, Style.of(sys.stdout, no_color=flags["no_color"]))))
         click.echo(f"\n  kept in {store.directory} (EDGEPROF_DATA_DIR)")
     else:
         click.echo(f"nothing is stored in {store.directory} yet; measure something: edgeprof bench MODEL")
 
 
-def _show(reference: str, flags: dict[str, Any]) -> None:
+def _show_run(reference: str, flags: dict[str, Any]) -> None:
     from edgeprof.reporters import console, registry
     from edgeprof.reporters.terminal import Style
     from edgeprof.results import document, files
@@ -93,21 +93,21 @@ def _as_json(entries: Sequence[Entry]) -> list[dict[str, Any]]:
                 for e in group
             ],
         }
-        for run, group in _runs(entries)
+        for run, group in _list_runs(entries)
     ]
 
 
-def _runs(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
+def _list_runs(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
     return [(run, list(group)) for run, group in itertools.groupby(entries, key=lambda e: e.id)]
 
 
-def _table(entries: Sequence[Entry], style: Style) -> list[str]:
+def _runs_table(entries: Sequence[Entry], style: Style) -> list[str]:
     """One line a variant; a run's id and time stand before its first."""
     from edgeprof.reporters import view
     from edgeprof.reporters.terminal import Column, table
     from edgeprof.results.schema import EnergyFigure
 
-    first = [n == 0 for _, group in _runs(entries) for n in range(len(group))]
+    first = [n == 0 for _, group in _list_runs(entries) for n in range(len(group))]
     figures = [
         (EnergyFigure(value=e.energy_j, expanded_uncertainty=e.energy_u_j, ci95=None), e.provenance) for e in entries
     ]

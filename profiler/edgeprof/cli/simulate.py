@@ -82,12 +82,12 @@ def command(
     if duration is not None and not duration > 0:
         raise click.UsageError(f"--duration {duration:g} is not above 0")
     meter = _Meter(follow)
-    source = _source(waveform, meter, seed)
+    source = _make_source(waveform, meter, seed)
     stop = threading.Event()
-    with _tree(directory) as tree, _terminated(stop), LiveBoard(board, tree, source, seed=seed) as live:
+    with _tree_folder(directory) as tree, _ending_on_sigterm(stop), LiveBoard(board, tree, source, seed=seed) as live:
         if not quiet:
-            _introduce(live, waveform or meter.name, bool(command_line))
-        code = _run(command_line, live, stop, meter) if command_line else _wait(live, stop, duration)
+            _introduce_board(live, waveform or meter.name, bool(command_line))
+        code = _run_command(command_line, live, stop, meter) if command_line else _wait_for_end(live, stop, duration)
         live.stop()
         if not quiet:
             _sum_up(live, has_directory=directory is not None)
@@ -133,7 +133,7 @@ class _Meter:
         return self._busy(time) if self._busy is not None else 0.0
 
 
-def _source(waveform: str | None, meter: _Meter, seed: int) -> Source | Waveform | Mapping[str, Waveform] | None:
+def _make_source(waveform: str | None, meter: _Meter, seed: int) -> Source | Waveform | Mapping[str, Waveform] | None:
     from edgeprof.simulation.source import Load
     from edgeprof.simulation.waveform import parse, read_csv
 
@@ -146,7 +146,7 @@ def _source(waveform: str | None, meter: _Meter, seed: int) -> Source | Waveform
 
 
 @contextlib.contextmanager
-def _tree(directory: str | None) -> Iterator[Path]:
+def _tree_folder(directory: str | None) -> Iterator[Path]:
     """The user's directory, or one that goes when the command has ended."""
     if directory is not None:
         yield Path(directory)
@@ -156,7 +156,7 @@ def _tree(directory: str | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _terminated(stop: threading.Event) -> Iterator[None]:
+def _ending_on_sigterm(stop: threading.Event) -> Iterator[None]:
     """SIGTERM ends the play as its time would; Ctrl-C arrives as KeyboardInterrupt."""
     before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
@@ -165,7 +165,7 @@ def _terminated(stop: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _introduce(live: LiveBoard, follows: str, around: bool) -> None:
+def _introduce_board(live: LiveBoard, follows: str, around: bool) -> None:
     name = live.layout.spec.model or live.board
     total = " + ".join(live.totals) if len(live.totals) < 5 else f"the sum of {len(live.totals)}"
     rails = f"{len(live.rails)} rails, " + (f"total = {total}" if total else "none of which is the total")
@@ -189,7 +189,7 @@ def _sum_up(live: LiveBoard, has_directory: bool) -> None:
     click.echo(f"{live.board} (virtual): {text}{where}", err=True)
 
 
-def _check(live: LiveBoard) -> None:
+def _check_alive(live: LiveBoard) -> None:
     if live.failure is not None:
         raise UnavailableError(
             f"the virtual board in {live.directory} stopped: {live.failure}",
@@ -197,18 +197,18 @@ def _check(live: LiveBoard) -> None:
         )
 
 
-def _wait(live: LiveBoard, stop: threading.Event, duration: float | None) -> int:
+def _wait_for_end(live: LiveBoard, stop: threading.Event, duration: float | None) -> int:
     left = float("inf") if duration is None else duration
     try:
         while left > 0 and not stop.wait(min(left, 0.5)):
-            _check(live)
+            _check_alive(live)
             left -= 0.5
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def _run(command_line: tuple[str, ...], live: LiveBoard, stop: threading.Event, meter: _Meter) -> int:
+def _run_command(command_line: tuple[str, ...], live: LiveBoard, stop: threading.Event, meter: _Meter) -> int:
     """Run CMD in the tree's environment; its exit code, or 128 + the signal that ended it."""
     environment = {**os.environ, "EDGEPROF_SYSFS_ROOT": str(live.directory.absolute())}
     try:
@@ -229,5 +229,5 @@ def _run(command_line: tuple[str, ...], live: LiveBoard, stop: threading.Event, 
                 asked = True
         except KeyboardInterrupt:
             continue  # the terminal sent it to the command too, which ends in its own way
-    _check(live)
+    _check_alive(live)
     return code if code >= 0 else 128 - code

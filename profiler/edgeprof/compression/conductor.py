@@ -93,8 +93,8 @@ def compress(
         "schema": SCHEMA,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "edgeprof": __version__,
-        "source": _model(source, source.spec),
-        "dataset": _dataset(data),
+        "source": _model_facts(source, source.spec),
+        "dataset": _dataset_facts(data),
         "seed": seed,
         "target": {"name": made_for.name, **made_for.to_dict()},
         "variants": [],
@@ -117,7 +117,7 @@ def compress(
             note(f"{name}: working")
             try:
                 there = [*([] if fresh else before.values()), *manifest["variants"]]
-                entry = _make(
+                entry = _make_entry(
                     source, chain, steps, host, directory, data, seed=seed, options=checked_with, timeout_s=timeout_s,
                     device=made_for,
                     begun=_furthest_prefix(
@@ -131,7 +131,12 @@ def compress(
                     raise
                 # One of several that does not fit this model costs itself alone.
                 note(f"{name}: {error.message}")
-                entry = {"name": name, "chain": chain, "status": "failed", "reasons": [_reason(VariantError.of(error))]}
+                entry = {
+                    "name": name,
+                    "chain": chain,
+                    "status": "failed",
+                    "reasons": [_failure_reason(VariantError.of(error))],
+                }
                 entry |= {"reused": False, "dataset": None, "model": None, "recipe": []}
             manifest["variants"].append(entry)
         whole = {**manifest, "variants": [*others, *manifest["variants"]]}
@@ -144,7 +149,7 @@ def manifest_path(source: Artifact, directory: Path) -> Path:
     return directory / f"{stem(source)}.compress.json"
 
 
-def _make(  # noqa: PLR0917 - called once, above
+def _make_entry(  # noqa: PLR0917 - called once, above
     source: Artifact,
     chain: str,
     steps: Sequence[Step],
@@ -159,7 +164,7 @@ def _make(  # noqa: PLR0917 - called once, above
     device: Target,
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": chain_name(steps), "chain": chain, "status": "ok", "reasons": [], "reused": False}
-    entry["dataset"] = _dataset(data)
+    entry["dataset"] = _dataset_facts(data)
     started = time.monotonic()
     try:
         variant, recipe = make_variant(
@@ -167,23 +172,23 @@ def _make(  # noqa: PLR0917 - called once, above
             device=device,
         )  # fmt: skip
     except VariantError as error:
-        return {**entry, "status": "failed", "reasons": [_reason(error)], "model": None, "recipe": []}
+        return {**entry, "status": "failed", "reasons": [_failure_reason(error)], "model": None, "recipe": []}
     entry["seconds"] = round(time.monotonic() - started, 3)
-    entry["model"], entry["recipe"] = _model(variant, Path(variant.target).name), recipe
+    entry["model"], entry["recipe"] = _model_facts(variant, Path(variant.target).name), recipe
     try:
         check(variant, host, data, options=options, timeout_s=timeout_s)
     except UnavailableError as error:
         entry["reasons"] = [_not_checked(error)]
     except VariantError as error:
-        if error.code != Code.NAN_OUTPUT and not _runs(source, host, options=options, timeout_s=timeout_s):
+        if error.code != Code.NAN_OUTPUT and not _is_loadable(source, host, options=options, timeout_s=timeout_s):
             # An open input shape, a missing device: the model as it was does not run by itself here either.
             entry["reasons"] = [_not_checked(error)]
         else:
-            entry["status"], entry["reasons"] = "failed", [_reason(error)]
+            entry["status"], entry["reasons"] = "failed", [_failure_reason(error)]
     return entry
 
 
-def _runs(source: Artifact, host: PluginHost, *, options: LoadOptions, timeout_s: float) -> bool:
+def _is_loadable(source: Artifact, host: PluginHost, *, options: LoadOptions, timeout_s: float) -> bool:
     try:
         check(source, host, options=options, timeout_s=timeout_s)
     except UnavailableError:
@@ -279,7 +284,7 @@ def _still_true(  # noqa: PLR0917 - called above only
         of_data = step_record["facts"].get("calibration") or (
             "data" not in step.given and step_record["facts"].get("trained_on")
         )
-        if of_data and entry.get("dataset") != _dataset(data):
+        if of_data and entry.get("dataset") != _dataset_facts(data):
             return False
     try:
         artifact = recognise(os.fspath(directory / entry["model"]["path"]), formats)
@@ -288,7 +293,7 @@ def _still_true(  # noqa: PLR0917 - called above only
     return bool(artifact.sha256 == entry["model"]["sha256"])
 
 
-def _dataset(data: Dataset | None) -> dict[str, Any] | None:
+def _dataset_facts(data: Dataset | None) -> dict[str, Any] | None:
     if data is None:
         return None
     return {"name": data.name, "preprocessing": data.preprocessing, "fingerprint": data.fingerprint()}
@@ -317,7 +322,7 @@ def _earlier_variants(path: Path, source: Artifact) -> dict[str, dict[str, Any]]
     return {}
 
 
-def _model(artifact: Artifact, path: str) -> dict[str, Any]:
+def _model_facts(artifact: Artifact, path: str) -> dict[str, Any]:
     return {
         "path": path,
         "format": artifact.format,
@@ -332,5 +337,5 @@ def _not_checked(error: EdgeprofError) -> dict[str, Any]:
     return {"code": "not_checked", "message": message, "remedy": error.remedy or _NOT_CHECKED_REMEDY}
 
 
-def _reason(error: VariantError) -> dict[str, Any]:
+def _failure_reason(error: VariantError) -> dict[str, Any]:
     return {"code": error.code, "message": error.message, "remedy": error.remedy}

@@ -59,7 +59,7 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
         if sandbox.is_asked_for() and folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeprof-sandbox-")))
         given = {"label": label, "limit_s": limit_s, "lifeline": lifeline, "dump": dump, "folder": folder}
-        child = context.Process(target=_child, args=(work, ours, theirs), kwargs=given)
+        child = context.Process(target=_run_child, args=(work, ours, theirs), kwargs=given)
         with warnings.catch_warnings():
             # Threads of libraries do not follow into the child; those that it needs, it starts itself.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -92,7 +92,7 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
 def place(error: BaseException | None) -> str:
     """`` (FILE, line N)``: the innermost line of an error's stack that is neither a library's nor ours, if any."""
     stack = [] if error is None else reversed(traceback.extract_tb(error.__traceback__))
-    return _place((frame.filename, frame.lineno or 0) for frame in stack)
+    return _frame_place((frame.filename, frame.lineno or 0) for frame in stack)
 
 
 @contextlib.contextmanager
@@ -121,7 +121,7 @@ def user_code(what: str) -> Iterator[None]:
             watch(None)
 
 
-def _child(
+def _run_child(
     work: Callable[[], Any],
     parents: Connection,
     pipe: Connection,
@@ -178,7 +178,7 @@ def _kill_child(child: BaseProcess) -> None:
 
 
 def _death_error(running: str | None, label: str, status: int, words: str, limit_s: float) -> VariantError:
-    what, where = running or label, _place(_frames(words))
+    what, where = running or label, _frame_place(_stack_frames(words))
     if words.startswith("Timeout"):
         return VariantError(
             f"{what} did not end within {limit_s:g} s{where}",
@@ -196,12 +196,12 @@ def _death_error(running: str | None, label: str, status: int, words: str, limit
     return VariantError(f"{what} ended its process with exit status {status}", code=Code.CRASHED)
 
 
-def _frames(words: str) -> list[tuple[str, int]]:
+def _stack_frames(words: str) -> list[tuple[str, int]]:
     """The stack in a dump of faulthandler, innermost first."""
     return [(path, int(line)) for path, line in re.findall(r'^  File "(.+)", line (\d+) in ', words, re.MULTILINE)]
 
 
-def _place(frames: Iterable[tuple[str, int]]) -> str:
+def _frame_place(frames: Iterable[tuple[str, int]]) -> str:
     ours = [
         path for name in ("edgeprof", "edgeprof_plugins") for path in getattr(sys.modules.get(name), "__path__", ())
     ]

@@ -54,7 +54,7 @@ class Methods:
         if not changes.keys() <= defaults.keys():
             return None
         before = {key: value for key, value in (given or {}).items() if key in defaults and value != defaults[key]}
-        words = {key: _text(value) for key, value in {**before, **changes}.items()}
+        words = {key: _setting_text(value) for key, value in {**before, **changes}.items()}
         text = method + "".join(f"{':' if k == 0 else ','}{key}={words[key]}" for k, key in enumerate(words))
         try:
             (step,) = parse_chain(text)
@@ -66,7 +66,7 @@ class Methods:
         return text
 
 
-def _text(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

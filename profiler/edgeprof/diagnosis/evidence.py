@@ -102,11 +102,11 @@ def explain(
         baseline=before,
         instructions=instructions(roots),
         arch=platform.machine(),
-        engine=_engine(graph, recipe),
+        engine=_engines_of(graph, recipe),
         recipe=recipe,
         preprocessing=None if data is None else data.preprocessing,
-        size=_sizes(variant),
-        baseline_size=None if baseline is None else _sizes(baseline),
+        size=_file_sizes(variant),
+        baseline_size=None if baseline is None else _file_sizes(baseline),
         methods=Methods.of(host, (baseline or variant).format),
     )
     steps: list[tuple[str, Callable[[], None]]] = []
@@ -128,10 +128,10 @@ def explain(
     if graph is not None and graph.macs and not (graph.unsized or (before is not None and before.unsized)):
         predicted = checks.predicted_speed_up(graph, before, dot=bool(evidence.instructions))
     assumed = [graph.assumed] if graph is not None and graph.assumed else []
-    return Diagnosis(findings, predicted, evidence.speed_up, _facts(evidence), notes, assumed)
+    return Diagnosis(findings, predicted, evidence.speed_up, _diagnosis_facts(evidence), notes, assumed)
 
 
-def _engine(graph: Graph | None, recipe: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+def _engines_of(graph: Graph | None, recipe: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
     """By whose rules a model was quantised, and by whose this machine computes it; None where there is but one."""
     made_for = [step["facts"]["backend"] for step in recipe if "backend" in (step.get("facts") or {})]
     if graph is None or not graph.engine or not made_for:
@@ -189,17 +189,17 @@ def blame(
 
     What is wrong with its answers is no reason for its speed, nor the other way round; lost accuracy is told first.
     """
-    slow, worse = _slow(comparison), _worse(variant)
+    slow, worse = _is_slow(comparison), _is_worse(variant)
     if not (slow or worse):
         return
-    ratio, sizes = comparison.latency_ratio, [_told_size(row.model) for row in (variant, baseline)]
+    ratio, sizes = comparison.latency_ratio, [_result_sizes(row.model) for row in (variant, baseline)]
     measured = Evidence(size=sizes[0], baseline_size=sizes[1], speed_up=None if ratio is None else 1 / ratio.value)
     known = [finding for finding in findings if finding.check not in {"memory-only", "size"}] + checks.diagnose(
         measured
     )
     known.sort(key=lambda finding: (checks.ORDER[finding.status], -finding.weight))
-    chosen: list[Finding | None] = [_first(known, answers=True) or _UNTOLD] if worse else []
-    chosen += [_first(known, answers=False)] if slow else []
+    chosen: list[Finding | None] = [_first_finding(known, answers=True) or _UNTOLD] if worse else []
+    chosen += [_first_finding(known, answers=False)] if slow else []
     variant.reasons += [
         schema.Reason(code=Code.DIAGNOSIS, message=finding.sentence, remedy=finding.fix)
         for finding in chosen
@@ -207,7 +207,7 @@ def blame(
     ]
 
 
-def _first(findings: Sequence[Finding], *, answers: bool) -> Finding | None:
+def _first_finding(findings: Sequence[Finding], *, answers: bool) -> Finding | None:
     return checks.headline([finding for finding in findings if (finding.check in _OF_ANSWERS) == answers])
 
 
@@ -226,29 +226,29 @@ _UNTOLD = Finding(
 
 def disappoints(variant: schema.Variant, comparison: schema.Comparison) -> bool:
     """Whether it is no faster than its baseline, or loses more than 5 points of accuracy."""
-    return _slow(comparison) or _worse(variant)
+    return _is_slow(comparison) or _is_worse(variant)
 
 
-def _slow(comparison: schema.Comparison) -> bool:
+def _is_slow(comparison: schema.Comparison) -> bool:
     return comparison.latency_ratio is not None and comparison.latency_ratio.value > 0.95
 
 
-def _worse(variant: schema.Variant) -> bool:
+def _is_worse(variant: schema.Variant) -> bool:
     a = variant.accuracy
     return a is not None and a.drop is not None and a.drop * (drop_scale(a, a.drop) or 0.0) > 0.05
 
 
-def _told_size(model: schema.Model) -> tuple[int, int] | None:
+def _result_sizes(model: schema.Model) -> tuple[int, int] | None:
     plain, packed = model.size_bytes, model.size_compressed_bytes
     return None if plain is None or packed is None else (plain, packed)
 
 
-def _sizes(artifact: Artifact) -> tuple[int, int] | None:
+def _file_sizes(artifact: Artifact) -> tuple[int, int] | None:
     packed = artifact.size_compressed()
     return None if artifact.size_bytes is None or packed is None else (artifact.size_bytes, packed)
 
 
-def _facts(e: Evidence) -> dict[str, Any]:
+def _diagnosis_facts(e: Evidence) -> dict[str, Any]:
     graph = e.graph
     return {
         "macs": graph.macs if graph else None,

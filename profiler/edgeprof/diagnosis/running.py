@@ -60,7 +60,7 @@ def run(
     """
     with contextlib.ExitStack() as stack:
         workers = [
-            stack.enter_context(_worker(artifact, host, timeout_s, inputs, graph))
+            stack.enter_context(_start_worker(artifact, host, timeout_s, inputs, graph))
             for artifact, graph in zip(models, (e.graph, e.baseline), strict=False)
         ]
         loaded = [worker.load() for worker in workers]
@@ -68,13 +68,13 @@ def run(
             raise VariantError(loaded[0].problems[0][1], code=Code.NAN_OUTPUT)
         check_same_inputs(*(model.inputs for model in loaded))
         if measure_s:
-            medians = _times(workers, measure_s)
+            medians = _median_latencies(workers, measure_s)
             e.latency_s = medians[0]
             e.speed_up = medians[1] / medians[0] if len(medians) > 1 else None
         if data is None:
             return
         if len(workers) > 1:
-            _compare(e, workers, loaded, data)
+            _compare_answers(e, workers, loaded, data)
         e.batch_error = _batch_error(workers[0], loaded[0].inputs, data)
 
 
@@ -99,7 +99,9 @@ def check_same_inputs(mine: Sequence[TensorSpec], baseline: Sequence[TensorSpec]
         )
 
 
-def _worker(artifact: Artifact, host: PluginHost, timeout_s: float, inputs: Inputs, graph: Graph | None) -> Worker:
+def _start_worker(
+    artifact: Artifact, host: PluginHost, timeout_s: float, inputs: Inputs, graph: Graph | None
+) -> Worker:
     runtime = choose_runtime(host, artifact)
     return Worker(
         WorkerSpec.of(
@@ -112,7 +114,7 @@ def _worker(artifact: Artifact, host: PluginHost, timeout_s: float, inputs: Inpu
     )
 
 
-def _times(workers: Sequence[Worker], seconds: float) -> list[float]:
+def _median_latencies(workers: Sequence[Worker], seconds: float) -> list[float]:
     """Median latency of each, in turns, so that a drift falls on all alike."""
     latencies: list[list[Array]] = [[] for _ in workers]
     order = list(range(len(workers)))
@@ -133,7 +135,7 @@ def spread_samples(data: Dataset, count: int) -> Iterator[dict[str, Array]]:
             yield dict(batch)
 
 
-def _compare(e: Evidence, workers: Sequence[Worker], loaded: Sequence[Loaded], data: Dataset) -> None:
+def _compare_answers(e: Evidence, workers: Sequence[Worker], loaded: Sequence[Loaded], data: Dataset) -> None:
     """Both models' answers to up to 256 samples: classes by agreement, and all outputs as numbers."""
     sizes = [evaluate.batch_size(model.inputs, 1) for model in loaded]
     tops: list[list[int | None]] = [[], []]
@@ -155,13 +157,13 @@ def _compare(e: Evidence, workers: Sequence[Worker], loaded: Sequence[Loaded], d
             distributions = False
         for classes, first, size in zip(tops, firsts, sizes, strict=True):
             classes.append(top_answer(first, size))
-    e.output_db = {name: _decibels(signal, lost) for name, (signal, lost) in noise.items() if signal}
+    e.output_db = {name: _signal_to_noise_db(signal, lost) for name, (signal, lost) in noise.items() if signal}
     known = [classes for classes in tops if classes and None not in classes]
     if len(known) == 2 and answers_are_classes(data.labels, firsts[1], distributions=distributions):
         e.agreement = (sum(a == b for a, b in zip(*known, strict=True)) / len(known[0]), len(known[0]))
 
 
-def _decibels(signal: float, noise: float) -> float:
+def _signal_to_noise_db(signal: float, noise: float) -> float:
     return float(10 * np.log10(signal / noise)) if noise else float("inf")
 
 

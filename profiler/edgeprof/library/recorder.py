@@ -218,7 +218,7 @@ class MeasuredFunction(Generic[P, R]):
         self._recording: Recording | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        self._recording = recording = _active[-1] if _active else _shared(self._options)
+        self._recording = recording = _active[-1] if _active else _shared_recording(self._options)
         with recording.span(self._name, count=self._count, unit=self._unit):
             return self._function(*args, **kwargs)
 
@@ -244,7 +244,7 @@ class MeasuredFunction(Generic[P, R]):
 _shared_lock = threading.Lock()
 
 
-def _shared(options: dict[str, Any]) -> Recording:
+def _shared_recording(options: dict[str, Any]) -> Recording:
     """The recording of decorated functions that are called outside of any other; it ends with the process."""
     with _shared_lock:
         if not _active:

@@ -36,15 +36,15 @@ def answer(result: Result) -> str:
     sentence = headline(result)
     studied = next((reason.message for reason in result.reasons if reason.code == Code.RECOMMENDATION), None)
     if studied is not None:
-        return f"{sentence} {_sentence(studied)}".strip() + _caveat(result, best or usable[0])
+        return f"{sentence} {_as_sentence(studied)}".strip() + _caveat_text(result, best or usable[0])
     if best is None and len(usable) == 1:
         failed = len(result.variants) - 1
         more = f" {failed} other{'s' if failed > 1 else ''} could not be measured." if failed else ""
-        return f"{usable[0].name}: {cost(usable[0])}.{_caveat(result, usable[0])}{more}"
+        return f"{usable[0].name}: {cost(usable[0])}.{_caveat_text(result, usable[0])}{more}"
     if best is None:
-        return f"{_sentence(recommendation_of(result).reason)}{_caveat(result, usable[0])}"
+        return f"{_as_sentence(recommendation_of(result).reason)}{_caveat_text(result, usable[0])}"
     detail = f" {best.name}: {cost(best)}." if best is not result.variants[0] else ""
-    return f"{sentence}{detail}{_caveat(result, best)}"
+    return f"{sentence}{detail}{_caveat_text(result, best)}"
 
 
 def headline(result: Result) -> str:
@@ -57,7 +57,7 @@ def headline(result: Result) -> str:
     if best is None:
         return ""
     if recommendation_of(result).untouched:
-        return _untouched(result, best)
+        return _unchanged_sentence(result, best)
     comparison = next((c for c in result.comparisons if c.variant == best.name), None)
     baseline = next((v for v in result.variants if comparison and v.name == comparison.baseline), result.variants[0])
     comparison = comparison or compare(best, baseline)
@@ -85,11 +85,11 @@ def _speed_clause(ratio: Ratio, baseline: str) -> str:
     if schema.sense(ratio) == "tied":
         return "is as fast"
     if ratio.value < 1:
-        return f"is {_times(1 / ratio.value)} times as fast"
-    return f"takes {_times(ratio.value)} times as long as {baseline}"
+        return f"is {_ratio_text(1 / ratio.value)} times as fast"
+    return f"takes {_ratio_text(ratio.value)} times as long as {baseline}"
 
 
-def _times(factor: float) -> str:
+def _ratio_text(factor: float) -> str:
     """Two digits, and one more where they would say that nothing differs."""
     text = units.significant(factor, 2)
     return text if float(text) != 1.0 else units.significant(factor, 3)
@@ -130,7 +130,7 @@ def cost(variant: Variant) -> str:
     return ", ".join(parts) or "no cost is known"
 
 
-def _untouched(result: Result, baseline: Variant) -> str:
+def _unchanged_sentence(result: Result, baseline: Variant) -> str:
     """That the first variant stays, and what each other one is beside it."""
     recommendation = recommendation_of(result)
     others = [v for v in result.variants if v is not baseline and is_usable(v)]
@@ -138,24 +138,24 @@ def _untouched(result: Result, baseline: Variant) -> str:
     tied = [name for name in recommendation.ties if name not in lossy]
     named = {*lossy, *tied}
     worse = [v.name for v in others if v.name not in named]
-    parts = [f"{_listed(tied)} cannot be told from it"] if tied else []
-    parts += [f"{_listed(worse)} {'is' if len(worse) == 1 else 'are'} worse"] if worse else []
-    parts += [f"{_listed(lossy)} lost accuracy"] if lossy else []
+    parts = [f"{_listed_names(tied)} cannot be told from it"] if tied else []
+    parts += [f"{_listed_names(worse)} {'is' if len(worse) == 1 else 'are'} worse"] if worse else []
+    parts += [f"{_listed_names(lossy)} lost accuracy"] if lossy else []
     return f"No variant is better than {baseline.name} ({cost(baseline)})" + (
         f": {'; '.join(parts)}." if parts else "."
     )
 
 
-def _sentence(text: str) -> str:
+def _as_sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:].rstrip('.')}."
 
 
-def _listed(names: list[str]) -> str:
+def _listed_names(names: list[str]) -> str:
     shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def _caveat(result: Result, variant: Variant) -> str:
+def _caveat_text(result: Result, variant: Variant) -> str:
     """What must be known with the very first sentence."""
     energy = variant.energy_j_per_inference
     words = ""

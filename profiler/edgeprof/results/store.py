@@ -88,7 +88,7 @@ class Store:
                     remedy="Write this one to a file: -o result.json",
                 )
             db.execute("DELETE FROM results WHERE id = ?", (result.id,))
-            utc = _utc(result.created)
+            utc = _utc_text(result.created)
             db.execute(
                 "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -108,7 +108,7 @@ class Store:
             db.executemany(
                 f"INSERT INTO variants VALUES ({', '.join('?' * 17)})",  # noqa: S608 - question marks only
                 [
-                    (result.id, position, utc, *_columns(result, variant))
+                    (result.id, position, utc, *_model_columns(result, variant))
                     for position, variant in enumerate(result.variants)
                 ],
             )
@@ -124,7 +124,7 @@ class Store:
             if db is None:
                 raise self._not_found(reference, [])
             known = [row[0] for row in db.execute("SELECT id FROM results ORDER BY created_utc DESC, rowid DESC")]
-            chosen = _resolve(reference, known)
+            chosen = _resolve_id(reference, known)
             if chosen is None:
                 raise self._not_found(reference, known)
             (text,) = db.execute("SELECT json FROM results WHERE id = ?", (chosen,)).fetchone()
@@ -196,7 +196,7 @@ class Store:
 
     def _not_found(self, reference: str, known: list[str]) -> InputError:
         near = [
-            name for name in known if reference and (name.startswith(reference) or _tail(name).startswith(reference))
+            name for name in known if reference and (name.startswith(reference) or _tail_of(name).startswith(reference))
         ]
         if near:
             return InputError(
@@ -302,11 +302,11 @@ def _quote_path(path: Path) -> str:
     return quote(str(path.absolute()))
 
 
-def _tail(name: str) -> str:
+def _tail_of(name: str) -> str:
     return name.rpartition("-")[2]
 
 
-def _resolve(reference: str, known: list[str]) -> str | None:
+def _resolve_id(reference: str, known: list[str]) -> str | None:
     """The one id that is meant, or None. ``known`` is sorted newest first."""
     if reference in known:
         return reference
@@ -315,11 +315,11 @@ def _resolve(reference: str, known: list[str]) -> str | None:
         return dict(enumerate(known)).get(int(back or 0))
     if not reference:
         return None
-    fits = [name for name in known if name.startswith(reference) or _tail(name).startswith(reference)]
+    fits = [name for name in known if name.startswith(reference) or _tail_of(name).startswith(reference)]
     return fits[0] if len(fits) == 1 else None
 
 
-def _utc(created: str) -> str:
+def _utc_text(created: str) -> str:
     """A moment that sorts as text; one that cannot be parsed stays as it is."""
     try:
         moment = datetime.fromisoformat(created.replace("Z", "+00:00"))
@@ -328,7 +328,7 @@ def _utc(created: str) -> str:
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _columns(result: Result, variant: Variant) -> tuple[object, ...]:
+def _model_columns(result: Result, variant: Variant) -> tuple[object, ...]:
     """A variant's columns from ``model`` to ``size_bytes``."""
     energy, runtime, latency = variant.energy_j_per_inference, variant.runtime, variant.latency_s
     return (

@@ -158,7 +158,7 @@ def _require_same(what: str, got: Mapping[str, Any], wanted: Mapping[str, Any], 
 def _check_copies(session: Session, data: dict[str, Any]) -> None:
     first = session.run(data)
     first_copies = {name: array.copy() for name, array in first.items()}
-    other = {name: _other(array) for name, array in data.items()}
+    other = {name: _changed_array(array) for name, array in data.items()}
     try:
         session.run(other)
     except Exception:  # noqa: BLE001 - a model may refuse these values; what was handed out must still be whole
@@ -168,7 +168,7 @@ def _check_copies(session: Session, data: dict[str, Any]) -> None:
         require(same, f"the output {name!r} of an earlier run() changes with a later one: it must be a copy")
 
 
-def _other(array: Any) -> Any:
+def _changed_array(array: Any) -> Any:
     return array if array.dtype.kind in "OSU" else np.zeros_like(array)
 
 
@@ -180,11 +180,11 @@ def _check_bound(
     for _ in range(3):
         call()
     session.synchronize()
-    if _repeats(session, data, reference):
+    if _is_repeatable(session, data, reference):
         _require_same("run() after bind()", session.run(data), reference, rtol, atol)
 
 
-def _repeats(session: Session, data: dict[str, Any], reference: Mapping[str, Any]) -> bool:
+def _is_repeatable(session: Session, data: dict[str, Any], reference: Mapping[str, Any]) -> bool:
     """Whether the model gives the same for the same: one that draws numbers or keeps a state need not."""
     again = session.run(data)
     return all(name in again and np.array_equal(again[name], array) for name, array in reference.items())
@@ -214,14 +214,14 @@ def _require_refused(session: Session, what: str, feeds: dict[str, Any]) -> None
 def _check_growth(what: str, session: Session, data: dict[str, Any]) -> None:
     call = session.bind(data)
     for run in (call, lambda: session.run(data)):
-        _repeat(run, RUNS // 20)
-        before = _rss()
-        done = _repeat(run, RUNS)
-        grown = _rss() - before
+        _repeat_call(run, RUNS // 20)
+        before = _resident_bytes()
+        done = _repeat_call(run, RUNS)
+        grown = _resident_bytes() - before
         require(grown < SLACK_BYTES, f"{what} grew by {grown >> 20} MiB in {done} inferences")
 
 
-def _repeat(call: Callable[[], Any], times: int) -> int:
+def _repeat_call(call: Callable[[], Any], times: int) -> int:
     end = time.monotonic() + BUDGET_S / 4
     for done in range(1, times + 1):
         call()
@@ -296,11 +296,11 @@ def _check_memory_back(runtime: Runtime, target: str, options: LoadOptions) -> N
     for _ in range(2):
         cycle()
     gc.collect()
-    before = _rss()
+    before = _resident_bytes()
     for _ in range(CYCLES):
         cycle()
     gc.collect()
-    grown = _rss() - before
+    grown = _resident_bytes() - before
     size = Path(target).stat().st_size if Path(target).is_file() else 0
     # Half of what would stay if every cycle kept its weights.
     allowed = max(SLACK_BYTES, CYCLES * size // 2)
@@ -309,5 +309,5 @@ def _check_memory_back(runtime: Runtime, target: str, options: LoadOptions) -> N
     )
 
 
-def _rss() -> int:
+def _resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)

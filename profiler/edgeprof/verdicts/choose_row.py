@@ -338,8 +338,8 @@ class Judge:
     def _sustained(self, seconds: float) -> Check:
         rate, longest = self.asked.rate_hz, 0.0
         for entry in self.usable:
-            variant, lasted = entry.variant, _lasted(entry.variant)
-            holds = entry.runs_at(rate) or _slowest(variant) >= rate
+            variant, lasted = entry.variant, _windows_seconds(entry.variant)
+            holds = entry.runs_at(rate) or _slowest_rate(variant) >= rate
             if entry.runs_at(rate) and variant.throttled:
                 return Check("sustained", "no", f"it throttled at {rate:g} a second")
             if holds and variant.throttled is False and (variant.steady is None or variant.steady.reached):
@@ -459,12 +459,12 @@ def _max_rate(entry: Entry) -> float | None:
     return entry.variant.throughput_per_s if entry.result.protocol.scenario == "single-stream" else None
 
 
-def _lasted(variant: Variant) -> float:
+def _windows_seconds(variant: Variant) -> float:
     """Seconds of all windows together."""
     return math.fsum(window.end_s - window.start_s for window in variant.windows)
 
 
-def _slowest(variant: Variant) -> float:
+def _slowest_rate(variant: Variant) -> float:
     """Units a second of the slowest window."""
     rates = [w.inferences / (w.end_s - w.start_s) for w in variant.windows if w.end_s > w.start_s]
     return min(rates, default=0.0)

@@ -218,12 +218,12 @@ def run(
     if scenario.name in OPEN:
         assert scenario.rate_hz is not None
         if scenario.name == "server":
-            return _server(calls, arrivals(scenario.rate_hz, seconds, scenario.seed), seconds)
-        return _periodic(calls[0], frames(scenario.rate_hz, seconds), 1.0 / scenario.rate_hz)
-    return _closed(calls, seconds, latency_s, drains)
+            return _serve_arrivals(calls, arrivals(scenario.rate_hz, seconds, scenario.seed), seconds)
+        return _run_periodic(calls[0], frames(scenario.rate_hz, seconds), 1.0 / scenario.rate_hz)
+    return _run_closed_loop(calls, seconds, latency_s, drains)
 
 
-def _closed(calls: Sequence[Call], seconds: float, latency_s: float, drains: Sequence[Call]) -> Window:
+def _run_closed_loop(calls: Sequence[Call], seconds: float, latency_s: float, drains: Sequence[Call]) -> Window:
     buffers = [stamps_for(seconds, latency_s) for _ in calls]
     counts = [0] * len(calls)
 
@@ -249,7 +249,7 @@ def _closed(calls: Sequence[Call], seconds: float, latency_s: float, drains: Seq
     return Window(Span(WINDOW, start, end, calls_made), calls_made, latencies, busy, cpu, cut_short=full)
 
 
-def _server(calls: Sequence[Call], due: "array[float]", seconds: float) -> Window:
+def _serve_arrivals(calls: Sequence[Call], due: "array[float]", seconds: float) -> Window:
     """First come, first served, by as many servers as there are calls.
 
     When the time is over, what still waits is served if it is at most 1 % of all (or one call); else the window ends
@@ -289,7 +289,7 @@ def _server(calls: Sequence[Call], due: "array[float]", seconds: float) -> Windo
     return _open_window(begin[0], begin[0] + seconds, (due, started, done), None, cpu)
 
 
-def _periodic(call: Call, due: "array[float]", period: float) -> Window:
+def _run_periodic(call: Call, due: "array[float]", period: float) -> Window:
     """One call per frame; a frame that is a whole period old when it could be started was overtaken by the next.
 
     The window is a whole number of periods, the idle time after the last frame with it: it belongs to the joules per

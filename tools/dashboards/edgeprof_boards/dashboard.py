@@ -253,11 +253,11 @@ class Panel:
         ]
 
 
-def _reduced(panel: Panel) -> dict[str, Any]:
+def _reduce_options(panel: Panel) -> dict[str, Any]:
     return {"calcs": [panel.reduce], "fields": "", "values": False}
 
 
-def _timeseries(panel: Panel) -> dict[str, Any]:
+def _timeseries_options(panel: Panel) -> dict[str, Any]:
     crowded = len(panel.queries) > 1 or panel.stack or panel.height >= 8
     return {
         "legend": {"displayMode": "table" if crowded else "list", "placement": "bottom", "calcs": ["mean", "max"]},
@@ -265,9 +265,9 @@ def _timeseries(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _stat(panel: Panel) -> dict[str, Any]:
+def _stat_options(panel: Panel) -> dict[str, Any]:
     return {
-        "reduceOptions": _reduced(panel),
+        "reduceOptions": _reduce_options(panel),
         "colorMode": "value",
         "graphMode": "none" if panel.queries[0].instant or panel.mappings else "area",
         "textMode": panel.text_mode,
@@ -276,13 +276,13 @@ def _stat(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _gauge(panel: Panel) -> dict[str, Any]:
-    return {"reduceOptions": _reduced(panel), "showThresholdMarkers": True, "orientation": "auto"}
+def _gauge_options(panel: Panel) -> dict[str, Any]:
+    return {"reduceOptions": _reduce_options(panel), "showThresholdMarkers": True, "orientation": "auto"}
 
 
-def _bargauge(panel: Panel) -> dict[str, Any]:
+def _bargauge_options(panel: Panel) -> dict[str, Any]:
     return {
-        "reduceOptions": _reduced(panel),
+        "reduceOptions": _reduce_options(panel),
         "displayMode": "basic",
         "orientation": "horizontal",
         "valueMode": "color",
@@ -290,11 +290,11 @@ def _bargauge(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _table(_panel: Panel) -> dict[str, Any]:
+def _table_options(_panel: Panel) -> dict[str, Any]:
     return {"showHeader": True, "cellHeight": "sm"}
 
 
-def _xychart(panel: Panel) -> dict[str, Any]:
+def _xychart_options(panel: Panel) -> dict[str, Any]:
     assert panel.points is not None
     x, y = (panel.columns.get(name, name) for name in panel.points)
     return {
@@ -311,7 +311,7 @@ def _xychart(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _states(_panel: Panel) -> dict[str, Any]:
+def _states_options(_panel: Panel) -> dict[str, Any]:
     return {
         "mergeValues": True,
         "showValue": "auto",
@@ -322,17 +322,17 @@ def _states(_panel: Panel) -> dict[str, Any]:
 
 
 _OPTIONS = {
-    "timeseries": _timeseries,
-    "stat": _stat,
-    "gauge": _gauge,
-    "bargauge": _bargauge,
-    "table": _table,
-    "xychart": _xychart,
-    "state-timeline": _states,
+    "timeseries": _timeseries_options,
+    "stat": _stat_options,
+    "gauge": _gauge_options,
+    "bargauge": _bargauge_options,
+    "table": _table_options,
+    "xychart": _xychart_options,
+    "state-timeline": _states_options,
 }
 
 
-def _lines(panel: Panel) -> dict[str, Any]:
+def _line_style(panel: Panel) -> dict[str, Any]:
     return {
         "drawStyle": "line",
         "lineInterpolation": panel.line,
@@ -347,11 +347,11 @@ def _lines(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _points(_panel: Panel) -> dict[str, Any]:
+def _point_style(_panel: Panel) -> dict[str, Any]:
     return {"show": "points", "pointSize": {"fixed": 10}, "scaleDistribution": {"type": "linear"}}
 
 
-_CUSTOM = {"timeseries": _lines, "xychart": _points}
+_CUSTOM = {"timeseries": _line_style, "xychart": _point_style}
 
 
 @dataclass(frozen=True)

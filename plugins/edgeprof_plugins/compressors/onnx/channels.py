@@ -302,7 +302,7 @@ class Channels:
         axes = {axis % track.rank for axis in self.view.integers(node, 1, "axes") or range(track.rank)}
         if track.axis in axes:
             raise CannotFollowError("it mixes channels")
-        self._tracks[node.output[0]] = track if attribute(node, "keepdims", 1) else _dropped(track, axes)
+        self._tracks[node.output[0]] = track if attribute(node, "keepdims", 1) else _dropped_channels(track, axes)
 
     def reshaped(self, _: int, node: Any) -> None:
         track = self._tracks[node.input[0]]
@@ -310,7 +310,7 @@ class Channels:
         if track.axis == 0 or before is None or after is None or not after:
             raise CannotFollowError("sizes are open")
         stays_whole = track.axis < len(after) and all(
-            a == b and a is not None for a, b in _pairs(before, after, track.axis)
+            a == b and a is not None for a, b in _channel_pairs(before, after, track.axis)
         )
         if stays_whole:  # only what lies behind the channels is rearranged
             ids, axis = track.ids, track.axis
@@ -365,7 +365,7 @@ class Channels:
         gone = {a % track.rank for a in axes} if axes is not None else {i for i, s in enumerate(dims or ()) if s == 1}
         if track.axis in gone:
             raise CannotFollowError("it takes away the axis of the channels")
-        self._tracks[node.output[0]] = _dropped(track, gone)
+        self._tracks[node.output[0]] = _dropped_channels(track, gone)
 
     def unsqueezed(self, _: int, node: Any) -> None:
         track = self._tracks[node.input[0]]
@@ -488,9 +488,9 @@ _OWN: dict[str, Callable[[Channels, int, Any], None]] = {
 }
 
 
-def _pairs(before: Shape, after: Shape, last: int) -> list[tuple[int | None, int | None]]:
+def _channel_pairs(before: Shape, after: Shape, last: int) -> list[tuple[int | None, int | None]]:
     return list(zip(before[1 : last + 1], after[1 : last + 1], strict=False))
 
 
-def _dropped(track: Track, axes: set[int]) -> Track:
+def _dropped_channels(track: Track, axes: set[int]) -> Track:
     return Track(track.ids, track.axis - sum(axis < track.axis for axis in axes), track.rank - len(axes))

@@ -97,18 +97,18 @@ class OnnxFile:
         assert self._data is not None
         self.model = onnx.ModelProto()
         rest, graph = bytearray(), bytearray()
-        for outer in _pieces(self._data, 0, len(self._data)):
+        for outer in _message_pieces(self._data, 0, len(self._data)):
             if outer.number != _GRAPH or outer.wire != protobuf.LENGTH:
                 rest += self._data[outer.start : outer.end]
                 continue
-            for inner in _pieces(self._data, outer.content, outer.end):
+            for inner in _message_pieces(self._data, outer.content, outer.end):
                 if inner.number != _INITIALIZER:
                     graph += self._data[inner.start : inner.end]
                     continue
                 tensor = onnx.TensorProto.FromString(self._data[inner.content : inner.end])
                 self.order.append(tensor.name)
                 self._places[tensor.name] = (inner.content, inner.end)
-                self._headers[tensor.name] = _header(tensor)
+                self._headers[tensor.name] = _tensor_header(tensor)
         self.model.ParseFromString(bytes(rest))
         self.model.graph.ParseFromString(bytes(graph))
         if not self.model.graph.node:
@@ -124,7 +124,7 @@ class OnnxFile:
         if not self.has(tensor.name):
             self.order.append(tensor.name)
         self._held[tensor.name] = tensor
-        self._headers[tensor.name] = _header(tensor)
+        self._headers[tensor.name] = _tensor_header(tensor)
 
     def add_sparse(self, sparse: Any, name: str) -> None:
         """Add an initializer that stores the values that are not zero and where they are."""
@@ -209,7 +209,9 @@ class OnnxFile:
                         room = _LIMIT - _RESERVE - (file.tell() - at)
                         if size > room and overflow is None:
                             overflow = stack.enter_context(beside.open("wb"))
-                        for block in blocks if overflow is None else _outside(b"".join(blocks), overflow, beside.name):
+                        for block in (
+                            blocks if overflow is None else _external_field(b"".join(blocks), overflow, beside.name)
+                        ):
                             file.write(block)
                 length = file.tell() - at - 5
                 file.seek(at)
@@ -227,12 +229,12 @@ class OnnxFile:
         for proto in [self.whole(name)] if edit is None else edit(name):
             number = _SPARSE if type(proto).__name__ == "SparseTensorProto" else _INITIALIZER
             body = proto.SerializeToString()
-            yield len(body) + 10, [bytes([number << 3 | protobuf.LENGTH]) + _varint(len(body)), body]
+            yield len(body) + 10, [bytes([number << 3 | protobuf.LENGTH]) + _encode_varint(len(body)), body]
 
     def _copied(self, start: int, end: int) -> tuple[int, Iterator[bytes]]:
         data = self._data
         assert data is not None
-        head = bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _varint(end - start)
+        head = bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _encode_varint(end - start)
         blocks = (data[at : min(at + _BLOCK, end)] for at in range(start, end, _BLOCK))
         return end - start + 10, itertools.chain([head], blocks)
 
@@ -251,7 +253,7 @@ class OnnxFile:
         return tensor(self.array(name), name) if name in self._sparse or proto.data_location == 1 else proto
 
 
-def _header(proto: Any) -> Any:
+def _tensor_header(proto: Any) -> Any:
     header = type(proto)(name=proto.name, data_type=proto.data_type, dims=proto.dims)
     if proto.data_location:
         header.data_location = proto.data_location
@@ -296,7 +298,7 @@ def sparse_tensor(values: npt.NDArray[Any], name: str) -> Any:
     )
 
 
-def _outside(field: bytes, file: Any, name: str) -> Iterator[bytes]:
+def _external_field(field: bytes, file: Any, name: str) -> Iterator[bytes]:
     """A tensor's field, its values written to another file."""
     import onnx
 
@@ -315,7 +317,7 @@ def _outside(field: bytes, file: Any, name: str) -> Iterator[bytes]:
         entry = stub.external_data.add()
         entry.key, entry.value = key, value
     body = stub.SerializeToString()
-    yield bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _varint(len(body)) + body
+    yield bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _encode_varint(len(body)) + body
 
 
 def walk(graph: Any) -> Iterator[Any]:
@@ -333,7 +335,7 @@ class _Piece:
     end: int
 
 
-def _pieces(data: mmap.mmap, start: int, end: int) -> Iterator[_Piece]:
+def _message_pieces(data: mmap.mmap, start: int, end: int) -> Iterator[_Piece]:
     at = start
     for entry in protobuf.fields(data, start, end):
         content = entry.start if entry.wire != protobuf.VARINT else at
@@ -357,7 +359,7 @@ def _without_graph(model: Any) -> bytes:
     return body
 
 
-def _varint(value: int) -> bytes:
+def _encode_varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

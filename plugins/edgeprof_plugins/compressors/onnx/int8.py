@@ -68,7 +68,7 @@ class Int8Dynamic(Compressor):
                 nodes_to_exclude=excluded,
                 extra_options={"EnableSubgraph": True},
             )
-        counted = _count(target, {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM", "QAttention"})
+        counted = _count_nodes(target, {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM", "QAttention"})
         if not counted["quantised"]:
             target.unlink(missing_ok=True)
             raise InputError(
@@ -158,7 +158,7 @@ def _per_channel(
     return quantised, scale, sqnr_db(wide, quantised * scale.astype(wide.dtype))
 
 
-def _count(path: Path, integer: set[str]) -> dict[str, int]:
+def _count_nodes(path: Path, integer: set[str]) -> dict[str, int]:
     """How many nodes run in integers now, and how many convolutions and dense layers do not."""
     with OnnxFile(path) as model:
         kinds = [node.op_type for node in walk(model.model.graph)]

@@ -27,11 +27,11 @@ _FEW = 64
 def normalise(model: OnnxFile) -> None:
     """Bring a model that was just read into that form."""
     if model.model.functions:
-        _inline(model)
+        _inline_functions(model)
     for graph in graphs(model.model.graph):
-        _lift(model, graph, inner=graph is not model.model.graph)
+        _lift_weights(model, graph, inner=graph is not model.model.graph)
     _settle_inputs(model)
-    _fold(model)
+    _fold_rearrangements(model)
 
 
 def graphs(graph: Any) -> Iterator[Any]:
@@ -43,25 +43,25 @@ def graphs(graph: Any) -> Iterator[Any]:
                 yield from graphs(inner)
 
 
-def _inline(model: OnnxFile) -> None:
+def _inline_functions(model: OnnxFile) -> None:
     """Put the nodes of the model's own functions where these are called."""
     from onnx import inliner
 
     model.model = inliner.inline_local_functions(model.model)
 
 
-def _lift(model: OnnxFile, graph: Any, *, inner: bool) -> None:
+def _lift_weights(model: OnnxFile, graph: Any, *, inner: bool) -> None:
     """Make initializers of the main graph of a graph's weights: its Constant nodes and, of an inner one, its own."""
     outputs = {value.name for value in graph.output}
     constants = {}
     for index, node in enumerate(graph.node):
-        content = _content(node)
+        content = _constant_tensor(node)
         if content is not None and not (inner and node.output[0] in outputs) and _is_weight(content):
             constants[index] = type(node).FromString(node.SerializeToString())
     for index in sorted(constants, reverse=True):
         del graph.node[index]
     for node in constants.values():
-        _adopt(model, graph, _content(node), node.output[0], inner=inner)
+        _adopt_initializer(model, graph, _constant_tensor(node), node.output[0], inner=inner)
     if inner:
         for field in ("initializer", "sparse_initializer"):
             _lift_initializers(model, graph, field, outputs)
@@ -75,10 +75,10 @@ def _lift_initializers(model: OnnxFile, graph: Any, field: str, outputs: set[str
         if name in outputs or not _is_weight(proto):
             getattr(graph, field).append(proto)
         else:
-            _adopt(model, graph, proto, name, inner=True)
+            _adopt_initializer(model, graph, proto, name, inner=True)
 
 
-def _content(node: Any) -> Any:
+def _constant_tensor(node: Any) -> Any:
     """A Constant node's tensor, sparse or not; None for other nodes and for single numbers and texts."""
     if node.op_type != "Constant" or node.domain not in {"", "ai.onnx"}:
         return None
@@ -95,7 +95,7 @@ def _is_weight(content: Any) -> bool:
     return math.prod(int(size) for size in content.dims) > (1 if kind in FLOATS else _FEW)
 
 
-def _adopt(model: OnnxFile, graph: Any, content: Any, name: str, *, inner: bool) -> None:
+def _adopt_initializer(model: OnnxFile, graph: Any, content: Any, name: str, *, inner: bool) -> None:
     """Add an initializer under a name that nothing else has, and have the graph read it under that."""
     free = _free_name(model, name) if inner else name
     if hasattr(content, "values"):
@@ -106,10 +106,10 @@ def _adopt(model: OnnxFile, graph: Any, content: Any, name: str, *, inner: bool)
         model.add(copy)
     if free != name:
         for subgraph in graphs(graph):
-            _rename(subgraph, name, free)
+            _rename_tensor(subgraph, name, free)
 
 
-def _rename(graph: Any, name: str, new: str) -> None:
+def _rename_tensor(graph: Any, name: str, new: str) -> None:
     for node in graph.node:
         for index, input_name in enumerate(node.input):
             if input_name == name:
@@ -118,7 +118,7 @@ def _rename(graph: Any, name: str, new: str) -> None:
 
 def _free_name(model: OnnxFile, name: str) -> str:
     """A name that no graph of the model has yet: each branch may have a weight of the same."""
-    taken = {*model.order, *(taken_name for graph in graphs(model.model.graph) for taken_name in _names(graph))}
+    taken = {*model.order, *(taken_name for graph in graphs(model.model.graph) for taken_name in _all_names(graph))}
     if name not in taken:
         return name
     number = 1
@@ -127,7 +127,7 @@ def _free_name(model: OnnxFile, name: str) -> str:
     return f"{name}_{number}"
 
 
-def _names(graph: Any) -> list[str]:
+def _all_names(graph: Any) -> list[str]:
     names = [value.name for value in (*graph.input, *graph.initializer)]
     names += [sparse.values.name for sparse in graph.sparse_initializer]
     return names + [output for node in graph.node for output in node.output]
@@ -144,7 +144,7 @@ def _settle_inputs(model: OnnxFile) -> None:
     model.model.ir_version = max(model.model.ir_version, 4)
 
 
-def _fold(model: OnnxFile) -> None:
+def _fold_rearrangements(model: OnnxFile) -> None:
     """Give weights behind operators that only rearrange them the shape that they are used in.
 
     A weight that is also read as it is stays behind its operator (a word table, transposed for the last layer): it
@@ -153,27 +153,29 @@ def _fold(model: OnnxFile) -> None:
     from onnx import numpy_helper
 
     outputs = {value.name for value in model.model.graph.output}
-    readers = _readers(model)
+    readers = _readers_by_tensor(model)
     for graph in graphs(model.model.graph):
         fixed = outputs.union(value.name for value in graph.output)
         gone = []
         for index, node in enumerate(graph.node):
             values = (
-                None if node.output[0] in fixed or not _foldable(model, node, readers) else _moved_constant(model, node)
+                None
+                if node.output[0] in fixed or not _is_foldable(model, node, readers)
+                else _moved_constant(model, node)
             )
             if values is not None:
                 model.add(numpy_helper.from_array(values, node.output[0]))
                 gone.append(index)
         for index in reversed(gone):
             del graph.node[index]
-    used = set(_readers(model)) | outputs
+    used = set(_readers_by_tensor(model)) | outputs
     for name in [
         constant_name for constant_name in model.order if constant_name not in used and constant_name in readers
     ]:
         model.remove(name)
 
 
-def _foldable(model: OnnxFile, node: Any, readers: dict[str, list[str]]) -> bool:
+def _is_foldable(model: OnnxFile, node: Any, readers: dict[str, list[str]]) -> bool:
     if not node.input or not model.has(node.input[0]):
         return False
     proto = model.header(node.input[0])
@@ -196,18 +198,18 @@ def _transposed_constant(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -
 
 
 def _reshaped_constant(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    sizes = _integers(model, node, "shape") or []
+    sizes = _read_integers(model, node, "shape") or []
     if not any(a.name == "allowzero" and a.i for a in node.attribute):
         sizes = [values.shape[k] if size == 0 else size for k, size in enumerate(sizes)]
     return values.reshape(sizes)
 
 
 def _squeezed_constant(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    axes = _integers(model, node, "axes")
+    axes = _read_integers(model, node, "axes")
     return values.squeeze(None if axes is None else tuple(axes))
 
 
-def _integers(model: OnnxFile, node: Any, name: str) -> list[int] | None:
+def _read_integers(model: OnnxFile, node: Any, name: str) -> list[int] | None:
     """An attribute of older operator sets that is an input in newer ones."""
     for attribute in node.attribute:
         if attribute.name == name:
@@ -217,7 +219,7 @@ def _integers(model: OnnxFile, node: Any, name: str) -> list[int] | None:
     return None
 
 
-def _readers(model: OnnxFile) -> dict[str, list[str]]:
+def _readers_by_tensor(model: OnnxFile) -> dict[str, list[str]]:
     """Tensor → the operators that read it."""
     readers: dict[str, list[str]] = {}
     for graph in graphs(model.model.graph):
@@ -232,5 +234,5 @@ _MOVES: dict[str, Callable[[OnnxFile, Any, npt.NDArray[Any]], npt.NDArray[Any]]]
     "Transpose": _transposed_constant,
     "Reshape": _reshaped_constant,
     "Squeeze": _squeezed_constant,
-    "Unsqueeze": lambda model, node, values: np.expand_dims(values, tuple(_integers(model, node, "axes") or ())),
+    "Unsqueeze": lambda model, node, values: np.expand_dims(values, tuple(_read_integers(model, node, "axes") or ())),
 }

@@ -103,13 +103,13 @@ def roles(node: Any) -> Iterator[Role]:
     if node.domain not in {"", "ai.onnx", "com.microsoft"} or node.domain != _DOMAINS.get(node.op_type, node.domain):
         return
     turned = {_TURNED[a.name] for a in node.attribute if a.name in _TURNED and a.i}
-    for role in _einsum(node) if node.op_type == "Einsum" else ROLES.get(node.op_type, ()):
+    for role in _einsum_places(node) if node.op_type == "Einsum" else ROLES.get(node.op_type, ()):
         if role.position < len(node.input) and node.input[role.position]:
             flipped = role.position in turned
             yield Role(role.position, role.inputs, role.outputs) if flipped else role
 
 
-def _einsum(node: Any) -> Iterator[Role]:
+def _einsum_places(node: Any) -> Iterator[Role]:
     """The places of a product of two operands: summed over what both have and the result has not."""
     equation = next((a.s.decode() for a in node.attribute if a.name == "equation"), "").replace(" ", "")
     operands, arrow, result = equation.partition("->")

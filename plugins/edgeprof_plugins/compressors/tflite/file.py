@@ -77,7 +77,7 @@ class TfliteFile:
         self._view: Any = None
 
     def __enter__(self) -> TfliteFile:  # noqa: PYI034 - Self is not in the typing of 3.10
-        self.schema = _schema()
+        self.schema = _load_schema()
         mode, access = ("r+b", mmap.ACCESS_WRITE) if self.writable else ("rb", mmap.ACCESS_READ)
         try:
             file = self._stack.enter_context(self.path.open(mode))
@@ -242,7 +242,7 @@ def modern(source: Path, target: Path) -> None:
     """A copy as ai-edge-quantizer wants it: with a signature, by which it calibrates, and with operators' codes where
     it looks for them (files of before 2020 have them in the old field only, and it would take each for an addition).
     """
-    schema = _schema()
+    schema = _load_schema()
     packed = source.read_bytes()
     model = schema.ModelT.InitFromPackedBuf(packed, 0)
     graph = model.subgraphs[0]
@@ -277,7 +277,7 @@ def copy(source: Path, target: Path) -> TfliteFile:
     return TfliteFile(target, writable=True)
 
 
-def _schema() -> Any:
+def _load_schema() -> Any:
     try:
         from ai_edge_litert import schema_py_generated
     except ImportError as error:

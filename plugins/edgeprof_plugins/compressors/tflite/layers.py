@@ -69,7 +69,9 @@ class Inventory:
             size = sum(math.prod(constant.shape) for constant in constants if constant.buffer not in taken)
             taken.update(constant.buffer for constant in constants)
             name = self._unique(model.tensor_name(subgraph, operator.Outputs(0)) or f"{op}_{index}")
-            macs = _macs(op, operator, [model.shape(subgraph, i) for i in _inputs(operator)], model, subgraph)
+            macs = _operator_macs(
+                op, operator, [model.shape(subgraph, i) for i in _operator_inputs(operator)], model, subgraph
+            )
             reason = "" if constants else _ACTIVATIONS
             self.parts.append(Part(name, op if constants else f"{op} of activations", size, macs, reason))
             self.weights[name], self.outputs[name] = constants, (subgraph, operator.Outputs(0))
@@ -80,7 +82,7 @@ class Inventory:
             (subgraph, index)
             for subgraph, _, op, operator in model.all_operators()
             if op in _LOOKUPS
-            for index in _inputs(operator)
+            for index in _operator_inputs(operator)
         }
         for (subgraph, index), weight in model.constants():
             size = math.prod(weight.shape)
@@ -137,11 +139,11 @@ class Inventory:
         return coverage(self.parts, parts, why, otherwise)
 
 
-def _inputs(operator: Any) -> list[int]:
+def _operator_inputs(operator: Any) -> list[int]:
     return [operator.Inputs(index) for index in range(operator.InputsLength())]
 
 
-def _macs(op: str, operator: Any, shapes: list[Shape | None], model: TfliteFile, subgraph: int) -> int | None:
+def _operator_macs(op: str, operator: Any, shapes: list[Shape | None], model: TfliteFile, subgraph: int) -> int | None:
     """Multiply-accumulates by the shapes that the file declares."""
     output = model.shape(subgraph, operator.Outputs(0))
     weights = [shapes[k] for k in WEIGHTED[op] if k < len(shapes) and shapes[k] is not None]
@@ -150,7 +152,7 @@ def _macs(op: str, operator: Any, shapes: list[Shape | None], model: TfliteFile,
     if output is None or first is None or not weights:
         return None
     if op == "BATCH_MATMUL":
-        return math.prod(output) * first[-2 if _option(operator, "AdjX") else -1]
+        return math.prod(output) * first[-2 if _read_option(operator, "AdjX") else -1]
     if op == "FULLY_CONNECTED":
         return math.prod(output) * (shapes[1] or (0,))[-1]
     if op in {"TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"}:
@@ -162,7 +164,7 @@ def _macs(op: str, operator: Any, shapes: list[Shape | None], model: TfliteFile,
     return math.prod(places) * sizes
 
 
-def _option(operator: Any, name: str) -> bool:
+def _read_option(operator: Any, name: str) -> bool:
     from ai_edge_litert import schema_py_generated as schema
 
     table = operator.BuiltinOptions()

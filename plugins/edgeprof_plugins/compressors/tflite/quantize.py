@@ -53,7 +53,7 @@ class _Recipe(Compressor):
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
         del seed  # nothing here is drawn
-        aeq = _library()
+        aeq = _load_library()
         with TfliteFile(source) as model:
             inventory, before = Inventory(model), model.dtypes()
             inputs = model.inputs()
@@ -61,7 +61,7 @@ class _Recipe(Compressor):
         if not before.get("float32") or before.get("int8") or before.get("uint8"):
             some = "has integer weights already" if before.get("float32") else "has no float32 weights to quantise"
             raise InputError(f"{source} {some}", remedy="Start from the float model.")
-        with tempfile.TemporaryDirectory(prefix="edgeprof-tflite-") as folder, _quiet():
+        with tempfile.TemporaryDirectory(prefix="edgeprof-tflite-") as folder, _silence_library():
             try:
                 ready = source
                 if old or (self.needs_data != "no" and signature[0] is None):
@@ -259,7 +259,7 @@ def _exclusion_rows(expressions: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _library() -> Any:
+def _load_library() -> Any:
     version = library_version("ai_edge_quantizer", "ai-edge-quantizer", "ai-edge-quantizer-nightly")
     if version is None:
         raise UnavailableError("quantising TFLite models needs ai-edge-quantizer", remedy=REMEDY)
@@ -269,7 +269,7 @@ def _library() -> Any:
             f"ai-edge-quantizer {version} is too old; {'.'.join(map(str, _OLDEST))} or later is needed", remedy=REMEDY
         )
     try:
-        with _quiet():
+        with _silence_library():
             import ai_edge_quantizer
             from ai_edge_quantizer import quantizer, recipe
     except ImportError as error:
@@ -286,7 +286,7 @@ def _recipe_named(aeq: Any, name: str) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_library() -> Iterator[None]:
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),

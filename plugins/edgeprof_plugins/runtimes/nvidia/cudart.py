@@ -20,7 +20,7 @@ class Cudart(Cuda):
     name = "ctypes on libcudart"
 
     def __init__(self, device: int, flags: int) -> None:
-        self._lib = _libcudart()
+        self._lib = _load_libcudart()
         pointer, size = ctypes.c_void_p, ctypes.c_size_t
         signatures: Dict[str, List[Any]] = {
             "cudaSetDevice": [ctypes.c_int],
@@ -170,7 +170,7 @@ class Cudart(Cuda):
         self._call("cudaGraphExecDestroy", graph)
 
 
-def _libcudart() -> Any:
+def _load_libcudart() -> Any:
     """The CUDA runtime library, where the linker, NVIDIA's wheels or a CUDA installation have it."""
     versions = ("", ".13", ".12", ".11.0", ".10.2")
     names = ["libcudart.so" + version for version in versions]

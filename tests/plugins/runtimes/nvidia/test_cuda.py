@@ -125,7 +125,7 @@ print("done")
 def test_the_real_libcudart_has_every_function_and_its_error_is_told():
     """Where a CUDA runtime library is installed, with or without a GPU."""
     try:
-        library = nvidia_cudart._libcudart()
+        library = nvidia_cudart._load_libcudart()
     except ImportError:
         pytest.skip("no libcudart.so on this machine (pip install nvidia-cuda-runtime brings one)")
     names = calls_of("Cudart") - {"cudaStreamNonBlocking"}
@@ -144,7 +144,7 @@ def test_without_any_library_all_three_are_named(monkeypatch):
     def gone() -> None:
         raise ImportError("no libcudart.so is found")
 
-    monkeypatch.setattr(nvidia_cudart, "_libcudart", gone)
+    monkeypatch.setattr(nvidia_cudart, "_load_libcudart", gone)
     for module in ("cuda", "pycuda"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(LoadError) as caught:
