@@ -9,12 +9,10 @@ import os
 import sys
 from typing import Any, Callable, Dict, List, Tuple
 
-import numpy as np
-
-from .api import CAPTURE_THREAD, D2H, H2D, Cuda, CudaError
+from .api import CAPTURE_THREAD, D2H, H2D, CudaError, RuntimeApi
 
 
-class Cudart(Cuda):
+class Cudart(RuntimeApi):
     """libcudart by ctypes."""
 
     name = "ctypes on libcudart"
@@ -72,20 +70,6 @@ class Cudart(Cuda):
         self._call("cudaRuntimeGetVersion", ctypes.byref(number))
         return number.value
 
-    def malloc(self, size: int) -> int:
-        return self._create("cudaMalloc", size)
-
-    def free(self, address: int) -> None:
-        self._call("cudaFree", address)
-
-    def host(self, size: int) -> Any:
-        address = self._create("cudaHostAlloc", max(1, size), 0)
-        memory: Any = (ctypes.c_ubyte * size).from_address(address)
-        return np.frombuffer(memory, dtype=np.uint8)
-
-    def host_free(self, array: Any) -> None:
-        self._call("cudaFreeHost", array.ctypes.data)
-
     def _copier(self, target: int, source: int, size: int, kind: int, stream: int) -> Callable[[], None]:
         copy, fail = self._lib.cudaMemcpyAsync, self._call
         arguments = (
@@ -108,30 +92,9 @@ class Cudart(Cuda):
     def copy_out(self, array: Any, address: int, stream: Any) -> Callable[[], None]:
         return self._copier(array.ctypes.data, address, array.nbytes, D2H, stream)
 
-    def stream(self) -> Any:
-        return self._create("cudaStreamCreateWithFlags", 1)  # cudaStreamNonBlocking: apart from the default stream
-
-    def handle(self, stream: Any) -> int:
-        return int(stream)
-
-    def close_stream(self, stream: Any) -> None:
-        self._call("cudaStreamDestroy", stream)
-
     def wait(self, stream: Any) -> None:
         if self._lib.cudaStreamSynchronize(stream):
             self._call("cudaStreamSynchronize", stream)
-
-    def event(self) -> Any:
-        return self._create("cudaEventCreate")
-
-    def close_event(self, event: Any) -> None:
-        self._call("cudaEventDestroy", event)
-
-    def record(self, event: Any, stream: Any) -> None:
-        self._call("cudaEventRecord", event, stream)
-
-    def wait_event(self, event: Any) -> None:
-        self._call("cudaEventSynchronize", event)
 
     def elapsed_s(self, start: Any, end: Any) -> float:
         milliseconds = ctypes.c_float()
@@ -165,9 +128,6 @@ class Cudart(Cuda):
     def launch(self, graph: Any, stream: Any) -> None:
         if self._lib.cudaGraphLaunch(graph, stream):
             self._call("cudaGraphLaunch", graph, stream)
-
-    def close_graph(self, graph: Any) -> None:
-        self._call("cudaGraphExecDestroy", graph)
 
 
 def _load_libcudart() -> Any:
