@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from edgeprof.compression.compressor import Change
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof_plugins.compressors.torch.model import Net
 
@@ -52,14 +53,38 @@ _FOLDED = ("aten.batch_norm", "aten.relu", "aten.hardtanh", "aten.clamp")
 _HOPELESS_DB = 3.0
 
 
-class Int8Static(Compressor):
-    name = "int8-static"
-    changes = ("precision",)
+class _Int8(Compressor):
+    """What all three methods share: which models they take, and what they say of the model that they write."""
+
+    changes: Sequence[Change] = ("precision",)
     weight_bits = 8
     version = "2"
     takes = ("python", "pt2")
     gives = "pt2"
     for_target = True
+
+    def _load_net(self, source: Path, data: Dataset | None, seed: int) -> tuple[Net, Inventory]:
+        """The float model, and the layers and weights that it has before anything is quantised.
+
+        Raises:
+            InputError: it has weights of float64.
+        """
+        net = torch_model.load(source, data, seed=seed)
+        _require_float32(self.name, net)
+        return net, Inventory.of(net.module, net.examples)
+
+    @staticmethod
+    def _write(net: Net, quantised: Any, target: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the program, and return which rules it follows and how it was saved."""
+        return {
+            "backend": _target_backend(parameters),
+            **_activation_range(parameters),
+            **_write_program(net, quantised, target),
+        }
+
+
+class Int8Static(_Int8):
+    name = "int8-static"
     needs_data = "calibration"
     parameters = (
         _BACKEND,
@@ -73,87 +98,50 @@ class Int8Static(Compressor):
         if data is None:
             raise InputError("int8-static needs calibration data", remedy="Add --dataset SPEC.")
         torch = torch_model.require()
-        net = torch_model.load(source, data, seed=seed)
-        _require_float32(self.name, net)
-        inventory = Inventory.of(net.module, net.examples)
+        net, inventory = self._load_net(source, data, seed)
         calibration = Calibration(data, net.inputs(), parameters["samples"])
         program, open_batch = _export_program(net)
         feeds = _batch_samples(torch, net, calibration, open_batch=open_batch)
-        tools = _load_torchao()
-        quantizer = _make_quantizer(net, parameters)
-        with torch_model.quiet(), torch.no_grad():
-            prepared = tools.prepare_pt2e(program, quantizer)
-            for number, feed in enumerate(feeds):
-                prepared(*feed)
-                report(f"int8-static · calibration {number + 1}/{len(feeds)}", (number + 1) / len(feeds))
-            quantised = tools.convert_pt2e(prepared)
+        quantised = _quantise(program, _make_quantizer(net, parameters), feeds, label="int8-static · calibration")
         facts = _compare_outputs(net, quantised, feeds[:32]) | {"coverage": _integer_account(inventory, quantised, net)}
         if not facts["int8_mac_share"]:
             raise InputError(
                 f"int8-static finds nothing to quantise in {net.spec}: no float convolution or dense layer is left",
                 remedy="Start from the float model.",
             )
-        return {
-            **calibration.facts(),
-            **facts,
-            "backend": _target_backend(parameters),
-            **_activation_range(parameters),
-            **_write_program(net, quantised, target),
-        }
+        return {**calibration.facts(), **facts, **self._write(net, quantised, target, parameters)}
 
 
-class Int8Dynamic(Compressor):
+class Int8Dynamic(_Int8):
     """Dense layers only: their inputs' ranges are taken while running. Of a convolutional network, next to nothing."""
 
     name = "int8-dynamic"
-    changes = ("precision",)
-    weight_bits = 8
     version = "1"
-    takes = ("python", "pt2")
-    gives = "pt2"
-    for_target = True
     parameters = (_BACKEND, _EXCLUDE)
 
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
-        torch = torch_model.require()
-        net = torch_model.load(source, data, seed=seed)
-        _require_float32(self.name, net)
-        inventory = Inventory.of(net.module, net.examples)
-        feeds = [_noise_inputs(torch, net, seed)]
-        tools = _load_torchao()
+        net, inventory = self._load_net(source, data, seed)
+        feeds = [_noise_inputs(torch_model.require(), net, seed)]
         # Of convolutions no engine has a dynamic int8 kernel here: quantised, they would only be slower.
         quantizer = _make_quantizer(net, parameters, dense_only=True, is_dynamic=True)
-        with torch_model.quiet(), torch.no_grad():
-            prepared = tools.prepare_pt2e(_export_program(net)[0], quantizer)
-            prepared(*feeds[0])
-            quantised = tools.convert_pt2e(prepared)
-        account = _integer_account(inventory, quantised, net) | {"remedy": "Use int8-static, with calibration data."}
+        quantised = _quantise(_export_program(net)[0], quantizer, feeds)
+        remedy = "Use int8-static, with calibration data."
+        account = _integer_account(inventory, quantised, net) | {"remedy": remedy}
         facts = _compare_outputs(net, quantised, feeds) | {"coverage": account}
         if not facts["int8_mac_share"]:
             raise InputError(
-                f"int8-dynamic finds nothing to quantise in {net.spec}: it has no dense layers",
-                remedy="Use int8-static, with calibration data.",
+                f"int8-dynamic finds nothing to quantise in {net.spec}: it has no dense layers", remedy=remedy
             )
-        return {
-            **facts,
-            "backend": _target_backend(parameters),
-            **_activation_range(parameters),
-            **_write_program(net, quantised, target),
-        }
+        return {**facts, **self._write(net, quantised, target, parameters)}
 
 
-class Qat(Compressor):
+class Qat(_Int8):
     """Quantisation-aware training: int8's rounding in the forward pass, straight through in the backward one."""
 
     name = "qat"
     changes = ("precision", "weights")
-    weight_bits = 8
-    version = "2"
-    takes = ("python", "pt2")
-    gives = "pt2"
-    for_target = True
     needs_data = "training"
     parameters = (_BACKEND, _EXCLUDE, *torch_train.parameters(3, 1e-4))
 
@@ -161,9 +149,7 @@ class Qat(Compressor):
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
         torch = torch_model.require()
-        net = torch_model.load(source, data, seed=seed)
-        _require_float32(self.name, net)
-        inventory = Inventory.of(net.module, net.examples)
+        net, inventory = self._load_net(source, data, seed)
         samples = torch_train.samples(net, self.name, parameters, data)
         run = run_key(self, source, parameters, samples, seed)
         tools = _load_torchao()
@@ -190,12 +176,29 @@ class Qat(Compressor):
         facts |= {
             "int8_mac_share": int8_share(quantised, net),
             "coverage": _integer_account(inventory, quantised, net),
-            "backend": _target_backend(parameters),
-            **_activation_range(parameters),
+            **self._write(net, quantised, target, parameters),
         }
-        facts |= _write_program(net, quantised, target)
         torch_train.finish(run)
         return facts
+
+
+def _quantise(program: Any, quantizer: Any, feeds: Sequence[tuple[Any, ...]], *, label: str = "") -> Any:
+    """Watch an exported program on the samples, and put quantised operators in place of those that were watched.
+
+    Args:
+        program: From ``_export_program``.
+        quantizer: From ``_make_quantizer``.
+        feeds: The arguments of each call.
+        label: What the progress line says; "" for a step that is too short to be shown.
+    """
+    tools = _load_torchao()
+    with torch_model.quiet(), torch_model.require().no_grad():
+        prepared = tools.prepare_pt2e(program, quantizer)
+        for number, feed in enumerate(feeds):
+            prepared(*feed)
+            if label:
+                report(f"{label} {number + 1}/{len(feeds)}", (number + 1) / len(feeds))
+        return tools.convert_pt2e(prepared)
 
 
 def _require_float32(name: str, net: Net) -> None:
@@ -236,6 +239,7 @@ def _too_old() -> UnavailableError:
 
 def _make_quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = False, **mode: bool) -> Any:
     torch = torch_model.require()
+    _load_torchao()  # says which version is needed, where the installed one is too old to have a quantiser
     kinds = (torch.nn.Linear,) if dense_only else (torch.nn.modules.conv._ConvNd, torch.nn.Linear)  # noqa: SLF001 - the class that all convolutions share
     layers = {name: layer for name, layer in net.module.named_modules() if isinstance(layer, kinds)}
     excluded = torch_model.names(

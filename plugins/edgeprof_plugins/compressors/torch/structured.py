@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.compression.compressor import Parameter
 from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.shared.channel_parameters import CHANNEL_PARAMETERS
 from edgeprof_plugins.compressors.torch import train as torch_train
 from edgeprof_plugins.compressors.torch.base import ModuleCompressor
 from edgeprof_plugins.compressors.torch.model import count, named, outputs, quiet, require, twice
@@ -22,15 +23,7 @@ class PruneStructured(ModuleCompressor):
     changes = ("channels",)
     version = "1"
     parameters = (
-        Parameter("amount", "float", default=0.3, minimum=0.0, maximum=0.95, help="share of the channels taken out"),
-        Parameter(
-            "round_to",
-            "int",
-            default=8,
-            minimum=1,
-            maximum=64,
-            help="channels kept are a multiple of this, if possible",
-        ),
+        *CHANNEL_PARAMETERS,
         Parameter("exclude", "str", default="", help="layers left whole, separated by spaces or |; name* for several"),
         *torch_train.parameters(0),
     )
