@@ -10,13 +10,12 @@ import contextlib
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-import psutil
+from typing import TYPE_CHECKING
 
 from edgeprof import __version__
 from edgeprof.artifact.recognition import SERVER
 from edgeprof.benchmark import assemble
+from edgeprof.benchmark.memory import device_memory, group_candidates, own_memory
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
 from edgeprof.benchmark.records import Sampled, VariantRecord, WorkloadRecord
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates
@@ -27,7 +26,7 @@ from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
 from edgeprof.evaluation import evaluate, labels
 from edgeprof.launch.interpreter import probe
 from edgeprof.launch.lock import measuring
-from edgeprof.launch.supervisor import Worker, WorkerMemory, WorkerSpec
+from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.reasons import Code
 from edgeprof.results import document, schema
 from edgeprof.results.ids import new_id
@@ -44,15 +43,16 @@ from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
+    from edgeprof.benchmark.progress import Progress
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.launch.supervisor import Loaded
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.discover import Discovery
     from edgeprof.sensing.proofs import Proved
-    from edgeprof.sensing.sensor import PartTime, Sensor
+    from edgeprof.sensing.sensor import PartTime
     from edgeprof.worker.span import Span
 
 #: A cool-down ends here whatever the temperature.
@@ -62,25 +62,6 @@ _COOL_DOWN_BAND_C = 2.0
 _IN_PROCESS = "it ran in the caller's process, whose memory and interpreter lock it shares with edgeprof's sampling"
 #: How often a window is measured in which the model was stopped each time.
 _TRIES = 3
-#: What a loaded model is taken to need before it is loaded, to decide whether all fit at once.
-_WORKER_BYTES = 200 * 2**20
-_BYTES_PER_MODEL_BYTE = 4
-
-
-class Progress(Protocol):
-    """Who watches; the command line draws a bar, tests keep a list."""
-
-    def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None:
-        """The run starts: what will be said first, how long it should take, and what moves meanwhile."""
-
-    def stage(self, text: str, seconds: float) -> None:
-        """A step of about so many seconds begins."""
-
-    def note(self, text: str) -> None:
-        """Something worth a line of its own."""
-
-    def end(self) -> None:
-        """The run is over, however it ended."""
 
 
 def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progress) -> schema.Result:
@@ -167,7 +148,7 @@ class _Run:
 
     def result(self, candidates: list[Candidate]) -> schema.Result:
         """Run everything, keep what was measured when interrupted, and analyse."""
-        groups = _group_candidates(candidates)
+        groups = group_candidates(candidates)
         able = sum(candidate.failure is None for candidate in candidates)
         records: list[VariantRecord] = []
         host = context.describe_host(self.roots)
@@ -264,9 +245,9 @@ class _Run:
         for record, worker in zip(records, workers, strict=True):
             if worker is not None:
                 with self._charged_to(record):
-                    record.memory = _model_memory(record.memory, worker.memory())
+                    record.memory = own_memory(record.memory, worker.memory())
                     if record.options.device != "cpu":
-                        record.gpu_process_bytes = _device_memory(self.discovery.sensors, worker.pid)
+                        record.gpu_process_bytes = device_memory(self.discovery.sensors, worker.pid)
                     self._evaluate(worker, record)
 
     def _announce_workloads(self, members: int, variants: int) -> None:
@@ -496,40 +477,7 @@ def _charge_load(preflight: list[schema.Reason], records: Sequence[VariantRecord
     return [reason for reason in preflight if reason.code != Code.COMPETING_LOAD]
 
 
-def _model_memory(warm: WorkerMemory | None, after: WorkerMemory) -> WorkerMemory:
-    """The model's own memory: its peak up to the end of the warm-up, or what is resident after the windows if more.
-
-    Not the peak of the windows: their time-stamps (8 bytes an inference) are ours, and megabytes for a tiny model.
-    """
-    peaks = [size for size in (warm.peak_rss if warm else None, after.rss) if size is not None]
-    return WorkerMemory(rss=after.rss, peak_rss=max(peaks, default=None), gpu_peak=after.gpu_peak)
-
-
 def _part_time(discovery: Discovery) -> PartTime | None:
     """The part-time sensor in the headline that is blind for longest."""
     parts = [c.part_time for c in discovery.topology.headline.channels if c.part_time is not None]
     return max(parts, key=lambda part: part.period_s - part.look_s, default=None)
-
-
-def _group_candidates(candidates: list[Candidate]) -> list[list[Candidate]]:
-    """All at once where memory surely allows, else one by one."""
-    able = [c for c in candidates if c.failure is None]
-    need = sum(_WORKER_BYTES + _BYTES_PER_MODEL_BYTE * (c.artifact.size_bytes or 0) for c in able)
-    if len(candidates) == 1 or need < _available_bytes() / 2:
-        return [candidates]
-    return [[candidate] for candidate in candidates]
-
-
-def _available_bytes() -> int:
-    """Memory that is free for models; 0 where no /proc tells, as in a minimal container."""
-    try:
-        return int(psutil.virtual_memory().available)
-    except (OSError, psutil.Error, NotImplementedError):
-        return 0
-
-
-def _device_memory(sensors: Sequence[Sensor], pid: int | None) -> int | None:
-    """The device memory that a process holds, over all devices whose sensors can tell."""
-    held = [] if pid is None else [sensor.process_memory_bytes(pid) for sensor in sensors]
-    known = [count for count in held if count is not None]
-    return sum(known) if known else None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edgeprof.benchmark.conductor import Progress
+    from edgeprof.benchmark.progress import Progress
     from edgeprof.benchmark.request import BenchRequest
     from edgeprof.plugins import PluginHost
     from edgeprof.results.schema import Result

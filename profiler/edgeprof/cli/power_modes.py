@@ -10,8 +10,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof.benchmark.conductor import Progress
     from edgeprof.benchmark.power_modes import Swept
+    from edgeprof.benchmark.progress import Progress
     from edgeprof.benchmark.request import BenchRequest
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots

@@ -21,7 +21,7 @@ from edgeprof.results.store import Store
 from edgeprof.roots import Roots
 
 if TYPE_CHECKING:
-    from edgeprof.benchmark.conductor import Progress
+    from edgeprof.benchmark.progress import Progress
 
 #: A model file or ``module:attribute``, or a callable of this process.
 Model: TypeAlias = str | os.PathLike[str] | Callable[..., Any]
