@@ -11,12 +11,12 @@ import pytest
 from edgeprof.cli.main import run
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof_boards.all_boards import DASHBOARDS
-from edgeprof_boards.dashboard import GREEN, HEAT_LEVELS, RED, Query
 from edgeprof_boards.dashboard import Panel as Definition
 from edgeprof_boards.shapes import Value, answer, coloured, scatter, table
+from edgeprof_boards.style import GREEN, HEAT_LEVELS, RED
 from edgeprof_dashboards.preview import draw
 from edgeprof_dashboards.preview.page import find
-from edgeprof_dashboards.preview.panels import Panel, read_panel
+from edgeprof_dashboards.preview.panels import Panel, Query, read_panel
 from edgeprof_dashboards.preview.prometheus import Prometheus, QueryError, Series, Window, seconds
 from edgeprof_dashboards.preview.values import written
 from edgeprof_dashboards.promql import expand

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from edgeprof_boards.dashboard import (
-    DASHED,
-    GREEN,
-    ORANGE,
-    RED,
-    YELLOW,
-    Dashboard,
-    Override,
-    Panel,
-    Query,
-    Row,
-    Variable,
-    of,
-)
+from edgeprof_boards.dashboard import Dashboard, Panel, Row, Variable
+from edgeprof_boards.queries import of
 from edgeprof_boards.shapes import Value, answer, bars, scatter, states, table
+from edgeprof_boards.style import DASHED, GREEN, ORANGE, RED, YELLOW
+from edgeprof_dashboards.preview.panels import Override, Query
 
 _CHOSEN = ('model=~"$model"', 'scenario=~"$scenario"')
 #: What two results must have in common to be compared.

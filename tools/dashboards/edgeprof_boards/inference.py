@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeprof_boards.dashboard import GREEN, ORANGE, YELLOW, Dashboard, Panel, Query, Row, Variable, of, rate
+from edgeprof_boards.dashboard import Dashboard, Panel, Row, Variable
+from edgeprof_boards.queries import of, rate
 from edgeprof_boards.shapes import bars, stat
+from edgeprof_boards.style import GREEN, ORANGE, YELLOW
+from edgeprof_dashboards.preview.panels import Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable

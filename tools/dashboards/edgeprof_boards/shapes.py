@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgeprof_boards.dashboard import BLUE, Levels, Override, Panel, Query, steps, value_mappings
+from edgeprof_boards.dashboard import Panel
+from edgeprof_boards.style import BLUE, Levels, steps, value_mappings
+from edgeprof_dashboards.preview.panels import Override, Query
 
 #: Neither good nor bad.
 PLAIN = ((None, BLUE),)
