@@ -1,9 +1,5 @@
 """Names that say nothing and functions named by one word become fewer, and never more (tools/names.py counts them)."""
 
-from types import ModuleType
-
-import pytest
-
 from tests.docs.tool import load
 
 #: What was counted when these tests were last changed. Lower both when names become better; never raise them.
@@ -11,24 +7,15 @@ MOST_EMPTY = 12
 MOST_ONE_WORD = 0.51
 
 
-@pytest.fixture(scope="module")
-def names() -> ModuleType:
-    path = Path(__file__).parent.parent / "tools" / "names.py"
-    spec = importlib.util.spec_from_file_location("names_tool", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # NamedTuple looks its module up
-    spec.loader.exec_module(module)
-    return module
+names = load("names")
 
 
-def test_no_more_variables_have_a_name_that_says_nothing(names: ModuleType) -> None:
+def test_no_more_variables_have_a_name_that_says_nothing() -> None:
     files = names.all_names()
     worst = {str(path.relative_to(names.ROOT)): dict(f.empty) for path, f in files.items() if f.empty}
     assert names.count_empty(files).total() <= MOST_EMPTY, f"rename what these hold: {worst}"
 
 
-def test_no_larger_share_of_the_functions_has_a_name_of_one_word(names: ModuleType) -> None:
+def test_no_larger_share_of_the_functions_has_a_name_of_one_word() -> None:
     share = names.one_word_share(names.all_names())
     assert share <= MOST_ONE_WORD + 0.005, f"{share:.1%}: begin with a verb, or say in two words what is returned"
