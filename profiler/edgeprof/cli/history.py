@@ -85,6 +85,7 @@ def _as_json(entries: Sequence[Entry]) -> list[dict[str, Any]]:
                     "device": e.device or None,
                     "status": e.status,
                     "provenance": e.provenance,
+                    "unit": e.unit,
                     "energy_j": e.energy_j,
                     "energy_expanded_uncertainty_j": e.energy_u_j,
                     "latency_p50_s": e.latency_p50_s,
@@ -112,11 +113,18 @@ def _runs_table(entries: Sequence[Entry], style: Style) -> list[str]:
         (EnergyFigure(value=e.energy_j, expanded_uncertainty=e.energy_u_j, ci95=None), e.provenance) for e in entries
     ]
     # What is the same for all would only push the rest off the screen; the id tells the time.
-    facts = (("scenario", "scenario"), ("runtime", "runtime"), ("device", "device"), ("board", "board"))
+    units = {e.unit for e in entries}
+    facts = (
+        ("unit", "unit"),
+        ("scenario", "scenario"),
+        ("runtime", "runtime"),
+        ("device", "device"),
+        ("board", "board"),
+    )
     columns = [
         Column("model", [("", e.model) for e in entries]),
         Column("variant", [("", e.variant) for e in entries]),
-        Column("energy / inference", view.energy_cells(figures), "energy"),
+        Column(f"energy / {units.pop() if len(units) == 1 else 'unit'}", view.energy_cells(figures), "energy"),
         Column("latency p50", view.scaled([e.latency_p50_s for e in entries], "s"), "p50"),
         Column("accuracy", [view.share(e.accuracy) for e in entries]),
         *(

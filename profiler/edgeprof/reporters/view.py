@@ -71,7 +71,7 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
     metrics = {v.accuracy.metric: metric_title(v.accuracy) for v in variants if v.accuracy}
     table_columns = [
         Column(
-            f"energy / {_main_unit(variants)}",
+            f"energy / {main_unit(variants)}",
             energy_cells([(e.gross, e.provenance) if e else None for e in energies]),
             "energy",
         ),
@@ -96,7 +96,7 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
     return [c for n, c in enumerate(table_columns) if n in always_shown or any(cell != NONE for cell in c.cells)]
 
 
-def _main_unit(variants: Sequence[Variant]) -> str:
+def main_unit(variants: Sequence[Variant]) -> str:
     """The unit of the main workload; ``call`` where the variants differ in it."""
     units_used = {variant.unit for variant in variants if variant.workloads} or {"inference"}
     return units_used.pop() if len(units_used) == 1 else "call"

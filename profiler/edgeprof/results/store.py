@@ -36,7 +36,7 @@ class StoreError(EdgeprofError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One variant of one stored result, as history lists it. Energies are joules per inference, latency seconds."""
+    """One variant of one stored result, as history lists it: energies in J per ``unit``, the latency of a call in s."""
 
     id: str
     created: str
@@ -53,6 +53,7 @@ class Entry:
     energy_u_j: float | None
     latency_p50_s: float | None
     accuracy: float | None
+    unit: str = "inference"
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,10 @@ class Store:
                 return []
             rows = db.execute(
                 """SELECT r.id, r.created, r.board, r.scenario, r.interrupted, v.model, v.variant, v.runtime, v.device,
-                          v.status, v.provenance, v.energy_j, v.energy_u_j, v.latency_p50_s, v.accuracy
+                          v.status, v.provenance, v.energy_j, v.energy_u_j, v.latency_p50_s, v.accuracy,
+                          CASE json_valid(r.json) WHEN 1 THEN COALESCE(
+                              json_extract(r.json, '$.variants[' || v.position || '].workloads[0].unit'), 'inference'
+                          ) ELSE 'inference' END
                    FROM (SELECT *, rowid AS row FROM results
                          WHERE :model IS NULL OR id IN (SELECT result_id FROM variants WHERE model = :model)
                          ORDER BY created_utc DESC, rowid DESC LIMIT :limit) AS r

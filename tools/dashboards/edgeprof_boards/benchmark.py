@@ -108,6 +108,35 @@ TABLE = Row(
     ),
 )
 
+_EACH = f"{_ONE}, workload, unit"
+_WORKLOAD_ENERGY = _bench_metric("workload_energy_joules_per_unit", 'kind="$kind"')
+WORKLOADS = Row(
+    "Workloads",
+    (
+        table(
+            "Each workload of each variant",
+            "One line for each workload of a model that has several: a request, its prefill and its decode, or the "
+            "stages of a pipeline. Energy and rate are per unit of the workload; the latency is the median of a call.",
+            {
+                "Instance": "instance",
+                "Model": "model",
+                "Variant": "variant",
+                "Runtime": "runtime",
+                "Scenario": "scenario",
+                "Workload": "workload",
+                "Unit": "unit",
+                "Energy": Value(
+                    f"sum by ({_EACH}, provenance) ({_WORKLOAD_ENERGY})",
+                    "joule",
+                ),
+                "Provenance": "provenance",
+                "Latency p50": Value(f"sum by ({_EACH}) ({_bench_metric('workload_latency_seconds')})", "s"),
+                "Rate": Value(f"sum by ({_EACH}) ({_bench_metric('workload_units_per_second')})", "ops"),
+            },
+        ),
+    ),
+)
+
 RATIOS = Row(
     "Against the baseline",
     (
@@ -234,9 +263,9 @@ TIME = Row(
 DASHBOARD = Dashboard(
     uid="edgeprof-benchmark",
     title="edgeprof / Benchmark",
-    description="Variants compared by their newest benchmark: table, Pareto scatter, ratio to a baseline, uncertainty, "
-    "and how it went from run to run.",
-    rows=(TABLE, RATIOS, SURE, TIME),
+    description="Variants compared by their newest benchmark: table, Pareto scatter, workloads, ratio to a baseline, "
+    "uncertainty, and how it went from run to run.",
+    rows=(TABLE, WORKLOADS, RATIOS, SURE, TIME),
     variables=(
         Variable("model", "Model", f"label_values({of('edgeprof_bench_last_run_success')}, model)"),
         Variable(

@@ -43,6 +43,7 @@ _ABSENCES = {
     "edgeprof_memory": "This board does not tell its memory.",
     "edgeprof_throttle": "This board does not tell what holds it back.",
     "edgeprof_inference": "No application has reported an inference (edgeprof.track).",
+    "edgeprof_bench_workload": "No benchmarked model has several workloads (a request, a prefill, a stage …).",
     "edgeprof_bench_accuracy": "No stored result has an accuracy (edgeprof bench --dataset).",
     "edgeprof_bench_energy": "No stored result has joules.",
     "edgeprof_bench": "No benchmark is stored on this device (edgeprof bench).",
