@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgeprof_plugins.compressors.onnx.file import OnnxFile
+    from edgeprof_plugins.compressors.onnx.tensors import Tensors
 
 #: TensorProto.DataType of real numbers: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
 FLOATS = frozenset({1, 10, 11, 16})
@@ -24,7 +24,7 @@ FLOATS = frozenset({1, 10, 11, 16})
 _FEW = 64
 
 
-def normalise(model: OnnxFile) -> None:
+def normalise(model: Tensors) -> None:
     """Bring a model that was just read into that form."""
     if model.model.functions:
         _inline_functions(model)
@@ -43,14 +43,14 @@ def graphs(graph: Any) -> Iterator[Any]:
                 yield from graphs(inner)
 
 
-def _inline_functions(model: OnnxFile) -> None:
+def _inline_functions(model: Tensors) -> None:
     """Put the nodes of the model's own functions where these are called."""
     from onnx import inliner
 
     model.model = inliner.inline_local_functions(model.model)
 
 
-def _lift_weights(model: OnnxFile, graph: Any, *, inner: bool) -> None:
+def _lift_weights(model: Tensors, graph: Any, *, inner: bool) -> None:
     """Make initializers of the main graph of a graph's weights: its Constant nodes and, of an inner one, its own."""
     outputs = {value.name for value in graph.output}
     constants = {}
@@ -67,7 +67,7 @@ def _lift_weights(model: OnnxFile, graph: Any, *, inner: bool) -> None:
             _lift_initializers(model, graph, field, outputs)
 
 
-def _lift_initializers(model: OnnxFile, graph: Any, field: str, outputs: set[str]) -> None:
+def _lift_initializers(model: Tensors, graph: Any, field: str, outputs: set[str]) -> None:
     protos = [type(proto).FromString(proto.SerializeToString()) for proto in getattr(graph, field)]
     del getattr(graph, field)[:]
     for proto in protos:
@@ -95,7 +95,7 @@ def _is_weight(content: Any) -> bool:
     return math.prod(int(size) for size in content.dims) > (1 if kind in FLOATS else _FEW)
 
 
-def _adopt_initializer(model: OnnxFile, graph: Any, content: Any, name: str, *, inner: bool) -> None:
+def _adopt_initializer(model: Tensors, graph: Any, content: Any, name: str, *, inner: bool) -> None:
     """Add an initializer under a name that nothing else has, and have the graph read it under that."""
     free = _free_name(model, name) if inner else name
     if hasattr(content, "values"):
@@ -116,7 +116,7 @@ def _rename_tensor(graph: Any, name: str, new: str) -> None:
                 node.input[index] = new
 
 
-def _free_name(model: OnnxFile, name: str) -> str:
+def _free_name(model: Tensors, name: str) -> str:
     """A name that no graph of the model has yet: each branch may have a weight of the same."""
     taken = {*model.order, *(taken_name for graph in graphs(model.model.graph) for taken_name in _all_names(graph))}
     if name not in taken:
@@ -133,7 +133,7 @@ def _all_names(graph: Any) -> list[str]:
     return names + [output for node in graph.node for output in node.output]
 
 
-def _settle_inputs(model: OnnxFile) -> None:
+def _settle_inputs(model: Tensors) -> None:
     """Take initializers out of the inputs (files of IR version 3 list them): shapes that change would contradict."""
     graph = model.model.graph
     inputs = [value for value in graph.input if not model.has(value.name)]
@@ -144,7 +144,7 @@ def _settle_inputs(model: OnnxFile) -> None:
     model.model.ir_version = max(model.model.ir_version, 4)
 
 
-def _fold_rearrangements(model: OnnxFile) -> None:
+def _fold_rearrangements(model: Tensors) -> None:
     """Give weights behind operators that only rearrange them the shape that they are used in.
 
     A weight that is also read as it is stays behind its operator (a word table, transposed for the last layer): it
@@ -175,14 +175,14 @@ def _fold_rearrangements(model: OnnxFile) -> None:
         model.remove(name)
 
 
-def _is_foldable(model: OnnxFile, node: Any, readers: dict[str, list[str]]) -> bool:
+def _is_foldable(model: Tensors, node: Any, readers: dict[str, list[str]]) -> bool:
     if not node.input or not model.has(node.input[0]):
         return False
     proto = model.header(node.input[0])
     return proto.data_type in FLOATS and (len(readers[node.input[0]]) == 1 or math.prod(proto.dims) <= _FEW)
 
 
-def _moved_constant(model: OnnxFile, node: Any) -> npt.NDArray[Any] | None:
+def _moved_constant(model: Tensors, node: Any) -> npt.NDArray[Any] | None:
     """What a node makes of constants by moving them about; None for whatever does more, or reads what is computed."""
     constant = all(model.has(name) for name in node.input if name)
     if node.domain not in {"", "ai.onnx"} or node.op_type not in _MOVES or not constant:
@@ -191,25 +191,25 @@ def _moved_constant(model: OnnxFile, node: Any) -> npt.NDArray[Any] | None:
     return moved
 
 
-def _transposed_constant(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _transposed_constant(model: Tensors, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     del model
     order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
     return np.array(values.transpose(order), order="C")  # ascontiguousarray would make a vector of a scalar
 
 
-def _reshaped_constant(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _reshaped_constant(model: Tensors, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     sizes = _read_integers(model, node, "shape") or []
     if not any(a.name == "allowzero" and a.i for a in node.attribute):
         sizes = [values.shape[k] if size == 0 else size for k, size in enumerate(sizes)]
     return values.reshape(sizes)
 
 
-def _squeezed_constant(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _squeezed_constant(model: Tensors, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     axes = _read_integers(model, node, "axes")
     return values.squeeze(None if axes is None else tuple(axes))
 
 
-def _read_integers(model: OnnxFile, node: Any, name: str) -> list[int] | None:
+def _read_integers(model: Tensors, node: Any, name: str) -> list[int] | None:
     """An attribute of older operator sets that is an input in newer ones."""
     for attribute in node.attribute:
         if attribute.name == name:
@@ -219,7 +219,7 @@ def _read_integers(model: OnnxFile, node: Any, name: str) -> list[int] | None:
     return None
 
 
-def _readers_by_tensor(model: OnnxFile) -> dict[str, list[str]]:
+def _readers_by_tensor(model: Tensors) -> dict[str, list[str]]:
     """Tensor → the operators that read it."""
     readers: dict[str, list[str]] = {}
     for graph in graphs(model.model.graph):
@@ -229,7 +229,7 @@ def _readers_by_tensor(model: OnnxFile) -> dict[str, list[str]]:
     return readers
 
 
-_MOVES: dict[str, Callable[[OnnxFile, Any, npt.NDArray[Any]], npt.NDArray[Any]]] = {
+_MOVES: dict[str, Callable[[Tensors, Any, npt.NDArray[Any]], npt.NDArray[Any]]] = {
     "Identity": lambda _, __, values: values,
     "Transpose": _transposed_constant,
     "Reshape": _reshaped_constant,

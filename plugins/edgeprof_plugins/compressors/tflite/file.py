@@ -15,13 +15,31 @@ import numpy as np
 
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.worker.runtime import install_command
-from edgeprof_plugins.compressors.tflite.layers import WEIGHTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     import numpy.typing as npt
+
+_LSTM = (*range(1, 9), 16)
+#: Operator → positions of the weights that it multiplies with.
+WEIGHTED: dict[str, tuple[int, ...]] = {
+    "CONV_2D": (1,),
+    "DEPTHWISE_CONV_2D": (1,),
+    "CONV_3D": (1,),
+    "TRANSPOSE_CONV": (1,),
+    "CONV_3D_TRANSPOSE": (1,),
+    "FULLY_CONNECTED": (1,),
+    "BATCH_MATMUL": (1, 0),
+    "LSTM": _LSTM,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _LSTM,
+    "BIDIRECTIONAL_SEQUENCE_LSTM": (*range(1, 9), 16, *range(18, 26), 33),
+    "RNN": (1, 2),
+    "UNIDIRECTIONAL_SEQUENCE_RNN": (1, 2),
+    "BIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 5, 6),
+    "SVDF": (1, 2),
+}
 
 #: TensorType → numpy's name.
 DTYPES = {

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from edgeprof_plugins.compressors.shared.coverage import Part, coverage
+from edgeprof_plugins.compressors.tflite.file import WEIGHTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,24 +20,6 @@ if TYPE_CHECKING:
     Place = tuple[int, int]  # number of the subgraph, index of the tensor
     Shape = tuple[int, ...]
 
-_LSTM = (*range(1, 9), 16)
-#: Operator → positions of the weights that it multiplies with.
-WEIGHTED: dict[str, tuple[int, ...]] = {
-    "CONV_2D": (1,),
-    "DEPTHWISE_CONV_2D": (1,),
-    "CONV_3D": (1,),
-    "TRANSPOSE_CONV": (1,),
-    "CONV_3D_TRANSPOSE": (1,),
-    "FULLY_CONNECTED": (1,),
-    "BATCH_MATMUL": (1, 0),
-    "LSTM": _LSTM,
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": _LSTM,
-    "BIDIRECTIONAL_SEQUENCE_LSTM": (*range(1, 9), 16, *range(18, 26), 33),
-    "RNN": (1, 2),
-    "UNIDIRECTIONAL_SEQUENCE_RNN": (1, 2),
-    "BIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 5, 6),
-    "SVDF": (1, 2),
-}
 #: Operators that look values up in a table.
 _LOOKUPS = frozenset({"GATHER", "EMBEDDING_LOOKUP", "GATHER_ND", "HASHTABLE_LOOKUP"})
 _FLOATS = frozenset({"float32", "float16", "float64", "bfloat16"})
