@@ -35,6 +35,8 @@ _PASSED = ("precision", "workspace_mib", "max_batch", "dla_core", "timing_cache"
 
 
 class Engine(Compressor):
+    """Builds a TensorRT engine of the chosen precision for this GPU."""
+
     name = "tensorrt"
     changes = ("precision",)
     version = "1"

@@ -88,12 +88,14 @@ class Channels:
         return {name: reason or "none of its channels is among the least" for name, reason in reasons.items()}
 
     def why_not(self) -> str:
+        """Return one sentence that says why nothing can be taken out."""
         reasons = self.pinned()
         if not reasons:
             return "it has no convolution or dense layer whose weights are in the file"
         return "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
 
     def label(self, index: int) -> str:
+        """Return the name by which messages call a node: its own, or its operator and output."""
         node = self.graph.node[index]
         return node.name or f"{node.op_type} → {node.output[0]}"
 
@@ -206,9 +208,11 @@ class Channels:
         self._use(weight, axis, ids, read=True)
 
     def convolution(self, index: int, node: Any) -> None:
+        """Output channels are axis 0 of the weights, input channels axis 1."""
         self._convolve(index, node, out=0, inner=1)
 
     def transposed_convolution(self, index: int, node: Any) -> None:
+        """Output channels are axis 1 of the weights, input channels axis 0."""
         self._convolve(index, node, out=1, inner=0)
 
     def _convolve(self, index: int, node: Any, *, out: int, inner: int) -> None:
@@ -242,6 +246,7 @@ class Channels:
             raise CannotFollowError("a grouped transposed convolution")
 
     def gemm(self, index: int, node: Any) -> None:
+        """Follow the columns (with ``transB`` the rows) of the weights."""
         shape = self._weight(node.input[1])
         if attribute(node, "transA", 0):
             raise CannotFollowError("its input is transposed")
@@ -250,6 +255,7 @@ class Channels:
         self._make(index, produced_axis, Track(self.register.new(shape[produced_axis]), 1, 2))
 
     def matmul(self, index: int, node: Any) -> None:
+        """Follow the columns of a matrix of weights that the last axis of the input is multiplied with."""
         shape, source = self._weight(node.input[1]), self.view.dims(node.input[0])
         if len(shape) != 2 or source is None or len(source) < 2:
             raise CannotFollowError("it multiplies more than a matrix of weights")
@@ -257,6 +263,7 @@ class Channels:
         self._make(index, 1, Track(self.register.new(shape[1]), len(source) - 1, len(source)))
 
     def normalised(self, _: int, node: Any) -> None:
+        """Follow a normalisation over the channels of axis 1, whose constants have one value for each channel."""
         self._pass_through(node, lambda track: track.axis == 1)
         for name in node.input[1:]:
             self._per_channel(node, name, self._tracks[node.input[0]].ids)
@@ -305,6 +312,7 @@ class Channels:
         self._tracks[node.output[0]] = track if attribute(node, "keepdims", 1) else _dropped_channels(track, axes)
 
     def reshaped(self, _: int, node: Any) -> None:
+        """Follow channels through a Reshape or Flatten: as they are, or as blocks of a merged or divided axis."""
         track = self._tracks[node.input[0]]
         before, after = self.view.dims(node.input[0]), self._after(node)
         if track.axis == 0 or before is None or after is None or not after:
@@ -353,11 +361,13 @@ class Channels:
     # --- operators that move channels about -----------------------------------------------------------------------
 
     def transposed(self, _: int, node: Any) -> None:
+        """Follow channels to the axis that ``perm`` puts them on."""
         track = self._tracks[node.input[0]]
         order = attribute(node, "perm", list(range(track.rank))[::-1])
         self._tracks[node.output[0]] = track._replace(axis=list(order).index(track.axis))
 
     def squeezed(self, _: int, node: Any) -> None:
+        """Follow channels where axes of size 1 are taken away; the channels' own axis must stay."""
         track, dims = self._tracks[node.input[0]], self.view.dims(node.input[0])
         axes = self.view.integers(node, 1, "axes")
         if axes is None and (dims is None or None in dims):
@@ -368,6 +378,7 @@ class Channels:
         self._tracks[node.output[0]] = _dropped_channels(track, gone)
 
     def unsqueezed(self, _: int, node: Any) -> None:
+        """Follow channels where axes of size 1 are put in."""
         track = self._tracks[node.input[0]]
         axes = self.view.integers(node, 1, "axes") or []
         rank = track.rank + len(axes)
@@ -375,6 +386,7 @@ class Channels:
         self._tracks[node.output[0]] = Track(track.ids, old[track.axis], rank)
 
     def concatenated(self, index: int, node: Any) -> None:
+        """Put channels side by side along their own axis, or join those that must stay alike along another."""
         tracks = [self._tracks.get(name) for name in node.input]
         first = next(track for track in tracks if track is not None)
         axis = attribute(node, "axis", 0) % first.rank
@@ -404,6 +416,7 @@ class Channels:
         return ids
 
     def divided(self, index: int, node: Any) -> None:
+        """Follow a Split along the channels' own axis, whose sizes change with what is taken out, or another."""
         track = self._tracks[node.input[0]]
         if attribute(node, "axis", 0) % track.rank != track.axis:
             self._tracks.update(dict.fromkeys(node.output, track))
@@ -429,6 +442,7 @@ class Channels:
         self._fixes.append(fix)
 
     def sliced(self, _: int, node: Any) -> None:
+        """Follow channels through a Slice along any axis but their own."""
         track = self._tracks[node.input[0]]
         axes = self.view.integers(node, 3, "axes") or range(len(self.view.integers(node, 1, "starts") or []))
         if any(axis % track.rank == track.axis for axis in axes):
@@ -436,6 +450,7 @@ class Channels:
         self._tracks[node.output[0]] = track
 
     def padded(self, index: int, node: Any) -> None:
+        """Follow a Pad; channels that it adds are no layer's, and stay."""
         track = self._tracks[node.input[0]]
         pads = self.view.integers(node, 1, "pads") or []
         axes = [axis % track.rank for axis in (self.view.integers(node, 3, "axes") or range(len(pads) // 2))]
@@ -447,6 +462,7 @@ class Channels:
         self._tracks[node.output[0]] = track._replace(ids=np.concatenate(ids))
 
     def resized(self, _: int, node: Any) -> None:
+        """Follow a Resize that leaves the axis of the channels alone."""
         track = self._tracks[node.input[0]]
         for position, name in enumerate(node.input):
             values = self.view.constant(name) if name and position else None

@@ -177,6 +177,7 @@ class OnnxFile:
         return sparse_tensor(values, name) if name in self._sparse else tensor(values, name)
 
     def opset(self) -> int:
+        """Return the version of ONNX's own operator set that the model uses; 1 where it names none."""
         return next((int(opset.version) for opset in self.model.opset_import if opset.domain in ("", "ai.onnx")), 1)
 
     def weights(self) -> list[Weight]:

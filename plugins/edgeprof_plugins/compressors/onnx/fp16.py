@@ -28,6 +28,8 @@ _LARGE = 1024
 
 
 class Fp16(Compressor):
+    """Weights and arithmetic become float16; what lies beyond its range is clipped and counted."""
+
     name = "fp16"
     changes = ("precision",)
     weight_bits = 16

@@ -38,6 +38,8 @@ _LEVELS = {"float32": 1, "int8": 4}
 
 
 class Int4Weight(Compressor):
+    """Weights of dense layers become 4-bit integers with a scale and a zero point for each block of inputs."""
+
     name = "int4-weight"
     changes = ("precision",)
     weight_bits = 4

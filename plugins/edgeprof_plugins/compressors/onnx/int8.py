@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 class Int8Dynamic(Compressor):
+    """Weights are stored as 8-bit integers; the range of activations is taken anew in each inference."""
+
     name = "int8-dynamic"
     changes = ("precision",)
     weight_bits = 8
@@ -96,6 +98,8 @@ _NO_KERNEL = "ONNX Runtime's quantiser leaves it in float"
 
 
 class Int8Weight(Compressor):
+    """Weights are stored as 8-bit integers with a scale for each output channel; arithmetic stays in floats."""
+
     name = "int8-weight"
     changes = ("precision",)
     weight_bits = 8

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 
 class LowRank(Compressor):
+    """A layer becomes two smaller ones whose product is nearest to its weights (``shared.factors``)."""
+
     name = "low-rank"
     changes = ("rank",)
     version = "2"

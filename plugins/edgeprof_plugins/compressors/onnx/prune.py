@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 
 class Prune(Compressor):
+    """The share ``amount`` of the weights with the smallest magnitudes becomes zero (``shared.magnitude``)."""
+
     name = "prune"
     changes = ("sparsity",)
     version = "1"
@@ -54,6 +56,8 @@ class Prune(Compressor):
 
 
 class Prune24(Compressor):
+    """Of every four neighbouring input weights the two with the smaller magnitudes become zero."""
+
     name = "prune-2:4"
     changes = ("sparsity",)
     version = "1"

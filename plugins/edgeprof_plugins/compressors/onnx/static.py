@@ -31,6 +31,8 @@ _DTYPES = {1: "float32", 10: "float16", 11: "float64", 2: "uint8", 3: "int8", 6:
 
 
 class Int8Static(Compressor):
+    """Weights and activations are 8-bit integers, with ranges that calibration samples gave."""
+
     name = "int8-static"
     changes = ("precision",)
     weight_bits = 8

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 
 class PruneStructured(Compressor):
+    """The channels with the smallest norms are taken out of the network, with all that makes and reads them."""
+
     name = "prune-structured"
     changes = ("channels",)
     version = "2"

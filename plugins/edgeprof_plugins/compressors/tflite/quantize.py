@@ -144,6 +144,8 @@ class _Job:
 
 
 class Int8Dynamic(_Recipe):
+    """Weights are stored as 8-bit integers; the range of activations is taken anew in each inference."""
+
     name = "int8-dynamic"
     changes = ("precision",)
     weight_bits = 8
@@ -151,6 +153,8 @@ class Int8Dynamic(_Recipe):
 
 
 class Int8Weight(_Recipe):
+    """Weights are stored as 8-bit integers; arithmetic stays in floats."""
+
     name = "int8-weight"
     changes = ("precision",)
     weight_bits = 8
@@ -158,6 +162,8 @@ class Int8Weight(_Recipe):
 
 
 class Int4Weight(_Recipe):
+    """Weights are stored as 4-bit integers; arithmetic stays in floats."""
+
     name = "int4-weight"
     changes = ("precision",)
     weight_bits = 4
@@ -165,6 +171,8 @@ class Int4Weight(_Recipe):
 
 
 class Fp16(_Recipe):
+    """Weights are stored as float16; arithmetic stays in float32 where the delegate has no other."""
+
     name = "fp16"
     changes = ("precision",)
     weight_bits = 16
@@ -180,6 +188,8 @@ class Fp16(_Recipe):
 
 
 class Int8Static(_Recipe):
+    """Weights and activations are 8-bit integers, with ranges that calibration samples gave."""
+
     name = "int8-static"
     changes = ("precision",)
     weight_bits = 8

@@ -27,6 +27,8 @@ _UNKNOWN = "its weights are sparse, or of a type that is not changed in place"
 
 
 class Prune(Compressor):
+    """The share ``amount`` of the weights with the smallest magnitudes becomes zero, of int8 files too."""
+
     name = "prune"
     changes = ("sparsity",)
     version = "1"
@@ -54,6 +56,8 @@ class Prune(Compressor):
 
 
 class Cluster(Compressor):
+    """Each layer's weights become the ``n`` values of a codebook (``shared.kmeans``)."""
+
     name = "cluster"
     changes = ("values",)
     version = "1"

@@ -84,6 +84,8 @@ class _Int8(Compressor):
 
 
 class Int8Static(_Int8):
+    """Weights and activations are 8-bit integers, with ranges that calibration samples gave."""
+
     name = "int8-static"
     needs_data = "calibration"
     parameters = (

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 class LowRank(ModuleCompressor):
+    """A layer becomes two smaller ones whose product is nearest to its weights (``shared.factors``)."""
+
     name = "low-rank"
     changes = ("rank",)
     version = "2"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 class PruneStructured(ModuleCompressor):
+    """The channels with the smallest norms are taken out of the network, with all that depends on them."""
+
     name = "prune-structured"
     changes = ("channels",)
     version = "1"

@@ -116,6 +116,7 @@ def key(*parts: Any) -> str:
 
 
 def checkpoint_path(name: str) -> Path:
+    """Return where the checkpoint of a run is kept."""
     return data_dir() / "checkpoints" / f"{name}.pt"
 
 
