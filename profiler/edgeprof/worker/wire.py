@@ -27,7 +27,7 @@ def unpack(text: str) -> "array[float]":
 
 
 def encode(message: Dict[str, Any]) -> bytes:
-    """A message as one line of JSON in UTF-8, its line end included. NaN and infinities travel as Python writes them."""
+    """A message as one line of JSON in UTF-8, with its line end; NaN and infinities as Python writes them."""
     return json.dumps(message, separators=(",", ":"), allow_nan=True).encode("utf-8") + b"\n"
 
 
