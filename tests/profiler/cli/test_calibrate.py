@@ -263,7 +263,7 @@ def test_a_filter_is_measured_by_steps_and_held_against_the_registers(environmen
     board, clock = turned
     if declared != 0.43:
         samples = board.layout.rails["VDD_IN"].directory / "samples"
-        board._obey = lambda: None  # the chip goes on as before: it is the driver that is wrong
+        board._obey_settings = lambda: None  # the chip goes on as before: it is the driver that is wrong
         samples.write_text("256\n")
     roots = Roots.resolve(board.directory)
     host = PluginHost(only=["ina3221"])

@@ -79,7 +79,7 @@ class OnnxFile:
         try:
             file = self._stack.enter_context(self.path.open("rb"))
             self._data = self._stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            self._index(onnx)
+            self._index_initializers(onnx)
         except (ValueError, protobuf.CutError, protobuf.NotProtobufError, _decode_error()) as error:
             self._stack.close()
             raise InputError(
@@ -93,7 +93,7 @@ class OnnxFile:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _index(self, onnx: Any) -> None:
+    def _index_initializers(self, onnx: Any) -> None:
         assert self._data is not None
         self.model = onnx.ModelProto()
         rest, graph = bytearray(), bytearray()
@@ -206,7 +206,7 @@ class OnnxFile:
                 file.write(self.model.graph.SerializeToString(deterministic=True))
                 overflow: Any = None
                 for name in self.order:
-                    for size, blocks in self._blocks(name, edit):
+                    for size, blocks in self._initializer_blocks(name, edit):
                         room = _LIMIT - _RESERVE - (file.tell() - at)
                         if size > room and overflow is None:
                             overflow = stack.enter_context(beside.open("wb"))
@@ -222,31 +222,33 @@ class OnnxFile:
             beside.unlink(missing_ok=True)
             raise
 
-    def _blocks(self, name: str, edit: Callable[[str], Iterable[Any]] | None) -> Iterator[tuple[int, Iterable[bytes]]]:
+    def _initializer_blocks(
+        self, name: str, edit: Callable[[str], Iterable[Any]] | None
+    ) -> Iterator[tuple[int, Iterable[bytes]]]:
         """What stands for an initializer in the file: for each tensor the size of its field and the field in blocks."""
-        if edit is None and name in self._places and name not in self._held and not self._external(name):
-            yield self._copied(*self._places[name])
+        if edit is None and name in self._places and name not in self._held and not self._is_external(name):
+            yield self._copied_blocks(*self._places[name])
             return
         for proto in [self.whole(name)] if edit is None else edit(name):
             number = _SPARSE if type(proto).__name__ == "SparseTensorProto" else _INITIALIZER
             body = proto.SerializeToString()
             yield len(body) + 10, [bytes([number << 3 | protobuf.LENGTH]) + _encode_varint(len(body)), body]
 
-    def _copied(self, start: int, end: int) -> tuple[int, Iterator[bytes]]:
+    def _copied_blocks(self, start: int, end: int) -> tuple[int, Iterator[bytes]]:
         data = self._data
         assert data is not None
         head = bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _encode_varint(end - start)
         blocks = (data[at : min(at + _BLOCK, end)] for at in range(start, end, _BLOCK))
         return end - start + 10, itertools.chain([head], blocks)
 
-    def _external(self, name: str) -> bool:
+    def _is_external(self, name: str) -> bool:
         return name not in self._sparse and bool(self.header(name).data_location == 1)
 
     def whole(self, name: str) -> Any:
         """The TensorProto (of sparse values the SparseTensorProto) with its values, wherever they are stored."""
         if name in self._sparse:
             return self._sparse[name]
-        return self.dense(name) if self._external(name) else self.proto(name)
+        return self.dense(name) if self._is_external(name) else self.proto(name)
 
     def dense(self, name: str) -> Any:
         """The TensorProto with all values, zeros included."""

@@ -102,7 +102,7 @@ class TfliteFile:
             data = mmap.mmap(file.fileno(), 0, access=access)
             # The arrays that were handed out may outlive this file: the mapping goes with the last of them.
             view = np.frombuffer(data, np.uint8)
-            self._read(view)
+            self._read_graph(view)
         except (ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
             self._stack.close()
             raise InputError(f"{self.path} is not a whole TFLite model: {error}", remedy="Download it again.") from None
@@ -117,7 +117,7 @@ class TfliteFile:
         self.model = self.graph = self._view = None
         self._stack.close()
 
-    def _read(self, view: npt.NDArray[np.uint8]) -> None:
+    def _read_graph(self, view: npt.NDArray[np.uint8]) -> None:
         if bytes(view[4:8]) != _IDENTIFIER:
             raise ValueError("its identifier is missing")
         self._view = view
@@ -165,7 +165,7 @@ class TfliteFile:
                     tensor = stored.get((subgraph, tensor), tensor)
                     if (subgraph, tensor) not in stored:
                         break
-                weight = None if tensor < 0 else self._constant(subgraph, tensor, name)
+                weight = None if tensor < 0 else self._constant_values(subgraph, tensor, name)
                 if weight is not None:
                     by_operator.setdefault((subgraph, index), []).append(weight)
         return by_operator
@@ -174,7 +174,7 @@ class TfliteFile:
         """Every tensor whose values are in the file: (subgraph, index) and itself."""
         for subgraph in range(self.model.SubgraphsLength()):
             for index in range(self.model.Subgraphs(subgraph).TensorsLength()):
-                constant = self._constant(subgraph, index, "")
+                constant = self._constant_values(subgraph, index, "")
                 if constant is not None:
                     yield (subgraph, index), constant
 
@@ -195,9 +195,9 @@ class TfliteFile:
         name: bytes = self.model.Subgraphs(subgraph).Tensors(index).Name() or b""
         return name.decode("utf-8", "replace")
 
-    def _constant(self, subgraph: int, index: int, op: str) -> TfliteWeight | None:
+    def _constant_values(self, subgraph: int, index: int, op: str) -> TfliteWeight | None:
         tensor = self.model.Subgraphs(subgraph).Tensors(index)
-        if self._content(tensor.Buffer()) is None:
+        if self._buffer_content(tensor.Buffer()) is None:
             return None
         quantisation = tensor.Quantization()
         scales: tuple[float, ...] = ()
@@ -212,11 +212,11 @@ class TfliteFile:
 
     def values(self, weight: TfliteWeight) -> npt.NDArray[Any]:
         """The weight's numbers as they lie in the file."""
-        raw = self._content(weight.buffer)
+        raw = self._buffer_content(weight.buffer)
         assert raw is not None  # it is one of weights()
         return raw.view(weight.dtype).reshape(weight.shape)
 
-    def _content(self, buffer: int) -> npt.NDArray[np.uint8] | None:
+    def _buffer_content(self, buffer: int) -> npt.NDArray[np.uint8] | None:
         from edgeprof_plugins.runtimes.litert.graph import content
 
         return content(self._view, self.model, buffer)

@@ -164,17 +164,17 @@ class _Reader:
         for node in graph.node:  # weights that a node turns into floats are those of the file all the same
             if node.op_type in {"DequantizeLinear", "Cast", "Identity"} and node.input[0] in weights:
                 weights.setdefault(node.output[0], weights[node.input[0]])
-        held = self._held(graph, feeds, weights)
+        held = self._known_values(graph, feeds, weights)
         for node in graph.node:
             inner = [g for a in node.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
             if inner:
-                for layer in self._inside(node, inner, held, weights, times):
+                for layer in self._inner_layers(node, inner, held, weights, times):
                     yield layer
             elif node.op_type in _OPERATORS or node.op_type in _UNCOUNTED:
                 for layer in _read_node(node, held, weights, times):
                     yield layer
 
-    def _held(
+    def _known_values(
         self, graph: Any, feeds: Optional[Mapping[str, Array]], weights: Mapping[str, Any]
     ) -> Optional[Dict[str, Array]]:
         """What the tensors hold that tell sizes, by running the graph once; None where it does not run."""
@@ -183,12 +183,12 @@ class _Reader:
         wanted = _tensors_to_read(graph)
         produced = {name for node in graph.node for name in node.output if name}
         try:
-            computed = self._run(graph, feeds, weights, [name for name in wanted if name in produced])
+            computed = self._run_graph(graph, feeds, weights, [name for name in wanted if name in produced])
         except Exception:  # whatever ONNX Runtime does not take
             return None
         return {**feeds, **computed}
 
-    def _run(
+    def _run_graph(
         self, graph: Any, feeds: Mapping[str, Array], weights: Mapping[str, Any], wanted: Sequence[str]
     ) -> Dict[str, Array]:
         """One run of a graph as a model of its own, with what it takes from around it as further inputs."""
@@ -220,7 +220,7 @@ class _Reader:
             arrays.update(zip(part, session.run(list(part), feeds_by_name)))
         return arrays
 
-    def _inside(
+    def _inner_layers(
         self,
         node: Any,
         inner: Sequence[Any],
