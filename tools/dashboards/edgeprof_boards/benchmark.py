@@ -135,6 +135,7 @@ WORKLOADS = Row(
             },
         ),
     ),
+    collapsed=True,
 )
 
 RATIOS = Row(
@@ -265,7 +266,7 @@ DASHBOARD = Dashboard(
     title="edgeprof / Benchmark",
     description="Variants compared by their newest benchmark: table, Pareto scatter, workloads, ratio to a baseline, "
     "uncertainty, and how it went from run to run.",
-    rows=(TABLE, WORKLOADS, RATIOS, SURE, TIME),
+    rows=(TABLE, RATIOS, WORKLOADS, SURE, TIME),
     variables=(
         Variable("model", "Model", f"label_values({of('edgeprof_bench_last_run_success')}, model)"),
         Variable(
