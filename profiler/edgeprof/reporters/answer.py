@@ -24,7 +24,7 @@ def question(result: Result) -> str:
         return f"Which {names[0]} should run on this {board}?"
     if len(result.variants) > 1:
         return f"Which of {len(result.variants)} models is cheapest to run on this {board}?"
-    unit = view.main_unit(result.variants)
+    unit = view.common_unit(result.variants)
     return f"What does one {unit} of {names[0] if names else 'the model'} cost on this {board}?"
 
 

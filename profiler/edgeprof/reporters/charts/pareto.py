@@ -62,7 +62,7 @@ def axes(rows: Sequence[Row]) -> tuple[Axis, Axis] | None:
     metrics = [r.variant.accuracy.metric for r in rows if r.variant.accuracy]
     chosen_axes = []
     if sum(_energy(r) is not None for r in rows) > 1:
-        unit = view.main_unit([row.variant for row in rows])
+        unit = view.common_unit([row.variant for row in rows])
         chosen_axes.append(Axis(f"energy per {unit}", "J", _energy, up=False))
     if len(metrics) > 1 and len(set(metrics)) == 1:
         accuracies = [r.variant.accuracy for r in rows if r.variant.accuracy]
