@@ -142,15 +142,16 @@ def _run_child(
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     faulthandler.enable(dump, all_threads=False)
+    # A timer, and not faulthandler.dump_traceback_later: its thread does not follow into a fork of a process that uses
+    # it, and the call then waits for that thread for ever.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    faulthandler.register(signal.SIGALRM, file=dump, chain=True)  # writes the stacks, then ends the process
     if "torch" in sys.modules:  # OpenMP's threads did not follow, and it would wait for them
         sys.modules["torch"].set_num_threads(1)
 
     def watch(what: str | None) -> None:
         pipe.send(("running", what))
-        if what is None:
-            faulthandler.cancel_dump_traceback_later()
-        else:
-            faulthandler.dump_traceback_later(limit_s, exit=True, file=dump)
+        signal.setitimer(signal.ITIMER_REAL, 0.0 if what is None else limit_s)
 
     _WATCH.set(watch)
     if sandbox.is_asked_for():
@@ -179,7 +180,7 @@ def _kill_child(child: BaseProcess) -> None:
 
 def _death_error(running: str | None, label: str, status: int, words: str, limit_s: float) -> VariantError:
     what, where = running or label, _frame_place(_stack_frames(words))
-    if words.startswith("Timeout"):
+    if status == -signal.SIGALRM:
         return VariantError(
             f"{what} did not end within {limit_s:g} s{where}",
             remedy="If it is only slow, allow it more with --timeout S.",
