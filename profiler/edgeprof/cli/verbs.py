@@ -22,6 +22,7 @@ VERBS = {
     "exporter": "The long-running daemon: samples, integrates, serves Prometheus.",
     "gate": "Pass or fail a result against limits, for CI.",
     "history": "Past results on this device.",
+    "plot": "One chart of results as a picture, for papers and slides.",
     "plugins": "Installed plugins; conformance check; scaffold.",
     "report": "One self-contained HTML page of results.",
     "run": "Energy, power and peak memory of any command.",

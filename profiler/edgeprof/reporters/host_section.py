@@ -137,9 +137,19 @@ def _file(v: Variant) -> tuple[str, ...]:
 def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""
-    head = "".join(f'<th scope="col" class="words">{escape(h)}</th>' for h in heads)
-    body = "".join(
-        "<tr>" + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows
+    head = "".join(f'<th scope="col" role="columnheader" class="words">{escape(h)}</th>' for h in heads)
+    body = "".join(f'<tr role="row">{_cells(heads, row)}</tr>' for row in rows)
+    table = (
+        f'<table role="table"><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
+        f'<tbody role="rowgroup">{body}</tbody></table>'
     )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<h3>{escape(title)}</h3><div class="wide">{table}</div>'
+    region = f'<div class="wide" tabindex="0" role="region" aria-label="{escape(title)}">'
+    return f"<h3>{escape(title)}</h3>{region}{table}</div>"
+
+
+def _cells(heads: Sequence[str], row: Sequence[str]) -> str:
+    first = f'<th scope="row" role="rowheader" class="words">{escape(row[0])}</th>'
+    return first + "".join(
+        f'<td role="cell" class="words" data-label="{escape(head)}">{escape(cell)}</td>'
+        for head, cell in zip(heads[1:], row[1:], strict=True)
+    )

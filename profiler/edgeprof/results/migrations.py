@@ -41,4 +41,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX variants_newest ON variants (model, variant, runtime, scenario, created_utc)",
     ),
+    (
+        # Without a foreign key: a result that is saved again, with more variants, keeps its name and its tags.
+        "CREATE TABLE names (result_id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+        "CREATE TABLE tags (result_id TEXT NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (result_id, tag))",
+    ),
 )

@@ -593,6 +593,9 @@ class Result(Struct):
     interrupted: bool = False
     self_cost: SelfCost | None = None
     traces: list[TraceStrip] = []
+    #: The words of the command that made it, so that a person can repeat it; None where no command did, or where the
+    #: edgeprof of that time did not keep it.
+    command: list[str] | None = None
     schema: str = SCHEMA
 
 
