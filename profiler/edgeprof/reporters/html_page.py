@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from edgeprof import units
 from edgeprof.reporters import answer, view
 from edgeprof.reporters import host_section as context
-from edgeprof.reporters.charts import budget, latency, pareto, traces, trend
+from edgeprof.reporters.charts import budget, latency, pareto, stages, traces, trend
 from edgeprof.reporters.charts.rows import rows as rows_of
 from edgeprof.reporters.charts.svg import NARROW, WIDE, color, escape
 from edgeprof.reporters.names import shortened, shortened_pairs, with_short_names
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 #: Variants that charts show: more would be a grey cloud, and a page that no browser opens.
 MOST_DRAWN = 100
 
-#: Nothing is fetched and nothing but the page's own script runs, whatever a result's names contain.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{}'"
+#: Nothing is fetched and nothing runs, whatever a result's names contain; a page adds the digest of its own script.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 #: What a column's head says where the pointer rests on it.
 HINTS = {
     "energy": "joules of one call, all of what the rail supplies; ± is the 95 % interval",
@@ -64,6 +64,7 @@ def render(results: Sequence[Result]) -> str:
         _plot(rows),
         _table(rows, several=len(results) > 1, full_names=full_names),
         *(_traces(result, rows, several=len(results) > 1) for result in results),
+        _stages(rows),
         _latency(rows),
         _budget(rows),
         _diagnosis(results),
@@ -76,9 +77,10 @@ def render(results: Sequence[Result]) -> str:
 def _document(title: str, sections: Sequence[str], footer: str) -> str:
     style, script = _resource("page.css"), _resource("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"{POLICY}; script-src 'sha256-{digest}'"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY.format(digest)}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(section for section in sections if section)
@@ -357,6 +359,17 @@ def _traces(result: Result, rows: Sequence[Row], *, several: bool) -> str:
     lead = f"{strip.channel}, one strip a variant on the same scales: its own windows are shaded, the rest is gray."
     lead += others
     return _section(title, lead, drawn)
+
+
+def _stages(rows: Sequence[Row]) -> str:
+    """A frame of each pipeline as a timeline under its power, with what a cheaper variant of a stage could save."""
+    rows, others = _drawn(rows)
+    drawn = _figure(lambda width: stages.draw(rows, width))
+    lead = (
+        "One frame: each stage for its median time, under the mean power that the device draws while it runs, with its "
+        "95 % interval. The area is the joules of the stage: the most that a cheaper variant of it can save."
+    )
+    return _section("A frame by stage", lead + others, drawn) if drawn else ""
 
 
 def _latency(rows: Sequence[Row]) -> str:

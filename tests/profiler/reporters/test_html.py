@@ -72,7 +72,7 @@ def test_nothing_is_fetched_and_only_the_script_of_the_page_runs(kind):
     assert "url(" not in text
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
+    assert f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'" in text
 
 
 def test_whatever_a_result_contains_is_text():
