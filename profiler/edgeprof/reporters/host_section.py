@@ -135,16 +135,23 @@ def _file(v: Variant) -> tuple[str, ...]:
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
+    return f"<h3>{escape(title)}</h3>{words_table(title, heads, rows)}" if rows else ""
+
+
+def words_table(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of words in its card, which a keyboard can scroll and a telephone shows row by row.
+
+    Args:
+        name: What the table is, for those who cannot see it.
+        heads: The titles of the columns.
+        rows: As many texts each.
+    """
     head = "".join(f'<th scope="col" role="columnheader" class="words">{escape(h)}</th>' for h in heads)
     body = "".join(f'<tr role="row">{_cells(heads, row)}</tr>' for row in rows)
-    table = (
-        f'<table role="table"><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
-        f'<tbody role="rowgroup">{body}</tbody></table>'
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(name)}"><table role="table">'
+        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead><tbody role="rowgroup">{body}</tbody></table></div>'
     )
-    region = f'<div class="wide" tabindex="0" role="region" aria-label="{escape(title)}">'
-    return f"<h3>{escape(title)}</h3>{region}{table}</div>"
 
 
 def _cells(heads: Sequence[str], row: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from edgeprof import units
-from edgeprof.reporters import answer, view
+from edgeprof.reporters import answer, proof_section, view
 from edgeprof.reporters import host_section as context
 from edgeprof.reporters.charts import budget, latency, pareto, stages, traces, trend
 from edgeprof.reporters.charts.rows import rows as rows_of
@@ -69,6 +69,7 @@ def render(results: Sequence[Result]) -> str:
         _budget(rows),
         _diagnosis(results),
         _commands(results),
+        proof_section.section(results),
         context.section(results),
     ]
     return _document(title, sections, _footer(results))
