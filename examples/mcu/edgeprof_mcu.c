@@ -1,8 +1,6 @@
 /* The device's end of MLPerf Tiny's serial protocol. A command ends with '%', an answer with "m-ready". */
 #include "edgeprof_mcu.h"
 
-#include <string.h>
-
 #define COMMAND_BYTES 80 /* a longer command is refused */
 #define WARMUPS 10       /* where the host does not say how many */
 
@@ -93,8 +91,8 @@ static char *next_word(char **rest) {
 }
 
 static int is_word(const char *word, const char *other) {
-    size_t size = strlen(other) + 1;
-    return strlen(word) + 1 == size && memcmp(word, other, size) == 0;
+    for (; *word && *word == *other; ++other) ++word;
+    return *word == *other;
 }
 
 /* A whole number below 2^31; -1 where the word is none. */

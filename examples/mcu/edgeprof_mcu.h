@@ -1,7 +1,7 @@
 /* The serial protocol of MLPerf Tiny around a model of yours, so that edgeprof can measure it: edgeprof bench mcu:PORT
  *
  * Add edgeprof_mcu.c to your firmware, give it the functions below, and hand it every byte that comes over the serial
- * port. It allocates nothing, needs no operating system, and uses memcpy, memcmp and strlen of the C library.
+ * port. It allocates nothing, and needs neither an operating system nor the C library.
  */
 #ifndef EDGEPROF_MCU_H
 #define EDGEPROF_MCU_H

@@ -128,10 +128,11 @@ def image(tmp_path_factory) -> Path:
     if compiler is None:
         pytest.skip("arm-none-eabi-gcc is not installed (Debian: gcc-arm-none-eabi)")
     target = tmp_path_factory.mktemp("arm") / "mps2.elf"
-    flags = [*STRICT, "-mcpu=cortex-m3", "-mthumb", "-Os", "-ffreestanding", "-nostartfiles", "-specs=nano.specs"]
+    flags = [*STRICT, "-mcpu=cortex-m3", "-mthumb", "-Os", "-ffreestanding", "-nostdlib"]
     script = ["-T", str(HARNESS / "ports/bare_mps2.ld")]
     subprocess.run(
-        [compiler, *flags, *script, str(HARNESS / "ports/bare_mps2.c"), *SOURCES, "-o", str(target)], check=True
+        [compiler, *flags, *script, str(HARNESS / "ports/bare_mps2.c"), *SOURCES, "-lgcc", "-o", str(target)],
+        check=True,
     )
     return target
 

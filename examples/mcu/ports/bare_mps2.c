@@ -65,7 +65,9 @@ static void stop(void) {
     for (;;) {}
 }
 
-__attribute__((section(".vectors"), used)) static const void *vectors[16] = {
-    &stack_top, (void *)reset, (void *)stop, (void *)stop, (void *)stop, (void *)stop, (void *)stop, 0,
-    0,          0,             0,            (void *)stop, (void *)stop, 0,            (void *)stop, (void *)stop,
+static const struct {
+    uint32_t *stack;
+    void (*handlers[15])(void);
+} vectors __attribute__((section(".vectors"), used)) = {
+    &stack_top, {reset, stop, stop, stop, stop, stop, 0, 0, 0, 0, stop, stop, 0, stop, stop},
 };

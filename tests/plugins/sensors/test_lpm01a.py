@@ -46,13 +46,13 @@ class Instrument:
         while True:
             wait = 0.005 if self._start_s else None
             ready, _, _ = select.select([self._master, self._interrupt], [], [], wait)
-            if self._interrupt in ready:
-                return
             if self._master in ready:
                 heard += os.read(self._master, 4096)
                 *commands, heard = heard.split(b"\n")
                 for command in commands:
                     self._answer(command.decode())
+            elif self._interrupt in ready:
+                return
             if self._start_s:
                 self._send_samples()
 

@@ -17,7 +17,7 @@ from .port import Line, Port, PortError
 T = TypeVar("T")
 READY = "m-ready"
 #: Silence (s) that ends what was said before the first command, and what a device has to answer in (s).
-QUIET_S, ANSWER_S = 0.3, 3.0
+QUIET_S, ANSWER_S = 0.3, 2.0
 #: Bytes of input in one command: with "db " and "%" it has 56 characters, and 64 is all that a device must take.
 CHUNK_BYTES, _MOST_CHUNK_BYTES = 26, 30
 #: An answer has no more lines.
@@ -87,7 +87,9 @@ class Device:
             ProtocolError: no device of this protocol answers here.
         """
         heard = ""
-        for _ in range(3):
+        for number in range(3):
+            if number == 2 and not heard:
+                break  # a board that starts anew when its port is opened has started by now
             if not self._port.drain(QUIET_S):
                 break  # it talks without end
             self._port.write(b"%")  # what somebody has typed before us is a command of its own

@@ -47,6 +47,8 @@ _MARGIN = 1.01
 #: A burst has at most so many times the inferences of the longest before it: a clock of whole milliseconds shows
 #: nothing of a few, and a million of them may take hours.
 _GROWTH = 16
+#: What one inference takes is known well enough from a burst of this part of the window.
+_ENOUGH = 0.1
 #: Most inferences of one command: a device reads their number into 31 bits.
 _MOST_INFERENCES = 2**31 - 1
 _OPTIONS = ("chunk", "arena", "flash", "ram")
@@ -95,7 +97,7 @@ class MicrocontrollerSession(Session):
         self.outputs = (TensorSpec(OUTPUT, (1, "classes"), "float32", None),)
         self._loaded: Optional[bytes] = None
         self._classes: Optional[int] = None
-        self._latency_s: Optional[float]  # of one inference, from the longest burst so far = None
+        self._latency_s: Optional[float] = None  # of one inference, from the longest burst so far
         self._longest_s = 0.0
         self._most = 1  # inferences of one burst so far
         self.version = _stated(profile, r"m-profile-\[(.*)\]") or "unknown"
@@ -118,8 +120,8 @@ class MicrocontrollerSession(Session):
 
         def burst(seconds: float) -> Burst:
             self._give(feeds)
-            while self._count_for(seconds) > _GROWTH * self._most:
-                self._infer(_GROWTH * self._most)
+            while self._count_for(seconds) > _GROWTH * self._most or self._longest_s < _ENOUGH * seconds:
+                self._infer(min(self._count_for(seconds), _GROWTH * self._most))
             done = self._infer(self._count_for(seconds))
             span = Span(WINDOW, done.start_s, done.end_s, done.count)
             return Burst(span, done.device_s, done.edge_s)
@@ -158,7 +160,10 @@ class MicrocontrollerSession(Session):
                 ),
                 "Its line loses bytes: a lower speed, or a shorter cable.",
             )
-        spent_s = done.end_s - done.start_s if done.device_s is None else done.device_s
+        here_s = done.end_s - done.start_s
+        spent_s = here_s if done.device_s is None else done.device_s
+        if abs(spent_s - here_s) > 2 * done.edge_s + 0.5 * here_s:
+            spent_s = here_s  # a clock that stands still must not make a burst of hours
         if done.device_s is not None and done.device_s > 2 * (time.monotonic() - began_s) + 1.0:
             raise LoadError(
                 "the device at {} counts {:.3g} s of work in {:.3g} s".format(
