@@ -46,7 +46,7 @@ IDLE_W, BUSY_W, LATENCY_S = 0.02, 0.12, 0.004
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path: Path) -> Iterator[None]:
     """A device on a pty answers at once; nobody needs to wait for it as long as for one on USB."""
-    monkeypatch.setattr(protocol, "QUIET_S", 0.03)
+    monkeypatch.setattr(protocol, "QUIET_S", 0.06)
     monkeypatch.setattr(protocol, "ANSWER_S", 0.5)
     monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("EDGEPROF_CONFIG", str(tmp_path / "config"))
@@ -226,7 +226,7 @@ def run_twice(live: LiveMicrocontroller) -> None:
     ("fault", "says"),
     [
         ("hang-up@3", "is gone"),
-        ("login", "is no device of MLPerf Tiny's protocol: it says 'name%'"),
+        ("login", "is no device of MLPerf Tiny's protocol: it says '%?name%'"),
         ("reset", "restarted during 'infer"),
         ("short-results@2", "gives 9 results, and gave 10 before"),
         ("silent", "is no device of MLPerf Tiny's protocol: it answers nothing"),
