@@ -156,9 +156,11 @@ def _workload(
                 energy_j=joule,
                 mean_power_w=None if joule is None or is_estimate else joule / window.span.seconds,
                 latency_median_s=float(np.median(window.latencies)) if len(window.latencies) else None,
-                latency_mean_s=microcontrollers.window_mean_s(window),
+                latency_mean_s=mean_s,
             )
-            for window, order, joule in zip(windows, record.orders, window_joules, strict=True)
+            for window, order, joule, mean_s in zip(
+                windows, record.orders, window_joules, microcontrollers.window_means_s(windows), strict=True
+            )
         ],
     )
     return figures, quote

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 #: A clock that is off by more is not believed: the latency is then this machine's.
 MOST_CLOCK_ERROR = 0.01
+#: By so much (s) the reports of a window's beginning and end may be late unlike one another: what USB holds back, and a
+#: little for this machine.
+REPORT_DELAY_S = 0.02
 _UNSEEN = "no meter at the supply of the microcontroller was given"
 _NO_PERCENTILES = (
     "the device repeats its inferences by itself and tells how long they took together: only their mean is known"
@@ -122,28 +126,40 @@ def host_of(machine: schema.Host, records: Sequence[VariantRecord]) -> schema.Ho
     )
 
 
-def window_mean_s(window: Window) -> float | None:
-    """The mean latency (s) of a window in which the device repeated the calls by itself; None of any other.
+def is_clock_wrong(windows: Sequence[Window]) -> bool:
+    """Whether a device's own clock differs from this machine's by more than late reports explain.
+
+    The median over the windows decides: a machine that was busy has heard single reports late.
+    """
+    deviations = [
+        (window.device_s - window.span.seconds, window.span.seconds)
+        for window in windows
+        if window.device_s is not None
+    ]
+    if not deviations:
+        return False
+    shares = sorted(max(0.0, abs(off_s) - REPORT_DELAY_S) / seconds for off_s, seconds in deviations if seconds > 0)
+    return bool(shares) and statistics.median(shares) > MOST_CLOCK_ERROR
+
+
+def window_means_s(windows: Sequence[Window]) -> list[float | None]:
+    """The mean latency (s) of each window in which the device repeated the calls by itself; None of any other.
 
     It is the device's own clock that tells, as in MLPerf Tiny, as long as that agrees with this machine's.
     """
-    if not window.is_burst or not window.calls:
-        return None
-    seconds = window.span.seconds if window.device_s is None else window.device_s
-    if abs(seconds - window.span.seconds) > _tolerated_s(window):
-        seconds = window.span.seconds
-    return seconds / window.calls
-
-
-def _tolerated_s(window: Window) -> float:
-    """How far (s) the two clocks may differ over a window: what reports are late, and what a clock may be off."""
-    return window.span.edge_s + MOST_CLOCK_ERROR * window.span.seconds
+    is_wrong = is_clock_wrong(windows)
+    means: list[float | None] = []
+    for window in windows:
+        seconds = window.span.seconds if window.device_s is None or is_wrong else window.device_s
+        means.append(seconds / window.calls if window.is_burst and window.calls else None)
+    return means
 
 
 def mean_latency(windows: Sequence[Window]) -> schema.Latency | None:
     """The mean over the windows in which the device repeated the calls by itself; None where there are none."""
-    means = [(window.calls, mean) for window in windows if (mean := window_mean_s(window)) is not None]
-    return latency.mean_alone(sum(calls for calls, _ in means), math.fsum(calls * mean for calls, mean in means))
+    means = zip(windows, window_means_s(windows), strict=True)
+    known = [(window.calls, mean) for window, mean in means if mean is not None]
+    return latency.mean_alone(sum(calls for calls, _ in known), math.fsum(calls * mean for calls, mean in known))
 
 
 def add_findings(made: schema.Variant, record: VariantRecord) -> None:
@@ -168,13 +184,12 @@ def add_findings(made: schema.Variant, record: VariantRecord) -> None:
     device_s, here_s = math.fsum(w.device_s or 0.0 for w in timed), math.fsum(w.span.seconds for w in timed)
     made.microcontroller.clock_ppm = 1e6 * (device_s / here_s - 1)
     made.microcontroller.clock_u_ppm = 1e6 * math.fsum(w.span.edge_s for w in timed) / here_s
-    off = [w for w in timed if abs((w.device_s or 0.0) - w.span.seconds) > _tolerated_s(w)]
-    if off:
+    if is_clock_wrong(timed):
         made.reasons.append(
             Reason(
                 code=Code.DEVICE_CLOCK,
-                message=f"the device's clock differs from this machine's by {100 * (device_s / here_s - 1):+.1f} %"
-                f" in {len(off)} of {len(timed)} windows: the latency is by this machine's clock",
+                message=f"the device's clock differs from this machine's by {100 * (device_s / here_s - 1):+.1f} %:"
+                " the latency is by this machine's clock",
                 remedy="Look at the firmware's timer and its clock source.",
             )
         )

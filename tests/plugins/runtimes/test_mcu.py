@@ -200,7 +200,7 @@ def test_a_session_gives_the_scores_of_the_device_and_its_own_bursts(tmp_path: P
         burst = session.bind_burst("inference", {"input": data})(0.2)
         assert burst.span.count == pytest.approx(0.2 / LATENCY_S, rel=0.3)
         assert burst.device_s / burst.span.count == pytest.approx(LATENCY_S, rel=0.05)
-        assert burst.span.seconds == pytest.approx(burst.device_s, abs=2 * burst.edge_s)
+        assert burst.span.seconds == pytest.approx(burst.device_s, abs=burst.edge_s + 1e-9)
         assert session.microcontroller() == {
             "name": "edgeprof-virtual", "model": "ic01", "port": str(live.port),
             "arena_bytes": None, "flash_bytes": None, "ram_bytes": None,
@@ -213,7 +213,7 @@ def test_a_fault_of_the_line_is_survived(tmp_path: Path, fault: str) -> None:
     with playing(tmp_path, fault) as live, contextlib.closing(load(live.port)) as session:
         assert session.run({"input": data})["results"].argmax() == int(data.sum()) % 10
         burst = session.bind_burst("inference", {"input": data})(0.5)
-        assert burst.device_s == pytest.approx(burst.span.seconds, abs=2 * burst.edge_s)
+        assert burst.device_s == pytest.approx(burst.span.seconds, rel=0.2)
 
 
 def run_twice(live: LiveMicrocontroller) -> None:
@@ -343,8 +343,8 @@ def test_a_clock_that_is_wrong_is_told_and_the_latency_is_ours(tmp_path: Path) -
     with playing(tmp_path, "drift") as live:
         (variant,) = bench_of(live, tmp_path, sensors=None, window_s=1.0, windows=2).variants
     assert "device_clock" in codes(variant)
-    assert variant.microcontroller.clock_ppm == pytest.approx(30_000, abs=5_000)
-    assert variant.latency_s.mean == pytest.approx(LATENCY_S, rel=0.015)
+    assert variant.microcontroller.clock_ppm == pytest.approx(50_000, abs=10_000)
+    assert variant.latency_s.mean == pytest.approx(LATENCY_S, rel=0.025)
     assert variant.energy_j_per_inference.gross.value is None  # nobody measured, and this machine's sensors do not
 
 

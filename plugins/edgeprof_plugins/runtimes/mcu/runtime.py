@@ -124,7 +124,9 @@ class MicrocontrollerSession(Session):
                 self._infer(min(self._count_for(seconds), _GROWTH * self._most))
             done = self._infer(self._count_for(seconds))
             span = Span(WINDOW, done.start_s, done.end_s, done.count)
-            return Burst(span, done.device_s, done.edge_s)
+            # Where the two clocks disagree by more, one of the reports was later than that: this machine was busy.
+            unlike_s = 0.0 if done.device_s is None else abs(done.device_s - span.seconds)
+            return Burst(span, done.device_s, max(done.edge_s, unlike_s))
 
         return burst
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 #: What happens, by name.
 FAULTS = {
-    "drift": "its clock runs 3 % fast",
+    "drift": "its clock runs 5 % fast",
     "garbage": "noise stands before each of its lines",
     "hang-up": "its port goes away",
     "login": "it is no such device: it asks for a login",

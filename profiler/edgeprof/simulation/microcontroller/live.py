@@ -26,7 +26,7 @@ PORT, METER = "mcu", "meter"
 _METER_S, _LATE_S = 0.01, 0.05
 #: The counter of a device whose clock is to wrap starts so many microseconds before that.
 _BEFORE_WRAP_US = 400_000
-_DRIFT = 1.03
+_DRIFT = 1.05
 
 
 class Supply:
