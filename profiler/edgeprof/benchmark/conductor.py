@@ -16,9 +16,9 @@ import psutil
 
 from edgeprof import __version__
 from edgeprof.artifact.recognition import SERVER
-from edgeprof.benchmark import assemble, microcontrollers
+from edgeprof.benchmark import assemble, microcontrollers, stages
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
-from edgeprof.benchmark.records import Sampled, VariantRecord, WorkloadRecord
+from edgeprof.benchmark.records import Sampled, VariantRecord
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates
 from edgeprof.compression.recipe import check_preprocessing, judged_before
 from edgeprof.energy.estimate import CoreWatts
@@ -46,6 +46,7 @@ from edgeprof.worker.scenario import Scenario, Window
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from edgeprof.benchmark.records import WorkloadRecord
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.launch.supervisor import Loaded
     from edgeprof.plugins import PluginHost
@@ -221,7 +222,7 @@ class _Run:
             edgeprof=__version__,
             host=microcontrollers.host_of(host, records) if self.is_elsewhere else host,
             sensors=assemble.sensor_uses(sampled, self.found.unavailable, self._proved()),
-            protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
+            protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.inputs_from),
             variants=variants,
             comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
             reasons=[*preflight, *filter_reasons, *assemble.run_reasons(failures, interrupted=self.interrupted)],
@@ -309,12 +310,13 @@ class _Run:
             record.loaded = worker.load()
             if self.request.dataset is not None:
                 self._rehearse(worker, record.loaded, self.request.dataset)
-            record.workloads = [WorkloadRecord(workload) for workload in record.loaded.workloads]
+            record.workloads = stages.workload_records(record.loaded, self.scenario)
             for workload in record.workloads:
                 self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
                 longest_s = max(60.0, self.plan.warmup_s)
-                name = workload.workload.name
-                workload.warmup = worker.warm_up(self.plan.warmup_s, longest_s, self.scenario, name)
+                name = workload.asked or workload.workload.name
+                scenario = workload.scenario or self.scenario
+                workload.warmup = worker.warm_up(self.plan.warmup_s, longest_s, scenario, name)
             record.memory = worker.memory()
             ready = worker
         self.recording.occupy(began_s, time.monotonic())
@@ -338,6 +340,8 @@ class _Run:
         record.orders.append(self.order)
         if variant.loaded is not None and variant.loaded.language is not None:
             record.token_times += worker.token_times()
+        if record is variant.main and variant.loaded is not None and variant.loaded.pipeline is not None:
+            record.stage_times.append(worker.stage_times(len(variant.loaded.pipeline["stages"])))
         if record is not variant.main:  # the device's own clock times the main workload alone
             return
         self._pause()
@@ -359,7 +363,8 @@ class _Run:
         for _ in range(_TRIES):
             self._pause()
             time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
-            window = worker.window(self.scenario, self.plan.window_s, record.workload.name)
+            scenario = record.scenario or self.scenario
+            window = worker.window(scenario, self.plan.window_s, record.asked or record.workload.name)
             if window.standstill is None:
                 return window
             self.recording.occupy(window.span.start_s, window.span.end_s)
@@ -465,6 +470,7 @@ class _Run:
             options={
                 **self.request.options,
                 **{name: str(count) for name, count in self.request.language.items()},
+                **({} if self.request.frames is None else {"frames": self.request.frames}),
                 **({"model": served} if served and candidate.artifact.format == SERVER else {}),
             },
         )

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 @click.option("--generate", type=int, metavar="N", help="Tokens that it generates (default 128).")
 @click.option("--depth", type=int, metavar="N", help="Tokens in its cache before the prompt (default 0).")
 @click.option("--context", type=int, metavar="N", help="Tokens that its cache holds (default: what is needed).")
+@click.option("--frames", metavar="SOURCE", help="Frames of a pipeline: a video, a folder, /dev/video0, rtsp://….")
 @click.option("--model", "server_model", metavar="NAME", help="Which model of a server that is given by its URL.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Whatever else the runtime documents.")
 @click.option(
@@ -137,9 +138,9 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
 
 command.help = """Latency, throughput, joules per inference, power, RAM, temperature, size and accuracy of MODEL(s).
 
-MODEL is a file (.onnx, .tflite, .pt, .engine, .gguf …; its content decides), package.module:function, the URL of a
-server of language models, or mcu:PORT for a microcontroller. Several models take turns, window by window, and are
-compared with the first; one that cannot be measured costs itself alone (exit 3).
+MODEL is a file (.onnx, .tflite, .pt, .engine, .gguf …; its content decides), package.module:function, app.py:pipeline,
+the URL of a server of language models, or mcu:PORT for a microcontroller. Several models take turns, window by window,
+and are compared with the first; one that cannot be measured costs itself alone (exit 3).
 """
 
 
@@ -163,7 +164,7 @@ def _request(
     shapes, dtypes = input_shapes(flags["inputs"])
     same = (
         "runtime device threads batch scenario rate_hz streams windows window_s warmup_s idle_s sample_rate_hz rail "
-        "estimate_power_w worker_python timeout_s strict seed fast_sensor server_model"
+        "estimate_power_w worker_python timeout_s strict seed fast_sensor server_model frames"
     )
     return BenchRequest(
         models=requests,

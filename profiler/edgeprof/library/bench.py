@@ -54,6 +54,7 @@ def bench(
     depth: int | None = None,
     context: int | None = None,
     server_model: str | None = None,
+    frames: str | os.PathLike[str] | None = None,
     sample_rate_hz: float = 100.0,
     sensors: Sequence[str] | None = None,
     rail: str | None = None,
@@ -99,6 +100,7 @@ def bench(
         depth: Tokens in its cache before the prompt; by default 0.
         context: Tokens that its cache holds; by default what is needed.
         server_model: Which model of a server that is given by its URL; by default the only one that it has.
+        frames: Of a pipeline: a video, a folder of images, a camera or a stream; by default its own source.
         sample_rate_hz: Readings of each sensor per second.
         sensors: Only these sources; by default all that work.
         rail: Which rail is the headline.
@@ -164,6 +166,7 @@ def bench(
             metric=None if data is None else load_metric(metric, host),
             options=options or {},
             server_model=server_model,
+            frames=None if frames is None else os.fspath(frames),
             language={name: count for name, count in lengths.items() if count is not None},
             worker_python=None if worker_python is None else os.fspath(worker_python),
             isolated=isolated,
