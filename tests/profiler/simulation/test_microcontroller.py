@@ -6,7 +6,6 @@ import os
 import re
 import select
 import time
-import tty
 from typing import TYPE_CHECKING
 
 import pytest
@@ -127,7 +126,6 @@ def test_a_live_one_speaks_on_its_port_and_its_meter_tells_the_true_joules(tmp_p
     with LiveMicrocontroller(tmp_path / "board", latency_s=0.002, watts=(0.01, 0.11), faults=Faults()) as live:
         meter = os.open(live.meter, os.O_RDONLY)
         port = os.open(live.port, os.O_RDWR | os.O_NOCTTY)
-        tty.setraw(port)
         try:
             assert read_until(port, b"m-ready\r\n").startswith(b"m-timestamp-mode-performance")
             joules, began_s = live.supply.read()[1], time.monotonic()
