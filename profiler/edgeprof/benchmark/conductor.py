@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof import __version__
 from edgeprof.artifact.recognition import SERVER
-from edgeprof.benchmark import assemble, gpu_findings, stages
+from edgeprof.benchmark import assemble, gpu_findings, microcontrollers, stages
 from edgeprof.benchmark.memory import device_memory, group_candidates, own_memory
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
 from edgeprof.benchmark.records import Sampled, VariantRecord
@@ -96,7 +96,7 @@ def _run_bench(
     request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
 ) -> schema.Result:
     _plan_for(request)  # what is wrong with a flag is told before any sensor is asked
-    discovery = prepare(host, roots, request.sensors, request.rail, note=progress.note)
+    discovery = _prepare(request, models, host, roots, progress)
     if request.strict and not discovery.topology.headline.channels:
         raise GateError(
             f"nothing measures power here ({discovery.topology.headline.reason}), and --strict accepts no estimate",
@@ -104,6 +104,17 @@ def _run_bench(
         )
     plan = _plan_for(request, discovery)
     return _Run(request, plan, discovery, roots, progress).result(models)
+
+
+def _prepare(
+    request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
+) -> Discovery:
+    """The sensors that see the models at work: this machine's, or only instruments where they run on another device."""
+    if not microcontrollers.run_elsewhere(models):
+        return prepare(host, roots, request.sensors, request.rail, note=progress.note)
+    only = microcontrollers.sensors_beside(request, host)
+    discovery = prepare(host, roots, only, note=progress.note) if only else None
+    return microcontrollers.seen_from_outside(discovery, models, request.rail)
 
 
 def _plan_for(request: BenchRequest, discovery: Discovery | None = None) -> Plan:
@@ -149,11 +160,12 @@ class _Run:
 
     def result(self, candidates: list[Candidate]) -> schema.Result:
         """Run everything, keep what was measured when interrupted, and analyse."""
+        self.is_elsewhere = microcontrollers.run_elsewhere(candidates)
         groups = group_candidates(candidates)
         able = sum(candidate.failure is None for candidate in candidates)
         records: list[VariantRecord] = []
         host = context.describe_host(self.roots)
-        preflight = context.preflight(self.roots)
+        preflight = [] if self.is_elsewhere else context.preflight(self.roots)
         self.progress.begin(
             self._headlines(host, able, interleaved=len(groups) == 1),
             self.plan.seconds(able, interleaved=len(groups) == 1),
@@ -161,7 +173,7 @@ class _Run:
         )
         started = time.monotonic()
         created = datetime.now(timezone.utc)
-        core_watts = CoreWatts.for_host(self.request.estimate_power_w, host)
+        core_watts = None if self.is_elsewhere else CoreWatts.for_host(self.request.estimate_power_w, host)
         self.recording = Recording(self.discovery.topology, self.sampler, core_watts=core_watts, is_quiet_between=True)
         self.recording.start()
         try:
@@ -192,7 +204,7 @@ class _Run:
             id=new_id(created),
             created=created.isoformat(timespec="seconds"),
             edgeprof=__version__,
-            host=host,
+            host=microcontrollers.host_of(host, records) if self.is_elsewhere else host,
             sensors=assemble.sensor_uses(sampled, self.discovery.unavailable, proved),
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.inputs_from),
             variants=variants,
@@ -297,11 +309,14 @@ class _Run:
 
     def _window(self, worker: Worker, position: int, variant: VariantRecord, record: WorkloadRecord) -> None:
         """Run the workload's window number ``position`` (from 0) and keep it."""
-        before = context.snapshot(self.roots)
-        variant.foreign_load.begin(self.roots)
-        window = self._undisturbed(worker, position, record)
-        variant.foreign_load.end(self.roots)
-        record.throttles += context.difference(before, context.snapshot(self.roots))
+        if self.is_elsewhere:  # what this machine does besides is nothing to it
+            window = self._undisturbed(worker, position, record)
+        else:
+            before = context.snapshot(self.roots)
+            variant.foreign_load.begin(self.roots)
+            window = self._undisturbed(worker, position, record)
+            variant.foreign_load.end(self.roots)
+            record.throttles += context.difference(before, context.snapshot(self.roots))
         self.order += 1
         span = window.span._replace(key=(variant.name, record.workload.name))
         is_served = variant.loaded is not None and variant.loaded.is_served
