@@ -23,6 +23,7 @@ from edgeprof.errors import InputError, UnavailableError
 from edgeprof.sensing.board.files import SCOPES, config_directory
 from edgeprof.sensing.meter.lines import FACT_KEYS, Facts, LineError, header, parse
 from edgeprof.sensing.meter.link import Link, silent
+from edgeprof.sensing.meter.shift import Shift
 from edgeprof.sensing.sensor import INSTANTANEOUS, Channel, Filter, Sensor
 
 if TYPE_CHECKING:
@@ -45,28 +46,8 @@ _ENOUGH = 5
 _MOST_W = 1e5
 #: So many lines of a channel wait to be read; beyond that the oldest are lost, and that is said.
 _QUEUE = 4096
-#: The quickest line of so many seconds tells how the meter's clock and ours lie: a slow drift of either is followed.
-_SHIFT_S = 15.0
 #: Lines that came together (a buffer on their way) are caught up with at so many times the usual pace.
 _CATCH_UP = 2.0
-
-
-class _Shift:
-    """From the meter's clock to ours: the least delay that was seen lately."""
-
-    def __init__(self) -> None:
-        self._least = self._before = math.inf
-        self._since_s = self._last_s = -math.inf
-
-    def place(self, stated_s: float, now: float) -> float:
-        """When a line was measured, by our clock (s)."""
-        if stated_s < self._last_s:
-            self.__init__()  # type: ignore[misc]  # the meter's clock was set back: begin anew
-        self._last_s = stated_s
-        if now - self._since_s > _SHIFT_S:
-            self._before, self._least, self._since_s = self._least, math.inf, now
-        self._least = min(self._least, now - stated_s)
-        return min(now, stated_s + min(self._least, self._before))
 
 
 class _Stream:
@@ -82,7 +63,7 @@ class _Stream:
         self.arrivals: deque[float] = deque(maxlen=64)
         self.wrong: str | None = None  # the last line that was none
         self.lost = 0  # lines that nobody read in time
-        self._shifts: dict[str, _Shift] = {}
+        self._shifts: dict[str, Shift] = {}
 
     def _line(self, line: str, now: float) -> None:
         with self.news:
@@ -97,7 +78,7 @@ class _Stream:
             if reading is None:
                 return
             name = reading.channel or self.facts.name
-            at = now if reading.at is None else self._shifts.setdefault(name, _Shift()).place(reading.at, now)
+            at = now if reading.at is None else self._shifts.setdefault(name, Shift()).place(reading.at, now)
             if name in self.latest and at <= self.latest[name][0]:
                 at = math.nextafter(self.latest[name][0], math.inf)
             self.latest[name] = at, reading
@@ -251,8 +232,9 @@ def _connect_meter(address: str, facts: Facts, *, simulated: bool) -> Sensor:
             if getattr(reading, field) is not None:
                 channels.append(_channel(name, quantity, stream, address))  # type: ignore[arg-type]  # a Quantity
                 picks.append((name, field))
-    # A simulated board's meter is a play of the same kind; what is real says so itself by its provenance.
-    return Meter(stream, [replace(c, provenance="simulated") if simulated else c for c in channels], picks)
+    # A simulated board's meter is a play of the same kind, and a virtual meter says that it is one.
+    is_play = simulated or stream.facts.is_simulated
+    return Meter(stream, [replace(c, provenance="simulated") if is_play else c for c in channels], picks)
 
 
 def _channel(name: str, quantity: Quantity, stream: _Stream, address: str) -> Channel:

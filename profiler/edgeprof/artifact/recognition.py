@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _CALLABLE = re.compile(r"(?P<where>.+):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 #: The format of a model that is named by the URL of the server that runs it.
 SERVER = "openai-server"
+#: The format of a model that is named by the serial port of the device that holds it.
+MICROCONTROLLER = "mcu"
 _DAMAGED = "The file is damaged, or was made to do harm: export it again."
 #: The longest Python program whose names are looked at before it is run.
 _PROGRAM_BYTES = 4 << 20
@@ -32,8 +34,8 @@ _SUFFIXES = tuple(sorted({suffix for f in FORMATS.values() for suffix in f.suffi
 
 
 def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingProxyType({})) -> Artifact:
-    """What ``spec`` names: a model file, a model's folder, ``FILE.py:attribute``, ``package.module:attribute``, or the
-    URL of a server.
+    """What ``spec`` names: a model file, a model's folder, ``FILE.py:attribute``, ``package.module:attribute``, the URL
+    of a server, or ``mcu:PORT``.
 
     Reads the file (for its checksum) but loads nothing: no pickle is opened, no Python file is run.
 
@@ -48,6 +50,8 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
     """
     if _is_server(spec):
         return Artifact(spec=spec, path=None, target=spec, format=SERVER, size_bytes=None, sha256=None)
+    if spec.startswith(MICROCONTROLLER + ":"):
+        return _port(spec)
     if "://" in spec:
         raise InputError(f"{spec} is an address, not a file", remedy="Download it first, and give the file's name.")
     path = Path(spec).expanduser()
@@ -72,6 +76,18 @@ def _is_server(spec: str) -> bool:
     """Whether an address is a server's and not that of a file on one."""
     scheme, separator, rest = spec.partition("://")
     return bool(separator and rest) and scheme in ("http", "https") and not rest.lower().endswith(_SUFFIXES)
+
+
+def _port(spec: str) -> Artifact:
+    place, at, baud = spec.partition(":")[2].partition("@")
+    path = Path(place).expanduser()
+    if not place or not path.exists():
+        raise InputError(
+            f"{spec} names no serial port: there is no {path}" if place else f"{spec} names no serial port",
+            remedy="As mcu:/dev/ttyACM0, or mcu:/dev/ttyUSB0@9600; ls /dev/serial/by-id shows what is plugged in.",
+        )
+    target = f"{path.absolute()}{at}{baud}"
+    return Artifact(spec=spec, path=None, target=target, format=MICROCONTROLLER, size_bytes=None, sha256=None)
 
 
 def unsupported(artifact: Artifact, loadable: Iterable[str] = ()) -> UnavailableError:

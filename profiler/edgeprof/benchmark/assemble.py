@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from edgeprof.benchmark import gpu_findings as device
-from edgeprof.benchmark import health, language, latency, stages
+from edgeprof.benchmark import health, language, latency, microcontrollers, stages
 from edgeprof.energy.counters import unwrap
 from edgeprof.reasons import Code, Severity, severity_of
 from edgeprof.results import schema
@@ -64,6 +64,7 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Varia
     if record.main.windows:
         _measured(made, record, sampled, plan)
     language.add_findings(made, record)
+    microcontrollers.add_findings(made, record)
     stages.add_findings(made, record, plan)
     _scored(made, record)
     _judge(made, record)
@@ -141,7 +142,7 @@ def _workload(
         units_per_call=record.workload.units(plan.batch),
         count=count,
         energy_j_per_unit=quote.energy,
-        latency_s=latency.summarise([window.latencies for window in windows]),
+        latency_s=microcontrollers.mean_latency(windows) or latency.summarise([w.latencies for w in windows]),
         throughput_per_s=count / seconds if seconds else None,
         late=sum(known_late) if known_late else None,
         dropped=sum(known_dropped) if known_dropped else None,
@@ -155,8 +156,11 @@ def _workload(
                 energy_j=joule,
                 mean_power_w=None if joule is None or is_estimate else joule / window.span.seconds,
                 latency_median_s=float(np.median(window.latencies)) if len(window.latencies) else None,
+                latency_mean_s=mean_s,
             )
-            for window, order, joule in zip(windows, record.orders, window_joules, strict=True)
+            for window, order, joule, mean_s in zip(
+                windows, record.orders, window_joules, microcontrollers.window_means_s(windows), strict=True
+            )
         ],
     )
     return figures, quote

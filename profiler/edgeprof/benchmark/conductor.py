@@ -16,7 +16,7 @@ import psutil
 
 from edgeprof import __version__
 from edgeprof.artifact.recognition import SERVER
-from edgeprof.benchmark import assemble, gpu_findings, stages
+from edgeprof.benchmark import assemble, gpu_findings, microcontrollers, stages
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
 from edgeprof.benchmark.records import Sampled, VariantRecord
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates
@@ -115,7 +115,7 @@ def _bench(
     request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
 ) -> schema.Result:
     _plan(request)  # what is wrong with a flag is told before any sensor is asked
-    found = prepare(host, roots, request.sensors, request.rail, note=progress.note)
+    found = _prepare(request, models, host, roots, progress)
     if request.strict and not found.topology.headline.channels:
         raise GateError(
             f"nothing measures power here ({found.topology.headline.reason}), and --strict accepts no estimate",
@@ -123,6 +123,17 @@ def _bench(
         )
     plan = _plan(request, found)
     return _Run(request, plan, found, roots, progress).result(models)
+
+
+def _prepare(
+    request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
+) -> Discovery:
+    """The sensors that see the models at work: this machine's, or only instruments where they run on another device."""
+    if not microcontrollers.run_elsewhere(models):
+        return prepare(host, roots, request.sensors, request.rail, note=progress.note)
+    only = microcontrollers.sensors_beside(request, host)
+    found = prepare(host, roots, only, note=progress.note) if only else None
+    return microcontrollers.seen_from_outside(found, models, request.rail)
 
 
 def _plan(request: BenchRequest, found: Discovery | None = None) -> Plan:
@@ -166,11 +177,12 @@ class _Run:
 
     def result(self, candidates: list[Candidate]) -> schema.Result:
         """Run everything, keep what was measured when interrupted, and analyse."""
+        self.is_elsewhere = microcontrollers.run_elsewhere(candidates)
         groups = _groups(candidates)
         able = sum(one.failure is None for one in candidates)
         records: list[VariantRecord] = []
         host = context.describe_host(self.roots)
-        preflight = context.preflight(self.roots)
+        preflight = [] if self.is_elsewhere else context.preflight(self.roots)
         self.progress.begin(
             self._headlines(host, able, interleaved=len(groups) == 1),
             self.plan.seconds(able, interleaved=len(groups) == 1),
@@ -178,7 +190,7 @@ class _Run:
         )
         started = time.monotonic()
         created = datetime.now(timezone.utc)
-        core_watts = CoreWatts.for_host(self.request.estimate_power_w, host)
+        core_watts = None if self.is_elsewhere else CoreWatts.for_host(self.request.estimate_power_w, host)
         self.recording = Recording(self.found.topology, self.sampler, core_watts=core_watts, is_quiet_between=True)
         self.recording.start()
         try:
@@ -209,7 +221,7 @@ class _Run:
             id=new_id(created),
             created=created.isoformat(timespec="seconds"),
             edgeprof=__version__,
-            host=host,
+            host=microcontrollers.host_of(host, records) if self.is_elsewhere else host,
             sensors=assemble.sensor_uses(sampled, self.found.unavailable, proved),
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.inputs_from),
             variants=variants,
@@ -314,11 +326,14 @@ class _Run:
 
     def _window(self, worker: Worker, position: int, variant: VariantRecord, record: WorkloadRecord) -> None:
         """Run the workload's window number ``position`` (from 0) and keep it."""
-        before = context.snapshot(self.roots)
-        variant.foreign_load.begin(self.roots)
-        window = self._undisturbed(worker, position, record)
-        variant.foreign_load.end(self.roots)
-        record.throttles += context.difference(before, context.snapshot(self.roots))
+        if self.is_elsewhere:  # what this machine does besides is nothing to it
+            window = self._undisturbed(worker, position, record)
+        else:
+            before = context.snapshot(self.roots)
+            variant.foreign_load.begin(self.roots)
+            window = self._undisturbed(worker, position, record)
+            variant.foreign_load.end(self.roots)
+            record.throttles += context.difference(before, context.snapshot(self.roots))
         self.order += 1
         span = window.span._replace(key=(variant.name, record.workload.name))
         is_served = variant.loaded is not None and variant.loaded.is_served

@@ -141,8 +141,8 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
 command.help = """Latency, throughput, joules per inference, power, RAM, temperature, size and accuracy of MODEL(s).
 
 MODEL is a file (.onnx, .tflite, .pt, .engine, .gguf …; its content decides), package.module:function, app.py:pipeline,
-or the URL of a server of language models. Several models take turns, window by window, and are compared with the first;
-one that cannot be measured costs itself alone (exit 3).
+the URL of a server of language models, or mcu:PORT for a microcontroller. Several models take turns, window by window,
+and are compared with the first; one that cannot be measured costs itself alone (exit 3).
 """
 
 

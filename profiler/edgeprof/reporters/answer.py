@@ -135,6 +135,8 @@ def cost(variant: Variant) -> str:
     latency = variant.latency_s
     if latency and latency.p50:
         parts.append(f"{units.quantity(latency.p50, 's')} (p50)")
+    elif latency:
+        parts.append(f"{units.quantity(latency.mean, 's')} (mean)")
     return ", ".join(parts) or "no cost is known"
 
 

@@ -183,9 +183,13 @@ def _latency_columns(latencies: Sequence[schema.Latency | None]) -> list[Column]
     p50 = [v.p50 if v else None for v in latencies]
     p99 = [v.p99 if v else None for v in latencies]
     bound = [v.p99_bound if v else None for v in latencies]
+    means = [v.mean if v is not None and v.max is None else None for v in latencies]
     # Each column its own unit: on a busy machine a p99 is some hundred times the p50.
+    mean_column = Column("latency mean", scaled(means, "s"), "mean")
+    p50_column = Column("latency p50", scaled(p50, "s"), "p50")
+    only_means = any(mean is not None for mean in means) and all(p is None for p in p50)
     return [
-        Column("latency p50", scaled(p50, "s"), "p50"),
+        *([mean_column] if only_means else [p50_column, mean_column]),
         Column("p99", scaled(p99, "s")),
         Column("p99 ≤", scaled(bound, "s")),
     ]
@@ -465,7 +469,7 @@ def notes(result: Result) -> list[str]:
         )
     elif energy is not None and energy.covers in OUTSIDE:
         lines.append(OUTSIDE[energy.covers or ""].format(rail=energy.rail or "it"))
-    if any(v.latency_s and v.latency_s.p99_bound is None for v in result.variants):
+    if any(v.latency_s and v.latency_s.max is not None and v.latency_s.p99_bound is None for v in result.variants):
         lines.append("p99 needs at least 662 requests to be bounded with 99 % confidence; give more time: --window.")
     if any(v.latency_s and v.latency_s.p99_bound is not None for v in result.variants):
         lines.append("p99 ≤ is a bound that holds with 99 % confidence; p50 and p99 are the quantiles that were seen.")

@@ -92,5 +92,5 @@ def _figure(variant: Variant) -> float | None:
     energy = variant.energy_j_per_inference
     value = energy.gross.value if energy is not None else None
     if value is None and variant.latency_s is not None:
-        value = variant.latency_s.p50
+        value = variant.latency_s.p50 or variant.latency_s.mean
     return value if value and value > 0 else None

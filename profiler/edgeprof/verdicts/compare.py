@@ -159,8 +159,11 @@ def _energy(
 
 
 def _latency(variant: schema.Variant, baseline: schema.Variant, apart: list[Component]) -> schema.Ratio | None:
-    medians = [[w.latency_median_s for w in _windows_in_order(measured)] for measured in (variant, baseline)]
-    return _ratio(_paired_windows(*medians), apart)
+    measured = [_windows_in_order(one) for one in (variant, baseline)]
+    centres = [[w.latency_median_s for w in windows] for windows in measured]
+    if all(centre is None for column in centres for centre in column):  # devices that tell only their mean
+        centres = [[w.latency_mean_s for w in windows] for windows in measured]
+    return _ratio(_paired_windows(*centres), apart)
 
 
 def _windows_in_order(variant: schema.Variant) -> list[schema.Window]:

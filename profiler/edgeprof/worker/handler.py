@@ -19,14 +19,14 @@ import zlib
 from array import array
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from edgeprof.worker import embedded_code, sandbox, standstill, steady, telemetry, tensors
+from edgeprof.worker import bursts, embedded_code, sandbox, standstill, steady, telemetry, tensors
 from edgeprof.worker import scenario as scenarios
 from edgeprof.worker.arrays import ArraysError, read_arrays
 from edgeprof.worker.inputs import check_feeds, own_feeds
 from edgeprof.worker.runtime import LoadError, LoadOptions, Runtime, Session, TensorSpec
 from edgeprof.worker.scenario import Scenario
 from edgeprof.worker.wire import Connection
-from edgeprof.worker.workload import INFERENCE, Workload, check_workloads
+from edgeprof.worker.workload import INFERENCE, Burst, Workload, check_workloads
 
 #: A warm-up has at least so many inferences ...
 MIN_INFERENCES = 10
@@ -68,6 +68,7 @@ class Handler:
         self._sessions: List[Session] = []
         self._workloads: Sequence[Workload] = (INFERENCE,)
         self._calls: Dict[str, List[Call]] = {}  # workload → one call a session
+        self._bursts: Dict[str, Callable[[float], Burst]] = {}  # workload → the device's own repetition of it
         self._latency_s: Dict[str, float] = {}  # workload → about what a call takes
         self._queued: List[Optional[Call]] = []
         self._timed: Optional[Callable[[], Dict[str, float]]] = None
@@ -162,6 +163,7 @@ class Handler:
             "shapes": {name: list(value.shape) for name, value in self._feeds.items()},
             "workloads": [list(workload) for workload in self._workloads],
             "language": session.language(),
+            "microcontroller": session.microcontroller(),
             "pipeline": session.pipeline(),
         }, []
 
@@ -172,6 +174,8 @@ class Handler:
         if wrong is not None:
             raise FailureError("load_failed", wrong)
         main = self._workloads[0]
+        if self._bind_burst(main):
+            return
         call = session.bind_workload(main.name, self._feeds)
         self._calls = {main.name: [call]}
         self._latency_s = {main.name: first_s if first_s > 1.0 else _time_calls(call)}
@@ -184,8 +188,20 @@ class Handler:
         names = ", ".join(workload.name for workload in self._workloads)
         raise FailureError("load_failed", "this model has no workload {!r}; it has: {}".format(name, names))
 
+    def _bind_burst(self, workload: Workload) -> bool:
+        """Whether the device repeats a workload by itself; binds it on the first time."""
+        if workload.name not in self._bursts:
+            burst = self._session().bind_burst(workload.name, self._feeds)
+            if burst is None:
+                return False
+            self._bursts[workload.name] = burst
+        return True
+
     def _warm_up(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         scenario, workload = Scenario(**request["scenario"]), self._workload(request.get("workload"))
+        if self._bind_burst(workload):
+            bursts.require_closed_loop(scenario)
+            return bursts.warm_up(self._bursts[workload.name], request["min_s"], request["max_s"]), []
         self._streams(scenario.threads, workload)
         call = self._calls[workload.name][0]
         latencies = array("d")  # a quarter of a list's bytes: a fast model has hundreds of thousands
@@ -225,6 +241,10 @@ class Handler:
 
     def _window(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         scenario, workload = Scenario(**request["scenario"]), self._workload(request.get("workload"))
+        if self._bind_burst(workload):
+            bursts.require_closed_loop(scenario)
+            fields, latencies = bursts.window(self._bursts[workload.name], workload, request["seconds"]).to_wire()
+            return fields, [latencies]
         self._streams(scenario.threads, workload)
         calls = self._calls[workload.name][: scenario.threads]
         latency_s = self._latency_s[workload.name]
@@ -256,7 +276,7 @@ class Handler:
 
     def _device_times(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         """Some inferences with the device's own clock, apart from the windows: looking costs some microseconds each."""
-        if self._timed is None:
+        if self._timed is None and not self._bursts:
             self._timed = self._session().bind_timed(self._feeds)
         if self._timed is None:
             return {"parts": []}, []
@@ -300,6 +320,7 @@ class Handler:
         return {"bytes": max(known) if known else None}, []
 
     def _close(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        self._bursts = {}
         self._calls, self._queued, self._timed, self._feeds = {}, [], None, {}
         sessions, self._sessions = self._sessions, []
         for session in sessions:

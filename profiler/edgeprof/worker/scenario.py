@@ -74,6 +74,9 @@ class Window(NamedTuple):
         cut_short: Whether the buffer of time-stamps was full before the time was over.
         queued: Whether the device had the next call waiting while it ran one (offline, where a runtime can).
         standstill: Why its times are no model's (``was stopped by a signal``); None: they are.
+        is_burst: Whether the device repeated the calls by itself, so that ``latencies`` is empty and only their mean
+            is known.
+        device_s: Of a burst, its length by the device's own clock, seconds; None where that is unknown.
     """
 
     span: Span
@@ -87,6 +90,8 @@ class Window(NamedTuple):
     cut_short: bool = False
     queued: bool = False
     standstill: Optional[str] = None
+    is_burst: bool = False
+    device_s: Optional[float] = None
 
     @property
     def dropped(self) -> Optional[int]:
@@ -119,8 +124,9 @@ class Window(NamedTuple):
         seconds = array("d")
         seconds.frombytes(latencies)
         known = {name: fields[name] for name in cls._fields}
-        kind, start_s, end_s, count, unit, key = fields["span"]
-        return cls(**dict(known, span=Span(kind, start_s, end_s, count, unit, tuple(key)), latencies=seconds))
+        kind, start_s, end_s, count, unit, key, edge_s = fields["span"]
+        span = Span(kind, start_s, end_s, count, unit, tuple(key), edge_s)
+        return cls(**dict(known, span=span, latencies=seconds))
 
 
 @contextmanager
