@@ -16,6 +16,7 @@ from edgeprof.results import schema
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgeprof.benchmark.records import VariantRecord
     from edgeprof.launch.supervisor import WorkerSpec
     from edgeprof.worker.runtime import OperatorProfile, OperatorTime
 
@@ -44,6 +45,22 @@ def look_into(spec: WorkerSpec, runtime: str) -> tuple[OperatorProfile | None, l
     if profile is not None:
         return profile, []
     return None, [schema.Reason(code=Code.NO_PROFILE, message=f"where its time goes cannot be told: {missing}")]
+
+
+def add_findings(row: schema.Variant, record: VariantRecord, kept: int) -> None:
+    """Fill what looks beside the windows have told: the operators, and what a microcontroller would need.
+
+    Args:
+        row: Its latency and joules are known.
+        record: Of the same variant.
+        kept: How many operators get a row of their own.
+    """
+    if record.profile is not None:
+        energy, latency_s = row.energy_j_per_inference, row.latency_s
+        mean_s, joules = latency_s.mean if latency_s else None, energy.gross.value if energy else None
+        row.operators = operators_of(record.profile, kept, mean_s, joules)
+    if record.microcontroller_need is not None:
+        row.microcontroller_need = schema.MicrocontrollerNeed(**record.microcontroller_need._asdict())
 
 
 def operators_of(

@@ -90,7 +90,7 @@ class VariantRecord:
     foreign_load: ForeignLoad = field(default_factory=ForeignLoad)
     failure: VariantError | None = None
     profile: OperatorProfile | None = None
-    microcontroller: MicrocontrollerNeed | None = None
+    microcontroller_need: MicrocontrollerNeed | None = None
 
     @property
     def main(self) -> WorkloadRecord:

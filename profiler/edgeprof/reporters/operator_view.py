@@ -11,7 +11,7 @@ from edgeprof.reporters.view import scaled
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof.results.schema import Microcontroller, Operator, Variant
+    from edgeprof.results.schema import MicrocontrollerNeed, Operator, Variant
 
 #: What must be read with every joule of an operator.
 ATTRIBUTED = (
@@ -52,13 +52,13 @@ def operator_notes(variants: Sequence[Variant]) -> list[str]:
 def microcontroller_notes(variants: Sequence[Variant]) -> list[str]:
     """A line for each model of which is known what it needs of a microcontroller."""
     return [
-        f"{variant.name} on a microcontroller: {_need(variant.microcontroller)}."
+        f"{variant.name} on a microcontroller: {_need(variant.microcontroller_need)}."
         for variant in variants
-        if variant.microcontroller is not None
+        if variant.microcontroller_need is not None
     ]
 
 
-def _need(need: Microcontroller) -> str:
+def _need(need: MicrocontrollerNeed) -> str:
     flash = f"{units.size(need.flash_bytes)} of flash"
     if need.arena_bytes is None:
         return f"{flash}, and it does not run there: {need.reason}"

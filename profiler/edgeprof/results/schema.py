@@ -145,13 +145,13 @@ class Latency(Struct):
 
     ``p50`` … ``p99`` are the samples' quantiles and ``p50_bound`` … ``p99_bound`` upper bounds of the true quantiles
     that hold with 99 % confidence (MLPerf's early stopping); each is None where the samples do not suffice. ``median``
-    is p50.
+    is p50. Where a device repeats the calls by itself, only their mean is known, and all else is None but ``samples``.
     """
 
     mean: float
-    std: float
-    min: float
-    max: float
+    std: float | None
+    min: float | None
+    max: float | None
     samples: int
     outliers: int
     p50: float | None = None
@@ -275,7 +275,7 @@ class Operator(Struct):
     method: Literal["time-share", "isolated"] = "time-share"
 
 
-class Microcontroller(Struct):
+class MicrocontrollerNeed(Struct):
     """What a model needs of a microcontroller, by TensorFlow Lite for Microcontrollers.
 
     Attributes:
@@ -406,6 +406,8 @@ class Window(Struct):
     energy_j: float | None = None
     mean_power_w: float | None = None
     latency_median_s: float | None = None
+    #: Of a window in which a device repeated the calls by itself: the mean of each is known, and no median.
+    latency_mean_s: float | None = None
 
 
 class Workload(Struct):
@@ -516,6 +518,30 @@ class Language(Struct):
     closure: Closure | None = None
 
 
+class Microcontroller(Struct):
+    """The device that ran a model beside the machine that measured.
+
+    Attributes:
+        name: What it calls itself.
+        model: Which model of MLPerf Tiny its firmware says that it holds.
+        port: Where it was reached.
+        arena_bytes: Memory of the model's tensors, as the firmware or the user says.
+        flash_bytes: Size of the firmware, likewise.
+        ram_bytes: Memory in use, likewise.
+        clock_ppm: How much faster its clock runs than this machine's, in millionths.
+        clock_u_ppm: The half-width of that, from the delays of its reports.
+    """
+
+    name: str
+    model: str | None = None
+    port: str | None = None
+    arena_bytes: int | None = None
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+    clock_ppm: float | None = None
+    clock_u_ppm: float | None = None
+
+
 class StageEnergy(Struct):
     """Joules of one call of a stage; see ``Energy`` and ``EnergyFigure``."""
 
@@ -601,6 +627,8 @@ class Variant(Struct):
     #: or cannot be told.
     operators: list[Operator] = []
     #: Of a .tflite file, where tflite-micro is installed; None: nothing told.
+    microcontroller_need: MicrocontrollerNeed | None = None
+    #: Of a model that ran on a device of its own; None of any other.
     microcontroller: Microcontroller | None = None
     #: Of a pipeline, in the order in which a frame passes through them.
     stages: list[Stage] = []
@@ -744,6 +772,9 @@ class Result(Struct):
     interrupted: bool = False
     self_cost: SelfCost | None = None
     traces: list[TraceStrip] = []
+    #: The words of the command that made it, so that a person can repeat it; None where no command did, or where the
+    #: edgeprof of that time did not keep it.
+    command: list[str] | None = None
     #: None where the board was not proved
     proof: Proof | None = None
     schema: str = SCHEMA

@@ -65,7 +65,7 @@ def test_published_models_need_what_is_known_of_them(shared_data, path, arena, h
     pytest.importorskip("tflite_micro", reason="tflite-micro is not installed here: make test-runtimes")
     from edgeprof_plugins.runtimes.litert.runtime import LiteRT
 
-    need = LiteRT().microcontroller(str(shared_data / path))
+    need = LiteRT().microcontroller_need(str(shared_data / path))
     assert need == (arena, head, tail, (shared_data / path).stat().st_size, [], None)
 
 
