@@ -20,15 +20,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from edgeprof import __version__, toml_files, units
-from edgeprof.artifact.recognition import recognise
 from edgeprof.errors import BusyError, EdgeprofError, InputError, WrongDeviceError, unknown
 from edgeprof.fleet import device, protocol
 from edgeprof.fleet.spool import Spool
 from edgeprof.launch import lock
 from edgeprof.results.place import data_dir
-from edgeprof.sensing.device.settings import recover
-from edgeprof.worker import sandbox
-from edgeprof.worker.embedded_code import find_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -238,6 +234,8 @@ class Door:
 
     def _wait_and_measure(self, request: Bench, key: str, what: str, arguments: list[str]) -> None:
         """Take the device's lock, look once more whether the job was done meanwhile, and become the benchmark."""
+        from edgeprof.sensing.device.settings import recover  # noqa: PLC0415 - hello and status answer without it
+
         deadline = time.monotonic() + request.wait_s
         while True:
             holder = lock.holder(self.roots)
@@ -297,6 +295,9 @@ class Door:
         Raises:
             InputError: the model is code, or is not known to be data, and the owner does not allow it.
         """
+        from edgeprof.artifact.recognition import recognise  # noqa: PLC0415 - hello and status answer without it
+        from edgeprof.worker.embedded_code import find_code  # noqa: PLC0415 - the same
+
         if self.permissions.allow_code:
             return
         artifact = recognise(str(path))
@@ -310,6 +311,8 @@ class Door:
 
     def _become_bench(self, key: str, arguments: list[str]) -> NoReturn:
         """Replace this process by ``edgeprof bench``, which inherits the device's lock."""
+        from edgeprof.worker import sandbox  # noqa: PLC0415 - hello and status answer without it
+
         own = [f"--output={self.spool.result_path(key)}", "--quiet", "--no-color"]
         if self.permissions.allow_code:
             own.append("--allow-code")

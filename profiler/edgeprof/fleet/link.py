@@ -9,8 +9,8 @@ import os
 import re
 import shlex
 import subprocess
-import tempfile
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
@@ -109,21 +109,21 @@ class Link:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         try:
             self._process = subprocess.Popen(
                 [*ssh_command(), *OPTIONS, "--", device.ssh, "edgeprof", "door"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._words,
+                stderr=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for the fleet, which ends its links itself
             )
         except OSError as error:
-            self._words.close()
             raise LinkError(f"ssh cannot be started: {error.strerror}", remedy="Install the OpenSSH client.") from None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        assert self._process.stderr is not None
         self._pipes = (self._process.stdin, self._process.stdout)
+        self._words = _LastWords(self._process.stderr)
         self._wire = Wire(self._process.stdout.fileno(), self._process.stdin.fileno())
 
     def __enter__(self) -> Self:
@@ -144,7 +144,7 @@ class Link:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._words.close()
+        self._words.text()
 
     def hello(self) -> dict[str, Any]:
         """What the device says of itself.
@@ -233,7 +233,7 @@ class Link:
     def wait(self) -> tuple[int, str]:
         """Wait for the end of the remote program: its exit status, and its last words."""
         status = self._process.wait()
-        return status, self._last_words()
+        return status, self._words.text()
 
     def end(self) -> None:
         """Break off at once, as where the user interrupts."""
@@ -285,7 +285,7 @@ class Link:
     def _failure(self, otherwise: str = "the connection ended without an answer") -> LinkError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
-        words = self._last_words()
+        words = self._words.text()
         # A refusal is told apart from a broken link by ssh's words: the exit status is 255 for both.
         for pattern, sentence, remedy in _FAILURES:
             if re.search(pattern, words):
@@ -304,11 +304,26 @@ class Link:
             may_pass=status is None or status in {0, _SSH_FAILED} or status < 0,
         )
 
-    def _last_words(self) -> str:
-        """The end of what ssh and the remote program wrote to stderr."""
-        end = self._words.seek(0, os.SEEK_END)
-        self._words.seek(max(0, end - 8192))
-        return self._words.read().decode("utf-8", "replace").strip()
+
+class _LastWords(threading.Thread):
+    """The end of what ssh and the remote program write to stderr, read so that neither ever waits, and in memory."""
+
+    LONGEST = 8192
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(name="stderr of ssh", daemon=True)
+        self._stream, self._tail = stream, b""
+        self.start()
+
+    def run(self) -> None:
+        with self._stream as stream:
+            while part := os.read(stream.fileno(), self.LONGEST):
+                self._tail = (self._tail + part)[-self.LONGEST :]
+
+    def text(self) -> str:
+        """The words, once both have ended; a program that ssh left running may hold the stream for ever."""
+        self.join(5)
+        return self._tail.decode("utf-8", "replace").strip()
 
 
 def ssh_command() -> list[str]:
