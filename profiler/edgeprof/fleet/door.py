@@ -71,11 +71,13 @@ class Permissions:
         allow_code: Whether models that are code (pickles, TorchScript, TensorRT's plans, Python) may be benched.
         worker_python: The Python that runs the models; None for edgeprof's own.
         max_bytes: How many bytes of models and data are kept on the device.
+        sign_key: The file of a private key that signs results; None: they are not signed.
     """
 
     allow_code: bool = False
     worker_python: str | None = None
     max_bytes: int = 8 << 30
+    sign_key: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> Permissions:
@@ -88,11 +90,16 @@ class Permissions:
         for key in content:
             if key not in cls.__dataclass_fields__:
                 raise unknown(f"key of {path}", key, list(cls.__dataclass_fields__))
-        kinds = {"allow_code": bool, "worker_python": str, "max_bytes": str}
+        kinds = {"allow_code": bool, "worker_python": str, "max_bytes": str, "sign_key": str}
         for key, value in content.items():
             if not isinstance(value, kinds[key]):
-                example = {"allow_code": "true", "worker_python": '"/usr/bin/python3"', "max_bytes": '"8GiB"'}[key]
-                raise InputError(f"{path}: {key} = {value!r} does not fit", remedy=f"As in {key} = {example}")
+                examples = {
+                    "allow_code": "true",
+                    "worker_python": '"/usr/bin/python3"',
+                    "max_bytes": '"8GiB"',
+                    "sign_key": '"/etc/edgeprof/sign"',
+                }
+                raise InputError(f"{path}: {key} = {value!r} does not fit", remedy=f"As in {key} = {examples[key]}")
         try:
             if "max_bytes" in content:
                 content["max_bytes"] = int(units.parse(content["max_bytes"], "B"))
@@ -191,9 +198,14 @@ class Door:
             return
         import hashlib  # noqa: PLC0415 - no other request needs it
 
+        from edgeprof.fleet.signature import sign  # noqa: PLC0415 - the same
+
         text, result = found
         state = "interrupted" if result.interrupted else "done"
-        self._say({"state": state, "size": len(text), "sha256": hashlib.sha256(text).hexdigest()})
+        key = self.permissions.sign_key
+        signature = None if key is None else sign(text, key)
+        digest = hashlib.sha256(text).hexdigest()
+        self._say({"state": state, "size": len(text), "sha256": digest, "signature": signature})
         self.wire.write_bytes(text)
 
     def _cancel(self, request: Cancel) -> None:

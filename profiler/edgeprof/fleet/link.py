@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import threading
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
@@ -95,6 +96,21 @@ class RefusedError(EdgeprofError):
     def __init__(self, message: str, *, remedy: str | None, exit_code: int) -> None:
         super().__init__(message, remedy=remedy)
         self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a device has of a job.
+
+    Attributes:
+        state: ``done``, ``interrupted``, ``running`` or ``absent``.
+        text: The result, as it arrived; empty without one.
+        signature: The device's signature of the text; None without one.
+    """
+
+    state: str
+    text: bytes
+    signature: str | None
 
 
 class Link:
@@ -211,8 +227,8 @@ class Link:
         while True:
             yield self._answer(timeout_s=None)
 
-    def fetch(self, key: str) -> tuple[str, bytes | None]:
-        """The state of a job, and the text of its result where there is one.
+    def fetch(self, key: str) -> Fetched:
+        """The state of a job, and its result where there is one.
 
         Raises:
             WireError: the text arrived damaged.
@@ -221,14 +237,15 @@ class Link:
         answer = self.ask(protocol.Fetch(key=key))
         state, size = str(answer.get("state")), answer.get("size")
         if size is None:
-            return state, None
+            return Fetched(state, b"", None)
         if not isinstance(size, int) or not 0 <= size <= LARGEST_RESULT:
             raise WireError(f"a result of {size!r} bytes is offered")
         with self._explained():
             text = b"".join(self._wire.read_file(size))
         if hashlib.sha256(text).hexdigest() != answer.get("sha256"):
             raise WireError("a result arrived damaged: its SHA-256 is another one")
-        return state, text
+        signature = answer.get("signature")
+        return Fetched(state, text, signature if isinstance(signature, str) else None)
 
     def wait(self) -> tuple[int, str]:
         """Wait for the end of the remote program: its exit status, and its last words."""
