@@ -214,7 +214,7 @@ class Door:
             self._say({"state": "absent"})
             return
         with contextlib.suppress(ProcessLookupError):
-            os.kill(holder.pid, signal.SIGINT)
+            os.kill(holder.pid, signal.SIGTERM)  # SIGINT may be ignored where sshd was started in the background
         self._say({"state": "cancelled"})
 
     def _running_key(self, holder: Holder | None) -> str | None:
