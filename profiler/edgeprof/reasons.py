@@ -56,6 +56,7 @@ class Code(str, Enum):
     STOPPED = "stopped", Severity.REMARK
     IN_PROCESS = "in_process", Severity.REMARK
 
+    RANDOM_WEIGHTS = "random_weights", Severity.REMARK
     PHASES_DO_NOT_ADD_UP = "phases_do_not_add_up"
     SERVED_ELSEWHERE = "served_elsewhere"
 

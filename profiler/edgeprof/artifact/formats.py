@@ -87,6 +87,30 @@ FORMATS: dict[str, Format] = {
             "pip install 'edgeprof[llamacpp]', or serve it (llama-server, Ollama) and bench the server's URL.",
         ),
         Format(
+            "transformers",
+            (),
+            "a language model in Hugging Face's form",
+            "pip install 'edgeprof[transformers]'",
+        ),
+        Format(
+            "openvino-genai",
+            (),
+            "a language model for OpenVINO",
+            "pip install 'edgeprof[openvino-genai]'",
+        ),
+        Format(
+            "onnxruntime-genai",
+            (),
+            "a language model for ONNX Runtime",
+            "pip install 'edgeprof[onnxruntime-genai]'",
+        ),
+        Format(
+            "ctranslate2",
+            (),
+            "a language model for CTranslate2",
+            "pip install 'edgeprof[ctranslate2]'",
+        ),
+        Format(
             "openai-server",
             (),
             "a server that speaks OpenAI's protocol",

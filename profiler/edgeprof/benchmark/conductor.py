@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +17,7 @@ import psutil
 
 from edgeprof import __version__
 from edgeprof.artifact.recognition import SERVER
-from edgeprof.benchmark import assemble
+from edgeprof.benchmark import assemble, language
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
 from edgeprof.benchmark.records import Sampled, VariantRecord, WorkloadRecord
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates
@@ -24,10 +25,10 @@ from edgeprof.compression.recipe import check_preprocessing, judged_before
 from edgeprof.energy.estimate import CoreWatts
 from edgeprof.energy.recording import Recording
 from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
-from edgeprof.evaluation import evaluate, labels
+from edgeprof.evaluation import evaluate, labels, perplexity
 from edgeprof.launch.interpreter import probe
 from edgeprof.launch.lock import measuring
-from edgeprof.launch.supervisor import Worker, WorkerMemory, WorkerSpec
+from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.reasons import Code
 from edgeprof.results import document, schema
 from edgeprof.results.ids import new_id
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from edgeprof.evaluation.dataset import Dataset
-    from edgeprof.launch.supervisor import Loaded
+    from edgeprof.evaluation.perplexity import Likelihoods
+    from edgeprof.launch.supervisor import Loaded, WorkerMemory
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.discover import Discovery
@@ -158,6 +160,7 @@ class _Run:
         self.temperatures = [c.key for c in found.topology.channels if c.quantity == "temperature"]
         self.order = 0
         self.interrupted = False
+        self.read: dict[tuple[object, ...], Likelihoods] = {}
 
     def _proved(self) -> Proved | None:
         """The newest proof of this board."""
@@ -201,6 +204,7 @@ class _Run:
         preflight = _charge_load(preflight, records)
         variants = [assemble.variant(record, sampled, self.plan) for record in records]
         assemble.pair_accuracies(variants, records)
+        language.pair_perplexities(variants)
         cost = self.sampler.cost()
         failures = [*self.found.failures, *((f.sensor, f.reason, None) for f in self.sampler.failures())]
         result = schema.Result(
@@ -211,7 +215,7 @@ class _Run:
             sensors=assemble.sensor_uses(sampled, self.found.unavailable, self._proved()),
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
             variants=variants,
-            comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
+            comparisons=compare.comparisons(variants),
             reasons=[*preflight, *filter_reasons, *assemble.run_reasons(failures, interrupted=self.interrupted)],
             interrupted=self.interrupted,
             self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
@@ -266,6 +270,7 @@ class _Run:
                     if record.options.device != "cpu":
                         record.gpu_process_bytes = _device_memory(self.found.sensors, worker.pid)
                     self._evaluate(worker, record)
+                    self._score_text(worker, record)
 
     def _announce_workloads(self, members: int, variants: int) -> None:
         """Say what several workloads add to the time: how many a model offers is known once it is loaded."""
@@ -416,6 +421,30 @@ class _Run:
             record.notes.append(schema.Reason(code=code, message=error.message, remedy=error.remedy))
             self.progress.note(f"{record.name}: {error.message}")
 
+    def _score_text(self, worker: Worker, record: VariantRecord) -> None:
+        """What the model makes of the text, where one was given; rows of one model at several lengths make the same."""
+        text = self.request.text
+        if text is None or record.loaded is None or record.loaded.language is None or record.failure is not None:
+            return
+        asked = record.loaded.language
+        key = (record.artifact.sha256, record.runtime, record.options.device, asked.get("kv_type"))
+        record.text = text
+        if record.artifact.sha256 is not None and key in self.read:
+            record.likelihoods = self.read[key]
+            return
+        try:
+            read = worker.text_tokens(text.content)
+            if read is None:
+                raise InputError(f"the runtime {record.runtime} does not tell how likely a text is")
+            for done, pieces, likelihoods in perplexity.score(read, worker.log_likelihoods, text):
+                self.progress.stage(f"perplexity {done}/{pieces} · {record.name}", 0.0)
+                record.likelihoods = likelihoods
+        except EdgeprofError as error:  # the windows are measured and stay
+            record.notes.append(schema.Reason(code=Code.NO_ACCURACY, message=error.message, remedy=error.remedy))
+            self.progress.note(f"{record.name}: {error.message}")
+        if record.likelihoods is not None:
+            self.read[key] = record.likelihoods
+
     # ---- small things -------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -440,16 +469,20 @@ class _Run:
         )
 
     def _options(self, candidate: Candidate) -> LoadOptions:
-        served = self.request.server_model
+        served, lengths = self.request.server_model, {**self.request.language, **candidate.lengths}
+        batch = lengths.pop("batch", self.request.batch)
+        text = self.request.text
         return LoadOptions(
             device=self.request.device or (candidate.runtime.default_device if candidate.runtime else "cpu"),
             threads=self.request.threads,
-            batch=self.request.batch,
+            batch=batch,
             shapes=dict(self.request.shapes),
             dtypes=dict(self.request.dtypes),
             options={
                 **self.request.options,
-                **{name: str(count) for name, count in self.request.language.items()},
+                **{name: str(count) for name, count in lengths.items()},
+                **self.request.language_options,
+                **({} if text is None else {"chunk": str(text.chunk)}),
                 **({"model": served} if served and candidate.artifact.format == SERVER else {}),
             },
         )
@@ -500,7 +533,7 @@ def _grown(warm: WorkerMemory | None, after: WorkerMemory) -> WorkerMemory:
     Not the peak of the windows: their time-stamps (8 bytes an inference) are ours, and megabytes for a tiny model.
     """
     peaks = [size for size in (warm.peak_rss if warm else None, after.rss) if size is not None]
-    return WorkerMemory(rss=after.rss, peak_rss=max(peaks, default=None), gpu_peak=after.gpu_peak)
+    return replace(after, peak_rss=max(peaks, default=None))
 
 
 def _part_time(found: Discovery) -> PartTime | None:

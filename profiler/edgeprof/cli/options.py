@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -95,6 +96,24 @@ def resolve_roots(sysfs_root: str | None, procfs_root: str | None) -> Roots:
     from edgeprof.roots import Roots
 
     return Roots.resolve(sysfs_root, procfs_root)
+
+
+def counts(flag: str, text: str) -> list[int]:
+    """``N`` or ``N,N,…`` as numbers.
+
+    Args:
+        flag: Whose value it is, for messages.
+        text: As it was given.
+
+    Raises:
+        InputError: it is not written so.
+    """
+    from edgeprof.errors import InputError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"-?[0-9]{1,12}", part) for part in parts):
+        raise InputError(f"{flag} {text} is no whole number, and no list of them", remedy=f"As: {flag} 128")
+    return [int(part) for part in parts]
 
 
 def pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:

@@ -86,6 +86,7 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
         Column("rate", [_rate(v.throughput_per_s) for v in variants]),
         Column("power", scaled([p.mean if p else None for p in powers], "W")),
         Column("RAM", [_bytes(m.peak_rss if m else None) for m in memories]),
+        *_language_memory(variants),
         Column("GPU RAM", [_bytes(m.gpu_peak if m else None) for m in memories]),
         Column("temp", [_split(t.max if t else None, "°C") for t in temperatures]),
         Column("size", [_bytes(v.model.size_bytes) for v in variants]),
@@ -94,6 +95,16 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
     # Energy and latency stay even when they are empty: that is news, and the reason stands below.
     always_shown = {0, 1, 2} if any(energies) else {0, 2}
     return [c for n, c in enumerate(table_columns) if n in always_shown or any(cell != NONE for cell in c.cells)]
+
+
+def _language_memory(variants: Sequence[Variant]) -> list[Column]:
+    """What of a language model's memory the kernel cannot drop, and its cache."""
+    memories = [v.memory_bytes if v.language else None for v in variants]
+    return [
+        Column("unmapped", [_bytes(m.anonymous if m else None) for m in memories]),
+        Column("KV cache", [_bytes(m.kv_cache.bytes if m and m.kv_cache else None) for m in memories]),
+        Column("bits / weight", [_split(v.language.bits_per_weight if v.language else None, "") for v in variants]),
+    ]
 
 
 def _unit(variants: Sequence[Variant]) -> str:

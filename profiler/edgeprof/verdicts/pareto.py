@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeprof.verdicts import accuracy
+from edgeprof.verdicts import accuracy, requests
 from edgeprof.verdicts.cost import Costs, is_usable
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def _has_cost(costs: Costs, variant: Variant) -> bool:
 
 
 def _beats(costs: Costs, a: Variant, b: Variant) -> bool:
+    if requests.difference(a, b) is not None:
+        return False
     verdicts = [_accuracy(a, b), *(_cost(costs, a, b, kind) for kind in ("energy", "latency"))]
     return "better" in verdicts and not {"worse", "not_comparable"} & {*verdicts}
 
