@@ -78,7 +78,7 @@ def test_the_newest_result_of_each_variant_is_shown_with_its_provenance_and_unce
         assert labels[4] == variant.energy_j_per_inference.provenance
         assert value == getattr(variant.energy_j_per_inference, labels[5]).value
     # None of these models has several workloads, and none is a language model.
-    others = ("workload", "token", "language", "perplexity", "memory_bytes")
+    others = ("workload", "token", "language", "perplexity", "bench_memory_bytes")
     assert set(found) == {name for name in SHOWN if not any(word in name for word in others)}
 
 
@@ -118,7 +118,7 @@ def test_a_language_model_is_shown_with_its_tokens_its_memory_and_what_it_was_as
         "decode": 127,
     }
     ((_, first_token),) = found["edgeprof_bench_time_to_first_token_seconds"]
-    assert first_token == [[["0.5", 0.4]], 10.0, 20]
+    assert first_token == ([("0.5", 0.4)], 10.0, 20)
     memory = {labels[who]: value for labels, value in found["edgeprof_bench_memory_bytes"]}
     assert memory == {"anonymous": 7, "mapped": 8, "kv_cache": 9}
     ((labels, _),) = found["edgeprof_bench_language_info"]

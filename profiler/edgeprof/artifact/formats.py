@@ -28,6 +28,8 @@ _TORCH_EXPORT = (
     "--runtime pytorch. Or export the whole model with torch.export.save or torch.onnx.export."
 )
 
+_SERVE = "Serve it with a server that speaks OpenAI's protocol, and bench the server's URL."
+
 FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
@@ -96,19 +98,19 @@ FORMATS: dict[str, Format] = {
             "openvino-genai",
             (),
             "a language model for OpenVINO",
-            "pip install 'edgeprof[openvino-genai]'",
+            _SERVE,
         ),
         Format(
             "onnxruntime-genai",
             (),
             "a language model for ONNX Runtime",
-            "pip install 'edgeprof[onnxruntime-genai]'",
+            _SERVE,
         ),
         Format(
             "ctranslate2",
             (),
             "a language model for CTranslate2",
-            "pip install 'edgeprof[ctranslate2]'",
+            _SERVE,
         ),
         Format(
             "openai-server",

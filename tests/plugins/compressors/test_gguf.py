@@ -63,5 +63,6 @@ def test_a_vocabulary_and_a_type_that_does_not_exist_are_refused(tmp_path: Path)
     path.write_bytes(gguf_files.gguf(tensors=()))
     with pytest.raises(InputError, match="the vocabulary of a language model without its weights"):
         Gguf().apply(path, tmp_path / "out.gguf", settings(Gguf(), {"type": "Q8_0"}), None)
-    with pytest.raises(InputError, match="Q4_K_M"):
+    with pytest.raises(InputError, match="no type of gguf is named 'Q4_K_N'") as caught:
         settings(Gguf(), {"type": "Q4_K_N"})
+    assert "Q4_K_M" in caught.value.remedy
