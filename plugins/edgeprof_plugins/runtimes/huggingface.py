@@ -135,13 +135,12 @@ class TransformersEngine(TokenEngine):
         self._cache = self._library.DynamicCache(config=self._model.config)
 
     def rewind(self, position: int) -> bool:
-        crop = getattr(self._cache, "crop", None)
-        if crop is None or not hasattr(self._cache, "get_seq_length"):
-            return False
-        try:
-            crop(position)
-        except (NotImplementedError, ValueError, RuntimeError):
-            return False
+        surplus = int(self._cache.get_seq_length()) - position
+        if surplus > 0:
+            try:
+                self._cache.crop(-surplus)  # of all versions: a negative number is how many tokens go
+            except (NotImplementedError, ValueError, RuntimeError):  # a window or a state that has forgotten them
+                return False
         return int(self._cache.get_seq_length()) == position
 
     def logits(self, index: int) -> Any:  # noqa: ARG002 - only the last ones are kept
