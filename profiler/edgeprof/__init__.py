@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgeprof.library.result import Result, compare, load
     from edgeprof.library.sensors import sensors
     from edgeprof.tracking import track
+    from edgeprof.worker.pipeline import pipeline
 
     hookimpl: HookimplMarker
 
@@ -25,6 +26,7 @@ __all__ = [
     "hookimpl",
     "load",
     "measure",
+    "pipeline",
     "record",
     "sensors",
     "track",
@@ -38,6 +40,7 @@ _LIBRARY = {
     "compare": "edgeprof.library.result",
     "load": "edgeprof.library.result",
     "measure": "edgeprof.library.recorder",
+    "pipeline": "edgeprof.worker.pipeline",
     "record": "edgeprof.library.recorder",
     "sensors": "edgeprof.library.sensors",
     "track": "edgeprof.tracking",

@@ -55,6 +55,10 @@ class Code(str, Enum):
     CUT_SHORT = "cut_short", Severity.REMARK
     STOPPED = "stopped", Severity.REMARK
     IN_PROCESS = "in_process", Severity.REMARK
+    CLIP_SHORTENED = "clip_shortened", Severity.REMARK
+    NOT_REPEATABLE = "not_repeatable", Severity.REMARK
+    NOT_SEPARABLE = "not_separable", Severity.REMARK
+    STAGE_DIFFERS = "stage_differs", Severity.REMARK
 
     RANDOM_WEIGHTS = "random_weights", Severity.REMARK
     PHASES_DO_NOT_ADD_UP = "phases_do_not_add_up"

@@ -8,6 +8,8 @@ None) is the output; it must be complete: wait for your GPU before you return.
 ``setup()`` and ``teardown()`` run once, before the first call and when all is measured: methods of a callable object,
 attributes of the function, or functions of those names beside it in the module. A ``reset()`` there runs before each
 sample of a dataset: what the function keeps from one call to the next (a tracker, a recurrent state) is its own.
+
+An ``edgeprof.pipeline`` is measured by stages (``pipelines.py``).
 """
 
 import inspect
@@ -19,6 +21,7 @@ import numpy as np
 
 from edgeprof import hookimpl
 from edgeprof.worker.dtypes import is_foreign
+from edgeprof.worker.pipeline import Pipeline
 from edgeprof.worker.runtime import (
     ANY_DTYPE,
     ANY_SHAPE,
@@ -31,6 +34,7 @@ from edgeprof.worker.runtime import (
 )
 from edgeprof.worker.tensors import leaves
 
+from .pipelines import PipelineSession
 from .targets import import_target, told
 
 #: What libraries read when they are imported to know how many threads to start.
@@ -53,12 +57,18 @@ class Python(Runtime):
                 "--device {} says nothing to a Python callable".format(options.device),
                 "It chooses its device itself; leave --device out.",
             )
-        if options.options:
-            raise LoadError("a Python callable has no option {}".format(", ".join(options.options)))
         if options.threads:
             for variable in THREAD_VARIABLES:
                 os.environ[variable] = str(options.threads)
         module, target = import_target(path)
+        if isinstance(target, Pipeline):
+            return PipelineSession(path, target, options)
+        if "frames" in options.options:
+            raise LoadError(
+                "--frames is meant for a pipeline, and {} is none".format(path), "Make it one: edgeprof.pipeline."
+            )
+        if options.options:
+            raise LoadError("a Python callable has no option {}".format(", ".join(options.options)))
         if inspect.isclass(target):
             target = _attempt(path, target)
         if not callable(target):

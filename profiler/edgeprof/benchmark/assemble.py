@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from edgeprof.benchmark import gpu_findings as device
-from edgeprof.benchmark import health, language, latency
+from edgeprof.benchmark import health, language, latency, stages
 from edgeprof.energy.counters import unwrap
 from edgeprof.reasons import Code, Severity, severity_of
 from edgeprof.results import schema
@@ -19,7 +19,6 @@ from edgeprof.verdicts import accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -70,6 +69,7 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Varia
     if record.main.windows:
         _measured(made, record, sampled, plan)
     language.add_findings(made, record)
+    stages.add_findings(made, record, plan)
     _scored(made, record)
     _judge(made, record)
     return made
@@ -396,7 +396,7 @@ def _use(channel: Channel, stat: ChannelStats | None, proved: Proved | None) -> 
     )
 
 
-def protocol(plan: Plan, threads: int | None, interleaved: bool, inputs: Path | None) -> schema.Protocol:
+def protocol(plan: Plan, threads: int | None, interleaved: bool, inputs: str | None) -> schema.Protocol:
     """What was done, for whoever wants to do it again."""
     return schema.Protocol(
         scenario=plan.scenario,
@@ -412,7 +412,7 @@ def protocol(plan: Plan, threads: int | None, interleaved: bool, inputs: Path | 
         rate_hz=plan.rate_hz,
         streams=plan.streams,
         seed=plan.seed,
-        inputs="random" if inputs is None else str(inputs),
+        inputs=inputs or "random",
     )
 
 

@@ -17,9 +17,9 @@ import psutil
 
 from edgeprof import __version__
 from edgeprof.artifact.recognition import SERVER
-from edgeprof.benchmark import assemble, language
+from edgeprof.benchmark import assemble, language, stages
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
-from edgeprof.benchmark.records import Sampled, VariantRecord, WorkloadRecord
+from edgeprof.benchmark.records import Sampled, VariantRecord
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates
 from edgeprof.compression.recipe import check_preprocessing, judged_before
 from edgeprof.energy.estimate import CoreWatts
@@ -47,6 +47,7 @@ from edgeprof.worker.scenario import Scenario, Window
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from edgeprof.benchmark.records import WorkloadRecord
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.evaluation.perplexity import Likelihoods
     from edgeprof.launch.supervisor import Loaded, WorkerMemory
@@ -213,7 +214,7 @@ class _Run:
             edgeprof=__version__,
             host=host,
             sensors=assemble.sensor_uses(sampled, self.found.unavailable, self._proved()),
-            protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.input_data),
+            protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.inputs_from),
             variants=variants,
             comparisons=compare.comparisons(variants),
             reasons=[*preflight, *filter_reasons, *assemble.run_reasons(failures, interrupted=self.interrupted)],
@@ -302,12 +303,13 @@ class _Run:
             record.loaded = worker.load()
             if self.request.dataset is not None:
                 self._rehearse(worker, record.loaded, self.request.dataset)
-            record.workloads = [WorkloadRecord(workload) for workload in record.loaded.workloads]
+            record.workloads = stages.workload_records(record.loaded, self.scenario)
             for workload in record.workloads:
                 self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
                 longest_s = max(60.0, self.plan.warmup_s)
-                name = workload.workload.name
-                workload.warmup = worker.warm_up(self.plan.warmup_s, longest_s, self.scenario, name)
+                name = workload.asked or workload.workload.name
+                scenario = workload.scenario or self.scenario
+                workload.warmup = worker.warm_up(self.plan.warmup_s, longest_s, scenario, name)
             record.memory = worker.memory()
             ready = worker
         self.recording.occupy(began_s, time.monotonic())
@@ -328,6 +330,8 @@ class _Run:
         record.orders.append(self.order)
         if variant.loaded is not None and variant.loaded.language is not None:
             record.token_times += worker.token_times()
+        if record is variant.main and variant.loaded is not None and variant.loaded.pipeline is not None:
+            record.stage_times.append(worker.stage_times(len(variant.loaded.pipeline["stages"])))
         if record is not variant.main:  # the device's own clock times the main workload alone
             return
         self._pause()
@@ -349,7 +353,8 @@ class _Run:
         for _ in range(_TRIES):
             self._pause()
             time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
-            window = worker.window(self.scenario, self.plan.window_s, record.workload.name)
+            scenario = record.scenario or self.scenario
+            window = worker.window(scenario, self.plan.window_s, record.asked or record.workload.name)
             if window.standstill is None:
                 return window
             self.recording.occupy(window.span.start_s, window.span.end_s)
@@ -483,6 +488,7 @@ class _Run:
                 **{name: str(count) for name, count in lengths.items()},
                 **self.request.language_options,
                 **({} if text is None else {"chunk": str(text.chunk)}),
+                **({} if self.request.frames is None else {"frames": self.request.frames}),
                 **({"model": served} if served and candidate.artifact.format == SERVER else {}),
             },
         )

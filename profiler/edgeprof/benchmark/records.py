@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Channel
     from edgeprof.sensing.trace import Key
     from edgeprof.worker.runtime import LoadOptions
-    from edgeprof.worker.scenario import Window
+    from edgeprof.worker.scenario import Scenario, Window
     from edgeprof.worker.span import Span
     from edgeprof.worker.workload import Workload
 
@@ -44,6 +44,9 @@ class WorkloadRecord:
         throttles: Throttling events that the device counted during its windows, as sentences.
         device_times: After each window: part → seconds of some inferences, by the device's clock.
         token_times: Of each request in its windows, where it is one of a language model: seconds to each token.
+        stage_times: After each window, where it is that of a pipeline's frames: frames × stages, seconds.
+        scenario: How its windows are loaded, where not as those of the main workload.
+        asked: What the worker calls the workload, where the result calls it otherwise.
         standstills: Why windows were left out and measured again: ``was stopped by a signal``.
     """
 
@@ -54,6 +57,9 @@ class WorkloadRecord:
     throttles: list[str] = field(default_factory=list)
     device_times: list[Mapping[str, npt.NDArray[np.float64]]] = field(default_factory=list)
     token_times: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    stage_times: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    scenario: Scenario | None = None
+    asked: str | None = None
     standstills: list[str] = field(default_factory=list)
 
     @property

@@ -79,6 +79,8 @@ class BenchRequest:
     language_options: Mapping[str, str] = field(default_factory=dict)
     #: The text whose perplexity is asked for.
     text: Text | None = None
+    #: Of pipelines: where the frames come from; None: the pipeline's own source.
+    frames: str | None = None
     #: The model of a server that is given by its URL; None: the only one that it has.
     server_model: str | None = None
     worker_python: str | None = None
@@ -88,6 +90,11 @@ class BenchRequest:
     seed: int = 0
     #: Lower the averaging of INA3221s for the run, as root.
     fast_sensor: bool = False
+
+    @property
+    def inputs_from(self) -> str | None:
+        """What the inputs are read from; None: they are random, or a pipeline's own."""
+        return self.frames if self.input_data is None else str(self.input_data)
 
 
 @dataclass
@@ -109,10 +116,10 @@ class Candidate:
         return self.recipe or recipe_beside(self.artifact)
 
 
-def _check_language(request: BenchRequest, artifact: Artifact, runtime: Runtime) -> None:
+def _check_kind(request: BenchRequest, artifact: Artifact, runtime: Runtime) -> None:
     """
     Raises:
-        InputError: lengths of requests were given, and the model is no language model.
+        InputError: lengths of requests were given, and the model is no language model; or frames, and it is no program.
     """
     names = [*request.language, *(name for name in request.sweep if name != "batch"), *request.language_options]
     flags = {"prefill_threads": "--threads N:M", "random_weights": "--random-weights"}
@@ -135,6 +142,11 @@ def _check_language(request: BenchRequest, artifact: Artifact, runtime: Runtime)
         )
     if artifact.format == "gguf":
         _check_context(request, artifact)
+    if request.frames is not None and artifact.format != "python":
+        raise InputError(
+            f"--frames is meant for a pipeline, and {artifact.spec} is none",
+            remedy="Leave --frames out, or give app.py:pipeline.",
+        )
 
 
 def _check_context(request: BenchRequest, artifact: Artifact) -> None:
@@ -223,7 +235,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
         elif refusal is None:
             try:
                 runtime = choose_runtime(host, artifact, named, foreign_python=request.worker_python is not None)
-                _check_language(request, artifact, runtime)
+                _check_kind(request, artifact, runtime)
             except (InputError, UnavailableError) as error:
                 refusal = error
         refusals.append(refusal)

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     "--text-chunks", type=click.IntRange(0), metavar="N", help="Pieces of 512 tokens of the text (default 6; 0: all)."
 )
 @click.option("--random-weights", is_flag=True, help="Of a bare config.json: weights without meaning, marked so.")
+@click.option("--frames", metavar="SOURCE", help="Frames of a pipeline: a video, a folder, /dev/video0, rtsp://….")
 @click.option("--model", "server_model", metavar="NAME", help="Which model of a server that is given by its URL.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Whatever else the runtime documents.")
 @click.option(
@@ -150,9 +151,9 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
 
 command.help = """Latency, throughput, joules per inference, power, RAM, temperature, size and accuracy of MODEL(s).
 
-MODEL is a file (.onnx, .tflite, .pt, .engine, .gguf …; its content decides), package.module:function, or the URL of a
-server of language models. Several models take turns, window by window, and are compared with the first; one that cannot
-be measured costs itself alone (exit 3).
+MODEL is a file (.onnx, .tflite, .pt, .engine, .gguf …; its content decides), package.module:function, app.py:pipeline,
+or the URL of a server of language models. Several models take turns, window by window, and are compared with the first;
+one that cannot be measured costs itself alone (exit 3).
 """
 
 
@@ -177,7 +178,7 @@ def _request(
     threads, prefill_threads = _threads(flags["threads"])
     same = (
         "runtime device scenario rate_hz streams windows window_s warmup_s idle_s sample_rate_hz rail "
-        "estimate_power_w worker_python timeout_s strict seed fast_sensor server_model"
+        "estimate_power_w worker_python timeout_s strict seed fast_sensor server_model frames"
     )
     return BenchRequest(
         models=requests,

@@ -105,6 +105,7 @@ class Loaded:
         workloads: What can be asked of it in windows, the main workload first.
         language: ``Session.language``: what a language model was asked for; None of any other model.
         peak_rss_bytes: The most that was resident until then: loading and the first inference.
+        pipeline: ``Session.pipeline``: what a pipeline is measured with; None of any other model.
     """
 
     inputs: list[TensorSpec]
@@ -122,6 +123,7 @@ class Loaded:
     workloads: Sequence[Workload] = (INFERENCE,)
     language: Mapping[str, Any] | None = None
     peak_rss_bytes: int | None = None
+    pipeline: Mapping[str, Any] | None = None
 
     @property
     def is_served(self) -> bool:
@@ -265,6 +267,7 @@ class Worker:
             workloads=[Workload(*workload) for workload in first["workloads"]],
             language=first["language"],
             peak_rss_bytes=_memory_of(self.pid)["VmHWM"],
+            pipeline=first["pipeline"],
         )
 
     def warm_up(
@@ -327,6 +330,22 @@ class Worker:
             if (counts < 0).any() or counts.sum() != len(seconds) or not np.isfinite(seconds).all():
                 raise ValueError("its tokens are not those that were timed")
             return np.split(seconds, np.cumsum(counts)[:-1]) if len(counts) else []
+
+    def stage_times(self, stages: int) -> npt.NDArray[np.float64]:
+        """The seconds of each stage in each frame since this was last asked.
+
+        Args:
+            stages: How many stages the pipeline has.
+
+        Returns:
+            Frames × stages.
+        """
+        _, blobs = self._ask({"do": "stage_times"}, doing="the look at its stages")
+        with self._understood("the look at its stages"):
+            seconds = np.frombuffer(blobs[0], np.float64).reshape(-1, stages)
+            if not np.isfinite(seconds).all() or (seconds < 0).any():
+                raise ValueError("its stages are not those that were timed")
+            return seconds
 
     def infer(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Run once on these inputs, as if nothing had run before (see ``kept``), and return the outputs by name."""

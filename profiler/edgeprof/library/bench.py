@@ -59,6 +59,7 @@ def bench(
     text_chunks: int | None = None,
     random_weights: bool = False,
     server_model: str | None = None,
+    frames: str | os.PathLike[str] | None = None,
     sample_rate_hz: float = 100.0,
     sensors: Sequence[str] | None = None,
     rail: str | None = None,
@@ -108,6 +109,7 @@ def bench(
         text_chunks: How many pieces of 512 tokens of it are read; by default 6, and 0 for all.
         random_weights: Run a bare config.json with weights without meaning.
         server_model: Which model of a server that is given by its URL; by default the only one that it has.
+        frames: Of a pipeline: a video, a folder of images, a camera or a stream; by default its own source.
         sample_rate_hz: Readings of each sensor per second.
         sensors: Only these sources; by default all that work.
         rail: Which rail is the headline.
@@ -180,6 +182,7 @@ def bench(
                 text_chunks=text_chunks,
                 random_weights=random_weights,
             ),
+            frames=None if frames is None else os.fspath(frames),
             worker_python=None if worker_python is None else os.fspath(worker_python),
             isolated=isolated,
             timeout_s=timeout_s,

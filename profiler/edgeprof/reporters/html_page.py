@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgeprof import units
 from edgeprof.reporters import answer, view
 from edgeprof.reporters import host_section as context
-from edgeprof.reporters.charts import budget, latency, pareto, traces
+from edgeprof.reporters.charts import budget, latency, pareto, stages, traces
 from edgeprof.reporters.charts.rows import rows as rows_of
 from edgeprof.reporters.charts.svg import color, escape
 from edgeprof.reporters.terminal import together
@@ -38,6 +38,7 @@ def render(results: Sequence[Result]) -> str:
         _plot(rows),
         _table(rows, several=len(results) > 1),
         *(_traces(result, rows, several=len(results) > 1) for result in results),
+        _stages(rows),
         _latency(rows),
         _budget(rows),
         _diagnosis(results),
@@ -232,6 +233,17 @@ def _traces(result: Result, rows: Sequence[Row], *, several: bool) -> str:
     lead = f"{strip.channel}, one strip a variant on the same scales: its own windows are shaded, the rest is gray."
     lead += others
     return _section(title, lead, f'<figure class="wide">{drawn}</figure>')
+
+
+def _stages(rows: Sequence[Row]) -> str:
+    """A frame of each pipeline as a timeline under its power, with what a cheaper variant of a stage could save."""
+    rows, others = _drawn(rows)
+    drawn = stages.draw(rows)
+    lead = (
+        "One frame: each stage for its median time, under the mean power that the device draws while it runs, with its "
+        "95 % interval. The area is the joules of the stage: the most that a cheaper variant of it can save."
+    )
+    return _section("A frame by stage", lead + others, f'<figure class="wide">{drawn}</figure>') if drawn else ""
 
 
 def _latency(rows: Sequence[Row]) -> str:

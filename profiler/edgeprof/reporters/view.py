@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof import units
 from edgeprof.reporters.language_text import language_lines
+from edgeprof.reporters.stages_text import stage_lines
 from edgeprof.reporters.terminal import Column
 from edgeprof.results import schema
 from edgeprof.verdicts.accuracy import SIGNIFICANT
@@ -478,6 +479,7 @@ def notes(result: Result) -> list[str]:
     if any(v.latency_s and v.latency_s.p99_bound is not None for v in result.variants):
         lines.append("p99 ≤ is a bound that holds with 99 % confidence; p50 and p99 are the quantiles that were seen.")
     lines += language_lines(result.variants)
+    lines += stage_lines(result.variants)
     if result.interrupted:
         lines.append("Interrupted: what had been measured until then is here.")
     front = [v for v in result.variants if v.name in result.pareto]

@@ -415,7 +415,7 @@ class Workload(Struct):
 
 
 class TokenTime(Struct):
-    """A time of a language model, in seconds, over all requests in the windows.
+    """A time of a part of a call (a token of a language model, a stage), in seconds, over all calls in the windows.
 
     Attributes:
         mean: Of all samples.
@@ -525,6 +525,61 @@ class Language(Struct):
     perplexity: Perplexity | None = None
 
 
+class StageEnergy(Struct):
+    """Joules of one call of a stage; see ``Energy`` and ``EnergyFigure``."""
+
+    provenance: Provenance
+    rail: str | None
+    covers: str | None
+    gross: EnergyFigure
+    net: EnergyFigure
+
+
+class Stage(Struct):
+    """One stage of a pipeline, or of a program that marks its stages.
+
+    Attributes:
+        name: As the application calls it.
+        calls_per_frame: How often a frame calls it; None where the program tells no frames.
+        seconds: Of one call, in place.
+        method: How its joules came about: ``repeat`` (frames with the stage called more often, against frames without),
+            ``regression`` (of the readings on when each stage ran), or ``time-share``: it has times and no joules.
+        separable: Whether its joules can be told from the other stages': their standard uncertainty is at most 20 %.
+        energy_j_per_call: Joules of one call; None where nothing told them.
+        frame_share: Its share of the time of all stages, which is no share of the joules.
+        alone_s: Seconds of a call that runs over and over by itself on recorded inputs (median); None: not known.
+        repeats: How often it was called again in each frame of its windows.
+        reason: Why joules are missing; None: they are not.
+    """
+
+    name: str
+    calls_per_frame: float | None = None
+    seconds: TokenTime | None = None
+    method: Literal["repeat", "regression", "time-share"] = "time-share"
+    separable: bool = False
+    energy_j_per_call: StageEnergy | None = None
+    frame_share: float | None = None
+    alone_s: float | None = None
+    repeats: int | None = None
+    reason: str | None = None
+
+
+class Pipeline(Struct):
+    """What a pipeline was measured with, and what its stages leave of a frame.
+
+    Attributes:
+        source: Where its frames came from.
+        frames: How many frames make the loop that every window replays whole.
+        rest: Joules of a frame beside its stages: stages + rest = frame. None where a stage's are unknown.
+        rest_s: Seconds of a frame beside its stages (mean).
+    """
+
+    source: str
+    frames: int
+    rest: EnergyFigure | None = None
+    rest_s: float | None = None
+
+
 class Variant(Struct):
     name: str
     recipe: list[dict[str, Any]]
@@ -551,6 +606,9 @@ class Variant(Struct):
     workloads: list[Workload] = []
     #: Of a language model; None of any other.
     language: Language | None = None
+    #: Of a pipeline, in the order in which a frame passes through them.
+    stages: list[Stage] = []
+    pipeline: Pipeline | None = None
 
     @property
     def unit(self) -> str:

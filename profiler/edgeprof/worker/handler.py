@@ -86,6 +86,7 @@ class Handler:
             "window": self._window,
             "device_times": self._device_times,
             "token_times": self._token_times,
+            "stage_times": self._stage_times,
             "infer": self._infer,
             "text_tokens": self._text_tokens,
             "log_likelihoods": self._log_likelihoods,
@@ -163,6 +164,7 @@ class Handler:
             "shapes": {name: list(value.shape) for name, value in self._feeds.items()},
             "workloads": [list(workload) for workload in self._workloads],
             "language": session.language(),
+            "pipeline": session.pipeline(),
         }, []
 
     def _bind_main(self, session: Session, first_s: float) -> None:
@@ -232,13 +234,16 @@ class Handler:
             _wake(call, latency_s)
         for session in self._sessions:
             session.take_token_times()  # those of the waking are no measurement
+            session.take_stage_times()
         drains: List[Callable[[], None]] = []
         is_main = workload is self._workloads[0]
         if is_main and scenario.name == "offline" and self._queue(len(calls)):
             calls = [call for call in self._queued if call is not None]
             drains = [session.synchronize for session in self._sessions[: len(calls)]]
         mark = standstill.Mark()
-        window = scenarios.run(scenario, calls, request["seconds"], latency_s, drains)
+        window = scenarios.run(
+            scenario, calls, request["seconds"], latency_s, drains, calls_in_loop=workload.calls_in_loop
+        )
         window = window._replace(standstill=mark.standstill())
         count = window.calls * workload.units(scenario.batch)
         span = window.span._replace(count=count, unit=workload.unit, key=(workload.name,))
@@ -276,6 +281,13 @@ class Handler:
             counts.extend(more_counts)
             seconds.extend(more_seconds)
         return {}, [counts.tobytes(), seconds.tobytes()]
+
+    def _stage_times(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        """The seconds of each stage in each frame since the last look, of all sessions together."""
+        seconds = array("d")
+        for session in self._sessions:
+            seconds.extend(session.take_stage_times())
+        return {}, [seconds.tobytes()]
 
     def _infer(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         session = self._session()

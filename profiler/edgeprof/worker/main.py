@@ -7,6 +7,7 @@ that this file lies in, without pluggy or any other library of the parent's.
 """
 
 import fcntl
+import importlib
 import os
 import re
 import resource
@@ -54,7 +55,7 @@ def stand_in(package: str) -> None:
 
     An edgeprof installed for this Python may be another version, or need what this Python has not.
     """
-    module: Any = types.ModuleType("edgeprof")
+    module: Any = _StandIn("edgeprof")
     module.__path__ = [package]
     module.__file__ = os.path.join(package, "__init__.py")
     module.hookimpl = _hookimpl
@@ -62,6 +63,16 @@ def stand_in(package: str) -> None:
         version = re.search(r'^__version__ = "(.+)"', source.read(), re.MULTILINE)
     module.__version__ = version.group(1) if version else "unknown"
     sys.modules["edgeprof"] = module
+
+
+class _StandIn(types.ModuleType):
+    """A module ``edgeprof`` with what an application may use under any Python, imported when it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        home = {"pipeline": "edgeprof.worker.pipeline", "track": "edgeprof.tracking"}.get(name)
+        if home is None:
+            raise AttributeError("module 'edgeprof' has no attribute {!r} in a worker process".format(name))
+        return getattr(importlib.import_module(home), name)
 
 
 def _hookimpl(function: Optional[Callable[..., Any]] = None, **_: Any) -> Any:

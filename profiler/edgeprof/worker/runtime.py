@@ -197,6 +197,23 @@ class Session(ABC):
         """
         return array("q"), array("d")
 
+    def pipeline(self) -> Optional[Dict[str, Any]]:
+        """What a pipeline is measured with, after ``workloads``; None of any other model.
+
+        Returns:
+            ``source`` (what its frames are called), ``frames`` (how many make a loop), ``notes`` (sentences), and
+            ``stages``, in order: ``name``, ``repeats`` (how often its workload calls it again in each frame),
+            ``alone_s`` (seconds of a call by itself; None: unknown) and ``trouble`` (why it has no workload; None: it
+            has).
+        """
+        return None
+
+    def take_stage_times(self) -> "array[float]":
+        """Of the frames since this was last asked: the seconds of each stage in each frame, frame by frame. Asked
+        before and after each window of the main workload.
+        """
+        return array("d")
+
     def bind_queued(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Any]]:  # noqa: ARG002 - for those that can
         """As ``bind``, for a device that runs on its own: the call enqueues one inference and waits for the one before,
         so that the device always has the next one waiting; ``synchronize`` ends the last. None: there is no queue.

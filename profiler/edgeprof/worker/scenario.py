@@ -142,13 +142,14 @@ def stamps_for(seconds: float, latency_s: float) -> "array[float]":
     return array("d", [0.0]) * (int(min(MAX_STAMPS, expected)) + 64)
 
 
-def closed_loop(call: Call, seconds: float, stamps: "array[float]") -> int:
+def closed_loop(call: Call, seconds: float, stamps: "array[float]", calls_in_loop: int = 1) -> int:
     """Call back to back for so many seconds, at least once.
 
     Args:
         call: What is repeated.
-        seconds: A window ends with the first call that is done after this.
+        seconds: A window ends with the first call that is done after this and completes a loop.
         stamps: Gets the start, then the time when each call was done.
+        calls_in_loop: How many calls make a loop.
 
     Returns:
         How many calls were made.
@@ -161,7 +162,7 @@ def closed_loop(call: Call, seconds: float, stamps: "array[float]") -> int:
         call()
         now = clock()
         stamps[i] = now
-        if now >= end:
+        if now >= end and i % calls_in_loop == 0:
             return i
     return len(stamps) - 1
 
@@ -197,7 +198,13 @@ def frames(rate_hz: float, seconds: float) -> "array[float]":
 
 
 def run(
-    scenario: Scenario, calls: Sequence[Call], seconds: float, latency_s: float, drains: Sequence[Call] = ()
+    scenario: Scenario,
+    calls: Sequence[Call],
+    seconds: float,
+    latency_s: float,
+    drains: Sequence[Call] = (),
+    *,
+    calls_in_loop: int = 1,
 ) -> Window:
     """Run one window.
 
@@ -208,6 +215,7 @@ def run(
         latency_s: What a call takes, from the warm-up; sizes the buffers of closed loops.
         drains: Of calls that leave one running behind them (a full queue): what waits for the last one, for each.
             The window ends when it is done; latencies are then times from one call's end to the next one's.
+        calls_in_loop: How many calls make a loop; a window holds whole loops (Poisson arrivals do not care).
 
     Returns:
         The window; each call counts as one unit.
@@ -219,16 +227,21 @@ def run(
         assert scenario.rate_hz is not None
         if scenario.name == "server":
             return _server(calls, arrivals(scenario.rate_hz, seconds, scenario.seed), seconds)
-        return _periodic(calls[0], frames(scenario.rate_hz, seconds), 1.0 / scenario.rate_hz)
-    return _closed(calls, seconds, latency_s, drains)
+        due = frames(scenario.rate_hz, seconds)
+        missing = -len(due) % calls_in_loop
+        due.extend((len(due) + k) / scenario.rate_hz for k in range(missing))
+        return _periodic(calls[0], due, 1.0 / scenario.rate_hz)
+    return _closed(calls, seconds, latency_s, drains, calls_in_loop)
 
 
-def _closed(calls: Sequence[Call], seconds: float, latency_s: float, drains: Sequence[Call]) -> Window:
-    buffers = [stamps_for(seconds, latency_s) for _ in calls]
+def _closed(
+    calls: Sequence[Call], seconds: float, latency_s: float, drains: Sequence[Call], calls_in_loop: int
+) -> Window:
+    buffers = [stamps_for(seconds + (calls_in_loop - 1) * latency_s, latency_s) for _ in calls]
     counts = [0] * len(calls)
 
     def stream(index: int) -> None:
-        counts[index] = closed_loop(calls[index], seconds, buffers[index])
+        counts[index] = closed_loop(calls[index], seconds, buffers[index], calls_in_loop)
         if drains:
             drains[index]()
             buffers[index][counts[index]] = time.monotonic()

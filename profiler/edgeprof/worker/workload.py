@@ -15,11 +15,13 @@ class Workload(NamedTuple):
         name: What it is asked for by, and called in the result: ``inference``, ``prefill``, ``frame`` …
         unit: What one call makes some of, in the singular: ``inference``, ``prompt token``, ``frame`` …
         units_per_call: How many of them one call makes; None: one for each sample of the batch.
+        calls_in_loop: Windows hold whole loops of so many calls, as of the frames of a clip, so that all do the same.
     """
 
     name: str
     unit: str
     units_per_call: Optional[int] = None
+    calls_in_loop: int = 1
 
     def units(self, batch: int) -> int:
         """How many units one call makes with so many samples in a batch."""
@@ -42,4 +44,6 @@ def check_workloads(workloads: Sequence[Workload]) -> Optional[str]:
             return "the runtime offers two workloads with the name {!r}".format(workload.name)
         if workload.units_per_call is not None and workload.units_per_call < 1:
             return "the workload {!r} makes {} units in a call".format(workload.name, workload.units_per_call)
+        if workload.calls_in_loop < 1:
+            return "the workload {!r} has {} calls in a loop".format(workload.name, workload.calls_in_loop)
     return None

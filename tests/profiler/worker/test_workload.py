@@ -83,7 +83,7 @@ def test_a_session_that_says_nothing_offers_the_inference_counted_by_samples(tmp
 
 def test_each_workload_runs_by_name_and_counts_its_own_units(tmp_path):
     handler, first = loaded(tmp_path, "two")
-    assert [name for name, _, _ in first["workloads"]] == ["request", "decode"]
+    assert [name for name, *_ in first["workloads"]] == ["request", "decode"]
     assert asked(handler, "warm_up", scenario=Scenario()._asdict(), min_s=0.01, max_s=1.0, workload="decode")["ok"]
     main, decode = window(handler), window(handler, workload="decode")
     assert (main.span.key, main.span.unit, main.span.count) == (("request",), "request", main.calls)

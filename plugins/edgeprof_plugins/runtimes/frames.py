@@ -1,0 +1,252 @@
+"""The frames that a pipeline is measured with, recorded once so that every window replays the same ones.
+
+A source is a folder of images, a video file, a camera (``/dev/video0``), a stream (``rtsp://…``), an array of frames in
+an ``.npy`` file, or a callable of the application. Images and video files are decoded anew for each frame, by a stage
+``decode`` that edgeprof puts in front; what a camera or a stream sends is kept as it came. Python 3.6 grammar.
+"""
+
+import importlib
+import io
+import itertools
+import os
+import re
+import threading
+from typing import Any, Callable, List, NamedTuple, Optional
+
+import numpy as np
+
+from edgeprof.worker.runtime import LoadError, install_command
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+#: The stage that decodes images and videos.
+DECODE = "decode"
+#: How long a camera or a stream may take for one frame (s).
+STALL_S = 10.0
+#: The most memory that recorded frames may take (bytes).
+MOST_BYTES = 512 << 20
+
+
+class Clip(NamedTuple):
+    """Recorded frames.
+
+    Attributes:
+        name: What the source is called in the result.
+        frames: What the first stage gets, in order.
+        note: What is to be said of them; None: nothing.
+        make_decoder: Makes a decoder that gets ``frames`` in order, over and over, and returns images; None: the frames
+            are what the first stage of the pipeline gets. Each decoder has a position of its own.
+    """
+
+    name: str
+    frames: List[Any]
+    note: Optional[str] = None
+    make_decoder: Optional[Callable[[], Callable[[Any], Any]]] = None
+
+
+def read_clip(source: str, most: int) -> Clip:
+    """The first frames of a source.
+
+    Args:
+        source: A path, a camera, or a URL.
+        most: How many frames at most.
+
+    Raises:
+        LoadError: there is no such source, it cannot be decoded, or it gives no frames.
+    """
+    if re.match(r"[a-z]+://", source) or source.startswith("/dev/") or source.isdigit():
+        return _live(source, most)
+    path = os.path.expanduser(source)
+    if os.path.isdir(path):
+        return _folder(path, most)
+    if not os.path.isfile(path):
+        raise LoadError(
+            "there are no frames at {}".format(source), "Give a video, a folder of images, /dev/video0 or rtsp://…."
+        )
+    if path.lower().endswith(".npy"):
+        return _array(path, most)
+    if path.lower().endswith(IMAGES):
+        return _images([path], path)
+    return _video(path, most)
+
+
+def take_frames(name: str, source: Any, most: int) -> Clip:
+    """The first frames that an iterable of the application gives, or a callable that returns one.
+
+    Raises:
+        LoadError: it gives none, or fails.
+    """
+    try:
+        iterator = iter(source() if callable(source) else source)
+        frames = _within_memory(itertools.islice(iterator, most))
+    except Exception as error:  # the application's own code
+        raise LoadError("the source of {} failed: {}: {}".format(name, type(error).__name__, error)) from None
+    if not frames:
+        raise LoadError("the source of {} gave no frame".format(name), "It has to be an iterable of frames.")
+    return Clip("its own source", frames)
+
+
+def _array(path: str, most: int) -> Clip:
+    try:
+        array = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise LoadError("{} cannot be read: {}".format(path, error), "Save frames with numpy.save.") from None
+    if array.ndim < 2 or not len(array):
+        raise LoadError(
+            "{} has the shape {}, which is no list of frames".format(path, array.shape), "Stack frames on axis 0."
+        )
+    return Clip(os.path.basename(path), _within_memory(np.array(frame) for frame in array[:most]))
+
+
+def _folder(path: str, most: int) -> Clip:
+    names = sorted(name for name in os.listdir(path) if name.lower().endswith(IMAGES))
+    if not names:
+        raise LoadError("{} holds no images".format(path), "Images end in {}.".format(", ".join(IMAGES)))
+    return _images([os.path.join(path, name) for name in names[:most]], path)
+
+
+def _images(paths: List[str], source: str) -> Clip:
+    """Images as the bytes of their files, decoded by a stage."""
+    decode = _image_decoder()
+    contents = []
+    for path in paths:
+        with open(path, "rb") as file:
+            contents.append(file.read())
+        try:
+            image = decode(contents[-1])
+        except Exception:  # a decoder has errors of its own
+            image = None
+        if image is None:
+            raise LoadError("{} cannot be decoded".format(path), "Remove it, or save it as JPEG or PNG.")
+    return Clip(os.path.basename(os.path.abspath(source)), contents, make_decoder=lambda: decode)
+
+
+def _image_decoder() -> Callable[[Any], Any]:
+    """Bytes of an image file in, an array of height × width × 3 (blue, green, red) out, as OpenCV gives them."""
+    try:
+        cv2: Any = importlib.import_module("cv2")  # OpenCV brings no types
+    except ImportError:
+        return _pillow_decoder()
+
+    def decode(content: Any) -> Any:
+        return cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR)
+
+    return decode
+
+
+def _pillow_decoder() -> Callable[[Any], Any]:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise LoadError(
+            "neither OpenCV nor Pillow is installed to decode images",
+            install_command("images", "opencv-python-headless"),
+        ) from None
+
+    def decode(content: Any) -> Any:
+        return np.ascontiguousarray(np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))[:, :, ::-1])
+
+    return decode
+
+
+def _opencv(what: str) -> Any:
+    try:
+        return importlib.import_module("cv2")
+    except ImportError:
+        raise LoadError(
+            "{} needs OpenCV, which is not installed".format(what), "pip install opencv-python-headless"
+        ) from None
+
+
+class VideoDecoder:
+    """Decodes the first frames of a video in order, and begins again after the last.
+
+    Args:
+        path: The file.
+        count: How many frames are read before it begins again.
+    """
+
+    def __init__(self, path: str, count: int) -> None:
+        self._cv2 = _opencv("a video file")
+        self.path, self._count = path, count
+        self._capture = self._cv2.VideoCapture(path)
+        self._next = 0
+
+    def __call__(self, _: Any = None) -> Any:
+        if self._next == self._count:
+            self._rewind()
+        read, image = self._capture.read()
+        if not read:
+            raise RuntimeError("{} ends after {} of {} frames".format(self.path, self._next, self._count))
+        self._next += 1
+        return image
+
+    def _rewind(self) -> None:
+        self._next = 0
+        if not self._capture.set(self._cv2.CAP_PROP_POS_FRAMES, 0):
+            self._capture.release()
+            self._capture = self._cv2.VideoCapture(self.path)
+
+
+def _video(path: str, most: int) -> Clip:
+    cv2 = _opencv("a video file")
+    capture = cv2.VideoCapture(path)
+    try:
+        count = 0
+        while count < most and capture.grab():
+            count += 1
+    finally:
+        capture.release()
+    if not count:
+        raise LoadError("{} cannot be decoded".format(path), "Give a video that OpenCV reads: ffmpeg -i IN OUT.mp4.")
+    return Clip(os.path.basename(path), list(range(count)), make_decoder=lambda: VideoDecoder(path, count))
+
+
+def _live(source: str, most: int) -> Clip:
+    """What a camera or a stream sends now, recorded as it comes."""
+    cv2 = _opencv("a camera or a stream")
+    capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
+    if not capture.isOpened():
+        capture.release()
+        raise LoadError("{} cannot be opened".format(source), "Look whether another program holds it, or its address.")
+    frames: List[Any] = []
+    ended = threading.Event()
+
+    def record() -> None:
+        for _ in range(most):
+            read, image = capture.read()
+            if not read or ended.is_set():
+                break
+            frames.append(image)
+            if sum(frame.nbytes for frame in frames) > MOST_BYTES:
+                break
+        finished.set()
+
+    finished = threading.Event()
+    thread = threading.Thread(target=record, daemon=True)  # a camera that stalls blocks inside the driver
+    thread.start()
+    while not finished.wait(STALL_S):
+        before = len(frames)
+        if finished.wait(STALL_S) or len(frames) > before:
+            continue
+        ended.set()
+        raise LoadError(
+            "{} stalled after {} frames: none came for {:g} s".format(source, before, STALL_S),
+            "Look at its cable and its other readers.",
+        )
+    capture.release()
+    if not frames:
+        raise LoadError("{} gave no frame".format(source), "Look at it with another program first.")
+    note = None if len(frames) == most else "{} ended after {} frames".format(source, len(frames))
+    return Clip(source, frames, note)
+
+
+def _within_memory(frames: Any) -> List[Any]:
+    """Frames until the memory that is meant for them is full."""
+    kept: List[Any] = []
+    size = 0
+    for frame in frames:
+        size += getattr(frame, "nbytes", len(frame) if isinstance(frame, (bytes, bytearray)) else 0)
+        if kept and size > MOST_BYTES:
+            break
+        kept.append(frame)
+    return kept

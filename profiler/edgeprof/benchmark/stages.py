@@ -1,0 +1,196 @@
+"""What only a pipeline has in a result: its stages with their times and joules, and what is left of a frame. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from edgeprof import units
+from edgeprof.benchmark import latency
+from edgeprof.benchmark.language import summarise
+from edgeprof.benchmark.records import WorkloadRecord
+from edgeprof.energy.stages import marginal_energy, rest_energy
+from edgeprof.reasons import Code
+from edgeprof.results import schema
+from edgeprof.results.schema import Reason
+from edgeprof.worker.scenario import Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    import numpy.typing as npt
+
+    from edgeprof.benchmark.plan import Plan
+    from edgeprof.benchmark.records import VariantRecord
+    from edgeprof.launch.supervisor import Loaded
+
+#: The workload that stages are told apart from, where frames themselves come at a rate or in several streams.
+BACK_TO_BACK = "frame back to back"
+#: A stage whose time differs by more than this, alone or repeated, from its time in place behaves otherwise there.
+DIFFERS = 0.15
+#: A shorter difference (s) is the clock's and the call's own.
+LEAST_DIFFERENCE_S = 20e-6
+
+
+def workload_records(loaded: Loaded, scenario: Scenario) -> list[WorkloadRecord]:
+    """What is measured of a loaded model, the main workload first.
+
+    The stages of a pipeline are told apart by windows without pauses, whatever the scenario of its frames is.
+    """
+    records = [WorkloadRecord(workload) for workload in loaded.workloads]
+    if loaded.pipeline is None or scenario.name in {"single-stream", "offline"}:
+        return records
+    closed = Scenario(batch=scenario.batch, seed=scenario.seed)
+    frame = records[0].workload
+    between = WorkloadRecord(frame._replace(name=BACK_TO_BACK), scenario=closed, asked=frame.name)
+    for record in records[1:]:
+        record.scenario = closed
+    return [records[0], between, *records[1:]]
+
+
+def add_findings(made: schema.Variant, record: VariantRecord, plan: Plan) -> None:
+    """Fill ``stages`` and ``pipeline`` of a variant that is one; of any other model nothing is done.
+
+    The workloads of the stages, which were measured as frames with repetitions, become those of one call of a stage.
+    """
+    facts = record.loaded.pipeline if record.loaded is not None else None
+    if facts is None or not made.workloads:
+        return
+    blocks = [times for times in record.main.stage_times if len(times)]
+    times = np.concatenate(blocks) if blocks else np.zeros((0, len(facts["stages"])))
+    by_name = {workload.name: workload for workload in made.workloads}
+    whole = by_name.get(BACK_TO_BACK, made.workloads[0])
+    made.reasons += [Reason(code=Code.CLIP_SHORTENED, message=str(note)) for note in facts["notes"]]
+    for index, asked in enumerate(facts["stages"]):
+        stage = _stage(asked, times, index)
+        made.stages.append(stage)
+        repeated = by_name.get(stage.name)
+        if repeated is None:
+            continue
+        _separate(stage, whole, repeated, plan)
+        by_name[stage.name] = _as_calls(stage, repeated, [block[:, index] for block in blocks])
+        made.reasons += _differences(stage, _seconds_per_call(whole, repeated, stage.repeats or 1))
+    made.workloads = list(by_name.values())
+    made.reasons += _refusals(made.stages)
+    made.pipeline = schema.Pipeline(
+        source=str(facts["source"]),
+        frames=int(facts["frames"]),
+        rest=_rest(made.stages, whole, plan),
+        rest_s=_rest_seconds(whole, times),
+    )
+
+
+def _stage(asked: Mapping[str, Any], times: npt.NDArray[np.float64], index: int) -> schema.Stage:
+    """A stage with its times in place; its joules are unknown yet."""
+    total = float(times.sum())
+    is_repeated = asked["trouble"] is None
+    return schema.Stage(
+        name=str(asked["name"]),
+        calls_per_frame=1.0,
+        seconds=summarise(times[:, index]),
+        alone_s=asked["alone_s"],
+        frame_share=float(times[:, index].sum()) / total if total > 0 else None,
+        method="repeat" if is_repeated else "time-share",
+        repeats=int(asked["repeats"]) if is_repeated else None,
+        reason=None if is_repeated else str(asked["trouble"]),
+    )
+
+
+def _separate(stage: schema.Stage, whole: schema.Workload, repeated: schema.Workload, plan: Plan) -> None:
+    """The joules of one call of a stage, from the windows with and without its repetition."""
+    frame, more = whole.energy_j_per_unit, repeated.energy_j_per_unit
+    if frame is None or more is None or not frame.gross.windows or not stage.repeats:
+        stage.reason = "nothing measured the energy of its windows"
+        return
+    stage.energy_j_per_call = schema.StageEnergy(
+        provenance=more.provenance,
+        rail=more.rail,
+        covers=more.covers,
+        gross=marginal_energy(frame.gross, more.gross, stage.repeats, plan.statistic),
+        net=marginal_energy(frame.net, more.net, stage.repeats, plan.statistic),
+    )
+    stage.separable = stage.energy_j_per_call.gross.value is not None
+    if not stage.separable:
+        stage.reason = "its joules are not separable: their standard uncertainty is above 20 % of them"
+
+
+def _as_calls(
+    stage: schema.Stage, repeated: schema.Workload, blocks: Sequence[npt.NDArray[np.float64]]
+) -> schema.Workload:
+    """The workload of a stage with its figures for one call, as tables and comparisons read them.
+
+    Args:
+        stage: With its joules.
+        repeated: The workload as it was measured.
+        blocks: For each window of frames, the seconds of the stage in place.
+    """
+    energy = stage.energy_j_per_call
+    joules = dict(enumerate(energy.gross.windows if energy is not None else []))
+    medians = dict(enumerate(float(np.median(block)) for block in blocks))
+    windows = [
+        msgspec.structs.replace(
+            window, inferences=1, energy_j=joules.get(n), mean_power_w=None, latency_median_s=medians.get(n)
+        )
+        for n, window in enumerate(repeated.windows)
+    ]
+    return msgspec.structs.replace(
+        repeated,
+        count=sum(len(block) for block in blocks),
+        energy_j_per_unit=None if energy is None else schema.Energy(**msgspec.structs.asdict(energy)),
+        latency_s=latency.summarise(blocks) if blocks else None,
+        throughput_per_s=None,
+        windows=windows,
+    )
+
+
+def _seconds_per_call(whole: schema.Workload, repeated: schema.Workload, repeats: int) -> float | None:
+    """The median seconds that one repetition added to a frame."""
+    if whole.latency_s is None or repeated.latency_s is None:
+        return None
+    return (repeated.latency_s.mean - whole.latency_s.mean) / repeats
+
+
+def _differences(stage: schema.Stage, repeated_s: float | None) -> Iterator[Reason]:
+    """Whether the stage takes another time alone, or when it is repeated, than it takes in place."""
+    if stage.seconds is None:
+        return
+    in_place_s = stage.seconds.p50 or stage.seconds.mean
+    for how, seconds in (("alone", stage.alone_s), ("repeated", repeated_s)):
+        if seconds is None or abs(seconds - in_place_s) <= max(DIFFERS * in_place_s, LEAST_DIFFERENCE_S):
+            continue
+        yield Reason(
+            Code.STAGE_DIFFERS,
+            f"{stage.name} takes {units.quantity(in_place_s, 's')} in place and {units.quantity(seconds, 's')} {how}: "
+            "caches, threads or overlap with another stage make the difference",
+            "Its joules are those of a repeated call." if how == "repeated" else None,
+        )
+
+
+def _refusals(stages: Sequence[schema.Stage]) -> Iterator[Reason]:
+    """What stages lack, each in a sentence."""
+    for stage in stages:
+        if stage.method == "time-share":
+            remedy = "Let it depend on its input alone; else edgeprof.stage tells its times in your own program."
+            yield Reason(Code.NOT_REPEATABLE, f"{stage.reason}: it has times and no joules", remedy)
+        elif stage.energy_j_per_call is not None and not stage.separable:
+            remedy = "Use more or longer windows: --windows K --window S."
+            yield Reason(Code.NOT_SEPARABLE, f"{stage.name}: {stage.reason}", remedy)
+
+
+def _rest(stages: Sequence[schema.Stage], whole: schema.Workload, plan: Plan) -> schema.EnergyFigure | None:
+    """Joules of a frame beside its stages; None where a stage's are unknown."""
+    energies = [stage.energy_j_per_call for stage in stages]
+    known = [energy.gross for energy in energies if energy is not None and energy.gross.windows]
+    if whole.energy_j_per_unit is None or len(known) < len(stages):
+        return None
+    return rest_energy(whole.energy_j_per_unit.gross, known, plan.statistic)
+
+
+def _rest_seconds(whole: schema.Workload, times: npt.NDArray[np.float64]) -> float | None:
+    """Mean seconds of a frame beside its stages."""
+    if whole.latency_s is None or not len(times):
+        return None
+    return whole.latency_s.mean - float(times.sum(axis=1).mean())

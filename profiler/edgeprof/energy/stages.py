@@ -1,0 +1,137 @@
+"""The energy of one stage of a pipeline: what a frame costs more when the stage runs more often in it. Pure.
+
+Windows with the stage repeated take turns with windows without (ABBA) and replay the same frames, so that drift and the
+content of the frames fall out of their difference; so does whatever the sensor does to both alike. A slow sensor sees
+whole windows, and needs not see the stage itself.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from edgeprof.energy.figures import figure, unknown, withheld
+from edgeprof.energy.influences import OWN
+from edgeprof.energy.uncertainty import Component
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.energy.figures import Estimate, Statistic
+    from edgeprof.results import schema
+
+#: No energy of a stage is quoted when its standard uncertainty is beyond this share of it.
+MOST_RELATIVE_U = 0.20
+#: Lines of a budget that differ from window to window, and those that all windows share.
+_RANDOM = ("sync", "resolution", "filter")
+_SHARED = ("gain", "offset", "idle", "model")
+#: The line of the budget that an influence belongs to, by the first word of its name.
+_LINES = {"gain": "gain", "meter": "gain", "offset": "offset", "clock": "filter", OWN: "resolution"}
+
+
+def marginal_energy(
+    frame: schema.EnergyFigure,
+    repeated: schema.EnergyFigure,
+    calls: float,
+    statistic: Statistic = "mean",
+) -> schema.EnergyFigure:
+    """Joules of one call of a stage.
+
+    Args:
+        frame: Joules of a frame, window by window.
+        repeated: Joules of a frame in which the stage is called more often; its n-th window was beside the n-th of the
+            other.
+        calls: How many more calls such a frame has.
+        statistic: What is quoted of the windows.
+
+    Returns:
+        The figure; without a value where it is not separable: its standard uncertainty is above 20 % of it.
+    """
+    pairs = list(zip(repeated.windows, frame.windows, strict=False))
+    if not pairs or len(repeated.windows) != len(frame.windows):
+        return unknown()
+    influences = _difference(repeated.influences, frame.influences, calls)
+    estimate = figure(
+        [(after - before) / calls for after, before in pairs],
+        [*_own_components(frame, repeated, calls), *_shared_components(frame, repeated, calls, influences)],
+        statistic,
+        influences,
+    )
+    return estimate.figure if is_separable(estimate) else withheld(estimate)
+
+
+def is_separable(estimate: Estimate) -> bool:
+    """Whether the energy is known well enough to be told from its neighbours': its standard uncertainty is ≤ 20 %."""
+    return estimate.value > 0 and estimate.total.u <= MOST_RELATIVE_U * estimate.value
+
+
+def rest_energy(
+    frame: schema.EnergyFigure, stages: Sequence[schema.EnergyFigure], statistic: Statistic = "mean"
+) -> schema.EnergyFigure:
+    """Joules of a frame beyond those of its stages, window by window; stages + rest = frame.
+
+    Args:
+        frame: Joules of a frame.
+        stages: Joules of one call of each stage, which a frame calls once.
+
+    Returns:
+        The figure; unknown where one of the stages has another number of windows.
+    """
+    if not frame.windows or any(len(stage.windows) != len(frame.windows) for stage in stages):
+        return unknown()
+    left = [
+        joules - math.fsum(parts) for joules, *parts in zip(frame.windows, *(s.windows for s in stages), strict=True)
+    ]
+    influences = dict(frame.influences)
+    for stage in stages:
+        for name, u in stage.influences.items():
+            before = influences.get(name, 0.0)
+            influences[name] = math.hypot(before, u) if name.startswith(OWN) else before - u
+    components = [_component(name, u) for name, u in influences.items()]
+    return figure(left, components, statistic, influences).figure
+
+
+def _difference(after: dict[str, float], before: dict[str, float], calls: float) -> dict[str, float]:
+    """What errors of one cause do to the difference; those of each workload's own go in quadrature."""
+    differences = {}
+    for name in after.keys() | before.keys():
+        both = after.get(name, 0.0), before.get(name, 0.0)
+        differences[name] = (math.hypot(*both) if name.startswith(OWN) else both[0] - both[1]) / calls
+    return differences
+
+
+def _own_components(frame: schema.EnergyFigure, repeated: schema.EnergyFigure, calls: float) -> list[Component]:
+    """What differs from window to window, of both, less what is an influence of all windows."""
+    components = []
+    for line in _RANDOM:
+        squares = 0.0
+        for energy in (frame, repeated):
+            shared = math.fsum(u**2 for name, u in energy.influences.items() if _line_of(name) == line)
+            squares += max(0.0, (_of_budget(energy, line)) ** 2 - shared)
+        components.append(Component(line, math.sqrt(squares) / calls, random=True))
+    return components
+
+
+def _shared_components(
+    frame: schema.EnergyFigure, repeated: schema.EnergyFigure, calls: float, influences: dict[str, float]
+) -> list[Component]:
+    """What all windows share: by its causes where they are known; what a line has beyond them by its difference."""
+    components = [_component(name, u) for name, u in influences.items()]
+    known = {_line_of(name) for name in influences}
+    for line in _SHARED:
+        if line not in known:
+            u = abs(_of_budget(repeated, line) - _of_budget(frame, line)) / calls
+            components.append(Component(line, u))
+    return components
+
+
+def _component(name: str, u: float) -> Component:
+    return Component(_line_of(name), abs(u), rectangular=name.startswith(("gain", "offset", "meter")))
+
+
+def _line_of(influence: str) -> str:
+    return _LINES.get(influence.partition(" ")[0], "model")
+
+
+def _of_budget(energy: schema.EnergyFigure, line: str) -> float:
+    return getattr(energy.budget, line, None) or 0.0

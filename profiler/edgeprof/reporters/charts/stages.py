@@ -1,0 +1,92 @@
+"""A frame of a pipeline as a timeline of its stages, with the power that each of them draws."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprof import units
+from edgeprof.reporters.charts import svg
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.reporters.charts.rows import Row
+    from edgeprof.results.schema import Stage
+
+WIDTH = 960.0
+LEFT, RIGHT, TOP, BOTTOM = 56.0, 16.0, 8.0, 48.0
+POWER, BAR, GAP, TITLE = 92.0, 22.0, 16.0, 20.0
+#: A bar that is narrower (px) has no name in it.
+_LEAST_NAMED = 48.0
+
+
+def draw(rows: Sequence[Row]) -> str | None:
+    """One timeline for each pipeline, on one time scale; None where no variant is one."""
+    drawn = [row for row in rows if _seconds(row.variant.stages) > 0]
+    if not drawn:
+        return None
+    longest = max(_seconds(row.variant.stages) for row in drawn)
+    watts = [power[1] for row in drawn for stage in row.variant.stages if (power := stage_power(stage)) is not None]
+    step = TITLE + POWER + BAR + GAP
+    height = TOP + step * len(drawn) + BOTTOM
+    factor, prefix = units.prefix_for([longest])
+    times = svg.Scale(0.0, longest, LEFT, WIDTH - RIGHT)
+    parts = [svg.x_axis(times, height - BOTTOM, TOP + TITLE, f"{prefix}s since the frame began", factor)]
+    for n, row in enumerate(drawn):
+        parts.append(_timeline(row, times, max(watts, default=0.0), TOP + n * step + TITLE))
+    return svg.drawing(WIDTH, height, "a frame as a timeline of its stages", *parts)
+
+
+def stage_power(stage: Stage) -> tuple[float, float] | None:
+    """Mean watts of the device while a stage runs, and the upper end of their 95 % interval; None where unknown."""
+    energy = stage.energy_j_per_call
+    if energy is None or energy.gross.value is None or energy.gross.ci95 is None or not _length(stage):
+        return None
+    return energy.gross.value / _length(stage), energy.gross.ci95[1] / _length(stage)
+
+
+def _timeline(row: Row, times: svg.Scale, high: float, top: float) -> str:
+    power = svg.Scale(0.0, high * 1.08 or 1.0, top + POWER, top)
+    parts = [svg.text(LEFT, top - 6, row.label, "start", "label ink"), svg.text(LEFT - 8, top - 6, "W", "end", "tick")]
+    if high:
+        parts.append(svg.y_axis(power, LEFT, WIDTH - RIGHT, about=3))
+    start_s = 0.0
+    for index, stage in enumerate(row.variant.stages):
+        end_s = start_s + _length(stage)
+        parts.append(_stage(stage, svg.color(index), (times.at(start_s), times.at(end_s)), power, top))
+        start_s = end_s
+    return svg.el("g", *parts)
+
+
+def _stage(stage: Stage, color: str, edges: tuple[float, float], power: svg.Scale, top: float) -> str:
+    left, right = edges
+    parts = [svg.el("title", svg.escape(_words(stage)))]
+    width = max(1.0, right - left)
+    parts.append(svg.el("rect", x=left, y=top + POWER, width=width, height=BAR, class_="window"))
+    watts = stage_power(stage)
+    if watts is not None:
+        y = power.at(watts[0])
+        parts.append(svg.el("rect", x=left, y=y, width=width, height=top + POWER - y, class_="window"))
+        parts.append(svg.path([(left, y), (left + width, y)], "trace own"))
+        middle = left + width / 2
+        half = watts[1] - watts[0]
+        parts.append(svg.line(middle, power.at(watts[1]), middle, power.at(max(0.0, watts[0] - half)), "bar"))
+    if width >= _LEAST_NAMED:
+        parts.append(svg.text(left + width / 2, top + POWER + BAR - 6, stage.name[: int(width / 7)], "middle", "tick"))
+    return svg.el("g", *parts, class_=color)
+
+
+def _words(stage: Stage) -> str:
+    words = f"{stage.name}: {units.quantity(_length(stage), 's')}"
+    energy = stage.energy_j_per_call
+    if energy is None or energy.gross.value is None:
+        return f"{words}, joules not known"
+    return f"{words}, {units.plus_minus(energy.gross.value, energy.gross.expanded_uncertainty, 'J')}"
+
+
+def _length(stage: Stage) -> float:
+    return (stage.seconds.p50 or stage.seconds.mean) if stage.seconds is not None else 0.0
+
+
+def _seconds(stages: Sequence[Stage]) -> float:
+    return sum(map(_length, stages))

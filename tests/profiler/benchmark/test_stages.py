@@ -1,0 +1,122 @@
+"""A pipeline on a virtual board whose power differs between its stages: the joules of each stage are known."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgeprof.benchmark.conductor import bench
+from edgeprof.benchmark.request import BenchRequest, ModelRequest
+from edgeprof.plugins import PluginHost
+from edgeprof.reporters import console, csv_rows, html_page, markdown
+from edgeprof.results import document, schema
+from edgeprof.roots import Roots
+from edgeprof.simulation.live import LiveBoard
+from tests.profiler.benchmark.logged_board import Logged
+from tests.profiler.watching import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Measure = Callable[..., schema.Result]
+
+APP = Path(__file__).parent / "staged_app.py"
+#: Of the application, which is imported in a worker alone.
+SECONDS = {"decode": 0.003, "detect": 0.012, "draw": 0.002}
+#: Watts of the module while a stage runs, and without work.
+POWER = {"decode": 6.0, "detect": 11.0, "draw": 4.0, "idle": 2.0}
+_WATTS = {"d": POWER["decode"], "n": POWER["detect"], "w": POWER["draw"], "-": POWER["idle"]}
+
+
+@pytest.fixture(scope="module")
+def measure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measure]:
+    folder = tmp_path_factory.mktemp("stages")
+    log = folder / "log"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPROF_DATA_DIR", str(folder / "data"))
+        patch.setenv("EDGEPROF_TEST_LOG", str(log))
+        host = PluginHost.from_environment()
+        with LiveBoard("jetson-orin-nano", folder / "board", Logged(log, _WATTS)) as board:
+
+            def run(attribute: str, **settings: object) -> schema.Result:
+                request = BenchRequest(
+                    models=[ModelRequest(f"{APP}:{attribute}", attribute)],
+                    sensors=["ina3221"],
+                    warmup_s=0.05,
+                    timeout_s=30.0,
+                    **settings,
+                )
+                return bench(request, host, Roots.resolve(folder / "board"), Watcher())
+
+            yield run
+            assert board.failure is None
+
+
+@pytest.fixture(scope="module")
+def result(measure: Measure) -> schema.Result:
+    return measure("pipeline", windows=2, window_s=0.4, idle_s=0.3)
+
+
+def test_each_stage_has_the_joules_of_its_own_power(result):
+    (variant,) = result.variants
+    assert [stage.name for stage in variant.stages] == list(SECONDS)
+    for stage in variant.stages:
+        assert stage.method == "repeat"
+        assert stage.calls_per_frame == 1.0
+        assert stage.seconds.p50 == pytest.approx(SECONDS[stage.name], rel=0.5)
+        energy = stage.energy_j_per_call
+        assert (energy.provenance, energy.rail) == ("simulated", "VDD_IN")
+        # A busy machine stretches sleeps, and the joules with them; the power is the stage's own.
+        seconds = stage.seconds.mean
+        for figure, watts in ((energy.gross, POWER[stage.name]), (energy.net, POWER[stage.name] - POWER["idle"])):
+            error = fmean(figure.windows) / seconds - watts
+            is_longest = stage.name == "detect"
+            assert abs(error) < max(0.3 * watts, 0.0 if is_longest else figure.expanded_uncertainty / seconds)
+
+
+def test_stages_and_rest_make_a_frame(result):
+    (variant,) = result.variants
+    frame = variant.energy_j_per_inference.gross
+    rest = variant.pipeline.rest
+    parts = [stage.energy_j_per_call.gross.windows for stage in variant.stages]
+    for whole, left, *stages in zip(frame.windows, rest.windows, *parts, strict=True):
+        assert left + sum(stages) == pytest.approx(whole)
+    assert abs(rest.value) < 0.25 * max(frame.windows)
+    assert variant.unit == "frame"
+    assert variant.pipeline.frames == 5
+
+
+def test_every_window_replays_the_same_frames(result):
+    for workload in result.variants[0].workloads[:1]:
+        assert all(window.inferences % 5 == 0 for window in workload.windows)
+
+
+def test_every_report_shows_the_stages(result):
+    assert document.from_json(document.to_json(result)) == result
+    for text in (console.render(result), markdown.render([result]), html_page.render([result])):
+        assert "detect" in text
+        assert "5 frames of its own source" in text
+    assert "A frame by stage" in html_page.render([result])
+    rows = list(csv.DictReader(io.StringIO(csv_rows.render([result]))))
+    assert [(row["workload"], row["unit"]) for row in rows] == [
+        ("frame", "frame"),
+        *((name, "call") for name in SECONDS),
+    ]
+
+
+def test_a_stage_that_returns_something_else_each_time_has_no_joules_and_says_why(measure):
+    result = measure("tracker", windows=2, window_s=0.1, idle_s=0.0, scenario="periodic", rate_hz=40.0)
+    (variant,) = result.variants
+    decode, track = variant.stages
+    assert (decode.method, track.method, track.energy_j_per_call) == ("repeat", "time-share", None)
+    assert "returns something else when it is called again" in track.reason
+    assert "not_repeatable" in {reason.code for reason in variant.reasons}
+    assert variant.pipeline.rest is None
+    # At a rate, the stages are told apart by windows without pauses of their own.
+    assert [workload.name for workload in variant.workloads] == ["frame", "frame back to back", "decode"]
+    assert variant.workloads[0].dropped is not None
