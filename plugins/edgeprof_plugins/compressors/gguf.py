@@ -120,7 +120,7 @@ def _with_llama_cpp_python(source: str, target: str, number: int, threads: int, 
 
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.nthread, params.allow_requantize = number, threads, allow
-    return llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)) == 0
+    return bool(llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)) == 0)
 
 
 def _with_cyllama(source: str, target: str, number: int, threads: int, *, allow: bool) -> bool:

@@ -90,6 +90,7 @@ class TransformersEngine(TokenEngine):
         self.cache_type = {"float16": "f16", "float32": "f32", "bfloat16": "bf16"}.get(self.dtype, self.dtype)
         self._config = text
         self._logits: Any = None
+        self._cache: Any = None
         self.clear()
 
     def _build(self, config: Any, dtype: str) -> Any:
