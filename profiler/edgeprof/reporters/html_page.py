@@ -6,7 +6,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from edgeprof import units
-from edgeprof.reporters import answer, view
+from edgeprof.reporters import answer, proof_section, view
 from edgeprof.reporters import host_section as context
 from edgeprof.reporters.charts import budget, latency, pareto, stages, traces
 from edgeprof.reporters.charts.rows import rows as rows_of
@@ -42,6 +42,7 @@ def render(results: Sequence[Result]) -> str:
         _latency(rows),
         _budget(rows),
         _diagnosis(results),
+        proof_section.section(results),
         context.section(results),
     ]
     style = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
