@@ -65,6 +65,8 @@ class Code(str, Enum):
     RANDOM_WEIGHTS = "random_weights", Severity.REMARK
     PHASES_DO_NOT_ADD_UP = "phases_do_not_add_up"
     SERVED_ELSEWHERE = "served_elsewhere"
+    DEVICE_CLOCK = "device_clock"
+    MEAN_LATENCY_ONLY = "mean_latency_only", Severity.REMARK
 
     # What disturbed them.
     THROTTLED = "throttled"

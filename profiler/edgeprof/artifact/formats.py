@@ -119,6 +119,12 @@ FORMATS: dict[str, Format] = {
             "Give the address of a running server, as http://127.0.0.1:8080.",
         ),
         Format(
+            "mcu",
+            (),
+            "a microcontroller on a serial port",
+            "Give its port, as mcu:/dev/ttyACM0.",
+        ),
+        Format(
             "ggml",
             (".bin", ".ggml"),
             "a language model in an old GGML format",

@@ -36,7 +36,7 @@ _RANDOM = "the weights are random: time, memory and joules are those of a model 
 _ON_IT = "Run edgeprof on the machine of the server."
 
 
-def add_findings(made: schema.Variant, record: VariantRecord) -> None:
+def add_findings(row: schema.Variant, record: VariantRecord) -> None:
     """Fill ``language`` of a variant whose session says that it is one; of any other model nothing is done."""
     if record.loaded is None or record.loaded.language is None:
         return
@@ -67,32 +67,32 @@ def add_findings(made: schema.Variant, record: VariantRecord) -> None:
     is_single = len(singles) == len(times) > 0  # a server may send several tokens in one message
     figures.itl_s = summarise(np.concatenate(singles)) if is_single else None
     if asked.get("place") == "another machine":
-        made.reasons.append(Reason(code=Code.SERVED_ELSEWHERE, message=_ELSEWHERE, remedy=_ON_IT))
-    figures.closure = closure(made, figures)
-    made.reasons += closure_doubts(figures.closure)
+        row.reasons.append(Reason(code=Code.SERVED_ELSEWHERE, message=_ELSEWHERE, remedy=_ON_IT))
+    figures.closure = closure(row, figures)
+    row.reasons += closure_doubts(figures.closure)
     figures.random_weights = figures.random_weights or bool(asked.get("random_weights"))
     if figures.random_weights:
-        made.reasons.append(Reason(code=Code.RANDOM_WEIGHTS, message=_RANDOM))
-    _add_memory(made, asked, None if header is None else header.cache_numbers_per_token)
+        row.reasons.append(Reason(code=Code.RANDOM_WEIGHTS, message=_RANDOM))
+    _add_memory(row, asked, None if header is None else header.cache_numbers_per_token)
     figures.perplexity = _perplexity(record)
-    made.language = figures
+    row.language = figures
 
 
-def _add_memory(made: schema.Variant, asked: Mapping[str, Any], numbers_per_token: int | None) -> None:
+def _add_memory(row: schema.Variant, asked: Mapping[str, Any], numbers_per_token: int | None) -> None:
     """The cache and the compute buffer, as the runtime told them or as the header has them."""
-    if made.memory_bytes is None:
+    if row.memory_bytes is None:
         return
     formula = asked.get("kv_formula_bytes")
     if formula is None and numbers_per_token is not None and asked.get("context") and asked.get("kv_type"):
         formula = gguf.bytes_of(str(asked["kv_type"]), numbers_per_token * int(asked["context"]))
     told = asked.get("kv_cache_bytes")
     if told is not None or formula is not None:
-        made.memory_bytes.kv_cache = schema.KvCache(
+        row.memory_bytes.kv_cache = schema.KvCache(
             bytes=told if told is not None else formula,
             formula_bytes=formula,
             source="formula" if told is None else "measured",
         )
-    made.memory_bytes.compute_buffer = asked.get("compute_buffer_bytes")
+    row.memory_bytes.compute_buffer = asked.get("compute_buffer_bytes")
 
 
 def _perplexity(record: VariantRecord) -> schema.Perplexity | None:
@@ -140,17 +140,17 @@ def summarise(seconds: Sequence[float] | npt.NDArray[np.float64]) -> schema.Toke
     )
 
 
-def closure(made: schema.Variant, asked: schema.Language) -> schema.Closure | None:
+def closure(row: schema.Variant, asked: schema.Language) -> schema.Closure | None:
     """The phases' sum over the request's own figure, with the interval of a comparison: an error that is common to all
     windows, as a sensor's gain, cancels. None where the phases were not measured apart.
     """
-    parts = {workload.name: workload for workload in made.workloads}
+    parts = {workload.name: workload for workload in row.workloads}
     request = parts.get("request")
     counts = {"prefill": asked.prompt_tokens, "decode": asked.generated_tokens - 1}
     phases = [(parts[name], count) for name, count in counts.items() if count and name in parts]
     if request is None or not request.windows or len(phases) < sum(count > 0 for count in counts.values()):
         return None
-    whole = schema.workload_view(made, "request")
+    whole = schema.workload_view(row, "request")
     assert whole is not None
     status = "ok"
     summed = msgspec.structs.replace(

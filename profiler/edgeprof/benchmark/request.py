@@ -223,7 +223,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
     taken: set[str] = set()
     named = None if request.runtime is None else named_runtime(host, request.runtime)
     formats = own_formats(host)
-    made: list[Candidate] = []
+    recognised: list[Candidate] = []
     refusals: list[EdgeprofError | None] = []
     for model in request.models:
         refusal: EdgeprofError | None
@@ -243,7 +243,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
         for lengths in _combinations(request.sweep) if refusal is None else [{}]:
             row = ",".join(f"{flag}={count}" for flag, count in lengths.items())
             unique = _free_name(f"{name} {row}" if row else name, taken)
-            made.append(Candidate(unique, model.recipe, artifact, runtime, failure, model.in_process, lengths))
+            recognised.append(Candidate(unique, model.recipe, artifact, runtime, failure, model.in_process, lengths))
     if refusals[0] is not None and None not in refusals:
         raise refusals[0]
-    return made
+    return recognised

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -125,7 +126,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     from edgeprof.errors import EdgeprofError
 
     try:
-        outcome: Any = cli.main(args=None if argv is None else list(argv), prog_name="edgeprof", standalone_mode=False)
+        words = sys.argv[1:] if argv is None else list(argv)
+        outcome: Any = cli.main(args=words, prog_name="edgeprof", standalone_mode=False, obj=tuple(words))
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
@@ -140,7 +142,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             click.echo(f"  {error.remedy}", err=True)
         return error.exit_code
     except OSError as error:
-        sentence = _sentence(error)
+        sentence = _system_error_sentence(error)
         if sentence is None:
             raise
         click.echo(f"edgeprof: {sentence}", err=True)
@@ -148,7 +150,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     return outcome if isinstance(outcome, int) else 0
 
 
-def _sentence(error: OSError) -> str | None:
+def _system_error_sentence(error: OSError) -> str | None:
     """What the system refused, where a user's names or surroundings are the cause; None: a fault of ours."""
     from edgeprof.errors import printable
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -114,6 +115,18 @@ def counts(flag: str, text: str) -> list[int]:
     if not all(re.fullmatch(r"-?[0-9]{1,12}", part) for part in parts):
         raise InputError(f"{flag} {text} is no whole number, and no list of them", remedy=f"As: {flag} 128")
     return [int(part) for part in parts]
+
+
+def can_ask() -> bool:
+    """Whether a person sits at the other end of stdin."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def typed_command() -> list[str] | None:
+    """The words of the command that runs, as they were typed, but for passwords in URLs; None outside of a command."""
+    context = click.get_current_context(silent=True)
+    words = context.find_root().obj if context is not None else None
+    return ["edgeprof", *(re.sub(r"(?<=://)[^/@\s]+@", "", word) for word in words)] if words else None
 
 
 def pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:

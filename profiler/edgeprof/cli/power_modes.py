@@ -10,8 +10,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof.benchmark.conductor import Progress
     from edgeprof.benchmark.power_modes import Swept
+    from edgeprof.benchmark.progress import Progress
     from edgeprof.benchmark.request import BenchRequest
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
@@ -30,6 +30,7 @@ def bench_modes(
     """Sweep, keep each result, print; the worst exit code of all."""
     from edgeprof.benchmark.power_modes import sweep
     from edgeprof.cli.exit_codes import exit_code
+    from edgeprof.cli.options import typed_command
     from edgeprof.reporters import registry
     from edgeprof.results.store import Store
 
@@ -37,11 +38,12 @@ def bench_modes(
     results = [mode_run.result for mode_run in swept if mode_run.result is not None]
     store = Store()
     for result in results:
+        result.command = typed_command()
         store.save(result)
     for path in flags["output"] if results else ():
         registry.write(results, path, host)
     if flags["as_json"]:
-        click.echo(json.dumps(_document(swept), indent=2))
+        click.echo(json.dumps(_outcome_document(swept), indent=2))
     else:
         click.echo("\n".join(table(swept)))
     return max((exit_code(result, strict=flags["strict"]) for result in results), default=3)
@@ -76,7 +78,7 @@ def table(swept: Sequence[Swept]) -> list[str]:
     ]  # fmt: skip
 
 
-def _document(swept: Sequence[Swept]) -> dict[str, Any]:
+def _outcome_document(swept: Sequence[Swept]) -> dict[str, Any]:
     import msgspec
 
     return {

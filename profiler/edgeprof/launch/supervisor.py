@@ -105,6 +105,7 @@ class Loaded:
         workloads: What can be asked of it in windows, the main workload first.
         language: ``Session.language``: what a language model was asked for; None of any other model.
         peak_rss_bytes: The most that was resident until then: loading and the first inference.
+        microcontroller: ``Session.microcontroller``: the device of its own that runs it; None: this machine does.
         pipeline: ``Session.pipeline``: what a pipeline is measured with; None of any other model.
     """
 
@@ -123,12 +124,13 @@ class Loaded:
     workloads: Sequence[Workload] = (INFERENCE,)
     language: Mapping[str, Any] | None = None
     peak_rss_bytes: int | None = None
+    microcontroller: Mapping[str, Any] | None = None
     pipeline: Mapping[str, Any] | None = None
 
     @property
     def is_served(self) -> bool:
-        """Whether another process computes, whose memory and processor time the worker's own do not hold."""
-        return self.language is not None and "place" in self.language
+        """Whether another process or device computes, whose memory and processor time the worker's own do not hold."""
+        return self.microcontroller is not None or (self.language is not None and "place" in self.language)
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,7 @@ class Worker:
             workloads=[Workload(*workload) for workload in first["workloads"]],
             language=first["language"],
             peak_rss_bytes=_memory_of(self.pid)["VmHWM"],
+            microcontroller=first["microcontroller"],
             pipeline=first["pipeline"],
         )
 
@@ -459,7 +462,12 @@ def _require_window(window: Window, asked_s: float, answered_s: float) -> None:
     _require_numbers(window.calls, span.count, window.busy_s, window.cpu_s)
     if not asked_s <= span.start_s <= span.end_s <= answered_s:
         raise ValueError("a window was not when it was asked for")
-    if len(latencies) != window.calls or not np.isfinite(latencies).all() or (latencies < 0).any():
+    _require_numbers(span.edge_s, *([] if window.device_s is None else [window.device_s]))
+    if (
+        len(latencies) != (0 if window.is_burst else window.calls)
+        or not np.isfinite(latencies).all()
+        or (latencies < 0).any()
+    ):
         raise ValueError("its calls are not those that were timed")
 
 

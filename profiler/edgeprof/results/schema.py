@@ -145,13 +145,13 @@ class Latency(Struct):
 
     ``p50`` … ``p99`` are the samples' quantiles and ``p50_bound`` … ``p99_bound`` upper bounds of the true quantiles
     that hold with 99 % confidence (MLPerf's early stopping); each is None where the samples do not suffice. ``median``
-    is p50.
+    is p50. Where a device repeats the calls by itself, only their mean is known, and all else is None but ``samples``.
     """
 
     mean: float
-    std: float
-    min: float
-    max: float
+    std: float | None
+    min: float | None
+    max: float | None
     samples: int
     outliers: int
     p50: float | None = None
@@ -388,6 +388,8 @@ class Window(Struct):
     energy_j: float | None = None
     mean_power_w: float | None = None
     latency_median_s: float | None = None
+    #: Of a window in which a device repeated the calls by itself: the mean of each is known, and no median.
+    latency_mean_s: float | None = None
 
 
 class Workload(Struct):
@@ -531,6 +533,30 @@ class Language(Struct):
     perplexity: Perplexity | None = None
 
 
+class Microcontroller(Struct):
+    """The device that ran a model beside the machine that measured.
+
+    Attributes:
+        name: What it calls itself.
+        model: Which model of MLPerf Tiny its firmware says that it holds.
+        port: Where it was reached.
+        arena_bytes: Memory of the model's tensors, as the firmware or the user says.
+        flash_bytes: Size of the firmware, likewise.
+        ram_bytes: Memory in use, likewise.
+        clock_ppm: How much faster its clock runs than this machine's, in millionths.
+        clock_u_ppm: The half-width of that, from the delays of its reports.
+    """
+
+    name: str
+    model: str | None = None
+    port: str | None = None
+    arena_bytes: int | None = None
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+    clock_ppm: float | None = None
+    clock_u_ppm: float | None = None
+
+
 class StageEnergy(Struct):
     """Joules of one call of a stage; see ``Energy`` and ``EnergyFigure``."""
 
@@ -612,6 +638,8 @@ class Variant(Struct):
     workloads: list[Workload] = []
     #: Of a language model; None of any other.
     language: Language | None = None
+    #: Of a model that ran on a device of its own; None of any other.
+    microcontroller: Microcontroller | None = None
     #: Of a pipeline, in the order in which a frame passes through them.
     stages: list[Stage] = []
     pipeline: Pipeline | None = None
@@ -756,6 +784,9 @@ class Result(Struct):
     interrupted: bool = False
     self_cost: SelfCost | None = None
     traces: list[TraceStrip] = []
+    #: The words of the command that made it, so that a person can repeat it; None where no command did, or where the
+    #: edgeprof of that time did not keep it.
+    command: list[str] | None = None
     #: None where the board was not proved
     proof: Proof | None = None
     schema: str = SCHEMA

@@ -110,6 +110,17 @@ def discover(
     )
 
 
+def instruments(host: PluginHost) -> list[str]:
+    """The sources whose devices are told by an address: they measure whatever they are connected to, and every other
+    source measures this machine.
+    """
+    return [name for name, factory in host.of("sensors").items() if _takes_address(factory)]
+
+
+def _takes_address(factory: Callable[..., Iterable[Sensor]]) -> bool:
+    return len(inspect.signature(factory).parameters) > 1
+
+
 def _ask_source(
     name: str, factory: Callable[..., Iterable[Sensor]], roots: Roots, addresses: list[str], failures: list[Failure]
 ) -> list[Sensor]:
@@ -133,7 +144,7 @@ def _addresses(only: Sequence[str], sources: Mapping[str, Callable[..., Iterable
         if name not in sources:
             raise unknown("sensor", name, sources)
         devices.setdefault(name, [])
-        addressed = len(inspect.signature(sources[name]).parameters) > 1
+        addressed = _takes_address(sources[name])
         if not colon:
             # Sources that are asked only when they are named see by this that they were.
             devices[name] += [""] if addressed else []

@@ -215,7 +215,13 @@ def _p99(variant: Variant, limit: float) -> Check:
     few = "no latency was measured"
     if latency is not None:
         known = "the result holds no bound of its p99"
-        few = known if latency.samples >= 662 else f"{latency.samples} requests are too few for a p99 (662 are needed)"
+        if latency.max is None:
+            known = "only its mean latency is known"
+        few = (
+            known
+            if latency.max is None or latency.samples >= 662
+            else f"{latency.samples} requests are too few for a p99 (662 are needed)"
+        )
     # The limit holds the bound: the quantile of a short run says too little about the slowest in a hundred.
     return _plain(label(variant), "p99 latency", latency.p99_bound if latency else None, limit, "s", reason=few)
 

@@ -105,7 +105,7 @@ def read_lengths(options: LoadOptions, others: Sequence[str] = (), *, batches: b
     given = {"batch": options.batch}
     for name in LENGTHS:
         if name in options.options:
-            given[name] = _count(name, options.options[name], least[name])
+            given[name] = _read_count(name, options.options[name], least[name])
     lengths = Lengths(**given)
     if lengths.context is not None and lengths.context < lengths.length:
         raise LoadError(
@@ -116,7 +116,7 @@ def read_lengths(options: LoadOptions, others: Sequence[str] = (), *, batches: b
     return lengths
 
 
-def _count(name: str, text: str, least: int) -> int:
+def _read_count(name: str, text: str, least: int) -> int:
     try:
         number = int(text)
     except ValueError:

@@ -14,7 +14,7 @@ from array import array
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from edgeprof.worker.graph import Graph
-from edgeprof.worker.workload import INFERENCE, Workload
+from edgeprof.worker.workload import INFERENCE, Burst, Workload
 
 #: A dimension: a number, or a name ("batch") or None where it is dynamic.
 Dim = Union[int, str, None]
@@ -157,6 +157,24 @@ class Session(ABC):
         """
         return self.bind(feeds)
 
+    def bind_burst(self, name: str, feeds: Dict[str, Any]) -> Optional[Callable[[float], Burst]]:  # noqa: ARG002 - see below
+        """As ``bind_workload``, for a device that repeats a workload by itself and reports when it began and ended.
+
+        The call has the device work for about so many seconds, at least once, and returns what it reported. Windows are
+        then made of it, and what passes between this machine and the device is in none of them. None: this machine
+        repeats the calls.
+        """
+        return None
+
+    def microcontroller(self) -> Optional[Dict[str, Any]]:
+        """Of a model that runs on a device of its own, beside this machine: what that device says of itself.
+
+        Returns:
+            ``name``, ``model`` (None: it does not say), ``arena_bytes``, ``flash_bytes`` and ``ram_bytes`` (None:
+            unknown); None of a model that runs on this machine.
+        """
+        return None
+
     def language(self) -> Optional[Dict[str, Any]]:
         """What a language model was asked for, after the first ``run``; None of any other model.
 
@@ -250,6 +268,8 @@ class Runtime(ABC):
     own_formats: Dict[str, Tuple[int, bytes]] = {}
     #: Whether its models are language models, for which ``--prompt`` and the other lengths are meant.
     is_for_language = False
+    #: Whether its models run on this machine: what its sensors, clocks and other programs say then matters to them.
+    runs_here = True
     #: Whether several sessions may run at once in threads of one process (multi-stream).
     concurrent = True
     #: The device where the user names none.
