@@ -70,6 +70,9 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan, operators_kept:
             loaded_rss=record.loaded.rss_bytes,
             gpu_peak=record.memory.gpu_peak,
             runtime_rss=record.loaded.library_rss_bytes,
+            anonymous=record.memory.anonymous,
+            mapped=record.memory.mapped,
+            load_peak=record.loaded.peak_rss_bytes,
         )
     if record.main.windows:
         _add_measurements(row, record, sampled, plan)
@@ -362,8 +365,8 @@ def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[Varian
         return
     base, base_score = variants[0].accuracy, records[0].score
     for row, record in zip(variants, records, strict=True):
-        if row.accuracy is None:
-            continue
+        if row.accuracy is None or row.accuracy.preprocessing != base.preprocessing:
+            continue  # another tokenizer: its perplexity is on another scale
         row.accuracy.drop = base.sign * (base.value - row.accuracy.value)
         if row is variants[0] or base_score is None or record.score is None:
             continue

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgeprof.energy.recording import Readings, Recording
     from edgeprof.errors import VariantError
     from edgeprof.evaluation.metric import Score
+    from edgeprof.evaluation.perplexity import Likelihoods, Text
     from edgeprof.launch.supervisor import Loaded, Warmup, WorkerMemory
     from edgeprof.results.schema import Reason
     from edgeprof.sensing.board.topology import Topology
@@ -91,6 +92,8 @@ class VariantRecord:
     failure: VariantError | None = None
     profile: OperatorProfile | None = None
     microcontroller_need: MicrocontrollerNeed | None = None
+    text: Text | None = None  # whose perplexity was asked for, and what the model made of it
+    likelihoods: Likelihoods | None = None
 
     @property
     def main(self) -> WorkloadRecord:
