@@ -55,9 +55,9 @@ def check_plugin(host: PluginHost, info: PluginInfo, models: Sequence[str] = ())
     if not any(info.registers.values()):
         rows.append(Row("registers something", "fail", "no hook registered anything"))
     checks: dict[str, Callable[[str, Any], Iterator[Row]]] = {
-        "sensors": _sensors,
-        "runtimes": lambda name, factory: _runtime(name, factory, models),
-        "compressors": _compressor,
+        "sensors": _check_sensors,
+        "runtimes": lambda name, factory: _check_runtime_plugin(name, factory, models),
+        "compressors": _check_compressor_plugin,
         "metrics": lambda name, factory: _check_instance(f"metric {name}", name, factory, Metric),
     }
     for kind, names in info.registers.items():
@@ -70,17 +70,17 @@ def check_plugin(host: PluginHost, info: PluginInfo, models: Sequence[str] = ())
     return rows
 
 
-def _sensors(name: str, factory: Callable[[Roots], Any]) -> Iterator[Row]:
+def _check_sensors(name: str, factory: Callable[[Roots], Any]) -> Iterator[Row]:
     sensors: list[Any] = []
-    yield _try(f"sensors {name}", lambda: sensors.extend(factory(Roots.resolve())))
+    yield _run_check(f"sensors {name}", lambda: sensors.extend(factory(Roots.resolve())))
     if not sensors:
         yield Row(f"sensors {name}", "absent", "this machine has none of them; its own tests must bring a tree")
     for sensor in sensors:
         what = f"sensor {name}/{getattr(sensor, 'name', '?')}"
-        yield _try(what, functools.partial(testing.check_sensor, sensor))
+        yield _run_check(what, functools.partial(testing.check_sensor, sensor))
 
 
-def _runtime(name: str, factory: Callable[[], Any], models: Sequence[str]) -> Iterator[Row]:
+def _check_runtime_plugin(name: str, factory: Callable[[], Any], models: Sequence[str]) -> Iterator[Row]:
     runtimes: list[Runtime] = []
     yield from _check_instance(f"runtime {name}", name, factory, Runtime, runtimes)
     for runtime in runtimes:
@@ -103,10 +103,10 @@ def _runtime(name: str, factory: Callable[[], Any], models: Sequence[str]) -> It
             if artifact.format not in runtime.formats:
                 yield Row(what, "fail", f"it is {artifact.format}, and the runtime takes {', '.join(runtime.formats)}")
             else:
-                yield _try(what, functools.partial(testing.check_runtime, runtime, artifact.target))
+                yield _run_check(what, functools.partial(testing.check_runtime, runtime, artifact.target))
 
 
-def _compressor(name: str, factory: Callable[[], Any]) -> Iterator[Row]:
+def _check_compressor_plugin(name: str, factory: Callable[[], Any]) -> Iterator[Row]:
     yield from _check_instance(f"compressor {name}", name, factory, Compressor)
 
 
@@ -122,10 +122,10 @@ def _check_instance(
         if instances is not None:
             instances.append(thing)
 
-    yield _try(what, check)
+    yield _run_check(what, check)
 
 
-def _try(what: str, check: Callable[[], Any]) -> Row:
+def _run_check(what: str, check: Callable[[], Any]) -> Row:
     try:
         check()
     except AssertionError as error:

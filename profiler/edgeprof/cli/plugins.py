@@ -29,11 +29,11 @@ def list_plugins(as_json: bool) -> None:
 
     EDGEPROF_PLUGINS=name,name restricts loading.
     """
-    host = _host()
+    host = _plugin_host()
     if as_json:
         import json
 
-        click.echo(json.dumps({"plugins": [_row(info) for info in host.plugins]}, indent=2))
+        click.echo(json.dumps({"plugins": [_plugin_row(info) for info in host.plugins]}, indent=2))
         return
     if not host.plugins:
         click.echo("no plugin is installed")
@@ -59,7 +59,7 @@ def check(name: str, models: tuple[str, ...], as_json: bool) -> None:
     from edgeprof.cli.conformance import check_plugin
     from edgeprof.errors import unknown
 
-    host = _host()
+    host = _plugin_host()
     info = next((info for info in host.plugins if info.name == name), None)
     if info is None:
         raise unknown("plugin", name, [info.name for info in host.plugins])
@@ -102,7 +102,7 @@ def new(name: str, directory: str, kind: str) -> None:
     click.echo(f"  edgeprof plugins check {name}")
 
 
-def _host() -> PluginHost:
+def _plugin_host() -> PluginHost:
     from edgeprof.cli.verbs import RESERVED
     from edgeprof.plugins import PluginHost
 
@@ -111,7 +111,7 @@ def _host() -> PluginHost:
     return host
 
 
-def _row(info: PluginInfo) -> dict[str, Any]:
+def _plugin_row(info: PluginInfo) -> dict[str, Any]:
     """As contract §2 has it."""
     return {
         "name": info.name,
