@@ -101,12 +101,12 @@ def relations(chip: str, device: Path, labels: Sequence[str]) -> list[dict[str, 
     block = next((facts for name, facts in _CHIPS.items() if re.fullmatch(name, chip)), _PMBUS)
     result: list[dict[str, Any]] = []
     for label in labels:
-        fact = next((fact for fact in block if _fits(fact.label, label)), None)
+        fact = next((fact for fact in block if _label_fits(fact.label, label)), None)
         if fact is None:
             scope = _PCI_CLASSES.get((text_of(device / "class") or "")[:4])
             result.append({"scope": scope, "additive": True} if scope and len(labels) == 1 else {"additive": False})
             continue
-        inside = _container(fact, label, labels)
+        inside = _containing_label(fact, label, labels)
         result.append(
             {
                 "scope": fact.scope,
@@ -118,17 +118,17 @@ def relations(chip: str, device: Path, labels: Sequence[str]) -> list[dict[str, 
     return result
 
 
-def _container(fact: Fact, label: str, labels: Sequence[str]) -> int | None:
+def _containing_label(fact: Fact, label: str, labels: Sequence[str]) -> int | None:
     """Which of the labels contains this one; of several sockets the one that its cores are counted to."""
-    around = [i for i, other in enumerate(labels) if fact.inside and _fits(fact.inside, other) and other != label]
+    around = [i for i, other in enumerate(labels) if fact.inside and _label_fits(fact.inside, other) and other != label]
     if len(around) < 2:
         return around[0] if around else None
-    alike = sum(_fits(fact.label, other) for other in labels)
+    alike = sum(_label_fits(fact.label, other) for other in labels)
     number = re.search(r"\d+$", label)
     return around[min(len(around) - 1, int(number[0]) * len(around) // alike)] if number else None
 
 
-def _fits(pattern: str, label: str) -> bool:
+def _label_fits(pattern: str, label: str) -> bool:
     return re.fullmatch(pattern, label, re.IGNORECASE) is not None
 
 

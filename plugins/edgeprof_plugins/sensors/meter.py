@@ -148,7 +148,7 @@ class Meter(Sensor):
             lines = {name: self._take(queue, self._last_read_s - since) for name, queue in stream.queues.items()}
             lost, self._lost = stream.lost - self._lost, stream.lost
             for index, (name, field) in enumerate(self._picks):
-                values[index], times[index] = _together(lines[name], field)
+                values[index], times[index] = _join_lines(lines[name], field)
                 if lost:
                     values[index] = math.nan  # what was lost is a gap, and never joules
 
@@ -173,7 +173,7 @@ class Meter(Sensor):
         return [*taken, queue[0]]
 
 
-def _together(lines: Sequence[tuple[float, Reading]], field: str) -> tuple[float, float]:
+def _join_lines(lines: Sequence[tuple[float, Reading]], field: str) -> tuple[float, float]:
     """One value for some lines, and its time: the last of a counter, the mean of anything else in their middle."""
     usable = [(at, value) for at, reading in lines if (value := getattr(reading, field)) is not None]
     if not usable:
@@ -230,14 +230,14 @@ def _connect_meter(address: str, facts: Facts, *, simulated: bool) -> Sensor:
     for name, (_, reading) in latest.items():
         for quantity, field in (("power", "watts"), ("energy", "joules"), ("voltage", "volts"), ("current", "amperes")):
             if getattr(reading, field) is not None:
-                channels.append(_channel(name, quantity, stream, address))  # type: ignore[arg-type]  # a Quantity
+                channels.append(_meter_channel(name, quantity, stream, address))  # type: ignore[arg-type]  # a Quantity
                 picks.append((name, field))
     # A simulated board's meter is a play of the same kind, and a virtual meter says that it is one.
     is_play = simulated or stream.facts.is_simulated
     return Meter(stream, [replace(c, provenance="simulated") if is_play else c for c in channels], picks)
 
 
-def _channel(name: str, quantity: Quantity, stream: _Stream, address: str) -> Channel:
+def _meter_channel(name: str, quantity: Quantity, stream: _Stream, address: str) -> Channel:
     facts = stream.facts
     power = quantity in {"power", "energy"}
     kind: Kind = "counter" if quantity == "energy" else "gauge"
@@ -270,10 +270,10 @@ def configured(path: Path) -> dict[str, tuple[str, Facts]]:
         return {}
     text = toml_files.read_text(path)
     blocks = toml_files.parse(text, path, remedy='A block is [NAME] with address = "/dev/ttyUSB0".')
-    return {name: _block(name, block, path, text) for name, block in blocks.items()}
+    return {name: _block_facts(name, block, path, text) for name, block in blocks.items()}
 
 
-def _block(name: str, block: Any, path: Path, text: str) -> tuple[str, Facts]:
+def _block_facts(name: str, block: Any, path: Path, text: str) -> tuple[str, Facts]:
     allowed = ("address", *FACT_KEYS[1:])
     where = f"{path}, line {_line_of(text, name)}, [{name}]"
     if not isinstance(block, dict):

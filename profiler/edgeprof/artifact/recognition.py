@@ -60,16 +60,16 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
     except (OSError, ValueError) as error:
         match = _CALLABLE.fullmatch(spec)
         if match and (match["where"].endswith(".py") or _MODULE.fullmatch(match["where"])):
-            return _callable(spec, match["where"], match["attribute"])
+            return _recognise_callable(spec, match["where"], match["attribute"])
         raise _missing_file_error(spec, path, error) from None
     if stat.S_ISDIR(status.st_mode):
-        return _folder(spec, path)
+        return _recognise_folder(spec, path)
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{spec} is no regular file", remedy="Give a model file.")
     try:
-        return _file(spec, path, status.st_size, own_formats)
+        return _recognise_file(spec, path, status.st_size, own_formats)
     except OSError as error:
-        raise _unreadable(spec, error) from None
+        raise _unreadable_error(spec, error) from None
 
 
 def _is_server(spec: str) -> bool:
@@ -106,7 +106,7 @@ def unsupported(artifact: Artifact, loadable: Iterable[str] = ()) -> Unavailable
     )
 
 
-def _file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int, bytes]]) -> Artifact:
+def _recognise_file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int, bytes]]) -> Artifact:
     if size == 0:
         raise InputError(f"{spec} is empty", remedy="Download or export it again.")
     try:
@@ -193,11 +193,11 @@ def _other_parts(path: Path) -> list[Path]:
     return _weight_files(path, names[1:])
 
 
-def _folder(spec: str, path: Path) -> Artifact:
+def _recognise_folder(spec: str, path: Path) -> Artifact:
     try:
         names = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
-        raise _unreadable(spec, error) from None
+        raise _unreadable_error(spec, error) from None
     kind = "savedmodel" if "saved_model.pb" in names else "coreml" if path.suffix == ".mlpackage" else None
     if kind is None:
         models = [name for name in names if name.lower().endswith(_SUFFIXES) and name != "__init__.py"]
@@ -220,7 +220,7 @@ def _folder(spec: str, path: Path) -> Artifact:
     )
 
 
-def _callable(spec: str, where: str, attribute: str) -> Artifact:
+def _recognise_callable(spec: str, where: str, attribute: str) -> Artifact:
     if not where.endswith(".py"):
         return Artifact(spec=spec, path=None, target=spec, format="python", size_bytes=None, sha256=None)
     path = Path(where).expanduser()
@@ -278,7 +278,7 @@ def _top_level(source: bytes, name: str) -> set[str] | None:
 
 def _missing_file_error(spec: str, path: Path, error: OSError | ValueError) -> InputError:
     if isinstance(error, ValueError) or not isinstance(error, FileNotFoundError | NotADirectoryError):
-        return _unreadable(spec, error)
+        return _unreadable_error(spec, error)
     folder = path.parent
     if not folder.is_dir():
         return InputError(
@@ -298,7 +298,7 @@ def _missing_file_error(spec: str, path: Path, error: OSError | ValueError) -> I
     return InputError(f"{spec} does not exist", remedy=remedy)
 
 
-def _unreadable(spec: str, error: OSError | ValueError) -> InputError:
+def _unreadable_error(spec: str, error: OSError | ValueError) -> InputError:
     if isinstance(error, PermissionError):
         return InputError(
             f"{spec} cannot be read: permission denied", remedy=f"ls -l {spec}; chmod +r {spec} if it is yours."

@@ -32,7 +32,7 @@ _ELSEWHERE = "the server runs on another machine: the joules are this device's, 
 _ON_IT = "Run edgeprof on the machine of the server."
 
 
-def add_findings(made: schema.Variant, record: VariantRecord) -> None:
+def add_findings(row: schema.Variant, record: VariantRecord) -> None:
     """Fill ``language`` of a variant whose session says that it is one; of any other model nothing is done."""
     if record.loaded is None or record.loaded.language is None:
         return
@@ -57,10 +57,10 @@ def add_findings(made: schema.Variant, record: VariantRecord) -> None:
     is_single = len(singles) == len(times) > 0  # a server may send several tokens in one message
     figures.itl_s = summarise(np.concatenate(singles)) if is_single else None
     if asked.get("place") == "another machine":
-        made.reasons.append(Reason(code=Code.SERVED_ELSEWHERE, message=_ELSEWHERE, remedy=_ON_IT))
-    figures.closure = closure(made, figures)
-    made.reasons += closure_doubts(figures.closure)
-    made.language = figures
+        row.reasons.append(Reason(code=Code.SERVED_ELSEWHERE, message=_ELSEWHERE, remedy=_ON_IT))
+    figures.closure = closure(row, figures)
+    row.reasons += closure_doubts(figures.closure)
+    row.language = figures
 
 
 def summarise(seconds: Sequence[float] | npt.NDArray[np.float64]) -> schema.TokenTime | None:
@@ -81,17 +81,17 @@ def summarise(seconds: Sequence[float] | npt.NDArray[np.float64]) -> schema.Toke
     )
 
 
-def closure(made: schema.Variant, asked: schema.Language) -> schema.Closure | None:
+def closure(row: schema.Variant, asked: schema.Language) -> schema.Closure | None:
     """The phases' sum over the request's own figure, with the interval of a comparison: an error that is common to all
     windows, as a sensor's gain, cancels. None where the phases were not measured apart.
     """
-    parts = {workload.name: workload for workload in made.workloads}
+    parts = {workload.name: workload for workload in row.workloads}
     request = parts.get("request")
     counts = {"prefill": asked.prompt_tokens, "decode": asked.generated_tokens - 1}
     phases = [(parts[name], count) for name, count in counts.items() if count and name in parts]
     if request is None or not request.windows or len(phases) < sum(count > 0 for count in counts.values()):
         return None
-    whole = schema.workload_view(made, "request")
+    whole = schema.workload_view(row, "request")
     assert whole is not None
     status = "ok"
     summed = msgspec.structs.replace(

@@ -155,7 +155,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
     taken: set[str] = set()
     named = None if request.runtime is None else named_runtime(host, request.runtime)
     formats = own_formats(host)
-    made: list[Candidate] = []
+    recognised: list[Candidate] = []
     refusals: list[EdgeprofError | None] = []
     for model in request.models:
         refusal: EdgeprofError | None
@@ -177,7 +177,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
                 refusal = error
         refusals.append(refusal)
         failure = None if refusal is None else VariantError.of(refusal)
-        made.append(Candidate(unique, model.recipe, artifact, runtime, failure, model.in_process))
+        recognised.append(Candidate(unique, model.recipe, artifact, runtime, failure, model.in_process))
     if refusals[0] is not None and None not in refusals:
         raise refusals[0]
-    return made
+    return recognised

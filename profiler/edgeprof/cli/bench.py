@@ -107,7 +107,7 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
         raise InputError(
             f"--input-data {flags['input_data']} is not a file", remedy="Give an .npz, one array per input."
         )
-    dataset, metric = _data(host, flags)
+    dataset, metric = _load_data(host, flags)
     judged = dataset if metric is not None else None
     with ending_like_ctrl_c(), scratch("variants") as folder:
         roots = resolve_roots(flags["sysfs_root"], flags["procfs_root"])
@@ -123,7 +123,7 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
                 timeout_s=flags["timeout_s"],
                 isolated=not flags["no_isolation"],
             )
-        request = _request(requests, flags, judged, metric)
+        request = _make_request(requests, flags, judged, metric)
         progress = Bar(sys.stderr, quiet=flags["quiet"])
         if flags["power_modes"] is not None:
             from edgeprof.cli.power_modes import bench_modes
@@ -135,7 +135,7 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
             from edgeprof.diagnosis.evidence import annotate
 
             annotate(result, resolve_roots(flags["sysfs_root"], flags["procfs_root"]), host)
-    return _deliver(result, host, flags)
+    return _deliver_result(result, host, flags)
 
 
 command.help = """Latency, throughput, joules per inference, power, RAM, temperature, size and accuracy of MODEL(s).
@@ -157,7 +157,7 @@ def _check_ranges(flags: dict[str, Any]) -> None:
     require_range("--timeout", flags["timeout_s"], 0.1, 1e6)
 
 
-def _request(
+def _make_request(
     requests: list[ModelRequest], flags: dict[str, Any], dataset: Dataset | None, metric: Metric | None
 ) -> Any:
     from edgeprof.benchmark.request import BenchRequest, input_shapes
@@ -184,7 +184,7 @@ def _request(
     )
 
 
-def _data(host: PluginHost, flags: dict[str, Any]) -> tuple[Dataset | None, Metric | None]:
+def _load_data(host: PluginHost, flags: dict[str, Any]) -> tuple[Dataset | None, Metric | None]:
     """The dataset and what judges by it; without labels it is for the compressors alone."""
     if not flags["dataset"]:
         return None, None
@@ -198,7 +198,7 @@ def _data(host: PluginHost, flags: dict[str, Any]) -> tuple[Dataset | None, Metr
     return dataset, load_metric(flags["metric"], host)
 
 
-def _deliver(result: Result, host: PluginHost, flags: dict[str, Any]) -> int:
+def _deliver_result(result: Result, host: PluginHost, flags: dict[str, Any]) -> int:
     """Keep, write, print; then the exit code. One that fails does not keep the others from happening."""
     from edgeprof.cli.exit_codes import exit_code
     from edgeprof.errors import EdgeprofError

@@ -73,9 +73,9 @@ def check_plugin(host: PluginHost, info: PluginInfo, given: Given | None = None)
     if not any(info.registers.values()):
         rows.append(Row("registers something", "fail", "no hook registered anything"))
     checks: dict[str, Callable[[str, Any], Iterator[Row]]] = {
-        "sensors": lambda name, factory: _sensors(name, factory, given.addresses.get(name, [])),
-        "runtimes": lambda name, factory: _runtime(name, factory, given),
-        "compressors": _compressor,
+        "sensors": lambda name, factory: _check_sensors(name, factory, given.addresses.get(name, [])),
+        "runtimes": lambda name, factory: _check_runtime_plugin(name, factory, given),
+        "compressors": _check_compressor_plugin,
         "metrics": lambda name, factory: _check_instance(f"metric {name}", name, factory, Metric),
     }
     for kind, names in info.registers.items():
@@ -88,23 +88,23 @@ def check_plugin(host: PluginHost, info: PluginInfo, given: Given | None = None)
     return rows
 
 
-def _sensors(name: str, factory: Callable[..., Any], addresses: list[str]) -> Iterator[Row]:
+def _check_sensors(name: str, factory: Callable[..., Any], addresses: list[str]) -> Iterator[Row]:
     sensors: list[Any] = []
     takes_addresses = len(inspect.signature(factory).parameters) > 1
     if addresses and not takes_addresses:
         yield Row(f"sensors {name}", "fail", "it takes no address")
         return
     arguments = (Roots.resolve(), addresses) if addresses else (Roots.resolve(),)
-    yield _try(f"sensors {name}", lambda: sensors.extend(factory(*arguments)))
+    yield _run_check(f"sensors {name}", lambda: sensors.extend(factory(*arguments)))
     if not sensors:
         hint = f"say where one is: --sensor {name}:ADDRESS" if takes_addresses else "its own tests must bring a tree"
         yield Row(f"sensors {name}", "absent", f"this machine has none of them; {hint}")
     for sensor in sensors:
         what = f"sensor {name}/{getattr(sensor, 'name', '?')}"
-        yield _try(what, functools.partial(testing.check_sensor, sensor))
+        yield _run_check(what, functools.partial(testing.check_sensor, sensor))
 
 
-def _runtime(name: str, factory: Callable[[], Any], given: Given) -> Iterator[Row]:
+def _check_runtime_plugin(name: str, factory: Callable[[], Any], given: Given) -> Iterator[Row]:
     runtimes: list[Runtime] = []
     yield from _check_instance(f"runtime {name}", name, factory, Runtime, runtimes)
     for runtime in runtimes:
@@ -128,10 +128,12 @@ def _runtime(name: str, factory: Callable[[], Any], given: Given) -> Iterator[Ro
                 yield Row(what, "fail", f"it is {artifact.format}, and the runtime takes {', '.join(runtime.formats)}")
             else:
                 options = LoadOptions(runtime.default_device, None, 1, dict(given.shapes), {}, dict(given.dtypes))
-                yield _try(what, functools.partial(testing.check_runtime, runtime, artifact.target, options=options))
+                yield _run_check(
+                    what, functools.partial(testing.check_runtime, runtime, artifact.target, options=options)
+                )
 
 
-def _compressor(name: str, factory: Callable[[], Any]) -> Iterator[Row]:
+def _check_compressor_plugin(name: str, factory: Callable[[], Any]) -> Iterator[Row]:
     yield from _check_instance(f"compressor {name}", name, factory, Compressor)
 
 
@@ -147,10 +149,10 @@ def _check_instance(
         if instances is not None:
             instances.append(thing)
 
-    yield _try(what, check)
+    yield _run_check(what, check)
 
 
-def _try(what: str, check: Callable[[], Any]) -> Row:
+def _run_check(what: str, check: Callable[[], Any]) -> Row:
     try:
         check()
     except AssertionError as error:

@@ -31,11 +31,11 @@ def list_plugins(as_json: bool) -> None:
 
     EDGEPROF_PLUGINS=name,name restricts loading.
     """
-    host = _host()
+    host = _plugin_host()
     if as_json:
         import json
 
-        click.echo(json.dumps({"plugins": [_row(info) for info in host.plugins]}, indent=2))
+        click.echo(json.dumps({"plugins": [_plugin_row(info) for info in host.plugins]}, indent=2))
         return
     if not host.plugins:
         click.echo("no plugin is installed")
@@ -68,14 +68,14 @@ def check(name: str, models: tuple[str, ...], inputs: tuple[str, ...], sensors: 
     from edgeprof.cli.conformance import Given, check_plugin
     from edgeprof.errors import InputError, unknown
 
-    host = _host()
+    host = _plugin_host()
     info = next((info for info in host.plugins if info.name == name), None)
     if info is None:
         raise unknown("plugin", name, [info.name for info in host.plugins])
     if inputs and not models:
         raise InputError("--input goes with --model", remedy=f"edgeprof plugins check {name} --model FILE --input …")
     shapes, dtypes = input_shapes(inputs)
-    given = Given(models, shapes, dtypes, _addresses(name, sensors, info.registers["sensors"]))
+    given = Given(models, shapes, dtypes, _addresses_by_sensor(name, sensors, info.registers["sensors"]))
     rows = check_plugin(host, info, given)
     failed = any(row.status == "fail" for row in rows)
     if as_json:
@@ -115,7 +115,7 @@ def new(name: str, directory: str, kind: str) -> None:
     click.echo(f"  edgeprof plugins check {name}")
 
 
-def _host() -> PluginHost:
+def _plugin_host() -> PluginHost:
     from edgeprof.cli.verbs import RESERVED
     from edgeprof.plugins import PluginHost
 
@@ -124,7 +124,7 @@ def _host() -> PluginHost:
     return host
 
 
-def _addresses(plugin: str, sensors: tuple[str, ...], registered: Sequence[str]) -> dict[str, list[str]]:
+def _addresses_by_sensor(plugin: str, sensors: tuple[str, ...], registered: Sequence[str]) -> dict[str, list[str]]:
     """Sensor → the addresses that it was given.
 
     Raises:
@@ -144,7 +144,7 @@ def _addresses(plugin: str, sensors: tuple[str, ...], registered: Sequence[str])
     return addresses
 
 
-def _row(info: PluginInfo) -> dict[str, Any]:
+def _plugin_row(info: PluginInfo) -> dict[str, Any]:
     """As contract §2 has it."""
     return {
         "name": info.name,

@@ -112,17 +112,17 @@ def command(
     if follow == "command" and not command_line:
         raise click.UsageError("--follow command needs a command: edgeprof simulate BOARD --follow command -- CMD ...")
     meter = _Meter(follow)
-    source = _source(waveform, meter, seed)
+    source = _make_source(waveform, meter, seed)
     stop = threading.Event()
-    with _tree(directory) as tree, terminated(stop), LiveBoard(board, tree, source, seed=seed) as live:
+    with _tree_folder(directory) as tree, terminated(stop), LiveBoard(board, tree, source, seed=seed) as live:
         if not quiet:
-            _introduce(live, waveform or meter.name, bool(command_line))
+            _introduce_board(live, waveform or meter.name, bool(command_line))
         if command_line:
             environment = {**os.environ, "EDGEPROF_SYSFS_ROOT": str(live.directory.absolute())}
             code = run_command(command_line, stop, environment, meter.started)
-            _check(live)
+            _check_alive(live)
         else:
-            code = _wait(live, stop, duration)
+            code = _wait_for_end(live, stop, duration)
         live.stop()
         if not quiet:
             _sum_up(live, has_directory=directory is not None)
@@ -194,7 +194,7 @@ class _Meter:
         return self._busy(time) if self._busy is not None else 0.0
 
 
-def _source(waveform: str | None, meter: _Meter, seed: int) -> Source | Waveform | Mapping[str, Waveform] | None:
+def _make_source(waveform: str | None, meter: _Meter, seed: int) -> Source | Waveform | Mapping[str, Waveform] | None:
     from edgeprof.simulation.source import Load
     from edgeprof.simulation.waveform import parse, read_csv
 
@@ -207,7 +207,7 @@ def _source(waveform: str | None, meter: _Meter, seed: int) -> Source | Waveform
 
 
 @contextlib.contextmanager
-def _tree(directory: str | None) -> Iterator[Path]:
+def _tree_folder(directory: str | None) -> Iterator[Path]:
     """The user's directory, or one that goes when the command has ended."""
     if directory is not None:
         yield Path(directory)
@@ -216,7 +216,7 @@ def _tree(directory: str | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def _introduce(live: LiveBoard, follows: str, around: bool) -> None:
+def _introduce_board(live: LiveBoard, follows: str, around: bool) -> None:
     name = live.layout.spec.model or live.board
     total = " + ".join(live.totals) if len(live.totals) < 5 else f"the sum of {len(live.totals)}"
     rails = f"{len(live.rails)} rails, " + (f"total = {total}" if total else "none of which is the total")
@@ -240,7 +240,7 @@ def _sum_up(live: LiveBoard, has_directory: bool) -> None:
     click.echo(f"{live.board} (virtual): {text}{where}", err=True)
 
 
-def _check(live: LiveBoard) -> None:
+def _check_alive(live: LiveBoard) -> None:
     if live.failure is not None:
         raise UnavailableError(
             f"the virtual board in {live.directory} stopped: {live.failure}",
@@ -248,11 +248,11 @@ def _check(live: LiveBoard) -> None:
         )
 
 
-def _wait(live: LiveBoard, stop: threading.Event, duration: float | None) -> int:
+def _wait_for_end(live: LiveBoard, stop: threading.Event, duration: float | None) -> int:
     left = float("inf") if duration is None else duration
     try:
         while left > 0 and not stop.wait(min(left, 0.5)):
-            _check(live)
+            _check_alive(live)
             left -= 0.5
     except KeyboardInterrupt:
         return 130

@@ -21,7 +21,7 @@ from edgeprof.results.store import Store
 from edgeprof.roots import Roots
 
 if TYPE_CHECKING:
-    from edgeprof.benchmark.conductor import Progress
+    from edgeprof.benchmark.progress import Progress
 
 #: A model file or ``module:attribute``, or a callable of this process.
 Model: TypeAlias = str | os.PathLike[str] | Callable[..., Any]
@@ -197,10 +197,10 @@ def _sorted_out(
     for name, model in named:
         if isinstance(model, (str, os.PathLike)):
             spec = os.fspath(model)
-            paths[_free(name or Path(spec).name, paths, callables)] = spec
+            paths[_unused_name(name or Path(spec).name, paths, callables)] = spec
         elif callable(model):
             own_name = getattr(model, "__name__", type(model).__name__)
-            callables[_free(name or own_name, paths, callables)] = model
+            callables[_unused_name(name or own_name, paths, callables)] = model
         else:
             raise InputError(
                 f"{model!r} is no model", remedy="Give a path, module:attribute, or something that can be called."
@@ -208,7 +208,7 @@ def _sorted_out(
     return paths, callables
 
 
-def _free(name: str, *taken: Mapping[str, Any]) -> str:
+def _unused_name(name: str, *taken: Mapping[str, Any]) -> str:
     """The name, with a number where it is taken."""
     unique, count = name, 1
     while any(unique in names for names in taken):

@@ -33,7 +33,7 @@ def render(results: Sequence[Result]) -> str:
     rows = [row for result in results for row in result_rows(result)]
     text = io.StringIO()
     # A header stands even over no rows: the columns are the contract.
-    header = list(rows[0]) if rows else list(_row(_NOTHING, _NOBODY, None, None, None))
+    header = list(rows[0]) if rows else list(_variant_row(_NOTHING, _NOBODY, None, None, None))
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: inert(value) for key, value in columns.items()} for columns in rows)
@@ -58,11 +58,11 @@ def result_rows(result: Result) -> list[dict[str, Any]]:
     compared = {comparison.variant: comparison for comparison in reversed(result.comparisons)}
     for variant in result.variants:
         workloads: Sequence[Workload | None] = variant.workloads or [None]
-        rows += [_row(result, variant, best, compared.get(variant.name), workload) for workload in workloads]
+        rows += [_variant_row(result, variant, best, compared.get(variant.name), workload) for workload in workloads]
     return rows
 
 
-def _row(
+def _variant_row(
     result: Result, whole: Variant, best: Variant | None, compared: Comparison | None, workload: Workload | None
 ) -> dict[str, Any]:
     """One variant with the figures of one of its workloads as column → value; None becomes an empty cell.
@@ -113,7 +113,7 @@ def _row(
         },
         "latency_samples": latency.samples if latency else None,
         "latency_outliers": latency.outliers if latency else None,
-        **_energy(energy),
+        **_energy_cells(energy),
         "power_mean_w": power.mean if power else None,
         "power_max_w": power.max if power else None,
         "power_idle_w": power.idle if power else None,
@@ -139,8 +139,8 @@ def _row(
         "accuracy_drop": accuracy.drop if accuracy else None,
         "accuracy_p_value": accuracy.p_value if accuracy else None,
         "baseline": compared.baseline if compared else None,
-        **_ratio("energy_ratio", ratios.energy_ratio if ratios else None),
-        **_ratio("latency_ratio", ratios.latency_ratio if ratios else None),
+        **_ratio_cells("energy_ratio", ratios.energy_ratio if ratios else None),
+        **_ratio_cells("latency_ratio", ratios.latency_ratio if ratios else None),
         "verdict": ratios.verdict if ratios else None,
         "pareto": variant.name in result.pareto,
         "recommended": best is whole,
@@ -153,17 +153,17 @@ def _row(
     }
 
 
-def _energy(energy: Energy | None) -> dict[str, Any]:
+def _energy_cells(energy: Energy | None) -> dict[str, Any]:
     return {
         "energy_provenance": energy.provenance if energy else "none",
         "energy_rail": energy.rail if energy else None,
         "energy_covers": energy.covers if energy else None,
-        **_figure("energy_gross", energy.gross if energy else None),
-        **_figure("energy_net", energy.net if energy else None),
+        **_figure_cells("energy_gross", energy.gross if energy else None),
+        **_figure_cells("energy_net", energy.net if energy else None),
     }
 
 
-def _figure(name: str, figure: EnergyFigure | None) -> dict[str, Any]:
+def _figure_cells(name: str, figure: EnergyFigure | None) -> dict[str, Any]:
     interval = figure.ci95 if figure else None
     return {
         f"{name}_j": figure.value if figure else None,
@@ -180,7 +180,7 @@ def _ratios_of(compared: Comparison | None, workload: Workload | None) -> Compar
     return next((part for part in compared.workloads if part.name == workload.name), None)
 
 
-def _ratio(name: str, ratio: Ratio | None) -> dict[str, Any]:
+def _ratio_cells(name: str, ratio: Ratio | None) -> dict[str, Any]:
     return {
         name: ratio.value if ratio else None,
         f"{name}_ci95_low": ratio.ci95[0] if ratio else None,

@@ -12,32 +12,34 @@ if TYPE_CHECKING:
 
 def language_lines(variants: list[Variant]) -> list[str]:
     """For each language model one line: what was asked, bits per weight, the times of tokens, and the closure."""
-    return [f"{variant.name}: {_line(variant.language)}" for variant in variants if variant.language is not None]
+    return [
+        f"{variant.name}: {_language_line(variant.language)}" for variant in variants if variant.language is not None
+    ]
 
 
-def _line(language: Language) -> str:
+def _language_line(language: Language) -> str:
     behind = f" behind {language.depth}" if language.depth else ""
     parts = [f"{language.prompt_tokens} prompt tokens{behind}, {language.generated_tokens} generated"]
     if language.bits_per_weight is not None:
         parts.append(f"{language.bits_per_weight:.3g} bits a weight")
     parts += [
-        f"{name} {_time(time)}"
+        f"{name} {_time_text(time)}"
         for name, time in (("TTFT", language.ttft_s), ("TPOT", language.tpot_s), ("ITL", language.itl_s))
         if time is not None
     ]
     if language.closure is not None:
         known = {"joules": language.closure.energy, "seconds": language.closure.time}
-        told = [f"{_ratio(ratio)} of its {what}" for what, ratio in known.items() if ratio is not None]
-        if told:
-            parts.append(f"the phases of a request make {' and '.join(told)}")
+        shares = [f"{_ratio_text(ratio)} of its {what}" for what, ratio in known.items() if ratio is not None]
+        if shares:
+            parts.append(f"the phases of a request make {' and '.join(shares)}")
     return "; ".join(parts) + "."
 
 
-def _time(time: TokenTime) -> str:
+def _time_text(time: TokenTime) -> str:
     """The median, and the 99th percentile where it is known."""
     middle = units.quantity(time.p50 if time.p50 is not None else time.mean, "s")
     return middle if time.p99 is None else f"{middle} (p99 {units.quantity(time.p99, 's')})"
 
 
-def _ratio(ratio: Ratio) -> str:
+def _ratio_text(ratio: Ratio) -> str:
     return "{:.3f} ({:.3f}–{:.3f})".format(ratio.value, *ratio.ci95)

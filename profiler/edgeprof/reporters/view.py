@@ -81,17 +81,17 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
         Column("net", energy_cells([(e.net, e.provenance) if e else None for e in energies])),
         *_latency_columns(latencies),
         Column("GPU time", scaled([v.gpu.compute_s if v.gpu else None for v in variants], "s")),
-        Column("copies", [_share(v.gpu.transfer_ratio if v.gpu else None) for v in variants]),
+        Column("copies", [_share_text(v.gpu.transfer_ratio if v.gpu else None) for v in variants]),
         *(
             Column(title, [accuracy_cell(v) if v.accuracy and v.accuracy.metric == m else NONE for v in variants])
             for m, title in metrics.items()
         ),
         Column("rate", [rate_cell(v.throughput_per_s) for v in variants]),
         Column("power", scaled([p.mean if p else None for p in powers], "W")),
-        Column("RAM", [_bytes(m.peak_rss if m else None) for m in memories]),
-        Column("GPU RAM", [_bytes(m.gpu_peak if m else None) for m in memories]),
-        Column("temp", [_split(t.max if t else None, "°C") for t in temperatures]),
-        Column("size", [_bytes(v.model.size_bytes) for v in variants]),
+        Column("RAM", [_bytes_text(m.peak_rss if m else None) for m in memories]),
+        Column("GPU RAM", [_bytes_text(m.gpu_peak if m else None) for m in memories]),
+        Column("temp", [_split_quantity(t.max if t else None, "°C") for t in temperatures]),
+        Column("size", [_bytes_text(v.model.size_bytes) for v in variants]),
         *_runtime_column(variants),
     ]
     # Energy and latency stay even when they are empty: that is news, and the reason stands below.
@@ -125,7 +125,7 @@ def workload_table(variants: Sequence[Variant]) -> tuple[list[str], list[Column]
     return names, [column for column in columns if any(cell != NONE for cell in column.cells)]
 
 
-def _share(ratio: float | None) -> tuple[str, str]:
+def _share_text(ratio: float | None) -> tuple[str, str]:
     return NONE if ratio is None else (f"{100 * ratio:.0f}", "%")
 
 
@@ -135,7 +135,7 @@ def energy_cells(figures: Sequence[tuple[EnergyFigure, str] | None]) -> list[tup
     factor, prefix = units.prefix_for(values)
     unit = f"{prefix}J"
     spread = [
-        _fixed(f[0].expanded_uncertainty / factor)
+        _rounded_text(f[0].expanded_uncertainty / factor)
         for f in figures
         if f and f[0].value is not None and f[0].expanded_uncertainty is not None and f[1] != "estimated"
     ]
@@ -147,14 +147,14 @@ def energy_cells(figures: Sequence[tuple[EnergyFigure, str] | None]) -> list[tup
             continue
         provenance, value, u = figure[1], figure[0].value, figure[0].expanded_uncertainty
         if provenance == "estimated":
-            cells.append(_estimate(value, u, factor, unit))
+            cells.append(_estimate_text(value, u, factor, unit))
             continue
         word = "" if provenance in REAL else f" {provenance}"
         if u is None:
             cells.append((units.significant(value / factor), f"{unit}{word}"))
         else:
             decimals = units.decimals_for(u / factor)
-            cells.append((f"{value / factor:.{decimals}f}", f"± {_fixed(u / factor).ljust(wide)} {unit}{word}"))
+            cells.append((f"{value / factor:.{decimals}f}", f"± {_rounded_text(u / factor).ljust(wide)} {unit}{word}"))
     return cells
 
 
@@ -165,7 +165,7 @@ def energy_text(figure: EnergyFigure | None, provenance: str) -> str:
     return " ".join(" ".join(energy_cells([(figure, provenance)])[0]).split())
 
 
-def _estimate(value: float, u: float | None, factor: float, unit: str) -> tuple[str, str]:
+def _estimate_text(value: float, u: float | None, factor: float, unit: str) -> tuple[str, str]:
     scaled = value / factor
     lead = scaled / 10 ** math.floor(math.log10(abs(scaled))) if scaled else 1.0
     share = f" ±{units.significant(100 * u / abs(value), 2)} %" if u is not None and value else ""
@@ -175,7 +175,7 @@ def _estimate(value: float, u: float | None, factor: float, unit: str) -> tuple[
     return f"~{units.significant(round(scaled, power), digits)}", f"{unit}{share} estimated"
 
 
-def _fixed(u: float) -> str:
+def _rounded_text(u: float) -> str:
     return f"{u:.{units.decimals_for(u)}f}"
 
 
@@ -201,7 +201,7 @@ def scaled(values: Sequence[float | None], unit: str) -> list[tuple[str, str]]:
     return [NONE if v is None else (units.significant(v / factor), f"{prefix}{unit}") for v in values]
 
 
-def _split(value: float | None, unit: str) -> tuple[str, str]:
+def _split_quantity(value: float | None, unit: str) -> tuple[str, str]:
     return NONE if value is None else (units.significant(value), unit)
 
 
@@ -209,7 +209,7 @@ def rate_cell(value: float | None) -> tuple[str, str]:
     return NONE if value is None else (units.significant(value), "/s")
 
 
-def _bytes(count: int | None) -> tuple[str, str]:
+def _bytes_text(count: int | None) -> tuple[str, str]:
     if count is None:
         return NONE
     number, unit = units.size(count).split()
@@ -281,7 +281,9 @@ def comparison_text(comparison: Comparison, variant: Variant | None, *, verdict:
     energy, latency = comparison.energy_ratio, comparison.latency_ratio
     tied = [word for word, r in (("energy", energy), ("latency", latency)) if r and schema.sense(r) == "tied"]
     if len(tied) == 2 and not verdict:
-        text = f"tied with {comparison.baseline} in energy and latency ({_span(energy)} and {_span(latency)} ×)"
+        text = (
+            f"tied with {comparison.baseline} in energy and latency ({_span_text(energy)} and {_span_text(latency)} ×)"
+        )
     else:
         parts = [
             _ratio_text(word, r, comparison.baseline, verdict=verdict)
@@ -316,7 +318,7 @@ def accuracy_text(variant: Variant) -> str | None:
         return f"{accuracy_name(a)} equal"
     change = -a.sign * a.drop * (100 if a.is_ratio else 1)
     sign = "+" if change > 0 else "−" if change < 0 else "±"
-    size = f"{abs(change):.{_points(a)}f} pt" if a.is_ratio else units.significant(abs(change))
+    size = f"{abs(change):.{_accuracy_digits(a)}f} pt" if a.is_ratio else units.significant(abs(change))
     text = f"{accuracy_name(a)} {sign}{size}"
     notes = [] if a.higher_is_better else ["less is better"]
     if a.p_value is not None:
@@ -337,7 +339,7 @@ def metric_heading(accuracy: schema.Accuracy) -> str:
     return f"{name} accuracy" if name.startswith("top-") else name
 
 
-def _points(accuracy: schema.Accuracy) -> int:
+def _accuracy_digits(accuracy: schema.Accuracy) -> int:
     return 1 if accuracy.samples < 2000 else 2
 
 
@@ -348,10 +350,10 @@ def ratio_digits(ratio: Ratio) -> int:
 
 def ratio_text(ratio: Ratio) -> str:
     """``1.032 × (1.011–1.054)``."""
-    return f"{ratio.value:.{ratio_digits(ratio)}f} × ({_span(ratio)})"
+    return f"{ratio.value:.{ratio_digits(ratio)}f} × ({_span_text(ratio)})"
 
 
-def _span(ratio: Ratio | None) -> str:
+def _span_text(ratio: Ratio | None) -> str:
     if ratio is None:
         return "–"
     n = ratio_digits(ratio)
@@ -361,20 +363,20 @@ def _span(ratio: Ratio | None) -> str:
 def _ratio_text(word: str, ratio: Ratio, baseline: str, *, verdict: bool) -> str:
     n = ratio_digits(ratio)
     if verdict:
-        return f"{word} {ratio.value:.{n}f} × ({_span(ratio)}) {schema.sense(ratio)}"
+        return f"{word} {ratio.value:.{n}f} × ({_span_text(ratio)}) {schema.sense(ratio)}"
     if schema.sense(ratio) == "tied":
-        return f"{word} tied with {baseline} ({_span(ratio)} ×)"
-    return f"{ratio.value:.{n}f} × {word} ({_span(ratio)})"
+        return f"{word} tied with {baseline} ({_span_text(ratio)} ×)"
+    return f"{ratio.value:.{n}f} × {word} ({_span_text(ratio)})"
 
 
 def reasons(result: Result) -> list[tuple[str, str]]:
     """(who, what and what to do) of every reason, each said once however many variants share it."""
     names_by_reason: dict[tuple[str, str], list[str]] = {}
     for reason in result.reasons:
-        names_by_reason.setdefault((reason.code, _sentence(reason)), [])
+        names_by_reason.setdefault((reason.code, _reason_sentence(reason)), [])
     for variant in result.variants:
         for reason in variant.reasons:
-            names_by_reason.setdefault((reason.code, _sentence(reason)), []).append(variant.name)
+            names_by_reason.setdefault((reason.code, _reason_sentence(reason)), []).append(variant.name)
         if variant.status != "ok" and not variant.reasons:
             names_by_reason.setdefault((variant.status, f"{variant.status}; no reason was recorded."), []).append(
                 variant.name
@@ -390,7 +392,7 @@ def reasons(result: Result) -> list[tuple[str, str]]:
     return named_reasons
 
 
-def _sentence(reason: Reason) -> str:
+def _reason_sentence(reason: Reason) -> str:
     message = reason.message.rstrip()
     if message and message[-1] not in ".!?:…":
         message += "."

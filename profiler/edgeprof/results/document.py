@@ -24,16 +24,16 @@ def as_text(result: Result) -> Result:
     try:
         msgspec.json.encode(result)
     except UnicodeEncodeError:
-        return msgspec.convert(_text(msgspec.to_builtins(result)), Result)
+        return msgspec.convert(_clean_text(msgspec.to_builtins(result)), Result)
     return result
 
 
-def _text(value: Any) -> Any:
+def _clean_text(value: Any) -> Any:
     if isinstance(value, str):
         return os.fsencode(value).decode("utf-8", "replace")
     if isinstance(value, dict):
-        return {_text(key): _text(item) for key, item in value.items()}
-    return [_text(item) for item in value] if isinstance(value, list) else value
+        return {_clean_text(key): _clean_text(item) for key, item in value.items()}
+    return [_clean_text(item) for item in value] if isinstance(value, list) else value
 
 
 #: Beyond these no quantity of a result lies: not the age of the universe in nanoseconds, nor one electron's energy.
@@ -102,7 +102,7 @@ def _decode_carefully(text: str | bytes, source: str) -> Result:
     if schema != SCHEMA:
         raise _wrong_schema(source, schema)
     _separate_bounds(head)
-    wrong = _impossible(head)
+    wrong = _impossible_number(head)
     if wrong is not None:
         raise InputError(f"{source} holds {wrong}, which nothing measures", remedy=_WRITE_IT_AGAIN)
     try:
@@ -130,7 +130,7 @@ def _separate_bounds(document: dict[str, Any]) -> None:
             latency["p50"] = latency["median"]
 
 
-def _impossible(document: Any) -> str | None:
+def _impossible_number(document: Any) -> str | None:
     """A number of a result that is beyond all bounds, with its key; None where there is none.
 
     Arithmetic that holds for all measured values overflows with such a one: nobody's joules are 1e300.

@@ -35,7 +35,7 @@ def against(first: schema.Accuracy, second: schema.Accuracy) -> schema.Verdict:
     """
     if first.metric != second.metric:
         return "not_comparable"
-    (low, high), (others_low, others_high) = _goodness(first), _goodness(second)
+    (low, high), (others_low, others_high) = _goodness_interval(first), _goodness_interval(second)
     if low > others_high or high < others_low:
         return "better" if low > others_high else "worse"
     if has_dropped(first) != has_dropped(second):
@@ -43,7 +43,7 @@ def against(first: schema.Accuracy, second: schema.Accuracy) -> schema.Verdict:
     return "tied"
 
 
-def _goodness(accuracy: schema.Accuracy) -> tuple[float, float]:
+def _goodness_interval(accuracy: schema.Accuracy) -> tuple[float, float]:
     """The ends of the interval on a scale on which more is better."""
     low, high = sorted(accuracy.sign * end for end in accuracy.ci95 or (accuracy.value, accuracy.value))
     return low, high

@@ -78,8 +78,8 @@ def compare(
     if variant.accuracy is not None and baseline.accuracy is not None:
         comparison.accuracy_difference = accuracy.difference(variant.accuracy, baseline.accuracy)
     apart = [] if between is None else [between.component()]
-    comparison.latency_ratio = _latency(variant, baseline, apart)
-    comparison.energy_ratio, obstacle, forbids = _energy(variant, baseline, apart)
+    comparison.latency_ratio = _compare_latency(variant, baseline, apart)
+    comparison.energy_ratio, obstacle, forbids = _compare_energy(variant, baseline, apart)
     if forbids:
         comparison.reason = obstacle
         return comparison
@@ -89,13 +89,15 @@ def compare(
     if ratio is None:
         comparison.reason = f"{obstacle}; and latency needs two windows of each" if obstacle else "too few windows"
         return comparison
-    comparison.verdict, why = _verdict(ratio, relevant)
+    comparison.verdict, why = _ratio_verdict(ratio, relevant)
     comparison.reason = f"{what} {why}" if what == "energy" or not obstacle else f"{what} {why}; {obstacle}"
-    comparison.workloads = _workloads(variant, baseline, relevant)
+    comparison.workloads = _compare_workloads(variant, baseline, relevant)
     return comparison
 
 
-def _workloads(variant: schema.Variant, baseline: schema.Variant, relevant: float) -> list[schema.WorkloadComparison]:
+def _compare_workloads(
+    variant: schema.Variant, baseline: schema.Variant, relevant: float
+) -> list[schema.WorkloadComparison]:
     """Each workload that both have, compared as the whole is; none where there is but one."""
     if len(variant.workloads) < 2:
         return []
@@ -118,7 +120,7 @@ def _workloads(variant: schema.Variant, baseline: schema.Variant, relevant: floa
     return compared
 
 
-def _verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict, str]:
+def _ratio_verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict, str]:
     low, high = ratio.ci95
     interval = f"{ratio.value:.3f} × ({low:.3f}–{high:.3f})"
     verdict = schema.sense(ratio, relevant)
@@ -129,7 +131,7 @@ def _verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict, str]
     return verdict, f"{interval}: within ±{100 * relevant:.1f} %, too little to matter"
 
 
-def _energy(
+def _compare_energy(
     variant: schema.Variant, baseline: schema.Variant, apart: list[Component]
 ) -> tuple[schema.Ratio | None, str | None, bool]:
     """The ratio, or why there is none, and whether that forbids any verdict."""
@@ -154,16 +156,16 @@ def _energy(
             for w in _windows_in_order(baseline)
         ],
     ) or _paired_windows(a.gross.windows, b.gross.windows)
-    ratio = _ratio(pairs, [*_uncancelled(a.gross, b.gross), *apart])
+    ratio = _paired_ratio(pairs, [*_uncancelled_uncertainties(a.gross, b.gross), *apart])
     return ratio, None if ratio else "energy needs two windows of each to be compared", False
 
 
-def _latency(variant: schema.Variant, baseline: schema.Variant, apart: list[Component]) -> schema.Ratio | None:
+def _compare_latency(variant: schema.Variant, baseline: schema.Variant, apart: list[Component]) -> schema.Ratio | None:
     measured = [_windows_in_order(one) for one in (variant, baseline)]
     centres = [[w.latency_median_s for w in windows] for windows in measured]
     if all(centre is None for column in centres for centre in column):  # devices that tell only their mean
         centres = [[w.latency_mean_s for w in windows] for windows in measured]
-    return _ratio(_paired_windows(*centres), apart)
+    return _paired_ratio(_paired_windows(*centres), apart)
 
 
 def _windows_in_order(variant: schema.Variant) -> list[schema.Window]:
@@ -181,7 +183,7 @@ def _paired_windows(variant: Sequence[float | None], baseline: Sequence[float | 
 _MOST_LOG = 300.0
 
 
-def _ratio(pairs: list[tuple[float, float]], components: list[Component]) -> schema.Ratio | None:
+def _paired_ratio(pairs: list[tuple[float, float]], components: list[Component]) -> schema.Ratio | None:
     if len(pairs) < 2:
         return None
     logs = [math.log(v / b) for v, b in pairs]
@@ -193,7 +195,7 @@ def _ratio(pairs: list[tuple[float, float]], components: list[Component]) -> sch
     return schema.Ratio(value=math.exp(mean), ci95=(low, high))
 
 
-def _uncancelled(variant: schema.EnergyFigure, baseline: schema.EnergyFigure) -> list[Component]:
+def _uncancelled_uncertainties(variant: schema.EnergyFigure, baseline: schema.EnergyFigure) -> list[Component]:
     """Relative standard uncertainties of the ratio that pairing leaves.
 
     An error of one cause acts on both energies, and the ratio feels the difference of what it does to each: nothing of

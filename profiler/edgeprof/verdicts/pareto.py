@@ -24,7 +24,7 @@ def front(variants: Sequence[Variant], comparisons: Sequence[Comparison] = ()) -
     costs = Costs(variants, comparisons)
     able = [v for v in variants if is_usable(v) and (v.accuracy or _has_cost(costs, v))]
     count = len(able)
-    beats = [[_beats(costs, a, b) for b in able] for a in able]
+    beats = [[_is_better(costs, a, b) for b in able] for a in able]
     for middle in range(count):  # transitive closure: who beats whom by way of others
         for a in range(count):
             for b in range(count):
@@ -38,18 +38,18 @@ def _has_cost(costs: Costs, variant: Variant) -> bool:
     return costs.get(variant, "energy") is not None or costs.get(variant, "latency") is not None
 
 
-def _beats(costs: Costs, a: Variant, b: Variant) -> bool:
-    verdicts = [_accuracy(a, b), *(_cost(costs, a, b, kind) for kind in ("energy", "latency"))]
+def _is_better(costs: Costs, a: Variant, b: Variant) -> bool:
+    verdicts = [_compare_accuracy(a, b), *(_compare_cost(costs, a, b, kind) for kind in ("energy", "latency"))]
     return "better" in verdicts and not {"worse", "not_comparable"} & {*verdicts}
 
 
-def _accuracy(a: Variant, b: Variant) -> Verdict | None:
+def _compare_accuracy(a: Variant, b: Variant) -> Verdict | None:
     if a.accuracy is None and b.accuracy is None:
         return None
     return "not_comparable" if a.accuracy is None or b.accuracy is None else accuracy.against(a.accuracy, b.accuracy)
 
 
-def _cost(costs: Costs, a: Variant, b: Variant, kind: str) -> Verdict | None:
+def _compare_cost(costs: Costs, a: Variant, b: Variant, kind: str) -> Verdict | None:
     mine, its = (costs.get(v, "energy" if kind == "energy" else "latency") for v in (a, b))
     if mine is None and its is None:
         return None

@@ -82,7 +82,7 @@ def read_lengths(options: LoadOptions, others: Sequence[str] = ()) -> Lengths:
     given = {}
     for name in LENGTHS:
         if name in options.options:
-            given[name] = _count(name, options.options[name], least[name])
+            given[name] = _read_count(name, options.options[name], least[name])
     lengths = Lengths(**given)
     if lengths.context is not None and lengths.context < lengths.needed:
         raise LoadError(
@@ -93,7 +93,7 @@ def read_lengths(options: LoadOptions, others: Sequence[str] = ()) -> Lengths:
     return lengths
 
 
-def _count(name: str, text: str, least: int) -> int:
+def _read_count(name: str, text: str, least: int) -> int:
     try:
         number = int(text)
     except ValueError:
