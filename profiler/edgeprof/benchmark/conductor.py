@@ -113,8 +113,8 @@ def _prepare(
     """The sensors that see the models at work: this machine's, or only instruments where they run on another device."""
     if not microcontrollers.run_elsewhere(models):
         return prepare(host, roots, request.sensors, request.rail, note=progress.note)
-    only = microcontrollers.sensors_beside(request, host)
-    discovery = prepare(host, roots, only, note=progress.note) if only else None
+    among = microcontrollers.sensors_beside(request, host)
+    discovery = prepare(host, roots, request.sensors, note=progress.note, among=among)
     return microcontrollers.seen_from_outside(discovery, models, request.rail)
 
 

@@ -447,7 +447,8 @@ class Worker:
         if not answer["ok"]:
             words = "\n".join(part for part in (self.last_words, answer.get("trace", "").strip()) if part)
             sentence = str(answer["message"])
-            if not sentence.startswith(self._label):  # a runtime's mostly begins with the file's name
+            # A runtime's mostly begins with the file's name, or says where the device is.
+            if not sentence.startswith(self._label) and self._spec.target not in sentence:
                 sentence = f"{self._label}: {sentence}"
             raise VariantError(sentence, remedy=self._remedy(answer["remedy"]), code=answer["kind"], last_words=words)
         return answer, out
