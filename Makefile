@@ -2,6 +2,7 @@
 #
 #   make demo         profile the demo's two models here, then on a virtual Jetson
 #   make test         the whole test suite
+#   make test-runtimes  the libraries of language models, in an environment of their own (3 GB on disk)
 #   make test-fast    the core and the sensors, without PyTorch: under a minute, for while you work
 #   make coverage     the whole suite, and which lines it never ran
 #   make fix          format the code and mend what ruff can mend
@@ -27,7 +28,7 @@ HOURS ?= 2
 DEMO := examples/demo
 BENCHMARKS := startup harness record_overhead sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices sandbox fleet_door
 
-.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-fleet test-onnx-suite docs site test-fast coverage fix names clean
+.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-fleet test-onnx-suite docs site test-fast test-runtimes coverage fix names clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -56,6 +57,17 @@ FAST := $(addprefix tests/profiler/,artifact calibration diagnosis energy report
 
 test-fast: $(VENV)/.fast
 	EDGEPROF_TESTS_WITHOUT=torch $(BIN)/python -m pytest $(PYTEST_ARGS) $(FAST)
+
+# The libraries of language models in an environment of their own: PyTorch is shared with the tests' one.
+$(VENV)-runtimes/.made: pyproject.toml tests/constraints.txt $(VENV)/.develop
+	$(BIN)/python -m venv $(VENV)-runtimes
+	$(VENV)-runtimes/bin/python -m pip install -q -e '.[all,transformers,onnxruntime-genai,ctranslate2,openvino-genai]' --group dev \
+	    onnx-ir cyllama xllamacpp -c tests/constraints.txt
+	@touch $@
+
+test-runtimes: $(VENV)-runtimes/.made
+	$(VENV)-runtimes/bin/python -m pytest tests/plugins/runtimes/test_huggingface.py tests/plugins/runtimes/test_language_libraries.py \
+	    tests/plugins/runtimes/test_llamacpp.py tests/plugins/runtimes/test_openai.py
 
 coverage: $(VENV)/.develop
 	@tools/old-pythons .old-pythons
