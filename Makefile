@@ -2,7 +2,6 @@
 #
 #   make demo         profile the demo's two models here, then on a virtual Jetson
 #   make test         the whole test suite
-#   make test-runtimes  the libraries of language models, in an environment of their own (3 GB on disk)
 #   make test-fast    the core and the sensors, without PyTorch: under a minute, for while you work
 #   make coverage     the whole suite, and which lines it never ran
 #   make fix          format the code and mend what ruff can mend
@@ -14,6 +13,7 @@
 #   make attacks      the exporter under floods and slow clients, beside node_exporter
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
 #   make test-systemd the exporter's service under a real systemd in QEMU (builds Debian once; root; many minutes)
+#   make test-runtimes    OpenVINO, OpenCV, ncnn, Keras and language models, each in an environment of its own (RUNTIMES="openvino keras")
 #   make test-onnx-suite  all models of ONNX's own backend suite (a part of them is in make test)
 #   make site         the documentation as a site in build/site, in an environment of its own; a warning is an error
 #   make docs         write anew what docs/ takes from --help and from tests
@@ -28,7 +28,7 @@ HOURS ?= 2
 DEMO := examples/demo
 BENCHMARKS := startup harness record_overhead sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices sandbox fleet_door
 
-.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-fleet test-onnx-suite docs site test-fast test-runtimes coverage fix names clean
+.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-fleet test-onnx-suite docs site test-fast coverage fix names clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -57,17 +57,6 @@ FAST := $(addprefix tests/profiler/,artifact calibration diagnosis energy report
 
 test-fast: $(VENV)/.fast
 	EDGEPROF_TESTS_WITHOUT=torch $(BIN)/python -m pytest $(PYTEST_ARGS) $(FAST)
-
-# The libraries of language models in an environment of their own: PyTorch is shared with the tests' one.
-$(VENV)-runtimes/.made: pyproject.toml tests/constraints.txt $(VENV)/.develop
-	$(BIN)/python -m venv $(VENV)-runtimes
-	$(VENV)-runtimes/bin/python -m pip install -q -e '.[all,transformers,onnxruntime-genai,ctranslate2,openvino-genai]' --group dev \
-	    onnx-ir cyllama xllamacpp -c tests/constraints.txt
-	@touch $@
-
-test-runtimes: $(VENV)-runtimes/.made
-	$(VENV)-runtimes/bin/python -m pytest tests/plugins/runtimes/test_huggingface.py tests/plugins/runtimes/test_language_libraries.py \
-	    tests/plugins/runtimes/test_llamacpp.py tests/plugins/runtimes/test_openai.py
 
 coverage: $(VENV)/.develop
 	@tools/old-pythons .old-pythons
@@ -111,6 +100,10 @@ test-systemd: $(VENV)/.develop
 # Twelve virtual boards behind twelve SSH servers, with a fault in each round; some minutes. Needs sshd.
 test-fleet: $(VENV)/.develop
 	$(BIN)/python -m tests.profiler.fleet.faults
+
+.PHONY: test-runtimes
+test-runtimes:
+	@tools/test-runtimes $(RUNTIMES)
 
 test-onnx-suite: $(VENV)/.develop
 	EDGEPROF_ONNX_SUITE=1 $(BIN)/python -m pytest tests/plugins/runtimes/test_onnx_suite.py
