@@ -11,6 +11,7 @@ import msgspec
 from edgeprof.benchmark.plan import make_plan
 from edgeprof.energy.estimate import CoreWatts
 from edgeprof.energy.recording import Recording
+from edgeprof.energy.stage_figures import report_stages
 from edgeprof.launch.command import SignalRelay, require_command, run_command
 from edgeprof.launch.lock import holder
 from edgeprof.reasons import Code
@@ -18,6 +19,7 @@ from edgeprof.results.schema import Reason
 from edgeprof.sensing.device.host import describe_host
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
+from edgeprof.stage_rings import StageWatch
 from edgeprof.worker.span import COMMAND, Span
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from edgeprof.energy.recording import Quote
     from edgeprof.launch.command import CommandRun
     from edgeprof.plugins import PluginHost
+    from edgeprof.results.schema import Stage
     from edgeprof.roots import Roots
 
 SCHEMA = "edgeprof.run/1"
@@ -39,11 +42,13 @@ class Outcome:
         argv: The command.
         runs: One per repetition.
         quote: Joules per run, watts over all runs, and why something is missing or degraded.
+        stages: What the command marked with ``edgeprof.stage``, over all runs.
     """
 
     argv: Sequence[str]
     runs: Sequence[CommandRun]
     quote: Quote
+    stages: Sequence[Stage] = ()
 
     @property
     def duration_s(self) -> float:
@@ -72,6 +77,7 @@ class Outcome:
             "cpu_s": sum(run.cpu_s for run in self.runs) / len(self.runs),
             "energy_j_per_run": msgspec.to_builtins(self.quote.energy),
             "power_w": msgspec.to_builtins(self.quote.power),
+            "stages": msgspec.to_builtins(list(self.stages)),
             "reasons": msgspec.to_builtins(self.quote.reasons),
         }
 
@@ -104,7 +110,8 @@ def measure_command(
     plan = make_plan(idle_s=idle_s, channels=channels, sample_rate_hz=sample_rate_hz)
     before = holder(roots)
     recording = Recording(discovery.topology, sampler, core_watts=core_watts, is_quiet_between=True)
-    with SignalRelay() as relay, recording:
+    watch = StageWatch(is_own=False)
+    with SignalRelay() as relay, recording, watch:
         if channels and idle_s:  # where nothing measures, idling tells nothing
             recording.idle(idle_s, relay.ended)
         if relay.ended.is_set():
@@ -120,6 +127,8 @@ def measure_command(
             recording.idle(idle_s, relay.ended)
     others = {str(other) for other in (before, holder(roots)) if other is not None}
     quote = recording.quote(argv[0])
+    marked = report_stages(recording, watch.spans, watch.rings)
     _, filter_reasons = recording.fitted_filters()
     shared = [Reason(code=Code.SHARED_DEVICE, message=f"another measurement ran on this device: {o}") for o in others]
-    return Outcome(argv, runs, replace(quote, reasons=[*quote.reasons, *filter_reasons, *shared]))
+    reasons = [*quote.reasons, *marked.reasons, *filter_reasons, *shared]
+    return Outcome(argv, runs, replace(quote, reasons=reasons), marked.stages)

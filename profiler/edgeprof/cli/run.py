@@ -75,6 +75,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
 def sentence(outcome: Outcome) -> str:
     """``31.42 ± 0.40 J in 12.03 s · 2.61 W mean, 4.9 W peak · idle 1.52 W → 13.1 J net · …``."""
     from edgeprof import units
+    from edgeprof.reporters.stages_text import marked_stage_lines
 
     energy, power = outcome.quote.energy, outcome.quote.power
     gross, net = energy.gross, energy.net
@@ -97,5 +98,6 @@ def sentence(outcome: Outcome) -> str:
     lines = ["  " + " · ".join(words)]
     if energy.rail:
         lines.append(f"  {energy.rail} covers the {energy.covers}")
+    lines += marked_stage_lines(outcome.stages)
     lines += [f"  {r.message}" + (f" → {r.remedy}" if r.remedy else "") for r in outcome.quote.reasons]
     return "\n".join(lines)
