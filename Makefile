@@ -26,7 +26,7 @@ HOURS ?= 2
 DEMO := examples/demo
 BENCHMARKS := startup harness record_overhead sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices sandbox
 
-.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-onnx-suite docs test-fast coverage fix names clean
+.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-fleet test-onnx-suite docs test-fast coverage fix names clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -94,6 +94,10 @@ test-kernel: $(VENV)/.develop
 
 test-systemd: $(VENV)/.develop
 	EDGEPROF_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd
+
+# Twelve virtual boards behind twelve SSH servers, with a fault in each round; some minutes. Needs sshd.
+test-fleet: $(VENV)/.develop
+	$(BIN)/python -m tests.profiler.fleet.faults
 
 test-onnx-suite: $(VENV)/.develop
 	EDGEPROF_ONNX_SUITE=1 $(BIN)/python -m pytest tests/plugins/runtimes/test_onnx_suite.py

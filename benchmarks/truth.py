@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 import zlib
 from concurrent.futures import ProcessPoolExecutor
@@ -27,10 +28,12 @@ from paired import about, machine, parser, table, write
 from scipy.stats import t as student
 from truth_conditions import GROUPS
 from truth_plant import Bench, Played, Power, play, read_times
+from truth_sensors import Ina3221
 
 from edgeprof.benchmark.plan import pause_s, settle_s
 from edgeprof.energy import figures, filters, idle, quote, uncertainty
 from edgeprof.energy.integrate import ChannelSeries
+from edgeprof.energy.sag import sag_of
 from edgeprof.sensing.reader import read_interval
 from edgeprof.sensing.trace import Series, deduplicate
 from edgeprof.verdicts import compare
@@ -70,7 +73,8 @@ def sampled(sensors, powers, rng) -> list[ChannelSeries]:
         period = read_interval(sensor.channel)
         times, values = sensor.series(power, read_times(rng, power.end, period), rng)
         kept = deduplicate(Series(times.tolist(), values.tolist()), sensor.channel, period)
-        series.append(ChannelSeries(sensor.channel, np.asarray(kept.times), np.asarray(kept.values)))
+        sag = sag_of(*sensor.seen) if isinstance(sensor, Ina3221) else None
+        series.append(ChannelSeries(sensor.channel, np.asarray(kept.times), np.asarray(kept.values), sag))
     return series
 
 
@@ -217,7 +221,10 @@ def main() -> None:
     if flags.before:
         before = {r["name"]: r for r in json.loads(flags.before.read_text(encoding="utf-8"))["results"]}
     with ProcessPoolExecutor(flags.jobs) as pool:
-        results = list(pool.map(condition, *zip(*tasks, strict=True), [runs] * len(tasks), [flags.seed] * len(tasks)))
+        results = []
+        for result in pool.map(condition, *zip(*tasks, strict=True), [runs] * len(tasks), [flags.seed] * len(tasks)):
+            results.append(result)
+            print(f"  {len(results)} of {len(tasks)}: {result['name']}", file=sys.stderr)
     print(f"{runs} runs a condition; {about(facts)}\n")
     print("Each cell: bias / what an ideal interval would state / what is stated, %, · coverage (of the process), %\n")
     print(shown(results, before))

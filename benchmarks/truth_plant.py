@@ -135,7 +135,7 @@ class Bench:
     @property
     def has_process_mean(self) -> bool:
         """Whether the expected joules per inference are known beforehand."""
-        return not (self.drift or self.pink or self.frame_hz or self.correlation)
+        return not (self.drift or self.pink or self.frame_hz or self.correlation or self.tail_w)
 
     def process_joules(self, variant: int) -> float:
         return self.scales[variant] * math.fsum(s * w for s, w in load(self.loads[variant]).pieces)

@@ -44,6 +44,7 @@ class Ina3221:
         self.n, self.ct, self.ch, self.pos, self.shunt, self.volts = n, ct, ch, pos, shunt, volts
         self.noise_v, self.sag, self.edge = noise_v, sag, edge
         self.given = (gain, offset, clock)
+        self.seen = np.empty(0), np.empty(0)  # volts and amperes, as its driver gives them
         release = "5.10.104-tegra" if old else "5.15.148-tegra"
         told = timing(n, round(2e3 * ch * ct * (n if old else 1)), ch, release)
         watts_per_volt = round(volts / BUS_STEP_V) * BUS_STEP_V / shunt
@@ -88,6 +89,7 @@ class Ina3221:
         if bus is not None:
             seen = np.clip(np.floor((times - (begins[0] + 2 * ct)) / cycle).astype(int), 0, count - 1)
             millivolts = np.round(running_average(bus, self.n)[seen] / BUS_STEP_V) * 8
+        self.seen = np.broadcast_to(millivolts * 1e-3, milliamperes.shape), milliamperes * 1e-3
         # The stamp is the middle of two reads, and the current is the later one.
         return times - 0.25 * read_s, millivolts * milliamperes * 1e-6
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import gc
 import os
 import signal
@@ -44,6 +46,50 @@ telemetry.turn_off()
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+#: Where the stacks of a test that hangs are written: the stderr that pytest itself has, not a test's.
+_stderr: list[int] = []
+#: Seconds beyond a test's own limit after which its process is ended.
+GRACE_S = 60
+
+
+def pytest_configure() -> None:
+    _stderr.append(os.dup(2))
+
+
+@contextlib.contextmanager
+def _ended_where_it_hangs(item: pytest.Item) -> Iterator[None]:
+    """Print the stacks of all threads and end this process where one phase of a test hangs.
+
+    pytest-timeout interrupts a test once. A library's own code does not hear its signal, and a fixture that waits after
+    it, or the test's next try, would wait for ever: a run of hours that says nothing.
+    """
+    marker = item.get_closest_marker("timeout")
+    limit = float(marker.args[0]) if marker else float(item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(limit + GRACE_S, exit=True, file=_stderr[0])
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with _ended_where_it_hangs(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with _ended_where_it_hangs(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    with _ended_where_it_hangs(item):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

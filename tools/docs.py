@@ -38,7 +38,8 @@ Written by `make docs` from `--help`; a test keeps it true.
 
 Exit codes: 0 done; 1 a gate or `--strict` failed; 2 bad usage or bad input (the message names the file, what is wrong
 and what to do); 3 at least one variant could not be measured (the others are still reported); 75 another
-measurement is running on this device (the message says whose, since when, and of what); 130 interrupted.
+measurement is running on this device (the message says whose, since when, and of what); 78 the device is another board,
+or in another power mode, than a fleet's inventory says; 130 interrupted.
 """
 
 

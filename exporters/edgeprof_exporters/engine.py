@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.energy.online.running_sum import BRIDGE_S, USUAL_S, History, Meter, Total
-from edgeprof.provenance import worst
+from edgeprof.provenance import provenance_of_sum
 from edgeprof.sensing.board.headline import is_power
 from edgeprof.sensing.clock import MonotonicClock
 from edgeprof.sensing.limits import SENTINELS, bounds
@@ -352,7 +352,7 @@ class Engine:
     def sources_of_total(self) -> tuple[str, str]:
         """The headline's source and provenance, as labels."""
         channels = [m.channel for m in self.total.meters] if self.total else []
-        return "+".join(dict.fromkeys(c.sensor for c in channels)), worst([c.provenance for c in channels])
+        return "+".join(dict.fromkeys(c.sensor for c in channels)), provenance_of_sum([c.provenance for c in channels])
 
     # -- state over restarts ------------------------------------------------------------------------------------------
 

@@ -66,6 +66,12 @@ class BusyError(EdgeprofError):
     exit_code = 75
 
 
+class WrongDeviceError(EdgeprofError):
+    """The device is another one than the inventory says, or in another power mode."""
+
+    exit_code = 78
+
+
 class VariantError(EdgeprofError):
     """One variant could not be measured; the others go on.
 

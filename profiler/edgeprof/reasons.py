@@ -42,10 +42,12 @@ class Code(str, Enum):
 
     # What the figures are.
     ESTIMATED = "estimated", Severity.REMARK
+    ESTIMATED_PART = "estimated_part", Severity.REMARK
     NET_UNCERTAIN = "net_uncertain", Severity.REMARK
     NO_IDLE = "no_idle", Severity.REMARK
     ONE_WINDOW = "one_window", Severity.REMARK
     GAIN_UNKNOWN = "gain_unknown", Severity.REMARK
+    CORRELATED_WINDOWS = "correlated_windows", Severity.REMARK
     BEYOND_CALIBRATION = "beyond_calibration", Severity.REMARK
     FILTER_CONTRADICTED = "filter_contradicted", Severity.REMARK
     JUDGED_ON_CALIBRATION_DATA = "judged_on_calibration_data", Severity.REMARK

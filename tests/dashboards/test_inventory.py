@@ -30,7 +30,7 @@ def test_devices_get_the_shared_labels_the_default_port_and_their_own(tmp_path) 
         '[[devices]]\nname = "b"\naddress = "[2001:db8::2]:28283"\nlabels = { line = "2" }\n'
         '[[devices]]\nname = "c.example"\n',
     )
-    assert devices == [
+    assert [(d.name, d.address, d.labels) for d in devices] == [
         ("a", "192.0.2.1:9999", {"site": "hall", "line": "1"}),
         ("b", "[2001:db8::2]:28283", {"site": "hall", "line": "2"}),
         ("c.example", "c.example:9999", {"site": "hall", "line": "1"}),

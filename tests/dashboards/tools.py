@@ -94,6 +94,8 @@ class Child:
             self.process.kill()
             self.process.wait()
         self._reader.join(10)
+        # To close what another thread reads waits for that thread, where no signal interrupts it.
+        assert not self._reader.is_alive(), "a process that this one started outlived it, with its stderr"
         assert self.process.stderr is not None
         self.process.stderr.close()
 

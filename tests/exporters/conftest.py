@@ -121,6 +121,8 @@ class Daemon:
                 self.child.kill()
                 self.child.wait()
         self._reader.join(10)
+        # To close what another thread reads waits for that thread, where no signal interrupts it.
+        assert not self._reader.is_alive(), "a process that the daemon started outlived it, with its stderr"
         assert self.child.stderr is not None
         self.child.stderr.close()
         return code

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from tests.fuzzing.mutations import Mutation
 
-#: CPU seconds of one case, and bytes that a case may take beyond the file.
-LIMIT_S = 2.0
+#: CPU seconds of one case, and bytes that a case may take beyond the file. Under a tracer (coverage) the interpreter
+#: takes several times as long for each line, which is no property of the reader.
+LIMIT_S = 2.0 if sys.gettrace() is None else 20.0
 LIMIT_BYTES = 256 << 20
 #: Address space beyond which the child cannot grow at all, so that a bomb ends it and not the machine.
 _CEILING_BYTES = 6 << 30

@@ -45,6 +45,8 @@ def main(scratch: str) -> None:
     sys.path[:] = job["path"]
     try:
         insert(job["module"], "chip_addr=" + ",".join(map(str, job["addresses"])))
+        if job["second_bus"]:
+            insert("/run/answer/i2c-stu2.ko", "chip_addr=" + ",".join(map(str, job["second_bus"])))
         scenarios = importlib.import_module("tests.kernel.scenarios")
         answer = {"result": getattr(scenarios, job["scenario"])(**job["arguments"])}
     except BaseException:  # noqa: BLE001 - whatever it is, the host is told

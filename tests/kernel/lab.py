@@ -13,10 +13,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeprof.simulation.board_specs import BOARDS
 from tests.kernel import trees
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HERE = Path(__file__).parent
 
@@ -51,6 +54,7 @@ def run(
     changes: trees.Changes | None = None,
     *,
     real_time: bool = False,
+    second_bus: Sequence[int] = (),
     timeout_s: float = 250.0,
     **arguments: Any,
 ) -> Any:
@@ -62,6 +66,7 @@ def run(
         changes: What is unlike the board's own device tree.
         real_time: With the host's clock. Otherwise the guest's clock stands still while it computes and jumps over idle
             time: exact sleeps, the same on a busy machine, and half a minute of waveform in seconds.
+        second_bus: I2C addresses of chips on a bus of its own, of which the device tree says nothing.
         timeout_s: When the guest is given up.
         arguments: JSON-able.
 
@@ -87,9 +92,14 @@ def run(
             "arguments": {"board": board, **arguments},
             "module": str(cache() / "i2c-stub.ko"),
             "addresses": trees.addresses(BOARDS[board]),
+            "second_bus": list(second_bus),
             "path": [str(HERE.parents[1]), *sys.path],
             "environment": {"EDGEPROF_DATA_DIR": "/run/data", "HOME": "/run", "PATH": os.environ.get("PATH", "")},
         }
+        if second_bus:
+            # A module makes one bus: its copy under another name makes the second.
+            code = (cache() / "i2c-stub.ko").read_bytes()
+            (scratch / "i2c-stu2.ko").write_bytes(code.replace(b"i2c_stub\0", b"i2c_stu2\0"))
         (scratch / "job.json").write_text(json.dumps(job))
         command = [
             str(cache() / "linux"),

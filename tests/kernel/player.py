@@ -6,6 +6,7 @@ i2c-stub only keeps register values: time, conversions and averaging are compute
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 import fcntl
 import os
@@ -13,15 +14,17 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeprof.simulation.board_specs import BOARDS
 from edgeprof.simulation.chip import BlockAverage, Ina3221
+from edgeprof.simulation.waveform import Waveform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
-    from edgeprof.simulation.waveform import Waveform
+    from typing_extensions import Self
 
 I2C_SLAVE_FORCE, I2C_SMBUS = 0x0706, 0x0720
 BYTE, WORD, BLOCK = 2, 3, 8
@@ -118,6 +121,64 @@ class _Rail:
         self.registers.write(5, round(self.volts / 3.125e-3))
         self.registers.write(7, round(watts / self.volts * self.shunt / 20e-6))
         self.registers.write24(8, round(abs(watts) * self.shunt / 4e-6))
+
+
+class SwitchedLoad:
+    """A load that a test switches; rails follow it, and it counts its work (one loop for each second of all of it)."""
+
+    def __init__(self) -> None:
+        self._begin = 0.0
+        self._times, self._levels, self._done = [0.0], [0.0], [0.0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.set(0.0)
+
+    def begin(self, time_s: float) -> None:
+        """Count times from now on (monotonic s)."""
+        self._begin = time_s
+
+    def set(self, share: float) -> None:
+        """From now on do this share of the work that can be done."""
+        now = time.monotonic() - self._begin
+        self._done.append(self.work(now))
+        self._levels.append(share)
+        self._times.append(now)
+
+    def loops(self) -> float:
+        """The work done so far."""
+        return self.work(time.monotonic() - self._begin)
+
+    def work(self, time_s: float) -> float:
+        """The work done up to a time since the beginning."""
+        at = max(0, bisect.bisect_right(self._times, time_s) - 1)
+        return self._done[at] + self._levels[at] * max(0.0, time_s - self._times[at])
+
+    def level(self, time_s: float) -> float:
+        """The share at a time since the beginning."""
+        return self._levels[max(0, bisect.bisect_right(self._times, time_s) - 1)]
+
+    def share(self, idle_w: float, load_w: float) -> Waveform:
+        """What a rail draws: so much without the load, and so much more with all of it."""
+        return _Following(self, idle_w, load_w)
+
+
+class _Following(Waveform):
+    def __init__(self, load: SwitchedLoad, idle_w: float, load_w: float) -> None:
+        self._load, self._idle_w, self._load_w = load, idle_w, load_w
+
+    def power(self, time: float) -> float:
+        return self._idle_w + self._load_w * self._load.level(time)
+
+    def energy(self, time: float) -> float:
+        return self._idle_w * time + self._load_w * self._load.work(time)
+
+    def describe(self) -> dict[str, Any]:
+        return {"following": [self._idle_w, self._load_w]}
 
 
 class Player:

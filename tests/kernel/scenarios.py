@@ -16,7 +16,7 @@ from edgeprof.sensing.discover import Discovery, discover
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.simulation.board_specs import BOARDS
 from edgeprof.simulation.waveform import Pieces, parse
-from tests.kernel.player import Player, configuration, hwmon, nvpower
+from tests.kernel.player import Player, Registers, SwitchedLoad, configuration, hwmon, nvpower
 
 
 def _find(rail: str | None = None) -> Discovery:
@@ -261,4 +261,47 @@ def bench(
         "result": json.loads(written.read_text()) if written.exists() else None,
         "samples": {f"{address:02x}": int((hwmon(address) / "samples").read_text()) for address in chips},
         "registers": {f"{address:02x}": configuration(player.chips[address])[0] for address in chips},
+    }
+
+
+def proof(board: str, shares: dict[str, float], idle_w: float, load_w: float) -> dict[str, Any]:
+    """``doctor --prove`` with a load that moves the rails: each draws its share of what the load makes of the power."""
+    from edgeprof.calibration import prove as proving
+    from edgeprof.sensing.proofs import Proofs
+
+    _settings(board)
+    player = Player(board)
+    load = SwitchedLoad()
+    begin = player.start({rail: load.share(share * idle_w, share * load_w) for rail, share in shares.items()})
+    load.begin(begin)
+    try:
+        return proving.prove(
+            PluginHost(only=["ina3221", "hwmon"]),
+            Roots(),
+            load=lambda: load,
+            activity=dict,
+            kept=Proofs(Path("/run/data")),
+            quick=True,
+        ).to_dict()
+    finally:
+        player.stop()
+
+
+def two_buses(board: str) -> dict[str, Any]:
+    """The board's chip at 9 W, and another one of its address on a second bus, without labels and at 3 W."""
+    _settings(board)
+    Player(board).hold({"VDD_IN": 9.0, "VDD_CPU_GPU_CV": 3.0, "VDD_SOC": 2.0})
+    second = Registers(0x40, bus=1)
+    Path("/sys/bus/i2c/devices/i2c-1/new_device").write_text("ina3221 0x40")
+    for number in range(3):
+        second.write(1 + 2 * number, 1500 << 3)  # 60 mV on the driver's default of 10 mΩ: 6 A
+        second.write(2 + 2 * number, 62 << 3)  # 496 mV
+    found = _find()
+    values = {}
+    for sensor in found.sensors:
+        values |= sensor.read_once()
+    return {
+        "headline": [[channel.name, channel.chip] for channel in found.topology.headline.channels],
+        "watts": {name: value for name, value in values.items() if name.endswith("/power")},
+        "refused": survey_channels(found),
     }

@@ -288,3 +288,32 @@ def test_a_fast_sensor_is_the_real_drivers_for_one_run_and_then_as_it_was() -> N
     assert "16 samples instead of 512" in " ".join(reason["message"] for reason in result["reasons"])
     assert answer["samples"] == {"40": 512}
     assert answer["registers"] == {"40": 512}
+
+
+def test_a_second_chip_of_the_same_address_on_another_bus_leaves_the_total_what_it_is() -> None:
+    answer = lab.run("two_buses", "jetson-orin-nano", second_bus=[0x40])
+    assert answer["headline"] == [["VDD_IN", "i2c 0-0040"]]
+    assert answer["watts"]["VDD_IN/power"] == pytest.approx(9.0, abs=0.05)
+    foreign = [name for name in answer["watts"] if "1-0040" in name]
+    assert len(foreign) == 3
+
+
+SHARES = {"VDD_IN": 1.0, "VDD_CPU_GPU_CV": 0.5, "VDD_SOC": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        (None, set()),
+        (trees.Changes(shunts_uohm={"VDD_IN": 10_000}), {("parts", "VDD_IN")}),
+    ],
+    ids=["healthy", "shunt taken for twice its value"],
+)
+def test_a_proof_passes_a_healthy_board_and_finds_a_wrong_shunt(
+    changes: trees.Changes | None, failed: set[tuple[str, str]]
+) -> None:
+    answer = lab.run("proof", "jetson-orin-nano", changes, shares=SHARES, idle_w=4.0, load_w=10.0)
+    found = {(check["name"], check["subject"]) for check in answer["checks"] if check["verdict"] == "failed"}
+    assert found == failed
+    (tau,) = [c for c in answer["checks"] if c["name"] == "filter" and c["subject"] == "VDD_IN"]
+    assert tau["low"] < 0.43008 < tau["high"]

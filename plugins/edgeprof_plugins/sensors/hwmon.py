@@ -22,6 +22,7 @@ from edgeprof import hookimpl
 from edgeprof.sensing.board.identity import identify
 from edgeprof.sensing.board.placement import Origin, distinct_names, find_rails
 from edgeprof.sensing.files import FileSensor, NumberFile, listing, number_of, provenance, text_of, trouble
+from edgeprof.sensing.limits import SENTINELS
 from edgeprof.sensing.sensor import INSTANTANEOUS, Channel, Filter, Sensor
 from edgeprof_plugins.sensors.hwmon_chips import Card, acpi_meters, amdgpu, relations, silent_cards
 
@@ -102,7 +103,9 @@ class PairSensor(FileSensor):
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
         for index, (volts, amperes) in enumerate(self._pairs):
             before = time.monotonic()
-            values[index] = volts.number() * amperes.number()
+            factors = volts.number(), amperes.number()
+            # A product of what a register without a reading says may look like a power.
+            values[index] = factors[0] * factors[1] if SENTINELS.isdisjoint(factors) else math.nan
             times[index] = 0.5 * (before + time.monotonic())
 
 

@@ -138,7 +138,7 @@ def _channel(zone: _Zone, roots: Roots, *, is_client: bool) -> Channel:
         scope=_SCOPES.get(zone.domain, "unknown"),
         role="total" if zone.domain == "psys" else "part",
         parent=inside,
-        provenance=provenance(roots, "counter"),
+        provenance=provenance(roots, "estimated" if is_memory else "counter"),
         resolution=_STEP_J,
         gain_limit=_DRAM_GAIN_LIMIT if is_memory else _GAIN_LIMIT,
         offset_limit=(_DRAM_OFFSET_CLIENT_W if is_client else _DRAM_OFFSET_W) if is_memory else None,

@@ -16,7 +16,7 @@ import psutil
 
 from edgeprof import __version__
 from edgeprof.artifact.recognition import SERVER
-from edgeprof.benchmark import assemble, stages
+from edgeprof.benchmark import assemble, gpu_findings, stages
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
 from edgeprof.benchmark.records import Sampled, VariantRecord
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates
@@ -203,13 +203,14 @@ class _Run:
         variants = [assemble.variant(record, sampled, self.plan) for record in records]
         assemble.pair_accuracies(variants, records)
         cost = self.sampler.cost()
+        proved = self._proved()
         failures = [*self.found.failures, *((f.sensor, f.reason, None) for f in self.sampler.failures())]
         result = schema.Result(
             id=new_id(created),
             created=created.isoformat(timespec="seconds"),
             edgeprof=__version__,
             host=host,
-            sensors=assemble.sensor_uses(sampled, self.found.unavailable, self._proved()),
+            sensors=assemble.sensor_uses(sampled, self.found.unavailable, proved),
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.inputs_from),
             variants=variants,
             comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
@@ -217,6 +218,7 @@ class _Run:
             interrupted=self.interrupted,
             self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
             traces=assemble.traces(sampled),
+            proof=None if proved is None else proved.cited(),
         )
         recommend.judge(result)
         return document.as_text(result)
@@ -320,7 +322,12 @@ class _Run:
         self.order += 1
         span = window.span._replace(key=(variant.name, record.workload.name))
         is_served = variant.loaded is not None and variant.loaded.is_served
-        self.recording.add(span, cpu_s=None if is_served else window.cpu_s)
+        self.recording.add(
+            span,
+            cpu_s=None if is_served else window.cpu_s,
+            busy_s=window.busy_s,
+            is_elsewhere=is_served or gpu_findings.is_gpu(variant.options.device),
+        )
         record.windows.append(window._replace(span=span))
         record.orders.append(self.order)
         if variant.loaded is not None and variant.loaded.language is not None:

@@ -124,13 +124,19 @@ def settle_s(channels: Iterable[Channel]) -> float:
 def pause_s(channels: Iterable[Channel], rate_hz: float | None = None) -> float:
     """How long nothing runs (s) between two windows, so that their edges can be taken from it (``energy.edges``).
 
-    A filter or a momentary reading needs some readings there; a counter or a block average needs two of its own ticks.
+    A filter or a momentary reading needs some readings there; a counter or a block average needs two of its own ticks,
+    and so does a source that is read more often than it says something new.
     """
     pauses = [0.0]
     for channel in channels:
         period, refresh = read_interval(channel, rate_hz), channel.update_interval_s or 0.0
-        ticks = channel.kind == "counter" or channel.filter.kind == "block"
-        pauses.append(_PAUSE_READINGS * period + refresh if not ticks or refresh < period else _PAUSE_TICKS * refresh)
+        readings_s = _PAUSE_READINGS * period + refresh
+        if refresh < period:
+            pauses.append(readings_s)
+        elif channel.kind == "counter" or channel.filter.kind == "block":
+            pauses.append(_PAUSE_TICKS * refresh)
+        else:
+            pauses.append(max(readings_s, _PAUSE_TICKS * refresh))
     return min(max(pauses), _LONGEST_PAUSE_S)
 
 

@@ -27,6 +27,7 @@ SCHEMA = "edgeprof.choice/1"
 @click.command("choose", no_args_is_help=True)
 @click.argument("requirements", metavar="REQUIREMENTS.toml")
 @click.argument("results", nargs=-1, metavar="[RESULT...]")
+@click.option("--fleet", is_flag=True, help="Choose among what the fleet has measured (edgeprof fleet).")
 @click.option("--ask", is_flag=True, help="Write REQUIREMENTS.toml from eight questions first.")
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False), metavar="FILE.json", help="Also write the JSON to FILE."
@@ -34,7 +35,14 @@ SCHEMA = "edgeprof.choice/1"
 @json_option
 @no_color_option
 def command(
-    requirements: str, results: tuple[str, ...], *, ask: bool, output: str | None, as_json: bool, no_color: bool
+    requirements: str,
+    results: tuple[str, ...],
+    *,
+    fleet: bool,
+    ask: bool,
+    output: str | None,
+    as_json: bool,
+    no_color: bool,
 ) -> int:
     """Which model on which hardware, from requirements.
 
@@ -61,7 +69,7 @@ def command(
 
         write_answers(path)
     asked = load(path)
-    found = choose(_read(results), asked)
+    found = choose([*_read_fleet(), *_read_named(results)] if fleet else _read(results), asked)
     text = json.dumps(_as_json(found), indent=2, allow_nan=False)
     if output is not None:
         files.write(Path(output), text + "\n")
@@ -90,6 +98,35 @@ def _read(references: tuple[str, ...]) -> list[Result]:
             remedy="Measure something first: edgeprof bench MODEL, or name result files.",
         )
     return list({one.id: one for one in found}.values())
+
+
+def _read_named(references: tuple[str, ...]) -> list[Result]:
+    """The results that were named beside ``--fleet``; none where none was."""
+    return _read(references) if references else []
+
+
+def _read_fleet() -> list[Result]:
+    """What a fleet has measured; each host is called what the inventory calls it.
+
+    Raises:
+        InputError: the fleet has measured nothing.
+    """
+    import msgspec
+
+    from edgeprof.errors import InputError
+    from edgeprof.fleet.store import fleet_store
+
+    store = fleet_store()
+    entries = store.jobs()
+    if not entries:
+        raise InputError(
+            f"there is nothing to choose from: no result of a fleet is stored in {store.directory}",
+            remedy="Measure something first: edgeprof fleet bench MODEL",
+        )
+    return [
+        msgspec.structs.replace(result, host=msgspec.structs.replace(result.host, hostname=device))
+        for device, result in entries
+    ]
 
 
 # --- for people -------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def examine(host: PluginHost, roots: Roots) -> list[Check]:
 
     checks = [_python(), *_plugins(host)]
     try:
-        checks += _sensors(discover(host, roots))
+        checks += sensor_checks(discover(host, roots))
     except EdgeprofError as error:
         checks.append(Check("sensors", "fail", error.message, error.remedy))
     checks += _runtimes(host)
@@ -100,7 +100,8 @@ def _plugins(host: PluginHost) -> Iterator[Check]:
         yield Check(f"plugin {info.name}", "fail", info.reason or "it failed", remedy)
 
 
-def _sensors(discovery: Discovery) -> Iterator[Check]:
+def sensor_checks(discovery: Discovery) -> Iterator[Check]:
+    """What the sensors and their total come to, and what each refused channel lacks."""
     headline = discovery.topology.headline
     usable = {channel.key for channel in discovery.topology.channels if channel.available}
     if headline.channels:

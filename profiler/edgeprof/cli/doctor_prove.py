@@ -53,6 +53,11 @@ def run(
 
 def lines(proof: Proof) -> Iterator[str]:
     """The verdicts: of the headline each, of other channels one line for all that passed."""
+    import msgspec
+
+    from edgeprof.reporters.proof_section import summary
+    from edgeprof.results import schema
+
     headline = (proof.rail or "").split(" + ")
     shown = headline if len(headline) == 1 else []
     by_subject: dict[str, list[Check]] = {}
@@ -74,7 +79,7 @@ def lines(proof: Proof) -> Iterator[str]:
         yield from _lines(replace(same[0], subject=", ".join(check.subject for check in same)))
     if quiet:
         yield f"  pass   also as stated: {', '.join(quiet)}"
-    yield f"  {_summary(proof)}"
+    yield f"  {summary(msgspec.convert(proof.to_dict(), schema.Proof))}"
 
 
 #: Checks of one channel alone.
@@ -94,16 +99,3 @@ def _lines(check: Check) -> Iterator[str]:
     yield text
     if check.remedy and check.verdict != "passed":
         yield f"         → {check.remedy}"
-
-
-def _summary(proof: Proof) -> str:
-    failed = [check for check in proof.checks if check.verdict == "failed"]
-    if failed:
-        names = ", ".join(dict.fromkeys(f"{check.subject} ({check.name})" for check in failed))
-        return f"Not to be believed as it is: {names}."
-    if proof.believable is None:
-        return "Nothing failed, but how well joules add up cannot be told here."
-    gain = "a gain" if proof.gain_limit is None else f"± {100 * proof.gain_limit:.1f} % of gain"
-    met = any(check.name == "meter" and check.verdict == "passed" for check in proof.checks)
-    plus = "" if met else f", plus {gain} that only a meter can see"
-    return f"Joules of windows of 1 s and longer: believable to ± {100 * proof.believable:.1f} %{plus}."

@@ -15,7 +15,7 @@ import click
 
 from edgeprof import __version__
 from edgeprof.cli import streams
-from edgeprof.cli.verbs import ABOUT, BUNDLED, EPILOG, RESERVED, VERBS
+from edgeprof.cli.verbs import ABOUT, BUNDLED, EPILOG, HIDDEN, RESERVED, VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in BUNDLED:
             return self.load_bundled(cmd_name)
-        if cmd_name in VERBS:
+        if cmd_name in VERBS or cmd_name in HIDDEN:
             command: click.Command = importlib.import_module(f"edgeprof.cli.{cmd_name}").command
             return command
         if cmd_name not in self.commands:

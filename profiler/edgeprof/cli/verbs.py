@@ -20,6 +20,7 @@ VERBS = {
     "diagnose": "Why a variant is no faster, no smaller or no longer accurate.",
     "doctor": "What works, what does not, why, and the command that mends it.",
     "exporter": "The long-running daemon: samples, integrates, serves Prometheus.",
+    "fleet": "The same bench or study on many devices.",
     "gate": "Pass or fail a result against limits, for CI.",
     "history": "Past results on this device.",
     "plugins": "Installed plugins; conformance check; scaffold.",
@@ -31,11 +32,14 @@ VERBS = {
     "top": "Live view of rails, load and temperatures in the terminal.",
 }
 
-#: Those of them that a plugin of ours brings (``register_commands``): verb → the plugin, which alone is loaded for it.
+#: Verbs that programs call and no help lists; edgeprof.cli.<verb> holds the ``command`` of each.
+HIDDEN = frozenset({"door"})
+
+#: Those of VERBS that a plugin of ours brings (``register_commands``): verb → the plugin, which alone is loaded for it.
 BUNDLED = {
     "dashboards": "dashboards",
     "exporter": "exporter",
 }
 
 #: What no other plugin may call a verb of its own.
-RESERVED = frozenset(VERBS) - frozenset(BUNDLED)
+RESERVED = (frozenset(VERBS) | HIDDEN) - frozenset(BUNDLED)

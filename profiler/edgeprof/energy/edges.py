@@ -182,11 +182,14 @@ def momentary(window: Window) -> RunningIntegral | None:
     update = window.channel.update_interval_s or 0.0
     if update > 0.75 * window.interval:
         # The source says something new less often than it is read, and holds it: a straight line to the next change,
-        # of which repeats were left out, would begin too early.
+        # of which repeats were left out, would begin too early. Where a value held, its energy is known in between.
         total = np.concatenate(([0.0], np.cumsum(window.v[:-1] * np.diff(window.t))))
-    else:
-        total = _trapezoids(window)
-    return RunningIntegral(window.t, total, u, lag_s=update)
+        t = np.union1d(window.t, np.arange(window.t[0], window.t[-1], update / 2))
+        # Points in between are no readings of their own; what was converted before an edge may show a whole refresh
+        # and a conversion later.
+        u *= math.sqrt(t.size / window.t.size)
+        return RunningIntegral(t, np.interp(t, window.t, total), u, lag_s=1.5 * update)
+    return RunningIntegral(window.t, _trapezoids(window), u, lag_s=update)
 
 
 def behind_filter(window: Window, tau: float) -> RunningIntegral | None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: The power of a busy core if the user gives none: a wide interval, labelled as a guess wherever it appears.
 _CORE_WATTS = {"x86_64": 6.0, "aarch64": 1.5, "armv7l": 0.8}
 _STATED_HALF_WIDTH, _GUESSED_HALF_WIDTH = 0.5, 0.8
+#: Work that keeps less of one core busy than this waits for something else, which draws what it draws unseen.
+_LEAST_CORE_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,13 @@ def estimate(
     relative_uncertainty: float = 0.5,
     stated: bool = True,
     reason: str = "nothing measures power here",
+    working_s: float | None = None,
 ) -> Measured:
     """Joules per unit of work from CPU time: E = cpu_s · core_w, for the work alone.
 
     The rule that withholds a figure beyond U/E = 20 % does not apply: an estimate is always beyond, and always says so.
+    Where the process that was watched did not do the work (a server did, or a GPU), its CPU time says nothing of the
+    work's joules, and there is no estimate.
 
     Args:
         windows: The measured spans.
@@ -64,26 +69,29 @@ def estimate(
         relative_uncertainty: Half-width of the 95 % interval, relative: 0.5 is ±50 %.
         stated: Whether the user gave the wattage; otherwise it is a guess.
         reason: Why nothing measures.
+        working_s: How long work was being done in all windows together, where that is less than their length.
 
     Returns:
-        A gross figure of provenance ``estimated``; no net one, because the idle power is not known either.
+        A gross figure of provenance ``estimated``; no net one, because the idle power is not known either. Nothing,
+        with the reason ``no_cpu_time``, where no CPU time is known or next to none was used.
 
     Raises:
         ValueError: a wattage that is not positive, or windows and CPU times that do not pair up.
     """
     if core_w <= 0 or len(windows) != len(cpu_seconds):
         raise ValueError(f"{core_w} W, {len(windows)} windows and {len(cpu_seconds)} CPU times make no estimate")
+    joules = [None if cpu is None else cpu * core_w for cpu in cpu_seconds]
+    known = [(j, w.seconds, w.count) for j, w in zip(joules, windows, strict=True) if j is not None and w.count > 0]
+    why = _why_not_estimated(windows, cpu_seconds, working_s)
+    if why is not None:
+        remedy = "edgeprof sensors says what would measure here; a power meter always does: --sensor meter:ADDRESS."
+        return unmeasured("none", None, None, [schema.Reason(Code.NO_CPU_TIME, f"{reason}, and {why}", remedy)])
     estimate_reason = schema.Reason(
         Code.ESTIMATED,
         f"{reason}: the joules are CPU time × {core_w:g} W a core ({'stated' if stated else 'a guess'}),"
         f" ±{100 * relative_uncertainty:.0f} %",
         None if stated else "State what a busy core draws: --estimate-power WATTS.",
     )
-    joules = [None if cpu is None else cpu * core_w for cpu in cpu_seconds]
-    known = [(j, w.seconds, w.count) for j, w in zip(joules, windows, strict=True) if j is not None and w.count > 0]
-    if not known:
-        why = schema.Reason(Code.NO_CPU_TIME, "no window has an inference and a known CPU time to estimate joules from")
-        return unmeasured("estimated", "cpu", None, [estimate_reason, why])
     values = [j / n for j, _, n in known]
     model = abs(math.fsum(values) / len(values)) * relative_uncertainty / 1.96
     quoted = figure(values, [Component("model", model)])
@@ -94,3 +102,24 @@ def estimate(
         mean=math.fsum(j for j, _, _ in known) / math.fsum(s for _, s, _ in known), max=None, idle=None
     )
     return Measured(energy, power, joules, [estimate_reason])
+
+
+def _why_not_estimated(
+    windows: Sequence[Span], cpu_seconds: Sequence[float | None], working_s: float | None
+) -> str | None:
+    """Why CPU time says nothing of the work's joules; None where it does."""
+    known = [
+        (cpu_s, span.seconds)
+        for span, cpu_s in zip(windows, cpu_seconds, strict=True)
+        if cpu_s is not None and span.count > 0
+    ]
+    if not known:
+        return "the CPU time of the work is not known (another process or a GPU does it), so joules cannot be estimated"
+    used_s, length_s = (math.fsum(column) for column in zip(*known, strict=True))
+    share = used_s / (length_s if working_s is None else working_s) if length_s and working_s != 0 else 0.0
+    if share >= _LEAST_CORE_SHARE:
+        return None
+    return (
+        f"the process that was watched kept {100 * share:.1g} % of one core busy: it waited for something else, whose"
+        " joules cannot be estimated"
+    )

@@ -88,16 +88,28 @@ def figure(
             budget=total.budget,
             coverage_factor=total.k,
             degrees_of_freedom=None if math.isinf(total.nu) else total.nu,
+            autocorrelation=autocorrelation(values),
             influences=dict(influences or {}),
         ),
     )
+
+
+def autocorrelation(values: Sequence[float]) -> float | None:
+    """The correlation of each value with the next; None for fewer than five values, or where all are one."""
+    if len(values) < 5:
+        return None
+    left = np.asarray(values) - np.mean(values)
+    total = float(np.dot(left, left))
+    return float(np.dot(left[1:], left[:-1])) / total if total > 0 else None
 
 
 def repeatability(error: float, count: int, components: Sequence[Component]) -> Component:
     """What the windows scatter beyond what the sensor's random errors explain, as a line of the budget.
 
     The random errors are in the scatter already; counted twice, they would make every interval too wide. The two
-    lines' squares together are the larger of what is seen and of what is known.
+    lines' squares together are the larger of what is seen and of what is known. The rest of a scatter is known no
+    better than the scatter, whose variance of K windows scatters by 2·s⁴/(K − 1): a rest r has (K − 1)·(r/s)⁴ degrees
+    of freedom, so that Welch and Satterthwaite's formula gives K − 1 for the two lines together.
 
     Args:
         error: s/√K of the windows.
@@ -105,7 +117,10 @@ def repeatability(error: float, count: int, components: Sequence[Component]) -> 
         components: Those that are ``random`` are taken off.
     """
     known = math.fsum(c.u**2 for c in components if c.random)
-    return Component("repeatability", math.sqrt(max(0.0, error**2 - known)), count - 1)
+    rest = max(0.0, error**2 - known)
+    if rest <= 0:
+        return Component("repeatability", 0.0)
+    return Component("repeatability", math.sqrt(rest), (count - 1) * (rest / error**2) ** 2)
 
 
 def withheld(estimate: Estimate) -> schema.EnergyFigure:

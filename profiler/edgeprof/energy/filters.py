@@ -35,8 +35,8 @@ _LONGEST_TAUS = 6.0
 _RANGE, _GRID = 8.0, 61
 #: What settles slowly, in time constants.
 _SLOW = 7.0
-#: A fall that is seen for so many time constants can have a slow term of its own.
-_TAIL_TAUS = 4.0
+#: A fall that is seen for so many time constants can have a slow term of its own; less than so many tell none.
+_TAIL_TAUS, _LEAST_TAUS = 4.0, 1.5
 #: A fall of fewer steps of the sensor is of no use.
 _LEAST_STEPS = 8.0
 #: No uncertainty of a time constant is below this (relative).
@@ -162,7 +162,10 @@ def _fall(series: ChannelSeries, rest: Rest, stated: float) -> tuple[float, floa
     step = series.channel.resolution or 0.0
     if t.size < 12 or t[-1] < 2 * stated / _RANGE or abs(y[0] - y[-1]) < _LEAST_STEPS * step or y[0] == y[-1]:
         return None
-    whole = decay(t, y, stated / _RANGE, min(stated * _RANGE, float(t[-1]) / 2.5))
+    # A slope beside a fall that is seen for a few time constants could change places with it.
+    seen_taus = float(t[-1]) / stated
+    first_look: Beside = "slope" if seen_taus >= _TAIL_TAUS else "nothing"
+    whole = decay(t, y, stated / _RANGE, min(stated * _RANGE, float(t[-1]) / _LEAST_TAUS), beside=first_look)
     if whole is None:
         return None
     tau, u = whole
@@ -209,7 +212,7 @@ def decay(t: Floats, y: Floats, low: float, high: float, *, beside: Beside = "sl
         return float(left @ left)
 
     grid = np.linspace(math.log(low), math.log(high), _GRID)
-    best = int(np.argmin([misfit(float(point)) for point in grid]))
+    best = int(np.argmin(_misfits(np.exp(grid), t, y, beside)))
     if best in {0, _GRID - 1}:
         return None
     log_tau = _golden_section(misfit, float(grid[best - 1]), float(grid[best + 1]))
@@ -219,6 +222,24 @@ def decay(t: Floats, y: Floats, low: float, high: float, *, beside: Beside = "sl
     full = np.column_stack((height * matrix[:, 0] * t / tau**2, matrix))
     covariance = np.linalg.pinv(full.T @ full) * misfit(log_tau) / max(1, t.size - full.shape[1])
     return tau, 2 * math.sqrt(float(covariance[0, 0]))
+
+
+def _misfits(taus: Floats, t: Floats, y: Floats, beside: Beside) -> Floats:
+    """``decay``'s sum of squares for each τ at once, by the normal equations, which are exact enough to choose by."""
+    falls = np.exp(-t / taus[:, None])
+    others = [] if beside == "nothing" else [np.tile(t, (taus.size, 1))]
+    if beside == "tail":
+        others = [np.exp(-t / (_SLOW * taus[:, None]))]
+    columns = np.stack([falls, *others], axis=1)
+    columns -= columns.mean(axis=2, keepdims=True)
+    columns /= np.maximum(np.linalg.norm(columns, axis=2, keepdims=True), np.finfo(float).tiny)
+    centred = y - y.mean()
+    projected = columns @ centred
+    # Columns that are nearly one another, or nothing (a fall that is over before the first reading), leave a solution.
+    products = columns @ columns.transpose(0, 2, 1) + 1e-12 * np.eye(columns.shape[1])
+    solved = np.linalg.solve(products, projected[:, :, None])[:, :, 0]
+    misfits: Floats = np.dot(centred, centred) - np.einsum("ij,ij->i", solved, projected)
+    return misfits
 
 
 def _golden_section(cost: Callable[[float], float], low: float, high: float) -> float:

@@ -14,6 +14,8 @@ from edgeprof.energy.window import WindowEnergy, between, level_energy, step_ene
 if TYPE_CHECKING:
     from edgeprof.energy.window import Edges, Window
 
+#: How well a clock's phase is known, in what its ticks are seen late by: how reads fall between ticks is not all known.
+_PHASE = 1 / 6
 #: Fewer readings than these inside of a window leave a filter's correction to the readings beside it.
 _FEW = 5
 
@@ -148,8 +150,11 @@ def block(window: Window, length: float, edges: Edges) -> WindowEnergy:
         )
     integral = averaged_blocks(window, length) if length <= 1.5 * own_length else None
     if integral is not None and integral.lag_s < own_length / 2:
-        # The chip's own clock is regular, and known better than when each of its blocks was seen to end.
-        return between(window, integral.t, integral.joules)
+        # The chip's own clock is regular, and known better than when each of its blocks was seen to end. What its phase
+        # is off by moves both edges alike, and counts by what the power differs between them.
+        y0, y1 = np.interp([window.start, window.end], window.t, window.v)
+        result = between(window, integral.t, integral.joules)
+        return replace(result, u_sync=math.hypot(result.u_sync, float(y1 - y0) * _PHASE * integral.lag_s))
     return between(window, knots, total)
 
 

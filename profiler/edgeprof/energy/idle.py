@@ -81,11 +81,14 @@ def _power(
     total, squares, length = 0.0, 0.0, end - start
     parts = []
     for series in headline:
-        energy = window_energy(series.times, series.values, start, end, series.channel, steady_power=steady)
+        energy = window_energy(
+            series.times, series.values, start, end, series.channel, steady_power=steady, judges_level=steady
+        )
         if energy.joules is None or "few_samples" in energy.problems:
             return None
         total += energy.joules
-        squares += energy.u_resolution**2 + energy.u_filter**2
+        # What is off by one part of a step throughout is in the parts, and counted there.
+        squares += max(0.0, energy.u_resolution**2 - energy.u_level**2) + energy.u_filter**2
         if steady or series.channel.quantity == "energy":
             squares += energy.u_sync**2
         parts.append((energy.joules / length, energy.u_level / length, energy.tau_slope_w / length))

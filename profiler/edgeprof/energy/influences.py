@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeprof.energy.sag import U_HIDDEN
 from edgeprof.energy.uncertainty import RECTANGULAR, Component
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Share:
         watts: Its mean power in the windows, W.
         u_level: Standard uncertainty of its quantised level, J per inference.
         tau_slope_w: What its part changes by with its filter's time constant, W per inference.
+        sag_j: What was taken off because the rail's voltage sags, J per inference.
     """
 
     channel: Channel
@@ -44,6 +46,7 @@ class Share:
     watts: float
     u_level: float
     tau_slope_w: float
+    sag_j: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def influences(shares: Sequence[Share]) -> list[Influence]:
     """All that a figure's channels may be wrong by together, one of each cause."""
     summed: dict[str, Influence] = {}
     for share in shares:
-        for influence in (*_scale(share), *_time_constant(share), *_level(share)):
+        for influence in (*_scale(share), *_time_constant(share), *_level(share), *_sag(share)):
             before = summed[influence.name].u if influence.name in summed else 0.0
             summed[influence.name] = Influence(
                 influence.name, influence.line, before + influence.u, influence.rectangular
@@ -126,6 +129,13 @@ def _level(share: Share) -> list[Influence]:
     if not share.u_level:
         return []
     return [Influence(f"{OWN} {share.channel.sensor}/{share.channel.name}", "resolution", share.u_level)]
+
+
+def _sag(share: Share) -> list[Influence]:
+    if not share.sag_j:
+        return []
+    name = f"sag {share.channel.sensor}/{share.channel.name}"
+    return [Influence(name, "model", U_HIDDEN * share.sag_j)]
 
 
 def chip(channel: Channel) -> str:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeprof.energy.edges import RunningIntegral
+    from edgeprof.energy.sag import Sag
     from edgeprof.energy.window import Floats
     from edgeprof.sensing.sensor import Channel
 
@@ -58,11 +59,13 @@ class ChannelSeries:
         channel: Of quantity ``power`` (W) or ``energy`` (J).
         times: Monotonic seconds, strictly increasing, shape ``(n,)``.
         values: In the channel's unit, NaN where a read failed, shape ``(n,)``.
+        sag: How the rail's voltage falls with its current; None where it does not, or where nothing is known of it.
     """
 
     channel: Channel
     times: npt.ArrayLike
     values: npt.ArrayLike
+    sag: Sag | None = None
 
 
 def window_energy(
@@ -75,6 +78,7 @@ def window_energy(
     edges: Edges = "steady",
     quiet: tuple[float, float] = (0.0, 0.0),
     steady_power: bool = False,
+    judges_level: bool = True,
 ) -> WindowEnergy:
     """The energy between two times from a channel's readings.
 
@@ -89,6 +93,7 @@ def window_energy(
         quiet: How long (s) nothing runs before the window and after it. Where readings fall there, the edges are taken
             from them (``energy.edges``).
         steady_power: Whether the power is about the same throughout, as in an idle.
+        judges_level: Whether ``u_level`` is wanted; it is 0 otherwise.
 
     Raises:
         ValueError: the channel is neither power nor an energy counter, the window is empty or backwards, or the
@@ -114,7 +119,7 @@ def window_energy(
     first, last = np.searchsorted(t, [start - before, end + after])
     # One reading beyond the margin on either side, so that a gap over an edge is seen as one.
     around = slice(max(0, int(first) - 1), int(last) + 1)
-    window = Window(t[around], v[around], start, end, channel, interval, quiet)
+    window = Window(t[around], v[around], start, end, channel, interval, quiet, judges_level)
     energy = _integrate(window, edges, steady_power=steady_power)
     result = _add_unseen_parts(replace(energy, max_gap_s=window.max_gap()), window)
     return _judge_gaps(result, _longest_harmless_gap(channel, update, window.length), window.length)

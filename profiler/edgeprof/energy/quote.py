@@ -9,7 +9,7 @@ it. U = k·u_c, k for 95 % (``uncertainty.coverage_factor``).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,9 +29,10 @@ from edgeprof.energy.figures import (
 )
 from edgeprof.energy.influences import Share, as_squares, influences
 from edgeprof.energy.integrate import ChannelSeries, WindowEnergy, window_energy
+from edgeprof.energy.sag import excess_w
 from edgeprof.energy.standstill import frozen_reasons
 from edgeprof.energy.uncertainty import Component
-from edgeprof.provenance import worst
+from edgeprof.provenance import provenance_of_sum
 from edgeprof.reasons import Code
 from edgeprof.results import schema
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from edgeprof.energy.idle import Idle
+    from edgeprof.provenance import Provenance
     from edgeprof.sensing.sensor import Channel
     from edgeprof.worker.span import Span
 
@@ -111,7 +113,7 @@ def measure(
     Returns:
         The figures; unknown ones are None with a reason.
     """
-    provenance = worst([series.channel.provenance for series in headline])
+    provenance = provenance_of_sum([series.channel.provenance for series in headline])
     if not headline:
         return nothing("nothing measures energy or power here")
     if not windows or any(window.count <= 0 for window in windows):
@@ -133,7 +135,7 @@ def measure(
     if not usable:
         return Measured(unmeasured(provenance, covers, rail, ()).energy, power, joules, reasons)
     channels = [series.channel for series in headline]
-    reasons += _unstated_limits(channels)
+    reasons += [*_unstated_limits(channels), *_estimated_parts(channels, provenance)]
     columns = [[e for e, total in zip(column, totals, strict=True) if total is not None] for column in by_channel]
     reasons += _beyond(usable, columns, channels)
     if len(usable) == 1:
@@ -141,6 +143,7 @@ def measure(
             schema.Reason(Code.ONE_WINDOW, "a single window: how far it repeats is unknown and not in the uncertainty")
         )
     gross = _gross(usable, _shares(usable, columns, channels), statistic, reasons)
+    reasons += _correlated(gross)
     net = unknown()
     if before_after:
         baseline = idling.Baseline(before_after)
@@ -189,6 +192,7 @@ def _windows_of(
         window_energy(series.times, series.values, window.start_s, window.end_s, series.channel, quiet=beside)
         for window, beside in zip(windows, quiet or [(0.0, 0.0)] * len(windows), strict=True)
     ]
+    energies = [_without_sag(series, window, energy) for window, energy in zip(windows, energies, strict=True)]
     if reasons is None:
         return energies
     for code, (message, remedy) in _PROBLEMS.items():
@@ -198,6 +202,18 @@ def _windows_of(
             text = message.format(rail=series.channel.name, gap=gap, n=len(hit), all=len(windows))
             reasons.append(schema.Reason(code, text, remedy))
     return energies
+
+
+def _without_sag(series: ChannelSeries, window: Span, energy: WindowEnergy) -> WindowEnergy:
+    """A window's energy without what a sagging voltage adds to it behind a filter (``energy.sag``)."""
+    shape = series.channel.filter
+    if series.sag is None or energy.joules is None or shape.kind != "exponential" or not shape.tau_s:
+        return energy
+    t, v = np.asarray(series.times, dtype=np.float64), np.asarray(series.values, dtype=np.float64)
+    part = (t >= window.start_s) & (t <= window.end_s) & ~np.isnan(v)
+    excess = excess_w(t[part], v[part], shape.tau_s, series.channel.resolution or 0.0, series.sag)
+    joules = excess * window.seconds
+    return replace(energy, joules=energy.joules - joules, sag_j=joules)
 
 
 def _add(column: Sequence[WindowEnergy]) -> _Total | None:
@@ -257,6 +273,7 @@ def _shares(
                 watts=math.fsum(joules) / length,
                 u_level=math.hypot(mean(energy.u_level for energy in column), u_level * seconds),
                 tau_slope_w=mean(energy.tau_slope_w for energy in column) - slope * seconds,
+                sag_j=mean(energy.sag_j for energy in column),
             )
         )
     return shares
@@ -349,6 +366,25 @@ def _unstated_limits(channels: Sequence[Channel]) -> list[schema.Reason]:
     ]
 
 
+def _correlated(gross: schema.EnergyFigure) -> list[schema.Reason]:
+    """Whether windows follow one another more than windows that are independent do but once in forty times."""
+    found, count = gross.autocorrelation, len(gross.windows)
+    if found is None or found <= -1 / count + 1.96 / math.sqrt(count):
+        return []
+    text = f"each window is like the one before (correlation {found:.2f}): the interval takes them to be independent"
+    return [schema.Reason(Code.CORRELATED_WINDOWS, text, "Let the device settle first, or use longer windows.")]
+
+
+def _estimated_parts(channels: Sequence[Channel], provenance: Provenance) -> list[schema.Reason]:
+    """Which parts of a sum that is no estimate are models."""
+    names = [c.name for c in channels if c.provenance == "estimated"]
+    if not names or provenance == "estimated":
+        return []
+    verb = "is an estimate" if len(names) == 1 else "are estimates"
+    text = f"{' + '.join(names)} {verb} within the total: how far off is in the uncertainty"
+    return [schema.Reason(Code.ESTIMATED_PART, text)]
+
+
 def _beyond(
     usable: Sequence[tuple[Span, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
 ) -> list[schema.Reason]:
@@ -411,6 +447,8 @@ def _power(
         idle=math.fsum(i.power for i in idles) / len(idles) if idles else None,
         idle_before=idles[0].power if idles else None,
         idle_after=idles[-1].power if len(idles) > 1 else None,
+        max_over_s=max((s.channel.filter.tau_s or s.channel.filter.length_s or 0.0 for s in headline), default=0.0)
+        or None,
     )
 
 

@@ -21,6 +21,7 @@ from edgeprof.energy.filters import fitted, rests, with_time_constant
 from edgeprof.energy.influences import chip
 from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.energy.quote import measure, nothing
+from edgeprof.energy.sag import sag_of
 from edgeprof.energy.standstill import least_work_w
 from edgeprof.errors import unknown
 from edgeprof.results.schema import Reason
@@ -36,14 +37,16 @@ if TYPE_CHECKING:
     from edgeprof.energy.estimate import CoreWatts
     from edgeprof.energy.figures import Measured, Statistic
     from edgeprof.energy.filters import TimeConstant
+    from edgeprof.energy.sag import Sag
     from edgeprof.provenance import Provenance
     from edgeprof.results.schema import Energy, EnergyFigure, Power
     from edgeprof.sensing.board.topology import Topology
-    from edgeprof.sensing.sensor import Channel
+    from edgeprof.sensing.sensor import Channel, Quantity
     from edgeprof.sensing.trace import Key, Series
 
 #: The longest that a quote waits for the readings of a span that has just ended (s).
 _CATCH_UP_S = 5.0
+_VOLTS_AND_AMPERES: tuple[Quantity, Quantity] = ("voltage", "current")
 #: A stretch without work that is shorter shows no fall of a filter (s).
 _LEAST_REST_S = 0.3
 
@@ -185,6 +188,8 @@ class _Kept:
     span: Span
     cpu_s: float | None
     thread: int
+    busy_s: float | None = None
+    is_elsewhere: bool = False
 
 
 class Recording:
@@ -272,14 +277,18 @@ class Recording:
         """
         return OpenSpan(self, key, count, unit, kind)
 
-    def add(self, span: Span, *, cpu_s: float | None = None) -> None:
+    def add(
+        self, span: Span, *, cpu_s: float | None = None, busy_s: float | None = None, is_elsewhere: bool = False
+    ) -> None:
         """Take a span that somebody else has timed on CLOCK_MONOTONIC.
 
         Args:
             span: The work.
             cpu_s: The CPU time that it used, for an estimate where nothing measures.
+            busy_s: How long of the span work was being done, where that is less than its length.
+            is_elsewhere: Whether another process or a GPU did the work: its CPU time says nothing of its joules.
         """
-        self._kept.append(_Kept(span, cpu_s, threading.get_ident()))
+        self._kept.append(_Kept(span, cpu_s, threading.get_ident(), busy_s, is_elsewhere))
 
     def occupy(self, start_s: float, end_s: float) -> None:
         """Take work that nobody quotes, as the loading of a model: the device was not quiet then."""
@@ -402,6 +411,8 @@ class Recording:
             cpu_seconds = [sum(s for s in cpu_seconds if s is not None)] if len(spans) == 1 else [None] * len(spans)
         idles = self._idles if idles is None else idles
         measured = self._measure(trace, spans, cpu_seconds, idles=idles, statistic=statistic, max_rate_hz=max_rate_hz)
+        if measured is None:
+            measured = self._estimate(recorded, spans, cpu_seconds)
         return Quote(
             key=key,
             unit=spans[0].unit,
@@ -422,37 +433,55 @@ class Recording:
         idles: Sequence[Span],
         statistic: Statistic,
         max_rate_hz: float | None,
-    ) -> Measured:
-        """What the headline measured, else an estimate that says so, else nothing and why."""
+    ) -> Measured | None:
+        """What the headline measured; None where there is no headline."""
         headline = self.topology.headline
         filters, _ = self.fitted_filters()
-        if headline.channels:
-            chosen = {channel.key for channel in headline.channels}
-            parts = [c for quantity in ("power", "energy") for c in self.of(quantity) if c.key not in chosen]
-            return measure(
-                [_series(trace, channel, filters) for channel in headline.channels],
-                [_series(trace, channel, filters) for channel in parts],
-                spans,
-                idles,
-                covers=headline.covers,
-                rail=headline.rail,
-                statistic=statistic,
-                max_rate_hz=max_rate_hz,
-                busy=self.busy if self._is_quiet_between else (),
-                expected_w=least_work_w(headline.channels, cpu_seconds, sum(span.seconds for span in spans)),
-            )
-        reason = headline.reason or "nothing measures power here"
+        if not headline.channels:
+            return None
+        chosen = {channel.key for channel in headline.channels}
+        parts = [c for quantity in ("power", "energy") for c in self.of(quantity) if c.key not in chosen]
+        return measure(
+            [_series(trace, channel, filters, self._sag(trace, channel)) for channel in headline.channels],
+            [_series(trace, channel, filters, self._sag(trace, channel)) for channel in parts],
+            spans,
+            idles,
+            covers=headline.covers,
+            rail=headline.rail,
+            statistic=statistic,
+            max_rate_hz=max_rate_hz,
+            busy=self.busy if self._is_quiet_between else (),
+            expected_w=least_work_w(headline.channels, cpu_seconds, sum(span.seconds for span in spans)),
+        )
+
+    def _estimate(
+        self, recorded: Sequence[_Kept], spans: Sequence[Span], cpu_seconds: Sequence[float | None]
+    ) -> Measured:
+        """An estimate from CPU time that says so, else nothing and why."""
+        reason = self.topology.headline.reason or "nothing measures power here"
         if self._core_watts is None:
             return nothing(reason)
-        watts = self._core_watts
+        is_elsewhere = any(work.is_elsewhere for work in recorded)
+        busy_seconds = [work.busy_s for work in recorded if work.busy_s is not None]
         return estimate(
             spans,
-            cpu_seconds,
-            watts.core_w,
-            relative_uncertainty=watts.half_width,
-            stated=watts.stated,
+            [None] * len(spans) if is_elsewhere else cpu_seconds,
+            self._core_watts.core_w,
+            relative_uncertainty=self._core_watts.half_width,
+            stated=self._core_watts.stated,
             reason=reason,
+            working_s=sum(busy_seconds) if len(busy_seconds) == len(recorded) else None,
         )
+
+    def _sag(self, trace: Readings, channel: Channel) -> Sag | None:
+        """How a rail's voltage falls with its current, where its source tells both behind one filter."""
+        if channel.quantity != "power" or channel.filter.kind != "exponential":
+            return None
+        keys = [(channel.sensor, channel.name, quantity) for quantity in _VOLTS_AND_AMPERES]
+        if not set(keys) <= {known.key for known in trace.channels}:
+            return None
+        volts, amperes = (np.asarray(trace.readings(key).values, dtype=np.float64) for key in keys)
+        return sag_of(volts, amperes) if volts.size == amperes.size else None
 
     def _is_apart(self, other: _Kept, others: Sequence[_Kept]) -> bool:
         """Whether a span belongs to none of the threads of ``others``: within one thread spans are nested."""
@@ -479,10 +508,12 @@ class Recording:
         return joining.LEAST_READINGS * max(intervals)
 
 
-def _series(trace: Readings, channel: Channel, filters: Mapping[str, TimeConstant]) -> ChannelSeries:
+def _series(
+    trace: Readings, channel: Channel, filters: Mapping[str, TimeConstant], sag: Sag | None = None
+) -> ChannelSeries:
     samples = trace.series(channel.key)
     known = with_time_constant(channel, filters.get(chip(channel)))
-    return ChannelSeries(known, samples.times, samples.values)
+    return ChannelSeries(known, samples.times, samples.values, sag)
 
 
 def _mixed_units(recorded: Sequence[_Kept]) -> Reason:

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-#: Readings that are judged together as being on one level or moving.
-_LEVEL_READINGS = 10
+#: So many readings show a signal's shape between two steps, and whether it moves: over more than so many steps.
+_SHAPE_READINGS, _MOVING_STEPS = 5, 2.5
+#: A signal of which at least this share of readings turns goes up and down.
+_TURNING = 0.2
+#: Where the shape is laid, in steps.
+_PLACES = (np.arange(16) + 0.5) / 16
 
 Edges = Literal["steady", "interpolated"]
 
@@ -33,6 +37,7 @@ class WindowEnergy:
             window at that level.
         u_filter: Standard uncertainty (J) from the sensor's step through the correction of an exponential filter.
         tau_slope_w: What the energy changes by with the filter's time constant (J/s), signed.
+        sag_j: What was taken off the readings' energy (J), because the rail's voltage sags with its current.
         samples: Valid readings used.
         max_gap_s: The longest stretch of the window without a valid reading; None without any.
         problems: ``no_samples``, ``few_samples`` (the sensor is too slow for this window), ``gaps``, ``counter_reset``,
@@ -45,6 +50,7 @@ class WindowEnergy:
     u_level: float = 0.0
     u_filter: float = 0.0
     tau_slope_w: float = 0.0
+    sag_j: float = 0.0
     samples: int = 0
     max_gap_s: float | None = None
     problems: tuple[str, ...] = ()
@@ -63,6 +69,8 @@ class Window:
     interval: float
     #: how long nothing else runs before the window and after it, seconds
     quiet: tuple[float, float] = (0.0, 0.0)
+    #: whether ``u_level`` is wanted
+    judges_level: bool = True
 
     @property
     def length(self) -> float:
@@ -108,23 +116,74 @@ def typical_interval(t: Floats, start: float, end: float) -> float | None:
 def level_energy(window: Window, v: Floats) -> float:
     """Standard uncertainty (J) of a mean of readings from levels that nothing moves: W·step/√12 where all are on one.
 
-    Readings that stay on one code, or toggle between two, are off by the same part of a step however many there are.
-    A signal that moves over several steps takes its mean over them: the error of that is step/√12 times the signal's
-    characteristic function at one step, at most √(step/(π²·A)) for a movement of amplitude A (that of a sine, the
-    slowest to fall; Widrow and Kollár, Quantization Noise, ch. 4). A window may do both in turn: it is judged in parts,
-    of which those on one level add up, and those on different levels are added as squares.
+    Readings that stay on one code are off by the same part of a step however many there are; where a signal moves over
+    several steps, each reading is off by another part, and the errors average out. What lies between (a filter that
+    settles, noise that toggles a code) is found by trying: the signal's shape, smoothed, is laid at several places
+    between two steps and rounded again, and the root mean square of the mean's error is what is not known (Widrow and
+    Kollár, Quantization Noise, ch. 4). Stretches on different levels are at different places, and add as squares.
     """
     step = window.channel.resolution
-    if not step or v.size == 0:
+    if not step or v.size == 0 or not window.judges_level:
         return 0.0
-    levels: dict[float, float] = {}
-    for part in np.array_split(v, max(1, v.size // _LEVEL_READINGS)):
-        # A toggle between two codes has a variance of up to a quarter of a step: it is no sign of movement.
-        moved = math.sqrt(2 * max(0.0, float(part.var()) / step**2 - 0.25))
-        damped = min(1.0, math.sqrt(1 / (math.pi**2 * moved))) if moved > 0 else 1.0
-        level = round(float(np.median(part)) / step)
-        levels[level] = levels.get(level, 0.0) + damped * part.size / v.size
-    return window.length * step / math.sqrt(12) * math.hypot(*levels.values())
+    shape, moves = _shape_between_steps(v / step)
+    squares = _oscillation(v / step, moves)
+    if window.channel.filter.tau_s:
+        _mark_approaches(moves, np.rint(v / step), math.ceil(window.channel.filter.tau_s / window.interval))
+    squares += np.count_nonzero(moves) / 12
+    if not moves.all():
+        # Stretches that were left and come back to one level are off by one and the same part of a step.
+        jumps = np.abs(np.diff(v, prepend=v[0])) > _MOVING_STEPS / 2 * step
+        _, stretch = np.unique(np.cumsum(moves | jumps)[~moves], return_inverse=True)
+        still = shape[~moves]
+        means = np.rint(np.bincount(stretch, still) / np.bincount(stretch))
+        _, level = np.unique(means, return_inverse=True)
+        for place in _PLACES:
+            laid = still + place
+            errors = np.bincount(level[stretch], np.rint(laid) - laid)
+            squares += float(np.dot(errors, errors)) / len(_PLACES)
+    return window.length * step * math.sqrt(squares) / v.size
+
+
+def _shape_between_steps(y: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """A signal smoothed over a few readings, in steps, and which readings move too fast for that.
+
+    Beside a jump, the calmer side of a reading says where it is.
+    """
+    half = _SHAPE_READINGS // 2
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(y, half, mode="edge"), _SHAPE_READINGS)
+    sides = around[:, : half + 1], around[:, half:]
+    ranges = [np.ptp(side, axis=1) for side in sides]
+    calmer = np.where(ranges[0] <= ranges[1], sides[0].mean(axis=1), sides[1].mean(axis=1))
+    shape = np.where(np.ptp(around, axis=1) > _MOVING_STEPS, calmer, around.mean(axis=1))
+    return shape, np.minimum(*ranges) > _MOVING_STEPS / 2
+
+
+def _oscillation(y: Floats, moves: npt.NDArray[np.bool_]) -> float:
+    """The square of the summed error of readings that go up and down: √(1/(π²·A)) of a level's, a sine of A steps."""
+    changes = np.sign(np.diff(y))
+    turns = np.zeros(y.size, dtype=np.bool_)
+    turns[1:-1] = changes[1:] * changes[:-1] < 0
+    count = int(np.count_nonzero(moves))
+    if not count or np.count_nonzero(turns & moves) < _TURNING * count:
+        return 0.0
+    amplitude = max(math.sqrt(2) * float(np.std(y[moves])), 1.0)
+    return count**2 / 12 / (math.pi**2 * amplitude)
+
+
+def _mark_approaches(moves: npt.NDArray[np.bool_], codes: Floats, tau_readings: int) -> None:
+    """Mark as moving what an exponential filter, on its way to a level, spends near it for a time constant.
+
+    On its way through a code it is off in one direction and then in the other; only what it stays beyond a time
+    constant is off as a level is: ∫(c − y)dt over a stay T in the last code c is (c − f)·(T − τ) + τ/2 steps, and the
+    τ/2 is what the codes before were off by, the other way round. What goes up and down again is no such approach.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate(([1], moves, [1]))))
+    for begin, end in zip(edges[::2], edges[1::2], strict=True):
+        changes = np.diff(codes[begin:end])
+        if end - begin <= tau_readings or not changes.any() or (changes.min() < 0 < changes.max()):
+            continue
+        for start in (begin, *(begin + 1 + np.flatnonzero(changes))):
+            moves[start : start + tau_readings] = True
 
 
 def step_energy(window: Window, v: Floats) -> float:

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import secrets
+import signal
 import stat
 import tempfile
 import threading
@@ -145,6 +146,46 @@ def holder(roots: Roots) -> Holder | None:
         return None if _is_ours(text) else _holder_of(text)
     finally:
         os.close(descriptor)
+
+
+def wait_until_free(roots: Roots, seconds: float) -> None:
+    """Sleep until nobody measures on this device, or for ``seconds``; the kernel wakes the main thread, nothing polls.
+
+    Raises:
+        BusyError: somebody still measures after that time.
+    """
+    path = lock_path(roots)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        if not _flock(descriptor, fcntl.LOCK_SH):
+            with _alarm_after(max(seconds, 1e-3)):
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+    except TimeoutError:
+        raise BusyError(
+            f"another measurement is running on this device: {_holder_of(_read(descriptor))}",
+            remedy="Wait for its end, then start this one again.",
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _alarm_after(seconds: float) -> Iterator[None]:
+    """Interrupt the main thread's system call by TimeoutError after ``seconds``."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _take(path: Path) -> int | None:

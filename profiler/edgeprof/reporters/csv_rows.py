@@ -36,11 +36,11 @@ def render(results: Sequence[Result]) -> str:
     header = list(rows[0]) if rows else list(_row(_NOTHING, _NOBODY, None, None, None))
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _inert(value) for key, value in columns.items()} for columns in rows)
+    writer.writerows({key: inert(value) for key, value in columns.items()} for columns in rows)
     return text.getvalue()
 
 
-def _inert(value: Any) -> Any:
+def inert(value: Any) -> Any:
     """A text that no spreadsheet takes for a formula: those that begin like one get an apostrophe before them.
 
     Source: OWASP, CSV injection. Numbers are no texts, and stay.

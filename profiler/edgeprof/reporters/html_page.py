@@ -6,7 +6,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from edgeprof import units
-from edgeprof.reporters import answer, view
+from edgeprof.reporters import answer, proof_section, view
 from edgeprof.reporters import host_section as context
 from edgeprof.reporters.charts import budget, latency, pareto, stages, traces
 from edgeprof.reporters.charts.rows import rows as rows_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Variants that charts show: more would be a grey cloud, and a page that no browser opens.
 MOST_DRAWN = 100
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def render(results: Sequence[Result]) -> str:
@@ -42,12 +42,13 @@ def render(results: Sequence[Result]) -> str:
         _latency(rows),
         _budget(rows),
         _diagnosis(results),
+        proof_section.section(results),
         context.section(results),
     ]
     style = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(section for section in sections if section)

@@ -72,7 +72,7 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
     metrics = {v.accuracy.metric: metric_title(v.accuracy) for v in variants if v.accuracy}
     table_columns = [
         Column(
-            f"energy / {_unit(variants)}",
+            f"energy / {common_unit(variants)}",
             energy_cells([(e.gross, e.provenance) if e else None for e in energies]),
             "energy",
         ),
@@ -81,10 +81,10 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
         Column("GPU time", scaled([v.gpu.compute_s if v.gpu else None for v in variants], "s")),
         Column("copies", [_share(v.gpu.transfer_ratio if v.gpu else None) for v in variants]),
         *(
-            Column(title, [_accuracy(v) if v.accuracy and v.accuracy.metric == m else NONE for v in variants])
+            Column(title, [accuracy_cell(v) if v.accuracy and v.accuracy.metric == m else NONE for v in variants])
             for m, title in metrics.items()
         ),
-        Column("rate", [_rate(v.throughput_per_s) for v in variants]),
+        Column("rate", [rate_cell(v.throughput_per_s) for v in variants]),
         Column("power", scaled([p.mean if p else None for p in powers], "W")),
         Column("RAM", [_bytes(m.peak_rss if m else None) for m in memories]),
         Column("GPU RAM", [_bytes(m.gpu_peak if m else None) for m in memories]),
@@ -97,7 +97,7 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
     return [c for n, c in enumerate(table_columns) if n in always_shown or any(cell != NONE for cell in c.cells)]
 
 
-def _unit(variants: Sequence[Variant]) -> str:
+def common_unit(variants: Sequence[Variant]) -> str:
     """The unit of the main workload; ``call`` where the variants differ in it."""
     units_used = {variant.unit for variant in variants if variant.workloads} or {"inference"}
     return units_used.pop() if len(units_used) == 1 else "call"
@@ -117,7 +117,7 @@ def workload_table(variants: Sequence[Variant]) -> tuple[list[str], list[Column]
         Column("net", energy_cells([(e.net, e.provenance) if e else None for e in energies])),
         Column("unit", [("", workload.unit) for workload in workloads]),
         *_latency_columns([workload.latency_s for workload in workloads]),
-        Column("rate", [_rate(workload.throughput_per_s) for workload in workloads]),
+        Column("rate", [rate_cell(workload.throughput_per_s) for workload in workloads]),
         Column("units / call", [(str(workload.units_per_call), "") for workload in workloads]),
     ]
     return names, [column for column in columns if any(cell != NONE for cell in column.cells)]
@@ -199,7 +199,7 @@ def _split(value: float | None, unit: str) -> tuple[str, str]:
     return NONE if value is None else (units.significant(value), unit)
 
 
-def _rate(value: float | None) -> tuple[str, str]:
+def rate_cell(value: float | None) -> tuple[str, str]:
     return NONE if value is None else (units.significant(value), "/s")
 
 
@@ -217,7 +217,7 @@ def share(value: float | None) -> tuple[str, str]:
     return (f"{100 * value:.1f}", "%") if 0.0 <= value <= 1.0 else (units.significant(value), "")
 
 
-def _accuracy(variant: Variant) -> tuple[str, str]:
+def accuracy_cell(variant: Variant) -> tuple[str, str]:
     accuracy = variant.accuracy
     if accuracy is None:
         return NONE

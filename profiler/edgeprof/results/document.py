@@ -7,6 +7,7 @@ clear error.
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -54,6 +55,41 @@ def from_json(text: str | bytes, *, source: str = "result") -> Result:
     Raises:
         InputError: no JSON, cut off, another schema, or a field that does not fit; the sentence says where.
     """
+    content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    result = _decode_ordinary(content)
+    if result is None:
+        result = _decode_carefully(text, source)
+    if any(len(strip.times_s) != len(strip.power_w) for strip in result.traces):
+        raise InputError(f"{source} has a trace with more times than readings, or fewer", remedy=_WRITE_IT_AGAIN)
+    return result
+
+
+#: What a number has that may lie beyond LARGEST and SMALLEST: an exponent of 35 and more, or 25 digits in a row.
+_FAR_NUMBER = re.compile(rb"[eE][+-]?0*(?:3[5-9]|[4-9]\d|\d{3,})(?=[\s,\]}])|\d{25}")
+_NAMES_SCHEMA = re.compile(rb'"schema":\s*"%s"' % re.escape(SCHEMA.encode()))
+
+
+def _decode_ordinary(content: bytes) -> Result | None:
+    """A result of this edgeprof, decoded at once; None where there is anything to look at more closely.
+
+    A month of a fleet's results is read some ten times as fast as by looking at each value in Python.
+    """
+    is_old = b'"p50_bound"' not in content and b'"latency_s"' in content
+    if is_old or not _NAMES_SCHEMA.search(content) or _FAR_NUMBER.search(content):
+        return None
+    try:
+        result = _DECODER.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return result if result.schema == SCHEMA else None
+
+
+def _decode_carefully(text: str | bytes, source: str) -> Result:
+    """A result that is old, or may be none.
+
+    Raises:
+        InputError: see ``from_json``.
+    """
     if not text.strip():
         raise InputError(f"{source} is empty", remedy=_WRITE_IT_AGAIN)
     try:
@@ -70,12 +106,9 @@ def from_json(text: str | bytes, *, source: str = "result") -> Result:
     if wrong is not None:
         raise InputError(f"{source} holds {wrong}, which nothing measures", remedy=_WRITE_IT_AGAIN)
     try:
-        result = msgspec.convert(head, Result)
+        return msgspec.convert(head, Result)
     except msgspec.ValidationError as error:
         raise InputError(f"{source} is not a whole result: {error}", remedy=_WRITE_IT_AGAIN) from None
-    if any(len(strip.times_s) != len(strip.power_w) for strip in result.traces):
-        raise InputError(f"{source} has a trace with more times than readings, or fewer", remedy=_WRITE_IT_AGAIN)
-    return result
 
 
 def _separate_bounds(document: dict[str, Any]) -> None:
@@ -116,6 +149,7 @@ def _impossible(document: Any) -> str | None:
     return None
 
 
+_DECODER = msgspec.json.Decoder(Result)
 _WRITE_IT_AGAIN = "Give a result: a file of edgeprof bench -o FILE.json, or an id that edgeprof history lists."
 
 

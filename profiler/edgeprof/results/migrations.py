@@ -41,4 +41,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX variants_newest ON variants (model, variant, runtime, scenario, created_utc)",
     ),
+    (  # of a fleet's store: which job of which device a result answers
+        """CREATE TABLE jobs (
+            key TEXT PRIMARY KEY,
+            device TEXT NOT NULL,
+            result_id TEXT NOT NULL UNIQUE REFERENCES results (id) ON DELETE CASCADE,
+            received_utc TEXT NOT NULL
+        )""",
+    ),
 )

@@ -190,6 +190,8 @@ class EnergyFigure(Struct):
         windows: Each window's figure.
         coverage_factor: k.
         degrees_of_freedom: ν_eff after Welch and Satterthwaite; None for infinite.
+        autocorrelation: Of each window with the next (lag 1), −1 to 1; None with fewer than five windows. Near 0 the
+            windows are independent, as the interval takes them to be.
         influences: Errors that all windows share, by their cause: signed standard uncertainties (J per inference). Of
             two variants, those of one name are one error, and cancel in the ratio as far as they are alike; those
             whose name begins with ``level`` are errors of each variant's own.
@@ -203,6 +205,7 @@ class EnergyFigure(Struct):
     budget: Budget | None = None
     coverage_factor: float | None = None
     degrees_of_freedom: float | None = None
+    autocorrelation: float | None = None
     influences: dict[str, float] = {}
 
 
@@ -226,10 +229,13 @@ class Energy(Struct):
 
 class Power(Struct):
     mean: float | None
+    #: the highest reading, which is an average over ``max_over_s``: shorter peaks are higher
     max: float | None
     idle: float | None
     idle_before: float | None = None
     idle_after: float | None = None
+    #: time constant of the sensor's filter, or length of its blocks, s; None where a reading stands for its moment
+    max_over_s: float | None = None
 
 
 class Memory(Struct):
@@ -637,6 +643,36 @@ class Recommendation(Struct):
     untouched: bool = False
 
 
+class ProofCheck(Struct):
+    """One figure of ``doctor --prove`` and its verdict (``calibration.proof.Check``)."""
+
+    name: str
+    subject: str
+    #: ``passed``, ``failed`` or ``cannot_tell``
+    verdict: str
+    detail: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    stated: float | None = None
+    needs_s: float | None = None
+    remedy: str | None = None
+
+
+class Proof(Struct):
+    """What ``doctor --prove`` had last found of the board when the result was made (``edgeprof.prove/1``)."""
+
+    board: str
+    rail: str | None
+    date: str
+    verdict: str
+    seconds: float | None = None
+    believable: float | None = None
+    gain_limit: float | None = None
+    checks: list[ProofCheck] = []
+
+
 class Result(Struct):
     id: str
     created: str
@@ -653,6 +689,8 @@ class Result(Struct):
     interrupted: bool = False
     self_cost: SelfCost | None = None
     traces: list[TraceStrip] = []
+    #: None where the board was not proved
+    proof: Proof | None = None
     schema: str = SCHEMA
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edgeprof.errors import EdgeprofError, InputError
 from edgeprof.results import document, schema
 from edgeprof.results.migrations import MIGRATIONS
@@ -28,6 +30,8 @@ __all__ = ["BUSY_TIMEOUT_S", "FILE", "Entry", "Newest", "Store", "StoreError", "
 FILE = "results.sqlite3"
 #: Seconds to wait for another writer; a result takes milliseconds to write.
 BUSY_TIMEOUT_S = 10.0
+#: The version of the tables that first had one of a fleet's jobs.
+_VERSION_WITH_JOBS = 2
 
 
 class StoreError(EdgeprofError):
@@ -88,30 +92,58 @@ class Store:
                     remedy="Write this one to a file: -o result.json",
                 )
             db.execute("DELETE FROM results WHERE id = ?", (result.id,))
-            utc = _utc(result.created)
-            db.execute(
-                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    result.id,
-                    result.created,
-                    utc,
-                    result.edgeprof,
-                    result.host.fingerprint,
-                    result.host.board,
-                    result.host.hostname,
-                    result.protocol.scenario,
-                    result.protocol.preset,
-                    int(result.interrupted),
-                    document.to_json(result, indent=0),
-                ),
-            )
-            db.executemany(
-                f"INSERT INTO variants VALUES ({', '.join('?' * 17)})",  # noqa: S608 - question marks only
-                [
-                    (result.id, position, utc, *_columns(result, variant))
-                    for position, variant in enumerate(result.variants)
-                ],
-            )
+            _insert(db, result)
+
+    def save_job(self, result: Result, key: str, device: str) -> Result:
+        """Keep the result of a fleet's job, unless the job has one: each has exactly one, however often it arrives.
+
+        Two devices may give their results one id, which is unique on each of them alone; the later one is then extended
+        by the beginning of its key.
+
+        Args:
+            result: The result.
+            key: The job's key.
+            device: What the inventory calls the device.
+
+        Returns:
+            The result as it is kept.
+
+        Raises:
+            StoreError: it could not be kept.
+        """
+        with self._writing() as db:
+            stored = db.execute(
+                "SELECT json FROM results JOIN jobs ON jobs.result_id = results.id WHERE jobs.key = ?", (key,)
+            ).fetchone()
+            if stored:
+                return document.from_json(stored[0], source=f"the stored result of job {key[:12]}")
+            if db.execute("SELECT 1 FROM results WHERE id = ?", (result.id,)).fetchone():
+                result = msgspec.structs.replace(result, id=f"{result.id}{key[:6]}")
+            _insert(db, result)
+            received = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?)", (key, device, result.id, received))
+        return result
+
+    def jobs(self) -> list[tuple[str, Result]]:
+        """The results of a fleet's jobs with the names of their devices, newest first."""
+        with self._reading() as db:
+            if db is None or self._version(db) < _VERSION_WITH_JOBS:
+                return []
+            stored = db.execute(
+                """SELECT jobs.device, results.id, results.json FROM jobs JOIN results ON jobs.result_id = results.id
+                   ORDER BY created_utc DESC, results.rowid DESC"""
+            ).fetchall()
+        return [
+            (device, document.from_json(text, source=f"stored result {result_id}"))
+            for device, result_id, text in stored
+        ]
+
+    def job_keys(self) -> set[str]:
+        """The keys of all jobs that have a result here."""
+        with self._reading() as db:
+            if db is None or self._version(db) < _VERSION_WITH_JOBS:
+                return set()
+            return {row[0] for row in db.execute("SELECT key FROM jobs")}
 
     def find(self, reference: str) -> Result:
         """A stored result by its id, the beginning of it, its last part (``k3f``), ``last`` or ``last~1``.
@@ -300,6 +332,31 @@ def _quote_path(path: Path) -> str:
     from urllib.parse import quote  # noqa: PLC0415 - only a store that is used needs it
 
     return quote(str(path.absolute()))
+
+
+def _insert(db: sqlite3.Connection, result: Result) -> None:
+    """Write a result, whose id is free, and its variants."""
+    utc = _utc(result.created)
+    db.execute(
+        "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            result.id,
+            result.created,
+            utc,
+            result.edgeprof,
+            result.host.fingerprint,
+            result.host.board,
+            result.host.hostname,
+            result.protocol.scenario,
+            result.protocol.preset,
+            int(result.interrupted),
+            document.to_json(result, indent=0),
+        ),
+    )
+    db.executemany(
+        f"INSERT INTO variants VALUES ({', '.join('?' * 17)})",  # noqa: S608 - question marks only
+        [(result.id, position, utc, *_columns(result, variant)) for position, variant in enumerate(result.variants)],
+    )
 
 
 def _tail(name: str) -> str:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Channel, Sensor
     from edgeprof.sensing.trace import Key
 
-#: Pauses (s) between the looks at counters of energy: enough for each to tick, and for two that are one to be seen so.
-_QUICK_LOOKS_S = (0.1, 0.1, 0.1)
+#: The looks at counters of energy after the first, and the pause (s) before each: two refreshes of the slowest, within
+#: limits. Each has then ticked, and two that are one are seen to be so.
+_QUICK_LOOKS, _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 3, 0.02, 0.1
 #: Pauses (s) of a second round, where something stood still beside what moves or did not add up.
 _LONG_LOOKS_S = (0.25, 0.25, 0.25, 0.25)
 
@@ -162,10 +163,21 @@ def _first_looks(
         if any(channel.available for channel in readable) and sensor.name not in instruments:
             working.append(sensor)
     counting = [sensor for sensor in working if any(is_power(c) and c.kind == "counter" for c in sensor.channels)]
-    _look_again(counting, _QUICK_LOOKS_S, looks)
+    _look_again(counting, [_pause_between_looks(counting)] * _QUICK_LOOKS, looks)
     if is_doubtful(place_channels(board, channels), looks):
         _look_again(working, _LONG_LOOKS_S, looks)
     return channels, looks
+
+
+def _pause_between_looks(sensors: Sequence[Sensor]) -> float:
+    """How long (s) counters are left alone between two quick looks; one that does not tell its refresh may be slow."""
+    refreshes = [
+        _LONGEST_PAUSE_S if channel.update_interval_s is None else channel.update_interval_s
+        for sensor in sensors
+        for channel in sensor.channels
+        if is_power(channel) and channel.kind == "counter"
+    ]
+    return min(max(2 * max(refreshes, default=0.0), _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
 
 
 def _look_again(

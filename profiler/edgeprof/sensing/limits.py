@@ -14,13 +14,11 @@ if TYPE_CHECKING:
 
 #: What a wide register or a driver says when it has nothing to say, in every unit that it may have been scaled from.
 #: No real reading hits one of these values exactly; 16-bit ones are no such thing (65.535 W may well be true).
-SENTINELS = frozenset(
-    bits * scale
-    for bits in (0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF)
-    for scale in (1.0, 1e-1, 1e-2, 1e-3, 1e-6, 1e-9)
-)
+_ALL_ONES = (0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF)
+_LOWEST = (-0x80000000, -0x8000000000000000)
+SENTINELS = frozenset(bits * scale for bits in (*_ALL_ONES, *_LOWEST) for scale in (1.0, 1e-1, 1e-2, 1e-3, 1e-6, 1e-9))
 #: The same as counts of milliunits that a driver turned into microunits, as ACPI's power meter does.
-SENTINELS = SENTINELS | {bits * 1000 * 1e-6 for bits in (0xFFFFFFFF, 0x7FFFFFFF)}
+SENTINELS = SENTINELS | {bits * 1000 * 1e-6 for bits in (0xFFFFFFFF, 0x7FFFFFFF, -0x80000000)}
 
 #: The most that anything of a scope draws (W), where no design limit is known: generous, for servers too.
 _MOST_W = {"package": 2000.0, "cpu": 2000.0, "gpu": 3000.0, "accelerator": 3000.0, "memory": 1000.0, "soc": 2000.0}

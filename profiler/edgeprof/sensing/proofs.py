@@ -11,7 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from edgeprof.errors import InputError
+from edgeprof.results import schema
 
 if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Channel
@@ -42,6 +45,13 @@ class Proved:
         """``{"date": …, "verdict": …}`` of a channel; None where the proof says nothing of it."""
         verdict = self.channels.get(f"{channel.sensor}/{channel.name}/{channel.quantity}")
         return None if verdict is None else {"date": self.date, "verdict": verdict}
+
+    def cited(self) -> schema.Proof | None:
+        """The proof as a result keeps it; None where the file holds something else."""
+        try:
+            return msgspec.convert(self.proof, schema.Proof)
+        except msgspec.ValidationError:
+            return None
 
 
 class Proofs:

@@ -83,7 +83,7 @@ def prepare(
     progress: Progress,
     say: Callable[[str], None] = lambda _: None,
     target: Target | None = None,
-) -> list[_Sweep]:
+) -> list[StudySweep]:
     """Check every model, its data, recipes and protocol before any of them is run; nothing is made or written.
 
     Args:
@@ -109,11 +109,11 @@ def prepare(
         # Models whose files bear the same name get folders named after the path that the study gives.
         alone = [stem(model) for model in bases].count(stem(base)) == 1
         model_directory = directory / (stem(base) if alone else safe(study.model)) if len(studies) > 1 else directory
-        prepared.append(_Sweep(study, base, model_directory, host, roots, progress, say, target))
+        prepared.append(StudySweep(study, base, model_directory, host, roots, progress, say, target))
     return prepared
 
 
-def sweep(prepared: Sequence[_Sweep], *, prune_hopeless: bool = False) -> Iterator[Outcome]:
+def sweep(prepared: Sequence[StudySweep], *, prune_hopeless: bool = False) -> Iterator[Outcome]:
     """Run a study model by model, skipping the steps that an earlier run finished.
 
     Args:
@@ -148,7 +148,7 @@ def sweep(prepared: Sequence[_Sweep], *, prune_hopeless: bool = False) -> Iterat
         raise trouble
 
 
-class _Sweep:
+class StudySweep:
     def __init__(  # noqa: PLR0917 - called once, above
         self,
         study: StudyFile,
@@ -207,10 +207,25 @@ class _Sweep:
         result = _merge_results(done, names)
         for candidate in candidates:
             self._explain_disappointment(result, candidate)
-        result.variants += [
-            self._failed_variant(candidate) for candidate in candidates if candidate.failure is not None
-        ]
+        result.variants += [self.failed_variant(candidate) for candidate in candidates if candidate.failure is not None]
         return self._write_outcome(result, skipped)
+
+    def make_variants(self) -> list[Candidate]:
+        """Make every variant and measure none, for a fleet that measures them elsewhere.
+
+        Raises:
+            InputError: the study searches, which needs measurements in between; or files cannot be written.
+        """
+        if self.study.search is not None:
+            raise InputError(
+                f"{self.study.path}: a fleet cannot follow [search], which chooses each variant by the last one's "
+                "measurement",
+                remedy="Name the variants in [recipes], or run edgeprof sweep on one device.",
+            )
+        self._make_directory()
+        if self.study.baseline is not None:
+            self._make_reference(self.study.baseline)
+        return [self._make_candidate(chain) for chain in self.study.chains]
 
     def _measure_all(
         self, candidates: list[Candidate], done: list[schema.Result], skipped: dict[str, str], *, prune_hopeless: bool
@@ -257,7 +272,7 @@ class _Sweep:
         if variant is not None and comparison is not None:
             blame(variant, comparison, result.variants[0], candidate.findings)
 
-    def _failed_variant(self, candidate: Candidate) -> schema.Variant:
+    def failed_variant(self, candidate: Candidate) -> schema.Variant:
         """Return the table entry of a variant that could not be made, does not load or answers NaN."""
         assert candidate.failure is not None
         reason = schema.Reason(

@@ -157,7 +157,7 @@ def _packed(feeds: dict[str, Any]) -> bool:
     )
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(1800 if WHOLE else 120)
 def test_what_plain_onnx_runtime_runs_runs_here_with_equal_outputs(tmp_path, capsys):
     counts: Counter[str] = Counter()
     wrong = []

@@ -96,6 +96,8 @@ def test_an_estimate_is_made_of_the_spans_cpu_time_only_where_it_is_asked_for():
         recording.add(block(10.0, 11.0, 2), cpu_s=0.5)
     assert silent.quote().provenance == "none"
     assert stated.quote().value == pytest.approx(4.0 * 0.5 / 2)
+    stated.add(block(12.0, 13.0, 2), cpu_s=0.5, is_elsewhere=True)
+    assert [reason.code for reason in stated.quote().reasons] == ["no_cpu_time"]
 
 
 spans_of_one_key = st.lists(

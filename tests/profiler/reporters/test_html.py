@@ -221,3 +221,32 @@ def test_ticks_are_few_round_and_inside(low, high, log):
     texts = svg.ticks_text(ticks)
     assert len(set(texts)) == len(texts)
     assert all(len(re.sub(r"[^1-9]", "", t)) <= 3 for t in texts)
+
+
+PROOF = schema.Proof(
+    board="Jetson Orin Nano",
+    rail="VDD_IN",
+    date="2026-11-29T10:00:00+00:00",
+    verdict="failed",
+    believable=None,
+    checks=[
+        schema.ProofCheck(name="filter", subject="VDD_IN", verdict="passed", detail="as stated", value=0.43, low=0.42,
+                          high=0.44, unit="s", stated=0.43),
+        schema.ProofCheck(name="parts", subject="VDD_IN", verdict="failed", detail="<b>too much</b>", unit="1",
+                          remedy="Is the shunt's value right?"),
+    ],
+)  # fmt: skip
+
+
+def test_a_proof_of_the_board_has_a_section_with_what_failed_first():
+    result = samples.one()
+    assert "to be believed" not in page.render([result])
+    result.proof = PROOF
+    again = document.from_json(document.to_json(result))
+    assert again.proof == PROOF
+    text = page.render([again])
+    assert "Is this board to be believed?" in text
+    assert "Not to be believed as it is: VDD_IN (parts)." in text
+    assert text.index("Is the shunt&#x27;s value right?") < text.index("as stated")
+    assert "<b>too much" not in text
+    assert parsed([again]).wrong == []

@@ -135,3 +135,19 @@ def test_an_unreadable_file_is_named(tmp_path):
 )
 def test_a_model_without_a_name_is_called_by_its_path(path, name):
     assert schema.model_name(schema.Model(path=path, format="x", sha256=None, size_bytes=None)) == name
+
+
+@pytest.mark.parametrize("kind", samples.ALL)
+def test_a_result_reads_the_same_whether_its_values_are_looked_at_or_not(kind):
+    text = document.to_json(samples.ALL[kind]())
+    ordinary = document._decode_ordinary(text.encode())
+    assert ordinary is not None
+    assert ordinary == document._decode_carefully(text, "result")
+
+
+@pytest.mark.parametrize("number", ["1e300", "-1E61", "1e-300", "9" * 70, "0." + "0" * 61 + "1", "12345678901e55"])
+def test_a_number_beyond_all_bounds_is_seen_wherever_it_stands(number):
+    data = json.loads(document.to_json(samples.one()))
+    data["variants"][0]["throughput_per_s"] = "HERE"
+    with pytest.raises(InputError, match="which nothing measures"):
+        document.from_json(json.dumps(data).replace('"HERE"', number))

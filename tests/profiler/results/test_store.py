@@ -254,3 +254,34 @@ def test_a_held_lock_is_one_clear_error(store, monkeypatch):
 def test_the_directory_is_the_environments_choice(tmp_path):
     assert data_dir({"EDGEPROF_DATA_DIR": str(tmp_path)}) == tmp_path
     assert data_dir({}).name == "edgeprof"
+
+
+def test_a_job_has_one_result_however_often_it_arrives(store):
+    first, second = at(12), at(13, "abc")
+    assert store.save_job(first, "1" * 64, "nano-1") == first
+    assert store.save_job(second, "1" * 64, "nano-1") == first
+    assert store.jobs() == [("nano-1", first)]
+    assert store.job_keys() == {"1" * 64}
+
+
+def test_two_devices_may_give_their_results_one_id(store):
+    """An id is unique on the device that gave it; in a fleet's store nothing may be lost for that."""
+    ours, theirs = at(12), at(12)
+    store.save_job(ours, "1" * 64, "nano-1")
+    kept = store.save_job(theirs, "2" * 64, "pi5-1")
+    assert kept.id != ours.id
+    assert {device: result.id for device, result in store.jobs()} == {"nano-1": ours.id, "pi5-1": kept.id}
+    assert store.find(kept.id) == kept
+
+
+def test_a_store_of_an_earlier_edgeprof_has_no_jobs_and_takes_some(store):
+    store.save(at(12))
+    with sqlite3.connect(store.path) as db:
+        db.execute("DROP TABLE jobs")
+        db.execute("DELETE FROM schema_version WHERE version = 2")
+    db.close()
+    assert store.jobs() == []
+    assert store.job_keys() == set()
+    store.save_job(at(13, "abc"), "1" * 64, "nano-1")
+    assert len(store.jobs()) == 1
+    assert len(store.all()) == 2

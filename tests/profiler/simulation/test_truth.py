@@ -64,10 +64,7 @@ def test_edgeprofs_joules_of_a_living_board_are_the_true_ones(name: str, wavefor
         joules, allowed, span = measured(board, clock)
     true = board.energy(*span)
     assert allowed < 0.02 * true
-    # The budget of interpolated edges leaves out how well a block's own clock is known: half a sampling interval of
-    # the step between the window's ends. A bench takes its edges from the quiet beside the window instead.
-    clock_j = 0.005 * 50.0 if name == "jetson-thor" else 0.0
-    assert joules == pytest.approx(true, rel=0, abs=allowed + clock_j)
+    assert joules == pytest.approx(true, rel=0, abs=allowed)
     assert Truth(tmp_path).energy(*span) == pytest.approx(true, rel=1e-6)
 
 

@@ -1,0 +1,45 @@
+"""``edgeprof door``: the device's end of a fleet, started by sshd for each visit (docs/fleet.md)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from edgeprof.cli.options import resolve_roots, root_options
+
+#: Where a device's owner says what a fleet may do.
+CONFIGURATION = Path("/etc/edgeprof/door.toml")
+#: What a host asks sshd for; the forced command runs whatever was asked for.
+ASKED = ("", "edgeprof door")
+
+
+@click.command("door", hidden=True)
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"What the device's owner allows (default: {CONFIGURATION}, where it exists).",
+)
+@root_options
+def command(config: Path | None, sysfs_root: str | None, procfs_root: str | None) -> int:
+    """The device's end of a fleet: answers hello, status, put, bench, fetch and cancel on stdin and stdout.
+
+    sshd starts it as the forced command of a key or a certificate, so that whoever holds that key can do nothing else
+    here. It ends with the connection, and becomes the benchmark that it is asked for.
+    """
+    from edgeprof.errors import InputError
+    from edgeprof.fleet.door import Door, Permissions
+    from edgeprof.fleet.protocol import Wire
+
+    asked = os.environ.get("SSH_ORIGINAL_COMMAND", "").strip()
+    if asked not in ASKED:
+        raise InputError(
+            f"this key opens the door of a fleet and runs nothing else; {asked[:200]!r} was asked for",
+            remedy="Log in with a key of your own to work on this device.",
+        )
+    if config is None and CONFIGURATION.exists():
+        config = CONFIGURATION
+    permissions = Permissions() if config is None else Permissions.read(config)
+    return Door(Wire(0, 1), resolve_roots(sysfs_root, procfs_root), permissions).serve()

@@ -1,0 +1,286 @@
+"""``edgeprof fleet``: the same measurement on many devices, reached by ssh (docs/fleet.md)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprof.cli.fleet_options import (
+    SCHEMA,
+    chosen_devices,
+    exit_code,
+    failure_as_json,
+    inventory_option,
+    inventory_options,
+    say_failure,
+    show_table,
+    table_output_option,
+)
+from edgeprof.cli.options import json_option, no_color_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.errors import EdgeprofError
+    from edgeprof.fleet.inventory import Device
+
+#: A device's clock that is further off than this (s) will have trouble with certificates.
+_CLOCK_OFF_S = 5.0
+
+
+@click.group("fleet")
+def command() -> None:
+    """The same bench or study on many devices, which are reached by ssh.
+
+    The inventory names the devices; it is the one that edgeprof dashboards targets reads. A device needs edgeprof and
+    a key or a certificate whose forced command is edgeprof door (docs/fleet.md); nothing runs on it between jobs. What
+    fails on one device does not keep the others from being measured (exit 3).
+    """
+
+
+@command.command("add", short_help="Say hello to a device and write it into the inventory.")
+@click.argument("name")
+@click.argument("address", required=False)
+@click.option("--ssh", metavar="DESTINATION", help="What ssh is given: user@host, or a Host of ~/.ssh/config.")
+@click.option("--kind", metavar="WORD", help="A word of yours, for --on kind:WORD.")
+@click.option("--power-mode", metavar="MODE", help="Measure in this power mode only.")
+@inventory_option
+def add(
+    name: str, address: str | None, ssh: str | None, kind: str | None, power_mode: str | None, inventory: Path
+) -> None:
+    """Say hello to a device and write it into the inventory, with the board and the machine that it is.
+
+    ADDRESS is its host, with the port of its exporter where that is another one (default: NAME). The fleet's key must
+    be installed on the device and its host key known here: docs/fleet.md has the lines.
+    """
+    from dataclasses import replace
+
+    from edgeprof.fleet import inventory as devices
+    from edgeprof.fleet.link import Link
+
+    device = devices.parse_device(name, address or name, ssh, kind, power_mode)
+    with Link(device) as link:
+        answer = link.hello()
+    learnt = replace(device, board=answer.get("board"), machine=answer.get("machine"))
+    devices.add(inventory, learnt)
+    mode = answer.get("power_mode")
+    click.echo(f"{name}: {learnt.board}{f', {mode}' if mode else ''}; written to {inventory}")
+
+
+@command.command("status", short_help="A row for each device: what it is, who measures on it.")
+@inventory_options
+@json_option
+@no_color_option
+def status(inventory: Path, on: tuple[str, ...], *, as_json: bool, no_color: bool) -> int:
+    """A row for each device: is it there, what is it, who measures on it, how warm it is. Exit 3 if one is missing."""
+    from edgeprof.errors import EdgeprofError
+    from edgeprof.fleet.engine import on_each
+    from edgeprof.fleet.link import Link
+
+    def ask(device: Device) -> dict[str, Any]:
+        asked_s = time.time()
+        with Link(device) as link:
+            answer = link.status()
+        # The device looked at its clock between the two moments.
+        answer["clock_off_s"] = answer["time_s"] - (asked_s + time.time()) / 2
+        return answer
+
+    devices = chosen_devices(inventory, on)
+    answers = {device.name: answer for device, answer in on_each(devices, ask)}
+    failures = [answer for answer in answers.values() if isinstance(answer, EdgeprofError)]
+    if as_json:
+        rows = [
+            {"device": name, **(failure_as_json(a) if isinstance(a, EdgeprofError) else a)}
+            for name, a in sorted(answers.items())
+        ]
+        click.echo(json.dumps({"schema": SCHEMA, "devices": rows}, indent=2))
+    else:
+        click.echo("\n".join(_status_lines(devices, answers, no_color=no_color)))
+    return exit_code(failures, len(devices), [])
+
+
+def _status_lines(
+    devices: Sequence[Device], answers: dict[str, dict[str, Any] | EdgeprofError], *, no_color: bool
+) -> list[str]:
+    from edgeprof import units
+    from edgeprof.errors import EdgeprofError
+    from edgeprof.reporters.terminal import Column, Style, table
+
+    rows: list[tuple[str, dict[str, Any]]] = []
+    notes: list[str] = []
+    style = Style.of(sys.stdout, no_color=no_color)
+    for device in devices:
+        answer = answers[device.name]
+        if isinstance(answer, EdgeprofError):
+            rows.append((device.name, {}))
+            notes += style.wrap(device.name, " ".join(filter(None, (answer.message + ".", answer.remedy))))
+            continue
+        rows.append((device.name, answer))
+        if abs(answer["clock_off_s"]) > _CLOCK_OFF_S:
+            notes += style.wrap(
+                device.name, f"its clock is off by {answer['clock_off_s']:+.0f} s: certificates may fail."
+            )
+        if device.board not in {None, answer["board"]}:
+            notes += style.wrap(device.name, f"the inventory says that it is a {device.board}.")
+    columns = [
+        Column("state", [("", _state(answer)) for _, answer in rows]),
+        Column("board", [("", str(answer.get("board") or "–")) for _, answer in rows]),
+        Column("mode", [("", str(answer.get("power_mode") or "–")) for _, answer in rows]),
+        Column("temp", [_number(answer.get("temperature_c"), "°C") for _, answer in rows]),
+        Column(
+            "disk free",
+            [("", units.size(answer["free_bytes"]) if answer.get("free_bytes") else "–") for _, answer in rows],
+        ),
+        Column("results", [("", str(len(answer["jobs"])) if answer else "–") for _, answer in rows]),
+    ]
+    return [*table(style, [name for name, _ in rows], columns, ["" for _ in rows]), *([""] if notes else []), *notes]
+
+
+def _state(answer: dict[str, Any]) -> str:
+    if not answer:
+        return "missing"
+    return f"measured by {answer['measuring']}" if answer["measuring"] else "free"
+
+
+def _number(value: float | None, unit: str) -> tuple[str, str]:
+    return ("–", "") if value is None else (f"{value:.1f}", unit)
+
+
+@command.command(
+    "bench",
+    short_help="Bench the same MODEL(s) on every device.",
+    no_args_is_help=True,
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="MODEL... [BENCH FLAGS]")
+@inventory_options
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, 86400),
+    default=3600.0,
+    show_default=True,
+    metavar="S",
+    help="How long to wait while somebody else measures on a device.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 1_000_000),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="The N-th measurement of the same; the first is not repeated where it is there.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@table_output_option
+@json_option
+@no_color_option
+def bench(arguments: tuple[str, ...], **flags: Any) -> int:
+    """Bench the same MODEL(s) on every device, and show one table.
+
+    BENCH FLAGS are those of edgeprof bench that a device allows (--threads, --preset, --dataset FILE.npz, …); a value
+    follows its flag after a space or an equals sign. All models of a device are measured in turns, in one benchmark.
+    What a device has measured already is fetched and not measured again.
+    """
+    from edgeprof.cli.fleet_bench import bench_on_devices
+
+    return bench_on_devices(arguments, flags)
+
+
+@command.command("sweep", short_help="Run a study on every device.", no_args_is_help=True)
+@click.argument("recipe", metavar="RECIPE.toml", type=click.Path(dir_okay=False, path_type=Path))
+@inventory_options
+@click.option("--dir", "directory", metavar="DIR", help="The folder of variants (RECIPE.study).")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, 86400),
+    default=3600.0,
+    show_default=True,
+    metavar="S",
+    help="How long to wait while somebody else measures on a device.",
+)
+@click.option("--target", metavar="CPU|BOARD", help="Make variants for another device than this machine.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@table_output_option
+@json_option
+@no_color_option
+def sweep(recipe: Path, **flags: Any) -> int:
+    """Run a study on every device: make the variants here, measure them there, and recommend one for each device.
+
+    The variants of RECIPE.toml are made once, on this machine. Each device measures the baseline and all variants in
+    turns, and is held to the study's budgets.
+    """
+    from edgeprof.cli.fleet_bench import sweep_on_devices
+
+    return sweep_on_devices(recipe, flags)
+
+
+@command.command("report", short_help="One table of what the fleet has measured.")
+@inventory_options
+@table_output_option
+@json_option
+@no_color_option
+def report(inventory: Path, on: tuple[str, ...], *, output: tuple[Path, ...], as_json: bool, no_color: bool) -> None:
+    """One table of what the fleet has measured: a row for each device and variant, the newest result of each.
+
+    Ratios are told within a device alone; devices are ordered by joules only where the joules cover the same and come
+    about in the same way. -o FILE writes it: .html, .csv or .json.
+    """
+    from edgeprof.cli.fleet_bench import check_outputs, write_outputs
+    from edgeprof.errors import InputError
+    from edgeprof.fleet.store import fleet_store
+    from edgeprof.reporters import fleet as reporter
+    from edgeprof.verdicts.fleet_table import fleet_table
+
+    check_outputs(output)
+    entries = fleet_store().jobs()
+    if on:
+        names = {device.name for device in chosen_devices(inventory, on)}
+        entries = [entry for entry in entries if entry[0] in names]
+    if not entries:
+        raise InputError(
+            "the fleet has measured nothing yet", remedy="edgeprof fleet bench MODEL, or edgeprof fleet fetch"
+        )
+    groups = fleet_table(entries)
+    write_outputs(output, groups)
+    if as_json:
+        click.echo(json.dumps(reporter.as_json(groups), indent=2))
+    elif not output:
+        show_table(groups, no_color=no_color)
+
+
+@command.command("fetch", short_help="Fetch results that devices have and this machine has not.")
+@inventory_options
+@json_option
+def fetch(inventory: Path, on: tuple[str, ...], *, as_json: bool) -> int:
+    """Fetch results that devices have and this machine has not, as after a link that broke."""
+    from edgeprof.errors import EdgeprofError
+    from edgeprof.fleet.engine import on_each
+    from edgeprof.fleet.store import fleet_store
+    from edgeprof.fleet.task import fetch_missing
+
+    devices, store = chosen_devices(inventory, on), fleet_store()
+    here = store.job_keys()
+
+    def fetch_and_keep(device: Device) -> list[str]:
+        return [store.save_job(result, key, device.name).id for key, result in fetch_missing(device, here)]
+
+    failures, rows = [], []
+    for device, outcome in on_each(devices, fetch_and_keep):
+        if isinstance(outcome, EdgeprofError):
+            failures.append(outcome)
+            rows.append({"device": device.name, **failure_as_json(outcome)})
+            say_failure(device, outcome)
+            continue
+        rows.append({"device": device.name, "results": outcome})
+        if not as_json:
+            click.echo(f"{device.name}: {len(outcome)} fetched")
+    if as_json:
+        click.echo(json.dumps({"schema": SCHEMA, "devices": rows}, indent=2))
+    return exit_code(failures, len(devices), [])

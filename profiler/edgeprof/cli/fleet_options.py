@@ -1,0 +1,100 @@
+"""What the verbs of ``edgeprof fleet`` share: options, the chosen devices, and how a failure is told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edgeprof.errors import EdgeprofError
+    from edgeprof.fleet.inventory import Device
+    from edgeprof.results.schema import Result
+    from edgeprof.verdicts.fleet_table import Group
+
+SCHEMA = "edgeprof.fleet/1"
+INVENTORY = "EDGEPROF_INVENTORY"
+F = TypeVar("F", bound="Callable[..., object]")
+
+
+def inventory_options(command: F) -> F:
+    """``--inventory`` and ``--on``; the command gets ``inventory`` and ``on``."""
+    command = click.option(
+        "--on", multiple=True, metavar="NAME,kind:K", help="Only these devices, by name or kind (default: all)."
+    )(command)
+    return inventory_option(command)
+
+
+def inventory_option(command: F) -> F:
+    """``--inventory``; the command gets ``inventory``."""
+    return click.option(
+        "--inventory",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=lambda: os.environ.get(INVENTORY) or "inventory.toml",
+        metavar="FILE",
+        help=f"The devices (default: {INVENTORY}, else inventory.toml here).",
+    )(command)
+
+
+def table_output_option(command: F) -> F:
+    """``-o FILE`` for the table, repeatable; the command gets ``output`` as a tuple of paths."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(dir_okay=False, path_type=Path),
+        multiple=True,
+        metavar="FILE",
+        help="Write the table to FILE, once for each -o; its suffix says how: .html .csv .json.",
+    )(command)
+
+
+def chosen_devices(inventory: Path, on: Sequence[str]) -> list[Device]:
+    """The devices that a command is for.
+
+    Raises:
+        InputError: the inventory cannot be read, or has no such device.
+    """
+    from edgeprof.errors import InputError
+    from edgeprof.fleet import inventory as devices
+
+    if not inventory.exists():
+        raise InputError(
+            f"there is no inventory {inventory}",
+            remedy=f"Add a device: edgeprof fleet add NAME ADDRESS, or name another file: --inventory, {INVENTORY}.",
+        )
+    return devices.choose(devices.load(inventory), on, inventory)
+
+
+def failure_as_json(error: EdgeprofError) -> dict[str, Any]:
+    """What kept a device from doing what was asked."""
+    return {"error": error.message, "remedy": error.remedy, "exit": error.exit_code}
+
+
+def say_failure(device: Device, error: EdgeprofError) -> None:
+    """One sentence to stderr, and the remedy below it."""
+    click.echo(f"{device.name}: {error.message}", err=True)
+    if error.remedy:
+        click.echo(f"  {error.remedy}", err=True)
+
+
+def exit_code(failures: Sequence[EdgeprofError], devices: int, results: Sequence[Result]) -> int:
+    """3 where something failed and something else did not; a lone device's own code."""
+    from edgeprof.cli.exit_codes import exit_code as code_of
+
+    if failures:
+        return failures[0].exit_code if devices == 1 else 3
+    return max((code_of(result, strict=False) for result in results), default=0)
+
+
+def show_table(groups: Sequence[Group], *, no_color: bool) -> None:
+    """Print the table of a fleet."""
+    from edgeprof.reporters import fleet as reporter
+    from edgeprof.reporters.terminal import Style
+
+    style = Style.of(sys.stdout, no_color=no_color)
+    click.echo("\n".join(reporter.console_lines(groups, style)).rstrip())

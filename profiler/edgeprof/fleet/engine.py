@@ -1,0 +1,82 @@
+"""Something done on many devices at once, by threads of this process: one for each device, since each only waits."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+from typing import TYPE_CHECKING, TypeVar
+
+from edgeprof.errors import EdgeprofError
+from edgeprof.fleet import task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from edgeprof.fleet.inventory import Device
+    from edgeprof.fleet.task import Job, Measured, Watch
+
+T = TypeVar("T")
+#: How many devices are asked at once. Each costs one ssh process here.
+MOST_AT_ONCE = 64
+
+
+def on_each(
+    devices: Sequence[Device], act: Callable[[Device], T], stop: Callable[[], None] = lambda: None
+) -> Iterator[tuple[Device, T | EdgeprofError]]:
+    """Do something on every device, and yield what came of it, in the order in which it ends.
+
+    What fails on one device is yielded as its error, and the others go on.
+
+    Args:
+        devices: Which.
+        act: What to do; called in a thread for each device.
+        stop: Called where the caller is interrupted, to make ``act`` return soon.
+    """
+    if not devices:
+        return
+    workers = concurrent.futures.ThreadPoolExecutor(min(len(devices), MOST_AT_ONCE))
+    try:
+        waiting = {workers.submit(act, device): device for device in devices}
+        for future in concurrent.futures.as_completed(waiting):
+            try:
+                yield waiting[future], future.result()
+            except EdgeprofError as error:  # noqa: PERF203 - one device's failure is its own
+                yield waiting[future], error
+    except BaseException:
+        stop()
+        raise
+    finally:
+        workers.shutdown(wait=True, cancel_futures=True)
+
+
+def measure_on_each(
+    devices: Sequence[Device], job: Job, watches: dict[str, Watch], *, wait_s: float
+) -> Iterator[tuple[Device, Measured | EdgeprofError]]:
+    """Measure a job on every device.
+
+    Where the caller is interrupted, the benchmarks on the devices are ended too; what they measured stays there as an
+    interrupted result.
+
+    Args:
+        devices: Where.
+        job: What.
+        watches: Who waits for each device, by its name.
+        wait_s: How long to wait while somebody else measures on a device.
+
+    Yields:
+        Each device with its outcome or its error, in the order in which they end.
+    """
+    yield from on_each(
+        devices,
+        lambda device: task.measure(device, job, watches[device.name], wait_s=wait_s),
+        lambda: _stop(devices, watches),
+    )
+
+
+def _stop(devices: Sequence[Device], watches: dict[str, Watch]) -> None:
+    for device in devices:
+        watch = watches[device.name]
+        watch.stopped.set()
+        if watch.key is not None:
+            with contextlib.suppress(EdgeprofError):  # it cannot be reached, or has just ended
+                task.cancel(device, watch.key)

@@ -1,0 +1,270 @@
+"""One inventory of devices: what Prometheus scrapes and what a fleet measures, in one TOML file."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprof import toml_files, units
+from edgeprof.errors import InputError, unknown
+from edgeprof.results import files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+#: Where the exporter listens unless told otherwise (edgeprof_exporters.configuration.DEFAULT_PORT; a test compares).
+DEFAULT_PORT = 28283
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_HOST = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?")
+#: What ssh takes as a destination: a host, user@host, an alias of its configuration or ssh://…; never an option.
+_DESTINATION = re.compile(r"(ssh://)?\w[\w.@:%\[\]-]*")
+#: Labels that Prometheus or this file gives.
+_TAKEN = ("job", "instance", "le", "quantile")
+_KEYS = ("name", "address", "labels", "ssh", "kind", "board", "machine", "power_mode", "rest", "start_below")
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device.
+
+    Attributes:
+        name: What it is called everywhere; its label ``instance``.
+        host: Where it is on the network.
+        port: The port of its exporter.
+        labels: Further labels of all its series.
+        ssh: What ``ssh`` is given to reach it: a host, ``user@host``, or a name in the user's ssh configuration.
+        kind: A word of the owner's, by which several devices are chosen at once (``--on kind:pi5``).
+        board: The board that it must be, as it was learnt when it was added.
+        machine: The machine that it must be (``device.machine_name``).
+        power_mode: The power mode in which it is measured; None: any.
+        rest_s: How long it rests between two jobs, seconds.
+        start_below_c: The temperature (°C) that it must be below before a job begins.
+    """
+
+    name: str
+    host: str
+    port: int = DEFAULT_PORT
+    labels: dict[str, str] = field(default_factory=dict)
+    ssh: str = ""
+    kind: str | None = None
+    board: str | None = None
+    machine: str | None = None
+    power_mode: str | None = None
+    rest_s: float = 0.0
+    start_below_c: float | None = None
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of its exporter."""
+        return f"{self.host}:{self.port}"
+
+
+def load(path: Path) -> list[Device]:
+    """The devices of an inventory file (TOML).
+
+    Raises:
+        InputError: it cannot be read, or says something that cannot be meant; the message names the device.
+    """
+    try:
+        table = toml_files.read(path)
+    except InputError as error:
+        reason = error.message.removeprefix(f"cannot read {path}: ").removeprefix(f"{path} ")
+        raise InputError(f"{path} cannot be read as an inventory: {reason}", remedy=error.remedy) from None
+    _check_keys(path, "", table, ("port", "labels", "devices"))
+    port = _port(path, "port", table.get("port", DEFAULT_PORT))
+    shared = _labels(path, "[labels]", table.get("labels", {}))
+    entries = table.get("devices")
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"{path} names no devices", remedy='Each begins with [[devices]] and has name = "…".')
+    devices = [_device(path, index, entry, port, shared) for index, entry in enumerate(entries, start=1)]
+    for what, values, why in (
+        ("name", [d.name for d in devices], "Their series would be mixed."),
+        ("address", [d.address for d in devices], "Their series would be mixed."),
+        ("machine", [d.machine for d in devices if d.machine], "One device would be measured under two names."),
+    ):
+        for value in values:
+            if values.count(value) > 1:
+                raise InputError(f"{path}: two devices have the {what} {value}", remedy=why)
+    return devices
+
+
+def choose(devices: Sequence[Device], wanted: Iterable[str], path: Path) -> list[Device]:
+    """The devices that ``--on`` names, in the inventory's order; all of them where it names none.
+
+    Args:
+        devices: The inventory.
+        wanted: Names of devices, ``kind:NAME``, or several of these with commas between.
+        path: The inventory's file, for messages.
+
+    Raises:
+        InputError: a name or a kind is not in the inventory, or two devices are one machine to ssh.
+    """
+    words = [word.strip() for text in wanted for word in text.split(",") if word.strip()]
+    if not words:
+        return _reached_apart(devices, path)
+    chosen: set[str] = set()
+    for word in words:
+        prefix, colon, kind = word.partition(":")
+        of_kind = {device.name for device in devices if colon and prefix == "kind" and device.kind == kind}
+        named = {device.name for device in devices if device.name == word}
+        if not of_kind | named:
+            names = [device.name for device in devices]
+            raise unknown(f"device of {path}", word, [*names, *{f"kind:{d.kind}" for d in devices if d.kind}])
+        chosen |= of_kind | named
+    return _reached_apart([device for device in devices if device.name in chosen], path)
+
+
+def _reached_apart(devices: Sequence[Device], path: Path) -> list[Device]:
+    """
+    Raises:
+        InputError: two devices are one machine to ssh.
+    """
+    names: dict[str, str] = {}
+    for device in devices:
+        other = names.setdefault(device.ssh, device.name)
+        if other != device.name:
+            raise InputError(
+                f"{path}: {other} and {device.name} are both reached by ssh {device.ssh}",
+                remedy='One device would be measured under two names. Give each its own: ssh = "user@host".',
+            )
+    return list(devices)
+
+
+def parse_device(
+    name: str, address: str, ssh: str | None = None, kind: str | None = None, power_mode: str | None = None
+) -> Device:
+    """A device as it is named on the command line.
+
+    Raises:
+        InputError: one of the texts cannot be meant.
+    """
+    given = {"name": name, "address": address, "ssh": ssh, "kind": kind, "power_mode": power_mode}
+    entry = {key: value for key, value in given.items() if value is not None}
+    return _device(Path("edgeprof fleet add"), 1, entry, DEFAULT_PORT, {})
+
+
+def add(path: Path, device: Device) -> None:
+    """Write a device into the inventory, which is made where there is none; what stands in it already is kept.
+
+    Raises:
+        InputError: the inventory cannot be read or written, or the device collides with another.
+    """
+    text = toml_files.read_text(path) if path.exists() else ""
+    block = [f"name = {_quoted(device.name)}", f"address = {_quoted(device.address)}"]
+    if device.ssh != device.host:
+        block.append(f"ssh = {_quoted(device.ssh)}")
+    for key in ("kind", "board", "machine", "power_mode"):
+        value = getattr(device, key)
+        if value is not None:
+            block.append(f"{key} = {_quoted(value)}")
+    whole = "\n".join([*([text.rstrip("\n"), ""] if text else []), "[[devices]]", *block, ""])
+    beside = path.with_name(f".{path.name}.new")
+    files.check_writable(path)
+    files.write(beside, whole)  # checked as a whole before it replaces what is there
+    try:
+        load(beside)
+    except InputError as error:
+        raise InputError(error.message.replace(str(beside), str(path)), remedy=error.remedy) from None
+    else:
+        files.write(path, whole)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _quoted(text: str) -> str:
+    """A text as TOML writes it: what JSON escapes, TOML's basic strings escape likewise."""
+    import json  # noqa: PLC0415 - only who adds a device needs it
+
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _device(path: Path, index: int, entry: dict[str, Any], port: int, shared: dict[str, str]) -> Device:
+    name = entry.get("name")
+    where = f"device {name}" if isinstance(name, str) and name else f"device {index}"
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"{path}: {where} has no name", remedy='It becomes the label instance: name = "camera-7".')
+    _check_keys(path, f"{where}: ", entry, _KEYS)
+    address = entry.get("address", name)
+    match = _HOST.fullmatch(address) if isinstance(address, str) else None
+    if match is None:
+        raise InputError(
+            f"{path}: {where} has the address {address!r}, which is none",
+            remedy="As in 192.0.2.17, camera-7.example:28283 or [2001:db8::17]:28283, without http://.",
+        )
+    destination = _text(path, where, entry, "ssh") or match["host"].strip("[]")
+    if not _DESTINATION.fullmatch(destination):
+        raise InputError(
+            f"{path}: {where}: ssh = {destination!r} is nothing that ssh could reach",
+            remedy='As in ssh = "bench@192.0.2.17", or a Host of your ~/.ssh/config.',
+        )
+    return Device(
+        name,
+        match["host"],
+        _port(path, where, int(match["port"]) if match["port"] else port),
+        shared | _labels(path, where, entry.get("labels", {})),
+        ssh=destination,
+        kind=_text(path, where, entry, "kind"),
+        board=_text(path, where, entry, "board"),
+        machine=_text(path, where, entry, "machine"),
+        power_mode=_text(path, where, entry, "power_mode"),
+        rest_s=_quantity(path, where, entry, "rest") or 0.0,
+        start_below_c=_quantity(path, where, entry, "start_below"),
+    )
+
+
+def _text(path: Path, where: str, entry: dict[str, Any], key: str) -> str | None:
+    value = entry.get(key)
+    if value is not None and not (isinstance(value, str) and value.strip()):
+        raise InputError(f"{path}: {where}: {key} should be a text", remedy=f'{key} = "{value}"')
+    return value
+
+
+#: Keys that hold a quantity → its unit, its range, and an example.
+_QUANTITIES = {"rest": ("s", 0.0, 3600.0, "60s"), "start_below": ("C", -40.0, 125.0, "45C")}
+
+
+def _quantity(path: Path, where: str, entry: dict[str, Any], key: str) -> float | None:
+    value = entry.get(key)
+    if value is None:
+        return None
+    unit, low, high, example = _QUANTITIES[key]
+    try:
+        number = units.parse(value.replace("°", ""), unit) if isinstance(value, str) else None
+    except ValueError:
+        number = None
+    if number is None or not low <= number <= high:
+        raise InputError(
+            f"{path}: {where}: {key} = {value!r} does not fit",
+            remedy=f'From {low:g}{unit} to {high:g}{unit}, as in {key} = "{example}".',
+        )
+    return number
+
+
+def _port(path: Path, where: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
+        raise InputError(f"{path}: {where}: {value!r} is no port (1 to 65535)")
+    return value
+
+
+def _labels(path: Path, where: str, table: object) -> dict[str, str]:
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: {where}: labels should be a table, as {{ site = 'hall-3' }}")
+    for label, value in table.items():
+        if not _LABEL.fullmatch(label) or label.startswith("__"):
+            raise InputError(f"{path}: {where}: {label!r} is no label name", remedy="Letters, digits and _ only.")
+        if label in _TAKEN or label.startswith("edgeprof"):
+            raise InputError(f"{path}: {where}: the label {label} is given by Prometheus or edgeprof")
+        if not isinstance(value, str):
+            raise InputError(f"{path}: {where}: the label {label} should be a text", remedy=f'{label} = "{value}"')
+    return dict(table)
+
+
+def _check_keys(path: Path, where: str, table: dict[str, Any], valid: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in valid:
+            near = difflib.get_close_matches(key, valid, n=1)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            raise InputError(f"{path}: {where}nothing is called {key}", remedy=f"{hint}Known: {', '.join(valid)}.")

@@ -1,0 +1,327 @@
+"""The host's end of the wire: one ssh process per visit, and a sentence for each way in which a visit can fail."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edgeprof import __version__
+from edgeprof.errors import EdgeprofError, InputError, UnavailableError
+from edgeprof.fleet import protocol
+from edgeprof.fleet.protocol import CHUNK, Wire, WireError
+from edgeprof.fleet.spool import LARGEST_RESULT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from edgeprof.fleet.inventory import Device
+    from edgeprof.fleet.protocol import Request
+
+#: The ssh program with arguments, as GIT_SSH_COMMAND is: another configuration file, another key.
+SSH_COMMAND = "EDGEPROF_SSH"
+#: No question is asked, a dead link is noticed within a minute, and nothing is forwarded.
+OPTIONS = (
+    "-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=20",
+    "-o", "ServerAliveCountMax=3", "-o", "ClearAllForwardings=yes", "-o", "LogLevel=ERROR",
+)  # fmt: skip
+#: How long a device may take to start the door and to say hello.
+HELLO_S = 60.0
+#: What ssh itself exits with where it fails.
+_SSH_FAILED = 255
+
+#: What ssh says → what it means, and what to do.
+_FAILURES = (
+    (
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED|[Hh]ost key for .* has changed",
+        "its SSH host key is not the one that is known: another machine answers at this address, or it was set up anew",
+        "If it was set up anew, remove the old key with ssh-keygen -R HOST and accept the new one with ssh HOST.",
+    ),
+    (
+        r"certificate.*expired|[Cc]ertificate invalid: expired",
+        "an SSH certificate has expired",
+        "Sign a new one (docs/fleet.md).",
+    ),
+    (
+        r"Host key verification failed|No \w+ host key is known|authenticity of host",
+        "its SSH host key is not known here",
+        "Compare it with the device's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub) and accept it: ssh HOST",
+    ),
+    (
+        r"Permission denied|Too many authentication failures",
+        "it does not accept any SSH key of this user",
+        "Install the fleet's key there (docs/fleet.md), or name the right user: ssh = \"user@host\".",
+    ),
+    (r"Could not resolve hostname", "its name cannot be resolved", "Mend address or ssh in the inventory."),
+    (r"Connection refused", "nothing answers SSH there", "Is sshd running on the device, on this port?"),
+    (r"timed out|No route to host|Network is unreachable", "it cannot be reached", "Is it on, and on this network?"),
+    (
+        r"edgeprof: (command )?not found|No such file or directory|not found",
+        "edgeprof is not found on it",
+        'Install it there, and give its full path in the forced command: command="/opt/edgeprof/bin/edgeprof door".',
+    ),
+)  # fmt: skip
+
+
+class LinkError(UnavailableError):
+    """A device cannot be reached, or the connection broke.
+
+    Args:
+        message: One sentence.
+        remedy: What to do about it.
+        may_pass: Whether trying again may help: the link broke, nobody refused anything.
+    """
+
+    def __init__(self, message: str, *, remedy: str | None = None, may_pass: bool = False) -> None:
+        super().__init__(message, remedy=remedy)
+        self.may_pass = may_pass
+
+
+class RefusedError(EdgeprofError):
+    """The device refused a request, and said why; the exit code is the device's."""
+
+    def __init__(self, message: str, *, remedy: str | None, exit_code: int) -> None:
+        super().__init__(message, remedy=remedy)
+        self.exit_code = exit_code
+
+
+class Link:
+    """One visit to a device.
+
+    Args:
+        device: Which.
+
+    Raises:
+        LinkError: ssh cannot be started.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        try:
+            self._process = subprocess.Popen(
+                [*ssh_command(), *OPTIONS, "--", device.ssh, "edgeprof", "door"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._words,
+                start_new_session=True,  # Ctrl-C is for the fleet, which ends its links itself
+            )
+        except OSError as error:
+            self._words.close()
+            raise LinkError(f"ssh cannot be started: {error.strerror}", remedy="Install the OpenSSH client.") from None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._pipes = (self._process.stdin, self._process.stdout)
+        self._wire = Wire(self._process.stdout.fileno(), self._process.stdin.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the visit: the door ends with its input, and ssh with the door."""
+        for stream in self._pipes:
+            with contextlib.suppress(OSError):
+                stream.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._words.close()
+
+    def hello(self) -> dict[str, Any]:
+        """What the device says of itself.
+
+        Raises:
+            LinkError: it cannot be reached, what answers is no door, or its edgeprof is another version.
+        """
+        return self.check_version(self.ask(protocol.Hello(), timeout_s=HELLO_S))
+
+    def status(self) -> dict[str, Any]:
+        """What the device says of itself, of who measures on it, and of its jobs.
+
+        Raises:
+            LinkError: see ``hello``.
+        """
+        return self.check_version(self.ask(protocol.Status(), timeout_s=HELLO_S))
+
+    def check_version(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a hello.
+
+        Raises:
+            LinkError: the device has another version of edgeprof.
+        """
+        if answer.get("protocol") != protocol.VERSION or answer.get("edgeprof") != __version__:
+            raise LinkError(
+                f"it has edgeprof {answer.get('edgeprof')} and this machine {__version__}: their results would differ "
+                "by more than the devices",
+                remedy="Install one version on both.",
+            )
+        return answer
+
+    def put(self, sha256: str, path: Path) -> None:
+        """Bring a file to the device, unless it is there.
+
+        Raises:
+            InputError: the file has changed since its hash was taken.
+            LinkError, RefusedError: the link broke, or the device refused it.
+        """
+        size = path.stat().st_size
+        if not self.ask(protocol.Put(sha256=sha256, size=size)).get("send"):
+            return
+        digest = hashlib.sha256()
+        with path.open("rb") as file, self._explained():
+            while part := file.read(CHUNK):
+                digest.update(part)
+                self._wire.write_bytes(part)
+        if digest.hexdigest() != sha256:
+            raise InputError(f"{path} was changed while it was sent", remedy="Start again.")
+        self._answer(timeout_s=None)
+
+    def ask(self, request: Request, *, timeout_s: float | None = protocol.MESSAGE_S) -> dict[str, Any]:
+        """Send a request and return the answer.
+
+        Raises:
+            LinkError: the link broke, or what answered is no door.
+            RefusedError: the device refused it.
+        """
+        with self._explained():
+            self._wire.write(msgspec.json.encode(request))
+        return self._answer(timeout_s=timeout_s)
+
+    def answers(self) -> Iterator[dict[str, Any]]:
+        """Further answers to a request for a benchmark, as they come: who else measures, that it has started."""
+        while True:
+            yield self._answer(timeout_s=None)
+
+    def fetch(self, key: str) -> tuple[str, bytes | None]:
+        """The state of a job, and the text of its result where there is one.
+
+        Raises:
+            WireError: the text arrived damaged.
+            LinkError, RefusedError: the link broke, or the device refused it.
+        """
+        answer = self.ask(protocol.Fetch(key=key))
+        state, size = str(answer.get("state")), answer.get("size")
+        if size is None:
+            return state, None
+        if not isinstance(size, int) or not 0 <= size <= LARGEST_RESULT:
+            raise WireError(f"a result of {size!r} bytes is offered")
+        with self._explained():
+            text = b"".join(self._wire.read_file(size))
+        if hashlib.sha256(text).hexdigest() != answer.get("sha256"):
+            raise WireError("a result arrived damaged: its SHA-256 is another one")
+        return state, text
+
+    def wait(self) -> tuple[int, str]:
+        """Wait for the end of the remote program: its exit status, and its last words."""
+        status = self._process.wait()
+        return status, self._last_words()
+
+    def end(self) -> None:
+        """Break off at once, as where the user interrupts."""
+        self._process.terminate()
+
+    def _answer(self, *, timeout_s: float | None) -> dict[str, Any]:
+        with self._explained():
+            text = self._wire.read(timeout_s=timeout_s)
+        if text is None:
+            raise self._failure()
+        try:
+            answer = json.loads(text)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise LinkError(
+                "what answers is no door of edgeprof", remedy="Its key needs the forced command (docs/fleet.md)."
+            )
+        if "error" in answer:
+            code = answer.get("exit")
+            remedy = answer.get("remedy")
+            raise RefusedError(
+                str(answer["error"])[:2000],
+                remedy=None if remedy is None else str(remedy)[:2000],
+                exit_code=code if isinstance(code, int) and 0 < code < 256 else 2,
+            )
+        return answer
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What breaks the link, as the sentence that ssh's own words allow."""
+        try:
+            yield
+        except BrokenPipeError:
+            # The door has ended; what it said last is waiting to be read.
+            with contextlib.suppress(WireError, OSError):
+                self._answer(timeout_s=5.0)
+            raise self._failure() from None
+        except WireError as error:
+            if "begins with" in error.message:
+                raise LinkError(
+                    f"what answers is no door of edgeprof: {error.message}",
+                    remedy="Its key needs the forced command (docs/fleet.md); no login text may come before it.",
+                ) from None
+            raise self._failure(error.message) from None
+        except OSError as error:
+            raise self._failure(str(error.strerror)) from None
+
+    def _failure(self, otherwise: str = "the connection ended without an answer") -> LinkError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        words = self._last_words()
+        # A refusal is told apart from a broken link by ssh's words: the exit status is 255 for both.
+        for pattern, sentence, remedy in _FAILURES:
+            if re.search(pattern, words):
+                may_pass = sentence == "it cannot be reached"
+                host = self.device.ssh.rpartition("@")[2]
+                return LinkError(sentence, remedy=remedy.replace("HOST", host), may_pass=may_pass)
+        lines = [line.strip() for line in words.splitlines()]
+        for number, line in enumerate(lines):
+            if line.startswith("edgeprof: "):  # the door's own sentence, and its remedy below it
+                return LinkError(line.removeprefix("edgeprof: "), remedy=" ".join(lines[number + 1 :]) or None)
+        last = lines[-1][:300] if lines else ""
+        status = self._process.poll()
+        return LinkError(
+            f"{otherwise}{f' ({last})' if last else ''}",
+            remedy="The benchmark goes on there if it had begun: edgeprof fleet fetch",
+            may_pass=status is None or status in {0, _SSH_FAILED} or status < 0,
+        )
+
+    def _last_words(self) -> str:
+        """The end of what ssh and the remote program wrote to stderr."""
+        end = self._words.seek(0, os.SEEK_END)
+        self._words.seek(max(0, end - 8192))
+        return self._words.read().decode("utf-8", "replace").strip()
+
+
+def ssh_command() -> list[str]:
+    """``ssh``, or what EDGEPROF_SSH says instead.
+
+    Raises:
+        InputError: EDGEPROF_SSH is no command.
+    """
+    text = os.environ.get(SSH_COMMAND, "ssh")
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = []
+    if not words:
+        raise InputError(f"{SSH_COMMAND}={text!r} is no command", remedy="As in EDGEPROF_SSH='ssh -F lab.config'")
+    return words

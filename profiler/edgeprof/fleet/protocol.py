@@ -1,0 +1,234 @@
+"""What a host and a device's door say to each other.
+
+Each message is a length (4 bytes, big-endian), so many bytes of JSON, and, where the JSON says so, the bytes of one
+file. Everything is bounded: the length of the JSON, the number and the names of files, the time that a message may
+take. A request names files by their SHA-256 and never by a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import select
+import struct
+import time
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from edgeprof.errors import InputError
+
+#: The version of the messages. A host and a device of different versions do not talk.
+VERSION = 1
+#: The longest JSON of a message, in bytes.
+LONGEST_HEADER = 256 << 10
+#: Bytes that are read and written at a time.
+CHUNK = 1 << 20
+#: A message has so many seconds to arrive, and a file one more second for each of so many bytes.
+MESSAGE_S, SLOWEST_BYTES_PER_S = 60.0, 10_000
+
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+#: The name of a file without a folder: no slash, no colon, no leading dot or hyphen, nothing that a terminal obeys.
+FileName = Annotated[str, Meta(pattern=r"\A\w[\w.+=@,()\[\] -]{0,199}\Z")]
+FlagName = Annotated[str, Meta(pattern=r"\A[a-z][a-z-]{0,31}\Z")]
+FlagValue = Annotated[str, Meta(max_length=200)]
+
+
+class Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="op"):
+    """Base of all requests."""
+
+
+class File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
+    """A file that was put on the device before."""
+
+    name: FileName
+    sha256: Sha256
+
+
+class Expected(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What the inventory says of the device; None: it says nothing.
+
+    Attributes:
+        board: The board's name, as it was learnt when the device was added.
+        machine: The hash of the device's machine-id.
+        power_mode: The power mode in which it is to be measured.
+    """
+
+    board: str | None = None
+    machine: str | None = None
+    power_mode: str | None = None
+
+
+class Hello(Message, tag="hello"):
+    """Ask what device this is."""
+
+
+class Status(Message, tag="status"):
+    """Ask as ``hello``, and also who measures, how warm the device is, and which jobs it has."""
+
+
+class Put(Message, tag="put"):
+    """Offer a file of ``size`` bytes. The device answers whether it wants the bytes, which then follow."""
+
+    sha256: Sha256
+    size: Annotated[int, Meta(ge=0, le=1 << 40)]
+
+
+class Bench(Message, tag="bench"):
+    """Ask for one measurement.
+
+    Attributes:
+        models: The files of each model, the one to load first.
+        dataset: A file of labelled data.
+        input_data: A file of real inputs.
+        flags: Flags of ``edgeprof bench`` without their hyphens, each with its values.
+        repeat: 1; a higher number asks for a further measurement of the same.
+        expected: What the device must be.
+        wait_s: How long to wait while somebody else measures.
+        rest_s: How long the device must have rested since its last job.
+        start_below_c: The temperature (°C) that its hottest zone must be below at the start.
+    """
+
+    models: Annotated[list[Annotated[list[File], Meta(min_length=1, max_length=64)]], Meta(min_length=1, max_length=64)]
+    dataset: File | None = None
+    input_data: File | None = None
+    flags: dict[FlagName, Annotated[list[FlagValue], Meta(max_length=32)]] = {}
+    repeat: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    expected: Expected = msgspec.field(default_factory=Expected)
+    wait_s: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
+    rest_s: Annotated[float, Meta(ge=0, le=3_600)] = 0.0
+    start_below_c: Annotated[float, Meta(ge=-40, le=125)] | None = None
+
+
+class Fetch(Message, tag="fetch"):
+    """Ask for the result of a job."""
+
+    key: Sha256
+
+
+class Cancel(Message, tag="cancel"):
+    """End a job that is running; what it has measured is kept as an interrupted result."""
+
+    key: Sha256
+
+
+Request = Hello | Status | Put | Bench | Fetch | Cancel
+
+
+def job_key(request: Bench, *, machine: str | None, fingerprint: str, version: str) -> str:
+    """The name of a job: a hash of the device, the models, the data, the flags and the version of edgeprof."""
+    parts = [
+        VERSION,
+        machine,
+        fingerprint,
+        version,
+        [[(file.name, file.sha256) for file in model] for model in request.models],
+        [None if file is None else file.sha256 for file in (request.dataset, request.input_data)],
+        sorted(request.flags.items()),
+        request.repeat,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class WireError(InputError):
+    """What arrived is not a message, or stopped in the middle of one."""
+
+
+class Wire:
+    """Messages over two descriptors.
+
+    Args:
+        reading: The descriptor that messages arrive on.
+        writing: The descriptor that messages leave by.
+    """
+
+    def __init__(self, reading: int, writing: int) -> None:
+        self._reading, self._writing = reading, writing
+
+    def read(self, *, timeout_s: float | None = MESSAGE_S) -> bytes | None:
+        """The JSON of the next message; None where the other end has closed.
+
+        Args:
+            timeout_s: How long the message may take; None to wait without an end, as for a measurement.
+
+        Raises:
+            WireError: it is longer than any message, ends in the middle, or does not come in time.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        head = self._read_some(4, deadline)
+        if not head:
+            return None
+        head += self._read_exactly(4 - len(head), deadline)
+        (length,) = struct.unpack(">I", head)
+        if length > LONGEST_HEADER:
+            raise WireError(f"a message begins with {head!r}, which is no length of a message")
+        return self._read_exactly(length, deadline)
+
+    def write(self, message: bytes) -> None:
+        """Send one message's JSON."""
+        self.write_bytes(struct.pack(">I", len(message)) + message)
+
+    def write_bytes(self, content: bytes) -> None:
+        """Send bytes as they are, such as a part of a file."""
+        view = memoryview(content)
+        while view:
+            view = view[os.write(self._writing, view) :]
+
+    def read_file(self, size: int) -> Any:
+        """Yield the ``size`` bytes of a file, in parts.
+
+        Raises:
+            WireError: it ends early, or comes too slowly.
+        """
+        deadline = time.monotonic() + MESSAGE_S + size / SLOWEST_BYTES_PER_S
+        left = size
+        while left:
+            part = self._read_some(min(left, CHUNK), deadline)
+            if not part:
+                raise WireError(f"a file stopped {left} bytes before its end")
+            left -= len(part)
+            yield part
+
+    def _read_exactly(self, count: int, deadline: float | None) -> bytes:
+        parts = []
+        while count:
+            part = self._read_some(count, deadline)
+            if not part:
+                raise WireError("a message stopped in the middle")
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def _read_some(self, count: int, deadline: float | None) -> bytes:
+        poll = select.poll()
+        poll.register(self._reading, select.POLLIN)
+        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not poll.poll(None if left_s is None else 1000 * left_s):
+            raise WireError("no message came in time")
+        return os.read(self._reading, count)
+
+
+def parse_request(text: bytes) -> Request:
+    """A request, checked.
+
+    Raises:
+        WireError: it is none.
+    """
+    try:
+        return msgspec.json.decode(text, type=Request)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(
+            f"the request is refused: {str(error)[:300]}",
+            remedy="A door knows hello, status, put, bench, fetch and cancel, and nothing else.",
+        ) from None
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:  # noqa: PTH123 - a path-like of either kind
+        while part := file.read(CHUNK):
+            digest.update(part)
+    return digest.hexdigest()

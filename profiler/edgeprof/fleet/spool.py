@@ -1,0 +1,226 @@
+"""What a device keeps for the fleet: files by their SHA-256, and a folder for each job, named by the job's key.
+
+Everything lies below ``EDGEPROF_DATA_DIR/door`` and is made here alone: no name that came over the wire is a path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import EdgeprofError, InputError, StorageError
+from edgeprof.fleet.protocol import WireError, file_sha256
+from edgeprof.results import document
+from edgeprof.worker.replace import replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from edgeprof.fleet.protocol import File
+    from edgeprof.results.schema import Result
+
+#: A part of a file that never became whole is removed after so many seconds.
+_STALE_S = 86_400
+#: The longest result that a device hands out.
+LARGEST_RESULT = 256 << 20
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job that a device knows.
+
+    Attributes:
+        key: The job's key.
+        is_done: Whether its result is whole.
+        size_bytes: The length of the result; 0 without one.
+        ended_s: When the result was written, seconds since the epoch; 0 without one.
+    """
+
+    key: str
+    is_done: bool
+    size_bytes: int = 0
+    ended_s: float = 0.0
+
+
+class Spool:
+    """The files and jobs of one device.
+
+    Args:
+        directory: Where they are kept; made when it is first needed.
+        max_bytes: How many bytes of files may be kept for later jobs.
+    """
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        self.directory, self.max_bytes = directory, max_bytes
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def has_file(self, sha256: str) -> bool:
+        """Whether a file is here; one that is asked for counts as used now, and is the last to be removed."""
+        path = self._file(sha256)
+        with contextlib.suppress(OSError):
+            os.utime(path)
+            return True
+        return False
+
+    def store_file(self, sha256: str, size: int, parts: Iterable[bytes]) -> None:
+        """Keep a file that arrives in parts, once all of it has arrived and its hash is right.
+
+        Raises:
+            WireError: it arrived damaged.
+            StorageError: there is no room for it.
+        """
+        if size > self.max_bytes:
+            raise StorageError(
+                f"a file of {size} bytes is more than this device keeps ({self.max_bytes} bytes)",
+                remedy="Its owner may allow more: max_bytes in the door's configuration.",
+            )
+        with self._writing("files"):
+            self._make_room(size)
+            temporary = self._file(sha256).with_name(f".{sha256}.{os.getpid()}.part")
+            digest = hashlib.sha256()
+            try:
+                with temporary.open("wb") as file:
+                    for part in parts:
+                        digest.update(part)
+                        file.write(part)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if digest.hexdigest() != sha256:
+                    raise WireError(f"a file arrived damaged: its SHA-256 is {digest.hexdigest()}, not {sha256}")
+                temporary.replace(self._file(sha256))
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def place(self, key: str, number: str, files: Iterable[File]) -> list[Path]:
+        """Lay files into a folder of a job under their names, after a last look at their hashes.
+
+        Raises:
+            InputError: one was never put here, or two bear one name.
+            WireError: one has changed on this device's disk.
+            StorageError: the disk is full.
+        """
+        folder = self._job(key) / "files" / number
+        placed: list[Path] = []
+        with self._writing(folder.relative_to(self.directory).as_posix()):
+            for file in files:
+                if not self.has_file(file.sha256):
+                    raise InputError(f"the file {file.name} is not on this device", remedy="Put it there first.")
+                if file_sha256(self._file(file.sha256)) != file.sha256:
+                    self._file(file.sha256).unlink()
+                    raise WireError(f"the file {file.name} has changed on this device's disk", remedy="Put it again.")
+                target = folder / file.name
+                if target in placed:
+                    raise InputError(f"two files of one model are named {file.name}")
+                target.unlink(missing_ok=True)
+                os.link(self._file(file.sha256), target)
+                placed.append(target)
+        return placed
+
+    def _make_room(self, size: int) -> None:
+        """Remove the files that were used longest ago, until ``size`` more bytes keep within the limit."""
+        files = []
+        for path in (self.directory / "files").iterdir():
+            status = path.stat()
+            if path.name.startswith(".") and time.time() - status.st_mtime > _STALE_S:
+                path.unlink(missing_ok=True)
+            elif not path.name.startswith("."):
+                files.append((status.st_mtime, status.st_size, path))
+        total = size + sum(length for _, length, _ in files)
+        for _, length, path in sorted(files):
+            if total <= self.max_bytes:
+                return
+            path.unlink(missing_ok=True)
+            total -= length
+
+    # --- jobs ---------------------------------------------------------------------------------------------------------
+
+    def result_path(self, key: str) -> Path:
+        """Where the result of a job is written."""
+        return self._job(key) / "result.json"
+
+    def result(self, key: str) -> tuple[bytes, Result] | None:
+        """The text of a job's result and what it says; None where there is none that is whole.
+
+        Raises:
+            InputError: it is longer than any result.
+        """
+        try:
+            with self.result_path(key).open("rb") as file:
+                text = file.read(LARGEST_RESULT + 1)
+        except OSError:
+            return None
+        if len(text) > LARGEST_RESULT:
+            raise InputError(f"the result of job {key[:12]} is longer than any result")
+        try:
+            return text, document.from_json(text, source=f"the result of job {key[:12]}")
+        except EdgeprofError:  # a disk that was full, or lost its power
+            return None
+
+    def is_done(self, key: str) -> bool:
+        """Whether a job has a whole result that was not interrupted."""
+        found = self.result(key)
+        return found is not None and not found[1].interrupted
+
+    def begin(self, key: str, details: dict[str, Any]) -> None:
+        """Note that this process measures a job now; called with the device's lock held.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        with self._writing("jobs"):
+            self._job(key).mkdir(exist_ok=True)
+            line = {"key": key, "pid": os.getpid(), "at": time.time(), **details}
+            with (self.directory / "started.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            replace_file(self.directory / "running.json", json.dumps(line).encode(), mode=0o600)
+
+    def running(self) -> dict[str, Any]:
+        """What was last noted to run: its key and its process; whether it still does, the device's lock tells."""
+        try:
+            noted = json.loads((self.directory / "running.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return noted if isinstance(noted, dict) else {}
+
+    def jobs(self) -> Iterator[Job]:
+        """Every job that this device knows."""
+        folder = self.directory / "jobs"
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            result = path / "result.json"
+            if not result.exists():
+                yield Job(path.name, is_done=False)
+                continue
+            status = result.stat()
+            yield Job(path.name, is_done=True, size_bytes=status.st_size, ended_s=status.st_mtime)
+
+    def tidy(self) -> None:
+        """Remove the files that were laid out for jobs which are done; their results stay."""
+        for job in self.jobs():
+            if job.is_done:
+                shutil.rmtree(self._job(job.key) / "files", ignore_errors=True)
+
+    def _job(self, key: str) -> Path:
+        return self.directory / "jobs" / key
+
+    def _file(self, sha256: str) -> Path:
+        return self.directory / "files" / sha256
+
+    @contextlib.contextmanager
+    def _writing(self, folder: str) -> Iterator[None]:
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.directory / folder).mkdir(parents=True, exist_ok=True)
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"this device cannot keep files in {self.directory}: {error.strerror}",
+                remedy="Free some space on it.",
+            ) from None

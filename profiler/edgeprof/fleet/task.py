@@ -1,0 +1,288 @@
+"""One job on one device, from the files on this machine to the checked result: what an engine runs.
+
+``measure`` needs nothing but its arguments and ssh, so that threads of this process, or a worker of a cluster on the
+host that reaches the device, can run it. It may be repeated after any failure: a job that was measured is not measured
+again, because its device answers with the result of the same key.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgeprof.artifact.recognition import recognise
+from edgeprof.errors import InputError
+from edgeprof.fleet import protocol
+from edgeprof.fleet.door import bench_flags
+from edgeprof.fleet.link import Link, LinkError, RefusedError
+from edgeprof.results import document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from edgeprof.fleet.inventory import Device
+    from edgeprof.fleet.protocol import Bench, File
+    from edgeprof.results.schema import Result
+
+#: Pauses (s) before a device whose link broke is tried again.
+PAUSES_S = (2.0, 10.0, 30.0, 60.0)
+#: Exit statuses of a bench that has written a result: done, ``--strict`` failed, a variant failed.
+_WITH_RESULT = (0, 1, 3)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The same for all devices: what to measure, and how.
+
+    Attributes:
+        models: The files of each model, the one to load first.
+        flags: Flags of ``edgeprof bench`` without their hyphens.
+        dataset: Labelled data, or None.
+        input_data: Real inputs, or None.
+        repeat: 1; a higher number measures the same anew.
+    """
+
+    models: tuple[tuple[tuple[str, Path], ...], ...]
+    flags: Mapping[str, list[str]] = field(default_factory=dict)
+    dataset: tuple[str, Path] | None = None
+    input_data: tuple[str, Path] | None = None
+    repeat: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        models: Sequence[str],
+        flags: Mapping[str, list[str]],
+        dataset: str | None = None,
+        input_data: str | None = None,
+        repeat: int = 1,
+    ) -> Job:
+        """A job of models as they are named on the command line; every file is hashed here, once.
+
+        Raises:
+            InputError: a model is no file, or a flag is none that a fleet may give.
+        """
+        job = cls(
+            tuple(_files_of(model) for model in models),
+            flags,
+            _data(dataset),
+            _data(input_data),
+            repeat,
+        )
+        # What any device would refuse is refused here.
+        request = protocol.parse_request(msgspec.json.encode(job.request()))
+        assert isinstance(request, protocol.Bench)
+        bench_flags(request)
+        return job
+
+    def request(self, device: Device | None = None, *, wait_s: float = 0.0) -> Bench:
+        """What a device is asked for."""
+        request = protocol.Bench(
+            models=[[_file(sha256, path) for sha256, path in files] for files in self.models],
+            dataset=None if self.dataset is None else _file(*self.dataset),
+            input_data=None if self.input_data is None else _file(*self.input_data),
+            flags=dict(self.flags),
+            repeat=self.repeat,
+            wait_s=wait_s,
+        )
+        if device is not None:
+            request.expected = protocol.Expected(
+                board=device.board, machine=device.machine, power_mode=device.power_mode
+            )
+            request.rest_s, request.start_below_c = device.rest_s, device.start_below_c
+        return request
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Every file that a device needs, with its SHA-256."""
+        for files in self.models:
+            yield from files
+        yield from (file for file in (self.dataset, self.input_data) if file is not None)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of a job.
+
+    Attributes:
+        key: The job's key.
+        result: The result, checked.
+        was_there: Whether the device had it already.
+    """
+
+    key: str
+    result: Result
+    was_there: bool
+
+
+class Watch:
+    """What the one who waits may do meanwhile: hear how it goes, and end it.
+
+    Args:
+        say: Told one line of text at a time.
+    """
+
+    def __init__(self, say: Callable[[str], None] = lambda _text: None) -> None:
+        self.say = say
+        self.stopped = threading.Event()
+        self.key: str | None = None
+
+
+def measure(device: Device, job: Job, watch: Watch, *, wait_s: float = 3600.0) -> Measured:
+    """Measure a job on a device, over links that may break.
+
+    Args:
+        device: Where.
+        job: What.
+        watch: Who waits.
+        wait_s: How long to wait while somebody else measures there.
+
+    Raises:
+        LinkError: the device cannot be reached, also after several tries.
+        RefusedError: the device refused the job, or its benchmark failed.
+        InputError: a file changed meanwhile, or the result is not of these files.
+    """
+    for pause_s in (*PAUSES_S, None):
+        try:
+            key, was_there = _run(device, job, watch, wait_s)
+            return Measured(key, fetch_result(device, key, job), was_there)
+        except LinkError as error:  # noqa: PERF203 - few rounds, each of minutes
+            if not error.may_pass or pause_s is None or watch.stopped.is_set():
+                raise
+            watch.say(f"{error.message}; trying again in {pause_s:.0f} s")
+            watch.stopped.wait(pause_s)
+    raise AssertionError("the last round raises")
+
+
+def fetch_result(device: Device, key: str, job: Job | None = None) -> Result:
+    """The result of a job from its device.
+
+    Raises:
+        LinkError, RefusedError: the device cannot be reached, or has no result.
+        InputError: the result arrived damaged, is none, or is of other models.
+    """
+    with Link(device) as link:
+        link.hello()
+        state, text = link.fetch(key)
+    if text is None or state != "done":
+        raise LinkError(
+            f"its result is not there ({state})",
+            remedy="The benchmark was ended there, or its disk is full: start it again.",
+            may_pass=state in {"absent", "running"},
+        )
+    result = document.from_json(text, source=f"the result of {device.name}")
+    if job is not None:
+        _check_models(device, job, result)
+    return result
+
+
+def fetch_missing(device: Device, here: Collection[str]) -> Iterator[tuple[str, Result]]:
+    """The jobs that a device has measured and this machine does not know, with their results.
+
+    Args:
+        device: Where.
+        here: The keys that this machine knows.
+
+    Raises:
+        LinkError, RefusedError: the device cannot be reached.
+        InputError: a result arrived damaged.
+    """
+    with Link(device) as link:
+        for key, _, _ in link.status()["jobs"]:
+            if key not in here:
+                state, text = link.fetch(key)
+                if state == "done" and text is not None:  # what was interrupted is no result of a job
+                    yield key, document.from_json(text, source=f"a result of {device.name}")
+
+
+def cancel(device: Device, key: str) -> bool:
+    """End a job that runs on a device; whether one ran.
+
+    Raises:
+        LinkError, RefusedError: the device cannot be reached.
+    """
+    with Link(device) as link:
+        return link.ask(protocol.Cancel(key=key)).get("state") == "cancelled"
+
+
+def _run(device: Device, job: Job, watch: Watch, wait_s: float) -> tuple[str, bool]:
+    """The key of the job, once its device has a result, and whether it had it before."""
+    with Link(device) as link:
+        link.hello()
+        for sha256, path in dict(job.files()).items():
+            link.put(sha256, path)
+        answer = link.ask(job.request(device, wait_s=wait_s), timeout_s=None)
+        answers = link.answers()
+        while answer.get("state") == "waiting":
+            watch.say(f"measured by {str(answer.get('measuring'))[:200]}: waited for")
+            answer = next(answers)
+        key = str(answer.get("key"))
+        if answer.get("state") == "done":
+            return key, True
+        watch.key = key
+        watch.say("measuring")
+        status, words = link.wait()
+        watch.key = None
+        if status in _WITH_RESULT:
+            return key, False
+        if status == 255 or status < 0:
+            raise LinkError("the link broke, or the benchmark was killed", may_pass=True)
+        raise RefusedError(_sentence(words) or f"its benchmark ended with {status}", remedy=None, exit_code=status)
+
+
+def _sentence(words: str) -> str:
+    """What a bench said last: its own sentence with the remedy, or its last line."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    for number, line in enumerate(lines):
+        if line.startswith("edgeprof: "):
+            return " ".join([line.removeprefix("edgeprof: "), *lines[number + 1 :]])
+    return lines[-1] if lines else ""
+
+
+def _check_models(device: Device, job: Job, result: Result) -> None:
+    """
+    Raises:
+        InputError: the result is not of the files that were sent.
+    """
+    sent = [files[0][0] if len(files) == 1 else None for files in job.models]
+    for sha256, variant in zip(sent, result.variants, strict=False):
+        if None not in {sha256, variant.model.sha256} and sha256 != variant.model.sha256:
+            raise InputError(f"{device.name} measured another file than was sent for {variant.name}")
+    if len(result.variants) != len(sent):
+        raise InputError(f"{device.name} measured {len(result.variants)} models, and {len(sent)} were sent")
+
+
+def _files_of(spec: str) -> tuple[tuple[str, Path], ...]:
+    """The files of a model with their SHA-256, the one to load first.
+
+    Raises:
+        InputError: it is no file, or its files lie in several folders.
+    """
+    artifact = recognise(spec)
+    files = artifact.files or ((artifact.path,) if artifact.path is not None and artifact.path.is_file() else ())
+    if not files or artifact.format == "python":
+        raise InputError(
+            f"{spec} is no file that a fleet could send", remedy="Give model files; a device runs no code of yours."
+        )
+    if any(file.parent != files[0].parent for file in files):
+        raise InputError(f"the files of {spec} lie in several folders", remedy="Put them into one.")
+    try:
+        return tuple((protocol.file_sha256(file), file) for file in files)
+    except OSError as error:
+        raise InputError(f"cannot read {spec}: {error.strerror}") from None
+
+
+def _data(spec: str | None) -> tuple[str, Path] | None:
+    if spec is None:
+        return None
+    path = Path(spec)
+    if path.suffix != ".npz" or not path.is_file():
+        raise InputError(f"{spec} is no .npz file", remedy="A fleet takes data as one .npz file.")
+    return protocol.file_sha256(path), path
+
+
+def _file(sha256: str, path: Path) -> File:
+    return protocol.File(name=path.name, sha256=sha256)

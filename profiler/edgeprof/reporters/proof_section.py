@@ -1,0 +1,82 @@
+"""The page of a proof: whether the board's joules can be believed, by ``edgeprof doctor --prove``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprof import units
+from edgeprof.reporters.charts.svg import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.results.schema import Proof, ProofCheck, Result
+
+_WORDS = {"passed": "pass", "failed": "fail", "cannot_tell": "cannot tell"}
+#: Failures first, then what nobody can tell.
+_ORDER = {"failed": 0, "cannot_tell": 1, "passed": 2}
+_HEADS = ("verdict", "check", "channel", "figure", "95 % interval", "stated", "what was seen")
+
+
+def section(results: Sequence[Result]) -> str:
+    """The newest proof of each board among the results; nothing where none was proved."""
+    proofs = {(proof.board, proof.date): proof for result in results if (proof := result.proof) is not None}
+    if not proofs:
+        return ""
+    blocks = "".join(_block(proof) for proof in proofs.values())
+    lead = (
+        "A load with a known pattern was played (edgeprof doctor --prove), and what each sensor made of it was judged."
+        " A proof changes no joule."
+    )
+    return f'<section><h2>Is this board to be believed?</h2><p class="lead">{escape(lead)}</p>{blocks}</section>'
+
+
+def _block(proof: Proof) -> str:
+    head = "".join(f'<th scope="col" class="words">{escape(name)}</th>' for name in _HEADS)
+    ordered = sorted(proof.checks, key=lambda check: _ORDER.get(check.verdict, 1))
+    body = "".join(
+        "<tr>" + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in _row(check)) + "</tr>"
+        for check in ordered
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<h3>{escape(_title(proof))}</h3><p>{escape(summary(proof))}</p><div class="wide">{table}</div>'
+
+
+def _title(proof: Proof) -> str:
+    return f"{proof.board}, {proof.date[:10]}: {_WORDS.get(proof.verdict, proof.verdict)}"
+
+
+def summary(proof: Proof) -> str:
+    """How far joules can be believed, in one sentence."""
+    failed = [check for check in proof.checks if check.verdict == "failed"]
+    if failed:
+        names = ", ".join(dict.fromkeys(f"{check.subject} ({check.name})" for check in failed))
+        return f"Not to be believed as it is: {names}."
+    if proof.believable is None:
+        return "Nothing failed, but how well joules add up cannot be told here."
+    gain = "a gain" if proof.gain_limit is None else f"± {100 * proof.gain_limit:.1f} % of gain"
+    met = any(check.name == "meter" and check.verdict == "passed" for check in proof.checks)
+    plus = "" if met else f", plus {gain} that only a meter can see"
+    return f"Joules of windows of 1 s and longer: believable to ± {100 * proof.believable:.1f} %{plus}."
+
+
+def _row(check: ProofCheck) -> tuple[str, ...]:
+    interval = "–"
+    if check.low is not None and check.high is not None:
+        interval = f"{_figure(check.low, check.unit)} to {_figure(check.high, check.unit)}"
+    seen = check.detail
+    if check.needs_s is not None:
+        seen += f" (about {units.duration(check.needs_s)} would tell)"
+    if check.remedy and check.verdict != "passed":
+        seen += f" → {check.remedy}"
+    verdict = _WORDS.get(check.verdict, check.verdict)
+    figures = (_figure(check.value, check.unit), interval, _figure(check.stated, check.unit))
+    return (verdict, check.name, check.subject, *figures, seen)
+
+
+def _figure(value: float | None, unit: str) -> str:
+    if value is None:
+        return "–"
+    if unit in {"W", "s", "J"}:
+        return units.quantity(value, unit)
+    return f"{units.significant(value)} {'' if unit == '1' else unit}".rstrip()

@@ -1,0 +1,171 @@
+"""Results of many devices in one table that claims no more than was measured. Pure.
+
+A block is one result of one device; its variants are compared among themselves, by the ratios that the result holds.
+Blocks stand in one group where their joules cover the same and came about in the same way, and only within a group are
+they ordered by joules; simulated joules never stand beside measured ones.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from edgeprof.results.schema import model_name
+from edgeprof.verdicts.across import label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from edgeprof.results.schema import Comparison, Energy, Result, Variant
+
+Origin = Literal["measured", "estimated", "simulated", "none"]
+#: The order in which groups are shown: what can be relied on comes first.
+ORIGINS: tuple[Origin, ...] = ("measured", "estimated", "none", "simulated")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant on one device.
+
+    Attributes:
+        label: The variant's name, with its model's.
+        variant: Its figures.
+        comparison: Its ratios to the first variant of the same result; None for that one.
+        differs: How it was measured otherwise than most others: ``runtime onnxruntime 1.20``.
+    """
+
+    label: str
+    variant: Variant
+    comparison: Comparison | None
+    differs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One result of one device.
+
+    Attributes:
+        device: What the inventory calls it.
+        result: The result.
+        rows: Its variants, the one that others are compared with first.
+    """
+
+    device: str
+    result: Result
+    rows: tuple[Row, ...]
+
+    @property
+    def joules(self) -> float | None:
+        """Joules of the first variant."""
+        energy = self.rows[0].variant.energy_j_per_inference
+        return None if energy is None else energy.gross.value
+
+
+@dataclass(frozen=True)
+class Group:
+    """Blocks whose joules may be compared.
+
+    Attributes:
+        origin: How the joules came about.
+        covers: What they cover; None where nothing is known.
+        blocks: In the order of their joules if ``is_ordered``, else by device.
+        is_ordered: Whether all blocks begin with the same model, measured in the same way.
+    """
+
+    origin: Origin
+    covers: str | None
+    blocks: tuple[Block, ...]
+    is_ordered: bool
+
+
+def fleet_table(entries: Iterable[tuple[str, Result]]) -> list[Group]:
+    """The groups of a fleet's results.
+
+    Args:
+        entries: Devices and their results, newest first; of two results of one device that measured the same in the
+            same way, the newer one counts.
+    """
+    newest: dict[tuple[object, ...], tuple[str, Result]] = {}
+    for device, result in entries:
+        if result.variants:
+            newest.setdefault(_identity(device, result), (device, result))
+    usual = _usual([result for _, result in newest.values()])
+    groups: dict[tuple[Origin, str | None], list[Block]] = {}
+    for device, result in newest.values():
+        groups.setdefault(_coverage(result), []).append(_block(device, result, usual))
+    ordered = sorted(groups.items(), key=lambda item: (ORIGINS.index(item[0][0]), item[0][1] or ""))
+    return [_group(origin, covers, blocks) for (origin, covers), blocks in ordered]
+
+
+def _group(origin: Origin, covers: str | None, blocks: list[Block]) -> Group:
+    work = {_work(block.result) for block in blocks}
+    is_ordered = len(work) == 1 and len(blocks) > 1 and all(block.joules is not None for block in blocks)
+    by_device = sorted(blocks, key=lambda block: (block.device, block.result.host.power_mode or ""))
+    shown = sorted(by_device, key=lambda block: block.joules or 0.0) if is_ordered else by_device
+    return Group(origin, covers, tuple(shown), is_ordered)
+
+
+def _block(device: str, result: Result, usual: dict[str, str]) -> Block:
+    compared = {comparison.variant: comparison for comparison in reversed(result.comparisons)}
+    rows = tuple(
+        Row(label(variant), variant, compared.get(variant.name), _differences(result, variant, usual))
+        for variant in result.variants
+    )
+    return Block(device, result, rows)
+
+
+def _coverage(result: Result) -> tuple[Origin, str | None]:
+    """How a result's joules came about, and what they cover: those of its first variant that has any."""
+    energies = [variant.energy_j_per_inference for variant in result.variants]
+    known = [energy for energy in energies if energy is not None and energy.provenance != "none"]
+    if not known:
+        return "none", None
+    return _origin(known[0]), known[0].covers
+
+
+def _origin(energy: Energy) -> Origin:
+    return "measured" if energy.provenance == "counter" else energy.provenance
+
+
+def _work(result: Result) -> tuple[object, ...]:
+    """What must agree for two results' joules per inference to be of the same work."""
+    first, protocol = result.variants[0], result.protocol
+    return first.model.sha256 or model_name(first.model), protocol.scenario, protocol.batch, protocol.rate_hz
+
+
+def _identity(device: str, result: Result) -> tuple[object, ...]:
+    variants = tuple((variant.model.sha256, variant.name) for variant in result.variants)
+    runtimes = tuple((v.runtime.name, v.runtime.device) if v.runtime else None for v in result.variants)
+    return device, result.host.board, result.host.power_mode, _work(result), variants, runtimes
+
+
+def _facts(result: Result, variant: Variant) -> dict[str, str]:
+    """How a variant was measured, as far as it is no figure: fact → value."""
+    runtime, protocol, accuracy = variant.runtime, result.protocol, variant.accuracy
+    facts = {"edgeprof": result.edgeprof, "scenario": protocol.scenario, "batch": str(protocol.batch)}
+    facts["inputs"] = protocol.inputs.rpartition("/")[2]
+    if protocol.rate_hz is not None:
+        facts["rate"] = f"{protocol.rate_hz:g}/s"
+    if runtime is not None:
+        facts["runtime"] = " ".join(filter(None, (runtime.name, runtime.version)))
+        facts["on"] = runtime.device
+        facts["threads"] = "its own" if runtime.threads is None else str(runtime.threads)
+    if accuracy is not None and accuracy.dataset is not None:
+        facts["dataset"] = accuracy.dataset.rpartition("/")[2]
+    return facts
+
+
+def _usual(results: Sequence[Result]) -> dict[str, str]:
+    """The most frequent value of each fact."""
+    counts: dict[str, Counter[str]] = {}
+    for result in results:
+        for variant in result.variants:
+            for fact, value in _facts(result, variant).items():
+                counts.setdefault(fact, Counter())[value] += 1
+    return {fact: values.most_common(1)[0][0] for fact, values in counts.items()}
+
+
+def _differences(result: Result, variant: Variant, usual: dict[str, str]) -> tuple[str, ...]:
+    facts = _facts(result, variant)
+    return tuple(f"{fact} {value}" for fact, value in facts.items() if value != usual[fact])

@@ -1,0 +1,348 @@
+"""The door: what it answers, what it refuses, and that nothing which arrives makes it do anything else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import threading
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeprof import __version__
+from edgeprof.errors import InputError
+from edgeprof.fleet import protocol
+from edgeprof.fleet.door import FLAGS, Door, Permissions, bench_flags
+from edgeprof.fleet.protocol import Wire
+from edgeprof.roots import Roots
+from tests.profiler.fleet.boards import Boards
+
+ZERO = "0" * 64
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return Boards(tmp_path_factory.mktemp("boards")).add("nano-1", "jetson-orin-nano")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def place(tmp_path_factory):
+    """A data directory of the tests' own."""
+    patch = pytest.MonkeyPatch()
+    folder = tmp_path_factory.mktemp("data")
+    patch.setenv("EDGEPROF_DATA_DIR", str(folder))
+    yield folder / "door"
+    patch.undo()
+
+
+def framed(content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + content
+
+
+def said(output: bytes):
+    """The answers in what a door wrote; a result's bytes come back as they are."""
+    answers = []
+    while output:
+        (length,) = struct.unpack(">I", output[:4])
+        assert len(output) >= 4 + length
+        answers.append(json.loads(output[4 : 4 + length]))
+        output = output[4 + length :]
+        if "size" in answers[-1]:
+            answers.append(output[: answers[-1]["size"]])
+            output = output[answers[-2]["size"] :]
+    return answers
+
+
+def visit(tree, content: bytes, permissions: Permissions | None = None):
+    """Send bytes to a door and close; the answers and the exit status."""
+    (reading, theirs), (ours, writing) = os.pipe(), os.pipe()
+
+    def feed() -> None:
+        with os.fdopen(theirs, "wb") as stream:
+            try:
+                stream.write(content)
+                stream.flush()
+            except BrokenPipeError:
+                stream.detach()
+
+    written = []
+
+    def read() -> None:
+        with os.fdopen(ours, "rb") as stream:
+            written.append(stream.read())
+
+    drain = threading.Thread(target=read)
+    feeder = threading.Thread(target=feed)
+    drain.start()
+    feeder.start()
+    try:
+        status = Door(Wire(reading, writing), Roots.resolve(tree, None, {}), permissions or Permissions()).serve()
+    finally:
+        os.close(reading)
+        os.close(writing)
+        feeder.join()
+        drain.join()
+    return SimpleNamespace(answers=said(written[0]), status=status)
+
+
+def ask(tree, *requests, files=(), **permissions):
+    content = b"".join(framed(r if isinstance(r, bytes) else msgspec.json.encode(r)) for r in requests)
+    return visit(tree, content + b"".join(files), Permissions(**permissions))
+
+
+def put(content: bytes):
+    sha256 = hashlib.sha256(content).hexdigest()
+    return framed(msgspec.json.encode(protocol.Put(sha256=sha256, size=len(content)))) + content, sha256
+
+
+def bench_of(name: str, sha256: str, **more) -> protocol.Bench:
+    return protocol.Bench(models=[[protocol.File(name=name, sha256=sha256)]], **more)
+
+
+def test_it_says_what_it_is(tree) -> None:
+    done = ask(tree, protocol.Hello(), protocol.Status())
+    hello, status = done.answers
+    assert done.status == 0
+    assert hello["board"] == "NVIDIA Jetson Orin Nano"
+    assert hello["edgeprof"] == __version__
+    assert hello["machine"] is not None
+    assert "nano-1" not in hello["machine"]  # the id itself stays on the device
+    assert status["measuring"] is None
+    assert status["temperature_c"] > 0
+    assert status["free_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        b'{"op": "shell"}',
+        b'{"op": "hello", "command": "id"}',
+        b'{"op": "fetch", "key": "../../../../etc/shadow"}',
+        b'{"op": "put", "sha256": "../x", "size": 1}',
+        b'{"op": "put", "sha256": "' + ZERO.encode() + b'\\n", "size": 1}',
+        b'{"op": "put", "sha256": "' + ZERO.encode() + b'", "size": -1}',
+        b'{"op": "put", "sha256": "' + ZERO.encode() + b'", "size": 1e300}',
+        b'{"op": "bench", "models": []}',
+        b'{"op": "bench"}',
+        b'{"op": ["hello"]}',
+        b"[" * 100_000,
+        b"{}",
+        b"null",
+        b"\xff\xfe",
+        b"",
+        b'{"op": "hello"} {"op": "hello"}',
+    ],
+)
+def test_what_is_no_request_is_refused_in_one_sentence(tree, request_text) -> None:
+    done = visit(tree, framed(request_text))
+    (answer,) = done.answers
+    assert done.status == answer["exit"] == 2
+    assert "\n" not in answer["error"]
+    assert len(answer["error"]) < 500
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../m.onnx",
+        "/etc/passwd",
+        "a/b.onnx",
+        ".onnx",
+        "-o.onnx",
+        "m.py:f",
+        "a\nb",
+        "a\0b",
+        "",
+        "x" * 300,
+        "m:f",
+        "a\x1b",
+    ],
+)
+def test_a_name_that_is_a_path_an_option_or_a_callable_is_refused(tree, name) -> None:
+    request = {"op": "bench", "models": [[{"name": name, "sha256": ZERO}]]}
+    assert ask(tree, json.dumps(request).encode()).status == 2
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("output", "/tmp/x"),
+        ("worker-python", "/bin/sh"),
+        ("option", "custom_ops=/tmp/x.so"),
+        ("with", "distill:teacher=/tmp/x.py"),
+        ("allow-code", ""),
+        ("no-isolation", ""),
+        ("fast-sensor", ""),
+        ("power-modes", "all"),
+        ("sysfs-root", "/tmp"),
+        ("input-data", "/etc/passwd"),
+        ("dataset", "/etc"),
+        ("model", "http://192.0.2.1"),
+        ("sensor", "meter:/bin/sh"),
+        ("metric", "/tmp/m.py:score"),
+        ("metric", "m.py:score"),
+        ("preset", "--output=/tmp/x"),
+        ("preset", "quick --strict"),
+        ("runtime", "../x"),
+        ("threads", "1; id"),
+        ("threads", "-1"),
+        ("window", "1e9"),
+        ("window", "1\n"),
+        ("seed", "١"),
+        ("device", "cuda:0 x"),
+        ("rail", "VDD\x1b[2J"),
+        ("preprocess", "labels=/etc/passwd"),
+        ("input", "x=1x3:float32;id"),
+        ("strict", "yes"),
+    ],
+)
+def test_an_unlisted_flag_or_a_value_of_another_kind_is_refused(tree, flag, value) -> None:
+    with pytest.raises(InputError):
+        bench_flags(bench_of("m.onnx", ZERO, flags={flag: [value]}))
+
+
+def test_the_flags_of_a_fleet_are_flags_of_a_bench() -> None:
+    from edgeprof.cli.bench import command
+
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {f"--{flag}" for flag in FLAGS} <= known
+
+
+def test_a_file_is_kept_once_and_only_whole(tree, place) -> None:
+    content = os.urandom(3_000_000)
+    message, sha256 = put(content)
+    done = visit(tree, message)
+    assert done.answers == [{"send": True}, {"stored": sha256}]
+    assert (place / "files" / sha256).read_bytes() == content
+    assert ask(tree, protocol.Put(sha256=sha256, size=len(content))).answers == [{"send": False}]
+
+
+def test_a_file_that_arrives_damaged_or_cut_off_leaves_nothing(tree, place) -> None:
+    message, sha256 = put(b"a model")
+    damaged = visit(tree, message[:-1] + b"L")
+    cut = visit(tree, message[:-1])
+    assert "arrived damaged" in damaged.answers[-1]["error"]
+    assert "1 bytes before its end" in cut.answers[-1]["error"]
+    assert not [path for path in (place / "files").iterdir() if sha256 in path.name]
+
+
+def test_files_beyond_the_owners_limit_are_refused_and_old_ones_make_room(tree, place) -> None:
+    (first, old), (second, new) = put(b"x" * 600), put(b"y" * 600)
+    assert "more than this device keeps" in visit(tree, first, Permissions(max_bytes=500)).answers[-1]["error"]
+    visit(tree, first, Permissions(max_bytes=1000))
+    os.utime(place / "files" / old, (1, 1))
+    visit(tree, second, Permissions(max_bytes=1000))
+    assert not (place / "files" / old).exists()
+    assert (place / "files" / new).exists()
+
+
+def test_an_endless_message_is_refused_by_its_length(tree) -> None:
+    done = visit(tree, b"\xff\xff\xff\xff" + b"x" * 10_000)
+    assert "no length of a message" in done.answers[0]["error"]
+    assert done.status == 2
+
+
+@given(st.binary(max_size=300) | st.binary(max_size=200).map(framed))
+def test_nothing_that_arrives_is_more_than_a_refusal(content) -> None:
+    """Any bytes at all: answers that are whole, a status that is a refusal's or an end's."""
+    reading, theirs = os.pipe()
+    ours, writing = os.pipe()
+    os.write(theirs, content)
+    os.close(theirs)
+    try:
+        status = Door(Wire(reading, writing), Roots(), Permissions()).serve()
+    finally:
+        os.close(reading)
+        os.close(writing)
+    with os.fdopen(ours, "rb") as stream:
+        answers = said(stream.read())
+    assert status in {0, 2}
+    assert all("error" in answer for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        ("net.pkl", b"\x80\x04\x95\x0e\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94\x8c\x06system\x94\x93\x94.", "pickle"),
+        ("net.py", b"def f(): pass\n", "python"),
+        ("net.engine", b"ptrt" + b"\0" * 200, "tensorrt"),
+        ("net.bin", b"\x7fELF" + b"\0" * 100, "unknown"),
+    ],
+)
+def test_models_that_are_code_are_refused_unless_the_owner_allows_them(tree, name, content, part) -> None:
+    message, sha256 = put(content)
+    done = visit(tree, message + framed(msgspec.json.encode(bench_of(name, sha256))))
+    answer = done.answers[-1]
+    assert name in answer["error"]
+    assert answer["exit"] == 2
+
+
+def test_a_model_that_was_never_put_is_refused(tree) -> None:
+    assert "is not on this device" in ask(tree, bench_of("m.onnx", ZERO)).answers[0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "part"),
+    [
+        ({"board": "Raspberry Pi 5"}, "a NVIDIA Jetson Orin Nano, and the inventory says Raspberry Pi 5"),
+        ({"machine": "cafe"}, "the inventory says cafe"),
+        ({"power_mode": "99W"}, "the inventory says 99W"),
+    ],
+)
+def test_another_device_or_power_mode_than_the_inventory_says_is_refused(tree, expected, part) -> None:
+    request = bench_of("m.onnx", ZERO, expected=protocol.Expected(**expected))
+    (answer,) = ask(tree, request).answers
+    assert part in answer["error"]
+    assert answer["exit"] == 78
+
+
+def test_an_unknown_job_is_neither_fetched_nor_cancelled(tree) -> None:
+    done = ask(tree, protocol.Fetch(key=ZERO), protocol.Cancel(key=ZERO))
+    assert done.answers == [{"state": "absent"}, {"state": "absent"}]
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_same"),
+    [
+        ({}, True),
+        ({"wait_s": 9.0, "rest_s": 5.0, "expected": protocol.Expected(board="x")}, True),
+        ({"flags": {"threads": ["2"]}}, False),
+        ({"repeat": 2}, False),
+        ({"dataset": protocol.File(name="d.npz", sha256=ZERO)}, False),
+        ({"input_data": protocol.File(name="d.npz", sha256=ZERO)}, False),
+    ],
+)
+def test_a_key_names_the_measurement_and_not_the_circumstances(changed, is_same) -> None:
+    where = {"machine": "cafe", "fingerprint": "f", "version": "1"}
+    plain = protocol.job_key(bench_of("m.onnx", ZERO), **where)
+    other = protocol.job_key(bench_of("m.onnx", ZERO, **changed), **where)
+    assert (plain == other) is is_same
+    assert plain != protocol.job_key(bench_of("m.onnx", ZERO), **{**where, "machine": "beef"})
+    assert plain != protocol.job_key(bench_of("m.onnx", ZERO), **{**where, "version": "2"})
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("allow = true", "allow"),
+        ('allow_code = "yes"', "allow_code = 'yes' does not fit"),
+        ("max_bytes = 5", "max_bytes = 5 does not fit"),
+        ('max_bytes = "5 apples"', "max_bytes"),
+    ],
+)
+def test_an_owners_file_that_cannot_be_meant_is_refused(tmp_path, text, part) -> None:
+    path = tmp_path / "door.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=part):
+        Permissions.read(path)
+
+
+def test_an_owners_file_is_read(tmp_path) -> None:
+    path = tmp_path / "door.toml"
+    path.write_text('allow_code = true\nworker_python = "/usr/bin/python3"\nmax_bytes = "2GiB"\n')
+    assert Permissions.read(path) == Permissions(True, "/usr/bin/python3", 2 << 30)

@@ -1,0 +1,171 @@
+"""``edgeprof fleet`` over three virtual boards: one result for each job, whatever breaks; one table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from edgeprof.cli.main import run
+from edgeprof.fleet.store import fleet_store
+from edgeprof.launch import lock
+from edgeprof.roots import Roots
+from tests.profiler.cli.in_process import verb
+from tests.profiler.fleet.boards import SHORT
+
+
+@pytest.fixture
+def fleet(desk, capfd):
+    return verb(capfd, "fleet")
+
+
+@pytest.fixture(scope="module")
+def measured(desk):
+    """The model, measured once on every board."""
+    assert run(["fleet", "bench", str(desk.model), *SHORT, "-q", "-o", str(desk.folder / "table.json")]) == 0
+    return json.loads((desk.folder / "table.json").read_text())
+
+
+def jobs() -> list[tuple[str, str]]:
+    return [(device, result.id) for device, result in fleet_store().jobs()]
+
+
+def started(boards, name: str) -> list[dict[str, object]]:
+    """The log of the device's lock: each measurement that a fleet began there."""
+    return [json.loads(line) for line in (boards.folder / name / "data/door/started.jsonl").read_text().splitlines()]
+
+
+def test_every_board_is_measured_once_and_grouped_by_what_its_joules_cover(measured, boards) -> None:
+    rows = [row for group in measured["groups"] for row in group["rows"]]
+    assert sorted(row["device"] for row in rows) == ["nano-1", "nano-2", "pi5-1"]
+    assert {group["provenance"] for group in measured["groups"]} == {"simulated"}
+    together = [{row["device"] for row in group["rows"]} for group in measured["groups"]]
+    assert {"nano-1", "nano-2"} in together  # the module's rail
+    assert {"pi5-1"} in together  # the PMIC's rails
+    assert "different kinds" in measured["sentence"]
+    assert all(len(started(boards, name)) == 1 for name in boards.names)
+
+
+def test_asked_again_a_device_answers_with_what_it_has(fleet, desk, boards, measured) -> None:
+    before = sorted(jobs())
+    done = fleet("bench", desk.model, *SHORT, "--json")
+    devices = json.loads(done.stdout)["devices"]
+    assert [device["state"] for device in devices] == ["there"] * 3
+    assert sorted(jobs()) == before
+    assert all(len(started(boards, name)) == 1 for name in boards.names)
+
+
+def test_results_that_this_machine_lost_are_fetched(fleet, desk, measured, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path))
+    done = fleet("fetch", "--on", "kind:nano")
+    assert sorted(done.stdout.splitlines()) == ["nano-1: 1 fetched", "nano-2: 1 fetched"]
+    assert sorted(device for device, _ in jobs()) == ["nano-1", "nano-2"]
+    assert fleet("fetch", "--on", "nano-1").stdout == "nano-1: 0 fetched\n"
+
+
+def test_status_is_a_row_for_each_device_and_says_which_is_missing(fleet, desk, boards, measured, tmp_path) -> None:
+    inventory = boards.inventory(tmp_path / "inventory.toml", '[[devices]]\nname = "gone-1"\n')
+    with lock.measuring(Roots.resolve(boards.folder / "nano-1/sysfs", None, {}), "bench of anna"):
+        done = fleet("status", "--inventory", inventory, code=3)
+    nano, *_, gone = (line for line in done.stdout.splitlines() if "-1" in line and ":" not in line.split()[0])
+    assert "NVIDIA Jetson Orin Nano" in nano
+    assert "gone-1" in gone
+    assert "its name cannot be resolved" in done.stdout
+
+
+def test_a_busy_device_says_who_measures_and_the_others_go_on(fleet, desk, boards, measured, monkeypatch) -> None:
+    monkeypatch.setenv("EDGEPROF_LOCK_DIR", str(boards.folder / "nano-1"))
+    with lock.measuring(Roots.resolve(boards.folder / "nano-1/sysfs", None, {}), "bench of anna"):
+        monkeypatch.delenv(lock.TOKEN)
+        done = fleet("bench", desk.model, *SHORT, "--repeat", 2, "--wait", 0, "--on", "nano-1", code=75)
+    assert "another measurement is running on this device" in done.stderr
+    assert "bench of anna" in done.stderr
+
+
+def test_a_bench_that_is_killed_on_its_device_is_measured_again_and_stored_once(fleet, desk, boards, measured) -> None:
+    before = jobs()
+    running = boards.folder / "nano-2/data/door/running.json"
+    first = json.loads(running.read_text())["pid"]
+
+    def kill() -> None:
+        """Kill the bench as soon as it holds the device."""
+        while (now := json.loads(running.read_text())["pid"]) == first:
+            stop.wait(0.01)
+        os.kill(now, signal.SIGKILL)
+
+    stop = threading.Event()
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        fleet("bench", desk.model, *SHORT, "--repeat", 3, "--on", "nano-2")
+    finally:
+        killer.join()
+    assert len(jobs()) == len(before) + 1
+    assert [line["key"] for line in started(boards, "nano-2")[-2:]] == [started(boards, "nano-2")[-1]["key"]] * 2
+
+
+def test_a_board_under_another_ones_name_is_refused_and_the_others_go_on(fleet, desk, boards, tmp_path) -> None:
+    path = tmp_path / "inventory.toml"
+    path.write_text(
+        '[[devices]]\nname = "a"\nssh = "nano-1"\nboard = "Raspberry Pi 5"\n'
+        '[[devices]]\nname = "b"\nssh = "nano-2"\npower_mode = "99W"\n'
+    )
+    done = fleet("bench", desk.model, "--inventory", path, code=3)
+    assert "a: this is a NVIDIA Jetson Orin Nano, and the inventory says Raspberry Pi 5" in done.stderr
+    assert "b: the device is in the power mode" in done.stderr
+    assert fleet("bench", desk.model, "--inventory", path, "--on", "a", code=78).stdout == ""
+
+
+def test_a_device_is_added_with_the_board_that_it_is(fleet, desk, tmp_path) -> None:
+    path = tmp_path / "inventory.toml"
+    done = fleet("add", "lab-nano", "192.0.2.7", "--ssh", "nano-1", "--kind", "nano", "--inventory", path)
+    assert "NVIDIA Jetson Orin Nano" in done.stdout
+    assert 'board = "NVIDIA Jetson Orin Nano"' in path.read_text()
+    assert "machine = " in path.read_text()
+    assert "two devices have the" in fleet("add", "other", "--ssh", "nano-1", "--inventory", path, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--on", "nano-9"), "nano-9"),
+        (("--worker-python", "/bin/sh"), "--worker-python"),
+        (("--threads", "many"), "--threads 'many'"),
+        (("--threads",), "--threads has no value"),
+        (("absent.onnx",), "absent.onnx"),
+        (("--dataset", "labels.csv"), "labels.csv is no .npz"),
+        (("-o", "table.txt"), ".txt"),
+        (("--inventory", "/nonexistent/inventory.toml"), "there is no inventory"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_any_device_is_asked(fleet, desk, words, part) -> None:
+    assert part in fleet("bench", desk.model, *words, code=2).stderr
+
+
+def test_the_table_is_written_as_csv_and_as_a_page(fleet, measured, tmp_path) -> None:
+    page, table = tmp_path / "fleet.html", tmp_path / "fleet.csv"
+    fleet("report", "-o", page, "-o", table, "--on", "nano-1,pi5-1")
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert {row["fleet_device"] for row in rows} == {"nano-1", "pi5-1"}
+    assert all(row["joules_comparable_with"].startswith("simulated") for row in rows)
+    assert "different kinds" in page.read_text()
+    assert "<script" not in page.read_text()
+
+
+def test_a_study_is_made_here_and_measured_there(fleet, desk, boards, tmp_path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f'model = "{desk.model}"\n[recipes]\nexplicit = ["fp16"]\n[protocol]\nwindows = 2\nwindow = 0.2\n'
+        "idle = 0.2\nwarmup = 0.1\n"
+    )
+    done = fleet("sweep", study, "--on", "nano-1", "-o", tmp_path / "table.json")
+    (group,) = json.loads((tmp_path / "table.json").read_text())["groups"]
+    assert [row["variant"] for row in group["rows"]] == ["affine baseline", "affine fp16"]
+    assert "nano-1" in done.stdout
+    assert Path(tmp_path / "study.study/variants").is_dir()
