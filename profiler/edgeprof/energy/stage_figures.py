@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprof.energy.online.stage_regression import Ran, Shape, Timeline, fit_stages
+from edgeprof.energy.online.stage_regression import Ran, Timeline, fit_stages, shape_of
 from edgeprof.energy.stages import MOST_RELATIVE_U
 from edgeprof.energy.uncertainty import RECTANGULAR, Component, combine
 from edgeprof.provenance import worst
@@ -137,15 +137,6 @@ def _draws(
             return {}, f"{channel.name} was read for too short a time: half a minute of stages is needed"
         fits.append((known, fit))
     return {key: _draw(fits, key) for key in fits[0][1].powers}, None
-
-
-def shape_of(channel: Channel) -> Shape:
-    """What the readings of a channel are, as the regression needs it."""
-    update_s = channel.update_interval_s or 0.0
-    if channel.kind == "counter":
-        return Shape("counter", 0.0, update_s)
-    seconds = channel.filter.tau_s if channel.filter.kind == "exponential" else channel.filter.length_s
-    return Shape(channel.filter.kind if seconds else "instantaneous", seconds or 0.0, update_s)
 
 
 def _draw(fits: Sequence[tuple[Channel, StageFit]], key: Hashable) -> _Draw:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -283,3 +284,37 @@ def test_a_command_tells_the_stages_that_it_marks(board) -> None:
     assert [(stage.name, stage.calls) for stage in outcome.stages] == [("detect", 9)]
     assert outcome.as_json()["stages"][0]["calls"] == 9
     assert "detect  9 calls" in sentence(outcome)
+
+
+PHASES = """
+import time
+print("loading the model")
+time.sleep(0.4)
+print("nothing of note")
+print("running", end="")
+print(" 3 frames")
+time.sleep(0.6)
+"""
+
+
+def test_the_phases_that_a_program_prints_have_their_joules(board, capfd) -> None:
+    argv = [sys.executable, "-c", PHASES]
+    pattern = re.compile("^(loading|running)")
+    outcome = measure_command(argv, PluginHost.from_environment(), Roots.resolve(board), idle_s=0.0, phases=pattern)
+    assert capfd.readouterr().out == "loading the model\nnothing of note\nrunning 3 frames\n"
+    loading, running = outcome.phases
+    assert [quote.key[-1] for quote in outcome.phases] == ["loading", "running"]
+    assert loading.seconds == pytest.approx(0.4, abs=0.3)
+    assert running.seconds >= 0.6
+    assert running.value == pytest.approx(WATTS * running.seconds, rel=0.1)
+    assert [phase["key"] for phase in outcome.as_json()["phases"]] == [["phase", "loading"], ["phase", "running"]]
+    assert "running: 1 × " in sentence(outcome)
+
+
+def test_a_program_that_prints_no_phase_says_so(bare) -> None:
+    argv = [sys.executable, "-c", "print('hello')"]
+    outcome = measure_command(
+        argv, PluginHost.from_environment(), Roots.resolve(bare), idle_s=0.0, phases=re.compile("nothing")
+    )
+    assert outcome.phases == []
+    assert "no line of the output matched --phases nothing" in {reason.message for reason in outcome.quote.reasons}

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
+    from edgeprof.sensing.sensor import Channel
+
 #: Each stretch of this many seconds, and of this many clusters at least, has a baseline of its own.
 BASELINE_S, BASELINE_CLUSTERS = 10.0, 5
 #: A cluster lasts so long (s), so many time constants of the filter, and so many readings.
@@ -245,6 +247,15 @@ class Shape(NamedTuple):
     kind: str
     seconds: float = 0.0
     update_s: float = 0.0
+
+
+def shape_of(channel: Channel) -> Shape:
+    """What the readings of a channel are, as the regression needs it."""
+    update_s = channel.update_interval_s or 0.0
+    if channel.kind == "counter":
+        return Shape("counter", 0.0, update_s)
+    seconds = channel.filter.tau_s if channel.filter.kind == "exponential" else channel.filter.length_s
+    return Shape(channel.filter.kind if seconds else "instantaneous", seconds or 0.0, update_s)
 
 
 def fit_stages(
