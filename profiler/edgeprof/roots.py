@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 #: A file of this name at the top of a tree says that the tree is a virtual board (see edgeprof.simulation); its
 #: readings are then ``simulated``, never ``measured``.
 SIMULATION_MARKER = "edgeprof-simulation.json"
+#: A file of this name says that the tree was captured by ``edgeprof doctor --bundle``: what it holds does not move, and
+#: no joule that is computed of it was measured.
+BUNDLE_MARKER = "edgeprof-bundle.json"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,13 @@ class Roots:
 
     @property
     def is_simulated(self) -> bool:
-        return (self.sysfs / SIMULATION_MARKER).exists()
+        """Whether readings are those of a virtual board or of a bundle, and not of the device that runs a model."""
+        return self.is_captured or (self.sysfs / SIMULATION_MARKER).exists()
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether the tree is a bundle, in which nothing moves."""
+        return (self.sysfs / BUNDLE_MARKER).exists()
 
     @classmethod
     def resolve(
@@ -64,6 +73,11 @@ class Roots:
             inside = Path(sysfs) / "proc"
             procfs = inside if Path(sysfs) != Path("/sys") and inside.is_dir() else "/proc"
         for flag, path in (("--sysfs-root", sysfs), ("--procfs-root", procfs)):
+            if os.fspath(path).endswith((".tar.gz", ".tgz")) and Path(path).is_file():
+                raise InputError(
+                    f"{flag} {os.fspath(path)} is an archive, and a directory is needed",
+                    remedy=f"tar xf {os.fspath(path)}; then {flag} edgeprof-bundle",
+                )
             if not Path(path).is_dir():
                 raise InputError(
                     f"{flag} {os.fspath(path)} is not a directory",

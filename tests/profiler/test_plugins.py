@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import subprocess
+import sys
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -277,3 +279,17 @@ def test_every_plugin_of_this_repository_loads() -> None:
     assert own
     assert json.dumps([info.reason for info in own if info.status != "loaded"]) == "[]"
     assert {point.name for point in importlib.metadata.entry_points(group="edgeprof")} >= {info.name for info in own}
+
+
+def test_looking_for_sensors_imports_nothing_of_benches_studies_and_verdicts():
+    """Each of them costs a start of every verb some tens of milliseconds on a desktop, and a second on a Nano."""
+    code = (
+        "import sys\n"
+        "from edgeprof.plugins import PluginHost\n"
+        "from edgeprof.sensing import discover\n"
+        "PluginHost()\n"
+        "rooms = ('edgeprof.study.recipe', 'edgeprof.benchmark', 'edgeprof.verdicts', 'edgeprof.launch')\n"
+        "print([name for name in sys.modules if name.startswith(rooms)])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    assert done.stdout.strip() == "[]"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof import hookimpl
 from edgeprof.errors import UnavailableError
-from edgeprof.study.recipe import written
 from edgeprof.study.search import Searcher
 from edgeprof.worker.runtime import install_command
 
@@ -86,6 +85,8 @@ def _suggest(trial: Any, name: str, choice: Any) -> str:
     low, high, logarithmic = choice
     whole = isinstance(low, int) and isinstance(high, int)
     draw = trial.suggest_int if whole else trial.suggest_float
+    from edgeprof.study.recipe import written  # a study's own: who looks for sensors has no use for it
+
     return written(draw(name, low, high, log=logarithmic))
 
 

@@ -16,6 +16,7 @@ from edgeprof.cli.options import (
     resolve_roots,
     root_options,
     safety_options,
+    typed_command,
 )
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
 
             return bench_modes(request, host, roots, progress, flags["power_modes"], flags)
         result = bench(request, host, roots, progress)
+        result.command = typed_command()
         if len(result.variants) > 1:
             from edgeprof.diagnosis.evidence import annotate
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--fix-udev", is_flag=True, help="Let the group edgeprof read energy counters (shown first; needs root).")
-@click.option("-y", "--yes", is_flag=True, help="With --fix-udev: do not ask.")
+@click.option(
+    "--bundle",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write what a bug report needs to FILE (.tar.gz), without names, serials and addresses (shown first).",
+)
+@click.option("-y", "--yes", is_flag=True, help="With --fix-udev and --bundle: do not ask.")
 @click.option("--strict", is_flag=True, help="Exit with status 1 if anything failed.")
 @click.option("--prove", is_flag=True, help="Load all cores in a known pattern and judge what the sensors show of it.")
 @click.option("--against", metavar="METER", help="With --prove: hold the total against this meter as well.")
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     fix_udev: bool,
+    bundle: Path | None,
     yes: bool,
     strict: bool,
     prove: bool,
@@ -47,6 +55,9 @@ def command(
 
     With --prove: whether this board's joules can be believed, in two minutes. Verdicts: pass; fail; ? (cannot tell,
     and how long it would take). Exits with status 1 if one failed.
+
+    With --bundle: captured files of the sensors, versions, and what was refused, for a bug report. The archive unpacks
+    to a tree that --sysfs-root reads.
     """
     from edgeprof.cli.doctor_checks import examine
     from edgeprof.errors import InputError
@@ -62,6 +73,11 @@ def command(
         return
     if against or quick or rail or sensors:
         raise InputError("--against, --quick, --rail and --sensor go with --prove", remedy="edgeprof doctor --prove")
+    if bundle is not None:
+        from edgeprof.cli import doctor_bundle
+
+        doctor_bundle.run(host, resolve_roots(sysfs_root, procfs_root), bundle, yes=yes)
+        return
     host.commands(reserved=RESERVED)  # so that a plugin that fails there is told too
     if fix_udev:
         _fix_udev(host, yes)

@@ -79,7 +79,7 @@ def examine(host: PluginHost, roots: Roots) -> list[Check]:
     except EdgeprofError as error:
         checks.append(Check("sensors", "fail", error.message, error.remedy))
     checks += _runtimes(host)
-    checks += _interpreters(_candidates(), _libraries(host))
+    checks += _interpreters(_candidates(), runtime_libraries(host))
     checks += [_data_directory(), _clock(roots), _governor(roots), *_memory(roots), _load(roots)]
     return [check._replace(remedy=mended_here(check.remedy)) if check.remedy else check for check in checks]
 
@@ -177,7 +177,7 @@ def _candidates() -> list[Path]:
     return list(interpreters.values())
 
 
-def _libraries(host: PluginHost) -> list[str]:
+def runtime_libraries(host: PluginHost) -> list[str]:
     """The modules that the runtimes run on, each once."""
     libraries: list[str] = []
     for factory in host.of("runtimes").values():

@@ -5,19 +5,26 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.options import json_option, no_color_option, output_option
+from edgeprof.cli.options import can_ask, json_option, no_color_option, output_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeprof.reporters.terminal import Style
-    from edgeprof.results.store import Entry
+    from edgeprof.results.store import Entry, Store
 
 SCHEMA = "edgeprof.history/1"
+_PLOT = "Draw the runs over time to FILE (.svg .png .html)."
+_MOVE = "Move RESULT to another data directory."
+#: Options that change a run instead of showing it.
+_CHANGES = ("tags", "untag", "delete", "move")
+#: Runs that a plot shows unless --all or a filter says otherwise.
+_MOST_PLOTTED = 200
 
 
 @click.command("history")
@@ -25,14 +32,30 @@ SCHEMA = "edgeprof.history/1"
 @click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True, help="How many runs.")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--model", metavar="NAME", help="Only this model.")
+@click.option("--tagged", metavar="TAG", help="Only runs with this tag.")
+@click.option("--failed", is_flag=True, help="The runs in which nothing could be measured, which are left out else.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help=_PLOT)
+@click.option("--name", metavar="NAME", help="Call RESULT so; an empty NAME takes its name away.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Add a tag to RESULT; repeatable.")
+@click.option("--untag", multiple=True, metavar="TAG", help="Remove a tag from RESULT; repeatable.")
+@click.option("--delete", is_flag=True, help="Forget RESULT.")
+@click.option("--move", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help=_MOVE)
+@click.option("-y", "--yes", is_flag=True, help="With --delete: do not ask.")
 @output_option
 @json_option
 @no_color_option
 def command(result: str | None, **flags: Any) -> None:
     """Past results on this device, newest first.
 
-    With RESULT, that one in full: an id or its last part (k3f), "last", "last~1", or a result file.
+    With RESULT, that one in full: its name, its id or the id's last part (k3f), "last", "last~1", or a result file; or
+    what an option says is done with it.
     """
+    if any(flags[change] for change in _CHANGES) or flags["name"] is not None:
+        _change(result, flags)
+        return
+    if flags["plot"] is not None:
+        _plot(flags)
+        return
     if result is not None or flags["output"]:
         _show(result or "last", flags)
         return
@@ -40,18 +63,103 @@ def command(result: str | None, **flags: Any) -> None:
     from edgeprof.results.store import Store
 
     store = Store()
-    entries = store.history(limit=None if flags["everything"] else flags["limit"], model=flags["model"])
-    if flags["model"] and not entries:
-        from edgeprof.errors import unknown
-
-        raise unknown("stored model", flags["model"], store.models())
+    entries = _entries(store, flags)
+    failed = 0 if flags["failed"] else len({e.id for e in store.history(limit=None, model=flags["model"], failed=True)})
     if flags["as_json"]:
         click.echo(json.dumps({"schema": SCHEMA, "results": _as_json(entries)}, indent=2))
     elif entries:
         click.echo("\n".join(_table(entries, Style.of(sys.stdout, no_color=flags["no_color"]))))
-        click.echo(f"\n  kept in {store.directory} (EDGEPROF_DATA_DIR)")
+        click.echo(f"\n  kept in {store.directory} (EDGEPROF_DATA_DIR){_left_out(failed)}")
+    elif failed:
+        click.echo(f"nothing was measured in {store.directory} yet{_left_out(failed)}")
     else:
         click.echo(f"nothing is stored in {store.directory} yet; measure something: edgeprof bench MODEL")
+
+
+def _entries(store: Store, flags: dict[str, Any], limit: int | None = None) -> list[Entry]:
+    """The runs that the flags ask for.
+
+    Raises:
+        InputError: there is no such model, or no run with the tag.
+    """
+    from edgeprof.errors import InputError, unknown
+
+    number = None if flags["everything"] else limit or flags["limit"]
+    entries = store.history(limit=number, model=flags["model"], tag=flags["tagged"], failed=flags["failed"])
+    if flags["model"] and not entries and flags["model"] not in store.models():
+        raise unknown("stored model", flags["model"], store.models())
+    if flags["tagged"] and not entries:
+        raise InputError(
+            f"no run has the tag {flags['tagged']!r}", remedy=f"edgeprof history RESULT --tag {flags['tagged']}"
+        )
+    return entries
+
+
+def _left_out(failed: int) -> str:
+    if not failed:
+        return ""
+    return f"; {failed} run{'s' if failed > 1 else ''} in which nothing could be measured: edgeprof history --failed"
+
+
+def _change(reference: str | None, flags: dict[str, Any]) -> None:
+    """Name, tag, move or delete one stored run.
+
+    Raises:
+        InputError: which run is not said, two things are asked for at once, or nobody can be asked.
+    """
+    from edgeprof.errors import InputError
+    from edgeprof.results.store import Store
+
+    store = Store()
+    if reference is None:
+        raise InputError("which run is meant?", remedy="Name it: edgeprof history RESULT --tag TAG, or last")
+    if flags["delete"] and flags["move"]:
+        raise InputError("--delete and --move exclude one another", remedy="Leave one out.")
+    if flags["name"] is not None or flags["tags"] or flags["untag"]:
+        reference = store.label(reference, name=flags["name"], tags=flags["tags"], untag=flags["untag"])
+        click.echo(f"labelled {reference}")
+    if flags["move"]:
+        click.echo(f"moved {store.move(reference, flags['move'])} to {flags['move']}")
+    if flags["delete"]:
+        found = store.find(reference)
+        if not flags["yes"] and not can_ask():
+            raise InputError(
+                f"{found.id} was not deleted, because nobody can be asked",
+                remedy=f"edgeprof history {found.id} --delete --yes",
+            )
+        if flags["yes"] or click.confirm(f"Delete {found.id} of {found.created}?"):
+            click.echo(f"deleted {store.delete(found.id)}")
+
+
+def _plot(flags: dict[str, Any]) -> None:
+    """The runs over time as a picture or a page.
+
+    Raises:
+        InputError: no two runs can be compared, or the file cannot be written.
+    """
+    from edgeprof.errors import InputError
+    from edgeprof.reporters import html_page, picture
+    from edgeprof.reporters.charts import trend
+    from edgeprof.results import files
+    from edgeprof.results.store import Store
+
+    store = Store()
+    entries = _entries(store, flags, limit=_MOST_PLOTTED)
+    path = flags["plot"]
+    if path.suffix == ".html":
+        files.check_writable(path)
+        files.write(path, html_page.trend_page(entries, store.directory))
+        written = True
+    else:
+        drawing = trend.draw(entries)
+        written = drawing is not None
+        if drawing is not None:
+            picture.write(drawing, path)
+    if not written:
+        raise InputError(
+            "there are no two runs of one model and variant to draw", remedy="Measure it again: edgeprof bench MODEL"
+        )
+    click.echo(f"wrote {path}: {len({entry.id for entry in entries})} runs")
 
 
 def _show(reference: str, flags: dict[str, Any]) -> None:
@@ -73,6 +181,8 @@ def _as_json(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     return [
         {
             "id": run,
+            "name": group[0].name or None,
+            "tags": list(group[0].tags),
             "created": group[0].created,
             "board": group[0].board,
             "scenario": group[0].scenario,
@@ -113,7 +223,9 @@ def _table(entries: Sequence[Entry], style: Style) -> list[str]:
     ]
     # What is the same for all would only push the rest off the screen; the id tells the time.
     facts = (("scenario", "scenario"), ("runtime", "runtime"), ("device", "device"), ("board", "board"))
+    calls = [_label_of(e) if f else "" for e, f in zip(entries, first, strict=True)]
     columns = [
+        *([Column("name", [("", called) for called in calls])] if any(calls) else []),
         Column("model", [("", e.model) for e in entries]),
         Column("variant", [("", e.variant) for e in entries]),
         Column("energy / inference", view.energy_cells(figures), "energy"),
@@ -128,3 +240,8 @@ def _table(entries: Sequence[Entry], style: Style) -> list[str]:
     names = [e.id if f else "" for e, f in zip(entries, first, strict=True)]
     marks = ["" if e.status == "ok" else e.status for e in entries]
     return table(style, names, columns, marks)
+
+
+def _label_of(entry: Entry) -> str:
+    """``before-pruning #release #v2``."""
+    return " ".join(filter(None, [entry.name, *(f"#{tag}" for tag in entry.tags)]))

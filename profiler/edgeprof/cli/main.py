@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -125,7 +126,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     from edgeprof.errors import EdgeprofError
 
     try:
-        outcome: Any = cli.main(args=None if argv is None else list(argv), prog_name="edgeprof", standalone_mode=False)
+        words = sys.argv[1:] if argv is None else list(argv)
+        outcome: Any = cli.main(args=words, prog_name="edgeprof", standalone_mode=False, obj=tuple(words))
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -95,6 +97,18 @@ def resolve_roots(sysfs_root: str | None, procfs_root: str | None) -> Roots:
     from edgeprof.roots import Roots
 
     return Roots.resolve(sysfs_root, procfs_root)
+
+
+def can_ask() -> bool:
+    """Whether a person sits at the other end of stdin."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def typed_command() -> list[str] | None:
+    """The words of the command that runs, as they were typed, but for passwords in URLs; None outside of a command."""
+    context = click.get_current_context(silent=True)
+    words = context.find_root().obj if context is not None else None
+    return ["edgeprof", *(re.sub(r"(?<=://)[^/@\s]+@", "", word) for word in words)] if words else None
 
 
 def pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:

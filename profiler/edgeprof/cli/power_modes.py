@@ -30,6 +30,7 @@ def bench_modes(
     """Sweep, keep each result, print; the worst exit code of all."""
     from edgeprof.benchmark.power_modes import sweep
     from edgeprof.cli.exit_codes import exit_code
+    from edgeprof.cli.options import typed_command
     from edgeprof.reporters import registry
     from edgeprof.results.store import Store
 
@@ -37,6 +38,7 @@ def bench_modes(
     results = [mode_run.result for mode_run in swept if mode_run.result is not None]
     store = Store()
     for result in results:
+        result.command = typed_command()
         store.save(result)
     for path in flags["output"] if results else ():
         registry.write(results, path, host)

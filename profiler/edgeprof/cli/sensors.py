@@ -67,7 +67,7 @@ def command(
 
 def _watcher(roots: Roots) -> Callable[[Sequence[Sensor]], dict[Key, Characteristic]] | None:
     """What measures refresh and step; a captured tree does not move, so that there is nothing to watch."""
-    if not roots.is_live and not roots.is_simulated:
+    if roots.is_captured or not (roots.is_live or roots.is_simulated):
         return None
 
     def watch(sensors: Sequence[Sensor]) -> dict[Key, Characteristic]:

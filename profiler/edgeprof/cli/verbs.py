@@ -23,6 +23,7 @@ VERBS = {
     "fleet": "The same bench or study on many devices.",
     "gate": "Pass or fail a result against limits, for CI.",
     "history": "Past results on this device.",
+    "plot": "One chart of results as a picture, for papers and slides.",
     "plugins": "Installed plugins; conformance check; scaffold.",
     "report": "One self-contained HTML page of results.",
     "run": "Energy, power and peak memory of any command.",

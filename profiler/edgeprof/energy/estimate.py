@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CORE_WATTS = {"x86_64": 6.0, "aarch64": 1.5, "armv7l": 0.8}
 _STATED_HALF_WIDTH, _GUESSED_HALF_WIDTH = 0.5, 0.8
 #: Work that keeps less of one core busy than this waits for something else, which draws what it draws unseen.
-_LEAST_CORE_SHARE = 0.01
+_LEAST_CORE_SHARE = 0.001
 
 
 @dataclass(frozen=True)

@@ -29,22 +29,30 @@ def question(result: Result) -> str:
 
 def answer(result: Result) -> str:
     """A few sentences that stay true if nothing else is read: the choice, how sure, and what is not known."""
+    return " ".join(filter(None, answer_and_details(result)))
+
+
+def answer_and_details(result: Result) -> tuple[str, str]:
+    """The answer in one sentence, and what must be known beside it; the latter may be empty."""
     usable = [v for v in result.variants if is_usable(v)]
     if not usable:
-        return "Nothing could be measured; the reasons are below."
+        return "Nothing could be measured; the reasons are below.", ""
     best = recommended_variant(result)
-    sentence = headline(result)
+    caveat = _caveat(result, best or usable[0])
+    sentences = [headline(result)]
     studied = next((reason.message for reason in result.reasons if reason.code == Code.RECOMMENDATION), None)
     if studied is not None:
-        return f"{sentence} {_sentence(studied)}".strip() + _caveat(result, best or usable[0])
-    if best is None and len(usable) == 1:
-        failed = len(result.variants) - 1
-        more = f" {failed} other{'s' if failed > 1 else ''} could not be measured." if failed else ""
-        return f"{usable[0].name}: {cost(usable[0])}.{_caveat(result, usable[0])}{more}"
-    if best is None:
-        return f"{_sentence(recommendation_of(result).reason)}{_caveat(result, usable[0])}"
-    detail = f" {best.name}: {cost(best)}." if best is not result.variants[0] else ""
-    return f"{sentence}{detail}{_caveat(result, best)}"
+        sentences.append(_sentence(studied))
+    elif best is None and len(usable) == 1:
+        sentences.append(f"{usable[0].name}: {cost(usable[0])}.")
+    elif best is None:
+        sentences.append(_sentence(recommendation_of(result).reason))
+    elif best is not result.variants[0]:
+        sentences.append(f"{best.name}: {cost(best)}.")
+    first, *others = [*filter(None, sentences), ""]
+    failed = len(result.variants) - 1 if best is None and studied is None and len(usable) == 1 else 0
+    more = f"{failed} other{'s' if failed > 1 else ''} could not be measured." if failed else ""
+    return first, " ".join(filter(None, [*others, caveat, more]))
 
 
 def headline(result: Result) -> str:
@@ -158,15 +166,15 @@ def _listed(names: list[str]) -> str:
 def _caveat(result: Result, variant: Variant) -> str:
     """What must be known with the very first sentence."""
     energy = variant.energy_j_per_inference
-    words = ""
+    words = []
     if energy is None or energy.provenance == "none" or energy.gross.value is None:
-        words += " Energy is not known."
+        words.append("Energy is not known.")
     elif energy.provenance == "simulated":
-        words += " The joules are of a virtual board."
+        words.append("The joules are of a virtual board.")
     elif energy.provenance == "estimated":
-        words += " The joules are estimated, not measured."
+        words.append("The joules are estimated, not measured.")
     if variant.status == "degraded":
-        words += " Quote it with care: the run was not clean."
+        words.append("Quote it with care: the run was not clean.")
     if result.interrupted:
-        words += " The run was interrupted."
-    return words
+        words.append("The run was interrupted.")
+    return " ".join(words)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeprof.reporters import view
+from edgeprof.reporters import names, view
 from edgeprof.reporters.terminal import Style, table
 
 if TYPE_CHECKING:
     from edgeprof.results.schema import Result
+
+#: Characters that a name has at least, however narrow the terminal.
+MIN_NAME = 20
 
 
 def render(result: Result, style: Style | None = None, *, heading: bool = True, saved: bool = True) -> str:
@@ -21,12 +24,14 @@ def render(result: Result, style: Style | None = None, *, heading: bool = True, 
         saved: Whether the store holds it, so that its id leads somewhere.
     """
     style = style or Style()
+    room = max(MIN_NAME, min(names.MOST, style.width // 3))
+    full_names = names.shortened_pairs(result, room)
+    result = names.with_short_names(result, room)
     lines: list[str] = []
     if heading:
         lines += [*_heading(result, style), ""]
     if result.variants:
-        names = [v.name for v in result.variants]
-        lines += table(style, names, view.columns(result.variants), view.marks(result))
+        lines += table(style, [v.name for v in result.variants], view.columns(result.variants), view.marks(result))
     else:
         lines.append("  nothing was measured")
     for block in (
@@ -34,6 +39,7 @@ def render(result: Result, style: Style | None = None, *, heading: bool = True, 
         _comparisons(result, style),
         _reasons(result, style),
         _last_words(result, style),
+        [style.text(f"  {short} is {full}") for short, full in full_names],
     ):
         if block:
             lines += ["", *block]
@@ -55,8 +61,8 @@ def _heading(result: Result, style: Style) -> list[str]:
 
 
 def _workloads(result: Result, style: Style) -> list[str]:
-    names, columns = view.workload_table(result.variants)
-    return table(style, names, columns, [""] * len(names)) if names else []
+    rows, columns = view.workload_table(result.variants)
+    return table(style, rows, columns, [""] * len(rows)) if rows else []
 
 
 def _comparisons(result: Result, style: Style) -> list[str]:

@@ -135,11 +135,28 @@ def _file(v: Variant) -> tuple[str, ...]:
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    head = "".join(f'<th scope="col" class="words">{escape(h)}</th>' for h in heads)
-    body = "".join(
-        "<tr>" + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows
+    return f"<h3>{escape(title)}</h3>{words_table(title, heads, rows)}" if rows else ""
+
+
+def words_table(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of words in its card, which a keyboard can scroll and a telephone shows row by row.
+
+    Args:
+        name: What the table is, for those who cannot see it.
+        heads: The titles of the columns.
+        rows: As many texts each.
+    """
+    head = "".join(f'<th scope="col" role="columnheader" class="words">{escape(h)}</th>' for h in heads)
+    body = "".join(f'<tr role="row">{_cells(heads, row)}</tr>' for row in rows)
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(name)}"><table role="table">'
+        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead><tbody role="rowgroup">{body}</tbody></table></div>'
     )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<h3>{escape(title)}</h3><div class="wide">{table}</div>'
+
+
+def _cells(heads: Sequence[str], row: Sequence[str]) -> str:
+    first = f'<th scope="row" role="rowheader" class="words">{escape(row[0])}</th>'
+    return first + "".join(
+        f'<td role="cell" class="words" data-label="{escape(head)}">{escape(cell)}</td>'
+        for head, cell in zip(heads[1:], row[1:], strict=True)
+    )

@@ -1,66 +1,145 @@
-"""One page that needs no network and no scripts; a reader who stops anywhere has been told the truth so far."""
+"""One page that needs no network; a reader who stops anywhere has been told the truth so far.
+
+Its one script sorts the table, and the page is whole without it. What is drawn is drawn twice, for a screen and for a
+telephone, and the style sheet shows one of them.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
+import shlex
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from edgeprof import units
 from edgeprof.reporters import answer, proof_section, view
 from edgeprof.reporters import host_section as context
-from edgeprof.reporters.charts import budget, latency, pareto, stages, traces
+from edgeprof.reporters.charts import budget, latency, pareto, stages, traces, trend
 from edgeprof.reporters.charts.rows import rows as rows_of
-from edgeprof.reporters.charts.svg import color, escape
+from edgeprof.reporters.charts.svg import NARROW, WIDE, color, escape
+from edgeprof.reporters.names import shortened, shortened_pairs, with_short_names
 from edgeprof.reporters.terminal import together
 from edgeprof.results import schema
 from edgeprof.verdicts.recommend import recommended_variant
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from edgeprof.reporters.charts.rows import Row
     from edgeprof.results.schema import Ratio, Result, Variant
+    from edgeprof.results.store import Entry
 
-#: Nothing is fetched and nothing runs, whatever a result's names contain.
 #: Variants that charts show: more would be a grey cloud, and a page that no browser opens.
 MOST_DRAWN = 100
 
+#: Nothing is fetched and nothing runs, whatever a result's names contain; a page adds the digest of its own script.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+#: What a column's head says where the pointer rests on it.
+HINTS = {
+    "energy": "joules of one call, all of what the rail supplies; ± is the 95 % interval",
+    "net": "without what the device draws when it is idle with the model loaded",
+    "p50": "half of the requests were answered within this time",
+    "p99": "99 of 100 requests were answered within this time",
+    "p99 ≤": "p99 is below this with 99 % confidence",
+    "rate": "calls a second",
+    "power": "mean while the windows ran",
+    "RAM": "most memory that the model's process held",
+    "temp": "the hottest that a sensor became",
+    "size": "of the model's file",
+}
+_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def render(results: Sequence[Result]) -> str:
     """The page of one result or of several."""
+    full_names = dict(pair for result in results for pair in shortened_pairs(result))
+    results = [with_short_names(result) for result in results]
     rows = rows_of(results)
-    names = list(dict.fromkeys(schema.model_name(row.variant.model) for row in rows))
+    names = [shortened(name) for name in dict.fromkeys(schema.model_name(row.variant.model) for row in rows)]
     title = f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''} on {results[0].host.board}"
     sections = [
         *(_top(result, several=len(results) > 1) for result in results),
         _plot(rows),
-        _table(rows, several=len(results) > 1),
+        _table(rows, several=len(results) > 1, full_names=full_names),
         *(_traces(result, rows, several=len(results) > 1) for result in results),
         _stages(rows),
         _latency(rows),
         _budget(rows),
         _diagnosis(results),
+        _commands(results),
         proof_section.section(results),
         context.section(results),
     ]
-    style = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    return _document(title, sections, _footer(results))
+
+
+def _document(title: str, sections: Sequence[str], footer: str) -> str:
+    style, script = _resource("page.css"), _resource("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"{POLICY}; script-src 'sha256-{digest}'"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(section for section in sections if section)
-        + f"\n{_footer(results)}\n</main>\n</body>\n</html>\n"
+        + f"\n{footer}\n</main>\n<script>{script}</script>\n</body>\n</html>\n"
     )
+
+
+def trend_page(entries: Sequence[Entry], place: object) -> str:
+    """A page of stored runs over time: a chart for each model, and each run with its figures.
+
+    Args:
+        entries: The runs, newest first.
+        place: Where they are stored.
+    """
+    sections = []
+    for model in dict.fromkeys(entry.model for entry in entries):
+        of_model = [entry for entry in entries if entry.model == model]
+        drawn = _figure(lambda width, of_model=of_model: trend.draw(of_model, width))  # type: ignore[misc]
+        nothing = '<p class="lead">One run alone is no trend.</p>'
+        sections.append(f"<section><h2>{escape(shortened(model))}</h2>{drawn or nothing}{_runs(of_model)}</section>")
+    runs = len({entry.id for entry in entries})
+    top = f'<p class="device">{escape(place)}</p><h1>edgeprof history</h1><p class="answer">{runs} runs</p>'
+    return _document(f"{runs} runs", [f"<header>{top}</header>", *sections], "")
+
+
+def _runs(entries: Sequence[Entry]) -> str:
+    figures = [
+        (schema.EnergyFigure(value=e.energy_j, expanded_uncertainty=e.energy_u_j, ci95=None), e.provenance)
+        for e in entries
+    ]
+    titles = ["run", "measured", "variant", "energy / inference", "latency p50", "status"]
+    energies, latencies = view.energy_cells(figures), view.scaled([e.latency_p50_s for e in entries], "s")
+    body = []
+    for n, e in enumerate(entries):
+        cells = [
+            ("", e.created[:16].replace("T", " ")),
+            ("", shortened(e.variant)),
+            energies[n],
+            latencies[n],
+            ("", e.status),
+        ]
+        name = " ".join(filter(None, [e.id, e.name, *(f"#{tag}" for tag in e.tags)]))
+        head = f'<th scope="row" role="rowheader">{escape(name)}</th>'
+        body.append(f'<tr role="row">{head}{_cells(titles[1:], cells)}</tr>')
+    return _grid("Runs", titles, body, class_="sortable")
+
+
+def _resource(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _top(result: Result, *, several: bool) -> str:
     parts = [f'<p class="device">{escape(view.heading(result))}</p>']
     if several:
         parts.append(f'<p class="device">{escape(result.id)} · {escape(result.created)}</p>')
-    parts += [f"<h1>{escape(answer.question(result))}</h1>", f'<p class="answer">{_prose(answer.answer(result))}</p>']
+    first, details = answer.answer_and_details(result)
+    parts += [f"<h1>{escape(answer.question(result))}</h1>", f'<p class="answer">{_prose(first)}</p>']
+    parts += [f'<p class="details">{_prose(details)}</p>'] if details else []
     energy = view.headline_energy(result)
     if energy is not None and energy.provenance in ("simulated", "estimated"):
         parts.append(f'<p class="notice">{escape(view.notes(result)[0])}</p>')
@@ -123,20 +202,29 @@ def _section(title: str, lead: str, *content: str) -> str:
     return f'<section><h2>{escape(title)}</h2><p class="lead">{escape(lead)}</p>{"".join(content)}</section>'
 
 
+def _figure(draw: Callable[[float], str | None]) -> str:
+    """A chart at both widths; empty where there is nothing to draw."""
+    wide, narrow = draw(WIDE), draw(NARROW)
+    if wide is None or narrow is None:
+        return ""
+    return f'<figure class="card"><div class="screen">{wide}</div><div class="phone">{narrow}</div></figure>'
+
+
 def _plot(rows: Sequence[Row]) -> str:
     rows, others = _drawn(rows)
-    drawn = pareto.draw(rows)
-    if drawn is None:
+    drawn = _figure(lambda width: pareto.draw(rows, width))
+    if not drawn:
         return ""
     lead = "Bars are 95 % intervals"
     lead += "; dashed lines go through the baseline" if 'class="cross"' in drawn else ""
     lead += "; the green line joins what nothing beats." if 'class="front"' in drawn else "."
     if any(row.energy and row.energy.provenance not in view.REAL for row in rows):
         lead += " Hollow points: joules that no sensor measured."
-    if len(rows) > pareto.NAMED:
-        lead += " Numbers are those of the table."
+    numbers = " Numbers are those of the table."
+    lead += numbers if len(rows) > pareto.NAMED else ""
     lead += others
-    return _section(pareto.title(rows), lead, f'<figure class="wide">{drawn}</figure>')
+    on_phone = "" if len(rows) > pareto.NAMED else f'<p class="lead phone">{numbers.strip()}</p>'
+    return _section(pareto.title(rows), lead, on_phone, drawn)
 
 
 def table(result: Result) -> str:
@@ -144,28 +232,69 @@ def table(result: Result) -> str:
     return _table(rows_of([result]), several=False)
 
 
-def _table(rows: Sequence[Row], *, several: bool) -> str:
+def _table(rows: Sequence[Row], *, several: bool, full_names: Mapping[str, str] | None = None) -> str:
     if not rows:
         return ""
+    full_names = full_names or {}
     columns = view.columns([row.variant for row in rows])
-    head = "".join(f'<th scope="col">{escape(c.title)}</th>' for c in columns)
+    titles = ["variant", *(column.title for column in columns)]
     body = []
     recommended = {row.result.id: recommended_variant(row.result) for row in _one_of_each(rows)}
     fronts = {row.result.id: frozenset(row.result.pareto) for row in _one_of_each(rows)}
     for n, row in enumerate(rows):
         best = recommended[row.result.id] is row.variant
-        classes = "best" if best else row.variant.status
-        cells = "".join(f"<td>{escape(' '.join(' '.join(c.cells[n]).split()))}</td>" for c in columns)
-        long = ' class="long"' if len(row.label) > 34 else ""
+        full = full_names.get(row.variant.name)
+        tooltip = f' title="{escape(full)}"' if full else ""
         name = _name(row, len(rows)) + _badges(row, best, fronts[row.result.id])
-        body.append(f'<tr class="{classes}"><th scope="row"{long}>{name}</th>{cells}</tr>')
+        cells = [column.cells[n] for column in columns]
+        body.append(_row(f'<th scope="row" role="rowheader"{tooltip}>{name}</th>', titles[1:], cells, row, best=best))
     notes = [note for r in dict.fromkeys(row.result.id for row in rows) for note in view.notes(_by_id(rows, r))]
     lead = " ".join(dict.fromkeys(notes)) if not several else "All runs in one table; compare across devices with care."
-    table = (
-        f'<div class="wide"><table><thead><tr><th scope="col">variant</th>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
+    meant = "".join(f"<dt>{escape(short)}</dt><dd>{escape(full)}</dd>" for short, full in full_names.items())
+    meant = f'<h3>Names in full</h3><dl class="facts">{meant}</dl>' if meant else ""
+    table = _grid("In numbers", titles, body, class_="sortable")
+    return _section("In numbers", f"± is the 95 % interval. {lead}", table + _workloads(rows) + meant)
+
+
+def _row(head: str, titles: Sequence[str], cells: Sequence[tuple[str, str]], row: Row, *, best: bool) -> str:
+    """A table's row; its cells bear their column's title, which a telephone shows beside them, and their number."""
+    return f'<tr class="{"best" if best else row.variant.status}" role="row">{head}{_cells(titles, cells)}</tr>'
+
+
+def _cells(titles: Sequence[str], cells: Sequence[tuple[str, str]]) -> str:
+    return "".join(
+        f'<td role="cell" data-label="{escape(title)}"{_value(cell)}>{_figure_text(cell)}</td>'
+        for title, cell in zip(titles, cells, strict=True)
     )
-    return _section("In numbers", f"± is the 95 % interval. {lead}", table + _workloads(rows))
+
+
+def _figure_text(cell: tuple[str, str]) -> str:
+    """A cell's text; the word that no sensor measured it stands in a line of its own."""
+    text = escape(" ".join(" ".join(cell).split()))
+    return re.sub(r" (estimated|simulated)$", r' <span class="provenance">\1</span>', text)
+
+
+def _value(cell: tuple[str, str]) -> str:
+    """What a column is sorted by: the number of the cell, sizes in bytes."""
+    number = re.match(r"~?(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)", cell[0])
+    if number is None:
+        return ""
+    return f' data-value="{float(number[1]) * _SIZES.get(cell[1], 1):g}"'
+
+
+def _grid(name: str, titles: Sequence[str], body: Sequence[str], *, class_: str = "") -> str:
+    """A table in its card, which a keyboard can reach where it has to be scrolled."""
+    heads = "".join(f'<th scope="col" role="columnheader"{_hint(title)}>{escape(title)}</th>' for title in titles)
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(name)}">'
+        f'<table role="table" class="{class_}"><thead role="rowgroup"><tr role="row">{heads}</tr></thead>'
+        f'<tbody role="rowgroup">{"".join(body)}</tbody></table></div>'
+    )
+
+
+def _hint(title: str) -> str:
+    hint = HINTS.get("p50" if title == "latency p50" else "energy" if title.startswith("energy / ") else title)
+    return f' title="{escape(hint)}"' if hint else ""
 
 
 def _workloads(rows: Sequence[Row]) -> str:
@@ -173,17 +302,13 @@ def _workloads(rows: Sequence[Row]) -> str:
     names, columns = view.workload_table([row.variant for row in rows])
     if not names:
         return ""
-    head = "".join(f'<th scope="col">{escape(column.title)}</th>' for column in columns)
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>'
-        + "".join(f"<td>{escape(' '.join(' '.join(column.cells[n]).split()))}</td>" for column in columns)
-        + "</tr>"
+    titles = [column.title for column in columns]
+    body = [
+        f'<tr role="row"><th scope="row" role="rowheader">{escape(name)}</th>'
+        f"{_cells(titles, [column.cells[n] for column in columns])}</tr>"
         for n, name in enumerate(names)
-    )
-    return (
-        f'<div class="wide"><table><thead><tr><th scope="col">workload</th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    ]
+    return _grid("Workloads", ["workload", *titles], body)
 
 
 def _one_of_each(rows: Sequence[Row]) -> list[Row]:
@@ -206,7 +331,8 @@ def _by_id(rows: Sequence[Row], wanted: str) -> Result:
 
 
 def _name(row: Row, count: int) -> str:
-    number = f'<span class="number">{row.number}</span>' if count > pareto.NAMED else ""
+    on_phone = "" if count > pareto.NAMED else " phone"
+    number = f'<span class="number{on_phone}">{row.number}</span>' if count > 1 else ""
     lead = f'{number}<span class="swatch {color(row.color)}"></span>'
     # A chain may break at its plus signs and nowhere else.
     steps = row.label.split("+")
@@ -218,52 +344,52 @@ def _badges(row: Row, best: bool, nothing_beats: Collection[str]) -> str:
     status, front = row.variant.status, row.variant.name in nothing_beats and len(row.result.variants) > 1
     badges = "" if status == "ok" else f'<span class="badge {status}">{status}</span>'
     if best:
-        badges += f'<span class="badge best">{view.praise(row.result)}</span>'
+        badges += f'<span class="badge best">{view.BEST} {view.praise(row.result)}</span>'
     elif front:
-        badges += '<span class="badge front" title="nothing here is better at everything">◆</span>'
+        badges += f'<span class="badge front" title="nothing here is better in everything at once">{view.FRONT}</span>'
     return badges
 
 
 def _traces(result: Result, rows: Sequence[Row], *, several: bool) -> str:
     chosen, others = _drawn([row for row in rows if row.result is result])
-    drawn = traces.draw(result, chosen)
+    drawn = _figure(lambda width: traces.draw(result, chosen, width))
     strip = traces.headline(result)
-    if drawn is None or strip is None:
+    if not drawn or strip is None:
         return ""
     title = "Power over the run" + (f": {result.id}" if several else "")
     lead = f"{strip.channel}, one strip a variant on the same scales: its own windows are shaded, the rest is gray."
     lead += others
-    return _section(title, lead, f'<figure class="wide">{drawn}</figure>')
+    return _section(title, lead, drawn)
 
 
 def _stages(rows: Sequence[Row]) -> str:
     """A frame of each pipeline as a timeline under its power, with what a cheaper variant of a stage could save."""
     rows, others = _drawn(rows)
-    drawn = stages.draw(rows)
+    drawn = _figure(lambda width: stages.draw(rows, width))
     lead = (
         "One frame: each stage for its median time, under the mean power that the device draws while it runs, with its "
         "95 % interval. The area is the joules of the stage: the most that a cheaper variant of it can save."
     )
-    return _section("A frame by stage", lead + others, f'<figure class="wide">{drawn}</figure>') if drawn else ""
+    return _section("A frame by stage", lead + others, drawn) if drawn else ""
 
 
 def _latency(rows: Sequence[Row]) -> str:
     rows, others = _drawn(rows)
-    drawn = latency.draw(rows)
+    drawn = _figure(lambda width: latency.draw(rows, width))
     lead = (
         "Seconds from request to answer. Percentiles are upper bounds that hold with 99 % confidence (MLPerf early "
         "stopping); outliers are counted and kept."
     )
     lead += others
-    return _section("Latency", lead, f'<figure class="wide">{drawn}</figure>') if drawn else ""
+    return _section("Latency", lead, drawn) if drawn else ""
 
 
 def _budget(rows: Sequence[Row]) -> str:
     rows, others = _drawn(rows)
-    drawn = budget.draw(rows)
+    drawn = _figure(lambda width: budget.draw(rows, width))
     lead = "How much of the variance of the joules comes from where (GUM). The longest piece is what to improve first."
     lead += others
-    return _section("Where the uncertainty comes from", lead, f'<figure class="wide">{drawn}</figure>') if drawn else ""
+    return _section("Where the uncertainty comes from", lead, drawn) if drawn else ""
 
 
 def _diagnosis(results: Sequence[Result]) -> str:
@@ -294,7 +420,20 @@ def _prose(text: str) -> str:
 
 
 def _multiline(text: str) -> str:
-    return "\n".join(escape(line) for line in text.splitlines()[-40:])
+    return escape_lines(text.splitlines()[-40:])
+
+
+def _commands(results: Sequence[Result]) -> str:
+    """The commands that made the results, for a person to repeat them."""
+    commands = list(dict.fromkeys(shlex.join(result.command) for result in results if result.command))
+    if not commands:
+        return ""
+    lead = "In the folder where it ran. Random inputs and the order of the windows follow the seed (--seed)."
+    return _section("The same run again", lead, f"<pre>{escape_lines(commands)}</pre>")
+
+
+def escape_lines(lines: Sequence[str]) -> str:
+    return "\n".join(escape(line) for line in lines)
 
 
 def _footer(results: Sequence[Result]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from edgeprof.reporters import view
+from edgeprof.reporters import names, view
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,8 @@ def render(results: Sequence[Result]) -> str:
 
 
 def _render_result(result: Result) -> str:
+    full_names = names.shortened_pairs(result)
+    result = names.with_short_names(result)
     lines = [f"**{_escape(view.heading(result))}**  ", _escape(view.protocol_line(result)), ""]
     columns = view.columns(result.variants)
     marks = view.marks(result)
@@ -44,6 +46,7 @@ def _render_result(result: Result) -> str:
             # A fence of four tildes ends at four tildes only, which are then made three.
             words = [_CONTROL.sub(" ", word).replace("~~~~", "~~~") for word in variant.last_words.splitlines()[-20:]]
             lines += ["", f"Last words of {_escape(variant.name)}:", "", "~~~~text", *words, "~~~~"]
+    lines += [f"- {_escape(short)} is {_escape(full)}" for short, full in full_names]
     lines += ["", *(f"{_escape(note)}  " for note in view.notes(result))]
     lines.append(f"edgeprof {_escape(result.edgeprof)}, run {_escape(result.id)}, {_escape(result.created)}")
     return view.join(lines)
@@ -51,12 +54,12 @@ def _render_result(result: Result) -> str:
 
 def _workloads(result: Result) -> list[str]:
     """A second table with each workload of each variant, where there are several."""
-    names, columns = view.workload_table(result.variants)
-    if not names:
+    rows, columns = view.workload_table(result.variants)
+    if not rows:
         return []
     heads = ["workload", *(column.title for column in columns)]
     lines = ["", "| " + " | ".join(_escape(head) for head in heads) + " |", "|---|" + "---:|" * len(columns)]
-    for row, name in enumerate(names):
+    for row, name in enumerate(rows):
         cells = [name, *(" ".join(" ".join(column.cells[row]).split()) for column in columns)]
         lines.append("| " + " | ".join(_escape(cell) for cell in cells) + " |")
     return lines

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof import units
 from edgeprof.reporters.charts.svg import escape
+from edgeprof.reporters.host_section import words_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,14 +33,10 @@ def section(results: Sequence[Result]) -> str:
 
 
 def _block(proof: Proof) -> str:
-    head = "".join(f'<th scope="col" class="words">{escape(name)}</th>' for name in _HEADS)
     ordered = sorted(proof.checks, key=lambda check: _ORDER.get(check.verdict, 1))
-    body = "".join(
-        "<tr>" + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in _row(check)) + "</tr>"
-        for check in ordered
-    )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<h3>{escape(_title(proof))}</h3><p>{escape(summary(proof))}</p><div class="wide">{table}</div>'
+    title = _title(proof)
+    table = words_table(title, _HEADS, [_row(check) for check in ordered])
+    return f"<h3>{escape(title)}</h3><p>{escape(summary(proof))}</p>{table}"
 
 
 def _title(proof: Proof) -> str:

@@ -178,6 +178,8 @@ def _blocks(
 def _painted(style: Style, mark: str) -> str:
     if mark.startswith(("◆", "*")) and not mark.endswith("degraded"):
         return style.paint(mark, "green", "bold")
+    if mark in {"◇", "o"}:
+        return style.paint(mark, "green")
     return style.paint(mark, "yellow" if "degraded" in mark else "red")
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from edgeprof.results.schema import Comparison, EnergyFigure, Ratio, Reason, Result, SensorUse, Variant
 
 NONE = ("–", "")
+#: The marks of the variant to take, and of those that nothing beats in everything at once.
+BEST, FRONT = "◆", "◇"
 #: Joules of these come from hardware and need no further word.
 REAL = ("counter", "measured")
 
@@ -250,9 +252,9 @@ def marks(result: Result) -> list[str]:
     for variant in result.variants:
         words: list[str] = [] if variant.status == "ok" else [variant.status]
         if variant is recommended:
-            words.insert(0, f"◆ {praise(result)}")
+            words.insert(0, f"{BEST} {praise(result)}")
         elif variant.name in result.pareto and len(result.variants) > 1:
-            words.insert(0, "◆")
+            words.insert(0, FRONT)
         row_marks.append(" ".join(words))
     return row_marks
 
@@ -472,11 +474,13 @@ def notes(result: Result) -> list[str]:
     if result.interrupted:
         lines.append("Interrupted: what had been measured until then is here.")
     front = [v for v in result.variants if v.name in result.pareto]
-    if len(front) > 1:
+    if any(FRONT in mark for mark in marks(result)):
         judged = ["accuracy"] if any(v.accuracy for v in front) else []
         judged += ["energy"] if any(v.energy_j_per_inference for v in front) else []
         at_once = " at once" if judged else ""
-        lines.append(f"◆ nothing here is better in {', '.join(judged)}{' and ' if judged else ''}latency{at_once}.")
+        lines.append(
+            f"{FRONT} nothing here is better in {', '.join(judged)}{' and ' if judged else ''}latency{at_once}."
+        )
     return lines
 
 

@@ -49,4 +49,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             received_utc TEXT NOT NULL
         )""",
     ),
+    (
+        # Without a foreign key: a result that is saved again, with more variants, keeps its name and its tags.
+        "CREATE TABLE names (result_id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+        "CREATE TABLE tags (result_id TEXT NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (result_id, tag))",
+    ),
 )

@@ -689,6 +689,9 @@ class Result(Struct):
     interrupted: bool = False
     self_cost: SelfCost | None = None
     traces: list[TraceStrip] = []
+    #: The words of the command that made it, so that a person can repeat it; None where no command did, or where the
+    #: edgeprof of that time did not keep it.
+    command: list[str] | None = None
     #: None where the board was not proved
     proof: Proof | None = None
     schema: str = SCHEMA

@@ -20,7 +20,7 @@ from edgeprof.results.migrations import MIGRATIONS
 from edgeprof.results.place import data_dir, make_private
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from edgeprof.results.schema import Result, Variant
@@ -30,8 +30,8 @@ __all__ = ["BUSY_TIMEOUT_S", "FILE", "Entry", "Newest", "Store", "StoreError", "
 FILE = "results.sqlite3"
 #: Seconds to wait for another writer; a result takes milliseconds to write.
 BUSY_TIMEOUT_S = 10.0
-#: The version of the tables that first had one of a fleet's jobs.
-_VERSION_WITH_JOBS = 2
+#: The versions of the tables that first had a fleet's jobs, and names and tags of results.
+_VERSION_WITH_JOBS, _VERSION_WITH_NAMES = 2, 3
 
 
 class StoreError(EdgeprofError):
@@ -40,7 +40,10 @@ class StoreError(EdgeprofError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One variant of one stored result, as history lists it. Energies are joules per inference, latency seconds."""
+    """One variant of one stored result, as history lists it. Energies are joules per inference, latency seconds.
+
+    ``name`` is what a person called the run, empty for nothing; ``tags`` are sorted.
+    """
 
     id: str
     created: str
@@ -57,6 +60,8 @@ class Entry:
     energy_u_j: float | None
     latency_p50_s: float | None
     accuracy: float | None
+    name: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ class Store:
             return {row[0] for row in db.execute("SELECT key FROM jobs")}
 
     def find(self, reference: str) -> Result:
-        """A stored result by its id, the beginning of it, its last part (``k3f``), ``last`` or ``last~1``.
+        """A stored result by its name or id, the beginning of the id, its last part (``k3f``), ``last`` or ``last~1``.
 
         Raises:
             InputError: none or several fit; the remedy names those that come near.
@@ -155,35 +160,107 @@ class Store:
         with self._reading() as db:
             if db is None:
                 raise self._not_found(reference, [])
-            known = [row[0] for row in db.execute("SELECT id FROM results ORDER BY created_utc DESC, rowid DESC")]
-            chosen = _resolve(reference, known)
-            if chosen is None:
-                raise self._not_found(reference, known)
+            chosen = self._chosen(db, reference)
             (text,) = db.execute("SELECT json FROM results WHERE id = ?", (chosen,)).fetchone()
         return document.from_json(text, source=f"stored result {chosen}")
 
-    def history(self, *, limit: int | None = 20, model: str | None = None) -> list[Entry]:
+    def history(
+        self, *, limit: int | None = 20, model: str | None = None, tag: str | None = None, failed: bool | None = None
+    ) -> list[Entry]:
         """The variants of the last ``limit`` results, newest result first; an empty list where there is no store.
 
         Args:
             limit: How many results (not variants); None for all.
             model: Only results that hold a model of this name.
+            tag: Only results with this tag.
+            failed: Only results in which nothing could be measured (True), or only the others (False).
         """
         with self._reading() as db:
             if db is None:
                 return []
+            names, tags = self._labels(db)
             rows = db.execute(
                 """SELECT r.id, r.created, r.board, r.scenario, r.interrupted, v.model, v.variant, v.runtime, v.device,
                           v.status, v.provenance, v.energy_j, v.energy_u_j, v.latency_p50_s, v.accuracy
                    FROM (SELECT *, rowid AS row FROM results
-                         WHERE :model IS NULL OR id IN (SELECT result_id FROM variants WHERE model = :model)
+                         WHERE (:model IS NULL OR id IN (SELECT result_id FROM variants WHERE model = :model))
+                           AND (:failed IS NULL OR :failed = NOT EXISTS
+                                (SELECT 1 FROM variants WHERE result_id = id AND status <> 'failed'))
+                           AND (:tagged IS NULL OR instr(:tagged, '|' || id || '|'))
                          ORDER BY created_utc DESC, rowid DESC LIMIT :limit) AS r
                    JOIN variants AS v ON v.result_id = r.id
                    WHERE :model IS NULL OR v.model = :model
                    ORDER BY r.created_utc DESC, r.row DESC, v.position""",
-                {"model": model, "limit": -1 if limit is None else limit},
+                {
+                    "model": model,
+                    "limit": -1 if limit is None else limit,
+                    "failed": None if failed is None else int(failed),
+                    "tagged": None if tag is None else f"|{'|'.join(key for key in tags if tag in tags[key])}|",
+                },
             ).fetchall()
-        return [Entry(row[0], row[1], row[2], row[3], bool(row[4]), *row[5:]) for row in rows]
+        return [
+            Entry(*row[:4], bool(row[4]), *row[5:15], names.get(row[0], ""), tags.get(row[0], ()))  # type: ignore[call-arg]
+            for row in rows
+        ]
+
+    def label(
+        self, reference: str, *, name: str | None = None, tags: Sequence[str] = (), untag: Sequence[str] = ()
+    ) -> str:
+        """Name a stored result, or take its name away (an empty one), add tags and remove some; its id.
+
+        Raises:
+            InputError: there is no such result, or another one has the name.
+            StoreError: the store cannot be written.
+        """
+        with self._writing() as db:
+            chosen = self._chosen(db, reference)
+            if name is not None:
+                taken = db.execute("SELECT result_id FROM names WHERE name = ?", (name,)).fetchone()
+                if name and (
+                    (taken and taken[0] != chosen) or name.startswith("last") or _resolve(name, self._ids(db))
+                ):
+                    raise InputError(
+                        f"{name!r} means a stored result already", remedy=f"See which: edgeprof history {name}"
+                    )
+                db.execute("DELETE FROM names WHERE result_id = ?", (chosen,))
+                if name:
+                    db.execute("INSERT INTO names VALUES (?, ?)", (chosen, name))
+            db.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", [(chosen, tag) for tag in tags])
+            db.executemany("DELETE FROM tags WHERE result_id = ? AND tag = ?", [(chosen, tag) for tag in untag])
+        return chosen
+
+    def delete(self, reference: str) -> str:
+        """Forget a stored result; its id.
+
+        Raises:
+            InputError: there is no such result.
+            StoreError: the store cannot be written.
+        """
+        with self._writing() as db:
+            chosen = self._chosen(db, reference)
+            db.execute("DELETE FROM results WHERE id = ?", (chosen,))  # its variants go with it
+            for table in ("names", "tags"):
+                db.execute(f"DELETE FROM {table} WHERE result_id = ?", (chosen,))  # noqa: S608 - our own tables
+        return chosen
+
+    def move(self, reference: str, directory: Path) -> str:
+        """Move a stored result, with its name and tags, to the store of another data directory; its id.
+
+        It is deleted here only after it was kept there.
+
+        Raises:
+            InputError: there is no such result, or the directory is this store's own.
+            StoreError: one of the stores cannot be written, or the other one holds another result of that name.
+        """
+        other = Store(directory)
+        if other.path.resolve() == self.path.resolve():
+            raise InputError(f"{directory} is where the runs lie already", remedy="Give another data directory.")
+        result = self.find(reference)
+        with self._reading() as db:
+            names, tags = self._labels(db) if db is not None else ({}, {})
+        other.save(result)
+        other.label(result.id, name=names.get(result.id), tags=tags.get(result.id, ()))
+        return self.delete(result.id)
 
     def all(self) -> list[Result]:
         """Every stored result, newest first; an empty list where there is no store.
@@ -225,6 +302,33 @@ class Store:
             for key, position, _ in newest_rows
             if key in results and position in range(len(results[key].variants))
         ]
+
+    def _chosen(self, db: sqlite3.Connection, reference: str) -> str:
+        """The id of the one result that is meant.
+
+        Raises:
+            InputError: none or several fit.
+        """
+        names, _ = self._labels(db)
+        named = next((key for key, name in names.items() if name == reference), None)
+        known = self._ids(db)
+        chosen = named if named in known else _resolve(reference, known)
+        if chosen is None:
+            raise self._not_found(reference, known)
+        return chosen
+
+    def _ids(self, db: sqlite3.Connection) -> list[str]:
+        """The ids of all results, newest first."""
+        return [row[0] for row in db.execute("SELECT id FROM results ORDER BY created_utc DESC, rowid DESC")]
+
+    def _labels(self, db: sqlite3.Connection) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+        """Id → name, and id → tags; nothing in a store that an earlier edgeprof wrote."""
+        if self._version(db) < _VERSION_WITH_NAMES:
+            return {}, {}
+        tags: dict[str, tuple[str, ...]] = {}
+        for key, tag in db.execute("SELECT result_id, tag FROM tags ORDER BY tag"):
+            tags[key] = (*tags.get(key, ()), tag)
+        return dict(db.execute("SELECT result_id, name FROM names").fetchall()), tags
 
     def _not_found(self, reference: str, known: list[str]) -> InputError:
         near = [

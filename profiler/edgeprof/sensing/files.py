@@ -30,6 +30,8 @@ _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EBADF, errno.E
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
 #: A row that took less (s) is read without looking at the clock for each of its values.
 _QUICK_S = 2e-4
+#: The most bytes of a file with one number.
+_LENGTH = 64
 #: After so many readings it is checked that the open file is still the one in the directory.
 _CHECK_EVERY = 64
 
@@ -44,7 +46,7 @@ class TextFile:
 
     __slots__ = ("_due", "_fd", "_length", "_pause_s", "_retry_at", "path")
 
-    def __init__(self, path: Path | str, length: int = 64) -> None:
+    def __init__(self, path: Path | str, length: int = _LENGTH) -> None:
         self.path = os.fspath(path)
         self._length = length
         self._fd = -1
@@ -76,6 +78,11 @@ class TextFile:
                 self.close()
                 self._postpone()
             return None
+
+    @property
+    def descriptor(self) -> int:
+        """The open descriptor, which is still that of the file in the directory; negative where there is none."""
+        return self._fd if self._fd >= 0 and self._still_there() else -1
 
     def close(self) -> None:
         """Give the descriptor back; safe to call twice."""
@@ -167,6 +174,9 @@ class FileSensor(Sensor):
         self._unavailable = tuple(unavailable)
         self._is_quick = False
         self._readers: list[tuple[int, Callable[[], float]]] = [(i, f.number) for i, f in enumerate(self._files)]
+        # Descriptors and scales for so many more rows: nearly every row is read by them without a call per file.
+        self._plain: list[tuple[int, int, float]] = []
+        self._plain_rows = self._careful_rows = 0
 
     @property
     def channels(self) -> Sequence[Channel]:
@@ -185,8 +195,10 @@ class FileSensor(Sensor):
         begin = before = clock()
         if self._is_quick:
             # The time of the whole row is each one's: the sampler writes it.
-            for index, number in self._readers:
-                values[index] = number()
+            if self._careful_rows > 0 or not self._read_plain(values):
+                self._careful_rows -= 1
+                for index, number in self._readers:
+                    values[index] = number()
             self._is_quick = clock() - begin < _QUICK_S
             return
         for index, number in self._readers:
@@ -196,7 +208,23 @@ class FileSensor(Sensor):
             before = after
         self._is_quick = before - begin < _QUICK_S
 
+    def _read_plain(self, values: MutableSequence[float]) -> bool:
+        """Read a row by its descriptors; whether all of it was read. What fails is read file by file for a while."""
+        if self._plain_rows <= 0:
+            self._plain = [(i, file.descriptor, file.scale) for i, file in enumerate(self._files)]
+            self._plain_rows = _CHECK_EVERY
+        self._plain_rows -= 1
+        pread = os.pread
+        try:
+            for index, descriptor, scale in self._plain:
+                values[index] = int(pread(descriptor, _LENGTH, 0)) * scale
+        except (OSError, ValueError):
+            self._plain_rows, self._careful_rows = 0, _CHECK_EVERY
+            return False
+        return True
+
     def close(self) -> None:
+        self._plain_rows = 0
         for file in self._files:
             file.close()
 

@@ -76,6 +76,9 @@ class ChannelStats:
     reason: str | None = None
 
 
+#: No value below this is one that a register without a reading says.
+_NO_SENTINEL = min(abs(value) for value in SENTINELS)
+
 #: What a sensor is read at (Hz) where nobody asks for another rate and nothing slower would do.
 DEFAULT_RATE_HZ = 100.0
 #: Readings per time constant of an exponential filter, where nobody asks for a rate: what it lets through is then
@@ -153,10 +156,12 @@ class Probe:
 
         width = len(self.channels)
         self._nan = array("d", [math.nan] * width)
+        self._nan_bytes = self._nan.tobytes()
         self._values, self._stamps = array("d", self._nan), array("d", self._nan)
         limits = [bounds(channel) for channel in self.channels]
         self._lows = array("d", [max(low, -_MAX) for low, _ in limits])
         self._highs = array("d", [min(high, _MAX) for _, high in limits])
+        self._low, self._high = max(self._lows, default=0.0), min(self._highs, default=0.0)
         self._bounded = any(math.isfinite(limit) for pair in limits for limit in pair)
         self._samples, self._failed, self._refused = [0] * width, [0] * width, [0] * width
         self._first, self._last = array("d", self._nan), array("d", self._nan)
@@ -262,7 +267,7 @@ class Probe:
         channels in Python would cost more than reading them does.
         """
         middle = (before + after) / 2
-        stamped = any(map(isfinite, stamps))
+        stamped = stamps.tobytes() != self._nan_bytes and any(map(isfinite, stamps))
         usual = not stamped or (before <= min(stamps) and max(stamps) <= after and isfinite(sum(stamps)))
         if usual and isfinite(sum(values)) and (not self._bounded or self._inside(values)):
             if self._smooth:
@@ -285,8 +290,12 @@ class Probe:
         return good
 
     def _inside(self, values: array[float]) -> bool:
-        within = all(map(le, self._lows, values)) and all(map(le, values, self._highs))
-        return within and SENTINELS.isdisjoint(values)
+        low, high = min(values), max(values)
+        # Between the narrowest limits lies what is between each channel's own.
+        within = (self._low <= low and high <= self._high) or (
+            all(map(le, self._lows, values)) and all(map(le, values, self._highs))
+        )
+        return within and ((low > -_NO_SENTINEL and high < _NO_SENTINEL) or SENTINELS.isdisjoint(values))
 
     def _count_each(self, values: array[float], times: Sequence[float]) -> bool:
         """Count a row value by value, and make NaN of what is refused; whether any is good."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
+import tarfile
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +21,7 @@ from edgeprof.installation import install_command
 from edgeprof.plugins import PluginHost, PluginInfo
 from edgeprof.roots import Roots
 from edgeprof.sensing.sensor import Channel, Sensor
+from edgeprof.simulation.layouts import build
 from edgeprof.worker.runtime import Availability
 
 STATUSES = {"ok", "warn", "absent", "fail"}
@@ -264,3 +267,55 @@ def test_fix_udev_shows_everything_first_and_then_asks_for_root(
     assert "chmod 0440" in out
     assert "udevadm control --reload" in out
     assert "needs root" in err
+
+
+def test_a_bundle_is_shown_and_written_and_read_as_a_tree(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPROF_PLUGINS", "ina3221,thermal,jetson")
+    build("jetson-orin-nano", tmp_path / "board")
+    (tmp_path / "board/root/etc/hostname").write_text("annas-robot\n")
+    (tmp_path / "board/root/etc/os-release").write_text('PRETTY_NAME="L4T of annas-robot"\n')
+    file = tmp_path / "bug.tar.gz"
+    board = ["--sysfs-root", str(tmp_path / "board")]
+    assert run(["sensors", "--json", *board]) == 0
+    here = json.loads(capsys.readouterr().out)
+    assert run(["doctor", "--bundle", str(file), "--yes", *board]) == 0
+    shown = capsys.readouterr().out
+    assert "in1_input  5000" in shown
+    assert "annas-robot" not in shown
+    with tarfile.open(file) as archive:
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / "edgeprof-bundle"
+    assert all(name in shown for name in ("class/hwmon", "root/etc/os-release", "edgeprof-bundle.json"))
+    assert run(["sensors", "--json", "--sysfs-root", str(unpacked)]) == 0
+    there = json.loads(capsys.readouterr().out)
+    assert there["headline"] == here["headline"]
+    assert there["headline"]["power_w"] > 0
+    assert {channel["provenance"] for channel in there["channels"]} == {"simulated"}
+    manifest = json.loads((unpacked / "edgeprof-bundle.json").read_text())
+    assert manifest["schema"] == "edgeprof.bundle/1"
+    assert manifest["sensors"]["headline"]["power_w"] == here["headline"]["power_w"]
+    assert {"python", "numpy", "kernel"} <= manifest["versions"].keys()
+
+
+def test_a_bundle_is_not_written_unasked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPROF_PLUGINS", "")
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    board = ["--sysfs-root", str(tmp_path)]
+    for name, words in (
+        ("bug.zip", "gzipped tar"),
+        ("no/bug.tgz", "not a directory"),
+        ("bug.tgz", "nobody can be asked"),
+    ):
+        assert run(["doctor", "--bundle", str(tmp_path / name), *board]) == 2
+        assert words in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_is_unpacked_before_it_is_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "bug.tar.gz").write_bytes(b"")
+    assert run(["sensors", "--sysfs-root", str(tmp_path / "bug.tar.gz")]) == 2
+    assert "tar xf" in capsys.readouterr().err

@@ -113,6 +113,111 @@ class TestHistory:
         assert "not a database" in err
 
 
+class TestLabels:
+    def test_a_run_is_named_and_tagged_and_found_by_its_name(self, edgeprof):
+        Store().save(samples.study())
+        assert edgeprof("history", "last", "--name", "before", "--tag", "release", "--tag", "v2")[0] == 0
+        _, out, _ = edgeprof("history")
+        assert "before #release #v2" in out
+        (listed,) = json.loads(edgeprof("history", "--json", "--tagged", "v2")[1])["results"]
+        assert (listed["name"], listed["tags"]) == ("before", ["release", "v2"])
+        assert edgeprof("history", "before", "--json")[1] == edgeprof("history", "k3f", "--json")[1]
+        edgeprof("history", "before", "--untag", "v2", "--name", "")
+        (listed,) = json.loads(edgeprof("history", "--json")[1])["results"]
+        assert (listed["name"], listed["tags"]) == (None, ["release"])
+
+    def test_saving_a_run_again_keeps_its_name(self, edgeprof):
+        Store().save(samples.study())
+        edgeprof("history", "last", "--name", "before")
+        Store().save(samples.study())
+        assert edgeprof("history", "before")[0] == 0
+
+    def test_a_name_that_means_another_run_is_refused(self, edgeprof):
+        Store().save(samples.study())
+        Store().save(branch())
+        edgeprof("history", "k3f", "--name", "before")
+        for name in ("before", "k3f", "last", "20261121-1412-k3f"):
+            code, _, err = edgeprof("history", "bbb", "--name", name)
+            assert code == 2
+            assert "a stored result already" in err
+
+    def test_deleting_asks_and_forgets(self, edgeprof):
+        Store().save(samples.study())
+        code, _, err = edgeprof("history", "last", "--delete")
+        assert code == 2
+        assert "nobody can be asked" in err
+        assert edgeprof("history", "last", "--delete", "--yes")[0] == 0
+        assert "nothing is stored" in edgeprof("history")[1]
+
+    def test_moving_keeps_the_run_with_its_labels_in_one_place(self, edgeprof, place):
+        Store().save(samples.study())
+        edgeprof("history", "last", "--name", "before", "--tag", "v2")
+        assert edgeprof("history", "before", "--move", str(place / "archive"))[0] == 0
+        assert Store().history() == []
+        (first, *_) = Store(place / "archive").history()
+        assert (first.name, first.tags) == ("before", ("v2",))
+        code, _, err = edgeprof("history", "last", "--move", str(place / "data"))
+        assert code == 2
+        assert "lie already" in err
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["--delete"], "which run"),
+            (["--tagged", "nosuch"], "no run has the tag"),
+            (["last", "--delete", "--move", "x"], "exclude one another"),
+            (["nosuch", "--tag", "x"], "nosuch"),
+        ],
+    )
+    def test_what_cannot_be_done_is_one_sentence(self, edgeprof, words, said):
+        Store().save(samples.study())
+        code, _, err = edgeprof("history", *words)
+        assert code == 2
+        assert said in err
+        assert len(Store().history()) == 3
+
+    def test_runs_in_which_nothing_was_measured_are_kept_apart(self, edgeprof):
+        Store().save(samples.study())
+        lost = samples.failed()
+        lost.id, lost.created, lost.variants = "20261123-0900-ccc", "2026-11-23T09:00:00+00:00", lost.variants[1:]
+        Store().save(lost)
+        _, out, _ = edgeprof("history")
+        assert "ccc" not in out
+        assert "1 run in which nothing could be measured: edgeprof history --failed" in out
+        _, out, _ = edgeprof("history", "--failed")
+        assert "ccc" in out
+        assert "k3f" not in out
+
+    def test_a_store_of_the_first_version_is_read_and_then_labelled(self, edgeprof, monkeypatch):
+        from edgeprof.results import store
+
+        with monkeypatch.context() as earlier:
+            earlier.setattr(store, "MIGRATIONS", store.MIGRATIONS[:1])
+            Store().save(samples.study())
+        assert "k3f" in edgeprof("history")[1]
+        assert edgeprof("history", "last", "--tag", "old")[0] == 0
+        assert "#old" in edgeprof("history")[1]
+
+
+class TestPlot:
+    def test_a_chart_of_a_stored_result(self, edgeprof, place):
+        Store().save(samples.study())
+        code, out, _ = edgeprof("plot", "last")
+        assert code == 0
+        assert "edgeprof-pareto.svg" in out
+        assert "int8-static" in (place / "edgeprof-pareto.svg").read_text()
+
+    def test_runs_over_time_as_a_picture_and_as_a_page(self, edgeprof, place):
+        Store().save(samples.study())
+        assert edgeprof("history", "--plot", "trend.svg")[0] == 2
+        Store().save(branch())
+        for name in ("trend.svg", "trend.html"):
+            code, out, _ = edgeprof("history", "--plot", name)
+            assert code == 0
+            assert "2 runs" in out
+            assert "int8-static" in (place / name).read_text()
+
+
 class TestCompare:
     def test_says_the_ratio_its_interval_and_the_verdict(self, edgeprof):
         write("main.json", samples.study())

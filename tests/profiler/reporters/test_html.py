@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html.parser
 import json
 import re
@@ -59,13 +61,18 @@ def test_every_kind_of_result_makes_a_whole_page(kind):
 
 
 @pytest.mark.parametrize("kind", samples.ALL)
-def test_nothing_is_fetched_and_nothing_runs(kind):
+def test_nothing_is_fetched_and_only_the_script_of_the_page_runs(kind):
     found = parsed([samples.ALL[kind]()])
-    assert not {"script", "link", "img", "iframe", "object"} & set(found.tags)
+    assert not {"link", "img", "iframe", "object"} & set(found.tags)
+    assert found.tags.count("script") == 1
     names = {name for name, _ in found.attributes}
     assert not {"src", "href"} & names
     assert not any(name.startswith("on") for name in names)
-    assert "url(" not in page.render([samples.ALL[kind]()])
+    text = page.render([samples.ALL[kind]()])
+    assert "url(" not in text
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'" in text
 
 
 def test_whatever_a_result_contains_is_text():
@@ -85,7 +92,7 @@ def test_whatever_a_result_contains_is_text():
 
     poisoned = document.from_json(json.dumps(poison(data)))
     text = page.render([poisoned])
-    assert "<script" not in text
+    assert text.count("<script") == 1
     assert "<img" not in text
     found = parsed([poisoned])
     assert found.wrong == []
@@ -162,7 +169,7 @@ def test_shaded_windows_lie_where_the_windows_were():
     assert len(shades) == 15
     strip = result.traces[0]
     window = result.variants[0].windows[0]
-    inner = traces.WIDTH - traces.LEFT - traces.RIGHT
+    inner = svg.WIDE - traces.LEFT - traces.RIGHT
     share = (window.end_s - window.start_s) / strip.times_s[-1]
     assert float(shades[0].get("width")) == pytest.approx(inner * share, abs=0.02)
 
@@ -221,6 +228,26 @@ def test_ticks_are_few_round_and_inside(low, high, log):
     texts = svg.ticks_text(ticks)
     assert len(set(texts)) == len(texts)
     assert all(len(re.sub(r"[^1-9]", "", t)) <= 3 for t in texts)
+
+
+def test_the_page_tells_the_command_that_made_it_and_none_where_none_did():
+    result = samples.one()
+    assert "The same run again" not in page.render([result])
+    result.command = ["edgeprof", "bench", "my model.onnx", "--seed", "7"]
+    assert "edgeprof bench &#x27;my model.onnx&#x27; --seed 7</pre>" in page.render([result])
+
+
+def test_every_chart_is_drawn_for_a_screen_and_for_a_telephone():
+    text = page.render([samples.study()])
+    widths = re.findall(r'viewBox="0 0 (\d+) ', text)
+    assert widths.count("960") == widths.count("350") == 4
+
+
+@pytest.mark.parametrize("kind", samples.ALL)
+def test_the_answer_is_one_sentence_and_its_details_follow(kind):
+    first, details = answer.answer_and_details(samples.ALL[kind]())
+    assert first.endswith(".")
+    assert answer.answer(samples.ALL[kind]()) == f"{first} {details}".strip()
 
 
 PROOF = schema.Proof(

@@ -277,8 +277,9 @@ def test_two_devices_may_give_their_results_one_id(store):
 def test_a_store_of_an_earlier_edgeprof_has_no_jobs_and_takes_some(store):
     store.save(at(12))
     with sqlite3.connect(store.path) as db:
-        db.execute("DROP TABLE jobs")
-        db.execute("DELETE FROM schema_version WHERE version = 2")
+        for table in ("jobs", "names", "tags"):
+            db.execute(f"DROP TABLE {table}")
+        db.execute("DELETE FROM schema_version WHERE version >= 2")
     db.close()
     assert store.jobs() == []
     assert store.job_keys() == set()

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from edgeprof.reporters.charts.rows import Row
     from edgeprof.results.schema import Budget
 
-WIDTH = 960.0
-LEFT, RIGHT, TOP = 16.0, 16.0, 34.0
-BAR, STEP = 18.0, 50.0
+LEFT, RIGHT, TOP = 16.0, 16.0, 14.0
+BAR, STEP, LINE = 18.0, 50.0, 20.0
 #: Term → what it is, in the order of the legend and of the colours.
 TERMS = {
     "repeatability": "spread of the windows",
@@ -38,45 +37,64 @@ def shares(budget: Budget) -> dict[str, float]:
     return {key: squares[key] / total for key in TERMS if squares.get(key, 0.0) / total > 0.0005} if total else {}
 
 
-def draw(rows: Sequence[Row]) -> str | None:
+def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
     """The bars, or None where no budget was kept."""
     drawn = [(row, terms) for row in rows if row.energy and (b := row.energy.gross.budget) and (terms := shares(b))]
     if not drawn:
         return None
     used = [key for key in TERMS if any(key in terms for _, terms in drawn)]
-    parts = []
-    x = LEFT
-    for key in used:
-        parts += [
-            svg.el("rect", x=x, y=4.0, width=11.0, height=11.0, rx=2.0, class_=f"share {_class(key)}"),
-            svg.text(x + 16, 14, TERMS[key], "start", "tick"),
-        ]
-        x += 34 + 6.2 * len(TERMS[key])
-    scale = svg.Scale(0.0, 1.0, LEFT, WIDTH - RIGHT)
+    legend, below = _legend(used, width)
+    several_lines = width < svg.WIDE
+    step = STEP + (LINE if several_lines else 0.0)
+    scale = svg.Scale(0.0, 1.0, LEFT, width - RIGHT)
+    parts = [legend]
     for n, (row, terms) in enumerate(drawn):
-        top = TOP + n * STEP + 18
+        top = below + n * step + step - STEP + 18
+        words = [row.label, _words(row)] if several_lines else [f"{row.label} · {_words(row)}"]
+        for line, text in enumerate(words):
+            class_ = f"{'tick' if line else 'label'} ink {svg.color(row.color)}"
+            parts.append(svg.text(LEFT, top - 5 - LINE * (len(words) - 1 - line), text, "start", class_))
+        parts.append(_bar(terms, scale, top))
+    return svg.drawing(width, below + len(drawn) * step, "uncertainty budget", *parts)
+
+
+def _legend(used: Sequence[str], width: float) -> tuple[str, float]:
+    """The terms with their colours, in as many lines as they need, and where the bars begin."""
+    parts = []
+    x, y = LEFT, 4.0
+    for key in used:
+        room = 34 + 6.2 * len(TERMS[key])
+        if x > LEFT and x + room - 18 > width - RIGHT:
+            x, y = LEFT, y + LINE
+        parts += [
+            svg.el("rect", x=x, y=y, width=11.0, height=11.0, rx=2.0, class_=f"share {_class(key)}"),
+            svg.text(x + 16, y + 10, TERMS[key], "start", "tick"),
+        ]
+        x += room
+    return "".join(parts), y + LINE + TOP - 4.0
+
+
+def _bar(terms: dict[str, float], scale: svg.Scale, top: float) -> str:
+    parts = []
+    at = 0.0
+    for key, share in terms.items():
+        left, right = scale.at(at), scale.at(at + share)
+        name = f"{TERMS[key]}: {100 * share:.0f} % of the variance"
         parts.append(
-            svg.text(LEFT, top - 5, f"{row.label} · {_words(row)}", "start", f"label ink {svg.color(row.color)}")
-        )
-        at = 0.0
-        for key, share in terms.items():
-            left, right = scale.at(at), scale.at(at + share)
-            name = f"{TERMS[key]}: {100 * share:.0f} % of the variance"
-            parts.append(
-                svg.el(
-                    "rect",
-                    svg.el("title", svg.escape(name)),
-                    x=left,
-                    y=top,
-                    width=max(0.5, right - left - 1),
-                    height=BAR,
-                    class_=f"share {_class(key)}",
-                )
+            svg.el(
+                "rect",
+                svg.el("title", svg.escape(name)),
+                x=left,
+                y=top,
+                width=max(0.5, right - left - 1),
+                height=BAR,
+                class_=f"share {_class(key)}",
             )
-            if right - left > 44:
-                parts.append(svg.text(left + 6, top + 13, f"{100 * share:.0f} %", "start", "inside"))
-            at += share
-    return svg.drawing(WIDTH, TOP + len(drawn) * STEP, "uncertainty budget", *parts)
+        )
+        if right - left > 44:
+            parts.append(svg.text(left + 6, top + 13, f"{100 * share:.0f} %", "start", "inside"))
+        at += share
+    return "".join(parts)
 
 
 def _class(key: str) -> str:

@@ -14,12 +14,11 @@ if TYPE_CHECKING:
     from edgeprof.reporters.charts.rows import Row
     from edgeprof.results.schema import Latency
 
-WIDTH = 960.0
 LEFT, RIGHT, TOP, BOTTOM = 16.0, 16.0, 6.0, 48.0
-BAND, TITLE = 54.0, 26.0
+BAND, TITLE, LINE = 54.0, 26.0, 15.0
 
 
-def draw(rows: Sequence[Row]) -> str | None:
+def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
     """The bands, or None where no latency was measured."""
     drawn = [(row, row.variant.latency_s) for row in rows if row.variant.latency_s and row.variant.latency_s.mean > 0]
     if not drawn:
@@ -28,31 +27,45 @@ def draw(rows: Sequence[Row]) -> str | None:
     # Outliers far out would press everything against the left edge: they are counted in words.
     high = max(max(v.p99_bound or 0.0, v.p99 or 0.0, v.p95 or 0.0, v.mean) for _, v in drawn) * 1.15
     log = low > 0 and high / low > 12
-    scale = svg.fitted(low, high, LEFT, WIDTH - RIGHT, log=log, margin=0.03)
+    scale = svg.fitted(low, high, LEFT, width - RIGHT, log=log, margin=0.03)
     factor, prefix = units.prefix_for([v.mean for _, v in drawn])
-    height = TOP + len(drawn) * (BAND + TITLE) + BOTTOM
-    parts = [svg.x_axis(scale, height - BOTTOM, TOP + TITLE, f"latency, {prefix}s", factor)]
+    words = [_words(row, latency, (factor, prefix), several_lines=width < svg.WIDE) for row, latency in drawn]
+    title = TITLE + LINE * (max(map(len, words)) - 1)
+    height = TOP + len(drawn) * (BAND + title) + BOTTOM
+    parts = [svg.x_axis(scale, height - BOTTOM, TOP + title, f"latency, {prefix}s", factor)]
     for n, (row, latency) in enumerate(drawn):
-        top = TOP + n * (BAND + TITLE) + TITLE
-        parts.append(_band(row, latency, scale, top, (factor, prefix)))
-    return svg.drawing(WIDTH, height, "distribution of latencies", *parts)
+        top = TOP + n * (BAND + title) + title
+        parts.append(_band(row, latency, scale, top, words[n]))
+    return svg.drawing(width, height, "distribution of latencies", *parts)
 
 
-def _band(row: Row, latency: Latency, scale: svg.Scale, top: float, prefix: tuple[float, str]) -> str:
+def _marks(latency: Latency) -> list[tuple[str, float]]:
+    """The percentiles that are known."""
+    marks = [("p50", latency.p50), ("p90", latency.p90), ("p99", latency.p99), ("p99 ≤", latency.p99_bound)]
+    return [(name, value) for name, value in marks if value is not None]
+
+
+def _words(row: Row, latency: Latency, prefix: tuple[float, str], *, several_lines: bool) -> list[str]:
+    """What stands above a band, in one line or in three."""
     factor, unit = prefix[0], f"{prefix[1]}s"
+    known = " · ".join(f"{name} {units.significant(value / factor)}" for name, value in _marks(latency))
+    requests = f"{latency.samples} requests"
+    if latency.outliers:
+        requests += f", {latency.outliers} outliers kept, max {units.significant(latency.max / factor)} {unit}"
+    lines = [row.label, f"{known} {unit}", requests] if known else [row.label, requests]
+    return lines if several_lines else [" · ".join(lines)]
+
+
+def _band(row: Row, latency: Latency, scale: svg.Scale, top: float, words: Sequence[str]) -> str:
     bottom = top + BAND - 6
     parts = [_shape(latency, scale, top, bottom)]
-    marks = [("p50", latency.p50), ("p90", latency.p90), ("p99", latency.p99), ("p99 ≤", latency.p99_bound)]
-    drawn = [(name, scale.at(value)) for name, value in marks if value is not None]
+    drawn = [(name, scale.at(value)) for name, value in _marks(latency)]
     for n, (name, x) in enumerate(drawn):
         parts.append(svg.line(x, top + 4, x, bottom, "percentile"))
-        if n + 1 == len(drawn) or drawn[n + 1][1] - x > 34:
+        if (n + 1 == len(drawn) or drawn[n + 1][1] - x > 34) and x < scale.end - 30:
             parts.append(svg.text(x + 5, top + 13, name, "start", "tick"))
-    known = [f"{name} {units.significant(value / factor)}" for name, value in marks if value is not None]
-    words = f"{row.label} · {' · '.join(known)} {unit} · {latency.samples} requests"
-    if latency.outliers:
-        words += f", {latency.outliers} outliers kept, max {units.significant(latency.max / factor)} {unit}"
-    parts.append(svg.text(LEFT, top - 5, words, "start", "label ink"))
+    for n, line in enumerate(words):
+        parts.append(svg.text(LEFT, top - 5 - LINE * (len(words) - 1 - n), line, "start", "tick" if n else "label ink"))
     return svg.el("g", *parts, class_=svg.color(row.color))
 
 

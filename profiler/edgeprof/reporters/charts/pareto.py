@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
     from edgeprof.reporters.charts.rows import Row
 
-WIDTH, HEIGHT = 960.0, 460.0
-LEFT, RIGHT, TOP, BOTTOM = 72.0, 24.0, 34.0, 56.0
+HEIGHT = 460.0
+TOP, BOTTOM = 34.0, 56.0
 #: With more points than this there is no room for names: numbers, as in the table.
 NAMED = 6
 
 Measured = tuple[float, float, float]  # value, low, high
+Box = tuple[float, float, float, float]  # left, top, width, height
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,31 @@ def axes(rows: Sequence[Row]) -> tuple[Axis, Axis] | None:
     return chosen_axes[1], chosen_axes[0]
 
 
-def draw(rows: Sequence[Row]) -> str | None:
+@dataclass(frozen=True)
+class Frame:
+    """Where the axes are."""
+
+    width: float
+    height: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
+def frame(width: float) -> Frame:
+    """The frame of a drawing of this width: on a telephone nearly a square."""
+    if width < svg.WIDE:
+        return Frame(width, width + 30, 50.0, width - 10, TOP, width + 30 - BOTTOM)
+    return Frame(width, HEIGHT, 72.0, width - 24, TOP, HEIGHT - BOTTOM)
+
+
+def has_names(points: int, width: float) -> bool:
+    """Whether there is room for names beside the points; else their numbers stand there."""
+    return points <= NAMED and width >= svg.WIDE
+
+
+def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
     """The plot, or None where fewer than two rows share two quantities."""
     chosen = axes(rows)
     if chosen is None:
@@ -88,28 +113,28 @@ def draw(rows: Sequence[Row]) -> str | None:
     points = [(r, x, y) for r in rows if (x := across.of(r)) is not None and (y := upward.of(r)) is not None]
     if len(points) < 2:
         return None
-    xs, x_factor, x_prefix = _scale([x for _, x, _ in points], across, LEFT, WIDTH - RIGHT)
-    ys, y_factor, y_prefix = _scale([y for _, _, y in points], upward, HEIGHT - BOTTOM, TOP)
-    bottom = HEIGHT - BOTTOM
+    box = frame(width)
+    xs, x_factor, x_prefix = _scale([x for _, x, _ in points], across, box.left, box.right)
+    ys, y_factor, y_prefix = _scale([y for _, _, y in points], upward, box.bottom, box.top)
     parts = [
-        svg.x_axis(xs, bottom, TOP, _title(across, x_prefix), x_factor),
-        svg.y_axis(ys, LEFT, WIDTH - RIGHT, y_factor),
-        svg.text(LEFT - 60, TOP - 16, _title(upward, y_prefix), "start", "axis"),
+        svg.x_axis(xs, box.bottom, box.top, _title(across, x_prefix), x_factor),
+        svg.y_axis(ys, box.left, box.right, y_factor),
+        svg.text(12.0 if width >= svg.WIDE else 4.0, box.top - 16, _title(upward, y_prefix), "start", "axis"),
     ]
     for row, x, y in points:
         if row.color is None:
             parts += [
-                svg.line(xs.at(x[0]), TOP, xs.at(x[0]), bottom, "cross"),
-                svg.line(LEFT, ys.at(y[0]), WIDTH - RIGHT, ys.at(y[0]), "cross"),
+                svg.line(xs.at(x[0]), box.top, xs.at(x[0]), box.bottom, "cross"),
+                svg.line(box.left, ys.at(y[0]), box.right, ys.at(y[0]), "cross"),
             ]
     parts.append(_front(points, xs, ys, up=upward.up))
-    taken: list[tuple[float, float, float, float]] = [(xs.at(x[0]) - 8, ys.at(y[0]) - 8, 16, 16) for _, x, y in points]
+    taken: list[Box] = [(xs.at(x[0]) - 8, ys.at(y[0]) - 8, 16, 16) for _, x, y in points]
+    parts += [_bars(row, x, y, xs, ys) for row, x, y in points]
+    parts += [_point(row, xs.at(x[0]), ys.at(y[0])) for row, x, y in points]
     for row, x, y in points:
-        parts.append(_point(row, x, y, xs, ys))
-    for row, x, y in points:
-        words = row.label if len(points) <= NAMED else str(row.number)
-        parts.append(_label(words, xs.at(x[0]), ys.at(y[0]), svg.color(row.color), taken))
-    return svg.drawing(WIDTH, HEIGHT, f"{upward.title} against {across.title}", *parts)
+        words = row.label if has_names(len(points), width) else str(row.number)
+        parts.append(_label(words, (xs.at(x[0]), ys.at(y[0])), svg.color(row.color), taken, box))
+    return svg.drawing(box.width, box.height, f"{upward.title} against {across.title}", *parts)
 
 
 def title(rows: Sequence[Row]) -> str:
@@ -151,7 +176,8 @@ def _front(points: Sequence[tuple[Row, Measured, Measured]], xs: svg.Scale, ys: 
     return svg.path(((xs.at(x), ys.at(y)) for x, y in stairs), "front") if len(stairs) > 1 else ""
 
 
-def _point(row: Row, x: Measured, y: Measured, xs: svg.Scale, ys: svg.Scale) -> str:
+def _bars(row: Row, x: Measured, y: Measured, xs: svg.Scale, ys: svg.Scale) -> str:
+    """The 95 % intervals of both quantities, drawn under all points so that they hide none."""
     cx, cy = xs.at(x[0]), ys.at(y[0])
     bars = []
     if x[2] > x[1]:
@@ -160,14 +186,31 @@ def _point(row: Row, x: Measured, y: Measured, xs: svg.Scale, ys: svg.Scale) -> 
     if y[2] > y[1]:
         a, b = ys.at(y[1]), ys.at(y[2])
         bars += [svg.line(cx, a, cx, b, "bar")] + [svg.line(cx - 4, e, cx + 4, e, "bar") for e in (a, b)]
+    return svg.el("g", *bars, class_=svg.color(row.color))
+
+
+def _point(row: Row, x: float, y: float) -> str:
     hollow = row.energy is not None and row.energy.provenance not in view.REAL
-    dot = svg.el("circle", cx=cx, cy=cy, r=6.0, class_="dot hollow" if hollow else "dot")
+    dot = svg.el("circle", cx=x, cy=y, r=6.0, class_="dot hollow" if hollow else "dot")
+    return svg.el("g", svg.el("title", svg.escape(_facts(row))), dot, class_=svg.color(row.color))
+
+
+def _facts(row: Row) -> str:
+    """What the tooltip of a point says: all that the plot judges, in words."""
     energy = view.energy_text(row.energy.gross, row.energy.provenance) if row.energy else "no energy"
-    return svg.el("g", svg.el("title", svg.escape(f"{row.label}: {energy}")), *bars, dot, class_=svg.color(row.color))
+    words = [f"{row.label}: {energy}"]
+    if row.latency is not None:
+        words.append(f"p50 {units.quantity(row.latency, 's')}")
+    accuracy = row.variant.accuracy
+    if accuracy is not None:
+        value = f"{100 * accuracy.value:.1f} %" if accuracy.is_ratio else units.significant(accuracy.value)
+        words.append(f"{view.metric_heading(accuracy)} {value}")
+    return ", ".join(words)
 
 
-def _label(words: str, x: float, y: float, color: str, taken: list[tuple[float, float, float, float]]) -> str:
+def _label(words: str, point: tuple[float, float], color: str, taken: list[Box], frame: Frame) -> str:
     """The words beside their point where they cover neither a point nor other words."""
+    x, y = point
     wide = 7.4 * len(words)
     places = [
         (x + 11, y - 9, "start"),
@@ -178,13 +221,17 @@ def _label(words: str, x: float, y: float, color: str, taken: list[tuple[float, 
         (x, y + 32, "middle"),
         (x + 11, y - 25, "start"),
         (x + 11, y + 35, "start"),
+        (x - 11, y - 25, "end"),
+        (x - 11, y + 35, "end"),
+        (x + 26, y + 5, "start"),
+        (x - 26, y + 5, "end"),
     ]
     best, least = places[0], float("inf")
     for place in places:
         left = place[0] - {"start": 0.0, "end": wide, "middle": wide / 2}[place[2]]
         box = (left, place[1] - 12, wide, 15)
         cost = sum(_overlap(box, other) for other in taken)
-        cost += 1e6 * (left < LEFT or left + wide > WIDTH - 4 or box[1] < 4 or place[1] > HEIGHT - BOTTOM)
+        cost += 1e6 * (left < frame.left or left + wide > frame.width - 4 or box[1] < 4 or place[1] > frame.bottom)
         if cost < least:
             best, least = place, cost
     left = best[0] - {"start": 0.0, "end": wide, "middle": wide / 2}[best[2]]
@@ -192,7 +239,7 @@ def _label(words: str, x: float, y: float, color: str, taken: list[tuple[float, 
     return svg.text(best[0], best[1], words, best[2], f"label {color} ink")
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+def _overlap(a: Box, b: Box) -> float:
     across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     return across * down if across > 0 and down > 0 else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeprof.reporters.names import short_names
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
@@ -45,12 +46,13 @@ def rows(results: Sequence[Result]) -> list[Row]:
     """All variants in order. Names that several results share are told apart by the model, the board or the run."""
     pairs = [(result, variant) for result in results for variant in result.variants]
     labels = _labels(pairs)
+    short = short_names(labels)
     chart_rows: list[Row] = []
     color = 0
     compared = {result.id: _compared_with(result) for result in results}
     for number, ((result, variant), label) in enumerate(zip(pairs, labels, strict=True), 1):
         base = _is_baseline(result, variant, compared[result.id])
-        chart_rows.append(Row(number, label, None if base else color, result, variant))
+        chart_rows.append(Row(number, short[label], None if base else color, result, variant))
         color += not base
     return chart_rows
 

@@ -13,14 +13,13 @@ if TYPE_CHECKING:
     from edgeprof.reporters.charts.rows import Row
     from edgeprof.results.schema import Stage
 
-WIDTH = 960.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 16.0, 8.0, 48.0
 POWER, BAR, GAP, TITLE = 92.0, 22.0, 16.0, 20.0
 #: A bar that is narrower (px) has no name in it.
 _LEAST_NAMED = 48.0
 
 
-def draw(rows: Sequence[Row]) -> str | None:
+def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
     """One timeline for each pipeline, on one time scale; None where no variant is one."""
     drawn = [row for row in rows if _seconds(row.variant.stages) > 0]
     if not drawn:
@@ -30,11 +29,11 @@ def draw(rows: Sequence[Row]) -> str | None:
     step = TITLE + POWER + BAR + GAP
     height = TOP + step * len(drawn) + BOTTOM
     factor, prefix = units.prefix_for([longest])
-    times = svg.Scale(0.0, longest, LEFT, WIDTH - RIGHT)
+    times = svg.Scale(0.0, longest, LEFT, width - RIGHT)
     parts = [svg.x_axis(times, height - BOTTOM, TOP + TITLE, f"{prefix}s since the frame began", factor)]
     for n, row in enumerate(drawn):
         parts.append(_timeline(row, times, max(watts, default=0.0), TOP + n * step + TITLE))
-    return svg.drawing(WIDTH, height, "a frame as a timeline of its stages", *parts)
+    return svg.drawing(width, height, "a frame as a timeline of its stages", *parts)
 
 
 def stage_power(stage: Stage) -> tuple[float, float] | None:
@@ -49,7 +48,7 @@ def _timeline(row: Row, times: svg.Scale, high: float, top: float) -> str:
     power = svg.Scale(0.0, high * 1.08 or 1.0, top + POWER, top)
     parts = [svg.text(LEFT, top - 6, row.label, "start", "label ink"), svg.text(LEFT - 8, top - 6, "W", "end", "tick")]
     if high:
-        parts.append(svg.y_axis(power, LEFT, WIDTH - RIGHT, about=3))
+        parts.append(svg.y_axis(power, LEFT, times.end, about=3))
     start_s = 0.0
     for index, stage in enumerate(row.variant.stages):
         end_s = start_s + _length(stage)

@@ -15,6 +15,8 @@ from edgeprof import units
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+#: Widths of a drawing on a page and on a telephone, whose screen would show the wide one too small to be read.
+WIDE, NARROW = 960.0, 350.0
 #: How many colours the style sheet has beside the baseline's.
 COLORS = 8
 
@@ -142,14 +144,28 @@ def ticks_text(values: Sequence[float]) -> list[str]:
 
 
 def x_axis(scale: Scale, y: float, top: float, title: str, factor: float = 1.0) -> str:
-    """Ticks with grid lines up to ``top``, and a title; values are divided by ``factor`` for their prefix."""
-    marks = scale.ticks()
+    """Ticks with grid lines up to ``top``, and a title; values are divided by ``factor`` for their prefix.
+
+    There are as many ticks as the width has room for.
+    """
+    marks = scale.ticks(max(2, min(6, round((scale.end - scale.start) / 80))))
+    if scale.log:
+        marks = _apart(marks, scale, 34.0)
     parts = []
     for mark, words in zip(marks, ticks_text([m / factor for m in marks]), strict=True):
         x = scale.at(mark)
         parts += [line(x, top, x, y, "grid"), text(x, y + 18, words, "middle", "tick")]
     parts.append(text((scale.start + scale.end) / 2, y + 38, title, "middle", "axis"))
     return "".join(parts)
+
+
+def _apart(marks: Sequence[float], scale: Scale, least: float) -> list[float]:
+    """The marks that are at least this far apart; of those too close the first."""
+    kept: list[float] = []
+    for mark in marks:
+        if not kept or abs(scale.at(mark) - scale.at(kept[-1])) >= least:
+            kept.append(mark)
+    return kept
 
 
 def y_axis(scale: Scale, x: float, right: float, factor: float = 1.0, about: int = 6) -> str:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from edgeprof.reporters.charts.rows import Row
     from edgeprof.results.schema import Result
 
-WIDTH = 960.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 16.0, 8.0, 48.0
 STRIP, GAP, TITLE = 92.0, 12.0, 20.0
 
@@ -36,7 +35,7 @@ def headline(result: Result) -> TraceStrip | None:
     return next(iter(strips.values()))
 
 
-def draw(result: Result, rows: Sequence[Row]) -> str | None:
+def draw(result: Result, rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
     """The strips of one result, or None where no power was sampled."""
     strip = headline(result)
     drawn = [row for row in rows if row.variant.windows]
@@ -48,18 +47,19 @@ def draw(result: Result, rows: Sequence[Row]) -> str | None:
     high = max(known)
     step = STRIP + TITLE + GAP
     height = TOP + step * len(drawn) - GAP + BOTTOM
-    times = svg.Scale(min(0.0, strip.times_s[0]), strip.times_s[-1], LEFT, WIDTH - RIGHT)
+    times = svg.Scale(min(0.0, strip.times_s[0]), strip.times_s[-1], LEFT, width - RIGHT)
     parts = [svg.x_axis(times, height - BOTTOM, TOP + TITLE, "seconds since the run began")]
     for n, row in enumerate(drawn):
         top = TOP + n * step + TITLE
         power = svg.Scale(0.0, high * 1.08, top + STRIP, top)
         parts.append(_strip(row, strip, times, power, top))
-    return svg.drawing(WIDTH, height, f"power of {strip.channel} over the run", *parts)
+    return svg.drawing(width, height, f"power of {strip.channel} over the run", *parts)
 
 
 def _strip(row: Row, strip: TraceStrip, times: svg.Scale, power: svg.Scale, top: float) -> str:
     mean = row.variant.power_w.mean if row.variant.power_w else None
-    words = row.label + (f" · {mean:.2f} W mean in its windows" if mean is not None else "")
+    what = "W mean in its windows" if times.end > svg.NARROW else "W"
+    words = row.label + (f" · {mean:.2f} {what}" if mean is not None else "")
     shades = [
         svg.el(
             "rect",
@@ -78,7 +78,7 @@ def _strip(row: Row, strip: TraceStrip, times: svg.Scale, power: svg.Scale, top:
     rest = [(times.at(t), power.at(p)) if p is not None else None for t, p, _ in pairs]
     return svg.el(
         "g",
-        svg.y_axis(power, LEFT, WIDTH - RIGHT, about=3),
+        svg.y_axis(power, LEFT, times.end, about=3),
         *shades,
         svg.path(rest, "trace"),
         svg.path(points, "trace own"),

@@ -1,0 +1,107 @@
+"""Long names shortened in the middle: of a chain of compressors the beginning and the end say which it is."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgeprof.verdicts.recommend import recommendation_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from edgeprof.results.schema import Comparison, Reason, Recommendation, Result, Variant
+
+#: Characters of a name in a page or a table that has room.
+MOST = 34
+ELLIPSIS = "…"
+
+
+def shortened(name: str, most: int = MOST) -> str:
+    """``efficientnet-b0-ne…+int8-static``; a name of at most ``most`` characters as it is.
+
+    >>> shortened("efficientnet-b0-ns+prune+int8-static", 21)
+    'efficientn…nt8-static'
+    """
+    if len(name) <= most:
+        return name
+    head = most // 2
+    return f"{name[:head]}{ELLIPSIS}{name[len(name) - (most - 1 - head) :]}"
+
+
+def short_names(names: Iterable[str], most: int = MOST) -> dict[str, str]:
+    """Name → what it is called where there is room for ``most`` characters: different names stay different."""
+    different = list(dict.fromkeys(names))
+    room = most
+    while True:
+        short = {name: shortened(name, room) for name in different}
+        if len(set(short.values())) == len(different):
+            return short
+        room += 1  # ends at the latest where no name is shortened
+
+
+def with_short_names(result: Result, most: int = MOST) -> Result:
+    """A copy of the result for a person's eyes, in which every variant has a name of about ``most`` characters.
+
+    Remedies are left alone: they are commands, and need the real names.
+    """
+    if result.recommendation is None:  # judged once, and not by each sentence that needs it
+        result = msgspec.structs.replace(result, recommendation=recommendation_of(result))
+    short = short_names((variant.name for variant in result.variants), most)
+    if all(name == full for full, name in short.items()):
+        return result
+    in_text = _replacer(short)
+    return msgspec.structs.replace(
+        result,
+        variants=[_variant(variant, short, in_text) for variant in result.variants],
+        comparisons=[_comparison(comparison, short, in_text) for comparison in result.comparisons],
+        pareto=[short.get(name, name) for name in result.pareto],
+        recommendation=_recommendation(result.recommendation, short, in_text),
+        reasons=[_reason(reason, in_text) for reason in result.reasons],
+    )
+
+
+def shortened_pairs(result: Result, most: int = MOST) -> list[tuple[str, str]]:
+    """(Short, full) of each variant whose name ``with_short_names`` shortens."""
+    short = short_names((variant.name for variant in result.variants), most)
+    return [(name, full) for full, name in short.items() if name != full]
+
+
+def _replacer(short: dict[str, str]) -> Callable[[str], str]:
+    """Replaces names in prose, but not where they are a part of a path or of another name."""
+    long = sorted((name for name in short if short[name] != name), key=len, reverse=True)
+    pattern = re.compile("|".join(rf"(?<![\w/.]){re.escape(name)}(?![\w/]|\.\w)" for name in long))
+    return lambda text: pattern.sub(lambda match: short[match[0]], text)
+
+
+def _variant(variant: Variant, short: dict[str, str], in_text: Callable[[str], str]) -> Variant:
+    reasons = [_reason(reason, in_text) for reason in variant.reasons]
+    return msgspec.structs.replace(variant, name=short[variant.name], reasons=reasons)
+
+
+def _comparison(comparison: Comparison, short: dict[str, str], in_text: Callable[[str], str]) -> Comparison:
+    return msgspec.structs.replace(
+        comparison,
+        variant=short.get(comparison.variant, comparison.variant),
+        baseline=short.get(comparison.baseline, comparison.baseline),
+        reason=in_text(comparison.reason) if comparison.reason else comparison.reason,
+    )
+
+
+def _recommendation(
+    recommendation: Recommendation | None, short: dict[str, str], in_text: Callable[[str], str]
+) -> Recommendation | None:
+    if recommendation is None:
+        return None
+    return msgspec.structs.replace(
+        recommendation,
+        variant=None if recommendation.variant is None else short.get(recommendation.variant, recommendation.variant),
+        reason=in_text(recommendation.reason),
+        ties=[short.get(name, name) for name in recommendation.ties],
+    )
+
+
+def _reason(reason: Reason, in_text: Callable[[str], str]) -> Reason:
+    return msgspec.structs.replace(reason, message=in_text(reason.message))
