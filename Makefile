@@ -14,6 +14,7 @@
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
 #   make test-systemd the exporter's service under a real systemd in QEMU (builds Debian once; root; many minutes)
 #   make test-onnx-suite  all models of ONNX's own backend suite (a part of them is in make test)
+#   make site         the documentation as a site in build/site, in an environment of its own; a warning is an error
 #   make docs         write anew what docs/ takes from --help and from tests
 
 VENV ?= .venv
@@ -24,9 +25,9 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 HOURS ?= 2
 DEMO := examples/demo
-BENCHMARKS := startup harness record_overhead sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices sandbox
+BENCHMARKS := startup harness record_overhead sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices sandbox fleet_door
 
-.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-fleet test-onnx-suite docs test-fast coverage fix names clean
+.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-fleet test-onnx-suite docs site test-fast coverage fix names clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -104,6 +105,14 @@ test-onnx-suite: $(VENV)/.develop
 
 docs: $(VENV)/.develop
 	$(BIN)/python tools/docs.py
+
+build/mkdocs/.done: Makefile
+	@HOLDS='MkDocs with the theme Material, about 100 MB on disk' tools/venv build/mkdocs 'mkdocs-material>=9.5,<10'
+	@touch $@
+
+site: build/mkdocs/.done
+	NO_MKDOCS_2_WARNING=1 build/mkdocs/bin/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 clean:
 	rm -rf build $(VENV)

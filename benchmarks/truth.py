@@ -127,7 +127,7 @@ def run(make, bench: Bench, rng) -> dict[str, list[tuple]]:
     if len(measured) == 2:
         a, b = (m.energy.gross for m in measured)
         pairs = [(y, x) for x, y in zip(a.windows, b.windows, strict=True) if x > 0 and y > 0]
-        ratio = compare._ratio(pairs, compare._uncancelled(b, a))
+        ratio = compare._paired_ratio(pairs, compare._uncancelled_uncertainties(b, a))
         truth = gross[1] / gross[0]
         if ratio is not None:
             low, high = ratio.ci95

@@ -69,8 +69,8 @@ def cli_reference() -> str:
     """docs/cli-reference.md."""
     parts = [_INTRODUCTION]
     for argv in [[], *([verb] for verb in VERBS)]:
-        parts.append(_section(argv))
-        parts += [_section([*argv, name]) for name in _subcommands(argv)]
+        parts.append(_help_section(argv))
+        parts += [_help_section([*argv, name]) for name in _list_subcommands(argv)]
     return "\n".join(parts)
 
 
@@ -95,14 +95,14 @@ def result_schema_path() -> Path:
     return DOCS / f"{name.removeprefix('edgeprof.')}-{version}.schema.json"
 
 
-def _subcommands(argv: list[str]) -> list[str]:
+def _list_subcommands(argv: list[str]) -> list[str]:
     if not argv:
         return []
     command = cli.cli.get_command(click.Context(cli.cli), argv[0])
     return sorted(command.commands) if isinstance(command, click.Group) else []
 
 
-def _section(argv: list[str]) -> str:
+def _help_section(argv: list[str]) -> str:
     os.environ["COLUMNS"] = "100"
     out = io.StringIO()
     with contextlib.redirect_stdout(out):

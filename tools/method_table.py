@@ -82,26 +82,28 @@ def layers(kind: str) -> dict[str, Callable[[Path, PluginHost], Layer]]:
         from tests.plugins.compressors.onnx import places
 
         return {
-            name: lambda folder, host, make=make: _onnx(make(1), folder, host) for name, make in places.NETS.items()
+            name: lambda folder, host, make=make: _make_onnx_layer(make(1), folder, host)
+            for name, make in places.NETS.items()
         }
     if kind == "tflite":
         from tests.plugins.compressors.tflite import places as flat
 
         return {
-            name: lambda folder, host, make=make: _tflite(make(1), folder, host) for name, make in flat.NETS.items()
+            name: lambda folder, host, make=make: _make_tflite_layer(make(1), folder, host)
+            for name, make in flat.NETS.items()
         }
     from tests.plugins.compressors.torch import places as modules
 
-    return {name: lambda folder, host, name=name: _torch(name, folder, host) for name in modules.NETS}
+    return {name: lambda folder, host, name=name: _make_torch_layer(name, folder, host) for name in modules.NETS}
 
 
-def _onnx(net: Any, folder: Path, host: PluginHost) -> Layer:
+def _make_onnx_layer(net: Any, folder: Path, host: PluginHost) -> Layer:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     graph = net.model.graph
-    names = {node.name for node in _nodes(graph)}
-    _append(net, next(iter(net.weights.values())))
+    names = {node.name for node in _all_nodes(graph)}
+    _append_dense(net, next(iter(net.weights.values())))
     rows = next(iter(net.feeds.values())).shape[0]
     graph.input.append(helper.make_tensor_value_info("tail_x", TensorProto.FLOAT, [rows, 64]))
     weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
@@ -111,17 +113,17 @@ def _onnx(net: Any, folder: Path, host: PluginHost) -> Layer:
     path = folder / "net.onnx"
     onnx.save(net.model, str(path))
     return Layer(
-        str(path), names, _samples(folder, {**net.feeds, "tail_x": np.ones((rows, 64), np.float32)}, host), folder
+        str(path), names, _load_samples(folder, {**net.feeds, "tail_x": np.ones((rows, 64), np.float32)}, host), folder
     )
 
 
-def _append(net: Any, weights: Any) -> None:
+def _append_dense(net: Any, weights: Any) -> None:
     """A dense layer behind the layer: channels that end in the model's outputs could not be cut."""
     from onnx import helper, numpy_helper
 
     graph, pooled = net.model.graph, "Conv" in net.family
     channels = {"Conv": 0, "ConvTranspose": 1}.get(net.family)
-    width = weights.shape[channels] if channels is not None else _width(net)
+    width = weights.shape[channels] if channels is not None else _output_width(net)
     if pooled:
         graph.node.append(helper.make_node("GlobalAveragePool", ["y"], ["pooled"], name="pool"))
         graph.node.append(helper.make_node("Flatten", ["pooled"], ["flat"], name="flat"))
@@ -131,7 +133,7 @@ def _append(net: Any, weights: Any) -> None:
     graph.output[0].name = "z"
 
 
-def _width(net: Any) -> int:
+def _output_width(net: Any) -> int:
     """The last size of what the network answers."""
     import onnxruntime
 
@@ -139,13 +141,13 @@ def _width(net: Any) -> int:
     return int(session.run(["y"], net.feeds)[0].shape[-1])
 
 
-def _nodes(graph: Any) -> list[Any]:
+def _all_nodes(graph: Any) -> list[Any]:
     from edgeprof_plugins.compressors.onnx.file import walk
 
     return list(walk(graph))
 
 
-def _tflite(net: Any, folder: Path, host: PluginHost) -> Layer:
+def _make_tflite_layer(net: Any, folder: Path, host: PluginHost) -> Layer:
     from tests.plugins.compressors.tflite import places
 
     names = {tensor.name.decode() for graph in net.packed.subgraphs for tensor in graph.tensors}
@@ -162,21 +164,21 @@ def _tflite(net: Any, folder: Path, host: PluginHost) -> Layer:
         for tensor in (main.graph.tensors[index] for index in main.graph.inputs)
         if len(tensor.shape)
     }
-    return Layer(str(path), names, _samples(folder, feeds, host), folder)
+    return Layer(str(path), names, _load_samples(folder, feeds, host), folder)
 
 
-def _torch(name: str, folder: Path, host: PluginHost) -> Layer:
+def _make_torch_layer(name: str, folder: Path, host: PluginHost) -> Layer:
     import torch
     from tests.plugins.compressors.torch import places
 
     net = getattr(places, name)()
     data = None
     if net.example_inputs.dtype == torch.float32:
-        data = _samples(folder, {"x": net.example_inputs.numpy()}, host)
+        data = _load_samples(folder, {"x": net.example_inputs.numpy()}, host)
     return Layer(f"{places.__file__}:{name}", {*net.layers, "matmul of activations"}, data, folder)
 
 
-def _samples(folder: Path, feeds: dict[str, Any], host: PluginHost) -> Any:
+def _load_samples(folder: Path, feeds: dict[str, Any], host: PluginHost) -> Any:
     """Four samples; the first axis is that of samples."""
     count = 4 * max(array.shape[0] for array in feeds.values())
     arrays = {name: np.concatenate([array] * 4)[:count] for name, array in feeds.items()}
@@ -199,7 +201,7 @@ def attempt(layer: Layer, method: str, host: PluginHost) -> Cell:
         left = re.search(r"; it leaves [^(]*\((.*?)\)(,|$)", error.message)
         if getattr(error, "code", "") == "changed_nothing" and left:
             return Cell("left", left[1])
-        return Cell("refused", _plain(error.message, layer))
+        return Cell("refused", _plain_message(error.message, layer))
     for reason, entry in recipe[-1]["facts"]["coverage"]["left"].items():
         layer_names = {name.partition(" (")[0] for name in entry["names"]} & layer.names
         if layer_names and not reason.startswith("biases"):
@@ -207,7 +209,7 @@ def attempt(layer: Layer, method: str, host: PluginHost) -> Cell:
     return Cell("changed")
 
 
-def _plain(message: str, layer: Layer) -> str:
+def _plain_message(message: str, layer: Layer) -> str:
     """A message without the names of this trial's files."""
     for part in (layer.spec, Path(layer.spec).name):
         message = message.replace(part, "the model")
@@ -222,14 +224,14 @@ def render(kind: str, host: PluginHost) -> str:
         with tempfile.TemporaryDirectory() as folder:
             layer = make(Path(folder), host)
             cells = [attempt(layer, method, host) for method in METHODS[kind]]
-        rows.append(f"| {name} | " + " | ".join(_shown(cell, reasons) for cell in cells) + " |")
+        rows.append(f"| {name} | " + " | ".join(_shown_cell(cell, reasons) for cell in cells) + " |")
     head = f"| {TITLES[kind]} | " + " | ".join(f"`{method}`" for method in METHODS[kind]) + " |"
     line = "|---" * (len(METHODS[kind]) + 1) + "|"
     notes = [f"{number}. {reason}" for reason, number in reasons.items()]
     return "\n".join([head, line, *rows, "", *notes])
 
 
-def _shown(cell: Cell, reasons: dict[str, int]) -> str:
+def _shown_cell(cell: Cell, reasons: dict[str, int]) -> str:
     if cell.verdict == "changed":
         return "✓"
     return f"{cell.verdict} {reasons.setdefault(cell.reason, len(reasons) + 1)}"

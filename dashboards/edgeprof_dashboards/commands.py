@@ -71,7 +71,7 @@ def lint(files: tuple[str, ...]) -> None:
 
     count = 0
     for path in [Path(name) for name in files] or list(shipped_dashboards().values()):
-        for finding in rules.lint(_board(path)):
+        for finding in rules.lint(_read_board(path)):
             click.echo(f"{path}: {finding}")
             count += 1
     if count:
@@ -122,7 +122,7 @@ def preview(
         click.echo(f"without data: {', '.join(empty)}", err=True)
 
 
-def _board(path: Path) -> dict[str, object]:
+def _read_board(path: Path) -> dict[str, object]:
     try:
         board = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -59,7 +59,7 @@ def lint(board: Board) -> list[Finding]:
     for panel in panels(board):
         findings += [finding for rule in _PANEL_RULES for finding in rule(board, panel)]
         for target in panel.get("targets", ()):
-            findings += _target(board, panel, target)
+            findings += _check_target(board, panel, target)
     return findings
 
 
@@ -72,16 +72,16 @@ def panels(board: Board) -> Iterator[dict[str, Any]]:
             yield panel
 
 
-def _variables(board: Board) -> list[dict[str, Any]]:
+def _board_variables(board: Board) -> list[dict[str, Any]]:
     variables: list[dict[str, Any]] = board.get("templating", {}).get("list", [])
     return variables
 
 
-def _name(panel: Board) -> str:
+def _panel_name(panel: Board) -> str:
     return f"panel {panel.get('title') or panel.get('id')!r}"
 
 
-def _dashboard(board: Board) -> Iterator[Finding]:
+def _check_dashboard(board: Board) -> Iterator[Finding]:
     if board.get("editable", True):
         yield Finding("uneditable-dashboard", "dashboard", "editable should be false")
     if board.get("id") is not None:
@@ -99,7 +99,7 @@ def _dashboard(board: Board) -> Iterator[Finding]:
 
 
 def _data_source(board: Board) -> Iterator[Finding]:
-    sources = [v for v in _variables(board) if v.get("type") == "datasource"]
+    sources = [v for v in _board_variables(board) if v.get("type") == "datasource"]
     if not sources:
         yield Finding("template-datasource-rule", "dashboard", "has no data source variable")
     for source in sources:
@@ -111,7 +111,7 @@ def _data_source(board: Board) -> Iterator[Finding]:
 
 
 def _job_and_instance(board: Board) -> Iterator[Finding]:
-    by_name = {v.get("name"): v for v in _variables(board)}
+    by_name = {v.get("name"): v for v in _board_variables(board)}
     for name in ("job", "instance"):
         rule, where = f"template-{name}-rule", f"variable {name}"
         variable = by_name.get(name)
@@ -122,12 +122,12 @@ def _job_and_instance(board: Board) -> Iterator[Finding]:
         for key, value in wanted.items():
             if variable.get(key) != value:
                 yield Finding(rule, where, f"{key} should be {value!r} and is {variable.get(key)!r}")
-        if not _templated(variable):
+        if not _is_templated(variable):
             yield Finding(rule, where, "should use the data source variable")
 
 
 def _label_queries(board: Board) -> Iterator[Finding]:
-    for variable in _variables(board):
+    for variable in _board_variables(board):
         if variable.get("type") != "query":
             continue
         where = f"variable {variable.get('name')}"
@@ -145,27 +145,27 @@ def _label_queries(board: Board) -> Iterator[Finding]:
                 yield Finding("template-label-promql-rule", where, f"{label.strip()!r} is no label")
         if inner:
             try:
-                promql.parse(_expanded(board, inner))
+                promql.parse(_expand_variables(board, inner))
             except ValueError as error:
                 yield Finding("template-label-promql-rule", where, f"{inner!r} is no PromQL: {error}")
 
 
-def _panel(_board: Board, panel: Board) -> Iterator[Finding]:
+def _check_panel(_board: Board, panel: Board) -> Iterator[Finding]:
     kind = panel.get("type")
     if not panel.get("title") or not panel.get("description"):
-        yield Finding("panel-title-description-rule", _name(panel), "should have a title and a description")
+        yield Finding("panel-title-description-rule", _panel_name(panel), "should have a title and a description")
     if kind not in _DRAWN:
         return
     if not panel.get("targets"):
-        yield Finding("panel-no-targets-rule", _name(panel), "has no query")
-    if not _templated(panel):
-        yield Finding("panel-datasource-rule", _name(panel), "should use the data source variable")
+        yield Finding("panel-no-targets-rule", _panel_name(panel), "has no query")
+    if not _is_templated(panel):
+        yield Finding("panel-datasource-rule", _panel_name(panel), "should use the data source variable")
     for target in panel.get("targets", ()):
-        if not _templated(target):
-            yield Finding("panel-datasource-rule", _name(panel), "each query should use the data source variable")
+        if not _is_templated(target):
+            yield Finding("panel-datasource-rule", _panel_name(panel), "each query should use the data source variable")
 
 
-def _units(_board: Board, panel: Board) -> Iterator[Finding]:
+def _check_units(_board: Board, panel: Board) -> Iterator[Finding]:
     if panel.get("type") not in _DRAWN:
         return
     config = panel.get("fieldConfig", {})
@@ -180,23 +180,23 @@ def _units(_board: Board, panel: Board) -> Iterator[Finding]:
         units.append(default)
     for unit in units:
         if unit not in UNITS:
-            yield Finding("panel-units-rule", _name(panel), f"{unit!r} is no unit that Grafana knows")
+            yield Finding("panel-units-rule", _panel_name(panel), f"{unit!r} is no unit that Grafana knows")
 
 
-def _grid(_board: Board, panel: Board) -> Iterator[Finding]:
+def _check_grid(_board: Board, panel: Board) -> Iterator[Finding]:
     place = panel.get("gridPos", {})
     if place.get("w", 0) < 1 or place.get("x", -1) < 0 or place.get("x", 0) + place.get("w", 0) > 24:
-        yield Finding("panel-grid-rule", _name(panel), "does not stand within the 24 columns")
+        yield Finding("panel-grid-rule", _panel_name(panel), "does not stand within the 24 columns")
 
 
-def _target(board: Board, panel: Board, target: Board) -> Iterator[Finding]:
-    where, expr = _name(panel), str(target.get("expr") or "")
+def _check_target(board: Board, panel: Board, target: Board) -> Iterator[Finding]:
+    where, expr = _panel_name(panel), str(target.get("expr") or "")
     try:
-        tree = promql.parse(_expanded(board, expr))
+        tree = promql.parse(_expand_variables(board, expr))
     except ValueError as error:
         yield Finding("target-promql-rule", where, f"{expr!r} is no PromQL: {error}")
         return
-    known = {v.get("name") for v in _variables(board)} | set(promql.STAND_INS)
+    known = {v.get("name") for v in _board_variables(board)} | set(promql.STAND_INS)
     for variable in re.findall(r"\$\{?([a-zA-Z_]\w*)", expr):
         if variable not in known:
             yield Finding("target-promql-rule", where, f"${variable} is no variable of the dashboard")
@@ -214,26 +214,26 @@ def _target(board: Board, panel: Board, target: Board) -> Iterator[Finding]:
             yield Finding("target-counter-agg-rule", where, text)
 
 
-def _expanded(board: Board, expr: str) -> str:
+def _expand_variables(board: Board, expr: str) -> str:
     """Without variables outside of strings: their present values, or Grafana's own at a stand-in."""
     values = dict(promql.STAND_INS)
-    for variable in _variables(board):
+    for variable in _board_variables(board):
         value = variable.get("current", {}).get("value")
         if isinstance(value, str) and variable.get("type") != "datasource":
             values[str(variable.get("name"))] = value
     return promql.expand(expr, values, strings=False)
 
 
-def _templated(thing: Board) -> bool:
+def _is_templated(thing: Board) -> bool:
     source = thing.get("datasource")
     uid = source.get("uid") if isinstance(source, dict) else source
     return uid in ("$datasource", "${datasource}", "$prometheus_datasource", "${prometheus_datasource}")
 
 
 _BOARD_RULES: tuple[Callable[[Board], Iterator[Finding]], ...] = (
-    _dashboard,
+    _check_dashboard,
     _data_source,
     _job_and_instance,
     _label_queries,
 )
-_PANEL_RULES: tuple[Callable[[Board, Board], Iterator[Finding]], ...] = (_panel, _units, _grid)
+_PANEL_RULES: tuple[Callable[[Board, Board], Iterator[Finding]], ...] = (_check_panel, _check_units, _check_grid)

@@ -78,12 +78,12 @@ def read(exposition: str) -> list[Family]:
         if match is None:
             raise ValueError(f"line {number} is no sample: {line[:80]!r}")
         labels = dict(_LABEL.findall(match["labels"] or ""))
-        family = _family(families, match["name"])
+        family = _family_of(families, match["name"])
         family.samples.append((match["name"], labels, float(match["value"]), match["rest"].strip()))
     return list(families.values())
 
 
-def _family(families: dict[str, Family], name: str) -> Family:
+def _family_of(families: dict[str, Family], name: str) -> Family:
     for suffix in ("", "_total", "_info", "_bucket", "_sum", "_count", "_created"):
         stem = name.removesuffix(suffix) if suffix else name
         if stem in families and name.endswith(suffix):

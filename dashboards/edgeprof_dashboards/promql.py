@@ -65,16 +65,16 @@ def parse(expr: str) -> Any:
         ValueError: it is no PromQL; the text says where.
         UnavailableError: promql-parser is not installed.
     """
-    return _parser().parse(expr)
+    return _load_parser().parse(expr)
 
 
 def selectors(node: Any, function: str | None = None) -> Iterator[Selector]:
     """Every selector of a syntax tree."""
-    p = _parser()
+    p = _load_parser()
     if isinstance(node, p.VectorSelector):
-        yield _selector(node, function, None)
+        yield _parse_selector(node, function, None)
     elif isinstance(node, p.MatrixSelector):
-        yield _selector(node.vector_selector, function, node.range.total_seconds())
+        yield _parse_selector(node.vector_selector, function, node.range.total_seconds())
     elif isinstance(node, p.Call):
         for argument in node.args:
             yield from selectors(argument, node.func.name)
@@ -88,18 +88,18 @@ def selectors(node: Any, function: str | None = None) -> Iterator[Selector]:
                 yield from selectors(inner, function if isinstance(node, p.ParenExpr) else None)
 
 
-def _selector(node: Any, function: str | None, range_s: float | None) -> Selector:
-    matchers = tuple((m.name, _operator(m.op), m.value) for m in node.matchers.matchers)
+def _parse_selector(node: Any, function: str | None, range_s: float | None) -> Selector:
+    matchers = tuple((m.name, _operator_symbol(m.op), m.value) for m in node.matchers.matchers)
     return Selector(node.name, matchers, function, range_s)
 
 
-def _operator(op: Any) -> str:
-    p = _parser()
+def _operator_symbol(op: Any) -> str:
+    p = _load_parser()
     known = ((p.MatchOp.Equal, "="), (p.MatchOp.NotEqual, "!="), (p.MatchOp.Re, "=~"), (p.MatchOp.NotRe, "!~"))
     return next(text for kind, text in known if kind == op)
 
 
-def _parser() -> ModuleType:
+def _load_parser() -> ModuleType:
     try:
         import promql_parser  # noqa: PLC0415 - only the linter needs it
     except ImportError:

@@ -26,14 +26,14 @@ class Plan:
 
     Attributes:
         files: Path → content.
-        kept: Files that are there already and stay as they are: the user's settings.
+        existing: Files that are there already and stay as they are: the user's settings.
         commands: What is run afterwards.
         needs_root: Whether only root can.
         runs: What the service's own user has to be able to reach.
     """
 
     files: dict[Path, str] = field(default_factory=dict)
-    kept: list[Path] = field(default_factory=list)
+    existing: list[Path] = field(default_factory=list)
     commands: list[list[str]] = field(default_factory=list)
     needs_root: bool = False
     runs: list[Path] = field(default_factory=list)
@@ -99,7 +99,7 @@ def _start(*systemctl: str) -> list[list[str]]:
 def shown(plan: Plan) -> str:
     """The plan as a person reads it: every file in full, every command."""
     parts = [f"# {path}\n{content.rstrip()}\n" for path, content in plan.files.items()]
-    parts += [f"# {path}\n# is there already and stays as it is\n" for path in plan.kept]
+    parts += [f"# {path}\n# is there already and stays as it is\n" for path in plan.existing]
     if plan.commands:
         parts.append("# then\n" + "".join(f"{' '.join(argv)}\n" for argv in plan.commands))
     return "\n".join(parts)
@@ -135,7 +135,7 @@ def carry_out(plan: Plan) -> list[str]:
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}") from None
         messages.append(f"written: {path}")
-    messages += [f"kept: {path}" for path in plan.kept]
+    messages += [f"kept: {path}" for path in plan.existing]
     for argv in plan.commands:
         try:
             subprocess.run(argv, check=True, capture_output=True, text=True)
@@ -151,7 +151,7 @@ def carry_out(plan: Plan) -> list[str]:
 def _settings(plan: Plan, path: Path) -> None:
     """Example settings where there are none: what a person has changed is never overwritten."""
     if path.exists():
-        plan.kept.append(path)
+        plan.existing.append(path)
     else:
         plan.files[path] = _text("exporter.yml")
 

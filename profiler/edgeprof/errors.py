@@ -22,7 +22,7 @@ def printable(text: str) -> str:
     return _CONTROL.sub("?", text)
 
 
-def _here(remedy: str) -> str:
+def _mended_remedy(remedy: str) -> str:
     """A remedy whose ``pip install`` is the command that works in this environment."""
     if "pip install" not in remedy:
         return remedy
@@ -45,7 +45,7 @@ class EdgeprofError(Exception):
         message = printable(message)
         super().__init__(message)
         self.message = message
-        self.remedy = None if remedy is None else printable(_here(remedy))
+        self.remedy = None if remedy is None else printable(_mended_remedy(remedy))
 
 
 class InputError(EdgeprofError):

@@ -47,14 +47,14 @@ _LITERT_NEWEST, _LITERT_OLDEST = (2, 34), (2, 30)
 
 def mended_here(remedy: str) -> str:
     """``remedy`` with each ``pip install`` of this environment as the command that works in it."""
-    return _COMMAND.sub(_replaced, remedy) if "pip install " in remedy else remedy
+    return _COMMAND.sub(_replaced_command, remedy) if "pip install " in remedy else remedy
 
 
-def _replaced(found: re.Match[str]) -> str:
-    package = found["package"].strip("'")
+def _replaced_command(command: re.Match[str]) -> str:
+    package = command["package"].strip("'")
     if _NAME.match(package).group() == "edgeprof" and not _EXTRA.match(package):  # type: ignore[union-attr]
         return "install a newer edgeprof, as docs/install.md says"
-    return install_command([package], newest=bool(found["newest"]))
+    return install_command([package], newest=bool(command["newest"]))
 
 
 def install_command(packages: Sequence[str], *, newest: bool = False) -> str:
@@ -64,16 +64,16 @@ def install_command(packages: Sequence[str], *, newest: bool = False) -> str:
         packages: Requirements as pip takes them; ``edgeprof[EXTRA]`` stands for what the extra needs.
         newest: Whether what is there shall be replaced by the newest.
     """
-    wanted = [fitting(one) for package in packages for one in _expanded(package)]
+    wanted = [fitting(requirement) for package in packages for requirement in _expanded_requirements(package)]
     missing = [reason for _, reason in wanted if reason is not None]
     if missing:
         return "; ".join(missing)
-    return _command(environment_kind(), [requirement for requirement, _ in wanted], newest=newest)
+    return _command_for(environment_kind(), [requirement for requirement, _ in wanted], newest=newest)
 
 
 def mended_for(remedy: str, python: str) -> str:
     """``remedy`` with each ``pip install`` as the one of another interpreter, the ``--worker-python``."""
-    return _COMMAND.sub(lambda found: f"{shlex.quote(python)} -m {found[0]}", remedy)
+    return _COMMAND.sub(lambda command: f"{shlex.quote(python)} -m {command[0]}", remedy)
 
 
 def own_requirement(extra: str) -> str:
@@ -98,8 +98,8 @@ def environment_kind() -> str:
     return "pip" if find_spec("pip") else "bare"
 
 
-def _command(kind: str, requirements: Sequence[str], *, newest: bool) -> str:
-    words = " ".join(shlex.quote(one) for one in requirements)
+def _command_for(kind: str, requirements: Sequence[str], *, newest: bool) -> str:
+    words = " ".join(shlex.quote(requirement) for requirement in requirements)
     python, upgrade = shlex.quote(sys.executable), "--upgrade " if newest else ""
     if kind == "pipx":
         return f"pipx inject {'--force ' if newest else ''}edgeprof {words}"
@@ -115,28 +115,30 @@ def _command(kind: str, requirements: Sequence[str], *, newest: bool) -> str:
     return f"{python} -m pip install {upgrade}{words}"
 
 
-def _expanded(package: str) -> list[str]:
+def _expanded_requirements(package: str) -> list[str]:
     """The requirements of an extra of edgeprof; any other requirement as it is."""
-    found = _EXTRA.fullmatch(package)
-    if found is None:
+    extras = _EXTRA.fullmatch(package)
+    if extras is None:
         return [package]
-    return [requirement for extra in found[1].split(",") for requirement in _extra(extra)] or [package]
+    return [requirement for extra in extras[1].split(",") for requirement in _extra_requirements(extra)] or [package]
 
 
 @functools.cache
-def _extra(name: str) -> tuple[str, ...]:
+def _extra_requirements(name: str) -> tuple[str, ...]:
     """What ``edgeprof[name]`` requires beyond edgeprof, by the installed metadata; empty where it is unknown."""
     try:
         requirements = metadata.requires("edgeprof") or []
     except metadata.PackageNotFoundError:
         return ()
-    found: list[str] = []
+    needed: list[str] = []
     for line in requirements:
         requirement, _, marker = line.partition(";")
         if re.search(rf"extra == ['\"]{re.escape(name)}['\"]", marker):
             nested = _EXTRA.fullmatch(requirement.strip().replace(" ", ""))
-            found += [r for e in nested[1].split(",") for r in _extra(e)] if nested else [requirement.strip()]
-    return tuple(dict.fromkeys(found))
+            needed += (
+                [r for e in nested[1].split(",") for r in _extra_requirements(e)] if nested else [requirement.strip()]
+            )
+    return tuple(dict.fromkeys(needed))
 
 
 def fitting(requirement: str) -> tuple[str, str | None]:

@@ -105,9 +105,9 @@ class PluginHost:
         self._modules: dict[str, object] = {}
         self._registry: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS.values()}
         only = None if only is None else set(only)
-        points = list(self._installed() if entry_points is None else entry_points)
+        points = list(self._installed_entry_points() if entry_points is None else entry_points)
         for point in sorted(points, key=lambda p: p.name):
-            self._load(point, only)
+            self._load_plugin(point, only)
         for name in sorted((only or set()) - {point.name for point in points}):
             near = difflib.get_close_matches(name, [point.name for point in points], n=1)
             reason = "EDGEPROF_PLUGINS names it, but no installed plugin is called so"
@@ -178,7 +178,7 @@ class PluginHost:
     def register(self, module: object, info: PluginInfo) -> None:
         """Take in an already imported plugin. Whatever it does wrong is written into ``info``."""
         self.plugins.append(info)
-        with self._blame(info):
+        with self._blamed_on(info):
             self._refuse_twins(module, info)
             _refuse_misspelt(module)
             self._modules[info.name] = module
@@ -186,7 +186,7 @@ class PluginHost:
             self.manager.check_pending()
             for hook, impl in self._implementations(module):
                 if hook != "register_commands":
-                    _call(hook, impl, register=self._registrar(KINDS[hook], info))
+                    _call_hook(hook, impl, register=self._make_registrar(KINDS[hook], info))
 
     def commands(self, reserved: Collection[str] = ()) -> Mapping[str, click.Command]:
         """The verbs that plugins add (``register_commands``), asked for only when somebody needs them.
@@ -201,19 +201,19 @@ class PluginHost:
         for info in list(self.plugins):
             if info.status != "loaded" or info.registers["commands"]:
                 continue
-            with self._blame(info):
+            with self._blamed_on(info):
                 for hook, impl in self._implementations(self._modules[info.name]):
                     if hook != "register_commands":
                         continue
                     group = click.Group()
-                    _call(hook, impl, cli=group)
+                    _call_hook(hook, impl, cli=group)
                     for name, command in group.commands.items():
                         if name in reserved:
                             raise _RefusedError(f"the command {name!r} is edgeprof's own")
-                        self._registrar("commands", info)(name, command)
+                        self._make_registrar("commands", info)(name, command)
         return self._registry["commands"]
 
-    def _installed(self) -> Iterator[Point]:
+    def _installed_entry_points(self) -> Iterator[Point]:
         """The entry points of all distributions; one with unreadable metadata is named and passed over."""
 
         def named(name: str, reason: str) -> None:
@@ -221,7 +221,7 @@ class PluginHost:
 
         return installed(named)
 
-    def _load(self, point: Point, only: set[str] | None) -> None:
+    def _load_plugin(self, point: Point, only: set[str] | None) -> None:
         dist = point.dist
         info = PluginInfo(point.name, dist.name if dist else "?", dist.version if dist else "?")
         if only is not None and point.name not in only:
@@ -229,7 +229,7 @@ class PluginHost:
             self.plugins.append(info)
             return
         module: object = None
-        with self._blame(info):
+        with self._blamed_on(info):
             module = point.load()
         if info.status == "failed":
             self.plugins.append(info)
@@ -237,7 +237,7 @@ class PluginHost:
             self.register(module, info)
 
     @contextlib.contextmanager
-    def _blame(self, info: PluginInfo) -> Iterator[None]:
+    def _blamed_on(self, info: PluginInfo) -> Iterator[None]:
         """Whatever is raised inside, SystemExit included, becomes this plugin's failure and takes its names back.
 
         What a plugin prints goes to stderr: stdout belongs to ``--json``.
@@ -249,7 +249,7 @@ class PluginHost:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything; it must not take the host down
-            info.status, info.reason = "failed", _sentence(error)
+            info.status, info.reason = "failed", _error_sentence(error)
             for kind, names in info.registers.items():
                 for name in names:
                     del self._registry[kind][name]
@@ -280,7 +280,7 @@ class PluginHost:
             if impl.plugin is module
         ]
 
-    def _registrar(self, kind: str, info: PluginInfo) -> hookspecs.Register:
+    def _make_registrar(self, kind: str, info: PluginInfo) -> hookspecs.Register:
         def register(name: Any, factory: Any, /) -> None:
             if not isinstance(name, str) or name.split() != [name]:
                 raise _RefusedError(f"register({name!r}, …): a name is a text without spaces")
@@ -325,7 +325,7 @@ def points_of(*names: str) -> list[importlib.metadata.EntryPoint]:
     return [point for point in installed() if point.name in names]
 
 
-def _call(hook: str, impl: pluggy.HookImpl, **arguments: Any) -> None:
+def _call_hook(hook: str, impl: pluggy.HookImpl, **arguments: Any) -> None:
     if impl.hookwrapper or impl.wrapper:
         raise _RefusedError(f"{hook} is a hook wrapper; a hook of edgeprof only registers")
     if not impl.argnames:
@@ -341,7 +341,9 @@ def _refuse_misspelt(module: object) -> None:
             hook = mark.get("specname") or name
             if hook not in KINDS and not mark.get("optionalhook"):
                 near = difflib.get_close_matches(hook, KINDS, n=1)
-                raise _RefusedError(f"{hook} is no hook; " + (f"did you mean {near[0]}?" if near else _known()))
+                raise _RefusedError(
+                    f"{hook} is no hook; " + (f"did you mean {near[0]}?" if near else _hooks_sentence())
+                )
         elif name in KINDS:
             raise _RefusedError(f"{name} is not marked with @hookimpl")
         elif getattr(function, "__module__", None) == getattr(module, "__name__", ""):
@@ -350,11 +352,11 @@ def _refuse_misspelt(module: object) -> None:
                 raise _RefusedError(f"{name} is no hook; did you mean {near[0]}, marked with @hookimpl?")
 
 
-def _known() -> str:
+def _hooks_sentence() -> str:
     return f"the hooks are {', '.join(KINDS)}"
 
 
-def _sentence(error: BaseException) -> str:
+def _error_sentence(error: BaseException) -> str:
     """What went wrong in a plugin, in one line."""
     if isinstance(error, _RefusedError):
         return str(error)

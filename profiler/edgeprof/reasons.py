@@ -67,8 +67,11 @@ class Code(str, Enum):
     STAGES_RENAMED = "stages_renamed", Severity.REMARK
     STAGES_LOST = "stages_lost", Severity.REMARK
 
+    RANDOM_WEIGHTS = "random_weights", Severity.REMARK
     PHASES_DO_NOT_ADD_UP = "phases_do_not_add_up"
     SERVED_ELSEWHERE = "served_elsewhere"
+    DEVICE_CLOCK = "device_clock"
+    MEAN_LATENCY_ONLY = "mean_latency_only", Severity.REMARK
 
     # What disturbed them.
     THROTTLED = "throttled"

@@ -11,12 +11,12 @@ import pytest
 from edgeprof.cli.main import run
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof_boards.all_boards import DASHBOARDS
-from edgeprof_boards.dashboard import GREEN, HEAT_LEVELS, RED, Query
 from edgeprof_boards.dashboard import Panel as Definition
 from edgeprof_boards.shapes import Value, answer, coloured, scatter, table
+from edgeprof_boards.style import GREEN, HEAT_LEVELS, RED
 from edgeprof_dashboards.preview import draw
 from edgeprof_dashboards.preview.page import find
-from edgeprof_dashboards.preview.panels import Panel, read_panel
+from edgeprof_dashboards.preview.panels import Panel, Query, read_panel
 from edgeprof_dashboards.preview.prometheus import Prometheus, QueryError, Series, Window, seconds
 from edgeprof_dashboards.preview.values import written
 from edgeprof_dashboards.promql import expand
@@ -91,7 +91,7 @@ def test_a_gap_lifts_the_pen_and_stacked_series_stand_on_one_another() -> None:
     (line,) = [part for part in drawn.split("<path ") if 'stroke-width="1.5"' in part]
     assert line.split('"')[1].count("M") == 2
     two = [Series({"a": str(n)}, [(900.0, 3.0), (910.0, 3.0)]) for n in range(2)]
-    assert draw._stacked(two)[1] == ([(900.0, 6.0), (910.0, 6.0)], {900.0: 3.0, 910.0: 3.0})
+    assert draw._stack_series(two)[1] == ([(900.0, 6.0), (910.0, 6.0)], {900.0: 3.0, 910.0: 3.0})
 
 
 def test_answers_are_joined_where_all_labels_in_common_agree() -> None:

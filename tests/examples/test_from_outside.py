@@ -10,12 +10,12 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+from tests.examples.counting import counting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,23 +164,8 @@ def sysfs(tmp_path: Path) -> Iterator[Path]:
     (package / "name").write_text("package-0\n", encoding="utf-8")
     (package / "max_energy_range_uj").write_text("262143328850\n", encoding="utf-8")
     (npu / "power_w").write_text(f"{NPU_WATTS}\n", encoding="utf-8")
-    file = os.open(package / "energy_uj", os.O_RDWR | os.O_CREAT)
-    stop, started = threading.Event(), time.monotonic()
-
-    def count() -> None:
-        while True:
-            os.pwrite(file, b"%020d\n" % int((time.monotonic() - started) * PACKAGE_WATTS * 1e6), 0)
-            if stop.wait(0.002):
-                return
-
-    thread = threading.Thread(target=count)
-    thread.start()
-    try:
+    with counting(package / "energy_uj", PACKAGE_WATTS, every_s=0.002):
         yield tmp_path
-    finally:
-        stop.set()
-        thread.join()
-        os.close(file)
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.examples.counting import counting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,25 +48,8 @@ def metered(tmp_path: Path) -> Iterator[Path]:
     directory = tmp_path / "class/abacus/meter0"
     directory.mkdir(parents=True)
     (directory / "label").write_text("supply\n", encoding="utf-8")
-    file = os.open(directory / "energy_uj", os.O_RDWR | os.O_CREAT)
-    stop = threading.Event()
-    started = time.monotonic()
-
-    def count() -> None:
-        while True:
-            # Fixed width over the same bytes: a reader sees the old number or the new one, never half of each.
-            os.pwrite(file, b"%020d\n" % int((time.monotonic() - started) * WATTS * 1e6), 0)
-            if stop.wait(0.01):
-                return
-
-    thread = threading.Thread(target=count)
-    thread.start()
-    try:
+    with counting(directory / "energy_uj", WATTS):
         yield tmp_path
-    finally:
-        stop.set()
-        thread.join()
-        os.close(file)
 
 
 def test_its_own_tests_pass(python: Callable[..., str]) -> None:

@@ -34,16 +34,16 @@ _MOST_LEGEND = 6  # lines of a legend; page.css cuts off the others
 
 def lines(panel: Panel, answers: Answers, window: Window) -> str:
     """A timeseries panel, and its legend with the last value of each series."""
-    named = _named(panel, answers)
-    looks = [_look(panel, name, index) for index, (name, _) in enumerate(named)]
+    named = _named_series(panel, answers)
+    looks = [_field_look(panel, name, index) for index, (name, _) in enumerate(named)]
     width = panel.width * _COLUMN - 30
     rows = _legend_rows([name for look, (name, _) in zip(looks, named, strict=True) if look.listed], width)
     height = max(90, panel.height * 38 - 54 - 17 * rows)
     left = [(look, series) for look, (_, series) in zip(looks, named, strict=True) if look.unit == panel.unit]
     right = [(look, series) for look, (_, series) in zip(looks, named, strict=True) if look.unit != panel.unit]
     x = Scale(window.end - window.span_s, window.end, _LEFT, width - (62 if right else _RIGHT))
-    stacked = _stacked([s for _, s in left]) if panel.stack else [(s.points, None) for _, s in left]
-    y = Scale(*_range([v for points, _ in stacked for _, v in points], panel), height - _BOTTOM, _TOP)
+    stacked = _stack_series([s for _, s in left]) if panel.stack else [(s.points, None) for _, s in left]
+    y = Scale(*_axis_range([v for points, _ in stacked for _, v in points], panel), height - _BOTTOM, _TOP)
     parts = [_time_axis(x, height - _BOTTOM, window.span_s), _value_axis(y, x, panel.unit)]
     for start, color in panel.thresholds if panel.limits else ():
         if start is not None and y.low <= start <= y.high:
@@ -52,8 +52,10 @@ def lines(panel: Panel, answers: Answers, window: Window) -> str:
     pen = _Pen(x, y, window.step_s, panel.line == "stepAfter")
     parts += [pen.line(points, floor, look) for (look, _), (points, floor) in zip(left, stacked, strict=True)]
     if right:
-        far = Scale(*_range([v for _, s in right for _, v in s.points], None), height - _BOTTOM, _TOP)
-        parts += [text(x.end + 6, far.at(m) + 4, _mark(m, right[0][0].unit)) for m in _marks(far, right[0][0].unit)]
+        far = Scale(*_axis_range([v for _, s in right for _, v in s.points], None), height - _BOTTOM, _TOP)
+        parts += [
+            text(x.end + 6, far.at(m) + 4, _mark_text(m, right[0][0].unit)) for m in _round_marks(far, right[0][0].unit)
+        ]
         pen = _Pen(x, far, window.step_s)
         parts += [pen.line(series.points, None, look) for look, series in right]
     legend = "".join(
@@ -68,10 +70,10 @@ def lines(panel: Panel, answers: Answers, window: Window) -> str:
 def stats(panel: Panel, answers: Answers) -> str:
     """A stat or gauge panel: one number for each series."""
     cells = []
-    named = _named(panel, answers)
+    named = _named_series(panel, answers)
     for name, series in named[:_MOST]:
         value = max(v for _, v in series.points) if panel.reduce == "max" else series.last
-        words, color = _shown(panel, value)
+        words, color = _shown_value(panel, value)
         cells.append(
             f'<div class="stat" style="color:{color}"><strong>{escape(words)}</strong><span>{escape(name)}</span></div>'
         )
@@ -80,11 +82,11 @@ def stats(panel: Panel, answers: Answers) -> str:
 
 def bars(panel: Panel, answers: Answers) -> str:
     """A bar gauge: one bar for each series, from 0."""
-    named = _named(panel, answers)[: max(2, int((panel.height * 38 - 50) // 34))]
+    named = _named_series(panel, answers)[: max(2, int((panel.height * 38 - 50) // 34))]
     top = panel.bounds[1] or max((abs(series.last) for _, series in named), default=1.0) or 1.0
     rows = []
     for name, series in named:
-        words, color = _shown(panel, series.last)
+        words, color = _shown_value(panel, series.last)
         share = min(100.0, 100 * abs(series.last) / top)
         rows.append(
             f'<div class="bar" style="color:{color}"><span class="name">{escape(name)}</span>'
@@ -98,9 +100,11 @@ def table(panel: Panel, answers: Answers) -> str:
     """A table: the answers side by side, one line for each set of labels."""
     rows = merged(answers)
     room = max(1, int((panel.height * 38 - 70) // 26))
-    head = "".join(f'<th class="{_kind(name)}">{escape(title)}</th>' for name, title in panel.columns.items())
+    head = "".join(f'<th class="{_cell_class(name)}">{escape(title)}</th>' for name, title in panel.columns.items())
     body = "".join(
-        "<tr>" + "".join(_cell(panel, name, title, row.get(name)) for name, title in panel.columns.items()) + "</tr>"
+        "<tr>"
+        + "".join(_table_cell(panel, name, title, row.get(name)) for name, title in panel.columns.items())
+        + "</tr>"
         for row in rows[:room]
     )
     more = f'<p class="nothing">and {len(rows) - room} more</p>' if len(rows) > room else ""
@@ -117,7 +121,7 @@ def scatter(panel: Panel, answers: Answers) -> str:
     width, height = panel.width * _COLUMN - 30, panel.height * 38 - 48
     unit_x, unit_y = (panel.column_units.get(panel.columns[name], "short") for name in (a, b))
     xs, ys = [float(row[a]) for row in rows], [float(row[b]) for row in rows]
-    low_x, low_y = (_overridden(panel, panel.columns[name]).get("min") for name in (a, b))
+    low_x, low_y = (_overrides_of(panel, panel.columns[name]).get("min") for name in (a, b))
     x = fitted(min(xs) if low_x is None else low_x, max(xs), _LEFT, width - 90)
     y = fitted(min(ys) if low_y is None else low_y, max(ys), height - 40, _TOP)
     parts = [_value_axis(y, x, unit_y)]
@@ -137,7 +141,7 @@ def scatter(panel: Panel, answers: Answers) -> str:
 
 def states(panel: Panel, answers: Answers, window: Window) -> str:
     """A state timeline: one band for each series."""
-    named = _named(panel, answers)[:_MOST]
+    named = _named_series(panel, answers)[:_MOST]
     width, height = panel.width * _COLUMN - 30, panel.height * 38 - 58
     start = window.end - window.span_s
     x = Scale(start, window.end, min(210, width / 3), width - _RIGHT)
@@ -146,8 +150,8 @@ def states(panel: Panel, answers: Answers, window: Window) -> str:
     for index, (name, series) in enumerate(named):
         top = _TOP + index * tall
         parts.append(text(0, top + tall / 2 + 4, name[: int(x.start // 6.2)]))
-        for begin, until, value in _spells(series.points, window):
-            color = _shown(panel, value)[1]
+        for begin, until, value in _value_spells(series.points, window):
+            color = _shown_value(panel, value)[1]
             wide = max(1.0, x.at(until) - x.at(begin))
             parts.append(el("rect", x=x.at(begin), y=top + 2, width=wide, height=max(2.0, tall - 4), fill=color))
     used = {value for _, s in named for _, value in s.points}
@@ -168,7 +172,7 @@ def _legend_rows(names: Sequence[str], width: float) -> int:
     return min(rows, _MOST_LEGEND)
 
 
-def _spells(points: Sequence[tuple[float, float]], window: Window) -> list[tuple[float, float, float]]:
+def _value_spells(points: Sequence[tuple[float, float]], window: Window) -> list[tuple[float, float, float]]:
     """How long each value lasted: (from, until, value)."""
     spells: list[tuple[float, float, float]] = []
     for time, value in points:
@@ -202,7 +206,7 @@ def merged(answers: Answers) -> list[dict[str, str | float]]:
     return rows
 
 
-def _named(panel: Panel, answers: Answers) -> list[tuple[str, Series]]:
+def _named_series(panel: Panel, answers: Answers) -> list[tuple[str, Series]]:
     named = []
     for query, answer in zip(panel.queries, answers, strict=True):
         for series in answer:
@@ -228,7 +232,7 @@ class _Look:
     listed: bool
 
 
-def _overridden(panel: Panel, name: str) -> dict[str, Any]:
+def _overrides_of(panel: Panel, name: str) -> dict[str, Any]:
     """What the panel's overrides say of one field."""
     given: dict[str, Any] = {}
     for override in panel.overrides:
@@ -238,8 +242,8 @@ def _overridden(panel: Panel, name: str) -> dict[str, Any]:
     return given
 
 
-def _look(panel: Panel, name: str, index: int) -> _Look:
-    given = _overridden(panel, name)
+def _field_look(panel: Panel, name: str, index: int) -> _Look:
+    given = _overrides_of(panel, name)
     return _Look(
         unit=str(given.get("unit", panel.unit)),
         color="#a0a6ab" if "color" in given else COLORS[index % len(COLORS)],
@@ -249,7 +253,7 @@ def _look(panel: Panel, name: str, index: int) -> _Look:
     )
 
 
-def _shown(panel: Panel, value: float) -> tuple[str, str]:
+def _shown_value(panel: Panel, value: float) -> tuple[str, str]:
     """The words for a value, and its colour."""
     key = f"{value:g}"
     if key in panel.mappings:
@@ -259,13 +263,13 @@ def _shown(panel: Panel, value: float) -> tuple[str, str]:
     return written(value, panel.unit, panel.decimals), _NAMED[color]
 
 
-def _cell(panel: Panel, field: str, heading: str, value: str | float | None) -> str:
+def _table_cell(panel: Panel, field: str, heading: str, value: str | float | None) -> str:
     """One cell of a table, its column's words and colours taken in."""
     words, style = "–", ""
     if isinstance(value, str):
         words = value
     elif value is not None:
-        given = _overridden(panel, heading)
+        given = _overrides_of(panel, heading)
         words = written(value, panel.column_units.get(heading, "short"))
         color = ""
         for step in given.get("thresholds", {}).get("steps", ()):
@@ -276,14 +280,14 @@ def _cell(panel: Panel, field: str, heading: str, value: str | float | None) -> 
             if entry:
                 words, color = entry["text"], entry["color"]
         style = f' style="color:{_NAMED[color]}"' if color else ""
-    return f'<td class="{_kind(field)}"{style}>{escape(words)}</td>'
+    return f'<td class="{_cell_class(field)}"{style}>{escape(words)}</td>'
 
 
-def _kind(column: str) -> str:
+def _cell_class(column: str) -> str:
     return "number" if column.startswith("Value") else "word"
 
 
-def _range(values: list[float], panel: Panel | None) -> tuple[float, float]:
+def _axis_range(values: list[float], panel: Panel | None) -> tuple[float, float]:
     low, high = min(values, default=0.0), max(values, default=1.0)
     if panel is not None and not panel.from_zero:
         air = 0.1 * (high - low) or 0.02 * abs(high) or 1.0
@@ -297,7 +301,7 @@ def _range(values: list[float], panel: Panel | None) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def _stacked(stack: Sequence[Series]) -> list[tuple[list[tuple[float, float]], dict[float, float]]]:
+def _stack_series(stack: Sequence[Series]) -> list[tuple[list[tuple[float, float]], dict[float, float]]]:
     """Each series on top of those before it: its upper edge, and the floor that it stands on."""
     height: dict[float, float] = {}
     layers = []
@@ -369,12 +373,12 @@ def _time_axis(x: Scale, y: float, span_s: float) -> str:
 def _value_axis(y: Scale, x: Scale, unit: str) -> str:
     return "".join(
         line(x.start, y.at(mark), x.end, y.at(mark), "grid-line")
-        + text(x.start - 6, y.at(mark) + 4, _mark(mark, unit), "end")
-        for mark in _marks(y, unit)
+        + text(x.start - 6, y.at(mark) + 4, _mark_text(mark, unit), "end")
+        for mark in _round_marks(y, unit)
     )
 
 
-def _marks(y: Scale, unit: str) -> list[float]:
+def _round_marks(y: Scale, unit: str) -> list[float]:
     """Round numbers; of bytes, round in their own prefixes."""
     if unit != "bytes":
         return y.ticks(5)
@@ -382,7 +386,7 @@ def _marks(y: Scale, unit: str) -> list[float]:
     return [mark * factor for mark in Scale(y.low / factor, y.high / factor, y.start, y.end).ticks(5)]
 
 
-def _mark(value: float, unit: str) -> str:
+def _mark_text(value: float, unit: str) -> str:
     """Short enough for an axis."""
     if unit == "s" and value >= 100:
         return f"{value / 60:.1f} min"

@@ -82,7 +82,7 @@ def find(name: str) -> Board:
 def render(board: Board, server: Prometheus, window: Window, values: Mapping[str, str]) -> tuple[str, list[str]]:
     """The page, and the titles of the panels without data."""
     empty: list[str] = []
-    rows = [_row(row, server, window, values, empty) for row in board.rows]
+    rows = [_row_html(row, server, window, values, empty) for row in board.rows]
     style = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     end = dt.datetime.fromtimestamp(window.end, dt.timezone.utc)
     begin = end - dt.timedelta(seconds=window.span_s)
@@ -99,12 +99,12 @@ def render(board: Board, server: Prometheus, window: Window, values: Mapping[str
     return page, empty
 
 
-def _row(row: Row, server: Prometheus, window: Window, values: Mapping[str, str], empty: list[str]) -> str:
+def _row_html(row: Row, server: Prometheus, window: Window, values: Mapping[str, str], empty: list[str]) -> str:
     """A row, folded up where Grafana shows it so at first; titles of panels without data go to ``empty``."""
     top = min((panel.y for panel in row.panels), default=0)
     shown = []
     for panel in row.panels:
-        body = _body(panel, server, window, values)
+        body = _body_html(panel, server, window, values)
         if body is None:
             empty.append(panel.title)
             body = f'<p class="nothing">{escape(panel.absent or "no data")}</p>'
@@ -120,7 +120,7 @@ def _row(row: Row, server: Prometheus, window: Window, values: Mapping[str, str]
     )
 
 
-def _body(panel: Panel, server: Prometheus, window: Window, values: Mapping[str, str]) -> str | None:
+def _body_html(panel: Panel, server: Prometheus, window: Window, values: Mapping[str, str]) -> str | None:
     if panel.time_from == "now/d":
         window = Window(window.end, max(60.0, window.end % 86_400), window.scrape_s)
     answers = [server.ask(query, values, window) for query in panel.queries]

@@ -71,10 +71,10 @@ class Window:
         """Grafana's own variables."""
         rate_s = max(self.step_s + self.scrape_s, 4 * self.scrape_s)
         return {
-            "__rate_interval": _duration(rate_s),
-            "__interval": _duration(self.step_s),
+            "__rate_interval": _promql_duration(rate_s),
+            "__interval": _promql_duration(self.step_s),
             "__interval_ms": str(round(self.step_s * 1000)),
-            "__range": _duration(self.span_s),
+            "__range": _promql_duration(self.span_s),
             "__range_s": str(round(self.span_s)),
             "__range_ms": str(round(self.span_s * 1000)),
         }
@@ -124,7 +124,7 @@ class Prometheus:
             )
         if answer["resultType"] == "scalar":
             answer = {"result": [{"metric": {}, "value": answer["result"]}]}
-        return [series for item in answer["result"] if (series := _series(item)).points]
+        return [series for item in answer["result"] if (series := _parse_series(item)).points]
 
     def variables(self, board: Board, chosen: Mapping[str, str], window: Window) -> dict[str, str]:
         """The values of a dashboard's variables: what the user chose, else what Grafana would show at first.
@@ -169,7 +169,7 @@ class Prometheus:
         except urllib.error.HTTPError as error:
             text = error.read(2000).decode("utf-8", "replace")
             sent = parameters.get("query", path)
-            raise QueryError(f"Prometheus refused {sent!r}: {_reason(text) or error}") from None
+            raise QueryError(f"Prometheus refused {sent!r}: {_error_reason(text) or error}") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise UnavailableError(
@@ -178,20 +178,20 @@ class Prometheus:
         return answer["data"]
 
 
-def _reason(text: str) -> str:
+def _error_reason(text: str) -> str:
     try:
         return str(json.loads(text).get("error", ""))
     except ValueError:
         return ""
 
 
-def _series(item: dict[str, Any]) -> Series:
+def _parse_series(item: dict[str, Any]) -> Series:
     labels = {key: value for key, value in item["metric"].items() if key != "__name__"}
     pairs = item.get("values") or [item["value"]]
     points = [(float(time), float(value)) for time, value in pairs]
     return Series(labels, [point for point in points if math.isfinite(point[1])])
 
 
-def _duration(span_s: float) -> str:
+def _promql_duration(span_s: float) -> str:
     """As PromQL writes it; it knows no fractions."""
     return f"{round(span_s)}s" if span_s >= 1 and span_s == round(span_s) else f"{max(1, round(span_s * 1000))}ms"

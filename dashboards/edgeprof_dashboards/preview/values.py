@@ -36,21 +36,21 @@ def written(value: float, unit: str, decimals: int | None = None) -> str:
     return units.quantity(value, _SI.get(unit, unit)).rstrip()
 
 
-def _long(value: float) -> str:
+def _long_text(value: float) -> str:
     if value < 172_800:
         return units.duration(value)
     days = value / 86_400
     return f"{days:.1f} days" if days < 100 else f"{days / 365.25:.1f} years"
 
 
-def _seconds(value: float) -> str:
-    return units.quantity(value, "s") if abs(value) < 100 else _long(value)
+def _seconds_text(value: float) -> str:
+    return units.quantity(value, "s") if abs(value) < 100 else _long_text(value)
 
 
-def _bytes(value: float) -> str:
+def _bytes_text(value: float) -> str:
     return units.size(round(value))
 
 
-_LONG = {"bytes": _bytes, "dtdurations": _long, "s": _seconds}
+_LONG = {"bytes": _bytes_text, "dtdurations": _long_text, "s": _seconds_text}
 #: Units without prefixes for small numbers: nobody says milli-inferences.
 _PLAIN = ("short", "none", "ops", "cps")

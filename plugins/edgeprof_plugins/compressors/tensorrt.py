@@ -35,6 +35,8 @@ _PASSED = ("precision", "workspace_mib", "max_batch", "dla_core", "timing_cache"
 
 
 class Engine(Compressor):
+    """Builds a TensorRT engine of the chosen precision for this GPU."""
+
     name = "tensorrt"
     changes = ("precision",)
     version = "1"
@@ -66,7 +68,7 @@ class Engine(Compressor):
         )
         with tempfile.TemporaryDirectory(prefix="edgeprof-tensorrt-") as folder:
             if precision in _INT8 and data is not None:
-                options["calibration"] = str(_samples(data, parameters["samples"], Path(folder) / "samples.npz"))
+                options["calibration"] = str(_save_samples(data, parameters["samples"], Path(folder) / "samples.npz"))
             spec = WorkerSpec(
                 runtime_file=Path(runtime.__file__),
                 runtime_class=runtime.TensorRT.__qualname__,
@@ -78,7 +80,7 @@ class Engine(Compressor):
                     shapes={},
                     options=options,
                 ),
-                python=_python(parameters.get("python")),
+                python=_tensorrt_python(parameters.get("python")),
                 timeout_s=parameters["timeout_s"],
                 seed=seed,
                 label=source.name,
@@ -96,7 +98,7 @@ class Engine(Compressor):
         return facts
 
 
-def _python(given: str | None) -> str | None:
+def _tensorrt_python(given: str | None) -> str | None:
     """The interpreter that has TensorRT; None for this one."""
     if given is not None:
         return probe(given)
@@ -109,7 +111,7 @@ def _python(given: str | None) -> str | None:
         return None
 
 
-def _samples(data: Dataset, most: int, path: Path) -> Path:
+def _save_samples(data: Dataset, most: int, path: Path) -> Path:
     """Samples spread evenly over the dataset, so that one that is sorted by class is covered whole, in a file."""
     if len(data) == 0:
         raise InputError(f"{data.name} has no samples to calibrate with")

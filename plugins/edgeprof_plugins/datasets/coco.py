@@ -45,8 +45,8 @@ def open_coco(spec: str, options: Mapping[str, str]) -> Dataset:
     by = settings.get("categories", "index")
     if by not in {"index", "id"}:
         raise InputError(f"categories={by} is neither index nor id")
-    path = _json(Path(spec), settings.get("split"))
-    images, annotations, ids = _read(path)
+    path = _annotation_file(Path(spec), settings.get("split"))
+    images, annotations, ids = _read_annotations(path)
     try:
         offset = int(settings.get("label_offset", "0"))
     except ValueError:
@@ -54,12 +54,12 @@ def open_coco(spec: str, options: Mapping[str, str]) -> Dataset:
     number = {
         category: (category if by == "id" else position) + offset for position, category in enumerate(sorted(ids))
     }
-    folder = _folder(path, settings.get("images"), images)
+    folder = _image_folder(path, settings.get("images"), images)
     steps = from_options({key: value for key, value in rest.items() if key not in COMMON})
     labels = []
     for image in images:
         mine = annotations[image["id"]]
-        corners = np.array([_corners(annotation["bbox"]) for annotation in mine], np.float64).reshape(-1, 4)
+        corners = np.array([_box_corners(annotation["bbox"]) for annotation in mine], np.float64).reshape(-1, 4)
         boxes, seen = steps.boxes(corners, image["size"])
         visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         classes = np.array([number[annotation["category_id"]] for annotation in mine], np.int64)
@@ -78,7 +78,7 @@ def open_coco(spec: str, options: Mapping[str, str]) -> Dataset:
     return Samples(path.name, detection(labels), read, rest)
 
 
-def _json(path: Path, split: str | None) -> Path:
+def _annotation_file(path: Path, split: str | None) -> Path:
     if not path.is_dir():
         return path
     candidates = [
@@ -93,7 +93,7 @@ def _json(path: Path, split: str | None) -> Path:
     return candidates[0]
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str, Any]]], list[int]]:
+def _read_annotations(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str, Any]]], list[int]]:
     """Read images, annotations by image and ids of categories, and check that they fit together."""
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -102,12 +102,12 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str, An
     try:
         ids = [int(category["id"]) for category in content["categories"]]
         images = [
-            {"id": image["id"], "file_name": str(image["file_name"]), "size": _size(image)}
+            {"id": image["id"], "file_name": str(image["file_name"]), "size": _image_size(image)}
             for image in content["images"]
         ]
         by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in images}
         for annotation in content["annotations"]:
-            _corners(annotation["bbox"])
+            _box_corners(annotation["bbox"])
             if annotation["category_id"] not in ids:
                 raise InputError(
                     f"{path}: an annotation has the category {annotation['category_id']}, which does not exist"
@@ -122,21 +122,21 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str, An
     return images, by_image, ids
 
 
-def _size(image: dict[str, Any]) -> tuple[int, int]:
+def _image_size(image: dict[str, Any]) -> tuple[int, int]:
     height, width = int(image["height"]), int(image["width"])
     if min(height, width) < 1:
         raise ValueError("height and width")
     return height, width
 
 
-def _corners(bbox: list[float]) -> tuple[float, float, float, float]:
+def _box_corners(bbox: list[float]) -> tuple[float, float, float, float]:
     left, top, width, height = (float(value) for value in bbox)
     if not math.isfinite(left + top + width + height):
         raise ValueError("bbox")
     return left, top, left + width, top + height
 
 
-def _folder(path: Path, given: str | None, images: list[dict[str, Any]]) -> Path:
+def _image_folder(path: Path, given: str | None, images: list[dict[str, Any]]) -> Path:
     """Return the folder that holds all images: the given one, or the first of the usual places that does."""
     split = path.stem.removeprefix("instances_")
     places = [path.parent / given] if given else [path.parent, path.parent.parent / split, path.parent / split]

@@ -49,14 +49,14 @@ def open_gtsrb(spec: str, options: Mapping[str, str]) -> Dataset:
     if split not in {None, "test", "train"} or roi not in {"full", "crop"}:
         raise InputError(f"split={split} and roi={roi}: a split is test or train, roi is full or crop")
     root = Path(spec)
-    tables = {"": [root]} if root.is_file() else _tables(root)
+    tables = {"": [root]} if root.is_file() else _split_tables(root)
     chosen = next(iter(tables.values()), []) if split is None else tables.get(split, [])
     if not chosen:
         raise InputError(
             f"{root} has no table of GTSRB{f' to {split}' if split else ''}",
             remedy=f"It wants {LAYOUT}. The table of the test comes by itself: GTSRB_Final_Test_GT.zip.",
         )
-    rows = [row for table in chosen for row in _rows(table, root)]
+    rows = [row for table in chosen for row in _table_rows(table, root)]
     if not rows:
         raise InputError(f"{chosen[0]} lists no images")
     missing = [file for file, _, _ in rows if not is_file(file)]
@@ -76,7 +76,7 @@ def open_gtsrb(spec: str, options: Mapping[str, str]) -> Dataset:
     return Samples(root.name, labels, read, rest, {"roi": "crop"} if roi == "crop" else None)
 
 
-def _tables(root: Path) -> dict[str, list[Path]]:
+def _split_tables(root: Path) -> dict[str, list[Path]]:
     """Return the tables of each split that exists, the test split first."""
     places = [root / top / below for top in ("", "GTSRB") for below in _PLACES]
     test = [p for place in places for p in (place / "Test.csv", place / _TEST) if p.is_file()]
@@ -85,7 +85,7 @@ def _tables(root: Path) -> dict[str, list[Path]]:
     return {split: tables for split, tables in (("test", test[:1]), ("train", train)) if tables}
 
 
-def _rows(table: Path, root: Path) -> list[tuple[Path, int, list[int]]]:
+def _table_rows(table: Path, root: Path) -> list[tuple[Path, int, list[int]]]:
     """Image, class and rectangle of each line."""
     try:
         text = table.read_text("utf-8-sig")
@@ -93,7 +93,7 @@ def _rows(table: Path, root: Path) -> list[tuple[Path, int, list[int]]]:
         raise InputError(f"cannot read {table}: {getattr(error, 'strerror', None) or error}") from None
     lines = text.splitlines()
     reader = csv.DictReader(lines, delimiter=";" if lines and ";" in lines[0] else ",")
-    folder = _images(table, root)
+    folder = _image_folder(table, root)
     try:
         return [
             (
@@ -111,7 +111,7 @@ def _rows(table: Path, root: Path) -> list[tuple[Path, int, list[int]]]:
         ) from None
 
 
-def _images(table: Path, root: Path) -> Path:
+def _image_folder(table: Path, root: Path) -> Path:
     """Return the folder of a table's images: the table's own, or Final_Test/Images for a test table without images."""
     if table.name != _TEST or any(table.parent.glob("*.ppm")):
         return table.parent
@@ -121,7 +121,7 @@ def _images(table: Path, root: Path) -> Path:
 
 def recognises(path: Path) -> bool:
     if path.is_dir():
-        return bool(_tables(path)) and not (path / "labels.csv").exists()
+        return bool(_split_tables(path)) and not (path / "labels.csv").exists()
     return path.match("GT-*.csv")
 
 

@@ -39,7 +39,7 @@ def open_idx(spec: str, options: Mapping[str, str]) -> Dataset:
     """
     settings, rest = split_options(options, {"split"}, "idx")
     path = Path(spec)
-    images = _images(path, settings.get("split")) if path.is_dir() else path
+    images = _find_images(path, settings.get("split")) if path.is_dir() else path
     candidates = [images.parent / other for other in _label_names(images.name)]
     labels = next((c for c in candidates if c.exists()), None)
     if labels is None:
@@ -50,7 +50,7 @@ def open_idx(spec: str, options: Mapping[str, str]) -> Dataset:
     return Samples(images.name, y.astype(np.int64), x.__getitem__, rest)
 
 
-def _images(folder: Path, split: str | None) -> Path:
+def _find_images(folder: Path, split: str | None) -> Path:
     candidates = sorted(f for f in folder.glob(_PATTERN) if "images" in f.name and f.name.startswith(split or ""))
     if len(candidates) != 1:
         names = ", ".join(f.name for f in candidates)

@@ -84,7 +84,7 @@ def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
     if not rows:
         raise InputError(f"{path} is empty")
     header = rows[0][1]
-    where = [_column(path, header, settings.get(name), _usual(header, name)) for name in ("file", "label")]
+    where = [_find_column(path, header, settings.get(name), _usual_column(header, name)) for name in ("file", "label")]
     first_is_header = not _is_number(header, where[1]) and (
         settings.get("label") in header
         or _is_named(header, where)
@@ -92,7 +92,7 @@ def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
     )
     rows = rows[1:] if first_is_header else rows
     words = [row[where[1]].strip() if max(where) < len(row) else "" for _, row in rows]
-    labels = _labels(path, rows, words, named="label" in settings)
+    labels = _parse_labels(path, rows, words, named="label" in settings)
     files = [path.parent / row[where[0]].strip() for _, row in rows]
     missing = [file for file in files if not is_file(file)]
     if missing:
@@ -108,13 +108,13 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _usual(header: Sequence[str], name: str) -> int:
+def _usual_column(header: Sequence[str], name: str) -> int:
     """Return the column whose name says that it holds the file or the label; by default the first or the second."""
     named = [i for i, cell in enumerate(header) if cell.strip().lower().replace(" ", "_") in _HEADERS[name]]
     return named[0] if named else ("file", "label").index(name)
 
 
-def _column(path: Path, header: Sequence[str], name: str | None, default: int) -> int:
+def _find_column(path: Path, header: Sequence[str], name: str | None, default: int) -> int:
     if name is None:
         return default
     names = [cell.strip() for cell in header]
@@ -131,7 +131,9 @@ def _is_named(header: Sequence[str], where: Sequence[int]) -> bool:
     return cells[0] in _HEADERS["file"] and cells[1] in _HEADERS["label"]
 
 
-def _labels(path: Path, rows: Sequence[tuple[int, list[str]]], words: Sequence[str], named: bool) -> npt.NDArray[Any]:
+def _parse_labels(
+    path: Path, rows: Sequence[tuple[int, list[str]]], words: Sequence[str], named: bool
+) -> npt.NDArray[Any]:
     """Labels as they are written: whole numbers, else numbers; words only where the user named their column.
 
     Raises:
@@ -193,12 +195,12 @@ def _looked_at(path: Path) -> tuple[str, tuple[int, ...]]:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             return array.dtype.str, array.shape
         with pillow().open(path) as image:
-            return _mode(image), image.size
+            return _pillow_mode(image), image.size
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _mode(image: Any) -> str:
+def _pillow_mode(image: Any) -> str:
     """Return the Pillow mode that an image is read in."""
     mode = str(image.mode)
     if mode in {"1", "L", "LA", "La"}:
@@ -228,7 +230,7 @@ def read_image(path: Path, *, colour: bool = False) -> npt.NDArray[Any]:
             array: npt.NDArray[Any] = read_arrays(os.fspath(path)).get("", np.zeros(0))
             return array
         with pillow().open(path) as image:
-            mode = _mode(image)
+            mode = _pillow_mode(image)
             if mode in {"L", "RGB"}:
                 pixels = np.asarray(image.convert(mode))
             else:

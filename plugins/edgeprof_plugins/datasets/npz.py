@@ -61,7 +61,7 @@ def open_npz(spec: str, options: Mapping[str, str]) -> Dataset:
         InputError: it is no .npz, holds Python objects, or its arrays do not pair up.
     """
     settings, rest = split_options(options, {"x", "y"}, "npz")
-    arrays = _read(Path(spec))
+    arrays = _read_arrays(Path(spec))
     label_key = settings.get("y") or next((key for key in _LABELS if key in arrays), None)
     for key in (label_key, settings.get("x")):
         if key is not None and key not in arrays:
@@ -88,7 +88,7 @@ def open_npz(spec: str, options: Mapping[str, str]) -> Dataset:
     return NamedArrays(name, inputs, Samples(name, labels, next(iter(inputs.values())).__getitem__, rest))
 
 
-def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         arrays = read_arrays(os.fspath(path))
     except OSError as error:

@@ -48,9 +48,9 @@ def open_pairs(spec: str, options: Mapping[str, str]) -> Dataset:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     listed = (
-        _table(path, text, settings.get("images"))
+        _read_table(path, text, settings.get("images"))
         if path.suffix == ".csv"
-        else _lfw(path, text, settings.get("images"))
+        else _read_lfw(path, text, settings.get("images"))
     )
     files = [file for first, second, _, _ in listed for file in (first, second)]
     missing = [file for file in files if not is_file(file)]
@@ -66,7 +66,7 @@ def open_pairs(spec: str, options: Mapping[str, str]) -> Dataset:
     return image_samples(path.name, files, labels, rest)
 
 
-def _table(path: Path, text: str, images: str | None) -> list[Pair]:
+def _read_table(path: Path, text: str, images: str | None) -> list[Pair]:
     folder = path.parent / (images or "")
     pairs = []
     for number, row in enumerate(csv.reader(text.splitlines()), start=1):
@@ -80,7 +80,7 @@ def _table(path: Path, text: str, images: str | None) -> list[Pair]:
     return pairs
 
 
-def _lfw(path: Path, text: str, images: str | None) -> list[Pair]:
+def _read_lfw(path: Path, text: str, images: str | None) -> list[Pair]:
     """``FOLDS N`` (or ``N``: one fold), then in each fold N lines ``name 1 2`` of the same and N ``name 1 other 2``."""
     lines = [line.split() for line in text.splitlines() if line.strip()]
     head = lines[0] if lines and all(cell.isdecimal() for cell in lines[0]) else []
@@ -100,11 +100,13 @@ def _lfw(path: Path, text: str, images: str | None) -> list[Pair]:
         name, number_a, other, number_b = [*cells[:2], cells[0], *cells[2:]] if same else [*cells, "", "", "", ""][:4]
         if len(cells) > 4 or not (number_a.isdecimal() and number_b.isdecimal()):
             raise InputError(f"{path} line {number} is not NAME N M or NAME N NAME M: {' '.join(cells)}")
-        pairs.append((_image(folder, name, number_a), _image(folder, other, number_b), same, (number - 2) // each))
+        pairs.append(
+            (_find_image(folder, name, number_a), _find_image(folder, other, number_b), same, (number - 2) // each)
+        )
     return pairs
 
 
-def _image(folder: Path, name: str, number: str) -> Path:
+def _find_image(folder: Path, name: str, number: str) -> Path:
     stem = folder / name / f"{name}_{int(number):04d}"
     jpeg, png = stem.with_name(stem.name + ".jpg"), stem.with_name(stem.name + ".png")
     return png if png.is_file() and not jpeg.is_file() else jpeg

@@ -54,13 +54,13 @@ def decoded(outputs: dict[str, npt.NDArray[Any]]) -> list[Found]:
             filled = [rows[rows[:, 4] > 0] for rows in arrays[0]]  # rows without a detection are zeros
             return [Found(rows[:, :4], rows[:, 4], rows[:, 5]) for rows in filled]
         if 4 < rows < columns:
-            return [_yolo(rows.T) for rows in arrays[0]]
+            return [_decode_yolo(rows.T) for rows in arrays[0]]
     if len(arrays) == 2 and ranks == [3, 3] and shapes[0][1] == shapes[1][1]:
         boxes = [number for number, shape in enumerate(shapes) if shape[2] == 4]
         if len(boxes) == 2:  # three classes and the background are four numbers too
             boxes = [number for number, name in enumerate(outputs) if "box" in name.lower() or "loc" in name.lower()]
         if len(boxes) == 1 and shapes[1 - boxes[0]][2] > 1:
-            return [_ssd(*pair) for pair in zip(arrays[boxes[0]], arrays[1 - boxes[0]], strict=True)]
+            return [_decode_ssd(*pair) for pair in zip(arrays[boxes[0]], arrays[1 - boxes[0]], strict=True)]
     description = ", ".join(f"{name} {array.shape}" for name, array in outputs.items())
     raise InputError(
         f"outputs of no known form of detection: {description}",
@@ -83,16 +83,16 @@ def _decode_postprocessed(arrays: list[Array]) -> list[Found]:
     return detections
 
 
-def _yolo(rows: Array) -> Found:
+def _decode_yolo(rows: Array) -> Found:
     middle, half = rows[:, :2], rows[:, 2:4] / 2
-    return _suppressed(np.concatenate([middle - half, middle + half], axis=1), rows[:, 4:], _YOLO)
+    return _suppress_overlaps(np.concatenate([middle - half, middle + half], axis=1), rows[:, 4:], _YOLO)
 
 
-def _ssd(boxes: Array, scores: Array) -> Found:
-    return _suppressed(boxes, scores[:, 1:], _SSD)
+def _decode_ssd(boxes: Array, scores: Array) -> Found:
+    return _suppress_overlaps(boxes, scores[:, 1:], _SSD)
 
 
-def _suppressed(boxes: Array, scores: Array, overlap: float) -> Found:
+def _suppress_overlaps(boxes: Array, scores: Array, overlap: float) -> Found:
     """Apply non-maximum suppression: drop each detection that overlaps a better one of its class by more than a limit.
 
     Args:

@@ -57,7 +57,7 @@ class MeanAveragePrecision(Metric):
         kinds.require(labels, "boxes", "classes", "crowd", "size", metric=self.name)
         if not ((labels["classes"] >= 0) & ~labels["crowd"]).any():
             raise InputError(f"{self.name} needs a box at least, but these {len(labels)} images have none")
-        _library()
+        _load_pycocotools()
 
     def decode(self, outputs: Outputs) -> list[Found]:
         """Decode a batch's outputs; for each image: boxes (left, top, right, bottom), scores and classes from 0.
@@ -103,8 +103,8 @@ def _match_detections(
     detections: npt.NDArray[Any], labels: npt.NDArray[Any], overlaps: Array
 ) -> Iterator[list[dict[str, Any] | None]]:
     """Return the matches of pycocotools for each class that has boxes, image by image."""
-    coco, evaluation = _library()
-    truth, answers = _ground_truth(labels), _answers(detections, labels)
+    coco, evaluation = _load_pycocotools()
+    truth, answers = _ground_truth(labels), _detections_of(detections, labels)
     with contextlib.redirect_stdout(io.StringIO()):  # it tells its progress there, where only results belong
         ground_truth = coco.COCO()
         ground_truth.dataset = truth
@@ -146,7 +146,7 @@ def _ground_truth(labels: npt.NDArray[Any]) -> dict[str, Any]:
     }
 
 
-def _answers(detections: npt.NDArray[Any], labels: npt.NDArray[Any]) -> list[dict[str, Any]]:
+def _detections_of(detections: npt.NDArray[Any], labels: npt.NDArray[Any]) -> list[dict[str, Any]]:
     sizes = labels["size"].astype(np.float64)
     rows_by_image = np.array(detections, np.float64)
     corners = rows_by_image[..., :4]
@@ -221,7 +221,7 @@ class _Curves:
         return total / len(self.right)
 
 
-def _library() -> tuple[Any, Any]:
+def _load_pycocotools() -> tuple[Any, Any]:
     try:
         from pycocotools import coco, cocoeval
     except ImportError:

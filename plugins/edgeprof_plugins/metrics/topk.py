@@ -57,7 +57,7 @@ class TopK(Metric):
             )
         ((name, output),) = outputs.items()
         if output.dtype.kind == "O" and output.ndim == 1 and all(isinstance(item, dict) for item in output):
-            return proportion(_ranks(output, labels) < self.k)
+            return proportion(_map_ranks(output, labels) < self.k)
         if output.dtype.kind in "iuOSU" and output.size == len(output) and self.k == 1:
             return proportion(_equal_labels(output, labels))
         scores = (
@@ -72,7 +72,7 @@ class TopK(Metric):
             raise InputError(
                 f"{self.name} needs at least {self.k} classes, but the output {name} has {scores.shape[1]}"
             )
-        truth = _classes(labels, scores)
+        truth = _class_numbers(labels, scores)
         rows = np.arange(len(scores))
         right = scores[rows, truth][:, None]
         earlier = np.arange(scores.shape[1])[None, :] < truth[:, None]
@@ -80,7 +80,7 @@ class TopK(Metric):
         return proportion(rank < self.k)
 
 
-def _plain(label: Any) -> Any:
+def _plain_label(label: Any) -> Any:
     """A label as a Python value: whole numbers are equal whatever their type, and so are strings."""
     value = label.item() if isinstance(label, np.generic) else label
     if isinstance(value, bytes):
@@ -90,7 +90,10 @@ def _plain(label: Any) -> Any:
 
 def _equal_labels(answered: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return for each answer whether it equals its label."""
-    answers, truth = [_plain(value) for value in answered.reshape(-1)], [_plain(value) for value in labels.reshape(-1)]
+    answers, truth = (
+        [_plain_label(value) for value in answered.reshape(-1)],
+        [_plain_label(value) for value in labels.reshape(-1)],
+    )
     if len(answers) != len(truth):
         raise InputError(f"labels of shape {labels.shape} do not fit outputs of shape {answered.shape}")
     if isinstance(answers[0], str) != isinstance(truth[0], str):
@@ -98,14 +101,14 @@ def _equal_labels(answered: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.N
     return np.array([a == b for a, b in zip(answers, truth, strict=True)], np.bool_)
 
 
-def _ranks(maps: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def _map_ranks(maps: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Count the classes that precede the right one in each map from class to score; ties are kept in map order."""
-    truth = [_plain(value) for value in labels.reshape(-1)]
+    truth = [_plain_label(value) for value in labels.reshape(-1)]
     if len(maps) != len(truth):
         raise InputError(f"labels of shape {labels.shape} do not fit outputs of shape {maps.shape}")
     ranks = []
     for scores, label in zip(maps, truth, strict=True):
-        keys = [_plain(key) for key in scores]
+        keys = [_plain_label(key) for key in scores]
         if label not in keys:
             raise InputError(
                 f"the label {label!r} is no class of the model, whose classes are {', '.join(map(repr, keys[:10]))}",
@@ -116,7 +119,7 @@ def _ranks(maps: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.i
     return np.array(ranks, np.int64)
 
 
-def _classes(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def _class_numbers(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Class numbers, from themselves or from one-hot rows."""
     if labels.shape == scores.shape:
         return np.asarray(labels.argmax(axis=1), np.int64)

@@ -44,6 +44,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 class Python(Runtime):
     name = "python"
     formats = ("python",)
+    smallest_model = b"def model():\n    return 1.0\n"
 
     def availability(self) -> Availability:
         return Availability("{}.{}.{}".format(*sys.version_info[:3]), None, None)
@@ -70,7 +71,7 @@ class Python(Runtime):
         if options.options:
             raise LoadError("a Python callable has no option {}".format(", ".join(options.options)))
         if inspect.isclass(target):
-            target = _attempt(path, target)
+            target = _try_call(path, target)
         if not callable(target):
             raise LoadError("{} is {}, which cannot be called".format(path, type(target).__name__), "Name a function.")
         _refuse_lazy(path, target)
@@ -82,7 +83,7 @@ class Python(Runtime):
 class CallableSession(Session):
     def __init__(self, target: str, function: Callable[..., Any], module: Any, options: LoadOptions) -> None:
         self._function = function
-        self.inputs = tuple(_inputs(target, function, options))
+        self.inputs = tuple(_callable_inputs(target, function, options))
         self.facts = {
             "python": "{}.{}.{}".format(*sys.version_info[:3]),
             "threads": "as the application chooses" if not options.threads else "OMP_NUM_THREADS and its like",
@@ -94,7 +95,7 @@ class CallableSession(Session):
         )
         setup = _companion_of("setup", function, module)
         if setup is not None:
-            _attempt(target + " setup", setup)
+            _try_call(target + " setup", setup)
 
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
         return _named_outputs(self._function(**feeds))
@@ -120,7 +121,7 @@ class CallableSession(Session):
             teardown()
 
 
-def _inputs(target: str, function: Callable[..., Any], options: LoadOptions) -> List[TensorSpec]:
+def _callable_inputs(target: str, function: Callable[..., Any], options: LoadOptions) -> List[TensorSpec]:
     """The arguments without defaults, and those of the others that the user gives a shape."""
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -151,7 +152,7 @@ def _refuse_lazy(target: str, function: Callable[..., Any]) -> None:
         raise LoadError("{} is a generator: calling it runs nothing".format(target), "Wrap it: list(...).")
 
 
-def _attempt(what: str, function: Callable[[], Any]) -> Any:
+def _try_call(what: str, function: Callable[[], Any]) -> Any:
     try:
         return function()
     except Exception as error:
@@ -165,13 +166,13 @@ def _named_outputs(result: Any) -> Dict[str, Any]:
         raise LoadError("the function returns a torch module, it does not run one", "Use --runtime pytorch.")
     if isinstance(result, dict):
         named_leaves = [leaf for key, value in result.items() for leaf in leaves(str(key), value)]
-        return {name: _array(value) for name, value in named_leaves}
+        return {name: _as_array(value) for name, value in named_leaves}
     if isinstance(result, (tuple, list)) and not _is_numbers(result):
         named_leaves = [
             leaf for number, value in enumerate(result) for leaf in leaves("output_{}".format(number), value)
         ]
-        return {name: _array(value) for name, value in named_leaves}
-    return {"output": _array(result)}
+        return {name: _as_array(value) for name, value in named_leaves}
+    return {"output": _as_array(result)}
 
 
 def _is_module(value: Any) -> bool:
@@ -183,7 +184,7 @@ def _is_numbers(values: Sequence[Any]) -> bool:
     return bool(values) and all(isinstance(value, (int, float, bool)) for value in values)
 
 
-def _array(value: Any) -> Any:
+def _as_array(value: Any) -> Any:
     if hasattr(value, "detach"):  # a tensor of PyTorch's
         value = value.detach().cpu()
         value = value.float() if is_foreign(str(value.dtype).rpartition(".")[2]) else value

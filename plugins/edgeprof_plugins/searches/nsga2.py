@@ -28,10 +28,10 @@ class Nsga2(Searcher):
     name = "nsga2"
 
     def require(self) -> None:
-        _library()
+        _load_optuna()
 
     def search(self, space: Search, database: Path, seed: int, judge: Callable[[str], Judgement | None]) -> None:
-        optuna = _library()
+        optuna = _load_optuna()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that constraints are an experimental feature
             # The sampler's draws go on from the number of trials: a study that is resumed does not repeat itself.
@@ -47,11 +47,15 @@ class Nsga2(Searcher):
                 study.tell(cut_off.number, state=optuna.trial.TrialState.FAIL)
                 study.enqueue_trial(cut_off.params)
             study.sampler = optuna.samplers.NSGAIISampler(
-                population_size=min(20, max(4, space.trials // 4)), seed=seed + done, constraints_func=_constraints
+                population_size=min(20, max(4, space.trials // 4)),
+                seed=seed + done,
+                constraints_func=_trial_constraints,
             )
             for _ in range(done, space.trials):
                 trial = study.ask()
-                chain = space.chain({name: _suggest(trial, name, choice) for name, choice in space.choices.items()})
+                chain = space.chain(
+                    {name: _suggest_value(trial, name, choice) for name, choice in space.choices.items()}
+                )
                 judgement = judge(chain)
                 trial.set_user_attr("chain", chain)  # only what was judged counts as done
                 if judgement is None:
@@ -62,7 +66,7 @@ class Nsga2(Searcher):
             store.engine.dispose()
 
     def chains(self, database: Path) -> Iterator[str]:
-        optuna = _library()
+        optuna = _load_optuna()
         store = optuna.storages.RDBStorage(f"sqlite:///{database}")
         study = optuna.load_study(study_name="edgeprof", storage=store)
         judged = [trial.user_attrs["chain"] for trial in _finished_trials(optuna, study)]
@@ -75,11 +79,11 @@ def _finished_trials(optuna: Any, study: Any) -> list[Any]:
     return [trial for trial in study.get_trials(states=states) if "chain" in trial.user_attrs]
 
 
-def _constraints(trial: Any) -> tuple[float]:
+def _trial_constraints(trial: Any) -> tuple[float]:
     return (float(trial.user_attrs.get("broken", 1)),)
 
 
-def _suggest(trial: Any, name: str, choice: Any) -> str:
+def _suggest_value(trial: Any, name: str, choice: Any) -> str:
     if isinstance(choice, list):
         return str(trial.suggest_categorical(name, choice))
     low, high, logarithmic = choice
@@ -90,7 +94,7 @@ def _suggest(trial: Any, name: str, choice: Any) -> str:
     return written(draw(name, low, high, log=logarithmic))
 
 
-def _library() -> Any:
+def _load_optuna() -> Any:
     """Optuna.
 
     Raises:

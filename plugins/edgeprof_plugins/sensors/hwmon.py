@@ -116,20 +116,20 @@ def find(roots: Roots) -> list[Sensor]:
         for zone in listing(roots.sysfs / "class/thermal")
         if zone.name.startswith("thermal_zone")
     }
-    chips = _chips(roots)
-    powers = _distinct_names([power for chip in chips for power in _powers(chip)], roots)
+    chips = _find_chips(roots)
+    powers = _distinct_names([power for chip in chips for power in _chip_powers(chip)], roots)
     sensors: list[Sensor] = []
     for chip in chips:
         sensors += _power_sensors([power for power in powers if power.chip is chip])
         if chip.name not in zones:
-            sensors += _temperatures(chip)
+            sensors += _chip_temperatures(chip)
     silent = silent_cards(roots.sysfs, {power.chip.place for power in powers})
     if silent:
-        sensors.append(FileSensor(NAME, [], [], [_silent(card) for card in silent]))
+        sensors.append(FileSensor(NAME, [], [], [_silent_card(card) for card in silent]))
     return sensors
 
 
-def _silent(card: Card) -> Channel:
+def _silent_card(card: Card) -> Channel:
     """A card that is there and tells no power, so that a total can name what it leaves out."""
     return Channel(
         NAME,
@@ -144,7 +144,7 @@ def _silent(card: Card) -> Channel:
     )
 
 
-def _chips(roots: Roots) -> list[_Chip]:
+def _find_chips(roots: Roots) -> list[_Chip]:
     paths = listing(roots.sysfs / "class/hwmon")
     names = [text_of(path / "name") or text_of(path / "device/name") or "" for path in paths]
     chips = []
@@ -161,7 +161,7 @@ def _chips(roots: Roots) -> list[_Chip]:
 
 def _distinct_names(powers: list[_Power], roots: Roots) -> list[_Power]:
     """The powers under names of their own: a name that two chips give bears the chip's place."""
-    powers = _acpi(powers)
+    powers = _acpi_powers(powers)
     channels = [power.channel for power in powers]
     origins = [Origin(c.name, c.chip, c.input) for c in channels]
     home = find_rails(identify(roots), dict(enumerate(origins)))
@@ -188,7 +188,7 @@ def _is_twin(channel: Channel, channels: Sequence[Channel]) -> bool:
     return sum(other.key == channel.key for other in channels) > 1
 
 
-def _acpi(powers: list[_Power]) -> list[_Power]:
+def _acpi_powers(powers: list[_Power]) -> list[_Power]:
     """The powers, with ACPI's meters related to each other: each is a chip of its own."""
     meters = [index for index, power in enumerate(powers) if power.chip.name == _ACPI]
     facts = acpi_meters([powers[index].channel.name for index in meters])
@@ -224,18 +224,18 @@ def _power_sensors(powers: Sequence[_Power]) -> list[Sensor]:
     return sensors
 
 
-def _powers(chip: _Chip) -> list[_Power]:
+def _chip_powers(chip: _Chip) -> list[_Power]:
     """What the chip tells of power: its powers and energies, else its volts and amperes."""
     inputs = [*_of_kind(chip, "power"), *_of_kind(chip, "energy")]
-    return inputs or _pairs(chip)
+    return inputs or _volt_ampere_pairs(chip)
 
 
 def _of_kind(chip: _Chip, kind: str) -> list[_Power]:
-    numbers = _numbers(chip.path, rf"{kind}(\d+)_(?:input|average)")
+    numbers = _input_numbers(chip.path, rf"{kind}(\d+)_(?:input|average)")
     labels = [text_of(chip.path / f"{kind}{number}_label") or "" for number in numbers]
     facts = relations(chip.name, chip.device, labels)
     powers = [
-        _power(chip, kind, number, alone=len(numbers) == 1, facts=fact)
+        _best_power(chip, kind, number, alone=len(numbers) == 1, facts=fact)
         for number, fact in zip(numbers, facts, strict=True)
     ]
     return [
@@ -244,12 +244,12 @@ def _of_kind(chip: _Chip, kind: str) -> list[_Power]:
     ]
 
 
-def _power(chip: _Chip, kind: str, number: int, *, alone: bool, facts: dict[str, Any]) -> _Power:
+def _best_power(chip: _Chip, kind: str, number: int, *, alone: bool, facts: dict[str, Any]) -> _Power:
     """One power or energy: of several files that show the same, the one that says most."""
     node, average = chip.path / f"{kind}{number}_input", chip.path / f"{kind}{number}_average"
     averaged = average.exists() and (not node.exists() or trouble(node) is not None)
     node = average if averaged else node
-    name = _label(chip, f"{kind}{number}", alone=alone)
+    name = _input_label(chip, f"{kind}{number}", alone=alone)
     base = Channel(NAME, name, "power")
     if kind == "energy":
         base = Channel(
@@ -260,22 +260,22 @@ def _power(chip: _Chip, kind: str, number: int, *, alone: bool, facts: dict[str,
         chip=chip.chip,
         input=number,
         label=text_of(chip.path / f"{kind}{number}_label") or text_of(chip.path / "label"),
-        limit_w=_limit(chip.path, number),
+        limit_w=_power_limit(chip.path, number),
         **{key: value for key, value in facts.items() if key != "inside"},
     )
     socket = re.fullmatch(r"Esocket(\d+)", base.label or "")
     if socket:
         base = replace(base, chip=f"cpu {socket[1]}", input=None)  # a socket is a place, and no chip with inputs
-    return _Power(chip, _annotated(chip, base, node, averaged), (node,))
+    return _Power(chip, _annotated_channel(chip, base, node, averaged), (node,))
 
 
-def _limit(path: Path, number: int) -> float | None:
+def _power_limit(path: Path, number: int) -> float | None:
     """The most that a power's own limits let it be (W), with room for the moment before they act."""
     limits = [number_of(path / f"power{number}_{what}", 1e-6) or 0.0 for what in ("rated_max", "cap_max", "max")]
     return 3 * max(limits) if 0 < max(limits) < _MOST_LIMIT_W else None
 
 
-def _annotated(chip: _Chip, channel: Channel, node: Path, averaged: bool) -> Channel:
+def _annotated_channel(chip: _Chip, channel: Channel, node: Path, averaged: bool) -> Channel:
     counts = channel.quantity == "energy"
     channel = replace(
         channel,
@@ -312,13 +312,13 @@ def _annotated(chip: _Chip, channel: Channel, node: Path, averaged: bool) -> Cha
     return channel
 
 
-def _pairs(chip: _Chip) -> list[_Power]:
+def _volt_ampere_pairs(chip: _Chip) -> list[_Power]:
     """Volts and amperes of one thing: of one label, or of one number where all inputs have both."""
-    volts = {n: text_of(chip.path / f"in{n}_label") for n in _numbers(chip.path, r"in(\d+)_input")}
-    amperes = {n: text_of(chip.path / f"curr{n}_label") for n in _numbers(chip.path, r"curr(\d+)_input")}
+    volts = {n: text_of(chip.path / f"in{n}_label") for n in _input_numbers(chip.path, r"in(\d+)_input")}
+    amperes = {n: text_of(chip.path / f"curr{n}_label") for n in _input_numbers(chip.path, r"curr(\d+)_input")}
     powers = []
     for current, label in amperes.items():
-        voltage = _partner(current, label, volts, amperes)
+        voltage = _voltage_partner(current, label, volts, amperes)
         nodes = chip.path / f"in{voltage}_input", chip.path / f"curr{current}_input"
         if voltage is None or trouble(nodes[0]) or trouble(nodes[1]):
             continue
@@ -339,7 +339,7 @@ def _pairs(chip: _Chip) -> list[_Power]:
     return powers
 
 
-def _partner(
+def _voltage_partner(
     current: int, label: str | None, volts: dict[int, str | None], amperes: dict[int, str | None]
 ) -> int | None:
     """The voltage that belongs to a current; None where that is not certain."""
@@ -355,10 +355,10 @@ def _partner(
     return None
 
 
-def _temperatures(chip: _Chip) -> list[Sensor]:
+def _chip_temperatures(chip: _Chip) -> list[Sensor]:
     channels: list[Channel] = []
     files: list[NumberFile] = []
-    numbers = _numbers(chip.path, r"temp(\d+)_input")
+    numbers = _input_numbers(chip.path, r"temp(\d+)_input")
     wanted = _PACKAGE_LABELS.get(chip.name)
     for number in numbers:
         node, label = chip.path / f"temp{number}_input", text_of(chip.path / f"temp{number}_label")
@@ -382,12 +382,12 @@ def _temperatures(chip: _Chip) -> list[Sensor]:
     return [FileSensor(NAME, channels, files)] if channels else []
 
 
-def _numbers(path: Path, pattern: str) -> list[int]:
+def _input_numbers(path: Path, pattern: str) -> list[int]:
     matches = (re.fullmatch(pattern, entry.name) for entry in listing(path))
     return sorted({int(match[1]) for match in matches if match})
 
 
-def _label(chip: _Chip, node: str, *, alone: bool) -> str:
+def _input_label(chip: _Chip, node: str, *, alone: bool) -> str:
     label = text_of(chip.path / f"{node}_label") or text_of(chip.path / f"{node}_oem_info")
     whole = text_of(chip.path / "label")
     if whole and alone:

@@ -59,6 +59,9 @@ _PCI_CLASSES = {"0x03": "gpu", "0x12": "accelerator"}
 _CONSOLES = {"0x1a03", "0x102b", "0x1234", "0x1af4", "0x15ad", "0x1b36", "0x1013", "0x80ee", "0x1414"}
 #: Words of ACPI power meters that speak of the whole machine, the strongest first.
 _WHOLE = (r"total", r"system|platform|chassis|server|node", r"input|supply")
+#: Names of meters that speak of one socket, as NVIDIA's Grace gives them, and what is around the others of a socket.
+_SOCKET = re.compile(r"\bsocket\s*(\d+)", re.IGNORECASE)
+_SOCKET_WHOLE = (r"\bmodule\b", r"\b(grace|package|total)\b")
 _METER_SCOPES = ((r"cpu|processor", "package"), (r"mem|dimm|dram", "memory"), (r"gpu", "gpu"))
 
 
@@ -101,12 +104,12 @@ def relations(chip: str, device: Path, labels: Sequence[str]) -> list[dict[str, 
     block = next((facts for name, facts in _CHIPS.items() if re.fullmatch(name, chip)), _PMBUS)
     result: list[dict[str, Any]] = []
     for label in labels:
-        fact = next((fact for fact in block if _fits(fact.label, label)), None)
+        fact = next((fact for fact in block if _label_fits(fact.label, label)), None)
         if fact is None:
             scope = _PCI_CLASSES.get((text_of(device / "class") or "")[:4])
             result.append({"scope": scope, "additive": True} if scope and len(labels) == 1 else {"additive": False})
             continue
-        inside = _container(fact, label, labels)
+        inside = _containing_label(fact, label, labels)
         result.append(
             {
                 "scope": fact.scope,
@@ -118,17 +121,17 @@ def relations(chip: str, device: Path, labels: Sequence[str]) -> list[dict[str, 
     return result
 
 
-def _container(fact: Fact, label: str, labels: Sequence[str]) -> int | None:
+def _containing_label(fact: Fact, label: str, labels: Sequence[str]) -> int | None:
     """Which of the labels contains this one; of several sockets the one that its cores are counted to."""
-    around = [i for i, other in enumerate(labels) if fact.inside and _fits(fact.inside, other) and other != label]
+    around = [i for i, other in enumerate(labels) if fact.inside and _label_fits(fact.inside, other) and other != label]
     if len(around) < 2:
         return around[0] if around else None
-    alike = sum(_fits(fact.label, other) for other in labels)
+    alike = sum(_label_fits(fact.label, other) for other in labels)
     number = re.search(r"\d+$", label)
     return around[min(len(around) - 1, int(number[0]) * len(around) // alike)] if number else None
 
 
-def _fits(pattern: str, label: str) -> bool:
+def _label_fits(pattern: str, label: str) -> bool:
     return re.fullmatch(pattern, label, re.IGNORECASE) is not None
 
 
@@ -155,6 +158,9 @@ def acpi_meters(names: Sequence[str]) -> list[dict[str, Any]]:
     """
     if len(names) == 1:
         return [{"scope": "board", "role": "total", "additive": False}]
+    sockets = [match[1] if (match := _SOCKET.search(name)) else None for name in names]
+    if None not in sockets:
+        return _socket_meters(names, sockets)
     ranks = [next((i for i, words in enumerate(_WHOLE) if re.search(words, name.lower())), None) for name in names]
     best = min((rank for rank in ranks if rank is not None), default=None)
     whole = ranks.index(best) if best is not None and ranks.count(best) == 1 else None
@@ -168,4 +174,26 @@ def acpi_meters(names: Sequence[str]) -> list[dict[str, Any]]:
         else:
             note = "the names of this machine's power meters do not say which of them is around the others"
             facts.append({"scope": "unknown", "additive": False, "note": note})
+    return facts
+
+
+def _socket_meters(names: Sequence[str], sockets: Sequence[str | None]) -> list[dict[str, Any]]:
+    """Meters of sockets: of each, the module is around the processor, and the processor around its parts."""
+    ranks = [
+        next((rank for rank, words in enumerate(_SOCKET_WHOLE) if re.search(words, name, re.IGNORECASE)), len(names))
+        for name in names
+    ]
+    facts: list[dict[str, Any]] = []
+    for index, (name, socket) in enumerate(zip(names, sockets, strict=True)):
+        around = [i for i, other in enumerate(sockets) if other == socket and ranks[i] < ranks[index]]
+        scope = next((scope for words, scope in _METER_SCOPES if re.search(words, name.lower())), "unknown")
+        if around:
+            facts.append({"scope": scope, "additive": False, "inside": max(around, key=lambda i: ranks[i])})
+        elif ranks[index] == 0:
+            facts.append({"scope": "module", "role": "total", "additive": True})
+        elif ranks[index] == 1:
+            facts.append({"scope": "package", "additive": True})
+        else:
+            note = "the names of this socket's power meters do not say which of them is around the others"
+            facts.append({"scope": scope, "additive": False, "note": note})
     return facts

@@ -140,7 +140,10 @@ def find(roots: Roots) -> list[Sensor]:
     origins = [chip.origin(number) for chip, number in places]
     rails = find_rails(identify(roots), dict(enumerate(origins)))
     names = distinct_names(
-        [origin.label or (rails[i].name if i in rails else _unlabelled(origin)) for i, origin in enumerate(origins)],
+        [
+            origin.label or (rails[i].name if i in rails else _unlabelled_name(origin))
+            for i, origin in enumerate(origins)
+        ],
         origins,
         keep=rails,
     )
@@ -154,13 +157,13 @@ def find(roots: Roots) -> list[Sensor]:
         elif result is not None:
             refused[chip.path].append(result)
     return [
-        _sensor(chip, connected[chip.path], refused[chip.path], roots)
+        _make_sensor(chip, connected[chip.path], refused[chip.path], roots)
         for chip in chips
         if connected[chip.path] or refused[chip.path]
     ]
 
 
-def _unlabelled(origin: Origin) -> str:
+def _unlabelled_name(origin: Origin) -> str:
     return f"{origin.chip.removeprefix('i2c ')} channel {origin.input}"
 
 
@@ -172,7 +175,7 @@ def _hwmon_chips(roots: Roots) -> list[_Chip]:
             continue
         enabled = sum(number_of(path / f"in{n}_enable") != 0 and _has_files(path, n) for n in (1, 2, 3))
         samples, interval = number_of(path / "samples"), number_of(path / "update_interval")
-        chips.append(_Chip(path, _place(path), 1, timing(samples, interval, enabled, release)))
+        chips.append(_Chip(path, _i2c_device(path), 1, timing(samples, interval, enabled, release)))
     return chips
 
 
@@ -191,7 +194,7 @@ def _iio_chips(roots: Roots) -> list[_Chip]:
     return chips
 
 
-def _place(path: Path) -> str:
+def _i2c_device(path: Path) -> str:
     """``1-0040``: the I2C device that an hwmon directory belongs to."""
     owner = (path / "device").resolve().name
     return owner if re.fullmatch(r"\d+-00[0-9a-f]{2}", owner) else "0-0000"
@@ -204,19 +207,19 @@ def _hwmon_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _F
     for path in (volts, amperes):
         problem = trouble(path)
         if problem is not None:
-            return _refused(chip, number, name, *problem)
+            return _refused_channel(chip, number, name, *problem)
     declared = number_of(chip.path / f"shunt{number}_resistor", 1e-6)
-    shunt, factor, note = _shunt(declared, rail)
+    shunt, factor, note = _shunt_of(declared, rail)
     if factor is None:
         remedy = f"As root, write the true resistance in µΩ to {chip.path / f'shunt{number}_resistor'}."
-        return _refused(chip, number, name, note, remedy)
+        return _refused_channel(chip, number, name, note, remedy)
     voltage, current = NumberFile(volts, 1e-3), NumberFile(amperes, 1e-3 * factor)
 
-    pair = _waiting_pair(voltage, current) if chip.timing.may_block else _pair(voltage, current)
+    pair = _waiting_pair(voltage, current) if chip.timing.may_block else _read_pair(voltage, current)
     return _Found(chip, number, rail, pair, (voltage, current), shunt, note, name)
 
 
-def _pair(voltage: NumberFile, current: NumberFile) -> Callable[[], tuple[float, float]]:
+def _read_pair(voltage: NumberFile, current: NumberFile) -> Callable[[], tuple[float, float]]:
     return lambda: (voltage.number(), current.number())
 
 
@@ -236,7 +239,7 @@ def _waiting_pair(voltage: NumberFile, current: NumberFile) -> Callable[[], tupl
     return read
 
 
-def _shunt(declared: float | None, rail: Rail | None) -> tuple[float | None, float | None, str]:
+def _shunt_of(declared: float | None, rail: Rail | None) -> tuple[float | None, float | None, str]:
     """The shunt (Ω), the factor that mends the driver's current (None: cannot be mended), and a note."""
     known = None if rail is None or rail.shunt_uohm is None else rail.shunt_uohm * 1e-6
     if declared is None:
@@ -272,7 +275,7 @@ def _iio_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _Fou
         problem = trouble(path)
         if problem is not None:
             exists = both.exists() or volts.exists() or label is not None
-            return _refused(chip, number, name, *problem) if exists else None
+            return _refused_channel(chip, number, name, *problem) if exists else None
     voltage, current = NumberFile(volts, 1e-3), NumberFile(amperes, 1e-3)
 
     def pair() -> tuple[float, float]:
@@ -291,14 +294,16 @@ def _is_pair(path: Path) -> bool:
 def _disabled_channel(chip: _Chip, number: int, name: str) -> Channel:
     """A channel that nothing is connected to; "NC", which several may be called, is no name."""
     unnamed = chip.label(number) == "NC"
-    return _refused(chip, number, _unlabelled(chip.origin(number)) if unnamed else name, "disabled by the board")
+    return _refused_channel(
+        chip, number, _unlabelled_name(chip.origin(number)) if unnamed else name, "disabled by the board"
+    )
 
 
-def _refused(chip: _Chip, number: int, name: str, reason: str, remedy: str | None = None) -> Channel:
-    return Channel(NAME, name, "power", available=False, reason=reason, remedy=remedy, **_whereabouts(chip, number))
+def _refused_channel(chip: _Chip, number: int, name: str, reason: str, remedy: str | None = None) -> Channel:
+    return Channel(NAME, name, "power", available=False, reason=reason, remedy=remedy, **_location_facts(chip, number))
 
 
-def _whereabouts(chip: _Chip, number: int) -> dict[str, Any]:
+def _location_facts(chip: _Chip, number: int) -> dict[str, Any]:
     origin = chip.origin(number)
     return {
         "location": f"{origin.chip} channel {origin.input}",
@@ -308,13 +313,13 @@ def _whereabouts(chip: _Chip, number: int) -> dict[str, Any]:
     }
 
 
-def _sensor(chip: _Chip, rails: Sequence[_Found], refused: Sequence[Channel], roots: Roots) -> Sensor:
+def _make_sensor(chip: _Chip, rails: Sequence[_Found], refused: Sequence[Channel], roots: Roots) -> Sensor:
     channels: list[Channel] = []
     source = provenance(roots)
     begin = time.monotonic()
     for rail in rails:
         volts, _ = rail.reader()
-        channels += _channels(rail, volts, source == "simulated")
+        channels += _rail_channels(rail, volts, source == "simulated")
     took = time.monotonic() - begin
     for rail in rails:
         for file in rail.files:
@@ -322,7 +327,7 @@ def _sensor(chip: _Chip, rails: Sequence[_Found], refused: Sequence[Channel], ro
     return Ina3221(rails, channels, refused, slow=chip.timing.may_block or took > _SLOW_S)
 
 
-def _channels(rail: _Found, volts: float, simulated: bool) -> list[Channel]:
+def _rail_channels(rail: _Found, volts: float, simulated: bool) -> list[Channel]:
     shunt, chip = rail.shunt_ohm, rail.chip
     step_a = None if shunt is None else _SHUNT_STEP_V / shunt
     known_v = not math.isnan(volts)
@@ -339,7 +344,7 @@ def _channels(rail: _Found, volts: float, simulated: bool) -> list[Channel]:
         update_interval_s=chip.timing.cycle_s,
         filter=chip.timing.filter,
         plausible=(-most_w, most_w),
-        **_whereabouts(chip, rail.number),
+        **_location_facts(chip, rail.number),
         note="; ".join(filter(None, (rail.note, chip.timing.note))),
     )
     volt = replace(

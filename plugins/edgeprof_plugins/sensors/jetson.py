@@ -50,7 +50,7 @@ def find(roots: Roots) -> list[Sensor]:
     """One sensor with whatever of it exists; nothing where the device tree names no Tegra."""
     if "nvidia,tegra" not in (text_of(roots.sysfs / "firmware/devicetree/base/compatible") or ""):
         return []
-    nodes = [*_gpus(roots.sysfs), *_clocks(roots.sysfs), *_hwmon(roots.sysfs)]
+    nodes = [*_find_gpus(roots.sysfs), *_find_clocks(roots.sysfs), *_find_hwmon(roots.sysfs)]
     fan = roots.sysfs / "devices/pwm-fan/cur_pwm"
     if fan.exists():
         nodes.append(_Node(fan, "fan", "fan", "board", 1 / 255, (0.0, 1.0)))
@@ -83,7 +83,7 @@ def find(roots: Roots) -> list[Sensor]:
     return [FileSensor(NAME, channels, files, refused)] if channels or refused else []
 
 
-def _gpus(sysfs: Path) -> list[_Node]:
+def _find_gpus(sysfs: Path) -> list[_Node]:
     nodes = []
     gpus: list[tuple[Path, Path]] = []
     for node in listing(sysfs / "class/devfreq"):
@@ -98,7 +98,7 @@ def _gpus(sysfs: Path) -> list[_Node]:
     return nodes
 
 
-def _clocks(sysfs: Path) -> list[_Node]:
+def _find_clocks(sysfs: Path) -> list[_Node]:
     # debugfs is closed to other users than root: the directory is then empty to us.
     nodes = []
     for path in listing(sysfs / "kernel/debug/bpmp/debug/clk"):
@@ -108,7 +108,7 @@ def _clocks(sysfs: Path) -> list[_Node]:
     return nodes
 
 
-def _hwmon(sysfs: Path) -> list[_Node]:
+def _find_hwmon(sysfs: Path) -> list[_Node]:
     nodes = []
     for path in listing(sysfs / "class/hwmon"):
         name = text_of(path / "name")

@@ -67,7 +67,7 @@ class Jtop(Sensor):
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
         if not self._client.ok(spin=True):
             raise UnavailableError("the service jtop has stopped", remedy="sudo systemctl restart jtop")
-        rails = _rails(self._client)
+        rails = _service_rails(self._client)
         now = time.monotonic()
         for index, channel in enumerate(self._channels):
             rail = rails.get(channel.name) or {}
@@ -96,7 +96,7 @@ def started(make: Any) -> Any:
     return client
 
 
-def _rails(client: Any) -> dict[str, Any]:
+def _service_rails(client: Any) -> dict[str, Any]:
     """Return all rails by name, the total included if it is a rail.
 
     The service lists a rail that is the board's total apart from the others, under the rail's name. A total that the
@@ -130,7 +130,7 @@ def service(make: Any) -> list[Sensor]:
     """
     client = started(make)
     try:
-        rails = list(_rails(client))
+        rails = list(_service_rails(client))
     finally:
         client.close()
     if not rails:

@@ -23,6 +23,7 @@ from edgeprof.errors import InputError, UnavailableError
 from edgeprof.sensing.board.files import SCOPES, config_directory
 from edgeprof.sensing.meter.lines import FACT_KEYS, Facts, LineError, header, parse
 from edgeprof.sensing.meter.link import Link, silent
+from edgeprof.sensing.meter.shift import Shift
 from edgeprof.sensing.sensor import INSTANTANEOUS, Channel, Filter, Sensor
 
 if TYPE_CHECKING:
@@ -45,28 +46,8 @@ _ENOUGH = 5
 _MOST_W = 1e5
 #: So many lines of a channel wait to be read; beyond that the oldest are lost, and that is said.
 _QUEUE = 4096
-#: The quickest line of so many seconds tells how the meter's clock and ours lie: a slow drift of either is followed.
-_SHIFT_S = 15.0
 #: Lines that came together (a buffer on their way) are caught up with at so many times the usual pace.
 _CATCH_UP = 2.0
-
-
-class _Shift:
-    """From the meter's clock to ours: the least delay that was seen lately."""
-
-    def __init__(self) -> None:
-        self._least = self._before = math.inf
-        self._since_s = self._last_s = -math.inf
-
-    def place(self, stated_s: float, now: float) -> float:
-        """When a line was measured, by our clock (s)."""
-        if stated_s < self._last_s:
-            self.__init__()  # type: ignore[misc]  # the meter's clock was set back: begin anew
-        self._last_s = stated_s
-        if now - self._since_s > _SHIFT_S:
-            self._before, self._least, self._since_s = self._least, math.inf, now
-        self._least = min(self._least, now - stated_s)
-        return min(now, stated_s + min(self._least, self._before))
 
 
 class _Stream:
@@ -82,7 +63,7 @@ class _Stream:
         self.arrivals: deque[float] = deque(maxlen=64)
         self.wrong: str | None = None  # the last line that was none
         self.lost = 0  # lines that nobody read in time
-        self._shifts: dict[str, _Shift] = {}
+        self._shifts: dict[str, Shift] = {}
 
     def _line(self, line: str, now: float) -> None:
         with self.news:
@@ -97,7 +78,7 @@ class _Stream:
             if reading is None:
                 return
             name = reading.channel or self.facts.name
-            at = now if reading.at is None else self._shifts.setdefault(name, _Shift()).place(reading.at, now)
+            at = now if reading.at is None else self._shifts.setdefault(name, Shift()).place(reading.at, now)
             if name in self.latest and at <= self.latest[name][0]:
                 at = math.nextafter(self.latest[name][0], math.inf)
             self.latest[name] = at, reading
@@ -167,7 +148,7 @@ class Meter(Sensor):
             lines = {name: self._take(queue, self._last_read_s - since) for name, queue in stream.queues.items()}
             lost, self._lost = stream.lost - self._lost, stream.lost
             for index, (name, field) in enumerate(self._picks):
-                values[index], times[index] = _together(lines[name], field)
+                values[index], times[index] = _join_lines(lines[name], field)
                 if lost:
                     values[index] = math.nan  # what was lost is a gap, and never joules
 
@@ -192,7 +173,7 @@ class Meter(Sensor):
         return [*taken, queue[0]]
 
 
-def _together(lines: Sequence[tuple[float, Reading]], field: str) -> tuple[float, float]:
+def _join_lines(lines: Sequence[tuple[float, Reading]], field: str) -> tuple[float, float]:
     """One value for some lines, and its time: the last of a counter, the mean of anything else in their middle."""
     usable = [(at, value) for at, reading in lines if (value := getattr(reading, field)) is not None]
     if not usable:
@@ -249,13 +230,14 @@ def _connect_meter(address: str, facts: Facts, *, simulated: bool) -> Sensor:
     for name, (_, reading) in latest.items():
         for quantity, field in (("power", "watts"), ("energy", "joules"), ("voltage", "volts"), ("current", "amperes")):
             if getattr(reading, field) is not None:
-                channels.append(_channel(name, quantity, stream, address))  # type: ignore[arg-type]  # a Quantity
+                channels.append(_meter_channel(name, quantity, stream, address))  # type: ignore[arg-type]  # a Quantity
                 picks.append((name, field))
-    # A simulated board's meter is a play of the same kind; what is real says so itself by its provenance.
-    return Meter(stream, [replace(c, provenance="simulated") if simulated else c for c in channels], picks)
+    # A simulated board's meter is a play of the same kind, and a virtual meter says that it is one.
+    is_play = simulated or stream.facts.is_simulated
+    return Meter(stream, [replace(c, provenance="simulated") if is_play else c for c in channels], picks)
 
 
-def _channel(name: str, quantity: Quantity, stream: _Stream, address: str) -> Channel:
+def _meter_channel(name: str, quantity: Quantity, stream: _Stream, address: str) -> Channel:
     facts = stream.facts
     power = quantity in {"power", "energy"}
     kind: Kind = "counter" if quantity == "energy" else "gauge"
@@ -288,10 +270,10 @@ def configured(path: Path) -> dict[str, tuple[str, Facts]]:
         return {}
     text = toml_files.read_text(path)
     blocks = toml_files.parse(text, path, remedy='A block is [NAME] with address = "/dev/ttyUSB0".')
-    return {name: _block(name, block, path, text) for name, block in blocks.items()}
+    return {name: _block_facts(name, block, path, text) for name, block in blocks.items()}
 
 
-def _block(name: str, block: Any, path: Path, text: str) -> tuple[str, Facts]:
+def _block_facts(name: str, block: Any, path: Path, text: str) -> tuple[str, Facts]:
     allowed = ("address", *FACT_KEYS[1:])
     where = f"{path}, line {_line_of(text, name)}, [{name}]"
     if not isinstance(block, dict):
@@ -325,6 +307,9 @@ def _line_of(text: str, name: str, key: str | None = None) -> int:
         if inside and key is not None and bare.startswith(key):
             return number
     return line_number
+
+
+find.is_instrument = True  # type: ignore[attr-defined]  # discover asks the factory
 
 
 @hookimpl

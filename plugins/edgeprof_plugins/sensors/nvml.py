@@ -73,7 +73,7 @@ class Gpu(Sensor):
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
         for index, reading in enumerate(self._readings):
             before = time.monotonic()
-            values[index] = _value(reading.call)[0]
+            values[index] = _try_value(reading.call)[0]
             times[index] = 0.5 * (before + time.monotonic())
 
     def process_memory_bytes(self, pid: int) -> int | None:
@@ -85,7 +85,7 @@ class Gpu(Sensor):
         return sum(held) if held else None
 
 
-def _value(call: Callable[[], float]) -> tuple[float, str | None]:
+def _try_value(call: Callable[[], float]) -> tuple[float, str | None]:
     """The value, or NaN and why not; NVML's bindings raise a class of their own for each of its errors."""
     try:
         return call(), None
@@ -124,18 +124,18 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
         handle: NVML's device.
         name: What the channels are called.
     """
-    model, _ = _text(lambda: nvml.nvmlDeviceGetName(handle))
-    bus, problem = _text(lambda: nvml.nvmlDeviceGetPciInfo(handle).busId)
+    model, _ = _try_text(lambda: nvml.nvmlDeviceGetName(handle))
+    bus, problem = _try_text(lambda: nvml.nvmlDeviceGetPciInfo(handle).busId)
     chip = "" if problem else f"pci {bus.lower()[-12:]}"  # NVML writes the domain with eight digits
     looks = _LOOK if any(part in model for part in _PART_TIME) else None
     note = "the sensor looks at 25 of every 100 ms" if looks else ""
-    limit, _ = _value(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) * 1e-3)
+    limit, _ = _try_value(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) * 1e-3)
     most = 2 * limit if limit > 0 else 2000.0
     readings: list[_Reading] = []
     refused: list[Channel] = []
 
     def offer(quantity: Quantity, call: Callable[[], float], **facts: Any) -> None:
-        value, reason = _value(call)
+        value, reason = _try_value(call)
         low, high = facts.setdefault("plausible", (0.0, math.inf))
         if reason is None and not low <= value <= high:
             reason = f"it reads {value:g}, which cannot be"
@@ -169,7 +169,7 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
         part_time=looks,
         note=note,
     )
-    call, filtering, what = _power(nvml, handle, model)
+    call, filtering, what = _power_reader(nvml, handle, model)
     offer(
         "power",
         call,
@@ -190,7 +190,7 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
         lambda: float((nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & _SLOWDOWN).bit_count()),
         note="how many reasons hold the clock down just now: heat, power brake",
     )
-    mask, reason = _value(lambda: float(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)))
+    mask, reason = _try_value(lambda: float(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)))
     if reason is None and mask >= 0:
         channel = Channel(
             NAME,
@@ -208,7 +208,7 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
     return Gpu(readings, refused, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
 
 
-def _power(nvml: Any, handle: Any, model: str) -> tuple[Callable[[], float], Filter, str]:
+def _power_reader(nvml: Any, handle: Any, model: str) -> tuple[Callable[[], float], Filter, str]:
     """How to read power, what a reading is an average of, and that in words."""
 
     def field(number: int) -> Callable[[], float]:
@@ -225,9 +225,9 @@ def _power(nvml: Any, handle: Any, model: str) -> tuple[Callable[[], float], Fil
         (_POWER_INSTANT, INSTANTANEOUS, "instantaneous"),
         (_POWER_AVERAGE, second, "1 s average"),
     ):
-        if _value(field(number))[1] is None:
+        if _try_value(field(number))[1] is None:
             return field(number), filtering, what
-    architecture, _ = _value(lambda: nvml.nvmlDeviceGetArchitecture(handle))
+    architecture, _ = _try_value(lambda: nvml.nvmlDeviceGetArchitecture(handle))
     averaged = architecture >= _ARCH_AMPERE and not any(part in model for part in _GA100)
 
     def usage() -> float:
@@ -237,7 +237,7 @@ def _power(nvml: Any, handle: Any, model: str) -> tuple[Callable[[], float], Fil
     return usage, second if averaged else INSTANTANEOUS, "1 s average" if averaged else "instantaneous"
 
 
-def _text(call: Callable[[], Any]) -> tuple[str, str | None]:
+def _try_text(call: Callable[[], Any]) -> tuple[str, str | None]:
     try:
         text = call()
     except Exception as error:  # noqa: BLE001 - see _value

@@ -82,7 +82,7 @@ def find(roots: Roots) -> list[Sensor]:
         program = shutil.which("vcgencmd")
         if program is None:
             raise UnavailableError("vcgencmd is not installed", remedy="sudo apt install raspi-utils")
-        report = _caller(program)
+        report = _make_caller(program)
     elif captured.exists():
 
         def report() -> str | None:
@@ -95,10 +95,10 @@ def find(roots: Roots) -> list[Sensor]:
         raise UnavailableError(
             "vcgencmd pmic_read_adc tells no rails", remedy="Join the group that may: sudo usermod -aG video $USER"
         )
-    return [Pmic([_channel(name, volts, roots) for name, (volts, _) in rails.items()], report)]
+    return [Pmic([_pmic_channel(name, volts, roots) for name, (volts, _) in rails.items()], report)]
 
 
-def _caller(program: str) -> Callable[[], str | None]:
+def _make_caller(program: str) -> Callable[[], str | None]:
     def call() -> str | None:
         import subprocess  # for the boards that need the program
 
@@ -113,7 +113,7 @@ def _caller(program: str) -> Callable[[], str | None]:
     return call
 
 
-def _channel(name: str, volts: float, roots: Roots) -> Channel:
+def _pmic_channel(name: str, volts: float, roots: Roots) -> Channel:
     return Channel(
         NAME,
         name,

@@ -86,7 +86,7 @@ def find(roots: Roots) -> list[Sensor]:
     """Batteries that feed the machine, and those supplies that only seem to measure something."""
     paths = listing(roots.sysfs / "class/power_supply")
     plugged = any(_is_plugged(path) for path in paths)
-    return [sensor for path in paths if (sensor := _supply(path, roots, plugged))]
+    return [sensor for path in paths if (sensor := _make_supply(path, roots, plugged))]
 
 
 def _is_plugged(path: Path) -> bool:
@@ -94,7 +94,7 @@ def _is_plugged(path: Path) -> bool:
     return text_of(path / "type") != "Battery" and text_of(path / "online") == "1"
 
 
-def _supply(path: Path, roots: Roots, plugged: bool) -> Sensor | None:
+def _make_supply(path: Path, roots: Roots, plugged: bool) -> Sensor | None:
     def channel(reason: str | None = None) -> Channel:
         return Channel(
             NAME,

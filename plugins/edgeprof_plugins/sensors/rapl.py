@@ -68,10 +68,10 @@ class _Zone(NamedTuple):
 
 def find(roots: Roots) -> list[Sensor]:
     """The one RAPL sensor, empty-handed but with reasons where its counters may not be read; none without powercap."""
-    zones, hidden = _zones(roots)
+    zones, hidden = _find_zones(roots)
     channels: dict[str, tuple[Channel, NumberFile]] = {}
     for zone in zones:
-        channel = _channel(zone, roots, is_client=any(other.domain == "uncore" for other in zones))
+        channel = _zone_channel(zone, roots, is_client=any(other.domain == "uncore" for other in zones))
         file = NumberFile(zone.path / "energy_uj", 1e-6)
         other = channels.get(zone.name)
         # Two doors to one counter: the second counts only where the first says nothing.
@@ -86,10 +86,10 @@ def find(roots: Roots) -> list[Sensor]:
     return [FileSensor(NAME, [c for c, _ in readable], [f for _, f in readable], refused)]
 
 
-def _zones(roots: Roots) -> tuple[list[_Zone], bool]:
+def _find_zones(roots: Roots) -> tuple[list[_Zone], bool]:
     """All zones, the MSR's before those of another interface; and whether there are zones that lead nowhere."""
-    entries = [(path, match) for path in listing(roots.sysfs / "class/powercap") if (match := _match(path))]
-    entries.sort(key=lambda entry: (entry[1][1] != "intel-rapl", entry[1][1], _order(entry[1])))
+    entries = [(path, match) for path in listing(roots.sysfs / "class/powercap") if (match := _match_zone(path))]
+    entries.sort(key=lambda entry: (entry[1][1] != "intel-rapl", entry[1][1], _zone_order(entry[1])))
     names = {path.name: text_of(path / "name") for path, _ in entries}
     zones = []
     for path, match in entries:
@@ -105,11 +105,11 @@ def _zones(roots: Roots) -> tuple[list[_Zone], bool]:
     return zones, any(name is None for name in names.values())
 
 
-def _match(path: Path) -> re.Match[str] | None:
+def _match_zone(path: Path) -> re.Match[str] | None:
     return _ZONE.fullmatch(path.name)
 
 
-def _order(match: re.Match[str]) -> tuple[int, int]:
+def _zone_order(match: re.Match[str]) -> tuple[int, int]:
     return int(match[2], 16), -1 if match[3] is None else int(match[3], 16)
 
 
@@ -120,7 +120,7 @@ def _tells_energy(channel: Channel, file: NumberFile) -> bool:
     return value > 0
 
 
-def _channel(zone: _Zone, roots: Roots, *, is_client: bool) -> Channel:
+def _zone_channel(zone: _Zone, roots: Roots, *, is_client: bool) -> Channel:
     is_memory = zone.domain == "dram"
     energy = zone.path / "energy_uj"
     reason, remedy = trouble(energy) or (None, None)
@@ -148,15 +148,15 @@ def _channel(zone: _Zone, roots: Roots, *, is_client: bool) -> Channel:
         location=zone.path.name,
         chip=f"cpu {package.removeprefix('package-')}" if package else "",
         additive=counted,
-        limit_w=_limit(zone) if zone.domain == "package" else None,
-        note=_note(zone),
+        limit_w=_rated_limit(zone) if zone.domain == "package" else None,
+        note=_zone_note(zone),
         available=reason is None,
         reason=reason,
         remedy=remedy,
     )
 
 
-def _note(zone: _Zone) -> str:
+def _zone_note(zone: _Zone) -> str:
     if zone.domain == "psys":
         return "what psys covers is up to the maker of the machine; a graphics card may be outside"
     if zone.domain == "dram":
@@ -164,7 +164,7 @@ def _note(zone: _Zone) -> str:
     return "" if zone.domain in _SCOPES else "the kernel's name for it does not say what it covers"
 
 
-def _limit(zone: _Zone) -> float | None:
+def _rated_limit(zone: _Zone) -> float | None:
     """The most power that a package can draw, from its rated power; None where the driver does not know it."""
     rated = [number_of(zone.path / f"constraint_{i}_max_power_uw", 1e-6) or 0.0 for i in range(3)]
     return max(_PEAK_FACTOR * max(rated), _SMALLEST_LIMIT_W) if max(rated) > 0 else None

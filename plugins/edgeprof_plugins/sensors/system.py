@@ -48,7 +48,7 @@ class System(Sensor):
     def open(self) -> None:
         for file in (self._stat, self._memory, *self._clocks):
             file.open()
-        self._before, self._ratio = _ticks(self._stat.read()), math.nan
+        self._before, self._ratio = _cpu_ticks(self._stat.read()), math.nan
 
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
         before = time.monotonic()
@@ -65,7 +65,7 @@ class System(Sensor):
             file.close()
 
     def _load(self) -> float:
-        now, self._before = _ticks(self._stat.read()), self._before
+        now, self._before = _cpu_ticks(self._stat.read()), self._before
         if now is None or self._before is None:
             self._before = now or self._before
             return math.nan
@@ -112,7 +112,7 @@ def find(roots: Roots) -> list[Sensor]:
     return [System(channels, TextFile(stat, 512), TextFile(memory, 256), clocks)]
 
 
-def _ticks(text: bytes | None) -> tuple[int, int] | None:
+def _cpu_ticks(text: bytes | None) -> tuple[int, int] | None:
     """Busy ticks and all ticks so far of all CPUs together."""
     if not text or not text.startswith(b"cpu "):
         return None

@@ -43,12 +43,12 @@ def find(roots: Roots) -> list[Sensor]:
     refused: list[Channel] = []
     for name, path in places:
         unique = name if names.count(name) == 1 else f"{name} {path.parent.name}"
-        reason = _refusal(name, path)
+        reason = _refusal_of(name, path)
         channel = Channel(
             NAME,
             unique,
             "temperature",
-            scope=_scope(name),
+            scope=_zone_scope(name),
             provenance=provenance(roots),
             plausible=_PLAUSIBLE,
             location=path.parent.name,
@@ -64,7 +64,7 @@ def find(roots: Roots) -> list[Sensor]:
     return [FileSensor(NAME, channels, files, refused)] if channels or refused else []
 
 
-def _refusal(name: str, path: Path) -> str | None:
+def _refusal_of(name: str, path: Path) -> str | None:
     if name == "PMIC-Die":
         return "a constant, no sensor"
     problem = trouble(path)
@@ -76,7 +76,7 @@ def _refusal(name: str, path: Path) -> str | None:
     return None
 
 
-def _scope(name: str) -> str:
+def _zone_scope(name: str) -> str:
     lower = name.lower()
     if lower.startswith("edge tpu"):
         return "accelerator"

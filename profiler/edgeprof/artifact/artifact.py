@@ -58,7 +58,7 @@ class Artifact:
         total = 0
         for path in self.files:
             deflate = zlib.compressobj(6)
-            total += sum(len(deflate.compress(block)) for block in _blocks(path)) + len(deflate.flush())
+            total += sum(len(deflate.compress(block)) for block in _read_blocks(path)) + len(deflate.flush())
         return total
 
 
@@ -69,12 +69,12 @@ def checksum(files: Iterable[Path], base: Path) -> str:
     for path in files:
         if len(files) > 1:
             digest.update(f"{path.relative_to(base).as_posix()}\0{path.stat().st_size}\0".encode())
-        for block in _blocks(path):
+        for block in _read_blocks(path):
             digest.update(block)
     return digest.hexdigest()
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def _read_blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             yield block

@@ -122,7 +122,7 @@ def _by_magic(path: Path, head: bytes) -> Content | None:
         if head[offset : offset + len(magic)] == magic:
             return Content(name, _DETAILS[name](path) if name in _DETAILS else None)
     if head[:8] == b"\x89HDF\r\n\x1a\n":
-        return Content("keras" if _holds(path, b"keras_version") else "hdf5")
+        return Content("keras" if _contains_text(path, b"keras_version") else "hdf5")
     # Ultralytics writes its metadata before the plan: a length, JSON, then the plan.
     if head[4:5] == b"{":
         start = 4 + int(struct.unpack("<I", head[:4])[0])
@@ -238,7 +238,7 @@ def _unknown_format_error(path: Path, head: bytes) -> InputError:
     return InputError(f"{path} is no model that edgeprof knows (it begins {head[:8].hex(' ')})", remedy=_MODEL_WANTED)
 
 
-def _holds(path: Path, text: bytes) -> bool:
+def _contains_text(path: Path, text: bytes) -> bool:
     """Whether the first megabyte holds a text; an HDF5 file's attributes lie near its start."""
     with path.open("rb") as file:
         return text in file.read(1 << 20)

@@ -29,14 +29,14 @@ def custom_operators(path: Path) -> list[str] | None:
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            model = _u32(data, 0)
+            model = _read_u32(data, 0)
             _check_buffers(data, model)
             names: dict[str, None] = {}
             left = LIMIT_NAMES_BYTES
-            for code in _tables(data, model, 1):
-                builtin = max(_i8(data, code, 0), _i32(data, code, 3))
+            for code in _vector_tables(data, model, 1):
+                builtin = max(_read_i8(data, code, 0), _read_i32(data, code, 3))
                 if builtin == _CUSTOM:
-                    name = _string(data, code, 1, left)
+                    name = _read_string(data, code, 1, left)
                     left -= len(name)
                     names[name] = None
             if len(names) > LIMIT_CUSTOM:
@@ -47,15 +47,15 @@ def custom_operators(path: Path) -> list[str] | None:
 
 
 def _check_buffers(data: mmap.mmap, model: int) -> None:
-    for buffer in _tables(data, model, 4):
-        at = _field(data, buffer, 0)
+    for buffer in _vector_tables(data, model, 4):
+        at = _field_position(data, buffer, 0)
         if at:
-            start = at + _u32(data, at)
-            if start + 4 + _u32(data, start) > len(data):
+            start = at + _read_u32(data, at)
+            if start + 4 + _read_u32(data, start) > len(data):
                 raise ValueError("a buffer reaches beyond the end")
 
 
-def _field(data: mmap.mmap, table: int, index: int) -> int:
+def _field_position(data: mmap.mmap, table: int, index: int) -> int:
     """Where a field of a table is; 0 where it has its default."""
     vtable = table - _i32_at(data, table)
     size = int(struct.unpack_from("<H", data, vtable)[0])
@@ -64,41 +64,41 @@ def _field(data: mmap.mmap, table: int, index: int) -> int:
     return table + offset if offset else 0
 
 
-def _tables(data: mmap.mmap, table: int, index: int) -> list[int]:
-    at = _field(data, table, index)
+def _vector_tables(data: mmap.mmap, table: int, index: int) -> list[int]:
+    at = _field_position(data, table, index)
     if not at:
         return []
-    vector = at + _u32(data, at)
-    count = _u32(data, vector)
+    vector = at + _read_u32(data, at)
+    count = _read_u32(data, vector)
     if vector + 4 + 4 * count > len(data):
         raise ValueError("a vector reaches beyond the end")
     if count > LIMIT_TABLES:
         raise ValueError("a vector has too many tables")
-    return [slot + _u32(data, slot) for slot in range(vector + 4, vector + 4 + 4 * count, 4)]
+    return [slot + _read_u32(data, slot) for slot in range(vector + 4, vector + 4 + 4 * count, 4)]
 
 
-def _string(data: mmap.mmap, table: int, index: int, limit: int) -> str:
-    at = _field(data, table, index)
+def _read_string(data: mmap.mmap, table: int, index: int, limit: int) -> str:
+    at = _field_position(data, table, index)
     if not at:
         return ""
-    start = at + _u32(data, at)
-    size = _u32(data, start)
+    start = at + _read_u32(data, at)
+    size = _read_u32(data, start)
     if size > limit:
         raise ValueError("a name is too long")
     return data[start + 4 : start + 4 + size].decode("utf-8", "replace")
 
 
-def _i8(data: mmap.mmap, table: int, index: int) -> int:
-    at = _field(data, table, index)
+def _read_i8(data: mmap.mmap, table: int, index: int) -> int:
+    at = _field_position(data, table, index)
     return int(struct.unpack_from("<b", data, at)[0]) if at else 0
 
 
-def _i32(data: mmap.mmap, table: int, index: int) -> int:
-    at = _field(data, table, index)
+def _read_i32(data: mmap.mmap, table: int, index: int) -> int:
+    at = _field_position(data, table, index)
     return _i32_at(data, at) if at else 0
 
 
-def _u32(data: mmap.mmap, at: int) -> int:
+def _read_u32(data: mmap.mmap, at: int) -> int:
     return int(struct.unpack_from("<I", data, at)[0])
 
 

@@ -86,16 +86,16 @@ def fields(data: mmap.mmap | bytes, start: int, end: int, allowance: Allowance |
     at = start
     while at < end:
         allowance.spend()
-        tag, at = _varint(data, at, end, 0)
+        tag, at = _read_varint(data, at, end, 0)
         number, wire = tag >> 3, tag & 7
         if number == 0:
             raise NotProtobufError
         if wire == VARINT:
-            value, at = _varint(data, at, end, number)
+            value, at = _read_varint(data, at, end, number)
             yield Field(number, wire, value, at)
             continue
         if wire == LENGTH:
-            length, at = _varint(data, at, end, number)
+            length, at = _read_varint(data, at, end, number)
         elif wire in (FIXED64, FIXED32):
             length = 8 if wire == FIXED64 else 4
         else:
@@ -123,7 +123,7 @@ def identify(path: Path) -> tuple[str | None, bool]:
             seen.setdefault(error.number, Field(error.number, LENGTH, 0, 0))
         except NotProtobufError:
             return None, True
-        return _kind(data, seen, whole=whole), whole
+        return _wire_kind(data, seen, whole=whole), whole
 
 
 def external_files(path: Path) -> list[str]:
@@ -139,7 +139,7 @@ def external_files(path: Path) -> list[str]:
         if data.find(b"location") < 0:
             return []
         try:
-            for location in _locations(data, "model", Field(0, LENGTH, 0, len(data)), Allowance()):
+            for location in _location_values(data, "model", Field(0, LENGTH, 0, len(data)), Allowance()):
                 locations[location] = None
         except (CutError, NotProtobufError):
             pass  # whether the file is whole is identify's to say
@@ -161,7 +161,9 @@ _TO_TENSORS = {
 _DEEPEST = 100
 
 
-def _locations(data: mmap.mmap, message: str, place: Field, allowance: Allowance, depth: int = 0) -> Iterator[str]:
+def _location_values(
+    data: mmap.mmap, message: str, place: Field, allowance: Allowance, depth: int = 0
+) -> Iterator[str]:
     """The values of all entries named ``location`` in and below a message."""
     inside = (field for field in fields(data, place.start, place.end, allowance) if field.wire == LENGTH)
     if message == "entry":
@@ -172,10 +174,10 @@ def _locations(data: mmap.mmap, message: str, place: Field, allowance: Allowance
     below = _TO_TENSORS[message]
     for field in inside:
         if field.number in below and depth < _DEEPEST:
-            yield from _locations(data, below[field.number], field, allowance, depth + 1)
+            yield from _location_values(data, below[field.number], field, allowance, depth + 1)
 
 
-def _varint(data: mmap.mmap | bytes, at: int, end: int, number: int) -> tuple[int, int]:
+def _read_varint(data: mmap.mmap | bytes, at: int, end: int, number: int) -> tuple[int, int]:
     value = shift = 0
     while at < end:
         byte = data[at]
@@ -189,7 +191,7 @@ def _varint(data: mmap.mmap | bytes, at: int, end: int, number: int) -> tuple[in
     raise CutError(number)
 
 
-def _kind(data: mmap.mmap, seen: dict[int, Field], *, whole: bool) -> str | None:
+def _wire_kind(data: mmap.mmap, seen: dict[int, Field], *, whole: bool) -> str | None:
     version = seen.get(1)
     if version is not None and version.wire == VARINT and version.start < 1000:
         begun = _ONNX_GRAPH in seen or (not whole and len(seen) > 2)

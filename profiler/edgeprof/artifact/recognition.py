@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgeprof.artifact import gguf
+from edgeprof.artifact import gguf, language_folders
 from edgeprof.artifact.artifact import Artifact, checksum
 from edgeprof.artifact.content import Content, external_files, identify
 from edgeprof.artifact.formats import FORMATS
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _CALLABLE = re.compile(r"(?P<where>.+):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 #: The format of a model that is named by the URL of the server that runs it.
 SERVER = "openai-server"
+#: The format of a model that is named by the serial port of the device that holds it.
+MICROCONTROLLER = "mcu"
 _DAMAGED = "The file is damaged, or was made to do harm: export it again."
 #: The longest Python program whose names are looked at before it is run.
 _PROGRAM_BYTES = 4 << 20
@@ -32,8 +34,8 @@ _SUFFIXES = tuple(sorted({suffix for f in FORMATS.values() for suffix in f.suffi
 
 
 def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingProxyType({})) -> Artifact:
-    """What ``spec`` names: a model file, a model's folder, ``FILE.py:attribute``, ``package.module:attribute``, or the
-    URL of a server.
+    """What ``spec`` names: a model file, a model's folder, ``FILE.py:attribute``, ``package.module:attribute``, the URL
+    of a server, or ``mcu:PORT``.
 
     Reads the file (for its checksum) but loads nothing: no pickle is opened, no Python file is run.
 
@@ -48,6 +50,8 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
     """
     if _is_server(spec):
         return Artifact(spec=spec, path=None, target=spec, format=SERVER, size_bytes=None, sha256=None)
+    if spec.startswith(MICROCONTROLLER + ":"):
+        return _port(spec)
     if "://" in spec:
         raise InputError(f"{spec} is an address, not a file", remedy="Download it first, and give the file's name.")
     path = Path(spec).expanduser()
@@ -56,22 +60,34 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
     except (OSError, ValueError) as error:
         match = _CALLABLE.fullmatch(spec)
         if match and (match["where"].endswith(".py") or _MODULE.fullmatch(match["where"])):
-            return _callable(spec, match["where"], match["attribute"])
+            return _recognise_callable(spec, match["where"], match["attribute"])
         raise _missing_file_error(spec, path, error) from None
     if stat.S_ISDIR(status.st_mode):
-        return _folder(spec, path)
+        return _recognise_folder(spec, path)
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{spec} is no regular file", remedy="Give a model file.")
     try:
-        return _file(spec, path, status.st_size, own_formats)
+        return _recognise_file(spec, path, status.st_size, own_formats)
     except OSError as error:
-        raise _unreadable(spec, error) from None
+        raise _unreadable_error(spec, error) from None
 
 
 def _is_server(spec: str) -> bool:
     """Whether an address is a server's and not that of a file on one."""
     scheme, separator, rest = spec.partition("://")
     return bool(separator and rest) and scheme in ("http", "https") and not rest.lower().endswith(_SUFFIXES)
+
+
+def _port(spec: str) -> Artifact:
+    place, at, baud = spec.partition(":")[2].partition("@")
+    path = Path(place).expanduser()
+    if not place or not path.exists():
+        raise InputError(
+            f"{spec} names no serial port: there is no {path}" if place else f"{spec} names no serial port",
+            remedy="As mcu:/dev/ttyACM0, or mcu:/dev/ttyUSB0@9600; ls /dev/serial/by-id shows what is plugged in.",
+        )
+    target = f"{path.absolute()}{at}{baud}"
+    return Artifact(spec=spec, path=None, target=target, format=MICROCONTROLLER, size_bytes=None, sha256=None)
 
 
 def unsupported(artifact: Artifact, loadable: Iterable[str] = ()) -> UnavailableError:
@@ -90,9 +106,20 @@ def unsupported(artifact: Artifact, loadable: Iterable[str] = ()) -> Unavailable
     )
 
 
-def _file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int, bytes]]) -> Artifact:
+def _recognise_file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int, bytes]]) -> Artifact:
     if size == 0:
         raise InputError(f"{spec} is empty", remedy="Download or export it again.")
+    if language_folders.is_config(path, size):
+        return Artifact(
+            spec=spec,
+            path=path,
+            target=str(path.resolve()),
+            format="transformers",
+            size_bytes=None,  # a configuration's own bytes are no model's
+            sha256=checksum([path], path.parent),
+            files=(path,),
+            detail="a configuration without weights",
+        )
     try:
         content = identify(path, size)
     except InputError:
@@ -177,13 +204,14 @@ def _other_parts(path: Path) -> list[Path]:
     return _weight_files(path, names[1:])
 
 
-def _folder(spec: str, path: Path) -> Artifact:
+def _recognise_folder(spec: str, path: Path) -> Artifact:
     try:
         names = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
-        raise _unreadable(spec, error) from None
+        raise _unreadable_error(spec, error) from None
     kind = "savedmodel" if "saved_model.pb" in names else "coreml" if path.suffix == ".mlpackage" else None
-    if kind is None:
+    language = None if kind else language_folders.format_of(set(names))
+    if kind is None and language is None:
         models = [name for name in names if name.lower().endswith(_SUFFIXES) and name != "__init__.py"]
         more = f", and {len(models) - 3} more" if len(models) > 3 else ""
         raise InputError(
@@ -193,18 +221,20 @@ def _folder(spec: str, path: Path) -> Artifact:
             else "Name a model file; this folder has none.",
         )
     files = sorted(file for file in path.rglob("*") if file.is_file())
+    if language is not None:
+        files = language_folders.files_of(path, language)
     return Artifact(
         spec=spec,
         path=path,
         target=str(path.resolve()),
-        format=kind,
+        format=kind or language or "",
         size_bytes=sum(file.stat().st_size for file in files),
         sha256=checksum(files, path),
         files=tuple(files),
     )
 
 
-def _callable(spec: str, where: str, attribute: str) -> Artifact:
+def _recognise_callable(spec: str, where: str, attribute: str) -> Artifact:
     if not where.endswith(".py"):
         return Artifact(spec=spec, path=None, target=spec, format="python", size_bytes=None, sha256=None)
     path = Path(where).expanduser()
@@ -262,7 +292,7 @@ def _top_level(source: bytes, name: str) -> set[str] | None:
 
 def _missing_file_error(spec: str, path: Path, error: OSError | ValueError) -> InputError:
     if isinstance(error, ValueError) or not isinstance(error, FileNotFoundError | NotADirectoryError):
-        return _unreadable(spec, error)
+        return _unreadable_error(spec, error)
     folder = path.parent
     if not folder.is_dir():
         return InputError(
@@ -282,7 +312,7 @@ def _missing_file_error(spec: str, path: Path, error: OSError | ValueError) -> I
     return InputError(f"{spec} does not exist", remedy=remedy)
 
 
-def _unreadable(spec: str, error: OSError | ValueError) -> InputError:
+def _unreadable_error(spec: str, error: OSError | ValueError) -> InputError:
     if isinstance(error, PermissionError):
         return InputError(
             f"{spec} cannot be read: permission denied", remedy=f"ls -l {spec}; chmod +r {spec} if it is yours."

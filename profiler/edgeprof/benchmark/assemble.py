@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from edgeprof.benchmark import gpu_findings as device
-from edgeprof.benchmark import health, language, latency, stages
+from edgeprof.benchmark import health, language, latency, microcontrollers, stages
 from edgeprof.energy.counters import unwrap
 from edgeprof.reasons import Code, Severity, severity_of
 from edgeprof.results import schema
@@ -38,7 +38,7 @@ _NAN_REMEDY = "Feed it real inputs (--input-data FILE.npz); if they give the sam
 
 def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Variant:
     """One row of the result."""
-    made = schema.Variant(
+    row = schema.Variant(
         name=record.name,
         recipe=record.recipe,
         status="ok",
@@ -50,27 +50,33 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Varia
             size_bytes=record.artifact.size_bytes,
             size_compressed_bytes=record.artifact.size_compressed(),
         ),
-        runtime=_runtime(record),
+        runtime=_runtime_use(record),
     )
     if record.main.warmup is not None:
         warmup = record.main.warmup
-        made.steady = schema.Steady(
+        row.steady = schema.Steady(
             reached=warmup.reached, inferences=warmup.inferences, seconds=warmup.seconds, reason=warmup.reason
         )
     if record.memory is not None and record.loaded is not None and not record.loaded.is_served:
-        made.memory_bytes = schema.Memory(
-            peak_rss=record.memory.peak_rss, loaded_rss=record.loaded.rss_bytes, gpu_peak=record.memory.gpu_peak
+        row.memory_bytes = schema.Memory(
+            peak_rss=record.memory.peak_rss,
+            loaded_rss=record.loaded.rss_bytes,
+            gpu_peak=record.memory.gpu_peak,
+            anonymous=record.memory.anonymous,
+            mapped=record.memory.mapped,
+            load_peak=record.loaded.peak_rss_bytes,
         )
     if record.main.windows:
-        _measured(made, record, sampled, plan)
-    language.add_findings(made, record)
-    stages.add_findings(made, record, plan)
-    _scored(made, record)
-    _judge(made, record)
-    return made
+        _add_measurements(row, record, sampled, plan)
+    language.add_findings(row, record)
+    microcontrollers.add_findings(row, record)
+    stages.add_findings(row, record, plan)
+    _add_accuracy(row, record)
+    _judge_status(row, record)
+    return row
 
 
-def _runtime(record: VariantRecord) -> schema.RuntimeUse | None:
+def _runtime_use(record: VariantRecord) -> schema.RuntimeUse | None:
     loaded = record.loaded
     if record.runtime is None:
         return None
@@ -85,40 +91,40 @@ def _runtime(record: VariantRecord) -> schema.RuntimeUse | None:
     )
 
 
-def _measured(made: schema.Variant, record: VariantRecord, sampled: Sampled, plan: Plan) -> None:
+def _add_measurements(row: schema.Variant, record: VariantRecord, sampled: Sampled, plan: Plan) -> None:
     """Latency, joules, power, temperature and utilisation from the windows."""
     several = len(record.workloads) > 1
     for workload in record.workloads:
         if not workload.windows:  # interrupted before its turn
             continue
-        figures, quote = _workload(workload, record.idles, sampled, plan)
-        made.workloads.append(figures)
-        reasons = [*quote.reasons, *_irregular(workload, plan)]
+        figures, quote = _workload_figures(workload, record.idles, sampled, plan)
+        row.workloads.append(figures)
+        reasons = [*quote.reasons, *_window_remarks(workload, plan)]
         if several:
             reasons = [
                 msgspec.structs.replace(reason, message=f"{figures.name}: {reason.message}") for reason in reasons
             ]
-        made.reasons += reasons
+        row.reasons += reasons
         if workload is record.main:
-            made.power_w = quote.power
-    main, spans = made.workloads[0], record.main.spans
-    made.inferences, made.throughput_per_s = main.count, main.throughput_per_s
-    made.latency_s, made.energy_j_per_inference = main.latency_s, main.energy_j_per_unit
-    made.windows = main.windows
-    hot = [_hottest(sampled, span.start_s, span.end_s) for span in spans]
+            row.power_w = quote.power
+    main, spans = row.workloads[0], record.main.spans
+    row.inferences, row.throughput_per_s = main.count, main.throughput_per_s
+    row.latency_s, row.energy_j_per_inference = main.latency_s, main.energy_j_per_unit
+    row.windows = main.windows
+    hot = [_hottest_reading(sampled, span.start_s, span.end_s) for span in spans]
     known = [c for c in hot if c is not None]
-    made.temperature_c = schema.Temperature(
-        start=_hottest(sampled, spans[0].start_s - 1.0, spans[0].start_s), max=max(known, default=None)
+    row.temperature_c = schema.Temperature(
+        start=_hottest_reading(sampled, spans[0].start_s - 1.0, spans[0].start_s), max=max(known, default=None)
     )
     is_served = record.loaded is not None and record.loaded.is_served
-    made.utilization = _utilization(record.main, sampled, is_served=is_served)
-    slower = health.warming_slowdown([w.latency_median_s for w in made.windows if w.latency_median_s], hot)
-    made.reasons += [r for r in (slower, *_clock_drifts(sampled, spans)) if r is not None]
-    made.throttled = slower is not None or any(workload.throttles for workload in record.workloads)
-    made.gpu = _gpu(made, record, sampled)
+    row.utilization = _mean_utilization(record.main, sampled, is_served=is_served)
+    slower = health.warming_slowdown([w.latency_median_s for w in row.windows if w.latency_median_s], hot)
+    row.reasons += [r for r in (slower, *_clock_drifts(sampled, spans)) if r is not None]
+    row.throttled = slower is not None or any(workload.throttles for workload in record.workloads)
+    row.gpu = _gpu_figures(row, record, sampled)
 
 
-def _workload(
+def _workload_figures(
     record: WorkloadRecord, idles: Sequence[Span], sampled: Sampled, plan: Plan
 ) -> tuple[schema.Workload, Quote]:
     """The figures of one workload, per unit of it."""
@@ -141,7 +147,7 @@ def _workload(
         units_per_call=record.workload.units(plan.batch),
         count=count,
         energy_j_per_unit=quote.energy,
-        latency_s=latency.summarise([window.latencies for window in windows]),
+        latency_s=microcontrollers.mean_latency(windows) or latency.summarise([w.latencies for w in windows]),
         throughput_per_s=count / seconds if seconds else None,
         late=sum(known_late) if known_late else None,
         dropped=sum(known_dropped) if known_dropped else None,
@@ -155,14 +161,17 @@ def _workload(
                 energy_j=joule,
                 mean_power_w=None if joule is None or is_estimate else joule / window.span.seconds,
                 latency_median_s=float(np.median(window.latencies)) if len(window.latencies) else None,
+                latency_mean_s=mean_s,
             )
-            for window, order, joule in zip(windows, record.orders, window_joules, strict=True)
+            for window, order, joule, mean_s in zip(
+                windows, record.orders, window_joules, microcontrollers.window_means_s(windows), strict=True
+            )
         ],
     )
     return figures, quote
 
 
-def _irregular(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
+def _window_remarks(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
     """What the worker saw in the windows that takes nothing from the figures and is worth knowing."""
     windows = record.windows
     late = sum(window.late or 0 for window in windows)
@@ -190,26 +199,26 @@ def _irregular(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
         )
 
 
-def _gpu(made: schema.Variant, record: VariantRecord, sampled: Sampled) -> schema.Gpu | None:
+def _gpu_figures(row: schema.Variant, record: VariantRecord, sampled: Sampled) -> schema.Gpu | None:
     """What the GPU adds, where the variant ran on one: its own times, its memory, clock and joules."""
     if not device.is_gpu(record.options.device):
         return None
     spans = record.main.spans
     gpu = device.summarise([times for times in record.main.device_times if times]) or schema.Gpu()
     loaded = record.loaded
-    made.reasons += device.remarks(gpu, graph=bool(loaded and loaded.facts.get("cuda_graph", "no") != "no"))
+    row.reasons += device.remarks(gpu, graph=bool(loaded and loaded.facts.get("cuda_graph", "no") != "no"))
     gpu.queue = "full" if any(window.queued for window in record.main.windows) else "empty"
     gpu.memory_bytes = record.gpu_process_bytes
     for channel in sampled.of("frequency"):
         if channel.scope == "gpu" and gpu.clock_hz is None:
-            values = _within(sampled, channel, spans)
+            values = _readings_within(sampled, channel, spans)
             if len(values):
                 gpu.clock_hz = schema.Clock(
                     min=float(values.min()), median=float(np.median(values)), max=float(values.max())
                 )
-    masks = [_within(sampled, c, spans) for c in sampled.of("count") if c.name.endswith(device.REASONS)]
+    masks = [_readings_within(sampled, c, spans) for c in sampled.of("count") if c.name.endswith(device.REASONS)]
     gpu.throttle_reasons = device.throttle_reasons(np.concatenate(masks)) if masks else []
-    energy = made.energy_j_per_inference
+    energy = row.energy_j_per_inference
     if energy is not None and energy.provenance != "estimated":
         names = {c.name for quantity in ("energy", "power") for c in sampled.of(quantity) if c.scope == "gpu"}
         parts = [joules for name, joules in energy.rails.items() if name in names]
@@ -217,7 +226,7 @@ def _gpu(made: schema.Variant, record: VariantRecord, sampled: Sampled) -> schem
     return gpu
 
 
-def _within(sampled: Sampled, channel: Channel, spans: Sequence[Span]) -> npt.NDArray[np.float64]:
+def _readings_within(sampled: Sampled, channel: Channel, spans: Sequence[Span]) -> npt.NDArray[np.float64]:
     """A channel's readings in the windows, repeats included (a clock may stand still), without failed ones."""
     samples = sampled.trace.readings(channel.key)
     times, values = np.asarray(samples.times, float), np.asarray(samples.values, float)
@@ -228,7 +237,7 @@ def _within(sampled: Sampled, channel: Channel, spans: Sequence[Span]) -> npt.ND
     return readings
 
 
-def _hottest(sampled: Sampled, start: float, end: float) -> float | None:
+def _hottest_reading(sampled: Sampled, start: float, end: float) -> float | None:
     """The hottest zone's highest reading in an interval, celsius."""
     highs = []
     for channel in sampled.of("temperature"):
@@ -239,7 +248,7 @@ def _hottest(sampled: Sampled, start: float, end: float) -> float | None:
     return max(highs, default=None)
 
 
-def _utilization(record: WorkloadRecord, sampled: Sampled, *, is_served: bool) -> schema.Utilization:
+def _mean_utilization(record: WorkloadRecord, sampled: Sampled, *, is_served: bool) -> schema.Utilization:
     """CPU: the worker's own CPU seconds over all cores' seconds, where it is the worker that computes. GPU: the mean
     reading within the windows.
     """
@@ -269,10 +278,10 @@ def _clock_drifts(sampled: Sampled, spans: Sequence[Span]) -> Iterable[Reason | 
         yield health.clock_drift(medians, channel.name)
 
 
-def _scored(made: schema.Variant, record: VariantRecord) -> None:
+def _add_accuracy(row: schema.Variant, record: VariantRecord) -> None:
     if record.score is None or record.metric is None:
         return
-    made.accuracy = schema.Accuracy(
+    row.accuracy = schema.Accuracy(
         metric=record.metric,
         value=record.score.value,
         ci95=record.score.ci95,
@@ -284,8 +293,8 @@ def _scored(made: schema.Variant, record: VariantRecord) -> None:
     )
 
 
-def _standstills(record: VariantRecord) -> Iterator[Reason]:
-    standstills = [one for workload in record.workloads for one in workload.standstills]
+def _standstill_reasons(record: VariantRecord) -> Iterator[Reason]:
+    standstills = [standstill for workload in record.workloads for standstill in workload.standstills]
     if standstills:
         yield Reason(
             code=Code.STOPPED,
@@ -294,9 +303,9 @@ def _standstills(record: VariantRecord) -> Iterator[Reason]:
         )
 
 
-def _judge(made: schema.Variant, record: VariantRecord) -> None:
+def _judge_status(row: schema.Variant, record: VariantRecord) -> None:
     """The status, from best to worst: a reason of its own for each step down."""
-    reasons = made.reasons
+    reasons = row.reasons
     reasons += record.notes
     if record.loaded is not None:
         reasons += [Reason(code=code, message=problem, remedy=_NAN_REMEDY) for code, problem in record.loaded.problems]
@@ -311,7 +320,7 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
                     remedy="Close other work, fix the clocks, or lengthen --warmup.",
                 )
             )
-    reasons += _standstills(record)
+    reasons += _standstill_reasons(record)
     windows = [window for workload in record.workloads for window in workload.windows]
     saturated = next((window for window in windows if window.saturated), None)
     if saturated is not None:
@@ -329,15 +338,15 @@ def _judge(made: schema.Variant, record: VariantRecord) -> None:
         )
     gravest = max((severity_of(reason.code) for reason in reasons), default=Severity.REMARK)
     if gravest is not Severity.REMARK:
-        made.status = "degraded" if gravest is Severity.DEGRADES else "failed"
+        row.status = "degraded" if gravest is Severity.DEGRADES else "failed"
     if record.failure is not None:
-        made.status = "failed"
-        made.last_words = record.failure.last_words or None
+        row.status = "failed"
+        row.last_words = record.failure.last_words or None
         reasons.insert(
             0, Reason(code=record.failure.code, message=record.failure.message, remedy=record.failure.remedy)
         )
     elif not record.main.windows:
-        made.status = "failed"
+        row.status = "failed"
         reasons.insert(0, Reason(code=Code.INTERRUPTED, message="it was interrupted before it was measured"))
 
 
@@ -346,16 +355,16 @@ def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[Varian
     if not variants or variants[0].accuracy is None:
         return
     base, base_score = variants[0].accuracy, records[0].score
-    for made, record in zip(variants, records, strict=True):
-        if made.accuracy is None:
-            continue
-        made.accuracy.drop = base.sign * (base.value - made.accuracy.value)
-        if made is variants[0] or base_score is None or record.score is None:
+    for row, record in zip(variants, records, strict=True):
+        if row.accuracy is None or row.accuracy.preprocessing != base.preprocessing:
+            continue  # another tokenizer: its perplexity is on another scale
+        row.accuracy.drop = base.sign * (base.value - row.accuracy.value)
+        if row is variants[0] or base_score is None or record.score is None:
             continue
         if base_score.correct is not None and record.score.correct is not None:
-            made.accuracy.p_value = accuracy.mcnemar(base_score.correct, record.score.correct)
+            row.accuracy.p_value = accuracy.mcnemar(base_score.correct, record.score.correct)
         elif base_score.replicates is not None and record.score.replicates is not None:
-            made.accuracy.p_value = accuracy.bootstrap_p(base_score.replicates, record.score.replicates)
+            row.accuracy.p_value = accuracy.bootstrap_p(base_score.replicates, record.score.replicates)
 
 
 def sensor_uses(
@@ -363,11 +372,13 @@ def sensor_uses(
 ) -> list[schema.SensorUse]:
     """Every channel that was sampled, and every one that exists and could not be; with what a proof says of each."""
     annotated = {channel.key: channel for channel in sampled.topology.channels}
-    uses = [_use(sampled.series(annotated[s.key]).channel, s, proved) for s in sampled.stats if s.key in annotated]
-    return uses + [_use(channel, None, proved) for channel in unavailable]
+    uses = [
+        _sensor_use(sampled.series(annotated[s.key]).channel, s, proved) for s in sampled.stats if s.key in annotated
+    ]
+    return uses + [_sensor_use(channel, None, proved) for channel in unavailable]
 
 
-def _use(channel: Channel, stat: ChannelStats | None, proved: Proved | None) -> schema.SensorUse:
+def _sensor_use(channel: Channel, stat: ChannelStats | None, proved: Proved | None) -> schema.SensorUse:
     shape = channel.filter
     return schema.SensorUse(
         sensor=channel.sensor,

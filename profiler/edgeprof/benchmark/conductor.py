@@ -10,13 +10,12 @@ import contextlib
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-import psutil
+from typing import TYPE_CHECKING
 
 from edgeprof import __version__
 from edgeprof.artifact.recognition import SERVER
-from edgeprof.benchmark import assemble, gpu_findings, stages
+from edgeprof.benchmark import assemble, gpu_findings, language, microcontrollers, stages
+from edgeprof.benchmark.memory import device_memory, group_candidates, own_memory
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
 from edgeprof.benchmark.records import Sampled, VariantRecord
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates
@@ -24,10 +23,10 @@ from edgeprof.compression.recipe import check_preprocessing, judged_before
 from edgeprof.energy.estimate import CoreWatts
 from edgeprof.energy.recording import Recording
 from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
-from edgeprof.evaluation import evaluate, labels
+from edgeprof.evaluation import evaluate, labels, perplexity
 from edgeprof.launch.interpreter import probe
 from edgeprof.launch.lock import measuring
-from edgeprof.launch.supervisor import Worker, WorkerMemory, WorkerSpec
+from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.reasons import Code
 from edgeprof.results import document, schema
 from edgeprof.results.ids import new_id
@@ -44,16 +43,18 @@ from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
+    from edgeprof.benchmark.progress import Progress
     from edgeprof.benchmark.records import WorkloadRecord
     from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.evaluation.perplexity import Likelihoods
     from edgeprof.launch.supervisor import Loaded
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.discover import Discovery
     from edgeprof.sensing.proofs import Proved
-    from edgeprof.sensing.sensor import PartTime, Sensor
+    from edgeprof.sensing.sensor import PartTime
     from edgeprof.worker.span import Span
 
 #: A cool-down ends here whatever the temperature.
@@ -63,25 +64,6 @@ _COOL_DOWN_BAND_C = 2.0
 _IN_PROCESS = "it ran in the caller's process, whose memory and interpreter lock it shares with edgeprof's sampling"
 #: How often a window is measured in which the model was stopped each time.
 _TRIES = 3
-#: What a loaded model is taken to need before it is loaded, to decide whether all fit at once.
-_WORKER_BYTES = 200 * 2**20
-_BYTES_PER_MODEL_BYTE = 4
-
-
-class Progress(Protocol):
-    """Who watches; the command line draws a bar, tests keep a list."""
-
-    def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None:
-        """The run starts: what will be said first, how long it should take, and what moves meanwhile."""
-
-    def stage(self, text: str, seconds: float) -> None:
-        """A step of about so many seconds begins."""
-
-    def note(self, text: str) -> None:
-        """Something worth a line of its own."""
-
-    def end(self) -> None:
-        """The run is over, however it ended."""
 
 
 def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progress) -> schema.Result:
@@ -99,47 +81,58 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
     if request.dataset is not None and request.metric is not None:
         labels.require_some(request.dataset.labels, request.dataset.name)
         request.metric.check(request.dataset.labels)
-    for model in (one for one in models if one.failure is None):
+    for model in (candidate for candidate in models if candidate.failure is None):
         check_preprocessing(model.name, model.history, request.dataset)
     with measuring(roots, "bench " + " ".join(Path(model.artifact.spec).name for model in models)):
         if not request.fast_sensor:
-            return _bench(request, models, host, roots, progress)
+            return _run_bench(request, models, host, roots, progress)
         with Settings() as settings:
             lowered = fast_sensor.lower(roots, settings)
-            result = _bench(request, models, host, roots, progress)
+            result = _run_bench(request, models, host, roots, progress)
     result.reasons += [schema.Reason(code=Code.FAST_SENSOR, message=what) for what in lowered]
     return result
 
 
-def _bench(
+def _run_bench(
     request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
 ) -> schema.Result:
-    _plan(request)  # what is wrong with a flag is told before any sensor is asked
-    found = prepare(host, roots, request.sensors, request.rail, note=progress.note)
-    if request.strict and not found.topology.headline.channels:
+    _plan_for(request)  # what is wrong with a flag is told before any sensor is asked
+    discovery = _prepare(request, models, host, roots, progress)
+    if request.strict and not discovery.topology.headline.channels:
         raise GateError(
-            f"nothing measures power here ({found.topology.headline.reason}), and --strict accepts no estimate",
+            f"nothing measures power here ({discovery.topology.headline.reason}), and --strict accepts no estimate",
             remedy="edgeprof doctor tells what is missing.",
         )
-    plan = _plan(request, found)
-    return _Run(request, plan, found, roots, progress).result(models)
+    plan = _plan_for(request, discovery)
+    return _Run(request, plan, discovery, roots, progress).result(models)
 
 
-def _plan(request: BenchRequest, found: Discovery | None = None) -> Plan:
+def _prepare(
+    request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
+) -> Discovery:
+    """The sensors that see the models at work: this machine's, or only instruments where they run on another device."""
+    if not microcontrollers.run_elsewhere(models):
+        return prepare(host, roots, request.sensors, request.rail, note=progress.note)
+    among = microcontrollers.sensors_beside(request, host)
+    discovery = prepare(host, roots, request.sensors, note=progress.note, among=among)
+    return microcontrollers.seen_from_outside(discovery, models, request.rail)
+
+
+def _plan_for(request: BenchRequest, discovery: Discovery | None = None) -> Plan:
     """What was asked for, fitted to the sensors that were found; without them, only checked."""
-    channels = found.topology.headline.channels if found else ()
+    channels = discovery.topology.headline.channels if discovery else ()
     return make_plan(
         preset=request.preset,
         scenario=request.scenario,
         windows=request.windows,
         window_s=request.window_s,
         # Where nothing measures power, idling tells nothing.
-        idle_s=request.idle_s if channels or found is None else 0.0,
+        idle_s=request.idle_s if channels or discovery is None else 0.0,
         warmup_s=request.warmup_s,
         sample_rate_hz=request.sample_rate_hz,
         channels=channels,
         refresh_s=max((c.update_interval_s or 0.0 for c in channels), default=0.0),
-        part_time=_part_time(found) if found else None,
+        part_time=_part_time(discovery) if discovery else None,
         rate_hz=request.rate_hz,
         streams=request.streams,
         batch=request.batch,
@@ -150,27 +143,31 @@ def _plan(request: BenchRequest, found: Discovery | None = None) -> Plan:
 class _Run:
     """One call of ``bench``: what is shared by its steps."""
 
-    def __init__(self, request: BenchRequest, plan: Plan, found: Discovery, roots: Roots, progress: Progress) -> None:
-        self.request, self.plan, self.found, self.roots, self.progress = request, plan, found, roots, progress
+    def __init__(
+        self, request: BenchRequest, plan: Plan, discovery: Discovery, roots: Roots, progress: Progress
+    ) -> None:
+        self.request, self.plan, self.discovery, self.roots, self.progress = request, plan, discovery, roots, progress
         self.scenario = Scenario(
             name=plan.scenario, rate_hz=plan.rate_hz, streams=plan.streams or 1, batch=plan.batch, seed=plan.seed
         )
-        self.sampler = Sampler(found.sensors, request.sample_rate_hz, found.topology.by_key())
-        self.temperatures = [c.key for c in found.topology.channels if c.quantity == "temperature"]
+        self.sampler = Sampler(discovery.sensors, request.sample_rate_hz, discovery.topology.by_key())
+        self.temperatures = [c.key for c in discovery.topology.channels if c.quantity == "temperature"]
         self.order = 0
         self.interrupted = False
+        self.read: dict[tuple[object, ...], Likelihoods] = {}
 
     def _proved(self) -> Proved | None:
         """The newest proof of this board."""
-        return Proofs().get(corrections.board_name(self.found.topology.board, self.roots))
+        return Proofs().get(corrections.board_name(self.discovery.topology.board, self.roots))
 
     def result(self, candidates: list[Candidate]) -> schema.Result:
         """Run everything, keep what was measured when interrupted, and analyse."""
-        groups = _groups(candidates)
-        able = sum(one.failure is None for one in candidates)
+        self.is_elsewhere = microcontrollers.run_elsewhere(candidates)
+        groups = group_candidates(candidates)
+        able = sum(candidate.failure is None for candidate in candidates)
         records: list[VariantRecord] = []
         host = context.describe_host(self.roots)
-        preflight = context.preflight(self.roots)
+        preflight = [] if self.is_elsewhere else context.preflight(self.roots)
         self.progress.begin(
             self._headlines(host, able, interleaved=len(groups) == 1),
             self.plan.seconds(able, interleaved=len(groups) == 1),
@@ -178,8 +175,8 @@ class _Run:
         )
         started = time.monotonic()
         created = datetime.now(timezone.utc)
-        core_watts = CoreWatts.for_host(self.request.estimate_power_w, host)
-        self.recording = Recording(self.found.topology, self.sampler, core_watts=core_watts, is_quiet_between=True)
+        core_watts = None if self.is_elsewhere else CoreWatts.for_host(self.request.estimate_power_w, host)
+        self.recording = Recording(self.discovery.topology, self.sampler, core_watts=core_watts, is_quiet_between=True)
         self.recording.start()
         try:
             for group in groups:
@@ -197,23 +194,24 @@ class _Run:
         _, filter_reasons = self.recording.fitted_filters()
         if not self.roots.is_simulated:
             fits = sampled.fits(created.isoformat(timespec="seconds"))
-            board = corrections.board_name(self.found.topology.board, self.roots)
-            corrections.keep_fitted(self.found.topology.channels, fits, board)
+            board = corrections.board_name(self.discovery.topology.board, self.roots)
+            corrections.keep_fitted(self.discovery.topology.channels, fits, board)
         preflight = _charge_load(preflight, records)
         variants = [assemble.variant(record, sampled, self.plan) for record in records]
         assemble.pair_accuracies(variants, records)
+        language.pair_perplexities(variants)
         cost = self.sampler.cost()
         proved = self._proved()
-        failures = [*self.found.failures, *((f.sensor, f.reason, None) for f in self.sampler.failures())]
+        failures = [*self.discovery.failures, *((f.sensor, f.reason, None) for f in self.sampler.failures())]
         result = schema.Result(
             id=new_id(created),
             created=created.isoformat(timespec="seconds"),
             edgeprof=__version__,
-            host=host,
-            sensors=assemble.sensor_uses(sampled, self.found.unavailable, proved),
+            host=microcontrollers.host_of(host, records) if self.is_elsewhere else host,
+            sensors=assemble.sensor_uses(sampled, self.discovery.unavailable, proved),
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.inputs_from),
             variants=variants,
-            comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
+            comparisons=compare.comparisons(variants),
             reasons=[*preflight, *filter_reasons, *assemble.run_reasons(failures, interrupted=self.interrupted)],
             interrupted=self.interrupted,
             self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
@@ -265,10 +263,11 @@ class _Run:
         for record, worker in zip(records, workers, strict=True):
             if worker is not None:
                 with self._charged_to(record):
-                    record.memory = _grown(record.memory, worker.memory())
+                    record.memory = own_memory(record.memory, worker.memory())
                     if record.options.device != "cpu":
-                        record.gpu_process_bytes = _device_memory(self.found.sensors, worker.pid)
+                        record.gpu_process_bytes = device_memory(self.discovery.sensors, worker.pid)
                     self._evaluate(worker, record)
+                    self._score_text(worker, record)
 
     def _announce_workloads(self, members: int, variants: int) -> None:
         """Say what several workloads add to the time: how many a model offers is known once it is loaded."""
@@ -314,11 +313,14 @@ class _Run:
 
     def _window(self, worker: Worker, position: int, variant: VariantRecord, record: WorkloadRecord) -> None:
         """Run the workload's window number ``position`` (from 0) and keep it."""
-        before = context.snapshot(self.roots)
-        variant.foreign_load.begin(self.roots)
-        window = self._undisturbed(worker, position, record)
-        variant.foreign_load.end(self.roots)
-        record.throttles += context.difference(before, context.snapshot(self.roots))
+        if self.is_elsewhere:  # what this machine does besides is nothing to it
+            window = self._undisturbed(worker, position, record)
+        else:
+            before = context.snapshot(self.roots)
+            variant.foreign_load.begin(self.roots)
+            window = self._undisturbed(worker, position, record)
+            variant.foreign_load.end(self.roots)
+            record.throttles += context.difference(before, context.snapshot(self.roots))
         self.order += 1
         span = window.span._replace(key=(variant.name, record.workload.name))
         is_served = variant.loaded is not None and variant.loaded.is_served
@@ -354,7 +356,7 @@ class _Run:
         """
         for _ in range(_TRIES):
             self._pause()
-            time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.found)))
+            time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.discovery)))
             scenario = record.scenario or self.scenario
             window = worker.window(scenario, self.plan.window_s, record.asked or record.workload.name)
             if window.standstill is None:
@@ -428,6 +430,30 @@ class _Run:
             record.notes.append(schema.Reason(code=code, message=error.message, remedy=error.remedy))
             self.progress.note(f"{record.name}: {error.message}")
 
+    def _score_text(self, worker: Worker, record: VariantRecord) -> None:
+        """What the model makes of the text, where one was given; rows of one model at several lengths make the same."""
+        text = self.request.text
+        if text is None or record.loaded is None or record.loaded.language is None or record.failure is not None:
+            return
+        asked = record.loaded.language
+        key = (record.artifact.sha256, record.runtime, record.options.device, asked.get("kv_type"))
+        record.text = text
+        if record.artifact.sha256 is not None and key in self.read:
+            record.likelihoods = self.read[key]
+            return
+        try:
+            read = worker.text_tokens(text.content)
+            if read is None:
+                raise InputError(f"the runtime {record.runtime} does not tell how likely a text is")
+            for done, pieces, likelihoods in perplexity.score(read, worker.log_likelihoods, text):
+                self.progress.stage(f"perplexity {done}/{pieces} · {record.name}", 0.0)
+                record.likelihoods = likelihoods
+        except EdgeprofError as error:  # the windows are measured and stay
+            record.notes.append(schema.Reason(code=Code.NO_ACCURACY, message=error.message, remedy=error.remedy))
+            self.progress.note(f"{record.name}: {error.message}")
+        if record.likelihoods is not None:
+            self.read[key] = record.likelihoods
+
     # ---- small things -------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -452,16 +478,20 @@ class _Run:
         )
 
     def _options(self, candidate: Candidate) -> LoadOptions:
-        served = self.request.server_model
+        served, lengths = self.request.server_model, {**self.request.language, **candidate.lengths}
+        batch = lengths.pop("batch", self.request.batch)
+        text = self.request.text
         return LoadOptions(
             device=self.request.device or (candidate.runtime.default_device if candidate.runtime else "cpu"),
             threads=self.request.threads,
-            batch=self.request.batch,
+            batch=batch,
             shapes=dict(self.request.shapes),
             dtypes=dict(self.request.dtypes),
             options={
                 **self.request.options,
-                **{name: str(count) for name, count in self.request.language.items()},
+                **{name: str(count) for name, count in lengths.items()},
+                **self.request.language_options,
+                **({} if text is None else {"chunk": str(text.chunk)}),
                 **({} if self.request.frames is None else {"frames": self.request.frames}),
                 **({"model": served} if served and candidate.artifact.format == SERVER else {}),
             },
@@ -475,7 +505,7 @@ class _Run:
     def _live(self) -> str:
         """What the progress line shows beside the time: watts of the headline, hottest zone."""
         latest, words = self.sampler.latest(), []
-        powers = [latest.get(c.key) for c in self.found.topology.headline.channels if c.quantity == "power"]
+        powers = [latest.get(c.key) for c in self.discovery.topology.headline.channels if c.quantity == "power"]
         if powers and all(powers):
             words.append(f"{sum(p[1] for p in powers if p):.2f} W")
         hottest = self._hottest()
@@ -484,7 +514,7 @@ class _Run:
         return " · ".join(words)
 
     def _headlines(self, host: schema.Host, count: int, *, interleaved: bool) -> list[str]:
-        headline = self.found.topology.headline
+        headline = self.discovery.topology.headline
         power = f"{headline.rail} covers the {headline.covers}" if headline.rail else headline.reason
         board = " · ".join(
             part for part in (host.board, host.power_mode, host.os, f"{host.cores} × {host.cpu}", power) if part
@@ -507,40 +537,7 @@ def _charge_load(preflight: list[schema.Reason], records: Sequence[VariantRecord
     return [reason for reason in preflight if reason.code != Code.COMPETING_LOAD]
 
 
-def _grown(warm: WorkerMemory | None, after: WorkerMemory) -> WorkerMemory:
-    """The model's own memory: its peak up to the end of the warm-up, or what is resident after the windows if more.
-
-    Not the peak of the windows: their time-stamps (8 bytes an inference) are ours, and megabytes for a tiny model.
-    """
-    peaks = [size for size in (warm.peak_rss if warm else None, after.rss) if size is not None]
-    return WorkerMemory(rss=after.rss, peak_rss=max(peaks, default=None), gpu_peak=after.gpu_peak)
-
-
-def _part_time(found: Discovery) -> PartTime | None:
+def _part_time(discovery: Discovery) -> PartTime | None:
     """The part-time sensor in the headline that is blind for longest."""
-    parts = [c.part_time for c in found.topology.headline.channels if c.part_time is not None]
+    parts = [c.part_time for c in discovery.topology.headline.channels if c.part_time is not None]
     return max(parts, key=lambda part: part.period_s - part.look_s, default=None)
-
-
-def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
-    """All at once where memory surely allows, else one by one."""
-    able = [c for c in candidates if c.failure is None]
-    need = sum(_WORKER_BYTES + _BYTES_PER_MODEL_BYTE * (c.artifact.size_bytes or 0) for c in able)
-    if len(candidates) == 1 or need < _available_bytes() / 2:
-        return [candidates]
-    return [[candidate] for candidate in candidates]
-
-
-def _available_bytes() -> int:
-    """Memory that is free for models; 0 where no /proc tells, as in a minimal container."""
-    try:
-        return int(psutil.virtual_memory().available)
-    except (OSError, psutil.Error, NotImplementedError):
-        return 0
-
-
-def _device_memory(sensors: Sequence[Sensor], pid: int | None) -> int | None:
-    """The device memory that a process holds, over all devices whose sensors can tell."""
-    held = [] if pid is None else [sensor.process_memory_bytes(pid) for sensor in sensors]
-    known = [count for count in held if count is not None]
-    return sum(known) if known else None

@@ -47,11 +47,11 @@ class ForeignLoad:
 
     def begin(self, roots: Roots) -> None:
         """Start to count."""
-        self._start = _read(roots)
+        self._start = _read_counters(roots)
 
     def end(self, roots: Roots) -> None:
         """Add what was used since ``begin``."""
-        start, stop = self._start, _read(roots)
+        start, stop = self._start, _read_counters(roots)
         if start is None or stop is None:
             return
         self.taken_s += max(0.0, (stop.busy_s - start.busy_s) - (stop.ours_s - start.ours_s))
@@ -68,13 +68,13 @@ class ForeignLoad:
         )
 
 
-def _read(roots: Roots) -> _Reading | None:
+def _read_counters(roots: Roots) -> _Reading | None:
     """The counters; None for a captured or simulated /proc, whose load is not the one of these processes."""
     seconds = processor_seconds(roots) if roots.procfs == Path("/proc") else None
-    return None if seconds is None else _Reading(*seconds, _used(os.getpid()))
+    return None if seconds is None else _Reading(*seconds, _seconds_used(os.getpid()))
 
 
-def _used(pid: int) -> float:
+def _seconds_used(pid: int) -> float:
     """Processor seconds of a process and of its living descendants: the worker and the sampler are ours.
 
     The kernel's own lists of children are read, since to look at every process of the machine would disturb the quiet
@@ -85,4 +85,4 @@ def _used(pid: int) -> float:
         lists = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     except (psutil.Error, OSError):  # it has just ended
         return 0.0
-    return times.user + times.system + sum(_used(int(child)) for children in lists for child in children)
+    return times.user + times.system + sum(_seconds_used(int(child)) for children in lists for child in children)

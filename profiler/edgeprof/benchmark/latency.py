@@ -142,6 +142,18 @@ def summarise(windows: Iterable[npt.ArrayLike]) -> Latency | None:
     )
 
 
+def mean_alone(calls: int, seconds: float) -> Latency | None:
+    """The summary where nothing but the mean of some calls is known; None without calls.
+
+    Args:
+        calls: How many there were.
+        seconds: What they took together.
+    """
+    if not calls:
+        return None
+    return Latency(mean=seconds / calls, std=None, min=None, max=None, samples=calls, outliers=0)
+
+
 def _median(ordered: npt.NDArray[np.float64]) -> float:
     middle = ordered.size // 2
     if ordered.size % 2:

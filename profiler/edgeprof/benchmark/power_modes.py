@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edgeprof.benchmark.conductor import Progress
+    from edgeprof.benchmark.progress import Progress
     from edgeprof.benchmark.request import BenchRequest
     from edgeprof.plugins import PluginHost
     from edgeprof.results.schema import Result
@@ -52,10 +52,10 @@ def modes(roots: Roots) -> list[Mode]:
     """The power modes of this device: nvpmodel's, where it is one with them, else the CPU's governors."""
     table = text_of(roots.root / "etc/nvpmodel.conf") or ""
     rows = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", table)
-    if rows and _nvpmodel(roots) is not None:
+    if rows and _nvpmodel_path(roots) is not None:
         return [Mode(name, int(number)) for number, name in rows]
     names: list[str] = []
-    for path in _cpufreq(roots):
+    for path in _cpufreq_limits(roots):
         names += (text_of(path / "scaling_available_governors") or "").split()
     return [Mode(name) for name in dict.fromkeys(names) if name not in _NO_MODE]
 
@@ -97,11 +97,11 @@ def sweep(
     swept: list[Swept] = []
     with Settings() as settings:
         # nvpmodel undoes what jetson_clocks pinned, so the clocks' limits are put back after the mode.
-        for path in _limits(roots):
+        for path in _frequency_limits(roots):
             settings.remember(path)
         for mode in chosen:
             progress.note(f"power mode {mode.name}")
-            reason = _enter(mode, roots, settings)
+            reason = _enter_mode(mode, roots, settings)
             if reason is not None:
                 progress.note(f"power mode {mode.name}: {reason}")
                 swept.append(Swept(mode, None, reason))
@@ -113,15 +113,15 @@ def sweep(
     return swept
 
 
-def _enter(mode: Mode, roots: Roots, settings: Settings) -> str | None:
+def _enter_mode(mode: Mode, roots: Roots, settings: Settings) -> str | None:
     """Enter a power mode. Returns None if the device is in the mode now, else the reason why it is not."""
     if mode.number is None:
-        for path in _cpufreq(roots):
+        for path in _cpufreq_limits(roots):
             if mode.name in (text_of(path / "scaling_available_governors") or "").split():
                 settings.write(path / "scaling_governor", mode.name)
         return None
-    program = _nvpmodel(roots)
-    before = _number(roots)
+    program = _nvpmodel_path(roots)
+    before = _read_number(roots)
     if program is None or before is None:
         raise UnavailableError(
             "the present power mode is unknown, so it could not be put back", remedy="nvpmodel -q tells it, as root."
@@ -130,7 +130,7 @@ def _enter(mode: Mode, roots: Roots, settings: Settings) -> str | None:
         return None
     done = settings.command([program, "-m", str(mode.number)], [program, "-m", str(before)])
     message = " ".join(f"{done.stdout} {done.stderr}".split())
-    if _number(roots) == mode.number:
+    if _read_number(roots) == mode.number:
         return None
     if "ermission" in message or "root" in message:
         raise UnavailableError(f"nvpmodel -m {mode.number}: {message[:200]}", remedy="Run it with sudo -E.")
@@ -138,7 +138,7 @@ def _enter(mode: Mode, roots: Roots, settings: Settings) -> str | None:
     return f"nvpmodel did not enter it: {wants}"
 
 
-def _nvpmodel(roots: Roots) -> str | None:
+def _nvpmodel_path(roots: Roots) -> str | None:
     """Return the path of ``nvpmodel``: from PATH on this machine, from the tree itself for a captured tree."""
     if roots.is_live:
         return shutil.which("nvpmodel") or shutil.which("nvpmodel", path="/usr/sbin:/sbin")
@@ -146,18 +146,20 @@ def _nvpmodel(roots: Roots) -> str | None:
     return str(in_tree) if in_tree.exists() else None
 
 
-def _number(roots: Roots) -> int | None:
+def _read_number(roots: Roots) -> int | None:
     match = re.search(r"pmode:(\d+)", text_of(roots.root / "var/lib/nvpmodel/status") or "")
     return int(match[1]) if match else None
 
 
-def _cpufreq(roots: Roots) -> list[Path]:
+def _cpufreq_limits(roots: Roots) -> list[Path]:
     cpus = [cpu for cpu in listing(roots.sysfs / "devices/system/cpu") if re.fullmatch(r"cpu\d+", cpu.name)]
     return [cpu / "cpufreq" for cpu in cpus if (cpu / "cpufreq").is_dir()]
 
 
-def _limits(roots: Roots) -> list[Path]:
-    paths = [path / f"scaling_{what}" for path in _cpufreq(roots) for what in ("governor", "min_freq", "max_freq")]
+def _frequency_limits(roots: Roots) -> list[Path]:
+    paths = [
+        path / f"scaling_{what}" for path in _cpufreq_limits(roots) for what in ("governor", "min_freq", "max_freq")
+    ]
     for node in listing(roots.sysfs / "class/devfreq"):
         paths += [node / "governor", node / "min_freq", node / "max_freq"]
     return [path for path in paths if path.exists()]

@@ -53,7 +53,7 @@ def model_requests(
     if len(names) > len(models):
         raise InputError(f"{len(names)} --name for {len(models)} models", remedy="Give one --name per MODEL, in order.")
     parsed = [parse_chain(chain) for chain in chains]
-    sources = _sources(models, parsed, host)
+    sources = _variant_sources(models, parsed, host)
     requests = []
     for number, spec in enumerate(models):
         given = names[number] if number < len(names) else None
@@ -84,7 +84,7 @@ def model_requests(
     return requests
 
 
-def _sources(
+def _variant_sources(
     models: Sequence[str], chains: Sequence[Sequence[Step]], host: PluginHost
 ) -> list[tuple[Artifact, InputError | None]]:
     """What variants are made of; slips of the pen in paths and chains are told before anything is made."""

@@ -84,7 +84,7 @@ def against(
     accuracy: float | None = None,
     covers: str | None = None,
     say: Say = lambda _text: None,
-    kept: Calibrations | None = None,
+    calibrations: Calibrations | None = None,
     clock: Clock | None = None,
 ) -> Compared:
     """Compare the device's total (or ``rail``) with a meter at several loads, and keep the line between them.
@@ -100,7 +100,7 @@ def against(
         accuracy: The meter's own relative limit of error; by default what it states, if it does.
         covers: What the meter sees, where it does not say.
         say: Told what happens.
-        kept: Where to keep it.
+        calibrations: Where the line is kept; the data directory by default.
         clock: For tests.
 
     Raises:
@@ -109,49 +109,53 @@ def against(
     """
     if levels < LEAST_LEVELS:
         raise InputError(f"--levels {levels} is too few", remedy=f"At least {LEAST_LEVELS}.")
-    clock, kept = clock or MonotonicClock(), kept or Calibrations()
+    clock, calibrations = clock or MonotonicClock(), calibrations or Calibrations()
     record = Path(target) if _is_record(target) else None
     if record is not None:
         _check_written(record)
-    found = discover(host, roots, sensors, rail, kept=Uncalibrated())
-    mine = found.topology.headline.channels
+    discovery = discover(host, roots, sensors, rail, kept=Uncalibrated())
+    rails = discovery.topology.headline.channels
     reference: Channel | None = None
     meters: list[Sensor] = []
     if record is None:
         meters, reference = meter_of(target, host, roots)
-        mine = tuple(channel for channel in mine if channel.sensor != reference.sensor)
-    if not mine:
-        why = found.topology.headline.reason or "the total is the meter itself"
+        rails = tuple(channel for channel in rails if channel.sensor != reference.sensor)
+    if not rails:
+        why = discovery.topology.headline.reason or "the total is the meter itself"
         raise UnavailableError(f"there is nothing to calibrate: {why}", remedy="Name a rail: --rail NAME.")
-    wanted = {channel.sensor for channel in mine}
-    channels = dict(found.topology.by_key())
+    wanted = {channel.sensor for channel in rails}
+    channels = dict(discovery.topology.by_key())
     if reference is not None:
         channels[reference.key] = reference
-    sampler = Sampler([*(s for s in found.sensors if s.name in wanted), *meters], _RATE_HZ, channels, clock=clock)
-    recording = Recording(found.topology, sampler, clock=clock)
-    settle_s = max(_SETTLE_S, *(_SETTLE_TAUS * (c.filter.tau_s or 0.0) for c in mine))
+    sampler = Sampler([*(s for s in discovery.sensors if s.name in wanted), *meters], _RATE_HZ, channels, clock=clock)
+    recording = Recording(discovery.topology, sampler, clock=clock)
+    settle_s = max(_SETTLE_S, *(_SETTLE_TAUS * (c.filter.tau_s or 0.0) for c in rails))
     settle_s += reference.filter.length_s or 0.0 if reference else 1.0
     epoch = time.time() - clock.now()
     with recording:
-        holds = _step(levels, settle_s, hold_s, say, recording) if load else _watch(levels, hold_s, say, recording)
+        holds = (
+            _step_through_levels(levels, settle_s, hold_s, say, recording)
+            if load
+            else _watch_levels(levels, hold_s, say, recording)
+        )
         recording.hold(_TAIL_S)
     theirs = _reference_series(record, reference, recording, holds, epoch=epoch, say=say)
-    usable, fitted = fit_levels([_held(recording, channel) for channel in mine], theirs, holds)
+    usable, fitted = fit_levels([_held_series(recording, channel) for channel in rails], theirs, holds)
     name = reference.name if reference is not None else (record.name if record else target)
     meter_limit = accuracy if accuracy is not None else (reference.gain_limit if reference else None)
-    entries = _keep(
-        mine,
+    entries = _entries_for(
+        rails,
         usable,
         fitted,
         meter=name,
         limit=meter_limit,
-        covers=_covers(covers, reference, mine),
-        where=board_name(found.topology.board, roots),
+        covers=_scope_covered(covers, reference, rails),
+        where=board_name(discovery.topology.board, roots),
     )
-    old = {entry.name: entry.line for entry in kept.entries()}
+    old = {entry.name: entry.line for entry in calibrations.entries()}
     for entry in entries:
-        kept.put(entry)
-    rail_name = " + ".join(channel.name for channel in mine)
+        calibrations.put(entry)
+    rail_name = " + ".join(channel.name for channel in rails)
     before = old.get(entries[0].name) if len(entries) == 1 else None
     return Compared(entries[0].board, rail_name, name, usable, fitted, before, entries)
 
@@ -184,19 +188,19 @@ def meter_of(target: str, host: PluginHost, roots: Roots) -> tuple[list[Sensor],
     """
     sources = host.of("sensors")
     spec = target if target.partition(":")[0] in sources else f"meter:{target}"
-    found = discover(host, roots, [spec])
-    if found.failures:
-        raise UnavailableError(found.failures[0].reason, remedy=found.failures[0].remedy)
-    powers = [c for c in found.topology.channels if c.available and c.tells_joules]
+    discovery = discover(host, roots, [spec])
+    if discovery.failures:
+        raise UnavailableError(discovery.failures[0].reason, remedy=discovery.failures[0].remedy)
+    powers = [c for c in discovery.topology.channels if c.available and c.tells_joules]
     if not powers:
         raise UnavailableError(f"{target} tells no power", remedy="edgeprof sensors --sensor " + spec)
     # The headline if it is one channel, else a counter before sampled power.
-    headline = found.topology.headline.channels
+    headline = discovery.topology.headline.channels
     best = headline[0] if len(headline) == 1 else min(powers, key=lambda c: c.quantity != "energy")
-    return [sensor for sensor in found.sensors if best.key in {c.key for c in sensor.channels}], best
+    return [sensor for sensor in discovery.sensors if best.key in {c.key for c in sensor.channels}], best
 
 
-def _step(levels: int, settle_s: float, hold_s: float, say: Say, recording: Recording) -> list[Span]:
+def _step_through_levels(levels: int, settle_s: float, hold_s: float, say: Say, recording: Recording) -> list[Span]:
     """Make the levels, from idle to all cores busy and in an order that a slow drift does not follow."""
     shares = [number / (levels - 1) for number in range(levels)]
     holds = []
@@ -210,7 +214,7 @@ def _step(levels: int, settle_s: float, hold_s: float, say: Say, recording: Reco
     return holds
 
 
-def _watch(levels: int, hold_s: float, say: Say, recording: Recording) -> list[Span]:
+def _watch_levels(levels: int, hold_s: float, say: Say, recording: Recording) -> list[Span]:
     """Take the levels as they come, one hold after the other; those in which the power moved will weigh little."""
     say(f"change the load yourself, about every {3 * hold_s:g} s: {4 * levels} times {hold_s:g} s are watched")
     return [recording.hold(hold_s) for _ in range(4 * levels)]
@@ -246,7 +250,7 @@ def _reference_series(
     return ChannelSeries(channel, times, watts)
 
 
-def _held(recording: Recording, channel: Channel) -> ChannelSeries:
+def _held_series(recording: Recording, channel: Channel) -> ChannelSeries:
     # A hold begins when the filter has settled: its readings then are the power, and what the correction would add are
     # only the steps of the sensor.
     if channel.filter.kind == "exponential":
@@ -254,12 +258,12 @@ def _held(recording: Recording, channel: Channel) -> ChannelSeries:
     return recording.series(channel)
 
 
-def _covers(covers: str | None, reference: Channel | None, mine: Sequence[Channel]) -> str | None:
-    said = covers or (reference.scope if reference is not None and reference.scope != "unknown" else None)
-    return None if said is None or {channel.scope for channel in mine} == {said} else said
+def _scope_covered(covers: str | None, reference: Channel | None, mine: Sequence[Channel]) -> str | None:
+    meter_scope = covers or (reference.scope if reference is not None and reference.scope != "unknown" else None)
+    return None if meter_scope is None or {channel.scope for channel in mine} == {meter_scope} else meter_scope
 
 
-def _keep(
+def _entries_for(
     mine: Sequence[Channel],
     levels: Sequence[Level],
     fitted: Line,
@@ -287,8 +291,8 @@ def _keep(
         covers=covers,
     )
     # The range is that of the sum; a single rail of several has none of its own.
-    made = whole if count == 1 else replace(whole, low_w=-math.inf, high_w=math.inf)
-    return [Entry(where, channel.sensor, channel.name, line=made) for channel in mine]
+    line = whole if count == 1 else replace(whole, low_w=-math.inf, high_w=math.inf)
+    return [Entry(where, channel.sensor, channel.name, line=line) for channel in mine]
 
 
 # --- filters ----------------------------------------------------------------------------------------------------------
@@ -300,12 +304,12 @@ class Stepped:
 
     Attributes:
         channel: As its driver declares it.
-        found: None where the steps were too small to tell.
+        fitted: The time constant that the steps show; None where they were too small to tell.
         contradiction: What is wrong with the declared time constant, one sentence; None where it fits.
     """
 
     channel: Channel
-    found: TimeConstant | None
+    fitted: TimeConstant | None
     contradiction: str | None
 
 
@@ -317,7 +321,7 @@ def step_response(
     sensors: Sequence[str] | None = None,
     steps: int = _STEPS,
     say: Say = lambda _text: None,
-    kept: Calibrations | None = None,
+    calibrations: Calibrations | None = None,
     clock: Clock | None = None,
 ) -> list[Stepped]:
     """Switch the load of all cores off and on and watch how the power channels follow; keep what filters they show.
@@ -325,10 +329,12 @@ def step_response(
     Raises:
         UnavailableError: there is no power channel whose driver declares an exponential filter.
     """
-    clock, kept = clock or MonotonicClock(), kept or Calibrations()
-    found = discover(host, roots, sensors, rail, kept=Uncalibrated())
+    clock, calibrations = clock or MonotonicClock(), calibrations or Calibrations()
+    discovery = discover(host, roots, sensors, rail, kept=Uncalibrated())
     channels = [
-        c for c in found.topology.channels if c.quantity == "power" and c.available and c.filter.kind == "exponential"
+        c
+        for c in discovery.topology.channels
+        if c.quantity == "power" and c.available and c.filter.kind == "exponential"
     ]
     if not channels:
         raise UnavailableError(
@@ -336,9 +342,9 @@ def step_response(
             remedy="That is an INA3221 with samples above 1; edgeprof sensors shows each channel's filter.",
         )
     wanted = {channel.sensor for channel in channels}
-    watched = [sensor for sensor in found.sensors if sensor.name in wanted]
-    sampler = Sampler(watched, 2 * _RATE_HZ, found.topology.by_key(), clock=clock)
-    recording = Recording(found.topology, sampler, clock=clock)
+    watched = [sensor for sensor in discovery.sensors if sensor.name in wanted]
+    sampler = Sampler(watched, 2 * _RATE_HZ, discovery.topology.by_key(), clock=clock)
+    recording = Recording(discovery.topology, sampler, clock=clock)
     watch_s = max(_WATCH_S, _WATCH_TAUS * max(c.filter.tau_s or 0.0 for c in channels))
     edges = []
     with recording, Burner() as burner:
@@ -348,13 +354,15 @@ def step_response(
             edges.append((recording.hold(watch_s).start_s, number % 2 == 0))
     results = []
     for channel in channels:
-        results.append(_stepped(channel, recording, edges, watch_s))
-        if results[-1].found is not None:
-            _keep_filter(results[-1], found.topology.board, roots, kept)
+        results.append(_judge_steps(channel, recording, edges, watch_s))
+        if results[-1].fitted is not None:
+            _keep_filter(results[-1], discovery.topology.board, roots, calibrations)
     return results
 
 
-def _stepped(channel: Channel, recording: Recording, edges: Sequence[tuple[float, bool]], watch_s: float) -> Stepped:
+def _judge_steps(
+    channel: Channel, recording: Recording, edges: Sequence[tuple[float, bool]], watch_s: float
+) -> Stepped:
     series = recording.trace.series(channel.key)
     cuts = []
     for at, rising in edges:
@@ -363,27 +371,28 @@ def _stepped(channel: Channel, recording: Recording, edges: Sequence[tuple[float
         rows = [(t, v) for t, v in zip(series.times, series.values, strict=True) if begin <= t < at + watch_s]
         if len(rows) > 1:
             cuts.append(([t for t, _ in rows], [v for _, v in rows]))
-    found = time_constant(cuts, channel.resolution or 0.0)
-    if found is None:
+    fitted = time_constant(cuts, channel.resolution or 0.0)
+    if fitted is None:
         return Stepped(channel, None, None)
     declared = channel.filter.tau_s or 0.0
     limit = channel.filter.tau_limit if channel.filter.tau_limit is not None else 0.1
     wrong = None
-    if abs(found.tau_s - declared) > 2 * found.u_s + limit * declared:
+    if abs(fitted.tau_s - declared) > 2 * fitted.u_s + limit * declared:
         wrong = (
-            f"{channel.name} follows a step with {found.tau_s:.3g} s, where its driver's settings give {declared:.3g} s"
+            f"{channel.name} follows a step with {fitted.tau_s:.3g} s,"
+            f" where its driver's settings give {declared:.3g} s"
         )
-    return Stepped(channel, found, wrong)
+    return Stepped(channel, fitted, wrong)
 
 
-def _keep_filter(stepped: Stepped, board: Board, roots: Roots, kept: Calibrations) -> None:
-    assert stepped.found is not None
+def _keep_filter(stepped: Stepped, board: Board, roots: Roots, calibrations: Calibrations) -> None:
+    assert stepped.fitted is not None
     channel = stepped.channel
     measured = MeasuredFilter(
-        tau_s=stepped.found.tau_s,
-        u_s=stepped.found.u_s,
+        tau_s=stepped.fitted.tau_s,
+        u_s=stepped.fitted.u_s,
         declared_s=channel.filter.tau_s or 0.0,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        steps=stepped.found.steps,
+        steps=stepped.fitted.steps,
     )
-    kept.put(Entry(board_name(board, roots), channel.sensor, channel.name, filter=measured))
+    calibrations.put(Entry(board_name(board, roots), channel.sensor, channel.name, filter=measured))

@@ -127,7 +127,7 @@ def time_constant(steps: Sequence[tuple[Sequence[float], Sequence[float]]], reso
     Returns:
         None where fewer than three steps are usable.
     """
-    time_constants = [tau for times, values in steps if (tau := _decay(times, values, resolution)) is not None]
+    time_constants = [tau for times, values in steps if (tau := _decay_time_s(times, values, resolution)) is not None]
     if len(time_constants) < 3:
         return None
     middle = statistics.median(time_constants)
@@ -137,7 +137,7 @@ def time_constant(steps: Sequence[tuple[Sequence[float], Sequence[float]]], reso
     return TimeConstant(middle, u, len(time_constants))
 
 
-def _decay(times: Sequence[float], values: Sequence[float], resolution: float) -> float | None:
+def _decay_time_s(times: Sequence[float], values: Sequence[float], resolution: float) -> float | None:
     rows = [(t - times[0], v) for t, v in zip(times, values, strict=True) if math.isfinite(v)]
     if len(rows) < 10:
         return None
@@ -147,22 +147,22 @@ def _decay(times: Sequence[float], values: Sequence[float], resolution: float) -
     low, high = math.log(span / len(rows) / 2), math.log(span)
     ratio = (math.sqrt(5) - 1) / 2
     a, b = high - ratio * (high - low), low + ratio * (high - low)
-    fa, fb = _misfit(rows, math.exp(a)), _misfit(rows, math.exp(b))
+    fa, fb = _squared_misfit(rows, math.exp(a)), _squared_misfit(rows, math.exp(b))
     for _ in range(40):
         if fa < fb:
             high, b, fb = b, a, fa
             a = high - ratio * (high - low)
-            fa = _misfit(rows, math.exp(a))
+            fa = _squared_misfit(rows, math.exp(a))
         else:
             low, a, fa = a, b, fb
             b = low + ratio * (high - low)
-            fb = _misfit(rows, math.exp(b))
+            fb = _squared_misfit(rows, math.exp(b))
     tau = math.exp((low + high) / 2)
     # Not settled, or over before the second reading: the span says nothing of it.
     return tau if tau < span / 2.5 else None
 
 
-def _misfit(rows: Sequence[tuple[float, float]], tau: float) -> float:
+def _squared_misfit(rows: Sequence[tuple[float, float]], tau: float) -> float:
     """The sum of squares that is left with the best a and b."""
     n = len(rows)
     e = [math.exp(-t / tau) for t, _ in rows]

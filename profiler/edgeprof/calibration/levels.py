@@ -47,7 +47,7 @@ def fit_levels(
     _require_answers(channels, theirs, holds)
     pairs = []
     for hold in holds:
-        sums, meter = [_powers(series, hold) for series in channels], _powers(theirs, hold)
+        sums, meter = [_part_powers(series, hold) for series in channels], _part_powers(theirs, hold)
         if meter is not None and all(part is not None for part in sums):
             pairs.append(([math.fsum(column) for column in zip(*(s for s in sums if s), strict=True)], meter))
     levels = [level(sensor, meter, 1.0) for sensor, meter in pairs]
@@ -87,7 +87,7 @@ def _require_answers(channels: Sequence[ChannelSeries], theirs: ChannelSeries, h
     Raises:
         InputError: one does.
     """
-    levels = [_mean(theirs, hold) for hold in holds]
+    levels = [_mean_power(theirs, hold) for hold in holds]
     for series in channels:
         channel = series.channel
         step, tau, refresh = channel.resolution or 0.0, channel.filter.tau_s, channel.update_interval_s
@@ -107,12 +107,12 @@ def _require_answers(channels: Sequence[ChannelSeries], theirs: ChannelSeries, h
             )
 
 
-def _mean(series: ChannelSeries, hold: Span) -> float | None:
-    powers = _powers(series, hold)
+def _mean_power(series: ChannelSeries, hold: Span) -> float | None:
+    powers = _part_powers(series, hold)
     return None if powers is None else math.fsum(powers) / len(powers)
 
 
-def _powers(series: ChannelSeries, hold: Span) -> list[float] | None:
+def _part_powers(series: ChannelSeries, hold: Span) -> list[float] | None:
     """The power (W) in each part of a hold, in fewer parts for a slow source; None where it did not read."""
     start = hold.start_s
     for parts in (_PARTS, _PARTS // 2, 2):
@@ -121,12 +121,12 @@ def _powers(series: ChannelSeries, hold: Span) -> list[float] | None:
             window_energy(series.times, series.values, start + k * width, start + (k + 1) * width, series.channel)
             for k in range(parts)
         ]
-        if all(_good(energy) for energy in energies):
+        if all(_is_covered(energy) for energy in energies):
             return [(energy.joules or 0.0) / width for energy in energies for _ in range(_PARTS // parts)]
     return None
 
 
-def _good(energy: WindowEnergy) -> bool:
+def _is_covered(energy: WindowEnergy) -> bool:
     """A short gap costs a held load nothing; a part without readings of its own says nothing."""
     short = energy.problems == ("gaps",) and (energy.max_gap_s or 0.0) <= _SHORT_GAP_S
     return energy.joules is not None and (not energy.problems or short)

@@ -91,8 +91,8 @@ class Observed:
     def joules(self, channel: Channel, start_s: float, end_s: float) -> float:
         """The energy (J) from one quiet moment to another; NaN where the readings do not tell."""
         series = self.trace.series(channel.key)
-        found = window_energy(series.times, series.values, start_s, end_s, channel, edges="interpolated")
-        return math.nan if found.joules is None else found.joules
+        energy = window_energy(series.times, series.values, start_s, end_s, channel, edges="interpolated")
+        return math.nan if energy.joules is None else energy.joules
 
     def power(self, channel: Channel, hold: tuple[float, float]) -> float:
         """The mean power (W) while nothing changed; NaN where the readings do not tell."""
@@ -118,9 +118,9 @@ class Observed:
 
     def rise(self, channel: Channel) -> Interval:
         """The mean of ``rises``; a sensor's step that nothing dithers is in it."""
-        found = interval(self.rises(channel))
+        mean_rise = interval(self.rises(channel))
         step = (channel.resolution or 0.0) if channel.quantity == "power" else 0.0
-        return Interval(found.value, math.hypot(found.half, step / math.sqrt(3)))
+        return Interval(mean_rise.value, math.hypot(mean_rise.half, step / math.sqrt(3)))
 
     def level(self, channels: Sequence[Channel], hold: tuple[float, float]) -> float:
         """The summed power (W) of channels in a hold; NaN where one does not tell."""

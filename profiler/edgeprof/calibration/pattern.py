@@ -139,7 +139,7 @@ def play(plan: Plan, recording: Recording, load: Load, played: Played, say: Say)
     """Play steps, levels and trains of pulses while the recording runs; ``played`` is filled in."""
     for number in range(plan.steps):
         say(f"step {number + 1} of {plan.steps}: {2 * plan.hold_s:.1f} s")
-        played.steps.append(_pulse(recording, load, plan.hold_s, plan.hold_s, plan.hold_s))
+        played.steps.append(_play_pulse(recording, load, plan.hold_s, plan.hold_s, plan.hold_s))
     say(f"levels: {2 * len(plan.shares) * plan.hold_s:.0f} s")
     for share in plan.shares:
         load.set(share)
@@ -151,10 +151,10 @@ def play(plan: Plan, recording: Recording, load: Load, played: Played, say: Say)
     for _ in range(plan.trains):
         for on_s in PULSES_S:
             say(f"pulses of {1e3 * on_s:.0f} ms: {plan.train_s + plan.hold_s:.1f} s")
-            played.trains.append(_pulse(recording, load, on_s, plan.train_s, plan.hold_s))
+            played.trains.append(_play_pulse(recording, load, on_s, plan.train_s, plan.hold_s))
 
 
-def _pulse(recording: Recording, load: Load, on_s: float, length_s: float, rest_s: float) -> Pulse:
+def _play_pulse(recording: Recording, load: Load, on_s: float, length_s: float, rest_s: float) -> Pulse:
     """A train of pulses, or one that is as long as the train."""
     before = load.loops()
     start_s = recording.now()

@@ -77,11 +77,11 @@ class Check:
     remedy: str | None = None
 
 
-def judged(found: Interval, low: float, high: float) -> Verdict:
+def judged(figure: Interval, low: float, high: float) -> Verdict:
     """Whether a figure lies between two limits, for sure."""
-    if found.low > high or found.high < low:
+    if figure.low > high or figure.high < low:
         return "failed"
-    inside = low <= found.value <= high and found.half <= (high - low) / 2
+    inside = low <= figure.value <= high and figure.half <= (high - low) / 2
     return "passed" if inside else "cannot_tell"
 
 
@@ -90,7 +90,7 @@ def check(
     subject: str,
     verdict: Verdict,
     detail: str,
-    found: Interval | None = None,
+    figure: Interval | None = None,
     *,
     unit: str = "",
     stated: float | None = None,
@@ -98,41 +98,41 @@ def check(
     remedy: str | None = None,
 ) -> Check:
     """A check with the figure of an interval; what is not finite is None."""
-    figures = (found.value, found.low, found.high) if found is not None else (math.nan,) * 3
+    figures = (figure.value, figure.low, figure.high) if figure is not None else (math.nan,) * 3
     value, low, high = (number if math.isfinite(number) else None for number in figures)
     needs_s = needs_s if verdict == "cannot_tell" and needs_s is not None and math.isfinite(needs_s) else None
     return Check(name, subject, verdict, detail, value, low, high, unit, stated, needs_s, remedy)
 
 
-def needed_s(seen: Observed, found: Interval, target: float) -> float | None:
+def needed_s(seen: Observed, figure: Interval, target: float) -> float | None:
     """How long (s) the proof would take until the interval is ``target`` to either side."""
-    if not math.isfinite(found.half) or target <= 0:
+    if not math.isfinite(figure.half) or target <= 0:
         return None
-    return seen.plan.seconds * max(1.0, (found.half / target) ** 2)
+    return seen.plan.seconds * max(1.0, (figure.half / target) ** 2)
 
 
 def sensor_checks(seen: Observed) -> Iterator[Check]:
     """Of every channel: does it answer, how often does it refresh, in which steps, behind which filter, how late."""
     for channel in seen.channels:
-        answer = _answers(seen, channel)
+        answer = _check_answers(seen, channel)
         yield answer
-        refresh = _refresh(seen, channel)
+        refresh = _check_refresh(seen, channel)
         if answer.verdict == "passed" or (refresh.verdict == "failed" and not _stands_still(seen, channel)):
             yield refresh
         if answer.verdict != "passed":
             continue
         if channel.kind != "counter":
-            yield _steps(seen, channel)
+            yield _check_steps(seen, channel)
             if channel.filter.kind == "exponential":
-                yield _filter(seen, channel)
+                yield _check_filter(seen, channel)
             if channel.filter.kind != "instantaneous":
-                yield from _aliasing(seen, channel)
+                yield from _check_aliasing(seen, channel)
             elif (channel.update_interval_s or 0.0) > 0.01:
                 yield _looks_apart(channel)
-        yield _delay(seen, channel)
+        yield _check_delay(seen, channel)
 
 
-def _answers(seen: Observed, channel: Channel) -> Check:
+def _check_answers(seen: Observed, channel: Channel) -> Check:
     rise = seen.rise(channel)
     offs = [seen.power(channel, hold) for hold in seen.played.offs()]
     idle = interval(offs).value
@@ -172,7 +172,7 @@ def _stands_still(seen: Observed, channel: Channel) -> bool:
     return values.size > 0 and float(values.min()) == float(values.max())
 
 
-def _moving(seen: Observed, channel: Channel) -> Iterator[tuple[float, float]]:
+def _moving_stretches(seen: Observed, channel: Channel) -> Iterator[tuple[float, float]]:
     """The stretches in which a channel's readings have to change."""
     played = seen.played
     if channel.kind == "counter":
@@ -184,11 +184,11 @@ def _moving(seen: Observed, channel: Channel) -> Iterator[tuple[float, float]]:
         yield from ((train.start_s, train.off_s) for train in played.trains if train.on_s == shortest)
 
 
-def _refresh(seen: Observed, channel: Channel) -> Check:
+def _check_refresh(seen: Observed, channel: Channel) -> Check:
     period = seen.trace.period_s(channel.key)
     gaps: list[float] = []
     changes, moving_s = 0, 0.0
-    for start, end in _moving(seen, channel):
+    for start, end in _moving_stretches(seen, channel):
         t, v = seen.within(channel, start, end)
         changed = t[1:][np.diff(v) != 0]
         gaps += [b - a for a, b in pairwise(changed.tolist())]
@@ -223,7 +223,7 @@ def _signal_s(seen: Observed, channel: Channel) -> float:
     return min((train.on_s for train in seen.played.trains), default=math.inf)
 
 
-def _steps(seen: Observed, channel: Channel) -> Check:
+def _check_steps(seen: Observed, channel: Channel) -> Check:
     noise = []
     for hold in seen.played.holds():
         _, v = seen.within(channel, *hold)
@@ -238,7 +238,7 @@ def _steps(seen: Observed, channel: Channel) -> Check:
             "resolution", channel.name, "passed", f"{text}; no step is stated", Interval(smallest, 0.0), unit="W"
         )
     verdict: Verdict = "passed" if smallest <= _SLOWER * stated else "failed"
-    if verdict == "failed" and _values(seen, channel).size < _LEAST_VALUES:
+    if verdict == "failed" and _distinct_values(seen, channel).size < _LEAST_VALUES:
         verdict, text = (
             "cannot_tell",
             f"it took too few values to tell its steps; its noise is {quantity(spread.value, 'W')}",
@@ -247,7 +247,7 @@ def _steps(seen: Observed, channel: Channel) -> Check:
     return check("resolution", channel.name, verdict, text, Interval(smallest, 0.0), unit="W", stated=stated)
 
 
-def _values(seen: Observed, channel: Channel) -> Floats:
+def _distinct_values(seen: Observed, channel: Channel) -> Floats:
     """The different values that were read; what rounding makes of one value is one."""
     steps = seen.played.steps
     _, values = seen.within(channel, steps[0].start_s, steps[-1].end_s)
@@ -256,19 +256,23 @@ def _values(seen: Observed, channel: Channel) -> Floats:
 
 def _smallest_step(seen: Observed, channel: Channel) -> float:
     """The smallest distance between two values that were read; 0 where all are one."""
-    return float(np.diff(_values(seen, channel)).min(initial=math.inf)) if _values(seen, channel).size > 1 else 0.0
+    return (
+        float(np.diff(_distinct_values(seen, channel)).min(initial=math.inf))
+        if _distinct_values(seen, channel).size > 1
+        else 0.0
+    )
 
 
-def _filter(seen: Observed, channel: Channel) -> Check:
+def _check_filter(seen: Observed, channel: Channel) -> Check:
     stated = channel.filter.tau_s or 0.0
     series = seen.trace.series(channel.key)
     rests = [(step.off_s + 0.03, step.end_s) for step in seen.played.steps]
-    found = time_constant([ChannelSeries(channel, series.times, series.values)], rests)
-    if found is None:
+    fitted = time_constant([ChannelSeries(channel, series.times, series.values)], rests)
+    if fitted is None:
         text = f"no fall shows its time constant (stated {stated:.3g} s)"
         return check("filter", channel.name, "cannot_tell", text, stated=stated, needs_s=2 * seen.plan.seconds)
-    tau = Interval(found.tau_s, 2 * found.u_s)
-    allowed = math.sqrt(3) * u_tau(channel) + found.u_s
+    tau = Interval(fitted.tau_s, 2 * fitted.u_s)
+    allowed = math.sqrt(3) * u_tau(channel) + fitted.u_s
     verdict = judged(tau, stated - allowed, stated + allowed)
     text = f"its filter is exponential, tau {tau.value:.3g} ± {tau.half:.2g} s (stated {stated:.3g})"
     remedy = "edgeprof calibrate --filter keeps the measured one." if verdict == "failed" else None
@@ -276,7 +280,7 @@ def _filter(seen: Observed, channel: Channel) -> Check:
     return check("filter", channel.name, verdict, text, tau, unit="s", stated=stated, needs_s=needs, remedy=remedy)
 
 
-def _delay(seen: Observed, channel: Channel) -> Check:
+def _check_delay(seen: Observed, channel: Channel) -> Check:
     delay = interval(seen.delays(channel))
     what, refresh = channel.filter, channel.update_interval_s or 0.0
     stated = (what.tau_s or 0.0) if what.kind == "exponential" else (what.length_s or 0.0) / 2
@@ -293,7 +297,7 @@ def _delay(seen: Observed, channel: Channel) -> Check:
     return check("delay", channel.name, verdict, text, delay, unit="s", stated=stated, needs_s=needs, remedy=remedy)
 
 
-def _aliasing(seen: Observed, channel: Channel) -> Iterator[Check]:
+def _check_aliasing(seen: Observed, channel: Channel) -> Iterator[Check]:
     """Whether a sensor that averages does so: during short pulses its readings must stay near their mean."""
     shortest = min((train.on_s for train in seen.played.trains), default=math.inf)
     memory = channel.filter.tau_s if channel.filter.kind == "exponential" else channel.filter.length_s
@@ -301,19 +305,21 @@ def _aliasing(seen: Observed, channel: Channel) -> Iterator[Check]:
         return
     rise = abs(seen.rise(channel).value)
     shares = [
-        _scatter(seen, channel, train, memory) / rise for train in seen.played.trains if train.on_s == shortest
-    ]  # fmt: skip
+        _detrended_scatter(seen, channel, train, memory) / rise
+        for train in seen.played.trains
+        if train.on_s == shortest
+    ]
     shares = [share for share in shares if math.isfinite(share)]
     if not shares:
         return
     limit = max(_LEAST_ALIAS, 1.5 * ripple(channel, shortest))
     if limit > _MOST_ALIAS:
         return
-    found = Interval(math.fsum(shares) / len(shares), max(shares) - min(shares))
-    verdict: Verdict = "failed" if found.low > limit else "passed" if found.value <= limit else "cannot_tell"
-    pulses = f"during pulses of {1e3 * shortest:.0f} ms its readings scatter by {100 * found.value:.0f} % of the rise"
+    scatter = Interval(math.fsum(shares) / len(shares), max(shares) - min(shares))
+    verdict: Verdict = "failed" if scatter.low > limit else "passed" if scatter.value <= limit else "cannot_tell"
+    pulses = f"during pulses of {1e3 * shortest:.0f} ms its readings scatter by {100 * scatter.value:.0f} % of the rise"
     text = f"{pulses}: it averages" if verdict == "passed" else f"{pulses}: it looks at moments, and averages nothing"
-    yield check("aliasing", channel.name, verdict, text, found, unit="1", stated=limit)
+    yield check("aliasing", channel.name, verdict, text, scatter, unit="1", stated=limit)
 
 
 def ripple(channel: Channel, half_s: float) -> float:
@@ -336,7 +342,7 @@ def ripple(channel: Channel, half_s: float) -> float:
     return float(((integral(ends) - integral(ends - length)) / length).std())
 
 
-def _scatter(seen: Observed, channel: Channel, train: Pulse, memory: float) -> float:
+def _detrended_scatter(seen: Observed, channel: Channel, train: Pulse, memory: float) -> float:
     lead = min(4 * memory, 0.6 * (train.off_s - train.start_s))
     t, v = seen.within(channel, train.start_s + lead, train.off_s)
     if v.size < 8:

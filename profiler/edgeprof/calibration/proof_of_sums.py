@@ -49,20 +49,20 @@ _MOST_LOSS = 1.7
 def sum_checks(seen: Observed) -> Iterator[Check]:
     """All checks that need more than one channel, or the whole pattern."""
     if seen.headline:
-        yield _additivity(seen)
-    yield from _parts(seen)
-    yield from _counters(seen)
-    yield from _doubles(seen)
-    yield from _refused(seen)
-    yield from _idle(seen)
-    yield _cost(seen)
+        yield _check_additivity(seen)
+    yield from _check_parts(seen)
+    yield from _check_counters(seen)
+    yield from _check_doubles(seen)
+    yield from _check_first_looks(seen)
+    yield from _check_idle(seen)
+    yield _check_sampling_cost(seen)
 
 
-def _name(channels: Sequence[Channel]) -> str:
+def _joined_names(channels: Sequence[Channel]) -> str:
     return " + ".join(channel.name for channel in channels)
 
 
-def _additivity(seen: Observed) -> Check:
+def _check_additivity(seen: Observed) -> Check:
     """Whether the same work costs the same in many short pulses and in one long one."""
     groups: dict[float, list[float]] = {}
     for pulse in [*seen.played.steps, *seen.played.trains]:
@@ -70,7 +70,7 @@ def _additivity(seen: Observed) -> Check:
     long_s = seen.plan.hold_s if seen.plan.hold_s in groups else max(groups)
     usual = interval(groups[long_s]).value
     freedom = sum(len(costs) - 1 for costs in groups.values())
-    subject = _name(seen.headline)
+    subject = _joined_names(seen.headline)
     if not usual > 0 or freedom < 1:
         text = "the load's work is not seen in its joules"
         return check("additivity", subject, "cannot_tell", text)
@@ -81,25 +81,27 @@ def _additivity(seen: Observed) -> Check:
         if on_s == long_s:
             continue
         half = u * math.sqrt(1 / len(costs) + 1 / len(groups[long_s]))
-        found = Interval(interval(costs).value / usual - 1, half)
+        excess = Interval(interval(costs).value / usual - 1, half)
         # What looks at moments has a pulse's edges wrong by half of the time between two, all alike at worst.
         limit = _ADDITIVE + (_RAMP_S + _apart_s(seen) / 2) / on_s
-        verdict = judged(found, -limit, limit)
-        if verdict == "passed" and (found.low > _ADDITIVE or found.high < -_ADDITIVE):
+        verdict = judged(excess, -limit, limit)
+        if verdict == "passed" and (excess.low > _ADDITIVE or excess.high < -_ADDITIVE):
             verdict = "cannot_tell"
-        verdicts.append((verdict, on_s, found, limit))
+        verdicts.append((verdict, on_s, excess, limit))
     order = ("failed", "cannot_tell", "passed")
-    verdict, on_s, found, limit = min(verdicts, key=lambda one: (order.index(one[0]), -abs(one[2].value)))
+    verdict, on_s, excess, limit = min(
+        verdicts, key=lambda judgement: (order.index(judgement[0]), -abs(judgement[2].value))
+    )
     lengths = ", ".join(f"{1e3 * on_s:.0f}" for _, on_s, _, _ in verdicts)
-    figure = f"{100 * found.value:+.1f} ± {100 * found.half:.1f} %"
+    figure = f"{100 * excess.value:+.1f} ± {100 * excess.half:.1f} %"
     text = f"work in pulses of {lengths} ms costs what it costs in pulses of {long_s:.1f} s: {figure} at most"
     if verdict != "passed":
         text = f"work in pulses of {1e3 * on_s:.0f} ms costs {figure} beyond what it costs in pulses of {long_s:.1f} s"
-        if verdict == "cannot_tell" and found.half < limit:
+        if verdict == "cannot_tell" and excess.half < limit:
             return check(
-                "additivity", subject, verdict, f"{text}: the sensor, or clocks that rise slowly", found, unit="1"
+                "additivity", subject, verdict, f"{text}: the sensor, or clocks that rise slowly", excess, unit="1"
             )
-    return check("additivity", subject, verdict, text, found, unit="1", needs_s=needed_s(seen, found, limit))
+    return check("additivity", subject, verdict, text, excess, unit="1", needs_s=needed_s(seen, excess, limit))
 
 
 def _apart_s(seen: Observed) -> float:
@@ -110,7 +112,7 @@ def _apart_s(seen: Observed) -> float:
     return max((apart for apart in looks if apart > _APART_S), default=0.0)
 
 
-def _children(seen: Observed, total: Channel) -> list[Channel]:
+def _parts_inside(seen: Observed, total: Channel) -> list[Channel]:
     """What stands inside a total, each thing once."""
     inside: dict[str, list[Channel]] = {}
     for channel in seen.channels:
@@ -119,15 +121,15 @@ def _children(seen: Observed, total: Channel) -> list[Channel]:
     return [best for channels in inside.values() if (best := best_of(channels)) is not None]
 
 
-def _gain(channel: Channel) -> float:
+def _gain_limit(channel: Channel) -> float:
     return channel.gain_limit or 0.0
 
 
-def _parts(seen: Observed) -> Iterator[Check]:
+def _check_parts(seen: Observed) -> Iterator[Check]:
     for total in seen.channels:
-        parts = _children(seen, total)
-        counted = total.kind != "counter" and any(_twin(total, c) for c in seen.channels if c.kind == "counter")
-        if parts and not counted and seen.rise(total).low > _step(total):
+        parts = _parts_inside(seen, total)
+        counted = total.kind != "counter" and any(_is_twin(total, c) for c in seen.channels if c.kind == "counter")
+        if parts and not counted and seen.rise(total).low > _power_step(total):
             yield _parts_of(seen, total, parts)
 
 
@@ -136,13 +138,13 @@ def _parts_of(seen: Observed, total: Channel, parts: Sequence[Channel]) -> Check
     rises, shares = [], []
     for on, off in zip(seen.played.ons(), seen.played.offs(), strict=True):
         whole, inner = seen.power(total, on), seen.level(parts, on)
-        rises.append(_ratio(inner - seen.level(parts, off), whole - seen.power(total, off)))
-        shares.append(_ratio(inner, whole))
+        rises.append(_ratio_or_nan(inner - seen.level(parts, off), whole - seen.power(total, off)))
+        shares.append(_ratio_or_nan(inner, whole))
     rise, share = interval(rises), interval(shares)
     watts = interval([seen.power(total, on) for on in seen.played.ons()]).value
     offsets = math.fsum(c.offset_limit or 0.0 for c in [total, *parts] if c.quantity == "power")
-    slack = math.hypot(_gain(total), *map(_gain, parts))
-    subject, names = total.name, _name(parts)
+    slack = math.hypot(_gain_limit(total), *map(_gain_limit, parts))
+    subject, names = total.name, _joined_names(parts)
     if max(rise.low, share.low - offsets / watts) > 1 + slack:
         worst = rise if rise.low > share.low else share
         detail = f"{names} make {worst.value:.2f} ± {worst.half:.2g} of it: a part cannot exceed its whole"
@@ -164,65 +166,67 @@ def _feeds_cpu(channel: Channel) -> bool:
 _SHUNT = "The shunt of {}? A meter tells: edgeprof calibrate --against meter:ADDRESS"
 
 
-def _ratio(above: float, below: float) -> float:
+def _ratio_or_nan(above: float, below: float) -> float:
     return above / below if below > 0 else math.nan
 
 
-def _twin(one: Channel, other: Channel) -> bool:
-    return (one.sensor, one.name) == (other.sensor, other.name) and one.quantity != other.quantity
+def _is_twin(channel: Channel, other: Channel) -> bool:
+    return (channel.sensor, channel.name) == (other.sensor, other.name) and channel.quantity != other.quantity
 
 
-def _counters(seen: Observed) -> Iterator[Check]:
+def _check_counters(seen: Observed) -> Iterator[Check]:
     """A counter of energy against the power that the same source shows, over each step and the rest after it."""
     for counter in (channel for channel in seen.channels if channel.kind == "counter"):
-        gauge = next((channel for channel in seen.channels if _twin(counter, channel)), None)
+        gauge = next((channel for channel in seen.channels if _is_twin(counter, channel)), None)
         if gauge is None:
             continue
         quiet = [seen.settled_before(step.start_s)[0] for step in seen.played.steps]
         ratios = [
-            _ratio(seen.joules(counter, start, step.end_s), seen.joules(gauge, start, step.end_s))
+            _ratio_or_nan(seen.joules(counter, start, step.end_s), seen.joules(gauge, start, step.end_s))
             for start, step in zip(quiet, seen.played.steps, strict=True)
         ]
-        found = interval(ratios)
-        verdict = judged(found, 1 - _COUNTER, 1 + _COUNTER)
-        text = f"it counts {found.value:.3f} ± {found.half:.2g} of the power that the same source adds up to"
+        ratio = interval(ratios)
+        verdict = judged(ratio, 1 - _COUNTER, 1 + _COUNTER)
+        text = f"it counts {ratio.value:.3f} ± {ratio.half:.2g} of the power that the same source adds up to"
         yield check(
-            "counter", counter.name, verdict, text, found, unit="1", stated=1.0, needs_s=needed_s(seen, found, _COUNTER)
+            "counter", counter.name, verdict, text, ratio, unit="1", stated=1.0, needs_s=needed_s(seen, ratio, _COUNTER)
         )
 
 
-def _doubles(seen: Observed) -> Iterator[Check]:
+def _check_doubles(seen: Observed) -> Iterator[Check]:
     """Whether something is in the sum twice: alike at every load, or the whole beside its parts."""
     channels = seen.headline
     if len(channels) < 2:
         return
     holds = seen.played.holds()
     powers = {channel.key: [seen.power(channel, hold) for hold in holds] for channel in channels}
-    moving = [channel for channel in channels if seen.rise(channel).low > 10 * _step(channel)]
-    for one, other in combinations(moving, 2):
-        if _alike(powers[one.key], powers[other.key], _step(one) + _step(other)):
-            text = f"{one.name} and {other.name} show the same at every load: one of them is counted twice"
-            yield check("double", _name(channels), "failed", text, remedy=f"Choose one: --rail {one.name}")
+    moving = [channel for channel in channels if seen.rise(channel).low > 10 * _power_step(channel)]
+    for channel, other in combinations(moving, 2):
+        if _are_alike(powers[channel.key], powers[other.key], _power_step(channel) + _power_step(other)):
+            text = f"{channel.name} and {other.name} show the same at every load: one of them is counted twice"
+            yield check("double", _joined_names(channels), "failed", text, remedy=f"Choose one: --rail {channel.name}")
             return
-    for one in moving if len(channels) > 2 else []:
-        rest = [channel for channel in channels if channel.key != one.key]
+    for total in moving if len(channels) > 2 else []:
+        rest = [channel for channel in channels if channel.key != total.key]
         sums = [math.fsum(watts) for watts in zip(*(powers[c.key] for c in rest), strict=True)]
-        if _alike(powers[one.key], sums, math.fsum(map(_step, channels))):
-            text = f"{one.name} shows what {_name(rest)} show together, and all are added up"
-            yield check("double", _name(channels), "failed", text, remedy=f"Choose the total: --rail {one.name}")
+        if _are_alike(powers[total.key], sums, math.fsum(map(_power_step, channels))):
+            text = f"{total.name} shows what {_joined_names(rest)} show together, and all are added up"
+            yield check(
+                "double", _joined_names(channels), "failed", text, remedy=f"Choose the total: --rail {total.name}"
+            )
             return
-    yield check("double", _name(channels), "passed", "no two of them show one thing")
+    yield check("double", _joined_names(channels), "passed", "no two of them show one thing")
 
 
-def _step(channel: Channel) -> float:
+def _power_step(channel: Channel) -> float:
     return (channel.resolution or 0.0) if channel.quantity == "power" else 0.0
 
 
-def _alike(ones: Sequence[float], others: Sequence[float], step: float) -> bool:
+def _are_alike(ones: Sequence[float], others: Sequence[float], step: float) -> bool:
     return all(abs(a - b) <= _SAME * abs(a) + step for a, b in zip(ones, others, strict=True))
 
 
-def _refused(seen: Observed) -> Iterator[Check]:
+def _check_first_looks(seen: Observed) -> Iterator[Check]:
     """What the house's rule for first looks refuses, held against the whole pattern's readings."""
     moments = [end for _, end in seen.played.holds()]
     looks: dict[Key, list[tuple[float, float]]] = {}
@@ -235,20 +239,20 @@ def _refused(seen: Observed) -> Iterator[Check]:
             yield check("evidence", before.name, "failed", after.reason or "its readings cannot be true")
 
 
-def _idle(seen: Observed) -> Iterator[Check]:
+def _check_idle(seen: Observed) -> Iterator[Check]:
     played, channels = seen.played, seen.headline
     if channels:
         idles = [seen.level(channels, (a + 0.2 * (b - a), b)) for a, b in played.idles]
         idles += [seen.level(channels, hold) for hold in played.offs()]
         mean = interval(idles)
         spread = (max(idles) - min(idles)) / mean.value if mean.value > 0 else math.nan
-        step = math.fsum(map(_step, channels)) / mean.value if mean.value > 0 else 0.0
-        found = Interval(spread, 0.0)
+        step = math.fsum(map(_power_step, channels)) / mean.value if mean.value > 0 else 0.0
+        wander = Interval(spread, 0.0)
         steady = spread <= _IDLE + step
         text = f"without the load it draws {quantity(mean.value, 'W')}, within {100 * spread:.1f} %"
         if not steady:
             text += ": net joules are no surer than that"
-        yield check("idle", _name(channels), "passed" if steady else "cannot_tell", text, found, unit="1")
+        yield check("idle", _joined_names(channels), "passed" if steady else "cannot_tell", text, wander, unit="1")
     if played.others is None:
         return
     busy = Interval(played.others, 0.0)
@@ -259,7 +263,7 @@ def _idle(seen: Observed) -> Iterator[Check]:
     yield check("others", "this machine", "passed" if quiet else "cannot_tell", text, busy, unit="1", remedy=remedy)
 
 
-def _cost(seen: Observed) -> Check:
+def _check_sampling_cost(seen: Observed) -> Check:
     blocks = seen.played.blocks
     lost = interval([1 - with_it / without for with_it, without in blocks if without > 0])
     verdict: Verdict = "failed" if lost.low > _COST else "passed" if lost.high <= _COST else "cannot_tell"
@@ -280,7 +284,7 @@ def meter_check(seen: Observed, mine: Sequence[ChannelSeries], theirs: ChannelSe
         theirs: The meter's.
         holds: The settled stretches.
     """
-    subject = f"{_name([series.channel for series in mine])} against {theirs.channel.name}"
+    subject = f"{_joined_names([series.channel for series in mine])} against {theirs.channel.name}"
     try:
         _, line = fit_levels(mine, theirs, holds)
     except InputError as error:
@@ -288,7 +292,7 @@ def meter_check(seen: Observed, mine: Sequence[ChannelSeries], theirs: ChannelSe
     gain = Interval(line.gain, 2 * line.u_gain)
     scopes = {series.channel.scope for series in mine}
     same = scopes == {theirs.channel.scope}
-    slack = math.hypot(_gain(theirs.channel), *(_gain(series.channel) for series in mine))
+    slack = math.hypot(_gain_limit(theirs.channel), *(_gain_limit(series.channel) for series in mine))
     high = 1 + slack if same else _MOST_LOSS
     verdict = judged(gain, 1 - slack, high)
     text = f"for each watt that it shows the meter shows {gain.value:.3f} ± {gain.half:.2g} W"
@@ -302,9 +306,9 @@ def meter_check(seen: Observed, mine: Sequence[ChannelSeries], theirs: ChannelSe
 
 def unproved_gain(seen: Observed) -> Check:
     """What no pattern of loads can show without a second instrument."""
-    limits = max((_gain(channel) for channel in seen.headline), default=0.0)
+    limits = max((_gain_limit(channel) for channel in seen.headline), default=0.0)
     stated = f" (stated ± {100 * limits:.1f} %)" if limits else ""
     which = "its scale" if alone(seen) else "the scale of each rail"
     text = f"{which}{stated} only a second instrument can see"
     remedy = "edgeprof doctor --prove --against meter:ADDRESS"
-    return check("gain", _name(seen.headline), "cannot_tell", text, remedy=remedy)
+    return check("gain", _joined_names(seen.headline), "cannot_tell", text, remedy=remedy)

@@ -103,7 +103,7 @@ def prove(
     clock: Clock | None = None,
     load: Callable[[], Load] = Burner,
     activity: Activity | None = None,
-    kept: Proofs | None = None,
+    proofs: Proofs | None = None,
 ) -> Proof:
     """Play the pattern, judge what every sensor of power showed, and keep the verdicts.
 
@@ -118,53 +118,53 @@ def prove(
         clock: For tests.
         load: Makes the load.
         activity: What other programs have used of the CPU, for tests.
-        kept: Where the verdicts are kept; the data directory by default.
+        proofs: Where the verdicts are kept; the data directory by default.
 
     Raises:
         UnavailableError: nothing here measures power.
         InputError: see ``discover``; the total is the meter; the verdicts cannot be kept.
     """
     clock = clock or MonotonicClock()
-    found = discover(host, roots, sensors, rail)
-    channels = [c for c in found.topology.channels if c.available and _is_power(c)]
+    discovery = discover(host, roots, sensors, rail)
+    channels = [c for c in discovery.topology.channels if c.available and _is_power(c)]
     if not channels:
-        headline = found.topology.headline
+        headline = discovery.topology.headline
         raise UnavailableError(
             f"there is nothing to prove: {headline.reason or 'nothing here measures power'}", remedy=headline.remedy
         )
     meters, reference = meter_of(against, host, roots) if against else ([], None)
     if reference is not None:
-        if reference.key in {channel.key for channel in found.topology.headline.channels}:
+        if reference.key in {channel.key for channel in discovery.topology.headline.channels}:
             raise InputError("the total is the meter itself", remedy="Name a rail to prove: --rail NAME.")
         channels = [channel for channel in channels if channel.key != reference.key]
     wanted = {channel.sensor for channel in channels}
-    watched = [sensor for sensor in found.sensors if sensor.name in wanted]
-    known = found.topology.by_key() | ({reference.key: reference} if reference is not None else {})
+    watched = [sensor for sensor in discovery.sensors if sensor.name in wanted]
+    known = discovery.topology.by_key() | ({reference.key: reference} if reference is not None else {})
     sampler = Sampler([*watched, *(m for m in meters if m not in watched)], _RATE_HZ, known, clock=clock)
-    recording = Recording(found.topology, sampler, clock=clock)
-    planned, played = plan(_slowest(channels), quick=quick), Played()
+    recording = Recording(discovery.topology, sampler, clock=clock)
+    planned, played = plan(_slowest_filter_s(channels), quick=quick), Played()
     say(f"about {planned.seconds:.0f} s: leave the machine alone meanwhile")
     with load() as burner:
         with recording:
-            _rest(planned, recording, played, activity or _programs, say)
+            _watch_rest(planned, recording, played, activity or _program_cpu_s, say)
             play(planned, recording, burner, played, say)
             recording.hold(0.5)
         say(f"what sampling costs: {2 * planned.pairs * planned.block_s:.0f} s")
-        _blocks(
+        _play_blocks(
             planned,
             lambda sampled: Sampler(watched if sampled else [], _BENCH_RATE_HZ, known, clock=clock),
             recording,
             burner,
             played,
         )
-    seen = Observed(found.topology, channels, sampler.trace, planned, played)
+    seen = Observed(discovery.topology, channels, sampler.trace, planned, played)
     checks = [*sensor_checks(seen), *sum_checks(seen)]
     if reference is not None:
-        checks.append(_against(seen, reference))
+        checks.append(_check_against_meter(seen, reference))
     elif seen.headline:
         checks.append(unproved_gain(seen))
-    proof = _proof(found.topology.board.name, seen, checks)
-    (kept or Proofs()).put(_proved(board_name(found.topology.board, roots), seen, proof))
+    proof = _summarise_proof(discovery.topology.board.name, seen, checks)
+    (proofs or Proofs()).put(_verdicts_to_keep(board_name(discovery.topology.board, roots), seen, proof))
     return proof
 
 
@@ -172,11 +172,11 @@ def _is_power(channel: Channel) -> bool:
     return channel.quantity == "power" or (channel.quantity == "energy" and channel.kind == "counter")
 
 
-def _slowest(channels: Sequence[Channel]) -> float:
+def _slowest_filter_s(channels: Sequence[Channel]) -> float:
     return max((c.filter.tau_s or c.filter.length_s or 0.0 for c in channels), default=0.0)
 
 
-def _rest(planned: Plan, recording: Recording, played: Played, activity: Activity, say: Say) -> None:
+def _watch_rest(planned: Plan, recording: Recording, played: Played, activity: Activity, say: Say) -> None:
     say(f"idle: {3 * planned.idle_s:.0f} s")
     began_s, before = time.monotonic(), activity()
     for _ in range(3):
@@ -188,7 +188,7 @@ def _rest(planned: Plan, recording: Recording, played: Played, activity: Activit
     played.busiest = tuple(_name(process) for process in sorted(used, key=lambda process: -used[process])[:_NAMED])
 
 
-def _programs() -> dict[int, float]:
+def _program_cpu_s() -> dict[int, float]:
     """CPU seconds of every process but this one."""
     used: dict[int, float] = {}
     for process in psutil.process_iter(["cpu_times"]):
@@ -205,7 +205,7 @@ def _name(process: int) -> str:
         return f"process {process}"
 
 
-def _blocks(
+def _play_blocks(
     planned: Plan, sampler: Callable[[bool], Sampler], recording: Recording, load: Load, played: Played
 ) -> None:
     """All cores busy, in blocks with and without a bench's sampling; the order turns, so that a drift cancels.
@@ -230,7 +230,7 @@ def _blocks(
     load.set(0.0)
 
 
-def _against(seen: Observed, reference: Channel) -> Check:
+def _check_against_meter(seen: Observed, reference: Channel) -> Check:
     def series(channel: Channel) -> ChannelSeries:
         readings = seen.trace.series(channel.key)
         # A hold begins when the filter has settled: its readings then are the power.
@@ -241,7 +241,7 @@ def _against(seen: Observed, reference: Channel) -> Check:
     return meter_check(seen, [series(channel) for channel in seen.headline], series(reference), holds)
 
 
-def _proof(board: str, seen: Observed, checks: Sequence[Check]) -> Proof:
+def _summarise_proof(board: str, seen: Observed, checks: Sequence[Check]) -> Proof:
     headline = seen.headline
     limits = [channel.gain_limit for channel in headline if channel.gain_limit is not None]
     added = next((check for check in checks if check.name == "additivity" and check.verdict == "passed"), None)
@@ -259,11 +259,13 @@ def _proof(board: str, seen: Observed, checks: Sequence[Check]) -> Proof:
     )
 
 
-def _proved(board: str, seen: Observed, proof: Proof) -> Proved:
+def _verdicts_to_keep(board: str, seen: Observed, proof: Proof) -> Proved:
     """What is kept: of each channel whether its own checks failed, and the whole proof."""
     verdicts: dict[str, str] = {}
     for channel in seen.channels:
-        own = {check.verdict for check in proof.checks if channel.name in check.subject.split(" + ")}
-        verdict = "failed" if "failed" in own else "passed" if "passed" in own else "cannot_tell"
+        channel_verdicts = {check.verdict for check in proof.checks if channel.name in check.subject.split(" + ")}
+        verdict = (
+            "failed" if "failed" in channel_verdicts else "passed" if "passed" in channel_verdicts else "cannot_tell"
+        )
         verdicts[f"{channel.sensor}/{channel.name}/{channel.quantity}"] = verdict
     return Proved(board, proof.date, proof.verdict, verdicts, proof.to_dict())

@@ -45,14 +45,14 @@ def command(**flags: Any) -> None:
     if sum(asked) != 1:
         raise InputError("calibrate takes one of --against, --filter, --list, --forget")
     if flags["listing"]:
-        _list(as_json=flags["as_json"])
+        _list_entries(as_json=flags["as_json"])
     elif flags["forget"] is not None:
-        _forget(flags["forget"])
+        _forget_entries(flags["forget"])
     else:
-        _measure(flags)
+        _run_calibration(flags)
 
 
-def _list(*, as_json: bool) -> None:
+def _list_entries(*, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
@@ -88,7 +88,7 @@ def described(entry: Entry) -> list[str]:
     return lines
 
 
-def _forget(name: str) -> None:
+def _forget_entries(name: str) -> None:
     from edgeprof.errors import unknown
     from edgeprof.sensing.corrections import Calibrations
 
@@ -100,7 +100,7 @@ def _forget(name: str) -> None:
         click.echo(f"forgot {entry.name}")
 
 
-def _measure(flags: dict[str, Any]) -> None:
+def _run_calibration(flags: dict[str, Any]) -> None:
     import json
 
     from edgeprof.calibration import conductor as calibrate
@@ -139,10 +139,14 @@ def _measure(flags: dict[str, Any]) -> None:
             covers=flags["covers"],
             **same,
         )
-    click.echo(json.dumps(_json(compared), indent=2, default=str) if flags["as_json"] else "\n".join(table(compared)))
+    click.echo(
+        json.dumps(_comparison_as_json(compared), indent=2, default=str)
+        if flags["as_json"]
+        else "\n".join(table(compared))
+    )
 
 
-def _json(compared: Compared) -> dict[str, Any]:
+def _comparison_as_json(compared: Compared) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
@@ -174,8 +178,8 @@ def table(compared: Compared) -> list[str]:
     for level in sorted(compared.levels, key=lambda level: level.meter_w):
         before, after = _uncorrected_watts(compared, level.sensor_w), line.at(level.sensor_w)
         lines.append(
-            f"  {level.meter_w:8.3f} W {before:8.3f} W {_off(before, level.meter_w)} "
-            f"{after:8.3f} W {_off(after, level.meter_w)}"
+            f"  {level.meter_w:8.3f} W {before:8.3f} W {_deviation_text(before, level.meter_w)} "
+            f"{after:8.3f} W {_deviation_text(after, level.meter_w)}"
         )
     lines.append(
         f"  gain {line.gain:.4f} ± {2 * line.u_gain:.4f}, offset {line.offset_w:+.3f} ± {2 * line.u_offset_w:.3f} W"
@@ -194,7 +198,7 @@ def table(compared: Compared) -> list[str]:
     return [*lines, "  kept; every reading is corrected from now on (edgeprof calibrate --list, --forget NAME)"]
 
 
-def _off(value: float, truth: float) -> str:
+def _deviation_text(value: float, truth: float) -> str:
     return f"({100 * (value / truth - 1):+6.2f} %)" if truth else "           "
 
 
@@ -202,12 +206,12 @@ def steps_table(responses: Sequence[Stepped]) -> list[str]:
     lines = []
     for response in responses:
         declared = f"declared {response.channel.filter.tau_s or 0.0:.3g} s"
-        if response.found is None:
+        if response.fitted is None:
             lines.append(f"{response.channel.name}: the steps were too small to tell ({declared}); nothing is kept")
             continue
         lines.append(
-            f"{response.channel.name}: {response.found.tau_s:.3g} ± {2 * response.found.u_s:.2g} s"
-            f" from {response.found.steps} steps ({declared})"
+            f"{response.channel.name}: {response.fitted.tau_s:.3g} ± {2 * response.fitted.u_s:.2g} s"
+            f" from {response.fitted.steps} steps ({declared})"
         )
         if response.contradiction is not None:
             lines.append(f"  warning: {response.contradiction}")
@@ -224,7 +228,7 @@ def _steps_json(responses: Sequence[Stepped]) -> dict[str, Any]:
             {
                 "channel": response.channel.name,
                 "declared_s": response.channel.filter.tau_s,
-                "found": None if response.found is None else asdict(response.found),
+                "found": None if response.fitted is None else asdict(response.fitted),
                 "contradiction": response.contradiction,
             }
             for response in responses

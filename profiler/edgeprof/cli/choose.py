@@ -69,18 +69,18 @@ def command(
 
         write_answers(path)
     asked = load(path)
-    found = choose([*_read_fleet(), *_read_named(results)] if fleet else _read(results), asked)
-    text = json.dumps(_as_json(found), indent=2, allow_nan=False)
+    choice = choose([*_read_fleet(), *_read_named(results)] if fleet else _read_results(results), asked)
+    text = json.dumps(_as_json(choice), indent=2, allow_nan=False)
     if output is not None:
         files.write(Path(output), text + "\n")
     if as_json:
         click.echo(text)
     else:
-        click.echo("\n".join(_lines(found, Style.of(sys.stdout, no_color=no_color))))
-    return found.exit_code
+        click.echo("\n".join(_choice_lines(choice, Style.of(sys.stdout, no_color=no_color))))
+    return choice.exit_code
 
 
-def _read(references: tuple[str, ...]) -> list[Result]:
+def _read_results(references: tuple[str, ...]) -> list[Result]:
     """The results to choose from, each once.
 
     Raises:
@@ -91,18 +91,20 @@ def _read(references: tuple[str, ...]) -> list[Result]:
     from edgeprof.results.store import Store
 
     store = Store()
-    found = [one for reference in references for one in files.read(reference, store)] if references else store.all()
-    if not found:
+    loaded = (
+        [result for reference in references for result in files.read(reference, store)] if references else store.all()
+    )
+    if not loaded:
         raise InputError(
             f"there is nothing to choose from: nothing is stored in {store.directory}",
             remedy="Measure something first: edgeprof bench MODEL, or name result files.",
         )
-    return list({one.id: one for one in found}.values())
+    return list({result.id: result for result in loaded}.values())
 
 
 def _read_named(references: tuple[str, ...]) -> list[Result]:
     """The results that were named beside ``--fleet``; none where none was."""
-    return _read(references) if references else []
+    return _read_results(references) if references else []
 
 
 def _read_fleet() -> list[Result]:
@@ -132,28 +134,28 @@ def _read_fleet() -> list[Result]:
 # --- for people -------------------------------------------------------------------------------------------------------
 
 
-def _lines(found: Choice, style: Style) -> list[str]:
-    lines = [line for sentence in found.asked.arithmetic() for line in style.wrap("", sentence)]
-    for group in found.groups:
-        lines += ["", *style.wrap("", _sentence(group, found)), *_table(group, found.asked, style)]
+def _choice_lines(choice: Choice, style: Style) -> list[str]:
+    lines = [line for sentence in choice.asked.arithmetic() for line in style.wrap("", sentence)]
+    for group in choice.groups:
+        lines += ["", *style.wrap("", _group_sentence(group, choice)), *_group_table(group, choice.asked, style)]
         for row in group.rows:
             lines += _explain_row(row, style)
     lines.append("")
-    for sentence in [_summary(found), found.change, *found.passed_over]:
+    for sentence in [_choice_summary(choice), choice.change, *choice.passed_over]:
         lines += style.wrap("", sentence) if sentence else []
     return lines
 
 
-def _table(group: Group, asked: Requirements, style: Style) -> list[str]:
+def _group_table(group: Group, asked: Requirements, style: Style) -> list[str]:
     from edgeprof.reporters.terminal import Column, table
 
     rows = group.rows
     columns = [
         Column("fits", [("", row.answer) for row in rows]),
-        Column("mean power", [("", _watts(row)) for row in rows], "power"),
+        Column("mean power", [("", _power_text(row)) for row in rows], "power"),
     ]
     if asked.usable_wh is not None:
-        columns.append(Column("battery", [("", _hours(row, asked)) for row in rows]))
+        columns.append(Column("battery", [("", _hours_text(row, asked)) for row in rows]))
     columns += [
         Column("mode", [("", row.power_mode or "–") for row in rows]),
         Column("runtime", [("", row.runtime or "–") for row in rows]),
@@ -161,17 +163,17 @@ def _table(group: Group, asked: Requirements, style: Style) -> list[str]:
     if any(row.device and row.device.price is not None for row in rows):
         prices = [row.device.price if row.device else None for row in rows]
         columns.append(Column("price", [("", "–" if price is None else f"{price:g}") for price in prices]))
-    return table(style, [_name(row, rows) for row in rows], columns, ["" for _ in rows])
+    return table(style, [_row_name(row, rows) for row in rows], columns, ["" for _ in rows])
 
 
-def _name(row: Row, rows: tuple[Row, ...]) -> str:
+def _row_name(row: Row, rows: tuple[Row, ...]) -> str:
     """What a row is called; with its host where several hosts have the same board."""
-    hosts = {one.hostname for one in rows if one.board == row.board}
+    hosts = {other.hostname for other in rows if other.board == row.board}
     device = f"{row.board} ({row.hostname})" if len(hosts) > 1 else row.board
     return f"{device} · {row.model if row.model in row.variant else f'{row.model} {row.variant}'}"
 
 
-def _watts(row: Row) -> str:
+def _power_text(row: Row) -> str:
     from edgeprof import units
 
     if row.draw is None:
@@ -181,7 +183,7 @@ def _watts(row: Row) -> str:
     return units.plus_minus(row.draw.watts, row.draw.ci95[1] - row.draw.watts, "W")
 
 
-def _hours(row: Row, asked: Requirements) -> str:
+def _hours_text(row: Row, asked: Requirements) -> str:
     from edgeprof import units
 
     if row.draw is None or asked.usable_wh is None:
@@ -210,14 +212,14 @@ def _explain_row(row: Row, style: Style) -> Iterator[str]:
         yield from style.wrap("", f"{where}: {remedy}" if remedy.startswith("edgeprof ") else remedy, indent=4)
 
 
-def _summary(found: Choice) -> str:
+def _choice_summary(choice: Choice) -> str:
     from edgeprof.verdicts.choose_row import title
 
-    if not found.fitting:
-        if found.exit_code == 3:
+    if not choice.fitting:
+        if choice.exit_code == 3:
             return "Nothing is known to fit and nothing is known not to: measure what is unknown."
         return "No row is known to fit."
-    best = [group for group in found.groups if group.rows[0].answer == "yes"]
+    best = [group for group in choice.groups if group.rows[0].answer == "yes"]
     names = "; ".join(title(group.rows[0]) for group in best)
     if len(best) > 1:
         return f"These fit, and their joules cannot be compared: {names}."
@@ -228,7 +230,7 @@ def _summary(found: Choice) -> str:
     return f"Take {names}: of the rows that fit, it draws least.{tied}"
 
 
-def _sentence(group: Group, found: Choice) -> str:
+def _group_sentence(group: Group, choice: Choice) -> str:
     """What the rows of a group share, and why the group stands apart."""
     from edgeprof.reporters.view import COVERS
 
@@ -244,7 +246,7 @@ def _sentence(group: Group, found: Choice) -> str:
         sentence += "; a virtual board says nothing certain of a real one, so no row is a yes"
     elif group.origin == "estimated":
         sentence += "; an estimate is no measurement, so no row is a yes that rests on joules"
-    elif sum(one.origin == "measured" for one in found.groups) > 1:
+    elif sum(other.origin == "measured" for other in choice.groups) > 1:
         sentence += "; these rows are ordered among themselves alone, since the others cover something else"
     return f"{sentence}:"
 
@@ -252,28 +254,28 @@ def _sentence(group: Group, found: Choice) -> str:
 # --- for machines -----------------------------------------------------------------------------------------------------
 
 
-def _as_json(found: Choice) -> dict[str, Any]:
+def _as_json(choice: Choice) -> dict[str, Any]:
     from dataclasses import asdict
 
-    asked = {name: value for name, value in asdict(found.asked).items() if name != "devices"}
+    asked = {name: value for name, value in asdict(choice.asked).items() if name != "devices"}
     return {
         "schema": SCHEMA,
         "requirements": asked,
-        "devices": [asdict(device) for device in found.asked.devices],
-        "arithmetic": found.asked.arithmetic(),
+        "devices": [asdict(device) for device in choice.asked.devices],
+        "arithmetic": choice.asked.arithmetic(),
         "groups": [
             {
                 "provenance": group.origin,
                 "covers": group.covers,
-                "sentence": _sentence(group, found),
-                "rows": [_row_as_json(row, found.asked) for row in group.rows],
+                "sentence": _group_sentence(group, choice),
+                "rows": [_row_as_json(row, choice.asked) for row in group.rows],
             }
-            for group in found.groups
+            for group in choice.groups
         ],
-        "summary": _summary(found),
-        "change": found.change,
-        "passed_over": list(found.passed_over),
-        "exit_code": found.exit_code,
+        "summary": _choice_summary(choice),
+        "change": choice.change,
+        "passed_over": list(choice.passed_over),
+        "exit_code": choice.exit_code,
     }
 
 
@@ -292,20 +294,20 @@ def _row_as_json(row: Row, asked: Requirements) -> dict[str, Any]:
         "verdict": row.answer,
         "mean_power_w": None if row.draw is None else row.draw.watts,
         "mean_power_ci95_w": None if row.draw is None else row.draw.ci95,
-        "hours": _finite(hours),
-        "hours_ci95": _interval(row.hours_ci95(asked)),
+        "hours": _finite_or_none(hours),
+        "hours_ci95": _finite_interval(row.hours_ci95(asked)),
         "price": row.device.price if row.device else None,
         "outside_w": row.device.outside_w if row.device else None,
-        "checks": [{**asdict(check), "acceptable": _finite(check.acceptable)} for check in row.checks],
+        "checks": [{**asdict(check), "acceptable": _finite_or_none(check.acceptable)} for check in row.checks],
         "notes": list(row.notes),
         "results": list(row.results),
     }
 
 
-def _finite(value: float | None) -> float | None:
+def _finite_or_none(value: float | None) -> float | None:
     """JSON has no infinity: None where there is no bound."""
     return value if value is not None and math.isfinite(value) else None
 
 
-def _interval(interval: Interval | None) -> list[float | None] | None:
-    return None if interval is None else [_finite(end) for end in interval]
+def _finite_interval(interval: Interval | None) -> list[float | None] | None:
+    return None if interval is None else [_finite_or_none(end) for end in interval]

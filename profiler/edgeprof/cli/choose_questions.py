@@ -66,7 +66,7 @@ def write_answers(path: Path) -> None:
         if _is_void(question, content):
             click.echo(f"{question.text}: not asked", err=True)
             continue
-        asked = _ask(question, content, lines, path)
+        asked = _ask_until_valid(question, content, lines, path)
         for sentence in asked.arithmetic():
             if sentence not in shown:
                 click.echo(f"  {sentence}", err=True)
@@ -82,7 +82,7 @@ def _is_void(question: _Question, content: dict[str, dict[str, Any]]) -> bool:
     return bool(question.needs) and (question.needs not in product or product.get(question.needs) == 1)
 
 
-def _ask(
+def _ask_until_valid(
     question: _Question, content: dict[str, dict[str, Any]], lines: dict[str, list[str]], path: Path
 ) -> Requirements:
     """Ask until the answer fits those before it; ``content`` and ``lines`` grow by it.
@@ -114,10 +114,10 @@ def _lines_of_answer(question: _Question, answer: str) -> list[str]:
         return []
     if question.table == "accuracy":
         metric, _, least = answer.partition(" ")
-        return [f'metric = "{_inner(metric)}"', f"min = {least.strip() or metric}"]
-    return [f'{question.key} = "{_inner(answer)}"' if question.quoted else f"{question.key} = {answer}"]
+        return [f'metric = "{_escaped_text(metric)}"', f"min = {least.strip() or metric}"]
+    return [f'{question.key} = "{_escaped_text(answer)}"' if question.quoted else f"{question.key} = {answer}"]
 
 
-def _inner(text: str) -> str:
+def _escaped_text(text: str) -> str:
     """A text as it may stand between quotes."""
     return text.replace("\\", "\\\\").replace('"', '\\"')

@@ -42,17 +42,17 @@ def command(baseline: str, branch: str, *, strict: bool, force: bool, as_json: b
     if as_json:
         click.echo(json.dumps(_as_json(a, b, comparison), indent=2))
     else:
-        click.echo("\n".join(_lines(a, b, comparison, Style.of(sys.stdout, no_color=no_color), force=force)))
+        click.echo("\n".join(_comparison_lines(a, b, comparison, Style.of(sys.stdout, no_color=no_color), force=force)))
     bad = not comparison.pairs or any(p.comparison.verdict in ("worse", "not_comparable") for p in comparison.pairs)
     return 1 if strict and bad else 0
 
 
-def _lines(a: Result, b: Result, comparison: Across, style: Style, *, force: bool) -> list[str]:
+def _comparison_lines(a: Result, b: Result, comparison: Across, style: Style, *, force: bool) -> list[str]:
     lines = []
     wide = min(32, max((len(p.label) for p in comparison.pairs), default=0))
     for pair in comparison.pairs:
         # The contexts stand below, once; repeated for every variant they would bury the rest.
-        text = "not comparable" if comparison.forbidden and not force else _sentence(pair)
+        text = "not comparable" if comparison.forbidden and not force else _verdict_sentence(pair)
         lines += style.wrap(pair.label, text, label_width=wide)
     if not comparison.pairs:
         lines += style.wrap("", f"{a.id} and {b.id} have no variant in common; nothing was compared.")
@@ -63,10 +63,10 @@ def _lines(a: Result, b: Result, comparison: Across, style: Style, *, force: boo
         lines.append("")
     if comparison.pairs and a.id != b.id:
         lines += style.wrap("", comparison.between.sentence())
-    return lines + [line for text in _context(comparison, force=force) for line in style.wrap("", text)]
+    return lines + [line for text in _context_lines(comparison, force=force) for line in style.wrap("", text)]
 
 
-def _context(comparison: Across, *, force: bool) -> list[str]:
+def _context_lines(comparison: Across, *, force: bool) -> list[str]:
     noted = [f"{d.name} {d.a} → {d.b}" for d in comparison.differences if not d.forbids]
     forbidden = [f"{d.name} {d.a} → {d.b}" for d in comparison.forbidden]
     if forbidden:
@@ -78,7 +78,7 @@ def _context(comparison: Across, *, force: bool) -> list[str]:
     return [f"contexts agree; noted: {', '.join(noted)}" if noted else "contexts agree"]
 
 
-def _sentence(pair: Pair) -> str:
+def _verdict_sentence(pair: Pair) -> str:
     from edgeprof.reporters import view
     from edgeprof.results import schema
 
@@ -95,12 +95,12 @@ def _sentence(pair: Pair) -> str:
     elif energy and energy.provenance not in view.REAL:
         parts[0] += f" ({energy.provenance})"
     if comparison.accuracy_difference is not None and pair.variant.accuracy is not None:
-        parts.append(_accuracy(comparison.accuracy_difference, pair.variant.accuracy))
+        parts.append(_accuracy_text(comparison.accuracy_difference, pair.variant.accuracy))
     parts += view.workload_ratios(comparison)
     return " · ".join(parts)
 
 
-def _accuracy(difference: Difference, accuracy: Accuracy) -> str:
+def _accuracy_text(difference: Difference, accuracy: Accuracy) -> str:
     from edgeprof.reporters import view
 
     scale, unit = (100, " pt") if accuracy.is_ratio else (1, "")

@@ -67,7 +67,7 @@ def command(model: str, **flags: Any) -> int:
     host = PluginHost.from_environment()
     source = recognise(model, own_formats(host))
     if flags["as_list"]:
-        click.echo(_listing(host, source.format, as_json=flags["as_json"]))
+        click.echo(_compressors_listing(host, source.format, as_json=flags["as_json"]))
         return 0
     if not flags["chains"]:
         raise InputError("no --with was given", remedy=f"edgeprof compress {model} --list shows what there is.")
@@ -97,14 +97,14 @@ def command(model: str, **flags: Any) -> int:
     if flags["as_json"]:
         click.echo(json.dumps(manifest, indent=2))
     else:
-        click.echo(_table(manifest, no_color=flags["no_color"]))
+        click.echo(_variant_table(manifest, no_color=flags["no_color"]))
         if any("target" in step for entry in manifest["variants"] for step in entry["recipe"]):
-            click.echo(f"\n  made for {_target(manifest['target'])}")
+            click.echo(f"\n  made for {_target_text(manifest['target'])}")
         click.echo(f"\n  written to {manifest_path(source, directory)}")
     return 3 if any(entry["status"] == "failed" for entry in manifest["variants"]) else 0
 
 
-def _table(manifest: Mapping[str, Any], *, no_color: bool) -> str:
+def _variant_table(manifest: Mapping[str, Any], *, no_color: bool) -> str:
     from edgeprof import units
     from edgeprof.reporters.terminal import Column, Style, table
 
@@ -134,7 +134,7 @@ def _table(manifest: Mapping[str, Any], *, no_color: bool) -> str:
     marks = ["", *("" if e["status"] == "ok" else "failed" for e in manifest["variants"])]
     lines = table(style, names, columns, marks)
     for entry in manifest["variants"]:
-        for sentence in _changes(entry):
+        for sentence in _step_changes(entry):
             lines += style.wrap(entry["name"], sentence)
         for reason in entry["reasons"]:
             text = reason["message"] + (f" → {reason['remedy']}" if reason["remedy"] else "")
@@ -142,12 +142,12 @@ def _table(manifest: Mapping[str, Any], *, no_color: bool) -> str:
     return "\n".join(lines)
 
 
-def _target(target: Mapping[str, Any]) -> str:
+def _target_text(target: Mapping[str, Any]) -> str:
     kernel = {None: "8-bit dot products unknown", "": "no 8-bit dot product"}
     return f"{target['name']} ({target['architecture']}, {kernel.get(target['dot_product'], target['dot_product'])})"
 
 
-def _changes(entry: Mapping[str, Any]) -> list[str]:
+def _step_changes(entry: Mapping[str, Any]) -> list[str]:
     """List what each step changed in its input model, and what it left unchanged and why."""
     from edgeprof.compression.share import describe, reasons
 
@@ -166,7 +166,7 @@ def _usable_variants(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [{} if entry["reused"] else entry for entry in manifest["variants"]]
 
 
-def _listing(host: Any, model_format: str, *, as_json: bool) -> str:
+def _compressors_listing(host: Any, model_format: str, *, as_json: bool) -> str:
     """The compressors that take a format, each with its parameters."""
     import dataclasses
     import json
@@ -193,11 +193,11 @@ def _listing(host: Any, model_format: str, *, as_json: bool) -> str:
         needs = "" if compressor.needs_data == "no" else f"  (needs --dataset for {compressor.needs_data})"
         lines.append(f"{name}{needs}")
         for p in compressor.parameters:
-            allowed = "|".join(p.choices) or _range(p.minimum, p.maximum)
+            allowed = "|".join(p.choices) or _range_text(p.minimum, p.maximum)
             default = "" if p.default in (None, "") else f", default {p.default}"
             lines.append(f"    {p.name}={p.type}{f' {allowed}' if allowed else ''}{default}: {p.help}")
     return "\n".join(lines) or f"nothing installed takes {model_format}"
 
 
-def _range(low: float | None, high: float | None) -> str:
+def _range_text(low: float | None, high: float | None) -> str:
     return "" if low is None and high is None else f"{'' if low is None else low}..{'' if high is None else high}"

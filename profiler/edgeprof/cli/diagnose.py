@@ -98,13 +98,13 @@ def command(model: str, **flags: Any) -> int:
             note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
         )
     if flags["as_json"]:
-        click.echo(json.dumps(_json(diagnosis, model, flags["chain"], flags["baseline"]), indent=2))
+        click.echo(json.dumps(_diagnosis_as_json(diagnosis, model, flags["chain"], flags["baseline"]), indent=2))
     else:
-        click.echo(_text(diagnosis, no_color=flags["no_color"]))
+        click.echo(_diagnosis_text(diagnosis, no_color=flags["no_color"]))
     return 1 if flags["strict"] and any(finding.status == "fail" for finding in diagnosis.findings) else 0
 
 
-def _json(diagnosis: Diagnosis, model: str, chain: str | None, baseline: str | None) -> dict[str, Any]:
+def _diagnosis_as_json(diagnosis: Diagnosis, model: str, chain: str | None, baseline: str | None) -> dict[str, Any]:
     return {
         "schema": "edgeprof.diagnosis/1",
         "model": model,
@@ -119,7 +119,7 @@ def _json(diagnosis: Diagnosis, model: str, chain: str | None, baseline: str | N
     }
 
 
-def _text(diagnosis: Diagnosis, *, no_color: bool) -> str:
+def _diagnosis_text(diagnosis: Diagnosis, *, no_color: bool) -> str:
     from edgeprof.reporters.terminal import Style
 
     style = Style.of(sys.stdout, no_color=no_color)

@@ -66,12 +66,12 @@ def lines(proof: Proof) -> Iterator[str]:
     quiet: list[str] = []
     untold: dict[str, list[Check]] = {}
     for subject, checks in by_subject.items():
-        own = subject not in shown and all(check.name in _SENSORS for check in checks)
-        if own and all(check.verdict == "passed" for check in checks):
+        is_short = subject not in shown and all(check.name in _SENSORS for check in checks)
+        if is_short and all(check.verdict == "passed" for check in checks):
             quiet.append(f"{subject} ({_range(checks[0])})")
             continue
         for check in checks:
-            if not own or check.verdict == "failed":
+            if not is_short or check.verdict == "failed":
                 yield from _lines(check)
             elif check.verdict == "cannot_tell":
                 untold.setdefault(check.name, []).append(check)

@@ -27,10 +27,10 @@ def run(argv: list[str]) -> int:
     """Answer at once what can be, hand on the rest."""
     if argv in (["--help"], ["-h"]):
         text = help_text()
-        if max(map(len, text.splitlines())) <= _columns() - 2:  # else click wraps it
-            return _say(text)
+        if max(map(len, text.splitlines())) <= _terminal_width() - 2:  # else click wraps it
+            return _print_text(text)
     if argv == ["--version"]:
-        return _say(f"edgeprof, version {__version__}\n")
+        return _print_text(f"edgeprof, version {__version__}\n")
     from edgeprof.cli import main as full
 
     return full.run(argv)
@@ -40,16 +40,16 @@ def help_text() -> str:
     """What ``edgeprof --help`` prints where no line needs wrapping."""
     return (
         f"Usage: edgeprof [OPTIONS] COMMAND [ARGS]...\n\n  {ABOUT}\n\n"
-        f"Options:\n{_rows(_OPTIONS)}\nCommands:\n{_rows(sorted(VERBS.items()))}\n  {EPILOG}\n"
+        f"Options:\n{_verb_rows(_OPTIONS)}\nCommands:\n{_verb_rows(sorted(VERBS.items()))}\n  {EPILOG}\n"
     )
 
 
-def _rows(rows: list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> str:
+def _verb_rows(rows: list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> str:
     width = max(len(name) for name, _ in rows)
     return "".join(f"  {name:<{width}}  {text}\n" for name, text in rows)
 
 
-def _columns() -> int:
+def _terminal_width() -> int:
     """The width that click would see (shutil.get_terminal_size, whose module imports the compressors)."""
     try:
         return int(os.environ["COLUMNS"]) or 80
@@ -61,7 +61,7 @@ def _columns() -> int:
         return 80
 
 
-def _say(text: str) -> int:
+def _print_text(text: str) -> int:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

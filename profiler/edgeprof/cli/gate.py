@@ -24,7 +24,11 @@ SCHEMA = "edgeprof.gate/1"
 
 @click.command("gate", no_args_is_help=True)
 @click.argument("result")
-@click.option("--max-j", metavar="JOULES", help="Joules per inference, gross, as 6mJ or 0.006.")
+@click.option(
+    "--max-j",
+    metavar="JOULES",
+    help="Joules per unit of the workload (an inference, a request …), gross, as 6mJ or 0.006.",
+)
 @click.option("--max-p99", metavar="SECONDS", help="Bound (99 % confidence) of the 99th percentile of latency, as 5ms.")
 @click.option("--max-accuracy-drop", metavar="SHARE", help="Against the baseline, as 1% (one point) or 0.01.")
 @click.option("--max-rss", metavar="BYTES", help="Peak memory, as 64MiB.")

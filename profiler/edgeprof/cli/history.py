@@ -57,7 +57,7 @@ def command(result: str | None, **flags: Any) -> None:
         _plot(flags)
         return
     if result is not None or flags["output"]:
-        _show(result or "last", flags)
+        _show_run(result or "last", flags)
         return
     from edgeprof.reporters.terminal import Style
     from edgeprof.results.store import Store
@@ -68,7 +68,7 @@ def command(result: str | None, **flags: Any) -> None:
     if flags["as_json"]:
         click.echo(json.dumps({"schema": SCHEMA, "results": _as_json(entries)}, indent=2))
     elif entries:
-        click.echo("\n".join(_table(entries, Style.of(sys.stdout, no_color=flags["no_color"]))))
+        click.echo("\n".join(_runs_table(entries, Style.of(sys.stdout, no_color=flags["no_color"]))))
         click.echo(f"\n  kept in {store.directory} (EDGEPROF_DATA_DIR){_left_out(failed)}")
     elif failed:
         click.echo(f"nothing was measured in {store.directory} yet{_left_out(failed)}")
@@ -162,7 +162,7 @@ def _plot(flags: dict[str, Any]) -> None:
     click.echo(f"wrote {path}: {len({entry.id for entry in entries})} runs")
 
 
-def _show(reference: str, flags: dict[str, Any]) -> None:
+def _show_run(reference: str, flags: dict[str, Any]) -> None:
     from edgeprof.reporters import console, registry
     from edgeprof.reporters.terminal import Style
     from edgeprof.results import document, files
@@ -195,6 +195,7 @@ def _as_json(entries: Sequence[Entry]) -> list[dict[str, Any]]:
                     "device": e.device or None,
                     "status": e.status,
                     "provenance": e.provenance,
+                    "unit": e.unit,
                     "energy_j": e.energy_j,
                     "energy_expanded_uncertainty_j": e.energy_u_j,
                     "latency_p50_s": e.latency_p50_s,
@@ -203,32 +204,39 @@ def _as_json(entries: Sequence[Entry]) -> list[dict[str, Any]]:
                 for e in group
             ],
         }
-        for run, group in _runs(entries)
+        for run, group in _list_runs(entries)
     ]
 
 
-def _runs(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
+def _list_runs(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
     return [(run, list(group)) for run, group in itertools.groupby(entries, key=lambda e: e.id)]
 
 
-def _table(entries: Sequence[Entry], style: Style) -> list[str]:
+def _runs_table(entries: Sequence[Entry], style: Style) -> list[str]:
     """One line a variant; a run's id and time stand before its first."""
     from edgeprof.reporters import view
     from edgeprof.reporters.terminal import Column, table
     from edgeprof.results.schema import EnergyFigure
 
-    first = [n == 0 for _, group in _runs(entries) for n in range(len(group))]
+    first = [n == 0 for _, group in _list_runs(entries) for n in range(len(group))]
     figures = [
         (EnergyFigure(value=e.energy_j, expanded_uncertainty=e.energy_u_j, ci95=None), e.provenance) for e in entries
     ]
     # What is the same for all would only push the rest off the screen; the id tells the time.
-    facts = (("scenario", "scenario"), ("runtime", "runtime"), ("device", "device"), ("board", "board"))
+    units = {e.unit for e in entries}
+    facts = (
+        ("unit", "unit"),
+        ("scenario", "scenario"),
+        ("runtime", "runtime"),
+        ("device", "device"),
+        ("board", "board"),
+    )
     calls = [_label_of(e) if f else "" for e, f in zip(entries, first, strict=True)]
     columns = [
         *([Column("name", [("", called) for called in calls])] if any(calls) else []),
         Column("model", [("", e.model) for e in entries]),
         Column("variant", [("", e.variant) for e in entries]),
-        Column("energy / inference", view.energy_cells(figures), "energy"),
+        Column(f"energy / {units.pop() if len(units) == 1 else 'unit'}", view.energy_cells(figures), "energy"),
         Column("latency p50", view.scaled([e.latency_p50_s for e in entries], "s"), "p50"),
         Column("accuracy", [view.share(e.accuracy) for e in entries]),
         *(

@@ -142,7 +142,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             click.echo(f"  {error.remedy}", err=True)
         return error.exit_code
     except OSError as error:
-        sentence = _sentence(error)
+        sentence = _system_error_sentence(error)
         if sentence is None:
             raise
         click.echo(f"edgeprof: {sentence}", err=True)
@@ -150,7 +150,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     return outcome if isinstance(outcome, int) else 0
 
 
-def _sentence(error: OSError) -> str | None:
+def _system_error_sentence(error: OSError) -> str | None:
     """What the system refused, where a user's names or surroundings are the cause; None: a fault of ours."""
     from edgeprof.errors import printable
 

@@ -10,8 +10,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof.benchmark.conductor import Progress
     from edgeprof.benchmark.power_modes import Swept
+    from edgeprof.benchmark.progress import Progress
     from edgeprof.benchmark.request import BenchRequest
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
@@ -43,7 +43,7 @@ def bench_modes(
     for path in flags["output"] if results else ():
         registry.write(results, path, host)
     if flags["as_json"]:
-        click.echo(json.dumps(_document(swept), indent=2))
+        click.echo(json.dumps(_outcome_document(swept), indent=2))
     else:
         click.echo("\n".join(table(swept)))
     return max((exit_code(result, strict=flags["strict"]) for result in results), default=3)
@@ -78,7 +78,7 @@ def table(swept: Sequence[Swept]) -> list[str]:
     ]  # fmt: skip
 
 
-def _document(swept: Sequence[Swept]) -> dict[str, Any]:
+def _outcome_document(swept: Sequence[Swept]) -> dict[str, Any]:
     import msgspec
 
     return {

@@ -47,7 +47,7 @@ def command(
         raise InputError(f"{twice} was given twice", remedy="Name each result once.")
     paths = output or (() if targets else (Path(f"edgeprof-{all_results[0].id}.html"),))
     for target in targets:
-        _send(all_results, target)
+        _send_to(all_results, target)
     for path in paths:
         registry.write(all_results, path)
     variants = sum(len(result.variants) for result in all_results)
@@ -57,10 +57,10 @@ def command(
         click.echo(json.dumps(document, indent=2))
     elif not quiet:
         places = ", ".join([*map(str, paths), *targets])
-        click.echo(f"wrote {places}: {_count(variants, 'variant')} of {_count(len(all_results), 'result')}")
+        click.echo(f"wrote {places}: {_count_text(variants, 'variant')} of {_count_text(len(all_results), 'result')}")
 
 
-def _send(results: list[Result], target: str) -> None:
+def _send_to(results: list[Result], target: str) -> None:
     """Call a plugin's exporter.
 
     Raises:
@@ -82,5 +82,5 @@ def _send(results: list[Result], target: str) -> None:
         raise EdgeprofError(f"the exporter {name} failed: {type(error).__name__}: {error}") from error
 
 
-def _count(number: int, word: str) -> str:
+def _count_text(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"

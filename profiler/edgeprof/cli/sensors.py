@@ -53,7 +53,7 @@ def command(
     from edgeprof.sensing.glance import glance
 
     roots = resolve_roots(sysfs_root, procfs_root)
-    discovery = discover(PluginHost.from_environment(), roots, sources, rail, study=_watcher(roots))
+    discovery = discover(PluginHost.from_environment(), roots, sources, rail, study=_refresh_watcher(roots))
     seen = glance(discovery.sensors, discovery.topology.by_key())
     if as_json:
         import json
@@ -65,7 +65,7 @@ def command(
         raise GateError(f"no total: {discovery.topology.headline.reason}", remedy=discovery.topology.headline.remedy)
 
 
-def _watcher(roots: Roots) -> Callable[[Sequence[Sensor]], dict[Key, Characteristic]] | None:
+def _refresh_watcher(roots: Roots) -> Callable[[Sequence[Sensor]], dict[Key, Characteristic]] | None:
     """What measures refresh and step; a captured tree does not move, so that there is nothing to watch."""
     if roots.is_captured or not (roots.is_live or roots.is_simulated):
         return None
@@ -105,12 +105,12 @@ def document(discovery: Discovery, seen: Glance) -> dict[str, Any]:
             "excludes": headline.excludes,
             "note": headline.note,
         },
-        "channels": [_channel(channel, seen) for channel in discovery.topology.channels],
+        "channels": [_channel_json(channel, seen) for channel in discovery.topology.channels],
         "failures": [failure._asdict() for failure in discovery.failures],
     }
 
 
-def _channel(channel: Channel, seen: Glance) -> dict[str, Any]:
+def _channel_json(channel: Channel, seen: Glance) -> dict[str, Any]:
     from dataclasses import asdict
 
     filtering = {"kind": channel.filter.kind, "tau_s": channel.filter.tau_s, "length_s": channel.filter.length_s}
@@ -162,10 +162,13 @@ def table(discovery: Discovery, seen: Glance, *, verbose: bool = False) -> list[
         lines = [f"{board.name} · no total: {reason}"]
         if headline.remedy:
             lines.append(f"  → {headline.remedy}")
-    rows = [row for channel in _shown_channels(discovery, verbose) if (row := _row(channel, discovery, seen))]
+    rows = [row for channel in _shown_channels(discovery, verbose) if (row := _channel_row(channel, discovery, seen))]
     lines += ["", *_align_columns(rows)] if rows else []
     if verbose:
-        lines += ["", *(f"  {c.sensor} {c.name}: {c.location}{_dash(c.note)}" for c in discovery.topology.channels)]
+        lines += [
+            "",
+            *(f"  {c.sensor} {c.name}: {c.location}{_text_or_dash(c.note)}" for c in discovery.topology.channels),
+        ]
     missing = _missing_lines(discovery)
     return [*lines, "", *missing] if missing else lines
 
@@ -175,7 +178,7 @@ def _joined_names(channels: tuple[Channel, ...]) -> str:
     return " + ".join(names) if len(names) <= 6 else f"{' + '.join(names[:2])} + … + {names[-1]} ({len(names)} rails)"
 
 
-def _dash(text: str) -> str:
+def _text_or_dash(text: str) -> str:
     return f" – {text}" if text else ""
 
 
@@ -202,7 +205,7 @@ def _shown_channels(discovery: Discovery, verbose: bool) -> list[Channel]:
     return sorted(channels, key=lambda c: (c.key not in top, order.index(c.quantity)))
 
 
-def _row(channel: Channel, discovery: Discovery, seen: Glance) -> list[str]:
+def _channel_row(channel: Channel, discovery: Discovery, seen: Glance) -> list[str]:
     source = channel.sensor
     if channel.location.startswith("i2c "):
         source += f"@{channel.location.split()[1].rsplit('-00', 1)[-1]}"
@@ -210,15 +213,15 @@ def _row(channel: Channel, discovery: Discovery, seen: Glance) -> list[str]:
     return [
         source,
         channel.name,
-        _value(channel, seen),
+        _value_text(channel, seen),
         channel.scope if channel.scope != "unknown" else "",
-        _role(channel, discovery) if power else channel.quantity if channel.quantity not in _PLAIN else "",
+        _role_text(channel, discovery) if power else channel.quantity if channel.quantity not in _PLAIN else "",
         channel.provenance if power else "",
-        _fineness(channel) if power else channel.note,
+        _resolution_text(channel) if power else channel.note,
     ]
 
 
-def _value(channel: Channel, seen: Glance) -> str:
+def _value_text(channel: Channel, seen: Glance) -> str:
     from edgeprof.units import quantity, significant, size
 
     value = seen.values.get(channel.key)
@@ -236,14 +239,14 @@ def _value(channel: Channel, seen: Glance) -> str:
     return special.get(channel.quantity) or quantity(value, channel.unit)
 
 
-def _role(channel: Channel, discovery: Discovery) -> str:
+def _role_text(channel: Channel, discovery: Discovery) -> str:
     chosen = discovery.topology.headline.channels
     if channel.key in {c.key for c in chosen}:
         return "total" if len(chosen) == 1 else "part of total"
     return f"inside {channel.parent}, not added" if channel.parent else "not in the total"
 
 
-def _fineness(channel: Channel) -> str:
+def _resolution_text(channel: Channel) -> str:
     from edgeprof.units import quantity
 
     words = []

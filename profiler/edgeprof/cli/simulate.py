@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
 import tempfile
 import threading
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeprof.cli.around import run_command, terminated
 from edgeprof.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from edgeprof.simulation.source import Source
     from edgeprof.simulation.waveform import Waveform
 
+#: The board that is no tree of files but a device on a serial port.
+MICROCONTROLLER = "mcu"
+
 _EXAMPLES = """
 \b
 Examples:
@@ -29,6 +31,7 @@ Examples:
   edgeprof sensors --sysfs-root board
   edgeprof simulate jetson-orin-nano --follow command -- edgeprof bench model.onnx
   edgeprof simulate jetson-agx-orin --dir board --waveform burst:15W,40W,100ms,2s --duration 30
+  edgeprof simulate mcu --dir board -- edgeprof bench mcu:board/mcu --sensor meter:board/meter
 """
 
 
@@ -52,6 +55,16 @@ Examples:
 )
 @click.option("--duration", type=float, metavar="S", help="Stop after so many seconds; default: until Ctrl-C.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the noise on the load.")
+@click.option("--model", "network", metavar="NAME", help="Of mcu: which network of MLPerf Tiny (default ic01).")
+@click.option("--latency", "latency_s", type=float, metavar="S", help="Of mcu: what an inference takes (default 0.01).")
+@click.option("--power", "power", metavar="IDLE,BUSY", help="Of mcu: what it draws, in watts (default 0.02,0.08).")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="NAME[@N]",
+    help="Of mcu: what goes wrong, from the N-th command on or in it; an unknown NAME lists them.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def command(
     board: str,
@@ -61,6 +74,10 @@ def command(
     follow: str | None,
     duration: float | None,
     seed: int,
+    network: str | None,
+    latency_s: float | None,
+    power: str | None,
+    faults: tuple[str, ...],
     quiet: bool,
 ) -> int:
     """A live, virtual BOARD, for trying edgeprof without hardware: a sysfs tree whose rails move.
@@ -68,30 +85,74 @@ def command(
     Rails follow the machine's real CPU load (or --waveform), averaged, rounded and refreshed as the real part does it.
     The true joules are written beside them (truth.jsonl, truth.json). Every reading of it is marked simulated.
     With CMD, runs CMD with EDGEPROF_SYSFS_ROOT set to the tree and stops when it ends.
+
+    The BOARD mcu is a microcontroller that speaks MLPerf Tiny's serial protocol on DIR/mcu, with a meter at DIR/meter.
     """
     from edgeprof.simulation.live import LiveBoard
 
-    if directory is None and not command_line:
-        raise click.UsageError("--dir DIR is needed (or a command: edgeprof simulate BOARD -- CMD ...)")
-    if command_line and duration is not None:
-        raise click.UsageError("--duration and a command exclude one another: the board stops when the command ends")
+    given = {"waveform": waveform, "follow": follow, "seed": seed or None}
+    of_mcu = {"model": network, "latency": latency_s, "power": power, "fault": faults or None}
+    _check_flags(board, given if board == MICROCONTROLLER else of_mcu, directory, command_line, duration)
+    if board == MICROCONTROLLER:
+        from edgeprof.cli.simulate_microcontroller import play
+
+        assert directory is not None
+        return play(
+            directory,
+            command_line,
+            duration,
+            quiet=quiet,
+            model=network,
+            latency_s=latency_s,
+            power=power,
+            faults=faults,
+        )
     if waveform is not None and follow is not None:
         raise click.UsageError("--waveform and --follow exclude one another")
     if follow == "command" and not command_line:
         raise click.UsageError("--follow command needs a command: edgeprof simulate BOARD --follow command -- CMD ...")
-    if duration is not None and not duration > 0:
-        raise click.UsageError(f"--duration {duration:g} is not above 0")
     meter = _Meter(follow)
-    source = _source(waveform, meter, seed)
+    source = _make_source(waveform, meter, seed)
     stop = threading.Event()
-    with _tree(directory) as tree, _terminated(stop), LiveBoard(board, tree, source, seed=seed) as live:
+    with _tree_folder(directory) as tree, terminated(stop), LiveBoard(board, tree, source, seed=seed) as live:
         if not quiet:
-            _introduce(live, waveform or meter.name, bool(command_line))
-        code = _run(command_line, live, stop, meter) if command_line else _wait(live, stop, duration)
+            _introduce_board(live, waveform or meter.name, bool(command_line))
+        if command_line:
+            environment = {**os.environ, "EDGEPROF_SYSFS_ROOT": str(live.directory.absolute())}
+            code = run_command(command_line, stop, environment, meter.started)
+            _check_alive(live)
+        else:
+            code = _wait_for_end(live, stop, duration)
         live.stop()
         if not quiet:
             _sum_up(live, has_directory=directory is not None)
     return code
+
+
+def _check_flags(
+    board: str,
+    of_others: Mapping[str, object],
+    directory: str | None,
+    command_line: tuple[str, ...],
+    duration: float | None,
+) -> None:
+    """
+    Raises:
+        UsageError: flags that exclude one another, lack, or say nothing to this board.
+    """
+    for name, value in of_others.items():
+        if value is not None:
+            raise click.UsageError(f"--{name} says nothing to the board {board}")
+    if directory is None and (board == MICROCONTROLLER or not command_line):
+        raise click.UsageError(
+            "--dir DIR is needed: the port is DIR/mcu, and the meter DIR/meter"
+            if board == MICROCONTROLLER
+            else "--dir DIR is needed (or a command: edgeprof simulate BOARD -- CMD ...)"
+        )
+    if command_line and duration is not None:
+        raise click.UsageError("--duration and a command exclude one another: the board stops when the command ends")
+    if duration is not None and not duration > 0:
+        raise click.UsageError(f"--duration {duration:g} is not above 0")
 
 
 class _Meter:
@@ -133,7 +194,7 @@ class _Meter:
         return self._busy(time) if self._busy is not None else 0.0
 
 
-def _source(waveform: str | None, meter: _Meter, seed: int) -> Source | Waveform | Mapping[str, Waveform] | None:
+def _make_source(waveform: str | None, meter: _Meter, seed: int) -> Source | Waveform | Mapping[str, Waveform] | None:
     from edgeprof.simulation.source import Load
     from edgeprof.simulation.waveform import parse, read_csv
 
@@ -146,7 +207,7 @@ def _source(waveform: str | None, meter: _Meter, seed: int) -> Source | Waveform
 
 
 @contextlib.contextmanager
-def _tree(directory: str | None) -> Iterator[Path]:
+def _tree_folder(directory: str | None) -> Iterator[Path]:
     """The user's directory, or one that goes when the command has ended."""
     if directory is not None:
         yield Path(directory)
@@ -155,17 +216,7 @@ def _tree(directory: str | None) -> Iterator[Path]:
         yield Path(name)
 
 
-@contextlib.contextmanager
-def _terminated(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM ends the play as its time would; Ctrl-C arrives as KeyboardInterrupt."""
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _introduce(live: LiveBoard, follows: str, around: bool) -> None:
+def _introduce_board(live: LiveBoard, follows: str, around: bool) -> None:
     name = live.layout.spec.model or live.board
     total = " + ".join(live.totals) if len(live.totals) < 5 else f"the sum of {len(live.totals)}"
     rails = f"{len(live.rails)} rails, " + (f"total = {total}" if total else "none of which is the total")
@@ -189,7 +240,7 @@ def _sum_up(live: LiveBoard, has_directory: bool) -> None:
     click.echo(f"{live.board} (virtual): {text}{where}", err=True)
 
 
-def _check(live: LiveBoard) -> None:
+def _check_alive(live: LiveBoard) -> None:
     if live.failure is not None:
         raise UnavailableError(
             f"the virtual board in {live.directory} stopped: {live.failure}",
@@ -197,37 +248,12 @@ def _check(live: LiveBoard) -> None:
         )
 
 
-def _wait(live: LiveBoard, stop: threading.Event, duration: float | None) -> int:
+def _wait_for_end(live: LiveBoard, stop: threading.Event, duration: float | None) -> int:
     left = float("inf") if duration is None else duration
     try:
         while left > 0 and not stop.wait(min(left, 0.5)):
-            _check(live)
+            _check_alive(live)
             left -= 0.5
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def _run(command_line: tuple[str, ...], live: LiveBoard, stop: threading.Event, meter: _Meter) -> int:
-    """Run CMD in the tree's environment; its exit code, or 128 + the signal that ended it."""
-    environment = {**os.environ, "EDGEPROF_SYSFS_ROOT": str(live.directory.absolute())}
-    try:
-        child = subprocess.Popen(list(command_line), env=environment)
-    except OSError as error:
-        raise InputError(
-            f"{command_line[0]} cannot be run: {error.strerror}", remedy="Give a program that is on PATH after --."
-        ) from None
-    meter.started(child.pid)
-    asked = False
-    while True:
-        try:
-            code = child.wait(0.2)
-            break
-        except subprocess.TimeoutExpired:
-            if stop.is_set() and not asked:
-                child.terminate()
-                asked = True
-        except KeyboardInterrupt:
-            continue  # the terminal sent it to the command too, which ends in its own way
-    _check(live)
-    return code if code >= 0 else 128 - code

@@ -63,16 +63,18 @@ def command(recipe: Path, **flags: Any) -> int:
             say=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
         )
         if flags["plan_only"]:
-            click.echo(_plan(studies))
+            click.echo(_plan_text(studies))
             return 0
         for outcome in sweep(prepared, prune_hopeless=flags["prune_hopeless"]):
             outcomes.append(outcome)
             if not flags["as_json"]:
-                _show(outcome, several=len(studies) > 1, no_color=flags["no_color"])
-    return _deliver(outcomes, outputs, host, several=len(studies) > 1, as_json=flags["as_json"], strict=flags["strict"])
+                _show_plan(outcome, several=len(studies) > 1, no_color=flags["no_color"])
+    return _deliver_outcomes(
+        outcomes, outputs, host, several=len(studies) > 1, as_json=flags["as_json"], strict=flags["strict"]
+    )
 
 
-def _plan(studies: list[StudyFile]) -> str:
+def _plan_text(studies: list[StudyFile]) -> str:
     """Every variant of every model, and the limits."""
     lines = []
     for study in studies:
@@ -83,15 +85,15 @@ def _plan(studies: list[StudyFile]) -> str:
     return "\n".join([*lines, *(first.product.limits(first.limits)[1] if first.product else [])])
 
 
-def _show(outcome: Outcome, *, several: bool, no_color: bool) -> None:
+def _show_plan(outcome: Outcome, *, several: bool, no_color: bool) -> None:
     from edgeprof.reporters.terminal import Style
 
     style = Style.of(sys.stdout, no_color=no_color)
     heading = style.wrap("", outcome.model, indent=0) if several else []
-    click.echo("\n".join([*(style.paint(line, "bold") for line in heading), _text(outcome, style)]))
+    click.echo("\n".join([*(style.paint(line, "bold") for line in heading), _outcome_text(outcome, style)]))
 
 
-def _deliver(
+def _deliver_outcomes(
     outcomes: list[Outcome], outputs: tuple[Path, ...], host: PluginHost, *, several: bool, as_json: bool, strict: bool
 ) -> int:
     """Keep, write, print; then the exit code."""
@@ -123,7 +125,7 @@ def _deliver(
     return 1 if strict and any(outcome.recommendation.variant is None for outcome in outcomes) else 0
 
 
-def _text(outcome: Outcome, style: Style) -> str:
+def _outcome_text(outcome: Outcome, style: Style) -> str:
     from edgeprof.reporters import console
     from edgeprof.reporters.answer import headline
     from edgeprof.reporters.limits import sentence

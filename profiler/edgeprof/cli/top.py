@@ -71,8 +71,8 @@ def command(
         if as_json:
             _print_json(watch, state, every_s, once=once)
         elif live:
-            with _screen() as keys:
-                _play(watch, state, every_s, Style.of(sys.stdout, no_color=no_color), keys)
+            with _alternate_screen() as keys:
+                _play_frames(watch, state, every_s, Style.of(sys.stdout, no_color=no_color), keys)
         else:
             time.sleep(_FIRST_S)  # a counter's power is the difference of two readings
             style = Style.of(sys.stdout, no_color=no_color)
@@ -95,41 +95,41 @@ def _print_json(watch: Watch, state: _State, every_s: float, *, once: bool) -> N
         time.sleep(every_s)
 
 
-def _play(watch: Watch, state: _State, every_s: float, style: Style, keys: int) -> None:
+def _play_frames(watch: Watch, state: _State, every_s: float, style: Style, keys: int) -> None:
     """Draw frames until q, Ctrl-C or the end of stdin."""
     from edgeprof.reporters.top_frame import History, draw
 
     history = History()
     pause_s = _FIRST_S
     while True:
-        pressed = _key(keys, pause_s)
+        pressed = _read_key(keys, pause_s)
         if pressed in _QUIT:
             return
         if pressed == b" ":
             watch.mark()
         moment = state.moment(watch)
         history.add(moment.rails)
-        lines = draw(moment, history, style, keys=True)[: _height() - 1]
+        lines = draw(moment, history, style, keys=True)[: _terminal_height() - 1]
         # Past the guard of stdout, which takes such sequences out: every name in the lines went through ``style.text``.
         frame = _HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_REST
         os.write(1, frame.encode(sys.stdout.encoding or "utf-8", "replace"))
         pause_s = every_s
 
 
-def _key(keys: int, seconds: float) -> bytes | None:
+def _read_key(keys: int, seconds: float) -> bytes | None:
     """The key that was pressed within so many seconds, ``b""`` where stdin has ended, None for none."""
     readable = select.select([keys], [], [], seconds)[0]
     return os.read(keys, 1) if readable else None
 
 
-def _height() -> int:
+def _terminal_height() -> int:
     import shutil
 
     return shutil.get_terminal_size((80, 24)).lines
 
 
 @contextlib.contextmanager
-def _screen() -> Iterator[int]:
+def _alternate_screen() -> Iterator[int]:
     """The terminal's other screen, and its keys one by one; what it was comes back however this ends.
 
     Yields:

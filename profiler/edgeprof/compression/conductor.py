@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,10 +82,10 @@ def compress(
     """
     made_for = device or current_target()
     parsed = [(chain, parse_chain(chain)) for chain in chains]
-    compressors: Mapping[str, Callable[[], Compressor]] = host.of("compressors")
     for _, steps in parsed:
-        check_chain(steps, compressors, source.format)
-    checked_with = LoadOptions("", None, 1, dict(shapes or {}), {}, dict(dtypes or {}))
+        check_chain(steps, host.of("compressors"), source.format)
+    options = LoadOptions("", None, 1, dict(shapes or {}), {}, dict(dtypes or {}))
+    run = _Run(source, host, directory, data, seed, made_for, options, timeout_s)
     path = manifest_path(source, directory)
     before = _earlier_variants(path, source)
     asked = {chain_name(steps) for _, steps in parsed}
@@ -93,8 +94,8 @@ def compress(
         "schema": SCHEMA,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "edgeprof": __version__,
-        "source": _model(source, source.spec),
-        "dataset": _dataset(data),
+        "source": _model_facts(source, source.spec),
+        "dataset": _dataset_facts(data),
         "seed": seed,
         "target": {"name": made_for.name, **made_for.to_dict()},
         "variants": [],
@@ -108,22 +109,14 @@ def compress(
         known = None if fresh else before.get(name)
         if shapes and known is not None and any(reason["code"] == "not_checked" for reason in known["reasons"]):
             known = None  # what could not be checked then can be now
-        if known is not None and _still_true(
-            known, steps, compressors, data, directory, seed, made_for, source.own_formats
-        ):
+        if known is not None and run.is_current(known, steps):
             note(f"{name}: already made")
             manifest["variants"].append({**known, "reused": True})
         else:
             note(f"{name}: working")
             try:
-                there = [*([] if fresh else before.values()), *manifest["variants"]]
-                entry = _make(
-                    source, chain, steps, host, directory, data, seed=seed, options=checked_with, timeout_s=timeout_s,
-                    device=made_for,
-                    begun=_furthest_prefix(
-                        there, steps, compressors, data, directory, seed, made_for, source.own_formats
-                    ),
-                )  # fmt: skip
+                earlier = [*([] if fresh else before.values()), *manifest["variants"]]
+                entry = run.make_entry(chain, steps, run.furthest_prefix(earlier, steps))
             except StorageError:
                 raise
             except (InputError, UnavailableError) as error:
@@ -131,7 +124,12 @@ def compress(
                     raise
                 # One of several that does not fit this model costs itself alone.
                 note(f"{name}: {error.message}")
-                entry = {"name": name, "chain": chain, "status": "failed", "reasons": [_reason(VariantError.of(error))]}
+                entry = {
+                    "name": name,
+                    "chain": chain,
+                    "status": "failed",
+                    "reasons": [_failure_reason(VariantError.of(error))],
+                }
                 entry |= {"reused": False, "dataset": None, "model": None, "recipe": []}
             manifest["variants"].append(entry)
         whole = {**manifest, "variants": [*others, *manifest["variants"]]}
@@ -144,53 +142,110 @@ def manifest_path(source: Artifact, directory: Path) -> Path:
     return directory / f"{stem(source)}.compress.json"
 
 
-def _make(  # noqa: PLR0917 - called once, above
-    source: Artifact,
-    chain: str,
-    steps: Sequence[Step],
-    host: PluginHost,
-    directory: Path,
-    data: Dataset | None,
-    *,
-    seed: int,
-    options: LoadOptions,
-    timeout_s: float,
-    begun: Made | None,
-    device: Target,
-) -> dict[str, Any]:
-    entry: dict[str, Any] = {"name": chain_name(steps), "chain": chain, "status": "ok", "reasons": [], "reused": False}
-    entry["dataset"] = _dataset(data)
-    started = time.monotonic()
-    try:
-        variant, recipe = make_variant(
-            source, steps, host.of("compressors"), directory, data, seed=seed, timeout_s=timeout_s, begun=begun,
-            device=device,
-        )  # fmt: skip
-    except VariantError as error:
-        return {**entry, "status": "failed", "reasons": [_reason(error)], "model": None, "recipe": []}
-    entry["seconds"] = round(time.monotonic() - started, 3)
-    entry["model"], entry["recipe"] = _model(variant, Path(variant.target).name), recipe
-    try:
-        check(variant, host, data, options=options, timeout_s=timeout_s)
-    except UnavailableError as error:
-        entry["reasons"] = [_not_checked(error)]
-    except VariantError as error:
-        if error.code != Code.NAN_OUTPUT and not _runs(source, host, options=options, timeout_s=timeout_s):
-            # An open input shape, a missing device: the model as it was does not run by itself here either.
+@dataclass(frozen=True)
+class _Run:
+    """What every variant of one run is made of and with.
+
+    Attributes:
+        source: The model.
+        host: The plugins.
+        directory: Where variants go.
+        data: For calibration, training and the check of the outputs.
+        seed: Makes it repeatable.
+        device: The processor that the variants are made for.
+        options: What a variant is loaded with when it is checked.
+        timeout_s: For loading a variant.
+    """
+
+    source: Artifact
+    host: PluginHost
+    directory: Path
+    data: Dataset | None
+    seed: int
+    device: Target
+    options: LoadOptions
+    timeout_s: float
+
+    def make_entry(self, chain: str, steps: Sequence[Step], begun: Made | None) -> dict[str, Any]:
+        """Make one variant, check it, and return what the manifest says of it.
+
+        Args:
+            chain: As it was written.
+            steps: The same, parsed.
+            begun: A variant that has the first steps behind it; None begins with the model.
+        """
+        entry: dict[str, Any] = {
+            "name": chain_name(steps), "chain": chain, "status": "ok", "reasons": [], "reused": False,
+            "dataset": _dataset_facts(self.data),
+        }  # fmt: skip
+        started = time.monotonic()
+        try:
+            variant, recipe = make_variant(
+                self.source, steps, self.host.of("compressors"), self.directory, self.data, seed=self.seed,
+                timeout_s=self.timeout_s, begun=begun, device=self.device,
+            )  # fmt: skip
+        except VariantError as error:
+            return {**entry, "status": "failed", "reasons": [_failure_reason(error)], "model": None, "recipe": []}
+        entry["seconds"] = round(time.monotonic() - started, 3)
+        entry["model"], entry["recipe"] = _model_facts(variant, Path(variant.target).name), recipe
+        try:
+            check(variant, self.host, self.data, options=self.options, timeout_s=self.timeout_s)
+        except UnavailableError as error:
             entry["reasons"] = [_not_checked(error)]
-        else:
-            entry["status"], entry["reasons"] = "failed", [_reason(error)]
-    return entry
+        except VariantError as error:
+            if error.code != Code.NAN_OUTPUT and not self._source_is_loadable():
+                # An open input shape, a missing device: the model as it was does not run by itself here either.
+                entry["reasons"] = [_not_checked(error)]
+            else:
+                entry["status"], entry["reasons"] = "failed", [_failure_reason(error)]
+        return entry
 
+    def _source_is_loadable(self) -> bool:
+        try:
+            check(self.source, self.host, options=self.options, timeout_s=self.timeout_s)
+        except UnavailableError:
+            return False
+        except VariantError as error:
+            return error.code == Code.NAN_OUTPUT
+        return True
 
-def _runs(source: Artifact, host: PluginHost, *, options: LoadOptions, timeout_s: float) -> bool:
-    try:
-        check(source, host, options=options, timeout_s=timeout_s)
-    except UnavailableError:
-        return False
-    except VariantError as error:
-        return error.code == Code.NAN_OUTPUT
-    return True
+    def furthest_prefix(self, earlier: Sequence[Mapping[str, Any]], steps: Sequence[Step]) -> Made | None:
+        """The earlier variant that has the most of a chain's first steps behind it.
+
+        An export or a training that several chains begin with is then not done twice.
+        """
+        for count in range(len(steps) - 1, 0, -1):
+            first = steps[:count]
+            for entry in earlier:
+                if entry["name"] == chain_name(first) and self.is_current(entry, first):
+                    return self._recognise(entry), entry["recipe"]
+        return None
+
+    def is_current(self, entry: Mapping[str, Any], steps: Sequence[Step]) -> bool:
+        """Whether a variant of an earlier run is what this run would make."""
+        if entry.get("status") != "ok" or not entry.get("model"):
+            return False
+        recipe, target = entry["recipe"], self.device.to_dict()
+        elsewhere = any(step_record.get("target", target) != target for step_record in recipe)
+        if elsewhere or [step_record["seed"] for step_record in recipe] != [self.seed] * len(steps):
+            return False
+        compressors: Mapping[str, Callable[[], Compressor]] = self.host.of("compressors")
+        for step_record, step in zip(recipe, steps, strict=True):
+            tool = compressors[step.compressor]() if step.compressor in compressors else None
+            if tool is None or step_record["version"] not in {tool.version, *tool.version.split("+")}:
+                return False
+            of_data = step_record["facts"].get("calibration") or (
+                "data" not in step.given and step_record["facts"].get("trained_on")
+            )
+            if of_data and entry.get("dataset") != _dataset_facts(self.data):
+                return False
+        try:
+            return bool(self._recognise(entry).sha256 == entry["model"]["sha256"])
+        except EdgeprofError:
+            return False
+
+    def _recognise(self, entry: Mapping[str, Any]) -> Artifact:
+        return recognise(os.fspath(self.directory / entry["model"]["path"]), self.source.own_formats)
 
 
 def check(
@@ -234,61 +289,7 @@ _NOT_CHECKED_REMEDY = "Name open shapes with --input NAME=SHAPE, or check it whe
 _NAN_REMEDY = "Leave the layers that overflow in float (exclude=…), or use a milder method."
 
 
-def _furthest_prefix(  # noqa: PLR0917 - called once, above
-    there: Sequence[Mapping[str, Any]],
-    steps: Sequence[Step],
-    compressors: Mapping[str, Callable[[], Compressor]],
-    data: Dataset | None,
-    directory: Path,
-    seed: int,
-    made_for: Target,
-    formats: Mapping[str, tuple[int, bytes]],
-) -> Made | None:
-    """The variant that has the most of a chain's first steps behind it: an export or a training is not done twice."""
-    for count in range(len(steps) - 1, 0, -1):
-        first = steps[:count]
-        for entry in there:
-            if entry["name"] == chain_name(first) and _still_true(
-                entry, first, compressors, data, directory, seed, made_for, formats
-            ):
-                return recognise(os.fspath(directory / entry["model"]["path"]), formats), entry["recipe"]
-    return None
-
-
-def _still_true(  # noqa: PLR0917 - called above only
-    entry: Mapping[str, Any],
-    steps: Sequence[Step],
-    compressors: Mapping[str, Callable[[], Compressor]],
-    data: Dataset | None,
-    directory: Path,
-    seed: int,
-    made_for: Target,
-    formats: Mapping[str, tuple[int, bytes]],
-) -> bool:
-    """Whether a variant of an earlier run is what this run would make."""
-    if entry.get("status") != "ok" or not entry.get("model"):
-        return False
-    recipe = entry["recipe"]
-    elsewhere = any(step_record.get("target", made_for.to_dict()) != made_for.to_dict() for step_record in recipe)
-    if elsewhere or [step_record["seed"] for step_record in recipe] != [seed] * len(steps):
-        return False
-    for step_record, step in zip(recipe, steps, strict=True):
-        tool = compressors[step.compressor]() if step.compressor in compressors else None
-        if tool is None or step_record["version"] not in {tool.version, *tool.version.split("+")}:
-            return False
-        of_data = step_record["facts"].get("calibration") or (
-            "data" not in step.given and step_record["facts"].get("trained_on")
-        )
-        if of_data and entry.get("dataset") != _dataset(data):
-            return False
-    try:
-        artifact = recognise(os.fspath(directory / entry["model"]["path"]), formats)
-    except EdgeprofError:
-        return False
-    return bool(artifact.sha256 == entry["model"]["sha256"])
-
-
-def _dataset(data: Dataset | None) -> dict[str, Any] | None:
+def _dataset_facts(data: Dataset | None) -> dict[str, Any] | None:
     if data is None:
         return None
     return {"name": data.name, "preprocessing": data.preprocessing, "fingerprint": data.fingerprint()}
@@ -317,7 +318,7 @@ def _earlier_variants(path: Path, source: Artifact) -> dict[str, dict[str, Any]]
     return {}
 
 
-def _model(artifact: Artifact, path: str) -> dict[str, Any]:
+def _model_facts(artifact: Artifact, path: str) -> dict[str, Any]:
     return {
         "path": path,
         "format": artifact.format,
@@ -332,5 +333,5 @@ def _not_checked(error: EdgeprofError) -> dict[str, Any]:
     return {"code": "not_checked", "message": message, "remedy": error.remedy or _NOT_CHECKED_REMEDY}
 
 
-def _reason(error: VariantError) -> dict[str, Any]:
+def _failure_reason(error: VariantError) -> dict[str, Any]:
     return {"code": error.code, "message": error.message, "remedy": error.remedy}

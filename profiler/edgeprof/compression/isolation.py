@@ -59,7 +59,7 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
         if sandbox.is_asked_for() and folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeprof-sandbox-")))
         given = {"label": label, "limit_s": limit_s, "lifeline": lifeline, "dump": dump, "folder": folder}
-        child = context.Process(target=_child, args=(work, ours, theirs), kwargs=given)
+        child = context.Process(target=_run_child, args=(work, ours, theirs), kwargs=given)
         with warnings.catch_warnings():
             # Threads of libraries do not follow into the child; those that it needs, it starts itself.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -92,7 +92,7 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
 def place(error: BaseException | None) -> str:
     """`` (FILE, line N)``: the innermost line of an error's stack that is neither a library's nor ours, if any."""
     stack = [] if error is None else reversed(traceback.extract_tb(error.__traceback__))
-    return _place((frame.filename, frame.lineno or 0) for frame in stack)
+    return _frame_place((frame.filename, frame.lineno or 0) for frame in stack)
 
 
 @contextlib.contextmanager
@@ -121,7 +121,7 @@ def user_code(what: str) -> Iterator[None]:
             watch(None)
 
 
-def _child(
+def _run_child(
     work: Callable[[], Any],
     parents: Connection,
     pipe: Connection,
@@ -142,15 +142,16 @@ def _child(
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     faulthandler.enable(dump, all_threads=False)
+    # A timer, and not faulthandler.dump_traceback_later: its thread does not follow into a fork of a process that uses
+    # it, and the call then waits for that thread for ever.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    faulthandler.register(signal.SIGALRM, file=dump, chain=True)  # writes the stacks, then ends the process
     if "torch" in sys.modules:  # OpenMP's threads did not follow, and it would wait for them
         sys.modules["torch"].set_num_threads(1)
 
     def watch(what: str | None) -> None:
         pipe.send(("running", what))
-        if what is None:
-            faulthandler.cancel_dump_traceback_later()
-        else:
-            faulthandler.dump_traceback_later(limit_s, exit=True, file=dump)
+        signal.setitimer(signal.ITIMER_REAL, 0.0 if what is None else limit_s)
 
     _WATCH.set(watch)
     if sandbox.is_asked_for():
@@ -178,8 +179,8 @@ def _kill_child(child: BaseProcess) -> None:
 
 
 def _death_error(running: str | None, label: str, status: int, words: str, limit_s: float) -> VariantError:
-    what, where = running or label, _place(_frames(words))
-    if words.startswith("Timeout"):
+    what, where = running or label, _frame_place(_stack_frames(words))
+    if status == -signal.SIGALRM:
         return VariantError(
             f"{what} did not end within {limit_s:g} s{where}",
             remedy="If it is only slow, allow it more with --timeout S.",
@@ -196,12 +197,12 @@ def _death_error(running: str | None, label: str, status: int, words: str, limit
     return VariantError(f"{what} ended its process with exit status {status}", code=Code.CRASHED)
 
 
-def _frames(words: str) -> list[tuple[str, int]]:
+def _stack_frames(words: str) -> list[tuple[str, int]]:
     """The stack in a dump of faulthandler, innermost first."""
     return [(path, int(line)) for path, line in re.findall(r'^  File "(.+)", line (\d+) in ', words, re.MULTILINE)]
 
 
-def _place(frames: Iterable[tuple[str, int]]) -> str:
+def _frame_place(frames: Iterable[tuple[str, int]]) -> str:
     ours = [
         path for name in ("edgeprof", "edgeprof_plugins") for path in getattr(sys.modules.get(name), "__path__", ())
     ]

@@ -45,11 +45,11 @@ def check_preprocessing(name: str, recipe: Recipe, data: Dataset | None) -> None
     """
     if data is None:
         return
-    for step, facts in _facts(recipe):
+    for step, facts in _step_facts(recipe):
         theirs = facts.get("preprocessing")
         if theirs in {None, data.preprocessing} or any(str(theirs).startswith(prefix) for prefix in data.accepts):
             continue
-        did, on = _use(facts)
+        did, on = _data_use(facts)
         who = step if name == step else f"{name}: {step}"
         raise InputError(
             f"{who} {did} on {on} with the preprocessing {_describe_preprocessing(theirs, facts.get('declared'))}, but"
@@ -61,7 +61,7 @@ def check_preprocessing(name: str, recipe: Recipe, data: Dataset | None) -> None
 
 def judged_before(recipe: Recipe, data: Dataset | None) -> list[Reason]:
     """Return the warnings about accuracy on data that the variant was trained or calibrated on; none for other data."""
-    marked = [(step, facts) for step, facts in _facts(recipe) if facts.get("fingerprint")]
+    marked = [(step, facts) for step, facts in _step_facts(recipe) if facts.get("fingerprint")]
     if data is None or not marked:
         return []
     try:
@@ -130,12 +130,12 @@ _OF_OLD_RECIPES: dict[str, tuple[frozenset[str], int | None]] = {
 }
 
 
-def _facts(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _step_facts(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for step in recipe:
         yield str(step.get("compressor", "a step")), step.get("facts") or {}
 
 
-def _use(facts: Mapping[str, Any]) -> tuple[str, str]:
+def _data_use(facts: Mapping[str, Any]) -> tuple[str, str]:
     if "trained_on" in facts:
         return "was trained", str(facts["trained_on"])
     return "was calibrated", str(facts.get("calibration", "its data"))

@@ -48,8 +48,8 @@ def check_share(name: str, model: str, facts: Mapping[str, Any], least: float, *
 def describe(account: Mapping[str, Any]) -> str:
     """``98.2 % of the weights and 99.9 % of the multiply-accumulates``."""
     weights, macs = account["weights"]["share"], account["macs"]["share"]
-    weight_share = "none" if weights is None else _percent(weights)
-    work = f"an unknown share ({account['macs']['reason']})" if macs is None else _percent(macs)
+    weight_share = "none" if weights is None else _percent_text(weights)
+    work = f"an unknown share ({account['macs']['reason']})" if macs is None else _percent_text(macs)
     return f"{weight_share} of the weights and {work} of the multiply-accumulates"
 
 
@@ -64,7 +64,7 @@ def reasons(account: Mapping[str, Any]) -> str:
     return ", ".join(sentences) + more
 
 
-def _percent(share: float) -> str:
+def _percent_text(share: float) -> str:
     """Format a share in percent so that a small one is not shown as 0 % and one below 1 is not shown as 100 %."""
     percent = 100 * share
     for digits in (1, 2, 3):

@@ -55,7 +55,7 @@ def parse_chain(text: str) -> list[Step]:
     """
     steps = []
     for part in text.split("+"):
-        name, settings = _split(part.strip())
+        name, settings = _split_step(part.strip())
         if not name:
             raise InputError(
                 f"--with {text!r} has an empty step", remedy="Write it as prune-structured:amount=0.3+int8-static."
@@ -70,7 +70,7 @@ def parse_chain(text: str) -> list[Step]:
     return steps
 
 
-def _split(part: str) -> tuple[str, str]:
+def _split_step(part: str) -> tuple[str, str]:
     """Split a step into its name and settings; the colon of a pattern, as in prune-2:4, belongs to the name."""
     match = re.match(r"(?P<name>[^:]*(?::\d+)?)(?::(?P<settings>.*))?$", part)
     assert match is not None
@@ -95,7 +95,7 @@ def settings(compressor: Compressor, given: Mapping[str, str]) -> dict[str, Any]
     values = {}
     for name, parameter in known.items():
         if name in given:
-            values[name] = _typed(compressor.name, parameter, given[name])
+            values[name] = _typed_value(compressor.name, parameter, given[name])
         elif parameter.default is not None:
             values[name] = parameter.default
         elif parameter.required:
@@ -105,8 +105,8 @@ def settings(compressor: Compressor, given: Mapping[str, str]) -> dict[str, Any]
     return values
 
 
-def _typed(owner: str, parameter: Parameter, text: str) -> Any:
-    converters: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "bool": _boolean}
+def _typed_value(owner: str, parameter: Parameter, text: str) -> Any:
+    converters: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "bool": _parse_boolean}
     try:
         value = converters[parameter.type](text)
     except ValueError:
@@ -122,7 +122,7 @@ def _typed(owner: str, parameter: Parameter, text: str) -> Any:
     return value
 
 
-def _boolean(text: str) -> bool:
+def _parse_boolean(text: str) -> bool:
     lowered = text.lower()
     if lowered in {"1", "true", "yes", "on"}:
         return True
@@ -140,7 +140,7 @@ def check_chain(steps: Sequence[Step], compressors: Mapping[str, Callable[[], Co
     Raises:
         InputError: an unknown compressor or parameter, or a value that it does not take.
     """
-    tools = [_compressor(step, compressors) for step in steps]
+    tools = [_find_compressor(step, compressors) for step in steps]
     current = model_format
     for step, family in zip(steps, tools, strict=True):
         if current not in family.takes:
@@ -201,17 +201,19 @@ def make_variant(
                 if isolated:  # libraries leave what they need for a while there too
                     tempfile.tempdir = os.environ["TMPDIR"] = os.fspath(folder)
                 with making_for(device or current_target()):
-                    return _through(source, steps, compressors, folder, data, seed=seed, begun=begun, least=least_share)
+                    return _run_chain(
+                        source, steps, compressors, folder, data, seed=seed, begun=begun, least=least_share
+                    )
 
             name = chain_name(steps)
             variant, recipe = apart(work, label=name, limit_s=timeout_s, folder=folder) if isolated else work()
-            final = _install(variant, directory)
+            final = _install_files(variant, directory)
     except OSError as error:
         raise _cannot_write(directory, error) from error
     return recognise(os.fspath(final), source.own_formats), recipe
 
 
-def _through(
+def _run_chain(
     source: Artifact,
     steps: Sequence[Step],
     compressors: Mapping[str, Callable[[], Compressor]],
@@ -223,15 +225,15 @@ def _through(
     least: float,
 ) -> Made:
     """The file in ``folder`` that the last step wrote, and the recipe."""
-    tools = [(step, _compressor(step, compressors)) for step in steps]
+    tools = [(step, _find_compressor(step, compressors)) for step in steps]
     check_preprocessing(source.spec, recipe_beside(source), data)
     current, recipe = (source, []) if begun is None else (begun[0], list(begun[1]))
     for number, (step, family) in list(enumerate(tools))[len(recipe) :]:
         tool = family
         if current.format not in tool.takes:
             raise InputError(
-                f"{tool.name} takes {', '.join(tool.takes)}; {_called(source, current)} is {current.format}",
-                remedy=_bridge(tool, current.format, compressors),
+                f"{tool.name} takes {', '.join(tool.takes)}; {_displayed_name(source, current)} is {current.format}",
+                remedy=_bridging_remedy(tool, current.format, compressors),
             )
         tool = family.for_format(current.format)
         if tool.needs_data != "no" and data is None and "data" not in step.given:
@@ -244,20 +246,20 @@ def _through(
         target.parent.mkdir(exist_ok=True)
         # Of a factory (FILE.py:attribute) the attribute is a part of what it is called.
         given = current.path if current.path is not None and current.format != "python" else Path(current.target)
-        label = given.name if current is source else _called(source, current)
+        label = given.name if current is source else _displayed_name(source, current)
         try:
-            facts = _apply(tool, given, target, values, data, seed=seed, label=label)
+            facts = _apply_step(tool, given, target, values, data, seed=seed, label=label)
         except EdgeprofError as error:
             # A scratch file's name means nothing to anybody.
-            error.message = error.message.replace(os.fspath(given), _called(source, current))
+            error.message = error.message.replace(os.fspath(given), _displayed_name(source, current))
             if current is not source:
-                error.message = error.message.replace(f"{given.name}: ", f"{_called(source, current)}: ")
+                error.message = error.message.replace(f"{given.name}: ", f"{_displayed_name(source, current)}: ")
             error.args = (error.message,)
             raise
         produced = recognise(os.fspath(target), source.own_formats)
         if produced.format != (tool.gives or current.format):
             raise VariantError(f"{tool.name} wrote {produced.format} where {tool.gives or current.format} was due")
-        check_share(tool.name, _called(source, current), facts, least, same=produced.sha256 == current.sha256)
+        check_share(tool.name, _displayed_name(source, current), facts, least, same=produced.sha256 == current.sha256)
         recipe.append(
             {
                 "compressor": tool.name,
@@ -275,13 +277,13 @@ def _through(
     return current, recipe
 
 
-def _compressor(step: Step, compressors: Mapping[str, Callable[[], Compressor]]) -> Compressor:
+def _find_compressor(step: Step, compressors: Mapping[str, Callable[[], Compressor]]) -> Compressor:
     if step.compressor not in compressors:
         raise unknown("compressor", step.compressor, compressors)
     return compressors[step.compressor]()
 
 
-def _apply(
+def _apply_step(
     tool: Compressor, source: Path, target: Path, values: dict[str, Any], data: Dataset | None, *, seed: int, label: str
 ) -> dict[str, Any]:
     try:
@@ -301,7 +303,7 @@ def _apply(
         raise VariantError(f"{tool.name} failed on {label}: {type(error).__name__}: {error}") from error
 
 
-def _install(variant: Artifact, directory: Path) -> Path:
+def _install_files(variant: Artifact, directory: Path) -> Path:
     """Flush the files and rename them, the model last, so that a full disk or a kill leaves no partial model."""
     assert variant.path is not None  # a step writes a file
     for source in sorted(variant.files, key=lambda file: file == variant.path):
@@ -349,7 +351,7 @@ _CONVERTERS = {
 }
 
 
-def _bridge(tool: Compressor, model_format: str, compressors: Mapping[str, Callable[[], Compressor]]) -> str:
+def _bridging_remedy(tool: Compressor, model_format: str, compressors: Mapping[str, Callable[[], Compressor]]) -> str:
     """Return the remedy for a format that a compressor does not take: a step that converts it, or other compressors."""
     candidates = {name: factory() for name, factory in sorted(compressors.items())}
     fitting = {
@@ -369,7 +371,7 @@ def _bridge(tool: Compressor, model_format: str, compressors: Mapping[str, Calla
     return " ".join(words)
 
 
-def _called(source: Artifact, current: Artifact) -> str:
+def _displayed_name(source: Artifact, current: Artifact) -> str:
     """Return the name of a step's model for messages: the user's name for it, not the name of a scratch file."""
     return source.spec if current is source else f"what the steps before made of {source.spec}"
 

@@ -28,9 +28,11 @@ class Methods:
     @classmethod
     def of(cls, host: PluginHost, model_format: str) -> Methods:
         """Those that are installed."""
-        made = {name: factory() for name, factory in host.of("compressors").items()}
+        compressors = {name: factory() for name, factory in host.of("compressors").items()}
         return cls({
-            name: one.for_format(model_format) for name, one in made.items() if model_format in one.takes
+            name: compressor.for_format(model_format)
+            for name, compressor in compressors.items()
+            if model_format in compressor.takes
         })  # fmt: skip
 
     def chain(self, method: str, /, *, given: Mapping[str, Any] | None = None, **changes: Any) -> str | None:
@@ -45,14 +47,14 @@ class Methods:
         if tool is None:
             return None
         if changes.get("exclude") == "auto" and not any(
-            one.name == "exclude" and "auto" in one.help for one in tool.parameters
+            parameter.name == "exclude" and "auto" in parameter.help for parameter in tool.parameters
         ):
             return None  # takes names only
         defaults = {parameter.name: parameter.default for parameter in tool.parameters}
         if not changes.keys() <= defaults.keys():
             return None
         before = {key: value for key, value in (given or {}).items() if key in defaults and value != defaults[key]}
-        words = {key: _text(value) for key, value in {**before, **changes}.items()}
+        words = {key: _setting_text(value) for key, value in {**before, **changes}.items()}
         text = method + "".join(f"{':' if k == 0 else ','}{key}={words[key]}" for k, key in enumerate(words))
         try:
             (step,) = parse_chain(text)
@@ -64,7 +66,7 @@ class Methods:
         return text
 
 
-def _text(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -49,13 +49,13 @@ _SHORT_NODE = 10e-6
 
 def diagnose(evidence: Evidence) -> list[Finding]:
     """All checks that the evidence allows, the gravest first."""
-    found = [finding for check in _CHECKS for finding in check(evidence)]
-    return sorted(found, key=lambda one: (ORDER[one.status], -one.weight))
+    findings = [finding for check in _CHECKS for finding in check(evidence)]
+    return sorted(findings, key=lambda finding: (ORDER[finding.status], -finding.weight))
 
 
 def headline(findings: Sequence[Finding]) -> Finding | None:
     """What to say where there is room for one sentence; None where nothing is wrong."""
-    return next((one for one in findings if one.status != "ok"), None)
+    return next((finding for finding in findings if finding.status != "ok"), None)
 
 
 def predicted_speed_up(graph: Graph, baseline: Graph | None, *, dot: bool | None) -> float:
@@ -79,7 +79,7 @@ def amdahl(share: float, gain: float) -> float:
 # --- the checks -------------------------------------------------------------------------------------------------------
 
 
-def _int8_share(e: Evidence) -> Iterator[Finding]:
+def _check_int8_share(e: Evidence) -> Iterator[Finding]:
     """B3.1: the executed graph, not what was asked for."""
     graph = e.graph
     if graph is None or not graph.layers or not _means_int8(e):
@@ -92,30 +92,30 @@ def _int8_share(e: Evidence) -> Iterator[Finding]:
     bound = amdahl(share, gain)
     floats = sorted((x for x in graph.layers if x.precision.startswith("float")), key=lambda x: -(x.macs or 0))
     named = ", ".join(f"{x.name} ({(x.macs or 0) / graph.macs:.0%})" for x in floats[:3])
-    told = f"{share:.1%} of the multiply-accumulates run in integers, so at most {bound:.2f} × faster (Amdahl)"
+    sentence = f"{share:.1%} of the multiply-accumulates run in integers, so at most {bound:.2f} × faster (Amdahl)"
     if share < _NO_OP:
         packed = sum(layer.stored in {"int8", "uint8", "int4"} for layer in graph.layers)
         only = f"; {packed} of {len(graph.layers)} layers store integers and compute in floats" if packed else ""
         engine = graph.integers if packed > len(graph.layers) / 2 else ""
         yield Finding(
-            "int8-share", "fail", share, "ratio", _NO_OP, f"a no-op for speed: {told}{only}",
-            engine or _quantise_more(e, floats), 5.0, chain=None if engine else _static(e, floats),
+            "int8-share", "fail", share, "ratio", _NO_OP, f"a no-op for speed: {sentence}{only}",
+            engine or _quantise_more(e, floats), 5.0, chain=None if engine else _static_chain(e, floats),
         )  # fmt: skip
     elif share < _ISLANDS:
         yield Finding(
             "int8-share", "warn", share, "ratio", _ISLANDS,
-            f"{told}; still in floats: {named}" + _conversions(graph),
+            f"{sentence}; still in floats: {named}" + _conversions_text(graph),
             "Use operators that the runtime quantises in place of these.", 3.0,
         )  # fmt: skip
     else:
-        yield Finding("int8-share", "ok", share, "ratio", _ISLANDS, told + _conversions(graph))
+        yield Finding("int8-share", "ok", share, "ratio", _ISLANDS, sentence + _conversions_text(graph))
 
 
 #: What int8-static takes, in the words of ONNX and TFLite.
 _STATIC_TAKES = ("conv", "matmul", "gemm", "fully_connected")
 
 
-def _static(e: Evidence, floats: Sequence[Layer]) -> str | None:
+def _static_chain(e: Evidence, floats: Sequence[Layer]) -> str | None:
     """int8-static, where it was not tried and takes what does the work."""
     tried = any(step.get("compressor") == "int8-static" for step in e.recipe)
     heaviest = floats[0].op.lower() if floats else ""
@@ -125,7 +125,7 @@ def _static(e: Evidence, floats: Sequence[Layer]) -> str | None:
 
 
 def _quantise_more(e: Evidence, floats: Sequence[Layer]) -> str:
-    if e.methods is None or _static(e, floats):
+    if e.methods is None or _static_chain(e, floats):
         return "Quantise what does the work: int8-static takes convolutions and matrix products."
     named = ", ".join(dict.fromkeys(layer.op for layer in floats[:3]))
     return f"Nothing more is quantised here of what does the work ({named}): a smaller network would have to do it."
@@ -133,10 +133,10 @@ def _quantise_more(e: Evidence, floats: Sequence[Layer]) -> str:
 
 def _unknown_share(graph: Graph) -> Finding:
     uncounted = [f"{layer.name} ({layer.op})" for layer in graph.unsized[:3]]
-    told = f", as it is not known how much {', '.join(uncounted)} multiply" if uncounted else ""
+    why = f", as it is not known how much {', '.join(uncounted)} multiply" if uncounted else ""
     return Finding(
         "int8-share", "unknown", None, "ratio", None,
-        f"which part of the arithmetic runs in integers cannot be told{told}",
+        f"which part of the arithmetic runs in integers cannot be told{why}",
         "Give the sizes of open inputs with --input, --input-data or --dataset." if graph.note else None, 2.0,
     )  # fmt: skip
 
@@ -148,11 +148,11 @@ def _means_int8(e: Evidence) -> bool:
     return quantised or any(x.stored in {"int8", "uint8", "int4"} or x.precision == "int8" for x in graph.layers)
 
 
-def _conversions(graph: Graph) -> str:
+def _conversions_text(graph: Graph) -> str:
     return f"; {graph.conversions} of {graph.nodes} nodes only convert" if graph.conversions else ""
 
 
-def _sparsity(e: Evidence) -> Iterator[Finding]:
+def _check_sparsity(e: Evidence) -> Iterator[Finding]:
     """B3.2: zeros anywhere against whole channels and 2:4 blocks."""
     if e.graph is None:
         return
@@ -170,32 +170,32 @@ def _sparsity(e: Evidence) -> Iterator[Finding]:
     if not total:
         return
     share, channels, patterned = zeros / total, idle / total, blocks / total
-    told = f"{share:.0%} of the weights are zero, {channels:.0%} in whole channels, {patterned:.0%} in 2:4 blocks"
+    sentence = f"{share:.0%} of the weights are zero, {channels:.0%} in whole channels, {patterned:.0%} in 2:4 blocks"
     meant = any(changes_of(step) & {"sparsity", "channels"} for step in e.recipe)
     if share < (0.1 if meant else 0.3):  # weights of few bits are often zero by rounding
-        yield Finding("sparsity", "ok", share, "ratio", 0.1 if meant else 0.3, told)
+        yield Finding("sparsity", "ok", share, "ratio", 0.1 if meant else 0.3, sentence)
         return
     if channels >= 0.5 * share:
         yield Finding(
-            "sparsity", "warn", channels, "ratio", None, f"{told}; the channels are still computed",
-            _taken_out(e, "Take them out"), 2.0, chain=_chain(e, "prune-structured"),
+            "sparsity", "warn", channels, "ratio", None, f"{sentence}; the channels are still computed",
+            _taken_out(e, "Take them out"), 2.0, chain=_method_chain(e, "prune-structured"),
         )  # fmt: skip
         return
     yield Finding(
         "sparsity", "fail", share, "ratio", 0.1,
-        f"{told}: dense kernels multiply zeros like any number, predicted speed-up 1.00 ×",
+        f"{sentence}: dense kernels multiply zeros like any number, predicted speed-up 1.00 ×",
         _taken_out(e, "Take whole channels out")
         + (" Or run the 2:4 blocks on a GPU with sparse tensor cores (TensorRT)." if patterned > 0.9 else ""), 4.0,
-        chain=_chain(e, "prune-structured"),
+        chain=_method_chain(e, "prune-structured"),
     )  # fmt: skip
 
 
-def _chain(e: Evidence, method: str, **options: Any) -> str | None:
+def _method_chain(e: Evidence, method: str, **options: Any) -> str | None:
     return None if e.methods is None else e.methods.chain(method, **options)
 
 
 def _taken_out(e: Evidence, what: str) -> str:
-    if e.methods is None or _chain(e, "prune-structured"):
+    if e.methods is None or _method_chain(e, "prune-structured"):
         return f"{what}: prune-structured."
     return f"{what} before the model is converted to this format, which no method here prunes by channels."
 
@@ -209,7 +209,7 @@ def _two_of_four(values: Any) -> int:
     return full
 
 
-def _instructions(e: Evidence) -> Iterator[Finding]:
+def _check_instructions(e: Evidence) -> Iterator[Finding]:
     """B3.3: integer arithmetic needs dot-product instructions, and the engine that the model was made for."""
     if e.engine is not None and e.engine[0] != e.engine[1]:
         yield Finding(
@@ -239,11 +239,11 @@ def _instructions(e: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _calibration(e: Evidence) -> Iterator[Finding]:
+def _check_calibration(e: Evidence) -> Iterator[Finding]:
     """B3.4: enough samples, of every class, prepared as the model will meet them."""
     facts = next((s["facts"] for s in e.recipe if "calibration" in (s.get("facts") or {})), None)
     if facts is not None:
-        yield from _calibrated(e, facts)
+        yield from _check_calibration_data(e, facts)
     worst = sorted(e.clipped, key=lambda name: -e.clipped[name])[:3]
     if worst and e.clipped[worst[0]] > CLIPPED:
         named = ", ".join(f"{short_name(name)} ({e.clipped[name]:.1%})" for name in worst)
@@ -267,7 +267,7 @@ def _calibration(e: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _calibrated(e: Evidence, facts: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_calibration_data(e: Evidence, facts: Mapping[str, Any]) -> Iterator[Finding]:
     count = facts.get("samples", 0)
     if e.preprocessing is not None and facts.get("preprocessing") not in (None, e.preprocessing):
         yield Finding(
@@ -288,7 +288,7 @@ def _calibrated(e: Evidence, facts: Mapping[str, Any]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _mode(e: Evidence) -> Iterator[Finding]:
+def _check_mode(e: Evidence) -> Iterator[Finding]:
     """B3.7: training mode, unfused batch norms, answers that depend on the batch."""
     graph = e.graph
     if graph is not None and graph.training:
@@ -314,7 +314,7 @@ def _mode(e: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _shape(e: Evidence) -> Iterator[Finding]:
+def _check_shape(e: Evidence) -> Iterator[Finding]:
     """B3.8: channels that fill vectors, and nodes large enough to be worth starting."""
     graph = e.graph
     if graph is None or not graph.layers:
@@ -330,61 +330,61 @@ def _shape(e: Evidence) -> Iterator[Finding]:
             "channels", "warn", len(odd) / len(layers), "ratio", 0.1,
             f"{len(odd)} of {len(layers)} layers have channels that are no multiple of {step}: {named}",
             f"Prune to multiples: prune-structured:round_to={step}."
-            if e.methods is None or _chain(e, "prune-structured", round_to=step)
+            if e.methods is None or _method_chain(e, "prune-structured", round_to=step)
             else f"Choose multiples of {step} where the network is defined.", 1.0,
-            chain=_chain(e, "prune-structured", round_to=step),
+            chain=_method_chain(e, "prune-structured", round_to=step),
         )  # fmt: skip
     small = graph.macs / graph.nodes
     took = None if e.latency_s is None else e.latency_s / graph.nodes
     if graph.macs and took is not None and took < _SHORT_NODE:
-        judged, told = (took * 1e6, "µs per node", _SHORT_NODE * 1e6), f" in {took * 1e6:.1f} µs"
+        judged, in_time = (took * 1e6, "µs per node", _SHORT_NODE * 1e6), f" in {took * 1e6:.1f} µs"
     elif graph.macs and small < _SMALL_NODE:
-        judged, told = (small, "MACs per node", _SMALL_NODE), ""
+        judged, in_time = (small, "MACs per node", _SMALL_NODE), ""
     else:
         return
     yield Finding(
         "launch-bound", "warn", *judged,
-        f"{small:,.0f} multiply-accumulates a node{told}: starting operators costs about as much as computing them,"
+        f"{small:,.0f} multiply-accumulates a node{in_time}: starting operators costs about as much as computing them,"
         " so less or cheaper arithmetic cannot help much at batch 1",
         "Batch, fuse operators or change the runtime; do not expect speed from compression.", 1.75,
     )  # fmt: skip
 
 
-def _outcome(e: Evidence) -> Iterator[Finding]:
+def _check_outcome(e: Evidence) -> Iterator[Finding]:
     """B3.9: the honest outcome."""
     if e.size is None or e.baseline_size is None:
         return
     plain, zipped = (new / old for new, old in zip(e.size, e.baseline_size, strict=True))
-    told = f"the file is {plain:.2f} × its baseline, zipped {zipped:.2f} ×"
+    sentence = f"the file is {plain:.2f} × its baseline, zipped {zipped:.2f} ×"
     if plain > _SMALLER and zipped > _SMALLER:
         yield Finding(
-            "size", "warn", plain, "ratio", _SMALLER, told,
-            _smaller(e), 0.5, chain=_chain(e, "int8-weight"),
+            "size", "warn", plain, "ratio", _SMALLER, sentence,
+            _smaller_remedy(e), 0.5, chain=_method_chain(e, "int8-weight"),
         )  # fmt: skip
     if e.speed_up is not None and e.speed_up < _FASTER and min(plain, zipped) < _SMALLER:
         where = "memory" if plain <= _SMALLER else "download (it is small only when packed)"
         yield Finding(
             "memory-only", "warn", e.speed_up, "ratio", _FASTER,
-            f"memory only: {told}, and {e.speed_up:.2f} × as fast: it saves {where}, not time", None, 1.0,
+            f"memory only: {sentence}, and {e.speed_up:.2f} × as fast: it saves {where}, not time", None, 1.0,
         )  # fmt: skip
 
 
-def _smaller(e: Evidence) -> str:
+def _smaller_remedy(e: Evidence) -> str:
     ways = ("int8-weight", "fp16", "prune-structured", "low-rank")
     known = [name for name in ways if e.methods is None or e.methods.chain(name)]
     return f"Store fewer bits or weights: {', '.join(known)}." if known else "Store fewer bits or fewer weights."
 
 
 _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
-    _int8_share,
-    _sparsity,
-    _instructions,
-    _calibration,
+    _check_int8_share,
+    _check_sparsity,
+    _check_instructions,
+    _check_calibration,
     sqnr,
     outputs,
     saturation,
     agreement,
-    _mode,
-    _shape,
-    _outcome,
+    _check_mode,
+    _check_shape,
+    _check_outcome,
 )

@@ -102,16 +102,16 @@ def explain(
         baseline=before,
         instructions=instructions(roots),
         arch=platform.machine(),
-        engine=_engine(graph, recipe),
+        engine=_engines_of(graph, recipe),
         recipe=recipe,
         preprocessing=None if data is None else data.preprocessing,
-        size=_sizes(variant),
-        baseline_size=None if baseline is None else _sizes(baseline),
+        size=_file_sizes(variant),
+        baseline_size=None if baseline is None else _file_sizes(baseline),
         methods=Methods.of(host, (baseline or variant).format),
     )
     steps: list[tuple[str, Callable[[], None]]] = []
     if data is not None or measure_s:
-        models = [one for one in (variant, baseline) if one is not None]
+        models = [model for model in (variant, baseline) if model is not None]
         running = functools.partial(run, inputs=inputs, measure_s=measure_s, timeout_s=timeout_s)
         steps.append(("running", lambda: running(evidence, models, host, data)))
     if data and baseline and runtime and before and before.tensors and variant.format == baseline.format:
@@ -128,10 +128,10 @@ def explain(
     if graph is not None and graph.macs and not (graph.unsized or (before is not None and before.unsized)):
         predicted = checks.predicted_speed_up(graph, before, dot=bool(evidence.instructions))
     assumed = [graph.assumed] if graph is not None and graph.assumed else []
-    return Diagnosis(findings, predicted, evidence.speed_up, _facts(evidence), notes, assumed)
+    return Diagnosis(findings, predicted, evidence.speed_up, _diagnosis_facts(evidence), notes, assumed)
 
 
-def _engine(graph: Graph | None, recipe: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+def _engines_of(graph: Graph | None, recipe: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
     """By whose rules a model was quantised, and by whose this machine computes it; None where there is but one."""
     made_for = [step["facts"]["backend"] for step in recipe if "backend" in (step.get("facts") or {})]
     if graph is None or not graph.engine or not made_for:
@@ -145,10 +145,10 @@ def instructions(roots: Roots) -> str | None:
         text = (roots.procfs / "cpuinfo").read_text("utf-8", "replace")
     except OSError:
         return None
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    if found is None:
+    line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    if line is None:
         return None
-    flags = set(found[1].split())
+    flags = set(line[1].split())
     return next((name for name in _DOT if name in flags), "")
 
 
@@ -163,12 +163,12 @@ def annotate(result: schema.Result, roots: Roots, host: PluginHost) -> None:
         if variant.status == "failed" or not disappoints(variant, comparison):
             continue
         with contextlib.suppress(EdgeprofError, OSError, ImportError):
-            made, source = (recognise(one.model.path, formats) for one in (variant, baseline))
-            recipe = variant.recipe or recipe_beside(made)
+            artifact, source = (recognise(row.model.path, formats) for row in (variant, baseline))
+            recipe = variant.recipe or recipe_beside(artifact)
             if not recipe:
                 continue  # another model, not a variant: nothing was promised
             evidence = Evidence(
-                graph=inspect_with(made, host)[1],
+                graph=inspect_with(artifact, host)[1],
                 baseline=inspect_with(source, host)[1],
                 instructions=instructions(roots),
                 arch=platform.machine(),
@@ -189,22 +189,26 @@ def blame(
 
     What is wrong with its answers is no reason for its speed, nor the other way round; lost accuracy is told first.
     """
-    slow, worse = _slow(comparison), _worse(variant)
+    slow, worse = _is_slow(comparison), _is_worse(variant)
     if not (slow or worse):
         return
-    ratio, sizes = comparison.latency_ratio, [_told_size(one.model) for one in (variant, baseline)]
+    ratio, sizes = comparison.latency_ratio, [_result_sizes(row.model) for row in (variant, baseline)]
     measured = Evidence(size=sizes[0], baseline_size=sizes[1], speed_up=None if ratio is None else 1 / ratio.value)
-    known = [one for one in findings if one.check not in {"memory-only", "size"}] + checks.diagnose(measured)
-    known.sort(key=lambda one: (checks.ORDER[one.status], -one.weight))
-    told: list[Finding | None] = [_first(known, answers=True) or _UNTOLD] if worse else []
-    told += [_first(known, answers=False)] if slow else []
+    known = [finding for finding in findings if finding.check not in {"memory-only", "size"}] + checks.diagnose(
+        measured
+    )
+    known.sort(key=lambda finding: (checks.ORDER[finding.status], -finding.weight))
+    chosen: list[Finding | None] = [_first_finding(known, answers=True) or _UNTOLD] if worse else []
+    chosen += [_first_finding(known, answers=False)] if slow else []
     variant.reasons += [
-        schema.Reason(code=Code.DIAGNOSIS, message=one.sentence, remedy=one.fix) for one in told if one is not None
+        schema.Reason(code=Code.DIAGNOSIS, message=finding.sentence, remedy=finding.fix)
+        for finding in chosen
+        if finding is not None
     ]
 
 
-def _first(findings: Sequence[Finding], *, answers: bool) -> Finding | None:
-    return checks.headline([one for one in findings if (one.check in _OF_ANSWERS) == answers])
+def _first_finding(findings: Sequence[Finding], *, answers: bool) -> Finding | None:
+    return checks.headline([finding for finding in findings if (finding.check in _OF_ANSWERS) == answers])
 
 
 #: Checks of what a variant answers; all others are of what it costs.
@@ -222,29 +226,29 @@ _UNTOLD = Finding(
 
 def disappoints(variant: schema.Variant, comparison: schema.Comparison) -> bool:
     """Whether it is no faster than its baseline, or loses more than 5 points of accuracy."""
-    return _slow(comparison) or _worse(variant)
+    return _is_slow(comparison) or _is_worse(variant)
 
 
-def _slow(comparison: schema.Comparison) -> bool:
+def _is_slow(comparison: schema.Comparison) -> bool:
     return comparison.latency_ratio is not None and comparison.latency_ratio.value > 0.95
 
 
-def _worse(variant: schema.Variant) -> bool:
+def _is_worse(variant: schema.Variant) -> bool:
     a = variant.accuracy
     return a is not None and a.drop is not None and a.drop * (drop_scale(a, a.drop) or 0.0) > 0.05
 
 
-def _told_size(model: schema.Model) -> tuple[int, int] | None:
+def _result_sizes(model: schema.Model) -> tuple[int, int] | None:
     plain, packed = model.size_bytes, model.size_compressed_bytes
     return None if plain is None or packed is None else (plain, packed)
 
 
-def _sizes(artifact: Artifact) -> tuple[int, int] | None:
+def _file_sizes(artifact: Artifact) -> tuple[int, int] | None:
     packed = artifact.size_compressed()
     return None if artifact.size_bytes is None or packed is None else (artifact.size_bytes, packed)
 
 
-def _facts(e: Evidence) -> dict[str, Any]:
+def _diagnosis_facts(e: Evidence) -> dict[str, Any]:
     graph = e.graph
     return {
         "macs": graph.macs if graph else None,

@@ -49,7 +49,7 @@ def inspect_with(
     failure: Exception | None = None
     for runtime in runtimes_for(host, artifact) if artifact.path is not None else []:
         try:
-            graph = _inspect(runtime, str(artifact.path), inputs or {})
+            graph = _inspect_in_worker(runtime, str(artifact.path), inputs or {})
         except ImportError:
             continue
         except Exception as error:  # noqa: BLE001 - a plugin's code on anybody's file
@@ -66,7 +66,7 @@ def inspect_with(
     ) from failure
 
 
-def _inspect(runtime: Runtime, path: str, inputs: Mapping[str, Any]) -> Graph | None:
+def _inspect_in_worker(runtime: Runtime, path: str, inputs: Mapping[str, Any]) -> Graph | None:
     work = functools.partial(runtime.inspect_with_inputs, path, dict(inputs))
     if not runtime.inspects_apart and not sandbox.is_asked_for():
         return work()

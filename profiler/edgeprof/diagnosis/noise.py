@@ -30,13 +30,14 @@ def sqnr(e: Evidence) -> Iterator[Finding]:
         yield Finding("sqnr", "ok", worst, "dB", _SQNR_LOW, f"every layer is above {_SQNR_LOW:.0f} dB; least: {named}")
         return
     fatal = worst < _SQNR_FATAL
-    step, chain = (None, None) if _milder(e) else _against_noise(e)
+    step, chain = (None, None) if _milder_advice(e) else _against_noise(e)
     broken = next(name for name in e.sqnr_db if e.sqnr_db[name] < (_SQNR_FATAL if fatal else _SQNR_LOW))
     yield Finding(
         "sqnr", "fail" if fatal else "warn", worst, "dB", _SQNR_FATAL if fatal else _SQNR_LOW,
         f"{len(low)} of {len(ranked)} layers are below {_SQNR_LOW:.0f} dB, from {short_name(broken)} on;"
         f" worst: {named}",
-        _milder(e) or step or f"Leave what gives {short_name(broken)} in float.", 4.0 if fatal else 2.0, chain=chain,
+        _milder_advice(e) or step or f"Leave what gives {short_name(broken)} in float.", 4.0 if fatal else 2.0,
+        chain=chain,
     )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def _against_noise(e: Evidence) -> tuple[str | None, str | None]:
     """What to do about lost signal, in words and as a chain: the cause that was seen first, else layers in float."""
     causes: list[tuple[bool, str, dict[str, Any]]] = [
         (max(e.clipped.values(), default=0.0) > CLIPPED, "Ranges cut values off", {"method": "minmax"}),
-        (_saturates(e), "Sums overflow on this CPU", {"reduce_range": True}),
+        (_sums_saturate(e), "Sums overflow on this CPU", {"reduce_range": True}),
         (any((step.get("parameters") or {}).get("per_channel") is False for step in e.recipe),
          "All channels share one scale", {"per_channel": True}),
         # Judged by answers: what one excluded layer gains, its quantised neighbours may take away.
@@ -73,27 +74,27 @@ def outputs(e: Evidence) -> Iterator[Finding]:
     """The outputs themselves, as the runtime that measures gives them, saturation and delegates included."""
     if not e.output_db or any("trained_on" in (step.get("facts") or {}) for step in e.recipe):
         return
-    name = min(e.output_db, key=lambda one: e.output_db[one])
+    name = min(e.output_db, key=lambda name: e.output_db[name])
     worst = e.output_db[name]
     if math.isinf(worst):
         yield Finding("outputs", "ok", None, "dB", _SQNR_LOW, "its outputs equal the baseline's")
         return
-    told = f"its outputs lie {worst:.1f} dB above their noise ({name}), as they really run"
+    sentence = f"its outputs lie {worst:.1f} dB above their noise ({name}), as they really run"
     if worst >= _SQNR_LOW:
-        yield Finding("outputs", "ok", worst, "dB", _SQNR_LOW, told)
+        yield Finding("outputs", "ok", worst, "dB", _SQNR_LOW, sentence)
         return
     fine = e.agreement is not None and e.agreement[0] >= AGREEMENT_LOW
     fatal = worst < _SQNR_FATAL and not fine
     unseen = e.sqnr_db and min(e.sqnr_db.values()) >= _SQNR_LOW
-    step, chain = (None, None) if _milder(e) else _against_noise(e)
+    step, chain = (None, None) if _milder_advice(e) else _against_noise(e)
     yield Finding(
         "outputs", "fail" if fatal else "warn", worst, "dB", _SQNR_FATAL if fatal else _SQNR_LOW,
-        told + (": more than the layers that could be followed show" if unseen else ""),
-        _milder(e) or step, 3.8 if fatal else 1.9, chain=chain,
+        sentence + (": more than the layers that could be followed show" if unseen else ""),
+        _milder_advice(e) or step, 3.8 if fatal else 1.9, chain=chain,
     )  # fmt: skip
 
 
-def _saturates(e: Evidence) -> bool:
+def _sums_saturate(e: Evidence) -> bool:
     """Whether 8-bit weights run on an x86 without VNNI, which adds pairs of products in 16 bits."""
     facts = next((s["facts"] for s in reversed(e.recipe) if "reduce_range" in (s.get("facts") or {})), None)
     return bool(facts and not facts["reduce_range"] and not e.instructions and e.instructions is not None
@@ -101,7 +102,7 @@ def _saturates(e: Evidence) -> bool:
 
 
 def saturation(e: Evidence) -> Iterator[Finding]:
-    if not _saturates(e):
+    if not _sums_saturate(e):
         return
     chain = made_again(e.methods, e.recipe, reduce_range=True)
     yield Finding(
@@ -127,7 +128,7 @@ def _takes_much_out(step: Mapping[str, Any]) -> bool:
     return bool(changes & _LOSSY.keys()) or trained or (weight_bits_of(step) or 32) <= 4
 
 
-def _milder(e: Evidence) -> str | None:
+def _milder_advice(e: Evidence) -> str | None:
     """What to do where weights were changed before anything was rounded: no layer left in float undoes that."""
     milder = {
         str(step.get("compressor", "a step")): how
@@ -137,8 +138,8 @@ def _milder(e: Evidence) -> str | None:
     }
     if not milder:
         return None
-    told = " and ".join(f"{how} for {step}" for step, how in milder.items())
-    return f"Weights were changed, not only rounded: try {told}, or train afterwards (a PyTorch module: epochs=N)."
+    advice = " and ".join(f"{how} for {step}" for step, how in milder.items())
+    return f"Weights were changed, not only rounded: try {advice}, or train afterwards (a PyTorch module: epochs=N)."
 
 
 def agreement(e: Evidence) -> Iterator[Finding]:
@@ -146,7 +147,7 @@ def agreement(e: Evidence) -> Iterator[Finding]:
     if e.agreement is None:
         return
     share, count = e.agreement
-    told = f"its top-1 answer is the baseline's for {share:.1%} of {count} samples"
+    sentence = f"its top-1 answer is the baseline's for {share:.1%} of {count} samples"
     if share < _AGREEMENT_BROKEN:
         changed = any(_takes_much_out(step) for step in e.recipe) or any(
             layer.stored == "int4" for layer in (e.graph.layers if e.graph else ())
@@ -158,18 +159,18 @@ def agreement(e: Evidence) -> Iterator[Finding]:
             " samples; per-tensor weights; classes in another order."
         )  # fmt: skip
         what = "damaged" if changed else "a configuration error, not a loss of precision"
-        yield Finding("agreement", "fail", share, "ratio", _AGREEMENT_BROKEN, f"{told}: {what}", suspects, 7.0)
+        yield Finding("agreement", "fail", share, "ratio", _AGREEMENT_BROKEN, f"{sentence}: {what}", suspects, 7.0)
     elif share < AGREEMENT_LOW:
-        milder = _milder(e)
+        milder = _milder_advice(e)
         step, chain = (None, None) if milder else _against_noise(e)
         more = " Or use more samples." if takes(e, samples=SAMPLES) and not milder else ""
         yield Finding(
             "agreement", "warn", share, "ratio", AGREEMENT_LOW,
-            told if milder else f"{told}: calibration or granularity",
+            sentence if milder else f"{sentence}: calibration or granularity",
             milder or ((step or "") + more).strip() or None, 3.0, chain=chain,
         )  # fmt: skip
     else:
-        yield Finding("agreement", "ok", share, "ratio", AGREEMENT_LOW, told)
+        yield Finding("agreement", "ok", share, "ratio", AGREEMENT_LOW, sentence)
 
 
 def takes(e: Evidence, **options: Any) -> bool:

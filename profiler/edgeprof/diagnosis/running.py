@@ -60,28 +60,32 @@ def run(
     """
     with contextlib.ExitStack() as stack:
         workers = [
-            stack.enter_context(_worker(one, host, timeout_s, inputs, graph))
-            for one, graph in zip(models, (e.graph, e.baseline), strict=False)
+            stack.enter_context(_start_worker(artifact, host, timeout_s, inputs, graph))
+            for artifact, graph in zip(models, (e.graph, e.baseline), strict=False)
         ]
         loaded = [worker.load() for worker in workers]
         if loaded[0].problems:
             raise VariantError(loaded[0].problems[0][1], code=Code.NAN_OUTPUT)
-        check_same_inputs(*(one.inputs for one in loaded))
+        check_same_inputs(*(model.inputs for model in loaded))
         if measure_s:
-            medians = _times(workers, measure_s)
+            medians = _median_latencies(workers, measure_s)
             e.latency_s = medians[0]
             e.speed_up = medians[1] / medians[0] if len(medians) > 1 else None
         if data is None:
             return
         if len(workers) > 1:
-            _compare(e, workers, loaded, data)
+            _compare_answers(e, workers, loaded, data)
         e.batch_error = _batch_error(workers[0], loaded[0].inputs, data)
 
 
 def check_same_inputs(mine: Sequence[TensorSpec], baseline: Sequence[TensorSpec] | None = None) -> None:
     """A variant takes what its baseline takes, in whatever layout, type and batch."""
-    told = [spec.shape for spec in (*mine, *(baseline or ()))]
-    if baseline is None or ANY_SHAPE in told or not all(isinstance(size, int) for one in told for size in one[1:]):
+    shapes = [spec.shape for spec in (*mine, *(baseline or ()))]
+    if (
+        baseline is None
+        or ANY_SHAPE in shapes
+        or not all(isinstance(size, int) for shape in shapes for size in shape[1:])
+    ):
         return
     sizes, theirs = (
         [sorted(str(size) for size in spec.shape if isinstance(size, int) and size != 1) for spec in inputs]
@@ -95,7 +99,9 @@ def check_same_inputs(mine: Sequence[TensorSpec], baseline: Sequence[TensorSpec]
         )
 
 
-def _worker(artifact: Artifact, host: PluginHost, timeout_s: float, inputs: Inputs, graph: Graph | None) -> Worker:
+def _start_worker(
+    artifact: Artifact, host: PluginHost, timeout_s: float, inputs: Inputs, graph: Graph | None
+) -> Worker:
     runtime = choose_runtime(host, artifact)
     return Worker(
         WorkerSpec.of(
@@ -108,7 +114,7 @@ def _worker(artifact: Artifact, host: PluginHost, timeout_s: float, inputs: Inpu
     )
 
 
-def _times(workers: Sequence[Worker], seconds: float) -> list[float]:
+def _median_latencies(workers: Sequence[Worker], seconds: float) -> list[float]:
     """Median latency of each, in turns, so that a drift falls on all alike."""
     latencies: list[list[Array]] = [[] for _ in workers]
     order = list(range(len(workers)))
@@ -118,7 +124,7 @@ def _times(workers: Sequence[Worker], seconds: float) -> list[float]:
         for index in turn:
             window = workers[index].window(Scenario(), seconds / 2)
             latencies[index].append(np.asarray(window.latencies))
-    return [float(np.median(np.concatenate(one))) for one in latencies]
+    return [float(np.median(np.concatenate(windows))) for windows in latencies]
 
 
 def spread_samples(data: Dataset, count: int) -> Iterator[dict[str, Array]]:
@@ -129,48 +135,48 @@ def spread_samples(data: Dataset, count: int) -> Iterator[dict[str, Array]]:
             yield dict(batch)
 
 
-def _compare(e: Evidence, workers: Sequence[Worker], loaded: Sequence[Loaded], data: Dataset) -> None:
+def _compare_answers(e: Evidence, workers: Sequence[Worker], loaded: Sequence[Loaded], data: Dataset) -> None:
     """Both models' answers to up to 256 samples: classes by agreement, and all outputs as numbers."""
-    sizes = [evaluate.batch_size(one.inputs, 1) for one in loaded]
+    sizes = [evaluate.batch_size(model.inputs, 1) for model in loaded]
     tops: list[list[int | None]] = [[], []]
     noise: dict[str, list[float]] = {}
     distributions = True
     for sample in spread_samples(data, _SAMPLES):
         outputs = []
-        for worker, one, size in zip(workers, loaded, sizes, strict=True):
-            feeds, _ = evaluate.feeds(sample, one.inputs, data, size)
-            outputs.append(_real_outputs(worker.infer(feeds), one, size))
+        for worker, model, size in zip(workers, loaded, sizes, strict=True):
+            feeds, _ = evaluate.feeds(sample, model.inputs, data, size)
+            outputs.append(_real_outputs(worker.infer(feeds), model, size))
         for name, truth, held in zip(outputs[1], outputs[1].values(), outputs[0].values(), strict=False):
             if _are_numbers(truth, held):
                 exact = truth.astype(np.float64)
                 sums = noise.setdefault(name, [0.0, 0.0])
                 sums[0] += float(np.square(exact).sum())
                 sums[1] += float(np.square(exact - held).sum())
-        firsts = [next(iter(one.values())) for one in outputs]
+        firsts = [next(iter(answer.values())) for answer in outputs]
         if not _is_distribution(firsts[1]):
             distributions = False
-        for found, first, size in zip(tops, firsts, sizes, strict=True):
-            found.append(top_answer(first, size))
-    e.output_db = {name: _decibels(signal, lost) for name, (signal, lost) in noise.items() if signal}
-    known = [found for found in tops if found and None not in found]
+        for classes, first, size in zip(tops, firsts, sizes, strict=True):
+            classes.append(top_answer(first, size))
+    e.output_db = {name: _signal_to_noise_db(signal, lost) for name, (signal, lost) in noise.items() if signal}
+    known = [classes for classes in tops if classes and None not in classes]
     if len(known) == 2 and answers_are_classes(data.labels, firsts[1], distributions=distributions):
         e.agreement = (sum(a == b for a, b in zip(*known, strict=True)) / len(known[0]), len(known[0]))
 
 
-def _decibels(signal: float, noise: float) -> float:
+def _signal_to_noise_db(signal: float, noise: float) -> float:
     return float(10 * np.log10(signal / noise)) if noise else float("inf")
 
 
 def _real_outputs(outputs: Mapping[str, Any], loaded: Loaded, size: int) -> dict[str, Array]:
     """One sample's outputs; integers with a scale as the real numbers that they stand for."""
     scales = {spec.name: spec.quantization for spec in loaded.outputs if spec.quantization is not None}
-    found = {}
+    real = {}
     for name, array in outputs.items():
-        own = array[:1] if isinstance(array, np.ndarray) and array.ndim and len(array) == size else array
-        if name in scales and own.dtype.kind in "iu":
-            own = (own.astype(np.float32) - np.float32(scales[name][1])) * np.float32(scales[name][0])
-        found[name] = own
-    return found
+        value = array[:1] if isinstance(array, np.ndarray) and array.ndim and len(array) == size else array
+        if name in scales and value.dtype.kind in "iu":
+            value = (value.astype(np.float32) - np.float32(scales[name][1])) * np.float32(scales[name][0])
+        real[name] = value
+    return real
 
 
 def _are_numbers(truth: Any, held: Any) -> bool:
@@ -178,7 +184,7 @@ def _are_numbers(truth: Any, held: Any) -> bool:
     if not (isinstance(truth, np.ndarray) and isinstance(held, np.ndarray)) or truth.shape != held.shape:
         return False
     real = truth.dtype.kind == "f" and held.dtype.kind in "fiu"
-    return real and all(bool(np.isfinite(one).all()) for one in (truth, held))
+    return real and all(bool(np.isfinite(output).all()) for output in (truth, held))
 
 
 def top_answer(output: Any, size: int) -> int | None:

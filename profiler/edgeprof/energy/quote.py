@@ -31,7 +31,7 @@ from edgeprof.energy.influences import Share, as_squares, influences
 from edgeprof.energy.integrate import ChannelSeries, WindowEnergy, window_energy
 from edgeprof.energy.sag import excess_w
 from edgeprof.energy.standstill import frozen_reasons
-from edgeprof.energy.uncertainty import Component
+from edgeprof.energy.uncertainty import RECTANGULAR, Component
 from edgeprof.provenance import provenance_of_sum
 from edgeprof.reasons import Code
 from edgeprof.results import schema
@@ -246,6 +246,18 @@ def _random(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
     ]
 
 
+def _edges(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
+    """What spans whose ends were reported from elsewhere may be wrong by (J per unit), all of them alike.
+
+    A report that is late by up to ``edge_s`` moves the whole span: work at its beginning is exchanged for rest at its
+    end. The power of the work is taken for the difference of the two, which it cannot exceed.
+    """
+    limits = [span.edge_s * total.joules / span.seconds / span.count for span, total in usable if span.edge_s > 0]
+    if not limits:
+        return []
+    return [Component("sync", RECTANGULAR * math.fsum(limits) / len(usable), rectangular=True)]
+
+
 def _shares(
     usable: Sequence[tuple[Span, _Total]],
     columns: Sequence[Sequence[WindowEnergy]],
@@ -316,7 +328,7 @@ def _figure(
     statistic: Statistic,
 ) -> Estimate:
     shared = influences(shares)
-    parts = [*components, *_random(usable), *(influence.component() for influence in shared)]
+    parts = [*components, *_random(usable), *_edges(usable), *(influence.component() for influence in shared)]
     return figure(values, parts, statistic, {influence.name: influence.u for influence in shared})
 
 

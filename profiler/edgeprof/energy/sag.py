@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: A voltage that moves by less (V) tells no resistance: a step of an INA3221's bus register.
 _LEAST_VOLTS = 0.0075
+#: So does a current that moves by less than this part of its mean: its steps and ripple would make the resistance.
+_LEAST_SWING = 0.25
 #: Readings closer together than this part of a time constant show the filter's input between them.
 _CLOSE_TAUS = 0.05
 #: The hidden variance is known no better than this (relative, standard uncertainty): what varies faster than readings
@@ -47,7 +49,7 @@ def sag_of(volts: Floats, amperes: Floats) -> Sag | None:
     """
     good = np.isfinite(volts) & np.isfinite(amperes)
     u, i = volts[good], amperes[good]
-    if u.size < 10 or np.ptp(u) < _LEAST_VOLTS or np.ptp(i) == 0:
+    if u.size < 10 or np.ptp(u) < _LEAST_VOLTS or np.ptp(i) <= _LEAST_SWING * abs(float(i.mean())):
         return None
     centred = i - i.mean()
     ohm = -float(np.dot(centred, u)) / float(np.dot(centred, centred))

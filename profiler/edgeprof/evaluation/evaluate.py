@@ -50,12 +50,12 @@ def evaluate(
         VariantError: the model gave NaN (``nan_output``), or what ``infer`` raises.
     """
     by_name = {spec.name: spec for spec in inputs}
-    scales = _scales(outputs)
+    scales = _output_scales(outputs)
     size = batch_size(inputs, batch)
     collected: dict[str, list[npt.NDArray[Any]]] = {}
     done = 0
     for samples in dataset.batches(size):
-        feeds, count = _feeds(samples, by_name, dataset, size)
+        feeds, count = _make_feeds(samples, by_name, dataset, size)
         arrays = infer(feeds)
         for name, array in arrays.items():
             _check_output(name, array, done)
@@ -76,7 +76,7 @@ def check(inputs: Sequence[TensorSpec], dataset: Dataset, batch: int = 1) -> Non
     """
     size = batch_size(inputs, batch)
     for samples in dataset.representatives():
-        _feeds(samples, {spec.name: spec for spec in inputs}, dataset, size)
+        _make_feeds(samples, {spec.name: spec for spec in inputs}, dataset, size)
 
 
 def rehearse(
@@ -97,12 +97,12 @@ def rehearse(
     """
     size = batch_size(inputs, batch)
     for samples in dataset.representatives():
-        feeds, count = _feeds(samples, {spec.name: spec for spec in inputs}, dataset, size)
-        metric.rehearse(_outputs_for_metric(infer(feeds), _scales(outputs), metric, size, count), dataset.labels)
+        feeds, count = _make_feeds(samples, {spec.name: spec for spec in inputs}, dataset, size)
+        metric.rehearse(_outputs_for_metric(infer(feeds), _output_scales(outputs), metric, size, count), dataset.labels)
         return
 
 
-def _scales(outputs: Sequence[TensorSpec]) -> dict[str, tuple[float, int]]:
+def _output_scales(outputs: Sequence[TensorSpec]) -> dict[str, tuple[float, int]]:
     return {spec.name: spec.quantization for spec in outputs if spec.quantization is not None}
 
 
@@ -122,7 +122,7 @@ def _outputs_for_metric(
             f"the model's output {name} has the shape {array.shape}, not one row for each of {size} samples",
             remedy="Only models whose outputs begin with the batch can be judged.",
         )
-    return {name: _dequantise(array[:count], scales.get(name)) for name, array in whole.items()}
+    return {name: _dequantise_array(array[:count], scales.get(name)) for name, array in whole.items()}
 
 
 def _named_output(answers: Feeds, name: str) -> Feeds:
@@ -140,7 +140,7 @@ def feeds(samples: Feeds, inputs: Sequence[TensorSpec], dataset: Dataset, size: 
     Raises:
         InputError: dataset and model do not fit; the sentence names the shapes.
     """
-    return _feeds(samples, {spec.name: spec for spec in inputs}, dataset, size)
+    return _make_feeds(samples, {spec.name: spec for spec in inputs}, dataset, size)
 
 
 def batch_size(inputs: Sequence[TensorSpec], batch: int) -> int:
@@ -155,7 +155,7 @@ def batch_size(inputs: Sequence[TensorSpec], batch: int) -> int:
     return fixed.pop() if fixed else max(1, batch)
 
 
-def _feeds(
+def _make_feeds(
     samples: dict[str, npt.NDArray[Any]], inputs: dict[str, TensorSpec], dataset: Dataset, size: int
 ) -> tuple[Feeds, int]:
     """Arrays by the model's input names, checked against it and filled up to a whole batch."""
@@ -191,13 +191,13 @@ def _check_shape(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset) ->
     if len(given) == len(wanted) and all(not isinstance(w, int) or w == g for w, g in zip(wanted, given, strict=True)):
         return
     raise InputError(
-        f"the model's input {spec.name} takes samples of shape {_shape(wanted)}, but those of {dataset.name} are"
-        f" {_shape(given)}",
+        f"the model's input {spec.name} takes samples of shape {_shape_text(wanted)}, but those of {dataset.name} are"
+        f" {_shape_text(given)}",
         remedy="Declare preprocessing, as --preprocess layout=NCHW, resize=HxW or shape=AxBxC.",
     )
 
 
-def _shape(dims: Sequence[object]) -> str:
+def _shape_text(dims: Sequence[object]) -> str:
     return " × ".join("?" if dim is None else str(dim) for dim in dims) or "()"
 
 
@@ -247,7 +247,7 @@ def _check_output(name: str, array: npt.NDArray[Any], done: int) -> None:
         )
 
 
-def _dequantise(array: npt.NDArray[Any], scale: tuple[float, int] | None) -> npt.NDArray[Any]:
+def _dequantise_array(array: npt.NDArray[Any], scale: tuple[float, int] | None) -> npt.NDArray[Any]:
     """Convert quantised integers to real numbers (q − z) · s as float32; other types are returned unchanged."""
     if scale is None or array.dtype.kind not in "iu":
         return array

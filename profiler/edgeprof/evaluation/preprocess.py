@@ -96,7 +96,7 @@ class Preprocess:
                 )
             pixels = pixels.reshape(self.shape)
         if self.channels is not None:
-            pixels = _recolour(pixels, self.channels, source)
+            pixels = _change_colours(pixels, self.channels, source)
         if not self.touches_pixels:
             return pixels
         if pixels.dtype.name not in _PIXELS or pixels.ndim not in {2, 3}:
@@ -107,7 +107,7 @@ class Preprocess:
             )
         for step, size in self._steps(pixels.shape[0], pixels.shape[1]):
             if step == "crop":
-                pixels = _centre(pixels, size, source)
+                pixels = _crop_centre(pixels, size, source)
             else:
                 pixels = resize_bilinear(pixels, size) if step == "resize" else _letterbox_image(pixels, size)
         return pixels
@@ -141,10 +141,12 @@ class Preprocess:
         """
         moved = np.asarray(boxes, np.float64).reshape(-1, 4)
         for step, new in self._steps(*size):
-            inner = new if step == "resize" else size if step == "crop" else _fitted(size, new)
+            inner = new if step == "resize" else size if step == "crop" else _fit_size(size, new)
             if inner != size:
                 moved = moved * np.array([inner[1] / size[1], inner[0] / size[0]] * 2)
-            top, left = (-gone for gone in _corner(size, new)) if step == "crop" else _corner(new, inner)
+            top, left = (
+                (-gone for gone in _centred_corner(size, new)) if step == "crop" else _centred_corner(new, inner)
+            )
             moved, size = moved + np.array([left, top] * 2), new
         return np.clip(moved, 0, [size[1], size[0], size[1], size[0]]), size
 
@@ -160,7 +162,7 @@ class Preprocess:
         if self.layout is not None:
             samples = _laid_out(samples, self.layout, source)
         if self.dtype is not None and samples.dtype != self.dtype:
-            samples = _cast(samples, self.dtype, source)
+            samples = _cast_type(samples, self.dtype, source)
         return samples
 
     def _apply_arithmetic(self, samples: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
@@ -187,7 +189,7 @@ def digest(declared: Mapping[str, Any]) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def _recolour(pixels: npt.NDArray[Any], channels: str, source: str) -> npt.NDArray[Any]:
+def _change_colours(pixels: npt.NDArray[Any], channels: str, source: str) -> npt.NDArray[Any]:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     if pixels.ndim == 2:  # three equal channels, as Pillow's convert("RGB") makes them
@@ -203,28 +205,28 @@ def _recolour(pixels: npt.NDArray[Any], channels: str, source: str) -> npt.NDArr
     return np.floor((grey + 0x8000) / 65536).astype(pixels.dtype)
 
 
-def _centre(pixels: npt.NDArray[Any], size: tuple[int, int], source: str) -> npt.NDArray[Any]:
+def _crop_centre(pixels: npt.NDArray[Any], size: tuple[int, int], source: str) -> npt.NDArray[Any]:
     height, width = pixels.shape[:2]
     if size[0] > height or size[1] > width or min(size) < 1:
         raise InputError(f"{source} is {height}x{width}, too small to crop {size[0]}x{size[1]} from its centre")
-    top, left = _corner((height, width), size)
+    top, left = _centred_corner((height, width), size)
     return pixels[top : top + size[0], left : left + size[1]]
 
 
-def _corner(outer: tuple[int, int], inner: tuple[int, int]) -> tuple[int, int]:
+def _centred_corner(outer: tuple[int, int], inner: tuple[int, int]) -> tuple[int, int]:
     """Top and left of what lies in the middle."""
     return (outer[0] - inner[0]) // 2, (outer[1] - inner[1]) // 2
 
 
-def _fitted(size: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
+def _fit_size(size: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
     factor = min(into[0] / size[0], into[1] / size[1])
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def _letterbox_image(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
     height, width = pixels.shape[:2]
-    inner = _fitted((height, width), size)
-    top, left = _corner(size, inner)
+    inner = _fit_size((height, width), size)
+    top, left = _centred_corner(size, inner)
     # 114 of 255, for other numbers the same part of the greatest.
     white = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
     canvas = np.full((*size, *pixels.shape[2:]), 114 * white / 255, pixels.dtype)
@@ -243,7 +245,7 @@ def _laid_out(samples: npt.NDArray[Any], layout: str, source: str) -> npt.NDArra
     return samples if layout == "NHWC" else np.ascontiguousarray(samples.transpose(0, 3, 1, 2))
 
 
-def _cast(samples: npt.NDArray[Any], dtype: str, source: str) -> npt.NDArray[Any]:
+def _cast_type(samples: npt.NDArray[Any], dtype: str, source: str) -> npt.NDArray[Any]:
     kind = np.dtype(dtype)
     if kind.kind in "iu" and samples.size:
         info = np.iinfo(kind)
@@ -269,7 +271,7 @@ def quantised(samples: npt.NDArray[Any], scale: float, zero_point: int, dtype: s
 # --- from words ------------------------------------------------------------------------------------------------------
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     """A number or a fraction, as ``1/255``."""
     over, slash, under = text.partition("/")
     value = float(over) / float(under) if slash else float(over)
@@ -278,37 +280,37 @@ def _number(text: str) -> float:
     return value
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(_number(part) for part in text.split(","))
+def _parse_numbers(text: str) -> tuple[float, ...]:
+    return tuple(_parse_number(part) for part in text.split(","))
 
 
-def _divisors(text: str) -> tuple[float, ...]:
-    values = _numbers(text)
+def _parse_divisors(text: str) -> tuple[float, ...]:
+    values = _parse_numbers(text)
     if 0.0 in values:
         raise ValueError(text)
     return values
 
 
-def _integers(text: str) -> tuple[int, ...]:
+def _parse_integers(text: str) -> tuple[int, ...]:
     values = tuple(int(part) for part in text.replace(",", "x").split("x"))
     if min(values) < 1:
         raise ValueError(text)
     return values
 
 
-def _side(text: str) -> int:
-    (value,) = _integers(text)
+def _parse_side(text: str) -> int:
+    (value,) = _parse_integers(text)
     return value
 
 
-def _area(text: str) -> tuple[int, int]:
-    values = _integers(text)
+def _parse_area(text: str) -> tuple[int, int]:
+    values = _parse_integers(text)
     height, width = values * 2 if len(values) == 1 else values
     return height, width
 
 
-def _fraction(text: str) -> float:
-    value = _number(text)
+def _parse_fraction(text: str) -> float:
+    value = _parse_number(text)
     if not 0 < value <= 1:
         raise ValueError(text)
     return value
@@ -327,15 +329,15 @@ def _one_of(*names: str) -> Callable[[str], str]:
 #: key → how it is read, and what it should look like
 _KEYS: dict[str, tuple[Callable[[str], Any], str]] = {
     "channels": (_one_of("rgb", "bgr", "grey"), "rgb, bgr or grey"),
-    "crop_fraction": (_fraction, "a number above 0 and at most 1, as 0.875"),
-    "resize": (_area, "HxW, or one number for both"),
-    "resize_short": (_side, "one number of pixels"),
-    "letterbox": (_area, "HxW, or one number for both"),
-    "crop": (_area, "HxW, or one number for both"),
-    "shape": (_integers, "numbers joined by x, as 49x10x1"),
-    "scale": (_number, "a number or a fraction, as 1/255"),
-    "mean": (_numbers, "one number or one per channel, as 0.485,0.456,0.406"),
-    "std": (_divisors, "one number or one per channel, none of them 0"),
+    "crop_fraction": (_parse_fraction, "a number above 0 and at most 1, as 0.875"),
+    "resize": (_parse_area, "HxW, or one number for both"),
+    "resize_short": (_parse_side, "one number of pixels"),
+    "letterbox": (_parse_area, "HxW, or one number for both"),
+    "crop": (_parse_area, "HxW, or one number for both"),
+    "shape": (_parse_integers, "numbers joined by x, as 49x10x1"),
+    "scale": (_parse_number, "a number or a fraction, as 1/255"),
+    "mean": (_parse_numbers, "one number or one per channel, as 0.485,0.456,0.406"),
+    "std": (_parse_divisors, "one number or one per channel, none of them 0"),
     "layout": (_one_of("NCHW", "NHWC"), "NCHW or NHWC"),
     "dtype": (_one_of(*_DTYPES), "one of " + ", ".join(_DTYPES)),
     "quantise": (_one_of("input"), "input"),

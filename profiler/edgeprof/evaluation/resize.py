@@ -39,7 +39,7 @@ def resize_bilinear(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDAr
 def _average_axis(pixels: npt.NDArray[np.float64], length: int, *, axis: int) -> npt.NDArray[np.float64]:
     if pixels.shape[axis] == length:
         return pixels
-    positions, weights = _taps(pixels.shape[axis], length)
+    positions, weights = _filter_taps(pixels.shape[axis], length)
     parts = weights / weights.sum(axis=0)
     shape = [1] * pixels.ndim
     shape[axis] = length
@@ -52,7 +52,7 @@ def _average_axis(pixels: npt.NDArray[np.float64], length: int, *, axis: int) ->
 def _resize_axis(pixels: npt.NDArray[Any], length: int, *, axis: int) -> npt.NDArray[Any]:
     if pixels.shape[axis] == length:
         return pixels
-    positions, weights = _taps(pixels.shape[axis], length)
+    positions, weights = _filter_taps(pixels.shape[axis], length)
     shape = [1] * pixels.ndim
     shape[axis] = length
     # 255 times weights that add up to 2²² fits into 32 bits.
@@ -64,7 +64,7 @@ def _resize_axis(pixels: npt.NDArray[Any], length: int, *, axis: int) -> npt.NDA
 
 
 @functools.lru_cache(maxsize=64)
-def _taps(before: int, after: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
+def _filter_taps(before: int, after: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
     """Which input pixels make each output pixel and with what weight, both of shape ``(taps, after)``."""
     scale = before / after
     support = max(scale, 1.0)

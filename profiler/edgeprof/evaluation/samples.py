@@ -56,13 +56,13 @@ class Samples(Dataset):
         *,
         kind: Callable[[int], Hashable] | None = None,
     ) -> None:
-        limit = _whole("limit", options.get("limit"), least=1)
-        skip = _whole("skip", options.get("skip"), least=0) or 0
-        offset = _whole("label_offset", options.get("label_offset")) or 0
+        limit = _parse_whole_number("limit", options.get("limit"), least=1)
+        skip = _parse_whole_number("skip", options.get("skip"), least=0) or 0
+        offset = _parse_whole_number("label_offset", options.get("label_offset")) or 0
         self.preprocess: Preprocess = from_options({k: v for k, v in options.items() if k not in COMMON})
         steps = {**self.preprocess.declared, **(does or {})}
         self.preprocessing, self.declared = digest(steps), _in_words(steps)
-        self.accepts = _hashes(options.get("accepts", ""))
+        self.accepts = _parse_hashes(options.get("accepts", ""))
         self.quantise = self.preprocess.quantise
         if len(labels) <= skip:
             raise InputError(f"{name} has no samples" + (f" after the first {len(labels)}" if len(labels) else ""))
@@ -125,16 +125,20 @@ class Samples(Dataset):
                 return
 
 
-def split_options(options: Mapping[str, str], own: Collection[str], kind: str) -> tuple[dict[str, str], dict[str, str]]:
+def split_options(
+    options: Mapping[str, str], format_keys: Collection[str], kind: str
+) -> tuple[dict[str, str], dict[str, str]]:
     """Split options into those of the dataset's format and those of the preprocessing.
 
     Raises:
         InputError: an option that is neither; the nearest name is in the remedy.
     """
     for key in options:
-        if key not in KEYS | COMMON and key not in own:
-            raise unknown(f"option of a dataset of kind {kind}", key, KEYS | COMMON | set(own))
-    return {k: v for k, v in options.items() if k in own}, {k: v for k, v in options.items() if k not in own}
+        if key not in KEYS | COMMON and key not in format_keys:
+            raise unknown(f"option of a dataset of kind {kind}", key, KEYS | COMMON | set(format_keys))
+    return {k: v for k, v in options.items() if k in format_keys}, {
+        k: v for k, v in options.items() if k not in format_keys
+    }
 
 
 def _in_words(steps: Mapping[str, Any]) -> str:
@@ -148,7 +152,7 @@ def _in_words(steps: Mapping[str, Any]) -> str:
     return " ".join(words) or "nothing"
 
 
-def _hashes(text: str) -> tuple[str, ...]:
+def _parse_hashes(text: str) -> tuple[str, ...]:
     """Parse hashes of preprocessing; each needs at least 8 digits, because a shorter prefix could fit by chance."""
     hashes = tuple(filter(None, (part.strip() for part in text.split(","))))
     for hash_text in hashes:
@@ -160,7 +164,7 @@ def _hashes(text: str) -> tuple[str, ...]:
     return hashes
 
 
-def _whole(name: str, text: str | None, least: int | None = None) -> int | None:
+def _parse_whole_number(name: str, text: str | None, least: int | None = None) -> int | None:
     if text is None:
         return None
     try:

@@ -77,14 +77,32 @@ def lock_path(roots: Roots, environ: Mapping[str, str] | None = None) -> Path:
     return Path(folder) / f"edgeprof-device{suffix}.lock"
 
 
-#: The locks that this process holds, and how many measurements stand on each: a study holds it around its benches.
-_held: dict[Path, int] = {}
+@dataclass
+class _Held:
+    """A lock that this process, or the process that it was forked from, holds.
+
+    Attributes:
+        descriptor: Of the locked file.
+        pid: The process that took it.
+        inherited: The token in the environment before.
+        count: How many measurements stand on it: a study holds it around its benches.
+    """
+
+    descriptor: int
+    pid: int
+    inherited: str | None
+    count: int = 0
+
+
+_held: dict[Path, _Held] = {}
 _guard = threading.Lock()
 
 
 @contextlib.contextmanager
 def measuring(roots: Roots, what: str) -> Iterator[None]:
     """Hold the device's lock while something is measured on it.
+
+    Measurements of one process may be nested and may overlap in any order; the last that ends releases the lock.
 
     Args:
         roots: Where /sys is; each sysfs root has a lock of its own.
@@ -95,38 +113,42 @@ def measuring(roots: Roots, what: str) -> Iterator[None]:
     """
     path = lock_path(roots)
     with _guard:
-        nested = path in _held
-        if nested:
-            _held[path] += 1
-    if nested:
-        try:
-            yield
-        finally:
-            with _guard:
-                _held[path] -= 1
-        return
-    descriptor = _take(path)
-    if descriptor is None:  # an ancestor of this process measures, and has this process do it
-        yield
-        return
-    token = secrets.token_hex(16)
-    inherited = os.environ.get(TOKEN)
-    os.environ[TOKEN] = token
-    with _guard:
-        _held[path] = 1
+        held = _held.get(path) or _hold(path, what)
+        if held is not None:
+            held.count += 1
     try:
-        _write(descriptor, {"pid": os.getpid(), "user": _user(), "since": time.time(), "what": what, "token": token})
         yield
     finally:
-        with _guard:
-            del _held[path]
-        if inherited is None:
-            os.environ.pop(TOKEN, None)
-        else:
-            os.environ[TOKEN] = inherited
+        if held is not None:
+            with _guard:
+                held.count -= 1
+                if held.count == 0:
+                    _release(path, held)
+
+
+def _hold(path: Path, what: str) -> _Held | None:
+    """Take the lock for this process; None where an ancestor measures, and has this process do it."""
+    descriptor = _take(path)
+    if descriptor is None:
+        return None
+    held = _held[path] = _Held(descriptor, os.getpid(), os.environ.get(TOKEN))
+    token = os.environ[TOKEN] = secrets.token_hex(16)
+    _write(descriptor, {"pid": held.pid, "user": _user(), "since": time.time(), "what": what, "token": token})
+    return held
+
+
+def _release(path: Path, held: _Held) -> None:
+    del _held[path]
+    if held.inherited is None:
+        os.environ.pop(TOKEN, None)
+    else:
+        os.environ[TOKEN] = held.inherited
+    if held.pid == os.getpid():  # not in a fork, whose parent goes on measuring
         with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
-        os.close(descriptor)
+            os.ftruncate(held.descriptor, 0)
+            # Closing is not enough: a fork of this process has the same open file, and may live on.
+            fcntl.flock(held.descriptor, fcntl.LOCK_UN)
+    os.close(held.descriptor)
 
 
 def holder(roots: Roots) -> Holder | None:

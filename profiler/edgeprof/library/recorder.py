@@ -7,16 +7,20 @@ caller is two readings of the clock.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import inspect
+import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from edgeprof.energy import recording as energy
 from edgeprof.energy.estimate import CoreWatts
 from edgeprof.energy.stage_figures import report_stages
 from edgeprof.errors import require_range
+from edgeprof.launch.lock import measuring
 from edgeprof.roots import Roots
 from edgeprof.sensing.remote_sampler import RemoteSampler
 from edgeprof.stage_rings import StageWatch
@@ -50,20 +54,32 @@ _REMEDIES = {
 
 
 class Recording(energy.Recording):
-    """A recording whose sensors are sampled in a process of its own. See ``record``."""
+    """A recording whose sensors are sampled in a process of its own. See ``record``.
 
-    def __init__(self, sampler: RemoteSampler, core_watts: CoreWatts | None) -> None:
+    Args:
+        sampler: Not started yet.
+        roots: The device, whose lock is held from ``start`` to ``stop``.
+        core_watts: What a busy core draws, where no sensor works.
+    """
+
+    def __init__(self, sampler: RemoteSampler, roots: Roots, core_watts: CoreWatts | None) -> None:
         super().__init__(None, sampler, core_watts=core_watts)
         self._remote = sampler
+        self._roots = roots
+        self._lock = contextlib.ExitStack()
         self._watch = StageWatch(is_own=True)
 
     def start(self) -> None:
         """Start sampling; return when each sensor was tried once (once per boot that takes some seconds).
 
         Raises:
+            BusyError: another measurement runs on this device.
             EdgeprofError: no such sensor or rail.
         """
-        super().start()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(measuring(self._roots, f"edgeprof.record in {Path(sys.argv[0]).name or 'Python'}"))
+            super().start()
+            self._lock = stack.pop_all()
         self._topology = self._remote.topology
         self._watch.start()
         _active.append(self)
@@ -74,6 +90,7 @@ class Recording(energy.Recording):
             _active.remove(self)
         self._watch.stop()
         super().stop()
+        self._lock.close()
 
     def stages(self) -> StageReport:
         """What this process has marked with ``edgeprof.stage`` until now: times and joules of each stage, and reasons.
@@ -137,12 +154,17 @@ def record(
         sysfs_root: Read a captured or simulated tree instead of /sys.
         procfs_root: Likewise instead of /proc.
 
+    The recording holds the device's lock while it runs, as every command that measures does; recordings, ``bench`` and
+    commands that your own program starts may run beside it.
+
     Raises:
         InputError: a root that is no directory, or a wattage out of range.
+        BusyError: when it starts, another program measures on this device.
     """
     require_range("estimate_power_w", estimate_power_w, 1e-3, 1e4)
-    sampler = RemoteSampler(Roots.resolve(sysfs_root, procfs_root), sensors, rail, sample_rate_hz)
-    return Recording(sampler, None if estimate_power_w is None else CoreWatts(estimate_power_w))
+    roots = Roots.resolve(sysfs_root, procfs_root)
+    sampler = RemoteSampler(roots, sensors, rail, sample_rate_hz)
+    return Recording(sampler, roots, None if estimate_power_w is None else CoreWatts(estimate_power_w))
 
 
 class measure:  # noqa: N801 - it is used as a function is
@@ -232,7 +254,7 @@ class MeasuredFunction(Generic[P, R]):
         self._recording: Recording | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        self._recording = recording = _active[-1] if _active else _shared(self._options)
+        self._recording = recording = _active[-1] if _active else _shared_recording(self._options)
         with recording.span(self._name, count=self._count, unit=self._unit):
             return self._function(*args, **kwargs)
 
@@ -258,7 +280,7 @@ class MeasuredFunction(Generic[P, R]):
 _shared_lock = threading.Lock()
 
 
-def _shared(options: dict[str, Any]) -> Recording:
+def _shared_recording(options: dict[str, Any]) -> Recording:
     """The recording of decorated functions that are called outside of any other; it ends with the process."""
     with _shared_lock:
         if not _active:

@@ -24,7 +24,8 @@ def question(result: Result) -> str:
         return f"Which {names[0]} should run on this {board}?"
     if len(result.variants) > 1:
         return f"Which of {len(result.variants)} models is cheapest to run on this {board}?"
-    return f"What does one inference of {names[0] if names else 'the model'} cost on this {board}?"
+    unit = view.common_unit(result.variants)
+    return f"What does one {unit} of {names[0] if names else 'the model'} cost on this {board}?"
 
 
 def answer(result: Result) -> str:
@@ -38,15 +39,15 @@ def answer_and_details(result: Result) -> tuple[str, str]:
     if not usable:
         return "Nothing could be measured; the reasons are below.", ""
     best = recommended_variant(result)
-    caveat = _caveat(result, best or usable[0])
+    caveat = _caveat_text(result, best or usable[0])
     sentences = [headline(result)]
     studied = next((reason.message for reason in result.reasons if reason.code == Code.RECOMMENDATION), None)
     if studied is not None:
-        sentences.append(_sentence(studied))
+        sentences.append(_as_sentence(studied))
     elif best is None and len(usable) == 1:
         sentences.append(f"{usable[0].name}: {cost(usable[0])}.")
     elif best is None:
-        sentences.append(_sentence(recommendation_of(result).reason))
+        sentences.append(_as_sentence(recommendation_of(result).reason))
     elif best is not result.variants[0]:
         sentences.append(f"{best.name}: {cost(best)}.")
     first, *others = [*filter(None, sentences), ""]
@@ -65,7 +66,7 @@ def headline(result: Result) -> str:
     if best is None:
         return ""
     if recommendation_of(result).untouched:
-        return _untouched(result, best)
+        return _unchanged_sentence(result, best)
     comparison = next((c for c in result.comparisons if c.variant == best.name), None)
     baseline = next((v for v in result.variants if comparison and v.name == comparison.baseline), result.variants[0])
     comparison = comparison or compare(best, baseline)
@@ -93,11 +94,11 @@ def _speed_clause(ratio: Ratio, baseline: str) -> str:
     if schema.sense(ratio) == "tied":
         return "is as fast"
     if ratio.value < 1:
-        return f"is {_times(1 / ratio.value)} times as fast"
-    return f"takes {_times(ratio.value)} times as long as {baseline}"
+        return f"is {_ratio_text(1 / ratio.value)} times as fast"
+    return f"takes {_ratio_text(ratio.value)} times as long as {baseline}"
 
 
-def _times(factor: float) -> str:
+def _ratio_text(factor: float) -> str:
     """Two digits, and one more where they would say that nothing differs."""
     text = units.significant(factor, 2)
     return text if float(text) != 1.0 else units.significant(factor, 3)
@@ -135,10 +136,12 @@ def cost(variant: Variant) -> str:
     latency = variant.latency_s
     if latency and latency.p50:
         parts.append(f"{units.quantity(latency.p50, 's')} (p50)")
+    elif latency:
+        parts.append(f"{units.quantity(latency.mean, 's')} (mean)")
     return ", ".join(parts) or "no cost is known"
 
 
-def _untouched(result: Result, baseline: Variant) -> str:
+def _unchanged_sentence(result: Result, baseline: Variant) -> str:
     """That the first variant stays, and what each other one is beside it."""
     recommendation = recommendation_of(result)
     others = [v for v in result.variants if v is not baseline and is_usable(v)]
@@ -146,24 +149,24 @@ def _untouched(result: Result, baseline: Variant) -> str:
     tied = [name for name in recommendation.ties if name not in lossy]
     named = {*lossy, *tied}
     worse = [v.name for v in others if v.name not in named]
-    parts = [f"{_listed(tied)} cannot be told from it"] if tied else []
-    parts += [f"{_listed(worse)} {'is' if len(worse) == 1 else 'are'} worse"] if worse else []
-    parts += [f"{_listed(lossy)} lost accuracy"] if lossy else []
+    parts = [f"{_listed_names(tied)} cannot be told from it"] if tied else []
+    parts += [f"{_listed_names(worse)} {'is' if len(worse) == 1 else 'are'} worse"] if worse else []
+    parts += [f"{_listed_names(lossy)} lost accuracy"] if lossy else []
     return f"No variant is better than {baseline.name} ({cost(baseline)})" + (
         f": {'; '.join(parts)}." if parts else "."
     )
 
 
-def _sentence(text: str) -> str:
+def _as_sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:].rstrip('.')}."
 
 
-def _listed(names: list[str]) -> str:
+def _listed_names(names: list[str]) -> str:
     shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def _caveat(result: Result, variant: Variant) -> str:
+def _caveat_text(result: Result, variant: Variant) -> str:
     """What must be known with the very first sentence."""
     energy = variant.energy_j_per_inference
     words = []

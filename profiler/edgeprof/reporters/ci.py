@@ -18,14 +18,20 @@ def junit(result_id: str, checks: Sequence[Check]) -> str:
     failures = sum(not check.passed for check in checks)
     suite = ET.Element(
         "testsuite",
-        name=f"edgeprof gate {_inert(result_id)}",
+        name=f"edgeprof gate {_without_controls(result_id)}",
         tests=str(len(checks)),
         failures=str(failures),
         errors="0",
     )
     for check in checks:
-        case = ET.SubElement(suite, "testcase", classname=_inert(check.variant), name=_inert(check.quantity), time="0")
-        text = _inert(sentence(check))
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            classname=_without_controls(check.variant),
+            name=_without_controls(check.quantity),
+            time="0",
+        )
+        text = _without_controls(sentence(check))
         if not check.passed:
             ET.SubElement(case, "failure", message=text).text = text
         elif check.unsure:
@@ -41,19 +47,19 @@ def github_annotations(checks: Sequence[Check]) -> Iterator[str]:
     for check in checks:
         if not check.passed or check.unsure:
             kind = "warning" if check.passed else "error"
-            yield f"::{kind} title={_property(f'edgeprof: {check.quantity}')}::{_data(sentence(check))}\n"
+            yield f"::{kind} title={_escape_property(f'edgeprof: {check.quantity}')}::{_escape_data(sentence(check))}\n"
 
 
 def summary(result_id: str, checks: Sequence[Check], unsure: str) -> str:
     """A Markdown table of all checks, for the file that GITHUB_STEP_SUMMARY names."""
-    lines = [f"### edgeprof gate: {_cell(result_id)}", "", "| | check |", "|---|---|"]
+    lines = [f"### edgeprof gate: {_table_cell(result_id)}", "", "| | check |", "|---|---|"]
     for check in checks:
         word = "**fail**" if not check.passed else "unsure" if check.unsure else "pass"
-        lines.append(f"| {word} | {_cell(sentence(check))} |")
+        lines.append(f"| {word} | {_table_cell(sentence(check))} |")
     return "\n".join([*lines, "", f"What is unsure counts as: {unsure}.", "", ""])
 
 
-def _inert(text: str) -> str:
+def _without_controls(text: str) -> str:
     """Without the control characters that XML cannot hold."""
     return "".join(
         c if c in "\t\n" or (c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff") else "?"
@@ -61,13 +67,13 @@ def _inert(text: str) -> str:
     )
 
 
-def _data(text: str) -> str:
+def _escape_data(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+def _escape_property(text: str) -> str:
+    return _escape_data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def _cell(text: str) -> str:
+def _table_cell(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ").replace("`", "\\`")

@@ -29,15 +29,15 @@ def render(result: Result, style: Style | None = None, *, heading: bool = True, 
     result = names.with_short_names(result, room)
     lines: list[str] = []
     if heading:
-        lines += [*_heading(result, style), ""]
+        lines += [*_heading_lines(result, style), ""]
     if result.variants:
         lines += table(style, [v.name for v in result.variants], view.columns(result.variants), view.marks(result))
     else:
         lines.append("  nothing was measured")
     for block in (
-        _workloads(result, style),
-        _comparisons(result, style),
-        _reasons(result, style),
+        _workload_lines(result, style),
+        _comparison_lines(result, style),
+        _reason_lines(result, style),
         _last_words(result, style),
         [style.text(f"  {short} is {full}") for short, full in full_names],
     ):
@@ -52,7 +52,7 @@ def render(result: Result, style: Style | None = None, *, heading: bool = True, 
     return view.join(lines)
 
 
-def _heading(result: Result, style: Style) -> list[str]:
+def _heading_lines(result: Result, style: Style) -> list[str]:
     device, protocol = (
         style.wrap("", view.heading(result), indent=0),
         style.wrap("", view.protocol_line(result), indent=0),
@@ -60,12 +60,12 @@ def _heading(result: Result, style: Style) -> list[str]:
     return [*(style.paint(line, "bold") for line in device), *protocol]
 
 
-def _workloads(result: Result, style: Style) -> list[str]:
+def _workload_lines(result: Result, style: Style) -> list[str]:
     rows, columns = view.workload_table(result.variants)
     return table(style, rows, columns, [""] * len(rows)) if rows else []
 
 
-def _comparisons(result: Result, style: Style) -> list[str]:
+def _comparison_lines(result: Result, style: Style) -> list[str]:
     wide = min(style.width // 3, max((len(c.variant) for c in result.comparisons), default=0))
     by_name = {v.name: v for v in result.variants}
     return [
@@ -75,7 +75,7 @@ def _comparisons(result: Result, style: Style) -> list[str]:
     ]
 
 
-def _reasons(result: Result, style: Style) -> list[str]:
+def _reason_lines(result: Result, style: Style) -> list[str]:
     named_reasons = view.reasons(result)
     wide = min(style.width // 3, max((len(who) for who, _ in named_reasons), default=0))
     return [line for who, text in named_reasons for line in style.wrap(who, text, label_width=wide)]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Comparison,
         Energy,
         EnergyFigure,
+        Language,
         Ratio,
         Result,
         Variant,
@@ -33,7 +34,7 @@ def render(results: Sequence[Result]) -> str:
     rows = [row for result in results for row in result_rows(result)]
     text = io.StringIO()
     # A header stands even over no rows: the columns are the contract.
-    header = list(rows[0]) if rows else list(_row(_NOTHING, _NOBODY, None, None, None))
+    header = list(rows[0]) if rows else list(_variant_row(_NOTHING, _NOBODY, None, None, None))
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: inert(value) for key, value in columns.items()} for columns in rows)
@@ -58,11 +59,11 @@ def result_rows(result: Result) -> list[dict[str, Any]]:
     compared = {comparison.variant: comparison for comparison in reversed(result.comparisons)}
     for variant in result.variants:
         workloads: Sequence[Workload | None] = variant.workloads or [None]
-        rows += [_row(result, variant, best, compared.get(variant.name), workload) for workload in workloads]
+        rows += [_variant_row(result, variant, best, compared.get(variant.name), workload) for workload in workloads]
     return rows
 
 
-def _row(
+def _variant_row(
     result: Result, whole: Variant, best: Variant | None, compared: Comparison | None, workload: Workload | None
 ) -> dict[str, Any]:
     """One variant with the figures of one of its workloads as column → value; None becomes an empty cell.
@@ -113,13 +114,18 @@ def _row(
         },
         "latency_samples": latency.samples if latency else None,
         "latency_outliers": latency.outliers if latency else None,
-        **_energy(energy),
+        **_energy_cells(energy),
         "power_mean_w": power.mean if power else None,
         "power_max_w": power.max if power else None,
         "power_idle_w": power.idle if power else None,
         "memory_peak_rss_bytes": memory.peak_rss if memory else None,
         "memory_loaded_rss_bytes": memory.loaded_rss if memory else None,
         "memory_gpu_peak_bytes": memory.gpu_peak if memory else None,
+        "memory_anonymous_bytes": memory.anonymous if memory else None,
+        "memory_mapped_bytes": memory.mapped if memory else None,
+        "memory_load_peak_bytes": memory.load_peak if memory else None,
+        "memory_kv_cache_bytes": memory.kv_cache.bytes if memory and memory.kv_cache else None,
+        "memory_compute_buffer_bytes": memory.compute_buffer if memory else None,
         "temperature_start_c": temperature.start if temperature else None,
         "temperature_max_c": temperature.max if temperature else None,
         "utilization_cpu": used.cpu if used else None,
@@ -139,8 +145,8 @@ def _row(
         "accuracy_drop": accuracy.drop if accuracy else None,
         "accuracy_p_value": accuracy.p_value if accuracy else None,
         "baseline": compared.baseline if compared else None,
-        **_ratio("energy_ratio", ratios.energy_ratio if ratios else None),
-        **_ratio("latency_ratio", ratios.latency_ratio if ratios else None),
+        **_ratio_cells("energy_ratio", ratios.energy_ratio if ratios else None),
+        **_ratio_cells("latency_ratio", ratios.latency_ratio if ratios else None),
         "verdict": ratios.verdict if ratios else None,
         "pareto": variant.name in result.pareto,
         "recommended": best is whole,
@@ -150,20 +156,39 @@ def _row(
         "late": workload.late if workload else None,
         "dropped": workload.dropped if workload else None,
         "windows_cut_short": workload.cut_short if workload else None,
+        **_language(whole.language),
     }
 
 
-def _energy(energy: Energy | None) -> dict[str, Any]:
+def _language(language: Language | None) -> dict[str, Any]:
+    ttft, tpot = (language.ttft_s, language.tpot_s) if language else (None, None)
+    perplexity = language.perplexity if language else None
+    return {
+        "prompt_tokens": language.prompt_tokens if language else None,
+        "generated_tokens": language.generated_tokens if language else None,
+        "depth_tokens": language.depth if language else None,
+        "requests_at_once": language.batch if language else None,
+        "kv_type": language.kv_type if language else None,
+        "bits_per_weight": language.bits_per_weight if language else None,
+        "random_weights": language.random_weights if language else None,
+        "ttft_p50_s": ttft.p50 if ttft else None,
+        "tpot_mean_s": tpot.mean if tpot else None,
+        "perplexity": perplexity.value if perplexity else None,
+        **_ratio_cells("perplexity_ratio", perplexity.ratio if perplexity else None),
+    }
+
+
+def _energy_cells(energy: Energy | None) -> dict[str, Any]:
     return {
         "energy_provenance": energy.provenance if energy else "none",
         "energy_rail": energy.rail if energy else None,
         "energy_covers": energy.covers if energy else None,
-        **_figure("energy_gross", energy.gross if energy else None),
-        **_figure("energy_net", energy.net if energy else None),
+        **_figure_cells("energy_gross", energy.gross if energy else None),
+        **_figure_cells("energy_net", energy.net if energy else None),
     }
 
 
-def _figure(name: str, figure: EnergyFigure | None) -> dict[str, Any]:
+def _figure_cells(name: str, figure: EnergyFigure | None) -> dict[str, Any]:
     interval = figure.ci95 if figure else None
     return {
         f"{name}_j": figure.value if figure else None,
@@ -180,7 +205,7 @@ def _ratios_of(compared: Comparison | None, workload: Workload | None) -> Compar
     return next((part for part in compared.workloads if part.name == workload.name), None)
 
 
-def _ratio(name: str, ratio: Ratio | None) -> dict[str, Any]:
+def _ratio_cells(name: str, ratio: Ratio | None) -> dict[str, Any]:
     return {
         name: ratio.value if ratio else None,
         f"{name}_ci95_low": ratio.ci95[0] if ratio else None,

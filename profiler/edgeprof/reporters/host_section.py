@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 def section(results: Sequence[Result]) -> str:
     """Host, protocol, sensors and files of every result."""
-    blocks = "".join(_block(result, several=len(results) > 1) for result in results)
+    blocks = "".join(_context_block(result, several=len(results) > 1) for result in results)
     lead = "What must agree for two results to be compared, and what measuring itself cost."
     return f'<section><h2>Context</h2><p class="lead">{escape(lead)}</p>{blocks}</section>'
 
 
-def _block(result: Result, *, several: bool) -> str:
+def _context_block(result: Result, *, several: bool) -> str:
     title = f"<h3>{escape(result.id)}</h3>" if several else ""
-    facts = f'<div class="two">{_facts(_host(result))}{_facts(_protocol(result))}</div>'
-    return f"{title}{facts}{_sensors(result.sensors)}{_files(result.variants)}"
+    facts = f'<div class="two">{_facts_list(_host_facts(result))}{_facts_list(_protocol_facts(result))}</div>'
+    return f"{title}{facts}{_sensors_block(result.sensors)}{_files_block(result.variants)}"
 
 
-def _host(result: Result) -> dict[str, str | None]:
+def _host_facts(result: Result) -> dict[str, str | None]:
     host = result.host
     return {
         "board": host.board,
@@ -42,7 +42,7 @@ def _host(result: Result) -> dict[str, str | None]:
     }
 
 
-def _protocol(result: Result) -> dict[str, str | None]:
+def _protocol_facts(result: Result) -> dict[str, str | None]:
     p, cost = result.protocol, result.self_cost
     cpu = f"{units.significant(100 * cost.cpu_ratio, 2)} % of a core" if cost and cost.cpu_ratio is not None else None
     return {
@@ -57,12 +57,12 @@ def _protocol(result: Result) -> dict[str, str | None]:
     }
 
 
-def _facts(facts: Mapping[str, str | None]) -> str:
+def _facts_list(facts: Mapping[str, str | None]) -> str:
     cells = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items() if value)
     return f'<dl class="facts">{cells}</dl>'
 
 
-def _sensors(sensors: Sequence[SensorUse]) -> str:
+def _sensors_block(sensors: Sequence[SensorUse]) -> str:
     heads: tuple[str, ...] = (
         "channel",
         "sensor",
@@ -75,14 +75,14 @@ def _sensors(sensors: Sequence[SensorUse]) -> str:
         "rate",
         "missed",
     )
-    rows = [_sensor(sensor) for sensor in sensors]
+    rows = [_sensor_row(sensor) for sensor in sensors]
     if any(sensor.proved for sensor in sensors):
         heads = (*heads, "proved")
-        rows = [(*row, _proved(sensor)) for row, sensor in zip(rows, sensors, strict=True)]
-    return _table("Sensors", heads, rows)
+        rows = [(*row, _proof_text(sensor)) for row, sensor in zip(rows, sensors, strict=True)]
+    return _table_html("Sensors", heads, rows)
 
 
-def _proved(s: SensorUse) -> str:
+def _proof_text(s: SensorUse) -> str:
     """What the newest ``doctor --prove`` says of a channel, and its day."""
     if s.proved is None:
         return "–"
@@ -90,36 +90,36 @@ def _proved(s: SensorUse) -> str:
     return f"{verdict}, {s.proved.get('date', '')[:10]}"
 
 
-def _sensor(s: SensorUse) -> tuple[str, ...]:
+def _sensor_row(s: SensorUse) -> tuple[str, ...]:
     every = units.quantity(s.update_interval_s, "s") if s.update_interval_s is not None else "–"
-    tau, length = _seconds(s, "tau_s"), _seconds(s, "length_s")
+    tau, length = _filter_seconds(s, "tau_s"), _filter_seconds(s, "length_s")
     kind = str((s.filter or {}).get("kind") or "–")
     smooth = f"tau {units.quantity(tau, 's')}" if tau else f"mean of {units.quantity(length, 's')}" if length else kind
     role = f"{s.scope}{f', {s.role}' if s.role else ''}{f' of {s.parent}' if s.parent else ''}"
     rate = f"{units.significant(s.rate_hz)} Hz" if s.rate_hz is not None else "–"
-    step = units.quantity(s.resolution, s.unit, 2) if s.unit not in ("1", "°C") else _plain(s)
+    step = units.quantity(s.resolution, s.unit, 2) if s.unit not in ("1", "°C") else _resolution_text(s)
     missed = f"{s.missed} of {s.samples + s.missed}"
     return (s.channel, s.sensor, s.quantity, role, s.provenance, step, every, smooth, rate, missed)
 
 
-def _seconds(s: SensorUse, key: str) -> float | None:
+def _filter_seconds(s: SensorUse, key: str) -> float | None:
     """A time of the filter; a file of others may hold anything there."""
     value = (s.filter or {}).get(key)
     return value if isinstance(value, int | float) else None
 
 
-def _plain(s: SensorUse) -> str:
+def _resolution_text(s: SensorUse) -> str:
     if s.resolution is None:
         return "–"
     return f"{units.significant(s.resolution, 2)} {'' if s.unit == '1' else s.unit}".rstrip()
 
 
-def _files(variants: Sequence[Variant]) -> str:
+def _files_block(variants: Sequence[Variant]) -> str:
     heads = ("variant", "file", "format", "size", "deflated", "runtime", "threads", "load", "sha256")
-    return _table("Models", heads, [_file(variant) for variant in variants])
+    return _table_html("Models", heads, [_file_row(variant) for variant in variants])
 
 
-def _file(v: Variant) -> tuple[str, ...]:
+def _file_row(v: Variant) -> tuple[str, ...]:
     runtime = v.runtime
     return (
         v.name,
@@ -134,7 +134,7 @@ def _file(v: Variant) -> tuple[str, ...]:
     )
 
 
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table_html(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<h3>{escape(title)}</h3>{words_table(title, heads, rows)}" if rows else ""
 
 

@@ -162,7 +162,8 @@ def _tiles(result: Result, variant: Variant) -> str:
         tiles.append((f"energy per {variant.unit}", view.energy_text(energy.gross, energy.provenance), ratio))
     if latency_s:
         ratio = _ratio_small(compared.latency_ratio if compared else None, _tail_words(latency_s))
-        tiles.append(("latency, p50", units.quantity(latency_s.p50, "s"), ratio))
+        kind, seconds = ("p50", latency_s.p50) if latency_s.max is not None else ("mean", latency_s.mean)
+        tiles.append((f"latency, {kind}", units.quantity(seconds, "s"), ratio))
     if variant.accuracy:
         a = variant.accuracy
         value = f"{100 * a.value:.1f} %" if a.is_ratio else units.significant(a.value)

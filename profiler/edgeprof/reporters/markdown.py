@@ -24,47 +24,51 @@ def render(results: Sequence[Result]) -> str:
 def _render_result(result: Result) -> str:
     full_names = names.shortened_pairs(result)
     result = names.with_short_names(result)
-    lines = [f"**{_escape(view.heading(result))}**  ", _escape(view.protocol_line(result)), ""]
+    lines = [f"**{_escape_markup(view.heading(result))}**  ", _escape_markup(view.protocol_line(result)), ""]
     columns = view.columns(result.variants)
     marks = view.marks(result)
     marked = any(marks)
     heads = ["variant", *(column.title for column in columns), *([""] if marked else [])]
-    lines.append("| " + " | ".join(_escape(head) for head in heads) + " |")
+    lines.append("| " + " | ".join(_escape_markup(head) for head in heads) + " |")
     lines.append("|---|" + "---:|" * len(columns) + ("---|" if marked else ""))
     for row, variant in enumerate(result.variants):
         cells = [variant.name, *(" ".join(" ".join(column.cells[row]).split()) for column in columns)]
-        lines.append("| " + " | ".join(_escape(cell) for cell in cells + ([marks[row]] if marked else [])) + " |")
-    lines += _workloads(result)
+        lines.append(
+            "| " + " | ".join(_escape_markup(cell) for cell in cells + ([marks[row]] if marked else [])) + " |"
+        )
+    lines += _workload_table(result)
     by_name = {v.name: v for v in result.variants}
     sentences = [(c.variant, view.comparison_text(c, by_name.get(c.variant))) for c in result.comparisons]
     sentences += view.reasons(result)
     if sentences:
         lines.append("")
-        lines += [f"- **{_escape(who)}**: {_escape(text)}" for who, text in sentences]
+        lines += [f"- **{_escape_markup(who)}**: {_escape_markup(text)}" for who, text in sentences]
     for variant in result.variants:
         if variant.last_words:
             # A fence of four tildes ends at four tildes only, which are then made three.
             words = [_CONTROL.sub(" ", word).replace("~~~~", "~~~") for word in variant.last_words.splitlines()[-20:]]
-            lines += ["", f"Last words of {_escape(variant.name)}:", "", "~~~~text", *words, "~~~~"]
-    lines += [f"- {_escape(short)} is {_escape(full)}" for short, full in full_names]
-    lines += ["", *(f"{_escape(note)}  " for note in view.notes(result))]
-    lines.append(f"edgeprof {_escape(result.edgeprof)}, run {_escape(result.id)}, {_escape(result.created)}")
+            lines += ["", f"Last words of {_escape_markup(variant.name)}:", "", "~~~~text", *words, "~~~~"]
+    lines += [f"- {_escape_markup(short)} is {_escape_markup(full)}" for short, full in full_names]
+    lines += ["", *(f"{_escape_markup(note)}  " for note in view.notes(result))]
+    lines.append(
+        f"edgeprof {_escape_markup(result.edgeprof)}, run {_escape_markup(result.id)}, {_escape_markup(result.created)}"
+    )
     return view.join(lines)
 
 
-def _workloads(result: Result) -> list[str]:
+def _workload_table(result: Result) -> list[str]:
     """A second table with each workload of each variant, where there are several."""
     rows, columns = view.workload_table(result.variants)
     if not rows:
         return []
     heads = ["workload", *(column.title for column in columns)]
-    lines = ["", "| " + " | ".join(_escape(head) for head in heads) + " |", "|---|" + "---:|" * len(columns)]
+    lines = ["", "| " + " | ".join(_escape_markup(head) for head in heads) + " |", "|---|" + "---:|" * len(columns)]
     for row, name in enumerate(rows):
         cells = [name, *(" ".join(" ".join(column.cells[row]).split()) for column in columns)]
-        lines.append("| " + " | ".join(_escape(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(_escape_markup(cell) for cell in cells) + " |")
     return lines
 
 
-def _escape(text: str) -> str:
+def _escape_markup(text: str) -> str:
     """Nothing in a name or a message is markup, and a line break would end a table's row."""
     return _SPECIAL.sub(r"\\\1", _CONTROL.sub(" ", text))

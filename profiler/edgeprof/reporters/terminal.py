@@ -140,9 +140,9 @@ def table(style: Style, names: Sequence[str], columns: Sequence[Column], marks: 
     """
     names = [style.text(name) for name in names]
     marks = [style.text(mark) for mark in marks]
-    blocks = _blocks(style, names, columns, marks, short=False)
+    blocks = _column_blocks(style, names, columns, marks, short=False)
     if len(blocks) > 1:
-        blocks = _blocks(style, names, columns, marks, short=True)
+        blocks = _column_blocks(style, names, columns, marks, short=True)
     name_width = max(map(width, names), default=0)
     lines: list[str] = []
     for number, block in enumerate(blocks):
@@ -153,11 +153,11 @@ def table(style: Style, names: Sequence[str], columns: Sequence[Column], marks: 
         for row, name in enumerate(names, 1):
             line = GAP.join(["", pad(name, name_width), *(cells[row] for cells in block)])
             mark = marks[row - 1] if number == 0 else ""
-            lines.append(f"{line}{GAP}{_painted(style, mark)}" if mark else line.rstrip())
+            lines.append(f"{line}{GAP}{_painted_cell(style, mark)}" if mark else line.rstrip())
     return lines
 
 
-def _blocks(
+def _column_blocks(
     style: Style, names: Sequence[str], columns: Sequence[Column], marks: Sequence[str], *, short: bool
 ) -> list[list[list[str]]]:
     """The columns, each as its lines, in as few blocks as the width allows."""
@@ -165,7 +165,7 @@ def _blocks(
     used = max((width(mark) + len(GAP) for mark in marks if mark), default=0)
     blocks: list[list[list[str]]] = [[]]
     for column in columns:
-        cells = _column(style, column.short if short and column.short else column.title, column.cells)
+        cells = _padded_column(style, column.short if short and column.short else column.title, column.cells)
         need = len(GAP) + width(cells[0])
         if blocks[-1] and used + need > room:
             blocks.append([])
@@ -175,7 +175,7 @@ def _blocks(
     return blocks
 
 
-def _painted(style: Style, mark: str) -> str:
+def _painted_cell(style: Style, mark: str) -> str:
     if mark.startswith(("◆", "*")) and not mark.endswith("degraded"):
         return style.paint(mark, "green", "bold")
     if mark in {"◇", "o"}:
@@ -183,7 +183,7 @@ def _painted(style: Style, mark: str) -> str:
     return style.paint(mark, "yellow" if "degraded" in mark else "red")
 
 
-def _column(style: Style, title: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
+def _padded_column(style: Style, title: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Title and cells, all padded to one width."""
     cells = [(style.text(left), style.text(right)) for left, right in pairs]
     title = style.text(title)

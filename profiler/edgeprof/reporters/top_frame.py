@@ -101,11 +101,14 @@ def draw(moment: Moment, history: History, style: Style, *, keys: bool) -> list[
     gap = style.width - width(head) - width(right) - 1
     lines = [style.paint(head, "bold") + " " * max(3, gap) + style.text(right)]
     lines += _rail_lines(moment, history, style)
-    facts = _facts(moment)
+    facts = _fact_lines(moment)
     lines += [""] + [style.text(" " + line) for line in _fill_lines(facts, style.width - 2)] if facts else []
     lines.append(style.text(f" {_cost_line(moment.own)}"))
-    lines += ["", style.text(f" {_mark(moment.marked, moment.total)}" + ("    space: mark · q: quit" if keys else ""))]
-    return [_cut(line, style) for line in lines]
+    lines += [
+        "",
+        style.text(f" {_mark_line(moment.marked, moment.total)}" + ("    space: mark · q: quit" if keys else "")),
+    ]
+    return [_cut_to_width(line, style) for line in lines]
 
 
 def document(moment: Moment, time_s: float) -> dict[str, Any]:
@@ -154,7 +157,7 @@ def _rail_lines(moment: Moment, history: History, style: Style) -> list[str]:
     for (rail, _), name in zip(rails, names, strict=True):
         watts = "–" if rail.watts is None else quantity(rail.watts, "W")
         place = f"inside {rail.channel.parent}" if rail.channel.parent else rail.channel.scope
-        bar = _bar((rail.watts or 0.0) / most if most > 0 else 0.0)
+        bar = _power_bar((rail.watts or 0.0) / most if most > 0 else 0.0)
         cells = [
             pad(name, name_width),
             pad(bar, _BAR + 1),
@@ -190,12 +193,12 @@ def _nested_rails(rails: Sequence[RailReading]) -> list[tuple[RailReading, int]]
     return ordered
 
 
-def _bar(share: float) -> str:
+def _power_bar(share: float) -> str:
     eighths = round(max(0.0, min(1.0, share)) * _BAR * 8)
     return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
 
 
-def _facts(moment: Moment) -> list[str]:
+def _fact_lines(moment: Moment) -> list[str]:
     facts = []
     for channel, value in moment.others:
         if channel.quantity == "utilization":
@@ -225,7 +228,7 @@ def _cost_line(cost: OwnCost) -> str:
     return f"edgeprof itself {significant(100 * cost.cpu_ratio, 2)} % of a core, {size(cost.rss_bytes)}"
 
 
-def _mark(marked: Marked, total: RailReading | None) -> str:
+def _mark_line(marked: Marked, total: RailReading | None) -> str:
     if marked.joules is None:
         return "since mark: nothing measures a total" if total is None else "since mark: no reading yet"
     if marked.expanded_uncertainty is None:
@@ -241,7 +244,7 @@ def _shorten_name(name: str) -> str:
     return f"{name[:half]}…{name[-half:]}"
 
 
-def _cut(line: str, style: Style) -> str:
+def _cut_to_width(line: str, style: Style) -> str:
     """The line within the terminal's width: a longer one would push the frame down."""
     if width(line) <= style.width or "\x1b" in line:
         return line

@@ -81,22 +81,35 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
         Column("net", energy_cells([(e.net, e.provenance) if e else None for e in energies])),
         *_latency_columns(latencies),
         Column("GPU time", scaled([v.gpu.compute_s if v.gpu else None for v in variants], "s")),
-        Column("copies", [_share(v.gpu.transfer_ratio if v.gpu else None) for v in variants]),
+        Column("copies", [_share_text(v.gpu.transfer_ratio if v.gpu else None) for v in variants]),
         *(
             Column(title, [accuracy_cell(v) if v.accuracy and v.accuracy.metric == m else NONE for v in variants])
             for m, title in metrics.items()
         ),
         Column("rate", [rate_cell(v.throughput_per_s) for v in variants]),
         Column("power", scaled([p.mean if p else None for p in powers], "W")),
-        Column("RAM", [_bytes(m.peak_rss if m else None) for m in memories]),
-        Column("GPU RAM", [_bytes(m.gpu_peak if m else None) for m in memories]),
-        Column("temp", [_split(t.max if t else None, "°C") for t in temperatures]),
-        Column("size", [_bytes(v.model.size_bytes) for v in variants]),
+        Column("RAM", [_bytes_text(m.peak_rss if m else None) for m in memories]),
+        *_language_memory(variants),
+        Column("GPU RAM", [_bytes_text(m.gpu_peak if m else None) for m in memories]),
+        Column("temp", [_split_quantity(t.max if t else None, "°C") for t in temperatures]),
+        Column("size", [_bytes_text(v.model.size_bytes) for v in variants]),
         *_runtime_column(variants),
     ]
     # Energy and latency stay even when they are empty: that is news, and the reason stands below.
     always_shown = {0, 1, 2} if any(energies) else {0, 2}
     return [c for n, c in enumerate(table_columns) if n in always_shown or any(cell != NONE for cell in c.cells)]
+
+
+def _language_memory(variants: Sequence[Variant]) -> list[Column]:
+    """What of a language model's memory the kernel cannot drop, and its cache."""
+    memories = [v.memory_bytes if v.language else None for v in variants]
+    return [
+        Column("unmapped", [_bytes_text(m.anonymous if m else None) for m in memories]),
+        Column("KV cache", [_bytes_text(m.kv_cache.bytes if m and m.kv_cache else None) for m in memories]),
+        Column(
+            "bits / weight", [_split_quantity(v.language.bits_per_weight if v.language else None, "") for v in variants]
+        ),
+    ]
 
 
 def common_unit(variants: Sequence[Variant]) -> str:
@@ -125,7 +138,7 @@ def workload_table(variants: Sequence[Variant]) -> tuple[list[str], list[Column]
     return names, [column for column in columns if any(cell != NONE for cell in column.cells)]
 
 
-def _share(ratio: float | None) -> tuple[str, str]:
+def _share_text(ratio: float | None) -> tuple[str, str]:
     return NONE if ratio is None else (f"{100 * ratio:.0f}", "%")
 
 
@@ -135,7 +148,7 @@ def energy_cells(figures: Sequence[tuple[EnergyFigure, str] | None]) -> list[tup
     factor, prefix = units.prefix_for(values)
     unit = f"{prefix}J"
     spread = [
-        _fixed(f[0].expanded_uncertainty / factor)
+        _rounded_text(f[0].expanded_uncertainty / factor)
         for f in figures
         if f and f[0].value is not None and f[0].expanded_uncertainty is not None and f[1] != "estimated"
     ]
@@ -147,14 +160,14 @@ def energy_cells(figures: Sequence[tuple[EnergyFigure, str] | None]) -> list[tup
             continue
         provenance, value, u = figure[1], figure[0].value, figure[0].expanded_uncertainty
         if provenance == "estimated":
-            cells.append(_estimate(value, u, factor, unit))
+            cells.append(_estimate_text(value, u, factor, unit))
             continue
         word = "" if provenance in REAL else f" {provenance}"
         if u is None:
             cells.append((units.significant(value / factor), f"{unit}{word}"))
         else:
             decimals = units.decimals_for(u / factor)
-            cells.append((f"{value / factor:.{decimals}f}", f"± {_fixed(u / factor).ljust(wide)} {unit}{word}"))
+            cells.append((f"{value / factor:.{decimals}f}", f"± {_rounded_text(u / factor).ljust(wide)} {unit}{word}"))
     return cells
 
 
@@ -165,7 +178,7 @@ def energy_text(figure: EnergyFigure | None, provenance: str) -> str:
     return " ".join(" ".join(energy_cells([(figure, provenance)])[0]).split())
 
 
-def _estimate(value: float, u: float | None, factor: float, unit: str) -> tuple[str, str]:
+def _estimate_text(value: float, u: float | None, factor: float, unit: str) -> tuple[str, str]:
     scaled = value / factor
     lead = scaled / 10 ** math.floor(math.log10(abs(scaled))) if scaled else 1.0
     share = f" ±{units.significant(100 * u / abs(value), 2)} %" if u is not None and value else ""
@@ -175,7 +188,7 @@ def _estimate(value: float, u: float | None, factor: float, unit: str) -> tuple[
     return f"~{units.significant(round(scaled, power), digits)}", f"{unit}{share} estimated"
 
 
-def _fixed(u: float) -> str:
+def _rounded_text(u: float) -> str:
     return f"{u:.{units.decimals_for(u)}f}"
 
 
@@ -183,9 +196,13 @@ def _latency_columns(latencies: Sequence[schema.Latency | None]) -> list[Column]
     p50 = [v.p50 if v else None for v in latencies]
     p99 = [v.p99 if v else None for v in latencies]
     bound = [v.p99_bound if v else None for v in latencies]
+    means = [v.mean if v is not None and v.max is None else None for v in latencies]
     # Each column its own unit: on a busy machine a p99 is some hundred times the p50.
+    mean_column = Column("latency mean", scaled(means, "s"), "mean")
+    p50_column = Column("latency p50", scaled(p50, "s"), "p50")
+    only_means = any(mean is not None for mean in means) and all(p is None for p in p50)
     return [
-        Column("latency p50", scaled(p50, "s"), "p50"),
+        *([mean_column] if only_means else [p50_column, mean_column]),
         Column("p99", scaled(p99, "s")),
         Column("p99 ≤", scaled(bound, "s")),
     ]
@@ -197,7 +214,7 @@ def scaled(values: Sequence[float | None], unit: str) -> list[tuple[str, str]]:
     return [NONE if v is None else (units.significant(v / factor), f"{prefix}{unit}") for v in values]
 
 
-def _split(value: float | None, unit: str) -> tuple[str, str]:
+def _split_quantity(value: float | None, unit: str) -> tuple[str, str]:
     return NONE if value is None else (units.significant(value), unit)
 
 
@@ -205,7 +222,7 @@ def rate_cell(value: float | None) -> tuple[str, str]:
     return NONE if value is None else (units.significant(value), "/s")
 
 
-def _bytes(count: int | None) -> tuple[str, str]:
+def _bytes_text(count: int | None) -> tuple[str, str]:
     if count is None:
         return NONE
     number, unit = units.size(count).split()
@@ -277,7 +294,9 @@ def comparison_text(comparison: Comparison, variant: Variant | None, *, verdict:
     energy, latency = comparison.energy_ratio, comparison.latency_ratio
     tied = [word for word, r in (("energy", energy), ("latency", latency)) if r and schema.sense(r) == "tied"]
     if len(tied) == 2 and not verdict:
-        text = f"tied with {comparison.baseline} in energy and latency ({_span(energy)} and {_span(latency)} ×)"
+        text = (
+            f"tied with {comparison.baseline} in energy and latency ({_span_text(energy)} and {_span_text(latency)} ×)"
+        )
     else:
         parts = [
             _ratio_text(word, r, comparison.baseline, verdict=verdict)
@@ -312,7 +331,7 @@ def accuracy_text(variant: Variant) -> str | None:
         return f"{accuracy_name(a)} equal"
     change = -a.sign * a.drop * (100 if a.is_ratio else 1)
     sign = "+" if change > 0 else "−" if change < 0 else "±"
-    size = f"{abs(change):.{_points(a)}f} pt" if a.is_ratio else units.significant(abs(change))
+    size = f"{abs(change):.{_accuracy_digits(a)}f} pt" if a.is_ratio else units.significant(abs(change))
     text = f"{accuracy_name(a)} {sign}{size}"
     notes = [] if a.higher_is_better else ["less is better"]
     if a.p_value is not None:
@@ -333,7 +352,7 @@ def metric_heading(accuracy: schema.Accuracy) -> str:
     return f"{name} accuracy" if name.startswith("top-") else name
 
 
-def _points(accuracy: schema.Accuracy) -> int:
+def _accuracy_digits(accuracy: schema.Accuracy) -> int:
     return 1 if accuracy.samples < 2000 else 2
 
 
@@ -344,10 +363,10 @@ def ratio_digits(ratio: Ratio) -> int:
 
 def ratio_text(ratio: Ratio) -> str:
     """``1.032 × (1.011–1.054)``."""
-    return f"{ratio.value:.{ratio_digits(ratio)}f} × ({_span(ratio)})"
+    return f"{ratio.value:.{ratio_digits(ratio)}f} × ({_span_text(ratio)})"
 
 
-def _span(ratio: Ratio | None) -> str:
+def _span_text(ratio: Ratio | None) -> str:
     if ratio is None:
         return "–"
     n = ratio_digits(ratio)
@@ -357,20 +376,20 @@ def _span(ratio: Ratio | None) -> str:
 def _ratio_text(word: str, ratio: Ratio, baseline: str, *, verdict: bool) -> str:
     n = ratio_digits(ratio)
     if verdict:
-        return f"{word} {ratio.value:.{n}f} × ({_span(ratio)}) {schema.sense(ratio)}"
+        return f"{word} {ratio.value:.{n}f} × ({_span_text(ratio)}) {schema.sense(ratio)}"
     if schema.sense(ratio) == "tied":
-        return f"{word} tied with {baseline} ({_span(ratio)} ×)"
-    return f"{ratio.value:.{n}f} × {word} ({_span(ratio)})"
+        return f"{word} tied with {baseline} ({_span_text(ratio)} ×)"
+    return f"{ratio.value:.{n}f} × {word} ({_span_text(ratio)})"
 
 
 def reasons(result: Result) -> list[tuple[str, str]]:
     """(who, what and what to do) of every reason, each said once however many variants share it."""
     names_by_reason: dict[tuple[str, str], list[str]] = {}
     for reason in result.reasons:
-        names_by_reason.setdefault((reason.code, _sentence(reason)), [])
+        names_by_reason.setdefault((reason.code, _reason_sentence(reason)), [])
     for variant in result.variants:
         for reason in variant.reasons:
-            names_by_reason.setdefault((reason.code, _sentence(reason)), []).append(variant.name)
+            names_by_reason.setdefault((reason.code, _reason_sentence(reason)), []).append(variant.name)
         if variant.status != "ok" and not variant.reasons:
             names_by_reason.setdefault((variant.status, f"{variant.status}; no reason was recorded."), []).append(
                 variant.name
@@ -386,7 +405,7 @@ def reasons(result: Result) -> list[tuple[str, str]]:
     return named_reasons
 
 
-def _sentence(reason: Reason) -> str:
+def _reason_sentence(reason: Reason) -> str:
     message = reason.message.rstrip()
     if message and message[-1] not in ".!?:…":
         message += "."
@@ -465,7 +484,7 @@ def notes(result: Result) -> list[str]:
         )
     elif energy is not None and energy.covers in OUTSIDE:
         lines.append(OUTSIDE[energy.covers or ""].format(rail=energy.rail or "it"))
-    if any(v.latency_s and v.latency_s.p99_bound is None for v in result.variants):
+    if any(v.latency_s and v.latency_s.max is not None and v.latency_s.p99_bound is None for v in result.variants):
         lines.append("p99 needs at least 662 requests to be bounded with 99 % confidence; give more time: --window.")
     if any(v.latency_s and v.latency_s.p99_bound is not None for v in result.variants):
         lines.append("p99 ≤ is a bound that holds with 99 % confidence; p50 and p99 are the quantiles that were seen.")

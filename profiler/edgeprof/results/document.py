@@ -24,16 +24,16 @@ def as_text(result: Result) -> Result:
     try:
         msgspec.json.encode(result)
     except UnicodeEncodeError:
-        return msgspec.convert(_text(msgspec.to_builtins(result)), Result)
+        return msgspec.convert(_clean_text(msgspec.to_builtins(result)), Result)
     return result
 
 
-def _text(value: Any) -> Any:
+def _clean_text(value: Any) -> Any:
     if isinstance(value, str):
         return os.fsencode(value).decode("utf-8", "replace")
     if isinstance(value, dict):
-        return {_text(key): _text(item) for key, item in value.items()}
-    return [_text(item) for item in value] if isinstance(value, list) else value
+        return {_clean_text(key): _clean_text(item) for key, item in value.items()}
+    return [_clean_text(item) for item in value] if isinstance(value, list) else value
 
 
 #: Beyond these no quantity of a result lies: not the age of the universe in nanoseconds, nor one electron's energy.
@@ -66,6 +66,11 @@ def from_json(text: str | bytes, *, source: str = "result") -> Result:
 
 #: What a number has that may lie beyond LARGEST and SMALLEST: an exponent of 35 and more, or 25 digits in a row.
 _FAR_NUMBER = re.compile(rb"[eE][+-]?0*(?:3[5-9]|[4-9]\d|\d{3,})(?=[\s,\]}])|\d{25}")
+#: Every digit as 0, both exponent signs as e, and whatever may end a number as a comma: what ``_FAR_NUMBER`` finds is
+#: then a few fixed texts, which a search for bytes finds some thirty times as fast as a regular expression.
+_SHAPES = bytes.maketrans(b"123456789E]}\n\r\t ", b"000000000e,,,,,,")
+_FAR_SHAPES = (b"e-00", b"e+00", 25 * b"0")
+_FAR_EXPONENT = re.compile(rb"0e00+,")
 _NAMES_SCHEMA = re.compile(rb'"schema":\s*"%s"' % re.escape(SCHEMA.encode()))
 
 
@@ -75,13 +80,21 @@ def _decode_ordinary(content: bytes) -> Result | None:
     A month of a fleet's results is read some ten times as fast as by looking at each value in Python.
     """
     is_old = b'"p50_bound"' not in content and b'"latency_s"' in content
-    if is_old or not _NAMES_SCHEMA.search(content) or _FAR_NUMBER.search(content):
+    if is_old or not _NAMES_SCHEMA.search(content) or _may_hold_far_number(content):
         return None
     try:
         result = _DECODER.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return result if result.schema == SCHEMA else None
+
+
+def _may_hold_far_number(content: bytes) -> bool:
+    """Whether a number of a JSON text may lie beyond ``LARGEST`` or ``SMALLEST``."""
+    shapes = content.translate(_SHAPES)
+    if not any(shape in shapes for shape in _FAR_SHAPES) and not _FAR_EXPONENT.search(shapes):
+        return False
+    return _FAR_NUMBER.search(content) is not None
 
 
 def _decode_carefully(text: str | bytes, source: str) -> Result:
@@ -102,7 +115,7 @@ def _decode_carefully(text: str | bytes, source: str) -> Result:
     if schema != SCHEMA:
         raise _wrong_schema(source, schema)
     _separate_bounds(head)
-    wrong = _impossible(head)
+    wrong = _impossible_number(head)
     if wrong is not None:
         raise InputError(f"{source} holds {wrong}, which nothing measures", remedy=_WRITE_IT_AGAIN)
     try:
@@ -130,7 +143,7 @@ def _separate_bounds(document: dict[str, Any]) -> None:
             latency["p50"] = latency["median"]
 
 
-def _impossible(document: Any) -> str | None:
+def _impossible_number(document: Any) -> str | None:
     """A number of a result that is beyond all bounds, with its key; None where there is none.
 
     Arithmetic that holds for all measured values overflows with such a one: nobody's joules are 1e300.

@@ -145,13 +145,13 @@ class Latency(Struct):
 
     ``p50`` … ``p99`` are the samples' quantiles and ``p50_bound`` … ``p99_bound`` upper bounds of the true quantiles
     that hold with 99 % confidence (MLPerf's early stopping); each is None where the samples do not suffice. ``median``
-    is p50.
+    is p50. Where a device repeats the calls by itself, only their mean is known, and all else is None but ``samples``.
     """
 
     mean: float
-    std: float
-    min: float
-    max: float
+    std: float | None
+    min: float | None
+    max: float | None
     samples: int
     outliers: int
     p50: float | None = None
@@ -238,10 +238,44 @@ class Power(Struct):
     max_over_s: float | None = None
 
 
+class KvCache(Struct):
+    """The cache of a language model's attention, in bytes.
+
+    Attributes:
+        bytes: What it takes; None: unknown.
+        formula_bytes: 2 · layers · KV heads · head width · tokens · bytes of its type; None where that is not how the
+            model's cache is built, or the header does not say.
+        source: Where ``bytes`` comes from: ``measured`` (told by the library that allocated it) or ``formula``.
+    """
+
+    bytes: int | None
+    formula_bytes: int | None
+    source: Literal["measured", "formula"]
+
+
 class Memory(Struct):
+    """Memory of the worker's process, in bytes; None: unknown.
+
+    Attributes:
+        peak_rss: The most that the model itself held, the windows' own time-stamps left out.
+        loaded_rss: Resident after loading, before the first inference: mapped weights are not yet in it.
+        gpu_peak: The most device memory.
+        anonymous: Resident after the windows and of no file: the kernel cannot drop it.
+        mapped: Resident after the windows and of a file, as weights that are mapped: the kernel may drop it.
+        load_peak: The most that was resident while loading, the first inference included.
+        kv_cache: Of a language model.
+        compute_buffer: Of a language model: what its library reserves for intermediate results; a part of it may not be
+            resident.
+    """
+
     peak_rss: int | None
     loaded_rss: int | None
     gpu_peak: int | None
+    anonymous: int | None = None
+    mapped: int | None = None
+    load_peak: int | None = None
+    kv_cache: KvCache | None = None
+    compute_buffer: int | None = None
 
 
 class Clock(Struct):
@@ -354,6 +388,8 @@ class Window(Struct):
     energy_j: float | None = None
     mean_power_w: float | None = None
     latency_median_s: float | None = None
+    #: Of a window in which a device repeated the calls by itself: the mean of each is known, and no median.
+    latency_mean_s: float | None = None
 
 
 class Workload(Struct):
@@ -426,6 +462,33 @@ class Closure(Struct):
     time: Ratio | None = None
 
 
+class Perplexity(Struct):
+    """How likely a language model finds a text, by llama-perplexity's convention: pieces of ``chunk`` tokens, of which
+    the second half is scored.
+
+    Attributes:
+        value: exp(−mean log-likelihood of a token).
+        ci95: By a block bootstrap over tokens; None with too few.
+        tokens: How many were scored.
+        chunk: Tokens of one piece.
+        text: The name of the text's file.
+        text_sha256: Of the whole text.
+        tokens_sha256: Of the tokens that were read: two models can be paired where it is the same.
+        ratio: Over the baseline's perplexity, paired by token; None for the baseline, and for another tokenizer.
+        log_likelihoods: Of each scored token, float32 little-endian in base64, so that results can be paired later.
+    """
+
+    value: float
+    ci95: Interval | None
+    tokens: int
+    chunk: int
+    text: str
+    text_sha256: str
+    tokens_sha256: str
+    ratio: Ratio | None = None
+    log_likelihoods: str | None = None
+
+
 class Language(Struct):
     """What a language model was asked for, and what only language models have. Joules and tokens per second stand in
     the variant's ``workloads``: ``request``, ``prefill`` (per prompt token) and ``decode`` (per output token).
@@ -446,6 +509,9 @@ class Language(Struct):
         tpot_s: (Time of the last token − TTFT) / (tokens − 1), of each request.
         itl_s: Between one token and the next, over all tokens.
         closure: Whether the phases add up; None where they were not measured apart.
+        batch: Requests that were read and answered at once.
+        random_weights: Whether the weights mean nothing: time, memory and joules are real, what it says is not.
+        perplexity: Of the text that was given; None without one.
     """
 
     prompt_tokens: int
@@ -462,6 +528,33 @@ class Language(Struct):
     tpot_s: TokenTime | None = None
     itl_s: TokenTime | None = None
     closure: Closure | None = None
+    batch: int = 1
+    random_weights: bool = False
+    perplexity: Perplexity | None = None
+
+
+class Microcontroller(Struct):
+    """The device that ran a model beside the machine that measured.
+
+    Attributes:
+        name: What it calls itself.
+        model: Which model of MLPerf Tiny its firmware says that it holds.
+        port: Where it was reached.
+        arena_bytes: Memory of the model's tensors, as the firmware or the user says.
+        flash_bytes: Size of the firmware, likewise.
+        ram_bytes: Memory in use, likewise.
+        clock_ppm: How much faster its clock runs than this machine's, in millionths.
+        clock_u_ppm: The half-width of that, from the delays of its reports.
+    """
+
+    name: str
+    model: str | None = None
+    port: str | None = None
+    arena_bytes: int | None = None
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+    clock_ppm: float | None = None
+    clock_u_ppm: float | None = None
 
 
 class StageEnergy(Struct):
@@ -547,6 +640,8 @@ class Variant(Struct):
     workloads: list[Workload] = []
     #: Of a language model; None of any other.
     language: Language | None = None
+    #: Of a model that ran on a device of its own; None of any other.
+    microcontroller: Microcontroller | None = None
     #: Of a pipeline, in the order in which a frame passes through them.
     stages: list[Stage] = []
     pipeline: Pipeline | None = None
@@ -611,6 +706,8 @@ class Comparison(Struct):
     accuracy_difference: Difference | None = None
     #: Each workload that both have, where there are several; the main one is what the ratios above are of.
     workloads: list[WorkloadComparison] = []
+    #: Of two language models that read the same text with the same tokenizer, paired by token; below 1 is better.
+    perplexity_ratio: Ratio | None = None
 
 
 class TraceStrip(Struct):

@@ -40,7 +40,7 @@ class StoreError(EdgeprofError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One variant of one stored result, as history lists it. Energies are joules per inference, latency seconds.
+    """One variant of one stored result, as history lists it: energies in J per ``unit``, the latency of a call in s.
 
     ``name`` is what a person called the run, empty for nothing; ``tags`` are sorted.
     """
@@ -62,6 +62,7 @@ class Entry:
     accuracy: float | None
     name: str = ""
     tags: tuple[str, ...] = ()
+    unit: str = "inference"
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,10 @@ class Store:
             names, tags = self._labels(db)
             rows = db.execute(
                 """SELECT r.id, r.created, r.board, r.scenario, r.interrupted, v.model, v.variant, v.runtime, v.device,
-                          v.status, v.provenance, v.energy_j, v.energy_u_j, v.latency_p50_s, v.accuracy
+                          v.status, v.provenance, v.energy_j, v.energy_u_j, v.latency_p50_s, v.accuracy,
+                          CASE json_valid(r.json) WHEN 1 THEN COALESCE(
+                              json_extract(r.json, '$.variants[' || v.position || '].workloads[0].unit'), 'inference'
+                          ) ELSE 'inference' END
                    FROM (SELECT *, rowid AS row FROM results
                          WHERE (:model IS NULL OR id IN (SELECT result_id FROM variants WHERE model = :model))
                            AND (:failed IS NULL OR :failed = NOT EXISTS
@@ -199,7 +203,9 @@ class Store:
                 },
             ).fetchall()
         return [
-            Entry(*row[:4], bool(row[4]), *row[5:15], names.get(row[0], ""), tags.get(row[0], ()))  # type: ignore[call-arg]
+            Entry(  # type: ignore[call-arg] # a row's length is not in its type
+                *row[:4], bool(row[4]), *row[5:15], names.get(row[0], ""), tags.get(row[0], ()), row[15]
+            )
             for row in rows
         ]
 
@@ -217,7 +223,7 @@ class Store:
             if name is not None:
                 taken = db.execute("SELECT result_id FROM names WHERE name = ?", (name,)).fetchone()
                 if name and (
-                    (taken and taken[0] != chosen) or name.startswith("last") or _resolve(name, self._ids(db))
+                    (taken and taken[0] != chosen) or name.startswith("last") or _resolve_id(name, self._ids(db))
                 ):
                     raise InputError(
                         f"{name!r} means a stored result already", remedy=f"See which: edgeprof history {name}"
@@ -312,7 +318,7 @@ class Store:
         names, _ = self._labels(db)
         named = next((key for key, name in names.items() if name == reference), None)
         known = self._ids(db)
-        chosen = named if named in known else _resolve(reference, known)
+        chosen = named if named in known else _resolve_id(reference, known)
         if chosen is None:
             raise self._not_found(reference, known)
         return chosen
@@ -332,7 +338,7 @@ class Store:
 
     def _not_found(self, reference: str, known: list[str]) -> InputError:
         near = [
-            name for name in known if reference and (name.startswith(reference) or _tail(name).startswith(reference))
+            name for name in known if reference and (name.startswith(reference) or _tail_of(name).startswith(reference))
         ]
         if near:
             return InputError(
@@ -440,7 +446,7 @@ def _quote_path(path: Path) -> str:
 
 def _insert(db: sqlite3.Connection, result: Result) -> None:
     """Write a result, whose id is free, and its variants."""
-    utc = _utc(result.created)
+    utc = _utc_text(result.created)
     db.execute(
         "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -459,15 +465,18 @@ def _insert(db: sqlite3.Connection, result: Result) -> None:
     )
     db.executemany(
         f"INSERT INTO variants VALUES ({', '.join('?' * 17)})",  # noqa: S608 - question marks only
-        [(result.id, position, utc, *_columns(result, variant)) for position, variant in enumerate(result.variants)],
+        [
+            (result.id, position, utc, *_model_columns(result, variant))
+            for position, variant in enumerate(result.variants)
+        ],
     )
 
 
-def _tail(name: str) -> str:
+def _tail_of(name: str) -> str:
     return name.rpartition("-")[2]
 
 
-def _resolve(reference: str, known: list[str]) -> str | None:
+def _resolve_id(reference: str, known: list[str]) -> str | None:
     """The one id that is meant, or None. ``known`` is sorted newest first."""
     if reference in known:
         return reference
@@ -476,11 +485,11 @@ def _resolve(reference: str, known: list[str]) -> str | None:
         return dict(enumerate(known)).get(int(back or 0))
     if not reference:
         return None
-    fits = [name for name in known if name.startswith(reference) or _tail(name).startswith(reference)]
+    fits = [name for name in known if name.startswith(reference) or _tail_of(name).startswith(reference)]
     return fits[0] if len(fits) == 1 else None
 
 
-def _utc(created: str) -> str:
+def _utc_text(created: str) -> str:
     """A moment that sorts as text; one that cannot be parsed stays as it is."""
     try:
         moment = datetime.fromisoformat(created.replace("Z", "+00:00"))
@@ -489,7 +498,7 @@ def _utc(created: str) -> str:
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _columns(result: Result, variant: Variant) -> tuple[object, ...]:
+def _model_columns(result: Result, variant: Variant) -> tuple[object, ...]:
     """A variant's columns from ``model`` to ``size_bytes``."""
     energy, runtime, latency = variant.energy_j_per_inference, variant.runtime, variant.latency_s
     return (

@@ -102,12 +102,12 @@ class BoardSpec:
     fan: bool = False
 
 
-def _jetpack4(bus: int, address: int, *rails: RailSpec | None) -> ChipSpec:
+def _jetpack4_chip(bus: int, address: int, *rails: RailSpec | None) -> ChipSpec:
     # 0x7727, the IIO driver's default: 64 averages of 1.1 ms.
     return ChipSpec("ina3221x", bus, address, rails, samples=64, conversion_s=1.1e-3)
 
 
-def _nvpower(bus: int, address: int, *rails: RailSpec | None, kernel_includes_samples: bool = False) -> ChipSpec:
+def _nvpower_chip(bus: int, address: int, *rails: RailSpec | None, kernel_includes_samples: bool = False) -> ChipSpec:
     # nvpower.sh writes samples 512 and update_interval 430; the driver picks the nearest conversion time that fits.
     connected = sum(rail is not None for rail in rails)
     conversion = 140e-6 if connected == 3 else 332e-6
@@ -129,7 +129,7 @@ BOARDS: dict[str, BoardSpec] = {
         "NVIDIA Jetson Nano Developer Kit",
         ("nvidia,p3449-0000-b00+p3448-0000-b00", "nvidia,jetson-nano", "nvidia,tegra210"),
         (
-            _jetpack4(
+            _jetpack4_chip(
                 6,
                 0x40,
                 RailSpec("POM_5V_IN", 5.0, 0.005, 1.6, 10.0),
@@ -161,21 +161,21 @@ BOARDS: dict[str, BoardSpec] = {
         "quill",
         ("nvidia,p2597-0000+p3310-1000", "nvidia,tegra186"),
         (
-            _jetpack4(
+            _jetpack4_chip(
                 0,
                 0x40,
                 RailSpec("VDD_SYS_GPU", 19.0, 0.010, 0.15, 5.0, inside="VDD_IN"),
                 RailSpec("VDD_SYS_SOC", 19.0, 0.010, 0.6, 1.6, inside="VDD_IN"),
                 RailSpec("VDD_4V0_WIFI", 4.8, 0.010, 0.02, 0.1, inside="VDD_IN"),
             ),
-            _jetpack4(
+            _jetpack4_chip(
                 0,
                 0x41,
                 RailSpec("VDD_IN", 19.0, 0.005, 2.6, 14.0),
                 RailSpec("VDD_SYS_CPU", 19.0, 0.010, 0.3, 3.5, inside="VDD_IN"),
                 RailSpec("VDD_SYS_DDR", 4.8, 0.010, 0.5, 2.0, inside="VDD_IN"),
             ),
-            _jetpack4(
+            _jetpack4_chip(
                 0,
                 0x42,
                 RailSpec("VDD_MUX", 19.0, 0.020, 3.1, 16.0),
@@ -197,7 +197,7 @@ BOARDS: dict[str, BoardSpec] = {
         "NVIDIA Jetson TX2 NX Developer Kit",
         ("nvidia,p3509-0000+p3636-0001", "nvidia,tegra186"),
         (
-            _jetpack4(
+            _jetpack4_chip(
                 7,
                 0x40,
                 RailSpec("VDD_IN", 5.0, 0.005, 2.2, 15.0),
@@ -217,7 +217,7 @@ BOARDS: dict[str, BoardSpec] = {
         "NVIDIA Jetson Xavier NX Developer Kit",
         ("nvidia,p3509-0000+p3668-0000", "nvidia,tegra194"),
         (
-            _nvpower(
+            _nvpower_chip(
                 7,
                 0x40,
                 RailSpec("VDD_IN", 5.0, 0.005, 3.6, 15.0),
@@ -240,7 +240,7 @@ BOARDS: dict[str, BoardSpec] = {
         "NVIDIA Jetson AGX Xavier Developer Kit",
         ("nvidia,p2972-0000", "nvidia,tegra194"),
         (
-            _nvpower(
+            _nvpower_chip(
                 1,
                 0x40,
                 RailSpec("GPU", 19.0, 0.005, 0.3, 12.0),
@@ -248,7 +248,7 @@ BOARDS: dict[str, BoardSpec] = {
                 RailSpec("SOC", 19.0, 0.005, 1.2, 3.2),
                 kernel_includes_samples=True,
             ),
-            _nvpower(
+            _nvpower_chip(
                 1,
                 0x41,
                 RailSpec("CV", 19.0, 0.005, 0.0, 1.0),
@@ -270,7 +270,7 @@ BOARDS: dict[str, BoardSpec] = {
     "jetson-orin-nano": BoardSpec(
         "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super",
         ("nvidia,p3768-0000+p3767-0005-super", "nvidia,p3767-0005", "nvidia,tegra234"),
-        (_nvpower(1, 0x40, *_ORIN_MODULE),),
+        (_nvpower_chip(1, 0x40, *_ORIN_MODULE),),
         ("VDD_IN",),
         cores=6,
         memory_bytes=8 * 2**30,
@@ -285,7 +285,7 @@ BOARDS: dict[str, BoardSpec] = {
     "jetson-orin-nx": BoardSpec(
         "NVIDIA Jetson Orin NX Engineering Reference Developer Kit",
         ("nvidia,p3768-0000+p3767-0000", "nvidia,p3767-0000", "nvidia,tegra234"),
-        (_nvpower(1, 0x40, *_ORIN_MODULE),),
+        (_nvpower_chip(1, 0x40, *_ORIN_MODULE),),
         ("VDD_IN",),
         cores=8,
         memory_bytes=16 * 2**30,
@@ -301,14 +301,14 @@ BOARDS: dict[str, BoardSpec] = {
         "NVIDIA Jetson AGX Orin Developer Kit",
         ("nvidia,p3737-0000+p3701-0005", "nvidia,p3701-0005", "nvidia,tegra234"),
         (
-            _nvpower(
+            _nvpower_chip(
                 1,
                 0x40,
                 RailSpec("VDD_GPU_SOC", 19.0, 0.002, 3.4, 26.0),
                 RailSpec("VDD_CPU_CV", 19.0, 0.002, 0.8, 13.0),
                 RailSpec("VIN_SYS_5V0", 5.0, 0.002, 4.0, 7.5),
             ),
-            _nvpower(1, 0x41, None, RailSpec("VDDQ_VDD2_1V8AO", 5.0, 0.002, 0.7, 2.2, inside="VIN_SYS_5V0"), None),
+            _nvpower_chip(1, 0x41, None, RailSpec("VDDQ_VDD2_1V8AO", 5.0, 0.002, 0.7, 2.2, inside="VIN_SYS_5V0"), None),
         ),
         ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
         cores=12,

@@ -77,7 +77,7 @@ def build(board: str, directory: Path, **oddities: object) -> Layout:
         old.unlink()  # built here before: chips are numbered as they are added
     for place in ("class/hwmon", "class/thermal", "devices/system/cpu", "root", "proc"):
         (directory / place).mkdir(parents=True, exist_ok=True)
-    _identity(layout, odd)
+    _lay_identity(layout, odd)
     chips = list(layout.spec.chips)
     if odd.second_chip:
         extra = RailSpec("AUX_A", 5.0, 0.010, 0.1, 0.5), RailSpec("AUX_B", 3.3, 0.010, 0.1, 0.5), None
@@ -85,13 +85,13 @@ def build(board: str, directory: Path, **oddities: object) -> Layout:
     for chip in chips:
         _CHIPS[chip.part](layout, chip, odd)
     if board == "x86-rapl":
-        _rapl(layout, odd)
+        _lay_rapl(layout, odd)
     if board == "raspberry-pi-5":
-        _pmic(layout)
+        _lay_pmic(layout)
     if board.startswith("raspberry-pi"):
         add_hwmon(layout, "rpi_volt", {"in0_lcrit_alarm": 0}, device="platform/rpi-hwmon")
         write(layout.root / "vcgencmd/get_throttled", "throttled=0x0")
-    _surroundings(layout)
+    _lay_surroundings(layout)
     layout.totals = layout.totals or layout.spec.total
     return layout
 
@@ -107,7 +107,7 @@ def _i2c_device(layout: Layout, chip: ChipSpec) -> str:
     return device
 
 
-def _spoil(path: Path, rail: str, odd: Oddities) -> None:
+def _spoil_channel(path: Path, rail: str, odd: Oddities) -> None:
     if rail in odd.unreadable:
         path.unlink()
         path.mkdir()
@@ -140,7 +140,7 @@ def _ina3221_hwmon(layout: Layout, chip: ChipSpec, odd: Oddities) -> None:
             continue
         voltage, current = place / f"in{number}_input", place / f"curr{number}_input"
         _add_rail(layout, chip, rail, place, number, voltage=voltage, current=current)
-        _spoil(current, rail.label, odd)
+        _spoil_channel(current, rail.label, odd)
 
 
 def _ina3221_iio(layout: Layout, chip: ChipSpec, odd: Oddities) -> None:
@@ -163,10 +163,10 @@ def _ina3221_iio(layout: Layout, chip: ChipSpec, odd: Oddities) -> None:
         power, pair = place / f"in_power{channel}_input", place / f"ui_input_{channel}"
         _add_rail(layout, chip, rail, place, channel, voltage=voltage, current=current, power=power, pair=pair)
         for path in (voltage, current, power, pair):
-            _spoil(path, rail.label, odd)
+            _spoil_channel(path, rail.label, odd)
 
 
-def _ina238(layout: Layout, chip: ChipSpec, odd: Oddities) -> None:
+def _lay_ina238(layout: Layout, chip: ChipSpec, odd: Oddities) -> None:
     (rail,) = chip.rails
     assert rail is not None
     label = {} if rail.label in odd.no_label else {"label": rail.label}
@@ -174,10 +174,10 @@ def _ina238(layout: Layout, chip: ChipSpec, odd: Oddities) -> None:
     place = add_hwmon(layout, "ina238", files, _i2c_device(layout, chip))
     voltage, current, power = place / "in1_input", place / "curr1_input", place / "power1_input"
     _add_rail(layout, chip, rail, place, 1, voltage=voltage, current=current, power=power)
-    _spoil(power, rail.label, odd)
+    _spoil_channel(power, rail.label, odd)
 
 
-_CHIPS = {"ina3221": _ina3221_hwmon, "ina3221x": _ina3221_iio, "ina238": _ina238}
+_CHIPS = {"ina3221": _ina3221_hwmon, "ina3221x": _ina3221_iio, "ina238": _lay_ina238}
 
 
 def _add_rail(
@@ -212,7 +212,7 @@ def _add_rail(
     set_power(layout, rail.label, rail.idle_w)
 
 
-def _rapl(layout: Layout, odd: Oddities) -> None:
+def _lay_rapl(layout: Layout, odd: Oddities) -> None:
     zones: list[tuple[str, str, str, str | None]] = []  # path, zone name, key of RAPL_WATTS, inside
     for package in range(odd.packages):
         head, name = f"intel-rapl:{package}", f"package-{package}"
@@ -247,12 +247,12 @@ def _rapl(layout: Layout, odd: Oddities) -> None:
         )
         set_energy(layout, rail, 1000.0)
         for spoilt in {name, rail}:
-            _spoil(place / "energy_uj", spoilt, odd)
+            _spoil_channel(place / "energy_uj", spoilt, odd)
     drams = [f"dram-{i}" for i in range(odd.packages)] if "dram" in odd.rapl else []
     layout.totals = ("psys",) if "psys" in odd.rapl else (*(f"package-{i}" for i in range(odd.packages)), *drams)
 
 
-def _pmic(layout: Layout) -> None:
+def _lay_pmic(layout: Layout) -> None:
     text = layout.root / "vcgencmd/pmic_read_adc"
     lines = [f"{f'{rail}_A':>13} current({i})={idle:.8f}A" for i, (rail, (_, idle, _)) in enumerate(PMIC_RAILS.items())]
     lines += [f"{f'{rail}_V':>13} volt({i})={volts:.8f}V" for i, (rail, (volts, _, _)) in enumerate(PMIC_RAILS.items())]
@@ -264,7 +264,7 @@ def _pmic(layout: Layout) -> None:
     layout.totals = tuple(PMIC_RAILS)
 
 
-def _identity(layout: Layout, odd: Oddities) -> None:
+def _lay_identity(layout: Layout, odd: Oddities) -> None:
     spec, top, proc, root = layout.spec, layout.directory, layout.procfs, layout.root
     if spec.model:
         tree = top / "firmware/devicetree/base"
@@ -305,7 +305,7 @@ def _identity(layout: Layout, odd: Oddities) -> None:
         write(root / "etc/nvpmodel.conf", "\n".join(models))
 
 
-def _surroundings(layout: Layout) -> None:
+def _lay_surroundings(layout: Layout) -> None:
     spec, top = layout.spec, layout.directory
     for number, (kind, celsius) in enumerate(spec.zones.items()):
         place = top / f"devices/virtual/thermal/thermal_zone{number}"
@@ -325,7 +325,7 @@ def _surroundings(layout: Layout) -> None:
             write(place / "thermal_throttle/package_throttle_count", "0")
     write(top / "devices/system/cpu/online", f"0-{spec.cores - 1}")
     if spec.gpu is not None:
-        _gpu(layout, spec.gpu)
+        _lay_gpu(layout, spec.gpu)
     if spec.over_current:
         counters = {f"oc{n}_event_cnt": 0 for n in (1, 2, 3)} | {f"oc{n}_throt_en": 1 for n in (1, 2, 3)}
         add_hwmon(layout, "soctherm_oc", counters, device="platform/soctherm-oc-event")
@@ -333,7 +333,7 @@ def _surroundings(layout: Layout) -> None:
         add_hwmon(layout, "pwmfan", {"pwm1": 89}, device="platform/pwm-fan")
 
 
-def _gpu(layout: Layout, device: str) -> None:
+def _lay_gpu(layout: Layout, device: str) -> None:
     place = layout.directory / "devices" / device
     name = device.rsplit("/", 1)[-1]
     write(place / "of_node/name", "gpu")

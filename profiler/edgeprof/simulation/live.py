@@ -85,12 +85,12 @@ class LiveBoard:
         self.board, self.directory, self.seed = board, directory, seed
         if board not in BOARDS:
             raise unknown("board", board, BOARDS)
-        self._lock_fd = self._claim(directory)
+        self._lock_fd = self._lock_tree(directory)
         try:
             self.layout: Layout = build(board, directory, live_proc=True)
-            self._rails = self._cast(source)
+            self._rails = self._assign_players(source)
         except BaseException:
-            self._release()
+            self._unlock_tree()
             raise
         self._sources = list({id(rail.source): rail.source for rail in self._rails.values()}.values())
         self.totals = self.layout.totals
@@ -127,9 +127,9 @@ class LiveBoard:
         try:
             self.begin(time.monotonic())
         except BaseException:
-            self._release()
+            self._unlock_tree()
             raise
-        self._thread = threading.Thread(target=self._play, name=f"edgeprof-{self.board}", daemon=True)
+        self._thread = threading.Thread(target=self._play_until_stopped, name=f"edgeprof-{self.board}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -139,7 +139,7 @@ class LiveBoard:
             self._thread.join()
             self._thread = None
             self.finish(time.monotonic())
-        self._release()
+        self._unlock_tree()
 
     def begin(self, now: float) -> None:
         """Switch the board on at ``now`` (s). With ``step`` and ``finish`` it is played by hand, on any clock.
@@ -155,9 +155,9 @@ class LiveBoard:
             source.begin(now)
         for rail in self._rails.values():
             rail.start = now
-            rail.converter = self._converter(rail)
+            rail.converter = self._make_converter(rail)
         try:
-            self._log = TruthLog(self.directory, self._header(), list(self._rails), list(self.totals))
+            self._log = TruthLog(self.directory, self._truth_header(), list(self._rails), list(self.totals))
             self._registers = Registers(self.layout, {name: rail.converter for name, rail in self._rails.items()})
         except OSError as error:
             raise UnavailableError(f"{error.filename or self.directory} cannot be written: {error.strerror}") from None
@@ -175,14 +175,14 @@ class LiveBoard:
         self._registers.write(now)
         jumps = [source.advance(now) for source in self._sources]
         if any(jumps) or now - self._logged >= LOG_S:
-            self._obey()
+            self._obey_settings()
             self._log.write(now, [rail.joules(now) for rail in self._rails.values()])
             self._logged = now
             if now - self._flushed >= FLUSH_S:
                 self._log.flush()
                 self._flushed = now
 
-    def _obey(self) -> None:
+    def _obey_settings(self) -> None:
         """A chip averages as its ``samples`` says, whoever wrote it there."""
         for rail in self._rails.values():
             if isinstance(rail.converter, Ina3221):
@@ -204,7 +204,7 @@ class LiveBoard:
 
     # -- setting up ---------------------------------------------------------------------------------------------------
 
-    def _claim(self, directory: Path) -> int:
+    def _lock_tree(self, directory: Path) -> int:
         """One player a tree: the marker is locked while it is played."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -228,12 +228,12 @@ class LiveBoard:
         os.pwrite(descriptor, text.encode(), 0)
         return descriptor
 
-    def _release(self) -> None:
+    def _unlock_tree(self) -> None:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
-    def _cast(self, source: Source | Waveform | Mapping[str, Waveform] | None) -> dict[str, _Rail]:
+    def _assign_players(self, source: Source | Waveform | Mapping[str, Waveform] | None) -> dict[str, _Rail]:
         """Who plays which rail."""
         files = self.layout.rails
         if not files:
@@ -247,9 +247,9 @@ class LiveBoard:
         if isinstance(source, Load):
             return {name: _Rail(rail, source, rail.idle_w, rail.busy_w - rail.idle_w) for name, rail in files.items()}
         if isinstance(source, Source):
-            return self._shares(source)
+            return self._rail_shares(source)
         if isinstance(source, Waveform):
-            return self._shares(Script(source))
+            return self._rail_shares(Script(source))
         for name in source:
             if name not in files:
                 raise unknown("rail", name, files)
@@ -259,13 +259,13 @@ class LiveBoard:
             for name, rail in files.items()
         }
 
-    def _shares(self, source: Source) -> dict[str, _Rail]:
+    def _rail_shares(self, source: Source) -> dict[str, _Rail]:
         files = self.layout.rails
         totals = self.layout.totals or [name for name, rail in files.items() if rail.inside is None]
         whole = sum(files[name].busy_w for name in totals)
         return {name: _Rail(rail, source, 0.0, rail.busy_w / whole) for name, rail in files.items()}
 
-    def _converter(self, rail: _Rail) -> Converter:
+    def _make_converter(self, rail: _Rail) -> Converter:
         files, watts = rail.files, rail.watts(self.started)
         if files.kind == "rapl":
             wrap = round((files.wrap_j or 0.0) * 1e6)
@@ -289,7 +289,7 @@ class LiveBoard:
             watts=watts,
         )
 
-    def _header(self) -> dict[str, object]:
+    def _truth_header(self) -> dict[str, object]:
         played = {name: rail.source.describe() for name, rail in self._rails.items()}
         return {
             "board": self.board,
@@ -304,7 +304,7 @@ class LiveBoard:
 
     # -- playing ------------------------------------------------------------------------------------------------------
 
-    def _play(self) -> None:
+    def _play_until_stopped(self) -> None:
         refresh = min(rail.converter.refresh_s for rail in self._rails.values())
         tick = max(MIN_TICK_S, refresh)
         now = self.started

@@ -185,7 +185,7 @@ def parse(spec: str) -> Waveform:
         raise InputError(
             f"--waveform {spec} has {len(texts)} numbers where {kind} takes {len(units)}", remedy=f"As in {example}"
         )
-    numbers = [_number(text, unit, spec, example) for text, unit in zip(texts, units, strict=True)]
+    numbers = [_parse_number(text, unit, spec, example) for text, unit in zip(texts, units, strict=True)]
     if any(value <= 0 for value, unit in zip(numbers, units, strict=True) if unit == "s"):
         raise InputError(f"--waveform {spec} has a time that is not above 0", remedy=f"As in {example}")
     try:
@@ -194,7 +194,7 @@ def parse(spec: str) -> Waveform:
         raise InputError(f"--waveform {spec}: {error}", remedy=f"As in {example}") from None
 
 
-def _number(text: str, unit: str, spec: str, example: str) -> float:
+def _parse_number(text: str, unit: str, spec: str, example: str) -> float:
     match = _NUMBER.fullmatch(text)
     factors = _WATTS if unit == "W" else _SECONDS
     factor = factors.get(match[2].lower().replace("µ", "u")) if match else None

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from edgeprof.artifact import Artifact
-    from edgeprof.benchmark.conductor import Progress
+    from edgeprof.benchmark.progress import Progress
     from edgeprof.compression.target import Target
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.evaluation.metric import Metric

@@ -127,35 +127,35 @@ def load(path: Path) -> list[StudyFile]:
     for key in content:
         if key not in _TOP:
             raise unknown(f"key of {path.name}", key, _TOP)
-    models = _models(path, content)
-    chains = list(_chains(path, _table(path, content, "recipes")))
-    search = _search(path, _table(path, content, "search"))
+    models = _read_models(path, content)
+    chains = list(_read_chains(path, _read_table(path, content, "recipes")))
+    search = _read_search(path, _read_table(path, content, "search"))
     if not chains and search is None:
         raise InputError(f"{path} has no recipes", remedy='[recipes] with explicit = ["int8-dynamic", …].')
     if len(chains) > _MOST:
         raise InputError(f"{path} asks for {len(chains)} variants; {_MOST} at most", remedy=_COARSER)
-    baseline = _text(path, content, "baseline")
+    baseline = _read_text(path, content, "baseline")
     if baseline is not None:
         parse_chain(baseline)
-    data = {key: _text(path, content, key) for key in ("dataset", "train")}
+    data = {key: _read_text(path, content, key) for key in ("dataset", "train")}
     study = StudyFile(
         path=path,
         model=models[0],
         chains=chains,
         baseline=baseline,
         **{key: None if spec is None else _relative_to_study(path, spec) for key, spec in data.items()},
-        preprocess={key: _value_text(value) for key, value in _table(path, content, "preprocess").items()},
-        metric=_text(path, content, "metric") or "top1",
+        preprocess={key: _value_text(value) for key, value in _read_table(path, content, "preprocess").items()},
+        metric=_read_text(path, content, "metric") or "top1",
         seed=_of_type(path, "seed", content.get("seed", 0), int),
-        protocol=_protocol(path, _table(path, content, "protocol")),
-        limits=_limits(path, _table(path, content, "budgets")),
-        product=_product(path, _table(path, content, "product")),
+        protocol=_read_protocol(path, _read_table(path, content, "protocol")),
+        limits=_read_limits(path, _read_table(path, content, "budgets")),
+        product=_read_product(path, _read_table(path, content, "product")),
         search=search,
     )
     return [replace(study, model=model) for model in models]
 
 
-def _models(path: Path, content: Mapping[str, Any]) -> list[str]:
+def _read_models(path: Path, content: Mapping[str, Any]) -> list[str]:
     given = content.get("models", [content["model"]] if "model" in content else [])
     if "model" in content and "models" in content:
         raise InputError(f"{path} has both model and models", remedy="One of them is enough.")
@@ -168,7 +168,7 @@ def _models(path: Path, content: Mapping[str, Any]) -> list[str]:
     return [_relative_to_study(path, model) for model in given]
 
 
-def _text(path: Path, content: Mapping[str, Any], key: str) -> str | None:
+def _read_text(path: Path, content: Mapping[str, Any], key: str) -> str | None:
     return None if key not in content else _of_type(path, key, content[key], str)
 
 
@@ -182,7 +182,7 @@ def _of_type(path: Path, key: str, value: Any, wanted: type) -> Any:
     return value
 
 
-def _protocol(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_protocol(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     protocol: dict[str, Any] = {}
     for key, value in given.items():
         if key not in PROTOCOL:
@@ -194,7 +194,7 @@ def _protocol(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     return protocol
 
 
-def _table(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _read_table(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
     table = content.get(name, {})
     if not isinstance(table, dict):
         raise InputError(f"{path}: {name} is not a table", remedy=f"Write it as [{name}].")
@@ -210,7 +210,7 @@ def _relative_to_study(path: Path, text: str) -> str:
     return str(path.parent / text) if toml_files.exists(near) else text
 
 
-def _chains(path: Path, recipes: Mapping[str, Any]) -> Iterator[str]:
+def _read_chains(path: Path, recipes: Mapping[str, Any]) -> Iterator[str]:
     """Explicit ones, then grids and ranges, each chain once."""
     for key in recipes:
         if key not in {"explicit", "grid", "range"}:
@@ -219,7 +219,7 @@ def _chains(path: Path, recipes: Mapping[str, Any]) -> Iterator[str]:
     explicit = recipes.get("explicit", [])
     if not isinstance(explicit, list) or not all(isinstance(chain, str) for chain in explicit):
         raise InputError(f"{path}: explicit is not a list of chains")
-    grids = [*_rows(path, recipes, "grid"), *_rows(path, recipes, "range")]
+    grids = [*_read_rows(path, recipes, "grid"), *_read_rows(path, recipes, "range")]
     for chain in itertools.chain(explicit, *(_expand_grid(path, grid) for grid in grids)):
         name = chain_name(parse_chain(chain))
         if name not in seen:
@@ -227,7 +227,7 @@ def _chains(path: Path, recipes: Mapping[str, Any]) -> Iterator[str]:
             yield chain
 
 
-def _rows(path: Path, recipes: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+def _read_rows(path: Path, recipes: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     rows = recipes.get(key, [])
     if not isinstance(rows, list) or not all(
         isinstance(row, dict) and isinstance(row.get("with"), str) for row in rows
@@ -236,7 +236,7 @@ def _rows(path: Path, recipes: Mapping[str, Any], key: str) -> list[dict[str, An
     return rows
 
 
-def _names(path: Path, pattern: str) -> list[str]:
+def _braced_names(path: Path, pattern: str) -> list[str]:
     """What stands in braces in a pattern."""
     try:
         # A form, as in {a:9999999}, would make a long text of a short one.
@@ -251,24 +251,24 @@ def _names(path: Path, pattern: str) -> list[str]:
 
 def _expand_grid(path: Path, grid: Mapping[str, Any]) -> Iterator[str]:
     pattern = grid["with"]
-    names = _names(path, pattern)
+    names = _braced_names(path, pattern)
     for name in names:
         if name not in grid:
             raise InputError(f"{path}: {{{name}}} of {pattern!r} has no values", remedy=f"Add {name} = [ … ].")
     for extra in set(grid) - {"with", *names}:
         raise InputError(f"{path}: {pattern!r} does not use {extra}", remedy=f"Write {{{extra}}} where it belongs.")
-    given = [_values(path, name, grid[name]) for name in names]
+    given = [_read_values(path, name, grid[name]) for name in names]
     if math.prod(len(values) for values in given) > _MOST_COMBINATIONS:
         raise InputError(f"{path}: {pattern!r} has more than {_MOST_COMBINATIONS:,} combinations", remedy=_COARSER)
     for values in itertools.product(*given):
         yield pattern.format(**dict(zip(names, values, strict=True)))
 
 
-def _values(path: Path, name: str, given: Any) -> list[str]:
+def _read_values(path: Path, name: str, given: Any) -> list[str]:
     if isinstance(given, list) and given:
         return list(dict.fromkeys(_value_text(value) for value in given))
     if isinstance(given, dict) and {"from", "to", "steps"} <= set(given):
-        low, high, _ = _range(path, name, given)
+        low, high, _ = _read_range(path, name, given)
         steps = _of_type(path, f"steps of {name}", given["steps"], int)
         if not 2 <= steps <= _MOST:
             raise InputError(f"{path}: the range of {name} needs from 2 to {_MOST} steps")
@@ -284,7 +284,7 @@ def _values(path: Path, name: str, given: Any) -> list[str]:
     )
 
 
-def _range(path: Path, name: str, given: Mapping[str, Any]) -> tuple[float, float, bool]:
+def _read_range(path: Path, name: str, given: Mapping[str, Any]) -> tuple[float, float, bool]:
     """From, to, and whether on a log scale."""
     low, high = given["from"], given["to"]
     logarithmic = given.get("scale") == "log"
@@ -297,14 +297,14 @@ def _range(path: Path, name: str, given: Mapping[str, Any]) -> tuple[float, floa
     return low, high, logarithmic
 
 
-def _search(path: Path, given: Mapping[str, Any]) -> Search | None:
+def _read_search(path: Path, given: Mapping[str, Any]) -> Search | None:
     if not given:
         return None
     pattern, trials = given.get("with"), given.get("trials", 20)
     if not isinstance(pattern, str) or not isinstance(trials, int) or not 1 <= trials <= _MOST:
         raise InputError(f'{path}: [search] needs with = "CHAIN with {{names}}" and trials from 1 to {_MOST}')
     rest = {key: value for key, value in given.items() if key not in {"with", "trials"}}
-    names = _names(path, pattern)
+    names = _braced_names(path, pattern)
     if set(names) != set(rest) or not names:
         raise InputError(
             f"{path}: [search] must give values for {', '.join(names) or 'at least one name'}, and no others"
@@ -312,9 +312,9 @@ def _search(path: Path, given: Mapping[str, Any]) -> Search | None:
     choices: dict[str, list[str] | tuple[float, float, bool]] = {}
     for name, value in rest.items():
         if isinstance(value, dict) and {"from", "to"} <= set(value):
-            choices[name] = _range(path, name, value)
+            choices[name] = _read_range(path, name, value)
         else:
-            choices[name] = _values(path, name, value)
+            choices[name] = _read_values(path, name, value)
     parse_chain(pattern.format(**dict.fromkeys(names, "1")))
     return Search(pattern, choices, trials)
 
@@ -323,13 +323,13 @@ def _value_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _limits(path: Path, given: Mapping[str, Any]) -> Limits:
+def _read_limits(path: Path, given: Mapping[str, Any]) -> Limits:
     limits: dict[str, float] = {}
     for key, value in given.items():
         if key not in _BUDGETS:
             raise unknown(f"budget in {path.name}", key, _BUDGETS)
         field_name, unit = _BUDGETS[key]
-        limits[field_name] = _number(path, key, value, unit)
+        limits[field_name] = _read_number(path, key, value, unit)
         if not 0 <= limits[field_name] < math.inf:
             raise InputError(
                 f"{path}: {key} = {value} is no budget", remedy="Give a finite number that is not below 0."
@@ -337,7 +337,7 @@ def _limits(path: Path, given: Mapping[str, Any]) -> Limits:
     return Limits(**limits)
 
 
-def _product(path: Path, given: Mapping[str, Any]) -> Product | None:
+def _read_product(path: Path, given: Mapping[str, Any]) -> Product | None:
     names = {
         "fps": ("fps", "1"),
         "battery_wh": ("battery_wh", "1"),
@@ -348,7 +348,7 @@ def _product(path: Path, given: Mapping[str, Any]) -> Product | None:
     for key, value in given.items():
         if key not in names:
             raise unknown(f"requirement in [product] of {path.name}", key, names)
-        settings[names[key][0]] = _number(path, key, value, names[key][1])
+        settings[names[key][0]] = _read_number(path, key, value, names[key][1])
     if not all(0 < value < math.inf for value in settings.values()):
         raise InputError(f"{path}: a requirement of [product] is not a finite number above 0")
     if "battery_wh" in settings and not {"fps", "hours"} <= set(settings):
@@ -356,7 +356,7 @@ def _product(path: Path, given: Mapping[str, Any]) -> Product | None:
     return Product(**settings) if settings else None
 
 
-def _number(path: Path, key: str, value: Any, unit: str) -> float:
+def _read_number(path: Path, key: str, value: Any, unit: str) -> float:
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)

@@ -15,6 +15,7 @@ import psutil
 from edgeprof.testing.require import require, require_error
 from edgeprof.worker.inputs import check_feeds, describe, is_batch, own_feeds
 from edgeprof.worker.runtime import ANY_DTYPE, ANY_SHAPE, LoadError, LoadOptions, Runtime, Session, TensorSpec
+from edgeprof.worker.workload import Workload, check_workloads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,11 +38,12 @@ def check_runtime(
 ) -> None:
     """Check a runtime against its contract with one model.
 
-    It loads, says what goes in and comes out, gives the right outputs (twice, and through ``bind``), keeps the arrays
-    that it has handed out, refuses unknown devices and options and missing, empty, cut and damaged files with a
-    LoadError of one sentence, refuses or converts a wrong dtype, runs a batch where its first dimension is open, gives
-    memory back when it is closed, and does not grow while it runs. Takes a few seconds. The bad files are loaded in
-    this process: a library that crashes on them takes the test with it.
+    It loads, says what goes in and comes out, gives the right outputs (twice, and through ``bind``), offers
+    workloads that can be called again and again and in turns, keeps the arrays that it has handed out, refuses
+    unknown devices and options and missing, empty, cut and damaged files with a LoadError of one sentence, refuses
+    or converts a wrong dtype, runs a batch where its first dimension is open, gives memory back when it is closed,
+    and does not grow while it runs. Takes a few seconds. The bad files are loaded in this process: a library that
+    crashes on them takes the test with it.
 
     Args:
         runtime: What the plugin's factory returns.
@@ -65,6 +67,7 @@ def check_runtime(
         reference = _check_outputs(session, data, expected, rtol, atol)
         _check_copies(session, data)
         _check_bound(session, data, reference, rtol, atol)
+        _check_workloads(session, data, reference, rtol, atol)
         _check_dtype(session, data, reference, rtol, atol)
         _check_growth("the runtime", session, data)
     finally:
@@ -158,7 +161,7 @@ def _require_same(what: str, got: Mapping[str, Any], wanted: Mapping[str, Any], 
 def _check_copies(session: Session, data: dict[str, Any]) -> None:
     first = session.run(data)
     first_copies = {name: array.copy() for name, array in first.items()}
-    other = {name: _other(array) for name, array in data.items()}
+    other = {name: _changed_array(array) for name, array in data.items()}
     try:
         session.run(other)
     except Exception:  # noqa: BLE001 - a model may refuse these values; what was handed out must still be whole
@@ -168,7 +171,7 @@ def _check_copies(session: Session, data: dict[str, Any]) -> None:
         require(same, f"the output {name!r} of an earlier run() changes with a later one: it must be a copy")
 
 
-def _other(array: Any) -> Any:
+def _changed_array(array: Any) -> Any:
     return array if array.dtype.kind in "OSU" else np.zeros_like(array)
 
 
@@ -180,11 +183,38 @@ def _check_bound(
     for _ in range(3):
         call()
     session.synchronize()
-    if _repeats(session, data, reference):
+    if _is_repeatable(session, data, reference):
         _require_same("run() after bind()", session.run(data), reference, rtol, atol)
 
 
-def _repeats(session: Session, data: dict[str, Any], reference: Mapping[str, Any]) -> bool:
+def _check_workloads(
+    session: Session, data: dict[str, Any], reference: Mapping[str, Any], rtol: float, atol: float
+) -> None:
+    """Each workload is named, counted and callable, also right after another one has changed what it needs."""
+    workloads = [Workload(*workload) for workload in session.workloads()]
+    wrong = check_workloads(workloads)
+    require(wrong is None, str(wrong))
+    calls = {workload.name: session.bind_workload(workload.name, data) for workload in workloads}
+    for name, call in calls.items():
+        require(callable(call), f"bind_workload({name!r}) returns nothing that can be called")
+    for name in [*calls, *reversed(calls), *calls]:
+        _call_workload(name, calls[name])
+    session.synchronize()
+    if len(workloads) > 1:
+        for name, call in calls.items():
+            _check_call_growth(f"the workload {name!r}", call)
+    if _is_repeatable(session, data, reference):
+        _require_same("run() after the workloads", session.run(data), reference, rtol, atol)
+
+
+def _call_workload(name: str, call: Callable[[], Any]) -> None:
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 - whatever it raises, the sentence says which workload it was
+        require(False, f"the workload {name!r} cannot be called again and again: {error}")
+
+
+def _is_repeatable(session: Session, data: dict[str, Any], reference: Mapping[str, Any]) -> bool:
     """Whether the model gives the same for the same: one that draws numbers or keeps a state need not."""
     again = session.run(data)
     return all(name in again and np.array_equal(again[name], array) for name, array in reference.items())
@@ -212,16 +242,19 @@ def _require_refused(session: Session, what: str, feeds: dict[str, Any]) -> None
 
 
 def _check_growth(what: str, session: Session, data: dict[str, Any]) -> None:
-    call = session.bind(data)
-    for run in (call, lambda: session.run(data)):
-        _repeat(run, RUNS // 20)
-        before = _rss()
-        done = _repeat(run, RUNS)
-        grown = _rss() - before
-        require(grown < SLACK_BYTES, f"{what} grew by {grown >> 20} MiB in {done} inferences")
+    for call in (session.bind(data), lambda: session.run(data)):
+        _check_call_growth(what, call)
 
 
-def _repeat(call: Callable[[], Any], times: int) -> int:
+def _check_call_growth(what: str, call: Callable[[], Any]) -> None:
+    _repeat_call(call, RUNS // 20)
+    before = _resident_bytes()
+    done = _repeat_call(call, RUNS)
+    grown = _resident_bytes() - before
+    require(grown < SLACK_BYTES, f"{what} grew by {grown >> 20} MiB in {done} calls")
+
+
+def _repeat_call(call: Callable[[], Any], times: int) -> int:
     end = time.monotonic() + BUDGET_S / 4
     for done in range(1, times + 1):
         call()
@@ -296,11 +329,11 @@ def _check_memory_back(runtime: Runtime, target: str, options: LoadOptions) -> N
     for _ in range(2):
         cycle()
     gc.collect()
-    before = _rss()
+    before = _resident_bytes()
     for _ in range(CYCLES):
         cycle()
     gc.collect()
-    grown = _rss() - before
+    grown = _resident_bytes() - before
     size = Path(target).stat().st_size if Path(target).is_file() else 0
     # Half of what would stay if every cycle kept its weights.
     allowed = max(SLACK_BYTES, CYCLES * size // 2)
@@ -309,5 +342,5 @@ def _check_memory_back(runtime: Runtime, target: str, options: LoadOptions) -> N
     )
 
 
-def _rss() -> int:
+def _resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)

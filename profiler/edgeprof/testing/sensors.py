@@ -41,7 +41,7 @@ def check_sensor(sensor: Sensor) -> None:
     channels = list(sensor.channels)
     require(channels or sensor.unavailable, f"{sensor.name} has no channels, available or not; return no sensor then")
     keys = [channel.key for channel in [*channels, *sensor.unavailable]]
-    require(len(set(keys)) == len(keys), f"two channels have the same sensor, name and quantity: {_twins(keys)}")
+    require(len(set(keys)) == len(keys), f"two channels have the same sensor, name and quantity: {_twin_keys(keys)}")
     for channel in channels:
         _check_channel(channel)
         require(
@@ -52,7 +52,7 @@ def check_sensor(sensor: Sensor) -> None:
         require(channel.reason, f"{channel.name} is unavailable without a reason")
     if not channels:
         return
-    files = _files()
+    files = _open_file_count()
     for _ in range(2):  # what was closed can be opened again
         sensor.open()
         try:
@@ -60,7 +60,7 @@ def check_sensor(sensor: Sensor) -> None:
         finally:
             sensor.close()
             sensor.close()
-    require(_files() <= files, f"{sensor.name} leaves {_files() - files} files open after close()")
+    require(_open_file_count() <= files, f"{sensor.name} leaves {_open_file_count() - files} files open after close()")
     require([c.key for c in sensor.channels] == [c.key for c in channels], "the channels changed while it was open")
 
 
@@ -117,11 +117,12 @@ def _check_rows(sensor: Sensor, channels: Sequence[Channel]) -> None:
             )
             last[i] = values[i]
         if row == 0:
-            files = _files()
+            files = _open_file_count()
         if not all(seen):  # a load is the difference between two readings, and needs time between them
             time.sleep(_PAUSE_S)
     require(
-        _files() <= files, f"{sensor.name} opens files while it is read; open() must open them and read() reuse them"
+        _open_file_count() <= files,
+        f"{sensor.name} opens files while it is read; open() must open them and read() reuse them",
     )
     missing = [channel.name for channel, values in zip(channels, seen, strict=True) if not values]
     require(not missing, f"{', '.join(missing)} gave no value in any row; list such a channel in unavailable")
@@ -139,9 +140,9 @@ def _check_value(channel: Channel, value: float, last: float) -> None:
         require(last <= (channel.wrap or 0.0), f"{channel.name} read {last}, beyond its wrap of {channel.wrap}")
 
 
-def _twins(keys: Sequence[object]) -> str:
+def _twin_keys(keys: Sequence[object]) -> str:
     return ", ".join(sorted({str(key) for key in keys if keys.count(key) > 1}))
 
 
-def _files() -> int:
+def _open_file_count() -> int:
     return int(psutil.Process().num_fds())

@@ -67,10 +67,10 @@ def across(baseline: Result, branch: Result, *, force: bool = False, repeats: It
     Two results are two runs: what runs differ by is in every interval, measured where ``repeats`` (other results, of
     any kind) hold enough of the same, stated otherwise (``between_runs``).
     """
-    partners = _partners(baseline.variants, branch.variants)
-    differences = [*contexts(baseline.host, branch.host), *_protocols(baseline.protocol, branch.protocol)]
-    differences += _runtimes(partners)
-    differences += _calibrations(baseline.sensors, branch.sensors)
+    partners = _pair_variants(baseline.variants, branch.variants)
+    differences = [*contexts(baseline.host, branch.host), *_protocol_differences(baseline.protocol, branch.protocol)]
+    differences += _runtime_differences(partners)
+    differences += _calibration_differences(baseline.sensors, branch.sensors)
     differences.sort(key=lambda d: not d.forbids)
     forbidden = "; ".join(f"{d.name} {d.a} → {d.b}" for d in differences if d.forbids)
     between = BetweenRuns(0.0, 1) if baseline.id == branch.id else between_runs([baseline, branch], repeats)
@@ -104,7 +104,7 @@ def _compare_pair(variant: Variant, baseline: Variant, forbidden: str, between: 
     )
 
 
-def _partners(baseline: list[Variant], branch: list[Variant]) -> list[tuple[Variant, Variant]]:
+def _pair_variants(baseline: list[Variant], branch: list[Variant]) -> list[tuple[Variant, Variant]]:
     if len(baseline) == len(branch) == 1:
         return [(branch[0], baseline[0])]
     exact = {_known_as(v): v for v in baseline}
@@ -126,7 +126,7 @@ def _known_as(variant: Variant) -> tuple[str, str]:
     return schema.model_name(variant.model), "baseline" if untouched else variant.name
 
 
-def _protocols(a: Protocol, b: Protocol) -> list[ContextDifference]:
+def _protocol_differences(a: Protocol, b: Protocol) -> list[ContextDifference]:
     return [
         ContextDifference(
             name.replace("_", " "), _shown_value(getattr(a, name)), _shown_value(getattr(b, name)), name in _DECISIVE
@@ -136,7 +136,7 @@ def _protocols(a: Protocol, b: Protocol) -> list[ContextDifference]:
     ]
 
 
-def _runtimes(partners: list[tuple[Variant, Variant]]) -> list[ContextDifference]:
+def _runtime_differences(partners: list[tuple[Variant, Variant]]) -> list[ContextDifference]:
     """A runtime or its version that changed is often the very thing that is compared: noted, never forbidden."""
     changes = {
         (
@@ -149,7 +149,7 @@ def _runtimes(partners: list[tuple[Variant, Variant]]) -> list[ContextDifference
     return [ContextDifference("runtime", old, new, forbids=False) for old, new in sorted(changes) if old != new]
 
 
-def _calibrations(a: list[SensorUse], b: list[SensorUse]) -> list[ContextDifference]:
+def _calibration_differences(a: list[SensorUse], b: list[SensorUse]) -> list[ContextDifference]:
     """Joules on two scales: a sensor that was calibrated in between, or otherwise."""
 
     def scales(uses: list[SensorUse]) -> dict[tuple[str, str], tuple[float, float]]:
@@ -159,13 +159,13 @@ def _calibrations(a: list[SensorUse], b: list[SensorUse]) -> list[ContextDiffere
 
     before, after = scales(a), scales(b)
     return [
-        ContextDifference(f"calibration of {key[1]}", _scale(before[key]), _scale(after[key]), forbids=True)
+        ContextDifference(f"calibration of {key[1]}", _scale_text(before[key]), _scale_text(after[key]), forbids=True)
         for key in sorted(before.keys() & after.keys())
         if before[key] != after[key]
     ]
 
 
-def _scale(line: tuple[float, float]) -> str:
+def _scale_text(line: tuple[float, float]) -> str:
     return "none" if line == (1.0, 0.0) else f"× {line[0]:.4g} {line[1]:+.3g} W"
 
 

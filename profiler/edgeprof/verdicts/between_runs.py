@@ -61,12 +61,12 @@ def between_runs(compared: Sequence[Result], repeats: Iterable[Result]) -> Betwe
         repeats: Other results; those of the same device, protocol and model files count.
     """
     groups: dict[tuple[object, ...], dict[str, float]] = {}
-    wanted = {_key(result, variant) for result in compared for variant in result.variants}
+    wanted = {_pairing_key(result, variant) for result in compared for variant in result.variants}
     for result in [*compared, *repeats]:
         for variant in result.variants:
-            joules = _figure(variant)
-            if joules is not None and _key(result, variant) in wanted:
-                groups.setdefault(_key(result, variant), {})[result.id] = math.log(joules)
+            joules = _figure_of(variant)
+            if joules is not None and _pairing_key(result, variant) in wanted:
+                groups.setdefault(_pairing_key(result, variant), {})[result.id] = math.log(joules)
     squares, freedom = 0.0, 0
     repeated = [figures for figures in groups.values() if len(figures) >= _LEAST_RUNS]
     for figures in repeated:
@@ -79,7 +79,7 @@ def between_runs(compared: Sequence[Result], repeats: Iterable[Result]) -> Betwe
     return BetweenRuns(math.sqrt(squares / freedom), runs, freedom)
 
 
-def _key(result: Result, variant: Variant) -> tuple[object, ...]:
+def _pairing_key(result: Result, variant: Variant) -> tuple[object, ...]:
     protocol = result.protocol
     return (
         result.host.fingerprint, variant.model.sha256 or schema.model_name(variant.model), variant.name,
@@ -88,9 +88,9 @@ def _key(result: Result, variant: Variant) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _figure(variant: Variant) -> float | None:
+def _figure_of(variant: Variant) -> float | None:
     energy = variant.energy_j_per_inference
     value = energy.gross.value if energy is not None else None
     if value is None and variant.latency_s is not None:
-        value = variant.latency_s.p50
+        value = variant.latency_s.p50 or variant.latency_s.mean
     return value if value and value > 0 else None

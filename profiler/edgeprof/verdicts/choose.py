@@ -105,9 +105,9 @@ def choose(results: Sequence[Result], asked: Requirements) -> Choice:
             other_scenarios += len(result.variants)
             continue
         for variant in result.variants:
-            evidence.setdefault(_identity(result, variant), []).append(Entry(result, variant))
+            evidence.setdefault(_row_identity(result, variant), []).append(Entry(result, variant))
     for entries in evidence.values():
-        rows += _rows(sorted(entries, key=lambda entry: _moment(entry.result), reverse=True), asked)
+        rows += _rows_of_identity(sorted(entries, key=lambda entry: _created_moment(entry.result), reverse=True), asked)
     passed_over = []
     if other_scenarios:
         what = "variant was" if other_scenarios == 1 else "variants were"
@@ -117,13 +117,13 @@ def choose(results: Sequence[Result], asked: Requirements) -> Choice:
         )
     used = [row.device for row in rows]
     passed_over += [f"[devices.{d.key}] fits no device of these results." for d in asked.devices if d not in used]
-    return Choice(asked, tuple(_groups(rows)), _change(rows, asked), tuple(passed_over))
+    return Choice(asked, tuple(_group_rows(rows)), _cheapest_change(rows, asked), tuple(passed_over))
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _identity(result: Result, variant: Variant) -> tuple[object, ...]:
+def _row_identity(result: Result, variant: Variant) -> tuple[object, ...]:
     """Everything that must agree for two results to speak of the same row."""
     host, runtime = result.host, variant.runtime
     how = (
@@ -135,7 +135,7 @@ def _identity(result: Result, variant: Variant) -> tuple[object, ...]:
     return (*where, model_name(variant.model), variant.model.sha256, variant.name, how, result.protocol.batch)
 
 
-def _moment(result: Result) -> tuple[float, str]:
+def _created_moment(result: Result) -> tuple[float, str]:
     """When a result was made, for sorting; one whose time cannot be read is the oldest."""
     try:
         moment = datetime.fromisoformat(result.created.replace("Z", "+00:00")).astimezone(timezone.utc)
@@ -144,18 +144,20 @@ def _moment(result: Result) -> tuple[float, str]:
     return moment.timestamp(), result.id
 
 
-def _rows(entries: list[Entry], asked: Requirements) -> Iterator[Row]:
+def _rows_of_identity(entries: list[Entry], asked: Requirements) -> Iterator[Row]:
     """The rows of one identity, newest evidence first: one for each way in which its joules came about."""
-    kinds = {(entry.origin, _covers(entry)) for entry in entries}
+    kinds = {(entry.origin, _covered_part(entry)) for entry in entries}
     with_joules = sorted((kind for kind in kinds if kind[0] != "none"), key=str)
     for origin, covers in with_joules or [("none", None)]:
         evidence = [
-            entry for entry in entries if entry.origin == "none" or (entry.origin, _covers(entry)) == (origin, covers)
+            entry
+            for entry in entries
+            if entry.origin == "none" or (entry.origin, _covered_part(entry)) == (origin, covers)
         ]
         yield Judge(evidence, asked, origin, covers).row()
 
 
-def _covers(entry: Entry) -> str | None:
+def _covered_part(entry: Entry) -> str | None:
     energy = entry.variant.energy_j_per_inference
     return energy.covers if energy else None
 
@@ -163,20 +165,20 @@ def _covers(entry: Entry) -> str | None:
 # --- all rows together ------------------------------------------------------------------------------------------------
 
 
-def _groups(rows: Iterable[Row]) -> Iterator[Group]:
+def _group_rows(rows: Iterable[Row]) -> Iterator[Group]:
     by_kind: dict[tuple[Origin, str], list[Row]] = {}
     for row in rows:
         by_kind.setdefault(row.group, []).append(row)
     for origin, covers in sorted(by_kind, key=lambda kind: (ORIGINS.index(kind[0]), kind[1])):
-        yield Group(origin, covers, tuple(sorted(by_kind[origin, covers], key=_rank)))
+        yield Group(origin, covers, tuple(sorted(by_kind[origin, covers], key=_row_rank)))
 
 
-def _rank(row: Row) -> tuple[object, ...]:
+def _row_rank(row: Row) -> tuple[object, ...]:
     watts = math.inf if row.draw is None else row.draw.watts
     return ANSWERS.index(row.answer), watts, row.board, row.hostname, row.power_mode or "", row.model, row.variant
 
 
-def _change(rows: Sequence[Row], asked: Requirements) -> str | None:
+def _cheapest_change(rows: Sequence[Row], asked: Requirements) -> str | None:
     """The cheapest measured change for the nearest row that does not fit.
 
     Another variant or power mode of a device costs nothing, so it comes first: a row of the same device that fits. Else
@@ -184,7 +186,7 @@ def _change(rows: Sequence[Row], asked: Requirements) -> str | None:
     """
     misses = [row for row in rows if row.answer in {"no", "unsure"} and row.origin == "measured"]
     fitting = [row for row in rows if row.answer == "yes"]
-    for row in sorted(misses, key=_rank):
+    for row in sorted(misses, key=_row_rank):
         twin = next(
             (f for f in fitting if (f.board, f.hostname, f.model) == (row.board, row.hostname, row.model)), None
         )
@@ -192,14 +194,14 @@ def _change(rows: Sequence[Row], asked: Requirements) -> str | None:
             return f"{title(row)} would fit as {twin.variant} in {twin.power_mode or 'its mode'}, which was measured."
     if fitting:
         return None
-    eased = [(cost, title(row), sentence) for row in misses for cost, sentence in _easing(row, asked)]
+    eased = [(cost, title(row), sentence) for row in misses for cost, sentence in _easings_of(row, asked)]
     if not eased:
         return None
     _, name, sentence = min(eased)
     return f"{name} comes nearest: it would fit with {sentence}."
 
 
-def _easing(row: Row, asked: Requirements) -> Iterator[tuple[float, str]]:
+def _easings_of(row: Row, asked: Requirements) -> Iterator[tuple[float, str]]:
     """What would make a row fit that misses one requirement: how large a change it is, and in words."""
     missed = [check for check in row.checks if check.answer != "yes"]
     if len(missed) != 1 or missed[0].acceptable is None or missed[0].answer == "unknown":
@@ -212,12 +214,12 @@ def _easing(row: Row, asked: Requirements) -> Iterator[tuple[float, str]]:
         needed = math.ceil(10 * factor * asked.battery_wh) / 10
         yield factor, f"a battery of {needed:g} Wh, {units.significant(needed / asked.battery_wh)} × the one given"
         return
-    limit, sentence = _eased(check.requirement, value, asked)
+    limit, sentence = _eased_limit(check.requirement, value, asked)
     if limit and abs(value / limit) <= _FAR:
         yield 1 + abs(value / limit - 1), sentence
 
 
-def _eased(requirement: str, value: float, asked: Requirements) -> tuple[float | None, str]:
+def _eased_limit(requirement: str, value: float, asked: Requirements) -> tuple[float | None, str]:
     """A requirement's limit, and what a yes needs in its place."""
     easings: dict[str, tuple[float | None, str]] = {
         "latency": (asked.latency_p99_s, f"an accepted p99 of {units.quantity(value, 's')}"),

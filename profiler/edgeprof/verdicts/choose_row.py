@@ -116,8 +116,8 @@ class Row:
     @property
     def answer(self) -> Answer:
         """The worst of its requirements: a no before an unknown, an unknown before an unsure."""
-        found = {check.answer for check in self.checks}
-        return next((answer for answer in ("no", "unknown", "unsure") if answer in found), "yes")
+        answers = {check.answer for check in self.checks}
+        return next((answer for answer in ("no", "unknown", "unsure") if answer in answers), "yes")
 
     @property
     def is_whole(self) -> bool:
@@ -157,7 +157,7 @@ class Judge:
         self.usable = [seen for entry in self.entries if is_usable(entry.variant) and (seen := self._seen(entry))]
         host = self.newest.result.host
         self.device = self.asked.device(host.board, host.hostname)
-        self.power, self.power_entry, self.why_no_power = self._power()
+        self.power, self.power_entry, self.why_no_power = self._product_power()
 
     def _seen(self, entry: Entry) -> Entry | None:
         """The entry as the asked workload sees it."""
@@ -170,7 +170,7 @@ class Judge:
     def row(self) -> Row:
         result, variant = self.newest.result, self.newest.variant
         runtime = variant.runtime
-        checks = self._checks()
+        checks = self._all_checks()
         if self.power_entry is not None:
             self._note_conditions(self.power_entry)
         return Row(
@@ -183,34 +183,34 @@ class Judge:
             origin=self.origin,
             covers=self.covers,
             device=self.device,
-            checks=tuple(self._capped(check) for check in checks),
+            checks=tuple(self._cap_answer(check) for check in checks),
             draw=self.power,
             results=tuple(dict.fromkeys(entry.result.id for entry in self.entries)),
             notes=tuple(self.notes),
         )
 
-    def _checks(self) -> list[Check]:
+    def _all_checks(self) -> list[Check]:
         asked = self.asked
         if not self.usable:
             return [Check("measured", "unknown", self._why_unusable(), self.command())]
-        found = [self._rate()]
+        checks = [self._check_rate()]
         if asked.latency_p99_s is not None:
-            found.append(self._latency(asked.latency_p99_s))
+            checks.append(self._check_latency(asked.latency_p99_s))
         if asked.metric is not None:
-            found.append(self._accuracy())
+            checks.append(self._check_accuracy())
         if asked.memory_bytes is not None:
-            found.append(self._memory(asked.memory_bytes))
+            checks.append(self._check_memory(asked.memory_bytes))
         if asked.sustained_s is not None:
-            found.append(self._sustained(asked.sustained_s))
+            checks.append(self._check_sustained(asked.sustained_s))
         if asked.hours is not None:
-            found.append(self._battery(asked.hours))
+            checks.append(self._check_battery(asked.hours))
         if asked.max_w is not None:
-            found.append(self._max_power(asked.max_w))
+            checks.append(self._max_power(asked.max_w))
         if asked.max_price is not None:
-            found.append(self._price(asked.max_price))
-        return found
+            checks.append(self._check_price(asked.max_price))
+        return checks
 
-    def _capped(self, check: Check) -> Check:
+    def _cap_answer(self, check: Check) -> Check:
         """No yes from a virtual board, whose speed and joules are not the device's, nor from estimated joules."""
         rests_on_joules = check.requirement in {"battery", "power"}
         if check.answer not in {"yes", "unsure"} or check.requirement == "price":
@@ -242,13 +242,13 @@ class Judge:
 
     # --- each requirement ---
 
-    def _rate(self) -> Check:
+    def _check_rate(self) -> Check:
         rate = self.asked.rate_hz
         dropped = [e for e in self.usable if e.runs_at(rate) and e.variant.workloads and e.variant.workloads[0].dropped]
         if dropped:
             count = dropped[0].variant.workloads[0].dropped
             return Check("rate", "no", f"{count} calls were dropped at {rate:g} a second")
-        highest = next((found for entry in self.usable if (found := _max_rate(entry)) is not None), None)
+        highest = next((max_rate for entry in self.usable if (max_rate := _max_rate(entry)) is not None), None)
         if highest is None:
             return Check("rate", "unknown", "the highest rate was not measured", self.command())
         sentence = f"at most {units.significant(highest)} a second"
@@ -256,7 +256,7 @@ class Judge:
             return Check("rate", "yes", sentence)
         return Check("rate", "no", f"{sentence}, asked {rate:g}", acceptable=highest)
 
-    def _latency(self, limit: float) -> Check:
+    def _check_latency(self, limit: float) -> Check:
         rate, wanted = self.asked.rate_hz, f"asked {units.quantity(limit, 's')}"
         for entry in self.usable:
             latency = entry.variant.latency_s
@@ -286,7 +286,7 @@ class Judge:
         workloads = self.usable[0].variant.workloads
         return self.asked.rate_hz / (workloads[0].units_per_call if workloads else self.usable[0].result.protocol.batch)
 
-    def _accuracy(self) -> Check:
+    def _check_accuracy(self) -> Check:
         asked = self.asked
         score = next(
             (s for e in self.usable if (s := e.variant.accuracy) is not None and s.metric == asked.metric), None
@@ -320,7 +320,7 @@ class Judge:
             acceptable=acceptable if math.isfinite(acceptable) else None,
         )
 
-    def _memory(self, limit: float) -> Check:
+    def _check_memory(self, limit: float) -> Check:
         used = next((m for e in self.usable if (m := e.variant.memory_bytes) and m.peak_rss is not None), None)
         if used is None or used.peak_rss is None:
             return Check("memory", "unknown", "the peak memory was not measured", self.command())
@@ -335,11 +335,11 @@ class Judge:
             return Check("memory", "unsure", f"{text}; the GPU's may be the same memory", acceptable=most)
         return Check("memory", "no", text, acceptable=most)
 
-    def _sustained(self, seconds: float) -> Check:
+    def _check_sustained(self, seconds: float) -> Check:
         rate, longest = self.asked.rate_hz, 0.0
         for entry in self.usable:
-            variant, lasted = entry.variant, _lasted(entry.variant)
-            holds = entry.runs_at(rate) or _slowest(variant) >= rate
+            variant, lasted = entry.variant, _windows_seconds(entry.variant)
+            holds = entry.runs_at(rate) or _slowest_rate(variant) >= rate
             if entry.runs_at(rate) and variant.throttled:
                 return Check("sustained", "no", f"it throttled at {rate:g} a second")
             if holds and variant.throttled is False and (variant.steady is None or variant.steady.reached):
@@ -353,7 +353,7 @@ class Judge:
             "sustained", "unknown", f"the rate was {seen} seen to hold without throttling, asked {wanted}", command
         )
 
-    def _battery(self, hours: float) -> Check:
+    def _check_battery(self, hours: float) -> Check:
         usable_wh = self.asked.usable_wh or 0.0
         if self.power is None:
             return Check("battery", "unknown", self.why_no_power, self._power_command())
@@ -408,7 +408,7 @@ class Judge:
     def _is_whole(self) -> bool:
         return self.covers in WHOLE or (self.device is not None and self.device.outside_w is not None)
 
-    def _price(self, limit: float) -> Check:
+    def _check_price(self, limit: float) -> Check:
         price = self.device.price if self.device else None
         if price is None:
             remedy = f"Add price to [devices.NAME] for {self.newest.result.host.board}."
@@ -419,7 +419,7 @@ class Judge:
 
     # --- power ---
 
-    def _power(self) -> tuple[Draw | None, Entry | None, str]:
+    def _product_power(self) -> tuple[Draw | None, Entry | None, str]:
         """The product's power from the evidence that is nearest to the product's rate, or why there is none."""
         outside = self.device.outside_w or 0.0 if self.device else 0.0
         why = "no energy was measured"
@@ -427,10 +427,10 @@ class Judge:
             0 if e.runs_at(self.asked.rate_hz) else 1 if e.result.protocol.scenario == "single-stream" else 2
         )
         for entry in sorted((e for e in self.usable if e.origin != "none"), key=order):
-            found = draw(entry.variant, self.asked, outside)
-            if isinstance(found, Draw):
-                return found, entry, ""
-            why = found
+            drawn = draw(entry.variant, self.asked, outside)
+            if isinstance(drawn, Draw):
+                return drawn, entry, ""
+            why = drawn
         return None, None, why
 
     def _power_command(self) -> str:
@@ -459,12 +459,12 @@ def _max_rate(entry: Entry) -> float | None:
     return entry.variant.throughput_per_s if entry.result.protocol.scenario == "single-stream" else None
 
 
-def _lasted(variant: Variant) -> float:
+def _windows_seconds(variant: Variant) -> float:
     """Seconds of all windows together."""
     return math.fsum(window.end_s - window.start_s for window in variant.windows)
 
 
-def _slowest(variant: Variant) -> float:
+def _slowest_rate(variant: Variant) -> float:
     """Units a second of the slowest window."""
     rates = [w.inferences / (w.end_s - w.start_s) for w in variant.windows if w.end_s > w.start_s]
     return min(rates, default=0.0)

@@ -18,7 +18,7 @@ from edgeprof.energy.figures import repeatability
 from edgeprof.energy.influences import OWN
 from edgeprof.energy.uncertainty import Component, combine, mean_and_error
 from edgeprof.results import schema
-from edgeprof.verdicts import accuracy
+from edgeprof.verdicts import accuracy, perplexity, requests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,11 +75,16 @@ def compare(
         if measured.status in {"failed", "invalid"}:
             comparison.reason = f"{measured.name} {'failed' if measured.status == 'failed' else 'is invalid'}"
             return comparison
+    other = requests.difference(variant, baseline)
+    if other is not None:
+        comparison.reason = f"their requests differ: {other}"
+        return comparison
     if variant.accuracy is not None and baseline.accuracy is not None:
         comparison.accuracy_difference = accuracy.difference(variant.accuracy, baseline.accuracy)
+    comparison.perplexity_ratio = perplexity.ratio(variant, baseline)
     apart = [] if between is None else [between.component()]
-    comparison.latency_ratio = _latency(variant, baseline, apart)
-    comparison.energy_ratio, obstacle, forbids = _energy(variant, baseline, apart)
+    comparison.latency_ratio = _compare_latency(variant, baseline, apart)
+    comparison.energy_ratio, obstacle, forbids = _compare_energy(variant, baseline, apart)
     if forbids:
         comparison.reason = obstacle
         return comparison
@@ -89,13 +94,32 @@ def compare(
     if ratio is None:
         comparison.reason = f"{obstacle}; and latency needs two windows of each" if obstacle else "too few windows"
         return comparison
-    comparison.verdict, why = _verdict(ratio, relevant)
+    comparison.verdict, why = _ratio_verdict(ratio, relevant)
     comparison.reason = f"{what} {why}" if what == "energy" or not obstacle else f"{what} {why}; {obstacle}"
-    comparison.workloads = _workloads(variant, baseline, relevant)
+    comparison.workloads = _compare_workloads(variant, baseline, relevant)
     return comparison
 
 
-def _workloads(variant: schema.Variant, baseline: schema.Variant, relevant: float) -> list[schema.WorkloadComparison]:
+def comparisons(variants: Sequence[schema.Variant]) -> list[schema.Comparison]:
+    """Each variant of a run against its baseline: the first one; of language models at several lengths the first one
+    that was asked the same. A variant that is the baseline of its lengths itself is compared with none.
+    """
+    compared = []
+    for variant in variants[1:]:
+        baseline = baseline_of(variant, variants)
+        if baseline is not variant:
+            compared.append(compare(variant, baseline))
+    return compared
+
+
+def baseline_of(variant: schema.Variant, variants: Sequence[schema.Variant]) -> schema.Variant:
+    """The first variant, or the first one whose requests are as long."""
+    return next(one for one in variants if requests.difference(variant, one) is None)
+
+
+def _compare_workloads(
+    variant: schema.Variant, baseline: schema.Variant, relevant: float
+) -> list[schema.WorkloadComparison]:
     """Each workload that both have, compared as the whole is; none where there is but one."""
     if len(variant.workloads) < 2:
         return []
@@ -118,7 +142,7 @@ def _workloads(variant: schema.Variant, baseline: schema.Variant, relevant: floa
     return compared
 
 
-def _verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict, str]:
+def _ratio_verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict, str]:
     low, high = ratio.ci95
     interval = f"{ratio.value:.3f} × ({low:.3f}–{high:.3f})"
     verdict = schema.sense(ratio, relevant)
@@ -129,7 +153,7 @@ def _verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict, str]
     return verdict, f"{interval}: within ±{100 * relevant:.1f} %, too little to matter"
 
 
-def _energy(
+def _compare_energy(
     variant: schema.Variant, baseline: schema.Variant, apart: list[Component]
 ) -> tuple[schema.Ratio | None, str | None, bool]:
     """The ratio, or why there is none, and whether that forbids any verdict."""
@@ -154,13 +178,16 @@ def _energy(
             for w in _windows_in_order(baseline)
         ],
     ) or _paired_windows(a.gross.windows, b.gross.windows)
-    ratio = _ratio(pairs, [*_uncancelled(a.gross, b.gross), *apart])
+    ratio = _paired_ratio(pairs, [*_uncancelled_uncertainties(a.gross, b.gross), *apart])
     return ratio, None if ratio else "energy needs two windows of each to be compared", False
 
 
-def _latency(variant: schema.Variant, baseline: schema.Variant, apart: list[Component]) -> schema.Ratio | None:
-    medians = [[w.latency_median_s for w in _windows_in_order(measured)] for measured in (variant, baseline)]
-    return _ratio(_paired_windows(*medians), apart)
+def _compare_latency(variant: schema.Variant, baseline: schema.Variant, apart: list[Component]) -> schema.Ratio | None:
+    measured = [_windows_in_order(one) for one in (variant, baseline)]
+    centres = [[w.latency_median_s for w in windows] for windows in measured]
+    if all(centre is None for column in centres for centre in column):  # devices that tell only their mean
+        centres = [[w.latency_mean_s for w in windows] for windows in measured]
+    return _paired_ratio(_paired_windows(*centres), apart)
 
 
 def _windows_in_order(variant: schema.Variant) -> list[schema.Window]:
@@ -178,7 +205,7 @@ def _paired_windows(variant: Sequence[float | None], baseline: Sequence[float | 
 _MOST_LOG = 300.0
 
 
-def _ratio(pairs: list[tuple[float, float]], components: list[Component]) -> schema.Ratio | None:
+def _paired_ratio(pairs: list[tuple[float, float]], components: list[Component]) -> schema.Ratio | None:
     if len(pairs) < 2:
         return None
     logs = [math.log(v / b) for v, b in pairs]
@@ -190,7 +217,7 @@ def _ratio(pairs: list[tuple[float, float]], components: list[Component]) -> sch
     return schema.Ratio(value=math.exp(mean), ci95=(low, high))
 
 
-def _uncancelled(variant: schema.EnergyFigure, baseline: schema.EnergyFigure) -> list[Component]:
+def _uncancelled_uncertainties(variant: schema.EnergyFigure, baseline: schema.EnergyFigure) -> list[Component]:
     """Relative standard uncertainties of the ratio that pairing leaves.
 
     An error of one cause acts on both energies, and the ratio feels the difference of what it does to each: nothing of

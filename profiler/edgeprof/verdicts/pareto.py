@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeprof.verdicts import accuracy
+from edgeprof.verdicts import accuracy, requests
 from edgeprof.verdicts.cost import Costs, is_usable
 
 if TYPE_CHECKING:
@@ -20,11 +20,25 @@ def front(variants: Sequence[Variant], comparisons: Sequence[Comparison] = ()) -
     (``Cost.against`` for joules and latency, ``accuracy.against``). An objective that only one of two variants has
     keeps them from beating each other; an objective that neither has is passed over. Ties are not transitive, so that
     variants may beat each other in a circle: all of the circle stays. Failed and invalid variants are not candidates.
+    Language models that were asked for requests of several lengths have a front for each length.
     """
+    groups: list[list[Variant]] = []
+    for variant in variants:
+        alike = next((group for group in groups if requests.difference(variant, group[0]) is None), None)
+        if alike is None:
+            groups.append([variant])
+        else:
+            alike.append(variant)
+    names = [name for group in groups for name in _front_of_one(group, comparisons)]
+    return [variant.name for variant in variants if variant.name in names]
+
+
+def _front_of_one(variants: Sequence[Variant], comparisons: Sequence[Comparison]) -> list[str]:
+    """``front`` of variants that did the same work."""
     costs = Costs(variants, comparisons)
     able = [v for v in variants if is_usable(v) and (v.accuracy or _has_cost(costs, v))]
     count = len(able)
-    beats = [[_beats(costs, a, b) for b in able] for a in able]
+    beats = [[_is_better(costs, a, b) for b in able] for a in able]
     for middle in range(count):  # transitive closure: who beats whom by way of others
         for a in range(count):
             for b in range(count):
@@ -38,18 +52,18 @@ def _has_cost(costs: Costs, variant: Variant) -> bool:
     return costs.get(variant, "energy") is not None or costs.get(variant, "latency") is not None
 
 
-def _beats(costs: Costs, a: Variant, b: Variant) -> bool:
-    verdicts = [_accuracy(a, b), *(_cost(costs, a, b, kind) for kind in ("energy", "latency"))]
+def _is_better(costs: Costs, a: Variant, b: Variant) -> bool:
+    verdicts = [_compare_accuracy(a, b), *(_compare_cost(costs, a, b, kind) for kind in ("energy", "latency"))]
     return "better" in verdicts and not {"worse", "not_comparable"} & {*verdicts}
 
 
-def _accuracy(a: Variant, b: Variant) -> Verdict | None:
+def _compare_accuracy(a: Variant, b: Variant) -> Verdict | None:
     if a.accuracy is None and b.accuracy is None:
         return None
     return "not_comparable" if a.accuracy is None or b.accuracy is None else accuracy.against(a.accuracy, b.accuracy)
 
 
-def _cost(costs: Costs, a: Variant, b: Variant, kind: str) -> Verdict | None:
+def _compare_cost(costs: Costs, a: Variant, b: Variant, kind: str) -> Verdict | None:
     mine, its = (costs.get(v, "energy" if kind == "energy" else "latency") for v in (a, b))
     if mine is None and its is None:
         return None

@@ -66,7 +66,9 @@ def draw(variant: Variant, asked: Requirements, outside_w: float = 0.0) -> Draw 
     """
     energy, power = variant.energy_j_per_inference, variant.power_w
     if energy is None or energy.gross.value is None:
-        return next((one.message for one in variant.reasons if one.code in _WHY_NO_ENERGY), "no energy was measured")
+        return next(
+            (reason.message for reason in variant.reasons if reason.code in _WHY_NO_ENERGY), "no energy was measured"
+        )
     if power is None or power.idle is None:
         return "the power without work was not measured"
     seconds = seconds_per_unit(variant)

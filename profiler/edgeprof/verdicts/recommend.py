@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof.reasons import Code
 from edgeprof.results.schema import Recommendation
-from edgeprof.verdicts import accuracy, gate, pareto
+from edgeprof.verdicts import accuracy, gate, pareto, requests
 from edgeprof.verdicts.across import label
 from edgeprof.verdicts.cost import Costs, is_usable
 from edgeprof.verdicts.gate import Check, Limits
@@ -48,7 +48,7 @@ class Product:
         derivations = []
         limits = base
         if self.fps:
-            limits = replace(limits, max_p99_s=_least(limits.max_p99_s, 1 / self.fps))
+            limits = replace(limits, max_p99_s=_smaller_size(limits.max_p99_s, 1 / self.fps))
             derivations.append(f"{self.fps:g} frames a second: p99 of at most {1e3 / self.fps:.4g} ms")
         joules = self.joules_per_frame
         if joules is not None:
@@ -57,7 +57,7 @@ class Product:
                 f" {joules * 1e3:.4g} mJ a frame, idle power included"
             )
         if self.memory_left_bytes:
-            limits = replace(limits, max_rss_bytes=_least(limits.max_rss_bytes, self.memory_left_bytes))
+            limits = replace(limits, max_rss_bytes=_smaller_size(limits.max_rss_bytes, self.memory_left_bytes))
             derivations.append(f"{self.memory_left_bytes / 2**20:.4g} MiB left: peak RSS of at most that")
         return limits, derivations
 
@@ -105,7 +105,7 @@ def judge(result: Result, checks: Sequence[Check] = ()) -> None:
     The front holds what nothing beats among the variants that keep every budget, so that the recommended variant is
     always on it; where none keeps the budgets, it is drawn from all.
     """
-    passing = _keepers(result.variants, checks) or result.variants
+    passing = _usable_within_budgets(result.variants, checks) or result.variants
     result.pareto = pareto.front(passing, result.comparisons)
     result.recommendation = recommend(result, checks)
 
@@ -137,11 +137,12 @@ def recommend(result: Result, checks: Sequence[Check] = (), *, front: Iterable[s
     """
     costs = Costs.of(result)
     able = [v for v in result.variants if costs.get(v, "latency") or costs.get(v, "energy")]
+    able = [v for v in able if requests.difference(v, able[0]) is None]  # others do other work for their joules
     if not able:
         return Recommendation(variant=None, reason="no variant was measured")
-    passing = _keepers(able, checks)
+    passing = _usable_within_budgets(able, checks)
     if not passing:
-        return Recommendation(variant=None, reason=_nearest(able, checks))
+        return Recommendation(variant=None, reason=_nearest_sentence(able, checks))
     names = set(pareto.front(passing, result.comparisons) if front is None else front)
     candidates = [v for v in passing if v.name in names] or passing
     kind: Kind = "energy" if all(costs.get(v, "energy") for v in candidates) else "latency"
@@ -153,7 +154,9 @@ def recommend(result: Result, checks: Sequence[Check] = (), *, front: Iterable[s
         return Recommendation(variant=None, reason=f"{which}: whatever is cheaper has lost accuracy", criterion=kind)
     least = spent[min(faithful, key=lambda v: spent[v.name].value).name]
     tied = [v for v in faithful if spent[v.name].against(least) == "tied"]
-    chosen = min(_most_accurate(tied), key=_bytes)  # min keeps the first, so that a tie leaves the model as it was
+    chosen = min(
+        _most_accurate(tied), key=_rounded_sizes
+    )  # min keeps the first, so that a tie leaves the model as it was
     mine = spent[chosen.name]
     others = [v for v in passing if v is not chosen and v.name in spent]
     choice = _Choice(
@@ -181,13 +184,13 @@ def recommend(result: Result, checks: Sequence[Check] = (), *, front: Iterable[s
     )
 
 
-def _keepers(variants: Sequence[Variant], checks: Sequence[Check]) -> list[Variant]:
+def _usable_within_budgets(variants: Sequence[Variant], checks: Sequence[Check]) -> list[Variant]:
     """The usable variants that break no budget."""
     broken = {c.variant for c in checks if not c.passed}
     return [v for v in variants if is_usable(v) and v.name not in broken]
 
 
-def _nearest(able: Sequence[Variant], checks: Sequence[Check]) -> str:
+def _nearest_sentence(able: Sequence[Variant], checks: Sequence[Check]) -> str:
     failures = {v.name: sum(c.variant == v.name and not c.passed for c in checks) for v in able}
     near = min(able, key=lambda v: failures[v.name])
     which = ", ".join(c.quantity for c in checks if c.variant == near.name and not c.passed)
@@ -231,22 +234,22 @@ class _Choice:
         if untouched:
             return words + "; it is the model as it was: nothing here is worth the change"
         if reference is not None and reference is not self.variant:
-            words += f": {self.cost.value:.2f} × {_whose(reference)} {self.kind}"
-            words += _further(self.variant, reference)
+            words += f": {self.cost.value:.2f} × {_possessive_name(reference)} {self.kind}"
+            words += _further_text(self.variant, reference)
         if self.variant.accuracy is None:
             words += "; accuracy was not judged"
         return words
 
 
-def _whose(reference: Variant) -> str:
+def _possessive_name(reference: Variant) -> str:
     return "the baseline's" if reference.name == "baseline" else f"the {reference.name}'s"
 
 
-def _further(chosen: Variant, reference: Variant) -> str:
+def _further_text(chosen: Variant, reference: Variant) -> str:
     """``, accuracy -0.5 pt, 0.31 × the size (0.33 × packed)``."""
     words = ""
     if chosen.accuracy is not None and chosen.accuracy.drop is not None:
-        words += ", " + _change(chosen.accuracy, chosen.accuracy.drop)
+        words += ", " + _accuracy_change(chosen.accuracy, chosen.accuracy.drop)
     if chosen.model.size_bytes and reference.model.size_bytes:
         words += f", {chosen.model.size_bytes / reference.model.size_bytes:.2f} × the size"
         packed, before = chosen.model.size_compressed_bytes, reference.model.size_compressed_bytes
@@ -261,21 +264,21 @@ def _most_accurate(variants: Sequence[Variant]) -> list[Variant]:
     return best or list(variants)
 
 
-def _change(accuracy: Accuracy, drop: float) -> str:
+def _accuracy_change(accuracy: Accuracy, drop: float) -> str:
     """``accuracy −0.5 pt``, ``perplexity +0.31``."""
     change = 0.0 - accuracy.sign * drop
     return f"accuracy {100 * change:+.1f} pt" if accuracy.is_ratio else f"{accuracy.metric} {change:+.3g}"
 
 
-def _bytes(variant: Variant) -> tuple[int, int]:
+def _rounded_sizes(variant: Variant) -> tuple[int, int]:
     """On the disk and packed, to two digits: a few bytes of names are no reason to change a model."""
     plain, packed = variant.model.size_bytes or 0, variant.model.size_compressed_bytes or 0
-    return _rounded(plain), _rounded(packed)
+    return _rounded_size(plain), _rounded_size(packed)
 
 
-def _rounded(size: int) -> int:
+def _rounded_size(size: int) -> int:
     return round(size, 2 - len(str(size)))
 
 
-def _least(smallest: float | None, other: float) -> float:
+def _smaller_size(smallest: float | None, other: float) -> float:
     return other if smallest is None else min(smallest, other)

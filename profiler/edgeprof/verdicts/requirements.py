@@ -41,8 +41,8 @@ class Device:
     def fits(self, board: str, hostname: str) -> bool:
         """Whether a board of this name, or the host of this name, is meant."""
         if self.board:
-            return _plain(self.board) == _plain(board)
-        return _plain(self.key) == _plain(hostname) or _plain(self.key) in _plain(board)
+            return _plain_name(self.board) == _plain_name(board)
+        return _plain_name(self.key) == _plain_name(hostname) or _plain_name(self.key) in _plain_name(board)
 
 
 @dataclass(frozen=True)
@@ -154,19 +154,19 @@ def from_toml(content: Mapping[str, Any], path: Path) -> Requirements:
     for name in content:
         if name not in _TABLES:
             raise unknown(f"table of {path.name}", name, _TABLES)
-    tables = {name: _table(path, name, content.get(name, {})) for name in _TABLES}
-    found: dict[str, Any] = {}
+    tables = {name: _checked_table(path, name, content.get(name, {})) for name in _TABLES}
+    values: dict[str, Any] = {}
     for table, readers in _KEYS.items():
         for key, value in tables[table].items():
             if key not in readers:
                 raise unknown(f"key of [{table}] in {path.name}", key, readers)
             name, read = readers[key]
-            found[name] = _read(path, key, value, read)
-    if "rate_hz" not in found:
+            values[name] = _read_value(path, key, value, read)
+    if "rate_hz" not in values:
         raise InputError(f"{path} does not say the rate", remedy="Add rate = 15 to [product]: inferences a second.")
-    found["devices"] = tuple(_device(path, key, value) for key, value in tables["devices"].items())
-    requirements = Requirements(**found)
-    contradiction = _contradiction(requirements)
+    values["devices"] = tuple(_read_device(path, key, value) for key, value in tables["devices"].items())
+    requirements = Requirements(**values)
+    contradiction = _find_contradiction(requirements)
     if contradiction:
         raise InputError(f"{path}: {contradiction[0]}", remedy=contradiction[1])
     return requirements
@@ -181,35 +181,35 @@ def value_of(key: str, text: object) -> float | str:
     return _PRODUCT[key][1](text)
 
 
-def _read(path: Path, key: str, value: object, read: Callable[[object], float | str]) -> float | str:
+def _read_value(path: Path, key: str, value: object, read: Callable[[object], float | str]) -> float | str:
     try:
         return read(value)
     except ValueError as error:
-        raise InputError(f"{path}: {key} = {_written(value)} {error}") from None
+        raise InputError(f"{path}: {key} = {_written_value(value)} {error}") from None
 
 
-def _written(value: object) -> str:
+def _written_value(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _table(path: Path, name: str, value: object) -> dict[str, Any]:
+def _checked_table(path: Path, name: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: {name} is not a table", remedy=f"Write it as [{name}].")
     return value
 
 
-def _device(path: Path, key: str, value: object) -> Device:
-    given = _table(path, f"devices.{key}", value)
-    if not _plain(key):
-        raise InputError(f"{path}: [devices.{_written(key)}] names no device")
+def _read_device(path: Path, key: str, value: object) -> Device:
+    given = _checked_table(path, f"devices.{key}", value)
+    if not _plain_name(key):
+        raise InputError(f"{path}: [devices.{_written_value(key)}] names no device")
     for name in given:
         if name not in _DEVICE:
             raise unknown(f"key of [devices.{key}] in {path.name}", name, _DEVICE)
-    read = {name: _read(path, f"{name} of devices.{key}", one, _DEVICE[name]) for name, one in given.items()}
+    read = {name: _read_value(path, f"{name} of devices.{key}", text, _DEVICE[name]) for name, text in given.items()}
     return Device(key, **read)  # type: ignore[arg-type] # each name has the reader of its type
 
 
-def _contradiction(asked: Requirements) -> tuple[str, str] | None:
+def _find_contradiction(asked: Requirements) -> tuple[str, str] | None:
     """Two requirements that nothing can meet together, and what to do."""
     bounded = asked.accuracy_min is not None or asked.accuracy_max is not None
     low, high = asked.accuracy_min, asked.accuracy_max
@@ -240,8 +240,8 @@ def _contradiction(asked: Requirements) -> tuple[str, str] | None:
             'Write metric = "top1" and min = 0.9.',
         ),
     )
-    found = next(((sentence, remedy) for holds, sentence, remedy in conflicts if holds), None)
-    return found or _sleep_draws_all(asked)
+    conflict = next(((sentence, remedy) for holds, sentence, remedy in conflicts if holds), None)
+    return conflict or _sleep_draws_all(asked)
 
 
 def _sleep_draws_all(asked: Requirements) -> tuple[str, str] | None:
@@ -258,7 +258,7 @@ def _sleep_draws_all(asked: Requirements) -> tuple[str, str] | None:
 # --- readers of values: a ValueError's text follows "KEY = VALUE" -----------------------------------------------------
 
 
-def _number(value: object) -> float:
+def _parse_number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("is not a number; write it without quotes and unit")  # noqa: TRY004 - a user's value
     if not math.isfinite(value):
@@ -269,27 +269,27 @@ def _number(value: object) -> float:
 
 
 def _above_zero(value: object) -> float:
-    number = _number(value)
+    number = _parse_number(value)
     if number <= 0:
         raise ValueError("is not above 0")
     return number
 
 
 def _not_below_zero(value: object) -> float:
-    number = _number(value)
+    number = _parse_number(value)
     if number < 0:
         raise ValueError("is below 0")
     return number
 
 
-def _share(value: object) -> float:
+def _parse_share(value: object) -> float:
     number = _above_zero(value)
     if number > 1:
         raise ValueError("is not a share from 0 to 1")
     return number
 
 
-def _text(value: object) -> str:
+def _parse_text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("is not text in quotes")
     return value
@@ -308,15 +308,15 @@ def _with_unit(value: object, unit: str, example: str) -> float:
     return number
 
 
-def _latency(value: object) -> float:
+def _parse_latency(value: object) -> float:
     return _with_unit(value, "s", "100ms")
 
 
-def _bytes(value: object) -> float:
+def _parse_bytes(value: object) -> float:
     return _with_unit(value, "B", "512MiB")
 
 
-def _period(value: object) -> float:
+def _parse_period(value: object) -> float:
     match = _TIME.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return _with_unit(value, "s", "30min")
@@ -328,29 +328,33 @@ def _period(value: object) -> float:
 
 _PRODUCT: dict[str, tuple[str, Callable[[object], float | str]]] = {
     "rate": ("rate_hz", _above_zero),
-    "workload": ("workload", _text),
-    "duty": ("duty", _share),
+    "workload": ("workload", _parse_text),
+    "duty": ("duty", _parse_share),
     "sleep_w": ("sleep_w", _not_below_zero),
-    "latency_p99": ("latency_p99_s", _latency),
+    "latency_p99": ("latency_p99_s", _parse_latency),
     "battery_wh": ("battery_wh", _above_zero),
-    "derate": ("derate", _share),
+    "derate": ("derate", _parse_share),
     "hours": ("hours", _above_zero),
     "max_w": ("max_w", _above_zero),
-    "memory": ("memory_bytes", _bytes),
+    "memory": ("memory_bytes", _parse_bytes),
     "max_price": ("max_price", _not_below_zero),
 }
 _KEYS: dict[str, dict[str, tuple[str, Callable[[object], float | str]]]] = {
     "product": _PRODUCT,
-    "accuracy": {"metric": ("metric", _text), "min": ("accuracy_min", _number), "max": ("accuracy_max", _number)},
-    "reliability": {"sustained": ("sustained_s", _period)},
+    "accuracy": {
+        "metric": ("metric", _parse_text),
+        "min": ("accuracy_min", _parse_number),
+        "max": ("accuracy_max", _parse_number),
+    },
+    "reliability": {"sustained": ("sustained_s", _parse_period)},
 }
 _DEVICE: dict[str, Callable[[object], float | str]] = {
-    "board": _text,
+    "board": _parse_text,
     "price": _not_below_zero,
     "outside_w": _not_below_zero,
 }
 
 
-def _plain(name: str) -> str:
+def _plain_name(name: str) -> str:
     """Letters and digits alone: ``Raspberry Pi 5`` as ``raspberrypi5``."""
     return "".join(character for character in name.casefold() if character.isalnum())

@@ -31,7 +31,7 @@ def read_arrays(path: str) -> Dict[str, Any]:
         size = os.fstat(file.fileno()).st_size
         head = file.read(6)
         if head == b"\x93NUMPY":
-            return {"": _array(file, size, path)}
+            return {"": _read_array(file, size, path)}
         if head[:2] != b"PK":
             raise ArraysError("it is no .npz")
         try:
@@ -41,26 +41,26 @@ def read_arrays(path: str) -> Dict[str, Any]:
         total = sum(info.file_size for info in archive.infolist())
         if total > max(LIMIT_BYTES, LIMIT_RATIO * size):
             raise ArraysError("it has {:,} bytes and unpacks to {:,}".format(size, total))
-        return {_name(info): _entry(archive, info) for info in archive.infolist()}
+        return {_entry_name(info): _read_entry(archive, info) for info in archive.infolist()}
 
 
-def _name(info: zipfile.ZipInfo) -> str:
+def _entry_name(info: zipfile.ZipInfo) -> str:
     if not info.filename.endswith(".npy"):
         raise ArraysError("it holds {}, which is no array".format(ascii(info.filename)[:100]))
     return info.filename[: -len(".npy")]
 
 
-def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
+def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
     try:
         with archive.open(info) as stream:
-            return _array(stream, info.file_size, info.filename)
+            return _read_array(stream, info.file_size, info.filename)
     except ArraysError:
         raise
     except zips.ERRORS as error:
         raise ArraysError("{} is damaged ({})".format(ascii(info.filename)[:100], type(error).__name__)) from None
 
 
-def _array(stream: Any, size: int, name: str) -> Any:
+def _read_array(stream: Any, size: int, name: str) -> Any:
     """
     Args:
         stream: An .npy file, anywhere.
@@ -68,7 +68,7 @@ def _array(stream: Any, size: int, name: str) -> Any:
         name: For messages.
     """
     stream.seek(0)
-    shape, fortran, dtype = _header(stream, name)
+    shape, fortran, dtype = _read_header(stream, name)
     count = 1
     for length in shape:
         count *= int(length)
@@ -83,7 +83,7 @@ def _array(stream: Any, size: int, name: str) -> Any:
     return flat.reshape(shape[::-1]).transpose() if fortran else flat.reshape(shape)
 
 
-def _header(stream: Any, name: str) -> Tuple[Tuple[int, ...], bool, Any]:
+def _read_header(stream: Any, name: str) -> Tuple[Tuple[int, ...], bool, Any]:
     try:
         version = np.lib.format.read_magic(stream)
         if version == (1, 0):

@@ -26,7 +26,7 @@ _SMALL_INTEGERS = re.compile(r"(u?)int([24])$")
 
 def carrier(dtype: str) -> Optional[str]:
     """The numpy type whose arrays carry a tensor of this type: itself where numpy has it; None where nothing does."""
-    if dtype == "bfloat16" or _key(dtype) in _SMALL_FLOATS:
+    if dtype == "bfloat16" or _onnx_name(dtype) in _SMALL_FLOATS:
         return "float32"
     match = _SMALL_INTEGERS.match(dtype)
     if match:
@@ -49,7 +49,7 @@ def bits_per_element(dtype: str) -> int:
     match = _SMALL_INTEGERS.match(dtype)
     if match:
         return int(match.group(2))
-    return 4 if _key(dtype).startswith("float4") else 8
+    return 4 if _onnx_name(dtype).startswith("float4") else 8
 
 
 def limits(dtype: str) -> Any:
@@ -83,7 +83,7 @@ def decoded(raw: bytes, dtype: str, shape: Any) -> Any:
         values = codes.astype(np.int16)
         values[values > limits(dtype)[1]] += 2 * low
         return values.astype(np.dtype(carrier(dtype))).reshape(shape)
-    return _table(dtype)[codes].reshape(shape)
+    return _code_values(dtype)[codes].reshape(shape)
 
 
 def encoded(values: Any, dtype: str) -> bytes:
@@ -98,7 +98,7 @@ def encoded(values: Any, dtype: str) -> bytes:
     if _SMALL_INTEGERS.match(dtype):
         codes = (flat.astype(np.int64) & (2**bits - 1)).astype(np.uint8)
     else:
-        codes = _nearest(flat.astype(np.float64), dtype)
+        codes = _nearest_codes(flat.astype(np.float64), dtype)
     if bits < 8:
         each = 8 // bits
         codes = np.concatenate([codes, np.zeros(-len(codes) % each, np.uint8)]).reshape(-1, each)
@@ -109,9 +109,9 @@ def encoded(values: Any, dtype: str) -> bytes:
     return bytes(codes.tobytes())
 
 
-def _nearest(values: Any, dtype: str) -> Any:
+def _nearest_codes(values: Any, dtype: str) -> Any:
     """The codes of the nearest values; NaN and what is beyond the range take the codes that the type has for them."""
-    table = _table(dtype).astype(np.float64)
+    table = _code_values(dtype).astype(np.float64)
     known = np.flatnonzero(~np.isnan(table))
     order = known[np.argsort(table[known], kind="stable")]
     above = np.clip(np.searchsorted(table[order], values), 1, len(order) - 1)
@@ -126,9 +126,9 @@ def _nearest(values: Any, dtype: str) -> Any:
     return codes.astype(np.uint8)
 
 
-def _table(dtype: str) -> Any:
+def _code_values(dtype: str) -> Any:
     """The value of each code, as float32."""
-    exponent_bits, bias, fraction_bits, kind = _SMALL_FLOATS[_key(dtype)]
+    exponent_bits, bias, fraction_bits, kind = _SMALL_FLOATS[_onnx_name(dtype)]
     if kind == "scale":
         return np.append(2.0 ** (np.arange(255) - bias), np.nan).astype(np.float32)
     codes = np.arange(2 ** (1 + exponent_bits + fraction_bits))
@@ -146,6 +146,6 @@ def _table(dtype: str) -> Any:
     return values.astype(np.float32)
 
 
-def _key(dtype: str) -> str:
+def _onnx_name(dtype: str) -> str:
     """The ONNX spelling of a type that PyTorch writes with underscores."""
     return re.sub(r"^(float[48])_", r"\1", dtype)

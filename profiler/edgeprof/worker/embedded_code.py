@@ -129,7 +129,7 @@ def load_program(torch: Any, path: str) -> Any:
     with _closed_doors(torch):
         program = torch.export.load(path)
     if not all(_is_guard(guard) for guard in getattr(program, "_guards_code", ())):
-        _refuse()
+        _refuse_code()
     return program
 
 
@@ -137,7 +137,7 @@ class CodeFoundError(Exception):
     """What in a file would run code: one clause."""
 
 
-def _refuse(*_: Any, **__: Any) -> Any:
+def _refuse_code(*_: Any, **__: Any) -> Any:
     """Stands for what PyTorch would run, where a file asks for it although nothing was seen in it."""
     raise CodeFoundError("the file would run its author's code, which needs --allow-code")
 
@@ -160,9 +160,9 @@ def _closed_doors(torch: Any) -> Iterator[None]:
         return original(*args, **dict(kwargs, weights_only=True))
 
     class _NoPickle:
-        loads = staticmethod(_refuse)
-        load = staticmethod(_refuse)
-        Unpickler = staticmethod(_refuse)
+        loads = staticmethod(_refuse_code)
+        load = staticmethod(_refuse_code)
+        Unpickler = staticmethod(_refuse_code)
 
     package = reader = None
     with contextlib.suppress(ImportError):
@@ -173,14 +173,14 @@ def _closed_doors(torch: Any) -> Iterator[None]:
 
     def parse_arithmetic(self: Any, text: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(text, str) and not _is_shape(text):
-            _refuse()
+            _refuse_code()
         return parse(self, text, *args, **kwargs)
 
     put(reader, "_parse_sym_expr", parse_arithmetic)
     put(torch, "load", load_weights)
     put(package, "pickle", _NoPickle)
-    put(package, "_load_aoti", _refuse)
-    put(getattr(torch, "_C", None), "_pickle_load_obj", _refuse)
+    put(package, "_load_aoti", _refuse_code)
+    put(getattr(torch, "_C", None), "_pickle_load_obj", _refuse_code)
     try:
         yield
     finally:
@@ -386,7 +386,7 @@ def _is_tree(text: str) -> bool:
 
 def _is_shape(text: Any) -> bool:
     """Whether the text of a symbolic shape, which sympy evaluates as Python, is arithmetic of symbols and numbers."""
-    tree = _parsed(text)
+    tree = _parse_expression(text)
     return tree is not None and all(_is_shape_node(node) for node in ast.walk(tree))
 
 
@@ -408,7 +408,7 @@ def _is_shape_node(node: ast.AST) -> bool:
 
 def _is_guard(text: Any) -> bool:
     """Whether the text of a guard, which PyTorch compiles as Python, only compares sizes of inputs."""
-    tree = _parsed(text)
+    tree = _parse_expression(text)
     return tree is not None and all(_is_guard_node(node) for node in ast.walk(tree))
 
 
@@ -424,7 +424,7 @@ def _is_guard_node(node: ast.AST) -> bool:
     return isinstance(node, subscript) or _text_of(node) is not None or _is_shape_node(node)
 
 
-def _parsed(text: Any) -> Optional[ast.Expression]:
+def _parse_expression(text: Any) -> Optional[ast.Expression]:
     if not isinstance(text, str) or len(text) > 10000:
         return None
     try:

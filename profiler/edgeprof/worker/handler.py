@@ -19,14 +19,14 @@ import zlib
 from array import array
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from edgeprof.worker import embedded_code, sandbox, standstill, steady, telemetry, tensors
+from edgeprof.worker import bursts, embedded_code, sandbox, standstill, steady, telemetry, tensors
 from edgeprof.worker import scenario as scenarios
 from edgeprof.worker.arrays import ArraysError, read_arrays
 from edgeprof.worker.inputs import check_feeds, own_feeds
 from edgeprof.worker.runtime import LoadError, LoadOptions, Runtime, Session, TensorSpec
 from edgeprof.worker.scenario import Scenario
 from edgeprof.worker.wire import Connection
-from edgeprof.worker.workload import INFERENCE, Workload, check_workloads
+from edgeprof.worker.workload import INFERENCE, Burst, Workload, check_workloads
 
 #: A warm-up has at least so many inferences ...
 MIN_INFERENCES = 10
@@ -68,6 +68,7 @@ class Handler:
         self._sessions: List[Session] = []
         self._workloads: Sequence[Workload] = (INFERENCE,)
         self._calls: Dict[str, List[Call]] = {}  # workload → one call a session
+        self._bursts: Dict[str, Callable[[float], Burst]] = {}  # workload → the device's own repetition of it
         self._latency_s: Dict[str, float] = {}  # workload → about what a call takes
         self._queued: List[Optional[Call]] = []
         self._timed: Optional[Callable[[], Dict[str, float]]] = None
@@ -88,29 +89,31 @@ class Handler:
             "token_times": self._token_times,
             "stage_times": self._stage_times,
             "infer": self._infer,
+            "text_tokens": self._text_tokens,
+            "log_likelihoods": self._log_likelihoods,
             "gpu_peak": self._gpu_peak,
             "close": self._close,
         }
         try:
             answer, out = verbs[do](request, blobs)
         except FailureError as failure:
-            answer = _failed(failure.kind, failure.message, failure.remedy)
-            return (dict(answer, trace=_trace()) if failure.__cause__ is not None else answer), []
+            answer = _failed_answer(failure.kind, failure.message, failure.remedy)
+            return (dict(answer, trace=_user_traceback()) if failure.__cause__ is not None else answer), []
         except LoadError as error:
-            return _failed("load_failed", error.message, error.remedy), []
+            return _failed_answer("load_failed", error.message, error.remedy), []
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a model may raise anything
             kind = "load_failed" if do == "load" else "runtime_error"
             remedy = None
-            if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(_said(error)):
+            if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(_error_text(error)):
                 kind, remedy = "out_of_memory", MORE_MEMORY
-            return dict(_failed(kind, _said(error), remedy), trace=_trace()), []
+            return dict(_failed_answer(kind, _error_text(error), remedy), trace=_user_traceback()), []
         return dict(answer, ok=True), out
 
     def _hello(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         return {"python": platform.python_version(), "pid": os.getpid()}, []
 
     def _load(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        runtime = _runtime(request["runtime_file"], request["runtime_class"])
+        runtime = _make_runtime(request["runtime_file"], request["runtime_class"])
         available = runtime.availability()
         if available.version is None:
             raise LoadError(
@@ -127,10 +130,10 @@ class Handler:
         self._runtime, self._options, self._target = runtime, options, request["target"]
         self._sessions = [session]
         return {
-            "inputs": [_spec(spec) for spec in session.inputs],
-            "outputs": [_spec(spec) for spec in session.outputs],
+            "inputs": [_spec_fields(spec) for spec in session.inputs],
+            "outputs": [_spec_fields(spec) for spec in session.outputs],
             "version": session.version or available.version,
-            "facts": _facts(session),
+            "facts": _session_facts(session),
             "load_s": load_s,
         }, []
 
@@ -148,20 +151,25 @@ class Handler:
         try:
             outputs = session.run(self._feeds)
         except Exception as error:
-            if request["inputs"] or isinstance(error, (LoadError, MemoryError)) or OUT_OF_MEMORY.search(_said(error)):
+            if (
+                request["inputs"]
+                or isinstance(error, (LoadError, MemoryError))
+                or OUT_OF_MEMORY.search(_error_text(error))
+            ):
                 raise
-            raise FailureError("runtime_error", _said(error), _real_inputs(session, self._feeds)) from error
+            raise FailureError("runtime_error", _error_text(error), _real_inputs(session, self._feeds)) from error
         first_s = time.monotonic() - start
-        problems = tensors.not_finite(_outputs(outputs))
+        problems = tensors.not_finite(_outputs_by_name(outputs))
         self._bind_main(session, first_s)
         return {
             "first_s": first_s,
             "problems": problems,
             "devices": self._devices(),
-            "facts": _facts(session),  # binding may add to them
+            "facts": _session_facts(session),  # binding may add to them
             "shapes": {name: list(value.shape) for name, value in self._feeds.items()},
             "workloads": [list(workload) for workload in self._workloads],
             "language": session.language(),
+            "microcontroller": session.microcontroller(),
             "pipeline": session.pipeline(),
         }, []
 
@@ -172,6 +180,8 @@ class Handler:
         if wrong is not None:
             raise FailureError("load_failed", wrong)
         main = self._workloads[0]
+        if self._bind_burst(main):
+            return
         call = session.bind_workload(main.name, self._feeds)
         self._calls = {main.name: [call]}
         self._latency_s = {main.name: first_s if first_s > 1.0 else _time_calls(call)}
@@ -184,8 +194,20 @@ class Handler:
         names = ", ".join(workload.name for workload in self._workloads)
         raise FailureError("load_failed", "this model has no workload {!r}; it has: {}".format(name, names))
 
+    def _bind_burst(self, workload: Workload) -> bool:
+        """Whether the device repeats a workload by itself; binds it on the first time."""
+        if workload.name not in self._bursts:
+            burst = self._session().bind_burst(workload.name, self._feeds)
+            if burst is None:
+                return False
+            self._bursts[workload.name] = burst
+        return True
+
     def _warm_up(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         scenario, workload = Scenario(**request["scenario"]), self._workload(request.get("workload"))
+        if self._bind_burst(workload):
+            bursts.require_closed_loop(scenario)
+            return bursts.warm_up(self._bursts[workload.name], request["min_s"], request["max_s"]), []
         self._streams(scenario.threads, workload)
         call = self._calls[workload.name][0]
         latencies = array("d")  # a quarter of a list's bytes: a fast model has hundreds of thousands
@@ -225,11 +247,15 @@ class Handler:
 
     def _window(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         scenario, workload = Scenario(**request["scenario"]), self._workload(request.get("workload"))
+        if self._bind_burst(workload):
+            bursts.require_closed_loop(scenario)
+            fields, latencies = bursts.window(self._bursts[workload.name], workload, request["seconds"]).to_wire()
+            return fields, [latencies]
         self._streams(scenario.threads, workload)
         calls = self._calls[workload.name][: scenario.threads]
         latency_s = self._latency_s[workload.name]
         for call in calls:
-            _wake(call, latency_s)
+            _wake_up(call, latency_s)
         for session in self._sessions:
             session.take_token_times()  # those of the waking are no measurement
             session.take_stage_times()
@@ -256,11 +282,11 @@ class Handler:
 
     def _device_times(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         """Some inferences with the device's own clock, apart from the windows: looking costs some microseconds each."""
-        if self._timed is None:
+        if self._timed is None and not self._bursts:
             self._timed = self._session().bind_timed(self._feeds)
         if self._timed is None:
             return {"parts": []}, []
-        _wake(self._timed, self._latency_s[self._workloads[0].name])
+        _wake_up(self._timed, self._latency_s[self._workloads[0].name])
         times: Dict[str, "array[float]"] = {}
         end = time.monotonic() + request["seconds"]
         with scenarios.quiet():
@@ -290,9 +316,22 @@ class Handler:
     def _infer(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         session = self._session()
         feeds = check_feeds(session.inputs, tensors.load(request["feeds"], blobs))
-        kept = session.reset()
-        headers, out = tensors.dump(_outputs(session.run(feeds)))
-        return {"outputs": headers, "kept": kept}, out
+        why_dependent = session.reset()
+        headers, out = tensors.dump(_outputs_by_name(session.run(feeds)))
+        return {"outputs": headers, "kept": why_dependent}, out
+
+    def _text_tokens(self, _: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        read = self._session().text_tokens(blobs[0].decode("utf-8"))
+        if read is None:
+            return {"known": False, "begin": None}, []
+        tokens, begin = read
+        return {"known": True, "begin": begin}, [array("q", [int(token) for token in tokens]).tobytes()]
+
+    def _log_likelihoods(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        tokens = array("q")
+        tokens.frombytes(blobs[0])
+        found = self._session().log_likelihoods(list(tokens), request["first"])
+        return {}, [array("d", [float(value) for value in found]).tobytes()]
 
     def _gpu_peak(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         peaks = [session.gpu_peak_bytes() for session in self._sessions]
@@ -300,6 +339,7 @@ class Handler:
         return {"bytes": max(known) if known else None}, []
 
     def _close(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        self._bursts = {}
         self._calls, self._queued, self._timed, self._feeds = {}, [], None, {}
         sessions, self._sessions = self._sessions, []
         for session in sessions:
@@ -354,7 +394,7 @@ def serve(connection: Connection) -> None:
         try:
             answer, out = handler.handle(request, blobs)
         except KeyboardInterrupt as error:  # only from the model itself: the terminal's does not reach this session
-            answer, out = dict(_failed("runtime_error", _said(error), None), trace=_trace()), []
+            answer, out = dict(_failed_answer("runtime_error", _error_text(error), None), trace=_user_traceback()), []
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # a model may have closed it; a full disk is not its end
                 stream.flush()
@@ -363,7 +403,7 @@ def serve(connection: Connection) -> None:
             return
 
 
-def _wake(call: Call, latency_s: float) -> None:
+def _wake_up(call: Call, latency_s: float) -> None:
     """Get caches, thread pools and clocks back from the idle time or the other variant before this window.
 
     A call of more than a second brings its own warmth.
@@ -384,7 +424,7 @@ def _time_calls(call: Call) -> float:
     return best
 
 
-def _runtime(path: str, class_name: str) -> Runtime:
+def _make_runtime(path: str, class_name: str) -> Runtime:
     spec = importlib.util.spec_from_file_location(_module_name(path), path)
     if spec is None or spec.loader is None:
         raise FailureError("load_failed", "the runtime file {} is no Python file".format(path))
@@ -431,13 +471,13 @@ def _read_inputs(path: str, specs: Sequence[TensorSpec]) -> Dict[str, Any]:
             "the inputs in {} cannot be read: {}".format(path, error),
             "Save them with numpy.savez(FILE, **{input name: array}), without Python objects.",
         ) from error
-    arrays = _sequences(arrays, specs)
+    arrays = _join_sequences(arrays, specs)
     if len(arrays) == len(specs) and all(re.match(r"arr_\d+$", name) for name in arrays):
         return {spec.name: arrays["arr_{}".format(i)] for i, spec in enumerate(specs)}
     return arrays
 
 
-def _sequences(arrays: Dict[str, Any], specs: Sequence[TensorSpec]) -> Dict[str, Any]:
+def _join_sequences(arrays: Dict[str, Any], specs: Sequence[TensorSpec]) -> Dict[str, Any]:
     """The same with the arrays NAME.0, NAME.1 … together as the sequence NAME, where the model takes one."""
     gathered = dict(arrays)
     for spec in specs:
@@ -460,24 +500,24 @@ def _real_inputs(session: Session, feeds: Dict[str, Any]) -> str:
     )
 
 
-def _outputs(outputs: Any) -> Dict[str, Any]:
+def _outputs_by_name(outputs: Any) -> Dict[str, Any]:
     if not isinstance(outputs, dict):
         raise FailureError("bad_output", "the model returned {}, not named arrays".format(type(outputs).__name__))
     return {str(name): value for name, value in outputs.items()}
 
 
-def _facts(session: Session) -> Dict[str, str]:
+def _session_facts(session: Session) -> Dict[str, str]:
     facts = {str(key): str(value) for key, value in session.facts.items()}
     return dict(facts, sandbox=sandbox.entered()) if sandbox.entered() else facts
 
 
-def _spec(spec: TensorSpec) -> List[Any]:
+def _spec_fields(spec: TensorSpec) -> List[Any]:
     shape = [n if n is None or isinstance(n, str) else int(n) for n in spec.shape]  # int: numpy has its own
     scale = None if spec.quantization is None else [float(spec.quantization[0]), int(spec.quantization[1])]
     return [str(spec.name), shape, str(spec.dtype), scale]
 
 
-def _failed(kind: str, message: str, remedy: Optional[str]) -> Answer:
+def _failed_answer(kind: str, message: str, remedy: Optional[str]) -> Answer:
     return {"ok": False, "kind": kind, "message": message, "remedy": remedy}
 
 
@@ -485,7 +525,7 @@ def _failed(kind: str, message: str, remedy: Optional[str]) -> Answer:
 _PREAMBLES = ("The following operation failed in the TorchScript interpreter",)
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     """``ValueError: text``, its first line that says what went wrong, cut where it goes on for ever."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     first = lines[0] if lines else ""
@@ -497,11 +537,11 @@ def _said(error: BaseException) -> str:
     return text if len(text) <= 400 else text[:400] + " …"
 
 
-def _trace() -> str:
+def _user_traceback() -> str:
     """The traceback from where edgeprof's own frames end."""
     kind, error, tb = sys.exc_info()
-    own = os.path.dirname(os.path.abspath(__file__))
+    worker_folder = os.path.dirname(os.path.abspath(__file__))
     rest = tb
-    while rest is not None and os.path.dirname(rest.tb_frame.f_code.co_filename) == own:
+    while rest is not None and os.path.dirname(rest.tb_frame.f_code.co_filename) == worker_folder:
         rest = rest.tb_next
     return "".join(traceback.format_exception(kind, error, rest or tb))

@@ -56,7 +56,7 @@ def resolve_shapes(
         LoadError: a shape does not fit the model, a dynamic dimension is left open, or the model's batch is fixed.
     """
     refuse_unknown(specs, shapes, "--input")
-    resolved = {spec.name: _given(spec, tuple(shapes[spec.name])) for spec in specs if spec.name in shapes}
+    resolved = {spec.name: _check_given_shape(spec, tuple(shapes[spec.name])) for spec in specs if spec.name in shapes}
     named: Dict[str, int] = {}
     for spec in specs:
         for dim, size in zip(spec.shape, resolved.get(spec.name, ())):
@@ -65,13 +65,13 @@ def resolve_shapes(
     unknown = []
     for spec in specs:
         if spec.name not in resolved:
-            shape = _resolve(spec, named, batch)
+            shape = _resolve_shape(spec, named, batch)
             if shape is None:
                 unknown.append(spec)
             else:
                 resolved[spec.name] = shape
     if unknown:
-        raise _open(unknown, batch)
+        raise _open_size_error(unknown, batch)
     _require_batch(specs, shapes, resolved, batch)
     return resolved
 
@@ -117,10 +117,12 @@ def random_feeds(
         if spec.dtype not in (ANY_DTYPE, dtype):
             raise LoadError(
                 "the input {!r} of the model is {}, not {}".format(spec.name, spec.dtype, dtype),
-                "Leave the dtype out: --input {}={}".format(spec.name, _comma(resolved[spec.name])),
+                "Leave the dtype out: --input {}={}".format(spec.name, _joined_sizes(resolved[spec.name])),
             )
         rng = np.random.RandomState(zlib.crc32(spec.name.encode("utf-8"), seed & 0xFFFFFFFF))
-        feeds[spec.name] = _random(rng, resolved[spec.name], "float32" if dtype == ANY_DTYPE else dtype, spec.name)
+        feeds[spec.name] = _random_array(
+            rng, resolved[spec.name], "float32" if dtype == ANY_DTYPE else dtype, spec.name
+        )
     return feeds
 
 
@@ -190,7 +192,9 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Dict[str, Any]) -> Dict[str,
     missing = [spec for spec in specs if spec.name not in feeds and not spec.dtype.startswith("optional")]
     if missing:
         raise LoadError(
-            "the data has nothing for the input{} {}".format("s" if len(missing) > 1 else "", _list(missing)),
+            "the data has nothing for the input{} {}".format(
+                "s" if len(missing) > 1 else "", _described_inputs(missing)
+            ),
             "The model takes: {}.".format("; ".join(describe(spec) for spec in specs)),
         )
     checked: Dict[str, Any] = {}
@@ -199,19 +203,19 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Dict[str, Any]) -> Dict[str,
         if feeds.get(spec.name) is None:
             continue  # an optional input
         array = np.asarray(feeds[spec.name])
-        array = _carried(spec.dtype, array)
+        array = _carry_data(spec.dtype, array)
         kind = "object" if array.dtype.kind in "SU" else array.dtype.name
         if spec.dtype != ANY_DTYPE and kind != (carrier(spec.dtype) or "object"):
             raise LoadError(
                 "the input {!r} takes {}, the data is {}".format(spec.name, spec.dtype, array.dtype.name),
-                _convert(spec, array),
+                _conversion_remedy(spec, array),
             )
         _check_shape(spec, array.shape, sizes)
         checked[spec.name] = np.ascontiguousarray(array).reshape(array.shape)  # ascontiguousarray makes () into (1,)
     return checked
 
 
-def _carried(dtype: str, array: Any) -> Any:
+def _carry_data(dtype: str, array: Any) -> Any:
     """Data for an input of a type that numpy lacks as the type that carries it, and a sequence as an array of objects.
 
     Floats of every width stand for bfloat16 and float8; so do a bfloat16's own bits, as .npz files hold them.
@@ -247,7 +251,7 @@ def _is_name(dim: Dim) -> bool:
     return isinstance(dim, str) and dim != ANY_SHAPE[0] and not _NO_NAME.match(dim)
 
 
-def _resolve(spec: TensorSpec, named: Dict[str, int], batch: int) -> Optional[Tuple[int, ...]]:
+def _resolve_shape(spec: TensorSpec, named: Dict[str, int], batch: int) -> Optional[Tuple[int, ...]]:
     """The input's shape in numbers, None where something stays open."""
     sizes = []
     for position, dim in enumerate(spec.shape):
@@ -262,20 +266,22 @@ def _resolve(spec: TensorSpec, named: Dict[str, int], batch: int) -> Optional[Tu
     return tuple(sizes)
 
 
-def _given(spec: TensorSpec, shape: Tuple[int, ...]) -> Tuple[int, ...]:
+def _check_given_shape(spec: TensorSpec, shape: Tuple[int, ...]) -> Tuple[int, ...]:
     fits = tuple(spec.shape) == ANY_SHAPE or (
         len(shape) == len(spec.shape)
         and all(not isinstance(dim, int) or dim in (-1, size) for dim, size in zip(spec.shape, shape))
     )
     if not fits:
         raise LoadError(
-            "--input {}={} does not fit the model, whose input is {}".format(spec.name, _comma(shape), describe(spec)),
+            "--input {}={} does not fit the model, whose input is {}".format(
+                spec.name, _joined_sizes(shape), describe(spec)
+            ),
             "Numbers in the model's shape are fixed; only names and ? can be chosen.",
         )
     return shape
 
 
-def _open(specs: Sequence[TensorSpec], batch: int) -> LoadError:
+def _open_size_error(specs: Sequence[TensorSpec], batch: int) -> LoadError:
     flags = []
     for spec in specs:
         if tuple(spec.shape) == ANY_SHAPE:
@@ -284,7 +290,7 @@ def _open(specs: Sequence[TensorSpec], batch: int) -> LoadError:
             dims = [batch if is_batch(dim, i) else dim for i, dim in enumerate(spec.shape)]
             flags.append(
                 "--input {}={}".format(
-                    spec.name, ",".join(str(d) if isinstance(d, int) and d >= 0 else _placeholder(d) for d in dims)
+                    spec.name, ",".join(str(d) if isinstance(d, int) and d >= 0 else _dimension_text(d) for d in dims)
                 )
             )
     return LoadError(
@@ -311,12 +317,12 @@ def _require_batch(
         elif any(is_batch(dim, i) for i, dim in enumerate(spec.shape)) or resolved[spec.name][:1] == (batch,):
             return
     raise LoadError(
-        "--batch {} cannot be used: the model's batch is fixed in {}".format(batch, _list(specs)),
+        "--batch {} cannot be used: the model's batch is fixed in {}".format(batch, _described_inputs(specs)),
         "Leave --batch out, or export the model with a dynamic first dimension.",
     )
 
 
-def _random(rng: Any, shape: Tuple[int, ...], dtype: str, name: str) -> Any:
+def _random_array(rng: Any, shape: Tuple[int, ...], dtype: str, name: str) -> Any:
     if dtype == "object":
         return np.full(shape, "edgeprof", dtype=object)
     if dtype == "bool":
@@ -352,7 +358,9 @@ def _check_shape(spec: TensorSpec, shape: Tuple[int, ...], sizes: Dict[str, Tupl
             remedy = "It is one dimension apart: add or take away the dimension of samples."
         elif sorted(shape) == sorted(d for d in spec.shape if isinstance(d, int)):
             remedy = "The sizes are the same in another order: transpose the data (NCHW against NHWC?)."
-        raise LoadError("the input {} is fed data of shape [{}]".format(describe(spec), _comma(shape, ", ")), remedy)
+        raise LoadError(
+            "the input {} is fed data of shape [{}]".format(describe(spec), _joined_sizes(shape, ", ")), remedy
+        )
     for dim, size in zip(spec.shape, shape):
         if _is_name(dim):
             known, where = sizes.setdefault(str(dim), (size, spec.name))
@@ -365,7 +373,7 @@ def _check_shape(spec: TensorSpec, shape: Tuple[int, ...], sizes: Dict[str, Tupl
                 )
 
 
-def _convert(spec: TensorSpec, array: Any) -> str:
+def _conversion_remedy(spec: TensorSpec, array: Any) -> str:
     if spec.quantization and array.dtype.kind == "f":
         scale, zero = spec.quantization
         return "Quantise it: round(x / {:g}) + {}, limited to {}'s range.".format(scale, zero, spec.dtype)
@@ -374,13 +382,13 @@ def _convert(spec: TensorSpec, array: Any) -> str:
     return "Convert it: array.astype({!r}).".format(carrier(spec.dtype) or spec.dtype)
 
 
-def _placeholder(dim: Dim) -> str:
+def _dimension_text(dim: Dim) -> str:
     return str(dim) if _is_name(dim) else "?"
 
 
-def _comma(shape: Sequence[int], separator: str = ",") -> str:
+def _joined_sizes(shape: Sequence[int], separator: str = ",") -> str:
     return separator.join(str(size) for size in shape)
 
 
-def _list(specs: Sequence[TensorSpec]) -> str:
+def _described_inputs(specs: Sequence[TensorSpec]) -> str:
     return "; ".join(describe(spec) for spec in specs)

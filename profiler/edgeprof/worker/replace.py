@@ -29,7 +29,7 @@ def replace_file(
     path = os.fspath(path)
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, ".{}.{}-{}.part".format(name, os.getpid(), threading.get_ident()))
-    descriptor = _create(temporary, 0o600 if mode is not None else 0o666)
+    descriptor = _create_part(temporary, 0o600 if mode is not None else 0o666)
     try:
         with open(descriptor, "wb") as file:
             if callable(content):
@@ -53,7 +53,7 @@ def replace_file(
         _sync_directory(folder or ".")
 
 
-def _create(temporary: str, mode: int) -> int:
+def _create_part(temporary: str, mode: int) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         return os.open(temporary, flags, mode)

@@ -14,7 +14,7 @@ from array import array
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from edgeprof.worker.graph import Graph
-from edgeprof.worker.workload import INFERENCE, Workload
+from edgeprof.worker.workload import INFERENCE, Burst, Workload
 
 #: A dimension: a number, or a name ("batch") or None where it is dynamic.
 Dim = Union[int, str, None]
@@ -157,15 +157,57 @@ class Session(ABC):
         """
         return self.bind(feeds)
 
+    def bind_burst(self, name: str, feeds: Dict[str, Any]) -> Optional[Callable[[float], Burst]]:  # noqa: ARG002 - see below
+        """As ``bind_workload``, for a device that repeats a workload by itself and reports when it began and ended.
+
+        The call has the device work for about so many seconds, at least once, and returns what it reported. Windows are
+        then made of it, and what passes between this machine and the device is in none of them. None: this machine
+        repeats the calls.
+        """
+        return None
+
+    def microcontroller(self) -> Optional[Dict[str, Any]]:
+        """Of a model that runs on a device of its own, beside this machine: what that device says of itself.
+
+        Returns:
+            ``name``, ``model`` (None: it does not say), ``arena_bytes``, ``flash_bytes`` and ``ram_bytes`` (None:
+            unknown); None of a model that runs on this machine.
+        """
+        return None
+
     def language(self) -> Optional[Dict[str, Any]]:
         """What a language model was asked for, after the first ``run``; None of any other model.
 
         Returns:
-            ``prompt_tokens``, ``generated_tokens``, ``depth``, ``context`` (tokens; None: unknown), ``kv_type``
-            (None: unknown) and ``method`` (how its phases were told apart, as ``phase-windows``). Where a server runs
+            ``prompt_tokens``, ``generated_tokens``, ``depth``, ``context`` (tokens of the whole cache; None: unknown),
+            ``kv_type`` (None: unknown) and ``method`` (how its phases were told apart, as ``phase-windows``). Where
+            they are known, also ``batch`` (requests at once), ``random_weights`` (whether the weights mean nothing),
+            ``parameters``, ``kv_cache_bytes``, ``kv_formula_bytes`` and ``compute_buffer_bytes``. Where a server runs
             it, also ``place``: ``this device`` or ``another machine``.
         """
         return None
+
+    def text_tokens(self, text: str) -> "Optional[Tuple[Sequence[int], Optional[int]]]":  # noqa: ARG002 - for those that can
+        """The tokens of a text as this language model reads it, and the token that begins each piece of a text.
+
+        Returns:
+            The tokens, and the begin token (None: the model is given none); None where this session cannot tell how
+            likely a text is.
+        """
+        return None
+
+    def log_likelihoods(self, tokens: Sequence[int], first: int) -> Sequence[float]:
+        """How likely a language model finds a text that it reads: for each token from ``tokens[first]`` on the natural
+        logarithm of its probability behind all tokens before it.
+
+        Args:
+            tokens: At most as many as fit into the context that the session was loaded with.
+            first: From 1 on.
+
+        Returns:
+            ``len(tokens) - first`` numbers, as a rule below 0. What was in the cache is forgotten.
+        """
+        raise NotImplementedError
 
     def take_token_times(self) -> "Tuple[array[int], array[float]]":
         """Of the requests since this was last asked: the tokens of each, and the seconds from the beginning of its
@@ -226,6 +268,8 @@ class Runtime(ABC):
     own_formats: Dict[str, Tuple[int, bytes]] = {}
     #: Whether its models are language models, for which ``--prompt`` and the other lengths are meant.
     is_for_language = False
+    #: Whether its models run on this machine: what its sensors, clocks and other programs say then matters to them.
+    runs_here = True
     #: Whether several sessions may run at once in threads of one process (multi-stream).
     concurrent = True
     #: The device where the user names none.
@@ -233,9 +277,11 @@ class Runtime(ABC):
     #: The modules of which one must be importable where it runs, the preferred one first: ("onnxruntime",). ``edgeprof
     #: doctor`` looks for them in the other Pythons of this machine.
     libraries: Tuple[str, ...] = ()
-    #: The smallest model file of its first format, which ``edgeprof doctor`` runs to see that the runtime works; with
-    #: None it only imports the library.
+    #: The smallest model file of ``smallest_format`` (its first format where that is None), which ``edgeprof doctor``
+    #: runs to see that the runtime works; with None it only imports the library. One of the format ``python`` defines
+    #: ``model``.
     smallest_model: Optional[bytes] = None
+    smallest_format: Optional[str] = None
     #: What may help where the library crashes while it loads a model, as an option that avoids the part that crashes.
     crash_remedy: Optional[str] = None
     #: Whether ``inspect`` must be called in a process of its own, because its library starts threads that would not

@@ -222,7 +222,7 @@ class SandboxError(Exception):
 
 def landlock_version() -> int:
     """The version of Landlock that this kernel has; 0: none."""
-    version = int(_libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
+    version = int(_load_libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
     return max(0, version)
 
 
@@ -265,7 +265,7 @@ def enter(writable: Sequence[str]) -> str:
     version = landlock_version()
     if not version:
         _enter_namespaces(writable)
-    _check(_libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    _check_call(_load_libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     if version:
         _restrict_files(version, writable)
     _filter_calls(machine, signals_scoped=version >= 6)
@@ -277,21 +277,23 @@ def _restrict_files(version: int, writable: Sequence[str]) -> None:
     handled = _WRITES | (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
     attribute = struct.pack("<QQQ", handled, _TCP if version >= 4 else 0, _SCOPED if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
-    libc = _libc()
-    ruleset = _check(libc.syscall(_CREATE_RULESET, attribute, ctypes.c_size_t(size), ctypes.c_uint32(0)), "Landlock")
+    libc = _load_libc()
+    ruleset = _check_call(
+        libc.syscall(_CREATE_RULESET, attribute, ctypes.c_size_t(size), ctypes.c_uint32(0)), "Landlock"
+    )
     try:
         for folder in writable:
-            _allow(ruleset, folder, handled)
+            _allow_path(ruleset, folder, handled)
         for device in DEVICES:
             for path in glob.glob(device):
                 if not os.path.isdir(path):
-                    _allow(ruleset, path, handled & (_WRITE_FILE | _TRUNCATE))
-        _check(libc.syscall(_RESTRICT_SELF, ruleset, ctypes.c_uint32(0)), "Landlock")
+                    _allow_path(ruleset, path, handled & (_WRITE_FILE | _TRUNCATE))
+        _check_call(libc.syscall(_RESTRICT_SELF, ruleset, ctypes.c_uint32(0)), "Landlock")
     finally:
         os.close(ruleset)
 
 
-def _allow(ruleset: int, path: str, access: int) -> None:
+def _allow_path(ruleset: int, path: str, access: int) -> None:
     try:
         where = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
@@ -300,7 +302,7 @@ def _allow(ruleset: int, path: str, access: int) -> None:
         raise
     try:
         rule = struct.pack("<Qi", access, where)
-        _check(_libc().syscall(_ADD_RULE, ruleset, 1, rule, ctypes.c_uint32(0)), "Landlock, for " + path)
+        _check_call(_load_libc().syscall(_ADD_RULE, ruleset, 1, rule, ctypes.c_uint32(0)), "Landlock, for " + path)
     finally:
         os.close(where)
 
@@ -308,7 +310,7 @@ def _allow(ruleset: int, path: str, access: int) -> None:
 def _enter_namespaces(writable: Sequence[str]) -> None:
     """Every file system read-only in a mount namespace of our own, and a network namespace with nothing in it."""
     user, group = os.getuid(), os.getgid()
-    libc = _libc()
+    libc = _load_libc()
     flags = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC
     if libc.unshare(flags) != 0:
         reason = os.strerror(ctypes.get_errno())
@@ -323,12 +325,12 @@ def _enter_namespaces(writable: Sequence[str]) -> None:
     ):
         with open("/proc/self/" + name, "w") as file:
             file.write(text)
-    _check(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "a mount namespace")
+    _check_call(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "a mount namespace")
     folders = [os.path.realpath(folder) for folder in writable]
     for folder in folders:
         path = os.fsencode(folder)
-        _check(libc.mount(path, path, None, _MS_BIND, None), "a mount of " + folder)
-    for target, options in _mounts():
+        _check_call(libc.mount(path, path, None, _MS_BIND, None), "a mount of " + folder)
+    for target, options in _read_mounts():
         if target in folders:
             continue
         kept_flags = sum(bit for name, bit in _MOUNT_FLAGS.items() if name in options)
@@ -337,7 +339,7 @@ def _enter_namespaces(writable: Sequence[str]) -> None:
             raise SandboxError("{} cannot be made read-only: {}".format(target, os.strerror(ctypes.get_errno())))
 
 
-def _mounts() -> List[Tuple[str, List[str]]]:
+def _read_mounts() -> List[Tuple[str, List[str]]]:
     mounts = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
@@ -375,14 +377,14 @@ def _filter_calls(machine: str, signals_scoped: bool) -> None:
     program.append(allow)
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
     header = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
-    _check(_libc().prctl(_PR_SET_SECCOMP, 2, ctypes.c_char_p(header), 0, 0), "seccomp filters")
+    _check_call(_load_libc().prctl(_PR_SET_SECCOMP, 2, ctypes.c_char_p(header), 0, 0), "seccomp filters")
 
 
-def _libc() -> Any:
+def _load_libc() -> Any:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _check(outcome: int, what: str) -> int:
+def _check_call(outcome: int, what: str) -> int:
     if outcome < 0:
         raise SandboxError("this kernel refuses {}: {}".format(what, os.strerror(ctypes.get_errno())))
     return outcome

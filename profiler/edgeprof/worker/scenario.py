@@ -74,6 +74,9 @@ class Window(NamedTuple):
         cut_short: Whether the buffer of time-stamps was full before the time was over.
         queued: Whether the device had the next call waiting while it ran one (offline, where a runtime can).
         standstill: Why its times are no model's (``was stopped by a signal``); None: they are.
+        is_burst: Whether the device repeated the calls by itself, so that ``latencies`` is empty and only their mean
+            is known.
+        device_s: Of a burst, its length by the device's own clock, seconds; None where that is unknown.
     """
 
     span: Span
@@ -87,6 +90,8 @@ class Window(NamedTuple):
     cut_short: bool = False
     queued: bool = False
     standstill: Optional[str] = None
+    is_burst: bool = False
+    device_s: Optional[float] = None
 
     @property
     def dropped(self) -> Optional[int]:
@@ -119,8 +124,9 @@ class Window(NamedTuple):
         seconds = array("d")
         seconds.frombytes(latencies)
         known = {name: fields[name] for name in cls._fields}
-        kind, start_s, end_s, count, unit, key = fields["span"]
-        return cls(**dict(known, span=Span(kind, start_s, end_s, count, unit, tuple(key)), latencies=seconds))
+        kind, start_s, end_s, count, unit, key, edge_s = fields["span"]
+        span = Span(kind, start_s, end_s, count, unit, tuple(key), edge_s)
+        return cls(**dict(known, span=span, latencies=seconds))
 
 
 @contextmanager
@@ -226,15 +232,15 @@ def run(
     if scenario.name in OPEN:
         assert scenario.rate_hz is not None
         if scenario.name == "server":
-            return _server(calls, arrivals(scenario.rate_hz, seconds, scenario.seed), seconds)
+            return _serve_arrivals(calls, arrivals(scenario.rate_hz, seconds, scenario.seed), seconds)
         due = frames(scenario.rate_hz, seconds)
         missing = -len(due) % calls_in_loop
         due.extend((len(due) + k) / scenario.rate_hz for k in range(missing))
-        return _periodic(calls[0], due, 1.0 / scenario.rate_hz)
-    return _closed(calls, seconds, latency_s, drains, calls_in_loop)
+        return _run_periodic(calls[0], due, 1.0 / scenario.rate_hz)
+    return _run_closed_loop(calls, seconds, latency_s, drains, calls_in_loop)
 
 
-def _closed(
+def _run_closed_loop(
     calls: Sequence[Call], seconds: float, latency_s: float, drains: Sequence[Call], calls_in_loop: int
 ) -> Window:
     buffers = [stamps_for(seconds + (calls_in_loop - 1) * latency_s, latency_s) for _ in calls]
@@ -262,7 +268,7 @@ def _closed(
     return Window(Span(WINDOW, start, end, calls_made), calls_made, latencies, busy, cpu, cut_short=full)
 
 
-def _server(calls: Sequence[Call], due: "array[float]", seconds: float) -> Window:
+def _serve_arrivals(calls: Sequence[Call], due: "array[float]", seconds: float) -> Window:
     """First come, first served, by as many servers as there are calls.
 
     When the time is over, what still waits is served if it is at most 1 % of all (or one call); else the window ends
@@ -302,7 +308,7 @@ def _server(calls: Sequence[Call], due: "array[float]", seconds: float) -> Windo
     return _open_window(begin[0], begin[0] + seconds, (due, started, done), None, cpu)
 
 
-def _periodic(call: Call, due: "array[float]", period: float) -> Window:
+def _run_periodic(call: Call, due: "array[float]", period: float) -> Window:
     """One call per frame; a frame that is a whole period old when it could be started was overtaken by the next.
 
     The window is a whole number of periods, the idle time after the last frame with it: it belongs to the joules per

@@ -25,6 +25,7 @@ class Span(NamedTuple):
         count: How many units of work were done in it.
         unit: What was counted: ``inference``, ``output token``, ``frame`` …
         key: Whose work it was: the names that the span is asked for by.
+        edge_s: How far both ends may lie from those of the work, in seconds: 0 where the work was timed where it ran.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Span(NamedTuple):
     count: int = 1  # type: ignore[assignment]  # the name says it; nobody counts equal fields of a span
     unit: str = "inference"
     key: Tuple[str, ...] = ()
+    edge_s: float = 0.0
 
     @property
     def seconds(self) -> float:

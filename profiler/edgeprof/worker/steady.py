@@ -70,6 +70,11 @@ def judge(latencies: Sequence[float]) -> Steadiness:
 
 
 def median(values: Sequence[float]) -> float:
+    """The middle value, or the mean of the two in the middle.
+
+    Raises:
+        IndexError: there are no values.
+    """
     ordered = sorted(values)
     middle = len(ordered) // 2
     if len(ordered) % 2:

@@ -37,18 +37,18 @@ def read_plan(path: str) -> Optional[Plan]:
     """
     with open(path, "rb") as file:
         head = file.read(8192)
-        start = _start(head)
+        start = _plan_start(head)
         if start:
             file.seek(start)
             head = file.read(8192)
     if head[:4] not in MAGIC:
         return None
-    version, size = _version(head)
-    compute = _gpu(head) if version else None
+    version, size = _read_version(head)
+    compute = _read_gpu(head) if version else None
     return Plan(version, size, compute, start)
 
 
-def _start(head: bytes) -> int:
+def _plan_start(head: bytes) -> int:
     """Where the plan begins: 0, or after Ultralytics' metadata (a length and as many bytes of JSON)."""
     if head[4:5] != b"{":
         return 0
@@ -56,7 +56,7 @@ def _start(head: bytes) -> int:
     return start if start < (1 << 24) else 0
 
 
-def _version(head: bytes) -> Tuple[Optional[str], Optional[int]]:
+def _read_version(head: bytes) -> Tuple[Optional[str], Optional[int]]:
     if len(head) < _HEADER.size:
         return None, None
     _, zero, constant_one, other, size, major, minor, patch, build = _HEADER.unpack_from(head)
@@ -65,7 +65,7 @@ def _version(head: bytes) -> Tuple[Optional[str], Optional[int]]:
     return "{}.{}.{}.{}".format(major, minor, patch, build), size
 
 
-def _gpu(head: bytes) -> Optional[str]:
+def _read_gpu(head: bytes) -> Optional[str]:
     match = _GPU.search(head)
     if match is None:
         return None

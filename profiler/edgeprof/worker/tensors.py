@@ -25,7 +25,7 @@ def dump(arrays: Dict[str, Any]) -> Tuple[List[Dict[str, Any]], List[bytes]]:
         header: Dict[str, Any] = {"name": str(name), "shape": list(array.shape), "dtype": array.dtype.str}
         if array.dtype.kind in "OSU":
             header["dtype"] = "object"
-            header["items"] = [_tree(name, item) for item in array.ravel().tolist()]
+            header["items"] = [_json_tree(name, item) for item in array.ravel().tolist()]
             blobs.append(b"")
         elif array.dtype.kind in "biufc":
             blobs.append(array.tobytes())
@@ -65,14 +65,14 @@ def _as_array(value: Any) -> Any:
     return np.asarray(value)
 
 
-def _tree(name: str, item: Any) -> Any:
+def _json_tree(name: str, item: Any) -> Any:
     """An object as JSON can have it: strings, numbers and None as they are, others as lists that begin with a kind."""
     if item is None or isinstance(item, (str, bool, int, float)):
         return item
     if isinstance(item, bytes):
         return item.decode("utf-8", "replace")
     if isinstance(item, dict):
-        return ["map", [[_tree(name, key), _tree(name, value)] for key, value in item.items()]]
+        return ["map", [[_json_tree(name, key), _json_tree(name, value)] for key, value in item.items()]]
     if isinstance(item, (np.ndarray, np.generic, list, tuple)):
         ((header,), (blob,)) = dump({name: item})
         return ["array", header, base64.b64encode(blob).decode("ascii")]

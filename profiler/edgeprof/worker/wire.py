@@ -27,10 +27,16 @@ def unpack(text: str) -> "array[float]":
 
 
 def encode(message: Dict[str, Any]) -> bytes:
+    """A message as one line of JSON in UTF-8, with its line end; NaN and infinities as Python writes them."""
     return json.dumps(message, separators=(",", ":"), allow_nan=True).encode("utf-8") + b"\n"
 
 
 def decode(line: bytes) -> Dict[str, Any]:
+    """The message of a line.
+
+    Raises:
+        ValueError: the line is no JSON object in UTF-8.
+    """
     try:
         message = json.loads(line.decode("utf-8"))
     except RecursionError:
@@ -106,6 +112,7 @@ class Connection:
         return bool(readable) and self._socket.recv(1, socket.MSG_PEEK) != b""
 
     def close(self) -> None:
+        """Close this end; the other one then reads the end of the stream. Safe to call twice."""
         self._socket.close()
 
     def _take(self, size: int, check: Optional[Callable[[], None]]) -> bytes:

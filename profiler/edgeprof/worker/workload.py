@@ -7,6 +7,8 @@ Python 3.6 grammar and the standard library.
 
 from typing import NamedTuple, Optional, Sequence
 
+from edgeprof.worker.span import Span
+
 
 class Workload(NamedTuple):
     """A repeatable piece of work that a session offers.
@@ -26,6 +28,21 @@ class Workload(NamedTuple):
     def units(self, batch: int) -> int:
         """How many units one call makes with so many samples in a batch."""
         return batch if self.units_per_call is None else self.units_per_call
+
+
+class Burst(NamedTuple):
+    """Calls that a device repeated by itself, as it reports them.
+
+    Attributes:
+        span: From the reported beginning of the first call to the reported end of the last, by this machine's clock;
+            it counts the calls.
+        device_s: The same time by the device's own clock, seconds; None where it has none that told.
+        edge_s: How much later than the work the reports of its beginning and its end may have come, seconds.
+    """
+
+    span: Span
+    device_s: Optional[float]
+    edge_s: float
 
 
 #: The workload of a model that offers nothing else.

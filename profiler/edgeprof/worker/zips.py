@@ -75,7 +75,7 @@ def open_zip(file: Any) -> zipfile.ZipFile:
         _check_size(file)
         return zipfile.ZipFile(file)
     except ERRORS as error:
-        raise UnreadableError(_sentence(error)) from None
+        raise UnreadableError(_error_sentence(error)) from None
 
 
 #: What Python's reader raises for archives that are damaged or need what it has not.
@@ -104,7 +104,7 @@ def read(archive: zipfile.ZipFile, info: Any, limit: int) -> bytes:
         with archive.open(info) as stream:
             data = stream.read(limit + 1)
     except ERRORS as error:
-        raise UnreadableError(_sentence(error)) from None
+        raise UnreadableError(_error_sentence(error)) from None
     if len(data) > limit:
         raise UnreadableError("an entry has more than {:,} bytes".format(limit))
     return data
@@ -120,7 +120,7 @@ def read_start(archive: zipfile.ZipFile, info: Any, size: int) -> bytes:
         with archive.open(info) as stream:
             return stream.read(size)
     except ERRORS as error:
-        raise UnreadableError(_sentence(error)) from None
+        raise UnreadableError(_error_sentence(error)) from None
 
 
 def data_offset(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
@@ -158,7 +158,7 @@ def ambiguity(file: Any, archive: zipfile.ZipFile) -> Optional[str]:
             return "the entry {} is compressed, which torch.save never does".format(ascii(name)[:100])
         if not _same_header(file, info):
             return "the entry {} has another name or size at its own place".format(ascii(name)[:100])
-    return _layout(file, archive)
+    return _layout_error(file, archive)
 
 
 def _same_header(file: Any, info: zipfile.ZipInfo) -> bool:
@@ -174,7 +174,7 @@ def _same_header(file: Any, info: zipfile.ZipInfo) -> bool:
     )
 
 
-def _layout(file: Any, archive: zipfile.ZipFile) -> Optional[str]:
+def _layout_error(file: Any, archive: zipfile.ZipFile) -> Optional[str]:
     end = file.seek(0, os.SEEK_END)
     file.seek(max(0, end - _END_SIZE))
     record = file.read(_END_SIZE)
@@ -228,6 +228,6 @@ def _check_size(file: Any) -> None:
         )
 
 
-def _sentence(error: BaseException) -> str:
+def _error_sentence(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return ascii(text)[1:-1][:200]

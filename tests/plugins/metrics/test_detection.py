@@ -217,7 +217,7 @@ def test_suppression_is_greedy(seed):
     corner = draw.uniform(0, 40, (25, 2))
     candidates = np.concatenate([corner, corner + draw.uniform(5, 30, (25, 2))], axis=1)
     scores = draw.random((25, 2)) * (draw.random((25, 2)) < 0.7)
-    found = boxes._suppressed(candidates, scores, 0.45)
+    found = boxes._suppress_overlaps(candidates, scores, 0.45)
     expected = []
     for kind in (0, 1):
         left = [i for i in np.argsort(-scores[:, kind]) if scores[i, kind] > 0.001]

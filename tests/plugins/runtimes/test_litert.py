@@ -91,10 +91,10 @@ def test_tensorflows_own_operators_are_looked_for_where_tensorflow_is(tmp_path, 
     assert "pip install tensorflow" in caught.value.remedy
     plain = models.tflite_double(tmp_path / "plain.tflite")
     monkeypatch.setattr(runtime, "library_version", lambda module, *_: "2.99" if module == "tensorflow" else "1.0")
-    library = runtime._library()
+    library = runtime._load_library()
     monkeypatch.setattr(
         runtime,
-        "_library",
+        "_load_library",
         lambda among=(): (
             (
                 "tensorflow 2.99",

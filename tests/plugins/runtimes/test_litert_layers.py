@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 
-from edgeprof_plugins.runtimes.litert.graph import _macs, read
+from edgeprof_plugins.runtimes.litert.graph import _layer_macs, read
 
 CASE = Path(__file__).parents[4] / "shared/cases/models/01-state-between-samples/lstm.tflite"
 
@@ -40,4 +40,4 @@ def test_a_recurrent_layer_counts_every_step_of_every_matrix() -> None:
     ],
 )
 def test_multiply_accumulates_by_shape(op, x, output, weights, turned, macs) -> None:
-    assert _macs(op, x, output, weights, turned=turned) == macs
+    assert _layer_macs(op, x, output, weights, turned=turned) == macs

@@ -183,19 +183,22 @@ def test_what_onnx_runtime_says_is_told_without_its_source(said, told):
 
 def test_openvino_takes_its_devices_by_name_and_its_own_number_of_threads():
     ort = SimpleNamespace(get_available_providers=lambda: ["OpenVINOExecutionProvider", "CPUExecutionProvider"])
-    asked = onnxruntime._provider(ort, CPU._replace(device="openvino:gpu.1", threads=3))
+    asked = onnxruntime._choose_provider(ort, CPU._replace(device="openvino:gpu.1", threads=3))
     assert asked == ("OpenVINOExecutionProvider", {"device_type": "GPU.1", "num_of_threads": "3"})
-    assert onnxruntime._provider(ort, CPU._replace(device="openvino"))[1] == {}
+    assert onnxruntime._choose_provider(ort, CPU._replace(device="openvino"))[1] == {}
     with pytest.raises(LoadError, match="'openvino:1' is no device") as caught:
-        onnxruntime._provider(ort, CPU._replace(device="openvino:1"))
+        onnxruntime._choose_provider(ort, CPU._replace(device="openvino:1"))
     assert "openvino:GPU" in caught.value.remedy
 
 
 def test_how_many_nodes_run_where_is_told():
     parts = [SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: [1, 2])]
     parts += [SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda: [1])] * 3
-    assert onnxruntime._nodes(SimpleNamespace(get_provider_graph_assignment_info=lambda: parts)) == "cuda 2, cpu 3"
-    assert onnxruntime._nodes(object()) == ""
+    assert (
+        onnxruntime._node_placement(SimpleNamespace(get_provider_graph_assignment_info=lambda: parts))
+        == "cuda 2, cpu 3"
+    )
+    assert onnxruntime._node_placement(object()) == ""
 
 
 def _rows_forgotten(path: Path) -> Path:

@@ -323,7 +323,7 @@ def heard(monkeypatch, *, every_s: float, reads_every_s: float, seconds: float, 
         now[0] = 1000.0 + number * every_s
         stream._line(line(number * every_s), now[0])
         if sensor is None:
-            sensor = meter.Meter(stream, [meter._channel("meter", "power", stream, "nowhere")], channel)
+            sensor = meter.Meter(stream, [meter._meter_channel("meter", "power", stream, "nowhere")], channel)
         elif number % round(reads_every_s / every_s) == 0:
             values, times = array("d", [math.nan]), array("d", [math.nan])
             sensor.read(values, times)

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgeprof.roots import Roots
 from edgeprof.simulation.layouts import RAPL_RANGE_UJ
 from edgeprof.simulation.tree import set_energy
 from edgeprof.testing.sensors import check_sensor
 from edgeprof_plugins.sensors import rapl
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgeprof.sensing.sensor import Channel, Sensor
 
 
@@ -34,6 +37,16 @@ def test_core_and_uncore_are_inside_their_package_and_dram_is_beside_it(tree) ->
         "dram-1": None,
     }
     check_sensor(sensor)
+
+
+def test_memory_is_an_estimate_and_a_package_a_counter(tmp_path: Path) -> None:
+    """On a real machine; a virtual one's are simulated."""
+    roots = Roots(sysfs=tmp_path)
+    add_zone(roots, "intel-rapl:0", "package-0", 5_000_000)
+    add_zone(roots, "intel-rapl:0:0", "dram", 3_000_000)
+    channels = by_name(rapl.find(roots)[0])
+    assert (channels["package-0"].provenance, channels["dram-0"].provenance) == ("counter", "estimated")
+    assert channels["dram-0"].gain_limit == 0.3
 
 
 def test_psys_is_a_total_of_the_board(tree) -> None:

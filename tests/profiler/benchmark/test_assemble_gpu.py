@@ -58,7 +58,7 @@ def variant(rails: dict[str, float] | None = None, provenance: Any = "measured")
 def test_clock_and_reasons_are_those_of_the_windows():
     clock = ([0.5, 1.5, 1.6, 2.5, 3.5, 3.6], [9e9, 1e9, 1.2e9, 9e9, np.nan, 1.4e9])
     reasons = ([0.5, 1.5, 3.5], [0x80, 0x4, 0x40])
-    gpu = assemble._gpu(variant(), record(), sampled(clock=clock, reasons=reasons))
+    gpu = assemble._gpu_figures(variant(), record(), sampled(clock=clock, reasons=reasons))
     assert gpu is not None
     assert gpu.clock_hz == schema.Clock(min=1e9, median=1.2e9, max=1.4e9)
     assert gpu.throttle_reasons == ["the power limit", "heat, by the hardware"]
@@ -68,22 +68,22 @@ def test_clock_and_reasons_are_those_of_the_windows():
 
 def test_the_gpus_own_joules_stand_beside_the_headlines_and_estimates_give_none():
     some = sampled(energy=([1.0], [1.0]))
-    gpu = assemble._gpu(variant({"gpu0": 0.125, "VDD_IN": 0.5}), record(), some)
+    gpu = assemble._gpu_figures(variant({"gpu0": 0.125, "VDD_IN": 0.5}), record(), some)
     assert gpu is not None
     assert gpu.energy_j_per_inference == pytest.approx(0.125)
-    gpu = assemble._gpu(variant({"gpu0": 0.125}, "estimated"), record(), some)
+    gpu = assemble._gpu_figures(variant({"gpu0": 0.125}, "estimated"), record(), some)
     assert gpu is not None
     assert gpu.energy_j_per_inference is None
 
 
 def test_the_queue_is_what_the_windows_had_and_a_cpu_has_no_gpu():
-    empty, full = (assemble._gpu(variant(), record(queued=queued), sampled()) for queued in (False, True))
+    empty, full = (assemble._gpu_figures(variant(), record(queued=queued), sampled()) for queued in (False, True))
     assert empty is not None
     assert full is not None
     assert (empty.queue, full.queue) == ("empty", "full")
     assert empty.clock_hz is None
     assert empty.energy_j_per_inference is None
     for device in ("cpu", "openvino", "xnnpack", "edgetpu:0"):  # a GPU beside them is not theirs
-        assert assemble._gpu(variant(), record(device), sampled(clock=([1.5], [1e9]))) is None
+        assert assemble._gpu_figures(variant(), record(device), sampled(clock=([1.5], [1e9]))) is None
     for device in ("cuda:1", "tensorrt", "openvino:GPU", "CUDAExecutionProvider", "mps"):
-        assert assemble._gpu(variant(), record(device), sampled()) is not None
+        assert assemble._gpu_figures(variant(), record(device), sampled()) is not None

@@ -163,7 +163,7 @@ def test_a_variant_whose_windows_other_programs_disturbed_is_degraded(
     """A processor of two is busy all the time; whether this run or another program keeps it busy decides."""
     count = itertools.count()
     monkeypatch.setattr(
-        foreign_load, "_read", lambda _: foreign_load._Reading(n := float(next(count)), 2 * n, ours_s * n)
+        foreign_load, "_read_counters", lambda _: foreign_load._Reading(n := float(next(count)), 2 * n, ours_s * n)
     )
     result = bench(request(application, "steady", windows=2), host, bare, Watcher())
     (variant,) = result.variants

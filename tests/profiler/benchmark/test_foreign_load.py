@@ -19,7 +19,7 @@ from edgeprof.roots import Roots
 def seen(monkeypatch, readings):
     """A variant's load, from (busy, all, ours) seconds before and after one window."""
     waiting = iter([foreign_load._Reading(*reading) for reading in readings])
-    monkeypatch.setattr(foreign_load, "_read", lambda _roots: next(waiting))
+    monkeypatch.setattr(foreign_load, "_read_counters", lambda _roots: next(waiting))
     load = ForeignLoad()
     for _ in range(len(readings) // 2):
         load.begin(Roots())
@@ -65,9 +65,9 @@ def test_a_share_is_never_negative(readings):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux lists a process's children")
 def test_a_child_of_this_run_is_ours():
     burn = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
-    before = foreign_load._used(os.getpid())
+    before = foreign_load._seconds_used(os.getpid())
     with subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        assert foreign_load._used(os.getpid()) - before >= 0.25
+        assert foreign_load._seconds_used(os.getpid()) - before >= 0.25
         child.communicate(b"\n")

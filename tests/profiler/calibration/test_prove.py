@@ -76,9 +76,9 @@ def prove(tmp_path):
         if meter is not None:
             meter.load = load
         live = LiveBoard(board, tmp_path / "tree", load)
-        make = live._converter
-        live._converter = lambda rail: spoil(rail, make(rail))
-        live._obey = lambda: None
+        make = live._make_converter
+        live._make_converter = lambda rail: spoil(rail, make(rail))
+        live._obey_settings = lambda: None
         with VirtualTime(live) as clock:
             load.now, load.ready = clock.now, True
             return proving.prove(
@@ -87,7 +87,7 @@ def prove(tmp_path):
                 clock=clock,
                 load=lambda: load,
                 activity=dict,
-                kept=Proofs(tmp_path / "data"),
+                proofs=Proofs(tmp_path / "data"),
                 quick=quick,
                 **options,
             )

@@ -263,18 +263,18 @@ def test_a_filter_is_measured_by_steps_and_held_against_the_registers(environmen
     board, clock = turned
     if declared != 0.43:
         samples = board.layout.rails["VDD_IN"].directory / "samples"
-        board._obey = lambda: None  # the chip goes on as before: it is the driver that is wrong
+        board._obey_settings = lambda: None  # the chip goes on as before: it is the driver that is wrong
         samples.write_text("256\n")
     roots = Roots.resolve(board.directory)
     host = PluginHost(only=["ina3221"])
     found = {one.channel.name: one for one in calibrate.step_response(host, roots, steps=2, clock=clock)}
     one = found["VDD_IN"]
-    assert one.found is not None
-    assert one.found.tau_s == pytest.approx(0.43, rel=0.03)
+    assert one.fitted is not None
+    assert one.fitted.tau_s == pytest.approx(0.43, rel=0.03)
     assert (one.contradiction is None) == (declared == 0.43)
     again = discover(host, roots).topology.by_key()["ina3221", "VDD_IN", "power"]
-    assert again.filter.tau_s == one.found.tau_s
-    assert again.filter.tau_limit == pytest.approx(3**0.5 * one.found.u_s / one.found.tau_s)
+    assert again.filter.tau_s == one.fitted.tau_s
+    assert again.filter.tau_limit == pytest.approx(3**0.5 * one.fitted.u_s / one.fitted.tau_s)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from edgeprof.cli.main import run
-from edgeprof.results import document, files
+from edgeprof.results import document, files, schema
 from edgeprof.results.store import Store
 from tests.profiler.results import samples
 
@@ -83,6 +83,23 @@ class TestHistory:
             "int8-static",
             "prune(amount=0.5)",
         ]
+
+    def test_energies_are_per_unit_of_what_was_measured(self, edgeprof):
+        pages = samples.study()
+        for variant in pages.variants:
+            variant.workloads = [schema.Workload(name="page", unit="page", units_per_call=1)]
+        Store().save(pages)
+        _, out, _ = edgeprof("history")
+        assert "energy / page" in out
+        other = samples.estimated()
+        other.id = "20261122-0900-bbb"
+        Store().save(other)
+        _, out, _ = edgeprof("history", "--json")
+        units = {v["unit"] for result in json.loads(out)["results"] for v in result["variants"]}
+        assert units == {"page", "inference"}
+        _, out, _ = edgeprof("history")
+        heading = next(line for line in out.splitlines() if "energy" in line)
+        assert heading.split().count("unit") >= 1  # a column that says which
 
     def test_exports_a_stored_run(self, edgeprof):
         Store().save(samples.study())

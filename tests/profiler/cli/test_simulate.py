@@ -122,3 +122,34 @@ def test_an_unwritable_directory_is_one_sentence(tmp_path, capfd) -> None:
     tmp_path.chmod(0o500)
     assert run(["simulate", "jetson-nano", "--dir", str(tmp_path / "b")]) == 2
     assert "Permission denied" in capfd.readouterr().err
+
+
+def test_the_virtual_microcontroller_stands_around_a_command(tmp_path, capfd) -> None:
+    look = (
+        "import pathlib, sys; place = pathlib.Path(sys.argv[1]); "
+        "print((place / 'mcu').is_char_device(), (place / 'meter').is_fifo())"
+    )
+    place = tmp_path / "board"
+    assert run(["simulate", "mcu", "--dir", str(place), "--", sys.executable, "-c", look, str(place)]) == 0
+    out, err = capfd.readouterr()
+    assert out == "True True\n"
+    assert "truth: 0.01 s and 0.0008 J an inference" in err
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["mcu"], "--dir DIR is needed"),
+        (["mcu", "--dir", "b", "--waveform", "constant:1W"], "--waveform says nothing to the board mcu"),
+        (["x86-rapl", "--dir", "b", "--fault", "reset"], "--fault says nothing to the board x86-rapl"),
+        (["mcu", "--dir", "b", "--fault", "rest"], "Did you mean reset?"),
+        (["mcu", "--dir", "b", "--power", "much"], "--power much is not two numbers"),
+        (["mcu", "--dir", "b", "--model", "ic99"], "no model of MLPerf Tiny is named 'ic99'"),
+    ],
+)
+def test_what_cannot_be_played_is_a_sentence(flags, word, tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["simulate", *flags]) == 2
+    assert word in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -167,3 +167,27 @@ def test_a_running_waveform_behind_a_block_average_is_cut_where_it_is_cut():
         found.append(one.joules / float(np.interp(start + 6.0, grid, joules) - np.interp(start, grid, joules)) - 1)
     assert abs(np.mean(found)) < 0.001
     assert np.std(found) < 0.004
+
+
+def test_a_source_that_is_read_more_often_than_it_says_something_new_loses_no_edge():
+    """An INA3221 without averaging at 8.2 ms looks at a sixth of each 49.5 ms: at any phase, all phases alike."""
+    rng = np.random.default_rng(3)
+    cycle, look, period = 0.0495, 0.0082, 0.01
+    channel = Channel("ina3221", "VDD_IN", "power", resolution=0.04, update_interval_s=cycle)
+    errors = []
+    for number in range(150):
+        start = 1.0 + number / 150 * cycle
+        lengths = np.tile([0.03, 0.07], 20) * (1 + 0.03 * rng.normal(size=40))
+        times = np.concatenate(([0.0, start], start + np.cumsum(lengths)))
+        joules = np.concatenate(([0.0, IDLE_W * start], IDLE_W * start + np.cumsum(lengths * np.tile([17.0, 6.0], 20))))
+        end = times[-1]
+        times, joules = np.append(times, end + 1.0), np.append(joules, joules[-1] + IDLE_W)
+        t = reads(rng, end + 0.9, period)
+        begins = np.floor((t - look) / cycle) * cycle
+        power = (np.interp(begins + look, times, joules) - np.interp(begins, times, joules)) / look
+        kept = deduplicate(Series(t.tolist(), (np.round(power / 0.04) * 0.04).tolist()), channel, period)
+        energy = window_energy(kept.times, kept.values, start, end, channel, quiet=(0.17, 0.17))
+        assert energy.problems == ()
+        errors.append(energy.joules / np.diff(np.interp([start, end], times, joules))[0] - 1)
+    assert abs(np.mean(errors)) < 3.5 * np.std(errors) / math.sqrt(len(errors))
+    assert abs(np.mean(errors)) < 0.02

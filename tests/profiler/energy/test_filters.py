@@ -128,3 +128,16 @@ def smallest(watts):
     """The usual distance of neighbouring codes, W: a voltage that toggles by 8 mV moves each by less."""
     gaps = np.diff(np.unique(np.round(watts, 4)))
     return float(np.median(gaps[gaps > 0.02]))
+
+
+@pytest.mark.parametrize("off", [0.92, 1.0, 1.08])
+def test_a_fall_that_is_seen_for_two_and_a_half_time_constants_shows_the_longer_ones_too(off):
+    """1024 averages of 1.1 ms: an idle of 2 s after 15 s of settling. A limit below would leave out the longer half."""
+    tau, rng = 6.76 * off, np.random.default_rng(5)
+    t = np.sort(rng.uniform(0, 17.0, 170))
+    y = np.round((4.0 + 7.0 * np.exp(-t / tau)) / 0.04) * 0.04
+    rail = replace(RAIL, filter=Filter("exponential", tau_s=6.76, tau_limit=0.1), update_interval_s=6.6e-3)
+    (series,), constants, _ = fitted([ChannelSeries(rail, t, y)], [(0.0, 17.0)])
+    (constant,) = constants.values()
+    assert constant.tau_s == pytest.approx(tau, rel=0.03)
+    assert series.channel.filter.tau_s == constant.tau_s

@@ -9,8 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgeprof.energy.figures import figure
 from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.energy.quote import estimate, measure, nothing
+from edgeprof.energy.uncertainty import Component
 from edgeprof.sensing.sensor import Channel
 from edgeprof.worker.span import WINDOW, Span
 from tests.profiler import synthetic
@@ -303,3 +305,49 @@ def test_series_may_be_plain_lists():
     series = ChannelSeries(synthetic.RAIL, [0.0, 1.0, 2.0, 3.0, 4.0], [5.0] * 5)
     found = measure([series], [], [Span(WINDOW, 0.5, 3.5, 3)], [], covers=None, rail=None)
     assert found.energy.gross.value == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("count", [3, 5])
+@pytest.mark.parametrize("beyond", [1.0, 2.0, 4.0])
+def test_the_interval_of_few_windows_holds_whatever_they_scatter_beyond_the_sensor(count, beyond):
+    """At least 92 of 100: what is left of a scatter is known no better than the scatter."""
+    rng = np.random.default_rng(count)
+    held = 0
+    for values in 1000 + math.hypot(1, beyond) * rng.normal(size=(600, count)):
+        known = [Component("sync", 1 / math.sqrt(count), random=True)]
+        low, high = figure(values.tolist(), known).figure.ci95
+        held += low <= 1000 <= high
+    assert held / 600 > 0.90
+
+
+def test_windows_that_follow_one_another_are_remarked():
+    run = synthetic.run(windows=10)
+    rising = replace(run.series, values=np.asarray(run.series.values) * (1 + 0.01 * np.asarray(run.series.times)))
+    found = measure([rising], [], run.windows, run.idles, covers=None, rail=None)
+    assert found.energy.gross.autocorrelation > 0.6
+    assert "correlated_windows" in codes(found)
+    steady = measure([run.series], [], run.windows[:4], run.idles, covers=None, rail=None)
+    assert steady.energy.gross.autocorrelation is None
+    assert "correlated_windows" not in codes(steady)
+
+
+def test_the_highest_reading_says_over_what_it_is_an_average():
+    run = synthetic.run(channel=synthetic.exponential(0.43))
+    assert measure([run.series], [], run.windows, [], covers=None, rail=None).power.max_over_s == 0.43
+    run = synthetic.run()
+    assert measure([run.series], [], run.windows, [], covers=None, rail=None).power.max_over_s is None
+
+
+def test_a_part_that_is_a_model_is_named_and_leaves_the_sum_what_it_is():
+    run = synthetic.run()
+    package = synthetic.counter(run, gain_limit=0.05)
+    memory = synthetic.counter(run, gain_limit=0.3, offset_limit=2.0)
+    memory = replace(memory, channel=replace(memory.channel, name="dram-0", provenance="estimated"))
+    found = measure([package, memory], [], run.windows, run.idles, covers=None, rail=None)
+    assert found.energy.provenance == "counter"
+    assert [reason.message for reason in found.reasons if reason.code == "estimated_part"] == [
+        "dram-0 is an estimate within the total: how far off is in the uncertainty"
+    ]
+    alone = measure([memory], [], run.windows, run.idles, covers=None, rail=None)
+    assert alone.energy.provenance == "estimated"
+    assert "estimated_part" not in codes(alone)

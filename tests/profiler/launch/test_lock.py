@@ -74,6 +74,32 @@ def test_a_holder_may_measure_inside_its_own_measurement(roots: Roots) -> None:
     assert json.loads(lock.lock_path(roots).read_text() or "{}") == {}
 
 
+def test_the_lock_is_held_until_the_last_of_several_measurements_ends_in_whatever_order(roots: Roots) -> None:
+    first, second = lock.measuring(roots, "record"), lock.measuring(roots, "record")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert "record" in lock.lock_path(roots).read_text()
+    second.__exit__(None, None, None)
+    assert lock.lock_path(roots).read_text() == ""
+
+
+def test_a_fork_that_lives_on_does_not_keep_the_lock(roots: Roots) -> None:
+    read, write = os.pipe()
+    with lock.measuring(roots, "record"):
+        child = os.fork()
+        if child == 0:  # holds the same open file until the parent says that it may end
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+    with ended(start_holder(roots)) as process:
+        assert process.stdout.readline() == "held\n"
+        process.stdin.close()
+    os.close(write)
+    os.close(read)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_a_child_of_the_holder_may_measure(roots: Roots) -> None:
     with lock.measuring(roots, "sweep study.toml"), ended(start_holder(roots)) as process:
         assert process.stdout.readline() == "held\n"

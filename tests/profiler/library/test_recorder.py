@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import re
@@ -18,7 +19,8 @@ import pytest
 import edgeprof
 from edgeprof.benchmark.command import measure_command
 from edgeprof.cli.run import sentence
-from edgeprof.errors import EdgeprofError, InputError
+from edgeprof.errors import BusyError, EdgeprofError, InputError
+from edgeprof.launch.lock import lock_path
 from edgeprof.library import recorder
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
@@ -211,6 +213,28 @@ def test_a_sensor_or_root_that_does_not_exist_is_said_when_the_recording_starts(
         edgeprof.record(sysfs_root=bare / "missing")
     assert children() == before
     assert recorder._active == []
+
+
+def test_a_recording_holds_the_devices_lock_as_a_bench_does(bare: Path) -> None:
+    path = lock_path(Roots(sysfs=bare))
+    first, second = edgeprof.record(sysfs_root=bare), edgeprof.record(sysfs_root=bare)
+    first.start()
+    second.start()  # of the same process, beside the first
+    first.stop()
+    assert "edgeprof.record in " in json.loads(path.read_text())["what"]
+    second.stop()
+    assert path.read_text() == ""
+
+
+def test_a_recording_beside_another_programs_measurement_is_refused_before_anything_is_sampled(bare: Path) -> None:
+    path = lock_path(Roots(sysfs=bare))
+    path.touch()
+    before = children()
+    with path.open("rb") as other:  # as another program opens it
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(BusyError, match="another measurement is running"):
+            edgeprof.record(sysfs_root=bare).start()
+    assert children() == before
 
 
 def test_a_fork_leaves_the_recording_to_the_process_that_made_it(board) -> None:

@@ -162,6 +162,16 @@ def test_one_variant_needs_no_plot(kind):
     assert pareto.draw(rows([samples.ALL[kind]()])) is None
 
 
+def test_the_plot_and_the_question_name_the_unit_that_was_measured():
+    result = samples.study()
+    assert "energy per inference" in pareto.draw(rows([result]))
+    for variant in result.variants:
+        variant.workloads = [schema.Workload(name="page", unit="page", units_per_call=1)]
+    assert "energy per page" in pareto.draw(rows([result]))
+    result.variants = result.variants[:1]
+    assert answer.question(result).startswith("What does one page of ")
+
+
 def test_shaded_windows_lie_where_the_windows_were():
     result = samples.study()
     found = ET.fromstring(traces.draw(result, rows([result])))

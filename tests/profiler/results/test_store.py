@@ -171,7 +171,7 @@ def test_a_process_killed_in_the_middle_of_writing_leaves_the_store_whole(store)
         from pathlib import Path
         import edgeprof.results.store as module
         from tests.profiler.results import samples
-        module._columns = lambda result, variant: os.kill(os.getpid(), 9)
+        module._model_columns = lambda result, variant: os.kill(os.getpid(), 9)
         module.Store(Path(sys.argv[1])).save(samples.one())
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(store.directory)], check=False)

@@ -8,7 +8,7 @@ import pytest
 
 from edgeprof.benchmark import assemble
 from edgeprof.errors import InputError
-from edgeprof.reporters.host_section import _sensors
+from edgeprof.reporters.host_section import _sensors_block
 from edgeprof.sensing.proofs import Proofs, Proved
 from edgeprof.sensing.sensor import Channel
 
@@ -42,7 +42,7 @@ def test_a_result_and_its_report_cite_the_proof_of_each_channel() -> None:
     nothing = SimpleNamespace(topology=SimpleNamespace(channels=[]), stats=[])
     (use,) = assemble.sensor_uses(nothing, [RAIL], proved("nano"))
     assert use.proved == {"date": "2026-01-02T03:04:05+00:00", "verdict": "passed"}
-    assert "passed, 2026-01-02" in _sensors([use])
+    assert "passed, 2026-01-02" in _sensors_block([use])
     (use,) = assemble.sensor_uses(nothing, [RAIL], None)
     assert use.proved is None
-    assert "proved" not in _sensors([use])
+    assert "proved" not in _sensors_block([use])

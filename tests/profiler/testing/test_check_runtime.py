@@ -9,6 +9,7 @@ import pytest
 
 from edgeprof.testing import check_runtime
 from edgeprof.worker.runtime import Availability, LoadError, Runtime, Session, TensorSpec
+from edgeprof.worker.workload import INFERENCE, Workload
 
 pytestmark = pytest.mark.usefixtures("settled")
 MAGIC = b"TOY1" + bytes(60)
@@ -58,6 +59,11 @@ def model(tmp_path):
 X = np.arange(3, dtype="float32").reshape(1, 3)
 
 
+def test_workloads_that_bring_themselves_back_pass(model):
+    workloads = [INFERENCE, Workload("decode", "token", 4)]
+    check_runtime(with_session(workloads=lambda s: workloads), model)
+
+
 def test_a_runtime_that_conforms_passes(model):
     check_runtime(Good(), model, feeds={"x": X}, expected={"y": 2 * X})
     check_runtime(Good(), model)
@@ -89,6 +95,21 @@ def grow(self, feeds):
 
 
 hoard = []
+
+
+def take_turns(self, name, feeds):
+    """The decode needs a fresh inference before each of its calls, and does not make one itself."""
+    prompts = self.__dict__.setdefault("prompts", [])
+
+    def infer():
+        prompts.append(1)
+
+    def decode():
+        if not prompts:
+            raise RuntimeError("no prompt was read")
+        prompts.clear()
+
+    return infer if name == "inference" else decode
 
 
 def load_anything(self, path, options):
@@ -129,6 +150,27 @@ BROKEN = {
     "outputs that change": (lambda: with_session(run=reuse), "must be a copy"),
     "a leak": (lambda: with_session(run=grow), "grew by .* MiB"),
     "bind without a call": (lambda: with_session(bind=lambda s, f: None), "nothing that can be called"),
+    "no workload": (lambda: with_session(workloads=lambda s: []), "offers no workload"),
+    "workloads of one name": (
+        lambda: with_session(workloads=lambda s: [INFERENCE, INFERENCE]),
+        "two workloads with the name 'inference'",
+    ),
+    "a workload of no units": (
+        lambda: with_session(workloads=lambda s: [Workload("decode", "token", 0)]),
+        "'decode' makes 0 units in a call",
+    ),
+    "a workload without a call": (
+        lambda: with_session(bind_workload=lambda s, n, f: None),
+        r"bind_workload\('inference'\) returns nothing",
+    ),
+    "a workload that works once": (
+        lambda: with_session(bind_workload=lambda s, n, f: iter([1]).__next__),
+        "'inference' cannot be called again and again",
+    ),
+    "a workload that is spoilt by another": (
+        lambda: with_session(workloads=lambda s: [INFERENCE, Workload("decode", "token", 1)], bind_workload=take_turns),
+        "'decode' cannot be called again and again: no prompt was read",
+    ),
     "facts that are numbers": (lambda: with_session(facts={"threads": 4}), "threads is 4, not a text"),
     "inputs of one name": (lambda: with_session(inputs=GoodSession.inputs * 2), "two inputs have the same name"),
     "a dtype of its own": (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeprof.benchmark import assemble
-from edgeprof.cli.compare import _accuracy as compared
+from edgeprof.cli.compare import _accuracy_text as compared
 from edgeprof.evaluation.metric import Score
 from edgeprof.reporters import registry, view
 from edgeprof.results import schema

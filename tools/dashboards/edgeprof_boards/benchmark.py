@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from edgeprof_boards.dashboard import (
-    DASHED,
-    GREEN,
-    ORANGE,
-    RED,
-    YELLOW,
-    Dashboard,
-    Override,
-    Panel,
-    Query,
-    Row,
-    Variable,
-    of,
-)
+from edgeprof_boards.dashboard import Dashboard, Panel, Row, Variable
+from edgeprof_boards.queries import of
 from edgeprof_boards.shapes import Value, answer, bars, scatter, states, table
+from edgeprof_boards.style import DASHED, GREEN, ORANGE, RED, YELLOW
+from edgeprof_dashboards.preview.panels import Override, Query
 
 _CHOSEN = ('model=~"$model"', 'scenario=~"$scenario"')
 #: What two results must have in common to be compared.
@@ -27,21 +17,21 @@ _JOULES_WHO = f"{_WHO} ({{{{provenance}}}})"
 _ONE = f"{_KEY}, variant"
 
 
-def _bench(what: str, *matchers: str) -> str:
+def _bench_metric(what: str, *matchers: str) -> str:
     return of(f"edgeprof_bench_{what}", *_CHOSEN, *matchers)
 
 
-_ENERGY = _bench("energy_joules_per_inference", 'kind="$kind"')
-_SURE = _bench("energy_uncertainty_joules", 'kind="$kind"')
-_MEDIAN = _bench("latency_seconds", 'quantile="0.5"')
+_ENERGY = _bench_metric("energy_joules_per_inference", 'kind="$kind"')
+_SURE = _bench_metric("energy_uncertainty_joules", 'kind="$kind"')
+_MEDIAN = _bench_metric("latency_seconds", 'quantile="0.5"')
 
 
-def _ratio(what: str, extra: str, *matchers: str) -> str:
+def _ratio_to_baseline(what: str, extra: str, *matchers: str) -> str:
     """To the file that was chosen as the baseline, on the same device and in the same scenario."""
-    return f"{_bench(what, *matchers)} / on ({_PLACE}{extra}) group_left () {_baseline(what, *matchers)}"
+    return f"{_bench_metric(what, *matchers)} / on ({_PLACE}{extra}) group_left () {_baseline_figure(what, *matchers)}"
 
 
-def _baseline(what: str, *matchers: str) -> str:
+def _baseline_figure(what: str, *matchers: str) -> str:
     """The baseline's figure; it may be of another model and runtime than those that are compared with it."""
     return of(f"edgeprof_bench_{what}", 'scenario=~"$scenario"', *matchers, *_BASELINE)
 
@@ -60,7 +50,7 @@ _FROM_ZERO = {"min": 0}
 _ENERGY_COLUMN = Value(f"sum by ({_ONE}, provenance) ({_ENERGY})", "joule", _FROM_ZERO)
 _SURE_COLUMN = Value(f"sum by ({_ONE}, provenance) ({_SURE})", "joule")
 _LATENCY_COLUMN = Value(f"sum by ({_ONE}) ({_MEDIAN})", "s", _FROM_ZERO)
-_ACCURACY_COLUMN = Value(f"max by ({_ONE}) ({_bench('accuracy_ratio')})", "percentunit")
+_ACCURACY_COLUMN = Value(f"max by ({_ONE}) ({_bench_metric('accuracy_ratio')})", "percentunit")
 _POINT: dict[str, str | Value] = {
     "Model": "model",
     "Variant": "variant",
@@ -85,11 +75,13 @@ TABLE = Row(
                 "±": _SURE_COLUMN,
                 "Provenance": "provenance",
                 "Latency p50": _LATENCY_COLUMN,
-                "Rate": Value(f"sum by ({_ONE}) ({_bench('throughput_per_second')})", "ops"),
+                "Rate": Value(f"sum by ({_ONE}) ({_bench_metric('throughput_per_second')})", "ops"),
                 "Accuracy": _ACCURACY_COLUMN,
-                "Size": Value(f"sum by ({_ONE}) ({_bench('model_size_bytes')})", "bytes"),
-                "Peak memory": Value(f"sum by ({_ONE}) ({_bench('peak_memory_bytes')})", "bytes"),
-                "May be quoted": Value(f"min by ({_ONE}) ({_bench('last_run_success')})", properties=answer(_QUOTED)),
+                "Size": Value(f"sum by ({_ONE}) ({_bench_metric('model_size_bytes')})", "bytes"),
+                "Peak memory": Value(f"sum by ({_ONE}) ({_bench_metric('peak_memory_bytes')})", "bytes"),
+                "May be quoted": Value(
+                    f"min by ({_ONE}) ({_bench_metric('last_run_success')})", properties=answer(_QUOTED)
+                ),
             },
             height=10,
         ),
@@ -116,6 +108,112 @@ TABLE = Row(
     ),
 )
 
+_EACH = f"{_ONE}, workload, unit"
+_WORKLOAD_ENERGY = _bench_metric("workload_energy_joules_per_unit", 'kind="$kind"')
+WORKLOADS = Row(
+    "Workloads",
+    (
+        table(
+            "Each workload of each variant",
+            "One line for each workload of a model that has several: a request, its prefill and its decode, or the "
+            "stages of a pipeline. Energy and rate are per unit of the workload; the latency is the median of a call.",
+            {
+                "Instance": "instance",
+                "Model": "model",
+                "Variant": "variant",
+                "Runtime": "runtime",
+                "Scenario": "scenario",
+                "Workload": "workload",
+                "Unit": "unit",
+                "Energy": Value(
+                    f"sum by ({_EACH}, provenance) ({_WORKLOAD_ENERGY})",
+                    "joule",
+                ),
+                "Provenance": "provenance",
+                "Latency p50": Value(f"sum by ({_EACH}) ({_bench_metric('workload_latency_seconds')})", "s"),
+                "Rate": Value(f"sum by ({_EACH}) ({_bench_metric('workload_units_per_second')})", "ops"),
+            },
+        ),
+    ),
+    collapsed=True,
+)
+
+
+def _token_energy(phase: str) -> Value:
+    joules = _bench_metric("energy_joules_per_token", f'phase="{phase}"', 'kind="$kind"')
+    return Value(f"sum by ({_ONE}) ({joules})", "joule")
+
+
+def _token_rate(phase: str) -> Value:
+    rate = _bench_metric("tokens_per_second", f'phase="{phase}"')
+    return Value(f"sum by ({_ONE}) ({rate})", "short")
+
+
+def _memory(kind: str) -> Value:
+    size = _bench_metric("memory_bytes", f'kind="{kind}"')
+    return Value(f"sum by ({_ONE}) ({size})", "bytes")
+
+
+_FIRST_TOKEN = _bench_metric("time_to_first_token_seconds", 'quantile="0.5"')
+#: Only what is a language model: every variant has memory of its own.
+_OF_LANGUAGE = f"and on ({_ONE}) {_bench_metric('language_info')}"
+
+LANGUAGE = Row(
+    "Language models",
+    (
+        table(
+            "Joules per token, speed and memory",
+            "One line for each language model. A prompt token is read (prefill), an output token is generated "
+            "(decode). Unmapped memory is what the kernel cannot drop; the KV cache is a part of it. Perplexity says "
+            "how well a text is foreseen: less is better. What a model with random weights says means nothing.",
+            {
+                "Instance": "instance",
+                "Model": "model",
+                "Variant": "variant",
+                "Runtime": "runtime",
+                "Prompt": "prompt",
+                "Depth": "depth",
+                "Batch": "batch",
+                "Random weights": "random_weights",
+                "J / prompt token": _token_energy("prefill"),
+                "J / output token": _token_energy("decode"),
+                "Prompt tokens / s": _token_rate("prefill"),
+                "Output tokens / s": _token_rate("decode"),
+                "First token": Value(f"sum by ({_ONE}) ({_FIRST_TOKEN})", "s"),
+                "Unmapped": Value(f"{_memory('anonymous').expr} {_OF_LANGUAGE}", "bytes"),
+                "KV cache": _memory("kv_cache"),
+                "Perplexity": Value(f"max by ({_ONE}) ({_bench_metric('perplexity')})", "short"),
+                "Measured": Value(
+                    f"max by ({_ONE}, prompt, depth, batch, random_weights) ({_bench_metric('language_info')})", "short"
+                ),
+            },
+            height=8,
+        ),
+        bars(
+            "Joules per output token",
+            "Of the decode alone, the reading of the prompt left out.",
+            _bench_metric("energy_joules_per_token", 'phase="decode"', 'kind="$kind"'),
+            _JOULES_WHO,
+            unit="joule",
+        ),
+        bars(
+            "Joules per prompt token",
+            "Of the prefill alone.",
+            _bench_metric("energy_joules_per_token", 'phase="prefill"', 'kind="$kind"'),
+            _JOULES_WHO,
+            unit="joule",
+        ),
+        bars(
+            "Output tokens per second",
+            "Of the decode alone, for all requests at once together.",
+            _bench_metric("tokens_per_second", 'phase="decode"'),
+            _WHO,
+            unit="short",
+        ),
+    ),
+    collapsed=True,
+)
+
 RATIOS = Row(
     "Against the baseline",
     (
@@ -124,7 +222,7 @@ RATIOS = Row(
             "Below 1 is cheaper. Any two files are compared: each of the chosen models with the baseline, on the same "
             "device and in the same scenario. They were measured at different times; for an interval from windows "
             "paired in time use edgeprof compare.",
-            _ratio("energy_joules_per_inference", ", provenance", 'kind="$kind"'),
+            _ratio_to_baseline("energy_joules_per_inference", ", provenance", 'kind="$kind"'),
             _JOULES_WHO,
             unit="percentunit",
             bounds=(0.0, None),
@@ -133,7 +231,7 @@ RATIOS = Row(
         bars(
             "Latency, as a ratio to the baseline",
             "Of the medians. Below 1 is faster.",
-            _ratio("latency_seconds", "", 'quantile="0.5"'),
+            _ratio_to_baseline("latency_seconds", "", 'quantile="0.5"'),
             _WHO,
             unit="percentunit",
             bounds=(0.0, None),
@@ -142,7 +240,8 @@ RATIOS = Row(
         bars(
             "Accuracy, difference to the baseline",
             "Below 0 is less accurate. Whether a drop is more than chance is in the result file (p_value).",
-            f"{_bench('accuracy_ratio')} - on ({_PLACE}, metric) group_left () {_baseline('accuracy_ratio')}",
+            f"{_bench_metric('accuracy_ratio')}"
+            f" - on ({_PLACE}, metric) group_left () {_baseline_figure('accuracy_ratio')}",
             f"{_WHO} {{{{metric}}}}",
             unit="percentunit",
             decimals=1,
@@ -166,7 +265,7 @@ SURE = Row(
         bars(
             "Age of the newest run",
             "Time since the newest result of each variant was created.",
-            f"time() - {_bench('last_run_timestamp_seconds')}",
+            f"time() - {_bench_metric('last_run_timestamp_seconds')}",
             _WHO,
             unit="dtdurations",
             thresholds=((None, GREEN), (14 * 86400.0, YELLOW), (60 * 86400.0, ORANGE)),
@@ -175,7 +274,7 @@ SURE = Row(
             "May it be quoted",
             "Whether the newest result is usable (ok or degraded), or invalid or failed. The reasons are in the "
             "result file: edgeprof history.",
-            _bench("last_run_success"),
+            _bench_metric("last_run_success"),
             _WHO,
             mappings=_QUOTED,
         ),
@@ -204,7 +303,7 @@ TIME = Row(
             "Latency",
             "The median and the 99th percentile of the requests; the latter is missing where there were fewer "
             "than 100.",
-            (Query(_bench("latency_seconds", 'quantile=~"0.5|0.99"'), f"{_WHO} p{{{{quantile}}}}"),),
+            (Query(_bench_metric("latency_seconds", 'quantile=~"0.5|0.99"'), f"{_WHO} p{{{{quantile}}}}"),),
             unit="s",
             height=10,
             fill=0,
@@ -214,7 +313,7 @@ TIME = Row(
         Panel(
             "Throughput",
             "Inferences per second.",
-            (Query(_bench("throughput_per_second"), _WHO),),
+            (Query(_bench_metric("throughput_per_second"), _WHO),),
             unit="ops",
             width=8,
             fill=0,
@@ -223,14 +322,14 @@ TIME = Row(
         bars(
             "Size of the model's file",
             "What has to be stored and sent.",
-            _bench("model_size_bytes"),
+            _bench_metric("model_size_bytes"),
             _WHO,
             unit="bytes",
         ),
         bars(
             "Peak memory",
             "Most resident memory of the worker, runtime included.",
-            _bench("peak_memory_bytes"),
+            _bench_metric("peak_memory_bytes"),
             _WHO,
             unit="bytes",
         ),
@@ -241,9 +340,9 @@ TIME = Row(
 DASHBOARD = Dashboard(
     uid="edgeprof-benchmark",
     title="edgeprof / Benchmark",
-    description="Variants compared by their newest benchmark: table, Pareto scatter, ratio to a baseline, uncertainty, "
-    "and how it went from run to run.",
-    rows=(TABLE, RATIOS, SURE, TIME),
+    description="Variants compared by their newest benchmark: table, Pareto scatter, workloads, ratio to a baseline, "
+    "uncertainty, and how it went from run to run.",
+    rows=(TABLE, RATIOS, WORKLOADS, LANGUAGE, SURE, TIME),
     variables=(
         Variable("model", "Model", f"label_values({of('edgeprof_bench_last_run_success')}, model)"),
         Variable(

@@ -7,115 +7,19 @@ for the same definition, so that it can be committed and compared.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-#: Every selector of every dashboard is restricted to what the user chose (dashboard-linter: target-job-rule …).
-CHOSEN = 'job=~"$job",instance=~"$instance"'
+from edgeprof_boards.options import CUSTOM, OPTIONS
+from edgeprof_boards.queries import absence
+from edgeprof_boards.style import GREEN, Levels, steps, value_mappings
+from edgeprof_dashboards.preview.panels import Override, Query
+
 #: The template variable that all panels take their data from.
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 #: Of the 24 columns of Grafana's grid.
 COLUMNS = 24
-#: The colours of provenance-free thresholds, as Grafana names them.
-GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
-
-#: Of a processor (°C): warm, hot, and where boards hold themselves back.
-HEAT_LEVELS = ((None, GREEN), (70.0, YELLOW), (80.0, ORANGE), (90.0, RED))
-#: A line's style.
-DASHED = {"fill": "dash", "dash": [4, 4]}
-
 Kind = Literal["timeseries", "stat", "gauge", "bargauge", "table", "xychart", "state-timeline", "text"]
-
-
-def of(metric: str, *matchers: str) -> str:
-    """A selector of what the user chose: ``of("up", 'x="y"')`` → ``up{job=~"$job",instance=~"$instance",x="y"}``."""
-    return f"{metric}{{{','.join((CHOSEN, *matchers))}}}"
-
-
-def rate(metric: str, *matchers: str) -> str:
-    """The rate of a counter, over the interval that Grafana knows to be right for the scrape interval."""
-    return f"rate({of(metric, *matchers)}[$__rate_interval])"
-
-
-def increase(metric: str, *matchers: str) -> str:
-    """How much a counter grew in the time that the dashboard shows."""
-    return f"increase({of(metric, *matchers)}[$__range])"
-
-
-#: Beginning of a metric's name → what it means that there is none. The first that fits counts.
-_ABSENCES = {
-    "edgeprof_subrail": "This board measures no parts of rails.",
-    "edgeprof_rail_voltage": "No sensor of this board tells volts.",
-    "edgeprof_rail_current": "No sensor of this board tells amperes.",
-    "edgeprof_rail": "This board measures no rail by itself.",
-    "edgeprof_device_energy": "Nothing measures the whole device: see edgeprof doctor.",
-    "edgeprof_device_power": "Nothing measures the whole device: see edgeprof doctor.",
-    "instance:edgeprof_device": "Nothing measures these devices, or the recording rules are not loaded.",
-    "instance": "Nothing to show, or the recording rules are not loaded.",
-    "edgeprof_temperature": "This board has no temperature sensor.",
-    "edgeprof_fan": "This board drives no fan.",
-    "edgeprof_frequency": "This board tells no clocks.",
-    "edgeprof_memory": "This board does not tell its memory.",
-    "edgeprof_throttle": "This board does not tell what holds it back.",
-    "edgeprof_inference": "No application has reported an inference (edgeprof.track).",
-    "edgeprof_bench_accuracy": "No stored result has an accuracy (edgeprof bench --dataset).",
-    "edgeprof_bench_energy": "No stored result has joules.",
-    "edgeprof_bench": "No benchmark is stored on this device (edgeprof bench).",
-    "edgeprof_cpu": "This board does not tell its load.",
-    "edgeprof_gpu": "This board does not tell the load of a GPU.",
-    "edgeprof_sampler": "No sensor is sampled.",
-    "up": "No device is scraped: see prometheus/targets.",
-    "ALERTS": "No alert.",
-}
-
-
-def absence(queries: tuple[Query, ...]) -> str:
-    """What it means that a panel's first metric is not there."""
-    match = re.search(r"\b(\w[\w:]*)\{", queries[0].expr) if queries else None
-    name = match[1] if match else ""
-    return next((text for start, text in _ABSENCES.items() if name.startswith(start)), "The daemon does not show it.")
-
-
-Levels = tuple[tuple[float | None, str], ...]
-
-
-def steps(levels: Levels) -> dict[str, Any]:
-    """Thresholds as Grafana has them; (from, colour), the first is the base."""
-    return {"mode": "absolute", "steps": [{"color": color, "value": start} for start, color in levels]}
-
-
-def value_mappings(words: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
-    """Value → (text, colour), as Grafana has it."""
-    options = {
-        value: {"text": text, "color": color, "index": index}
-        for index, (value, (text, color)) in enumerate(words.items())
-    }
-    return [{"type": "value", "options": options}]
-
-
-@dataclass(frozen=True)
-class Query:
-    """One PromQL expression of a panel.
-
-    Attributes:
-        expr: With Grafana's variables in it.
-        legend: Name of each series, as ``{{rail}}``.
-        instant: One value at the end of the range, in place of a line.
-    """
-
-    expr: str
-    legend: str = ""
-    instant: bool = False
-
-
-@dataclass(frozen=True)
-class Override:
-    """Properties of the fields whose name matches a regular expression, as ``{"unit": "watt"}``."""
-
-    name: str
-    properties: dict[str, Any]
-    by_regexp: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,7 +91,7 @@ class Panel:
             "datasource": SOURCE,
             "targets": [self._target(i, query) for i, query in enumerate(self.queries)],
             "fieldConfig": {"defaults": self._defaults(), "overrides": self._overrides()},
-            "options": _OPTIONS[self.kind](self),
+            "options": OPTIONS[self.kind](self),
         }
         transformations = self._transformations()
         if transformations:
@@ -219,7 +123,7 @@ class Panel:
             "max": high,
             "color": {"mode": "palette-classic" if self.kind in ("timeseries", "xychart") else "thresholds"},
             "thresholds": steps(self.thresholds),
-            "custom": _CUSTOM[self.kind](self) if self.kind in _CUSTOM else None,
+            "custom": CUSTOM[self.kind](self) if self.kind in CUSTOM else None,
         }
         if self.mappings:
             defaults["mappings"] = value_mappings(self.mappings)
@@ -251,107 +155,6 @@ class Panel:
                 },
             },
         ]
-
-
-def _reduced(panel: Panel) -> dict[str, Any]:
-    return {"calcs": [panel.reduce], "fields": "", "values": False}
-
-
-def _timeseries(panel: Panel) -> dict[str, Any]:
-    crowded = len(panel.queries) > 1 or panel.stack or panel.height >= 8
-    return {
-        "legend": {"displayMode": "table" if crowded else "list", "placement": "bottom", "calcs": ["mean", "max"]},
-        "tooltip": {"mode": "multi", "sort": "desc"},
-    }
-
-
-def _stat(panel: Panel) -> dict[str, Any]:
-    return {
-        "reduceOptions": _reduced(panel),
-        "colorMode": "value",
-        "graphMode": "none" if panel.queries[0].instant or panel.mappings else "area",
-        "textMode": panel.text_mode,
-        "justifyMode": "auto",
-        "orientation": "auto",
-    }
-
-
-def _gauge(panel: Panel) -> dict[str, Any]:
-    return {"reduceOptions": _reduced(panel), "showThresholdMarkers": True, "orientation": "auto"}
-
-
-def _bargauge(panel: Panel) -> dict[str, Any]:
-    return {
-        "reduceOptions": _reduced(panel),
-        "displayMode": "basic",
-        "orientation": "horizontal",
-        "valueMode": "color",
-        "showUnfilled": True,
-    }
-
-
-def _table(_panel: Panel) -> dict[str, Any]:
-    return {"showHeader": True, "cellHeight": "sm"}
-
-
-def _xychart(panel: Panel) -> dict[str, Any]:
-    assert panel.points is not None
-    x, y = (panel.columns.get(name, name) for name in panel.points)
-    return {
-        "mapping": "manual",
-        "series": [
-            {
-                "frame": {"matcher": {"id": "byIndex", "options": 0}},
-                "x": {"matcher": {"id": "byName", "options": x}},
-                "y": {"matcher": {"id": "byName", "options": y}},
-            }
-        ],
-        "legend": {"showLegend": False, "displayMode": "list", "placement": "bottom", "calcs": []},
-        "tooltip": {"mode": "single", "sort": "none"},
-    }
-
-
-def _states(_panel: Panel) -> dict[str, Any]:
-    return {
-        "mergeValues": True,
-        "showValue": "auto",
-        "rowHeight": 0.8,
-        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
-        "tooltip": {"mode": "single", "sort": "none"},
-    }
-
-
-_OPTIONS = {
-    "timeseries": _timeseries,
-    "stat": _stat,
-    "gauge": _gauge,
-    "bargauge": _bargauge,
-    "table": _table,
-    "xychart": _xychart,
-    "state-timeline": _states,
-}
-
-
-def _lines(panel: Panel) -> dict[str, Any]:
-    return {
-        "drawStyle": "line",
-        "lineInterpolation": panel.line,
-        "lineWidth": 1,
-        "fillOpacity": 40 if panel.stack else panel.fill,
-        "showPoints": "never",
-        "spanNulls": False,
-        "stacking": {"mode": "normal" if panel.stack else "none", "group": "A"},
-        "scaleDistribution": {"type": "log", "log": 10} if panel.log else {"type": "linear"},
-        **({"axisSoftMin": 0} if panel.from_zero and not panel.log else {}),
-        **({"thresholdsStyle": {"mode": "dashed"}} if panel.limits else {}),
-    }
-
-
-def _points(_panel: Panel) -> dict[str, Any]:
-    return {"show": "points", "pointSize": {"fixed": 10}, "scaleDistribution": {"type": "linear"}}
-
-
-_CUSTOM = {"timeseries": _lines, "xychart": _points}
 
 
 @dataclass(frozen=True)

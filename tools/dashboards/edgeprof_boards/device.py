@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from edgeprof_boards.dashboard import (
-    DASHED,
-    GREEN,
-    HEAT_LEVELS,
-    RED,
-    YELLOW,
-    Dashboard,
-    Override,
-    Panel,
-    Query,
-    Row,
-    increase,
-    of,
-    rate,
-)
+from edgeprof_boards.dashboard import Dashboard, Panel, Row
+from edgeprof_boards.queries import increase, of, rate
 from edgeprof_boards.shapes import bars, stat, states, table
+from edgeprof_boards.style import DASHED, GREEN, HEAT_LEVELS, RED, YELLOW
+from edgeprof_dashboards.preview.panels import Override, Query
 
 _SHARE = ((None, GREEN), (0.8, YELLOW), (0.95, RED))
 _ALARM = ((None, GREEN), (1.0, RED))

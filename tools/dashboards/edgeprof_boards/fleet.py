@@ -6,22 +6,11 @@ each device, whatever it exposes, so that a thousand devices are as quick to loo
 
 from __future__ import annotations
 
-from edgeprof_boards.dashboard import (
-    CHOSEN,
-    DASHED,
-    GREEN,
-    HEAT_LEVELS,
-    ORANGE,
-    RED,
-    YELLOW,
-    Dashboard,
-    Override,
-    Panel,
-    Query,
-    Row,
-    Variable,
-)
+from edgeprof_boards.dashboard import Dashboard, Panel, Row, Variable
+from edgeprof_boards.queries import CHOSEN
 from edgeprof_boards.shapes import Value, answer, bars, coloured, stat, table
+from edgeprof_boards.style import DASHED, GREEN, HEAT_LEVELS, ORANGE, RED, YELLOW
+from edgeprof_dashboards.preview.panels import Override, Query
 
 _SITE = 'site=~"$site"'
 

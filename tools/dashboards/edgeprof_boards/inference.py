@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeprof_boards.dashboard import GREEN, ORANGE, YELLOW, Dashboard, Panel, Query, Row, Variable, of, rate
+from edgeprof_boards.dashboard import Dashboard, Panel, Row, Variable
+from edgeprof_boards.queries import of, rate
 from edgeprof_boards.shapes import bars, stat
+from edgeprof_boards.style import GREEN, ORANGE, YELLOW
+from edgeprof_dashboards.preview.panels import Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +23,7 @@ _WHO = "{{model}} {{variant}} {{runtime}}"
 _JOULES_WHO = f"{_WHO} ({{{{provenance}}}})"
 
 
-def _grown(metric: str, *, before: str = "") -> str:
+def _growth_of(metric: str, *, before: str = "") -> str:
     return f"increase({of(metric, *_MODELS)}[$__range]{before})"
 
 
@@ -30,12 +33,12 @@ def _per_inference(grow: Callable[[str], str]) -> str:
     return f"sum by ({_BY}, provenance) ({grow(_ENERGY)}) / on ({_BY}) group_left () ({known} > 0)"
 
 
-_MEAN = _per_inference(_grown)
-_MEAN_BEFORE = _per_inference(lambda metric: _grown(metric, before=" offset $compare"))
+_MEAN = _per_inference(_growth_of)
+_MEAN_BEFORE = _per_inference(lambda metric: _growth_of(metric, before=" offset $compare"))
 _DEVICE_POWER = f"sum ({rate('edgeprof_device_energy_joules_total')})"
 
 
-def _quantile(q: float) -> str:
+def _quantile_of(q: float) -> str:
     return f"histogram_quantile({q:g}, sum by (le, {_BY}) ({rate(_SLOW, *_MODELS)}))"
 
 
@@ -67,7 +70,7 @@ OVERVIEW = Row(
         stat(
             "Inferences",
             "Inferences that applications reported in the time shown.",
-            f"sum ({_grown(_COUNT)})",
+            f"sum ({_growth_of(_COUNT)})",
             "inferences",
             width=3,
             height=7,
@@ -78,7 +81,7 @@ OVERVIEW = Row(
             "Without known energy",
             "Share of the inferences whose energy is unknown at least in part: no sensor, a gap, too short for the "
             "sampling rate, reported too late, or too many at once. They are in no figure of joules.",
-            f"sum ({_grown(_WITHOUT)}) / sum ({_grown(_COUNT)})",
+            f"sum ({_growth_of(_WITHOUT)}) / sum ({_growth_of(_COUNT)})",
             "share",
             unit="percentunit",
             height=7,
@@ -115,7 +118,7 @@ ENERGY = Row(
         bars(
             "Share of the energy spent in inferences",
             "Energy of the reported inferences over the energy of the device, in the time shown.",
-            f"sort_desc(sum by ({_BY}) ({_grown(_ENERGY)}) "
+            f"sort_desc(sum by ({_BY}) ({_growth_of(_ENERGY)}) "
             f"/ on () group_left () sum (increase({of('edgeprof_device_energy_joules_total')}[$__range])))",
             _WHO,
             unit="percentunit",
@@ -138,7 +141,7 @@ LATENCY = Row(
         Panel(
             f"{name} of the duration",
             f"{words} Interpolated within the histogram's buckets, so no finer than they are.",
-            (Query(_quantile(q), _WHO),),
+            (Query(_quantile_of(q), _WHO),),
             unit="s",
             width=8,
             fill=0,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgeprof_boards.dashboard import BLUE, Levels, Override, Panel, Query, steps, value_mappings
+from edgeprof_boards.dashboard import Panel
+from edgeprof_boards.style import BLUE, Levels, steps, value_mappings
+from edgeprof_dashboards.preview.panels import Override, Query
 
 #: Neither good nor bad.
 PLAIN = ((None, BLUE),)
@@ -53,7 +55,7 @@ def answer(words: dict[str, tuple[str, str]]) -> dict[str, Any]:
     return {"mappings": value_mappings(words), "custom.cellOptions": {"type": "color-text"}}
 
 
-def _columns(columns: dict[str, str | Value], more: dict[str, Any]) -> dict[str, Any]:
+def _table_columns(columns: dict[str, str | Value], more: dict[str, Any]) -> dict[str, Any]:
     """Of heading → label or numbers: the queries, and what Grafana's transformations call their fields."""
     values = {heading: value for heading, value in columns.items() if isinstance(value, Value)}
     fields = {heading: f"Value #{chr(ord('A') + index)}" for index, heading in enumerate(values)}
@@ -72,11 +74,11 @@ def table(title: str, description: str, columns: dict[str, str | Value], **more:
 
     ``queries`` are asked too, for labels of theirs.
     """
-    return Panel(title, description, kind="table", **{"width": 24, **_columns(columns, more)})
+    return Panel(title, description, kind="table", **{"width": 24, **_table_columns(columns, more)})
 
 
 def scatter(title: str, description: str, x: str, y: str, columns: dict[str, str | Value], **more: Any) -> Panel:
     """One point for each set of labels; ``x`` and ``y`` are headings of ``columns``, the others are in its tooltip."""
-    given = _columns(columns, more)
+    given = _table_columns(columns, more)
     field = {heading: name for name, heading in given["columns"].items()}
     return Panel(title, description, kind="xychart", points=(field[x], field[y]), **given)

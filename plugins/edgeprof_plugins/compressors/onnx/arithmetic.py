@@ -50,21 +50,21 @@ def work(model: OnnxFile) -> list[Work]:
     body of a loop counts as often as a constant or the length of what it goes through says; else once.
     """
     sources = Sources(model)
-    return _visit(model.model.graph, 0, 1, _Sizes(model, infer_shapes(model), sources))
+    return _visit_nodes(model.model.graph, 0, 1, _Sizes(model, infer_shapes(model), sources))
 
 
-def _visit(graph: Any, number: int, times: int, sizes: _Sizes) -> list[Work]:
+def _visit_nodes(graph: Any, number: int, times: int, sizes: _Sizes) -> list[Work]:
     """The nodes of a graph and of those inside it, which have the next numbers."""
     works = []
     following = number + 1
     for index, node in enumerate(graph.node):
         if node.op_type in OPERATORS and node.domain in {"", "ai.onnx", "com.microsoft"}:
-            macs = _product((times, _macs(node, sizes)))
+            macs = _size_product((times, _node_macs(node, sizes)))
             works.append(Work(number, index, node.name or node.output[0], node.op_type, sizes.weights(node), macs))
         branches = []
         inner = [g for a in node.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
         for subgraph in inner:
-            branches.append(_visit(subgraph, following, times * _repetitions(node, sizes), sizes))
+            branches.append(_visit_nodes(subgraph, following, times * _body_repetitions(node, sizes), sizes))
             following += sum(1 for _ in graphs(subgraph))
         largest = max(range(len(branches)), key=lambda k: sum(work.macs or 0 for work in branches[k]), default=0)
         for k, branch in enumerate(branches):
@@ -72,7 +72,7 @@ def _visit(graph: Any, number: int, times: int, sizes: _Sizes) -> list[Work]:
     return works
 
 
-def _repetitions(node: Any, sizes: _Sizes) -> int:
+def _body_repetitions(node: Any, sizes: _Sizes) -> int:
     """How often a node runs its body, where that is known before it runs; else 1."""
     if node.op_type == "Loop" and node.input[0]:
         return sizes.number(node.input[0]) or 1
@@ -112,59 +112,61 @@ class _Sizes:
         return dims if order is None else tuple(dims[axis] for axis in order)
 
 
-def _macs(node: Any, sizes: _Sizes) -> int | None:
+def _node_macs(node: Any, sizes: _Sizes) -> int | None:
     inputs = [sizes.of(name) if name else None for name in node.input]
     output = sizes.of(node.output[0]) if node.output and node.output[0] else None
     attributes = {a.name: a for a in node.attribute}
     if node.op_type in _RECURRENT:
-        return _recurrent(inputs)
+        return _recurrent_macs(inputs)
     if node.op_type == "Einsum":
-        return _einsum(attributes["equation"].s.decode().replace(" ", ""), inputs)
+        return _einsum_macs(attributes["equation"].s.decode().replace(" ", ""), inputs)
     first, second = (*inputs, None, None)[:2]
     if not first or not second:
         return None
     if node.op_type == "Attention":
-        return _attention(first, second)
+        return _attention_macs(first, second)
     if node.op_type == "ConvTranspose":
-        return _product(first, second[1:])
+        return _size_product(first, second[1:])
     summed = (
         second[1:]
         if "Conv" in node.op_type
         else (first[-2 if "transA" in attributes and attributes["transA"].i else -1],)
     )
-    return None if output is None else _product(output, summed)
+    return None if output is None else _size_product(output, summed)
 
 
-def _attention(x: Shape, weights: Shape) -> int | None:
+def _attention_macs(x: Shape, weights: Shape) -> int | None:
     """Queries, keys and values, then twice the product of two activations."""
     hidden = None if weights[1] is None else weights[1] // 3
-    return _sum(_product(x, weights[1:]), _product((2,), x[:-1], (x[-2] if len(x) > 1 else None, hidden)))
+    return _sum_known(
+        _size_product(x, weights[1:]), _size_product((2,), x[:-1], (x[-2] if len(x) > 1 else None, hidden))
+    )
 
 
-def _recurrent(inputs: list[Shape | None]) -> int | None:
+def _recurrent_macs(inputs: list[Shape | None]) -> int | None:
     x, w, r = inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None
     if x is None or w is None or r is None:
         return None
     # Steps and batch, in either order.
-    return _sum(_product(x[:2], w), _product(x[:2], r))
+    return _sum_known(_size_product(x[:2], w), _size_product(x[:2], r))
 
 
-def _einsum(equation: str, inputs: list[Shape | None]) -> int | None:
+def _einsum_macs(equation: str, inputs: list[Shape | None]) -> int | None:
     terms = equation.partition("->")[0].split(",")
     sizes: dict[str, int | None] = {}
     for term, shape in zip(terms, inputs, strict=False):
         if shape is None or len(term) != len(shape):
             return None
         sizes.update(zip(term, shape, strict=True))
-    return _product(tuple(sizes.values())) if len(terms) == 2 else None
+    return _size_product(tuple(sizes.values())) if len(terms) == 2 else None
 
 
-def _product(*shapes: Shape) -> int | None:
+def _size_product(*shapes: Shape) -> int | None:
     sizes = [size for shape in shapes for size in shape]
     return None if None in sizes else math.prod(size for size in sizes if size is not None)
 
 
-def _sum(*counts: int | None) -> int | None:
+def _sum_known(*counts: int | None) -> int | None:
     return None if None in counts else sum(count for count in counts if count is not None)
 
 

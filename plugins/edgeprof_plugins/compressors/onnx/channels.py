@@ -69,9 +69,9 @@ class Channels:
         self._fixes: list[Callable[[Count], None]] = []
         self._first: dict[tuple[str, int], Ids] = {}
         for index, node in enumerate(self.graph.node):
-            self._visit(index, node)
+            self._visit_node(index, node)
         for output in self.graph.output:
-            self._pin(output.name, f"{output.name} is an output of the model")
+            self._pin_channels(output.name, f"{output.name} is an output of the model")
         self._settle_shared()
 
     def groups(self) -> list[Group]:
@@ -88,12 +88,14 @@ class Channels:
         return {name: reason or "none of its channels is among the least" for name, reason in reasons.items()}
 
     def why_not(self) -> str:
+        """Return one sentence that says why nothing can be taken out."""
         reasons = self.pinned()
         if not reasons:
             return "it has no convolution or dense layer whose weights are in the file"
         return "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
 
     def label(self, index: int) -> str:
+        """Return the name by which messages call a node: its own, or its operator and output."""
         node = self.graph.node[index]
         return node.name or f"{node.op_type} → {node.output[0]}"
 
@@ -104,11 +106,11 @@ class Channels:
 
     # --- what is known --------------------------------------------------------------------------------------------
 
-    def _pin(self, name: str, reason: str) -> None:
+    def _pin_channels(self, name: str, reason: str) -> None:
         if name in self._tracks:
             self.register.pin(self._tracks[name].ids, reason)
 
-    def _use(self, name: str, axis: int, ids: Ids, *, read: bool = False) -> None:
+    def _use_along(self, name: str, axis: int, ids: Ids, *, read: bool = False) -> None:
         """An initializer that several nodes read is cut for all of them alike."""
         self.register.join(self._first.setdefault((name, axis), ids), ids)
         self.uses.append(Use(name, axis, ids, read))
@@ -124,24 +126,24 @@ class Channels:
 
     # --- operators ------------------------------------------------------------------------------------------------
 
-    def _visit(self, index: int, node: Any) -> None:
+    def _visit_node(self, index: int, node: Any) -> None:
         for name in inside(node):
-            self._pin(name, f"{self.label(index)} ({node.op_type}) reads it in a subgraph")
+            self._pin_channels(name, f"{self.label(index)} ({node.op_type}) reads it in a subgraph")
         tracked = [name for name in node.input if name in self._tracks]
         makes = node.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"}
         if node.op_type in {"Shape", "Size"} or not (tracked or makes):
             return  # reading a shape cuts nothing; what it feeds is looked at where it ends
         try:
-            self._follow(index, node)
+            self._follow_node(index, node)
             if node.op_type not in _ELEMENTWISE | {"Concat"}:
                 for name in node.input[1:]:
-                    self._pin(name, f"{self.label(index)} ({node.op_type}) computes with it as a parameter")
+                    self._pin_channels(name, f"{self.label(index)} ({node.op_type}) computes with it as a parameter")
         except CannotFollowError as why:
             explanation = f": {why}" if str(why) else " cannot be followed"
             for name in tracked:
-                self._pin(name, f"{self.label(index)} ({node.op_type}){explanation}")
+                self._pin_channels(name, f"{self.label(index)} ({node.op_type}){explanation}")
 
-    def _follow(self, index: int, node: Any) -> None:
+    def _follow_node(self, index: int, node: Any) -> None:
         op = node.op_type
         if node.domain not in _DOMAINS:
             raise CannotFollowError("an operator of another domain")
@@ -152,11 +154,11 @@ class Channels:
         elif op in _POOLS:
             self._pass_through(node, lambda track: track.axis == 1)
         elif op in _SOFTMAX:
-            self._softmax(node)
+            self._follow_softmax(node)
         elif op in _ELEMENTWISE:
-            self._elementwise(node)
+            self._follow_elementwise(node)
         elif op in _REDUCTIONS:
-            self._reduced(node)
+            self._follow_reduction(node)
         else:
             raise CannotFollowError
 
@@ -168,11 +170,11 @@ class Channels:
             raise CannotFollowError("its second output names channels")
         self._tracks[node.output[0]] = track
 
-    def _make(self, index: int, axis: int, output: Track) -> None:
+    def _make_channels(self, index: int, axis: int, output: Track) -> None:
         """A layer's outputs: new channels, made by the rows of a weight."""
         node, ids = self.graph.node[index], output.ids
         weight = node.input[1]
-        self._use(weight, axis, ids)
+        self._use_along(weight, axis, ids)
         self.weights.append((weight, axis, ids))
         self.register.mark(ids, index)
         self.made[index] = ids
@@ -184,47 +186,51 @@ class Channels:
         """A constant whose last axis runs over channels, or one value for all."""
         dims = self.view.dims(name) if self.model.has(name) else None
         if dims and dims[-1] == len(ids):
-            self._use(name, len(dims) - 1, ids)
+            self._use_along(name, len(dims) - 1, ids)
         elif dims is None or any(size != 1 for size in dims):
             self.register.pin(ids, f"the constants of {node.name or node.output[0]} ({node.op_type}) are computed")
 
-    def _weight(self, name: str) -> tuple[int, ...]:
+    def _weight_shape(self, name: str) -> tuple[int, ...]:
         dims = self.view.dims(name) if self.model.has(name) else None
         if dims is None or len(dims) < 2:
             raise CannotFollowError("its weights are computed")
         return tuple(int(size or 0) for size in dims)
 
-    def _read(self, node: Any, weight: str, axis: int, wanted: int, ids: Ids | None = None) -> None:
+    def _read_channels(self, node: Any, weight: str, axis: int, wanted: int, ids: Ids | None = None) -> None:
         """A layer's inputs: the columns of its weight."""
         track = self._tracks.get(node.input[0])
         if track is None:
             return
         ids = track.ids if ids is None else ids
-        if track.axis != wanted or len(ids) != self._weight(weight)[axis]:
-            self._pin(node.input[0], f"{node.name or node.output[0]} ({node.op_type}) reads it in another order")
+        if track.axis != wanted or len(ids) != self._weight_shape(weight)[axis]:
+            self._pin_channels(
+                node.input[0], f"{node.name or node.output[0]} ({node.op_type}) reads it in another order"
+            )
             return
-        self._use(weight, axis, ids, read=True)
+        self._use_along(weight, axis, ids, read=True)
 
     def convolution(self, index: int, node: Any) -> None:
-        self._convolve(index, node, out=0, inner=1)
+        """Output channels are axis 0 of the weights, input channels axis 1."""
+        self._follow_convolution(index, node, out=0, inner=1)
 
     def transposed_convolution(self, index: int, node: Any) -> None:
-        self._convolve(index, node, out=1, inner=0)
+        """Output channels are axis 1 of the weights, input channels axis 0."""
+        self._follow_convolution(index, node, out=1, inner=0)
 
-    def _convolve(self, index: int, node: Any, *, out: int, inner: int) -> None:
-        weight, shape = node.input[1], self._weight(node.input[1])
+    def _follow_convolution(self, index: int, node: Any, *, out: int, inner: int) -> None:
+        weight, shape = node.input[1], self._weight_shape(node.input[1])
         groups = attribute(node, "group", 1)
         track = self._tracks.get(node.input[0])
         count = shape[out] * (groups if out == 1 else 1)
         if groups == 1:
-            self._read(node, weight, inner, 1)
-            self._make(index, out, Track(self.register.new(count), 1, len(shape)))
+            self._read_channels(node, weight, inner, 1)
+            self._make_channels(index, out, Track(self.register.new(count), 1, len(shape)))
         elif track is None or track.axis != 1:
             raise CannotFollowError("a grouped convolution of what is not followed")
         elif len(track.ids) == groups and (out == 0 or shape[1] == 1):
             # Depthwise: each channel has kernels of its own; how much they weigh counts for it.
             ids = np.repeat(track.ids, count // groups)
-            self._use(weight, 0, ids)
+            self._use_along(weight, 0, ids)
             self.weights.append((weight, 0, ids))
             self._tracks[node.output[0]] = Track(ids, 1, track.rank)
             self._fixes.append(lambda count_kept: set_attribute(node, "group", count_kept(track.ids)))
@@ -235,39 +241,42 @@ class Channels:
             blocks = track.ids.reshape(groups, -1)
             for block in blocks[1:]:
                 self.register.join(blocks[0], block)
-            self._read(node, weight, inner, 1, blocks[0])
+            self._read_channels(node, weight, inner, 1, blocks[0])
             ids = np.tile(self.register.new(count // groups), groups)
-            self._make(index, out, Track(ids, 1, track.rank))
+            self._make_channels(index, out, Track(ids, 1, track.rank))
         else:
             raise CannotFollowError("a grouped transposed convolution")
 
     def gemm(self, index: int, node: Any) -> None:
-        shape = self._weight(node.input[1])
+        """Follow the columns (with ``transB`` the rows) of the weights."""
+        shape = self._weight_shape(node.input[1])
         if attribute(node, "transA", 0):
             raise CannotFollowError("its input is transposed")
         produced_axis = 0 if attribute(node, "transB", 0) else 1
-        self._read(node, node.input[1], 1 - produced_axis, 1)
-        self._make(index, produced_axis, Track(self.register.new(shape[produced_axis]), 1, 2))
+        self._read_channels(node, node.input[1], 1 - produced_axis, 1)
+        self._make_channels(index, produced_axis, Track(self.register.new(shape[produced_axis]), 1, 2))
 
     def matmul(self, index: int, node: Any) -> None:
-        shape, source = self._weight(node.input[1]), self.view.dims(node.input[0])
+        """Follow the columns of a matrix of weights that the last axis of the input is multiplied with."""
+        shape, source = self._weight_shape(node.input[1]), self.view.dims(node.input[0])
         if len(shape) != 2 or source is None or len(source) < 2:
             raise CannotFollowError("it multiplies more than a matrix of weights")
-        self._read(node, node.input[1], 0, len(source) - 1)
-        self._make(index, 1, Track(self.register.new(shape[1]), len(source) - 1, len(source)))
+        self._read_channels(node, node.input[1], 0, len(source) - 1)
+        self._make_channels(index, 1, Track(self.register.new(shape[1]), len(source) - 1, len(source)))
 
     def normalised(self, _: int, node: Any) -> None:
+        """Follow a normalisation over the channels of axis 1, whose constants have one value for each channel."""
         self._pass_through(node, lambda track: track.axis == 1)
         for name in node.input[1:]:
             self._per_channel(node, name, self._tracks[node.input[0]].ids)
 
-    def _softmax(self, node: Any) -> None:
+    def _follow_softmax(self, node: Any) -> None:
         if self.model.opset() < 13:
             raise CannotFollowError("it mixes channels")
         axis = attribute(node, "axis", -1)
         self._pass_through(node, lambda track: axis % track.rank != track.axis)
 
-    def _elementwise(self, node: Any) -> None:
+    def _follow_elementwise(self, node: Any) -> None:
         """Any number of inputs, broadcast as numpy does: axes are counted from the end."""
         if attribute(node, "broadcast", 0):
             raise CannotFollowError("it broadcasts as operator sets before 7 did")
@@ -293,24 +302,25 @@ class Channels:
             elif len(dims) >= -end and dims[end] != 1:
                 if not self.model.has(name) or dims[end] != len(ids):
                     raise CannotFollowError("one of its inputs cannot be followed")
-                self._use(name, len(dims) + end, ids)
+                self._use_along(name, len(dims) + end, ids)
             rank = max(rank, len(dims or ()))
         self._tracks[node.output[0]] = Track(ids, rank + end, rank)
 
-    def _reduced(self, node: Any) -> None:
+    def _follow_reduction(self, node: Any) -> None:
         track = self._tracks[node.input[0]]
         axes = {axis % track.rank for axis in self.view.integers(node, 1, "axes") or range(track.rank)}
         if track.axis in axes:
             raise CannotFollowError("it mixes channels")
-        self._tracks[node.output[0]] = track if attribute(node, "keepdims", 1) else _dropped(track, axes)
+        self._tracks[node.output[0]] = track if attribute(node, "keepdims", 1) else _dropped_channels(track, axes)
 
     def reshaped(self, _: int, node: Any) -> None:
+        """Follow channels through a Reshape or Flatten: as they are, or as blocks of a merged or divided axis."""
         track = self._tracks[node.input[0]]
-        before, after = self.view.dims(node.input[0]), self._after(node)
+        before, after = self.view.dims(node.input[0]), self._shape_after(node)
         if track.axis == 0 or before is None or after is None or not after:
             raise CannotFollowError("sizes are open")
         stays_whole = track.axis < len(after) and all(
-            a == b and a is not None for a, b in _pairs(before, after, track.axis)
+            a == b and a is not None for a, b in _channel_pairs(before, after, track.axis)
         )
         if stays_whole:  # only what lies behind the channels is rearranged
             ids, axis = track.ids, track.axis
@@ -323,10 +333,10 @@ class Channels:
         if node.op_type == "Reshape":
             # 0: the batch as it is; -1: the one size that is open.
             wanted = [0, *(-1 if size is None else size for size in after[1:])]
-            self._fixes.append(self._sized(node, 1, wanted, self._tracks[node.output[0]]))
+            self._fixes.append(self._size_fix(node, 1, wanted, self._tracks[node.output[0]]))
             self._fixes.append(lambda _: unset_attribute(node, "allowzero"))
 
-    def _after(self, node: Any) -> Shape | None:
+    def _shape_after(self, node: Any) -> Shape | None:
         """The shape that a Reshape or Flatten gives; the batch, which stays what it is, as the input's."""
         before = self.view.dims(node.input[0])
         if node.op_type == "Flatten":
@@ -353,11 +363,13 @@ class Channels:
     # --- operators that move channels about -----------------------------------------------------------------------
 
     def transposed(self, _: int, node: Any) -> None:
+        """Follow channels to the axis that ``perm`` puts them on."""
         track = self._tracks[node.input[0]]
         order = attribute(node, "perm", list(range(track.rank))[::-1])
         self._tracks[node.output[0]] = track._replace(axis=list(order).index(track.axis))
 
     def squeezed(self, _: int, node: Any) -> None:
+        """Follow channels where axes of size 1 are taken away; the channels' own axis must stay."""
         track, dims = self._tracks[node.input[0]], self.view.dims(node.input[0])
         axes = self.view.integers(node, 1, "axes")
         if axes is None and (dims is None or None in dims):
@@ -365,9 +377,10 @@ class Channels:
         gone = {a % track.rank for a in axes} if axes is not None else {i for i, s in enumerate(dims or ()) if s == 1}
         if track.axis in gone:
             raise CannotFollowError("it takes away the axis of the channels")
-        self._tracks[node.output[0]] = _dropped(track, gone)
+        self._tracks[node.output[0]] = _dropped_channels(track, gone)
 
     def unsqueezed(self, _: int, node: Any) -> None:
+        """Follow channels where axes of size 1 are put in."""
         track = self._tracks[node.input[0]]
         axes = self.view.integers(node, 1, "axes") or []
         rank = track.rank + len(axes)
@@ -375,6 +388,7 @@ class Channels:
         self._tracks[node.output[0]] = Track(track.ids, old[track.axis], rank)
 
     def concatenated(self, index: int, node: Any) -> None:
+        """Put channels side by side along their own axis, or join those that must stay alike along another."""
         tracks = [self._tracks.get(name) for name in node.input]
         first = next(track for track in tracks if track is not None)
         axis = attribute(node, "axis", 0) % first.rank
@@ -392,10 +406,10 @@ class Channels:
             size = None if track is not None else (self.view.dims(name) or (None,) * first.rank)[axis]
             if track is None and size is None:
                 raise CannotFollowError("one of its inputs cannot be followed")
-            parts.append(track.ids if track is not None else self._fixed(int(size or 0), index, name))
+            parts.append(track.ids if track is not None else self._fixed_channels(int(size or 0), index, name))
         self._tracks[node.output[0]] = first._replace(ids=np.concatenate(parts))
 
-    def _fixed(self, count: int, index: int, name: str) -> Ids:
+    def _fixed_channels(self, count: int, index: int, name: str) -> Ids:
         """Channels that no layer makes."""
         ids = self.register.new(count)
         self.register.pin(
@@ -404,6 +418,7 @@ class Channels:
         return ids
 
     def divided(self, index: int, node: Any) -> None:
+        """Follow a Split along the channels' own axis, whose sizes change with what is taken out, or another."""
         track = self._tracks[node.input[0]]
         if attribute(node, "axis", 0) % track.rank != track.axis:
             self._tracks.update(dict.fromkeys(node.output, track))
@@ -429,6 +444,7 @@ class Channels:
         self._fixes.append(fix)
 
     def sliced(self, _: int, node: Any) -> None:
+        """Follow channels through a Slice along any axis but their own."""
         track = self._tracks[node.input[0]]
         axes = self.view.integers(node, 3, "axes") or range(len(self.view.integers(node, 1, "starts") or []))
         if any(axis % track.rank == track.axis for axis in axes):
@@ -436,6 +452,7 @@ class Channels:
         self._tracks[node.output[0]] = track
 
     def padded(self, index: int, node: Any) -> None:
+        """Follow a Pad; channels that it adds are no layer's, and stay."""
         track = self._tracks[node.input[0]]
         pads = self.view.integers(node, 1, "pads") or []
         axes = [axis % track.rank for axis in (self.view.integers(node, 3, "axes") or range(len(pads) // 2))]
@@ -443,10 +460,15 @@ class Channels:
         before, after = (0, 0) if place is None else (pads[place], pads[place + len(axes)])
         if before < 0 or after < 0 or ((before or after) and text(node, "mode", "constant") != "constant"):
             raise CannotFollowError("it repeats or crops channels")
-        ids = [self._fixed(before, index, "the padding"), track.ids, self._fixed(after, index, "the padding")]
+        ids = [
+            self._fixed_channels(before, index, "the padding"),
+            track.ids,
+            self._fixed_channels(after, index, "the padding"),
+        ]
         self._tracks[node.output[0]] = track._replace(ids=np.concatenate(ids))
 
     def resized(self, _: int, node: Any) -> None:
+        """Follow a Resize that leaves the axis of the channels alone."""
         track = self._tracks[node.input[0]]
         for position, name in enumerate(node.input):
             values = self.view.constant(name) if name and position else None
@@ -458,10 +480,10 @@ class Channels:
             if len(sizes) != track.rank or sizes[track.axis] != (1 if values.dtype.kind == "f" else len(track.ids)):
                 raise CannotFollowError("it mixes channels, or names some axes only")
             if values.dtype.kind != "f":
-                self._fixes.append(self._sized(node, position, sizes, track))
+                self._fixes.append(self._size_fix(node, position, sizes, track))
         self._tracks[node.output[0]] = track
 
-    def _sized(self, node: Any, position: int, sizes: list[int], track: Track) -> Callable[[Count], None]:
+    def _size_fix(self, node: Any, position: int, sizes: list[int], track: Track) -> Callable[[Count], None]:
         before, after = sizes[: track.axis], sizes[track.axis + 1 :]
         return lambda count: self.view.set_input(node, position, [*before, count(track.ids), *after])
 
@@ -488,9 +510,9 @@ _OWN: dict[str, Callable[[Channels, int, Any], None]] = {
 }
 
 
-def _pairs(before: Shape, after: Shape, last: int) -> list[tuple[int | None, int | None]]:
+def _channel_pairs(before: Shape, after: Shape, last: int) -> list[tuple[int | None, int | None]]:
     return list(zip(before[1 : last + 1], after[1 : last + 1], strict=False))
 
 
-def _dropped(track: Track, axes: set[int]) -> Track:
+def _dropped_channels(track: Track, axes: set[int]) -> Track:
     return Track(track.ids, track.axis - sum(axis < track.axis for axis in axes), track.rank - len(axes))

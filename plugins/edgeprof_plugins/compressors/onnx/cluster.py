@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 class Cluster(Compressor):
+    """Each layer's weights become the ``n`` values of a codebook (``shared.kmeans``): floats, or places in a table."""
+
     name = "cluster"
     changes = ("values",)
     version = "1"

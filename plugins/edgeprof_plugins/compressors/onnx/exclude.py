@@ -107,11 +107,13 @@ def alone(plain: Path, quantised: Path, batches: Iterable[Batch]) -> dict[str, f
             truth = tapped[out].astype(np.float64)
             noises = (tapped[approximation] - truth, tapped[inputs.get(out, out)] - truth)
             # Two sources of noise, added as powers.
-            powers[name] = powers.get(name, 0) + np.stack([_power(truth), sum(_power(noise) for noise in noises)])
+            powers[name] = powers.get(name, 0) + np.stack(
+                [_channel_power(truth), sum(_channel_power(noise) for noise in noises)]
+            )
     return {name: by_channel(*power) for name, power in powers.items()}
 
 
-def _power(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _channel_power(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Σx² of each channel: axis 1 of images and of flat features, the last of sequences."""
     axis = 1 if values.ndim in {2, 4, 5} else values.ndim - 1
     total: npt.NDArray[Any] = np.square(values).sum(axis=tuple(a for a in range(values.ndim) if a != axis))

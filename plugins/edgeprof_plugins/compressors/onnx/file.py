@@ -79,7 +79,7 @@ class OnnxFile:
         try:
             file = self._stack.enter_context(self.path.open("rb"))
             self._data = self._stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            self._index(onnx)
+            self._index_initializers(onnx)
         except (ValueError, protobuf.CutError, protobuf.NotProtobufError, _decode_error()) as error:
             self._stack.close()
             raise InputError(
@@ -93,22 +93,22 @@ class OnnxFile:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _index(self, onnx: Any) -> None:
+    def _index_initializers(self, onnx: Any) -> None:
         assert self._data is not None
         self.model = onnx.ModelProto()
         rest, graph = bytearray(), bytearray()
-        for outer in _pieces(self._data, 0, len(self._data)):
+        for outer in _message_pieces(self._data, 0, len(self._data)):
             if outer.number != _GRAPH or outer.wire != protobuf.LENGTH:
                 rest += self._data[outer.start : outer.end]
                 continue
-            for inner in _pieces(self._data, outer.content, outer.end):
+            for inner in _message_pieces(self._data, outer.content, outer.end):
                 if inner.number != _INITIALIZER:
                     graph += self._data[inner.start : inner.end]
                     continue
                 tensor = onnx.TensorProto.FromString(self._data[inner.content : inner.end])
                 self.order.append(tensor.name)
                 self._places[tensor.name] = (inner.content, inner.end)
-                self._headers[tensor.name] = _header(tensor)
+                self._headers[tensor.name] = _tensor_header(tensor)
         self.model.ParseFromString(bytes(rest))
         self.model.graph.ParseFromString(bytes(graph))
         if not self.model.graph.node:
@@ -124,7 +124,7 @@ class OnnxFile:
         if not self.has(tensor.name):
             self.order.append(tensor.name)
         self._held[tensor.name] = tensor
-        self._headers[tensor.name] = _header(tensor)
+        self._headers[tensor.name] = _tensor_header(tensor)
 
     def add_sparse(self, sparse: Any, name: str) -> None:
         """Add an initializer that stores the values that are not zero and where they are."""
@@ -177,6 +177,7 @@ class OnnxFile:
         return sparse_tensor(values, name) if name in self._sparse else tensor(values, name)
 
     def opset(self) -> int:
+        """Return the version of ONNX's own operator set that the model uses; 1 where it names none."""
         return next((int(opset.version) for opset in self.model.opset_import if opset.domain in ("", "ai.onnx")), 1)
 
     def weights(self) -> list[Weight]:
@@ -205,11 +206,13 @@ class OnnxFile:
                 file.write(self.model.graph.SerializeToString(deterministic=True))
                 overflow: Any = None
                 for name in self.order:
-                    for size, blocks in self._blocks(name, edit):
+                    for size, blocks in self._initializer_blocks(name, edit):
                         room = _LIMIT - _RESERVE - (file.tell() - at)
                         if size > room and overflow is None:
                             overflow = stack.enter_context(beside.open("wb"))
-                        for block in blocks if overflow is None else _outside(b"".join(blocks), overflow, beside.name):
+                        for block in (
+                            blocks if overflow is None else _external_field(b"".join(blocks), overflow, beside.name)
+                        ):
                             file.write(block)
                 length = file.tell() - at - 5
                 file.seek(at)
@@ -219,31 +222,33 @@ class OnnxFile:
             beside.unlink(missing_ok=True)
             raise
 
-    def _blocks(self, name: str, edit: Callable[[str], Iterable[Any]] | None) -> Iterator[tuple[int, Iterable[bytes]]]:
+    def _initializer_blocks(
+        self, name: str, edit: Callable[[str], Iterable[Any]] | None
+    ) -> Iterator[tuple[int, Iterable[bytes]]]:
         """What stands for an initializer in the file: for each tensor the size of its field and the field in blocks."""
-        if edit is None and name in self._places and name not in self._held and not self._external(name):
-            yield self._copied(*self._places[name])
+        if edit is None and name in self._places and name not in self._held and not self._is_external(name):
+            yield self._copied_blocks(*self._places[name])
             return
         for proto in [self.whole(name)] if edit is None else edit(name):
             number = _SPARSE if type(proto).__name__ == "SparseTensorProto" else _INITIALIZER
             body = proto.SerializeToString()
-            yield len(body) + 10, [bytes([number << 3 | protobuf.LENGTH]) + _varint(len(body)), body]
+            yield len(body) + 10, [bytes([number << 3 | protobuf.LENGTH]) + _encode_varint(len(body)), body]
 
-    def _copied(self, start: int, end: int) -> tuple[int, Iterator[bytes]]:
+    def _copied_blocks(self, start: int, end: int) -> tuple[int, Iterator[bytes]]:
         data = self._data
         assert data is not None
-        head = bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _varint(end - start)
+        head = bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _encode_varint(end - start)
         blocks = (data[at : min(at + _BLOCK, end)] for at in range(start, end, _BLOCK))
         return end - start + 10, itertools.chain([head], blocks)
 
-    def _external(self, name: str) -> bool:
+    def _is_external(self, name: str) -> bool:
         return name not in self._sparse and bool(self.header(name).data_location == 1)
 
     def whole(self, name: str) -> Any:
         """The TensorProto (of sparse values the SparseTensorProto) with its values, wherever they are stored."""
         if name in self._sparse:
             return self._sparse[name]
-        return self.dense(name) if self._external(name) else self.proto(name)
+        return self.dense(name) if self._is_external(name) else self.proto(name)
 
     def dense(self, name: str) -> Any:
         """The TensorProto with all values, zeros included."""
@@ -251,7 +256,7 @@ class OnnxFile:
         return tensor(self.array(name), name) if name in self._sparse or proto.data_location == 1 else proto
 
 
-def _header(proto: Any) -> Any:
+def _tensor_header(proto: Any) -> Any:
     header = type(proto)(name=proto.name, data_type=proto.data_type, dims=proto.dims)
     if proto.data_location:
         header.data_location = proto.data_location
@@ -296,7 +301,7 @@ def sparse_tensor(values: npt.NDArray[Any], name: str) -> Any:
     )
 
 
-def _outside(field: bytes, file: Any, name: str) -> Iterator[bytes]:
+def _external_field(field: bytes, file: Any, name: str) -> Iterator[bytes]:
     """A tensor's field, its values written to another file."""
     import onnx
 
@@ -315,7 +320,7 @@ def _outside(field: bytes, file: Any, name: str) -> Iterator[bytes]:
         entry = stub.external_data.add()
         entry.key, entry.value = key, value
     body = stub.SerializeToString()
-    yield bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _varint(len(body)) + body
+    yield bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _encode_varint(len(body)) + body
 
 
 def walk(graph: Any) -> Iterator[Any]:
@@ -333,7 +338,7 @@ class _Piece:
     end: int
 
 
-def _pieces(data: mmap.mmap, start: int, end: int) -> Iterator[_Piece]:
+def _message_pieces(data: mmap.mmap, start: int, end: int) -> Iterator[_Piece]:
     at = start
     for entry in protobuf.fields(data, start, end):
         content = entry.start if entry.wire != protobuf.VARINT else at
@@ -357,7 +362,7 @@ def _without_graph(model: Any) -> bytes:
     return body
 
 
-def _varint(value: int) -> bytes:
+def _encode_varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

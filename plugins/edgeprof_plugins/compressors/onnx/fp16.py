@@ -28,6 +28,8 @@ _LARGE = 1024
 
 
 class Fp16(Compressor):
+    """Weights and arithmetic become float16; what lies beyond its range is clipped and counted."""
+
     name = "fp16"
     changes = ("precision",)
     weight_bits = 16
@@ -54,9 +56,9 @@ class Fp16(Compressor):
                 raise _no_floats(model)
             streamed = [name for name in floats if np.prod(model.header(name).dims) >= _LARGE]
             ends = [value.name for value in (*model.model.graph.input, *model.model.graph.output)]
-            graph = _without(onnx, model, streamed)
+            graph = _without_weights(onnx, model, streamed)
             with quiet():
-                converted = _converter()(
+                converted = _load_converter()(
                     graph,
                     keep_io_types=ends if parameters["io"] == "float32" else False,
                     node_block_list=excluded or None,
@@ -116,7 +118,7 @@ def _halved_parts(
     return changed, why
 
 
-def _without(onnx: Any, model: OnnxFile, streamed: list[str]) -> Any:
+def _without_weights(onnx: Any, model: OnnxFile, streamed: list[str]) -> Any:
     """The model with its large weights as inputs: the converter decides about types, and needs no values for that."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model.model)
@@ -131,7 +133,7 @@ def _without(onnx: Any, model: OnnxFile, streamed: list[str]) -> Any:
     return copy
 
 
-def _converter() -> Any:
+def _load_converter() -> Any:
     """ONNX Runtime's converter; importing its package must not leave its folder on the module path."""
     quantization()
     before = list(sys.path)

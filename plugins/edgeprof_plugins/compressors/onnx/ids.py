@@ -70,6 +70,7 @@ class Register:
         self._marks: list[tuple[Ids, Hashable]] = []
 
     def new(self, count: int) -> Ids:
+        """Return the numbers of ``count`` new channels."""
         start = len(self._parent)
         self._parent.extend(range(start, start + count))
         return np.arange(start, start + count, dtype=np.int64)

@@ -38,6 +38,8 @@ _LEVELS = {"float32": 1, "int8": 4}
 
 
 class Int4Weight(Compressor):
+    """Weights of dense layers become 4-bit integers with a scale and a zero point for each block of inputs."""
+
     name = "int4-weight"
     changes = ("precision",)
     weight_bits = 4
@@ -58,18 +60,18 @@ class Int4Weight(Compressor):
         block = parameters["block"]
         if block & (block - 1):
             raise InputError(f"int4-weight: block={block} is no power of two", remedy="Use 16, 32, 64, 128 or 256.")
-        pack = _packer(block)
+        pack = _make_packer(block)
         excluded = set(check_nodes(source, parameters["exclude"]))
         with OnnxFile(source) as model:
             inventory = Inventory(model)
-            dense, left = _dense(model, excluded)
+            dense, left = _dense_nodes(model, excluded)
             if not dense:
                 raise InputError(
                     f"int4-weight finds no dense layer with constant float32 weights in {source}"
                     f" ({left} other layers have weights)",
                     remedy="Convolutions: int8-static is small and fast, int8-weight small.",
                 )
-            transposed = _replace(model, dense, block, _LEVELS[parameters["compute"]])
+            transposed = _replace_nodes(model, dense, block, _LEVELS[parameters["compute"]])
             sqnr: dict[str, float | None] = {}
 
             def edit(name: str) -> Iterable[Any]:
@@ -77,7 +79,7 @@ class Int4Weight(Compressor):
                     return [model.whole(name)]
                 values = model.array(name)
                 packed = pack(values.T if transposed[name] else values)
-                sqnr[name] = sqnr_db(values.T if not transposed[name] else values, _unpacked(packed, values.size))
+                sqnr[name] = sqnr_db(values.T if not transposed[name] else values, _unpack_weights(packed, values.size))
                 return [tensor(part_values, f"{name}_{part}") for part_values, part in zip(packed, _PARTS, strict=True)]
 
             model.write(target, edit)
@@ -90,7 +92,7 @@ _NOT_DENSE = "MatMulNBits takes the place of MatMul and Gemm with one matrix of 
 _PARTS = ("int4", "scales", "zero_points")
 
 
-def _packer(block: int) -> Any:
+def _make_packer(block: int) -> Any:
     """K × N float32 → what MatMulNBits reads: nibbles [N, blocks, block / 2], scales and zero points [N, blocks]."""
     quantization()
     try:
@@ -114,14 +116,17 @@ def _packer(block: int) -> Any:
         with quiet():
             tool = MatMulNBitsQuantizer(helper.make_model(graph), bits=4, block_size=block)
             tool.process()
-        arrays = {one.name: onnx.numpy_helper.to_array(one) for one in tool.model.model.graph.initializer}
+        arrays = {
+            tensor_proto.name: onnx.numpy_helper.to_array(tensor_proto)
+            for tensor_proto in tool.model.model.graph.initializer
+        }
         (node,) = tool.model.model.graph.node
         return tuple(arrays[name] for name in node.input[1:4])
 
     return pack
 
 
-def _unpacked(parts: tuple[npt.NDArray[Any], ...], size: int) -> npt.NDArray[Any]:
+def _unpack_weights(parts: tuple[npt.NDArray[Any], ...], size: int) -> npt.NDArray[Any]:
     """The weights, N × K, that MatMulNBits computes with: (nibble − zero point) · scale, low nibbles first."""
     packed, scales, zeros = parts
     count = packed.shape[0]
@@ -135,7 +140,7 @@ def _unpacked(parts: tuple[npt.NDArray[Any], ...], size: int) -> npt.NDArray[Any
     return values.reshape(count, -1)[:, : size // count]
 
 
-def _dense(model: OnnxFile, excluded: set[str]) -> tuple[dict[Place, bool], int]:
+def _dense_nodes(model: OnnxFile, excluded: set[str]) -> tuple[dict[Place, bool], int]:
     """Nodes that can be replaced → whether their weight is stored N × K; and how many layers with weights cannot."""
     weights = {w.name: w for w in weights_of(model)}
     fitting: dict[Place, bool] = {}
@@ -143,7 +148,12 @@ def _dense(model: OnnxFile, excluded: set[str]) -> tuple[dict[Place, bool], int]
     for number, graph in enumerate(graphs(model.model.graph)):
         for index, node in enumerate(graph.node):
             weight = weights.get(node.input[1]) if node.op_type in {"MatMul", "Gemm"} else None
-            if weight is not None and _plain(node) and _float32_matrix(model, weight) and node.name not in excluded:
+            if (
+                weight is not None
+                and _plain_weight(node)
+                and _float32_matrix(model, weight)
+                and node.name not in excluded
+            ):
                 fitting[number, index] = weight.op == "Gemm" and weight.axis == 0
                 users.setdefault(weight.name, []).append((number, index))
     replaced = set()
@@ -156,7 +166,7 @@ def _dense(model: OnnxFile, excluded: set[str]) -> tuple[dict[Place, bool], int]
     return fitting, len(weights) - len(replaced)
 
 
-def _plain(node: Any) -> bool:
+def _plain_weight(node: Any) -> bool:
     scaled = any(a.name in {"alpha", "beta"} and a.f != 1 for a in node.attribute)
     return attribute(node, "transA", 0) == 0 and not scaled
 
@@ -166,7 +176,7 @@ def _float32_matrix(model: OnnxFile, weight: Weight) -> bool:
     return right and model.header(weight.name).data_type == 1
 
 
-def _replace(model: OnnxFile, dense: Mapping[Place, bool], block: int, level: int) -> dict[str, bool]:
+def _replace_nodes(model: OnnxFile, dense: Mapping[Place, bool], block: int, level: int) -> dict[str, bool]:
     """Put MatMulNBits (and an Add for the bias of a Gemm) in place; the weights' names → whether they are N × K."""
     import onnx
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 class Int8Dynamic(Compressor):
+    """Weights are stored as 8-bit integers; the range of activations is taken anew in each inference."""
+
     name = "int8-dynamic"
     changes = ("precision",)
     weight_bits = 8
@@ -68,7 +70,7 @@ class Int8Dynamic(Compressor):
                 nodes_to_exclude=excluded,
                 extra_options={"EnableSubgraph": True},
             )
-        counted = _count(target, {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM", "QAttention"})
+        counted = _count_nodes(target, {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM", "QAttention"})
         if not counted["quantised"]:
             target.unlink(missing_ok=True)
             raise InputError(
@@ -96,6 +98,8 @@ _NO_KERNEL = "ONNX Runtime's quantiser leaves it in float"
 
 
 class Int8Weight(Compressor):
+    """Weights are stored as 8-bit integers with a scale for each output channel; arithmetic stays in floats."""
+
     name = "int8-weight"
     changes = ("precision",)
     weight_bits = 8
@@ -158,7 +162,7 @@ def _per_channel(
     return quantised, scale, sqnr_db(wide, quantised * scale.astype(wide.dtype))
 
 
-def _count(path: Path, integer: set[str]) -> dict[str, int]:
+def _count_nodes(path: Path, integer: set[str]) -> dict[str, int]:
     """How many nodes run in integers now, and how many convolutions and dense layers do not."""
     with OnnxFile(path) as model:
         kinds = [node.op_type for node in walk(model.model.graph)]

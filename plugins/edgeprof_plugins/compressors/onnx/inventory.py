@@ -41,20 +41,20 @@ class Inventory:
         self.parts: list[Part] = []
         self._of: dict[str, list[str]] = {}
         taken: set[str] = set()
-        tables = _tables(model)
+        tables = _lookup_tables(model)
         for operation in self.work:
-            name = _unique(operation.name, self.parts)
+            name = _unique_name(operation.name, self.parts)
             self.names[operation.graph, operation.node] = name
             floating = [weight for weight in operation.weights if model.header(weight).data_type in FLOATS]
-            size = sum(_size(model, weight) for weight in floating if weight not in taken)
+            size = sum(_tensor_size(model, weight) for weight in floating if weight not in taken)
             for weight in floating:
                 self._of.setdefault(weight, []).append(name)
             taken.update(floating)
-            self.parts.append(_part(name, operation, size, has_weights=bool(floating)))
+            self.parts.append(_layer_part(name, operation, size, has_weights=bool(floating)))
         for name in model.order:
-            if name not in taken and model.header(name).data_type in FLOATS and _size(model, name) > 1:
+            if name not in taken and model.header(name).data_type in FLOATS and _tensor_size(model, name) > 1:
                 family, reason = ("Gather", _TABLES) if name in tables else ("other", _OTHER)
-                self.parts.append(Part(name, family, _size(model, name), 0, reason))
+                self.parts.append(Part(name, family, _tensor_size(model, name), 0, reason))
 
     def weights_of(self, part: str) -> list[str]:
         """The initializers of a part; none of a product of two activations."""
@@ -85,13 +85,13 @@ class Inventory:
         return coverage(self.parts, changed, why or {}, otherwise)
 
 
-def _part(name: str, work: Work, size: int, *, has_weights: bool) -> Part:
+def _layer_part(name: str, work: Work, size: int, *, has_weights: bool) -> Part:
     reason = "" if has_weights else "its weights are integers already" if work.weights else _ACTIVATIONS
     family = work.op if has_weights or work.weights else f"{work.op} of activations"
     return Part(name, family, size, work.macs, reason)
 
 
-def _unique(name: str, parts: Iterable[Part]) -> str:
+def _unique_name(name: str, parts: Iterable[Part]) -> str:
     taken, number, free = {part.name for part in parts}, 1, name
     while free in taken:
         number += 1
@@ -99,11 +99,11 @@ def _unique(name: str, parts: Iterable[Part]) -> str:
     return free
 
 
-def _size(model: OnnxFile, name: str) -> int:
+def _tensor_size(model: OnnxFile, name: str) -> int:
     return math.prod(int(size) for size in model.header(name).dims)
 
 
-def _tables(model: OnnxFile) -> set[str]:
+def _lookup_tables(model: OnnxFile) -> set[str]:
     """Initializers that are looked up."""
     sources = Sources(model)
     lookups = {"Gather", "EmbedLayerNormalization", "GatherND", "GatherElements"}

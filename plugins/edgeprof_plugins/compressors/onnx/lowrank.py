@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 
 class LowRank(Compressor):
+    """A layer becomes two smaller ones whose product is nearest to its weights (``shared.factors``)."""
+
     name = "low-rank"
     changes = ("rank",)
     version = "2"
@@ -54,7 +56,7 @@ class LowRank(Compressor):
                 if weight is None:
                     return [model.whole(name)]
                 node, values = model.node(weight), model.array(name)
-                matrix = _matrix(weight, values if values.dtype.itemsize > 4 else values.astype(np.float32))
+                matrix = _weight_matrix(weight, values if values.dtype.itemsize > 4 else values.astype(np.float32))
                 left, right, share = factors(matrix, parameters)
                 size, limit = left.shape[1], matrix.size / sum(matrix.shape)
                 label = node.name or name
@@ -100,7 +102,7 @@ def _why_not(model: OnnxFile, weight: Weight) -> str:
     return "" if len(weight.shape) == 2 else "it multiplies with more than one matrix"
 
 
-def _matrix(weight: Weight, values: Matrix) -> Matrix:
+def _weight_matrix(weight: Weight, values: Matrix) -> Matrix:
     """Outputs × inputs."""
     return values.reshape(weight.shape[0], -1) if weight.axis == 0 else values.T
 
@@ -142,13 +144,13 @@ def _split_nodes(graph: Any, plans: Mapping[int, tuple[str, str]]) -> None:
         first.input.extend([node.input[0], first_weight])
         first.output.append(middle)
         second.input[0], second.input[1] = middle, second_weight
-        _attributes(node, first, second)
+        _split_attributes(node, first, second)
         nodes += [first, second]
     del graph.node[:]
     graph.node.extend(nodes)
 
 
-def _attributes(node: Any, first: Any, second: Any) -> None:
+def _split_attributes(node: Any, first: Any, second: Any) -> None:
     """Geometry belongs to the first, bias and factors to the second."""
     if node.op_type == "Conv":
         del second.attribute[:]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgeprof_plugins.compressors.onnx.file import OnnxFile
+    from edgeprof_plugins.compressors.onnx.tensors import Tensors
 
 #: TensorProto.DataType of real numbers: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
 FLOATS = frozenset({1, 10, 11, 16})
@@ -24,14 +24,14 @@ FLOATS = frozenset({1, 10, 11, 16})
 _FEW = 64
 
 
-def normalise(model: OnnxFile) -> None:
+def normalise(model: Tensors) -> None:
     """Bring a model that was just read into that form."""
     if model.model.functions:
-        _inline(model)
+        _inline_functions(model)
     for graph in graphs(model.model.graph):
-        _lift(model, graph, inner=graph is not model.model.graph)
+        _lift_weights(model, graph, inner=graph is not model.model.graph)
     _settle_inputs(model)
-    _fold(model)
+    _fold_rearrangements(model)
 
 
 def graphs(graph: Any) -> Iterator[Any]:
@@ -43,31 +43,31 @@ def graphs(graph: Any) -> Iterator[Any]:
                 yield from graphs(inner)
 
 
-def _inline(model: OnnxFile) -> None:
+def _inline_functions(model: Tensors) -> None:
     """Put the nodes of the model's own functions where these are called."""
     from onnx import inliner
 
     model.model = inliner.inline_local_functions(model.model)
 
 
-def _lift(model: OnnxFile, graph: Any, *, inner: bool) -> None:
+def _lift_weights(model: Tensors, graph: Any, *, inner: bool) -> None:
     """Make initializers of the main graph of a graph's weights: its Constant nodes and, of an inner one, its own."""
     outputs = {value.name for value in graph.output}
     constants = {}
     for index, node in enumerate(graph.node):
-        content = _content(node)
+        content = _constant_tensor(node)
         if content is not None and not (inner and node.output[0] in outputs) and _is_weight(content):
             constants[index] = type(node).FromString(node.SerializeToString())
     for index in sorted(constants, reverse=True):
         del graph.node[index]
     for node in constants.values():
-        _adopt(model, graph, _content(node), node.output[0], inner=inner)
+        _adopt_initializer(model, graph, _constant_tensor(node), node.output[0], inner=inner)
     if inner:
         for field in ("initializer", "sparse_initializer"):
             _lift_initializers(model, graph, field, outputs)
 
 
-def _lift_initializers(model: OnnxFile, graph: Any, field: str, outputs: set[str]) -> None:
+def _lift_initializers(model: Tensors, graph: Any, field: str, outputs: set[str]) -> None:
     protos = [type(proto).FromString(proto.SerializeToString()) for proto in getattr(graph, field)]
     del getattr(graph, field)[:]
     for proto in protos:
@@ -75,10 +75,10 @@ def _lift_initializers(model: OnnxFile, graph: Any, field: str, outputs: set[str
         if name in outputs or not _is_weight(proto):
             getattr(graph, field).append(proto)
         else:
-            _adopt(model, graph, proto, name, inner=True)
+            _adopt_initializer(model, graph, proto, name, inner=True)
 
 
-def _content(node: Any) -> Any:
+def _constant_tensor(node: Any) -> Any:
     """A Constant node's tensor, sparse or not; None for other nodes and for single numbers and texts."""
     if node.op_type != "Constant" or node.domain not in {"", "ai.onnx"}:
         return None
@@ -95,7 +95,7 @@ def _is_weight(content: Any) -> bool:
     return math.prod(int(size) for size in content.dims) > (1 if kind in FLOATS else _FEW)
 
 
-def _adopt(model: OnnxFile, graph: Any, content: Any, name: str, *, inner: bool) -> None:
+def _adopt_initializer(model: Tensors, graph: Any, content: Any, name: str, *, inner: bool) -> None:
     """Add an initializer under a name that nothing else has, and have the graph read it under that."""
     free = _free_name(model, name) if inner else name
     if hasattr(content, "values"):
@@ -106,19 +106,19 @@ def _adopt(model: OnnxFile, graph: Any, content: Any, name: str, *, inner: bool)
         model.add(copy)
     if free != name:
         for subgraph in graphs(graph):
-            _rename(subgraph, name, free)
+            _rename_tensor(subgraph, name, free)
 
 
-def _rename(graph: Any, name: str, new: str) -> None:
+def _rename_tensor(graph: Any, name: str, new: str) -> None:
     for node in graph.node:
         for index, input_name in enumerate(node.input):
             if input_name == name:
                 node.input[index] = new
 
 
-def _free_name(model: OnnxFile, name: str) -> str:
+def _free_name(model: Tensors, name: str) -> str:
     """A name that no graph of the model has yet: each branch may have a weight of the same."""
-    taken = {*model.order, *(taken_name for graph in graphs(model.model.graph) for taken_name in _names(graph))}
+    taken = {*model.order, *(taken_name for graph in graphs(model.model.graph) for taken_name in _all_names(graph))}
     if name not in taken:
         return name
     number = 1
@@ -127,13 +127,13 @@ def _free_name(model: OnnxFile, name: str) -> str:
     return f"{name}_{number}"
 
 
-def _names(graph: Any) -> list[str]:
+def _all_names(graph: Any) -> list[str]:
     names = [value.name for value in (*graph.input, *graph.initializer)]
     names += [sparse.values.name for sparse in graph.sparse_initializer]
     return names + [output for node in graph.node for output in node.output]
 
 
-def _settle_inputs(model: OnnxFile) -> None:
+def _settle_inputs(model: Tensors) -> None:
     """Take initializers out of the inputs (files of IR version 3 list them): shapes that change would contradict."""
     graph = model.model.graph
     inputs = [value for value in graph.input if not model.has(value.name)]
@@ -144,7 +144,7 @@ def _settle_inputs(model: OnnxFile) -> None:
     model.model.ir_version = max(model.model.ir_version, 4)
 
 
-def _fold(model: OnnxFile) -> None:
+def _fold_rearrangements(model: Tensors) -> None:
     """Give weights behind operators that only rearrange them the shape that they are used in.
 
     A weight that is also read as it is stays behind its operator (a word table, transposed for the last layer): it
@@ -153,34 +153,36 @@ def _fold(model: OnnxFile) -> None:
     from onnx import numpy_helper
 
     outputs = {value.name for value in model.model.graph.output}
-    readers = _readers(model)
+    readers = _readers_by_tensor(model)
     for graph in graphs(model.model.graph):
         fixed = outputs.union(value.name for value in graph.output)
         gone = []
         for index, node in enumerate(graph.node):
             values = (
-                None if node.output[0] in fixed or not _foldable(model, node, readers) else _moved_constant(model, node)
+                None
+                if node.output[0] in fixed or not _is_foldable(model, node, readers)
+                else _moved_constant(model, node)
             )
             if values is not None:
                 model.add(numpy_helper.from_array(values, node.output[0]))
                 gone.append(index)
         for index in reversed(gone):
             del graph.node[index]
-    used = set(_readers(model)) | outputs
+    used = set(_readers_by_tensor(model)) | outputs
     for name in [
         constant_name for constant_name in model.order if constant_name not in used and constant_name in readers
     ]:
         model.remove(name)
 
 
-def _foldable(model: OnnxFile, node: Any, readers: dict[str, list[str]]) -> bool:
+def _is_foldable(model: Tensors, node: Any, readers: dict[str, list[str]]) -> bool:
     if not node.input or not model.has(node.input[0]):
         return False
     proto = model.header(node.input[0])
     return proto.data_type in FLOATS and (len(readers[node.input[0]]) == 1 or math.prod(proto.dims) <= _FEW)
 
 
-def _moved_constant(model: OnnxFile, node: Any) -> npt.NDArray[Any] | None:
+def _moved_constant(model: Tensors, node: Any) -> npt.NDArray[Any] | None:
     """What a node makes of constants by moving them about; None for whatever does more, or reads what is computed."""
     constant = all(model.has(name) for name in node.input if name)
     if node.domain not in {"", "ai.onnx"} or node.op_type not in _MOVES or not constant:
@@ -189,25 +191,25 @@ def _moved_constant(model: OnnxFile, node: Any) -> npt.NDArray[Any] | None:
     return moved
 
 
-def _transposed_constant(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _transposed_constant(model: Tensors, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     del model
     order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
     return np.array(values.transpose(order), order="C")  # ascontiguousarray would make a vector of a scalar
 
 
-def _reshaped_constant(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    sizes = _integers(model, node, "shape") or []
+def _reshaped_constant(model: Tensors, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    sizes = _read_integers(model, node, "shape") or []
     if not any(a.name == "allowzero" and a.i for a in node.attribute):
         sizes = [values.shape[k] if size == 0 else size for k, size in enumerate(sizes)]
     return values.reshape(sizes)
 
 
-def _squeezed_constant(model: OnnxFile, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    axes = _integers(model, node, "axes")
+def _squeezed_constant(model: Tensors, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    axes = _read_integers(model, node, "axes")
     return values.squeeze(None if axes is None else tuple(axes))
 
 
-def _integers(model: OnnxFile, node: Any, name: str) -> list[int] | None:
+def _read_integers(model: Tensors, node: Any, name: str) -> list[int] | None:
     """An attribute of older operator sets that is an input in newer ones."""
     for attribute in node.attribute:
         if attribute.name == name:
@@ -217,7 +219,7 @@ def _integers(model: OnnxFile, node: Any, name: str) -> list[int] | None:
     return None
 
 
-def _readers(model: OnnxFile) -> dict[str, list[str]]:
+def _readers_by_tensor(model: Tensors) -> dict[str, list[str]]:
     """Tensor → the operators that read it."""
     readers: dict[str, list[str]] = {}
     for graph in graphs(model.model.graph):
@@ -227,10 +229,10 @@ def _readers(model: OnnxFile) -> dict[str, list[str]]:
     return readers
 
 
-_MOVES: dict[str, Callable[[OnnxFile, Any, npt.NDArray[Any]], npt.NDArray[Any]]] = {
+_MOVES: dict[str, Callable[[Tensors, Any, npt.NDArray[Any]], npt.NDArray[Any]]] = {
     "Identity": lambda _, __, values: values,
     "Transpose": _transposed_constant,
     "Reshape": _reshaped_constant,
     "Squeeze": _squeezed_constant,
-    "Unsqueeze": lambda model, node, values: np.expand_dims(values, tuple(_integers(model, node, "axes") or ())),
+    "Unsqueeze": lambda model, node, values: np.expand_dims(values, tuple(_read_integers(model, node, "axes") or ())),
 }

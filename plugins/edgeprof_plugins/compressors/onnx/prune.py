@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 
 class Prune(Compressor):
+    """The share ``amount`` of the weights with the smallest magnitudes becomes zero (``shared.magnitude``)."""
+
     name = "prune"
     changes = ("sparsity",)
     version = "1"
@@ -37,7 +39,7 @@ class Prune(Compressor):
         del data, seed  # magnitudes are what they are
         with OnnxFile(source) as model:
             inventory = Inventory(model)
-            weights = {w.name for w in _weights(self.name, model)}
+            weights = {w.name for w in _prunable_weights(self.name, model)}
             # As the file has them: in that order they are written.
             order = [name for name in model.order if name in weights]
             pruning = Pruning.of(parameters, lambda: map(model.array, order))
@@ -54,6 +56,8 @@ class Prune(Compressor):
 
 
 class Prune24(Compressor):
+    """Of every four neighbouring input weights the two with the smaller magnitudes become zero."""
+
     name = "prune-2:4"
     changes = ("sparsity",)
     version = "1"
@@ -65,7 +69,7 @@ class Prune24(Compressor):
         del parameters, data, seed
         with OnnxFile(source) as model:
             inventory = Inventory(model)
-            all_weights = _weights(self.name, model)
+            all_weights = _prunable_weights(self.name, model)
             weights = {w.name: w for w in all_weights if w.shape[w.inner] % 4 == 0}
             skipped = [model.node(w).name or w.name for w in all_weights if w.name not in weights]
             if not weights:
@@ -97,7 +101,7 @@ class Prune24(Compressor):
 _ENOUGH = "it has as many zeros already"
 
 
-def _weights(method: str, model: OnnxFile) -> list[Weight]:
+def _prunable_weights(method: str, model: OnnxFile) -> list[Weight]:
     weights = model.weights()
     if not weights:
         raise InputError(

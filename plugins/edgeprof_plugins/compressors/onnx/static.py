@@ -31,6 +31,8 @@ _DTYPES = {1: "float32", 10: "float16", 11: "float64", 2: "uint8", 3: "int8", 6:
 
 
 class Int8Static(Compressor):
+    """Weights and activations are 8-bit integers, with ranges that calibration samples gave."""
+
     name = "int8-static"
     changes = ("precision",)
     weight_bits = 8
@@ -74,13 +76,13 @@ class Int8Static(Compressor):
             ready = prepared(source, Path(folder))
             with OnnxFile(ready) as model:
                 inventory = Inventory(model)
-            calibration = Calibration(data, _inputs(ready), parameters["samples"])
+            calibration = Calibration(data, _model_inputs(ready), parameters["samples"])
             reduced = reduces_range(parameters)
-            make = _quantiser(ready, Path(folder), calibration, {**parameters, "reduce_range": reduced})
+            make = _make_quantiser(ready, Path(folder), calibration, {**parameters, "reduce_range": reduced})
             if parameters["exclude"] != AUTO:
                 excluded = check_nodes(ready, parameters["exclude"])
                 shutil.move(make(excluded), target)
-                account = _account(inventory, target, excluded)
+                account = _integer_account(inventory, target, excluded)
                 return {**calibration.facts(), "reduce_range": reduced, "excluded": excluded, "coverage": account}
             judged = Calibration(data, calibration.inputs, JUDGED)
             batches, count = judged.batches(), len(judged.chosen)
@@ -94,11 +96,11 @@ class Int8Static(Compressor):
                 self.name, judge, lambda: alone(ready, make([]), judged.batches()[:FOLLOWED]), attempt
             )
             shutil.move(best, target)
-            account = _account(inventory, target, exclusions["excluded"])
+            account = _integer_account(inventory, target, exclusions["excluded"])
             return {**calibration.facts(), "reduce_range": reduced, **exclusions, "coverage": account}
 
 
-def _account(inventory: Inventory, quantised: Path, excluded: Sequence[str]) -> dict[str, Any]:
+def _integer_account(inventory: Inventory, quantised: Path, excluded: Sequence[str]) -> dict[str, Any]:
     """What is computed in integers now: nodes both of whose factors are dequantised, which runtimes fuse."""
     with OnnxFile(quantised) as model:
         nodes = list(model.model.graph.node)
@@ -111,7 +113,7 @@ def _account(inventory: Inventory, quantised: Path, excluded: Sequence[str]) -> 
     return inventory.by_nodes(changed, why, "ONNX Runtime's quantiser leaves it in float")
 
 
-def _quantiser(
+def _make_quantiser(
     ready: Path, folder: Path, calibration: Calibration, parameters: Mapping[str, Any]
 ) -> Callable[[Sequence[str]], Path]:
     """Nodes to leave in float → a new file; ranges are taken from the samples once, if ONNX Runtime can keep them."""
@@ -141,7 +143,7 @@ def _quantiser(
             tools.quantize_static(
                 ready,
                 target,
-                _reader(tools, batches),
+                _make_reader(tools, batches),
                 quant_format=tools.QuantFormat.QDQ,
                 per_channel=parameters["per_channel"],
                 reduce_range=parameters["reduce_range"],
@@ -161,7 +163,7 @@ def _quantiser(
     return make
 
 
-def _inputs(path: Path) -> dict[str, tuple[tuple[int | None, ...], str]]:
+def _model_inputs(path: Path) -> dict[str, tuple[tuple[int | None, ...], str]]:
     with OnnxFile(path) as model:
         return {
             value.name: (
@@ -176,7 +178,7 @@ def _inputs(path: Path) -> dict[str, tuple[tuple[int | None, ...], str]]:
         }
 
 
-def _reader(tools: Any, batches: list[dict[str, npt.NDArray[np.generic]]]) -> Any:
+def _make_reader(tools: Any, batches: list[dict[str, npt.NDArray[np.generic]]]) -> Any:
     """ONNX Runtime's CalibrationDataReader over batches, in strides."""
 
     class Reader(tools.CalibrationDataReader):  # type: ignore[misc]

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.compression.compressor import Compressor
 from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx.channels import Channels
 from edgeprof_plugins.compressors.onnx.file import OnnxFile
 from edgeprof_plugins.compressors.onnx.inventory import Inventory
+from edgeprof_plugins.compressors.shared.channel_parameters import CHANNEL_PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -32,21 +33,13 @@ if TYPE_CHECKING:
 
 
 class PruneStructured(Compressor):
+    """The channels with the smallest norms are taken out of the network, with all that makes and reads them."""
+
     name = "prune-structured"
     changes = ("channels",)
     version = "2"
     takes = ("onnx",)
-    parameters = (
-        Parameter("amount", "float", default=0.3, minimum=0.0, maximum=0.95, help="share of the channels taken out"),
-        Parameter(
-            "round_to",
-            "int",
-            default=8,
-            minimum=1,
-            maximum=64,
-            help="channels kept are a multiple of this, if possible",
-        ),
-    )
+    parameters = CHANNEL_PARAMETERS
 
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0

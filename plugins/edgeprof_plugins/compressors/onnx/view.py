@@ -44,11 +44,13 @@ class View:
                 self.readers[name] = self.readers.get(name, 0) + 1
 
     def dims(self, name: str) -> Shape | None:
+        """Return the shape of a tensor as far as it is known; None where nothing is known of it."""
         if self.model.has(name):
             return tuple(int(size) for size in self.model.header(name).dims)
         return self._shapes.get(name)
 
     def constant(self, name: str) -> npt.NDArray[Any] | None:
+        """Return the values of an initializer or of a Constant node; None for a tensor that is computed."""
         if self.model.has(name):
             return self.model.array(name)
         from onnx import numpy_helper
@@ -89,6 +91,7 @@ def inside(node: Any) -> list[str]:
 
 
 def attribute(node: Any, name: str, default: Any) -> Any:
+    """Return an attribute of a node, an int or a list of ints; ``default`` where the node has none of that name."""
     for candidate in node.attribute:
         if candidate.name == name:
             return candidate.i if candidate.type == 2 else list(candidate.ints)
@@ -96,10 +99,12 @@ def attribute(node: Any, name: str, default: Any) -> Any:
 
 
 def text(node: Any, name: str, default: str) -> str:
+    """Return a text attribute of a node; ``default`` where the node has none of that name."""
     return next((a.s.decode() for a in node.attribute if a.name == name), default)
 
 
 def set_attribute(node: Any, name: str, value: Any) -> None:
+    """Give a node's attribute a value, in place of the one that it has."""
     import onnx
 
     unset_attribute(node, name)
@@ -107,12 +112,14 @@ def set_attribute(node: Any, name: str, value: Any) -> None:
 
 
 def unset_attribute(node: Any, name: str) -> None:
+    """Take an attribute from a node; a node without it stays as it is."""
     for position in reversed(range(len(node.attribute))):
         if node.attribute[position].name == name:
             del node.attribute[position]
 
 
 def known(shape: Sequence[int | None]) -> list[int]:
+    """Return the sizes of a shape that are known."""
     return [size for size in shape if size is not None]
 
 

@@ -10,7 +10,7 @@ from edgeprof_plugins.compressors.onnx.normal import FLOATS, graphs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgeprof_plugins.compressors.onnx.file import OnnxFile
+    from edgeprof_plugins.compressors.onnx.tensors import Tensors
 
 
 class Role(NamedTuple):
@@ -71,7 +71,7 @@ class Weight:
     direct: bool = True
 
 
-def weights(model: OnnxFile, kinds: frozenset[int] = FLOATS) -> list[Weight]:
+def weights(model: Tensors, kinds: frozenset[int] = FLOATS) -> list[Weight]:
     """The weights of layers that multiply, in the order of the graph; each once, whatever graph it is read in.
 
     Args:
@@ -103,13 +103,13 @@ def roles(node: Any) -> Iterator[Role]:
     if node.domain not in {"", "ai.onnx", "com.microsoft"} or node.domain != _DOMAINS.get(node.op_type, node.domain):
         return
     turned = {_TURNED[a.name] for a in node.attribute if a.name in _TURNED and a.i}
-    for role in _einsum(node) if node.op_type == "Einsum" else ROLES.get(node.op_type, ()):
+    for role in _einsum_places(node) if node.op_type == "Einsum" else ROLES.get(node.op_type, ()):
         if role.position < len(node.input) and node.input[role.position]:
             flipped = role.position in turned
             yield Role(role.position, role.inputs, role.outputs) if flipped else role
 
 
-def _einsum(node: Any) -> Iterator[Role]:
+def _einsum_places(node: Any) -> Iterator[Role]:
     """The places of a product of two operands: summed over what both have and the result has not."""
     equation = next((a.s.decode() for a in node.attribute if a.name == "equation"), "").replace(" ", "")
     operands, arrow, result = equation.partition("->")
@@ -131,7 +131,7 @@ class Sources:
         model: The file.
     """
 
-    def __init__(self, model: OnnxFile) -> None:
+    def __init__(self, model: Tensors) -> None:
         self._model = model
         self._makers = {
             node.output[0]: node
@@ -161,7 +161,7 @@ class Sources:
         return name, order
 
 
-def count_readers(model: OnnxFile) -> dict[str, int]:
+def count_readers(model: Tensors) -> dict[str, int]:
     """Tensor → how many inputs of nodes it is, those in inner graphs included."""
     counts: dict[str, int] = {}
     for graph in graphs(model.model.graph):

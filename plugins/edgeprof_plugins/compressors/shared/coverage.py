@@ -62,18 +62,18 @@ def coverage(parts: Iterable[Part], changed: Iterable[str], why: Mapping[str, st
             entry["names"] += [part.name] if len(entry["names"]) < _NAMED else []
     weights = [part.weights for part in parts]
     unknown = [part.name for part in parts if part.macs is None]
-    work = _share([p.macs or 0 for p in parts], parts, touched)
+    work = _share_facts([p.macs or 0 for p in parts], parts, touched)
     if unknown:
-        work = {"changed": None, "total": None, "share": None, "reason": _unknown(unknown)}
-    return {"weights": _share(weights, parts, touched), "macs": work, "families": families, "left": left}
+        work = {"changed": None, "total": None, "share": None, "reason": _open_sizes_sentence(unknown)}
+    return {"weights": _share_facts(weights, parts, touched), "macs": work, "families": families, "left": left}
 
 
-def _share(counts: list[int], parts: list[Part], touched: set[str]) -> dict[str, Any]:
+def _share_facts(counts: list[int], parts: list[Part], touched: set[str]) -> dict[str, Any]:
     changed = sum(count for count, part in zip(counts, parts, strict=True) if part.name in touched)
     total = sum(counts)
     return {"changed": changed, "total": total, "share": changed / total if total else None}
 
 
-def _unknown(names: list[str]) -> str:
+def _open_sizes_sentence(names: list[str]) -> str:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"the sizes of {names[0]}{more} are open"

@@ -67,6 +67,7 @@ class Judge:
 
     @classmethod
     def of(cls, truth: Outputs, calibration: Calibration, parameters: Mapping[str, Any]) -> Judge:
+        """Judge by the calibration samples' labels where each sample has one class number, else without labels."""
         labels = np.asarray(calibration.data.labels)
         known = labels.ndim == 1 and labels.dtype.kind in "iu" and len(labels) == len(calibration.data)
         chosen = labels[calibration.chosen] if known else None
@@ -74,12 +75,14 @@ class Judge:
 
     @property
     def by(self) -> str:
+        """What outputs are judged by: ``accuracy_drop``, ``disagreement`` (of the top class) or ``sqnr_db``."""
         if len(self.truth) != 1 or self.truth[0].ndim != 2 or self.truth[0].shape[1] < 2:
             return "sqnr_db"
         return "disagreement" if self.labels is None else "accuracy_drop"
 
     @property
     def limit(self) -> float:
+        """The worst value that is accepted, in the unit of ``by``: a share, or dB."""
         return self.min_sqnr if self.by == "sqnr_db" else self.max_drop
 
     def look(self, outputs: Outputs) -> float:
@@ -96,6 +99,7 @@ class Judge:
         return float((before == self.labels).mean() - (after == self.labels).mean())
 
     def fits(self, value: float) -> bool:
+        """Whether a value of ``look`` keeps the limit."""
         return value >= self.limit if self.by == "sqnr_db" else value <= self.limit
 
 

@@ -28,7 +28,7 @@ def codebook(values: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
     Returns:
         Ascending, at most ``n``; float64 where the values are, else float32.
     """
-    kind = _kind(values)
+    kind = _exact_type(values)
     flat = np.asarray(values, kind).reshape(-1)
     has_zero = bool((flat == 0).any())
     used = flat[flat != 0] if has_zero else flat
@@ -43,11 +43,11 @@ def codebook(values: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
         place = np.clip(((used[start : start + _BLOCK] - low) / step).astype(np.int64), 0, _BINS - 1)
         counts += np.bincount(place, minlength=_BINS)
     centres = low + (np.arange(_BINS, dtype=np.float64) + 0.5) * step
-    codes = _lloyd(centres, counts, room).astype(kind)
+    codes = _lloyd_codes(centres, counts, room).astype(kind)
     return np.union1d(codes, [0.0]).astype(kind) if has_zero else np.unique(codes)
 
 
-def _lloyd(centres: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
+def _lloyd_codes(centres: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
     # Coarser for the density than for the sums: single weights in fine bins would all have the same.
     coarse = counts.reshape(_COARSE, -1).sum(axis=1)
     density = np.cumsum(np.cbrt(coarse.astype(np.float64)))
@@ -68,9 +68,9 @@ def _lloyd(centres: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], n: i
 
 def nearest(values: npt.NDArray[Any], codes: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
     """Index of the nearest code for each value; same shape."""
-    return np.searchsorted((codes[1:] + codes[:-1]) / 2, np.asarray(values, _kind(values)))
+    return np.searchsorted((codes[1:] + codes[:-1]) / 2, np.asarray(values, _exact_type(values)))
 
 
-def _kind(values: npt.NDArray[Any]) -> type[np.floating[Any]]:
+def _exact_type(values: npt.NDArray[Any]) -> type[np.floating[Any]]:
     """The type that holds each value exactly: float32 for float16, bfloat16 and integers of 8 bits."""
     return np.float64 if values.dtype.itemsize > 4 else np.float32

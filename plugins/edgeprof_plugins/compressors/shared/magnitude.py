@@ -42,7 +42,7 @@ class Threshold:
 
     def apply(self, values: Array) -> Array:
         """A pruned copy; call it once for each weight, in one order."""
-        magnitude = _bits(values, self.width)
+        magnitude = _magnitude_bits(values, self.width)
         pruned: Array = np.where(magnitude < self.bits, values.dtype.type(0), values)
         if self.ties > 0:
             equal = np.flatnonzero(magnitude.reshape(-1) == self.bits)[: self.ties]
@@ -64,12 +64,12 @@ def find_threshold(amount: float, weights: Callable[[], Iterable[Array]]) -> Thr
     total, width = 0, 32
     for values in weights():
         total += values.size
-        width = max(width, _width(values))
+        width = max(width, _exact_bits(values))
     wanted, prefix = round(amount * total), 0
     for shift in range(width - 16, -1, -16):
         counts = np.zeros(1 << 16, np.int64)
         for values in weights():
-            for bits in _blocks(values, width):
+            for bits in _magnitude_blocks(values, width):
                 fitting = bits[bits >> (shift + 16) == prefix] if shift + 16 < width else bits
                 counts += np.bincount((fitting >> shift & 0xFFFF).astype(np.intp), minlength=1 << 16)
         before = np.cumsum(counts)
@@ -130,12 +130,12 @@ def prune_24(values: Array, axis: int) -> Array:
     return pruned
 
 
-def _width(values: Array) -> int:
+def _exact_bits(values: Array) -> int:
     """Bits of the float that holds each value exactly: bfloat16 and float16 fit into 32."""
     return 64 if values.dtype.itemsize > 4 else 32
 
 
-def _bits(values: Array, width: int) -> npt.NDArray[Any]:
+def _magnitude_bits(values: Array, width: int) -> npt.NDArray[Any]:
     """Magnitudes as integers of the same order."""
     kind, unsigned = (np.float64, np.uint64) if width == 64 else (np.float32, np.uint32)
     magnitude: npt.NDArray[Any] = np.array(values, dtype=kind, order="C").view(unsigned)
@@ -143,11 +143,11 @@ def _bits(values: Array, width: int) -> npt.NDArray[Any]:
     return magnitude
 
 
-def _blocks(values: Array, width: int) -> Iterator[npt.NDArray[Any]]:
+def _magnitude_blocks(values: Array, width: int) -> Iterator[npt.NDArray[Any]]:
     """Magnitudes in pieces: counting makes 64-bit copies of what it counts."""
     flat = values.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
-        yield _bits(flat[start : start + _BLOCK], width)
+        yield _magnitude_bits(flat[start : start + _BLOCK], width)
 
 
 def sqnr_db(values: Array, approximation: Array) -> float | None:

@@ -15,13 +15,31 @@ import numpy as np
 
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.worker.runtime import install_command
-from edgeprof_plugins.compressors.tflite.layers import WEIGHTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     import numpy.typing as npt
+
+_LSTM = (*range(1, 9), 16)
+#: Operator → positions of the weights that it multiplies with.
+WEIGHTED: dict[str, tuple[int, ...]] = {
+    "CONV_2D": (1,),
+    "DEPTHWISE_CONV_2D": (1,),
+    "CONV_3D": (1,),
+    "TRANSPOSE_CONV": (1,),
+    "CONV_3D_TRANSPOSE": (1,),
+    "FULLY_CONNECTED": (1,),
+    "BATCH_MATMUL": (1, 0),
+    "LSTM": _LSTM,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _LSTM,
+    "BIDIRECTIONAL_SEQUENCE_LSTM": (*range(1, 9), 16, *range(18, 26), 33),
+    "RNN": (1, 2),
+    "UNIDIRECTIONAL_SEQUENCE_RNN": (1, 2),
+    "BIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 5, 6),
+    "SVDF": (1, 2),
+}
 
 #: TensorType → numpy's name.
 DTYPES = {
@@ -77,14 +95,14 @@ class TfliteFile:
         self._view: Any = None
 
     def __enter__(self) -> TfliteFile:  # noqa: PYI034 - Self is not in the typing of 3.10
-        self.schema = _schema()
+        self.schema = _load_schema()
         mode, access = ("r+b", mmap.ACCESS_WRITE) if self.writable else ("rb", mmap.ACCESS_READ)
         try:
             file = self._stack.enter_context(self.path.open(mode))
             data = mmap.mmap(file.fileno(), 0, access=access)
             # The arrays that were handed out may outlive this file: the mapping goes with the last of them.
             view = np.frombuffer(data, np.uint8)
-            self._read(view)
+            self._read_graph(view)
         except (ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
             self._stack.close()
             raise InputError(f"{self.path} is not a whole TFLite model: {error}", remedy="Download it again.") from None
@@ -99,7 +117,7 @@ class TfliteFile:
         self.model = self.graph = self._view = None
         self._stack.close()
 
-    def _read(self, view: npt.NDArray[np.uint8]) -> None:
+    def _read_graph(self, view: npt.NDArray[np.uint8]) -> None:
         if bytes(view[4:8]) != _IDENTIFIER:
             raise ValueError("its identifier is missing")
         self._view = view
@@ -147,7 +165,7 @@ class TfliteFile:
                     tensor = stored.get((subgraph, tensor), tensor)
                     if (subgraph, tensor) not in stored:
                         break
-                weight = None if tensor < 0 else self._constant(subgraph, tensor, name)
+                weight = None if tensor < 0 else self._constant_values(subgraph, tensor, name)
                 if weight is not None:
                     by_operator.setdefault((subgraph, index), []).append(weight)
         return by_operator
@@ -156,7 +174,7 @@ class TfliteFile:
         """Every tensor whose values are in the file: (subgraph, index) and itself."""
         for subgraph in range(self.model.SubgraphsLength()):
             for index in range(self.model.Subgraphs(subgraph).TensorsLength()):
-                constant = self._constant(subgraph, index, "")
+                constant = self._constant_values(subgraph, index, "")
                 if constant is not None:
                     yield (subgraph, index), constant
 
@@ -177,9 +195,9 @@ class TfliteFile:
         name: bytes = self.model.Subgraphs(subgraph).Tensors(index).Name() or b""
         return name.decode("utf-8", "replace")
 
-    def _constant(self, subgraph: int, index: int, op: str) -> TfliteWeight | None:
+    def _constant_values(self, subgraph: int, index: int, op: str) -> TfliteWeight | None:
         tensor = self.model.Subgraphs(subgraph).Tensors(index)
-        if self._content(tensor.Buffer()) is None:
+        if self._buffer_content(tensor.Buffer()) is None:
             return None
         quantisation = tensor.Quantization()
         scales: tuple[float, ...] = ()
@@ -194,11 +212,11 @@ class TfliteFile:
 
     def values(self, weight: TfliteWeight) -> npt.NDArray[Any]:
         """The weight's numbers as they lie in the file."""
-        raw = self._content(weight.buffer)
+        raw = self._buffer_content(weight.buffer)
         assert raw is not None  # it is one of weights()
         return raw.view(weight.dtype).reshape(weight.shape)
 
-    def _content(self, buffer: int) -> npt.NDArray[np.uint8] | None:
+    def _buffer_content(self, buffer: int) -> npt.NDArray[np.uint8] | None:
         from edgeprof_plugins.runtimes.litert.graph import content
 
         return content(self._view, self.model, buffer)
@@ -242,7 +260,7 @@ def modern(source: Path, target: Path) -> None:
     """A copy as ai-edge-quantizer wants it: with a signature, by which it calibrates, and with operators' codes where
     it looks for them (files of before 2020 have them in the old field only, and it would take each for an addition).
     """
-    schema = _schema()
+    schema = _load_schema()
     packed = source.read_bytes()
     model = schema.ModelT.InitFromPackedBuf(packed, 0)
     graph = model.subgraphs[0]
@@ -277,7 +295,7 @@ def copy(source: Path, target: Path) -> TfliteFile:
     return TfliteFile(target, writable=True)
 
 
-def _schema() -> Any:
+def _load_schema() -> Any:
     try:
         from ai_edge_litert import schema_py_generated
     except ImportError as error:

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from edgeprof_plugins.compressors.shared.coverage import Part, coverage
+from edgeprof_plugins.compressors.tflite.file import WEIGHTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,24 +20,6 @@ if TYPE_CHECKING:
     Place = tuple[int, int]  # number of the subgraph, index of the tensor
     Shape = tuple[int, ...]
 
-_LSTM = (*range(1, 9), 16)
-#: Operator → positions of the weights that it multiplies with.
-WEIGHTED: dict[str, tuple[int, ...]] = {
-    "CONV_2D": (1,),
-    "DEPTHWISE_CONV_2D": (1,),
-    "CONV_3D": (1,),
-    "TRANSPOSE_CONV": (1,),
-    "CONV_3D_TRANSPOSE": (1,),
-    "FULLY_CONNECTED": (1,),
-    "BATCH_MATMUL": (1, 0),
-    "LSTM": _LSTM,
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": _LSTM,
-    "BIDIRECTIONAL_SEQUENCE_LSTM": (*range(1, 9), 16, *range(18, 26), 33),
-    "RNN": (1, 2),
-    "UNIDIRECTIONAL_SEQUENCE_RNN": (1, 2),
-    "BIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 5, 6),
-    "SVDF": (1, 2),
-}
 #: Operators that look values up in a table.
 _LOOKUPS = frozenset({"GATHER", "EMBEDDING_LOOKUP", "GATHER_ND", "HASHTABLE_LOOKUP"})
 _FLOATS = frozenset({"float32", "float16", "float64", "bfloat16"})
@@ -69,7 +52,9 @@ class Inventory:
             size = sum(math.prod(constant.shape) for constant in constants if constant.buffer not in taken)
             taken.update(constant.buffer for constant in constants)
             name = self._unique(model.tensor_name(subgraph, operator.Outputs(0)) or f"{op}_{index}")
-            macs = _macs(op, operator, [model.shape(subgraph, i) for i in _inputs(operator)], model, subgraph)
+            macs = _operator_macs(
+                op, operator, [model.shape(subgraph, i) for i in _operator_inputs(operator)], model, subgraph
+            )
             reason = "" if constants else _ACTIVATIONS
             self.parts.append(Part(name, op if constants else f"{op} of activations", size, macs, reason))
             self.weights[name], self.outputs[name] = constants, (subgraph, operator.Outputs(0))
@@ -80,7 +65,7 @@ class Inventory:
             (subgraph, index)
             for subgraph, _, op, operator in model.all_operators()
             if op in _LOOKUPS
-            for index in _inputs(operator)
+            for index in _operator_inputs(operator)
         }
         for (subgraph, index), weight in model.constants():
             size = math.prod(weight.shape)
@@ -137,11 +122,11 @@ class Inventory:
         return coverage(self.parts, parts, why, otherwise)
 
 
-def _inputs(operator: Any) -> list[int]:
+def _operator_inputs(operator: Any) -> list[int]:
     return [operator.Inputs(index) for index in range(operator.InputsLength())]
 
 
-def _macs(op: str, operator: Any, shapes: list[Shape | None], model: TfliteFile, subgraph: int) -> int | None:
+def _operator_macs(op: str, operator: Any, shapes: list[Shape | None], model: TfliteFile, subgraph: int) -> int | None:
     """Multiply-accumulates by the shapes that the file declares."""
     output = model.shape(subgraph, operator.Outputs(0))
     weights = [shapes[k] for k in WEIGHTED[op] if k < len(shapes) and shapes[k] is not None]
@@ -150,7 +135,7 @@ def _macs(op: str, operator: Any, shapes: list[Shape | None], model: TfliteFile,
     if output is None or first is None or not weights:
         return None
     if op == "BATCH_MATMUL":
-        return math.prod(output) * first[-2 if _option(operator, "AdjX") else -1]
+        return math.prod(output) * first[-2 if _read_option(operator, "AdjX") else -1]
     if op == "FULLY_CONNECTED":
         return math.prod(output) * (shapes[1] or (0,))[-1]
     if op in {"TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"}:
@@ -162,7 +147,7 @@ def _macs(op: str, operator: Any, shapes: list[Shape | None], model: TfliteFile,
     return math.prod(places) * sizes
 
 
-def _option(operator: Any, name: str) -> bool:
+def _read_option(operator: Any, name: str) -> bool:
     from ai_edge_litert import schema_py_generated as schema
 
     table = operator.BuiltinOptions()

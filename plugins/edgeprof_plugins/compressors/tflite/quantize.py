@@ -53,7 +53,7 @@ class _Recipe(Compressor):
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
         del seed  # nothing here is drawn
-        aeq = _library()
+        aeq = _load_library()
         with TfliteFile(source) as model:
             inventory, before = Inventory(model), model.dtypes()
             inputs = model.inputs()
@@ -61,7 +61,7 @@ class _Recipe(Compressor):
         if not before.get("float32") or before.get("int8") or before.get("uint8"):
             some = "has integer weights already" if before.get("float32") else "has no float32 weights to quantise"
             raise InputError(f"{source} {some}", remedy="Start from the float model.")
-        with tempfile.TemporaryDirectory(prefix="edgeprof-tflite-") as folder, _quiet():
+        with tempfile.TemporaryDirectory(prefix="edgeprof-tflite-") as folder, _silence_library():
             try:
                 ready = source
                 if old or (self.needs_data != "no" and signature[0] is None):
@@ -107,7 +107,7 @@ class _Job:
     folder: Path
     inputs: dict[str, tuple[tuple[int | None, ...], str]]
     signature: tuple[str | None, dict[str, str]]
-    made: int = 0
+    files_written: int = 0
     ranges: Any = None
 
     def make(self, rows: list[dict[str, Any]], calibration: Calibration | None = None) -> Path:
@@ -115,8 +115,8 @@ class _Job:
         quantiser = self.aeq.quantizer.Quantizer(str(self.ready), rows)
         if calibration is not None and self.ranges is None and quantiser.need_calibration:
             self.ranges = self._calibrate(quantiser, rows, calibration)
-        target = self.folder / f"{self.made}.tflite"
-        self.made += 1
+        target = self.folder / f"{self.files_written}.tflite"
+        self.files_written += 1
         target.write_bytes(bytes(quantiser.quantize(self.ranges).quantized_model))
         return target
 
@@ -144,6 +144,8 @@ class _Job:
 
 
 class Int8Dynamic(_Recipe):
+    """Weights are stored as 8-bit integers; the range of activations is taken anew in each inference."""
+
     name = "int8-dynamic"
     changes = ("precision",)
     weight_bits = 8
@@ -151,6 +153,8 @@ class Int8Dynamic(_Recipe):
 
 
 class Int8Weight(_Recipe):
+    """Weights are stored as 8-bit integers; arithmetic stays in floats."""
+
     name = "int8-weight"
     changes = ("precision",)
     weight_bits = 8
@@ -158,6 +162,8 @@ class Int8Weight(_Recipe):
 
 
 class Int4Weight(_Recipe):
+    """Weights are stored as 4-bit integers; arithmetic stays in floats."""
+
     name = "int4-weight"
     changes = ("precision",)
     weight_bits = 4
@@ -165,6 +171,8 @@ class Int4Weight(_Recipe):
 
 
 class Fp16(_Recipe):
+    """Weights are stored as float16; arithmetic stays in float32 where the delegate has no other."""
+
     name = "fp16"
     changes = ("precision",)
     weight_bits = 16
@@ -180,6 +188,8 @@ class Fp16(_Recipe):
 
 
 class Int8Static(_Recipe):
+    """Weights and activations are 8-bit integers, with ranges that calibration samples gave."""
+
     name = "int8-static"
     changes = ("precision",)
     weight_bits = 8
@@ -259,7 +269,7 @@ def _exclusion_rows(expressions: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _library() -> Any:
+def _load_library() -> Any:
     version = library_version("ai_edge_quantizer", "ai-edge-quantizer", "ai-edge-quantizer-nightly")
     if version is None:
         raise UnavailableError("quantising TFLite models needs ai-edge-quantizer", remedy=REMEDY)
@@ -269,7 +279,7 @@ def _library() -> Any:
             f"ai-edge-quantizer {version} is too old; {'.'.join(map(str, _OLDEST))} or later is needed", remedy=REMEDY
         )
     try:
-        with _quiet():
+        with _silence_library():
             import ai_edge_quantizer
             from ai_edge_quantizer import quantizer, recipe
     except ImportError as error:
@@ -286,7 +296,7 @@ def _recipe_named(aeq: Any, name: str) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_library() -> Iterator[None]:
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),

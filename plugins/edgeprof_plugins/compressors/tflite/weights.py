@@ -27,6 +27,8 @@ _UNKNOWN = "its weights are sparse, or of a type that is not changed in place"
 
 
 class Prune(Compressor):
+    """The share ``amount`` of the weights with the smallest magnitudes becomes zero, of int8 files too."""
+
     name = "prune"
     changes = ("sparsity",)
     version = "1"
@@ -39,7 +41,7 @@ class Prune(Compressor):
         del data, seed
         with copy(source, target) as model:
             inventory = Inventory(model)
-            weights = _weights(self.name, model, source, target)
+            weights = _constant_weights(self.name, model, source, target)
             names: set[str] = set()
             pruning = Pruning.of(parameters, lambda: (_real_magnitudes(model, weight) for weight in weights))
             changed = []
@@ -54,6 +56,8 @@ class Prune(Compressor):
 
 
 class Cluster(Compressor):
+    """Each layer's weights become the ``n`` values of a codebook (``shared.kmeans``)."""
+
     name = "cluster"
     changes = ("values",)
     version = "1"
@@ -67,7 +71,7 @@ class Cluster(Compressor):
         sqnr: dict[str, float | None] = {}
         with copy(source, target) as model:
             inventory = Inventory(model)
-            usable = _weights(self.name, model, source, target)
+            usable = _constant_weights(self.name, model, source, target)
             weights = [w for w in usable if np.prod(w.shape) > parameters["n"]]
             changed = []
             for weight in weights:
@@ -84,7 +88,7 @@ class Cluster(Compressor):
         return {**facts, "coverage": inventory.by_buffers(changed, few, _UNKNOWN)}
 
 
-def _weights(method: str, model: TfliteFile, source: Path, target: Path) -> list[TfliteWeight]:
+def _constant_weights(method: str, model: TfliteFile, source: Path, target: Path) -> list[TfliteWeight]:
     weights = model.weights()
     usable = [w for w in weights if w.dtype in _KNOWN and not w.sparse]
     if usable:

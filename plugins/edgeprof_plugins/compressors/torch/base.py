@@ -55,6 +55,7 @@ class ModuleCompressor(Compressor):
 def run_key(
     tool: Compressor, source: Path, parameters: Mapping[str, Any], samples: torch_train.Samples, seed: int
 ) -> str:
+    """Return the name of a training run's checkpoint, the same for the same model, data, parameters and versions."""
     torch = torch_model.require()
     model = recognise(str(source))
     values = {name: value for name, value in parameters.items() if name != "data"}

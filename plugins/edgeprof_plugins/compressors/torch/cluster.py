@@ -31,6 +31,8 @@ _N = Parameter("n", "int", default=16, minimum=2, maximum=256, help="distinct va
 
 
 class Cluster(ModuleCompressor):
+    """Each layer's weights become the ``n`` values of a codebook, of a module or an exported program."""
+
     name = "cluster"
     changes = ("values",)
     version = "1"
@@ -55,6 +57,8 @@ class Cluster(ModuleCompressor):
 
 
 class ClusterScript(Compressor):
+    """The same for TorchScript, whose layers cannot be trained."""
+
     name = "cluster"
     changes = ("values",)
     version = "1"

@@ -71,11 +71,11 @@ class Distill(Compressor):
                 "distill needs a student or a teacher",
                 remedy="--with distill:student=width:0.5, or teacher=FILE.py:NAME",
             )
-        teacher = torch_model.load(_path(parameters["teacher"]) or source, data, seed=seed)
+        teacher = torch_model.load(_teacher_path(parameters["teacher"]) or source, data, seed=seed)
         student, facts = self._student(source, parameters["student"], data, seed)
         samples = torch_train.samples(student, self.name, parameters, data)
-        run = run_key(self, source, {**parameters, "teacher": _content(parameters["teacher"])}, samples, seed)
-        wisdom = _answers(torch, teacher, samples)
+        run = run_key(self, source, {**parameters, "teacher": _content_hash(parameters["teacher"])}, samples, seed)
+        wisdom = _teacher_answers(torch, teacher, samples)
         kl, softmax = torch.nn.functional.kl_div, torch.nn.functional.log_softmax
         heat, alpha = parameters["temperature"], parameters["alpha"]
 
@@ -103,7 +103,9 @@ class Distill(Compressor):
     def _student(self, source: Path, wanted: str, data: Dataset | None, seed: int) -> tuple[Net, dict[str, Any]]:
         kind, _, text = wanted.partition(":")
         if kind != "width":
-            return torch_model.load(_path(wanted) or source, data, seed=seed), {"student": wanted or "the model"}
+            return torch_model.load(_teacher_path(wanted) or source, data, seed=seed), {
+                "student": wanted or "the model"
+            }
         try:
             width = float(text)
         except ValueError:
@@ -133,7 +135,7 @@ def _with_width(source: Path, width: float, seed: int) -> Any:
     return torch_model.made_by(spec, f"width={width}")[1].eval()
 
 
-def _path(spec: str) -> Path | None:
+def _teacher_path(spec: str) -> Path | None:
     if not spec:
         return None
     model = recognise(spec)
@@ -145,11 +147,11 @@ def _path(spec: str) -> Path | None:
     return Path(model.target)
 
 
-def _content(spec: str) -> str:
+def _content_hash(spec: str) -> str:
     return (recognise(spec).sha256 or spec) if spec else ""
 
 
-def _answers(torch: Any, teacher: Net, samples: torch_train.Samples) -> Any:
+def _teacher_answers(torch: Any, teacher: Net, samples: torch_train.Samples) -> Any:
     """The teacher's outputs for all samples, told once: they do not change."""
     parts = []
     with torch.no_grad():

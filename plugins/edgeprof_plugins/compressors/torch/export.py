@@ -111,7 +111,7 @@ class ExportOnnx(Compressor):
                 )
             except Exception as error:
                 raise VariantError(
-                    f"PyTorch's ONNX exporter cannot express {net.spec}: {_cause(error)}",
+                    f"PyTorch's ONNX exporter cannot express {net.spec}: {_innermost_cause(error)}",
                     remedy="int8-dynamic cannot be expressed: quantise after the export, as export-onnx+int8-dynamic."
                     if "choose_qparams" in str(error)
                     else None,
@@ -127,7 +127,7 @@ class ExportOnnx(Compressor):
         }
 
 
-def _cause(error: BaseException) -> str:
+def _innermost_cause(error: BaseException) -> str:
     """The innermost reason, in one line: the exporter wraps it into pages."""
     while error.__cause__ is not None:
         error = error.__cause__

@@ -61,10 +61,10 @@ class Fp16(ModuleCompressor):
         if isinstance(net.module, torch.fx.GraphModule):  # torch.export goes through its graph, past its hooks
             _convert_graph(torch, net.module, kind)
         else:
-            _convert(torch, net.module, kind, torch.float32)
+            _convert_module(torch, net.module, kind, torch.float32)
         for layer in excluded:
             layer.float()
-            _convert(torch, layer, torch.float32, kind)
+            _convert_module(torch, layer, torch.float32, kind)
         # What multiplies two activations does so in half precision too, unless all around it is excluded.
         touched += [part.name for part in inventory.parts if part.family.endswith(" of activations") and not excluded]
         touched += [name for name, value in net.module.named_buffers() if value.dtype == kind and name not in touched]
@@ -81,7 +81,7 @@ class Bf16(Fp16):
     kind = "bfloat16"
 
 
-def _convert(torch: Any, module: Any, inside: Any, outside: Any) -> None:
+def _convert_module(torch: Any, module: Any, inside: Any, outside: Any) -> None:
     """Have a module compute in one type and answer in another."""
 
     def into(kind: Any, values: Any) -> Any:

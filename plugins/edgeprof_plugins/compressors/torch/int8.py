@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from edgeprof.compression.compressor import Change
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof_plugins.compressors.torch.model import Net
 
@@ -52,14 +53,40 @@ _FOLDED = ("aten.batch_norm", "aten.relu", "aten.hardtanh", "aten.clamp")
 _HOPELESS_DB = 3.0
 
 
-class Int8Static(Compressor):
-    name = "int8-static"
-    changes = ("precision",)
+class _Int8(Compressor):
+    """What all three methods share: which models they take, and what they say of the model that they write."""
+
+    changes: Sequence[Change] = ("precision",)
     weight_bits = 8
     version = "2"
     takes = ("python", "pt2")
     gives = "pt2"
     for_target = True
+
+    def _load_net(self, source: Path, data: Dataset | None, seed: int) -> tuple[Net, Inventory]:
+        """The float model, and the layers and weights that it has before anything is quantised.
+
+        Raises:
+            InputError: it has weights of float64.
+        """
+        net = torch_model.load(source, data, seed=seed)
+        _require_float32(self.name, net)
+        return net, Inventory.of(net.module, net.examples)
+
+    @staticmethod
+    def _write(net: Net, quantised: Any, target: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the program, and return which rules it follows and how it was saved."""
+        return {
+            "backend": _target_backend(parameters),
+            **_activation_range(parameters),
+            **_write_program(net, quantised, target),
+        }
+
+
+class Int8Static(_Int8):
+    """Weights and activations are 8-bit integers, with ranges that calibration samples gave."""
+
+    name = "int8-static"
     needs_data = "calibration"
     parameters = (
         _BACKEND,
@@ -73,87 +100,50 @@ class Int8Static(Compressor):
         if data is None:
             raise InputError("int8-static needs calibration data", remedy="Add --dataset SPEC.")
         torch = torch_model.require()
-        net = torch_model.load(source, data, seed=seed)
-        _require_float32(self.name, net)
-        inventory = Inventory.of(net.module, net.examples)
+        net, inventory = self._load_net(source, data, seed)
         calibration = Calibration(data, net.inputs(), parameters["samples"])
-        program, open_batch = _program(net)
-        feeds = _together(torch, net, calibration, open_batch=open_batch)
-        tools = _tools()
-        quantizer = _quantizer(net, parameters)
-        with torch_model.quiet(), torch.no_grad():
-            prepared = tools.prepare_pt2e(program, quantizer)
-            for number, feed in enumerate(feeds):
-                prepared(*feed)
-                report(f"int8-static · calibration {number + 1}/{len(feeds)}", (number + 1) / len(feeds))
-            quantised = tools.convert_pt2e(prepared)
-        facts = _compare_outputs(net, quantised, feeds[:32]) | {"coverage": _account(inventory, quantised, net)}
+        program, open_batch = _export_program(net)
+        feeds = _batch_samples(torch, net, calibration, open_batch=open_batch)
+        quantised = _quantise(program, _make_quantizer(net, parameters), feeds, label="int8-static · calibration")
+        facts = _compare_outputs(net, quantised, feeds[:32]) | {"coverage": _integer_account(inventory, quantised, net)}
         if not facts["int8_mac_share"]:
             raise InputError(
                 f"int8-static finds nothing to quantise in {net.spec}: no float convolution or dense layer is left",
                 remedy="Start from the float model.",
             )
-        return {
-            **calibration.facts(),
-            **facts,
-            "backend": _backend(parameters),
-            **_range(parameters),
-            **_write_program(net, quantised, target),
-        }
+        return {**calibration.facts(), **facts, **self._write(net, quantised, target, parameters)}
 
 
-class Int8Dynamic(Compressor):
+class Int8Dynamic(_Int8):
     """Dense layers only: their inputs' ranges are taken while running. Of a convolutional network, next to nothing."""
 
     name = "int8-dynamic"
-    changes = ("precision",)
-    weight_bits = 8
     version = "1"
-    takes = ("python", "pt2")
-    gives = "pt2"
-    for_target = True
     parameters = (_BACKEND, _EXCLUDE)
 
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
-        torch = torch_model.require()
-        net = torch_model.load(source, data, seed=seed)
-        _require_float32(self.name, net)
-        inventory = Inventory.of(net.module, net.examples)
-        feeds = [_noise(torch, net, seed)]
-        tools = _tools()
+        net, inventory = self._load_net(source, data, seed)
+        feeds = [_noise_inputs(torch_model.require(), net, seed)]
         # Of convolutions no engine has a dynamic int8 kernel here: quantised, they would only be slower.
-        quantizer = _quantizer(net, parameters, dense_only=True, is_dynamic=True)
-        with torch_model.quiet(), torch.no_grad():
-            prepared = tools.prepare_pt2e(_program(net)[0], quantizer)
-            prepared(*feeds[0])
-            quantised = tools.convert_pt2e(prepared)
-        account = _account(inventory, quantised, net) | {"remedy": "Use int8-static, with calibration data."}
+        quantizer = _make_quantizer(net, parameters, dense_only=True, is_dynamic=True)
+        quantised = _quantise(_export_program(net)[0], quantizer, feeds)
+        remedy = "Use int8-static, with calibration data."
+        account = _integer_account(inventory, quantised, net) | {"remedy": remedy}
         facts = _compare_outputs(net, quantised, feeds) | {"coverage": account}
         if not facts["int8_mac_share"]:
             raise InputError(
-                f"int8-dynamic finds nothing to quantise in {net.spec}: it has no dense layers",
-                remedy="Use int8-static, with calibration data.",
+                f"int8-dynamic finds nothing to quantise in {net.spec}: it has no dense layers", remedy=remedy
             )
-        return {
-            **facts,
-            "backend": _backend(parameters),
-            **_range(parameters),
-            **_write_program(net, quantised, target),
-        }
+        return {**facts, **self._write(net, quantised, target, parameters)}
 
 
-class Qat(Compressor):
+class Qat(_Int8):
     """Quantisation-aware training: int8's rounding in the forward pass, straight through in the backward one."""
 
     name = "qat"
     changes = ("precision", "weights")
-    weight_bits = 8
-    version = "2"
-    takes = ("python", "pt2")
-    gives = "pt2"
-    for_target = True
     needs_data = "training"
     parameters = (_BACKEND, _EXCLUDE, *torch_train.parameters(3, 1e-4))
 
@@ -161,16 +151,14 @@ class Qat(Compressor):
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
         torch = torch_model.require()
-        net = torch_model.load(source, data, seed=seed)
-        _require_float32(self.name, net)
-        inventory = Inventory.of(net.module, net.examples)
+        net, inventory = self._load_net(source, data, seed)
         samples = torch_train.samples(net, self.name, parameters, data)
         run = run_key(self, source, parameters, samples, seed)
-        tools = _tools()
-        quantizer = _quantizer(net, parameters, is_qat=True)
+        tools = _load_torchao()
+        quantizer = _make_quantizer(net, parameters, is_qat=True)
         with torch_model.quiet():
             net.module.train()
-            program, _ = _program(net)
+            program, _ = _export_program(net)
             net.module.eval()
             prepared = tools.prepare_qat_pt2e(program, quantizer)
             tools.allow_exported_model_train_eval(prepared)
@@ -189,13 +177,30 @@ class Qat(Compressor):
             quantised = tools.convert_pt2e(prepared)
         facts |= {
             "int8_mac_share": int8_share(quantised, net),
-            "coverage": _account(inventory, quantised, net),
-            "backend": _backend(parameters),
-            **_range(parameters),
+            "coverage": _integer_account(inventory, quantised, net),
+            **self._write(net, quantised, target, parameters),
         }
-        facts |= _write_program(net, quantised, target)
         torch_train.finish(run)
         return facts
+
+
+def _quantise(program: Any, quantizer: Any, feeds: Sequence[tuple[Any, ...]], *, label: str = "") -> Any:
+    """Watch an exported program on the samples, and put quantised operators in place of those that were watched.
+
+    Args:
+        program: From ``_export_program``.
+        quantizer: From ``_make_quantizer``.
+        feeds: The arguments of each call.
+        label: What the progress line says; "" for a step that is too short to be shown.
+    """
+    tools = _load_torchao()
+    with torch_model.quiet(), torch_model.require().no_grad():
+        prepared = tools.prepare_pt2e(program, quantizer)
+        for number, feed in enumerate(feeds):
+            prepared(*feed)
+            if label:
+                report(f"{label} {number + 1}/{len(feeds)}", (number + 1) / len(feeds))
+        return tools.convert_pt2e(prepared)
 
 
 def _require_float32(name: str, net: Net) -> None:
@@ -216,7 +221,7 @@ class _Tools:
         self.allow_exported_model_train_eval = pt2e.allow_exported_model_train_eval
 
 
-def _tools() -> _Tools:
+def _load_torchao() -> _Tools:
     torch_model.require("torchao")
     try:
         pt2e = torch_model.require("torchao", "torchao.quantization.pt2e")
@@ -234,8 +239,9 @@ def _too_old() -> UnavailableError:
     )
 
 
-def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = False, **mode: bool) -> Any:
+def _make_quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = False, **mode: bool) -> Any:
     torch = torch_model.require()
+    _load_torchao()  # says which version is needed, where the installed one is too old to have a quantiser
     kinds = (torch.nn.Linear,) if dense_only else (torch.nn.modules.conv._ConvNd, torch.nn.Linear)  # noqa: SLF001 - the class that all convolutions share
     layers = {name: layer for name, layer in net.module.named_modules() if isinstance(layer, kinds)}
     excluded = torch_model.names(
@@ -243,12 +249,12 @@ def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = Fa
     )
     name, maker = (
         ("arm_inductor_quantizer", "ArmInductorQuantizer")
-        if _backend(parameters) == "arm"
+        if _target_backend(parameters) == "arm"
         else ("x86_inductor_quantizer", "X86InductorQuantizer")
     )
     module = torch_model.require("torchao", f"torchao.quantization.pt2e.quantizer.{name}")
     make_config = getattr(module, f"get_default_{name.removesuffix('_quantizer')}_quantization_config")
-    config = make_config(**mode, **_range(parameters))
+    config = make_config(**mode, **_activation_range(parameters))
     quantizer = (
         getattr(module, maker)() if dense_only else _joining_quantizer(getattr(module, maker), config.input_activation)
     )
@@ -257,15 +263,15 @@ def _quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = Fa
     return quantizer.set_module_type_qconfig(torch.nn.Linear, config) if dense_only else quantizer.set_global(config)
 
 
-def _backend(parameters: Mapping[str, Any]) -> str:
+def _target_backend(parameters: Mapping[str, Any]) -> str:
     """Whose rules: ``x86`` or ``arm``."""
     given: str = parameters["backend"]
     return current_target().architecture if given == "auto" else given
 
 
-def _range(parameters: Mapping[str, Any]) -> dict[str, bool]:
+def _activation_range(parameters: Mapping[str, Any]) -> dict[str, bool]:
     """Activations of 7 bits where the target's kernels saturate with 8; Arm's quantiser has no such choice."""
-    return {"reduce_range": True} if _backend(parameters) == "x86" and current_target().saturates else {}
+    return {"reduce_range": True} if _target_backend(parameters) == "x86" and current_target().saturates else {}
 
 
 def _joining_quantizer(maker: Any, activation: Any) -> Any:
@@ -282,7 +288,7 @@ def _joining_quantizer(maker: Any, activation: Any) -> Any:
                 model = super().annotate(model)
             for node in model.graph.nodes:
                 values = [argument for argument in node.args if hasattr(argument, "meta")]
-                if str(node.target) in _JOINTS and any(_integer(argument) for argument in values):
+                if str(node.target) in _JOINTS and any(_is_quantised(argument) for argument in values):
                     node.meta["quantization_annotation"] = annotation(
                         input_qspec_map=dict.fromkeys(values, activation),
                         output_qspec=activation if len(values) > 1 else None,
@@ -322,16 +328,16 @@ def _patched_torchao() -> Iterator[None]:
             utils.itertools = original
 
 
-def _integer(node: Any) -> bool:
+def _is_quantised(node: Any) -> bool:
     """Whether what gives this value is quantised: the node, or the one whose norm or activation it is."""
     annotation = node.meta.get("quantization_annotation")
     if annotation is not None and annotation.input_qspec_map:
         return True
     before = [argument for argument in node.args if hasattr(argument, "meta")]
-    return bool(before) and str(node.target).startswith(_FOLDED) and _integer(before[0])
+    return bool(before) and str(node.target).startswith(_FOLDED) and _is_quantised(before[0])
 
 
-def _together(torch: Any, net: Net, calibration: Calibration, *, open_batch: bool) -> list[tuple[Any, ...]]:
+def _batch_samples(torch: Any, net: Net, calibration: Calibration, *, open_batch: bool) -> list[tuple[Any, ...]]:
     """The calibration's samples in batches: an observer's histogram costs the same for one sample and for many."""
     if not open_batch:
         batches = calibration.batches(int(net.examples[0].shape[0]))
@@ -345,7 +351,7 @@ def _together(torch: Any, net: Net, calibration: Calibration, *, open_batch: boo
     ]
 
 
-def _program(net: Net) -> tuple[Any, bool]:
+def _export_program(net: Net) -> tuple[Any, bool]:
     """The net as torchao wants it: an exported module, and whether its batch is open (it is where that can be)."""
     torch = torch_model.require()
     batch = torch.export.Dim("batch")
@@ -375,7 +381,7 @@ def _without_guards() -> dict[str, Any]:
     return {"check_guards": False} if "check_guards" in known else {}
 
 
-def _noise(torch: Any, net: Net, seed: int) -> tuple[Any, ...]:
+def _noise_inputs(torch: Any, net: Net, seed: int) -> tuple[Any, ...]:
     generator = torch.Generator().manual_seed(seed)
     return tuple(
         torch.randn(v.shape, generator=generator, dtype=v.dtype) if v.is_floating_point() else v
@@ -419,12 +425,12 @@ def _compare_outputs(net: Net, quantised: Any, feeds: list[tuple[Any, ...]]) -> 
 
 def int8_share(quantised: Any, net: Net) -> float:
     """Multiplications with int8 weights and inputs over all of convolutions and dense layers, 0 to 1."""
-    layers = _layers(quantised, net)
+    layers = _weighted_layers(quantised, net)
     total = sum(macs for _, macs, _ in layers)
     return round(sum(macs for _, macs, quantised in layers if quantised) / total, 6) if total else 0.0
 
 
-def _layers(quantised: Any, net: Net) -> list[tuple[tuple[int, ...], int, bool]]:
+def _weighted_layers(quantised: Any, net: Net) -> list[tuple[tuple[int, ...], int, bool]]:
     """Convolutions and dense layers in order: the shape of the weights, multiply-accumulates, whether in integers."""
     torch = torch_model.require()
     layers: list[tuple[tuple[int, ...], int, bool]] = []
@@ -435,7 +441,7 @@ def _layers(quantised: Any, net: Net) -> list[tuple[tuple[int, ...], int, bool]]
             result = super().run_node(node)
             if str(node.target) in _LAYERS:
                 shape = tuple(self.env[node.args[1]].shape)
-                layers.append((shape, result.numel() * math.prod(shape[1:]), _dequantised(node)))
+                layers.append((shape, result.numel() * math.prod(shape[1:]), _is_dequantised(node)))
             return result
 
     with torch.no_grad():
@@ -448,7 +454,7 @@ _LAYERS = frozenset({"aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.
 _NOT_COVERED = "torchao's quantiser leaves it in float: excluded, or no layer that it knows"
 
 
-def _account(inventory: Inventory, program: Any, net: Net) -> dict[str, Any]:
+def _integer_account(inventory: Inventory, program: Any, net: Net) -> dict[str, Any]:
     """What share became integers. The program keeps the layers' order, not their names: they are found by shape."""
     waiting: dict[tuple[int, ...], list[str]] = {}
     shapes = {name: tuple(value.shape) for name, value in net.module.named_parameters()}
@@ -456,13 +462,13 @@ def _account(inventory: Inventory, program: Any, net: Net) -> dict[str, Any]:
         if part.name in inventory.used and part.name in shapes:
             waiting.setdefault(shapes[part.name], []).append(part.name)
     changed = []
-    for shape, _, quantised in _layers(program, net):
+    for shape, _, quantised in _weighted_layers(program, net):
         name = waiting[shape].pop(0) if waiting.get(shape) else ""
         changed += [name] if quantised and name else []
     return inventory.account(changed, {}, _NOT_COVERED)
 
 
-def _dequantised(node: Any) -> bool:
+def _is_dequantised(node: Any) -> bool:
     return all("dequantize" in str(argument.target) for argument in node.args[:2])
 
 

@@ -58,12 +58,12 @@ class Inventory:
     def of(cls, module: Any, examples: tuple[Any, ...] | None) -> Inventory:
         """Run the module on its example inputs; without them its layers are told by their classes."""
         inventory = cls(known=examples is not None)
-        tensors = _floats(module)
+        tensors = _float_tensors(module)
         products: dict[str, int] = {}
         tables: set[str] = set()
         if examples is not None:
-            _watch(module, examples, tensors, (inventory.used, products, tables))
-        owners = _owners(module)
+            _watch_products(module, examples, tensors, (inventory.used, products, tables))
+        owners = _parameter_owners(module)
         for name, value in tensors.items():
             family, layer = owners.get(name, ("other", False))
             if inventory.known:
@@ -94,7 +94,7 @@ class Inventory:
         layers = {part.name for part in self.parts if part.family not in _LOOSE}
         weights = {
             name: value
-            for name, value in _floats(module).items()
+            for name, value in _float_tensors(module).items()
             if name in layers and value.layout == require().strided
         }
         if not weights:
@@ -112,7 +112,7 @@ class Inventory:
         return account
 
 
-def _floats(module: Any) -> dict[str, Any]:
+def _float_tensors(module: Any) -> dict[str, Any]:
     """Floating-point parameters and buffers by name; a shared one once."""
     seen: set[int] = set()
     floats = {}
@@ -123,7 +123,7 @@ def _floats(module: Any) -> dict[str, Any]:
     return floats
 
 
-def _owners(module: Any) -> dict[str, tuple[str, bool]]:
+def _parameter_owners(module: Any) -> dict[str, tuple[str, bool]]:
     """Parameter → the class of the layer that holds it, and whether layers of that class multiply."""
     owners = {}
     for prefix, layer in module.named_modules():
@@ -136,7 +136,7 @@ def _owners(module: Any) -> dict[str, tuple[str, bool]]:
     return owners
 
 
-def _watch(module: Any, examples: tuple[Any, ...], tensors: Mapping[str, Any], into: Any) -> None:
+def _watch_products(module: Any, examples: tuple[Any, ...], tensors: Mapping[str, Any], into: Any) -> None:
     """Run the module and note each product of two tensors."""
     torch = require()
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -166,7 +166,7 @@ def _watch(module: Any, examples: tuple[Any, ...], tensors: Mapping[str, Any], i
                 if name:
                     layer_use = used.setdefault(name, Used(op=_SPOKEN.get(op, op)))
                     layer_use.macs += macs
-                    layer_use.inner = _inner(
+                    layer_use.inner = _summed_dimension(
                         op, tensors[name], second if owner(second) else first, bool(owner(second)), args
                     )
                 else:
@@ -189,7 +189,7 @@ def _plain_kernels(torch: Any) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _inner(op: str, weight: Any, seen: Any, second: bool, args: Any) -> int | None:
+def _summed_dimension(op: str, weight: Any, seen: Any, second: bool, args: Any) -> int | None:
     """The dimension of a parameter that a product sums over, by the strides of what the operator was given."""
     if op == "convolution":
         return 0 if args[6] else 1
@@ -200,7 +200,7 @@ def _inner(op: str, weight: Any, seen: Any, second: bool, args: Any) -> int | No
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _matrices(first: Any, second: Any, result: Any) -> tuple[Any, Any, int]:
+def _matrix_product(first: Any, second: Any, result: Any) -> tuple[Any, Any, int]:
     return first, second, int(result.numel() * first.shape[-1])
 
 
@@ -218,13 +218,13 @@ def _attention_operands(args: Any, result: Any) -> tuple[Any, Any, int]:
 
 #: Operator → its two factors and its multiply-accumulates.
 _PRODUCTS: dict[str, Any] = {
-    "mm": lambda args, result: _matrices(args[0], args[1], result),
-    "bmm": lambda args, result: _matrices(args[0], args[1], result),
-    "mv": lambda args, result: _matrices(args[0], args[1], result),
-    "dot": lambda args, result: _matrices(args[0], args[1], result),
-    "addmm": lambda args, result: _matrices(args[1], args[2], result),
-    "baddbmm": lambda args, result: _matrices(args[1], args[2], result),
-    "addmv": lambda args, result: _matrices(args[1], args[2], result),
+    "mm": lambda args, result: _matrix_product(args[0], args[1], result),
+    "bmm": lambda args, result: _matrix_product(args[0], args[1], result),
+    "mv": lambda args, result: _matrix_product(args[0], args[1], result),
+    "dot": lambda args, result: _matrix_product(args[0], args[1], result),
+    "addmm": lambda args, result: _matrix_product(args[1], args[2], result),
+    "baddbmm": lambda args, result: _matrix_product(args[1], args[2], result),
+    "addmv": lambda args, result: _matrix_product(args[1], args[2], result),
     "convolution": _convolution_operands,
     "_scaled_dot_product_flash_attention_for_cpu": _attention_operands,
 }

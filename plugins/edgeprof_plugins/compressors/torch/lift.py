@@ -18,13 +18,13 @@ def lift(torch: Any, program: Any) -> Any:
         if node.op == "call_module" and node.target == "_guards_fn":  # asserts the shapes that were exported
             graph.erase_node(node)
             continue
-        lifted = _layer(torch, module, node)
+        lifted = _layer_of_call(torch, module, node)
         if lifted is None:
             continue
         layer, sources = lifted
         key = (*sources, str(node.target), repr(node.args[3:]))
         if key not in layers:
-            layers[key] = _place(module, layer, sources, len(layers))
+            layers[key] = _layer_place(module, layer, sources, len(layers))
         with graph.inserting_before(node):
             call = graph.call_module(layers[key], (node.args[0],))
         call.meta = {key: value for key, value in node.meta.items() if key in {"val", "tensor_meta"}}
@@ -45,18 +45,18 @@ def lift(torch: Any, program: Any) -> Any:
     return module
 
 
-def _layer(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
+def _layer_of_call(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
     """The layer of a call and the names of its weights; None for whatever is no such call."""
     if node.op != "call_function" or not hasattr(node.target, "overloadpacket"):
         return None
     name = str(node.target.overloadpacket).partition(".")[2] or str(node.target.overloadpacket)
     makers = {
-        "conv1d": _conv,
-        "conv2d": _conv,
-        "conv3d": _conv,
-        "linear": _linear,
+        "conv1d": _make_conv,
+        "conv2d": _make_conv,
+        "conv3d": _make_conv,
+        "linear": _make_linear,
         "batch_norm": _batch_norm,
-        "dropout": _dropout,
+        "dropout": _make_dropout,
     }
     maker = makers.get(name)
     return None if maker is None else maker(torch, module, node)
@@ -70,7 +70,7 @@ def _argument_of(node: Any, position: int, default: Any = None) -> Any:
     return node.kwargs.get(argument.name, argument.default_value if argument.has_default_value() else default)
 
 
-def _own(torch: Any, module: Any, node: Any) -> tuple[Any, str] | None:
+def _program_weight(torch: Any, module: Any, node: Any) -> tuple[Any, str] | None:
     """A weight that belongs to the program, with its name; None where it is computed."""
     if node is None or getattr(node, "op", "") != "get_attr":
         return None
@@ -80,18 +80,18 @@ def _own(torch: Any, module: Any, node: Any) -> tuple[Any, str] | None:
     return (value, str(node.target)) if isinstance(value, torch.Tensor) and value.is_floating_point() else None
 
 
-def _weights(torch: Any, module: Any, node: Any) -> tuple[Any, Any, tuple[str, ...]] | None:
+def _layer_weights(torch: Any, module: Any, node: Any) -> tuple[Any, Any, tuple[str, ...]] | None:
     """Weight and bias at positions 1 and 2, and their names."""
-    weight = _own(torch, module, _argument_of(node, 1))
+    weight = _program_weight(torch, module, _argument_of(node, 1))
     given = _argument_of(node, 2)
-    bias = _own(torch, module, given)
+    bias = _program_weight(torch, module, given)
     if weight is None or (given is not None and bias is None):
         return None
     return weight[0], None if bias is None else bias[0], (weight[1], *([] if bias is None else [bias[1]]))
 
 
-def _conv(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
-    constants = _weights(torch, module, node)
+def _make_conv(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
+    constants = _layer_weights(torch, module, node)
     if constants is None:
         return None
     weight, bias, names = constants
@@ -102,9 +102,9 @@ def _conv(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | N
         weight.shape[1] * groups,
         weight.shape[0],
         tuple(weight.shape[2:]),
-        stride=_each(stride, rank),
-        padding=padding if isinstance(padding, str) else _each(padding, rank),
-        dilation=_each(dilation, rank),
+        stride=_per_dimension(stride, rank),
+        padding=padding if isinstance(padding, str) else _per_dimension(padding, rank),
+        dilation=_per_dimension(dilation, rank),
         groups=groups,
         bias=bias is not None,
         device="meta",
@@ -112,8 +112,8 @@ def _conv(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | N
     return _fill_layer(torch, layer, weight, bias), names
 
 
-def _linear(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
-    constants = _weights(torch, module, node)
+def _make_linear(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
+    constants = _layer_weights(torch, module, node)
     if constants is None:
         return None
     weight, bias, names = constants
@@ -122,7 +122,7 @@ def _linear(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] |
 
 
 def _batch_norm(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
-    parts = [_own(torch, module, _argument_of(node, position)) for position in range(1, 5)]
+    parts = [_program_weight(torch, module, _argument_of(node, position)) for position in range(1, 5)]
     weight, bias, mean, variance = parts
     if mean is None or variance is None or weight is None or bias is None:
         return None
@@ -135,7 +135,7 @@ def _batch_norm(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...
     return layer, (weight[1], bias[1])
 
 
-def _dropout(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
+def _make_dropout(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
     del module
     return torch.nn.Dropout(_argument_of(node, 1)), (f"dropout_{node.name}",)
 
@@ -147,12 +147,12 @@ def _fill_layer(torch: Any, layer: Any, weight: Any, bias: Any) -> Any:
     return layer
 
 
-def _each(value: Any, rank: int) -> tuple[int, ...]:
+def _per_dimension(value: Any, rank: int) -> tuple[int, ...]:
     values = tuple(value) if isinstance(value, list | tuple) else (value,)
     return values * rank if len(values) == 1 else values
 
 
-def _place(module: Any, layer: Any, sources: tuple[str, ...], number: int) -> str:
+def _layer_place(module: Any, layer: Any, sources: tuple[str, ...], number: int) -> str:
     """Where the layer goes: the place that its weight had, if that is free for a layer."""
     owner, _, key = sources[0].rpartition(".")
     holder = module.get_submodule(owner) if owner and key == "weight" else None

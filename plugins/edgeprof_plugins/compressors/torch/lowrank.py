@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 class LowRank(ModuleCompressor):
+    """A layer becomes two smaller ones whose product is nearest to its weights (``shared.factors``)."""
+
     name = "low-rank"
     changes = ("rank",)
     version = "2"
@@ -34,7 +36,7 @@ class LowRank(ModuleCompressor):
         layers: dict[str, dict[str, Any]] = {}
         unchanged: dict[str, str] = {}
         for name, layer in list(net.module.named_modules()):
-            if not name or not _fits(torch, layer):
+            if not name or not _is_factorable(torch, layer):
                 continue
             matrix = to_numpy(layer.weight).reshape(layer.weight.shape[0], -1)
             left, right, share = factors(matrix, parameters)
@@ -60,7 +62,7 @@ class LowRank(ModuleCompressor):
 _NOT_SPLIT = "low-rank splits dense layers and convolutions that are not grouped"
 
 
-def _fits(torch: Any, layer: Any) -> bool:
+def _is_factorable(torch: Any, layer: Any) -> bool:
     # Exactly these: a subclass may use its weight in a way of its own (as MultiheadAttention does its projection's).
     nn = torch.nn
     return type(layer) in {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d} and getattr(layer, "groups", 1) == 1

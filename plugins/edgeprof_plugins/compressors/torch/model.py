@@ -177,7 +177,7 @@ def _from_factory(torch: Any, spec: str, data: Dataset | None) -> Net:
         with user_code(f"the example_inputs of {spec}"):
             examples = examples()
     if examples is None:
-        examples = _sample(torch, spec, data, parameters)
+        examples = _first_sample(torch, spec, data, parameters)
     if isinstance(examples, dict):
         examples = tuple(examples[name] for name in parameters if name in examples)
     values = tuple(examples) if isinstance(examples, tuple | list) else (examples,)
@@ -193,7 +193,7 @@ def _from_factory(torch: Any, spec: str, data: Dataset | None) -> Net:
     return Net(module, values, names, spec)
 
 
-def _sample(torch: Any, spec: str, data: Dataset | None, names: list[str]) -> Any:
+def _first_sample(torch: Any, spec: str, data: Dataset | None, names: list[str]) -> Any:
     if data is None:
         raise InputError(
             f"{spec} does not tell what its inputs are",
@@ -286,7 +286,7 @@ def export(net: Net) -> tuple[Any, bool]:
                     f"torch.export cannot follow {net.spec}: {first}",
                     remedy="Write its forward without branches that depend on values, or export it to ONNX yourself.",
                 ) from error
-        _compare(torch, net, program)
+        _compare_outputs(torch, net, program)
     for node in program.graph.nodes:
         for key in _TRACES:
             node.meta.pop(key, None)
@@ -314,10 +314,10 @@ def _export_program(torch: Any, net: Net, *, dynamic: bool) -> Any:
         return torch.export.export(net.module, net.examples)
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} if value.dim() else None for value in net.examples)
-    return torch.export.export(net.module, twice(torch, net.examples), dynamic_shapes=_shapes(net, shapes))
+    return torch.export.export(net.module, twice(torch, net.examples), dynamic_shapes=_dynamic_shapes(net, shapes))
 
 
-def _shapes(net: Net, shapes: tuple[Any, ...]) -> Any:
+def _dynamic_shapes(net: Net, shapes: tuple[Any, ...]) -> Any:
     """A lifted module's forward takes what the program took; others take their arguments by name."""
     return dict(zip(net.names, shapes, strict=True)) if not hasattr(net.module, "graph") else shapes
 
@@ -327,7 +327,7 @@ def twice(torch: Any, examples: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(torch.cat([v, v]) if v.dim() and v.shape[0] == 1 else v for v in examples)
 
 
-def _compare(torch: Any, net: Net, program: Any) -> None:
+def _compare_outputs(torch: Any, net: Net, program: Any) -> None:
     arguments = twice(torch, net.examples)
     try:
         answered = outputs(program.module(), arguments)

@@ -33,6 +33,8 @@ _AMOUNT = (
 
 
 class Prune(ModuleCompressor):
+    """The share ``amount`` of the weights with the smallest magnitudes becomes zero, and stays so in training."""
+
     name = "prune"
     changes = ("sparsity",)
     version = "1"
@@ -45,6 +47,8 @@ class Prune(ModuleCompressor):
 
 
 class Prune24(ModuleCompressor):
+    """Of every four neighbouring input weights the two with the smaller magnitudes become zero."""
+
     name = "prune-2:4"
     changes = ("sparsity",)
     version = "1"
@@ -116,6 +120,7 @@ def to_numpy(value: Any) -> Any:
 
 
 def set_values(value: Any, array: Any) -> None:
+    """Copy an array's values into a tensor, which keeps its type and its place."""
     torch = require()
     with torch.no_grad():
         value.copy_(torch.from_numpy(array))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.compression.compressor import Parameter
 from edgeprof.errors import InputError
+from edgeprof_plugins.compressors.shared.channel_parameters import CHANNEL_PARAMETERS
 from edgeprof_plugins.compressors.torch import train as torch_train
 from edgeprof_plugins.compressors.torch.base import ModuleCompressor
 from edgeprof_plugins.compressors.torch.model import count, named, outputs, quiet, require, twice
@@ -18,19 +19,13 @@ if TYPE_CHECKING:
 
 
 class PruneStructured(ModuleCompressor):
+    """The channels with the smallest norms are taken out of the network, with all that depends on them."""
+
     name = "prune-structured"
     changes = ("channels",)
     version = "1"
     parameters = (
-        Parameter("amount", "float", default=0.3, minimum=0.0, maximum=0.95, help="share of the channels taken out"),
-        Parameter(
-            "round_to",
-            "int",
-            default=8,
-            minimum=1,
-            maximum=64,
-            help="channels kept are a multiple of this, if possible",
-        ),
+        *CHANNEL_PARAMETERS,
         Parameter("exclude", "str", default="", help="layers left whole, separated by spaces or |; name* for several"),
         *torch_train.parameters(0),
     )
@@ -68,7 +63,7 @@ def narrow(net: Net, amount: float, round_to: int = 8, exclude: str = "") -> dic
         with quiet():
             pruning.pruner.BasePruner(
                 net.module,
-                _fitting(torch, net, examples),
+                _fitting_batch(torch, net, examples),
                 importance=pruning.importance.GroupMagnitudeImportance(p=2),
                 pruning_ratio=amount,
                 round_to=round_to if round_to > 1 else None,
@@ -84,7 +79,8 @@ def narrow(net: Net, amount: float, round_to: int = 8, exclude: str = "") -> dic
         ) from error
     if after != shapes:
         raise InputError(
-            f"taking channels out of {net.spec} changes its outputs from {_told(shapes)} to {_told(after)}",
+            f"taking channels out of {net.spec} changes its outputs"
+            f" from {_shapes_text(shapes)} to {_shapes_text(after)}",
             remedy="Name the layers that make its outputs: exclude=NAME.",
         )
     changed = {
@@ -105,7 +101,7 @@ def narrow(net: Net, amount: float, round_to: int = 8, exclude: str = "") -> dic
     }
 
 
-def _fitting(torch: Any, net: Net, examples: tuple[Any, ...]) -> tuple[Any, ...]:
+def _fitting_batch(torch: Any, net: Net, examples: tuple[Any, ...]) -> tuple[Any, ...]:
     """Two samples, or what a program with a fixed batch takes."""
     try:
         with torch.no_grad():
@@ -129,7 +125,7 @@ def _output_layers(torch: Any, net: Net, layers: Mapping[str, Any]) -> list[Any]
             continue
         seen.add(step)
         children = [child for child, _ in step.next_functions if child is not None]
-        child_layers = [owners[id(v)] for v in map(_variable, children) if id(v) in owners]
+        child_layers = [owners[id(v)] for v in map(_variable_parameter, children) if id(v) in owners]
         if child_layers:
             last_layers += child_layers
         else:
@@ -137,7 +133,7 @@ def _output_layers(torch: Any, net: Net, layers: Mapping[str, Any]) -> list[Any]
     return last_layers
 
 
-def _variable(step: Any) -> Any:
+def _variable_parameter(step: Any) -> Any:
     """The parameter that a step takes, itself or transposed (as dense layers take theirs)."""
     if hasattr(step, "variable"):
         return step.variable
@@ -147,5 +143,5 @@ def _variable(step: Any) -> Any:
     return None
 
 
-def _told(shapes: list[Any]) -> str:
+def _shapes_text(shapes: list[Any]) -> str:
     return ", ".join("×".join(map(str, shape)) for shape in shapes)

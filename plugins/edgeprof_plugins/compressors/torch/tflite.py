@@ -43,12 +43,12 @@ class ExportTflite(Compressor):
     ) -> dict[str, Any]:
         torch = torch_model.require()
         os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")
-        with _silent():
+        with _silence_stderr():
             converter = torch_model.require("litert-torch", "litert_torch", extra="torch-tflite")
             interpreter = torch_model.require("ai-edge-litert", "ai_edge_litert.interpreter", extra="torch-tflite")
         net = torch_model.load(source, data, seed=seed)
-        net.examples = _batch(torch, net, parameters["batch"])
-        with torch_model.quiet(), _silent(), torch.no_grad():
+        net.examples = _sample_batch(torch, net, parameters["batch"])
+        with torch_model.quiet(), _silence_stderr(), torch.no_grad():
             try:
                 content = bytes(converter.convert(net.module, net.examples).model_content())
             except Exception as error:
@@ -67,7 +67,7 @@ class ExportTflite(Compressor):
         }
 
 
-def _batch(torch: Any, net: torch_model.Net, size: int) -> tuple[Any, ...]:
+def _sample_batch(torch: Any, net: torch_model.Net, size: int) -> tuple[Any, ...]:
     """So many samples, or what a program with a fixed batch takes."""
     wanted = tuple(torch.cat([v[:1]] * size) if v.dim() else v for v in net.examples)
     try:
@@ -98,7 +98,7 @@ def _largest_difference(net: torch_model.Net, interpreter: Any, seed: int) -> fl
         if str(number) in places:
             interpreter.set_tensor(places[str(number)]["index"], feed.numpy())
     interpreter.invoke()
-    answered = [interpreter.get_tensor(detail["index"]) for detail in _outputs(interpreter)]
+    answered = [interpreter.get_tensor(detail["index"]) for detail in _ordered_outputs(interpreter)]
     wanted = [value.numpy() for value in torch_model.outputs(net.module, tuple(feeds))]
     worst = 0.0
     for answer, other in zip(answered, wanted, strict=True):
@@ -113,7 +113,7 @@ def _largest_difference(net: torch_model.Net, interpreter: Any, seed: int) -> fl
     return worst
 
 
-def _outputs(interpreter: Any) -> list[Any]:
+def _ordered_outputs(interpreter: Any) -> list[Any]:
     """In the order of the module's; the interpreter's own is the file's."""
     details = {detail["name"]: detail for detail in interpreter.get_output_details()}
     runner = interpreter.get_signature_runner("serving_default")
@@ -122,7 +122,7 @@ def _outputs(interpreter: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def _silence_stderr() -> Iterator[None]:
     """Silence stderr: the converter's C++ part writes messages there that no user can act on."""
     sys.stderr.flush()
     saved_stderr = os.dup(2)

@@ -78,7 +78,7 @@ def samples(net: Net, method: str, given: Mapping[str, Any], data: Dataset | Non
         from edgeprof.plugins import PluginHost
 
         judged, data = data, load_dataset(given["data"], PluginHost.from_environment())
-        check_preprocessing(method, [{"compressor": method, "facts": _facts(data)}], judged)
+        check_preprocessing(method, [{"compressor": method, "facts": _training_facts(data)}], judged)
     if data is None:
         raise InputError(f"{method} needs training data", remedy="Add --dataset SPEC, or the parameter data=SPEC.")
     labels = np.asarray(data.labels)
@@ -95,10 +95,10 @@ def samples(net: Net, method: str, given: Mapping[str, Any], data: Dataset | Non
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     tensors = [torch.from_numpy(array) for array in arrays]
-    return Samples(tensors, torch.from_numpy(labels.astype(np.int64)), _facts(data), digest.hexdigest())
+    return Samples(tensors, torch.from_numpy(labels.astype(np.int64)), _training_facts(data), digest.hexdigest())
 
 
-def _facts(data: Dataset) -> dict[str, Any]:
+def _training_facts(data: Dataset) -> dict[str, Any]:
     """For the variant's provenance, which outlives the data's folder and name."""
     return {
         "trained_on": data.name,
@@ -116,6 +116,7 @@ def key(*parts: Any) -> str:
 
 
 def checkpoint_path(name: str) -> Path:
+    """Return where the checkpoint of a run is kept."""
     return data_dir() / "checkpoints" / f"{name}.pt"
 
 
@@ -162,10 +163,10 @@ def train(
         parameter.requires_grad_(requires_grad=True)
     optimizer = torch.optim.Adam(trainable, lr=given["lr"])
     path = checkpoint_path(run)
-    _check(torch, net, samples)
-    start, losses = _resume(torch, path, net, optimizer)
+    _check_batch(torch, net, samples)
+    start, losses = _resume_from(torch, path, net, optimizer)
     steps = max(1, len(samples) // batch)
-    with _reproducible(torch):
+    with _make_reproducible(torch):
         for epoch in range(start, epochs):
             torch.manual_seed(seed * 1_000_003 + epoch)
             net.module.train()
@@ -174,7 +175,9 @@ def train(
             for step in range(steps):
                 rows = order[step * batch : (step + 1) * batch]
                 _set_rate(optimizer, given["lr"], (epoch * steps + step) / (epochs * steps))
-                value = loss(_logits(torch, net.module, [x[rows] for x in samples.inputs]), rows, samples.labels[rows])
+                value = loss(
+                    _model_logits(torch, net.module, [x[rows] for x in samples.inputs]), rows, samples.labels[rows]
+                )
                 if not torch.isfinite(value):
                     raise VariantError(
                         f"{label} diverged: the loss is no number in epoch {epoch + 1}",
@@ -192,7 +195,7 @@ def train(
                 report(f"{label} · epoch {epoch + 1}/{epochs} · loss {total / (step + 1):.4f}", done)
             losses.append(round(total / steps, 6))
             if epoch + 1 < epochs:
-                _keep(torch, path, {"epoch": epoch + 1, "losses": losses}, net, optimizer)
+                _keep_checkpoint(torch, path, {"epoch": epoch + 1, "losses": losses}, net, optimizer)
     net.module.eval()
     for parameter in trainable:
         parameter.grad = None
@@ -209,13 +212,13 @@ def accuracy(net: Net, samples: Samples) -> float:
     torch = require()
     with torch.no_grad():
         right = sum(
-            int((_logits(torch, net.module, [x[i : i + 64] for x in samples.inputs]).argmax(1) == y).sum())
+            int((_model_logits(torch, net.module, [x[i : i + 64] for x in samples.inputs]).argmax(1) == y).sum())
             for i, y in ((i, samples.labels[i : i + 64]) for i in range(0, len(samples), 64))
         )
     return right / len(samples)
 
 
-def _logits(torch: Any, module: Any, inputs: list[Any]) -> Any:
+def _model_logits(torch: Any, module: Any, inputs: list[Any]) -> Any:
     result = module(*inputs)
     while not isinstance(result, torch.Tensor):
         result = next(iter(result.values())) if isinstance(result, dict) else result[0]
@@ -224,14 +227,14 @@ def _logits(torch: Any, module: Any, inputs: list[Any]) -> Any:
 
 def logits(net: Net, inputs: list[Any]) -> Any:
     """A net's first output."""
-    return _logits(require(), net.module, inputs)
+    return _model_logits(require(), net.module, inputs)
 
 
-def _check(torch: Any, net: Net, samples: Samples) -> None:
+def _check_batch(torch: Any, net: Net, samples: Samples) -> None:
     """One batch through the net, before an hour is spent."""
     try:
         with torch.no_grad():
-            scores = _logits(torch, net.module, [x[:2] for x in samples.inputs])
+            scores = _model_logits(torch, net.module, [x[:2] for x in samples.inputs])
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
@@ -254,7 +257,7 @@ def _set_rate(optimizer: Any, highest: float, done: float) -> None:
 
 
 @contextlib.contextmanager
-def _reproducible(torch: Any) -> Iterator[None]:
+def _make_reproducible(torch: Any) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -264,7 +267,7 @@ def _reproducible(torch: Any) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _keep(torch: Any, path: Path, state: dict[str, Any], net: Net, optimizer: Any) -> None:
+def _keep_checkpoint(torch: Any, path: Path, state: dict[str, Any], net: Net, optimizer: Any) -> None:
     state = {**state, "module": net.module.state_dict(), "optimizer": optimizer.state_dict()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -276,7 +279,7 @@ def _keep(torch: Any, path: Path, state: dict[str, Any], net: Net, optimizer: An
         ) from error
 
 
-def _resume(torch: Any, path: Path, net: Net, optimizer: Any) -> tuple[int, list[float]]:
+def _resume_from(torch: Any, path: Path, net: Net, optimizer: Any) -> tuple[int, list[float]]:
     """The next epoch and the losses so far; a checkpoint that cannot be used is left out of account."""
     if not path.is_file():
         return 0, []

@@ -44,20 +44,20 @@ def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Optional[Grap
     data = np.fromfile(path, np.uint8)
     model = schema.Model.GetRootAs(data, 0)
     places = [_Place(data, model, model.Subgraphs(k)) for k in range(model.SubgraphsLength())]
-    operators = list(_operators(places[0]))
+    operators = list(_named_operators(places[0]))
     if any(name == "edgetpu-custom-op" for name, _ in operators):
         return None
-    declared = _declared(places[0])
+    declared = _declared_shapes(places[0])
     unsized = _open_input(declared) if not inputs else ""
-    shapes = _shapes(path, inputs) if inputs and _open_input(declared) else {}
+    shapes = _tensor_shapes(path, inputs) if inputs and _open_input(declared) else {}
     layers = [
         layer._replace(macs=None) if unsized else layer for layer in _all_layers(places, 0, 1, shapes, frozenset())
     ]
     return Graph(
         layers=layers,
-        nodes=sum(1 for place in places for _ in _operators(place)),
-        conversions=sum(name in _CONVERSIONS for place in places for name, _ in _operators(place)),
-        ranges=dict(_ranges(places[0])),
+        nodes=sum(1 for place in places for _ in _named_operators(place)),
+        conversions=sum(name in _CONVERSIONS for place in places for name, _ in _named_operators(place)),
+        ranges=dict(_value_ranges(places[0])),
         note=unsized,
         tensors=[layer.name for layer in _all_layers(places[:1], 0, 1, {}, frozenset())],
         makers={layer.name: re.escape(layer.name.partition(";")[0]) for layer in layers},
@@ -66,7 +66,7 @@ def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Optional[Grap
     )
 
 
-def _operators(place: "_Place") -> Iterator[Tuple[str, Any]]:
+def _named_operators(place: "_Place") -> Iterator[Tuple[str, Any]]:
     """Name, of a custom one its own, and operator."""
     for index in range(place.graph.OperatorsLength()):
         operator = place.graph.Operators(index)
@@ -80,15 +80,15 @@ def _operators(place: "_Place") -> Iterator[Tuple[str, Any]]:
 _NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
 
 
-def _declared(place: "_Place") -> Dict[str, Tuple[Optional[int], ...]]:
+def _declared_shapes(place: "_Place") -> Dict[str, Tuple[Optional[int], ...]]:
     """Input → its shape; None for a size that is open."""
-    found = {}
+    shapes = {}
     for position in range(place.graph.InputsLength()):
         tensor = place.graph.Tensors(place.graph.Inputs(position))
         sizes = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else ()
         sizes = sizes if len(sizes) or not tensor.ShapeLength() else tensor.ShapeAsNumpy()
-        found[(tensor.Name() or b"").decode("utf-8", "replace")] = tuple(int(s) if s >= 0 else None for s in sizes)
-    return found
+        shapes[(tensor.Name() or b"").decode("utf-8", "replace")] = tuple(int(s) if s >= 0 else None for s in sizes)
+    return shapes
 
 
 def _open_input(declared: Mapping[str, Tuple[Optional[int], ...]]) -> str:
@@ -104,7 +104,7 @@ def _open_input(declared: Mapping[str, Tuple[Optional[int], ...]]) -> str:
     return ""
 
 
-def _shapes(path: str, inputs: Mapping[str, Any]) -> Dict[int, Tuple[int, ...]]:
+def _tensor_shapes(path: str, inputs: Mapping[str, Any]) -> Dict[int, Tuple[int, ...]]:
     """Shapes of the main graph's tensors by number, once the inputs have theirs."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -128,28 +128,28 @@ def _all_layers(
 ) -> Iterator[Layer]:
     """The layers of a subgraph and of those that it calls; of the branches of an If that count which multiply most."""
     place = places[number]
-    operators = list(_operators(place))
+    operators = list(_named_operators(place))
     stored = {o.Outputs(0): o.Inputs(0) for name, o in operators if name == "DEQUANTIZE"}
     for name, operator in operators:
         if name in _LAYERS:
-            layer = _layer(place, name, operator, stored, shapes)
+            layer = _read_layer(place, name, operator, stored, shapes)
             yield layer._replace(macs=None if times is None or layer.macs is None else layer.macs * times)
         elif name not in _NAMES.values() and _MULTIPLIES.search(name):
-            yield Layer(_name(place, operator), name, None, "float32", "computed", 0)
-        inner = [k for k in _called(name, operator) if k < len(places) and k not in around and k != number]
+            yield Layer(_operator_name(place, operator), name, None, "float32", "computed", 0)
+        inner = [k for k in _called_subgraphs(name, operator) if k < len(places) and k not in around and k != number]
         branches = [
             # How often a loop runs, only the run tells; shapes in other subgraphs are those that the file declares.
             list(_all_layers(places, k, None if name == "WHILE" else times, {}, around | {number}))
             for k in inner
         ]
-        largest = max(branches, key=lambda found: sum(one.macs or 0 for one in found), default=[])
-        for found in branches:
-            for layer in found:
-                skipped = name == "IF" and found is not largest and layer.macs is not None
+        largest = max(branches, key=lambda branch: sum(layer.macs or 0 for layer in branch), default=[])
+        for branch in branches:
+            for layer in branch:
+                skipped = name == "IF" and branch is not largest and layer.macs is not None
                 yield layer._replace(macs=0) if skipped else layer
 
 
-def _called(name: str, operator: Any) -> List[int]:
+def _called_subgraphs(name: str, operator: Any) -> List[int]:
     """The subgraphs that an operator runs."""
     kinds = {
         "IF": ("IfOptions", ("ThenSubgraphIndex", "ElseSubgraphIndex")),
@@ -165,7 +165,7 @@ def _called(name: str, operator: Any) -> List[int]:
     return [int(getattr(options, field)()) for field in fields]
 
 
-def _name(place: "_Place", operator: Any) -> str:
+def _operator_name(place: "_Place", operator: Any) -> str:
     output = place.graph.Tensors(operator.Outputs(0))
     return (output.Name() or b"").decode("utf-8", "replace")
 
@@ -186,7 +186,7 @@ class _Place(NamedTuple):
     graph: Any
 
 
-def _layer(
+def _read_layer(
     place: _Place,
     name: str,
     operator: Any,
@@ -199,33 +199,33 @@ def _layer(
     index = given[1]
     weight = graph.Tensors(stored.get(index, index))
     raw = content(place.data, place.model, weight.Buffer())
-    shape = _shape(graph, index, shapes)
-    x, output = _shape(graph, given[position], shapes), _shape(graph, operator.Outputs(0), shapes)
+    shape = _tensor_shape(graph, index, shapes)
+    x, output = _tensor_shape(graph, given[position], shapes), _tensor_shape(graph, operator.Outputs(0), shapes)
     kinds = _DTYPES.get(graph.Tensors(given[position]).Type(), "?"), _DTYPES.get(weight.Type(), "?")
     axis = {"DEPTHWISE_CONV_2D": len(shape) - 1, "CONV_3D": 4, "CONV_3D_TRANSPOSE": 3}.get(name, 0)
     layered = len(_LAYERS[name]) == 1 and name != "BATCH_MATMUL"
-    sizes = [_shape(graph, given[k], shapes) for k in _LAYERS[name] if k < len(given) and given[k] >= 0]
+    sizes = [_tensor_shape(graph, given[k], shapes) for k in _LAYERS[name] if k < len(given) and given[k] >= 0]
     readable = layered and raw is not None and kinds[1] in _READABLE
     return Layer(
-        name=_name(place, operator),
+        name=_operator_name(place, operator),
         op=name,
-        macs=_macs(name, x, output, sizes, turned=name == "BATCH_MATMUL" and _is_turned(operator)),
-        precision=_precision(*kinds, converted=index in stored),
+        macs=_layer_macs(name, x, output, sizes, turned=name == "BATCH_MATMUL" and _is_turned(operator)),
+        precision=_layer_precision(*kinds, converted=index in stored),
         stored=kinds[1] if raw is not None else "computed",
         channels=shape[axis] if layered and len(shape) > axis else 0,
-        weights=functools.partial(_weights, raw, weight, axis) if readable else None,
+        weights=functools.partial(_weight_array, raw, weight, axis) if readable else None,
         depthwise=name == "DEPTHWISE_CONV_2D",
     )
 
 
-def _shape(graph: Any, index: int, shapes: Mapping[int, Tuple[int, ...]]) -> Tuple[int, ...]:
+def _tensor_shape(graph: Any, index: int, shapes: Mapping[int, Tuple[int, ...]]) -> Tuple[int, ...]:
     if index in shapes:
         return shapes[index]
     tensor = graph.Tensors(index)
     return tuple(max(1, int(size)) for size in tensor.ShapeAsNumpy()) if tensor.ShapeLength() else ()
 
 
-def _macs(
+def _layer_macs(
     name: str, x: Tuple[int, ...], output: Tuple[int, ...], sizes: List[Tuple[int, ...]], *, turned: bool
 ) -> Optional[int]:
     """Multiply-accumulates by the shapes of the input, the output and the weights."""
@@ -233,16 +233,16 @@ def _macs(
     if not (x and output and weight):
         return None
     if name == "BATCH_MATMUL":
-        return _prod(output) * x[-2 if turned else -1]
+        return _size_product(output) * x[-2 if turned else -1]
     if name in {"TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"}:
-        return _prod(x) * _prod(weight) // weight[-1]
+        return _size_product(x) * _size_product(weight) // weight[-1]
     if len(_LAYERS[name]) > 1:  # each step of each sample meets every matrix
-        return _prod(x[:-1]) * sum(_prod(size) for size in sizes)
+        return _size_product(x[:-1]) * sum(_size_product(size) for size in sizes)
     channels = weight[-1] if name in {"DEPTHWISE_CONV_2D", "CONV_3D"} else weight[0]
-    return _prod(output) * (_prod(weight) // channels)
+    return _size_product(output) * (_size_product(weight) // channels)
 
 
-def _prod(sizes: Iterable[int]) -> int:
+def _size_product(sizes: Iterable[int]) -> int:
     return int(np.prod([int(size) for size in sizes], dtype=np.int64))
 
 
@@ -257,7 +257,7 @@ def _is_turned(operator: Any) -> bool:
 _READABLE = {"float32", "float16", "int8", "uint8"}
 
 
-def _precision(activation: str, weight: str, *, converted: bool) -> str:
+def _layer_precision(activation: str, weight: str, *, converted: bool) -> str:
     if activation == "int16":
         return "int16x8"
     if activation in {"int8", "uint8"}:
@@ -267,12 +267,12 @@ def _precision(activation: str, weight: str, *, converted: bool) -> str:
     return "float16" if activation == "float16" else "float32"
 
 
-def _weights(raw: Array, tensor: Any, axis: int) -> Array:
+def _weight_array(raw: Array, tensor: Any, axis: int) -> Array:
     values = raw.view(_DTYPES[tensor.Type()])
     return np.moveaxis(values.reshape([int(s) for s in tensor.ShapeAsNumpy()]), axis, 0)
 
 
-def _ranges(place: _Place) -> Iterator[Tuple[str, Tuple[float, float]]]:
+def _value_ranges(place: _Place) -> Iterator[Tuple[str, Tuple[float, float]]]:
     for index in range(place.graph.TensorsLength()):
         tensor = place.graph.Tensors(index)
         kind = _DTYPES.get(tensor.Type(), "?")
@@ -305,12 +305,12 @@ def taps(path: str, names: Iterable[str], feeds: Iterable[Mapping[str, Array]]) 
     for feed in feeds:
         for source in sources:
             array = feed.get(source["name"], feed.get(""))
-            interpreter.set_tensor(source["index"], _quantised(np.asarray(array), source))
+            interpreter.set_tensor(source["index"], _quantise_array(np.asarray(array), source))
         interpreter.invoke()
         tensors = {}
         for name in wanted:
             with contextlib.suppress(ValueError):  # a tensor that the memory planner left out
-                tensors[name] = _real(interpreter.get_tensor(details[name]["index"]), details[name])
+                tensors[name] = _dequantise_array(interpreter.get_tensor(details[name]["index"]), details[name])
         yield tensors
 
 
@@ -323,13 +323,16 @@ def run(path: str, feeds: Iterable[Mapping[str, Array]], *, threads: int = 1) ->
     for feed in feeds:
         for source in interpreter.get_input_details():
             interpreter.set_tensor(
-                source["index"], _quantised(np.asarray(feed.get(source["name"], feed.get(""))), source)
+                source["index"], _quantise_array(np.asarray(feed.get(source["name"], feed.get(""))), source)
             )
         interpreter.invoke()
-        yield [_real(interpreter.get_tensor(sink["index"]), sink).copy() for sink in interpreter.get_output_details()]
+        yield [
+            _dequantise_array(interpreter.get_tensor(sink["index"]), sink).copy()
+            for sink in interpreter.get_output_details()
+        ]
 
 
-def _quantised(array: Array, detail: Any) -> Array:
+def _quantise_array(array: Array, detail: Any) -> Array:
     kind = np.dtype(detail["dtype"])
     scale, zero = detail["quantization"]
     if array.dtype == kind or not scale:
@@ -338,7 +341,7 @@ def _quantised(array: Array, detail: Any) -> Array:
     return np.clip(np.rint(array / scale + zero), limits.min, limits.max).astype(kind)
 
 
-def _real(array: Array, detail: Any) -> Array:
+def _dequantise_array(array: Array, detail: Any) -> Array:
     scale, zero = detail["quantization"]
     if array.dtype.kind in "iu" and scale:
         return (array.astype(np.float32) - zero) * scale

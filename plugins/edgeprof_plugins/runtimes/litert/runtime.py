@@ -105,15 +105,17 @@ class LiteRT(Runtime):
         if not os.path.isfile(path):
             raise LoadError("{} does not exist".format(path))
         try:
-            return self._load(path, options, _library())
+            return self._load(path, options, _load_library())
         except LoadError as error:
             if error.remedy != FLEX_REMEDY or library_version("tensorflow", *TENSORFLOW[1]) is None:
                 raise
-        return self._load(path, options, _library((TENSORFLOW,)))  # the only one that brings TensorFlow's operators
+        return self._load(
+            path, options, _load_library((TENSORFLOW,))
+        )  # the only one that brings TensorFlow's operators
 
     def _load(self, path: str, options: LoadOptions, library_parts: Tuple[str, Any, Any, Any]) -> Session:
         library, interpreter_class, load_delegate, resolvers = library_parts
-        delegate = _delegate(options, load_delegate)
+        delegate = _find_delegate(options, load_delegate)
         arguments: Dict[str, Any] = {"model_path": path, "num_threads": options.threads}
         if delegate is not None:
             arguments["experimental_delegates"] = [delegate[1]]
@@ -173,8 +175,8 @@ class LiteRTSession(Session):
         self._make, self._known = make, known
         self._bound: Optional[Dict[str, Any]] = None
         self._interpreter = make()
-        details = _named(self._interpreter.get_input_details(), "input")
-        refuse_unknown([_spec(d) for d in details], dict(options.shapes), "--input")
+        details = _with_unique_names(self._interpreter.get_input_details(), "input")
+        refuse_unknown([_tensor_spec(d) for d in details], dict(options.shapes), "--input")
         self._index = {d["name"]: d["index"] for d in details}
         self._shapes = {d["name"]: tuple(int(size) for size in d["shape"]) for d in details}
         self._resize(_wanted_shapes(details, options), strict=False)
@@ -182,11 +184,13 @@ class LiteRTSession(Session):
             self._interpreter.allocate_tensors()
         except Exception:
             # The file has 1 for each size that it leaves open, and not every operator takes that.
-            resolve_shapes([_spec(d) for d in details], options.shapes, options.batch)
+            resolve_shapes([_tensor_spec(d) for d in details], options.shapes, options.batch)
             raise
         self._keeps_resources = _keeps_resources(self._interpreter)
-        self.inputs = tuple(_spec(d) for d in self._inputs(options))
-        self.outputs = tuple(_spec(d) for d in _named(self._interpreter.get_output_details(), "output"))
+        self.inputs = tuple(_tensor_spec(d) for d in self._inputs(options))
+        self.outputs = tuple(
+            _tensor_spec(d) for d in _with_unique_names(self._interpreter.get_output_details(), "output")
+        )
 
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
         self._set(feeds)
@@ -199,7 +203,7 @@ class LiteRTSession(Session):
             raise known from None
         answers = {
             d["name"]: np.array(self._interpreter.get_tensor(d["index"]))
-            for d in _named(self._interpreter.get_output_details(), "output")
+            for d in _with_unique_names(self._interpreter.get_output_details(), "output")
         }
         if self._bound is not None:
             self._set(self._bound)  # what is bound finds its own inputs again
@@ -249,14 +253,14 @@ class LiteRTSession(Session):
     def _inputs(self, options: LoadOptions) -> List[Dict[str, Any]]:
         """The details of the inputs; an input that was resized to the batch shows it."""
         details = []
-        for d in _named(self._interpreter.get_input_details(), "input"):
+        for d in _with_unique_names(self._interpreter.get_input_details(), "input"):
             signature = d.get("shape_signature", d["shape"])
             fixed = all(size >= 0 for size in signature)
             details.append(dict(d, shape_signature=d["shape"]) if fixed and options.batch != 1 else d)
         return details
 
 
-def _named(details: Any, kind: str) -> List[Dict[str, Any]]:
+def _with_unique_names(details: Any, kind: str) -> List[Dict[str, Any]]:
     """The same details with names that tell them apart."""
     names = distinct([str(d["name"]) for d in details], kind)
     return [dict(d, name=name) for d, name in zip(details, names)]
@@ -273,7 +277,7 @@ def _keeps_resources(interpreter: Any) -> bool:
     return False
 
 
-def _library(among: Sequence[Tuple[str, Tuple[str, ...]]] = ()) -> Tuple[str, Any, Any, Any]:
+def _load_library(among: Sequence[Tuple[str, Tuple[str, ...]]] = ()) -> Tuple[str, Any, Any, Any]:
     """Name and version of the first library that works, its Interpreter, load_delegate and OpResolverType (or None)."""
     reasons = []
     for module, distributions in among or LIBRARIES:
@@ -299,7 +303,7 @@ def _library(among: Sequence[Tuple[str, Tuple[str, ...]]] = ()) -> Tuple[str, An
     raise LoadError("LiteRT is not installed (ai-edge-litert, tflite-runtime or tensorflow)", REMEDY)
 
 
-def _delegate(options: LoadOptions, load_delegate: Any) -> Optional[Tuple[str, Any]]:
+def _find_delegate(options: LoadOptions, load_delegate: Any) -> Optional[Tuple[str, Any]]:
     """The delegate that ``--device`` or the options name: its path and the loaded delegate."""
     path, settings = _delegate_settings(options)
     if path is None:
@@ -380,7 +384,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:300]
 
 
-def _spec(detail: Dict[str, Any]) -> TensorSpec:
+def _tensor_spec(detail: Dict[str, Any]) -> TensorSpec:
     signature = detail.get("shape_signature")
     sizes = detail["shape"] if signature is None or len(signature) != len(detail["shape"]) else signature
     kind = np.dtype(detail["dtype"])

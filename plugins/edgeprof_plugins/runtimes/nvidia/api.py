@@ -7,7 +7,10 @@ Python 3.6 grammar, numpy. Sources: CUDA Runtime API reference (signatures, attr
 of cuda-python; pycuda's documentation.
 """
 
+import ctypes
 from typing import Any, Callable, Tuple
+
+import numpy as np
 
 #: cudaMemcpyKind and cudaStreamCaptureMode: numbers of the C API, the same in every version.
 H2D, D2H = 1, 2
@@ -90,3 +93,60 @@ class Cuda:
 
     def close_graph(self, graph: Any) -> None:
         raise NotImplementedError
+
+
+class RuntimeApi(Cuda):
+    """CUDA by the names of the C API's functions: what libcudart and cuda-python have in common."""
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        """Call a function of the runtime API.
+
+        Returns:
+            What the library returns beside the error; None where results are written through pointers.
+
+        Raises:
+            CudaError: it returned an error.
+        """
+        raise NotImplementedError
+
+    def _create(self, function: str, *arguments: Any) -> Any:
+        """The handle or address that a function makes, which is its first result."""
+        raise NotImplementedError
+
+    def malloc(self, size: int) -> int:
+        return int(self._create("cudaMalloc", size))
+
+    def free(self, address: int) -> None:
+        self._call("cudaFree", address)
+
+    def host(self, size: int) -> Any:
+        address = int(self._create("cudaHostAlloc", max(1, size), 0))
+        memory = (ctypes.c_ubyte * size).from_address(address)  # type: Any
+        return np.frombuffer(memory, dtype=np.uint8)
+
+    def host_free(self, array: Any) -> None:
+        self._call("cudaFreeHost", array.ctypes.data)
+
+    def stream(self) -> Any:
+        return self._create("cudaStreamCreateWithFlags", 1)  # cudaStreamNonBlocking: apart from the default stream
+
+    def handle(self, stream: Any) -> int:
+        return int(stream)
+
+    def close_stream(self, stream: Any) -> None:
+        self._call("cudaStreamDestroy", stream)
+
+    def event(self) -> Any:
+        return self._create("cudaEventCreate")
+
+    def close_event(self, event: Any) -> None:
+        self._call("cudaEventDestroy", event)
+
+    def record(self, event: Any, stream: Any) -> None:
+        self._call("cudaEventRecord", event, stream)
+
+    def wait_event(self, event: Any) -> None:
+        self._call("cudaEventSynchronize", event)
+
+    def close_graph(self, graph: Any) -> None:
+        self._call("cudaGraphExecDestroy", graph)

@@ -9,18 +9,16 @@ import os
 import sys
 from typing import Any, Callable, Dict, List, Tuple
 
-import numpy as np
-
-from .api import CAPTURE_THREAD, D2H, H2D, Cuda, CudaError
+from .api import CAPTURE_THREAD, D2H, H2D, CudaError, RuntimeApi
 
 
-class Cudart(Cuda):
+class Cudart(RuntimeApi):
     """libcudart by ctypes."""
 
     name = "ctypes on libcudart"
 
     def __init__(self, device: int, flags: int) -> None:
-        self._lib = _libcudart()
+        self._lib = _load_libcudart()
         pointer, size = ctypes.c_void_p, ctypes.c_size_t
         signatures: Dict[str, List[Any]] = {
             "cudaSetDevice": [ctypes.c_int],
@@ -72,20 +70,6 @@ class Cudart(Cuda):
         self._call("cudaRuntimeGetVersion", ctypes.byref(number))
         return number.value
 
-    def malloc(self, size: int) -> int:
-        return self._create("cudaMalloc", size)
-
-    def free(self, address: int) -> None:
-        self._call("cudaFree", address)
-
-    def host(self, size: int) -> Any:
-        address = self._create("cudaHostAlloc", max(1, size), 0)
-        memory: Any = (ctypes.c_ubyte * size).from_address(address)
-        return np.frombuffer(memory, dtype=np.uint8)
-
-    def host_free(self, array: Any) -> None:
-        self._call("cudaFreeHost", array.ctypes.data)
-
     def _copier(self, target: int, source: int, size: int, kind: int, stream: int) -> Callable[[], None]:
         copy, fail = self._lib.cudaMemcpyAsync, self._call
         arguments = (
@@ -108,30 +92,9 @@ class Cudart(Cuda):
     def copy_out(self, array: Any, address: int, stream: Any) -> Callable[[], None]:
         return self._copier(array.ctypes.data, address, array.nbytes, D2H, stream)
 
-    def stream(self) -> Any:
-        return self._create("cudaStreamCreateWithFlags", 1)  # cudaStreamNonBlocking: apart from the default stream
-
-    def handle(self, stream: Any) -> int:
-        return int(stream)
-
-    def close_stream(self, stream: Any) -> None:
-        self._call("cudaStreamDestroy", stream)
-
     def wait(self, stream: Any) -> None:
         if self._lib.cudaStreamSynchronize(stream):
             self._call("cudaStreamSynchronize", stream)
-
-    def event(self) -> Any:
-        return self._create("cudaEventCreate")
-
-    def close_event(self, event: Any) -> None:
-        self._call("cudaEventDestroy", event)
-
-    def record(self, event: Any, stream: Any) -> None:
-        self._call("cudaEventRecord", event, stream)
-
-    def wait_event(self, event: Any) -> None:
-        self._call("cudaEventSynchronize", event)
 
     def elapsed_s(self, start: Any, end: Any) -> float:
         milliseconds = ctypes.c_float()
@@ -166,11 +129,8 @@ class Cudart(Cuda):
         if self._lib.cudaGraphLaunch(graph, stream):
             self._call("cudaGraphLaunch", graph, stream)
 
-    def close_graph(self, graph: Any) -> None:
-        self._call("cudaGraphExecDestroy", graph)
 
-
-def _libcudart() -> Any:
+def _load_libcudart() -> Any:
     """The CUDA runtime library, where the linker, NVIDIA's wheels or a CUDA installation have it."""
     versions = ("", ".13", ".12", ".11.0", ".10.2")
     names = ["libcudart.so" + version for version in versions]

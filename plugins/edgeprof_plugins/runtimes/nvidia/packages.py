@@ -4,15 +4,14 @@ Python 3.6 grammar, numpy. Sources: the docstrings of cuda-python; pycuda's docu
 """
 
 import atexit
-import ctypes
 from typing import Any, Callable, Dict, Tuple
 
 import numpy as np
 
-from .api import CAPTURE_THREAD, D2H, H2D, Cuda, CudaError
+from .api import CAPTURE_THREAD, D2H, H2D, Cuda, CudaError, RuntimeApi
 
 
-class CudaPython(Cuda):
+class CudaPython(RuntimeApi):
     """NVIDIA's cuda-python: each function returns its error and then its values."""
 
     name = "cuda-python"
@@ -35,22 +34,11 @@ class CudaPython(Cuda):
             raise CudaError("{}: {} (CUDA error {})".format(function, text, int(code)))
         return values[0] if len(values) == 1 else tuple(values)
 
+    def _create(self, function: str, *arguments: Any) -> Any:
+        return self._call(function, *arguments)
+
     def runtime_version(self) -> int:
         return int(self._call("cudaRuntimeGetVersion"))
-
-    def malloc(self, size: int) -> int:
-        return int(self._call("cudaMalloc", size))
-
-    def free(self, address: int) -> None:
-        self._call("cudaFree", address)
-
-    def host(self, size: int) -> Any:
-        address = int(self._call("cudaHostAlloc", max(1, size), 0))
-        memory: Any = (ctypes.c_ubyte * size).from_address(address)
-        return np.frombuffer(memory, dtype=np.uint8)
-
-    def host_free(self, array: Any) -> None:
-        self._call("cudaFreeHost", array.ctypes.data)
 
     def copy_in(self, address: int, array: Any, stream: Any) -> Callable[[], None]:
         return self._copier(address, array.ctypes.data, array.nbytes, self._rt.cudaMemcpyKind(H2D), stream)
@@ -64,29 +52,8 @@ class CudaPython(Cuda):
 
         return run
 
-    def stream(self) -> Any:
-        return self._call("cudaStreamCreateWithFlags", 1)
-
-    def handle(self, stream: Any) -> int:
-        return int(stream)
-
-    def close_stream(self, stream: Any) -> None:
-        self._call("cudaStreamDestroy", stream)
-
     def wait(self, stream: Any) -> None:
         self._call("cudaStreamSynchronize", stream)
-
-    def event(self) -> Any:
-        return self._call("cudaEventCreate")
-
-    def close_event(self, event: Any) -> None:
-        self._call("cudaEventDestroy", event)
-
-    def record(self, event: Any, stream: Any) -> None:
-        self._call("cudaEventRecord", event, stream)
-
-    def wait_event(self, event: Any) -> None:
-        self._call("cudaEventSynchronize", event)
 
     def elapsed_s(self, start: Any, end: Any) -> float:
         return float(self._call("cudaEventElapsedTime", start, end)) * 1e-3
@@ -110,9 +77,6 @@ class CudaPython(Cuda):
 
     def launch(self, graph: Any, stream: Any) -> None:
         self._call("cudaGraphLaunch", graph, stream)
-
-    def close_graph(self, graph: Any) -> None:
-        self._call("cudaGraphExecDestroy", graph)
 
 
 class PyCuda(Cuda):

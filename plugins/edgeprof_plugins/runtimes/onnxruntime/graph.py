@@ -55,9 +55,9 @@ def read(path: str, inputs: Optional[Inputs] = None) -> Graph:
         or (node.op_type == "BatchNormalization" and len([o for o in node.output if o]) > 1)
     ]
     with scratch("graph") as folder:
-        executed = _optimised(path, folder)
+        executed = _optimised_model(path, folder)
         model, note = (written, "as written: ONNX Runtime does not load it") if executed is None else (executed, "")
-        feeds, unsized = _feeds(model.graph, inputs or {})
+        feeds, unsized = _make_feeds(model.graph, inputs or {})
         layers = read_layers(model, feeds)
     nodes = list(_all_nodes(model.graph))
     if unsized:
@@ -72,12 +72,12 @@ def read(path: str, inputs: Optional[Inputs] = None) -> Graph:
         conversions=sum(node.op_type in _CONVERSIONS for node in nodes),
         batch_norms=[n.name or n.output[0] for n in nodes if n.op_type == "BatchNormalization"],
         training=training,
-        ranges=_ranges(written),
+        ranges=_quantised_ranges(written),
         note=note,
         tensors=[name for node in written.graph.node for name in node.output if name],
         seen_as=_seen_as(written.graph),
-        inputs={one.name: tuple(_declared_sizes(one)) for one in _runtime_inputs(model.graph)},
-        assumed=_assumed(model.graph, feeds) if not inputs else "",
+        inputs={tensor.name: tuple(_declared_sizes(tensor)) for tensor in _runtime_inputs(model.graph)},
+        assumed=_assumed_batch(model.graph, feeds) if not inputs else "",
         makers={name: node.name for node in written.graph.node if node.name for name in node.output if name},
     )
 
@@ -88,64 +88,64 @@ def _all_nodes(graph: Any) -> Iterator[Any]:
         yield node
         for attribute in node.attribute:
             for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                for one in _all_nodes(inner):
-                    yield one
+                for inner_node in _all_nodes(inner):
+                    yield inner_node
 
 
 def _runtime_inputs(graph: Any) -> List[Any]:
     known = {tensor.name for tensor in graph.initializer}
-    return [one for one in graph.input if one.name not in known]
+    return [tensor for tensor in graph.input if tensor.name not in known]
 
 
-def _feeds(graph: Any, given: Inputs) -> Tuple[Optional[Dict[str, Array]], str]:
+def _make_feeds(graph: Any, given: Inputs) -> Tuple[Optional[Dict[str, Array]], str]:
     """Return one set of inputs, or None and the reason: an open size that the user has not given."""
     inputs = _runtime_inputs(graph)
     if set(given) == {""} and len(inputs) == 1:
         given = {inputs[0].name: given[""]}
     feeds, draw = {}, np.random.default_rng(0)  # type: Dict[str, Array], Any
-    for one in inputs:
-        value = given.get(one.name)
-        kind = one.type.tensor_type
+    for tensor in inputs:
+        value = given.get(tensor.name)
+        kind = tensor.type.tensor_type
         dtype = _DTYPES.get(kind.elem_type, "float32")
         if isinstance(value, np.ndarray):
-            feeds[one.name] = value.astype(dtype) if value.dtype.kind in "fiub" else value
+            feeds[tensor.name] = value.astype(dtype) if value.dtype.kind in "fiub" else value
             continue
-        sizes = _declared_sizes(one)
+        sizes = _declared_sizes(tensor)
         if value is None and any(size is None for size in sizes[1:]):
             shape = " × ".join("?" if size is None else str(size) for size in sizes)
             example = "x".join("SIZE" if size is None else str(size) for size in [sizes[0] or 1, *sizes[1:]])
             return (
                 None,
                 "arithmetic is not counted: {} is {}; give its sizes with --input {}={}, --input-data or"
-                " --dataset".format(one.name, shape, one.name, example),
+                " --dataset".format(tensor.name, shape, tensor.name, example),
             )
-        feeds[one.name] = _drawn(draw, [size or 1 for size in sizes] if value is None else list(value), dtype)
+        feeds[tensor.name] = _draw_input(draw, [size or 1 for size in sizes] if value is None else list(value), dtype)
     return feeds, ""
 
 
-def _declared_sizes(one: Any) -> List[Optional[int]]:
-    return [int(d.dim_value) if d.dim_value > 0 else None for d in one.type.tensor_type.shape.dim]
+def _declared_sizes(tensor: Any) -> List[Optional[int]]:
+    return [int(d.dim_value) if d.dim_value > 0 else None for d in tensor.type.tensor_type.shape.dim]
 
 
-def _assumed(graph: Any, feeds: Optional[Dict[str, Array]]) -> str:
+def _assumed_batch(graph: Any, feeds: Optional[Dict[str, Array]]) -> str:
     """What was taken for a batch that the file leaves open."""
     if feeds is None:
         return ""
     open_ones = [
-        one.name
-        for one in _runtime_inputs(graph)
-        if one.type.tensor_type.shape.dim and one.type.tensor_type.shape.dim[0].dim_value < 1
+        tensor.name
+        for tensor in _runtime_inputs(graph)
+        if tensor.type.tensor_type.shape.dim and tensor.type.tensor_type.shape.dim[0].dim_value < 1
     ]
     return "a batch of 1 for {}".format(", ".join(open_ones)) if open_ones else ""
 
 
-def _drawn(draw: Any, shape: Sequence[int], dtype: str) -> Array:
+def _draw_input(draw: Any, shape: Sequence[int], dtype: str) -> Array:
     if dtype.startswith("float"):
         return draw.standard_normal(shape).astype(dtype)
     return np.ones(shape, dtype)
 
 
-def _options(level: Any) -> Any:
+def _session_options(level: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = level
@@ -153,10 +153,10 @@ def _options(level: Any) -> Any:
     return options
 
 
-def _optimised(path: str, folder: Any) -> Any:
+def _optimised_model(path: str, folder: Any) -> Any:
     """The model after ONNX Runtime's own fusions (without those for one CPU's memory layout); None where it fails."""
     target = folder / "executed.onnx"
-    options = _options(onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
+    options = _session_options(onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
     options.optimized_model_filepath = str(target)
     try:
         onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -184,12 +184,12 @@ def taps(source: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[
         written = onnx.load(str(source))
         if _is_quantised(written):
             with scratch("taps") as folder:
-                executed = _optimised(str(source), folder)
+                executed = _optimised_model(str(source), folder)
     model = written if executed is None else executed
     names = list(names)
     inside = {name for node in model.graph.node for name in node.output if name}
     sources = {name: name for name in dict.fromkeys(names) if name in inside}
-    ends = _dequantised(written.graph)
+    ends = _dequantised_sources(written.graph)
     sources.update({name: ends[name][0] for name in names if name not in inside and name in ends})
     sources = {name: source for name, source in sources.items() if source in inside}
     wanted = list(dict.fromkeys(sources.values()))
@@ -197,7 +197,7 @@ def taps(source: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in given)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(),
-        _options(onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL),
+        _session_options(onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL),
         providers=["CPUExecutionProvider"],
     )
     inputs = [spec.name for spec in session.get_inputs()]
@@ -218,7 +218,7 @@ def _is_quantised(model: Any) -> bool:
     )
 
 
-def _dequantised(graph: Any) -> Dict[str, Tuple[str, float, int]]:
+def _dequantised_sources(graph: Any) -> Dict[str, Tuple[str, float, int]]:
     """What a DequantizeLinear gives → what it reads, the scale and the zero point; of single scales that are known."""
     values = {tensor.name: tensor for tensor in graph.initializer}
     known = {}
@@ -242,7 +242,7 @@ def _seen_as(graph: Any) -> Dict[str, str]:
     return {name: end for name, end in pairs if end is not None}
 
 
-def _ranges(model: Any) -> Dict[str, Tuple[float, float]]:
+def _quantised_ranges(model: Any) -> Dict[str, Tuple[float, float]]:
     """Activation → what its QuantizeLinear can hold."""
     values = {tensor.name: tensor for tensor in model.graph.initializer}
     ranges = {}

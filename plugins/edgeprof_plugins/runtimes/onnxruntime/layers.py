@@ -31,40 +31,40 @@ class _Operator(NamedTuple):
     precision: str = ""
 
 
-def _prod(sizes: Iterable[int]) -> int:
+def _size_product(sizes: Iterable[int]) -> int:
     return int(np.prod([int(size) for size in sizes], dtype=np.int64))
 
 
-def _attribute(node: Any, name: str, default: int = 0) -> int:
+def _int_attribute(node: Any, name: str, default: int = 0) -> int:
     return next((int(a.i) for a in node.attribute if a.name == name), default)
 
 
-def _convolution(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
-    return _prod(output) * _prod(inputs[_OPERATORS[node.op_type].second][1:])
+def _convolution_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
+    return _size_product(output) * _size_product(inputs[_OPERATORS[node.op_type].second][1:])
 
 
-def _transposed(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
+def _transposed_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
     del node, output
-    return _prod(inputs[0]) * _prod(inputs[1][1:])
+    return _size_product(inputs[0]) * _size_product(inputs[1][1:])
 
 
-def _product(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
-    turned = _attribute(node, "transA") and len(inputs[0]) > 1
-    return _prod(output) * inputs[0][-2 if turned else -1]
+def _product_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
+    turned = _int_attribute(node, "transA") and len(inputs[0]) > 1
+    return _size_product(output) * inputs[0][-2 if turned else -1]
 
 
-def _packed(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
+def _packed_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
     del inputs
-    return _prod(output) * _attribute(node, "K")
+    return _size_product(output) * _int_attribute(node, "K")
 
 
-def _recurrent(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
+def _recurrent_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
     """Every step of every sample meets both matrices, of each direction."""
     del node, output
-    return _prod(inputs[0][:2]) * (_prod(inputs[1]) + _prod(inputs[2]))
+    return _size_product(inputs[0][:2]) * (_size_product(inputs[1]) + _size_product(inputs[2]))
 
 
-def _einsum(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
+def _einsum_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
     """Every letter's size, for each factor but the first; what "..." stands for is counted from the right."""
     equation = next(a.s for a in node.attribute if a.name == "equation").decode().replace(" ", "")
     sizes = {}  # type: Dict[Any, int]
@@ -75,46 +75,46 @@ def _einsum(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
         for letter, size in zip(letters, shape):
             sizes[letter] = max(sizes.get(letter, 1), size)
     del output
-    return _prod(sizes.values()) * max(1, len(inputs) - 1)
+    return _size_product(sizes.values()) * max(1, len(inputs) - 1)
 
 
-def _projection(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
+def _projection_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
     """Queries, keys and values of one input (com.microsoft.Attention)."""
     del node, output
-    return _prod(inputs[0]) * inputs[1][-1]
+    return _size_product(inputs[0]) * inputs[1][-1]
 
 
-def _attended(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
+def _attention_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
     """Queries with keys, then the weights with values."""
     del output
     queries, keys, values = inputs[:3]
     if len(queries) == 4:  # batch × heads × steps × size
-        return _prod(queries[:3]) * keys[2] * (queries[3] + values[3])
+        return _size_product(queries[:3]) * keys[2] * (queries[3] + values[3])
     if len(keys) != 3:
         raise ValueError("keys of another layout")
-    heads = _attribute(node, "q_num_heads") or _attribute(node, "num_heads", 1)
-    theirs = _attribute(node, "kv_num_heads") or heads
+    heads = _int_attribute(node, "q_num_heads") or _int_attribute(node, "num_heads", 1)
+    theirs = _int_attribute(node, "kv_num_heads") or heads
     steps = queries[0] * queries[1] * keys[1]
     return steps * (queries[2] + values[2] * heads // theirs)
 
 
 _OPERATORS = {
-    **dict.fromkeys(("Conv", "FusedConv", "NhwcFusedConv", "NhwcConv"), _Operator(_convolution)),
-    "QLinearConv": _Operator(_convolution, 3, "int8"),
-    "ConvInteger": _Operator(_convolution, 1, "int8-dynamic"),
-    "ConvTranspose": _Operator(_transposed),
-    "DeformConv": _Operator(_convolution),
-    **dict.fromkeys(("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "TransposeMatMul"), _Operator(_product)),
-    **dict.fromkeys(("QLinearMatMul", "QGemm"), _Operator(_product, 3, "int8")),
+    **dict.fromkeys(("Conv", "FusedConv", "NhwcFusedConv", "NhwcConv"), _Operator(_convolution_macs)),
+    "QLinearConv": _Operator(_convolution_macs, 3, "int8"),
+    "ConvInteger": _Operator(_convolution_macs, 1, "int8-dynamic"),
+    "ConvTranspose": _Operator(_transposed_macs),
+    "DeformConv": _Operator(_convolution_macs),
+    **dict.fromkeys(("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "TransposeMatMul"), _Operator(_product_macs)),
+    **dict.fromkeys(("QLinearMatMul", "QGemm"), _Operator(_product_macs, 3, "int8")),
     **dict.fromkeys(
         ("MatMulInteger", "MatMulIntegerToFloat", "MatMulInteger16", "DynamicQuantizeMatMul"),
-        _Operator(_product, 1, "int8-dynamic"),
+        _Operator(_product_macs, 1, "int8-dynamic"),
     ),
-    **dict.fromkeys(("MatMulNBits", "MatMulBnb4"), _Operator(_packed)),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), _Operator(_recurrent)),
-    "DynamicQuantizeLSTM": _Operator(_recurrent, 1, "int8-dynamic"),
-    "Einsum": _Operator(_einsum),
-    **dict.fromkeys(("Attention", "MultiHeadAttention", "GroupQueryAttention"), _Operator(_attended)),
+    **dict.fromkeys(("MatMulNBits", "MatMulBnb4"), _Operator(_packed_macs)),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _Operator(_recurrent_macs)),
+    "DynamicQuantizeLSTM": _Operator(_recurrent_macs, 1, "int8-dynamic"),
+    "Einsum": _Operator(_einsum_macs),
+    **dict.fromkeys(("Attention", "MultiHeadAttention", "GroupQueryAttention"), _Operator(_attention_macs)),
 }  # type: Dict[str, _Operator]
 #: Operators that multiply in ways which are not counted here.
 _UNCOUNTED = frozenset({
@@ -160,35 +160,35 @@ class _Reader:
             weights: Initializers by name, of this graph and those around it.
             times: How often it runs for one sample; None: unknown.
         """
-        weights = {**weights, **{tensor.name: tensor for tensor in graph.initializer}, **_constants(graph)}
+        weights = {**weights, **{tensor.name: tensor for tensor in graph.initializer}, **_constant_tensors(graph)}
         for node in graph.node:  # weights that a node turns into floats are those of the file all the same
             if node.op_type in {"DequantizeLinear", "Cast", "Identity"} and node.input[0] in weights:
                 weights.setdefault(node.output[0], weights[node.input[0]])
-        held = self._held(graph, feeds, weights)
+        held = self._known_values(graph, feeds, weights)
         for node in graph.node:
             inner = [g for a in node.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
             if inner:
-                for layer in self._inside(node, inner, held, weights, times):
+                for layer in self._inner_layers(node, inner, held, weights, times):
                     yield layer
             elif node.op_type in _OPERATORS or node.op_type in _UNCOUNTED:
                 for layer in _read_node(node, held, weights, times):
                     yield layer
 
-    def _held(
+    def _known_values(
         self, graph: Any, feeds: Optional[Mapping[str, Array]], weights: Mapping[str, Any]
     ) -> Optional[Dict[str, Array]]:
         """What the tensors hold that tell sizes, by running the graph once; None where it does not run."""
         if feeds is None:
             return None
-        wanted = _wanted(graph)
-        made = {name for node in graph.node for name in node.output if name}
+        wanted = _tensors_to_read(graph)
+        produced = {name for node in graph.node for name in node.output if name}
         try:
-            found = self._run(graph, feeds, weights, [name for name in wanted if name in made])
+            computed = self._run_graph(graph, feeds, weights, [name for name in wanted if name in produced])
         except Exception:  # whatever ONNX Runtime does not take
             return None
-        return {**feeds, **found}
+        return {**feeds, **computed}
 
-    def _run(
+    def _run_graph(
         self, graph: Any, feeds: Mapping[str, Array], weights: Mapping[str, Any], wanted: Sequence[str]
     ) -> Dict[str, Array]:
         """One run of a graph as a model of its own, with what it takes from around it as further inputs."""
@@ -197,30 +197,30 @@ class _Reader:
         copy = onnx.ModelProto()
         copy.CopyFrom(self._model)
         copy.graph.CopyFrom(graph)
-        known = {one.name for one in (*copy.graph.input, *copy.graph.initializer)}
+        known = {tensor.name for tensor in (*copy.graph.input, *copy.graph.initializer)}
         for name in sorted(_free_names(graph) - known):
             if _is_own(name, weights):
                 copy.graph.initializer.append(weights[name])
             elif name in feeds:
-                copy.graph.input.append(_declared(name, feeds[name]))
-        for one in copy.graph.input:  # what a body leaves untold
-            if one.name in feeds:
-                one.CopyFrom(_declared(one.name, feeds[one.name]))
-        outputs = [one.name for one in copy.graph.output]
+                copy.graph.input.append(_value_info(name, feeds[name]))
+        for tensor in copy.graph.input:  # what a body leaves untold
+            if tensor.name in feeds:
+                tensor.CopyFrom(_value_info(tensor.name, feeds[tensor.name]))
+        outputs = [tensor.name for tensor in copy.graph.output]
         copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in outputs)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        named = {one.name: feeds[one.name] for one in session.get_inputs()}
-        found = {}  # type: Dict[str, Array]
+        feeds_by_name = {tensor.name: feeds[tensor.name] for tensor in session.get_inputs()}
+        arrays = {}  # type: Dict[str, Array]
         for start in range(0, len(wanted), _READ_AT_ONCE):
             part = wanted[start : start + _READ_AT_ONCE]
-            found.update(zip(part, session.run(list(part), named)))
-        return found
+            arrays.update(zip(part, session.run(list(part), feeds_by_name)))
+        return arrays
 
-    def _inside(
+    def _inner_layers(
         self,
         node: Any,
         inner: Sequence[Any],
@@ -229,59 +229,59 @@ class _Reader:
         times: Optional[int],
     ) -> Iterator[Layer]:
         """The layers in a node's branches or body; of the branches of an If that count which multiply most."""
-        repeated = _repetitions(node, held, weights)
+        repeated = _body_repetitions(node, held, weights)
         total = None if times is None or repeated is None else times * repeated
-        found = [list(self.layers(g, _inner_feeds(node, g, held, weights), weights, total)) for g in inner]
-        largest = max(found, key=lambda layers: sum(layer.macs or 0 for layer in layers))
-        for layers in found:
+        branches = [list(self.layers(g, _inner_feeds(node, g, held, weights), weights, total)) for g in inner]
+        largest = max(branches, key=lambda layers: sum(layer.macs or 0 for layer in layers))
+        for layers in branches:
             for layer in layers:
                 skipped = node.op_type == "If" and layers is not largest and layer.macs is not None
                 yield layer._replace(macs=0) if skipped else layer
 
 
-def _constants(graph: Any) -> Dict[str, Any]:
+def _constant_tensors(graph: Any) -> Dict[str, Any]:
     """Tensors that Constant nodes give, under their names."""
-    found = {}
+    tensors = {}
     for node in graph.node:
         for a in node.attribute if node.op_type == "Constant" else ():
             if a.name == "value":
-                found[node.output[0]] = onnx.TensorProto()
-                found[node.output[0]].CopyFrom(a.t)
-                found[node.output[0]].name = node.output[0]
-    return found
+                tensors[node.output[0]] = onnx.TensorProto()
+                tensors[node.output[0]].CopyFrom(a.t)
+                tensors[node.output[0]].name = node.output[0]
+    return tensors
 
 
 def _free_names(graph: Any) -> Set[str]:
     """What a graph takes from around it."""
-    own = {one.name for one in (*graph.input, *graph.initializer)}
-    own |= {name for node in graph.node for name in node.output}
+    defined = {tensor.name for tensor in (*graph.input, *graph.initializer)}
+    defined |= {name for node in graph.node for name in node.output}
     used = {name for node in graph.node for name in node.input if name}
     for node in graph.node:
         for a in node.attribute:
             for inner in [a.g] if a.HasField("g") else a.graphs:
                 used |= _free_names(inner)
-    used |= {one.name for one in graph.output}
-    return used - own
+    used |= {tensor.name for tensor in graph.output}
+    return used - defined
 
 
-def _wanted(graph: Any) -> List[str]:
+def _tensors_to_read(graph: Any) -> List[str]:
     """The tensors that tell how much is multiplied, and what reaches branches and bodies."""
     names = []  # type: List[str]
     for node in graph.node:
         inner = [g for a in node.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
         if node.op_type in _OPERATORS or inner:
             names += [*node.input, *([] if inner else node.output[:1])]
-        for one in inner:
-            names += sorted(_free_names(one))
+        for body in inner:
+            names += sorted(_free_names(body))
     return [name for name in dict.fromkeys(names) if name]
 
 
-def _declared(name: str, array: Array) -> Any:
+def _value_info(name: str, array: Array) -> Any:
     kind = onnx.helper.np_dtype_to_tensor_dtype(np.asarray(array).dtype)
     return onnx.helper.make_tensor_value_info(name, kind, None)
 
 
-def _value(name: str, held: Mapping[str, Array], weights: Mapping[str, Any]) -> Optional[Array]:
+def _known_value(name: str, held: Mapping[str, Array], weights: Mapping[str, Any]) -> Optional[Array]:
     if name in held:
         return np.asarray(held[name])
     return numpy_helper.to_array(weights[name]) if _is_own(name, weights) else None
@@ -292,7 +292,7 @@ def _is_own(name: str, weights: Mapping[str, Any]) -> bool:
     return name in weights and weights[name].name == name
 
 
-def _repetitions(node: Any, held: Optional[Mapping[str, Array]], weights: Mapping[str, Any]) -> Optional[int]:
+def _body_repetitions(node: Any, held: Optional[Mapping[str, Array]], weights: Mapping[str, Any]) -> Optional[int]:
     """How often a node runs its body; None where only the run tells."""
     if node.op_type == "If":
         return 1
@@ -300,13 +300,13 @@ def _repetitions(node: Any, held: Optional[Mapping[str, Array]], weights: Mappin
         return None
     if node.op_type == "Loop":
         # A body may end a loop early; that it does not is seen from a condition which only passes on.
-        count = _value(node.input[0], held, weights) if node.input[0] else None
+        count = _known_value(node.input[0], held, weights) if node.input[0] else None
         body = next(a.g for a in node.attribute if a.name == "body")
         return int(np.asarray(count).reshape(-1)[0]) if count is not None and _never_ends(body) else None
     if node.op_type == "Scan":
-        scanned = _attribute(node, "num_scan_inputs")
+        scanned = _int_attribute(node, "num_scan_inputs")
         axes = next((list(a.ints) for a in node.attribute if a.name == "scan_input_axes"), [0])
-        first = _value(node.input[len(node.input) - scanned], held, weights)
+        first = _known_value(node.input[len(node.input) - scanned], held, weights)
         return None if first is None else int(np.asarray(first).shape[axes[0]])
     return 1 if node.op_type == "SequenceMap" else None
 
@@ -319,7 +319,7 @@ def _never_ends(body: Any) -> bool:
         name = makers[name].input[0]
     if name == body.input[1].name:
         return True
-    values = {**{t.name: t for t in body.initializer}, **_constants(body)}
+    values = {**{t.name: t for t in body.initializer}, **_constant_tensors(body)}
     return name in values and bool(numpy_helper.to_array(values[name]).all())
 
 
@@ -329,12 +329,12 @@ def _inner_feeds(
     """What the first run of a branch or body gets; None where it is not known."""
     if held is None:
         return None
-    names = [one.name for one in graph.input]
-    given = [_value(name, held, weights) if name else None for name in node.input]
+    names = [tensor.name for tensor in graph.input]
+    given = [_known_value(name, held, weights) if name else None for name in node.input]
     if node.op_type == "Loop":
         given = [np.array(0, np.int64), np.array(True), *given[2:]]
     elif node.op_type == "Scan":
-        scanned = _attribute(node, "num_scan_inputs")
+        scanned = _int_attribute(node, "num_scan_inputs")
         axes = next((list(a.ints) for a in node.attribute if a.name == "scan_input_axes"), [0] * scanned)
         start = len(given) - scanned
         given = [
@@ -345,7 +345,7 @@ def _inner_feeds(
         return None
     feeds = {name: value for name, value in zip(names, given) if value is not None}
     for name in _free_names(graph):
-        value = _value(name, held, weights)
+        value = _known_value(name, held, weights)
         if value is not None and not _is_own(name, weights):
             feeds[name] = value
     return feeds
@@ -361,25 +361,25 @@ def _read_node(
         return
     operator = _OPERATORS[node.op_type]
     microsoft = node.op_type == "Attention" and node.domain == "com.microsoft"
-    shapes, output = _shapes(node, held, weights)
+    shapes, output = _node_shapes(node, held, weights)
     proto = weights.get(node.input[operator.second]) if len(node.input) > operator.second else None
-    macs = _counted(node, _projection if microsoft else operator.macs, shapes, output, times)
+    macs = _counted_macs(node, _projection_macs if microsoft else operator.macs, shapes, output, times)
     precision = operator.precision or _float_of(node, held, weights)
     if proto is None:
         yield Layer(name, node.op_type, macs, precision, "computed", 0)
         return
     stored = _STORED.get(proto.data_type, "?")
     if node.op_type in {"MatMulNBits", "MatMulBnb4"}:
-        bits = _attribute(node, "bits", 4)
-        yield Layer(name, node.op_type, macs, precision, "int{}".format(bits), _attribute(node, "N"))
+        bits = _int_attribute(node, "bits", 4)
+        yield Layer(name, node.op_type, macs, precision, "int{}".format(bits), _int_attribute(node, "N"))
         return
-    if operator.macs is _recurrent:
+    if operator.macs is _recurrent_macs:
         other = weights.get(node.input[2])
         plain = other is not None and node.op_type != "DynamicQuantizeLSTM"
-        read = functools.partial(_gates, proto, other) if plain else None
+        read = functools.partial(_gate_matrix, proto, other) if plain else None
         yield Layer(name, node.op_type, macs, precision, stored, 0, weights=read)
         return
-    if operator.macs is _einsum:
+    if operator.macs is _einsum_macs:
         yield Layer(name, node.op_type, macs, precision, stored, 0)
         return
     axis = _channel_axis(node, len(proto.dims))
@@ -390,8 +390,8 @@ def _read_node(
         precision=precision,
         stored=stored,
         channels=int(proto.dims[axis]) if proto.dims else 0,
-        weights=functools.partial(_weights, proto, axis) if len(proto.dims) > 1 else None,
-        depthwise=_attribute(node, "group", 1) > 1,
+        weights=functools.partial(_weight_array, proto, axis) if len(proto.dims) > 1 else None,
+        depthwise=_int_attribute(node, "group", 1) > 1,
     )
     if microsoft and shapes:
         x, size = shapes[0], shapes[1][-1] // 3
@@ -399,24 +399,24 @@ def _read_node(
         yield Layer(name + " (attention)", node.op_type, count, precision, "computed", 0)
 
 
-def _shapes(
+def _node_shapes(
     node: Any, held: Optional[Mapping[str, Array]], weights: Mapping[str, Any]
 ) -> Tuple[Optional[List[Shape]], Shape]:
     """Of its inputs and its output; None where one is unknown."""
     if held is None or node.output[0] not in held:
         return None, ()
-    found = []  # type: List[Shape]
+    input_shapes = []  # type: List[Shape]
     for name in node.input:
         if name in held:
-            found.append(tuple(np.shape(held[name])))
+            input_shapes.append(tuple(np.shape(held[name])))
         elif name in weights:
-            found.append(tuple(int(size) for size in weights[name].dims))
+            input_shapes.append(tuple(int(size) for size in weights[name].dims))
         else:
-            found.append(())
-    return found, tuple(np.shape(held[node.output[0]]))
+            input_shapes.append(())
+    return input_shapes, tuple(np.shape(held[node.output[0]]))
 
 
-def _counted(
+def _counted_macs(
     node: Any,
     count: Callable[[Any, Sequence[Shape], Shape], int],
     shapes: Optional[List[Shape]],
@@ -443,14 +443,14 @@ def _channel_axis(node: Any, rank: int) -> int:
     """Where output channels are in the weights."""
     if "Conv" in node.op_type:
         return 1 if node.op_type == "ConvTranspose" else 0
-    return 0 if "Gemm" in node.op_type and _attribute(node, "transB") else rank - 1
+    return 0 if "Gemm" in node.op_type and _int_attribute(node, "transB") else rank - 1
 
 
-def _weights(proto: Any, axis: int) -> Array:
+def _weight_array(proto: Any, axis: int) -> Array:
     return np.moveaxis(numpy_helper.to_array(proto), axis, 0)
 
 
-def _gates(first: Any, second: Any) -> Array:
+def _gate_matrix(first: Any, second: Any) -> Array:
     """Both matrices of a recurrent layer, a row for each gate of each unit."""
     parts = [numpy_helper.to_array(proto) for proto in (first, second)]
     return np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts], axis=1)

@@ -83,17 +83,19 @@ class OnnxRuntime(Runtime):
         return Availability(version, None if version else "onnxruntime is not installed", None if version else REMEDY)
 
     def devices(self) -> List[str]:
-        return _devices(_library())
+        return _device_names(_load_onnxruntime())
 
     def load(self, path: str, options: LoadOptions) -> Session:
-        ort = _library()
+        ort = _load_onnxruntime()
         if not os.path.isfile(path):
             raise LoadError("{} does not exist".format(path))
-        provider, settings = _provider(ort, options)
+        provider, settings = _choose_provider(ort, options)
         session_options = _session_options(ort, options, provider)
-        gpu = _gpu(ort, settings) if provider in CUDA_PROVIDERS else None
+        gpu = _find_gpu(ort, settings) if provider in CUDA_PROVIDERS else None
         try:
-            session = _session(ort, path, session_options, provider, dict(settings, **gpu.settings() if gpu else {}))
+            session = _open_session(
+                ort, path, session_options, provider, dict(settings, **gpu.settings() if gpu else {})
+            )
         except LoadError:
             if gpu is not None:
                 gpu.close()
@@ -136,7 +138,7 @@ class OnnxSession(Session):
             "graph_optimization": str(options.graph_optimization_level).rpartition(".")[2],
             "transfers": "none, host memory" if self._host else "inputs and outputs are copied in every inference",
         }
-        nodes = _nodes(session)
+        nodes = _node_placement(session)
         if nodes:
             self.facts["nodes"] = nodes
         if gpu is not None:
@@ -261,7 +263,7 @@ class OnnxSession(Session):
         return self._held[1]
 
 
-def _gpu(ort: Any, settings: Dict[str, str]) -> Gpu:
+def _find_gpu(ort: Any, settings: Dict[str, str]) -> Gpu:
     """The GPU that a provider is to use, looked for before ONNX Runtime fails to find it without a word."""
     driver, wanted = ask_driver(), settings.get("device_id", "0")
     if not wanted.isdigit() or int(wanted) >= len(driver.gpus):
@@ -275,7 +277,7 @@ def _gpu(ort: Any, settings: Dict[str, str]) -> Gpu:
         raise LoadError("CUDA does not start: {}".format(error), "nvidia-smi says more.") from None
 
 
-def _session(ort: Any, path: str, options: Any, provider: str, settings: Dict[str, str]) -> Any:
+def _open_session(ort: Any, path: str, options: Any, provider: str, settings: Dict[str, str]) -> Any:
     """ONNX Runtime's session, on that provider or not at all."""
     providers: List[Any] = [(provider, settings)]
     for name in FALLBACKS.get(provider, ()):
@@ -289,7 +291,7 @@ def _session(ort: Any, path: str, options: Any, provider: str, settings: Dict[st
             warnings.simplefilter("ignore")
             session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except Exception as error:
-        milder = _milder(ort, path, options, providers)
+        milder = _milder_optimisation(ort, path, options, providers)
         if milder is not None:
             raise LoadError(
                 "ONNX Runtime's own optimisation of {} fails: {}".format(os.path.basename(path), _first_line(error)),
@@ -300,7 +302,7 @@ def _session(ort: Any, path: str, options: Any, provider: str, settings: Dict[st
     used = session.get_providers()
     if provider not in used:
         # Where a provider cannot start, ONNX Runtime goes on with the CPU and says so only in its log.
-        missing = _missing(ort, provider)
+        missing = _missing_library(ort, provider)
         raise LoadError(
             "{} could not be started{}; ONNX Runtime would have used {} instead".format(
                 provider, " (" + missing + ")" if missing else "", ", ".join(used)
@@ -313,7 +315,7 @@ def _session(ort: Any, path: str, options: Any, provider: str, settings: Dict[st
     return session
 
 
-def _milder(ort: Any, path: str, options: Any, providers: List[Any]) -> Optional[str]:
+def _milder_optimisation(ort: Any, path: str, options: Any, providers: List[Any]) -> Optional[str]:
     """The strongest optimisation below the one asked for, with which a model loads; None: none helps."""
     strengths = list(OPTIMIZATIONS)  # from none to all
     wanted = options.graph_optimization_level
@@ -329,9 +331,9 @@ def _milder(ort: Any, path: str, options: Any, providers: List[Any]) -> Optional
     return None
 
 
-def _missing(ort: Any, provider: str) -> Optional[str]:
+def _missing_library(ort: Any, provider: str) -> Optional[str]:
     """What the provider's library lacks: "libcublasLt.so.12: cannot open shared object file …"."""
-    name = "libonnxruntime_providers_{}.so".format(_short(provider))
+    name = "libonnxruntime_providers_{}.so".format(_short_name(provider))
     try:
         ctypes.CDLL(os.path.join(os.path.dirname(ort.__file__), "capi", name))
     except OSError as error:
@@ -339,17 +341,17 @@ def _missing(ort: Any, provider: str) -> Optional[str]:
     return None
 
 
-def _nodes(session: Any) -> str:
+def _node_placement(session: Any) -> str:
     """How many of the model's nodes run where: "openvino 158, cpu 2"; empty where ONNX Runtime does not tell."""
     counts: Dict[str, int] = {}
     with contextlib.suppress(Exception):  # since 1.24, and only where it was asked to remember
         for part in session.get_provider_graph_assignment_info():
-            name = _short(part.ep_name)
+            name = _short_name(part.ep_name)
             counts[name] = counts.get(name, 0) + len(part.get_nodes())
     return ", ".join("{} {}".format(name, count) for name, count in counts.items())
 
 
-def _library() -> Any:
+def _load_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -359,29 +361,29 @@ def _library() -> Any:
     return onnxruntime
 
 
-def _short(provider: str) -> str:
+def _short_name(provider: str) -> str:
     return re.sub("ExecutionProvider$", "", provider).lower()
 
 
-def _devices(ort: Any) -> List[str]:
+def _device_names(ort: Any) -> List[str]:
     """The short names of the execution providers, "cpu" first; Azure's is no device but a service."""
-    names = {_short(name) for name in ort.get_available_providers()} - {"azure"}
+    names = {_short_name(name) for name in ort.get_available_providers()} - {"azure"}
     return sorted(names, key=lambda name: (name != "cpu", name))
 
 
-def _provider(ort: Any, options: LoadOptions) -> Tuple[str, Dict[str, str]]:
+def _choose_provider(ort: Any, options: LoadOptions) -> Tuple[str, Dict[str, str]]:
     """The execution provider of ``--device`` and its settings."""
     wanted, _, index = options.device.partition(":")
     available = ort.get_available_providers()
     by_name = {}
     for name in available:
-        by_name[_short(name)] = by_name[name.lower()] = name
+        by_name[_short_name(name)] = by_name[name.lower()] = name
     provider = by_name.get(wanted.lower())
     if provider is None:
         raise LoadError(
             "this ONNX Runtime has no device {!r}".format(options.device),
             "It has: {}. Another build of ONNX Runtime may have it: pip install onnxruntime-gpu.".format(
-                ", ".join(_devices(ort))
+                ", ".join(_device_names(ort))
             ),
         )
     settings = {}
@@ -453,7 +455,7 @@ def _load_error(path: str, error: Exception, provider: str) -> LoadError:
             "{} keeps its weights in another file, which cannot be read: {}".format(name, _first_line(error)),
             "Copy the files that were exported with it into its folder.",
         )
-    on = "" if provider == "CPUExecutionProvider" else " on " + _short(provider)
+    on = "" if provider == "CPUExecutionProvider" else " on " + _short_name(provider)
     return LoadError(
         "ONNX Runtime does not load {}{}: {}".format(name, on, _first_line(error)),
         "Whether the model itself is whole: --device cpu." if on else None,

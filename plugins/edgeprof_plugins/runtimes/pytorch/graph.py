@@ -57,13 +57,15 @@ def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Graph:
     }
     held = {**program.state_dict, **program.constants}
     constants = {given: held[name].detach() for given, name in known.items() if name in held}
-    operators = [(_operator(node), node) for node in nodes]
+    operators = [(_operator_name(node), node) for node in nodes]
     sizes = _Sizes(program, inputs or {})
     layers = [
         layer
         for name, node in operators
         if name in _LAYERS or name in _COMPOSED
-        for layer in (_layer(name, node, constants, sizes) if name in _LAYERS else _composed(name, node, sizes))
+        for layer in (
+            _read_layers(name, node, constants, sizes) if name in _LAYERS else _composed_layers(name, node, sizes)
+        )
     ]
     unsized = any(layer.macs is None for layer in layers) and not inputs
     return Graph(
@@ -71,7 +73,7 @@ def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Graph:
         nodes=sum(not name.startswith(_NOTHING) for name, _ in operators),
         conversions=sum(name.startswith(_CONVERSIONS) for name, _ in operators),
         batch_norms=[node.name for name, node in operators if "batch_norm" in name],
-        training=[node.name for name, node in operators if name in _TRAINS and _flag(node, _TRAINS[name])],
+        training=[node.name for name, node in operators if name in _TRAINS and _flag_argument(node, _TRAINS[name])],
         note="arithmetic is not counted in whole: sizes are open; give them with --input, --input-data or --dataset"
         if unsized
         else "",
@@ -81,22 +83,22 @@ def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Graph:
     )
 
 
-def _operator(node: Any) -> str:
+def _operator_name(node: Any) -> str:
     """``conv2d`` of ``aten.conv2d.default``."""
     name = str(getattr(node.target, "__name__", node.target))
     return name.partition(".")[0]
 
 
-def _flag(node: Any, position: int) -> bool:
+def _flag_argument(node: Any, position: int) -> bool:
     return len(node.args) > position and node.args[position] is True
 
 
-def _layer(name: str, node: Any, constants: Dict[str, Any], sizes: "_Sizes") -> Iterator[Layer]:
+def _read_layers(name: str, node: Any, constants: Dict[str, Any], sizes: "_Sizes") -> Iterator[Layer]:
     """The layer; one of two activations has no weights."""
     position = 2 if name in {"addmm", "baddbmm"} else 1
     source = node.args[position]  # type: Any
     zero = None  # type: Any
-    if _operator(source).startswith("dequantize_"):
+    if _operator_name(source).startswith("dequantize_"):
         zero = source.args[2] if len(source.args) > 2 else None
         source = source.args[0]
     weight = constants.get(source.name)
@@ -104,27 +106,27 @@ def _layer(name: str, node: Any, constants: Dict[str, Any], sizes: "_Sizes") -> 
     if weight is None:
         second = source.meta.get("val")
         macs = None if second is None else sizes.macs(name, second.shape, first, node.meta.get("val"))
-        yield Layer(node.name, name, macs, _dtype(first), "computed", 0)
+        yield Layer(node.name, name, macs, _dtype_name(first), "computed", 0)
         return
     if weight.dim() < 2:
         return
     axis, shape = _LAYERS[name], tuple(int(size) for size in weight.shape)
-    groups = _groups(name, node)
+    groups = _group_count(name, node)
     points = constants.get(zero.name) if hasattr(zero, "name") else zero
     values = weight.cpu().float().numpy() if weight.is_floating_point() else weight.cpu().numpy()
     yield Layer(
         name=node.name,
         op=name,
         macs=sizes.macs(name, shape, first, node.meta.get("val")),
-        precision=_dtype(first),
+        precision=_dtype_name(first),
         stored=str(weight.dtype).removeprefix("torch."),
         channels=shape[axis] * (groups if axis == 1 else 1),
-        weights=functools.partial(_weights, values, None if points is None else np.asarray(points), axis),
+        weights=functools.partial(_channel_weights, values, None if points is None else np.asarray(points), axis),
         depthwise=groups > 1 and groups == shape[0],
     )
 
 
-def _groups(name: str, node: Any) -> int:
+def _group_count(name: str, node: Any) -> int:
     """An argument of convolutions, at the place that each of their three signatures has for it."""
     if not name.startswith("conv"):
         return 1
@@ -132,7 +134,7 @@ def _groups(name: str, node: Any) -> int:
     return int(node.args[place]) if len(node.args) > place else int(node.kwargs.get("groups", 1))
 
 
-def _dtype(value: Any) -> str:
+def _dtype_name(value: Any) -> str:
     return "float32" if value is None else str(value.dtype).removeprefix("torch.")
 
 
@@ -148,32 +150,32 @@ class _Sizes:
         self._known = {}  # type: Dict[Any, int]
         self._batch = 1
         names = set(program.graph_signature.user_inputs)
-        found = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
-        for position, node in enumerate(found):
+        placeholders = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+        for position, node in enumerate(placeholders):
             shape = getattr(node.meta.get("val"), "shape", ())
-            given = inputs.get(node.name, inputs.get("") if len(found) == 1 else None)
-            own = tuple(getattr(given, "shape", given) or ())
+            given = inputs.get(node.name, inputs.get("") if len(placeholders) == 1 else None)
+            given_shape = tuple(getattr(given, "shape", given) or ())
             self.declared[node.name] = tuple(size if isinstance(size, int) else None for size in shape)
             for axis, size in enumerate(shape):
                 if isinstance(size, int):
                     self._batch = size if axis == 0 and position == 0 and size > 0 else self._batch
-                elif axis == 0 or axis < len(own):
-                    self._known.setdefault(size.node.expr, 1 if axis == 0 else int(own[axis]))
+                elif axis == 0 or axis < len(given_shape):
+                    self._known.setdefault(size.node.expr, 1 if axis == 0 else int(given_shape[axis]))
 
     def of(self, shape: Any) -> Optional[List[int]]:
         """A shape as numbers; None where one is open."""
-        found = []
+        sizes = []
         for size in shape:
             value = size if isinstance(size, int) else size.node.expr.subs(self._known)
             if not isinstance(value, int) and not value.is_Integer:
                 return None
-            found.append(int(value))
-        return found
+            sizes.append(int(value))
+        return sizes
 
     def macs(self, name: str, weight: Sequence[Any], first: Any, output: Any) -> Optional[int]:
         """Of one sample; None where a size is open."""
-        found = first if "transpose" in name else output
-        shape = None if found is None else self.of(found.shape)
+        sized = first if "transpose" in name else output
+        shape = None if sized is None else self.of(sized.shape)
         known = self.of(weight)
         if shape is None or not known:
             return None
@@ -185,10 +187,12 @@ class _Sizes:
         return count // self._batch
 
 
-def _composed(name: str, node: Any, sizes: _Sizes) -> Iterator[Layer]:
+def _composed_layers(name: str, node: Any, sizes: _Sizes) -> Iterator[Layer]:
     """A recurrent layer, attention, or Einstein's sum."""
     first = node.args[0] if name != "einsum" else None
-    values = [getattr(one, "meta", {}).get("val") for one in node.args[: 3 if name.startswith("scaled") else 1]]
+    values = [
+        getattr(argument, "meta", {}).get("val") for argument in node.args[: 3 if name.startswith("scaled") else 1]
+    ]
     shapes = [None if value is None else sizes.of(value.shape) for value in values]
     macs = None  # type: Optional[int]
     known = [shape for shape in shapes if shape]
@@ -196,28 +200,29 @@ def _composed(name: str, node: Any, sizes: _Sizes) -> Iterator[Layer]:
         queries, keys, held = known
         macs = int(np.prod(queries[:-1])) * keys[-2] * (queries[-1] + held[-1])
     elif first is not None and known and isinstance(node.args[2], (list, tuple)):
-        weights = [one.meta["val"].shape for one in node.args[2] if len(one.meta["val"].shape) == 2]
+        weights = [weight.meta["val"].shape for weight in node.args[2] if len(weight.meta["val"].shape) == 2]
         macs = int(np.prod(known[0][:-1])) * sum(int(np.prod(shape)) for shape in weights)
     elif name == "einsum":
-        macs = _einsum(node, sizes)
+        macs = _einsum_macs(node, sizes)
     yield Layer(
-        node.name, name, None if macs is None else sizes.sample(macs), _dtype(values[0] if first is not None else None),
+        node.name, name, None if macs is None else sizes.sample(macs),
+        _dtype_name(values[0] if first is not None else None),
         "computed", 0,
     )  # fmt: skip
 
 
-def _einsum(node: Any, sizes: _Sizes) -> Optional[int]:
+def _einsum_macs(node: Any, sizes: _Sizes) -> Optional[int]:
     terms = str(node.args[0]).replace(" ", "").partition("->")[0].split(",")
     letters = {}  # type: Dict[str, int]
-    for term, one in zip(terms, node.args[1]):
-        shape = sizes.of(one.meta["val"].shape)
+    for term, factor in zip(terms, node.args[1]):
+        shape = sizes.of(factor.meta["val"].shape)
         if shape is None or len(shape) != len(term):
             return None
         letters.update(zip(term, shape))
     return int(np.prod(list(letters.values()))) * max(1, len(terms) - 1)
 
 
-def _weights(values: Array, points: Optional[Array], axis: int) -> Array:
+def _channel_weights(values: Array, points: Optional[Array], axis: int) -> Array:
     turned = np.moveaxis(values, axis, 0)
     if values.dtype.kind == "f" or points is None:
         return turned

@@ -87,7 +87,7 @@ class ScriptMemory:
 
     def __init__(self, module: Any, load: Callable[[], Any]) -> None:
         self._module, self._load = module, load
-        self._versions = _versions(module)
+        self._versions = _tensor_versions(module)
         self._fresh: Any = None
 
     def restored(self) -> Any:
@@ -95,7 +95,7 @@ class ScriptMemory:
         if self._fresh is None:
             graph = self._module.inlined_graph
             keeps = any(graph.findAllNodes(kind) for kind in _KEEPING)
-            if not keeps and _versions(self._module) == self._versions:
+            if not keeps and _tensor_versions(self._module) == self._versions:
                 return self._module
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that TorchScript is deprecated
@@ -114,7 +114,7 @@ class ProgramMemory:
 
     def __init__(self, torch: Any, module: Any, load: Callable[[], Any]) -> None:
         self._torch, self._load = torch, load
-        self._tensors = _tensors(module)
+        self._tensors = _held_tensors(module)
         self._versions = {name: changes(tensor) for name, tensor in self._tensors.items()}
         self._kept: Dict[str, Any] = {}
 
@@ -124,7 +124,7 @@ class ProgramMemory:
         if any(name not in self._kept for name in changed):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                fresh = _tensors(self._load())
+                fresh = _held_tensors(self._load())
             self._kept.update((name, fresh[name]) for name in changed)
         with self._torch.no_grad():
             for name in changed:
@@ -132,11 +132,11 @@ class ProgramMemory:
                 self._versions[name] = changes(self._tensors[name])
 
 
-def _tensors(module: Any) -> Dict[str, Any]:
+def _held_tensors(module: Any) -> Dict[str, Any]:
     tensors = dict(module.named_parameters())
     tensors.update(module.named_buffers())
     return tensors
 
 
-def _versions(module: Any) -> List[int]:
+def _tensor_versions(module: Any) -> List[int]:
     return [changes(tensor) for tensor in list(module.parameters()) + list(module.buffers())]

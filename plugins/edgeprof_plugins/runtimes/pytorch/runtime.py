@@ -45,10 +45,26 @@ OPTIONS = ("interop_threads", "freeze", "cudnn_benchmark", "cuda_graph", "compil
 #: TorchScript's types of arguments that are no tensors → the dtype of the rank-0 input that stands for them.
 SCALARS = {"int": "int64", "float": "float64", "bool": "bool", "number": "float64"}
 
+#: A module that doubles what it is given.
+_DOUBLE = b"""
+import torch
+
+class Double(torch.nn.Module):
+    example_inputs = (torch.ones(1, 2),)
+
+    def forward(self, x):
+        return 2 * x
+
+def model():
+    return Double()
+"""
+
 
 class PyTorch(Runtime):
     name = "pytorch"
     formats = ("torchscript", "pt2", "python")
+    smallest_format = "python"
+    smallest_model = _DOUBLE
     libraries = ("torch",)
     inspects_apart = True
 
@@ -57,27 +73,27 @@ class PyTorch(Runtime):
         return Availability(version, None if version else "PyTorch is not installed", None if version else REMEDY)
 
     def devices(self) -> List[str]:
-        torch = _library()
+        torch = _load_torch()
         devices = ["cpu"]
         if torch.cuda.is_available():
             devices.append("cuda")
-        devices += [name for name in ("mps", "xpu") if _backend(torch, name)]
+        devices += [name for name in ("mps", "xpu") if _is_backend_available(torch, name)]
         return devices
 
     def load(self, path: str, options: LoadOptions) -> Session:
-        torch = _library()
-        device = _device(torch, options.device)
-        _configure(torch, options)
+        torch = _load_torch()
+        device = _check_device(torch, options.device)
+        _configure_torch(torch, options)
         suffix = path.rpartition(":")[2] if not os.path.exists(path) else ""
         with warnings.catch_warnings():
             # torch.jit and torch.export tell their own authors' plans; a user who profiles a file cannot act on them.
             warnings.simplefilter("ignore")
             if suffix:
-                session = _eager(torch, path, device, options)
+                session = _load_eager(torch, path, device, options)
             elif _is_torchscript(path):
-                session = _torchscript(torch, path, device, options)
+                session = _load_torchscript(torch, path, device, options)
             else:
-                session = _exported(torch, path, device, compiled=options.options.get("compile") == "1")
+                session = _load_exported(torch, path, device, compiled=options.options.get("compile") == "1")
         if options.options.get("cuda_graph") == "1":
             session.use_graph()
         return session
@@ -93,7 +109,7 @@ class PyTorch(Runtime):
         return graph.read(path, inputs)
 
 
-def _library() -> Any:
+def _load_torch() -> Any:
     try:
         import torch
     except ImportError as error:
@@ -101,12 +117,12 @@ def _library() -> Any:
     return torch
 
 
-def _backend(torch: Any, name: str) -> bool:
+def _is_backend_available(torch: Any, name: str) -> bool:
     backend = getattr(torch, name, None) if name == "xpu" else getattr(torch.backends, name, None)
     return bool(backend is not None and backend.is_available())
 
 
-def _device(torch: Any, wanted: str) -> Any:
+def _check_device(torch: Any, wanted: str) -> Any:
     kind, _, index = wanted.partition(":")
     if kind not in ("cpu", "cuda", "mps", "xpu") or (index and not index.isdigit()):
         raise LoadError("PyTorch has no device {!r}".format(wanted), "It has cpu, cuda, cuda:N, mps, xpu.")
@@ -121,14 +137,14 @@ def _device(torch: Any, wanted: str) -> Any:
             ),
             "Install a build for this board's CUDA (on a Jetson, NVIDIA's own wheel), or leave --device out.",
         )
-    if kind in ("mps", "xpu") and not _backend(torch, kind):
+    if kind in ("mps", "xpu") and not _is_backend_available(torch, kind):
         raise LoadError("--device {} cannot be used: PyTorch finds none here".format(wanted), "Leave --device out.")
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
         raise LoadError("there is no {}: this machine has {} GPU(s)".format(wanted, torch.cuda.device_count()))
     return torch.device(wanted)
 
 
-def _configure(torch: Any, options: LoadOptions) -> None:
+def _configure_torch(torch: Any, options: LoadOptions) -> None:
     for key, value in options.options.items():
         if key not in OPTIONS or not value.isdigit():
             raise LoadError("PyTorch has no option {}={}".format(key, value), "It takes {}.".format(", ".join(OPTIONS)))
@@ -152,7 +168,7 @@ def _is_torchscript(path: str) -> bool:
     return "constants.pkl" in names and any(name.startswith("code/") for name in names)
 
 
-def _torchscript(torch: Any, path: str, device: Any, options: LoadOptions) -> TorchSession:
+def _load_torchscript(torch: Any, path: str, device: Any, options: LoadOptions) -> TorchSession:
     refusal = embedded_code.refusal(path)
     if refusal is not None:
         raise refusal
@@ -196,7 +212,7 @@ def _torchscript(torch: Any, path: str, device: Any, options: LoadOptions) -> To
     return TorchSession(torch, device, "TorchScript", call, inputs=inputs, scalars=scalars, forget=forget)
 
 
-def _exported(torch: Any, path: str, device: Any, compiled: bool = False) -> TorchSession:
+def _load_exported(torch: Any, path: str, device: Any, compiled: bool = False) -> TorchSession:
     if not hasattr(torch, "export"):
         raise LoadError("torch.export programs need PyTorch 2.1 or newer; this is {}".format(torch.__version__))
     try:
@@ -214,7 +230,7 @@ def _exported(torch: Any, path: str, device: Any, compiled: bool = False) -> Tor
         ) from None
     memory = ProgramMemory(torch, module, lambda: embedded_code.load_program(torch, path).module())
     if compiled:
-        module = _compiled(torch, module)
+        module = _compile_module(torch, module)
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     batch = _batch_symbol(program, values)
     spec_in = [_exported_spec(name, values.get(name), batch) for name in program.graph_signature.user_inputs]
@@ -241,7 +257,7 @@ def _exported(torch: Any, path: str, device: Any, compiled: bool = False) -> Tor
     return TorchSession(torch, device, "torch.export", call, inputs=spec_in, outputs=spec_out, forget=memory.restore)
 
 
-def _compiled(torch: Any, module: Any) -> Any:
+def _compile_module(torch: Any, module: Any) -> Any:
     if not hasattr(torch, "compile"):
         raise LoadError("compile=1 needs PyTorch 2.0 or newer; this is {}".format(torch.__version__))
     inductor = importlib.import_module("torch._inductor.config")
@@ -281,7 +297,7 @@ def _exported_spec(name: Any, value: Any, batch: Optional[str]) -> TensorSpec:
     return TensorSpec(str(name), shape, str(value.dtype).rpartition(".")[2], None)
 
 
-def _eager(torch: Any, target: str, device: Any, options: LoadOptions) -> TorchSession:
+def _load_eager(torch: Any, target: str, device: Any, options: LoadOptions) -> TorchSession:
     source = import_target(target)[1]
     module = source
     if not isinstance(source, torch.nn.Module):
@@ -310,7 +326,7 @@ def _eager(torch: Any, target: str, device: Any, options: LoadOptions) -> TorchS
     if examples is None:
         inputs = [TensorSpec(name, ANY_SHAPE, ANY_DTYPE, None) for name in parameters]
         return TorchSession(torch, device, "eager", module, inputs=inputs, forget=memory.restore)
-    tensors = _examples(torch, target, examples, parameters)
+    tensors = _example_inputs(torch, target, examples, parameters)
     inputs = [_example_spec(name, tensor) for name, tensor in tensors.items()]
     given = {
         spec.name: (tensor.float() if is_foreign(spec.dtype) else tensor).numpy()
@@ -329,7 +345,7 @@ def _eager(torch: Any, target: str, device: Any, options: LoadOptions) -> TorchS
     return session
 
 
-def _examples(torch: Any, target: str, examples: Any, parameters: Sequence[str]) -> Dict[str, Any]:
+def _example_inputs(torch: Any, target: str, examples: Any, parameters: Sequence[str]) -> Dict[str, Any]:
     if not isinstance(examples, dict):
         values = list(examples) if isinstance(examples, (tuple, list)) else [examples]
         names = list(parameters) + ["input_{}".format(i) for i in range(len(parameters), len(values))]

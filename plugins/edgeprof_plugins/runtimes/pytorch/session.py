@@ -75,7 +75,7 @@ class TorchSession(Session):
                 result = self._call(*self._arguments(self._tensors(feeds)))
             except Exception as error:
                 raise self._translated_error(error) from error
-            named = _named(result, [spec.name for spec in self.outputs])
+            named = _named_outputs(result, [spec.name for spec in self.outputs])
             return {name: _to_numpy(self._torch, value) for name, value in named.items()}
 
     def reset(self) -> Optional[str]:
@@ -223,7 +223,7 @@ class TorchSession(Session):
         return int(self._torch.cuda.max_memory_allocated(self._device))
 
     def close(self) -> None:
-        self._call = _closed
+        self._call = _closed_call
         if self._device.type == "cuda":
             self._torch.cuda.empty_cache()
 
@@ -257,11 +257,11 @@ class TorchSession(Session):
         return value.cpu() if hasattr(value, "cpu") else value
 
 
-def _closed(*_: Any) -> Any:
+def _closed_call(*_: Any) -> Any:
     raise LoadError("this session is closed")
 
 
-def _named(result: Any, names: Sequence[str]) -> Dict[str, Any]:
+def _named_outputs(result: Any, names: Sequence[str]) -> Dict[str, Any]:
     """The outputs by name: a dict's own keys, else the file's names, else output or output_0, output_1 …
 
     What is nested in a dict has the path to it for a name: ``past_key_values.0.1``.
@@ -272,17 +272,17 @@ def _named(result: Any, names: Sequence[str]) -> Dict[str, Any]:
         result = result.to_tuple()
     if not isinstance(result, (tuple, list)):
         return {names[0] if len(names) == 1 else "output": result}
-    flat = [item for item in _flat(result) if item is not None]
+    flat = [item for item in _flat_tensors(result) if item is not None]
     if len(names) != len(flat):
         names = ["output_{}".format(i) for i in range(len(flat))]
     return dict(zip(distinct(names, "output"), flat))
 
 
-def _flat(value: Any) -> List[Any]:
+def _flat_tensors(value: Any) -> List[Any]:
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, (tuple, list)):
-        return [leaf for item in value for leaf in _flat(item)]
+        return [leaf for item in value for leaf in _flat_tensors(item)]
     return [value]
 
 

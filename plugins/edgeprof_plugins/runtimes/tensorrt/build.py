@@ -104,11 +104,11 @@ def parse(options: Dict[str, str]) -> BuildOptions:
 def cache_path(path: str, version: str, gpu: Gpu, build: BuildOptions, options: LoadOptions) -> str:
     """Where the engine of this model, TensorRT, GPU and these flags is kept."""
     digest = hashlib.sha256()
-    for file in [path] + _external(path):  # noqa: RUF005 - reads the same under 3.6
-        _digest(digest, file)
+    for file in [path] + _external_files(path):  # noqa: RUF005 - reads the same under 3.6
+        _update_digest(digest, file)
     for data in (build.calibration, build.calibration_cache):
         if data and os.path.isfile(data):
-            _digest(digest, data)
+            _update_digest(digest, data)
     flags = build._asdict()
     for place in ("cache", "save", "timing_cache", "calibration", "calibration_cache"):
         flags.pop(place)
@@ -165,7 +165,7 @@ def build_engine(trt: Any, logger: Any, cuda: Cuda, path: str, *, build: BuildOp
     builder = trt.Builder(logger)
     explicit = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
     network = builder.create_network(0 if explicit is None else 1 << int(explicit))
-    _parse(trt, logger, network, path)
+    _parse_network(trt, logger, network, path)
     config = builder.create_builder_config()
     _set_flags(trt, builder, config, build)
     if build.workspace_mib is not None:
@@ -173,10 +173,10 @@ def build_engine(trt: Any, logger: Any, cuda: Cuda, path: str, *, build: BuildOp
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, build.workspace_mib << 20)
         else:  # before 8.4
             config.max_workspace_size = build.workspace_mib << 20
-    profile, shapes = _profile(builder, network, build, options)
+    profile, shapes = _add_profile(builder, network, build, options)
     if profile is not None:
         config.add_optimization_profile(profile)
-    keep = _calibrate(trt, cuda, network, config, build=build, path=path, shapes=shapes, profile=profile)
+    keep = _add_calibrator(trt, cuda, network, config, build=build, path=path, shapes=shapes, profile=profile)
     cached = _timing_cache(config, build)
     plan = builder.build_serialized_network(network, config)
     if keep is not None:
@@ -199,7 +199,7 @@ def _build_error(logger: Any, path: str) -> Exception:
     )
 
 
-def _parse(trt: Any, logger: Any, network: Any, path: str) -> None:
+def _parse_network(trt: Any, logger: Any, network: Any, path: str) -> None:
     parser = trt.OnnxParser(network, logger)
     if parser.parse_from_file(path):
         return
@@ -249,7 +249,7 @@ def _set_flags(trt: Any, builder: Any, config: Any, build: BuildOptions) -> None
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 
 
-def _profile(builder: Any, network: Any, build: BuildOptions, options: LoadOptions) -> Tuple[Any, Dict[str, Any]]:
+def _add_profile(builder: Any, network: Any, build: BuildOptions, options: LoadOptions) -> Tuple[Any, Dict[str, Any]]:
     """A profile where something is dynamic: the shapes that are asked for, and every batch up to theirs."""
     tensors = [network.get_input(i) for i in range(network.num_inputs)]
     specs = []
@@ -292,7 +292,7 @@ def _timing_cache(config: Any, build: BuildOptions) -> bool:
     return True
 
 
-def _calibrate(
+def _add_calibrator(
     trt: Any,
     cuda: Cuda,
     network: Any,
@@ -316,7 +316,7 @@ def _calibrate(
         )
     names = [str(network.get_input(i).name) for i in range(network.num_inputs)]
     batches = read_batches(build.calibration, names, shapes) if build.calibration else []
-    calibrator = _calibrator(trt, cuda, names, batches, build.calibration_cache)
+    calibrator = _make_calibrator(trt, cuda, names, batches, build.calibration_cache)
     config.int8_calibrator = calibrator
     if profile is not None:
         config.set_calibration_profile(profile)
@@ -367,7 +367,7 @@ def read_batches(path: str, names: Sequence[str], shapes: Dict[str, Any]) -> Lis
     ]
 
 
-def _calibrator(  # noqa: C901 - a class within: TensorRT's base is known only here
+def _make_calibrator(  # noqa: C901 - a class within: TensorRT's base is known only here
     trt: Any, cuda: Cuda, names: Sequence[str], batches: List[Dict[str, Any]], cache: Optional[str]
 ) -> Any:
     class Calibrator(trt.IInt8EntropyCalibrator2):  # type: ignore[misc] # known only when TensorRT is here
@@ -412,7 +412,7 @@ def _calibrator(  # noqa: C901 - a class within: TensorRT's base is known only h
     return Calibrator()
 
 
-def _external(path: str) -> List[str]:
+def _external_files(path: str) -> List[str]:
     """The files in which an ONNX model keeps its weights: entries (key "location", value) of its tensors."""
     folder = os.path.dirname(os.path.abspath(path))
     if len(os.listdir(folder)) == 1:
@@ -427,7 +427,7 @@ def _external(path: str) -> List[str]:
     return sorted(files)
 
 
-def _digest(digest: Any, path: str) -> None:
+def _update_digest(digest: Any, path: str) -> None:
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)

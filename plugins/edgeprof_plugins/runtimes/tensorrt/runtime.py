@@ -73,8 +73,8 @@ class TensorRT(Runtime):
         return ["cuda"] + ["cuda:{}".format(i) for i in range(1, count)]
 
     def load(self, path: str, options: LoadOptions) -> Session:
-        chosen = _options(options.options)
-        number = _device(options.device)
+        chosen = _parse_options(options.options)
+        number = _device_number(options.device)
         name = os.path.basename(path)
         if not os.path.isfile(path):
             raise LoadError("{} does not exist".format(path))
@@ -90,15 +90,15 @@ class TensorRT(Runtime):
         if plan is None and not _maybe_onnx(path):
             raise LoadError("{} is neither a TensorRT plan nor an ONNX file".format(name), "Build it again.")
         context = "{} was {}; ".format(name, describe(plan)) if plan is not None and plan.version else ""
-        trt = _library(context)
+        trt = _load_tensorrt(context)
         try:
             driver = ask_driver()
         except LoadError as error:
             raise LoadError(context + error.message, error.remedy) from None
         if number >= len(driver.gpus):
             raise LoadError("there is no cuda:{}: this machine has {} GPU(s)".format(number, len(driver.gpus)))
-        logger = _logger(trt)
-        _plugins(trt, logger, chosen.plugins)
+        logger = _make_logger(trt)
+        _load_plugins(trt, logger, chosen.plugins)
         try:
             cuda = choose(chosen.cuda, number, chosen.wait, driver)
         except CudaError as error:
@@ -280,7 +280,7 @@ class _Maker:
 
     def _layers(self, session: TensorRTSession, options: LoadOptions, path: str) -> None:
         """Mean seconds of each layer, to a file."""
-        profiler = _profiler(self._trt)
+        profiler = _make_profiler(self._trt)
         try:
             session.layer_times(own_feeds(session, options, 0), profiler, LAYER_RUNS)
         finally:
@@ -299,7 +299,7 @@ class _Maker:
         write(path, json.dumps({"layers": layers, "runs": LAYER_RUNS}, indent=2).encode("utf-8"))
 
 
-def _options(given: Dict[str, str]) -> _Options:
+def _parse_options(given: Dict[str, str]) -> _Options:
     for key, value in given.items():
         if key not in RUN_OPTIONS + BUILD_OPTIONS:
             raise LoadError(
@@ -328,7 +328,7 @@ def _options(given: Dict[str, str]) -> _Options:
     )
 
 
-def _device(device: str) -> int:
+def _device_number(device: str) -> int:
     match = re.match(r"(cuda|gpu)(:(\d+))?$", device)
     if match is None:
         raise LoadError("TensorRT has no device {!r}".format(device), "It has cuda, cuda:1 …; leave --device out.")
@@ -341,7 +341,7 @@ def _maybe_onnx(path: str) -> bool:
         return file.read(1) == b"\x08"
 
 
-def _library(context: str) -> Any:
+def _load_tensorrt(context: str) -> Any:
     import importlib
 
     for name, distributions in MODULES:
@@ -369,7 +369,7 @@ def _driver_is_here() -> bool:
     return True
 
 
-def _logger(trt: Any) -> Any:
+def _make_logger(trt: Any) -> Any:
     """TensorRT's logger that keeps what is said at warning and above."""
 
     class Logger(trt.ILogger):  # type: ignore[misc] # known only when TensorRT is here
@@ -395,7 +395,7 @@ def _logger(trt: Any) -> Any:
     return Logger()
 
 
-def _profiler(trt: Any) -> Any:
+def _make_profiler(trt: Any) -> Any:
     class Profiler(trt.IProfiler):  # type: ignore[misc] # known only when TensorRT is here
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)
@@ -407,7 +407,7 @@ def _profiler(trt: Any) -> Any:
     return Profiler()
 
 
-def _plugins(trt: Any, logger: Any, library: Optional[str]) -> None:
+def _load_plugins(trt: Any, logger: Any, library: Optional[str]) -> None:
     """TensorRT's own plugins, and those of a library."""
     import ctypes
 

@@ -28,7 +28,7 @@ class _Buffer:
         wanted = np.dtype("uint16" if tensor.kind == "BF16" else DTYPES[tensor.kind])
         self._items = self.host[: size // wanted.itemsize * wanted.itemsize].view(wanted)
         if not (self._device and size):
-            self.copy = _nothing
+            self.copy = _copy_nothing
         elif tensor.is_input:
             self.copy = cuda.copy_in(self.address, self.host[:size], stream)
         else:
@@ -59,7 +59,7 @@ class _Buffer:
         self._cuda.host_free(self.host)
 
 
-def _nothing() -> None:
+def _copy_nothing() -> None:
     """The copy of a tensor that is empty or stays in the host's memory."""
 
 
@@ -246,7 +246,7 @@ class TensorRTSession(Session):
             # Shape tensors may be of fixed shape, which TensorRT lets nobody set.
             if -1 in tensor.shape and not self._language.set_shape(tensor, shape):
                 raise LoadError("TensorRT refuses the shape {} of {!r}".format(list(shape), tensor.name))
-            buffer = self._buffer(tensor, shape, _bytes(tensor, shape))
+            buffer = self._buffer(tensor, shape, _tensor_bytes(tensor, shape))
             self._language.set_address(tensor, buffer.address)
             if tensor.on_host:  # before the outputs are asked for their shapes, which may follow from these values
                 buffer.fill(arrays[tensor.name])
@@ -255,7 +255,7 @@ class TensorRTSession(Session):
         for tensor in self._outputs:
             shape = self._language.output_shape(tensor, batch)
             unknown = any(size < 0 for size in shape)
-            size = self._language.most_bytes(tensor) if unknown else _bytes(tensor, shape)
+            size = self._language.most_bytes(tensor) if unknown else _tensor_bytes(tensor, shape)
             if unknown and self._graph_wanted:
                 raise LoadError(
                     "a CUDA graph needs fixed shapes; that of the output {!r} depends on the data".format(tensor.name),
@@ -320,6 +320,6 @@ class TensorRTSession(Session):
         self._graphs, self._buffers, self._fed = [], [], {}
 
 
-def _bytes(tensor: Tensor, shape: Shape) -> int:
+def _tensor_bytes(tensor: Tensor, shape: Shape) -> int:
     size = 2 if tensor.kind == "BF16" else np.dtype(DTYPES[tensor.kind]).itemsize
     return int(np.prod(shape, dtype=np.int64)) * size

@@ -65,7 +65,7 @@ class ByName:
         shape = tuple(engine.get_tensor_shape(name))
         on_host = engine.get_tensor_location(name) == trt.TensorLocation.HOST
         if engine.get_tensor_vectorized_dim(name) != -1:
-            raise _vectorized(name)
+            raise _vectorized_error(name)
         limits = None
         if is_input and -1 in shape and not on_host:
             least, best, most = (tuple(dims) for dims in engine.get_tensor_profile_shape(name, profile))
@@ -88,7 +88,7 @@ class ByName:
 
     def allocator(self, tensor: Tensor, address: int, size: int) -> Any:
         """Gives an output whose shape depends on the data its memory, and is told its shape."""
-        allocator = _allocator(self._trt, address, size)
+        allocator = _make_allocator(self._trt, address, size)
         if not self._context.set_output_allocator(tensor.name, allocator):
             raise LoadError("TensorRT takes no allocator for the output {!r}".format(tensor.name))
         return allocator
@@ -129,7 +129,7 @@ class ByIndex:
         shape = tuple(engine.get_binding_shape(binding))
         on_host = bool(engine.is_shape_binding(binding))
         if engine.get_binding_vectorized_dim(binding) != -1:
-            raise _vectorized(name)
+            raise _vectorized_error(name)
         limits = None
         if is_input and -1 in shape and not on_host:
             least, best, most = (tuple(dims) for dims in engine.get_profile_shape(profile, binding))
@@ -186,14 +186,14 @@ def language(trt: Any, engine: Any, context: Any, profile: int) -> Any:
     return ByIndex(trt, engine, context, profile)
 
 
-def _vectorized(name: str) -> LoadError:
+def _vectorized_error(name: str) -> LoadError:
     return LoadError(
         "the engine takes or gives {!r} in a vectorised format, of which only TensorRT knows the layout".format(name),
         "Build it with linear inputs and outputs (trtexec without --inputIOFormats and --outputIOFormats).",
     )
 
 
-def _allocator(trt: Any, address: int, size: int) -> Any:
+def _make_allocator(trt: Any, address: int, size: int) -> Any:
     """An IOutputAllocator over memory that is there already."""
 
     class Allocator(trt.IOutputAllocator):  # type: ignore[misc] # known only when TensorRT is here

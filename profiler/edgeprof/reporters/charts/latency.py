@@ -20,10 +20,10 @@ BAND, TITLE, LINE = 54.0, 26.0, 15.0
 
 def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
     """The bands, or None where no latency was measured."""
-    drawn = [(row, row.variant.latency_s) for row in rows if row.variant.latency_s and row.variant.latency_s.mean > 0]
+    drawn = [(row, v) for row in rows if (v := row.variant.latency_s) is not None and v.mean > 0 and v.min is not None]
     if not drawn:
         return None
-    low = min(v.min for _, v in drawn)
+    low = min(v.min for _, v in drawn if v.min is not None)
     # Outliers far out would press everything against the left edge: they are counted in words.
     high = max(max(v.p99_bound or 0.0, v.p99 or 0.0, v.p95 or 0.0, v.mean) for _, v in drawn) * 1.15
     log = low > 0 and high / low > 12
@@ -50,7 +50,7 @@ def _words(row: Row, latency: Latency, prefix: tuple[float, str], *, several_lin
     factor, unit = prefix[0], f"{prefix[1]}s"
     known = " · ".join(f"{name} {units.significant(value / factor)}" for name, value in _marks(latency))
     requests = f"{latency.samples} requests"
-    if latency.outliers:
+    if latency.outliers and latency.max is not None:
         requests += f", {latency.outliers} outliers kept, max {units.significant(latency.max / factor)} {unit}"
     lines = [row.label, f"{known} {unit}", requests] if known else [row.label, requests]
     return lines if several_lines else [" · ".join(lines)]
@@ -91,7 +91,9 @@ def _shape(latency: Latency, scale: svg.Scale, top: float, bottom: float) -> str
     middle = (top + bottom) / 2 + 4
     p50 = latency.p50
     end = latency.p99 if latency.p99 is not None else latency.max
-    parts = [svg.line(scale.at(latency.min), middle, scale.at(end), middle, "bar")]
+    parts = []
+    if latency.min is not None and end is not None:
+        parts.append(svg.line(scale.at(latency.min), middle, scale.at(end), middle, "bar"))
     if p50 is not None and latency.p90 is not None:
         parts.append(
             svg.el(

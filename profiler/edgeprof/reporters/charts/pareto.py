@@ -55,7 +55,6 @@ def _latency(row: Row) -> Measured | None:
     return None if value is None or value <= 0 else (value, value, value)
 
 
-ENERGY = Axis("energy per inference", "J", _energy, up=False)
 LATENCY = Axis("latency p50", "s", _latency, up=False)
 
 
@@ -64,7 +63,8 @@ def axes(rows: Sequence[Row]) -> tuple[Axis, Axis] | None:
     metrics = [r.variant.accuracy.metric for r in rows if r.variant.accuracy]
     chosen_axes = []
     if sum(_energy(r) is not None for r in rows) > 1:
-        chosen_axes.append(ENERGY)
+        unit = view.common_unit([row.variant for row in rows])
+        chosen_axes.append(Axis(f"energy per {unit}", "J", _energy, up=False))
     if len(metrics) > 1 and len(set(metrics)) == 1:
         accuracies = [r.variant.accuracy for r in rows if r.variant.accuracy]
         unit = "%" if all(a.is_ratio for a in accuracies) else ""
@@ -142,7 +142,7 @@ def title(rows: Sequence[Row]) -> str:
     chosen = axes(rows)
     if chosen is None or not chosen[1].up:
         return "Latency and energy"
-    return "What one gets for the joules" if chosen[0] is ENERGY else "What one gets for the time"
+    return "What one gets for the joules" if chosen[0].of is _energy else "What one gets for the time"
 
 
 def _scale(values: Sequence[Measured], axis: Axis, start: float, end: float) -> tuple[svg.Scale, float, str]:

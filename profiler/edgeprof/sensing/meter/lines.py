@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 #: What a line may say of a reading, and what a header may say of the meter.
 READING_KEYS = ("W", "V", "A", "J", "t", "ch")
-FACT_KEYS = ("name", "covers", "gain", "offset", "step", "interval", "average")
+FACT_KEYS = ("name", "covers", "gain", "offset", "step", "interval", "average", "simulated")
 _HEADER = "#edgeprof"
 
 
@@ -38,6 +38,7 @@ class Facts:
         step: Its smallest step, W.
         interval_s: How often it has something new.
         average_s: What a reading is the mean of, seconds before it.
+        is_simulated: Whether no instrument but a program makes its readings up.
     """
 
     name: str = "meter"
@@ -47,6 +48,7 @@ class Facts:
     step: float | None = None
     interval_s: float | None = None
     average_s: float | None = None
+    is_simulated: bool = False
 
 
 class Reading(NamedTuple):
@@ -82,7 +84,15 @@ def header(line: str, facts: Facts) -> Facts | None:
     ):
         if key in given:
             facts = replace(facts, **{field: _number(key, given[key])})  # type: ignore[arg-type]  # all are floats
-    return replace(facts, name=given.get("name", facts.name), covers=given.get("covers", facts.covers))
+    simulated = given.get("simulated", "yes" if facts.is_simulated else "no")
+    if simulated not in ("yes", "no"):
+        raise LineError(f"simulated={simulated} is neither yes nor no")
+    return replace(
+        facts,
+        name=given.get("name", facts.name),
+        covers=given.get("covers", facts.covers),
+        is_simulated=simulated == "yes",
+    )
 
 
 def parse(line: str) -> Reading | None:

@@ -80,10 +80,10 @@ class Recorder:
 def ort(cuda_libraries, monkeypatch):
     library = ctypes.CDLL(str(cuda_libraries / "libcudart.so"))
     recorder = Recorder()
-    monkeypatch.setattr(nvidia_cudart, "_libcudart", lambda: library)
+    monkeypatch.setattr(nvidia_cudart, "_load_libcudart", lambda: library)
     monkeypatch.setattr(onnxruntime_cuda, "MEMORY", "cpu")  # what the stand-in calls the device is the host's memory
     monkeypatch.setattr(runtime, "ask_driver", lambda: Driver(13000, (Card("Stand-in GPU", "8.7"),)))
-    monkeypatch.setattr(runtime, "_library", lambda: recorder)
+    monkeypatch.setattr(runtime, "_load_onnxruntime", lambda: recorder)
     return recorder
 
 
@@ -205,7 +205,7 @@ def test_strings_are_run_as_they_are(ort, tmp_path):
 
 def test_what_the_providers_library_lacks_is_named(ort, onnx_model, monkeypatch):
     ort.starts = False
-    monkeypatch.setattr(runtime, "_missing", lambda *_: "libcublasLt.so.12: cannot open shared object file")
+    monkeypatch.setattr(runtime, "_missing_library", lambda *_: "libcublasLt.so.12: cannot open shared object file")
     with pytest.raises(LoadError, match=r"CUDAExecutionProvider could not be started \(libcublasLt\.so\.12") as caught:
         load(onnx_model)
     assert "LD_LIBRARY_PATH" in (caught.value.remedy or "")
@@ -216,13 +216,15 @@ def test_a_library_that_is_missing_is_found_by_loading_the_provider(tmp_path):
     if compiler is None:
         pytest.skip("no C compiler")
     module, folder = SimpleNamespace(__file__=str(tmp_path / "__init__.py")), tmp_path / "capi"
-    assert runtime._missing(module, "CUDAExecutionProvider") is None  # the provider's own file is not what it lacks
+    assert (
+        runtime._missing_library(module, "CUDAExecutionProvider") is None
+    )  # the provider's own file is not what it lacks
     folder.mkdir()
     for name, more in (("needed", []), ("onnxruntime_providers_cuda", ["-L.", "-Wl,--no-as-needed", "-lneeded"])):
         command = [compiler, "-shared", "-o", f"lib{name}.so", "-x", "c", "/dev/null", "-x", "none", *more]
         subprocess.run(command, cwd=folder, check=True)
     (folder / "libneeded.so").unlink()
-    assert str(runtime._missing(module, "CUDAExecutionProvider")).startswith("libneeded.so: cannot open")
+    assert str(runtime._missing_library(module, "CUDAExecutionProvider")).startswith("libneeded.so: cannot open")
 
 
 def test_a_gpu_that_is_not_there_is_refused(ort, onnx_model):
@@ -237,6 +239,6 @@ def test_without_a_driver_that_is_what_is_said(onnx_model, monkeypatch):
         raise LoadError("there is no NVIDIA driver: libcuda.so.1 cannot be loaded", "Install it.")
 
     monkeypatch.setattr(runtime, "ask_driver", none)
-    monkeypatch.setattr(runtime, "_library", Recorder)
+    monkeypatch.setattr(runtime, "_load_onnxruntime", Recorder)
     with pytest.raises(LoadError, match="there is no NVIDIA driver"):
         load(onnx_model)

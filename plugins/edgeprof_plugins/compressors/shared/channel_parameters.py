@@ -1,0 +1,13 @@
+"""What the methods that take whole channels out of a network have in common."""
+
+from __future__ import annotations
+
+from edgeprof.compression.compressor import Parameter
+
+#: How much is taken out, and to which multiple the widths that stay are rounded.
+CHANNEL_PARAMETERS = (
+    Parameter("amount", "float", default=0.3, minimum=0.0, maximum=0.95, help="share of the channels taken out"),
+    Parameter(
+        "round_to", "int", default=8, minimum=1, maximum=64, help="channels kept are a multiple of this, if possible"
+    ),
+)

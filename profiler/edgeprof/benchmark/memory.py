@@ -1,0 +1,52 @@
+"""Memory in a bench: how many models fit at once, and how much of what a worker holds is the model's (bytes)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.benchmark.request import Candidate
+    from edgeprof.launch.supervisor import WorkerMemory
+    from edgeprof.sensing.sensor import Sensor
+
+#: What a loaded model is taken to need before it is loaded, to decide whether all fit at once.
+_WORKER_BYTES = 200 * 2**20
+_BYTES_PER_MODEL_BYTE = 4
+
+
+def group_candidates(candidates: list[Candidate]) -> list[list[Candidate]]:
+    """All candidates in one group where memory surely holds them at once, else each in a group of its own."""
+    able = [c for c in candidates if c.failure is None]
+    need = sum(_WORKER_BYTES + _BYTES_PER_MODEL_BYTE * (c.artifact.size_bytes or 0) for c in able)
+    if len(candidates) == 1 or need < _available_bytes() / 2:
+        return [candidates]
+    return [[candidate] for candidate in candidates]
+
+
+def _available_bytes() -> int:
+    """Memory that is free for models; 0 where no /proc tells, as in a minimal container."""
+    try:
+        return int(psutil.virtual_memory().available)
+    except (OSError, psutil.Error, NotImplementedError):
+        return 0
+
+
+def own_memory(warm: WorkerMemory | None, after: WorkerMemory) -> WorkerMemory:
+    """The model's own memory: its peak up to the end of the warm-up, or what is resident after the windows if more.
+
+    Not the peak of the windows: their time-stamps (8 bytes an inference) are ours, and megabytes for a tiny model.
+    """
+    peaks = [size for size in (warm.peak_rss if warm else None, after.rss) if size is not None]
+    return replace(after, peak_rss=max(peaks, default=None))
+
+
+def device_memory(sensors: Sequence[Sensor], pid: int | None) -> int | None:
+    """The device memory that a process holds, over all devices whose sensors can tell."""
+    held = [] if pid is None else [sensor.process_memory_bytes(pid) for sensor in sensors]
+    known = [count for count in held if count is not None]
+    return sum(known) if known else None

@@ -1,0 +1,79 @@
+"""Windows and warm-ups that a device runs by itself (``Session.bind_burst``). Python 3.6 grammar."""
+
+import time
+from array import array
+from typing import Any, Callable, Dict, List
+
+from edgeprof.worker import standstill
+from edgeprof.worker.runtime import LoadError
+from edgeprof.worker.scenario import Scenario, Window
+from edgeprof.worker.workload import Burst, Workload
+
+#: A warm-up ends when so many bursts in a row took as long for each call, within this share.
+_ALIKE, _SHARE = 3, 0.01
+#: The bursts of a warm-up are this part of it, and at most so long (s).
+_PART, _LONGEST_S = 0.25, 2.0
+
+
+def require_closed_loop(scenario: Scenario) -> None:
+    """
+    Raises:
+        LoadError: the scenario says when each call is due, which a device that repeats them by itself does not hear.
+    """
+    if scenario.name != "single-stream":
+        raise LoadError(
+            "a device that repeats its inferences by itself has no scenario {}".format(scenario.name),
+            "Leave --scenario out: its inferences follow one another.",
+        )
+
+
+def warm_up(burst: Callable[[float], Burst], min_s: float, max_s: float) -> Dict[str, Any]:
+    """Let the device work until its bursts take as long for each call, at least ``min_s`` and at most ``max_s``.
+
+    Returns:
+        The answer to the request ``warm_up``.
+    """
+    begin = time.monotonic()
+    means: List[float] = []
+    calls, spent, steady = 0, 0.0, False
+    while True:
+        done = burst(min(_LONGEST_S, max(0.01, _PART * max(min_s, spent))))
+        calls += done.span.count
+        means.append(_mean_s(done))
+        spent = time.monotonic() - begin
+        last = means[-_ALIKE:]
+        steady = len(last) == _ALIKE and max(last) - min(last) <= _SHARE * max(last)
+        if spent >= max_s or (steady and spent >= min_s):
+            break
+    reason = None
+    if not steady:
+        reason = "the mean latency of its last {} bursts still changed by more than {:g} %".format(
+            len(means[-_ALIKE:]), 100 * _SHARE
+        )
+    return {"reached": steady, "inferences": calls, "seconds": spent, "latency_s": means[-1], "reason": reason}
+
+
+def window(burst: Callable[[float], Burst], workload: Workload, seconds: float) -> Window:
+    """One window, which is one burst."""
+    mark = standstill.Mark()
+    cpu_s = time.process_time()
+    done = burst(seconds)
+    span = done.span._replace(
+        count=done.span.count * workload.units(1), unit=workload.unit, key=(workload.name,), edge_s=done.edge_s
+    )
+    return Window(
+        span,
+        done.span.count,
+        array("d"),
+        busy_s=span.seconds,
+        cpu_s=time.process_time() - cpu_s,
+        standstill=mark.standstill(),
+        is_burst=True,
+        device_s=done.device_s,
+    )
+
+
+def _mean_s(done: Burst) -> float:
+    """Seconds of a call: by the device's own clock where it told, which no line delays."""
+    seconds = done.span.seconds if done.device_s is None else done.device_s
+    return seconds / max(1, done.span.count)
