@@ -10,127 +10,22 @@ from typing import Any, Literal
 import msgspec
 
 from edgeprof.provenance import Provenance
+from edgeprof.results.schema_context import (
+    Host, Interval, Model, Proof, ProofCheck, Protocol, Reason, RuntimeUse, SelfCost, SensorUse, Status, Struct,
+    Verdict, model_name,
+)  # fmt: skip
+from edgeprof.results.schema_verdicts import Comparison, Difference, Ratio, Recommendation, WorkloadComparison, sense
+
+__all__ = [
+    "SCHEMA", "Accuracy", "Budget", "Clock", "Closure", "Comparison", "Difference", "Energy", "EnergyFigure",
+    "Gpu", "Histogram", "Host", "Interval", "Language", "Latency", "Marginal", "Memory", "Microcontroller",
+    "Model", "Pipeline", "Power", "Proof", "ProofCheck", "Protocol", "Ratio", "Reason", "Recommendation",
+    "Result", "RuntimeUse", "SelfCost", "SensorUse", "Stage", "StageEnergy", "Status", "Steady", "Struct",
+    "Temperature", "TokenTime", "TraceStrip", "Utilization", "Variant", "Verdict", "Window", "Workload",
+    "WorkloadComparison", "model_name", "sense", "workload_view",
+]  # fmt: skip
 
 SCHEMA = "edgeprof.result/1"
-
-Status = Literal["ok", "degraded", "invalid", "failed"]
-Verdict = Literal["better", "worse", "tied", "not_comparable"]
-Interval = tuple[float, float]
-
-
-class Struct(msgspec.Struct, kw_only=True):
-    """Base of all; every field is written, so that a reader sees null and not an absence."""
-
-
-class Reason(Struct):
-    """Why something is missing, degraded or worth knowing.
-
-    Attributes:
-        code: For machines: ``throttled``, ``idle_drift``, ``gaps``, ``not_steady``, ``saturated``, ``no_sensor`` …
-        message: One sentence with the numbers.
-        remedy: What to do, where there is something.
-    """
-
-    code: str
-    message: str
-    remedy: str | None = None
-
-
-class Host(Struct):
-    board: str
-    hostname: str
-    arch: str
-    cpu: str
-    cores: int
-    memory_bytes: int | None
-    kernel: str
-    os: str
-    power_mode: str | None
-    governor: str | None
-    fingerprint: str
-    #: Everything else that must agree for two results to be comparable, and what is worth noting: name → value.
-    context: dict[str, str] = {}
-
-
-class SensorUse(Struct):
-    """One channel as it was sampled during the run."""
-
-    sensor: str
-    channel: str
-    quantity: str
-    unit: str
-    scope: str
-    role: str | None
-    parent: str | None
-    provenance: Provenance
-    resolution: float | None
-    update_interval_s: float | None
-    rate_hz: float | None
-    samples: int
-    missed: int
-    max_gap_s: float | None
-    filter: dict[str, Any] | None = None
-    calibration: dict[str, Any] | None = None
-    reason: str | None = None
-    #: What the newest ``doctor --prove`` says of the channel: ``date`` (ISO 8601) and ``verdict`` (``passed``,
-    #: ``failed``, ``cannot_tell``); None where the board was not proved
-    proved: dict[str, str] | None = None
-
-
-class SelfCost(Struct):
-    """What measuring cost: the sampler's own CPU share and memory."""
-
-    cpu_ratio: float | None = None
-    rss_bytes: int | None = None
-    added_latency_s: float | None = None
-
-
-class Protocol(Struct):
-    scenario: str
-    batch: int
-    threads: int | None
-    windows: int
-    window_s: float
-    warmup_s: float
-    idle_s: float
-    interleave: str
-    sample_rate_hz: float
-    preset: str = "default"
-    rate_hz: float | None = None
-    streams: int | None = None
-    seed: int = 0
-    #: "random", or the file that the inputs came from
-    inputs: str = "random"
-
-
-class Model(Struct):
-    """A model file.
-
-    Attributes:
-        path: As the user gave it; an application's ``module:attribute`` is one too.
-        format: As recognised from its content: ``onnx``, ``tflite`` …; ``unknown`` of a file that is no model.
-        sha256: Of the file's bytes, hexadecimal.
-        size_bytes: Of the file on disk.
-        size_compressed_bytes: Deflated, as a download or an update would carry it.
-        name: What it is called without its variant, for grouping: the same for a model and all that was made from it.
-    """
-
-    path: str
-    format: str
-    sha256: str | None
-    size_bytes: int | None
-    size_compressed_bytes: int | None = None
-    name: str | None = None
-
-
-class RuntimeUse(Struct):
-    name: str
-    version: str | None
-    device: str
-    threads: int | None
-    options: dict[str, str] = {}
-    facts: dict[str, str] = {}
-    load_s: float | None = None
 
 
 class Histogram(Struct):
@@ -404,18 +299,6 @@ class TokenTime(Struct):
     samples: int
 
 
-class Ratio(Struct):
-    """A variant's figure over its baseline's; below 1 is better.
-
-    Attributes:
-        value: The ratio.
-        ci95: Its 95 % interval.
-    """
-
-    value: float
-    ci95: Interval
-
-
 class Closure(Struct):
     """Whether the phases of a request, measured apart, add up to the request: their sum over the request's own figure.
 
@@ -609,94 +492,12 @@ def workload_view(variant: Variant, name: str) -> Variant | None:
     )
 
 
-class Difference(Struct):
-    value: float
-    ci95: Interval | None
-
-
-class WorkloadComparison(Struct):
-    """One workload of a variant against the same workload of its baseline, where there are several."""
-
-    name: str
-    unit: str
-    energy_ratio: Ratio | None
-    latency_ratio: Ratio | None
-    verdict: Verdict
-    reason: str | None = None
-
-
-class Comparison(Struct):
-    variant: str
-    baseline: str
-    energy_ratio: Ratio | None
-    latency_ratio: Ratio | None
-    verdict: Verdict
-    #: Why not comparable, or what the verdict rests on.
-    reason: str | None = None
-    #: The variant's accuracy minus the baseline's, in the metric's unit (where less is better, below 0 is a gain).
-    accuracy_difference: Difference | None = None
-    #: Each workload that both have, where there are several; the main one is what the ratios above are of.
-    workloads: list[WorkloadComparison] = []
-
-
 class TraceStrip(Struct):
     """A decimated power trace for the report: seconds since the run's start, watts (None in a gap)."""
 
     channel: str
     times_s: list[float]
     power_w: list[float | None]
-
-
-class Recommendation(Struct):
-    """The one verdict on a result, which every table, page and file shows.
-
-    Attributes:
-        variant: The variant to take; None where none can be recommended.
-        reason: Why, in one sentence.
-        praise: What its row may be called: ``best`` where accuracy was judged, else ``cheapest``, ``fastest``,
-            ``smallest`` (of what is tied), or ``keep`` (the untouched model, of what is tied); None where there was
-            nothing to choose from.
-        criterion: What decided: ``energy``, or ``latency`` where no energy is known.
-        ties: The variants that cannot be told from it in the criterion.
-        untouched: Whether it is the baseline: no change is worth making.
-    """
-
-    variant: str | None
-    reason: str
-    praise: str | None = None
-    criterion: Literal["energy", "latency"] | None = None
-    ties: list[str] = []
-    untouched: bool = False
-
-
-class ProofCheck(Struct):
-    """One figure of ``doctor --prove`` and its verdict (``calibration.proof.Check``)."""
-
-    name: str
-    subject: str
-    #: ``passed``, ``failed`` or ``cannot_tell``
-    verdict: str
-    detail: str
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    unit: str = ""
-    stated: float | None = None
-    needs_s: float | None = None
-    remedy: str | None = None
-
-
-class Proof(Struct):
-    """What ``doctor --prove`` had last found of the board when the result was made (``edgeprof.prove/1``)."""
-
-    board: str
-    rail: str | None
-    date: str
-    verdict: str
-    seconds: float | None = None
-    believable: float | None = None
-    gain_limit: float | None = None
-    checks: list[ProofCheck] = []
 
 
 class Result(Struct):
@@ -721,24 +522,3 @@ class Result(Struct):
     #: None where the board was not proved
     proof: Proof | None = None
     schema: str = SCHEMA
-
-
-def sense(ratio: Ratio, relevant: float = 0.01) -> Verdict:
-    """What one ratio says: tied where its interval contains 1, or lies wholly within 1 ± ``relevant``."""
-    low, high = ratio.ci95
-    if low <= 1 <= high or (low > 1 - relevant and high < 1 + relevant):
-        return "tied"
-    return "better" if high < 1 else "worse"
-
-
-def model_name(model: Model) -> str:
-    """What a model is called in lists, labels and pairs: its own name, else the stem of its path.
-
-    >>> model_name(Model(path="zoo/resnet8.tflite", format="tflite", sha256=None, size_bytes=None))
-    'resnet8'
-    """
-    if model.name:
-        return model.name
-    base = model.path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    stem, dot, _ = base.rpartition(".")
-    return stem if dot and stem else base or model.path
