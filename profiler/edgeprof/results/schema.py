@@ -11,9 +11,21 @@ import msgspec
 
 from edgeprof.provenance import Provenance
 from edgeprof.results.schema_context import (
-    Host, Interval, Model, Proof, ProofCheck, Protocol, Reason, RuntimeUse, SelfCost, SensorUse, Status, Struct,
-    Verdict, model_name,
-)  # fmt: skip
+    Host,
+    Interval,
+    Model,
+    Proof,
+    ProofCheck,
+    Protocol,
+    Reason,
+    RuntimeUse,
+    SelfCost,
+    SensorUse,
+    Status,
+    Struct,
+    Verdict,
+    model_name,
+)
 from edgeprof.results.schema_verdicts import Comparison, Difference, Ratio, Recommendation, WorkloadComparison, sense
 
 __all__ = [
