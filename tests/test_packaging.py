@@ -102,7 +102,8 @@ def test_all_is_the_sum_of_the_other_extras(pyproject: dict) -> None:
     (everything,) = extras["all"]
     named = set(everything.removeprefix("edgeprof[").removesuffix("]").split(","))
     hardware = {"joulescope", "ppk2", "jetson"}  # libraries of one meter or one board, for who has it
-    heavy = {"torch-tflite", "llamacpp"}  # some 900 MB, with JAX; a source that needs a compiler
+    # Some 900 MB, with JAX; a source that needs a compiler; PyTorch's and the language models' own libraries.
+    heavy = {"torch-tflite", "llamacpp", "transformers"}
     assert named == set(extras) - {"all"} - hardware - heavy
 
 

@@ -16,12 +16,14 @@ from edgeprof.results.store import Newest, Store
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from edgeprof.results.schema import Variant
+    from edgeprof.results.schema import Language, Memory, Variant
 
     #: A summary's value is (quantiles, sum, count), as exposition.family takes it.
     Value = float | tuple[list[tuple[str, float]], float, int]
     Rows = dict[str, list[tuple[list[str], Value]]]
 
+#: Workloads of a language model whose units are tokens.
+_PHASES = ("prefill", "decode")
 #: Quantile → the field of the latency.
 _QUANTILES = (("0.5", "p50"), ("0.9", "p90"), ("0.95", "p95"), ("0.99", "p99"))
 
@@ -71,11 +73,48 @@ def _figures(add: _Add, labels: list[str], variant: Variant) -> None:
     add("throughput_per_second", labels, variant.throughput_per_s)
     if len(variant.workloads) > 1:
         _workloads(add, labels, variant)
+    if variant.language is not None:
+        _language(add, labels, variant, variant.language)
     # Others have a unit of their own and no place in accuracy_ratio.
     if variant.accuracy is not None and variant.accuracy.is_ratio:
         add("accuracy_ratio", [*labels, variant.accuracy.metric], variant.accuracy.value)
     if variant.memory_bytes is not None:
         add("peak_memory_bytes", labels, variant.memory_bytes.peak_rss)
+        _memory(add, labels, variant.memory_bytes)
+
+
+def _memory(add: _Add, labels: list[str], memory: Memory) -> None:
+    kinds = {
+        "anonymous": memory.anonymous,
+        "mapped": memory.mapped,
+        "load_peak": memory.load_peak,
+        "kv_cache": memory.kv_cache.bytes if memory.kv_cache else None,
+        "compute_buffer": memory.compute_buffer,
+    }
+    for kind, size in kinds.items():
+        add("memory_bytes", [*labels, kind], size)
+
+
+def _language(add: _Add, labels: list[str], variant: Variant, language: Language) -> None:
+    """The phases per token, whatever else the workloads are called; and what was asked of the model."""
+    for workload in variant.workloads:
+        if workload.name not in _PHASES:
+            continue
+        energy = workload.energy_j_per_unit
+        if energy is not None:
+            for kind, figure in (("gross", energy.gross), ("net", energy.net)):
+                add("energy_joules_per_token", [*labels, workload.name, energy.provenance, kind], figure.value)
+        add("tokens_per_second", [*labels, workload.name], workload.throughput_per_s)
+    ttft = language.ttft_s
+    if ttft is not None:
+        known = {quantile: getattr(ttft, field, None) for quantile, field in _QUANTILES}
+        quantiles = [(quantile, float(value)) for quantile, value in known.items() if value is not None]
+        add("time_to_first_token_seconds", labels, (quantiles, ttft.mean * ttft.samples, ttft.samples))
+    lengths = (language.prompt_tokens, language.generated_tokens, language.depth, language.batch)
+    facts = [language.architecture or "", language.kv_type or "", *map(str, lengths)]
+    add("language_info", [*labels, *facts, str(language.random_weights).lower()], 1.0)
+    if language.perplexity is not None and not language.random_weights:
+        add("perplexity", [*labels, language.perplexity.text], language.perplexity.value)
 
 
 def _workloads(add: _Add, labels: list[str], variant: Variant) -> None:

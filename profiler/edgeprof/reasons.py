@@ -62,6 +62,7 @@ class Code(str, Enum):
     NOT_SEPARABLE = "not_separable", Severity.REMARK
     STAGE_DIFFERS = "stage_differs", Severity.REMARK
 
+    RANDOM_WEIGHTS = "random_weights", Severity.REMARK
     PHASES_DO_NOT_ADD_UP = "phases_do_not_add_up"
     SERVED_ELSEWHERE = "served_elsewhere"
     DEVICE_CLOCK = "device_clock"

@@ -17,6 +17,7 @@ import pytest
 
 from edgeprof.errors import EdgeprofError, InputError
 from edgeprof.plugins import PluginHost, points_of
+from edgeprof.results import schema
 from edgeprof.results.store import Store
 from edgeprof_exporters import latest_results as bench
 from edgeprof_exporters import push
@@ -76,7 +77,52 @@ def test_the_newest_result_of_each_variant_is_shown_with_its_provenance_and_unce
         variant = next(v for v in result.variants if v.name == labels[1])
         assert labels[4] == variant.energy_j_per_inference.provenance
         assert value == getattr(variant.energy_j_per_inference, labels[5]).value
-    assert set(found) == {name for name in SHOWN if "workload" not in name}  # none of these models has several
+    # None of these models has several workloads, and none is a language model.
+    others = ("workload", "token", "language", "perplexity", "bench_memory_bytes")
+    assert set(found) == {name for name in SHOWN if not any(word in name for word in others)}
+
+
+def test_a_language_model_is_shown_with_its_tokens_its_memory_and_what_it_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path))
+    result = made.one()
+    variant = result.variants[0]
+    phases = (("request", "request", 1), ("prefill", "prompt token", 512), ("decode", "output token", 127))
+    variant.workloads = [
+        schema.Workload(
+            name=name, unit=unit, units_per_call=count, energy_j_per_unit=made.energy(1 / count), throughput_per_s=count
+        )
+        for name, unit, count in phases
+    ]
+    times = schema.TokenTime(mean=0.5, p50=0.4, p90=None, p99=None, samples=20)
+    variant.language = schema.Language(
+        prompt_tokens=512, generated_tokens=128, kv_type="q8_0", architecture="qwen2", ttft_s=times, random_weights=True
+    )
+    variant.memory_bytes.anonymous, variant.memory_bytes.mapped = 7, 8
+    variant.memory_bytes.kv_cache = schema.KvCache(bytes=9, formula_bytes=9, source="measured")
+    Store().save(result)
+    found = push.stored()
+    who = 4
+    gross = {
+        tuple(labels[who:]): value
+        for labels, value in found["edgeprof_bench_energy_joules_per_token"]
+        if labels[-1] == "gross"
+    }
+    assert gross == {
+        (name, "measured", "gross"): workload.energy_j_per_unit.gross.value
+        for name, workload in zip(("prefill", "decode"), variant.workloads[1:], strict=True)
+    }
+    assert {labels[who]: value for labels, value in found["edgeprof_bench_tokens_per_second"]} == {
+        "prefill": 512,
+        "decode": 127,
+    }
+    ((_, first_token),) = found["edgeprof_bench_time_to_first_token_seconds"]
+    assert first_token == ([("0.5", 0.4)], 10.0, 20)
+    memory = {labels[who]: value for labels, value in found["edgeprof_bench_memory_bytes"]}
+    assert memory == {"anonymous": 7, "mapped": 8, "kv_cache": 9}
+    ((labels, _),) = found["edgeprof_bench_language_info"]
+    assert labels[who:] == ["qwen2", "q8_0", "512", "128", "0", "1", "true"]
 
 
 def test_a_variant_that_failed_is_shown_as_failed_and_without_figures(

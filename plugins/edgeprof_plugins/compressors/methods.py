@@ -41,6 +41,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "export-tflite": ("torch.tflite:ExportTflite",),
     "export-torchscript": ("torch.export:ExportTorchScript",),
     "tensorrt": ("tensorrt:Engine",),
+    "gguf": ("gguf:Gguf",),
 }
 
 

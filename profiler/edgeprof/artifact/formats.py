@@ -28,6 +28,8 @@ _TORCH_EXPORT = (
     "--runtime pytorch. Or export the whole model with torch.export.save or torch.onnx.export."
 )
 
+_SERVE = "Serve it with a server that speaks OpenAI's protocol, and bench the server's URL."
+
 FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
@@ -85,6 +87,30 @@ FORMATS: dict[str, Format] = {
             (".gguf",),
             "a GGUF language model",
             "pip install 'edgeprof[llamacpp]', or serve it (llama-server, Ollama) and bench the server's URL.",
+        ),
+        Format(
+            "transformers",
+            (),
+            "a language model in Hugging Face's form",
+            "pip install 'edgeprof[transformers]'",
+        ),
+        Format(
+            "openvino-genai",
+            (),
+            "a language model for OpenVINO",
+            _SERVE,
+        ),
+        Format(
+            "onnxruntime-genai",
+            (),
+            "a language model for ONNX Runtime",
+            _SERVE,
+        ),
+        Format(
+            "ctranslate2",
+            (),
+            "a language model for CTranslate2",
+            _SERVE,
         ),
         Format(
             "openai-server",

@@ -62,6 +62,9 @@ _TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 
+#: Keys of architectures whose cache does not grow by the same for each token.
+_OTHER_CACHES = ("attention.sliding_window", "attention.kv_lora_rank", "ssm.state_size", "wkv.head_size")
+
 _PART_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
@@ -83,6 +86,9 @@ class GgufHeader:
             know is called ``type 99`` and has None.
         context_length: Tokens that it was trained for; None where the file does not say.
         split: (number of this part from 1, number of parts) of a split file; None of a whole one.
+        cache_numbers_per_token: Keys and values that the attention of all layers caches for each token; None where the
+            file does not say, or where the cache is built otherwise (a sliding window, a state, latent attention).
+        is_random: Whether whoever wrote the file says that its weights are random (``edgeprof.random_weights``).
     """
 
     version: int
@@ -93,6 +99,8 @@ class GgufHeader:
     tensor_bytes: dict[str, int | None] = field(default_factory=dict)
     context_length: int | None = None
     split: tuple[int, int] | None = None
+    cache_numbers_per_token: int | None = None
+    is_random: bool = False
 
     @property
     def bits_per_weight(self) -> float | None:
@@ -169,6 +177,8 @@ def merge_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
         sizes,
         first.context_length,
         first.split,
+        first.cache_numbers_per_token,
+        first.is_random,
     )
 
 
@@ -216,6 +226,8 @@ class _Reader:
             sizes,
             context if isinstance(context, int) and not isinstance(context, bool) else None,
             _split(facts),
+            _cache_numbers(facts, architecture),
+            facts.get("edgeprof.random_weights") is True,
         )
 
     def _tensors(self, count: int, alignment: int) -> tuple[int, dict[str, int | None]]:
@@ -303,6 +315,33 @@ class _Reader:
 def _text(facts: dict[str, Any], key: str) -> str | None:
     value = facts.get(key)
     return value if isinstance(value, str) and value else None
+
+
+def bytes_of(kind: str, count: int) -> int | None:
+    """Bytes of so many numbers of a tensor type (``f16``, ``Q8_0``); None of a type that is not known."""
+    for name, numbers, size in _TENSOR_TYPES.values():
+        if name == kind.upper():
+            return -(-count // numbers) * size
+    return None
+
+
+def _cache_numbers(facts: dict[str, Any], architecture: str | None) -> int | None:
+    """See ``GgufHeader.cache_numbers_per_token``."""
+    if any(f"{architecture}.{key}" in facts for key in _OTHER_CACHES):
+        return None
+
+    def count(key: str, default: int | None = None) -> int | None:
+        value = facts.get(f"{architecture}.{key}", default)
+        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+    layers, width, heads = count("block_count"), count("embedding_length"), count("attention.head_count")
+    if layers is None or width is None or heads is None:
+        return None
+    kv_heads = count("attention.head_count_kv", heads)
+    keys, values = count("attention.key_length", width // heads), count("attention.value_length", width // heads)
+    if kv_heads is None or keys is None or values is None:
+        return None  # a list of one number for each layer, for one
+    return layers * kv_heads * (keys + values)
 
 
 def _split(facts: dict[str, Any]) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgeprof.artifact import gguf
+from edgeprof.artifact import gguf, language_folders
 from edgeprof.artifact.artifact import Artifact, checksum
 from edgeprof.artifact.content import Content, external_files, identify
 from edgeprof.artifact.formats import FORMATS
@@ -109,6 +109,17 @@ def unsupported(artifact: Artifact, loadable: Iterable[str] = ()) -> Unavailable
 def _recognise_file(spec: str, path: Path, size: int, own_formats: Mapping[str, tuple[int, bytes]]) -> Artifact:
     if size == 0:
         raise InputError(f"{spec} is empty", remedy="Download or export it again.")
+    if language_folders.is_config(path, size):
+        return Artifact(
+            spec=spec,
+            path=path,
+            target=str(path.resolve()),
+            format="transformers",
+            size_bytes=None,  # a configuration's own bytes are no model's
+            sha256=checksum([path], path.parent),
+            files=(path,),
+            detail="a configuration without weights",
+        )
     try:
         content = identify(path, size)
     except InputError:
@@ -199,7 +210,8 @@ def _recognise_folder(spec: str, path: Path) -> Artifact:
     except OSError as error:
         raise _unreadable_error(spec, error) from None
     kind = "savedmodel" if "saved_model.pb" in names else "coreml" if path.suffix == ".mlpackage" else None
-    if kind is None:
+    language = None if kind else language_folders.format_of(set(names))
+    if kind is None and language is None:
         models = [name for name in names if name.lower().endswith(_SUFFIXES) and name != "__init__.py"]
         more = f", and {len(models) - 3} more" if len(models) > 3 else ""
         raise InputError(
@@ -209,11 +221,13 @@ def _recognise_folder(spec: str, path: Path) -> Artifact:
             else "Name a model file; this folder has none.",
         )
     files = sorted(file for file in path.rglob("*") if file.is_file())
+    if language is not None:
+        files = language_folders.files_of(path, language)
     return Artifact(
         spec=spec,
         path=path,
         target=str(path.resolve()),
-        format=kind,
+        format=kind or language or "",
         size_bytes=sum(file.stat().st_size for file in files),
         sha256=checksum(files, path),
         files=tuple(files),

@@ -59,7 +59,12 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Varia
         )
     if record.memory is not None and record.loaded is not None and not record.loaded.is_served:
         row.memory_bytes = schema.Memory(
-            peak_rss=record.memory.peak_rss, loaded_rss=record.loaded.rss_bytes, gpu_peak=record.memory.gpu_peak
+            peak_rss=record.memory.peak_rss,
+            loaded_rss=record.loaded.rss_bytes,
+            gpu_peak=record.memory.gpu_peak,
+            anonymous=record.memory.anonymous,
+            mapped=record.memory.mapped,
+            load_peak=record.loaded.peak_rss_bytes,
         )
     if record.main.windows:
         _add_measurements(row, record, sampled, plan)
@@ -351,8 +356,8 @@ def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[Varian
         return
     base, base_score = variants[0].accuracy, records[0].score
     for row, record in zip(variants, records, strict=True):
-        if row.accuracy is None:
-            continue
+        if row.accuracy is None or row.accuracy.preprocessing != base.preprocessing:
+            continue  # another tokenizer: its perplexity is on another scale
         row.accuracy.drop = base.sign * (base.value - row.accuracy.value)
         if row is variants[0] or base_score is None or record.score is None:
             continue

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof import __version__
 from edgeprof.artifact.recognition import SERVER
-from edgeprof.benchmark import assemble, gpu_findings, microcontrollers, stages
+from edgeprof.benchmark import assemble, gpu_findings, language, microcontrollers, stages
 from edgeprof.benchmark.memory import device_memory, group_candidates, own_memory
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
 from edgeprof.benchmark.records import Sampled, VariantRecord
@@ -23,7 +23,7 @@ from edgeprof.compression.recipe import check_preprocessing, judged_before
 from edgeprof.energy.estimate import CoreWatts
 from edgeprof.energy.recording import Recording
 from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
-from edgeprof.evaluation import evaluate, labels
+from edgeprof.evaluation import evaluate, labels, perplexity
 from edgeprof.launch.interpreter import probe
 from edgeprof.launch.lock import measuring
 from edgeprof.launch.supervisor import Worker, WorkerSpec
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from edgeprof.benchmark.progress import Progress
     from edgeprof.benchmark.records import WorkloadRecord
     from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.evaluation.perplexity import Likelihoods
     from edgeprof.launch.supervisor import Loaded
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
@@ -153,6 +154,7 @@ class _Run:
         self.temperatures = [c.key for c in discovery.topology.channels if c.quantity == "temperature"]
         self.order = 0
         self.interrupted = False
+        self.read: dict[tuple[object, ...], Likelihoods] = {}
 
     def _proved(self) -> Proved | None:
         """The newest proof of this board."""
@@ -197,6 +199,7 @@ class _Run:
         preflight = _charge_load(preflight, records)
         variants = [assemble.variant(record, sampled, self.plan) for record in records]
         assemble.pair_accuracies(variants, records)
+        language.pair_perplexities(variants)
         cost = self.sampler.cost()
         proved = self._proved()
         failures = [*self.discovery.failures, *((f.sensor, f.reason, None) for f in self.sampler.failures())]
@@ -208,7 +211,7 @@ class _Run:
             sensors=assemble.sensor_uses(sampled, self.discovery.unavailable, proved),
             protocol=assemble.protocol(self.plan, self.request.threads, len(groups) == 1, self.request.inputs_from),
             variants=variants,
-            comparisons=[compare.compare(variant, variants[0]) for variant in variants[1:]],
+            comparisons=compare.comparisons(variants),
             reasons=[*preflight, *filter_reasons, *assemble.run_reasons(failures, interrupted=self.interrupted)],
             interrupted=self.interrupted,
             self_cost=schema.SelfCost(cpu_ratio=cost.cpu_ratio, rss_bytes=cost.rss_bytes),
@@ -264,6 +267,7 @@ class _Run:
                     if record.options.device != "cpu":
                         record.gpu_process_bytes = device_memory(self.discovery.sensors, worker.pid)
                     self._evaluate(worker, record)
+                    self._score_text(worker, record)
 
     def _announce_workloads(self, members: int, variants: int) -> None:
         """Say what several workloads add to the time: how many a model offers is known once it is loaded."""
@@ -426,6 +430,30 @@ class _Run:
             record.notes.append(schema.Reason(code=code, message=error.message, remedy=error.remedy))
             self.progress.note(f"{record.name}: {error.message}")
 
+    def _score_text(self, worker: Worker, record: VariantRecord) -> None:
+        """What the model makes of the text, where one was given; rows of one model at several lengths make the same."""
+        text = self.request.text
+        if text is None or record.loaded is None or record.loaded.language is None or record.failure is not None:
+            return
+        asked = record.loaded.language
+        key = (record.artifact.sha256, record.runtime, record.options.device, asked.get("kv_type"))
+        record.text = text
+        if record.artifact.sha256 is not None and key in self.read:
+            record.likelihoods = self.read[key]
+            return
+        try:
+            read = worker.text_tokens(text.content)
+            if read is None:
+                raise InputError(f"the runtime {record.runtime} does not tell how likely a text is")
+            for done, pieces, likelihoods in perplexity.score(read, worker.log_likelihoods, text):
+                self.progress.stage(f"perplexity {done}/{pieces} · {record.name}", 0.0)
+                record.likelihoods = likelihoods
+        except EdgeprofError as error:  # the windows are measured and stay
+            record.notes.append(schema.Reason(code=Code.NO_ACCURACY, message=error.message, remedy=error.remedy))
+            self.progress.note(f"{record.name}: {error.message}")
+        if record.likelihoods is not None:
+            self.read[key] = record.likelihoods
+
     # ---- small things -------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -450,16 +478,20 @@ class _Run:
         )
 
     def _options(self, candidate: Candidate) -> LoadOptions:
-        served = self.request.server_model
+        served, lengths = self.request.server_model, {**self.request.language, **candidate.lengths}
+        batch = lengths.pop("batch", self.request.batch)
+        text = self.request.text
         return LoadOptions(
             device=self.request.device or (candidate.runtime.default_device if candidate.runtime else "cpu"),
             threads=self.request.threads,
-            batch=self.request.batch,
+            batch=batch,
             shapes=dict(self.request.shapes),
             dtypes=dict(self.request.dtypes),
             options={
                 **self.request.options,
-                **{name: str(count) for name, count in self.request.language.items()},
+                **{name: str(count) for name, count in lengths.items()},
+                **self.request.language_options,
+                **({} if text is None else {"chunk": str(text.chunk)}),
                 **({} if self.request.frames is None else {"frames": self.request.frames}),
                 **({"model": served} if served and candidate.artifact.format == SERVER else {}),
             },

@@ -13,13 +13,16 @@ import numpy as np
 
 from edgeprof.artifact import gguf
 from edgeprof.energy.influences import OWN
+from edgeprof.evaluation import perplexity
 from edgeprof.reasons import Code
 from edgeprof.results import schema
 from edgeprof.results.schema import Reason
+from edgeprof.verdicts import perplexity as paired
 from edgeprof.verdicts.compare import compare
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     import numpy.typing as npt
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 #: phases as within a request, but never to the last line.
 CLOSE_ENOUGH = 0.02
 _ELSEWHERE = "the server runs on another machine: the joules are this device's, which only asks"
+_RANDOM = "the weights are random: time, memory and joules are those of a model of its size, and what it says is noise"
 _ON_IT = "Run edgeprof on the machine of the server."
 
 
@@ -45,10 +49,16 @@ def add_findings(row: schema.Variant, record: VariantRecord) -> None:
         kv_type=asked.get("kv_type"),
         method=str(asked.get("method", "phase-windows")),
     )
-    if record.artifact.format == "gguf":
-        header = gguf.read_model(record.artifact.files)
+    figures.batch = int(asked.get("batch") or 1)
+    figures.architecture, figures.parameters = asked.get("architecture"), asked.get("parameters")
+    figures.tensor_bytes = dict(asked.get("tensor_bytes") or {})
+    if figures.parameters and figures.tensor_bytes:
+        figures.bits_per_weight = 8 * sum(size or 0 for size in figures.tensor_bytes.values()) / figures.parameters
+    header = gguf.read_model(record.artifact.files) if record.artifact.format == "gguf" else None
+    if header is not None:
         figures.architecture, figures.parameters = header.architecture, header.parameters
         figures.bits_per_weight, figures.tensor_bytes = header.bits_per_weight, header.tensor_bytes
+        figures.random_weights = header.is_random
     times = [request for request in record.main.token_times if len(request)]
     figures.ttft_s = summarise([request[0] for request in times])
     decodes = figures.generated_tokens - 1
@@ -60,7 +70,56 @@ def add_findings(row: schema.Variant, record: VariantRecord) -> None:
         row.reasons.append(Reason(code=Code.SERVED_ELSEWHERE, message=_ELSEWHERE, remedy=_ON_IT))
     figures.closure = closure(row, figures)
     row.reasons += closure_doubts(figures.closure)
+    figures.random_weights = figures.random_weights or bool(asked.get("random_weights"))
+    if figures.random_weights:
+        row.reasons.append(Reason(code=Code.RANDOM_WEIGHTS, message=_RANDOM))
+    _add_memory(row, asked, None if header is None else header.cache_numbers_per_token)
+    figures.perplexity = _perplexity(record)
     row.language = figures
+
+
+def _add_memory(row: schema.Variant, asked: Mapping[str, Any], numbers_per_token: int | None) -> None:
+    """The cache and the compute buffer, as the runtime told them or as the header has them."""
+    if row.memory_bytes is None:
+        return
+    formula = asked.get("kv_formula_bytes")
+    if formula is None and numbers_per_token is not None and asked.get("context") and asked.get("kv_type"):
+        formula = gguf.bytes_of(str(asked["kv_type"]), numbers_per_token * int(asked["context"]))
+    told = asked.get("kv_cache_bytes")
+    if told is not None or formula is not None:
+        row.memory_bytes.kv_cache = schema.KvCache(
+            bytes=told if told is not None else formula,
+            formula_bytes=formula,
+            source="formula" if told is None else "measured",
+        )
+    row.memory_bytes.compute_buffer = asked.get("compute_buffer_bytes")
+
+
+def _perplexity(record: VariantRecord) -> schema.Perplexity | None:
+    """What the model made of the text; it is the variant's accuracy too, by which it is judged everywhere."""
+    if record.text is None or record.likelihoods is None:
+        return None
+    text, values = record.text, record.likelihoods.values
+    record.score = score = perplexity.summarise(values)
+    record.metric, record.dataset, record.higher_is_better = perplexity.NAME, text.name, False
+    record.preprocessing = record.likelihoods.tokens_sha256
+    return schema.Perplexity(
+        value=score.value,
+        ci95=score.ci95,
+        tokens=score.samples,
+        chunk=text.chunk,
+        text=text.name,
+        text_sha256=text.sha256,
+        tokens_sha256=record.likelihoods.tokens_sha256,
+        log_likelihoods=perplexity.packed(values),
+    )
+
+
+def pair_perplexities(variants: Sequence[schema.Variant]) -> None:
+    """Write into each perplexity its ratio over the first variant's."""
+    for variant in variants[1:]:
+        if variant.language is not None and variant.language.perplexity is not None:
+            variant.language.perplexity.ratio = paired.ratio(variant, variants[0])
 
 
 def summarise(seconds: Sequence[float] | npt.NDArray[np.float64]) -> schema.TokenTime | None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psutil
-
-from edgeprof.launch.supervisor import WorkerMemory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeprof.benchmark.request import Candidate
+    from edgeprof.launch.supervisor import WorkerMemory
     from edgeprof.sensing.sensor import Sensor
 
 #: What a loaded model is taken to need before it is loaded, to decide whether all fit at once.
@@ -42,7 +42,7 @@ def own_memory(warm: WorkerMemory | None, after: WorkerMemory) -> WorkerMemory:
     Not the peak of the windows: their time-stamps (8 bytes an inference) are ours, and megabytes for a tiny model.
     """
     peaks = [size for size in (warm.peak_rss if warm else None, after.rss) if size is not None]
-    return WorkerMemory(rss=after.rss, peak_rss=max(peaks, default=None), gpu_peak=after.gpu_peak)
+    return replace(after, peak_rss=max(peaks, default=None))
 
 
 def device_memory(sensors: Sequence[Sensor], pid: int | None) -> int | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgeprof.energy.recording import Readings, Recording
     from edgeprof.errors import VariantError
     from edgeprof.evaluation.metric import Score
+    from edgeprof.evaluation.perplexity import Likelihoods, Text
     from edgeprof.launch.supervisor import Loaded, Warmup, WorkerMemory
     from edgeprof.results.schema import Reason
     from edgeprof.sensing.board.topology import Topology
@@ -89,6 +90,8 @@ class VariantRecord:
     notes: list[Reason] = field(default_factory=list)
     foreign_load: ForeignLoad = field(default_factory=ForeignLoad)
     failure: VariantError | None = None
+    text: Text | None = None  # whose perplexity was asked for, and what the model made of it
+    likelihoods: Likelihoods | None = None
 
     @property
     def main(self) -> WorkloadRecord:

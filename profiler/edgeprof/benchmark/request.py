@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprof.artifact import gguf, language_folders
 from edgeprof.compression.recipe import recipe_beside
 from edgeprof.errors import InputError, UnavailableError, VariantError
 from edgeprof.launch.choose import choose_runtime, examine, named_runtime, own_formats
+from edgeprof.worker.language import GENERATE, PROMPT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,8 +21,13 @@ if TYPE_CHECKING:
     from edgeprof.errors import EdgeprofError
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.evaluation.metric import Metric
+    from edgeprof.evaluation.perplexity import Text
     from edgeprof.plugins import PluginHost
     from edgeprof.worker.runtime import Runtime
+
+
+#: Formats that are folders of a language model.
+LANGUAGE_FOLDERS = ("transformers", "openvino-genai", "onnxruntime-genai", "ctranslate2")
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,13 @@ class BenchRequest:
     options: Mapping[str, str] = field(default_factory=dict)
     #: Of language models: ``prompt``, ``generate``, ``depth`` and ``context`` in tokens, those that were asked for.
     language: Mapping[str, int] = field(default_factory=dict)
+    #: What of ``prompt``, ``generate``, ``depth`` and ``batch`` is a list: each combination is a row of its own.
+    sweep: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    #: What else of a language model was asked for: ``kv`` (the type of its cache), ``prefill_threads``,
+    #: ``random_weights``; options of its runtime, and refused for other models.
+    language_options: Mapping[str, str] = field(default_factory=dict)
+    #: The text whose perplexity is asked for.
+    text: Text | None = None
     #: Of pipelines: where the frames come from; None: the pipeline's own source.
     frames: str | None = None
     #: The model of a server that is given by its URL; None: the only one that it has.
@@ -92,6 +107,8 @@ class Candidate:
     runtime: Runtime | None
     failure: VariantError | None = None
     in_process: bool = False
+    #: Of the lists in ``BenchRequest.sweep``, what this row is measured with.
+    lengths: Mapping[str, int] = field(default_factory=dict)
 
     @functools.cached_property
     def history(self) -> list[dict[str, Any]]:
@@ -104,17 +121,66 @@ def _check_kind(request: BenchRequest, artifact: Artifact, runtime: Runtime) -> 
     Raises:
         InputError: lengths of requests were given, and the model is no language model; or frames, and it is no program.
     """
-    if request.language and not runtime.is_for_language:
-        given = ", ".join(f"--{name}" for name in request.language)
+    names = [*request.language, *(name for name in request.sweep if name != "batch"), *request.language_options]
+    flags = {"prefill_threads": "--threads N:M", "random_weights": "--random-weights"}
+    asked = [flags.get(name, f"--{name}") for name in dict.fromkeys(names)]
+    asked += ["--batch with a list"] if "batch" in request.sweep else []
+    asked += ["--text"] if request.text is not None else []
+    if asked and not runtime.is_for_language:
+        given = ", ".join(asked)
         raise InputError(
             f"{given} is meant for language models, and {artifact.spec} is none",
             remedy=f"Leave {given} out; --input and --batch say how large the inputs of other models are.",
         )
+    random_weights = "random_weights" in request.language_options
+    if artifact.format in LANGUAGE_FOLDERS and artifact.path is not None:
+        language_folders.check(artifact.spec, artifact.path, artifact.format, random_weights=random_weights)
+    elif random_weights:
+        raise InputError(
+            f"--random-weights is for a bare config.json, and {artifact.spec} is {artifact.format}",
+            remedy="Leave --random-weights out.",
+        )
+    if artifact.format == "gguf":
+        _check_context(request, artifact)
     if request.frames is not None and artifact.format != "python":
         raise InputError(
             f"--frames is meant for a pipeline, and {artifact.spec} is none",
             remedy="Leave --frames out, or give app.py:pipeline.",
         )
+
+
+def _check_context(request: BenchRequest, artifact: Artifact) -> None:
+    """
+    Raises:
+        InputError: requests are longer than what the model was trained for, and nobody asked for such a context.
+    """
+    trained = gguf.read_model(artifact.files).context_length
+    if trained is None or "context" in request.language:
+        return
+    longest = {"prompt": PROMPT, "generate": GENERATE, "depth": 0, **request.language}
+    longest.update({name: max(counts) for name, counts in request.sweep.items() if name in longest})
+    needed = sum(longest[name] for name in ("prompt", "generate", "depth"))
+    if needed > trained:
+        raise InputError(
+            f"a prompt of {longest['prompt']} tokens and {longest['generate']} generated ones at a depth of "
+            f"{longest['depth']} are {needed} tokens, and the context of {artifact.spec} is {trained}",
+            remedy=f"Give shorter requests, or --context {needed} to go beyond what the model was trained for.",
+        )
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """The name, with a number where it is taken; it is taken then."""
+    unique, count = name, 1
+    while unique in taken:
+        count += 1
+        unique = f"{name}#{count}"
+    taken.add(unique)
+    return unique
+
+
+def _combinations(sweep: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
+    """Each combination of the lists, the last one changing fastest; one that is empty where there is no list."""
+    return [dict(zip(sweep, counts, strict=True)) for counts in itertools.product(*sweep.values())]
 
 
 def input_shapes(texts: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
@@ -152,6 +218,8 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
     """
     if not request.models:
         raise InputError("no model was given", remedy="edgeprof bench MODEL [MODEL …]")
+    if request.text is not None and request.dataset is not None:
+        raise InputError("--text and --dataset each judge a model in their own way", remedy="Leave one of them out.")
     taken: set[str] = set()
     named = None if request.runtime is None else named_runtime(host, request.runtime)
     formats = own_formats(host)
@@ -161,11 +229,6 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
         refusal: EdgeprofError | None
         artifact, refusal = examine(model.spec, formats)
         name = model.name or Path(artifact.spec).name
-        unique, count = name, 1
-        while unique in taken:
-            count += 1
-            unique = f"{name}#{count}"
-        taken.add(unique)
         runtime = None
         if model.failure is not None:  # what was to be made of the model has neither its size nor its checksum
             artifact, refusal = replace(artifact, size_bytes=None, sha256=None, files=()), model.failure
@@ -177,7 +240,10 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
                 refusal = error
         refusals.append(refusal)
         failure = None if refusal is None else VariantError.of(refusal)
-        recognised.append(Candidate(unique, model.recipe, artifact, runtime, failure, model.in_process))
+        for lengths in _combinations(request.sweep) if refusal is None else [{}]:
+            row = ",".join(f"{flag}={count}" for flag, count in lengths.items())
+            unique = _free_name(f"{name} {row}" if row else name, taken)
+            recognised.append(Candidate(unique, model.recipe, artifact, runtime, failure, model.in_process, lengths))
     if refusals[0] is not None and None not in refusals:
         raise refusals[0]
     return recognised

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof.cli.options import (
+    counts,
     json_option,
     no_color_option,
     output_option,
@@ -31,8 +32,12 @@ if TYPE_CHECKING:
 @click.argument("models", nargs=-1, required=True, metavar="MODEL [MODEL...]")
 @click.option("--runtime", metavar="NAME", help="Which runtime loads it (default: from the file's content).")
 @click.option("--device", metavar="DEVICE", help="cpu, cuda[:N], or the runtime's (default: the runtime's).")
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the runtime (default: its own).")
-@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Samples per inference.")
+@click.option(
+    "--threads", metavar="N[:M]", help="Threads of the runtime (default: its own); M for a language model's prompts."
+)
+@click.option(
+    "--batch", default="1", show_default=True, metavar="N", help="Samples per inference, or requests at once."
+)
 @click.option(
     "--scenario",
     default="single-stream",
@@ -60,10 +65,18 @@ if TYPE_CHECKING:
     "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape of an input, as x=1x3x32x32."
 )
 @click.option("--input-data", metavar="FILE.npz", help="Real inputs, one array per input name.")
-@click.option("--prompt", type=int, metavar="N", help="Prompt tokens of a language model's request (default 512).")
-@click.option("--generate", type=int, metavar="N", help="Tokens that it generates (default 128).")
-@click.option("--depth", type=int, metavar="N", help="Tokens in its cache before the prompt (default 0).")
-@click.option("--context", type=int, metavar="N", help="Tokens that its cache holds (default: what is needed).")
+@click.option(
+    "--prompt", metavar="N[,N…]", help="Prompt tokens of a language model's request (default 512); a row for each."
+)
+@click.option("--generate", metavar="N", help="Tokens that it generates (default 128).")
+@click.option("--depth", metavar="N[,N…]", help="Tokens in its cache before the prompt (default 0); a row for each.")
+@click.option("--context", metavar="N", help="Tokens that its cache holds (default: what is needed).")
+@click.option("--kv", metavar="TYPE", help="Type of its cache: f16, q8_0 … (default: the runtime's).")
+@click.option("--text", metavar="FILE", help="Its perplexity on this text, paired with the first model's.")
+@click.option(
+    "--text-chunks", type=click.IntRange(0), metavar="N", help="Pieces of 512 tokens of the text (default 6; 0: all)."
+)
+@click.option("--random-weights", is_flag=True, help="Of a bare config.json: weights without meaning, marked so.")
 @click.option("--frames", metavar="SOURCE", help="Frames of a pipeline: a video, a folder, /dev/video0, rtsp://….")
 @click.option("--model", "server_model", metavar="NAME", help="Which model of a server that is given by its URL.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Whatever else the runtime documents.")
@@ -160,12 +173,13 @@ def _check_ranges(flags: dict[str, Any]) -> None:
 def _make_request(
     requests: list[ModelRequest], flags: dict[str, Any], dataset: Dataset | None, metric: Metric | None
 ) -> Any:
+    from edgeprof.benchmark.language_request import language_request
     from edgeprof.benchmark.request import BenchRequest, input_shapes
-    from edgeprof.worker.language import LENGTHS
 
     shapes, dtypes = input_shapes(flags["inputs"])
+    threads, prefill_threads = _threads(flags["threads"])
     same = (
-        "runtime device threads batch scenario rate_hz streams windows window_s warmup_s idle_s sample_rate_hz rail "
+        "runtime device scenario rate_hz streams windows window_s warmup_s idle_s sample_rate_hz rail "
         "estimate_power_w worker_python timeout_s strict seed fast_sensor server_model frames"
     )
     return BenchRequest(
@@ -178,10 +192,38 @@ def _make_request(
         dataset=dataset,
         metric=metric,
         options=pairs("--option", flags["options"]),
-        language={name: flags[name] for name in LENGTHS if flags[name] is not None},
+        **language_request(
+            {
+                name: flags[name] and counts(f"--{name}", flags[name])
+                for name in ("prompt", "generate", "depth", "context")
+            },
+            counts("--batch", flags["batch"]),
+            prefill_threads=prefill_threads,
+            **{name: flags[name] for name in ("kv", "text", "text_chunks", "random_weights")},
+        ),
+        threads=threads,
         isolated=not flags["no_isolation"],
         **{name: flags[name] for name in same.split()},
     )
+
+
+def _threads(text: str | None) -> tuple[int | None, int | None]:
+    """``N`` or ``N:M`` as threads in general and threads for prompts; None for what is not given.
+
+    Raises:
+        InputError: it is not written so.
+    """
+    from edgeprof.errors import InputError
+
+    if text is None:
+        return None, None
+    parts = text.split(":")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and 0 < int(part[:9]) < 10_000 for part in parts):
+        raise InputError(
+            f"--threads {text} is no number of threads",
+            remedy="As: --threads 4, or for a language model --threads 2:4, the second one for prompts.",
+        )
+    return int(parts[0]), int(parts[1]) if len(parts) == 2 else None
 
 
 def _load_data(host: PluginHost, flags: dict[str, Any]) -> tuple[Dataset | None, Metric | None]:

@@ -262,14 +262,13 @@ def fetch(inventory: Path, on: tuple[str, ...], *, as_json: bool) -> int:
     """Fetch results that devices have and this machine has not, as after a link that broke."""
     from edgeprof.errors import EdgeprofError
     from edgeprof.fleet.engine import on_each
-    from edgeprof.fleet.store import fleet_store
+    from edgeprof.fleet.store import fleet_store, keep
     from edgeprof.fleet.task import fetch_missing
 
-    devices, store = chosen_devices(inventory, on), fleet_store()
-    here = store.job_keys()
+    devices, here = chosen_devices(inventory, on), fleet_store().job_keys()
 
     def fetch_and_keep(device: Device) -> list[str]:
-        return [store.save_job(result, key, device.name).id for key, result in fetch_missing(device, here)]
+        return [keep(measured, device.name).id for measured in fetch_missing(device, here)]
 
     failures, rows = [], []
     for device, outcome in on_each(devices, fetch_and_keep):

@@ -13,7 +13,7 @@ from edgeprof.cli.signals import ending_like_ctrl_c
 from edgeprof.errors import EdgeprofError, InputError, unknown
 from edgeprof.fleet.door import FLAGS
 from edgeprof.fleet.engine import measure_on_each
-from edgeprof.fleet.store import fleet_store
+from edgeprof.fleet.store import keep
 from edgeprof.fleet.task import Job, Watch
 from edgeprof.reporters import fleet as reporter
 from edgeprof.results import files
@@ -107,7 +107,6 @@ def _measure(
     devices: Sequence[Device], job: Job, flags: Mapping[str, Any], finish: Callable[[Result], None] = lambda _: None
 ) -> int:
     """Measure a job on every device, keep each result as it comes, and show them all."""
-    store = fleet_store()
     quiet = flags["quiet"]
     watches = {device.name: Watch(_speaker(device.name, quiet=quiet)) for device in devices}
     failures: dict[str, EdgeprofError] = {}
@@ -119,7 +118,7 @@ def _measure(
                 if isinstance(outcome, EdgeprofError):
                     raise outcome
                 finish(outcome.result)
-                result = store.save_job(outcome.result, outcome.key, device.name)
+                result = keep(outcome, device.name)
             except EdgeprofError as error:
                 failures[device.name] = error
                 rows.append({"device": device.name, "state": "failed", **failure_as_json(error)})

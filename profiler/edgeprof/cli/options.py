@@ -99,6 +99,24 @@ def resolve_roots(sysfs_root: str | None, procfs_root: str | None) -> Roots:
     return Roots.resolve(sysfs_root, procfs_root)
 
 
+def counts(flag: str, text: str) -> list[int]:
+    """``N`` or ``N,N,…`` as numbers.
+
+    Args:
+        flag: Whose value it is, for messages.
+        text: As it was given.
+
+    Raises:
+        InputError: it is not written so.
+    """
+    from edgeprof.errors import InputError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"-?[0-9]{1,12}", part) for part in parts):
+        raise InputError(f"{flag} {text} is no whole number, and no list of them", remedy=f"As: {flag} 128")
+    return [int(part) for part in parts]
+
+
 def can_ask() -> bool:
     """Whether a person sits at the other end of stdin."""
     return sys.stdin is not None and sys.stdin.isatty()

@@ -20,15 +20,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from edgeprof import __version__, toml_files, units
-from edgeprof.artifact.recognition import recognise
 from edgeprof.errors import BusyError, EdgeprofError, InputError, WrongDeviceError, unknown
 from edgeprof.fleet import device, protocol
 from edgeprof.fleet.spool import Spool
 from edgeprof.launch import lock
 from edgeprof.results.place import data_dir
-from edgeprof.sensing.device.settings import recover
-from edgeprof.worker import sandbox
-from edgeprof.worker.embedded_code import find_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,11 +71,13 @@ class Permissions:
         allow_code: Whether models that are code (pickles, TorchScript, TensorRT's plans, Python) may be benched.
         worker_python: The Python that runs the models; None for edgeprof's own.
         max_bytes: How many bytes of models and data are kept on the device.
+        sign_key: The file of a private key that signs results; None: they are not signed.
     """
 
     allow_code: bool = False
     worker_python: str | None = None
     max_bytes: int = 8 << 30
+    sign_key: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> Permissions:
@@ -92,11 +90,16 @@ class Permissions:
         for key in content:
             if key not in cls.__dataclass_fields__:
                 raise unknown(f"key of {path}", key, list(cls.__dataclass_fields__))
-        kinds = {"allow_code": bool, "worker_python": str, "max_bytes": str}
+        kinds = {"allow_code": bool, "worker_python": str, "max_bytes": str, "sign_key": str}
         for key, value in content.items():
             if not isinstance(value, kinds[key]):
-                example = {"allow_code": "true", "worker_python": '"/usr/bin/python3"', "max_bytes": '"8GiB"'}[key]
-                raise InputError(f"{path}: {key} = {value!r} does not fit", remedy=f"As in {key} = {example}")
+                examples = {
+                    "allow_code": "true",
+                    "worker_python": '"/usr/bin/python3"',
+                    "max_bytes": '"8GiB"',
+                    "sign_key": '"/etc/edgeprof/sign"',
+                }
+                raise InputError(f"{path}: {key} = {value!r} does not fit", remedy=f"As in {key} = {examples[key]}")
         try:
             if "max_bytes" in content:
                 content["max_bytes"] = int(units.parse(content["max_bytes"], "B"))
@@ -195,9 +198,14 @@ class Door:
             return
         import hashlib  # noqa: PLC0415 - no other request needs it
 
+        from edgeprof.fleet.signature import sign  # noqa: PLC0415 - the same
+
         text, result = found
         state = "interrupted" if result.interrupted else "done"
-        self._say({"state": state, "size": len(text), "sha256": hashlib.sha256(text).hexdigest()})
+        key = self.permissions.sign_key
+        signature = None if key is None else sign(text, key)
+        digest = hashlib.sha256(text).hexdigest()
+        self._say({"state": state, "size": len(text), "sha256": digest, "signature": signature})
         self.wire.write_bytes(text)
 
     def _cancel(self, request: Cancel) -> None:
@@ -206,7 +214,7 @@ class Door:
             self._say({"state": "absent"})
             return
         with contextlib.suppress(ProcessLookupError):
-            os.kill(holder.pid, signal.SIGINT)
+            os.kill(holder.pid, signal.SIGTERM)  # SIGINT may be ignored where sshd was started in the background
         self._say({"state": "cancelled"})
 
     def _running_key(self, holder: Holder | None) -> str | None:
@@ -238,6 +246,8 @@ class Door:
 
     def _wait_and_measure(self, request: Bench, key: str, what: str, arguments: list[str]) -> None:
         """Take the device's lock, look once more whether the job was done meanwhile, and become the benchmark."""
+        from edgeprof.sensing.device.settings import recover  # noqa: PLC0415 - hello and status answer without it
+
         deadline = time.monotonic() + request.wait_s
         while True:
             holder = lock.holder(self.roots)
@@ -297,6 +307,9 @@ class Door:
         Raises:
             InputError: the model is code, or is not known to be data, and the owner does not allow it.
         """
+        from edgeprof.artifact.recognition import recognise  # noqa: PLC0415 - hello and status answer without it
+        from edgeprof.worker.embedded_code import find_code  # noqa: PLC0415 - the same
+
         if self.permissions.allow_code:
             return
         artifact = recognise(str(path))
@@ -310,6 +323,8 @@ class Door:
 
     def _become_bench(self, key: str, arguments: list[str]) -> NoReturn:
         """Replace this process by ``edgeprof bench``, which inherits the device's lock."""
+        from edgeprof.worker import sandbox  # noqa: PLC0415 - hello and status answer without it
+
         own = [f"--output={self.spool.result_path(key)}", "--quiet", "--no-color"]
         if self.permissions.allow_code:
             own.append("--allow-code")

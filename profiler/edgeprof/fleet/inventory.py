@@ -21,9 +21,22 @@ _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _HOST = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?")
 #: What ssh takes as a destination: a host, user@host, an alias of its configuration or ssh://…; never an option.
 _DESTINATION = re.compile(r"(ssh://)?\w[\w.@:%\[\]-]*")
+_PUBLIC_KEY = re.compile(r"[\w@.-]+ [A-Za-z0-9+/]+=*( [^\n]*)?")
 #: Labels that Prometheus or this file gives.
 _TAKEN = ("job", "instance", "le", "quantile")
-_KEYS = ("name", "address", "labels", "ssh", "kind", "board", "machine", "power_mode", "rest", "start_below")
+_KEYS = (
+    "name",
+    "address",
+    "labels",
+    "ssh",
+    "kind",
+    "board",
+    "machine",
+    "power_mode",
+    "rest",
+    "start_below",
+    "signed_by",
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,7 @@ class Device:
         power_mode: The power mode in which it is measured; None: any.
         rest_s: How long it rests between two jobs, seconds.
         start_below_c: The temperature (°C) that it must be below before a job begins.
+        signed_by: The public key that signs its results, as ``ssh-ed25519 AAAA…``; None: they need no signature.
     """
 
     name: str
@@ -55,6 +69,7 @@ class Device:
     power_mode: str | None = None
     rest_s: float = 0.0
     start_below_c: float | None = None
+    signed_by: str | None = None
 
     @property
     def address(self) -> str:
@@ -200,6 +215,11 @@ def _device(path: Path, index: int, entry: dict[str, Any], port: int, shared: di
             f"{path}: {where}: ssh = {destination!r} is nothing that ssh could reach",
             remedy='As in ssh = "bench@192.0.2.17", or a Host of your ~/.ssh/config.',
         )
+    signed_by = _text(path, where, entry, "signed_by")
+    if signed_by is not None and not _PUBLIC_KEY.fullmatch(signed_by):
+        raise InputError(
+            f"{path}: {where}: signed_by is no public key of OpenSSH", remedy='As in signed_by = "ssh-ed25519 AAAA…".'
+        )
     return Device(
         name,
         match["host"],
@@ -212,6 +232,7 @@ def _device(path: Path, index: int, entry: dict[str, Any], port: int, shared: di
         power_mode=_text(path, where, entry, "power_mode"),
         rest_s=_quantity(path, where, entry, "rest") or 0.0,
         start_below_c=_quantity(path, where, entry, "start_below"),
+        signed_by=signed_by,
     )
 
 

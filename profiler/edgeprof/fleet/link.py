@@ -9,8 +9,9 @@ import os
 import re
 import shlex
 import subprocess
-import tempfile
-from typing import TYPE_CHECKING, Any
+import threading
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
@@ -97,6 +98,21 @@ class RefusedError(EdgeprofError):
         self.exit_code = exit_code
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """What a device has of a job.
+
+    Attributes:
+        state: ``done``, ``interrupted``, ``running`` or ``absent``.
+        text: The result, as it arrived; empty without one.
+        signature: The device's signature of the text; None without one.
+    """
+
+    state: str
+    text: bytes
+    signature: str | None
+
+
 class Link:
     """One visit to a device.
 
@@ -109,21 +125,21 @@ class Link:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         try:
             self._process = subprocess.Popen(
                 [*ssh_command(), *OPTIONS, "--", device.ssh, "edgeprof", "door"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._words,
+                stderr=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for the fleet, which ends its links itself
             )
         except OSError as error:
-            self._words.close()
             raise LinkError(f"ssh cannot be started: {error.strerror}", remedy="Install the OpenSSH client.") from None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        assert self._process.stderr is not None
         self._pipes = (self._process.stdin, self._process.stdout)
+        self._words = _LastWords(self._process.stderr)
         self._wire = Wire(self._process.stdout.fileno(), self._process.stdin.fileno())
 
     def __enter__(self) -> Self:
@@ -144,7 +160,7 @@ class Link:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._words.close()
+        self._words.text()
 
     def hello(self) -> dict[str, Any]:
         """What the device says of itself.
@@ -211,8 +227,8 @@ class Link:
         while True:
             yield self._answer(timeout_s=None)
 
-    def fetch(self, key: str) -> tuple[str, bytes | None]:
-        """The state of a job, and the text of its result where there is one.
+    def fetch(self, key: str) -> Fetched:
+        """The state of a job, and its result where there is one.
 
         Raises:
             WireError: the text arrived damaged.
@@ -221,19 +237,20 @@ class Link:
         answer = self.ask(protocol.Fetch(key=key))
         state, size = str(answer.get("state")), answer.get("size")
         if size is None:
-            return state, None
+            return Fetched(state, b"", None)
         if not isinstance(size, int) or not 0 <= size <= LARGEST_RESULT:
             raise WireError(f"a result of {size!r} bytes is offered")
         with self._explained():
             text = b"".join(self._wire.read_file(size))
         if hashlib.sha256(text).hexdigest() != answer.get("sha256"):
             raise WireError("a result arrived damaged: its SHA-256 is another one")
-        return state, text
+        signature = answer.get("signature")
+        return Fetched(state, text, signature if isinstance(signature, str) else None)
 
     def wait(self) -> tuple[int, str]:
         """Wait for the end of the remote program: its exit status, and its last words."""
         status = self._process.wait()
-        return status, self._last_words()
+        return status, self._words.text()
 
     def end(self) -> None:
         """Break off at once, as where the user interrupts."""
@@ -285,7 +302,7 @@ class Link:
     def _failure(self, otherwise: str = "the connection ended without an answer") -> LinkError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
-        words = self._last_words()
+        words = self._words.text()
         # A refusal is told apart from a broken link by ssh's words: the exit status is 255 for both.
         for pattern, sentence, remedy in _FAILURES:
             if re.search(pattern, words):
@@ -304,11 +321,26 @@ class Link:
             may_pass=status is None or status in {0, _SSH_FAILED} or status < 0,
         )
 
-    def _last_words(self) -> str:
-        """The end of what ssh and the remote program wrote to stderr."""
-        end = self._words.seek(0, os.SEEK_END)
-        self._words.seek(max(0, end - 8192))
-        return self._words.read().decode("utf-8", "replace").strip()
+
+class _LastWords(threading.Thread):
+    """The end of what ssh and the remote program write to stderr, read so that neither ever waits, and in memory."""
+
+    LONGEST = 8192
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(name="stderr of ssh", daemon=True)
+        self._stream, self._tail = stream, b""
+        self.start()
+
+    def run(self) -> None:
+        with self._stream as stream:
+            while part := os.read(stream.fileno(), self.LONGEST):
+                self._tail = (self._tail + part)[-self.LONGEST :]
+
+    def text(self) -> str:
+        """The words, once both have ended; a program that ssh left running may hold the stream for ever."""
+        self.join(5)
+        return self._tail.decode("utf-8", "replace").strip()
 
 
 def ssh_command() -> list[str]:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import EdgeprofError, InputError, StorageError
 from edgeprof.fleet.protocol import WireError, file_sha256
-from edgeprof.results import document
 from edgeprof.worker.replace import replace_file
 
 if TYPE_CHECKING:
@@ -152,6 +151,8 @@ class Spool:
         Raises:
             InputError: it is longer than any result.
         """
+        from edgeprof.results import document  # noqa: PLC0415 - hello and status answer without it
+
         try:
             with self.result_path(key).open("rb") as file:
                 text = file.read(LARGEST_RESULT + 1)

@@ -8,7 +8,7 @@ again, because its device answers with the result of the same key.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,8 @@ from edgeprof.artifact.recognition import recognise
 from edgeprof.errors import InputError
 from edgeprof.fleet import protocol
 from edgeprof.fleet.door import bench_flags
-from edgeprof.fleet.link import Link, LinkError, RefusedError
+from edgeprof.fleet.link import Fetched, Link, LinkError, RefusedError
+from edgeprof.fleet.signature import verify
 from edgeprof.results import document
 
 if TYPE_CHECKING:
@@ -110,12 +111,14 @@ class Measured:
     Attributes:
         key: The job's key.
         result: The result, checked.
+        fetched: What arrived: the text of the result, and its signature.
         was_there: Whether the device had it already.
     """
 
     key: str
     result: Result
-    was_there: bool
+    fetched: Fetched
+    was_there: bool = True
 
 
 class Watch:
@@ -148,7 +151,7 @@ def measure(device: Device, job: Job, watch: Watch, *, wait_s: float = 3600.0) -
     for pause_s in (*PAUSES_S, None):
         try:
             key, was_there = _run(device, job, watch, wait_s)
-            return Measured(key, fetch_result(device, key, job), was_there)
+            return replace(fetch_result(device, key, job), was_there=was_there)
         except LinkError as error:  # noqa: PERF203 - few rounds, each of minutes
             if not error.may_pass or pause_s is None or watch.stopped.is_set():
                 raise
@@ -157,7 +160,7 @@ def measure(device: Device, job: Job, watch: Watch, *, wait_s: float = 3600.0) -
     raise AssertionError("the last round raises")
 
 
-def fetch_result(device: Device, key: str, job: Job | None = None) -> Result:
+def fetch_result(device: Device, key: str, job: Job) -> Measured:
     """The result of a job from its device.
 
     Raises:
@@ -166,21 +169,20 @@ def fetch_result(device: Device, key: str, job: Job | None = None) -> Result:
     """
     with Link(device) as link:
         link.hello()
-        state, text = link.fetch(key)
-    if text is None or state != "done":
+        fetched = link.fetch(key)
+    if fetched.state != "done":
         raise LinkError(
-            f"its result is not there ({state})",
+            f"its result is not there ({fetched.state})",
             remedy="The benchmark was ended there, or its disk is full: start it again.",
-            may_pass=state in {"absent", "running"},
+            may_pass=fetched.state in {"absent", "running"},
         )
-    result = document.from_json(text, source=f"the result of {device.name}")
-    if job is not None:
-        _check_models(device, job, result)
-    return result
+    measured = _read_result(device, key, fetched)
+    _check_models(device, job, measured.result)
+    return measured
 
 
-def fetch_missing(device: Device, here: Collection[str]) -> Iterator[tuple[str, Result]]:
-    """The jobs that a device has measured and this machine does not know, with their results.
+def fetch_missing(device: Device, here: Collection[str]) -> Iterator[Measured]:
+    """The jobs that a device has measured and this machine does not know.
 
     Args:
         device: Where.
@@ -193,9 +195,19 @@ def fetch_missing(device: Device, here: Collection[str]) -> Iterator[tuple[str, 
     with Link(device) as link:
         for key, _, _ in link.status()["jobs"]:
             if key not in here:
-                state, text = link.fetch(key)
-                if state == "done" and text is not None:  # what was interrupted is no result of a job
-                    yield key, document.from_json(text, source=f"a result of {device.name}")
+                fetched = link.fetch(key)
+                if fetched.state == "done":  # what was interrupted is no result of a job
+                    yield _read_result(device, key, fetched)
+
+
+def _read_result(device: Device, key: str, fetched: Fetched) -> Measured:
+    """
+    Raises:
+        InputError: it is no result, or its signature is not the device's.
+    """
+    if device.signed_by is not None:
+        verify(fetched.text, fetched.signature, device.signed_by, device.name)
+    return Measured(key, document.from_json(fetched.text, source=f"the result of {device.name}"), fetched)
 
 
 def cancel(device: Device, key: str) -> bool:

@@ -104,6 +104,7 @@ class Loaded:
         problems: What is wrong with the outputs of the first inference, as NaN in them; a code and a sentence each.
         workloads: What can be asked of it in windows, the main workload first.
         language: ``Session.language``: what a language model was asked for; None of any other model.
+        peak_rss_bytes: The most that was resident until then: loading and the first inference.
         microcontroller: ``Session.microcontroller``: the device of its own that runs it; None: this machine does.
         pipeline: ``Session.pipeline``: what a pipeline is measured with; None of any other model.
     """
@@ -122,6 +123,7 @@ class Loaded:
     problems: list[tuple[str, str]] = field(default_factory=list)
     workloads: Sequence[Workload] = (INFERENCE,)
     language: Mapping[str, Any] | None = None
+    peak_rss_bytes: int | None = None
     microcontroller: Mapping[str, Any] | None = None
     pipeline: Mapping[str, Any] | None = None
 
@@ -156,11 +158,15 @@ class WorkerMemory:
         rss: Resident now.
         peak_rss: The most that was ever resident (VmHWM), loading included.
         gpu_peak: The most device memory, where the runtime tells.
+        anonymous: Resident now and of no file: the kernel cannot drop it.
+        mapped: Resident now and of a file (weights that are mapped, libraries): the kernel may drop it.
     """
 
     rss: int | None
     peak_rss: int | None
     gpu_peak: int | None
+    anonymous: int | None = None
+    mapped: int | None = None
 
 
 class Worker:
@@ -262,6 +268,7 @@ class Worker:
             problems=[(code, sentence) for code, sentence in first["problems"]],
             workloads=[Workload(*workload) for workload in first["workloads"]],
             language=first["language"],
+            peak_rss_bytes=_memory_of(self.pid)["VmHWM"],
             microcontroller=first["microcontroller"],
             pipeline=first["pipeline"],
         )
@@ -351,13 +358,36 @@ class Worker:
             self.kept = answer["kept"]
             return tensors.load(answer["outputs"], out)
 
+    def text_tokens(self, text: bytes) -> tuple[npt.NDArray[np.int64], int | None] | None:
+        """The tokens of a text (UTF-8) as the language model reads it, and the token that begins each piece of it.
+
+        Returns:
+            None where the runtime does not tell how likely a text is.
+        """
+        answer, blobs = self._ask({"do": "text_tokens"}, [text], doing="reading the text")
+        with self._understood("reading the text"):
+            if not answer["known"]:
+                return None
+            begin = answer["begin"]
+            return np.frombuffer(blobs[0], np.int64), None if begin is None else int(begin)
+
+    def log_likelihoods(self, tokens: npt.NDArray[np.int64], first: int) -> npt.NDArray[np.float64]:
+        """``Session.log_likelihoods`` of a piece of a text: one number for each token from ``tokens[first]`` on."""
+        request = {"do": "log_likelihoods", "first": first}
+        _, blobs = self._ask(request, [tokens.tobytes()], doing="reading the text")
+        with self._understood("reading the text"):
+            found = np.frombuffer(blobs[0], np.float64)
+            if len(found) != len(tokens) - first:
+                raise ValueError("its likelihoods are not those that were asked for")
+            return found
+
     def memory(self) -> WorkerMemory:
         answer, _ = self._ask({"do": "gpu_peak"}, doing="the look at its memory")
         now = _memory_of(self.pid)
         with self._understood("the look at its memory"):
             if answer["bytes"] is not None:
                 _require_numbers(answer["bytes"])
-            return WorkerMemory(now["VmRSS"], now["VmHWM"], answer["bytes"])
+            return WorkerMemory(now["VmRSS"], now["VmHWM"], answer["bytes"], now["RssAnon"], now["RssFile"])
 
     def close(self) -> None:
         """Give everything back; safe to call twice."""
@@ -447,13 +477,16 @@ def _spec(item: Sequence[Any]) -> TensorSpec:
 
 
 def _memory_of(pid: int) -> dict[str, int | None]:
-    """Return VmRSS and VmHWM in bytes. (ru_maxrss is no substitute: in a child it starts at its launcher's value.)"""
-    memory: dict[str, int | None] = {"VmRSS": None, "VmHWM": None}
+    """Return VmRSS, VmHWM, RssAnon and RssFile in bytes; what /proc does not say is None.
+
+    (ru_maxrss is no substitute for VmHWM: in a child it starts at its launcher's value.)
+    """
+    memory: dict[str, int | None] = dict.fromkeys(("VmRSS", "VmHWM", "RssAnon", "RssFile"))
     try:
         text = (Roots().procfs / str(pid) / "status").read_text()
     except OSError:
         return memory
-    for name, kibibytes in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", text, re.MULTILINE):
+    for name, kibibytes in re.findall(r"^(VmRSS|VmHWM|RssAnon|RssFile):\s+(\d+) kB$", text, re.MULTILINE):
         memory[name] = int(kibibytes) * 1024
     return memory
 

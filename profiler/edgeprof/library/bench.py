@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgeprof.benchmark import conductor
+from edgeprof.benchmark.language_request import language_request
 from edgeprof.benchmark.request import BenchRequest, ModelRequest
 from edgeprof.benchmark.variants import model_requests
 from edgeprof.compression.scratch import scratch
@@ -37,7 +38,7 @@ def bench(
     runtime: str | None = None,
     device: str | None = None,
     threads: int | None = None,
-    batch: int = 1,
+    batch: int | Sequence[int] = 1,
     scenario: str = "single-stream",
     rate_hz: float | None = None,
     streams: int | None = None,
@@ -49,10 +50,14 @@ def bench(
     inputs: Mapping[str, Sequence[int]] | None = None,
     input_data: str | os.PathLike[str] | None = None,
     options: Mapping[str, str] | None = None,
-    prompt: int | None = None,
+    prompt: int | Sequence[int] | None = None,
     generate: int | None = None,
-    depth: int | None = None,
+    depth: int | Sequence[int] | None = None,
     context: int | None = None,
+    kv: str | None = None,
+    text: str | os.PathLike[str] | None = None,
+    text_chunks: int | None = None,
+    random_weights: bool = False,
     server_model: str | None = None,
     frames: str | os.PathLike[str] | None = None,
     sample_rate_hz: float = 100.0,
@@ -83,7 +88,7 @@ def bench(
         runtime: What runs the models; by default what their content asks for.
         device: ``cpu``, ``cuda:0`` …; by default the runtime's own.
         threads: Of the runtime.
-        batch: Samples in one call.
+        batch: Samples in one call; of language models requests at once, or several such numbers.
         scenario: ``single-stream``, ``multi-stream``, ``offline``, ``server`` or ``periodic``.
         rate_hz: Calls per second of ``server`` and ``periodic``.
         streams: Streams at once of ``multi-stream`` and ``server``.
@@ -95,10 +100,14 @@ def bench(
         inputs: Input name → shape, where the model leaves it open.
         input_data: An .npz with real inputs.
         options: What else the runtime documents.
-        prompt: Prompt tokens of a language model's request; by default 512.
+        prompt: Prompt tokens of a language model's request; by default 512. Each of several is a variant of its own.
         generate: Tokens that it generates; by default 128.
-        depth: Tokens in its cache before the prompt; by default 0.
+        depth: Tokens in its cache before the prompt; by default 0. Each of several is a variant of its own.
         context: Tokens that its cache holds; by default what is needed.
+        kv: Type of its cache, as ``q8_0``; by default the runtime's.
+        text: A text file whose perplexity is asked for.
+        text_chunks: How many pieces of 512 tokens of it are read; by default 6, and 0 for all.
+        random_weights: Run a bare config.json with weights without meaning.
         server_model: Which model of a server that is given by its URL; by default the only one that it has.
         frames: Of a pipeline: a video, a folder of images, a camera or a stream; by default its own source.
         sample_rate_hz: Readings of each sensor per second.
@@ -147,7 +156,6 @@ def bench(
             runtime=runtime,
             device=device,
             threads=threads,
-            batch=batch,
             scenario=scenario,
             rate_hz=rate_hz,
             streams=streams,
@@ -166,8 +174,15 @@ def bench(
             metric=None if data is None else load_metric(metric, host),
             options=options or {},
             server_model=server_model,
+            **language_request(
+                {name: None if count is None else _listed(count) for name, count in lengths.items()},
+                _listed(batch),
+                kv=kv,
+                text=None if text is None else os.fspath(text),
+                text_chunks=text_chunks,
+                random_weights=random_weights,
+            ),
             frames=None if frames is None else os.fspath(frames),
-            language={name: count for name, count in lengths.items() if count is not None},
             worker_python=None if worker_python is None else os.fspath(worker_python),
             isolated=isolated,
             timeout_s=timeout_s,
@@ -179,6 +194,10 @@ def bench(
     if save:
         Store().save(result)
     return Result.of(result)
+
+
+def _listed(counts: int | Sequence[int]) -> Sequence[int]:
+    return [counts] if isinstance(counts, int) else counts
 
 
 def _sorted_out(

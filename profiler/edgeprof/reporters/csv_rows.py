@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Comparison,
         Energy,
         EnergyFigure,
+        Language,
         Ratio,
         Result,
         Variant,
@@ -120,6 +121,11 @@ def _variant_row(
         "memory_peak_rss_bytes": memory.peak_rss if memory else None,
         "memory_loaded_rss_bytes": memory.loaded_rss if memory else None,
         "memory_gpu_peak_bytes": memory.gpu_peak if memory else None,
+        "memory_anonymous_bytes": memory.anonymous if memory else None,
+        "memory_mapped_bytes": memory.mapped if memory else None,
+        "memory_load_peak_bytes": memory.load_peak if memory else None,
+        "memory_kv_cache_bytes": memory.kv_cache.bytes if memory and memory.kv_cache else None,
+        "memory_compute_buffer_bytes": memory.compute_buffer if memory else None,
         "temperature_start_c": temperature.start if temperature else None,
         "temperature_max_c": temperature.max if temperature else None,
         "utilization_cpu": used.cpu if used else None,
@@ -150,6 +156,25 @@ def _variant_row(
         "late": workload.late if workload else None,
         "dropped": workload.dropped if workload else None,
         "windows_cut_short": workload.cut_short if workload else None,
+        **_language(whole.language),
+    }
+
+
+def _language(language: Language | None) -> dict[str, Any]:
+    ttft, tpot = (language.ttft_s, language.tpot_s) if language else (None, None)
+    perplexity = language.perplexity if language else None
+    return {
+        "prompt_tokens": language.prompt_tokens if language else None,
+        "generated_tokens": language.generated_tokens if language else None,
+        "depth_tokens": language.depth if language else None,
+        "requests_at_once": language.batch if language else None,
+        "kv_type": language.kv_type if language else None,
+        "bits_per_weight": language.bits_per_weight if language else None,
+        "random_weights": language.random_weights if language else None,
+        "ttft_p50_s": ttft.p50 if ttft else None,
+        "tpot_mean_s": tpot.mean if tpot else None,
+        "perplexity": perplexity.value if perplexity else None,
+        **_ratio_cells("perplexity_ratio", perplexity.ratio if perplexity else None),
     }
 
 

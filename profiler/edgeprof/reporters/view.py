@@ -89,6 +89,7 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
         Column("rate", [rate_cell(v.throughput_per_s) for v in variants]),
         Column("power", scaled([p.mean if p else None for p in powers], "W")),
         Column("RAM", [_bytes_text(m.peak_rss if m else None) for m in memories]),
+        *_language_memory(variants),
         Column("GPU RAM", [_bytes_text(m.gpu_peak if m else None) for m in memories]),
         Column("temp", [_split_quantity(t.max if t else None, "°C") for t in temperatures]),
         Column("size", [_bytes_text(v.model.size_bytes) for v in variants]),
@@ -97,6 +98,18 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
     # Energy and latency stay even when they are empty: that is news, and the reason stands below.
     always_shown = {0, 1, 2} if any(energies) else {0, 2}
     return [c for n, c in enumerate(table_columns) if n in always_shown or any(cell != NONE for cell in c.cells)]
+
+
+def _language_memory(variants: Sequence[Variant]) -> list[Column]:
+    """What of a language model's memory the kernel cannot drop, and its cache."""
+    memories = [v.memory_bytes if v.language else None for v in variants]
+    return [
+        Column("unmapped", [_bytes_text(m.anonymous if m else None) for m in memories]),
+        Column("KV cache", [_bytes_text(m.kv_cache.bytes if m and m.kv_cache else None) for m in memories]),
+        Column(
+            "bits / weight", [_split_quantity(v.language.bits_per_weight if v.language else None, "") for v in variants]
+        ),
+    ]
 
 
 def common_unit(variants: Sequence[Variant]) -> str:

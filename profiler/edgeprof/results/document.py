@@ -66,6 +66,11 @@ def from_json(text: str | bytes, *, source: str = "result") -> Result:
 
 #: What a number has that may lie beyond LARGEST and SMALLEST: an exponent of 35 and more, or 25 digits in a row.
 _FAR_NUMBER = re.compile(rb"[eE][+-]?0*(?:3[5-9]|[4-9]\d|\d{3,})(?=[\s,\]}])|\d{25}")
+#: Every digit as 0, both exponent signs as e, and whatever may end a number as a comma: what ``_FAR_NUMBER`` finds is
+#: then a few fixed texts, which a search for bytes finds some thirty times as fast as a regular expression.
+_SHAPES = bytes.maketrans(b"123456789E]}\n\r\t ", b"000000000e,,,,,,")
+_FAR_SHAPES = (b"e-00", b"e+00", 25 * b"0")
+_FAR_EXPONENT = re.compile(rb"0e00+,")
 _NAMES_SCHEMA = re.compile(rb'"schema":\s*"%s"' % re.escape(SCHEMA.encode()))
 
 
@@ -75,13 +80,21 @@ def _decode_ordinary(content: bytes) -> Result | None:
     A month of a fleet's results is read some ten times as fast as by looking at each value in Python.
     """
     is_old = b'"p50_bound"' not in content and b'"latency_s"' in content
-    if is_old or not _NAMES_SCHEMA.search(content) or _FAR_NUMBER.search(content):
+    if is_old or not _NAMES_SCHEMA.search(content) or _may_hold_far_number(content):
         return None
     try:
         result = _DECODER.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return result if result.schema == SCHEMA else None
+
+
+def _may_hold_far_number(content: bytes) -> bool:
+    """Whether a number of a JSON text may lie beyond ``LARGEST`` or ``SMALLEST``."""
+    shapes = content.translate(_SHAPES)
+    if not any(shape in shapes for shape in _FAR_SHAPES) and not _FAR_EXPONENT.search(shapes):
+        return False
+    return _FAR_NUMBER.search(content) is not None
 
 
 def _decode_carefully(text: str | bytes, source: str) -> Result:

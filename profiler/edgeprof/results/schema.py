@@ -26,219 +26,34 @@ from edgeprof.results.schema_context import (
     Verdict,
     model_name,
 )
+from edgeprof.results.schema_figures import (
+    Accuracy,
+    Budget,
+    Clock,
+    Energy,
+    EnergyFigure,
+    Gpu,
+    Histogram,
+    KvCache,
+    Latency,
+    Marginal,
+    Memory,
+    Power,
+    Temperature,
+    Utilization,
+)
 from edgeprof.results.schema_verdicts import Comparison, Difference, Ratio, Recommendation, WorkloadComparison, sense
 
 __all__ = [
     "SCHEMA", "Accuracy", "Budget", "Clock", "Closure", "Comparison", "Difference", "Energy", "EnergyFigure",
-    "Gpu", "Histogram", "Host", "Interval", "Language", "Latency", "Marginal", "Memory", "Microcontroller",
-    "Model", "Pipeline", "Power", "Proof", "ProofCheck", "Protocol", "Ratio", "Reason", "Recommendation",
-    "Result", "RuntimeUse", "SelfCost", "SensorUse", "Stage", "StageEnergy", "Status", "Steady", "Struct",
-    "Temperature", "TokenTime", "TraceStrip", "Utilization", "Variant", "Verdict", "Window", "Workload",
-    "WorkloadComparison", "model_name", "sense", "workload_view",
+    "Gpu", "Histogram", "Host", "Interval", "KvCache", "Language", "Latency", "Marginal", "Memory",
+    "Microcontroller", "Model", "Perplexity", "Pipeline", "Power", "Proof", "ProofCheck", "Protocol", "Ratio",
+    "Reason", "Recommendation", "Result", "RuntimeUse", "SelfCost", "SensorUse", "Stage", "StageEnergy",
+    "Status", "Steady", "Struct", "Temperature", "TokenTime", "TraceStrip", "Utilization", "Variant", "Verdict",
+    "Window", "Workload", "WorkloadComparison", "model_name", "sense", "workload_view",
 ]  # fmt: skip
 
 SCHEMA = "edgeprof.result/1"
-
-
-class Histogram(Struct):
-    """How often a value fell between two neighbouring edges: ``len(counts) == len(edges) - 1``."""
-
-    edges: list[float]
-    counts: list[int]
-
-
-class Latency(Struct):
-    """Seconds per call (an inference request).
-
-    ``p50`` … ``p99`` are the samples' quantiles and ``p50_bound`` … ``p99_bound`` upper bounds of the true quantiles
-    that hold with 99 % confidence (MLPerf's early stopping); each is None where the samples do not suffice. ``median``
-    is p50. Where a device repeats the calls by itself, only their mean is known, and all else is None but ``samples``.
-    """
-
-    mean: float
-    std: float | None
-    min: float | None
-    max: float | None
-    samples: int
-    outliers: int
-    p50: float | None = None
-    p90: float | None = None
-    p95: float | None = None
-    p99: float | None = None
-    median: float | None = None
-    p50_bound: float | None = None
-    p90_bound: float | None = None
-    p95_bound: float | None = None
-    p99_bound: float | None = None
-    #: For the report; edges in seconds, the last bin is the tail up to the maximum.
-    histogram: Histogram | None = None
-
-
-class Budget(Struct):
-    """Standard uncertainties (k = 1) of one energy figure, in its unit (J per inference); None: does not apply."""
-
-    repeatability: float | None = None
-    gain: float | None = None
-    offset: float | None = None
-    sync: float | None = None
-    resolution: float | None = None
-    filter: float | None = None
-    idle: float | None = None
-    model: float | None = None  # of an estimate
-
-
-class EnergyFigure(Struct):
-    """Joules per inference.
-
-    Attributes:
-        value: None where it must not be quoted; the variant's reasons say why.
-        expanded_uncertainty: U = k·u_c.
-        ci95: value ± U.
-        windows: Each window's figure.
-        coverage_factor: k.
-        degrees_of_freedom: ν_eff after Welch and Satterthwaite; None for infinite.
-        autocorrelation: Of each window with the next (lag 1), −1 to 1; None with fewer than five windows. Near 0 the
-            windows are independent, as the interval takes them to be.
-        influences: Errors that all windows share, by their cause: signed standard uncertainties (J per inference). Of
-            two variants, those of one name are one error, and cancel in the ratio as far as they are alike; those
-            whose name begins with ``level`` are errors of each variant's own.
-    """
-
-    value: float | None
-    expanded_uncertainty: float | None
-    ci95: Interval | None
-    windows: list[float] = []
-    median: float | None = None
-    budget: Budget | None = None
-    coverage_factor: float | None = None
-    degrees_of_freedom: float | None = None
-    autocorrelation: float | None = None
-    influences: dict[str, float] = {}
-
-
-class Marginal(Struct):
-    """Energy of one inference at a rate below the maximum: E(rate) = e_net_j + p_idle_w / rate (J)."""
-
-    e_net_j: float
-    p_idle_w: float
-    max_rate_hz: float
-
-
-class Energy(Struct):
-    provenance: Provenance
-    rail: str | None
-    covers: str | None
-    gross: EnergyFigure
-    net: EnergyFigure
-    rails: dict[str, float] = {}
-    marginal: Marginal | None = None
-
-
-class Power(Struct):
-    mean: float | None
-    #: the highest reading, which is an average over ``max_over_s``: shorter peaks are higher
-    max: float | None
-    idle: float | None
-    idle_before: float | None = None
-    idle_after: float | None = None
-    #: time constant of the sensor's filter, or length of its blocks, s; None where a reading stands for its moment
-    max_over_s: float | None = None
-
-
-class Memory(Struct):
-    peak_rss: int | None
-    loaded_rss: int | None
-    gpu_peak: int | None
-
-
-class Clock(Struct):
-    """A clock while the windows ran, hertz."""
-
-    min: float
-    median: float
-    max: float
-
-
-class Gpu(Struct):
-    """What a device that computes on its own adds. Times are medians in seconds per inference request, of inferences
-    beside the windows (looking costs some microseconds); None where the runtime cannot tell.
-
-    Attributes:
-        compute_s: On the device, by its own clock.
-        h2d_s: Copying inputs to it.
-        d2h_s: Copying outputs back.
-        enqueue_s: What the host needed to start the computation.
-        wall_s: The same inferences by the host's clock.
-        transfer_ratio: Copies over copies and computation.
-        compute_cov: Coefficient of variation of the computation; above 0.01 the clocks are not steady (trtexec).
-        samples: Inferences looked at.
-        queue: ``full``: the next inference was waiting while one ran; ``empty``: each was waited for.
-        memory_bytes: Of the worker's process, by the driver.
-        clock_hz: Of the GPU.
-        throttle_reasons: Why its clock was held down in some sample of the windows.
-        energy_j_per_inference: Of the GPU's own rail or board, beside the headline.
-    """
-
-    compute_s: float | None = None
-    h2d_s: float | None = None
-    d2h_s: float | None = None
-    enqueue_s: float | None = None
-    wall_s: float | None = None
-    transfer_ratio: float | None = None
-    compute_cov: float | None = None
-    samples: int = 0
-    queue: Literal["full", "empty"] | None = None
-    memory_bytes: int | None = None
-    clock_hz: Clock | None = None
-    throttle_reasons: list[str] = []
-    energy_j_per_inference: float | None = None
-
-
-class Temperature(Struct):
-    start: float | None
-    max: float | None
-
-
-class Utilization(Struct):
-    cpu: float | None
-    gpu: float | None
-
-
-class Accuracy(Struct):
-    """A score on labelled data, on the same runtime and artifact as the latency and the joules.
-
-    Attributes:
-        value: A ratio (0 to 1) or the metric's own unit.
-        ci95: Wilson's interval for proportions.
-        drop: How much worse than the baseline: its value minus this one's, or, where less is better, this one's minus
-            its; 0 for the baseline itself, None without one.
-        p_value: Against the baseline, paired by sample: McNemar's exact test, or the bootstrap's for metrics that judge
-            samples together.
-        preprocessing: Hash of the declared preprocessing.
-        higher_is_better: False where a rise is bad, as of perplexity.
-        title: What people call the metric: ``top-1``; None where it says nothing, and its name serves.
-    """
-
-    metric: str
-    value: float
-    ci95: Interval | None
-    samples: int
-    drop: float | None = None
-    p_value: float | None = None
-    dataset: str | None = None
-    preprocessing: str | None = None
-    higher_is_better: bool = True
-    title: str | None = None
-
-    @property
-    def sign(self) -> int:
-        """What makes more of it better: value · sign."""
-        return 1 if self.higher_is_better else -1
-
-    @property
-    def is_ratio(self) -> bool:
-        """Whether it is a share of what there is, shown in percent; else it has a unit of its own."""
-        return self.higher_is_better and 0.0 <= self.value <= 1.0
 
 
 class Steady(Struct):
@@ -323,6 +138,33 @@ class Closure(Struct):
     time: Ratio | None = None
 
 
+class Perplexity(Struct):
+    """How likely a language model finds a text, by llama-perplexity's convention: pieces of ``chunk`` tokens, of which
+    the second half is scored.
+
+    Attributes:
+        value: exp(−mean log-likelihood of a token).
+        ci95: By a block bootstrap over tokens; None with too few.
+        tokens: How many were scored.
+        chunk: Tokens of one piece.
+        text: The name of the text's file.
+        text_sha256: Of the whole text.
+        tokens_sha256: Of the tokens that were read: two models can be paired where it is the same.
+        ratio: Over the baseline's perplexity, paired by token; None for the baseline, and for another tokenizer.
+        log_likelihoods: Of each scored token, float32 little-endian in base64, so that results can be paired later.
+    """
+
+    value: float
+    ci95: Interval | None
+    tokens: int
+    chunk: int
+    text: str
+    text_sha256: str
+    tokens_sha256: str
+    ratio: Ratio | None = None
+    log_likelihoods: str | None = None
+
+
 class Language(Struct):
     """What a language model was asked for, and what only language models have. Joules and tokens per second stand in
     the variant's ``workloads``: ``request``, ``prefill`` (per prompt token) and ``decode`` (per output token).
@@ -343,6 +185,9 @@ class Language(Struct):
         tpot_s: (Time of the last token − TTFT) / (tokens − 1), of each request.
         itl_s: Between one token and the next, over all tokens.
         closure: Whether the phases add up; None where they were not measured apart.
+        batch: Requests that were read and answered at once.
+        random_weights: Whether the weights mean nothing: time, memory and joules are real, what it says is not.
+        perplexity: Of the text that was given; None without one.
     """
 
     prompt_tokens: int
@@ -359,6 +204,9 @@ class Language(Struct):
     tpot_s: TokenTime | None = None
     itl_s: TokenTime | None = None
     closure: Closure | None = None
+    batch: int = 1
+    random_weights: bool = False
+    perplexity: Perplexity | None = None
 
 
 class Microcontroller(Struct):

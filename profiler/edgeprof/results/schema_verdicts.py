@@ -47,6 +47,8 @@ class Comparison(Struct):
     accuracy_difference: Difference | None = None
     #: Each workload that both have, where there are several; the main one is what the ratios above are of.
     workloads: list[WorkloadComparison] = []
+    #: Of two language models that read the same text with the same tokenizer, paired by token; below 1 is better.
+    perplexity_ratio: Ratio | None = None
 
 
 class Recommendation(Struct):

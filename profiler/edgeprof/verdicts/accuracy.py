@@ -33,7 +33,7 @@ def against(first: schema.Accuracy, second: schema.Accuracy) -> schema.Verdict:
     They differ where their intervals do not overlap, and where one has dropped below the common baseline and the other
     has not. Of two metrics nothing can be said.
     """
-    if first.metric != second.metric:
+    if first.metric != second.metric or first.preprocessing != second.preprocessing:
         return "not_comparable"
     (low, high), (others_low, others_high) = _goodness_interval(first), _goodness_interval(second)
     if low > others_high or high < others_low:
@@ -118,13 +118,18 @@ def drop_scale(accuracy: schema.Accuracy, drop: float) -> float | None:
     return 1 / abs(base) if base else None
 
 
+def _judged_by(accuracy: schema.Accuracy) -> tuple[str | None, ...]:
+    """What must agree for two scores to be of one scale; a tokenizer is the preprocessing of a perplexity."""
+    return accuracy.metric, accuracy.dataset, None if accuracy.higher_is_better else accuracy.preprocessing
+
+
 def difference(variant: schema.Accuracy, baseline: schema.Accuracy) -> schema.Difference | None:
     """The variant's accuracy minus the baseline's; None where the metrics, or the data they were asked of, differ.
 
     The interval is Newcombe's (1998, method 10, from the two single intervals); it does not know that the samples are
     paired and is therefore, for two models that err alike, too wide: McNemar's p-value decides about a drop.
     """
-    if variant.metric != baseline.metric or variant.dataset != baseline.dataset:
+    if _judged_by(variant) != _judged_by(baseline):
         return None
     d = variant.value - baseline.value
     if variant.ci95 is None or baseline.ci95 is None:

@@ -18,7 +18,7 @@ from edgeprof.energy.figures import repeatability
 from edgeprof.energy.influences import OWN
 from edgeprof.energy.uncertainty import Component, combine, mean_and_error
 from edgeprof.results import schema
-from edgeprof.verdicts import accuracy
+from edgeprof.verdicts import accuracy, perplexity, requests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,8 +75,13 @@ def compare(
         if measured.status in {"failed", "invalid"}:
             comparison.reason = f"{measured.name} {'failed' if measured.status == 'failed' else 'is invalid'}"
             return comparison
+    other = requests.difference(variant, baseline)
+    if other is not None:
+        comparison.reason = f"their requests differ: {other}"
+        return comparison
     if variant.accuracy is not None and baseline.accuracy is not None:
         comparison.accuracy_difference = accuracy.difference(variant.accuracy, baseline.accuracy)
+    comparison.perplexity_ratio = perplexity.ratio(variant, baseline)
     apart = [] if between is None else [between.component()]
     comparison.latency_ratio = _compare_latency(variant, baseline, apart)
     comparison.energy_ratio, obstacle, forbids = _compare_energy(variant, baseline, apart)
@@ -93,6 +98,23 @@ def compare(
     comparison.reason = f"{what} {why}" if what == "energy" or not obstacle else f"{what} {why}; {obstacle}"
     comparison.workloads = _compare_workloads(variant, baseline, relevant)
     return comparison
+
+
+def comparisons(variants: Sequence[schema.Variant]) -> list[schema.Comparison]:
+    """Each variant of a run against its baseline: the first one; of language models at several lengths the first one
+    that was asked the same. A variant that is the baseline of its lengths itself is compared with none.
+    """
+    compared = []
+    for variant in variants[1:]:
+        baseline = baseline_of(variant, variants)
+        if baseline is not variant:
+            compared.append(compare(variant, baseline))
+    return compared
+
+
+def baseline_of(variant: schema.Variant, variants: Sequence[schema.Variant]) -> schema.Variant:
+    """The first variant, or the first one whose requests are as long."""
+    return next(one for one in variants if requests.difference(variant, one) is None)
 
 
 def _compare_workloads(

@@ -242,6 +242,12 @@ def _drop(variant: Variant, limit: float, pair: Pair | None, decided: _Decided) 
         drop, ends = accuracy.drop, None
     else:
         return _plain(name, quantity, None, limit, "1", reason="there is no baseline to drop from: give --baseline")
+    paired = _paired_rise(variant, pair)
+    if paired is not None:
+        rise, (low, high) = paired.value - 1, (paired.ci95[0] - 1, paired.ci95[1] - 1)
+        unsure = rise <= limit < high
+        passed = decided.passes(within=rise <= limit, unsure=unsure)
+        return Check(name, quantity, passed, unsure=unsure, value=rise, ci95=(low, high), limit=limit, unit="1")
     scale = drop_scale(accuracy, drop)
     if scale is None:
         return _plain(name, quantity, None, limit, "1", reason="the baseline's value is 0, of which there is no share")
@@ -255,6 +261,13 @@ def _drop(variant: Variant, limit: float, pair: Pair | None, decided: _Decided) 
         unsure = share <= limit and (pair is not None or (share > 0 and accuracy.p_value is None))
     passed = decided.passes(within=share <= limit, unsure=unsure)
     return Check(name, quantity, passed, unsure=unsure, value=share, ci95=interval, limit=limit, unit="1")
+
+
+def _paired_rise(variant: Variant, pair: Pair | None) -> Ratio | None:
+    """The ratio of perplexities that were paired by token, whose interval is far narrower than each one's own."""
+    if pair is not None:
+        return pair.comparison.perplexity_ratio
+    return variant.language.perplexity.ratio if variant.language and variant.language.perplexity else None
 
 
 def _regressions(

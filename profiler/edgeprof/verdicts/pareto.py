@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeprof.verdicts import accuracy
+from edgeprof.verdicts import accuracy, requests
 from edgeprof.verdicts.cost import Costs, is_usable
 
 if TYPE_CHECKING:
@@ -20,7 +20,21 @@ def front(variants: Sequence[Variant], comparisons: Sequence[Comparison] = ()) -
     (``Cost.against`` for joules and latency, ``accuracy.against``). An objective that only one of two variants has
     keeps them from beating each other; an objective that neither has is passed over. Ties are not transitive, so that
     variants may beat each other in a circle: all of the circle stays. Failed and invalid variants are not candidates.
+    Language models that were asked for requests of several lengths have a front for each length.
     """
+    groups: list[list[Variant]] = []
+    for variant in variants:
+        alike = next((group for group in groups if requests.difference(variant, group[0]) is None), None)
+        if alike is None:
+            groups.append([variant])
+        else:
+            alike.append(variant)
+    names = [name for group in groups for name in _front_of_one(group, comparisons)]
+    return [variant.name for variant in variants if variant.name in names]
+
+
+def _front_of_one(variants: Sequence[Variant], comparisons: Sequence[Comparison]) -> list[str]:
+    """``front`` of variants that did the same work."""
     costs = Costs(variants, comparisons)
     able = [v for v in variants if is_usable(v) and (v.accuracy or _has_cost(costs, v))]
     count = len(able)

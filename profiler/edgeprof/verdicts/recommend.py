@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof.reasons import Code
 from edgeprof.results.schema import Recommendation
-from edgeprof.verdicts import accuracy, gate, pareto
+from edgeprof.verdicts import accuracy, gate, pareto, requests
 from edgeprof.verdicts.across import label
 from edgeprof.verdicts.cost import Costs, is_usable
 from edgeprof.verdicts.gate import Check, Limits
@@ -137,6 +137,7 @@ def recommend(result: Result, checks: Sequence[Check] = (), *, front: Iterable[s
     """
     costs = Costs.of(result)
     able = [v for v in result.variants if costs.get(v, "latency") or costs.get(v, "energy")]
+    able = [v for v in able if requests.difference(v, able[0]) is None]  # others do other work for their joules
     if not able:
         return Recommendation(variant=None, reason="no variant was measured")
     passing = _usable_within_budgets(able, checks)

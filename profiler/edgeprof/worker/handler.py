@@ -89,6 +89,8 @@ class Handler:
             "token_times": self._token_times,
             "stage_times": self._stage_times,
             "infer": self._infer,
+            "text_tokens": self._text_tokens,
+            "log_likelihoods": self._log_likelihoods,
             "gpu_peak": self._gpu_peak,
             "close": self._close,
         }
@@ -317,6 +319,19 @@ class Handler:
         why_dependent = session.reset()
         headers, out = tensors.dump(_outputs_by_name(session.run(feeds)))
         return {"outputs": headers, "kept": why_dependent}, out
+
+    def _text_tokens(self, _: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        read = self._session().text_tokens(blobs[0].decode("utf-8"))
+        if read is None:
+            return {"known": False, "begin": None}, []
+        tokens, begin = read
+        return {"known": True, "begin": begin}, [array("q", [int(token) for token in tokens]).tobytes()]
+
+    def _log_likelihoods(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        tokens = array("q")
+        tokens.frombytes(blobs[0])
+        found = self._session().log_likelihoods(list(tokens), request["first"])
+        return {}, [array("d", [float(value) for value in found]).tobytes()]
 
     def _gpu_peak(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         peaks = [session.gpu_peak_bytes() for session in self._sessions]

@@ -4,24 +4,25 @@ A request reads ``prompt`` tokens and generates ``generate`` tokens. The first o
 so a request decodes ``generate`` − 1 times (vLLM, AIPerf and TokenPowerBench count alike); that many output tokens are
 one call of the workload ``decode``, and ``prefill`` + ``decode`` are the parts of one ``request``.
 
-Python 3.6 grammar and the standard library.
+Python 3.6 grammar, the standard library and numpy.
 """
 
 import time
 from array import array
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
 
 from edgeprof.worker.runtime import LoadError, LoadOptions
 from edgeprof.worker.workload import Workload
 
 #: As llama-bench has them: a prompt of 512 tokens and 128 generated ones.
 PROMPT, GENERATE = 512, 128
-#: The options that say how long requests are; ``--prompt N`` is the option ``prompt`` and so on.
-LENGTHS = ("prompt", "generate", "depth", "context")
+#: The options that say how long requests are; ``--prompt N`` is the option ``prompt`` and so on. ``chunk`` is how many
+#: tokens of a text are read at once where its perplexity is asked for.
+LENGTHS = ("prompt", "generate", "depth", "context", "chunk")
 #: The most that is accepted of each: ten times the longest context of a model.
 MOST_TOKENS = 100 * 1000 * 1000
-
-REQUEST = Workload("request", "request", 1)
 
 
 class Lengths(NamedTuple):
@@ -31,18 +32,27 @@ class Lengths(NamedTuple):
         prompt: Tokens that a request reads.
         generate: Tokens that it generates, the first of them from reading the prompt.
         depth: Tokens that are in the cache before it begins.
-        context: Tokens that the cache is to hold; None: as many as are needed.
+        context: Tokens that the cache is to hold for each request; None: as many as are needed.
+        chunk: Tokens of a text that are read at once for its perplexity; 0: none is asked for.
+        batch: Requests that are read and answered at once.
     """
 
     prompt: int = PROMPT
     generate: int = GENERATE
     depth: int = 0
     context: Optional[int] = None
+    chunk: int = 0
+    batch: int = 1
+
+    @property
+    def length(self) -> int:
+        """Tokens of a whole request, with those before it."""
+        return self.depth + self.prompt + self.generate
 
     @property
     def needed(self) -> int:
-        """Tokens that the cache must hold."""
-        return self.depth + self.prompt + self.generate
+        """Tokens that the cache must hold for each request."""
+        return max(self.length, self.chunk)
 
     @property
     def decodes(self) -> int:
@@ -51,21 +61,34 @@ class Lengths(NamedTuple):
 
     def workloads(self) -> List[Workload]:
         """A request, the main one, and its two phases."""
-        phases = [Workload("prefill", "prompt token", self.prompt)]
+        phases = [Workload("prefill", "prompt token", self.prompt * self.batch)]
         if self.decodes:
-            phases.append(Workload("decode", "output token", self.decodes))
-        return [REQUEST, *phases]
+            phases.append(Workload("decode", "output token", self.decodes * self.batch))
+        return [Workload("request", "request", self.batch), *phases]
+
+    def asked(self) -> Dict[str, Any]:
+        """What of ``Session.language`` is known before a model is loaded."""
+        return {
+            "prompt_tokens": self.prompt,
+            "generated_tokens": self.generate,
+            "depth": self.depth,
+            "batch": self.batch,
+            "context": self.context,
+            "kv_type": None,
+        }
 
 
-def read_lengths(options: LoadOptions, others: Sequence[str] = ()) -> Lengths:
+def read_lengths(options: LoadOptions, others: Sequence[str] = (), *, batches: bool = False) -> Lengths:
     """The lengths that were asked for, with defaults for the rest.
 
     Args:
         options: How the model is to be loaded.
         others: The names of the options that the runtime has besides.
+        batches: Whether the runtime answers several requests at once.
 
     Raises:
-        LoadError: a length is no number or too small, an option is unknown, or a batch holds more than one sample.
+        LoadError: a length is no number or too small, an option is unknown, or a batch holds more than one request
+            where the runtime has none.
     """
     unknown = sorted(set(options.options) - set(LENGTHS) - set(others))
     if unknown:
@@ -73,22 +96,22 @@ def read_lengths(options: LoadOptions, others: Sequence[str] = ()) -> Lengths:
             "there is no option {} for a language model".format(unknown[0]),
             "Its options are {}.".format(", ".join(sorted(LENGTHS + tuple(others)))),
         )
-    if options.batch != 1:
+    if options.batch != 1 and not batches:
         raise LoadError(
             "a language model is asked one request at a time here, and --batch {} asks for more".format(options.batch),
             "Leave --batch out.",
         )
-    least = {"prompt": 1, "generate": 1, "depth": 0, "context": 1}
-    given = {}
+    least = {"prompt": 1, "generate": 1, "depth": 0, "context": 1, "chunk": 0}
+    given = {"batch": options.batch}
     for name in LENGTHS:
         if name in options.options:
             given[name] = _read_count(name, options.options[name], least[name])
     lengths = Lengths(**given)
-    if lengths.context is not None and lengths.context < lengths.needed:
+    if lengths.context is not None and lengths.context < lengths.length:
         raise LoadError(
             "a prompt of {} tokens and {} generated ones at a depth of {} need a context of {} tokens, and "
-            "--context is {}".format(lengths.prompt, lengths.generate, lengths.depth, lengths.needed, lengths.context),
-            "Give --context {} or shorter requests.".format(lengths.needed),
+            "--context is {}".format(lengths.prompt, lengths.generate, lengths.depth, lengths.length, lengths.context),
+            "Give --context {} or shorter requests.".format(lengths.length),
         )
     return lengths
 
@@ -101,6 +124,26 @@ def _read_count(name: str, text: str, least: int) -> int:
     if not least <= number <= MOST_TOKENS:
         raise LoadError("--{} {} is no number of tokens from {} on".format(name, text, least), "As: --prompt 512.")
     return number
+
+
+def fixed_tokens(lengths: Lengths, vocabulary: int) -> List[List[int]]:
+    """Tokens without meaning, the same each time: one row for each request of a batch, ``lengths.length`` long."""
+    drawn = np.random.RandomState(0).randint(0, max(1, vocabulary), (lengths.batch, lengths.length))
+    return [[int(token) for token in row] for row in drawn]
+
+
+def log_probabilities(logits: Any, tokens: Sequence[int]) -> List[float]:
+    """The natural logarithm of the probability of each token under its row of logits.
+
+    Args:
+        logits: Shape ``(len(tokens), vocabulary)``, of any float type.
+        tokens: The token that follows each row's position.
+    """
+    rows = np.asarray(logits, np.float64)
+    highest = rows.max(axis=1, keepdims=True)
+    total = highest[:, 0] + np.log(np.exp(rows - highest).sum(axis=1))
+    chosen = rows[np.arange(len(tokens)), np.asarray(tokens, np.int64)]
+    return [float(value) for value in chosen - total]
 
 
 class TokenClock:

@@ -179,11 +179,35 @@ class Session(ABC):
         """What a language model was asked for, after the first ``run``; None of any other model.
 
         Returns:
-            ``prompt_tokens``, ``generated_tokens``, ``depth``, ``context`` (tokens; None: unknown), ``kv_type``
-            (None: unknown) and ``method`` (how its phases were told apart, as ``phase-windows``). Where a server runs
+            ``prompt_tokens``, ``generated_tokens``, ``depth``, ``context`` (tokens of the whole cache; None: unknown),
+            ``kv_type`` (None: unknown) and ``method`` (how its phases were told apart, as ``phase-windows``). Where
+            they are known, also ``batch`` (requests at once), ``random_weights`` (whether the weights mean nothing),
+            ``parameters``, ``kv_cache_bytes``, ``kv_formula_bytes`` and ``compute_buffer_bytes``. Where a server runs
             it, also ``place``: ``this device`` or ``another machine``.
         """
         return None
+
+    def text_tokens(self, text: str) -> "Optional[Tuple[Sequence[int], Optional[int]]]":  # noqa: ARG002 - for those that can
+        """The tokens of a text as this language model reads it, and the token that begins each piece of a text.
+
+        Returns:
+            The tokens, and the begin token (None: the model is given none); None where this session cannot tell how
+            likely a text is.
+        """
+        return None
+
+    def log_likelihoods(self, tokens: Sequence[int], first: int) -> Sequence[float]:
+        """How likely a language model finds a text that it reads: for each token from ``tokens[first]`` on the natural
+        logarithm of its probability behind all tokens before it.
+
+        Args:
+            tokens: At most as many as fit into the context that the session was loaded with.
+            first: From 1 on.
+
+        Returns:
+            ``len(tokens) - first`` numbers, as a rule below 0. What was in the cache is forgotten.
+        """
+        raise NotImplementedError
 
     def take_token_times(self) -> "Tuple[array[int], array[float]]":
         """Of the requests since this was last asked: the tokens of each, and the seconds from the beginning of its

@@ -26,7 +26,7 @@ fi
 exec {folder}/"$2"/door.sh
 """
 #: Flags of a bench that takes two seconds.
-SHORT = ("--windows", "2", "--window", "0.2", "--idle", "0.2", "--warmup", "0.1", "--timeout", "30")
+SHORT = ("--windows", "2", "--window", "0.2", "--idle", "0.2", "--warmup", "0.1", "--timeout", "90")
 
 
 @dataclass

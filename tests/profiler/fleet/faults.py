@@ -233,6 +233,7 @@ def main() -> int:
     parser.add_argument("--only", help="run the faults whose name holds this word")
     options = parser.parse_args()
     require_sshd()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a script ignores it
     failed = 0
     with laboratory(options.boards) as lab:
         print(f"{options.boards} boards, {options.boards} SSH servers")

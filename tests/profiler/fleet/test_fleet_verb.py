@@ -169,3 +169,21 @@ def test_a_study_is_made_here_and_measured_there(fleet, desk, boards, tmp_path) 
     assert [row["variant"] for row in group["rows"]] == ["affine baseline", "affine fp16"]
     assert "nano-1" in done.stdout
     assert Path(tmp_path / "study.study/variants").is_dir()
+
+
+def test_a_choice_is_made_among_the_devices_of_the_fleet(fleet, measured, tmp_path, capfd) -> None:
+    asked = tmp_path / "requirements.toml"
+    asked.write_text("[product]\nrate = 1\n[devices.pi5-1]\nprice = 80\n")
+    run(["choose", str(asked), "--fleet", "--json"])
+    choice = json.loads(capfd.readouterr().out)
+    rows = {row["hostname"]: row for group in choice["groups"] for row in group["rows"]}
+    assert set(rows) >= {"nano-1", "nano-2", "pi5-1"}
+    assert (rows["pi5-1"]["price"], rows["nano-1"]["price"]) == (80, None)
+
+
+def test_a_choice_among_a_fleet_that_has_measured_nothing_says_what_to_do(tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path))
+    asked = tmp_path / "requirements.toml"
+    asked.write_text("[product]\nrate = 1\n")
+    assert run(["choose", str(asked), "--fleet"]) == 2
+    assert "edgeprof fleet bench MODEL" in capfd.readouterr().err

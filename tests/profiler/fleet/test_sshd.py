@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from edgeprof.errors import InputError
 from edgeprof.fleet import inventory, task
 from edgeprof.fleet.link import Link, LinkError, RefusedError
-from edgeprof.fleet.store import fleet_store
+from edgeprof.fleet.store import fleet_store, keep
 from edgeprof.fleet.task import Job, Watch
 from tests import models
 from tests.profiler.fleet.boards import SHORT, Boards
@@ -70,7 +73,7 @@ def test_a_key_of_the_fleet_opens_the_door_of_its_board(lab) -> None:
             assert link.hello()["board"] == board
 
 
-@pytest.mark.parametrize("words", ["id", "cat /etc/shadow", "sh", "edgeprof bench x.onnx", "edgeprof door; id"])
+@pytest.mark.parametrize("words", ["cat /etc/shadow", "edgeprof bench x.onnx", "edgeprof door; id"])
 def test_it_runs_nothing_else(lab, words) -> None:
     done = ssh(lab, "nano-1", words)
     assert done.returncode == 2
@@ -167,6 +170,19 @@ def test_a_model_is_measured_over_it(lab, tmp_path) -> None:
     first = task.measure(device, job, Watch())
     assert (first.was_there, first.result.host.board) == (False, "NVIDIA Jetson Orin Nano")
     assert first.result.variants[0].status in {"ok", "degraded"}
-    assert fleet_store().save_job(first.result, first.key, "nano-1").id == first.result.id
-    again = task.measure(device, job, Watch())
-    assert (again.was_there, again.result.id) == (True, first.result.id)
+    key = make_key(tmp_path / "sign")
+    (lab.boards.folder / "nano-1/door.toml").write_text(f'sign_key = "{tmp_path}/sign"\n')
+    signed = task.measure(replace(device, signed_by=key), job, Watch())
+    assert (signed.was_there, signed.result.id) == (True, first.result.id)
+    assert keep(signed, "nano-1").id == first.result.id
+    with pytest.raises(InputError, match="signed by another key"):
+        task.measure(replace(device, signed_by=make_key(tmp_path / "other")), job, Watch())
+    recipe = re.search(r"<!-- recipe: signatures -->\n```sh\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
+    assert recipe is not None
+    folder = fleet_store().directory / "signed"
+    variables = {"KEY": signed.key, "PUBLIC": key, "PATH": os.environ["PATH"]}
+    for change in (b"", b" "):
+        path = folder / f"{signed.key}.json"
+        path.write_bytes(path.read_bytes() + change)
+        done = subprocess.run(["sh", "-euc", recipe[1]], cwd=folder, env=variables, capture_output=True, check=False)
+        assert (done.returncode == 0) is (not change)

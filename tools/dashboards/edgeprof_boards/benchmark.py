@@ -138,6 +138,82 @@ WORKLOADS = Row(
     collapsed=True,
 )
 
+
+def _token_energy(phase: str) -> Value:
+    joules = _bench_metric("energy_joules_per_token", f'phase="{phase}"', 'kind="$kind"')
+    return Value(f"sum by ({_ONE}) ({joules})", "joule")
+
+
+def _token_rate(phase: str) -> Value:
+    rate = _bench_metric("tokens_per_second", f'phase="{phase}"')
+    return Value(f"sum by ({_ONE}) ({rate})", "short")
+
+
+def _memory(kind: str) -> Value:
+    size = _bench_metric("memory_bytes", f'kind="{kind}"')
+    return Value(f"sum by ({_ONE}) ({size})", "bytes")
+
+
+_FIRST_TOKEN = _bench_metric("time_to_first_token_seconds", 'quantile="0.5"')
+#: Only what is a language model: every variant has memory of its own.
+_OF_LANGUAGE = f"and on ({_ONE}) {_bench_metric('language_info')}"
+
+LANGUAGE = Row(
+    "Language models",
+    (
+        table(
+            "Joules per token, speed and memory",
+            "One line for each language model. A prompt token is read (prefill), an output token is generated "
+            "(decode). Unmapped memory is what the kernel cannot drop; the KV cache is a part of it. Perplexity says "
+            "how well a text is foreseen: less is better. What a model with random weights says means nothing.",
+            {
+                "Instance": "instance",
+                "Model": "model",
+                "Variant": "variant",
+                "Runtime": "runtime",
+                "Prompt": "prompt",
+                "Depth": "depth",
+                "Batch": "batch",
+                "Random weights": "random_weights",
+                "J / prompt token": _token_energy("prefill"),
+                "J / output token": _token_energy("decode"),
+                "Prompt tokens / s": _token_rate("prefill"),
+                "Output tokens / s": _token_rate("decode"),
+                "First token": Value(f"sum by ({_ONE}) ({_FIRST_TOKEN})", "s"),
+                "Unmapped": Value(f"{_memory('anonymous').expr} {_OF_LANGUAGE}", "bytes"),
+                "KV cache": _memory("kv_cache"),
+                "Perplexity": Value(f"max by ({_ONE}) ({_bench_metric('perplexity')})", "short"),
+                "Measured": Value(
+                    f"max by ({_ONE}, prompt, depth, batch, random_weights) ({_bench_metric('language_info')})", "short"
+                ),
+            },
+            height=8,
+        ),
+        bars(
+            "Joules per output token",
+            "Of the decode alone, the reading of the prompt left out.",
+            _bench_metric("energy_joules_per_token", 'phase="decode"', 'kind="$kind"'),
+            _JOULES_WHO,
+            unit="joule",
+        ),
+        bars(
+            "Joules per prompt token",
+            "Of the prefill alone.",
+            _bench_metric("energy_joules_per_token", 'phase="prefill"', 'kind="$kind"'),
+            _JOULES_WHO,
+            unit="joule",
+        ),
+        bars(
+            "Output tokens per second",
+            "Of the decode alone, for all requests at once together.",
+            _bench_metric("tokens_per_second", 'phase="decode"'),
+            _WHO,
+            unit="short",
+        ),
+    ),
+    collapsed=True,
+)
+
 RATIOS = Row(
     "Against the baseline",
     (
@@ -266,7 +342,7 @@ DASHBOARD = Dashboard(
     title="edgeprof / Benchmark",
     description="Variants compared by their newest benchmark: table, Pareto scatter, workloads, ratio to a baseline, "
     "uncertainty, and how it went from run to run.",
-    rows=(TABLE, RATIOS, WORKLOADS, SURE, TIME),
+    rows=(TABLE, RATIOS, WORKLOADS, LANGUAGE, SURE, TIME),
     variables=(
         Variable("model", "Model", f"label_values({of('edgeprof_bench_last_run_success')}, model)"),
         Variable(

@@ -1,23 +1,28 @@
 """llama.cpp behind one small interface, by whichever Python package brings it.
 
 ``llama-cpp-python`` is what users compile for their CUDA or CPU; its low-level names are llama.h's own. ``cyllama`` is
-a wheel of the same library for x86-64, which needs no compiler; it hands out no logits.
+a wheel of the same library for x86-64, which needs no compiler; whose binding needs help with logits.
 """
 
 import ctypes
 import os
+import re
 from collections import deque
-from typing import Any, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgeprof.worker.language import log_probabilities
 from edgeprof.worker.runtime import LoadError
+from edgeprof.worker.token_engine import TokenEngine
 
 #: ggml's numbers of the types that a KV cache can have.
-_CACHE_TYPES = {0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 30: "bf16"}
+CACHE_TYPES = {0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 30: "bf16"}
+#: Tokens of a text that are scored at once: logits of 152,000 tokens are 600 kB for each.
+_SCORED_AT_ONCE = 64
 
 #: What llama.cpp has logged lately: its reasons reach nobody else.
-_log: "deque[str]" = deque(maxlen=400)
+_log: "deque[str]" = deque(maxlen=4000)
 #: The callback that C code calls: it must outlive every model.
 _callback: Any = None
 
@@ -26,56 +31,85 @@ class Settings(NamedTuple):
     """How a model is loaded.
 
     Attributes:
-        context: Tokens that the KV cache holds; llama.cpp rounds them up to a multiple of 256.
-        threads: For reading prompts and for generating.
+        context: Tokens that the KV cache holds for each sequence; llama.cpp rounds them up to a multiple of 256.
+        threads: For generating.
+        prompt_threads: For reading prompts.
         gpu: The number of the GPU that holds all layers; None: all stay on the CPU.
+        sequences: Requests at once.
+        cache_type: ggml's number of the type of the KV cache; None: llama.cpp's default.
     """
 
     context: int
     threads: int
+    prompt_threads: int
     gpu: Optional[int]
+    sequences: int = 1
+    cache_type: Optional[int] = None
+
+    @property
+    def cells(self) -> int:
+        """Tokens that the KV cache holds for all sequences together."""
+        return self.sequences * -(-self.context // 256) * 256 if self.sequences > 1 else self.context
 
 
-class Engine:
-    """A model and its context. One token sequence; ``decode`` appends to it.
+#: A token, its position, its sequence, and whether its logits are wanted.
+Entry = Tuple[int, int, int, bool]
+
+
+class LlamaEngine(TokenEngine):
+    """What both packages share.
 
     Attributes:
-        vocabulary: Tokens that the model knows.
-        context: Tokens that its KV cache holds.
-        trained_context: Tokens that it was trained for.
-        cache_type: Of the numbers in the KV cache.
+        at_once: Tokens that llama.cpp takes at once.
     """
 
-    vocabulary = 0
-    context = 0
-    trained_context = 0
-    cache_type = "f16"
+    at_once = 512
 
-    def prepare(self, tokens: Sequence[int], position: int) -> List[Any]:
-        """Batches that append these tokens at a position, each as large as llama.cpp takes them at once."""
-        raise NotImplementedError
+    def prepare(self, rows: Sequence[Sequence[int]], position: int) -> List[Any]:
+        last = len(rows[0]) - 1
+        entries = [
+            (token, position + i, sequence, i == last)
+            for sequence, row in enumerate(rows)
+            for i, token in enumerate(row)
+        ]
+        return [self.pack(entries[start : start + self.at_once]) for start in range(0, len(entries), self.at_once)]
 
-    def decode(self, batch: Any) -> None:
-        """Append the tokens of one batch, and wait until it is done."""
-        raise NotImplementedError
-
-    def clear(self) -> None:
-        """Forget all tokens."""
+    def pack(self, entries: Sequence[Entry]) -> Any:
+        """One batch for ``decode``."""
         raise NotImplementedError
 
     def rewind(self, position: int) -> bool:
-        """Forget the tokens from a position on; False where the model cannot (a recurrent one keeps no cache)."""
+        return all(self.remove(sequence, position) for sequence in range(self.sequences))
+
+    def remove(self, sequence: int, position: int) -> bool:
+        """``rewind`` of one sequence."""
         raise NotImplementedError
 
-    def next_token(self) -> "tuple[int, Any]":
-        """The likeliest token after the last one, and all logits (None where the package hands out none)."""
+    def log_likelihoods(self, tokens: Sequence[int], first: int) -> List[float]:
+        self.clear()
+        found: List[float] = []
+        for start in range(0, len(tokens) - 1, _SCORED_AT_ONCE):
+            part = tokens[start : min(start + _SCORED_AT_ONCE, len(tokens) - 1)]
+            wanted = [i for i in range(len(part)) if start + i >= first - 1]
+            self.decode(self.pack([(token, start + i, 0, i in wanted) for i, token in enumerate(part)]))
+            if wanted:
+                rows = np.array([self.logits(i) for i in wanted], np.float32)
+                found += log_probabilities(rows, [tokens[start + i + 1] for i in wanted])
+        return found
+
+    def text_tokens(self, text: str) -> "Tuple[Sequence[int], Optional[int]]":
+        return self.tokenize(text), self.begin()
+
+    def tokenize(self, text: str) -> List[int]:
+        """The tokens of a text, with those that the model wants before and behind every text."""
         raise NotImplementedError
 
-    def close(self) -> None:
+    def begin(self) -> Optional[int]:
+        """The token that the model wants before every text; None: none."""
         raise NotImplementedError
 
 
-class LlamaCppPython(Engine):
+class LlamaCppPython(LlamaEngine):
     """llama.h as llama-cpp-python's ``llama_cpp`` module has it."""
 
     def __init__(self, path: str, settings: Settings) -> None:
@@ -99,8 +133,11 @@ class LlamaCppPython(Engine):
     def _open(self, path: str, settings: Settings) -> None:
         library = self._library
         params = library.llama_context_default_params()
-        params.n_ctx = settings.context
-        params.n_threads = params.n_threads_batch = settings.threads
+        params.n_ctx = settings.cells
+        params.n_threads, params.n_threads_batch = settings.threads, settings.prompt_threads
+        params.n_seq_max = settings.sequences
+        if settings.cache_type is not None:
+            params.type_k = params.type_v = settings.cache_type
         # A build with CUDA would compute large batches on the GPU although every layer is on the CPU.
         params.offload_kqv = params.op_offload = settings.gpu is not None
         self._context = library.llama_init_from_model(self._model, params)
@@ -111,21 +148,51 @@ class LlamaCppPython(Engine):
         if not self._memory:
             self.close()
             raise LoadError("{} is an encoder, which generates no tokens".format(path))
-        self._batch = int(library.llama_n_batch(self._context))
+        self.at_once, self.sequences = int(library.llama_n_batch(self._context)), settings.sequences
         self.context = int(library.llama_n_ctx(self._context))
         self.trained_context = int(library.llama_model_n_ctx_train(self._model))
-        self.vocabulary = int(library.llama_vocab_n_tokens(library.llama_model_get_vocab(self._model)))
-        self.cache_type = _CACHE_TYPES.get(int(params.type_k), str(params.type_k))
+        self._vocabulary = library.llama_model_get_vocab(self._model)
+        self.vocabulary = int(library.llama_vocab_n_tokens(self._vocabulary))
+        self.cache_type = CACHE_TYPES.get(int(params.type_k), str(params.type_k))
 
-    def prepare(self, tokens: Sequence[int], position: int) -> List[Any]:  # noqa: ARG002 - llama.cpp appends
-        batches = []
-        for start in range(0, len(tokens), self._batch):
-            part = tokens[start : start + self._batch]
-            content = (self._library.llama_token * len(part))(*part)
-            batch = self._library.llama_batch_get_one(content, len(part))
-            batch.content = content  # the batch holds only its address
-            batches.append(batch)
-        return batches
+    def pack(self, entries: Sequence[Entry]) -> Any:
+        count = len(entries)
+        library = self._library
+        batch = library.llama_batch()
+        sequence_of = [(library.llama_seq_id * 1)(sequence) for _, _, sequence, _ in entries]
+        pointer = ctypes.POINTER(library.llama_seq_id)
+        parts: Dict[str, Any] = {
+            "token": (library.llama_token * count)(*(token for token, _, _, _ in entries)),
+            "pos": (library.llama_pos * count)(*(position for _, position, _, _ in entries)),
+            "n_seq_id": (ctypes.c_int32 * count)(*([1] * count)),
+            "seq_id": (pointer * count)(*(ctypes.cast(one, pointer) for one in sequence_of)),
+            "logits": (ctypes.c_int8 * count)(*(int(wanted) for _, _, _, wanted in entries)),
+        }
+        batch.n_tokens = count
+        for name, values in parts.items():
+            setattr(batch, name, values)
+        batch.content = parts, sequence_of  # the batch holds only their addresses
+        return batch
+
+    def logits(self, index: int) -> Any:
+        pointer = self._library.llama_get_logits_ith(self._context, index)
+        return np.array(np.ctypeslib.as_array(pointer, shape=(self.vocabulary,)))
+
+    def tokenize(self, text: str) -> List[int]:
+        data = text.encode()
+        tokens = (self._library.llama_token * (len(data) + 8))()
+        count = self._library.llama_tokenize(self._vocabulary, data, len(data), tokens, len(tokens), True, False)
+        if count < 0:
+            raise LoadError("the model's tokenizer makes more tokens of the text than it has bytes")
+        return list(tokens[:count])
+
+    def begin(self) -> Optional[int]:
+        if not self._library.llama_vocab_get_add_bos(self._vocabulary):
+            return None
+        return int(self._library.llama_vocab_bos(self._vocabulary))
+
+    def told(self) -> Dict[str, Any]:
+        return _logged_buffers()
 
     def decode(self, batch: Any) -> None:
         code = self._library.llama_decode(self._context, batch)
@@ -136,13 +203,8 @@ class LlamaCppPython(Engine):
     def clear(self) -> None:
         self._library.llama_memory_clear(self._memory, False)
 
-    def rewind(self, position: int) -> bool:
-        return bool(self._library.llama_memory_seq_rm(self._memory, 0, position, -1))
-
-    def next_token(self) -> "tuple[int, Any]":
-        pointer = self._library.llama_get_logits_ith(self._context, -1)
-        logits = np.array(np.ctypeslib.as_array(pointer, shape=(self.vocabulary,)))
-        return int(logits.argmax()), logits
+    def remove(self, sequence: int, position: int) -> bool:
+        return bool(self._library.llama_memory_seq_rm(self._memory, sequence, position, -1))
 
     def close(self) -> None:
         context, self._context = self._context, None
@@ -153,7 +215,7 @@ class LlamaCppPython(Engine):
             self._library.llama_model_free(model)
 
 
-class Cyllama(Engine):
+class Cyllama(LlamaEngine):
     """The same by cyllama's ``cyllama.llama.llama_cpp``."""
 
     def __init__(self, path: str, settings: Settings) -> None:
@@ -168,38 +230,45 @@ class Cyllama(Engine):
         params = library.LlamaModelParams()
         params.n_gpu_layers = 0 if settings.gpu is None else 9999
         try:
-            self._model = library.LlamaModel(path, params)
+            self._model = _countable(library.LlamaModel)(path, params)
         except (ValueError, RuntimeError, OSError) as error:
             raise LoadError("{} cannot be loaded: {}".format(path, _sentence(error))) from None
         self._open(path, settings)
 
     def _open(self, path: str, settings: Settings) -> None:
         params = self._library.LlamaContextParams()
-        params.n_ctx = settings.context
-        params.n_threads = params.n_threads_batch = settings.threads
+        params.n_ctx = settings.cells
+        params.n_threads, params.n_threads_batch = settings.threads, settings.prompt_threads
+        params.n_seq_max = settings.sequences
+        if settings.cache_type is not None:
+            params.type_k = params.type_v = settings.cache_type
         params.offload_kqv = params.op_offload = settings.gpu is not None
         try:
             self._context = self._library.LlamaContext(self._model, params)
         except (ValueError, RuntimeError, MemoryError) as error:
             self.close()
             raise _no_context(path, settings, _sentence(error)) from None
-        self._batch = int(self._context.n_batch)
+        self.at_once, self.sequences = int(self._context.n_batch), settings.sequences
         self.context = int(self._context.n_ctx)
         self.trained_context = int(self._model.n_ctx_train)
-        self.vocabulary = int(self._model.get_vocab().n_vocab)
-        self.cache_type = _CACHE_TYPES.get(int(params.type_k), str(params.type_k))
-        self._sampler = self._library.LlamaSampler(self._library.LlamaSamplerChainParams())
-        self._sampler.add_greedy()
+        self._vocabulary = self._model.get_vocab()
+        self.vocabulary = int(self._vocabulary.n_vocab)
+        self.cache_type = CACHE_TYPES.get(int(params.type_k), str(params.type_k))
 
-    def prepare(self, tokens: Sequence[int], position: int) -> List[Any]:
-        batches = []
-        for start in range(0, len(tokens), self._batch):
-            part = tokens[start : start + self._batch]
-            batch = self._library.LlamaBatch(n_tokens=len(part), embd=0, n_seq_max=1)
-            for i, token in enumerate(part):
-                batch.add(token, position + start + i, [0], i == len(part) - 1)
-            batches.append(batch)
-        return batches
+    def pack(self, entries: Sequence[Entry]) -> Any:
+        batch = self._library.LlamaBatch(n_tokens=len(entries), embd=0, n_seq_max=1)
+        for token, position, sequence, wanted in entries:
+            batch.add(token, position, [sequence], wanted)
+        return batch
+
+    def logits(self, index: int) -> Any:
+        return np.array(self._context.get_logits_ith(index), np.float32)
+
+    def tokenize(self, text: str) -> List[int]:
+        return [int(token) for token in self._vocabulary.tokenize(text, True, False)]
+
+    def begin(self) -> Optional[int]:
+        return int(self._vocabulary.token_bos()) if self._vocabulary.get_add_bos() else None
 
     def decode(self, batch: Any) -> None:
         self._context.decode(batch)
@@ -208,20 +277,38 @@ class Cyllama(Engine):
     def clear(self) -> None:
         self._context.kv_cache_clear(False)  # the numbers stay where they are, as in llama-bench
 
-    def rewind(self, position: int) -> bool:
-        return bool(self._context.memory_seq_rm(0, position, -1))
-
-    def next_token(self) -> "tuple[int, Any]":
-        return int(self._sampler.sample(self._context, -1)), None
+    def remove(self, sequence: int, position: int) -> bool:
+        return bool(self._context.memory_seq_rm(sequence, position, -1))
 
     def close(self) -> None:
         context, self._context = self._context, None
         model, self._model = self._model, None
-        self._sampler = None
         if context is not None:
             context.close()
         if model is not None:
             model.close()
+
+
+def _countable(model_class: Any) -> Any:
+    """The class of cyllama's models with the one attribute that its own ``get_logits_ith`` lacks."""
+
+    class Model(model_class):  # type: ignore[misc] # its base is known at run time only
+        @property
+        def n_vocab(self) -> int:
+            return int(self.get_vocab().n_vocab)
+
+    return Model
+
+
+def _logged_buffers() -> Dict[str, int]:
+    """What llama.cpp has allocated for the context that it opened last, over all devices, from its log: there is no
+    call that tells.
+    """
+    found: Dict[str, int] = {}
+    for name, size in re.findall(r"(KV|compute) buffer size\s*=\s*([\d.]+) MiB", "".join(_log)):
+        key = {"KV": "kv_cache_bytes", "compute": "compute_buffer_bytes"}[name]
+        found[key] = found.get(key, 0) + round(float(size) * 2**20)
+    return found
 
 
 def _require_gpu(settings: Settings, supported: bool) -> None:

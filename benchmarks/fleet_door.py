@@ -1,0 +1,210 @@
+"""What a fleet costs a device while it measures, and a desk that asks many devices at once.
+
+Device: one benchmark over a real SSH connection to this machine. The door has become the benchmark by then, so what
+the fleet adds is the SSH server's processes of that connection: their memory (PSS), CPU time and context switches
+meanwhile. Targets: 5 MB, 0.01 % of a core.
+
+Desk: ``status`` of N devices beside N times a bare ``ssh true``, all at once, interleaved; each round gives a ratio.
+All N devices are this one machine. "answers at once" is a device whose door costs nothing, as if it had processors of
+its own, and is what the desk pays; target 1.5. "real doors" adds N starts of Python on the cores that the desk uses.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import json
+import shlex
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from paired import about, machine, median_interval, parser, ratio_text, table, write
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests import models
+from tests.profiler.fleet.boards import Boards
+from tests.profiler.fleet.sshd import SSHD, serve
+
+from edgeprof import __version__
+from edgeprof.fleet import protocol, task
+from edgeprof.fleet.engine import on_each
+from edgeprof.fleet.inventory import Device
+from edgeprof.fleet.link import OPTIONS, Link
+
+PSS_TARGET, CPU_TARGET, RATIO_TARGET = 5e6, 1e-4, 1.5
+
+
+def make_lab(folder: Path, stack: contextlib.ExitStack) -> Path:
+    """Three destinations behind one server: a board, one that answers at once, and one that runs ``true``."""
+    boards = Boards(folder / "boards")
+    boards.add("board", "jetson-orin-nano", stack)
+    answer = json.dumps({"protocol": protocol.VERSION, "edgeprof": __version__, "jobs": []}).encode()
+    (folder / "answer").write_bytes(struct.pack(">I", len(answer)) + answer)
+    for name, text in (("canned", f"cat {shlex.quote(str(folder / 'answer'))}"), ("bare", "true")):
+        (folder / "boards" / name).mkdir()
+        script = folder / "boards" / name / "door.sh"
+        script.write_text(f"#!/bin/sh\nexec {text}\n")
+        script.chmod(0o755)
+    place = folder / "sshd"
+    place.mkdir()
+    names = ["board", "canned", "bare"]
+    return stack.enter_context(serve(place, boards, "MaxSessions 100", "MaxStartups 200", names=names))
+
+
+# --- the device -------------------------------------------------------------------------------------------------------
+
+
+def device_cost(folder: Path, seconds: float) -> dict[str, float]:
+    """Memory, CPU share and context switches a second of the SSH server's processes while a board measures."""
+    model = models.onnx_affine(folder / "affine.onnx")
+    flags = {"windows": ["2"], "window": [f"{seconds:g}"], "idle": ["0.2"], "warmup": ["0.1"]}
+    job = task.Job.of([str(model)], flags)
+    cost: dict[str, float] = {}
+    watcher = threading.Thread(target=lambda: cost.update(_watch(folder, seconds)))
+    watcher.start()
+    task.measure(Device("board", "board", ssh="board"), job, task.Watch())
+    watcher.join()
+    return cost
+
+
+def _watch(folder: Path, seconds: float) -> dict[str, float]:
+    running = folder / "boards/board/data/door/running.json"
+    while not running.exists():
+        time.sleep(0.01)
+    bench = psutil.Process(json.loads(running.read_text())["pid"])
+    while "bench" not in bench.cmdline():  # until the door has become it
+        time.sleep(0.01)
+    time.sleep(1.0)  # the connection is quiet then
+    session = [parent for parent in bench.parents() if parent.name().startswith("sshd")][:-1]  # not the listening one
+    before, began = [(_cpu_s(process), _switches(process)) for process in session], time.monotonic()
+    memory = sum(process.memory_full_info().pss for process in session)
+    time.sleep(seconds)
+    length = time.monotonic() - began
+    after = [(_cpu_s(process), _switches(process)) for process in session]
+    pairs = list(zip(before, after, strict=True))
+    return {
+        "processes": float(len(session)),
+        "pss_bytes": float(memory),
+        "cpu_share": sum(new[0] - old[0] for old, new in pairs) / length,
+        "switches_per_s": sum(new[1] - old[1] for old, new in pairs) / length,
+        "doors": float(sum("door" in process.cmdline() for process in bench.parents())),
+    }
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    """CPU seconds to the nanosecond, where /proc/PID/schedstat tells; cpu_times counts whole ticks of 10 ms."""
+    try:
+        return int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0]) / 1e9
+    except (OSError, ValueError, IndexError):
+        times = process.cpu_times()
+        return float(times.user + times.system)
+
+
+def _switches(process: psutil.Process) -> int:
+    switches = process.num_ctx_switches()
+    return int(switches.voluntary + switches.involuntary)
+
+
+# --- the desk ---------------------------------------------------------------------------------------------------------
+
+
+def ask_all(name: str, count: int) -> float:
+    """Seconds that ``status`` of so many devices takes."""
+
+    def status(device: Device) -> dict[str, Any]:
+        with Link(device) as link:
+            return link.status()
+
+    devices = [Device(f"{name}-{number}", name, ssh=name) for number in range(count)]
+    began = time.monotonic()
+    answers = [answer for _, answer in on_each(devices, status)]
+    assert all(isinstance(answer, dict) for answer in answers), answers
+    return time.monotonic() - began
+
+
+def bare_all(config: Path, count: int) -> float:
+    """Seconds that so many bare ``ssh true`` take."""
+    argv = ["ssh", "-F", str(config), *OPTIONS, "--", "bare", "true"]
+    began = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        done = pool.map(lambda _: subprocess.run(argv, stdin=subprocess.DEVNULL, check=True), range(count))
+        assert len(list(done)) == count
+    return time.monotonic() - began
+
+
+def main() -> int:
+    arguments = parser(__doc__).parse_args()
+    if not Path(SSHD).exists():
+        print("no sshd here: apt-get install openssh-server")
+        return 0
+    facts = machine()
+    count, rounds, seconds = (4, 1, 0.5) if arguments.smoke else (50, 8, 20.0)
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        config = make_lab(folder, stack)
+        with _environment(EDGEPROF_SSH=f"ssh -F {config}"):
+            cost = device_cost(folder, seconds)
+            walls: dict[str, list[float]] = {
+                "ssh true": [],
+                "null control": [],
+                "answers at once": [],
+                "real doors": [],
+            }
+            for number in range(rounds):
+                walls["ssh true"].append(bare_all(config, count))
+                walls["answers at once"].append(ask_all("canned", count))
+                walls["null control"].append(bare_all(config, count))
+                walls["real doors"].append(ask_all("board", count))
+                print(f"  round {number + 1} of {rounds}", file=sys.stderr)
+    ratios = {
+        name: [wall / bare for wall, bare in zip(values, walls["ssh true"], strict=True)]
+        for name, values in walls.items()
+    }
+    print(about(facts))
+    print(table(["of the SSH session while a device measures", "value", "target"], _device_rows(cost)))
+    print()
+    rows = [[name, f"{median_interval(walls[name])[0]:.2f} s", ratio_text(values)] for name, values in ratios.items()]
+    print(table([f"{count} at once", "wall", "ratio to ssh true"], rows))
+    write(arguments.json, {**facts, "devices": count, "device": cost, "wall_s": walls})
+    middle, low, _ = median_interval(ratios["answers at once"])
+    print(f"target ≤ {RATIO_TARGET} of what the desk pays: {'met' if middle <= RATIO_TARGET else 'missed'}")
+    is_met = low <= RATIO_TARGET and cost["pss_bytes"] <= PSS_TARGET and cost["doors"] == 0
+    return 0 if arguments.smoke or is_met else 1
+
+
+def _device_rows(cost: dict[str, float]) -> list[list[str]]:
+    return [
+        ["memory (PSS)", f"{cost['pss_bytes'] / 1e6:.1f} MB", f"≤ {PSS_TARGET / 1e6:g} MB"],
+        ["processor", f"{100 * cost['cpu_share']:.4f} %", f"≤ {100 * CPU_TARGET:g} %"],
+        ["context switches", f"{cost['switches_per_s']:.2f} /s", ""],
+        ["processes", f"{cost['processes']:.0f}", ""],
+        ["doors beside the benchmark", f"{cost['doors']:.0f}", "0"],
+    ]
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Any:
+    import os
+
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""GGUF models in another type of llama.cpp's: ``gguf:type=Q4_K_M`` and the others, as ``llama-quantize`` makes them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.artifact import gguf
+from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.errors import InputError, UnavailableError
+from edgeprof.worker.runtime import install_command, library_version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from edgeprof.evaluation.dataset import Dataset
+
+#: llama.cpp's numbers of the types that need no importance matrix (llama.h, ``enum llama_ftype``).
+TYPES = {
+    "F32": 0,
+    "F16": 1,
+    "BF16": 32,
+    "Q8_0": 7,
+    "Q6_K": 18,
+    "Q5_K_M": 17,
+    "Q5_K_S": 16,
+    "Q5_1": 9,
+    "Q5_0": 8,
+    "Q4_K_M": 15,
+    "Q4_K_S": 14,
+    "Q4_1": 3,
+    "Q4_0": 2,
+    "IQ4_NL": 25,
+    "Q3_K_L": 13,
+    "Q3_K_M": 12,
+    "Q3_K_S": 11,
+    "Q2_K": 10,
+}
+_EXACT = {"F32", "F16", "BF16"}
+
+
+class Gguf(Compressor):
+    name = "gguf"
+    version = "1"
+    takes = ("gguf",)
+    changes = ("precision",)
+    parameters = (
+        Parameter("type", "str", required=True, choices=tuple(TYPES), help="of the weights, as Q4_K_M"),
+        Parameter("requantize", "bool", default=False, help="also from weights that are quantised already"),
+        Parameter("threads", "int", default=0, minimum=0, help="threads that quantise; 0: as many as there are cores"),
+    )
+
+    def apply(
+        self,
+        source: Path,
+        target: Path,
+        parameters: Mapping[str, Any],
+        data: Dataset | None,  # noqa: ARG002 - it needs none
+        *,
+        seed: int = 0,  # noqa: ARG002 - it draws nothing
+    ) -> dict[str, Any]:
+        kind = parameters["type"]
+        header = _header(source)
+        coarse = sorted(set(header.tensor_bytes) - _EXACT)
+        if coarse and not parameters["requantize"] and kind not in _EXACT:
+            raise InputError(
+                f"{source} is quantised already ({', '.join(coarse)}): what is lost is lost, and more would be",
+                remedy="Begin with its F16 file, or write gguf:type=…,requantize=true.",
+            )
+        library = _quantize(source, target, TYPES[kind], parameters["threads"], allow=bool(coarse))
+        made = gguf.read_header(target)
+        return {
+            "library": library,
+            "bits_per_weight": {"before": header.bits_per_weight, "after": made.bits_per_weight},
+            "tensor_bytes": made.tensor_bytes,
+        }
+
+
+def _header(source: Path) -> gguf.GgufHeader:
+    try:
+        header = gguf.read_header(source)
+    except (gguf.GgufError, OSError) as error:
+        raise InputError(f"{source} {error}", remedy="Give the GGUF file of a whole model.") from None
+    lack = gguf.shortcoming(header)
+    if lack is not None:
+        raise InputError(f"{source} {lack}", remedy="Give the GGUF file of a whole model.")
+    return header
+
+
+def _quantize(source: Path, target: Path, number: int, threads: int, *, allow: bool) -> str:
+    """Write ``target`` by whichever package brings llama.cpp.
+
+    Returns:
+        The package and its version.
+
+    Raises:
+        InputError: llama.cpp cannot quantise this model.
+        UnavailableError: there is no llama.cpp here.
+    """
+    paths = os.fspath(source), os.fspath(target)
+    threads = threads or len(os.sched_getaffinity(0))
+    for module, package, quantize in (
+        ("llama_cpp", "llama-cpp-python", _with_llama_cpp_python),
+        ("cyllama", "cyllama", _with_cyllama),
+    ):
+        version = library_version(module, package)
+        if version is not None:
+            if not quantize(*paths, number, threads, allow=allow) or not target.is_file():
+                raise InputError(f"llama.cpp cannot quantise {source} to this type")
+            return f"{package} {version}"
+    raise UnavailableError(
+        "gguf needs llama.cpp, and no package here brings it", remedy=install_command("llamacpp", "llama-cpp-python")
+    )
+
+
+def _with_llama_cpp_python(source: str, target: str, number: int, threads: int, *, allow: bool) -> bool:
+    import llama_cpp
+
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.nthread, params.allow_requantize = number, threads, allow
+    return bool(llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)) == 0)
+
+
+def _with_cyllama(source: str, target: str, number: int, threads: int, *, allow: bool) -> bool:
+    from cyllama.llama import llama_cpp
+
+    llama_cpp.disable_logging()
+    params = llama_cpp.LlamaModelQuantizeParams()
+    params.ftype, params.nthread, params.allow_requantize = number, threads, allow
+    try:
+        llama_cpp.model_quantize(source, target, params)
+    except RuntimeError:
+        return False
+    return True

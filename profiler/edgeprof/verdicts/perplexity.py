@@ -1,0 +1,27 @@
+"""Two models' perplexities of the same text, as results keep them: their ratio, paired token by token. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprof.evaluation import perplexity
+from edgeprof.results import schema
+
+if TYPE_CHECKING:
+    from edgeprof.results.schema import Perplexity, Variant
+
+
+def ratio(variant: Variant, baseline: Variant) -> schema.Ratio | None:
+    """The variant's perplexity over its baseline's; None where they did not read the same tokens of the same text."""
+    mine, its = _of(variant), _of(baseline)
+    if mine is None or its is None or mine.tokens_sha256 != its.tokens_sha256:
+        return None
+    values = [perplexity.unpacked(each.log_likelihoods) for each in (mine, its) if each.log_likelihoods]
+    if len(values) < 2 or values[0] is None or values[1] is None:
+        return None
+    found = perplexity.paired_ratio(values[0], values[1])
+    return None if found is None else schema.Ratio(value=found[0], ci95=found[1])
+
+
+def _of(variant: Variant) -> Perplexity | None:
+    return None if variant.language is None else variant.language.perplexity
