@@ -122,6 +122,6 @@ def test_a_gate_in_ci(folder: Path) -> None:
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
 def test_every_page_is_on_the_site_and_every_region_is_run(page: Path) -> None:
     navigation = (ROOT / "mkdocs.yml").read_text("utf-8")
-    assert re.search(rf"- {re.escape(page.name)}$", navigation, re.MULTILINE)
+    assert re.search(rf"- {re.escape(page.name)}$", navigation, re.MULTILINE), "add it to nav in mkdocs.yml"
     for file in re.findall(r"<!-- region \S+ of (tests/docs/\S+\.sh) -->", page.read_text("utf-8")):
         assert (ROOT / file).name in Path(__file__).read_text("utf-8")

@@ -44,6 +44,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 class Python(Runtime):
     name = "python"
     formats = ("python",)
+    smallest_model = b"def model():\n    return 1.0\n"
 
     def availability(self) -> Availability:
         return Availability("{}.{}.{}".format(*sys.version_info[:3]), None, None)

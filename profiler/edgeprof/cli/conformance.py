@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof import testing
@@ -13,10 +14,10 @@ from edgeprof.evaluation.metric import Metric
 from edgeprof.installation import mended_here
 from edgeprof.launch.proof import prove
 from edgeprof.roots import Roots
-from edgeprof.worker.runtime import Runtime
+from edgeprof.worker.runtime import LoadOptions, Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from edgeprof.plugins import PluginHost, PluginInfo
 
@@ -38,14 +39,31 @@ class Row(NamedTuple):
     detail: str = ""
 
 
-def check_plugin(host: PluginHost, info: PluginInfo, models: Sequence[str] = ()) -> list[Row]:
+class Given(NamedTuple):
+    """What a plugin is checked with.
+
+    Attributes:
+        models: Model files for its runtimes.
+        shapes: Shapes of inputs that the models leave open.
+        dtypes: Element types of inputs.
+        addresses: Sensor → where its devices are.
+    """
+
+    models: Sequence[str] = ()
+    shapes: Mapping[str, tuple[int, ...]] = {}
+    dtypes: Mapping[str, str] = {}
+    addresses: Mapping[str, list[str]] = {}
+
+
+def check_plugin(host: PluginHost, info: PluginInfo, given: Given | None = None) -> list[Row]:
     """Every check that this machine allows; none raises.
 
     Args:
         host: The host that loaded it.
         info: The plugin.
-        models: Model files for its runtimes.
+        given: What it is checked with; nothing where None.
     """
+    given = given or Given()
     if info.status != "loaded":
         return [Row("loads", "fail", info.reason or info.status)]
     rows = [Row("loads", "ok", f"{info.seconds * 1e3:.0f} ms")]
@@ -55,8 +73,8 @@ def check_plugin(host: PluginHost, info: PluginInfo, models: Sequence[str] = ())
     if not any(info.registers.values()):
         rows.append(Row("registers something", "fail", "no hook registered anything"))
     checks: dict[str, Callable[[str, Any], Iterator[Row]]] = {
-        "sensors": _check_sensors,
-        "runtimes": lambda name, factory: _check_runtime_plugin(name, factory, models),
+        "sensors": lambda name, factory: _check_sensors(name, factory, given.addresses.get(name, [])),
+        "runtimes": lambda name, factory: _check_runtime_plugin(name, factory, given),
         "compressors": _check_compressor_plugin,
         "metrics": lambda name, factory: _check_instance(f"metric {name}", name, factory, Metric),
     }
@@ -70,17 +88,23 @@ def check_plugin(host: PluginHost, info: PluginInfo, models: Sequence[str] = ())
     return rows
 
 
-def _check_sensors(name: str, factory: Callable[[Roots], Any]) -> Iterator[Row]:
+def _check_sensors(name: str, factory: Callable[..., Any], addresses: list[str]) -> Iterator[Row]:
     sensors: list[Any] = []
-    yield _run_check(f"sensors {name}", lambda: sensors.extend(factory(Roots.resolve())))
+    takes_addresses = len(inspect.signature(factory).parameters) > 1
+    if addresses and not takes_addresses:
+        yield Row(f"sensors {name}", "fail", "it takes no address")
+        return
+    arguments = (Roots.resolve(), addresses) if addresses else (Roots.resolve(),)
+    yield _run_check(f"sensors {name}", lambda: sensors.extend(factory(*arguments)))
     if not sensors:
-        yield Row(f"sensors {name}", "absent", "this machine has none of them; its own tests must bring a tree")
+        hint = f"say where one is: --sensor {name}:ADDRESS" if takes_addresses else "its own tests must bring a tree"
+        yield Row(f"sensors {name}", "absent", f"this machine has none of them; {hint}")
     for sensor in sensors:
         what = f"sensor {name}/{getattr(sensor, 'name', '?')}"
         yield _run_check(what, functools.partial(testing.check_sensor, sensor))
 
 
-def _check_runtime_plugin(name: str, factory: Callable[[], Any], models: Sequence[str]) -> Iterator[Row]:
+def _check_runtime_plugin(name: str, factory: Callable[[], Any], given: Given) -> Iterator[Row]:
     runtimes: list[Runtime] = []
     yield from _check_instance(f"runtime {name}", name, factory, Runtime, runtimes)
     for runtime in runtimes:
@@ -91,9 +115,9 @@ def _check_runtime_plugin(name: str, factory: Callable[[], Any], models: Sequenc
         proof = prove(runtime)
         detail = proof.detail if proof.remedy is None else f"{proof.detail}. {mended_here(proof.remedy)}"
         yield Row(f"runtime {name} works", "ok" if proof.works else "fail", detail)
-        if not models:
+        if not given.models:
             yield Row(f"runtime {name} runs a model", "absent", "give one: --model FILE")
-        for model in models:
+        for model in given.models:
             what = f"runtime {name} runs {model}"
             try:
                 artifact = recognise(model, runtime.own_formats)
@@ -103,7 +127,10 @@ def _check_runtime_plugin(name: str, factory: Callable[[], Any], models: Sequenc
             if artifact.format not in runtime.formats:
                 yield Row(what, "fail", f"it is {artifact.format}, and the runtime takes {', '.join(runtime.formats)}")
             else:
-                yield _run_check(what, functools.partial(testing.check_runtime, runtime, artifact.target))
+                options = LoadOptions(runtime.default_device, None, 1, dict(given.shapes), {}, dict(given.dtypes))
+                yield _run_check(
+                    what, functools.partial(testing.check_runtime, runtime, artifact.target, options=options)
+                )
 
 
 def _check_compressor_plugin(name: str, factory: Callable[[], Any]) -> Iterator[Row]:
@@ -131,5 +158,7 @@ def _run_check(what: str, check: Callable[[], Any]) -> Row:
     except AssertionError as error:
         return Row(what, "fail", " ".join(str(error).split()))
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything; that is the finding
-        return Row(what, "fail", f"{type(error).__name__}: {' '.join(str(error).split())}")
+        remedy = getattr(error, "remedy", None)
+        detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Row(what, "fail", f"{detail}. {mended_here(remedy)}" if remedy else detail)
     return Row(what, "ok")

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 @click.option("--against", metavar="METER", help="With --prove: hold the total against this meter as well.")
 @click.option("--quick", is_flag=True, help="With --prove: less than a minute, with wider intervals.")
 @click.option("--rail", metavar="NAME", help="With --prove: the rail to quote as the total.")
-@click.option(
-    "--sensor", "sensors", multiple=True, metavar="NAME", help="With --prove: only these sources; repeatable."
-)
+@click.option("--sensor", "sensors", multiple=True, metavar="NAME[:ADDRESS]", help="Only these sources; repeatable.")
 @root_options
 @json_option
 def command(
@@ -71,8 +69,8 @@ def command(
         if not doctor_prove.run(host, roots, rail=rail, sensors=sensors, against=against, quick=quick, as_json=as_json):
             raise click.exceptions.Exit(1)
         return
-    if against or quick or rail or sensors:
-        raise InputError("--against, --quick, --rail and --sensor go with --prove", remedy="edgeprof doctor --prove")
+    if against or quick or rail:
+        raise InputError("--against, --quick and --rail go with --prove", remedy="edgeprof doctor --prove")
     if bundle is not None:
         from edgeprof.cli import doctor_bundle
 
@@ -82,7 +80,7 @@ def command(
     if fix_udev:
         _fix_udev(host, yes)
         return
-    checks = examine(host, resolve_roots(sysfs_root, procfs_root))
+    checks = examine(host, resolve_roots(sysfs_root, procfs_root), sensors)
     if as_json:
         import json
 

@@ -18,7 +18,7 @@ from edgeprof.errors import EdgeprofError
 from edgeprof.installation import mended_here
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
@@ -69,13 +69,19 @@ class Check(NamedTuple):
     remedy: str | None = None
 
 
-def examine(host: PluginHost, roots: Roots) -> list[Check]:
-    """Every check, in the order in which a person wants to know."""
+def examine(host: PluginHost, roots: Roots, only: Sequence[str] = ()) -> list[Check]:
+    """Every check, in the order in which a person wants to know.
+
+    Args:
+        host: Holds the plugins.
+        roots: Where sensors are looked for.
+        only: Sources of sensors to ask, as in ``--sensor meter:ADDRESS``; all without any.
+    """
     from edgeprof.sensing.discover import discover
 
     checks = [_python(), *_plugins(host)]
     try:
-        checks += sensor_checks(discover(host, roots))
+        checks += sensor_checks(discover(host, roots, only))
     except EdgeprofError as error:
         checks.append(Check("sensors", "fail", error.message, error.remedy))
     checks += _runtimes(host)

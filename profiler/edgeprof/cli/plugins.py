@@ -11,6 +11,8 @@ import click
 from edgeprof.cli.options import json_option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeprof.plugins import PluginHost, PluginInfo
 
 
@@ -49,21 +51,32 @@ def list_plugins(as_json: bool) -> None:
 @command.command("check", short_help="Run the conformance checks on an installed plugin.")
 @click.argument("name")
 @click.option("--model", "models", multiple=True, metavar="FILE", help="A model that its runtimes must load and run.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape of an input that --model leaves open."
+)
+@click.option(
+    "--sensor", "sensors", multiple=True, metavar="NAME:ADDRESS", help="Where the device of one of its sensors is."
+)
 @json_option
-def check(name: str, models: tuple[str, ...], as_json: bool) -> None:
+def check(name: str, models: tuple[str, ...], inputs: tuple[str, ...], sensors: tuple[str, ...], as_json: bool) -> None:
     """Run the conformance checks of edgeprof.testing on the installed plugin NAME.
 
-    Sensors are read here, as they are; runtimes are asked about themselves, and run where --model gives them something
-    to run. Exit status 1 if a check fails.
+    Sensors are read here, as they are, those of an instrument where --sensor says where it is; runtimes are asked about
+    themselves, and run where --model gives them something to run. Exit status 1 if a check fails.
     """
-    from edgeprof.cli.conformance import check_plugin
-    from edgeprof.errors import unknown
+    from edgeprof.benchmark.request import input_shapes
+    from edgeprof.cli.conformance import Given, check_plugin
+    from edgeprof.errors import InputError, unknown
 
     host = _plugin_host()
     info = next((info for info in host.plugins if info.name == name), None)
     if info is None:
         raise unknown("plugin", name, [info.name for info in host.plugins])
-    rows = check_plugin(host, info, models)
+    if inputs and not models:
+        raise InputError("--input goes with --model", remedy=f"edgeprof plugins check {name} --model FILE --input …")
+    shapes, dtypes = input_shapes(inputs)
+    given = Given(models, shapes, dtypes, _addresses_by_sensor(name, sensors, info.registers["sensors"]))
+    rows = check_plugin(host, info, given)
     failed = any(row.status == "fail" for row in rows)
     if as_json:
         import json
@@ -109,6 +122,26 @@ def _plugin_host() -> PluginHost:
     host = PluginHost.from_environment()
     host.commands(reserved=RESERVED)
     return host
+
+
+def _addresses_by_sensor(plugin: str, sensors: tuple[str, ...], registered: Sequence[str]) -> dict[str, list[str]]:
+    """Sensor → the addresses that it was given.
+
+    Raises:
+        InputError: an address is missing, or the plugin has no such sensor.
+    """
+    from edgeprof.errors import InputError
+
+    addresses: dict[str, list[str]] = {}
+    for text in sensors:
+        sensor, _, address = text.partition(":")
+        if sensor not in registered or not address:
+            names = ", ".join(registered) or "no sensor"
+            raise InputError(
+                f"--sensor {text!r} is not NAME:ADDRESS of a sensor of {plugin}", remedy=f"It has: {names}."
+            )
+        addresses.setdefault(sensor, []).append(address)
+    return addresses
 
 
 def _plugin_row(info: PluginInfo) -> dict[str, Any]:

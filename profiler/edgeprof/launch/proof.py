@@ -40,11 +40,14 @@ def prove(runtime: Runtime) -> Proof:
     if runtime.smallest_model is None:
         return _import(runtime)
     with tempfile.TemporaryDirectory(prefix="edgeprof-proof-") as folder:
-        path = Path(folder) / f"smallest.{runtime.formats[0]}"
+        chosen = runtime.smallest_format or runtime.formats[0]
+        is_python = chosen == "python"
+        path = Path(folder) / f"smallest.{'py' if is_python else chosen}"
         path.write_bytes(runtime.smallest_model)
+        target = f"{path}:model" if is_python else str(path)
         options = LoadOptions(device="cpu", threads=1, batch=1, shapes={}, options={})
         try:
-            with Worker(WorkerSpec.of(runtime, str(path), options, timeout_s=TIMEOUT_S, label=runtime.name)) as worker:
+            with Worker(WorkerSpec.of(runtime, target, options, timeout_s=TIMEOUT_S, label=runtime.name)) as worker:
                 loaded = worker.load()
         except EdgeprofError as error:
             words = f"{error.message}\n{getattr(error, 'last_words', '')}"

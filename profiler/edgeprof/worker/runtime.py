@@ -277,9 +277,11 @@ class Runtime(ABC):
     #: The modules of which one must be importable where it runs, the preferred one first: ("onnxruntime",). ``edgeprof
     #: doctor`` looks for them in the other Pythons of this machine.
     libraries: Tuple[str, ...] = ()
-    #: The smallest model file of its first format, which ``edgeprof doctor`` runs to see that the runtime works; with
-    #: None it only imports the library.
+    #: The smallest model file of ``smallest_format`` (its first format where that is None), which ``edgeprof doctor``
+    #: runs to see that the runtime works; with None it only imports the library. One of the format ``python`` defines
+    #: ``model``.
     smallest_model: Optional[bytes] = None
+    smallest_format: Optional[str] = None
     #: What may help where the library crashes while it loads a model, as an option that avoids the part that crashes.
     crash_remedy: Optional[str] = None
     #: Whether ``inspect`` must be called in a process of its own, because its library starts threads that would not

@@ -7,16 +7,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 
+from edgeprof import hookimpl
 from edgeprof.cli.main import run
 from edgeprof.cli.verbs import RESERVED
-from edgeprof.plugins import KINDS
+from edgeprof.plugins import KINDS, PluginHost, PluginInfo
+from edgeprof.sensing.sensor import Channel, Sensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from edgeprof.roots import Roots
 
 KIND_OF = {"sensor": "sensors", "runtime": "runtimes", "compressor": "compressors"}
 
@@ -138,3 +143,57 @@ def test_every_plugin_of_ours_conforms_as_far_as_this_machine_can_tell() -> None
     assert own
     failed = [(info.name, row) for info in own for row in check_plugin(host, info) if row.status == "fail"]
     assert failed == []
+
+
+class Lamp(Sensor):
+    """One lamp at an address."""
+
+    name = "addressed"
+
+    def __init__(self, address: str) -> None:
+        self._channels = (Channel("addressed", address, "power", provenance="simulated"),)
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        return self._channels
+
+    def read(self, values, times) -> None:
+        values[0] = 7.0
+
+
+def find_lamps(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
+    return [Lamp(address) for address in addresses]
+
+
+@pytest.fixture
+def lamps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin whose sensor has to be told where its devices are."""
+    module = ModuleType("lamps")
+    module.register_sensors = hookimpl(lambda register: register("addressed", find_lamps))  # type: ignore[attr-defined]
+    module.register_sensors.__name__ = "register_sensors"
+    host = PluginHost(entry_points=[])
+    host.register(module, PluginInfo("lamps", "lamps-dist", "1.0"))
+    monkeypatch.setattr(PluginHost, "from_environment", lambda: host)
+
+
+@pytest.mark.usefixtures("lamps")
+def test_a_sensor_is_checked_where_its_address_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plugins", "check", "lamps"]) == 0
+    assert "say where one is: --sensor addressed:ADDRESS" in capsys.readouterr().out
+    assert run(["plugins", "check", "lamps", "--sensor", "addressed:hall"]) == 0
+    assert "ok     sensor addressed/addressed" in capsys.readouterr().out
+    for wrong in ("addressed", "other:hall", "addressed:"):
+        assert run(["plugins", "check", "lamps", "--sensor", wrong]) == 2
+        assert "It has: addressed." in capsys.readouterr().err
+
+
+def test_an_open_shape_is_given_for_the_check_of_a_runtime(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "twice.py"
+    model.write_text("def twice(image):\n    return 2 * image\n")
+    argv = ["plugins", "check", "python", "--model", f"{model}:twice"]
+    assert run(argv) == 1
+    assert "--input image=" in capsys.readouterr().out
+    run([*argv, "--input", "image=1x3:float32"])
+    assert "--input image=" not in capsys.readouterr().out
+    assert run(["plugins", "check", "python", "--input", "image=1x3"]) == 2
+    assert "--input goes with --model" in capsys.readouterr().err

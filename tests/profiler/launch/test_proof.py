@@ -28,7 +28,7 @@ class Broken(Runtime):
         raise NotImplementedError
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "litert"])
+@pytest.mark.parametrize("name", ["onnxruntime", "litert", "python", "pytorch"])
 def test_a_runtime_that_is_here_runs_its_smallest_model(name):
     runtime = PluginHost.from_environment().get("runtimes", name)()
     if runtime.availability().reason is not None:

@@ -45,10 +45,26 @@ OPTIONS = ("interop_threads", "freeze", "cudnn_benchmark", "cuda_graph", "compil
 #: TorchScript's types of arguments that are no tensors → the dtype of the rank-0 input that stands for them.
 SCALARS = {"int": "int64", "float": "float64", "bool": "bool", "number": "float64"}
 
+#: A module that doubles what it is given.
+_DOUBLE = b"""
+import torch
+
+class Double(torch.nn.Module):
+    example_inputs = (torch.ones(1, 2),)
+
+    def forward(self, x):
+        return 2 * x
+
+def model():
+    return Double()
+"""
+
 
 class PyTorch(Runtime):
     name = "pytorch"
     formats = ("torchscript", "pt2", "python")
+    smallest_format = "python"
+    smallest_model = _DOUBLE
     libraries = ("torch",)
     inspects_apart = True
 
