@@ -57,6 +57,7 @@ class Code(str, Enum):
     CUT_SHORT = "cut_short", Severity.REMARK
     STOPPED = "stopped", Severity.REMARK
     IN_PROCESS = "in_process", Severity.REMARK
+    NO_PROFILE = "no_profile", Severity.REMARK
     CLIP_SHORTENED = "clip_shortened", Severity.REMARK
     NOT_REPEATABLE = "not_repeatable", Severity.REMARK
     NOT_SEPARABLE = "not_separable", Severity.REMARK

@@ -38,6 +38,8 @@ from edgeprof.results.schema_figures import (
     Latency,
     Marginal,
     Memory,
+    MicrocontrollerNeed,
+    Operator,
     Power,
     Temperature,
     Utilization,
@@ -47,10 +49,11 @@ from edgeprof.results.schema_verdicts import Comparison, Difference, Ratio, Reco
 __all__ = [
     "SCHEMA", "Accuracy", "Budget", "Clock", "Closure", "Comparison", "Difference", "Energy", "EnergyFigure",
     "Gpu", "Histogram", "Host", "Interval", "KvCache", "Language", "Latency", "Marginal", "Memory",
-    "Microcontroller", "Model", "Perplexity", "Pipeline", "Power", "Proof", "ProofCheck", "Protocol", "Ratio",
-    "Reason", "Recommendation", "Result", "RuntimeUse", "SelfCost", "SensorUse", "Stage", "StageEnergy",
-    "Status", "Steady", "Struct", "Temperature", "TokenTime", "TraceStrip", "Utilization", "Variant", "Verdict",
-    "Window", "Workload", "WorkloadComparison", "model_name", "sense", "workload_view",
+    "Microcontroller", "MicrocontrollerNeed", "Model", "Operator", "Perplexity", "Pipeline", "Power", "Proof",
+    "ProofCheck", "Protocol", "Ratio", "Reason", "Recommendation", "Result", "RuntimeUse", "SelfCost",
+    "SensorUse", "Stage", "StageEnergy", "Status", "Steady", "Struct", "Temperature", "TokenTime", "TraceStrip",
+    "Utilization", "Variant", "Verdict", "Window", "Workload", "WorkloadComparison", "model_name", "sense",
+    "workload_view",
 ]  # fmt: skip
 
 SCHEMA = "edgeprof.result/1"
@@ -314,6 +317,11 @@ class Variant(Struct):
     workloads: list[Workload] = []
     #: Of a language model; None of any other.
     language: Language | None = None
+    #: Where its time goes, the longest first, then the sum of the others and the rest; empty where it was not asked for
+    #: or cannot be told.
+    operators: list[Operator] = []
+    #: Of a .tflite file, where tflite-micro is installed; None: nothing told.
+    microcontroller_need: MicrocontrollerNeed | None = None
     #: Of a model that ran on a device of its own; None of any other.
     microcontroller: Microcontroller | None = None
     #: Of a pipeline, in the order in which a frame passes through them.

@@ -141,16 +141,60 @@ class Memory(Struct):
         kv_cache: Of a language model.
         compute_buffer: Of a language model: what its library reserves for intermediate results; a part of it may not be
             resident.
+        runtime_rss: Resident with the runtime's library (Python and numpy included) and no model: what the library
+            costs, whatever it runs.
     """
 
     peak_rss: int | None
     loaded_rss: int | None
     gpu_peak: int | None
+    runtime_rss: int | None = None
     anonymous: int | None = None
     mapped: int | None = None
     load_peak: int | None = None
     kv_cache: KvCache | None = None
     compute_buffer: int | None = None
+
+
+class Operator(Struct):
+    """What one operator of a model takes of an inference, or a group of them, or what is in none of them.
+
+    Attributes:
+        name: As the runtime calls it, of the graph that it executes.
+        type: ``Conv``, ``FullyConnected`` …; None where there are several, or none.
+        share: Of a call's time, in a run beside the windows; those of a variant add up to 1.
+        seconds: The share of the mean latency in the windows.
+        energy_j_attributed: The share of the joules of an inference (J): an attribution, not a measurement.
+        method: ``time-share``: the joules are shared out as if each operator drew the mean power.
+    """
+
+    name: str
+    type: str | None
+    share: float
+    seconds: float | None
+    energy_j_attributed: float | None
+    method: Literal["time-share", "isolated"] = "time-share"
+
+
+class MicrocontrollerNeed(Struct):
+    """What a model needs of a microcontroller, by TensorFlow Lite for Microcontrollers.
+
+    Attributes:
+        arena_bytes: RAM for its tensors, planned on this machine, whose pointers are larger: an upper bound. None where
+            it does not run there; ``reason`` says why.
+        head_bytes: The part for activations.
+        tail_bytes: The part that stays for the whole run.
+        flash_bytes: Of the model's file; the code that runs it comes on top.
+        unsupported_operators: Those that are missing there, or do not take these types.
+        reason: Why the arena is not known; None: it is.
+    """
+
+    arena_bytes: int | None
+    head_bytes: int | None
+    tail_bytes: int | None
+    flash_bytes: int
+    unsupported_operators: list[str] = []
+    reason: str | None = None
 
 
 class Clock(Struct):
