@@ -260,6 +260,7 @@ class Stage(Struct):
         frame_share: Its share of the time of all stages, which is no share of the joules.
         alone_s: Seconds of a call that runs over and over by itself on recorded inputs (median); None: not known.
         repeats: How often it was called again in each frame of its windows.
+        calls: How many calls there were, where a program marked them.
         reason: Why joules are missing; None: they are not.
     """
 
@@ -272,6 +273,7 @@ class Stage(Struct):
     frame_share: float | None = None
     alone_s: float | None = None
     repeats: int | None = None
+    calls: int | None = None
     reason: str | None = None
 
 
