@@ -13,7 +13,7 @@ import shlex
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from edgeprof import units
+from edgeprof import __version__, units
 from edgeprof.reporters import answer, proof_section, view
 from edgeprof.reporters import host_section as context
 from edgeprof.reporters.charts import budget, latency, operators, pareto, stages, traces, trend
@@ -89,6 +89,12 @@ def _document(title: str, sections: Sequence[str], footer: str) -> str:
         + "\n".join(section for section in sections if section)
         + f"\n{footer}\n</main>\n<script>{script}</script>\n</body>\n</html>\n"
     )
+
+
+def proof_page(proof: schema.Proof) -> str:
+    """The page of a proof alone, as ``edgeprof doctor --prove -o`` writes it."""
+    footer = f"<footer>edgeprof {escape(__version__)} · doctor --prove</footer>"
+    return _document(f"{proof.board}: is it to be believed?", [proof_section.of_proofs([proof])], footer)
 
 
 def trend_page(entries: Sequence[Entry], place: object) -> str:
