@@ -13,6 +13,7 @@
 #   make attacks      the exporter under floods and slow clients, beside node_exporter
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
 #   make test-systemd the exporter's service under a real systemd in QEMU (builds Debian once; root; many minutes)
+#   make test-runtimes    OpenVINO, OpenCV, ncnn, Keras and language models, each in an environment of its own (RUNTIMES="openvino keras")
 #   make test-onnx-suite  all models of ONNX's own backend suite (a part of them is in make test)
 #   make site         the documentation as a site in build/site, in an environment of its own; a warning is an error
 #   make docs         write anew what docs/ takes from --help and from tests
@@ -99,6 +100,10 @@ test-systemd: $(VENV)/.develop
 # Twelve virtual boards behind twelve SSH servers, with a fault in each round; some minutes. Needs sshd.
 test-fleet: $(VENV)/.develop
 	$(BIN)/python -m tests.profiler.fleet.faults
+
+.PHONY: test-runtimes
+test-runtimes:
+	@tools/test-runtimes $(RUNTIMES)
 
 test-onnx-suite: $(VENV)/.develop
 	EDGEPROF_ONNX_SUITE=1 $(BIN)/python -m pytest tests/plugins/runtimes/test_onnx_suite.py

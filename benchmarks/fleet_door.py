@@ -46,7 +46,16 @@ def make_lab(folder: Path, stack: contextlib.ExitStack) -> Path:
     """Three destinations behind one server: a board, one that answers at once, and one that runs ``true``."""
     boards = Boards(folder / "boards")
     boards.add("board", "jetson-orin-nano", stack)
-    answer = json.dumps({"protocol": protocol.VERSION, "edgeprof": __version__, "jobs": []}).encode()
+    described = {
+        "board": "b",
+        "machine": None,
+        "power_mode": None,
+        "time_s": 0.0,
+        "allow_code": False,
+        "simulated": True,
+    }
+    state = {"measuring": None, "running": None, "temperature_c": None, "free_bytes": None, "jobs": []}
+    answer = json.dumps({"protocol": protocol.VERSION, "edgeprof": __version__, **described, **state}).encode()
     (folder / "answer").write_bytes(struct.pack(">I", len(answer)) + answer)
     for name, text in (("canned", f"cat {shlex.quote(str(folder / 'answer'))}"), ("bare", "true")):
         (folder / "boards" / name).mkdir()
@@ -119,14 +128,14 @@ def _switches(process: psutil.Process) -> int:
 def ask_all(name: str, count: int) -> float:
     """Seconds that ``status`` of so many devices takes."""
 
-    def status(device: Device) -> dict[str, Any]:
+    def status(device: Device) -> protocol.State:
         with Link(device) as link:
             return link.status()
 
     devices = [Device(f"{name}-{number}", name, ssh=name) for number in range(count)]
     began = time.monotonic()
     answers = [answer for _, answer in on_each(devices, status)]
-    assert all(isinstance(answer, dict) for answer in answers), answers
+    assert all(isinstance(answer, protocol.State) for answer in answers), answers
     return time.monotonic() - began
 
 

@@ -16,7 +16,8 @@ def files() -> list[str]:
     """The files that run elsewhere: the worker's, the runtimes', and what applications import or copy beside them."""
     folders = ("profiler/edgeprof/worker", "profiler/edgeprof/workload", "plugins/edgeprof_plugins/runtimes")
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    return [str(path) for path in [*paths, ROOT / "profiler/edgeprof/tracking.py"]]
+    imported = [ROOT / "profiler/edgeprof" / name for name in ("tracking.py", "staging.py")]
+    return [str(path) for path in [*paths, *imported]]
 
 
 def main() -> int:

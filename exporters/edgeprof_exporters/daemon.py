@@ -31,8 +31,9 @@ from edgeprof_exporters.latest_results import LatestResults
 from edgeprof_exporters.logs import LOG, event, setup
 from edgeprof_exporters.notify import Notifier, inherited_sockets
 from edgeprof_exporters.quotas import affordable_connections
-from edgeprof_exporters.receiver import Receiver
+from edgeprof_exporters.receiver import Receiver, group_id
 from edgeprof_exporters.server import Server, listen
+from edgeprof_exporters.stages import Stages, stage_folder
 from edgeprof_exporters.state import NOT_OURS, state_file
 from edgeprof_exporters.thrift.memory import few_arenas, give_back
 from edgeprof_exporters.throttling import Throttling
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 
 #: The rhythms of housekeeping (s).
 _TICK_S, _SETTLE_S, _THROTTLE_S, _BENCH_S, _LOOK_S, _RUNTIME_STATE_S = 0.5, 1.0, 5.0, 10.0, 3.0, 5.0
+#: How often the rings of stages are read (s).
+_STAGES_S = 1.0
 #: How often free memory is given back (s).
 _MEMORY_S = 60.0
 #: From SIGTERM to the end (s) at most.
@@ -88,6 +91,7 @@ class Daemon:
         self.roots = Roots.resolve(settings.sampling_sysfs_root or None, settings.sampling_procfs_root or None)
         self.engine = Engine(settings.sampling_rate_hz, settings.sampling_bridge_s)
         self.inferences = Inferences(self.engine.history, settings.track_max_series)
+        self.stages = Stages(None, settings.track_max_series)
         self.throttling = Throttling(self.roots)
         self.bench = LatestResults(Path(settings.bench_directory) if settings.bench_directory else None)
         self.notifier = Notifier()
@@ -151,6 +155,9 @@ class Daemon:
         if self._track_path is not None:
             self._receiver = Receiver(self._track_path, self.inferences, settings.control_group)
             self._receiver.start()
+            group = group_id(settings.control_group) if settings.control_group else None
+            self.stages.watch(stage_folder(self._track_path, group))
+            self.engine.listener = self.stages.hear
         if self._control_path is not None:
             self._control = Control(self._control_path, settings.control_group, self._commands())
             self._control.start()
@@ -179,6 +186,8 @@ class Daemon:
         self.engine.stop()
         now = time.monotonic()
         self.inferences.settle(now, self.engine.lock, all_of_them=True)
+        self.stages.poll(now, self.engine.headline_channels)
+        self.stages.close()
         if self._server is not None and self._server.is_begun:
             self.state.save(self.collect_state(), clean=True)
             event(logging.INFO, "ended", seconds=round(time.monotonic() - begun, 3))
@@ -197,7 +206,9 @@ class Daemon:
         signal.signal(signal.SIGHUP, reload)
 
     def _keep_house(self) -> None:
-        due = dict.fromkeys(("settle", "throttle", "bench", "rescan", "runtime", "state", "watchdog", "memory"), 0.0)
+        due = dict.fromkeys(
+            ("settle", "stages", "throttle", "bench", "rescan", "runtime", "state", "watchdog", "memory"), 0.0
+        )
         now = time.monotonic()
         due |= {
             "rescan": now + _LOOK_S,
@@ -207,6 +218,7 @@ class Daemon:
         }
         tasks: dict[str, tuple[float, Callable[[], None]]] = {
             "settle": (_SETTLE_S, lambda: self.inferences.settle(time.monotonic(), self.engine.lock)),
+            "stages": (_STAGES_S, lambda: self.stages.poll(time.monotonic(), self.engine.headline_channels)),
             "throttle": (_THROTTLE_S, self._look_around),
             "bench": (_BENCH_S, self.bench.refresh),
             "rescan": (_LOOK_S, self._rescan_if_changed),
@@ -282,7 +294,7 @@ class Daemon:
             self._web.exposition = exposition
             self._web.telemetry_path = new.web_telemetry_path
             self._web.max_requests = new.web_max_requests
-        self.inferences.most_series = new.track_max_series
+        self.inferences.most_series = self.stages.most_series = new.track_max_series
         self.throttling.roots = roots
         self._power_mode = mode_and_governor(roots)
         if new.bench_directory != old.bench_directory:
@@ -376,7 +388,10 @@ class Daemon:
         sources: dict[str, Callable[[], Samples]] = {
             "power": lambda: views.power(self.engine),
             "device": lambda: views.device(self.engine, self.roots, self.throttling, self._power_mode),
-            "inference": lambda: views.inference(self.inferences, self.engine),
+            "inference": lambda: {
+                **views.inference(self.inferences, self.engine),
+                **views.stages(self.stages, self.engine),
+            },
             "bench": self.bench.samples,
             "sampler": lambda: views.sampler(self.engine),
             "process": self._process,
@@ -415,6 +430,7 @@ class Daemon:
         return {
             "engine": self.engine.state(),
             "inferences": self.inferences.state(),
+            "stages": self.stages.state(),
             "throttling": self.throttling.seen()[0],
         }
 
@@ -427,11 +443,13 @@ class Daemon:
         try:
             self.engine.resume(saved["engine"], now)
             self.inferences.resume(saved["inferences"])
+            self.stages.resume(saved.get("stages", []))  # a daemon before this one kept none
             self.throttling.resume(saved["throttling"])
         except NOT_OURS as error:
             # All or nothing: counters from different times would be worse than new ones.
             self.engine = Engine(self.settings.sampling_rate_hz, self.settings.sampling_bridge_s)
             self.inferences = Inferences(self.engine.history, self.settings.track_max_series)
+            self.stages = Stages(None, self.settings.track_max_series)
             self.throttling = Throttling(self.roots)
             event(logging.WARNING, "the state is not ours; counters begin at zero", error=str(error))
         else:

@@ -23,7 +23,7 @@ from edgeprof.sensing.sensor import Channel, Sensor
 from edgeprof_exporters.logs import event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, MutableSequence, Sequence
+    from collections.abc import Callable, Iterable, MutableSequence, Sequence
 
     from edgeprof.sensing.board.topology import Topology
     from edgeprof.sensing.discover import Discovery
@@ -146,7 +146,7 @@ class Tap(Sensor):
                     meter.add(*seen)
                     if meter.refusal is not None:
                         _tell_refusal(meter)
-                    engine.advanced(meter)
+                    engine.advanced(meter, seen)
 
 
 def _tell_refusal(meter: Meter) -> None:
@@ -183,6 +183,8 @@ class Engine:
         self.rails: list[Rail] = []
         self.total: Total | None = None
         self.topology: Topology | None = None
+        #: Hears every reading of the headline: channel, monotonic s, W or J.
+        self.listener: Callable[[Channel, float, float], None] | None = None
         self.taps: list[Tap] = []
         #: The sources that were ever read: one that is lost is shown as lost.
         self.known: dict[str, None] = {}
@@ -242,10 +244,17 @@ class Engine:
             self._add_counts(samplers)
             self._base = dict(self._counted)
 
-    def advanced(self, meter: Meter) -> None:
+    def advanced(self, meter: Meter, seen: tuple[float, float]) -> None:
         """A meter has a new reading (called under the lock, by a Tap)."""
         if self.total is not None and meter in self._headline:
             self.total.advance(meter)
+            if self.listener is not None:
+                self.listener(meter.channel, *seen)
+
+    @property
+    def headline_channels(self) -> list[Channel]:
+        """The channels whose sum is the device's power; empty where nothing tells it."""
+        return [meter.channel for meter in self.total.meters] if self.total is not None else []
 
     # -- what is known ------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ class Name(NamedTuple):
 
 _RAIL = ("rail", "source", "provenance")
 _INFERENCE = ("model", "variant", "runtime")
+_STAGE = (*_INFERENCE, "stage")
 _BENCH = ("model", "variant", "runtime", "scenario")
 _WORKLOAD = ("workload", "unit")
 _OWN = "edgeprof's own thread samples and integrates between scrapes, since a gauge would miss every burst."
@@ -129,6 +130,24 @@ TABLE: tuple[Name, ...] = (
         "counter",
         _INFERENCE,
         "Inferences whose energy is not known in full: no sensor, a gap, reported too late, too many.",
+        "inference",
+    ),
+    Name("edgeprof_stages_total", "counter", _STAGE, "Calls of stages that applications marked.", "inference"),
+    Name(
+        "edgeprof_stage_energy_joules_total",
+        "counter",
+        (*_STAGE, "provenance"),
+        "Energy of the whole device while these stages ran, by regression of its readings on when each of them ran.",
+        "inference",
+    ),
+    Name(
+        "edgeprof_stage_seconds_total", "counter", _STAGE, "Seconds of these stages, inner ones included.", "inference"
+    ),
+    Name(
+        "edgeprof_stages_without_energy_total",
+        "counter",
+        _STAGE,
+        "Calls of stages whose energy stayed unknown for ten minutes: not separable from others, or no sensor.",
         "inference",
     ),
     Name(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgeprof_exporters.engine import Engine
     from edgeprof_exporters.exposition import Samples
     from edgeprof_exporters.inferences import Inferences, Tally
+    from edgeprof_exporters.stages import Stages
     from edgeprof_exporters.throttling import Throttling
 
 #: Quantity → the metric that shows it by its channel's name.
@@ -114,6 +115,19 @@ def inference(inferences: Inferences, engine: Engine) -> Samples:
             "edgeprof_inference_energy_joules_total": [((*key, provenance), t.joules) for key, t in rows],
             "edgeprof_inference_duration_seconds": [(key, (_buckets(t), t.seconds)) for key, t in rows],
             "edgeprof_inferences_without_energy_total": [(key, float(t.without)) for key, t in rows],
+        }
+
+
+def stages(stages: Stages, engine: Engine) -> Samples:
+    """Counters of the stages that applications marked."""
+    provenance = engine.sources_of_total[1]
+    with stages.lock:
+        rows = [((model, variant, runtime, stage), t) for (stage, model, variant, runtime), t in stages.tallies.items()]
+        return {
+            "edgeprof_stages_total": [(key, float(t.count)) for key, t in rows],
+            "edgeprof_stage_energy_joules_total": [((*key, provenance), t.joules) for key, t in rows],
+            "edgeprof_stage_seconds_total": [(key, t.seconds) for key, t in rows],
+            "edgeprof_stages_without_energy_total": [(key, float(t.without)) for key, t in rows],
         }
 
 

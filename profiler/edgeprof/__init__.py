@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgeprof.library.recorder import measure, record
     from edgeprof.library.result import Result, compare, load
     from edgeprof.library.sensors import sensors
+    from edgeprof.staging import stage
     from edgeprof.tracking import track
     from edgeprof.worker.pipeline import pipeline
 
@@ -29,6 +30,7 @@ __all__ = [
     "pipeline",
     "record",
     "sensors",
+    "stage",
     "track",
 ]
 
@@ -43,6 +45,7 @@ _LIBRARY = {
     "pipeline": "edgeprof.worker.pipeline",
     "record": "edgeprof.library.recorder",
     "sensors": "edgeprof.library.sensors",
+    "stage": "edgeprof.staging",
     "track": "edgeprof.tracking",
 }
 

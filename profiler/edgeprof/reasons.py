@@ -57,10 +57,16 @@ class Code(str, Enum):
     CUT_SHORT = "cut_short", Severity.REMARK
     STOPPED = "stopped", Severity.REMARK
     IN_PROCESS = "in_process", Severity.REMARK
+    NO_PROFILE = "no_profile", Severity.REMARK
     CLIP_SHORTENED = "clip_shortened", Severity.REMARK
     NOT_REPEATABLE = "not_repeatable", Severity.REMARK
     NOT_SEPARABLE = "not_separable", Severity.REMARK
     STAGE_DIFFERS = "stage_differs", Severity.REMARK
+    NO_PHASES = "no_phases", Severity.REMARK
+    STAGES_CROSS = "stages_cross", Severity.REMARK
+    STAGES_UNFINISHED = "stages_unfinished", Severity.REMARK
+    STAGES_RENAMED = "stages_renamed", Severity.REMARK
+    STAGES_LOST = "stages_lost", Severity.REMARK
 
     RANDOM_WEIGHTS = "random_weights", Severity.REMARK
     PHASES_DO_NOT_ADD_UP = "phases_do_not_add_up"

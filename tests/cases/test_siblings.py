@@ -164,6 +164,26 @@ def nested_acpi_meters(directory: Path) -> tuple[Machine, Right]:
     return machine, Right(200.0, "power_meter@ACPI000D:01 Total System Power", 200.0)
 
 
+def grace_sockets(directory: Path) -> tuple[Machine, Right]:
+    """NVIDIA's Grace names its meters by socket: the module is around the processor, and that around its parts."""
+    machine = Machine(directory)
+    watts = {"Module": (400, 380), "Grace": (250, 240), "CPU": (180, 170), "SysIO": (40, 38)}
+    meters = [(f"{name} Power Socket {n}", value) for name, pair in watts.items() for n, value in enumerate(pair)]
+    for number, (name, value) in enumerate(meters):
+        machine.chip(
+            "power_meter", f"LNXSYSTM:00/ACPI000D:0{number}", power1_average=value * 10**6, power1_oem_info=name
+        )
+    rail = "power_meter@ACPI000D:00 Module Power Socket 0 + power_meter@ACPI000D:01 Module Power Socket 1"
+    return machine, Right(780.0, rail, 780.0)
+
+
+def package_below_its_cores(directory: Path) -> tuple[Machine, Right]:
+    machine = Machine(directory)
+    machine.zone("intel-rapl:0", "package-0", 5.0)
+    machine.zone("intel-rapl:0:0", "core", 14.0, starts=8e9)
+    return machine, Right(None, None, 14.0, "while core-0 inside of it shows")
+
+
 def two_supplies(directory: Path) -> tuple[Machine, Right]:
     machine = Machine(directory)
     for address in ("0058", "0059"):
@@ -245,7 +265,8 @@ MACHINES: dict[str, Callable[[Path], tuple[Machine, Right]]] = {
     **{
         make.__name__: make
         for make in (
-            four_dies, twelve_packages, two_platforms, mmio_alone_with_memory, nested_acpi_meters, two_supplies,
+            four_dies, twelve_packages, two_platforms, mmio_alone_with_memory, nested_acpi_meters, grace_sockets,
+            package_below_its_cores, two_supplies,
             epyc_by_amd_energy, meter_that_shows_nothing, meter_that_shows_nothing_alone, package_that_stands_still,
             charging_laptop, without_proc, masked_powercap,
         )

@@ -150,6 +150,11 @@ def _inferences(device: Device, load: float, second: float, step_s: float, put, 
             share = 0.5 * (1 + math.erf(z / math.sqrt(2)))
             le = "+Inf" if bound == math.inf else f"{bound:g}"
             add("edgeprof_inference_duration_seconds_bucket", round(done * share), **who, le=le)
+        for stage, part in (("decode", 0.1), ("detect", 0.7), ("draw", 0.05)):
+            add("edgeprof_stages_total", done, **who, stage=stage)
+            add("edgeprof_stages_without_energy_total", 0, **who, stage=stage)
+            add("edgeprof_stage_seconds_total", done * seconds * part, **who, stage=stage)
+            add("edgeprof_stage_energy_joules_total", done * joules * part, **who, stage=stage, provenance="measured")
         add("edgeprof_inference_duration_seconds_sum", done * seconds, **who)
         add("edgeprof_inference_duration_seconds_count", done, **who)
 

@@ -59,6 +59,9 @@ _PCI_CLASSES = {"0x03": "gpu", "0x12": "accelerator"}
 _CONSOLES = {"0x1a03", "0x102b", "0x1234", "0x1af4", "0x15ad", "0x1b36", "0x1013", "0x80ee", "0x1414"}
 #: Words of ACPI power meters that speak of the whole machine, the strongest first.
 _WHOLE = (r"total", r"system|platform|chassis|server|node", r"input|supply")
+#: Names of meters that speak of one socket, as NVIDIA's Grace gives them, and what is around the others of a socket.
+_SOCKET = re.compile(r"\bsocket\s*(\d+)", re.IGNORECASE)
+_SOCKET_WHOLE = (r"\bmodule\b", r"\b(grace|package|total)\b")
 _METER_SCOPES = ((r"cpu|processor", "package"), (r"mem|dimm|dram", "memory"), (r"gpu", "gpu"))
 
 
@@ -155,6 +158,9 @@ def acpi_meters(names: Sequence[str]) -> list[dict[str, Any]]:
     """
     if len(names) == 1:
         return [{"scope": "board", "role": "total", "additive": False}]
+    sockets = [match[1] if (match := _SOCKET.search(name)) else None for name in names]
+    if None not in sockets:
+        return _socket_meters(names, sockets)
     ranks = [next((i for i, words in enumerate(_WHOLE) if re.search(words, name.lower())), None) for name in names]
     best = min((rank for rank in ranks if rank is not None), default=None)
     whole = ranks.index(best) if best is not None and ranks.count(best) == 1 else None
@@ -168,4 +174,26 @@ def acpi_meters(names: Sequence[str]) -> list[dict[str, Any]]:
         else:
             note = "the names of this machine's power meters do not say which of them is around the others"
             facts.append({"scope": "unknown", "additive": False, "note": note})
+    return facts
+
+
+def _socket_meters(names: Sequence[str], sockets: Sequence[str | None]) -> list[dict[str, Any]]:
+    """Meters of sockets: of each, the module is around the processor, and the processor around its parts."""
+    ranks = [
+        next((rank for rank, words in enumerate(_SOCKET_WHOLE) if re.search(words, name, re.IGNORECASE)), len(names))
+        for name in names
+    ]
+    facts: list[dict[str, Any]] = []
+    for index, (name, socket) in enumerate(zip(names, sockets, strict=True)):
+        around = [i for i, other in enumerate(sockets) if other == socket and ranks[i] < ranks[index]]
+        scope = next((scope for words, scope in _METER_SCOPES if re.search(words, name.lower())), "unknown")
+        if around:
+            facts.append({"scope": scope, "additive": False, "inside": max(around, key=lambda i: ranks[i])})
+        elif ranks[index] == 0:
+            facts.append({"scope": "module", "role": "total", "additive": True})
+        elif ranks[index] == 1:
+            facts.append({"scope": "package", "additive": True})
+        else:
+            note = "the names of this socket's power meters do not say which of them is around the others"
+            facts.append({"scope": scope, "additive": False, "note": note})
     return facts

@@ -148,6 +148,9 @@ def instruments(driver: Any, covers: str) -> list[Sensor]:
     return [Joulescope(driver, device, covers) for device in devices]
 
 
+find.is_instrument = True  # type: ignore[attr-defined]  # discover asks the factory
+
+
 @hookimpl
 def register_sensors(register: Register) -> None:
     register(NAME, find)

@@ -284,6 +284,9 @@ def parse(address: str) -> tuple[str, float, str]:
     return match[1] or "dynamic", volts, match[3]
 
 
+find.is_instrument = True  # type: ignore[attr-defined]  # discover asks the factory
+
+
 @hookimpl
 def register_sensors(register: Register) -> None:
     register(NAME, find)

@@ -309,6 +309,9 @@ def _line_of(text: str, name: str, key: str | None = None) -> int:
     return line_number
 
 
+find.is_instrument = True  # type: ignore[attr-defined]  # discover asks the factory
+
+
 @hookimpl
 def register_sensors(register: Register) -> None:
     register(NAME, find)

@@ -177,6 +177,9 @@ def parse(address: str) -> tuple[str, float, str | None]:
     return match[1], volts, match[3]
 
 
+find.is_instrument = True  # type: ignore[attr-defined]  # discover asks the factory
+
+
 @hookimpl
 def register_sensors(register: Register) -> None:
     register(NAME, find)

@@ -28,8 +28,6 @@ _TORCH_EXPORT = (
     "--runtime pytorch. Or export the whole model with torch.export.save or torch.onnx.export."
 )
 
-_SERVE = "Serve it with a server that speaks OpenAI's protocol, and bench the server's URL."
-
 FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
@@ -98,19 +96,19 @@ FORMATS: dict[str, Format] = {
             "openvino-genai",
             (),
             "a language model for OpenVINO",
-            _SERVE,
+            "pip install 'edgeprof[openvino-genai]'",
         ),
         Format(
             "onnxruntime-genai",
             (),
             "a language model for ONNX Runtime",
-            _SERVE,
+            "pip install 'edgeprof[onnxruntime-genai]'",
         ),
         Format(
             "ctranslate2",
             (),
             "a language model for CTranslate2",
-            _SERVE,
+            "pip install 'edgeprof[ctranslate2]'",
         ),
         Format(
             "openai-server",

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from edgeprof.benchmark import gpu_findings as device
-from edgeprof.benchmark import health, language, latency, microcontrollers, stages
+from edgeprof.benchmark import health, language, latency, microcontrollers, operators, stages
 from edgeprof.energy.counters import unwrap
 from edgeprof.reasons import Code, Severity, severity_of
 from edgeprof.results import schema
@@ -36,8 +36,15 @@ TRACE_POINTS = 1200
 _NAN_REMEDY = "Feed it real inputs (--input-data FILE.npz); if they give the same, the model overflows or is damaged."
 
 
-def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Variant:
-    """One row of the result."""
+def variant(record: VariantRecord, sampled: Sampled, plan: Plan, operators_kept: int = 0) -> schema.Variant:
+    """One row of the result.
+
+    Args:
+        record: What was kept of the variant.
+        sampled: What the sensors brought.
+        plan: What was done.
+        operators_kept: How many operators get a row of their own, where a profile was taken.
+    """
     row = schema.Variant(
         name=record.name,
         recipe=record.recipe,
@@ -62,12 +69,14 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan) -> schema.Varia
             peak_rss=record.memory.peak_rss,
             loaded_rss=record.loaded.rss_bytes,
             gpu_peak=record.memory.gpu_peak,
+            runtime_rss=record.loaded.library_rss_bytes,
             anonymous=record.memory.anonymous,
             mapped=record.memory.mapped,
             load_peak=record.loaded.peak_rss_bytes,
         )
     if record.main.windows:
         _add_measurements(row, record, sampled, plan)
+    operators.add_findings(row, record, operators_kept)
     language.add_findings(row, record)
     microcontrollers.add_findings(row, record)
     stages.add_findings(row, record, plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,21 +12,26 @@ import msgspec
 from edgeprof.benchmark.plan import make_plan
 from edgeprof.energy.estimate import CoreWatts
 from edgeprof.energy.recording import Recording
+from edgeprof.energy.stage_figures import report_stages
 from edgeprof.launch.command import SignalRelay, require_command, run_command
 from edgeprof.launch.lock import holder
+from edgeprof.launch.output_lines import OutputLines
 from edgeprof.reasons import Code
 from edgeprof.results.schema import Reason
 from edgeprof.sensing.device.host import describe_host
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
-from edgeprof.worker.span import COMMAND, Span
+from edgeprof.stage_rings import StageWatch
+from edgeprof.worker.span import COMMAND, PHASE, Span
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Sequence
 
     from edgeprof.energy.recording import Quote
     from edgeprof.launch.command import CommandRun
     from edgeprof.plugins import PluginHost
+    from edgeprof.results.schema import Stage
     from edgeprof.roots import Roots
 
 SCHEMA = "edgeprof.run/1"
@@ -39,11 +45,15 @@ class Outcome:
         argv: The command.
         runs: One per repetition.
         quote: Joules per run, watts over all runs, and why something is missing or degraded.
+        stages: What the command marked with ``edgeprof.stage``, over all runs.
+        phases: What its output said that it did, in the order in which it was first said.
     """
 
     argv: Sequence[str]
     runs: Sequence[CommandRun]
     quote: Quote
+    stages: Sequence[Stage] = ()
+    phases: Sequence[Quote] = ()
 
     @property
     def duration_s(self) -> float:
@@ -72,6 +82,8 @@ class Outcome:
             "cpu_s": sum(run.cpu_s for run in self.runs) / len(self.runs),
             "energy_j_per_run": msgspec.to_builtins(self.quote.energy),
             "power_w": msgspec.to_builtins(self.quote.power),
+            "phases": [quote.to_dict() for quote in self.phases],
+            "stages": msgspec.to_builtins(list(self.stages)),
             "reasons": msgspec.to_builtins(self.quote.reasons),
         }
 
@@ -87,8 +99,12 @@ def measure_command(
     sensors: Sequence[str] | None = None,
     rail: str | None = None,
     estimate_power_w: float | None = None,
+    phases: re.Pattern[str] | None = None,
 ) -> Outcome:
     """Run ``argv`` under the sampler, ``repeat`` times or until a signal ends it, with idle before and after.
+
+    With ``phases`` each line of its output that matches begins a phase, which lasts until the next one or the end; its
+    name is the first group of the pattern, or all that matches.
 
     The device's lock is not taken: a command may be a bench of its own. Who else measures meanwhile is said.
 
@@ -104,7 +120,9 @@ def measure_command(
     plan = make_plan(idle_s=idle_s, channels=channels, sample_rate_hz=sample_rate_hz)
     before = holder(roots)
     recording = Recording(discovery.topology, sampler, core_watts=core_watts, is_quiet_between=True)
-    with SignalRelay() as relay, recording:
+    watch = StageWatch(is_own=False)
+    output = OutputLines() if phases is not None else None
+    with SignalRelay() as relay, recording, watch, output or contextlib.nullcontext():
         if channels and idle_s:  # where nothing measures, idling tells nothing
             recording.idle(idle_s, relay.ended)
         if relay.ended.is_set():
@@ -112,7 +130,7 @@ def measure_command(
         while len(runs) < repeat and not (runs and runs[-1].exit_code > 128) and not relay.ended.is_set():
             if channels:
                 time.sleep(plan.pause_s)
-            runs.append(run_command(argv, relay))
+            runs.append(run_command(argv, relay, output.descriptor if output is not None else None))
             span = Span(COMMAND, runs[-1].start_s, runs[-1].end_s, 1, "run", (argv[0],))
             recording.add(span, cpu_s=runs[-1].cpu_s)
         if channels and idle_s:
@@ -120,6 +138,36 @@ def measure_command(
             recording.idle(idle_s, relay.ended)
     others = {str(other) for other in (before, holder(roots)) if other is not None}
     quote = recording.quote(argv[0])
+    spans = [] if output is None or phases is None else phase_spans(output.lines, phases, runs)
+    for span in spans:
+        recording.add(span)
+    quotes = [recording.quote(*key) for key in dict.fromkeys(span.key for span in spans)]
+    if phases is not None and not spans:
+        unmatched = f"no line of the output matched --phases {phases.pattern}"
+        quote = replace(quote, reasons=[*quote.reasons, Reason(code=Code.NO_PHASES, message=unmatched)])
+    marked = report_stages(recording, watch.spans, watch.rings)
     _, filter_reasons = recording.fitted_filters()
     shared = [Reason(code=Code.SHARED_DEVICE, message=f"another measurement ran on this device: {o}") for o in others]
-    return Outcome(argv, runs, replace(quote, reasons=[*quote.reasons, *filter_reasons, *shared]))
+    reasons = [*quote.reasons, *marked.reasons, *filter_reasons, *shared]
+    return Outcome(argv, runs, replace(quote, reasons=reasons), marked.stages, quotes)
+
+
+def phase_spans(lines: Sequence[tuple[float, str]], pattern: re.Pattern[str], runs: Sequence[CommandRun]) -> list[Span]:
+    """The phases of all runs: each matching line begins one, which lasts until the next or until its run ends.
+
+    Args:
+        lines: CLOCK_MONOTONIC seconds and text, in order of time.
+        pattern: Its first group names the phase; without one, all that matches.
+        runs: When each run was.
+    """
+    spans = []
+    for run in runs:
+        begins = [
+            (time_s, match.group(1 if pattern.groups else 0) or "")
+            for time_s, text in lines
+            if run.start_s <= time_s <= run.end_s and (match := pattern.search(text)) is not None
+        ]
+        ends = [*(time_s for time_s, _ in begins[1:]), run.end_s]
+        for (start_s, name), end_s in zip(begins, ends, strict=False):
+            spans.append(Span(PHASE, start_s, end_s, 1, "phase", ("phase", name)))
+    return spans

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof import __version__
 from edgeprof.artifact.recognition import SERVER
-from edgeprof.benchmark import assemble, gpu_findings, language, microcontrollers, stages
+from edgeprof.benchmark import assemble, gpu_findings, language, microcontrollers, operators, stages
 from edgeprof.benchmark.memory import device_memory, group_candidates, own_memory
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
 from edgeprof.benchmark.records import Sampled, VariantRecord
@@ -113,8 +113,8 @@ def _prepare(
     """The sensors that see the models at work: this machine's, or only instruments where they run on another device."""
     if not microcontrollers.run_elsewhere(models):
         return prepare(host, roots, request.sensors, request.rail, note=progress.note)
-    only = microcontrollers.sensors_beside(request, host)
-    discovery = prepare(host, roots, only, note=progress.note) if only else None
+    among = microcontrollers.sensors_beside(request, host)
+    discovery = prepare(host, roots, request.sensors, note=progress.note, among=among)
     return microcontrollers.seen_from_outside(discovery, models, request.rail)
 
 
@@ -187,6 +187,11 @@ class _Run:
                 records += members
                 if not self.interrupted:
                     self._group(list(zip(group, members, strict=True)))
+            self.recording.stop()  # from here on nothing is measured
+            self._profile(list(zip(candidates, records, strict=False)))
+            for candidate, record in zip(candidates, records, strict=False):
+                if candidate.runtime is not None and candidate.artifact.path is not None and record.main.windows:
+                    record.microcontroller_need = candidate.runtime.microcontroller_need(str(candidate.artifact.path))
         finally:
             self.recording.stop()
             self.progress.end()
@@ -197,7 +202,7 @@ class _Run:
             board = corrections.board_name(self.discovery.topology.board, self.roots)
             corrections.keep_fitted(self.discovery.topology.channels, fits, board)
         preflight = _charge_load(preflight, records)
-        variants = [assemble.variant(record, sampled, self.plan) for record in records]
+        variants = [assemble.variant(record, sampled, self.plan, self.request.profile_ops or 0) for record in records]
         assemble.pair_accuracies(variants, records)
         language.pair_perplexities(variants)
         cost = self.sampler.cost()
@@ -281,16 +286,7 @@ class _Run:
             self.progress.note(f"{record.name}: {candidate.failure.message}")
         if candidate.runtime is None:
             return None
-        spec = WorkerSpec.of(
-            candidate.runtime,
-            candidate.artifact.target,
-            self._options(candidate),
-            inputs=self.request.input_data,
-            python=self.request.worker_python,
-            timeout_s=self.request.timeout_s,
-            isolated=self.request.isolated and not candidate.in_process,
-            seed=self.plan.seed,
-        )
+        spec = self._spec(candidate)
         ready: Worker | None = None
         began_s = time.monotonic()
         with self._charged_to(record):
@@ -430,6 +426,17 @@ class _Run:
             record.notes.append(schema.Reason(code=code, message=error.message, remedy=error.remedy))
             self.progress.note(f"{record.name}: {error.message}")
 
+    def _profile(self, members: Sequence[tuple[Candidate, VariantRecord]]) -> None:
+        """Look into each model that was measured, in a worker of its own that is thrown away."""
+        if self.request.profile_ops is None or self.interrupted:
+            return
+        with contextlib.suppress(KeyboardInterrupt):  # what was measured stays
+            for candidate, record in members:
+                if record.main.windows and record.failure is None:
+                    self.progress.stage(f"operators · {record.name}", operators.SECONDS)
+                    record.profile, missing = operators.look_into(self._spec(candidate), str(record.runtime))
+                    record.notes += missing
+
     def _score_text(self, worker: Worker, record: VariantRecord) -> None:
         """What the model makes of the text, where one was given; rows of one model at several lengths make the same."""
         text = self.request.text
@@ -475,6 +482,20 @@ class _Run:
             self._options(candidate),
             failure=candidate.failure,
             notes=[schema.Reason(code=Code.IN_PROCESS, message=_IN_PROCESS)] if candidate.in_process else [],
+        )
+
+    def _spec(self, candidate: Candidate) -> WorkerSpec:
+        """The worker of a candidate that has a runtime."""
+        assert candidate.runtime is not None
+        return WorkerSpec.of(
+            candidate.runtime,
+            candidate.artifact.target,
+            self._options(candidate),
+            inputs=self.request.input_data,
+            python=self.request.worker_python,
+            timeout_s=self.request.timeout_s,
+            isolated=self.request.isolated and not candidate.in_process,
+            seed=self.plan.seed,
         )
 
     def _options(self, candidate: Candidate) -> LoadOptions:

@@ -15,7 +15,7 @@ from edgeprof.reasons import Code
 from edgeprof.results import schema
 from edgeprof.results.schema import Reason
 from edgeprof.sensing.board.topology import Board, arrange
-from edgeprof.sensing.discover import Discovery, instruments
+from edgeprof.sensing.discover import instruments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgeprof.benchmark.records import VariantRecord
     from edgeprof.benchmark.request import BenchRequest, Candidate
     from edgeprof.plugins import PluginHost
+    from edgeprof.sensing.discover import Discovery
     from edgeprof.worker.scenario import Window
 
 #: A clock that is off by more is not believed: the latency is then this machine's.
@@ -58,7 +59,7 @@ def run_elsewhere(models: Sequence[Candidate]) -> bool:
 
 
 def sensors_beside(request: BenchRequest, host: PluginHost) -> list[str]:
-    """The sources to ask for a device beside this machine: those that were asked for, else every instrument.
+    """The sources that may be asked for a device beside this machine: the instruments.
 
     Raises:
         InputError: one of them measures this machine, or a wattage of its processor was given.
@@ -76,25 +77,21 @@ def sensors_beside(request: BenchRequest, host: PluginHost) -> list[str]:
                 f"the sensor {name} measures this machine, and a microcontroller runs the model",
                 remedy=f"Use a meter at its supply: {', '.join(able)}.",
             )
-    return list(request.sensors or able)
+    return able
 
 
-def seen_from_outside(
-    found: Discovery | None, models: Sequence[Candidate], rail: str | None, name: str = "a microcontroller"
-) -> Discovery:
+def seen_from_outside(found: Discovery, models: Sequence[Candidate], rail: str | None) -> Discovery:
     """What instruments see, placed on no board: this machine's rails are not those of the device.
 
     Args:
-        found: What was discovered; None: there are no instruments.
+        found: What was discovered.
         models: All that are to be measured.
         rail: ``--rail``.
-        name: What the device is called.
 
     Raises:
         InputError: there are several devices, and a meter that cannot tell whose joules it counts.
     """
-    board = Board(id="microcontroller", name=name, no_sensor=_UNSEEN)
-    found = found or Discovery([], arrange(board, []), [], [])
+    board = Board(id="microcontroller", name="a microcontroller", no_sensor=_UNSEEN)
     topology = arrange(board, found.topology.channels, rail)
     able = [model.name for model in models if model.failure is None]
     if topology.headline.channels and len(able) > 1:

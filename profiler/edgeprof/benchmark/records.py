@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sampler import ChannelStats
     from edgeprof.sensing.sensor import Channel
     from edgeprof.sensing.trace import Key
-    from edgeprof.worker.runtime import LoadOptions
+    from edgeprof.worker.runtime import LoadOptions, MicrocontrollerNeed, OperatorProfile
     from edgeprof.worker.scenario import Scenario, Window
     from edgeprof.worker.span import Span
     from edgeprof.worker.workload import Workload
@@ -90,6 +90,8 @@ class VariantRecord:
     notes: list[Reason] = field(default_factory=list)
     foreign_load: ForeignLoad = field(default_factory=ForeignLoad)
     failure: VariantError | None = None
+    profile: OperatorProfile | None = None
+    microcontroller_need: MicrocontrollerNeed | None = None
     text: Text | None = None  # whose perplexity was asked for, and what the model made of it
     likelihoods: Likelihoods | None = None
 

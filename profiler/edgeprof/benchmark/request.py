@@ -88,6 +88,8 @@ class BenchRequest:
     timeout_s: float = 120.0
     strict: bool = False
     seed: int = 0
+    #: How many operators of each model get a row of their own; None: nothing looks into the models.
+    profile_ops: int | None = None
     #: Lower the averaging of INA3221s for the run, as root.
     fast_sensor: bool = False
 

@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from edgeprof.results.schema import Result
 
 
-@click.command("bench", no_args_is_help=True)
+class _Bench(click.Command):
+    """Lets ``--profile-ops`` stand without a number: click would take the model that follows it for one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from edgeprof.benchmark.operators import KEPT
+
+        return super().parse_args(ctx, [f"--profile-ops={KEPT}" if arg == "--profile-ops" else arg for arg in args])
+
+
+@click.command("bench", cls=_Bench, no_args_is_help=True)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL [MODEL...]")
 @click.option("--runtime", metavar="NAME", help="Which runtime loads it (default: from the file's content).")
 @click.option("--device", metavar="DEVICE", help="cpu, cuda[:N], or the runtime's (default: the runtime's).")
@@ -79,6 +88,12 @@ if TYPE_CHECKING:
 @click.option("--random-weights", is_flag=True, help="Of a bare config.json: weights without meaning, marked so.")
 @click.option("--frames", metavar="SOURCE", help="Frames of a pipeline: a video, a folder, /dev/video0, rtsp://….")
 @click.option("--model", "server_model", metavar="NAME", help="Which model of a server that is given by its URL.")
+@click.option(
+    "--profile-ops",
+    type=click.IntRange(1, 1000),
+    metavar="[=N]",
+    help="Then look where the time goes: the N longest operators (default 10).",
+)
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Whatever else the runtime documents.")
 @click.option(
     "--sample-rate", "sample_rate_hz", type=float, metavar="HZ", help="Fix it (default: as each sensor has news)."
@@ -180,7 +195,7 @@ def _make_request(
     threads, prefill_threads = _threads(flags["threads"])
     same = (
         "runtime device scenario rate_hz streams windows window_s warmup_s idle_s sample_rate_hz rail "
-        "estimate_power_w worker_python timeout_s strict seed fast_sensor server_model frames"
+        "estimate_power_w worker_python timeout_s strict seed fast_sensor server_model frames profile_ops"
     )
     return BenchRequest(
         models=requests,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.argument("model", metavar="MODEL")
 @click.option("--baseline", metavar="MODEL", help="What it came from; it is then compared and timed.")
 @click.option("--with", "chain", metavar="CHAIN", help="Before a run: make this variant of MODEL and predict.")
+@click.option("--runtime", metavar="NAME", help="Which runtime runs it (default: from the file's content).")
 @click.option("--dataset", metavar="SPEC", help="For agreement, ranges and signal to noise.")
 @click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Declared preprocessing of the dataset.")
 @click.option(
@@ -55,7 +56,7 @@ def command(model: str, **flags: Any) -> int:
     from edgeprof.diagnosis.evidence import explain
     from edgeprof.diagnosis.inputs import Inputs
     from edgeprof.errors import InputError
-    from edgeprof.launch.choose import own_formats
+    from edgeprof.launch.choose import named_runtime, own_formats
     from edgeprof.plugins import PluginHost
 
     host = PluginHost.from_environment()
@@ -94,6 +95,7 @@ def command(model: str, **flags: Any) -> int:
             recipe=recipe,
             measure_s=measure_s,
             timeout_s=flags["timeout_s"],
+            named=named_runtime(host, flags["runtime"]) if flags["runtime"] else None,
             inputs=Inputs(shapes, dtypes, input_data),
             note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
         )

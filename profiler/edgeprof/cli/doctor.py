@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 @click.option("--quick", is_flag=True, help="With --prove: less than a minute, with wider intervals.")
 @click.option("--rail", metavar="NAME", help="With --prove: the rail to quote as the total.")
 @click.option("--sensor", "sensors", multiple=True, metavar="NAME[:ADDRESS]", help="Only these sources; repeatable.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="With --prove: also write the verdicts to FILE, a page (.html) or JSON (.json).",
+)
 @root_options
 @json_option
 def command(
@@ -42,6 +49,7 @@ def command(
     quick: bool,
     rail: str | None,
     sensors: tuple[str, ...],
+    output: Path | None,
     sysfs_root: str | None,
     procfs_root: str | None,
     as_json: bool,
@@ -66,11 +74,12 @@ def command(
         from edgeprof.cli import doctor_prove
 
         roots = resolve_roots(sysfs_root, procfs_root)
-        if not doctor_prove.run(host, roots, rail=rail, sensors=sensors, against=against, quick=quick, as_json=as_json):
+        asked = doctor_prove.Asked(rail=rail, sensors=sensors, against=against, quick=quick)
+        if not doctor_prove.run(host, roots, asked, output=output, as_json=as_json):
             raise click.exceptions.Exit(1)
         return
-    if against or quick or rail:
-        raise InputError("--against, --quick and --rail go with --prove", remedy="edgeprof doctor --prove")
+    if against or quick or rail or output:
+        raise InputError("--against, --quick, --rail and -o go with --prove", remedy="edgeprof doctor --prove")
     if bundle is not None:
         from edgeprof.cli import doctor_bundle
 

@@ -4,51 +4,87 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from edgeprof.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from edgeprof.calibration.proof import Check
     from edgeprof.calibration.prove import Proof
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
 
+_OUTPUTS = {".html", ".json"}
 _WORDS = {"passed": "pass", "failed": "fail", "cannot_tell": "?"}
 
 
-def run(
-    host: PluginHost,
-    roots: Roots,
-    *,
-    rail: str | None,
-    sensors: Sequence[str],
-    against: str | None,
-    quick: bool,
-    as_json: bool,
-) -> bool:
+class Asked(NamedTuple):
+    """What a proof was asked for.
+
+    Attributes:
+        rail: ``--rail``.
+        sensors: ``--sensor``.
+        against: ``--against``.
+        quick: ``--quick``.
+    """
+
+    rail: str | None
+    sensors: Sequence[str]
+    against: str | None
+    quick: bool
+
+
+def run(host: PluginHost, roots: Roots, asked: Asked, *, output: Path | None, as_json: bool) -> bool:
     """Prove, print, keep; whether nothing failed.
 
     Raises:
         BusyError: another measurement runs on this device.
+        InputError: ``output`` is neither a page nor JSON, or cannot be written.
     """
     from edgeprof.calibration.prove import prove
     from edgeprof.launch.lock import measuring
 
+    if output is not None and output.suffix not in _OUTPUTS:
+        raise InputError(f"{output.name} is neither a page nor JSON", remedy="Name it FILE.html or FILE.json.")
     with measuring(roots, "doctor --prove"):
         proof = prove(
             host,
             roots,
-            rail=rail,
-            sensors=list(sensors) or None,
-            against=against,
-            quick=quick,
+            rail=asked.rail,
+            sensors=list(asked.sensors) or None,
+            against=asked.against,
+            quick=asked.quick,
             say=lambda text: click.echo(text, err=True),
         )
-    click.echo(json.dumps(proof.to_dict(), indent=2) if as_json else "\n".join(lines(proof)))
+    document = json.dumps(proof.to_dict(), indent=2)
+    click.echo(document if as_json else "\n".join(lines(proof)))
+    if output is not None:
+        _write(proof, document, output)
     return proof.verdict != "failed"
+
+
+def _write(proof: Proof, document: str, output: Path) -> None:
+    """Write a page or the document.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    import msgspec
+
+    from edgeprof.reporters.html_page import proof_page
+    from edgeprof.results import schema
+
+    text = document + "\n" if output.suffix == ".json" else proof_page(msgspec.convert(proof.to_dict(), schema.Proof))
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror}", remedy="Name another file.") from None
+    click.echo(f"wrote {output}", err=True)
 
 
 def lines(proof: Proof) -> Iterator[str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from edgeprof.errors import EdgeprofError
     from edgeprof.fleet.inventory import Device
+    from edgeprof.fleet.protocol import State
 
 #: A device's clock that is further off than this (s) will have trouble with certificates.
 _CLOCK_OFF_S = 5.0
@@ -60,16 +61,16 @@ def add(
     """
     from dataclasses import replace
 
+    from edgeprof.errors import printable
     from edgeprof.fleet import inventory as devices
     from edgeprof.fleet.link import Link
 
     device = devices.parse_device(name, address or name, ssh, kind, power_mode)
     with Link(device) as link:
         answer = link.hello()
-    learnt = replace(device, board=answer.get("board"), machine=answer.get("machine"))
-    devices.add(inventory, learnt)
-    mode = answer.get("power_mode")
-    click.echo(f"{name}: {learnt.board}{f', {mode}' if mode else ''}; written to {inventory}")
+    devices.add(inventory, replace(device, board=answer.board, machine=answer.machine))
+    mode = f", {answer.power_mode}" if answer.power_mode else ""
+    click.echo(printable(f"{name}: {answer.board}{mode}; written to {inventory}"))
 
 
 @command.command("status", short_help="A row for each device: what it is, who measures on it.")
@@ -82,21 +83,22 @@ def status(inventory: Path, on: tuple[str, ...], *, as_json: bool, no_color: boo
     from edgeprof.fleet.engine import on_each
     from edgeprof.fleet.link import Link
 
-    def ask(device: Device) -> dict[str, Any]:
+    def ask(device: Device) -> tuple[State, float]:
         asked_s = time.time()
         with Link(device) as link:
-            answer = link.status()
-        # The device looked at its clock between the two moments.
-        answer["clock_off_s"] = answer["time_s"] - (asked_s + time.time()) / 2
-        return answer
+            state = link.status()
+        return state, state.time_s - (asked_s + time.time()) / 2  # it looked at its clock between the two moments
 
     devices = chosen_devices(inventory, on)
     answers = {device.name: answer for device, answer in on_each(devices, ask)}
     failures = [answer for answer in answers.values() if isinstance(answer, EdgeprofError)]
     if as_json:
         rows = [
-            {"device": name, **(failure_as_json(a) if isinstance(a, EdgeprofError) else a)}
-            for name, a in sorted(answers.items())
+            {
+                "device": name,
+                **(failure_as_json(answer) if isinstance(answer, EdgeprofError) else _state_as_json(*answer)),
+            }
+            for name, answer in sorted(answers.items())
         ]
         click.echo(json.dumps({"schema": SCHEMA, "devices": rows}, indent=2))
     else:
@@ -104,47 +106,50 @@ def status(inventory: Path, on: tuple[str, ...], *, as_json: bool, no_color: boo
     return exit_code(failures, len(devices), [])
 
 
+def _state_as_json(state: State, clock_off_s: float) -> dict[str, Any]:
+    import msgspec
+
+    return {**msgspec.to_builtins(state), "clock_off_s": clock_off_s}
+
+
 def _status_lines(
-    devices: Sequence[Device], answers: dict[str, dict[str, Any] | EdgeprofError], *, no_color: bool
+    devices: Sequence[Device], answers: dict[str, tuple[State, float] | EdgeprofError], *, no_color: bool
 ) -> list[str]:
     from edgeprof import units
     from edgeprof.errors import EdgeprofError
     from edgeprof.reporters.terminal import Column, Style, table
 
-    rows: list[tuple[str, dict[str, Any]]] = []
+    states: list[State | None] = []
     notes: list[str] = []
     style = Style.of(sys.stdout, no_color=no_color)
     for device in devices:
         answer = answers[device.name]
         if isinstance(answer, EdgeprofError):
-            rows.append((device.name, {}))
+            states.append(None)
             notes += style.wrap(device.name, " ".join(filter(None, (answer.message + ".", answer.remedy))))
             continue
-        rows.append((device.name, answer))
-        if abs(answer["clock_off_s"]) > _CLOCK_OFF_S:
-            notes += style.wrap(
-                device.name, f"its clock is off by {answer['clock_off_s']:+.0f} s: certificates may fail."
-            )
-        if device.board not in {None, answer["board"]}:
+        state, clock_off_s = answer
+        states.append(state)
+        if abs(clock_off_s) > _CLOCK_OFF_S:
+            notes += style.wrap(device.name, f"its clock is off by {clock_off_s:+.0f} s: certificates may fail.")
+        if device.board not in {None, state.board}:
             notes += style.wrap(device.name, f"the inventory says that it is a {device.board}.")
     columns = [
-        Column("state", [("", _state(answer)) for _, answer in rows]),
-        Column("board", [("", str(answer.get("board") or "–")) for _, answer in rows]),
-        Column("mode", [("", str(answer.get("power_mode") or "–")) for _, answer in rows]),
-        Column("temp", [_number(answer.get("temperature_c"), "°C") for _, answer in rows]),
-        Column(
-            "disk free",
-            [("", units.size(answer["free_bytes"]) if answer.get("free_bytes") else "–") for _, answer in rows],
-        ),
-        Column("results", [("", str(len(answer["jobs"])) if answer else "–") for _, answer in rows]),
+        Column("state", [("", _in_words(state)) for state in states]),
+        Column("board", [("", state.board if state else "–") for state in states]),
+        Column("mode", [("", state.power_mode or "–" if state else "–") for state in states]),
+        Column("temp", [_number(state.temperature_c if state else None, "°C") for state in states]),
+        Column("disk free", [("", units.size(state.free_bytes) if state else "–") for state in states]),
+        Column("results", [("", str(len(state.jobs)) if state else "–") for state in states]),
     ]
-    return [*table(style, [name for name, _ in rows], columns, ["" for _ in rows]), *([""] if notes else []), *notes]
+    names = [device.name for device in devices]
+    return [*table(style, names, columns, ["" for _ in names]), *([""] if notes else []), *notes]
 
 
-def _state(answer: dict[str, Any]) -> str:
-    if not answer:
+def _in_words(state: State | None) -> str:
+    if state is None:
         return "missing"
-    return f"measured by {answer['measuring']}" if answer["measuring"] else "free"
+    return f"measured by {state.measuring}" if state.measuring else "free"
 
 
 def _number(value: float | None, unit: str) -> tuple[str, str]:

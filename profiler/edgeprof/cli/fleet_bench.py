@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +50,9 @@ def bench_on_devices(arguments: Sequence[str], flags: Mapping[str, Any]) -> int:
     data = {name: given.pop(name, [None])[-1] for name in _FILES}
     devices = chosen_devices(flags["inventory"], flags["on"])
     job = Job.of(models, given, data["dataset"], data["input-data"], flags["repeat"])
-    return _measure(devices, job, flags)
+    outcome = _Outcome()
+    _measure(devices, job, flags, outcome)
+    return _deliver(devices, outcome, flags)
 
 
 def sweep_on_devices(recipe: Path, flags: Mapping[str, Any]) -> int:
@@ -77,18 +81,17 @@ def sweep_on_devices(recipe: Path, flags: Mapping[str, Any]) -> int:
         say=say,
         target=find_target(flags["target"], roots),
     )
-    worst = 0
+    outcome = _Outcome()
     for study_sweep in prepared:
         candidates = study_sweep.make_variants()
         able = [candidate for candidate in candidates if candidate.path is not None and candidate.failure is None]
-        study = study_sweep.study
         job = Job.of(
             [study_sweep.reference.spec, *(str(candidate.path) for candidate in able)],
             _protocol_flags(study_sweep),
-            study.dataset,
+            study_sweep.study.dataset,
         )
-        worst = max(worst, _measure(devices, job, flags, lambda result: _name(result, study_sweep, able, candidates)))  # noqa: B023 - called within this round
-    return worst
+        _measure(devices, job, flags, outcome, functools.partial(_name, study_sweep, able, candidates))
+    return _deliver(devices, outcome, flags)
 
 
 class _Silent:
@@ -103,43 +106,63 @@ class _Silent:
     def end(self) -> None: ...
 
 
+@dataclass
+class _Outcome:
+    """What came of one job or several.
+
+    Attributes:
+        entries: Devices and their results.
+        failures: Why a device has none.
+        rows: A row for each device and job, for machines.
+    """
+
+    entries: list[tuple[str, Result]] = field(default_factory=list)
+    failures: list[EdgeprofError] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
 def _measure(
-    devices: Sequence[Device], job: Job, flags: Mapping[str, Any], finish: Callable[[Result], None] = lambda _: None
-) -> int:
-    """Measure a job on every device, keep each result as it comes, and show them all."""
+    devices: Sequence[Device],
+    job: Job,
+    flags: Mapping[str, Any],
+    outcome: _Outcome,
+    finish: Callable[[Result], None] = lambda _: None,
+) -> None:
+    """Measure a job on every device, and keep each result as it comes."""
     quiet = flags["quiet"]
     watches = {device.name: Watch(_speaker(device.name, quiet=quiet)) for device in devices}
-    failures: dict[str, EdgeprofError] = {}
-    entries: list[tuple[str, Result]] = []
-    rows: list[dict[str, Any]] = []
     with ending_like_ctrl_c():
-        for device, outcome in measure_on_each(devices, job, watches, wait_s=flags["wait_s"]):
+        for device, measured in measure_on_each(devices, job, watches, wait_s=flags["wait_s"]):
             try:
-                if isinstance(outcome, EdgeprofError):
-                    raise outcome
-                finish(outcome.result)
-                result = keep(outcome, device.name)
+                if isinstance(measured, EdgeprofError):
+                    raise measured
+                finish(measured.result)
+                result = keep(measured, device.name)
             except EdgeprofError as error:
-                failures[device.name] = error
-                rows.append({"device": device.name, "state": "failed", **failure_as_json(error)})
+                outcome.failures.append(error)
+                outcome.rows.append({"device": device.name, "state": "failed", **failure_as_json(error)})
                 say_failure(device, error)
                 continue
-            entries.append((device.name, result))
-            state = "there" if outcome.was_there else "measured"
-            rows.append({"device": device.name, "state": state, "key": outcome.key, "result": result.id})
+            outcome.entries.append((device.name, result))
+            state = "there" if measured.was_there else "measured"
+            outcome.rows.append({"device": device.name, "state": state, "key": measured.key, "result": result.id})
             if not quiet:
-                click.echo(f"{device.name}: {'was measured before' if outcome.was_there else 'done'}", err=True)
-    groups = fleet_table(entries)
+                click.echo(f"{device.name}: {'was measured before' if measured.was_there else 'done'}", err=True)
+
+
+def _deliver(devices: Sequence[Device], outcome: _Outcome, flags: Mapping[str, Any]) -> int:
+    """Show one table of all, and return the exit code."""
+    groups = fleet_table(outcome.entries)
     write_outputs(flags["output"], groups)
     if flags["as_json"]:
-        document = {"schema": SCHEMA, "devices": rows, "table": reporter.as_json(groups)}
+        document = {"schema": SCHEMA, "devices": outcome.rows, "table": reporter.as_json(groups)}
         click.echo(json.dumps(document, indent=2))
     elif groups:
         show_table(groups, no_color=flags["no_color"])
-        for name, result in entries:
+        for name, result in outcome.entries:
             if result.recommendation is not None and len(result.variants) > 1:
                 click.echo(f"  {name}: {result.recommendation.reason}")
-    return exit_code(list(failures.values()), len(devices), [result for _, result in entries])
+    return exit_code(outcome.failures, len(devices), [result for _, result in outcome.entries])
 
 
 def _speaker(name: str, *, quiet: bool) -> Callable[[str], None]:
@@ -179,11 +202,11 @@ def _protocol_flags(study_sweep: StudySweep) -> dict[str, list[str]]:
     protocol = dict(study.protocol)
     shapes, dtypes = protocol.pop("shapes", {}), protocol.pop("dtypes", {})
     flags: dict[str, list[str]] = {"seed": [str(study.seed)]}
-    for field, value in protocol.items():
-        name = _FLAG_OF_FIELD.get(field)
+    for parameter, value in protocol.items():
+        name = _FLAG_OF_FIELD.get(parameter)
         if name is None:
-            unit = next((unit for unit in _UNITS if field.endswith(unit)), "")
-            name = field.removesuffix(unit).replace("_", "-")
+            unit = next((unit for unit in _UNITS if parameter.endswith(unit)), "")
+            name = parameter.removesuffix(unit).replace("_", "-")
         values = value if isinstance(value, list) else [value]
         flags[name] = [f"{item:g}" if isinstance(item, float) else str(item) for item in values]
     for name, shape in shapes.items():
@@ -196,7 +219,7 @@ def _protocol_flags(study_sweep: StudySweep) -> dict[str, list[str]]:
     return flags
 
 
-def _name(result: Result, study_sweep: StudySweep, able: Sequence[Candidate], candidates: Sequence[Candidate]) -> None:
+def _name(study_sweep: StudySweep, able: Sequence[Candidate], candidates: Sequence[Candidate], result: Result) -> None:
     """Call a device's variants as the study does, and judge them by the study's budgets."""
     from edgeprof.verdicts.recommend import budgets, judge
 

@@ -9,7 +9,11 @@ import click
 from edgeprof.cli.options import json_option, resolve_roots, root_options
 
 if TYPE_CHECKING:
+    import re
+    from collections.abc import Sequence
+
     from edgeprof.benchmark.command import Outcome
+    from edgeprof.energy.recording import Quote
 
 
 @click.command(
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--sensor", "sensors", multiple=True, metavar="NAME", help="Only these sensors (default: all that work).")
 @click.option("--rail", metavar="NAME", help="Which rail is the headline.")
 @click.option("--estimate-power", "estimate_power_w", type=float, metavar="WATTS", help="Watts of one busy core.")
+@click.option("--phases", metavar="REGEX", help="Lines of its output that begin a phase; group 1 is the name.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write the JSON to FILE.")
 @root_options
 @json_option
@@ -61,6 +66,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
         sensors=flags["sensors"] or None,
         rail=flags["rail"],
         estimate_power_w=flags["estimate_power_w"],
+        phases=_pattern(flags["phases"]),
     )
     text = json.dumps(outcome.as_json(), indent=2)
     if flags["output"]:
@@ -72,9 +78,39 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
     return outcome.exit_code
 
 
+def _pattern(text: str | None) -> re.Pattern[str] | None:
+    """
+    Raises:
+        InputError: it is no regular expression.
+    """
+    import re
+
+    from edgeprof.errors import InputError
+
+    if text is None:
+        return None
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InputError(
+            f"--phases {text} is no regular expression: {error}", remedy="As: --phases '^(loading|running)'."
+        ) from None
+
+
+def _phase_lines(phases: Sequence[Quote]) -> list[str]:
+    """A line for each phase: its time and its joules, or why there are none."""
+    from edgeprof import units
+
+    return [
+        f"  {quote.key[-1]}: {quote.count} × {units.quantity(quote.seconds / quote.count, 's')} · {quote}"
+        for quote in phases
+    ]
+
+
 def sentence(outcome: Outcome) -> str:
     """``31.42 ± 0.40 J in 12.03 s · 2.61 W mean, 4.9 W peak · idle 1.52 W → 13.1 J net · …``."""
     from edgeprof import units
+    from edgeprof.reporters.stages_text import marked_stage_lines
 
     energy, power = outcome.quote.energy, outcome.quote.power
     gross, net = energy.gross, energy.net
@@ -97,5 +133,7 @@ def sentence(outcome: Outcome) -> str:
     lines = ["  " + " · ".join(words)]
     if energy.rail:
         lines.append(f"  {energy.rail} covers the {energy.covers}")
+    lines += _phase_lines(outcome.phases)
+    lines += marked_stage_lines(outcome.stages)
     lines += [f"  {r.message}" + (f" → {r.remedy}" if r.remedy else "") for r in outcome.quote.reasons]
     return "\n".join(lines)

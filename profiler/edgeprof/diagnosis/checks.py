@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprof import units
 from edgeprof.compression.recipe import changes_of, weight_bits_of
 from edgeprof.diagnosis.advice import made_again
 from edgeprof.diagnosis.finding import ORDER, Evidence, Finding, Status
@@ -350,6 +351,46 @@ def _check_shape(e: Evidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _check_microcontroller(e: Evidence) -> Iterator[Finding]:
+    """What the model needs of a microcontroller: memory, and operators that are there."""
+    need = e.microcontroller_need
+    if need is None:
+        return
+    flash = f"{units.size(need.flash_bytes)} of flash"
+    if need.arena_bytes is None:
+        yield Finding(
+            "microcontroller", "unknown", None, "", None,
+            f"on a microcontroller it would take {flash}, and it does not run there: {need.reason}", None, 0.1,
+        )  # fmt: skip
+        return
+    yield Finding(
+        "microcontroller", "ok", float(need.arena_bytes), "bytes", None,
+        f"on a microcontroller it needs at most {units.size(need.arena_bytes)} of RAM for its tensors and {flash}",
+    )  # fmt: skip
+
+
+def _check_costly_options(e: Evidence) -> Iterator[Finding]:
+    """What the ways to use the library cost that people meet, as they were timed here."""
+    for option, (words, usual_s, costly_s) in e.costly.items():
+        ratio = costly_s / usual_s
+        if ratio < _FASTER:
+            yield Finding(
+                "library-call",
+                "ok",
+                ratio,
+                "ratio",
+                _FASTER,
+                f"{words} takes {ratio:.2f} × the time of the default call",
+            )
+            continue
+        yield Finding(
+            "library-call", "warn", ratio, "ratio", _FASTER,
+            f"{words} costs {units.quantity(costly_s - usual_s, 's')} a call here: {units.quantity(costly_s, 's')} "
+            f"where the default takes {units.quantity(usual_s, 's')}",
+            f"Leave {option} out where the model is deployed.", 0.25,
+        )  # fmt: skip
+
+
 def _check_outcome(e: Evidence) -> Iterator[Finding]:
     """B3.9: the honest outcome."""
     if e.size is None or e.baseline_size is None:
@@ -386,5 +427,7 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     agreement,
     _check_mode,
     _check_shape,
+    _check_microcontroller,
+    _check_costly_options,
     _check_outcome,
 )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.worker.graph import Graph
+    from edgeprof.worker.runtime import MicrocontrollerNeed, Runtime
 
 
 #: 8-bit dot products, the best first; as /proc/cpuinfo names them.
@@ -70,6 +71,7 @@ def explain(
     measure_s: float = 0.0,
     timeout_s: float = 120.0,
     inputs: Inputs | None = None,
+    named: Runtime | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Diagnosis:
     """Everything that can be told of a variant.
@@ -84,6 +86,7 @@ def explain(
         measure_s: Seconds to time each model; 0 for a prediction.
         timeout_s: For each step of a worker.
         inputs: What the models are run on, where their files leave sizes open.
+        named: The runtime that runs them; None: that of each one's format.
         note: Told what happens.
     """
     notes: list[str] = []
@@ -108,11 +111,12 @@ def explain(
         size=_file_sizes(variant),
         baseline_size=None if baseline is None else _file_sizes(baseline),
         methods=Methods.of(host, (baseline or variant).format),
+        microcontroller_need=_microcontroller_need(runtime, variant),
     )
     steps: list[tuple[str, Callable[[], None]]] = []
     if data is not None or measure_s:
         models = [model for model in (variant, baseline) if model is not None]
-        running = functools.partial(run, inputs=inputs, measure_s=measure_s, timeout_s=timeout_s)
+        running = functools.partial(run, inputs=inputs, measure_s=measure_s, timeout_s=timeout_s, named=named)
         steps.append(("running", lambda: running(evidence, models, host, data)))
     if data and baseline and runtime and before and before.tensors and variant.format == baseline.format:
         steps.append(("following activations", lambda: follow(evidence, runtime, variant, baseline, data)))
@@ -129,6 +133,10 @@ def explain(
         predicted = checks.predicted_speed_up(graph, before, dot=bool(evidence.instructions))
     assumed = [graph.assumed] if graph is not None and graph.assumed else []
     return Diagnosis(findings, predicted, evidence.speed_up, _diagnosis_facts(evidence), notes, assumed)
+
+
+def _microcontroller_need(runtime: Runtime | None, model: Artifact) -> MicrocontrollerNeed | None:
+    return None if runtime is None or model.path is None else runtime.microcontroller_need(str(model.path))
 
 
 def _engines_of(graph: Graph | None, recipe: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
@@ -261,4 +269,5 @@ def _diagnosis_facts(e: Evidence) -> dict[str, Any]:
         "sqnr_db": dict(e.sqnr_db),
         "output_db": {name: None if math.isinf(value) else value for name, value in e.output_db.items()},
         "clipped": dict(e.clipped),
+        "microcontroller_need": None if e.microcontroller_need is None else e.microcontroller_need._asdict(),
     }

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from edgeprof.diagnosis.advice import Methods
     from edgeprof.worker.graph import Graph
+    from edgeprof.worker.runtime import MicrocontrollerNeed
 
 Status = Literal["fail", "warn", "unknown", "ok"]
 
@@ -68,6 +69,8 @@ class Evidence:
         batch_error: Largest relative difference between a batch and its samples one by one.
         output_db: Output → signal to noise against the baseline's, as the runtime really gives them; infinite: equal.
         methods: What can be done with a model of the baseline's format; None: unknown, and no method is advised.
+        microcontroller_need: What the model needs of one; None: unknown.
+        costly: ``option=value`` of the runtime → what it is, the seconds of a call by default, and with it.
         engine: The backend that a quantised model was prepared for and the one that runs it, where these can differ.
     """
 
@@ -90,3 +93,5 @@ class Evidence:
     output_db: Mapping[str, float] = field(default_factory=dict)
     methods: Methods | None = None
     engine: tuple[str, str] | None = None
+    microcontroller_need: MicrocontrollerNeed | None = None
+    costly: dict[str, tuple[str, float, float]] = field(default_factory=dict)

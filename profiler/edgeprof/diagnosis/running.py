@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgeprof.launch.supervisor import Loaded
     from edgeprof.plugins import PluginHost
     from edgeprof.worker.graph import Graph
-    from edgeprof.worker.runtime import TensorSpec
+    from edgeprof.worker.runtime import Runtime, TensorSpec
 
     Array = npt.NDArray[Any]
 
@@ -46,6 +46,7 @@ def run(
     inputs: Inputs,
     measure_s: float,
     timeout_s: float,
+    named: Runtime | None = None,
 ) -> None:
     """Times in turns (variant, baseline, baseline, variant) and answers to the same samples.
 
@@ -57,13 +58,19 @@ def run(
         inputs: What the models are loaded with.
         measure_s: Seconds to time each model; 0: nothing is timed.
         timeout_s: For each step of a worker.
+        named: The runtime that was asked for; None: that of the model's format.
     """
+
+    def worker(model: Artifact, graph: Graph | None, options: Mapping[str, str] | None = None) -> Worker:
+        runtime = choose_runtime(host, model, named)
+        shapes = inputs.shapes_for(graph)
+        loading = LoadOptions(runtime.default_device, None, 1, shapes, dict(options or {}), dict(inputs.dtypes))
+        return Worker(WorkerSpec.of(runtime, model.target, loading, inputs=inputs.data, timeout_s=timeout_s))
+
     with contextlib.ExitStack() as stack:
-        workers = [
-            stack.enter_context(_start_worker(artifact, host, timeout_s, inputs, graph))
-            for artifact, graph in zip(models, (e.graph, e.baseline), strict=False)
-        ]
-        loaded = [worker.load() for worker in workers]
+        graphs = (e.graph, e.baseline)
+        workers = [stack.enter_context(worker(one, graph)) for one, graph in zip(models, graphs, strict=False)]
+        loaded = [one.load() for one in workers]
         if loaded[0].problems:
             raise VariantError(loaded[0].problems[0][1], code=Code.NAN_OUTPUT)
         check_same_inputs(*(model.inputs for model in loaded))
@@ -71,11 +78,15 @@ def run(
             medians = _median_latencies(workers, measure_s)
             e.latency_s = medians[0]
             e.speed_up = medians[1] / medians[0] if len(medians) > 1 else None
-        if data is None:
-            return
-        if len(workers) > 1:
-            _compare_answers(e, workers, loaded, data)
-        e.batch_error = _batch_error(workers[0], loaded[0].inputs, data)
+        if data is not None:
+            if len(workers) > 1:
+                _compare_answers(e, workers, loaded, data)
+            e.batch_error = _batch_error(workers[0], loaded[0].inputs, data)
+    if measure_s:
+        for option, value, words in choose_runtime(host, models[0], named).costly_options:
+            pair = [worker(models[0], e.graph), worker(models[0], e.graph, {option: value})]
+            with contextlib.suppress(VariantError):  # not with this model or release
+                e.costly[f"{option}={value}"] = (words, *_times_apart(pair, measure_s))
 
 
 def check_same_inputs(mine: Sequence[TensorSpec], baseline: Sequence[TensorSpec] | None = None) -> None:
@@ -99,19 +110,13 @@ def check_same_inputs(mine: Sequence[TensorSpec], baseline: Sequence[TensorSpec]
         )
 
 
-def _start_worker(
-    artifact: Artifact, host: PluginHost, timeout_s: float, inputs: Inputs, graph: Graph | None
-) -> Worker:
-    runtime = choose_runtime(host, artifact)
-    return Worker(
-        WorkerSpec.of(
-            runtime,
-            artifact.target,
-            LoadOptions(runtime.default_device, None, 1, inputs.shapes_for(graph), {}, dict(inputs.dtypes)),
-            inputs=inputs.data,
-            timeout_s=timeout_s,
-        )
-    )
+def _times_apart(workers: Sequence[Worker], seconds: float) -> tuple[float, float]:
+    """The median latencies of two workers that are not loaded yet, and are closed afterwards."""
+    with contextlib.ExitStack() as stack:
+        for worker in workers:
+            stack.enter_context(worker).load()
+        first_s, second_s = _median_latencies(workers, seconds)
+        return first_s, second_s
 
 
 def _median_latencies(workers: Sequence[Worker], seconds: float) -> list[float]:

@@ -165,9 +165,13 @@ class Door:
                 "running": running,
                 "temperature_c": device.hottest_c(self.roots),
                 "free_bytes": device.free_bytes(self.spool.directory),
-                "jobs": [[job.key, job.size_bytes, job.ended_s] for job in self.spool.jobs() if job.is_done],
+                "jobs": self._newest_jobs(),
             }
         )
+
+    def _newest_jobs(self) -> list[tuple[str, int, float]]:
+        done = [(job.key, job.size_bytes, job.ended_s) for job in self.spool.jobs() if job.is_done]
+        return sorted(done, key=lambda job: job[2])[-protocol.MOST_JOBS :]
 
     def _description(self) -> dict[str, Any]:
         return {

@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import threading
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from edgeprof.fleet.inventory import Device
-    from edgeprof.fleet.protocol import Request
+    from edgeprof.fleet.protocol import Description, Request, State
 
+D = TypeVar("D", bound="Description")
 #: The ssh program with arguments, as GIT_SSH_COMMAND is: another configuration file, another key.
 SSH_COMMAND = "EDGEPROF_SSH"
 #: No question is asked, a dead link is noticed within a minute, and nothing is forwarded.
@@ -162,27 +163,27 @@ class Link:
             self._process.wait()
         self._words.text()
 
-    def hello(self) -> dict[str, Any]:
+    def hello(self) -> Description:
         """What the device says of itself.
 
         Raises:
             LinkError: it cannot be reached, what answers is no door, or its edgeprof is another version.
         """
-        return self.check_version(self.ask(protocol.Hello(), timeout_s=HELLO_S))
+        return self._described(self.ask(protocol.Hello(), timeout_s=HELLO_S), protocol.Description)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> State:
         """What the device says of itself, of who measures on it, and of its jobs.
 
         Raises:
             LinkError: see ``hello``.
         """
-        return self.check_version(self.ask(protocol.Status(), timeout_s=HELLO_S))
+        return self._described(self.ask(protocol.Status(), timeout_s=HELLO_S), protocol.State)
 
-    def check_version(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """The answer to a hello.
+    def _described(self, answer: dict[str, Any], kind: type[D]) -> D:
+        """The answer to a hello or a status, checked.
 
         Raises:
-            LinkError: the device has another version of edgeprof.
+            LinkError: the device has another version of edgeprof, or the answer is no description.
         """
         if answer.get("protocol") != protocol.VERSION or answer.get("edgeprof") != __version__:
             raise LinkError(
@@ -190,7 +191,10 @@ class Link:
                 "by more than the devices",
                 remedy="Install one version on both.",
             )
-        return answer
+        try:
+            return msgspec.convert(answer, kind)
+        except msgspec.ValidationError as error:
+            raise LinkError(f"it describes itself wrongly: {error}", remedy="Is its edgeprof changed?") from None
 
     def put(self, sha256: str, path: Path) -> None:
         """Bring a file to the device, unless it is there.

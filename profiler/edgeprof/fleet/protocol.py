@@ -24,6 +24,8 @@ from edgeprof.errors import InputError
 VERSION = 1
 #: The longest JSON of a message, in bytes.
 LONGEST_HEADER = 256 << 10
+#: How many of its jobs a device tells of; their results are handed out however old they are.
+MOST_JOBS = 1000
 #: Bytes that are read and written at a time.
 CHUNK = 1 << 20
 #: A message has so many seconds to arrive, and a file one more second for each of so many bytes.
@@ -112,6 +114,44 @@ class Cancel(Message, tag="cancel"):
     """End a job that is running; what it has measured is kept as an interrupted result."""
 
     key: Sha256
+
+
+class Description(msgspec.Struct, kw_only=True):
+    """What a device says of itself: the answer to ``hello``.
+
+    Attributes:
+        board: The board's name.
+        machine: The hash of the machine's id; None where it has none.
+        power_mode: The power mode that it is in; None where it has none.
+        time_s: The device's clock, seconds since the epoch.
+        allow_code: Whether its owner lets models run that are code.
+        simulated: Whether it is a virtual board.
+    """
+
+    board: str
+    machine: str | None
+    power_mode: str | None
+    time_s: float
+    allow_code: bool
+    simulated: bool
+
+
+class State(Description, kw_only=True):
+    """The answer to ``status``.
+
+    Attributes:
+        measuring: Who measures there, since when and what; None where nobody does.
+        running: The key of the fleet's job that runs; None where none does.
+        temperature_c: The temperature of its hottest zone; None where no zone tells.
+        free_bytes: The space that is left for files; None where it is not known.
+        jobs: The newest jobs that are done: key, length of the result, and when it ended (seconds since the epoch).
+    """
+
+    measuring: str | None
+    running: str | None
+    temperature_c: float | None
+    free_bytes: int | None
+    jobs: Annotated[list[tuple[Sha256, int, float]], Meta(max_length=MOST_JOBS)]
 
 
 Request = Hello | Status | Put | Bench | Fetch | Cancel

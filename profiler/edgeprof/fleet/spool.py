@@ -118,8 +118,10 @@ class Spool:
                 target = folder / file.name
                 if target in placed:
                     raise InputError(f"two files of one model are named {file.name}")
-                target.unlink(missing_ok=True)
-                os.link(self._file(file.sha256), target)
+                # A job that runs may be reading the file of this name, which is the same one.
+                if not (target.exists() and target.samefile(self._file(file.sha256))):
+                    target.unlink(missing_ok=True)
+                    os.link(self._file(file.sha256), target)
                 placed.append(target)
         return placed
 

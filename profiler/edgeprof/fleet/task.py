@@ -193,7 +193,7 @@ def fetch_missing(device: Device, here: Collection[str]) -> Iterator[Measured]:
         InputError: a result arrived damaged.
     """
     with Link(device) as link:
-        for key, _, _ in link.status()["jobs"]:
+        for key, _, _ in link.status().jobs:
             if key not in here:
                 fetched = link.fetch(key)
                 if fetched.state == "done":  # what was interrupted is no result of a job

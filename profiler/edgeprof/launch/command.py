@@ -53,7 +53,7 @@ def require_command(name: str) -> None:
         raise InputError(f"cannot run {name}: {why}", remedy="edgeprof run -- CMD [ARG …], as in a shell.")
 
 
-def run_command(argv: Sequence[str], relay: SignalRelay | None = None) -> CommandRun:
+def run_command(argv: Sequence[str], relay: SignalRelay | None = None, stdout: int | None = None) -> CommandRun:
     """Run ``argv`` with this process's stdin, stdout and stderr, and wait.
 
     A signal goes to the command, which decides what to do with it; this process waits for its end.
@@ -61,6 +61,7 @@ def run_command(argv: Sequence[str], relay: SignalRelay | None = None) -> Comman
     Args:
         argv: The command.
         relay: What passes signals on, where it does so beyond this run too.
+        stdout: The descriptor that takes the place of this process's stdout.
 
     Raises:
         InputError: there is no such command, or it cannot be executed.
@@ -70,7 +71,7 @@ def run_command(argv: Sequence[str], relay: SignalRelay | None = None) -> Comman
         relay = relay or stack.enter_context(SignalRelay())
         start = time.monotonic()
         try:
-            process = relay.start(argv)
+            process = relay.start(argv, stdout)
         except OSError as error:
             raise InputError(
                 f"cannot run {argv[0]}: {error.strerror}", remedy="edgeprof run -- CMD [ARG …], as in a shell."
@@ -116,15 +117,15 @@ class SignalRelay:
         for number, handler in self._previous:
             signal.signal(number, handler)
 
-    def start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Start the command that signals go to.
+    def start(self, argv: Sequence[str], stdout: int | None = None) -> subprocess.Popen[bytes]:
+        """Start the command that signals go to; ``stdout`` is a descriptor in place of this process's.
 
         Raises:
             OSError: it cannot be started.
         """
         self._starting = True
         try:
-            self._running = subprocess.Popen(list(argv))
+            self._running = subprocess.Popen(list(argv), stdout=stdout)
         finally:
             self._starting = False
         for number in self._waiting:

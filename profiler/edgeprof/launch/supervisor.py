@@ -23,7 +23,7 @@ from edgeprof.roots import Roots
 from edgeprof.worker import sandbox, tensors
 from edgeprof.worker.embedded_code import is_code_allowed
 from edgeprof.worker.handler import Handler
-from edgeprof.worker.runtime import LoadOptions, TensorSpec
+from edgeprof.worker.runtime import LoadOptions, OperatorProfile, OperatorTime, TensorSpec
 from edgeprof.worker.scenario import OPEN, SCENARIOS, Scenario, Window
 from edgeprof.worker.workload import INFERENCE, Workload
 
@@ -98,6 +98,8 @@ class Loaded:
         load_s: Seconds of ``Runtime.load``, the import of its library included.
         rss_bytes: Resident memory after loading and before the first inference.
         base_rss_bytes: Resident memory of the bare worker before loading.
+        library_rss_bytes: Resident memory of the worker with the runtime's library in it and no model yet; None where
+            it cannot be told, as without a process of its own.
         python: Version of the worker's interpreter.
         first_inference_s: Seconds of the first inference.
         shapes: Input name → shape that is fed.
@@ -117,6 +119,7 @@ class Loaded:
     load_s: float
     rss_bytes: int | None
     base_rss_bytes: int | None
+    library_rss_bytes: int | None
     python: str
     first_inference_s: float
     shapes: dict[str, tuple[int, ...]]
@@ -262,6 +265,7 @@ class Worker:
             load_s=loaded["load_s"],
             rss_bytes=rss,
             base_rss_bytes=base,
+            library_rss_bytes=loaded["library_rss"] if spec.isolated else None,
             python=hello["python"],
             first_inference_s=first["first_s"],
             shapes={name: tuple(shape) for name, shape in first["shapes"].items()},
@@ -324,6 +328,25 @@ class Worker:
         with self._understood("timing on the device"):
             parts = zip(answer["parts"], blobs, strict=True)
             return {str(part): np.frombuffer(blob, dtype=np.float64) for part, blob in parts}
+
+    def profile(self, seconds: float = 1.0, least: int = 10, most: int = 500) -> OperatorProfile | None:
+        """What the operators of the main workload take; None where the runtime has no profiler.
+
+        The worker is to be thrown away afterwards: the library may have loaded the model once more.
+
+        Args:
+            seconds: How long to look, about.
+            least: Calls at least, however long they take.
+            most: Calls at most.
+        """
+        request = {"do": "profile", "seconds": seconds, "least": least, "most": most}
+        answer, _ = self._ask(request, doing="the profile of its operators", extra_s=4 * seconds)
+        with self._understood("the profile of its operators"):
+            if answer["operators"] is None:
+                return None
+            operators = [OperatorTime(str(name), str(kind), took) for name, kind, took in answer["operators"]]
+            _require_numbers(answer["seconds"], *(one.seconds for one in operators))
+            return OperatorProfile(operators, answer["seconds"])
 
     def token_times(self) -> list[npt.NDArray[np.float64]]:
         """For each request since this was last asked: seconds from its beginning to each of its tokens."""
@@ -424,7 +447,8 @@ class Worker:
         if not answer["ok"]:
             words = "\n".join(part for part in (self.last_words, answer.get("trace", "").strip()) if part)
             sentence = str(answer["message"])
-            if not sentence.startswith(self._label):  # a runtime's mostly begins with the file's name
+            # A runtime's mostly begins with the file's name, or says where the device is.
+            if not sentence.startswith(self._label) and self._spec.target not in sentence:
                 sentence = f"{self._label}: {sentence}"
             raise VariantError(sentence, remedy=self._remedy(answer["remedy"]), code=answer["kind"], last_words=words)
         return answer, out

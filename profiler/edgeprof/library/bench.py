@@ -59,6 +59,7 @@ def bench(
     text_chunks: int | None = None,
     random_weights: bool = False,
     server_model: str | None = None,
+    profile_ops: int | None = None,
     frames: str | os.PathLike[str] | None = None,
     sample_rate_hz: float = 100.0,
     sensors: Sequence[str] | None = None,
@@ -109,6 +110,8 @@ def bench(
         text_chunks: How many pieces of 512 tokens of it are read; by default 6, and 0 for all.
         random_weights: Run a bare config.json with weights without meaning.
         server_model: Which model of a server that is given by its URL; by default the only one that it has.
+        profile_ops: How many operators of each model get a row of their own, from a run beside the windows; by default
+            nothing looks into the models.
         frames: Of a pipeline: a video, a folder of images, a camera or a stream; by default its own source.
         sample_rate_hz: Readings of each sensor per second.
         sensors: Only these sources; by default all that work.
@@ -174,6 +177,7 @@ def bench(
             metric=None if data is None else load_metric(metric, host),
             options=options or {},
             server_model=server_model,
+            profile_ops=profile_ops,
             **language_request(
                 {name: None if count is None else _listed(count) for name, count in lengths.items()},
                 _listed(batch),

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from edgeprof.energy import recording as energy
 from edgeprof.energy.estimate import CoreWatts
+from edgeprof.energy.stage_figures import report_stages
 from edgeprof.errors import require_range
 from edgeprof.launch.lock import measuring
 from edgeprof.roots import Roots
 from edgeprof.sensing.remote_sampler import RemoteSampler
+from edgeprof.stage_rings import StageWatch
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from edgeprof.energy.recording import OpenSpan, Quote
+    from edgeprof.energy.stage_figures import StageReport
     from edgeprof.results.schema import Reason
     from edgeprof.worker.span import Span
 
@@ -64,6 +67,7 @@ class Recording(energy.Recording):
         self._remote = sampler
         self._roots = roots
         self._lock = contextlib.ExitStack()
+        self._watch = StageWatch(is_own=True)
 
     def start(self) -> None:
         """Start sampling; return when each sensor was tried once (once per boot that takes some seconds).
@@ -77,14 +81,24 @@ class Recording(energy.Recording):
             super().start()
             self._lock = stack.pop_all()
         self._topology = self._remote.topology
+        self._watch.start()
         _active.append(self)
 
     def stop(self) -> None:
         """Stop sampling; what was recorded can still be quoted. Safe to call twice."""
         if self in _active:
             _active.remove(self)
+        self._watch.stop()
         super().stop()
         self._lock.close()
+
+    def stages(self) -> StageReport:
+        """What this process has marked with ``edgeprof.stage`` until now: times and joules of each stage, and reasons.
+
+        The joules come from a regression of the readings on when each stage ran; half a minute of them is needed.
+        """
+        report = report_stages(self, self._watch.poll(), self._watch.rings)
+        return replace(report, reasons=[_in_own_code(reason) for reason in report.reasons])
 
     def quote(self, *key: str, **choices: Any) -> Quote:
         """Joules per unit of the work of a key, gross and net, with their uncertainty, and why anything is missing.

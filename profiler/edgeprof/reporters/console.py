@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeprof.reporters import names, view
+from edgeprof.reporters.operator_view import microcontroller_notes, operator_notes, operator_tables
 from edgeprof.reporters.terminal import Style, table
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def render(result: Result, style: Style | None = None, *, heading: bool = True, 
         lines.append("  nothing was measured")
     for block in (
         _workload_lines(result, style),
+        *_operator_blocks(result, style),
         _comparison_lines(result, style),
         _reason_lines(result, style),
         _last_words(result, style),
@@ -43,7 +45,8 @@ def render(result: Result, style: Style | None = None, *, heading: bool = True, 
     ):
         if block:
             lines += ["", *block]
-    tail = [line for note in view.notes(result) for line in style.wrap("", note)]
+    notes = [*view.notes(result), *operator_notes(result.variants), *microcontroller_notes(result.variants)]
+    tail = [line for note in notes for line in style.wrap("", note)]
     if saved:
         command = f"edgeprof report {view.short(result.id)} -o report.html"
         tail.append(style.text("  saved as run ") + style.paint(style.text(result.id), "bold") + f" ({command})")
@@ -63,6 +66,14 @@ def _heading_lines(result: Result, style: Style) -> list[str]:
 def _workload_lines(result: Result, style: Style) -> list[str]:
     rows, columns = view.workload_table(result.variants)
     return table(style, rows, columns, [""] * len(rows)) if rows else []
+
+
+def _operator_blocks(result: Result, style: Style) -> list[list[str]]:
+    """A block for each variant whose operators were looked at."""
+    return [
+        [style.text(f"  {one.title}:"), *table(style, one.names, one.columns, [""] * len(one.names))]
+        for one in operator_tables(result.variants)
+    ]
 
 
 def _comparison_lines(result: Result, style: Style) -> list[str]:

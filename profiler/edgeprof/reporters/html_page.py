@@ -13,13 +13,14 @@ import shlex
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from edgeprof import units
+from edgeprof import __version__, units
 from edgeprof.reporters import answer, proof_section, view
 from edgeprof.reporters import host_section as context
-from edgeprof.reporters.charts import budget, latency, pareto, stages, traces, trend
+from edgeprof.reporters.charts import budget, latency, operators, pareto, stages, traces, trend
 from edgeprof.reporters.charts.rows import rows as rows_of
 from edgeprof.reporters.charts.svg import NARROW, WIDE, color, escape
 from edgeprof.reporters.names import shortened, shortened_pairs, with_short_names
+from edgeprof.reporters.operator_view import ATTRIBUTED
 from edgeprof.reporters.terminal import together
 from edgeprof.results import schema
 from edgeprof.verdicts.recommend import recommended_variant
@@ -66,6 +67,7 @@ def render(results: Sequence[Result]) -> str:
         *(_traces(result, rows, several=len(results) > 1) for result in results),
         _stages(rows),
         _latency(rows),
+        _operators(rows),
         _budget(rows),
         _diagnosis(results),
         _commands(results),
@@ -87,6 +89,12 @@ def _document(title: str, sections: Sequence[str], footer: str) -> str:
         + "\n".join(section for section in sections if section)
         + f"\n{footer}\n</main>\n<script>{script}</script>\n</body>\n</html>\n"
     )
+
+
+def proof_page(proof: schema.Proof) -> str:
+    """The page of a proof alone, as ``edgeprof doctor --prove -o`` writes it."""
+    footer = f"<footer>edgeprof {escape(__version__)} · doctor --prove</footer>"
+    return _document(f"{proof.board}: is it to be believed?", [proof_section.of_proofs([proof])], footer)
 
 
 def trend_page(entries: Sequence[Entry], place: object) -> str:
@@ -383,6 +391,16 @@ def _latency(rows: Sequence[Row]) -> str:
     )
     lead += others
     return _section("Latency", lead, drawn) if drawn else ""
+
+
+def _operators(rows: Sequence[Row]) -> str:
+    rows, others = _drawn([row for row in rows if row.variant.operators])
+    drawn = [(row, picture) for row in rows if (picture := operators.draw(row)) is not None]
+    if not drawn:
+        return ""
+    lead = "Shares of a call, from a run beside the windows, scaled to the latency that was measured. "
+    figures = [f'<h3>{escape(row.label)}</h3><figure class="wide">{picture}</figure>' for row, picture in drawn]
+    return _section("Where the time goes", lead + ATTRIBUTED + others, *figures)
 
 
 def _budget(rows: Sequence[Row]) -> str:

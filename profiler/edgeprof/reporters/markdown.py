@@ -6,10 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 from edgeprof.reporters import names, view
+from edgeprof.reporters.operator_view import microcontroller_notes, operator_notes, operator_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgeprof.reporters.terminal import Column
     from edgeprof.results.schema import Result
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
@@ -37,6 +39,8 @@ def _render_result(result: Result) -> str:
             "| " + " | ".join(_escape_markup(cell) for cell in cells + ([marks[row]] if marked else [])) + " |"
         )
     lines += _workload_table(result)
+    for operators in operator_tables(result.variants):
+        lines += ["", f"{_escape_markup(operators.title)}:", *_table("operator", operators.names, operators.columns)]
     by_name = {v.name: v for v in result.variants}
     sentences = [(c.variant, view.comparison_text(c, by_name.get(c.variant))) for c in result.comparisons]
     sentences += view.reasons(result)
@@ -49,7 +53,8 @@ def _render_result(result: Result) -> str:
             words = [_CONTROL.sub(" ", word).replace("~~~~", "~~~") for word in variant.last_words.splitlines()[-20:]]
             lines += ["", f"Last words of {_escape_markup(variant.name)}:", "", "~~~~text", *words, "~~~~"]
     lines += [f"- {_escape_markup(short)} is {_escape_markup(full)}" for short, full in full_names]
-    lines += ["", *(f"{_escape_markup(note)}  " for note in view.notes(result))]
+    notes = [*view.notes(result), *operator_notes(result.variants), *microcontroller_notes(result.variants)]
+    lines += ["", *(f"{_escape_markup(note)}  " for note in notes)]
     lines.append(
         f"edgeprof {_escape_markup(result.edgeprof)}, run {_escape_markup(result.id)}, {_escape_markup(result.created)}"
     )
@@ -59,9 +64,11 @@ def _render_result(result: Result) -> str:
 def _workload_table(result: Result) -> list[str]:
     """A second table with each workload of each variant, where there are several."""
     rows, columns = view.workload_table(result.variants)
-    if not rows:
-        return []
-    heads = ["workload", *(column.title for column in columns)]
+    return _table("workload", rows, columns) if rows else []
+
+
+def _table(first: str, rows: Sequence[str], columns: Sequence[Column]) -> list[str]:
+    heads = [first, *(column.title for column in columns)]
     lines = ["", "| " + " | ".join(_escape_markup(head) for head in heads) + " |", "|---|" + "---:|" * len(columns)]
     for row, name in enumerate(rows):
         cells = [name, *(" ".join(" ".join(column.cells[row]).split()) for column in columns)]

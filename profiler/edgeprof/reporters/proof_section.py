@@ -22,9 +22,12 @@ _HEADS = ("verdict", "check", "channel", "figure", "95 % interval", "stated", "w
 def section(results: Sequence[Result]) -> str:
     """The newest proof of each board among the results; nothing where none was proved."""
     proofs = {(proof.board, proof.date): proof for result in results if (proof := result.proof) is not None}
-    if not proofs:
-        return ""
-    blocks = "".join(_block(proof) for proof in proofs.values())
+    return of_proofs(list(proofs.values())) if proofs else ""
+
+
+def of_proofs(proofs: Sequence[Proof]) -> str:
+    """The section of some proofs, at least one."""
+    blocks = "".join(_block(proof) for proof in proofs)
     lead = (
         "A load with a known pattern was played (edgeprof doctor --prove), and what each sensor made of it was judged."
         " A proof changes no joule."

@@ -48,3 +48,29 @@ def rest_text(rest: EnergyFigure | None) -> str:
     if rest is None or rest.value is None:
         return "–"
     return units.plus_minus(rest.value, rest.expanded_uncertainty, "J")
+
+
+def marked_stage_lines(stages: Sequence[Stage]) -> list[str]:
+    """A line for each stage that a program marked: calls, times, and joules of a call or why there are none."""
+    if not stages:
+        return []
+    widest = max(len(stage.name) for stage in stages)
+    return [f"  {stage.name.ljust(widest)}  {' · '.join(_facts(stage))}" for stage in stages]
+
+
+def _facts(stage: Stage) -> list[str]:
+    facts = [f"{stage.calls} calls"] if stage.calls is not None else []
+    if stage.calls_per_frame is not None:
+        facts.append(f"{units.significant(stage.calls_per_frame)} a frame")
+    if stage.seconds is not None:
+        tail = "" if stage.seconds.p99 is None else f" (p99 {units.quantity(stage.seconds.p99, 's')})"
+        facts.append(units.quantity(stage.seconds.p50 or stage.seconds.mean, "s") + tail)
+    energy = stage.energy_j_per_call
+    if energy is not None and energy.gross.value is not None:
+        word = "" if energy.provenance in {"counter", "measured"} else f" {energy.provenance}"
+        facts.append(f"{units.plus_minus(energy.gross.value, energy.gross.expanded_uncertainty, 'J')}{word}")
+        if energy.net.value is not None:
+            facts.append(f"{units.plus_minus(energy.net.value, energy.net.expanded_uncertainty, 'J')} net")
+    if not stage.separable and stage.reason:
+        facts.append(stage.reason)
+    return facts

@@ -67,6 +67,7 @@ def discover(
     *,
     kept: corrections.Calibrations | None = None,
     study: Callable[[Sequence[Sensor]], Mapping[Key, Characteristic]] | None = None,
+    among: Collection[str] | None = None,
 ) -> Discovery:
     """Ask every source for its sensors, and read each channel once.
 
@@ -78,6 +79,7 @@ def discover(
         rail: ``--rail``: which rail is the headline; None leaves it to the board.
         kept: The calibrations that channels are corrected by; those of the data directory by default.
         study: Finds out what each channel really does (as ``prepare``); None leaves it at what sources declare.
+        among: No other sources are asked; None: all may be.
 
     Raises:
         InputError: a name in ``only``, or ``rail``, that does not exist; a board file that does not follow the form.
@@ -90,7 +92,7 @@ def discover(
     failures: list[Failure] = []
     candidates: list[Sensor] = []
     for name, factory in sources.items():
-        if not only or name in addresses:
+        if (not only or name in addresses) and (among is None or name in among):
             candidates += _ask_source(name, factory, roots, addresses.get(name, []), failures)
     candidates = corrections.apply(distinct(candidates), board, roots, kept)
     # An instrument that was asked for by its address is opened once: that may start a program or take seconds.
@@ -111,10 +113,10 @@ def discover(
 
 
 def instruments(host: PluginHost) -> list[str]:
-    """The sources whose devices are told by an address: they measure whatever they are connected to, and every other
-    source measures this machine.
+    """The sources that measure whatever they are connected to (``factory.is_instrument``); any other measures this
+    machine.
     """
-    return [name for name, factory in host.of("sensors").items() if _takes_address(factory)]
+    return [name for name, factory in host.of("sensors").items() if getattr(factory, "is_instrument", False)]
 
 
 def _takes_address(factory: Callable[..., Iterable[Sensor]]) -> bool:

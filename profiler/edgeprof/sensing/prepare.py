@@ -10,7 +10,7 @@ from edgeprof.sensing.device import settings
 from edgeprof.sensing.discover import Discovery, discover
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
@@ -29,6 +29,7 @@ def prepare(
     rail: str | None = None,
     *,
     note: Callable[[str], None] = lambda _text: None,
+    among: Collection[str] | None = None,
 ) -> Discovery:
     """``discover``, with the refresh and step of every power and energy channel as measured on this device.
 
@@ -38,6 +39,7 @@ def prepare(
         only: ``--sensor``.
         rail: ``--rail``.
         note: Told once, before a wait of seconds.
+        among: No other sources are asked; None: all may be.
 
     Raises:
         InputError: see ``discover``.
@@ -56,4 +58,4 @@ def prepare(
             known.update(characterise(sensor, CHARACTERISE_S, cache=cache))
         return known
 
-    return discover(host, roots, only, rail, study=study)
+    return discover(host, roots, only, rail, study=study, among=among)

@@ -11,8 +11,8 @@ from edgeprof.worker.workload import Burst, Workload
 
 #: A warm-up ends when so many bursts in a row took as long for each call, within this share.
 _ALIKE, _SHARE = 3, 0.01
-#: The first bursts are this part of the shortest warm-up.
-_PART = 0.25
+#: The bursts of a warm-up are this part of it, and at most so long (s).
+_PART, _LONGEST_S = 0.25, 2.0
 
 
 def require_closed_loop(scenario: Scenario) -> None:
@@ -37,7 +37,7 @@ def warm_up(burst: Callable[[float], Burst], min_s: float, max_s: float) -> Dict
     means: List[float] = []
     calls, spent, steady = 0, 0.0, False
     while True:
-        done = burst(max(0.01, _PART * max(min_s, spent)))
+        done = burst(min(_LONGEST_S, max(0.01, _PART * max(min_s, spent))))
         calls += done.span.count
         means.append(_mean_s(done))
         spent = time.monotonic() - begin

@@ -11,6 +11,7 @@ import operator
 import os
 import platform
 import re
+import resource
 import sys
 import time
 import traceback
@@ -86,6 +87,7 @@ class Handler:
             "warm_up": self._warm_up,
             "window": self._window,
             "device_times": self._device_times,
+            "profile": self._profile,
             "token_times": self._token_times,
             "stage_times": self._stage_times,
             "infer": self._infer,
@@ -125,6 +127,9 @@ class Handler:
         options = LoadOptions(**given)
         embedded_code.allow(bool(request.get("allow_code")))
         start = time.monotonic()
+        with contextlib.suppress(Exception, SystemExit):  # what is wrong with the library, loading says
+            runtime.import_library()
+        library_rss = _resident_bytes()
         session = runtime.load(request["target"], options)
         load_s = time.monotonic() - start
         self._runtime, self._options, self._target = runtime, options, request["target"]
@@ -135,6 +140,7 @@ class Handler:
             "version": session.version or available.version,
             "facts": _session_facts(session),
             "load_s": load_s,
+            "library_rss": library_rss,
         }, []
 
     def _first(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
@@ -297,6 +303,16 @@ class Handler:
                     break
         return {"parts": list(times)}, [values.tobytes() for values in times.values()]
 
+    def _profile(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        """What the operators of the main workload take, over about so many seconds; no operators: nothing tells."""
+        latency_s = max(self._latency_s[self._workloads[0].name], 1e-6)
+        calls = int(min(request["most"], max(request["least"], request["seconds"] / latency_s)))
+        profile = self._session().profile_operators(self._feeds, calls)
+        if profile is None:
+            return {"operators": None}, []
+        operators = [[str(one.name), str(one.type), float(one.seconds)] for one in profile.operators]
+        return {"operators": operators, "seconds": float(profile.seconds), "calls": calls}, []
+
     def _token_times(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         """When the tokens of the requests since the last look came, of all sessions together."""
         counts, seconds = array("q"), array("d")
@@ -401,6 +417,15 @@ def serve(connection: Connection) -> None:
         connection.send(dict(answer, id=request.get("id")), out)
         if request.get("do") == "close":
             return
+
+
+def _resident_bytes() -> Optional[int]:
+    """Resident memory of this process; None where the kernel does not tell."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _wake_up(call: Call, latency_s: float) -> None:

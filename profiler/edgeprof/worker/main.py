@@ -69,7 +69,8 @@ class _StandIn(types.ModuleType):
     """A module ``edgeprof`` with what an application may use under any Python, imported when it is asked for."""
 
     def __getattr__(self, name: str) -> Any:
-        home = {"pipeline": "edgeprof.worker.pipeline", "track": "edgeprof.tracking"}.get(name)
+        homes = {"pipeline": "worker.pipeline", "stage": "staging", "track": "tracking"}
+        home = "edgeprof." + homes[name] if name in homes else None
         if home is None:
             raise AttributeError("module 'edgeprof' has no attribute {!r} in a worker process".format(name))
         return getattr(importlib.import_module(home), name)

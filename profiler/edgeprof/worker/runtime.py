@@ -5,6 +5,7 @@ under another and older Python (``--worker-python``). Hence: Python 3.6 grammar,
 top, the heavy library imported inside ``load``, and from edgeprof nothing but ``hookimpl`` and this module.
 """
 
+import importlib
 import importlib.util
 import os
 import re
@@ -43,6 +44,37 @@ class LoadOptions(NamedTuple):
     shapes: Dict[str, Tuple[int, ...]]  # --input NAME=SHAPE, complete
     options: Dict[str, str]  # whatever else the runtime documents
     dtypes: Dict[str, str] = {}  # --input NAME=SHAPE:DTYPE, where it was given
+
+
+OperatorTime = NamedTuple(
+    "OperatorTime",
+    [
+        ("name", str),  # as the library calls it, of the graph that it executes
+        ("type", str),  # "Conv", "FullyConnected" …
+        ("seconds", float),  # in one call of ``bind``, the mean of those that were looked at
+    ],
+)
+
+OperatorProfile = NamedTuple(
+    "OperatorProfile",
+    [
+        ("operators", List[OperatorTime]),
+        ("seconds", float),  # of one of the same calls as a whole, by the host's clock
+    ],
+)
+
+
+MicrocontrollerNeed = NamedTuple(
+    "MicrocontrollerNeed",
+    [
+        ("arena_bytes", Optional[int]),  # RAM for all tensors; None: it does not run there
+        ("head_bytes", Optional[int]),  # of it, activations
+        ("tail_bytes", Optional[int]),  # of it, what stays: descriptions of tensors, buffers of operators
+        ("flash_bytes", int),  # of the model alone, without the code that runs it
+        ("unsupported_operators", List[str]),
+        ("reason", Optional[str]),  # why the arena is not known; None: it is
+    ],
+)
 
 
 Availability = NamedTuple(
@@ -248,6 +280,21 @@ class Session(ABC):
     def synchronize(self) -> None:  # noqa: B027 - most devices are synchronous
         """Wait until the device has nothing left to do."""
 
+    def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:  # noqa: ARG002 - see above
+        """What each operator of the model takes, by the library's own profiler. None: the library has none.
+
+        It runs in a worker of its own that is thrown away afterwards, so it may load the model once more, may slow it
+        down, and may crash.
+
+        Args:
+            feeds: The inputs.
+            calls: How many inferences to look at, after some that warm up.
+
+        Raises:
+            LoadError: the library's profiler cannot be used here; the sentence says why.
+        """
+        return None
+
     def gpu_peak_bytes(self) -> Optional[int]:
         """The most device memory that this session has held, where the runtime can tell."""
         return None
@@ -284,6 +331,9 @@ class Runtime(ABC):
     smallest_format: Optional[str] = None
     #: What may help where the library crashes while it loads a model, as an option that avoids the part that crashes.
     crash_remedy: Optional[str] = None
+    #: Ways to use the library that people meet and that can cost time: option, its value, and what it is, as the
+    #: beginning of a sentence. ``edgeprof diagnose`` times each against what the runtime does by default.
+    costly_options: Sequence[Tuple[str, str, str]] = ()
     #: Whether ``inspect`` must be called in a process of its own, because its library starts threads that would not
     #: follow into processes that are forked later. Its Graph is then pickled.
     inspects_apart = False
@@ -295,6 +345,15 @@ class Runtime(ABC):
     @abstractmethod
     def devices(self) -> List[str]:
         """The devices that ``--device`` accepts here; "cpu" first where there is one. Called in the worker."""
+
+    def import_library(self) -> None:
+        """Bring the library into memory as ``load`` will use it, so that its share of the memory can be told apart from
+        the model's. Called in the worker before ``load``, which is to say what is wrong with a library.
+        """
+        for module in self.libraries:
+            if library_version(module) is not None:
+                importlib.import_module(module)
+                return
 
     @abstractmethod
     def load(self, path: str, options: LoadOptions) -> Session:
@@ -324,6 +383,13 @@ class Runtime(ABC):
                 called. Empty: nothing was given.
         """
         return self.inspect(path)
+
+    def microcontroller_need(self, path: str) -> Optional[MicrocontrollerNeed]:  # noqa: ARG002 - likewise
+        """What a model needs of a microcontroller; None: this runtime cannot tell. Called where ``inspect`` is.
+
+        What can crash is to run in a process of its own.
+        """
+        return None
 
     def taps(
         self,

@@ -12,6 +12,7 @@ IDLE = "idle"  # no work, the model loaded
 COMMAND = "command"  # one run of a program
 CALL = "call"  # one call that an application reported
 BLOCK = "block"  # a block of a user's own code
+PHASE = "phase"  # a part of a program's run that its output names
 
 
 class Span(NamedTuple):

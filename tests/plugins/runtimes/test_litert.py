@@ -65,7 +65,6 @@ def test_an_edge_tpu_model_on_the_cpu_is_told_where_it_belongs(tmp_path):
 @pytest.mark.parametrize(
     ("device", "says"),
     [
-        ("edgetpu:0", r"libedgetpu\.so\.1 cannot be loaded"),
         ("/nowhere/libdelegate.so", r"/nowhere/libdelegate\.so cannot be loaded"),
         ("libm.so.6", r"libm\.so\.6 cannot be loaded"),  # a library, but no delegate
         ("gpu", "no device 'gpu'"),
@@ -74,6 +73,22 @@ def test_an_edge_tpu_model_on_the_cpu_is_told_where_it_belongs(tmp_path):
 def test_a_delegate_that_cannot_be_loaded_is_named(tflite_model, device, says):
     with pytest.raises(LoadError, match=says):
         LiteRT().load(str(tflite_model), CPU._replace(device=device))
+
+
+def test_an_edge_tpu_without_its_library_is_told_what_to_install(tmp_path):
+    model = models.tflite_double(tmp_path / "m.tflite", custom="edgetpu-custom-op")
+    with pytest.raises(LoadError, match=r"libedgetpu\.so\.1 cannot be loaded") as caught:
+        LiteRT().load(str(model), CPU._replace(device="edgetpu:0"))
+    assert "libedgetpu1-std" in caught.value.remedy
+
+
+def test_a_model_that_is_not_compiled_for_the_edge_tpu_is_not_measured_on_the_cpu_under_its_name(
+    tflite_model, monkeypatch
+):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(LoadError, match=r"is not compiled for the Edge TPU, and would run on the CPU") as caught:
+        LiteRT().load(str(tflite_model), CPU._replace(device="edgetpu"))
+    assert "edgetpu_compiler double.tflite, which is not installed here" in caught.value.remedy
 
 
 def test_a_wrong_name_is_told_with_the_names_that_there_are_before_anything_is_allocated(tflite_model):

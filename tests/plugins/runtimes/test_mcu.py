@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeprof.artifact import recognise
 from edgeprof.benchmark.conductor import bench
@@ -27,7 +29,7 @@ from edgeprof.simulation.microcontroller.faults import Faults
 from edgeprof.simulation.microcontroller.live import LiveMicrocontroller
 from edgeprof.worker.runtime import LoadError, LoadOptions
 from edgeprof_plugins.runtimes.mcu import protocol
-from edgeprof_plugins.runtimes.mcu.port import Port
+from edgeprof_plugins.runtimes.mcu.port import Line, Port
 from edgeprof_plugins.runtimes.mcu.protocol import Device
 from edgeprof_plugins.runtimes.mcu.runtime import Microcontrollers
 from edgeprof_plugins.sensors import meter
@@ -172,6 +174,74 @@ def test_an_answer_that_lacks_a_line_is_out_of_step(command: str, answer: str) -
         with pytest.raises(LoadError, match="out of step"):
             device.infer(count, 0, 1.0)
         assert device.resynchronised == 1
+
+
+class Saying:
+    """A port whose other end answers each command with the next of some answers, whatever was asked."""
+
+    path, baud, unfinished = "/dev/ttyX", 115200, ""
+
+    def __init__(self, answers: list[list[str]]) -> None:
+        self._answers, self._lines = iter(answers), iter(())
+        self.longest = 0
+
+    def write(self, data: bytes) -> None:
+        self.longest = max(self.longest, len(data))
+        self._lines = iter(next(self._answers, []))
+
+    def read_line(self, deadline_s: float) -> Line | None:
+        text = next(self._lines, None)
+        return None if text is None else Line(text, 0.5)
+
+    def drain(self, quiet_s: float) -> bool:
+        self._lines = iter(())
+        return True
+
+    def report_delay_s(self, characters: int) -> float:
+        return 0.016
+
+
+LINES = st.one_of(
+    st.sampled_from(
+        [
+            "m-ready",
+            "m-name-dut-[x]",
+            "m-profile-[p]",
+            "m-model-[ic01]",
+            "m-[Expecting 4 bytes]",
+            "m-load-done",
+            "m-warmup-start-0",
+            "m-warmup-done",
+            "m-infer-start-2",
+            "m-lap-us-5",
+            "m-lap-us-4294967295",
+            "m-infer-done",
+            "m-results-[0.1,0.9]",
+            "m-results-[]",
+            "m-results-[nan]",
+            "m-lap-us-",
+            "e-[no]",
+            "m-init-done",
+            "",
+        ]
+    ),
+    st.text(max_size=20),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(LINES, max_size=9).map(lambda lines: [*lines, "m-ready"]), max_size=8), st.booleans())
+def test_whatever_a_device_says_is_an_inference_or_one_sentence(answers: list[list[str]], is_named: bool) -> None:
+    greeting = [["m-ready"], ["m-name-dut-[x]", "m-ready"]] if is_named else []
+    port = Saying([*greeting, *answers])
+    with contextlib.suppress(LoadError):  # anything else that it raises fails
+        device = Device(port)
+        device.load(bytes(4))
+        done = device.infer(2, 0, 1.0)
+        assert done.count == 2
+        assert done.results
+        assert done.device_s is None or 0 <= done.device_s < 4295
+    assert port.longest <= 64
 
 
 def test_firmware_in_energy_mode_tells_no_time_and_its_frame_is_the_window() -> None:
@@ -379,6 +449,7 @@ def test_accuracy_and_auc_are_judged_on_the_device(tmp_path: Path) -> None:
     ("options", "says"),
     [
         ({"sensors": ["rapl"]}, "rapl measures this machine"),
+        ({"sensors": ["jtop"]}, "jtop measures this machine"),
         ({"estimate_power_w": 5.0}, "--estimate-power"),
         ({"scenario": "server", "rate_hz": 5.0}, "has no scenario server"),
     ],

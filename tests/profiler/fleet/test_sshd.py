@@ -70,7 +70,7 @@ def failure(name: str = "nano-1") -> LinkError:
 def test_a_key_of_the_fleet_opens_the_door_of_its_board(lab) -> None:
     for name, board in (("nano-1", "NVIDIA Jetson Orin Nano"), ("pi5-1", "Raspberry Pi 5")):
         with Link(inventory.parse_device(name, name)) as link:
-            assert link.hello()["board"] == board
+            assert link.hello().board == board
 
 
 @pytest.mark.parametrize("words", ["cat /etc/shadow", "edgeprof bench x.onnx", "edgeprof door; id"])
@@ -151,7 +151,7 @@ def test_another_version_on_the_device_is_one_sentence(lab, monkeypatch) -> None
 def test_the_key_of_another_board_does_not_pass_for_this_one(lab, monkeypatch, tmp_path) -> None:
     """A stolen key opens its own board's door alone, and the inventory knows which machine it meant."""
     with Link(inventory.parse_device("nano-1", "nano-1")) as link:
-        machine = link.hello()["machine"]
+        machine = link.hello().machine
     model = tmp_path / "m.onnx"
     models.onnx_affine(model)
     job = Job.of([str(model)], {})

@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -16,9 +17,12 @@ import psutil
 import pytest
 
 import edgeprof
+from edgeprof.benchmark.command import measure_command
+from edgeprof.cli.run import sentence
 from edgeprof.errors import BusyError, EdgeprofError, InputError
 from edgeprof.launch.lock import lock_path
 from edgeprof.library import recorder
+from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
 from tests.profiler.library.conftest import WATTS
 
@@ -277,3 +281,64 @@ def test_the_sampling_process_ends_with_its_parent_however_that_ends(board: Path
     )
     assert not alive
     assert "Traceback" not in run.stderr
+
+
+def test_the_stages_of_a_recording_have_their_times_and_say_why_they_have_no_joules_yet(board) -> None:
+    with edgeprof.record(sysfs_root=board) as recording:
+        for _ in range(3):
+            with edgeprof.stage("frame"):
+                with edgeprof.stage("detect"):
+                    time.sleep(0.02)
+                with edgeprof.stage("detect"):
+                    time.sleep(0.02)
+        report = recording.stages()
+    by_name = {stage.name: stage for stage in report.stages}
+    assert by_name["detect"].calls == 6
+    assert by_name["detect"].calls_per_frame == 2.0
+    assert by_name["detect"].seconds.p50 >= 0.02
+    assert by_name["detect"].energy_j_per_call is None
+    assert "half a minute of stages is needed" in by_name["detect"].reason
+    assert recording.stages() == report
+
+
+def test_a_command_tells_the_stages_that_it_marks(board) -> None:
+    program = "import edgeprof\nfor _ in range(9):\n    with edgeprof.stage('detect'): pass"
+    roots = Roots.resolve(board)
+    outcome = measure_command([sys.executable, "-c", program], PluginHost.from_environment(), roots, idle_s=0.0)
+    assert [(stage.name, stage.calls) for stage in outcome.stages] == [("detect", 9)]
+    assert outcome.as_json()["stages"][0]["calls"] == 9
+    assert "detect  9 calls" in sentence(outcome)
+
+
+PHASES = """
+import time
+print("loading the model")
+time.sleep(0.4)
+print("nothing of note")
+print("running", end="")
+print(" 3 frames")
+time.sleep(0.6)
+"""
+
+
+def test_the_phases_that_a_program_prints_have_their_joules(board, capfd) -> None:
+    argv = [sys.executable, "-c", PHASES]
+    pattern = re.compile("^(loading|running)")
+    outcome = measure_command(argv, PluginHost.from_environment(), Roots.resolve(board), idle_s=0.0, phases=pattern)
+    assert capfd.readouterr().out == "loading the model\nnothing of note\nrunning 3 frames\n"
+    loading, running = outcome.phases
+    assert [quote.key[-1] for quote in outcome.phases] == ["loading", "running"]
+    assert loading.seconds == pytest.approx(0.4, abs=0.3)
+    assert running.seconds >= 0.6
+    assert running.value == pytest.approx(WATTS * running.seconds, rel=0.1)
+    assert [phase["key"] for phase in outcome.as_json()["phases"]] == [["phase", "loading"], ["phase", "running"]]
+    assert "running: 1 × " in sentence(outcome)
+
+
+def test_a_program_that_prints_no_phase_says_so(bare) -> None:
+    argv = [sys.executable, "-c", "print('hello')"]
+    outcome = measure_command(
+        argv, PluginHost.from_environment(), Roots.resolve(bare), idle_s=0.0, phases=re.compile("nothing")
+    )
+    assert outcome.phases == []
+    assert "no line of the output matched --phases nothing" in {reason.message for reason in outcome.quote.reasons}

@@ -155,6 +155,75 @@ LATENCY = Row(
     collapsed=True,
 )
 
+_STAGE_ENERGY = "edgeprof_stage_energy_joules_total"
+_STAGE_COUNT = "edgeprof_stages_total"
+_STAGE_WITHOUT = "edgeprof_stages_without_energy_total"
+_STAGE_SECONDS = "edgeprof_stage_seconds_total"
+_STAGE_BY = f"{_BY}, stage"
+_STAGE_WHO = "{{model}} {{stage}}"
+_STAGE_CALLS = f"sum by ({_STAGE_BY}) ({rate(_STAGE_COUNT)})"
+
+STAGES = Row(
+    "Stages of applications",
+    (
+        Panel(
+            "Joules of a call by stage",
+            "What one call of each stage costs, as applications mark their stages (edgeprof.stage): by regression of "
+            "the device's readings on when each stage ran. A stage that cannot be told from the others has none.",
+            (
+                Query(
+                    f"sum by ({_STAGE_BY}, provenance) ({rate(_STAGE_ENERGY)}) / on ({_STAGE_BY}) group_left () "
+                    f"(({_STAGE_CALLS} - sum by ({_STAGE_BY}) ({rate(_STAGE_WITHOUT)})) > 0)",
+                    f"{_STAGE_WHO} ({{{{provenance}}}})",
+                ),
+            ),
+            unit="joule",
+            height=9,
+            fill=0,
+        ),
+        Panel(
+            "Power by stage",
+            "Power of the device, by the stage that it is spent on; the sum over the stages of one application is what "
+            "a camera costs, without the idle between frames.",
+            (Query(f"sum by ({_STAGE_BY}, provenance) ({rate(_STAGE_ENERGY)})", f"{_STAGE_WHO} ({{{{provenance}}}})"),),
+            unit="watt",
+            height=9,
+            stack=True,
+        ),
+        Panel(
+            "Duration of a stage",
+            "Mean time of a call, stages within it included.",
+            (Query(f"sum by ({_STAGE_BY}) ({rate(_STAGE_SECONDS)}) / ({_STAGE_CALLS} > 0)", _STAGE_WHO),),
+            unit="s",
+            width=8,
+            fill=0,
+        ),
+        Panel(
+            "Calls of each stage per second",
+            "How often each stage ran: of the first one, the frames that came in.",
+            (Query(_STAGE_CALLS, _STAGE_WHO),),
+            unit="ops",
+            width=8,
+            fill=0,
+        ),
+        Panel(
+            "Frames that reach a stage",
+            "Calls of a stage over those of the busiest stage of its model. A stage below 100 % does not see every "
+            "frame: they were dropped, or nothing was there to do.",
+            (
+                Query(
+                    f"{_STAGE_CALLS} / on ({_BY}) group_left () max by ({_BY}) ({_STAGE_CALLS} > 0)",
+                    _STAGE_WHO,
+                ),
+            ),
+            unit="percentunit",
+            width=8,
+            fill=0,
+        ),
+    ),
+    collapsed=True,
+)
+
 COST = Row(
     "Cost and battery",
     (
@@ -205,7 +274,7 @@ DASHBOARD = Dashboard(
     title="edgeprof / Inference",
     description="Joules per inference, latency, energy share, cost and battery life of the models in production, as "
     "their applications report them (edgeprof.track).",
-    rows=(OVERVIEW, ENERGY, LATENCY, COST),
+    rows=(OVERVIEW, ENERGY, LATENCY, STAGES, COST),
     shows=_COUNT,
     variables=(
         Variable("model", "Model", f"label_values({of(_COUNT)}, model)"),

@@ -66,6 +66,13 @@ def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Optional[Grap
     )
 
 
+def custom_operators(path: str) -> List[str]:
+    """The names of the custom operators of a TFLite file, each once."""
+    model = schema.Model.GetRootAs(np.fromfile(path, np.uint8), 0)
+    codes = [model.OperatorCodes(number) for number in range(model.OperatorCodesLength())]
+    return sorted({code.CustomCode().decode("utf-8", "replace") for code in codes if code.CustomCode()})
+
+
 def _named_operators(place: "_Place") -> Iterator[Tuple[str, Any]]:
     """Name, of a custom one its own, and operator."""
     for index in range(place.graph.OperatorsLength()):

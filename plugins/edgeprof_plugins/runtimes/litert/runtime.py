@@ -13,6 +13,7 @@ import ctypes.util
 import importlib
 import os
 import re
+import shutil
 import warnings
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -25,6 +26,8 @@ from edgeprof.worker.runtime import (
     Availability,
     LoadError,
     LoadOptions,
+    MicrocontrollerNeed,
+    OperatorProfile,
     Runtime,
     Session,
     TensorSpec,
@@ -42,6 +45,7 @@ LIBRARIES: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
 )
 TENSORFLOW = LIBRARIES[-1]
 EDGE_TPU = "libedgetpu.so.1"
+EDGE_TPU_OPERATOR = b"edgetpu-custom-op"
 #: TensorFlow is looked for where a model needs this, whichever library comes first otherwise.
 FLEX_REMEDY = "pip install tensorflow   (edgeprof then uses its interpreter for this model)"
 #: What the library says, what that means, what to do.
@@ -101,6 +105,9 @@ class LiteRT(Runtime):
     def devices(self) -> List[str]:
         return ["cpu"] + (["edgetpu"] if ctypes.util.find_library("edgetpu") else [])
 
+    def import_library(self) -> None:
+        _load_library()
+
     def load(self, path: str, options: LoadOptions) -> Session:
         if not os.path.isfile(path):
             raise LoadError("{} does not exist".format(path))
@@ -115,6 +122,8 @@ class LiteRT(Runtime):
 
     def _load(self, path: str, options: LoadOptions, library_parts: Tuple[str, Any, Any, Any]) -> Session:
         library, interpreter_class, load_delegate, resolvers = library_parts
+        if options.device.partition(":")[0] == "edgetpu":
+            _require_compiled(path)
         delegate = _find_delegate(options, load_delegate)
         arguments: Dict[str, Any] = {"model_path": path, "num_threads": options.threads}
         if delegate is not None:
@@ -141,6 +150,7 @@ class LiteRT(Runtime):
             "delegate": delegate[0] if delegate else "none" if options.options.get("xnnpack") == "0" else "XNNPACK",
             "timed": "invoke(); inputs are set once, before the windows",
         }
+        session.profiled = path
         return session
 
     def inspect(self, path: str) -> Optional[Graph]:
@@ -150,6 +160,13 @@ class LiteRT(Runtime):
         from . import graph
 
         return graph.read(path, inputs)
+
+    def microcontroller_need(self, path: str) -> Optional[MicrocontrollerNeed]:
+        if library_version("tflite_micro", "tflite-micro") is None:
+            return None
+        from . import microcontroller
+
+        return microcontroller.measure(path, _custom_operators(path))
 
     def taps(self, path: str, names: Sequence[str], feeds: Iterable[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
         from . import graph
@@ -165,6 +182,9 @@ class LiteRTSession(Session):
         options: As given to ``Runtime.load``.
         known: What an error of the library means; None where that is not known.
     """
+
+    #: The file, for the profiler.
+    profiled = ""
 
     def __init__(
         self,
@@ -227,6 +247,21 @@ class LiteRTSession(Session):
         self._bound = feeds
         invoke: Callable[[], Any] = self._interpreter.invoke
         return invoke
+
+    def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:
+        """By LiteRT's profiler, which sees into XNNPACK.
+
+        Raises:
+            LoadError: another library or delegate runs the model, or this LiteRT has no profiler as it is known.
+        """
+        if not self.facts.get("library", "").startswith("ai-edge-litert") or self.facts.get("delegate") != "XNNPACK":
+            raise LoadError("only LiteRT itself (ai-edge-litert) with XNNPACK has a profiler")
+        from . import operators
+
+        details = _with_unique_names(self._interpreter.get_input_details(), "input")
+        package = os.path.dirname(importlib.import_module("ai_edge_litert").__file__ or "")
+        inputs = [np.asarray(feeds[detail["name"]]) for detail in details]
+        return operators.profile(package, self.profiled, inputs, [spec.dtype for spec in self.outputs], calls)
 
     def close(self) -> None:
         self._interpreter = None
@@ -301,6 +336,31 @@ def _load_library(among: Sequence[Tuple[str, Tuple[str, ...]]] = ()) -> Tuple[st
     if reasons:
         raise LoadError("LiteRT cannot be imported ({})".format("; ".join(reasons)), REMEDY)
     raise LoadError("LiteRT is not installed (ai-edge-litert, tflite-runtime or tensorflow)", REMEDY)
+
+
+def _custom_operators(path: str) -> List[str]:
+    """The names of a file's custom operators; none where nothing here reads its graph."""
+    try:
+        from . import graph
+    except ImportError:
+        return []
+    return graph.custom_operators(path)
+
+
+def _require_compiled(path: str) -> None:
+    """Refuse a model that was not compiled for the Edge TPU: its delegate takes no operator of it and says nothing, so
+    that the CPU would be measured under the name of the Edge TPU.
+    """
+    with open(path, "rb") as file:
+        if EDGE_TPU_OPERATOR in file.read():
+            return
+    compiler = "edgetpu_compiler {}".format(os.path.basename(path))
+    if shutil.which("edgetpu_compiler") is None:
+        compiler += ", which is not installed here (Coral's repository has it, for Linux on x86-64 alone)"
+    raise LoadError(
+        "{} is not compiled for the Edge TPU, and would run on the CPU alone".format(os.path.basename(path)),
+        "Compile it, with weights and activations in int8: {}.".format(compiler),
+    )
 
 
 def _find_delegate(options: LoadOptions, load_delegate: Any) -> Optional[Tuple[str, Any]]:

@@ -25,6 +25,7 @@ from edgeprof.worker.runtime import (
     Availability,
     LoadError,
     LoadOptions,
+    OperatorProfile,
     Runtime,
     Session,
     install_command,
@@ -102,7 +103,11 @@ class OnnxRuntime(Runtime):
             raise
         if gpu is not None:
             gpu.attach(session, provider)
-        return OnnxSession(ort, session, session_options, gpu)
+
+        def again(its_options: Any) -> Any:
+            return _open_session(ort, path, its_options, provider, settings)
+
+        return OnnxSession(ort, session, session_options, gpu, again)
 
     def inspect(self, path: str) -> Optional[Graph]:
         return self.inspect_with_inputs(path, {})
@@ -122,8 +127,25 @@ class OnnxRuntime(Runtime):
 
 
 class OnnxSession(Session):
-    def __init__(self, ort: Any, session: Any, options: Any, gpu: Optional[Gpu] = None) -> None:
-        self._ort, self._session, self._gpu = ort, session, gpu
+    """One InferenceSession.
+
+    Args:
+        ort: The module onnxruntime.
+        session: The InferenceSession.
+        options: What it was made with.
+        gpu: Where it computes, if that is an NVIDIA GPU.
+        again: Makes another one of the same model from options.
+    """
+
+    def __init__(
+        self,
+        ort: Any,
+        session: Any,
+        options: Any,
+        gpu: Optional[Gpu] = None,
+        again: Optional[Callable[[Any], Any]] = None,
+    ) -> None:
+        self._ort, self._session, self._gpu, self._options, self._again = ort, session, gpu, options, again
         self._held: Any = None
         providers = session.get_providers()
         self.inputs = tuple(spec_of(node) for node in session.get_inputs())
@@ -236,6 +258,25 @@ class OnnxSession(Session):
     def bind_timed(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Dict[str, float]]]:
         steps = self._steps(feeds)
         return self._gpu.timed(steps) if self._gpu is not None and steps is not None else None
+
+    def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:
+        """By ONNX Runtime's profiler, with which a session is made.
+
+        Raises:
+            LoadError: the device computes on its own, and the profiler sees only what starts it.
+        """
+        if not self._host:
+            raise LoadError("ONNX Runtime's profiler tells what starts operators on this device, not what they take")
+        if self._again is None:
+            return None
+        from . import operators
+
+        def make(options: Any) -> Tuple[Callable[[], Any], Any]:
+            assert self._again is not None
+            self._session = self._again(options)  # the worker is thrown away afterwards
+            return self.bind(feeds), self._session
+
+        return operators.profile(self._options, make, calls)
 
     def synchronize(self) -> None:
         if self._gpu is not None:

@@ -132,7 +132,7 @@ def _without_still_counters(channels: Sequence[Channel], looks: Looks) -> list[C
 
 
 def _without_hollow_totals(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
-    """Without totals that show less than what is inside them; of several platforms' counters, those that add up."""
+    """Without totals and packages that show less than is inside; of several platforms' counters, those that add up."""
     platforms: dict[tuple[str, str], list[Channel]] = {}
     for channel in channels:
         if channel.available and is_power(channel) and channel.role == "total" and channel.parent is None:
@@ -147,6 +147,11 @@ def _without_hollow_totals(channels: Sequence[Channel], looks: Looks) -> list[Ch
             refusal = _why_hollow(total, watts(total, looks), channels, looks)
             if refusal is not None:
                 changed[total.key] = replace(total, available=False, reason=refusal)
+    for package in _counters(channels):
+        if package.scope == "package" and package.role != "total":
+            refusal = _why_hollow(package, watts(package, looks), channels, looks)
+            if refusal is not None:
+                changed[package.key] = replace(package, available=False, reason=refusal)
     return [changed.get(channel.key, channel) for channel in channels]
 
 

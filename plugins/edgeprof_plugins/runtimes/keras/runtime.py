@@ -1,0 +1,331 @@
+"""Keras and TensorFlow: .keras and .h5 files and SavedModel folders.
+
+Devices: ``cpu``, ``gpu``, ``gpu:1``.
+Options: ``call``: what a window repeats. ``graph`` (the default) is a concrete function of the fed shapes, as a
+deployed application calls a model; ``call`` is ``model(x, training=False)``; ``predict`` is ``model.predict(x)``, which
+builds a loop over batches around each call. ``signature``: which of a SavedModel is called (serving_default).
+
+Code in a model (Lambda layers, pickles, functions by name) is refused before Keras opens it; see ``carried_code``.
+"""
+
+import contextlib
+import inspect
+import os
+import re
+import warnings
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgeprof import hookimpl
+from edgeprof.worker import embedded_code
+from edgeprof.worker.runtime import (
+    ANY_SHAPE,
+    Availability,
+    LoadError,
+    LoadOptions,
+    Runtime,
+    Session,
+    TensorSpec,
+    install_command,
+    library_version,
+)
+from edgeprof.worker.tensors import distinct
+
+from .carried_code import find_code
+
+REMEDY = install_command("keras", "tensorflow")
+DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tensorflow-aarch64", "tf-nightly")
+CALLS = ("graph", "call", "predict")
+OPTIONS = ("call", "signature")
+#: What Keras or TensorFlow say, what that means, what to do.
+KNOWN_ERRORS = (
+    (
+        r"Could not locate (?:class|function) '([\w.>]+)'|Unknown (?:layer|object)s?:? '?(?:Custom>)?([\w.]+)",
+        "{name} has {0}, whose code is not in the file",
+        "Bench a function of yours that defines it and loads the model: edgeprof bench FILE.py:FUNCTION.",
+    ),
+    (
+        r"bad superblock|Unable to (?:synchronously )?open|truncated file|signature not found|accessible `?\.keras",
+        "{name} is no whole Keras model",
+        "Save or download it again.",
+    ),
+    (
+        r"Unrecognized keyword arguments? passed|Error when deserializing|Keyword argument not understood",
+        "{name} was saved by a Keras that this one does not understand: {text}",
+        "Load it with the release that saved it (pip install 'tensorflow<2.16' for Keras 2), or convert it there.",
+    ),
+    (
+        r"SavedModel file does not exist|Could not parse|DecodeError|variables\.index|checkpoint",
+        "{name} is no whole SavedModel",
+        "Copy its whole folder, with variables/ in it.",
+    ),
+)
+
+Call = Callable[[], Any]
+
+
+class Keras(Runtime):
+    name = "keras"
+    formats = ("keras", "savedmodel")
+    libraries = ("tensorflow",)
+    concurrent = False
+    costly_options = (("call", "predict", "model.predict()"), ("call", "call", "model(x) without a graph"))
+
+    def availability(self) -> Availability:
+        version = library_version("tensorflow", *DISTRIBUTIONS)
+        reason = None if version else "TensorFlow, which runs Keras models, is not installed"
+        return Availability(version, reason, None if version else REMEDY)
+
+    def devices(self) -> List[str]:
+        count = len(_library().config.list_physical_devices("GPU"))
+        return ["cpu"] + (["gpu"] if count == 1 else ["gpu:{}".format(number) for number in range(count)])
+
+    def import_library(self) -> None:
+        _library().keras.layers  # noqa: B018 - Keras comes in when it is first asked for
+
+    def load(self, path: str, options: LoadOptions) -> Session:
+        if not os.path.exists(path):
+            raise LoadError("{} does not exist".format(path))
+        settings = _settings(options)
+        code = None if embedded_code.is_code_allowed() else find_code(path)
+        if code is not None:
+            raise LoadError(
+                "{} carries {}, which would run its author's code".format(os.path.basename(path), code),
+                embedded_code.REMEDY,
+            )
+        tf = _library()
+        _configure(tf, options)
+        session = (_saved_model if os.path.isdir(path) else _keras_model)(tf, path, settings)
+        session.facts.update(
+            call=settings["call"],
+            threads=str(options.threads or "default"),
+            timed=_TIMED[settings["call"]],
+        )
+        return session
+
+
+_TIMED = {
+    "graph": "a concrete function of the fed shapes; inputs are tensors before the windows",
+    "call": "model(x, training=False); inputs are tensors before the windows",
+    "predict": "model.predict(x) of arrays, with the data pipeline that it builds in each call",
+}
+
+
+class TensorFlowSession(Session):
+    """One model.
+
+    Args:
+        tf: The module tensorflow.
+        function: Takes the inputs as tensors, in order, and returns its outputs: a tensor, or a list or dict of them.
+        inputs: The specs.
+        outputs: Likewise; of a dict, by its keys.
+        direct: What one call does in place of a concrete function: arrays or tensors, in order, → the call.
+    """
+
+    def __init__(
+        self,
+        tf: Any,
+        function: Callable[..., Any],
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        direct: Optional[Callable[[Sequence[Any]], Call]] = None,
+    ) -> None:
+        self._tf, self._direct = tf, direct
+        self._function = tf.function(function, autograph=False)
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.facts = {"library": "tensorflow {}".format(tf.__version__)}
+
+    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
+        try:
+            values = _leaves(self._function(*self._tensors(feeds)))
+        except (self._tf.errors.OpError, ValueError, TypeError) as error:
+            raise LoadError("TensorFlow cannot run the model on these inputs: {}".format(_first_line(error))) from error
+        names = [spec.name for spec in self.outputs]
+        if set(names) != set(values):
+            values = dict(zip(names, values.values()))
+        return {name: np.array(values[name].numpy()) for name in names}
+
+    def bind(self, feeds: Dict[str, Any]) -> Call:
+        tensors = self._tensors(feeds)
+        if self._direct is not None:
+            return self._direct([np.asarray(feeds[spec.name]) for spec in self.inputs])
+        specs = [self._tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
+        concrete = self._function.get_concrete_function(*specs)
+        if not self._tf.config.get_visible_devices("GPU"):
+            return lambda: concrete(*tensors)
+
+        def on_device() -> Any:  # outputs in host memory are the proof that the inference is complete
+            return [value.numpy() for value in _leaves(concrete(*tensors)).values()]
+
+        return on_device
+
+    def close(self) -> None:
+        self._function = self._direct = None
+        with contextlib.suppress(Exception):
+            self._tf.keras.backend.clear_session()
+
+    def _tensors(self, feeds: Dict[str, Any]) -> List[Any]:
+        return [self._tf.constant(feeds[spec.name], dtype=spec.dtype) for spec in self.inputs]
+
+
+def _opened(tf: Any, path: str) -> Any:
+    is_safe = {"safe_mode": not embedded_code.is_code_allowed()}
+    if "safe_mode" not in inspect.signature(tf.keras.models.load_model).parameters:  # before TensorFlow 2.13
+        is_safe = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return tf.keras.models.load_model(path, compile=False, **is_safe)
+        except Exception as error:
+            raise _load_error(path, error) from None
+
+
+def _keras_model(tf: Any, path: str, settings: Dict[str, str]) -> TensorFlowSession:
+    model = _opened(tf, path)
+    given = model.inputs
+    if not given:
+        raise LoadError(
+            "{} does not say what it takes: it was saved before it was built".format(os.path.basename(path)),
+            "Give its first layer an Input, or call it once, and save it again.",
+        )
+    inputs = _specs(given, "input")
+    outputs = _specs(model.outputs, "output", getattr(model, "output_names", None))
+    structure = model.input
+
+    def packed(values: Sequence[Any]) -> Any:
+        if isinstance(structure, dict):
+            return dict(zip(structure, values))
+        return list(values) if isinstance(structure, (list, tuple)) else values[0]
+
+    def function(*tensors: Any) -> Any:
+        return model(packed(tensors), training=False)
+
+    def direct(arrays: Sequence[Any]) -> Call:
+        if settings["call"] == "predict":
+            batch, fed = max(len(arrays[0]), 1), packed(arrays)
+            return lambda: model.predict(fed, batch_size=batch, verbose=0)
+        tensors = packed([tf.constant(array) for array in arrays])
+        if not tf.config.get_visible_devices("GPU"):
+            return lambda: model(tensors, training=False)
+        return lambda: [value.numpy() for value in _leaves(model(tensors, training=False)).values()]
+
+    session = TensorFlowSession(tf, function, inputs, outputs, None if settings["call"] == "graph" else direct)
+    session.facts["keras"] = str(getattr(tf.keras, "__version__", "unknown"))
+    return session
+
+
+def _saved_model(tf: Any, path: str, settings: Dict[str, str]) -> TensorFlowSession:
+    if settings["call"] != "graph":
+        raise LoadError(
+            "call={} is for .keras and .h5 files; a SavedModel is a graph".format(settings["call"]), "Leave it out."
+        )
+    try:
+        loaded = tf.saved_model.load(path)
+    except Exception as error:
+        raise _load_error(path, error) from None
+    wanted = settings["signature"]
+    if wanted not in loaded.signatures:
+        there = ", ".join(loaded.signatures) or "none"
+        raise LoadError(
+            "{} has no signature {}".format(os.path.basename(path), wanted),
+            "It has: {}. Choose one with --option signature=NAME, or export it with one.".format(there),
+        )
+    signature = loaded.signatures[wanted]
+    _, named = signature.structured_input_signature
+    inputs = [_spec(name, spec) for name, spec in named.items()]
+    outputs = [_spec(name, spec) for name, spec in signature.structured_outputs.items()]
+
+    def function(*tensors: Any) -> Any:
+        return signature(**{spec.name: tensor for spec, tensor in zip(inputs, tensors)})
+
+    session = TensorFlowSession(tf, function, inputs, outputs)
+    session.facts["signature"] = wanted
+    session._loaded = loaded  # type: ignore[attr-defined]  # noqa: SLF001 - its variables live as long as it does
+    return session
+
+
+def _specs(tensors: Sequence[Any], kind: str, names: Optional[Sequence[str]] = None) -> List[TensorSpec]:
+    names = list(names or []) or [str(tensor.name).partition(":")[0] for tensor in tensors]
+    return [_spec(name, tensor) for name, tensor in zip(distinct(names, kind), tensors)]
+
+
+def _spec(name: str, tensor: Any) -> TensorSpec:
+    shape: Tuple[Any, ...] = ANY_SHAPE
+    if getattr(tensor.shape, "rank", 0) is not None:
+        shape = tuple(None if size is None else int(size) for size in tensor.shape)
+    dtype = getattr(tensor.dtype, "name", None) or str(tensor.dtype)
+    return TensorSpec(name, shape, "object" if dtype == "string" else str(dtype), None)
+
+
+def _leaves(value: Any, name: str = "output") -> Dict[str, Any]:
+    """The tensors in what a function returned, by key; those of a list by number."""
+    if isinstance(value, dict):
+        return {str(key): item for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return {"{}_{}".format(name, number): item for number, item in enumerate(value)}
+    return {name: value}
+
+
+def _library() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import tensorflow as tf
+    except Exception as error:
+        raise LoadError("TensorFlow cannot be imported: {}".format(error), REMEDY) from None
+    return tf
+
+
+def _settings(options: LoadOptions) -> Dict[str, str]:
+    for key, value in options.options.items():
+        if key not in OPTIONS or (key == "call" and value not in CALLS):
+            raise LoadError(
+                "Keras has no option {}={}".format(key, value),
+                "It takes {}; call is one of {}.".format(", ".join(OPTIONS), ", ".join(CALLS)),
+            )
+    return dict({"call": "graph", "signature": "serving_default"}, **options.options)
+
+
+def _configure(tf: Any, options: LoadOptions) -> None:
+    """Device and threads, which TensorFlow takes only before its first operator."""
+    kind, _, index = options.device.partition(":")
+    gpus = tf.config.list_physical_devices("GPU")
+    if kind not in ("cpu", "gpu", "cuda") or (index and (kind == "cpu" or not index.isdigit())):
+        raise LoadError("TensorFlow has no device {!r}".format(options.device), "It has cpu, gpu, gpu:N.")
+    if kind != "cpu" and int(index or 0) >= len(gpus):
+        raise LoadError(
+            "TensorFlow finds {} GPU(s) here, and --device {} needs another".format(len(gpus), options.device),
+            "pip install 'tensorflow[and-cuda]' brings CUDA; on a Jetson, install NVIDIA's own wheel.",
+        )
+    try:
+        tf.config.set_visible_devices([] if kind == "cpu" else gpus[int(index or 0) : int(index or 0) + 1], "GPU")
+        if options.threads:
+            tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError as error:
+        raise LoadError(
+            "TensorFlow has already begun with other threads or another device: {}".format(_first_line(error)),
+            "Bench it in a process of its own (without --no-isolation).",
+        ) from None
+
+
+def _load_error(path: str, error: Exception) -> LoadError:
+    text, name = str(error), os.path.basename(path.rstrip(os.sep))
+    for pattern, sentence, remedy in KNOWN_ERRORS:
+        match = re.search(pattern, text)
+        if match:
+            groups = [group for group in match.groups() if group]
+            return LoadError(sentence.format(*groups, name=name, text=_first_line(error)), remedy)
+    return LoadError("TensorFlow does not load {}: {}".format(name, _first_line(error)))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+@hookimpl
+def register_runtimes(register: Callable[..., None]) -> None:
+    register("keras", Keras)

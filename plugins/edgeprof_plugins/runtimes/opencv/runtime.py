@@ -1,0 +1,247 @@
+"""OpenCV's dnn module: .onnx models and frozen TensorFlow graphs (.pb), on the CPU, by OpenCL or by CUDA.
+
+Devices: ``cpu``, ``opencl``, ``cuda`` (a build of OpenCV with CUDA).
+Options: ``engine`` (auto, new or classic; OpenCV 5 has both, 4 the classic one alone), ``winograd`` (0 or 1).
+``--threads`` is of the whole process: OpenCV has one pool.
+"""
+
+import os
+import re
+import time
+from typing import Any, Callable, Dict, List, Optional
+
+import numpy as np
+
+from edgeprof import hookimpl
+from edgeprof.worker.inputs import refuse_unknown
+from edgeprof.worker.runtime import (
+    ANY_SHAPE,
+    Availability,
+    LoadError,
+    LoadOptions,
+    OperatorProfile,
+    OperatorTime,
+    Runtime,
+    Session,
+    TensorSpec,
+    install_command,
+    library_version,
+)
+
+from . import graph_inputs
+
+REMEDY = install_command("opencv", "opencv-python-headless")
+DISTRIBUTIONS = (
+    *("opencv-python-headless", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
+    "opencv",
+)
+OPTIONS = ("engine", "winograd")
+ENGINES = {"auto": "ENGINE_AUTO", "new": "ENGINE_NEW", "classic": "ENGINE_CLASSIC"}
+#: Device → backend and target.
+DEVICES = {
+    "cpu": ("DNN_BACKEND_OPENCV", "DNN_TARGET_CPU"),
+    "opencl": ("DNN_BACKEND_OPENCV", "DNN_TARGET_OPENCL"),
+    "cuda": ("DNN_BACKEND_CUDA", "DNN_TARGET_CUDA"),
+}
+
+
+class OpenCv(Runtime):
+    name = "opencv"
+    formats = ("graphdef", "onnx")
+    libraries = ("cv2",)
+    costly_options = (("engine", "classic", "the classic engine, the only one of OpenCV 4,"),)
+
+    def availability(self) -> Availability:
+        version = library_version("cv2", *DISTRIBUTIONS)
+        return Availability(version, None if version else "OpenCV is not installed", None if version else REMEDY)
+
+    def devices(self) -> List[str]:
+        cv2 = _library()
+        return [name for name in DEVICES if name == "cpu" or _has(cv2, name)]
+
+    def load(self, path: str, options: LoadOptions) -> Session:
+        cv2 = _library()
+        if not os.path.isfile(path):
+            raise LoadError("{} does not exist".format(path))
+        engine = _settings(cv2, options)
+        if options.device not in DEVICES:
+            raise LoadError("OpenCV has no device {!r}".format(options.device), "It has {}.".format(", ".join(DEVICES)))
+        if options.device != "cpu" and not _has(cv2, options.device):
+            raise LoadError(
+                "this build of OpenCV cannot use --device {}".format(options.device),
+                "The wheels of PyPI are built without CUDA: build OpenCV with it, or leave --device out.",
+            )
+        cv2.setNumThreads(options.threads or -1)
+        is_onnx = not path.endswith(".pb")
+        specs = graph_inputs.read(path) if is_onnx else graph_inputs.Signature([], [])
+        read = cv2.dnn.readNetFromONNX if is_onnx else cv2.dnn.readNetFromTensorflow
+        try:
+            net = read(path) if engine is None else read(path, engine=getattr(cv2.dnn, ENGINES[engine]))
+        except Exception as error:
+            raise _load_error(path, error, engine) from None
+        if net.empty():
+            raise LoadError("OpenCV reads no network from {}".format(os.path.basename(path)))
+        backend, target = (getattr(cv2.dnn, name) for name in DEVICES[options.device])
+        if options.device != "cpu":
+            net.setPreferableBackend(backend)
+            net.setPreferableTarget(target)
+        if "winograd" in options.options:
+            net.enableWinograd(options.options["winograd"] == "1")
+        return OpenCvSession(cv2, net, specs, options, engine)
+
+
+class OpenCvSession(Session):
+    """One network.
+
+    Args:
+        cv2: The module.
+        net: Loaded.
+        specs: What the file says of its inputs and outputs; nothing of a TensorFlow graph.
+        options: As given to ``Runtime.load``.
+        engine: The one that was asked for; None of an OpenCV that has but one.
+    """
+
+    def __init__(
+        self, cv2: Any, net: Any, specs: graph_inputs.Signature, options: LoadOptions, engine: Optional[str]
+    ) -> None:
+        self._cv2, self._net = cv2, net
+        self.inputs = tuple(specs.inputs) or (TensorSpec("input", ANY_SHAPE, "float32", None),)
+        refuse_unknown(self.inputs, dict(options.shapes), "--input")
+        names = [str(name) for name in net.getUnconnectedOutLayersNames()]
+        known = {spec.name: spec for spec in specs.outputs}
+        self._names = names
+        kept = [name if name in known else "output_{}".format(number) for number, name in enumerate(names)]
+        if len(specs.outputs) == len(names) == 1:
+            kept = [specs.outputs[0].name]
+        # OpenCV's own shapes and types of outputs are not always those of the file.
+        self.outputs = tuple(TensorSpec(name, ANY_SHAPE, "any", None) for name in kept)
+        self.version = str(cv2.__version__)
+        self.facts = {
+            "engine": engine or "classic",
+            "threads": str(cv2.getNumThreads()),
+            "target": options.device,
+            "timed": "forward(); inputs are set once, before the windows",
+        }
+
+    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
+        self._set(feeds)
+        try:
+            values = self._net.forward(self._names)
+        except self._cv2.error as error:
+            raise LoadError("OpenCV cannot run the model on these inputs: {}".format(_reason(error))) from None
+        return {spec.name: np.array(value) for spec, value in zip(self.outputs, values)}
+
+    def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
+        self._set(feeds)
+        forward, names = self._net.forward, self._names
+        return lambda: forward(names)
+
+    def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:
+        """By OpenCV's own times of layers, which it takes in every inference.
+
+        Raises:
+            LoadError: this engine gives none.
+        """
+        call = self.bind(feeds)
+        for _ in range(3):
+            call()
+        frequency = self._cv2.getTickFrequency()
+        sums: Optional[Any] = None
+        wall_s = 0.0
+        for _ in range(calls):
+            start = time.monotonic()
+            call()
+            wall_s += time.monotonic() - start
+            ticks = np.asarray(self._net.getPerfProfile()[1], float).ravel()
+            sums = ticks if sums is None or len(sums) != len(ticks) else sums + ticks
+        names = list(self._net.getLayerNames())
+        if sums is None or not sums.any() or len(sums) > len(names) + 1:
+            raise LoadError("OpenCV gives no times of layers with this engine")
+        names = ["input"] * (len(sums) - len(names)) + names
+        took = [float(value) / frequency / calls for value in sums]
+        return OperatorProfile(
+            [OperatorTime(str(name), _kind(self._net, str(name)), seconds) for name, seconds in zip(names, took)],
+            wall_s / calls,
+        )
+
+    def close(self) -> None:
+        self._net = None
+
+    def _set(self, feeds: Dict[str, Any]) -> None:
+        for spec in self.inputs:
+            value = np.ascontiguousarray(feeds[spec.name])
+            if len(self.inputs) == 1:
+                self._net.setInput(value)
+            else:
+                self._net.setInput(value, spec.name)
+
+
+def _kind(net: Any, name: str) -> str:
+    """The type of a layer; of the new engine's layers the name says it (``onnx_node!Conv_0``)."""
+    try:
+        return str(net.getLayer(net.getLayerId(name)).type)
+    except Exception:
+        return name.rpartition("!")[0] or name
+
+
+def _settings(cv2: Any, options: LoadOptions) -> Optional[str]:
+    """The engine; None where this OpenCV has but one."""
+    for key, value in options.options.items():
+        if (
+            key not in OPTIONS
+            or (key == "engine" and value not in ENGINES)
+            or (key == "winograd" and value not in "01")
+        ):
+            raise LoadError(
+                "OpenCV has no option {}={}".format(key, value),
+                "It takes {}; engine is one of {}.".format(", ".join(OPTIONS), ", ".join(ENGINES)),
+            )
+    engine = options.options.get("engine")
+    if hasattr(cv2.dnn, "ENGINE_NEW"):
+        return engine or "auto"
+    if engine in (None, "auto", "classic"):
+        return None
+    raise LoadError("OpenCV {} has no new engine".format(cv2.__version__), "pip install 'opencv-python-headless>=5'")
+
+
+def _has(cv2: Any, device: str) -> bool:
+    """Whether a device can be used: OpenCV would go on with the CPU without a word."""
+    backend, target = (getattr(cv2.dnn, name, None) for name in DEVICES[device])
+    if backend is None or target is None:
+        return False
+    if device == "opencl" and not cv2.ocl.haveOpenCL():
+        return False
+    return any(int(one) == int(target) for one in cv2.dnn.getAvailableTargets(backend))
+
+
+def _load_error(path: str, error: Exception, engine: Optional[str]) -> LoadError:
+    text, name = _reason(error), os.path.basename(path)
+    if "arse" in text and "ODEL" in text.upper():
+        return LoadError("{} is no whole model: {}".format(name, text), "Download or export it again.")
+    other = {"auto": "classic", "new": "classic", "classic": "new"}.get(engine or "")
+    return LoadError(
+        "OpenCV does not load {}: {}".format(name, text),
+        "Try the other engine (--option engine={}), or another runtime.".format(other) if other else None,
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What an error says without its place: ``OpenCV(5.0.0) /io/….cpp:12: error: (-2:Unspecified error) …``."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^OpenCV\(\S+\) \S+ error: \(-?\d+:[^)]*\) ", "", text)
+    return re.sub(r" in function '.*$", "", text)[:300]
+
+
+def _library() -> Any:
+    try:
+        import cv2
+    except Exception as error:
+        raise LoadError("OpenCV cannot be imported: {}".format(error), REMEDY) from None
+    if not hasattr(cv2, "dnn"):
+        raise LoadError("this OpenCV was built without its dnn module", REMEDY)
+    return cv2
+
+
+@hookimpl
+def register_runtimes(register: Callable[..., None]) -> None:
+    register("opencv", OpenCv)

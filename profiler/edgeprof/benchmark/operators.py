@@ -1,0 +1,105 @@
+"""Where a model's time goes: the profile of a run of its own, as shares of the latency and joules that were measured.
+
+The joules are an attribution by time and no measurement: an operator gets its share of them as if each drew the
+mean power. Where operators differ in power, those of low power get several times their energy (docs/runtimes.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprof.errors import EdgeprofError
+from edgeprof.launch.supervisor import Worker
+from edgeprof.reasons import Code
+from edgeprof.results import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.benchmark.records import VariantRecord
+    from edgeprof.launch.supervisor import WorkerSpec
+    from edgeprof.worker.runtime import OperatorProfile, OperatorTime
+
+#: Operators that a result keeps, where nobody says how many.
+KEPT = 10
+#: How long a model's operators are looked at, about (s).
+SECONDS = 1.0
+#: What is not in any operator: starting them, moving data between them, the harness of the library.
+OUTSIDE = "outside of all operators"
+
+
+def look_into(spec: WorkerSpec, runtime: str) -> tuple[OperatorProfile | None, list[schema.Reason]]:
+    """The profile of a model, from a worker of its own that is thrown away, or the reason why there is none.
+
+    Args:
+        spec: As the model was measured.
+        runtime: The name of the runtime, for the reason.
+    """
+    try:
+        with Worker(spec) as worker:
+            worker.load()
+            profile = worker.profile(SECONDS)
+        missing = f"the runtime {runtime} has no profiler of operators"
+    except EdgeprofError as error:
+        profile, missing = None, error.message
+    if profile is not None:
+        return profile, []
+    return None, [schema.Reason(code=Code.NO_PROFILE, message=f"where its time goes cannot be told: {missing}")]
+
+
+def add_findings(row: schema.Variant, record: VariantRecord, kept: int) -> None:
+    """Fill what looks beside the windows have told: the operators, and what a microcontroller would need.
+
+    Args:
+        row: Its latency and joules are known.
+        record: Of the same variant.
+        kept: How many operators get a row of their own.
+    """
+    if record.profile is not None:
+        energy, latency_s = row.energy_j_per_inference, row.latency_s
+        mean_s, joules = latency_s.mean if latency_s else None, energy.gross.value if energy else None
+        row.operators = operators_of(record.profile, kept, mean_s, joules)
+    if record.microcontroller_need is not None:
+        row.microcontroller_need = schema.MicrocontrollerNeed(**record.microcontroller_need._asdict())
+
+
+def operators_of(
+    profile: OperatorProfile, kept: int, latency_s: float | None, energy_j: float | None
+) -> list[schema.Operator]:
+    """The operators that take longest, the sum of the others, and what is in no operator; their shares add up to 1.
+
+    Operators that run at once may together take longer than the call. Their times are then scaled down to it, and
+    nothing is left outside.
+
+    Args:
+        profile: Of the run that looked into the model; it may be slower than the windows.
+        kept: How many operators get a row of their own.
+        latency_s: Mean seconds of a call in the windows; None: unknown.
+        energy_j: Gross joules of an inference in the windows; None: unknown.
+    """
+    ordered = sorted(profile.operators, key=lambda one: -one.seconds)
+    inside_s = sum(one.seconds for one in ordered)
+    whole_s = max(profile.seconds, inside_s)
+    if not inside_s > 0:
+        return []
+    rows: list[tuple[str, str | None, float]] = [(one.name, one.type, one.seconds) for one in ordered[:kept]]
+    others = ordered[kept:]
+    if others:
+        rows.append((f"{len(others)} other operators", _common_type(others), sum(one.seconds for one in others)))
+    rows.append((OUTSIDE, None, whole_s - inside_s))
+    return [
+        schema.Operator(
+            name=name,
+            type=kind,
+            share=seconds / whole_s,
+            seconds=None if latency_s is None else seconds / whole_s * latency_s,
+            energy_j_attributed=None if energy_j is None else seconds / whole_s * energy_j,
+        )
+        for name, kind, seconds in rows
+    ]
+
+
+def _common_type(operators: Sequence[OperatorTime]) -> str | None:
+    """The type of operators that are all of one type."""
+    types = {one.type for one in operators}
+    return types.pop() if len(types) == 1 else None

@@ -1,0 +1,49 @@
+"""Where a model's time goes: one bar an operator, the longest first, what is outside of all of them last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprof import units
+from edgeprof.reporters.charts import svg
+from edgeprof.reporters.operator_view import short_name
+
+if TYPE_CHECKING:
+    from edgeprof.reporters.charts.rows import Row
+    from edgeprof.results.schema import Operator
+
+WIDTH = 960.0
+LEFT, RIGHT, TOP = 330.0, 210.0, 6.0
+BAR, STEP = 14.0, 23.0
+
+
+def draw(row: Row) -> str | None:
+    """The bars of one variant; None where its operators were not looked at."""
+    operators = row.variant.operators
+    if not operators:
+        return None
+    scale = svg.Scale(0.0, max(one.share for one in operators), LEFT, WIDTH - RIGHT)
+    parts = []
+    for n, one in enumerate(operators):
+        top = TOP + n * STEP
+        parts += [
+            svg.text(LEFT - 10, top + 12, short_name(one.name), "end", "tick"),
+            svg.el(
+                "rect",
+                svg.el("title", svg.escape(f"{one.name} ({one.type})" if one.type else one.name)),
+                x=LEFT,
+                y=top,
+                width=max(0.5, scale.at(one.share) - LEFT),
+                height=BAR,
+                class_=f"share {svg.color(row.color) if one.type else 'base'}",
+            ),
+            svg.text(scale.at(one.share) + 8, top + 12, _words(one), "start", "tick"),
+        ]
+    return svg.drawing(WIDTH, TOP + len(operators) * STEP, f"operators of {row.label}", *parts)
+
+
+def _words(operator: Operator) -> str:
+    parts = [f"{units.significant(100 * operator.share, 3)} %"]
+    if operator.seconds is not None:
+        parts.append(units.quantity(operator.seconds, "s"))
+    return " · ".join(parts)

@@ -1,0 +1,81 @@
+"""The operators of a model, and what it needs of a microcontroller, in words and cells for console and Markdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgeprof import units
+from edgeprof.reporters.terminal import Column
+from edgeprof.reporters.view import scaled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.results.schema import MicrocontrollerNeed, Operator, Variant
+
+#: What must be read with every joule of an operator.
+ATTRIBUTED = (
+    "Joules of operators are attributed by their share of the time, as if each drew the mean power: they are not "
+    "measured."
+)
+#: Characters of a name that a table shows; the names of fused operators are chains of names.
+_LONGEST = 44
+
+
+class OperatorTable(NamedTuple):
+    """Attributes:
+    title: Of which variant it is.
+    names: Of its rows.
+    columns: Its cells.
+    """
+
+    title: str
+    names: list[str]
+    columns: list[Column]
+
+
+def operator_tables(variants: Sequence[Variant]) -> list[OperatorTable]:
+    """A table for each variant whose operators were looked at."""
+    return [
+        OperatorTable(f"Where the time of {variant.name} goes", *_cells(variant.operators))
+        for variant in variants
+        if variant.operators
+    ]
+
+
+def operator_notes(variants: Sequence[Variant]) -> list[str]:
+    """What a reader of the tables must know."""
+    shares = [one for variant in variants for one in variant.operators if one.method == "time-share"]
+    return [ATTRIBUTED] if any(one.energy_j_attributed is not None for one in shares) else []
+
+
+def microcontroller_notes(variants: Sequence[Variant]) -> list[str]:
+    """A line for each model of which is known what it needs of a microcontroller."""
+    return [
+        f"{variant.name} on a microcontroller: {_need(variant.microcontroller_need)}."
+        for variant in variants
+        if variant.microcontroller_need is not None
+    ]
+
+
+def _need(need: MicrocontrollerNeed) -> str:
+    flash = f"{units.size(need.flash_bytes)} of flash"
+    if need.arena_bytes is None:
+        return f"{flash}, and it does not run there: {need.reason}"
+    parts = f"{units.size(need.head_bytes)} for activations, {units.size(need.tail_bytes)} that stay"
+    return f"at most {units.size(need.arena_bytes)} of RAM for its tensors ({parts}) and {flash}"
+
+
+def short_name(name: str) -> str:
+    """A name with its middle left out where it is long."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 16]}…{name[-15:]}"
+
+
+def _cells(operators: Sequence[Operator]) -> tuple[list[str], list[Column]]:
+    columns = [
+        Column("share", [(units.significant(100 * one.share, 3), "%") for one in operators]),
+        Column("time", scaled([one.seconds for one in operators], "s")),
+        Column("J attributed", scaled([one.energy_j_attributed for one in operators], "J")),
+        Column("type", [("", one.type or "") for one in operators]),
+    ]
+    return [short_name(one.name) for one in operators], [c for c in columns if any(any(cell) for cell in c.cells)]
