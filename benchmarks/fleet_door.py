@@ -150,12 +150,15 @@ def bare_all(config: Path, count: int) -> float:
 
 
 def main() -> int:
-    arguments = parser(__doc__).parse_args()
+    options = parser(__doc__)
+    options.add_argument("--devices", type=int, default=50, help="how many are asked at once")
+    options.add_argument("--rounds", type=int, default=8)
+    arguments = options.parse_args()
     if not Path(SSHD).exists():
         print("no sshd here: apt-get install openssh-server")
         return 0
     facts = machine()
-    count, rounds, seconds = (4, 1, 0.5) if arguments.smoke else (50, 8, 20.0)
+    count, rounds, seconds = (4, 1, 0.5) if arguments.smoke else (arguments.devices, arguments.rounds, 20.0)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         config = make_lab(folder, stack)

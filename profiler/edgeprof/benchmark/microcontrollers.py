@@ -16,6 +16,7 @@ from edgeprof.results import schema
 from edgeprof.results.schema import Reason
 from edgeprof.sensing.board.topology import Board, arrange
 from edgeprof.sensing.discover import instruments
+from edgeprof.worker import sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,7 @@ def run_elsewhere(models: Sequence[Candidate]) -> bool:
     """Whether the models run on devices of their own and not on this machine.
 
     Raises:
-        InputError: some do and some do not, or two are on one port.
+        InputError: some do and some do not, two are on one port, or a sandbox keeps them from it.
     """
     able = [model for model in models if model.failure is None and model.runtime is not None]
     apart = [model for model in able if model.runtime is not None and not model.runtime.runs_here]
@@ -50,6 +51,11 @@ def run_elsewhere(models: Sequence[Candidate]) -> bool:
         raise InputError(
             f"{apart[0].name} runs on a device of its own and {here.name} on this machine: one meter sees one of them",
             remedy="Measure them one after the other, and set them side by side with edgeprof compare.",
+        )
+    if apart and sandbox.is_asked_for():
+        raise InputError(
+            f"--sandbox keeps its worker from every serial port, and {apart[0].name} is behind one",
+            remedy="Leave --sandbox out: no code of a model runs on this machine.",
         )
     ports = [os.path.realpath(model.artifact.target.partition("@")[0]) for model in apart]
     for number, port in enumerate(ports):

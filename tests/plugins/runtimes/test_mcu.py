@@ -27,6 +27,7 @@ from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
 from edgeprof.simulation.microcontroller.faults import Faults
 from edgeprof.simulation.microcontroller.live import LiveMicrocontroller
+from edgeprof.worker import sandbox
 from edgeprof.worker.runtime import LoadError, LoadOptions
 from edgeprof_plugins.runtimes.mcu import protocol
 from edgeprof_plugins.runtimes.mcu.port import Line, Port
@@ -474,6 +475,8 @@ def test_one_port_twice_a_model_of_this_machine_beside_and_one_meter_for_two_are
             bench_of(live, tmp_path, models=[port, port], sensors=None)
         with pytest.raises(InputError, match="one meter sees one of them"):
             bench_of(live, tmp_path, models=[port, ModelRequest(f"{tmp_path / 'app.py'}:step")])
+        with pytest.raises(InputError, match="--sandbox keeps its worker"), sandbox.asked_for():
+            bench_of(live, tmp_path, sensors=None, isolated=True)
         with pytest.raises(InputError, match="cannot tell the joules"):
             bench_of(live, tmp_path, models=[port, ModelRequest(f"mcu:{other.port}")])
 

@@ -320,6 +320,12 @@ def _require_gpu(settings: Settings, supported: bool) -> None:
 
 
 def _no_context(path: str, settings: Settings, reason: str) -> LoadError:
+    if settings.cache_type is not None:
+        kind = CACHE_TYPES[settings.cache_type]
+        return LoadError(
+            "{} gets no cache of {} tokens of type {}: {}".format(path, settings.context, kind, reason),
+            "Leave --kv out: a quantised cache needs flash attention, and heads as wide as its type's blocks.",
+        )
     return LoadError(
         "{} gets no context of {} tokens: {}".format(path, settings.context, reason),
         "Give shorter requests (--prompt, --depth, --generate) or a smaller --context.",
