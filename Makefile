@@ -13,9 +13,11 @@
 #   make attacks      the exporter under floods and slow clients, beside node_exporter
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
 #   make test-systemd the exporter's service under a real systemd in QEMU (builds Debian once; root; many minutes)
-#   make test-runtimes    OpenVINO, OpenCV, ncnn and Keras, each in an environment of its own (RUNTIMES="openvino keras")
+#   make test-runtimes    OpenVINO, OpenCV, ncnn, Keras and language models, each in an environment of its own (RUNTIMES="openvino keras")
 #   make test-onnx-suite  all models of ONNX's own backend suite (a part of them is in make test)
 #   make site         the documentation as a site in build/site, in an environment of its own; a warning is an error
+#   make deb          a Debian package in build/, for the release and the processor of this machine
+#   make test-deb     that package in a Debian of its own: installed, used, removed (root, debootstrap)
 #   make docs         write anew what docs/ takes from --help and from tests
 
 VENV ?= .venv
@@ -28,7 +30,7 @@ HOURS ?= 2
 DEMO := examples/demo
 BENCHMARKS := startup harness record_overhead sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices sandbox fleet_door
 
-.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-fleet test-onnx-suite docs site test-fast coverage fix names clean
+.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-fleet test-onnx-suite docs site deb test-deb test-fast coverage fix names clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -118,6 +120,12 @@ build/mkdocs/.done: Makefile
 site: build/mkdocs/.done
 	NO_MKDOCS_2_WARNING=1 build/mkdocs/bin/mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
+
+deb: $(VENV)/.run
+	BIN=$(BIN) tools/deb
+
+test-deb: $(VENV)/.fast
+	EDGEPROF_DEB=1 $(BIN)/python -m pytest tests/docs/test_man.py
 
 clean:
 	rm -rf build $(VENV)

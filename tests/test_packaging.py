@@ -103,9 +103,9 @@ def test_all_is_the_sum_of_the_other_extras(pyproject: dict) -> None:
     named = set(everything.removeprefix("edgeprof[").removesuffix("]").split(","))
     hardware = {"joulescope", "ppk2", "jetson"}  # libraries of one meter or one board, for who has it
     # Some 900 MB, with JAX; a source that needs a compiler; PyTorch's and the language models' own libraries.
-    heavy = {"torch-tflite", "llamacpp", "transformers"}
+    heavy = {"torch-tflite", "llamacpp", "transformers", "openvino-genai", "onnxruntime-genai", "ctranslate2"}
     # For who deploys with one of them; make test-runtimes gives each an environment of its own.
-    runtimes = {"openvino", "opencv", "ncnn", "keras", "microcontroller"}
+    runtimes = {"openvino", "opencv", "ncnn", "keras", "microcontroller", "mnn", "executorch"}
     assert named == set(extras) - {"all"} - hardware - heavy - runtimes
 
 

@@ -123,15 +123,16 @@ def main() -> None:
             sizes.write_gguf(name, asked.folder)
         results.append(asked.folder / f"{name}.json")
         chains = [word for kind in TYPES for word in ("--with", f"gguf:type={kind}")]
-        bench([str(model)], results[-1], flags, *chains)
+        bench([str(model)], results[-1], flags, "--name", name, *chains)
         if importlib.util.find_spec("transformers"):
             results.append(asked.folder / f"{name}-transformers.json")
-            bench([str(sizes.write_config(name, asked.folder))], results[-1], flags, "--random-weights")
+            bench([str(sizes.write_config(name, asked.folder))], results[-1], flags, "--random-weights", "--name", name)
     real = None if asked.quick else real_model(asked.folder)
     if real is not None:
         results.append(asked.folder / "smollm2-135m.json")
         chains = [word for kind in TYPES for word in ("--with", f"gguf:type={kind}")]
-        bench([str(real)], results[-1], flags, *chains, *(["--text", str(asked.text)] if asked.text else []))
+        judged = ["--text", str(asked.text)] if asked.text else []
+        bench([str(real)], results[-1], flags, "--name", "smollm2-135m", *chains, *judged)
     head = "model | runtime | bits / weight | file MiB | anonymous MiB | mapped MiB | prompt tok/s | output tok/s"
     table = [f"| {head} | J / output token | perplexity |", "|---" * 10 + "|"]
     table += [line for path in results for line in rows(path)]

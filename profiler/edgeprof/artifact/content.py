@@ -76,9 +76,16 @@ def identify(path: Path, size: int) -> Content:
     with path.open("rb") as file:
         head = file.read(4096)
     content = _by_structure(path, head, size) or _by_magic(path, head) or _by_text(path, head) or _by_protobuf(path)
+    if content is None and path.suffix.lower() == ".mnn" and _is_flatbuffer(head, size):
+        content = Content("mnn")  # its bytes have no mark of their own
     if content is None:
         raise _unknown_format_error(path, head)
     return content
+
+
+def _is_flatbuffer(head: bytes, size: int) -> bool:
+    """Whether the bytes can be a flatbuffer: they begin with where its first table is."""
+    return len(head) >= 8 and 4 <= int(struct.unpack("<I", head[:4])[0]) <= size - 4
 
 
 def _by_structure(path: Path, head: bytes, size: int) -> Content | None:

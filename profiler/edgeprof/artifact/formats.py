@@ -28,8 +28,6 @@ _TORCH_EXPORT = (
     "--runtime pytorch. Or export the whole model with torch.export.save or torch.onnx.export."
 )
 
-_SERVE = "Serve it with a server that speaks OpenAI's protocol, and bench the server's URL."
-
 FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
@@ -98,19 +96,19 @@ FORMATS: dict[str, Format] = {
             "openvino-genai",
             (),
             "a language model for OpenVINO",
-            _SERVE,
+            "pip install 'edgeprof[openvino-genai]'",
         ),
         Format(
             "onnxruntime-genai",
             (),
             "a language model for ONNX Runtime",
-            _SERVE,
+            "pip install 'edgeprof[onnxruntime-genai]'",
         ),
         Format(
             "ctranslate2",
             (),
             "a language model for CTranslate2",
-            _SERVE,
+            "pip install 'edgeprof[ctranslate2]'",
         ),
         Format(
             "openai-server",
@@ -134,20 +132,19 @@ FORMATS: dict[str, Format] = {
             "executorch",
             (".pte",),
             "an ExecuTorch program",
-            "Bench the torch.export program (.pt2) that it was lowered from, or "
-            "a function that calls executorch.runtime (edgeprof bench FILE.py:FUNCTION).",
+            "pip install 'edgeprof[executorch]', or bench the torch.export program (.pt2) that it was lowered from.",
         ),
         Format(
             "openvino",
             (".xml",),
             "an OpenVINO model (IR)",
-            "Bench the ONNX model that it was made from with --device openvino (pip install onnxruntime-openvino).",
+            "pip install 'edgeprof[openvino]'",
         ),
         Format(
             "savedmodel",
             (".pb",),
             "a TensorFlow SavedModel",
-            "Convert it: tf.lite.TFLiteConverter.from_saved_model(DIR).convert()",
+            "pip install 'edgeprof[keras]', or convert it: tf.lite.TFLiteConverter.from_saved_model(DIR).convert()",
         ),
         Format(
             "graphdef",
@@ -159,7 +156,8 @@ FORMATS: dict[str, Format] = {
             "keras",
             (".keras", ".h5", ".hdf5"),
             "a Keras model",
-            "Convert it: tf.lite.TFLiteConverter.from_keras_model(keras.models.load_model(FILE)).convert()",
+            "pip install 'edgeprof[keras]', or convert it: "
+            "tf.lite.TFLiteConverter.from_keras_model(keras.models.load_model(FILE)).convert()",
         ),
         Format(
             "hdf5",
@@ -172,7 +170,8 @@ FORMATS: dict[str, Format] = {
         ),
         Format("rknn", (".rknn",), "a Rockchip RKNN model", _ONNX_FIRST),
         Format("hef", (".hef",), "a Hailo executable (HEF)", _ONNX_FIRST),
-        Format("ncnn", (".param",), "an ncnn network", _ONNX_FIRST),
+        Format("ncnn", (".param",), "an ncnn network", "pip install 'edgeprof[ncnn]'"),
+        Format("mnn", (".mnn",), "an MNN model", "pip install 'edgeprof[mnn]'"),
         Format(
             "litertlm",
             (".litertlm",),

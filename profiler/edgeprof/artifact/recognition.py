@@ -134,7 +134,7 @@ def _recognise_file(spec: str, path: Path, size: int, own_formats: Mapping[str, 
     files = [path]
     if content.format == "onnx":
         files += _weight_files(path, external_files(path))
-    elif content.format == "openvino":
+    elif content.format in ("openvino", "ncnn"):
         files += _weight_files(path, [path.with_suffix(".bin").name])
     elif content.format == "gguf":
         files += _other_parts(path)

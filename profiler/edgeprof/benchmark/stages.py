@@ -52,35 +52,35 @@ def workload_records(loaded: Loaded, scenario: Scenario) -> list[WorkloadRecord]
     return [records[0], between, *records[1:]]
 
 
-def add_findings(made: schema.Variant, record: VariantRecord, plan: Plan) -> None:
+def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None:
     """Fill ``stages`` and ``pipeline`` of a variant that is one; of any other model nothing is done.
 
     The workloads of the stages, which were measured as frames with repetitions, become those of one call of a stage.
     """
     facts = record.loaded.pipeline if record.loaded is not None else None
-    if facts is None or not made.workloads:
+    if facts is None or not row.workloads:
         return
     blocks = [times for times in record.main.stage_times if len(times)]
     times = np.concatenate(blocks) if blocks else np.zeros((0, len(facts["stages"])))
-    by_name = {workload.name: workload for workload in made.workloads}
-    whole = by_name.get(BACK_TO_BACK, made.workloads[0])
-    made.reasons += [Reason(code=Code.CLIP_SHORTENED, message=str(note)) for note in facts["notes"]]
+    by_name = {workload.name: workload for workload in row.workloads}
+    whole = by_name.get(BACK_TO_BACK, row.workloads[0])
+    row.reasons += [Reason(code=Code.CLIP_SHORTENED, message=str(note)) for note in facts["notes"]]
     for index, asked in enumerate(facts["stages"]):
         stage = _stage(asked, times, index)
-        made.stages.append(stage)
+        row.stages.append(stage)
         repeated = by_name.get(stage.name)
         if repeated is None:
             continue
         _separate(stage, whole, repeated, plan)
         by_name[stage.name] = _as_calls(stage, repeated, [block[:, index] for block in blocks])
         in_place_s = [float(np.median(block[:, index])) for block in blocks]
-        made.reasons += _differences(stage, _repeated_seconds(whole, repeated, stage.repeats or 1), in_place_s)
-    made.workloads = list(by_name.values())
-    made.reasons += _refusals(made.stages)
-    made.pipeline = schema.Pipeline(
+        row.reasons += _differences(stage, _repeated_seconds(whole, repeated, stage.repeats or 1), in_place_s)
+    row.workloads = list(by_name.values())
+    row.reasons += _refusals(row.stages)
+    row.pipeline = schema.Pipeline(
         source=str(facts["source"]),
         frames=int(facts["frames"]),
-        rest=_rest(made.stages, whole, plan),
+        rest=_rest(row.stages, whole, plan),
         rest_s=_rest_seconds(whole, times),
     )
 

@@ -351,6 +351,24 @@ def _check_shape(e: Evidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _check_compiled_part(e: Evidence) -> Iterator[Finding]:
+    """How much of a model that was compiled for another processor stays on the CPU, counted from the file."""
+    if e.graph is None or not e.graph.compiled_for:
+        return
+    count = sum(e.graph.left_behind.values())
+    named = ", ".join(name if n == 1 else f"{n} × {name}" for name, n in e.graph.left_behind.items())
+    if not count:
+        yield Finding(
+            "compiled-part", "ok", 0.0, "operators", 0.0, f"all of it was compiled for {e.graph.compiled_for}"
+        )
+        return
+    yield Finding(
+        "compiled-part", "warn", float(count), "operators", 0.0,
+        f"{count} operators were not compiled for {e.graph.compiled_for} and stay on the CPU: {named}",
+        "Every change between the two copies data; replace these operators, or move them to the model's end.", 2.0,
+    )  # fmt: skip
+
+
 def _check_microcontroller(e: Evidence) -> Iterator[Finding]:
     """What the model needs of a microcontroller: memory, and operators that are there."""
     need = e.microcontroller_need
@@ -427,6 +445,7 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     agreement,
     _check_mode,
     _check_shape,
+    _check_compiled_part,
     _check_microcontroller,
     _check_costly_options,
     _check_outcome,

@@ -54,6 +54,9 @@ class Graph(NamedTuple):
         inputs: Input → its shape as the file declares it; None for what it leaves open.
         assumed: What was taken for sizes that the file leaves open; "" where none was.
         makers: Tensor → the node that gives it, by the name that the parameter ``exclude`` of methods knows it by.
+        compiled_for: Another processor that a part of the model was compiled for, which hides what that part computes;
+            "" where there is none.
+        left_behind: Operator → how many of it stay on this machine's CPU, where a part was compiled for another one.
         slow: Precision → what is slow about it in this runtime, as the end of a sentence.
     """
 
@@ -71,6 +74,8 @@ class Graph(NamedTuple):
     inputs: Dict[str, Tuple[Optional[int], ...]] = {}
     assumed: str = ""
     makers: Dict[str, str] = {}
+    compiled_for: str = ""
+    left_behind: Dict[str, int] = {}
     slow: Dict[str, str] = {"int16x8": "for which most runtimes have reference kernels only"}
 
     @property

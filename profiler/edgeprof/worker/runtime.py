@@ -100,10 +100,13 @@ def library_version(module: str, *distributions: str) -> Optional[str]:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):  # ValueError: already imported, but as a module without a spec
         return None
-    if spec is None or spec.origin is None:
+    if spec is None:
         return None
-    site = os.path.dirname(spec.origin)
-    if spec.submodule_search_locations is not None:
+    # A package without a file of its own is believed only with its metadata: any folder of that name looks the same.
+    is_bare = spec.origin is None
+    place = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
+    site = os.path.dirname(place)
+    if not is_bare and spec.submodule_search_locations is not None:
         site = os.path.dirname(site)
     names = {re.sub(r"[-_.]+", "_", name).lower() for name in distributions or (top,)}
     try:
@@ -115,7 +118,7 @@ def library_version(module: str, *distributions: str) -> Optional[str]:
         match = re.match(r"(.+?)-([^-]+)(-[^/]*)?\.(dist-info|egg-info)$", entry)
         if match and re.sub(r"[-_.]+", "_", match.group(1)).lower() in names:
             return match.group(2)
-    return "unknown"
+    return None if is_bare else "unknown"
 
 
 def install_command(extra: str, package: str) -> str:

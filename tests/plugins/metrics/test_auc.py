@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprof.errors import InputError
@@ -24,6 +24,7 @@ def pairs_in_order(scores, positive) -> float:
     return sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs) / len(pairs)
 
 
+@settings(max_examples=40, deadline=None)
 @given(SAMPLES)
 def test_it_is_the_share_of_pairs_that_are_in_order(samples) -> None:
     scores, labels = (np.array(column) for column in zip(*samples, strict=True))

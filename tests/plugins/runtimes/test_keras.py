@@ -106,6 +106,24 @@ def test_conforms_and_gives_the_right_answer(saved, name):
     check_runtime(Keras(), saved / name, feeds={"x": X}, expected={"y": 2 * X + 1}, options=CPU)
 
 
+@pytest.mark.parametrize("kind", ["sequential", "list", "dict"])
+@pytest.mark.parametrize("call", ["graph", "call", "predict"])
+def test_models_of_each_way_to_take_inputs_run(saved, tmp_path, kind, call):
+    import tensorflow as tf
+
+    if kind == "sequential":
+        model = tf.keras.Sequential([tf.keras.Input((4,), name="a"), tf.keras.layers.ReLU()])
+    else:
+        a, b = (tf.keras.Input((4,), name=name) for name in "ab")
+        model = tf.keras.Model([a, b] if kind == "list" else {"a": a, "b": b}, tf.keras.layers.Add()([a, b]))
+    model.save(tmp_path / "m.keras")
+    session = Keras().load(str(tmp_path / "m.keras"), CPU._replace(options={"call": call}))
+    feeds = {spec.name: X for spec in session.inputs}
+    session.bind(feeds)()
+    (answer,) = session.run(feeds).values()
+    assert answer.tolist() == (X * len(feeds)).tolist()
+
+
 @pytest.mark.parametrize("call", ["graph", "call", "predict"])
 def test_each_way_to_call_a_model_gives_the_same_and_is_named(saved, call):
     session = Keras().load(str(saved / "affine.keras"), CPU._replace(options={"call": call}))

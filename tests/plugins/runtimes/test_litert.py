@@ -91,6 +91,22 @@ def test_a_model_that_is_not_compiled_for_the_edge_tpu_is_not_measured_on_the_cp
     assert "edgetpu_compiler double.tflite, which is not installed here" in caught.value.remedy
 
 
+def test_what_stays_on_the_cpu_of_a_compiled_model_is_counted_from_the_file(tmp_path, shared_data):
+    from edgeprof.diagnosis.checks import Evidence, diagnose
+    from edgeprof_plugins.runtimes.litert import graph
+
+    compiled = shared_data / "formats/custom-op/mobilenet_v1_0.25_128_quant_edgetpu.tflite"
+    whole = LiteRT().inspect(str(compiled))
+    assert (whole.compiled_for, whole.nodes, whole.left_behind) == ("the Edge TPU", 1, {})
+    (fine,) = [one for one in diagnose(Evidence(graph=whole)) if one.check == "compiled-part"]
+    assert fine.sentence == "all of it was compiled for the Edge TPU"
+    operators = [("edgetpu-custom-op", None), ("SOFTMAX", None), ("RESHAPE", None), ("RESHAPE", None)]
+    partly = whole._replace(left_behind=graph._left_behind(operators))
+    (warned,) = [one for one in diagnose(Evidence(graph=partly)) if one.check == "compiled-part"]
+    assert warned.sentence.startswith("3 operators were not compiled")
+    assert warned.sentence.endswith("stay on the CPU: 2 × RESHAPE, SOFTMAX")
+
+
 def test_a_wrong_name_is_told_with_the_names_that_there_are_before_anything_is_allocated(tflite_model):
     with pytest.raises(LoadError, match="names 'y', which is no input") as caught:
         LiteRT().load(str(tflite_model), CPU._replace(shapes={"y": (1, 4)}))

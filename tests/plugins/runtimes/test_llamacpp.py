@@ -301,3 +301,40 @@ def test_a_bench_of_a_gguf_file_has_phases_times_and_bits(model: Path, tmp_path:
     # Keys and values of 2 layers, 2 heads of 16 numbers, 256 tokens, two bytes each.
     assert memory.kv_cache.formula_bytes == 2 * 2 * 2 * 16 * 256 * 2
     assert memory.anonymous + memory.mapped <= memory.peak_rss <= memory.load_peak + (64 << 20)
+
+
+@needs_library
+def test_rows_of_a_sweep_are_judged_by_a_text_and_compared_only_with_their_own_lengths(
+    tmp_path: Path, monkeypatch
+) -> None:
+    from edgeprof.evaluation.perplexity import read_text
+
+    monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
+    path, words = tmp_path / "reads.gguf", tmp_path / "words.txt"
+    path.write_bytes(gguf_files.llama(tokenizer=True))
+    words.write_text("Each token is as likely as the model says. " * 40)
+    request = BenchRequest(
+        models=[ModelRequest(str(path), "a"), ModelRequest(str(path), "b")],
+        threads=1,
+        language={"generate": 2},
+        sweep={"prompt": [4, 8]},
+        text=read_text(words, chunks=2),
+        windows=2,
+        window_s=0.05,
+        warmup_s=0.05,
+    )
+    result = bench(request, PluginHost.from_environment(), Roots.resolve(None, None), Watcher())
+    assert [variant.name for variant in result.variants] == ["a prompt=4", "a prompt=8", "b prompt=4", "b prompt=8"]
+    assert [variant.language.prompt_tokens for variant in result.variants] == [4, 8, 4, 8]
+    assert [(one.variant, one.baseline) for one in result.comparisons] == [
+        ("b prompt=4", "a prompt=4"),
+        ("b prompt=8", "a prompt=8"),
+    ]
+    reference = numpy_llama.log_likelihoods(numpy_llama.weights_of(path), list(words.read_bytes()[:512]), 257)
+    for variant in result.variants:
+        found = variant.language.perplexity
+        assert (found.tokens, found.chunk, found.text) == (510, 512, "words.txt")
+        assert variant.accuracy.metric == "perplexity"
+        assert variant.accuracy.value == found.value
+    assert np.log(result.variants[0].language.perplexity.value) == pytest.approx(-reference.mean(), abs=0.5)
+    assert result.comparisons[0].perplexity_ratio.value == pytest.approx(1.0)

@@ -124,7 +124,7 @@ def test_its_samples_are_added_up_to_the_joules_of_what_it_supplies() -> None:
             sampler.stop()
         series = sampler.trace.series(channel.key)
     joules, seconds = series.values[-1] - series.values[0], series.times[-1] - series.times[0]
-    assert joules / seconds == pytest.approx(WATTS, rel=0.05)
+    assert joules / seconds == pytest.approx(WATTS, rel=0.15)
     assert instrument.commands[:4] == ["htc", "htc", "acqmode dyn", "volt 3000m"]
     assert "pwrend on" in instrument.commands  # what it supplies must not lose its power between two acquisitions
     assert instrument.commands[-2:] == ["stop", "hrc"]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprof import __version__
-from edgeprof.errors import InputError
+from edgeprof.errors import BusyError, InputError
 from edgeprof.fleet import protocol
 from edgeprof.fleet.door import FLAGS, Door, Permissions, bench_flags
 from edgeprof.fleet.protocol import Wire
@@ -346,3 +346,38 @@ def test_an_owners_file_is_read(tmp_path) -> None:
     path = tmp_path / "door.toml"
     path.write_text('allow_code = true\nworker_python = "/usr/bin/python3"\nmax_bytes = "2GiB"\n')
     assert Permissions.read(path) == Permissions(True, "/usr/bin/python3", 2 << 30)
+
+
+def resting(tree, place, monkeypatch, **asked):
+    """The seconds that a door sleeps before a job, of which the last one ended just now."""
+    result = place / "jobs" / ZERO / "result.json"
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_text("{}")
+    slept = []
+    monkeypatch.setattr("edgeprof.fleet.door.time.sleep", slept.append)
+    door = Door(Wire(0, 1), Roots.resolve(tree, None, {}), Permissions())
+    door._rest(bench_of("m.onnx", ZERO, **asked))
+    return slept
+
+
+def test_a_device_rests_between_two_jobs(tree, place, monkeypatch) -> None:
+    (seconds,) = resting(tree, place, monkeypatch, rest_s=60.0)
+    assert 50 < seconds <= 60
+
+
+def test_a_clock_that_has_jumped_back_costs_one_rest_at_most(tree, place, monkeypatch) -> None:
+    resting(tree, place, monkeypatch)
+    result = place / "jobs" / ZERO / "result.json"
+    os.utime(result, (4e9, 4e9))
+    slept = []
+    monkeypatch.setattr("edgeprof.fleet.door.time.sleep", slept.append)
+    Door(Wire(0, 1), Roots.resolve(tree, None, {}), Permissions())._rest(bench_of("m.onnx", ZERO, rest_s=60.0))
+    assert slept == [60.0]
+    result.unlink()
+
+
+def test_a_device_that_does_not_cool_down_is_not_measured(tree, place, monkeypatch) -> None:
+    monkeypatch.setattr("edgeprof.fleet.door._LONGEST_COOLING_S", -1.0)
+    with pytest.raises(BusyError, match="does not cool down below -40"):
+        resting(tree, place, monkeypatch, start_below_c=-40.0)
+    assert resting(tree, place, monkeypatch, start_below_c=125.0) == [0.0]

@@ -186,3 +186,21 @@ def test_a_model_is_measured_over_it(lab, tmp_path) -> None:
         path.write_bytes(path.read_bytes() + change)
         done = subprocess.run(["sh", "-euc", recipe[1]], cwd=folder, env=variables, capture_output=True, check=False)
         assert (done.returncode == 0) is (not change)
+
+
+def test_a_device_behind_a_gateway_is_reached_by_the_users_own_ssh_configuration(lab, monkeypatch, tmp_path) -> None:
+    """A site's devices are not reachable from outside: ssh jumps over the one machine that is."""
+    gateway = f"restrict,port-forwarding {make_key(tmp_path / 'gate')}\n"
+    keys = lab.folder / "authorized_keys"
+    before = keys.read_text()
+    keys.write_text(before + gateway)
+    block = re.search(r"Host nano-1\n(?:  .*\n)+", lab.config.read_text())
+    assert block is not None
+    jump = block[0].replace("Host nano-1", "Host gate").replace(f"{lab.folder}/id_nano-1", f"{tmp_path}/gate")
+    with_config(
+        lab, monkeypatch, tmp_path, lambda text: jump + text.replace("Host nano-1\n", "Host nano-1\n  ProxyJump gate\n")
+    )
+    with Link(inventory.parse_device("nano-1", "nano-1")) as link:
+        assert link.hello().board == "NVIDIA Jetson Orin Nano"
+    keys.write_text(before)
+    assert "does not accept any SSH key" in failure().message

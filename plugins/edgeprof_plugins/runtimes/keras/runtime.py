@@ -191,12 +191,12 @@ def _keras_model(tf: Any, path: str, settings: Dict[str, str]) -> TensorFlowSess
         )
     inputs = _specs(given, "input")
     outputs = _specs(model.outputs, "output", getattr(model, "output_names", None))
-    structure = model.input
+    structure = getattr(model, "input", None)  # a Sequential that was not called yet has none
 
     def packed(values: Sequence[Any]) -> Any:
         if isinstance(structure, dict):
             return dict(zip(structure, values))
-        return list(values) if isinstance(structure, (list, tuple)) else values[0]
+        return list(values) if len(inputs) > 1 or isinstance(structure, (list, tuple)) else values[0]
 
     def function(*tensors: Any) -> Any:
         return model(packed(tensors), training=False)

@@ -29,12 +29,13 @@ _LAYERS = {
 }  # type: Dict[str, Tuple[int, ...]]
 #: Parts of the names of custom operators (Flex) that multiply in ways which are not counted here.
 _MULTIPLIES = re.compile("MatMul|Conv|Einsum|LSTM|GRU|RNN|Attention")
+EDGE_TPU_OPERATOR = "edgetpu-custom-op"
 _CONVERSIONS = {"QUANTIZE", "DEQUANTIZE", "CAST"}
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
 def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Optional[Graph]:
-    """Return the graph of a TFLite file; None if the file was compiled for an Edge TPU, which hides the graph.
+    """Return the graph of a TFLite file; of one that was compiled for an Edge TPU, only what stays on the CPU.
 
     Args:
         path: The file.
@@ -45,8 +46,8 @@ def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Optional[Grap
     model = schema.Model.GetRootAs(data, 0)
     places = [_Place(data, model, model.Subgraphs(k)) for k in range(model.SubgraphsLength())]
     operators = list(_named_operators(places[0]))
-    if any(name == "edgetpu-custom-op" for name, _ in operators):
-        return None
+    if any(name == EDGE_TPU_OPERATOR for name, _ in operators):
+        return Graph([], len(operators), compiled_for="the Edge TPU", left_behind=_left_behind(operators))
     declared = _declared_shapes(places[0])
     unsized = _open_input(declared) if not inputs else ""
     shapes = _tensor_shapes(path, inputs) if inputs and _open_input(declared) else {}
@@ -64,6 +65,18 @@ def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Optional[Grap
         inputs=declared,
         slow={"int16x8": "which LiteRT computes with reference kernels"},
     )
+
+
+def left_behind(path: str) -> Dict[str, int]:
+    """Operator → how many of it a model that was compiled for the Edge TPU leaves on the CPU."""
+    data = np.fromfile(path, np.uint8)
+    model = schema.Model.GetRootAs(data, 0)
+    return _left_behind(list(_named_operators(_Place(data, model, model.Subgraphs(0)))))
+
+
+def _left_behind(operators: Iterable[Tuple[str, Any]]) -> Dict[str, int]:
+    names = [name for name, _ in operators if name != EDGE_TPU_OPERATOR]
+    return {name: names.count(name) for name in sorted(set(names))}
 
 
 def custom_operators(path: str) -> List[str]:

@@ -151,6 +151,8 @@ class LiteRT(Runtime):
             "timed": "invoke(); inputs are set once, before the windows",
         }
         session.profiled = path
+        if options.device.partition(":")[0] == "edgetpu":
+            session.facts["on the CPU"] = _told_left_behind(path)
         return session
 
     def inspect(self, path: str) -> Optional[Graph]:
@@ -345,6 +347,16 @@ def _custom_operators(path: str) -> List[str]:
     except ImportError:
         return []
     return graph.custom_operators(path)
+
+
+def _told_left_behind(path: str) -> str:
+    """The operators that a model leaves on the CPU: ``SOFTMAX, 2 × RESHAPE``."""
+    try:
+        from . import graph
+    except ImportError:
+        return "unknown"
+    counts = graph.left_behind(path)
+    return ", ".join(name if count == 1 else "{} × {}".format(count, name) for name, count in counts.items()) or "none"
 
 
 def _require_compiled(path: str) -> None:

@@ -106,7 +106,8 @@ class Device:
                 self._port.baud,
                 "it says {!r}".format(heard[:60]) if heard else "it answers nothing to name%",
             ),
-            "Is it the right port, is the firmware running, and is the speed right? As mcu:/dev/ttyACM0@9600.",
+            "Is it the right port, does the firmware run, is the speed right (mcu:/dev/ttyACM0@9600)? One that still"
+            " works at a window that was broken off answers when that has ended.",
         )
 
     def _listen(self, limit_s: float) -> Tuple[List[Line], bool]:

@@ -176,7 +176,7 @@ def _own_stretches(ran: Sequence[Ran]) -> dict[Hashable, list[tuple[float, float
     threads: dict[Hashable, list[Ran]] = {}
     for stretch in ran:
         threads.setdefault(stretch.thread, []).append(stretch)
-    own: dict[Hashable, list[tuple[float, float]]] = {}
+    by_key: dict[Hashable, list[tuple[float, float]]] = {}
     for stretches in threads.values():
         stretches.sort(key=lambda stretch: (stretch.start_s, -stretch.end_s))
         stack: list[Ran] = []
@@ -186,18 +186,18 @@ def _own_stretches(ran: Sequence[Ran]) -> dict[Hashable, list[tuple[float, float
             while stack and stack[-1].end_s <= time_s:
                 inner = stack.pop()
                 if inner.end_s > since_s:
-                    own.setdefault(inner.key, []).append((since_s, inner.end_s))
+                    by_key.setdefault(inner.key, []).append((since_s, inner.end_s))
                     since_s = inner.end_s
             return since_s
 
         for stretch in stretches:
             since_s = close_until(stretch.start_s, since_s)
             if stack and stretch.start_s > since_s:
-                own.setdefault(stack[-1].key, []).append((since_s, stretch.start_s))
+                by_key.setdefault(stack[-1].key, []).append((since_s, stretch.start_s))
             since_s = stretch.start_s
             stack.append(stretch)
         close_until(math.inf, since_s)
-    return own
+    return by_key
 
 
 def _shared_seconds(by_key: Mapping[Hashable, Sequence[tuple[float, float]]]) -> dict[Hashable, float]:
@@ -503,8 +503,8 @@ def _solve(clusters: Sequence[_Cluster], keys: Sequence[Hashable]) -> _Solution 
     for i, key in enumerate(keys):
         variance = len(clusters) / freedom * math.fsum(_dot(inverse[i], score) ** 2 for score in scores)
         # 1 − R² of this occupancy on the others.
-        own = 1 / (inverse[i][i] * normal[i][i]) if normal[i][i] > _LEAST_MOMENT else 0.0
-        powers[key] = Power(watts[i], math.sqrt(variance), freedom, own < 1 - COLLINEAR)
+        unexplained = 1 / (inverse[i][i] * normal[i][i]) if normal[i][i] > _LEAST_MOMENT else 0.0
+        powers[key] = Power(watts[i], math.sqrt(variance), freedom, unexplained < 1 - COLLINEAR)
         ratios.append(variance / (inverse[i][i] * misfit / readings) if misfit > 0 else 1.0)
     sums = [math.fsum(cluster.sums[i] for cluster in clusters) for i in range(size + 1)]
     return _Solution(
@@ -512,8 +512,8 @@ def _solve(clusters: Sequence[_Cluster], keys: Sequence[Hashable]) -> _Solution 
     )
 
 
-def _dot(one: Sequence[float], other: Sequence[float]) -> float:
-    return math.fsum(a * b for a, b in zip(one, other, strict=True))
+def _dot(left: Sequence[float], right: Sequence[float]) -> float:
+    return math.fsum(a * b for a, b in zip(left, right, strict=True))
 
 
 def _baselines(clusters: Sequence[_Cluster]) -> list[list[_Cluster]]:

@@ -172,7 +172,8 @@ def _why_hollow(total: Channel, shown: float | None, channels: Sequence[Channel]
     """Why a total cannot be around what it should be around; None where it can, or where too little is known."""
     if shown is None:
         return None
-    if shown == 0.0 and total.quantity == "power":
+    if shown == 0.0 and total.quantity == "power" and total.resolution is None and total.gain_limit is None:
+        # A monitor of known limits may well be off by its offset; firmware that says 0 has nothing to say.
         return "it shows 0 W, and a machine that runs draws more"
     inside = [c for c in channels if c.available and is_power(c) and c.parent == total.name and c.key != total.key]
     groups = [[c] for c in inside]

@@ -1,0 +1,171 @@
+"""The parts of a result that say of what, where and how it is: reasons, host, sensors, protocol, model, proof."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from edgeprof.provenance import Provenance
+
+Status = Literal["ok", "degraded", "invalid", "failed"]
+Verdict = Literal["better", "worse", "tied", "not_comparable"]
+Interval = tuple[float, float]
+
+
+class Struct(msgspec.Struct, kw_only=True):
+    """Base of all; every field is written, so that a reader sees null and not an absence."""
+
+
+class Reason(Struct):
+    """Why something is missing, degraded or worth knowing.
+
+    Attributes:
+        code: For machines: ``throttled``, ``idle_drift``, ``gaps``, ``not_steady``, ``saturated``, ``no_sensor`` …
+        message: One sentence with the numbers.
+        remedy: What to do, where there is something.
+    """
+
+    code: str
+    message: str
+    remedy: str | None = None
+
+
+class Host(Struct):
+    board: str
+    hostname: str
+    arch: str
+    cpu: str
+    cores: int
+    memory_bytes: int | None
+    kernel: str
+    os: str
+    power_mode: str | None
+    governor: str | None
+    fingerprint: str
+    #: Everything else that must agree for two results to be comparable, and what is worth noting: name → value.
+    context: dict[str, str] = {}
+
+
+class SensorUse(Struct):
+    """One channel as it was sampled during the run."""
+
+    sensor: str
+    channel: str
+    quantity: str
+    unit: str
+    scope: str
+    role: str | None
+    parent: str | None
+    provenance: Provenance
+    resolution: float | None
+    update_interval_s: float | None
+    rate_hz: float | None
+    samples: int
+    missed: int
+    max_gap_s: float | None
+    filter: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
+    reason: str | None = None
+    #: What the newest ``doctor --prove`` says of the channel: ``date`` (ISO 8601) and ``verdict`` (``passed``,
+    #: ``failed``, ``cannot_tell``); None where the board was not proved
+    proved: dict[str, str] | None = None
+
+
+class SelfCost(Struct):
+    """What measuring cost: the sampler's own CPU share and memory."""
+
+    cpu_ratio: float | None = None
+    rss_bytes: int | None = None
+    added_latency_s: float | None = None
+
+
+class Protocol(Struct):
+    scenario: str
+    batch: int
+    threads: int | None
+    windows: int
+    window_s: float
+    warmup_s: float
+    idle_s: float
+    interleave: str
+    sample_rate_hz: float
+    preset: str = "default"
+    rate_hz: float | None = None
+    streams: int | None = None
+    seed: int = 0
+    #: "random", or the file that the inputs came from
+    inputs: str = "random"
+
+
+class Model(Struct):
+    """A model file.
+
+    Attributes:
+        path: As the user gave it; an application's ``module:attribute`` is one too.
+        format: As recognised from its content: ``onnx``, ``tflite`` …; ``unknown`` of a file that is no model.
+        sha256: Of the file's bytes, hexadecimal.
+        size_bytes: Of the file on disk.
+        size_compressed_bytes: Deflated, as a download or an update would carry it.
+        name: What it is called without its variant, for grouping: the same for a model and all that was made from it.
+    """
+
+    path: str
+    format: str
+    sha256: str | None
+    size_bytes: int | None
+    size_compressed_bytes: int | None = None
+    name: str | None = None
+
+
+class RuntimeUse(Struct):
+    name: str
+    version: str | None
+    device: str
+    threads: int | None
+    options: dict[str, str] = {}
+    facts: dict[str, str] = {}
+    load_s: float | None = None
+
+
+class ProofCheck(Struct):
+    """One figure of ``doctor --prove`` and its verdict (``calibration.proof.Check``)."""
+
+    name: str
+    subject: str
+    #: ``passed``, ``failed`` or ``cannot_tell``
+    verdict: str
+    detail: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    stated: float | None = None
+    needs_s: float | None = None
+    remedy: str | None = None
+
+
+class Proof(Struct):
+    """What ``doctor --prove`` had last found of the board when the result was made (``edgeprof.prove/1``)."""
+
+    board: str
+    rail: str | None
+    date: str
+    verdict: str
+    seconds: float | None = None
+    believable: float | None = None
+    gain_limit: float | None = None
+    checks: list[ProofCheck] = []
+
+
+def model_name(model: Model) -> str:
+    """What a model is called in lists, labels and pairs: its own name, else the stem of its path.
+
+    >>> model_name(Model(path="zoo/resnet8.tflite", format="tflite", sha256=None, size_bytes=None))
+    'resnet8'
+    """
+    if model.name:
+        return model.name
+    base = model.path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    stem, dot, _ = base.rpartition(".")
+    return stem if dot and stem else base or model.path

@@ -1,0 +1,133 @@
+"""One small model, made here, through every library of language models: each must find a text equally likely.
+
+``make test-runtimes`` has the libraries; without them there is nothing to test.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from edgeprof.artifact import recognise
+from edgeprof.errors import VariantError
+from edgeprof.launch.supervisor import Worker, WorkerSpec
+from edgeprof.plugins import PluginHost
+from edgeprof.worker.runtime import LoadOptions
+from edgeprof.worker.scenario import Scenario
+from tests.plugins.runtimes.test_huggingface import CONFIG
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def has(*names: str) -> bool:
+    return all(importlib.util.find_spec(name) for name in names)
+
+
+pytestmark = pytest.mark.skipif(
+    not has("transformers", "torch"), reason="transformers and PyTorch are not both installed (make test-runtimes)"
+)
+TEXT = "Joules per token, and how likely each token is: " * 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of random weights with a tokenizer of bytes, as transformers saves it."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    path = tmp_path_factory.mktemp("models") / "hf"
+    (path.parent / "config.json").write_text(json.dumps({**CONFIG, "bos_token_id": 256, "eos_token_id": 257}))
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.from_pretrained(path.parent)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():  # small weights would make all tokens equally likely, whatever a kernel does
+        for tensor in model.parameters():
+            if tensor.ndim == 2:
+                tensor.mul_(5)
+    model.save_pretrained(path)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: number for number, letter in enumerate(letters)}
+    vocabulary |= {f"<|{number}|>": 256 + number for number in range(4)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|0|>", eos_token="<|1|>")
+    fast.save_pretrained(path)
+    return path
+
+
+def converted(folder: Path, library: str) -> Path:
+    """The same model for another library, by the library's own converter."""
+    target = folder.parent / library
+    if target.exists():
+        return target
+    if library == "ctranslate2":
+        script = "from ctranslate2.converters.transformers import main; main()"
+        words = ["--model", str(folder), "--output_dir", str(target), "--copy_files", "tokenizer.json"]
+        command = [sys.executable, "-c", script, *words]
+    else:
+        words = ["-i", str(folder), "-o", str(target), "-p", "fp32", "-e", "cpu", "-c", str(folder.parent / "cache")]
+        command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *words]
+    subprocess.run(command, check=True, capture_output=True, timeout=100)
+    return target
+
+
+def worker(name: str, target: Path, **options: str) -> Worker:
+    runtime = PluginHost.from_environment().of("runtimes")[name]()
+    asked = {"prompt": "24", "generate": "8", **options}
+    return Worker(WorkerSpec.of(runtime, str(target), LoadOptions("cpu", 1, 1, {}, asked), timeout_s=100.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("ctranslate2", "ctranslate2"), ("onnxruntime-genai", "onnxruntime_genai")]
+)
+def test_a_library_finds_a_text_as_likely_as_transformers_does(folder: Path, name: str, module: str) -> None:
+    if not has(module):
+        pytest.skip(f"{module} is not installed (make test-runtimes)")
+    found: dict[str, Any] = {}
+    target = converted(folder, name)
+    assert recognise(str(target)).format == name
+    for runtime, path in (("transformers", folder), (name, target)):
+        with worker(runtime, path, chunk="96") as running:
+            loaded = running.load()
+            tokens, _ = running.text_tokens(TEXT.encode())
+            found[runtime] = list(tokens), running.log_likelihoods(tokens[:96], 49)
+            for workload in loaded.workloads:
+                window = running.window(Scenario(), 0.02, workload.name)
+                assert window.span.count == window.calls * workload.units(1)
+                requests = running.token_times()
+                assert [len(request) for request in requests] == [8] * (
+                    window.calls if workload.name == "request" else 0
+                )
+            assert loaded.language["generated_tokens"] == 8
+    (tokens, reference), (others, likelihoods) = found["transformers"], found[name]
+    assert tokens == others
+    assert np.abs(likelihoods - reference).max() < 0.002
+    assert reference.std() > 0.1  # else nothing was compared
+
+
+@pytest.mark.skipif(not has("openvino_genai"), reason="openvino-genai is not installed (make test-runtimes)")
+def test_openvino_refuses_a_gguf_file_that_it_cannot_read_in_a_sentence(tmp_path: Path) -> None:
+    from tests.profiler.artifact import gguf_files
+
+    path = tmp_path / "strange.gguf"
+    path.write_bytes(gguf_files.llama())
+    with worker("openvino-genai", path) as running, pytest.raises(VariantError) as caught:
+        running.load()
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(("name", "module"), [("ctranslate2", "ctranslate2"), ("openvino-genai", "openvino_genai")])
+def test_a_library_without_a_cache_of_its_own_refuses_a_depth(tmp_path: Path, name: str, module: str) -> None:
+    if not has(module):
+        pytest.skip(f"{module} is not installed (make test-runtimes)")
+    with worker(name, tmp_path, depth="5") as running, pytest.raises(VariantError, match="takes no --depth"):
+        running.load()
