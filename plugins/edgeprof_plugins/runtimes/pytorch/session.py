@@ -168,12 +168,13 @@ class TorchSession(Session):
         return call
 
     def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:
-        """By torch.profiler: the time that each kind of operator itself takes on the CPU. Operators are those of PyTorch
-        (``aten::conv2d``), of which a model may have many of one kind.
+        """By torch.profiler: the time that each kind of operator itself takes on the CPU.
+
+        Operators are those of PyTorch (``aten::conv2d``), of which a model may have many of one kind.
 
         Raises:
-            LoadError: this PyTorch is too old, or the model computes on a GPU, where the profiler counts an operator and
-                its kernels both.
+            LoadError: this PyTorch is too old, or the model computes on a GPU, where the profiler counts an operator
+                and its kernels both.
         """
         if not hasattr(self._torch, "profiler") or not self._host:
             raise LoadError("torch.profiler is read for models on the CPU, with PyTorch 1.8.1 or newer")
