@@ -280,7 +280,7 @@ def proof(board: str, shares: dict[str, float], idle_w: float, load_w: float) ->
             Roots(),
             load=lambda: load,
             activity=dict,
-            kept=Proofs(Path("/run/data")),
+            proofs=Proofs(Path("/run/data")),
             quick=True,
         ).to_dict()
     finally:

@@ -242,11 +242,11 @@ def _live(source: str, most: int) -> Clip:
 
 def _within_memory(frames: Any) -> List[Any]:
     """Frames until the memory that is meant for them is full."""
-    kept: List[Any] = []
+    fitting: List[Any] = []
     size = 0
     for frame in frames:
         size += getattr(frame, "nbytes", len(frame) if isinstance(frame, (bytes, bytearray)) else 0)
-        if kept and size > MOST_BYTES:
+        if fitting and size > MOST_BYTES:
             break
-        kept.append(frame)
-    return kept
+        fitting.append(frame)
+    return fitting

@@ -163,22 +163,22 @@ class TransformersEngine(TokenEngine):
         torch = self._torch
         self.clear()
         ids = torch.tensor([list(tokens)], dtype=torch.long, device=self._device)
-        kept = len(tokens) - first + 1
-        found: List[float] = []
+        positions = len(tokens) - first + 1
+        likelihoods: List[float] = []
         with torch.inference_mode():
-            logits = self._model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0, :-1]
-            for start in range(0, kept - 1, _SCORED_AT_ONCE):
+            logits = self._model(input_ids=ids, use_cache=False, logits_to_keep=positions).logits[0, :-1]
+            for start in range(0, positions - 1, _SCORED_AT_ONCE):
                 rows = logits[start : start + _SCORED_AT_ONCE].double().log_softmax(-1)
                 following = ids[0, first + start : first + start + len(rows)]
-                found += [float(value) for value in rows.gather(1, following[:, None])[:, 0]]
-        return found
+                likelihoods += [float(value) for value in rows.gather(1, following[:, None])[:, 0]]
+        return likelihoods
 
-    def told(self) -> Dict[str, Any]:
+    def facts(self) -> Dict[str, Any]:
         sizes: Dict[str, int] = {}
         for tensor in self._model.parameters():
             kind = str(tensor.dtype).replace("torch.", "")
             sizes[kind] = sizes.get(kind, 0) + tensor.numel() * tensor.element_size()
-        told: Dict[str, Any] = {
+        facts: Dict[str, Any] = {
             "architecture": str(self._config.model_type),
             "parameters": sum(tensor.numel() for tensor in self._model.parameters()),
             "tensor_bytes": sizes,
@@ -188,9 +188,9 @@ class TransformersEngine(TokenEngine):
         pairs = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers]
         held = [tensor for pair in pairs for tensor in pair if tensor is not None]
         if held:
-            told["kv_cache_bytes"] = sum(tensor.numel() * tensor.element_size() for tensor in held)
-            told["kv_formula_bytes"] = self._formula(int(held[0].element_size()))
-        return told
+            facts["kv_cache_bytes"] = sum(tensor.numel() * tensor.element_size() for tensor in held)
+            facts["kv_formula_bytes"] = self._formula(int(held[0].element_size()))
+        return facts
 
     def _formula(self, number_bytes: int) -> Optional[int]:
         """Keys and values of all layers for the tokens that the cache holds; None where it is built otherwise."""

@@ -210,9 +210,9 @@ def _layers(path: str) -> List[Layer]:
 
 
 def _layer(words: Sequence[str]) -> Layer:
-    taken, made = int(words[2]), int(words[3])
-    names, rest = words[4 : 4 + taken + made], words[4 + taken + made :]
-    if len(names) < taken + made:
+    taken, outputs_made = int(words[2]), int(words[3])
+    names, rest = words[4 : 4 + taken + outputs_made], words[4 + taken + outputs_made :]
+    if len(names) < taken + outputs_made:
         raise ValueError("names are missing")
     parameters = dict(word.split("=", 1) for word in rest if "=" in word)
     return words[0], list(names[:taken]), list(names[taken:]), parameters

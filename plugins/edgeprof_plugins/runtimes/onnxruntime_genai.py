@@ -122,13 +122,13 @@ class GenaiEngine(TokenEngine):
 
     def log_likelihoods(self, tokens: Sequence[int], first: int) -> Sequence[float]:
         self.clear()
-        found: List[float] = []
+        likelihoods: List[float] = []
         for at, token in enumerate(tokens[:-1]):
             # One by one: of a longer piece the library keeps the logits of the last token alone.
             self._generator.append_tokens(np.array([token], np.int32))
             if at >= first - 1:
-                found += log_probabilities(self.logits(-1)[None], [tokens[at + 1]])
-        return found
+                likelihoods += log_probabilities(self.logits(-1)[None], [tokens[at + 1]])
+        return likelihoods
 
     def close(self) -> None:
         self._generator = self._params = self._model = None

@@ -404,8 +404,8 @@ def _known_error(path: str, error: Exception) -> Optional[LoadError]:
 def _reason(error: Exception) -> str:
     """What an error says without the places in OpenVINO's source that it passed through."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not re.match(r"(Exception from |Check '|[\w./]+\.(cpp|hpp):\d+)", line)]
-    text = (told or lines or [type(error).__name__])[-1]
+    telling = [line for line in lines if not re.match(r"(Exception from |Check '|[\w./]+\.(cpp|hpp):\d+)", line)]
+    text = (telling or lines or [type(error).__name__])[-1]
     return re.sub(r"^.*?\.(?:cpp|hpp):\d+[:.]?\s*", "", text).rstrip(".")[:300]
 
 

@@ -305,35 +305,35 @@ def _copied(value: Any) -> Any:
         return value
 
 
-def are_alike(one: Any, other: Any) -> bool:
+def are_alike(left: Any, right: Any) -> bool:
     """Whether two outputs are the same, floating-point numbers within what the order of a sum changes.
 
     What cannot be compared (an object without values of its own) is taken to be the same.
     """
-    if type(one) is not type(other):
+    if type(left) is not type(right):
         return False
-    if isinstance(one, dict):
-        one, other = list(one.items()), list(other.items())
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(are_alike(a, b) for a, b in zip(one, other))
-    if hasattr(one, "detach"):  # a tensor of PyTorch's
-        return _are_close(one.detach().cpu().numpy(), other.detach().cpu().numpy())
-    if isinstance(one, (float, complex, np.ndarray, np.generic)):
-        return _are_close(np.asarray(one), np.asarray(other))
-    if hasattr(one, "__dict__"):
-        return are_alike(dict(vars(one)), dict(vars(other)))
-    return not isinstance(one, (str, bytes, bytearray, int)) or bool(one == other)
+    if isinstance(left, dict):
+        left, right = list(left.items()), list(right.items())
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(are_alike(a, b) for a, b in zip(left, right))
+    if hasattr(left, "detach"):  # a tensor of PyTorch's
+        return _are_close(left.detach().cpu().numpy(), right.detach().cpu().numpy())
+    if isinstance(left, (float, complex, np.ndarray, np.generic)):
+        return _are_close(np.asarray(left), np.asarray(right))
+    if hasattr(left, "__dict__"):
+        return are_alike(dict(vars(left)), dict(vars(right)))
+    return not isinstance(left, (str, bytes, bytearray, int)) or bool(left == right)
 
 
-def _are_close(one: Any, other: Any) -> bool:
+def _are_close(left: Any, right: Any) -> bool:
     """Whether two arrays are the same, within what the order of a sum changes."""
-    if one.shape != other.shape or one.dtype != other.dtype:
+    if left.shape != right.shape or left.dtype != right.dtype:
         return False
-    if one.dtype.kind not in "fc":
-        return bool((one == other).all())
-    finite = np.abs(one[np.isfinite(one)])
+    if left.dtype.kind not in "fc":
+        return bool((left == right).all())
+    finite = np.abs(left[np.isfinite(left)])
     scale = float(finite.max()) if finite.size else 0.0
-    return bool(np.allclose(one, other, rtol=1e-3, atol=1e-4 * scale, equal_nan=True))
+    return bool(np.allclose(left, right, rtol=1e-3, atol=1e-4 * scale, equal_nan=True))
 
 
 def _count(options: LoadOptions, name: str, least: int, most: int) -> Optional[int]:

@@ -85,12 +85,12 @@ def _add_memory(row: schema.Variant, asked: Mapping[str, Any], numbers_per_token
     formula = asked.get("kv_formula_bytes")
     if formula is None and numbers_per_token is not None and asked.get("context") and asked.get("kv_type"):
         formula = gguf.bytes_of(str(asked["kv_type"]), numbers_per_token * int(asked["context"]))
-    told = asked.get("kv_cache_bytes")
-    if told is not None or formula is not None:
+    reported_bytes = asked.get("kv_cache_bytes")
+    if reported_bytes is not None or formula is not None:
         row.memory_bytes.kv_cache = schema.KvCache(
-            bytes=told if told is not None else formula,
+            bytes=reported_bytes if reported_bytes is not None else formula,
             formula_bytes=formula,
-            source="formula" if told is None else "measured",
+            source="formula" if reported_bytes is None else "measured",
         )
     row.memory_bytes.compute_buffer = asked.get("compute_buffer_bytes")
 

@@ -86,7 +86,7 @@ def sensors_beside(request: BenchRequest, host: PluginHost) -> list[str]:
     return able
 
 
-def seen_from_outside(found: Discovery, models: Sequence[Candidate], rail: str | None) -> Discovery:
+def seen_from_outside(discovery: Discovery, models: Sequence[Candidate], rail: str | None) -> Discovery:
     """What instruments see, placed on no board: this machine's rails are not those of the device.
 
     Args:
@@ -98,14 +98,14 @@ def seen_from_outside(found: Discovery, models: Sequence[Candidate], rail: str |
         InputError: there are several devices, and a meter that cannot tell whose joules it counts.
     """
     board = Board(id="microcontroller", name="a microcontroller", no_sensor=_UNSEEN)
-    topology = arrange(board, found.topology.channels, rail)
+    topology = arrange(board, discovery.topology.channels, rail)
     able = [model.name for model in models if model.failure is None]
     if topology.headline.channels and len(able) > 1:
         raise InputError(
             f"the meter {topology.headline.rail} cannot tell the joules of {' and '.join(able)} apart",
             remedy="Measure them one after the other, each with the meter at its own supply.",
         )
-    return replace(found, topology=topology)
+    return replace(discovery, topology=topology)
 
 
 def host_of(machine: schema.Host, records: Sequence[VariantRecord]) -> schema.Host:
@@ -165,12 +165,12 @@ def mean_latency(windows: Sequence[Window]) -> schema.Latency | None:
     return latency.mean_alone(sum(calls for calls, _ in known), math.fsum(calls * mean for calls, mean in known))
 
 
-def add_findings(made: schema.Variant, record: VariantRecord) -> None:
+def add_findings(row: schema.Variant, record: VariantRecord) -> None:
     """Fill ``microcontroller`` of a variant whose session says that it runs on one; of any other nothing is done."""
     stated = record.loaded.microcontroller if record.loaded is not None else None
     if stated is None:
         return
-    made.microcontroller = schema.Microcontroller(
+    row.microcontroller = schema.Microcontroller(
         name=str(stated["name"]),
         model=stated.get("model"),
         port=stated.get("port"),
@@ -180,15 +180,15 @@ def add_findings(made: schema.Variant, record: VariantRecord) -> None:
     )
     if not record.main.windows:
         return
-    made.reasons.append(Reason(code=Code.MEAN_LATENCY_ONLY, message=_NO_PERCENTILES))
+    row.reasons.append(Reason(code=Code.MEAN_LATENCY_ONLY, message=_NO_PERCENTILES))
     timed = [window for window in record.main.windows if window.device_s is not None and window.span.seconds > 0]
     if not timed:
         return
     device_s, here_s = math.fsum(w.device_s or 0.0 for w in timed), math.fsum(w.span.seconds for w in timed)
-    made.microcontroller.clock_ppm = 1e6 * (device_s / here_s - 1)
-    made.microcontroller.clock_u_ppm = 1e6 * math.fsum(w.span.edge_s for w in timed) / here_s
+    row.microcontroller.clock_ppm = 1e6 * (device_s / here_s - 1)
+    row.microcontroller.clock_u_ppm = 1e6 * math.fsum(w.span.edge_s for w in timed) / here_s
     if is_clock_wrong(timed):
-        made.reasons.append(
+        row.reasons.append(
             Reason(
                 code=Code.DEVICE_CLOCK,
                 message=f"the device's clock differs from this machine's by {100 * (device_s / here_s - 1):+.1f} %:"

@@ -47,7 +47,7 @@ def look_into(spec: WorkerSpec, runtime: str) -> tuple[OperatorProfile | None, l
     return None, [schema.Reason(code=Code.NO_PROFILE, message=f"where its time goes cannot be told: {missing}")]
 
 
-def add_findings(row: schema.Variant, record: VariantRecord, kept: int) -> None:
+def add_findings(row: schema.Variant, record: VariantRecord, most_rows: int) -> None:
     """Fill what looks beside the windows have told: the operators, and what a microcontroller would need.
 
     Args:
@@ -58,13 +58,13 @@ def add_findings(row: schema.Variant, record: VariantRecord, kept: int) -> None:
     if record.profile is not None:
         energy, latency_s = row.energy_j_per_inference, row.latency_s
         mean_s, joules = latency_s.mean if latency_s else None, energy.gross.value if energy else None
-        row.operators = operators_of(record.profile, kept, mean_s, joules)
+        row.operators = operators_of(record.profile, most_rows, mean_s, joules)
     if record.microcontroller_need is not None:
         row.microcontroller_need = schema.MicrocontrollerNeed(**record.microcontroller_need._asdict())
 
 
 def operators_of(
-    profile: OperatorProfile, kept: int, latency_s: float | None, energy_j: float | None
+    profile: OperatorProfile, most_rows: int, latency_s: float | None, energy_j: float | None
 ) -> list[schema.Operator]:
     """The operators that take longest, the sum of the others, and what is in no operator; their shares add up to 1.
 
@@ -77,15 +77,19 @@ def operators_of(
         latency_s: Mean seconds of a call in the windows; None: unknown.
         energy_j: Gross joules of an inference in the windows; None: unknown.
     """
-    ordered = sorted(profile.operators, key=lambda one: -one.seconds)
-    inside_s = sum(one.seconds for one in ordered)
+    ordered = sorted(profile.operators, key=lambda operator: -operator.seconds)
+    inside_s = sum(operator.seconds for operator in ordered)
     whole_s = max(profile.seconds, inside_s)
     if not inside_s > 0:
         return []
-    rows: list[tuple[str, str | None, float]] = [(one.name, one.type, one.seconds) for one in ordered[:kept]]
-    others = ordered[kept:]
+    rows: list[tuple[str, str | None, float]] = [
+        (operator.name, operator.type, operator.seconds) for operator in ordered[:most_rows]
+    ]
+    others = ordered[most_rows:]
     if others:
-        rows.append((f"{len(others)} other operators", _common_type(others), sum(one.seconds for one in others)))
+        rows.append(
+            (f"{len(others)} other operators", _common_type(others), sum(operator.seconds for operator in others))
+        )
     rows.append((OUTSIDE, None, whole_s - inside_s))
     return [
         schema.Operator(
@@ -101,5 +105,5 @@ def operators_of(
 
 def _common_type(operators: Sequence[OperatorTime]) -> str | None:
     """The type of operators that are all of one type."""
-    types = {one.type for one in operators}
+    types = {operator.type for operator in operators}
     return types.pop() if len(types) == 1 else None

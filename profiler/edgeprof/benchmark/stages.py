@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -51,34 +52,35 @@ def workload_records(loaded: Loaded, scenario: Scenario) -> list[WorkloadRecord]
     return [records[0], between, *records[1:]]
 
 
-def add_findings(made: schema.Variant, record: VariantRecord, plan: Plan) -> None:
+def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None:
     """Fill ``stages`` and ``pipeline`` of a variant that is one; of any other model nothing is done.
 
     The workloads of the stages, which were measured as frames with repetitions, become those of one call of a stage.
     """
     facts = record.loaded.pipeline if record.loaded is not None else None
-    if facts is None or not made.workloads:
+    if facts is None or not row.workloads:
         return
     blocks = [times for times in record.main.stage_times if len(times)]
     times = np.concatenate(blocks) if blocks else np.zeros((0, len(facts["stages"])))
-    by_name = {workload.name: workload for workload in made.workloads}
-    whole = by_name.get(BACK_TO_BACK, made.workloads[0])
-    made.reasons += [Reason(code=Code.CLIP_SHORTENED, message=str(note)) for note in facts["notes"]]
+    by_name = {workload.name: workload for workload in row.workloads}
+    whole = by_name.get(BACK_TO_BACK, row.workloads[0])
+    row.reasons += [Reason(code=Code.CLIP_SHORTENED, message=str(note)) for note in facts["notes"]]
     for index, asked in enumerate(facts["stages"]):
         stage = _stage(asked, times, index)
-        made.stages.append(stage)
+        row.stages.append(stage)
         repeated = by_name.get(stage.name)
         if repeated is None:
             continue
         _separate(stage, whole, repeated, plan)
         by_name[stage.name] = _as_calls(stage, repeated, [block[:, index] for block in blocks])
-        made.reasons += _differences(stage, _seconds_per_call(whole, repeated, stage.repeats or 1))
-    made.workloads = list(by_name.values())
-    made.reasons += _refusals(made.stages)
-    made.pipeline = schema.Pipeline(
+        in_place_s = [float(np.median(block[:, index])) for block in blocks]
+        row.reasons += _differences(stage, _repeated_seconds(whole, repeated, stage.repeats or 1), in_place_s)
+    row.workloads = list(by_name.values())
+    row.reasons += _refusals(row.stages)
+    row.pipeline = schema.Pipeline(
         source=str(facts["source"]),
         frames=int(facts["frames"]),
-        rest=_rest(made.stages, whole, plan),
+        rest=_rest(row.stages, whole, plan),
         rest_s=_rest_seconds(whole, times),
     )
 
@@ -146,25 +148,34 @@ def _as_calls(
     )
 
 
-def _seconds_per_call(whole: schema.Workload, repeated: schema.Workload, repeats: int) -> float | None:
-    """The median seconds that one repetition added to a frame."""
-    if whole.latency_s is None or repeated.latency_s is None:
-        return None
-    return (repeated.latency_s.mean - whole.latency_s.mean) / repeats
+def _repeated_seconds(whole: schema.Workload, repeated: schema.Workload, repeats: int) -> list[float]:
+    """For each pair of windows, the seconds that one repetition added to the median frame."""
+    pairs = zip(repeated.windows, whole.windows, strict=False)
+    medians = [(after.latency_median_s, before.latency_median_s) for after, before in pairs]
+    return [(after - before) / repeats for after, before in medians if after is not None and before is not None]
 
 
-def _differences(stage: schema.Stage, repeated_s: float | None) -> Iterator[Reason]:
-    """Whether the stage takes another time alone, or when it is repeated, than it takes in place."""
-    if stage.seconds is None:
+def _differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: Sequence[float]) -> Iterator[Reason]:
+    """Whether the stage takes another time alone, or when it is repeated, than it takes in place.
+
+    Args:
+        stage: With its times.
+        repeated_s: Seconds of a repeated call, by pairs of windows.
+        in_place_s: Median seconds of a call in place, by windows.
+    """
+    if not in_place_s:
         return
-    in_place_s = stage.seconds.p50 or stage.seconds.mean
-    for how, seconds in (("alone", stage.alone_s), ("repeated", repeated_s)):
-        if seconds is None or abs(seconds - in_place_s) <= max(DIFFERS * in_place_s, LEAST_DIFFERENCE_S):
+    for how, seconds in (("alone", [] if stage.alone_s is None else [stage.alone_s]), ("repeated", repeated_s)):
+        if not seconds:
+            continue
+        slack = max(DIFFERS * fmean(in_place_s), LEAST_DIFFERENCE_S)
+        # What differs does so in every window; a window that another program disturbed says nothing.
+        if min(seconds) <= max(in_place_s) + slack and max(seconds) >= min(in_place_s) - slack:
             continue
         yield Reason(
             Code.STAGE_DIFFERS,
-            f"{stage.name} takes {units.quantity(in_place_s, 's')} in place and {units.quantity(seconds, 's')} {how}: "
-            "caches, threads or overlap with another stage make the difference",
+            f"{stage.name} takes {units.quantity(fmean(in_place_s), 's')} in place and "
+            f"{units.quantity(fmean(seconds), 's')} {how}: caches, threads or overlap make the difference",
             "Its joules are those of a repeated call." if how == "repeated" else None,
         )
 

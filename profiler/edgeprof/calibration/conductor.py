@@ -113,7 +113,7 @@ def against(
     record = Path(target) if _is_record(target) else None
     if record is not None:
         _check_written(record)
-    discovery = discover(host, roots, sensors, rail, kept=Uncalibrated())
+    discovery = discover(host, roots, sensors, rail, calibrations=Uncalibrated())
     rails = discovery.topology.headline.channels
     reference: Channel | None = None
     meters: list[Sensor] = []
@@ -330,7 +330,7 @@ def step_response(
         UnavailableError: there is no power channel whose driver declares an exponential filter.
     """
     clock, calibrations = clock or MonotonicClock(), calibrations or Calibrations()
-    discovery = discover(host, roots, sensors, rail, kept=Uncalibrated())
+    discovery = discover(host, roots, sensors, rail, calibrations=Uncalibrated())
     channels = [
         c
         for c in discovery.topology.channels

@@ -121,14 +121,14 @@ def _change(reference: str | None, flags: dict[str, Any]) -> None:
     if flags["move"]:
         click.echo(f"moved {store.move(reference, flags['move'])} to {flags['move']}")
     if flags["delete"]:
-        found = store.find(reference)
+        result = store.find(reference)
         if not flags["yes"] and not can_ask():
             raise InputError(
-                f"{found.id} was not deleted, because nobody can be asked",
-                remedy=f"edgeprof history {found.id} --delete --yes",
+                f"{result.id} was not deleted, because nobody can be asked",
+                remedy=f"edgeprof history {result.id} --delete --yes",
             )
-        if flags["yes"] or click.confirm(f"Delete {found.id} of {found.created}?"):
-            click.echo(f"deleted {store.delete(found.id)}")
+        if flags["yes"] or click.confirm(f"Delete {result.id} of {result.created}?"):
+            click.echo(f"deleted {store.delete(result.id)}")
 
 
 def _plot(flags: dict[str, Any]) -> None:

@@ -173,7 +173,7 @@ class _State:
             others=watch.others(),
             throttling=[cause for cause, level in states.items() if level],
             marked=watch.marked(),
-            own=self._own_cost(),
+            own_cost=self._own_cost(),
             reason=headline.reason,
         )
 

@@ -69,8 +69,8 @@ def run(
 
     with contextlib.ExitStack() as stack:
         graphs = (e.graph, e.baseline)
-        workers = [stack.enter_context(worker(one, graph)) for one, graph in zip(models, graphs, strict=False)]
-        loaded = [one.load() for one in workers]
+        workers = [stack.enter_context(worker(model, graph)) for model, graph in zip(models, graphs, strict=False)]
+        loaded = [worker_process.load() for worker_process in workers]
         if loaded[0].problems:
             raise VariantError(loaded[0].problems[0][1], code=Code.NAN_OUTPUT)
         check_same_inputs(*(model.inputs for model in loaded))

@@ -380,10 +380,12 @@ def _unstated_limits(channels: Sequence[Channel]) -> list[schema.Reason]:
 
 def _correlated(gross: schema.EnergyFigure) -> list[schema.Reason]:
     """Whether windows follow one another more than windows that are independent do but once in forty times."""
-    found, count = gross.autocorrelation, len(gross.windows)
-    if found is None or found <= -1 / count + 1.96 / math.sqrt(count):
+    correlation, count = gross.autocorrelation, len(gross.windows)
+    if correlation is None or correlation <= -1 / count + 1.96 / math.sqrt(count):
         return []
-    text = f"each window is like the one before (correlation {found:.2f}): the interval takes them to be independent"
+    text = (
+        f"each window is like the one before (correlation {correlation:.2f}): the interval takes them to be independent"
+    )
     return [schema.Reason(Code.CORRELATED_WINDOWS, text, "Let the device settle first, or use longer windows.")]
 
 

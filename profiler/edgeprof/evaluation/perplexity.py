@@ -132,15 +132,15 @@ def score(
     """
     cut = pieces(*read, text)
     first = text.chunk // 2 + 1
-    found = []
+    scored = []
     for done, piece in enumerate(cut):
         yield done, len(cut), None
         values = log_likelihoods(piece, first)
         if not np.isfinite(values).all():
             raise InputError(f"the model gives tokens of {text.name} a likelihood that is no number")
-        found.append(values)
+        scored.append(values)
     digest = hashlib.sha256(np.stack(cut).astype("<i8").tobytes()).hexdigest()
-    yield len(cut), len(cut), Likelihoods(np.concatenate(found), digest)
+    yield len(cut), len(cut), Likelihoods(np.concatenate(scored), digest)
 
 
 def perplexity(values: Floats) -> float:

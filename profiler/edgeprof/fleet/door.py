@@ -195,8 +195,8 @@ class Door:
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
     def _fetch(self, request: Fetch) -> None:
-        found = self.spool.result(request.key)
-        if found is None:
+        stored = self.spool.result(request.key)
+        if stored is None:
             state = "running" if self._running_key(lock.holder(self.roots)) == request.key else "absent"
             self._say({"state": state})
             return
@@ -204,7 +204,7 @@ class Door:
 
         from edgeprof.fleet.signature import sign  # noqa: PLC0415 - the same
 
-        text, result = found
+        text, result = stored
         state = "interrupted" if result.interrupted else "done"
         key = self.permissions.sign_key
         signature = None if key is None else sign(text, key)
@@ -317,11 +317,11 @@ class Door:
         if self.permissions.allow_code:
             return
         artifact = recognise(str(path))
-        found = None if artifact.format in DATA_FORMATS else f"a file of the format {artifact.format} may be code"
-        found = found or find_code(str(path))
-        if found is not None:
+        code = None if artifact.format in DATA_FORMATS else f"a file of the format {artifact.format} may be code"
+        code = code or find_code(str(path))
+        if code is not None:
             raise InputError(
-                f"{path.name} is refused: {found}",
+                f"{path.name} is refused: {code}",
                 remedy="Its device's owner can allow it: allow_code = true in the door's configuration.",
             )
 
@@ -329,19 +329,19 @@ class Door:
         """Replace this process by ``edgeprof bench``, which inherits the device's lock."""
         from edgeprof.worker import sandbox  # noqa: PLC0415 - hello and status answer without it
 
-        own = [f"--output={self.spool.result_path(key)}", "--quiet", "--no-color"]
+        flags = [f"--output={self.spool.result_path(key)}", "--quiet", "--no-color"]
         if self.permissions.allow_code:
-            own.append("--allow-code")
+            flags.append("--allow-code")
         if sandbox.why_not() is None:
-            own.append("--sandbox")
+            flags.append("--sandbox")
         if self.permissions.worker_python is not None:
-            own.append(f"--worker-python={self.permissions.worker_python}")
+            flags.append(f"--worker-python={self.permissions.worker_python}")
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
         os.dup2(nothing, 1)
         os.chdir("/")  # python -m looks for modules in the current folder
         os.execve(  # noqa: S606 - no shell, and a program that no request can name
-            sys.executable, [sys.executable, "-m", "edgeprof", "bench", *own, *arguments], os.environ
+            sys.executable, [sys.executable, "-m", "edgeprof", "bench", *flags, *arguments], os.environ
         )
 
 

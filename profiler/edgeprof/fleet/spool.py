@@ -169,8 +169,8 @@ class Spool:
 
     def is_done(self, key: str) -> bool:
         """Whether a job has a whole result that was not interrupted."""
-        found = self.result(key)
-        return found is not None and not found[1].interrupted
+        result = self.result(key)
+        return result is not None and not result[1].interrupted
 
     def begin(self, key: str, details: dict[str, Any]) -> None:
         """Note that this process measures a job now; called with the device's lock held.

@@ -238,7 +238,8 @@ def _run(device: Device, job: Job, watch: Watch, wait_s: float) -> tuple[str, bo
         watch.say("measuring")
         status, words = link.wait()
         watch.key = None
-        if status in _WITH_RESULT:
+        # With these a bench has written a result, unless it said that there was nothing to measure.
+        if status in _WITH_RESULT and not (status and words.startswith("edgeprof: ")):
             return key, False
         if status == 255 or status < 0:
             raise LinkError("the link broke, or the benchmark was killed", may_pass=True)

@@ -89,7 +89,7 @@ def loader_remedy(words: str) -> str | None:
     Args:
         words: What the import wrote.
     """
-    needed = [tuple(map(int, found)) for found in re.findall(r"version [`']GLIBC_(\d+)\.(\d+)'", words)]
+    needed = [tuple(map(int, version)) for version in re.findall(r"version [`']GLIBC_(\d+)\.(\d+)'", words)]
     if needed:
         name, here = platform.libc_ver()
         version = f"{name} {here}".strip() or "another C library"

@@ -345,7 +345,7 @@ class Worker:
             if answer["operators"] is None:
                 return None
             operators = [OperatorTime(str(name), str(kind), took) for name, kind, took in answer["operators"]]
-            _require_numbers(answer["seconds"], *(one.seconds for one in operators))
+            _require_numbers(answer["seconds"], *(operator.seconds for operator in operators))
             return OperatorProfile(operators, answer["seconds"])
 
     def token_times(self) -> list[npt.NDArray[np.float64]]:
@@ -399,10 +399,10 @@ class Worker:
         request = {"do": "log_likelihoods", "first": first}
         _, blobs = self._ask(request, [tokens.tobytes()], doing="reading the text")
         with self._understood("reading the text"):
-            found = np.frombuffer(blobs[0], np.float64)
-            if len(found) != len(tokens) - first:
+            values = np.frombuffer(blobs[0], np.float64)
+            if len(values) != len(tokens) - first:
                 raise ValueError("its likelihoods are not those that were asked for")
-            return found
+            return values
 
     def memory(self) -> WorkerMemory:
         answer, _ = self._ask({"do": "gpu_peak"}, doing="the look at its memory")

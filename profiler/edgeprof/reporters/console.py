@@ -71,8 +71,11 @@ def _workload_lines(result: Result, style: Style) -> list[str]:
 def _operator_blocks(result: Result, style: Style) -> list[list[str]]:
     """A block for each variant whose operators were looked at."""
     return [
-        [style.text(f"  {one.title}:"), *table(style, one.names, one.columns, [""] * len(one.names))]
-        for one in operator_tables(result.variants)
+        [
+            style.text(f"  {operators.title}:"),
+            *table(style, operators.names, operators.columns, [""] * len(operators.names)),
+        ]
+        for operators in operator_tables(result.variants)
     ]
 
 

@@ -45,8 +45,8 @@ def operator_tables(variants: Sequence[Variant]) -> list[OperatorTable]:
 
 def operator_notes(variants: Sequence[Variant]) -> list[str]:
     """What a reader of the tables must know."""
-    shares = [one for variant in variants for one in variant.operators if one.method == "time-share"]
-    return [ATTRIBUTED] if any(one.energy_j_attributed is not None for one in shares) else []
+    shares = [operator for variant in variants for operator in variant.operators if operator.method == "time-share"]
+    return [ATTRIBUTED] if any(operator.energy_j_attributed is not None for operator in shares) else []
 
 
 def microcontroller_notes(variants: Sequence[Variant]) -> list[str]:
@@ -73,9 +73,11 @@ def short_name(name: str) -> str:
 
 def _cells(operators: Sequence[Operator]) -> tuple[list[str], list[Column]]:
     columns = [
-        Column("share", [(units.significant(100 * one.share, 3), "%") for one in operators]),
-        Column("time", scaled([one.seconds for one in operators], "s")),
-        Column("J attributed", scaled([one.energy_j_attributed for one in operators], "J")),
-        Column("type", [("", one.type or "") for one in operators]),
+        Column("share", [(units.significant(100 * operator.share, 3), "%") for operator in operators]),
+        Column("time", scaled([operator.seconds for operator in operators], "s")),
+        Column("J attributed", scaled([operator.energy_j_attributed for operator in operators], "J")),
+        Column("type", [("", operator.type or "") for operator in operators]),
     ]
-    return [short_name(one.name) for one in operators], [c for c in columns if any(any(cell) for cell in c.cells)]
+    return [short_name(operator.name) for operator in operators], [
+        c for c in columns if any(any(cell) for cell in c.cells)
+    ]

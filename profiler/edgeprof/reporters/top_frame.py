@@ -43,7 +43,7 @@ class Moment(NamedTuple):
         others: Channels that are no power, with their newest readings.
         throttling: What holds the device back now, in words.
         marked: The energy since the last mark.
-        own: What edgeprof itself takes.
+        own_cost: What edgeprof itself takes.
         reason: Why there is no total.
     """
 
@@ -55,7 +55,7 @@ class Moment(NamedTuple):
     others: Sequence[tuple[Channel, float]]
     throttling: Sequence[str]
     marked: Marked
-    own: OwnCost
+    own_cost: OwnCost
     reason: str | None
 
 
@@ -103,7 +103,7 @@ def draw(moment: Moment, history: History, style: Style, *, keys: bool) -> list[
     lines += _rail_lines(moment, history, style)
     facts = _fact_lines(moment)
     lines += [""] + [style.text(" " + line) for line in _fill_lines(facts, style.width - 2)] if facts else []
-    lines.append(style.text(f" {_cost_line(moment.own)}"))
+    lines.append(style.text(f" {_cost_line(moment.own_cost)}"))
     lines += [
         "",
         style.text(f" {_mark_line(moment.marked, moment.total)}" + ("    space: mark · q: quit" if keys else "")),
@@ -144,7 +144,7 @@ def document(moment: Moment, time_s: float) -> dict[str, Any]:
             "energy_j": marked.joules,
             "expanded_uncertainty_j": marked.expanded_uncertainty,
         },
-        "self": {"cpu_ratio": moment.own.cpu_ratio, "rss_bytes": moment.own.rss_bytes},
+        "self": {"cpu_ratio": moment.own_cost.cpu_ratio, "rss_bytes": moment.own_cost.rss_bytes},
     }
 
 

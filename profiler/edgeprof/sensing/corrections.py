@@ -262,7 +262,9 @@ class Calibrated(Sensor):
         )
 
 
-def apply(sensors: Sequence[Sensor], board: Board, roots: Roots, kept: Calibrations | None = None) -> list[Sensor]:
+def apply(
+    sensors: Sequence[Sensor], board: Board, roots: Roots, calibrations: Calibrations | None = None
+) -> list[Sensor]:
     """The sensors, those that something is known of corrected.
 
     Raises:
@@ -270,7 +272,7 @@ def apply(sensors: Sequence[Sensor], board: Board, roots: Roots, kept: Calibrati
     """
     where = board_name(board, roots)
     lines: dict[str, dict[str, Calibration]] = {}
-    for entry in (kept or Calibrations()).entries():
+    for entry in (calibrations or Calibrations()).entries():
         if entry.board == where and entry.line is not None:
             lines.setdefault(entry.sensor, {})[entry.channel] = entry.line
     return [
@@ -282,7 +284,7 @@ def apply(sensors: Sequence[Sensor], board: Board, roots: Roots, kept: Calibrati
 
 
 def filtered(
-    channels: Sequence[Channel], board: Board, roots: Roots, kept: Calibrations | None = None
+    channels: Sequence[Channel], board: Board, roots: Roots, calibrations: Calibrations | None = None
 ) -> list[Channel]:
     """The channels, with time constants that were measured in place of those that the driver's settings give.
 
@@ -292,14 +294,17 @@ def filtered(
     where = board_name(board, roots)
     measured = {
         (entry.sensor, entry.channel): entry.filter
-        for entry in (kept or Calibrations()).entries()
+        for entry in (calibrations or Calibrations()).entries()
         if entry.board == where and entry.filter is not None
     }
     return [_with_filter(channel, measured.get((channel.sensor, channel.name))) for channel in channels]
 
 
 def keep_fitted(
-    channels: Iterable[Channel], fits: Mapping[Key, MeasuredFilter], where: str, kept: Calibrations | None = None
+    channels: Iterable[Channel],
+    fits: Mapping[Key, MeasuredFilter],
+    where: str,
+    calibrations: Calibrations | None = None,
 ) -> list[str]:
     """Keep time constants that a bench fitted, for the channels whose filter is only what the driver's settings give.
 
@@ -309,12 +314,12 @@ def keep_fitted(
         channels: As they were sampled.
         fits: By channel.
         where: The board (``board_name``).
-        kept: Where to keep them.
+        calibrations: Where they are kept; the data directory by default.
 
     Returns:
         The names of the channels that were kept; none where the file cannot be read or written.
     """
-    kept = kept or Calibrations()
+    calibrations = calibrations or Calibrations()
     names = []
     for channel in channels:
         fit = fits.get(channel.key)
@@ -322,7 +327,7 @@ def keep_fitted(
         if fit is None or fit.u_s > _SURE * fit.tau_s or (limit is not None and limit < _DRIVERS_LIMIT):
             continue
         try:
-            kept.put(Entry(where, channel.sensor, channel.name, filter=fit))
+            calibrations.put(Entry(where, channel.sensor, channel.name, filter=fit))
         except InputError:  # the bench has its figures; the next one fits again
             return []
         names.append(channel.name)

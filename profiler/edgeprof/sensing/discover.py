@@ -65,7 +65,7 @@ def discover(
     only: Sequence[str] | None = None,
     rail: str | None = None,
     *,
-    kept: corrections.Calibrations | None = None,
+    calibrations: corrections.Calibrations | None = None,
     study: Callable[[Sequence[Sensor]], Mapping[Key, Characteristic]] | None = None,
     among: Collection[str] | None = None,
 ) -> Discovery:
@@ -77,7 +77,7 @@ def discover(
         only: ``--sensor``: names of the sources to ask, with ``:ADDRESS`` for those that have to be told where their
             device is (``meter:/dev/ttyUSB0``); None or empty asks all.
         rail: ``--rail``: which rail is the headline; None leaves it to the board.
-        kept: The calibrations that channels are corrected by; those of the data directory by default.
+        calibrations: What channels are corrected by; those of the data directory by default.
         study: Finds out what each channel really does (as ``prepare``); None leaves it at what sources declare.
         among: No other sources are asked; None: all may be.
 
@@ -88,19 +88,19 @@ def discover(
     sources = host.of("sensors")
     addresses = _addresses(only or (), sources)
     board = identify(roots)
-    kept = kept or corrections.Calibrations()
+    calibrations = calibrations or corrections.Calibrations()
     failures: list[Failure] = []
     candidates: list[Sensor] = []
     for name, factory in sources.items():
         if (not only or name in addresses) and (among is None or name in among):
             candidates += _ask_source(name, factory, roots, addresses.get(name, []), failures)
-    candidates = corrections.apply(distinct(candidates), board, roots, kept)
+    candidates = corrections.apply(distinct(candidates), board, roots, calibrations)
     # An instrument that was asked for by its address is opened once: that may start a program or take seconds.
     instruments = {name for name, places in addresses.items() if places}
     channels, looks = _first_looks(board, candidates, instruments, failures)
     if roots.is_simulated:
         channels = [replace(channel, provenance="simulated") for channel in channels]
-    channels = corrections.filtered(channels, board, roots, kept)
+    channels = corrections.filtered(channels, board, roots, calibrations)
     characteristics = study(candidates) if study is not None else {}
     topology = arrange(board, channels, rail, looks=looks, characteristics=characteristics)
     usable = {channel.key for channel in topology.channels if channel.available}

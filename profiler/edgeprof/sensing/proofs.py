@@ -6,17 +6,18 @@ A file of the data directory, one entry a board; the newest proof takes the plac
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from edgeprof.errors import InputError
 from edgeprof.results import schema
+from edgeprof.worker.replace import replace_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgeprof.sensing.sensor import Channel
 
 FILE = "proofs.json"
@@ -82,14 +83,12 @@ class Proofs:
         Raises:
             InputError: it cannot be written.
         """
-        kept = {**self._all(), proved.board: proved}
-        text = json.dumps({"version": _VERSION, "proofs": [asdict(one) for one in kept.values()]}, indent=2)
+        proofs = {**self._all(), proved.board: proved}
+        text = json.dumps({"version": _VERSION, "proofs": [asdict(proof) for proof in proofs.values()]}, indent=2)
         path = self.path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=FILE, delete=False, encoding="utf-8") as file:
-                file.write(text + "\n")
-            Path(file.name).replace(path)
+            replace_file(path, (text + "\n").encode(), mode=0o600)
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written: {error.strerror}", remedy="Set EDGEPROF_DATA_DIR to a place of yours."
@@ -97,9 +96,9 @@ class Proofs:
 
     def _all(self) -> dict[str, Proved]:
         try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            if kept["version"] != _VERSION:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            if content["version"] != _VERSION:
                 return {}
-            return {one["board"]: Proved(**one) for one in kept["proofs"]}
+            return {proof["board"]: Proved(**proof) for proof in content["proofs"]}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}

@@ -114,7 +114,7 @@ def comparisons(variants: Sequence[schema.Variant]) -> list[schema.Comparison]:
 
 def baseline_of(variant: schema.Variant, variants: Sequence[schema.Variant]) -> schema.Variant:
     """The first variant, or the first one whose requests are as long."""
-    return next(one for one in variants if requests.difference(variant, one) is None)
+    return next(candidate for candidate in variants if requests.difference(variant, candidate) is None)
 
 
 def _compare_workloads(
@@ -183,7 +183,7 @@ def _compare_energy(
 
 
 def _compare_latency(variant: schema.Variant, baseline: schema.Variant, apart: list[Component]) -> schema.Ratio | None:
-    measured = [_windows_in_order(one) for one in (variant, baseline)]
+    measured = [_windows_in_order(row) for row in (variant, baseline)]
     centres = [[w.latency_median_s for w in windows] for windows in measured]
     if all(centre is None for column in centres for centre in column):  # devices that tell only their mean
         centres = [[w.latency_mean_s for w in windows] for windows in measured]

@@ -19,8 +19,8 @@ def ratio(variant: Variant, baseline: Variant) -> schema.Ratio | None:
     values = [perplexity.unpacked(each.log_likelihoods) for each in (mine, its) if each.log_likelihoods]
     if len(values) < 2 or values[0] is None or values[1] is None:
         return None
-    found = perplexity.paired_ratio(values[0], values[1])
-    return None if found is None else schema.Ratio(value=found[0], ci95=found[1])
+    interval = perplexity.paired_ratio(values[0], values[1])
+    return None if interval is None else schema.Ratio(value=interval[0], ci95=interval[1])
 
 
 def _of(variant: Variant) -> Perplexity | None:

@@ -25,5 +25,5 @@ def difference(variant: Variant, baseline: Variant) -> str | None:
         "depth": (mine.depth, its.depth),
         "batch": (mine.batch, its.batch),
     }
-    told = [f"{name} {a} against {b}" for name, (a, b) in counts.items() if abs(a - b) > NEARLY * b]
-    return ", ".join(told) or None
+    differences = [f"{name} {a} against {b}" for name, (a, b) in counts.items() if abs(a - b) > NEARLY * b]
+    return ", ".join(differences) or None

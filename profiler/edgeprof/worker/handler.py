@@ -310,7 +310,9 @@ class Handler:
         profile = self._session().profile_operators(self._feeds, calls)
         if profile is None:
             return {"operators": None}, []
-        operators = [[str(one.name), str(one.type), float(one.seconds)] for one in profile.operators]
+        operators = [
+            [str(operator.name), str(operator.type), float(operator.seconds)] for operator in profile.operators
+        ]
         return {"operators": operators, "seconds": float(profile.seconds), "calls": calls}, []
 
     def _token_times(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
@@ -346,8 +348,8 @@ class Handler:
     def _log_likelihoods(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         tokens = array("q")
         tokens.frombytes(blobs[0])
-        found = self._session().log_likelihoods(list(tokens), request["first"])
-        return {}, [array("d", [float(value) for value in found]).tobytes()]
+        values = self._session().log_likelihoods(list(tokens), request["first"])
+        return {}, [array("d", [float(value) for value in values]).tobytes()]
 
     def _gpu_peak(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         peaks = [session.gpu_peak_bytes() for session in self._sessions]

@@ -16,6 +16,7 @@ from edgeprof.cli.main import run
 from edgeprof.fleet.store import fleet_store
 from edgeprof.launch import lock
 from edgeprof.roots import Roots
+from tests import models
 from tests.profiler.cli.in_process import verb
 from tests.profiler.fleet.boards import SHORT
 
@@ -187,3 +188,22 @@ def test_a_choice_among_a_fleet_that_has_measured_nothing_says_what_to_do(tmp_pa
     asked.write_text("[product]\nrate = 1\n")
     assert run(["choose", str(asked), "--fleet"]) == 2
     assert "edgeprof fleet bench MODEL" in capfd.readouterr().err
+
+
+def test_a_bench_that_refuses_to_measure_says_so_at_once(fleet, desk, boards, tmp_path) -> None:
+    boards.add("bare-1", "generic-unknown")
+    boards.names.remove("bare-1")
+    path = tmp_path / "inventory.toml"
+    path.write_text('[[devices]]\nname = "bare-1"\n')
+    done = fleet("bench", desk.model, *SHORT, "--strict", "--inventory", path, code=1)
+    assert "nothing measures power here" in done.stderr
+    assert "trying again" not in done.stderr
+
+
+def test_a_model_that_cannot_be_run_there_costs_its_own_row_alone(fleet, desk, boards, tmp_path) -> None:
+    odd = models.onnx_affine(tmp_path / "odd.onnx", operator="Magic")
+    done = fleet("bench", desk.model, odd, *SHORT, "--on", "nano-1", "--json", code=3)
+    answer = json.loads(done.stdout)
+    (group,) = answer["table"]["groups"]
+    assert [row["status"] == "failed" for row in group["rows"]] == [False, True]
+    assert answer["devices"][0]["state"] == "measured"

@@ -40,7 +40,7 @@ def bundled(host: PluginHost, roots: Roots) -> Tree:
 
 def unpacked(tree: Tree, directory: Path) -> Roots:
     with tarfile.open(fileobj=io.BytesIO(tree.archive())) as archive:
-        archive.extractall(directory, filter="data")
+        archive.extractall(directory)  # its own; Debian's Python 3.11.2 has no filter yet
     return Roots.resolve(directory / FOLDER, environ={})
 
 

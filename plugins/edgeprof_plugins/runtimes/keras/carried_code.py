@@ -45,11 +45,11 @@ def find_code(path: str) -> Optional[str]:
     if os.path.isdir(path):
         return _in_graph(os.path.join(path, "saved_model.pb"))
     is_archive = zipfile.is_zipfile(path)
-    told = _in_archive(path) if is_archive else None
-    if told is None and (not is_archive or path.lower().endswith((".h5", ".hdf5"))):
+    code = _in_archive(path) if is_archive else None
+    if code is None and (not is_archive or path.lower().endswith((".h5", ".hdf5"))):
         # Keras goes by the suffix: a file may be both.
-        told = _in_configuration(_configuration_of_h5(path))
-    return told
+        code = _in_configuration(_configuration_of_h5(path))
+    return code
 
 
 def _in_archive(path: str) -> Optional[str]:
@@ -96,10 +96,10 @@ def _parsed(text: Any, name: str) -> Any:
 
 def _in_configuration(configuration: Any) -> Optional[str]:
     for place in _objects(configuration):
-        told = _suspicion(place)
-        if told is not None:
+        suspicion = _suspicion(place)
+        if suspicion is not None:
             name = place.get("config", {}).get("name") if isinstance(place.get("config"), dict) else None
-            return "{} ({})".format(told, name) if isinstance(name, str) else told
+            return "{} ({})".format(suspicion, name) if isinstance(name, str) else suspicion
     return None
 
 

@@ -55,7 +55,7 @@ def measure(path: str, custom_operators: List[str]) -> MicrocontrollerNeed:
     plan = {name: int(count) for name, count in _PLAN.findall(text)}
     if done.returncode == 0 and {"total", "head", "tail"} <= set(plan):
         return MicrocontrollerNeed(plan["total"], plan["head"], plan["tail"], size, [], None)
-    lacking = sorted({found for pattern in _LACKS for found in pattern.findall(text)})
+    lacking = sorted({operator for pattern in _LACKS for operator in pattern.findall(text)})
     if "Hybrid models are not supported" in text:
         types = "integers as weights and floats as activations, or uint8"
         return unknown(

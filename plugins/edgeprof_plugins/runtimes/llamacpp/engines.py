@@ -87,15 +87,15 @@ class LlamaEngine(TokenEngine):
 
     def log_likelihoods(self, tokens: Sequence[int], first: int) -> List[float]:
         self.clear()
-        found: List[float] = []
+        likelihoods: List[float] = []
         for start in range(0, len(tokens) - 1, _SCORED_AT_ONCE):
             part = tokens[start : min(start + _SCORED_AT_ONCE, len(tokens) - 1)]
             wanted = [i for i in range(len(part)) if start + i >= first - 1]
             self.decode(self.pack([(token, start + i, 0, i in wanted) for i, token in enumerate(part)]))
             if wanted:
                 rows = np.array([self.logits(i) for i in wanted], np.float32)
-                found += log_probabilities(rows, [tokens[start + i + 1] for i in wanted])
-        return found
+                likelihoods += log_probabilities(rows, [tokens[start + i + 1] for i in wanted])
+        return likelihoods
 
     def text_tokens(self, text: str) -> "Tuple[Sequence[int], Optional[int]]":
         return self.tokenize(text), self.begin()
@@ -165,7 +165,7 @@ class LlamaCppPython(LlamaEngine):
             "token": (library.llama_token * count)(*(token for token, _, _, _ in entries)),
             "pos": (library.llama_pos * count)(*(position for _, position, _, _ in entries)),
             "n_seq_id": (ctypes.c_int32 * count)(*([1] * count)),
-            "seq_id": (pointer * count)(*(ctypes.cast(one, pointer) for one in sequence_of)),
+            "seq_id": (pointer * count)(*(ctypes.cast(sequence, pointer) for sequence in sequence_of)),
             "logits": (ctypes.c_int8 * count)(*(int(wanted) for _, _, _, wanted in entries)),
         }
         batch.n_tokens = count
@@ -304,11 +304,11 @@ def _logged_buffers() -> Dict[str, int]:
     """What llama.cpp has allocated for the context that it opened last, over all devices, from its log: there is no
     call that tells.
     """
-    found: Dict[str, int] = {}
+    sizes: Dict[str, int] = {}
     for name, size in re.findall(r"(KV|compute) buffer size\s*=\s*([\d.]+) MiB", "".join(_log)):
         key = {"KV": "kv_cache_bytes", "compute": "compute_buffer_bytes"}[name]
-        found[key] = found.get(key, 0) + round(float(size) * 2**20)
-    return found
+        sizes[key] = sizes.get(key, 0) + round(float(size) * 2**20)
+    return sizes
 
 
 def _require_gpu(settings: Settings, supported: bool) -> None:

@@ -200,8 +200,8 @@ def _whole_number(options: Dict[str, str], name: str, default: int) -> int:
 
 def _stated(profile: Sequence[str], pattern: str) -> Optional[str]:
     """The first group of the first line that has the pattern."""
-    found = (re.match(pattern, line) for line in profile)
-    return next((match.group(1) for match in found if match), None)
+    matches = (re.match(pattern, line) for line in profile)
+    return next((match.group(1) for match in matches if match), None)
 
 
 def _size(options: Dict[str, str], profile: Sequence[str], option: str) -> Optional[int]:

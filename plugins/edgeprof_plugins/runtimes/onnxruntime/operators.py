@@ -52,8 +52,8 @@ def _operators(events: List[Dict[str, Any]], calls: int) -> List[OperatorTime]:
         name = str(event.get("name", ""))
         if event.get("cat") != "Node" or not name.endswith(_SUFFIX) or event["ts"] < begin:
             continue
-        told = event.get("args", {})
-        kind = str(told.get("op_name", ""))
-        key = (name[: -len(_SUFFIX)] or "{}_{}".format(kind, told.get("node_index", "?")), kind)
+        arguments = event.get("args", {})
+        kind = str(arguments.get("op_name", ""))
+        key = (name[: -len(_SUFFIX)] or "{}_{}".format(kind, arguments.get("node_index", "?")), kind)
         sums[key] = sums.get(key, 0.0) + event["dur"] * 1e-6
     return [OperatorTime(name, kind, seconds / calls) for (name, kind), seconds in sums.items()]

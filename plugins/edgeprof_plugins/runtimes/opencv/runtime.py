@@ -110,11 +110,11 @@ class OpenCvSession(Session):
         names = [str(name) for name in net.getUnconnectedOutLayersNames()]
         known = {spec.name: spec for spec in specs.outputs}
         self._names = names
-        kept = [name if name in known else "output_{}".format(number) for number, name in enumerate(names)]
+        output_names = [name if name in known else "output_{}".format(number) for number, name in enumerate(names)]
         if len(specs.outputs) == len(names) == 1:
-            kept = [specs.outputs[0].name]
+            output_names = [specs.outputs[0].name]
         # OpenCV's own shapes and types of outputs are not always those of the file.
-        self.outputs = tuple(TensorSpec(name, ANY_SHAPE, "any", None) for name in kept)
+        self.outputs = tuple(TensorSpec(name, ANY_SHAPE, "any", None) for name in output_names)
         self.version = str(cv2.__version__)
         self.facts = {
             "engine": engine or "classic",
@@ -211,7 +211,7 @@ def _has(cv2: Any, device: str) -> bool:
         return False
     if device == "opencl" and not cv2.ocl.haveOpenCL():
         return False
-    return any(int(one) == int(target) for one in cv2.dnn.getAvailableTargets(backend))
+    return any(int(available) == int(target) for available in cv2.dnn.getAvailableTargets(backend))
 
 
 def _load_error(path: str, error: Exception, engine: Optional[str]) -> LoadError:

@@ -37,8 +37,9 @@ _LAGS, _SECTIONS, _SIDE = (-0.4, 0.0, 0.4, 0.8, 1.2), 6, 0.1
 _TAU_RANGE, _TAU_SIDE = 0.1, 0.03
 #: No lag or time constant is less certain than so many of these steps.
 _MOST_STEPS = 3.0
-#: Nor more certain than this: readings are stamped when they are read, and no source is regular to its last digit.
-_LEAST_STEPS = 0.5
+#: Nor more certain than this, in steps and in seconds: readings are stamped when they are read, a stage when its
+#: program comes to it, and no source is regular to its last digit.
+_LEAST_STEPS, _LEAST_LAG_S = 0.5, 0.2e-3
 #: A stage whose time is explained by the others' to this share is collinear with them.
 COLLINEAR = 0.9999
 
@@ -175,7 +176,7 @@ def _own_stretches(ran: Sequence[Ran]) -> dict[Hashable, list[tuple[float, float
     threads: dict[Hashable, list[Ran]] = {}
     for stretch in ran:
         threads.setdefault(stretch.thread, []).append(stretch)
-    own: dict[Hashable, list[tuple[float, float]]] = {}
+    by_key: dict[Hashable, list[tuple[float, float]]] = {}
     for stretches in threads.values():
         stretches.sort(key=lambda stretch: (stretch.start_s, -stretch.end_s))
         stack: list[Ran] = []
@@ -185,18 +186,18 @@ def _own_stretches(ran: Sequence[Ran]) -> dict[Hashable, list[tuple[float, float
             while stack and stack[-1].end_s <= time_s:
                 inner = stack.pop()
                 if inner.end_s > since_s:
-                    own.setdefault(inner.key, []).append((since_s, inner.end_s))
+                    by_key.setdefault(inner.key, []).append((since_s, inner.end_s))
                     since_s = inner.end_s
             return since_s
 
         for stretch in stretches:
             since_s = close_until(stretch.start_s, since_s)
             if stack and stretch.start_s > since_s:
-                own.setdefault(stack[-1].key, []).append((since_s, stretch.start_s))
+                by_key.setdefault(stack[-1].key, []).append((since_s, stretch.start_s))
             since_s = stretch.start_s
             stack.append(stretch)
         close_until(math.inf, since_s)
-    return own
+    return by_key
 
 
 def _shared_seconds(by_key: Mapping[Hashable, Sequence[tuple[float, float]]]) -> dict[Hashable, float]:
@@ -301,14 +302,15 @@ def fit_stages(
     around = [solution for lag, length in beside if (solution := solve(lag, length)) is not None]
     if there is None or len(around) < len(beside):
         return None
-    return StageFit(_with_shape_errors(there, around), there.baseline_w, best_s)
+    least_steps = max(_LEAST_STEPS, _LEAST_LAG_S / (_SIDE * step_s))
+    return StageFit(_with_shape_errors(there, around, least_steps), there.baseline_w, best_s)
 
 
-def _with_shape_errors(there: _Solution, around: Sequence[_Solution]) -> dict[Hashable, Power]:
+def _with_shape_errors(there: _Solution, around: Sequence[_Solution], least_steps: float) -> dict[Hashable, Power]:
     """The powers with what the lag and the time constant leave uncertain, from the solutions at either side of each."""
     variances = dict.fromkeys(there.powers, 0.0)
     for before, after in zip(around[::2], around[1::2], strict=True):
-        u = max(_LEAST_STEPS, _nuisance_error(before, there, after))
+        u = max(least_steps, _nuisance_error(before, there, after))
         for key in variances:
             variances[key] += (u * (after.powers[key].watts - before.powers[key].watts) / 2) ** 2
     return {key: power._replace(u_w=math.sqrt(power.u_w**2 + variances[key])) for key, power in there.powers.items()}
@@ -501,8 +503,8 @@ def _solve(clusters: Sequence[_Cluster], keys: Sequence[Hashable]) -> _Solution 
     for i, key in enumerate(keys):
         variance = len(clusters) / freedom * math.fsum(_dot(inverse[i], score) ** 2 for score in scores)
         # 1 − R² of this occupancy on the others.
-        own = 1 / (inverse[i][i] * normal[i][i]) if normal[i][i] > _LEAST_MOMENT else 0.0
-        powers[key] = Power(watts[i], math.sqrt(variance), freedom, own < 1 - COLLINEAR)
+        unexplained = 1 / (inverse[i][i] * normal[i][i]) if normal[i][i] > _LEAST_MOMENT else 0.0
+        powers[key] = Power(watts[i], math.sqrt(variance), freedom, unexplained < 1 - COLLINEAR)
         ratios.append(variance / (inverse[i][i] * misfit / readings) if misfit > 0 else 1.0)
     sums = [math.fsum(cluster.sums[i] for cluster in clusters) for i in range(size + 1)]
     return _Solution(
@@ -510,8 +512,8 @@ def _solve(clusters: Sequence[_Cluster], keys: Sequence[Hashable]) -> _Solution 
     )
 
 
-def _dot(one: Sequence[float], other: Sequence[float]) -> float:
-    return math.fsum(a * b for a, b in zip(one, other, strict=True))
+def _dot(left: Sequence[float], right: Sequence[float]) -> float:
+    return math.fsum(a * b for a, b in zip(left, right, strict=True))
 
 
 def _baselines(clusters: Sequence[_Cluster]) -> list[list[_Cluster]]:

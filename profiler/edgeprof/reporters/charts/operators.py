@@ -22,22 +22,22 @@ def draw(row: Row) -> str | None:
     operators = row.variant.operators
     if not operators:
         return None
-    scale = svg.Scale(0.0, max(one.share for one in operators), LEFT, WIDTH - RIGHT)
+    scale = svg.Scale(0.0, max(operator.share for operator in operators), LEFT, WIDTH - RIGHT)
     parts = []
-    for n, one in enumerate(operators):
+    for n, operator in enumerate(operators):
         top = TOP + n * STEP
         parts += [
-            svg.text(LEFT - 10, top + 12, short_name(one.name), "end", "tick"),
+            svg.text(LEFT - 10, top + 12, short_name(operator.name), "end", "tick"),
             svg.el(
                 "rect",
-                svg.el("title", svg.escape(f"{one.name} ({one.type})" if one.type else one.name)),
+                svg.el("title", svg.escape(f"{operator.name} ({operator.type})" if operator.type else operator.name)),
                 x=LEFT,
                 y=top,
-                width=max(0.5, scale.at(one.share) - LEFT),
+                width=max(0.5, scale.at(operator.share) - LEFT),
                 height=BAR,
-                class_=f"share {svg.color(row.color) if one.type else 'base'}",
+                class_=f"share {svg.color(row.color) if operator.type else 'base'}",
             ),
-            svg.text(scale.at(one.share) + 8, top + 12, _words(one), "start", "tick"),
+            svg.text(scale.at(operator.share) + 8, top + 12, _words(operator), "start", "tick"),
         ]
     return svg.drawing(WIDTH, TOP + len(operators) * STEP, f"operators of {row.label}", *parts)
 

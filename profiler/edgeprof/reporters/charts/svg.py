@@ -161,11 +161,11 @@ def x_axis(scale: Scale, y: float, top: float, title: str, factor: float = 1.0) 
 
 def _apart(marks: Sequence[float], scale: Scale, least: float) -> list[float]:
     """The marks that are at least this far apart; of those too close the first."""
-    kept: list[float] = []
+    chosen: list[float] = []
     for mark in marks:
-        if not kept or abs(scale.at(mark) - scale.at(kept[-1])) >= least:
-            kept.append(mark)
-    return kept
+        if not chosen or abs(scale.at(mark) - scale.at(chosen[-1])) >= least:
+            chosen.append(mark)
+    return chosen
 
 
 def y_axis(scale: Scale, x: float, right: float, factor: float = 1.0, about: int = 6) -> str:

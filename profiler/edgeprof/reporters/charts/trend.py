@@ -91,13 +91,13 @@ def _series(rows: Iterable[tuple[str, int, float, float | None]]) -> list[Series
 
 
 def _is_a_line(series: Sequence[Series]) -> bool:
-    return any(len(one.points) > 1 for one in series)
+    return any(len(line.points) > 1 for line in series)
 
 
 def _panel(quantity: Quantity, xs: svg.Scale, top: float, colors: dict[str, int]) -> str:
     """One quantity; its axis begins at 0 unless that would make the lines flat."""
     series, title, unit = quantity
-    values = [point for one in series for point in one.points]
+    values = [point for line in series for point in line.points]
     low, high = min(v - u for _, v, u in values), max(v + u for _, v, u in values)
     factor, prefix = units.prefix_for([v for _, v, _ in values])
     ys = svg.fitted(max(0.0, low), high, top + PANEL, top, margin=0.08)
@@ -107,17 +107,17 @@ def _panel(quantity: Quantity, xs: svg.Scale, top: float, colors: dict[str, int]
         svg.y_axis(ys, LEFT, xs.end, factor),
         svg.text(12.0, top - 14, f"{title}, {prefix}{unit} (less is better)", "start", "axis"),
     ]
-    for one in series:
-        drawn = [svg.path(((xs.at(n), ys.at(v)) for n, v, _ in one.points), "own trace")]
-        for n, value, half in one.points:
+    for line in series:
+        drawn = [svg.path(((xs.at(n), ys.at(v)) for n, v, _ in line.points), "own trace")]
+        for n, value, half in line.points:
             x = xs.at(n)
             if half:
                 drawn.append(svg.line(x, ys.at(value - half), x, ys.at(value + half), "bar"))
-            words = f"{one.label}: {units.plus_minus(value, half, unit) if half else units.quantity(value, unit)}"
+            words = f"{line.label}: {units.plus_minus(value, half, unit) if half else units.quantity(value, unit)}"
             drawn.append(
                 svg.el("circle", svg.el("title", svg.escape(words)), cx=x, cy=ys.at(value), r=4.5, class_="dot")
             )
-        parts.append(svg.el("g", *drawn, class_=svg.color(colors[one.label])))
+        parts.append(svg.el("g", *drawn, class_=svg.color(colors[line.label])))
     return "".join(parts)
 
 
