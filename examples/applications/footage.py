@@ -1,6 +1,7 @@
-"""Draws footage of a street, so that the applications can be tried without a camera: ``python footage.py frames/``.
+"""Draws footage, so that the applications can be tried without a camera: ``python footage.py street/ portrait/``.
 
-A stop sign comes nearer beside a traffic light. Nothing in it is a photograph, so pictures of it may be published.
+In the street a stop sign comes nearer beside a traffic light; in the portrait somebody moves through the picture.
+Nothing is a photograph, so pictures of it may be published.
 """
 
 from __future__ import annotations
@@ -8,10 +9,14 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from images import save
 from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WIDTH, HEIGHT = 640, 360
 
@@ -53,10 +58,46 @@ def _draw_traffic_light(pen: ImageDraw.ImageDraw, x: float, y: float) -> None:
         pen.ellipse((x - 15, middle - 15, x + 15, middle + 15), fill=colour)
 
 
-def write_footage(folder: Path, count: int) -> None:
+def draw_portrait(progress: float) -> np.ndarray:
+    """One frame (blue, green, red) of a drawn face.
+
+    Args:
+        progress: From 0 to 1: how far it has moved to the right.
+    """
+    picture = Image.new("RGB", (WIDTH, HEIGHT), (175, 185, 190))
+    pen = ImageDraw.Draw(picture)
+    x, y, size = 220 + 200 * progress, 180.0, 110.0
+
+    def ellipse(across: float, down: float, width: float, height: float, colour: tuple[int, int, int]) -> None:
+        """An ellipse around a point of the face, all in parts of the face's half height."""
+        middle, centre = x + across * size, y + down * size
+        pen.ellipse(
+            (middle - width * size, centre - height * size, middle + width * size, centre + height * size), fill=colour
+        )
+
+    skin, shade, hair = (224, 178, 150), (200, 150, 125), (60, 42, 35)
+    ellipse(0, 1.75, 1.25, 0.75, (70, 90, 130))
+    pen.rectangle((x - 0.3 * size, y + 0.6 * size, x + 0.3 * size, y + 1.2 * size), fill=shade)
+    ellipse(0, -0.2, 0.86, 0.95, hair)
+    ellipse(0, 0, 0.74, 1.0, skin)
+    ellipse(0, -0.82, 0.6, 0.3, hair)
+    for side in (-1, 1):
+        ellipse(side * 0.3, -0.1, 0.17, 0.1, shade)
+        ellipse(side * 0.3, -0.1, 0.14, 0.07, (250, 250, 250))
+        ellipse(side * 0.3, -0.1, 0.065, 0.065, (50, 35, 30))
+        ellipse(side * 0.3, -0.28, 0.18, 0.035, hair)
+    ellipse(0, 0.22, 0.11, 0.16, shade)
+    ellipse(0, 0.24, 0.08, 0.1, skin)
+    ellipse(0, 0.55, 0.26, 0.07, (170, 80, 80))
+    return np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])
+
+
+def write_footage(draw: Callable[[float], np.ndarray], folder: Path, count: int) -> None:
+    """So many frames of a scene as images."""
     for number in range(count):
-        save(draw_street(number / max(count - 1, 1)), folder / f"{number:03d}.png")
+        save(draw(number / max(count - 1, 1)), folder / f"{number:03d}.png")
 
 
 if __name__ == "__main__":
-    write_footage(Path(sys.argv[1]), 20)
+    write_footage(draw_street, Path(sys.argv[1]), 20)
+    write_footage(draw_portrait, Path(sys.argv[2]), 20)

@@ -19,13 +19,17 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-pytest.importorskip("PIL")
-pytest.importorskip("onnxruntime")
+for library in ("PIL", "onnxruntime", "ai_edge_litert"):
+    pytest.importorskip(library)
 
 FOLDER = Path(__file__).parents[2] / "examples/applications"
 MODELS = tomllib.loads((FOLDER / "models.toml").read_text("utf-8"))
 #: Of each application, a pipeline and the stages that it has.
-STAGES = {"detect.py:fastestdet": ["decode", "resize", "detect", "boxes", "draw"]}
+STAGES = {
+    "detect.py:fastestdet": ["decode", "resize", "detect", "boxes", "draw"],
+    "mobilenet_ssd.py:pipeline": ["decode", "resize", "detect", "boxes", "draw"],
+    "faces.py:pipeline": ["decode", "resize", "detect", "boxes", "align", "embed", "match", "draw"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +49,20 @@ def applications(shared_data):
 def measured(applications, shared_data, tmp_path_factory):
     """A variant of a result by its pipeline: all of them measured by one command on footage of our own."""
     folder = tmp_path_factory.mktemp("applications")
-    applications.footage.write_footage(folder / "street", 2)
-    windows = ["--windows", "2", "--window", "0.05", "--warmup", "0.05", "--idle", "0", "--threads", "1"]
-    command = [sys.executable, "-m", "edgeprof", "bench", *STAGES, "--frames", str(folder / "street"), *windows]
+    applications.images.save(applications.footage.draw_street(1.0), folder / "frames/street.png")
+    applications.images.save(applications.footage.draw_portrait(0.5), folder / "frames/portrait.png")
+    applications.images.save(applications.footage.draw_portrait(0.0), folder / "known/somebody.png")
+    windows = ["--windows", "1", "--window", "0.05", "--warmup", "0.05", "--idle", "0", "--threads", "1"]
+    command = [sys.executable, "-m", "edgeprof", "bench", *STAGES, "--frames", str(folder / "frames"), *windows]
     subprocess.run(
-        [*command, "--estimate-power", "4", "--quiet", "-o", str(folder / "result.json")],
+        [*command, "--option", "repeat=1", "--estimate-power", "4", "--quiet", "-o", str(folder / "result.json")],
         cwd=FOLDER,
-        env={**os.environ, "EDGEPROF_DATA_DIR": str(folder), "MODELS": str(shared_data)},
+        env={
+            **os.environ,
+            "EDGEPROF_DATA_DIR": str(folder),
+            "MODELS": str(shared_data),
+            "KNOWN": str(folder / "known"),
+        },
         check=True,
         capture_output=True,
         timeout=110,
@@ -99,6 +110,61 @@ def test_a_detector_finds_what_is_known_to_be_in_a_photo(applications, shared_da
 def test_a_detector_finds_the_drawn_stop_sign_where_it_was_drawn(applications, pipeline):
     found = getattr(applications.detect, pipeline)(applications.footage.draw_street(1.0))
     assert found.boxes[found.labels.index("stop sign")] == pytest.approx([425, 75, 575, 225], abs=15)
+
+
+@pytest.mark.parametrize(("photo", "label", "score"), [("1.jpg", "bus", 0.81), ("4.jpg", "cat", 0.66)])
+def test_mobilenet_ssd_finds_what_is_known_to_be_in_a_photo(applications, shared_data, photo, label, score):
+    found = applications.mobilenet_ssd.pipeline(applications.images.read_image(shared_data / "detection" / photo))
+    assert found.scores[found.labels.index(label)] == pytest.approx(score, abs=0.03)
+
+
+@pytest.fixture(scope="module")
+def recognise(applications, shared_data, tmp_path_factory):
+    """The pipeline of faces that knows two people by one photo each."""
+    folder = tmp_path_factory.mktemp("known")
+    for name in ("obama", "biden"):
+        (folder / f"{name}.jpg").symlink_to(shared_data / "faces" / f"examples_{name}.jpg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KNOWN", str(folder))
+        assert applications.faces.pipeline.stages  # made while KNOWN says so
+    return applications.faces.pipeline
+
+
+@pytest.mark.parametrize(
+    ("photo", "people"),
+    [
+        ("examples_obama2", ["obama"]),
+        ("examples_knn_examples_train_biden_biden2", ["biden"]),
+        ("examples_two_people", ["obama", "biden"]),
+    ],
+)
+def test_known_people_are_matched_in_photos_that_were_not_seen_before(
+    recognise, applications, shared_data, photo, people
+):
+    found = recognise(applications.images.read_image(shared_data / "faces" / f"{photo}.jpg"))
+    assert sorted(found.labels) == sorted(people)
+    assert min(found.scores) > 0.6
+
+
+def test_a_stranger_is_unknown_and_a_street_shows_nobody(recognise, applications):
+    assert recognise(applications.footage.draw_portrait(0.5)).labels == ["unknown"]
+    assert recognise(applications.footage.draw_street(0.0)).labels == []
+
+
+def test_a_face_is_aligned_by_the_similarity_that_leads_to_its_points(applications):
+    """A face that was turned by a quarter, doubled and moved."""
+    faces = applications.faces
+    quarter_turn = np.array([[0, -1], [1, 0]])
+    a, b, right, c, d, down = faces.similarity(2 * faces.TEMPLATE @ quarter_turn.T + (30, 5))
+    assert [[a, b, right], [c, d, down]] == [pytest.approx([0, -2, 30], abs=1e-9), pytest.approx([2, 0, 5], abs=1e-9)]
+
+
+def test_a_photo_of_somebody_known_has_to_show_one_face(applications, tmp_path):
+    applications.images.save(applications.footage.draw_street(0.0), tmp_path / "ada.png")
+    with pytest.raises(ValueError, match=r"ada\.png has to show one face, and 0 were found"):
+        applications.faces.read_known(
+            str(tmp_path), lambda _: SimpleNamespace(boxes=np.zeros((0, 4)), embeddings=np.zeros((0, 192)))
+        )
 
 
 def test_each_layout_of_a_detectors_output_gives_the_box_that_it_means(applications):

@@ -1,0 +1,77 @@
+"""Joules of a frame by stage on two virtual boards: ``python table.py build/``, in some minutes.
+
+Each application is benched on footage that is drawn, with one thread, under ``edgeprof simulate``: the rails of the
+board follow the processor time that the application takes on this machine. Writes ``table.md`` into the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from footage import draw_portrait, draw_street, write_footage
+from images import HERE
+
+BOARDS = {"jetson-nano": "Jetson Nano", "jetson-orin-nano": "Jetson Orin Nano"}
+FOOTAGE = {"street": draw_street, "portrait": draw_portrait}
+#: Each pipeline and the footage that it is benched on.
+PIPELINES = {
+    "detect.py:fastestdet": "street",
+    "detect.py:yolox_nano": "street",
+    "mobilenet_ssd.py:pipeline": "street",
+    "faces.py:pipeline": "portrait",
+}
+FRAMES = 10
+FLAGS = ["--windows", "4", "--window", "1", "--warmup", "1", "--idle", "2", "--threads", "1"]
+
+
+def bench(board: str, pipeline: str, folder: Path) -> dict[str, Any]:
+    """The variant of a result of one pipeline on one board."""
+    result = folder / f"{board}-{pipeline.replace('.py:', '-')}.json"
+    edgeprof = [sys.executable, "-m", "edgeprof"]
+    frames = ["--frames", str(folder / PIPELINES[pipeline])]
+    command = [*edgeprof, "bench", pipeline, *frames, *FLAGS, "--quiet", "-o", str(result)]
+    print("$", shlex.join(command[1:]), flush=True)
+    subprocess.run([*edgeprof, "simulate", board, "--follow", "command", "--", *command], cwd=HERE, check=True)
+    return json.loads(result.read_text("utf-8"))["variants"][0]
+
+
+def quote(energy: dict[str, Any] | None) -> str:
+    """Gross joules in millijoules with their 95 % interval; a dash where they are refused."""
+    if energy is None or energy["gross"]["value"] is None:
+        return "–"
+    gross = energy["gross"]
+    return f"{1000 * gross['value']:.3g} ± {1000 * gross['expanded_uncertainty']:.2g}"
+
+
+def rows(pipeline: str, variants: list[dict[str, Any]]) -> list[str]:
+    """The table's rows of one pipeline: its frame, and each of its stages."""
+    energies = [{"frame": variant["energy_j_per_inference"]} for variant in variants]
+    for energy, variant in zip(energies, variants, strict=True):
+        energy |= {stage["name"]: stage["energy_j_per_call"] for stage in variant["stages"]}
+    return [
+        f"| {pipeline} | {name} | " + " | ".join(quote(energy[name]) for energy in energies) + " |"
+        for name in energies[0]
+    ]
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]).resolve()
+    for name, draw in FOOTAGE.items():
+        write_footage(draw, folder / name, FRAMES)
+    lines = [
+        "| pipeline | stage | " + " | ".join(f"{name}, mJ simulated" for name in BOARDS.values()) + " |",
+        "|---|---|" + "---|" * len(BOARDS),
+    ]
+    for pipeline in PIPELINES:
+        lines += rows(pipeline, [bench(board, pipeline, folder) for board in BOARDS])
+    (folder / "table.md").write_text("\n".join(lines) + "\n", "utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
