@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -72,7 +73,8 @@ def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None
             continue
         _separate(stage, whole, repeated, plan)
         by_name[stage.name] = _as_calls(stage, repeated, [block[:, index] for block in blocks])
-        row.reasons += _differences(stage, _seconds_per_call(whole, repeated, stage.repeats or 1))
+        in_place_s = [float(np.median(block[:, index])) for block in blocks]
+        row.reasons += _differences(stage, _repeated_seconds(whole, repeated, stage.repeats or 1), in_place_s)
     row.workloads = list(by_name.values())
     row.reasons += _refusals(row.stages)
     row.pipeline = schema.Pipeline(
@@ -146,25 +148,34 @@ def _as_calls(
     )
 
 
-def _seconds_per_call(whole: schema.Workload, repeated: schema.Workload, repeats: int) -> float | None:
-    """The median seconds that one repetition added to a frame."""
-    if whole.latency_s is None or repeated.latency_s is None:
-        return None
-    return (repeated.latency_s.mean - whole.latency_s.mean) / repeats
+def _repeated_seconds(whole: schema.Workload, repeated: schema.Workload, repeats: int) -> list[float]:
+    """For each pair of windows, the seconds that one repetition added to the median frame."""
+    pairs = zip(repeated.windows, whole.windows, strict=False)
+    medians = [(after.latency_median_s, before.latency_median_s) for after, before in pairs]
+    return [(after - before) / repeats for after, before in medians if after is not None and before is not None]
 
 
-def _differences(stage: schema.Stage, repeated_s: float | None) -> Iterator[Reason]:
-    """Whether the stage takes another time alone, or when it is repeated, than it takes in place."""
-    if stage.seconds is None:
+def _differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: Sequence[float]) -> Iterator[Reason]:
+    """Whether the stage takes another time alone, or when it is repeated, than it takes in place.
+
+    Args:
+        stage: With its times.
+        repeated_s: Seconds of a repeated call, by pairs of windows.
+        in_place_s: Median seconds of a call in place, by windows.
+    """
+    if not in_place_s:
         return
-    in_place_s = stage.seconds.p50 or stage.seconds.mean
-    for how, seconds in (("alone", stage.alone_s), ("repeated", repeated_s)):
-        if seconds is None or abs(seconds - in_place_s) <= max(DIFFERS * in_place_s, LEAST_DIFFERENCE_S):
+    for how, seconds in (("alone", [] if stage.alone_s is None else [stage.alone_s]), ("repeated", repeated_s)):
+        if not seconds:
+            continue
+        slack = max(DIFFERS * fmean(in_place_s), LEAST_DIFFERENCE_S)
+        # What differs does so in every window; a window that another program disturbed says nothing.
+        if min(seconds) <= max(in_place_s) + slack and max(seconds) >= min(in_place_s) - slack:
             continue
         yield Reason(
             Code.STAGE_DIFFERS,
-            f"{stage.name} takes {units.quantity(in_place_s, 's')} in place and {units.quantity(seconds, 's')} {how}: "
-            "caches, threads or overlap with another stage make the difference",
+            f"{stage.name} takes {units.quantity(fmean(in_place_s), 's')} in place and "
+            f"{units.quantity(fmean(seconds), 's')} {how}: caches, threads or overlap make the difference",
             "Its joules are those of a repeated call." if how == "repeated" else None,
         )
 

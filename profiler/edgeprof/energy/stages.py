@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from edgeprof.energy.figures import Estimate, Statistic
     from edgeprof.results import schema
 
-#: No energy of a stage is quoted when its standard uncertainty is beyond this share of it.
-MOST_RELATIVE_U = 0.20
+#: No energy of a stage is quoted when its standard uncertainty is beyond this share of it, or the half-width of its
+#: interval (which is much more, of few windows) beyond the other.
+MOST_RELATIVE_U, MOST_RELATIVE_WIDTH = 0.20, 0.50
 #: Lines of a budget that differ from window to window, and those that all windows share.
 _RANDOM = ("sync", "resolution", "filter")
 _SHARED = ("gain", "offset", "idle", "model")
@@ -61,8 +62,9 @@ def marginal_energy(
 
 
 def is_separable(estimate: Estimate) -> bool:
-    """Whether the energy is known well enough to be told from its neighbours': its standard uncertainty is ≤ 20 %."""
-    return estimate.value > 0 and estimate.total.u <= MOST_RELATIVE_U * estimate.value
+    """Whether the energy is known well enough to be told from its neighbours'."""
+    is_sure = estimate.total.u <= MOST_RELATIVE_U * estimate.value
+    return estimate.value > 0 and is_sure and estimate.total.expanded <= MOST_RELATIVE_WIDTH * estimate.value
 
 
 def rest_energy(

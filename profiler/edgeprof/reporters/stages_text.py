@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def stage_lines(variants: Sequence[Variant]) -> list[str]:
     """For each pipeline one line: what its stages take of a frame's joules, or else of its time, and the rest."""
     return [
-        f"{variant.name}: {_frames(variant.pipeline)}{_parts(variant.stages, variant.pipeline)}."
+        f"{variant.name}: {_frames(variant.pipeline)}{_parts(variant.stages, variant.pipeline)}"
+        f"{_slowest(variant.stages)}."
         for variant in variants
         if variant.stages and variant.pipeline is not None
     ]
@@ -23,6 +24,16 @@ def stage_lines(variants: Sequence[Variant]) -> list[str]:
 
 def _frames(pipeline: Pipeline) -> str:
     return f"each window replays {pipeline.frames} frames of {pipeline.source} in whole loops; "
+
+
+def _slowest(stages: Sequence[Stage]) -> str:
+    """The stage that holds the frame rate back."""
+    known = [stage for stage in stages if stage.frame_share is not None and stage.seconds is not None]
+    if len(known) < 2:
+        return ""
+    slowest = max(known, key=lambda stage: stage.frame_share or 0.0)
+    seconds = slowest.seconds.mean if slowest.seconds is not None else 0.0
+    return f"; {slowest.name} holds the frame rate back, with {units.quantity(seconds, 's')} of each frame's time"
 
 
 def _parts(stages: Sequence[Stage], pipeline: Pipeline) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeprof.energy.integrate import ChannelSeries
@@ -67,6 +67,8 @@ def test_a_rail_that_answers_has_a_figure():
 
 
 @given(begin=st.floats(0.1, 15.0), length=st.floats(5.0, 23.0))
+@example(begin=2.5, length=5.0)
+@example(begin=2.52, length=5.0)
 def test_a_rail_that_sticks_through_a_change_of_the_load_has_none(begin, length):
     """Wherever it sticks, once a window and the pause beside it are in it whole."""
     times, values = readings()

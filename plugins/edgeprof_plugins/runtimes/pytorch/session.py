@@ -168,20 +168,21 @@ class TorchSession(Session):
         return call
 
     def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:
-        """By torch.profiler: the time that each kind of operator itself takes, on the GPU where the model computes on
-        one. Operators are those of PyTorch (``aten::conv2d``), of which a model may have many of one kind.
+        """By torch.profiler: the time that each kind of operator itself takes on the CPU.
+
+        Operators are those of PyTorch (``aten::conv2d``), of which a model may have many of one kind.
 
         Raises:
-            LoadError: this PyTorch is too old, or the device is none that its profiler knows.
+            LoadError: this PyTorch is too old, or the model computes on a GPU, where the profiler counts an operator
+                and its kernels both.
         """
-        if not hasattr(self._torch, "profiler") or self._device.type not in ("cpu", "cuda"):
-            raise LoadError("torch.profiler needs PyTorch 1.8.1 or newer, on a CPU or a CUDA device")
+        if not hasattr(self._torch, "profiler") or not self._host:
+            raise LoadError("torch.profiler is read for models on the CPU, with PyTorch 1.8.1 or newer")
         call, activity = self.bind(feeds), self._torch.profiler.ProfilerActivity
         for _ in range(3):
             call()
         self.synchronize()
-        kinds = [activity.CPU] + ([] if self._host else [activity.CUDA])
-        with self._torch.profiler.profile(activities=kinds) as profiler:
+        with self._torch.profiler.profile(activities=[activity.CPU]) as profiler:
             start = time.monotonic()
             for _ in range(calls):
                 call()
@@ -189,17 +190,10 @@ class TorchSession(Session):
             seconds = (time.monotonic() - start) / calls
         operators = []
         for event in profiler.key_averages():
-            took_s = self._own_time(event) * 1e-6 / calls
+            took_s = float(event.self_cpu_time_total) * 1e-6 / calls
             if took_s > 0:
                 operators.append(OperatorTime(str(event.key), str(event.key).rpartition("::")[2], took_s))
         return OperatorProfile(operators, seconds)
-
-    def _own_time(self, event: Any) -> float:
-        """Microseconds of an operator without those that it calls, over all its calls."""
-        if self._host:
-            return float(event.self_cpu_time_total)
-        on_gpu = getattr(event, "self_device_time_total", None)  # self_cuda_time_total before 2.4
-        return float(event.self_cuda_time_total if on_gpu is None else on_gpu)
 
     def _parts(self, tensors: List[Any]) -> Tuple[Callable[[], List[Any]], Callable[[List[Any]], Any]]:
         """What puts the inputs onto the device, and what computes with them there."""

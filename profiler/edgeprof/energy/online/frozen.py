@@ -20,6 +20,9 @@ _TAUS, _REFRESHES, _LEAST_S = 5.0, 50.0, 1.0
 
 #: A change so near (s) to the beginning of a standstill is what began it.
 _BEGINNING_S = 0.05
+#: A reading behind a filter goes on to move after a change. A time constant is known to within a factor, and not every
+#: change is as large as the largest: half of the time is taken.
+_SURELY = 0.5
 
 
 class Change(NamedTuple):
@@ -28,10 +31,12 @@ class Change(NamedTuple):
     Attributes:
         at_s: When.
         until_s: Until when it stayed so; of a change that must have shown, by when it had to.
+        moving_s: For how long a reading surely goes on to move: what begins to stand still before is no answer to it.
     """
 
     at_s: float
     until_s: float
+    moving_s: float = 0.0
 
 
 def least_standstill_s(tau_s: float | None, refresh_s: float | None) -> float:
@@ -48,7 +53,8 @@ def shown(change: Change, watts: float, step: float, tau_s: float | None, refres
     if step <= 0 or moved >= 1:
         return None
     by_s = change.at_s + 2 * (refresh_s or 0.0) - (tau_s or 0.0) * math.log(1 - moved)
-    return Change(change.at_s, by_s) if by_s <= change.until_s else None
+    moving_s = -_SURELY * (tau_s or 0.0) * math.log(moved)
+    return Change(change.at_s, by_s, moving_s) if by_s <= change.until_s else None
 
 
 def unanswered(
@@ -62,8 +68,8 @@ def unanswered(
         changes: Those that must have shown, and by when (``shown``).
         least_s: See ``least_standstill_s``.
     """
-    expected = sorted(changes)
-    begins = [change.at_s for change in expected]
+    expected = sorted(changes, key=_settling_s)
+    begins = [_settling_s(change) for change in expected]
     longest: tuple[float, float] | None = None
     for start_s, end_s in _standstills(times, values, least_s):
         first = bisect_left(begins, start_s + _BEGINNING_S)
@@ -71,6 +77,10 @@ def unanswered(
         if lived_through and (longest is None or end_s - start_s > longest[1] - longest[0]):
             longest = start_s, end_s
     return longest
+
+
+def _settling_s(change: Change) -> float:
+    return change.at_s + change.moving_s
 
 
 def _standstills(times: Sequence[float], values: Sequence[float], least_s: float) -> Iterable[tuple[float, float]]:

@@ -37,8 +37,9 @@ _LAGS, _SECTIONS, _SIDE = (-0.4, 0.0, 0.4, 0.8, 1.2), 6, 0.1
 _TAU_RANGE, _TAU_SIDE = 0.1, 0.03
 #: No lag or time constant is less certain than so many of these steps.
 _MOST_STEPS = 3.0
-#: Nor more certain than this: readings are stamped when they are read, and no source is regular to its last digit.
-_LEAST_STEPS = 0.5
+#: Nor more certain than this, in steps and in seconds: readings are stamped when they are read, a stage when its
+#: program comes to it, and no source is regular to its last digit.
+_LEAST_STEPS, _LEAST_LAG_S = 0.5, 0.2e-3
 #: A stage whose time is explained by the others' to this share is collinear with them.
 COLLINEAR = 0.9999
 
@@ -301,14 +302,15 @@ def fit_stages(
     around = [solution for lag, length in beside if (solution := solve(lag, length)) is not None]
     if there is None or len(around) < len(beside):
         return None
-    return StageFit(_with_shape_errors(there, around), there.baseline_w, best_s)
+    least_steps = max(_LEAST_STEPS, _LEAST_LAG_S / (_SIDE * step_s))
+    return StageFit(_with_shape_errors(there, around, least_steps), there.baseline_w, best_s)
 
 
-def _with_shape_errors(there: _Solution, around: Sequence[_Solution]) -> dict[Hashable, Power]:
+def _with_shape_errors(there: _Solution, around: Sequence[_Solution], least_steps: float) -> dict[Hashable, Power]:
     """The powers with what the lag and the time constant leave uncertain, from the solutions at either side of each."""
     variances = dict.fromkeys(there.powers, 0.0)
     for before, after in zip(around[::2], around[1::2], strict=True):
-        u = max(_LEAST_STEPS, _nuisance_error(before, there, after))
+        u = max(least_steps, _nuisance_error(before, there, after))
         for key in variances:
             variances[key] += (u * (after.powers[key].watts - before.powers[key].watts) / 2) ** 2
     return {key: power._replace(u_w=math.sqrt(power.u_w**2 + variances[key])) for key, power in there.powers.items()}

@@ -1,0 +1,184 @@
+"""What the applications share: frames, resizing, overlapping boxes, drawing, and where models lie.
+
+Images are arrays of height × width × 3 (blue, green, red; uint8), as OpenCV gives them. Resizing and drawing are
+Pillow's, so that results are the same with OpenCV and without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import edgeprof
+
+HERE = Path(__file__).resolve().parent
+#: Folders that models are looked for in when ``MODELS`` names none.
+MODEL_FOLDERS = (HERE / "models", HERE.parents[2] / "shared" / "data")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+class Resized(NamedTuple):
+    """A frame and the same frame as a network takes it.
+
+    Attributes:
+        image: The frame.
+        small: It, resized.
+        scale: Pixels of ``image`` for one of ``small``, horizontally and vertically.
+    """
+
+    image: np.ndarray
+    small: np.ndarray
+    scale: tuple[float, float]
+
+
+class Found(NamedTuple):
+    """What was found in a frame.
+
+    Attributes:
+        image: The frame.
+        boxes: n × 4: left, top, right, bottom (pixels of ``image``).
+        scores: n, from 0 to 1.
+        labels: n names.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: list[str]
+
+
+def find_model(file: str) -> Path:
+    """The path of a file of models.toml, in the folder that ``MODELS`` names, ``models/`` here, or beside the checkout.
+
+    Raises:
+        FileNotFoundError: it is in none of them.
+    """
+    given = os.environ.get("MODELS")
+    for folder in (Path(given),) if given else MODEL_FOLDERS:
+        for path in sorted(folder.rglob(file)):
+            return path
+    raise FileNotFoundError(
+        f"{file} is not there; models.toml says where it comes from; MODELS=FOLDER says where it lies"
+    )
+
+
+def stretch(image: np.ndarray, width: int, height: int) -> Resized:
+    """An image resized to exactly this size, whatever its proportions are."""
+    small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return Resized(image, small, (image.shape[1] / width, image.shape[0] / height))
+
+
+def fit(image: np.ndarray, width: int, height: int, padding: int) -> Resized:
+    """An image resized to fit into this size, padded on the right and at the bottom."""
+    scale = max(image.shape[1] / width, image.shape[0] / height)
+    size = (round(image.shape[1] / scale), round(image.shape[0] / scale))
+    small = np.full((height, width, 3), padding, np.uint8)
+    small[: size[1], : size[0]] = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+    return Resized(image, small, (scale, scale))
+
+
+def keep_best(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, most_overlap: float) -> np.ndarray:
+    """The indices of boxes that no better box of the same group overlaps, best first (non-maximum suppression).
+
+    Args:
+        boxes: n × 4: left, top, right, bottom.
+        scores: n.
+        groups: n: boxes of different groups do not compete.
+        most_overlap: Of two boxes whose intersection is a larger part of their union, the worse one goes.
+    """
+    kept = []
+    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
+    order = np.argsort(-scores, kind="stable")
+    while len(order):
+        best, others = order[0], order[1:]
+        kept.append(best)
+        sides = np.minimum(boxes[best, 2:], boxes[others, 2:]) - np.maximum(boxes[best, :2], boxes[others, :2])
+        shared = np.prod(np.maximum(sides, 0), axis=1)
+        overlap = shared / np.maximum(areas[best] + areas[others] - shared, 1e-9)
+        order = others[(overlap <= most_overlap) | (groups[others] != groups[best])]
+    return np.array(kept, dtype=np.intp)
+
+
+def draw(found: Found) -> Found:
+    """A copy of the frame with its boxes, labels and scores drawn into it."""
+    picture = Image.fromarray(found.image)
+    pen = ImageDraw.Draw(picture)
+    for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+        left, top, right, bottom = (float(edge) for edge in box)
+        pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=(0, 220, 255), width=2)
+        pen.text((left + 4, top + 2), f"{label} {score:.2f}", fill=(0, 220, 255))
+    return found._replace(image=np.asarray(picture))
+
+
+def read_frames(source: str) -> Iterator[np.ndarray]:
+    """The frames of an image, a folder of images, or what OpenCV opens: a video, a camera, a stream."""
+    path = Path(source)
+    if path.is_dir() or path.suffix.lower() in SUFFIXES:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        for file in files:
+            if file.suffix.lower() in SUFFIXES:
+                yield read_image(file)
+        return
+    try:
+        import cv2  # noqa: PLC0415 - only videos, cameras and streams need it
+    except ImportError:
+        raise SystemExit(
+            f"{source} needs OpenCV: pip install 'edgeprof[opencv]'; a folder of images does not"
+        ) from None
+    capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
+    if not capture.isOpened():
+        raise SystemExit(f"OpenCV cannot open {source}")
+    while True:
+        read, image = capture.read()
+        if not read:
+            return
+        yield image
+
+
+def read_image(path: Path) -> np.ndarray:
+    return np.ascontiguousarray(np.asarray(Image.open(path).convert("RGB"))[:, :, ::-1])
+
+
+def main(pipelines: dict[str, edgeprof.Pipeline], description: str, settings: dict[str, str | None]) -> None:
+    """Run one of these pipelines over frames, print what it finds, and save the frames that it drew.
+
+    Args:
+        pipelines: By the name that the command line has for each; the first one is the default.
+        description: Of the application.
+        settings: Environment variables that are flags as well, each with the pipeline that its flag chooses, or None.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("frames", help="an image, a folder of images, a video, /dev/video0, rtsp://…")
+    parser.add_argument("--pipeline", choices=list(pipelines), default=next(iter(pipelines)))
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="save what is drawn here")
+    for name in settings:
+        parser.add_argument(f"--{name.lower()}", metavar="PATH", default=os.environ.get(name))
+    given = parser.parse_args()
+    chosen = given.pipeline
+    for name, pipeline in settings.items():
+        if value := getattr(given, name.lower()):
+            os.environ[name] = value
+            chosen = pipeline or chosen
+    for number, frame in enumerate(read_frames(given.frames)):
+        found = pipelines[chosen](frame)
+        objects = (f"{label} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True))
+        print(number, *objects, sep="  ")
+        if given.output:
+            save(found.image, given.output / f"{number:04d}.png")
+
+
+def save(image: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image[:, :, ::-1]).save(path)
+
+
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-values))

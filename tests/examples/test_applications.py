@@ -1,0 +1,131 @@
+"""The applications find what is in known frames, and are measured stage by stage on real weights."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+pytest.importorskip("PIL")
+pytest.importorskip("onnxruntime")
+
+FOLDER = Path(__file__).parents[2] / "examples/applications"
+MODELS = tomllib.loads((FOLDER / "models.toml").read_text("utf-8"))
+#: Of each application, a pipeline and the stages that it has.
+STAGES = {"detect.py:fastestdet": ["decode", "resize", "detect", "boxes", "draw"]}
+
+
+@pytest.fixture(scope="module")
+def applications(shared_data):
+    """The modules of the applications, imported as ``python detect.py`` imports them."""
+    names = [path.stem for path in FOLDER.glob("*.py")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        patch.setenv("MODELS", str(shared_data))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+    for name in names:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def measured(applications, shared_data, tmp_path_factory):
+    """A variant of a result by its pipeline: all of them measured by one command on footage of our own."""
+    folder = tmp_path_factory.mktemp("applications")
+    applications.footage.write_footage(folder / "street", 2)
+    windows = ["--windows", "2", "--window", "0.05", "--warmup", "0.05", "--idle", "0", "--threads", "1"]
+    command = [sys.executable, "-m", "edgeprof", "bench", *STAGES, "--frames", str(folder / "street"), *windows]
+    subprocess.run(
+        [*command, "--estimate-power", "4", "--quiet", "-o", str(folder / "result.json")],
+        cwd=FOLDER,
+        env={**os.environ, "EDGEPROF_DATA_DIR": str(folder), "MODELS": str(shared_data)},
+        check=True,
+        capture_output=True,
+        timeout=110,
+    )
+    variants = json.loads((folder / "result.json").read_text("utf-8"))["variants"]
+    return dict(zip(STAGES, variants, strict=True))
+
+
+@pytest.mark.parametrize("pipeline", STAGES)
+def test_an_application_is_measured_by_stage_and_each_stage_can_be_repeated(measured, pipeline):
+    variant = measured[pipeline]
+    assert [stage["name"] for stage in variant["stages"]] == STAGES[pipeline]
+    for stage in variant["stages"]:
+        assert stage["method"] == "repeat", stage["reason"]
+        assert stage["seconds"]["mean"] > 0
+        assert stage["energy_j_per_call"]["provenance"] == "estimated"
+    assert variant["pipeline"]["frames"] == 2
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_at_hand_is_the_one_that_the_table_names(shared_data, name):
+    for path in shared_data.rglob(MODELS[name]["file"]):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == MODELS[name]["sha256"]
+    assert MODELS[name]["licence"]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "photo", "label", "score"),
+    [
+        ("fastestdet", "1.jpg", "bus", 0.96),
+        ("fastestdet", "4.jpg", "dog", 0.63),
+        ("yolox_nano", "1.jpg", "bus", 0.96),
+        ("yolox_nano", "4.jpg", "cat", 0.83),
+    ],
+)
+def test_a_detector_finds_what_is_known_to_be_in_a_photo(applications, shared_data, pipeline, photo, label, score):
+    frame = applications.images.read_image(shared_data / "detection" / photo)
+    found = getattr(applications.detect, pipeline)(frame)
+    assert found.scores[found.labels.index(label)] == pytest.approx(score, abs=0.02)
+    assert found.image.shape == frame.shape
+    assert (found.image != frame).any()
+
+
+@pytest.mark.parametrize("pipeline", ["fastestdet", "yolox_nano"])
+def test_a_detector_finds_the_drawn_stop_sign_where_it_was_drawn(applications, pipeline):
+    found = getattr(applications.detect, pipeline)(applications.footage.draw_street(1.0))
+    assert found.boxes[found.labels.index("stop sign")] == pytest.approx([425, 75, 575, 225], abs=15)
+
+
+def test_each_layout_of_a_detectors_output_gives_the_box_that_it_means(applications):
+    """A box of 40 × 20 pixels around (48, 80) of an input of 64 × 128, of class 2 of 3."""
+    detect, (height, width) = applications.detect, (128, 64)
+    fastestdet = np.full((1, 8, 4, 2), -9.0, np.float32)
+    fastestdet[0, [0, 5, 6, 7]] = 0
+    x, y = np.arctanh(48 / 32 - 1), np.arctanh(80 / 32 - 2)
+    across, down = np.log(40 / 24), np.log(20 / 108)  # the logits of 40/64 and 20/128
+    fastestdet[0, :, 2, 1] = [1.0, x, y, across, down, 0.0, 0.0, 1.0]
+    yolox = np.zeros((1, 168, 8), np.float32)
+    yolox[0, 10 * 8 + 6] = [0, 0, np.log(40 / 8), np.log(20 / 8), 1.0, 0.0, 0.0, 1.0]
+    yolov8 = np.zeros((1, 7, 168), np.float32)
+    yolov8[0, :, 5] = [48, 80, 40, 20, 0.0, 0.0, 1.0]
+    for raw in (fastestdet, yolox, yolov8):
+        boxes, scores, classes = detect.recognise(raw.shape, 3).read(raw, height, width)
+        best = scores.argmax()
+        assert (scores[best], classes[best]) == (pytest.approx(1.0), 2)
+        assert boxes[best] == pytest.approx([28, 70, 68, 90], abs=0.01)
+
+
+def test_a_detector_whose_output_is_unknown_is_refused(applications):
+    with pytest.raises(ValueError, match="no known detector of 80 classes; see LABELS"):
+        applications.detect.recognise([1, 1000], 80)
+
+
+def test_of_overlapping_boxes_of_one_class_the_best_remains(applications):
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 0, 10, 10]], float)
+    kept = applications.images.keep_best(boxes, np.array([0.6, 0.9, 0.5, 0.4]), np.array([0, 0, 0, 1]), 0.5)
+    assert kept.tolist() == [1, 2, 3]
