@@ -4,3 +4,6 @@ edgeprof bench examples/demo/digits.onnx --dataset examples/demo/digits-test.npz
 edgeprof bench examples/demo/digits.onnx --dataset examples/demo/digits-test.npz -o branch.json
 edgeprof gate branch.json --baseline main.json --max-regression 20% --junit gate.xml
 # endregion
+# region: files
+edgeprof report branch.json -o run.github-benchmark.json -o README.card.md -o model.spdx3.json
+# endregion

@@ -117,6 +117,9 @@ def test_a_gate_in_ci(folder: Path) -> None:
     # Windows of 0.1 s on a busy machine: what the gate says of them is not what is tested here.
     run(folder, page.replace("--max-regression 20%", "--max-regression 900%") + links + recipe)
     assert "<testsuite" in (folder / "gate.xml").read_text("utf-8")
+    assert "model-index:" in (folder / "README.card.md").read_text("utf-8")
+    for file in ("run.github-benchmark.json", "model.spdx3.json"):
+        assert "digits" in (folder / file).read_text("utf-8")
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)

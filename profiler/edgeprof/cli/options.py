@@ -88,7 +88,8 @@ def output_option(command: F) -> F:
         multiple=True,
         callback=lambda _context, _option, paths: tuple(dict.fromkeys(paths)),
         metavar="FILE",
-        help="Write to FILE, once for each -o; its suffix says how: .json .jsonl .csv .md .html.",
+        help="Write to FILE, once for each -o; its suffix says how: .json .jsonl .csv .md .html"
+        " .card.md .spdx3.json .github-benchmark.json.",
     )(command)
 
 

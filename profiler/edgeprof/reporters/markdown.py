@@ -26,37 +26,35 @@ def render(results: Sequence[Result]) -> str:
 def _render_result(result: Result) -> str:
     full_names = names.shortened_pairs(result)
     result = names.with_short_names(result)
-    lines = [f"**{_escape_markup(view.heading(result))}**  ", _escape_markup(view.protocol_line(result)), ""]
+    lines = [f"**{escape_markup(view.heading(result))}**  ", escape_markup(view.protocol_line(result)), ""]
     columns = view.columns(result.variants)
     marks = view.marks(result)
     marked = any(marks)
     heads = ["variant", *(column.title for column in columns), *([""] if marked else [])]
-    lines.append("| " + " | ".join(_escape_markup(head) for head in heads) + " |")
+    lines.append("| " + " | ".join(escape_markup(head) for head in heads) + " |")
     lines.append("|---|" + "---:|" * len(columns) + ("---|" if marked else ""))
     for row, variant in enumerate(result.variants):
         cells = [variant.name, *(" ".join(" ".join(column.cells[row]).split()) for column in columns)]
-        lines.append(
-            "| " + " | ".join(_escape_markup(cell) for cell in cells + ([marks[row]] if marked else [])) + " |"
-        )
+        lines.append("| " + " | ".join(escape_markup(cell) for cell in cells + ([marks[row]] if marked else [])) + " |")
     lines += _workload_table(result)
     for operators in operator_tables(result.variants):
-        lines += ["", f"{_escape_markup(operators.title)}:", *_table("operator", operators.names, operators.columns)]
+        lines += ["", f"{escape_markup(operators.title)}:", *_table("operator", operators.names, operators.columns)]
     by_name = {v.name: v for v in result.variants}
     sentences = [(c.variant, view.comparison_text(c, by_name.get(c.variant))) for c in result.comparisons]
     sentences += view.reasons(result)
     if sentences:
         lines.append("")
-        lines += [f"- **{_escape_markup(who)}**: {_escape_markup(text)}" for who, text in sentences]
+        lines += [f"- **{escape_markup(who)}**: {escape_markup(text)}" for who, text in sentences]
     for variant in result.variants:
         if variant.last_words:
             # A fence of four tildes ends at four tildes only, which are then made three.
             words = [_CONTROL.sub(" ", word).replace("~~~~", "~~~") for word in variant.last_words.splitlines()[-20:]]
-            lines += ["", f"Last words of {_escape_markup(variant.name)}:", "", "~~~~text", *words, "~~~~"]
-    lines += [f"- {_escape_markup(short)} is {_escape_markup(full)}" for short, full in full_names]
+            lines += ["", f"Last words of {escape_markup(variant.name)}:", "", "~~~~text", *words, "~~~~"]
+    lines += [f"- {escape_markup(short)} is {escape_markup(full)}" for short, full in full_names]
     notes = [*view.notes(result), *operator_notes(result.variants), *microcontroller_notes(result.variants)]
-    lines += ["", *(f"{_escape_markup(note)}  " for note in notes)]
+    lines += ["", *(f"{escape_markup(note)}  " for note in notes)]
     lines.append(
-        f"edgeprof {_escape_markup(result.edgeprof)}, run {_escape_markup(result.id)}, {_escape_markup(result.created)}"
+        f"edgeprof {escape_markup(result.edgeprof)}, run {escape_markup(result.id)}, {escape_markup(result.created)}"
     )
     return view.join(lines)
 
@@ -69,13 +67,13 @@ def _workload_table(result: Result) -> list[str]:
 
 def _table(first: str, rows: Sequence[str], columns: Sequence[Column]) -> list[str]:
     heads = [first, *(column.title for column in columns)]
-    lines = ["", "| " + " | ".join(_escape_markup(head) for head in heads) + " |", "|---|" + "---:|" * len(columns)]
+    lines = ["", "| " + " | ".join(escape_markup(head) for head in heads) + " |", "|---|" + "---:|" * len(columns)]
     for row, name in enumerate(rows):
         cells = [name, *(" ".join(" ".join(column.cells[row]).split()) for column in columns)]
-        lines.append("| " + " | ".join(_escape_markup(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(escape_markup(cell) for cell in cells) + " |")
     return lines
 
 
-def _escape_markup(text: str) -> str:
+def escape_markup(text: str) -> str:
     """Nothing in a name or a message is markup, and a line break would end a table's row."""
     return _SPECIAL.sub(r"\\\1", _CONTROL.sub(" ", text))

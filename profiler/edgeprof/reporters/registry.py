@@ -1,4 +1,4 @@
-"""Which reporter writes which file: by suffix, ours first, then those that plugins registered."""
+"""Which reporter writes which file: by the end of its name, ours first, then those that plugins registered."""
 
 from __future__ import annotations
 
@@ -15,14 +15,24 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import Result
 
-#: suffix → module of this package with ``render(results) -> str``; imported when a file of its kind is written.
+#: suffix → module of this package with ``render(results) -> str``; imported when a file of its kind is written. Of two
+#: that a name ends in, the longer one counts: ``model.spdx3.json`` is an SPDX document.
 MODULES = {
+    ".card.md": "model_card",
     ".csv": "csv_rows",
+    ".github-benchmark.json": "github_benchmark",
     ".html": "html_page",
     ".json": "json_text",
     ".jsonl": "jsonl",
     ".md": "markdown",
+    ".spdx3.json": "spdx",
 }
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix by which a file's reporter is found: the longest of ours that the name ends in, or the last one."""
+    fitting = [suffix for suffix in MODULES if path.name.endswith(suffix) and path.name != suffix]
+    return max(fitting, key=len, default=path.suffix)
 
 
 def check(path: Path, host: PluginHost | None = None) -> None:
@@ -31,12 +41,13 @@ def check(path: Path, host: PluginHost | None = None) -> None:
     Raises:
         InputError: see above; the remedy names the suffixes that are known.
     """
-    if path.suffix not in MODULES:
+    suffix = suffix_of(path)
+    if suffix not in MODULES:
         host = host or PluginHost.from_environment()
-        if path.suffix not in host.of("reporters"):
+        if suffix not in host.of("reporters"):
             known = " ".join(sorted({*MODULES, *host.of("reporters")}))
             raise InputError(
-                f"-o {path}: there is no reporter for {path.suffix or 'a file without a suffix'}",
+                f"-o {path}: there is no reporter for {suffix or 'a file without a suffix'}",
                 remedy=f"Let its name end in one of {known}",
             )
     files.check_writable(path)
@@ -49,11 +60,12 @@ def write(results: Sequence[Result], path: Path, host: PluginHost | None = None)
         InputError: see ``check``; or the format holds one result only.
         EdgeprofError: a plugin's reporter failed.
     """
-    if path.suffix not in MODULES:
+    suffix = suffix_of(path)
+    if suffix not in MODULES:
         host = host or PluginHost.from_environment()
     check(path, host)
-    text = render(results, path.suffix, host)
-    if path.suffix == ".jsonl":
+    text = render(results, suffix, host)
+    if suffix == ".jsonl":
         files.append(path, text)
     else:
         files.write(path, text)

@@ -386,10 +386,10 @@ def reasons(result: Result) -> list[tuple[str, str]]:
     """(who, what and what to do) of every reason, each said once however many variants share it."""
     names_by_reason: dict[tuple[str, str], list[str]] = {}
     for reason in result.reasons:
-        names_by_reason.setdefault((reason.code, _reason_sentence(reason)), [])
+        names_by_reason.setdefault((reason.code, reason_sentence(reason)), [])
     for variant in result.variants:
         for reason in variant.reasons:
-            names_by_reason.setdefault((reason.code, _reason_sentence(reason)), []).append(variant.name)
+            names_by_reason.setdefault((reason.code, reason_sentence(reason)), []).append(variant.name)
         if variant.status != "ok" and not variant.reasons:
             names_by_reason.setdefault((variant.status, f"{variant.status}; no reason was recorded."), []).append(
                 variant.name
@@ -405,7 +405,7 @@ def reasons(result: Result) -> list[tuple[str, str]]:
     return named_reasons
 
 
-def _reason_sentence(reason: Reason) -> str:
+def reason_sentence(reason: Reason) -> str:
     message = reason.message.rstrip()
     if message and message[-1] not in ".!?:…":
         message += "."

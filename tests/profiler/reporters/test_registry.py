@@ -118,4 +118,6 @@ def test_markdown_names_cannot_break_the_table():
 def test_the_first_party_suffixes_are_not_taken_by_an_installed_plugin():
     """Whatever is installed here: ours are found without loading a plugin."""
     assert importlib.metadata.version("edgeprof")
-    assert set(registry.MODULES) == {".csv", ".html", ".json", ".jsonl", ".md"}
+    assert set(registry.MODULES) == {
+        ".card.md", ".csv", ".github-benchmark.json", ".html", ".json", ".jsonl", ".md", ".spdx3.json"
+    }  # fmt: skip

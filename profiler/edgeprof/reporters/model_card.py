@@ -1,0 +1,102 @@
+"""A Hugging Face model card: ``model-index`` metadata at the top, and the table of the Markdown reporter below it.
+
+The structure: https://github.com/huggingface/hub-docs/blob/main/modelcard.md. ``co2_eq_emissions`` is not written: its
+grams are those of the training, and grams need the grid's intensity; edgeprof measures the joules of inference.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from edgeprof.errors import printable
+from edgeprof.reporters import markdown, view
+from edgeprof.reporters.statement import energy_statement
+from edgeprof.results import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from edgeprof.results.schema import Result, Variant
+
+#: Our metrics by the identifiers of https://hf.co/metrics, where they are the same quantity.
+_METRICS = {"top1": "accuracy"}
+
+
+def render(results: Sequence[Result]) -> str:
+    """One card of all results: an entry of ``model-index`` for each variant of which something is known."""
+    entries: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        for variant in result.variants:
+            blocks = [block for block in _blocks(result, variant) if block["metrics"]]
+            if blocks:
+                entries.setdefault(_entry_name(variant), []).extend(blocks)
+    index = [{"name": name, "results": blocks} for name, blocks in entries.items()]
+    metadata: dict[str, Any] = {"tags": ["edgeprof"]}
+    if index:
+        metadata["model-index"] = index
+    statements = [energy_statement(result, variant) for result in results for variant in result.variants]
+    missing = [
+        f"- {' '.join(markdown.escape_markup(statement.text).split())}"
+        for statement in statements
+        if statement.joules is None
+    ]
+    left_out = ["", "Left out of the metadata:", "", *missing, ""] if missing else []
+    return "\n".join(["---", *_yaml(metadata), "---", "", markdown.render(results).rstrip("\n"), "", *left_out])
+
+
+def _entry_name(variant: Variant) -> str:
+    model = schema.model_name(variant.model)
+    return printable(variant.name if model in variant.name else f"{model} {variant.name}")
+
+
+def _blocks(result: Result, variant: Variant) -> Iterator[dict[str, Any]]:
+    """The evaluations of one variant: its score on labelled data, and its cost with the inputs that it was run on."""
+    task = {"type": "other", "name": printable(f"inference on {result.host.board}")}
+    accuracy = variant.accuracy
+    if accuracy is not None and accuracy.dataset is not None:
+        metric = {
+            "type": _METRICS.get(accuracy.metric, printable(accuracy.metric)),
+            "value": accuracy.value,
+            "name": printable(view.metric_title(accuracy)),
+        }
+        yield {"task": task, "dataset": _dataset(accuracy.dataset), "metrics": [metric]}
+    yield {"task": task, "dataset": _dataset(result.protocol.inputs), "metrics": [*_cost(result, variant)]}
+
+
+def _dataset(name: str) -> dict[str, str]:
+    text = printable(name)
+    return {"type": text, "name": "random inputs" if text == "random" else text}
+
+
+def _cost(result: Result, variant: Variant) -> Iterator[dict[str, Any]]:
+    statement = energy_statement(result, variant)
+    if statement.joules is not None:
+        yield {"type": "energy_j_per_inference", "value": statement.joules, "name": statement.text}
+    latency = variant.latency_s
+    if latency is not None and latency.p50 is not None:
+        yield {"type": "latency_p50_s", "value": latency.p50, "name": "latency p50, s"}
+
+
+def _yaml(value: Any, indent: str = "") -> list[str]:
+    """Lines of block YAML of dictionaries, lists, texts and finite numbers."""
+    lines: list[str] = []
+    items = value.items() if isinstance(value, dict) else ((None, item) for item in value)
+    for key, item in items:
+        lead = f"{indent}- " if key is None else f"{indent}{key}:"
+        if not isinstance(item, dict | list):
+            lines.append(f"{lead}{'' if key is None else ' '}{_scalar(item)}")
+        elif key is None:
+            first, *others = _yaml(item, f"{indent}  ")
+            lines += [f"{lead}{first.lstrip()}", *others]
+        else:
+            lines += [lead, *_yaml(item, f"{indent}  ")]
+    return lines
+
+
+def _scalar(value: str | float) -> str:
+    """A text in quotes, or a number; YAML 1.1 takes 1e-05 for a text, and 1.0e-05 for a number."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    text = repr(value)
+    return text.replace("e", ".0e", 1) if "e" in text and "." not in text else text
