@@ -67,7 +67,10 @@ class Detector:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # bench --threads sets it
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common class
+            raise ValueError(f"{path} cannot be loaded: {error}") from None
         (given,), (output,) = self._session.get_inputs(), self._session.get_outputs()
         if not all(isinstance(size, int) for size in (*given.shape, *output.shape)):
             raise ValueError(f"{path} has an input of the shape {given.shape}; export it with a fixed size")
@@ -151,7 +154,7 @@ def _corners(centres: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def read_labels() -> list[str]:
     """The names in the file LABELS, or COCO's."""
-    return Path(os.environ.get("LABELS") or find_model("coco.names")).read_text("utf-8").split("\n")[:-1]
+    return Path(os.environ.get("LABELS") or find_model("coco.names")).read_text("utf-8").splitlines()
 
 
 @edgeprof.pipeline

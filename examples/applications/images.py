@@ -127,6 +127,8 @@ def read_frames(source: str) -> Iterator[np.ndarray]:
             if file.suffix.lower() in SUFFIXES:
                 yield read_image(file)
         return
+    if "://" not in source and not source.isdigit() and not path.exists():
+        raise FileNotFoundError(f"there is nothing at {source}")
     try:
         import cv2  # noqa: PLC0415 - only videos, cameras and streams need it
     except ImportError:
@@ -135,7 +137,7 @@ def read_frames(source: str) -> Iterator[np.ndarray]:
         ) from None
     capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
     if not capture.isOpened():
-        raise SystemExit(f"OpenCV cannot open {source}")
+        raise ValueError(f"OpenCV cannot open {source}")
     while True:
         read, image = capture.read()
         if not read:
@@ -148,7 +150,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def main(pipelines: dict[str, edgeprof.Pipeline], description: str, settings: dict[str, str | None]) -> None:
-    """Run one of these pipelines over frames, print what it finds, and save the frames that it drew.
+    """The command line of an application: one of these pipelines over frames.
 
     Args:
         pipelines: By the name that the command line has for each; the first one is the default.
@@ -167,12 +169,20 @@ def main(pipelines: dict[str, edgeprof.Pipeline], description: str, settings: di
         if value := getattr(given, name.lower()):
             os.environ[name] = value
             chosen = pipeline or chosen
-    for number, frame in enumerate(read_frames(given.frames)):
-        found = pipelines[chosen](frame)
+    try:
+        run(pipelines[chosen], given.frames, given.output)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{parser.prog}: {error}") from None
+
+
+def run(pipeline: edgeprof.Pipeline, frames: str, output: Path | None) -> None:
+    """Print what the pipeline finds in each frame, and save the frames that it drew."""
+    for number, frame in enumerate(read_frames(frames)):
+        found = pipeline(frame)
         objects = (f"{label} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True))
         print(number, *objects, sep="  ")
-        if given.output:
-            save(found.image, given.output / f"{number:04d}.png")
+        if output:
+            save(found.image, output / f"{number:04d}.png")
 
 
 def save(image: np.ndarray, path: Path) -> None:

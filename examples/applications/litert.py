@@ -21,6 +21,10 @@ class Network:
 
     Args:
         path: The file.
+
+    Attributes:
+        shape, dtype: Of the input.
+        output_shapes: Of each output.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +33,8 @@ class Network:
         self._interpreter.allocate_tensors()
         (self._input,) = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
-        self.shape: tuple[int, ...] = tuple(int(size) for size in self._input["shape"])
+        self.shape, self.dtype = tuple(self._input["shape"].tolist()), self._input["dtype"]
+        self.output_shapes = [tuple(output["shape"].tolist()) for output in self._outputs]
 
     def __call__(self, tensor: np.ndarray) -> list[np.ndarray]:
         """The outputs for an input of the model's shape and type."""

@@ -35,7 +35,12 @@ class Output(NamedTuple):
 
 @edgeprof.pipeline
 def pipeline() -> list[tuple[str, Callable]]:
-    network = Network(Path(os.environ.get("SSD") or find_model("ssd_mobilenet_v1_coco.tflite")))
+    path = Path(os.environ.get("SSD") or find_model("ssd_mobilenet_v1_coco.tflite"))
+    network = Network(path)
+    if network.dtype is not np.uint8 or [len(shape) for shape in network.output_shapes] != [3, 2, 2, 1]:
+        raise ValueError(
+            f"{path} does not take uint8 and return boxes, classes, scores and their number, in this order"
+        )
     labels = Path(os.environ.get("LABELS") or find_model("labelmap.txt")).read_text("utf-8").splitlines()[1:]
     _, height, width, _ = network.shape
 
@@ -57,7 +62,8 @@ def read_boxes(output: Output, labels: list[str]) -> Found:
     height, width = output.image.shape[:2]
     likely = scores >= LEAST_SCORE
     boxes = edges[likely][:, [1, 0, 3, 2]] * (width, height, width, height)
-    return Found(output.image, boxes, scores[likely], [labels[int(number)] for number in classes[likely]])
+    names = [labels[number] if number < len(labels) else f"class {number}" for number in classes[likely].astype(int)]
+    return Found(output.image, boxes, scores[likely], names)
 
 
 if __name__ == "__main__":

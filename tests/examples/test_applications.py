@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -151,6 +152,13 @@ def test_a_stranger_is_unknown_and_a_street_shows_nobody(recognise, applications
     assert recognise(applications.footage.draw_street(0.0)).labels == []
 
 
+def test_faces_are_found_in_a_clip(recognise, applications, shared_data):
+    pytest.importorskip("cv2", reason="OpenCV is not installed, which decodes the clip")
+    frames = applications.images.read_frames(str(shared_data / "faces/examples_short_hamilton_clip.mp4"))
+    found = [recognise(frame).labels for frame in itertools.islice(frames, 100, 180, 20)]
+    assert found == [["unknown"]] * 4
+
+
 def test_a_face_is_aligned_by_the_similarity_that_leads_to_its_points(applications):
     """A face that was turned by a quarter, doubled and moved."""
     faces = applications.faces
@@ -189,6 +197,30 @@ def test_each_layout_of_a_detectors_output_gives_the_box_that_it_means(applicati
 def test_a_detector_whose_output_is_unknown_is_refused(applications):
     with pytest.raises(ValueError, match="no known detector of 80 classes; see LABELS"):
         applications.detect.recognise([1, 1000], 80)
+
+
+@pytest.mark.parametrize(
+    ("settings", "frames", "says"),
+    [
+        ({"pipeline": "own"}, "street.png", "MODEL has to name the ONNX file"),
+        ({"model": "street.png"}, "street.png", "street.png cannot be loaded"),
+        ({}, "nowhere", "there is nothing at nowhere"),
+        ({}, "broken.png", "cannot identify image file"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence(applications, tmp_path, monkeypatch, settings, frames, says):
+    monkeypatch.chdir(tmp_path)
+    for name in ("MODEL", "LABELS"):
+        monkeypatch.setenv(name, "")
+    applications.images.save(applications.footage.draw_street(0.0), tmp_path / "street.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    detect = applications.detect
+    own = detect.edgeprof.pipeline(detect.own._given)  # made anew: a pipeline makes its stages once
+    flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    monkeypatch.setattr(sys, "argv", ["detect.py", frames, *flags])
+    with pytest.raises(SystemExit, match=says) as refused:
+        applications.images.main({"fastestdet": detect.fastestdet, "own": own}, "", {"MODEL": "own", "LABELS": None})
+    assert str(refused.value).startswith("detect.py: ")
 
 
 def test_of_overlapping_boxes_of_one_class_the_best_remains(applications):
