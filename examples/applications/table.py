@@ -7,6 +7,7 @@ board follow the processor time that the application takes on this machine. Writ
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from footage import draw_portrait, draw_street, write_footage
-from images import HERE
+from images import HERE, save
 
 BOARDS = {"jetson-nano": "Jetson Nano", "jetson-orin-nano": "Jetson Orin Nano"}
 FOOTAGE = {"street": draw_street, "portrait": draw_portrait}
@@ -36,7 +37,8 @@ def bench(board: str, pipeline: str, folder: Path) -> dict[str, Any]:
     frames = ["--frames", str(folder / PIPELINES[pipeline])]
     command = [*edgeprof, "bench", pipeline, *frames, *FLAGS, "--quiet", "-o", str(result)]
     print("$", shlex.join(command[1:]), flush=True)
-    subprocess.run([*edgeprof, "simulate", board, "--follow", "command", "--", *command], cwd=HERE, check=True)
+    simulated = [*edgeprof, "simulate", board, "--follow", "command", "--", *command]
+    subprocess.run(simulated, cwd=HERE, env={**os.environ, "KNOWN": str(folder / "known")}, check=True)
     return json.loads(result.read_text("utf-8"))["variants"][0]
 
 
@@ -63,6 +65,7 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     for name, draw in FOOTAGE.items():
         write_footage(draw, folder / name, FRAMES)
+    save(draw_portrait(0.0), folder / "known/somebody.png")
     lines = [
         "| pipeline | stage | " + " | ".join(f"{name}, mJ simulated" for name in BOARDS.values()) + " |",
         "|---|---|" + "---|" * len(BOARDS),
