@@ -38,8 +38,8 @@ def test_an_extra_is_installed_by_its_requirements_in_every_kind_of_environment(
     named = [word.replace("_", "-") for word in words]  # an installed distribution's metadata may write either
     for requirement in EXTRAS[extra]:
         if not requirement.startswith("edgeprof["):
-            name = requirement.split(">")[0].replace("_", "-").strip()
-            assert any(word.startswith(name) for word in named)
+            name = requirement.split(">")[0].replace("_", "-").strip().lower()
+            assert any(word.lower().startswith(name) for word in named)
     assert not any(word.startswith("edgeprof[") for word in words)
 
 

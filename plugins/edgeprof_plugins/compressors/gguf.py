@@ -70,11 +70,11 @@ class Gguf(Compressor):
                 remedy="Begin with its F16 file, or write gguf:type=…,requantize=true.",
             )
         library = _quantize(source, target, TYPES[kind], parameters["threads"], allow=bool(coarse))
-        header = gguf.read_header(target)
+        after = gguf.read_header(target)
         return {
             "library": library,
-            "bits_per_weight": {"before": header.bits_per_weight, "after": header.bits_per_weight},
-            "tensor_bytes": header.tensor_bytes,
+            "bits_per_weight": {"before": header.bits_per_weight, "after": after.bits_per_weight},
+            "tensor_bytes": after.tensor_bytes,
         }
 
 

@@ -124,10 +124,15 @@ def can_ask() -> bool:
 
 
 def typed_command() -> list[str] | None:
-    """The words of the command that runs, as they were typed, but for passwords in URLs; None outside of a command."""
+    """The words of the command that runs, as they were typed, but for passwords in URLs.
+
+    None outside of a command, and where a word is no text (a file's name may be any bytes): it could not be repeated.
+    """
     context = click.get_current_context(silent=True)
     words = context.find_root().obj if context is not None else None
-    return ["edgeprof", *(re.sub(r"(?<=://)[^/@\s]+@", "", word) for word in words)] if words else None
+    if not words or any("\udc80" <= letter <= "\udcff" for word in words for letter in word):
+        return None
+    return ["edgeprof", *(re.sub(r"(?<=://)[^/@\s]+@", "", word) for word in words)]
 
 
 def pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:

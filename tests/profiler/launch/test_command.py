@@ -62,8 +62,8 @@ def test_an_interrupt_reaches_the_command_and_not_us():
 def test_a_sigterm_while_the_command_starts_reaches_it(monkeypatch):
     start = subprocess.Popen
 
-    def interrupted(argv):
-        process = start(argv)
+    def interrupted(argv, **options):
+        process = start(argv, **options)
         os.kill(os.getpid(), signal.SIGTERM)
         return process
 
@@ -78,8 +78,8 @@ def test_a_signal_reaches_the_command_which_decides_and_we_wait_for_its_end(numb
     heard = f"import signal, sys\nsignal.signal({int(number)}, lambda *a: sys.exit(42))\n"
     heard += "print('up', flush=True)\nsignal.pause()"
 
-    def signalled(argv):
-        process = start(argv, stdout=subprocess.PIPE, text=True)
+    def signalled(argv, **options):
+        process = start(argv, **{**options, "stdout": subprocess.PIPE}, text=True)
         with process.stdout:
             assert process.stdout.readline() == "up\n"
         os.kill(os.getpid(), number)

@@ -24,6 +24,7 @@ class Good(Compressor):
         if recognise(str(source)).format != "ncnn" or b"\0" in source.read_bytes():
             raise InputError(f"{source} is no network")
         target.write_text(NETWORK + f"# {parameters['amount']} {seed}\n")
+        target.with_suffix(".bin").write_bytes(b"")
         return {"lines": 1}
 
 
@@ -31,6 +32,7 @@ class Good(Compressor):
 def model(tmp_path):
     path = tmp_path / "m.param"
     path.write_text(NETWORK)
+    path.with_suffix(".bin").write_bytes(b"")
     return path
 
 

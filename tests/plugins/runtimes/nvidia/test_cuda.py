@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from edgeprof.worker.runtime import LoadError
+from edgeprof_plugins.runtimes.nvidia import api
 from edgeprof_plugins.runtimes.nvidia import cuda as nvidia_cuda
 from edgeprof_plugins.runtimes.nvidia import cudart as nvidia_cudart
 from edgeprof_plugins.runtimes.nvidia import packages as nvidia_packages
@@ -29,7 +30,8 @@ CLASSES = {"Cudart": nvidia_cudart, "CudaPython": nvidia_packages, "PyCuda": nvi
 
 def calls_of(kind: str) -> set[str]:
     """The names of CUDA's functions in the source of a class."""
-    source = ast.parse(Path(str(CLASSES[kind].__file__)).read_text("utf-8"))
+    module = api if kind == "RuntimeApi" else CLASSES[kind]
+    source = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
     (found,) = [node for node in source.body if isinstance(node, ast.ClassDef) and node.name == kind]
     texts = [n.value for n in ast.walk(found) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     names = [n.attr for n in ast.walk(found) if isinstance(n, ast.Attribute)]
@@ -47,7 +49,7 @@ def test_every_call_to_cuda_python_exists_there():
     folder = Path(os.environ.get("EDGEPROF_TENSORRT_BINDINGS") or "none") / "cuda-python"
     if not folder.is_dir():
         pytest.skip("EDGEPROF_TENSORRT_BINDINGS names no folder with cuda-python (tests/.../bindings.sh DIR)")
-    names = calls_of("CudaPython")
+    names = calls_of("CudaPython") | calls_of("RuntimeApi")
     assert len(names) > 20
     # Without a GPU a call that asks the driver returns its error first: the shape that the code unpacks.
     code = """
