@@ -28,8 +28,9 @@ _INSTEAD = {
 }
 _WRONG = {word: unit for unit, words in _INSTEAD.items() for word in words}
 #: Labels that the scrape configuration gives, and those that never mean one thing (writing exporters, Labels).
+#: ``stage`` is not among them: the contract's series ``edgeprof_stage…`` name stages of an application.
 BANNED = frozenset(
-    ("job", "instance", "type", "zone", "region", "cluster", "az", "dc", "service", "stage", "env", "owner", "site")
+    ("job", "instance", "type", "zone", "region", "cluster", "az", "dc", "service", "env", "owner", "site")
 )
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 #: The store's file (edgeprof.results.store.FILE).
 STORE = "results.sqlite3"
 _PATIENCE_S = 60.0
-#: More model × variant × runtime × scenario than this are not shown: about 1,300 series.
-MOST_RESULTS = 80
+#: More model × variant × runtime × scenario than this are not shown, and no more series than this: a result has 16, a
+#: language model's some 45.
+MOST_RESULTS, MOST_SERIES = 80, 1300
 
 
 class LatestResults:
@@ -83,14 +85,24 @@ class LatestResults:
 
 
 def limited(rows: dict[str, list[tuple[list[str], Any]]]) -> dict[str, list[tuple[list[str], Any]]]:
-    """The rows of the ``MOST_RESULTS`` newest results."""
-    stamps = rows.get("edgeprof_bench_last_run_timestamp_seconds", [])
-    if len(stamps) <= MOST_RESULTS:
+    """The rows of the newest results, whole: at most ``MOST_RESULTS`` of them, and ``MOST_SERIES`` series."""
+    stamps = sorted(rows.get("edgeprof_bench_last_run_timestamp_seconds", []), key=lambda row: row[1], reverse=True)
+    sizes: Counter[tuple[str, ...]] = Counter()
+    for all_rows in rows.values():
+        for labels, value in all_rows:
+            # A summary: its quantiles, the sum and the count.
+            sizes[tuple(labels[:4])] += len(value[0]) + 2 if isinstance(value, (list, tuple)) else 1
+    shown: set[tuple[str, ...]] = set()
+    series = 0
+    for labels, _ in stamps[:MOST_RESULTS]:
+        series += sizes[tuple(labels)]
+        if series > MOST_SERIES:
+            break
+        shown.add(tuple(labels))
+    if len(shown) == len(stamps):
         return rows
-    event(logging.WARNING, "only the newest benchmark results are shown", shown=MOST_RESULTS, stored=len(stamps))
-    newest = sorted(stamps, key=lambda row: row[1], reverse=True)[:MOST_RESULTS]
-    newest_keys = {tuple(labels) for labels, _ in newest}
-    return {name: [row for row in all_rows if tuple(row[0][:4]) in newest_keys] for name, all_rows in rows.items()}
+    event(logging.WARNING, "only the newest benchmark results are shown", shown=len(shown), stored=len(stamps))
+    return {name: [row for row in all_rows if tuple(row[0][:4]) in shown] for name, all_rows in rows.items()}
 
 
 def _stamp(directory: Path) -> tuple[object, ...]:

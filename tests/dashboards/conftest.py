@@ -60,7 +60,9 @@ def site(tmp_path_factory: pytest.TempPathFactory):
         exporters = {}
         for name, board in BOARDS.items():
             live = stack.enter_context(LiveBoard(board, base / name / "board", parse("sine:4W,9W,5s")))
-            Store(base / name / "run" / "data").save(samples.study())
+            stored = Store(base / name / "run" / "data")
+            stored.save(samples.study())
+            stored.save(samples.language())
             exporters[name] = Exporter(live.layout.directory, base / name / "run")
             stack.callback(exporters[name].end)
             environ = {**os.environ, "EDGEPROF_TRACK_SOCKET": str(exporters[name].track)}

@@ -103,7 +103,7 @@ def test_the_example_file_of_the_installation_is_read_without_objection(tmp_path
 
 def test_every_metric_has_its_line_in_the_documentation_and_none_is_made_up() -> None:
     text = DOCS.read_text("utf-8")
-    documented = re.findall(r"^\| `(edgeprof_[a-z_]+)` \| ([a-z, ]*) \|", text, re.MULTILINE)
+    documented = re.findall(r"^\| `(edgeprof_[a-z_]+)` \| ([a-z_, ]*) \|", text, re.MULTILINE)
     assert {name: tuple(filter(None, labels.split(", "))) for name, labels in documented} == {
         name.name: name.labels for name in BY_NAME.values()
     }

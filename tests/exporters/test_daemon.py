@@ -37,7 +37,9 @@ OPEN_METRICS = "application/openmetrics-text;version=1.0.0;q=0.9,text/plain;vers
 def store(directory: Path) -> None:
     from edgeprof.results.store import Store
 
-    Store(directory).save(made.study())
+    stored = Store(directory)
+    stored.save(made.study())
+    stored.save(made.language())
 
 
 def send(daemon, *lines: bytes) -> None:
@@ -59,12 +61,13 @@ def test_every_collector_shows_what_there_is_and_promtool_has_no_objection(board
     assert "NaN" not in text
     shown = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     exposed = {name for name in BY_NAME if name in shown or name.removesuffix("_total") in shown}
-    # This board has no rail inside another but the total, and nothing tells a state of throttling; the stored model has
-    # one workload.
+    # This board has no rail inside another but the total, nothing tells a state of throttling, and no application
+    # marked stages.
     assert set(BY_NAME) - exposed == {
-        "edgeprof_bench_workload_energy_joules_per_unit",
-        "edgeprof_bench_workload_latency_seconds",
-        "edgeprof_bench_workload_units_per_second",
+        "edgeprof_stage_energy_joules_total",
+        "edgeprof_stage_seconds_total",
+        "edgeprof_stages_total",
+        "edgeprof_stages_without_energy_total",
         "edgeprof_subrail_energy_joules_total",
         "edgeprof_subrail_power_watts",
         "edgeprof_throttled",
@@ -83,11 +86,14 @@ def test_every_collector_shows_what_there_is_and_promtool_has_no_objection(board
 
 
 def test_names_are_base_units_with_their_suffixes_and_no_label_that_belongs_to_the_scraper() -> None:
-    unit = r"(joules|watts|volts|amperes|celsius|ratio|bytes|hertz|seconds|joules_per_(inference|unit)|per_second)"
-    counted = r"(inferences|samples|missed|events|without_energy|messages)"
+    unit = (
+        r"(joules|watts|volts|amperes|celsius|ratio|bytes|hertz|seconds|joules_per_(inference|unit|token)|per_second)"
+    )
+    counted = r"(inferences|samples|missed|events|without_energy|messages|stages)"
     flags = {"edgeprof_throttled", "edgeprof_sampler_up", "edgeprof_config_last_reload_success"}
     flags |= {"edgeprof_scrape_collector_success", "edgeprof_bench_last_run_success"}
-    banned = {"type", "zone", "region", "cluster", "az", "dc", "service", "stage", "env", "owner", "job", "instance"}
+    flags |= {"edgeprof_bench_perplexity"}  # a number without a unit
+    banned = {"type", "zone", "region", "cluster", "az", "dc", "service", "env", "owner", "job", "instance"}
     for name in BY_NAME.values():
         assert re.fullmatch(r"edgeprof_[a-z_]+", name.name)
         if name.kind == "counter":

@@ -161,6 +161,15 @@ def test_a_store_of_many_results_shows_a_bounded_number_of_series() -> None:
     assert kept["edgeprof_bench_latency_seconds"][0][0][0] == f"m{500 - bench.MOST_RESULTS}"
 
 
+def test_results_of_many_series_each_are_shown_whole_and_fewer() -> None:
+    names = [f"edgeprof_bench_made_up_{n}_seconds" for n in range(44)]
+    names.append("edgeprof_bench_last_run_timestamp_seconds")
+    rows = {name: [([f"m{n}", "v", "r", "s"], float(n)) for n in range(60)] for name in names}
+    kept = bench.limited(rows)
+    assert {len(some) for some in kept.values()} == {bench.MOST_SERIES // 45}
+    assert {row[0][0] for some in kept.values() for row in some} == {f"m{n}" for n in range(60 - 28, 60)}
+
+
 def test_the_textfile_is_what_node_exporter_reads(stored: Path) -> None:
     node_exporter = shutil.which("prometheus-node-exporter")
     target = stored / "textfiles"

@@ -285,6 +285,53 @@ def study() -> s.Result:
     )
 
 
+def language() -> s.Result:
+    """A language model: three workloads, the times of its tokens, a perplexity, and memory by kind."""
+    time = s.TokenTime(mean=0.02, p50=0.02, p90=0.022, p99=0.031, samples=900)
+    model = variant(
+        "q8_0",
+        41.0,
+        3.1,
+        model=s.Model(path="zoo/smol-q8_0.gguf", format="gguf", sha256="77", size_bytes=145_000_000, name="smol"),
+        memory_bytes=s.Memory(
+            peak_rss=310_000_000,
+            loaded_rss=210_000_000,
+            gpu_peak=None,
+            anonymous=120_000_000,
+            mapped=145_000_000,
+            load_peak=320_000_000,
+            kv_cache=s.KvCache(bytes=11_796_480, formula_bytes=11_796_480, source="measured"),
+            compute_buffer=90_000_000,
+        ),
+        workloads=[
+            s.Workload("request", "request", 1, 9, energy(41.0), latency(3.1), 0.32),
+            s.Workload("prefill", "prompt token", 512, 9216, energy(0.02), latency(0.41), 1248.0),
+            s.Workload("decode", "output token", 127, 2286, energy(0.24), latency(2.6), 49.0),
+        ],
+        language=s.Language(
+            prompt_tokens=512,
+            generated_tokens=128,
+            kv_type="f16",
+            architecture="llama",
+            bits_per_weight=8.5,
+            ttft_s=time,
+            tpot_s=time,
+            itl_s=time,
+            closure=s.Closure(energy=s.Ratio(value=0.994, ci95=(0.971, 1.018))),
+            perplexity=s.Perplexity(
+                value=22.0,
+                ci95=(19.0, 25.0),
+                tokens=1530,
+                chunk=512,
+                text="wiki.txt",
+                text_sha256="4f",
+                tokens_sha256="5a",
+            ),
+        ),
+    )
+    return result([model], id="20261121-1512-k3g")
+
+
 def degraded() -> s.Result:
     """Throttled, drifting, and too few requests for a p99."""
     hot = variant(
