@@ -76,6 +76,7 @@ def check_plugin(host: PluginHost, info: PluginInfo, given: Given | None = None)
         "sensors": lambda name, factory: _check_sensors(name, factory, given.addresses.get(name, [])),
         "runtimes": lambda name, factory: _check_runtime_plugin(name, factory, given),
         "compressors": _check_compressor_plugin,
+        "reporters": _check_reporter,
         "metrics": lambda name, factory: _check_instance(f"metric {name}", name, factory, Metric),
     }
     for kind, names in info.registers.items():
@@ -135,6 +136,16 @@ def _check_runtime_plugin(name: str, factory: Callable[[], Any], given: Given) -
 
 def _check_compressor_plugin(name: str, factory: Callable[[], Any]) -> Iterator[Row]:
     yield from _check_instance(f"compressor {name}", name, factory, Compressor)
+
+
+def _check_reporter(suffix: str, function: Callable[[Any], Any]) -> Iterator[Row]:
+    def check() -> None:
+        assert suffix.startswith("."), f"it is registered as {suffix!r}, and the end of a file's name begins with a dot"
+        text = function(testing.example_result())
+        assert isinstance(text, str), f"it returned {type(text).__name__}, not the text of a file"
+        assert text, "it returned an empty text for a result of two variants"
+
+    yield _run_check(f"reporter {suffix}", check)
 
 
 def _check_instance(

@@ -95,7 +95,7 @@ def check(name: str, models: tuple[str, ...], inputs: tuple[str, ...], sensors: 
 @click.argument("directory", type=click.Path(file_okay=False), metavar="DIR")
 @click.option(
     "--kind",
-    type=click.Choice(["sensor", "runtime", "compressor"]),
+    type=click.Choice(["sensor", "runtime", "compressor", "metric", "dataset", "reporter", "exporter"]),
     default="sensor",
     show_default=True,
     help="What the plugin brings.",

@@ -10,7 +10,16 @@ from edgeprof.errors import InputError
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_DEPENDENCIES = {"sensor": '"edgeprof"', "runtime": '"edgeprof"', "compressor": '"edgeprof", "onnx>=1.16"'}
+#: Kind → what its distribution depends on.
+DEPENDENCIES = {
+    "sensor": '"edgeprof"',
+    "runtime": '"edgeprof"',
+    "compressor": '"edgeprof", "onnx>=1.16"',
+    "metric": '"edgeprof", "numpy"',
+    "dataset": '"edgeprof", "numpy"',
+    "reporter": '"edgeprof"',
+    "exporter": '"edgeprof"',
+}
 
 
 def write(name: str, kind: str, directory: Path) -> list[Path]:
@@ -18,7 +27,7 @@ def write(name: str, kind: str, directory: Path) -> list[Path]:
 
     Args:
         name: The plugin's: lower-case words joined by hyphens.
-        kind: ``sensor``, ``runtime`` or ``compressor``.
+        kind: One of ``DEPENDENCIES``.
         directory: A folder that does not exist yet, or is empty.
 
     Returns:
@@ -39,7 +48,7 @@ def write(name: str, kind: str, directory: Path) -> list[Path]:
         "Class": "".join(word.capitalize() for word in name.split("-")),
         "module": module,
         "kind": kind,
-        "dependencies": _DEPENDENCIES[kind],
+        "dependencies": DEPENDENCIES[kind],
     }
     files = {
         "pyproject.toml": "common/pyproject.toml.in",

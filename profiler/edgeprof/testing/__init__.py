@@ -9,7 +9,8 @@ The first-party runtimes and sensors pass them in edgeprof's own tests; call the
 """
 
 from edgeprof.testing.compressors import check_compressor
+from edgeprof.testing.results import example_result
 from edgeprof.testing.runtimes import check_runtime
 from edgeprof.testing.sensors import check_sensor
 
-__all__ = ["check_compressor", "check_runtime", "check_sensor"]
+__all__ = ["check_compressor", "check_runtime", "check_sensor", "example_result"]

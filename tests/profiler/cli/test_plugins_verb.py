@@ -14,6 +14,7 @@ import pytest
 
 from edgeprof import hookimpl
 from edgeprof.cli.main import run
+from edgeprof.cli.scaffold import DEPENDENCIES
 from edgeprof.cli.verbs import RESERVED
 from edgeprof.plugins import KINDS, PluginHost, PluginInfo
 from edgeprof.sensing.sensor import Channel, Sensor
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from edgeprof.roots import Roots
 
-KIND_OF = {"sensor": "sensors", "runtime": "runtimes", "compressor": "compressors"}
+KIND_OF = {kind: f"{kind}s" for kind in DEPENDENCIES}
 
 
 def test_list_json_is_what_the_contract_says(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +84,7 @@ def test_a_folder_in_use_is_not_written_into(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Run a module of Python in the folder of a kind's scaffold, where one of each kind is installed."""
+    """Run a module of Python, or ``code``, in the folder of a kind's scaffold, where one of each kind is installed."""
     place = tmp_path_factory.mktemp("scaffolds")
     sources = [str(place / kind) for kind in KIND_OF]
     for kind, source in zip(KIND_OF, sources, strict=True):
@@ -94,8 +95,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     environ = {**os.environ, "PYTHONPATH": str(place / "site"), "EDGEPROF_PLUGINS": names}
 
     def call(kind: str, *argv: str) -> str:
+        words = ["-c", *argv[1:]] if argv[0] == "code" else ["-m", *argv]
         done = subprocess.run(
-            [sys.executable, "-m", *argv], cwd=place / kind, env=environ, capture_output=True, text=True, check=False
+            [sys.executable, *words], cwd=place / kind, env=environ, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -110,13 +112,21 @@ def test_a_scaffold_of_each_kind_installs_and_registers(python: Callable[..., st
         plugin = found[f"night-{kind}"]
         assert plugin["status"] == "loaded", plugin["reason"]
         assert plugin["distribution"] == f"edgeprof-night-{kind}"
-        assert plugin["registers"][registered] == [f"night-{kind}"]
+        dot = "." if kind == "reporter" else ""
+        assert plugin["registers"][registered] == [f"{dot}night-{kind}"]
 
 
-@pytest.mark.parametrize("kind", KIND_OF)
-def test_a_scaffold_conforms_and_passes_its_own_tests(kind: str, python: Callable[..., str]) -> None:
-    assert "passed" in python(kind, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
-    python(kind, "edgeprof", "plugins", "check", f"night-{kind}")
+def test_scaffolds_of_all_kinds_pass_their_own_tests(python: Callable[..., str]) -> None:
+    """In one process: each file of tests has a name of its own."""
+    tests = [f"../{kind}/tests" for kind in KIND_OF]
+    assert "passed" in python("sensor", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *tests)
+
+
+def test_a_scaffold_of_each_kind_conforms(python: Callable[..., str]) -> None:
+    names = [f"night-{kind}" for kind in KIND_OF]
+    calls = "; ".join(f"assert run(['plugins', 'check', {name!r}]) == 0, {name!r}" for name in names)
+    said = python("sensor", "code", f"from edgeprof.cli.main import run; {calls}")
+    assert "ok     reporter .night-reporter" in said
 
 
 def test_scaffolds_are_clean_code(tmp_path: Path) -> None:
