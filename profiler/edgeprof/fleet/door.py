@@ -84,8 +84,9 @@ class Permissions:
         """The owner's file.
 
         Raises:
-            InputError: it cannot be read, or a key or a value does not fit.
+            InputError: it cannot be read, others may write it, or a key or a value does not fit.
         """
+        _check_owner(path)
         content = toml_files.read(path)
         for key in content:
             if key not in cls.__dataclass_fields__:
@@ -106,6 +107,23 @@ class Permissions:
         except ValueError as error:
             raise InputError(f"{path}: max_bytes: {error}", remedy='As in max_bytes = "8GiB"') from None
         return cls(**content)
+
+
+def _check_owner(path: Path) -> None:
+    """Hold the file that grants permissions to what sshd asks of authorized_keys.
+
+    Raises:
+        InputError: another user than root and this one owns the file, or its group or others may write it.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return  # whoever reads the file says why it cannot be read
+    if status.st_uid not in {0, os.geteuid()} or status.st_mode & 0o022:
+        raise InputError(
+            f"{path} may be written by other users, who could allow themselves what its owner does not",
+            remedy=f"sudo chown root {path} && sudo chmod go-w {path}",
+        )
 
 
 class Door:

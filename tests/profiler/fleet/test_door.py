@@ -342,6 +342,17 @@ def test_an_owners_file_that_cannot_be_meant_is_refused(tmp_path, text, part) ->
         Permissions.read(path)
 
 
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_an_owners_file_that_others_may_write_is_refused(tmp_path, mode) -> None:
+    path = tmp_path / "door.toml"
+    path.write_text("allow_code = true\n")
+    path.chmod(mode)
+    with pytest.raises(InputError, match="may be written by other users"):
+        Permissions.read(path)
+    path.chmod(0o644)
+    assert Permissions.read(path).allow_code
+
+
 def test_an_owners_file_is_read(tmp_path) -> None:
     path = tmp_path / "door.toml"
     path.write_text('allow_code = true\nworker_python = "/usr/bin/python3"\nmax_bytes = "2GiB"\n')
