@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeprof.reasons import Code
 from edgeprof.results import schema
 
 
@@ -31,7 +32,7 @@ def _energy() -> schema.Energy:
 
 
 def _variant(name: str, energy: schema.Energy | None) -> schema.Variant:
-    reasons = [] if energy else [schema.Reason(code="no_sensor", message="this example has no sensor for it")]
+    reasons = [] if energy else [schema.Reason(code=Code.NO_SENSOR, message="this example has no sensor for it")]
     return schema.Variant(
         name=name,
         recipe=[],
