@@ -91,15 +91,16 @@ def _require_answers(channels: Sequence[ChannelSeries], theirs: ChannelSeries, h
     for series in channels:
         channel = series.channel
         step, tau, refresh = channel.resolution or 0.0, channel.filter.tau_s, channel.update_interval_s
-        changes = []
+        expected = []
         for (before, after), hold, following in zip(pairwise(levels), holds, holds[1:], strict=False):
-            if before is not None and after is not None:
-                change = Change((hold.end_s + following.start_s) / 2, following.end_s)
-                changes.append(shown(change, after - before, 3 * step, tau, refresh))
+            if before is None or after is None:
+                continue
+            # Where in the two holds the load changed is not known, so the value has to stand still through both.
+            latest = shown(Change(following.end_s, math.inf), after - before, 3 * step, tau, refresh)
+            if latest is not None:
+                expected.append(Change(hold.start_s, latest.until_s))
         times = np.asarray(series.times, dtype=np.float64).tolist()
         values = np.asarray(series.values, dtype=np.float64).tolist()
-        # When between two holds the load changed is not known: what begins to stand still soon after is an answer.
-        expected = [change._replace(moving_s=0.0) for change in changes if change is not None]
         stood = unanswered(times, values, expected, least_standstill_s(tau, refresh))
         if stood is not None:
             raise InputError(

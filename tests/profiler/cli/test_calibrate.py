@@ -247,8 +247,6 @@ def test_a_record_may_be_empty_as_long_as_its_program_keeps_its_lines_to_itself(
     assert clock.now() > START_S + 20 * 1.0 + 30
 
 
-# The made-up load sometimes stays so near to a level that its rail is called stuck: to be looked into.
-@pytest.mark.flaky(reruns=8)
 def test_levels_are_taken_as_they_come_from_a_record_that_another_program_writes(recorded) -> None:
     board, clock, record = recorded
     found = calibrate.against(
