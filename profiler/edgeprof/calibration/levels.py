@@ -95,10 +95,13 @@ def _require_answers(channels: Sequence[ChannelSeries], theirs: ChannelSeries, h
         for (before, after), hold, following in zip(pairwise(levels), holds, holds[1:], strict=False):
             if before is None or after is None:
                 continue
-            # Where in the two holds the load changed is not known, so the value has to stand still through both.
-            latest = shown(Change(following.end_s, math.inf), after - before, 3 * step, tau, refresh)
+            # Between two holds that lie apart the load was changed on purpose. Where one hold follows the other
+            # at once, it may have changed at any time in either.
+            apart = following.start_s - hold.end_s > _SHORT_GAP_S
+            latest_s = following.start_s if apart else following.end_s
+            latest = shown(Change(latest_s, math.inf), after - before, 3 * step, tau, refresh)
             if latest is not None:
-                expected.append(Change(hold.start_s, latest.until_s))
+                expected.append(Change(hold.end_s if apart else hold.start_s, latest.until_s))
         times = np.asarray(series.times, dtype=np.float64).tolist()
         values = np.asarray(series.values, dtype=np.float64).tolist()
         stood = unanswered(times, values, expected, least_standstill_s(tau, refresh))

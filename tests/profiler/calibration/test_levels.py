@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import lfilter
 
 from edgeprof.calibration.levels import fit_levels
 from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.errors import InputError
-from edgeprof.sensing.sensor import Channel
+from edgeprof.sensing.sensor import Channel, Filter
 from edgeprof.worker.span import idle_span
 
 OWN = Channel("ina3221", "VDD_IN", "power", resolution=0.04, update_interval_s=0.01)
@@ -40,3 +45,20 @@ def test_one_that_sticks_while_the_meter_sees_the_load_move_has_none(stuck):
     own, meter = seen(1.03, stuck)
     with pytest.raises(InputError, match=r"VDD_IN repeated one value for .* while the meter saw the load move"):
         fit_levels(own, meter, HOLDS)
+
+
+@given(phase=st.floats(0.0, 4.0))
+@settings(max_examples=8, deadline=None)
+def test_a_load_may_change_at_any_time_in_holds_that_follow_each_other(phase):
+    """A sensor behind a filter stands still before each step and after it; it answers all the same."""
+    times = np.arange(0.0, 26.0, 0.01)
+    power = np.array([4.0, 8.0, 12.0, 14.0, 10.0, 6.0])[((times + phase) // 4).astype(int) % 6]
+    filtered = lfilter([0.01 / 0.43], [1, 0.01 / 0.43 - 1], power, zi=[power[0] * (1 - 0.01 / 0.43)])[0]
+    channel = replace(OWN, filter=Filter("exponential", tau_s=0.43))
+    own = [ChannelSeries(channel, times, np.round(filtered / 0.04) * 0.04)]
+    holds = [idle_span(float(k), float(k + 1)) for k in range(24)]
+    levels, _ = fit_levels(own, ChannelSeries(METER, times, power), holds)
+    assert len(levels) == 24
+    stuck = [ChannelSeries(channel, times, np.full(times.size, 8.0))]
+    with pytest.raises(InputError, match="VDD_IN repeated one value"):
+        fit_levels(stuck, ChannelSeries(METER, times, power), holds)
