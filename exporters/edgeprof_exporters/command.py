@@ -71,7 +71,7 @@ def exporter(
     otlp: str | None,
     **flags: Any,
 ) -> int | None:
-    """The long-running daemon: samples, integrates, serves Prometheus.
+    """Run the daemon that samples, integrates and serves Prometheus.
 
     Every flag is also a setting of the file (--web.listen-address: listen_address under web) and an environment
     variable (EDGEPROF_EXPORTER_WEB_LISTEN_ADDRESS). SIGHUP reads all of them again; SIGTERM ends in order.

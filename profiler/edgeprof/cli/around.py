@@ -1,4 +1,4 @@
-"""A command that runs inside a play: started, waited for, ended with it."""
+"""Run a command while a virtual board plays, and end it when the board stops."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def terminated(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM ends the play as its time would; Ctrl-C arrives as KeyboardInterrupt."""
+    """Let SIGTERM set ``stop``, as the end of ``--duration`` does; Ctrl-C still raises KeyboardInterrupt."""
     before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
         yield
@@ -30,16 +30,16 @@ def run_command(
     environment: Mapping[str, str] | None = None,
     on_start: Callable[[int], None] = lambda _pid: None,
 ) -> int:
-    """Run a command to its end; its exit code, or 128 + the signal that ended it.
+    """Run a command to its end, and return its exit code, or 128 plus the number of the signal that ended it.
 
     Args:
         command_line: The program and its arguments.
         stop: When it is set, the command is asked to end.
-        environment: Of the command; by default this process's.
-        on_start: Gets the command's process id.
+        environment: The command's environment; by default that of this process.
+        on_start: Is called with the command's process id once it runs.
 
     Raises:
-        InputError: it cannot be started.
+        InputError: the command cannot be started.
     """
     try:
         child = subprocess.Popen(list(command_line), env=environment)
@@ -58,4 +58,4 @@ def run_command(
                 child.terminate()
                 asked = True
         except KeyboardInterrupt:
-            continue  # the terminal sent it to the command too, which ends in its own way
+            continue  # the terminal sent Ctrl-C to the command as well, which ends in its own way

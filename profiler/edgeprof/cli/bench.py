@@ -1,4 +1,4 @@
-"""``edgeprof bench``: parse, call the conductor, render, keep, exit."""
+"""``edgeprof bench``: parse the flags, run the benchmark, print and store its result, and exit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 
 class _Bench(click.Command):
-    """Lets ``--profile-ops`` stand without a number: click would take the model that follows it for one."""
+    """A command in which ``--profile-ops`` may stand without a number.
+
+    click would otherwise take the model that follows the flag as its value.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         from edgeprof.benchmark.operators import KEPT
@@ -39,13 +42,13 @@ class _Bench(click.Command):
 
 @click.command("bench", cls=_Bench, no_args_is_help=True)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL [MODEL...]")
-@click.option("--runtime", metavar="NAME", help="Which runtime loads it (default: from the file's content).")
-@click.option("--device", metavar="DEVICE", help="cpu, cuda[:N], or the runtime's (default: the runtime's).")
+@click.option("--runtime", metavar="NAME", help="Runtime that loads the model (default: chosen by the file's content).")
 @click.option(
-    "--threads", metavar="N[:M]", help="Threads of the runtime (default: its own); M for a language model's prompts."
+    "--device", metavar="DEVICE", help="cpu, cuda[:N], or another name that the runtime knows (default: the runtime's)."
 )
+@click.option("--threads", metavar="N[:M]", help="Threads of the runtime (default: its own); M: threads for prompts.")
 @click.option(
-    "--batch", default="1", show_default=True, metavar="N", help="Samples per inference, or requests at once."
+    "--batch", default="1", show_default=True, metavar="N", help="Samples per inference, or simultaneous requests."
 )
 @click.option(
     "--scenario",
@@ -58,58 +61,93 @@ class _Bench(click.Command):
 @click.option("--streams", type=int, metavar="N", help="Concurrent streams of multi-stream (default 8).")
 @click.option("--preset", default="default", show_default=True, metavar="NAME", help="quick, default, rigorous, …")
 @click.option("--quick", is_flag=True, help="Short for --preset quick.")
-@click.option("--windows", type=int, metavar="K", help="Windows per variant, over the preset's.")
-@click.option("--window", "window_s", type=float, metavar="S", help="Seconds of one window.")
-@click.option("--warmup", "warmup_s", type=float, metavar="S", help="Shortest warm-up.")
-@click.option("--idle", "idle_s", type=float, metavar="S", help="Idle before and after.")
-@click.option("--with", "chains", multiple=True, metavar="COMPRESSOR[:k=v][+...]", help="Also bench this variant.")
+@click.option("--windows", type=int, metavar="K", help="Windows per variant, instead of the preset's.")
+@click.option("--window", "window_s", type=float, metavar="S", help="Length of one window in seconds.")
+@click.option("--warmup", "warmup_s", type=float, metavar="S", help="Shortest warm-up in seconds.")
+@click.option("--idle", "idle_s", type=float, metavar="S", help="Seconds of idle measured before and after.")
+@click.option(
+    "--with", "chains", multiple=True, metavar="COMPRESSOR[:k=v][+...]", help="Also measure this compressed variant."
+)
 @click.option(
     "--dataset",
     metavar="SPEC",
-    help="Labelled data, or what --with calibrates with: a file, folder or .toml.",
+    help="Labelled data to judge accuracy, or data to calibrate --with: a file, a folder or a .toml.",
 )
-@click.option("--metric", default="top1", show_default=True, metavar="NAME", help="How accuracy is judged.")
+@click.option("--metric", default="top1", show_default=True, metavar="NAME", help="Metric that judges accuracy.")
 @click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Declared preprocessing of the dataset.")
 @click.option(
     "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape of an input, as x=1x3x32x32."
 )
 @click.option("--input-data", metavar="FILE.npz", help="Real inputs, one array per input name.")
+@click.option("--prompt", metavar="N[,N…]", help="Language model: tokens of the prompt (default 512); a row for each.")
+@click.option("--generate", metavar="N", help="Language model: tokens to generate (default 128).")
 @click.option(
-    "--prompt", metavar="N[,N…]", help="Prompt tokens of a language model's request (default 512); a row for each."
+    "--depth", metavar="N[,N…]", help="Language model: tokens cached before the prompt (default 0); a row for each."
 )
-@click.option("--generate", metavar="N", help="Tokens that it generates (default 128).")
-@click.option("--depth", metavar="N[,N…]", help="Tokens in its cache before the prompt (default 0); a row for each.")
-@click.option("--context", metavar="N", help="Tokens that its cache holds (default: what is needed).")
-@click.option("--kv", metavar="TYPE", help="Type of its cache: f16, q8_0 … (default: the runtime's).")
-@click.option("--text", metavar="FILE", help="Its perplexity on this text, paired with the first model's.")
+@click.option("--context", metavar="N", help="Language model: size of the cache in tokens (default: as needed).")
 @click.option(
-    "--text-chunks", type=click.IntRange(0), metavar="N", help="Pieces of 512 tokens of the text (default 6; 0: all)."
+    "--kv", metavar="TYPE", help="Language model: type of the cache, as f16 or q8_0 (default: the runtime's)."
 )
-@click.option("--random-weights", is_flag=True, help="Of a bare config.json: weights without meaning, marked so.")
-@click.option("--frames", metavar="SOURCE", help="Frames of a pipeline: a video, a folder, /dev/video0, rtsp://….")
-@click.option("--model", "server_model", metavar="NAME", help="Which model of a server that is given by its URL.")
+@click.option(
+    "--text", metavar="FILE", help="Language model: measure perplexity on this text, paired with the first model's."
+)
+@click.option(
+    "--text-chunks",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Pieces of 512 tokens taken from --text (default 6; 0: all).",
+)
+@click.option(
+    "--random-weights", is_flag=True, help="Fill a bare config.json with random weights; the result is marked as such."
+)
+@click.option(
+    "--frames", metavar="SOURCE", help="Pipeline: source of frames, as a video, a folder, /dev/video0 or rtsp://…."
+)
+@click.option("--model", "server_model", metavar="NAME", help="Name of the model, where MODEL is the URL of a server.")
 @click.option(
     "--profile-ops",
     type=click.IntRange(1, 1000),
     metavar="[=N]",
-    help="Then look where the time goes: the N longest operators (default 10).",
+    help="Afterwards, show the N operators that take the most time (default 10).",
 )
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Whatever else the runtime documents.")
 @click.option(
-    "--sample-rate", "sample_rate_hz", type=float, metavar="HZ", help="Fix it (default: as each sensor has news)."
+    "--option", "options", multiple=True, metavar="KEY=VALUE", help="Any other option that the runtime documents."
+)
+@click.option(
+    "--sample-rate",
+    "sample_rate_hz",
+    type=float,
+    metavar="HZ",
+    help="Rate of sampling (default: as each sensor updates).",
 )
 @click.option("--sensor", "sensors", multiple=True, metavar="NAME", help="Only these sensors (default: all that work).")
-@click.option("--rail", metavar="NAME", help="Which rail is the headline.")
-@click.option("--fast-sensor", is_flag=True, help="As root: less averaging in the INA3221s, for this run.")
-@click.option("--power-modes", metavar="all|A,B", help="As root: bench in each of these power modes or governors.")
-@click.option("--estimate-power", "estimate_power_w", type=float, metavar="WATTS", help="Watts of one busy core.")
+@click.option("--rail", metavar="NAME", help="Take this rail as the total.")
+@click.option("--fast-sensor", is_flag=True, help="As root: let INA3221 sensors average less during this run.")
+@click.option("--power-modes", metavar="all|A,B", help="As root: measure in each of these power modes or governors.")
+@click.option(
+    "--estimate-power",
+    "estimate_power_w",
+    type=float,
+    metavar="WATTS",
+    help="Estimate joules from the watts of one busy core, if no sensor works.",
+)
 @click.option("--worker-python", metavar="PATH", help="Run the model under this Python (3.6 or later).")
 @click.option("--no-isolation", is_flag=True, help="Run the model in this process: a crash takes everything down.")
-@click.option("--timeout", "timeout_s", type=float, default=120.0, show_default=True, metavar="S")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of random inputs, arrivals and compressors.")
-@click.option("--strict", is_flag=True, help="Exit 1 for estimates and for anything degraded.")
-@click.option("--name", "names", multiple=True, metavar="NAME", help="A name for each model, in order.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    default=120.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds that one step of the worker may take.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random inputs, arrivals and compressors.")
+@click.option("--strict", is_flag=True, help="Exit 1 if joules are estimated or anything is degraded.")
+@click.option(
+    "--name", "names", multiple=True, metavar="NAME", help="Name of a model; repeat it for each model, in order."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @safety_options
 @root_options
 @output_option
@@ -166,16 +204,20 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
     return _deliver_result(result, host, flags)
 
 
-command.help = """Latency, throughput, joules per inference, power, RAM, temperature, size and accuracy of MODEL(s).
+command.help = """Measure latency, throughput, joules, power, memory, temperature, size and accuracy of MODEL(s).
 
 MODEL is a file (.onnx, .tflite, .pt, .engine, .gguf …; its content decides), package.module:function, app.py:pipeline,
 the URL of a server of language models, or mcu:PORT for a microcontroller. Several models take turns, window by window,
-and are compared with the first; one that cannot be measured costs itself alone (exit 3).
+and are compared with the first. If one cannot be measured, the others still are (exit 3).
 """
 
 
 def _check_ranges(flags: dict[str, Any]) -> None:
-    """What no plan holds, or only where something measures."""
+    """Check the flags that a plan checks too late or not at all.
+
+    Raises:
+        InputError: a flag is out of range, or contradicts another one.
+    """
     from edgeprof.errors import InputError, require_range
     from edgeprof.worker import sandbox
 
@@ -223,10 +265,10 @@ def _make_request(
 
 
 def _threads(text: str | None) -> tuple[int | None, int | None]:
-    """``N`` or ``N:M`` as threads in general and threads for prompts; None for what is not given.
+    """Parse ``N`` or ``N:M``: threads in general and threads for prompts, None for each that is not given.
 
     Raises:
-        InputError: it is not written so.
+        InputError: the text has another form.
     """
     from edgeprof.errors import InputError
 
@@ -235,14 +277,14 @@ def _threads(text: str | None) -> tuple[int | None, int | None]:
     parts = text.split(":")
     if len(parts) > 2 or not all(part.isascii() and part.isdigit() and 0 < int(part[:9]) < 10_000 for part in parts):
         raise InputError(
-            f"--threads {text} is no number of threads",
-            remedy="As: --threads 4, or for a language model --threads 2:4, the second one for prompts.",
+            f"--threads {text} is not a number of threads",
+            remedy="Write --threads 4, or for a language model --threads 2:4, where 4 is for prompts.",
         )
     return int(parts[0]), int(parts[1]) if len(parts) == 2 else None
 
 
 def _load_data(host: PluginHost, flags: dict[str, Any]) -> tuple[Dataset | None, Metric | None]:
-    """The dataset and what judges by it; without labels it is for the compressors alone."""
+    """Load the dataset and its metric; without labels the dataset only calibrates, and the metric is None."""
     if not flags["dataset"]:
         return None, None
     from edgeprof.evaluation.labels import are_absent
@@ -250,13 +292,13 @@ def _load_data(host: PluginHost, flags: dict[str, Any]) -> tuple[Dataset | None,
 
     dataset = load_dataset(flags["dataset"], host, pairs("--preprocess", flags["preprocess"]))
     if flags["chains"] and are_absent(dataset.labels):
-        click.echo(f"{dataset.name} has no labels: it calibrates the variants, and no accuracy is judged", err=True)
+        click.echo(f"{dataset.name} has no labels: it calibrates the variants, but accuracy is not judged", err=True)
         return dataset, None
     return dataset, load_metric(flags["metric"], host)
 
 
 def _deliver_result(result: Result, host: PluginHost, flags: dict[str, Any]) -> int:
-    """Keep, write, print; then the exit code. One that fails does not keep the others from happening."""
+    """Store, write and print the result, and return the exit code; a step that fails does not stop the others."""
     from edgeprof.cli.exit_codes import exit_code
     from edgeprof.errors import EdgeprofError
     from edgeprof.reporters import console, registry, terminal
@@ -272,7 +314,7 @@ def _deliver_result(result: Result, host: PluginHost, flags: dict[str, Any]) -> 
     for path in flags["output"]:
         try:
             registry.write([result], path, host)
-        except EdgeprofError as error:  # noqa: PERF203 - one file that cannot be written does not cost the others
+        except EdgeprofError as error:  # noqa: PERF203 - the other files are written even if one cannot be
             trouble = error
     if flags["as_json"]:
         click.echo(to_json(result).encode())  # JSON is UTF-8, whatever the terminal is

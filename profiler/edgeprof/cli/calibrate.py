@@ -1,4 +1,4 @@
-"""``edgeprof calibrate``: hold the sensors against a meter, their filters against a step; list and forget it."""
+"""``edgeprof calibrate``: compare sensors with a meter, measure their filters, list and delete calibrations."""
 
 from __future__ import annotations
 
@@ -18,26 +18,41 @@ SCHEMA = "edgeprof.calibration/1"
 
 
 @click.command("calibrate", no_args_is_help=True)
-@click.option("--against", metavar="METER|FILE", help="An address, a meter's name, a sensor, or a CSV: time,watts.")
-@click.option("--filter", "filters", is_flag=True, help="Measure the INA3221's averaging by steps of load.")
+@click.option(
+    "--against",
+    metavar="METER|FILE",
+    help="Meter to compare with: an address, a name, a sensor, or a CSV (time,watts).",
+)
+@click.option("--filter", "filters", is_flag=True, help="Measure how the INA3221 averages, by steps of the load.")
 @click.option("--list", "listing", is_flag=True, help="List the stored calibrations.")
-@click.option("--forget", metavar="NAME", help="Drop a channel's calibration; all for all channels.")
+@click.option("--forget", metavar="NAME", help="Delete the calibration of a channel; all: of every channel.")
 @click.option("--rail", metavar="NAME", help="Calibrate this rail instead of the board's total.")
 @click.option("--sensor", "sensors", multiple=True, metavar="NAME", help="Calibrate only these sensors (repeatable).")
 @click.option("--levels", type=int, default=6, show_default=True, metavar="N", help="Load levels, 5 or more.")
-@click.option("--hold", "hold_s", type=click.FloatRange(0.5, 3600), default=5.0, show_default=True, metavar="S")
-@click.option("--no-load", is_flag=True, help="Make the levels yourself; they are taken as they come.")
-@click.option("--accuracy", metavar="X%", help="The meter's own limit of relative error, from its data sheet.")
-@click.option("--covers", metavar="SCOPE", help="What the meter sees, as wall or board, where it does not say.")
+@click.option(
+    "--hold",
+    "hold_s",
+    type=click.FloatRange(0.5, 3600),
+    default=5.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds for which each level is held.",
+)
+@click.option("--no-load", is_flag=True, help="Create no load: change it yourself while the levels are read.")
+@click.option("--accuracy", metavar="X%", help="Limit of the meter's relative error, from its data sheet.")
+@click.option(
+    "--covers", metavar="SCOPE", help="What the meter measures, as wall or board, if it does not say so itself."
+)
 @root_options
 @json_option
 def command(**flags: Any) -> None:
-    """Hold this device's power sensors against a meter, and keep what they are off by.
+    """Compare this device's power sensors with a meter, and correct their readings from then on.
 
-    --against steps the load through its levels while both are read, fits meter = gain × sensor + offset, and keeps the
-    line with its covariance; from then on every reading is corrected, and its uncertainty is the line's. METER is what
-    --sensor meter:… takes (/dev/ttyUSB0, tcp:HOST:PORT, command:…), a meter of meters.toml, or another sensor's name.
-    FILE is what the meter's own program writes meanwhile.
+    --against steps the load through its levels while the sensor and the meter are read, fits
+    meter = gain × sensor + offset, and stores this line with its covariance. From then on every reading is corrected,
+    and the uncertainty of its gain and offset is that of the line. METER is an address that --sensor meter:… takes
+    (/dev/ttyUSB0, tcp:HOST:PORT, command:…), a meter of meters.toml, or the name of another sensor. FILE is a CSV that
+    the meter's own program writes meanwhile.
     """
     from edgeprof.errors import InputError
 
@@ -115,7 +130,7 @@ def _run_calibration(flags: dict[str, Any]) -> None:
         try:
             accuracy = parse_ratio(flags["accuracy"])
         except ValueError as error:
-            raise InputError(f"--accuracy: {error}", remedy="As --accuracy 0.5%.") from None
+            raise InputError(f"--accuracy: {error}", remedy="Write it as --accuracy 0.5%.") from None
     if flags["covers"] is not None and flags["covers"] not in SCOPES:
         raise InputError(f"--covers {flags['covers']} is unknown", remedy=f"One of {', '.join(SCOPES)}.")
     host, roots = PluginHost.from_environment(), resolve_roots(flags["sysfs_root"], flags["procfs_root"])
@@ -172,7 +187,7 @@ def _uncorrected_watts(compared: Compared, watts: float) -> float:
 
 
 def table(compared: Compared) -> list[str]:
-    """Each level before and after, then what was found."""
+    """Format the comparison for a person: each level before and after the correction, then the fitted line."""
     line = compared.line
     lines = [f"{compared.rail} against {compared.meter}", "      meter      before              after"]
     for level in sorted(compared.levels, key=lambda level: level.meter_w):
@@ -189,13 +204,13 @@ def table(compared: Compared) -> list[str]:
     if line.reduced_chi2 > 4:
         lines.append(
             f"  the levels lie off the line by {line.reduced_chi2**0.5:.1f} times their own scatter:"
-            " the two do not differ by a line alone, and the uncertainty says so"
+            " sensor and meter do not differ by a line alone, and the uncertainty includes it"
         )
     if fitted.meter_limit is None:
-        lines.append("  the meter's own error is not in it: --accuracy X% puts it there")
+        lines.append("  the meter's own error is not included: --accuracy X% includes it")
     if fitted.covers is not None:
         lines.append(f"  from now on the total covers the {fitted.covers}, as the meter does")
-    return [*lines, "  kept; every reading is corrected from now on (edgeprof calibrate --list, --forget NAME)"]
+    return [*lines, "  stored; every reading is corrected from now on (edgeprof calibrate --list, --forget NAME)"]
 
 
 def _deviation_text(value: float, truth: float) -> str:
@@ -203,11 +218,12 @@ def _deviation_text(value: float, truth: float) -> str:
 
 
 def steps_table(responses: Sequence[Stepped]) -> list[str]:
+    """Format the measured filters for a person: one line for each channel, with a warning below it where one is due."""
     lines = []
     for response in responses:
         declared = f"declared {response.channel.filter.tau_s or 0.0:.3g} s"
         if response.fitted is None:
-            lines.append(f"{response.channel.name}: the steps were too small to tell ({declared}); nothing is kept")
+            lines.append(f"{response.channel.name}: the steps were too small to tell ({declared}); nothing is stored")
             continue
         lines.append(
             f"{response.channel.name}: {response.fitted.tau_s:.3g} ± {2 * response.fitted.u_s:.2g} s"
@@ -215,7 +231,7 @@ def steps_table(responses: Sequence[Stepped]) -> list[str]:
         )
         if response.contradiction is not None:
             lines.append(f"  warning: {response.contradiction}")
-            lines.append("  → the measured one is used from now on; see samples and update_interval of the chip")
+            lines.append("  → the measured time is used from now on; see samples and update_interval of the chip")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""``edgeprof choose``: which model on which hardware, from a product's requirements and what was measured."""
+"""``edgeprof choose``: which model on which hardware meets a product's requirements, judged by what was measured."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def command(
     as_json: bool,
     no_color: bool,
 ) -> int:
-    """Which model on which hardware, from requirements.
+    """Choose a model and hardware that meet the requirements.
 
-    Every device, variant and power mode of the results (files, or ids of stored ones; by default all that are stored)
-    is held against the requirements: the rate, p99 at that rate, accuracy, memory, a rate held without throttling,
-    hours of battery, watts, price. Each gets yes, no, unsure (its interval contains the limit) or unknown, with the
-    command that measures it. Rows that fit come first, the fewest watts at the product's rate and duty before others;
-    rows whose joules cover different things are not ordered against each other. Exit codes: 0 a row fits, 1 none does,
-    3 all rows are unknown.
+    Every device, variant and power mode of the results (files, or ids of stored results; by default all that are
+    stored) is checked against the requirements: the rate, p99 at that rate, accuracy, memory, a rate held without
+    throttling, hours of battery, watts, price. Each check says yes, no, unsure (the interval contains the limit) or
+    unknown, with the command that measures it. Rows that fit come first, ordered by their watts at the product's rate
+    and duty; rows whose joules cover different things are not ordered against each other. Exit codes: 0 a row fits,
+    1 none does, 3 all rows are unknown.
     """
     from edgeprof.errors import InputError
     from edgeprof.reporters.terminal import Style
@@ -81,10 +81,10 @@ def command(
 
 
 def _read_results(references: tuple[str, ...]) -> list[Result]:
-    """The results to choose from, each once.
+    """Read the results to choose from, each once.
 
     Raises:
-        InputError: one cannot be read, or nothing is stored.
+        InputError: a result cannot be read, or nothing is stored.
     """
     from edgeprof.errors import InputError
     from edgeprof.results import files
@@ -103,12 +103,12 @@ def _read_results(references: tuple[str, ...]) -> list[Result]:
 
 
 def _read_named(references: tuple[str, ...]) -> list[Result]:
-    """The results that were named beside ``--fleet``; none where none was."""
+    """Read the results that were named beside ``--fleet``; the list is empty if none was named."""
     return _read_results(references) if references else []
 
 
 def _read_fleet() -> list[Result]:
-    """What a fleet has measured; each host is called what the inventory calls it.
+    """Read the results of the fleet, each with its device's name in the inventory as hostname.
 
     Raises:
         InputError: the fleet has measured nothing.
@@ -167,7 +167,7 @@ def _group_table(group: Group, asked: Requirements, style: Style) -> list[str]:
 
 
 def _row_name(row: Row, rows: tuple[Row, ...]) -> str:
-    """What a row is called; with its host where several hosts have the same board."""
+    """Name a row by board, model and variant; the hostname is added where several hosts have the same board."""
     hosts = {other.hostname for other in rows if other.board == row.board}
     device = f"{row.board} ({row.hostname})" if len(hosts) > 1 else row.board
     return f"{device} · {row.model if row.model in row.variant else f'{row.model} {row.variant}'}"
@@ -196,7 +196,7 @@ def _hours_text(row: Row, asked: Requirements) -> str:
 
 
 def _explain_row(row: Row, style: Style) -> Iterator[str]:
-    """What keeps a row from a yes, and what to do about it."""
+    """Say which checks keep a row from a yes, and what to do about each."""
     from edgeprof.verdicts.choose_row import title
 
     open_checks = [check for check in row.checks if check.answer != "yes"]
@@ -217,25 +217,25 @@ def _choice_summary(choice: Choice) -> str:
 
     if not choice.fitting:
         if choice.exit_code == 3:
-            return "Nothing is known to fit and nothing is known not to: measure what is unknown."
+            return "No row is known to fit, and none is known not to fit: measure what is unknown."
         return "No row is known to fit."
     best = [group for group in choice.groups if group.rows[0].answer == "yes"]
     names = "; ".join(title(group.rows[0]) for group in best)
     if len(best) > 1:
         return f"These fit, and their joules cannot be compared: {names}."
     if best[0].rows[0].draw is None:
-        return f"{names} fits; what it draws is not known."
+        return f"{names} fits; how much power it draws is not known."
     ties = ", ".join(title(row) for row in best[0].ties)
-    tied = f" Its watts cannot be told from those of {ties}." if ties else ""
-    return f"Take {names}: of the rows that fit, it draws least.{tied}"
+    tied = f" Its watts cannot be distinguished from those of {ties}." if ties else ""
+    return f"Take {names}: it draws the least power of the rows that fit.{tied}"
 
 
 def _group_sentence(group: Group, choice: Choice) -> str:
-    """What the rows of a group share, and why the group stands apart."""
+    """Say what the joules of a group have in common, and why the group stands apart."""
     from edgeprof.reporters.view import COVERS
 
     if group.origin == "none":
-        return "No joules are known of these rows:"
+        return "No joules are known for these rows:"
     if group.covers == "owner's sum":
         what = "cover what the rails measure and the watts that you added (outside_w)"
     else:
@@ -243,11 +243,13 @@ def _group_sentence(group: Group, choice: Choice) -> str:
         what = f"cover {COVERS.get(group.covers, named)}"
     sentence = f"Joules are {group.origin} and {what}"
     if group.origin == "simulated":
-        sentence += "; a virtual board says nothing certain of a real one, so no row is a yes"
+        sentence += "; a virtual board proves nothing about a real one, so no row is a yes"
     elif group.origin == "estimated":
-        sentence += "; an estimate is no measurement, so no row is a yes that rests on joules"
+        sentence += "; an estimate is not a measurement, so no check that rests on joules is a yes"
     elif sum(other.origin == "measured" for other in choice.groups) > 1:
-        sentence += "; these rows are ordered among themselves alone, since the others cover something else"
+        sentence += (
+            "; these rows are ordered only among themselves, since the joules of the others cover something else"
+        )
     return f"{sentence}:"
 
 
@@ -305,7 +307,7 @@ def _row_as_json(row: Row, asked: Requirements) -> dict[str, Any]:
 
 
 def _finite_or_none(value: float | None) -> float | None:
-    """JSON has no infinity: None where there is no bound."""
+    """Return None for infinity, which JSON cannot express: there is no bound."""
     return value if value is not None and math.isfinite(value) else None
 
 

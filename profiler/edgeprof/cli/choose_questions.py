@@ -1,4 +1,4 @@
-"""``edgeprof choose --ask``: a product's requirements gathered in eight questions, with the arithmetic after each."""
+"""``edgeprof choose --ask``: ask for a product's requirements in eight questions, with the arithmetic after each."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class _Question:
     """One question.
 
     Attributes:
-        table, key: Where its answer stands in the file.
-        text: What is asked.
-        default: What an empty answer stands for; empty: the requirement is left out.
-        needs: A key that must have been answered, else the question is passed over.
-        quoted: Whether the answer is a quantity with its unit, a text in the file.
+        table, key: Table and key of the answer in the file.
+        text: The question itself.
+        default: The value that an empty answer stands for; "": the requirement is left out.
+        needs: A key that must have been answered; without it the question is skipped.
+        quoted: Whether the answer is a quantity with its unit, which the file holds as a string.
     """
 
     table: str
@@ -44,14 +44,16 @@ _QUESTIONS = (
     _Question("product", "sleep_w", "3/8 Watts while asleep (empty: it idles instead)", needs="duty"),
     _Question("product", "battery_wh", "4/8 Usable watt-hours of the battery (empty: mains)"),
     _Question("product", "hours", "5/8 Hours that the battery must last", needs="battery_wh"),
-    _Question("product", "latency_p99", "6/8 99 % of answers within, as 100ms (empty: any)", quoted=True),
+    _Question(
+        "product", "latency_p99", "6/8 Time within which 99 % of answers come, as 100ms (empty: any)", quoted=True
+    ),
     _Question("product", "memory", "7/8 Memory for the model's process, as 512MiB (empty: any)", quoted=True),
     _Question("accuracy", "min", "8/8 Least accuracy, as top1 0.9 (empty: any)"),
 )
 
 
 def write_answers(path: Path) -> None:
-    """Ask, and write ``requirements.toml``; questions and arithmetic go to stderr.
+    """Ask the questions and write the answers to ``path``; questions and arithmetic go to stderr.
 
     Raises:
         InputError: the file exists already or cannot be written.
@@ -77,7 +79,7 @@ def write_answers(path: Path) -> None:
 
 
 def _is_void(question: _Question, content: dict[str, dict[str, Any]]) -> bool:
-    """Whether earlier answers leave nothing to ask: a device that never sleeps has no sleep power."""
+    """Whether earlier answers make the question void: a device that never sleeps has no sleep power."""
     product = content.get("product", {})
     return bool(question.needs) and (question.needs not in product or product.get(question.needs) == 1)
 
@@ -85,10 +87,10 @@ def _is_void(question: _Question, content: dict[str, dict[str, Any]]) -> bool:
 def _ask_until_valid(
     question: _Question, content: dict[str, dict[str, Any]], lines: dict[str, list[str]], path: Path
 ) -> Requirements:
-    """Ask until the answer fits those before it; ``content`` and ``lines`` grow by it.
+    """Ask until the answer agrees with the earlier ones, and add it to ``content`` and ``lines``.
 
     Returns:
-        What is required so far.
+        The requirements so far.
     """
     while True:
         answer = click.prompt(question.text, default=question.default, show_default=bool(question.default), err=True)
@@ -109,7 +111,7 @@ def _ask_until_valid(
 
 
 def _lines_of_answer(question: _Question, answer: str) -> list[str]:
-    """The lines of the file that an answer makes; none where it is empty."""
+    """Turn an answer into lines of the file; an empty answer gives none."""
     if not answer:
         return []
     if question.table == "accuracy":
@@ -119,5 +121,5 @@ def _lines_of_answer(question: _Question, answer: str) -> list[str]:
 
 
 def _escaped_text(text: str) -> str:
-    """A text as it may stand between quotes."""
+    """Escape a text for a TOML string in double quotes."""
     return text.replace("\\", "\\\\").replace('"', '\\"')

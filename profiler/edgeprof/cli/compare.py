@@ -1,4 +1,4 @@
-"""``edgeprof compare A B``: is B better than A, by how much, how sure, and may one ask at all."""
+"""``edgeprof compare A B``: whether A and B may be compared, and whether B is better, by how much and how surely."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SCHEMA = "edgeprof.comparison/1"
 @json_option
 @no_color_option
 def command(baseline: str, branch: str, *, strict: bool, force: bool, as_json: bool, no_color: bool) -> int:
-    """Ratios of B over A with 95 % intervals, and a verdict.
+    """Show the ratios of B over A with 95 % intervals, and a verdict.
 
-    A and B are result files or stored results (an id, its last part, "last", "last~1"). A ratio below 1 is better; it
-    is tied where its interval contains 1 or lies within 1 %. Verdicts rest on energy, or on latency where no energy
-    was measured. Results of different boards, power modes, calibrations or protocols are not comparable, and the reason
-    is printed; --force compares them nevertheless.
+    A and B are result files or stored results (an id, its last part, "last", "last~1"). A ratio below 1 is better; A
+    and B are tied where the interval contains 1 or lies within 1 % of it. Verdicts rest on energy, or on latency where
+    no energy was measured. Results of different boards, power modes, calibrations or protocols are not comparable, and
+    the reason is printed; --force compares them nevertheless.
     """
     from edgeprof.reporters.terminal import Style
     from edgeprof.results import files
@@ -51,7 +51,7 @@ def _comparison_lines(a: Result, b: Result, comparison: Across, style: Style, *,
     lines = []
     wide = min(32, max((len(p.label) for p in comparison.pairs), default=0))
     for pair in comparison.pairs:
-        # The contexts stand below, once; repeated for every variant they would bury the rest.
+        # The contexts are listed once, below; repeated for every variant they would hide the rest.
         text = "not comparable" if comparison.forbidden and not force else _verdict_sentence(pair)
         lines += style.wrap(pair.label, text, label_width=wide)
     if not comparison.pairs:

@@ -1,4 +1,4 @@
-"""``edgeprof completion``: the script that lets a shell complete verbs and flags (click's own)."""
+"""``edgeprof completion``: print click's script that lets a shell complete commands and flags."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def command(ctx: click.Context, shell: str) -> None:
     from click.shell_completion import get_completion_class
 
     completion = get_completion_class(shell)
-    assert completion is not None  # click knows the three
+    assert completion is not None  # click knows the three shells
     script = completion(ctx.find_root().command, {}, "edgeprof", "_EDGEPROF_COMPLETE")
-    # Not script.source(): that refuses where the bash of *this* machine is old or absent, which is not asked here.
+    # Not script.source(): it refuses if the bash of *this* machine is old or absent, but the script may be for another.
     click.echo(script.source_template % script.source_vars())

@@ -1,4 +1,4 @@
-"""``edgeprof compress``: variants of a model as files, with where they come from."""
+"""``edgeprof compress``: write compressed variants of a model, with a manifest of how each was made."""
 
 from __future__ import annotations
 
@@ -21,33 +21,47 @@ if TYPE_CHECKING:
     "chains",
     multiple=True,
     metavar="COMPRESSOR[:k=v,...][+...]",
-    help="One variant; a chain is written with +. Repeat it for more.",
+    help="One variant, whose steps are joined by +; repeatable.",
 )
-@click.option("-o", "--output", "directory", type=click.Path(file_okay=False), metavar="DIR", help="Where they go.")
+@click.option(
+    "-o", "--output", "directory", type=click.Path(file_okay=False), metavar="DIR", help="Folder for the variants."
+)
 @click.option("--dataset", metavar="SPEC", help="Data to calibrate with: a file, a folder, or a dataset .toml.")
 @click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Declared preprocessing of the dataset.")
 @click.option(
-    "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape that open inputs are checked with."
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=SHAPE[:DTYPE]",
+    help="Shape of an input that the model leaves open.",
 )
 @click.option(
     "--target",
     metavar="CPU|BOARD",
-    help="Make them for another device: a board, a processor, or a copy of its /proc/cpuinfo (this machine).",
+    help="Device to make them for: a board, a processor, or a copy of its /proc/cpuinfo (default: this machine).",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Makes it repeatable.")
-@click.option("--timeout", "timeout_s", type=float, default=120.0, show_default=True, metavar="S")
-@click.option("--again", is_flag=True, help="Make variants again that are there already.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random choices.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    default=120.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds that loading a variant may take.",
+)
+@click.option("--again", is_flag=True, help="Make variants again that exist already.")
 @click.option("--list", "as_list", is_flag=True, help="List the compressors that take MODEL, and their parameters.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @safety_options
 @json_option
 @no_color_option
 def command(model: str, **flags: Any) -> int:
     """Make compressed variants of MODEL.
 
-    Each --with is one variant; DIR gets its file and a manifest with the steps, their parameters, checksums, what was
-    really done, and the size as it is and zipped. Every variant is loaded and run once: one that does not load or
-    answers NaN is failed. A run that was killed goes on where it stopped.
+    Each --with is one variant. DIR receives its file, and a manifest with the steps, their parameters, checksums, what
+    each step really changed, and the size before and after zipping. Every variant is loaded and run once; it is marked
+    failed if it does not load or answers NaN. A run that was killed continues where it stopped.
     """
     import json
 
@@ -70,7 +84,7 @@ def command(model: str, **flags: Any) -> int:
         click.echo(_compressors_listing(host, source.format, as_json=flags["as_json"]))
         return 0
     if not flags["chains"]:
-        raise InputError("no --with was given", remedy=f"edgeprof compress {model} --list shows what there is.")
+        raise InputError("no --with was given", remedy=f"edgeprof compress {model} --list shows the compressors.")
     if not flags["directory"]:
         raise InputError("no folder was given for the variants", remedy="Add -o DIR.")
     data = None
@@ -148,7 +162,7 @@ def _target_text(target: Mapping[str, Any]) -> str:
 
 
 def _step_changes(entry: Mapping[str, Any]) -> list[str]:
-    """List what each step changed in its input model, and what it left unchanged and why."""
+    """Say what each step changed in its input model, and what it left unchanged and why."""
     from edgeprof.compression.share import describe, reasons
 
     sentences = []
@@ -167,7 +181,7 @@ def _usable_variants(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _compressors_listing(host: Any, model_format: str, *, as_json: bool) -> str:
-    """The compressors that take a format, each with its parameters."""
+    """List the compressors that take a format, each with its parameters."""
     import dataclasses
     import json
 

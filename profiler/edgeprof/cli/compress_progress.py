@@ -1,4 +1,4 @@
-"""What a person sees while a compressor trains or calibrates, on stderr: one line that moves, or a few plain ones."""
+"""Progress of a compressor that trains or calibrates, on stderr: one line that is redrawn, or plain lines in a file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _DRAWN_S, _LINES_S = 0.2, 10.0
 
 
 class Reports:
-    """A sink for ``compression.progress.shown_by``; time left is judged by the pace so far.
+    """A sink for ``compression.progress.shown_by``; the time left is extrapolated from the pace so far.
 
-    Use it as a context manager: what was drawn is wiped at the end.
+    Use it as a context manager: the line is erased at the end.
     """
 
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:

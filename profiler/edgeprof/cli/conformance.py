@@ -1,4 +1,4 @@
-"""What ``edgeprof plugins check`` asks of an installed plugin, in the words of edgeprof.testing."""
+"""The checks that ``edgeprof plugins check`` runs on an installed plugin, by means of edgeprof.testing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgeprof.plugins import PluginHost, PluginInfo
 
-#: Import and registration together; a plugin that takes longer imports something heavy before it is used.
+#: Longest time for import and registration together (s). A slower plugin imports something heavy at the top.
 SLOW_S = 0.5
 
 
@@ -29,8 +29,8 @@ class Row(NamedTuple):
     """One check.
 
     Attributes:
-        name: What was checked: ``sensor lamp/bulb``.
-        status: ``ok``, ``warn``, ``fail`` or ``absent`` (nothing here to check it on).
+        name: What was checked, as ``sensor lamp/bulb``.
+        status: ``ok``, ``warn``, ``fail`` or ``absent`` (this machine has nothing to check it with).
         detail: Why, in one sentence.
     """
 
@@ -40,13 +40,13 @@ class Row(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a plugin is checked with.
+    """Material that a plugin is checked with.
 
     Attributes:
         models: Model files for its runtimes.
         shapes: Shapes of inputs that the models leave open.
         dtypes: Element types of inputs.
-        addresses: Sensor → where its devices are.
+        addresses: Sensor → the addresses of its devices.
     """
 
     models: Sequence[str] = ()
@@ -56,19 +56,19 @@ class Given(NamedTuple):
 
 
 def check_plugin(host: PluginHost, info: PluginInfo, given: Given | None = None) -> list[Row]:
-    """Every check that this machine allows; none raises.
+    """Run every check that this machine allows; none raises.
 
     Args:
         host: The host that loaded it.
         info: The plugin.
-        given: What it is checked with; nothing where None.
+        given: Material that it is checked with; None: nothing.
     """
     given = given or Given()
     if info.status != "loaded":
         return [Row("loads", "fail", info.reason or info.status)]
     rows = [Row("loads", "ok", f"{info.seconds * 1e3:.0f} ms")]
     if info.seconds > SLOW_S:
-        detail = f"it takes {info.seconds:.1f} s; import what is heavy where it is used, not at the top"
+        detail = f"it takes {info.seconds:.1f} s; import heavy modules where they are used, not at the top"
         rows[0] = Row("loads", "warn", detail)
     if not any(info.registers.values()):
         rows.append(Row("registers something", "fail", "no hook registered anything"))
@@ -98,8 +98,8 @@ def _check_sensors(name: str, factory: Callable[..., Any], addresses: list[str])
     arguments = (Roots.resolve(), addresses) if addresses else (Roots.resolve(),)
     yield _run_check(f"sensors {name}", lambda: sensors.extend(factory(*arguments)))
     if not sensors:
-        hint = f"say where one is: --sensor {name}:ADDRESS" if takes_addresses else "its own tests must bring a tree"
-        yield Row(f"sensors {name}", "absent", f"this machine has none of them; {hint}")
+        hint = f"give an address: --sensor {name}:ADDRESS" if takes_addresses else "its own tests must bring a tree"
+        yield Row(f"sensors {name}", "absent", f"this machine has none of these sensors; {hint}")
     for sensor in sensors:
         what = f"sensor {name}/{getattr(sensor, 'name', '?')}"
         yield _run_check(what, functools.partial(testing.check_sensor, sensor))
@@ -117,7 +117,7 @@ def _check_runtime_plugin(name: str, factory: Callable[[], Any], given: Given) -
         detail = proof.detail if proof.remedy is None else f"{proof.detail}. {mended_here(proof.remedy)}"
         yield Row(f"runtime {name} works", "ok" if proof.works else "fail", detail)
         if not given.models:
-            yield Row(f"runtime {name} runs a model", "absent", "give one: --model FILE")
+            yield Row(f"runtime {name} runs a model", "absent", "no model was given: --model FILE")
         for model in given.models:
             what = f"runtime {name} runs {model}"
             try:
@@ -140,7 +140,7 @@ def _check_compressor_plugin(name: str, factory: Callable[[], Any]) -> Iterator[
 
 def _check_reporter(suffix: str, function: Callable[[Any], Any]) -> Iterator[Row]:
     def check() -> None:
-        assert suffix.startswith("."), f"it is registered as {suffix!r}, and the end of a file's name begins with a dot"
+        assert suffix.startswith("."), f"it is registered as {suffix!r}, but a file suffix begins with a dot"
         text = function(testing.example_result())
         assert isinstance(text, str), f"it returned {type(text).__name__}, not the text of a file"
         assert text, "it returned an empty text for a result of two variants"
@@ -151,11 +151,11 @@ def _check_reporter(suffix: str, function: Callable[[Any], Any]) -> Iterator[Row
 def _check_instance(
     what: str, name: str, factory: Callable[[], Any], kind: type, instances: list[Any] | None = None
 ) -> Iterator[Row]:
-    """The factory gives an object of the contract's class that bears the registered name."""
+    """Check that the factory returns an object of the contract's class with the registered name."""
 
     def check() -> None:
         thing = factory()
-        assert isinstance(thing, kind), f"its factory gave {thing!r}, which is no {kind.__name__}"
+        assert isinstance(thing, kind), f"its factory returned {thing!r}, which is not a {kind.__name__}"
         assert thing.name == name, f"it is registered as {name!r} but calls itself {thing.name!r}"  # type: ignore[attr-defined]
         if instances is not None:
             instances.append(thing)

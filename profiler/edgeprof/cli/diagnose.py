@@ -1,4 +1,4 @@
-"""``edgeprof diagnose``: why a variant is, or will be, no faster, no smaller or no longer accurate."""
+"""``edgeprof diagnose``: explain why a variant is, or will be, no faster, no smaller or no longer accurate."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @click.command("diagnose", no_args_is_help=True)
 @click.argument("model", metavar="MODEL")
-@click.option("--baseline", metavar="MODEL", help="What it came from; it is then compared and timed.")
-@click.option("--with", "chain", metavar="CHAIN", help="Before a run: make this variant of MODEL and predict.")
-@click.option("--runtime", metavar="NAME", help="Which runtime runs it (default: from the file's content).")
-@click.option("--dataset", metavar="SPEC", help="For agreement, ranges and signal to noise.")
+@click.option("--baseline", metavar="MODEL", help="The model that MODEL was made from, to compare and time.")
+@click.option("--with", "chain", metavar="CHAIN", help="Make this variant of MODEL and predict, without timing it.")
+@click.option("--runtime", metavar="NAME", help="Runtime that runs it (default: chosen by the file's content).")
+@click.option("--dataset", metavar="SPEC", help="Samples for agreement, ranges and signal to noise.")
 @click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Declared preprocessing of the dataset.")
 @click.option(
     "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape of an input, as x=1x3x32x32."
@@ -29,10 +29,18 @@ if TYPE_CHECKING:
 @click.option(
     "--measure", "measure_s", type=click.FloatRange(0, 60), metavar="S", help="Time each model for S seconds."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of --with.")
-@click.option("--timeout", "timeout_s", type=float, default=120.0, show_default=True, metavar="S")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random choices of --with.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    default=120.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds that one step of the worker may take.",
+)
 @click.option("--strict", is_flag=True, help="Exit 1 if a check fails.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @safety_options
 @root_options
 @json_option
@@ -40,11 +48,11 @@ if TYPE_CHECKING:
 def command(model: str, **flags: Any) -> int:
     """Say, with numbers, why MODEL is (or will be) no faster, no smaller, no cheaper, or no longer accurate.
 
-    With --baseline it explains: what runs in integers, which zeros help, where precision is lost, whether answers
-    agree, and how much faster it is (2 s of timing unless --measure says otherwise). With --with it
-    predicts: the variant is made, looked at and thrown away; nothing is timed.
+    With --baseline it explains what runs in integers, which zeros help, where precision is lost, whether the answers
+    agree, and how much faster MODEL is (2 s of timing unless --measure says otherwise). With --with it predicts: the
+    variant is made, examined and deleted; nothing is timed.
 
-    Where a model leaves sizes open, --input, --input-data or the samples of --dataset give them.
+    If a model leaves the sizes of its inputs open, give them by --input, --input-data or the samples of --dataset.
     """
     import json
 
@@ -79,7 +87,7 @@ def command(model: str, **flags: Any) -> int:
         if flags["chain"]:
             variant, recipe = make_variant(
                 given, parse_chain(flags["chain"]), host.of("compressors"), folder, data, seed=flags["seed"],
-                least_share=0.0,  # a method that does next to nothing is what is to be explained
+                least_share=0.0,  # a method that changes next to nothing is to be explained here, not refused
             )  # fmt: skip
             baseline = given
         else:
@@ -148,24 +156,24 @@ def _diagnosis_text(diagnosis: Diagnosis, *, no_color: bool) -> str:
             *wrapped[1:],
         ]
     lines += [line for text in diagnosis.assumed for line in style.wrap("", f"assumed: {text}")]
-    lines += [line for note in diagnosis.notes for line in style.wrap("", f"not told: {note}")]
+    lines += [line for note in diagnosis.notes for line in style.wrap("", f"not known: {note}")]
     return "\n".join(lines)
 
 
 def _first_line(diagnosis: Diagnosis) -> str:
-    """The gravest finding; without one, whether anything was looked at that could have held it back."""
+    """The most severe finding; without one, whether anything could be examined at all."""
     from edgeprof.diagnosis.checks import headline
 
     first = headline(diagnosis.findings)
     if first is not None:
         return first.sentence
     if not diagnosis.findings:
-        return "cannot be told: nothing could be looked at"
-    return "nothing found that would hold it back" + (", as far as could be looked" if diagnosis.notes else "")
+        return "no diagnosis: nothing of the model could be examined"
+    return "nothing was found that would slow it down" + (", as far as it could be examined" if diagnosis.notes else "")
 
 
 def _threshold_text(number: float | None, threshold: float | None, unit: str) -> str:
-    """``(0.0043 against 0.05)``."""
+    """A number and the threshold that it is judged by, as ``(0.0043 against 0.05)``; empty without either."""
     if number is None or threshold is None:
         return ""
     unit_text = "" if unit == "ratio" else f" {unit}"

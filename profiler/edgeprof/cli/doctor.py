@@ -1,4 +1,4 @@
-"""``edgeprof doctor``: what works, what does not, why, and the exact command that mends it."""
+"""``edgeprof doctor``: show what works, what does not and why, and the exact command that repairs it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     "--bundle",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write what a bug report needs to FILE (.tar.gz), without names, serials and addresses (shown first).",
+    help="Write FILE (.tar.gz) for a bug report, without names, serial numbers and addresses (shown first).",
 )
 @click.option("-y", "--yes", is_flag=True, help="With --fix-udev and --bundle: do not ask.")
 @click.option("--strict", is_flag=True, help="Exit with status 1 if anything failed.")
-@click.option("--prove", is_flag=True, help="Load all cores in a known pattern and judge what the sensors show of it.")
-@click.option("--against", metavar="METER", help="With --prove: hold the total against this meter as well.")
+@click.option("--prove", is_flag=True, help="Load all cores in a known pattern, and judge how the sensors follow it.")
+@click.option("--against", metavar="METER", help="With --prove: also compare the total with this meter.")
 @click.option("--quick", is_flag=True, help="With --prove: less than a minute, with wider intervals.")
 @click.option("--rail", metavar="NAME", help="With --prove: the rail to quote as the total.")
 @click.option("--sensor", "sensors", multiple=True, metavar="NAME[:ADDRESS]", help="Only these sources; repeatable.")
@@ -54,16 +54,16 @@ def command(
     procfs_root: str | None,
     as_json: bool,
 ) -> None:
-    """What works here, what does not, why, and the command that mends it.
+    """Show what works on this machine, what does not and why, and the command that repairs it.
 
-    Statuses: ok; warn (works, but numbers suffer); absent (not here, and edgeprof works without it); fail (should
-    work and does not).
+    Statuses: ok; warn (it works, but figures are less accurate); absent (it is not here, and edgeprof works without
+    it); fail (it should work, but does not).
 
-    With --prove: whether this board's joules can be believed, in two minutes. Verdicts: pass; fail; ? (cannot tell,
-    and how long it would take). Exits with status 1 if one failed.
+    With --prove, edgeprof finds out in two minutes whether this board's joules can be trusted. Verdicts: pass; fail;
+    ? (it cannot be decided, with the time that would decide it). The exit status is 1 if a check failed.
 
-    With --bundle: captured files of the sensors, versions, and what was refused, for a bug report. The archive unpacks
-    to a tree that --sysfs-root reads.
+    With --bundle, edgeprof collects the sensors' files, the versions and what was refused, for a bug report. The
+    archive unpacks to a tree that --sysfs-root reads.
     """
     from edgeprof.cli.doctor_checks import examine
     from edgeprof.errors import InputError
@@ -85,7 +85,7 @@ def command(
 
         doctor_bundle.run(host, resolve_roots(sysfs_root, procfs_root), bundle, yes=yes)
         return
-    host.commands(reserved=RESERVED)  # so that a plugin that fails there is told too
+    host.commands(reserved=RESERVED)  # so that a plugin that fails there is reported too
     if fix_udev:
         _fix_udev(host, yes)
         return

@@ -1,4 +1,4 @@
-"""``edgeprof doctor --bundle FILE``: what a bug report needs, shown before it is written."""
+"""``edgeprof doctor --bundle FILE``: collect what a bug report needs, and show it before it is written."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 SCHEMA = "edgeprof.bundle/1"
 _SUFFIXES = (".tar.gz", ".tgz")
-#: What the Raspberry Pi's firmware is asked for, and where the answers lie in a tree.
-_OF_VCGENCMD = ("pmic_read_adc", "get_throttled")
+#: Commands of vcgencmd that the Raspberry Pi's firmware is asked; a tree holds each answer in a file of that name.
+_VCGENCMD_QUESTIONS = ("pmic_read_adc", "get_throttled")
 
 
 def run(host: PluginHost, roots: Roots, file: Path, *, yes: bool) -> None:
-    """Collect, show, ask, and write.
+    """Collect the files, show them, ask, and write the archive.
 
     Raises:
-        InputError: the file's name says that it is no such archive, its folder is not there, or nobody can be asked.
+        InputError: the file's name is not that of a .tar.gz, its folder does not exist, or nobody can be asked.
     """
     if not file.name.endswith(_SUFFIXES):
         raise InputError(
@@ -56,13 +56,17 @@ def run(host: PluginHost, roots: Roots, file: Path, *, yes: bool) -> None:
     try:
         file.write_bytes(archive)
     except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}", remedy="Name another place.") from None
+        raise InputError(f"{file} cannot be written: {error.strerror}", remedy="Name another file.") from None
     click.echo(f"{file} is written. It can be read on any machine: tar xf {file}, then")
     click.echo("  edgeprof sensors --sysfs-root edgeprof-bundle")
 
 
 def collect(host: PluginHost, roots: Roots) -> tuple[Tree, Redactor]:
-    """The tree of a bundle, with names, serial numbers and addresses replaced, and what replaced them."""
+    """Build the tree of a bundle.
+
+    Returns:
+        The tree, in which names, serial numbers and addresses are replaced, and the redactor that replaced them.
+    """
     from edgeprof.cli.doctor_checks import examine
     from edgeprof.cli.sensors import document
     from edgeprof.errors import EdgeprofError
@@ -83,7 +87,7 @@ def collect(host: PluginHost, roots: Roots) -> tuple[Tree, Redactor]:
         except EdgeprofError as error:
             manifest["refusal"] = {"message": error.message, "remedy": error.remedy}
     tree = capture(roots, [*paths, str(roots.sysfs / SIMULATION_MARKER)])
-    tree.files |= _answers_of_vcgencmd(roots)
+    tree.files |= _vcgencmd_answers(roots)
     manifest["unreadable"] = tree.unreadable
     text = json.dumps(manifest, indent=1, default=str, ensure_ascii=False)
     tree.files[BUNDLE_MARKER] = text.encode("utf-8", "backslashreplace")
@@ -92,7 +96,7 @@ def collect(host: PluginHost, roots: Roots) -> tuple[Tree, Redactor]:
 
 
 def _versions(host: PluginHost) -> dict[str, str]:
-    """Of Python, the C library, the kernel, and every library that edgeprof uses or could use."""
+    """Versions of Python, the C library, the kernel, and every library that edgeprof uses or could use."""
     from edgeprof.cli.doctor_checks import runtime_libraries
 
     versions = {
@@ -107,14 +111,14 @@ def _versions(host: PluginHost) -> dict[str, str]:
     return versions
 
 
-def _answers_of_vcgencmd(roots: Roots) -> dict[str, bytes]:
-    """What a Raspberry Pi's firmware says, where a captured tree keeps it; empty on every other machine."""
+def _vcgencmd_answers(roots: Roots) -> dict[str, bytes]:
+    """The answers of a Raspberry Pi's firmware: path in a captured tree → answer; empty on every other machine."""
     import shutil
     import subprocess
 
     program = shutil.which("vcgencmd") if roots.is_live else None
     answers = {}
-    for question in _OF_VCGENCMD if program is not None else ():
+    for question in _VCGENCMD_QUESTIONS if program is not None else ():
         try:
             done = subprocess.run([str(program), question], capture_output=True, timeout=5, check=True)
         except (OSError, subprocess.SubprocessError):
@@ -125,7 +129,7 @@ def _answers_of_vcgencmd(roots: Roots) -> dict[str, bytes]:
 
 
 def show(tree: Tree) -> None:
-    """Print every file with all that it holds, so that a person sees what leaves the machine."""
+    """Print every file with its whole content, so that a person sees what will leave the machine."""
     lines = []
     for path, data in sorted(tree.files.items()):
         text = data.decode("utf-8", "replace").replace("\0", " ").rstrip()
@@ -141,4 +145,6 @@ def _summary(tree: Tree, redactor: Redactor, size: int) -> str:
     words: dict[Kind, str] = {"name": "names", "serial": "serial numbers", "address": "addresses"}
     replaced = [f"{redactor.counts[kind]} {word}" for kind, word in words.items() if redactor.counts[kind]]
     held = f"{len(tree.files)} files, {len(tree.unreadable)} that cannot be read, {size / 1024:.0f} KiB"
-    return f"{held}; replaced: {', '.join(replaced) or 'nothing'}. Above is all that it holds."
+    return (
+        f"{held}; replaced: {', '.join(replaced) or 'nothing'}. The archive holds what is shown above and nothing else."
+    )

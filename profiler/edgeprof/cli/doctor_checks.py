@@ -53,14 +53,14 @@ finally:
 
 
 class Check(NamedTuple):
-    """One line.
+    """One line of the report.
 
     Attributes:
-        name: What was looked at.
-        status: ``ok``; ``warn``: works, but numbers suffer; ``absent``: not here, and edgeprof works without it;
-            ``fail``: should work and does not.
-        detail: What was found, or why not.
-        remedy: The command or step that mends it.
+        name: What was checked.
+        status: ``ok``; ``warn``: it works, but figures are less accurate; ``absent``: it is not here, and edgeprof
+            works without it; ``fail``: it should work, but does not.
+        detail: What was found, or the reason why not.
+        remedy: The command or step that repairs it.
     """
 
     name: str
@@ -70,12 +70,12 @@ class Check(NamedTuple):
 
 
 def examine(host: PluginHost, roots: Roots, only: Sequence[str] = ()) -> list[Check]:
-    """Every check, in the order in which a person wants to know.
+    """Run every check, in the order in which a person wants to read them.
 
     Args:
-        host: Holds the plugins.
+        host: The host of the plugins.
         roots: Where sensors are looked for.
-        only: Sources of sensors to ask, as in ``--sensor meter:ADDRESS``; all without any.
+        only: Sources of sensors to ask, as in ``--sensor meter:ADDRESS``; empty: all.
     """
     from edgeprof.sensing.discover import discover
 
@@ -100,14 +100,14 @@ def _plugins(host: PluginHost) -> Iterator[Check]:
     note = f", {skipped} skipped by EDGEPROF_PLUGINS" if skipped else ""
     yield Check("plugins", "ok" if loaded else "warn", f"{len(loaded)} loaded{note}")
     for info in host.failures:
-        remedy = f"pip install --upgrade {info.distribution}; else report it to its authors"
+        remedy = f"pip install --upgrade {info.distribution}; if it still fails, report it to its authors"
         if info.distribution == "?":
-            remedy = "Mend the value of EDGEPROF_PLUGINS: edgeprof plugins list"
+            remedy = "Correct the value of EDGEPROF_PLUGINS: edgeprof plugins list"
         yield Check(f"plugin {info.name}", "fail", info.reason or "it failed", remedy)
 
 
 def sensor_checks(discovery: Discovery) -> Iterator[Check]:
-    """What the sensors and their total come to, and what each refused channel lacks."""
+    """Check what the sensors and their total cover, and say why a channel cannot be read."""
     headline = discovery.topology.headline
     usable = {channel.key for channel in discovery.topology.channels if channel.available}
     if headline.channels:
@@ -132,7 +132,7 @@ def sensor_checks(discovery: Discovery) -> Iterator[Check]:
         key = (channel.sensor, channel.reason or "it cannot be read", channel.remedy)
         grouped.setdefault(key, []).append(channel.name)
     for (source, reason, mend), channels in grouped.items():
-        # With something to do about it, it is a failure; a rail that the board does not wire is merely absent.
+        # If something can be done about it, it is a failure; a rail that the board does not wire is merely absent.
         names = ", ".join(dict.fromkeys(channels))
         yield Check(f"sensor {source}", "fail" if mend else "absent", f"{names}: {reason}", mend)
 
@@ -167,24 +167,24 @@ def _runtimes(host: PluginHost) -> Iterator[Check]:
         except Exception as error:  # noqa: BLE001 - likewise
             proof = Proof(False, f"{type(error).__name__}: {error}")
         detail = f"{status.version or 'here'}: {proof.detail}"
-        remedy = None if proof.works else proof.remedy or "Install it anew, and see what its own import says."
+        remedy = None if proof.works else proof.remedy or "Reinstall it, and read the error of its import."
         yield Check(f"runtime {name}", "ok" if proof.works else "fail", detail, remedy)
 
 
 def _candidates() -> list[Path]:
-    """The system's interpreters but this one, each once."""
+    """The system's Python interpreters except this one, each once."""
     interpreters: dict[Path, Path] = {}
     for directory in ("/usr/bin", "/usr/local/bin"):
         for path in sorted(Path(directory).glob("python3*")):
             if path.name.removeprefix("python3").replace(".", "").isdigit() or path.name == "python3":
                 interpreters.setdefault(path.resolve(), path)
-    if sys.prefix == sys.base_prefix:  # in no virtual environment: the runtimes' own lines speak for this one
+    if sys.prefix == sys.base_prefix:  # not in a virtual environment: the runtimes' own lines describe this one
         interpreters.pop(Path(sys.executable).resolve(), None)
     return list(interpreters.values())
 
 
 def runtime_libraries(host: PluginHost) -> list[str]:
-    """The modules that the runtimes run on, each once."""
+    """The modules that the runtimes need, each once."""
     libraries: list[str] = []
     for factory in host.of("runtimes").values():
         with contextlib.suppress(Exception, SystemExit):  # a plugin that fails has a line of its own
@@ -193,7 +193,7 @@ def runtime_libraries(host: PluginHost) -> list[str]:
 
 
 def _interpreters(candidates: list[Path], libraries: list[str]) -> list[Check]:
-    """What each interpreter could run models with: JetPack's TensorRT lives in the system's Python alone."""
+    """Check which runtimes each interpreter has: JetPack installs TensorRT only in the system's Python."""
     with ThreadPoolExecutor(4) as pool:
         return [
             check
@@ -262,12 +262,14 @@ def _memory(roots: Roots) -> Iterator[Check]:
     lines = (_read(roots.procfs / "meminfo") or "").splitlines()
     fields = {line.split(":")[0]: line.split()[1] for line in lines if len(line.split()) > 1}
     if "MemAvailable" not in fields:
-        yield Check("memory", "absent", f"{roots.procfs / 'meminfo'} does not tell what is available")
+        yield Check("memory", "absent", f"{roots.procfs / 'meminfo'} does not say how much is available")
         return
     available, total = (int(fields.get(key, "0")) << 10 for key in ("MemAvailable", "MemTotal"))
     text = f"{available >> 20} MiB of {total >> 20} MiB available"
     if available < _LOW_MEMORY:
-        yield Check("memory", "warn", text, "Close programs; a variant that runs out of memory fails alone.")
+        yield Check(
+            "memory", "warn", text, "Close programs; a variant that runs out of memory fails, the others do not."
+        )
     else:
         yield Check("memory", "ok", text)
 
@@ -278,8 +280,8 @@ def _load(roots: Roots) -> Check:
         return Check("competing load", "absent", f"{roots.procfs / 'loadavg'} cannot be read")
     load, cores = float(words[0]), os.cpu_count() or 1
     if load > 0.25 * cores:
-        detail = f"{load:.2f} on {cores} cores: others' work is in your joules"
-        return Check("competing load", "warn", detail, "Stop other work; net joules take off what idles on.")
+        detail = f"{load:.2f} on {cores} cores: your joules include the work of other programs"
+        return Check("competing load", "warn", detail, "Stop other work; net joules subtract only steady idle power.")
     return Check("competing load", "ok", f"{load:.2f} on {cores} cores")
 
 

@@ -1,4 +1,4 @@
-"""``edgeprof doctor --prove``: plays the pattern, prints each verdict, and says what the board's joules are worth."""
+"""``edgeprof doctor --prove``: play the load pattern, print each verdict, and say how far the joules can be trusted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WORDS = {"passed": "pass", "failed": "fail", "cannot_tell": "?"}
 
 
 class Asked(NamedTuple):
-    """What a proof was asked for.
+    """The flags of a proof.
 
     Attributes:
         rail: ``--rail``.
@@ -40,17 +40,17 @@ class Asked(NamedTuple):
 
 
 def run(host: PluginHost, roots: Roots, asked: Asked, *, output: Path | None, as_json: bool) -> bool:
-    """Prove, print, keep; whether nothing failed.
+    """Run the proof, print it and write it to ``output``; return whether no check failed.
 
     Raises:
         BusyError: another measurement runs on this device.
-        InputError: ``output`` is neither a page nor JSON, or cannot be written.
+        InputError: ``output`` does not end in .html or .json, or cannot be written.
     """
     from edgeprof.calibration.prove import prove
     from edgeprof.launch.lock import measuring
 
     if output is not None and output.suffix not in _OUTPUTS:
-        raise InputError(f"{output.name} is neither a page nor JSON", remedy="Name it FILE.html or FILE.json.")
+        raise InputError(f"{output.name} does not end in .html or .json", remedy="Name it FILE.html or FILE.json.")
     with measuring(roots, "doctor --prove"):
         proof = prove(
             host,
@@ -69,7 +69,7 @@ def run(host: PluginHost, roots: Roots, asked: Asked, *, output: Path | None, as
 
 
 def _write(proof: Proof, document: str, output: Path) -> None:
-    """Write a page or the document.
+    """Write the proof as a page, or as its JSON document.
 
     Raises:
         InputError: the file cannot be written.
@@ -88,7 +88,7 @@ def _write(proof: Proof, document: str, output: Path) -> None:
 
 
 def lines(proof: Proof) -> Iterator[str]:
-    """The verdicts: of the headline each, of other channels one line for all that passed."""
+    """Format the verdicts: one line for each check of the headline; other channels that passed share one line."""
     import msgspec
 
     from edgeprof.reporters.proof_section import summary

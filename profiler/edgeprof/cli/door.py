@@ -1,4 +1,4 @@
-"""``edgeprof door``: the device's end of a fleet, started by sshd for each visit (docs/fleet.md)."""
+"""``edgeprof door``: the device's end of a fleet, which sshd starts for each connection (docs/fleet.md)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import click
 
 from edgeprof.cli.options import resolve_roots, root_options
 
-#: Where a device's owner says what a fleet may do.
+#: The file in which a device's owner says what a fleet may do.
 CONFIGURATION = Path("/etc/edgeprof/door.toml")
-#: What a host asks sshd for; the forced command runs whatever was asked for.
+#: Commands that a fleet's host asks sshd to run; the forced command runs in place of whatever was asked for.
 ASKED = ("", "edgeprof door")
 
 
@@ -24,10 +24,10 @@ ASKED = ("", "edgeprof door")
 )
 @root_options
 def command(config: Path | None, sysfs_root: str | None, procfs_root: str | None) -> int:
-    """The device's end of a fleet: answers hello, status, put, bench, fetch and cancel on stdin and stdout.
+    """Serve a fleet on this device: answer hello, status, put, bench, fetch and cancel on stdin and stdout.
 
-    sshd starts it as the forced command of a key or a certificate, so that whoever holds that key can do nothing else
-    here. It ends with the connection, and becomes the benchmark that it is asked for.
+    sshd starts this command as the forced command of a key or a certificate, so that the holder of that key can do
+    nothing else on this device. The process ends with the connection; asked for a benchmark, it turns into it.
     """
     from edgeprof.errors import InputError
     from edgeprof.fleet.door import Door, Permissions

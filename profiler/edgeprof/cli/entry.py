@@ -1,8 +1,8 @@
-"""Where the command starts: ``edgeprof --help`` and ``--version`` are answered before anything is imported.
+"""The console script: ``edgeprof --help`` and ``--version`` are answered before anything is imported.
 
-click alone takes longer to import than Python itself to start, and a profiler that is slow to say its own name is not
-trusted with milliseconds. So the two questions that need no parsing are answered here; everything else goes to
-edgeprof.cli.main. A test holds this text and click's together.
+Importing click takes longer than starting Python. A profiler that is slow to print its version is not trusted with
+milliseconds, so the two requests that need no parsing are answered here; edgeprof.cli.main handles all others. A test
+checks that this help text equals click's.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _OPTIONS = (("--version", "Show the version and exit."), ("-h, --help", "Show th
 
 
 def main() -> None:
-    """The console script: leaves with the contract's exit codes (contract §1)."""
+    """Run the command line and exit with the contract's exit codes (contract §1)."""
     streams.mend()
     sys.exit(streams.finish(run(sys.argv[1:])))
 
 
 def run(argv: list[str]) -> int:
-    """Answer at once what can be, hand on the rest."""
+    """Answer ``--help`` and ``--version`` at once, and pass everything else to edgeprof.cli.main."""
     if argv in (["--help"], ["-h"]):
         text = help_text()
-        if max(map(len, text.splitlines())) <= _terminal_width() - 2:  # else click wraps it
+        if max(map(len, text.splitlines())) <= _terminal_width() - 2:  # otherwise click must wrap it
             return _print_text(text)
     if argv == ["--version"]:
         return _print_text(f"edgeprof, version {__version__}\n")
@@ -50,7 +50,7 @@ def _verb_rows(rows: list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> str
 
 
 def _terminal_width() -> int:
-    """The width that click would see (shutil.get_terminal_size, whose module imports the compressors)."""
+    """The width that click would use, without shutil.get_terminal_size, whose module imports zlib, bz2 and lzma."""
     try:
         return int(os.environ["COLUMNS"]) or 80
     except (KeyError, ValueError):

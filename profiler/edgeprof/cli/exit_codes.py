@@ -1,4 +1,4 @@
-"""The exit code that a result deserves."""
+"""The exit code of a result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ if TYPE_CHECKING:
 
 
 def exit_code(result: Result, *, strict: bool) -> int:
-    """Contract §1: 130 interrupted, 3 a variant without figures to quote, 1 strict and not wholly right, else 0."""
+    """Return the exit code of contract §1.
+
+    130: interrupted; 3: a variant has no figures to quote; 1: strict, and a variant is degraded or its joules are
+    estimated or absent; else 0.
+    """
     if result.interrupted:
         return 130
     if any(variant.status in {"failed", "invalid"} for variant in result.variants):

@@ -30,34 +30,34 @@ if TYPE_CHECKING:
     from edgeprof.fleet.inventory import Device
     from edgeprof.fleet.protocol import State
 
-#: A device's clock that is further off than this (s) will have trouble with certificates.
+#: Certificates may fail on a device whose clock is off by more than this (s).
 _CLOCK_OFF_S = 5.0
 
 
 @click.group("fleet")
 def command() -> None:
-    """The same bench or study on many devices, which are reached by ssh.
+    """Run the same bench or study on many devices, which are reached by ssh.
 
-    The inventory names the devices; it is the one that edgeprof dashboards targets reads. A device needs edgeprof and
-    a key or a certificate whose forced command is edgeprof door (docs/fleet.md); nothing runs on it between jobs. What
-    fails on one device does not keep the others from being measured (exit 3).
+    The inventory names the devices; edgeprof dashboards targets reads the same file. A device needs edgeprof, and a
+    key or a certificate whose forced command is edgeprof door (docs/fleet.md); nothing runs on it between jobs. If one
+    device fails, the others are measured nevertheless (exit 3).
     """
 
 
-@command.command("add", short_help="Say hello to a device and write it into the inventory.")
+@command.command("add", short_help="Contact a device and add it to the inventory.")
 @click.argument("name")
 @click.argument("address", required=False)
-@click.option("--ssh", metavar="DESTINATION", help="What ssh is given: user@host, or a Host of ~/.ssh/config.")
-@click.option("--kind", metavar="WORD", help="A word of yours, for --on kind:WORD.")
+@click.option("--ssh", metavar="DESTINATION", help="Destination for ssh: user@host, or a Host of ~/.ssh/config.")
+@click.option("--kind", metavar="WORD", help="Kind of device, a word of your choice, for --on kind:WORD.")
 @click.option("--power-mode", metavar="MODE", help="Measure in this power mode only.")
 @inventory_option
 def add(
     name: str, address: str | None, ssh: str | None, kind: str | None, power_mode: str | None, inventory: Path
 ) -> None:
-    """Say hello to a device and write it into the inventory, with the board and the machine that it is.
+    """Contact a device and add it to the inventory, with its board and its machine.
 
-    ADDRESS is its host, with the port of its exporter where that is another one (default: NAME). The fleet's key must
-    be installed on the device and its host key known here: docs/fleet.md has the lines.
+    ADDRESS is its host, with the port of its exporter if that is not the default one (default: NAME). The fleet's key
+    must be installed on the device, and the device's host key must be known here: docs/fleet.md has the commands.
     """
     from dataclasses import replace
 
@@ -73,12 +73,15 @@ def add(
     click.echo(printable(f"{name}: {answer.board}{mode}; written to {inventory}"))
 
 
-@command.command("status", short_help="A row for each device: what it is, who measures on it.")
+@command.command("status", short_help="Show a row for each device: what it is, who measures on it.")
 @inventory_options
 @json_option
 @no_color_option
 def status(inventory: Path, on: tuple[str, ...], *, as_json: bool, no_color: bool) -> int:
-    """A row for each device: is it there, what is it, who measures on it, how warm it is. Exit 3 if one is missing."""
+    """Show for each device whether it answers, what it is, who measures on it and how warm it is.
+
+    Exit 3 if one is missing.
+    """
     from edgeprof.errors import EdgeprofError
     from edgeprof.fleet.engine import on_each
     from edgeprof.fleet.link import Link
@@ -87,7 +90,7 @@ def status(inventory: Path, on: tuple[str, ...], *, as_json: bool, no_color: boo
         asked_s = time.time()
         with Link(device) as link:
             state = link.status()
-        return state, state.time_s - (asked_s + time.time()) / 2  # it looked at its clock between the two moments
+        return state, state.time_s - (asked_s + time.time()) / 2  # the device read its clock between the two moments
 
     devices = chosen_devices(inventory, on)
     answers = {device.name: answer for device, answer in on_each(devices, ask)}
@@ -171,7 +174,7 @@ def _number(value: float | None, unit: str) -> tuple[str, str]:
     default=3600.0,
     show_default=True,
     metavar="S",
-    help="How long to wait while somebody else measures on a device.",
+    help="Seconds to wait while somebody else measures on a device.",
 )
 @click.option(
     "--repeat",
@@ -179,7 +182,7 @@ def _number(value: float | None, unit: str) -> tuple[str, str]:
     default=1,
     show_default=True,
     metavar="N",
-    help="The N-th measurement of the same; the first is not repeated where it is there.",
+    help="Take the N-th measurement of the same job; one that exists already is not taken again.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @table_output_option
@@ -200,7 +203,7 @@ def bench(arguments: tuple[str, ...], **flags: Any) -> int:
 @command.command("sweep", short_help="Run a study on every device.", no_args_is_help=True)
 @click.argument("recipe", metavar="RECIPE.toml", type=click.Path(dir_okay=False, path_type=Path))
 @inventory_options
-@click.option("--dir", "directory", metavar="DIR", help="The folder of variants (RECIPE.study).")
+@click.option("--dir", "directory", metavar="DIR", help="Folder for the variants (default: RECIPE.study).")
 @click.option(
     "--wait",
     "wait_s",
@@ -208,7 +211,7 @@ def bench(arguments: tuple[str, ...], **flags: Any) -> int:
     default=3600.0,
     show_default=True,
     metavar="S",
-    help="How long to wait while somebody else measures on a device.",
+    help="Seconds to wait while somebody else measures on a device.",
 )
 @click.option("--target", metavar="CPU|BOARD", help="Make variants for another device than this machine.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -226,16 +229,16 @@ def sweep(recipe: Path, **flags: Any) -> int:
     return sweep_on_devices(recipe, flags)
 
 
-@command.command("report", short_help="One table of what the fleet has measured.")
+@command.command("report", short_help="Show one table of what the fleet has measured.")
 @inventory_options
 @table_output_option
 @json_option
 @no_color_option
 def report(inventory: Path, on: tuple[str, ...], *, output: tuple[Path, ...], as_json: bool, no_color: bool) -> None:
-    """One table of what the fleet has measured: a row for each device and variant, the newest result of each.
+    """Show one table of what the fleet has measured: a row for each device and variant, the newest result of each.
 
-    Ratios are told within a device alone; devices are ordered by joules only where the joules cover the same and come
-    about in the same way. -o FILE writes it: .html, .csv or .json.
+    Ratios are shown only within a device. Devices are ordered by joules only if their joules cover the same parts and
+    were obtained in the same way. -o FILE writes the table: .html, .csv or .json.
     """
     from edgeprof.cli.fleet_bench import check_outputs, write_outputs
     from edgeprof.errors import InputError
@@ -260,11 +263,11 @@ def report(inventory: Path, on: tuple[str, ...], *, output: tuple[Path, ...], as
         show_table(groups, no_color=no_color)
 
 
-@command.command("fetch", short_help="Fetch results that devices have and this machine has not.")
+@command.command("fetch", short_help="Fetch results that are missing on this machine.")
 @inventory_options
 @json_option
 def fetch(inventory: Path, on: tuple[str, ...], *, as_json: bool) -> int:
-    """Fetch results that devices have and this machine has not, as after a link that broke."""
+    """Fetch the results of the devices that are missing on this machine, as after a broken connection."""
     from edgeprof.errors import EdgeprofError
     from edgeprof.fleet.engine import on_each
     from edgeprof.fleet.store import fleet_store, keep

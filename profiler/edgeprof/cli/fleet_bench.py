@@ -1,4 +1,4 @@
-"""What ``edgeprof fleet bench`` and ``sweep`` do: one job for all devices, their results kept, one table."""
+"""``edgeprof fleet bench`` and ``sweep``: run one job on all devices, store their results, and show one table."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from edgeprof.study.conductor import Candidate, StudySweep
     from edgeprof.verdicts.fleet_table import Group
 
-#: Flags of a bench that name a file of this machine; it is sent along.
+#: Flags of a bench that name a file of this machine; the file is sent to the devices.
 _FILES = ("dataset", "input-data")
-#: Fields of a study's protocol whose flag is not their name without the unit.
+#: Field of a study's protocol → its flag, where the flag is not the field's name without its unit.
 _FLAG_OF_FIELD = {"sensors": "sensor", "estimate_power_w": "estimate-power"}
 _UNITS = ("_s", "_hz")
 
@@ -95,7 +95,7 @@ def sweep_on_devices(recipe: Path, flags: Mapping[str, Any]) -> int:
 
 
 class _Silent:
-    """The progress of a study that measures nothing here."""
+    """Progress of a study that measures nothing on this machine: it shows nothing."""
 
     def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None: ...
 
@@ -108,12 +108,12 @@ class _Silent:
 
 @dataclass
 class _Outcome:
-    """What came of one job or several.
+    """The outcome of one job or several.
 
     Attributes:
-        entries: Devices and their results.
-        failures: Why a device has none.
-        rows: A row for each device and job, for machines.
+        entries: Names of devices, each with its result.
+        failures: The errors of the devices that have no result.
+        rows: A row for each device and job, for the JSON output.
     """
 
     entries: list[tuple[str, Result]] = field(default_factory=list)
@@ -128,7 +128,7 @@ def _measure(
     outcome: _Outcome,
     finish: Callable[[Result], None] = lambda _: None,
 ) -> None:
-    """Measure a job on every device, and keep each result as it comes."""
+    """Measure a job on every device, and store each result as soon as it arrives."""
     quiet = flags["quiet"]
     watches = {device.name: Watch(_speaker(device.name, quiet=quiet)) for device in devices}
     with ending_like_ctrl_c():
@@ -151,7 +151,7 @@ def _measure(
 
 
 def _deliver(devices: Sequence[Device], outcome: _Outcome, flags: Mapping[str, Any]) -> int:
-    """Show one table of all, and return the exit code."""
+    """Show one table of all results, and return the exit code."""
     groups = fleet_table(outcome.entries)
     write_outputs(flags["output"], groups)
     if flags["as_json"]:
@@ -170,10 +170,10 @@ def _speaker(name: str, *, quiet: bool) -> Callable[[str], None]:
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Models, and flags with their values, of a command line that holds both.
+    """Split a command line into models, and flags with their values.
 
     Raises:
-        InputError: a flag is none that a fleet may give, or has no value.
+        InputError: a flag is not one that a fleet may pass on, or has no value.
     """
     models: list[str] = []
     flags: dict[str, list[str]] = {}
@@ -197,7 +197,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, list
 
 
 def _protocol_flags(study_sweep: StudySweep) -> dict[str, list[str]]:
-    """A study's protocol as flags of a bench."""
+    """Convert a study's protocol to flags of a bench."""
     study = study_sweep.study
     protocol = dict(study.protocol)
     shapes, dtypes = protocol.pop("shapes", {}), protocol.pop("dtypes", {})
@@ -220,7 +220,7 @@ def _protocol_flags(study_sweep: StudySweep) -> dict[str, list[str]]:
 
 
 def _name(study_sweep: StudySweep, able: Sequence[Candidate], candidates: Sequence[Candidate], result: Result) -> None:
-    """Call a device's variants as the study does, and judge them by the study's budgets."""
+    """Give the variants of a device's result the study's names, and judge them by the study's budgets."""
     from edgeprof.verdicts.recommend import budgets, judge
 
     names: dict[str, str] = {}
@@ -245,12 +245,12 @@ _FORMATS = (".html", ".csv", ".json")
 def check_outputs(paths: Sequence[Path]) -> None:
     """
     Raises:
-        InputError: a file has no suffix of a fleet's table, or cannot be written.
+        InputError: a fleet's table cannot be written with a file's suffix, or the file cannot be written.
     """
     for path in paths:
         if path.suffix not in _FORMATS:
             raise InputError(
-                f"-o {path}: a fleet's table is not written as {path.suffix or 'a file without a suffix'}",
+                f"-o {path}: a fleet's table cannot be written as {path.suffix or 'a file without a suffix'}",
                 remedy=f"Let its name end in one of {' '.join(_FORMATS)}",
             )
         files.check_writable(path)

@@ -1,4 +1,4 @@
-"""What the verbs of ``edgeprof fleet`` share: options, the chosen devices, and how a failure is told."""
+"""What the commands of ``edgeprof fleet`` share: options, the choice of devices, and the report of a failure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ F = TypeVar("F", bound="Callable[..., object]")
 
 
 def inventory_options(command: F) -> F:
-    """``--inventory`` and ``--on``; the command gets ``inventory`` and ``on``."""
+    """Add ``--inventory`` and ``--on``; the command gets ``inventory`` and ``on``."""
     command = click.option(
         "--on", multiple=True, metavar="NAME,kind:K", help="Only these devices, by name or kind (default: all)."
     )(command)
@@ -31,30 +31,30 @@ def inventory_options(command: F) -> F:
 
 
 def inventory_option(command: F) -> F:
-    """``--inventory``; the command gets ``inventory``."""
+    """Add ``--inventory``; the command gets ``inventory``."""
     return click.option(
         "--inventory",
         type=click.Path(dir_okay=False, path_type=Path),
         default=lambda: os.environ.get(INVENTORY) or "inventory.toml",
         metavar="FILE",
-        help=f"The devices (default: {INVENTORY}, else inventory.toml here).",
+        help=f"File of the devices (default: {INVENTORY}, else inventory.toml in this folder).",
     )(command)
 
 
 def table_output_option(command: F) -> F:
-    """``-o FILE`` for the table, repeatable; the command gets ``output`` as a tuple of paths."""
+    """Add ``-o FILE`` for the table, repeatable; the command gets ``output`` as a tuple of paths."""
     return click.option(
         "-o",
         "--output",
         type=click.Path(dir_okay=False, path_type=Path),
         multiple=True,
         metavar="FILE",
-        help="Write the table to FILE, once for each -o; its suffix says how: .html .csv .json.",
+        help="Write the table to FILE; its suffix gives the format: .html .csv .json. Repeatable.",
     )(command)
 
 
 def chosen_devices(inventory: Path, on: Sequence[str]) -> list[Device]:
-    """The devices that a command is for.
+    """The devices that a command runs on.
 
     Raises:
         InputError: the inventory cannot be read, or has no such device.
@@ -71,19 +71,22 @@ def chosen_devices(inventory: Path, on: Sequence[str]) -> list[Device]:
 
 
 def failure_as_json(error: EdgeprofError) -> dict[str, Any]:
-    """What kept a device from doing what was asked."""
+    """Describe for the JSON output why a device failed."""
     return {"error": error.message, "remedy": error.remedy, "exit": error.exit_code}
 
 
 def say_failure(device: Device, error: EdgeprofError) -> None:
-    """One sentence to stderr, and the remedy below it."""
+    """Print a device's error to stderr, and the remedy below it."""
     click.echo(f"{device.name}: {error.message}", err=True)
     if error.remedy:
         click.echo(f"  {error.remedy}", err=True)
 
 
 def exit_code(failures: Sequence[EdgeprofError], devices: int, results: Sequence[Result]) -> int:
-    """3 where something failed and something else did not; a lone device's own code."""
+    """The exit code of a command on a fleet.
+
+    A failure gives 3, but with a single device the code of its error; else it is the largest code of the results.
+    """
     from edgeprof.cli.exit_codes import exit_code as code_of
 
     if failures:

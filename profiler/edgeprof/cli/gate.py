@@ -1,4 +1,4 @@
-"""``edgeprof gate``: pass or fail a result against limits, for CI."""
+"""``edgeprof gate``: check a result against limits, for continuous integration."""
 
 from __future__ import annotations
 
@@ -27,34 +27,36 @@ SCHEMA = "edgeprof.gate/1"
 @click.option(
     "--max-j",
     metavar="JOULES",
-    help="Joules per unit of the workload (an inference, a request …), gross, as 6mJ or 0.006.",
+    help="Most gross joules per unit of the workload (inference, request …), as 6mJ or 0.006.",
 )
-@click.option("--max-p99", metavar="SECONDS", help="Bound (99 % confidence) of the 99th percentile of latency, as 5ms.")
-@click.option("--max-accuracy-drop", metavar="SHARE", help="Against the baseline, as 1% (one point) or 0.01.")
-@click.option("--max-rss", metavar="BYTES", help="Peak memory, as 64MiB.")
-@click.option("--max-size", metavar="BYTES", help="Size of the model file, as 300KiB.")
-@click.option("--baseline", metavar="RESULT", help="What regressions and drops are counted from.")
-@click.option("--max-regression", metavar="SHARE", help="Of energy and latency over the baseline's, as 5%.")
-@click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant (repeatable).")
-@click.option("--workload", metavar="NAME", help="Of this workload and its unit (default: the main one).")
-@click.option("--min-effect", metavar="SHARE", help="A regression up to this passes, however sure it is, as 1%.")
+@click.option("--max-p99", metavar="SECONDS", help="Largest p99 latency (upper bound of 99 % confidence), as 5ms.")
+@click.option(
+    "--max-accuracy-drop", metavar="SHARE", help="Largest drop below the baseline, as 1% (one point) or 0.01."
+)
+@click.option("--max-rss", metavar="BYTES", help="Largest peak memory, as 64MiB.")
+@click.option("--max-size", metavar="BYTES", help="Largest model file, as 300KiB.")
+@click.option("--baseline", metavar="RESULT", help="Result that regressions and drops are measured from.")
+@click.option("--max-regression", metavar="SHARE", help="Largest rise of energy and latency over the baseline, as 5%.")
+@click.option("--variant", "variants", multiple=True, metavar="NAME", help="Check only this variant; repeatable.")
+@click.option("--workload", metavar="NAME", help="Check this workload, in its unit (default: the main one).")
+@click.option("--min-effect", metavar="SHARE", help="Let a regression up to this pass, however certain it is, as 1%.")
 @click.option(
     "--unsure",
     type=click.Choice(["pass", "fail"]),
-    help="What becomes of a figure whose interval contains its limit.  [default: pass; with --strict: fail]",
+    help="Verdict on a figure whose interval contains its limit.  [default: pass; with --strict: fail]",
 )
-@click.option("--strict", is_flag=True, help="Pass only what is shown to be good; refuse estimates.")
-@click.option("--junit", metavar="FILE", help="Write the checks as JUnit XML too, for a CI's test report.")
+@click.option("--strict", is_flag=True, help="Pass only what is proven to be within its limit; refuse estimates.")
+@click.option("--junit", metavar="FILE", help="Also write the checks as JUnit XML, for a CI's test report.")
 @json_option
 @no_color_option
 def command(result: str, **flags: Any) -> int:
-    """Pass (exit 0) or fail (exit 1) a result against limits.
+    """Check a result against limits: exit 0 if it passes, 1 if it fails.
 
-    RESULT is a result file or a stored result. A limit fails where the value is beyond it. A regression fails where
-    the whole 95 % interval of its ratio is beyond the limit, so that noise alone fails nothing. Where the interval
-    contains the limit, the check is unsure: --unsure says whether it passes. A number that is missing fails.
+    RESULT is a result file or a stored result. A limit fails if the value is beyond it. A regression fails if the
+    whole 95 % interval of its ratio is beyond the limit, so that noise alone fails nothing. If the interval contains
+    the limit, the check is unsure, and --unsure says whether it passes. A missing number fails.
 
-    In GitHub Actions the checks that fail or are unsure become annotations, and all of them a table in the summary.
+    In GitHub Actions, checks that fail or are unsure become annotations, and the summary gets a table of all checks.
     """
     from edgeprof.errors import InputError, unknown
     from edgeprof.reporters import ci
@@ -106,10 +108,10 @@ def command(result: str, **flags: Any) -> int:
 
 
 def _limits(flags: dict[str, Any]) -> Limits:
-    """The flags in base units.
+    """Parse the limits into base units (J, s, bytes, shares).
 
     Raises:
-        InputError: none was given, or one cannot be read.
+        InputError: no limit was given, or one cannot be parsed.
     """
     from edgeprof import units
     from edgeprof.errors import InputError
@@ -137,12 +139,12 @@ def _limits(flags: dict[str, Any]) -> Limits:
         min_effect=read("--min-effect", "", "1%") or 0.0,
     )
     if limits.is_empty:
-        raise InputError("gate has no limit to hold the result to", remedy="Give one at least, as --max-p99 5ms")
+        raise InputError("no limit was given to check the result against", remedy="Give at least one, as --max-p99 5ms")
     return limits
 
 
 def _lines(checks: list[Check], unsure: str, style: Style) -> list[str]:
-    """Failures first; what became of unsure checks; a summary where there is more than one check."""
+    """Format the checks, failures first, then how unsure checks were judged, and a summary of several checks."""
     from edgeprof.reporters.limits import sentence
 
     lines = []

@@ -1,4 +1,4 @@
-"""``edgeprof history``: what was measured on this device, and any of it again in full."""
+"""``edgeprof history``: list the results of this device, show one in full, and label, move or delete results."""
 
 from __future__ import annotations
 
@@ -23,32 +23,34 @@ _PLOT = "Draw the runs over time to FILE (.svg .png .html)."
 _MOVE = "Move RESULT to another data directory."
 #: Options that change a run instead of showing it.
 _CHANGES = ("tags", "untag", "delete", "move")
-#: Runs that a plot shows unless --all or a filter says otherwise.
+#: Largest number of runs in a plot, without --all.
 _MOST_PLOTTED = 200
 
 
 @click.command("history")
 @click.argument("result", required=False)
-@click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True, help="How many runs.")
-@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True, help="Number of runs to list.")
+@click.option("--all", "everything", is_flag=True, help="List all runs.")
 @click.option("--model", metavar="NAME", help="Only this model.")
 @click.option("--tagged", metavar="TAG", help="Only runs with this tag.")
-@click.option("--failed", is_flag=True, help="The runs in which nothing could be measured, which are left out else.")
+@click.option(
+    "--failed", is_flag=True, help="List only runs in which nothing could be measured; they are otherwise left out."
+)
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help=_PLOT)
-@click.option("--name", metavar="NAME", help="Call RESULT so; an empty NAME takes its name away.")
+@click.option("--name", metavar="NAME", help="Name RESULT; an empty NAME removes its name.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Add a tag to RESULT; repeatable.")
 @click.option("--untag", multiple=True, metavar="TAG", help="Remove a tag from RESULT; repeatable.")
-@click.option("--delete", is_flag=True, help="Forget RESULT.")
+@click.option("--delete", is_flag=True, help="Delete RESULT.")
 @click.option("--move", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help=_MOVE)
 @click.option("-y", "--yes", is_flag=True, help="With --delete: do not ask.")
 @output_option
 @json_option
 @no_color_option
 def command(result: str | None, **flags: Any) -> None:
-    """Past results on this device, newest first.
+    """List past results of this device, newest first.
 
-    With RESULT, that one in full: its name, its id or the id's last part (k3f), "last", "last~1", or a result file; or
-    what an option says is done with it.
+    With RESULT, show that result in full, or do with it what an option says. RESULT is its name, its id or the id's
+    last part (k3f), "last", "last~1", or a result file.
     """
     if any(flags[change] for change in _CHANGES) or flags["name"] is not None:
         _change(result, flags)
@@ -102,17 +104,17 @@ def _left_out(failed: int) -> str:
 
 
 def _change(reference: str | None, flags: dict[str, Any]) -> None:
-    """Name, tag, move or delete one stored run.
+    """Name, tag, move or delete a stored run.
 
     Raises:
-        InputError: which run is not said, two things are asked for at once, or nobody can be asked.
+        InputError: no run is named, two options exclude one another, or nobody can be asked.
     """
     from edgeprof.errors import InputError
     from edgeprof.results.store import Store
 
     store = Store()
     if reference is None:
-        raise InputError("which run is meant?", remedy="Name it: edgeprof history RESULT --tag TAG, or last")
+        raise InputError("no run was named", remedy="Name one: edgeprof history RESULT --tag TAG, or last")
     if flags["delete"] and flags["move"]:
         raise InputError("--delete and --move exclude one another", remedy="Leave one out.")
     if flags["name"] is not None or flags["tags"] or flags["untag"]:
@@ -132,7 +134,7 @@ def _change(reference: str | None, flags: dict[str, Any]) -> None:
 
 
 def _plot(flags: dict[str, Any]) -> None:
-    """The runs over time as a picture or a page.
+    """Write the runs over time as a picture or a page.
 
     Raises:
         InputError: no two runs can be compared, or the file cannot be written.
@@ -177,7 +179,7 @@ def _show_run(reference: str, flags: dict[str, Any]) -> None:
 
 
 def _as_json(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Runs with their variants."""
+    """Describe the runs, each with its variants."""
     return [
         {
             "id": run,
@@ -213,7 +215,7 @@ def _list_runs(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
 
 
 def _runs_table(entries: Sequence[Entry], style: Style) -> list[str]:
-    """One line a variant; a run's id and time stand before its first."""
+    """Format one line for each variant; the id of a run stands before its first variant."""
     from edgeprof.reporters import view
     from edgeprof.reporters.terminal import Column, table
     from edgeprof.results.schema import EnergyFigure
@@ -222,7 +224,7 @@ def _runs_table(entries: Sequence[Entry], style: Style) -> list[str]:
     figures = [
         (EnergyFigure(value=e.energy_j, expanded_uncertainty=e.energy_u_j, ci95=None), e.provenance) for e in entries
     ]
-    # What is the same for all would only push the rest off the screen; the id tells the time.
+    # A column whose cells are all alike would only push the others off the screen; the id contains the time.
     units = {e.unit for e in entries}
     facts = (
         ("unit", "unit"),
@@ -251,5 +253,5 @@ def _runs_table(entries: Sequence[Entry], style: Style) -> list[str]:
 
 
 def _label_of(entry: Entry) -> str:
-    """``before-pruning #release #v2``."""
+    """The name and tags of a run, as ``before-pruning #release #v2``."""
     return " ".join(filter(None, [entry.name, *(f"#{tag}" for tag in entry.tags)]))

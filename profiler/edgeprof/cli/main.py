@@ -1,7 +1,7 @@
-"""The command line's edge: verbs load lazily, errors become one sentence and an exit code.
+"""The click group of all commands: it imports a command when it is called, and turns errors into exit codes.
 
-edgeprof.cli.entry is the console script and answers ``--help`` alone; here click comes in, but still neither numpy nor
-psutil nor a plugin.
+edgeprof.cli.entry is the console script and answers ``--help`` by itself. This module imports click, but still neither
+numpy nor psutil nor a plugin.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 
-#: What a disk or a terminal does to a program, and no bug of ours.
-_SURROUNDINGS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
-#: What a name that a user gives can be: too long for any file, a loop of links, in a folder that is closed.
-_NAMES = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.ENOTDIR, errno.EISDIR})
+#: Errors that a disk or a terminal causes; they are not defects of edgeprof.
+_SURROUNDINGS_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+#: Errors that a file name from the user causes: it is too long, a loop of links, or in a folder without access.
+_NAME_ERRORS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.ENOTDIR, errno.EISDIR})
 
 
 class LazyGroup(click.Group):
-    """A group whose verbs are imported when they are called; plugins' verbs are looked for only where ours end."""
+    """A group whose commands are imported when they are called; plugins are loaded only for a name that is not ours."""
 
-    #: What to say about plugins that failed; None until they were looked for.
+    #: A sentence about plugins that failed; None until plugins were loaded.
     plugin_hint: str | None = None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -50,10 +50,10 @@ class LazyGroup(click.Group):
         return super().get_command(ctx, cmd_name)
 
     def load_bundled(self, verb: str) -> click.Command:
-        """A verb of a plugin of ours, without loading any other plugin.
+        """Load a command of one of our own plugins, and no other plugin.
 
         Raises:
-            UnavailableError: that plugin is left out (EDGEPROF_PLUGINS) or failed to load.
+            UnavailableError: EDGEPROF_PLUGINS leaves the plugin out, or it failed to load.
         """
         from edgeprof.errors import UnavailableError
         from edgeprof.plugins import PluginHost, points_of
@@ -66,7 +66,7 @@ class LazyGroup(click.Group):
         return command
 
     def load_plugins(self) -> None:
-        """Let plugins add verbs (``register_commands``), once."""
+        """Let all plugins add their commands (``register_commands``), once."""
         if self.plugin_hint is None:
             from edgeprof.plugins import PluginHost
 
@@ -78,12 +78,12 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # the reader (head, less) has seen enough; click itself would make it a 1
+        except BrokenPipeError:  # the reader (head, less) has seen enough; click itself would exit with 1
             streams.silence()
             return 0
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The verbs without their modules: a press of Tab must not wait for imports."""
+        """Complete commands without importing their modules: a press of Tab must not wait for imports."""
         from click.shell_completion import CompletionItem
 
         verbs = [CompletionItem(verb, help=text) for verb, text in VERBS.items() if verb.startswith(incomplete)]
@@ -122,7 +122,7 @@ def cli() -> None:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; nothing a user can cause leaves here as a traceback."""
+    """Run the command line and return its exit code; no error that a user can cause becomes a traceback."""
     from edgeprof.errors import EdgeprofError
 
     try:
@@ -151,13 +151,13 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _system_error_sentence(error: OSError) -> str | None:
-    """What the system refused, where a user's names or surroundings are the cause; None: a fault of ours."""
+    """Describe a system error that a file name, a disk or a terminal causes; None: it is a defect of edgeprof."""
     from edgeprof.errors import printable
 
     name = None if error.filename is None else printable(os.fsdecode(error.filename))[:200]
-    if error.errno in _NAMES and name is not None:
+    if error.errno in _NAME_ERRORS and name is not None:
         return f"cannot use {name}: {error.strerror}"
-    if error.errno not in _SURROUNDINGS:
+    if error.errno not in _SURROUNDINGS_ERRORS:
         return None
     streams.silence()
     return f"cannot write to {name or 'stdout'}: {error.strerror}"

@@ -1,4 +1,4 @@
-"""Flags that mean the same everywhere (contract §1), declared once."""
+"""Flags that mean the same in every command (contract §1), declared once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ F = TypeVar("F", bound="Callable[..., object]")
 
 
 def root_options(command: F) -> F:
-    """``--sysfs-root`` and ``--procfs-root``; the command gets ``sysfs_root`` and ``procfs_root``."""
+    """Add ``--sysfs-root`` and ``--procfs-root``; the command gets ``sysfs_root`` and ``procfs_root``."""
     command = click.option(
         "--procfs-root", metavar="DIR", help="Read this tree instead of /proc (EDGEPROF_PROCFS_ROOT)."
     )(command)
@@ -31,19 +31,20 @@ def root_options(command: F) -> F:
 
 
 def json_option(command: F) -> F:
-    """``--json``; the command gets ``as_json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Machine output on stdout, and nothing else there.")(
-        command
-    )
+    """Add ``--json``; the command gets ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else.")(command)
 
 
 def no_color_option(command: F) -> F:
-    """``--no-color`` (also NO_COLOR); the command gets ``no_color``."""
-    return click.option("--no-color", is_flag=True, envvar="NO_COLOR", help="No colours.")(command)
+    """Add ``--no-color`` (also NO_COLOR); the command gets ``no_color``."""
+    return click.option("--no-color", is_flag=True, envvar="NO_COLOR", help="Print without colours.")(command)
 
 
 def safety_options(command: F) -> F:
-    """``--allow-code`` and ``--sandbox``: what a model may do. The command does not see them, but runs within them."""
+    """Add ``--allow-code`` and ``--sandbox``, which say what a model may do.
+
+    The command does not get them as arguments, but runs within what they allow.
+    """
 
     @functools.wraps(command)
     def within(*args: Any, allow_code: bool, sandbox: bool, **kwargs: Any) -> object:
@@ -56,10 +57,10 @@ def safety_options(command: F) -> F:
             return command(*args, **kwargs)
 
     decorated = click.option(
-        "--sandbox", is_flag=True, help="No network, no new rights, and no writing outside of a scratch folder."
+        "--sandbox", is_flag=True, help="Run models without network, new rights, or writing outside a scratch folder."
     )(cast("F", within))
     return click.option(
-        "--allow-code", is_flag=True, help="Also load a model file that runs its author's code when it is loaded."
+        "--allow-code", is_flag=True, help="Load also a model file that runs its author's code when it is loaded."
     )(decorated)
 
 
@@ -80,7 +81,7 @@ def _require_sandbox() -> None:
 
 
 def output_option(command: F) -> F:
-    """``-o FILE``, repeatable; the command gets ``output`` as a tuple of paths, each once."""
+    """Add ``-o FILE``, repeatable; the command gets ``output`` as a tuple of paths, each once."""
     return click.option(
         "-o",
         "--output",
@@ -88,33 +89,33 @@ def output_option(command: F) -> F:
         multiple=True,
         callback=lambda _context, _option, paths: tuple(dict.fromkeys(paths)),
         metavar="FILE",
-        help="Write to FILE, once for each -o; its suffix says how: .json .jsonl .csv .md .html"
-        " .card.md .spdx3.json .github-benchmark.json.",
+        help="Write to FILE; its suffix gives the format: .json .jsonl .csv .md .html"
+        " .card.md .spdx3.json .github-benchmark.json. Repeatable.",
     )(command)
 
 
 def resolve_roots(sysfs_root: str | None, procfs_root: str | None) -> Roots:
-    """The flags (else the environment) as Roots."""
+    """Resolve the roots from the flags, else from the environment."""
     from edgeprof.roots import Roots
 
     return Roots.resolve(sysfs_root, procfs_root)
 
 
 def counts(flag: str, text: str) -> list[int]:
-    """``N`` or ``N,N,…`` as numbers.
+    """Parse ``N`` or ``N,N,…`` into whole numbers.
 
     Args:
-        flag: Whose value it is, for messages.
-        text: As it was given.
+        flag: The flag that has this value, for messages.
+        text: The value as it was typed.
 
     Raises:
-        InputError: it is not written so.
+        InputError: the text has another form.
     """
     from edgeprof.errors import InputError
 
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"-?[0-9]{1,12}", part) for part in parts):
-        raise InputError(f"{flag} {text} is no whole number, and no list of them", remedy=f"As: {flag} 128")
+        raise InputError(f"{flag} {text} is not a whole number or a list of them", remedy=f"Write it as {flag} 128.")
     return [int(part) for part in parts]
 
 
@@ -124,9 +125,9 @@ def can_ask() -> bool:
 
 
 def typed_command() -> list[str] | None:
-    """The words of the command that runs, as they were typed, but for passwords in URLs.
+    """The words of the command that runs, as they were typed, without passwords in URLs.
 
-    None outside of a command, and where a word is no text (a file's name may be any bytes): it could not be repeated.
+    None outside of a command, and if a word is not text (a file name may be any bytes), since JSON cannot hold it.
     """
     context = click.get_current_context(silent=True)
     words = context.find_root().obj if context is not None else None
@@ -136,10 +137,10 @@ def typed_command() -> list[str] | None:
 
 
 def pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
-    """``KEY=VALUE`` … as a dict.
+    """Parse texts of the form ``KEY=VALUE`` into a dict.
 
     Raises:
-        InputError: one of them is not.
+        InputError: a text has another form.
     """
     from edgeprof.errors import InputError
 

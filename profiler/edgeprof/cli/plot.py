@@ -1,4 +1,4 @@
-"""``edgeprof plot``: one chart of results as a file, for papers and slides."""
+"""``edgeprof plot``: write one chart of results to a file, for papers and slides."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import click
 @click.command("plot", no_args_is_help=True)
 @click.argument("results", nargs=-1, required=True, metavar="RESULT...")
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="A .svg or a .png file."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The picture, a .svg or .png (default: edgeprof-CHART.svg).",
 )
 @click.option(
     "--chart",
@@ -21,10 +25,9 @@ import click
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing where all is well.")
 def command(results: tuple[str, ...], output: Path | None, chart: str, *, quiet: bool) -> None:
-    """One chart of the report as a picture: SVG, or PNG (which needs resvg-py).
+    """Draw one chart of the report as a picture: SVG, or PNG (which needs resvg-py).
 
-    RESULT is a result file or a stored result, as for report. Without -o the picture is edgeprof-CHART.svg. For runs
-    over time: edgeprof history --plot FILE.
+    RESULT is a result file or a stored result, as for report. To draw runs over time, use edgeprof history --plot FILE.
     """
     from edgeprof.reporters import picture
     from edgeprof.results import files

@@ -1,4 +1,4 @@
-"""``edgeprof plugins``: what is installed and what it registered; a conformance check; a scaffold."""
+"""``edgeprof plugins``: list the installed plugins, check one for conformance, or write a new one."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 @click.group(invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """Installed plugins, what they registered and what went wrong; a check and a scaffold for authors."""
+    """List installed plugins, what they registered and what went wrong; check or write a plugin."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_plugins, as_json=False)
 
 
-@command.command("list", short_help="Every plugin, what it registered, why it failed.")
+@command.command("list", short_help="List every plugin, what it registered, why it failed.")
 @json_option
 def list_plugins(as_json: bool) -> None:
-    """Every installed plugin, what it registered, and why it failed if it did.
+    """List every installed plugin, what it registered, and why it failed if it did.
 
     EDGEPROF_PLUGINS=name,name restricts loading.
     """
@@ -50,19 +50,25 @@ def list_plugins(as_json: bool) -> None:
 
 @command.command("check", short_help="Run the conformance checks on an installed plugin.")
 @click.argument("name")
-@click.option("--model", "models", multiple=True, metavar="FILE", help="A model that its runtimes must load and run.")
+@click.option(
+    "--model", "models", multiple=True, metavar="FILE", help="A model that the plugin's runtimes must load and run."
+)
 @click.option(
     "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape of an input that --model leaves open."
 )
 @click.option(
-    "--sensor", "sensors", multiple=True, metavar="NAME:ADDRESS", help="Where the device of one of its sensors is."
+    "--sensor",
+    "sensors",
+    multiple=True,
+    metavar="NAME:ADDRESS",
+    help="Address of the device of one of the plugin's sensors.",
 )
 @json_option
 def check(name: str, models: tuple[str, ...], inputs: tuple[str, ...], sensors: tuple[str, ...], as_json: bool) -> None:
     """Run the conformance checks of edgeprof.testing on the installed plugin NAME.
 
-    Sensors are read here, as they are, those of an instrument where --sensor says where it is; runtimes are asked about
-    themselves, and run where --model gives them something to run. Exit status 1 if a check fails.
+    Sensors of this machine are read; those of an instrument are read at the address that --sensor gives. Runtimes are
+    asked about themselves, and run the models that --model names. Exit status 1 if a check fails.
     """
     from edgeprof.benchmark.request import input_shapes
     from edgeprof.cli.conformance import Given, check_plugin
@@ -90,7 +96,7 @@ def check(name: str, models: tuple[str, ...], inputs: tuple[str, ...], sensors: 
         raise click.exceptions.Exit(1)
 
 
-@command.command("new", short_help="Write a plugin that installs, works and tests itself.")
+@command.command("new", short_help="Write a new plugin that installs, works and tests itself.")
 @click.argument("name")
 @click.argument("directory", type=click.Path(file_okay=False), metavar="DIR")
 @click.option(
@@ -98,7 +104,7 @@ def check(name: str, models: tuple[str, ...], inputs: tuple[str, ...], sensors: 
     type=click.Choice(["sensor", "runtime", "compressor", "metric", "dataset", "reporter", "exporter"]),
     default="sensor",
     show_default=True,
-    help="What the plugin brings.",
+    help="Kind of thing that the plugin adds.",
 )
 def new(name: str, directory: str, kind: str) -> None:
     """Write a plugin called NAME into the new folder DIR: a distribution that installs, works and tests itself."""
@@ -125,7 +131,7 @@ def _plugin_host() -> PluginHost:
 
 
 def _addresses_by_sensor(plugin: str, sensors: tuple[str, ...], registered: Sequence[str]) -> dict[str, list[str]]:
-    """Sensor → the addresses that it was given.
+    """Group the addresses by sensor.
 
     Raises:
         InputError: an address is missing, or the plugin has no such sensor.
@@ -145,7 +151,7 @@ def _addresses_by_sensor(plugin: str, sensors: tuple[str, ...], registered: Sequ
 
 
 def _plugin_row(info: PluginInfo) -> dict[str, Any]:
-    """As contract §2 has it."""
+    """Describe a plugin in the form of contract §2."""
     return {
         "name": info.name,
         "distribution": info.distribution,

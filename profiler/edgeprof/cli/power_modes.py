@@ -1,4 +1,4 @@
-"""``edgeprof bench --power-modes``: a table of modes and variants, each mode a result of its own in the store."""
+"""``edgeprof bench --power-modes``: measure in several power modes; each mode becomes a result of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bench_modes(
     names: str,
     flags: dict[str, Any],
 ) -> int:
-    """Sweep, keep each result, print; the worst exit code of all."""
+    """Measure in every mode, store and print the results, and return the largest of their exit codes."""
     from edgeprof.benchmark.power_modes import sweep
     from edgeprof.cli.exit_codes import exit_code
     from edgeprof.cli.options import typed_command
@@ -50,7 +50,7 @@ def bench_modes(
 
 
 def table(swept: Sequence[Swept]) -> list[str]:
-    """A row for each mode and variant: joules and latency."""
+    """Format a row for each mode and variant, with joules, latency and power."""
     from edgeprof import units
 
     rows = [["mode", "variant", "energy", "net", "latency", "power", ""]]

@@ -1,4 +1,4 @@
-"""What a person sees while it runs, on stderr: a bar with the time left on a terminal, plain lines otherwise."""
+"""Progress of a benchmark on stderr: a bar with the time left on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Bar:
     """Progress of a bench (see ``bench.Progress``).
 
     Args:
-        stream: Where to draw: stderr.
-        quiet: Draw nothing but notes.
+        stream: The stream to draw on, stderr.
+        quiet: Whether to print nothing but notes.
     """
 
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
@@ -35,18 +35,18 @@ class Bar:
         self._total_s = self._done_s = 0.0
         self._stage, self._stage_s, self._stage_start = "", 0.0, time.monotonic()
         self._live: Callable[[], str] = str
-        self._told: set[str] = set()
+        self._printed_lines: set[str] = set()
 
     def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None:
         if self.quiet:
             return
-        # A study runs many benches: each has its own time, and what was said of the device is said once.
+        # A study runs many benchmarks, each with its own duration; the lines about the device are printed only once.
         self._total_s, self._live, self._done_s, self._stage_s = total_s, live, 0.0, 0.0
         self._stop.clear()
         for line in lines[:-1]:
-            if line not in self._told:
+            if line not in self._printed_lines:
                 self._say(f"{line}\n")
-        self._told.update(lines[:-1])
+        self._printed_lines.update(lines[:-1])
         self._say(f"{lines[-1]} · about {duration(total_s)}\n")
         if self.is_terminal:
             self._ticker = threading.Thread(target=self._tick, name="edgeprof-progress", daemon=True)
@@ -94,7 +94,7 @@ class Bar:
             self._say("\r\x1b[K")
 
     def _say(self, text: str) -> None:
-        """Write, and stop writing for good once the terminal is gone: no measurement may fail for its progress bar."""
+        """Write a text; once the terminal is gone, write nothing more: a progress bar must not fail a measurement."""
         if self._deaf:
             return
         try:

@@ -1,4 +1,4 @@
-"""``edgeprof report``: results as one page that needs no network."""
+"""``edgeprof report``: write results as one HTML page that needs no network."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ SCHEMA = "edgeprof.report/1"
     "targets",
     multiple=True,
     metavar="NAME:TARGET",
-    help="Send to where a plugin's exporter does, as textfile:DIR.",
+    help="Send the results to TARGET by a plugin's exporter NAME, as textfile:DIR.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing where all is well.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @json_option
 def command(
     results: tuple[str, ...], output: tuple[Path, ...], targets: tuple[str, ...], *, quiet: bool, as_json: bool
 ) -> None:
-    """One self-contained page: Pareto plot, table, power traces, latency, uncertainty, context.
+    """Write one self-contained page: Pareto plot, table, power traces, latency, uncertainty, context.
 
-    RESULT is a result file (.json, or .jsonl with many) or a stored result: an id, its last part, "last". Without -o
-    and --to the page is edgeprof-<id>.html; another suffix (.md .csv .json .jsonl) gives another format.
+    RESULT is a result file (.json, or .jsonl with several results) or a stored result: an id, its last part, "last".
+    Without -o and --to the page is edgeprof-<id>.html; another suffix (.md .csv .json .jsonl) gives another format.
     """
     from edgeprof.errors import InputError
     from edgeprof.reporters import registry
@@ -61,11 +61,11 @@ def command(
 
 
 def _send_to(results: list[Result], target: str) -> None:
-    """Call a plugin's exporter.
+    """Send the results by a plugin's exporter.
 
     Raises:
-        InputError: there is none of that name.
-        EdgeprofError: it failed.
+        InputError: no exporter has that name.
+        EdgeprofError: the exporter failed.
     """
     from edgeprof.errors import EdgeprofError, unknown
     from edgeprof.plugins import PluginHost

@@ -1,4 +1,4 @@
-"""``edgeprof run -- CMD``: energy, power and peak memory of any command, as ``perf stat`` does for cycles."""
+"""``edgeprof run -- CMD``: measure energy, power and peak memory of any command, as ``perf stat`` measures cycles."""
 
 from __future__ import annotations
 
@@ -22,28 +22,50 @@ if TYPE_CHECKING:
     no_args_is_help=True,
 )
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARG...]")
-@click.option("-r", "--repeat", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N")
-@click.option("--idle", "idle_s", type=click.FloatRange(0, 3600), default=2.0, show_default=True, metavar="S")
+@click.option(
+    "-r",
+    "--repeat",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many times to run CMD.",
+)
+@click.option(
+    "--idle",
+    "idle_s",
+    type=click.FloatRange(0, 3600),
+    default=2.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds of idle measured before and after.",
+)
 @click.option(
     "--sample-rate",
     "sample_rate_hz",
     type=click.FloatRange(0.1, 10_000),
     metavar="HZ",
-    help="Fix it (default: as each sensor has news).",
+    help="Rate of sampling (default: as each sensor updates).",
 )
 @click.option("--sensor", "sensors", multiple=True, metavar="NAME", help="Only these sensors (default: all that work).")
-@click.option("--rail", metavar="NAME", help="Which rail is the headline.")
-@click.option("--estimate-power", "estimate_power_w", type=float, metavar="WATTS", help="Watts of one busy core.")
-@click.option("--phases", metavar="REGEX", help="Lines of its output that begin a phase; group 1 is the name.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write the JSON to FILE.")
+@click.option("--rail", metavar="NAME", help="Take this rail as the total.")
+@click.option(
+    "--estimate-power",
+    "estimate_power_w",
+    type=float,
+    metavar="WATTS",
+    help="Estimate joules from the watts of one busy core, if no sensor works.",
+)
+@click.option("--phases", metavar="REGEX", help="Lines of CMD's output that begin a phase; group 1 is the name.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Also write the JSON to FILE.")
 @root_options
 @json_option
 def command(argv: tuple[str, ...], **flags: Any) -> int:
-    """Energy, power and peak memory of a command.
+    """Measure energy, power and peak memory of a command.
 
-    CMD keeps its stdin, stdout and stderr; the figures go to stderr (with --json to stdout, after the command's own
-    output), and the exit code is the command's. -r runs it several times, which tells how well the joules repeat. Idle
-    power is measured for --idle seconds before and after.
+    CMD keeps its stdin, stdout and stderr. The figures go to stderr (with --json to stdout, after the output of CMD),
+    and the exit code is that of CMD. -r runs CMD several times, which shows how well the joules repeat. Idle power is
+    measured for --idle seconds before and after.
     """
     import json
     from pathlib import Path
@@ -79,9 +101,10 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:
-    """
+    """Compile the pattern of ``--phases``.
+
     Raises:
-        InputError: it is no regular expression.
+        InputError: the text is not a regular expression.
     """
     import re
 
@@ -93,12 +116,13 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
         return re.compile(text)
     except re.error as error:
         raise InputError(
-            f"--phases {text} is no regular expression: {error}", remedy="As: --phases '^(loading|running)'."
+            f"--phases {text} is not a regular expression: {error}",
+            remedy="Write it as --phases '^(loading|running)'.",
         ) from None
 
 
 def _phase_lines(phases: Sequence[Quote]) -> list[str]:
-    """A line for each phase: its time and its joules, or why there are none."""
+    """Format a line for each phase: its time, and its joules or why there are none."""
     from edgeprof import units
 
     return [
@@ -108,7 +132,11 @@ def _phase_lines(phases: Sequence[Quote]) -> list[str]:
 
 
 def sentence(outcome: Outcome) -> str:
-    """``31.42 ± 0.40 J in 12.03 s · 2.61 W mean, 4.9 W peak · idle 1.52 W → 13.1 J net · …``."""
+    """Format the outcome for a person.
+
+    The first line is ``31.42 ± 0.40 J in 12.03 s · 2.61 W mean, 4.9 W peak · idle 1.52 W → 13.1 J net · …``; lines for
+    the rail, the phases, the marked stages and the reasons follow.
+    """
     from edgeprof import units
     from edgeprof.reporters.stages_text import marked_stage_lines
 

@@ -1,4 +1,4 @@
-"""What ``edgeprof plugins new`` writes: templates/, with the plugin's name put in."""
+"""Write a new plugin for ``edgeprof plugins new``: the files of templates/ with the plugin's name filled in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeprof.errors import InputError
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-#: Kind → what its distribution depends on.
+#: Kind of plugin → the dependencies of its distribution, as in pyproject.toml.
 DEPENDENCIES = {
     "sensor": '"edgeprof"',
     "runtime": '"edgeprof"',
@@ -23,18 +23,18 @@ DEPENDENCIES = {
 
 
 def write(name: str, kind: str, directory: Path) -> list[Path]:
-    """Write the scaffold.
+    """Write the files of a new plugin.
 
     Args:
-        name: The plugin's: lower-case words joined by hyphens.
+        name: Name of the plugin: lower-case words joined by hyphens.
         kind: One of ``DEPENDENCIES``.
         directory: A folder that does not exist yet, or is empty.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        InputError: the name cannot be one, the folder is in use or cannot be written.
+        InputError: the name is not valid, or the folder is in use or cannot be written.
     """
     if not _NAME.fullmatch(name):
         remedy = "Use lower-case letters and digits, and hyphens between words, as in my-meter."

@@ -1,4 +1,4 @@
-"""``edgeprof sensors``: every channel found, its value now, what it covers, how fine and how fast it is."""
+"""``edgeprof sensors``: show every channel with its value, what it covers, its resolution and its refresh."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ if TYPE_CHECKING:
     from edgeprof.sensing.trace import Key
 
 SCHEMA = "edgeprof.sensors/1"
-#: How long each source's refresh and step are watched, once per boot (s).
+#: Time for which each source's refresh and resolution are observed, once per boot (s).
 _WATCH_S = 1.0
-#: Quantities that their unit already tells.
+#: Quantities that need no label, since their unit identifies them.
 _PLAIN = {"temperature", "memory", "frequency"}
-#: A note up to this length stands in the first line.
+#: Longest note of a board that is shown in the first line (characters).
 _SHORT = 60
 
 
 @click.command()
-@click.option("--sensor", "sources", multiple=True, metavar="NAME", help="Only this source (repeatable).")
+@click.option("--sensor", "sources", multiple=True, metavar="NAME", help="Only this source; repeatable.")
 @click.option("--rail", metavar="NAME", help="Take this rail as the total.")
 @click.option("--strict", is_flag=True, help="Exit with status 1 if nothing measures a total.")
-@click.option("-v", "--verbose", is_flag=True, help="Voltages and currents too, and where each channel is.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Show also voltages and currents, and the location of each channel."
+)
 @root_options
 @json_option
 def command(
@@ -43,9 +45,9 @@ def command(
     procfs_root: str | None,
     as_json: bool,
 ) -> None:
-    """Every channel found: its value now, what it covers, its step, its refresh, and whether it is measured.
+    """Show every channel: its value now, what it covers, its step, its refresh, and whether it is measured.
 
-    Channels that exist and cannot be read are listed once, with the reason and what to do about it.
+    Channels that exist but cannot be read are listed at the end, with the reason and a remedy.
     """
     from edgeprof.errors import GateError
     from edgeprof.plugins import PluginHost
@@ -66,7 +68,7 @@ def command(
 
 
 def _refresh_watcher(roots: Roots) -> Callable[[Sequence[Sensor]], dict[Key, Characteristic]] | None:
-    """What measures refresh and step; a captured tree does not move, so that there is nothing to watch."""
+    """Return a function that observes refresh and step; None for a captured tree, whose values never change."""
     if roots.is_captured or not (roots.is_live or roots.is_simulated):
         return None
 
@@ -144,7 +146,7 @@ def _channel_json(channel: Channel, seen: Glance) -> dict[str, Any]:
 
 
 def table(discovery: Discovery, seen: Glance, *, verbose: bool = False) -> list[str]:
-    """The lines for a person: the total first, then its parts, then the rest, then what cannot be read."""
+    """Format the channels for a person: the total, its parts, the other channels, and those that cannot be read."""
     from edgeprof.units import quantity
 
     board, headline = discovery.topology.board, discovery.topology.headline
@@ -157,7 +159,7 @@ def table(discovery: Discovery, seen: Glance, *, verbose: bool = False) -> list[
         if headline.note and not board_note:
             lines.append(f"  {headline.note}")
         if any(channel.provenance == "simulated" for channel in headline.channels):
-            lines.append("  simulated: a virtual board, no measurement")
+            lines.append("  simulated: values of a virtual board, not a measurement")
     else:
         lines = [f"{board.name} · no total: {reason}"]
         if headline.remedy:
@@ -199,7 +201,7 @@ def _shown_channels(discovery: Discovery, verbose: bool) -> list[Channel]:
     if not verbose:
         channels = [c for c in channels if c.quantity not in {"voltage", "current"}]
     powers = {(c.sensor, c.name) for c in channels if c.quantity == "energy"}
-    # A counter shows its watts; the same source's power reading of the same rail would only repeat it.
+    # A counter is shown by its watts; a power channel of the same source and rail would only repeat them.
     channels = [c for c in channels if verbose or c.quantity != "power" or (c.sensor, c.name) not in powers]
     top = {channel.key for channel in discovery.topology.headline.channels}
     return sorted(channels, key=lambda c: (c.key not in top, order.index(c.quantity)))
@@ -276,7 +278,7 @@ def _align_columns(rows: list[list[str]]) -> list[str]:
 
 
 def _missing_lines(discovery: Discovery) -> list[str]:
-    """One line for each reason, with the channels it holds back, and one for what mends it."""
+    """Format one line for each reason with its channels, and one for the remedy."""
     grouped: dict[tuple[str, str, str | None], list[str]] = {}
     for channel in discovery.unavailable:
         key = channel.sensor, channel.reason or "it cannot be read", channel.remedy

@@ -1,4 +1,4 @@
-"""Signals that end a command from outside: a service manager's, a terminal's that closes."""
+"""Signals that end a command from outside: SIGTERM of a service manager, SIGHUP of a terminal that closes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def ending_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM and SIGHUP arrive as KeyboardInterrupt, so that what was measured is kept.
+    """Raise KeyboardInterrupt for SIGTERM and SIGHUP, so that what was measured is stored.
 
-    One that is ignored stays so: nohup means it.
+    A signal that is ignored stays ignored, as under nohup.
     """
     changed = []
     if threading.current_thread() is threading.main_thread():

@@ -1,4 +1,4 @@
-"""``edgeprof simulate``: play a virtual board, alone or around a command."""
+"""``edgeprof simulate``: play a virtual board, by itself or while a command runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeprof.simulation.source import Source
     from edgeprof.simulation.waveform import Waveform
 
-#: The board that is no tree of files but a device on a serial port.
+#: The board that is not a tree of files, but a device on a serial port.
 MICROCONTROLLER = "mcu"
 
 _EXAMPLES = """
@@ -38,34 +38,36 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("board")
 @click.argument("command_line", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD ...]")
-@click.option("--dir", "directory", metavar="DIR", help="Where to make the tree (required without CMD).")
+@click.option("--dir", "directory", metavar="DIR", help="Folder for the tree (required without CMD).")
 @click.option(
     "--waveform",
     "waveform",
     metavar="SPEC",
-    help="What the board's total power does: constant:5W, square:1W,10W,20ms, ramp:1W,10W,2s, "
+    help="Course of the board's total power: constant:5W, square:1W,10W,20ms, ramp:1W,10W,2s, "
     "burst:4W,17W,100ms,2s, sine:2W,8W,1s or FILE.csv (time_s,watts; or a column for each rail). "
-    "Default: it follows the CPU load of this machine.",
+    "Default: follow the CPU load of this machine.",
 )
 @click.option(
     "--follow",
     metavar="WHOM",
-    help="Whose CPU load the rails follow: machine (default), command (CMD and its children: what else runs on this "
-    "machine then has no part in it), or the id of a process, with its children.",
+    help="CPU load that the rails follow: of the whole machine (default), of command (CMD and its children), or of the "
+    "process with this id and its children.",
 )
-@click.option("--duration", type=float, metavar="S", help="Stop after so many seconds; default: until Ctrl-C.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the noise on the load.")
-@click.option("--model", "network", metavar="NAME", help="Of mcu: which network of MLPerf Tiny (default ic01).")
-@click.option("--latency", "latency_s", type=float, metavar="S", help="Of mcu: what an inference takes (default 0.01).")
-@click.option("--power", "power", metavar="IDLE,BUSY", help="Of mcu: what it draws, in watts (default 0.02,0.08).")
+@click.option("--duration", type=float, metavar="S", help="Stop after S seconds (default: at Ctrl-C).")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise on the load.")
+@click.option("--model", "network", metavar="NAME", help="For mcu: network of MLPerf Tiny (default ic01).")
+@click.option(
+    "--latency", "latency_s", type=float, metavar="S", help="For mcu: seconds that an inference takes (default 0.01)."
+)
+@click.option("--power", "power", metavar="IDLE,BUSY", help="For mcu: power in watts (default 0.02,0.08).")
 @click.option(
     "--fault",
     "faults",
     multiple=True,
     metavar="NAME[@N]",
-    help="Of mcu: what goes wrong, from the N-th command on or in it; an unknown NAME lists them.",
+    help="For mcu: a fault that happens at or from the N-th command; an unknown NAME lists the faults.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(
     board: str,
     command_line: tuple[str, ...],
@@ -80,11 +82,11 @@ def command(
     faults: tuple[str, ...],
     quiet: bool,
 ) -> int:
-    """A live, virtual BOARD, for trying edgeprof without hardware: a sysfs tree whose rails move.
+    """Simulate a BOARD, to try edgeprof without hardware: a sysfs tree whose rails change while it runs.
 
-    Rails follow the machine's real CPU load (or --waveform), averaged, rounded and refreshed as the real part does it.
-    The true joules are written beside them (truth.jsonl, truth.json). Every reading of it is marked simulated.
-    With CMD, runs CMD with EDGEPROF_SYSFS_ROOT set to the tree and stops when it ends.
+    The rails follow the machine's real CPU load (or --waveform), and are averaged, rounded and refreshed as on the real
+    board. The true joules are written beside them (truth.jsonl, truth.json). Every reading is marked simulated.
+    With CMD, CMD runs with EDGEPROF_SYSFS_ROOT set to the tree, and the board stops when CMD ends.
 
     The BOARD mcu is a microcontroller that speaks MLPerf Tiny's serial protocol on DIR/mcu, with a meter at DIR/meter.
     """
@@ -136,13 +138,14 @@ def _check_flags(
     command_line: tuple[str, ...],
     duration: float | None,
 ) -> None:
-    """
+    """Check that the flags fit each other and the board.
+
     Raises:
-        UsageError: flags that exclude one another, lack, or say nothing to this board.
+        UsageError: flags exclude one another, are missing, or have no meaning for this board.
     """
     for name, value in of_others.items():
         if value is not None:
-            raise click.UsageError(f"--{name} says nothing to the board {board}")
+            raise click.UsageError(f"--{name} has no meaning for the board {board}")
     if directory is None and (board == MICROCONTROLLER or not command_line):
         raise click.UsageError(
             "--dir DIR is needed: the port is DIR/mcu, and the meter DIR/meter"
@@ -156,10 +159,10 @@ def _check_flags(
 
 
 class _Meter:
-    """The CPU seconds of whom the rails follow; of a command from the moment it was started.
+    """The CPU seconds that the rails follow: of the machine, a process, or a command once it has started.
 
     Raises:
-        InputError: it is neither ``machine`` nor ``command`` nor a number.
+        InputError: ``follow`` is neither ``machine`` nor ``command`` nor a number.
         UnavailableError: there is no such process.
     """
 
@@ -181,12 +184,12 @@ class _Meter:
             )
 
     def started(self, pid: int) -> None:
-        """The command runs."""
+        """Follow the command, which runs as process ``pid``."""
         from edgeprof.roots import Roots
         from edgeprof.simulation.source import tree_busy
 
         if self.is_command:
-            # One that has already ended burns nothing.
+            # A command that has already ended uses no CPU.
             with contextlib.suppress(UnavailableError):
                 self._busy = tree_busy(Roots().procfs, pid)
 
@@ -208,7 +211,7 @@ def _make_source(waveform: str | None, meter: _Meter, seed: int) -> Source | Wav
 
 @contextlib.contextmanager
 def _tree_folder(directory: str | None) -> Iterator[Path]:
-    """The user's directory, or one that goes when the command has ended."""
+    """Yield the user's directory, or a temporary one that is removed at the end."""
     if directory is not None:
         yield Path(directory)
         return

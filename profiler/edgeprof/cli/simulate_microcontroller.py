@@ -1,4 +1,4 @@
-"""``edgeprof simulate mcu``: play a virtual microcontroller and its meter, alone or around a command."""
+"""``edgeprof simulate mcu``: play a virtual microcontroller and its meter, by itself or while a command runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def play(
     """Play until Ctrl-C, for ``duration`` seconds, or as long as the command runs; return the exit code.
 
     Raises:
-        InputError: a fault, model or number that cannot be used.
+        InputError: a fault, a model or a number cannot be used.
     """
     from edgeprof.simulation.microcontroller.faults import Faults
     from edgeprof.simulation.microcontroller.live import LiveMicrocontroller
@@ -56,7 +56,9 @@ def _watts(power: str | None) -> tuple[float, float] | None:
     try:
         idle, busy = (float(part) for part in power.split(","))
     except ValueError:
-        raise InputError(f"--power {power} is not two numbers", remedy="As --power 0.02,0.08: idle and busy.") from None
+        raise InputError(
+            f"--power {power} is not two numbers", remedy="Write it as --power 0.02,0.08: idle and busy."
+        ) from None
     return idle, busy
 
 

@@ -1,7 +1,7 @@
-"""stdin, stdout and stderr as scripts hand them over: closed, full, or in an encoding that lacks half of what we say.
+"""Make stdin, stdout and stderr usable if they are closed or full, or if their encoding lacks characters.
 
-Every byte that goes to stdout or stderr passes ``_Output``. There a short write is completed, a write that fails is
-remembered, and what a terminal would obey is taken out, whoever printed it.
+Every byte for stdout or stderr passes through ``_Output``, which completes a short write, remembers a write that
+failed, and removes control characters that a terminal would obey, whoever printed them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-#: The sequences that edgeprof itself writes to terminals: colours, and the start of a progress line. Whatever else
-#: begins with an escape came from a name or an error's text, and is shown as a question mark, as are all other control
-#: characters and those that turn the direction of a text.
+#: Group 1 holds the sequences that edgeprof itself writes to terminals: colours, and the start of a progress line. Any
+#: other escape came from a name or an error's text. It is shown as a question mark, as are all other control characters
+#: and those that change the direction of a text.
 _CONTROL = re.compile(
     rb"(\x1b\[\d{1,2}(?:;\d{1,2})?m|\r\x1b\[K|\r\n)"
     rb"|[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]"
@@ -31,8 +31,8 @@ class _Output(io.BufferedIOBase):
 
     Args:
         descriptor: 1 or 2.
-        must_arrive: Whether a write that fails is raised; what goes to stderr is worth less than what is measured.
-        eight_bit: Whether bytes from 0x80 to 0x9f are control characters: the encoding is not UTF-8.
+        must_arrive: Whether a failed write raises; for stderr it does not, since a message is not worth a measurement.
+        eight_bit: Whether bytes from 0x80 to 0x9f are control characters, as in encodings other than UTF-8.
     """
 
     def __init__(self, descriptor: int, *, must_arrive: bool, eight_bit: bool) -> None:
@@ -53,9 +53,10 @@ class _Output(io.BufferedIOBase):
         return self._terminal
 
     def write(self, data: Buffer, /) -> int:
-        """
+        """Write all bytes, without the control characters if this is a terminal.
+
         Raises:
-            OSError: the bytes could not be written whole; for the first time only.
+            OSError: the bytes could not all be written; only the first failure raises.
         """
         content = bytes(data)
         rest = memoryview(self._inert(content) if self._terminal else content)
@@ -76,14 +77,14 @@ class _Output(io.BufferedIOBase):
 def mend() -> None:
     """Make the three streams usable, whatever the caller did to them.
 
-    A closed one becomes /dev/null: its number would otherwise go to the next file that is opened, as the store, and a
-    stray line of output with it. A character that a stream's encoding lacks is replaced and ends nothing.
+    A closed stream is opened as /dev/null. Otherwise the next file that is opened, such as the store, would get its
+    number, and a stray line of output would be written to it. A character that a stream's encoding lacks is replaced.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number, which is this one; inherited like any standard stream.
+            # open() returns the lowest free number, which is this one; child processes inherit it.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False, encoding="utf-8"))  # noqa: SIM115 - it lives as long as the process
@@ -97,7 +98,7 @@ def _guard_stream(stream: io.TextIOWrapper, number: int) -> io.TextIOWrapper:
     stream.flush()
     utf8 = str(stream.encoding).lower().replace("-", "") == "utf8"
     if utf8:
-        errors = "surrogateescape"  # a file's name goes out as the bytes that it is
+        errors = "surrogateescape"  # a file name is written as the bytes that it consists of
     else:
         from edgeprof.reporters.plain import ERRORS as errors  # noqa: N811 - a name of ours for codecs
 
@@ -112,9 +113,9 @@ def _guard_stream(stream: io.TextIOWrapper, number: int) -> io.TextIOWrapper:
 
 
 def finish(code: int) -> int:
-    """The exit code of a command that is over: ``code``, or 2 where its output could not be written whole.
+    """Return the exit code of a finished command: ``code``, or 2 if its output could not all be written.
 
-    Without it Python would flush stdout when it is too late to say anything, and leave with 120.
+    Without this flush Python would flush stdout after the last chance to report an error, and exit with 120.
     """
     with contextlib.suppress(OSError):
         sys.stdout.flush()
@@ -127,5 +128,5 @@ def finish(code: int) -> int:
 
 
 def silence() -> None:
-    """Let nothing more go to stdout, whose reader is gone or whose disk is full, not even the flush at the end."""
+    """Discard everything that is still written to stdout, whose reader is gone or whose disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

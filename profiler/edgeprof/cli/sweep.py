@@ -1,4 +1,4 @@
-"""``edgeprof sweep``: a whole study from one file, and which variant to ship."""
+"""``edgeprof sweep``: run a whole study from one file, and recommend a variant to ship."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 
 @click.command("sweep", no_args_is_help=True)
 @click.argument("recipe", metavar="RECIPE.toml", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--dir", "directory", metavar="DIR", help="The folder of variants and results (RECIPE.study).")
-@click.option("--prune-hopeless", is_flag=True, help="Do not measure variants that cheap checks call hopeless.")
-@click.option("--plan", "plan_only", is_flag=True, help="Check everything, show the variants and the limits, and stop.")
-@click.option("--strict", is_flag=True, help="Exit 1 if no variant keeps the budgets.")
-@click.option("--target", metavar="CPU|BOARD", help="Make variants for another device than this one.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--dir", "directory", metavar="DIR", help="Folder for variants and results (default: RECIPE.study).")
+@click.option("--prune-hopeless", is_flag=True, help="Do not measure variants that quick checks rule out.")
+@click.option("--plan", "plan_only", is_flag=True, help="Check the file, show the variants and the limits, and stop.")
+@click.option("--strict", is_flag=True, help="Exit 1 if no variant meets the budgets.")
+@click.option("--target", metavar="CPU|BOARD", help="Make variants for a device other than this machine.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @root_options
 @output_option
 @json_option
 @no_color_option
 def command(recipe: Path, **flags: Any) -> int:
-    """Run a study: make every variant of RECIPE.toml, measure each beside its baseline, hold them to the budgets.
+    """Run a study: make every variant of RECIPE.toml, measure it beside its baseline, and check it against the budgets.
 
-    A study that was killed or interrupted goes on where it stopped: what was made and measured under the same
-    conditions is not repeated. It ends with the table, the Pareto front, which budgets broke, and the variant to ship.
+    A study that was killed or interrupted continues where it stopped: what was made or measured under the same
+    conditions is not repeated. At the end it shows the table, the Pareto front, the budgets that were broken, and the
+    variant to ship.
     """
     from edgeprof.cli.compress_progress import Reports
     from edgeprof.cli.progress import Bar
@@ -75,7 +76,7 @@ def command(recipe: Path, **flags: Any) -> int:
 
 
 def _plan_text(studies: list[StudyFile]) -> str:
-    """Every variant of every model, and the limits."""
+    """Format every variant of every model, and the limits."""
     lines = []
     for study in studies:
         recipes = [f"baseline = {study.baseline}", *study.chains] if study.baseline else study.chains
@@ -96,7 +97,7 @@ def _show_plan(outcome: Outcome, *, several: bool, no_color: bool) -> None:
 def _deliver_outcomes(
     outcomes: list[Outcome], outputs: tuple[Path, ...], host: PluginHost, *, several: bool, as_json: bool, strict: bool
 ) -> int:
-    """Keep, write, print; then the exit code."""
+    """Store, write and print the outcomes, and return the exit code."""
     import json
 
     from edgeprof.errors import EdgeprofError
@@ -138,11 +139,11 @@ def _outcome_text(outcome: Outcome, style: Style) -> str:
     for check in broken:
         lines += style.wrap("broken", sentence(check))
     if outcome.checks and not broken:
-        lines.append("  every variant that was measured keeps every budget")
+        lines.append("  every variant that was measured meets every budget")
     for name, why in outcome.skipped.items():
         lines += style.wrap("not measured", f"{name}: {why}")
     if result.interrupted:
-        lines += style.wrap("", "interrupted: the same command goes on from here")
+        lines += style.wrap("", "interrupted: the same command continues from here")
     result_path = outcome.directory / "result.json"
     lines += ["", *style.wrap("", f"written to {result_path} (edgeprof report {result_path} -o report.html)"), ""]
     lines += [style.paint(line, "bold") for line in style.wrap("", headline(result), indent=0) if line]

@@ -1,4 +1,4 @@
-"""``edgeprof top``: the rails, temperatures and clocks of this machine, live in the terminal."""
+"""``edgeprof top``: show the rails, temperatures and clocks of this machine, live in the terminal."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from edgeprof.reporters.top_frame import Moment, OwnCost
     from edgeprof.roots import Roots
 
-#: The other screen of the terminal, without a cursor; and back.
+#: Sequences that switch to the terminal's alternate screen and hide the cursor, and that undo both.
 _BEGIN, _END = b"\x1b[?1049h\x1b[?25l", b"\x1b[?25h\x1b[?1049l"
 _HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
-#: q, Ctrl-C, Ctrl-D, and the end of stdin.
+#: Keys that end the program: q, Ctrl-C, Ctrl-D, and the end of stdin.
 _QUIT = frozenset({b"q", b"Q", b"\x03", b"\x04", b""})
-#: Readings a second: enough for a marked window of a second, and nothing that a core would notice.
+#: Readings per second: enough for a marked window of one second, at a negligible CPU load.
 _RATE_HZ = 10.0
-#: The first frame comes after so long (s): two readings of every counter.
+#: Delay of the first frame (s): long enough for two readings of every counter.
 _FIRST_S = 0.25
 _FASTEST_S = 0.1
 
 
 @click.command()
 @click.option("--every", "every_s", default=1.0, show_default=True, metavar="S", help="Seconds between two frames.")
-@click.option("--once", is_flag=True, help="One frame, then end; so it is where stdout is no terminal.")
-@click.option("--sensor", "sources", multiple=True, metavar="NAME", help="Only this source (repeatable).")
+@click.option("--once", is_flag=True, help="Show one frame and end; the default if stdout is not a terminal.")
+@click.option("--sensor", "sources", multiple=True, metavar="NAME", help="Only this source; repeatable.")
 @root_options
 @no_color_option
 @json_option
@@ -49,10 +49,10 @@ def command(
     no_color: bool,
     as_json: bool,
 ) -> None:
-    """Live view of rails, load, temperatures and clocks, with what is inside what.
+    """Show rails, load, temperatures and clocks live; a rail that is part of another one stands below it.
 
-    The space bar marks the beginning of a window: its joules and their uncertainty stand in the last line. With --json
-    each frame is one line of JSON.
+    The space bar begins a window, whose joules and uncertainty stand in the last line. With --json each frame is one
+    line of JSON.
     """
     from edgeprof.energy.online.watch import Watch
     from edgeprof.errors import require_range
@@ -110,14 +110,15 @@ def _play_frames(watch: Watch, state: _State, every_s: float, style: Style, keys
         moment = state.moment(watch)
         history.add(moment.rails)
         lines = draw(moment, history, style, keys=True)[: _terminal_height() - 1]
-        # Past the guard of stdout, which takes such sequences out: every name in the lines went through ``style.text``.
+        # os.write bypasses the guard of stdout, which would remove these sequences; ``style.text`` has made all names
+        # in the lines safe.
         frame = _HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_REST
         os.write(1, frame.encode(sys.stdout.encoding or "utf-8", "replace"))
         pause_s = every_s
 
 
 def _read_key(keys: int, seconds: float) -> bytes | None:
-    """The key that was pressed within so many seconds, ``b""`` where stdin has ended, None for none."""
+    """Wait up to ``seconds`` for a key, and return it; ``b""`` at the end of stdin, None if no key was pressed."""
     readable = select.select([keys], [], [], seconds)[0]
     return os.read(keys, 1) if readable else None
 
@@ -130,7 +131,7 @@ def _terminal_height() -> int:
 
 @contextlib.contextmanager
 def _alternate_screen() -> Iterator[int]:
-    """The terminal's other screen, and its keys one by one; what it was comes back however this ends.
+    """Switch to the terminal's alternate screen and read keys one by one; the terminal is restored in any case.
 
     Yields:
         The descriptor to read keys from.
@@ -149,7 +150,7 @@ def _alternate_screen() -> Iterator[int]:
 
 
 class _State:
-    """What a frame shows beside the readings, and what it needs to know of the frame before."""
+    """What a frame shows beside the readings, and the CPU time at the frame before."""
 
     def __init__(self, roots: Roots) -> None:
         from edgeprof.sensing.device.power_mode import power_mode

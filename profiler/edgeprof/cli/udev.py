@@ -1,4 +1,4 @@
-"""``edgeprof doctor --fix-udev``: let one group read the counters that otherwise only root may read."""
+"""``edgeprof doctor --fix-udev``: let one group read energy counters that otherwise only root may read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeprof.errors import EdgeprofError, InputError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: The group that may read; plugins' rules name it.
+#: The group that may read the counters; the rules of the plugins name it.
 GROUP = "edgeprof"
 
 RULES = Path("etc/udev/rules.d/70-edgeprof.rules")
@@ -24,7 +24,7 @@ _HEADER += "# they are opened to the group edgeprof, never to everybody.\n"
 
 
 def text(rules: Mapping[str, str]) -> str:
-    """The rules file.
+    """The text of the rules file.
 
     Args:
         rules: Plugin → its rule.
@@ -34,7 +34,10 @@ def text(rules: Mapping[str, str]) -> str:
     """
     for name, rule in rules.items():
         if _opens_to_all(rule):
-            raise InputError(f"the udev rule of the plugin {name} lets everybody read", remedy="It is not installed.")
+            raise InputError(
+                f"the udev rule of the plugin {name} lets everybody read",
+                remedy="Report it to the authors of the plugin; nothing was installed.",
+            )
     return _HEADER + "".join(rule.rstrip("\n") + "\n" for rule in rules.values())
 
 
@@ -42,7 +45,7 @@ def steps(user: str | None) -> list[list[str]]:
     """The commands to run beside writing the file, in order.
 
     Args:
-        user: Who shall be able to read; None adds nobody.
+        user: User who joins the group; None: nobody.
     """
     commands = [] if _group_exists() else [["groupadd", "--system", GROUP]]
     if user:
@@ -58,7 +61,8 @@ def install(content: str, commands: Iterable[list[str]], root: Path = Path("/"))
     """Write the rules and run the commands.
 
     Raises:
-        UnavailableError: not root, or a command failed; the remedy is the command.
+        UnavailableError: this process is not root, or the file cannot be written.
+        EdgeprofError: a command failed; the remedy is the command.
     """
     if os.geteuid() != 0:
         raise UnavailableError("--fix-udev needs root", remedy="sudo edgeprof doctor --fix-udev")
@@ -79,7 +83,7 @@ def install(content: str, commands: Iterable[list[str]], root: Path = Path("/"))
 
 
 def _opens_to_all(rule: str) -> bool:
-    """Whether a mode in it has a bit for others: MODE="0664", chmod 0444, chmod o+r, chmod a+r."""
+    """Whether a mode in the rule has a bit for others: MODE="0664", chmod 0444, chmod o+r, chmod a+r."""
     words = rule.replace('"', " ").replace("'", " ").replace("=", " ").split()
     for word, following in itertools.pairwise(words):
         if word in ("MODE", "chmod"):

@@ -1,46 +1,46 @@
-"""The verbs and their help lines, known without importing the module of any."""
+"""The commands and their help lines, known without importing the module of any command."""
 
 from __future__ import annotations
 
-#: What ``edgeprof --help`` says edgeprof is.
+#: The description in ``edgeprof --help``.
 ABOUT = "Joules per inference, with their uncertainty, of a model on this device."
 
-#: What it says last.
+#: The last line of ``edgeprof --help``.
 EPILOG = "Plugins may add commands; edgeprof plugins list shows which."
 
-#: verb → its help line; edgeprof.cli.<verb> holds its ``command``. Each fits one line of an 80-column terminal.
+#: Command → its help line, which fits an 80-column terminal; edgeprof.cli.<name> holds the ``command``.
 VERBS = {
-    "bench": "Latency, joules, memory and accuracy of models on this device.",
-    "calibrate": "Hold the sensors against a meter, and keep what they are off by.",
-    "choose": "Which model on which hardware, from requirements.",
-    "compare": "Ratios of two results with their intervals, and a verdict.",
+    "bench": "Measure latency, joules, memory and accuracy of models.",
+    "calibrate": "Compare the sensors with a meter, and correct their readings.",
+    "choose": "Choose a model and hardware that meet the requirements.",
+    "compare": "Compare two results: ratios, intervals and a verdict.",
     "completion": "Print the shell's completion script.",
-    "compress": "Compressed variants of a model, checked to load and to answer.",
-    "dashboards": "Grafana dashboards, Prometheus rules and scrape configuration.",
-    "diagnose": "Why a variant is no faster, no smaller or no longer accurate.",
-    "doctor": "What works, what does not, why, and the command that mends it.",
-    "exporter": "The long-running daemon: samples, integrates, serves Prometheus.",
-    "fleet": "The same bench or study on many devices.",
-    "gate": "Pass or fail a result against limits, for CI.",
-    "history": "Past results on this device.",
-    "plot": "One chart of results as a picture, for papers and slides.",
-    "plugins": "Installed plugins; conformance check; scaffold.",
-    "report": "One self-contained HTML page of results.",
-    "run": "Energy, power and peak memory of any command.",
-    "sensors": "Every channel found, its value, role and provenance.",
-    "simulate": "A live, virtual board, for trying edgeprof without hardware.",
-    "sweep": "A whole study from one file, and which variant to ship.",
-    "top": "Live view of rails, load and temperatures in the terminal.",
+    "compress": "Make compressed variants of a model, checked to load and run.",
+    "dashboards": "Write Grafana dashboards, Prometheus rules and scrape targets.",
+    "diagnose": "Explain why a variant is no faster, smaller or less accurate.",
+    "doctor": "Show what works, what does not, and how to repair it.",
+    "exporter": "Run the daemon that samples, integrates and serves Prometheus.",
+    "fleet": "Run the same bench or study on many devices.",
+    "gate": "Check a result against limits, for continuous integration.",
+    "history": "List and show past results of this device.",
+    "plot": "Draw one chart of results as a picture, for papers and slides.",
+    "plugins": "List, check and write plugins.",
+    "report": "Write results as one self-contained HTML page.",
+    "run": "Measure energy, power and peak memory of any command.",
+    "sensors": "Show every channel, its value, role and provenance.",
+    "simulate": "Simulate a board, to try edgeprof without hardware.",
+    "sweep": "Run a whole study from one file, and recommend a variant.",
+    "top": "Show rails, load and temperatures live in the terminal.",
 }
 
-#: Verbs that programs call and no help lists; edgeprof.cli.<verb> holds the ``command`` of each.
+#: Commands that programs call and that no help lists; edgeprof.cli.<name> holds the ``command`` of each.
 HIDDEN = frozenset({"door"})
 
-#: Those of VERBS that a plugin of ours brings (``register_commands``): verb → the plugin, which alone is loaded for it.
+#: Commands that one of our own plugins registers → that plugin; for such a command no other plugin is loaded.
 BUNDLED = {
     "dashboards": "dashboards",
     "exporter": "exporter",
 }
 
-#: What no other plugin may call a verb of its own.
+#: Names that no other plugin may give to a command.
 RESERVED = (frozenset(VERBS) | HIDDEN) - frozenset(BUNDLED)

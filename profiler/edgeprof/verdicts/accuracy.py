@@ -1,4 +1,4 @@
-"""Accuracy: intervals of proportions, and the paired test against a baseline."""
+"""Accuracy: intervals of proportions, and paired tests against a baseline."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 __all__ = ["SIGNIFICANT", "against", "bootstrap_p", "difference", "drop_scale", "has_dropped", "mcnemar", "wilson"]
 
-#: A difference whose paired test gives less than this is a difference.
+#: A difference is significant if the p-value of its paired test is below this.
 SIGNIFICANT = 0.05
 
 
 def has_dropped(accuracy: schema.Accuracy | None) -> bool:
-    """Whether an accuracy is worse than its baseline's: below it, and no paired test says that chance explains it."""
+    """Whether an accuracy is worse than its baseline's, and no paired test explains the difference by chance."""
     if accuracy is None or not accuracy.drop or accuracy.drop < 0:
         return False
     return accuracy.p_value is None or accuracy.p_value < SIGNIFICANT
 
 
 def against(first: schema.Accuracy, second: schema.Accuracy) -> schema.Verdict:
-    """``better``, ``worse`` or ``tied``: what two accuracies of one result say of each other.
+    """Compare two accuracies of one result: ``better``, ``worse``, ``tied`` or ``not_comparable``.
 
-    They differ where their intervals do not overlap, and where one has dropped below the common baseline and the other
-    has not. Of two metrics nothing can be said.
+    They differ if their intervals do not overlap, or if one has dropped below the common baseline and the other has
+    not. Values of two metrics, or with two kinds of preprocessing, are not comparable.
     """
     if first.metric != second.metric or first.preprocessing != second.preprocessing:
         return "not_comparable"
@@ -44,23 +44,24 @@ def against(first: schema.Accuracy, second: schema.Accuracy) -> schema.Verdict:
 
 
 def _goodness_interval(accuracy: schema.Accuracy) -> tuple[float, float]:
-    """The ends of the interval on a scale on which more is better."""
+    """The ends of the interval on a scale on which a larger value is better."""
     low, high = sorted(accuracy.sign * end for end in accuracy.ci95 or (accuracy.value, accuracy.value))
     return low, high
 
 
 def mcnemar(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float:
-    """McNemar's exact test: whether two models, judged on the same samples, err equally often.
+    """McNemar's exact test of whether two models, judged on the same samples, err equally often.
 
-    Only samples that one gets right and the other wrong speak: b and c of them. p is twice the probability that a fair
-    coin falls at most min(b, c) times of b + c (McNemar 1947, exact binomial form), at most 1.
+    Only samples that one model gets right and the other gets wrong count: there are b of one kind and c of the other. p
+    is twice the probability that a fair coin, tossed b + c times, shows heads at most min(b, c) times, but at most 1
+    (McNemar 1947, exact binomial form).
 
     Args:
         baseline: Whether each sample was judged correctly, shape ``(n,)``.
         variant: The same samples in the same order.
 
     Returns:
-        The two-sided p-value; 1 where they never disagree.
+        The two-sided p-value; 1 if the models never disagree.
 
     Raises:
         ValueError: the shapes differ.
@@ -77,17 +78,17 @@ def mcnemar(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float:
 
 
 def bootstrap_p(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float | None:
-    """Whether two models, judged on the same resamples of the same samples, differ: the bootstrap's two-sided p-value.
+    """The bootstrap's two-sided p-value of whether two models differ that were judged on the same resamples.
 
-    p = 2 · min(#(d ≤ 0) + 1, #(d ≥ 0) + 1) / (B + 1) of the B differences, at most 1: the level at which the percentile
-    interval of the paired difference would just hold 0 (Efron and Tibshirani 1993, 15 and 16).
+    p = 2 · min(#(d ≤ 0) + 1, #(d ≥ 0) + 1) / (B + 1) for the B differences d, but at most 1. It is the level at which
+    the percentile interval of the paired difference would just contain 0 (Efron and Tibshirani 1993, chapters 15, 16).
 
     Args:
         baseline: The metric under each resample, shape ``(B,)``, NaN where it is undefined.
         variant: The same resamples in the same order.
 
     Returns:
-        None where they are not the same resamples, or none is defined for both.
+        The p-value; None if the resamples are not the same, or no resample is defined for both models.
     """
     base_scores, variant_scores = np.asarray(baseline, np.float64), np.asarray(variant, np.float64)
     if base_scores.shape != variant_scores.shape:
@@ -101,16 +102,17 @@ def bootstrap_p(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float | None
 
 
 def drop_scale(accuracy: schema.Accuracy, drop: float) -> float | None:
-    """What makes of a drop in the metric's unit the share that a limit such as 1 % is held against.
+    """The factor that converts a drop in the metric's unit to the share that a limit such as 1 % refers to.
 
-    That is 1 for a ratio, whose points are meant, else 1 / |the baseline's value|: perplexity may rise by 1 % of it.
+    It is 1 for a ratio, whose limit is in points. For any other metric it is 1 / |baseline's value|: a limit of 1 %
+    lets perplexity rise by 1 % of the baseline's.
 
     Args:
-        accuracy: The variant's.
-        drop: How much worse than the baseline, in the metric's unit.
+        accuracy: The variant's accuracy.
+        drop: How much worse the variant is than the baseline, in the metric's unit.
 
     Returns:
-        None where the baseline's value is 0, of which there is no share.
+        The factor; None if the baseline's value is 0.
     """
     base = accuracy.value + accuracy.sign * drop
     if accuracy.is_ratio and 0.0 <= base <= 1.0:
@@ -119,15 +121,15 @@ def drop_scale(accuracy: schema.Accuracy, drop: float) -> float | None:
 
 
 def _judged_by(accuracy: schema.Accuracy) -> tuple[str | None, ...]:
-    """What must agree for two scores to be of one scale; a tokenizer is the preprocessing of a perplexity."""
+    """What must agree for two scores to be on one scale; for perplexity the preprocessing is the tokenizer."""
     return accuracy.metric, accuracy.dataset, None if accuracy.higher_is_better else accuracy.preprocessing
 
 
 def difference(variant: schema.Accuracy, baseline: schema.Accuracy) -> schema.Difference | None:
-    """The variant's accuracy minus the baseline's; None where the metrics, or the data they were asked of, differ.
+    """The variant's accuracy minus the baseline's; None if the metrics or their data differ.
 
-    The interval is Newcombe's (1998, method 10, from the two single intervals); it does not know that the samples are
-    paired and is therefore, for two models that err alike, too wide: McNemar's p-value decides about a drop.
+    The interval is Newcombe's (1998, method 10), which combines the two single intervals. It ignores that the samples
+    are paired, so it is too wide for two models that make similar errors; McNemar's p-value decides about a drop.
     """
     if _judged_by(variant) != _judged_by(baseline):
         return None

@@ -1,6 +1,6 @@
-"""Two results side by side: which variants belong together, whether their contexts let them be compared, and how.
+"""Compare two results: pair their variants, check that their contexts agree, and compare each pair.
 
-Pure; what it rests on is ``compare`` (ratios and verdicts of two variants) and ``contexts`` (two hosts).
+The functions are pure; they build on ``compare`` (ratios and verdicts of two variants) and ``contexts`` (two hosts).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import Comparison, Protocol, Result, SensorUse, Variant
 
-#: Fields of the protocol that change what an inference is, or how long a request waits for it.
+#: Fields of the protocol that change the work of an inference, or how long a request waits for it.
 _DECISIVE = ("scenario", "batch", "rate_hz", "streams")
 _NOTED = ("threads", "windows", "window_s", "preset", "inputs", "sample_rate_hz")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A variant of the branch, its counterpart in the baseline, and what their comparison says."""
+    """A variant of the branch, its counterpart in the baseline, and their comparison."""
 
     label: str
     variant: Variant
@@ -35,14 +35,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Across:
-    """Two results compared.
+    """The comparison of two results.
 
     Attributes:
-        pairs: In the branch's order.
-        only_baseline: Variants that the branch lacks.
-        only_branch: Variants that the baseline lacks.
-        differences: Of their contexts, those that forbid a comparison first.
-        between: What two runs were taken to differ by.
+        pairs: The pairs of variants, in the branch's order.
+        only_baseline: Labels of variants that the branch lacks.
+        only_branch: Labels of variants that the baseline lacks.
+        differences: Differences of the contexts; those that forbid a comparison come first.
+        between: The uncertainty between runs that the intervals allow for.
     """
 
     pairs: list[Pair]
@@ -59,13 +59,13 @@ class Across:
 def across(baseline: Result, branch: Result, *, force: bool = False, repeats: Iterable[Result] = ()) -> Across:
     """Compare each variant of ``branch`` with its counterpart in ``baseline``.
 
-    Counterparts have the same model and variant name; else the same variant name where it is the only one on both
-    sides; and two results of one variant each belong together whatever they are called. Where the contexts forbid a
-    comparison, every verdict is ``not_comparable`` and there are no ratios, which nobody could then quote; with
-    ``force`` there are, and the differences are still told.
+    Counterparts have the same model and variant name, or else the same variant name, if it is unique on both sides. Two
+    results with one variant each are always paired. If the contexts forbid a comparison, every verdict is
+    ``not_comparable`` and there are no ratios, since nobody could quote them; with ``force`` there are ratios, and the
+    differences are still listed.
 
-    Two results are two runs: what runs differ by is in every interval, measured where ``repeats`` (other results, of
-    any kind) hold enough of the same, stated otherwise (``between_runs``).
+    Two results are two runs, so every interval includes the uncertainty between runs (``between_runs``). It is measured
+    if ``repeats`` (other results, of any kind) contain enough runs of the same variants, and assumed otherwise.
     """
     partners = _pair_variants(baseline.variants, branch.variants)
     differences = [*contexts(baseline.host, branch.host), *_protocol_differences(baseline.protocol, branch.protocol)]
@@ -86,7 +86,7 @@ def across(baseline: Result, branch: Result, *, force: bool = False, repeats: It
 
 
 def label(variant: Variant) -> str:
-    """``resnet8 int8-static``: a variant's name where results of several models meet."""
+    """Name a variant together with its model, as ``resnet8 int8-static``."""
     model = schema.model_name(variant.model)
     return variant.name if model in variant.name else f"{model} {variant.name}"
 
@@ -121,7 +121,7 @@ def _pair_variants(baseline: list[Variant], branch: list[Variant]) -> list[tuple
 
 
 def _known_as(variant: Variant) -> tuple[str, str]:
-    """Model and name; an untouched model that bears the name of its file is called baseline elsewhere."""
+    """Model and name of a variant; an unchanged model that is named like its file counts as the baseline."""
     untouched = not variant.recipe and variant.name == Path(variant.model.path).name
     return schema.model_name(variant.model), "baseline" if untouched else variant.name
 
@@ -137,7 +137,7 @@ def _protocol_differences(a: Protocol, b: Protocol) -> list[ContextDifference]:
 
 
 def _runtime_differences(partners: list[tuple[Variant, Variant]]) -> list[ContextDifference]:
-    """A runtime or its version that changed is often the very thing that is compared: noted, never forbidden."""
+    """Differences of the runtimes; they never forbid a comparison, since a new version is often what is compared."""
     changes = {
         (
             f"{b.runtime.name} {b.runtime.version} ({b.runtime.device})",
@@ -150,7 +150,7 @@ def _runtime_differences(partners: list[tuple[Variant, Variant]]) -> list[Contex
 
 
 def _calibration_differences(a: list[SensorUse], b: list[SensorUse]) -> list[ContextDifference]:
-    """Joules on two scales: a sensor that was calibrated in between, or otherwise."""
+    """Differences of the calibrations: they put joules on two scales, as when a sensor was calibrated in between."""
 
     def scales(uses: list[SensorUse]) -> dict[tuple[str, str], tuple[float, float]]:
         powers = [use for use in uses if use.quantity in {"power", "energy"}]

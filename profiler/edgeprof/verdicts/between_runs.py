@@ -1,7 +1,8 @@
-"""How far two runs of one thing differ for no reason of its own: what a comparison of two results must allow for.
+"""The uncertainty between runs: how much two runs of the same variant differ without a cause in the variant.
 
-Windows of one run share its start: where memory lay, what else was loaded, how warm the room was. Another run draws all
-that anew, and no window of the first shows by how much. Repeats show it; without them a value is stated.
+All windows of a run share the conditions of its start: the layout of memory, other loaded programs, the temperature of
+the room. Another run has other conditions, and no window of the first run shows how much that matters. Repeated runs
+show it; without them a value is assumed.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import Result, Variant
 
-#: Standard uncertainty of a figure from one run to the next where nothing is known of it (relative).
+#: Relative standard uncertainty of a figure from one run to the next, assumed if it was not measured.
 STATED = 0.01
-#: So many runs of one variant say how far its runs differ; of two it may be what changed between them that does.
+#: Fewest runs of a variant that measure the uncertainty. Two may be the runs before and after a change.
 _LEAST_RUNS = 3
 
 
 @dataclass(frozen=True)
 class BetweenRuns:
-    """What one run differs by from another.
+    """The uncertainty between runs.
 
     Attributes:
-        u: Standard uncertainty of one run's figure, relative.
-        runs: How many repeats it was measured from; 0 where it is stated.
+        u: Relative standard uncertainty of the figure of one run.
+        runs: Number of runs that it was measured from; 0 if it is assumed.
         freedom: Degrees of freedom of ``u``.
     """
 
@@ -39,22 +40,22 @@ class BetweenRuns:
     freedom: float = math.inf
 
     def component(self) -> Component:
-        """For the ratio of two runs: both draw it."""
+        """The component of the ratio of two runs, each of which has the uncertainty ``u``."""
         return Component("model", math.sqrt(2) * self.u, self.freedom)
 
     def as_json(self) -> dict[str, object]:
         return {"u": self.u, "runs": self.runs, "measured": self.runs > 0}
 
     def sentence(self) -> str:
-        """What was allowed for, and where it comes from."""
+        """Say what the intervals allow for, and where the value comes from."""
         share = f"{100 * self.u:.2g} %"
         if self.runs:
-            return f"runs differ by {share} (standard deviation of {self.runs} stored runs), which the intervals hold"
-        return f"{share} between runs is assumed and in the intervals; three stored runs of one variant measure it"
+            return f"the intervals include that runs differ by {share} (standard deviation of {self.runs} stored runs)"
+        return f"the intervals contain an assumed {share} between runs; three stored runs of one variant measure it"
 
 
 def between_runs(compared: Sequence[Result], repeats: Iterable[Result]) -> BetweenRuns:
-    """The standard deviation from run to run of what is compared, pooled over its variants; else the stated one.
+    """Estimate the uncertainty between runs: the standard deviation pooled over all variants, or the assumed value.
 
     Args:
         compared: The two results.

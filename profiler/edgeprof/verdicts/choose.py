@@ -1,9 +1,9 @@
-"""Which model on which hardware: every device × variant × power mode held against a product's requirements. Pure.
+"""Choose a model and hardware: check every device, variant and power mode against a product's requirements.
 
-A row is one way to build the product: one host in one power mode, with one model file, runtime and batch. All results
-of that row are evidence; for each requirement the newest result that speaks of it decides (``choose_row``). A row is
-judged by itself: another row never changes its verdict. Rows are ordered by watts only among those whose joules cover
-the same and came about in the same way (``Group``).
+The functions are pure. A row is one way to build the product: one host in one power mode, with one model file, runtime
+and batch. All results of a row are evidence; for each requirement the newest result that has the figure decides
+(``choose_row``). Each row is judged by itself: another row never changes its verdict. Rows are ordered by watts only
+among those whose joules cover the same parts and were obtained in the same way (``Group``).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from edgeprof.results.schema import Result, Variant
     from edgeprof.verdicts.requirements import Requirements
 
-#: Best to worst, as rows are listed.
+#: The answers from best to worst, in which order rows are listed.
 ANSWERS: tuple[Answer, ...] = ("yes", "unsure", "unknown", "no")
 ORIGINS: tuple[Origin, ...] = ("measured", "none", "estimated", "simulated")
-#: Scenarios in which one request follows another, as the product's do; several at once cost other joules.
+#: Scenarios with one request after another, as in the product; simultaneous requests cost a different energy.
 _ONE_BY_ONE = ("single-stream", *OPEN)
-#: A requirement that would have to give way by more than this factor is no change that brings a row near.
+#: Largest factor by which a requirement may be eased for a suggestion.
 _FAR = 1000.0
 
 
@@ -38,9 +38,9 @@ class Group:
     """Rows that may be ordered by watts, best first.
 
     Attributes:
-        origin: How their joules came about.
-        covers: What they cover; ``owner's sum`` where the owner added what the rails leave out.
-        rows: In the order of their verdicts, then of their watts.
+        origin: How their joules were obtained.
+        covers: What the joules cover; ``owner's sum`` if the owner added the watts that the rails leave out.
+        rows: The rows, ordered by verdict and then by watts.
     """
 
     origin: Origin
@@ -49,7 +49,7 @@ class Group:
 
     @property
     def ties(self) -> list[Row]:
-        """The rows that fit as the first does, and whose watts cannot be told from the first's."""
+        """The rows with the same verdict as the first one whose watts cannot be distinguished from its watts."""
         first = self.rows[0].draw
         if first is None or first.ci95 is None:
             return []
@@ -59,14 +59,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Choice:
-    """What ``choose`` found.
+    """The outcome of ``choose``.
 
     Attributes:
         asked: The requirements.
-        groups: Measured joules first.
-        change: The cheapest measured change that would make the nearest row fit, in a sentence; None where some row
-            fits already, or nothing measured says so.
-        passed_over: Sentences on results that could not be rows.
+        groups: The groups of rows, those with measured joules first.
+        change: A sentence on the cheapest measured change that would make the nearest row fit; None if a row fits
+            already, or no measurement shows such a change.
+        passed_over: Sentences on results that are not in any row, and on devices without results.
     """
 
     asked: Requirements
@@ -84,7 +84,7 @@ class Choice:
 
     @property
     def exit_code(self) -> int:
-        """0: a row fits; 3: all that is known is that nothing was measured; 1: none fits."""
+        """0 if a row fits, 3 if all rows are unknown, else 1."""
         if self.fitting:
             return 0
         rows = self.rows
@@ -92,7 +92,7 @@ class Choice:
 
 
 def choose(results: Sequence[Result], asked: Requirements) -> Choice:
-    """Hold every row of these results against the requirements.
+    """Check every row of these results against the requirements.
 
     Raises:
         InputError: two devices of the requirements fit one board.
@@ -124,7 +124,7 @@ def choose(results: Sequence[Result], asked: Requirements) -> Choice:
 
 
 def _row_identity(result: Result, variant: Variant) -> tuple[object, ...]:
-    """Everything that must agree for two results to speak of the same row."""
+    """Everything that must agree for two results to belong to the same row."""
     host, runtime = result.host, variant.runtime
     how = (
         (runtime.name, runtime.version, runtime.device, runtime.threads, tuple(sorted(runtime.options.items())))
@@ -136,7 +136,7 @@ def _row_identity(result: Result, variant: Variant) -> tuple[object, ...]:
 
 
 def _created_moment(result: Result) -> tuple[float, str]:
-    """When a result was made, for sorting; one whose time cannot be read is the oldest."""
+    """The time at which a result was made, for sorting; a result whose time cannot be parsed counts as the oldest."""
     try:
         moment = datetime.fromisoformat(result.created.replace("Z", "+00:00")).astimezone(timezone.utc)
     except (ValueError, OverflowError):
@@ -145,7 +145,7 @@ def _created_moment(result: Result) -> tuple[float, str]:
 
 
 def _rows_of_identity(entries: list[Entry], asked: Requirements) -> Iterator[Row]:
-    """The rows of one identity, newest evidence first: one for each way in which its joules came about."""
+    """The rows of one identity: one for each way in which its joules were obtained. Entries are newest first."""
     kinds = {(entry.origin, _covered_part(entry)) for entry in entries}
     with_joules = sorted((kind for kind in kinds if kind[0] != "none"), key=str)
     for origin, covers in with_joules or [("none", None)]:
@@ -179,10 +179,11 @@ def _row_rank(row: Row) -> tuple[object, ...]:
 
 
 def _cheapest_change(rows: Sequence[Row], asked: Requirements) -> str | None:
-    """The cheapest measured change for the nearest row that does not fit.
+    """Describe the cheapest measured change that makes a row fit.
 
-    Another variant or power mode of a device costs nothing, so it comes first: a row of the same device that fits. Else
-    it is one requirement, eased as far as the row's own measurement needs; a battery before all others, then the least.
+    Another variant or power mode costs nothing, so a row of the same device and model that fits comes first. Otherwise
+    one requirement is eased as far as the row's own measurement needs: the battery before all others, then the
+    requirement with the smallest change.
     """
     misses = [row for row in rows if row.answer in {"no", "unsure"} and row.origin == "measured"]
     fitting = [row for row in rows if row.answer == "yes"]
@@ -202,7 +203,7 @@ def _cheapest_change(rows: Sequence[Row], asked: Requirements) -> str | None:
 
 
 def _easings_of(row: Row, asked: Requirements) -> Iterator[tuple[float, str]]:
-    """What would make a row fit that misses one requirement: how large a change it is, and in words."""
+    """The change that would make a row fit that misses one requirement: its size for sorting, and a text."""
     missed = [check for check in row.checks if check.answer != "yes"]
     if len(missed) != 1 or missed[0].acceptable is None or missed[0].answer == "unknown":
         return
@@ -220,7 +221,7 @@ def _easings_of(row: Row, asked: Requirements) -> Iterator[tuple[float, str]]:
 
 
 def _eased_limit(requirement: str, value: float, asked: Requirements) -> tuple[float | None, str]:
-    """A requirement's limit, and what a yes needs in its place."""
+    """The present limit of a requirement, and the limit that a yes would need, as a text."""
     easings: dict[str, tuple[float | None, str]] = {
         "latency": (asked.latency_p99_s, f"an accepted p99 of {units.quantity(value, 's')}"),
         "memory": (asked.memory_bytes, f"{units.size(math.ceil(value))} of memory"),

@@ -1,8 +1,8 @@
-"""One row of a choice: a host in one power mode with one model, held against each requirement. Pure.
+"""Judge one row of a choice: a host in one power mode with one model, checked against each requirement.
 
-Each requirement gets one of four verdicts: *yes* and *no* were measured, *unsure* means that an interval contains the
-limit, *unknown* that nothing was measured, with the command that would. A row is no better than its worst requirement,
-so an unknown is never a yes.
+The functions are pure. Each requirement gets one of four verdicts: *yes* and *no* were measured, *unsure* means that an
+interval contains the limit, and *unknown* means that nothing was measured; the remedy then is the command that measures
+it. A row is no better than its worst requirement, so an unknown never becomes a yes.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
     from edgeprof.verdicts.requirements import Device, Requirements
 
 Answer = Literal["yes", "no", "unsure", "unknown"]
-#: How the joules came about, as far as rows may stand beside one another.
+#: How joules were obtained, as far as it decides which rows may be compared.
 Origin = Literal["measured", "estimated", "simulated", "none"]
 
-#: What a headline covers where a battery feeds nothing beyond it.
+#: Coverages of a headline that include everything that a battery feeds.
 WHOLE = ("board", "wall")
-#: Two rates that differ by less are the same rate.
+#: Largest relative difference of two rates that count as the same.
 _SAME_RATE = 0.01
-#: Windows of the commands that are named, and the requests that bound p99 even where some are slow (662 if none is).
+#: Windows of the suggested commands, and requests for which p99 is bounded even if some are slow (662 if none is).
 _WINDOWS, _CALLS_FOR_P99 = 5, 1000
 
 
 @dataclass(frozen=True)
 class Check:
-    """One requirement asked of one row.
+    """The verdict on one requirement of one row.
 
     Attributes:
         requirement: ``rate``, ``latency``, ``accuracy``, ``memory``, ``sustained``, ``battery``, ``power``, ``price``.
         answer: The verdict.
-        sentence: The figures.
-        remedy: Where it is unknown: the command that measures it, or what to add to the requirements.
-        acceptable: What the requirement would have to be for a yes, in its unit; None where nothing says.
+        sentence: The figures that it rests on.
+        remedy: If it is unknown, the command that measures it, or what to add to the requirements.
+        acceptable: The limit that would give a yes, in the requirement's unit; None if it is not known.
     """
 
     requirement: str
@@ -59,14 +59,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Entry:
-    """A variant of a result."""
+    """A variant, together with its result."""
 
     result: Result
     variant: Variant
 
     @property
     def rate_hz(self) -> float | None:
-        """Units of work a second that an open scenario asked for."""
+        """The rate of an open scenario, in units of work per second; None for any other scenario."""
         protocol = self.result.protocol
         if protocol.scenario not in OPEN or protocol.rate_hz is None:
             return None
@@ -86,17 +86,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """One way to build the product, and what is known of it.
+    """One way to build the product, and what is known about it.
 
     Attributes:
-        board, hostname, power_mode, model, variant, runtime: What it is.
-        origin: How its joules came about.
-        covers: What they cover; None where there are none.
-        device: What the owner said of it.
-        checks: One a requirement.
-        draw: The product's mean power; None where it is not known.
-        results: The ids of its results, newest first.
-        notes: What else is worth knowing.
+        board, hostname, power_mode, model, variant, runtime: The parts that identify it.
+        origin: How its joules were obtained.
+        covers: What the joules cover; None if there are none.
+        device: The owner's entry for the device.
+        checks: The verdict on each requirement.
+        draw: The product's mean power; None if it is not known.
+        results: Ids of the results that it rests on, newest first.
+        notes: Further sentences for the reader.
     """
 
     board: str
@@ -121,7 +121,7 @@ class Row:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its watts are of all that a battery feeds: by the rail, or with what the owner added."""
+        """Whether its watts include all that a battery feeds, by the rail itself or by what the owner added."""
         return self.covers in WHOLE or (self.device is not None and self.device.outside_w is not None)
 
     @property
@@ -137,14 +137,21 @@ class Row:
 
 
 def title(row: Row) -> str:
-    """``Raspberry Pi 5, resnet8 int8``: a row in a sentence."""
+    """Name a row in a sentence, as ``Raspberry Pi 5, resnet8 int8``."""
     mode = f" in {row.power_mode}" if row.power_mode else ""
     return f"{row.board}{mode}, {row.model if row.model in row.variant else f'{row.model} {row.variant}'}"
 
 
 @dataclass
 class Judge:
-    """Judges one row. ``entries`` are all its evidence, newest first."""
+    """Judges one row.
+
+    Args:
+        entries: All evidence of the row, newest first.
+        asked: The requirements.
+        origin: How the row's joules were obtained.
+        covers: What they cover.
+    """
 
     entries: list[Entry]
     asked: Requirements
@@ -160,11 +167,11 @@ class Judge:
         self.power, self.power_entry, self.why_no_power = self._product_power()
 
     def _seen(self, entry: Entry) -> Entry | None:
-        """The entry as the asked workload sees it."""
+        """The entry with the figures of the workload that is asked for; None if it was not measured."""
         name = self.asked.workload
         view = workload_view(entry.variant, name)
         if view is None and not entry.variant.workloads and name == INFERENCE.name:
-            view = entry.variant  # a result of edgeprof 0.1 knows the inference alone
+            view = entry.variant  # a result of edgeprof 0.1 has no workloads; its figures are per inference
         return None if view is None else Entry(entry.result, view)
 
     def row(self) -> Row:
@@ -211,7 +218,7 @@ class Judge:
         return checks
 
     def _cap_answer(self, check: Check) -> Check:
-        """No yes from a virtual board, whose speed and joules are not the device's, nor from estimated joules."""
+        """Turn a yes into an unknown if it rests on a virtual board, or on estimated joules."""
         rests_on_joules = check.requirement in {"battery", "power"}
         if check.answer not in {"yes", "unsure"} or check.requirement == "price":
             return check
@@ -236,7 +243,7 @@ class Judge:
 
     def _note_conditions(self, entry: Entry) -> None:
         if self.asked.duty < 1 and self.asked.sleep_w is None:
-            self.notes.append("idle power is taken for the time asleep")
+            self.notes.append("idle power is assumed for the time asleep")
         if entry.variant.throttled:
             self.notes.append("the device throttled while its joules were measured")
 
@@ -278,7 +285,7 @@ class Judge:
         return Check("latency", "unknown", sentence, self._at_the_rate(window_s))
 
     def _at_the_rate(self, window_s: float) -> str:
-        """The command that measures at the product's rate in windows of so many seconds."""
+        """The command that measures at the product's rate in windows of ``window_s`` seconds."""
         rate = ("--scenario", "periodic", "--rate", f"{self._calls_hz():g}")
         return self.command(*rate, "--windows", str(_WINDOWS), "--window", f"{window_s:g}")
 
@@ -383,7 +390,7 @@ class Judge:
     def _by_interval(
         self, name: str, text: str, wanted: str, holds: tuple[bool, bool] | None, acceptable: float | None
     ) -> Check:
-        """The answer of an interval: whether all of it holds, and whether none of it does."""
+        """Judge an interval; ``holds`` says whether all of it meets the limit, and whether none of it does."""
         if holds is None:
             why = self.power.why_no_interval if self.power else ""
             return Check(name, "unknown", f"{text}, {wanted}, but {why}", self._power_command())
@@ -420,7 +427,7 @@ class Judge:
     # --- power ---
 
     def _product_power(self) -> tuple[Draw | None, Entry | None, str]:
-        """The product's power from the evidence that is nearest to the product's rate, or why there is none."""
+        """The product's power, from the entry whose rate is nearest to the product's, or why it is not known."""
         outside = self.device.outside_w or 0.0 if self.device else 0.0
         why = "no energy was measured"
         order: Callable[[Entry], int] = lambda e: (  # noqa: E731 - a key with its name
@@ -434,12 +441,12 @@ class Judge:
         return None, None, why
 
     def _power_command(self) -> str:
-        if self.origin in {"estimated", "none"}:  # another benchmark would know no more
+        if self.origin in {"estimated", "none"}:  # another benchmark would not measure joules either
             return "edgeprof doctor (it says which sensor or meter would measure joules here)"
         return self.command("--windows", str(_WINDOWS), "--idle", "10")
 
     def command(self, *more: str) -> str:
-        """The command that measures what is missing, and where."""
+        """The ``edgeprof bench`` command for this row, with further words at its end."""
         result, variant = self.newest.result, self.newest.variant
         words = ["edgeprof", "bench", variant.model.path]
         if variant.runtime is not None:
@@ -452,7 +459,7 @@ class Judge:
 
 
 def _max_rate(entry: Entry) -> float | None:
-    """Units a second back to back."""
+    """The highest rate, in units of work per second without pauses; None if it was not measured."""
     energy = entry.variant.energy_j_per_inference
     if energy is not None and energy.marginal is not None:
         return energy.marginal.max_rate_hz
@@ -460,11 +467,11 @@ def _max_rate(entry: Entry) -> float | None:
 
 
 def _windows_seconds(variant: Variant) -> float:
-    """Seconds of all windows together."""
+    """The total length of all windows (s)."""
     return math.fsum(window.end_s - window.start_s for window in variant.windows)
 
 
 def _slowest_rate(variant: Variant) -> float:
-    """Units a second of the slowest window."""
+    """The rate of the slowest window, in units of work per second."""
     rates = [w.inferences / (w.end_s - w.start_s) for w in variant.windows if w.end_s > w.start_s]
     return min(rates, default=0.0)

@@ -1,11 +1,11 @@
-"""Better, worse, tied or not comparable: ratios from windows that were paired, never from two separate intervals.
+"""Compare a variant with its baseline by the ratios of paired windows, never by two separate intervals.
 
-The k-th window of a variant and the k-th of its baseline were measured next to each other (ABBA), so drift falls out of
-their ratio, and the sensor's gain error does in any case. The interval is that of the mean log-ratio (t, K − 1 degrees
-of freedom), widened by what pairing does not cancel: the sensor's offset and step.
+The k-th window of a variant and the k-th window of its baseline were measured next to each other (ABBA). Therefore
+drift cancels in their ratio, as does the sensor's gain error in any case. The interval is that of the mean log-ratio
+(Student's t, K − 1 degrees of freedom), widened by what pairing does not cancel: the sensor's offset and resolution.
 
-The verdict rests on energy, or on latency where no energy was measured. *Better* and *worse* need an interval that
-excludes 1 and is not wholly within ±1 % of it: a difference that small, however certain, is *tied*.
+The verdict rests on energy, or on latency if no energy was measured. *Better* and *worse* need an interval that
+excludes 1 and does not lie wholly within ±1 % of it: a difference that small is *tied*, however certain it is.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
     from edgeprof.verdicts.between_runs import BetweenRuns
 
-#: A ratio whose interval lies within 1 ± this is tied.
+#: Two variants are tied if the interval of their ratio lies within 1 ± this.
 RELEVANT = 0.01
 
-#: What must agree between two hosts for their results to be compared; all else is noted.
+#: Fields that must agree between two hosts for their results to be compared; other differences are only noted.
 DECISIVE = ("board", "arch", "cpu", "cores", "memory_bytes", "power_mode", "governor")
-#: Names in ``Host.context`` that are decisive too; those that begin so.
+#: Beginnings of names in ``Host.context`` that must agree too.
 DECISIVE_CONTEXT = ("model", "max_freq", "turbo", "boost", "smt", "l4t", "sensor", "simulated", "power_limit")
-#: The kernel reports a little less memory from one version to the next.
+#: Relative difference of memory that is ignored: versions of the kernel report slightly different sizes.
 _MEMORY_TOLERANCE = 0.05
 
 
@@ -41,9 +41,9 @@ class ContextDifference:
     """One thing that differs between two hosts.
 
     Attributes:
-        name: A field of ``schema.Host`` or a name in its context.
-        a: The first host's value, for people.
-        b: The second's.
+        name: A field of ``schema.Host``, or a name in its context.
+        a: The value of the first host, as text.
+        b: The value of the second host, as text.
         forbids: Whether it makes the results incomparable; otherwise it is only noted.
     """
 
@@ -63,10 +63,10 @@ def compare(
     """Compare a variant with its baseline.
 
     Args:
-        variant: Measured on the same device as ``baseline``, best in the same run.
-        baseline: What it is compared with.
+        variant: A variant that was measured on the same device as ``baseline``, preferably in the same run.
+        baseline: The variant to compare with.
         relevant: The half-width around 1 within which a difference does not matter.
-        between: What two runs differ by, where the two were not measured in one.
+        between: The uncertainty between runs, if the two were not measured in the same run.
     """
     comparison = schema.Comparison(
         variant=variant.name, baseline=baseline.name, energy_ratio=None, latency_ratio=None, verdict="not_comparable"
@@ -101,9 +101,7 @@ def compare(
 
 
 def comparisons(variants: Sequence[schema.Variant]) -> list[schema.Comparison]:
-    """Each variant of a run against its baseline: the first one; of language models at several lengths the first one
-    that was asked the same. A variant that is the baseline of its lengths itself is compared with none.
-    """
+    """Compare each variant of a run with its baseline (``baseline_of``); a baseline is compared with nothing."""
     compared = []
     for variant in variants[1:]:
         baseline = baseline_of(variant, variants)
@@ -113,14 +111,14 @@ def comparisons(variants: Sequence[schema.Variant]) -> list[schema.Comparison]:
 
 
 def baseline_of(variant: schema.Variant, variants: Sequence[schema.Variant]) -> schema.Variant:
-    """The first variant, or the first one whose requests are as long."""
+    """The first variant; for language models, the first one whose requests have the same lengths."""
     return next(candidate for candidate in variants if requests.difference(variant, candidate) is None)
 
 
 def _compare_workloads(
     variant: schema.Variant, baseline: schema.Variant, relevant: float
 ) -> list[schema.WorkloadComparison]:
-    """Each workload that both have, compared as the whole is; none where there is but one."""
+    """Compare each workload that both variants have; a variant with a single workload has no such comparisons."""
     if len(variant.workloads) < 2:
         return []
     compared = []
@@ -156,7 +154,7 @@ def _ratio_verdict(ratio: schema.Ratio, relevant: float) -> tuple[schema.Verdict
 def _compare_energy(
     variant: schema.Variant, baseline: schema.Variant, apart: list[Component]
 ) -> tuple[schema.Ratio | None, str | None, bool]:
-    """The ratio, or why there is none, and whether that forbids any verdict."""
+    """The ratio, the reason why there is none, and whether that reason forbids every verdict."""
     a, b = variant.energy_j_per_inference, baseline.energy_j_per_inference
     if a is None or b is None or "none" in {a.provenance, b.provenance}:
         return None, "no energy was measured", False
@@ -185,7 +183,7 @@ def _compare_energy(
 def _compare_latency(variant: schema.Variant, baseline: schema.Variant, apart: list[Component]) -> schema.Ratio | None:
     measured = [_windows_in_order(row) for row in (variant, baseline)]
     centres = [[w.latency_median_s for w in windows] for windows in measured]
-    if all(centre is None for column in centres for centre in column):  # devices that tell only their mean
+    if all(centre is None for column in centres for centre in column):  # some devices report only a mean
         centres = [[w.latency_mean_s for w in windows] for windows in measured]
     return _paired_ratio(_paired_windows(*centres), apart)
 
@@ -195,13 +193,13 @@ def _windows_in_order(variant: schema.Variant) -> list[schema.Window]:
 
 
 def _paired_windows(variant: Sequence[float | None], baseline: Sequence[float | None]) -> list[tuple[float, float]]:
-    """Windows by their position; those of which one is unknown or not positive fall out."""
+    """Pair windows by position, without pairs of which a value is unknown or not positive."""
     return [
         (v, b) for v, b in zip(variant, baseline, strict=False) if v is not None and b is not None and min(v, b) > 0
     ]
 
 
-#: The logarithm of a ratio of which nothing can be said: e to its power is beyond all numbers.
+#: Largest logarithm of a ratio that is reported; beyond it the exponential could overflow.
 _MOST_LOG = 300.0
 
 
@@ -218,10 +216,10 @@ def _paired_ratio(pairs: list[tuple[float, float]], components: list[Component])
 
 
 def _uncancelled_uncertainties(variant: schema.EnergyFigure, baseline: schema.EnergyFigure) -> list[Component]:
-    """Relative standard uncertainties of the ratio that pairing leaves.
+    """Relative standard uncertainties of the ratio that pairing does not cancel.
 
-    An error of one cause acts on both energies, and the ratio feels the difference of what it does to each: nothing of
-    a single channel's gain, all of it where one variant's joules come from another rail than the other's.
+    One cause of error acts on both energies, and the ratio changes by the difference of its relative effects. The gain
+    of a single channel cancels; it does not if the joules of the two variants come from different rails.
     """
     if not variant.value or not baseline.value or variant.budget is None or baseline.budget is None:
         return []
@@ -244,7 +242,7 @@ def _uncancelled_uncertainties(variant: schema.EnergyFigure, baseline: schema.En
 
 
 def _uncancelled_lines(variant: schema.EnergyFigure, baseline: schema.EnergyFigure) -> list[Component]:
-    """The same from the budgets alone, for results that kept no influences (before 0.2)."""
+    """The same uncertainties from the budgets alone, for results before 0.2, which hold no influences."""
     components = []
     for name in ("resolution", "filter", "sync"):
         for figure in (variant, baseline):
@@ -252,18 +250,18 @@ def _uncancelled_lines(variant: schema.EnergyFigure, baseline: schema.EnergyFigu
             if u:
                 components.append(Component(name, u / abs(figure.value or 1.0)))
     if variant.budget and baseline.budget and variant.budget.offset and baseline.budget.offset:
-        # The same offset sits in both: o·t is in each energy, so the ratio feels its two shares' difference.
-        shares = [figure.budget.offset / figure.value for figure in (variant, baseline)]  # type: ignore[operator,union-attr] # both are there
+        # Both energies contain the same offset o as o·t, so the ratio changes by the difference of the two shares.
+        shares = [figure.budget.offset / figure.value for figure in (variant, baseline)]  # type: ignore[operator,union-attr] # neither is None
         components.append(Component("offset", abs(shares[0] - shares[1])))
     return components
 
 
 def contexts(a: schema.Host, b: schema.Host) -> list[ContextDifference]:
-    """What differs between the devices of two results, those that forbid a comparison first.
+    """List the differences between the devices of two results; those that forbid a comparison come first.
 
-    Decisive are the board, its processor, memory, power mode and governor, and the context's names that begin with one
-    of ``DECISIVE_CONTEXT``. A different fingerprint without any of these forbids too: something decisive has changed
-    that has no name here.
+    Differences of the board, its processor, memory, power mode and governor forbid it, as do those of names in the
+    context that begin with one of ``DECISIVE_CONTEXT``. If only the fingerprints differ, that forbids it too: something
+    decisive has changed that is not listed here.
     """
     differences = []
     for name in ("board", "arch", "cpu", "cores", "memory_bytes", "power_mode", "governor", "hostname", "kernel", "os"):

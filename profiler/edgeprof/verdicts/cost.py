@@ -1,8 +1,8 @@
-"""What a variant costs beside the others, and the one rule for when two costs are tied.
+"""Relative costs of the variants of a result, and the one rule by which two costs are tied.
 
-A cost is a multiple of what a reference costs: the first variant of the result that has such a figure. It comes from
-windows that were paired (``compare``), never from bare figures: the pairs of a study are measured one after the other,
-and a device drifts meanwhile.
+A cost is a multiple of the cost of a reference: the first variant of the result that has the figure. It is computed
+from paired windows (``compare``), never from two separate figures, since the pairs of a study are measured one after
+another while the device drifts.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Kind = Literal["energy", "latency"]
 
 @dataclass(frozen=True)
 class Cost:
-    """A multiple of the reference's cost and the ends of its 95 % interval; less is better."""
+    """A multiple of the reference's cost, and the ends of its 95 % interval; a smaller cost is better."""
 
     value: float
     low: float
     high: float
 
     def against(self, other: Cost) -> schema.Verdict:
-        """``better``, ``worse`` or ``tied``: what ``schema.sense`` says of the ratio of the two.
+        """Judge the ratio of two costs by ``schema.sense``: ``better``, ``worse`` or ``tied``.
 
-        The ratio's interval is the widest that the two intervals allow. Against the reference itself, whose cost is
-        exactly 1, this is the verdict of the comparison that every table shows.
+        The ratio's interval is the widest one that the two intervals allow. Compared with the reference, whose cost is
+        exactly 1, this is the verdict that every table shows.
         """
         interval = (self.low / other.high, self.high / other.low)
         return schema.sense(schema.Ratio(value=self.value / other.value, ci95=interval), RELEVANT)
@@ -43,7 +43,7 @@ _ITSELF = Cost(1.0, 1.0, 1.0)
 
 
 def is_usable(variant: Variant) -> bool:
-    """Whether the variant ran and may be quoted."""
+    """Whether the variant ran and its figures may be quoted."""
     return variant.status not in {"failed", "invalid"}
 
 
@@ -51,8 +51,8 @@ class Costs:
     """The costs of the variants of one result.
 
     Args:
-        variants: In the result's order.
-        comparisons: The stored ones; what they lack is compared here.
+        variants: The variants, in the result's order.
+        comparisons: Stored comparisons; a missing one is computed.
     """
 
     def __init__(self, variants: Sequence[Variant], comparisons: Sequence[Comparison] = ()) -> None:
@@ -66,11 +66,11 @@ class Costs:
         return cls(result.variants, result.comparisons)
 
     def reference(self, kind: Kind) -> Variant | None:
-        """The variant whose cost is 1; None where no variant has such a figure."""
+        """The variant whose cost is 1; None if no variant has the figure."""
         return next((v for v in self._variants if is_usable(v) and _has_figure(v, kind)), None)
 
     def get(self, variant: Variant, kind: Kind) -> Cost | None:
-        """What ``variant`` costs; None where it is unknown or cannot be compared with the reference."""
+        """The cost of ``variant``; None if it is unknown or cannot be compared with the reference."""
         key = (id(variant), kind)
         if key not in self._costs:
             self._costs[key] = self._compute(variant, kind)

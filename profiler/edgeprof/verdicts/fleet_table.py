@@ -1,8 +1,8 @@
-"""Results of many devices in one table that claims no more than was measured. Pure.
+"""Arrange the results of many devices in one table that claims no more than was measured.
 
-A block is one result of one device; its variants are compared among themselves, by the ratios that the result holds.
-Blocks stand in one group where their joules cover the same and came about in the same way, and only within a group are
-they ordered by joules; simulated joules never stand beside measured ones.
+The functions are pure. A block is one result of one device; its variants are compared by the ratios in that result.
+Blocks form a group if their joules cover the same parts and were obtained in the same way. Blocks are ordered by joules
+only within a group, so simulated joules never stand beside measured ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgeprof.results.schema import Comparison, Energy, Result, Variant
 
 Origin = Literal["measured", "estimated", "simulated", "none"]
-#: The order in which groups are shown: what can be relied on comes first.
+#: The order in which groups are shown: the most reliable joules come first.
 ORIGINS: tuple[Origin, ...] = ("measured", "estimated", "none", "simulated")
 
 
@@ -29,10 +29,10 @@ class Row:
     """One variant on one device.
 
     Attributes:
-        label: The variant's name, with its model's.
-        variant: Its figures.
-        comparison: Its ratios to the first variant of the same result; None for that one.
-        differs: How it was measured otherwise than most others: ``runtime onnxruntime 1.20``.
+        label: Name of the variant, with that of its model.
+        variant: The variant, with its figures.
+        comparison: Its ratios to the first variant of the same result; None for that first variant.
+        differs: Conditions in which it differs from most other rows, as ``runtime onnxruntime 1.20``.
     """
 
     label: str
@@ -46,9 +46,9 @@ class Block:
     """One result of one device.
 
     Attributes:
-        device: What the inventory calls it.
+        device: Name of the device in the inventory.
         result: The result.
-        rows: Its variants, the one that others are compared with first.
+        rows: Rows of its variants; the first is the one that the others are compared with.
     """
 
     device: str
@@ -67,10 +67,10 @@ class Group:
     """Blocks whose joules may be compared.
 
     Attributes:
-        origin: How the joules came about.
-        covers: What they cover; None where nothing is known.
-        blocks: In the order of their joules if ``is_ordered``, else by device.
-        is_ordered: Whether all blocks begin with the same model, measured in the same way.
+        origin: How the joules were obtained.
+        covers: What the joules cover; None if it is not known.
+        blocks: The blocks, ordered by joules if ``is_ordered``, else by device.
+        is_ordered: Whether the first variants of all blocks are the same model, measured in the same way.
     """
 
     origin: Origin
@@ -80,11 +80,11 @@ class Group:
 
 
 def fleet_table(entries: Iterable[tuple[str, Result]]) -> list[Group]:
-    """The groups of a fleet's results.
+    """Group the results of a fleet.
 
     Args:
-        entries: Devices and their results, newest first; of two results of one device that measured the same in the
-            same way, the newer one counts.
+        entries: Names of devices, each with a result, newest first. Of two results of one device that measured the
+            same in the same way, the newer one counts.
     """
     newest: dict[tuple[object, ...], tuple[str, Result]] = {}
     for device, result in entries:
@@ -116,7 +116,7 @@ def _block(device: str, result: Result, usual: dict[str, str]) -> Block:
 
 
 def _coverage(result: Result) -> tuple[Origin, str | None]:
-    """How a result's joules came about, and what they cover: those of its first variant that has any."""
+    """How a result's joules were obtained and what they cover, by the first variant that has joules."""
     energies = [variant.energy_j_per_inference for variant in result.variants]
     known = [energy for energy in energies if energy is not None and energy.provenance != "none"]
     if not known:
@@ -129,7 +129,7 @@ def _origin(energy: Energy) -> Origin:
 
 
 def _work(result: Result) -> tuple[object, ...]:
-    """What must agree for two results' joules per inference to be of the same work."""
+    """Everything that must agree for the joules per inference of two results to be of the same work."""
     first, protocol = result.variants[0], result.protocol
     return first.model.sha256 or model_name(first.model), protocol.scenario, protocol.batch, protocol.rate_hz
 
@@ -141,7 +141,7 @@ def _identity(device: str, result: Result) -> tuple[object, ...]:
 
 
 def _facts(result: Result, variant: Variant) -> dict[str, str]:
-    """How a variant was measured, as far as it is no figure: fact → value."""
+    """The conditions under which a variant was measured: name → value."""
     runtime, protocol, accuracy = variant.runtime, result.protocol, variant.accuracy
     facts = {"edgeprof": result.edgeprof, "scenario": protocol.scenario, "batch": str(protocol.batch)}
     facts["inputs"] = protocol.inputs.rpartition("/")[2]
@@ -157,7 +157,7 @@ def _facts(result: Result, variant: Variant) -> dict[str, str]:
 
 
 def _usual(results: Sequence[Result]) -> dict[str, str]:
-    """The most frequent value of each fact."""
+    """The most frequent value of each condition."""
     counts: dict[str, Counter[str]] = {}
     for result in results:
         for variant in result.variants:

@@ -1,14 +1,14 @@
-"""Limits for CI. What is not known does not pass.
+"""Check a result against limits, for continuous integration. An unknown number does not pass.
 
-The rules, the same in the help text:
+The rules, which the help text repeats:
 
-- An absolute limit fails where the value is beyond it. It is *unsure* where its 95 % interval reaches over the limit.
-- A regression fails where the whole interval of its ratio is beyond the limit. It is *unsure* where the interval
-  contains the limit. One that is no larger than ``min_effect`` passes, however sure it is.
-- What is unsure passes, with a word, or fails: ``unsure_passes`` decides, and the report says which. ``strict`` lets it
-  fail. So by default only what was shown to be bad fails, and otherwise only what was shown to be good passes.
-- A number that is missing fails with its reason. A failed or invalid variant fails; with ``strict`` a degraded one,
-  an interrupted run and estimated joules do too.
+- An absolute limit fails if the value is beyond it. It is *unsure* if the 95 % interval reaches beyond the limit.
+- A regression fails if the whole interval of its ratio is beyond the limit. It is *unsure* if the interval contains the
+  limit. A regression that is no larger than ``min_effect`` passes, however certain it is.
+- ``unsure_passes`` decides whether an unsure check passes or fails, and the report says so; ``strict`` lets it fail.
+  By default, therefore, only what is proven to be bad fails; with ``strict`` only what is proven to be good passes.
+- A missing number fails with its reason. A failed or invalid variant fails; with ``strict`` a degraded variant, an
+  interrupted run and estimated joules fail too.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Unit = Literal["J", "s", "B", "1", ""]
 
 @dataclass(frozen=True)
 class Limits:
-    """What must not be exceeded; None: not asked. Joules, seconds, bytes, ratios."""
+    """The limits, in joules, seconds, bytes and ratios; None: there is no such limit."""
 
     max_j: float | None = None
     max_p99_s: float | None = None
-    #: Points of a ratio (0.01: one point); of a metric with a unit of its own a share of the baseline's value.
+    #: In points if the metric is a ratio (0.01: one point), else a share of the baseline's value.
     max_accuracy_drop: float | None = None
     max_rss_bytes: float | None = None
     max_size_bytes: float | None = None
@@ -49,25 +49,25 @@ class Limits:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is limited; ``min_effect`` alone limits nothing."""
+        """Whether there is no limit; ``min_effect`` alone is not one."""
         return self == Limits(min_effect=self.min_effect)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One limit asked of one variant.
+    """The verdict on one limit of one variant.
 
     Attributes:
-        variant: Its label.
-        quantity: What is limited, in words.
+        variant: Label of the variant.
+        quantity: The limited quantity, in words.
         passed: Whether it passes, with ``strict`` taken into account.
-        unsure: Whether the interval leaves it open.
-        value: The figure, in ``unit``; of a regression or a drop a ratio (0.03 is 3 %).
-        ci95: Its interval.
-        limit: In ``unit``.
+        unsure: Whether the interval contains the limit, so that the verdict is open.
+        value: The figure, in ``unit``; a ratio for a regression or a drop (0.03 is 3 %).
+        ci95: The 95 % interval of the figure.
+        limit: The limit, in ``unit``.
         unit: ``J``, ``s``, ``B``, ``1`` for a ratio.
-        provenance: Of joules.
-        reason: Why it fails without a figure, or what leaves it open.
+        provenance: Provenance of the joules.
+        reason: Why it fails without a figure, or why the verdict is open.
     """
 
     variant: str
@@ -88,7 +88,7 @@ class Check:
 
 
 def of_workload(result: Result, name: str) -> Result:
-    """The result as one workload of its variants sees it; a variant that failed stays, and fails.
+    """Return the result with the figures of one workload; a variant that failed stays in it, and fails.
 
     Raises:
         InputError: a variant that was measured has no workload of that name.
@@ -98,7 +98,7 @@ def of_workload(result: Result, name: str) -> Result:
         view = workload_view(variant, name)
         if view is None and variant.workloads:
             raise unknown("workload", name, [workload.name for workload in variant.workloads])
-        if view is None and name != INFERENCE.name:  # a result of 0.1 knows the inference alone
+        if view is None and name != INFERENCE.name:  # a result of 0.1 has no workloads; its figures are per inference
             view = msgspec.structs.replace(variant, energy_j_per_inference=None, latency_s=None)
         seen.append(view or variant)
     return msgspec.structs.replace(result, variants=seen)
@@ -113,15 +113,15 @@ def check(
     unsure_passes: bool | None = None,
     names: Iterable[str] = (),
 ) -> list[Check]:
-    """Ask every limit of every variant.
+    """Check every variant against every limit.
 
     Args:
-        result: What is gated.
-        limits: What must hold.
+        result: The result to check.
+        limits: The limits.
         against: ``across(baseline, result)``, for ``max_regression`` and for a drop from another result.
-        strict: Refuse estimates, and let what is unsure fail unless ``unsure_passes`` says otherwise.
-        unsure_passes: Whether a figure whose interval contains its limit passes; None leaves it to ``strict``.
-        names: Only these variants (names that exist); empty for all.
+        strict: Whether to refuse estimates, and to fail unsure checks unless ``unsure_passes`` says otherwise.
+        unsure_passes: Whether a figure passes whose interval contains its limit; None: only without ``strict``.
+        names: Names of the variants to check, which must exist; empty: all.
     """
     wanted = set(names)
     decided = _Decided(strict, not strict if unsure_passes is None else unsure_passes)
@@ -134,7 +134,7 @@ def check(
         pair = next((p for p in against.pairs if p.variant == variant), None) if against else None
         checks += _variant(variant, limits, against, pair, decided)
     if not result.variants:
-        checks.append(Check("the run", "completeness", passed=False, reason="it holds no variant"))
+        checks.append(Check("the run", "completeness", passed=False, reason="it contains no variant"))
     if against and limits.max_regression is not None and not wanted:
         checks += [
             Check(name, "presence", not strict, unsure=True, reason="the baseline has it, the result does not")
@@ -145,13 +145,13 @@ def check(
 
 @dataclass(frozen=True)
 class _Decided:
-    """What the flags make of a doubtful figure."""
+    """How the flags treat a doubtful figure."""
 
     strict: bool
     unsure_passes: bool
 
     def passes(self, *, within: bool, unsure: bool, estimated: bool = False) -> bool:
-        """Whether a check passes whose figure is within its limit, or was not shown to be beyond it."""
+        """Whether a check passes; ``within`` says that its figure is not proven to be beyond the limit."""
         return within and (self.unsure_passes or not unsure) and not (self.strict and estimated)
 
 
@@ -222,12 +222,12 @@ def _p99(variant: Variant, limit: float) -> Check:
             if latency.max is None or latency.samples >= 662
             else f"{latency.samples} requests are too few for a p99 (662 are needed)"
         )
-    # The limit holds the bound: the quantile of a short run says too little about the slowest in a hundred.
+    # The upper bound is checked, since the quantile of a short run says little about the slowest request in a hundred.
     return _plain(label(variant), "p99 latency", latency.p99_bound if latency else None, limit, "s", reason=few)
 
 
 def _drop(variant: Variant, limit: float, pair: Pair | None, decided: _Decided) -> Check:
-    """Against the other result where there is one, else against the baseline within the result."""
+    """Check the drop against the other result if there is one, else against the baseline within the result."""
     name, accuracy = label(variant), variant.accuracy
     if accuracy is None:
         return _plain(name, "accuracy drop", None, limit, "1", reason="no accuracy was measured: bench with --dataset")
@@ -250,21 +250,21 @@ def _drop(variant: Variant, limit: float, pair: Pair | None, decided: _Decided) 
         return Check(name, quantity, passed, unsure=unsure, value=rise, ci95=(low, high), limit=limit, unit="1")
     scale = drop_scale(accuracy, drop)
     if scale is None:
-        return _plain(name, quantity, None, limit, "1", reason="the baseline's value is 0, of which there is no share")
+        return _plain(name, quantity, None, limit, "1", reason="the baseline's value is 0, so the drop has no share")
     share, interval = drop * scale, None
     if ends is not None:
         low, high = sorted(-accuracy.sign * end * scale for end in ends)
         interval = (low, high)
         unsure = share <= limit and high > limit
     else:
-        # A test that pairs samples is all that is known of the drop's own uncertainty.
+        # Only a test with paired samples says how uncertain the drop itself is.
         unsure = share <= limit and (pair is not None or (share > 0 and accuracy.p_value is None))
     passed = decided.passes(within=share <= limit, unsure=unsure)
     return Check(name, quantity, passed, unsure=unsure, value=share, ci95=interval, limit=limit, unit="1")
 
 
 def _paired_rise(variant: Variant, pair: Pair | None) -> Ratio | None:
-    """The ratio of perplexities that were paired by token, whose interval is far narrower than each one's own."""
+    """The ratio of perplexities paired by token; its interval is much narrower than those of the two perplexities."""
     if pair is not None:
         return pair.comparison.perplexity_ratio
     return variant.language.perplexity.ratio if variant.language and variant.language.perplexity else None
@@ -273,10 +273,10 @@ def _paired_rise(variant: Variant, pair: Pair | None) -> Ratio | None:
 def _regressions(
     variant: Variant, limits: Limits, against: Across | None, pair: Pair | None, decided: _Decided
 ) -> list[Check]:
-    """Of energy and latency: all that the baseline had must be there and not be worse."""
+    """Check energy and latency: each figure of the baseline must exist in the result and must not be worse."""
     name, strict, limit = label(variant), decided.strict, limits.max_regression
     if against is None or pair is None:
-        # A variant that is new has nothing to regress from.
+        # A new variant has nothing to regress from.
         why = "the baseline has no such variant"
         return [Check(name, "regression", not strict, unsure=True, limit=limit, unit="1", reason=why)]
     comparison, base = pair.comparison, pair.baseline
@@ -303,7 +303,7 @@ def _regression(
     weak = decided.strict and provenance == "estimated"
     if ratio is None:
         return _plain(
-            name, quantity, None, limit, "1", reason="the baseline has it, the result does not, or too few windows"
+            name, quantity, None, limit, "1", reason="only the baseline has this figure, or there are too few windows"
         )
     value, low, high = (each - 1 for each in (ratio.value, *ratio.ci95))
     matters = value > limits.min_effect

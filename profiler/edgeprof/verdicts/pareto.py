@@ -1,4 +1,4 @@
-"""Which variants are worth a choice: accuracy up, joules and latency down, ties where nothing tells them apart."""
+"""The Pareto front: the variants that no other one beats in accuracy, joules and latency."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def front(variants: Sequence[Variant], comparisons: Sequence[Comparison] = ()) -> list[str]:
-    """The names of the variants that no other one beats, in their order.
+    """Return the names of the variants that no other one beats, in their order.
 
-    One beats another when it is clearly better in an objective and clearly worse in none; what is tied is neither
-    (``Cost.against`` for joules and latency, ``accuracy.against``). An objective that only one of two variants has
-    keeps them from beating each other; an objective that neither has is passed over. Ties are not transitive, so that
-    variants may beat each other in a circle: all of the circle stays. Failed and invalid variants are not candidates.
-    Language models that were asked for requests of several lengths have a front for each length.
+    A variant beats another if it is clearly better in one objective and clearly worse in none; a tie is neither
+    (``Cost.against`` for joules and latency, ``accuracy.against``). If only one of two variants has an objective,
+    neither can beat the other; an objective that neither has is skipped. Ties are not transitive, so variants may beat
+    each other in a circle; all of the circle then stay. Failed and invalid variants are not candidates. Language models
+    that were measured with requests of several lengths have a front for each length.
     """
     groups: list[list[Variant]] = []
     for variant in variants:
@@ -34,12 +34,12 @@ def front(variants: Sequence[Variant], comparisons: Sequence[Comparison] = ()) -
 
 
 def _front_of_one(variants: Sequence[Variant], comparisons: Sequence[Comparison]) -> list[str]:
-    """``front`` of variants that did the same work."""
+    """The front of variants that did the same work."""
     costs = Costs(variants, comparisons)
     able = [v for v in variants if is_usable(v) and (v.accuracy or _has_cost(costs, v))]
     count = len(able)
     beats = [[_is_better(costs, a, b) for b in able] for a in able]
-    for middle in range(count):  # transitive closure: who beats whom by way of others
+    for middle in range(count):  # transitive closure (Warshall): also who beats whom by way of others
         for a in range(count):
             for b in range(count):
                 beats[a][b] = beats[a][b] or (beats[a][middle] and beats[middle][b])

@@ -1,4 +1,4 @@
-"""Two models' perplexities of the same text, as results keep them: their ratio, paired token by token. Pure."""
+"""The ratio of two models' perplexities on the same text, paired token by token, from the results' log-likelihoods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def ratio(variant: Variant, baseline: Variant) -> schema.Ratio | None:
-    """The variant's perplexity over its baseline's; None where they did not read the same tokens of the same text."""
+    """The variant's perplexity divided by its baseline's; None if they did not read the same tokens."""
     mine, its = _of(variant), _of(baseline)
     if mine is None or its is None or mine.tokens_sha256 != its.tokens_sha256:
         return None

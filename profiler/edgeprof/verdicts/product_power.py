@@ -1,16 +1,16 @@
-"""Watts and hours of a product from one measured variant: E per inference, idle power, rate and duty. Pure.
+"""Watts and hours of a product, computed from a variant's joules per inference and idle power, a rate and a duty.
 
-A device that does ``rate`` inferences a second for the share ``duty`` of the time draws
+A device that performs ``rate`` inferences per second during the share ``duty`` of the time draws
 
     P = duty · (p_idle + e_net · rate) + (1 − duty) · p_sleep + outside
 
-With e_net = e_gross − p_idle · t, where t is the time that the measured windows took for an inference, this is
+With e_net = e_gross − p_idle · t, where t is the time per inference in the measured windows, this is
 
     P = a · e_gross + b · p_idle + c,   a = duty · rate,   b = awake − a · t
 
-(awake: ``duty``, or 1 where the device idles between its times awake). What was measured is e_gross and p_idle, and
-each brings its own uncertainty: U(P) = a · U(e_gross) + |b| · U(p_idle), the widest that any correlation of the two
-allows, since a gain error is common to both.
+where awake is ``duty``, or 1 if the device idles instead of sleeping. Both e_gross and p_idle were measured, and
+each has its uncertainty: U(P) = a · U(e_gross) + |b| · U(p_idle). This is the largest value for any correlation of the
+two; they are correlated, since both contain the same gain error.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from edgeprof.results.schema import Energy, Interval, Variant
     from edgeprof.verdicts.requirements import Requirements
 
-#: k where the result does not say its own.
+#: Coverage factor k of a result that does not state one.
 _COVERAGE = 2.0
-#: Reasons that say why there is no energy.
+#: Codes of reasons that explain a missing energy.
 _WHY_NO_ENERGY = frozenset({Code.NO_SENSOR, Code.UNCERTAIN, Code.GAPS})
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What the product draws on average.
+    """The mean power of the product.
 
     Attributes:
         watts: The mean power (W).
-        ci95: Its 95 % interval; None where an uncertainty that it needs is not known.
-        why_no_interval: The reason, where there is none.
+        ci95: The 95 % interval of the power (W); None if an uncertainty that it needs is not known.
+        why_no_interval: Why there is no interval.
     """
 
     watts: float
@@ -49,7 +49,7 @@ class Draw:
         return watt_hours / self.watts if self.watts > 0 else math.inf
 
     def hours_ci95(self, watt_hours: float) -> Interval | None:
-        """The interval of the hours; infinite above where the power may be 0."""
+        """The 95 % interval of the hours; its upper end is infinite if the power may be 0."""
         if self.ci95 is None:
             return None
         low, high = self.ci95
@@ -57,12 +57,12 @@ class Draw:
 
 
 def draw(variant: Variant, asked: Requirements, outside_w: float = 0.0) -> Draw | str:
-    """The mean power at the product's rate and duty, or why it is not known.
+    """Compute the mean power at the product's rate and duty, or return a sentence on why it is not known.
 
     Args:
-        variant: As the asked workload sees it: its figures are per unit of it.
-        asked: Rate, duty and sleep power.
-        outside_w: What the owner adds (W).
+        variant: The variant, with the figures of the workload that is asked for.
+        asked: The requirements: rate, duty and sleep power.
+        outside_w: Power that the owner adds (W).
     """
     energy, power = variant.energy_j_per_inference, variant.power_w
     if energy is None or energy.gross.value is None:
@@ -70,7 +70,7 @@ def draw(variant: Variant, asked: Requirements, outside_w: float = 0.0) -> Draw 
             (reason.message for reason in variant.reasons if reason.code in _WHY_NO_ENERGY), "no energy was measured"
         )
     if power is None or power.idle is None:
-        return "the power without work was not measured"
+        return "the idle power was not measured"
     seconds = seconds_per_unit(variant)
     if seconds is None or seconds <= 0:
         return "the time of one inference in the windows is not known"
@@ -78,7 +78,7 @@ def draw(variant: Variant, asked: Requirements, outside_w: float = 0.0) -> Draw 
     b = (1.0 if asked.sleep_w is None else asked.duty) - a * seconds
     watts = a * energy.gross.value + b * power.idle + (1 - asked.duty) * (asked.sleep_w or 0.0) + outside_w
     if not (math.isfinite(watts) and watts >= 0):
-        return "the energy and the idle power do not belong together: the mean power would be negative"
+        return "the energy and the idle power contradict each other: the mean power would be negative"
     u_energy, u_idle = energy.gross.expanded_uncertainty, idle_uncertainty_w(variant, energy, seconds)
     if u_energy is not None and u_idle is not None and math.isfinite(u := a * u_energy + abs(b) * u_idle):
         return Draw(watts, (max(0.0, watts - u), watts + u))
@@ -86,7 +86,7 @@ def draw(variant: Variant, asked: Requirements, outside_w: float = 0.0) -> Draw 
 
 
 def seconds_per_unit(variant: Variant) -> float | None:
-    """Seconds of the windows for one unit of work; None where the result keeps no windows and no marginal model."""
+    """Seconds per unit of work in the windows; None if the result has neither windows nor a marginal model."""
     count = sum(window.inferences for window in variant.windows)
     if count > 0:
         return math.fsum(window.end_s - window.start_s for window in variant.windows) / count
@@ -97,7 +97,13 @@ def seconds_per_unit(variant: Variant) -> float | None:
 
 
 def idle_uncertainty_w(variant: Variant, energy: Energy, seconds: float) -> float | None:
-    """U of the idle power (W): how it varied, and the sensor's gain and offset, which the budgets state per unit."""
+    """Expanded uncertainty of the idle power (W): its variation, and the sensor's gain and offset from the budgets.
+
+    Args:
+        variant: The variant that has the idle power.
+        energy: Its energy; the budgets state joules per unit of work.
+        seconds: Seconds per unit of work.
+    """
     power, net, gross = variant.power_w, energy.net, energy.gross
     if power is None or power.idle is None or seconds <= 0:
         return None

@@ -1,7 +1,7 @@
-"""The one verdict: which variant to take, which are tied with it, what keeps the budgets, and why.
+"""The recommendation: which variant to take, which are tied with it, which meet the budgets, and why.
 
-Every table, page, file and verb shows what ``judge`` stored in the result, or what ``recommendation_of`` says of a file
-that an older edgeprof wrote. No reporter decides.
+Every table, page, file and command shows what ``judge`` stored in the result, or, for a file of an older edgeprof, what
+``recommendation_of`` computes from it. No reporter decides.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Product:
-    """What a device must do; None: not said.
+    """Requirements of a device; None: not given.
 
     Attributes:
         fps: Inferences per second.
-        battery_wh: Watt-hours of the battery.
-        hours: How long it must last.
-        memory_left_bytes: What is left for the model's process.
+        battery_wh: Energy of the battery (Wh).
+        hours: Hours that the battery must last.
+        memory_left_bytes: Memory that is left for the model's process (bytes).
     """
 
     fps: float | None = None
@@ -40,10 +40,10 @@ class Product:
     memory_left_bytes: float | None = None
 
     def limits(self, base: Limits) -> tuple[Limits, list[str]]:
-        """These requirements as limits, the stricter where ``base`` has one, and how each came about.
+        """Convert the requirements to limits, and say how each was derived; the stricter limit counts.
 
-        A frame must be done before the next: p99 ≤ 1 / fps. The battery's energy is shared by all frames:
-        E ≤ battery · 3600 / (hours · 3600 · fps), of everything that the rail covers.
+        A frame must be finished before the next one: p99 ≤ 1 / fps. All frames share the battery's energy:
+        E ≤ battery · 3600 / (hours · 3600 · fps), where E includes everything that the rail covers.
         """
         derivations = []
         limits = base
@@ -67,11 +67,11 @@ class Product:
 
     @property
     def joules_per_frame(self) -> float | None:
-        """Joules that each frame may cost; None where something needed for it is not said."""
+        """Joules that each frame may cost; None if a requirement that it needs is not given."""
         return self.watts / self.fps if self.fps and self.battery_wh and self.hours else None
 
     def check(self, variant: Variant) -> list[Check]:
-        """Whether the battery lasts: E(fps) = e_net + p_idle / fps, where idle was measured; else the gross figure."""
+        """Check that the battery lasts, by E(fps) = e_net + p_idle / fps, or the gross energy if idle is not known."""
         limit = self.joules_per_frame
         if limit is None or variant.status in {"failed", "invalid"}:
             return []
@@ -90,7 +90,7 @@ class Product:
 
 
 def budgets(result: Result, limits: Limits, product: Product | None = None) -> list[Check]:
-    """Every budget asked of every variant."""
+    """Check every variant against every budget."""
     names = {label(variant): variant.name for variant in result.variants}
     limit_checks = gate.check(result, limits) if limits != Limits() else []
     checks = [replace(check, variant=names.get(check.variant, check.variant)) for check in limit_checks]
@@ -100,10 +100,10 @@ def budgets(result: Result, limits: Limits, product: Product | None = None) -> l
 
 
 def judge(result: Result, checks: Sequence[Check] = ()) -> None:
-    """Store in ``result`` its front and its recommendation.
+    """Store the Pareto front and the recommendation in ``result``.
 
-    The front holds what nothing beats among the variants that keep every budget, so that the recommended variant is
-    always on it; where none keeps the budgets, it is drawn from all.
+    The front is computed among the variants that meet every budget, so that the recommended variant is always on it. If
+    none meets the budgets, it is computed among all variants.
     """
     passing = _usable_within_budgets(result.variants, checks) or result.variants
     result.pareto = pareto.front(passing, result.comparisons)
@@ -111,12 +111,12 @@ def judge(result: Result, checks: Sequence[Check] = ()) -> None:
 
 
 def recommendation_of(result: Result) -> Recommendation:
-    """The stored recommendation; of a file that has none, what the same rule makes of its stored front."""
+    """The stored recommendation; if the file has none, it is computed by the same rule from the stored front."""
     return result.recommendation or recommend(result, front=result.pareto or None)
 
 
 def recommended_variant(result: Result) -> Variant | None:
-    """The variant that the recommendation names; None where it names none or there was nothing to choose from."""
+    """The variant that the recommendation names; None if it names none, or there was only one variant."""
     recommendation = recommendation_of(result)
     if recommendation.praise is None:
         return None
@@ -124,20 +124,20 @@ def recommended_variant(result: Result) -> Variant | None:
 
 
 def recommend(result: Result, checks: Sequence[Check] = (), *, front: Iterable[str] | None = None) -> Recommendation:
-    """The variant that keeps every budget and costs least: energy, or latency where no energy is known.
+    """Recommend the variant that meets every budget and costs least: in energy, or in latency if no energy is known.
 
-    Only what nothing beats (``pareto.front``) is a candidate. Accuracy that was shown to be lost is not traded for
-    joules unless a budget says how much of it may be lost. Among the variants that are tied in the criterion the most
-    accurate are kept, of these the smallest file is taken, and of equal ones the first: an untouched baseline stays.
+    Only variants on the Pareto front are candidates. A proven loss of accuracy is not traded for joules unless a budget
+    says how much may be lost. Of the variants that are tied in the criterion, the most accurate ones are kept; of
+    these the smallest file is taken, and of equal files the first, so that an unchanged baseline stays.
 
     Args:
-        result: What was measured.
-        checks: The budgets (``budgets``).
-        front: The names that may be recommended; computed where it is None.
+        result: The result.
+        checks: The checks of the budgets (``budgets``).
+        front: Names of the variants that may be recommended; None: computed.
     """
     costs = Costs.of(result)
     able = [v for v in result.variants if costs.get(v, "latency") or costs.get(v, "energy")]
-    able = [v for v in able if requests.difference(v, able[0]) is None]  # others do other work for their joules
+    able = [v for v in able if requests.difference(v, able[0]) is None]  # the joules of others are of other work
     if not able:
         return Recommendation(variant=None, reason="no variant was measured")
     passing = _usable_within_budgets(able, checks)
@@ -151,7 +151,7 @@ def recommend(result: Result, checks: Sequence[Check] = (), *, front: Iterable[s
     faithful = [v for v in candidates if v.name in spent and (may_lose or not accuracy.has_dropped(v.accuracy))]
     if not faithful:
         which = ", ".join(v.name for v in candidates)
-        return Recommendation(variant=None, reason=f"{which}: whatever is cheaper has lost accuracy", criterion=kind)
+        return Recommendation(variant=None, reason=f"{which}: every candidate has lost accuracy", criterion=kind)
     least = spent[min(faithful, key=lambda v: spent[v.name].value).name]
     tied = [v for v in faithful if spent[v.name].against(least) == "tied"]
     chosen = min(
@@ -170,7 +170,7 @@ def recommend(result: Result, checks: Sequence[Check] = (), *, front: Iterable[s
             if not may_lose and accuracy.has_dropped(v.accuracy) and spent[v.name].against(mine) == "better"
         ],
     )
-    asked = f"of {len(result.variants)} variants {len(passing)} keep{'s' if len(passing) == 1 else ''} every budget"
+    asked = f"{len(passing)} of {len(result.variants)} variants meet{'s' if len(passing) == 1 else ''} every budget"
     if not checks:
         asked = f"of {len(able)} variant{'s' if len(able) > 1 else ''} that ran"
     untouched = chosen is result.variants[0]
@@ -185,7 +185,7 @@ def recommend(result: Result, checks: Sequence[Check] = (), *, front: Iterable[s
 
 
 def _usable_within_budgets(variants: Sequence[Variant], checks: Sequence[Check]) -> list[Variant]:
-    """The usable variants that break no budget."""
+    """The usable variants that meet every budget."""
     broken = {c.variant for c in checks if not c.passed}
     return [v for v in variants if is_usable(v) and v.name not in broken]
 
@@ -194,19 +194,19 @@ def _nearest_sentence(able: Sequence[Variant], checks: Sequence[Check]) -> str:
     failures = {v.name: sum(c.variant == v.name and not c.passed for c in checks) for v in able}
     near = min(able, key=lambda v: failures[v.name])
     which = ", ".join(c.quantity for c in checks if c.variant == near.name and not c.passed)
-    return f"no variant keeps the budgets; {near.name} comes nearest (it breaks: {which})"
+    return f"no variant meets the budgets; {near.name} comes nearest (it breaks: {which})"
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """What was chosen, and what stood beside it.
+    """The chosen variant, and those that it competed with.
 
     Attributes:
-        variant: The chosen one.
-        kind: What decided.
-        cost: What it costs.
-        ties: The names of those that are tied with it.
-        cheaper: The names of those that cost less and have lost accuracy.
+        variant: The chosen variant.
+        kind: The criterion.
+        cost: The cost of the chosen variant.
+        ties: Names of the variants that are tied with it.
+        cheaper: Names of the variants that cost less but have lost accuracy.
     """
 
     variant: Variant
@@ -232,7 +232,7 @@ class _Choice:
             words += " the smallest file"
             words += f" ({', '.join(self.cheaper)} lost accuracy)" if self.cheaper else ""
         if untouched:
-            return words + "; it is the model as it was: nothing here is worth the change"
+            return words + "; it is the unchanged model: no variant is worth the change"
         if reference is not None and reference is not self.variant:
             words += f": {self.cost.value:.2f} × {_possessive_name(reference)} {self.kind}"
             words += _further_text(self.variant, reference)
@@ -246,7 +246,7 @@ def _possessive_name(reference: Variant) -> str:
 
 
 def _further_text(chosen: Variant, reference: Variant) -> str:
-    """``, accuracy -0.5 pt, 0.31 × the size (0.33 × packed)``."""
+    """Further differences to the reference, as ``, accuracy -0.5 pt, 0.31 × the size (0.33 × packed)``."""
     words = ""
     if chosen.accuracy is not None and chosen.accuracy.drop is not None:
         words += ", " + _accuracy_change(chosen.accuracy, chosen.accuracy.drop)
@@ -258,20 +258,20 @@ def _further_text(chosen: Variant, reference: Variant) -> str:
 
 
 def _most_accurate(variants: Sequence[Variant]) -> list[Variant]:
-    """Those that no other one is clearly more accurate than; all where none was judged."""
+    """The variants that no other one clearly beats in accuracy; all variants if accuracy was not judged."""
     judged = [(v, v.accuracy) for v in variants if v.accuracy]
     best = [v for v, mine in judged if not any(accuracy.against(its, mine) == "better" for _, its in judged)]
     return best or list(variants)
 
 
 def _accuracy_change(accuracy: Accuracy, drop: float) -> str:
-    """``accuracy −0.5 pt``, ``perplexity +0.31``."""
+    """A change of the accuracy, as ``accuracy −0.5 pt`` or ``perplexity +0.31``."""
     change = 0.0 - accuracy.sign * drop
     return f"accuracy {100 * change:+.1f} pt" if accuracy.is_ratio else f"{accuracy.metric} {change:+.3g}"
 
 
 def _rounded_sizes(variant: Variant) -> tuple[int, int]:
-    """On the disk and packed, to two digits: a few bytes of names are no reason to change a model."""
+    """Plain and compressed file size, rounded to two digits: a few bytes are no reason to change a model."""
     plain, packed = variant.model.size_bytes or 0, variant.model.size_compressed_bytes or 0
     return _rounded_size(plain), _rounded_size(packed)
 

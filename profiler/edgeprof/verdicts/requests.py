@@ -1,4 +1,4 @@
-"""Whether two language models were asked the same: figures per request are of the same work only then. Pure."""
+"""Whether two language models were measured with equal requests; only then their figures per request are comparable."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edgeprof.results.schema import Variant
 
-#: Requests whose lengths differ by no more are alike: a server counts the tokens of its prompts itself, and its prompts
-#: come only near to the length that was asked for.
+#: Largest relative difference of lengths that count as equal. A server counts the tokens of its prompts itself, so
+#: their length only approximates the one that was asked for.
 NEARLY = 0.05
 
 
 def difference(variant: Variant, baseline: Variant) -> str | None:
-    """How the requests of two language models differ, as ``prompt 512 against 128``; None where they are alike, or one
-    of the two is no language model.
+    """How the requests of two language models differ, as ``prompt 512 against 128``.
+
+    None if they are equal, or one of the two is not a language model.
     """
     mine, its = variant.language, baseline.language
     if mine is None or its is None:

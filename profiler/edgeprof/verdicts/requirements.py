@@ -1,4 +1,4 @@
-"""What a product asks of a device: ``requirements.toml``, read and checked, and the arithmetic that follows from it."""
+"""A product's requirements: read and check ``requirements.toml``, and compute what follows from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TABLES = ("product", "accuracy", "reliability", "devices")
-#: No product asks less or more of anything; beyond it arithmetic would overflow.
+#: Smallest and largest number that is accepted; beyond them arithmetic could overflow.
 _LEAST, _MOST = 1e-15, 1e15
 _TIME = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*(min|h|d)\s*")
 _LONG_TIMES = {"min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -24,13 +24,13 @@ _LONG_TIMES = {"min": 60.0, "h": 3600.0, "d": 86400.0}
 
 @dataclass(frozen=True)
 class Device:
-    """What the owner knows of a kind of device and no measurement does.
+    """What only the owner knows about a kind of device.
 
     Attributes:
-        key: Its name in the file.
-        board: The board that is meant; empty: any whose name or hostname holds ``key``.
-        price: In any one currency.
-        outside_w: Watts of everything that the measured rail leaves out (carrier, camera, modem); None: not said.
+        key: Name of the entry in the file.
+        board: Name of the board; empty: any board whose name contains ``key``, or the host of that name.
+        price: Price of the device, in the same currency for all.
+        outside_w: Power of all that the measured rail leaves out (carrier, camera, modem), in W; None: not given.
     """
 
     key: str
@@ -39,7 +39,7 @@ class Device:
     outside_w: float | None = None
 
     def fits(self, board: str, hostname: str) -> bool:
-        """Whether a board of this name, or the host of this name, is meant."""
+        """Whether the entry describes a board, or a host, of this name."""
         if self.board:
             return _plain_name(self.board) == _plain_name(board)
         return _plain_name(self.key) == _plain_name(hostname) or _plain_name(self.key) in _plain_name(board)
@@ -47,25 +47,25 @@ class Device:
 
 @dataclass(frozen=True)
 class Requirements:
-    """What the product asks; None: not asked. Seconds, bytes, watts.
+    """The requirements of a product; None: not required.
 
     Attributes:
-        rate_hz: Units of work a second while the device is awake.
-        workload: What is done at that rate; ``inference`` or another workload of the results.
-        duty: The share of time awake, above 0 and at most 1.
-        sleep_w: Watts asleep; None: the device idles instead.
-        latency_p99_s: 99 % of the answers must come within this time, at the product's rate.
-        battery_wh: Usable watt-hours of a new battery.
-        derate: What is left of them in cold and age, above 0 and at most 1.
-        hours: How long the battery must last.
-        max_w: The most that may be drawn on average.
-        memory_bytes: What the model's process may take.
-        max_price: The most that a device may cost.
-        metric: The accuracy's metric.
-        accuracy_min: The lower end of the accuracy's interval must reach it.
-        accuracy_max: For metrics of which less is better: the upper end must not exceed it.
-        sustained_s: How long the rate must have been held without throttling.
-        devices: What the owner adds.
+        rate_hz: Units of work per second while the device is awake.
+        workload: The work that is done at that rate: ``inference`` or another workload of the results.
+        duty: Share of the time awake, above 0 and at most 1.
+        sleep_w: Power while asleep (W); None: the device idles instead.
+        latency_p99_s: Time within which 99 % of the answers must come at the product's rate (s).
+        battery_wh: Usable energy of a new battery (Wh).
+        derate: Share of that energy that remains in the cold and after ageing, above 0 and at most 1.
+        hours: Hours that the battery must last.
+        max_w: Largest mean power (W).
+        memory_bytes: Largest memory of the model's process (bytes).
+        max_price: Highest price of a device.
+        metric: Metric of the accuracy.
+        accuracy_min: Smallest value that the lower end of the accuracy's interval must reach.
+        accuracy_max: Largest value for the upper end, for metrics of which a smaller value is better.
+        sustained_s: Time for which the rate must have been held without throttling (s).
+        devices: The owner's entries for devices.
     """
 
     rate_hz: float
@@ -91,14 +91,14 @@ class Requirements:
 
     @property
     def budget_w(self) -> float | None:
-        """Watts that the battery leaves on average: Wh / h; None without a battery and hours."""
+        """Mean power that the battery allows (W): watt-hours divided by hours; None without a battery and hours."""
         return self.usable_wh / self.hours if self.usable_wh is not None and self.hours is not None else None
 
     def device(self, board: str, hostname: str) -> Device | None:
-        """What the owner says of this device.
+        """The owner's entry for a device; None if there is none.
 
         Raises:
-            InputError: two entries fit it.
+            InputError: two entries fit the device.
         """
         fitting = [device for device in self.devices if device.fits(board, hostname)]
         named = [device for device in fitting if device.board] or fitting
@@ -110,7 +110,7 @@ class Requirements:
         return named[0] if named else None
 
     def arithmetic(self) -> list[str]:
-        """What follows from the requirements alone, a sentence each."""
+        """Say in sentences what follows from the requirements alone."""
         done = f"{self.rate_hz:g} a second at {100 * self.duty:g} % duty"
         sentences = [f"{done} are {self.rate_hz * self.duty * 86400:,.0f} {self.workload}s a day."]
         if self.usable_wh is not None and self.hours is not None and self.budget_w is not None:
@@ -121,15 +121,15 @@ class Requirements:
             awake = self.awake_budget_w
             if awake is not None:
                 sentences.append(
-                    f"Asleep {self.sleep_w:g} W are drawn, which leaves {units.significant(awake)} W awake."
+                    f"Asleep it draws {self.sleep_w:g} W, which leaves {units.significant(awake)} W while it is awake."
                 )
         if self.duty < 1 and self.sleep_w is None:
-            sentences.append("No sleep power is given: between the times awake the device is taken to idle.")
+            sentences.append("No sleep power is given, so the device is assumed to idle when it is not awake.")
         return sentences
 
     @property
     def awake_budget_w(self) -> float | None:
-        """Watts that the battery leaves while awake; None where no sleep power is given."""
+        """Mean power that the battery allows while awake (W); None if no sleep power is given."""
         if self.budget_w is None or self.sleep_w is None:
             return None
         return (self.budget_w - (1 - self.duty) * self.sleep_w) / self.duty
@@ -139,14 +139,14 @@ def load(path: Path) -> Requirements:
     """Read ``requirements.toml``.
 
     Raises:
-        InputError: it is no TOML, a key or value does not fit, or two requirements contradict each other.
+        InputError: the file is not TOML, a key or value is not valid, or two requirements contradict each other.
     """
     content = toml_files.read(path, remedy="edgeprof choose --ask FILE writes one.")
     return from_toml(content, path)
 
 
 def from_toml(content: Mapping[str, Any], path: Path) -> Requirements:
-    """The requirements of a file's content.
+    """Build the requirements from a file's content.
 
     Raises:
         InputError: see ``load``.
@@ -173,10 +173,10 @@ def from_toml(content: Mapping[str, Any], path: Path) -> Requirements:
 
 
 def value_of(key: str, text: object) -> float | str:
-    """One value of [product] as it stands in the file, in SI units.
+    """Convert a value of [product], as it stands in the file, to SI units.
 
     Raises:
-        ValueError: it does not fit; the sentence says why.
+        ValueError: the value is not valid; the message says why.
     """
     return _PRODUCT[key][1](text)
 
@@ -210,7 +210,7 @@ def _read_device(path: Path, key: str, value: object) -> Device:
 
 
 def _find_contradiction(asked: Requirements) -> tuple[str, str] | None:
-    """Two requirements that nothing can meet together, and what to do."""
+    """Find two requirements that contradict each other; return a sentence on them, and a remedy."""
     bounded = asked.accuracy_min is not None or asked.accuracy_max is not None
     low, high = asked.accuracy_min, asked.accuracy_max
     conflicts = (
@@ -250,12 +250,12 @@ def _sleep_draws_all(asked: Requirements) -> tuple[str, str] | None:
         return None
     asleep = units.significant((1 - asked.duty) * asked.sleep_w)
     return (
-        f"sleep alone draws {asleep} W on average, and {units.significant(min(limits))} W are all there is",
+        f"sleep alone draws {asleep} W on average, but only {units.significant(min(limits))} W are available",
         "Lower sleep_w or hours, or take a larger battery.",
     )
 
 
-# --- readers of values: a ValueError's text follows "KEY = VALUE" -----------------------------------------------------
+# --- parsers of values: a ValueError's text follows "KEY = VALUE" -----------------------------------------------------
 
 
 def _parse_number(value: object) -> float:
@@ -296,7 +296,7 @@ def _parse_text(value: object) -> str:
 
 
 def _with_unit(value: object, unit: str, example: str) -> float:
-    """A quantity whose unit is written: a bare 100 could mean seconds or milliseconds."""
+    """Parse a quantity that must have its unit: a bare 100 could mean seconds or milliseconds."""
     if not isinstance(value, str) or not re.search(r"[A-Za-z]\s*$", value):
         raise ValueError(f'has no unit; write it as "{example}"')
     try:
@@ -356,5 +356,5 @@ _DEVICE: dict[str, Callable[[object], float | str]] = {
 
 
 def _plain_name(name: str) -> str:
-    """Letters and digits alone: ``Raspberry Pi 5`` as ``raspberrypi5``."""
+    """Reduce a name to lower-case letters and digits: ``Raspberry Pi 5`` becomes ``raspberrypi5``."""
     return "".join(character for character in name.casefold() if character.isalnum())

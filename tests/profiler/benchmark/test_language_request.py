@@ -48,7 +48,7 @@ def test_numbers_and_threads_are_read_as_they_are_written() -> None:
         with pytest.raises(InputError, match="--prompt"):
             counts("--prompt", text)
     for text in ("0", "2:", ":2", "1:2:3", "-1", "many"):
-        with pytest.raises(InputError, match="is no number of threads"):
+        with pytest.raises(InputError, match="is not a number of threads"):
             _threads(text)
 
 

@@ -136,7 +136,7 @@ def test_a_virtual_board_is_called_simulated_in_every_row(tmp_path: Path, capsys
     (layout.directory / SIMULATION_MARKER).write_text("{}")
     assert run(["sensors", "--sysfs-root", str(layout.directory)]) == 0
     out = capsys.readouterr().out
-    assert "simulated: a virtual board, no measurement" in out
+    assert "simulated: values of a virtual board, not a measurement" in out
     assert "measured" not in out
 
 

@@ -141,8 +141,8 @@ def test_the_virtual_microcontroller_stands_around_a_command(tmp_path, capfd) ->
     ("flags", "word"),
     [
         (["mcu"], "--dir DIR is needed"),
-        (["mcu", "--dir", "b", "--waveform", "constant:1W"], "--waveform says nothing to the board mcu"),
-        (["x86-rapl", "--dir", "b", "--fault", "reset"], "--fault says nothing to the board x86-rapl"),
+        (["mcu", "--dir", "b", "--waveform", "constant:1W"], "--waveform has no meaning for the board mcu"),
+        (["x86-rapl", "--dir", "b", "--fault", "reset"], "--fault has no meaning for the board x86-rapl"),
         (["mcu", "--dir", "b", "--fault", "rest"], "Did you mean reset?"),
         (["mcu", "--dir", "b", "--power", "much"], "--power much is not two numbers"),
         (["mcu", "--dir", "b", "--model", "ic99"], "no model of MLPerf Tiny is named 'ic99'"),
