@@ -17,6 +17,7 @@ from edgeprof.cli.fleet_options import (
     failure_as_json,
     inventory_option,
     inventory_options,
+    is_inventory_named,
     say_failure,
     show_table,
     table_output_option,
@@ -53,7 +54,7 @@ def command() -> None:
 @inventory_option
 def add(
     name: str, address: str | None, ssh: str | None, kind: str | None, power_mode: str | None, inventory: Path
-) -> None:
+) -> int:
     """Say hello to a device and write it into the inventory, with the board and the machine that it is.
 
     ADDRESS is its host, with the port of its exporter where that is another one (default: NAME). The fleet's key must
@@ -61,16 +62,22 @@ def add(
     """
     from dataclasses import replace
 
-    from edgeprof.errors import printable
+    from edgeprof.errors import EdgeprofError, printable
     from edgeprof.fleet import inventory as devices
     from edgeprof.fleet.link import Link
 
     device = devices.parse_device(name, address or name, ssh, kind, power_mode)
-    with Link(device) as link:
-        answer = link.hello()
+    devices.with_device(inventory, device)  # what the inventory refuses is said before the device is asked
+    try:
+        with Link(device) as link:
+            answer = link.hello()
+    except EdgeprofError as error:
+        say_failure(device, error)
+        return error.exit_code
     devices.add(inventory, replace(device, board=answer.board, machine=answer.machine))
     mode = f", {answer.power_mode}" if answer.power_mode else ""
     click.echo(printable(f"{name}: {answer.board}{mode}; written to {inventory}"))
+    return 0
 
 
 @command.command("status", short_help="A row for each device: what it is, who measures on it.")
@@ -235,7 +242,8 @@ def report(inventory: Path, on: tuple[str, ...], *, output: tuple[Path, ...], as
     """One table of what the fleet has measured: a row for each device and variant, the newest result of each.
 
     Ratios are told within a device alone; devices are ordered by joules only where the joules cover the same and come
-    about in the same way. -o FILE writes it: .html, .csv or .json.
+    about in the same way. All stored results are shown unless --inventory or --on chooses
+    devices. -o FILE writes it: .html, .csv or .json.
     """
     from edgeprof.cli.fleet_bench import check_outputs, write_outputs
     from edgeprof.errors import InputError
@@ -245,7 +253,7 @@ def report(inventory: Path, on: tuple[str, ...], *, output: tuple[Path, ...], as
 
     check_outputs(output)
     entries = fleet_store().jobs()
-    if on:
+    if on or is_inventory_named():
         names = {device.name for device in chosen_devices(inventory, on)}
         entries = [entry for entry in entries if entry[0] in names]
     if not entries:
