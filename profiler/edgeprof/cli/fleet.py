@@ -85,7 +85,10 @@ def add(
 @json_option
 @no_color_option
 def status(inventory: Path, on: tuple[str, ...], *, as_json: bool, no_color: bool) -> int:
-    """A row for each device: is it there, what is it, who measures on it, how warm it is. Exit 3 if one is missing."""
+    """A row for each device: is it there, what is it, who measures on it, how warm it is.
+
+    Exit 3 if one is missing, or is another device than the inventory says.
+    """
     from edgeprof.errors import EdgeprofError
     from edgeprof.fleet.engine import on_each
     from edgeprof.fleet.link import Link
@@ -99,18 +102,35 @@ def status(inventory: Path, on: tuple[str, ...], *, as_json: bool, no_color: boo
     devices = chosen_devices(inventory, on)
     answers = {device.name: answer for device, answer in on_each(devices, ask)}
     failures = [answer for answer in answers.values() if isinstance(answer, EdgeprofError)]
+    wrong = {device.name: error for device in devices if (error := _wrong_device(device, answers[device.name]))}
     if as_json:
         rows = [
             {
                 "device": name,
                 **(failure_as_json(answer) if isinstance(answer, EdgeprofError) else _state_as_json(*answer)),
+                **(failure_as_json(wrong[name]) if name in wrong else {}),
             }
             for name, answer in sorted(answers.items())
         ]
         click.echo(json.dumps({"schema": SCHEMA, "devices": rows}, indent=2))
     else:
-        click.echo("\n".join(_status_lines(devices, answers, no_color=no_color)))
-    return exit_code(failures, len(devices), [])
+        click.echo("\n".join(_status_lines(devices, answers, wrong, no_color=no_color)))
+    return exit_code([*failures, *wrong.values()], len(devices), [])
+
+
+def _wrong_device(device: Device, answer: tuple[State, float] | EdgeprofError) -> EdgeprofError | None:
+    """Why a device that answered is not the one of the inventory, or is in another power mode; None where it is."""
+    from edgeprof.errors import EdgeprofError
+    from edgeprof.fleet.door import check_expected
+    from edgeprof.fleet.task import expected_of
+
+    if isinstance(answer, EdgeprofError):
+        return None
+    try:
+        check_expected(expected_of(device), _state_as_json(*answer))
+    except EdgeprofError as error:
+        return error
+    return None
 
 
 def _state_as_json(state: State, clock_off_s: float) -> dict[str, Any]:
@@ -120,7 +140,11 @@ def _state_as_json(state: State, clock_off_s: float) -> dict[str, Any]:
 
 
 def _status_lines(
-    devices: Sequence[Device], answers: dict[str, tuple[State, float] | EdgeprofError], *, no_color: bool
+    devices: Sequence[Device],
+    answers: dict[str, tuple[State, float] | EdgeprofError],
+    wrong: dict[str, EdgeprofError],
+    *,
+    no_color: bool,
 ) -> list[str]:
     from edgeprof import units
     from edgeprof.errors import EdgeprofError
@@ -139,8 +163,9 @@ def _status_lines(
         states.append(state)
         if abs(clock_off_s) > _CLOCK_OFF_S:
             notes += style.wrap(device.name, f"its clock is off by {clock_off_s:+.0f} s: certificates may fail.")
-        if device.board not in {None, state.board}:
-            notes += style.wrap(device.name, f"the inventory says that it is a {device.board}.")
+        if device.name in wrong:
+            error = wrong[device.name]
+            notes += style.wrap(device.name, " ".join(filter(None, (error.message + ".", error.remedy))))
     columns = [
         Column("state", [("", _in_words(state)) for state in states]),
         Column("board", [("", state.board if state else "–") for state in states]),

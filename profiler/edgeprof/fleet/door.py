@@ -382,8 +382,8 @@ def check_expected(expected: Expected, description: dict[str, Any]) -> None:
         if wanted is not None and wanted != here:
             raise WrongDeviceError(
                 f"this is {title} {here}, and the inventory says {wanted}",
-                remedy="Is it another device at this address? If it was replaced on purpose, add it again with "
-                "edgeprof fleet add.",
+                remedy="Is it another device at this address? If it was replaced on purpose, take its block out of the "
+                "inventory and add it again: edgeprof fleet add.",
             )
     mode = description["power_mode"]
     if expected.power_mode is not None and expected.power_mode != mode:

@@ -52,7 +52,7 @@ class _Failure:
     Attributes:
         pattern: What ssh says then.
         sentence: What it means.
-        remedy: What to do about it; ``HOST`` stands for the device's host.
+        remedy: What to do; ``HOST`` stands for the device's host, ``REMOVE`` for the command that forgets its key.
         may_pass: Whether trying again may help.
     """
 
@@ -66,7 +66,7 @@ _FAILURES = (
     _Failure(
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|[Hh]ost key for .* has changed",
         "its SSH host key is not the one that is known: another machine answers at this address, or it was set up anew",
-        "If it was set up anew, remove the old key with ssh-keygen -R HOST and accept the new one with ssh HOST.",
+        "If it was set up anew, remove the old key with REMOVE and accept the new one with ssh HOST.",
     ),
     _Failure(
         r"certificate.*expired|[Cc]ertificate invalid: expired",
@@ -97,6 +97,14 @@ _FAILURES = (
         'Install it there, and give its full path in the forced command: command="/opt/edgeprof/bin/edgeprof door".',
     ),
 )
+
+
+def _removal(words: str, host: str) -> str:
+    """The command that removes a host key which has changed: ssh names the file, and the host as it stands there."""
+    name = re.search(r"Host key for (\S+) has changed", words)
+    file = re.search(r"Offending .*key in (.+):\d+", words)
+    where = ["-f", file[1].strip()] if file else []
+    return shlex.join(["ssh-keygen", *where, "-R", name[1] if name else host])
 
 
 class LinkError(UnavailableError):
@@ -333,9 +341,8 @@ class Link:
         for failure in _FAILURES:
             if re.search(failure.pattern, words):
                 host = self.device.ssh.rpartition("@")[2]
-                return LinkError(
-                    failure.sentence, remedy=failure.remedy.replace("HOST", host), may_pass=failure.may_pass
-                )
+                remedy = failure.remedy.replace("REMOVE", _removal(words, host)).replace("HOST", host)
+                return LinkError(failure.sentence, remedy=remedy, may_pass=failure.may_pass)
         lines = [line.strip() for line in words.splitlines()]
         for number, line in enumerate(lines):
             if line.startswith("edgeprof: "):  # the door's own sentence, and its remedy below it

@@ -122,6 +122,11 @@ def test_a_board_under_another_ones_name_is_refused_and_the_others_go_on(fleet, 
     assert "a: this is a NVIDIA Jetson Orin Nano, and the inventory says Raspberry Pi 5" in done.stderr
     assert "b: the device is in the power mode" in done.stderr
     assert fleet("bench", desk.model, "--inventory", path, "--on", "a", code=78).stdout == ""
+    shown = " ".join(fleet("status", "--inventory", path, code=3).stdout.split())
+    assert "this is a NVIDIA Jetson Orin Nano, and the inventory says Raspberry Pi 5" in shown
+    assert "b the device is in the power mode" in shown
+    (row,) = json.loads(fleet("status", "--inventory", path, "--on", "a", "--json", code=78).stdout)["devices"]
+    assert (row["board"], row["exit"]) == ("NVIDIA Jetson Orin Nano", 78)
 
 
 def test_a_device_is_added_with_the_board_that_it_is(fleet, desk, tmp_path) -> None:
@@ -207,6 +212,10 @@ def test_a_choice_is_made_among_the_devices_of_the_fleet(fleet, measured, tmp_pa
     rows = {row["hostname"]: row for group in choice["groups"] for row in group["rows"]}
     assert set(rows) >= {"nano-1", "nano-2", "pi5-1"}
     assert (rows["pi5-1"]["price"], rows["nano-1"]["price"]) == (80, None)
+    remedies = {check["remedy"] for check in rows["nano-1"]["checks"] if check["remedy"]}
+    commands = {remedy for remedy in remedies if remedy.startswith("edgeprof fleet bench affine.onnx --on nano-1 ")}
+    assert commands  # what is missing is measured from the desk, by the file's name there
+    assert not any("data/door" in remedy for remedy in remedies)
 
 
 def test_a_choice_among_a_fleet_that_has_measured_nothing_says_what_to_do(tmp_path, monkeypatch, capfd) -> None:
