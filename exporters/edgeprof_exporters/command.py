@@ -29,7 +29,7 @@ Examples:
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A flag for each setting."""
+    """Add a flag for each setting."""
     for name, field in reversed(table.KEYS.items()):
         facts = field.metadata
         several = callable(field.default_factory)
@@ -56,11 +56,11 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     epilog=_EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--config.file", "config_file", metavar="FILE", help="Settings, YAML or TOML (EDGEPROF_CONFIG).")
+@click.option("--config.file", "config_file", metavar="FILE", help="File of settings, YAML or TOML (EDGEPROF_CONFIG).")
 @_options
-@click.option("--textfile", metavar="DIR", help="No daemon: write the stored results to DIR/edgeprof.prom, and end.")
-@click.option("--push", metavar="URL", help="No daemon: push the stored results to this Pushgateway, and end.")
-@click.option("--otlp", metavar="URL", help="No daemon: send the stored results to this OTLP/HTTP receiver, and end.")
+@click.option("--textfile", metavar="DIR", help="Start no daemon; write the stored results to DIR/edgeprof.prom.")
+@click.option("--push", metavar="URL", help="Start no daemon; push the stored results to this Pushgateway.")
+@click.option("--otlp", metavar="URL", help="Start no daemon; send the stored results to this OTLP/HTTP receiver.")
 @click.pass_context
 def exporter(
     ctx: click.Context,
@@ -73,8 +73,8 @@ def exporter(
 ) -> int | None:
     """Run the daemon that samples, integrates and serves Prometheus.
 
-    Every flag is also a setting of the file (--web.listen-address: listen_address under web) and an environment
-    variable (EDGEPROF_EXPORTER_WEB_LISTEN_ADDRESS). SIGHUP reads all of them again; SIGTERM ends in order.
+    Every flag is also a setting in the file (--web.listen-address: listen_address under web) and an environment
+    variable (EDGEPROF_EXPORTER_WEB_LISTEN_ADDRESS). SIGHUP makes the daemon read all of them again; SIGTERM ends it.
     """
     path = Path(config_file) if config_file else None
     settings, _ = table.load(flags, path=path)
@@ -111,7 +111,7 @@ def _send(settings: Settings, textfile: str | None, push: str | None, otlp: str 
 @exporter.command()
 @click.pass_obj
 def status(settings: Settings) -> None:
-    """What the running daemon says of itself, as JSON (by its control socket)."""
+    """Print the state of the running daemon as JSON (over its control socket)."""
     click.echo(json.dumps(_ask(settings, "status"), indent=2))
 
 
@@ -123,12 +123,14 @@ def reload(settings: Settings) -> None:
 
 
 @exporter.command()
-@click.option("--system", "where", flag_value="system", help="For the machine: unit, user, udev rules (needs root).")
-@click.option("--user", "where", flag_value="user", help="For this user: a user unit.")
-@click.option("--dry-run", is_flag=True, help="Only show what would be written and run.")
-@click.option("--root", default="/", metavar="DIR", help="Install below DIR instead, and run nothing: for images.")
+@click.option(
+    "--system", "where", flag_value="system", help="Install for the machine: unit, user, udev rules (needs root)."
+)
+@click.option("--user", "where", flag_value="user", help="Install a unit for this user only.")
+@click.option("--dry-run", is_flag=True, help="Show what would be written and run, and stop.")
+@click.option("--root", default="/", metavar="DIR", help="Install below DIR and run no command, to prepare an image.")
 def install(where: str | None, dry_run: bool, root: str) -> None:
-    """Write the systemd unit and what it needs, and start it."""
+    """Write the systemd unit and the files that it needs, and start the daemon."""
     from edgeprof_exporters import install as installing  # noqa: PLC0415 - needed only here
 
     if where is None:

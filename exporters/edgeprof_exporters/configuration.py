@@ -1,6 +1,7 @@
 """The daemon's settings: one table for flags, environment variables, the file and the documentation.
 
-Precedence: flags, then ``EDGEPROF_EXPORTER_*``, then the file (YAML or TOML), then the default.
+A flag takes precedence over ``EDGEPROF_EXPORTER_*``, which takes precedence over the file (YAML or TOML) and the
+default.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from edgeprof_exporters.thrift.light import borrowed_yaml
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: Outside 9100 to 9999, which Prometheus's list of exporters has used up, and below the kernel's range for clients
-#: (32768 and up), so that it is not taken by chance.
+#: A port outside of 9100 to 9999, which the exporters in Prometheus's list use, and below the kernel's range for
+#: clients (32768 and up), so that no client occupies it by chance.
 DEFAULT_PORT = 28283
 PREFIX = "EDGEPROF_EXPORTER_"
-#: The longest file of settings (bytes), and the deepest: certificates may be in a web configuration.
+#: Largest size (bytes) and depth of a file of settings; a web configuration may contain certificates.
 _MOST_BYTES, _MOST_DEPTH = 128 << 10, 16
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 2, 100, 100
@@ -49,44 +50,46 @@ def _setting(
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be set. A field ``web_listen_address`` of the section ``web`` is ``listen_address`` under
-    ``web`` in the file, ``EDGEPROF_EXPORTER_WEB_LISTEN_ADDRESS`` and ``--web.listen-address``.
+    """All settings.
+
+    A field ``web_listen_address`` of the section ``web`` is ``listen_address`` under ``web`` in the file,
+    ``EDGEPROF_EXPORTER_WEB_LISTEN_ADDRESS`` in the environment and ``--web.listen-address`` on the command line.
     """
 
     web_listen_address: list[str] = _setting(  # noqa: RUF009 - _setting makes a field
         [f"127.0.0.1:{DEFAULT_PORT}"],
-        "Address to listen on: HOST:PORT, [IPV6]:PORT or :PORT for all; several are possible.",
+        "Address to listen on: HOST:PORT, [IPV6]:PORT, or :PORT for all addresses; repeatable.",
         section="web",
         metavar="ADDRESS",
     )
-    web_systemd_socket: bool = _setting(False, "Take the listening sockets from systemd instead.", section="web")
+    web_systemd_socket: bool = _setting(False, "Use the listening sockets that systemd passes.", section="web")
     web_telemetry_path: str = _setting("/metrics", "Path of the metrics.", section="web", metavar="PATH")
     web_max_requests: int = _setting(
-        40, "The most scrapes at once; one more gets 503. 0: no limit.", section="web", low=0, high=10_000
+        40, "Most simultaneous scrapes; any further one gets 503. 0: no limit.", section="web", low=0, high=10_000
     )
     web_max_connections: int = _setting(
-        256, "The most connections at once; a late or resting one makes room.", section="web", low=4, high=10_000
+        256, "Most simultaneous connections; a late or idle one makes room.", section="web", low=4, high=10_000
     )
     web_config_file: str = _setting(
-        "", "TLS and passwords, as Prometheus's exporter-toolkit has them (web-config.yml).", section="web",
+        "", "TLS and passwords, in the format of Prometheus's exporter-toolkit (web-config.yml).", section="web",
         metavar="FILE",
     )  # fmt: skip
     sampling_rate_hz: float = _setting(10.0, "Readings per second.", section="sampling", low=0.1, high=100.0)
     sampling_bridge_s: float = _setting(
         5.0,
-        "Gaps in power readings up to this long (s) are bridged; longer ones are counted and left out.",
+        "Longest gap in power readings that is bridged (s); longer gaps are counted and left out.",
         section="sampling",
         low=0.0,
         high=3600.0,
     )
     sampling_sensors: list[str] = _setting(  # noqa: RUF009 - _setting makes a field
-        [], "Only these sensor sources (edgeprof sensors lists them); none: all.", section="sampling", metavar="NAME"
+        [], "Sensor source to use (edgeprof sensors lists them; default: all).", section="sampling", metavar="NAME"
     )
-    sampling_rail: str = _setting("", "Which rail is the whole device.", section="sampling", metavar="NAME")
+    sampling_rail: str = _setting("", "Rail that measures the whole device.", section="sampling", metavar="NAME")
     sampling_sysfs_root: str = _setting("", "Read this tree instead of /sys.", section="sampling", metavar="DIR")
     sampling_procfs_root: str = _setting("", "Read this tree instead of /proc.", section="sampling", metavar="DIR")
     collectors_exclude: list[str] = _setting(  # noqa: RUF009 - _setting makes a field
-        [], "Collectors that are switched off.", section="collectors", metavar="NAME"
+        [], "Collector to switch off.", section="collectors", metavar="NAME"
     )
     track_socket: str = _setting(
         "auto",
@@ -95,7 +98,7 @@ class Settings:
         metavar="PATH",
     )
     track_max_series: int = _setting(
-        50, "Label sets beyond so many are counted under other.", section="track", low=1, high=10_000
+        50, "Most label sets; any further ones are counted under other.", section="track", low=1, high=10_000
     )
     control_socket: str = _setting(
         "auto",
@@ -104,42 +107,42 @@ class Settings:
         metavar="PATH",
     )
     control_group: str = _setting(
-        "", "Members of this group may use both sockets, beside root and the daemon's own user.", section="control",
+        "", "Group whose members may use both sockets, as root and the daemon's own user may.", section="control",
         metavar="GROUP",
     )  # fmt: skip
     state_file: str = _setting(
         "auto",
-        "Where counters go on from after a restart; auto: state.json in systemd's state directory, if there is one; "
-        "empty: none.",
+        "File from which counters continue after a restart; auto: state.json in systemd's state directory, if there is "
+        "one; empty: none.",
         section="state",
         metavar="FILE",
     )
     state_interval_s: float = _setting(
-        300.0, "How often the state file is written (s).", section="state", low=1.0, high=86_400.0
+        300.0, "Seconds between two writes of the state file.", section="state", low=1.0, high=86_400.0
     )
     bench_directory: str = _setting(
         "",
-        "Where edgeprof bench keeps its results (EDGEPROF_DATA_DIR of who runs it); default: this user's.",
+        "Folder in which edgeprof bench stores its results (its EDGEPROF_DATA_DIR); default: this user's.",
         section="bench",
         metavar="DIR",
     )
     log_level: str = _setting(
-        "info", "The least that is logged.", section="log", choices=("debug", "info", "warning", "error")
+        "info", "Least severe level that is logged.", section="log", choices=("debug", "info", "warning", "error")
     )
-    log_format: str = _setting("logfmt", "How.", section="log", choices=("logfmt", "json"))
+    log_format: str = _setting("logfmt", "Format of the log.", section="log", choices=("logfmt", "json"))
 
 
 KEYS: dict[str, Any] = {f.name: f for f in fields(Settings)}
 
 
 def key_of(name: str) -> str:
-    """``web_listen_address`` → ``web.listen_address``."""
+    """The key of a setting in the file: ``web_listen_address`` → ``web.listen_address``."""
     section: str = KEYS[name].metadata["section"]
     return f"{section}.{name[len(section) + 1 :]}"
 
 
 def flag_of(name: str) -> str:
-    """``web_listen_address`` → ``--web.listen-address``; the file of web-config is called as everywhere else."""
+    """The flag of a setting: ``web_listen_address`` → ``--web.listen-address``; three flags have their usual names."""
     known = {
         "web_config_file": "--web.config.file",
         "sampling_sysfs_root": "--sysfs-root",
@@ -149,23 +152,26 @@ def flag_of(name: str) -> str:
 
 
 def variable_of(name: str) -> str:
-    """``web_listen_address`` → ``EDGEPROF_EXPORTER_WEB_LISTEN_ADDRESS``."""
+    """The environment variable of a setting: ``web_listen_address`` → ``EDGEPROF_EXPORTER_WEB_LISTEN_ADDRESS``."""
     return PREFIX + name.upper()
 
 
 def load(
     flags: Mapping[str, Any], environ: Mapping[str, str] | None = None, path: Path | None = None
 ) -> tuple[Settings, Path | None]:
-    """The settings and the file that they came from.
+    """Load the settings.
 
     Args:
-        flags: Field name → value; None and empty tuples are not given.
-        environ: ``os.environ`` by default.
+        flags: Field name → value; None and an empty tuple mean that the flag was not given.
+        environ: The environment; ``os.environ`` by default.
         path: ``--config.file``; else ``EDGEPROF_CONFIG``, else ``exporter.yml``, ``.yaml`` or ``.toml`` in systemd's
             configuration directory, else no file.
 
+    Returns:
+        The settings, and the file that was read.
+
     Raises:
-        InputError: a name or a value that cannot be, with where it was found.
+        InputError: a name or a value is not valid; the message says where it was found.
     """
     environ = os.environ if environ is None else environ
     path = path or _usual_file(environ)
@@ -200,10 +206,10 @@ def _usual_file(environ: Mapping[str, str]) -> Path | None:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """A YAML or TOML file's mapping, by its suffix; an empty file is an empty one.
+    """Read the mapping in a YAML or TOML file, by its suffix; an empty file gives an empty mapping.
 
     Raises:
-        InputError: it cannot be read, is not of that form, or holds no mapping.
+        InputError: the file cannot be read, has another format, or contains no mapping.
     """
     text = _read_text(path)
     content: Any
@@ -225,31 +231,32 @@ def read_mapping(path: Path) -> dict[str, Any]:
             raise InputError(
                 f"{path} is YAML, and its library is not installed", remedy="pip install 'edgeprof[exporter]'"
             ) from None
-        except Exception as error:  # noqa: BLE001 - PyYAML lets out what its constructors raise: of dates, of numbers
+        except Exception as error:  # noqa: BLE001 - PyYAML passes on whatever its constructors of dates and numbers raise
             raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no table of settings")
+        raise InputError(f"{path} does not contain a table of settings")
     return content
 
 
 def _read_text(path: Path) -> str:
-    """A file's text.
+    """Read the text of a file.
 
     Raises:
-        InputError: it cannot be read, is no regular file, or is too large for settings.
+        InputError: the file cannot be read, is not a regular file, or is too large for settings.
     """
     try:
-        # Without O_NONBLOCK a FIFO would keep the daemon waiting for somebody who writes.
+        # Without O_NONBLOCK the daemon would wait at a FIFO until somebody writes to it.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputError(
-                    f"{path} is no regular file", remedy="It is read again when it has changed: write a file."
+                    f"{path} is not a regular file",
+                    remedy="Give a regular file, since it is read again when it has changed.",
                 )
             content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
-            raise InputError(f"{path} has more than {_MOST_BYTES >> 10} KiB, which no settings have")
+            raise InputError(f"{path} is larger than {_MOST_BYTES >> 10} KiB, too large for settings")
         return content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
@@ -257,15 +264,15 @@ def _read_text(path: Path) -> str:
 
 
 def _check_yaml(yaml: Any, text: str) -> None:
-    """Refuse what makes much of little: references (``*name``), which nested multiply, and depth.
+    """Refuse YAML that expands to much more than its text: references (``*name``), and deep nesting.
 
     Raises:
-        ValueError: it has them.
+        ValueError: the text contains references, or is nested too deeply.
     """
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError("references (*name) are not taken: write the value out")  # noqa: TRY004 - no type's error
+            raise ValueError("references (*name) are not supported: write the value itself")  # noqa: TRY004 - not a type error
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _MOST_DEPTH:
             raise ValueError(f"it is nested more than {_MOST_DEPTH} deep")
@@ -283,7 +290,9 @@ def _from_file(path: Path) -> dict[str, Any]:
         if content is None:
             continue
         if not isinstance(content, dict):
-            raise InputError(f"{path}: {section} is no table", remedy=f"Keys of it: {', '.join(sections[section])}.")
+            raise InputError(
+                f"{path}: {section} is not a table", remedy=f"Its keys are {', '.join(sections[section])}."
+            )
         for key, value in content.items():
             if key not in sections[section]:
                 raise _unknown_key_error(path, f"setting of {section}", key, sections[section])
@@ -298,10 +307,10 @@ def _unknown_key_error(path: Path, kind: str, name: object, valid: Mapping[str, 
 
 
 def _check_value(name: str, value: Any, where: str) -> Any:
-    """The value as the field has it, from a flag, a text or a file.
+    """Convert a value from a flag, a text or a file to the type of its field.
 
     Raises:
-        InputError: it cannot be.
+        InputError: the value is not valid.
     """
     facts, default = KEYS[name].metadata, KEYS[name].default
     if callable(KEYS[name].default_factory):
@@ -357,7 +366,7 @@ def _number(value: Any, default: float, facts: Mapping[str, Any], where: str) ->
 
 
 def shown(value: object) -> str:
-    """Format a value for a message: a long one is cut, since Python formats no integer of thousands of digits."""
+    """Format a value for a message; a long value is cut, since Python refuses to format an integer of many digits."""
     try:
         text = _SHOWN.repr(value)
     except (ValueError, RecursionError):

@@ -1,10 +1,10 @@
-"""The connections of the HTTP server: what each is waiting for, and which gives way to a new one.
+"""The connections of the HTTP server: what each one waits for, and which one is closed to make room for a new one.
 
-A connection whose request has not come whole, or whose password is not checked yet, is *late* and gives way first, the
-oldest before the younger; then one that rests between two requests, the longest first. One that is being answered
-never gives way. No address may hold more than seven eighths of the places, so that others always find one; and of the
-late ones, those of the address that has most of them go first. For IPv6 an address counts as its /64, since a client
-has all of that.
+A connection is *late* if its request has not arrived completely, or its password has not been checked yet. Late
+connections are closed first, the oldest before younger ones; then connections that are idle between two requests, the
+longest idle first. A connection that is being answered is never closed. No address may have more than seven eighths of
+the places, so that others always find one; of the late connections, those of the address with the most of them are
+closed first. An IPv6 address counts as its /64 network, since a client usually has the whole network.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import threading
 import time
 from collections import Counter
 
-#: Deadlines (s): a request's head from its first byte, writing an answer, and a kept connection's pause between two
-#: requests (Prometheus scrapes at most every few minutes and reconnects without loss).
+#: Deadlines (s): for a request's head from its first byte, for writing an answer, and for the pause between two
+#: requests on a connection (Prometheus scrapes at least every few minutes, and reconnects without loss).
 HEAD_S, WRITE_S, IDLE_S = 5.0, 10.0, 150.0
-#: The longest head of a request (bytes).
+#: Largest size of a request's head (bytes).
 MOST_HEAD = 16 * 1024
-#: How long (s) a new connection waits for one that gave way to end.
+#: Time for which a new connection waits until a closed one has ended (s).
 _PATIENCE_S = 1.0
 
 
@@ -29,14 +29,15 @@ class HeadTooLongError(Exception):
 
 
 class Connection:
-    """A socket, and what it waits for.
+    """A socket, and the state of its requests.
 
     Attributes:
         sock: The socket.
-        network: Whose it is: an IPv4 address, or the /64 of an IPv6 one.
-        since: When it began to wait for what it waits for (monotonic s).
-        is_answering: Whether a request that was let through is being answered.
+        network: Network of the client: an IPv4 address, or the /64 network of an IPv6 address.
+        since: When it began its present wait (monotonic s).
+        is_answering: Whether a permitted request is being answered.
         has_asked: Whether a request was answered before.
+        is_dropped: Whether ``drop`` was called.
     """
 
     def __init__(self, sock: socket.socket, address: str) -> None:
@@ -50,15 +51,15 @@ class Connection:
 
     @property
     def is_late(self) -> bool:
-        """Whether its request, or its first word, is still to come."""
+        """Whether its first request, or the rest of a request that has begun, has not arrived yet."""
         return not self.is_answering and (not self.has_asked or bool(self._buffer))
 
     def begin(self) -> None:
-        """From now on a request is answered."""
+        """Mark the connection as answering a request."""
         self.is_answering = self.has_asked = True
 
     def rest(self) -> None:
-        """The answer went out; wait for the next request."""
+        """Mark the connection as idle after an answer, waiting for the next request."""
         self.since, self.is_answering = time.monotonic(), False
 
     def drop(self) -> None:
@@ -68,10 +69,10 @@ class Connection:
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # not SSLSocket's, which forgets its session first
 
     def read_head(self) -> bytes | None:
-        """The bytes of a request's head up to the empty line; None where the client has gone or waited too long.
+        """Read a request's head up to the empty line; None if the client has gone or is too slow.
 
         Raises:
-            HeadTooLongError: it is too long.
+            HeadTooLongError: the head is longer than ``MOST_HEAD``.
         """
         deadline = time.monotonic() + (HEAD_S if self._buffer else IDLE_S)
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
@@ -97,7 +98,7 @@ class Connection:
         return head
 
     def write(self, data: bytes) -> bool:
-        """Send all bytes; returns whether they were sent in time."""
+        """Send all bytes; return whether they were sent in time."""
         self.sock.settimeout(WRITE_S)
         try:
             self.sock.sendall(data)
@@ -107,10 +108,10 @@ class Connection:
 
 
 class Places:
-    """The places for connections. Thread-safe.
+    """The places for connections. The methods are thread-safe.
 
     Args:
-        most: Connections at once. Those that gave way and have not ended yet may be as many again.
+        most: Largest number of connections; as many again may have been closed and not have ended yet.
     """
 
     def __init__(self, most: int) -> None:
@@ -120,7 +121,7 @@ class Places:
         self._connections: set[Connection] = set()
 
     def admit(self, connection: Connection) -> bool:
-        """Give a new connection a place, closing another one if necessary; returns whether there was a place."""
+        """Give a new connection a place, and close another one if necessary; return whether there was a place."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._connections) < 2 * self._most, _PATIENCE_S)
             if len(self._connections) >= 2 * self._most:
@@ -137,13 +138,13 @@ class Places:
             return True
 
     def leave(self, connection: Connection) -> None:
-        """A connection has ended."""
+        """Free the place of a connection that has ended."""
         with self._changed:
             self._connections.discard(connection)
             self._changed.notify_all()
 
     def make_room(self) -> None:
-        """Let one connection go, since the system has no room for more, and wait a moment for its end."""
+        """Close one connection, since the system has no descriptors left, and wait shortly for its end."""
         with self._changed:
             victim = _choose_victim([other for other in self._connections if not other.is_dropped])
             if victim is not None:
@@ -151,7 +152,7 @@ class Places:
             self._changed.wait(0.05)
 
     def drain(self, seconds: float) -> None:
-        """Let answers that run end for so long, and everything else at once."""
+        """Close all connections at once, except those being answered, which get ``seconds`` to finish."""
 
         def is_quiet() -> bool:
             for connection in self._connections:
@@ -162,7 +163,7 @@ class Places:
         deadline = time.monotonic() + seconds
         with self._changed:
             while not is_quiet() and time.monotonic() < deadline:
-                self._changed.wait(0.01)  # an answer that ends on a kept connection says nothing
+                self._changed.wait(0.01)  # poll: the end of an answer does not notify if its connection stays open
             for connection in self._connections:
                 connection.drop()
 
@@ -184,6 +185,6 @@ def _network(address: str) -> str:
         packed = socket.inet_pton(socket.AF_INET6, plain)
     except OSError:
         return address
-    if packed[:12] == b"\0" * 10 + b"\xff\xff":  # an IPv4 address on a socket for both
+    if packed[:12] == b"\0" * 10 + b"\xff\xff":  # an IPv4 address on a socket for IPv4 and IPv6
         return socket.inet_ntop(socket.AF_INET, packed[12:])
     return socket.inet_ntop(socket.AF_INET6, packed[:8] + b"\0" * 8)

@@ -1,7 +1,7 @@
 """The control socket: permitted users ask the daemon for its status or a reload. Requests and answers are JSON lines.
 
-Only root, the daemon's own user and members of one group are heard; the kernel says who they are (SO_PEERCRED), not
-they. Nothing but JSON of bounded length is ever parsed.
+Only root, the daemon's own user and members of one group are answered; the kernel tells who they are (SO_PEERCRED).
+Nothing but JSON of limited length is parsed.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from edgeprof_exporters.receiver import bind, group_id, unbind
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: The longest line (bytes), the longest silence (s), the most callers at once and the most lines of one.
+#: Longest line (bytes), longest silence (s), most simultaneous callers, and most lines of one caller.
 MOST_LINE, SILENCE_S, MOST_CALLERS, MOST_LINES = 4096, 10.0, 8, 1000
-#: How long (s) one that is refused may take to send what will not be looked at.
+#: Time for which the request of a refused caller is awaited before it is discarded (s).
 _REFUSAL_S = 1.0
 
 
 class Control:
-    """Answers on the socket until ``stop``.
+    """Answers requests on the socket until ``stop``.
 
     Args:
-        path: Where the socket is.
-        group: Whose members may; empty: only root and the daemon's own user.
-        commands: Name → what returns the answer.
+        path: Path of the socket.
+        group: Group whose members may ask; empty: only root and the daemon's own user may.
+        commands: Name of a command → the function that returns its answer.
     """
 
     def __init__(self, path: Path, group: str, commands: Mapping[str, Callable[[], Any]]) -> None:
@@ -52,7 +52,7 @@ class Control:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close it. Safe to call twice."""
+        """Close the socket. Calling it twice is safe."""
         if self._stopping:
             return
         self._stopping = True
@@ -83,7 +83,7 @@ class Control:
                 pid, uid, gid = struct.unpack("3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
                 if not self.permits(uid, gid):
                     event(logging.WARNING, "a caller on the control socket was refused", uid=uid, pid=pid)
-                    # Closed before what it sends was read, it would get a broken pipe in place of the answer.
+                    # Its request is read first: otherwise the caller would get a broken pipe instead of the answer.
                     caller.settimeout(_REFUSAL_S)
                     with contextlib.suppress(OSError):
                         caller.recv(MOST_LINE)
@@ -96,7 +96,7 @@ class Control:
             self._callers.release()
 
     def permits(self, uid: int, gid: int) -> bool:
-        """Whether a caller of that user and primary group may."""
+        """Whether a caller with this user and primary group may ask."""
         if uid in {0, os.geteuid()}:
             return True
         return self._gid is not None and (gid == self._gid or self._gid in _groups(uid, gid))
@@ -134,7 +134,7 @@ class Control:
 
 
 def _groups(uid: int, gid: int) -> list[int]:
-    """Return all groups of a user; for a socket's peer the kernel reports the primary group only."""
+    """All groups of a user; for a socket's peer the kernel reports only the primary group."""
     import pwd  # noqa: PLC0415
 
     try:
@@ -148,10 +148,10 @@ def _say(caller: socket.socket, answer: dict[str, Any]) -> None:
 
 
 def usual_path() -> Path:
-    """Where the control socket of this user's or the machine's daemon is.
+    """The path of the control socket of this user's or the machine's daemon.
 
     Raises:
-        UnavailableError: there is none.
+        UnavailableError: there is no such socket.
     """
     places = [Path("/run/edgeprof")]
     if os.environ.get("XDG_RUNTIME_DIR"):
@@ -166,10 +166,10 @@ def usual_path() -> Path:
 
 
 def ask(path: Path, command: str) -> Any:
-    """Ask the daemon behind a control socket.
+    """Send a command to the daemon behind a control socket, and return its answer.
 
     Raises:
-        UnavailableError: no daemon answers, or its answer is a refusal.
+        UnavailableError: no daemon answers, or it refuses the command.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:

@@ -1,4 +1,4 @@
-"""The daemon's life: find the sensors, sample, listen, answer; reload, rest, and end without loss."""
+"""The daemon: it finds the sensors, samples them, answers scrapes, reloads its settings, and ends without loss."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ if TYPE_CHECKING:
     from edgeprof_exporters.configuration import Settings
     from edgeprof_exporters.exposition import Samples
 
-#: The rhythms of housekeeping (s).
+#: Intervals of housekeeping (s): of its loop, and of its tasks.
 _TICK_S, _SETTLE_S, _THROTTLE_S, _BENCH_S, _LOOK_S, _RUNTIME_STATE_S = 0.5, 1.0, 5.0, 10.0, 3.0, 5.0
-#: How often the rings of stages are read (s).
+#: Interval at which the rings of stages are read (s).
 _STAGES_S = 1.0
-#: How often free memory is given back (s).
+#: Interval at which free memory is returned to the system (s).
 _MEMORY_S = 60.0
-#: From SIGTERM to the end (s) at most.
+#: Longest time from SIGTERM to the end (s).
 _END_S = 2.0
-#: A sensor that was not read for this long (s) when hardware came is taken for what came back.
+#: A sensor that was not read for this long (s) when hardware appeared is assumed to have come back.
 _BEHIND_S = 2.0
-#: How long (s) a thread may compute before another one's turn (Python's own is 5 ms): the sampling threads must not
-#: wait for scrapes and reports.
+#: Time for which a thread may compute before another one runs (s; Python's default is 5 ms). It is short, so that the
+#: sampling threads do not wait for scrapes and reports.
 _SWITCH_S = 0.001
-#: What a reload leaves as it is.
+#: Settings that a reload does not change.
 _NEEDS_RESTART = (
     "web_listen_address",
     "web_systemd_socket",
@@ -79,9 +79,9 @@ class Daemon:
     """One exporter, from its settings to its end.
 
     Args:
-        settings: As loaded.
+        settings: The settings.
         reread: Loads the settings again, for SIGHUP.
-        points: The plugins that may bring sensors.
+        points: Entry points of the plugins that may register sensors.
     """
 
     def __init__(self, settings: Settings, reread: Callable[[], Settings], points: Sequence[Point]) -> None:
@@ -116,10 +116,10 @@ class Daemon:
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Live until SIGTERM or SIGINT; the exit code.
+        """Run until SIGTERM or SIGINT, and return the exit code.
 
         Raises:
-            EdgeprofError: it cannot begin: an address that is taken, a setting that does not fit.
+            EdgeprofError: the daemon cannot start, as when an address is in use or a setting is not valid.
         """
         few_arenas()
         sys.setswitchinterval(_SWITCH_S)
@@ -132,7 +132,7 @@ class Daemon:
         return 0
 
     def begin(self) -> None:
-        """Sample, listen and answer.
+        """Start to sample, listen and answer.
 
         Raises:
             EdgeprofError: see ``run``.
@@ -143,12 +143,12 @@ class Daemon:
         listeners = inherited_sockets() if settings.web_systemd_socket else listen(settings.web_listen_address)
         if not listeners:
             raise UnavailableError(
-                "systemd handed no socket over, and --web.systemd-socket asks for one",
+                "systemd passed no socket, but --web.systemd-socket asks for one",
                 remedy="Add a .socket unit, or leave the flag out.",
             )
         most = affordable_connections(settings.web_max_connections)
         self._server = Server(listeners, self._make_web(), self._guard, most)
-        self.resume()  # which takes the state: so after what may keep a daemon from starting, as a port that is in use
+        self.resume()  # claims the state, so it comes after everything that may prevent the start, as a port in use
         self.engine.start(discovery)
         self.throttling.look()
         self._power_mode = mode_and_governor(self.roots)
@@ -170,11 +170,11 @@ class Daemon:
         )
         self.notifier.send("READY=1", f"STATUS={self._status()}")
         gc.collect()
-        gc.freeze()  # what is there now stays: later collections need not look at it again
+        gc.freeze()  # the present objects stay, so later collections need not examine them
         give_back()
 
     def end(self) -> None:
-        """Answer what is being asked, settle what is known, write the state: within ``_END_S``."""
+        """Finish running answers, attribute the energy that is known, and write the state, within ``_END_S``."""
         begun = time.monotonic()
         self._ending.set()
         self.notifier.send("STOPPING=1")
@@ -212,7 +212,7 @@ class Daemon:
         now = time.monotonic()
         due |= {
             "rescan": now + _LOOK_S,
-            # Whether it can be written at all is to be known soon.
+            # The first write comes early, to find out soon whether the file can be written at all.
             "state": now + min(_RUNTIME_STATE_S, self.settings.state_interval_s),
             "runtime": now + _RUNTIME_STATE_S,
         }
@@ -245,7 +245,7 @@ class Daemon:
     # -- reload -------------------------------------------------------------------------------------------------------
 
     def reload(self) -> str | None:
-        """Take over what changed in the settings; None, or why nothing was taken over."""
+        """Apply changed settings; return None, or the reason why none was applied."""
         self.notifier.send("RELOADING=1", f"MONOTONIC_USEC={int(time.monotonic() * 1e6)}")
         try:
             self._swap_settings(self._reread())
@@ -266,7 +266,7 @@ class Daemon:
         return None
 
     def _swap_settings(self, new: Settings) -> None:
-        """Everything that can fail first, then everything that changes."""
+        """Apply new settings: first everything that can fail, then everything that changes the daemon."""
         old = self.settings
         for name in _NEEDS_RESTART:
             if getattr(new, name) != getattr(old, name):
@@ -277,7 +277,7 @@ class Daemon:
             guard.reread()
         exposition = self._exposition(new)
         roots = Roots.resolve(new.sampling_sysfs_root or None, new.sampling_procfs_root or None)
-        # Two readers at once are one too many for some meters: sampling rests while sensors are looked for.
+        # Some meters do not allow two readers, so sampling pauses while sensors are looked for.
         self.engine.stop()
         before, self.roots = self.roots, roots
         try:
@@ -308,11 +308,13 @@ class Daemon:
         """Find the sensors.
 
         Raises:
-            InputError: a sensor or rail that does not exist.
-            UnavailableError: a rail that cannot be read.
+            InputError: a sensor or rail does not exist.
+            UnavailableError: a rail cannot be read.
         """
         settings = settings or self.settings
-        self._hardware.has_changed(self.roots)  # first: what comes meanwhile is seen at the next look
+        self._hardware.has_changed(
+            self.roots
+        )  # called first, so that hardware that appears meanwhile is seen next time
         host = PluginHost.from_environment(points=self._points)
         discovery = discover(host, self.roots, settings.sampling_sensors or None, settings.sampling_rail or None)
         for info in host.failures:
@@ -334,10 +336,10 @@ class Daemon:
         return discovery
 
     def _rescan_if_changed(self) -> None:
-        """Look for sensors anew where hardware came or went, and while one is lost or nothing measures the device."""
+        """Look for sensors again if hardware came or went, a sensor is lost, or nothing measures the device."""
         now = time.monotonic()
         is_whole = self.engine.total is not None and all(self.engine.is_up(name, now) for name in self.engine.known)
-        # A total that stands still while its parts rise is looked at again as if it had been plugged in just now.
+        # If the total stands still while its parts rise, sensors are looked for as after a change of the hardware.
         has_changed = self._hardware.has_changed(self.roots) or self.engine.is_standing_still()
         if not self._hardware.is_search_due(now, is_whole=is_whole) and not has_changed:
             return
@@ -349,8 +351,9 @@ class Daemon:
         returned = {sensor.name for sensor in discovery.sensors} & behind
         readable = {channel.key for channel in discovery.topology.channels if channel.available}
         new = readable - self.engine.watched
-        # An open file of a chip that went may go on saying what it said last.
-        # What is refused now (a battery that is charged, a counter that stands still) is gone too, and no failure.
+        # The open file of a chip that has gone may repeat its last value for ever, so such channels are removed. A
+        # channel that is refused now (a charging battery, a counter that stands still) is removed too; it is no
+        # failure.
         gone = self.engine.watched - readable if has_changed else set()
         if gone:
             names = {sensor for sensor, _, _ in gone}
@@ -410,11 +413,11 @@ class Daemon:
         }
 
     def unhealthy(self) -> str | None:
-        """Why the daemon is not well; None if it is."""
+        """Why the daemon is not healthy; None if it is."""
         return self.engine.stuck(time.monotonic())
 
     def unready(self) -> str | None:
-        """Why there is nothing to scrape yet; None if there is."""
+        """Why there is nothing to scrape; None if there is."""
         if self._ending.is_set():
             return "the daemon is ending"
         return None if self.engine.ready else "no plausible sample was read yet"
@@ -426,7 +429,7 @@ class Daemon:
     # -- state, watchdog, control -------------------------------------------------------------------------------------
 
     def collect_state(self) -> dict[str, Any]:
-        """What a later daemon resumes from."""
+        """The state from which a later daemon resumes."""
         return {
             "engine": self.engine.state(),
             "inferences": self.inferences.state(),
@@ -435,7 +438,7 @@ class Daemon:
         }
 
     def resume(self) -> None:
-        """Go on from the last daemon's state, if there is one that may be believed."""
+        """Resume from the last daemon's state, if there is one that can be trusted."""
         saved, same_boot = self.state.load()
         if saved is None:
             return
@@ -443,10 +446,10 @@ class Daemon:
         try:
             self.engine.resume(saved["engine"], now)
             self.inferences.resume(saved["inferences"])
-            self.stages.resume(saved.get("stages", []))  # a daemon before this one kept none
+            self.stages.resume(saved.get("stages", []))  # earlier versions stored no stages
             self.throttling.resume(saved["throttling"])
         except NOT_OURS as error:
-            # All or nothing: counters from different times would be worse than new ones.
+            # All or nothing: counters from different times would be worse than counters from zero.
             self.engine = Engine(self.settings.sampling_rate_hz, self.settings.sampling_bridge_s)
             self.inferences = Inferences(self.engine.history, self.settings.track_max_series)
             self.stages = Stages(None, self.settings.track_max_series)
@@ -492,7 +495,7 @@ class Daemon:
 
 
 def runtime_directory() -> Path | None:
-    """Where the sockets belong: systemd's, root's /run/edgeprof, a user's; None where there is no such place."""
+    """The folder of the sockets: systemd's, root's /run/edgeprof, or the user's; None if there is no such folder."""
     given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)
@@ -515,10 +518,10 @@ def _socket_path(setting: str, runtime: Path | None, name: str) -> Path | None:
 
 
 def _guard(settings: Settings) -> Any:
-    """Who may ask, by the web configuration.
+    """Load the web configuration, which says who may ask; None without one.
 
     Raises:
-        InputError: it does not follow the form.
+        InputError: the file does not have the required format.
     """
     if not settings.web_config_file:
         return None

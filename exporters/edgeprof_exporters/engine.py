@@ -1,7 +1,7 @@
-"""Sampling for months: the sensors, their meters, and what each channel last said.
+"""The sampling of the daemon, which runs for months: sensors, their meters, and the newest value of each channel.
 
-The Sampler keeps the rhythm. Between it and each sensor stands a Tap, which hands every row on to the meters in the
-thread that read it, so that nothing polls and nothing is kept but sums.
+The Sampler decides when to read. Between it and each sensor is a Tap, which passes every row to the meters in the
+thread that read it; so nothing polls, and nothing but sums is kept.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ if TYPE_CHECKING:
 
     Key = tuple[str, str, Quantity]
 
-#: A reading older than this (s) is not shown as what is so now; a source that refreshes more slowly has three
-#: refreshes.
+#: Age at which a reading is no longer shown as the present value (s); for a source that refreshes more slowly it is
+#: three refreshes.
 STALE_S = 10.0
-#: A sensor that was not read for this long (s) holds the daemon's health: its thread hangs, or the machine does.
+#: If no sensor was read for this long (s), the daemon is not healthy: its threads hang, or the machine does.
 STUCK_S = 15.0
-#: How often (Hz) what is no power is read.
+#: Rate at which channels other than power are read (Hz).
 CONTEXT_HZ = 1.0
-#: The longest single sleep of a sampling thread (s), and so the longest that a stop waits for it.
+#: Longest single sleep of a sampling thread (s), and therefore the longest wait of ``stop``.
 _SLICE_S = 0.25
-#: How much of the trace the Sampler keeps (s): the daemon needs none of it.
+#: Length of the trace that the Sampler keeps (s); the daemon does not need it.
 _KEEP_S = 1.0
 
 
 @dataclass
 class Rail:
-    """One rail as it is exposed: its best source of joules, and its reading of power where it has one of its own.
+    """One rail as it is exposed: its best source of joules, and its own readings of power, if it has them.
 
     Attributes:
-        meter: Counts its joules.
-        power: The channel that tells its power; the meter does where it is None.
-        parent: The rail that contains it and is exposed too, ``unknown`` where nobody knows what it overlaps; None for
-            those that may be added up.
+        meter: The meter that counts its joules.
+        power: The meter of the channel that measures its power; None: ``meter`` is used.
+        parent: The exposed rail that contains this one; ``unknown`` if it is not known what the rail overlaps; None if
+            the rail may be added to others.
     """
 
     meter: Meter
@@ -64,23 +64,23 @@ class Rail:
         return self.meter.channel.name
 
     def watts(self, now: float) -> float | None:
-        """Power at the last reading; None where that is too old or there was none."""
+        """Power at the last reading (W); None if that is too old or there was none."""
         meter = self.power or self.meter
         return None if is_stale(meter, now) else meter.watts
 
 
 def stale_after(channel: Channel) -> float:
-    """How long (s) a channel's reading counts as the present."""
+    """Age at which a channel's reading is no longer the present value (s)."""
     return max(STALE_S, 3 * (channel.update_interval_s or 0.0))
 
 
 def is_stale(meter: Meter, now: float) -> bool:
-    """Whether its last reading is too old to tell what is so now."""
+    """Whether the last reading of a meter is too old to be the present value."""
     return meter.read_at is None or now - meter.read_at > stale_after(meter.channel)
 
 
 class _Patient(MonotonicClock):
-    """Waits in long slices: stopping may take a quarter of a second, and each wake-up less is battery."""
+    """A clock that waits in long slices: each wake-up costs energy, and a stop may take a quarter of a second."""
 
     def wait(self, deadline: float, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -91,7 +91,7 @@ class _Patient(MonotonicClock):
 
 
 class Tap(Sensor):
-    """A sensor that tells the engine what it read; the Sampler reads it like any other."""
+    """A sensor that passes its readings to the engine; the Sampler reads it like any other sensor."""
 
     def __init__(self, sensor: Sensor, engine: Engine, channels: dict[Key, Channel]) -> None:
         self.inner = sensor
@@ -99,7 +99,7 @@ class Tap(Sensor):
         self.slow = sensor.slow
         self._engine = engine
         known = [channels.get(channel.key, channel) for channel in sensor.channels]
-        #: (position in the row, channel) of what can be read
+        #: Position in the row, and channel, of each channel that can be read.
         self.watched = [(index, channel) for index, channel in enumerate(known) if channel.available]
         self._bounds = [bounds(channel) for channel in known]
         self.stale_s = max((stale_after(channel) for _, channel in self.watched), default=STALE_S)
@@ -150,15 +150,15 @@ class Tap(Sensor):
 
 
 def _tell_refusal(meter: Meter) -> None:
-    """Log that a step of a counter was no energy; it is in the gap of its source too."""
+    """Log that a step of a counter was not taken as energy; it is also in the gap of its source."""
     reasons = {
-        "counter_reset": "it fell, which no wrap explains",
+        "counter_reset": "it fell, but not by a wrap",
         "counter_jumped": "it rose by more than the machine can draw",
     }
     reason = reasons.get(meter.refusal or "", "")
     event(
         logging.WARNING,
-        "a counter was not believed",
+        "a step of a counter was ignored",
         source=meter.channel.sensor,
         rail=meter.channel.name,
         reason=reason,
@@ -166,13 +166,13 @@ def _tell_refusal(meter: Meter) -> None:
 
 
 class Engine:
-    """All that is sampled, from ``start`` to ``stop``; ``rescan`` puts another discovery in place of the last.
+    """Everything that is sampled, from ``start`` to ``stop``; another ``start`` replaces the sensors.
 
-    Joules survive a rescan: a meter belongs to its channel's key and not to the sensor object that reads it.
+    Joules survive another ``start``: a meter belongs to its channel's key, not to the sensor object that reads it.
 
     Args:
         rate_hz: Readings per second.
-        bridge_s: The longest gap (s) in power readings that is bridged.
+        bridge_s: Longest gap in power readings that is bridged (s).
     """
 
     def __init__(self, rate_hz: float = 10.0, bridge_s: float = BRIDGE_S) -> None:
@@ -183,20 +183,20 @@ class Engine:
         self.rails: list[Rail] = []
         self.total: Total | None = None
         self.topology: Topology | None = None
-        #: Hears every reading of the headline: channel, monotonic s, W or J.
+        #: Is called with every reading of the headline: channel, monotonic s, W or J.
         self.listener: Callable[[Channel, float, float], None] | None = None
         self.taps: list[Tap] = []
-        #: The sources that were ever read: one that is lost is shown as lost.
+        #: All sources that were ever read, so that a lost one can be shown as lost.
         self.known: dict[str, None] = {}
         self._meters: dict[Key, Meter] = {}
         self._samplers: list[Sampler] = []
         self._headline: frozenset[Meter] = frozenset()
         self._sums: dict[Key, float] = {}
-        #: Of the total that was counted last: one that is lost goes on from it when it is back.
+        #: State of the last total; after a loss the total continues from it.
         self._last_total: dict[str, Any] | None = None
         self._kept: dict[str, Any] = {}
         self._kept_now: float | None = None
-        #: Source → readings that succeeded and that are missing: of the samplers before, and in all.
+        #: Source → readings that succeeded and that are missing: of earlier samplers, and in total.
         self._base: dict[str, tuple[int, int]] = {}
         self._counted: dict[str, tuple[int, int]] = {}
         self._started = time.monotonic()
@@ -204,7 +204,7 @@ class Engine:
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self, discovery: Discovery, cpu: int | None = None) -> None:
-        """Sample what was found; what was sampled before is stopped first.
+        """Sample the sensors of a discovery; sampling of earlier sensors is stopped first.
 
         Raises:
             RuntimeError: a thread cannot be started.
@@ -216,13 +216,14 @@ class Engine:
             self.topology = discovery.topology
             self.taps = taps
             self._wire_meters(discovery.topology)
-            # A source that is there and deliberately not read (a battery that is being charged) is not lost.
+            # A source that exists but is deliberately not read (a charging battery) is not lost.
             rest = {channel.sensor for channel in discovery.unavailable} - {tap.name for tap in taps}
             failed = {failure.source for failure in discovery.failures}
             self.known = {name: None for name in self.known if name not in rest or name in failed}
             self.known |= dict.fromkeys(tap.name for tap in taps)
             self._started = time.monotonic()
-        # Watts follow every burst; temperatures, loads and clocks do not, and reading them costs as much.
+        # Power changes with every burst. Temperatures, loads and clocks change slowly, and are read more rarely, since
+        # reading them costs as much.
         quick = [tap for tap in taps if tap.tells_power]
         context = [tap for tap in taps if not tap.tells_power]
         clock = _Patient()
@@ -236,7 +237,7 @@ class Engine:
         self._samplers = samplers
 
     def stop(self) -> None:
-        """Stop sampling; the joules stay. Safe to call twice."""
+        """Stop sampling; the joules stay. Calling it twice is safe."""
         samplers, self._samplers = self._samplers, []
         for sampler in samplers:
             sampler.stop()
@@ -245,7 +246,7 @@ class Engine:
             self._base = dict(self._counted)
 
     def advanced(self, meter: Meter, seen: tuple[float, float]) -> None:
-        """A meter has a new reading (called under the lock, by a Tap)."""
+        """Take note of a meter's new reading; a Tap calls this and holds the lock."""
         if self.total is not None and meter in self._headline:
             self.total.advance(meter)
             if self.listener is not None:
@@ -253,13 +254,13 @@ class Engine:
 
     @property
     def headline_channels(self) -> list[Channel]:
-        """The channels whose sum is the device's power; empty where nothing tells it."""
+        """The channels whose sum is the device's power; empty if nothing measures it."""
         return [meter.channel for meter in self.total.meters] if self.total is not None else []
 
     # -- what is known ------------------------------------------------------------------------------------------------
 
     def latest(self, now: float) -> list[tuple[Channel, float]]:
-        """Every channel's last good reading that is not too old."""
+        """The last good reading of every channel, unless it is too old."""
         with self.lock:
             return [
                 (channel, seen[1])
@@ -269,20 +270,20 @@ class Engine:
             ]
 
     def sources(self) -> dict[str, list[Tap]]:
-        """The taps by the name of their source."""
+        """Name of a source → its taps."""
         grouped: dict[str, list[Tap]] = {}
         for tap in self.taps:
             grouped.setdefault(tap.name, []).append(tap)
         return grouped
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """Source → readings that succeeded and that are missing, since the daemon began; neither ever falls."""
+        """Source → readings that succeeded and that are missing, since the daemon started; neither ever falls."""
         with self.lock:
             self._add_counts(self._samplers)
             return dict(self._counted)
 
     def gaps(self, now: float) -> dict[str, float]:
-        """Source → seconds that are in none of the joules of its worst rail."""
+        """Source → seconds that are missing in the joules of its worst rail."""
         with self.lock:
             worst_gap: dict[str, float] = {}
             for meter in self._meters.values():
@@ -291,10 +292,10 @@ class Engine:
             return worst_gap
 
     def stuck(self, now: float) -> str | None:
-        """Which sensor's thread hangs, as a sentence; None where all is well.
+        """A sentence if sampling is stuck; None if it is not.
 
-        A sensor that fails is not stuck: it is tried again, and the others go on. It is stuck when no deadline of any
-        sensor was served for long.
+        A sensor that fails is not stuck: it is tried again, and the others continue. Sampling is stuck if no sensor was
+        read successfully for ``STUCK_S``.
         """
         if not self.taps:
             return None
@@ -309,7 +310,7 @@ class Engine:
         return None
 
     def is_standing_still(self) -> bool:
-        """Whether a counter of the headline has not risen since this was last asked while another of its source has."""
+        """Whether, since the last call, a counter of the headline has not risen while another of its source has."""
         with self.lock:
             before, self._sums = self._sums, {key: meter.joules for key, meter in self._meters.items()}
             rose = {
@@ -325,12 +326,12 @@ class Engine:
             )
 
     def is_up(self, source: str, now: float, within_s: float | None = None) -> bool:
-        """Whether each sensor of that source was read lately.
+        """Whether each sensor of a source was read recently.
 
         Args:
-            source: Its name.
-            now: Monotonic s.
-            within_s: What is lately (s), and at least three refreshes; a reading that is still shown by default.
+            source: Name of the source.
+            now: The present (monotonic s).
+            within_s: Largest age of a reading (s), which is extended for slow sensors; by default ``stale_after``.
         """
         taps = self.sources().get(source, [])
 
@@ -345,40 +346,40 @@ class Engine:
         return {channel.key for tap in self.taps for _, channel in tap.watched}
 
     def watts(self, now: float) -> float | None:
-        """Power of the whole device at the last reading; None where nothing tells it, or a part's is too old."""
+        """Power of the whole device at the last reading (W); None if nothing measures it or a part is too old."""
         if self.total is None or any(is_stale(meter, now) for meter in self.total.meters):
             return None
         return self.total.watts()
 
     @property
     def ready(self) -> bool:
-        """Whether a plausible sample was read; of power where the device has a power sensor."""
+        """Whether a plausible sample was read; if the device has a power sensor, a sample of power."""
         if self.total is not None:
             return all(meter.is_read for meter in self.total.meters)
         return any(tap.latest for tap in self.taps)
 
     @property
     def sources_of_total(self) -> tuple[str, str]:
-        """The headline's source and provenance, as labels."""
+        """The source and the provenance of the headline, as labels."""
         channels = [m.channel for m in self.total.meters] if self.total else []
         return "+".join(dict.fromkeys(c.sensor for c in channels)), provenance_of_sum([c.provenance for c in channels])
 
     # -- state over restarts ------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """What a later daemon resumes from."""
+        """The state from which a later daemon resumes."""
         with self.lock:
             meters = {"\t".join(key): meter.state() for key, meter in self._meters.items()}
-            meter_states = {**self._kept.get("meters", {}), **meters}  # a sensor that is away just now keeps its joules
+            meter_states = {**self._kept.get("meters", {}), **meters}  # an absent sensor keeps its joules
             headline = sorted(m.channel.name for m in self._headline)
             total = self.total.state() if self.total else self._last_total
             return {"meters": meter_states, "total": total, "headline": headline}
 
     def resume(self, state: dict[str, Any], now: float | None) -> None:
-        """Before ``start``: go on from an earlier daemon's state (see Meter.resume).
+        """Resume from an earlier daemon's state (see Meter.resume); must be called before ``start``.
 
         Raises:
-            ValueError, TypeError, LookupError, AttributeError: it is none; nothing of it is taken over.
+            ValueError, TypeError, LookupError, AttributeError: the state is not valid; nothing of it is used.
         """
         nothing = Channel("", "", "power")
         for saved in state["meters"].values():
@@ -390,14 +391,14 @@ class Engine:
 
     @property
     def _pauses(self) -> tuple[float, float]:
-        """The longest pause (s) that is bridged, and the shortest that is one: three periods at least."""
+        """The longest gap that is bridged and the shortest one that counts (s); both are at least three periods."""
         three = 3 / self.rate_hz
         return max(self.bridge_s, three), max(USUAL_S, three)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _wire_meters(self, topology: Topology) -> None:
-        """Give every power channel its meter, and find which of them are rails."""
+        """Give every power channel a meter, and find out which channels are rails."""
         power = [c for c in topology.channels if is_power(c) and c.available]
         for channel in power:
             if channel.key not in self._meters:
@@ -435,21 +436,21 @@ class Engine:
         return total
 
     def _add_counts(self, samplers: Iterable[Sampler]) -> None:
-        """Take over the samplers' counts, on top of those of the samplers before them."""
+        """Add the samplers' counts to those of earlier samplers."""
         seen: dict[str, tuple[int, int]] = {}
         for stats in (stats for sampler in samplers for stats in sampler.stats()):
             good, missed = seen.get(stats.key[0], (0, 0))
             seen[stats.key[0]] = good + stats.samples, missed + stats.missed
         for name, (good, missed) in seen.items():
             base, counted = self._base.get(name, (0, 0)), self._counted.get(name, (0, 0))
-            # A deadline that is being served counts as missed for a moment: never let the counter fall for it.
+            # A reading in progress counts as missed for a moment; the counter must not fall afterwards.
             self._counted[name] = max(counted[0], base[0] + good), max(counted[1], base[1] + missed)
 
 
 def _rails(power: Iterable[Channel], topology: Topology, meters: dict[Key, Meter]) -> list[Rail]:
-    """The rails that may be added up, and their parts; each rail once, a counter before sampled power.
+    """The rails that may be added up, and their parts; each rail once, by its counter if it has one.
 
-    A channel that stands for the whole device is no rail: what it counts is device_energy.
+    A channel that measures the whole device is not a rail: its energy is device_energy.
     """
     containers = topology.containers
     groups: dict[tuple[str, str], list[Channel]] = {}

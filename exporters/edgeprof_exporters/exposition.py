@@ -1,7 +1,7 @@
-"""Custom collectors over the daemon's state, by prometheus-client; a registry is made for each scrape's choice.
+"""Collectors of prometheus-client over the daemon's state; each scrape gets a registry of the collectors that it chose.
 
-There is no process-global registry: what a collector yields is made at the scrape from what is known then, so that a
-series whose source is gone is gone too.
+There is no global registry: samples are made at the scrape from the state at that moment, so that a series disappears
+together with its source.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 #: The last line of the OpenMetrics format.
 _END = b"# EOF\n"
-#: More families than this, in all formats together, are not kept.
+#: Most families whose text is kept, in all formats together.
 _MOST_KEPT = 500
 _LOG = logging.getLogger("edgeprof.exporter")
 
 
 def family(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
-    """One metric family of the table with its samples: ``(label values, value)``.
+    """Make one metric family of the table from its samples, each a pair ``(label values, value)``.
 
-    The value of a histogram is ``(buckets, sum)``, buckets being cumulative ``(upper edge, count)``; that of a summary
-    is ``(quantiles, sum, count)``, quantiles being ``(quantile, value)``, the last label's; that of an info is ignored,
-    since its labels say all.
+    The value of a histogram is ``(buckets, sum)``, where buckets are cumulative pairs ``(upper edge, count)``. The
+    value of a summary is ``(quantiles, sum, count)``, where quantiles are pairs ``(quantile, value)`` and the quantile
+    is the last label. The value of an info is ignored, since its labels hold all information.
     """
     if name.kind == "counter":
         counter = CounterMetricFamily(name.family, name.text, labels=name.labels)
@@ -70,7 +70,7 @@ def family(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
 
 
 def _summary(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
-    """prometheus-client's own summaries have no quantiles."""
+    """Make a summary with quantiles, which prometheus-client's own summaries do not have."""
     *label_names, quantile_label = name.labels
     summary = SummaryMetricFamily(name.family, name.text, labels=label_names)
     for labels, (quantiles, total, count) in samples:
@@ -83,20 +83,20 @@ def _summary(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric
 
 
 def families(samples: Samples) -> Iterator[Metric]:
-    """The families of these samples, in the order of the table; one without samples is left out."""
+    """Make the families of these samples, in the order of the table; families without samples are left out."""
     for key, name in BY_NAME.items():
         if key in samples and (rows := list(samples[key])):
             yield family(name, rows)
 
 
 class _One(Collector):
-    """All collectors of one scrape. Each fails by itself, and a metric says which ones succeeded."""
+    """All collectors of one scrape; a failure of one does not affect the others, and a metric says which succeeded."""
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self._sources = sources
 
     def describe(self) -> Iterable[Metric]:
-        return []  # otherwise registering collects once for nothing
+        return []  # otherwise registering would call collect() once in vain
 
     def collect(self) -> Iterator[Metric]:
         success: list[tuple[Sequence[str], float]] = []
@@ -105,7 +105,7 @@ class _One(Collector):
             begun = time.perf_counter()
             try:
                 collected = list(families(source()))
-            except Exception:  # noqa: BLE001 - one collector that fails leaves the others alone
+            except Exception:  # noqa: BLE001 - a failure of one collector must not affect the others
                 _LOG.exception("a collector failed", extra={"fields": {"collector": name}})
                 collected, good = [], 0.0
             else:
@@ -118,11 +118,11 @@ class _One(Collector):
 
 
 class Exposition:
-    """Where the collectors are, and the registry for a scrape.
+    """The collectors, from which the registry of a scrape is made.
 
     Args:
-        sources: Collector's name → what returns its samples, by metric name.
-        extra: Collectors of prometheus-client itself that belong to ``process``.
+        sources: Name of a collector → the function that returns its samples, by metric name.
+        extra: Factories of prometheus-client's own collectors that belong to ``process``.
     """
 
     def __init__(self, sources: Mapping[str, Source], extra: Sequence[Callable[[], Collector]] = ()) -> None:
@@ -134,10 +134,10 @@ class Exposition:
         return list(self._sources)
 
     def registry(self, collect: Sequence[str] = (), exclude: Sequence[str] = ()) -> CollectorRegistry:
-        """A registry with all collectors, with those named, or without those named.
+        """Make a registry with all collectors, only with those of ``collect``, or without those of ``exclude``.
 
         Raises:
-            ValueError: an unknown name, or both lists at once; the text is for the client.
+            ValueError: a name is unknown, or both lists are given; the text is for the client.
         """
         if collect and exclude:
             raise ValueError("collect[] and exclude[] exclude one another")
@@ -158,7 +158,7 @@ class Exposition:
 
 
 class _Just(Collector):
-    """One family, for an encoder that takes a collector."""
+    """A collector of one family, for an encoder that takes a collector."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -168,22 +168,22 @@ class _Just(Collector):
 
 
 class Encoder:
-    """A registry's text, by prometheus-client; a family that has not changed since the last scrape keeps its text.
+    """Encodes a registry by prometheus-client, and keeps the text of families that have not changed.
 
-    Of what an exporter shows, half changes seldom (what the device is, benchmarks, counters that rest), and encoding
-    is most of what a scrape costs. Thread-safe.
+    Half of an exporter's families change rarely (the device's description, benchmarks, counters at rest), and encoding
+    is the largest part of a scrape's cost. The methods are thread-safe.
     """
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], tuple[Metric, bytes]] = {}
 
     def text(self, registry: CollectorRegistry, encode: Callable[[Any], bytes], form: str) -> bytes:
-        """The text of all families.
+        """Encode all families of a registry.
 
         Args:
-            registry: What is shown.
-            encode: prometheus-client's encoder.
-            form: The content type that it makes.
+            registry: The registry.
+            encode: Encoder of prometheus-client.
+            form: Content type that the encoder makes.
         """
         parts: list[bytes] = []
         for metric in registry.collect():
@@ -206,7 +206,7 @@ def build_info(version: str) -> Samples:
 
 
 def memory_total(procfs: os.PathLike[str]) -> int | None:
-    """MemTotal (bytes); None where /proc/meminfo does not say."""
+    """MemTotal (bytes); None if /proc/meminfo does not contain it."""
     try:
         with open(os.path.join(procfs, "meminfo"), encoding="ascii", errors="replace") as file:  # noqa: PTH118, PTH123
             for line in file:

@@ -1,7 +1,7 @@
-"""Detect sensors' hardware that comes or goes, by checks cheap enough to run every few seconds.
+"""Detect hardware of sensors that comes or goes, by checks that are cheap enough to run every few seconds.
 
-A look is compared with the one before: where they differ, a chip came, went, or came back under another number, and
-the sensors are looked for anew. Of values only the states of batteries and chargers are read.
+Each snapshot is compared with the one before. If they differ, a chip came, went, or came back under another number, and
+the sensors are looked for again. The only values in a snapshot are the states of batteries and chargers.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 #: Folders of /sys that have an entry for each chip, zone or supply that a sensor plugin reads.
 _SUPPLIES = "class/power_supply"
 _CHIPS = ("class/hwmon", "class/powercap", _SUPPLIES, "bus/iio/devices", "bus/i2c/drivers/ina3221x")
-#: What says how a supply feeds the machine: a battery's power is the machine's only while it discharges.
+#: Files that say how a supply feeds the machine: a battery's power is that of the machine only while it discharges.
 _STATES = ("status", "online", "present")
-#: Folders of which the entries' names say enough.
+#: Folders of which the names of the entries are enough.
 _NAMES = ("bus/i2c/devices", "class/thermal", "class/devfreq", "class/apex", "class/drm")
-#: Devices that meters and accelerators are reached by.
+#: Beginnings of the names of devices of meters and accelerators.
 _DEVICES = ("ttyUSB", "ttyACM", "nvidia", "i2c-", "apex_", "vcio")
 
-#: For so long (s) a sensor that was lost is looked for with each look at the hardware, even where that shows no change;
-#: then after pauses (s) that grow from the first to the second.
+#: A lost sensor is looked for at each check of the hardware for this long (s), even without a change; afterwards at
+#: pauses (s) that grow from the shortest to the longest one.
 _EAGER_S, _SHORTEST_RESCAN_S, _LONGEST_RESCAN_S = 120.0, 30.0, 600.0
 
 Look = tuple[tuple[object, ...], ...]
@@ -41,7 +41,7 @@ def look(roots: Roots) -> Look:
         for name in _listing(roots.sysfs / folder):
             path = os.path.join(roots.sysfs, folder, name)  # noqa: PTH118 - every few seconds, for ever
             with suppress(OSError):
-                # The inode changes where a driver was bound anew; the files where a channel came or went.
+                # The inode changes if a driver was bound again, the list of files if a channel came or went.
                 seen.append((folder, name, os.stat(path).st_ino, *_listing(path)))  # noqa: PTH116
     seen += [(name, *_states(roots.sysfs / _SUPPLIES / name)) for name in _listing(roots.sysfs / _SUPPLIES)]
     seen += [(folder, *_listing(roots.sysfs / folder)) for folder in _NAMES]
@@ -50,7 +50,7 @@ def look(roots: Roots) -> Look:
 
 
 class Hardware:
-    """When sensors are to be looked for anew."""
+    """Decides when to look for sensors again."""
 
     def __init__(self) -> None:
         self._look: Look = ()
@@ -63,11 +63,11 @@ class Hardware:
         return before != self._look
 
     def is_search_due(self, now: float, *, is_whole: bool) -> bool:
-        """Whether to look for sensors although no hardware came: a driver may answer again without a trace.
+        """Whether to look for sensors without a change of the hardware, since a driver may recover unnoticed.
 
         Args:
-            now: Monotonic s.
-            is_whole: Whether every sensor that was ever read is read, and the whole device is measured.
+            now: The present (monotonic s).
+            is_whole: Whether every sensor that was ever read is being read, and the whole device is measured.
         """
         if is_whole:
             self._lost_since, self._pause_s, self._next = None, _SHORTEST_RESCAN_S, 0.0

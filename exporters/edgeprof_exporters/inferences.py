@@ -1,4 +1,4 @@
-"""What applications reported: inferences, durations and joules by model, variant and runtime, and never too many."""
+"""Inferences that applications report: counts, durations and joules by model, variant and runtime."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 #: Label sets beyond this many are counted under ``other``: 50 make about 1,000 series.
 MOST_SERIES = 50
 OTHER = ("other", "other", "other")
-#: Beyond this a counter's steps of one are lost in the floating-point number that a scrape shows.
+#: Largest count whose steps of one the floating-point number of a scrape can show.
 _MOST_COUNT = 1 << 53
-#: Energy is shared out no more often than this (s).
+#: Shortest interval at which energy is attributed (s).
 _SETTLE_PAUSE_S = 0.5
 
 LabelSet = tuple[str, str, str]
@@ -35,11 +35,11 @@ class Tally:
     """The counters of one model × variant × runtime.
 
     Attributes:
-        count: Inferences.
-        without: Those of them whose energy is not known.
-        joules: Of the others, as a monotone counter shows them.
-        seconds: How long all of them took together.
-        buckets: The histogram of their durations.
+        count: Number of inferences.
+        without: Number of inferences whose energy is not known.
+        joules: Energy of the other inferences, as a counter that never falls.
+        seconds: Duration of all inferences together.
+        buckets: Histogram of the durations.
     """
 
     __slots__ = ("_joules", "buckets", "count", "joules", "seconds", "without")
@@ -58,7 +58,7 @@ class Tally:
         self.buckets[bisect_left(BUCKETS, seconds)] += count
 
     def add_joules(self, joules: float) -> None:
-        """Add a window's energy; below zero by noise now and then, where it is small beside the sensor's steps."""
+        """Add a window's energy, which noise may make negative if it is small compared with the sensor's resolution."""
         self._joules += joules
         self.joules = max(self.joules, self._joules)
 
@@ -67,10 +67,10 @@ class Tally:
 
     @classmethod
     def restored(cls, state: list[Any]) -> Tally:
-        """From ``state``.
+        """Restore a tally from ``state``.
 
         Raises:
-            ValueError, TypeError: it is none.
+            ValueError, TypeError: the state is not valid.
         """
         tally = cls()
         count, without, joules, seconds, buckets = state
@@ -80,18 +80,20 @@ class Tally:
         if len(buckets) != len(BUCKETS) + 1 or min(numbers) < 0 or sum(numbers[2:]) != tally.count:
             raise ValueError("not the counts of inferences")
         if not (0 <= tally.joules <= MOST_JOULES and 0 <= tally.seconds < math.inf and max(numbers) <= _MOST_COUNT):
-            raise ValueError(f"{tally.joules:g} J of {tally.count} inferences in a state cannot be")
+            raise ValueError(f"a state with {tally.joules:g} J for {tally.count} inferences is not possible")
         tally._joules = tally.joules
         tally.buckets = numbers[2:]
         return tally
 
 
 class Inferences:
-    """Takes messages in, gives counters out. Thread-safe; energy is shared out while messages go on coming in.
+    """Counts the reported inferences and attributes energy to them. The methods are thread-safe.
+
+    Messages can be taken while energy is being attributed.
 
     Args:
-        history: The device's energy.
-        most_series: Label sets beyond this many become ``other``.
+        history: The device's energy over time.
+        most_series: Most label sets; further ones become ``other``.
     """
 
     def __init__(self, history: History, most_series: int = MOST_SERIES) -> None:
@@ -128,12 +130,12 @@ class Inferences:
                 tally.without += message.inferences
 
     def settle(self, now: float, engine_lock: threading.Lock, *, all_of_them: bool = False) -> None:
-        """Give joules to what can have them now.
+        """Attribute joules to the inferences whose energy is known by now.
 
         Args:
-            now: Monotonic s.
-            engine_lock: Held while the device's energy is copied, and not while it is shared out.
-            all_of_them: At the end: settle what there is.
+            now: The present (monotonic s).
+            engine_lock: Lock that is held while the device's energy is copied, but not while it is attributed.
+            all_of_them: Whether to settle all inferences, at the end of the daemon.
         """
         too_short = 0
         with self._settling:
@@ -166,15 +168,15 @@ class Inferences:
             )
 
     def state(self) -> list[Any]:
-        """What a later daemon resumes from."""
+        """The state from which a later daemon resumes."""
         with self.lock:
             return [[*key, tally.state()] for key, tally in self.tallies.items()]
 
     def resume(self, state: list[Any]) -> None:
-        """Before the first message: go on from an earlier daemon's state.
+        """Resume from an earlier daemon's state; must be called before the first message.
 
         Raises:
-            ValueError, TypeError: it is none.
+            ValueError, TypeError: the state is not valid.
         """
         for *labels, counts in state[: self.most_series + 1]:
             model, variant, runtime = map(str, labels)

@@ -1,4 +1,4 @@
-"""``edgeprof exporter install``: the unit, the user, the rules; shown before anything is written."""
+"""``edgeprof exporter install``: write the systemd unit, the user and the udev rules."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from edgeprof.errors import EdgeprofError, InputError, UnavailableError
 from edgeprof.installation import own_requirement
 
 _FILES = Path(__file__).parent / "files"
-#: Groups that own the devices of sensors; a unit that names one that does not exist does not start (216/GROUP).
+#: Groups that own the devices of sensors; a unit that names a missing group does not start (216/GROUP).
 _DEVICE_GROUPS = ("video", "render", "dialout")
 
 
 @dataclass
 class Plan:
-    """What an installation does, in order.
+    """The steps of an installation, in order.
 
     Attributes:
-        files: Path → content.
-        existing: Files that are there already and stay as they are: the user's settings.
-        commands: What is run afterwards.
-        needs_root: Whether only root can.
-        runs: What the service's own user has to be able to reach.
+        files: Path → content of each file that is written.
+        existing: Files with the user's settings, which exist already and are not changed.
+        commands: Commands that are run afterwards.
+        needs_root: Whether only root can carry it out.
+        runs: Files that the service's own user must be able to reach.
     """
 
     files: dict[Path, str] = field(default_factory=dict)
@@ -40,11 +40,11 @@ class Plan:
 
 
 def plan(where: str, root: Path = Path("/")) -> Plan:
-    """The plan for the machine (``system``) or for this user (``user``).
+    """Make the plan for the machine (``system``) or for this user (``user``).
 
     Args:
-        where: One of the two.
-        root: Where the files go; anything but ``/`` runs no commands.
+        where: ``system`` or ``user``.
+        root: Folder below which the files are written; commands are run only if it is ``/``.
 
     Raises:
         UnavailableError: the program cannot be found.
@@ -91,27 +91,30 @@ def _for_user(root: Path) -> Plan:
 
 
 def _start(*systemctl: str) -> list[list[str]]:
-    """A daemon that runs already is started again: it may be that of before an upgrade."""
+    """The commands that start the daemon; a running one is restarted, since it may be from before an upgrade."""
     unit = "edgeprof-exporter.service"
     return [[*systemctl, "daemon-reload"], [*systemctl, "enable", unit], [*systemctl, "restart", unit]]
 
 
 def shown(plan: Plan) -> str:
-    """The plan as a person reads it: every file in full, every command."""
+    """Describe a plan for a person: every file in full, and every command."""
     parts = [f"# {path}\n{content.rstrip()}\n" for path, content in plan.files.items()]
-    parts += [f"# {path}\n# is there already and stays as it is\n" for path in plan.existing]
+    parts += [f"# {path}\n# exists already and is not changed\n" for path in plan.existing]
     if plan.commands:
         parts.append("# then\n" + "".join(f"{' '.join(argv)}\n" for argv in plan.commands))
     return "\n".join(parts)
 
 
 def carry_out(plan: Plan) -> list[str]:
-    """Write and run; one line for each thing done.
+    """Write the files and run the commands of a plan.
+
+    Returns:
+        A line for each step.
 
     Raises:
         UnavailableError: root is needed, or the service's user could not reach the program.
         InputError: a file cannot be written.
-        EdgeprofError: a command failed; what comes after it was not run.
+        EdgeprofError: a command failed; the commands after it were not run.
     """
     if plan.needs_root and os.geteuid() != 0:
         raise UnavailableError(
@@ -149,7 +152,7 @@ def carry_out(plan: Plan) -> list[str]:
 
 
 def _settings(plan: Plan, path: Path) -> None:
-    """Example settings where there are none: what a person has changed is never overwritten."""
+    """Add example settings to the plan if there are none; existing settings are never overwritten."""
     if path.exists():
         plan.existing.append(path)
     else:
@@ -157,10 +160,10 @@ def _settings(plan: Plan, path: Path) -> None:
 
 
 def _program() -> str:
-    """The ``edgeprof`` of this Python, else the one on PATH.
+    """The path of ``edgeprof`` beside this Python, else on PATH.
 
     Raises:
-        UnavailableError: there is neither.
+        UnavailableError: there is no such program.
     """
     beside = Path(sys.executable).parent / "edgeprof"
     program = str(beside) if beside.exists() else shutil.which("edgeprof")
@@ -174,7 +177,7 @@ def _text(name: str) -> str:
 
 
 def _closed(path: Path) -> Path | None:
-    """What keeps others from running or reading a file: itself or a directory above it, links followed; else None."""
+    """The file or the folder above it that other users cannot read or enter, links resolved; None if they can."""
     real = path.resolve()
     for part in (real, *real.parents):
         mode = part.stat().st_mode
@@ -185,7 +188,7 @@ def _closed(path: Path) -> Path | None:
 
 
 def _has_group(name: str, root: Path) -> bool:
-    """Whether the machine, or the image below ``root``, knows the group."""
+    """Whether the group exists on the machine, or in the image below ``root``."""
     if root != Path("/"):
         known = root / "etc/group"
         return known.exists() and any(line.startswith(f"{name}:") for line in known.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""The newest benchmark results, re-read when the store has changed."""
+"""The newest benchmark results, which are read again when the store has changed."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 #: The store's file (edgeprof.results.store.FILE).
 STORE = "results.sqlite3"
 _PATIENCE_S = 60.0
-#: More model × variant × runtime × scenario than this are not shown, and no more series than this: a result has 16, a
-#: language model's some 45.
+#: Most results (model × variant × runtime × scenario) and most series that are shown. A result has 16 series, that of a
+#: language model about 45.
 MOST_RESULTS, MOST_SERIES = 80, 1300
 
 
 class LatestResults:
-    """What the store holds. Thread-safe.
+    """The newest results of the store. The methods are thread-safe.
 
     Args:
-        directory: Where the store is; None: this user's data directory.
+        directory: Folder of the store; None: this user's data directory.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -46,12 +46,12 @@ class LatestResults:
         self._directory, self._seen = directory, None
 
     def samples(self) -> Samples:
-        """What was read last."""
+        """The samples that were read last."""
         with self._lock:
             return dict(self._rows)
 
     def refresh(self) -> None:
-        """Read the store if it has changed since the last time. What cannot be read leaves the old rows."""
+        """Read the store if it has changed; if it cannot be read, the old rows stay."""
         directory = self._directory or data_dir()
         seen = _stamp(directory)
         if seen == self._seen:
@@ -67,7 +67,7 @@ class LatestResults:
             self._rows = limited(rows)
 
     def _read(self, directory: Path) -> Any:
-        """The reader's rows; None, with a line in the log, where it did not succeed."""
+        """Run the reader and return its rows; None, with a line in the log, if it fails."""
         text, status = output_of(
             [sys.executable, "-m", "edgeprof_exporters.results_reader", os.fspath(directory)], _PATIENCE_S
         )
@@ -85,12 +85,12 @@ class LatestResults:
 
 
 def limited(rows: dict[str, list[tuple[list[str], Any]]]) -> dict[str, list[tuple[list[str], Any]]]:
-    """The rows of the newest results, whole: at most ``MOST_RESULTS`` of them, and ``MOST_SERIES`` series."""
+    """The rows of the newest results, at most ``MOST_RESULTS`` results and ``MOST_SERIES`` series, none in part."""
     stamps = sorted(rows.get("edgeprof_bench_last_run_timestamp_seconds", []), key=lambda row: row[1], reverse=True)
     sizes: Counter[tuple[str, ...]] = Counter()
     for all_rows in rows.values():
         for labels, value in all_rows:
-            # A summary: its quantiles, the sum and the count.
+            # A summary has a series for each quantile, the sum and the count.
             sizes[tuple(labels[:4])] += len(value[0]) + 2 if isinstance(value, (list, tuple)) else 1
     shown: set[tuple[str, ...]] = set()
     series = 0
@@ -106,7 +106,7 @@ def limited(rows: dict[str, list[tuple[list[str], Any]]]) -> dict[str, list[tupl
 
 
 def _stamp(directory: Path) -> tuple[object, ...]:
-    """What changes when the store is written: SQLite appends to its log first."""
+    """A value that changes when the store is written; SQLite first appends to its write-ahead log."""
     return tuple(_stat(directory / name) for name in (STORE, f"{STORE}-wal"))
 
 

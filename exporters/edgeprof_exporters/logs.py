@@ -1,4 +1,4 @@
-"""The daemon's log: a line an event on stderr, logfmt or JSON, and a flood of one event cut short."""
+"""The daemon's log: one line for each event on stderr, as logfmt or JSON, with a limited rate for equal events."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any
 
-#: The same message is written this often at once, then once in ``_REFILL_S``; what was left out is counted.
+#: Equal messages are written this many times at once, then once per ``_REFILL_S`` (s); those left out are counted.
 _BURST, _REFILL_S = 5, 60.0
 
 LOG = logging.getLogger("edgeprof.exporter")
@@ -22,16 +22,16 @@ def setup(level: str, form: str, stream: Any = None) -> None:
     LOG.handlers[:] = [handler]
     LOG.propagate = False
     LOG.setLevel(level.upper())
-    logging.raiseExceptions = False  # a log that cannot be written must not fill stderr with tracebacks
+    logging.raiseExceptions = False  # if the log cannot be written, stderr must not fill with tracebacks
 
 
 def event(level: int, message: str, **fields: Any) -> None:
-    """Log a message with fields of its own."""
+    """Log a message with additional fields."""
     LOG.log(level, message, extra={"fields": fields})
 
 
 class RateLimit(logging.Filter):
-    """Lets each message pass ``_BURST`` times, then once a minute with the number of those left out."""
+    """Lets each message pass ``_BURST`` times, then once a minute with the number of messages that were left out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,14 +74,14 @@ def _parts(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class LogfmtFormatter(logging.Formatter):
-    """``ts=… level=info msg="listening" address=127.0.0.1:28283``."""
+    """Formats a record as ``ts=… level=info msg="listening" address=127.0.0.1:28283``."""
 
     def format(self, record: logging.LogRecord) -> str:
         return " ".join(f"{key}={_quoted(value)}" for key, value in _parts(record).items())
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats a record as one JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         return json.dumps(_parts(record), ensure_ascii=False, default=str)

@@ -1,7 +1,7 @@
-"""Where the daemon's own process begins: without click, and with nothing else of the command line in its memory.
+"""The start of the daemon's own process, whose memory does not contain click or other parts of the command line.
 
-``edgeprof exporter`` checks the settings, looks up which plugins there are, and then becomes this (execve: same process
-number, same sockets).
+``edgeprof exporter`` checks the settings, finds the plugins, and then replaces itself by this program (execve: it keeps
+its process id and its sockets).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from edgeprof_exporters.thrift.light import import_client
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: The current directory is where the user happens to be, and no place to import from.
+#: The program for ``python -c``; it removes the current directory from the path, from which nothing must be imported.
 _CODE = (
     "import sys; sys.path[:1] == [''] and sys.path.pop(0); from edgeprof_exporters.main import main; sys.exit(main())"
 )
-#: What the daemon is told on its way; not among its arguments, which everybody who lists the processes has to read.
+#: Environment variable with the daemon's flags; as arguments they would clutter every list of processes.
 _GIVEN = "_EDGEPROF_EXPORTER"
 _PR_SET_NAME = 15
 
 
 class Plugin(NamedTuple):
-    """An entry point, as the plugins' host takes it."""
+    """An entry point, in the form that PluginHost takes."""
 
     name: str
     value: str
@@ -47,26 +47,28 @@ class Plugin(NamedTuple):
         return Distribution(self.distribution, self.version)
 
     def load(self) -> Any:
-        """The module, or what it has of that name.
+        """Import the module, and return it or its attribute.
 
         Raises:
-            ImportError, AttributeError: it is not there.
+            ImportError, AttributeError: the module or the attribute does not exist.
         """
-        module, _, attribute = self.value.partition("[")[0].partition(":")  # extras, as in "a:b [c]", ask for nothing
+        module, _, attribute = self.value.partition("[")[0].partition(":")  # extras, as in "a:b [c]", are ignored
         target: Any = importlib.import_module(module.strip())
         return operator.attrgetter(attribute.strip())(target) if attribute.strip() else target
 
 
 class Distribution(NamedTuple):
-    """Where a plugin comes from."""
+    """The distribution that a plugin belongs to."""
 
     name: str
     version: str
 
 
 def sensor_plugins() -> list[Plugin]:
-    """The plugins that may bring sensors: everybody's but those of edgeprof itself that are something else, whose
-    libraries (numpy among them) the daemon has no room for.
+    """The plugins that may register sensors.
+
+    These are all plugins except edgeprof's own that register something else, since their libraries, such as numpy,
+    would take too much of the daemon's memory.
     """
     ours = ("edgeprof_plugins.", "edgeprof_exporters", "edgeprof_dashboards")
     plugins = []
@@ -78,7 +80,7 @@ def sensor_plugins() -> list[Plugin]:
 
 
 def become(flags: Mapping[str, Any], path: Path | None) -> None:
-    """Replace this process by the daemon's; does not return."""
+    """Replace this process by the daemon; this function does not return."""
     import subprocess  # noqa: PLC0415 - the daemon itself goes on without
 
     sys.stdout.flush()
@@ -91,13 +93,13 @@ def become(flags: Mapping[str, Any], path: Path | None) -> None:
         }
     )
     same = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
-    # Words at the end change nothing, and let pgrep -f and people find it by its name.
+    # The last two words have no effect, but let pgrep -f and people find the daemon by its name.
     argv = [sys.executable, *same, "-c", _CODE, "edgeprof", "exporter"]
     os.execve(sys.executable, argv, {**os.environ, _GIVEN: given})  # noqa: S606 - no shell is wanted
 
 
 def main() -> int:
-    """The daemon until its end, with the flags, the file and the plugins that ``become`` handed over; the exit code."""
+    """Run the daemon with the flags, the file and the plugins that ``become`` passed, and return the exit code."""
     asked = json.loads(os.environ.pop(_GIVEN))
     path = Path(asked["path"]) if asked["path"] else None
     with suppress(OSError, AttributeError):

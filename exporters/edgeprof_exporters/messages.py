@@ -1,25 +1,25 @@
-r"""What an application sends for each call of a model: one datagram, text, made by ``edgeprof.track`` or by anybody.
+r"""The datagram that an application sends for each call of a model, by ``edgeprof.track`` or by its own code.
 
-``EP1 <start> <end> <count>\\t<model>\\t<variant>\\t<runtime>``: CLOCK_MONOTONIC nanoseconds, the number of inferences
-in the call, three labels in UTF-8. docs/exporter.md has it for callers in C and C++.
+It is the text ``EP1 <start> <end> <count>\\t<model>\\t<variant>\\t<runtime>``: times in nanoseconds of CLOCK_MONOTONIC,
+the number of inferences in the call, and three labels in UTF-8. docs/exporter.md describes it for C and C++.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-#: The longest datagram (bytes).
+#: Largest datagram (bytes).
 MOST_BYTES = 1024
-#: The longest label (characters).
+#: Longest label (characters).
 MOST_LABEL = 100
-#: The most inferences in one call, and the longest call (s): anything beyond is an error of the sender.
+#: Most inferences in one call, and longest call (s); larger values are errors of the sender.
 MOST_COUNT, MOST_SECONDS = 1_000_000, 86_400.0
-#: How far in the future an end may lie (s): a clock that is read on another core.
+#: Largest time by which an end may lie in the future (s), since clocks of different cores may differ.
 _AHEAD_S = 1.0
 
 
 class Message(NamedTuple):
-    """One call: monotonic seconds, how many inferences, of what."""
+    """One call: its start and end (monotonic s), its number of inferences, and its labels."""
 
     start: float
     end: float
@@ -30,11 +30,11 @@ class Message(NamedTuple):
 
 
 def parse(data: bytes, now: float) -> Message | None:  # noqa: PLR0911 - each is one thing that a message must have
-    """A datagram's message; None if it is not one, whatever it is.
+    """Parse a datagram; None if it is not a valid message. Any bytes are allowed.
 
     Args:
-        data: As it came; at most ``MOST_BYTES``.
-        now: Monotonic s, to refuse times that cannot be.
+        data: The datagram.
+        now: The present (monotonic s), to refuse impossible times.
     """
     if len(data) > MOST_BYTES or not data.startswith(b"EP1 "):
         return None
@@ -59,5 +59,5 @@ def parse(data: bytes, now: float) -> Message | None:  # noqa: PLR0911 - each is
 
 
 def is_label(text: str) -> bool:
-    """Whether a text can be a label's value: short, and every character printable."""
+    """Whether a text may be the value of a label: it is short, and every character is printable."""
     return len(text) <= MOST_LABEL and text.isprintable()

@@ -1,7 +1,7 @@
 """Every metric that edgeprof exposes: its name, type, labels and help, in one table.
 
-The exposition, the textfile, the pushes, docs/exporter.md and the name lint read this table, so that they cannot
-disagree. Names of docs' contract are stable; base units only, and no label that belongs to the scrape configuration.
+The exposition, the textfile, the pushes, docs/exporter.md and the lint of names use this table, so that they cannot
+disagree. The names are stable. Units are base units, and no label is one that the scrape configuration sets.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ class Name(NamedTuple):
     """One metric family.
 
     Attributes:
-        name: As it is exposed; a counter's ends in ``_total``, an info's in ``_info``.
-        kind: Its type.
-        labels: In the order in which values are given.
+        name: The exposed name; that of a counter ends in ``_total``, that of an info in ``_info``.
+        kind: The type of the metric.
+        labels: Names of the labels, in the order of their values.
         text: The HELP line.
-        collector: What ``?collect[]=`` calls the group that it belongs to.
+        collector: Name of its group in ``?collect[]=``.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Name(NamedTuple):
 
     @property
     def family(self) -> str:
-        """The name that prometheus-client wants: without the suffix that it adds itself."""
+        """The name that prometheus-client takes, without the suffix that it adds itself."""
         suffix = {"counter": "_total", "info": "_info"}.get(self.kind, "")
         return self.name.removesuffix(suffix) if suffix else self.name
 
@@ -40,16 +40,16 @@ _INFERENCE = ("model", "variant", "runtime")
 _STAGE = (*_INFERENCE, "stage")
 _BENCH = ("model", "variant", "runtime", "scenario")
 _WORKLOAD = ("workload", "unit")
-_OWN = "edgeprof's own thread samples and integrates between scrapes, since a gauge would miss every burst."
+_OWN = "A thread of edgeprof samples and integrates between scrapes, since a gauge would miss bursts."
 
-#: The collectors in the order of the exposition, with what each holds.
+#: The collectors in the order of the exposition, each with a description.
 COLLECTORS = {
     "power": "rails and the whole device: joules, watts, volts, amperes",
-    "device": "temperatures, loads, clocks, memory, fans, throttling, and what the device is",
+    "device": "temperatures, loads, clocks, memory, fans, throttling, and a description of the device",
     "inference": "inferences that applications report, with the joules attributed to them",
     "bench": "the newest stored result of each model, variant, runtime and scenario",
     "sampler": "how well the sensors are sampled",
-    "process": "this daemon itself: process_*, Python's version, what was received on its sockets",
+    "process": "this daemon itself: process_*, the version of Python, messages received on its sockets",
 }
 
 TABLE: tuple[Name, ...] = (
@@ -63,50 +63,50 @@ TABLE: tuple[Name, ...] = (
         "edgeprof_device_energy_joules_total",
         "counter",
         ("source", "provenance"),
-        f"Energy of the whole board, or of as much of it as is measured (edgeprof_device_info, covers). {_OWN}",
+        f"Energy of the whole device, or of the part that is measured (see covers in edgeprof_device_info). {_OWN}",
         "power",
     ),
     Name(
         "edgeprof_device_power_watts",
         "gauge",
         ("source", "provenance"),
-        "Power of what edgeprof_device_energy_joules_total counts, at the last reading.",
+        "Power of the part that edgeprof_device_energy_joules_total counts, at the last reading.",
         "power",
     ),
     Name(
         "edgeprof_subrail_energy_joules_total",
         "counter",
         ("rail", "parent", "source", "provenance"),
-        "Energy of a part of a rail that is exposed itself; never to be added to it.",
+        "Energy of a part of another exposed rail; do not add it to that rail.",
         "power",
     ),
     Name(
         "edgeprof_subrail_power_watts",
         "gauge",
         ("rail", "parent", "source", "provenance"),
-        "Power of a part of a rail that is exposed itself; never to be added to it.",
+        "Power of a part of another exposed rail; do not add it to that rail.",
         "power",
     ),
     Name("edgeprof_temperature_celsius", "gauge", ("sensor",), "Temperature.", "device"),
     Name("edgeprof_gpu_utilization_ratio", "gauge", ("gpu",), "Load of a GPU, 0 to 1.", "device"),
     Name("edgeprof_cpu_utilization_ratio", "gauge", (), "Load of all CPUs together, 0 to 1.", "device"),
     Name("edgeprof_memory_used_bytes", "gauge", ("pool",), "Memory in use; the GPU of a Jetson shares ram.", "device"),
-    Name("edgeprof_memory_total_bytes", "gauge", ("pool",), "Memory that there is.", "device"),
+    Name("edgeprof_memory_total_bytes", "gauge", ("pool",), "Total memory.", "device"),
     Name("edgeprof_frequency_hertz", "gauge", ("clock",), "Clock of a CPU group, a GPU or the memory.", "device"),
     Name("edgeprof_fan_speed_ratio", "gauge", ("fan",), "Drive of a fan, 0 to 1.", "device"),
     Name(
         "edgeprof_throttle_events_total",
         "counter",
         ("cause",),
-        "Times that the device was held back since this daemon began (or its state file).",
+        "Times that the device was throttled since this daemon, or its state file, began.",
         "device",
     ),
-    Name("edgeprof_throttled", "gauge", ("cause",), "1 while this cause holds the device back, else 0.", "device"),
+    Name("edgeprof_throttled", "gauge", ("cause",), "1 while this cause throttles the device, else 0.", "device"),
     Name(
         "edgeprof_device_info",
         "info",
         ("board", "model", "arch", "kernel", "covers", "rail"),
-        "What the device is, and what its device_energy covers.",
+        "Description of the device, and what its device_energy covers.",
         "device",
     ),
     Name("edgeprof_power_mode_info", "info", ("mode", "governor"), "The power mode and the CPU governors.", "device"),
@@ -115,21 +115,21 @@ TABLE: tuple[Name, ...] = (
         "edgeprof_inference_energy_joules_total",
         "counter",
         (*_INFERENCE, "provenance"),
-        "Energy of the whole device while these inferences ran; at each moment shared equally among those that ran.",
+        "Energy of the whole device while these inferences ran, shared equally among all that ran at each moment.",
         "inference",
     ),
     Name(
         "edgeprof_inference_duration_seconds",
         "histogram",
         _INFERENCE,
-        "How long an inference took; those of a batch each as long as the batch.",
+        "Duration of an inference; each inference of a batch counts with the duration of the batch.",
         "inference",
     ),
     Name(
         "edgeprof_inferences_without_energy_total",
         "counter",
         _INFERENCE,
-        "Inferences whose energy is not known in full: no sensor, a gap, reported too late, too many.",
+        "Inferences whose energy is not fully known: no sensor, a gap, reported too late, or too many.",
         "inference",
     ),
     Name("edgeprof_stages_total", "counter", _STAGE, "Calls of stages that applications marked.", "inference"),
@@ -137,7 +137,7 @@ TABLE: tuple[Name, ...] = (
         "edgeprof_stage_energy_joules_total",
         "counter",
         (*_STAGE, "provenance"),
-        "Energy of the whole device while these stages ran, by regression of its readings on when each of them ran.",
+        "Energy of the whole device while these stages ran, by regression of its readings on the times of the stages.",
         "inference",
     ),
     Name(
@@ -211,7 +211,7 @@ TABLE: tuple[Name, ...] = (
         "edgeprof_bench_time_to_first_token_seconds",
         "summary",
         (*_BENCH, "quantile"),
-        "From the beginning of a language model's request to its first token.",
+        "Time from the beginning of a language model's request to its first token.",
         "bench",
     ),
     Name(
@@ -226,14 +226,14 @@ TABLE: tuple[Name, ...] = (
         "edgeprof_bench_language_info",
         "info",
         (*_BENCH, "architecture", "kv_type", "prompt", "generate", "depth", "batch", "random_weights"),
-        "What a language model is and was asked for; with random_weights true its answers mean nothing.",
+        "Description of a language model and its requests; with random_weights true its answers mean nothing.",
         "bench",
     ),
     Name(
         "edgeprof_bench_perplexity",
         "gauge",
         (*_BENCH, "text"),
-        "Perplexity of a language model on a text; less is better, and texts do not compare.",
+        "Perplexity of a language model on a text; less is better; values of different texts cannot be compared.",
         "bench",
     ),
     Name(
@@ -244,7 +244,7 @@ TABLE: tuple[Name, ...] = (
         "bench",
     ),
     Name("edgeprof_bench_model_size_bytes", "gauge", _BENCH, "Size of the model's file.", "bench"),
-    Name("edgeprof_bench_peak_memory_bytes", "gauge", _BENCH, "Most resident memory of the worker.", "bench"),
+    Name("edgeprof_bench_peak_memory_bytes", "gauge", _BENCH, "Peak resident memory of the worker.", "bench"),
     Name(
         "edgeprof_bench_last_run_timestamp_seconds", "gauge", _BENCH, "When the newest benchmark was created.", "bench"
     ),
@@ -255,22 +255,22 @@ TABLE: tuple[Name, ...] = (
         "1 if the newest benchmark may be quoted (ok or degraded), 0 if it is invalid or failed.",
         "bench",
     ),
-    Name("edgeprof_build_info", "info", ("version", "python"), "This edgeprof.", "process"),
+    Name("edgeprof_build_info", "info", ("version", "python"), "Version of edgeprof and Python.", "process"),
     Name("edgeprof_scrape_collector_success", "gauge", ("collector",), "1 if this collector succeeded.", ""),
-    Name("edgeprof_scrape_collector_duration_seconds", "gauge", ("collector",), "How long this collector took.", ""),
+    Name("edgeprof_scrape_collector_duration_seconds", "gauge", ("collector",), "Duration of this collector.", ""),
     Name("edgeprof_sampler_samples_total", "counter", ("sensor",), "Readings that succeeded.", "sampler"),
     Name(
         "edgeprof_sampler_missed_total",
         "counter",
         ("sensor",),
-        "Readings that were due and are missing: late, failed, or impossible.",
+        "Readings that are missing: they were late, failed or impossible.",
         "sampler",
     ),
     Name(
         "edgeprof_sampler_gap_seconds_total",
         "counter",
         ("sensor",),
-        "Time without power readings that was too long to be bridged and is in no energy counter; of the worst rail.",
+        "Time without power readings that was too long to bridge and is missing in energy counters, of the worst rail.",
         "sampler",
     ),
     Name(
@@ -290,7 +290,7 @@ TABLE: tuple[Name, ...] = (
         "Datagrams on the track socket: accepted, malformed, or over the limit of series (counted under other).",
         "process",
     ),
-    Name("edgeprof_config_last_reload_success", "gauge", (), "1 if the last reload was taken over.", "process"),
+    Name("edgeprof_config_last_reload_success", "gauge", (), "1 if the last reload succeeded.", "process"),
 )
 
 BY_NAME = {name.name: name for name in TABLE}

@@ -1,4 +1,4 @@
-"""What systemd is told (sd_notify), and the sockets that it hands over, both by environment variables."""
+"""Messages to systemd (sd_notify), and the sockets that it passes, both by environment variables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FIRST_FD = 3
 
 
 class Notifier:
-    """Sends lines to ``NOTIFY_SOCKET``; silent where there is none. Source: sd_notify(3)."""
+    """Sends lines to ``NOTIFY_SOCKET``; without one it sends nothing. Source: sd_notify(3)."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
@@ -22,11 +22,11 @@ class Notifier:
         watchdog = environ.get("WATCHDOG_USEC", "")
         pid = environ.get("WATCHDOG_PID", "")
         mine = not pid or pid == str(os.getpid())
-        #: How often to say that all is well (s): half of what systemd waits; None where nobody asks.
+        #: Interval of watchdog messages (s), half of systemd's timeout; None without a watchdog.
         self.watchdog_s = int(watchdog) * 1e-6 / 2 if watchdog.isdecimal() and int(watchdog) and mine else None
 
     def send(self, *lines: str) -> bool:
-        """Whether it went out."""
+        """Send lines as one datagram; return whether it was sent."""
         if not self._address:
             return False
         try:
@@ -38,7 +38,7 @@ class Notifier:
 
 
 def inherited_sockets(environ: Mapping[str, str] | None = None) -> list[socket.socket]:
-    """The listening sockets that systemd hands over (sd_listen_fds(3)); none where it hands over none."""
+    """The listening sockets that systemd passes (sd_listen_fds(3)); the list may be empty."""
     environ = os.environ if environ is None else environ
     count = environ.get("LISTEN_FDS", "")
     if environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():

@@ -1,4 +1,4 @@
-"""The exporters as a plugin: the verb ``edgeprof exporter``, and where results can be sent."""
+"""The exporters as a plugin: the command ``edgeprof exporter``, and the targets for results."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Benchmark results without a daemon: as a textfile for node_exporter, to a Pushgateway, to an OTLP receiver.
+"""Send benchmark results without a daemon: as a textfile for node_exporter, to a Pushgateway, or to an OTLP receiver.
 
-Each sends the newest result of each model, variant, runtime and scenario under the names of the exposition, so that
-the same dashboards show them.
+Each way sends the newest result of each model, variant, runtime and scenario, under the same names as the exposition,
+so that the same dashboards show them.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 
 FILE = "edgeprof.prom"
 JOB = "edgeprof"
-#: How long a receiver may take to answer (s).
+#: Longest wait for a receiver's answer (s).
 _PATIENCE_S = 10.0
 
 
 class _Rows(Collector):
     def __init__(self, all_rows: Rows) -> None:
-        self._found = all_rows
+        self._rows = all_rows
 
     def describe(self) -> Iterable[Metric]:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        yield from families(self._found)
+        yield from families(self._rows)
 
 
 def stored(directory: Path | None = None) -> Rows:
-    """What the store has.
+    """Read the rows of the store.
 
     Raises:
         InputError: nothing is stored.
-        StoreError: it cannot be read.
+        StoreError: the store cannot be read.
     """
     store = Store(directory)
     newest_rows = rows(store.newest())
@@ -64,7 +64,7 @@ def stored(directory: Path | None = None) -> Rows:
 
 
 def rows_of(results: Iterable[Result]) -> Rows:
-    """The rows of these results; of what they measured more than once, the newest."""
+    """The rows of these results; of several measurements of the same, only the newest."""
     newest: dict[tuple[str, ...], Newest] = {}
     for result in sorted(results, key=lambda r: r.created):
         for variant in result.variants:
@@ -75,16 +75,16 @@ def rows_of(results: Iterable[Result]) -> Rows:
 
 
 def to_textfile(all_rows: Rows, directory: Path) -> Path:
-    """Write ``edgeprof.prom`` into the directory of node_exporter's textfile collector, whole or not at all.
+    """Write ``edgeprof.prom`` into the directory of node_exporter's textfile collector, completely or not at all.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     path = directory / FILE
     try:
         write_to_textfile(os.fspath(path), _registry(all_rows))
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}", remedy="Is the directory there?") from None
+        raise InputError(f"{path} cannot be written: {error.strerror}", remedy="Does the directory exist?") from None
     return path
 
 
@@ -92,11 +92,11 @@ def to_pushgateway(all_rows: Rows, url: str) -> None:
     """Replace this device's group (``job="edgeprof"``, ``instance`` its host name) on a Pushgateway.
 
     Args:
-        all_rows: What to push.
+        all_rows: The rows to push.
         url: ``http://[USER:PASSWORD@]HOST:PORT``.
 
     Raises:
-        InputError: no URL.
+        InputError: ``url`` is not a URL.
         EdgeprofError: the gateway cannot be reached, or refuses.
     """
     bare, user, password = _split_credentials(url)
@@ -116,14 +116,14 @@ def to_pushgateway(all_rows: Rows, url: str) -> None:
 
 
 def to_otlp(all_rows: Rows, url: str) -> None:
-    """Send them as gauges by OTLP over HTTP (protobuf).
+    """Send the rows as gauges by OTLP over HTTP (protobuf).
 
     Args:
-        all_rows: What to send.
+        all_rows: The rows to send.
         url: The whole address, as ``http://prometheus:9090/api/v1/otlp/v1/metrics``.
 
     Raises:
-        InputError: no URL.
+        InputError: ``url`` is not a URL.
         UnavailableError: the OpenTelemetry SDK is not installed.
         EdgeprofError: the receiver cannot be reached, or refuses.
     """
@@ -153,10 +153,10 @@ def to_otlp(all_rows: Rows, url: str) -> None:
     for name, samples in all_rows.items():
         labels = BY_NAME[name].labels
         seen = [Observation(value, dict(zip(labels, values, strict=True))) for values, value in flat(samples)]
-        meter.create_observable_gauge(name, [_saying(seen)], description=BY_NAME[name].text)
+        meter.create_observable_gauge(name, [_observing(seen)], description=BY_NAME[name].text)
     data = reader.get_metrics_data()
     exporter = OTLPMetricExporter(endpoint=bare, headers=headers, timeout=_PATIENCE_S)
-    log, first_message = logging.getLogger("opentelemetry"), _Said()
+    log, first_message = logging.getLogger("opentelemetry"), _FirstMessage()
     log.addHandler(first_message)
     log.propagate = False
     try:
@@ -175,8 +175,8 @@ def to_otlp(all_rows: Rows, url: str) -> None:
         raise EdgeprofError(f"{bare} did not take the results{why}", remedy="Is it an OTLP receiver over HTTP?")
 
 
-class _Said(logging.Handler):
-    """The first thing that a library has to say: what came of the first try is the reason, the others repeat it."""
+class _FirstMessage(logging.Handler):
+    """Keeps the first message of a library: it has the reason of the failure, and later ones only repeat it."""
 
     first = ""
 
@@ -185,7 +185,7 @@ class _Said(logging.Handler):
 
 
 def flat(samples: Iterable[tuple[list[str], Value]]) -> Iterator[tuple[list[str], float]]:
-    """Samples of one number each: a summary's quantiles, with its last label (OpenTelemetry's SDK makes none)."""
+    """Split summaries, which OpenTelemetry's SDK cannot send, into samples of one number for each quantile."""
     for labels, value in samples:
         if isinstance(value, tuple):
             yield from (([*labels, quantile], number) for quantile, number in value[0])
@@ -193,7 +193,7 @@ def flat(samples: Iterable[tuple[list[str], Value]]) -> Iterator[tuple[list[str]
             yield labels, value
 
 
-def _saying(seen: list[Any]) -> Callable[[Any], list[Any]]:
+def _observing(seen: list[Any]) -> Callable[[Any], list[Any]]:
     return lambda _options: seen
 
 
@@ -204,10 +204,10 @@ def _registry(all_rows: Rows) -> CollectorRegistry:
 
 
 def _split_credentials(url: str) -> tuple[str, str, str]:
-    """A URL without user and password, and these.
+    """Split a URL into the URL without credentials, the user and the password.
 
     Raises:
-        InputError: it is none.
+        InputError: the text is not a URL.
     """
     try:
         parts = urlsplit(url)
@@ -216,7 +216,7 @@ def _split_credentials(url: str) -> tuple[str, str, str]:
         host = port = None
         parts = urlsplit("")
     if parts.scheme not in {"http", "https"} or not host:
-        raise InputError(f"{url!r} is no URL to send to", remedy="As in http://gateway:9091")
+        raise InputError(f"{url!r} is not a URL to send to", remedy="Write it as http://gateway:9091")
     place = f"[{host}]" if ":" in host else host
     bare = urlunsplit((parts.scheme, place if port is None else f"{place}:{port}", parts.path, parts.query, ""))
     return bare, unquote(parts.username or ""), unquote(parts.password or "")

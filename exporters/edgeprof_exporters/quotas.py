@@ -1,4 +1,4 @@
-"""What strangers may take of the daemon at most: requests, turns, processor time, descriptors."""
+"""Limits on what clients may use of the daemon: requests, turns, processor time, descriptors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import time
 
 from edgeprof_exporters.logs import event
 
-#: Descriptors that connections leave to sensors, sockets and files.
+#: Descriptors that are reserved for sensors, sockets and files.
 _SPARE_DESCRIPTORS = 128
 
 
 class Bucket:
-    """So many requests at once, and one more every interval; thread-safe."""
+    """A token bucket: allows ``burst`` requests at once, and one more per interval. The methods are thread-safe."""
 
     def __init__(self, interval_s: float, burst: int) -> None:
         self.interval_s, self.burst = interval_s, burst
@@ -23,7 +23,7 @@ class Bucket:
         self._lock = threading.Lock()
 
     def take(self) -> bool:
-        """Whether there was one left."""
+        """Take a token; return whether there was one."""
         now = time.monotonic()
         with self._lock:
             self._tokens = min(float(self.burst), self._tokens + (now - self._at) / self.interval_s)
@@ -35,13 +35,13 @@ class Bucket:
 
 
 class LatestFirst:
-    """Lets one thread at a time through; of the waiting threads, the latest goes first.
+    """Lets one thread through at a time; of the waiting threads, the latest one is next.
 
-    In a flood, in which each waits for its answer before it asks again, whoever comes anew is thus next; in order of
-    arrival it would have to wait for all of the flood, for longer than a scraper does.
+    In a flood of clients that each wait for an answer before they ask again, a new client is thus served next. In order
+    of arrival it would have to wait for the whole flood, which is longer than a scraper waits.
 
     Args:
-        most_waiting: Of more that wait, the oldest is sent away.
+        most_waiting: Most threads that wait; if there are more, the oldest one is refused.
     """
 
     def __init__(self, most_waiting: int) -> None:
@@ -51,7 +51,7 @@ class LatestFirst:
         self._waiting: list[_Turn] = []
 
     def enter(self) -> bool:
-        """Wait for a turn; False if it is not to be had. After a turn ``leave`` has to be called."""
+        """Wait for a turn; return False if it is refused. After a turn ``leave`` must be called."""
         turn = _Turn()
         with self._lock:
             if not self._is_taken:
@@ -64,7 +64,7 @@ class LatestFirst:
         return turn.is_granted
 
     def leave(self) -> None:
-        """Give the turn to the next."""
+        """End the turn, and give it to the next thread."""
         with self._lock:
             if self._waiting:
                 self._waiting.pop().end(granted=True)
@@ -83,11 +83,11 @@ class _Turn:
 
 
 class Budget:
-    """Keeps the calling thread within a part of a core.
+    """Limits the calling thread to a share of a core.
 
     Args:
-        share: The part.
-        burst_s: Processor time (s) that may be used at once, after a time of rest.
+        share: The share, from 0 to 1.
+        burst_s: Processor time that may be used at once after a pause (s).
     """
 
     def __init__(self, share: float, burst_s: float) -> None:
@@ -96,7 +96,7 @@ class Budget:
         self._at, self._used_s = time.monotonic(), time.thread_time()
 
     def rest(self) -> None:
-        """Sleep until what was used is paid for."""
+        """Sleep until the used processor time is within the share."""
         now, used_s = time.monotonic(), time.thread_time()
         earned_s = self._share * (now - self._at)
         self._credit_s = min(self._burst_s, self._credit_s + earned_s) - (used_s - self._used_s)
@@ -106,7 +106,7 @@ class Budget:
 
 
 def affordable_connections(most: int) -> int:
-    """As many connections as asked for, or as the limit on descriptors allows: each needs two while it is replaced."""
+    """The number of connections, limited by that of descriptors: each connection needs two while it is replaced."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * most + _SPARE_DESCRIPTORS
     if soft == resource.RLIM_INFINITY or soft >= needed:

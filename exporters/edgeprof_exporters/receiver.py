@@ -1,4 +1,4 @@
-"""The socket that applications report their inferences to: datagrams, read as they come, answered never."""
+"""The socket to which applications report their inferences: it receives datagrams and never answers."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
     from edgeprof_exporters.inferences import Inferences
 
-#: What the kernel keeps for us (bytes): some hundred messages while the machine is busy; what comes on top is lost.
+#: Size of the kernel's buffer (bytes): it holds some hundred messages while the machine is busy; further ones are lost.
 _BUFFER = 1 << 20
-#: The part of a core that reading reports may take, and how much of it (s) at once: a flood waits, and is then lost in
-#: the kernel's queue, rather than the samples.
+#: Share of a core that reading messages may use, and processor time that it may use at once (s). A flood then waits and
+#: is lost in the kernel's queue, instead of costing samples.
 _SHARE, _BURST_S = 0.25, 0.05
 
 
 def bind(path: Path, kind: socket.SocketKind, group: str) -> socket.socket:
     """Create a unix socket that only its owner and one group may use.
 
-    A socket that a dead daemon left is taken over; one that somebody listens on is not.
+    The socket of a dead daemon is replaced; a socket on which a process listens is not.
 
     Args:
-        path: Where.
+        path: Path of the socket.
         kind: Datagram or stream.
-        group: Its name; empty leaves the process's own.
+        group: Name of the group; empty: the process's own group.
 
     Raises:
-        InputError: no such group, or something else lies there.
-        UnavailableError: it cannot be made.
+        InputError: the group does not exist, or the path is not a socket.
+        UnavailableError: the socket cannot be created.
     """
     gid = group_id(group) if group else None
     try:
@@ -49,7 +49,7 @@ def bind(path: Path, kind: socket.SocketKind, group: str) -> socket.socket:
         pass
     else:
         if not stat.S_ISSOCK(status.st_mode):
-            raise InputError(f"{path} is there and no socket", remedy="Remove it, or choose another path.")
+            raise InputError(f"{path} exists and is not a socket", remedy="Remove it, or choose another path.")
         with socket.socket(socket.AF_UNIX, kind) as probe:
             try:
                 probe.connect(os.fspath(path))
@@ -65,8 +65,8 @@ def bind(path: Path, kind: socket.SocketKind, group: str) -> socket.socket:
     except OSError as error:
         sock.close()
         raise UnavailableError(
-            f"the socket {path} cannot be made: {error.strerror or error}",
-            remedy="Make its directory, or choose another path.",
+            f"the socket {path} cannot be created: {error.strerror or error}",
+            remedy="Create its directory, or choose another path.",
         ) from None
     finally:
         os.umask(before)
@@ -87,7 +87,7 @@ def group_id(group: str) -> int:
     """The number of a group.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: no group has that name.
     """
     import grp  # noqa: PLC0415
 
@@ -98,7 +98,7 @@ def group_id(group: str) -> int:
 
 
 def unbind(sock: socket.socket, path: Path, how: int, reader: threading.Thread) -> None:
-    """Undo ``bind``: remove the socket's file, wake its reader, wait until that has ended, then close the socket."""
+    """Undo ``bind``: remove the socket's file, wake its reader, wait for its end, and close the socket."""
     with suppress(OSError):
         path.unlink()
     with suppress(OSError):
@@ -128,7 +128,7 @@ class Receiver:
         self._thread.start()
 
     def stop(self) -> None:
-        """Read what was sent so far, then close. Safe to call twice."""
+        """Read what was sent so far, and close the socket. Calling it twice is safe."""
         if self._stopping:
             return
         self._stopping = True

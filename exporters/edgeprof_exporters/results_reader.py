@@ -1,4 +1,4 @@
-"""What the exporter shows of the store, as JSON: ``python -m edgeprof_exporters.results_reader DIRECTORY``."""
+"""Print the exporter's samples of a store as JSON: ``python -m edgeprof_exporters.results_reader DIRECTORY``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _QUANTILES = (("0.5", "p50"), ("0.9", "p90"), ("0.95", "p95"), ("0.99", "p99"))
 
 
 def rows(newest: Iterable[Newest]) -> Rows:
-    """Metric's name → its samples, of the newest variant of each model, variant, runtime and scenario."""
+    """Make the samples of the newest variant of each model, variant, runtime and scenario: metric → its samples."""
     samples: Rows = {}
 
     def add(name: str, labels: list[str], value: Value | None) -> None:
@@ -44,7 +44,7 @@ def rows(newest: Iterable[Newest]) -> Rows:
         variant, (model, name, scenario) = entry.variant, _name(entry)
         since = _seconds(entry.result.created) or 0.0
         if variant.runtime is None and any(key == _name(entry) and when >= since for key, when in ran):
-            continue  # it could not be run then, and stands under no runtime's name; since then it was run
+            continue  # it could not be run then, so it names no runtime; meanwhile it was run
         labels = [model, name, variant.runtime.name if variant.runtime else "", scenario]
         quotable = variant.status in {"ok", "degraded"}
         add("last_run_timestamp_seconds", labels, _seconds(entry.result.created))
@@ -75,7 +75,7 @@ def _figures(add: _Add, labels: list[str], variant: Variant) -> None:
         _workloads(add, labels, variant)
     if variant.language is not None:
         _language(add, labels, variant, variant.language)
-    # Others have a unit of their own and no place in accuracy_ratio.
+    # Metrics that are not a ratio have their own unit, and cannot be shown in accuracy_ratio.
     if variant.accuracy is not None and variant.accuracy.is_ratio:
         add("accuracy_ratio", [*labels, variant.accuracy.metric], variant.accuracy.value)
     if variant.memory_bytes is not None:
@@ -96,7 +96,7 @@ def _memory(add: _Add, labels: list[str], memory: Memory) -> None:
 
 
 def _language(add: _Add, labels: list[str], variant: Variant, language: Language) -> None:
-    """The phases per token, whatever else the workloads are called; and what was asked of the model."""
+    """Add the figures per token of the phases of a language model, and a description of its requests."""
     for workload in variant.workloads:
         if workload.name not in _PHASES:
             continue
@@ -118,7 +118,7 @@ def _language(add: _Add, labels: list[str], variant: Variant, language: Language
 
 
 def _workloads(add: _Add, labels: list[str], variant: Variant) -> None:
-    """Each workload in its unit, the main one too: its figures are those of the inference above."""
+    """Add each workload in its unit; the figures of the main one equal those of the inference."""
     for workload in variant.workloads:
         workload_labels = [*labels, workload.name, workload.unit]
         energy, latency = workload.energy_j_per_unit, workload.latency_s
@@ -138,10 +138,10 @@ def _seconds(created: str) -> float | None:
 
 
 def read(directory: Path | None) -> Rows:
-    """The rows of a store; nothing where there is none.
+    """Read the rows of a store; empty if there is no store.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: the store cannot be read.
     """
     return rows(Store(directory).newest())
 

@@ -1,9 +1,9 @@
-"""The HTTP server around the exposition: small, bounded in every resource, and never blocked by a slow client.
+"""The HTTP server of the exposition: it limits every resource, and a slow client never blocks it.
 
 Each connection is served by its own thread, which also does the TLS handshake. (The server of prometheus-client does
-the handshake in the thread that accepts connections, so that one silent client stops every scrape.) The deadline of a
-step is for the whole step and not for each byte, so that a client that sends one byte a second gains nothing by it. The
-server answers GET and HEAD only.
+the handshake in the thread that accepts connections, so that one silent client stops every scrape.) A deadline applies
+to a whole step and not to each byte, so that a client gains nothing by sending one byte per second. The server answers
+only GET and HEAD.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
 
-#: Deadlines (s) for the TLS handshake, and for the rest of the answer to a request that is no good.
+#: Deadlines (s) for the TLS handshake, and for the client to read the answer to a bad request.
 HANDSHAKE_S, LINGER_S = 5.0, 0.5
-#: The most header lines of a request.
+#: Most header lines of a request.
 MOST_HEADERS = 100
-#: How many connections the kernel keeps until they are accepted.
+#: Most connections that the kernel queues until they are accepted.
 _BACKLOG = 1024
 _LISTEN_REMEDIES = {
     errno.EADDRINUSE: "Is another exporter running there?",
-    errno.EACCES: "Ports below 1024 are root's: have systemd hold the socket (--web.systemd-socket).",
+    errno.EACCES: "Only root may use ports below 1024: let systemd open the socket (--web.systemd-socket).",
 }
 _REASONS = {
     200: "OK",
@@ -53,7 +53,7 @@ _REASONS = {
 
 @dataclass
 class Request:
-    """A request without a body. Header names are in lower case; lists that come in several lines are joined."""
+    """A request without a body. Header names are in lower case; lists in several header lines are joined."""
 
     method: str
     path: str
@@ -64,41 +64,41 @@ class Request:
 
 @dataclass
 class Response:
-    """An answer with its whole body."""
+    """An answer with its complete body."""
 
     status: int
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
     headers: dict[str, str] = field(default_factory=dict)
-    #: Whether the connection must end after it.
+    #: Whether the connection must be closed after it.
     close: bool = False
 
 
 class Guard(Protocol):
-    """Who may connect and ask: TLS, passwords, rates (see webconfig)."""
+    """Decides who may connect and ask, by TLS, passwords and rates (see webconfig)."""
 
     def context(self) -> ssl.SSLContext | None:
-        """The TLS context for a new connection; None for plain HTTP."""
+        """The TLS context of a new connection; None for plain HTTP."""
 
     def admits(self, connection: ssl.SSLSocket) -> bool:
-        """Whether the client's certificate is one of those allowed."""
+        """Whether the client's certificate is allowed."""
 
     def refuses(self, request: Request) -> Response | None:
-        """The answer to a request that is not let through; None lets it through."""
+        """The answer to a request that is refused; None if it is permitted."""
 
     def headers(self) -> Mapping[str, str]:
-        """What is added to every answer."""
+        """Headers that are added to every answer."""
 
 
 class Application(Protocol):
-    """What answers."""
+    """Answers the requests."""
 
     def answer(self, request: Request) -> Response:
-        """The answer; whatever it raises becomes 500."""
+        """Answer a request; any exception becomes status 500."""
 
 
 class BadRequestError(Exception):
-    """A head that is no request, and the status that says so."""
+    """A head that is not a valid request, with the status of the answer."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -106,36 +106,37 @@ class BadRequestError(Exception):
 
 
 class Address(NamedTuple):
-    """Where to listen: a host (empty for all) and a port."""
+    """An address to listen on: a host (empty for all) and a port."""
 
     host: str
     port: int
 
 
 def parse_address(text: str) -> Address:
-    """``127.0.0.1:28283``, ``[::1]:28283``, ``:28283``.
+    """Parse an address, as ``127.0.0.1:28283``, ``[::1]:28283`` or ``:28283``.
 
     Raises:
-        InputError: it is none of these.
+        InputError: the text has another form.
     """
     host, _, port = text.rpartition(":")
     plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not port.isdecimal() or not int(port) <= 65535 or (":" in plain and plain == host):
         raise InputError(
-            f"{text!r} is no address to listen on", remedy="As in 127.0.0.1:28283, [::1]:28283 or :28283 for all."
+            f"{text!r} is not an address to listen on",
+            remedy="Write it as 127.0.0.1:28283, [::1]:28283, or :28283 for all addresses.",
         )
     return Address(plain, int(port))
 
 
 def listen(addresses: Sequence[str]) -> list[socket.socket]:
-    """Listening sockets.
+    """Open listening sockets.
 
     Raises:
-        InputError: an address that is none.
-        UnavailableError: one that cannot be had.
+        InputError: an address is not valid.
+        UnavailableError: an address cannot be used.
     """
     if not addresses:
-        raise InputError("there is no address to listen on", remedy="As in --web.listen-address 127.0.0.1:28283")
+        raise InputError("there is no address to listen on", remedy="Give one: --web.listen-address 127.0.0.1:28283")
     opened: list[socket.socket] = []
     try:
         for text in addresses:
@@ -146,7 +147,7 @@ def listen(addresses: Sequence[str]) -> list[socket.socket]:
                 raise UnavailableError(
                     f"cannot listen on {text}: {error.strerror or error}",
                     remedy=_LISTEN_REMEDIES.get(error.errno or 0, "Is it an address of this device?")
-                    + " Another is chosen with --web.listen-address HOST:PORT.",
+                    + " Another one can be chosen by --web.listen-address HOST:PORT.",
                 ) from None
     except BaseException:
         for sock in opened:
@@ -162,7 +163,7 @@ def _bound(host: str, port: int) -> list[socket.socket]:
                 return [socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)]
         return [socket.create_server(("", port), backlog=_BACKLOG)]
     if (literal := _family(host)) is not None:
-        # Not by getaddrinfo, which loads the tables of international domain names even for a number.
+        # getaddrinfo would load the tables of international domain names even for a numeric address.
         return [socket.create_server((host, port), family=literal, backlog=_BACKLOG)]
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets = []
@@ -173,7 +174,7 @@ def _bound(host: str, port: int) -> list[socket.socket]:
 
 
 def _family(host: str) -> socket.AddressFamily | None:
-    """Of a host that is an address already; None of a name."""
+    """The address family of a host that is a numeric address; None for a name."""
     for family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError):
             socket.inet_pton(family, host)
@@ -182,14 +183,14 @@ def _family(host: str) -> socket.AddressFamily | None:
 
 
 class Server:
-    """Accepts in one thread, answers in one for each connection.
+    """Accepts connections in one thread, and serves each in a thread of its own.
 
     Args:
         listeners: Listening sockets; the server closes them.
-        application: What answers.
-        guard: Who may ask; None lets everybody, without TLS.
-        max_connections: The most at once. A new one takes the place of one whose request is late, else of the one that
-            is idle longest (``Places``).
+        application: Answers the requests.
+        guard: Decides who may ask; None: everybody may, without TLS.
+        max_connections: Most simultaneous connections. A new one replaces one whose request is late, else the one that
+            has been idle the longest (``Places``).
     """
 
     def __init__(
@@ -209,12 +210,12 @@ class Server:
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens, as a URL has it."""
+        """The addresses that it listens on, in the form of a URL."""
         return [_shown(sock) for sock in self._listeners]
 
     @property
     def is_begun(self) -> bool:
-        """Whether it was started, be it stopped since or not."""
+        """Whether it was started, even if it has been stopped since."""
         return self._thread.ident is not None
 
     @property
@@ -225,7 +226,7 @@ class Server:
         self._thread.start()
 
     def stop(self, drain_s: float = 1.0) -> None:
-        """Accept no more, let running answers end for ``drain_s``, then close everything. Safe to call twice."""
+        """Stop accepting, give running answers ``drain_s`` to end, and close everything. Calling it twice is safe."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -288,7 +289,7 @@ class Server:
             self._places.leave(connection)
 
     def _shake_hands(self, connection: Connection) -> bool:
-        """Shake hands where TLS is configured; whether to go on."""
+        """Do the TLS handshake if TLS is configured; return whether to go on."""
         context = self.guard.context() if self.guard else None
         if context is None or self.guard is None:
             return True
@@ -308,7 +309,7 @@ class Server:
         return self.guard.admits(secured)
 
     def _once(self, connection: Connection) -> bool:
-        """Serve one request; whether the connection goes on."""
+        """Serve one request; return whether the connection stays open."""
         try:
             head = connection.read_head()
             if head is None:
@@ -318,7 +319,7 @@ class Server:
             return self._refuse(connection, 431, str(error))
         except BadRequestError as error:
             return self._refuse(connection, error.status, str(error))
-        # Who waits for a password to be checked has no right to a place yet.
+        # begin() comes after the check of the password: until then the connection may be closed to make room.
         response = self.guard.refuses(request) if self.guard else None
         connection.begin()
         response = response or self._answer(request)
@@ -358,10 +359,10 @@ class Server:
 
 
 def parse_head(head: bytes) -> Request:
-    """A request from its head (RFC 9112), strictly: what two readers could understand differently is refused.
+    """Parse a request's head (RFC 9112) strictly: what two programs could understand differently is refused.
 
     Raises:
-        BadRequestError: it is no such request.
+        BadRequestError: the head is not a valid request.
     """
     first, *lines = head.decode("latin-1").split("\r\n")
     parts = first.split(" ")
@@ -369,14 +370,14 @@ def parse_head(head: bytes) -> Request:
         raise BadRequestError(400, "not a request")
     method, target, version = parts
     if version not in {"HTTP/1.1", "HTTP/1.0"}:
-        raise BadRequestError(505, "HTTP/1.0 and HTTP/1.1 only")
+        raise BadRequestError(505, "only HTTP/1.0 and HTTP/1.1")
     if len(lines) > MOST_HEADERS:
         raise BadRequestError(431, "too many headers")
     headers = _parse_headers(lines)
     _check_framing(headers, version)
     path, _, query = target.partition("?")
-    wishes = {wish.strip() for wish in headers.get("connection", "").lower().split(",")}
-    keep = "close" not in wishes and (version == "HTTP/1.1" or "keep-alive" in wishes)
+    options = {option.strip() for option in headers.get("connection", "").lower().split(",")}
+    keep = "close" not in options and (version == "HTTP/1.1" or "keep-alive" in options)
     return Request(method, path, query, headers, keep)
 
 
@@ -395,7 +396,11 @@ def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
 
 
 def _check_framing(headers: Mapping[str, str], version: str) -> None:
-    """Refuse what proxies disagree on: whose request it is, and where it ends."""
+    """Refuse requests on whose host or end proxies may disagree.
+
+    Raises:
+        BadRequestError: the host is missing or not valid, the length is not clear, or there is a body.
+    """
     if version == "HTTP/1.1" and "host" not in headers:
         raise BadRequestError(400, "no host")
     if not set(headers.get("host", "")) <= _HOST:
@@ -410,13 +415,13 @@ def _check_framing(headers: Mapping[str, str], version: str) -> None:
 
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-#: The characters of a request's target (RFC 3986), and those that lenient clients leave as they are in a query.
+#: The characters of a request's target (RFC 3986), and those that lenient clients do not escape in a query.
 _TARGET = frozenset(map(chr, range(0x21, 0x7F))) - frozenset('#"<>\\^`{|}')
 #: The characters of a host with its port.
 _HOST = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~!$&'()*+,;=:[]%")
-#: The control characters that no header's value has; a tab may be in it.
+#: The control characters that the value of a header must not contain; a tab is allowed.
 _NEVER = frozenset(map(chr, range(0x20))) - {"\t"} | {"\x7f"}
-#: The headers that may come in several lines, as lists do (RFC 9110, 5.3); any other stands once.
+#: The headers that may occur in several lines, since their values are lists (RFC 9110, 5.3).
 _LISTS = frozenset(
     {
         "accept",
@@ -437,7 +442,7 @@ _TRANSIENT = {11, 103, 71}  # EAGAIN, ECONNABORTED, EPROTO
 
 
 def _linger(sock: socket.socket) -> None:
-    """Let a client that still sends read the answer first: closing at once would reset it away."""
+    """Let a client that still sends read the answer first: closing at once would reset the connection."""
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_WR)
         sock.settimeout(LINGER_S)

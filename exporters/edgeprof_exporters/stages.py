@@ -1,10 +1,10 @@
-"""Stages that applications mark (``edgeprof.stage``): counts, and joules by regression, in series of their own.
+"""Stages that applications mark (``edgeprof.stage``): counts, and joules by regression, in their own series.
 
-The rule. The readings of the device are explained by when each stage ran, over the last ``WINDOW_S``, as
-``edgeprof.record`` does it (``edgeprof.energy.online.stage_regression``). A stage gets what it draws beyond the
-baseline, and its part of the baseline: of the stages that run at one moment in several threads or processes, each an
-equal part. What cannot be told apart by then waits for a later window, and counts as without energy after
-``PATIENCE_S``. The joules of inferences are another view of the same energy, and no part of these.
+The rule: the readings of the device over the last ``WINDOW_S`` are regressed on the times at which each stage ran, as
+in ``edgeprof.record`` (``edgeprof.energy.online.stage_regression``). A stage receives the power that it draws above the
+baseline, and a share of the baseline; stages that run at the same moment in several threads or processes receive equal
+shares. A stage that cannot be separated from others waits for a later window, and counts as without energy after
+``PATIENCE_S``. The joules of inferences are another view of the same energy, and are not to be added to these.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
     from edgeprof.stage_rings import StageSpan
     from edgeprof.staging import Key
 
-#: A fit is over so much (s), and there is one so often (s).
+#: Length of the data of a fit (s), and interval between two fits (s).
 WINDOW_S, PERIOD_S = 90.0, 30.0
-#: The newest time (s) is left for stages that have not ended, and for readings that come late.
+#: Newest time that a fit leaves out (s), since stages may not have ended and readings may come late.
 SETTLE_S = 3.0
-#: Joules that cannot be told wait so long (s).
+#: Longest time for which calls wait for their joules (s).
 PATIENCE_S = 600.0
-#: The standard error of a stage's power is at most this part of it.
+#: Largest relative standard error of a stage's power that is accepted.
 MOST_RELATIVE_U = 0.20
 #: Stages beyond this many are counted under ``other``.
 MOST_SERIES = 50
 OTHER: Key = ("other", "other", "other", "other")
-#: Readings and stages that are kept for a fit.
+#: Most readings of a channel and most spans that are kept for a fit.
 _MOST_READINGS, _MOST_SPANS = 20_000, 50_000
 _MOST_COUNT = 1 << 53
 
@@ -51,14 +51,14 @@ class StageTally:
     """The counters of one stage.
 
     Attributes:
-        count: Calls.
-        seconds: How long they took together.
-        joules: Of those whose joules are known.
-        without: Calls whose joules are not known.
-        own_s: Seconds of its own that wait for joules.
-        shared_s: The same, shared with what ran beside it.
-        waiting: Calls that wait for joules.
-        since_s: Since when they wait (monotonic s).
+        count: Number of calls.
+        seconds: Duration of all calls together.
+        joules: Energy of the calls whose energy is known.
+        without: Number of calls whose energy is not known.
+        own_s: Seconds of the stage's own time that wait for joules.
+        shared_s: The same seconds, divided among the stages that ran at the same time.
+        waiting: Number of calls that wait for joules.
+        since_s: Time since when they wait (monotonic s).
     """
 
     __slots__ = ("count", "joules", "own_s", "seconds", "shared_s", "since_s", "waiting", "without")
@@ -69,7 +69,7 @@ class StageTally:
         self.since_s = now
 
     def settle(self, joules: float, now: float) -> None:
-        """Give what waits its joules."""
+        """Give the waiting calls their joules."""
         self.joules += max(0.0, joules)
         self.own_s = self.shared_s = 0.0
         self.waiting, self.since_s = 0, now
@@ -81,11 +81,11 @@ class StageTally:
 
 
 class Stages:
-    """Spans and readings in, counters out. Thread-safe.
+    """Makes counters from spans and readings. The methods are thread-safe.
 
     Args:
-        folder: Where applications make their rings; None: there are no stages.
-        most_series: Stages beyond this many become ``other``.
+        folder: Folder in which applications create their rings; None: there are no stages.
+        most_series: Most stages; further ones become ``other``.
     """
 
     def __init__(self, folder: Path | None, most_series: int = MOST_SERIES) -> None:
@@ -98,7 +98,7 @@ class Stages:
         self._shared = Timeline()
         self._settled_s = -math.inf
         self._fitted_s = -math.inf
-        #: Whether readings are wanted: not before a first stage, which many devices never have.
+        #: Whether readings are kept: not before the first stage, since many devices never have one.
         self.is_active = False
 
     def watch(self, folder: Path | None) -> None:
@@ -115,10 +115,10 @@ class Stages:
         rows.append((time_s, value))
 
     def poll(self, now: float, headline: Sequence[Channel]) -> None:
-        """Read the rings, and fit when it is time.
+        """Read the rings, and fit if a fit is due.
 
         Args:
-            now: Monotonic s.
+            now: The present (monotonic s).
             headline: The channels whose sum is the device's power.
         """
         if self._rings is None:
@@ -137,7 +137,7 @@ class Stages:
                     self.is_active, self._fitted_s, self._settled_s = True, now, now - SETTLE_S
                     self._shared.advance(self._settled_s)
                 key = self._known(span.key, now)
-                span = span._replace(key=key)  # noqa: PLW2901 - it goes by the name of its series from here on
+                span = span._replace(key=key)  # noqa: PLW2901 - from here on it has the name of its series
                 tally = self.tallies[key]
                 tally.count += 1
                 tally.waiting += 1
@@ -146,7 +146,7 @@ class Stages:
                 self._shared.add([Ran(key, span.start_s, span.end_s, span.thread)])
 
     def fit(self, now: float, headline: Sequence[Channel]) -> None:
-        """Give joules to what can have them."""
+        """Fit the readings, and give joules to the stages whose power the fit determines."""
         self._fitted_s = now
         until_s = now - SETTLE_S
         with self.lock:
@@ -169,7 +169,7 @@ class Stages:
                 self._readings.clear()
 
     def _account(self, until_s: float) -> None:
-        """Add the seconds since the last fit to what waits."""
+        """Add the seconds since the last fit to the waiting seconds of each stage."""
         own, shared = dict(self._shared.own_s), dict(self._shared.shared_s)
         self._shared.advance(until_s)
         self._shared.forget(until_s - 1.0)
@@ -180,7 +180,7 @@ class Stages:
     def _powers(
         self, timeline: Timeline, headline: Sequence[Channel], from_s: float, until_s: float
     ) -> tuple[Mapping[Key, float], float | None]:
-        """Watts of each stage that can be told, beyond the baseline, and the baseline."""
+        """The power above the baseline of each stage that the fit determines (W), and the baseline (W)."""
         powers: dict[Any, list[float]] = {}
         squares: dict[Any, float] = {}
         together: set[Any] = set()
@@ -196,11 +196,11 @@ class Stages:
                 squares[key] = squares.get(key, 0.0) + power.u_w**2
                 together |= {key} if power.is_collinear else set()
         sums = {key: math.fsum(watts) for key, watts in powers.items() if key not in together}
-        told = {key: watts for key, watts in sums.items() if 0 < math.sqrt(squares[key]) <= MOST_RELATIVE_U * watts}
-        return told, baseline_w if headline else None
+        certain = {key: watts for key, watts in sums.items() if 0 < math.sqrt(squares[key]) <= MOST_RELATIVE_U * watts}
+        return certain, baseline_w if headline else None
 
     def _known(self, key: Key, now: float) -> Key:
-        """The key, or ``other`` for one that is too many."""
+        """The key, or ``other`` if there are too many; the key has a tally afterwards."""
         if key not in self.tallies and len(self.tallies) - (OTHER in self.tallies) >= self.most_series:
             key = OTHER
         if key not in self.tallies:
@@ -208,7 +208,7 @@ class Stages:
         return key
 
     def state(self) -> list[Any]:
-        """What a later daemon resumes from."""
+        """The state from which a later daemon resumes."""
         with self.lock:
             return [
                 [*key, tally.count, tally.without + tally.waiting, tally.joules, tally.seconds]
@@ -216,10 +216,10 @@ class Stages:
             ]
 
     def resume(self, state: list[Any]) -> None:
-        """Before the first stage: go on from an earlier daemon's state.
+        """Resume from an earlier daemon's state; must be called before the first stage.
 
         Raises:
-            ValueError, TypeError: it is none.
+            ValueError, TypeError: the state is not valid.
         """
         now = time.monotonic()
         for stage, model, variant, runtime, count, without, joules, seconds in state[: self.most_series + 1]:
@@ -231,7 +231,7 @@ class Stages:
             if not all(map(is_label, key)) or not all(0 <= number < math.inf for number in numbers):
                 raise ValueError("not the counts of stages")
             if tally.joules > MOST_JOULES or max(tally.count, tally.without) > _MOST_COUNT:
-                raise ValueError("counts of stages that cannot be")
+                raise ValueError("impossible counts of stages")
             self.tallies[key] = tally
 
     def close(self) -> None:
@@ -240,7 +240,12 @@ class Stages:
 
 
 def stage_folder(track: Path | None, group: int | None) -> Path | None:
-    """The folder beside the track socket in which applications of its group may make rings; None where it cannot be."""
+    """Create the folder beside the track socket in which applications of its group may create rings; None if it fails.
+
+    Args:
+        track: Path of the track socket; None: there is none, and no folder either.
+        group: Number of the group; None: the process's own.
+    """
     if track is None:
         return None
     folder = track.parent / "stages"

@@ -1,12 +1,12 @@
-"""Counters over restarts: a small file, replaced whole or not at all, and the rule when it may be believed.
+"""Counters that survive restarts: a small file, and the rule that says when its content can be trusted.
 
-Prometheus takes a counter that falls for one that began again at zero, and adds all of it. So counters may go on only
-from a state that is no older than the last scrape:
+Prometheus assumes that a counter that falls has restarted at zero, and adds its whole value. Therefore counters may
+resume only from a state that is no older than the last scrape:
 
-- A daemon that ends in order writes its state after its last answer and marks it ``clean``. It is resumed, once.
-- A daemon that is killed leaves a copy in the runtime directory (memory, not flash), written before each scrape is
-  answered and every few seconds. It is resumed in the same boot.
-- After a power cut there is neither, and counters begin at zero, which every client of Prometheus knows to read.
+- A daemon that ends in order writes its state after its last answer and marks it ``clean``. It is resumed once.
+- A daemon that is killed leaves a copy in the runtime directory (memory, not flash), which is written before each
+  scrape is answered and every few seconds. It is resumed in the same boot.
+- After a power cut there is neither, and counters begin at zero, which every client of Prometheus handles.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from edgeprof.errors import InputError
 from edgeprof_exporters.logs import event
 
 _SCHEMA = "edgeprof.exporter-state/1"
-#: What resuming from a state of the right form with wrong values raises.
+#: Exceptions of resuming from a state with the right form but wrong values.
 NOT_OURS = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
-#: A larger file is none of ours (bytes).
+#: Largest state file (bytes); a larger one was not written by edgeprof.
 _MOST = 4 << 20
-#: Each of the two places of the runtime copy (bytes), and what stands before its text: number, length, CRC-32.
+#: Size of each of the two places of the runtime copy (bytes), and the head before its text: number, length, CRC-32.
 _PLACE = 1 << 20
 _HEAD = struct.Struct("<QII")
 
 
 def boot_id() -> str:
-    """Of this boot; empty where the kernel does not say."""
+    """The id of this boot; empty if the kernel does not provide it."""
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
         return file.read().strip()
     return ""
@@ -47,8 +47,8 @@ class StateFile:
     """The state on disk.
 
     Args:
-        path: The lasting file; None keeps nothing over a reboot.
-        copy: The runtime copy; None where there is no runtime directory.
+        path: Path of the permanent file; None: nothing is kept over a reboot.
+        copy: Path of the runtime copy; None if there is no runtime directory.
     """
 
     def __init__(self, path: Path | None, copy: Path | None) -> None:
@@ -59,9 +59,9 @@ class StateFile:
         self._failed = False
 
     def load(self) -> tuple[dict[str, Any] | None, bool]:
-        """The state to go on from, None for none, and whether it is of this boot.
+        """Load the state to resume from (None if there is none), and whether it is of this boot.
 
-        A clean state is marked as taken, so that it is not resumed twice: after a crash it would be too old.
+        A clean state is marked as used, so that it is not resumed twice: after a crash it would be too old.
         """
         copy = self.copy.load() if self.copy is not None else None
         saved = _read(self.path)
@@ -79,7 +79,7 @@ class StateFile:
         return saved["state"], same
 
     def save(self, state: dict[str, Any], *, clean: bool) -> None:
-        """Write the lasting file, durably; a disk that is full or gone is logged, once, and costs nothing else."""
+        """Write the permanent file durably; if the disk is full or gone, that is logged once and nothing else fails."""
         if self.path is None:
             return
         try:
@@ -90,7 +90,7 @@ class StateFile:
                     logging.ERROR, "the state cannot be kept", file=str(self.path), error=error.strerror or str(error)
                 )
             self._failed = True
-            self.save_runtime(state)  # from which a restart in this boot goes on all the same
+            self.save_runtime(state)  # so that a restart in this boot can resume nevertheless
         else:
             if self._failed:
                 event(logging.INFO, "the state is kept again", file=str(self.path))
@@ -99,13 +99,13 @@ class StateFile:
                 self.copy.forget()
 
     def save_runtime(self, state: dict[str, Any]) -> None:
-        """Write the copy in the runtime directory; where that cannot be, a crash begins at zero."""
+        """Write the copy in the runtime directory; if that fails, counters begin at zero after a crash."""
         if self.copy is not None:
             with self._lock:
                 self.copy.save(self._encode_state(state, clean=False))
 
     def _take(self) -> None:
-        """The lasting state is in use from now on: no longer clean."""
+        """Mark the permanent state as used, so that it is no longer clean."""
         saved = _read(self.path)
         if saved is not None and saved["clean"] and self.path is not None:
             try:
@@ -147,14 +147,14 @@ class StateFile:
 
 
 def state_file(setting: str, runtime: Path | None) -> StateFile:
-    """The state where a setting wants it.
+    """Make the state file for a setting.
 
     Args:
         setting: A path; empty: none; ``auto``: in systemd's state directory, if there is one.
         runtime: The runtime directory.
 
     Raises:
-        InputError: it cannot be a file there; better known now than at the restart that needs it.
+        InputError: the path cannot be a file; it is checked now, before a restart needs it.
     """
     path = Path(setting) if setting else None
     if setting == "auto":
@@ -162,23 +162,24 @@ def state_file(setting: str, runtime: Path | None) -> StateFile:
         path = Path(directory) / "state.json" if directory else None
     if path is not None and not os.path.isdir(path.parent):  # noqa: PTH112 - Path raises where it may not look
         raise InputError(
-            f"the state file {path} cannot be kept: {path.parent} is no directory",
-            remedy="Make it, or choose another file with --state.file.",
+            f"the state file {path} cannot be written: {path.parent} is not a directory",
+            remedy="Create it, or choose another file with --state.file.",
         )
     if path is not None and os.path.lexists(path) and not os.path.isfile(path):  # noqa: PTH113 - see above
         raise InputError(
-            f"the state file {path} is no regular file", remedy="Choose another with --state.file; none: empty."
+            f"the state file {path} is not a regular file",
+            remedy="Choose another file with --state.file, or an empty name for none.",
         )
     if path is None or runtime is None:
         return StateFile(path, None)
-    # Two daemons may share the directory: each has a copy of its own, by the file that it is a copy of.
+    # Two daemons may share the directory, so the name of a copy depends on the file that it is a copy of.
     return StateFile(path, runtime / f"state-{zlib.crc32(os.fsencode(path.absolute())):08x}.copy")
 
 
 class Copy:
-    """Two places in one open file, written in turns: one system call for each scrape, and always one of them whole.
+    """Two places in one open file, written in turns: one system call per scrape, and one place is always complete.
 
-    What the kernel took survives the process, if not the machine.
+    What the kernel has accepted survives the process, though not the machine.
     """
 
     def __init__(self, path: Path) -> None:
@@ -187,10 +188,10 @@ class Copy:
         self._number = 0
 
     def load(self) -> dict[str, Any] | None:
-        """The newer of the two that is whole."""
+        """Load the newer of the complete places; None if there is none."""
         copies: list[tuple[int, bytes]] = []
         with suppress(OSError):
-            # A FIFO in its place would keep the daemon waiting for somebody who writes.
+            # Only a regular file: at a FIFO the daemon would wait until somebody writes to it.
             data = self._path.read_bytes() if self._path.is_file() else b""
             for start in (0, _PLACE):
                 place = data[start : start + _PLACE]
@@ -202,7 +203,7 @@ class Copy:
         return _content(max(copies)[1], self._path) if copies else None
 
     def save(self, text: bytes) -> None:
-        """Write it over the older of the two; what cannot be written leaves no old copy that could be believed."""
+        """Write over the older of the two places; if that fails, remove the copy, which would be too old."""
         self._number += 1
         try:
             if _HEAD.size + len(text) > _PLACE:
@@ -220,13 +221,13 @@ class Copy:
         self.close()
 
     def close(self) -> None:
-        """Close the file and leave it as it is."""
+        """Close the file, and leave its content unchanged."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def forget(self) -> None:
-        """Remove it."""
+        """Close and remove the file."""
         self.close()
         with suppress(OSError):
             self._path.unlink()
@@ -237,7 +238,7 @@ def _saved_time(content: dict[str, Any]) -> float:
 
 
 def _read(path: Path | None) -> dict[str, Any] | None:
-    """The file's content, None where it is not there or not whole."""
+    """Read the content of a file; None if it does not exist or is not complete."""
     if path is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What held the device back since the daemon began: counters that grew, and states that came."""
+"""Throttling of the device since the daemon began: counters that grew, and states that began."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Throttling:
-    """Looks every few seconds; thread-safe.
+    """Counts the causes of throttling. The methods are thread-safe.
 
-    A hardware counter's growth counts as it is; a state (a cooling device that limits a clock, an alarm) counts once
-    each time that it begins, and a state between two looks that left no trace is not seen.
+    The growth of a hardware counter is added. A state (a cooling device that limits a clock, an alarm) counts once each
+    time that it begins; a state that begins and ends between two calls of ``look`` is not seen.
     """
 
     def __init__(self, roots: Roots, look: Callable[[Roots], Counters] = snapshot) -> None:
@@ -29,7 +29,7 @@ class Throttling:
         self._before: Counters | None = None
 
     def look(self) -> None:
-        """Look once."""
+        """Read the counters and states once."""
         now = self._look(self.roots)
         with self._lock:
             before, self._before = self._before, now
@@ -44,15 +44,15 @@ class Throttling:
             self._states = {cause: int(state > 0) for cause, state in now.states.items()}
 
     def seen(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Events by cause since the beginning, and what is so now by cause (1 or 0)."""
+        """Cause → number of events since the beginning, and cause → present state (1 or 0)."""
         with self._lock:
             return dict(self._events), dict(self._states)
 
     def resume(self, events: Mapping[str, int]) -> None:
-        """Go on from an earlier daemon's counts.
+        """Resume from an earlier daemon's counts.
 
         Raises:
-            ValueError, TypeError: they are none.
+            ValueError, TypeError: the counts are not valid.
         """
         saved = {str(cause): int(count) for cause, count in events.items()}
         if min(saved.values(), default=0) < 0 or not all(map(str.isprintable, saved)):

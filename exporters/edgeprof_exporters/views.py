@@ -1,4 +1,4 @@
-"""What each collector shows: the daemon's state as samples of the table's metrics."""
+"""The samples of each collector, made from the daemon's state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeprof_exporters.stages import Stages
     from edgeprof_exporters.throttling import Throttling
 
-#: Quantity → the metric that shows it by its channel's name.
+#: Quantity → the metric that shows it, with the channel's name as label.
 _DEVICE = {
     "temperature": "edgeprof_temperature_celsius",
     "memory": "edgeprof_memory_used_bytes",
@@ -30,7 +30,7 @@ _BUCKET_LABELS = (*map(str, BUCKETS), "+Inf")
 
 
 def power(engine: Engine) -> Samples:
-    """Joules and watts of rails, their parts, and the device."""
+    """Samples of joules and watts of rails, their parts, and the device."""
     now = time.monotonic()
     samples: dict[str, list[tuple[tuple[str, ...], float]]] = {}
 
@@ -64,12 +64,12 @@ def power(engine: Engine) -> Samples:
 
 
 def device(engine: Engine, roots: Roots, throttling: Throttling, power_mode: tuple[str, str]) -> Samples:
-    """Everything about the device that is not power."""
+    """Samples of everything about the device except power."""
     samples: dict[str, list[tuple[tuple[str, ...], float]]] = {}
     seen: set[tuple[str, str]] = set()
 
     def add(name: str, label: str, source: str, value: float) -> None:
-        if (name, label) in seen:  # two sources call different things the same
+        if (name, label) in seen:  # two sources have different channels with the same name
             label = f"{source} {label}"
         if (name, label) not in seen:
             seen.add((name, label))
@@ -105,7 +105,7 @@ def _machine() -> tuple[str, str]:
 
 
 def inference(inferences: Inferences, engine: Engine) -> Samples:
-    """Counters of what applications reported."""
+    """Samples of the inferences that applications reported."""
     inferences.settle(time.monotonic(), engine.lock)
     provenance = engine.sources_of_total[1]
     with inferences.lock:
@@ -119,7 +119,7 @@ def inference(inferences: Inferences, engine: Engine) -> Samples:
 
 
 def stages(stages: Stages, engine: Engine) -> Samples:
-    """Counters of the stages that applications marked."""
+    """Samples of the stages that applications marked."""
     provenance = engine.sources_of_total[1]
     with stages.lock:
         rows = [((model, variant, runtime, stage), t) for (stage, model, variant, runtime), t in stages.tallies.items()]
@@ -136,7 +136,7 @@ def _buckets(tally: Tally) -> list[tuple[str, float]]:
 
 
 def sampler(engine: Engine) -> Samples:
-    """How well the sensors are sampled."""
+    """Samples on how well the sensors are sampled."""
     now, wall = time.monotonic(), time.time()
     counts = engine.counts()
     newest = {name: max(tap.last_read for tap in taps) for name, taps in engine.sources().items()}
@@ -153,6 +153,6 @@ def sampler(engine: Engine) -> Samples:
 
 
 def messages(inferences: Inferences) -> Samples:
-    """What came on the track socket."""
+    """Samples of the messages on the track socket."""
     with inferences.lock:
         return {"edgeprof_track_messages_total": [((k,), float(v)) for k, v in inferences.messages.items()]}

@@ -1,4 +1,4 @@
-"""What the server answers: the metrics, whether the daemon is well, and a page for people."""
+"""The answers of the server: the metrics, the health of the daemon, and a page for people."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from edgeprof_exporters.exposition import Exposition
     from edgeprof_exporters.server import Request
 
-#: Below this (bytes) compressing costs more than it saves.
-_WORTH = 1400
+#: Smallest body that is compressed (bytes); below it compressing costs more than it saves.
+_LEAST_COMPRESSED = 1400
 
 
 class _Scrape(NamedTuple):
-    """A body, what it answers, and when it was begun (monotonic s)."""
+    """The body of a scrape, the format and collectors that it is for, and when it was begun (monotonic s)."""
 
     what: tuple[str, ...]
     begun: float
@@ -38,11 +38,11 @@ class Web:
 
     Args:
         exposition: The collectors.
-        telemetry_path: Where the metrics are.
-        max_requests: The most scrapes at once; 0: no limit.
-        unhealthy: Why the daemon is not well; None if it is.
-        unready: Why there is nothing to scrape yet; None if there is.
-        before_scrape: Called before each scrape is answered.
+        telemetry_path: Path of the metrics.
+        max_requests: Most simultaneous scrapes; 0: no limit.
+        unhealthy: Returns why the daemon is not healthy; None if it is.
+        unready: Returns why there is nothing to scrape; None if there is.
+        before_scrape: Is called before each scrape is answered.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class Web:
         self._encoder = Encoder()
         self._running = 0
         self._lock = threading.Lock()
-        # One scrape is made at a time, so that however many are asked for, one thread competes with the sampling ones.
+        # Scrapes are made one at a time, so that only one thread competes with the sampling threads.
         self._encoding = threading.Lock()
         self._newest: _Scrape | None = None
 
     def answer(self, request: Request) -> Response:
-        """The answer to a GET or HEAD."""
+        """Answer a GET or HEAD request."""
         if request.path == self.telemetry_path:
             return self._metrics(request)
         if request.path == "/-/healthy":
@@ -77,9 +77,9 @@ class Web:
         if request.path == "/-/ready":
             return _verdict(self.unready())
         if request.path == "/":
-            state = self.unhealthy() or self.unready() or "Well, and ready to be scraped."
+            state = self.unhealthy() or self.unready() or "Healthy, and ready to be scraped."
             return Response(200, _page(self.telemetry_path, state).encode(), "text/html; charset=utf-8")
-        return Response(404, b"there is nothing here; / lists what there is\n")
+        return Response(404, b"not found; / lists the paths\n")
 
     def _metrics(self, request: Request) -> Response:
         with self._lock:
@@ -101,19 +101,19 @@ class Web:
             return Response(400, f"{error}\n".encode())
         try:
             encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        except (ValueError, IndexError):  # a header that is no list of formats
+        except (ValueError, IndexError):  # the header is not a list of formats
             encode, content_type = choose_encoder("")
         asked = time.monotonic()
         what = (content_type, *sorted(chosen.get("collect[]", ())), "", *sorted(chosen.get("exclude[]", ())))
         with self._encoding:
-            # Who waited here while another scrape of the same was begun has it: it is newer than the request.
+            # If an equal scrape was begun while this request waited, its body is newer than the request and is used.
             if self._newest is None or self._newest.what != what or self._newest.begun < asked:
                 begun = time.monotonic()
                 self.before_scrape()
                 self._newest = _Scrape(what, begun, self._encoder.text(registry, encode, content_type))
             body = self._newest.body
         headers = {"Vary": "Accept, Accept-Encoding"}
-        if len(body) > _WORTH and _accepts_gzip(request.headers.get("accept-encoding", "")):
+        if len(body) > _LEAST_COMPRESSED and _accepts_gzip(request.headers.get("accept-encoding", "")):
             body = gzip.compress(body, compresslevel=1, mtime=0)
             headers["Content-Encoding"] = "gzip"
         return Response(200, body, content_type, headers)
@@ -132,7 +132,7 @@ def _verdict(why_not: str | None) -> Response:
 
 
 def _escape_html(text: str) -> str:
-    """A text within HTML."""
+    """Escape a text for HTML."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
@@ -151,7 +151,7 @@ def _page(path: str, state: str) -> str:
 <p>Energy of this device and of the inferences on it, for Prometheus. Version {__version__}.</p>
 <p>{_escape_html(state)}</p>
 <p><a href="{_escape_html(path)}">Metrics</a> · <a href="/-/healthy">healthy</a> · <a href="/-/ready">ready</a></p>
-<p>One collector alone (<code>?collect[]=</code>, or all but one: <code>?exclude[]=</code>):</p>
+<p>A single collector (<code>?collect[]=</code>; all except one: <code>?exclude[]=</code>):</p>
 <ul>
 {rows}</ul></body></html>
 """

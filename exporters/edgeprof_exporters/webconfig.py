@@ -1,8 +1,8 @@
-"""Who may scrape: TLS, client certificates, passwords, rates, in the form of Prometheus's exporter-toolkit.
+"""Access to the exporter: TLS, client certificates, passwords, rates, in the format of Prometheus's exporter-toolkit.
 
-``web-config.yml`` and the files that it names are looked at before each connection and each request, and read again
-when they have changed. What then turns out not to fit is logged, and what was in force stays in force: an exporter
-must not open up because somebody is half-way through replacing a certificate.
+``web-config.yml`` and the files that it names are checked before each connection and each request, and read again if
+they have changed. If the new content is not valid, that is logged and the old rules stay in force: an exporter must not
+become open while somebody is replacing a certificate.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _TLS = (
     "curve_preferences",
     "prefer_server_cipher_suites",
 )
-#: Nothing below TLS 1.2 is spoken, whatever the file says.
+#: The allowed versions of TLS; the file cannot allow versions below 1.2.
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _CLIENT_AUTH = {
     "": ssl.CERT_NONE,
@@ -55,7 +55,7 @@ _CLIENT_AUTH = {
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
-#: Go's and IANA's names of the suites of TLS 1.2 → OpenSSL's. Those of TLS 1.3 are not chosen, in Go neither.
+#: Go's and IANA's name of a suite of TLS 1.2 → OpenSSL's name. Suites of TLS 1.3 cannot be chosen, as in Go.
 _CIPHERS = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
     "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
@@ -74,25 +74,25 @@ _HEADERS = (
     "X-Frame-Options",
     "X-XSS-Protection",
 )
-#: Password checks that may wait for their turn; of more, the oldest is told to come back. Each costs some 50 ms of a
-#: core, so that the oldest has waited for seconds.
+#: Most password checks that wait for their turn; if there are more, the oldest is refused. A check takes about 50 ms of
+#: a core, so the oldest one has waited for seconds.
 _MOST_WAITING = 64
-#: Passwords whose check is remembered: those that were right, and those that were wrong.
+#: Most right and most wrong passwords whose check is remembered.
 _MOST_RIGHT, _MOST_WRONG = 100, 1000
 _MOST_BURST = 1_000_000
-#: The costs of a bcrypt hash: each more doubles its time, and at 16 a core checks one password in seconds.
+#: Allowed costs of a bcrypt hash: each step doubles the time of a check, and at 16 a check takes seconds.
 _COSTS = range(4, 17)
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass
 class Rules:
-    """A web-config.yml that was read and found in order."""
+    """The content of a valid web-config.yml."""
 
     context: ssl.SSLContext | None = None
     allowed_sans: tuple[str, ...] = ()
     users: dict[str, bytes] = field(default_factory=dict)
-    #: Compared for users that do not exist, so that they take as long as those that do; of no known password.
+    #: A hash of no known password; unknown users are checked against it, so that they take as long as known ones.
     nobody: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     limit: Bucket | None = None
@@ -100,13 +100,13 @@ class Rules:
 
 
 class WebConfig:
-    """The guard of the server, by a file. Thread-safe.
+    """The guard of the server, configured by a file. The methods are thread-safe.
 
     Args:
-        path: web-config.yml.
+        path: Path of web-config.yml.
 
     Raises:
-        InputError: it does not follow the form, or a file that it names does not.
+        InputError: the file, or one that it names, is not valid.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,12 +120,12 @@ class WebConfig:
         self._secret = os.urandom(32)
 
     def reread(self) -> None:
-        """Read it again now.
+        """Read the file again now.
 
         Raises:
-            InputError: it does not follow the form; the old rules stay.
+            InputError: the file is not valid; the old rules stay.
         """
-        before = self._look()  # before reading: what changes meanwhile is read again next time
+        before = self._look()  # taken before reading, so that a change meanwhile is read next time
         rules = read(self.path)
         with self._lock:
             same = rules.files == self._rules.files
@@ -158,7 +158,7 @@ class WebConfig:
             return None
         verdict = self._password(rules, request.headers.get("authorization", ""))
         if verdict is None:
-            return Response(503, b"too many logins at once; come back\n", close=True)
+            return Response(503, b"too many simultaneous logins; try again\n", close=True)
         if verdict:
             return None
         return Response(401, b"Unauthorized\n", headers={"WWW-Authenticate": 'Basic realm="edgeprof"'})
@@ -166,7 +166,7 @@ class WebConfig:
     # -- passwords ----------------------------------------------------------------------------------------------------
 
     def _password(self, rules: Rules, header: str) -> bool | None:
-        """Whether the password is right; None where too many are being checked."""
+        """Whether the password is right; None if too many are being checked."""
         scheme, _, encoded = header.partition(" ")
         try:
             user, colon, password = base64.b64decode(encoded, validate=True).partition(b":")
@@ -175,7 +175,7 @@ class WebConfig:
         if scheme.lower() != "basic" or not colon:
             return False
         hashed = rules.users.get(user.decode("utf-8", "replace"), b"")
-        # What was checked is known by a keyed hash, so that a scraper costs a bcrypt once and not every 15 s.
+        # Checked passwords are remembered by a keyed hash, so that a scraper costs one bcrypt and not one every 15 s.
         proof = hmac.new(self._secret, b"\0".join((user, hashed, password)), hashlib.sha256).digest()
         if hashed and proof in self._right:
             return True
@@ -202,9 +202,9 @@ class WebConfig:
             try:
                 self.reread()
             except EdgeprofError as error:
-                event(logging.ERROR, "the web configuration does not fit; the old one stays", reason=error.message)
+                event(logging.ERROR, "the web configuration is not valid; the old one stays", reason=error.message)
                 with self._lock:
-                    self._stamp = stamp  # not again before it changes again
+                    self._stamp = stamp  # it is not read again until it changes again
             else:
                 event(logging.INFO, "the web configuration was read again", file=str(self.path))
         return self._rules
@@ -229,13 +229,13 @@ def _bcrypt(password: bytes, hashed: bytes) -> bool:
     import bcrypt  # noqa: PLC0415 - where there are passwords
 
     try:
-        return bool(bcrypt.checkpw(password[:72], hashed))  # bcrypt itself looks at 72 bytes, in Go too
+        return bool(bcrypt.checkpw(password[:72], hashed))  # bcrypt itself uses only 72 bytes, in Go too
     except ValueError:
         return False
 
 
 def _names(certificate: Mapping[str, Any]) -> set[str]:
-    """The subject alternative names of a certificate, as ssl gives it."""
+    """The subject alternative names of a certificate, in the form of ssl."""
     return {str(value) for kind, value in certificate.get("subjectAltName", ()) if kind != "othername"}
 
 
@@ -243,11 +243,11 @@ def _names(certificate: Mapping[str, Any]) -> set[str]:
 
 
 def read(path: Path) -> Rules:
-    """A web-config.yml.
+    """Read a web-config.yml.
 
     Raises:
-        InputError: what does not fit, by name.
-        UnavailableError: bcrypt is needed and not installed.
+        InputError: a key or a value is not valid; the message names it.
+        UnavailableError: bcrypt is needed but not installed.
     """
     content = read_mapping(path)
     for key in content:
@@ -313,11 +313,11 @@ def _read_clients(path: Path, tls: dict[str, Any], context: ssl.SSLContext, rule
     authority = _file(path, tls, "client_ca_file")
     inline = tls.get("client_ca")
     if _CLIENT_AUTH[kind] != ssl.CERT_NONE and authority is None and not inline:
-        # Without one, OpenSSL would take whatever the system's authorities have signed.
+        # Without one, OpenSSL would accept every certificate that the system's authorities have signed.
         raise InputError(f"{path}: client_auth_type {kind} needs client_ca_file")
     if _CLIENT_AUTH[kind] == ssl.CERT_NONE and (authority is not None or inline):
         raise InputError(
-            f"{path}: there is a client_ca_file, and client_auth_type lets everybody in",
+            f"{path}: there is a client_ca_file, but client_auth_type admits every client",
             remedy="Add client_auth_type: RequireAndVerifyClientCert.",
         )
     sans = tls.get("client_allowed_sans") or []
@@ -366,7 +366,7 @@ def _read_suites(path: Path, tls: dict[str, Any], context: ssl.SSLContext) -> No
 
 def _read_headers(path: Path, http: dict[str, Any]) -> dict[str, str]:
     for key in http:
-        if key not in {"http2", "headers"}:  # http2: not spoken here, whatever it says
+        if key not in {"http2", "headers"}:  # http2 is accepted and ignored: the server does not speak it
             raise _unknown_key_error(path, "key of http_server_config", key, ("http2", "headers"))
     headers = _table(path, http, "headers")
     for name, value in headers.items():
@@ -390,13 +390,13 @@ def _read_users(path: Path, users: dict[str, Any]) -> dict[str, bytes]:
     for user, hashed in users.items():
         if not isinstance(hashed, str) or not re.fullmatch(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", hashed):
             raise InputError(
-                f"{path}: the password of {user} is no bcrypt hash",
-                remedy="As from: htpasswd -nBC 10 '' | tr -d ':\\n'",
+                f"{path}: the password of {user} is not a bcrypt hash",
+                remedy="Make one: htpasswd -nBC 10 '' | tr -d ':\\n'",
             )
         if int(hashed[4:6]) not in _COSTS:
             raise InputError(
                 f"{path}: the password of {user} has the bcrypt cost {hashed[4:6]}",
-                remedy=f"From {_COSTS.start} to {_COSTS.stop - 1}: each more doubles the time that a check takes.",
+                remedy=f"Use a cost from {_COSTS.start} to {_COSTS.stop - 1}; each step doubles the time of a check.",
             )
         hashes[str(user)] = hashed.encode()
     return hashes
@@ -435,20 +435,20 @@ def _table(path: Path, content: dict[str, Any], key: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InputError(f"{path}: {key} is no table")
+        raise InputError(f"{path}: {key} is not a table")
     return value
 
 
 def _file(path: Path, tls: dict[str, Any], key: str) -> Path | None:
-    """A file that the configuration names, from its own directory."""
+    """A file that the configuration names, relative to its own directory; None if it names none."""
     value = tls.get(key)
     if not value:
         return None
     if not isinstance(value, str):
-        raise InputError(f"{path}: {key} is no path")
+        raise InputError(f"{path}: {key} is not a path")
     file = path.parent / value
-    if file.exists() and not file.is_file():  # a FIFO would keep the daemon waiting for its writer
-        raise InputError(f"{path}: {key}: {file} is no regular file")
+    if file.exists() and not file.is_file():  # at a FIFO the daemon would wait for a writer
+        raise InputError(f"{path}: {key}: {file} is not a regular file")
     return file
 
 
@@ -457,21 +457,21 @@ def _version(path: Path, tls: dict[str, Any], key: str, usual: ssl.TLSVersion) -
     if value is None:
         return usual
     if isinstance(value, str) and value in {"TLS10", "TLS11"} and key == "min_version":
-        raise InputError(f"{path}: {value} is broken and not spoken here", remedy="min_version: TLS12")
+        raise InputError(f"{path}: {value} is insecure and not supported", remedy="min_version: TLS12")
     if not isinstance(value, str) or value not in _VERSIONS:
         raise _unknown_key_error(path, key, value, _VERSIONS)
     return _VERSIONS[value]
 
 
 def _memory(text: str) -> int:
-    """A descriptor of a file in memory with that text: ssl reads a chain from files only."""
+    """A descriptor of a file in memory with this text, since ssl reads a chain only from files."""
     descriptor = os.memfd_create("edgeprof")
     os.write(descriptor, text.encode("utf-8", "replace"))
     return descriptor
 
 
 def _no_password() -> str:
-    """A key with a passphrase is refused rather than asked for on a terminal that is not there."""
+    """Refuse a key with a passphrase; without this function OpenSSL would ask for it on the terminal."""
     raise ValueError("the key has a passphrase")
 
 

@@ -257,7 +257,7 @@ def masked_powercap(directory: Path) -> tuple[Machine, Right]:
     for name in ("intel-rapl", "intel-rapl:0", "intel-rapl:0:0"):
         link(directory / "class/powercap" / name, directory / "devices/virtual/powercap/intel-rapl" / name)
     (directory / "devices/virtual/powercap").mkdir(parents=True)
-    return machine, Right(None, None, 0.0, "powercap is there and hidden")
+    return machine, Right(None, None, 0.0, "powercap is hidden")
 
 
 MACHINES: dict[str, Callable[[Path], tuple[Machine, Right]]] = {

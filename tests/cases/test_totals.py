@@ -63,7 +63,7 @@ RIGHT = {
     "25-thor-devkit-ucsi": Right(38.2, "VIN"),
     "28-pi4-ina219-hat": Right(None, None, 3.24, "has no power monitor of its own; ina219 is there"),
     "29-rk3588-no-sensors": Right(None, None, 0.0, "no power sensor was found"),
-    "31-docker-masked-powercap": Right(None, None, 0.0, "powercap is there and hidden"),
+    "31-docker-masked-powercap": Right(None, None, 0.0, "powercap is hidden"),
     "32-orin-nano-plus-ina3221-breakout": Right(9.0, "VDD_IN", reason="7-0040 channel 1"),
     "33-same-label-twice": Right(None, None, 80.0),
     "34-xavier-nx-jetpack4": Right(5.952, "VDD_IN"),

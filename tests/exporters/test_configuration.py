@@ -50,7 +50,7 @@ def test_lists_in_the_environment_are_divided_by_commas() -> None:
     [
         ("web: {listen_adress: [x]}", "Did you mean listen_address?"),
         ("wep: {}", "Did you mean web?"),
-        ("web: 5", "no table"),
+        ("web: 5", "not a table"),
         ("web: {listen_address: 5}", "a list of texts"),
         ("web: {telemetry_path: metrics}", "begin with /"),
         ("web: {telemetry_path: /-/ready}", "begin with /"),
@@ -63,7 +63,7 @@ def test_lists_in_the_environment_are_divided_by_commas() -> None:
         ("log: {level: loud}", "debug, info"),
         ("track: {socket: 5}", "a text"),
         ("[", "not YAML"),
-        ("- a", "no table"),
+        ("- a", "not a table"),
         ("a: !!python/object/apply:os.system [true]", "not YAML"),
     ],
 )

@@ -96,6 +96,6 @@ def test_a_group_that_does_not_exist_is_said_with_how_to_make_it(tmp_path: Path)
 
 def test_something_else_at_the_path_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "c.sock").write_text("precious")
-    with pytest.raises(InputError, match="no socket"):
+    with pytest.raises(InputError, match="not a socket"):
         Control(tmp_path / "c.sock", "", {})
     assert (tmp_path / "c.sock").read_text() == "precious"

@@ -204,7 +204,9 @@ def test_a_daemon_that_finds_its_port_in_use_leaves_the_state_to_the_next(
     assert kept is not None
 
 
-@pytest.mark.parametrize(("path", "said"), [("/dev/null", "no regular file"), ("nowhere/state.json", "no directory")])
+@pytest.mark.parametrize(
+    ("path", "said"), [("/dev/null", "not a regular file"), ("nowhere/state.json", "not a directory")]
+)
 def test_a_state_file_where_none_can_be_is_refused_at_once(path: str, said: str) -> None:
     settings = Settings(state_file=path)
     with pytest.raises(InputError, match=said):
@@ -441,7 +443,7 @@ def test_sockets_that_systemd_hands_over_are_taken(board, tmp_path: Path) -> Non
 def test_without_a_socket_from_systemd_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
     settings = Settings(web_systemd_socket=True)
-    with pytest.raises(UnavailableError, match="systemd handed no socket over"):
+    with pytest.raises(UnavailableError, match="systemd passed no socket"):
         Daemon(settings, lambda: settings, []).begin()
 
 

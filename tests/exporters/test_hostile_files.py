@@ -51,12 +51,12 @@ def fifo(tmp_path):
 
 def test_a_fifo_is_refused_and_not_waited_for(fifo, tmp_path) -> None:
     for read in (lambda: configuration.load({}, {}, fifo), lambda: read_web(fifo)):
-        with pytest.raises(InputError, match="no regular file"):
+        with pytest.raises(InputError, match="not a regular file"):
             read()
     web = tmp_path / "web.yml"
     for cert, key in ((fifo, "x"), ("x", fifo), (fifo, fifo)):
         web.write_text(f"tls_server_config: {{cert_file: {cert}, key_file: {key}}}\n")
-        with pytest.raises(InputError, match="no regular file"):
+        with pytest.raises(InputError, match="not a regular file"):
             read_web(web)
 
 
@@ -102,5 +102,5 @@ def test_a_state_of_inferences_that_cannot_be_is_refused(field: int) -> None:
         state[4][0] = 10**300
     if field == 3:
         state[3] = float("inf")
-    with pytest.raises(ValueError, match="cannot be"):
+    with pytest.raises(ValueError, match=r"impossible|is not possible"):
         Tally.restored(state)

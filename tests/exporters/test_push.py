@@ -273,7 +273,7 @@ def test_what_cannot_be_sent_is_one_sentence(stored: Path, tmp_path: Path, recei
     kind, url = receiver
     with pytest.raises(InputError, match="cannot be written"):
         push.to_textfile(push.stored(), tmp_path / "nowhere")
-    with pytest.raises(InputError, match="no URL"):
+    with pytest.raises(InputError, match="not a URL"):
         push.to_pushgateway(push.stored(), "gateway:9091")
     with pytest.raises(EdgeprofError, match="did not take"):
         push.to_pushgateway(push.stored(), "http://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""Asking the C library to keep little memory for later: the daemon runs for months beside what matters more."""
+"""Make the C library keep little free memory: the daemon runs for months beside more important programs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ _M_ARENA_MAX = -8  # malloc.h
 
 
 def few_arenas() -> None:
-    """Two heaps for all threads (mallopt(3)): else the C library keeps one for each, and a burst of scrapes is never
-    given back.
+    """Limit the C library to two heaps (mallopt(3)).
+
+    By default it makes one for each thread, and never returns the memory that a burst of scrapes takes.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def give_back() -> None:
-    """Give the C library's free memory back (malloc_trim(3)): starting and bursts of scrapes take more than rest."""
+    """Return free memory to the system (malloc_trim(3)), as after the start and after bursts of scrapes."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""A program's output by posix_spawn, without the module subprocess."""
+"""Run a program and read its output by posix_spawn, without the memory of the module subprocess."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 
 def output_of(argv: list[str], patience_s: float) -> tuple[bytes, int]:
-    """What a program writes to stdout, and its exit status.
+    """Run a program; return what it writes to stdout, and its exit status.
 
     Args:
-        argv: The program's path and its arguments.
-        patience_s: It is killed after so long (s).
+        argv: Path of the program, and its arguments.
+        patience_s: Time after which the program is killed (s).
     """
     read_end, write_end = os.pipe()
     try:

@@ -46,12 +46,12 @@ class CTranslate2(Runtime):
         lengths = read_lengths(options, others=("compute_type",), batches=True)
         require_no_depth(options, lengths, "CTranslate2")
         if options.device not in self.devices():
-            raise LoadError("CTranslate2 has no device {} here".format(options.device), "Its first one is cpu.")
+            raise LoadError("CTranslate2 has no device {} here".format(options.device), "Use cpu.")
         return CTranslate2Session(path, options, lengths)
 
 
 class CTranslate2Session(RequestSession):
-    """A generator, and the prompts of its requests as the texts of their tokens."""
+    """A generator, with the prompts of its requests as lists of tokens in text form."""
 
     def __init__(self, path: str, options: LoadOptions, lengths: Lengths) -> None:
         import ctranslate2
@@ -107,10 +107,10 @@ class CTranslate2Session(RequestSession):
 
 
 def _vocabulary(path: str) -> List[str]:
-    """The text of each token.
+    """Read the text of each token.
 
     Raises:
-        LoadError: there is none.
+        LoadError: the folder has no vocabulary.
     """
     for name in _VOCABULARIES:
         file_name = os.path.join(path, name)

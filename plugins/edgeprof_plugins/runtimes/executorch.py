@@ -1,6 +1,6 @@
-"""ExecuTorch: .pte programs, by its Python bindings, which need PyTorch beside them although programs do not.
+"""ExecuTorch: .pte programs, by its Python bindings, which need PyTorch although the programs themselves do not.
 
-Devices: ``cpu``; which backend computes (XNNPACK, Core ML, QNN …) was decided when the program was made.
+Devices: ``cpu``. The backend that computes (XNNPACK, Core ML, QNN …) was chosen when the program was exported.
 Options: ``method`` (forward).
 """
 
@@ -37,7 +37,7 @@ class ExecuTorch(Runtime):
     name = "executorch"
     formats = ("executorch",)
     libraries = ("executorch",)
-    crash_remedy = "The program may be of another release of ExecuTorch than the one that is installed."
+    crash_remedy = "The program may have been made for another release of ExecuTorch than the installed one."
 
     def availability(self) -> Availability:
         version = library_version("executorch")
@@ -55,7 +55,9 @@ class ExecuTorch(Runtime):
             raise LoadError("{} does not exist".format(path))
         if options.device != "cpu":
             raise LoadError(
-                "ExecuTorch has no device {!r}: a program's backend is chosen when it is made".format(options.device),
+                "ExecuTorch has no device {!r}: a program's backend is chosen when it is exported".format(
+                    options.device
+                ),
                 "Leave --device out.",
             )
         for key, value in options.options.items():
@@ -76,7 +78,7 @@ class ExecuTorchSession(Session):
     Args:
         library: The module of ExecuTorch's bindings.
         module: The loaded program.
-        path: Its file, for the profiler.
+        path: Path of the program, for the profiler.
         options: As given to ``Runtime.load``.
     """
 
@@ -115,7 +117,7 @@ class ExecuTorchSession(Session):
         return lambda: run(method, tensors)
 
     def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:
-        """By ETDump, which a program is loaded with; it sees into the backends that tell.
+        """Profile by ETDump, which must be enabled when a program is loaded; only some backends report operators.
 
         Raises:
             LoadError: this build of ExecuTorch writes no ETDump.
@@ -165,15 +167,20 @@ def _spec(name: str, about: Any) -> TensorSpec:
 
 
 def _check_whole(path: str) -> None:
-    """Refuse a file that ends before what its extended header says (executorch/schema/extended_header.h): a mark, the
-    header's length, the program's size, where its segments begin, and, in newer files, their size.
+    """Refuse a file that is shorter than its extended header says.
+
+    The header (executorch/schema/extended_header.h) has a mark, its own length, the size of the program, the offset of
+    the segments and, in newer files, the size of the segments.
+
+    Raises:
+        LoadError: the file is cut off, or is not an ExecuTorch program.
     """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         head = file.read(40)
     name = os.path.basename(path)
     if head[4:6] != b"ET":
-        raise LoadError("{} is no ExecuTorch program".format(name), "Export it again.")
+        raise LoadError("{} is not an ExecuTorch program".format(name), "Export it again.")
     if head[8:12] == b"eh00":
         length, program = (int.from_bytes(head[at : at + count], "little") for at, count in ((12, 4), (16, 8)))
         base, segments = (int.from_bytes(head[at : at + 8], "little") for at in (24, 32))
@@ -199,7 +206,7 @@ def _load_error(path: str, error: Exception) -> LoadError:
         return LoadError("{} is cut off or damaged: {}".format(name, text), "Copy or export it again.")
     return LoadError(
         "ExecuTorch does not load {}: {}".format(name, text),
-        "It may be of another release, or need a backend or operators that this build has not: export it again.",
+        "It may be of another release, or need a backend or operators that this build lacks: export it again.",
     )
 
 

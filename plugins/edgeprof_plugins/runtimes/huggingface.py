@@ -1,7 +1,7 @@
-"""Language models in Hugging Face's form (a folder with config.json and safetensors) by transformers and PyTorch.
+"""Language models in Hugging Face's format (a folder with config.json and safetensors) by transformers and PyTorch.
 
 Nothing is downloaded, no pickle is read (``use_safetensors``), and no code that comes with a model is run
-(``trust_remote_code`` stays False). A bare configuration runs with random weights where that is asked for.
+(``trust_remote_code`` is False). A bare configuration is run with random weights if the user asks for it.
 """
 
 import os
@@ -21,7 +21,7 @@ from edgeprof.worker.runtime import (
 from edgeprof.worker.token_engine import EngineSession, TokenEngine
 
 _DTYPES = ("float32", "float16", "bfloat16")
-#: Rows of logits that are turned into probabilities at once: 152,000 tokens are 1.2 MB in double precision for each.
+#: Rows of logits that are converted to probabilities at once; a row of 152,000 tokens takes 1.2 MB in double precision.
 _SCORED_AT_ONCE = 32
 
 
@@ -75,7 +75,7 @@ class TransformersEngine(TokenEngine):
         self.sequences = lengths.batch
         dtype = options.get("dtype", "auto")
         if dtype not in ("auto", *_DTYPES):
-            raise LoadError("{} is no dtype for weights".format(dtype), "As: --option dtype=float32.")
+            raise LoadError("{} is not a dtype for weights".format(dtype), "Write it as --option dtype=float32.")
         config = self._understood(
             lambda: transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         )
@@ -94,7 +94,7 @@ class TransformersEngine(TokenEngine):
         self.clear()
 
     def _build(self, config: Any, dtype: str) -> Any:
-        """The model with its weights, or with random ones, which are the same each time."""
+        """Build the model with its weights, or with random weights, which are the same each time."""
         kind = self._library.AutoModelForCausalLM
         if not self._is_random:
             return kind.from_pretrained(
@@ -106,9 +106,10 @@ class TransformersEngine(TokenEngine):
         return kind.from_config(config, dtype=exact, trust_remote_code=False)
 
     def _understood(self, build: Callable[[], Any]) -> Any:
-        """
+        """Call ``build``, and turn the errors of transformers into one sentence.
+
         Raises:
-            LoadError: transformers cannot use the folder; of its report the first line.
+            LoadError: transformers cannot use the folder; the message has the first line of its error.
         """
         try:
             return build()
@@ -139,8 +140,12 @@ class TransformersEngine(TokenEngine):
         surplus = int(self._cache.get_seq_length()) - position
         if surplus > 0:
             try:
-                self._cache.crop(-surplus)  # of all versions: a negative number is how many tokens go
-            except (NotImplementedError, ValueError, RuntimeError):  # a window or a state that has forgotten them
+                self._cache.crop(-surplus)  # in all versions, a negative number is the number of tokens to remove
+            except (
+                NotImplementedError,
+                ValueError,
+                RuntimeError,
+            ):  # a sliding window or a state that no longer has them
                 return False
         return int(self._cache.get_seq_length()) == position
 
@@ -193,7 +198,7 @@ class TransformersEngine(TokenEngine):
         return facts
 
     def _formula(self, number_bytes: int) -> Optional[int]:
-        """Keys and values of all layers for the tokens that the cache holds; None where it is built otherwise."""
+        """Compute the size of keys and values of all layers for the cached tokens (bytes); None for other caches."""
         config = self._config
         if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
             return None

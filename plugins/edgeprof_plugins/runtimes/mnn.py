@@ -1,7 +1,7 @@
 """MNN: .mnn models, on the CPU or a GPU.
 
-Devices: ``cpu``, ``opencl``, ``vulkan``, ``cuda``, as far as the build has them.
-Options: ``precision`` (high: float32, which is the default here; normal, low: what MNN chooses, down to float16).
+Devices: ``cpu``, ``opencl``, ``vulkan``, ``cuda``, if the build has them.
+Options: ``precision`` (high: float32, the default here; normal and low: chosen by MNN, down to float16).
 """
 
 import os
@@ -60,12 +60,14 @@ class MnnSession(Session):
         mnn: The module.
         path: The model.
         options: As given to ``Runtime.load``.
-        precision: Of the arithmetic.
+        precision: Precision of the arithmetic.
     """
 
     def __init__(self, mnn: Any, path: str, options: LoadOptions, precision: str) -> None:
         self._mnn = mnn
-        wrong = LoadError("{} is no whole MNN model".format(os.path.basename(path)), "Download or convert it again.")
+        wrong = LoadError(
+            "{} is not a complete MNN model".format(os.path.basename(path)), "Download or convert it again."
+        )
         try:
             self._interpreter = mnn.Interpreter(path)
             config = {"backend": DEVICES[options.device], "numThread": options.threads or 4, "precision": precision}
@@ -140,7 +142,11 @@ def _spec(mnn: Any, name: str, tensor: Any) -> TensorSpec:
 
 
 def _check_whole(path: str) -> None:
-    """Refuse what is no flatbuffer, as far as the first table: MNN may read behind the end of the file."""
+    """Refuse a file whose first table is not that of a flatbuffer: MNN may read beyond the end of such a file.
+
+    Raises:
+        LoadError: the file is not a flatbuffer.
+    """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         root = int.from_bytes(file.read(4), "little")
@@ -149,7 +155,7 @@ def _check_whole(path: str) -> None:
             table = root - int.from_bytes(file.read(4), "little", signed=True)
             if 0 <= table <= size - 4:
                 return
-    raise LoadError("{} is no whole MNN model".format(os.path.basename(path)), "Download or convert it again.")
+    raise LoadError("{} is not a complete MNN model".format(os.path.basename(path)), "Download or convert it again.")
 
 
 def _library() -> Any:

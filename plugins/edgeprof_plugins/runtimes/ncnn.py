@@ -1,9 +1,9 @@
 """ncnn: a .param file (text) with its .bin beside it, on the CPU or, by Vulkan, on a GPU.
 
-Shapes are seldom in the file: give them with ``--input NAME=1x3x352x352``. ncnn knows no batch; edgeprof shows its
-blobs with a first dimension of 1, so that the same data serve a model and what it was converted from.
+The file rarely contains shapes: give them with ``--input NAME=1x3x352x352``. ncnn has no batch; edgeprof shows its
+blobs with a first dimension of 1, so that the same data fit a model and the one that it was converted from.
 Devices: ``cpu``, ``vulkan``, ``vulkan:1``.
-Options: ``fp16`` and ``bf16`` (0 or 1: storage and arithmetic of 16 bits where the processor has it), ``powersave`` (0:
+Options: ``fp16`` and ``bf16`` (0 or 1: storage and arithmetic of 16 bits, if the processor has it), ``powersave`` (0:
 all cores, 1: little ones, 2: big ones).
 """
 
@@ -31,7 +31,7 @@ from edgeprof.worker.runtime import (
 REMEDY = install_command("ncnn", "ncnn")
 OPTIONS = ("fp16", "bf16", "powersave")
 MAGIC = "7767517"
-#: What an ncnn text file cannot be longer than, bytes: a line a layer.
+#: Largest .param file (bytes); it has one line for each layer.
 LIMIT = 64 << 20
 
 
@@ -54,13 +54,15 @@ class Ncnn(Runtime):
         weights = os.path.splitext(path)[0] + ".bin"
         for file in (path, weights):
             if not os.path.isfile(file):
-                raise LoadError("{} does not exist".format(file), "An ncnn model is a .param and a .bin of one name.")
+                raise LoadError(
+                    "{} does not exist".format(file), "An ncnn model is a .param and a .bin with the same name."
+                )
         layers = _layers(path)
         facts = _settings(options)
         net = self._net(ncnn, options)
         if net.load_param(path) != 0:
             raise LoadError(
-                "{} is no ncnn network that this release reads".format(os.path.basename(path)),
+                "{} is not an ncnn network that this release can read".format(os.path.basename(path)),
                 "Convert it again (pnnx), or use a newer ncnn.",
             )
         self._load_weights(ncnn, net, path, weights, options)
@@ -89,8 +91,10 @@ class Ncnn(Runtime):
         return net
 
     def _load_weights(self, ncnn: Any, net: Any, path: str, weights: str, options: LoadOptions) -> None:
-        """Load the .bin, and see that it ends where the network does: ncnn reads on through the weights of another
-        model without a word.
+        """Load the .bin, and check that its size fits the network: ncnn silently accepts weights of another model.
+
+        Raises:
+            LoadError: the .bin does not belong to the .param.
         """
         wrong = LoadError(
             "{} is not the .bin of {}".format(os.path.basename(weights), os.path.basename(path)),
@@ -115,10 +119,10 @@ class NcnnSession(Session):
 
     Args:
         ncnn: The module.
-        net: Loaded.
-        layers: Type, inputs, outputs and parameters of each.
+        net: The loaded network.
+        layers: Type, inputs, outputs and parameters of each layer.
         options: As given to ``Runtime.load``.
-        facts: Of the options.
+        facts: Facts about the options.
     """
 
     def __init__(
@@ -166,7 +170,9 @@ class NcnnSession(Session):
                     "ncnn computes one sample at a time, and {} has the shape {}".format(spec.name, list(array.shape)),
                     "Give its shape with a first dimension of 1, as --input {}=1x3x224x224.".format(spec.name),
                 )
-            blobs.append((spec.name, self._ncnn.Mat(array[0]).clone()))  # clone: ncnn pads what it owns
+            blobs.append(
+                (spec.name, self._ncnn.Mat(array[0]).clone())
+            )  # clone, since ncnn pads only memory that it owns
         return blobs
 
     def _extracted(self, blobs: Sequence[Tuple[str, Any]]) -> List[Any]:
@@ -185,22 +191,22 @@ class NcnnSession(Session):
         return values
 
 
-#: Type, inputs, outputs, parameters.
+#: Type, inputs, outputs and parameters of a layer.
 Layer = Tuple[str, List[str], List[str], Dict[str, str]]
 
 
 def _layers(path: str) -> List[Layer]:
-    """The layers of a .param file.
+    """Read the layers of a .param file.
 
     Raises:
-        LoadError: it is no such file, or ends before its last layer.
+        LoadError: the file has another format, or ends before its last layer.
     """
     name = os.path.basename(path)
     if os.path.getsize(path) > LIMIT:
         raise LoadError("{} is too long for an ncnn network".format(name))
     with open(path, encoding="utf-8", errors="replace") as file:
         lines = [line.split() for line in file.read().splitlines() if line.strip()]
-    damaged = LoadError("{} is no whole ncnn network".format(name), "Download or convert it again.")
+    damaged = LoadError("{} is not a complete ncnn network".format(name), "Download or convert it again.")
     try:
         if lines[0] != [MAGIC] or int(lines[1][0]) != len(lines) - 2:
             raise damaged
@@ -219,8 +225,9 @@ def _layer(words: Sequence[str]) -> Layer:
 
 
 def _shape(layer: Layer, given: Optional[Tuple[int, ...]]) -> Tuple[Dim, ...]:
-    """The shape of an Input layer with its first dimension of 1: as --input says, else as the file does (0: width, 1:
-    height, 11: depth, 2: channels).
+    """The shape of an Input layer, with a first dimension of 1.
+
+    It comes from ``--input``, else from the file (parameter 0: width, 1: height, 11: depth, 2: channels).
     """
     if given is not None:
         return tuple(given)

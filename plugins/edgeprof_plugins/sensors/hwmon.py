@@ -1,12 +1,12 @@
-"""Any other hwmon chip that tells power or energy, and a few temperatures: INA219/226/238/260 hats, amdgpu, i915, xe …
+"""Other hwmon chips that measure power or energy, and a few temperatures: INA219/226/238/260 hats, amdgpu, i915, xe.
 
 ``/sys/class/hwmon/hwmonN/``: ``powerN_input`` and ``powerN_average`` µW, ``energyN_input`` µJ (64 bits, extended by the
 driver), ``inN_input`` mV, ``currN_input`` mA, ``tempN_input`` m°C; names in ``*_label``, for the INA2xx in the chip's
 own ``label`` (Thor's INA238: ``VIN``), for ACPI's power meters in ``powerN_oem_info``.
-Refresh: ``update_interval`` ms where the driver has it; INA238: 16 averages × 1052 µs × 3 conversions, 50 ms.
-Traps: powers are in µW, other than everything beside them; of ``input`` and ``average`` a chip has one or both; an
-APU's amdgpu power is the whole chip with its CPU cores; ``ucsi_source_psy`` shows what was negotiated and measures
-nothing; batteries and INA3221 have sources of their own and are left out here; thermal zones show up here again.
+Refresh: ``update_interval`` ms if the driver has that file; INA238: 16 averages × 1052 µs × 3 conversions, 50 ms.
+Traps: powers are in µW, while all other values are in thousandths; a chip has ``input``, ``average`` or both; amdgpu's
+power of an APU is that of the whole chip with its CPU cores; ``ucsi_source_psy`` shows negotiated values and measures
+nothing; batteries and INA3221 have their own sources and are left out here; thermal zones occur here again.
 Sources: Documentation/hwmon/sysfs-interface.rst, ina2xx.rst, ina238.rst, amdgpu's power documentation.
 """
 
@@ -34,16 +34,17 @@ if TYPE_CHECKING:
     from edgeprof.roots import Roots
 
 NAME = "hwmon"
-#: Chips with a source of their own, or that measure nothing.
+#: Chips that have their own source, or that measure nothing.
 _ELSEWHERE = re.compile(r"ina3221.*|ucsi_.*|soctherm_oc|pwm.*|rpi_volt|BAT\d*|AC\d*|ACAD|ADP\d*")
-#: Chips of which one temperature says enough: the whole package, and not each of 64 cores.
+#: Chips of which only the temperature of the whole package is shown, and not that of each core.
 _PACKAGE_LABELS = {"coretemp": re.compile(r"Package id \d+"), "k10temp": re.compile(r"Tctl|Tdie")}
 _MOST_TEMPERATURES = 3
 #: The driver of ACPI's power meters.
 _ACPI = "power_meter"
-#: A limit beyond this (W) is a register's way of saying that there is none.
+#: Larger limits (W) mean that the register holds no limit.
 _MOST_LIMIT_W = 20_000.0
-#: The INA family: shunt step (V), power step in current steps × V, gain limit of the part beside ±1 % of the shunt.
+#: The INA family: shunt step (V), power step in current steps × V, and gain limit of the part, without ±1 % of the
+#: shunt.
 _INA = {
     "ina219": (10e-6, 20.0, 0.005),
     "ina226": (2.5e-6, 25.0, 0.001),
@@ -60,12 +61,12 @@ class _Chip:
     """One chip.
 
     Attributes:
-        path: Where its attribute files are.
-        device: The directory of the device that it belongs to.
+        path: Directory of its attribute files.
+        device: Directory of the device that it belongs to.
         name: The driver's name for it.
-        title: The same, with its place where several chips have one name.
-        place: The device's own name, as ``1-0040`` or ``0000:03:00.0``.
-        source: What its readings may call themselves.
+        title: The same name, with its place if several chips have that name.
+        place: Name of the device, as ``1-0040`` or ``0000:03:00.0``.
+        source: Provenance of its readings.
     """
 
     path: Path
@@ -77,7 +78,7 @@ class _Chip:
 
     @property
     def chip(self) -> str:
-        """The place as channels carry it."""
+        """The place in the form that channels have it."""
         if re.fullmatch(r"\d+-[0-9a-f]{4}", self.place):
             return f"i2c {self.place}"
         return f"pci {self.place}" if re.fullmatch(r"[0-9a-f]{4,}:[0-9a-f]{2}:\S+", self.place) else self.place
@@ -85,7 +86,14 @@ class _Chip:
 
 @dataclass(frozen=True)
 class _Power:
-    """One power or energy of a chip: what it is and the files that tell it (a pair is multiplied)."""
+    """One power or energy of a chip.
+
+    Attributes:
+        chip: The chip.
+        channel: Its channel.
+        nodes: The file with its value, or the files of a voltage and a current, which are multiplied.
+        inside: The channel that contains it.
+    """
 
     chip: _Chip
     channel: Channel
@@ -94,7 +102,7 @@ class _Power:
 
 
 class PairSensor(FileSensor):
-    """Power from a chip that tells only volts and amperes: pairs of files, multiplied."""
+    """Power of a chip that measures only voltage and current: the product of two files for each channel."""
 
     def __init__(self, channels: Sequence[Channel], pairs: Sequence[tuple[NumberFile, NumberFile]]) -> None:
         super().__init__(NAME, channels, [file for pair in pairs for file in pair])
@@ -104,13 +112,13 @@ class PairSensor(FileSensor):
         for index, (volts, amperes) in enumerate(self._pairs):
             before = time.monotonic()
             factors = volts.number(), amperes.number()
-            # A product of what a register without a reading says may look like a power.
+            # The product of two registers without a reading could look like a power.
             values[index] = factors[0] * factors[1] if SENTINELS.isdisjoint(factors) else math.nan
             times[index] = 0.5 * (before + time.monotonic())
 
 
 def find(roots: Roots) -> list[Sensor]:
-    """One sensor for each chip's powers, energies and temperatures."""
+    """Make a sensor for the powers and energies of each chip, and one for its temperatures."""
     zones = {
         (text_of(zone / "type") or "").replace("-", "_")
         for zone in listing(roots.sysfs / "class/thermal")
@@ -130,7 +138,7 @@ def find(roots: Roots) -> list[Sensor]:
 
 
 def _silent_card(card: Card) -> Channel:
-    """A card that is there and tells no power, so that a total can name what it leaves out."""
+    """A channel for a card whose power is not measured, so that a total can say that it leaves it out."""
     return Channel(
         NAME,
         card.title,
@@ -140,7 +148,7 @@ def _silent_card(card: Card) -> Channel:
         location=f"pci {card.place}",
         chip=f"pci {card.place}",
         available=False,
-        reason="its driver tells no power",
+        reason="its driver does not report power",
     )
 
 
@@ -160,13 +168,13 @@ def _find_chips(roots: Roots) -> list[_Chip]:
 
 
 def _distinct_names(powers: list[_Power], roots: Roots) -> list[_Power]:
-    """The powers under names of their own: a name that two chips give bears the chip's place."""
+    """Make the names of the powers unique: a name that two chips use gets the chip's place."""
     powers = _acpi_powers(powers)
     channels = [power.channel for power in powers]
     origins = [Origin(c.name, c.chip, c.input) for c in channels]
     home = find_rails(identify(roots), dict(enumerate(origins)))
     names = distinct_names([c.name for c in channels], origins, keep=[i for i in range(len(channels)) if i in home])
-    # Energies and powers of one thing share its name: only what is alike in kind too must be told apart.
+    # An energy and a power of the same thing share a name; only channels of the same kind must have different names.
     renamed = {
         id(channel): name if _is_twin(channel, channels) else channel.name
         for channel, name in zip(channels, names, strict=True)
@@ -189,7 +197,7 @@ def _is_twin(channel: Channel, channels: Sequence[Channel]) -> bool:
 
 
 def _acpi_powers(powers: list[_Power]) -> list[_Power]:
-    """The powers, with ACPI's meters related to each other: each is a chip of its own."""
+    """The powers, in which ACPI's meters, each a separate chip, are related to each other."""
     meters = [index for index, power in enumerate(powers) if power.chip.name == _ACPI]
     facts = acpi_meters([powers[index].channel.name for index in meters])
     channels = {
@@ -204,7 +212,7 @@ def _acpi_powers(powers: list[_Power]) -> list[_Power]:
 
 
 def _power_sensors(powers: Sequence[_Power]) -> list[Sensor]:
-    """One sensor for the powers that are files, and one for those that are pairs of files."""
+    """Make one sensor for powers with one file each, and one for those with a pair of files."""
     sensors: list[Sensor] = []
     files = [power for power in powers if len(power.nodes) == 1]
     problems = [trouble(power.nodes[0]) for power in files]
@@ -225,7 +233,7 @@ def _power_sensors(powers: Sequence[_Power]) -> list[Sensor]:
 
 
 def _chip_powers(chip: _Chip) -> list[_Power]:
-    """What the chip tells of power: its powers and energies, else its volts and amperes."""
+    """The powers and energies of a chip, else the products of its voltages and currents."""
     inputs = [*_of_kind(chip, "power"), *_of_kind(chip, "energy")]
     return inputs or _volt_ampere_pairs(chip)
 
@@ -245,7 +253,7 @@ def _of_kind(chip: _Chip, kind: str) -> list[_Power]:
 
 
 def _best_power(chip: _Chip, kind: str, number: int, *, alone: bool, facts: dict[str, Any]) -> _Power:
-    """One power or energy: of several files that show the same, the one that says most."""
+    """One power or energy, from the best of the files that show it."""
     node, average = chip.path / f"{kind}{number}_input", chip.path / f"{kind}{number}_average"
     averaged = average.exists() and (not node.exists() or trouble(node) is not None)
     node = average if averaged else node
@@ -265,12 +273,12 @@ def _best_power(chip: _Chip, kind: str, number: int, *, alone: bool, facts: dict
     )
     socket = re.fullmatch(r"Esocket(\d+)", base.label or "")
     if socket:
-        base = replace(base, chip=f"cpu {socket[1]}", input=None)  # a socket is a place, and no chip with inputs
+        base = replace(base, chip=f"cpu {socket[1]}", input=None)  # a socket is not a chip with inputs
     return _Power(chip, _annotated_channel(chip, base, node, averaged), (node,))
 
 
 def _power_limit(path: Path, number: int) -> float | None:
-    """The most that a power's own limits let it be (W), with room for the moment before they act."""
+    """The largest plausible power (W), from its limits, with a margin for the time before they act; None if unknown."""
     limits = [number_of(path / f"power{number}_{what}", 1e-6) or 0.0 for what in ("rated_max", "cap_max", "max")]
     return 3 * max(limits) if 0 < max(limits) < _MOST_LIMIT_W else None
 
@@ -313,7 +321,7 @@ def _annotated_channel(chip: _Chip, channel: Channel, node: Path, averaged: bool
 
 
 def _volt_ampere_pairs(chip: _Chip) -> list[_Power]:
-    """Volts and amperes of one thing: of one label, or of one number where all inputs have both."""
+    """Pair voltages and currents: by their label, or by their number if all inputs have both and no label."""
     volts = {n: text_of(chip.path / f"in{n}_label") for n in _input_numbers(chip.path, r"in(\d+)_input")}
     amperes = {n: text_of(chip.path / f"curr{n}_label") for n in _input_numbers(chip.path, r"curr(\d+)_input")}
     powers = []
@@ -342,9 +350,9 @@ def _volt_ampere_pairs(chip: _Chip) -> list[_Power]:
 def _voltage_partner(
     current: int, label: str | None, volts: dict[int, str | None], amperes: dict[int, str | None]
 ) -> int | None:
-    """The voltage that belongs to a current; None where that is not certain."""
+    """The number of the voltage that belongs to a current; None if that is not certain."""
     if label is None:
-        # A voltage of its own for each current, and no labels at all: in1 is curr1's. One voltage more is an input's.
+        # Without any label and with one voltage for each current, in1 belongs to curr1. A further in0 is an input's.
         sure = not any(volts.values()) and set(volts) - {0} == set(amperes) - {0}
         return current if sure and current in volts else None
     if volts.get(current) in {label, None} and current in volts:

@@ -1,4 +1,4 @@
-"""What the powers of well-known hwmon chips cover, and which of them are inside which: data, one block per chip.
+"""Data on well-known hwmon chips: what each of their powers covers, and which powers contain others.
 
 Sources: Documentation/hwmon/{acpi_power_meter,corsair-psu,pmbus,fam15h_power,ibmpowernv}.rst; the drivers amdgpu
 (amdgpu_pm.c), xe_hwmon.c, i915_hwmon.c, macsmc-hwmon.c, acpi_power_meter.c; amd/amd_energy.
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Fact(NamedTuple):
-    """What a label of a chip means.
+    """The meaning of a label of a chip.
 
     Attributes:
-        label: Pattern of the labels that it is said of; they are compared whole, in any case.
+        label: Pattern that the whole label must match; case is ignored.
         scope: What the power covers.
-        role: ``total`` for what stands for its scope alone.
-        inside: Pattern of the label, on the same chip, of what contains it.
-        additive: Whether it stands beside the machine's other additive powers.
+        role: ``total`` if the power covers its whole scope by itself.
+        inside: Pattern of the label, on the same chip, of the power that contains it.
+        additive: Whether it may be added to the machine's other additive powers.
     """
 
     label: str
@@ -34,7 +34,7 @@ class Fact(NamedTuple):
     additive: bool = False
 
 
-#: Pattern of the chip's name → what its labels mean, the first that fits.
+#: Pattern of the chip's name → the meanings of its labels; the first that matches counts.
 _CHIPS: dict[str, tuple[Fact, ...]] = {
     r"macsmc.*": (
         Fact("Total System Power", "board", "total"),
@@ -51,15 +51,15 @@ _CHIPS: dict[str, tuple[Fact, ...]] = {
     r"xe|i915": (Fact("pkg", "gpu", inside="card", additive=True), Fact(".*", "gpu", additive=True)),
     r"nouveau": (Fact(".*", "gpu", additive=True),),
 }
-#: What supplies and converters on PMBus say of themselves, whatever the chip is called: what goes in, what comes out.
+#: Labels of supplies and converters on PMBus, for any name of the chip: input power and output power.
 _PMBUS = (Fact(r"pin\d*", "unknown"), Fact(r"pout\d*", "unknown", inside=r"pin\d*"))
-#: PCI classes (their first byte) of devices whose one power is the whole card's.
+#: PCI classes (the first byte) of devices whose single power is that of the whole card.
 _PCI_CLASSES = {"0x03": "gpu", "0x12": "accelerator"}
-#: PCI vendors whose display controller is a console of the board's own (ASPEED, Matrox) or of a virtual machine.
+#: PCI vendors whose display controller is the console of a board (ASPEED, Matrox) or of a virtual machine.
 _CONSOLES = {"0x1a03", "0x102b", "0x1234", "0x1af4", "0x15ad", "0x1b36", "0x1013", "0x80ee", "0x1414"}
-#: Words of ACPI power meters that speak of the whole machine, the strongest first.
+#: Words in the names of ACPI power meters that mean the whole machine, the strongest first.
 _WHOLE = (r"total", r"system|platform|chassis|server|node", r"input|supply")
-#: Names of meters that speak of one socket, as NVIDIA's Grace gives them, and what is around the others of a socket.
+#: The name of a meter of one socket, as on NVIDIA's Grace, and words of the meters that contain others of a socket.
 _SOCKET = re.compile(r"\bsocket\s*(\d+)", re.IGNORECASE)
 _SOCKET_WHOLE = (r"\bmodule\b", r"\b(grace|package|total)\b")
 _METER_SCOPES = ((r"cpu|processor", "package"), (r"mem|dimm|dram", "memory"), (r"gpu", "gpu"))
@@ -74,11 +74,11 @@ class Card(NamedTuple):
 
 
 def silent_cards(sysfs: Path, telling: Collection[str]) -> list[Card]:
-    """The cards that no hwmon chip tells the power of; a processor's own graphics are part of its package.
+    """List the cards whose power no hwmon chip measures; a processor's own graphics are part of its package.
 
     Args:
         sysfs: The root of /sys.
-        telling: The places of the chips that tell power.
+        telling: Places of the chips that measure power.
     """
     cards = []
     for device in listing(sysfs / "bus/pci/devices"):
@@ -94,12 +94,12 @@ def silent_cards(sysfs: Path, telling: Collection[str]) -> list[Card]:
 
 
 def relations(chip: str, device: Path, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """For each label of a chip what is known of it, as fields of a Channel, with ``inside`` as a position in the list.
+    """For each label of a chip, its known facts as fields of a Channel; ``inside`` is a position in the list.
 
     Args:
         chip: The chip's name.
         device: The device's directory.
-        labels: Of its powers or of its energies.
+        labels: Labels of its powers, or of its energies.
     """
     block = next((facts for name, facts in _CHIPS.items() if re.fullmatch(name, chip)), _PMBUS)
     result: list[dict[str, Any]] = []
@@ -122,7 +122,7 @@ def relations(chip: str, device: Path, labels: Sequence[str]) -> list[dict[str, 
 
 
 def _containing_label(fact: Fact, label: str, labels: Sequence[str]) -> int | None:
-    """Which of the labels contains this one; of several sockets the one that its cores are counted to."""
+    """The position of the label that contains this one; of several sockets, the one that the core belongs to."""
     around = [i for i, other in enumerate(labels) if fact.inside and _label_fits(fact.inside, other) and other != label]
     if len(around) < 2:
         return around[0] if around else None
@@ -136,25 +136,26 @@ def _label_fits(pattern: str, label: str) -> bool:
 
 
 def amdgpu(path: Path, label: str) -> dict[str, Any]:
-    """Whether an amdgpu is a card or a part of the processor, whose power it then tells with the CPU cores in it.
+    """Find out whether an amdgpu is a card or an APU, whose power includes that of the CPU cores.
 
-    Only an APU has the voltage of a northbridge, or a slow and a fast limit; only a card can be capped else.
+    Only an APU has the voltage of a northbridge, or a slow and a fast limit. Otherwise only a card has a power cap.
     """
     is_apu = text_of(path / "in1_label") == "vddnb" or label.lower() in {"slowppt", "fastppt"}
     if is_apu:
         place = {"chip": "cpu 0", "input": None}
-        return {"scope": "package", "additive": True, "note": "an APU: its CPU cores are in it", **place}
+        return {"scope": "package", "additive": True, "note": "an APU: the power includes its CPU cores", **place}
     cap = number_of(path / "power1_cap_max", 1e-6) or number_of(path / "power1_cap", 1e-6)
     if cap is None:
-        return {"scope": "gpu", "additive": False, "note": "of an APU this is the whole chip with its CPU cores"}
+        return {"scope": "gpu", "additive": False, "note": "for an APU, the power includes the CPU cores"}
     return {"scope": "gpu", "additive": True, "limit_w": 3 * cap or None}
 
 
 def acpi_meters(names: Sequence[str]) -> list[dict[str, Any]]:
-    """What each of a machine's ACPI power meters covers, by the names that its maker gave them.
+    """Find out what each ACPI power meter of a machine covers, from the names that its maker gave them.
 
-    A meter alone is the whole machine's. Of several, one is that is called so and more so than the others; those are
-    then inside it. Where the names do not say it, none is taken for the whole.
+    A single meter measures the whole machine. Of several meters, one measures the whole machine if its name says so
+    more strongly than any other; the others are then inside it. If the names do not say it, no meter is taken for the
+    whole.
     """
     if len(names) == 1:
         return [{"scope": "board", "role": "total", "additive": False}]
@@ -172,13 +173,13 @@ def acpi_meters(names: Sequence[str]) -> list[dict[str, Any]]:
         elif whole is not None:
             facts.append({"scope": scope, "additive": False, "inside": whole})
         else:
-            note = "the names of this machine's power meters do not say which of them is around the others"
+            note = "the names of this machine's power meters do not say which one contains the others"
             facts.append({"scope": "unknown", "additive": False, "note": note})
     return facts
 
 
 def _socket_meters(names: Sequence[str], sockets: Sequence[str | None]) -> list[dict[str, Any]]:
-    """Meters of sockets: of each, the module is around the processor, and the processor around its parts."""
+    """Relate the meters of each socket: the module contains the processor, and the processor contains its parts."""
     ranks = [
         next((rank for rank, words in enumerate(_SOCKET_WHOLE) if re.search(words, name, re.IGNORECASE)), len(names))
         for name in names
@@ -194,6 +195,6 @@ def _socket_meters(names: Sequence[str], sockets: Sequence[str | None]) -> list[
         elif ranks[index] == 1:
             facts.append({"scope": "package", "additive": True})
         else:
-            note = "the names of this socket's power meters do not say which of them is around the others"
+            note = "the names of this socket's power meters do not say which one contains the others"
             facts.append({"scope": scope, "additive": False, "note": note})
     return facts

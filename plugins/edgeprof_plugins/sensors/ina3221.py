@@ -43,12 +43,12 @@ NAME = "ina3221"
 _BUS_RANGE_V, _BUS_STEP_V, _SHUNT_STEP_V, _SHUNT_RANGE_V = 26.0, 8e-3, 40e-6, 0.16384
 #: Gain: 0.25 % of the part and ±1 % assumed of the shunt; offset: 80 µV over the shunt (SBOS576, 7.5).
 _GAIN_LIMIT, _OFFSET_V = math.hypot(0.0025, 0.01), 80e-6
-#: No real shunt is outside of this (Ω).
+#: Range of plausible shunts (Ω).
 _SANE_SHUNT = (1e-4, 2.0)
-#: A read that takes this long (s) has waited for a conversion; its voltage, which hardly moves, is then read once in so
-#: many readings of the current.
+#: A read that takes this long (s) has waited for a conversion. The voltage, which hardly changes, is then read only
+#: once per this many readings of the current.
 _WAITED_S, _READS_PER_VOLTAGE = 0.05, 10
-#: A chip whose reads take this long in all gets a thread of its own (s).
+#: A chip whose reads together take this long gets its own thread (s).
 _SLOW_S = 0.02
 
 
@@ -60,7 +60,7 @@ class _Chip:
     timing: Timing
 
     def label(self, number: int) -> str | None:
-        """What the driver calls a channel; None where it gives no label."""
+        """The driver's label of a channel; None if it has none."""
         return text_of(self.path / (f"in{number}_label" if self.first else f"rail_name_{number}"))
 
     def origin(self, number: int) -> Origin:
@@ -68,8 +68,8 @@ class _Chip:
 
 
 @dataclass
-class _Found:
-    """One connected channel: how to read it and what it is."""
+class _Connected:
+    """One connected channel: its properties, and the function that reads its voltage and current (V, A)."""
 
     chip: _Chip
     number: int
@@ -91,7 +91,7 @@ class Ina3221(Sensor):
     name = NAME
 
     def __init__(
-        self, rails: Sequence[_Found], channels: Sequence[Channel], refused: Sequence[Channel], slow: bool
+        self, rails: Sequence[_Connected], channels: Sequence[Channel], refused: Sequence[Channel], slow: bool
     ) -> None:
         self._rails = tuple(rails)
         self._channels = tuple(channels)
@@ -112,8 +112,8 @@ class Ina3221(Sensor):
                 file.open()
 
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
-        # Volts and amperes are two transfers, half a millisecond apart; the current, which moves, comes second. A
-        # driver that waits for a conversion hands over what it finds at the end of the wait.
+        # Voltage and current are two transfers, half a millisecond apart; the current, which varies, comes second. A
+        # driver that waits for a conversion returns the value at the end of the wait.
         index = 0
         clock = time.monotonic
         before = clock()
@@ -134,7 +134,7 @@ class Ina3221(Sensor):
 
 
 def find(roots: Roots) -> list[Sensor]:
-    """All INA3221 chips below the roots, by either driver."""
+    """Make a sensor for each INA3221 chip below the roots, with either driver."""
     chips = [*_hwmon_chips(roots), *_iio_chips(roots)]
     places = [(chip, number) for chip in chips for number in range(chip.first, chip.first + 3)]
     origins = [chip.origin(number) for chip, number in places]
@@ -147,12 +147,12 @@ def find(roots: Roots) -> list[Sensor]:
         origins,
         keep=rails,
     )
-    connected: dict[Path, list[_Found]] = {chip.path: [] for chip in chips}
+    connected: dict[Path, list[_Connected]] = {chip.path: [] for chip in chips}
     refused: dict[Path, list[Channel]] = {chip.path: [] for chip in chips}
     for index, (chip, number) in enumerate(places):
         read = _hwmon_channel if chip.first else _iio_channel
         result = read(chip, number, names[index], rails.get(index))
-        if isinstance(result, _Found):
+        if isinstance(result, _Connected):
             connected[chip.path].append(result)
         elif result is not None:
             refused[chip.path].append(result)
@@ -195,12 +195,12 @@ def _iio_chips(roots: Roots) -> list[_Chip]:
 
 
 def _i2c_device(path: Path) -> str:
-    """``1-0040``: the I2C device that an hwmon directory belongs to."""
+    """The I2C device that an hwmon directory belongs to, as ``1-0040``."""
     owner = (path / "device").resolve().name
     return owner if re.fullmatch(r"\d+-00[0-9a-f]{2}", owner) else "0-0000"
 
 
-def _hwmon_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _Found | Channel | None:
+def _hwmon_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _Connected | Channel | None:
     volts, amperes = chip.path / f"in{number}_input", chip.path / f"curr{number}_input"
     if chip.label(number) == "NC" or number_of(chip.path / f"in{number}_enable") == 0:
         return _disabled_channel(chip, number, name)
@@ -216,7 +216,7 @@ def _hwmon_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _F
     voltage, current = NumberFile(volts, 1e-3), NumberFile(amperes, 1e-3 * factor)
 
     pair = _waiting_pair(voltage, current) if chip.timing.may_block else _read_pair(voltage, current)
-    return _Found(chip, number, rail, pair, (voltage, current), shunt, note, name)
+    return _Connected(chip, number, rail, pair, (voltage, current), shunt, note, name)
 
 
 def _read_pair(voltage: NumberFile, current: NumberFile) -> Callable[[], tuple[float, float]]:
@@ -224,7 +224,7 @@ def _read_pair(voltage: NumberFile, current: NumberFile) -> Callable[[], tuple[f
 
 
 def _waiting_pair(voltage: NumberFile, current: NumberFile) -> Callable[[], tuple[float, float]]:
-    """Volts and amperes of a driver whose reads may wait: the voltage is then kept for some readings."""
+    """A reader of voltage and current for a driver whose reads may wait; it then keeps a voltage for some readings."""
     volts, age, waits = math.nan, 0, False
 
     def read() -> tuple[float, float]:
@@ -240,19 +240,19 @@ def _waiting_pair(voltage: NumberFile, current: NumberFile) -> Callable[[], tupl
 
 
 def _shunt_of(declared: float | None, rail: Rail | None) -> tuple[float | None, float | None, str]:
-    """The shunt (Ω), the factor that mends the driver's current (None: cannot be mended), and a note."""
+    """The shunt (Ω), the factor that corrects the driver's current (None: it cannot be corrected), and a note."""
     known = None if rail is None or rail.shunt_uohm is None else rail.shunt_uohm * 1e-6
     if declared is None:
-        return known, 1.0, "" if known else "shunt unknown: the current step is not known"
+        return known, 1.0, "" if known else "the shunt is unknown, and therefore the step of the current"
     if _SANE_SHUNT[0] <= declared <= _SANE_SHUNT[1]:
         return declared, 1.0, ""
     wrong = f"the device tree gives the shunt as {declared * 1e6:g} µΩ"
     if known is None:
-        return None, None, f"{wrong}, which cannot be"
+        return None, None, f"{wrong}, which is impossible"
     return known, declared / known, f"{wrong}; corrected to {known * 1e6:g} µΩ"
 
 
-def _iio_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _Found | Channel | None:
+def _iio_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _Connected | Channel | None:
     label = chip.label(number)
     if label == "NC":
         return _disabled_channel(chip, number, name)
@@ -270,7 +270,7 @@ def _iio_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _Fou
             except (ValueError, IndexError):
                 return math.nan, math.nan
 
-        return _Found(chip, number, rail, coherent, (file,), shunt, note, name)
+        return _Connected(chip, number, rail, coherent, (file,), shunt, note, name)
     for path in (volts, amperes):
         problem = trouble(path)
         if problem is not None:
@@ -281,7 +281,7 @@ def _iio_channel(chip: _Chip, number: int, name: str, rail: Rail | None) -> _Fou
     def pair() -> tuple[float, float]:
         return voltage.number(), current.number()
 
-    return _Found(chip, number, rail, pair, (voltage, current), shunt, note, name)
+    return _Connected(chip, number, rail, pair, (voltage, current), shunt, note, name)
 
 
 def _is_pair(path: Path) -> bool:
@@ -292,7 +292,7 @@ def _is_pair(path: Path) -> bool:
 
 
 def _disabled_channel(chip: _Chip, number: int, name: str) -> Channel:
-    """A channel that nothing is connected to; "NC", which several may be called, is no name."""
+    """A channel that nothing is connected to; its label "NC" is not used as a name, since several may have it."""
     unnamed = chip.label(number) == "NC"
     return _refused_channel(
         chip, number, _unlabelled_name(chip.origin(number)) if unnamed else name, "disabled by the board"
@@ -313,7 +313,7 @@ def _location_facts(chip: _Chip, number: int) -> dict[str, Any]:
     }
 
 
-def _make_sensor(chip: _Chip, rails: Sequence[_Found], refused: Sequence[Channel], roots: Roots) -> Sensor:
+def _make_sensor(chip: _Chip, rails: Sequence[_Connected], refused: Sequence[Channel], roots: Roots) -> Sensor:
     channels: list[Channel] = []
     source = provenance(roots)
     begin = time.monotonic()
@@ -327,7 +327,7 @@ def _make_sensor(chip: _Chip, rails: Sequence[_Found], refused: Sequence[Channel
     return Ina3221(rails, channels, refused, slow=chip.timing.may_block or took > _SLOW_S)
 
 
-def _rail_channels(rail: _Found, volts: float, simulated: bool) -> list[Channel]:
+def _rail_channels(rail: _Connected, volts: float, simulated: bool) -> list[Channel]:
     shunt, chip = rail.shunt_ohm, rail.chip
     step_a = None if shunt is None else _SHUNT_STEP_V / shunt
     known_v = not math.isnan(volts)

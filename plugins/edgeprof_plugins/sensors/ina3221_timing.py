@@ -1,9 +1,10 @@
-"""How fast an INA3221 refreshes and how much it blurs, from what its driver says.
+"""Compute the refresh and the filter of an INA3221 from the values of its driver.
 
-The chip averages as a running exponential filter, new = old + (x − old)/N once per cycle (SBOS576, 7.4.1), so its time
-constant is N × cycle, and a cycle is enabled channels × 2 × conversion time. The driver says N (``samples``) and
-``update_interval`` in whole ms, which means one cycle since Linux 5.14 and N cycles before ("hwmon: (ina3221) use CVRF
-only for single-shot conversion", 2021). A cycle is at most 3 × 2 × 8.244 = 49 ms, so that a larger value includes N.
+The chip averages by a running exponential filter, new = old + (x − old)/N once per cycle (SBOS576, 7.4.1). Its time
+constant is therefore N × cycle, where a cycle is enabled channels × 2 × conversion time. The driver reports N
+(``samples``) and ``update_interval`` in whole ms, which is one cycle since Linux 5.14 and N cycles before ("hwmon:
+(ina3221) use CVRF only for single-shot conversion", 2021). A cycle is at most 3 × 2 × 8.244 = 49 ms, so a larger value
+includes N.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from edgeprof.sensing.sensor import INSTANTANEOUS, Filter
 #: SBOS576, table of conversion times (s).
 CONVERSION_TIMES_S = (140e-6, 204e-6, 332e-6, 588e-6, 1100e-6, 2116e-6, 4156e-6, 8244e-6)
 _LONGEST_CYCLE_MS = 50.0
-#: Conversion times are typical ones; their longest is a tenth above (SBOS576, 6.5).
+#: The conversion times are typical values; the longest ones are a tenth larger (SBOS576, 6.5).
 _CONVERSION_LIMIT = 0.1
 
 
 @dataclass(frozen=True)
 class Timing:
-    """When a chip has something new and what that is.
+    """The refresh and the filter of a chip.
 
     Attributes:
-        cycle_s: Seconds from one update to the next; None if unknown.
-        filter: What a reading is an average of.
-        may_block: Whether the driver is the old one, whose reads wait for a conversion (up to 430 ms).
-        note: What is uncertain about it.
+        cycle_s: Time from one update to the next (s); None if unknown.
+        filter: The filter of its readings.
+        may_block: Whether the driver is an old one, whose reads wait for a conversion (up to 430 ms).
+        note: A sentence on what is uncertain.
     """
 
     cycle_s: float | None
@@ -43,16 +44,16 @@ IIO_DEFAULT = Timing(6 * 1.1e-3, Filter("exponential", tau_s=64 * 6 * 1.1e-3))
 
 
 def timing(samples: float | None, update_interval_ms: float | None, enabled: int, release: str | None) -> Timing:
-    """Cycle and filter of a chip under the hwmon driver.
+    """Compute the cycle and the filter of a chip with the hwmon driver.
 
     Args:
-        samples: The driver's file; None where it has none (Linux before 5.4).
-        update_interval_ms: The driver's file.
-        enabled: How many channels are converted.
-        release: ``uname -r``, which decides where the numbers fit both meanings; None if unknown.
+        samples: Value of the driver's file; None if there is none (Linux before 5.4).
+        update_interval_ms: Value of the driver's file (ms).
+        enabled: Number of enabled channels.
+        release: ``uname -r``, which decides if the numbers allow both meanings; None if unknown.
     """
     if samples is None or update_interval_ms is None or enabled < 1:
-        return Timing(None, INSTANTANEOUS, note="the driver does not tell its averaging")
+        return Timing(None, INSTANTANEOUS, note="the driver does not report its averaging")
     old_kernel = _is_before_5_14(release)
     includes_samples = samples > 1 and (update_interval_ms > _LONGEST_CYCLE_MS or old_kernel)
     if includes_samples:
@@ -71,7 +72,7 @@ def timing(samples: float | None, update_interval_ms: float | None, enabled: int
     if samples > 1 and len(fitting) > 1:
         most = samples * 2 * enabled * fitting[-1]
         note = f"tau {samples * cycle:.2g} s, at most {most:.2g} s: update_interval is in whole ms"
-        # Anything from the shortest to the longest that fits, as seen from the shortest, which is assumed.
+        # The limit spans from the shortest time that fits, which is assumed, to the longest.
         limit = math.hypot(fitting[-1] / fitting[0] - 1, _CONVERSION_LIMIT)
     filtering = Filter("exponential", tau_s=samples * cycle, tau_limit=limit) if samples > 1 else INSTANTANEOUS
     return Timing(cycle, filtering, old_kernel or update_interval_ms > _LONGEST_CYCLE_MS, note)

@@ -1,14 +1,14 @@
-"""What a Jetson tells beside its rails: GPU load and clock, clocks of memory and engines, fan, over-current events.
+"""Sensors of a Jetson beside its rails: GPU load and clock, clocks of memory and engines, fan, over-current events.
 
-GPU: found through ``/sys/class/devfreq/*`` (``cur_freq`` Hz) and its device's ``load`` (tenths of a percent), wherever
-that device lies: its path changed with every JetPack, and ``/sys/devices/gpu.0`` does not exist on Orin. Clocks of
-memory (``emc``) and engines (nvenc, nvdec, nvjpg, vic, ofa, dla, pva): ``/sys/kernel/debug/bpmp/debug/clk/NAME/rate``
-Hz, root only; a clock that stands is an engine that rests. Fan: hwmon ``pwmfan``, ``pwm1`` of 255; JetPack 4
+GPU: found through ``/sys/class/devfreq/*`` (``cur_freq`` Hz) and its device's ``load`` (tenths of a percent), at any
+path: it changed with every JetPack, and ``/sys/devices/gpu.0`` does not exist on Orin. Clocks of memory (``emc``) and
+engines (nvenc, nvdec, nvjpg, vic, ofa, dla, pva): ``/sys/kernel/debug/bpmp/debug/clk/NAME/rate`` Hz, root only; an
+engine whose clock is 0 is idle. Fan: hwmon ``pwmfan``, ``pwm1`` of 255; JetPack 4
 ``/sys/devices/pwm-fan/cur_pwm``. Over-current: hwmon ``soctherm_oc``, ``ocN_event_cnt``: each event halves the clocks
 for about 1 ms, which no other file shows.
 Refresh: load is one window of the GPU's power controller, not an average since the last read; about 0.3 ms per read.
-Traps: load reads 0 while the GPU is gated, and keeps it awake otherwise; the devfreq node may appear late; Thor has no
-load file (NVML tells); a devfreq device named after a bus or a display is no GPU.
+Traps: load reads 0 while the GPU is gated; otherwise reading it keeps the GPU awake; the devfreq node may appear late;
+Thor has no load file (use NVML); a devfreq device named after a bus or a display is not a GPU.
 Sources: jetson_stats core/gpu.py, core/memory.py, core/engine.py, core/fan.py; nvgpu's gk20a_load_show; Linux's
 tegra234 soctherm.
 """
@@ -47,7 +47,7 @@ class _Node(NamedTuple):
 
 
 def find(roots: Roots) -> list[Sensor]:
-    """One sensor with whatever of it exists; nothing where the device tree names no Tegra."""
+    """Make one sensor with the files that exist; the list is empty if the device tree does not name a Tegra."""
     if "nvidia,tegra" not in (text_of(roots.sysfs / "firmware/devicetree/base/compatible") or ""):
         return []
     nodes = [*_find_gpus(roots.sysfs), *_find_clocks(roots.sysfs), *_find_hwmon(roots.sysfs)]
@@ -99,7 +99,7 @@ def _find_gpus(sysfs: Path) -> list[_Node]:
 
 
 def _find_clocks(sysfs: Path) -> list[_Node]:
-    # debugfs is closed to other users than root: the directory is then empty to us.
+    # Only root may read debugfs; for other users the listing is empty.
     nodes = []
     for path in listing(sysfs / "kernel/debug/bpmp/debug/clk"):
         if _CLOCK.fullmatch(path.name) and (path / "rate").exists():

@@ -1,11 +1,11 @@
 """Joulescope JS110 and JS220 by their own library (``pip install 'edgeprof[joulescope]'``): ``--sensor joulescope``.
 
 Calls: ``pyjoulescope_driver.Driver``; ``open``, ``publish`` of the statistics' rate, ``subscribe`` to
-``<device>/s/stats/value`` (JS220) or ``/s/sstats/value`` (JS110), whose value holds each interval's mean power (W),
-voltage, current, and the energy since the device was opened (J), which is the counter that joules come from.
-Refresh: 20 Hz (JS110: its own 2 Hz). Covers what is wired through it: ``board``, or as ``--sensor joulescope:wall``.
-Traps: opening takes about a second and takes the device from other programs, so it is opened only when it is named.
-Sources: jetperch/pyjoulescope_driver, entry_points/statistics.py; the JS220's and JS110's user's guides.
+``<device>/s/stats/value`` (JS220) or ``/s/sstats/value`` (JS110). Its value contains each interval's mean power (W),
+voltage, current, and the energy since the device was opened (J), which is the counter for joules. Refresh: 20 Hz
+(JS110: 2 Hz). It covers what is wired through it: ``board``, or as given by ``--sensor joulescope:wall``. Traps:
+opening takes about a second and blocks the device for other programs, so it is opened only if it is named. Sources:
+jetperch/pyjoulescope_driver, entry_points/statistics.py; the JS220's and JS110's user's guides.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NAME = "joulescope"
 RATE_HZ, _JS110_RATE_HZ, _SAMPLES_PER_S = 20.0, 2.0, 1_000_000
-#: Full-scale accuracies of the user's guides for power in the middle ranges, generous: ±0.5 %.
+#: Limit of the gain error: the user's guides' accuracy of power in the middle ranges, rounded up to ±0.5 %.
 _GAIN_LIMIT = 0.005
 _FIRST_S, _SILENT_S = 5.0, 2.0
 
@@ -38,8 +38,8 @@ class Joulescope(Sensor):
 
     Args:
         driver: A ``pyjoulescope_driver.Driver``.
-        device: Its path, as ``u/js220/002557``.
-        covers: What is wired through it.
+        device: Path of the instrument, as ``u/js220/002557``.
+        covers: Scope of what is wired through it.
     """
 
     name = NAME
@@ -75,16 +75,16 @@ class Joulescope(Sensor):
                 driver.publish(f"{device}/s/stats/scnt", round(_SAMPLES_PER_S / RATE_HZ))
                 driver.publish(f"{device}/s/stats/ctrl", 1)
             driver.subscribe(self._topic, "pub", self._on_value)
-        except RuntimeError as error:  # what the library raises for every trouble of the device
+        except RuntimeError as error:  # the library raises this for every error of the device
             raise UnavailableError(
-                f"the Joulescope {device} does not open: {error}", remedy="Close other programs that use it."
+                f"the Joulescope {device} cannot be opened: {error}", remedy="Close other programs that use it."
             ) from None
         with self._news:
             if not self._news.wait_for(lambda: self._latest is not None, _FIRST_S):
-                raise UnavailableError(f"the Joulescope {device} said nothing for {_FIRST_S:g} s")
+                raise UnavailableError(f"the Joulescope {device} sent nothing for {_FIRST_S:g} s")
 
     def _on_value(self, _topic: str, value: Any) -> None:
-        """In the driver's thread, for each interval of statistics."""
+        """Take the statistics of an interval; the driver's thread calls this."""
         signals = value["signals"]
         means = [float(signals[name]["avg"]["value"]) for name in ("power", "voltage", "current")]
         with self._news:
@@ -102,7 +102,7 @@ class Joulescope(Sensor):
             latest = self._latest
         age = math.inf if latest is None else time.monotonic() - latest[0]
         if latest is None or age > _SILENT_S:
-            raise UnavailableError(f"the Joulescope {self._device} said nothing for {age:.3g} s")
+            raise UnavailableError(f"the Joulescope {self._device} sent nothing for {age:.3g} s")
         for index in range(4):
             values[index], times[index] = latest[1 + index], latest[0]
 
@@ -113,11 +113,11 @@ class Joulescope(Sensor):
 
 
 def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
-    """The instruments that are connected, if they were asked for by name.
+    """Find the connected instruments, if the user asked for them by name.
 
     Raises:
-        UnavailableError: there is none, or no library to ask.
-        InputError: an address that is no scope.
+        UnavailableError: there is no instrument, or the library is not installed.
+        InputError: an address is not a scope.
     """
     if not addresses or not roots.is_live:
         return []
@@ -134,10 +134,10 @@ def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
 
 
 def instruments(driver: Any, covers: str) -> list[Sensor]:
-    """The instruments of a driver.
+    """Make a sensor for each instrument of a driver.
 
     Raises:
-        UnavailableError: there is none.
+        UnavailableError: there is no instrument.
     """
     devices = [device for device in driver.device_paths() if "js110" in device or "js220" in device]
     if not devices:
@@ -148,7 +148,7 @@ def instruments(driver: Any, covers: str) -> list[Sensor]:
     return [Joulescope(driver, device, covers) for device in devices]
 
 
-find.is_instrument = True  # type: ignore[attr-defined]  # discover asks the factory
+find.is_instrument = True  # type: ignore[attr-defined]  # discover reads this mark
 
 
 @hookimpl

@@ -1,10 +1,10 @@
-"""jetson-stats' service, for a Jetson on which its rails cannot be read otherwise: ``--sensor jtop``.
+"""The service of jetson-stats, for a Jetson whose rails cannot be read in another way: ``--sensor jtop``.
 
 Call: ``jtop.jtop(interval=0.5)``, ``start``, ``power["rail"][NAME]`` with ``volt`` mV, ``curr`` mA, ``power`` mW
 (``pip install 'edgeprof[jetson]'``; the service must be of the same version).
-Refresh: the service's interval, at best 0.5 s. Traps: its ``tot`` is a sum of all rails where it knows no total, which
-counts rails inside others twice, and its ``avg`` is no mean: neither is used (a ``tot`` with a name is a rail); its
-socket needs the group jtop. It is asked only when it is named, since the drivers' files are quicker and finer.
+Refresh: the service's interval, at best 0.5 s. Traps: if it knows no total, its ``tot`` is a sum of all rails, which
+counts rails inside others twice; its ``avg`` is not a mean; neither is used (a ``tot`` with a name is a rail). Its
+socket needs the group jtop. It is used only if it is named, since the drivers' files are faster and more precise.
 Sources: rbonghi/jetson_stats, jtop/jtop.py and jtop/core/power.py.
 """
 
@@ -32,8 +32,8 @@ class Jtop(Sensor):
     """The service's rails.
 
     Args:
-        make: Makes a client, as ``jtop.jtop`` does: one is used once.
-        rails: The rails' names.
+        make: Makes a client, as ``jtop.jtop`` does; a client can be used only once.
+        rails: Names of the rails.
     """
 
     name = NAME
@@ -51,7 +51,7 @@ class Jtop(Sensor):
                 resolution=1e-3,
                 update_interval_s=INTERVAL_S,
                 location="the service jtop",
-                note="by way of jetson-stats: its interval, whole mW",
+                note="through jetson-stats: at its interval, in whole mW",
             )
             for rail in rails
         )
@@ -81,7 +81,7 @@ class Jtop(Sensor):
 
 
 def started(make: Any) -> Any:
-    """A client that has its first answer.
+    """Start a client that has received its first answer.
 
     Raises:
         UnavailableError: the service does not run or refuses the connection.
@@ -134,7 +134,7 @@ def service(make: Any) -> list[Sensor]:
     finally:
         client.close()
     if not rails:
-        raise UnavailableError("the service jtop tells no rails")
+        raise UnavailableError("the service jtop reports no rails")
     return [Jtop(make, rails)]
 
 

@@ -1,13 +1,13 @@
 """ST X-NUCLEO-LPM01A (PowerShield), the default meter of MLPerf Tiny: ``--sensor lpm01a:3.3V@/dev/ttyACM1``.
 
-It supplies the device with the voltage that is given (1.8 to 3.3 V) and measures what the device draws. Address: the
-voltage, before it ``static:`` for currents up to 200 mA (by default it measures dynamically, to 50 mA), and behind it
-``@`` and the port. Protocol: text over USB (ST UM2269, UM2243): ``htc``, ``acqmode``, ``volt``, ``freq``, ``output
-energy``, ``format ascii_dec``, ``acqtime inf``, ``trigsrc sw``, ``pwrend on``, ``start``; each is answered by ``ack``
-or ``error``. Then comes one line for each sample, ``6409-07`` for 6409 × 10⁻⁷ J, and every 1000 samples a time stamp.
-Covers: ``board`` (what hangs on its supply). Refresh: 1 kHz. Traps: the first ``htc`` after plugging it in may be
-refused; the device loses its supply when an acquisition ends without ``pwrend on``, so one acquisition runs until the
-program ends; samples that were lost on the way show by the time stamps, and the time counts as a gap.
+It supplies the device with the given voltage (1.8 to 3.3 V) and measures what the device draws. The address is the
+voltage, ``@`` and the port; a prefix ``static:`` allows currents up to 200 mA (by default it measures dynamically, up
+to 50 mA). Protocol: text over USB (ST UM2269, UM2243): ``htc``, ``acqmode``, ``volt``, ``freq``, ``output energy``,
+``format ascii_dec``, ``acqtime inf``, ``trigsrc sw``, ``pwrend on``, ``start``; each is answered by ``ack`` or
+``error``. Then it sends one line for each sample, ``6409-07`` for 6409 × 10⁻⁷ J, and a time stamp every 1000 samples.
+Covers: ``board`` (what it supplies). Refresh: 1 kHz. Traps: the first ``htc`` after plugging it in may be refused; the
+device loses its supply if an acquisition ends without ``pwrend on``, so one acquisition runs until the program ends;
+lost samples are recognised by the time stamps, and their time counts as a gap.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ _LOW_V, _HIGH_V = 1.8, 3.3
 _MOST_A = {"static": 0.2, "dynamic": 0.05}
 #: ST DB3450: ±2 % of the reading in dynamic mode.
 _GAIN_LIMIT = 0.02
-#: USB's own rate holds whatever is set; this is what MLCommons' runner sets.
+#: Over USB the baud rate has no effect; this is the one that MLCommons' runner sets.
 _BAUD = 921600
 SAMPLE_S = 1e-3
-#: How long a command may take to be answered, and how long it may say nothing while it measures (s).
+#: Longest wait for the answer to a command, and longest silence while it measures (s).
 _ANSWER_S, _SILENT_S = 2.0, 1.0
 _SAMPLE = re.compile(r"(\d+)([+-]\d\d)")
 _STAMP = re.compile(r"TimeStamp: (\d+)s (\d+)ms")
-#: The time stamps are whole milliseconds: so many samples may seem to lack.
+#: Number of samples that may seem to be missing, since the time stamps are in whole milliseconds.
 _ROUNDING = 2
 
 
 class Stream:
-    """One acquisition, from its start until ``close``; a thread adds the samples up.
+    """One acquisition, from its start until ``close``; a thread adds up the samples.
 
     Args:
-        port: Where the instrument is.
-        volts: What it is to supply, V.
+        port: Path of the instrument's port.
+        volts: Voltage that it supplies (V).
         mode: ``static`` or ``dynamic``.
 
     Raises:
-        UnavailableError: there is no such instrument, or it refuses a setting.
+        UnavailableError: there is no instrument, or it refuses a setting.
     """
 
     def __init__(self, port: str, volts: float, mode: str) -> None:
@@ -105,18 +105,19 @@ class Stream:
             self._require(command)
 
     def _require(self, command: str) -> None:
-        """
+        """Send a command that must be acknowledged.
+
         Raises:
-            UnavailableError: the instrument refuses it, or says nothing.
+            UnavailableError: the instrument refuses the command, or does not answer.
         """
         if not self._command(command):
             raise UnavailableError(
-                f"what is at {self.place} does not take {command!r}",
-                remedy="Is it an LPM01A with firmware 1.0.6 or later, and is its jumper on what it is to supply?",
+                f"the device at {self.place} refuses {command!r}",
+                remedy="Is it an LPM01A with firmware 1.0.6 or later, and is its jumper set to the supplied device?",
             )
 
     def _command(self, command: str) -> bool:
-        """Whether it acknowledges a command."""
+        """Send a command; return whether it is acknowledged."""
         self._port.write(command.encode() + b"\n")
         deadline = time.monotonic() + _ANSWER_S
         while (line := self._port.read_line(deadline)) is not None:
@@ -150,7 +151,7 @@ class Stream:
                 self.trouble = f"it ended the acquisition: {text[:60]}"
 
     def _compare(self, stamp_s: float) -> None:
-        """Hold the samples that came since the last time stamp against the time that has passed."""
+        """Compare the number of samples since the last time stamp with the time that has passed."""
         expected = round((stamp_s - self._last_stamp_s) / SAMPLE_S) if math.isfinite(self._last_stamp_s) else None
         if expected is not None and abs(expected - self._since_stamp) > _ROUNDING:
             self._lost += 1
@@ -158,10 +159,10 @@ class Stream:
         self._last_stamp_s, self._since_stamp = stamp_s, 0
 
     def row(self) -> tuple[float, float, int]:
-        """Joules since the start, the monotonic time (s) up to which, and how often samples were lost.
+        """Joules since the start, the monotonic time (s) up to which they were counted, and the number of losses.
 
         Raises:
-            UnavailableError: nothing comes any more.
+            UnavailableError: the instrument sends nothing any more.
         """
         with self._lock:
             row = self._joules, self._at_s, self._lost
@@ -169,7 +170,7 @@ class Stream:
         if self.trouble is not None or age > _SILENT_S:
             raise UnavailableError(
                 f"the LPM01A at {self.place} measures nothing" + (f": {self.trouble}" if self.trouble else ""),
-                remedy="Plug it out and in; more than it can give stops it (--sensor lpm01a:static:3.3V@PORT).",
+                remedy="Unplug it and plug it in again. Too large a current stops it: --sensor lpm01a:static:3.3V@PORT",
             )
         return row
 
@@ -177,7 +178,7 @@ class Stream:
         """Wait for the first sample.
 
         Raises:
-            UnavailableError: none comes.
+            UnavailableError: no sample arrives.
         """
         deadline = time.monotonic() + _ANSWER_S
         while not math.isfinite(self._at_s) and self.trouble is None and time.monotonic() < deadline:
@@ -185,7 +186,7 @@ class Stream:
         self.row()
 
     def close(self) -> None:
-        """End the acquisition; what hangs on its supply stays supplied."""
+        """End the acquisition; the device stays supplied."""
         self._stop.set()
         self._thread.join(2.0)
         with contextlib.suppress(LoadError):
@@ -230,7 +231,7 @@ class PowerShield(Sensor):
 
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
         joules, at_s, lost = self._stream.row()
-        values[0] = joules if lost == self._lost else math.nan  # what was lost is a gap, and never joules
+        values[0] = joules if lost == self._lost else math.nan  # lost samples become a gap
         times[0], self._lost = at_s, lost
 
 
@@ -244,11 +245,11 @@ def disconnect() -> None:
 
 
 def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
-    """The instruments that were asked for: without a voltage none may switch a device on.
+    """Find the instruments that the user asked for; without a voltage no device may be switched on.
 
     Raises:
-        InputError: an address that does not say voltage and port.
-        UnavailableError: there is no such instrument, or it does not do as it is told.
+        InputError: an address does not contain voltage and port.
+        UnavailableError: there is no such instrument, or it refuses a command.
     """
     if not addresses or not roots.is_live:
         return []
@@ -269,17 +270,17 @@ def _connect(address: str) -> Stream:
 
 
 def parse(address: str) -> tuple[str, float, str]:
-    """Mode, volts and port of an address.
+    """Parse an address into mode, voltage (V) and port.
 
     Raises:
-        InputError: it is none.
+        InputError: the address has another form.
     """
     match = _ADDRESS.fullmatch(address)
     volts: Any = float(match[2]) if match else math.nan
     if match is None or not _LOW_V <= volts <= _HIGH_V:
         raise InputError(
-            f"lpm01a:{address} does not say voltage and port",
-            remedy="As lpm01a:3.3V@/dev/ttyACM1, or lpm01a:static:3.3V@/dev/ttyACM1 (1.8 to 3.3 V).",
+            f"lpm01a:{address} does not give a voltage and a port",
+            remedy="Write it as lpm01a:3.3V@/dev/ttyACM1 or lpm01a:static:3.3V@/dev/ttyACM1 (1.8 to 3.3 V).",
         )
     return match[1] or "dynamic", volts, match[3]
 

@@ -2,10 +2,10 @@
 
 Address: a serial port (``/dev/ttyUSB0@115200``), a FIFO, ``-`` (standard input), ``tcp:HOST:PORT``, or
 ``command:PROGRAM``. Lines, keys and units: ``edgeprof.sensing.meter.lines`` and docs/meters.md. ``meters.toml`` in
-edgeprof's configuration directory holds a block for each meter (``address``, ``covers``, ``gain``, ``offset``,
-``step``, ``interval``, ``average``); those are read whenever edgeprof looks for sensors. ``EDGEPROF_METER`` names one
-more address. Refresh: as often as lines come, measured. Traps: a line's time is that of its arrival unless it brings
-``t``; a meter that stops talking gives no values from then on (nothing is held), and the time is counted as a gap.
+edgeprof's configuration directory contains a block for each meter (``address``, ``covers``, ``gain``, ``offset``,
+``step``, ``interval``, ``average``); these meters are read whenever edgeprof looks for sensors. ``EDGEPROF_METER``
+names another address. Refresh: the measured rate of the lines. Traps: the time of a line is that of its arrival unless
+it contains ``t``; a meter that stops sending gives no values (none is repeated), and the time counts as a gap.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
 
 NAME = "meter"
 FILE = "meters.toml"
-#: How long a meter may take to say its first line, and how long it is listened to for what it offers (s).
+#: Longest wait for the first line, and time for which lines are read to find out a meter's channels (s).
 FIRST_S, LISTEN_S = 5.0, 0.6
-#: A meter is silent after this many of its intervals, and at least so many seconds.
+#: A meter counts as silent after this many of its intervals, and at least this many seconds.
 _SILENT_INTERVALS, _SILENT_S = 5.0, 1.0
-#: Lines between which its interval is known.
+#: Fewest lines from which the interval is computed.
 _ENOUGH = 5
 _MOST_W = 1e5
-#: So many lines of a channel wait to be read; beyond that the oldest are lost, and that is said.
+#: Most lines of a channel that wait to be read; if there are more, the oldest are lost, and that is reported.
 _QUEUE = 4096
-#: Lines that came together (a buffer on their way) are caught up with at so many times the usual pace.
+#: Lines that arrived together (from a buffer on the way) are read at this many times the usual rate.
 _CATCH_UP = 2.0
 
 
 class _Stream:
-    """What one meter has said, by channel; filled by its link's thread."""
+    """The lines of one meter, by channel; the thread of its link adds them."""
 
     def __init__(self, address: str, facts: Facts) -> None:
         self.link = Link(address, self._line)
@@ -59,10 +59,10 @@ class _Stream:
         self.news = threading.Condition()
         self.latest: dict[str, tuple[float, Reading]] = {}
         self.queues: dict[str, deque[tuple[float, Reading]]] = {}
-        self.last_s = -math.inf  # when a usable line came last
+        self.last_s = -math.inf  # time of the last usable line
         self.arrivals: deque[float] = deque(maxlen=64)
-        self.wrong: str | None = None  # the last line that was none
-        self.lost = 0  # lines that nobody read in time
+        self.wrong: str | None = None  # the last line that could not be parsed
+        self.lost = 0  # lines that were not read in time
         self._shifts: dict[str, Shift] = {}
 
     def _line(self, line: str, now: float) -> None:
@@ -90,7 +90,7 @@ class _Stream:
             self.news.notify_all()
 
     def interval_s(self) -> float | None:
-        """The median time between lines of one channel; None before there are enough."""
+        """The median time between lines of one channel (s); None before there are enough lines."""
         with self.news:
             times, width = list(self.arrivals), max(1, len(self.latest))
         if self.facts.interval_s is not None:
@@ -101,7 +101,7 @@ class _Stream:
         return statistics.median(gaps) if len(gaps) >= _ENOUGH - 1 else None
 
     def wait(self, since: float, seconds: float) -> bool:
-        """Wait for a usable line that came after ``since``."""
+        """Wait up to ``seconds`` for a usable line later than ``since``; return whether there is one."""
         with self.news:
             return self.news.wait_for(lambda: self.last_s > since, seconds)
 
@@ -124,10 +124,10 @@ class Meter(Sensor):
         return self._channels
 
     def open(self) -> None:
-        """Wait for a line, so that the first reading is one.
+        """Wait for a line, so that the first reading has a value.
 
         Raises:
-            UnavailableError: it says nothing.
+            UnavailableError: the meter sends nothing.
         """
         self._stream.link.start()
         if not self._stream.wait(time.monotonic() - self._patience, self._patience):
@@ -135,7 +135,7 @@ class Meter(Sensor):
         with self._stream.news:
             for queue in self._stream.queues.values():
                 while len(queue) > 1:
-                    queue.popleft()  # said before anybody listened
+                    queue.popleft()  # sent before the sensor was opened
 
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
         stream = self._stream
@@ -150,13 +150,13 @@ class Meter(Sensor):
             for index, (name, field) in enumerate(self._picks):
                 values[index], times[index] = _join_lines(lines[name], field)
                 if lost:
-                    values[index] = math.nan  # what was lost is a gap, and never joules
+                    values[index] = math.nan  # lost lines become a gap
 
     def _take(self, queue: deque[tuple[float, Reading]], elapsed: float) -> list[tuple[float, Reading]]:
-        """The lines that belong to this read: one of a meter that is slower than the reads, else all since the last.
+        """Take the lines of this read: one line of a meter that is slower than the reads, else all since the last read.
 
-        A meter that is quicker says several lines between two reads; lines that were held up and come together are
-        caught up with step by step. The newest line stays, as what a meter that has said nothing since still says.
+        A faster meter sends several lines between two reads. Lines that were delayed and arrive together are read step
+        by step. The newest line stays in the queue, as the present value of a meter that has sent nothing since.
         """
         fresh = len(queue) - 1
         interval = self._stream.interval_s()
@@ -174,7 +174,7 @@ class Meter(Sensor):
 
 
 def _join_lines(lines: Sequence[tuple[float, Reading]], field: str) -> tuple[float, float]:
-    """One value for some lines, and its time: the last of a counter, the mean of anything else in their middle."""
+    """Combine lines into one value and its time: the last value of a counter, else the means of values and times."""
     usable = [(at, value) for at, reading in lines if (value := getattr(reading, field)) is not None]
     if not usable:
         return math.nan, lines[-1][0]
@@ -184,11 +184,11 @@ def _join_lines(lines: Sequence[tuple[float, Reading]], field: str) -> tuple[flo
 
 
 def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
-    """The meters at these addresses (or of these names), else those that the configuration names.
+    """Find the meters at these addresses (or with these names), else those of the configuration.
 
     Raises:
-        InputError: a bad address, or a ``meters.toml`` that does not follow the form.
-        UnavailableError: one says nothing, or nothing that is a reading.
+        InputError: an address or ``meters.toml`` is not valid.
+        UnavailableError: a meter sends nothing, or nothing that is a reading.
     """
     known = configured(config_directory() / FILE)
     if any(addresses):
@@ -204,7 +204,7 @@ _streams: dict[str, _Stream] = {}
 
 
 def disconnect() -> None:
-    """Close the link to every meter of this process; a meter that is asked for again is opened anew."""
+    """Close the link to every meter of this process; a meter that is asked for again is opened again."""
     while _streams:
         _streams.popitem()[1].link.close()
 
@@ -217,8 +217,8 @@ def _connect_meter(address: str, facts: Facts, *, simulated: bool) -> Sensor:
     if not stream.wait(time.monotonic() - _SILENT_S, FIRST_S):
         if stream.wrong is not None:
             raise UnavailableError(
-                f"the meter at {address} says what is no reading, {stream.wrong}",
-                remedy="docs/meters.md has the lines that it should say; a port may need its speed: /dev/ttyX@9600.",
+                f"the meter at {address} sends a line that is not a reading, {stream.wrong}",
+                remedy="docs/meters.md describes the lines; a port may need its speed: /dev/ttyX@9600.",
             )
         raise silent(stream.link, FIRST_S)
     end = time.monotonic() + LISTEN_S
@@ -232,7 +232,7 @@ def _connect_meter(address: str, facts: Facts, *, simulated: bool) -> Sensor:
             if getattr(reading, field) is not None:
                 channels.append(_meter_channel(name, quantity, stream, address))  # type: ignore[arg-type]  # a Quantity
                 picks.append((name, field))
-    # A simulated board's meter is a play of the same kind, and a virtual meter says that it is one.
+    # The meter of a simulated board is simulated too, and a virtual meter says that it is one.
     is_play = simulated or stream.facts.is_simulated
     return Meter(stream, [replace(c, provenance="simulated") if is_play else c for c in channels], picks)
 
@@ -261,10 +261,10 @@ def _meter_channel(name: str, quantity: Quantity, stream: _Stream, address: str)
 
 
 def configured(path: Path) -> dict[str, tuple[str, Facts]]:
-    """The meters of ``meters.toml``: name → address and facts.
+    """Read the meters of ``meters.toml``: name → address and facts.
 
     Raises:
-        InputError: the file does not follow the form.
+        InputError: the file is not valid.
     """
     if not path.exists():
         return {}

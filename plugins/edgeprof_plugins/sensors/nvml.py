@@ -5,8 +5,8 @@ when the driver does); power mW: field ``NVML_FI_DEV_POWER_INSTANT`` (186), else
 ``nvmlDeviceGetPowerUsage``, which is a 1 s average on Ampere and later except GA100 and instantaneous before;
 ``nvmlDeviceGetUtilizationRates`` % ("any kernel ran", over the last 1/6 to 1 s); memory bytes; °C; SM clock MHz.
 Refresh: counter and power every 20 to 100 ms.
-Traps: A100, H100 and H200 look at only 25 of every 100 ms (Yang et al., SC24), the counter too; on a Jetson NVML starts
-and then supports none of this, so a call counts only by its value; 0xFFFFFFFF is no reading.
+Traps: A100, H100 and H200 observe only 25 of every 100 ms (Yang et al., SC24), also for the counter; on a Jetson NVML
+starts but supports none of this, so each call is judged by its value; 0xFFFFFFFF is not a reading.
 Sources: NVML API reference; arXiv 2312.02741.
 """
 
@@ -35,9 +35,9 @@ _GA100 = ("A100", "A30", "A800")
 _PART_TIME = ("A100", "A800", "H100", "H800", "H200", "H20", "GH200")
 _LOOK = PartTime(look_s=0.025, period_s=0.1)
 _SENTINEL = 0xFFFFFFFF
-#: Thermal slowdown by hardware or software and power brake: the clock is held down (NVML, clocks event reasons).
+#: Reasons for a reduced clock (NVML, clocks event reasons): thermal slowdown by hardware or software, power brake.
 _SLOWDOWN = 0x8 | 0x20 | 0x40 | 0x80
-#: The same and the power limit, which holds the clock down without a fault.
+#: The same reasons and the power limit, which reduces the clock without a fault.
 _HELD_DOWN = _SLOWDOWN | 0x4
 
 
@@ -77,16 +77,19 @@ class Gpu(Sensor):
             times[index] = 0.5 * (before + time.monotonic())
 
     def process_memory_bytes(self, pid: int) -> int | None:
-        """None too where NVML sees other process ids, as in a container, and on a Jetson, whose GPU has no memory."""
+        """Memory of a process on the GPU (bytes); None if it is unknown.
+
+        It is unknown if NVML sees other process ids, as in a container, and on a Jetson, whose GPU has no own memory.
+        """
         try:
             held = [int(p.usedGpuMemory) for p in self._processes() if p.pid == pid and p.usedGpuMemory is not None]
-        except Exception:  # noqa: BLE001 - the library is optional, so that its error class has no name here
+        except Exception:  # noqa: BLE001 - the library is optional, so its error class is not imported here
             return None
         return sum(held) if held else None
 
 
 def _try_value(call: Callable[[], float]) -> tuple[float, str | None]:
-    """The value, or NaN and why not; NVML's bindings raise a class of their own for each of its errors."""
+    """The value, or NaN and the reason; NVML's bindings raise a separate class for each error."""
     try:
         return call(), None
     except Exception as error:  # noqa: BLE001 - the library is optional, so that its error class has no name here
@@ -94,10 +97,10 @@ def _try_value(call: Callable[[], float]) -> tuple[float, str | None]:
 
 
 def find(roots: Roots) -> list[Sensor]:
-    """The GPUs of this machine, not of a captured tree.
+    """Find the GPUs of this machine; a captured tree has none.
 
     Raises:
-        UnavailableError: there is a driver, and no library to ask it, or it refuses.
+        UnavailableError: there is a driver, but its library is not installed or fails.
     """
     if not roots.is_live or not (roots.dev / "nvidiactl").exists():
         return []
@@ -105,30 +108,30 @@ def find(roots: Roots) -> list[Sensor]:
         import pynvml
     except ImportError:
         raise UnavailableError(
-            "there is an NVIDIA driver, and its Python binding is not installed",
+            "there is an NVIDIA driver, but its Python binding is not installed",
             remedy="pip install 'edgeprof[nvidia]'",
         ) from None
     try:
         pynvml.nvmlInit()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError as error:
-        raise UnavailableError(f"NVML does not start: {error}", remedy="nvidia-smi says more.") from None
+        raise UnavailableError(f"NVML does not start: {error}", remedy="nvidia-smi shows details.") from None
     return [gpu(pynvml, handle, f"gpu{index}") for index, handle in enumerate(handles)]
 
 
 def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
-    """A GPU with those channels that gave a plausible value.
+    """Make the sensor of a GPU, with the channels that have a plausible value.
 
     Args:
         nvml: The module ``pynvml``.
-        handle: NVML's device.
-        name: What the channels are called.
+        handle: NVML's handle of the device.
+        name: Name of the channels.
     """
     model, _ = _try_text(lambda: nvml.nvmlDeviceGetName(handle))
     bus, problem = _try_text(lambda: nvml.nvmlDeviceGetPciInfo(handle).busId)
     chip = "" if problem else f"pci {bus.lower()[-12:]}"  # NVML writes the domain with eight digits
     looks = _LOOK if any(part in model for part in _PART_TIME) else None
-    note = "the sensor looks at 25 of every 100 ms" if looks else ""
+    note = "the sensor observes 25 of every 100 ms" if looks else ""
     limit, _ = _try_value(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) * 1e-3)
     most = 2 * limit if limit > 0 else 2000.0
     readings: list[_Reading] = []
@@ -138,7 +141,7 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
         value, reason = _try_value(call)
         low, high = facts.setdefault("plausible", (0.0, math.inf))
         if reason is None and not low <= value <= high:
-            reason = f"it reads {value:g}, which cannot be"
+            reason = f"it reads {value:g}, which is impossible"
         kind: Kind = facts.pop("kind", "gauge")
         channel = Channel(
             NAME,
@@ -188,7 +191,7 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
     offer(
         "count",
         lambda: float((nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & _SLOWDOWN).bit_count()),
-        note="how many reasons hold the clock down just now: heat, power brake",
+        note="number of reasons that reduce the clock now: heat, power brake",
     )
     mask, reason = _try_value(lambda: float(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)))
     if reason is None and mask >= 0:
@@ -200,7 +203,7 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
             scope="gpu",
             location=model,
             chip=chip,
-            note="NVML's mask of why the clock is where it is",
+            note="NVML's mask of the reasons for the present clock",
         )
         readings.append(
             _Reading(channel, lambda: float(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & _HELD_DOWN))
@@ -209,13 +212,13 @@ def gpu(nvml: Any, handle: Any, name: str) -> Sensor:
 
 
 def _power_reader(nvml: Any, handle: Any, model: str) -> tuple[Callable[[], float], Filter, str]:
-    """How to read power, what a reading is an average of, and that in words."""
+    """The function that reads power, the filter of its readings, and the filter in words."""
 
     def field(number: int) -> Callable[[], float]:
         def call() -> float:
             (answer,) = nvml.nvmlDeviceGetFieldValues(handle, [number])
             if answer.nvmlReturn != 0 or answer.value.uiVal == _SENTINEL:
-                raise ValueError("the driver does not tell this power")
+                raise ValueError("the driver does not report this power")
             return float(answer.value.uiVal * 1e-3)
 
         return call

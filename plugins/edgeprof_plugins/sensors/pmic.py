@@ -1,12 +1,12 @@
-"""The Raspberry Pi 5's power chip (Renesas DA9091): twelve rails, by ``vcgencmd pmic_read_adc``.
+"""The power chip of the Raspberry Pi 5 (Renesas DA9091): twelve rails, by ``vcgencmd pmic_read_adc``.
 
 It prints a line per rail and quantity, as ``VDD_CORE_A current(7)=0.82557000A`` and
 ``VDD_CORE_V volt(15)=0.72065750V``.
 A captured or simulated tree has the same text in ``root/vcgencmd/pmic_read_adc``.
 Refresh: about 47 ms (21 Hz measured); one call costs 24 ms, 22.6 of them inside the firmware: a slow source.
-Traps: EXT5V and BATT have no current, so the board's input power is not measured; the sum of the rails leaves out what
-hangs on 5 V (USB, HATs, NVMe, the fan) and the chip's own losses; small currents read exactly 0; needs /dev/vcio, which
-belongs to the group video. Pi 4 and older have none.
+Traps: EXT5V and BATT have no current, so the board's input power is not measured; the sum of the rails leaves out
+everything supplied by 5 V (USB, HATs, NVMe, the fan) and the chip's own losses; small currents read exactly 0; it needs
+/dev/vcio, which belongs to the group video. Pi 4 and older have no such chip.
 Sources: raspberrypi/documentation; ml-energy/zeus rpi.py; jfikar/RPi5-power.
 """
 
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 NAME = "pmic"
 _LINE = re.compile(r"(\w+)_([AV])\s+(?:current|volt)\(\d+\)=(-?[0-9.]+)[AV]")
 _TIMEOUT_S = 2.0
-#: The converter's step (A) as seen in readings; ±5 % of gain is what the fits against a wall meter leave.
+#: The converter's step (A), as observed in readings; the limit of gain error, ±5 % after fits against a wall meter; and
+#: the refresh (s).
 _STEP_A, _GAIN_LIMIT, _REFRESH_S = 0.00097585, 0.05, 0.047
 
 
 class Pmic(Sensor):
-    """All rails that have both voltage and current."""
+    """The rails that have both a voltage and a current."""
 
     name = NAME
     slow = True
@@ -61,7 +62,7 @@ class Pmic(Sensor):
 
 
 def parse(text: str) -> dict[str, tuple[float, float]]:
-    """Rail → (V, A) of every rail that the text gives both of."""
+    """Parse the report: rail → voltage (V) and current (A), for rails that have both."""
     volts: dict[str, float] = {}
     amperes: dict[str, float] = {}
     for name, unit, number in _LINE.findall(text):
@@ -70,10 +71,10 @@ def parse(text: str) -> dict[str, tuple[float, float]]:
 
 
 def find(roots: Roots) -> list[Sensor]:
-    """The PMIC of a Raspberry Pi 5.
+    """Find the PMIC of a Raspberry Pi 5.
 
     Raises:
-        UnavailableError: it is one, and vcgencmd is missing or refuses.
+        UnavailableError: the machine is a Raspberry Pi 5, but vcgencmd is missing or fails.
     """
     captured = roots.root / "vcgencmd/pmic_read_adc"
     if roots.is_live:
@@ -93,7 +94,7 @@ def find(roots: Roots) -> list[Sensor]:
     rails = parse(report() or "")
     if not rails:
         raise UnavailableError(
-            "vcgencmd pmic_read_adc tells no rails", remedy="Join the group that may: sudo usermod -aG video $USER"
+            "vcgencmd pmic_read_adc reports no rails", remedy="Join the group video: sudo usermod -aG video $USER"
         )
     return [Pmic([_pmic_channel(name, volts, roots) for name, (volts, _) in rails.items()], report)]
 

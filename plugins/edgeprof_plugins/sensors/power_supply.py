@@ -1,10 +1,10 @@
 """Batteries and USB-C supplies: ``/sys/class/power_supply``.
 
 ``power_now`` µW, else ``voltage_now`` µV × ``current_now`` µA; ``status``, ``type``, ``online``.
-Refresh: the fuel gauge's own, 1 to 30 s: good for minutes, not for windows.
-Traps: the sign of ``current_now`` depends on the driver, so the magnitude is taken and only while discharging; with AC
-plugged in a battery's power says nothing of the machine's; ``ucsi-source-psy-*`` shows what USB-C negotiated and
-measures nothing.
+Refresh: that of the fuel gauge, 1 to 30 s; it is good for minutes, not for windows.
+Traps: the sign of ``current_now`` depends on the driver, so the magnitude is used, and only while discharging; with AC
+plugged in, a battery's power says nothing about the machine's; ``ucsi-source-psy-*`` shows the values that USB-C
+negotiated, and measures nothing.
 Source: Documentation/ABI/testing/sysfs-class-power.
 """
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from edgeprof.roots import Roots
 
 NAME = "power_supply"
-#: No battery of an edge device gives more (W).
+#: Largest plausible power of an edge device's battery (W).
 _MOST_W = 500.0
 
 
 class Battery(Sensor):
-    """What one battery gives while it discharges; NaN while it does not."""
+    """The power of one battery while it discharges; NaN while it does not."""
 
     name = NAME
 
@@ -63,7 +63,7 @@ class Battery(Sensor):
 
 
 class _Refused(Sensor):
-    """A supply whose readings would mislead: listed with the reason, never read."""
+    """A supply whose readings would be misleading; it is listed with the reason and never read."""
 
     name = NAME
 
@@ -83,14 +83,14 @@ class _Refused(Sensor):
 
 
 def find(roots: Roots) -> list[Sensor]:
-    """Batteries that feed the machine, and those supplies that only seem to measure something."""
+    """Find the batteries that feed the machine, and the supplies that only seem to measure something."""
     paths = listing(roots.sysfs / "class/power_supply")
     plugged = any(_is_plugged(path) for path in paths)
     return [sensor for path in paths if (sensor := _make_supply(path, roots, plugged))]
 
 
 def _is_plugged(path: Path) -> bool:
-    """Whether this is a supply from outside that is connected."""
+    """Whether this is a connected external supply."""
     return text_of(path / "type") != "Battery" and text_of(path / "online") == "1"
 
 
@@ -106,16 +106,16 @@ def _make_supply(path: Path, roots: Roots, plugged: bool) -> Sensor | None:
             plausible=(0.0, _MOST_W),
             location=path.name,
             chip=path.name,
-            additive=True,  # beside the machine's other batteries, and around everything else
-            note="the fuel gauge refreshes every 1 to 30 s; sound for minutes, not for short windows",
+            additive=True,  # it adds to the machine's other batteries, and contains everything else
+            note="the fuel gauge refreshes every 1 to 30 s; it is good for minutes, not for short windows",
             available=reason is None,
             reason=reason,
         )
 
     if path.name.startswith("ucsi-source-psy"):
-        return _Refused(channel("it shows what USB-C negotiated and measures nothing"))
+        return _Refused(channel("it shows the values that USB-C negotiated, and measures nothing"))
     if text_of(path / "type") != "Battery" or text_of(path / "scope") == "Device":
-        return None  # a mouse's battery does not feed this machine
+        return None  # the battery of a mouse does not feed this machine
     power, volts, amperes = (path / name for name in ("power_now", "voltage_now", "current_now"))
     if power.exists() and trouble(power) is None:
         files = [NumberFile(power, 1e-6)]
@@ -128,7 +128,7 @@ def _make_supply(path: Path, roots: Roots, plugged: bool) -> Sensor | None:
 
 
 def _why_idle(path: Path, plugged: bool) -> str | None:
-    """Why a battery does not feed the machine just now; None where it does."""
+    """Why a battery does not feed the machine now; None if it does."""
     if text_of(path / "present") == "0":
         return "there is no battery in the slot"
     status = text_of(path / "status") or "Unknown"

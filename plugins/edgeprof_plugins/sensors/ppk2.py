@@ -1,12 +1,12 @@
 """Nordic Power Profiler Kit II by ``ppk2-api`` (``pip install 'edgeprof[ppk2]'``): ``--sensor ppk2:ADDRESS``.
 
 Address: ``ampere:5V`` (it measures the current of a supply of that voltage, at most 1 A) or ``source:3.3V`` (it
-supplies that voltage, 0.8 to 5 V, and switches the device on), then ``@/dev/ttyACM0`` where there are several.
+supplies that voltage, 0.8 to 5 V, and switches the device on), with ``@/dev/ttyACM0`` if there are several.
 Calls: ``PPK2_API(port)``, ``get_modifiers``, ``set_source_voltage`` mV, ``use_ampere_meter`` or ``use_source_meter``,
-``start_measuring``, ``get_data`` and ``get_samples`` (µA at 100 kHz), all of which a thread adds up to a counter of
-joules. Covers: ``board``. Traps: it does not measure voltage, so the joules are as right as the voltage that was given
-(taken as ±2 %); above 1 A it clips; samples that were not fetched in time are lost, and the mean of what came since
-the last fetch stands for them.
+``start_measuring``, ``get_data`` and ``get_samples`` (µA at 100 kHz), which a thread adds up to a counter of joules.
+Covers: ``board``. Traps: it does not measure voltage, so the joules are only as accurate as the given voltage (assumed
+±2 %); above 1 A it clips; samples that are not fetched in time are lost, and the mean of the samples since the last
+fetch replaces them.
 Sources: IRNAS/ppk2-api-python; Nordic, PPK2 user guide (accuracy ±10 % at worst, typically 2 %).
 """
 
@@ -32,7 +32,7 @@ NAME = "ppk2"
 _ADDRESS = re.compile(r"(ampere|source):([0-9.]+)V?(?:@(/\S+))?")
 _LOW_V, _HIGH_V, _MOST_A = 0.8, 5.0, 1.0
 _CURRENT_LIMIT, _VOLTAGE_LIMIT = 0.10, 0.02
-#: How often what came is fetched (s), and after how long without any it counts as silent.
+#: Interval at which samples are fetched (s), and time without samples after which the kit counts as silent (s).
 FETCH_S, _SILENT_S = 0.02, 1.0
 
 
@@ -42,8 +42,8 @@ class Ppk2(Sensor):
     Args:
         kit: A ``ppk2_api.ppk2_api.PPK2_API``.
         mode: ``ampere`` or ``source``.
-        volts: Of the supply, V.
-        port: Where it is.
+        volts: Voltage of the supply (V).
+        port: Path of its port.
     """
 
     name = NAME
@@ -52,7 +52,7 @@ class Ppk2(Sensor):
         self._kit, self._mode, self._volts, self._port = kit, mode, volts, port
         limit = math.hypot(_CURRENT_LIMIT, _VOLTAGE_LIMIT)
         facts: dict[str, Any] = {"scope": "board", "role": "total", "location": port, "gain_limit": limit}
-        facts |= {"update_interval_s": FETCH_S, "note": f"{volts:g} V taken as given, not measured"}
+        facts |= {"update_interval_s": FETCH_S, "note": f"assumes {volts:g} V, which it does not measure"}
         self._channels = (
             Channel(NAME, "ppk2", "energy", kind="counter", provenance="counter", **facts),
             Channel(
@@ -83,7 +83,7 @@ class Ppk2(Sensor):
                 self._kit.use_ampere_meter()
             self._kit.toggle_DUT_power("ON")
             self._kit.start_measuring()
-        except OSError as error:  # pyserial's errors are of this kind
+        except OSError as error:  # pyserial's errors are subclasses
             raise UnavailableError(f"the PPK2 at {self._port} does not answer: {error}") from None
         self._stop.clear()
         self._thread = threading.Thread(target=self._fetch, name="edgeprof ppk2", daemon=True)
@@ -91,7 +91,9 @@ class Ppk2(Sensor):
         deadline = time.monotonic() + _SILENT_S
         while not math.isfinite(self._at):
             if time.monotonic() > deadline:
-                raise UnavailableError(f"the PPK2 at {self._port} measures nothing", remedy="Plug it out and in.")
+                raise UnavailableError(
+                    f"the PPK2 at {self._port} measures nothing", remedy="Unplug it and plug it in again."
+                )
             time.sleep(FETCH_S)
 
     def _fetch(self) -> None:
@@ -100,7 +102,7 @@ class Ppk2(Sensor):
             try:
                 data = self._kit.get_data()
             except OSError:
-                return  # unplugged: read() says since when
+                return  # it was unplugged; read() reports it
             samples, _ = self._kit.get_samples(data) if data else ([], None)
             now = time.monotonic()
             if not samples:
@@ -116,12 +118,12 @@ class Ppk2(Sensor):
             row = self._joules, self._watts, self._at
         age = time.monotonic() - row[2]
         if age > _SILENT_S:
-            raise UnavailableError(f"the PPK2 at {self._port} said nothing for {age:.3g} s")
+            raise UnavailableError(f"the PPK2 at {self._port} sent nothing for {age:.3g} s")
         values[0], values[1] = row[0], row[1]
         times[0] = times[1] = row[2]
 
     def close(self) -> None:
-        """Stop measuring; what it supplies stays on: the device under test may be running from it."""
+        """Stop measuring; the supply stays on, since the device under test may be running from it."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(2.0)
@@ -130,11 +132,11 @@ class Ppk2(Sensor):
 
 
 def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
-    """The kits that were asked for: without its voltage none can tell watts.
+    """Find the kits that the user asked for; power cannot be computed without the voltage.
 
     Raises:
-        InputError: an address that does not say mode and voltage.
-        UnavailableError: there is no kit, or no library to ask.
+        InputError: an address does not contain mode and voltage.
+        UnavailableError: there is no kit, or the library is not installed.
     """
     if not addresses or not roots.is_live:
         return []
@@ -152,17 +154,17 @@ def find(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
             kit = PPK2_API(ports[0], timeout=1, write_timeout=1, exclusive=True)
         except OSError as error:
             raise UnavailableError(
-                f"the PPK2 at {ports[0]} does not open: {error}", remedy="sudo usermod -aG dialout $USER"
+                f"the PPK2 at {ports[0]} cannot be opened: {error}", remedy="sudo usermod -aG dialout $USER"
             ) from None
         sensors.append(Ppk2(kit, mode, volts, ports[0]))
     return sensors
 
 
 def parse(address: str) -> tuple[str, float, str | None]:
-    """Mode, volts and port of an address.
+    """Parse an address into mode, voltage (V) and port.
 
     Raises:
-        InputError: it is none.
+        InputError: the address has another form.
     """
     match = _ADDRESS.fullmatch(address)
     try:
@@ -171,8 +173,8 @@ def parse(address: str) -> tuple[str, float, str | None]:
         volts = math.nan
     if match is None or not volts > 0 or (match[1] == "source" and not _LOW_V <= volts <= _HIGH_V):
         raise InputError(
-            f"ppk2:{address} does not say mode and voltage",
-            remedy="As ppk2:ampere:5V, or ppk2:source:3.3V (0.8 to 5 V).",
+            f"ppk2:{address} does not give a mode and a voltage",
+            remedy="Write it as ppk2:ampere:5V or ppk2:source:3.3V (0.8 to 5 V).",
         )
     return match[1], volts, match[3]
 

@@ -1,11 +1,12 @@
 """CPU load, memory in use and CPU clocks: ``/proc/stat``, ``/proc/meminfo``, ``/sys/devices/system/cpu``.
 
-Units: ``/proc/stat`` counts ticks (USER_HZ), so load is a ratio of differences between two readings and the first one
-tells nothing; ``/proc/meminfo`` kB (used = MemTotal − MemAvailable; on a Jetson the GPU shares it); clocks kHz.
-Refresh: load every tick (10 ms), memory at once, ``scaling_cur_freq`` as the governor runs.
-Traps: iowait may go backwards; guest time is inside user time; ``scaling_cur_freq`` is what was asked for, and
-``cpuinfo_cur_freq``, what is measured, belongs to root. One clock for each group of equal cores, since 64 files at
-100 Hz are a load of their own. The files are read here rather than by psutil to keep them open and within the roots.
+Units: ``/proc/stat`` counts ticks (USER_HZ), so load is a ratio of differences between two readings, and the first
+reading gives none; ``/proc/meminfo`` kB (used = MemTotal − MemAvailable; on a Jetson the GPU shares it); clocks kHz.
+Refresh: load every tick (10 ms), memory at once, ``scaling_cur_freq`` whenever the governor runs.
+Traps: iowait may go backwards; guest time is part of user time; ``scaling_cur_freq`` is the requested clock, and only
+root may read the measured one, ``cpuinfo_cur_freq``. There is one clock for each group of equal cores, since reading 64
+files at 100 Hz would be a load itself. The files are read here, and not by psutil, to keep them open and to respect the
+roots.
 Source: proc(5), Documentation/admin-guide/pm/cpufreq.rst.
 """
 
@@ -73,11 +74,11 @@ class System(Sensor):
         if total > 0:
             self._ratio = min(1.0, max(0.0, (now[0] - self._before[0]) / total))
             self._before = now
-        return self._ratio  # within one tick nothing is new: the last ratio stands
+        return self._ratio  # within one tick nothing changes, so the last ratio is repeated
 
 
 def find(roots: Roots) -> list[Sensor]:
-    """The machine's own figures; nothing where there is no /proc/stat."""
+    """Make the sensor of the machine; the list is empty if there is no /proc/stat."""
     stat, memory = roots.procfs / "stat", roots.procfs / "meminfo"
     if not stat.exists():
         return []
@@ -106,14 +107,14 @@ def find(roots: Roots) -> list[Sensor]:
                 provenance=source,
                 plausible=(0.0, 1e10),
                 location=str(path),
-                note="the clock that was asked for",
+                note="the requested clock",
             )
         )
     return [System(channels, TextFile(stat, 512), TextFile(memory, 256), clocks)]
 
 
 def _cpu_ticks(text: bytes | None) -> tuple[int, int] | None:
-    """Busy ticks and all ticks so far of all CPUs together."""
+    """The busy ticks and all ticks of all CPUs together; None if the text has another form."""
     if not text or not text.startswith(b"cpu "):
         return None
     try:
@@ -125,7 +126,7 @@ def _cpu_ticks(text: bytes | None) -> tuple[int, int] | None:
 
 
 def _used_bytes(text: bytes | None) -> float:
-    """Bytes in use, from the first lines of /proc/meminfo."""
+    """Memory in use (bytes), from the first lines of /proc/meminfo; NaN if it is unknown."""
     numbers = {}
     for line in (text or b"").split(b"\n"):
         words = line.split()

@@ -1,10 +1,10 @@
-"""Thermal zones and the Coral Edge TPU's temperature.
+"""Temperatures of thermal zones and of the Coral Edge TPU.
 
-``/sys/class/thermal/thermal_zoneN/{type,temp}`` and ``/sys/class/apex/apex_N/temp`` (out-of-tree gasket driver; PCIe
-and M.2 only, the USB stick tells none). Unit: m°C. Refresh: on reading, or the driver's polling of about 1 s.
+``/sys/class/thermal/thermal_zoneN/{type,temp}`` and ``/sys/class/apex/apex_N/temp`` (out-of-tree gasket driver; only
+PCIe and M.2, the USB stick has none). Unit: m°C. Refresh: on reading, or by the driver's polling of about 1 s.
 Traps: a zone whose unit is powered off answers EAGAIN or EINVAL (Orin's cv0..2, Thor's gpu); JetPack 4's ``PMIC-Die``
 is a constant 100 °C; −256 °C and other impossible values mean offline; ``tj-thermal`` is the largest of the others and
-no sensor of its own; x86's ``acpitz`` is what the firmware likes to say. One zone that fails leaves the others alone.
+not a sensor; x86's ``acpitz`` is a value of the firmware that may be wrong. A zone that fails does not affect others.
 Sources: Documentation/driver-api/thermal/sysfs-api.rst; jetson_stats core/temperature.py; Coral's documentation.
 """
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 NAME = "thermal"
 _PLAUSIBLE = (-55.0, 150.0)
-_NOTES = {"tj-thermal": "the largest of the other zones", "acpitz": "what the firmware says"}
+_NOTES = {"tj-thermal": "the largest of the other zones", "acpitz": "a value of the firmware"}
 _SCOPES = (("cpu", "cpu"), ("x86_pkg", "cpu"), ("gpu", "gpu"), ("soc", "soc"), ("tj", "soc"), ("tboard", "board"))
 
 
 def find(roots: Roots) -> list[Sensor]:
-    """One sensor with all zones that can be read, and the reasons of the others."""
+    """Make one sensor with all zones that can be read, and the reasons why the others cannot."""
     places = [
         (text_of(zone / "type") or zone.name, zone / "temp")
         for zone in listing(roots.sysfs / "class/thermal")
@@ -66,13 +66,13 @@ def find(roots: Roots) -> list[Sensor]:
 
 def _refusal_of(name: str, path: Path) -> str | None:
     if name == "PMIC-Die":
-        return "a constant, no sensor"
+        return "a constant, not a sensor"
     problem = trouble(path)
     if problem is not None:
         return problem[0]
     celsius = number_of(path, 1e-3)
     if celsius is None or not _PLAUSIBLE[0] <= celsius <= _PLAUSIBLE[1]:
-        return f"offline: it reads {celsius:g} °C" if celsius is not None else "it tells no number"
+        return f"offline: it reads {celsius:g} °C" if celsius is not None else "it contains no number"
     return None
 
 

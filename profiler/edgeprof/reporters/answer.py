@@ -1,4 +1,4 @@
-"""The question that a result answers and its answer in one sentence: what stands at the top of a report."""
+"""The top of a report: the question that a result answers, and its answer in one sentence."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def question(result: Result) -> str:
 
 
 def answer(result: Result) -> str:
-    """A few sentences that stay true if nothing else is read: the choice, how sure, and what is not known."""
+    """A few sentences that are true by themselves: the choice, how certain it is, and what is not known."""
     return " ".join(filter(None, answer_and_details(result)))
 
 
 def answer_and_details(result: Result) -> tuple[str, str]:
-    """The answer in one sentence, and what must be known beside it; the latter may be empty."""
+    """The answer in one sentence, and what a reader must know in addition, which may be empty."""
     usable = [v for v in result.variants if is_usable(v)]
     if not usable:
         return "Nothing could be measured; the reasons are below.", ""
@@ -57,7 +57,7 @@ def answer_and_details(result: Result) -> tuple[str, str]:
 
 
 def headline(result: Result) -> str:
-    """The recommendation as a person says it; empty where none is recommended or there was nothing to choose from.
+    """The recommendation in everyday words; empty if there is none, or only one variant.
 
     ``digits-int8 needs 0.68 ± 0.02 times the energy of digits, is 1.5 times as fast and as accurate (95.2 %, not
     distinguishable).``
@@ -99,13 +99,13 @@ def _speed_clause(ratio: Ratio, baseline: str) -> str:
 
 
 def _ratio_text(factor: float) -> str:
-    """Two digits, and one more where they would say that nothing differs."""
+    """Write a factor with two digits, or three if it would otherwise read 1.0."""
     text = units.significant(factor, 2)
     return text if float(text) != 1.0 else units.significant(factor, 3)
 
 
 def _accuracy_clause(accuracy: schema.Accuracy | None, before: str) -> str | None:
-    """``as accurate (95.2 %, not distinguishable)``; with its verb where the clause before has another one."""
+    """``as accurate (95.2 %, not distinguishable)``, with its own verb unless the clause before begins with "is"."""
     if accuracy is None:
         return None
     value = f"{100 * accuracy.value:.1f} %" if accuracy.is_ratio else units.significant(accuracy.value)
@@ -117,8 +117,8 @@ def _accuracy_clause(accuracy: schema.Accuracy | None, before: str) -> str | Non
         return (
             f"{verb}as accurate ({value})" if accuracy.higher_is_better else f"has the same {accuracy.metric} ({value})"
         )
-    told_apart = accuracy.p_value is None or accuracy.p_value < SIGNIFICANT
-    if not told_apart:
+    is_distinguishable = accuracy.p_value is None or accuracy.p_value < SIGNIFICANT
+    if not is_distinguishable:
         same = f"{verb}as accurate" if accuracy.higher_is_better else f"has as good a {view.metric_title(accuracy)}"
         return f"{same} ({value}, not distinguishable)"
     size = f"{abs(100 * change):.1f} points" if accuracy.is_ratio else units.significant(abs(change))
@@ -128,7 +128,7 @@ def _accuracy_clause(accuracy: schema.Accuracy | None, before: str) -> str | Non
 
 
 def cost(variant: Variant) -> str:
-    """``5.12 ± 0.11 mJ per inference, 0.980 ms``."""
+    """Energy and latency of a variant, as ``5.12 ± 0.11 mJ per inference, 0.980 ms (p50)``."""
     parts = []
     energy = variant.energy_j_per_inference
     if energy and energy.gross.value is not None:
@@ -142,14 +142,14 @@ def cost(variant: Variant) -> str:
 
 
 def _unchanged_sentence(result: Result, baseline: Variant) -> str:
-    """That the first variant stays, and what each other one is beside it."""
+    """Say that the first variant should stay, and how each other one compares with it."""
     recommendation = recommendation_of(result)
     others = [v for v in result.variants if v is not baseline and is_usable(v)]
     lossy = [v.name for v in others if has_dropped(v.accuracy)]
     tied = [name for name in recommendation.ties if name not in lossy]
     named = {*lossy, *tied}
     worse = [v.name for v in others if v.name not in named]
-    parts = [f"{_listed_names(tied)} cannot be told from it"] if tied else []
+    parts = [f"{_listed_names(tied)} cannot be distinguished from it"] if tied else []
     parts += [f"{_listed_names(worse)} {'is' if len(worse) == 1 else 'are'} worse"] if worse else []
     parts += [f"{_listed_names(lossy)} lost accuracy"] if lossy else []
     return f"No variant is better than {baseline.name} ({cost(baseline)})" + (
@@ -167,7 +167,7 @@ def _listed_names(names: list[str]) -> str:
 
 
 def _caveat_text(result: Result, variant: Variant) -> str:
-    """What must be known with the very first sentence."""
+    """What a reader must know together with the first sentence."""
     energy = variant.energy_j_per_inference
     words = []
     if energy is None or energy.provenance == "none" or energy.gross.value is None:
@@ -177,7 +177,7 @@ def _caveat_text(result: Result, variant: Variant) -> str:
     elif energy.provenance == "estimated":
         words.append("The joules are estimated, not measured.")
     if variant.status == "degraded":
-        words.append("Quote it with care: the run was not clean.")
+        words.append("Quote the figures with care: something disturbed the run.")
     if result.interrupted:
         words.append("The run was interrupted.")
     return " ".join(words)

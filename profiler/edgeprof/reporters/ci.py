@@ -1,4 +1,4 @@
-"""The checks of a gate as continuous integration shows them: JUnit XML, GitHub's annotations and its step summary."""
+"""The checks of a gate in the forms of continuous integration: JUnit XML, GitHub's annotations and step summary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def junit(result_id: str, checks: Sequence[Check]) -> str:
-    """One test case a check, as JUnit's XML has it; a check that is unsure and passes says so in its output."""
+    """Write one JUnit test case for each check; a check that is unsure but passes says so in its output."""
     failures = sum(not check.passed for check in checks)
     suite = ET.Element(
         "testsuite",
@@ -43,7 +43,7 @@ def junit(result_id: str, checks: Sequence[Check]) -> str:
 
 
 def github_annotations(checks: Sequence[Check]) -> Iterator[str]:
-    """A workflow command of GitHub Actions for each check that fails (``error``) or is unsure (``warning``)."""
+    """Yield a workflow command of GitHub Actions for each check that fails (``error``) or is unsure (``warning``)."""
     for check in checks:
         if not check.passed or check.unsure:
             kind = "warning" if check.passed else "error"
@@ -51,16 +51,16 @@ def github_annotations(checks: Sequence[Check]) -> Iterator[str]:
 
 
 def summary(result_id: str, checks: Sequence[Check], unsure: str) -> str:
-    """A Markdown table of all checks, for the file that GITHUB_STEP_SUMMARY names."""
+    """Write a Markdown table of all checks, for the file that GITHUB_STEP_SUMMARY names."""
     lines = [f"### edgeprof gate: {_table_cell(result_id)}", "", "| | check |", "|---|---|"]
     for check in checks:
         word = "**fail**" if not check.passed else "unsure" if check.unsure else "pass"
         lines.append(f"| {word} | {_table_cell(sentence(check))} |")
-    return "\n".join([*lines, "", f"What is unsure counts as: {unsure}.", "", ""])
+    return "\n".join([*lines, "", f"An unsure check counts as: {unsure}.", "", ""])
 
 
 def _without_controls(text: str) -> str:
-    """Without the control characters that XML cannot hold."""
+    """Replace the control characters that XML does not allow."""
     return "".join(
         c if c in "\t\n" or (c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff") else "?"
         for c in text

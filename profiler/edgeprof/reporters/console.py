@@ -1,4 +1,4 @@
-"""A result for a person at a terminal: the answer first, then how sure, then why, then what to do next."""
+"""A result for a person at a terminal: the table first, then comparisons, reasons, and what to do next."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from edgeprof.reporters.terminal import Style, table
 if TYPE_CHECKING:
     from edgeprof.results.schema import Result
 
-#: Characters that a name has at least, however narrow the terminal.
+#: Fewest characters of a name, however narrow the terminal is.
 MIN_NAME = 20
 
 
 def render(result: Result, style: Style | None = None, *, heading: bool = True, saved: bool = True) -> str:
-    """The text of one result.
+    """Write one result as text.
 
     Args:
-        result: What was measured.
-        style: What the stream can show; plain and wide by default.
-        heading: Whether the device and the protocol come first; a bench has already said them.
-        saved: Whether the store holds it, so that its id leads somewhere.
+        result: The result.
+        style: What the stream can show; by default plain text in wide lines.
+        heading: Whether to begin with the device and the protocol, which a running bench has already printed.
+        saved: Whether the result is in the store, so that its id can be used.
     """
     style = style or Style()
     room = max(MIN_NAME, min(names.MOST, style.width // 3))
@@ -69,7 +69,7 @@ def _workload_lines(result: Result, style: Style) -> list[str]:
 
 
 def _operator_blocks(result: Result, style: Style) -> list[list[str]]:
-    """A block for each variant whose operators were looked at."""
+    """A block for each variant whose operators were profiled."""
     return [
         [
             style.text(f"  {operators.title}:"),
@@ -96,7 +96,7 @@ def _reason_lines(result: Result, style: Style) -> list[str]:
 
 
 def _last_words(result: Result, style: Style) -> list[str]:
-    """What a worker wrote before it died; its last lines, where the cause usually is."""
+    """The last lines that a worker wrote before it died; they usually contain the cause."""
     lines: list[str] = []
     for variant in result.variants:
         words = (variant.last_words or "").strip().splitlines()

@@ -1,6 +1,6 @@
 """One row for each workload of a variant, for spreadsheets and data frames.
 
-Units are in the column names; a cell is empty where nothing is known.
+Units are in the column names; a cell is empty if its value is not known.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 def render(results: Sequence[Result]) -> str:
-    """All variants of all results under one header (RFC 4180, but with plain newlines)."""
+    """Write all variants of all results under one header (RFC 4180, but with plain newlines)."""
     rows = [row for result in results for row in result_rows(result)]
     text = io.StringIO()
-    # A header stands even over no rows: the columns are the contract.
+    # There is a header even without rows, since users rely on the columns.
     header = list(rows[0]) if rows else list(_variant_row(_NOTHING, _NOBODY, None, None, None))
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
@@ -42,9 +42,9 @@ def render(results: Sequence[Result]) -> str:
 
 
 def inert(value: Any) -> Any:
-    """A text that no spreadsheet takes for a formula: those that begin like one get an apostrophe before them.
+    """Make a text safe for spreadsheets: one that begins like a formula gets an apostrophe before it.
 
-    Source: OWASP, CSV injection. Numbers are no texts, and stay.
+    Source: OWASP, CSV injection. Numbers are left unchanged.
     """
     if not isinstance(value, str):
         return value
@@ -53,7 +53,7 @@ def inert(value: Any) -> Any:
 
 
 def result_rows(result: Result) -> list[dict[str, Any]]:
-    """A row for each variant; where a variant has several workloads, one for each of them, the main one first."""
+    """Make a row for each workload of each variant, the main workload first."""
     rows = []
     best = recommended_variant(result)
     compared = {comparison.variant: comparison for comparison in reversed(result.comparisons)}
@@ -66,14 +66,14 @@ def result_rows(result: Result) -> list[dict[str, Any]]:
 def _variant_row(
     result: Result, whole: Variant, best: Variant | None, compared: Comparison | None, workload: Workload | None
 ) -> dict[str, Any]:
-    """One variant with the figures of one of its workloads as column → value; None becomes an empty cell.
+    """Make the row of one workload of a variant: column → value; None becomes an empty cell.
 
     Args:
-        result: What it is of.
+        result: The result that contains the variant.
         whole: The variant.
-        best: The one that is recommended.
-        compared: The variant against its baseline.
-        workload: One of its workloads; None where none is known: the variant's own figures.
+        best: The recommended variant.
+        compared: The comparison of the variant with its baseline.
+        workload: One of its workloads; None: it has none, and the row has the variant's own figures.
     """
     variant = whole if workload is None else schema.workload_view(whole, workload.name) or whole
     host, protocol, runtime, latency = result.host, result.protocol, variant.runtime, variant.latency_s
@@ -199,7 +199,7 @@ def _figure_cells(name: str, figure: EnergyFigure | None) -> dict[str, Any]:
 
 
 def _ratios_of(compared: Comparison | None, workload: Workload | None) -> Comparison | WorkloadComparison | None:
-    """The comparison of one workload, where there are several; else the variant's."""
+    """The comparison of one workload if there are several, else that of the variant."""
     if compared is None or workload is None or not compared.workloads:
         return compared
     return next((part for part in compared.workloads if part.name == workload.name), None)

@@ -1,6 +1,6 @@
-"""Results of many devices as one table: on a terminal, as a page, as CSV and as JSON.
+"""The results of many devices as one table: on a terminal, as a page, as CSV and as JSON.
 
-Every form is made of the same groups (``verdicts.fleet_table``) and says in the same words why they stand apart.
+Every form is made from the same groups (``verdicts.fleet_table``), and explains in the same words why they are apart.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
     from edgeprof.verdicts.fleet_table import Block, Group, Row
 
 SCHEMA = "edgeprof.fleet/1"
-#: The way out where joules cover different things.
-ONE_METER = "One wall meter for all devices would tell (--sensor NAME of the meter; docs/meters.md)."
+#: The remedy if joules cover different things.
+ONE_METER = "One wall meter for all devices would make them comparable (--sensor NAME of the meter; docs/meters.md)."
 
 
 def headline(group: Group) -> str:
-    """What the joules of a group are, and whether its devices may be compared by them."""
+    """Say how the joules of a group were obtained, what they cover, and whether its devices are ordered by them."""
     if group.origin == "none":
-        return "No joules are known of these devices:"
+        return "No joules are known for these devices:"
     part = view.COVERS.get(group.covers or "", f"what the {group.covers} feeds" if group.covers else "an unknown part")
     sentence = f"Joules are {group.origin} and cover {part}"
     if group.origin == "simulated":
-        sentence += "; a virtual board says nothing certain of a real one"
+        sentence += "; a virtual board proves nothing about a real one"
     elif group.origin == "estimated":
-        sentence += "; an estimate orders nothing"
+        sentence += "; estimates do not order devices"
     elif group.covers in {None, "unknown"}:
-        sentence += "; compare each device with itself alone"
+        sentence += "; compare each device only with itself"
     elif group.is_ordered:
         sentence += f"; ordered by joules of {group.blocks[0].rows[0].label}"
     return f"{sentence}:"
 
 
 def closing(groups: Sequence[Group]) -> str | None:
-    """Why the groups are not ordered against each other, and the way out; None where there is one group alone."""
+    """Say why the groups are not ordered against each other, and the remedy; None if there is only one group."""
     apart = [group for group in groups if group.origin != "none"]
     if len(apart) < 2:
         return None
@@ -59,7 +59,7 @@ def closing(groups: Sequence[Group]) -> str | None:
 
 
 def console_lines(groups: Sequence[Group], style: Style) -> list[str]:
-    """The table for a terminal."""
+    """Format the table for a terminal."""
     lines: list[str] = []
     for group in groups:
         rows = [(block, row) for block in group.blocks for row in block.rows]
@@ -71,7 +71,7 @@ def console_lines(groups: Sequence[Group], style: Style) -> list[str]:
 
 
 def page(groups: Sequence[Group], title: str) -> str:
-    """The table as one page that needs no network."""
+    """Write the table as one HTML page that needs no network."""
     sections = []
     for group in groups:
         rows = [(block, row) for block in group.blocks for row in block.rows]
@@ -101,7 +101,7 @@ def page(groups: Sequence[Group], title: str) -> str:
 
 
 def csv_text(groups: Sequence[Group]) -> str:
-    """A row for each workload of each variant: the columns of ``edgeprof report -o FILE.csv`` behind three of ours."""
+    """Write a row for each workload of each variant: three columns of the fleet, then those of ``report -o F.csv``."""
     text = io.StringIO()
     writer: csv.DictWriter[str] | None = None
     for group in groups:
@@ -122,7 +122,7 @@ def csv_text(groups: Sequence[Group]) -> str:
 
 
 def as_json(groups: Sequence[Group]) -> dict[str, Any]:
-    """The table for machines; the figures themselves are in the results that it names."""
+    """The table for programs; the figures in full are in the results that it names."""
     return {
         "schema": SCHEMA,
         "groups": [
@@ -180,7 +180,7 @@ def _columns(rows: Sequence[tuple[Block, Row]]) -> list[Column]:
         Column("mode", [("", block.result.host.power_mode or "–") for block, _ in rows]),
         Column("differs", [("", "; ".join(row.differs) or "–") for _, row in rows]),
     ]
-    # What nothing has is left out; that the joules are unknown is news.
+    # A column without values is left out, but not that of the joules: that they are unknown must be visible.
     return [
         column
         for number, column in enumerate(columns)

@@ -1,7 +1,7 @@
 """Joules and latency for benchmark-action/github-action-benchmark: the JSON of its tool ``customSmallerIsBetter``.
 
-The action compares entries of one name. A name therefore says where a figure comes from, so that an estimate is never
-compared with a measurement.
+The action compares entries with equal names. Therefore a name contains the provenance of its figure, so that an
+estimate is never compared with a measurement.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def render(results: Sequence[Result]) -> str:
-    """An array with an entry for each figure that is known; what is unknown has none."""
+    """Write an array with an entry for each figure that is known."""
     entries = [entry for result in results for variant in result.variants for entry in _entries(result, variant)]
     return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
 

@@ -1,4 +1,4 @@
-"""The end of a report: where and how it was measured, in enough detail to do it again."""
+"""The end of a report: where and how the results were measured, in enough detail to repeat them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def section(results: Sequence[Result]) -> str:
-    """Host, protocol, sensors and files of every result."""
+    """Write the host, protocol, sensors and files of every result."""
     blocks = "".join(_context_block(result, several=len(results) > 1) for result in results)
-    lead = "What must agree for two results to be compared, and what measuring itself cost."
+    lead = "The conditions that must agree for two results to be compared, and the cost of measuring itself."
     return f'<section><h2>Context</h2><p class="lead">{escape(lead)}</p>{blocks}</section>'
 
 
@@ -83,7 +83,7 @@ def _sensors_block(sensors: Sequence[SensorUse]) -> str:
 
 
 def _proof_text(s: SensorUse) -> str:
-    """What the newest ``doctor --prove`` says of a channel, and its day."""
+    """The verdict of the newest ``doctor --prove`` on a channel, and its date."""
     if s.proved is None:
         return "–"
     verdict = s.proved.get("verdict", "").replace("_", " ")
@@ -103,7 +103,7 @@ def _sensor_row(s: SensorUse) -> tuple[str, ...]:
 
 
 def _filter_seconds(s: SensorUse, key: str) -> float | None:
-    """A time of the filter; a file of others may hold anything there."""
+    """A time constant or length of the filter (s); None if it is no number, as a foreign file may hold anything."""
     value = (s.filter or {}).get(key)
     return value if isinstance(value, int | float) else None
 
@@ -139,12 +139,12 @@ def _table_html(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def words_table(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of words in its card, which a keyboard can scroll and a telephone shows row by row.
+    """Write a table of texts, which a keyboard can scroll and a telephone shows row by row.
 
     Args:
-        name: What the table is, for those who cannot see it.
-        heads: The titles of the columns.
-        rows: As many texts each.
+        name: Description of the table for people who cannot see it.
+        heads: Titles of the columns.
+        rows: The rows, each with one text for each column.
     """
     head = "".join(f'<th scope="col" role="columnheader" class="words">{escape(h)}</th>' for h in heads)
     body = "".join(f'<tr role="row">{_cells(heads, row)}</tr>' for row in rows)

@@ -1,7 +1,7 @@
-"""One page that needs no network; a reader who stops anywhere has been told the truth so far.
+"""A report as one HTML page that needs no network; its most important statements come first.
 
-Its one script sorts the table, and the page is whole without it. What is drawn is drawn twice, for a screen and for a
-telephone, and the style sheet shows one of them.
+The only script sorts the tables, and the page is complete without it. Each chart is drawn twice, for a screen and for a
+telephone, and the style sheet shows one of the two.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ if TYPE_CHECKING:
     from edgeprof.results.schema import Ratio, Result, Variant
     from edgeprof.results.store import Entry
 
-#: Variants that charts show: more would be a grey cloud, and a page that no browser opens.
+#: Largest number of variants in a chart: with more the chart is unreadable, and the page too large for a browser.
 MOST_DRAWN = 100
 
-#: Nothing is fetched and nothing runs, whatever a result's names contain; a page adds the digest of its own script.
+#: The page fetches nothing and runs nothing, whatever a result's names contain; the digest of its own script is added.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-#: What a column's head says where the pointer rests on it.
+#: Title of a column → its tooltip.
 HINTS = {
-    "energy": "joules of one call, all of what the rail supplies; ± is the 95 % interval",
-    "net": "without what the device draws when it is idle with the model loaded",
+    "energy": "joules of one call, of everything that the rail supplies; ± is the 95 % interval",
+    "net": "without the power that the device draws while it idles with the model loaded",
     "p50": "half of the requests were answered within this time",
     "p99": "99 of 100 requests were answered within this time",
     "p99 ≤": "p99 is below this with 99 % confidence",
-    "rate": "calls a second",
-    "power": "mean while the windows ran",
-    "RAM": "most memory that the model's process held",
-    "temp": "the hottest that a sensor became",
-    "size": "of the model's file",
+    "rate": "calls per second",
+    "power": "mean power during the windows",
+    "RAM": "peak memory of the model's process",
+    "temp": "highest temperature of a sensor",
+    "size": "size of the model's file",
 }
 _SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def render(results: Sequence[Result]) -> str:
-    """The page of one result or of several."""
+    """Write the page of one result or of several."""
     full_names = dict(pair for result in results for pair in shortened_pairs(result))
     results = [with_short_names(result) for result in results]
     rows = rows_of(results)
@@ -92,13 +92,13 @@ def _document(title: str, sections: Sequence[str], footer: str) -> str:
 
 
 def proof_page(proof: schema.Proof) -> str:
-    """The page of a proof alone, as ``edgeprof doctor --prove -o`` writes it."""
+    """Write the page of a single proof, as ``edgeprof doctor --prove -o`` does."""
     footer = f"<footer>edgeprof {escape(__version__)} · doctor --prove</footer>"
-    return _document(f"{proof.board}: is it to be believed?", [proof_section.of_proofs([proof])], footer)
+    return _document(f"{proof.board}: can its joules be trusted?", [proof_section.of_proofs([proof])], footer)
 
 
 def trend_page(entries: Sequence[Entry], place: object) -> str:
-    """A page of stored runs over time: a chart for each model, and each run with its figures.
+    """Write a page of stored runs over time: a chart for each model, and each run with its figures.
 
     Args:
         entries: The runs, newest first.
@@ -108,7 +108,7 @@ def trend_page(entries: Sequence[Entry], place: object) -> str:
     for model in dict.fromkeys(entry.model for entry in entries):
         of_model = [entry for entry in entries if entry.model == model]
         drawn = _figure(lambda width, of_model=of_model: trend.draw(of_model, width))  # type: ignore[misc]
-        nothing = '<p class="lead">One run alone is no trend.</p>'
+        nothing = '<p class="lead">A single run shows no trend.</p>'
         sections.append(f"<section><h2>{escape(shortened(model))}</h2>{drawn or nothing}{_runs(of_model)}</section>")
     runs = len({entry.id for entry in entries})
     top = f'<p class="device">{escape(place)}</p><h1>edgeprof history</h1><p class="answer">{runs} runs</p>'
@@ -189,7 +189,7 @@ def _tiles(result: Result, variant: Variant) -> str:
 
 
 def _tail_words(latency: schema.Latency) -> str:
-    """The 99th percentile and its bound, as far as they are known."""
+    """The 99th percentile and its upper bound, as far as they are known."""
     known = [f"p99 {units.quantity(latency.p99, 's')}"] if latency.p99 is not None else []
     if latency.p99_bound is not None:
         known.append(f"{'' if known else 'p99 '}≤ {units.quantity(latency.p99_bound, 's')} with 99 % confidence")
@@ -212,7 +212,7 @@ def _section(title: str, lead: str, *content: str) -> str:
 
 
 def _figure(draw: Callable[[float], str | None]) -> str:
-    """A chart at both widths; empty where there is nothing to draw."""
+    """Draw a chart at both widths; the text is empty if there is nothing to draw."""
     wide, narrow = draw(WIDE), draw(NARROW)
     if wide is None or narrow is None:
         return ""
@@ -226,10 +226,10 @@ def _plot(rows: Sequence[Row]) -> str:
         return ""
     lead = "Bars are 95 % intervals"
     lead += "; dashed lines go through the baseline" if 'class="cross"' in drawn else ""
-    lead += "; the green line joins what nothing beats." if 'class="front"' in drawn else "."
+    lead += "; the green line is the Pareto front." if 'class="front"' in drawn else "."
     if any(row.energy and row.energy.provenance not in view.REAL for row in rows):
-        lead += " Hollow points: joules that no sensor measured."
-    numbers = " Numbers are those of the table."
+        lead += " Hollow points have joules that no sensor measured."
+    numbers = " The numbers are those of the table."
     lead += numbers if len(rows) > pareto.NAMED else ""
     lead += others
     on_phone = "" if len(rows) > pareto.NAMED else f'<p class="lead phone">{numbers.strip()}</p>'
@@ -237,7 +237,7 @@ def _plot(rows: Sequence[Row]) -> str:
 
 
 def table(result: Result) -> str:
-    """The report's table alone, for a notebook: it needs neither the page nor its style."""
+    """Write only the report's table, for a notebook; it needs neither the page nor its style sheet."""
     return _table(rows_of([result]), several=False)
 
 
@@ -266,7 +266,7 @@ def _table(rows: Sequence[Row], *, several: bool, full_names: Mapping[str, str] 
 
 
 def _row(head: str, titles: Sequence[str], cells: Sequence[tuple[str, str]], row: Row, *, best: bool) -> str:
-    """A table's row; its cells bear their column's title, which a telephone shows beside them, and their number."""
+    """Write a row of a table; each cell has its column's title, which a telephone shows, and a number to sort by."""
     return f'<tr class="{"best" if best else row.variant.status}" role="row">{head}{_cells(titles, cells)}</tr>'
 
 
@@ -278,13 +278,13 @@ def _cells(titles: Sequence[str], cells: Sequence[tuple[str, str]]) -> str:
 
 
 def _figure_text(cell: tuple[str, str]) -> str:
-    """A cell's text; the word that no sensor measured it stands in a line of its own."""
+    """Write the text of a cell; the words "estimated" and "simulated" are put in a line of their own."""
     text = escape(" ".join(" ".join(cell).split()))
     return re.sub(r" (estimated|simulated)$", r' <span class="provenance">\1</span>', text)
 
 
 def _value(cell: tuple[str, str]) -> str:
-    """What a column is sorted by: the number of the cell, sizes in bytes."""
+    """The attribute that a column is sorted by: the number of the cell, sizes in bytes."""
     number = re.match(r"~?(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)", cell[0])
     if number is None:
         return ""
@@ -292,7 +292,7 @@ def _value(cell: tuple[str, str]) -> str:
 
 
 def _grid(name: str, titles: Sequence[str], body: Sequence[str], *, class_: str = "") -> str:
-    """A table in its card, which a keyboard can reach where it has to be scrolled."""
+    """Write a table, which a keyboard can reach to scroll it."""
     heads = "".join(f'<th scope="col" role="columnheader"{_hint(title)}>{escape(title)}</th>' for title in titles)
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(name)}">'
@@ -307,7 +307,7 @@ def _hint(title: str) -> str:
 
 
 def _workloads(rows: Sequence[Row]) -> str:
-    """A second table with each workload of each variant, where there are several."""
+    """Write a second table with each workload of each variant; empty if no variant has several."""
     names, columns = view.workload_table([row.variant for row in rows])
     if not names:
         return ""
@@ -321,18 +321,18 @@ def _workloads(rows: Sequence[Row]) -> str:
 
 
 def _one_of_each(rows: Sequence[Row]) -> list[Row]:
-    """A row of each result."""
+    """One row of each result."""
     return list({row.result.id: row for row in rows}.values())
 
 
 def _drawn(rows: Sequence[Row]) -> tuple[Sequence[Row], str]:
-    """The rows that charts show, and what to say of the others: a drawing of thousands is none."""
+    """The rows that charts show, and a sentence on those that are left out."""
     if len(rows) <= MOST_DRAWN:
         return rows, ""
     fronts = {row.result.id: frozenset(row.result.pareto) for row in _one_of_each(rows)}
     first = sorted(range(len(rows)), key=lambda n: (n != 0, rows[n].variant.name not in fronts[rows[n].result.id], n))
     chosen = [rows[n] for n in sorted(first[:MOST_DRAWN])]
-    return chosen, f" Drawn are {MOST_DRAWN} of {len(rows)} variants: the first, what nothing beats, and the next."
+    return chosen, f" Drawn are {MOST_DRAWN} of {len(rows)} variants: the first, the Pareto front, and the next ones."
 
 
 def _by_id(rows: Sequence[Row], wanted: str) -> Result:
@@ -343,7 +343,7 @@ def _name(row: Row, count: int) -> str:
     on_phone = "" if count > pareto.NAMED else " phone"
     number = f'<span class="number{on_phone}">{row.number}</span>' if count > 1 else ""
     lead = f'{number}<span class="swatch {color(row.color)}"></span>'
-    # A chain may break at its plus signs and nowhere else.
+    # A chain may be wrapped only at its plus signs.
     steps = row.label.split("+")
     steps = [f"{step}+" for step in steps[:-1]] + steps[-1:]
     return "<wbr>".join(f'<span class="step">{"" if n else lead}{escape(s)}</span>' for n, s in enumerate(steps))
@@ -355,7 +355,7 @@ def _badges(row: Row, best: bool, nothing_beats: Collection[str]) -> str:
     if best:
         badges += f'<span class="badge best">{view.BEST} {view.praise(row.result)}</span>'
     elif front:
-        badges += f'<span class="badge front" title="nothing here is better in everything at once">{view.FRONT}</span>'
+        badges += f'<span class="badge front" title="no other variant is better in everything">{view.FRONT}</span>'
     return badges
 
 
@@ -366,18 +366,18 @@ def _traces(result: Result, rows: Sequence[Row], *, several: bool) -> str:
     if not drawn or strip is None:
         return ""
     title = "Power over the run" + (f": {result.id}" if several else "")
-    lead = f"{strip.channel}, one strip a variant on the same scales: its own windows are shaded, the rest is gray."
+    lead = f"{strip.channel}, one strip for each variant on the same scales: its windows are shaded, the rest is gray."
     lead += others
     return _section(title, lead, drawn)
 
 
 def _stages(rows: Sequence[Row]) -> str:
-    """A frame of each pipeline as a timeline under its power, with what a cheaper variant of a stage could save."""
+    """Write the section with one frame of each pipeline as a timeline of its stages."""
     rows, others = _drawn(rows)
     drawn = _figure(lambda width: stages.draw(rows, width))
     lead = (
-        "One frame: each stage for its median time, under the mean power that the device draws while it runs, with its "
-        "95 % interval. The area is the joules of the stage: the most that a cheaper variant of it can save."
+        "One frame: each stage with its median time, and the mean power of the device while the stage runs, with its "
+        "95 % interval. The area is the energy of the stage, the most that a cheaper variant of it can save."
     )
     return _section("A frame by stage", lead + others, drawn) if drawn else ""
 
@@ -398,7 +398,7 @@ def _operators(rows: Sequence[Row]) -> str:
     drawn = [(row, picture) for row in rows if (picture := operators.draw(row)) is not None]
     if not drawn:
         return ""
-    lead = "Shares of a call, from a run beside the windows, scaled to the latency that was measured. "
+    lead = "Shares of a call, from a separate run outside the windows, scaled to the measured latency. "
     figures = [f'<h3>{escape(row.label)}</h3><figure class="wide">{picture}</figure>' for row, picture in drawn]
     return _section("Where the time goes", lead + ATTRIBUTED + others, *figures)
 
@@ -406,7 +406,7 @@ def _operators(rows: Sequence[Row]) -> str:
 def _budget(rows: Sequence[Row]) -> str:
     rows, others = _drawn(rows)
     drawn = _figure(lambda width: budget.draw(rows, width))
-    lead = "How much of the variance of the joules comes from where (GUM). The longest piece is what to improve first."
+    lead = "The sources of the variance of the joules (GUM). Improve the source with the longest piece first."
     lead += others
     return _section("Where the uncertainty comes from", lead, drawn) if drawn else ""
 
@@ -430,7 +430,7 @@ def _diagnosis(results: Sequence[Result]) -> str:
         ]
     if not items and not words:
         return ""
-    lead = "Every comparison with its interval, and every reason why a number is missing or to be read with care."
+    lead = "Every comparison with its interval, and every reason why a number is missing or must be read with care."
     return _section("Why", lead, f"<ul>{''.join(items)}</ul>", *words)
 
 
@@ -443,12 +443,12 @@ def _multiline(text: str) -> str:
 
 
 def _commands(results: Sequence[Result]) -> str:
-    """The commands that made the results, for a person to repeat them."""
+    """Write the commands that made the results, so that a person can repeat them."""
     commands = list(dict.fromkeys(shlex.join(result.command) for result in results if result.command))
     if not commands:
         return ""
-    lead = "In the folder where it ran. Random inputs and the order of the windows follow the seed (--seed)."
-    return _section("The same run again", lead, f"<pre>{escape_lines(commands)}</pre>")
+    lead = "Run it in the same folder. Random inputs and the order of the windows follow from the seed (--seed)."
+    return _section("Repeat this run", lead, f"<pre>{escape_lines(commands)}</pre>")
 
 
 def escape_lines(lines: Sequence[str]) -> str:

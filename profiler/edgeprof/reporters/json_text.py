@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def render(results: Sequence[Result]) -> str:
-    """One result as indented JSON.
+    """Write one result as indented JSON.
 
     Raises:
-        InputError: there are several; a .json file holds one.
+        InputError: there are several results; a .json file holds one.
     """
     if len(results) != 1:
         raise InputError(

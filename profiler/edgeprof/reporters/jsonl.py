@@ -1,4 +1,4 @@
-"""One result a line; such a file grows with every run that is written to it."""
+"""One result per line; further runs are appended to such a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a language model beside its table."""
+"""The lines about language models below the table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def language_lines(variants: list[Variant]) -> list[str]:
-    """For each language model one line: what was asked, bits per weight, the times of tokens, and the closure."""
+    """Write one line for each language model: the request, bits per weight, the times of tokens, and the closure."""
     return [
         f"{variant.name}: {_language_line(variant.language)}" for variant in variants if variant.language is not None
     ]
@@ -21,7 +21,7 @@ def _language_line(language: Language) -> str:
     behind = f" behind {language.depth}" if language.depth else ""
     parts = [f"{language.prompt_tokens} prompt tokens{behind}, {language.generated_tokens} generated"]
     if language.bits_per_weight is not None:
-        parts.append(f"{language.bits_per_weight:.3g} bits a weight")
+        parts.append(f"{language.bits_per_weight:.3g} bits per weight")
     if language.batch > 1:
         parts.append(f"{language.batch} requests at once")
     if language.random_weights:
@@ -42,7 +42,7 @@ def _language_line(language: Language) -> str:
 
 
 def _perplexity_text(perplexity: Perplexity) -> str:
-    """``perplexity 23.80 (20.4–27.7) over 1530 tokens of wiki.txt, 1.049 (1.036–1.062) times the first one's``."""
+    """As ``perplexity 23.80 (20.4–27.7) over 1530 tokens of wiki.txt, 1.049 (1.036–1.062) times the first one's``."""
     text = f"perplexity {units.significant(perplexity.value, 4)}"
     if perplexity.ci95 is not None:
         text += " ({}–{})".format(*(units.significant(end) for end in perplexity.ci95))
@@ -51,7 +51,7 @@ def _perplexity_text(perplexity: Perplexity) -> str:
 
 
 def _time_text(time: TokenTime) -> str:
-    """The median, and the 99th percentile where it is known."""
+    """The median (or the mean), and the 99th percentile if it is known."""
     middle = units.quantity(time.p50 if time.p50 is not None else time.mean, "s")
     return middle if time.p99 is None else f"{middle} (p99 {units.quantity(time.p99, 's')})"
 

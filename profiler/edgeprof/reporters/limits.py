@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def sentence(c: Check) -> str:
-    """``energy regression of resnet8 int8-static: +3.2 % (1.1 to 5.4 %), limit 2 %``."""
+    """Write a check as ``energy regression of resnet8 int8-static: +3.2 % (1.1 to 5.4 %), limit 2 %``."""
     parts = [c.reason] if c.reason else []
     if c.value is not None:
         parts.append(_figure_text(c, c.value))

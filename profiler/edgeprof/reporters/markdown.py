@@ -1,4 +1,4 @@
-"""A result to paste into a pull request or a README: GitHub's tables, the same words as the console."""
+"""A result to paste into a pull request or a README: GitHub's tables, with the same sentences as the console."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 def render(results: Sequence[Result]) -> str:
-    """The results, one after the other."""
+    """Write the results one after another."""
     return "\n".join(_render_result(result) for result in results)
 
 
@@ -47,7 +47,7 @@ def _render_result(result: Result) -> str:
         lines += [f"- **{escape_markup(who)}**: {escape_markup(text)}" for who, text in sentences]
     for variant in result.variants:
         if variant.last_words:
-            # A fence of four tildes ends at four tildes only, which are then made three.
+            # A fence of four tildes ends only at four tildes, which are therefore shortened to three.
             words = [_CONTROL.sub(" ", word).replace("~~~~", "~~~") for word in variant.last_words.splitlines()[-20:]]
             lines += ["", f"Last words of {escape_markup(variant.name)}:", "", "~~~~text", *words, "~~~~"]
     lines += [f"- {escape_markup(short)} is {escape_markup(full)}" for short, full in full_names]
@@ -60,7 +60,7 @@ def _render_result(result: Result) -> str:
 
 
 def _workload_table(result: Result) -> list[str]:
-    """A second table with each workload of each variant, where there are several."""
+    """Write a second table with each workload of each variant; empty if no variant has several."""
     rows, columns = view.workload_table(result.variants)
     return _table("workload", rows, columns) if rows else []
 
@@ -75,5 +75,5 @@ def _table(first: str, rows: Sequence[str], columns: Sequence[Column]) -> list[s
 
 
 def escape_markup(text: str) -> str:
-    """Nothing in a name or a message is markup, and a line break would end a table's row."""
+    """Escape a text, so that nothing in it is markup; line breaks, which would end a row, become spaces."""
     return _SPECIAL.sub(r"\\\1", _CONTROL.sub(" ", text))

@@ -1,7 +1,7 @@
 """A Hugging Face model card: ``model-index`` metadata at the top, and the table of the Markdown reporter below it.
 
-The structure: https://github.com/huggingface/hub-docs/blob/main/modelcard.md. ``co2_eq_emissions`` is not written: its
-grams are those of the training, and grams need the grid's intensity; edgeprof measures the joules of inference.
+The structure is specified at https://github.com/huggingface/hub-docs/blob/main/modelcard.md. ``co2_eq_emissions`` is
+not written: it states the grams of CO2 of the training, while edgeprof measures the joules of inference.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import Result, Variant
 
-#: Our metrics by the identifiers of https://hf.co/metrics, where they are the same quantity.
+#: Our metric → its identifier at https://hf.co/metrics, for metrics that are the same quantity.
 _METRICS = {"top1": "accuracy"}
 
 
 def render(results: Sequence[Result]) -> str:
-    """One card of all results: an entry of ``model-index`` for each variant of which something is known."""
+    """Write one card of all results, with an entry of ``model-index`` for each variant that has figures."""
     entries: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         for variant in result.variants:
@@ -51,7 +51,7 @@ def _entry_name(variant: Variant) -> str:
 
 
 def _blocks(result: Result, variant: Variant) -> Iterator[dict[str, Any]]:
-    """The evaluations of one variant: its score on labelled data, and its cost with the inputs that it was run on."""
+    """The evaluations of one variant: its score on labelled data, and its cost with the inputs of the benchmark."""
     task = {"type": "other", "name": printable(f"inference on {result.host.board}")}
     accuracy = variant.accuracy
     if accuracy is not None and accuracy.dataset is not None:
@@ -79,7 +79,7 @@ def _cost(result: Result, variant: Variant) -> Iterator[dict[str, Any]]:
 
 
 def _yaml(value: Any, indent: str = "") -> list[str]:
-    """Lines of block YAML of dictionaries, lists, texts and finite numbers."""
+    """Write dictionaries, lists, texts and finite numbers as lines of block YAML."""
     lines: list[str] = []
     items = value.items() if isinstance(value, dict) else ((None, item) for item in value)
     for key, item in items:
@@ -95,7 +95,7 @@ def _yaml(value: Any, indent: str = "") -> list[str]:
 
 
 def _scalar(value: str | float) -> str:
-    """A text in quotes, or a number; YAML 1.1 takes 1e-05 for a text, and 1.0e-05 for a number."""
+    """Write a text in quotes, or a number; in YAML 1.1 ``1e-05`` is a text and ``1.0e-05`` a number."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     text = repr(value)

@@ -1,4 +1,4 @@
-"""Long names shortened in the middle: of a chain of compressors the beginning and the end say which it is."""
+"""Shorten long names in the middle: the beginning and the end of a chain of compressors identify it best."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import Comparison, Reason, Recommendation, Result, Variant
 
-#: Characters of a name in a page or a table that has room.
+#: Most characters of a name on a page, or in a table that has room.
 MOST = 34
 ELLIPSIS = "…"
 
 
 def shortened(name: str, most: int = MOST) -> str:
-    """``efficientnet-b0-ne…+int8-static``; a name of at most ``most`` characters as it is.
+    """Shorten a name of more than ``most`` characters in the middle.
 
     >>> shortened("efficientnet-b0-ns+prune+int8-static", 21)
     'efficientn…nt8-static'
@@ -32,7 +32,7 @@ def shortened(name: str, most: int = MOST) -> str:
 
 
 def short_names(names: Iterable[str], most: int = MOST) -> dict[str, str]:
-    """Name → what it is called where there is room for ``most`` characters: different names stay different."""
+    """Name → its short form of about ``most`` characters; different names stay different."""
     different = list(dict.fromkeys(names))
     room = most
     while True:
@@ -43,11 +43,11 @@ def short_names(names: Iterable[str], most: int = MOST) -> dict[str, str]:
 
 
 def with_short_names(result: Result, most: int = MOST) -> Result:
-    """A copy of the result for a person's eyes, in which every variant has a name of about ``most`` characters.
+    """Copy a result for display, in which every variant has a name of about ``most`` characters.
 
-    Remedies are left alone: they are commands, and need the real names.
+    Remedies are not changed: they contain commands, which need the full names.
     """
-    if result.recommendation is None:  # judged once, and not by each sentence that needs it
+    if result.recommendation is None:  # computed once, instead of by each sentence that needs it
         result = msgspec.structs.replace(result, recommendation=recommendation_of(result))
     short = short_names((variant.name for variant in result.variants), most)
     if all(name == full for full, name in short.items()):
@@ -64,13 +64,13 @@ def with_short_names(result: Result, most: int = MOST) -> Result:
 
 
 def shortened_pairs(result: Result, most: int = MOST) -> list[tuple[str, str]]:
-    """(Short, full) of each variant whose name ``with_short_names`` shortens."""
+    """The short and the full name of each variant whose name ``with_short_names`` shortens."""
     short = short_names((variant.name for variant in result.variants), most)
     return [(name, full) for full, name in short.items() if name != full]
 
 
 def _replacer(short: dict[str, str]) -> Callable[[str], str]:
-    """Replaces names in prose, but not where they are a part of a path or of another name."""
+    """Return a function that replaces names in prose, unless they are part of a path or of another name."""
     long = sorted((name for name in short if short[name] != name), key=len, reverse=True)
     pattern = re.compile("|".join(rf"(?<![\w/.]){re.escape(name)}(?![\w/]|\.\w)" for name in long))
     return lambda text: pattern.sub(lambda match: short[match[0]], text)

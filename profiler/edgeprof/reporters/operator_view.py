@@ -1,4 +1,4 @@
-"""The operators of a model, and what it needs of a microcontroller, in words and cells for console and Markdown."""
+"""Tables of a model's operators, and notes on what it needs of a microcontroller, for console and Markdown."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import MicrocontrollerNeed, Operator, Variant
 
-#: What must be read with every joule of an operator.
+#: The sentence that must accompany the joules of operators.
 ATTRIBUTED = (
-    "Joules of operators are attributed by their share of the time, as if each drew the mean power: they are not "
+    "The joules of operators are attributed by their share of the time, as if each drew the mean power; they are not "
     "measured."
 )
-#: Characters of a name that a table shows; the names of fused operators are chains of names.
+#: Most characters of a name in a table; the names of fused operators are long chains of names.
 _LONGEST = 44
 
 
 class OperatorTable(NamedTuple):
-    """Attributes:
-    title: Of which variant it is.
-    names: Of its rows.
-    columns: Its cells.
+    """The table of one variant's operators.
+
+    Attributes:
+        title: Title of the table, with the variant's name.
+        names: Names of the rows.
+        columns: The columns.
     """
 
     title: str
@@ -35,7 +37,7 @@ class OperatorTable(NamedTuple):
 
 
 def operator_tables(variants: Sequence[Variant]) -> list[OperatorTable]:
-    """A table for each variant whose operators were looked at."""
+    """Make a table for each variant whose operators were profiled."""
     return [
         OperatorTable(f"Where the time of {variant.name} goes", *_cells(variant.operators))
         for variant in variants
@@ -44,13 +46,13 @@ def operator_tables(variants: Sequence[Variant]) -> list[OperatorTable]:
 
 
 def operator_notes(variants: Sequence[Variant]) -> list[str]:
-    """What a reader of the tables must know."""
+    """The sentences that a reader of the tables must know."""
     shares = [operator for variant in variants for operator in variant.operators if operator.method == "time-share"]
     return [ATTRIBUTED] if any(operator.energy_j_attributed is not None for operator in shares) else []
 
 
 def microcontroller_notes(variants: Sequence[Variant]) -> list[str]:
-    """A line for each model of which is known what it needs of a microcontroller."""
+    """Write a line for each model whose needs of a microcontroller are known."""
     return [
         f"{variant.name} on a microcontroller: {_need(variant.microcontroller_need)}."
         for variant in variants
@@ -61,13 +63,13 @@ def microcontroller_notes(variants: Sequence[Variant]) -> list[str]:
 def _need(need: MicrocontrollerNeed) -> str:
     flash = f"{units.size(need.flash_bytes)} of flash"
     if need.arena_bytes is None:
-        return f"{flash}, and it does not run there: {need.reason}"
+        return f"{flash}, but the model does not run there: {need.reason}"
     parts = f"{units.size(need.head_bytes)} for activations, {units.size(need.tail_bytes)} that stay"
     return f"at most {units.size(need.arena_bytes)} of RAM for its tensors ({parts}) and {flash}"
 
 
 def short_name(name: str) -> str:
-    """A name with its middle left out where it is long."""
+    """Shorten a long name in the middle."""
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 16]}…{name[-15:]}"
 
 

@@ -1,4 +1,4 @@
-"""A chart of a report as a file of its own, for papers and slides: SVG, or PNG by resvg."""
+"""Write one chart of a report to a file, for papers and slides: SVG, or PNG by resvg."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import Result
 
-#: Chart → what it shows.
+#: Chart → its description.
 CHARTS = {
     "pareto": "accuracy, joules and latency of each variant",
     "power": "power over the run",
     "latency": "distribution of latencies",
-    "budget": "what the uncertainty is made of",
+    "budget": "the sources of the uncertainty",
 }
 SUFFIXES = (".svg", ".png")
-#: Pixels of a PNG for each unit of the drawing: 2880 pixels are sharp across a page.
+#: Pixels of a PNG for each unit of the drawing: 2880 pixels are sharp over the width of a page.
 _PNG_SCALE = 3
 
 
 def draw(results: Sequence[Result], chart: str) -> str:
-    """One chart of the results, as SVG for the inside of a page.
+    """Draw one chart of the results, as SVG for the inside of a page.
 
     Raises:
-        InputError: the results do not hold what the chart shows.
+        InputError: the results do not contain what the chart shows.
     """
     short = [with_short_names(result) for result in results]
     rows = rows_of(short)
@@ -59,11 +59,11 @@ _LACKING = {
 
 
 def write(drawing: str, path: Path) -> None:
-    """Write a chart; the suffix says as what.
+    """Write a chart in the format of the file's suffix.
 
     Raises:
-        InputError: another suffix, or the file cannot be written.
-        UnavailableError: a PNG, and resvg is not installed.
+        InputError: the suffix is not in ``SUFFIXES``, or the file cannot be written.
+        UnavailableError: the file is a PNG, and resvg is not installed.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"-o {path} is neither .svg nor .png", remedy=f"-o {path.with_suffix('.svg')}")
@@ -80,7 +80,7 @@ def write(drawing: str, path: Path) -> None:
 
 
 def standalone(drawing: str) -> str:
-    """A chart as a whole SVG document with the page's colours on white, which needs neither the page nor variables."""
+    """Turn a chart into a complete SVG document, with the page's colours on white and without variables."""
     css = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     variables = dict(re.findall(r"(--[\w-]+): ([^;]+);", css.partition("@media")[0]))
     variables["--card"] = "#ffffff"
@@ -101,5 +101,5 @@ def _png(svg: str) -> bytes:
         import resvg_py  # noqa: PLC0415 - an extra
     except ImportError:
         raise UnavailableError("a PNG needs resvg, which is not installed", remedy="pip install resvg-py") from None
-    # Nothing but the drawing is read: it has no links, and none would be followed.
+    # resvg reads nothing but the drawing: it has no links, and none would be followed.
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=_PNG_SCALE))

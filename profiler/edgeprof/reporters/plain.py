@@ -1,4 +1,4 @@
-"""What our words become where a stream's encoding lacks them: ``±`` is ``+-``, ``µ`` is ``u``."""
+"""Replace characters that a stream's encoding lacks: ``±`` becomes ``+-``, ``µ`` becomes ``u``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ERRORS = "edgeprof.plain"
 
 
 def to_ascii(text: str) -> str:
-    """``text`` in ASCII: our symbols by the table, letters without their accents, what is left as ``?``."""
+    """Convert ``text`` to ASCII: symbols by the table, letters without accents, all other characters to ``?``."""
     for symbol, plain in ASCII.items():
         text = text.replace(symbol, plain)
     return unicodedata.normalize("NFKD", text).encode("ascii", "replace").decode()

@@ -1,4 +1,4 @@
-"""The page of a proof: whether the board's joules can be believed, by ``edgeprof doctor --prove``."""
+"""The section of a proof: whether the board's joules can be trusted, by ``edgeprof doctor --prove``."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ if TYPE_CHECKING:
     from edgeprof.results.schema import Proof, ProofCheck, Result
 
 _WORDS = {"passed": "pass", "failed": "fail", "cannot_tell": "cannot tell"}
-#: Failures first, then what nobody can tell.
+#: Verdict → its place in the table: failures first, then what could not be decided.
 _ORDER = {"failed": 0, "cannot_tell": 1, "passed": 2}
 _HEADS = ("verdict", "check", "channel", "figure", "95 % interval", "stated", "what was seen")
 
 
 def section(results: Sequence[Result]) -> str:
-    """The newest proof of each board among the results; nothing where none was proved."""
+    """Write the proofs of the results, each once; the text is empty if there is none."""
     proofs = {(proof.board, proof.date): proof for result in results if (proof := result.proof) is not None}
     return of_proofs(list(proofs.values())) if proofs else ""
 
 
 def of_proofs(proofs: Sequence[Proof]) -> str:
-    """The section of some proofs, at least one."""
+    """Write the section of one or several proofs."""
     blocks = "".join(_block(proof) for proof in proofs)
     lead = (
-        "A load with a known pattern was played (edgeprof doctor --prove), and what each sensor made of it was judged."
-        " A proof changes no joule."
+        "A load with a known pattern was played (edgeprof doctor --prove), and the readings of each sensor were judged."
+        " A proof does not change any joules."
     )
-    return f'<section><h2>Is this board to be believed?</h2><p class="lead">{escape(lead)}</p>{blocks}</section>'
+    heading = "Can the joules of this board be trusted?"
+    return f'<section><h2>{heading}</h2><p class="lead">{escape(lead)}</p>{blocks}</section>'
 
 
 def _block(proof: Proof) -> str:
@@ -47,17 +48,17 @@ def _title(proof: Proof) -> str:
 
 
 def summary(proof: Proof) -> str:
-    """How far joules can be believed, in one sentence."""
+    """Say in one sentence how far the joules can be trusted."""
     failed = [check for check in proof.checks if check.verdict == "failed"]
     if failed:
         names = ", ".join(dict.fromkeys(f"{check.subject} ({check.name})" for check in failed))
-        return f"Not to be believed as it is: {names}."
+        return f"The joules cannot be trusted as they are: {names}."
     if proof.believable is None:
-        return "Nothing failed, but how well joules add up cannot be told here."
+        return "Nothing failed, but the accuracy of the joules cannot be determined here."
     gain = "a gain" if proof.gain_limit is None else f"± {100 * proof.gain_limit:.1f} % of gain"
     met = any(check.name == "meter" and check.verdict == "passed" for check in proof.checks)
-    plus = "" if met else f", plus {gain} that only a meter can see"
-    return f"Joules of windows of 1 s and longer: believable to ± {100 * proof.believable:.1f} %{plus}."
+    plus = "" if met else f", plus {gain} that only a meter can measure"
+    return f"Joules of windows of 1 s and longer can be trusted to ± {100 * proof.believable:.1f} %{plus}."
 
 
 def _row(check: ProofCheck) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Which reporter writes which file: by the end of its name, ours first, then those that plugins registered."""
+"""Choose the reporter of a file by the end of its name: our own reporters first, then those of plugins."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import Result
 
-#: suffix → module of this package with ``render(results) -> str``; imported when a file of its kind is written. Of two
-#: that a name ends in, the longer one counts: ``model.spdx3.json`` is an SPDX document.
+#: Suffix → module of this package with ``render(results) -> str``, which is imported when such a file is written. If a
+#: name ends in two of them, the longer suffix counts: ``model.spdx3.json`` is an SPDX document.
 MODULES = {
     ".card.md": "model_card",
     ".csv": "csv_rows",
@@ -30,16 +30,16 @@ MODULES = {
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix by which a file's reporter is found: the longest of ours that the name ends in, or the last one."""
+    """The suffix that selects a file's reporter: the longest of ours that the name ends in, else its last suffix."""
     fitting = [suffix for suffix in MODULES if path.name.endswith(suffix) and path.name != suffix]
     return max(fitting, key=len, default=path.suffix)
 
 
 def check(path: Path, host: PluginHost | None = None) -> None:
-    """Check before anything is measured that a file can be written and that its suffix is known.
+    """Check, before anything is measured, that a file can be written and that its suffix is known.
 
     Raises:
-        InputError: see above; the remedy names the suffixes that are known.
+        InputError: the file cannot be written, or its suffix is unknown; the remedy names the known suffixes.
     """
     suffix = suffix_of(path)
     if suffix not in MODULES:
@@ -54,10 +54,10 @@ def check(path: Path, host: PluginHost | None = None) -> None:
 
 
 def write(results: Sequence[Result], path: Path, host: PluginHost | None = None) -> None:
-    """Write results in the format of the suffix, whole or not at all; .jsonl is appended to.
+    """Write results in the format of the suffix, completely or not at all; a .jsonl file is appended to.
 
     Raises:
-        InputError: see ``check``; or the format holds one result only.
+        InputError: see ``check``; or the format holds only one result.
         EdgeprofError: a plugin's reporter failed.
     """
     suffix = suffix_of(path)
@@ -72,7 +72,7 @@ def write(results: Sequence[Result], path: Path, host: PluginHost | None = None)
 
 
 def render(results: Sequence[Result], suffix: str, host: PluginHost | None = None) -> str:
-    """The text of a file with that suffix, which must be known (``check``)."""
+    """Render the text of a file with this suffix, which must be known (``check``)."""
     if suffix in MODULES:
         module = importlib.import_module(f"edgeprof.reporters.{MODULES[suffix]}")
         return str(module.render(results))

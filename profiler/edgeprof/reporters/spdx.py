@@ -1,7 +1,7 @@
 """A result as an SPDX 3.0.1 document (JSON-LD): each variant an AI package with its ``inferenceEnergyConsumption``.
 
-The specification's classes: https://spdx.github.io/spdx-spec/v3.0.1/model/AI/Classes/AIPackage/. The document does not
-claim the conformance of the AI profile: the supplier, the release and the place of download are the author's to say.
+The classes are specified at https://spdx.github.io/spdx-spec/v3.0.1/model/AI/Classes/AIPackage/. The document does not
+claim conformance with the AI profile, which needs facts that only the author knows: supplier, release and download.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CONTEXT = "https://spdx.org/rdf/3.0.1/spdx-context.jsonld"
 
 
 def render(results: Sequence[Result]) -> str:
-    """One document of all results."""
+    """Write one document of all results."""
     name = "-".join(result.id for result in results)
     space = f"https://spdx.org/spdxdocs/edgeprof-{uuid.uuid5(uuid.NAMESPACE_URL, name)}"
     graph: list[dict[str, Any]] = []
@@ -67,7 +67,7 @@ def render(results: Sequence[Result]) -> str:
 
 
 def _package(result: Result, variant: Variant) -> dict[str, Any]:
-    """The properties of one variant, without its identifier; what is unknown is left out."""
+    """The properties of one variant, without its identifier; unknown properties are left out."""
     statement = energy_statement(result, variant)
     package: dict[str, Any] = {
         "type": "ai_AIPackage",
@@ -98,11 +98,11 @@ def _package(result: Result, variant: Variant) -> dict[str, Any]:
 
 
 def _megajoules(joules: float) -> str:
-    """An xsd:decimal, which has no exponent."""
+    """Write megajoules as an xsd:decimal, which has no exponent."""
     return format(Decimal(repr(joules)).scaleb(-6), "f")
 
 
 def _utc_seconds(created: str) -> str:
-    """The moment as SPDX has it: UTC, whole seconds."""
+    """Write a moment in the form of SPDX: UTC, in whole seconds."""
     moment = datetime.fromisoformat(created.replace("Z", "+00:00"))
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""What is said of a pipeline's stages beside the table."""
+"""The lines about a pipeline's stages below the table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def stage_lines(variants: Sequence[Variant]) -> list[str]:
-    """For each pipeline one line: what its stages take of a frame's joules, or else of its time, and the rest."""
+    """Write one line for each pipeline: the shares of its stages in a frame's joules, or else in its time."""
     return [
         f"{variant.name}: {_frames(variant.pipeline)}{_parts(variant.stages, variant.pipeline)}"
         f"{_slowest(variant.stages)}."
@@ -27,13 +27,13 @@ def _frames(pipeline: Pipeline) -> str:
 
 
 def _slowest(stages: Sequence[Stage]) -> str:
-    """The stage that holds the frame rate back."""
+    """Name the stage that limits the frame rate."""
     known = [stage for stage in stages if stage.frame_share is not None and stage.seconds is not None]
     if len(known) < 2:
         return ""
     slowest = max(known, key=lambda stage: stage.frame_share or 0.0)
     seconds = slowest.seconds.mean if slowest.seconds is not None else 0.0
-    return f"; {slowest.name} holds the frame rate back, with {units.quantity(seconds, 's')} of each frame's time"
+    return f"; {slowest.name} limits the frame rate, with {units.quantity(seconds, 's')} of each frame's time"
 
 
 def _parts(stages: Sequence[Stage], pipeline: Pipeline) -> str:
@@ -43,26 +43,26 @@ def _parts(stages: Sequence[Stage], pipeline: Pipeline) -> str:
         rest = pipeline.rest.value if pipeline.rest is not None else None
         total = sum(known) + (rest or 0.0)
         shares = [f"{stage.name} {100 * value / total:.0f} %" for stage, value in zip(stages, known, strict=True)]
-        left = "" if rest is None else f", and leaves {rest_text(pipeline.rest)} beside its stages"
+        left = "" if rest is None else f", and {rest_text(pipeline.rest)} are spent outside the stages"
         return f"a frame's joules are {' + '.join(shares)}{left}"
     times = [f"{stage.name} {100 * stage.frame_share:.0f} %" for stage in stages if stage.frame_share is not None]
     return f"a frame's time (not its joules) is {' + '.join(times)}"
 
 
 def gross_joules(stage: Stage) -> float | None:
-    """Gross joules of a call that may be quoted."""
+    """The gross energy of a call (J); None if it is unknown or must not be quoted."""
     return stage.energy_j_per_call.gross.value if stage.energy_j_per_call is not None else None
 
 
 def rest_text(rest: EnergyFigure | None) -> str:
-    """``0.2 ± 0.5 mJ``."""
+    """The energy outside the stages, as ``0.2 ± 0.5 mJ``."""
     if rest is None or rest.value is None:
         return "–"
     return units.plus_minus(rest.value, rest.expanded_uncertainty, "J")
 
 
 def marked_stage_lines(stages: Sequence[Stage]) -> list[str]:
-    """A line for each stage that a program marked: calls, times, and joules of a call or why there are none."""
+    """Write a line for each stage that a program marked: calls, times, and joules per call or why there are none."""
     if not stages:
         return []
     widest = max(len(stage.name) for stage in stages)

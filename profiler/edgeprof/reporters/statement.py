@@ -1,4 +1,4 @@
-"""What a file for others may say of a model's joules: a figure and what it is, or why there is none."""
+"""The statement on a model's joules in a file for other services: a figure and its meaning, or why there is none."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Statement:
-    """The energy of one variant in words that stay true outside its result.
+    """The energy of one variant, in words that are true without its result.
 
     Attributes:
-        joules: Per unit of the variant, gross; None where it must not be stated.
-        uncertainty: Expanded, J; None where it is unknown.
-        text: What the figure is, or why there is none; one sentence.
+        joules: Gross energy per unit of the variant (J); None if it must not be stated.
+        uncertainty: Expanded uncertainty (J); None if it is unknown.
+        text: One sentence on what the figure is, or why there is none.
     """
 
     joules: float | None
@@ -28,7 +28,7 @@ class Statement:
 
 
 def energy_statement(result: Result, variant: Variant) -> Statement:
-    """State a variant's energy; one that is unknown or of a virtual board is left out, with its reason."""
+    """State a variant's energy; if it is unknown or of a virtual board, state the reason instead."""
     energy = variant.energy_j_per_inference
     if energy is None or energy.provenance == "none" or energy.gross.value is None:
         reasons = [*variant.reasons, *result.reasons]
@@ -43,5 +43,5 @@ def energy_statement(result: Result, variant: Variant) -> Statement:
         f"Energy of one {variant.unit} of {variant.name} on {result.host.board}, {energy.provenance}: "
         f"{view.energy_text(figure, energy.provenance)}, gross (idle power included), of {covered}"
     )
-    caveat = "; the run was not clean" if variant.status == "degraded" else ""
+    caveat = "; something disturbed the run" if variant.status == "degraded" else ""
     return Statement(figure.value, figure.expanded_uncertainty, printable(f"{text}{caveat}."))

@@ -1,4 +1,4 @@
-"""What a terminal can show: its width, colours and characters, and tables that fit it."""
+"""The abilities of a terminal (width, colours, characters), and tables that fit it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from edgeprof.reporters.plain import ASCII, to_ascii
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: Of a pipe or a file, which has no width of its own.
+#: Columns of a pipe or a file, which has no width of its own.
 PLAIN_WIDTH = 160
-#: Prose wider than this is hard to read, however wide the screen.
+#: Widest prose that is easy to read (columns), however wide the screen is.
 PROSE_WIDTH = 120
 MIN_WIDTH = 40
 GAP = "  "
 
 _COLORS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
-#: Spaces at which no line may end: before a unit, around the sign of a p-value.
+#: Spaces at which a line must not end: before a unit, around the sign of a p-value.
 _TOGETHER = re.compile(
     r"(?<=\d) (?=(?:[kmµn]?(?:J|W|s|Hz|V|A)|%|×|x|pt|[KMG]iB|°C)\b|[%×])|(?<=\bp) (?=[=<])|(?<=[=<]) (?=\d)"
 )
@@ -31,18 +31,18 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u206
 
 
 def together(text: str) -> str:
-    """``text`` with no-break spaces where a line should not end."""
+    """Put no-break spaces where a line should not end."""
     return _TOGETHER.sub("\N{NO-BREAK SPACE}", text)
 
 
 @dataclass(frozen=True)
 class Style:
-    """How to write for one stream.
+    """What one stream can show.
 
     Attributes:
-        width: Columns.
-        color: Whether escape sequences are understood.
-        unicode: Whether ``±`` and ``µ`` are; else they become ``+-`` and ``u``.
+        width: Number of columns.
+        color: Whether it understands escape sequences.
+        unicode: Whether it can show ``±`` and ``µ``, which otherwise become ``+-`` and ``u``.
     """
 
     width: int = PLAIN_WIDTH
@@ -51,7 +51,7 @@ class Style:
 
     @classmethod
     def of(cls, stream: TextIO, *, no_color: bool = False, environ: Mapping[str, str] | None = None) -> Style:
-        """What ``stream`` can show. ``COLUMNS`` wins over the terminal's own width; NO_COLOR over its colours."""
+        """Find out what ``stream`` can show; COLUMNS overrides the terminal's width, NO_COLOR its colours."""
         environ = os.environ if environ is None else environ
         terminal = stream.isatty()
         width = PLAIN_WIDTH
@@ -65,24 +65,24 @@ class Style:
         return cls(max(MIN_WIDTH, width), color)
 
     def text(self, text: str) -> str:
-        """``text`` as this stream can show it; a control character in a file's name cannot steer the terminal."""
+        """Convert ``text`` to what this stream can show; control characters, as in a file name, become ``?``."""
         text = _CONTROL.sub("?", text)
         if self.unicode:
             return text
         return to_ascii(text)
 
     def paint(self, text: str, *colors: str) -> str:
-        """``text`` (already passed through ``text``) in colours, where there are any."""
+        """Colour a text, which must have passed through ``text``; unchanged if the stream has no colours."""
         if not self.color or not text.strip():
             return text
         return f"\x1b[{';'.join(_COLORS[c] for c in colors)}m{text}\x1b[0m"
 
     def wrap(self, label: str, text: str, *, indent: int = 2, label_width: int = 0) -> list[str]:
-        """Prose with a hanging indent under its label.
+        """Wrap prose with a hanging indent under its label.
 
         Args:
-            label: What it is about; empty for none.
-            text: Any number of sentences.
+            label: The label; empty for none.
+            text: The prose.
             indent: Spaces before the label.
             label_width: Columns that all labels of a list share.
         """
@@ -107,12 +107,12 @@ class Style:
 
 @dataclass(frozen=True)
 class Column:
-    """One column.
+    """One column of a table.
 
     Attributes:
-        title: Its head.
-        cells: One a row, each a pair of what stands left and right of the line that they align on.
-        short: Its head where there is little room.
+        title: Title of the column.
+        cells: A cell for each row: the texts left and right of the line on which the cells are aligned.
+        short: A shorter title for narrow terminals.
     """
 
     title: str
@@ -121,7 +121,7 @@ class Column:
 
 
 def width(text: str) -> int:
-    """Columns that ``text`` takes on a terminal: wide characters take two, combining ones none."""
+    """The columns that ``text`` takes on a terminal: wide characters take two, combining characters none."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
@@ -130,13 +130,13 @@ def pad(text: str, columns: int) -> str:
 
 
 def table(style: Style, names: Sequence[str], columns: Sequence[Column], marks: Sequence[str]) -> list[str]:
-    """One line a row; columns that do not fit go into a further block under the first, with the names repeated.
+    """Format a table; columns that do not fit go into a further block below, in which the names are repeated.
 
     Args:
-        style: The stream's.
-        names: The rows' names.
-        columns: In the order of their importance.
-        marks: What is written behind each row's last cell of the first block.
+        style: The style of the stream.
+        names: Names of the rows.
+        columns: The columns, the most important first.
+        marks: A text for the end of each row in the first block.
     """
     names = [style.text(name) for name in names]
     marks = [style.text(mark) for mark in marks]
@@ -160,7 +160,7 @@ def table(style: Style, names: Sequence[str], columns: Sequence[Column], marks: 
 def _column_blocks(
     style: Style, names: Sequence[str], columns: Sequence[Column], marks: Sequence[str], *, short: bool
 ) -> list[list[list[str]]]:
-    """The columns, each as its lines, in as few blocks as the width allows."""
+    """Arrange the columns, each as a list of lines, in as few blocks as the width allows."""
     room = style.width - len(GAP) - max(map(width, names), default=0)
     used = max((width(mark) + len(GAP) for mark in marks if mark), default=0)
     blocks: list[list[list[str]]] = [[]]
@@ -184,7 +184,7 @@ def _painted_cell(style: Style, mark: str) -> str:
 
 
 def _padded_column(style: Style, title: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Title and cells, all padded to one width."""
+    """The title and the cells of a column, all padded to one width."""
     cells = [(style.text(left), style.text(right)) for left, right in pairs]
     title = style.text(title)
     left = max((width(a) for a, _ in cells), default=0)

@@ -1,4 +1,4 @@
-"""One frame of ``edgeprof top``: what the machine draws now, as lines of text."""
+"""One frame of ``edgeprof top``: the present power of the machine, as lines of text."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BAR = 20
 _HISTORY = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"
-#: What of a name is shown; the middle of a longer one is left out.
+#: Most characters of a name; the middle of a longer one is left out.
 _LONGEST_NAME = 24
 
 
 class OwnCost(NamedTuple):
-    """What edgeprof itself takes: share of one core, and bytes of resident memory."""
+    """The cost of edgeprof itself: share of one core, and resident memory (bytes)."""
 
     cpu_ratio: float
     rss_bytes: int | None
@@ -35,15 +35,15 @@ class Moment(NamedTuple):
     """Everything that one frame shows.
 
     Attributes:
-        board: The board's name.
-        power_mode: As the device names it; None where it has none.
+        board: Name of the board.
+        power_mode: The device's name of its power mode; None if it has none.
         covers: What the total covers.
-        total: The headline; None where nothing measures one, with ``reason``.
-        rails: Every rail.
-        others: Channels that are no power, with their newest readings.
-        throttling: What holds the device back now, in words.
+        total: The headline; None if nothing measures one, with ``reason``.
+        rails: The readings of all rails.
+        others: Channels other than power, with their newest readings.
+        throttling: The causes that throttle the device now, in words.
         marked: The energy since the last mark.
-        own_cost: What edgeprof itself takes.
+        own_cost: The cost of edgeprof itself.
         reason: Why there is no total.
     """
 
@@ -60,7 +60,7 @@ class Moment(NamedTuple):
 
 
 class History:
-    """The last watts of each rail, for its sparkline."""
+    """The last values of each rail's power, for its sparkline."""
 
     def __init__(self) -> None:
         self._watts: dict[tuple[str, str], deque[float]] = {}
@@ -81,13 +81,13 @@ class History:
 
 
 def draw(moment: Moment, history: History, style: Style, *, keys: bool) -> list[str]:
-    """The lines of a frame, none wider than ``style.width``.
+    """Format the lines of a frame, none of which is wider than ``style.width``.
 
     Args:
-        moment: What is shown.
-        history: What was shown before.
+        moment: What the frame shows.
+        history: The rails' power in the frames before.
         style: What the terminal can show.
-        keys: Whether keys are read; the last line then names them.
+        keys: Whether keys are read; the last line then lists them.
     """
     mode = f"   {moment.power_mode}" if moment.power_mode else ""
     head = style.text(f" {moment.board}{mode}")
@@ -112,7 +112,7 @@ def draw(moment: Moment, history: History, style: Style, *, keys: bool) -> list[
 
 
 def document(moment: Moment, time_s: float) -> dict[str, Any]:
-    """The same as ``edgeprof.top/1``: SI units, None where nothing is known."""
+    """Describe a frame as ``edgeprof.top/1``, in SI units; None where a value is not known."""
     total, marked = moment.total, moment.marked
     return {
         "schema": SCHEMA,
@@ -169,7 +169,7 @@ def _rail_lines(moment: Moment, history: History, style: Style) -> list[str]:
 
 
 def _nested_rails(rails: Sequence[RailReading]) -> list[tuple[RailReading, int]]:
-    """Each rail behind what contains it, with how deep it lies."""
+    """Order the rails so that each follows the rail that contains it; return each with its depth."""
     names = {rail.channel.name for rail in rails}
     inside: dict[str | None, list[RailReading]] = {}
     for rail in rails:
@@ -179,7 +179,7 @@ def _nested_rails(rails: Sequence[RailReading]) -> list[tuple[RailReading, int]]
     shown: set[tuple[str, str, str]] = set()
 
     def add(rail: RailReading, depth: int) -> None:
-        if rail.channel.key in shown:  # two rails that say that each is inside the other
+        if rail.channel.key in shown:  # two rails may each claim to be inside the other
             return
         shown.add(rail.channel.key)
         ordered.append((rail, depth))
@@ -209,11 +209,11 @@ def _fact_lines(moment: Moment) -> list[str]:
             facts.append(f"{channel.name} {value:.0f} °C")
         elif channel.quantity == "memory":
             facts.append(f"{channel.name} {size(int(value))}")
-    return [*facts, "; ".join(moment.throttling) or "not held back"]
+    return [*facts, "; ".join(moment.throttling) or "not throttled"]
 
 
 def _fill_lines(facts: Sequence[str], columns: int) -> list[str]:
-    """The facts with dots between them, broken between two facts only."""
+    """Join the facts with dots, and wrap lines only between two facts."""
     lines = [""]
     for fact in facts:
         joined = f"{lines[-1]} · {fact}" if lines[-1] else fact
@@ -245,7 +245,7 @@ def _shorten_name(name: str) -> str:
 
 
 def _cut_to_width(line: str, style: Style) -> str:
-    """The line within the terminal's width: a longer one would push the frame down."""
+    """Cut a line to the terminal's width: a longer line would push the frame down."""
     if width(line) <= style.width or "\x1b" in line:
         return line
     return line[: style.width - 1] + style.text("…")

@@ -1,7 +1,7 @@
-"""What every reporter says in the same words: columns, comparisons, reasons, what a rail covers.
+"""Texts that all reporters share: columns, comparisons, reasons, and what a rail covers.
 
-Nothing here knows of a terminal or of HTML; the digits follow the uncertainty, the unit is one for each column, and a
-joule that no sensor measured says so in its own cell.
+Nothing here depends on a terminal or on HTML. Figures have as many digits as their uncertainty allows, each column has
+one unit, and joules that no sensor measured are marked in their own cell.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from edgeprof.results.schema import Comparison, EnergyFigure, Ratio, Reason, Result, SensorUse, Variant
 
 NONE = ("–", "")
-#: The marks of the variant to take, and of those that nothing beats in everything at once.
+#: The marks of the recommended variant, and of the other variants on the Pareto front.
 BEST, FRONT = "◆", "◇"
-#: Joules of these come from hardware and need no further word.
+#: Provenances of joules that come from hardware; they need no mark.
 REAL = ("counter", "measured")
 
 COVERS = {
@@ -40,9 +40,9 @@ COVERS = {
     "system": "the system rails",
     "accelerator": "the accelerator",
 }
-#: What the number leaves out, said once under the table.
+#: Coverage → a sentence below the table on what the joules leave out.
 OUTSIDE = {
-    "board": "Board energy: what the power supply itself loses is outside {rail}.",
+    "board": "Board energy: the losses of the power supply are outside {rail}.",
     "module": "Module energy only: carrier board, NVMe and USB are outside {rail}.",
     "soc": "Energy of the system on chip only: memory, storage, carrier board and USB are outside {rail}.",
     "package": "Energy of the processor package only: disks, fans, screen and the power supply are outside {rail}.",
@@ -51,7 +51,7 @@ OUTSIDE = {
     "accelerator": "Energy of the accelerator only: the host that feeds it is outside {rail}.",
     "unknown": "What {rail} covers is not known: compare it only with itself.",
 }
-#: Of the metrics of edgeprof 0.1, whose results do not keep a title.
+#: Titles of the metrics of edgeprof 0.1, whose results do not contain them.
 _TITLES_OF_OLD_RESULTS = {
     **{f"top{k}": f"top-{k}" for k in (1, 2, 3, 5, 10)},
     "map": "mAP@[.5:.95]",
@@ -60,12 +60,12 @@ _TITLES_OF_OLD_RESULTS = {
 
 
 def metric_title(accuracy: schema.Accuracy) -> str:
-    """What people call the metric of a score: ``top-1``."""
+    """The usual name of a score's metric, as ``top-1``."""
     return accuracy.title or _TITLES_OF_OLD_RESULTS.get(accuracy.metric, accuracy.metric)
 
 
 def columns(variants: Sequence[Variant]) -> list[Column]:
-    """The table's columns, most important first; one that has nothing in any row is left out."""
+    """Make the table's columns, the most important first; columns without any value are left out."""
     energies = [v.energy_j_per_inference for v in variants]
     latencies = [v.latency_s for v in variants]
     powers = [v.power_w for v in variants]
@@ -95,13 +95,13 @@ def columns(variants: Sequence[Variant]) -> list[Column]:
         Column("size", [_bytes_text(v.model.size_bytes) for v in variants]),
         *_runtime_column(variants),
     ]
-    # Energy and latency stay even when they are empty: that is news, and the reason stands below.
+    # Energy and latency are shown even if they are empty: a reader must see it, and the reason stands below.
     always_shown = {0, 1, 2} if any(energies) else {0, 2}
     return [c for n, c in enumerate(table_columns) if n in always_shown or any(cell != NONE for cell in c.cells)]
 
 
 def _language_memory(variants: Sequence[Variant]) -> list[Column]:
-    """What of a language model's memory the kernel cannot drop, and its cache."""
+    """Columns of language models: memory that the kernel cannot drop, the KV cache, and bits per weight."""
     memories = [v.memory_bytes if v.language else None for v in variants]
     return [
         Column("unmapped", [_bytes_text(m.anonymous if m else None) for m in memories]),
@@ -113,13 +113,13 @@ def _language_memory(variants: Sequence[Variant]) -> list[Column]:
 
 
 def common_unit(variants: Sequence[Variant]) -> str:
-    """The unit of the main workload; ``call`` where the variants differ in it."""
+    """The unit of the main workload; ``call`` if the variants have different units."""
     units_used = {variant.unit for variant in variants if variant.workloads} or {"inference"}
     return units_used.pop() if len(units_used) == 1 else "call"
 
 
 def workload_table(variants: Sequence[Variant]) -> tuple[list[str], list[Column]]:
-    """The names of the rows and the columns of a table with each workload of each variant; empty without several."""
+    """Make a table of the workloads of each variant: names of rows, and columns; empty if no variant has several."""
     rows = [(variant, workload) for variant in variants if len(variant.workloads) > 1 for workload in variant.workloads]
     if not rows:
         return [], []
@@ -143,7 +143,10 @@ def _share_text(ratio: float | None) -> tuple[str, str]:
 
 
 def energy_cells(figures: Sequence[tuple[EnergyFigure, str] | None]) -> list[tuple[str, str]]:
-    """``12.34``, ``± 0.21 mJ``; ``~5``, ``mJ ±50 % estimated``; ``12.34``, ``± 0.21 mJ simulated``."""
+    """Format energies, each as a pair of texts to align.
+
+    Examples: ``12.34``, ``± 0.21 mJ``; ``~5``, ``mJ ±50 % estimated``; ``12.34``, ``± 0.21 mJ simulated``.
+    """
     values = [f[0].value for f in figures if f and f[0].value is not None]
     factor, prefix = units.prefix_for(values)
     unit = f"{prefix}J"
@@ -172,7 +175,7 @@ def energy_cells(figures: Sequence[tuple[EnergyFigure, str] | None]) -> list[tup
 
 
 def energy_text(figure: EnergyFigure | None, provenance: str) -> str:
-    """One figure in one phrase, as ``~5 mJ ±50 % estimated``."""
+    """Format one figure as a phrase, as ``~5 mJ ±50 % estimated``."""
     if figure is None:
         return "–"
     return " ".join(" ".join(energy_cells([(figure, provenance)])[0]).split())
@@ -182,7 +185,7 @@ def _estimate_text(value: float, u: float | None, factor: float, unit: str) -> t
     scaled = value / factor
     lead = scaled / 10 ** math.floor(math.log10(abs(scaled))) if scaled else 1.0
     share = f" ±{units.significant(100 * u / abs(value), 2)} %" if u is not None and value else ""
-    # One digit is all that half of the value leaves; two where the first is a 1, which would jump by a factor.
+    # With ±50 % only one digit is meaningful, or two if the first is a 1, since rounding it would change it much.
     digits = 2 if lead < 2 else 1
     power = digits - 1 - math.floor(math.log10(abs(scaled))) if scaled else 0
     return f"~{units.significant(round(scaled, power), digits)}", f"{unit}{share} estimated"
@@ -197,7 +200,7 @@ def _latency_columns(latencies: Sequence[schema.Latency | None]) -> list[Column]
     p99 = [v.p99 if v else None for v in latencies]
     bound = [v.p99_bound if v else None for v in latencies]
     means = [v.mean if v is not None and v.max is None else None for v in latencies]
-    # Each column its own unit: on a busy machine a p99 is some hundred times the p50.
+    # Each column has its own unit: on a busy machine p99 may be a hundred times p50.
     mean_column = Column("latency mean", scaled(means, "s"), "mean")
     p50_column = Column("latency p50", scaled(p50, "s"), "p50")
     only_means = any(mean is not None for mean in means) and all(p is None for p in p50)
@@ -209,7 +212,7 @@ def _latency_columns(latencies: Sequence[schema.Latency | None]) -> list[Column]
 
 
 def scaled(values: Sequence[float | None], unit: str) -> list[tuple[str, str]]:
-    """Three digits, one prefix for the whole column."""
+    """Format values with three digits and one prefix for the whole column."""
     factor, prefix = units.prefix_for([v for v in values if v is not None])
     return [NONE if v is None else (units.significant(v / factor), f"{prefix}{unit}") for v in values]
 
@@ -230,7 +233,7 @@ def _bytes_text(count: int | None) -> tuple[str, str]:
 
 
 def share(value: float | None) -> tuple[str, str]:
-    """A score whose metric is not known any more: a percentage where it can be one."""
+    """Format a score whose metric is no longer known: as a percentage if it can be one."""
     if value is None:
         return NONE
     return (f"{100 * value:.1f}", "%") if 0.0 <= value <= 1.0 else (units.significant(value), "")
@@ -243,12 +246,12 @@ def accuracy_cell(variant: Variant) -> tuple[str, str]:
     if not accuracy.is_ratio:
         return units.significant(accuracy.value), ""
     half = (accuracy.ci95[1] - accuracy.ci95[0]) / 2 if accuracy.ci95 else 0.0
-    # A tenth of a point is what a few hundred samples can show; ten thousand show a hundredth.
+    # A few hundred samples resolve a tenth of a point, ten thousand samples a hundredth.
     return f"{100 * accuracy.value:.{2 if 0 < half < 0.01 else 1}f}", "%"
 
 
 def _runtime_column(variants: Sequence[Variant]) -> list[Column]:
-    """Only where it differs; else the heading says it once."""
+    """A column of the runtimes if they differ; otherwise the heading names the runtime."""
     if len({runtime_text(v) for v in variants if v.runtime and v.status != "failed"}) < 2:
         return []
     return [Column("runtime", [("", runtime_text(v) if v.runtime else "–") for v in variants])]
@@ -263,7 +266,7 @@ def runtime_text(variant: Variant) -> str:
 
 
 def marks(result: Result) -> list[str]:
-    """What stands behind each row: that it is not whole (the reasons stand below), or that nothing beats it."""
+    """The mark of each row: that it is recommended or on the Pareto front, and its status if that is not ``ok``."""
     recommended = recommended_variant(result)
     row_marks = []
     for variant in result.variants:
@@ -277,16 +280,16 @@ def marks(result: Result) -> list[str]:
 
 
 def praise(result: Result) -> str:
-    """What the recommended variant's row is called: ``best``, ``cheapest`` …"""
+    """The word for the recommended variant: ``best``, ``cheapest`` …"""
     return recommendation_of(result).praise or ""
 
 
 def comparison_text(comparison: Comparison, variant: Variant | None, *, verdict: bool = False) -> str:
-    """``0.415 × energy (0.407–0.423), 0.424 × latency; accuracy −0.5 pt (p = 0.56, …)``.
+    """Format a comparison, as ``0.415 × energy (0.407–0.423), 0.424 × latency; accuracy −0.5 pt (p = 0.56, …)``.
 
     Args:
-        comparison: Against its baseline.
-        variant: The variant that is compared, for its accuracy; None leaves it out.
+        comparison: The comparison of a variant with its baseline.
+        variant: The variant, for its accuracy; None: the accuracy is left out.
         verdict: Whether each ratio is followed by better, worse or tied.
     """
     if comparison.verdict == "not_comparable":
@@ -303,14 +306,14 @@ def comparison_text(comparison: Comparison, variant: Variant | None, *, verdict:
             for word, r in (("energy", energy), ("latency", latency))
             if r
         ]
-        text = ", ".join(parts) or "nothing measured in both"
+        text = ", ".join(parts) or "nothing was measured in both"
     text = "; ".join([text, *workload_ratios(comparison)])
     accuracy = accuracy_text(variant) if variant else None
     return f"{text}; {accuracy}" if accuracy else text
 
 
 def workload_ratios(comparison: Comparison) -> list[str]:
-    """``decode: energy 1.032 × (1.011–1.054), latency …`` of each workload but the main one."""
+    """Format each workload except the main one, as ``decode: energy 1.032 × (1.011–1.054), latency …``."""
     texts = []
     for part in comparison.workloads[1:]:
         ratios = [(word, r) for word, r in (("energy", part.energy_ratio), ("latency", part.latency_ratio)) if r]
@@ -320,9 +323,10 @@ def workload_ratios(comparison: Comparison) -> list[str]:
 
 
 def accuracy_text(variant: Variant) -> str | None:
-    """``accuracy −0.5 pt (p = 0.56, not significant with 200 samples)``; None where nothing was compared.
+    """Format a change of accuracy, as ``accuracy −0.5 pt (p = 0.56, not significant with 200 samples)``.
 
-    A metric of which less is better goes by its own name: ``perplexity +0.31 (less is better, p = …)``.
+    A metric of which less is better has its own name: ``perplexity +0.31 (less is better, p = …)``. None if the
+    accuracy was not compared.
     """
     a = variant.accuracy
     if a is None or a.drop is None:
@@ -336,18 +340,18 @@ def accuracy_text(variant: Variant) -> str | None:
     notes = [] if a.higher_is_better else ["less is better"]
     if a.p_value is not None:
         notes.append("p < 0.001" if a.p_value < 0.001 else f"p = {units.significant(a.p_value, 2)}")
-        known = "told apart by" if a.p_value < SIGNIFICANT else "not significant with"
+        known = "significant with" if a.p_value < SIGNIFICANT else "not significant with"
         notes.append(f"{known} {a.samples} samples")
     return f"{text} ({', '.join(notes)})" if notes else text
 
 
 def accuracy_name(accuracy: schema.Accuracy) -> str:
-    """What a change of it is called: accuracy, or the metric's own name where more of it is no accuracy."""
+    """The word for a change of a score: accuracy, or the metric's own name if less of it is better."""
     return "accuracy" if accuracy.higher_is_better else metric_title(accuracy)
 
 
 def metric_heading(accuracy: schema.Accuracy) -> str:
-    """``top-1 accuracy``, ``mAP@[.5:.95]``, ``perplexity``."""
+    """The name of a score in a heading, as ``top-1 accuracy``, ``mAP@[.5:.95]`` or ``perplexity``."""
     name = metric_title(accuracy)
     return f"{name} accuracy" if name.startswith("top-") else name
 
@@ -357,12 +361,12 @@ def _accuracy_digits(accuracy: schema.Accuracy) -> int:
 
 
 def ratio_digits(ratio: Ratio) -> int:
-    """Decimals that the interval's half-width allows, at least two."""
+    """The number of decimals that the interval's half-width allows, from two to four."""
     return min(4, max(2, units.decimals_for((ratio.ci95[1] - ratio.ci95[0]) / 2)))
 
 
 def ratio_text(ratio: Ratio) -> str:
-    """``1.032 × (1.011–1.054)``."""
+    """Format a ratio with its interval, as ``1.032 × (1.011–1.054)``."""
     return f"{ratio.value:.{ratio_digits(ratio)}f} × ({_span_text(ratio)})"
 
 
@@ -383,7 +387,7 @@ def _ratio_text(word: str, ratio: Ratio, baseline: str, *, verdict: bool) -> str
 
 
 def reasons(result: Result) -> list[tuple[str, str]]:
-    """(who, what and what to do) of every reason, each said once however many variants share it."""
+    """List every reason once: the variants that it concerns, and the sentence with its remedy."""
     names_by_reason: dict[tuple[str, str], list[str]] = {}
     for reason in result.reasons:
         names_by_reason.setdefault((reason.code, reason_sentence(reason)), [])
@@ -413,14 +417,14 @@ def reason_sentence(reason: Reason) -> str:
 
 
 def heading(result: Result) -> str:
-    """The device, its mode and what the headline covers, in one line."""
+    """Describe in one line the device, its power mode and what the headline covers."""
     host = result.host
     words = [host.board, host.power_mode, host.os, f"{host.cores} × {host.cpu}", coverage(result)]
     return " · ".join(w for w in words if w)
 
 
 def protocol_line(result: Result) -> str:
-    """How it was measured, in one line."""
+    """Describe the protocol in one line."""
     p = result.protocol
     rate = f" at {units.significant(p.rate_hz)} Hz" if p.rate_hz else ""
     words = [
@@ -439,12 +443,12 @@ def protocol_line(result: Result) -> str:
 
 
 def headline_energy(result: Result) -> schema.Energy | None:
-    """The first variant's energy block: rail and coverage are one for the whole result."""
+    """The first energy of the result; rail and coverage are the same for the whole result."""
     return next((v.energy_j_per_inference for v in result.variants if v.energy_j_per_inference), None)
 
 
 def coverage(result: Result) -> str:
-    """``VDD_IN covers the module (ina3221, tau 0.43 s, 40 mW steps)``, or that nothing measures."""
+    """Say what the headline covers, as ``VDD_IN covers the module (ina3221, tau 0.43 s, 40 mW steps)``."""
     energy = headline_energy(result)
     if energy is None or energy.provenance == "none":
         return "no power sensor"
@@ -466,45 +470,43 @@ def coverage(result: Result) -> str:
 
 
 def headline_sensors(result: Result, energy: schema.Energy) -> list[SensorUse]:
-    """The channels that the headline adds."""
+    """The channels that make up the headline."""
     rails = [part.strip() for part in (energy.rail or "").split("+")]
     return [s for s in result.sensors if s.channel in rails and s.quantity in ("power", "energy")]
 
 
 def notes(result: Result) -> list[str]:
-    """What a reader must know before quoting a number of this result."""
+    """The sentences that a reader must know before quoting a number of this result."""
     lines = []
     energy = headline_energy(result)
     if energy is not None and energy.provenance == "simulated":
-        lines.append("Simulated: a virtual board moved these rails; the joules say nothing about a real device.")
+        lines.append("Simulated: the rails are those of a virtual board; the joules say nothing about a real device.")
     elif energy is not None and energy.provenance == "estimated":
         lines.append(
-            "Estimated from CPU time and a stated wattage, not measured. For real joules: edgeprof doctor says which "
-            "sensors this device has and how to open them."
+            "Estimated from CPU time and a stated wattage, not measured. For real joules, edgeprof doctor says which "
+            "sensors this device has and how to get access to them."
         )
     elif energy is not None and energy.covers in OUTSIDE:
         lines.append(OUTSIDE[energy.covers or ""].format(rail=energy.rail or "it"))
     if any(v.latency_s and v.latency_s.max is not None and v.latency_s.p99_bound is None for v in result.variants):
-        lines.append("p99 needs at least 662 requests to be bounded with 99 % confidence; give more time: --window.")
+        lines.append("A bound of p99 with 99 % confidence needs at least 662 requests; give more time by --window.")
     if any(v.latency_s and v.latency_s.p99_bound is not None for v in result.variants):
-        lines.append("p99 ≤ is a bound that holds with 99 % confidence; p50 and p99 are the quantiles that were seen.")
+        lines.append("p99 ≤ is a bound that holds with 99 % confidence; p50 and p99 are the measured quantiles.")
     lines += language_lines(result.variants)
     lines += stage_lines(result.variants)
     if result.interrupted:
-        lines.append("Interrupted: what had been measured until then is here.")
+        lines.append("Interrupted: the result contains what had been measured until then.")
     front = [v for v in result.variants if v.name in result.pareto]
     if any(FRONT in mark for mark in marks(result)):
         judged = ["accuracy"] if any(v.accuracy for v in front) else []
         judged += ["energy"] if any(v.energy_j_per_inference for v in front) else []
         at_once = " at once" if judged else ""
-        lines.append(
-            f"{FRONT} nothing here is better in {', '.join(judged)}{' and ' if judged else ''}latency{at_once}."
-        )
+        lines.append(f"{FRONT} no variant is better in {', '.join(judged)}{' and ' if judged else ''}latency{at_once}.")
     return lines
 
 
 def short(reference: str) -> str:
-    """The part of an id that a person types."""
+    """The last part of an id, which is enough for a person to type."""
     return reference.rpartition("-")[2] or reference
 
 

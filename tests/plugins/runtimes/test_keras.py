@@ -46,7 +46,7 @@ CODE = {
     "a function as Python bytecode": layer(
         "Dense", activation={"class_name": "__lambda__", "config": {"value": "e30="}}
     ),
-    "something of the module os, system": layer("Dense", activation={"class_name": "system", "module": "os"}),
+    "an object of the module os, system": layer("Dense", activation={"class_name": "system", "module": "os"}),
     "a call of Python's eval": layer("Dense", a={"class_name": "function", "module": "builtins", "config": "eval"}),
     "a layer that loads another SavedModel (far)": layer("TFSMLayer", name="far"),
     "a call of TensorFlow's io.write_file": layer("TFOpLambda", function="io.write_file"),
@@ -176,5 +176,5 @@ def test_weights_without_a_network_are_told_so(saved, tmp_path):
 
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file["kernel"] = X
-    with pytest.raises(LoadError, match=r"w\.h5 holds weights without a network"):
+    with pytest.raises(LoadError, match=r"w\.h5 contains weights without a network"):
         Keras().load(str(tmp_path / "w.h5"), CPU)

@@ -86,7 +86,7 @@ def test_a_model_that_is_not_compiled_for_the_edge_tpu_is_not_measured_on_the_cp
     tflite_model, monkeypatch
 ):
     monkeypatch.setattr("shutil.which", lambda _: None)
-    with pytest.raises(LoadError, match=r"is not compiled for the Edge TPU, and would run on the CPU") as caught:
+    with pytest.raises(LoadError, match=r"is not compiled for the Edge TPU, and would run only on the CPU") as caught:
         LiteRT().load(str(tflite_model), CPU._replace(device="edgetpu"))
     assert "edgetpu_compiler double.tflite, which is not installed here" in caught.value.remedy
 

@@ -254,7 +254,7 @@ def test_a_batch_and_another_type_of_cache_are_what_was_asked_for(model: Path, l
 @pytest.mark.parametrize(
     ("device", "lengths", "says"),
     [
-        ("cpu", {"kv": "q9"}, "--kv q9 is no type of llama.cpp's KV cache"),
+        ("cpu", {"kv": "q9"}, "--kv q9 is not a type of llama.cpp's KV cache"),
         ("npu", {}, "llama.cpp has no device npu"),
         ("cpu", {"promt": "3"}, "there is no option promt for a language model"),
         ("cpu", {"context": "16"}, "need a context of 32 tokens, and --context is 16"),

@@ -60,7 +60,7 @@ def test_the_weights_of_another_model_are_refused(detector, change):
 def test_a_network_that_is_cut_off_is_refused(detector):
     lines = detector.read_text().splitlines()
     detector.write_text("\n".join(lines[:-1]))
-    with pytest.raises(LoadError, match="no whole ncnn network"):
+    with pytest.raises(LoadError, match="not a complete ncnn network"):
         Ncnn().load(str(detector), CPU)
 
 

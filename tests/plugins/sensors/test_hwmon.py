@@ -192,4 +192,4 @@ def test_a_card_that_tells_no_power_is_listed_with_the_reason(tree) -> None:
         write(layout.directory / "bus/pci/devices" / place / "class", kind)
     silent = [c for s in hwmon.find(roots) for c in s.unavailable]
     assert {(c.chip, c.scope) for c in silent} == {("pci 0000:01:00.0", "gpu"), ("pci 0000:04:00.0", "accelerator")}
-    assert {c.reason for c in silent} == {"its driver tells no power"}
+    assert {c.reason for c in silent} == {"its driver does not report power"}

@@ -133,7 +133,7 @@ def test_a_shunt_of_five_microohms_is_mended_where_the_board_is_known(tree) -> N
 def test_a_shunt_that_cannot_be_is_refused_where_the_board_is_not_known(tree) -> None:
     _, roots = tree("unknown-carrier", shunts_uohm={"MAIN_12V": 5})
     sensors = ina3221.find(roots)
-    assert refused(sensors) == {"MAIN_12V": "the device tree gives the shunt as 5 µΩ, which cannot be"}
+    assert refused(sensors) == {"MAIN_12V": "the device tree gives the shunt as 5 µΩ, which is impossible"}
     assert "MAIN_12V" not in powers(sensors)
 
 

@@ -54,7 +54,7 @@ def test_the_reset_default_averages_nothing() -> None:
 def test_a_driver_that_does_not_tell_is_not_guessed_at() -> None:
     found = timing(None, None, 3, "5.3.0")
     assert found.cycle_s is None
-    assert "does not tell" in found.note
+    assert "does not report" in found.note
 
 
 def test_an_interval_that_fits_nothing_is_not_guessed_at() -> None:

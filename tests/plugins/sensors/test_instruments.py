@@ -89,7 +89,7 @@ def test_a_joulescope_that_is_taken_silent_or_absent_is_said() -> None:
 def test_a_silent_joulescope_is_an_error_and_not_a_zero(monkeypatch) -> None:
     monkeypatch.setattr(joulescope, "_FIRST_S", 0.05)
     (sensor,) = joulescope.instruments(FakeDriver(silent=True), "board")
-    with pytest.raises(UnavailableError, match="said nothing"):
+    with pytest.raises(UnavailableError, match="sent nothing"):
         sensor.open()
 
 
@@ -165,7 +165,7 @@ def test_a_ppk2_that_is_unplugged_says_so(monkeypatch) -> None:
     sensor.open()
     kit.data = b""
     time.sleep(0.3)
-    with pytest.raises(UnavailableError, match="said nothing"):
+    with pytest.raises(UnavailableError, match="sent nothing"):
         sensor.read([0.0, 0.0], [0.0, 0.0])
     sensor.close()
 
@@ -174,7 +174,7 @@ def test_a_ppk2_that_is_unplugged_says_so(monkeypatch) -> None:
     "address", ["", "5V", "source", "source:9V", "source:0.1", "ampere:V", "ampere:1.2.3", "ampere:5V@tty"]
 )
 def test_a_ppk2_needs_its_mode_and_voltage(address: str) -> None:
-    with pytest.raises(InputError, match="mode and voltage"):
+    with pytest.raises(InputError, match="a mode and a voltage"):
         ppk2.parse(address)
 
 

@@ -171,11 +171,11 @@ def test_an_instrument_that_refuses_a_command_is_told(command: str) -> None:
 
 @pytest.mark.parametrize("address", ["", "3.3V", "5V@/dev/ttyACM0", "1.2@/dev/ttyACM0", "fast:3V@/dev/ttyACM0"])
 def test_an_address_without_a_voltage_that_it_can_give_is_refused(address: str) -> None:
-    with pytest.raises(InputError, match="does not say voltage and port"):
+    with pytest.raises(InputError, match="does not give a voltage and a port"):
         lpm01a.parse(address)
     assert lpm01a.parse("static:1.8V@/dev/ttyACM0") == ("static", 1.8, "/dev/ttyACM0")
 
 
 def test_a_port_that_is_none_is_told() -> None:
-    with pytest.raises(UnavailableError, match="no serial port"):
+    with pytest.raises(UnavailableError, match="not a serial port"):
         lpm01a.find(Roots(), ["3.3V@/dev/null"])

@@ -26,7 +26,7 @@ def test_zones_are_degrees_celsius_and_constants_are_refused(tree) -> None:
     (sensor,) = thermal.find(roots)
     check_sensor(sensor)
     assert sensor.read_once()["CPU-therm/temperature"] == pytest.approx(38.5)
-    assert {c.name: c.reason for c in sensor.unavailable} == {"PMIC-Die": "a constant, no sensor"}
+    assert {c.name: c.reason for c in sensor.unavailable} == {"PMIC-Die": "a constant, not a sensor"}
 
 
 def test_a_zone_that_is_offline_or_broken_leaves_the_others_alone(tree) -> None:

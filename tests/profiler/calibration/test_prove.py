@@ -291,16 +291,16 @@ def test_the_command_says_what_failed_and_exits_with_it(prove, monkeypatch, caps
     assert run(["doctor", "--prove", *tree]) == status
     shown = capsys.readouterr().out
     assert ("fail   VDD_IN: it stands still" in shown) == (status == 1)
-    assert ("believable to ±" in shown) == (status == 0)
+    assert ("can be trusted to ±" in shown) == (status == 0)
     page, file = tmp_path / "proof.html", tmp_path / "proof.json"
     assert run(["doctor", "--prove", "--json", "-o", str(page), *tree]) == status
     document = json.loads(capsys.readouterr().out)
     assert run(["doctor", "--prove", "-o", str(file), *tree]) == status
     assert json.loads(file.read_text()) == document
-    assert ("Not to be believed as it is" in page.read_text()) == (status == 1)
+    assert ("The joules cannot be trusted as they are" in page.read_text()) == (status == 1)
     assert "stands still" in page.read_text() or status == 0
     assert run(["doctor", "--prove", "-o", str(tmp_path / "proof.txt"), *tree]) == 2
-    assert "neither a page nor JSON" in capsys.readouterr().err
+    assert "does not end in .html or .json" in capsys.readouterr().err
     assert document["schema"] == "edgeprof.prove/1"
     assert document["verdict"] == ("failed" if status else "passed")
 

@@ -180,7 +180,7 @@ class TestLabels:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            (["--delete"], "which run"),
+            (["--delete"], "no run was named"),
             (["--tagged", "nosuch"], "no run has the tag"),
             (["last", "--delete", "--move", "x"], "exclude one another"),
             (["nosuch", "--tag", "x"], "nosuch"),
@@ -356,7 +356,7 @@ class TestGate:
     @pytest.mark.parametrize(
         ("argv", "words"),
         [
-            ([], "no limit to hold the result to"),
+            ([], "no limit was given"),
             (["--max-j", "5ms"], "'ms' in '5ms' is not a unit of J"),
             (["--max-j", "lots"], "is not a number"),
             (["--max-rss", "5mB"], "'mB' in '5mB' is not a unit of B"),

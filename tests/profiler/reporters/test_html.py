@@ -111,7 +111,7 @@ def test_the_answer_comes_first():
         ("simulated", "The joules are of a virtual board."),
         ("estimated", "The joules are estimated, not measured."),
         ("no_sensor", "Energy is not known."),
-        ("degraded", "Quote it with care"),
+        ("degraded", "Quote the figures with care"),
         ("failed", "1 other could not be measured"),
         ("interrupted", "The run was interrupted."),
     ],
@@ -242,7 +242,7 @@ def test_ticks_are_few_round_and_inside(low, high, log):
 
 def test_the_page_tells_the_command_that_made_it_and_none_where_none_did():
     result = samples.one()
-    assert "The same run again" not in page.render([result])
+    assert "Repeat this run" not in page.render([result])
     result.command = ["edgeprof", "bench", "my model.onnx", "--seed", "7"]
     assert "edgeprof bench &#x27;my model.onnx&#x27; --seed 7</pre>" in page.render([result])
 
@@ -277,12 +277,12 @@ PROOF = schema.Proof(
 
 def test_a_proof_of_the_board_has_a_section_with_what_failed_first():
     result = samples.one()
-    assert "to be believed" not in page.render([result])
+    assert "be trusted" not in page.render([result])
     result.proof = PROOF
     again = document.from_json(document.to_json(result))
     assert again.proof == PROOF
     text = page.render([again])
-    assert "Is this board to be believed?" in text
+    assert "Can the joules of this board be trusted?" in text
     assert "Not to be believed as it is: VDD_IN (parts)." in text
     assert text.index("Is the shunt&#x27;s value right?") < text.index("as stated")
     assert "<b>too much" not in text

@@ -1,8 +1,8 @@
-"""What code a Keras model or a SavedModel carries, found by reading the file, before Keras or TensorFlow is imported.
+"""Find code in a Keras model or a SavedModel by reading its files, before Keras or TensorFlow is imported.
 
-A Lambda layer is Python bytecode that runs when the model is loaded; a configuration may name any function of any
-module, and Keras calls it (CVE-2024-3660, CVE-2025-1550 and others); a SavedModel may hold operators that call Python,
-or that read and write files. Keras refuses some of this itself, by release more or less. Python 3.6 grammar.
+A Lambda layer is Python bytecode that runs when the model is loaded. A configuration may name any function of any
+module, and Keras calls it (CVE-2024-3660, CVE-2025-1550 and others). A SavedModel may contain operators that call
+Python, or that read and write files. Keras itself refuses some of this, depending on its release. Python 3.6 grammar.
 """
 
 import builtins
@@ -15,20 +15,20 @@ from typing import Any, Iterator, Optional, Tuple
 from edgeprof.worker import zips
 from edgeprof.worker.runtime import LoadError
 
-#: The longest configuration that is read, bytes.
+#: Longest configuration that is read (bytes).
 LIMIT = 64 << 20
-#: The longest saved_model.pb that is searched, bytes; its weights lie in other files.
+#: Longest saved_model.pb that is searched (bytes); its weights are in other files.
 LIMIT_GRAPH = 512 << 20
 
-#: Layers that run code, or load a model of their own from a path.
+#: Layers that run code, or that load another model from a path.
 _LAYERS = {"Lambda": "a Lambda layer", "TFSMLayer": "a layer that loads another SavedModel"}
-#: Modules of which a configuration may name classes.
+#: Modules whose classes a configuration may name.
 _MODULES = re.compile(r"(keras|tf_keras|keras_core|builtins)(\.|$)")
 #: Functions of TensorFlow that a TFOpLambda layer must not call: they read or write files, or call Python.
 _FUNCTIONS = re.compile(
     r"(tf\.)?(io|raw_ops|saved_model|compat|train|summary|load\w*|py_function|numpy_function|print)\b"
 )
-#: Operators of a SavedModel's graph that do so.
+#: Operators of a SavedModel's graph that call Python, or that read or write files.
 _OPERATORS = (
     *("PyFunc", "PyFuncStateless", "EagerPyFunc"),
     *("ReadFile", "WriteFile", "MatchingFiles", "WholeFileReaderV2", "PrintV2", "TensorSummaryV2", "WriteSummary"),
@@ -37,17 +37,17 @@ _PICKLES = re.compile(r"\.(pkl|pickle|dill|joblib)$", re.IGNORECASE)
 
 
 def find_code(path: str) -> Optional[str]:
-    """What in a .keras or .h5 file or a SavedModel's folder would run code of its author's, in words; None: nothing.
+    """Describe what in a .keras or .h5 file or a SavedModel's folder would run its author's code; None: nothing.
 
     Raises:
-        LoadError: it cannot be read, or is no whole model.
+        LoadError: the model cannot be read, or is not complete.
     """
     if os.path.isdir(path):
         return _in_graph(os.path.join(path, "saved_model.pb"))
     is_archive = zipfile.is_zipfile(path)
     code = _in_archive(path) if is_archive else None
     if code is None and (not is_archive or path.lower().endswith((".h5", ".hdf5"))):
-        # Keras goes by the suffix: a file may be both.
+        # Keras decides by the suffix, and a file may be valid in both formats.
         code = _in_configuration(_configuration_of_h5(path))
     return code
 
@@ -59,13 +59,17 @@ def _in_archive(path: str) -> Optional[str]:
             archive = zips.open_zip(file)
             entries = archive.namelist()
             if "config.json" not in entries:
-                raise LoadError("{} is no whole Keras model: it has no config.json".format(name), "Save it again.")
+                raise LoadError(
+                    "{} is not a complete Keras model: it has no config.json".format(name), "Save it again."
+                )
             pickled = [entry for entry in entries if _PICKLES.search(entry)]
             if pickled:
                 return "a pickled object ({})".format(pickled[0])
             text = zips.read(archive, archive.getinfo("config.json"), LIMIT)
     except (OSError, zips.UnreadableError, zipfile.BadZipFile, KeyError) as error:
-        raise LoadError("{} is no whole Keras model: {}".format(name, error), "Save or download it again.") from None
+        raise LoadError(
+            "{} is not a complete Keras model: {}".format(name, error), "Save or download it again."
+        ) from None
     return _in_configuration(_parsed(text, name))
 
 
@@ -79,10 +83,12 @@ def _configuration_of_h5(path: str) -> Any:
         with h5py.File(path, "r") as file:
             text = file.attrs.get("model_config")
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise LoadError("{} is no whole HDF5 file: {}".format(name, error), "Save or download it again.") from None
+        raise LoadError(
+            "{} is not a complete HDF5 file: {}".format(name, error), "Save or download it again."
+        ) from None
     if text is None:
         raise LoadError(
-            "{} holds weights without a network".format(name), "Save the whole model: model.save('model.keras')."
+            "{} contains weights without a network".format(name), "Save the whole model: model.save('model.keras')."
         )
     return _parsed(text, name)
 
@@ -104,7 +110,7 @@ def _in_configuration(configuration: Any) -> Optional[str]:
 
 
 def _objects(value: Any) -> Iterator[Any]:
-    """All mappings in it, without recursion: a file may nest them as deep as it likes."""
+    """Yield all mappings in a value, without recursion, since a file may nest them arbitrarily deep."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -126,17 +132,17 @@ def _suspicion(place: Any) -> Optional[str]:
         if bare == "TFOpLambda" and isinstance(inner, dict) and _FUNCTIONS.match(str(inner.get("function", ""))):
             return "a call of TensorFlow's {}".format(inner["function"])
         if isinstance(module, str) and module and not _MODULES.match(module):
-            return "something of the module {}, {}".format(module[:80], kind[:80])
+            return "an object of the module {}, {}".format(module[:80], kind[:80])
         if kind == "function" and module == "builtins" and isinstance(inner, str) and hasattr(builtins, inner):
             return "a call of Python's {}".format(inner)
     return None
 
 
 def _in_graph(path: str) -> Optional[str]:
-    """Operators by their names, as NodeDef.op holds them: field 2, its length, the name."""
+    """Search a graph for forbidden operators, as NodeDef.op stores them: field 2, its length, the name."""
     try:
         if os.path.getsize(path) > LIMIT_GRAPH:
-            raise LoadError("{} is too large to be looked through".format(path))
+            raise LoadError("{} is too large to be searched".format(path))
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:

@@ -1,9 +1,9 @@
 """Keras and TensorFlow: .keras and .h5 files and SavedModel folders.
 
 Devices: ``cpu``, ``gpu``, ``gpu:1``.
-Options: ``call``: what a window repeats. ``graph`` (the default) is a concrete function of the fed shapes, as a
-deployed application calls a model; ``call`` is ``model(x, training=False)``; ``predict`` is ``model.predict(x)``, which
-builds a loop over batches around each call. ``signature``: which of a SavedModel is called (serving_default).
+Options: ``call`` says what a window repeats. ``graph`` (the default) is a concrete function for the fed shapes, as in a
+deployed application; ``call`` is ``model(x, training=False)``; ``predict`` is ``model.predict(x)``, which builds a loop
+over batches around each call. ``signature`` names the signature of a SavedModel to call (serving_default).
 
 Code in a model (Lambda layers, pickles, functions by name) is refused before Keras opens it; see ``carried_code``.
 """
@@ -38,26 +38,26 @@ REMEDY = install_command("keras", "tensorflow")
 DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tensorflow-aarch64", "tf-nightly")
 CALLS = ("graph", "call", "predict")
 OPTIONS = ("call", "signature")
-#: What Keras or TensorFlow say, what that means, what to do.
+#: Pattern of an error of Keras or TensorFlow, its meaning, and the remedy.
 KNOWN_ERRORS = (
     (
         r"Could not locate (?:class|function) '([\w.>]+)'|Unknown (?:layer|object)s?:? '?(?:Custom>)?([\w.]+)",
         "{name} has {0}, whose code is not in the file",
-        "Bench a function of yours that defines it and loads the model: edgeprof bench FILE.py:FUNCTION.",
+        "Write a function that defines it and loads the model, and bench that: edgeprof bench FILE.py:FUNCTION.",
     ),
     (
         r"bad superblock|Unable to (?:synchronously )?open|truncated file|signature not found|accessible `?\.keras",
-        "{name} is no whole Keras model",
+        "{name} is not a complete Keras model",
         "Save or download it again.",
     ),
     (
         r"Unrecognized keyword arguments? passed|Error when deserializing|Keyword argument not understood",
-        "{name} was saved by a Keras that this one does not understand: {text}",
+        "{name} was saved by a release of Keras that this one does not understand: {text}",
         "Load it with the release that saved it (pip install 'tensorflow<2.16' for Keras 2), or convert it there.",
     ),
     (
         r"SavedModel file does not exist|Could not parse|DecodeError|variables\.index|checkpoint",
-        "{name} is no whole SavedModel",
+        "{name} is not a complete SavedModel",
         "Copy its whole folder, with variables/ in it.",
     ),
 )
@@ -82,7 +82,7 @@ class Keras(Runtime):
         return ["cpu"] + (["gpu"] if count == 1 else ["gpu:{}".format(number) for number in range(count)])
 
     def import_library(self) -> None:
-        _library().keras.layers  # noqa: B018 - Keras comes in when it is first asked for
+        _library().keras.layers  # noqa: B018 - this access imports Keras
 
     def load(self, path: str, options: LoadOptions) -> Session:
         if not os.path.exists(path):
@@ -117,10 +117,10 @@ class TensorFlowSession(Session):
 
     Args:
         tf: The module tensorflow.
-        function: Takes the inputs as tensors, in order, and returns its outputs: a tensor, or a list or dict of them.
-        inputs: The specs.
-        outputs: Likewise; of a dict, by its keys.
-        direct: What one call does in place of a concrete function: arrays or tensors, in order, → the call.
+        function: Takes the inputs as tensors, in order, and returns the outputs: a tensor, or a list or dict of them.
+        inputs: The specs of the inputs.
+        outputs: The specs of the outputs; if they are a dict, named by its keys.
+        direct: Makes the call that replaces a concrete function, from arrays or tensors in order.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class TensorFlowSession(Session):
         if not self._tf.config.get_visible_devices("GPU"):
             return lambda: concrete(*tensors)
 
-        def on_device() -> Any:  # outputs in host memory are the proof that the inference is complete
+        def on_device() -> Any:  # once its outputs are in host memory, the inference is complete
             return [value.numpy() for value in _leaves(concrete(*tensors)).values()]
 
         return on_device
@@ -186,12 +186,12 @@ def _keras_model(tf: Any, path: str, settings: Dict[str, str]) -> TensorFlowSess
     given = model.inputs
     if not given:
         raise LoadError(
-            "{} does not say what it takes: it was saved before it was built".format(os.path.basename(path)),
+            "{} does not describe its inputs: it was saved before it was built".format(os.path.basename(path)),
             "Give its first layer an Input, or call it once, and save it again.",
         )
     inputs = _specs(given, "input")
     outputs = _specs(model.outputs, "output", getattr(model, "output_names", None))
-    structure = getattr(model, "input", None)  # a Sequential that was not called yet has none
+    structure = getattr(model, "input", None)  # a Sequential that has not been called yet has none
 
     def packed(values: Sequence[Any]) -> Any:
         if isinstance(structure, dict):
@@ -241,7 +241,7 @@ def _saved_model(tf: Any, path: str, settings: Dict[str, str]) -> TensorFlowSess
 
     session = TensorFlowSession(tf, function, inputs, outputs)
     session.facts["signature"] = wanted
-    session._loaded = loaded  # type: ignore[attr-defined]  # noqa: SLF001 - its variables live as long as it does
+    session._loaded = loaded  # type: ignore[attr-defined]  # noqa: SLF001 - keeps the model's variables alive
     return session
 
 
@@ -259,7 +259,7 @@ def _spec(name: str, tensor: Any) -> TensorSpec:
 
 
 def _leaves(value: Any, name: str = "output") -> Dict[str, Any]:
-    """The tensors in what a function returned, by key; those of a list by number."""
+    """The tensors in the value of a function: those of a dict by key, those of a list by number."""
     if isinstance(value, dict):
         return {str(key): item for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -289,14 +289,14 @@ def _settings(options: LoadOptions) -> Dict[str, str]:
 
 
 def _configure(tf: Any, options: LoadOptions) -> None:
-    """Device and threads, which TensorFlow takes only before its first operator."""
+    """Set device and threads, which TensorFlow allows only before its first operator."""
     kind, _, index = options.device.partition(":")
     gpus = tf.config.list_physical_devices("GPU")
     if kind not in ("cpu", "gpu", "cuda") or (index and (kind == "cpu" or not index.isdigit())):
         raise LoadError("TensorFlow has no device {!r}".format(options.device), "It has cpu, gpu, gpu:N.")
     if kind != "cpu" and int(index or 0) >= len(gpus):
         raise LoadError(
-            "TensorFlow finds {} GPU(s) here, and --device {} needs another".format(len(gpus), options.device),
+            "TensorFlow finds only {} GPU(s) here, but --device {} needs another one".format(len(gpus), options.device),
             "pip install 'tensorflow[and-cuda]' brings CUDA; on a Jetson, install NVIDIA's own wheel.",
         )
     try:
@@ -306,8 +306,8 @@ def _configure(tf: Any, options: LoadOptions) -> None:
             tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError as error:
         raise LoadError(
-            "TensorFlow has already begun with other threads or another device: {}".format(_first_line(error)),
-            "Bench it in a process of its own (without --no-isolation).",
+            "TensorFlow has already started with other threads or another device: {}".format(_first_line(error)),
+            "Bench it in a separate process (without --no-isolation).",
         ) from None
 
 

@@ -1,6 +1,6 @@
-"""The graph of a TFLite file. LiteRT executes it as it is written: the types of its tensors say what runs in integers.
+"""The graph of a TFLite file. LiteRT executes it as written, so the types of its tensors tell what runs in integers.
 
-Layout: tensorflow/lite/schema/schema.fbs, read by the classes that ai-edge-litert brings.
+Layout: tensorflow/lite/schema/schema.fbs, read by the classes of ai-edge-litert.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ Array = Any
 
 _DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 7: "int16", 9: "int8", 17: "int4"}
 _LSTM = (*range(1, 9), 16)
-#: Operator → positions of the weights that it multiplies with (tensorflow/lite/kernels: lstm_shared.h,
+#: Operator → positions of the weights that it multiplies by (tensorflow/lite/kernels: lstm_shared.h,
 #: bidirectional_sequence_lstm.cc, basic_rnn.cc, svdf.cc).
 _LAYERS = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D"), (1,)),
@@ -27,7 +27,7 @@ _LAYERS = {
     **dict.fromkeys(("RNN", "UNIDIRECTIONAL_SEQUENCE_RNN", "SVDF"), (1, 2)),
     "BIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 5, 6),
 }  # type: Dict[str, Tuple[int, ...]]
-#: Parts of the names of custom operators (Flex) that multiply in ways which are not counted here.
+#: Parts of the names of custom operators (Flex) whose multiplications are not counted here.
 _MULTIPLIES = re.compile("MatMul|Conv|Einsum|LSTM|GRU|RNN|Attention")
 EDGE_TPU_OPERATOR = "edgetpu-custom-op"
 _CONVERSIONS = {"QUANTIZE", "DEQUANTIZE", "CAST"}
@@ -35,12 +35,12 @@ _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
 def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Optional[Graph]:
-    """Return the graph of a TFLite file; of one that was compiled for an Edge TPU, only what stays on the CPU.
+    """Return the graph of a TFLite file; if it was compiled for an Edge TPU, only the operators on the CPU.
 
     Args:
         path: The file.
-        inputs: As ``Runtime.inspect_with_inputs`` takes them. Without them, where sizes beyond the batch are open, no
-            arithmetic is counted.
+        inputs: As for ``Runtime.inspect_with_inputs``. Without them no arithmetic is counted if sizes other than the
+            batch are open.
     """
     data = np.fromfile(path, np.uint8)
     model = schema.Model.GetRootAs(data, 0)
@@ -68,7 +68,7 @@ def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Optional[Grap
 
 
 def left_behind(path: str) -> Dict[str, int]:
-    """Operator → how many of it a model that was compiled for the Edge TPU leaves on the CPU."""
+    """Operator → its number on the CPU, for a model that was compiled for the Edge TPU."""
     data = np.fromfile(path, np.uint8)
     model = schema.Model.GetRootAs(data, 0)
     return _left_behind(list(_named_operators(_Place(data, model, model.Subgraphs(0)))))
@@ -87,7 +87,7 @@ def custom_operators(path: str) -> List[str]:
 
 
 def _named_operators(place: "_Place") -> Iterator[Tuple[str, Any]]:
-    """Name, of a custom one its own, and operator."""
+    """Yield the name and the operator of each operator; a custom operator has its own name."""
     for index in range(place.graph.OperatorsLength()):
         operator = place.graph.Operators(index)
         code = place.model.OperatorCodes(operator.OpcodeIndex())
@@ -101,7 +101,7 @@ _NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startsw
 
 
 def _declared_shapes(place: "_Place") -> Dict[str, Tuple[Optional[int], ...]]:
-    """Input → its shape; None for a size that is open."""
+    """Input → its shape; None for an open size."""
     shapes = {}
     for position in range(place.graph.InputsLength()):
         tensor = place.graph.Tensors(place.graph.Inputs(position))
@@ -112,7 +112,7 @@ def _declared_shapes(place: "_Place") -> Dict[str, Tuple[Optional[int], ...]]:
 
 
 def _open_input(declared: Mapping[str, Tuple[Optional[int], ...]]) -> str:
-    """What is to be given where a size beyond the batch is open; "" where none is."""
+    """A sentence on an input with an open size other than the batch; "" if there is none."""
     for name, sizes in declared.items():
         if None in sizes[1:]:
             shape = " × ".join("?" if size is None else str(size) for size in sizes)
@@ -125,7 +125,7 @@ def _open_input(declared: Mapping[str, Tuple[Optional[int], ...]]) -> str:
 
 
 def _tensor_shapes(path: str, inputs: Mapping[str, Any]) -> Dict[int, Tuple[int, ...]]:
-    """Shapes of the main graph's tensors by number, once the inputs have theirs."""
+    """The shapes of the main graph's tensors by number, after the inputs have been given their shapes."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path))
@@ -146,7 +146,7 @@ def _all_layers(
     shapes: Mapping[int, Tuple[int, ...]],
     around: FrozenSet[int],
 ) -> Iterator[Layer]:
-    """The layers of a subgraph and of those that it calls; of the branches of an If that count which multiply most."""
+    """Yield the layers of a subgraph and of those that it calls; of an If's branches only the costliest counts."""
     place = places[number]
     operators = list(_named_operators(place))
     stored = {o.Outputs(0): o.Inputs(0) for name, o in operators if name == "DEQUANTIZE"}
@@ -158,7 +158,8 @@ def _all_layers(
             yield Layer(_operator_name(place, operator), name, None, "float32", "computed", 0)
         inner = [k for k in _called_subgraphs(name, operator) if k < len(places) and k not in around and k != number]
         branches = [
-            # How often a loop runs, only the run tells; shapes in other subgraphs are those that the file declares.
+            # The number of a loop's runs is known only at run time; other subgraphs have the shapes that the file
+            # declares.
             list(_all_layers(places, k, None if name == "WHILE" else times, {}, around | {number}))
             for k in inner
         ]
@@ -191,11 +192,11 @@ def _operator_name(place: "_Place", operator: Any) -> str:
 
 
 def content(data: Array, model: Any, buffer: int) -> Optional[Array]:
-    """A buffer's bytes, in the flatbuffer or (``offset``) behind it in the file; None for none."""
+    """The bytes of a buffer, in the flatbuffer or (``offset``) after it in the file; None if it is empty."""
     stored = model.Buffers(buffer)
     if stored.DataLength():
         return stored.DataAsNumpy()
-    # Schemas before 2023 have no buffers behind the flatbuffer.
+    # Schemas before 2023 have no buffers after the flatbuffer.
     start, size = (stored.Offset(), stored.Size()) if hasattr(stored, "Offset") else (0, 0)
     return data[start : start + size] if start > 1 and size and start + size <= len(data) else None
 
@@ -248,7 +249,7 @@ def _tensor_shape(graph: Any, index: int, shapes: Mapping[int, Tuple[int, ...]])
 def _layer_macs(
     name: str, x: Tuple[int, ...], output: Tuple[int, ...], sizes: List[Tuple[int, ...]], *, turned: bool
 ) -> Optional[int]:
-    """Multiply-accumulates by the shapes of the input, the output and the weights."""
+    """The number of multiply-accumulates, from the shapes of the input, the output and the weights."""
     weight = sizes[0]
     if not (x and output and weight):
         return None
@@ -256,7 +257,7 @@ def _layer_macs(
         return _size_product(output) * x[-2 if turned else -1]
     if name in {"TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"}:
         return _size_product(x) * _size_product(weight) // weight[-1]
-    if len(_LAYERS[name]) > 1:  # each step of each sample meets every matrix
+    if len(_LAYERS[name]) > 1:  # each step of each sample is multiplied by every matrix
         return _size_product(x[:-1]) * sum(_size_product(size) for size in sizes)
     channels = weight[-1] if name in {"DEPTHWISE_CONV_2D", "CONV_3D"} else weight[0]
     return _size_product(output) * (_size_product(weight) // channels)
@@ -310,7 +311,7 @@ def _value_ranges(place: _Place) -> Iterator[Tuple[str, Tuple[float, float]]]:
 
 
 def taps(path: str, names: Iterable[str], feeds: Iterable[Mapping[str, Array]]) -> Iterator[Dict[str, Array]]:
-    """What chosen tensors hold, as real numbers, for each set of inputs; the model's own scale quantises float ones."""
+    """Yield the values of chosen tensors, as real numbers, for each set of inputs; float inputs are quantised."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
@@ -329,13 +330,13 @@ def taps(path: str, names: Iterable[str], feeds: Iterable[Mapping[str, Array]]) 
         interpreter.invoke()
         tensors = {}
         for name in wanted:
-            with contextlib.suppress(ValueError):  # a tensor that the memory planner left out
+            with contextlib.suppress(ValueError):  # the memory planner left this tensor out
                 tensors[name] = _dequantise_array(interpreter.get_tensor(details[name]["index"]), details[name])
         yield tensors
 
 
 def run(path: str, feeds: Iterable[Mapping[str, Array]], *, threads: int = 1) -> Iterator[List[Array]]:
-    """A model's outputs as real numbers, for each set of inputs, by the kernels that LiteRT takes by itself."""
+    """Yield a model's outputs as real numbers for each set of inputs, with LiteRT's default kernels."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=threads)

@@ -1,9 +1,9 @@
-"""What a .tflite file needs of a microcontroller, by TensorFlow Lite for Microcontrollers (tflite-micro), on any PC.
+"""Find out the memory that a .tflite file needs on a microcontroller, by tflite-micro, on any PC.
 
-Its interpreter plans the arena exactly and prints the plan to stderr. It runs in a process of its own, because an
-operator that it lacks can crash it. Its times say nothing, since it has reference kernels here; memory is the same
-everywhere, but for pointers: they have 8 bytes here and 4 on a microcontroller, so that the persistent part is an upper
-bound.
+The interpreter of TensorFlow Lite for Microcontrollers (tflite-micro) plans the arena exactly and prints the plan to
+stderr. It runs in a separate process, because an operator that it lacks can crash it. Its times mean nothing, since it
+uses reference kernels here. The memory is the same everywhere except for pointers, which take 8 bytes here and 4 on a
+microcontroller; the persistent part is therefore an upper bound.
 
 That process runs ``microcontroller_plan.py``. Python 3.6 grammar.
 """
@@ -19,7 +19,7 @@ from edgeprof.worker.runtime import MicrocontrollerNeed
 _SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "microcontroller_plan.py")
 _LIMIT_S = 60.0
 _PLAN = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
-#: What its interpreter says of an operator that it does not have, or not so.
+#: Messages of the interpreter about an operator that it lacks, or does not support in this form.
 _LACKS = (
     re.compile(r"Didn't find op for builtin opcode '(\w+)'"),
     re.compile(r"Failed to get registration from op code (\w+)"),
@@ -28,10 +28,11 @@ _LACKS = (
 
 
 def measure(path: str, custom_operators: List[str]) -> MicrocontrollerNeed:
-    """
+    """Find out what a model needs of a microcontroller.
+
     Args:
         path: The model.
-        custom_operators: Of the file; tflite-micro has none of them, and some crash it.
+        custom_operators: Custom operators of the file; tflite-micro has none of them, and some crash it.
     """
     size = os.path.getsize(path)
 

@@ -1,16 +1,16 @@
-"""Run a .tflite file once by tflite-micro and have it print the plan of its arena: ``microcontroller_plan.py FILE``.
+"""Run a .tflite file once by tflite-micro, which prints the plan of its arena: ``microcontroller_plan.py FILE``.
 
-A script of its own, for a process of its own: it imports nothing of edgeprof. Python 3.6 grammar.
+This is a separate script for a separate process, and imports nothing of edgeprof. Python 3.6 grammar.
 """
 
 import sys
 
-#: Bytes that the arena may take here; a microcontroller has some hundred thousand.
+#: Size of the arena (bytes); that of a microcontroller is some hundred thousand.
 ARENA = 256 << 20
 
 
 def main(path: str) -> None:
-    """Load and run the model once, and have its plan printed to stderr."""
+    """Load and run the model once, and print its plan to stderr."""
     import numpy as np
     from tflite_micro.python.tflite_micro import runtime
 
@@ -28,6 +28,6 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    # This file's own folder would be found first, and its neighbours are named as common modules are.
+    # Otherwise imports would find this folder first, whose files have the names of common modules.
     del sys.path[0]
     main(sys.argv[1])

@@ -1,8 +1,8 @@
-"""The operators of a .tflite file by LiteRT's own profiler, which its library has and its Python package does not.
+"""Profile the operators of a .tflite file by LiteRT's own profiler, which its Python package does not offer.
 
-LiteRT's C interface is called by ctypes (litert/c/litert_profiler.h and the headers beside it, as LiteRT 2.3 has it).
-Its layout moves between releases: every call is checked, and what is not as expected is refused. A layout that changes
-without a new name can still crash the process, so this runs in a worker that is thrown away. Python 3.6 grammar.
+LiteRT's C interface is called by ctypes (litert/c/litert_profiler.h and related headers of LiteRT 2.3). Its layout
+changes between releases: every call is checked, and unexpected values are refused. A layout that changes without a new
+name can still crash the process, so this runs in a worker that is not used afterwards. Python 3.6 grammar.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from edgeprof.worker.runtime import LoadError, OperatorProfile, OperatorTime
 
 #: LiteRtElementType → numpy's name.
 _ELEMENTS = {"float32": 1, "int32": 2, "uint8": 3, "int64": 4, "bool": 6, "int16": 7, "int8": 9, "float16": 10}
-#: Kinds of events (tflite::Profiler::EventType): an operator, operators inside of a delegate, and a whole run.
+#: Kinds of events (tflite::Profiler::EventType): an operator, operators inside a delegate, and a whole run.
 _OPERATOR, _IN_DELEGATE, _RUN = 2, (4, 8), 16
 _LARGEST_KIND, _LONGEST_US = 1 << 12, 10**9
 #: Words of 8 bytes in one LiteRtProfilerEvent.
@@ -25,7 +25,7 @@ _WORDS = 13
 _ON_CPU = 1
 _WRITE = 1
 _WARM_UP = 5
-#: Events are whole microseconds: the mean of so many calls at least.
+#: Fewest calls of which the mean is taken, since events have whole microseconds.
 LEAST_CALLS = 100
 
 _Pointer, _Size = ctypes.c_void_p, ctypes.c_size_t
@@ -40,17 +40,17 @@ class _TensorType(ctypes.Structure):
 
 
 def profile(package: str, path: str, inputs: Sequence[Any], outputs: Sequence[str], calls: int) -> OperatorProfile:
-    """Run a model by LiteRT's compiled models on the CPU.
+    """Profile a model by LiteRT's compiled models on the CPU.
 
     Args:
-        package: The folder of ai_edge_litert.
+        package: Folder of ai_edge_litert.
         path: The model.
         inputs: Arrays, in the order of the model's inputs.
         outputs: The dtypes of its outputs, in order.
-        calls: How many inferences to look at.
+        calls: Number of inferences to profile.
 
     Raises:
-        LoadError: this LiteRT has another interface, or does not run the model so.
+        LoadError: this LiteRT has another interface, or does not run the model in this way.
     """
     api = _Api(os.path.join(package, "libLiteRt.so"))
     model, profiler = api.compiled(path)
@@ -72,12 +72,12 @@ def profile(package: str, path: str, inputs: Sequence[Any], outputs: Sequence[st
     seconds = (time.monotonic() - start) / calls
     api.ask("LiteRtStopProfiler", profiler)
     events = list(api.events(profiler))
-    inside = [took for _, kind, took in events if kind == _RUN]  # without the buffers that only compiled models have
+    inside = [took for _, kind, took in events if kind == _RUN]  # excludes the buffers that only compiled models use
     return OperatorProfile(_operators(events, calls), sum(inside) * 1e-6 / calls if inside else seconds)
 
 
 class _Api:
-    """LiteRT's C interface; every call that does not return 0 is an error of its name."""
+    """LiteRT's C interface; a call that does not return 0 raises an error with its name."""
 
     def __init__(self, library: str) -> None:
         try:
@@ -89,23 +89,23 @@ class _Api:
         try:
             function = getattr(self._library, name)
         except AttributeError:
-            raise LoadError("this LiteRT has no {}, which its profiler needs".format(name)) from None
+            raise LoadError("this LiteRT lacks {}, which its profiler needs".format(name)) from None
         status = function(*arguments)
         if status != 0:
             raise LoadError("LiteRT's {} failed with status {}".format(name, status))
 
     def compiled(self, path: str) -> Tuple[Any, Any]:
-        """A model compiled for the CPU with its profiler on, and the profiler."""
+        """Compile a model for the CPU with profiling, and return the compiled model and its profiler."""
         environment, model, options, more, compiled, profiler = (_Pointer() for _ in range(6))
         self.ask("LiteRtCreateEnvironment", 0, None, ctypes.byref(environment))
         self.ask("LiteRtCreateModelFromFile", environment, os.fsencode(path), ctypes.byref(model))
         self.ask("LiteRtCreateOptions", ctypes.byref(options))
         self.ask("LiteRtSetOptionsHardwareAccelerators", options, _ON_CPU)
-        # Both live as long as the process: LiteRT calls the one to free the other.
+        # Both must live as long as the process: LiteRT calls the deleter to free the text.
         self._text = ctypes.create_string_buffer(b"enable_profiling = true\n")
         deleter = ctypes.CFUNCTYPE(None, _Pointer)
         self._keep = deleter(lambda _: None)
-        with contextlib.suppress(AttributeError):  # named by ``ask``
+        with contextlib.suppress(AttributeError):  # ``ask`` reports it
             self._library.LiteRtCreateOpaqueOptions.argtypes = [ctypes.c_char_p, _Pointer, deleter, _Pointer]
         text = ctypes.cast(self._text, _Pointer)
         self.ask("LiteRtCreateOpaqueOptions", b"runtime_options_string", text, self._keep, ctypes.byref(more))
@@ -113,12 +113,12 @@ class _Api:
         self.ask("LiteRtCreateCompiledModel", environment, model, options, ctypes.byref(compiled))
         self.ask("LiteRtCompiledModelGetProfiler", compiled, ctypes.byref(profiler))
         if profiler.value is None:
-            raise LoadError("this LiteRT gives no profiler")
+            raise LoadError("this LiteRT does not provide a profiler")
         self._environment = environment
         return compiled, profiler
 
     def buffers(self, model: Any, dtypes: Sequence[str], are_inputs: bool) -> Any:
-        """A buffer for each input or output."""
+        """Create a buffer for each input or output."""
         kind, layouts = "Input" if are_inputs else "Output", (_Layout * len(dtypes))()
         if not are_inputs:
             self.ask(
@@ -132,7 +132,7 @@ class _Api:
         buffers = (_Pointer * len(dtypes))()
         for number, dtype in enumerate(dtypes):
             if dtype not in _ELEMENTS:
-                raise LoadError("LiteRT's profiler is not asked about tensors of {}".format(dtype))
+                raise LoadError("LiteRT's profiler is not supported for tensors of {}".format(dtype))
             requirements, buffer, index = _Pointer(), _Pointer(), _Size(number)
             asked = "LiteRtGetCompiledModel{}BufferRequirements".format(kind)
             self.ask(asked, model, _Size(0), index, ctypes.byref(requirements))
@@ -151,7 +151,7 @@ class _Api:
         return buffers
 
     def write(self, buffer: Any, array: Any) -> None:
-        """Put an array into a buffer."""
+        """Copy an array into a buffer."""
         size, address = _Size(), _Pointer()
         self.ask("LiteRtGetTensorBufferSize", _Pointer(buffer), ctypes.byref(size))
         data = np.ascontiguousarray(array)
@@ -162,7 +162,7 @@ class _Api:
         self.ask("LiteRtUnlockTensorBuffer", _Pointer(buffer))
 
     def events(self, profiler: Any) -> Iterator[Tuple[str, int, int]]:
-        """Tag, kind and microseconds of each event."""
+        """Yield the tag, the kind and the duration (µs) of each event."""
         count = ctypes.c_int()
         self.ask("LiteRtGetNumProfilerEvents", profiler, ctypes.byref(count))
         words = (ctypes.c_uint64 * (_WORDS * count.value))()
@@ -171,12 +171,12 @@ class _Api:
             tag, kind, _, took = words[first : first + 4]
             kind &= 0xFFFFFFFF
             if not tag or kind > _LARGEST_KIND or (kind in (_OPERATOR, *_IN_DELEGATE) and took > _LONGEST_US):
-                raise LoadError("this LiteRT lays its events out in another way")
+                raise LoadError("the events of this LiteRT have another layout")
             yield ctypes.string_at(tag).decode("utf-8", "replace"), kind, took
 
 
 def _operators(events: Sequence[Tuple[str, int, int]], calls: int) -> List[OperatorTime]:
-    """Mean seconds of each operator by its place in the run; a delegate's operators stand for the delegate."""
+    """The mean time of each operator, by its place in the run; a delegate's operators replace the delegate."""
     inside = any(kind in _IN_DELEGATE for _, kind, _ in events)
     sums: Dict[Tuple[str, int], int] = {}
     number = 0
@@ -188,7 +188,7 @@ def _operators(events: Sequence[Tuple[str, int, int]], calls: int) -> List[Opera
             sums[tag, number] = sums.get((tag, number), 0) + took
             number += 1
     if not sums:
-        raise LoadError("LiteRT's profiler saw no operators")
+        raise LoadError("LiteRT's profiler reported no operators")
     return [
         OperatorTime("{} #{}".format(tag, number), tag.partition(" (")[0], took * 1e-6 / calls)
         for (tag, number), took in sums.items()

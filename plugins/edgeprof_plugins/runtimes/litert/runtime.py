@@ -1,6 +1,6 @@
 """LiteRT (TensorFlow Lite): .tflite models, on the CPU through XNNPACK or through a delegate.
 
-The first of ai-edge-litert, tflite-runtime and tensorflow that is installed is used.
+The first installed library of ai-edge-litert, tflite-runtime and tensorflow is used.
 Devices: ``cpu``; ``edgetpu`` or ``edgetpu:0`` (libedgetpu.so.1); or the path of any delegate's library.
 Options: ``xnnpack`` (0: the built-in reference kernels' resolver without it), ``delegate`` (a library's path), and
 ``delegate.KEY`` for an option of the delegate.
@@ -37,7 +37,7 @@ from edgeprof.worker.runtime import (
 from edgeprof.worker.tensors import distinct
 
 REMEDY = install_command("litert", "ai-edge-litert")
-#: module, its distributions.
+#: Module, and the names of its distributions.
 LIBRARIES: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     ("ai_edge_litert", ("ai-edge-litert", "ai-edge-litert-nightly")),
     ("tflite_runtime", ("tflite-runtime", "tflite-runtime-nightly")),
@@ -46,9 +46,9 @@ LIBRARIES: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
 TENSORFLOW = LIBRARIES[-1]
 EDGE_TPU = "libedgetpu.so.1"
 EDGE_TPU_OPERATOR = b"edgetpu-custom-op"
-#: TensorFlow is looked for where a model needs this, whichever library comes first otherwise.
+#: Remedy for a model with TensorFlow's own operators; then TensorFlow is used, even if another library comes first.
 FLEX_REMEDY = "pip install tensorflow   (edgeprof then uses its interpreter for this model)"
-#: What the library says, what that means, what to do.
+#: Pattern of an error of the library, its meaning, and the remedy.
 KNOWN_ERRORS = (
     (
         r"\bFlex|[Ss]elect TensorFlow op",
@@ -58,7 +58,7 @@ KNOWN_ERRORS = (
     (
         "unresolved custom op: edgetpu-custom-op",
         "{name} is compiled for the Edge TPU and does not run on the CPU",
-        "Bench it with --device edgetpu where a Coral is attached, or bench the model that it was compiled from.",
+        "Bench it with --device edgetpu on a device with a Coral, or bench the model that it was compiled from.",
     ),
     (
         r"unresolved custom op: ([\w-]+)",
@@ -72,7 +72,7 @@ KNOWN_ERRORS = (
     ),
     (
         "valid Flatbuffer|model identifier|Mmap of",
-        "{name} is no whole TensorFlow Lite model",
+        "{name} is not a complete TensorFlow Lite model",
         "Download or convert it again.",
     ),
 )
@@ -116,9 +116,7 @@ class LiteRT(Runtime):
         except LoadError as error:
             if error.remedy != FLEX_REMEDY or library_version("tensorflow", *TENSORFLOW[1]) is None:
                 raise
-        return self._load(
-            path, options, _load_library((TENSORFLOW,))
-        )  # the only one that brings TensorFlow's operators
+        return self._load(path, options, _load_library((TENSORFLOW,)))  # the only library with TensorFlow's operators
 
     def _load(self, path: str, options: LoadOptions, library_parts: Tuple[str, Any, Any, Any]) -> Session:
         library, interpreter_class, load_delegate, resolvers = library_parts
@@ -130,7 +128,7 @@ class LiteRT(Runtime):
             arguments["experimental_delegates"] = [delegate[1]]
         if options.options.get("xnnpack") == "0":
             if resolvers is None:
-                raise LoadError("{} cannot leave XNNPACK out".format(library), "Leave the option xnnpack=0 out.")
+                raise LoadError("{} cannot run without XNNPACK".format(library), "Leave the option xnnpack=0 out.")
             arguments["experimental_op_resolver_type"] = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 
         def interpreter() -> Any:
@@ -152,7 +150,7 @@ class LiteRT(Runtime):
         }
         session.profiled = path
         if options.device.partition(":")[0] == "edgetpu":
-            session.facts["on the CPU"] = _told_left_behind(path)
+            session.facts["on the CPU"] = _left_behind_text(path)
         return session
 
     def inspect(self, path: str) -> Optional[Graph]:
@@ -182,10 +180,10 @@ class LiteRTSession(Session):
     Args:
         make: Makes an interpreter of the file.
         options: As given to ``Runtime.load``.
-        known: What an error of the library means; None where that is not known.
+        known: Translates an error of the library; None if its meaning is not known.
     """
 
-    #: The file, for the profiler.
+    #: Path of the model, for the profiler.
     profiled = ""
 
     def __init__(
@@ -205,7 +203,7 @@ class LiteRTSession(Session):
         try:
             self._interpreter.allocate_tensors()
         except Exception:
-            # The file has 1 for each size that it leaves open, and not every operator takes that.
+            # The file has the size 1 for each open size, which not every operator accepts.
             resolve_shapes([_tensor_spec(d) for d in details], options.shapes, options.batch)
             raise
         self._keeps_resources = _keeps_resources(self._interpreter)
@@ -218,7 +216,7 @@ class LiteRTSession(Session):
         self._set(feeds)
         try:
             self._interpreter.invoke()
-        except RuntimeError as error:  # some operators are missed only now
+        except RuntimeError as error:  # a missing operator may be noticed only now
             known = self._known(error)
             if known is None:
                 raise
@@ -228,11 +226,11 @@ class LiteRTSession(Session):
             for d in _with_unique_names(self._interpreter.get_output_details(), "output")
         }
         if self._bound is not None:
-            self._set(self._bound)  # what is bound finds its own inputs again
+            self._set(self._bound)  # restore the inputs of the bound call
         return answers
 
     def reset(self) -> Optional[str]:
-        """Variable tensors (the state of an LSTM) become zero; resource variables begin with a new interpreter."""
+        """Set variable tensors (the state of an LSTM) to zero; resource variables need a new interpreter."""
         if self._keeps_resources:
             self._interpreter = self._make()
             for name, shape in self._shapes.items():
@@ -251,10 +249,10 @@ class LiteRTSession(Session):
         return invoke
 
     def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:
-        """By LiteRT's profiler, which sees into XNNPACK.
+        """Profile by LiteRT's profiler, which also reports operators inside XNNPACK.
 
         Raises:
-            LoadError: another library or delegate runs the model, or this LiteRT has no profiler as it is known.
+            LoadError: another library or delegate runs the model, or this LiteRT's profiler is not supported.
         """
         if not self.facts.get("library", "").startswith("ai-edge-litert") or self.facts.get("delegate") != "XNNPACK":
             raise LoadError("only LiteRT itself (ai-edge-litert) with XNNPACK has a profiler")
@@ -275,9 +273,11 @@ class LiteRTSession(Session):
             self._interpreter.set_tensor(self._index[name], array)
 
     def _resize(self, shapes: Dict[str, Tuple[int, ...]], strict: bool) -> bool:
-        """Bring the inputs to these shapes; whether anything changed, so that tensors must be allocated again.
+        """Resize the inputs; return whether anything changed, so that tensors must be allocated again.
 
-        Strict: only dimensions that the model itself leaves open.
+        Args:
+            shapes: Input → its shape.
+            strict: Whether only dimensions may change that the model leaves open.
         """
         changed = False
         for name, shape in shapes.items():
@@ -288,7 +288,7 @@ class LiteRTSession(Session):
         return changed
 
     def _inputs(self, options: LoadOptions) -> List[Dict[str, Any]]:
-        """The details of the inputs; an input that was resized to the batch shows it."""
+        """The details of the inputs; an input that was resized to the batch has its new shape."""
         details = []
         for d in _with_unique_names(self._interpreter.get_input_details(), "input"):
             signature = d.get("shape_signature", d["shape"])
@@ -298,24 +298,24 @@ class LiteRTSession(Session):
 
 
 def _with_unique_names(details: Any, kind: str) -> List[Dict[str, Any]]:
-    """The same details with names that tell them apart."""
+    """The same details with unique names."""
     names = distinct([str(d["name"]) for d in details], kind)
     return [dict(d, name=name) for d, name in zip(details, names)]
 
 
 def _keeps_resources(interpreter: Any) -> bool:
-    """Whether a model has variables that are no tensors (VAR_HANDLE), which reset_all_variables leaves as they are.
+    """Whether a model has variables that are not tensors (VAR_HANDLE), which reset_all_variables does not reset.
 
-    The names of operators are no part of the library's public interface: where they cannot be had, it is not so.
+    The names of operators are not public in the library; if they cannot be read, the answer is False.
     """
     with contextlib.suppress(Exception):
-        operators = interpreter._get_ops_details()  # noqa: SLF001 - nothing public names them
+        operators = interpreter._get_ops_details()  # noqa: SLF001 - there is no public way
         return any(operator["op_name"] == "VAR_HANDLE" for operator in operators)
     return False
 
 
 def _load_library(among: Sequence[Tuple[str, Tuple[str, ...]]] = ()) -> Tuple[str, Any, Any, Any]:
-    """Name and version of the first library that works, its Interpreter, load_delegate and OpResolverType (or None)."""
+    """Import the first library that works: its name, Interpreter, load_delegate and OpResolverType (or None)."""
     reasons = []
     for module, distributions in among or LIBRARIES:
         version = library_version(module, *distributions)
@@ -341,7 +341,7 @@ def _load_library(among: Sequence[Tuple[str, Tuple[str, ...]]] = ()) -> Tuple[st
 
 
 def _custom_operators(path: str) -> List[str]:
-    """The names of a file's custom operators; none where nothing here reads its graph."""
+    """The names of a file's custom operators; empty if its graph cannot be read here."""
     try:
         from . import graph
     except ImportError:
@@ -349,8 +349,8 @@ def _custom_operators(path: str) -> List[str]:
     return graph.custom_operators(path)
 
 
-def _told_left_behind(path: str) -> str:
-    """The operators that a model leaves on the CPU: ``SOFTMAX, 2 × RESHAPE``."""
+def _left_behind_text(path: str) -> str:
+    """List the operators that a model leaves on the CPU, as ``SOFTMAX, 2 × RESHAPE``."""
     try:
         from . import graph
     except ImportError:
@@ -360,34 +360,42 @@ def _told_left_behind(path: str) -> str:
 
 
 def _require_compiled(path: str) -> None:
-    """Refuse a model that was not compiled for the Edge TPU: its delegate takes no operator of it and says nothing, so
-    that the CPU would be measured under the name of the Edge TPU.
+    """Refuse a model that was not compiled for the Edge TPU.
+
+    The delegate would silently take none of its operators, and the CPU would be measured in place of the Edge TPU.
+
+    Raises:
+        LoadError: the model has no operator of the Edge TPU.
     """
     with open(path, "rb") as file:
         if EDGE_TPU_OPERATOR in file.read():
             return
     compiler = "edgetpu_compiler {}".format(os.path.basename(path))
     if shutil.which("edgetpu_compiler") is None:
-        compiler += ", which is not installed here (Coral's repository has it, for Linux on x86-64 alone)"
+        compiler += ", which is not installed here (Coral's repository has it, only for Linux on x86-64)"
     raise LoadError(
-        "{} is not compiled for the Edge TPU, and would run on the CPU alone".format(os.path.basename(path)),
+        "{} is not compiled for the Edge TPU, and would run only on the CPU".format(os.path.basename(path)),
         "Compile it, with weights and activations in int8: {}.".format(compiler),
     )
 
 
 def _find_delegate(options: LoadOptions, load_delegate: Any) -> Optional[Tuple[str, Any]]:
-    """The delegate that ``--device`` or the options name: its path and the loaded delegate."""
+    """Load the delegate that ``--device`` or the options name; return its path and the delegate.
+
+    Raises:
+        LoadError: the delegate cannot be loaded.
+    """
     path, settings = _delegate_settings(options)
     if path is None:
         return None
     try:
-        # First, because a library that is none makes load_delegate's half-made object fail once more in its __del__.
+        # Checked first: for another library, the incomplete object of load_delegate would fail again in its __del__.
         _ = ctypes.CDLL(path).tflite_plugin_destroy_delegate
         return path, load_delegate(path, settings)
     except Exception as error:
         remedy = "Give the full path of a TensorFlow Lite delegate's library."
         if path == EDGE_TPU:
-            remedy = "Install libedgetpu1-std from Coral's repository, and see that lsusb or lspci shows the device."
+            remedy = "Install libedgetpu1-std from Coral's repository, and check that lsusb or lspci shows the device."
         text = _first_line(error)
         raise LoadError(
             "the delegate {} cannot be loaded{}".format(path, ": " + text if text else ""), remedy
@@ -417,20 +425,20 @@ def _delegate_settings(options: LoadOptions) -> Tuple[Optional[str], Dict[str, s
 
 
 def _wanted_shapes(details: Any, options: LoadOptions) -> Dict[str, Tuple[int, ...]]:
-    """The inputs that must be resized before tensors are allocated: those given, and those whose batch is known."""
+    """The shapes of inputs that must be resized before tensors are allocated: given ones, and those of the batch."""
     wanted = {}
     for d in details:
         signature = [int(size) for size in d.get("shape_signature", d["shape"])]
         if d["name"] in options.shapes:
             wanted[d["name"]] = tuple(options.shapes[d["name"]])
         elif signature and signature[0] in (-1, 1) and options.batch != 1 and all(s > 0 for s in signature[1:]):
-            # A file with the batch 1 in it may be resized if its operators allow it; allocation tells.
+            # A file with a batch of 1 may be resized if its operators allow it; the allocation shows whether they do.
             wanted[d["name"]] = (options.batch, *signature[1:])
     return wanted
 
 
 def _known_error(path: str, error: Exception, library: str) -> Optional[LoadError]:
-    """What an error of the library means; None where that is not known."""
+    """Translate an error of the library; None if its meaning is not known."""
     for pattern, sentence, remedy in KNOWN_ERRORS:
         match = re.search(pattern, str(error))
         if match:
@@ -446,7 +454,7 @@ def _load_error(path: str, error: Exception, options: LoadOptions, library: str)
     if options.batch != 1 or options.shapes:
         given = "--batch {}".format(options.batch) if options.batch != 1 else "--input"
         return LoadError(
-            "{} cannot be resized as {} wants: {}".format(name, given, _first_line(error)),
+            "{} cannot be resized for {}: {}".format(name, given, _first_line(error)),
             "Its operators fix the shape: leave the flag out, or convert the model with a dynamic batch.",
         )
     return LoadError("LiteRT does not load {}: {}".format(name, _first_line(error)))

@@ -1,7 +1,7 @@
-"""llama.cpp behind one small interface, by whichever Python package brings it.
+"""llama.cpp behind one small interface, by either of two Python packages.
 
-``llama-cpp-python`` is what users compile for their CUDA or CPU; its low-level names are llama.h's own. ``cyllama`` is
-a wheel of the same library for x86-64, which needs no compiler; whose binding needs help with logits.
+Users compile ``llama-cpp-python`` for their CUDA or CPU; its low-level names are those of llama.h. ``cyllama`` is a
+wheel of the same library for x86-64, which needs no compiler; its binding lacks an attribute for logits.
 """
 
 import ctypes
@@ -16,26 +16,26 @@ from edgeprof.worker.language import log_probabilities
 from edgeprof.worker.runtime import LoadError
 from edgeprof.worker.token_engine import TokenEngine
 
-#: ggml's numbers of the types that a KV cache can have.
+#: ggml's number of a type of the KV cache → its name.
 CACHE_TYPES = {0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 30: "bf16"}
-#: Tokens of a text that are scored at once: logits of 152,000 tokens are 600 kB for each.
+#: Tokens of a text that are scored at once; the logits of each take 600 kB for a vocabulary of 152,000.
 _SCORED_AT_ONCE = 64
 
-#: What llama.cpp has logged lately: its reasons reach nobody else.
+#: The last lines of llama.cpp's log, the only place where it reports reasons.
 _log: "deque[str]" = deque(maxlen=4000)
-#: The callback that C code calls: it must outlive every model.
+#: The callback that C code calls; it must outlive every model.
 _callback: Any = None
 
 
 class Settings(NamedTuple):
-    """How a model is loaded.
+    """Settings with which a model is loaded.
 
     Attributes:
-        context: Tokens that the KV cache holds for each sequence; llama.cpp rounds them up to a multiple of 256.
-        threads: For generating.
-        prompt_threads: For reading prompts.
-        gpu: The number of the GPU that holds all layers; None: all stay on the CPU.
-        sequences: Requests at once.
+        context: Tokens in the KV cache for each sequence; llama.cpp rounds them up to a multiple of 256.
+        threads: Threads for generating.
+        prompt_threads: Threads for reading prompts.
+        gpu: Number of the GPU for all layers; None: all layers stay on the CPU.
+        sequences: Number of simultaneous requests.
         cache_type: ggml's number of the type of the KV cache; None: llama.cpp's default.
     """
 
@@ -48,7 +48,7 @@ class Settings(NamedTuple):
 
     @property
     def cells(self) -> int:
-        """Tokens that the KV cache holds for all sequences together."""
+        """Tokens in the KV cache for all sequences together."""
         return self.sequences * -(-self.context // 256) * 256 if self.sequences > 1 else self.context
 
 
@@ -57,10 +57,10 @@ Entry = Tuple[int, int, int, bool]
 
 
 class LlamaEngine(TokenEngine):
-    """What both packages share.
+    """The part that both packages share.
 
     Attributes:
-        at_once: Tokens that llama.cpp takes at once.
+        at_once: Most tokens of one batch.
     """
 
     at_once = 512
@@ -75,14 +75,14 @@ class LlamaEngine(TokenEngine):
         return [self.pack(entries[start : start + self.at_once]) for start in range(0, len(entries), self.at_once)]
 
     def pack(self, entries: Sequence[Entry]) -> Any:
-        """One batch for ``decode``."""
+        """Make one batch for ``decode``."""
         raise NotImplementedError
 
     def rewind(self, position: int) -> bool:
         return all(self.remove(sequence, position) for sequence in range(self.sequences))
 
     def remove(self, sequence: int, position: int) -> bool:
-        """``rewind`` of one sequence."""
+        """Remove the tokens of one sequence from ``position`` on; return whether that was possible."""
         raise NotImplementedError
 
     def log_likelihoods(self, tokens: Sequence[int], first: int) -> List[float]:
@@ -101,16 +101,16 @@ class LlamaEngine(TokenEngine):
         return self.tokenize(text), self.begin()
 
     def tokenize(self, text: str) -> List[int]:
-        """The tokens of a text, with those that the model wants before and behind every text."""
+        """Split a text into tokens, with those that the model requires before and after every text."""
         raise NotImplementedError
 
     def begin(self) -> Optional[int]:
-        """The token that the model wants before every text; None: none."""
+        """The token that the model requires before every text; None: none."""
         raise NotImplementedError
 
 
 class LlamaCppPython(LlamaEngine):
-    """llama.h as llama-cpp-python's ``llama_cpp`` module has it."""
+    """llama.cpp by the module ``llama_cpp`` of llama-cpp-python."""
 
     def __init__(self, path: str, settings: Settings) -> None:
         import llama_cpp
@@ -171,7 +171,7 @@ class LlamaCppPython(LlamaEngine):
         batch.n_tokens = count
         for name, values in parts.items():
             setattr(batch, name, values)
-        batch.content = parts, sequence_of  # the batch holds only their addresses
+        batch.content = parts, sequence_of  # keeps the arrays alive, of which the batch has only the addresses
         return batch
 
     def logits(self, index: int) -> Any:
@@ -216,7 +216,7 @@ class LlamaCppPython(LlamaEngine):
 
 
 class Cyllama(LlamaEngine):
-    """The same by cyllama's ``cyllama.llama.llama_cpp``."""
+    """llama.cpp by the module ``cyllama.llama.llama_cpp``."""
 
     def __init__(self, path: str, settings: Settings) -> None:
         from cyllama.llama import llama_cpp
@@ -224,7 +224,7 @@ class Cyllama(LlamaEngine):
         self._library = library = llama_cpp
         self._model: Any = None
         self._context: Any = None
-        library.disable_logging()  # a callback of Python's makes its interpreter crash at exit
+        library.disable_logging()  # with a Python callback the interpreter would crash at exit
         library.llama_backend_init()
         _require_gpu(settings, bool(library.llama_supports_gpu_offload()))
         params = library.LlamaModelParams()
@@ -275,7 +275,7 @@ class Cyllama(LlamaEngine):
         self._context.synchronize()
 
     def clear(self) -> None:
-        self._context.kv_cache_clear(False)  # the numbers stay where they are, as in llama-bench
+        self._context.kv_cache_clear(False)  # the data of the cache are not cleared, as in llama-bench
 
     def remove(self, sequence: int, position: int) -> bool:
         return bool(self._context.memory_seq_rm(sequence, position, -1))
@@ -290,7 +290,7 @@ class Cyllama(LlamaEngine):
 
 
 def _countable(model_class: Any) -> Any:
-    """The class of cyllama's models with the one attribute that its own ``get_logits_ith`` lacks."""
+    """The class of cyllama's models, with the attribute ``n_vocab`` that its own ``get_logits_ith`` needs."""
 
     class Model(model_class):  # type: ignore[misc] # its base is known at run time only
         @property
@@ -301,9 +301,7 @@ def _countable(model_class: Any) -> Any:
 
 
 def _logged_buffers() -> Dict[str, int]:
-    """What llama.cpp has allocated for the context that it opened last, over all devices, from its log: there is no
-    call that tells.
-    """
+    """The sizes of the buffers of the last context on all devices (bytes), from the log, since no call returns them."""
     sizes: Dict[str, int] = {}
     for name, size in re.findall(r"(KV|compute) buffer size\s*=\s*([\d.]+) MiB", "".join(_log)):
         key = {"KV": "kv_cache_bytes", "compute": "compute_buffer_bytes"}[name]
@@ -314,7 +312,7 @@ def _logged_buffers() -> Dict[str, int]:
 def _require_gpu(settings: Settings, supported: bool) -> None:
     if settings.gpu is not None and not supported:
         raise LoadError(
-            "this llama.cpp is built for the CPU alone",
+            "this llama.cpp is built only for the CPU",
             "Build it for your GPU: CMAKE_ARGS=-DGGML_CUDA=on pip install llama-cpp-python.",
         )
 
@@ -323,17 +321,17 @@ def _no_context(path: str, settings: Settings, reason: str) -> LoadError:
     if settings.cache_type is not None:
         kind = CACHE_TYPES[settings.cache_type]
         return LoadError(
-            "{} gets no cache of {} tokens of type {}: {}".format(path, settings.context, kind, reason),
+            "no cache of {1} tokens of type {2} can be made for {0}: {3}".format(path, settings.context, kind, reason),
             "Leave --kv out: a quantised cache needs flash attention, and heads as wide as its type's blocks.",
         )
     return LoadError(
-        "{} gets no context of {} tokens: {}".format(path, settings.context, reason),
+        "no context of {1} tokens can be made for {0}: {2}".format(path, settings.context, reason),
         "Give shorter requests (--prompt, --depth, --generate) or a smaller --context.",
     )
 
 
 def _listen(library: Any) -> None:
-    """Keep llama.cpp's log to ourselves: it holds the reasons of its failures, and hundreds of lines besides."""
+    """Redirect llama.cpp's log into ``_log``: it contains the reasons of failures among hundreds of other lines."""
     global _callback  # noqa: PLW0603 - the library has one callback
     if _callback is None:
         _callback = library.llama_log_callback(_note)
@@ -345,7 +343,7 @@ def _note(_level: int, text: Optional[bytes], _data: Any) -> None:
 
 
 def _reason() -> str:
-    """The last line of the log that tells what went wrong."""
+    """The reason of a failure, from the log."""
     for line in reversed(_log):
         if "error loading model: " in line:
             return line.partition("error loading model: ")[2].strip()
@@ -355,5 +353,5 @@ def _reason() -> str:
 
 
 def _sentence(error: BaseException) -> str:
-    """What an exception says, without what can be done in the package's own interface."""
+    """The message of an exception, without its advice on the package's own interface."""
     return " ".join(str(error).split()).partition(" Run with verbose")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""GGUF language models by llama.cpp: what is measured is said in ``edgeprof.worker.token_engine``."""
+"""GGUF language models by llama.cpp; ``edgeprof.worker.token_engine`` describes what is measured."""
 
 import glob
 import os
@@ -78,13 +78,13 @@ class LlamaCpp(Runtime):
 
 
 def _engine(asked: Optional[str]) -> Tuple[str, Any]:
-    """The package that is asked for, or the first that is installed: what it is called and its engine.
+    """The requested package, or the first installed one: its name with version, and its engine.
 
     Raises:
         LoadError: there is no such package, or it is not installed.
     """
     if asked is not None and asked not in [module for module, _, _ in _ENGINES]:
-        raise LoadError("there is no library {} for GGUF models".format(asked), "As: --option library=cyllama.")
+        raise LoadError("there is no library {} for GGUF models".format(asked), "Write it as --option library=cyllama.")
     for module, distribution, engine in _ENGINES:
         version = library_version(module, distribution)
         if version is not None and asked in (None, module):
@@ -93,7 +93,7 @@ def _engine(asked: Optional[str]) -> Tuple[str, Any]:
 
 
 def _gpu(device: str) -> Optional[int]:
-    """The number of the GPU that a device names; None for the CPU.
+    """The number of the GPU of a device; None for the CPU.
 
     Raises:
         LoadError: there is no such device.
@@ -107,7 +107,7 @@ def _gpu(device: str) -> Optional[int]:
 
 
 def _physical_cores() -> int:
-    """The cores that this process may use, hyper-threads counted once: ggml's threads spin at barriers."""
+    """The number of physical cores that this process may use, since ggml's threads spin at barriers."""
     allowed = os.sched_getaffinity(0)
     siblings = set()
     for path in glob.glob("/sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list"):
@@ -129,20 +129,21 @@ def _cache_type(name: Optional[str]) -> Optional[int]:
         if known == name.lower():
             return number
     raise LoadError(
-        "--kv {} is no type of llama.cpp's KV cache".format(name),
+        "--kv {} is not a type of llama.cpp's KV cache".format(name),
         "Its types are {}.".format(", ".join(CACHE_TYPES.values())),
     )
 
 
 def _prompt_threads(text: Optional[str], threads: int) -> int:
-    """
+    """Parse the number of threads for prompts.
+
     Raises:
-        LoadError: the number of threads for prompts is none.
+        LoadError: the text is not a number of threads.
     """
     if text is None:
         return threads
     if not text.isdigit() or not int(text):
-        raise LoadError("{} is no number of threads".format(text), "As: --threads 2:4, the second one for prompts.")
+        raise LoadError("{} is not a number of threads".format(text), "Write --threads 2:4, where 4 is for prompts.")
     return int(text)
 
 

@@ -1,7 +1,8 @@
-"""A serial port, by the standard library's termios: lines with the time at which they came, and writes that wait.
+"""A serial port, by the standard library's termios: lines with the time of their arrival, and writes with a deadline.
 
-Not pyserial: the worker may run under a Python that lacks it, and the time of a line is to be taken where its bytes are
-read. Python 3.6 grammar. Source: termios(3), tty_ioctl(4) (TIOCEXCL), the kernel's usb-serial (latency_timer).
+pyserial is not used: the worker may run under a Python that lacks it, and the time of a line must be taken when its
+bytes are read. Python 3.6 grammar. Source: termios(3), tty_ioctl(4) (TIOCEXCL), the kernel's usb-serial
+(latency_timer).
 """
 
 import contextlib
@@ -17,38 +18,40 @@ from typing import Any, List, NamedTuple, Optional
 from edgeprof.worker.runtime import LoadError
 
 BAUD = 115200
-#: What comes without the end of a line is thrown away beyond this (bytes).
+#: Longest input without the end of a line (bytes); a longer one is discarded.
 _LONGEST = 4096
-#: How late a USB adapter hands bytes over, at most, where nothing says better (s): the FTDI driver's default.
+#: Longest delay of bytes in a USB adapter, if its driver does not report it (s): the FTDI driver's default.
 USB_LATENCY_S = 0.016
 
 Line = NamedTuple("Line", [("text", str), ("time_s", float)])
 
 
 class PortError(LoadError):
-    """The port cannot be used, or went away."""
+    """The port cannot be used, or has disappeared."""
 
 
 class Port:
-    """One end of a serial line; nobody else may open it meanwhile.
+    """One end of a serial line, which no other program can open meanwhile.
 
     Args:
-        path: Of the device file.
+        path: Path of the device file.
         baud: Bits per second.
 
     Raises:
-        PortError: there is no such port, it is no serial port, or somebody else has it.
+        PortError: there is no such port, it is not a serial port, or another program uses it.
     """
 
     def __init__(self, path: str, baud: int = BAUD) -> None:
         self.path, self.baud = path, baud
-        self.damaged = 0  # bytes that are no text, thrown away
+        self.damaged = 0  # discarded bytes that are not text
         self._pending = b""
         self._lines: List[Line] = []
         self._descriptor = -1
         speed = getattr(termios, "B{}".format(baud), None)
         if speed is None or baud <= 0:
-            raise PortError("{} is no baud rate that serial ports have".format(baud), "As mcu:/dev/ttyACM0@115200.")
+            raise PortError(
+                "{} is not a baud rate of serial ports".format(baud), "Write it as mcu:/dev/ttyACM0@115200."
+            )
         self._descriptor = _open(path)
         try:
             self._claim()
@@ -59,7 +62,7 @@ class Port:
 
     def _claim(self) -> None:
         if not os.isatty(self._descriptor):
-            raise PortError("{} is no serial port".format(self.path), "Name the device's port: ls /dev/serial/by-id")
+            raise PortError("{} is not a serial port".format(self.path), "Name the device's port: ls /dev/serial/by-id")
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.ioctl(self._descriptor, termios.TIOCEXCL)
@@ -69,16 +72,23 @@ class Port:
             ) from None
 
     def write(self, data: bytes, limit_s: float = 5.0) -> None:
-        """
+        """Write all bytes.
+
+        Args:
+            data: The bytes.
+            limit_s: Longest time for all of them (s).
+
         Raises:
-            PortError: the port is gone, or takes nothing.
+            PortError: the port has disappeared, or accepts nothing.
         """
         rest = data
         deadline = time.monotonic() + limit_s
         while rest:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([], [self._descriptor], [], left)[1]:
-                raise PortError("{} takes no bytes any more".format(self.path), "Plug the device out and in.")
+                raise PortError(
+                    "{} accepts no bytes any more".format(self.path), "Unplug the device and plug it in again."
+                )
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
             except BlockingIOError:
@@ -87,10 +97,10 @@ class Port:
                 raise self._gone(error) from None
 
     def read_line(self, deadline_s: float) -> Optional[Line]:
-        """The next line without its end, and when its end was there; None where none came until then.
+        """Read the next line without its end, with the time of its end; None if none arrives before the deadline.
 
         Raises:
-            PortError: the port is gone.
+            PortError: the port has disappeared.
         """
         while not self._lines:
             left = deadline_s - time.monotonic()
@@ -100,10 +110,10 @@ class Port:
         return self._lines.pop(0)
 
     def drain(self, quiet_s: float, limit_s: float = 10.0) -> bool:
-        """Throw away what comes, until nothing came for so long; whether that was so before the limit.
+        """Discard input until none arrives for ``quiet_s``; return whether that happened within ``limit_s``.
 
         Raises:
-            PortError: the port is gone.
+            PortError: the port has disappeared.
         """
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
@@ -138,22 +148,22 @@ class Port:
 
     def _gone(self, error: Optional[OSError]) -> PortError:
         why = "it hung up" if error is None or error.errno == errno.EIO else str(error.strerror)
-        return PortError("{} is gone: {}".format(self.path, why), "Look at its cable and its supply.")
+        return PortError("{} is gone: {}".format(self.path, why), "Check its cable and its supply.")
 
     @property
     def unfinished(self) -> str:
-        """What came behind the end of the last line."""
+        """The input after the end of the last line."""
         return bytes(byte for byte in self._pending if 32 <= byte < 127).decode("ascii").strip()
 
     def report_delay_s(self, characters: int) -> float:
-        """How late the end of a line may be seen here (s): it is sent bit by bit, and USB hands it over in turn."""
+        """Longest delay of the end of a line (s): it is sent bit by bit, and USB adds its latency."""
         return _usb_latency_s(self.path) + 10.0 * characters / self.baud
 
     def close(self) -> None:
-        """Give the port back; safe to call twice."""
+        """Release the port. Calling it twice is safe."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            with contextlib.suppress(OSError):  # a port that hung up
+            with contextlib.suppress(OSError):  # the port may have disappeared
                 fcntl.ioctl(descriptor, termios.TIOCNXCL)
             os.close(descriptor)
 
@@ -161,7 +171,7 @@ class Port:
 def _open(path: str) -> int:
     try:
         if not stat.S_ISCHR(os.stat(path).st_mode):
-            raise PortError("{} is no serial port".format(path), "Name the device's port: ls /dev/serial/by-id")
+            raise PortError("{} is not a serial port".format(path), "Name the device's port: ls /dev/serial/by-id")
         return os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         remedy = "Name the device's port: ls /dev/serial/by-id"
@@ -169,7 +179,7 @@ def _open(path: str) -> int:
             remedy = "sudo usermod -aG dialout $USER, and log in again"
         elif error.errno == errno.EBUSY:
             remedy = "Close the serial monitor or the other bench."
-        raise PortError("{} does not open: {}".format(path, error.strerror), remedy) from None
+        raise PortError("{} cannot be opened: {}".format(path, error.strerror), remedy) from None
 
 
 def _make_raw(descriptor: int, speed: int) -> None:
@@ -181,7 +191,7 @@ def _make_raw(descriptor: int, speed: int) -> None:
 
 
 def _usb_latency_s(path: str) -> float:
-    """The adapter's own figure, where its driver tells (FTDI)."""
+    """The latency of the adapter (s), if its driver reports it (FTDI), else the default."""
     name = os.path.basename(os.path.realpath(path))
     try:
         with open("/sys/class/tty/{}/device/latency_timer".format(name)) as file:

@@ -1,9 +1,9 @@
 """The host's end of MLPerf Tiny's serial protocol (mlcommons/tiny, benchmark/runner; eembc/energyrunner, README).
 
-One command at a time, ended by ``%``; its answer is lines up to ``m-ready``. What was in the line before the first
-command is thrown away, every command must be answered by the lines that it asks for, and a device that answers out of
-step is brought back in step once: a host that trusts the order of answers takes each for that of the command before.
-Python 3.6 grammar.
+The host sends one command at a time, ended by ``%``; the answer is lines up to ``m-ready``. Input before the first
+command is discarded, every command must be answered by the expected lines, and a device that is out of step is
+resynchronised once: a host that only counted answers would take each for that of the command before. Python 3.6
+grammar.
 """
 
 import re
@@ -16,15 +16,16 @@ from .port import Line, Port, PortError
 
 T = TypeVar("T")
 READY = "m-ready"
-#: Silence (s) that ends what was said before the first command, and what a device has to answer in (s).
+#: Silence that ends the input before the first command (s), and longest wait for an answer (s).
 QUIET_S, ANSWER_S = 0.3, 2.0
-#: Bytes of input in one command: with "db " and "%" it has 56 characters, and 64 is all that a device must take.
+#: Bytes of input in one command, by default and at most. With "db " and "%" a command then has 56 characters; a device
+#: must accept only 64.
 CHUNK_BYTES, _MOST_CHUNK_BYTES = 26, 30
-#: An answer has no more lines.
+#: Most lines of an answer.
 _MOST_LINES = 4096
 #: The device's counter of microseconds has 32 bits.
 _COUNTER = 1 << 32
-#: What MLCommons' firmware says, without a prefix, of an input of another size than its model's.
+#: Messages, without a prefix, of MLCommons' firmware about an input with the wrong size.
 _OTHER_SIZE = re.compile(r"(?:elemented, expected|exceeds maximum of) (\d+)")
 _BOOT = re.compile(r"m-(timestamp-mode-|init-done)")
 
@@ -33,24 +34,24 @@ Inference = NamedTuple(
     [
         ("results", List[float]),
         ("count", int),
-        ("start_s", float),  # when the report of its beginning was here, CLOCK_MONOTONIC
+        ("start_s", float),  # arrival of the report of its beginning (CLOCK_MONOTONIC)
         ("end_s", float),
         ("device_s", Optional[float]),  # by the device's own clock
-        ("edge_s", float),  # how late these reports may have come
+        ("edge_s", float),  # longest delay of these reports
     ],
 )
 
 
 class ProtocolError(LoadError):
-    """The device answered something that was not asked for, or nothing."""
+    """The device sent an unexpected answer, or none."""
 
 
 class ResetError(LoadError):
-    """The device started anew in the middle of a command."""
+    """The device restarted during a command."""
 
 
 class RefusedError(LoadError):
-    """The device says that it cannot do what it was asked for; a byte that was lost on the line may be why."""
+    """The device reports that it cannot execute a command; a byte lost on the line may be the cause."""
 
 
 class SizeError(LoadError):
@@ -61,10 +62,11 @@ class Device:
     """A device that speaks the protocol.
 
     Args:
-        port: Its line; the device closes it.
+        port: The port of the device, which ``close`` closes.
+        chunk_bytes: Bytes of input in one command.
 
     Attributes:
-        resynchronised: How often it had to be brought back in step.
+        resynchronised: Number of times that it had to be resynchronised.
     """
 
     def __init__(self, port: Port, chunk_bytes: int = CHUNK_BYTES) -> None:
@@ -78,21 +80,21 @@ class Device:
         self.name = self.synchronise()
 
     def synchronise(self) -> str:
-        """Throw away what was said, end what was begun, and ask for its name until its answer alone comes.
+        """Discard earlier input, end a begun command, and ask for the name until only its answer arrives.
 
         Returns:
-            The name.
+            The name of the device.
 
         Raises:
-            ProtocolError: no device of this protocol answers here.
+            ProtocolError: no device with this protocol answers.
         """
         heard = ""
         for number in range(3):
             if number == 2 and not heard:
-                break  # a board that starts anew when its port is opened has started by now
+                break  # a board that restarts when its port is opened has started by now
             if not self._port.drain(QUIET_S):
-                break  # it talks without end
-            self._port.write(b"%")  # what somebody has typed before us is a command of its own
+                break  # it never stops sending
+            self._port.write(b"%")  # ends a command that somebody else has begun
             self._port.drain(QUIET_S)
             self._port.write(b"name%")
             lines, is_whole = self._listen(ANSWER_S)
@@ -101,17 +103,17 @@ class Device:
             if is_whole and len(names) == 1 and self._port.drain(QUIET_S):
                 return _bracketed(names[0])
         raise ProtocolError(
-            "{} at {} baud is no device of MLPerf Tiny's protocol: {}".format(
+            "{} at {} baud is not a device with MLPerf Tiny's protocol: {}".format(
                 self._port.path,
                 self._port.baud,
-                "it says {!r}".format(heard[:60]) if heard else "it answers nothing to name%",
+                "it sends {!r}".format(heard[:60]) if heard else "it does not answer name%",
             ),
-            "Is it the right port, does the firmware run, is the speed right (mcu:/dev/ttyACM0@9600)? One that still"
-            " works at a window that was broken off answers when that has ended.",
+            "Check the port, the firmware and the speed (mcu:/dev/ttyACM0@9600). A device that is still busy with an"
+            " aborted window answers after that window.",
         )
 
     def _listen(self, limit_s: float) -> Tuple[List[Line], bool]:
-        """The lines of an answer, and whether it came to its end."""
+        """Read the lines of an answer; return them, and whether the answer was complete."""
         deadline = time.monotonic() + limit_s
         lines: List[Line] = []
         while len(lines) < _MOST_LINES:
@@ -124,12 +126,12 @@ class Device:
         return lines, False
 
     def ask(self, command: str, limit_s: float = ANSWER_S) -> List[Line]:
-        """The lines that answer a command, without the ``m-ready`` at their end.
+        """Send a command and return the lines of its answer, without the final ``m-ready``.
 
         Raises:
-            ProtocolError: no whole answer came, or a line of it belongs to no device of this protocol.
-            ResetError: the device started anew.
-            RefusedError: it answered with an error.
+            ProtocolError: the answer is not complete, or a line does not belong to the protocol.
+            ResetError: the device restarted.
+            RefusedError: the device answered with an error.
         """
         self._port.write(command.encode("ascii") + b"%")
         lines, is_whole = self._listen(limit_s)
@@ -138,7 +140,7 @@ class Device:
             if _BOOT.match(line.text):
                 raise ResetError(
                     "the device at {} restarted during {!r}".format(self._port.path, shown),
-                    "Look at its supply and its watchdog.",
+                    "Check its supply and its watchdog.",
                 )
             if line.text.startswith("e-"):
                 raise RefusedError("the device at {} refuses {!r}: {}".format(self._port.path, shown, line.text[2:]))
@@ -159,16 +161,16 @@ class Device:
                 )
         if not is_whole:
             raise ProtocolError(
-                "the device at {} gave no whole answer to {!r} in {:g} s".format(self._port.path, shown, limit_s),
+                "the device at {} gave no complete answer to {!r} in {:g} s".format(self._port.path, shown, limit_s),
                 "Is its firmware still running? Reset it.",
             )
         return [line for line in lines if line.text]
 
     def in_step(self, step: Callable[[], T]) -> T:
-        """Do a step; where the device answers out of step, bring it back and do it once more.
+        """Execute a step; if the device is out of step, resynchronise it and execute the step once more.
 
         Raises:
-            LoadError: see ``ask``; of the second try.
+            LoadError: the second try failed (see ``ask``).
         """
         try:
             return step()
@@ -180,7 +182,7 @@ class Device:
     # --- what can be asked --------------------------------------------------------------------------------------------
 
     def profile(self) -> List[str]:
-        """What the firmware says of itself, line by line."""
+        """The lines in which the firmware describes itself."""
 
         def step() -> List[str]:
             lines = [line.text for line in self.ask("profile")]
@@ -190,10 +192,10 @@ class Device:
         return self.in_step(step)
 
     def load(self, data: bytes) -> None:
-        """Give it an input.
+        """Send an input to the device.
 
         Raises:
-            LoadError: it does not take so many bytes, or see ``ask``.
+            LoadError: the device does not accept an input of this size; see also ``ask``.
         """
 
         def step() -> None:
@@ -209,12 +211,12 @@ class Device:
         self.in_step(step)
 
     def infer(self, count: int, warmups: int, limit_s: float) -> Inference:
-        """Run so many inferences of the input that is loaded, after some that are not timed.
+        """Run inferences on the loaded input, after some that are not timed.
 
         Args:
-            count: At least 1.
-            warmups: Always sent: left out, a device takes 10.
-            limit_s: How long all of it may take.
+            count: Number of inferences, at least 1.
+            warmups: Number of inferences that are not timed; always sent, since a device would assume 10.
+            limit_s: Longest time for the whole command (s).
 
         Raises:
             LoadError: see ``ask``.
@@ -238,7 +240,7 @@ class Device:
         assert started is not None
         assert done is not None
         first, last = started, done
-        if laps:  # firmware in energy mode has none: it gives a pulse on a pin instead
+        if laps:  # firmware in energy mode reports none; it sets a pin instead
             first, last = laps
             device_s = (self._number(last, command) - self._number(first, command)) % _COUNTER * 1e-6
         delay_s = self._port.report_delay_s(max(len(first.text), len(last.text)) + 2)
@@ -262,21 +264,21 @@ class Device:
             raise self._unexpected(command, lines, beginning)
 
     def _unexpected(self, command: str, lines: Sequence[str], lacking: str) -> ProtocolError:
-        said = ", ".join(lines)[:80] or READY
+        answer = ", ".join(lines)[:80] or READY
         return ProtocolError(
-            "the device at {} answers out of step: {!r} brought {!r}, without {}".format(
-                self._port.path, command, said, lacking
+            "the device at {} is out of step: it answered {!r} with {!r}, without {}".format(
+                self._port.path, command, answer, lacking
             ),
-            "Reset it; does anything else write to its line?",
+            "Reset it, and check that no other program writes to its line.",
         )
 
     def close(self) -> None:
-        """Give the port back; safe to call twice."""
+        """Release the port. Calling it twice is safe."""
         self._port.close()
 
 
 def _bracketed(line: str) -> str:
-    """What stands between the brackets of a line, or after its last dash."""
+    """The text between the brackets of a line, or after its last dash."""
     inside = re.search(r"\[(.*)\]", line)
     return inside.group(1) if inside else line.rpartition("-")[2]
 

@@ -1,9 +1,9 @@
 """Models on a microcontroller, by MLPerf Tiny's serial protocol: ``mcu:/dev/ttyACM0`` or ``mcu:/dev/ttyUSB0@9600``.
 
-The device runs a window by itself (``infer N 0``) and reports when it began and ended; what passes over the line is in
-none. Its latency is the mean that its own clock tells, which is held against this machine's. Inputs are the raw bytes
-that its firmware takes; outputs are the scores of ``m-results``, which have three decimals. Joules are those of a meter
-at its supply. Nothing of it is an MLPerf result: those are made by MLCommons' own runner.
+The device runs a window by itself (``infer N 0``) and reports its beginning and end; no window contains a transfer of
+data. Its latency is the mean by its own clock, which is checked against this machine's clock. Inputs are the raw bytes
+that the firmware takes; outputs are the scores of ``m-results``, which have three decimals. Joules are measured by a
+meter at the device's supply. The figures are not MLPerf results, which only MLCommons' own runner produces.
 Python 3.6 grammar.
 """
 
@@ -32,23 +32,23 @@ from .protocol import CHUNK_BYTES, Device, Inference
 
 INPUT, OUTPUT = "input", "results"
 Input = NamedTuple("Input", [("shape", Tuple[int, ...]), ("dtype", str)])
-#: What the models of MLPerf Tiny take, as the bytes of its data sets.
+#: The inputs of the models of MLPerf Tiny, in the form of the bytes of its data sets.
 INPUTS = {
     "ic01": Input((1, 3072), "uint8"),
     "vww01": Input((1, 27648), "uint8"),
     "kws01": Input((1, 490), "int8"),
     "ad01": Input((1, 640), "float32"),
 }
-#: How long the first inference may take, and any other beyond what it should (s).
+#: Longest time of the first inference, and tolerance for any other (s).
 _FIRST_S, _SLACK_S = 60.0, 10.0
-#: A burst is so much longer than asked for, so that the device's clock may be slow.
+#: Factor by which a burst is longer than requested, since the device's clock may be slow.
 _MARGIN = 1.01
-#: A burst has at most so many times the inferences of the longest before it: a clock of whole milliseconds shows
-#: nothing of a few, and a million of them may take hours.
+#: Largest factor by which a burst may have more inferences than the longest one before: a clock with whole milliseconds
+#: does not resolve a few inferences, and a million of them may take hours.
 _GROWTH = 16
-#: What one inference takes is known well enough from a burst of this part of the window.
+#: Share of a window that a burst must last for its latency to be precise enough.
 _ENOUGH = 0.1
-#: Most inferences of one command: a device reads their number into 31 bits.
+#: Most inferences of one command, since a device reads their number into 31 bits.
 _MOST_INFERENCES = 2**31 - 1
 _OPTIONS = ("chunk", "arena", "flash", "ram")
 _SIZES = {"arena": "arena_bytes", "flash": "flash_bytes", "ram": "ram_bytes"}
@@ -71,7 +71,7 @@ class Microcontrollers(Runtime):
         _refuse_flags(options)
         place, at, baud = path.partition("@")
         if at and not baud.isdigit():
-            raise LoadError("{!r} in {} is no baud rate".format(baud, path), "As mcu:/dev/ttyACM0@115200.")
+            raise LoadError("{!r} in {} is not a baud rate".format(baud, path), "Write it as mcu:/dev/ttyACM0@115200.")
         port = Port(place, int(baud) if at else BAUD)
         try:
             device = Device(port, _whole_number(options.options, "chunk", CHUNK_BYTES))
@@ -82,7 +82,7 @@ class Microcontrollers(Runtime):
 
 
 class MicrocontrollerSession(Session):
-    """A device, and the input that it holds."""
+    """A device, and the input that was sent to it."""
 
     def __init__(self, device: Device, port: Port, options: LoadOptions) -> None:
         self._device, self._port = device, port
@@ -96,14 +96,14 @@ class MicrocontrollerSession(Session):
         self.outputs = (TensorSpec(OUTPUT, (1, "classes"), "float32", None),)
         self._loaded: Optional[bytes] = None
         self._classes: Optional[int] = None
-        self._latency_s: Optional[float] = None  # of one inference, from the longest burst so far
+        self._latency_s: Optional[float] = None  # time of one inference, from the longest burst so far
         self._longest_s = 0.0
-        self._most = 1  # inferences of one burst so far
+        self._most = 1  # most inferences of one burst so far
         self.version = _stated(profile, r"m-profile-\[(.*)\]") or "unknown"
         self._facts = {"device": device.name, "port": port.path, "baud": str(port.baud), "model": model or "unknown"}
 
     @property
-    def facts(self) -> Dict[str, str]:  # type: ignore[override]  # they change while it runs
+    def facts(self) -> Dict[str, str]:  # type: ignore[override]  # the facts change during a run
         return dict(
             self._facts,
             resynchronised=str(self._device.resynchronised),
@@ -123,7 +123,7 @@ class MicrocontrollerSession(Session):
                 self._infer(min(self._count_for(seconds), _GROWTH * self._most))
             done = self._infer(self._count_for(seconds))
             span = Span(WINDOW, done.start_s, done.end_s, done.count)
-            # Where the two clocks disagree by more, one of the reports was later than that: this machine was busy.
+            # If the two clocks disagree by more, a report was delayed further, because this machine was busy.
             unlike_s = 0.0 if done.device_s is None else abs(done.device_s - span.seconds)
             return Burst(span, done.device_s, max(done.edge_s, unlike_s))
 
@@ -136,15 +136,15 @@ class MicrocontrollerSession(Session):
         self._device.close()
 
     def _count_for(self, seconds: float) -> int:
-        """How many inferences take so long, as far as the longest burst tells."""
+        """The number of inferences that take ``seconds``, estimated from the longest burst."""
         assert self._latency_s is not None  # it has run once
         return max(1, min(_MOST_INFERENCES, math.ceil(_MARGIN * seconds / self._latency_s)))
 
     def _give(self, feeds: Dict[str, Any]) -> None:
-        """Send the input, where the device does not hold it already."""
+        """Send the input, unless the device has it already."""
         data = np.ascontiguousarray(feeds[INPUT]).tobytes()
         if data != self._loaded:
-            self._loaded = None  # whatever happens now, it does not hold the one before
+            self._loaded = None  # even if loading fails, the device no longer has the earlier input
             self._device.load(data)
             self._loaded = data
 
@@ -163,7 +163,7 @@ class MicrocontrollerSession(Session):
         here_s = done.end_s - done.start_s
         spent_s = here_s if done.device_s is None else done.device_s
         if abs(spent_s - here_s) > 2 * done.edge_s + 0.5 * here_s:
-            spent_s = here_s  # a clock that stands still must not make a burst of hours
+            spent_s = here_s  # a clock that stands still must not lead to a burst of hours
         if spent_s >= self._longest_s:
             self._longest_s = spent_s
             self._latency_s = max(spent_s / count, 1e-7)
@@ -172,16 +172,17 @@ class MicrocontrollerSession(Session):
 
 
 def _refuse_flags(options: LoadOptions) -> None:
-    """
+    """Refuse flags that have no meaning for a device with a finished firmware.
+
     Raises:
-        LoadError: something was asked for that a device with a finished firmware cannot do.
+        LoadError: such a flag was given.
     """
     if options.device != "mcu":
-        raise LoadError("--device {} says nothing to a microcontroller".format(options.device), "Leave it out.")
+        raise LoadError("--device {} has no meaning for a microcontroller".format(options.device), "Leave it out.")
     if options.threads:
-        raise LoadError("--threads says nothing to a microcontroller", "Leave it out.")
+        raise LoadError("--threads has no meaning for a microcontroller", "Leave it out.")
     if options.batch != 1:
-        raise LoadError("--batch says nothing to a microcontroller", "Its firmware takes one input at a time.")
+        raise LoadError("--batch has no meaning for a microcontroller", "Its firmware takes one input at a time.")
     unknown = sorted(set(options.options) - set(_OPTIONS))
     if unknown:
         raise LoadError(
@@ -194,18 +195,18 @@ def _whole_number(options: Dict[str, str], name: str, default: int) -> int:
     if text is None:
         return default
     if not text.isdigit():
-        raise LoadError("--option {}={} is no whole number".format(name, text), "As --option {}=26.".format(name))
+        raise LoadError("--option {}={} is not a whole number".format(name, text), "Write --option {}=26.".format(name))
     return int(text)
 
 
 def _stated(profile: Sequence[str], pattern: str) -> Optional[str]:
-    """The first group of the first line that has the pattern."""
+    """The first group of the first line that matches the pattern; None if none does."""
     matches = (re.match(pattern, line) for line in profile)
     return next((match.group(1) for match in matches if match), None)
 
 
 def _size(options: Dict[str, str], profile: Sequence[str], option: str) -> Optional[int]:
-    """Bytes, as the user says, else as the firmware does (``m-mem-arena-55984``, as examples/mcu has it)."""
+    """A size (bytes) from the user's option, else from the firmware (``m-mem-arena-55984``, as in examples/mcu)."""
     if option in options:
         return _whole_number(options, option, 0)
     text = _stated(profile, r"m-mem-{}-(\d{{1,12}})$".format(option))
@@ -213,14 +214,16 @@ def _size(options: Dict[str, str], profile: Sequence[str], option: str) -> Optio
 
 
 def _input_spec(model: Optional[str], profile: Sequence[str], options: LoadOptions) -> TensorSpec:
-    """The model's input: as ``--input`` says, else as the firmware does (``m-input-[1x490:int8]``), else as the model
-    of MLPerf Tiny has it that the firmware names; of any size where nobody says.
+    """The spec of the model's input.
+
+    It comes from ``--input``, else from the firmware (``m-input-[1x490:int8]``), else from the model of MLPerf Tiny
+    that the firmware names; otherwise the input may have any size.
     """
     given = options.shapes.get(INPUT)
     if given is not None and given[:1] != (1,):
         raise LoadError(
             "--input input={} does not begin with 1, the number of samples".format("x".join(map(str, given))),
-            "As --input input=1x{}.".format("x".join(map(str, given))),
+            "Write --input input=1x{}.".format("x".join(map(str, given))),
         )
     if given is not None:
         return TensorSpec(INPUT, tuple(given), options.dtypes.get(INPUT, "uint8"), None)

@@ -1,7 +1,8 @@
-"""CUDA as runtimes need it: memory, copies, streams, events, graphs. Through whatever is there.
+"""The part of CUDA that runtimes need: memory, copies, streams, events, graphs.
 
-libcudart by ctypes (part of JetPack, of a CUDA installation and of NVIDIA's wheels), cuda-python, or pycuda, in this
-order. Addresses and stream handles are integers, host buffers are pinned numpy arrays, times are seconds.
+It is reached through libcudart by ctypes (part of JetPack, of a CUDA installation and of NVIDIA's wheels), cuda-python
+or pycuda, in this order. Addresses and stream handles are integers, host buffers are pinned numpy arrays, times are in
+seconds.
 
 Python 3.6 grammar, numpy. Sources: CUDA Runtime API reference (signatures, attribute and flag numbers); the docstrings
 of cuda-python; pycuda's documentation.
@@ -12,7 +13,7 @@ from typing import Any, Callable, Tuple
 
 import numpy as np
 
-#: cudaMemcpyKind and cudaStreamCaptureMode: numbers of the C API, the same in every version.
+#: Values of cudaMemcpyKind and cudaStreamCaptureMode, the same in every version of the C API.
 H2D, D2H = 1, 2
 CAPTURE_THREAD = 1
 #: cudaDeviceScheduleSpin, …Yield, …BlockingSync
@@ -20,11 +21,11 @@ WAITS = {"auto": 0, "spin": 1, "yield": 2, "block": 4}
 
 
 class CudaError(RuntimeError):
-    """A call of CUDA that failed; the sentence holds CUDA's own ("out of memory")."""
+    """A call of CUDA failed; the message contains CUDA's own ("out of memory")."""
 
 
 class Cuda:
-    """One GPU through one of the libraries. Everything raises CudaError with the name of the call."""
+    """One GPU through one of the libraries. Every method may raise CudaError with the name of the call."""
 
     name = ""
 
@@ -38,14 +39,14 @@ class Cuda:
         raise NotImplementedError
 
     def host(self, size: int) -> Any:
-        """Pinned memory as a numpy array of bytes; give it back with ``host_free``."""
+        """Allocate pinned memory as a numpy array of bytes; release it with ``host_free``."""
         raise NotImplementedError
 
     def host_free(self, array: Any) -> None:
         raise NotImplementedError
 
     def copy_in(self, address: int, array: Any, stream: Any) -> Callable[[], None]:
-        """What copies the whole array to the device, in the stream's turn."""
+        """Return a function that queues a copy of the whole array to the device in the stream."""
         raise NotImplementedError
 
     def copy_out(self, array: Any, address: int, stream: Any) -> Callable[[], None]:
@@ -55,7 +56,7 @@ class Cuda:
         raise NotImplementedError
 
     def handle(self, stream: Any) -> int:
-        """The stream as TensorRT takes it."""
+        """The stream in the form that TensorRT takes."""
         raise NotImplementedError
 
     def close_stream(self, stream: Any) -> None:
@@ -77,7 +78,7 @@ class Cuda:
         raise NotImplementedError
 
     def elapsed_s(self, start: Any, end: Any) -> float:
-        """Seconds between two recorded events that are done (resolution about 0.5 µs)."""
+        """Seconds between two recorded events that have completed (resolution about 0.5 µs)."""
         raise NotImplementedError
 
     def memory(self) -> Tuple[int, int]:
@@ -85,7 +86,7 @@ class Cuda:
         raise NotImplementedError
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Any:
-        """What ``work`` puts into the stream, as a graph that ``launch`` starts."""
+        """Capture the work that ``work`` queues in the stream, as a graph that ``launch`` starts."""
         raise NotImplementedError
 
     def launch(self, graph: Any, stream: Any) -> None:
@@ -96,21 +97,21 @@ class Cuda:
 
 
 class RuntimeApi(Cuda):
-    """CUDA by the names of the C API's functions: what libcudart and cuda-python have in common."""
+    """CUDA by the names of the C API's functions, which libcudart and cuda-python have in common."""
 
     def _call(self, function: str, *arguments: Any) -> Any:
         """Call a function of the runtime API.
 
         Returns:
-            What the library returns beside the error; None where results are written through pointers.
+            The library's results without the error; None if results are written through pointers.
 
         Raises:
-            CudaError: it returned an error.
+            CudaError: the call returned an error.
         """
         raise NotImplementedError
 
     def _create(self, function: str, *arguments: Any) -> Any:
-        """The handle or address that a function makes, which is its first result."""
+        """Call a function that creates something, and return its handle or address."""
         raise NotImplementedError
 
     def malloc(self, size: int) -> int:
@@ -128,7 +129,7 @@ class RuntimeApi(Cuda):
         self._call("cudaFreeHost", array.ctypes.data)
 
     def stream(self) -> Any:
-        return self._create("cudaStreamCreateWithFlags", 1)  # cudaStreamNonBlocking: apart from the default stream
+        return self._create("cudaStreamCreateWithFlags", 1)  # cudaStreamNonBlocking: independent of the default stream
 
     def handle(self, stream: Any) -> int:
         return int(stream)

@@ -1,4 +1,4 @@
-"""CUDA for runtimes: its interface (``api``) through libcudart by ctypes, cuda-python or pycuda, whichever is there."""
+"""CUDA for runtimes: its interface (``api``) through libcudart by ctypes, cuda-python or pycuda."""
 
 import sys
 from typing import Callable, Dict, List, Optional
@@ -16,16 +16,16 @@ BACKENDS = ("ctypes", "cuda-python", "pycuda")
 
 
 def choose(wanted: Optional[str], device: int, wait: str, driver: Driver) -> Cuda:
-    """The library that is there, on that GPU.
+    """Open a GPU through the requested library, or the first one that is installed.
 
     Args:
-        wanted: One of BACKENDS; None for the first that is there.
+        wanted: One of BACKENDS; None: the first one that is installed.
         device: Number of the GPU.
         wait: A key of WAITS: how the CPU waits for the GPU.
-        driver: What ``ask_driver`` found.
+        driver: The driver, as ``ask_driver`` returned it.
 
     Raises:
-        LoadError: none is there, or the driver is too old for it.
+        LoadError: no library is installed, or the driver is too old for it.
     """
     makers: Dict[str, Callable[[int, int], Cuda]] = {"ctypes": Cudart, "cuda-python": CudaPython, "pycuda": PyCuda}
     reasons: List[str] = []
@@ -37,7 +37,7 @@ def choose(wanted: Optional[str], device: int, wait: str, driver: Driver) -> Cud
         except CudaError as error:
             if "insufficient" in str(error):
                 raise LoadError(
-                    "the driver supports CUDA up to {}, the CUDA runtime here is newer: {}".format(
+                    "the driver supports CUDA up to {}, but the CUDA runtime here is newer: {}".format(
                         version_text(driver.version), error
                     ),
                     "Update the driver, or install the libraries for the driver's CUDA.",

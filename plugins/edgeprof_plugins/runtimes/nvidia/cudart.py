@@ -1,4 +1,4 @@
-"""CUDA by ctypes: libcudart, which JetPack, a CUDA installation and NVIDIA's wheels have.
+"""CUDA through libcudart by ctypes; JetPack, a CUDA installation and NVIDIA's wheels contain libcudart.
 
 Python 3.6 grammar, numpy. Source: CUDA Runtime API reference (signatures).
 """
@@ -48,10 +48,10 @@ class Cudart(RuntimeApi):
             getattr(self._lib, function).argtypes = arguments
         self._lib.cudaGetErrorString.argtypes = [ctypes.c_int]
         self._lib.cudaGetErrorString.restype = ctypes.c_char_p
-        # Refused (error 708) once the context lives, as in a process that has used CUDA before: then as it is.
+        # This fails (error 708) if the process has used CUDA before; the flags then stay as they are.
         self._lib.cudaSetDeviceFlags(flags)
         self._call("cudaSetDevice", device)
-        self._call("cudaFree", None)  # makes the context now
+        self._call("cudaFree", None)  # creates the context now
 
     def _call(self, function: str, *arguments: Any) -> None:
         code = getattr(self._lib, function)(*arguments)
@@ -60,7 +60,7 @@ class Cudart(RuntimeApi):
             raise CudaError("{}: {} (CUDA error {})".format(function, message.decode("utf-8", "replace"), code))
 
     def _create(self, function: str, *arguments: Any) -> int:
-        """What a call writes to its first argument."""
+        """Call a function, and return the value that it writes to its first argument."""
         value = ctypes.c_void_p()
         self._call(function, ctypes.byref(value), *arguments)
         return value.value or 0
@@ -111,7 +111,7 @@ class Cudart(RuntimeApi):
         graph = ctypes.c_void_p()
         try:
             work()
-        finally:  # a stream left in capture refuses everything else
+        finally:  # a stream that stays in capture mode refuses everything else
             ended = self._lib.cudaStreamEndCapture(stream, ctypes.byref(graph))
         if ended != 0 or not graph.value:
             raise CudaError("cudaStreamEndCapture: the work cannot be captured (CUDA error {})".format(ended))
@@ -131,7 +131,11 @@ class Cudart(RuntimeApi):
 
 
 def _load_libcudart() -> Any:
-    """The CUDA runtime library, where the linker, NVIDIA's wheels or a CUDA installation have it."""
+    """Load the CUDA runtime library from the linker's paths, NVIDIA's wheels or a CUDA installation.
+
+    Raises:
+        ImportError: it is in none of these places.
+    """
     versions = ("", ".13", ".12", ".11.0", ".10.2")
     names = ["libcudart.so" + version for version in versions]
     for folder in sys.path:
@@ -140,6 +144,6 @@ def _load_libcudart() -> Any:
     for name in names:
         try:
             return ctypes.CDLL(name)
-        except OSError:  # noqa: PERF203 - looking is the point
+        except OSError:  # noqa: PERF203 - the first library that loads is taken
             continue
-    raise ImportError("no libcudart.so is found")
+    raise ImportError("libcudart.so was not found")

@@ -1,4 +1,4 @@
-"""NVIDIA's driver, asked in another process: its version and its GPUs.
+"""The version and the GPUs of NVIDIA's driver, found out in another process.
 
 Python 3.6 grammar, the standard library. Source: CUDA Driver API reference (cuDeviceGetAttribute 75 and 76: compute
 capability).
@@ -13,7 +13,7 @@ from edgeprof.worker.runtime import LoadError
 
 _NO_DRIVER = "Install NVIDIA's driver; in a container, start it with --gpus all (on a Jetson: --runtime nvidia)."
 
-#: Asks the driver in a process of its own: a broken driver may crash whoever calls it.
+#: Program that asks the driver; it runs in a separate process, since a broken driver may crash its caller.
 _ASK = """
 import ctypes, json
 found = {}
@@ -44,12 +44,12 @@ Driver = NamedTuple("Driver", [("version", Optional[int]), ("gpus", Tuple[Gpu, .
 
 
 def version_text(number: Optional[int]) -> str:
-    """``12.4`` of CUDA's 12040."""
+    """Write CUDA's number of a version as text: 12040 is ``12.4``."""
     return "unknown" if not number else "{}.{}".format(number // 1000, number % 1000 // 10)
 
 
 def ask_driver() -> Driver:
-    """The driver's version and its GPUs, asked in another process.
+    """Find out the driver's version and its GPUs, in another process.
 
     Raises:
         LoadError: there is no libcuda, it does not start, or it has no GPU.
@@ -59,13 +59,13 @@ def ask_driver() -> Driver:
             [sys.executable, "-c", _ASK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise LoadError("NVIDIA's driver does not answer: {}".format(error), "nvidia-smi says more.") from None
+        raise LoadError("NVIDIA's driver does not answer: {}".format(error), "nvidia-smi shows details.") from None
     try:
         answer = json.loads(done.stdout.decode("utf-8", "replace").splitlines()[-1])
     except (ValueError, IndexError):
         raise LoadError(
             "NVIDIA's driver crashes when it is asked for its GPUs (exit status {})".format(done.returncode),
-            "Reinstall it; nvidia-smi and dmesg say more.",
+            "Reinstall it; nvidia-smi and dmesg show details.",
         ) from None
     if "missing" in answer:
         raise LoadError("there is no NVIDIA driver: libcuda.so.1 cannot be loaded", _NO_DRIVER)

@@ -1,4 +1,4 @@
-"""CUDA by a Python package: NVIDIA's cuda-python, or pycuda.
+"""CUDA through a Python package: NVIDIA's cuda-python, or pycuda.
 
 Python 3.6 grammar, numpy. Sources: the docstrings of cuda-python; pycuda's documentation and source.
 """
@@ -80,7 +80,7 @@ class CudaPython(RuntimeApi):
 
 
 class PyCuda(Cuda):
-    """pycuda: objects instead of handles. The GPU's primary context, which TensorRT uses too."""
+    """pycuda: it has objects instead of handles, and uses the GPU's primary context, as TensorRT does."""
 
     name = "pycuda"
 
@@ -115,7 +115,7 @@ class PyCuda(Cuda):
         return self._driver.pagelocked_empty(size, np.uint8)
 
     def host_free(self, array: Any) -> None:
-        """Pycuda frees it with its last reference."""
+        """Do nothing: pycuda frees the memory with its last reference."""
 
     def copy_in(self, address: int, array: Any, stream: Any) -> Callable[[], None]:
         def run() -> None:
@@ -160,11 +160,11 @@ class PyCuda(Cuda):
         free, total = self._driver.mem_get_info()
         return int(free), int(total)
 
-    def capture(self, stream: Any, work: Callable[[], None]) -> Any:  # noqa: ARG002 - there are none
-        raise CudaError("CUDA graphs are not offered through pycuda")
+    def capture(self, stream: Any, work: Callable[[], None]) -> Any:  # noqa: ARG002 - graphs are not supported
+        raise CudaError("CUDA graphs are not supported through pycuda")
 
     def launch(self, graph: Any, stream: Any) -> None:  # noqa: ARG002 - there are none
         raise CudaError("CUDA graphs are not offered through pycuda")
 
     def close_graph(self, graph: Any) -> None:
-        """There are none."""
+        """Do nothing: there are no graphs."""

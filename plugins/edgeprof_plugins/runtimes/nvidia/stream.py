@@ -1,4 +1,4 @@
-"""Inferences in a stream of CUDA: waited for, queued, or timed part by part; and the memory that they copy.
+"""Inferences in a CUDA stream: each one awaited, queued behind another, or timed in parts; and the memory in use.
 
 Python 3.6 grammar, numpy. Source: NVIDIA's trtexec for what is timed (H2D, compute and D2H by CUDA events, enqueue by
 the host's clock).
@@ -9,15 +9,15 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from .api import Cuda
 
-#: One inference: the copies in, what starts the computation, the copies out; each only puts work into the stream.
+#: One inference: the copies in, the start of the computation, the copies out. Each only queues work in the stream.
 Steps = Tuple[Sequence[Callable[[], None]], Callable[[], Any], Sequence[Callable[[], None]]]
 
 
 class Stream:
-    """A stream of its own and the events in it.
+    """A separate stream, and the events in it.
 
-    ``steps`` is asked before each inference for what to do, as its buffers may have changed hands since. What puts an
-    inference into the stream is written out in each call: a function more would be in the time that is measured.
+    ``steps`` is called before each inference, since the buffers may have changed meanwhile. Each method repeats the
+    code that queues an inference, because a further function call would be part of the measured time.
     """
 
     def __init__(self, cuda: Cuda) -> None:
@@ -26,7 +26,7 @@ class Stream:
         self._events: List[Any] = []
 
     def waiting(self, steps: Callable[[], Steps]) -> Callable[[], None]:
-        """One inference, complete: inputs in, computed, outputs out, waited for."""
+        """Return a call of one complete inference: it copies inputs in, computes, copies outputs out, and waits."""
         wait, stream = self._cuda.wait, self.stream
 
         def call() -> None:
@@ -41,7 +41,7 @@ class Stream:
         return call
 
     def queued(self, steps: Callable[[], Steps]) -> Callable[[], None]:
-        """As ``waiting``, but a call waits for the inference before it: the GPU always has the next one waiting."""
+        """As ``waiting``, but a call waits only for the inference before it, so that the GPU always has work queued."""
         cuda, stream = self._cuda, self.stream
         events = [self._event(), self._event()]
         state = [0]
@@ -62,7 +62,7 @@ class Stream:
         return call
 
     def timed(self, steps: Callable[[], Steps]) -> Callable[[], Dict[str, float]]:
-        """As ``waiting``; the call returns the seconds of its parts (``Session.bind_timed``)."""
+        """As ``waiting``, but the call returns the seconds of its parts (``Session.bind_timed``)."""
         cuda, stream, clock = self._cuda, self.stream, time.monotonic
         begin, fed, computed, end = (self._event() for _ in range(4))
 
@@ -110,7 +110,7 @@ class Stream:
 
 
 class Usage:
-    """The most memory of the device in use since this was made: other processes' changes are in it."""
+    """The peak of the device's memory in use since this object was created; other processes change it too."""
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
@@ -118,7 +118,7 @@ class Usage:
         self._before, self._most = total - free, 0
 
     def most(self) -> int:
-        """Look now, and return the most bytes that were seen beyond those in use before."""
+        """Read the present use, and return the peak so far beyond the memory in use at first (bytes)."""
         free, total = self._cuda.memory()
         self._most = max(self._most, total - free - self._before)
         return self._most

@@ -1,6 +1,6 @@
-"""ONNX Runtime on an NVIDIA GPU: inputs and outputs bound to device memory, in a CUDA stream of ours.
+"""ONNX Runtime on an NVIDIA GPU, with inputs and outputs bound to device memory, in a CUDA stream of edgeprof.
 
-So an inference copies from and to pinned memory, can be queued behind another, and is timed by CUDA events.
+This way an inference copies from and to pinned memory, can be queued behind another, and is timed by CUDA events.
 
 Python 3.6 grammar, numpy. Sources: onnxruntime.ai, CUDA and TensorRT execution providers (user_compute_stream,
 enable_cuda_graph, trt_cuda_graph_enable) and "I/O binding"; onnxruntime_run_options_config_keys.h.
@@ -15,11 +15,11 @@ from ..nvidia.cuda import Cuda, choose
 from ..nvidia.driver import Driver, version_text
 from ..nvidia.stream import Steps, Stream, Usage
 
-#: Providers that compute in a CUDA stream, and take one.
+#: Providers that compute in a CUDA stream and accept one.
 PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
-#: What ONNX Runtime calls the device whose memory is bound.
+#: ONNX Runtime's name of the device whose memory is bound.
 MEMORY = "cuda"
-#: The first that takes a stream from Python; the first of which a captured graph is left asynchronous for sure.
+#: First release that accepts a stream from Python, and first one in which a captured graph is surely asynchronous.
 TAKES_STREAM, QUEUES_GRAPHS = (1, 18), (1, 28)
 #: Options of providers that capture the computation as a CUDA graph.
 GRAPH_OPTIONS = ("enable_cuda_graph", "trt_cuda_graph_enable")
@@ -32,8 +32,8 @@ class Gpu:
 
     Args:
         ort: The module ``onnxruntime``.
-        number: Of the GPU.
-        driver: What ``ask_driver`` found.
+        number: Number of the GPU.
+        driver: The driver, as ``ask_driver`` returned it.
         graph: Whether the provider captures a CUDA graph.
 
     Raises:
@@ -51,18 +51,18 @@ class Gpu:
         #: Why there are no times of the device; None: there are.
         self.reason: Optional[str] = None
         if version_of(ort) < TAKES_STREAM:
-            self.reason = "ONNX Runtime {} takes no CUDA stream, {}.{} does".format(ort.__version__, *TAKES_STREAM)
+            self.reason = "ONNX Runtime {} accepts no CUDA stream, {}.{} does".format(ort.__version__, *TAKES_STREAM)
 
     def settings(self) -> Dict[str, str]:
-        """The provider's option that makes it compute in this stream."""
+        """The provider's options that make it compute in this stream."""
         return {} if self.reason else {"user_compute_stream": str(self._line.handle())}
 
     def attach(self, session: Any, provider: str) -> None:
-        """Look whether the session really computes in this stream: times of another one would mean nothing."""
+        """Check that the session really computes in this stream: the times of another stream would mean nothing."""
         self._session = session
         taken = session.get_provider_options().get(provider, {}).get("user_compute_stream")
         if self.reason is None and taken != str(self._line.handle()):
-            self.reason = "{} did not take the CUDA stream".format(provider)
+            self.reason = "{} did not accept the CUDA stream".format(provider)
 
     def facts(self) -> Dict[str, str]:
         facts = {
@@ -77,11 +77,11 @@ class Gpu:
 
     @property
     def queues(self) -> bool:
-        """Whether a run comes back before it is done."""
+        """Whether a run returns before it is complete."""
         return not self._graph or version_of(self._ort) >= QUEUES_GRAPHS
 
     def run_options(self) -> Any:
-        """For runs with arrays of the caller's: a captured graph reads and writes its own."""
+        """Options for runs with the caller's arrays, since a captured graph reads and writes its own memory."""
         if not self._graph:
             return None
         options = self._ort.RunOptions()
@@ -89,14 +89,14 @@ class Gpu:
         return options
 
     def steps(self, feeds: Dict[str, Any], outputs: Dict[str, Any]) -> Optional[Callable[[], Steps]]:
-        """Bind memory for these feeds and for outputs of these shapes; None where that cannot be done (``reason``)."""
+        """Bind memory for these feeds and for outputs of these shapes; None if that is not possible (``reason``)."""
         if self.reason is not None:
             return None
         strange = [
             name for name, array in list(feeds.items()) + list(outputs.items()) if array.dtype.kind not in "biuf"
         ]
         if strange:
-            self.reason = "{!r} has no numbers that can be copied".format(strange[0])
+            self.reason = "{!r} does not contain numbers, and cannot be copied".format(strange[0])
             return None
         binding = self._session.io_binding()
         self._freeing.append(binding.clear_binding_outputs)
@@ -138,7 +138,7 @@ class Gpu:
 
         def without() -> Dict[str, float]:
             parts = call()
-            del parts["enqueue"]  # it waited for the computation too
+            del parts["enqueue"]  # it includes the wait for the computation
             return parts
 
         return without
@@ -150,7 +150,7 @@ class Gpu:
         return self._usage.most() or None
 
     def release(self) -> None:
-        """Give the bound memory back; the session and then ``close`` come after it."""
+        """Release the bound memory; the session, and then this object, must be closed afterwards."""
         self._line.wait()
         for free in self._freeing:
             free()
@@ -160,7 +160,7 @@ class Gpu:
         self._line.close()
 
     def _memory(self, size: int) -> Tuple[Any, int]:
-        """Pinned memory of the host as bytes, and the address of as much on the device."""
+        """Allocate pinned memory of the host, and as much on the device; return the bytes and the address."""
         host, address = self._cuda.host(max(size, 1)), self._cuda.malloc(max(size, 1))
         self._freeing.append(lambda: self._cuda.host_free(host))
         self._freeing.append(lambda: self._cuda.free(address))
@@ -173,5 +173,5 @@ def captures(options: Dict[str, str]) -> bool:
 
 
 def version_of(ort: Any) -> Tuple[int, ...]:
-    """(1, 18) of "1.18.0"."""
+    """The version of ONNX Runtime as numbers: "1.18.0" is (1, 18)."""
     return tuple(int(number) for number in re.findall(r"\d+", str(ort.__version__))[:2])

@@ -1,6 +1,6 @@
-"""The graph that ONNX Runtime executes: optimised by ONNX Runtime itself, then read back.
+"""The graph that ONNX Runtime executes, as ONNX Runtime itself optimises and writes it.
 
-Read in edgeprof's own process, never in the worker: it needs onnx beside onnxruntime.
+It is read in edgeprof's own process and never in the worker, since it needs onnx as well as onnxruntime.
 """
 
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
@@ -40,12 +40,12 @@ _DTYPES = {
 
 
 def read(path: str, inputs: Optional[Inputs] = None) -> Graph:
-    """The executed graph of an ONNX file.
+    """Read the executed graph of an ONNX file.
 
     Args:
         path: The file.
-        inputs: As ``Runtime.inspect_with_inputs`` takes them. Without them an open batch is 1, and where other sizes
-            are open no arithmetic is counted.
+        inputs: As for ``Runtime.inspect_with_inputs``. Without them an open batch is 1, and if other sizes are open, no
+            arithmetic is counted.
     """
     written = onnx.load(path)
     training = [
@@ -83,7 +83,7 @@ def read(path: str, inputs: Optional[Inputs] = None) -> Graph:
 
 
 def _all_nodes(graph: Any) -> Iterator[Any]:
-    """The nodes of a graph and of the graphs inside it."""
+    """Yield the nodes of a graph and of the graphs inside it."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -128,7 +128,7 @@ def _declared_sizes(tensor: Any) -> List[Optional[int]]:
 
 
 def _assumed_batch(graph: Any, feeds: Optional[Dict[str, Array]]) -> str:
-    """What was taken for a batch that the file leaves open."""
+    """The assumption about a batch that the file leaves open; "" if there is none."""
     if feeds is None:
         return ""
     open_ones = [
@@ -154,7 +154,7 @@ def _session_options(level: Any) -> Any:
 
 
 def _optimised_model(path: str, folder: Any) -> Any:
-    """The model after ONNX Runtime's own fusions (without those for one CPU's memory layout); None where it fails."""
+    """The model after ONNX Runtime's fusions, except those for a CPU's memory layout; None if it cannot be loaded."""
     target = folder / "executed.onnx"
     options = _session_options(onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
     options.optimized_model_filepath = str(target)
@@ -166,16 +166,16 @@ def _optimised_model(path: str, folder: Any) -> Any:
 
 
 def taps(source: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[Dict[str, Array]]:
-    """What chosen tensors inside a graph hold, for each set of inputs.
+    """Yield the values of chosen tensors inside a graph, for each set of inputs.
 
-    A model that computes in floats is followed as it is written: every tensor is there, and fusions change nothing.
-    One that quantises is followed as ONNX Runtime fuses it, so that its integer kernels are those that run, with what
-    they saturate; integers there are turned back into real numbers by their scale.
+    A model that computes in floats is run as it is written, in which every tensor exists; fusions do not change its
+    values. A quantised model is run as ONNX Runtime fuses it, so that its integer kernels run and saturate as in use;
+    their integers are converted back to real numbers by their scale.
 
     Args:
-        source: The model's path; or a ModelProto, which is followed as it is written.
-        names: Tensors; those that the followed graph does not have are left out.
-        feeds: Inputs by name.
+        source: Path of the model; or a ModelProto, which is run as it is written.
+        names: Names of the tensors; those that do not exist in the graph are left out.
+        feeds: Sets of inputs by name.
     """
     written, executed = onnx.ModelProto(), None
     if isinstance(source, onnx.ModelProto):
@@ -211,7 +211,7 @@ def taps(source: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[
 
 
 def _is_quantised(model: Any) -> bool:
-    """Whether anything in it is not computed, or not stored, in float32."""
+    """Whether anything in the model is computed or stored in another type than float32."""
     return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer) or any(
         node.op_type in _CONVERSIONS - {"Cast"} or "Integer" in node.op_type or node.op_type.startswith("QLinear")
         for node in _all_nodes(model.graph)
@@ -219,7 +219,7 @@ def _is_quantised(model: Any) -> bool:
 
 
 def _dequantised_sources(graph: Any) -> Dict[str, Tuple[str, float, int]]:
-    """What a DequantizeLinear gives → what it reads, the scale and the zero point; of single scales that are known."""
+    """Output of a DequantizeLinear → its input, scale and zero point; only for known scales of whole tensors."""
     values = {tensor.name: tensor for tensor in graph.initializer}
     known = {}
     for node in graph.node:
@@ -243,7 +243,7 @@ def _seen_as(graph: Any) -> Dict[str, str]:
 
 
 def _quantised_ranges(model: Any) -> Dict[str, Tuple[float, float]]:
-    """Activation → what its QuantizeLinear can hold."""
+    """Activation → the range that its QuantizeLinear can represent."""
     values = {tensor.name: tensor for tensor in model.graph.initializer}
     ranges = {}
     for node in model.graph.node:

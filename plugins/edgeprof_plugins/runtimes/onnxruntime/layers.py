@@ -1,6 +1,6 @@
-"""The nodes of an executed ONNX graph that multiply, counted by the shapes that they meet when the graph is run.
+"""The multiplying nodes of an executed ONNX graph, counted by the shapes of their tensors when the graph is run.
 
-Branches and bodies are run as models of their own, on the values that reach them.
+Branches and bodies are run as separate models, on the values that reach them.
 """
 
 import functools
@@ -21,9 +21,9 @@ class _Operator(NamedTuple):
     """An operator that multiplies.
 
     Attributes:
-        macs: Its multiply-accumulates, of the node and the shapes of its inputs and of its output.
-        second: Position of the second factor, where weights are.
-        precision: Of its arithmetic; "" for that of its first input.
+        macs: Computes its multiply-accumulates from the node, the shapes of its inputs and that of its output.
+        second: Position of the second factor, the weights.
+        precision: Precision of its arithmetic; "": that of its first input.
     """
 
     macs: Callable[[Any, Sequence[Shape], Shape], int]
@@ -59,13 +59,13 @@ def _packed_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
 
 
 def _recurrent_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
-    """Every step of every sample meets both matrices, of each direction."""
+    """Every step of every sample is multiplied by both matrices of each direction."""
     del node, output
     return _size_product(inputs[0][:2]) * (_size_product(inputs[1]) + _size_product(inputs[2]))
 
 
 def _einsum_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
-    """Every letter's size, for each factor but the first; what "..." stands for is counted from the right."""
+    """The product of all letters' sizes, for each factor except the first; "..." is counted from the right."""
     equation = next(a.s for a in node.attribute if a.name == "equation").decode().replace(" ", "")
     sizes = {}  # type: Dict[Any, int]
     for term, shape in zip(equation.partition("->")[0].split(","), inputs):
@@ -79,13 +79,13 @@ def _einsum_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
 
 
 def _projection_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
-    """Queries, keys and values of one input (com.microsoft.Attention)."""
+    """The projections of one input to queries, keys and values (com.microsoft.Attention)."""
     del node, output
     return _size_product(inputs[0]) * inputs[1][-1]
 
 
 def _attention_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
-    """Queries with keys, then the weights with values."""
+    """The products of queries with keys, and of the resulting weights with values."""
     del output
     queries, keys, values = inputs[:3]
     if len(queries) == 4:  # batch × heads × steps × size
@@ -116,7 +116,7 @@ _OPERATORS = {
     "Einsum": _Operator(_einsum_macs),
     **dict.fromkeys(("Attention", "MultiHeadAttention", "GroupQueryAttention"), _Operator(_attention_macs)),
 }  # type: Dict[str, _Operator]
-#: Operators that multiply in ways which are not counted here.
+#: Operators whose multiplications are not counted here.
 _UNCOUNTED = frozenset({
     "QAttention", "DecoderAttention", "LongformerAttention", "PackedAttention", "PackedMultiHeadAttention",
     "SparseAttention", "PagedAttention", "MoE", "QMoE", "AttnLSTM", "DecoderMaskedMultiHeadAttention", "BeamSearch",
@@ -124,12 +124,12 @@ _UNCOUNTED = frozenset({
 })  # fmt: skip
 _STORED = {1: "float32", 2: "uint8", 3: "int8", 5: "int16", 6: "int32", 7: "int64", 10: "float16", 11: "float64",
            16: "bfloat16"}  # fmt: skip
-#: How many tensors of a graph may be looked at in one run.
+#: Most tensors of a graph that are read in one run.
 _READ_AT_ONCE = 64
 
 
 def read_layers(model: Any, feeds: Optional[Mapping[str, Array]]) -> List[Layer]:
-    """The nodes that multiply, in order.
+    """Read the multiplying nodes, in order.
 
     Args:
         model: A ModelProto.
@@ -152,16 +152,16 @@ class _Reader:
     def layers(
         self, graph: Any, feeds: Optional[Mapping[str, Array]], weights: Mapping[str, Any], times: Optional[int]
     ) -> Iterator[Layer]:
-        """Those of one graph.
+        """Yield the layers of one graph.
 
         Args:
             graph: The GraphProto.
-            feeds: Its inputs and what it takes from around it; None: unknown.
-            weights: Initializers by name, of this graph and those around it.
-            times: How often it runs for one sample; None: unknown.
+            feeds: Its inputs, and the values that it takes from enclosing graphs; None: unknown.
+            weights: Initializers by name, of this graph and of enclosing ones.
+            times: Number of its runs for one sample; None: unknown.
         """
         weights = {**weights, **{tensor.name: tensor for tensor in graph.initializer}, **_constant_tensors(graph)}
-        for node in graph.node:  # weights that a node turns into floats are those of the file all the same
+        for node in graph.node:  # weights that a node converts to floats are still those of the file
             if node.op_type in {"DequantizeLinear", "Cast", "Identity"} and node.input[0] in weights:
                 weights.setdefault(node.output[0], weights[node.input[0]])
         held = self._known_values(graph, feeds, weights)
@@ -177,21 +177,21 @@ class _Reader:
     def _known_values(
         self, graph: Any, feeds: Optional[Mapping[str, Array]], weights: Mapping[str, Any]
     ) -> Optional[Dict[str, Array]]:
-        """What the tensors hold that tell sizes, by running the graph once; None where it does not run."""
+        """The values of the tensors that determine sizes, from one run of the graph; None if it does not run."""
         if feeds is None:
             return None
         wanted = _tensors_to_read(graph)
         produced = {name for node in graph.node for name in node.output if name}
         try:
             computed = self._run_graph(graph, feeds, weights, [name for name in wanted if name in produced])
-        except Exception:  # whatever ONNX Runtime does not take
+        except Exception:  # whatever ONNX Runtime raises for a graph that it cannot run
             return None
         return {**feeds, **computed}
 
     def _run_graph(
         self, graph: Any, feeds: Mapping[str, Array], weights: Mapping[str, Any], wanted: Sequence[str]
     ) -> Dict[str, Array]:
-        """One run of a graph as a model of its own, with what it takes from around it as further inputs."""
+        """Run a graph as a separate model, with the values of enclosing graphs as further inputs."""
         if not wanted:
             return {}
         copy = onnx.ModelProto()
@@ -203,7 +203,7 @@ class _Reader:
                 copy.graph.initializer.append(weights[name])
             elif name in feeds:
                 copy.graph.input.append(_value_info(name, feeds[name]))
-        for tensor in copy.graph.input:  # what a body leaves untold
+        for tensor in copy.graph.input:  # a body may not declare the shapes of its inputs
             if tensor.name in feeds:
                 tensor.CopyFrom(_value_info(tensor.name, feeds[tensor.name]))
         outputs = [tensor.name for tensor in copy.graph.output]
@@ -228,7 +228,7 @@ class _Reader:
         weights: Mapping[str, Any],
         times: Optional[int],
     ) -> Iterator[Layer]:
-        """The layers in a node's branches or body; of the branches of an If that count which multiply most."""
+        """Yield the layers in a node's branches or body; of an If's branches only the costliest counts."""
         repeated = _body_repetitions(node, held, weights)
         total = None if times is None or repeated is None else times * repeated
         branches = [list(self.layers(g, _inner_feeds(node, g, held, weights), weights, total)) for g in inner]
@@ -240,7 +240,7 @@ class _Reader:
 
 
 def _constant_tensors(graph: Any) -> Dict[str, Any]:
-    """Tensors that Constant nodes give, under their names."""
+    """The tensors of Constant nodes, by name."""
     tensors = {}
     for node in graph.node:
         for a in node.attribute if node.op_type == "Constant" else ():
@@ -252,7 +252,7 @@ def _constant_tensors(graph: Any) -> Dict[str, Any]:
 
 
 def _free_names(graph: Any) -> Set[str]:
-    """What a graph takes from around it."""
+    """The names that a graph takes from enclosing graphs."""
     defined = {tensor.name for tensor in (*graph.input, *graph.initializer)}
     defined |= {name for node in graph.node for name in node.output}
     used = {name for node in graph.node for name in node.input if name}
@@ -265,7 +265,7 @@ def _free_names(graph: Any) -> Set[str]:
 
 
 def _tensors_to_read(graph: Any) -> List[str]:
-    """The tensors that tell how much is multiplied, and what reaches branches and bodies."""
+    """The tensors that determine how much is multiplied, or that reach branches and bodies."""
     names = []  # type: List[str]
     for node in graph.node:
         inner = [g for a in node.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
@@ -288,18 +288,18 @@ def _known_value(name: str, held: Mapping[str, Array], weights: Mapping[str, Any
 
 
 def _is_own(name: str, weights: Mapping[str, Any]) -> bool:
-    """Whether a tensor is an initializer itself, and not what a node makes of one."""
+    """Whether a tensor is an initializer itself, and not one that a node has converted."""
     return name in weights and weights[name].name == name
 
 
 def _body_repetitions(node: Any, held: Optional[Mapping[str, Array]], weights: Mapping[str, Any]) -> Optional[int]:
-    """How often a node runs its body; None where only the run tells."""
+    """The number of times that a node runs its body; None if it is known only at run time."""
     if node.op_type == "If":
         return 1
     if held is None:
         return None
     if node.op_type == "Loop":
-        # A body may end a loop early; that it does not is seen from a condition which only passes on.
+        # A body may end a loop early, unless its condition is always true.
         count = _known_value(node.input[0], held, weights) if node.input[0] else None
         body = next(a.g for a in node.attribute if a.name == "body")
         return int(np.asarray(count).reshape(-1)[0]) if count is not None and _never_ends(body) else None
@@ -312,7 +312,7 @@ def _body_repetitions(node: Any, held: Optional[Mapping[str, Array]], weights: M
 
 
 def _never_ends(body: Any) -> bool:
-    """Whether a loop's condition is true whatever happens: its own input, or a constant."""
+    """Whether a loop's condition is always true: it is passed on unchanged, or a constant."""
     name = body.output[0].name
     makers = {out: node for node in body.node for out in node.output}
     while name in makers and makers[name].op_type in {"Identity", "Cast"}:
@@ -326,7 +326,7 @@ def _never_ends(body: Any) -> bool:
 def _inner_feeds(
     node: Any, graph: Any, held: Optional[Mapping[str, Array]], weights: Mapping[str, Any]
 ) -> Optional[Dict[str, Array]]:
-    """What the first run of a branch or body gets; None where it is not known."""
+    """The inputs of the first run of a branch or body; None if they are not known."""
     if held is None:
         return None
     names = [tensor.name for tensor in graph.input]
@@ -354,7 +354,7 @@ def _inner_feeds(
 def _read_node(
     node: Any, held: Optional[Mapping[str, Array]], weights: Mapping[str, Any], times: Optional[int]
 ) -> Iterator[Layer]:
-    """The layers of one node: two of an attention that makes its queries itself."""
+    """Yield the layers of one node; an attention with its own projections has two."""
     name = node.name or node.output[0]
     if node.op_type in _UNCOUNTED:
         yield Layer(name, node.op_type, None, "float32", "computed", 0)
@@ -402,7 +402,7 @@ def _read_node(
 def _node_shapes(
     node: Any, held: Optional[Mapping[str, Array]], weights: Mapping[str, Any]
 ) -> Tuple[Optional[List[Shape]], Shape]:
-    """Of its inputs and its output; None where one is unknown."""
+    """The shapes of a node's inputs (None if they are unknown) and of its output."""
     if held is None or node.output[0] not in held:
         return None, ()
     input_shapes = []  # type: List[Shape]
@@ -427,12 +427,12 @@ def _counted_macs(
         return None
     try:
         return count(node, shapes, output) * times
-    except (IndexError, ValueError):  # inputs in a layout that is not counted here
+    except (IndexError, ValueError):  # the inputs have a layout that is not counted here
         return None
 
 
 def _float_of(node: Any, held: Optional[Mapping[str, Array]], weights: Mapping[str, Any]) -> str:
-    """The type of what a node multiplies."""
+    """The type of the values that a node multiplies."""
     if held is not None and node.input[0] in held:
         return str(np.asarray(held[node.input[0]]).dtype)
     kinds = [_STORED.get(weights[name].data_type, "?") for name in node.input if name in weights]
@@ -440,7 +440,7 @@ def _float_of(node: Any, held: Optional[Mapping[str, Array]], weights: Mapping[s
 
 
 def _channel_axis(node: Any, rank: int) -> int:
-    """Where output channels are in the weights."""
+    """The axis of the output channels in the weights."""
     if "Conv" in node.op_type:
         return 1 if node.op_type == "ConvTranspose" else 0
     return 0 if "Gemm" in node.op_type and _int_attribute(node, "transB") else rank - 1
@@ -451,6 +451,6 @@ def _weight_array(proto: Any, axis: int) -> Array:
 
 
 def _gate_matrix(first: Any, second: Any) -> Array:
-    """Both matrices of a recurrent layer, a row for each gate of each unit."""
+    """Both matrices of a recurrent layer, with a row for each gate of each unit."""
     parts = [numpy_helper.to_array(proto) for proto in (first, second)]
     return np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts], axis=1)

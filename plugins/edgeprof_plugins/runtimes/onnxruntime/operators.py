@@ -1,4 +1,4 @@
-"""The operators of an ONNX model by ONNX Runtime's own profiler, which writes a file of events. Python 3.6 grammar."""
+"""Profile the operators of an ONNX model by ONNX Runtime's profiler, which writes a file. Python 3.6 grammar."""
 
 import json
 import os
@@ -9,20 +9,20 @@ from typing import Any, Callable, Dict, List, Tuple
 
 from edgeprof.worker.runtime import OperatorProfile, OperatorTime
 
-#: Inferences before those that count.
+#: Inferences before the profiled ones.
 WARM_UP = 3
-#: The profiler keeps a million events and drops what comes after them.
+#: Most profiled inferences, since the profiler keeps a million events and drops later ones.
 MOST_CALLS = 300
 _SUFFIX = "_kernel_time"
 
 
 def profile(options: Any, make: Callable[[Any], Tuple[Callable[[], Any], Any]], calls: int) -> OperatorProfile:
-    """Run a session that was made with the profiler on.
+    """Run a session with the profiler enabled.
 
     Args:
-        options: ONNX Runtime's SessionOptions; the profiler is switched on in them.
-        make: Makes what runs one inference, and the InferenceSession, from options.
-        calls: How many inferences to look at.
+        options: ONNX Runtime's SessionOptions, in which the profiler is enabled.
+        make: Makes from options a function that runs one inference, and the InferenceSession.
+        calls: Number of inferences to profile.
     """
     calls = min(calls, MOST_CALLS)
     folder = tempfile.mkdtemp(prefix="edgeprof-profile-")
@@ -44,7 +44,7 @@ def profile(options: Any, make: Callable[[Any], Tuple[Callable[[], Any], Any]], 
 
 
 def _operators(events: List[Dict[str, Any]], calls: int) -> List[OperatorTime]:
-    """Mean seconds of each node over the last ``calls`` runs."""
+    """The mean time of each node over the last ``calls`` runs."""
     begins = sorted(event["ts"] for event in events if event.get("name") == "model_run")
     begin = begins[-calls] if len(begins) >= calls else 0
     sums: Dict[Tuple[str, str], float] = {}

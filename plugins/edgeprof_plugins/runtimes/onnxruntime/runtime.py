@@ -56,13 +56,13 @@ OPTIMIZATIONS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
-#: ONNX Runtime promises operators from opset 7 on (onnxruntime.ai, Compatibility); what old models are converted to.
+#: ONNX Runtime supports operators from opset 7 on (onnxruntime.ai, Compatibility); older models are converted to OPSET.
 OLDEST_OPSET, OPSET = 6, 17
-#: What comes after a provider when it cannot take a node; the session's own order of preference.
+#: Provider → the providers that take the nodes that it cannot run, in order of preference.
 FALLBACKS = {"TensorrtExecutionProvider": ("CUDAExecutionProvider",)}
-#: Providers whose tensors lie in the host's memory, so that outputs can be allocated before.
+#: Providers whose tensors are in the host's memory, so that outputs can be allocated in advance.
 HOST_MEMORY = ("CPUExecutionProvider", "XnnpackExecutionProvider", "OpenVINOExecutionProvider", "DnnlExecutionProvider")
-#: Providers with threads of their own, and the option that sets their number.
+#: Provider with its own threads → the option that sets their number.
 THREAD_SETTINGS = {"XnnpackExecutionProvider": "intra_op_num_threads", "OpenVINOExecutionProvider": "num_of_threads"}
 
 
@@ -76,7 +76,7 @@ class OnnxRuntime(Runtime):
     libraries = ("onnxruntime",)
     smallest_model = base64.b64decode(_RELU)
     crash_remedy = (
-        "ONNX Runtime's optimisation of the graph may be what crashes: --option graph_optimization=extended, basic."
+        "ONNX Runtime's optimisation of the graph may crash: try --option graph_optimization=extended, or basic."
     )
 
     def availability(self) -> Availability:
@@ -132,9 +132,9 @@ class OnnxSession(Session):
     Args:
         ort: The module onnxruntime.
         session: The InferenceSession.
-        options: What it was made with.
-        gpu: Where it computes, if that is an NVIDIA GPU.
-        again: Makes another one of the same model from options.
+        options: The options that it was made with.
+        gpu: The NVIDIA GPU that it computes on; None for any other device.
+        again: Makes another session of the same model from options.
     """
 
     def __init__(
@@ -176,10 +176,10 @@ class OnnxSession(Session):
         return {name: as_array(outputs[name]) for name in self._names}
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
-        """Inputs and, where their shapes follow from the inputs', outputs are bound to memory allocated here once.
+        """Bind the inputs, and outputs whose shapes follow from those of the inputs, to memory that is allocated once.
 
-        On a device with memory of its own, every call copies inputs to it and outputs back, as an application must: on
-        an NVIDIA GPU from and to pinned memory, elsewhere as ONNX Runtime does.
+        On a device with its own memory, every call copies inputs to it and outputs back, as in an application: on an
+        NVIDIA GPU from and to pinned memory, elsewhere as ONNX Runtime does it.
         """
         steps = self._steps(feeds)
         if self._gpu is not None and steps is not None:
@@ -200,20 +200,20 @@ class OnnxSession(Session):
             return run
 
         def rebind_and_run() -> Any:
-            for name in untrue:  # ONNX Runtime would hold the output of the call before against the declared shape
+            for name in untrue:  # ONNX Runtime would compare the output of the previous call with the declared shape
                 binding.bind_output(name, "cpu")
             return run()
 
         return rebind_and_run
 
     def _bind_outputs(self, binding: Any, results: Dict[str, Any]) -> List[str]:
-        """Bind outputs to memory of ours where the file tells their shape and tells it truly.
+        """Bind outputs to our memory if the file declares their shapes correctly.
 
-        ONNX Runtime runs a model whose output has another shape than the one declared, but writes it into no memory
-        but its own; where a shape depends on the data, it must allocate in an application too.
+        ONNX Runtime runs a model whose output has another shape than the declared one, but writes it only into its own
+        memory. If a shape depends on the data, it must allocate memory in an application too.
 
         Returns:
-            The outputs whose declared shape is not the one that they have.
+            The outputs whose declared shape is wrong.
         """
         known = {dim for spec in self.inputs for dim in spec.shape if isinstance(dim, str)}
         untrue = []
@@ -235,12 +235,12 @@ class OnnxSession(Session):
         return any(spec.name == name for spec in self._foreign)
 
     def _fed(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
-        """The feeds as ONNX Runtime takes them: sequences as lists, types that numpy lacks by their bits."""
+        """Convert the feeds for ONNX Runtime: sequences as lists, types that numpy lacks by their bits."""
         specs = {spec.name: spec for spec in self.inputs}
         return {name: as_fed(self._ort, value, specs[name], self._types[name]) for name, value in feeds.items()}
 
     def _run_foreign(self, fed: Dict[str, Any]) -> Dict[str, Any]:
-        """The outputs of types that numpy lacks, which ONNX Runtime cannot hand out as arrays."""
+        """Compute the outputs with types that numpy lacks, which ONNX Runtime cannot return as arrays."""
         binding = self._session.io_binding()
         for name, value in fed.items():
             plain = isinstance(value, np.ndarray)
@@ -260,20 +260,20 @@ class OnnxSession(Session):
         return self._gpu.timed(steps) if self._gpu is not None and steps is not None else None
 
     def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:
-        """By ONNX Runtime's profiler, with which a session is made.
+        """Profile by ONNX Runtime's profiler, which must be enabled when a session is made.
 
         Raises:
-            LoadError: the device computes on its own, and the profiler sees only what starts it.
+            LoadError: the device computes asynchronously, and the profiler would see only the starts of operators.
         """
         if not self._host:
-            raise LoadError("ONNX Runtime's profiler tells what starts operators on this device, not what they take")
+            raise LoadError("on this device ONNX Runtime's profiler sees only the starts of operators, not their times")
         if self._again is None:
             return None
         from . import operators
 
         def make(options: Any) -> Tuple[Callable[[], Any], Any]:
             assert self._again is not None
-            self._session = self._again(options)  # the worker is thrown away afterwards
+            self._session = self._again(options)  # the worker is not used afterwards
             return self.bind(feeds), self._session
 
         return operators.profile(self._options, make, calls)
@@ -283,7 +283,7 @@ class OnnxSession(Session):
             self._gpu.wait()
 
     def gpu_peak_bytes(self) -> Optional[int]:
-        """Device memory in use beyond what was in use before loading: other processes' changes are in it."""
+        """Peak of device memory beyond that in use before loading (bytes); other processes change it too."""
         return self._gpu.most() if self._gpu is not None else None
 
     def close(self) -> None:
@@ -295,7 +295,7 @@ class OnnxSession(Session):
             gpu.close()
 
     def _steps(self, feeds: Dict[str, Any]) -> Any:
-        """What one inference of these feeds does on the GPU, bound once; None without one, or where it cannot be."""
+        """The steps of one inference on the GPU, bound once for these feeds; None without a GPU, or if it fails."""
         if self._gpu is None:
             return None
         if self._held is None or self._held[0] is not feeds:
@@ -305,21 +305,29 @@ class OnnxSession(Session):
 
 
 def _find_gpu(ort: Any, settings: Dict[str, str]) -> Gpu:
-    """The GPU that a provider is to use, looked for before ONNX Runtime fails to find it without a word."""
+    """Find the GPU of a provider; without this check ONNX Runtime would fail silently.
+
+    Raises:
+        LoadError: there is no such GPU, or CUDA does not start.
+    """
     driver, wanted = ask_driver(), settings.get("device_id", "0")
     if not wanted.isdigit() or int(wanted) >= len(driver.gpus):
         raise LoadError("there is no cuda:{}: this machine has {} GPU(s)".format(wanted, len(driver.gpus)))
-    if hasattr(ort, "preload_dlls"):  # CUDA and cuDNN of NVIDIA's wheels, which are on no path
+    if hasattr(ort, "preload_dlls"):  # CUDA and cuDNN of NVIDIA's wheels, which the linker does not find
         with contextlib.suppress(Exception):
             ort.preload_dlls()
     try:
         return Gpu(ort, int(wanted), driver, captures(settings))
     except CudaError as error:
-        raise LoadError("CUDA does not start: {}".format(error), "nvidia-smi says more.") from None
+        raise LoadError("CUDA does not start: {}".format(error), "nvidia-smi shows details.") from None
 
 
 def _open_session(ort: Any, path: str, options: Any, provider: str, settings: Dict[str, str]) -> Any:
-    """ONNX Runtime's session, on that provider or not at all."""
+    """Open a session on this provider.
+
+    Raises:
+        LoadError: the model cannot be loaded, or the provider cannot be started.
+    """
     providers: List[Any] = [(provider, settings)]
     for name in FALLBACKS.get(provider, ()):
         same = {key: settings[key] for key in ("device_id", "user_compute_stream") if key in settings}
@@ -339,10 +347,10 @@ def _open_session(ort: Any, path: str, options: Any, provider: str, settings: Di
                 "It loads with --option graph_optimization={}.".format(milder),
             ) from None
         raise _load_error(path, error, provider) from None
-    session.disable_fallback()  # it would go on with the CPU when an inference fails on its device
+    session.disable_fallback()  # otherwise it would use the CPU if an inference fails on its device
     used = session.get_providers()
     if provider not in used:
-        # Where a provider cannot start, ONNX Runtime goes on with the CPU and says so only in its log.
+        # If a provider cannot start, ONNX Runtime uses the CPU and reports that only in its log.
         missing = _missing_library(ort, provider)
         raise LoadError(
             "{} could not be started{}; ONNX Runtime would have used {} instead".format(
@@ -350,14 +358,14 @@ def _open_session(ort: Any, path: str, options: Any, provider: str, settings: Di
             ),
             "Install that library, or name its folder in LD_LIBRARY_PATH."
             if missing
-            else "ONNX Runtime wrote why, see the last words: a library of another version, a device or an option "
-            "that it does not have.",
+            else "The last words of the worker have ONNX Runtime's reason: another version of a library, or a device "
+            "or an option that it does not have.",
         )
     return session
 
 
 def _milder_optimisation(ort: Any, path: str, options: Any, providers: List[Any]) -> Optional[str]:
-    """The strongest optimisation below the one asked for, with which a model loads; None: none helps."""
+    """The strongest optimisation below the requested one with which a model loads; None if there is none."""
     strengths = list(OPTIMIZATIONS)  # from none to all
     wanted = options.graph_optimization_level
     stronger = [name for name in strengths if getattr(ort.GraphOptimizationLevel, OPTIMIZATIONS[name]) == wanted]
@@ -373,7 +381,7 @@ def _milder_optimisation(ort: Any, path: str, options: Any, providers: List[Any]
 
 
 def _missing_library(ort: Any, provider: str) -> Optional[str]:
-    """What the provider's library lacks: "libcublasLt.so.12: cannot open shared object file …"."""
+    """The library that a provider lacks, as "libcublasLt.so.12: cannot open shared object file …"; None: none."""
     name = "libonnxruntime_providers_{}.so".format(_short_name(provider))
     try:
         ctypes.CDLL(os.path.join(os.path.dirname(ort.__file__), "capi", name))
@@ -383,9 +391,9 @@ def _missing_library(ort: Any, provider: str) -> Optional[str]:
 
 
 def _node_placement(session: Any) -> str:
-    """How many of the model's nodes run where: "openvino 158, cpu 2"; empty where ONNX Runtime does not tell."""
+    """The number of nodes on each provider, as "openvino 158, cpu 2"; empty if ONNX Runtime does not report it."""
     counts: Dict[str, int] = {}
-    with contextlib.suppress(Exception):  # since 1.24, and only where it was asked to remember
+    with contextlib.suppress(Exception):  # since 1.24, and only if recording was enabled
         for part in session.get_provider_graph_assignment_info():
             name = _short_name(part.ep_name)
             counts[name] = counts.get(name, 0) + len(part.get_nodes())
@@ -407,7 +415,7 @@ def _short_name(provider: str) -> str:
 
 
 def _device_names(ort: Any) -> List[str]:
-    """The short names of the execution providers, "cpu" first; Azure's is no device but a service."""
+    """The short names of the execution providers, "cpu" first; Azure's is left out, since it is a service."""
     names = {_short_name(name) for name in ort.get_available_providers()} - {"azure"}
     return sorted(names, key=lambda name: (name != "cpu", name))
 
@@ -432,7 +440,7 @@ def _choose_provider(ort: Any, options: LoadOptions) -> Tuple[str, Dict[str, str
         openvino = provider == "OpenVINOExecutionProvider"
         if index.isdigit() == openvino or provider == "CPUExecutionProvider":
             raise LoadError(
-                "{!r} is no device of ONNX Runtime".format(options.device), "Write cuda:0, openvino:GPU, or cpu alone."
+                "{!r} is not a device of ONNX Runtime".format(options.device), "Write cuda:0, openvino:GPU, or cpu."
             )
         settings["device_type" if openvino else "device_id"] = index.upper()
     if provider in THREAD_SETTINGS and options.threads:
@@ -449,7 +457,7 @@ def _session_options(ort: Any, options: LoadOptions, provider: str) -> Any:
     if provider != "CPUExecutionProvider":
         result.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if options.threads:
-        # XNNPACK has a pool of its own; two pools fight for the cores (onnxruntime.ai, XNNPACK execution provider).
+        # XNNPACK has its own pool; two pools compete for the cores (onnxruntime.ai, XNNPACK execution provider).
         result.intra_op_num_threads = 1 if provider == "XnnpackExecutionProvider" else options.threads
     for key, value in options.options.items():
         if key == "graph_optimization" and value in OPTIMIZATIONS:

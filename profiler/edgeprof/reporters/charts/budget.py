@@ -1,4 +1,4 @@
-"""What the uncertainty is made of: shares of the variance, one bar a variant (GUM 5.1.3: variances add, not widths)."""
+"""The uncertainty budget as one bar for each variant: shares of the variance (GUM 5.1.3: variances add, not widths)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LEFT, RIGHT, TOP = 16.0, 16.0, 14.0
 BAR, STEP, LINE = 18.0, 50.0, 20.0
-#: Term → what it is, in the order of the legend and of the colours.
+#: Term of the budget → its description, in the order of the legend and of the colours.
 TERMS = {
     "repeatability": "spread of the windows",
     "gain": "sensor gain",
@@ -31,14 +31,14 @@ TERMS = {
 
 
 def shares(budget: Budget) -> dict[str, float]:
-    """Term → its share of the variance (0 to 1), terms of nothing left out; empty where nothing is known."""
+    """Term → its share of the variance (0 to 1), without terms that contribute nothing; empty if nothing is known."""
     squares = {key: value**2 for key, value in msgspec.structs.asdict(budget).items() if value}
     total = sum(squares.values())
     return {key: squares[key] / total for key in TERMS if squares.get(key, 0.0) / total > 0.0005} if total else {}
 
 
 def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
-    """The bars, or None where no budget was kept."""
+    """Draw the bars; None if no variant has a budget."""
     drawn = [(row, terms) for row in rows if row.energy and (b := row.energy.gross.budget) and (terms := shares(b))]
     if not drawn:
         return None
@@ -59,7 +59,7 @@ def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
 
 
 def _legend(used: Sequence[str], width: float) -> tuple[str, float]:
-    """The terms with their colours, in as many lines as they need, and where the bars begin."""
+    """Draw the terms with their colours, in as many lines as they need; return also where the bars begin (px)."""
     parts = []
     x, y = LEFT, 4.0
     for key in used:

@@ -1,4 +1,4 @@
-"""The distribution of latencies: one band a variant on one scale, with its percentiles."""
+"""The distribution of latencies: one band for each variant on a common scale, with its percentiles."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ BAND, TITLE, LINE = 54.0, 26.0, 15.0
 
 
 def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
-    """The bands, or None where no latency was measured."""
+    """Draw the bands; None if no latency was measured."""
     drawn = [(row, v) for row in rows if (v := row.variant.latency_s) is not None and v.mean > 0 and v.min is not None]
     if not drawn:
         return None
     low = min(v.min for _, v in drawn if v.min is not None)
-    # Outliers far out would press everything against the left edge: they are counted in words.
+    # Far outliers would press everything against the left edge; they are counted in the text instead.
     high = max(max(v.p99_bound or 0.0, v.p99 or 0.0, v.p95 or 0.0, v.mean) for _, v in drawn) * 1.15
     log = low > 0 and high / low > 12
     scale = svg.fitted(low, high, LEFT, width - RIGHT, log=log, margin=0.03)
@@ -46,7 +46,7 @@ def _marks(latency: Latency) -> list[tuple[str, float]]:
 
 
 def _words(row: Row, latency: Latency, prefix: tuple[float, str], *, several_lines: bool) -> list[str]:
-    """What stands above a band, in one line or in three."""
+    """The text above a band, in one line or in three."""
     factor, unit = prefix[0], f"{prefix[1]}s"
     known = " · ".join(f"{name} {units.significant(value / factor)}" for name, value in _marks(latency))
     requests = f"{latency.samples} requests"
@@ -74,10 +74,10 @@ def _extent(a: float, b: float, scale: svg.Scale) -> float:
 
 
 def _shape(latency: Latency, scale: svg.Scale, top: float, bottom: float) -> str:
-    """The histogram where it was kept; else a line from the least to the 99th (or greatest), thick from p50 to p90."""
+    """Draw the histogram if there is one; else a line from the minimum to p99 (or maximum), thick from p50 to p90."""
     histogram = latency.histogram
     if histogram and histogram.counts and len(histogram.edges) == len(histogram.counts) + 1 and max(histogram.counts):
-        # A density per unit of the axis, so that areas are counts whatever the bins and the scale.
+        # A density per unit of the axis, so that areas are proportional to counts for any bins and scale.
         pairs = list(zip(histogram.edges[:-1], histogram.edges[1:], histogram.counts, strict=True))
         dense = [(a, b, n / _extent(a, b, scale)) for a, b, n in pairs if b > a and a < scale.high]
         most = max((d for _, _, d in dense), default=1.0) or 1.0

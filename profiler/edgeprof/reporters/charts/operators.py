@@ -1,4 +1,4 @@
-"""Where a model's time goes: one bar an operator, the longest first, what is outside of all of them last."""
+"""Where a model's time goes: one bar for each operator, the longest first, and the time outside of operators last."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BAR, STEP = 14.0, 23.0
 
 
 def draw(row: Row) -> str | None:
-    """The bars of one variant; None where its operators were not looked at."""
+    """Draw the bars of one variant; None if its operators were not profiled."""
     operators = row.variant.operators
     if not operators:
         return None

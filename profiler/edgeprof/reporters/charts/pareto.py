@@ -1,4 +1,4 @@
-"""Accuracy against joules, or what there is of accuracy, joules and latency, with intervals; baselines cross-haired."""
+"""Accuracy against joules, or two other quantities of accuracy, joules and latency, with intervals and baselines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HEIGHT = 460.0
 TOP, BOTTOM = 34.0, 56.0
-#: With more points than this there is no room for names: numbers, as in the table.
+#: Largest number of points that have room for names; more points are labelled with their numbers in the table.
 NAMED = 6
 
 Measured = tuple[float, float, float]  # value, low, high
@@ -25,7 +25,14 @@ Box = tuple[float, float, float, float]  # left, top, width, height
 
 @dataclass(frozen=True)
 class Axis:
-    """One quantity: how to get it from a row, its title, the unit, and which way is better."""
+    """One quantity.
+
+    Attributes:
+        title: Its title.
+        unit: Its unit; empty for none.
+        of: Gets the value and the ends of its interval from a row; None if the row does not have it.
+        up: Whether a larger value is better.
+    """
 
     title: str
     unit: str
@@ -59,7 +66,7 @@ LATENCY = Axis("latency p50", "s", _latency, up=False)
 
 
 def axes(rows: Sequence[Row]) -> tuple[Axis, Axis] | None:
-    """The two quantities to plot: those that two rows at least share, in the order energy, accuracy, latency."""
+    """Choose the two quantities to plot: the first of energy, accuracy and latency that at least two rows have."""
     metrics = [r.variant.accuracy.metric for r in rows if r.variant.accuracy]
     chosen_axes = []
     if sum(_energy(r) is not None for r in rows) > 1:
@@ -74,7 +81,7 @@ def axes(rows: Sequence[Row]) -> tuple[Axis, Axis] | None:
         chosen_axes.append(LATENCY)
     if len(chosen_axes) < 2:
         return None
-    # Accuracy is what one gets, so it goes up; joules or seconds are what one pays, so they go to the right.
+    # The benefit (accuracy) is on the vertical axis, the cost (joules or seconds) on the horizontal one.
     if chosen_axes[1].up or not chosen_axes[0].up:
         return chosen_axes[0], chosen_axes[1]
     return chosen_axes[1], chosen_axes[0]
@@ -82,7 +89,7 @@ def axes(rows: Sequence[Row]) -> tuple[Axis, Axis] | None:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the axes are."""
+    """The size of the drawing, and the coordinates of its axes (px)."""
 
     width: float
     height: float
@@ -93,19 +100,19 @@ class Frame:
 
 
 def frame(width: float) -> Frame:
-    """The frame of a drawing of this width: on a telephone nearly a square."""
+    """The frame of a drawing of this width; on a telephone it is nearly a square."""
     if width < svg.WIDE:
         return Frame(width, width + 30, 50.0, width - 10, TOP, width + 30 - BOTTOM)
     return Frame(width, HEIGHT, 72.0, width - 24, TOP, HEIGHT - BOTTOM)
 
 
 def has_names(points: int, width: float) -> bool:
-    """Whether there is room for names beside the points; else their numbers stand there."""
+    """Whether there is room for names beside the points; otherwise their numbers are shown."""
     return points <= NAMED and width >= svg.WIDE
 
 
 def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
-    """The plot, or None where fewer than two rows share two quantities."""
+    """Draw the plot; None if fewer than two rows have two quantities in common."""
     chosen = axes(rows)
     if chosen is None:
         return None
@@ -138,11 +145,11 @@ def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
 
 
 def title(rows: Sequence[Row]) -> str:
-    """What the plot shows, as a heading."""
+    """The heading of the plot."""
     chosen = axes(rows)
     if chosen is None or not chosen[1].up:
         return "Latency and energy"
-    return "What one gets for the joules" if chosen[0].of is _energy else "What one gets for the time"
+    return "Accuracy for the joules" if chosen[0].of is _energy else "Accuracy for the time"
 
 
 def _scale(values: Sequence[Measured], axis: Axis, start: float, end: float) -> tuple[svg.Scale, float, str]:
@@ -196,7 +203,7 @@ def _point(row: Row, x: float, y: float) -> str:
 
 
 def _facts(row: Row) -> str:
-    """What the tooltip of a point says: all that the plot judges, in words."""
+    """The tooltip of a point: the figures that the plot shows."""
     energy = view.energy_text(row.energy.gross, row.energy.provenance) if row.energy else "no energy"
     words = [f"{row.label}: {energy}"]
     if row.latency is not None:
@@ -209,7 +216,7 @@ def _facts(row: Row) -> str:
 
 
 def _label(words: str, point: tuple[float, float], color: str, taken: list[Box], frame: Frame) -> str:
-    """The words beside their point where they cover neither a point nor other words."""
+    """Draw a label beside its point, where it covers neither a point nor another label."""
     x, y = point
     wide = 7.4 * len(words)
     places = [

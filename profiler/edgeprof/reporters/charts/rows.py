@@ -1,4 +1,4 @@
-"""What the charts and the table share: each variant with its label and its colour."""
+"""The rows of charts and tables: each variant with its label and its colour."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ class Row:
     """One variant of one result.
 
     Attributes:
-        number: Counted from 1 through the page, for plots that have no room for names.
-        label: What it is called on this page.
+        number: Number of the row on the page, from 1, for plots that have no room for names.
+        label: Name of the variant on this page.
         color: Index of its colour; None for a baseline.
+        result: The result that contains the variant.
+        variant: The variant.
     """
 
     number: int
@@ -32,18 +34,18 @@ class Row:
 
     @property
     def energy(self) -> Energy | None:
-        """Its energy block, where it has a figure that may be quoted."""
+        """The variant's energy; None if it has no figure that may be quoted."""
         energy = self.variant.energy_j_per_inference
         return energy if energy and energy.gross.value is not None else None
 
     @property
     def latency(self) -> float | None:
-        """The median of a call, seconds."""
+        """The median latency of a call (s)."""
         return self.variant.latency_s.p50 if self.variant.latency_s else None
 
 
 def rows(results: Sequence[Result]) -> list[Row]:
-    """All variants in order. Names that several results share are told apart by the model, the board or the run."""
+    """Make a row for each variant; equal names are distinguished by the model, the board or the run."""
     pairs = [(result, variant) for result in results for variant in result.variants]
     labels = _labels(pairs)
     short = short_names(labels)
@@ -58,7 +60,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
 
 
 def is_baseline(result: Result, variant: Variant) -> bool:
-    """Whether others are compared with it; with nothing compared, whether it is the untouched model of several."""
+    """Whether other variants are compared with this one; without comparisons, whether it is named ``baseline``."""
     return _is_baseline(result, variant, _compared_with(result))
 
 

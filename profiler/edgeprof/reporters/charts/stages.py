@@ -1,4 +1,4 @@
-"""A frame of a pipeline as a timeline of its stages, with the power that each of them draws."""
+"""One frame of a pipeline as a timeline of its stages, with the power that the device draws in each."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 16.0, 8.0, 48.0
 POWER, BAR, GAP, TITLE = 92.0, 22.0, 16.0, 20.0
-#: A bar that is narrower (px) has no name in it.
+#: Width of the narrowest bar that contains a name (px).
 _LEAST_NAMED = 48.0
 
 
 def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
-    """One timeline for each pipeline, on one time scale; None where no variant is one."""
+    """Draw a timeline for each pipeline, all on one time scale; None if no variant is a pipeline."""
     drawn = [row for row in rows if _seconds(row.variant.stages) > 0]
     if not drawn:
         return None
@@ -37,7 +37,7 @@ def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
 
 
 def stage_power(stage: Stage) -> tuple[float, float] | None:
-    """Mean watts of the device while a stage runs, and the upper end of their 95 % interval; None where unknown."""
+    """Mean power of the device while a stage runs, and the upper end of its 95 % interval (W); None if unknown."""
     energy = stage.energy_j_per_call
     if energy is None or energy.gross.value is None or energy.gross.ci95 is None or not _length(stage):
         return None

@@ -1,6 +1,6 @@
-"""The little that four charts need of SVG: escaped elements, scales with round ticks, axes.
+"""The part of SVG that the charts need: escaped elements, scales with round ticks, axes.
 
-Colours come from the page's style sheet (``currentColor`` and classes), so one drawing serves light and dark.
+Colours come from the page's style sheet (``currentColor`` and classes), so one drawing works on light and dark pages.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from edgeprof import units
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: Widths of a drawing on a page and on a telephone, whose screen would show the wide one too small to be read.
+#: Widths of a drawing on a page and on a telephone, where the wide one would be too small to read (px).
 WIDE, NARROW = 960.0, 350.0
-#: How many colours the style sheet has beside the baseline's.
+#: Number of colours in the style sheet, without that of the baseline.
 COLORS = 8
 
 
 def escape(text: object) -> str:
-    """Text as content or attribute; control characters, which XML forbids, become spaces."""
+    """Escape a text for content or an attribute; control characters, which XML forbids, become spaces."""
     plain = str(text)
     if not plain.isprintable():
         plain = "".join(c if c.isprintable() else " " for c in plain)
@@ -30,7 +30,13 @@ def escape(text: object) -> str:
 
 
 def el(tag: str, *content: str, **attributes: object) -> str:
-    """An element. ``content`` is markup (escape texts first); ``class_`` loses its underscore."""
+    """Write an element.
+
+    Args:
+        tag: Name of the element.
+        content: Markup inside the element; texts must be escaped first.
+        attributes: Attributes; a trailing underscore (``class_``) is removed, others become hyphens.
+    """
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"'
         for key, value in attributes.items()
@@ -48,7 +54,7 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
 
 
 def path(points: Iterable[tuple[float, float] | None], class_: str, *, close: bool = False) -> str:
-    """A polyline; None lifts the pen."""
+    """Draw a polyline; None among the points interrupts it."""
     steps: list[str] = []
     pen = "M"
     for point in points:
@@ -61,7 +67,7 @@ def path(points: Iterable[tuple[float, float] | None], class_: str, *, close: bo
 
 
 def drawing(width: float, height: float, title: str, *content: str) -> str:
-    """A whole picture, with its words for those who cannot see it."""
+    """Write a whole picture, with a title for people who cannot see it."""
     return el(
         "svg",
         el("title", escape(title)),
@@ -83,14 +89,14 @@ def _number(value: object) -> object:
 
 @dataclass(frozen=True)
 class Scale:
-    """From a value to a coordinate.
+    """Converts values to coordinates.
 
     Attributes:
-        low: The value at ``start``.
-        high: The value at ``end``.
-        start: Coordinate of ``low``.
-        end: Coordinate of ``high``.
-        log: Whether equal ratios are equally far apart; ``low`` is then above 0.
+        low: The smallest value.
+        high: The largest value.
+        start: Coordinate of ``low`` (px).
+        end: Coordinate of ``high`` (px).
+        log: Whether the scale is logarithmic; ``low`` must then be above 0.
     """
 
     low: float
@@ -124,7 +130,7 @@ class Scale:
 
 
 def fitted(low: float, high: float, start: float, end: float, *, log: bool = False, margin: float = 0.06) -> Scale:
-    """A scale with some air around the values."""
+    """Make a scale with a margin around the values."""
     if log:
         factor = (high / low) ** margin if high > low else 1.2
         return Scale(low / factor, high * factor, start, end, log=True)
@@ -133,7 +139,7 @@ def fitted(low: float, high: float, start: float, end: float, *, log: bool = Fal
 
 
 def ticks_text(values: Sequence[float]) -> list[str]:
-    """As many decimals as it takes to tell neighbouring ticks apart."""
+    """Write the values of ticks with as many decimals as distinguish neighbouring ticks."""
     for decimals in range(7):
         texts = [f"{v:.{decimals}f}" for v in values]
         if len(set(texts)) == len(values) and all(
@@ -144,9 +150,9 @@ def ticks_text(values: Sequence[float]) -> list[str]:
 
 
 def x_axis(scale: Scale, y: float, top: float, title: str, factor: float = 1.0) -> str:
-    """Ticks with grid lines up to ``top``, and a title; values are divided by ``factor`` for their prefix.
+    """Draw a horizontal axis: ticks with grid lines up to ``top``, and a title.
 
-    There are as many ticks as the width has room for.
+    There are as many ticks as the width allows. Values are divided by ``factor``, which belongs to the unit's prefix.
     """
     marks = scale.ticks(max(2, min(6, round((scale.end - scale.start) / 80))))
     if scale.log:
@@ -160,7 +166,7 @@ def x_axis(scale: Scale, y: float, top: float, title: str, factor: float = 1.0) 
 
 
 def _apart(marks: Sequence[float], scale: Scale, least: float) -> list[float]:
-    """The marks that are at least this far apart; of those too close the first."""
+    """The marks that are at least ``least`` pixels apart; of marks that are too close the first stays."""
     chosen: list[float] = []
     for mark in marks:
         if not chosen or abs(scale.at(mark) - scale.at(chosen[-1])) >= least:
@@ -169,7 +175,7 @@ def _apart(marks: Sequence[float], scale: Scale, least: float) -> list[float]:
 
 
 def y_axis(scale: Scale, x: float, right: float, factor: float = 1.0, about: int = 6) -> str:
-    """Ticks with grid lines to ``right``."""
+    """Draw a vertical axis: ticks with grid lines up to ``right``."""
     marks = scale.ticks(about)
     return "".join(
         line(x, scale.at(m), right, scale.at(m), "grid") + text(x - 8, scale.at(m) + 4, words, "end", "tick")

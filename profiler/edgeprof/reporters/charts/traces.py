@@ -1,4 +1,4 @@
-"""Power over the run: one strip a variant on one time and power scale, its own windows shaded."""
+"""Power over the run: one strip for each variant on common scales of time and power, with its windows shaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STRIP, GAP, TITLE = 92.0, 12.0, 20.0
 
 
 def headline(result: Result) -> TraceStrip | None:
-    """The trace of what the joules were counted from: the rail, or the sum of the rails where it is one."""
+    """The trace of the rail that the joules come from; if the headline is a sum of rails, the sum of their traces."""
     strips = {strip.channel: strip for strip in result.traces if strip.times_s}
     if not strips:
         return None
@@ -36,7 +36,7 @@ def headline(result: Result) -> TraceStrip | None:
 
 
 def draw(result: Result, rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
-    """The strips of one result, or None where no power was sampled."""
+    """Draw the strips of one result; None if no power was sampled."""
     strip = headline(result)
     drawn = [row for row in rows if row.variant.windows]
     if strip is None or not drawn:
@@ -73,7 +73,7 @@ def _strip(row: Row, strip: TraceStrip, times: svg.Scale, power: svg.Scale, top:
     ]
     inside = [any(w.start_s <= t <= w.end_s for w in row.variant.windows) for t in strip.times_s]
     pairs = list(zip(strip.times_s, strip.power_w, inside, strict=True))
-    # Where the pen leaves a window the gray line takes over, so both include the sample at the edge.
+    # The gray line continues where a window ends, so both lines include the sample at the edge.
     points = [(times.at(t), power.at(p)) if p is not None and within else None for t, p, within in pairs]
     rest = [(times.at(t), power.at(p)) if p is not None else None for t, p, _ in pairs]
     return svg.el(

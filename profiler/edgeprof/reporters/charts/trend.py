@@ -1,4 +1,4 @@
-"""The runs of a model over time: joules per inference with their intervals above, median latency below."""
+"""The runs of a model over time: joules per inference with intervals at the top, median latency below."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ PANEL, BETWEEN, LINE = 220.0, 60.0, 20.0
 
 @dataclass(frozen=True)
 class Series:
-    """One variant in the order of its runs.
+    """One variant, in the order of its runs.
 
     Attributes:
-        label: What the legend calls it.
-        points: (Index of the run, value, half of the 95 % interval or 0).
+        label: Name in the legend.
+        points: For each run its index, the value, and half of the 95 % interval or 0.
     """
 
     label: str
     points: list[tuple[int, float, float]]
 
 
-#: Its series, its title and its unit.
+#: One panel: its series, its title and its unit.
 Quantity = tuple[list[Series], str, str]
 
 
 def draw(entries: Sequence[Entry], width: float = svg.WIDE) -> str | None:
-    """The two panels, or None where fewer than two runs have a figure in common.
+    """Draw the panels; None if fewer than two runs have a figure in common.
 
     Args:
-        entries: Of any runs, in any order.
-        width: Of the drawing.
+        entries: Variants of any runs, in any order.
+        width: Width of the drawing (px).
     """
     runs = list(dict.fromkeys((e.created, e.id) for e in sorted(entries, key=lambda e: (e.created, e.id))))
     place = {run: number for number, run in enumerate(runs)}
@@ -71,7 +71,7 @@ def _key(entry: Entry) -> tuple[str, str, str]:
 
 
 def _labels(entries: Sequence[Entry]) -> dict[tuple[str, str, str], str]:
-    """Model, variant and board → a label with what tells them apart."""
+    """Model, variant and board → a label with the parts that distinguish it."""
     keys = list(dict.fromkeys(map(_key, entries)))
     several = [len({key[n] for key in keys}) > 1 for n in range(3)]
     texts = {}
@@ -95,7 +95,7 @@ def _is_a_line(series: Sequence[Series]) -> bool:
 
 
 def _panel(quantity: Quantity, xs: svg.Scale, top: float, colors: dict[str, int]) -> str:
-    """One quantity; its axis begins at 0 unless that would make the lines flat."""
+    """Draw one quantity; its axis begins at 0 unless the lines would then be flat."""
     series, title, unit = quantity
     values = [point for line in series for point in line.points]
     low, high = min(v - u for _, v, u in values), max(v + u for _, v, u in values)
@@ -135,7 +135,7 @@ def _legend(colors: dict[str, int], width: float) -> tuple[str, float]:
 
 
 def _days(runs: Sequence[tuple[str, str]], xs: svg.Scale, y: float) -> str:
-    """The day of a run below it; of runs that are too close the first."""
+    """Draw the day of each run below it; of runs that are too close only the first has its day."""
     parts = []
     last = -1e9
     for number, (created, _) in enumerate(runs):

@@ -145,7 +145,7 @@ def test_the_real_libcudart_has_every_function_and_its_error_is_told():
 
 def test_without_any_library_all_three_are_named(monkeypatch):
     def gone() -> None:
-        raise ImportError("no libcudart.so is found")
+        raise ImportError("libcudart.so was not found")
 
     monkeypatch.setattr(nvidia_cudart, "_load_libcudart", gone)
     for module in ("cuda", "pycuda"):

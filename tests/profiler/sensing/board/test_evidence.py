@@ -120,7 +120,7 @@ def test_a_third_partys_card_that_says_nothing_but_its_scope_is_in_the_total() -
 
 def test_a_card_without_power_is_named_in_what_the_total_leaves_out() -> None:
     card = gauge(
-        "nouveau 0000:01:00.0", scope="gpu", additive=False, available=False, reason="its driver tells no power"
+        "nouveau 0000:01:00.0", scope="gpu", additive=False, available=False, reason="its driver does not report power"
     )
     excludes = looked({counter("package-0", "package"): 45.0, card: 0.0}).headline.excludes
     assert "the graphics card nouveau 0000:01:00.0 (its driver tells no power)" in str(excludes)
