@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from paired import about, machine, median_interval, parser, table, write
 
-from edgeprof.worker.scenario import closed_loop, quiet
+from edgeprof.worker.scenario import closed_loop, without_garbage_collection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +63,7 @@ def measure(call: Callable[[], object], count: int, rounds: int) -> dict[str, li
     """Seconds per call of each loop, one value per round."""
     seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
     names = list(LOOPS)
-    with quiet():
+    with without_garbage_collection():
         for number in range(rounds):
             order = names[number % len(names) :] + names[: number % len(names)]
             spent = dict.fromkeys(names, 0.0)
