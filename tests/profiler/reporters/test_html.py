@@ -283,7 +283,7 @@ def test_a_proof_of_the_board_has_a_section_with_what_failed_first():
     assert again.proof == PROOF
     text = page.render([again])
     assert "Can the joules of this board be trusted?" in text
-    assert "Not to be believed as it is: VDD_IN (parts)." in text
+    assert "The joules cannot be trusted as they are: VDD_IN (parts)." in text
     assert text.index("Is the shunt&#x27;s value right?") < text.index("as stated")
     assert "<b>too much" not in text
     assert parsed([again]).wrong == []
