@@ -21,7 +21,7 @@ KNOWN = Language(
     closure=Closure(energy=Ratio(value=0.994, ci95=(0.971, 1.018))),
 )
 LINE = (
-    "512 prompt tokens behind 64, 128 generated; 6.35 bits a weight; TTFT 410 ms; "
+    "512 prompt tokens behind 64, 128 generated; 6.35 bits per weight; TTFT 410 ms; "
     "TPOT 20.0 ms; ITL 20.0 ms (p99 31.0 ms); the phases of a request make 0.994 (0.971–1.018) of its joules."
 )
 
@@ -38,4 +38,4 @@ def test_every_report_has_it() -> None:
     result = samples.one()
     result.variants[0].language = KNOWN
     for text in (console.render(result), markdown.render([result]), html_page.render([result])):
-        assert "bits a weight; TTFT" in " ".join(text.split())
+        assert "bits per weight; TTFT" in " ".join(text.split())
