@@ -476,7 +476,7 @@ def test_a_bucket_fills_again() -> None:
         ("http_server_config: {headers: {Set-Cookie: x}}", "no header"),
         ('http_server_config: {headers: {X-Frame-Options: "a\\r\\nb"}}', "one line"),
         ("[", "not YAML"),
-        ("- a", "not a table"),
+        ("- a", "not contain a table"),
     ],
 )  # fmt: skip
 def test_a_web_config_that_does_not_fit_is_named_with_what_to_do(

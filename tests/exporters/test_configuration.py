@@ -63,7 +63,7 @@ def test_lists_in_the_environment_are_divided_by_commas() -> None:
         ("log: {level: loud}", "debug, info"),
         ("track: {socket: 5}", "a text"),
         ("[", "not YAML"),
-        ("- a", "not a table"),
+        ("- a", "not contain a table"),
         ("a: !!python/object/apply:os.system [true]", "not YAML"),
     ],
 )
