@@ -73,6 +73,7 @@ class Code(str, Enum):
     SERVED_ELSEWHERE = "served_elsewhere"
     DEVICE_CLOCK = "device_clock"
     MEAN_LATENCY_ONLY = "mean_latency_only", Severity.REMARK
+    RESYNCHRONISED = "resynchronised", Severity.REMARK
 
     # What disturbed them.
     THROTTLED = "throttled"
