@@ -74,7 +74,7 @@ def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None
         _separate(stage, whole, repeated, plan)
         by_name[stage.name] = _as_calls(stage, repeated, [block[:, index] for block in blocks])
         in_place_s = [float(np.median(block[:, index])) for block in blocks]
-        row.reasons += _differences(stage, _repeated_seconds(whole, repeated, stage.repeats or 1), in_place_s)
+        row.reasons += differences(stage, _repeated_seconds(whole, repeated, stage.repeats or 1), in_place_s)
     row.workloads = list(by_name.values())
     row.reasons += _refusals(row.stages)
     row.pipeline = schema.Pipeline(
@@ -155,7 +155,7 @@ def _repeated_seconds(whole: schema.Workload, repeated: schema.Workload, repeats
     return [(after - before) / repeats for after, before in medians if after is not None and before is not None]
 
 
-def _differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: Sequence[float]) -> Iterator[Reason]:
+def differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: Sequence[float]) -> Iterator[Reason]:
     """Whether the stage takes another time alone, or when it is repeated, than it takes in place.
 
     Args:
@@ -166,8 +166,8 @@ def _differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: S
     if not in_place_s:
         return
     for how, seconds in (("alone", [] if stage.alone_s is None else [stage.alone_s]), ("repeated", repeated_s)):
-        if not seconds:
-            continue
+        if not seconds or min(seconds) <= 0:
+            continue  # a call takes time: a difference of windows without any is how far windows differ by themselves
         slack = max(DIFFERS * fmean(in_place_s), LEAST_DIFFERENCE_S)
         # What differs does so in every window; a window that another program disturbed says nothing.
         if min(seconds) <= max(in_place_s) + slack and max(seconds) >= min(in_place_s) - slack:

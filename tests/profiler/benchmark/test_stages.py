@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeprof.benchmark.conductor import bench
 from edgeprof.benchmark.request import BenchRequest, ModelRequest
+from edgeprof.benchmark.stages import differences
 from edgeprof.plugins import PluginHost
+from edgeprof.reasons import Code
 from edgeprof.reporters import console, csv_rows, html_page, markdown
 from edgeprof.results import document, schema
 from edgeprof.roots import Roots
@@ -120,3 +125,24 @@ def test_a_stage_that_returns_something_else_each_time_has_no_joules_and_says_wh
     # At a rate, the stages are told apart by windows without pauses of their own.
     assert [workload.name for workload in variant.workloads] == ["frame", "frame back to back", "decode"]
     assert variant.workloads[0].dropped is not None
+
+
+seconds_seen = st.lists(st.floats(-0.01, 0.05), min_size=1, max_size=6)
+
+
+@given(
+    in_place_s=st.lists(st.floats(1e-6, 0.05), min_size=1, max_size=6), alone_s=st.floats(1e-6, 0.05), s=seconds_seen
+)
+def test_no_stage_is_said_to_take_less_than_no_time(in_place_s, alone_s, s):
+    """The difference of two windows may be below zero, which is how far windows differ and no time of a call."""
+    stage = schema.Stage(name="draw", calls_per_frame=1.0, alone_s=alone_s)
+    told = [reason.message for reason in differences(stage, s, in_place_s)]
+    assert all(re.fullmatch(r"draw takes [\d.]+ \S+ in place and [\d.]+ \S+ (alone|repeated): .*", one) for one in told)
+    assert [one for one in told if " repeated: " in one] == [] or min(s) > 0
+
+
+def test_a_stage_that_takes_another_time_repeated_in_each_window_is_named():
+    stage = schema.Stage(name="draw", calls_per_frame=1.0)
+    (reason,) = differences(stage, [0.001, 0.0011], [0.002, 0.0021])
+    assert reason.code == Code.STAGE_DIFFERS
+    assert "2.05 ms in place and 1.05 ms repeated" in reason.message

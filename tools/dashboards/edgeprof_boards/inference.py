@@ -157,8 +157,10 @@ LATENCY = Row(
 
 _STAGE_ENERGY = "edgeprof_stage_energy_joules_total"
 _STAGE_COUNT = "edgeprof_stages_total"
-_STAGE_WITHOUT = "edgeprof_stages_without_energy_total"
+_STAGE_KNOWN = "edgeprof_stages_with_energy_total"
 _STAGE_SECONDS = "edgeprof_stage_seconds_total"
+#: The daemon gives stages their joules so often (edgeprof_exporters.stages.PERIOD_S).
+_STAGE_STEP = "30s"
 _STAGE_BY = f"{_BY}, stage"
 _STAGE_WHO = "{{model}} {{stage}}"
 _STAGE_CALLS = f"sum by ({_STAGE_BY}) ({rate(_STAGE_COUNT)})"
@@ -169,12 +171,14 @@ STAGES = Row(
         Panel(
             "Joules of a call by stage",
             "What one call of each stage costs, as applications mark their stages (edgeprof.stage): by regression of "
-            "the device's readings on when each stage ran. A stage that cannot be told from the others has none.",
+            "the device's readings on when each stage ran, every 30 s. A stage that cannot be told from the others has "
+            "none.",
             (
                 Query(
                     f"sum by ({_STAGE_BY}, provenance) ({rate(_STAGE_ENERGY)}) / on ({_STAGE_BY}) group_left () "
-                    f"(({_STAGE_CALLS} - sum by ({_STAGE_BY}) ({rate(_STAGE_WITHOUT)})) > 0)",
+                    f"(sum by ({_STAGE_BY}) ({rate(_STAGE_KNOWN)}) > 0)",
                     f"{_STAGE_WHO} ({{{{provenance}}}})",
+                    min_step=_STAGE_STEP,
                 ),
             ),
             unit="joule",
@@ -185,7 +189,13 @@ STAGES = Row(
             "Power by stage",
             "Power of the device, by the stage that it is spent on; the sum over the stages of one application is what "
             "a camera costs, without the idle between frames.",
-            (Query(f"sum by ({_STAGE_BY}, provenance) ({rate(_STAGE_ENERGY)})", f"{_STAGE_WHO} ({{{{provenance}}}})"),),
+            (
+                Query(
+                    f"sum by ({_STAGE_BY}, provenance) ({rate(_STAGE_ENERGY)})",
+                    f"{_STAGE_WHO} ({{{{provenance}}}})",
+                    min_step=_STAGE_STEP,
+                ),
+            ),
             unit="watt",
             height=9,
             stack=True,
