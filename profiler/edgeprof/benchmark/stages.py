@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from edgeprof import units
-from edgeprof.benchmark import latency
+from edgeprof.benchmark import latency, loads
 from edgeprof.benchmark.language import summarise
 from edgeprof.benchmark.records import WorkloadRecord
 from edgeprof.energy.stages import marginal_energy, rest_energy
@@ -36,20 +36,30 @@ DIFFERS = 0.15
 LEAST_DIFFERENCE_S = 20e-6
 
 
-def workload_records(loaded: Loaded, scenario: Scenario) -> list[WorkloadRecord]:
+def workload_records(
+    loaded: Loaded, scenario: Scenario, further: Sequence[tuple[float, int]] = ()
+) -> list[WorkloadRecord]:
     """What is measured of a loaded model, the main workload first.
 
     The stages of a pipeline are told apart by windows without pauses, whatever the scenario of its frames is.
+
+    Args:
+        loaded: The model.
+        scenario: Of the main workload.
+        further: More rates and streams of the main workload.
     """
     records = [WorkloadRecord(workload) for workload in loaded.workloads]
+    if further:
+        records[:1] = loads.records(records[0].workload, scenario, further)
     if loaded.pipeline is None or scenario.name in {"single-stream", "offline"}:
         return records
     closed = Scenario(batch=scenario.batch, seed=scenario.seed)
-    frame = records[0].workload
+    frame = loaded.workloads[0]
     between = WorkloadRecord(frame._replace(name=BACK_TO_BACK), scenario=closed, asked=frame.name)
-    for record in records[1:]:
+    count = len(further) + 1
+    for record in records[count:]:
         record.scenario = closed
-    return [records[0], between, *records[1:]]
+    return [*records[:count], between, *records[count:]]
 
 
 def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None:

@@ -42,9 +42,10 @@ class Scenario(NamedTuple):
     Attributes:
         name: One of ``SCENARIOS``.
         rate_hz: Calls per second of ``server`` (Poisson) and ``periodic`` (a camera), else None.
-        streams: Threads that call at once, each on a session of its own; used by ``multi-stream`` and ``server``.
+        streams: Threads that call at once, each on a session of its own; of ``periodic``, one a camera.
         batch: Inferences in one call.
         seed: Of the Poisson arrivals; the same seed gives the same arrivals.
+        queue: How many frames of a camera may wait while one is worked on (``periodic``); 0: only the newest.
     """
 
     name: str = "single-stream"
@@ -52,11 +53,12 @@ class Scenario(NamedTuple):
     streams: int = 1
     batch: int = 1
     seed: int = 0
+    queue: int = 0
 
     @property
     def threads(self) -> int:
         """Streams that really run at once."""
-        return max(1, self.streams) if self.name in ("multi-stream", "server") else 1
+        return max(1, self.streams) if self.name in ("multi-stream", *OPEN) else 1
 
 
 class Window(NamedTuple):
@@ -198,9 +200,15 @@ def arrivals(rate_hz: float, seconds: float, seed: int) -> "array[float]":
     return due
 
 
-def frames(rate_hz: float, seconds: float) -> "array[float]":
-    """Offsets of the frames of a camera: a whole number of periods, at least one."""
-    return array("d", [k / rate_hz for k in range(max(1, math.floor(seconds * rate_hz + 1e-9)))])
+def frames(rate_hz: float, seconds: float, loop: int = 1) -> "array[float]":
+    """Offsets of the frames of a camera: a whole number of periods and of loops of so many frames, at least one."""
+    fitting = max(1, math.floor(seconds * rate_hz + 1e-9))
+    return array("d", [k / rate_hz for k in range(fitting + -fitting % loop)])
+
+
+def cameras(offsets: "array[float]", period: float, count: int) -> "array[float]":
+    """The frames of so many cameras, one camera after the other, whose frames come evenly between one another's."""
+    return array("d", [offset + index * period / count for index in range(count) for offset in offsets])
 
 
 def run(
@@ -233,10 +241,8 @@ def run(
         assert scenario.rate_hz is not None
         if scenario.name == "server":
             return _serve_arrivals(calls, arrivals(scenario.rate_hz, seconds, scenario.seed), seconds)
-        due = frames(scenario.rate_hz, seconds)
-        missing = -len(due) % calls_in_loop
-        due.extend((len(due) + k) / scenario.rate_hz for k in range(missing))
-        return _run_periodic(calls[0], due, 1.0 / scenario.rate_hz)
+        due = frames(scenario.rate_hz, seconds, calls_in_loop)
+        return _run_periodic(calls, due, 1.0 / scenario.rate_hz, scenario.queue)
     return _run_closed_loop(calls, seconds, latency_s, drains, calls_in_loop)
 
 
@@ -308,25 +314,29 @@ def _serve_arrivals(calls: Sequence[Call], due: "array[float]", seconds: float) 
     return _open_window(begin[0], begin[0] + seconds, (due, started, done), None, cpu)
 
 
-def _run_periodic(call: Call, due: "array[float]", period: float) -> Window:
-    """One call per frame; a frame that is a whole period old when it could be started was overtaken by the next.
+def _run_periodic(calls: Sequence[Call], offsets: "array[float]", period: float, queue: int) -> Window:
+    """One call per frame of each camera, whose frames come a part of a period after those of the one before.
 
-    The window is a whole number of periods, the idle time after the last frame with it: it belongs to the joules per
-    frame.
+    A frame that is a whole period old when it could be started was overtaken by the next, or has no place in the queue
+    after so many more. The window is a whole number of periods, the idle time after the last frame with it: it belongs
+    to the joules per frame.
     """
-    count = len(due)
-    started = array("d", [0.0]) * count
-    done = array("d", [0.0]) * count
+    count = len(offsets)
+    due = cameras(offsets, period, len(calls))
+    started = array("d", [0.0]) * len(due)
+    done = array("d", [0.0]) * len(due)
     begin = 0.0
+    oldest = (queue + 1) * period
 
-    def stream(_: int) -> None:
+    def stream(index: int) -> None:
         clock = time.monotonic
-        for k in range(count):
+        call = calls[index]
+        for k in range(index * count, (index + 1) * count):
             now = clock()
             intended = begin + due[k]
             if now < intended:
                 now = wait_until(intended)
-            elif now >= intended + period:
+            elif now >= intended + oldest:
                 continue
             started[k] = now
             call()
@@ -338,7 +348,7 @@ def _run_periodic(call: Call, due: "array[float]", period: float) -> Window:
 
     length = count * period
     with quiet():
-        cpu = _in_streams(stream, 1, set_begin, lambda: wait_until(begin + length))
+        cpu = _in_streams(stream, len(calls), set_begin, lambda: wait_until(begin + length))
     return _open_window(begin, begin + length, (due, started, done), period, cpu)
 
 

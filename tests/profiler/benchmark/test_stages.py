@@ -127,6 +127,24 @@ def test_a_stage_that_returns_something_else_each_time_has_no_joules_and_says_wh
     assert variant.workloads[0].dropped is not None
 
 
+def test_several_rates_take_turns_and_the_one_that_saturates_is_named(measure):
+    result = measure(
+        "pipeline", windows=2, window_s=0.2, idle_s=0.3, scenario="periodic", rate_hz=4.0, further=[(1000.0, 1)]
+    )
+    (variant,) = result.variants
+    slow, fast, between = variant.workloads[:3]
+    assert [slow.name, fast.name, between.name] == ["frame at 4.00/s", "frame at 1000/s", "frame back to back"]
+    assert [(one.rate_hz, one.streams) for one in (slow, fast, between)] == [(4.0, 1), (1000.0, 1), (None, None)]
+    (saturation,) = variant.loads.saturation
+    assert (saturation.streams, saturation.kept_hz, saturation.saturated_hz) == (1, 4.0, 1000.0)
+    assert saturation.achieved_per_s < 1 / sum(SECONDS.values())
+    # A window is a whole loop of the clip at that rate, the idle time after its last frame with it.
+    assert [(one.inferences, one.end_s - one.start_s >= 5 / 4.0) for one in slow.windows] == [(5, True)] * 2
+    assert "saturated" not in {reason.code for reason in variant.reasons}
+    assert "4.00/s is kept, and 1000/s saturates it" in console.render(result).replace("\n  ", " ")
+    assert document.from_json(document.to_json(result)) == result
+
+
 seconds_seen = st.lists(st.floats(-0.01, 0.05), min_size=1, max_size=6)
 
 

@@ -119,6 +119,7 @@ class Timeline:
     Attributes:
         keys: The stages, in the order in which they were first seen.
         own_s: Stage → seconds of its own.
+        stretches: Stage → in how many stretches these are.
         shared_s: Stage → these seconds shared out: where stages of several threads run at once, each has an equal part.
         late_s: Seconds of stages that came after their time was settled, and are in none of these.
     """
@@ -126,6 +127,7 @@ class Timeline:
     def __init__(self) -> None:
         self.keys: list[Hashable] = []
         self.own_s: dict[Hashable, float] = {}
+        self.stretches: dict[Hashable, int] = {}
         self.shared_s: dict[Hashable, float] = {}
         self.late_s = 0.0
         self._steps: dict[Hashable, _Steps] = {}
@@ -155,6 +157,7 @@ class Timeline:
                 self._steps[key] = _Steps()
             self._steps[key].extend(stretches)
             self.own_s[key] = self.own_s.get(key, 0.0) + math.fsum(b - a for a, b in stretches)
+            self.stretches[key] = self.stretches.get(key, 0) + len(stretches)
         for key, seconds in _shared_seconds(by_key).items():
             self.shared_s[key] = self.shared_s.get(key, 0.0) + seconds
 
@@ -303,7 +306,8 @@ def fit_stages(
     if there is None or len(around) < len(beside):
         return None
     least_steps = max(_LEAST_STEPS, _LEAST_LAG_S / (_SIDE * step_s))
-    return StageFit(_with_shape_errors(there, around, least_steps), there.baseline_w, best_s)
+    powers = _with_edge_errors(_with_shape_errors(there, around, least_steps), timeline)
+    return StageFit(powers, there.baseline_w, best_s)
 
 
 def _with_shape_errors(there: _Solution, around: Sequence[_Solution], least_steps: float) -> dict[Hashable, Power]:
@@ -314,6 +318,21 @@ def _with_shape_errors(there: _Solution, around: Sequence[_Solution], least_step
         for key in variances:
             variances[key] += (u * (after.powers[key].watts - before.powers[key].watts) / 2) ** 2
     return {key: power._replace(u_w=math.sqrt(power.u_w**2 + variances[key])) for key, power in there.powers.items()}
+
+
+def _with_edge_errors(powers: Mapping[Hashable, Power], timeline: Timeline) -> dict[Hashable, Power]:
+    """The powers with what ``_LEAST_LAG_S`` at the edges of a stage makes of them, whatever the readings say.
+
+    So much time of a neighbour may count for it, at the power of the strongest stage there is. It is what keeps a stage
+    of 2 or 3 ms from being quoted in those runs where chance makes its power large and its standard error small.
+    """
+    strongest_w = max((abs(power.watts) for power in powers.values()), default=0.0)
+    return {
+        key: power._replace(
+            u_w=math.hypot(power.u_w, strongest_w * _LEAST_LAG_S * timeline.stretches[key] / timeline.own_s[key])
+        )
+        for key, power in powers.items()
+    }
 
 
 def _on_own_clock(
@@ -499,17 +518,20 @@ def _solve(clusters: Sequence[_Cluster], keys: Sequence[Hashable]) -> _Solution 
     scores = [[m[i][size] - _dot(m[i][:size], watts) for i in range(size)] for m in moments]
     readings = sum(cluster.count for cluster in clusters)
     misfit = max(0.0, math.fsum(m[size][size] for m in moments) - _dot(watts, right))
-    powers, ratios = {}, []
+    # The sandwich's variances, and by how much they exceed those of independent residuals.
+    variances = [len(clusters) / freedom * math.fsum(_dot(row, score) ** 2 for score in scores) for row in inverse]
+    independent = [inverse[i][i] * misfit / readings for i in range(size)]
+    ratios = [a / b if b > 0 else 1.0 for a, b in zip(variances, independent, strict=True)]
+    inflation = math.fsum(ratios) / size
+    powers = {}
     for i, key in enumerate(keys):
-        variance = len(clusters) / freedom * math.fsum(_dot(inverse[i], score) ** 2 for score in scores)
         # 1 − R² of this occupancy on the others.
         unexplained = 1 / (inverse[i][i] * normal[i][i]) if normal[i][i] > _LEAST_MOMENT else 0.0
+        # The sandwich of a few dozen clusters is small by chance now and then; the mean inflation seldom is.
+        variance = max(variances[i], inflation * independent[i])
         powers[key] = Power(watts[i], math.sqrt(variance), freedom, unexplained < 1 - COLLINEAR)
-        ratios.append(variance / (inverse[i][i] * misfit / readings) if misfit > 0 else 1.0)
     sums = [math.fsum(cluster.sums[i] for cluster in clusters) for i in range(size + 1)]
-    return _Solution(
-        powers, (sums[size] - _dot(sums[:size], watts)) / readings, misfit, readings, math.fsum(ratios) / size
-    )
+    return _Solution(powers, (sums[size] - _dot(sums[:size], watts)) / readings, misfit, readings, inflation)
 
 
 def _dot(left: Sequence[float], right: Sequence[float]) -> float:
