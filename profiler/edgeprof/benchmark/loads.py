@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 def records(workload: Workload, scenario: Scenario, further: Sequence[tuple[float, int]]) -> list[WorkloadRecord]:
     """The workload at the scenario's own rate and streams, and at further ones; each has a name that says which."""
-    every = [scenario, *(scenario._replace(rate_hz=rate, streams=streams) for rate, streams in further)]
-    several_streams = len({one.streams for one in every}) > 1
+    scenarios = [scenario, *(scenario._replace(rate_hz=rate, streams=streams) for rate, streams in further)]
+    with_streams = len({load.streams for load in scenarios}) > 1
     return [
         WorkloadRecord(
-            workload._replace(name=_name(workload.name, one, with_streams=several_streams)),
-            scenario=one,
+            workload._replace(name=_name(workload.name, load, with_streams=with_streams)),
+            scenario=load,
             asked=workload.name,
         )
-        for one in every
+        for load in scenarios
     ]
 
 
@@ -46,35 +46,34 @@ def are_several(record: VariantRecord) -> bool:
 
 def add_findings(row: schema.Variant, record: VariantRecord) -> None:
     """Fill ``loads`` of a variant that was measured under several; of any other nothing is done."""
-    measured = [one for one in _of_main(record) if one.windows]
+    measured = [load for load in _of_main(record) if load.windows]
     if not are_several(record) or not measured:
         return
-    by_streams = {count: [one for one in measured if _streams(one) == count] for count in map(_streams, measured)}
+    by_streams = {count: [load for load in measured if _streams(load) == count] for count in map(_streams, measured)}
     row.loads = schema.Loads([_saturation(count, alike) for count, alike in sorted(by_streams.items())])
-    _add_stream_power(row, [one for one in measured if not _is_saturated(one)])
+    _add_stream_power(row, [load for load in measured if not _is_saturated(load)])
 
 
 def _saturation(streams: int, measured: Sequence[WorkloadRecord]) -> schema.Saturation:
     """Which rates so many streams kept."""
-    saturation = schema.Saturation(
-        streams, max((_rate(one) for one in measured if not _is_saturated(one)), default=None)
-    )
-    lowest = min((one for one in measured if _is_saturated(one)), key=_rate, default=None)
+    kept_hz = max((_rate(load) for load in measured if not _is_saturated(load)), default=None)
+    saturation = schema.Saturation(streams, kept_hz)
+    lowest = min((load for load in measured if _is_saturated(load)), key=_rate, default=None)
     if lowest is not None:
         saturation.saturated_hz = _rate(lowest)
         saturation.achieved_per_s = fmean(window.achieved_hz for window in lowest.windows)
     return saturation
 
 
-def _add_stream_power(row: schema.Variant, kept: Sequence[WorkloadRecord]) -> None:
+def _add_stream_power(row: schema.Variant, unsaturated: Sequence[WorkloadRecord]) -> None:
     """What each further stream takes, from the windows with the most and with the fewest streams, which took turns."""
     assert row.loads is not None
-    for rate in sorted({_rate(one) for one in kept}, reverse=True):
-        alike = sorted((one for one in kept if _rate(one) == rate), key=_streams)
+    for rate in sorted({_rate(load) for load in unsaturated}, reverse=True):
+        alike = sorted((load for load in unsaturated if _rate(load) == rate), key=_streams)
         more = _streams(alike[-1]) - _streams(alike[0])
         if not more:
             continue
-        fewest, most = (_workload(row, one.workload.name) for one in (alike[0], alike[-1]))
+        fewest, most = (_workload(row, load.workload.name) for load in (alike[0], alike[-1]))
         pairs = [(a.mean_power_w, b.mean_power_w) for a, b in zip(fewest.windows, most.windows, strict=False)]
         watts = [(b - a) / more for a, b in pairs if a is not None and b is not None]
         if len(watts) < 2 or most.energy_j_per_unit is None:
@@ -96,7 +95,7 @@ def _add_stream_power(row: schema.Variant, kept: Sequence[WorkloadRecord]) -> No
 def _of_main(record: VariantRecord) -> list[WorkloadRecord]:
     """The records of the main workload that have a rate."""
     asked = record.main.asked
-    return [one for one in record.workloads if one.asked == asked and one.scenario is not None and one.scenario.rate_hz]
+    return [load for load in record.workloads if load.asked == asked and load.scenario and load.scenario.rate_hz]
 
 
 def _workload(row: schema.Variant, name: str) -> schema.Workload:

@@ -41,14 +41,14 @@ def _kept(loads: Loads, unit: str) -> str:
     """``15/s is kept, and 30/s saturates it, where 22.4 frames/s are done``, for each number of streams."""
     several = len(loads.saturation) > 1
     parts = []
-    for one in loads.saturation:
-        kept = f"{units.significant(one.kept_hz)}/s is kept" if one.kept_hz is not None else "no rate is kept"
+    for saturation in loads.saturation:
+        rate = "no rate" if saturation.kept_hz is None else f"{units.significant(saturation.kept_hz)}/s"
         limit = ", and no rate saturates it"
-        if one.saturated_hz is not None and one.achieved_per_s is not None:
-            done = f"{units.significant(one.achieved_per_s)} {unit}s/s are done"
-            limit = f", and {units.significant(one.saturated_hz)}/s saturates it, where {done}"
-        streams = f"with {one.streams} stream{'s' if one.streams > 1 else ''} " if several else ""
-        parts.append(f"{streams}{kept}{limit}")
+        if saturation.saturated_hz is not None and saturation.achieved_per_s is not None:
+            done = f"{units.significant(saturation.achieved_per_s)} {unit}s/s are done"
+            limit = f", and {units.significant(saturation.saturated_hz)}/s saturates it, where {done}"
+        streams = f"with {saturation.streams} stream{'s' if saturation.streams > 1 else ''} " if several else ""
+        parts.append(f"{streams}{rate} is kept{limit}")
     return "; ".join(parts)
 
 
