@@ -81,7 +81,9 @@ def test_each_stage_has_the_joules_of_its_own_power(result):
         for figure, watts in ((energy.gross, POWER[stage.name]), (energy.net, POWER[stage.name] - POWER["idle"])):
             error = fmean(figure.windows) / seconds - watts
             is_longest = stage.name == "detect"
-            assert abs(error) < max(0.3 * watts, 0.0 if is_longest else figure.expanded_uncertainty / seconds)
+            # A stage of 2 or 3 ms loses to it what lies between its marks and its call, too.
+            limit = 0.3 * watts if is_longest else max(0.5 * watts, figure.expanded_uncertainty / seconds)
+            assert abs(error) < limit
 
 
 def test_stages_and_rest_make_a_frame(result):
