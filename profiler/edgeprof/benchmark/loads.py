@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof import units
 from edgeprof.benchmark.records import WorkloadRecord
-from edgeprof.energy.uncertainty import Component, combine
+from edgeprof.energy.uncertainty import Component, combine_components
 from edgeprof.results import schema
 from edgeprof.worker.scenario import SATURATION
 
@@ -79,9 +79,9 @@ def _add_stream_power(row: schema.Variant, unsaturated: Sequence[WorkloadRecord]
         if len(watts) < 2 or most.energy_j_per_unit is None:
             continue
         gross = most.energy_j_per_unit.gross
-        gain = (gross.budget.gain or 0.0) / gross.value if gross.value else 0.0
+        gain = (gross.budget.gain or 0.0) / gross.value if gross.budget and gross.value else 0.0
         mean = fmean(watts)
-        total = combine(
+        total = combine_components(
             [
                 Component("repeatability", stdev(watts) / len(watts) ** 0.5, len(watts) - 1),
                 Component("gain", abs(mean) * gain, rectangular=True),
