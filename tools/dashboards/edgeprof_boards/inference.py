@@ -158,9 +158,12 @@ LATENCY = Row(
 _STAGE_ENERGY = "edgeprof_stage_energy_joules_total"
 _STAGE_COUNT = "edgeprof_stages_total"
 _STAGE_KNOWN = "edgeprof_stages_with_energy_total"
+_STAGE_WITHOUT = "edgeprof_stages_without_energy_total"
 _STAGE_SECONDS = "edgeprof_stage_seconds_total"
 #: The daemon gives stages their joules so often (edgeprof_exporters.stages.PERIOD_S).
 _STAGE_STEP = "30s"
+#: ... and gives up on them after so long (PATIENCE_S).
+_WITHOUT_STEP = "10m"
 _STAGE_BY = f"{_BY}, stage"
 _STAGE_WHO = "{{model}} {{stage}}"
 _STAGE_CALLS = f"sum by ({_STAGE_BY}) ({rate(_STAGE_COUNT)})"
@@ -205,7 +208,7 @@ STAGES = Row(
             "Mean time of a call, stages within it included.",
             (Query(f"sum by ({_STAGE_BY}) ({rate(_STAGE_SECONDS)}) / ({_STAGE_CALLS} > 0)", _STAGE_WHO),),
             unit="s",
-            width=8,
+            width=6,
             fill=0,
         ),
         Panel(
@@ -213,7 +216,7 @@ STAGES = Row(
             "How often each stage ran: of the first one, the frames that came in.",
             (Query(_STAGE_CALLS, _STAGE_WHO),),
             unit="ops",
-            width=8,
+            width=6,
             fill=0,
         ),
         Panel(
@@ -227,7 +230,22 @@ STAGES = Row(
                 ),
             ),
             unit="percentunit",
-            width=8,
+            width=6,
+            fill=0,
+        ),
+        Panel(
+            "Calls without joules",
+            "Calls whose joules stayed unknown for ten minutes, over all calls: a stage that is too short, or that always "
+            "runs with another one, cannot be told apart by the readings. Make it a pipeline (docs/applications.md).",
+            (
+                Query(
+                    f"sum by ({_STAGE_BY}) ({rate(_STAGE_WITHOUT)}) / ({_STAGE_CALLS} > 0)",
+                    _STAGE_WHO,
+                    min_step=_WITHOUT_STEP,
+                ),
+            ),
+            unit="percentunit",
+            width=6,
             fill=0,
         ),
     ),
