@@ -235,7 +235,7 @@ STAGES = Row(
         ),
         Panel(
             "Calls without joules",
-            "Calls whose joules stayed unknown for ten minutes, over all calls: a stage that is too short, or that always "
+            "Calls whose joules stayed unknown for ten minutes, over all calls: a stage that is too short, or always "
             "runs with another one, cannot be told apart by the readings. Make it a pipeline (docs/applications.md).",
             (
                 Query(
