@@ -87,7 +87,7 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
         if not request.fast_sensor:
             return _run_bench(request, models, host, roots, progress)
         with Settings() as settings:
-            lowered = fast_sensor.lower(roots, settings)
+            lowered = fast_sensor.lower_samples(roots, settings)
             result = _run_bench(request, models, host, roots, progress)
     result.reasons += [schema.Reason(code=Code.FAST_SENSOR, message=what) for what in lowered]
     return result
@@ -319,11 +319,11 @@ class _Run:
         if self.is_elsewhere:  # what this machine does besides is nothing to it
             window = self._undisturbed(worker, position, record)
         else:
-            before = context.snapshot(self.roots)
+            before = context.read_counters(self.roots)
             variant.foreign_load.begin(self.roots)
             window = self._undisturbed(worker, position, record)
             variant.foreign_load.end(self.roots)
-            record.throttles += context.difference(before, context.snapshot(self.roots))
+            record.throttles += context.describe_difference(before, context.read_counters(self.roots))
         self.order += 1
         span = window.span._replace(key=(variant.name, record.workload.name))
         is_served = variant.loaded is not None and variant.loaded.is_served
