@@ -32,9 +32,12 @@ class _Bench(click.Command):
     """Lets ``--profile-ops`` stand without a number: click would take the model that follows it for one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        from edgeprof.benchmark.operators import KEPT
+        if "--profile-ops" in args:
+            # Not imported for every --help: what profiles operators brings numpy with it.
+            from edgeprof.benchmark.operators import KEPT
 
-        return super().parse_args(ctx, [f"--profile-ops={KEPT}" if arg == "--profile-ops" else arg for arg in args])
+            args = [f"--profile-ops={KEPT}" if arg == "--profile-ops" else arg for arg in args]
+        return super().parse_args(ctx, args)
 
 
 @click.command("bench", cls=_Bench, no_args_is_help=True)
