@@ -37,8 +37,8 @@ class AnswerError(Exception):
     """What came is no answer: one clause that says why."""
 
 
-def send(pipe: Connection, kind: str, content: Any) -> None:
-    """Send an answer that ``receive`` understands.
+def send_answer(pipe: Connection, kind: str, content: Any) -> None:
+    """Send an answer that ``receive_answer`` understands.
 
     Args:
         pipe: To the parent.
@@ -50,7 +50,7 @@ def send(pipe: Connection, kind: str, content: Any) -> None:
     pipe.send_bytes(pickle.dumps((kind, content)))
 
 
-def receive(pipe: Connection) -> tuple[str, Any]:
+def receive_answer(pipe: Connection) -> tuple[str, Any]:
     """The kind and the content of the next answer; the content of ``raised`` is an exception.
 
     Raises:
@@ -92,19 +92,19 @@ class _Reader(pickle.Unpickler):
         if (module, name) in _PLAIN:
             return super().find_class(module, name)
         if module == "builtins":
-            found = getattr(builtins, name, None)
-            if isinstance(found, type) and issubclass(found, Exception):
-                return found
+            named = getattr(builtins, name, None)
+            if isinstance(named, type) and issubclass(named, Exception):
+                return named
         elif module.partition(".")[0] in _OWN_PACKAGES:
-            found = getattr(sys.modules.get(module), name, None)
-            if isinstance(found, type) and _is_record(found):
-                return found
+            named = getattr(sys.modules.get(module), name, None)
+            if isinstance(named, type) and _is_record(named):
+                return named
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
-def _is_record(found: type) -> bool:
+def _is_record(named: type) -> bool:
     return (
-        dataclasses.is_dataclass(found)
-        or issubclass(found, (enum.Enum, Exception))
-        or (issubclass(found, tuple) and hasattr(found, "_fields"))
+        dataclasses.is_dataclass(named)
+        or issubclass(named, (enum.Enum, Exception))
+        or (issubclass(named, tuple) and hasattr(named, "_fields"))
     )

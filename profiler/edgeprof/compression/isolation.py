@@ -71,7 +71,7 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
         os.close(lifeline[0])
         try:
             while True:
-                kind, content = answers.receive(ours)
+                kind, content = answers.receive_answer(ours)
                 if kind == "progress":
                     report(*content)
                 elif kind == "running":
@@ -158,7 +158,7 @@ def _run_child(
         sys.modules["torch"].set_num_threads(1)
 
     def watch(what: str | None) -> None:
-        answers.send(pipe, "running", what)
+        answers.send_answer(pipe, "running", what)
         signal.setitimer(signal.ITIMER_REAL, 0.0 if what is None else limit_s)
 
     _WATCH.set(watch)
@@ -167,28 +167,28 @@ def _run_child(
         _close_writable({pipe.fileno(), dump.fileno()})
         sandbox.enter([os.fspath(folder)])
         tempfile.tempdir = os.environ["TMPDIR"] = os.environ["XDG_CACHE_HOME"] = os.fspath(folder)
-    with shown_by(lambda text, done: answers.send(pipe, "progress", (text, done))):
+    with shown_by(lambda text, done: answers.send_answer(pipe, "progress", (text, done))):
         try:
             kind, content = "made", work()
         except SystemExit as error:
             kind, content = "raised", VariantError(f"{label} ended with sys.exit({error.code}){place(error)}")
         except Exception as error:  # noqa: BLE001 - the parent raises it
             kind, content = "raised", error
-        answers.send(pipe, kind, content)
+        answers.send_answer(pipe, kind, content)
 
 
-def _close_writable(kept: Container[int]) -> None:
+def _close_writable(excepted: Container[int]) -> None:
     """Close what this fork has inherited and could write to though the sandbox forbids it: the store, locks, sockets.
 
     Args:
-        kept: Descriptors that stay open, beside stdout and stderr.
+        excepted: Descriptors that stay open, beside stdout and stderr.
     """
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     for number in (int(entry.name) for entry in list(Path("/proc/self/fd").iterdir())):
         with contextlib.suppress(OSError):  # the one of that folder, which is closed by now
             mode = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
-            if number > 2 and number not in kept and mode != os.O_RDONLY:
+            if number > 2 and number not in excepted and mode != os.O_RDONLY:
                 os.close(number)
 
 

@@ -24,7 +24,7 @@ from edgeprof.diagnosis.noise import (
     sqnr,
     takes,
 )  # fmt: skip
-from edgeprof.diagnosis.zeros import zeros_of
+from edgeprof.diagnosis.zeros import count_zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -158,12 +158,12 @@ def _check_sparsity(e: Evidence) -> Iterator[Finding]:
         return
     zeros = total = idle = blocks = 0
     for layer in e.graph.layers:
-        found = zeros_of(layer)
-        if found is not None:
-            total += found.weights
-            zeros += found.zeros
-            idle += found.channels
-            blocks += found.blocks
+        counts = count_zeros(layer)
+        if counts is not None:
+            total += counts.weights
+            zeros += counts.zeros
+            idle += counts.channels
+            blocks += counts.blocks
     if not total:
         return
     share, channels, patterned = zeros / total, idle / total, blocks / total

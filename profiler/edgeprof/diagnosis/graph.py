@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.compression.isolation import apart
-from edgeprof.diagnosis.zeros import counted
+from edgeprof.diagnosis.zeros import with_counted_zeros
 from edgeprof.errors import InputError
 from edgeprof.launch.choose import runtimes_for
 from edgeprof.plugins import PluginHost
@@ -74,7 +74,7 @@ def _inspect_in_worker(runtime: Runtime, path: str, inputs: Mapping[str, Any]) -
 
     def read() -> Graph | None:
         graph = work()
-        return None if graph is None else counted(graph)
+        return None if graph is None else with_counted_zeros(graph)
 
     try:
         return apart(read, label=Path(path).name, limit_s=_LIMIT_S)

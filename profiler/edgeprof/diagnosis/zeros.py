@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgeprof.worker.graph import Layer
 
 
-def zeros_of(layer: Layer) -> Zeros | None:
+def count_zeros(layer: Layer) -> Zeros | None:
     """What is counted in a layer's weights; None where they cannot be read."""
     if layer.weights is None:
         return layer.zeros
@@ -23,9 +23,9 @@ def zeros_of(layer: Layer) -> Zeros | None:
     return Zeros(flat.size, int(zero.sum()), channels, _two_of_four(values))
 
 
-def counted(graph: Graph) -> Graph:
+def with_counted_zeros(graph: Graph) -> Graph:
     """``graph`` with its zeros counted and without its weights: plain values, for another process."""
-    return graph._replace(layers=[layer._replace(zeros=zeros_of(layer), weights=None) for layer in graph.layers])
+    return graph._replace(layers=[layer._replace(zeros=count_zeros(layer), weights=None) for layer in graph.layers])
 
 
 def _two_of_four(values: Any) -> int:

@@ -187,7 +187,7 @@ class _Evil:
     ],
 )
 def test_an_answer_that_is_code_or_none_costs_that_model_only_and_runs_nothing(tmp_path: Path, monkeypatch, answer):
-    monkeypatch.setattr(answers, "send", lambda pipe, kind, content: pipe.send_bytes(answer(tmp_path / "ran")))
+    monkeypatch.setattr(answers, "send_answer", lambda pipe, kind, content: pipe.send_bytes(answer(tmp_path / "ran")))
     with pytest.raises(VariantError, match="what came is no answer") as caught:
         run(lambda: None)
     assert caught.value.code == "crashed"
