@@ -18,7 +18,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.energy.online.running_sum import MOST_JOULES
-from edgeprof.energy.online.stage_regression import Ran, Timeline, fit_stages, shape_of
+from edgeprof.energy.online.stage_regression import fit_stages, shape_of
+from edgeprof.energy.online.stage_timeline import Ran, Timeline
 from edgeprof.stage_rings import StageRings
 from edgeprof_exporters.logs import event
 from edgeprof_exporters.messages import is_label

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from edgeprof.benchmark.plan import Plan
     from edgeprof.benchmark.records import Sampled, VariantRecord, WorkloadRecord
-    from edgeprof.energy.recording import Quote
+    from edgeprof.energy.figures import Quote
     from edgeprof.sensing.proofs import Proved
     from edgeprof.sensing.sampler import ChannelStats
     from edgeprof.sensing.sensor import Channel

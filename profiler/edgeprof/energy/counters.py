@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprof.energy.window import WindowEnergy, between
+from edgeprof.energy.window import WindowEnergy, energy_between_knots
 from edgeprof.sensing.limits import allowed_rise, counter_rise, power_limit
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def any_between(t: Floats, marks: npt.NDArray[np.bool_], start: float, end: floa
     return bool(np.any(marks[: last + 1] & (t[: last + 1] > start)))
 
 
-def counter(window: Window, edges: Edges) -> WindowEnergy:
+def counter_energy(window: Window, edges: Edges) -> WindowEnergy:
     """Differences of a counter at the times when it changed; between two changes the power is taken as constant.
 
     A change was seen at most one distance of readings, and at most one update interval, after it happened; both ends
@@ -62,10 +62,10 @@ def counter(window: Window, edges: Edges) -> WindowEnergy:
         t, v = window.t[[0, -1]], window.v[[0, -1]]
         if window.t.size < 2 or t[0] > window.start or t[1] < window.end:
             return WindowEnergy(None, samples=int(window.t.size), problems=("no_samples",))
-        sparse = between(window, t, v)
+        sparse = energy_between_knots(window, t, v)
         joules = sparse.joules or 0.0
         return replace(sparse, u_sync=joules / math.sqrt(3), problems=("few_samples",))
-    late = _lateness(window, t)
+    late = _tick_delay_s(window, t)
     resolution = (window.channel.resolution or 0.0) / math.sqrt(6)
     first = int(np.searchsorted(t, window.start + window.age, side="left"))
     last = int(np.searchsorted(t, window.end, side="right")) - 1
@@ -87,7 +87,7 @@ def counter(window: Window, edges: Edges) -> WindowEnergy:
     if edges == "steady" and window.length < 2 * max(late, window.channel.update_interval_s or window.interval):
         # Shorter than two ticks: most of what the ticks around it count flowed outside of it.
         return WindowEnergy(None, problems=("few_samples",))
-    result = between(window, t, v)
+    result = energy_between_knots(window, t, v)
     power = (result.joules or 0.0) / window.length
     return replace(
         result,
@@ -97,7 +97,7 @@ def counter(window: Window, edges: Edges) -> WindowEnergy:
     )
 
 
-def _lateness(window: Window, ticks: Floats) -> float:
+def _tick_delay_s(window: Window, ticks: Floats) -> float:
     """How late a change may be seen (s), as the width of a rectangular distribution.
 
     Read less often than it ticks, a counter is up to one tick old. Read more often, the ticks are seen up to one

@@ -78,8 +78,8 @@ def line_of_steady_power(window: Window, integral: RunningIntegral) -> WindowEne
 
 def between_quiet(window: Window, integral: RunningIntegral) -> WindowEnergy | None:
     """The window's energy, or None where too little of the integral lies in the quiet beside it."""
-    before = _line(window, integral, window.start, window.start - window.quiet[0] + integral.lag_s, -1)
-    after = _line(window, integral, window.end + integral.lag_s, window.end + window.quiet[1], +1)
+    before = _edge_by_line(window, integral, window.start, window.start - window.quiet[0] + integral.lag_s, -1)
+    after = _edge_by_line(window, integral, window.end + integral.lag_s, window.end + window.quiet[1], +1)
     if before is None or after is None:
         return None
     inside = window.v[window.inside()]
@@ -89,14 +89,14 @@ def between_quiet(window: Window, integral: RunningIntegral) -> WindowEnergy | N
         u_level, u_resolution = level_energy(window, inside), step_energy(window, inside)
     u_edges = math.hypot(before.u, after.u)
     first, last = np.searchsorted(window.t, [before.nearest_s, after.nearest_s])
-    u_between = _quadrature(window, slice(int(first), int(last) + 1))
-    behind_filter = integral.y is not None
+    u_between = _quadrature_error_j(window, slice(int(first), int(last) + 1))
+    is_filtered = integral.y is not None
     return WindowEnergy(
         after.joules - before.joules,
-        u_sync=u_between if behind_filter else math.hypot(u_edges, u_between),
+        u_sync=u_between if is_filtered else math.hypot(u_edges, u_between),
         u_resolution=u_resolution,
         u_level=u_level,
-        u_filter=u_edges if behind_filter else 0.0,
+        u_filter=u_edges if is_filtered else 0.0,
         tau_slope_w=after.y - before.y,
         samples=int(inside.size),
     )
@@ -110,7 +110,7 @@ class _Edge:
     nearest_s: float
 
 
-def _line(window: Window, integral: RunningIntegral, first_s: float, last_s: float, side: int) -> _Edge | None:
+def _edge_by_line(window: Window, integral: RunningIntegral, first_s: float, last_s: float, side: int) -> _Edge | None:
     """The running integral at an edge, from the straight line through its points on the quiet side."""
     if side < 0:
         first_s, last_s = last_s, first_s
@@ -139,7 +139,7 @@ def _line(window: Window, integral: RunningIntegral, first_s: float, last_s: flo
     )
 
 
-def _quadrature(window: Window, part: slice) -> float:
+def _quadrature_error_j(window: Window, part: slice) -> float:
     """Standard uncertainty (J) of trapezoids between readings of power; counters and blocks have none."""
     if window.channel.quantity == "energy" or window.channel.filter.kind == "block":
         return 0.0
@@ -157,7 +157,7 @@ def _quadrature(window: Window, part: slice) -> float:
     return min(jumps, _KINK * math.sqrt(float(np.sum((bends * (apart[1:] + apart[:-1]) / 2) ** 2))))
 
 
-def counted(window: Window) -> RunningIntegral | None:
+def counter_integral(window: Window) -> RunningIntegral | None:
     """The running integral of a counter, at its ticks (``window.v`` unwrapped)."""
     changed = np.flatnonzero(np.diff(window.v) > 0) + 1
     if changed.size < 4:
@@ -174,7 +174,7 @@ def counted(window: Window) -> RunningIntegral | None:
     return RunningIntegral(ticks, v, u, lag_s=late, u_time=u_time)
 
 
-def momentary(window: Window) -> RunningIntegral | None:
+def momentary_integral(window: Window) -> RunningIntegral | None:
     """The running integral of readings that stand for their moment."""
     if window.t.size < 3:
         return None
@@ -189,24 +189,24 @@ def momentary(window: Window) -> RunningIntegral | None:
         # and a conversion later.
         u *= math.sqrt(t.size / window.t.size)
         return RunningIntegral(t, np.interp(t, window.t, total), u, lag_s=1.5 * update)
-    return RunningIntegral(window.t, _trapezoids(window), u, lag_s=update)
+    return RunningIntegral(window.t, _cumulative_trapezoids(window), u, lag_s=update)
 
 
-def behind_filter(window: Window, tau: float) -> RunningIntegral | None:
+def filter_integral(window: Window, tau: float) -> RunningIntegral | None:
     """The running integral of an exponential filter's input: ∫y dt + τ·y."""
     if window.t.size < 3:
         return None
     u = tau * (window.channel.resolution or 0.0) / math.sqrt(12)
     lag = window.channel.update_interval_s or 0.0
-    return RunningIntegral(window.t, _trapezoids(window) + tau * window.v, u, lag_s=lag, y=window.v)
+    return RunningIntegral(window.t, _cumulative_trapezoids(window) + tau * window.v, u, lag_s=lag, y=window.v)
 
 
-def _trapezoids(window: Window) -> Floats:
+def _cumulative_trapezoids(window: Window) -> Floats:
     steps = np.diff(window.t) * (window.v[1:] + window.v[:-1]) / 2
     return np.concatenate(([0.0], np.cumsum(steps)))
 
 
-def averaged_blocks(window: Window, length: float) -> RunningIntegral | None:
+def block_integral(window: Window, length: float) -> RunningIntegral | None:
     """The running integral of averages over blocks that follow one another.
 
     A reading that changed at tᵢ is the mean of the block that ended there, and of those that followed until the block
@@ -268,7 +268,7 @@ def own_clock(seen: Floats, period: float) -> Clock:
     Returns:
         The times that were seen, where the clock is not regular.
     """
-    period = _period(seen, period)
+    period = _refined_period(seen, period)
     numbers = np.round(np.diff(seen) / period)
     # A count over a long time without a change is a guess: what lies beyond stands on a line of its own.
     parts = np.concatenate(([0], np.cumsum((numbers < 1) | (numbers > _COUNTABLE))))
@@ -291,7 +291,7 @@ def own_clock(seen: Floats, period: float) -> Clock:
     return Clock(times, width, width / math.sqrt(3 * sizes.mean()), period)
 
 
-def _period(seen: Floats, period: float) -> float:
+def _refined_period(seen: Floats, period: float) -> float:
     """A clock's period from its changes: first from those one period apart, then from all that can be counted."""
     apart = np.diff(seen)
     for most in (1.5, 3.5, _COUNTABLE + 0.5):

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeprof.energy.figures import Measured, figure, unknown, unmeasured
+from edgeprof.energy.figures import Measured, make_figure, unknown_figure, without_figures
 from edgeprof.energy.uncertainty import Component
 from edgeprof.reasons import Code
 from edgeprof.results import schema
@@ -46,7 +46,7 @@ class CoreWatts:
         return cls(_CORE_WATTS.get(host.arch, 3.0), _GUESSED_HALF_WIDTH, stated=False)
 
 
-def estimate(
+def estimate_joules(
     windows: Sequence[Span],
     cpu_seconds: Sequence[float | None],
     core_w: float,
@@ -85,7 +85,7 @@ def estimate(
     why = _why_not_estimated(windows, cpu_seconds, working_s)
     if why is not None:
         remedy = "edgeprof sensors says what would measure here; a power meter always does: --sensor meter:ADDRESS."
-        return unmeasured("none", None, None, [schema.Reason(Code.NO_CPU_TIME, f"{reason}, and {why}", remedy)])
+        return without_figures("none", None, None, [schema.Reason(Code.NO_CPU_TIME, f"{reason}, and {why}", remedy)])
     estimate_reason = schema.Reason(
         Code.ESTIMATED,
         f"{reason}: the joules are CPU time × {core_w:g} W a core ({'stated' if stated else 'a guess'}),"
@@ -94,10 +94,10 @@ def estimate(
     )
     values = [j / n for j, _, n in known]
     model = abs(math.fsum(values) / len(values)) * relative_uncertainty / 1.96
-    quoted = figure(values, [Component("model", model)])
+    quoted = make_figure(values, [Component("model", model)])
     low, high = quoted.value - quoted.total.expanded, quoted.value + quoted.total.expanded
     quoted.figure.ci95 = (max(0.0, low), high)
-    energy = schema.Energy(provenance="estimated", rail=None, covers="cpu", gross=quoted.figure, net=unknown())
+    energy = schema.Energy(provenance="estimated", rail=None, covers="cpu", gross=quoted.figure, net=unknown_figure())
     power = schema.Power(
         mean=math.fsum(j for j, _, _ in known) / math.fsum(s for _, s, _ in known), max=None, idle=None
     )

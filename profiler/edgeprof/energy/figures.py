@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import numpy as np
 
-from edgeprof.energy.uncertainty import Combined, Component, combine, mean_and_error
+from edgeprof import units
+from edgeprof.energy.uncertainty import Combined, Component, combine_components, mean_and_error
 from edgeprof.reasons import Code
 from edgeprof.results import schema
 
@@ -41,6 +43,84 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Quote:
+    """Joules per unit of work, how sure they are, and why anything is missing.
+
+    Attributes:
+        key: What was asked for.
+        unit: What the joules are for one of.
+        count: How many units were done.
+        seconds: How long they took together.
+        energy: Gross and net energy per unit, each with its interval and its budget, and the energy of every rail.
+        power: Watts while the work was done, and without it.
+        windows: Joules of each span, None where it could not be measured; empty where none could.
+        reasons: What degrades the figures, or why there are none.
+    """
+
+    key: tuple[str, ...]
+    unit: str
+    count: int
+    seconds: float
+    energy: schema.Energy
+    power: schema.Power
+    windows: Sequence[float | None] = ()
+    reasons: Sequence[schema.Reason] = field(default_factory=list)
+
+    @property
+    def value(self) -> float | None:
+        """Gross joules per unit; None where they are unknown, and ``reasons`` say why."""
+        return self.energy.gross.value
+
+    @property
+    def uncertainty(self) -> float | None:
+        """The half-width (J per unit) of the value's 95 % interval; None without a value."""
+        return None if self.value is None else self.energy.gross.expanded_uncertainty
+
+    @property
+    def net(self) -> schema.EnergyFigure:
+        """The energy per unit beyond what the device draws without work; unknown without an idle."""
+        return self.energy.net
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """The standard uncertainties (J per unit) that make up ``uncertainty``, by their cause."""
+        lines = self.energy.gross.budget
+        known = msgspec.structs.asdict(lines) if lines is not None else {}
+        return {name: u for name, u in known.items() if u is not None}
+
+    @property
+    def provenance(self) -> Provenance:
+        """How the joules came about: ``counter``, ``measured``, ``estimated``, ``simulated`` or ``none``."""
+        return self.energy.provenance
+
+    @property
+    def rail(self) -> str | None:
+        """The rails that the joules were read from."""
+        return self.energy.rail
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, for JSON."""
+        return {
+            "key": list(self.key),
+            "unit": self.unit,
+            "count": self.count,
+            "seconds": self.seconds,
+            "energy_j_per_unit": msgspec.to_builtins(self.energy),
+            "power_w": msgspec.to_builtins(self.power),
+            "windows_j": list(self.windows),
+            "reasons": msgspec.to_builtins(list(self.reasons)),
+        }
+
+    def __str__(self) -> str:
+        """``4.20 ± 0.10 mJ/frame, measured, VDD_IN``."""
+        if self.value is None:
+            why = self.reasons[0].message if self.reasons else "nothing was measured"
+            return f"no joules per {self.unit}: {why}"
+        joules = units.plus_minus(self.value, self.uncertainty, "J")
+        return ", ".join(part for part in (f"{joules}/{self.unit}", self.provenance, self.rail) if part)
+
+
+@dataclass(frozen=True)
 class Estimate:
     """A figure before it is decided whether it may be quoted.
 
@@ -55,7 +135,7 @@ class Estimate:
     figure: schema.EnergyFigure
 
 
-def figure(
+def make_figure(
     values: Sequence[float],
     components: Sequence[Component],
     statistic: Statistic = "mean",
@@ -74,8 +154,8 @@ def figure(
     parts = list(components)
     if error is not None:
         penalty = 1.0 if statistic == "mean" else _MEDIAN_PENALTY
-        parts.append(repeatability(error * penalty, len(values), components))
-    total = combine(parts)
+        parts.append(repeatability_component(error * penalty, len(values), components))
+    total = combine_components(parts)
     return Estimate(
         value,
         total,
@@ -88,13 +168,13 @@ def figure(
             budget=total.budget,
             coverage_factor=total.k,
             degrees_of_freedom=None if math.isinf(total.nu) else total.nu,
-            autocorrelation=autocorrelation(values),
+            autocorrelation=lag_one_correlation(values),
             influences=dict(influences or {}),
         ),
     )
 
 
-def autocorrelation(values: Sequence[float]) -> float | None:
+def lag_one_correlation(values: Sequence[float]) -> float | None:
     """The correlation of each value with the next; None for fewer than five values, or where all are one."""
     if len(values) < 5:
         return None
@@ -103,7 +183,7 @@ def autocorrelation(values: Sequence[float]) -> float | None:
     return float(np.dot(left[1:], left[:-1])) / total if total > 0 else None
 
 
-def repeatability(error: float, count: int, components: Sequence[Component]) -> Component:
+def repeatability_component(error: float, count: int, components: Sequence[Component]) -> Component:
     """What the windows scatter beyond what the sensor's random errors explain, as a line of the budget.
 
     The random errors are in the scatter already; counted twice, they would make every interval too wide. The two
@@ -123,31 +203,33 @@ def repeatability(error: float, count: int, components: Sequence[Component]) -> 
     return Component("repeatability", math.sqrt(rest), (count - 1) * (rest / error**2) ** 2)
 
 
-def withheld(estimate: Estimate) -> schema.EnergyFigure:
+def withhold_value(estimate: Estimate) -> schema.EnergyFigure:
     """The figure without a number to quote; its windows and its budget stay as evidence."""
     figure = estimate.figure
     figure.value = figure.ci95 = figure.median = None
     return figure
 
 
-def unknown() -> schema.EnergyFigure:
+def unknown_figure() -> schema.EnergyFigure:
     return schema.EnergyFigure(value=None, expanded_uncertainty=None, ci95=None)
 
 
-def unmeasured(
+def without_figures(
     provenance: Provenance, covers: str | None, rail: str | None, reasons: Sequence[schema.Reason]
 ) -> Measured:
     """No figure at all, and why."""
-    energy = schema.Energy(provenance=provenance, rail=rail, covers=covers, gross=unknown(), net=unknown())
+    energy = schema.Energy(
+        provenance=provenance, rail=rail, covers=covers, gross=unknown_figure(), net=unknown_figure()
+    )
     return Measured(energy, schema.Power(mean=None, max=None, idle=None), [], list(reasons))
 
 
-def nothing(reason: str) -> Measured:
+def nothing_measured(reason: str) -> Measured:
     """No joules, because nothing measures and nothing can be estimated; ``reason`` is a sentence."""
-    return unmeasured("none", None, None, [schema.Reason(Code.NO_SENSOR, reason)])
+    return without_figures("none", None, None, [schema.Reason(Code.NO_SENSOR, reason)])
 
 
-def largest(budget: schema.Budget | None) -> str:
+def largest_line(budget: schema.Budget | None) -> str:
     """The name of the budget's largest line."""
     names = ("repeatability", "gain", "offset", "sync", "resolution", "filter", "idle", "model")
     return max(names, key=lambda name: getattr(budget, name, None) or 0.0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeprof.energy.influences import chip, u_tau
+from edgeprof.energy.influences import chip_name, u_tau
 from edgeprof.reasons import Code
 from edgeprof.results import schema
 
@@ -62,7 +62,7 @@ class TimeConstant:
     stated_s: float
 
 
-def fitted(
+def fit_filters(
     series: Sequence[ChannelSeries], rests: Sequence[Rest]
 ) -> tuple[list[ChannelSeries], dict[str, TimeConstant], list[schema.Reason]]:
     """The series, each behind the filter that it shows.
@@ -83,17 +83,17 @@ def fitted(
             and channel_series.channel.filter.tau_s
             and channel_series.channel.quantity == "power"
         ):
-            chips.setdefault(chip(channel_series.channel), []).append(channel_series)
+            chips.setdefault(chip_name(channel_series.channel), []).append(channel_series)
     for name, members in chips.items():
         constant = time_constant(members, rests)
         if constant is None:
             continue
         constants[name] = constant
-        reason = _contradiction(members[0].channel, constant)
+        reason = _contradiction_reason(members[0].channel, constant)
         if reason is not None:
             reasons.append(reason)
     return (
-        [_with_filter(channel_series, constants.get(chip(channel_series.channel))) for channel_series in series],
+        [_with_filter(channel_series, constants.get(chip_name(channel_series.channel))) for channel_series in series],
         constants,
         reasons,
     )
@@ -103,7 +103,7 @@ def with_time_constant(channel: Channel, constant: TimeConstant | None) -> Chann
     """The channel behind the filter that was found, where that is surer than what it states or contradicts it."""
     if constant is None or channel.filter.kind != "exponential":
         return channel
-    if constant.u_s >= u_tau(channel) and _contradiction(channel, constant) is None:
+    if constant.u_s >= u_tau(channel) and _contradiction_reason(channel, constant) is None:
         return channel
     limit = math.sqrt(3) * constant.u_s / constant.tau_s
     return replace(channel, filter=replace(channel.filter, tau_s=constant.tau_s, tau_limit=limit))
@@ -113,7 +113,7 @@ def _with_filter(series: ChannelSeries, constant: TimeConstant | None) -> Channe
     return replace(series, channel=with_time_constant(series.channel, constant))
 
 
-def _contradiction(channel: Channel, constant: TimeConstant) -> schema.Reason | None:
+def _contradiction_reason(channel: Channel, constant: TimeConstant) -> schema.Reason | None:
     off = abs(constant.tau_s - constant.stated_s)
     if off <= math.sqrt(3) * u_tau(channel) + 3 * constant.u_s:
         return None
@@ -137,7 +137,7 @@ def time_constant(series: Sequence[ChannelSeries], rests: Sequence[Rest]) -> Tim
         fall
         for channel_series in series
         for rest in rests
-        if (fall := _fall(channel_series, rest, stated)) is not None
+        if (fall := _fit_fall(channel_series, rest, stated)) is not None
     ]  # fmt: skip
     if not falls:
         return None
@@ -152,7 +152,7 @@ def time_constant(series: Sequence[ChannelSeries], rests: Sequence[Rest]) -> Tim
     return TimeConstant(tau, u, len(falls), stated) if u < _MOST_U * tau else None
 
 
-def _fall(series: ChannelSeries, rest: Rest, stated: float) -> tuple[float, float] | None:
+def _fit_fall(series: ChannelSeries, rest: Rest, stated: float) -> tuple[float, float] | None:
     """One fall's time constant and its standard uncertainty (s)."""
     begin, end = rest
     refresh = series.channel.update_interval_s or 0.0
@@ -165,25 +165,25 @@ def _fall(series: ChannelSeries, rest: Rest, stated: float) -> tuple[float, floa
     # A slope beside a fall that is seen for a few time constants could change places with it.
     seen_taus = float(t[-1]) / stated
     first_look: Beside = "slope" if seen_taus >= _TAIL_TAUS else "nothing"
-    whole = decay(t, y, stated / _RANGE, min(stated * _RANGE, float(t[-1]) / _LEAST_TAUS), beside=first_look)
+    whole = fit_decay(t, y, stated / _RANGE, min(stated * _RANGE, float(t[-1]) / _LEAST_TAUS), beside=first_look)
     if whole is None:
         return None
     tau, u = whole
     # Once more over six time constants at most: what the idle does later is no part of the fall.
     near = t <= _LONGEST_TAUS * tau
     beside: Beside = "tail" if t[-1] >= _TAIL_TAUS * tau else "nothing"
-    again = decay(t[near], y[near], tau / 2, 2 * tau, beside=beside)
+    again = fit_decay(t[near], y[near], tau / 2, 2 * tau, beside=beside)
     if again is None:
         return None
     tau, u = again
     later = (t >= 0.7 * tau) & near
-    second = decay(t[later], y[later], tau / 3, 3 * tau, beside=beside)
+    second = fit_decay(t[later], y[later], tau / 3, 3 * tau, beside=beside)
     if second is None:
         return tau, math.hypot(u, 0.1 * tau)
     return tau, math.hypot(u, max(0.0, abs(second[0] - tau) - 2 * second[1]))
 
 
-def decay(t: Floats, y: Floats, low: float, high: float, *, beside: Beside = "slope") -> tuple[float, float] | None:
+def fit_decay(t: Floats, y: Floats, low: float, high: float, *, beside: Beside = "slope") -> tuple[float, float] | None:
     """The τ between ``low`` and ``high`` of the best y = a + b·exp(−t/τ) + what is ``beside``, and its u (s).
 
     The other three follow by least squares for each τ; τ from a grid on a logarithmic scale, refined by golden section.
@@ -212,7 +212,7 @@ def decay(t: Floats, y: Floats, low: float, high: float, *, beside: Beside = "sl
         return float(left @ left)
 
     grid = np.linspace(math.log(low), math.log(high), _GRID)
-    best = int(np.argmin(_misfits(np.exp(grid), t, y, beside)))
+    best = int(np.argmin(_misfits_on_grid(np.exp(grid), t, y, beside)))
     if best in {0, _GRID - 1}:
         return None
     log_tau = _golden_section(misfit, float(grid[best - 1]), float(grid[best + 1]))
@@ -224,7 +224,7 @@ def decay(t: Floats, y: Floats, low: float, high: float, *, beside: Beside = "sl
     return tau, 2 * math.sqrt(float(covariance[0, 0]))
 
 
-def _misfits(taus: Floats, t: Floats, y: Floats, beside: Beside) -> Floats:
+def _misfits_on_grid(taus: Floats, t: Floats, y: Floats, beside: Beside) -> Floats:
     """``decay``'s sum of squares for each τ at once, by the normal equations, which are exact enough to choose by."""
     falls = np.exp(-t / taus[:, None])
     others = [] if beside == "nothing" else [np.tile(t, (taus.size, 1))]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeprof.energy.edges import averaged_blocks
-from edgeprof.energy.window import WindowEnergy, between, level_energy, step_energy, trapezoid
+from edgeprof.energy.edges import block_integral
+from edgeprof.energy.window import WindowEnergy, energy_between_knots, level_energy, step_energy, trapezoid_integral
 
 if TYPE_CHECKING:
     from edgeprof.energy.window import Edges, Window
@@ -20,7 +20,7 @@ _PHASE = 1 / 6
 _FEW = 5
 
 
-def instantaneous(window: Window, edges: Edges) -> WindowEnergy:
+def energy_of_momentary(window: Window, edges: Edges) -> WindowEnergy:
     if edges == "interpolated":
         return _integrate_interpolated(window)
     part = window.inside(window.age)
@@ -28,7 +28,7 @@ def instantaneous(window: Window, edges: Edges) -> WindowEnergy:
     if t.size < 2:
         return _too_few(window)
     before, after = t[0] - window.start, window.end - t[-1]
-    joules = trapezoid(t, v) + v[0] * before + v[-1] * after
+    joules = trapezoid_integral(t, v) + v[0] * before + v[-1] * after
     # Between two readings the power may have jumped at any moment: rectangular over their distance, |Δv|·Δt/√12 each.
     jumps = math.sqrt(float(np.sum((np.diff(v) * np.diff(t)) ** 2)) / 12)
     return WindowEnergy(
@@ -40,12 +40,12 @@ def instantaneous(window: Window, edges: Edges) -> WindowEnergy:
     )
 
 
-def exponential(window: Window, tau: float, edges: Edges) -> WindowEnergy:
+def energy_behind_filter(window: Window, tau: float, edges: Edges) -> WindowEnergy:
     """An exponential filter's window: P̄ = [∫ₐᵇ y dt + τ·(y_b − y_a)] / (t_b − t_a), E = P̄·W, samples a…b."""
     if edges == "interpolated":
         y0, y1 = np.interp([window.start, window.end], window.t, window.v) if window.t.size else (0.0, 0.0)
         # The reading's kink at an edge is cut by up to half the slope's change over one distance of readings.
-        kink = tau * math.hypot(_kink(window, window.start), _kink(window, window.end))
+        kink = tau * math.hypot(_kink_error_w(window, window.start), _kink_error_w(window, window.end))
         return _from_edges(window, tau, float(y0), float(y1), kink)
     part = window.inside(window.age)
     t, v = window.t[part], window.v[part]
@@ -60,7 +60,7 @@ def exponential(window: Window, tau: float, edges: Edges) -> WindowEnergy:
     span = t[-1] - t[0]
     stretch = window.length / span
     change = float(v[-1] - v[0])
-    joules = (trapezoid(t, v) + tau * change) * stretch
+    joules = (trapezoid_integral(t, v) + tau * change) * stretch
     # Within the window the power is what it is at each moment; what is left out at the edges deviates from the mean by
     # its standard deviation, which a filtered reading shows damped: by its slope it can be had back.
     power = v[:-1] + tau * np.diff(v) / np.diff(t)
@@ -86,7 +86,7 @@ def _from_edges(window: Window, tau: float, y0: float, y1: float, u_edges: float
     y = np.concatenate(([y0], window.v[inside], [y1]))
     step = window.channel.resolution or 0.0
     return WindowEnergy(
-        trapezoid(t, y) + tau * (y1 - y0),
+        trapezoid_integral(t, y) + tau * (y1 - y0),
         u_sync=u_edges,
         u_resolution=step_energy(window, y),
         u_level=level_energy(window, y),
@@ -113,7 +113,7 @@ def _reading_at_edge(window: Window, edge: float, side: Literal[-1, 1], tau: flo
     return float(height), float(np.sqrt(np.sum(left**2) / (near.size - 2) / near.size))
 
 
-def block(window: Window, length: float, edges: Edges) -> WindowEnergy:
+def energy_of_blocks(window: Window, length: float, edges: Edges) -> WindowEnergy:
     """A block average stands for the ``length`` before its time: steps that begin where the blocks begin.
 
     Blocks that follow one another without overlap hold from (tᵢ − length) until the next one's begin (a reading that
@@ -148,14 +148,14 @@ def block(window: Window, length: float, edges: Edges) -> WindowEnergy:
             u_level=level_energy(window, v),
             samples=int(v.size),
         )
-    integral = averaged_blocks(window, length) if length <= 1.5 * own_length else None
+    integral = block_integral(window, length) if length <= 1.5 * own_length else None
     if integral is not None and integral.lag_s < own_length / 2:
         # The chip's own clock is regular, and known better than when each of its blocks was seen to end. What its phase
         # is off by moves both edges alike, and counts by what the power differs between them.
         y0, y1 = np.interp([window.start, window.end], window.t, window.v)
-        result = between(window, integral.t, integral.joules)
+        result = energy_between_knots(window, integral.t, integral.joules)
         return replace(result, u_sync=math.hypot(result.u_sync, float(y1 - y0) * _PHASE * integral.lag_s))
-    return between(window, knots, total)
+    return energy_between_knots(window, knots, total)
 
 
 def _integrate_interpolated(window: Window) -> WindowEnergy:
@@ -173,7 +173,7 @@ def _integrate_interpolated(window: Window) -> WindowEnergy:
     steps = [_step_at(window, window.start), _step_at(window, window.end)]
     half = max(window.interval, window.age) / 2
     return WindowEnergy(
-        float(trapezoid(t, y)),
+        float(trapezoid_integral(t, y)),
         u_sync=half / math.sqrt(3) * math.hypot(*steps),
         u_resolution=step_energy(window, window.v),
         u_level=level_energy(window, window.v),
@@ -205,7 +205,7 @@ def _step_at(window: Window, edge: float) -> float:
     return 0.0
 
 
-def _kink(window: Window, edge: float) -> float:
+def _kink_error_w(window: Window, edge: float) -> float:
     """Standard uncertainty (W) of a reading interpolated where its slope changes at ``edge``.
 
     Two straight lines that meet between two readings lie at most (slope change)·h/4 below the line through them.

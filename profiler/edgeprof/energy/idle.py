@@ -56,13 +56,13 @@ def measure_idle(headline: Sequence[ChannelSeries], span: Span) -> Idle | None:
     start, end = span.start_s, span.end_s
     if end <= start:
         return None
-    whole = _power(headline, start, end, steady=True)
+    whole = _mean_power(headline, start, end, steady=True)
     if whole is None:
         return None
     power, u_reading, parts = whole
     for batches in (BATCHES, 5, 2):  # a slow sensor has no reading in each tenth
         edges = np.linspace(start, end, batches + 1)
-        batch_powers = [_power(headline, float(a), float(b)) for a, b in itertools.pairwise(edges)]
+        batch_powers = [_mean_power(headline, float(a), float(b)) for a, b in itertools.pairwise(edges)]
         means = [batch[0] for batch in batch_powers if batch is not None]
         if len(means) == batches:
             spread = float(np.var(means, ddof=1)) / batches
@@ -74,7 +74,7 @@ def measure_idle(headline: Sequence[ChannelSeries], span: Span) -> Idle | None:
     return Idle((start + end) / 2, float(power), u_reading, math.inf, parts)
 
 
-def _power(
+def _mean_power(
     headline: Sequence[ChannelSeries], start: float, end: float, *, steady: bool = False
 ) -> tuple[float, float, list[tuple[float, float, float]]] | None:
     """Watts, their standard uncertainty from the reading alone, and each channel's part of it (``Idle.parts``)."""

@@ -69,11 +69,16 @@ class Influence:
         return Component(self.line, abs(self.u), rectangular=self.rectangular)
 
 
-def influences(shares: Sequence[Share]) -> list[Influence]:
+def shared_influences(shares: Sequence[Share]) -> list[Influence]:
     """All that a figure's channels may be wrong by together, one of each cause."""
     summed: dict[str, Influence] = {}
     for share in shares:
-        for influence in (*_scale(share), *_time_constant(share), *_level(share), *_sag(share)):
+        for influence in (
+            *_scale_influences(share),
+            *_clock_influences(share),
+            *_level_influences(share),
+            *_sag_influences(share),
+        ):
             before = summed[influence.name].u if influence.name in summed else 0.0
             summed[influence.name] = Influence(
                 influence.name, influence.line, before + influence.u, influence.rectangular
@@ -81,7 +86,7 @@ def influences(shares: Sequence[Share]) -> list[Influence]:
     return list(summed.values())
 
 
-def _scale(share: Share) -> list[Influence]:
+def _scale_influences(share: Share) -> list[Influence]:
     """Gain and offset: of the data sheet, or of a calibration.
 
     A calibration's line turns about its pivot, where gain and level are uncorrelated: an error of the gain acts on the
@@ -95,7 +100,7 @@ def _scale(share: Share) -> list[Influence]:
             limits.append(Influence(f"gain {key}", "gain", channel.gain_limit * RECTANGULAR * share.joules, True))
         if channel.offset_limit is not None and share.seconds and (channel.quantity == "power" or channel.offset_limit):
             u = channel.offset_limit * RECTANGULAR * share.seconds
-            limits.append(Influence(f"offset {chip(channel)}", "offset", u, True))
+            limits.append(Influence(f"offset {chip_name(channel)}", "offset", u, True))
         return limits
     if share.seconds:
         turned = calibration.u_gain * (calibration.raw(share.watts) - calibration.pivot_w) * share.seconds
@@ -111,12 +116,14 @@ def _scale(share: Share) -> list[Influence]:
     ]
 
 
-def _time_constant(share: Share) -> list[Influence]:
+def _clock_influences(share: Share) -> list[Influence]:
     shape = share.channel.filter
     if shape.kind != "exponential" or not shape.tau_s:
         return []
     u = u_tau(share.channel) * share.tau_slope_w
-    return [Influence(f"clock {chip(share.channel)}", "filter", u, shape.tau_limit is None or shape.tau_limit >= 0.1)]
+    return [
+        Influence(f"clock {chip_name(share.channel)}", "filter", u, shape.tau_limit is None or shape.tau_limit >= 0.1)
+    ]
 
 
 def u_tau(channel: Channel) -> float:
@@ -125,20 +132,20 @@ def u_tau(channel: Channel) -> float:
     return (channel.filter.tau_s or 0.0) * (TAU_LIMIT if limit is None else limit) * RECTANGULAR
 
 
-def _level(share: Share) -> list[Influence]:
+def _level_influences(share: Share) -> list[Influence]:
     if not share.u_level:
         return []
     return [Influence(f"{OWN} {share.channel.sensor}/{share.channel.name}", "resolution", share.u_level)]
 
 
-def _sag(share: Share) -> list[Influence]:
+def _sag_influences(share: Share) -> list[Influence]:
     if not share.sag_j:
         return []
     name = f"sag {share.channel.sensor}/{share.channel.name}"
     return [Influence(name, "model", U_HIDDEN * share.sag_j)]
 
 
-def chip(channel: Channel) -> str:
+def chip_name(channel: Channel) -> str:
     """What shares one converter and one clock: ``ina3221 i2c 1-0040``."""
     place = channel.location.partition(" channel ")[0] if " channel " in channel.location else channel.location
     return f"{channel.sensor} {place}".strip()

@@ -26,12 +26,12 @@ import numpy as np
 
 from edgeprof.energy import counters, gauges
 from edgeprof.energy.edges import (
-    averaged_blocks,
-    behind_filter,
     between_quiet,
-    counted,
+    block_integral,
+    counter_integral,
+    filter_integral,
     line_of_steady_power,
-    momentary,
+    momentary_integral,
 )
 from edgeprof.energy.window import Edges, Window, WindowEnergy, typical_interval
 
@@ -103,7 +103,7 @@ def window_energy(
         raise ValueError(f"a window from {start} to {end} s has no length")
     if channel.quantity != "power" and not _is_counter(channel):
         raise ValueError(f"{channel.name} is {channel.quantity}, neither power nor a counter of energy")
-    t, v = _valid(times, values)
+    t, v = _valid_readings(times, values)
     if _is_counter(channel):
         # Unwrapped before anything is cut off; what is no energy takes the window with it.
         v, broken = counters.unwrap(t, v, channel)
@@ -120,7 +120,7 @@ def window_energy(
     # One reading beyond the margin on either side, so that a gap over an edge is seen as one.
     around = slice(max(0, int(first) - 1), int(last) + 1)
     window = Window(t[around], v[around], start, end, channel, interval, quiet, judges_level)
-    energy = _integrate(window, edges, steady_power=steady_power)
+    energy = _integrate_window(window, edges, steady_power=steady_power)
     result = _add_unseen_parts(replace(energy, max_gap_s=window.max_gap()), window)
     return _judge_gaps(result, _longest_harmless_gap(channel, update, window.length), window.length)
 
@@ -143,7 +143,7 @@ def _is_counter(channel: Channel) -> bool:
     return channel.quantity == "energy" and channel.kind == "counter"
 
 
-def _valid(times: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Floats, Floats]:
+def _valid_readings(times: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Floats, Floats]:
     t, v = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if t.shape != v.shape or t.ndim != 1:
         raise ValueError(f"times {t.shape} and values {v.shape} must be one-dimensional and of one length")
@@ -151,35 +151,37 @@ def _valid(times: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Floats, Floats]
     return t[read], v[read]
 
 
-def _integrate(window: Window, edges: Edges, *, steady_power: bool) -> WindowEnergy:
+def _integrate_window(window: Window, edges: Edges, *, steady_power: bool) -> WindowEnergy:
     if steady_power or (edges == "steady" and min(window.quiet) > 0):
         integral = _running_integral(window)
         way = line_of_steady_power if steady_power else between_quiet
         result = None if integral is None else way(window, integral)
         if result is not None:
             return result
-    what = window.channel.filter
+    shape = window.channel.filter
     if _is_counter(window.channel):
-        return counters.counter(window, edges)
-    if what.kind == "exponential" and what.tau_s:
-        return gauges.exponential(window, what.tau_s, edges)
-    if what.kind == "block":
-        return gauges.block(window, what.length_s or window.channel.update_interval_s or window.interval, edges)
-    return gauges.instantaneous(window, edges)
+        return counters.counter_energy(window, edges)
+    if shape.kind == "exponential" and shape.tau_s:
+        return gauges.energy_behind_filter(window, shape.tau_s, edges)
+    if shape.kind == "block":
+        return gauges.energy_of_blocks(
+            window, shape.length_s or window.channel.update_interval_s or window.interval, edges
+        )
+    return gauges.energy_of_momentary(window, edges)
 
 
 def _running_integral(window: Window) -> RunningIntegral | None:
-    what = window.channel.filter
+    shape = window.channel.filter
     if _is_counter(window.channel):
-        return counted(window)
-    if what.kind == "exponential" and what.tau_s:
-        return behind_filter(window, what.tau_s)
-    if what.kind == "block":
-        length = what.length_s or window.channel.update_interval_s or window.interval
+        return counter_integral(window)
+    if shape.kind == "exponential" and shape.tau_s:
+        return filter_integral(window, shape.tau_s)
+    if shape.kind == "block":
+        length = shape.length_s or window.channel.update_interval_s or window.interval
         update = window.channel.update_interval_s or window.interval
         # Blocks that overlap have no ends at which the energy is known.
-        return averaged_blocks(window, length) if length <= 1.5 * update else None
-    return momentary(window)
+        return block_integral(window, length) if length <= 1.5 * update else None
+    return momentary_integral(window)
 
 
 def _longest_harmless_gap(channel: Channel, update: float, length: float) -> float:

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprof.energy import idle as idling
-from edgeprof.energy.estimate import estimate
+from edgeprof.energy.estimate import estimate_joules
 from edgeprof.energy.figures import (
     Estimate,
     Measured,
     Statistic,
-    figure,
-    largest,
-    nothing,
-    unknown,
-    unmeasured,
-    withheld,
+    largest_line,
+    make_figure,
+    nothing_measured,
+    unknown_figure,
+    withhold_value,
+    without_figures,
 )
-from edgeprof.energy.influences import Share, as_squares, influences
+from edgeprof.energy.influences import Share, as_squares, shared_influences
 from edgeprof.energy.integrate import ChannelSeries, WindowEnergy, window_energy
 from edgeprof.energy.sag import excess_w
 from edgeprof.energy.standstill import frozen_reasons
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Channel
     from edgeprof.worker.span import Span
 
-__all__ = ["Measured", "estimate", "measure", "nothing"]
+__all__ = ["Measured", "estimate_joules", "measure_spans", "nothing_measured"]
 
 #: No gross joule is printed when U/E is beyond this.
 MAX_RELATIVE_U = 0.20
@@ -82,7 +82,7 @@ class _Total:
     u_filter: float
 
 
-def measure(
+def measure_spans(
     headline: Sequence[ChannelSeries],
     parts: Sequence[ChannelSeries],
     windows: Sequence[Span],
@@ -115,39 +115,41 @@ def measure(
     """
     provenance = provenance_of_sum([series.channel.provenance for series in headline])
     if not headline:
-        return nothing("nothing measures energy or power here")
+        return nothing_measured("nothing measures energy or power here")
     if not windows or any(window.count <= 0 for window in windows):
         unit = windows[0].unit if windows else "inference"
         article = "an" if unit[:1] in "aeiou" else "a"
         why = schema.Reason(Code.NO_INFERENCES, f"a window without {article} {unit} has no joules per {unit}")
-        return unmeasured(provenance, covers, rail, [why])
+        return without_figures(provenance, covers, rail, [why])
     frozen = frozen_reasons(headline, busy, windows, idles, expected_w)
     if frozen:
-        return unmeasured(provenance, covers, rail, frozen)
+        return without_figures(provenance, covers, rail, frozen)
     reasons: list[schema.Reason] = []
-    quiet = [_quiet(window, busy) for window in windows]
+    quiet = [_quiet_beside(window, busy) for window in windows]
     by_channel = [_windows_of(series, windows, reasons, quiet) for series in headline]
-    totals = [_add(column) for column in zip(*by_channel, strict=True)]
+    totals = [_sum_channels(column) for column in zip(*by_channel, strict=True)]
     usable = [(window, total) for window, total in zip(windows, totals, strict=True) if total is not None]
     joules = [None if total is None else total.joules for total in totals]
     before_after = [idle for span in idles if (idle := idling.measure_idle(headline, span)) is not None]
-    power = _power(headline, usable, before_after)
+    power = _headline_power(headline, usable, before_after)
     if not usable:
-        return Measured(unmeasured(provenance, covers, rail, ()).energy, power, joules, reasons)
+        return Measured(without_figures(provenance, covers, rail, ()).energy, power, joules, reasons)
     channels = [series.channel for series in headline]
     reasons += [*_unstated_limits(channels), *_estimated_parts(channels, provenance)]
     columns = [[e for e, total in zip(column, totals, strict=True) if total is not None] for column in by_channel]
-    reasons += _beyond(usable, columns, channels)
+    reasons += _beyond_calibration(usable, columns, channels)
     if len(usable) == 1:
         reasons.append(
             schema.Reason(Code.ONE_WINDOW, "a single window: how far it repeats is unknown and not in the uncertainty")
         )
-    gross = _gross(usable, _shares(usable, columns, channels), statistic, reasons)
-    reasons += _correlated(gross)
-    net = unknown()
+    gross = _gross_figure(usable, _channel_shares(usable, columns, channels), statistic, reasons)
+    reasons += _correlation_reasons(gross)
+    net = unknown_figure()
     if before_after:
         baseline = idling.Baseline(before_after)
-        net = _net(usable, _shares(usable, columns, channels, baseline.parts()), baseline, statistic, reasons)
+        net = _net_figure(
+            usable, _channel_shares(usable, columns, channels, baseline.parts()), baseline, statistic, reasons
+        )
     else:
         reasons.append(
             schema.Reason(
@@ -164,7 +166,7 @@ def measure(
         covers=covers,
         gross=gross,
         net=net,
-        rails=_rails([*headline, *parts], windows, quiet),
+        rails=_rail_energies([*headline, *parts], windows, quiet),
         marginal=marginal,
     )
     return Measured(energy, power, joules, reasons)
@@ -173,7 +175,7 @@ def measure(
 # --- windows ----------------------------------------------------------------------------------------------------------
 
 
-def _quiet(window: Span, busy: Sequence[Span]) -> tuple[float, float]:
+def _quiet_beside(window: Span, busy: Sequence[Span]) -> tuple[float, float]:
     """How long nothing runs before a window and after it (s); 0 where nothing is known."""
     if not busy:
         return 0.0, 0.0
@@ -216,7 +218,7 @@ def _without_sag(series: ChannelSeries, window: Span, energy: WindowEnergy) -> W
     return replace(energy, joules=energy.joules - joules, sag_j=joules)
 
 
-def _add(column: Sequence[WindowEnergy]) -> _Total | None:
+def _sum_channels(column: Sequence[WindowEnergy]) -> _Total | None:
     """The sum over channels of one window; a missing part makes it unavailable, not smaller."""
     joules = [energy.joules for energy in column if energy.joules is not None]
     if len(joules) < len(column):
@@ -233,7 +235,7 @@ def _add(column: Sequence[WindowEnergy]) -> _Total | None:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def _random(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
+def _random_components(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
     """Standard uncertainties of the mean (J per inference) that differ from window to window: they fall with √K."""
     lines = {"sync": "u_sync", "resolution": "u_resolution", "filter": "u_filter"}
     return [
@@ -246,7 +248,7 @@ def _random(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
     ]
 
 
-def _edges(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
+def _edge_components(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
     """What spans whose ends were reported from elsewhere may be wrong by (J per unit), all of them alike.
 
     A report that is late by up to ``edge_s`` moves the whole span: work at its beginning is exchanged for rest at its
@@ -258,7 +260,7 @@ def _edges(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
     return [Component("sync", RECTANGULAR * math.fsum(limits) / len(usable), rectangular=True)]
 
 
-def _shares(
+def _channel_shares(
     usable: Sequence[tuple[Span, _Total]],
     columns: Sequence[Sequence[WindowEnergy]],
     channels: Sequence[Channel],
@@ -291,17 +293,17 @@ def _shares(
     return shares
 
 
-def _gross(
+def _gross_figure(
     usable: Sequence[tuple[Span, _Total]],
     shares: Sequence[Share],
     statistic: Statistic,
     reasons: list[schema.Reason],
 ) -> schema.EnergyFigure:
     values = [total.joules / window.count for window, total in usable]
-    quoted = _figure(values, [], usable, shares, statistic)
+    quoted = _combine_windows(values, [], usable, shares, statistic)
     if quoted.value > 0 and quoted.total.expanded <= MAX_RELATIVE_U * quoted.value:
         return quoted.figure
-    source = largest(quoted.figure.budget)
+    source = largest_line(quoted.figure.budget)
     share = (
         f"{100 * quoted.total.expanded / quoted.value:.0f} % of it"
         if quoted.value > 0
@@ -317,22 +319,27 @@ def _gross(
             else "Use more and longer windows: --windows K --window S.",
         )
     )
-    return withheld(quoted)
+    return withhold_value(quoted)
 
 
-def _figure(
+def _combine_windows(
     values: Sequence[float],
     components: Sequence[Component],
     usable: Sequence[tuple[Span, _Total]],
     shares: Sequence[Share],
     statistic: Statistic,
 ) -> Estimate:
-    shared = influences(shares)
-    parts = [*components, *_random(usable), *_edges(usable), *(influence.component() for influence in shared)]
-    return figure(values, parts, statistic, {influence.name: influence.u for influence in shared})
+    shared = shared_influences(shares)
+    parts = [
+        *components,
+        *_random_components(usable),
+        *_edge_components(usable),
+        *(influence.component() for influence in shared),
+    ]
+    return make_figure(values, parts, statistic, {influence.name: influence.u for influence in shared})
 
 
-def _net(
+def _net_figure(
     usable: Sequence[tuple[Span, _Total]],
     shares: Sequence[Share],
     baseline: idling.Baseline,
@@ -349,8 +356,8 @@ def _net(
         seconds.append(window.seconds / window.count)
     length = math.fsum(seconds) / len(seconds)
     components = [Component("idle", part.u * length, part.nu) for part in baseline.components()]
-    quoted = _figure(values, components, usable, shares, statistic)
-    source = largest(quoted.figure.budget)
+    quoted = _combine_windows(values, components, usable, shares, statistic)
+    source = largest_line(quoted.figure.budget)
     if quoted.value < MIN_NET_U * quoted.total.u:
         why = f"is less than {MIN_NET_U:g} of its own standard uncertainties ({source} above all), so it is not quoted"
     elif quoted.total.expanded > MAX_RELATIVE_U * quoted.value:
@@ -360,7 +367,7 @@ def _net(
         return quoted.figure
     remedy = "Use longer windows and idles: --window S --idle S."
     reasons.append(schema.Reason(Code.NET_UNCERTAIN, f"the net energy {why}", remedy))
-    return withheld(quoted)
+    return withhold_value(quoted)
 
 
 def _unstated_limits(channels: Sequence[Channel]) -> list[schema.Reason]:
@@ -378,7 +385,7 @@ def _unstated_limits(channels: Sequence[Channel]) -> list[schema.Reason]:
     ]
 
 
-def _correlated(gross: schema.EnergyFigure) -> list[schema.Reason]:
+def _correlation_reasons(gross: schema.EnergyFigure) -> list[schema.Reason]:
     """Whether windows follow one another more than windows that are independent do but once in forty times."""
     correlation, count = gross.autocorrelation, len(gross.windows)
     if correlation is None or correlation <= -1 / count + 1.96 / math.sqrt(count):
@@ -399,7 +406,7 @@ def _estimated_parts(channels: Sequence[Channel], provenance: Provenance) -> lis
     return [schema.Reason(Code.ESTIMATED_PART, text)]
 
 
-def _beyond(
+def _beyond_calibration(
     usable: Sequence[tuple[Span, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
 ) -> list[schema.Reason]:
     """Where a calibration was used outside of the powers that it was made at."""
@@ -426,7 +433,7 @@ def _beyond(
 # --- around -----------------------------------------------------------------------------------------------------------
 
 
-def _rails(
+def _rail_energies(
     series: Sequence[ChannelSeries], windows: Sequence[Span], quiet: Sequence[tuple[float, float]]
 ) -> dict[str, float]:
     """Joules per inference of each rail on its own; those that could not be measured in every window are left out.
@@ -449,7 +456,7 @@ def _rails(
     return rails
 
 
-def _power(
+def _headline_power(
     headline: Sequence[ChannelSeries], usable: Sequence[tuple[Span, _Total]], idles: Sequence[Idle]
 ) -> schema.Power:
     mean = None
@@ -457,7 +464,7 @@ def _power(
         mean = math.fsum(t.joules for _, t in usable) / math.fsum(w.seconds for w, _ in usable)
     return schema.Power(
         mean=mean,
-        max=_highest(headline, [window for window, _ in usable]),
+        max=_highest_power(headline, [window for window, _ in usable]),
         idle=math.fsum(i.power for i in idles) / len(idles) if idles else None,
         idle_before=idles[0].power if idles else None,
         idle_after=idles[-1].power if len(idles) > 1 else None,
@@ -466,7 +473,7 @@ def _power(
     )
 
 
-def _highest(headline: Sequence[ChannelSeries], windows: Sequence[Span]) -> float | None:
+def _highest_power(headline: Sequence[ChannelSeries], windows: Sequence[Span]) -> float | None:
     """The highest reading of the headline's sum inside the windows (W); counters have no momentary power."""
     if any(series.channel.quantity != "power" for series in headline):
         return None

@@ -20,7 +20,7 @@ LEAST_FILL = 0.99
 STRETCHES = 10
 
 
-def merged(spans: Sequence[tuple[Span, float | None]]) -> tuple[list[Span], list[float | None]]:
+def merge_overlaps(spans: Sequence[tuple[Span, float | None]]) -> tuple[list[Span], list[float | None]]:
     """The spans with overlapping ones as one: the device draws its power once, however many are at work.
 
     Args:
@@ -43,14 +43,14 @@ def merged(spans: Sequence[tuple[Span, float | None]]) -> tuple[list[Span], list
     return result, cpu_seconds
 
 
-def overlap(spans: Sequence[Span], others: Sequence[Span]) -> Reason | None:
+def overlap_reason(spans: Sequence[Span], others: Sequence[Span]) -> Reason | None:
     """The reason ``concurrent``, where other work ran beside this.
 
     Args:
         spans: Without overlaps, in order of time.
         others: Spans of other keys.
     """
-    beside, _ = merged([(other, None) for other in sorted(others, key=lambda span: span.start_s)])
+    beside, _ = merge_overlaps([(other, None) for other in sorted(others, key=lambda span: span.start_s)])
     shared_s, position = 0.0, 0
     for span in spans:
         while position < len(beside) and beside[position].end_s <= span.start_s:
@@ -67,7 +67,7 @@ def overlap(spans: Sequence[Span], others: Sequence[Span]) -> Reason | None:
     return Reason("concurrent", f"{names} ran beside it for {share} of its time: those joules are in these too")
 
 
-def joined(spans: list[Span], least_s: float) -> tuple[list[Span], Reason | None]:
+def join_short_spans(spans: list[Span], least_s: float) -> tuple[list[Span], Reason | None]:
     """Spans that are too short for the sensor, as stretches that they fill; as they are where they do not.
 
     Only blocks of a user's code are joined: windows and commands are repetitions whose scatter is wanted.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from edgeprof.energy.figures import figure, unknown, withheld
+from edgeprof.energy.figures import make_figure, unknown_figure, withhold_value
 from edgeprof.energy.influences import OWN
 from edgeprof.energy.uncertainty import Component
 
@@ -50,15 +50,15 @@ def marginal_energy(
     """
     pairs = list(zip(repeated.windows, frame.windows, strict=False))
     if not pairs or len(repeated.windows) != len(frame.windows):
-        return unknown()
-    influences = _difference(repeated.influences, frame.influences, calls)
-    estimate = figure(
+        return unknown_figure()
+    influences = _influence_differences(repeated.influences, frame.influences, calls)
+    estimate = make_figure(
         [(after - before) / calls for after, before in pairs],
         [*_own_components(frame, repeated, calls), *_shared_components(frame, repeated, calls, influences)],
         statistic,
         influences,
     )
-    return estimate.figure if is_separable(estimate) else withheld(estimate)
+    return estimate.figure if is_separable(estimate) else withhold_value(estimate)
 
 
 def is_separable(estimate: Estimate) -> bool:
@@ -80,7 +80,7 @@ def rest_energy(
         The figure; unknown where one of the stages has another number of windows.
     """
     if not frame.windows or any(len(stage.windows) != len(frame.windows) for stage in stages):
-        return unknown()
+        return unknown_figure()
     left = [
         joules - math.fsum(parts) for joules, *parts in zip(frame.windows, *(s.windows for s in stages), strict=True)
     ]
@@ -89,11 +89,11 @@ def rest_energy(
         for name, u in stage.influences.items():
             before = influences.get(name, 0.0)
             influences[name] = math.hypot(before, u) if name.startswith(OWN) else before - u
-    components = [_component(name, u) for name, u in influences.items()]
-    return figure(left, components, statistic, influences).figure
+    components = [_influence_component(name, u) for name, u in influences.items()]
+    return make_figure(left, components, statistic, influences).figure
 
 
-def _difference(after: dict[str, float], before: dict[str, float], calls: float) -> dict[str, float]:
+def _influence_differences(after: dict[str, float], before: dict[str, float], calls: float) -> dict[str, float]:
     """What errors of one cause do to the difference; those of each workload's own go in quadrature."""
     differences = {}
     for name in after.keys() | before.keys():
@@ -109,7 +109,7 @@ def _own_components(frame: schema.EnergyFigure, repeated: schema.EnergyFigure, c
         squares = 0.0
         for energy in (frame, repeated):
             shared = math.fsum(u**2 for name, u in energy.influences.items() if _line_of(name) == line)
-            squares += max(0.0, (_of_budget(energy, line)) ** 2 - shared)
+            squares += max(0.0, (_budget_line(energy, line)) ** 2 - shared)
         components.append(Component(line, math.sqrt(squares) / calls, random=True))
     return components
 
@@ -118,16 +118,16 @@ def _shared_components(
     frame: schema.EnergyFigure, repeated: schema.EnergyFigure, calls: float, influences: dict[str, float]
 ) -> list[Component]:
     """What all windows share: by its causes where they are known; what a line has beyond them by its difference."""
-    components = [_component(name, u) for name, u in influences.items()]
+    components = [_influence_component(name, u) for name, u in influences.items()]
     known = {_line_of(name) for name in influences}
     for line in _SHARED:
         if line not in known:
-            u = abs(_of_budget(repeated, line) - _of_budget(frame, line)) / calls
+            u = abs(_budget_line(repeated, line) - _budget_line(frame, line)) / calls
             components.append(Component(line, u))
     return components
 
 
-def _component(name: str, u: float) -> Component:
+def _influence_component(name: str, u: float) -> Component:
     return Component(_line_of(name), abs(u), rectangular=name.startswith(("gain", "offset", "meter")))
 
 
@@ -135,5 +135,5 @@ def _line_of(influence: str) -> str:
     return _LINES.get(influence.partition(" ")[0], "model")
 
 
-def _of_budget(energy: schema.EnergyFigure, line: str) -> float:
+def _budget_line(energy: schema.EnergyFigure, line: str) -> float:
     return getattr(energy.budget, line, None) or 0.0

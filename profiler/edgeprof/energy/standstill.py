@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprof.energy.online.frozen import LEAST_STEPS, Change, least_standstill_s, shown, unanswered
+from edgeprof.energy.online.frozen import LEAST_STEPS, Change, expected_answer, find_unanswered, least_standstill_s
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def frozen_reasons(
     # Where it is not known what else ran, nothing is known of when the load changed.
     changes = load_changes(busy, idles) if busy else []
     for series in headline:
-        stood = _standstill(series, changes, windows, idles, expected_w if len(headline) == 1 else 0.0)
+        stood = _find_standstill(series, changes, windows, idles, expected_w if len(headline) == 1 else 0.0)
         if stood is not None:
             name = series.channel.name
             reasons.append(
@@ -78,7 +78,7 @@ def load_changes(busy: Sequence[Span], idles: Sequence[Span]) -> list[Change]:
     return changes
 
 
-def _standstill(
+def _find_standstill(
     series: ChannelSeries,
     changes: Sequence[Change],
     windows: Sequence[Span],
@@ -91,12 +91,12 @@ def _standstill(
     if channel.kind == "counter":
         # Whatever runs, a counter of energy goes on.
         always = [Change(window.start_s, window.start_s) for window in windows]
-        return unanswered(times.tolist(), values.tolist(), always, least_standstill_s(None, refresh))
+        return find_unanswered(times.tolist(), values.tolist(), always, least_standstill_s(None, refresh))
     watts = max(_level_change(times, values, windows, idles), expected_w)
     step = channel.resolution or 0.0
-    answers = [shown(change, watts, step, tau, refresh) for change in changes]
+    answers = [expected_answer(change, watts, step, tau, refresh) for change in changes]
     expected = [change for change in answers if change is not None]
-    return unanswered(times.tolist(), values.tolist(), expected, least_standstill_s(tau, refresh))
+    return find_unanswered(times.tolist(), values.tolist(), expected, least_standstill_s(tau, refresh))
 
 
 def _level_change(

@@ -45,11 +45,11 @@ def betainc(a: float, b: float, x: float) -> float:
     log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     front = math.exp(log_front)
     if x < (a + 1) / (a + b + 2):
-        return front * _fraction(a, b, x) / a
-    return 1 - front * _fraction(b, a, 1 - x) / b
+        return front * _continued_fraction(a, b, x) / a
+    return 1 - front * _continued_fraction(b, a, 1 - x) / b
 
 
-def _fraction(a: float, b: float, x: float) -> float:
+def _continued_fraction(a: float, b: float, x: float) -> float:
     """The continued fraction of ``betainc``; needs about sqrt(max(a, b)) steps."""
     c, d = 1.0, 1 - (a + b) * x / (a + 1)
     d = 1 / (d if abs(d) > _TINY else _TINY)
@@ -147,7 +147,7 @@ class Combined:
     budget: Budget = field(repr=False)
 
 
-def combine(components: Iterable[Component]) -> Combined:
+def combine_components(components: Iterable[Component]) -> Combined:
     """Put a budget together at 95 % coverage. Components of one name are added as squares, into one line."""
     listed = list(components)
     u = math.sqrt(math.fsum(c.u**2 for c in listed))

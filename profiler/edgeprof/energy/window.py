@@ -126,7 +126,7 @@ def level_energy(window: Window, v: Floats) -> float:
     if not step or v.size == 0 or not window.judges_level:
         return 0.0
     shape, moves = _shape_between_steps(v / step)
-    squares = _oscillation(v / step, moves)
+    squares = _oscillation_square(v / step, moves)
     if window.channel.filter.tau_s:
         _mark_approaches(moves, np.rint(v / step), math.ceil(window.channel.filter.tau_s / window.interval))
     squares += np.count_nonzero(moves) / 12
@@ -158,7 +158,7 @@ def _shape_between_steps(y: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
     return shape, np.minimum(*ranges) > _MOVING_STEPS / 2
 
 
-def _oscillation(y: Floats, moves: npt.NDArray[np.bool_]) -> float:
+def _oscillation_square(y: Floats, moves: npt.NDArray[np.bool_]) -> float:
     """The square of the summed error of readings that go up and down: √(1/(π²·A)) of a level's, a sine of A steps."""
     changes = np.sign(np.diff(y))
     turns = np.zeros(y.size, dtype=np.bool_)
@@ -198,7 +198,7 @@ def step_energy(window: Window, v: Floats) -> float:
     return window.length * step / math.sqrt(12 * independent)
 
 
-def between(window: Window, knots: Floats, total: Floats) -> WindowEnergy:
+def energy_between_knots(window: Window, knots: Floats, total: Floats) -> WindowEnergy:
     """The difference of a running integral, linear between its knots and with its end slopes beyond them."""
     rates = np.diff(total) / np.diff(knots)
 
@@ -226,5 +226,5 @@ def between(window: Window, knots: Floats, total: Floats) -> WindowEnergy:
     )
 
 
-def trapezoid(t: Floats, y: Floats) -> float:
+def trapezoid_integral(t: Floats, y: Floats) -> float:
     return float(np.dot(np.diff(t), y[1:] + y[:-1]) / 2)

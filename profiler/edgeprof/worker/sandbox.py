@@ -1,12 +1,13 @@
-"""Taking rights away from this process for good, before a model is loaded: ``--sandbox``.
+"""Take rights away from this process for good, before a model is loaded: ``--sandbox``.
 
-Within it nothing reaches a network, nothing is written outside of one folder (and the devices that runtimes need), no
-new privileges are gained, and no other process is signalled or looked into. Files may still be read, and time and
-memory be used: what a process may read, it can keep in that folder.
+A confined process reaches no network, writes only beneath one folder (and to the devices that runtimes need), gains no
+privileges, and neither signals nor inspects other processes. It may still read files and use time and memory, and may
+copy into that folder whatever it can read.
 
-Landlock (Linux 5.13) confines writing; where a kernel has none, a user and a mount namespace in which every file system
-is read-only do. Seccomp closes sockets and what could lead around both. They are three system calls with a structure
-each, so this module makes them by ctypes: it must run in the worker, under a Python of 3.6 that has no other library.
+Landlock (Linux 5.13) confines writing; where a kernel has none, a user namespace and a mount namespace in which every
+file system is read-only do the same. Seccomp closes sockets and the ways around both. Each of them is a system call
+with a structure, which this module makes by ctypes, because it must run in the worker under a Python 3.6 that may have
+no other library.
 
 Sources: Documentation/userspace-api/landlock.rst, linux/landlock.h, seccomp(2), linux/audit.h, user_namespaces(7).
 Python 3.6 grammar.
@@ -66,13 +67,13 @@ _ALLOW = (_RETURN, 0, 0, 0x7FFF0000)
 _REFUSE = (_RETURN, 0, 0, 0x00050000 | errno.EPERM)
 _UNKNOWN = (_RETURN, 0, 0, 0x00050000 | errno.ENOSYS)
 
-#: Whether workers and compressors of this process are to be confined, and by what this process is.
+#: Whether workers and compressors of this process shall be confined, and by what means this process itself is.
 _STATE: Dict[str, Any] = {"asked": False, "entered": ""}
 
 
 @contextlib.contextmanager
 def asked_for(asked: bool = True) -> Iterator[None]:
-    """Within it, every process that opens a model is confined: what ``--sandbox`` says."""
+    """A context in which every process that opens a model is confined, as ``--sandbox`` asks for."""
     before = _STATE["asked"]
     _STATE["asked"] = asked
     try:
@@ -86,23 +87,23 @@ def is_asked_for() -> bool:
     return bool(_STATE["asked"])
 
 
-def entered() -> str:
-    """By what this process is confined, as ``Landlock 6, seccomp``; empty: it is not."""
+def confined_by() -> str:
+    """By what means this process is confined, such as ``Landlock 6, seccomp``; empty if it is not."""
     return str(_STATE["entered"])
 
 
 class SandboxError(Exception):
-    """The kernel cannot take these rights away; one clause that says why."""
+    """Raised where the kernel cannot take these rights away; its text is one clause that says why."""
 
 
 def landlock_version() -> int:
-    """The version of Landlock that this kernel has; 0: none."""
+    """The version of Landlock in this kernel; 0 if it has none."""
     version = int(_load_libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
     return max(0, version)
 
 
 def why_not() -> Optional[str]:
-    """Why a process cannot be confined here, tried in a child; None: it can."""
+    """Try in a child process whether a process can be confined here, and return why not; None if it can."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -121,7 +122,7 @@ def why_not() -> Optional[str]:
 
 
 def enter(writable: Sequence[str]) -> str:
-    """Confine this process and all that it will start; there is no way back.
+    """Confine this process and all processes that it will start; this cannot be undone.
 
     Call it while the process has one thread: the kernel confines threads one by one.
 
@@ -129,10 +130,10 @@ def enter(writable: Sequence[str]) -> str:
         writable: The folders beneath which files may be written.
 
     Returns:
-        By what: ``Landlock 6, seccomp``.
+        The means, such as ``Landlock 6, seccomp``.
 
     Raises:
-        SandboxError: the kernel cannot.
+        SandboxError: the kernel cannot confine a process.
     """
     machine = platform.machine()
     if machine not in syscalls.MACHINES or struct.calcsize("P") != 8:
@@ -146,7 +147,7 @@ def enter(writable: Sequence[str]) -> str:
     _drop_capabilities()
     _filter_calls(machine, signals_scoped=version >= 6)
     _STATE["entered"] = "{}, seccomp".format("Landlock {}".format(version) if version else "user namespaces")
-    return entered()
+    return confined_by()
 
 
 def _restrict_files(version: int, writable: Sequence[str]) -> None:
@@ -186,7 +187,7 @@ def _allow_path(ruleset: int, path: str, access: int) -> None:
 
 
 def _enter_namespaces(writable: Sequence[str]) -> None:
-    """Every file system read-only in a mount namespace of our own, and a network namespace with nothing in it."""
+    """Make every file system read-only in a new mount namespace, and enter an empty network namespace."""
     user, group = os.getuid(), os.getgid()
     libc = _load_libc()
     flags = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC
@@ -242,10 +243,15 @@ def _drop_capabilities() -> None:
 
 
 def _filter_calls(machine: str, signals_scoped: bool) -> None:
-    """
+    """Install a seccomp filter that refuses the system calls of ``syscalls``.
+
+    The program is classic BPF over struct seccomp_data: the system call's number at offset 0, the architecture at 4,
+    the arguments from 16 on, 8 bytes each. Source: seccomp(2), linux/seccomp.h, linux/bpf_common.h.
+
     Args:
         machine: A key of ``syscalls.MACHINES``.
-        signals_scoped: Whether Landlock keeps signals from other processes; else only this process may be signalled.
+        signals_scoped: Whether Landlock keeps signals from other processes; if not, the filter allows signals to this
+            process only.
     """
     which = list(syscalls.MACHINES).index(machine)
     program: List[_Instruction] = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, syscalls.MACHINES[machine]), _REFUSE]

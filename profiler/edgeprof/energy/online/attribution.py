@@ -23,7 +23,7 @@ from bisect import bisect_left, bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from edgeprof.energy.online.frozen import Change, least_standstill_s, unanswered
+from edgeprof.energy.online.frozen import Change, find_unanswered, least_standstill_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -217,11 +217,11 @@ class Attributor:
     def _frozen_times(self, curve: Curve) -> tuple[float, float]:
         """From when to when the device's power stood still although inferences began and ended; empty if never."""
         spans = [(share.span.start_s, share.span.end_s) for share in self._shares]
-        changes = _changes(sorted([*spans, *self._given.stretches(curve.times[0], curve.times[-1])]), curve.tau_s)
+        changes = _busy_changes(sorted([*spans, *self._given.stretches(curve.times[0], curve.times[-1])]), curve.tau_s)
         steps = zip(pairwise(curve.times), pairwise(curve.joules), strict=True)
         watts = [float(f"{(e1 - e0) / (t1 - t0):.9g}") for (t0, t1), (e0, e1) in steps]
         least_s = max(_LEAST_STILL_S, least_standstill_s(curve.tau_s, None))
-        return unanswered(curve.times[: len(watts)], watts, changes, least_s) or (0.0, 0.0)
+        return find_unanswered(curve.times[: len(watts)], watts, changes, least_s) or (0.0, 0.0)
 
     def _busy_at(self, curve: Curve) -> list[bool]:
         """For each interval of the curve, whether an inference that is known of touched it."""
@@ -378,7 +378,7 @@ class _Powers:
         return None
 
 
-def _changes(spans: Sequence[tuple[float, float]], tau_s: float) -> list[Change]:
+def _busy_changes(spans: Sequence[tuple[float, float]], tau_s: float) -> list[Change]:
     """When busy time begins or ends, and by when that must have moved the power: soon, or after many such changes."""
     edges: list[float] = []
     for start, end in spans:

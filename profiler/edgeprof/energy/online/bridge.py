@@ -28,7 +28,7 @@ class Edge(NamedTuple):
     slope: float
 
 
-def edge(readings: Collection[tuple[float, float]], at: float) -> Edge:
+def edge_at(readings: Collection[tuple[float, float]], at: float) -> Edge:
     """The power at ``at``, the first or the last of these readings (s, W); at least one.
 
     The line by least squares counts by 4 R² − 3 of it, where that is above 0: a step explains at most 3/4 of the
@@ -49,7 +49,7 @@ def edge(readings: Collection[tuple[float, float]], at: float) -> Edge:
     return Edge(share * (level - slope * middle) + (1 - share) * mean, share * slope)
 
 
-def energy(before: Edge, after: Edge, span: float) -> float:
+def bridge_energy(before: Edge, after: Edge, span: float) -> float:
     """Joules of a pause of ``span`` seconds, never below 0.
 
     Cubic Hermite: span · (w₀ + w₁)/2 + span² · (s₀ − s₁)/12; how a load went on is believed for ``SIDE_S``.

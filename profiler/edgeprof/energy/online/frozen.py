@@ -44,7 +44,9 @@ def least_standstill_s(tau_s: float | None, refresh_s: float | None) -> float:
     return max(_TAUS * (tau_s or 0.0), _REFRESHES * (refresh_s or 0.0), _LEAST_S)
 
 
-def shown(change: Change, watts: float, step: float, tau_s: float | None, refresh_s: float | None) -> Change | None:
+def expected_answer(
+    change: Change, watts: float, step: float, tau_s: float | None, refresh_s: float | None
+) -> Change | None:
     """A change of the load by ``watts``, with the time by which it must have moved a reading by enough steps.
 
     None where it was too small for that, or did not last so long.
@@ -57,7 +59,7 @@ def shown(change: Change, watts: float, step: float, tau_s: float | None, refres
     return Change(change.at_s, by_s, moving_s) if by_s <= change.until_s else None
 
 
-def unanswered(
+def find_unanswered(
     times: Sequence[float], values: Sequence[float], changes: Iterable[Change], least_s: float
 ) -> tuple[float, float] | None:
     """The longest time in which one value stood still through a change of the load; None where there is none.
@@ -71,7 +73,7 @@ def unanswered(
     expected = sorted(changes, key=_settling_s)
     begins = [_settling_s(change) for change in expected]
     longest: tuple[float, float] | None = None
-    for start_s, end_s in _standstills(times, values, least_s):
+    for start_s, end_s in _find_standstills(times, values, least_s):
         first = bisect_left(begins, start_s + _BEGINNING_S)
         lived_through = first < len(expected) and expected[first].until_s <= end_s
         if lived_through and (longest is None or end_s - start_s > longest[1] - longest[0]):
@@ -83,7 +85,7 @@ def _settling_s(change: Change) -> float:
     return change.at_s + change.moving_s
 
 
-def _standstills(times: Sequence[float], values: Sequence[float], least_s: float) -> Iterable[tuple[float, float]]:
+def _find_standstills(times: Sequence[float], values: Sequence[float], least_s: float) -> Iterable[tuple[float, float]]:
     start = 0
     for index in range(1, len(times) + 1):
         if index < len(times) and values[index] == values[start]:

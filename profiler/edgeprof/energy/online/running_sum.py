@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgeprof.energy.online.bridge import SIDE_S, Edge, edge, energy
+from edgeprof.energy.online.bridge import SIDE_S, Edge, bridge_energy, edge_at
 from edgeprof.sensing.limits import counter_rise
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Meter:
         """What a pause that is being bridged and the time since would come to if they were settled now (J)."""
         if not self._pause_s or self._before is None:
             return 0.0
-        return energy(self._before, edge(self._recent, self._recent[0][0]), self._pause_s) + self._after
+        return bridge_energy(self._before, edge_at(self._recent, self._recent[0][0]), self._pause_s) + self._after
 
     def settle(self) -> None:
         """End the bridge with what was seen since the pause."""
@@ -222,7 +222,7 @@ class Meter:
     def _edge(self) -> Edge | None:
         """The power at the last reading, by those beside it; None before the first."""
         if self._recent:
-            return edge(self._recent, self._recent[-1][0])
+            return edge_at(self._recent, self._recent[-1][0])
         return self._before or (Edge(self._value, 0.0) if math.isfinite(self._value) else None)
 
     def _count(self, time: float, value: float, before: float | None) -> None:

@@ -15,13 +15,13 @@ Standard library only: the daemon and ``edgeprof.record`` use the same code, so 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
+    from edgeprof.energy.online.stage_timeline import Timeline
     from edgeprof.sensing.sensor import Channel
 
 #: Each stretch of this many seconds, and of this many clusters at least, has a baseline of its own.
@@ -62,164 +62,6 @@ class Power(NamedTuple):
     u_w: float
     degrees_of_freedom: float
     is_collinear: bool
-
-
-class Ran(NamedTuple):
-    """A stretch in which a stage ran, in seconds of CLOCK_MONOTONIC, and in which thread of which process."""
-
-    key: Hashable
-    start_s: float
-    end_s: float
-    thread: Hashable = None
-
-
-class _Steps:
-    """The integral of a step function: seconds for which something ran, until any time not before ``forget``."""
-
-    __slots__ = ("_integrals", "_levels", "_times")
-
-    def __init__(self) -> None:
-        self._times, self._integrals, self._levels = [-math.inf], [0.0], [0]
-
-    def extend(self, stretches: Iterable[tuple[float, float]]) -> None:
-        """Add stretches, none of which begins before those that were added earlier end."""
-        for time, change in sorted([(a, 1) for a, _ in stretches] + [(b, -1) for _, b in stretches]):
-            self._integrals.append(self.until(time))
-            self._times.append(time)
-            self._levels.append(self._levels[-1] + change)
-
-    def until(self, time: float) -> float:
-        index = bisect_right(self._times, time) - 1
-        level = self._levels[index]
-        return self._integrals[index] + (level * (time - self._times[index]) if level else 0.0)
-
-    def decayed(self, start: float, end: float, tau_s: float) -> float:
-        """What a filter has at ``end`` of the stretch from ``start`` on: ∫ e^(−(end−u)/τ) du/τ."""
-        index = bisect_right(self._times, start) - 1
-        total, since = 0.0, start
-        while True:
-            index += 1
-            until = min(self._times[index], end) if index < len(self._times) else end
-            level = self._levels[index - 1]
-            if level:
-                total += level * (math.exp((until - end) / tau_s) - math.exp((since - end) / tau_s))
-            since = until
-            if until >= end:
-                return total
-
-    def forget(self, before: float) -> None:
-        index = bisect_right(self._times, before) - 1
-        if index > 256:
-            del self._times[:index], self._integrals[:index], self._levels[:index]
-
-
-class Timeline:
-    """When each stage ran, each moment of a thread counted for the innermost stage alone.
-
-    Attributes:
-        keys: The stages, in the order in which they were first seen.
-        own_s: Stage → seconds of its own.
-        shared_s: Stage → these seconds shared out: where stages of several threads run at once, each has an equal part.
-        late_s: Seconds of stages that came after their time was settled, and are in none of these.
-    """
-
-    def __init__(self) -> None:
-        self.keys: list[Hashable] = []
-        self.own_s: dict[Hashable, float] = {}
-        self.shared_s: dict[Hashable, float] = {}
-        self.late_s = 0.0
-        self._steps: dict[Hashable, _Steps] = {}
-        self._pending: list[Ran] = []
-        self._settled_s = -math.inf
-
-    def add(self, ran: Iterable[Ran]) -> None:
-        """Take stretches in any order."""
-        self._pending.extend(ran)
-
-    def advance(self, until_s: float) -> None:
-        """Settle the time up to ``until_s``; what comes later for it is late."""
-        ready: list[Ran] = []
-        waiting: list[Ran] = []
-        for ran in self._pending:
-            start_s = max(ran.start_s, self._settled_s)
-            self.late_s += min(start_s, ran.end_s) - ran.start_s if start_s > ran.start_s else 0.0
-            if start_s < min(ran.end_s, until_s):
-                ready.append(ran._replace(start_s=start_s, end_s=min(ran.end_s, until_s)))
-            if ran.end_s > until_s:
-                waiting.append(ran._replace(start_s=max(start_s, until_s)))
-        self._pending, self._settled_s = waiting, max(self._settled_s, until_s)
-        by_key = _own_stretches(ready)
-        for key, stretches in by_key.items():
-            if key not in self._steps:
-                self.keys.append(key)
-                self._steps[key] = _Steps()
-            self._steps[key].extend(stretches)
-            self.own_s[key] = self.own_s.get(key, 0.0) + math.fsum(b - a for a, b in stretches)
-        for key, seconds in _shared_seconds(by_key).items():
-            self.shared_s[key] = self.shared_s.get(key, 0.0) + seconds
-
-    def seconds(self, key: Hashable, until_s: float) -> float:
-        """For how long a stage ran until a time (threads add up)."""
-        return self._steps[key].until(until_s)
-
-    def decayed(self, key: Hashable, start_s: float, end_s: float, tau_s: float) -> float:
-        """What an exponential filter has at ``end_s`` of the stage's time from ``start_s`` on."""
-        return self._steps[key].decayed(start_s, end_s, tau_s)
-
-    def forget(self, before_s: float) -> None:
-        for steps in self._steps.values():
-            steps.forget(before_s)
-
-
-def _own_stretches(ran: Sequence[Ran]) -> dict[Hashable, list[tuple[float, float]]]:
-    """Stage → the stretches in which it was the innermost one of its thread."""
-    threads: dict[Hashable, list[Ran]] = {}
-    for stretch in ran:
-        threads.setdefault(stretch.thread, []).append(stretch)
-    by_key: dict[Hashable, list[tuple[float, float]]] = {}
-    for stretches in threads.values():
-        stretches.sort(key=lambda stretch: (stretch.start_s, -stretch.end_s))
-        stack: list[Ran] = []
-        since_s = 0.0
-
-        def close_until(time_s: float, since_s: float, stack: list[Ran] = stack) -> float:
-            while stack and stack[-1].end_s <= time_s:
-                inner = stack.pop()
-                if inner.end_s > since_s:
-                    by_key.setdefault(inner.key, []).append((since_s, inner.end_s))
-                    since_s = inner.end_s
-            return since_s
-
-        for stretch in stretches:
-            since_s = close_until(stretch.start_s, since_s)
-            if stack and stretch.start_s > since_s:
-                by_key.setdefault(stack[-1].key, []).append((since_s, stretch.start_s))
-            since_s = stretch.start_s
-            stack.append(stretch)
-        close_until(math.inf, since_s)
-    return by_key
-
-
-def _shared_seconds(by_key: Mapping[Hashable, Sequence[tuple[float, float]]]) -> dict[Hashable, float]:
-    """Stage → its seconds, each moment divided by the number of stretches that run then."""
-    events = sorted(
-        event
-        for key, stretches in by_key.items()
-        for a, b in stretches
-        for event in ((a, 1, id(key), key), (b, -1, id(key), key))
-    )
-    shared: dict[Hashable, float] = {}
-    running: dict[Hashable, int] = {}
-    before_s, total = 0.0, 0
-    for time_s, change, _, key in events:
-        if total:
-            for active, count in running.items():
-                shared[active] = shared.get(active, 0.0) + count * (time_s - before_s) / total
-        running[key] = running.get(key, 0) + change
-        if not running[key]:
-            del running[key]
-        before_s, total = time_s, total + change
-    return shared
 
 
 class StageFit(NamedTuple):
@@ -283,7 +125,7 @@ def fit_stages(
     step_s = min(shape.update_s, interval_s) if shape.update_s else interval_s
 
     def solve(lag: float, seconds: float) -> _Solution | None:
-        return _solve(_clusters(readings, timeline, shape._replace(seconds=seconds), lag), keys)
+        return _solve_clusters(_make_clusters(readings, timeline, shape._replace(seconds=seconds), lag), keys)
 
     seconds = shape.seconds
     ticking = _on_own_clock(readings, shape.update_s, interval_s) if shape.kind in {"block", "counter"} else None
@@ -340,7 +182,7 @@ def _on_own_clock(
         ticks = [0]
         for a, b in pairwise(changed):
             ticks.append(ticks[-1] + max(1, round((b[0] - a[0]) / period)))
-        period = _slope(ticks, [time_s for time_s, _ in changed])
+        period = _line_slope(ticks, [time_s for time_s, _ in changed])
     phases = sorted(time_s - tick * period for tick, (time_s, _) in zip(ticks, changed, strict=True))
     earliest = phases[len(phases) // 50]
     if phases[-1 - len(phases) // 50] - earliest > 2 * interval_s:
@@ -348,7 +190,7 @@ def _on_own_clock(
     return [(earliest + tick * period, value) for tick, (_, value) in zip(ticks, changed, strict=True)], period
 
 
-def _slope(x: Sequence[int], y: Sequence[float]) -> float:
+def _line_slope(x: Sequence[int], y: Sequence[float]) -> float:
     """Of the least-squares line."""
     mean_x, mean_y = math.fsum(x) / len(x), math.fsum(y) / len(y)
     products = math.fsum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
@@ -417,13 +259,13 @@ class _Cluster:
             self.products[i] = [old + a * b for old, b in zip(self.products[i], row, strict=True)]
 
 
-def _clusters(
+def _make_clusters(
     readings: Sequence[tuple[float, float]], timeline: Timeline, shape: Shape, lag_s: float
 ) -> list[_Cluster]:
     """The readings in stretches that are long beside the filter; the last one may be short and is left out."""
     least_s = max(CLUSTER_S, CLUSTER_TAUS * shape.seconds)
     clusters: list[_Cluster] = []
-    for time_s, row in _rows(readings, timeline, shape, lag_s):
+    for time_s, row in _regression_rows(readings, timeline, shape, lag_s):
         newest = clusters[-1] if clusters else None
         if newest is None or (newest.count >= CLUSTER_READINGS and time_s - newest.first_s >= least_s):
             newest = _Cluster(len(row), time_s)
@@ -432,7 +274,7 @@ def _clusters(
     return [cluster for cluster in clusters if cluster.count >= CLUSTER_READINGS]
 
 
-def _rows(
+def _regression_rows(
     readings: Sequence[tuple[float, float]], timeline: Timeline, shape: Shape, lag_s: float
 ) -> Iterator[tuple[float, list[float]]]:
     """For each reading that has something new: its time, what the sensor shows of each stage, and watts."""
@@ -454,13 +296,13 @@ def _rows(
         elif shape.kind == "counter":
             if value <= last:
                 continue  # it has not ticked: the rise counts from the tick before
-            yield time_s, [*_means(keys, start_s, end_s, timeline), (value - last) / (time_s - last_s)]
+            yield time_s, [*_mean_occupancies(keys, start_s, end_s, timeline), (value - last) / (time_s - last_s)]
         elif value != last or shape.update_s <= 1.5 * (time_s - last_s):
-            yield time_s, [*_means(keys, end_s - span, end_s, timeline), value]
+            yield time_s, [*_mean_occupancies(keys, end_s - span, end_s, timeline), value]
         last_s, last = time_s, value
 
 
-def _means(keys: Sequence[Hashable], start_s: float, end_s: float, timeline: Timeline) -> list[float]:
+def _mean_occupancies(keys: Sequence[Hashable], start_s: float, end_s: float, timeline: Timeline) -> list[float]:
     """The occupancy of each stage over a stretch."""
     return [(timeline.seconds(key, end_s) - timeline.seconds(key, start_s)) / (end_s - start_s) for key in keys]
 
@@ -483,40 +325,40 @@ class _Solution(NamedTuple):
     inflation: float
 
 
-def _solve(clusters: Sequence[_Cluster], keys: Sequence[Hashable]) -> _Solution | None:
+def _solve_clusters(clusters: Sequence[_Cluster], keys: Sequence[Hashable]) -> _Solution | None:
     """Least squares with a baseline for each stretch, and the sandwich of its clusters."""
-    size, groups = len(keys), _baselines(clusters)
+    size, groups = len(keys), _baseline_groups(clusters)
     freedom = len(clusters) - len(groups) - size
     if freedom < 1:
         return None
     moments = [
-        _centred_products(cluster, centre) for group in groups for centre in [_centre(group)] for cluster in group
+        _centred_products(cluster, centre) for group in groups for centre in [_mean_row(group)] for cluster in group
     ]
     normal = [[math.fsum(m[i][j] for m in moments) for j in range(size)] for i in range(size)]
     right = [math.fsum(m[i][size] for m in moments) for i in range(size)]
-    inverse = _inverse(normal)
-    watts = [_dot(row, right) for row in inverse]
-    scores = [[m[i][size] - _dot(m[i][:size], watts) for i in range(size)] for m in moments]
+    inverse = _inverse_matrix(normal)
+    watts = [_dot_product(row, right) for row in inverse]
+    scores = [[m[i][size] - _dot_product(m[i][:size], watts) for i in range(size)] for m in moments]
     readings = sum(cluster.count for cluster in clusters)
-    misfit = max(0.0, math.fsum(m[size][size] for m in moments) - _dot(watts, right))
+    misfit = max(0.0, math.fsum(m[size][size] for m in moments) - _dot_product(watts, right))
     powers, ratios = {}, []
     for i, key in enumerate(keys):
-        variance = len(clusters) / freedom * math.fsum(_dot(inverse[i], score) ** 2 for score in scores)
+        variance = len(clusters) / freedom * math.fsum(_dot_product(inverse[i], score) ** 2 for score in scores)
         # 1 − R² of this occupancy on the others.
         unexplained = 1 / (inverse[i][i] * normal[i][i]) if normal[i][i] > _LEAST_MOMENT else 0.0
         powers[key] = Power(watts[i], math.sqrt(variance), freedom, unexplained < 1 - COLLINEAR)
         ratios.append(variance / (inverse[i][i] * misfit / readings) if misfit > 0 else 1.0)
     sums = [math.fsum(cluster.sums[i] for cluster in clusters) for i in range(size + 1)]
     return _Solution(
-        powers, (sums[size] - _dot(sums[:size], watts)) / readings, misfit, readings, math.fsum(ratios) / size
+        powers, (sums[size] - _dot_product(sums[:size], watts)) / readings, misfit, readings, math.fsum(ratios) / size
     )
 
 
-def _dot(left: Sequence[float], right: Sequence[float]) -> float:
+def _dot_product(left: Sequence[float], right: Sequence[float]) -> float:
     return math.fsum(a * b for a, b in zip(left, right, strict=True))
 
 
-def _baselines(clusters: Sequence[_Cluster]) -> list[list[_Cluster]]:
+def _baseline_groups(clusters: Sequence[_Cluster]) -> list[list[_Cluster]]:
     """The clusters in stretches that have a baseline of their own."""
     groups: list[list[_Cluster]] = []
     for cluster in clusters:
@@ -531,7 +373,7 @@ def _baselines(clusters: Sequence[_Cluster]) -> list[list[_Cluster]]:
     return groups
 
 
-def _centre(group: Sequence[_Cluster]) -> list[float]:
+def _mean_row(group: Sequence[_Cluster]) -> list[float]:
     """The mean row of a stretch."""
     count = sum(cluster.count for cluster in group)
     return [math.fsum(cluster.sums[i] for cluster in group) / count for i in range(len(group[0].sums))]
@@ -552,7 +394,7 @@ def _centred_products(cluster: _Cluster, centre: Sequence[float]) -> list[list[f
     ]
 
 
-def _inverse(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
+def _inverse_matrix(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
     """The inverse of a symmetric matrix without negative eigenvalues (Gauss and Jordan, after scaling).
 
     A ridge of ``_RIDGE`` makes those that move together, or not at all, enormous, and leaves the others what they are.
