@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: The store's file (edgeprof.results.store.FILE).
 STORE = "results.sqlite3"
 _PATIENCE_S = 60.0
-#: Most results (model × variant × runtime × scenario) and most series that are shown. A result has 16 series, that of a
+#: Most results (model × variant × runtime × scenario) and most series that are shown. A result has 17 series, that of a
 #: language model about 45.
 MOST_RESULTS, MOST_SERIES = 80, 1300
 

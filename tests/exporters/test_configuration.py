@@ -84,7 +84,7 @@ def test_an_unknown_variable_is_named_with_the_nearest_one() -> None:
 
 @pytest.mark.parametrize("text", ["", "localhost", "::1:9", "x:99999", "x:-1", "[::1]"])
 def test_an_address_that_is_none_is_a_sentence(text: str) -> None:
-    with pytest.raises(InputError, match="no address"):
+    with pytest.raises(InputError, match="not an address"):
         parse_address(text)
 
 

@@ -1,7 +1,7 @@
-"""A recording: sensors sampled over a time, the spans of work that happened in it, and the idles.
+"""A recording: sensors that are sampled over a time, the spans of work in it, and the idles.
 
-``Recording.quote`` is the one way from readings to joules: a bench, ``edgeprof run``, a calibration and a user's own
-code all stand on it.
+``Recording.quote`` is the only way from readings to joules: benchmarks, ``edgeprof run``, calibrations and users' own
+programs all use it.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 #: The longest that a quote waits for the readings of a span that has just ended (s).
 _CATCH_UP_S = 5.0
 _VOLTS_AND_AMPERES: tuple[Quantity, Quantity] = ("voltage", "current")
-#: A stretch without work that is shorter shows no fall of a filter (s).
+#: A shorter stretch without work (s) is not searched for the fall of a filter.
 _LEAST_REST_S = 0.3
 
 
 class Readings(Protocol):
-    """What was sampled: a ``Trace``, or what a sampler in another process has sent of one."""
+    """The sampled readings: a ``Trace``, or the part of one that a sampler in another process has sent."""
 
     channels: list[Channel]
 
@@ -61,13 +61,13 @@ class Readings(Protocol):
 
 
 class AnySampler(Protocol):
-    """What a recording needs of a sampler."""
+    """The interface of a sampler that a recording uses."""
 
     def start(self) -> None:
         """Start sampling."""
 
     def stop(self) -> None:
-        """Stop sampling; what was sampled stays."""
+        """Stop sampling; the readings stay available."""
 
     @property
     def trace(self) -> Readings:
@@ -75,9 +75,9 @@ class AnySampler(Protocol):
 
 
 class OpenSpan:
-    """A span that is being recorded, as a context manager; ``count`` may be set until it ends.
+    """A context manager that records a span; ``count`` may be set until it ends.
 
-    Work that raises is not recorded: it did not do what its units say.
+    Work that raises an exception is not recorded, because it may not have done all of its units.
     """
 
     __slots__ = ("_cpu_s", "_key", "_recording", "_start_s", "count", "kind", "unit")
@@ -112,17 +112,17 @@ class _RecordedSpan:
 
 
 class Recording:
-    """Sensors that are sampled from ``start`` to ``stop`` (or within ``with``), and what was done meanwhile.
+    """Samples sensors from ``start`` to ``stop`` (or within ``with``), and keeps the spans of work in that time.
 
-    Spans may be nested and come from several threads.
+    Spans may be nested and may come from several threads.
 
     Args:
         topology: The board and its headline.
-        sampler: Not started.
-        core_watts: What a busy core is taken to draw where nothing measures; None: nothing is estimated.
-        is_quiet_between: Whether nothing runs but what is added or occupied: the edges of spans and the time constants
-            of filters are then taken from the quiet between them.
-        clock: For tests.
+        sampler: A sampler that was not started yet.
+        core_watts: The assumed power of a busy core where nothing measures; None: nothing is estimated.
+        is_quiet_between: Whether nothing runs beside the added spans and the occupied times. The edges of spans and the
+            time constants of filters are then taken from the quiet time between them.
+        clock: Replaces the clock in tests.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Recording:
     # --- recording ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start sampling; return when each sensor was tried once."""
+        """Start sampling; return after each sensor was tried once."""
         self._sampler.start()
         self._is_live = True
 
@@ -169,16 +169,16 @@ class Recording:
         self.stop()
 
     def hold(self, seconds: float, stop: threading.Event | None = None) -> Span:
-        """Wait, and return the span that has passed; it ends early when ``stop`` is set."""
+        """Wait for ``seconds``, or until ``stop`` is set, and return the span that has passed."""
         start_s = self.now()
         self._clock.wait(start_s + seconds, stop or threading.Event())
         return idle_span(start_s, self.now())
 
     def idle(self, seconds: float, stop: threading.Event | None = None) -> Span:
-        """Wait without work for so many seconds; net energies are counted from the power of the idles.
+        """Wait without work; the power of the idles is the baseline of net energies.
 
         Args:
-            seconds: How long.
+            seconds: How long to wait, in seconds.
             stop: Ends the wait early when it is set.
         """
         span = self.hold(seconds, stop)
@@ -186,31 +186,32 @@ class Recording:
         return span
 
     def span(self, *key: str, count: int = 1, unit: str = "call", kind: str = BLOCK) -> OpenSpan:
-        """Record what happens within ``with`` as work of that key.
+        """Record the body of a ``with`` statement as work of a key.
 
         Args:
-            key: What it is quoted by; spans of one key have one unit.
-            count: How many units of work it does.
-            unit: What they are, in the singular: ``frame``, ``output token`` …
-            kind: What sort of span it is.
+            key: The key by which the work is quoted; all spans of one key have the same unit.
+            count: How many units of work the body does.
+            unit: The unit in the singular: ``frame``, ``output token`` …
+            kind: The kind of the span (``worker.span``).
         """
         return OpenSpan(self, key, count, unit, kind)
 
     def add(
         self, span: Span, *, cpu_s: float | None = None, busy_s: float | None = None, is_elsewhere: bool = False
     ) -> None:
-        """Take a span that somebody else has timed on CLOCK_MONOTONIC.
+        """Add a span that was timed elsewhere on CLOCK_MONOTONIC.
 
         Args:
             span: The work.
-            cpu_s: The CPU time that it used, for an estimate where nothing measures.
-            busy_s: How long of the span work was being done, where that is less than its length.
-            is_elsewhere: Whether another process or a GPU did the work: its CPU time says nothing of its joules.
+            cpu_s: The CPU time that it used (s), for an estimate where nothing measures.
+            busy_s: For how many seconds of the span work was done, if that is less than its length.
+            is_elsewhere: Whether another process or a GPU did the work, so that ``cpu_s`` says nothing about its
+                joules.
         """
         self._recorded.append(_RecordedSpan(span, cpu_s, threading.get_ident(), busy_s, is_elsewhere))
 
     def occupy(self, start_s: float, end_s: float) -> None:
-        """Take work that nobody quotes, as the loading of a model: the device was not quiet then."""
+        """Note work that is not quoted, such as the loading of a model, because the device was not quiet then."""
         self._occupied.append(Span(BLOCK, start_s, end_s))
 
     # --- what there is ------------------------------------------------------------------------------------------------
@@ -238,7 +239,7 @@ class Recording:
         return list(self._idles)
 
     def recorded_keys(self) -> list[tuple[str, ...]]:
-        """What can be quoted, in the order in which it was first done."""
+        """The keys that can be quoted, in the order of their first spans."""
         return list(dict.fromkeys(recorded.span.key for recorded in self._recorded))
 
     def spans(self, *key: str) -> list[Span]:
@@ -258,14 +259,14 @@ class Recording:
         return max((span.end_s for span in self.busy), default=None)
 
     def series(self, channel: Channel) -> ChannelSeries:
-        """A channel and its readings, without repeats, behind the filter that its falls after work show."""
+        """A channel with its readings, without repeats; its filter has the fitted time constant."""
         filters, _ = self.fitted_filters()
         return _filtered_series(self.trace, channel, filters)
 
     def fitted_filters(self) -> tuple[dict[str, TimeConstant], list[Reason]]:
-        """By chip, the time constants that falls after work show, and a reason where one contradicts what is stated.
+        """The time constants that were fitted to falls after work, by chip, and a reason for each contradiction.
 
-        Nothing where it is not known that the device was quiet between the spans.
+        Both are empty if it is not known that the device was quiet between the spans.
         """
         if not self._is_quiet_between:
             return {}, []
@@ -279,7 +280,7 @@ class Recording:
             if (times := np.asarray(channel_series.times, dtype=np.float64)).size
         ]
         _, filters, reasons = fit_filters(series, rests(self.busy, max(ends, default=0.0), _LEAST_REST_S))
-        if not self._is_live:  # nothing comes any more
+        if not self._is_live:  # no more readings will come
             self._filters = filters, reasons
         return filters, reasons
 
@@ -297,13 +298,13 @@ class Recording:
         statistic: Statistic = "mean",
         max_rate_hz: float | None = None,
     ) -> Quote:
-        """Joules per unit of the work of a key, gross and net, with their uncertainty.
+        """Quote joules per unit of the work of a key, gross and net, with their uncertainties.
 
         Args:
-            key: As given to ``span``. Without one it is the only key that there is.
-            idles: The stretches without work that its net energy is counted from; all of the recording by default.
-            statistic: What is quoted of the spans.
-            max_rate_hz: The highest rate of back-to-back units, where the spans ran at a lower one.
+            key: The key that was given to ``span``; it may be left out if the recording has only one.
+            idles: The stretches without work that are the baseline of the net energy; by default all of the recording.
+            statistic: Which statistic of the spans is quoted.
+            max_rate_hz: The highest rate of back-to-back units (Hz), where the spans ran at a lower one.
 
         Raises:
             InputError: there is no span of that key, or there are several and none is named.
@@ -355,7 +356,7 @@ class Recording:
         statistic: Statistic,
         max_rate_hz: float | None,
     ) -> Measured | None:
-        """What the headline measured; None where there is no headline."""
+        """Measure the spans with the headline; None if there is no headline."""
         headline = self.topology.headline
         filters, _ = self.fitted_filters()
         if not headline.channels:
@@ -381,7 +382,7 @@ class Recording:
     def _estimate_from_cpu(
         self, recorded: Sequence[_RecordedSpan], spans: Sequence[Span], cpu_seconds: Sequence[float | None]
     ) -> Measured:
-        """An estimate from CPU time that says so, else nothing and why."""
+        """Estimate the spans from CPU time, marked as an estimate; otherwise no figure and the reason."""
         reason = self.topology.headline.reason or "nothing measures power here"
         if self._core_watts is None:
             return nothing_measured(reason)
@@ -398,7 +399,7 @@ class Recording:
         )
 
     def _rail_sag(self, trace: Readings, channel: Channel) -> Sag | None:
-        """How a rail's voltage falls with its current, where its source tells both behind one filter."""
+        """How a rail's voltage falls with its current, if its source reads both behind one filter; otherwise None."""
         if channel.quantity != "power" or channel.filter.kind != "exponential":
             return None
         keys = [(channel.sensor, channel.name, quantity) for quantity in _VOLTS_AND_AMPERES]
@@ -408,11 +409,13 @@ class Recording:
         return sag_of(volts, amperes) if volts.size == amperes.size else None
 
     def _is_apart(self, other: _RecordedSpan, others: Sequence[_RecordedSpan]) -> bool:
-        """Whether a span belongs to none of the threads of ``others``: within one thread spans are nested."""
+        """Whether a span ran in none of the threads of ``others``; within one thread spans are nested."""
         return other.thread not in {k.thread for k in others}
 
     def _caught_up(self, until_s: float) -> Readings:
-        """The trace, once the headline has a reading after a time: its sampler may be a moment behind."""
+        """Wait until the headline has a reading after a time, because its sampler may be a moment behind; return the
+        trace.
+        """
         keys = [channel.key for channel in self.topology.headline.channels]
         deadline = time.monotonic() + _CATCH_UP_S
         while True:
@@ -423,7 +426,7 @@ class Recording:
             time.sleep(0.01)
 
     def _least_span_s(self, trace: Readings) -> float:
-        """The shortest span (s) that the headline's readings can tell something of."""
+        """The shortest span (s) that the headline can measure."""
         intervals = [0.0]
         for channel in self.topology.headline.channels:
             times = np.asarray(trace.series(channel.key).times, dtype=np.float64)

@@ -1,7 +1,7 @@
-"""Stages that a program marked, with their times and their joules by regression of the sensors' readings. Pure.
+"""Times and joules of the stages that a program marked, by regression of the sensors' readings. Pure.
 
-A stage is far shorter than what most sensors show; ``online.stage_regression`` says how its power is found all the
-same, and when it cannot be.
+A stage is much shorter than most sensors can resolve. ``online.stage_regression`` describes how its power is determined
+nevertheless, and when that is impossible.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from edgeprof.stage_rings import StageRings, StageSpan
     from edgeprof.staging import Key
 
-#: The stage around all others of a frame, by whose number calls are counted.
+#: The stage that contains all others of a frame; calls are counted per frame.
 FRAME = "frame"
-#: At most so many reasons of one kind are given by name.
+#: The most names in one reason.
 _MOST_NAMED = 5
 
 
@@ -40,8 +40,8 @@ class StageReport:
     """The stages of a program.
 
     Attributes:
-        stages: In the order in which they first ended.
-        reasons: What is to be said of them.
+        stages: The stages, in the order in which they first ended.
+        reasons: What limits their figures.
     """
 
     stages: list[schema.Stage] = field(default_factory=list)
@@ -50,7 +50,7 @@ class StageReport:
 
 @dataclass(frozen=True)
 class _Draw:
-    """What the channels of the headline together say of one stage: W beyond the baseline, and how sure that is."""
+    """The power (W) of one stage beyond the baseline, summed over the headline's channels."""
 
     watts: float
     components: list[Component]
@@ -63,9 +63,9 @@ def report_stages(recording: Recording, spans: Sequence[StageSpan], rings: Stage
     """Times and joules of each stage.
 
     Args:
-        recording: Of the sensors, while the stages ran.
-        spans: The stages.
-        rings: What was seen of them beside.
+        recording: The recording of the sensors while the stages ran.
+        spans: The spans of the stages.
+        rings: The rings that the spans were read from, which know of lost and unfinished ones.
     """
     reasons = list(_marking_reasons(spans, rings))
     if not spans:
@@ -119,14 +119,14 @@ def _time_statistics(seconds: Sequence[float]) -> schema.TokenTime:
 def _fit_draws(
     recording: Recording, timeline: Timeline, spans: Sequence[StageSpan]
 ) -> tuple[dict[Hashable, _Draw], str | None]:
-    """For each stage what all channels of the headline say of it; or why there is nothing."""
+    """The power of each stage from all channels of the headline; or an empty dict and the reason."""
     channels = recording.topology.headline.channels
     if not channels:
         return {}, recording.topology.headline.reason or "nothing measures power here"
     first_s, last_s = min(span.start_s for span in spans), max(span.end_s for span in spans)
     fits: list[tuple[Channel, StageFit]] = []
     for channel in channels:
-        known = recording.series(channel).channel  # behind the filter that its falls show
+        known = recording.series(channel).channel  # with the fitted filter
         read = recording.trace.readings(channel.key)
         readings = [
             (time_s, value)
@@ -170,7 +170,7 @@ def _relative_gain(channel: Channel) -> float:
 
 
 def _quote_stage(stage: schema.Stage, draw: _Draw, timeline: Timeline, key: Key) -> None:
-    """Joules of a call: net beyond the baseline, and gross with its part of the baseline."""
+    """Set the joules of one call: net is the energy beyond the baseline, gross adds its part of the baseline."""
     assert stage.calls
     own_s, shared_s = timeline.own_s[key] / stage.calls, timeline.shared_s[key] / stage.calls
     stage.method = "regression"
@@ -223,7 +223,7 @@ def _refusal_reasons(stages: Sequence[schema.Stage]) -> Iterator[schema.Reason]:
 
 
 def _marking_reasons(spans: Sequence[StageSpan], rings: StageRings | None) -> Iterator[schema.Reason]:
-    """What a program did with its stages that is worth a sentence."""
+    """Reasons for the ways in which a program may have marked its stages wrongly."""
     crossing = _find_crossing(spans)
     if crossing is not None:
         first, second = crossing
@@ -257,7 +257,7 @@ def _marking_reasons(spans: Sequence[StageSpan], rings: StageRings | None) -> It
 
 
 def _find_crossing(spans: Sequence[StageSpan]) -> tuple[Key, Key] | None:
-    """Two stages of one thread that overlap without one being within the other; None where there are none."""
+    """Two stages of one thread that overlap without one containing the other; None if there are none."""
     threads: dict[tuple[int, int], list[StageSpan]] = {}
     for span in spans:
         threads.setdefault(span.thread, []).append(span)

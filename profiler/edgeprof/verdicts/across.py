@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import Comparison, Protocol, Result, SensorUse, Variant
 
-#: Fields of the protocol that change the work of an inference, or how long a request waits for it.
-_DECISIVE = ("scenario", "batch", "rate_hz", "streams")
+#: Fields of the protocol that change what an inference is, or how long a request waits for it.
+_DECISIVE = ("scenario", "batch", "rate_hz", "streams", "queue")
 _NOTED = ("threads", "windows", "window_s", "preset", "inputs", "sample_rate_hz")
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Ran(NamedTuple):
-    """A stretch in which a stage ran, in seconds of CLOCK_MONOTONIC, and in which thread of which process."""
+    """A stretch in which a stage ran, in seconds of CLOCK_MONOTONIC; ``thread`` identifies a thread of a process."""
 
     key: Hashable
     start_s: float
@@ -23,7 +23,7 @@ class Ran(NamedTuple):
 
 
 class _Steps:
-    """The integral of a step function: seconds for which something ran, until any time not before ``forget``."""
+    """The integral of a step function: for how many seconds something ran until a given time."""
 
     __slots__ = ("_integrals", "_levels", "_times")
 
@@ -38,12 +38,13 @@ class _Steps:
             self._levels.append(self._levels[-1] + change)
 
     def until(self, time: float) -> float:
+        """The seconds up to a time, which must not be earlier than the last ``forget``."""
         index = bisect_right(self._times, time) - 1
         level = self._levels[index]
         return self._integrals[index] + (level * (time - self._times[index]) if level else 0.0)
 
     def decayed(self, start: float, end: float, tau_s: float) -> float:
-        """What a filter has at ``end`` of the stretch from ``start`` on: ∫ e^(−(end−u)/τ) du/τ."""
+        """The output of an exponential filter at ``end`` for the time since ``start``: ∫ e^(−(end−u)/τ) du/τ."""
         index = bisect_right(self._times, start) - 1
         total, since = 0.0, start
         while True:
@@ -57,24 +58,28 @@ class _Steps:
                 return total
 
     def forget(self, before: float) -> None:
+        """Drop what is needed only for times before ``before``."""
         index = bisect_right(self._times, before) - 1
         if index > 256:
             del self._times[:index], self._integrals[:index], self._levels[:index]
 
 
 class Timeline:
-    """When each stage ran, each moment of a thread counted for the innermost stage alone.
+    """When each stage ran; each moment of a thread counts for the innermost stage only.
 
     Attributes:
         keys: The stages, in the order in which they were first seen.
-        own_s: Stage → seconds of its own.
-        shared_s: Stage → these seconds shared out: where stages of several threads run at once, each has an equal part.
-        late_s: Seconds of stages that came after their time was settled, and are in none of these.
+        own_s: Stage → the seconds in which it was the innermost stage.
+        stretches: Stage → the number of stretches that these seconds consist of.
+        shared_s: Stage → its part of these seconds where stages of several threads ran at once: each gets an equal
+            part.
+        late_s: Seconds of stages that were reported after their time was settled, and are missing from the others.
     """
 
     def __init__(self) -> None:
         self.keys: list[Hashable] = []
         self.own_s: dict[Hashable, float] = {}
+        self.stretches: dict[Hashable, int] = {}
         self.shared_s: dict[Hashable, float] = {}
         self.late_s = 0.0
         self._steps: dict[Hashable, _Steps] = {}
@@ -82,11 +87,11 @@ class Timeline:
         self._settled_s = -math.inf
 
     def add(self, ran: Iterable[Ran]) -> None:
-        """Take stretches in any order."""
+        """Add stretches in any order."""
         self._pending.extend(ran)
 
     def advance(self, until_s: float) -> None:
-        """Settle the time up to ``until_s``; what comes later for it is late."""
+        """Settle the time up to ``until_s``; stretches of it that are added later count as late."""
         ready: list[Ran] = []
         waiting: list[Ran] = []
         for ran in self._pending:
@@ -104,18 +109,20 @@ class Timeline:
                 self._steps[key] = _Steps()
             self._steps[key].extend(stretches)
             self.own_s[key] = self.own_s.get(key, 0.0) + math.fsum(b - a for a, b in stretches)
+            self.stretches[key] = self.stretches.get(key, 0) + len(stretches)
         for key, seconds in _shared_seconds(by_key).items():
             self.shared_s[key] = self.shared_s.get(key, 0.0) + seconds
 
     def seconds(self, key: Hashable, until_s: float) -> float:
-        """For how long a stage ran until a time (threads add up)."""
+        """For how many seconds a stage ran until a time, summed over threads."""
         return self._steps[key].until(until_s)
 
     def decayed(self, key: Hashable, start_s: float, end_s: float, tau_s: float) -> float:
-        """What an exponential filter has at ``end_s`` of the stage's time from ``start_s`` on."""
+        """The output of an exponential filter at ``end_s`` for the stage's occupancy since ``start_s``."""
         return self._steps[key].decayed(start_s, end_s, tau_s)
 
     def forget(self, before_s: float) -> None:
+        """Drop what is needed only for times before ``before_s``."""
         for steps in self._steps.values():
             steps.forget(before_s)
 
