@@ -97,8 +97,7 @@ class Permissions:
                 raise unknown(f"key of {path}", key, list(cls.__dataclass_fields__))
         kinds = {"allow_code": bool, "worker_python": str, "max_bytes": str, "sign_key": str, "keep_days": int}
         for key, value in content.items():
-            is_bool_for_int = isinstance(value, bool) and kinds[key] is int
-            if is_bool_for_int or not isinstance(value, kinds[key]) or (key == "keep_days" and value < 1):
+            if not _fits(value, kinds[key]):
                 examples = {
                     "allow_code": "true",
                     "worker_python": '"/usr/bin/python3"',
@@ -113,6 +112,13 @@ class Permissions:
         except ValueError as error:
             raise InputError(f"{path}: max_bytes: {error}", remedy='As in max_bytes = "8GiB"') from None
         return cls(**content)
+
+
+def _fits(value: object, kind: type) -> bool:
+    """Whether a value of the owner's file is of a kind; a whole number counts something, and is 1 at least."""
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, kind)
 
 
 def _check_owner(path: Path) -> None:
