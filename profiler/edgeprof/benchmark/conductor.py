@@ -131,6 +131,8 @@ def _plan_for(request: BenchRequest, discovery: Discovery | None = None) -> Plan
         part_time=_part_time(discovery) if discovery else None,
         rate_hz=request.rate_hz,
         streams=request.streams,
+        queue=request.queue,
+        further=request.further,
         batch=request.batch,
         seed=request.seed,
     )
@@ -144,7 +146,12 @@ class _Run:
     ) -> None:
         self.request, self.plan, self.discovery, self.roots, self.progress = request, plan, discovery, roots, progress
         self.scenario = Scenario(
-            name=plan.scenario, rate_hz=plan.rate_hz, streams=plan.streams or 1, batch=plan.batch, seed=plan.seed
+            name=plan.scenario,
+            rate_hz=plan.rate_hz,
+            streams=plan.streams or 1,
+            batch=plan.batch,
+            seed=plan.seed,
+            queue=plan.queue,
         )
         self.sampler = Sampler(discovery.sensors, request.sample_rate_hz, discovery.topology.by_key())
         self.temperatures = [c.key for c in discovery.topology.channels if c.quantity == "temperature"]
@@ -290,7 +297,7 @@ class _Run:
             worker = stack.enter_context(Worker(spec))
             record.loaded = worker.load()
             self.judge.rehearse(worker, record.loaded)
-            record.workloads = stages.workload_records(record.loaded, self.scenario)
+            record.workloads = stages.workload_records(record.loaded, self.scenario, self.plan.further)
             for workload in record.workloads:
                 self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
                 longest_s = max(60.0, self.plan.warmup_s)

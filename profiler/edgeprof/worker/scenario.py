@@ -42,9 +42,10 @@ class Scenario(NamedTuple):
     Attributes:
         name: One of ``SCENARIOS``.
         rate_hz: Calls per second of ``server`` (Poisson) and ``periodic`` (a camera); None for the others.
-        streams: How many threads call at once, each on a session of its own, in ``multi-stream`` and ``server``.
+        streams: How many threads call at once, each on a session of its own; in ``periodic``, one for each camera.
         batch: How many inferences one call does.
         seed: Seeds the Poisson arrivals; the same seed gives the same arrivals.
+        queue: How many frames of a camera may wait in ``periodic``; with 0, a frame is dropped for the next one.
     """
 
     name: str = "single-stream"
@@ -52,11 +53,12 @@ class Scenario(NamedTuple):
     streams: int = 1
     batch: int = 1
     seed: int = 0
+    queue: int = 0
 
     @property
     def threads(self) -> int:
         """Streams that really run at once."""
-        return max(1, self.streams) if self.name in ("multi-stream", "server") else 1
+        return max(1, self.streams) if self.name in ("multi-stream", *OPEN) else 1
 
 
 class Window(NamedTuple):
@@ -201,9 +203,15 @@ def poisson_arrivals(rate_hz: float, seconds: float, seed: int) -> "array[float]
     return due
 
 
-def frame_times(rate_hz: float, seconds: float) -> "array[float]":
-    """The times of a camera's frames as offsets from the start in seconds: whole periods, at least one."""
-    return array("d", [k / rate_hz for k in range(max(1, math.floor(seconds * rate_hz + 1e-9)))])
+def frame_times(rate_hz: float, seconds: float, loop: int = 1) -> "array[float]":
+    """The times of a camera's frames as offsets from the start in seconds: whole periods and loops, at least one."""
+    fitting = max(1, math.floor(seconds * rate_hz + 1e-9))
+    return array("d", [k / rate_hz for k in range(fitting + -fitting % loop)])
+
+
+def camera_times(offsets: "array[float]", period: float, cameras: int) -> "array[float]":
+    """The frame times of one camera after the other; the frames of all cameras are evenly spaced."""
+    return array("d", [offset + index * period / cameras for index in range(cameras) for offset in offsets])
 
 
 def run_window(
@@ -237,10 +245,8 @@ def run_window(
         assert scenario.rate_hz is not None
         if scenario.name == "server":
             return _serve_arrivals(calls, poisson_arrivals(scenario.rate_hz, seconds, scenario.seed), seconds)
-        due = frame_times(scenario.rate_hz, seconds)
-        missing = -len(due) % calls_in_loop
-        due.extend((len(due) + k) / scenario.rate_hz for k in range(missing))
-        return _run_periodic(calls[0], due, 1.0 / scenario.rate_hz)
+        due = frame_times(scenario.rate_hz, seconds, calls_in_loop)
+        return _run_periodic(calls, due, 1.0 / scenario.rate_hz, scenario.queue)
     return _run_closed_loop(calls, seconds, latency_s, drains, calls_in_loop)
 
 
@@ -312,25 +318,30 @@ def _serve_arrivals(calls: Sequence[Call], due: "array[float]", seconds: float) 
     return _open_window(begin[0], begin[0] + seconds, (due, started, done), None, cpu)
 
 
-def _run_periodic(call: Call, due: "array[float]", period: float) -> Window:
-    """Make one call per frame; a frame that is a whole period old before it can be started is dropped for the next one.
+def _run_periodic(calls: Sequence[Call], offsets: "array[float]", period: float, queue: int) -> Window:
+    """Make one call per frame of each camera.
+
+    A frame that is ``queue + 1`` periods old before it can be started is dropped for the next one.
 
     The window is a whole number of periods. It includes the idle time after the last frame, because the joules per
     frame include the waiting for the next one.
     """
-    count = len(due)
-    started = array("d", [0.0]) * count
-    done = array("d", [0.0]) * count
+    count = len(offsets)
+    due = camera_times(offsets, period, len(calls))
+    started = array("d", [0.0]) * len(due)
+    done = array("d", [0.0]) * len(due)
     begin = 0.0
+    oldest = (queue + 1) * period
 
-    def run_stream(_: int) -> None:
+    def run_stream(index: int) -> None:
         clock = time.monotonic
-        for k in range(count):
+        call = calls[index]
+        for k in range(index * count, (index + 1) * count):
             now = clock()
             intended = begin + due[k]
             if now < intended:
                 now = wait_until(intended)
-            elif now >= intended + period:
+            elif now >= intended + oldest:
                 continue
             started[k] = now
             call()
@@ -342,7 +353,7 @@ def _run_periodic(call: Call, due: "array[float]", period: float) -> Window:
 
     length = count * period
     with without_garbage_collection():
-        cpu = _in_streams(run_stream, 1, set_begin, lambda: wait_until(begin + length))
+        cpu = _in_streams(run_stream, len(calls), set_begin, lambda: wait_until(begin + length))
     return _open_window(begin, begin + length, (due, started, done), period, cpu)
 
 

@@ -10,6 +10,8 @@ from array import array
 from statistics import fmean
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeprof.worker import scenario as s
 from edgeprof.worker.scenario import Scenario
@@ -48,6 +50,37 @@ def test_frames_are_a_whole_number_of_periods():
     assert list(s.frame_times(10.0, 0.35)) == pytest.approx([0.0, 0.1, 0.2])
     assert len(s.frame_times(30.0, 1.0)) == 30
     assert len(s.frame_times(1.0, 0.2)) == 1
+
+
+@given(rate_hz=st.floats(0.5, 100.0), seconds=st.floats(0.05, 20.0), loop=st.integers(1, 60))
+def test_frames_of_whole_loops_keep_their_rate_to_the_last(rate_hz, seconds, loop):
+    due = s.frame_times(rate_hz, seconds, loop)
+    assert len(due) % loop == 0
+    assert len(due) < seconds * rate_hz + loop + 1
+    assert list(due) == [k / rate_hz for k in range(len(due))]
+
+
+def test_a_window_of_whole_loops_lasts_as_long_as_its_frames():
+    window = s.run_window(Scenario("periodic", rate_hz=50.0), [Model()], 0.1, 0.001, calls_in_loop=10)
+    assert window.due == 10
+    assert window.due_s == pytest.approx(0.2)
+
+
+def test_cameras_send_their_frames_between_one_another_and_each_has_a_thread():
+    models = [Model(0.001) for _ in range(2)]
+    window = s.run_window(Scenario("periodic", rate_hz=20.0, streams=2), models, 0.5, 0.001)
+    assert window.due == 20
+    assert [len(model.threads) for model in models] == [1, 1]
+    assert window.due_s == pytest.approx(0.5)
+    assert list(s.camera_times(s.frame_times(20.0, 0.1), 0.05, 2)) == pytest.approx([0.0, 0.05, 0.025, 0.075])
+
+
+def test_a_queue_keeps_frames_that_would_be_overtaken_and_their_age_counts():
+    dropping = s.run_window(Scenario("periodic", rate_hz=20.0), [Model(0.12)], 1.0, 0.12)
+    assert dropping.dropped >= 10
+    waiting = s.run_window(Scenario("periodic", rate_hz=20.0, queue=1000), [Model(0.06)], 1.0, 0.06)
+    assert waiting.dropped == 0
+    assert max(waiting.latencies) > 0.06 + 19 * 0.009  # the last one waited for all before it
 
 
 def test_a_closed_loop_calls_back_to_back_until_the_time_is_over():

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
     from edgeprof.energy.online.stage_timeline import Timeline
     from edgeprof.sensing.sensor import Channel
@@ -147,7 +147,8 @@ def fit_stages(
     if best is None or len(around) < len(beside):
         return None
     least_steps = max(_LEAST_STEPS, _LEAST_LAG_S / (_SIDE * step_s))
-    return StageFit(_with_shape_errors(best, around, least_steps), best.baseline_w, best_s)
+    powers = _with_edge_errors(_with_shape_errors(best, around, least_steps), timeline)
+    return StageFit(powers, best.baseline_w, best_s)
 
 
 def _with_shape_errors(best: _Solution, around: Sequence[_Solution], least_steps: float) -> dict[Hashable, Power]:
@@ -165,6 +166,21 @@ def _with_shape_errors(best: _Solution, around: Sequence[_Solution], least_steps
             # The sensitivity of a power to the parameter is its slope between the two sides (GUM 5.1.3).
             variances[key] += (u * (after.powers[key].watts - before.powers[key].watts) / 2) ** 2
     return {key: power._replace(u_w=math.sqrt(power.u_w**2 + variances[key])) for key, power in best.powers.items()}
+
+
+def _with_edge_errors(powers: Mapping[Hashable, Power], timeline: Timeline) -> dict[Hashable, Power]:
+    """Add the uncertainty of the edges of each stage to its power.
+
+    At an edge, ``_LEAST_LAG_S`` of a neighbouring stage may count for this one, at the power of the strongest stage at
+    most. Without this, a stage of 2 or 3 ms is quoted in the runs in which chance makes its power large.
+    """
+    strongest_w = max((abs(power.watts) for power in powers.values()), default=0.0)
+    return {
+        key: power._replace(
+            u_w=math.hypot(power.u_w, strongest_w * _LEAST_LAG_S * timeline.stretches[key] / timeline.own_s[key])
+        )
+        for key, power in powers.items()
+    }
 
 
 def _on_own_clock(
@@ -359,17 +375,23 @@ def _solve_clusters(clusters: Sequence[_Cluster], keys: Sequence[Hashable]) -> _
     scores = [[m[i][size] - _dot_product(m[i][:size], watts) for i in range(size)] for m in moments]
     readings = sum(cluster.count for cluster in clusters)
     misfit = max(0.0, math.fsum(m[size][size] for m in moments) - _dot_product(watts, right))
-    powers, ratios = {}, []
+    # The sandwich's variances, and by how much they exceed those of independent residuals.
+    variances = [
+        len(clusters) / freedom * math.fsum(_dot_product(row, score) ** 2 for score in scores) for row in inverse
+    ]
+    independent = [inverse[i][i] * misfit / readings for i in range(size)]
+    ratios = [a / b if b > 0 else 1.0 for a, b in zip(variances, independent, strict=True)]
+    inflation = math.fsum(ratios) / size
+    powers = {}
     for i, key in enumerate(keys):
-        variance = len(clusters) / freedom * math.fsum(_dot_product(inverse[i], score) ** 2 for score in scores)
         # 1 − R² of a regression of this occupancy on the others: the inverse of the variance inflation factor.
         unexplained = 1 / (inverse[i][i] * normal[i][i]) if normal[i][i] > _LEAST_MOMENT else 0.0
+        # The sandwich of a few dozen clusters is small by chance now and then; the mean inflation seldom is.
+        variance = max(variances[i], inflation * independent[i])
         powers[key] = Power(watts[i], math.sqrt(variance), freedom, unexplained < 1 - COLLINEAR)
-        ratios.append(variance / (inverse[i][i] * misfit / readings) if misfit > 0 else 1.0)
     sums = [math.fsum(cluster.sums[i] for cluster in clusters) for i in range(size + 1)]
-    return _Solution(
-        powers, (sums[size] - _dot_product(sums[:size], watts)) / readings, misfit, readings, math.fsum(ratios) / size
-    )
+    baseline_w = (sums[size] - _dot_product(sums[:size], watts)) / readings
+    return _Solution(powers, baseline_w, misfit, readings, inflation)
 
 
 def _dot_product(left: Sequence[float], right: Sequence[float]) -> float:

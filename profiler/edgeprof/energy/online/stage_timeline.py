@@ -70,6 +70,7 @@ class Timeline:
     Attributes:
         keys: The stages, in the order in which they were first seen.
         own_s: Stage → the seconds in which it was the innermost stage.
+        stretches: Stage → the number of stretches that these seconds consist of.
         shared_s: Stage → its part of these seconds where stages of several threads ran at once: each gets an equal
             part.
         late_s: Seconds of stages that were reported after their time was settled, and are missing from the others.
@@ -78,6 +79,7 @@ class Timeline:
     def __init__(self) -> None:
         self.keys: list[Hashable] = []
         self.own_s: dict[Hashable, float] = {}
+        self.stretches: dict[Hashable, int] = {}
         self.shared_s: dict[Hashable, float] = {}
         self.late_s = 0.0
         self._steps: dict[Hashable, _Steps] = {}
@@ -107,6 +109,7 @@ class Timeline:
                 self._steps[key] = _Steps()
             self._steps[key].extend(stretches)
             self.own_s[key] = self.own_s.get(key, 0.0) + math.fsum(b - a for a, b in stretches)
+            self.stretches[key] = self.stretches.get(key, 0) + len(stretches)
         for key, seconds in _shared_seconds(by_key).items():
             self.shared_s[key] = self.shared_s.get(key, 0.0) + seconds
 
