@@ -147,6 +147,10 @@ class Session(ABC):
     #: Inputs that the model itself brings along (name → array), fed where the user gives none; most bring none.
     examples: Optional[Dict[str, Any]] = None
 
+    #: Input → the values that suit it, where the model's graph shows what it is: ``("below", n)`` for indices from 0,
+    #: ``("all", value)``, ``("values", [...])``, or ``("inferred",)`` for a shape that takes all; others are random.
+    fits: Dict[str, Sequence[Any]] = {}
+
     #: Of the library, where it tells better than the metadata of its installation; most need not say.
     version: Optional[str] = None
 
