@@ -113,8 +113,8 @@ def command(model: str, **flags: Any) -> int:
         if finding.chain is not None
     }
     if flags["as_json"]:
-        found = _diagnosis_as_json(diagnosis, model, flags["chain"], flags["baseline"], commands)
-        click.echo(json.dumps(found, indent=2))
+        document = _diagnosis_as_json(diagnosis, model, flags["chain"], flags["baseline"], commands)
+        click.echo(json.dumps(document, indent=2))
     else:
         click.echo(_diagnosis_text(diagnosis, commands, no_color=flags["no_color"]))
     return 1 if flags["strict"] and any(finding.status == "fail" for finding in diagnosis.findings) else 0

@@ -109,9 +109,9 @@ _STATIC_TAKES = ("conv", "matmul", "gemm", "fully_connected")
 def _integer_chain(e: Evidence, floats: Sequence[Layer]) -> str | None:
     """What brings more of the arithmetic into integers: a runtime that computes in what is stored, or int8-static."""
     if e.graph is not None and e.graph.integers and _mostly_stored(e.graph):
-        made = repeated(e.methods, e.recipe)
+        before = repeated(e.methods, e.recipe)
         export = _method_chain(e, "export-onnx")
-        return None if export is None or (made is None and e.recipe) else "+".join(filter(None, (made, export)))
+        return None if export is None or (before is None and e.recipe) else "+".join(filter(None, (before, export)))
     tried = any(step.get("compressor") == "int8-static" for step in e.recipe)
     heaviest = floats[0].op.lower() if floats else ""
     if tried or not any(name in heaviest for name in _STATIC_TAKES):
@@ -260,8 +260,8 @@ def _check_mode(e: Evidence) -> Iterator[Finding]:
             "Call model.eval() before exporting.", 9.0,
         )  # fmt: skip
     if graph is not None and graph.batch_norms:
-        made, export = repeated(e.methods, e.recipe), _method_chain(e, "export-onnx")
-        chain = "+".join(filter(None, (made, export))) if export and not (e.recipe and made is None) else None
+        before, export = repeated(e.methods, e.recipe), _method_chain(e, "export-onnx")
+        chain = "+".join(filter(None, (before, export))) if export and not (e.recipe and before is None) else None
         yield Finding(
             "batch-norms", "warn", len(graph.batch_norms), "nodes", 0,
             f"{len(graph.batch_norms)} batch normalisations are not fused ({', '.join(graph.batch_norms[:3])})",

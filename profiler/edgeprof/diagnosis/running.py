@@ -254,7 +254,7 @@ def _batch_error(worker: Worker, inputs: Sequence[Any], data: Dataset) -> float 
             return None
         answers.append(first.astype(np.float64))
     *alone, batch = answers
-    if any(one.shape[1:] != batch.shape[1:] for one in alone):
+    if any(answer.shape[1:] != batch.shape[1:] for answer in alone):
         return None
     single = np.concatenate(alone)
     scale = float(np.abs(single).max()) or 1.0

@@ -32,8 +32,8 @@ def of_program(program: Any) -> Dict[str, Sequence[Any]]:
                 yield str(getattr(node.target, "__name__", node.target)).partition(".")[0], node.args, node
 
     def size(value: Any, dimension: int) -> Optional[int]:
-        found = value.meta["val"].shape[dimension]
-        return found if isinstance(found, int) else None
+        width = value.meta["val"].shape[dimension]
+        return width if isinstance(width, int) else None
 
     inputs = {node: node.name for node in program.graph.nodes if node.name in program.graph_signature.user_inputs}
     with contextlib.suppress(Exception):
@@ -49,7 +49,7 @@ def of_script(module: Any) -> Dict[str, Sequence[Any]]:
             given, results = list(node.inputs()), list(node.outputs())
             yield (
                 node.kind().rpartition("::")[2],
-                [one.debugName() for one in given],
+                [value.debugName() for value in given],
                 (results[0].debugName() if results else None),
             )
             for value in (*given, *results):
@@ -71,7 +71,7 @@ def of_script(module: Any) -> Dict[str, Sequence[Any]]:
         first, *given = list(graph.inputs())
         names = [argument.name for argument in module.forward.schema.arguments[1:]]
         values[first.debugName()] = first
-        return _fits(operators(graph), {one.debugName(): name for one, name in zip(given, names)}, size, number)
+        return _fits(operators(graph), {value.debugName(): name for value, name in zip(given, names)}, size, number)
     return {}
 
 
@@ -115,7 +115,7 @@ def _fits(
                 limits.setdefault(source[given[0]], set()).add(classes)
         elif op in _SAME_VALUES and given and _is_key(given[0]) and given[0] in source:
             source[result] = source[given[0]]
-    return {name: ("below", min(found)) for name, found in limits.items()}
+    return {name: ("below", min(sizes)) for name, sizes in limits.items()}
 
 
 def _is_key(value: Any) -> bool:
