@@ -1,9 +1,13 @@
-"""What edgeprof's loop costs per inference beyond the call itself.
+"""What edgeprof's loop costs per inference, and per token of a language model, beyond the call itself.
 
 Three loops make the same number of the same calls: a bare ``for`` that only calls, edgeprof's closed loop (one reading
 of the clock and one store per call), and the loop that one would write by hand (two readings and an append). They are
 interleaved forwards and backwards in each round; each round gives one difference to the bare loop, divided by the
 calls. Target: at most 0.5 µs per inference.
+
+A request to a language model is compared in the same way: the same decodes, of an engine that does nothing, in a bare
+``for`` and in the session that all local language runtimes share, which notes the time of each token. Target: at most
+5 µs per token.
 """
 
 from __future__ import annotations
@@ -17,12 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 from paired import about, machine, median_interval, parser, table, write
 
-from edgeprof.worker.scenario import closed_loop, quiet
+from edgeprof.worker.language import Lengths
+from edgeprof.worker.scenario import closed_loop, without_garbage_collection
+from edgeprof.worker.token_engine import EngineSession, TokenEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 TARGET_S = 0.5e-6
+TOKEN_TARGET_S = 5e-6
+PROMPT, GENERATED = 16, 128
 BLOCK = bytes(16 * 1024)
 
 #: name → (one inference, calls per block)
@@ -63,7 +71,7 @@ def measure(call: Callable[[], object], count: int, rounds: int) -> dict[str, li
     """Seconds per call of each loop, one value per round."""
     seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
     names = list(LOOPS)
-    with quiet():
+    with without_garbage_collection():
         for number in range(rounds):
             order = names[number % len(names) :] + names[: number % len(names)]
             spent = dict.fromkeys(names, 0.0)
@@ -71,6 +79,52 @@ def measure(call: Callable[[], object], count: int, rounds: int) -> dict[str, li
                 spent[name] += LOOPS[name](call, count)
             for name in names:
                 seconds[name].append(spent[name] / (2 * count))
+    return seconds
+
+
+class IdleEngine(TokenEngine):
+    """A language model that needs no time, with a batch for each token."""
+
+    vocabulary = 1000
+
+    def prepare(self, rows: Sequence[Sequence[int]], position: int) -> list[Any]:
+        return [(position + index, token) for index, token in enumerate(rows[0])]
+
+    def decode(self, batch: Any) -> None:
+        pass
+
+    def clear(self) -> None:
+        pass
+
+    def rewind(self, position: int) -> bool:
+        return position >= 0
+
+    def close(self) -> None:
+        pass
+
+
+def measure_tokens(requests: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds per generated token of a bare loop and of edgeprof's session, one value per round."""
+    engine = IdleEngine()
+    session = EngineSession("idle", engine, Lengths(prompt=PROMPT, generate=GENERATED), {})
+    batches = engine.prepare([range(PROMPT + GENERATED - 1)], 0)
+
+    def bare_request() -> None:
+        engine.clear()
+        for batch in batches:
+            engine.decode(batch)
+
+    loops = {"bare": bare_request, "edgeprof": session.bind({})}
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    with without_garbage_collection():
+        for number in range(rounds):
+            order = list(loops) if number % 2 else list(loops)[::-1]
+            spent = dict.fromkeys(order, 0.0)
+            for name in order + order[::-1]:
+                spent[name] += bare(loops[name], requests)
+                session.take_token_times()
+            for name in order:
+                seconds[name].append(spent[name] / (2 * requests * GENERATED))
     return seconds
 
 
@@ -99,7 +153,12 @@ def main() -> int:
             )
     print(table(["inference", "bare loop, µs", "harness", "beyond it, µs per inference (95 %)"], rows))
     print(f"target ≤ {TARGET_S * 1e6:.1f} µs per inference: {'met' if met else 'NOT met'}")
-    write(arguments.json, {"machine": facts, "seconds_per_call": results})
+    tokens = measure_tokens(20 if arguments.smoke else 100, rounds)
+    beyond = [one - base for one, base in zip(tokens["edgeprof"], tokens["bare"], strict=True)]
+    median, low, high = median_interval(beyond)
+    print(f"a generated token: {median * 1e6:.3f} µs ({low * 1e6:.3f}–{high * 1e6:.3f}) beyond a bare loop")
+    print(f"target ≤ {TOKEN_TARGET_S * 1e6:.0f} µs per token: {'met' if median <= TOKEN_TARGET_S else 'NOT met'}")
+    write(arguments.json, {"machine": facts, "seconds_per_call": results, "seconds_per_token": tokens})
     return 0
 
 

@@ -144,6 +144,13 @@ TABLE: tuple[Name, ...] = (
         "edgeprof_stage_seconds_total", "counter", _STAGE, "Seconds of these stages, inner ones included.", "inference"
     ),
     Name(
+        "edgeprof_stages_with_energy_total",
+        "counter",
+        _STAGE,
+        "Calls of stages whose energy is known: joules over these are the joules of a call.",
+        "inference",
+    ),
+    Name(
         "edgeprof_stages_without_energy_total",
         "counter",
         _STAGE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,13 @@ def exists(path: Path) -> bool:
         return False
 
 
-def read_text(path: Path, what: str = "") -> str:
+def read_text(path: Path, what: str = "", remedy: str | None = None) -> str:
     """The text of a file.
 
     Args:
         path: The file.
         what: What it is, for messages: ``the board file``.
+        remedy: What to do about a file that cannot be read; None: what the error suggests.
 
     Raises:
         InputError: it cannot be read, is too large, or is not UTF-8.
@@ -42,7 +44,8 @@ def read_text(path: Path, what: str = "") -> str:
         with path.open("rb") as file:
             content = file.read(LIMIT_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {called}: {getattr(error, 'strerror', None) or error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {called}: {reason}", remedy=remedy or _remedy(path, error)) from None
     if len(content) > LIMIT_BYTES:
         raise InputError(f"{called} has more than {LIMIT_BYTES >> 20} MiB")
     try:
@@ -51,13 +54,27 @@ def read_text(path: Path, what: str = "") -> str:
         raise InputError(f"cannot read {called}: it is not UTF-8 ({error})") from None
 
 
+def _remedy(path: Path, error: Exception) -> str:
+    """What to do about a file that cannot be opened."""
+    if isinstance(error, PermissionError):
+        return "Run this as a user who may read it."
+    if isinstance(error, IsADirectoryError):
+        return "It is a folder: name a file in it."
+    try:
+        names = [other.name for other in path.parent.glob("*.toml")]
+    except (OSError, ValueError):
+        names = []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"Did you mean {path.with_name(near[0])}?" if near else "Check its name and its folder."
+
+
 def parse(text: str, path: Path, remedy: str | None = None) -> dict[str, Any]:
     """The content of a TOML file.
 
     Args:
         text: What the file holds.
         path: Its name, for messages.
-        remedy: What to do about a file that is no TOML.
+        remedy: What to do about a file that is not TOML.
 
     Raises:
         InputError: it is no TOML, or is nested too deeply.
@@ -90,7 +107,11 @@ def _has_long_integer(content: dict[str, Any]) -> bool:
 def read(path: Path, remedy: str | None = None) -> dict[str, Any]:
     """The content of a TOML file.
 
+    Args:
+        path: The file.
+        remedy: What to do about a file that cannot be read or is not TOML.
+
     Raises:
         InputError: see ``read_text`` and ``parse``.
     """
-    return parse(read_text(path), path, remedy)
+    return parse(read_text(path, remedy=remedy), path, remedy)

@@ -152,6 +152,7 @@ def _inferences(device: Device, load: float, second: float, step_s: float, put, 
             add("edgeprof_inference_duration_seconds_bucket", round(done * share), **who, le=le)
         for stage, part in (("decode", 0.1), ("detect", 0.7), ("draw", 0.05)):
             add("edgeprof_stages_total", done, **who, stage=stage)
+            add("edgeprof_stages_with_energy_total", done, **who, stage=stage)
             add("edgeprof_stages_without_energy_total", 0, **who, stage=stage)
             add("edgeprof_stage_seconds_total", done * seconds * part, **who, stage=stage)
             add("edgeprof_stage_energy_joules_total", done * joules * part, **who, stage=stage, provenance="measured")

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from edgeprof import units
-from edgeprof.benchmark import latency
+from edgeprof.benchmark import latency, loads
 from edgeprof.benchmark.language import summarise
 from edgeprof.benchmark.records import WorkloadRecord
 from edgeprof.energy.stages import marginal_energy, rest_energy
@@ -36,20 +36,30 @@ DIFFERS = 0.15
 LEAST_DIFFERENCE_S = 20e-6
 
 
-def workload_records(loaded: Loaded, scenario: Scenario) -> list[WorkloadRecord]:
+def workload_records(
+    loaded: Loaded, scenario: Scenario, further: Sequence[tuple[float, int]] = ()
+) -> list[WorkloadRecord]:
     """What is measured of a loaded model, the main workload first.
 
     The stages of a pipeline are told apart by windows without pauses, whatever the scenario of its frames is.
+
+    Args:
+        loaded: The model.
+        scenario: Of the main workload.
+        further: More rates and streams of the main workload.
     """
     records = [WorkloadRecord(workload) for workload in loaded.workloads]
+    if further:
+        records[:1] = loads.records(records[0].workload, scenario, further)
     if loaded.pipeline is None or scenario.name in {"single-stream", "offline"}:
         return records
     closed = Scenario(batch=scenario.batch, seed=scenario.seed)
-    frame = records[0].workload
+    frame = loaded.workloads[0]
     between = WorkloadRecord(frame._replace(name=BACK_TO_BACK), scenario=closed, asked=frame.name)
-    for record in records[1:]:
+    count = len(further) + 1
+    for record in records[count:]:
         record.scenario = closed
-    return [records[0], between, *records[1:]]
+    return [*records[:count], between, *records[count:]]
 
 
 def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None:
@@ -74,7 +84,7 @@ def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None
         _separate(stage, whole, repeated, plan)
         by_name[stage.name] = _as_calls(stage, repeated, [block[:, index] for block in blocks])
         in_place_s = [float(np.median(block[:, index])) for block in blocks]
-        row.reasons += _differences(stage, _repeated_seconds(whole, repeated, stage.repeats or 1), in_place_s)
+        row.reasons += differences(stage, _repeated_seconds(whole, repeated, stage.repeats or 1), in_place_s)
     row.workloads = list(by_name.values())
     row.reasons += _refusals(row.stages)
     row.pipeline = schema.Pipeline(
@@ -155,7 +165,7 @@ def _repeated_seconds(whole: schema.Workload, repeated: schema.Workload, repeats
     return [(after - before) / repeats for after, before in medians if after is not None and before is not None]
 
 
-def _differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: Sequence[float]) -> Iterator[Reason]:
+def differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: Sequence[float]) -> Iterator[Reason]:
     """Whether the stage takes another time alone, or when it is repeated, than it takes in place.
 
     Args:
@@ -166,8 +176,8 @@ def _differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: S
     if not in_place_s:
         return
     for how, seconds in (("alone", [] if stage.alone_s is None else [stage.alone_s]), ("repeated", repeated_s)):
-        if not seconds:
-            continue
+        if not seconds or min(seconds) <= 0:
+            continue  # a call takes time: a difference of windows without any is how far windows differ by themselves
         slack = max(DIFFERS * fmean(in_place_s), LEAST_DIFFERENCE_S)
         # What differs does so in every window; a window that another program disturbed says nothing.
         if min(seconds) <= max(in_place_s) + slack and max(seconds) >= min(in_place_s) - slack:

@@ -69,7 +69,9 @@ def command(
 
         write_answers(path)
     asked = load(path)
-    choice = choose([*_read_fleet(), *_read_named(results)] if fleet else _read_results(results), asked)
+    of_fleet = _read_fleet() if fleet else []
+    others = _read_results(results) if results or not fleet else []
+    choice = choose([*of_fleet, *others], asked, of_fleet={result.id for result in of_fleet})
     text = json.dumps(_as_json(choice), indent=2, allow_nan=False)
     if output is not None:
         files.write(Path(output), text + "\n")
@@ -100,11 +102,6 @@ def _read_results(references: tuple[str, ...]) -> list[Result]:
             remedy="Measure something first: edgeprof bench MODEL, or name result files.",
         )
     return list({result.id: result for result in loaded}.values())
-
-
-def _read_named(references: tuple[str, ...]) -> list[Result]:
-    """The results that were named beside ``--fleet``; none where none was."""
-    return _read_results(references) if references else []
 
 
 def _read_fleet() -> list[Result]:
@@ -209,7 +206,8 @@ def _explain_row(row: Row, style: Style) -> Iterator[str]:
         yield from style.wrap("", f"note: {note}.", indent=4)
     where = f"on {row.hostname}" + (f" in {row.power_mode}" if row.power_mode else "")
     for remedy in dict.fromkeys(check.remedy for check in open_checks if check.remedy):
-        yield from style.wrap("", f"{where}: {remedy}" if remedy.startswith("edgeprof ") else remedy, indent=4)
+        runs_there = remedy.startswith("edgeprof ") and not remedy.startswith("edgeprof fleet ")
+        yield from style.wrap("", f"{where}: {remedy}" if runs_there else remedy, indent=4)
 
 
 def _choice_summary(choice: Choice) -> str:

@@ -17,6 +17,7 @@ from edgeprof.cli.fleet_options import (
     failure_as_json,
     inventory_option,
     inventory_options,
+    is_inventory_named,
     say_failure,
     show_table,
     table_output_option,
@@ -53,7 +54,7 @@ def command() -> None:
 @inventory_option
 def add(
     name: str, address: str | None, ssh: str | None, kind: str | None, power_mode: str | None, inventory: Path
-) -> None:
+) -> int:
     """Say hello to a device and write it into the inventory, with the board and the machine that it is.
 
     ADDRESS is its host, with the port of its exporter where that is another one (default: NAME). The fleet's key must
@@ -61,16 +62,22 @@ def add(
     """
     from dataclasses import replace
 
-    from edgeprof.errors import printable
+    from edgeprof.errors import EdgeprofError, printable
     from edgeprof.fleet import inventory as devices
     from edgeprof.fleet.link import Link
 
     device = devices.parse_device(name, address or name, ssh, kind, power_mode)
-    with Link(device) as link:
-        answer = link.hello()
+    devices.with_device(inventory, device)  # what the inventory refuses is said before the device is asked
+    try:
+        with Link(device) as link:
+            answer = link.hello()
+    except EdgeprofError as error:
+        say_failure(device, error)
+        return error.exit_code
     devices.add(inventory, replace(device, board=answer.board, machine=answer.machine))
     mode = f", {answer.power_mode}" if answer.power_mode else ""
     click.echo(printable(f"{name}: {answer.board}{mode}; written to {inventory}"))
+    return 0
 
 
 @command.command("status", short_help="A row for each device: what it is, who measures on it.")
@@ -78,7 +85,10 @@ def add(
 @json_option
 @no_color_option
 def status(inventory: Path, on: tuple[str, ...], *, as_json: bool, no_color: bool) -> int:
-    """A row for each device: is it there, what is it, who measures on it, how warm it is. Exit 3 if one is missing."""
+    """A row for each device: is it there, what is it, who measures on it, how warm it is.
+
+    Exit 3 if one is missing, or is another device than the inventory says.
+    """
     from edgeprof.errors import EdgeprofError
     from edgeprof.fleet.engine import on_each
     from edgeprof.fleet.link import Link
@@ -92,18 +102,35 @@ def status(inventory: Path, on: tuple[str, ...], *, as_json: bool, no_color: boo
     devices = chosen_devices(inventory, on)
     answers = {device.name: answer for device, answer in on_each(devices, ask)}
     failures = [answer for answer in answers.values() if isinstance(answer, EdgeprofError)]
+    wrong = {device.name: error for device in devices if (error := _wrong_device(device, answers[device.name]))}
     if as_json:
         rows = [
             {
                 "device": name,
                 **(failure_as_json(answer) if isinstance(answer, EdgeprofError) else _state_as_json(*answer)),
+                **(failure_as_json(wrong[name]) if name in wrong else {}),
             }
             for name, answer in sorted(answers.items())
         ]
         click.echo(json.dumps({"schema": SCHEMA, "devices": rows}, indent=2))
     else:
-        click.echo("\n".join(_status_lines(devices, answers, no_color=no_color)))
-    return exit_code(failures, len(devices), [])
+        click.echo("\n".join(_status_lines(devices, answers, wrong, no_color=no_color)))
+    return exit_code([*failures, *wrong.values()], len(devices), [])
+
+
+def _wrong_device(device: Device, answer: tuple[State, float] | EdgeprofError) -> EdgeprofError | None:
+    """Why a device that answered is not the one of the inventory, or is in another power mode; None where it is."""
+    from edgeprof.errors import EdgeprofError
+    from edgeprof.fleet.door import check_expected
+    from edgeprof.fleet.task import expected_of
+
+    if isinstance(answer, EdgeprofError):
+        return None
+    try:
+        check_expected(expected_of(device), _state_as_json(*answer))
+    except EdgeprofError as error:
+        return error
+    return None
 
 
 def _state_as_json(state: State, clock_off_s: float) -> dict[str, Any]:
@@ -113,7 +140,11 @@ def _state_as_json(state: State, clock_off_s: float) -> dict[str, Any]:
 
 
 def _status_lines(
-    devices: Sequence[Device], answers: dict[str, tuple[State, float] | EdgeprofError], *, no_color: bool
+    devices: Sequence[Device],
+    answers: dict[str, tuple[State, float] | EdgeprofError],
+    wrong: dict[str, EdgeprofError],
+    *,
+    no_color: bool,
 ) -> list[str]:
     from edgeprof import units
     from edgeprof.errors import EdgeprofError
@@ -132,8 +163,9 @@ def _status_lines(
         states.append(state)
         if abs(clock_off_s) > _CLOCK_OFF_S:
             notes += style.wrap(device.name, f"its clock is off by {clock_off_s:+.0f} s: certificates may fail.")
-        if device.board not in {None, state.board}:
-            notes += style.wrap(device.name, f"the inventory says that it is a {device.board}.")
+        if device.name in wrong:
+            error = wrong[device.name]
+            notes += style.wrap(device.name, " ".join(filter(None, (error.message + ".", error.remedy))))
     columns = [
         Column("state", [("", _in_words(state)) for state in states]),
         Column("board", [("", state.board if state else "–") for state in states]),
@@ -235,7 +267,8 @@ def report(inventory: Path, on: tuple[str, ...], *, output: tuple[Path, ...], as
     """One table of what the fleet has measured: a row for each device and variant, the newest result of each.
 
     Ratios are told within a device alone; devices are ordered by joules only where the joules cover the same and come
-    about in the same way. -o FILE writes it: .html, .csv or .json.
+    about in the same way. All stored results are shown unless --inventory or --on chooses
+    devices. -o FILE writes it: .html, .csv or .json.
     """
     from edgeprof.cli.fleet_bench import check_outputs, write_outputs
     from edgeprof.errors import InputError
@@ -245,7 +278,7 @@ def report(inventory: Path, on: tuple[str, ...], *, output: tuple[Path, ...], as
 
     check_outputs(output)
     entries = fleet_store().jobs()
-    if on:
+    if on or is_inventory_named():
         names = {device.name for device in chosen_devices(inventory, on)}
         entries = [entry for entry in entries if entry[0] in names]
     if not entries:

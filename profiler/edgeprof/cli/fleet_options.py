@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +35,8 @@ def inventory_option(command: F) -> F:
     return click.option(
         "--inventory",
         type=click.Path(dir_okay=False, path_type=Path),
-        default=lambda: os.environ.get(INVENTORY) or "inventory.toml",
+        envvar=INVENTORY,
+        default="inventory.toml",
         metavar="FILE",
         help=f"The devices (default: {INVENTORY}, else inventory.toml here).",
     )(command)
@@ -51,6 +52,11 @@ def table_output_option(command: F) -> F:
         metavar="FILE",
         help="Write the table to FILE, once for each -o; its suffix says how: .html .csv .json.",
     )(command)
+
+
+def is_inventory_named() -> bool:
+    """Whether the user named an inventory, on the command line or by the variable."""
+    return click.get_current_context().get_parameter_source("inventory") is not ParameterSource.DEFAULT
 
 
 def chosen_devices(inventory: Path, on: Sequence[str]) -> list[Device]:

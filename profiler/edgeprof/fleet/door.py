@@ -11,7 +11,9 @@ import contextlib
 import os
 import re
 import select
+import shlex
 import signal
+import stat
 import sys
 import time
 from dataclasses import dataclass
@@ -87,7 +89,7 @@ class Permissions:
             InputError: it cannot be read, others may write it, or a key or a value does not fit.
         """
         _check_owner(path)
-        content = toml_files.read(path)
+        content = toml_files.read(path, remedy="docs/fleet.md has an example.")
         for key in content:
             if key not in cls.__dataclass_fields__:
                 raise unknown(f"key of {path}", key, list(cls.__dataclass_fields__))
@@ -110,20 +112,27 @@ class Permissions:
 
 
 def _check_owner(path: Path) -> None:
-    """Hold the file that grants permissions to what sshd asks of authorized_keys.
+    """Hold the file that grants permissions, and the folders above it, to what sshd asks of authorized_keys.
+
+    Whoever may write a folder can replace what is in it, unless it is sticky and the next one below is not theirs.
 
     Raises:
-        InputError: another user than root and this one owns the file, or its group or others may write it.
+        InputError: another user than root and this one owns one of them, or its group or others may write it.
     """
     try:
-        status = path.stat()
-    except (OSError, ValueError):
+        whole = path.resolve(strict=True)
+        statuses = [(place, place.stat()) for place in (whole, *whole.parents)]
+    except (OSError, ValueError, RuntimeError):
         return  # whoever reads the file says why it cannot be read
-    if status.st_uid not in {0, os.geteuid()} or status.st_mode & 0o022:
-        raise InputError(
-            f"{path} may be written by other users, who could allow themselves what its owner does not",
-            remedy=f"sudo chown root {path} && sudo chmod go-w {path}",
-        )
+    for place, status in statuses:
+        is_shared = status.st_mode & 0o022 and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX)
+        if status.st_uid not in {0, os.geteuid()} or is_shared:
+            written = path if place == whole else f"{place}, the folder above {path},"
+            quoted = shlex.quote(str(place))
+            raise InputError(
+                f"{written} may be written by other users, who could allow themselves what its owner does not",
+                remedy=f"sudo chown root {quoted} && sudo chmod go-w {quoted}",
+            )
 
 
 class Door:
@@ -268,7 +277,7 @@ class Door:
 
     def _wait_and_measure(self, request: Bench, key: str, what: str, arguments: list[str]) -> None:
         """Take the device's lock, look once more whether the job was done meanwhile, and become the benchmark."""
-        from edgeprof.sensing.device.settings import recover  # noqa: PLC0415 - hello and status answer without it
+        from edgeprof.sensing.device.settings import restore_settings  # noqa: PLC0415 - hello and status answer without it
 
         deadline = time.monotonic() + request.wait_s
         while True:
@@ -287,7 +296,7 @@ class Door:
                 if self.spool.is_done(key):
                     self._say({"key": key, "state": "done"})
                     return
-                recover()
+                restore_settings()
                 check_expected(request.expected, device.describe(self.roots))
                 self._rest(request)
                 self.spool.result_path(key).unlink(missing_ok=True)  # of a job that was interrupted
@@ -373,8 +382,8 @@ def check_expected(expected: Expected, description: dict[str, Any]) -> None:
         if wanted is not None and wanted != here:
             raise WrongDeviceError(
                 f"this is {title} {here}, and the inventory says {wanted}",
-                remedy="Is it another device at this address? If it was replaced on purpose, add it again with "
-                "edgeprof fleet add.",
+                remedy="Is it another device at this address? If it was replaced on purpose, take its block out of the "
+                "inventory and add it again: edgeprof fleet add.",
             )
     mode = description["power_mode"]
     if expected.power_mode is not None and expected.power_mode != mode:

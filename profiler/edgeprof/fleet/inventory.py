@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof import toml_files, units
-from edgeprof.errors import InputError, unknown
+from edgeprof.errors import InputError, printable, unknown
 from edgeprof.results import files
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Where the exporter listens unless told otherwise (edgeprof_exporters.configuration.DEFAULT_PORT; a test compares).
 DEFAULT_PORT = 28283
+#: A name is a label's value, a row's title and a word of ``--on``, where commas separate names.
+_LONGEST_NAME = 100
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _HOST = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?")
 #: What ssh takes as a destination: a host, user@host, an alias of its configuration or ssh://…; never an option.
@@ -88,6 +90,15 @@ def load(path: Path) -> list[Device]:
     except InputError as error:
         reason = error.message.removeprefix(f"cannot read {path}: ").removeprefix(f"{path} ")
         raise InputError(f"{path} cannot be read as an inventory: {reason}", remedy=error.remedy) from None
+    return _devices(path, table)
+
+
+def _devices(path: Path, table: dict[str, Any]) -> list[Device]:
+    """The devices of an inventory's content.
+
+    Raises:
+        InputError: see ``load``.
+    """
     _check_keys(path, "", table, ("port", "labels", "devices"))
     port = _port(path, "port", table.get("port", DEFAULT_PORT))
     shared = _labels(path, "[labels]", table.get("labels", {}))
@@ -102,7 +113,9 @@ def load(path: Path) -> list[Device]:
     ):
         for value in values:
             if values.count(value) > 1:
-                raise InputError(f"{path}: two devices have the {what} {value}", remedy=why)
+                who = [device.name for device in devices if getattr(device, what) == value]
+                both = f" ({' and '.join(who[:2])})" if what != "name" else ""
+                raise InputError(f"{path}: two devices have the {what} {value}{both}", remedy=why)
     return devices
 
 
@@ -165,6 +178,15 @@ def add(path: Path, device: Device) -> None:
     """Write a device into the inventory, which is made where there is none; what stands in it already is kept.
 
     Raises:
+        InputError: see ``with_device``.
+    """
+    files.write(path, with_device(path, device))
+
+
+def with_device(path: Path, device: Device) -> str:
+    """The text of an inventory to which a device was added, checked as a whole.
+
+    Raises:
         InputError: the inventory cannot be read or written, or the device collides with another.
     """
     text = toml_files.read_text(path) if path.exists() else ""
@@ -176,17 +198,9 @@ def add(path: Path, device: Device) -> None:
         if value is not None:
             block.append(f"{key} = {_quoted(value)}")
     whole = "\n".join([*([text.rstrip("\n"), ""] if text else []), "[[devices]]", *block, ""])
-    beside = path.with_name(f".{path.name}.new")
     files.check_writable(path)
-    files.write(beside, whole)  # checked as a whole before it replaces what is there
-    try:
-        load(beside)
-    except InputError as error:
-        raise InputError(error.message.replace(str(beside), str(path)), remedy=error.remedy) from None
-    else:
-        files.write(path, whole)
-    finally:
-        beside.unlink(missing_ok=True)
+    _devices(path, toml_files.parse(whole, path))
+    return whole
 
 
 def _quoted(text: str) -> str:
@@ -198,9 +212,14 @@ def _quoted(text: str) -> str:
 
 def _device(path: Path, index: int, entry: dict[str, Any], port: int, shared: dict[str, str]) -> Device:
     name = entry.get("name")
-    where = f"device {name}" if isinstance(name, str) and name else f"device {index}"
+    where = f"device {name[:_LONGEST_NAME]}" if isinstance(name, str) and name else f"device {index}"
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{path}: {where} has no name", remedy='It becomes the label instance: name = "camera-7".')
+    if len(name) > _LONGEST_NAME or name != name.strip() or name != printable(name) or set(name) & set("\t\n,"):
+        raise InputError(
+            f"{path}: device {index} has the name {name[:40]!r}, which cannot be used",
+            remedy=f"Use at most {_LONGEST_NAME} characters, no comma or control character, and no space at the ends.",
+        )
     _check_keys(path, f"{where}: ", entry, _KEYS)
     address = entry.get("address", name)
     match = _HOST.fullmatch(address) if isinstance(address, str) else None

@@ -18,7 +18,7 @@ import msgspec
 from edgeprof import __version__
 from edgeprof.errors import EdgeprofError, InputError, UnavailableError
 from edgeprof.fleet import protocol
-from edgeprof.fleet.protocol import CHUNK, Wire, WireError
+from edgeprof.fleet.protocol import CHUNK, NotAMessageError, Wire, WireError
 from edgeprof.fleet.spool import LARGEST_RESULT
 
 if TYPE_CHECKING:
@@ -44,37 +44,67 @@ HELLO_S = 60.0
 #: What ssh itself exits with where it fails.
 _SSH_FAILED = 255
 
-#: What ssh says → what it means, and what to do.
+
+@dataclass(frozen=True)
+class _Failure:
+    """A way in which ssh fails.
+
+    Attributes:
+        pattern: What ssh says then.
+        sentence: What it means.
+        remedy: What to do; ``HOST`` stands for the device's host, ``REMOVE`` for the command that forgets its key.
+        may_pass: Whether trying again may help.
+    """
+
+    pattern: str
+    sentence: str
+    remedy: str
+    may_pass: bool = False
+
+
 _FAILURES = (
-    (
+    _Failure(
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|[Hh]ost key for .* has changed",
         "its SSH host key is not the one that is known: another machine answers at this address, or it was set up anew",
-        "If it was set up anew, remove the old key with ssh-keygen -R HOST and accept the new one with ssh HOST.",
+        "If it was set up anew, remove the old key with REMOVE and accept the new one with ssh HOST.",
     ),
-    (
+    _Failure(
         r"certificate.*expired|[Cc]ertificate invalid: expired",
         "an SSH certificate has expired",
         "Sign a new one (docs/fleet.md).",
     ),
-    (
+    _Failure(
         r"Host key verification failed|No \w+ host key is known|authenticity of host",
         "its SSH host key is not known here",
         "Compare it with the device's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub) and accept it: ssh HOST",
     ),
-    (
+    _Failure(
         r"Permission denied|Too many authentication failures",
         "it does not accept any SSH key of this user",
-        "Install the fleet's key there (docs/fleet.md), or name the right user: ssh = \"user@host\".",
+        'Install the fleet\'s key there (docs/fleet.md), or name the right user: ssh = "user@host".',
     ),
-    (r"Could not resolve hostname", "its name cannot be resolved", "Mend address or ssh in the inventory."),
-    (r"Connection refused", "nothing answers SSH there", "Is sshd running on the device, on this port?"),
-    (r"timed out|No route to host|Network is unreachable", "it cannot be reached", "Is it on, and on this network?"),
-    (
+    _Failure(r"Could not resolve hostname", "its name cannot be resolved", "Mend address or ssh in the inventory."),
+    _Failure(r"Connection refused", "nothing answers SSH there", "Is sshd running on the device, on this port?"),
+    _Failure(
+        r"timed out|No route to host|Network is unreachable",
+        "it cannot be reached",
+        "Is it on, and on this network?",
+        may_pass=True,
+    ),
+    _Failure(
         r"edgeprof: (command )?not found|No such file or directory|not found",
         "edgeprof is not found on it",
         'Install it there, and give its full path in the forced command: command="/opt/edgeprof/bin/edgeprof door".',
     ),
-)  # fmt: skip
+)
+
+
+def _removal(words: str, host: str) -> str:
+    """The command that removes a host key which has changed: ssh names the file, and the host as it stands there."""
+    name = re.search(r"Host key for (\S+) has changed", words)
+    file = re.search(r"Offending .*key in (.+):\d+", words)
+    where = ["-f", file[1].strip()] if file else []
+    return shlex.join(["ssh-keygen", *where, "-R", name[1] if name else host])
 
 
 class LinkError(UnavailableError):
@@ -293,12 +323,12 @@ class Link:
             with contextlib.suppress(WireError, OSError):
                 self._answer(timeout_s=5.0)
             raise self._failure() from None
+        except NotAMessageError as error:
+            raise LinkError(
+                f"what answers is no door of edgeprof: {error.message}",
+                remedy="Its key needs the forced command (docs/fleet.md); no login text may come before it.",
+            ) from None
         except WireError as error:
-            if "begins with" in error.message:
-                raise LinkError(
-                    f"what answers is no door of edgeprof: {error.message}",
-                    remedy="Its key needs the forced command (docs/fleet.md); no login text may come before it.",
-                ) from None
             raise self._failure(error.message) from None
         except OSError as error:
             raise self._failure(str(error.strerror)) from None
@@ -308,11 +338,11 @@ class Link:
             self._process.wait(5)
         words = self._words.text()
         # A refusal is told apart from a broken link by ssh's words: the exit status is 255 for both.
-        for pattern, sentence, remedy in _FAILURES:
-            if re.search(pattern, words):
-                may_pass = sentence == "it cannot be reached"
+        for failure in _FAILURES:
+            if re.search(failure.pattern, words):
                 host = self.device.ssh.rpartition("@")[2]
-                return LinkError(sentence, remedy=remedy.replace("HOST", host), may_pass=may_pass)
+                remedy = failure.remedy.replace("REMOVE", _removal(words, host)).replace("HOST", host)
+                return LinkError(failure.sentence, remedy=remedy, may_pass=failure.may_pass)
         lines = [line.strip() for line in words.splitlines()]
         for number, line in enumerate(lines):
             if line.startswith("edgeprof: "):  # the door's own sentence, and its remedy below it

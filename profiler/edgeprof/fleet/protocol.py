@@ -176,6 +176,10 @@ class WireError(InputError):
     """What arrived is not a message, or stopped in the middle of one."""
 
 
+class NotAMessageError(WireError):
+    """What arrived does not begin as a message does: the other end is another program."""
+
+
 class Wire:
     """Messages over two descriptors.
 
@@ -203,7 +207,10 @@ class Wire:
         head += self._read_exactly(4 - len(head), deadline)
         (length,) = struct.unpack(">I", head)
         if length > LONGEST_HEADER:
-            raise WireError(f"a message begins with {head!r}, which is no length of a message")
+            raise NotAMessageError(
+                f"a message begins with {head!r}, which is no length of a message",
+                remedy="edgeprof door is started by sshd and spoken to by edgeprof fleet (docs/fleet.md).",
+            )
         return self._read_exactly(length, deadline)
 
     def write(self, message: bytes) -> None:

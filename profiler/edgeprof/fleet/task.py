@@ -91,9 +91,7 @@ class Job:
             wait_s=wait_s,
         )
         if device is not None:
-            request.expected = protocol.Expected(
-                board=device.board, machine=device.machine, power_mode=device.power_mode
-            )
+            request.expected = expected_of(device)
             request.rest_s, request.start_below_c = device.rest_s, device.start_below_c
         return request
 
@@ -102,6 +100,11 @@ class Job:
         for files in self.models:
             yield from files
         yield from (file for file in (self.dataset, self.input_data) if file is not None)
+
+
+def expected_of(device: Device) -> protocol.Expected:
+    """What the inventory says that a device is."""
+    return protocol.Expected(board=device.board, machine=device.machine, power_mode=device.power_mode)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from edgeprof.verdicts.choose_row import Answer, Entry, Judge, Origin, Row, titl
 from edgeprof.worker.scenario import OPEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from edgeprof.results.schema import Result, Variant
     from edgeprof.verdicts.requirements import Requirements
@@ -91,8 +91,13 @@ class Choice:
         return 3 if rows and all(row.answer == "unknown" for row in rows) else 1
 
 
-def choose(results: Sequence[Result], asked: Requirements) -> Choice:
+def choose(results: Sequence[Result], asked: Requirements, *, of_fleet: Collection[str] = ()) -> Choice:
     """Hold every row of these results against the requirements.
+
+    Args:
+        results: What was measured.
+        asked: What the product asks.
+        of_fleet: The ids of the results that a fleet measured.
 
     Raises:
         InputError: two devices of the requirements fit one board.
@@ -105,7 +110,9 @@ def choose(results: Sequence[Result], asked: Requirements) -> Choice:
             other_scenarios += len(result.variants)
             continue
         for variant in result.variants:
-            evidence.setdefault(_row_identity(result, variant), []).append(Entry(result, variant))
+            evidence.setdefault(_row_identity(result, variant), []).append(
+                Entry(result, variant, result.id in of_fleet)
+            )
     for entries in evidence.values():
         rows += _rows_of_identity(sorted(entries, key=lambda entry: _created_moment(entry.result), reverse=True), asked)
     passed_over = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgeprof import units
@@ -59,10 +60,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Entry:
-    """A variant of a result."""
+    """A variant of a result.
+
+    Attributes:
+        result: The result.
+        variant: One of its variants.
+        is_of_fleet: Whether a fleet measured it, so that the fleet's commands measure what is missing.
+    """
 
     result: Result
     variant: Variant
+    is_of_fleet: bool = False
 
     @property
     def rate_hz(self) -> float | None:
@@ -441,7 +449,10 @@ class Judge:
     def command(self, *more: str) -> str:
         """The command that measures what is missing, and where."""
         result, variant = self.newest.result, self.newest.variant
-        words = ["edgeprof", "bench", variant.model.path]
+        if self.newest.is_of_fleet:  # the path is the device's, where the file is kept for one job alone
+            words = ["edgeprof", "fleet", "bench", Path(variant.model.path).name, "--on", result.host.hostname]
+        else:
+            words = ["edgeprof", "bench", variant.model.path]
         if variant.runtime is not None:
             words += ["--runtime", variant.runtime.name, "--device", variant.runtime.device]
             if variant.runtime.threads is not None:

@@ -1,12 +1,13 @@
-"""Taking rights away from this process for good, before a model is loaded: ``--sandbox``.
+"""Take rights away from this process for good, before a model is loaded: ``--sandbox``.
 
-Within it nothing reaches a network, nothing is written outside of one folder (and the devices that runtimes need), no
-new privileges are gained, and no other process is signalled or looked into. Files may still be read, and time and
-memory be used: what a process may read, it can keep in that folder.
+A confined process reaches no network, writes only beneath one folder (and to the devices that runtimes need), gains no
+privileges, and neither signals nor inspects other processes. It may still read files and use time and memory, and may
+copy into that folder whatever it can read.
 
-Landlock (Linux 5.13) confines writing; where a kernel has none, a user and a mount namespace in which every file system
-is read-only do. Seccomp closes sockets and what could lead around both. They are three system calls with a structure
-each, so this module makes them by ctypes: it must run in the worker, under a Python of 3.6 that has no other library.
+Landlock (Linux 5.13) confines writing; where a kernel has none, a user namespace and a mount namespace in which every
+file system is read-only do the same. Seccomp closes sockets and the ways around both. Each of them is a system call
+with a structure, which this module makes by ctypes, because it must run in the worker under a Python 3.6 that may have
+no other library.
 
 Sources: Documentation/userspace-api/landlock.rst, linux/landlock.h, seccomp(2), linux/audit.h, user_namespaces(7).
 Python 3.6 grammar.
@@ -56,7 +57,7 @@ _MOUNT_FLAGS = {"nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024, "nodirati
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
 _O_TRUNC, _O_ACCMODE = 0o1000, 0o3
 
-#: Machine → (its number in linux/audit.h, system call → number). The calls of the first part are refused always.
+#: System calls that have the same number on every machine, and are always refused.
 _SHARED = {
     "io_uring_setup": 425,
     "io_uring_enter": 426,
@@ -72,6 +73,7 @@ _SHARED = {
     "fchmodat2": 452,
     "setxattrat": 463,
 }
+#: Machine → (its number in linux/audit.h, system call → number). All are refused but those of ``_BY_ARGUMENT``.
 _MACHINES: Dict[str, Tuple[int, Dict[str, int]]] = {
     "x86_64": (
         0xC000003E,
@@ -187,17 +189,17 @@ _MACHINES: Dict[str, Tuple[int, Dict[str, int]]] = {
         },
     ),
 }
-#: Calls whose arguments decide: which process is signalled, whether a file opened for reading is emptied.
+#: Calls whose arguments decide: which process is signalled, and whether a file that is opened for reading is emptied.
 _BY_ARGUMENT = ("kill", "tgkill", "open", "openat")
 
 
-#: Whether workers and compressors of this process are to be confined, and by what this process is.
+#: Whether workers and compressors of this process shall be confined, and by what means this process itself is.
 _STATE: Dict[str, Any] = {"asked": False, "entered": ""}
 
 
 @contextlib.contextmanager
 def asked_for(asked: bool = True) -> Iterator[None]:
-    """Within it, every process that opens a model is confined: what ``--sandbox`` says."""
+    """A context in which every process that opens a model is confined, as ``--sandbox`` asks for."""
     before = _STATE["asked"]
     _STATE["asked"] = asked
     try:
@@ -211,23 +213,23 @@ def is_asked_for() -> bool:
     return bool(_STATE["asked"])
 
 
-def entered() -> str:
-    """By what this process is confined, as ``Landlock 6, seccomp``; empty: it is not."""
+def confined_by() -> str:
+    """By what means this process is confined, such as ``Landlock 6, seccomp``; empty if it is not."""
     return str(_STATE["entered"])
 
 
 class SandboxError(Exception):
-    """The kernel cannot take these rights away; one clause that says why."""
+    """Raised where the kernel cannot take these rights away; its text is one clause that says why."""
 
 
 def landlock_version() -> int:
-    """The version of Landlock that this kernel has; 0: none."""
+    """The version of Landlock in this kernel; 0 if it has none."""
     version = int(_load_libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
     return max(0, version)
 
 
 def why_not() -> Optional[str]:
-    """Why a process cannot be confined here, tried in a child; None: it can."""
+    """Try in a child process whether a process can be confined here, and return why not; None if it can."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -246,7 +248,7 @@ def why_not() -> Optional[str]:
 
 
 def enter(writable: Sequence[str]) -> str:
-    """Confine this process and all that it will start; there is no way back.
+    """Confine this process and all processes that it will start; this cannot be undone.
 
     Call it while the process has one thread: the kernel confines threads one by one.
 
@@ -254,10 +256,10 @@ def enter(writable: Sequence[str]) -> str:
         writable: The folders beneath which files may be written.
 
     Returns:
-        By what: ``Landlock 6, seccomp``.
+        The means, such as ``Landlock 6, seccomp``.
 
     Raises:
-        SandboxError: the kernel cannot.
+        SandboxError: the kernel cannot confine a process.
     """
     machine = platform.machine()
     if machine not in _MACHINES or struct.calcsize("P") != 8:
@@ -270,7 +272,7 @@ def enter(writable: Sequence[str]) -> str:
         _restrict_files(version, writable)
     _filter_calls(machine, signals_scoped=version >= 6)
     _STATE["entered"] = "{}, seccomp".format("Landlock {}".format(version) if version else "user namespaces")
-    return entered()
+    return confined_by()
 
 
 def _restrict_files(version: int, writable: Sequence[str]) -> None:
@@ -308,7 +310,7 @@ def _allow_path(ruleset: int, path: str, access: int) -> None:
 
 
 def _enter_namespaces(writable: Sequence[str]) -> None:
-    """Every file system read-only in a mount namespace of our own, and a network namespace with nothing in it."""
+    """Make every file system read-only in a new mount namespace, and enter an empty network namespace."""
     user, group = os.getuid(), os.getgid()
     libc = _load_libc()
     flags = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC
@@ -350,12 +352,18 @@ def _read_mounts() -> List[Tuple[str, List[str]]]:
 
 
 def _filter_calls(machine: str, signals_scoped: bool) -> None:
-    """
+    """Install a seccomp filter that refuses the system calls of ``_SHARED`` and ``_MACHINES``.
+
+    The program is classic BPF over struct seccomp_data: the system call's number at offset 0, the architecture at 4,
+    the arguments from 16 on, 8 bytes each. Source: seccomp(2), linux/seccomp.h, linux/bpf_common.h.
+
     Args:
         machine: A key of ``_MACHINES``.
-        signals_scoped: Whether Landlock keeps signals from other processes; else only this process may be signalled.
+        signals_scoped: Whether Landlock keeps signals from other processes; if not, the filter allows signals to this
+            process only.
     """
     audit, calls = _MACHINES[machine]
+    # Instructions of classic BPF: load a word, jump if equal, jump if at least, and with a mask, return.
     load, equal, at_least, mask, give = 0x20, 0x15, 0x35, 0x54, 0x06
     refuse, allow = (give, 0, 0, 0x00050000 | errno.EPERM), (give, 0, 0, 0x7FFF0000)
     program: List[Tuple[int, int, int, int]] = [(load, 0, 0, 4), (equal, 1, 0, audit), refuse, (load, 0, 0, 0)]

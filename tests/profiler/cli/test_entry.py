@@ -72,6 +72,12 @@ def test_every_verb_of_the_help_exists_and_has_a_help_of_its_own(capsys: pytest.
         assert f"Usage: edgeprof {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("verb", sorted(entry.VERBS))
+def test_a_verbs_help_imports_nothing_heavy(verb: str) -> None:
+    """``exporter`` and ``dashboards`` come from a plugin, so the plugins are looked for."""
+    assert not modules_after(verb, "--help") & (HEAVY - {"pluggy"})
+
+
 def test_an_unknown_verb_gets_the_nearest_one_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.run(["bensh"]) == 2
     err = capsys.readouterr().err

@@ -353,6 +353,25 @@ def test_an_owners_file_that_others_may_write_is_refused(tmp_path, mode) -> None
     assert Permissions.read(path).allow_code
 
 
+@pytest.mark.parametrize("mode", [0o775, 0o757])
+def test_an_owners_file_in_a_folder_that_others_may_write_is_refused(tmp_path, mode) -> None:
+    folder = tmp_path / "of the owner"
+    (folder / "below").mkdir(parents=True)
+    path = folder / "below/door.toml"
+    path.write_text("allow_code = true\n")
+    folder.chmod(mode)
+    link = tmp_path / "door.toml"
+    link.symlink_to(path)  # who asks by a link is answered for the file that it leads to
+    for asked in (path, link):
+        with pytest.raises(InputError, match="the folder above") as caught:
+            Permissions.read(asked)
+        assert caught.value.remedy == f"sudo chown root '{folder}' && sudo chmod go-w '{folder}'"
+    folder.chmod(mode | 0o1000)  # sticky: others may not replace what is in it
+    assert Permissions.read(link).allow_code
+    folder.chmod(0o755)
+    assert Permissions.read(path).allow_code
+
+
 def test_an_owners_file_is_read(tmp_path) -> None:
     path = tmp_path / "door.toml"
     path.write_text('allow_code = true\nworker_python = "/usr/bin/python3"\nmax_bytes = "2GiB"\n')

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import signal
 import threading
 from pathlib import Path
@@ -121,6 +122,11 @@ def test_a_board_under_another_ones_name_is_refused_and_the_others_go_on(fleet, 
     assert "a: this is a NVIDIA Jetson Orin Nano, and the inventory says Raspberry Pi 5" in done.stderr
     assert "b: the device is in the power mode" in done.stderr
     assert fleet("bench", desk.model, "--inventory", path, "--on", "a", code=78).stdout == ""
+    shown = " ".join(fleet("status", "--inventory", path, code=3).stdout.split())
+    assert "this is a NVIDIA Jetson Orin Nano, and the inventory says Raspberry Pi 5" in shown
+    assert "b the device is in the power mode" in shown
+    (row,) = json.loads(fleet("status", "--inventory", path, "--on", "a", "--json", code=78).stdout)["devices"]
+    assert (row["board"], row["exit"]) == ("NVIDIA Jetson Orin Nano", 78)
 
 
 def test_a_device_is_added_with_the_board_that_it_is(fleet, desk, tmp_path) -> None:
@@ -130,6 +136,32 @@ def test_a_device_is_added_with_the_board_that_it_is(fleet, desk, tmp_path) -> N
     assert 'board = "NVIDIA Jetson Orin Nano"' in path.read_text()
     assert "machine = " in path.read_text()
     assert "two devices have the" in fleet("add", "other", "--ssh", "nano-1", "--inventory", path, code=2).stderr
+
+
+def test_what_cannot_be_added_is_refused_before_the_device_is_asked(fleet, tmp_path, monkeypatch) -> None:
+    """The ssh here would leave a trace."""
+    trace, program = tmp_path / "asked", tmp_path / "ssh"
+    program.write_text(f"#!/bin/sh\ntouch {shlex.quote(str(trace))}\nexit 255\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("EDGEPROF_SSH", str(program))
+    broken, there = tmp_path / "broken.toml", tmp_path / "inventory.toml"
+    broken.write_text("[[devices")
+    there.write_text('[[devices]]\nname = "a"\n')
+    for name, path in (("a\tb", there), ("a", there), ("b", broken), ("b", tmp_path / "no/inventory.toml")):
+        done = fleet("add", name, "192.0.2.7", "--inventory", path, code=2)
+        assert (done.stdout, trace.exists()) == ("", False)
+        assert len(done.stderr.splitlines()) <= 2
+    done = fleet("add", "b", "192.0.2.7", "--inventory", there, code=2)
+    assert done.stderr.startswith("b: ")  # a lone device is named too
+    assert trace.exists()
+
+
+def test_a_report_of_an_inventory_shows_its_devices_alone(fleet, measured, boards, tmp_path) -> None:
+    path = tmp_path / "one.toml"
+    path.write_text('[[devices]]\nname = "pi5-1"\n')
+    answer = json.loads(fleet("report", "--inventory", path, "--json").stdout)
+    assert {row["device"] for group in answer["groups"] for row in group["rows"]} == {"pi5-1"}
+    assert "there is no inventory" in fleet("report", "--inventory", tmp_path / "absent.toml", code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -180,6 +212,10 @@ def test_a_choice_is_made_among_the_devices_of_the_fleet(fleet, measured, tmp_pa
     rows = {row["hostname"]: row for group in choice["groups"] for row in group["rows"]}
     assert set(rows) >= {"nano-1", "nano-2", "pi5-1"}
     assert (rows["pi5-1"]["price"], rows["nano-1"]["price"]) == (80, None)
+    remedies = {check["remedy"] for check in rows["nano-1"]["checks"] if check["remedy"]}
+    commands = {remedy for remedy in remedies if remedy.startswith("edgeprof fleet bench affine.onnx --on nano-1 ")}
+    assert commands  # what is missing is measured from the desk, by the file's name there
+    assert not any("data/door" in remedy for remedy in remedies)
 
 
 def test_a_choice_among_a_fleet_that_has_measured_nothing_says_what_to_do(tmp_path, monkeypatch, capfd) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from edgeprof.errors import InputError
@@ -51,6 +53,15 @@ def test_what_cannot_be_meant_is_one_sentence_with_the_devices_name(path, line, 
     assert part in caught.value.message
     assert "nano-1" in caught.value.message
     assert "inventory.toml" in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "nano-1,nano-2", " nano", "n" * 101, "a\u202eb"])
+def test_a_name_that_no_row_or_option_could_hold_is_refused(path, name) -> None:
+    with pytest.raises(InputError, match="cannot be used"):
+        inventory.parse_device(name, "192.0.2.1")
+    with pytest.raises(InputError, match=r"device 3 has the name .*, which cannot be used") as caught:
+        write(path, f"{TWO}[[devices]]\nname = {json.dumps(name)}\n")
+    assert "\n" not in caught.value.message
 
 
 def test_on_means_names_and_kinds_in_the_inventorys_order(path) -> None:

@@ -115,7 +115,12 @@ def test_a_changed_host_key_is_one_sentence(lab, monkeypatch, tmp_path) -> None:
     address = (lab.folder / "known_hosts").read_text().split()[0]
     (tmp_path / "known_hosts").write_text(f"{address} {other}\n")
     with_config(lab, monkeypatch, tmp_path, lambda text: text.replace(f"{lab.folder}/known", f"{tmp_path}/known"))
-    assert "its SSH host key is not the one that is known" in failure().message
+    error = failure()
+    assert "its SSH host key is not the one that is known" in error.message
+    command = re.search(r"remove the old key with (ssh-keygen .*?) and accept", error.remedy or "")
+    assert command is not None
+    subprocess.run(["sh", "-euc", command[1]], capture_output=True, check=True)
+    assert "its SSH host key is not known here" in failure().message  # the old one is gone
 
 
 def test_an_unknown_host_key_is_one_sentence(lab, monkeypatch, tmp_path) -> None:

@@ -31,7 +31,7 @@ from edgeprof.worker.runtime import (
     Session,
     library_version,
 )
-from edgeprof.worker.tensorrt_plan import Plan, describe, read_plan
+from edgeprof.worker.tensorrt_plan import Plan, describe_plan, read_plan
 
 from ..nvidia.cuda import BACKENDS, WAITS, Cuda, CudaError, choose
 from ..nvidia.driver import Driver, Gpu, ask_driver, version_text
@@ -89,7 +89,7 @@ class TensorRT(Runtime):
             )
         if plan is None and not _maybe_onnx(path):
             raise LoadError("{} is neither a TensorRT plan nor an ONNX file".format(name), "Build it again.")
-        context = "{} was {}; ".format(name, describe(plan)) if plan is not None and plan.version else ""
+        context = "{} was {}; ".format(name, describe_plan(plan)) if plan is not None and plan.version else ""
         trt = _load_tensorrt(context)
         try:
             driver = ask_driver()
@@ -156,7 +156,7 @@ class _Maker:
         with open(path, "rb") as file:
             file.seek(plan.offset)
             content = file.read()
-        return self._open(os.path.basename(path), content, plan, options, {"origin": describe(plan)})
+        return self._open(os.path.basename(path), content, plan, options, {"origin": describe_plan(plan)})
 
     def build(self, path: str, options: LoadOptions) -> TensorRTSession:
         """Take the engine of an ONNX file from the cache, or build it and keep it there."""
