@@ -160,13 +160,8 @@ def fit_values(array: Any, fit: Sequence[Any], shapes: Dict[str, Tuple[int, ...]
 def own_feeds(
     session: Session, options: LoadOptions, seed: int, fits: Optional[Dict[str, Sequence[Any]]] = None
 ) -> Dict[str, Any]:
-<<<<<<< HEAD
-    """What a model is fed where the user gives no data: its own examples, else random data (``random_feeds``), with the
-    values that the graph asks for where it shows what an input is (``fits`` and the session's own), and masks of ones.
-=======
     """Make the inputs where the user gives none: the model's own examples, or else random data (``random_feeds``) with
-    the values that the graph asks for where it shows what an input means (``fits``).
->>>>>>> main
+    the values that the graph asks for where it shows what an input means (``fits`` and the session's), and masks of ones.
 
     Examples are repeated along the dimension of samples to make up the batch; ``--input`` overrides them.
     """
