@@ -161,7 +161,7 @@ def own_feeds(
     session: Session, options: LoadOptions, seed: int, fits: Optional[Dict[str, Sequence[Any]]] = None
 ) -> Dict[str, Any]:
     """Make the inputs where the user gives none: the model's own examples, or else random data (``random_feeds``) with
-    the values that the graph asks for where it shows what an input means (``fits`` and the session's), and masks of ones.
+    the values that the graph asks for where it shows what an input means (``fits``), and masks of ones.
 
     Examples are repeated along the dimension of samples to make up the batch; ``--input`` overrides them.
     """

@@ -1,7 +1,7 @@
 """What a PyTorch graph shows of its inputs' values: indices into a table, classes."""
 
 import contextlib
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Set, Tuple
 
 #: Operator → which argument holds indices, the table, and the dimension that they count along (a constant if negative:
 #: dimension 0).
@@ -98,7 +98,7 @@ def _fits(
         number: A value as a constant.
     """
     source = dict(inputs)
-    limits = {}  # type: Dict[str, Set[int]]
+    limits: Dict[str, Set[int]] = {}
     for op, given, result in operators:
         if op in _INDEXED:
             indices, table, dimension = _INDEXED[op]
