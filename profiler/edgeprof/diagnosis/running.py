@@ -243,7 +243,7 @@ def _batch_error(worker: Worker, inputs: Sequence[Any], data: Dataset) -> float 
     answers = []
     for feeds_of, size in [*((sample, 1) for sample in samples), (together, len(samples))]:
         feeds, _ = evaluate.feeds(feeds_of, inputs, data, size)
-        first = next(iter(worker.infer(feeds).values()))
+        first: Any = next(iter(worker.infer(feeds).values()))
         if (
             not isinstance(first, np.ndarray)
             or first.dtype.kind not in "biuf"
