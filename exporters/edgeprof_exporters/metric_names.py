@@ -158,6 +158,13 @@ TABLE: tuple[Name, ...] = (
         "inference",
     ),
     Name(
+        "edgeprof_bench_info",
+        "info",
+        (*_BENCH, "board", "power_mode", "runtime_version", "threads", "batch", "provenance", "covers"),
+        "How the newest benchmark was measured, and what its joules cover; joules of different covers do not compare.",
+        "bench",
+    ),
+    Name(
         "edgeprof_bench_energy_joules_per_inference",
         "gauge",
         (*_BENCH, "provenance", "kind"),

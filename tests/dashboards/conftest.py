@@ -20,6 +20,8 @@ from tests.profiler.results import samples
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgeprof.results.schema import Result
+
 BOARDS = {"orin-1": "jetson-agx-orin", "pi-1": "raspberry-pi-5"}
 #: A frame of an application: what runs, for how long (s), and the power of the device meanwhile (W).
 FRAME = (("idle", 0.45, 4.0), ("detect", 0.35, 9.0), ("embed", 0.2, 7.75))
@@ -69,6 +71,28 @@ class Site:
     folder: Path
 
 
+def _study_of(device: str) -> Result:
+    """The same study on both devices: on pi-1 a quarter dearer, and one variant by a meter of the whole board."""
+    result = samples.study()
+    for variant in result.variants if device == "pi-1" else []:
+        energy = variant.energy_j_per_inference
+        if energy is not None and energy.gross.value is not None:
+            energy.gross.value *= 1.25
+            energy.covers = "board" if variant.name == "int8-static" else energy.covers
+    return result
+
+
+def _simulated_study() -> Result:
+    """What a virtual board would have measured: its rows stand apart from those of real ones."""
+    result = samples.study()
+    result.id = "20261121-1413-sim"
+    for variant in result.variants:
+        variant.model.name = "another"
+        if variant.energy_j_per_inference is not None:
+            variant.energy_j_per_inference.provenance = "simulated"
+    return result
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory):
     """Two devices under a real Prometheus with every shipped rule; scraped and evaluated every second."""
@@ -83,8 +107,9 @@ def site(tmp_path_factory: pytest.TempPathFactory):
             power = Pieces([(seconds, watts, watts) for _, seconds, watts in FRAME], repeat=True)
             live = stack.enter_context(LiveBoard(board, base / name / "board", power))
             stored = Store(base / name / "run" / "data")
-            stored.save(samples.study())
+            stored.save(_study_of(name))
             stored.save(samples.language())
+            stored.save(_simulated_study())
             exporters[name] = Exporter(live.layout.directory, base / name / "run")
             stack.callback(exporters[name].end)
             track = exporters[name].track

@@ -176,6 +176,7 @@ def _workload_figures(
                 mean_power_w=None if joule is None or is_estimate else joule / window.span.seconds,
                 latency_median_s=float(np.median(window.latencies)) if len(window.latencies) else None,
                 latency_mean_s=mean_s,
+                is_second_try=window.is_second_try,
             )
             for window, order, joule, mean_s in zip(
                 windows, record.orders, window_joules, microcontrollers.window_means_s(windows), strict=True
@@ -203,6 +204,14 @@ def _window_remarks(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
             code=Code.DROPPED,
             message=f"{dropped} of {due} {noun} were dropped, because the ones before them were not done",
             remedy="Lower --rate, or use a faster variant.",
+        )
+    repeated = sum(window.is_second_try for window in windows)
+    if repeated:
+        yield Reason(
+            code=Code.RESYNCHRONISED,
+            message=f"{repeated} of {len(windows)} windows are second tries: the device answered out of step, and was "
+            "brought back",
+            remedy="See that nothing else writes to its line; a shorter cable or a lower speed loses fewer bytes.",
         )
     short = sum(window.cut_short for window in windows)
     if short:

@@ -13,6 +13,7 @@ from edgeprof.benchmark import latency, loads
 from edgeprof.benchmark.language import summarise
 from edgeprof.benchmark.records import WorkloadRecord
 from edgeprof.energy.stages import marginal_energy, rest_energy
+from edgeprof.energy.uncertainty import mean_and_error, t_quantile
 from edgeprof.reasons import Code
 from edgeprof.results import schema
 from edgeprof.results.schema import Reason
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 BACK_TO_BACK = "frame back to back"
 #: A stage whose time differs by more than this, alone or repeated, from its time in place behaves otherwise there.
 DIFFERS = 0.15
+#: A rate that is so many times that of the source is beyond it.
+FASTER = 1.02
 #: A shorter difference (s) is the clock's and the call's own.
 LEAST_DIFFERENCE_S = 20e-6
 
@@ -75,6 +78,7 @@ def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None
     by_name = {workload.name: workload for workload in row.workloads}
     whole = by_name.get(BACK_TO_BACK, row.workloads[0])
     row.reasons += [Reason(code=Code.CLIP_SHORTENED, message=str(note)) for note in facts["notes"]]
+    row.reasons += beyond_source(facts, [workload.rate_hz for workload in row.workloads if workload.rate_hz])
     for index, asked in enumerate(facts["stages"]):
         stage = _stage(asked, times, index)
         row.stages.append(stage)
@@ -93,6 +97,18 @@ def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None
         rest=_rest(row.stages, whole, plan),
         rest_s=_rest_seconds(whole, times),
     )
+
+
+def beyond_source(facts: Mapping[str, Any], rates: Sequence[float]) -> Iterator[Reason]:
+    """Whether frames were asked for more often than their source gives them."""
+    given_hz, asked_hz = facts["rate_hz"], max(rates, default=0.0)
+    if given_hz is not None and asked_hz > FASTER * given_hz:
+        yield Reason(
+            Code.RATE_BEYOND_SOURCE,
+            f"{facts['source']} gives {units.significant(given_hz)} frames a second, and was replayed at "
+            f"{units.significant(asked_hz)}",
+            "Lower --rate to what the camera gives.",
+        )
 
 
 def _stage(asked: Mapping[str, Any], times: npt.NDArray[np.float64], index: int) -> schema.Stage:
@@ -179,6 +195,11 @@ def differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: Se
         if not seconds or min(seconds) <= 0:
             continue  # a call takes time: a difference of windows without any is how far windows differ by themselves
         slack = max(DIFFERS * fmean(in_place_s), LEAST_DIFFERENCE_S)
+        if how == "repeated":
+            _, error_s = mean_and_error(seconds)
+            if error_s is None:
+                continue  # a difference of two windows says nothing without its spread
+            slack += t_quantile(0.975, len(seconds) - 1) * error_s
         # What differs does so in every window; a window that another program disturbed says nothing.
         if min(seconds) <= max(in_place_s) + slack and max(seconds) >= min(in_place_s) - slack:
             continue

@@ -81,6 +81,8 @@ class Window(Struct):
     latency_median_s: float | None = None
     #: Of a window in which a device repeated the calls by itself: the mean of each is known, and no median.
     latency_mean_s: float | None = None
+    #: Whether a device had to be brought back in step in this window, and repeated the calls after that.
+    is_second_try: bool = False
 
 
 class Workload(Struct):

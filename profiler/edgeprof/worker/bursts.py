@@ -71,6 +71,7 @@ def measure_window(burst: Callable[[float], Burst], workload: Workload, seconds:
         standstill=mark.standstill(),
         is_burst=True,
         device_s=done.device_s,
+        is_second_try=done.is_second_try,
     )
 
 

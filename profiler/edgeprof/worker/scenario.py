@@ -79,6 +79,7 @@ class Window(NamedTuple):
         is_burst: Whether the device repeated the calls by itself, so that ``latencies`` is empty and only their mean
             is known.
         device_s: The length of a burst by the device's own clock, in seconds; None where that is unknown.
+        is_second_try: Whether a device had to be brought back in step, and repeated the calls after that.
     """
 
     span: Span
@@ -94,6 +95,7 @@ class Window(NamedTuple):
     standstill: Optional[str] = None
     is_burst: bool = False
     device_s: Optional[float] = None
+    is_second_try: bool = False
 
     @property
     def dropped(self) -> Optional[int]:

@@ -40,11 +40,13 @@ class Burst(NamedTuple):
             it counts the calls.
         device_s: The same time by the device's own clock, in seconds; None if it reported none.
         edge_s: By how many seconds the reports of the beginning and of the end may have arrived late.
+        is_second_try: Whether the device had to be brought back in step, and repeated the calls after that.
     """
 
     span: Span
     device_s: Optional[float]
     edge_s: float
+    is_second_try: bool = False
 
 
 #: The workload of a model that offers nothing else.

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgeprof.benchmark.conductor import bench
 from edgeprof.benchmark.request import BenchRequest, ModelRequest
-from edgeprof.benchmark.stages import differences
+from edgeprof.benchmark.stages import beyond_source, differences
 from edgeprof.plugins import PluginHost
 from edgeprof.reasons import Code
 from edgeprof.reporters import console, csv_rows, html_page, markdown
@@ -163,6 +163,19 @@ def test_no_stage_is_said_to_take_less_than_no_time(in_place_s, alone_s, s):
 
 def test_a_stage_that_takes_another_time_repeated_in_each_window_is_named():
     stage = schema.Stage(name="draw", calls_per_frame=1.0)
-    (reason,) = differences(stage, [0.001, 0.0011], [0.002, 0.0021])
+    in_place_s = [0.002, 0.0021, 0.0019, 0.002, 0.002]
+    (reason,) = differences(stage, [0.001, 0.0011, 0.0009, 0.001, 0.001], in_place_s)
     assert reason.code == Code.STAGE_DIFFERS
-    assert "2.05 ms in place and 1.05 ms repeated" in reason.message
+    assert "2.00 ms in place and 1.00 ms repeated" in reason.message
+    # The same mean from windows that differ by more than that from one another, or from one pair of windows.
+    assert list(differences(stage, [0.0001, 0.0015, 0.0001, 0.0015, 0.0001], in_place_s)) == []
+    assert list(differences(stage, [0.001], in_place_s[:1])) == []
+
+
+def test_a_rate_that_the_source_cannot_give_is_one_sentence():
+    facts = {"source": "clip.mp4", "rate_hz": 29.97}
+    (reason,) = beyond_source(facts, [5.0, 60.0])
+    assert reason.message == "clip.mp4 gives 30.0 frames a second, and was replayed at 60.0"
+    assert list(beyond_source(facts, [5.0, 30.0])) == []
+    assert list(beyond_source({**facts, "rate_hz": None}, [60.0])) == []
+    assert list(beyond_source(facts, [])) == []
