@@ -9,6 +9,22 @@ from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Sequenc
 INTEGER = frozenset({"int8", "int8-dynamic", "int16x8"})
 
 
+class Zeros(NamedTuple):
+    """How many of a layer's weights are zero, and where.
+
+    Attributes:
+        weights: All of them.
+        zeros: Those that are zero.
+        channels: Those in output channels that are zero as a whole.
+        blocks: Those of 2:4 blocks: of four weights in a row at least two are zero.
+    """
+
+    weights: int
+    zeros: int
+    channels: int
+    blocks: int
+
+
 class Layer(NamedTuple):
     """A node that multiplies: with weights, or two activations with one another.
 
@@ -22,6 +38,7 @@ class Layer(NamedTuple):
         channels: How many output channels it has.
         weights: Reads the weights as real numbers, output channels first; None where they are computed.
         depthwise: Whether each channel is computed from one input channel only.
+        zeros: What was counted in the weights where they stayed in another process, and ``weights`` is None.
     """
 
     name: str
@@ -32,6 +49,7 @@ class Layer(NamedTuple):
     channels: int
     weights: Optional[Callable[[], Any]] = None
     depthwise: bool = False
+    zeros: Optional[Zeros] = None
 
 
 class Graph(NamedTuple):

@@ -36,7 +36,7 @@ from edgeprof.worker.tensorrt_plan import Plan, describe_plan, read_plan
 from ..nvidia.cuda import BACKENDS, WAITS, Cuda, CudaError, choose
 from ..nvidia.driver import Driver, Gpu, ask_driver, version_text
 from ..nvidia.stream import Usage
-from .build import BUILD_OPTIONS, PRECISIONS, build_engine, cache_path, is_ours, parse, write
+from .build import BUILD_OPTIONS, PRECISIONS, build_engine, cache_path, parse, read_ours, write
 from .session import TensorRTSession
 
 #: The whole of it, or the runtimes that only run engines; with the names under which each may be installed.
@@ -163,11 +163,11 @@ class _Maker:
         build = parse(options.options)
         place = cache_path(path, str(self._trt.__version__), self._gpu, build, options)
         facts = {"precision": build.precision or "TensorRT's default (fp32, TF32 where there is)", "cached": "no"}
-        if build.cache and is_ours(place):
-            plan = read_plan(place)
+        cached = read_ours(place) if build.cache else None
+        if cached is not None:
+            content = cached
             try:
-                with open(place, "rb") as file:
-                    content = file.read()
+                plan = read_plan(place)
                 facts["cached"] = place
                 session = self._open(os.path.basename(path), content, plan, options, facts)
                 if build.save:
