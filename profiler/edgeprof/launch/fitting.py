@@ -115,7 +115,7 @@ class _Scope:
 
 
 class _Model:
-    """The known tensors of a graph, and the hints that its nodes give about its inputs, branches and functions included."""
+    """The known tensors of a graph, and the hints that its nodes, branches and functions give about its inputs."""
 
     def __init__(
         self, data: mmap.mmap, place: Field, functions: dict[tuple[str, str], _Function], allowance: Allowance
