@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeprof.benchmark.request import Candidate
-    from edgeprof.launch.supervisor import WorkerMemory
+    from edgeprof.launch.worker_memory import WorkerMemory
     from edgeprof.sensing.sensor import Sensor
 
 #: What a loaded model is taken to need before it is loaded, to decide whether all fit at once.

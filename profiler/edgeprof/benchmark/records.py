@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from edgeprof.errors import VariantError
     from edgeprof.evaluation.metric import Score
     from edgeprof.evaluation.perplexity import Likelihoods, Text
-    from edgeprof.launch.supervisor import Loaded, Warmup, WorkerMemory
+    from edgeprof.launch.loaded import Loaded, Warmup
+    from edgeprof.launch.worker_memory import WorkerMemory
     from edgeprof.results.schema import Reason
     from edgeprof.sensing.board.topology import Topology
     from edgeprof.sensing.sampler import ChannelStats

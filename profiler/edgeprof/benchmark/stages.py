@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from edgeprof.benchmark.plan import Plan
     from edgeprof.benchmark.records import VariantRecord
-    from edgeprof.launch.supervisor import Loaded
+    from edgeprof.launch.loaded import Loaded
 
 #: The workload that stages are told apart from, where frames themselves come at a rate or in several streams.
 BACK_TO_BACK = "frame back to back"

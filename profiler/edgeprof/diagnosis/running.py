@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeprof.diagnosis.checks import Evidence
     from edgeprof.diagnosis.inputs import Inputs
     from edgeprof.evaluation.dataset import Dataset
-    from edgeprof.launch.supervisor import Loaded
+    from edgeprof.launch.loaded import Loaded
     from edgeprof.plugins import PluginHost
     from edgeprof.worker.graph import Graph
     from edgeprof.worker.runtime import Runtime, TensorSpec

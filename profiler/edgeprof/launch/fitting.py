@@ -1,4 +1,4 @@
-"""What an ONNX graph shows of its inputs' values: indices into a table, sizes, lengths, masks, choices.
+"""Find out from an ONNX graph which values suit its inputs: indices into a table, sizes, lengths, masks, choices.
 
 Random numbers do not suit such inputs. The graph is read here, in the parent, by its wire format alone; the worker,
 which knows the shapes, draws the values (``worker.inputs.fit_values``).
@@ -73,7 +73,7 @@ class _Node(NamedTuple):
 
 
 def fits(path: Path) -> dict[str, Fit]:
-    """Input name → what suits it; nothing where the graph shows nothing, or cannot be read."""
+    """Input name → the values that suit it; empty if the graph gives no hints or cannot be read."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             allowance = Allowance()
@@ -86,7 +86,7 @@ def fits(path: Path) -> dict[str, Fit]:
 
 
 class _Graph:
-    """What is known of a graph's tensors, and what its nodes show of its inputs."""
+    """The known tensors of a graph, and the hints that its nodes give about its inputs."""
 
     def __init__(self, data: mmap.mmap, place: Field, allowance: Allowance) -> None:
         self._nodes: list[Field] = []
@@ -125,7 +125,7 @@ class _Graph:
         return fits
 
     def _use(self, node: _Node, number: int, origin: str) -> Fit | None:
-        """What a node that reads an input at this place makes of its values."""
+        """The hint that a node gives about an input which it reads at this position."""
         if (node.op, number) in {("Gather", 1), ("GatherElements", 1), ("ScatterElements", 1), ("Scatter", 1)}:
             return self._index(node)
         if node.op in {"LSTM", "GRU", "RNN"} and number == 4:
@@ -142,7 +142,7 @@ class _Graph:
         return None if value is None else ["all", value]
 
     def _index(self, node: _Node) -> Fit | None:
-        """Indices lie below the size that they count along."""
+        """The hint for indices, which must be below the size of their axis."""
         table = node.inputs[0]
         if table not in self._tensors:
             return ["below_size", table, node.axis] if table in self._inputs else None
@@ -151,7 +151,7 @@ class _Graph:
 
 
 def _note(fits: dict[str, Fit], name: str, fit: Fit | None) -> None:
-    """Keep what was found first; of two limits of indices the lower."""
+    """Keep the first hint for an input; of two limits of indices keep the lower."""
     known = fits.get(name)
     lower = fit is not None and known is not None and known[0] == fit[0] == "below" and fit[1] < known[1]
     if fit is not None and (known is None or lower):

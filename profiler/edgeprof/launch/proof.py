@@ -1,4 +1,4 @@
-"""Whether a runtime works here, shown by running it: in a process of its own, with the smallest of its models."""
+"""Show that a runtime works here, by running its smallest model in a process of its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMEOUT_S = 90.0
 
 
 class Proof(NamedTuple):
-    """What was seen.
+    """The result of running a runtime.
 
     Attributes:
         works: Whether the library was imported and, where the runtime brings a model, ran it.
