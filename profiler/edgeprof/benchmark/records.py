@@ -1,4 +1,4 @@
-"""What the conductor keeps of a run, for the result to be made of."""
+"""The conductor's records of a run, from which the result is made."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class VariantRecord:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What the sensing plane brought.
+    """The readings of the sensors over a run.
 
     Attributes:
         recording: The readings and the spans of the whole run.

@@ -1,4 +1,4 @@
-"""What was asked of a bench, and each model of it recognised, named and given a runtime, before anything runs."""
+"""The request for a benchmark, and its models, each recognised, named and given a runtime before anything runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a pipeline has in a result: its stages with their times and joules, and what is left of a frame. Pure."""
+"""The part of a result that only a pipeline has: its stages with times and joules, and the rest of a frame. Pure."""
 
 from __future__ import annotations
 

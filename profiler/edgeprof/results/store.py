@@ -37,7 +37,7 @@ _VERSION_WITH_JOBS, _VERSION_WITH_NAMES = 2, 3
 
 
 class StoreError(EdgeprofError):
-    """The store cannot be read or written. A result that was measured is still in memory: warn, print it, go on."""
+    """Raised if the store cannot be read or written. A measured result is still in memory: warn, print it, go on."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Newest:
-    """The last word on one model × variant × runtime × scenario."""
+    """The newest result of one model × variant × runtime × scenario."""
 
     result: Result
     variant: Variant
@@ -87,10 +87,10 @@ class Store:
         self.path = self.directory / FILE
 
     def save(self, result: Result) -> None:
-        """Keep a result. Saving it again, with more variants measured, replaces what was kept under its id.
+        """Store a result; a result that is saved again, with more variants, replaces the one with its id.
 
         Raises:
-            StoreError: it could not be kept; the result itself is untouched.
+            StoreError: it could not be stored; the result itself is unchanged.
         """
         with self._writing() as db:
             taken = db.execute("SELECT created FROM results WHERE id = ?", (result.id,)).fetchone()
@@ -105,7 +105,7 @@ class Store:
     def save_job(self, result: Result, key: str, device: str) -> Result:
         """Keep the result of a fleet's job, unless the job has one: each has exactly one, however often it arrives.
 
-        Two devices may give their results one id, which is unique on each of them alone; the later one is then extended
+        The ids of two devices may be equal, because an id is unique on its device only; the later one is then extended
         by the beginning of its key.
 
         Args:
@@ -312,7 +312,7 @@ class Store:
         ]
 
     def _chosen(self, db: sqlite3.Connection, reference: str) -> str:
-        """The id of the one result that is meant.
+        """The id of the result that a reference means.
 
         Raises:
             InputError: none or several fit.
@@ -330,7 +330,7 @@ class Store:
         return [row[0] for row in db.execute("SELECT id FROM results ORDER BY created_utc DESC, rowid DESC")]
 
     def _labels(self, db: sqlite3.Connection) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-        """Id → name, and id → tags; nothing in a store that an earlier edgeprof wrote."""
+        """Id → name, and id → tags; both empty in a store of an earlier edgeprof."""
         if self._version(db) < _VERSION_WITH_NAMES:
             return {}, {}
         tags: dict[str, tuple[str, ...]] = {}
@@ -379,7 +379,7 @@ class Store:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
-        """A connection for reading; None where nothing was ever kept."""
+        """A connection for reading; None if nothing was ever stored."""
         if not self.path.exists():
             yield None
             return

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import EdgeprofError, UnavailableError
-from edgeprof.plugins import PluginHost
+from edgeprof.plugins import PluginHost, sensor_points
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
 
@@ -30,7 +30,7 @@ def main(descriptor: int) -> None:
             return
         try:
             discovery = prepare(
-                PluginHost.from_environment(),
+                PluginHost.from_environment(points=sensor_points()),
                 request["roots"],
                 request["sensors"],
                 request["rail"],
